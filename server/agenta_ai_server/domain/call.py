@@ -1,0 +1,53 @@
+"""One call: who makes it, until when, and what its answer carries besides the result."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True, slots=True)
+class Principal:
+    """Who calls. Ids are opaque strings; an empty one means that the authority didn't name it.
+
+    Attributes:
+        method: How the caller proved it, for example ``"none"`` or ``"api_key"``.
+        permissions: Names of what the caller may do; ``None`` means everything, which only the method "none" gives.
+    """
+
+    user: str
+    project: str = ""
+    workspace: str = ""
+    organization: str = ""
+    plan: str = ""
+    permissions: frozenset[str] | None = frozenset()
+    method: str = ""
+
+    def may(self, permission: str) -> bool:
+        """Say whether the caller has the ``permission``."""
+        return self.permissions is None or permission in self.permissions
+
+
+ANONYMOUS = Principal(user="anonymous", permissions=None, method="none")
+
+
+@dataclass(slots=True)
+class Call:
+    """One call on its way through the service.
+
+    Attributes:
+        id: Names the call in logs and errors: 32 hexadecimal digits.
+        method: Full method name, ``"/agenta.ai.v1.ToolService/CallTool"``.
+        metadata: What the caller sent, in its order; keys are lowercase, values of ``-bin`` keys are bytes.
+        peer: Address of the caller as the transport has it, ``"ipv4:127.0.0.1:40112"``.
+        deadline: On the event loop's clock, in seconds; ``None`` if the caller set none.
+        principal: Who calls; ``None`` until the call has been authenticated.
+        trailers: Metadata that the answer, whatever it is, will end with.
+    """
+
+    id: str
+    method: str
+    metadata: tuple[tuple[str, str | bytes], ...]
+    peer: str
+    deadline: float | None
+    principal: Principal | None = None
+    trailers: list[tuple[str, str]] = field(default_factory=list)

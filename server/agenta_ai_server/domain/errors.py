@@ -1,0 +1,147 @@
+"""How a call can end other than well.
+
+Two classes, because callers must be able to tell two things apart: :class:`Refused` means that the tool was not run,
+:class:`ToolFailed` that it was, and failed. The floor that knows the transport turns them into answers; nothing else does.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum, auto
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from agenta_ai_server.domain.results import Attempt
+
+
+class Reason(StrEnum):
+    """Why. The names are those of the contract's ``ErrorReason`` without its prefix, and mean what is said there."""
+
+    @staticmethod
+    def _generate_next_value_(name: str, start: int, count: int, last_values: list[str]) -> str:
+        return name
+
+    SERVICE_DISABLED = auto()
+    CREDENTIALS_INVALID = auto()
+    CREDENTIALS_EXPIRED = auto()
+    AUTHORITY_UNAVAILABLE = auto()
+    PERMISSION_DENIED = auto()
+    TOOL_NOT_FOUND = auto()
+    REQUEST_MALFORMED = auto()
+    REQUEST_TOO_LARGE = auto()
+    REQUEST_INVALID = auto()
+    ARGUMENTS_INVALID = auto()
+    RATE_LIMITED = auto()
+    RATE_LIMITER_UNAVAILABLE = auto()
+    OVERLOADED = auto()
+    UPSTREAM_CIRCUIT_OPEN = auto()
+    SHUTTING_DOWN = auto()
+    REQUEST_ID_REUSED = auto()
+    DEADLINE_TOO_SHORT = auto()
+    REPLAY_STORE_UNAVAILABLE = auto()
+
+    UPSTREAM_UNREACHABLE = auto()
+    UPSTREAM_TIMEOUT = auto()
+    UPSTREAM_BROKEN = auto()
+    UPSTREAM_CREDENTIALS_REJECTED = auto()
+    UPSTREAM_REJECTED = auto()
+    UPSTREAM_RATE_LIMITED = auto()
+    UPSTREAM_PROVIDER_FAILED = auto()
+    UPSTREAM_FAILED = auto()
+    UPSTREAM_UNAVAILABLE = auto()
+    UPSTREAM_OUTPUT_INVALID = auto()
+
+
+@dataclass(frozen=True, slots=True)
+class Violation:
+    """One rule that one field broke: its path, ``"arguments.guidelines"``, and what is wrong, in a sentence."""
+
+    field: str
+    description: str
+
+
+class Refused(Exception):
+    """The call was refused, and the tool was not run.
+
+    Args:
+        reason: Why.
+        message: What the caller reads: what is wrong and the way out. Never holds a secret or an upstream's text.
+        violations: The fields at fault, if the request is.
+        retry_delay: Seconds after which a new attempt makes sense; ``None`` if unknown.
+        resource: Name of the thing that wasn't found, if that is why.
+    """
+
+    def __init__(
+        self,
+        reason: Reason,
+        message: str,
+        *,
+        violations: Sequence[Violation] = (),
+        retry_delay: float | None = None,
+        resource: str = "",
+    ) -> None:
+        super().__init__(message)
+        self.reason = reason
+        self.message = message
+        self.violations = tuple(violations)
+        self.retry_delay = retry_delay
+        self.resource = resource
+
+
+class ToolFailed(Exception):
+    """The tool ran and failed.
+
+    Args:
+        reason: Why.
+        message: What the caller reads: what happened and the way out. Never holds a secret or an upstream's text.
+        retryable: Whether the same call may succeed later, and nothing was bought by this one.
+        retry_delay: Seconds to wait before that; ``None`` if unknown.
+        violations: The rules that the tool's answer broke, if that is why.
+        attempts: The requests that were sent to the completion service.
+    """
+
+    def __init__(
+        self,
+        reason: Reason,
+        message: str,
+        *,
+        retryable: bool = False,
+        retry_delay: float | None = None,
+        violations: Sequence[Violation] = (),
+        attempts: Sequence[Attempt] = (),
+    ) -> None:
+        super().__init__(message)
+        self.reason = reason
+        self.message = message
+        self.retryable = retryable
+        self.retry_delay = retry_delay
+        self.violations = tuple(violations)
+        self.attempts = tuple(attempts)
+
+
+class UpstreamFailed(ToolFailed):
+    """The completion service gave no completion.
+
+    Args:
+        reason: Why.
+        message: As for :class:`ToolFailed`.
+        attempt: The request that failed.
+        may_have_run: Whether the request may have reached the completion service, and so may have been paid for.
+        retryable: As for :class:`ToolFailed`.
+        retry_delay: As for :class:`ToolFailed`.
+    """
+
+    def __init__(
+        self,
+        reason: Reason,
+        message: str,
+        *,
+        attempt: Attempt,
+        may_have_run: bool,
+        retryable: bool = False,
+        retry_delay: float | None = None,
+    ) -> None:
+        super().__init__(reason, message, retryable=retryable, retry_delay=retry_delay, attempts=(attempt,))
+        self.may_have_run = may_have_run
