@@ -40,27 +40,34 @@ def compile_protos(out: Path) -> None:
     """Run protoc with the Python plugins into ``out``. Raises SystemExit when it fails."""
     from grpc_tools import protoc
 
-    arguments = [
+    protoc_with_paths = [
         "protoc",
         f"--proto_path={PROTOS}",
-        f"--proto_path={files('grpc_tools') / '_proto'}",
+        f"--proto_path={files('grpc_tools') / '_proto'}:{files('google.rpc') / '../..'}",
+    ]
+    code = [
         f"--python_out={out}",
         f"--grpc_python_out={out}",
         f"--mypy_out=quiet:{out}",
         f"--mypy_grpc_out=quiet:{out}",
+    ]
+    description = [
         f"--descriptor_set_out={out / 'descriptor_set.binpb'}",
         "--include_imports",
         "--include_source_info",
-        *SOURCES,
+        # Not imported by the contract, but needed to read the details of an error.
+        "google/rpc/error_details.proto",
     ]
-    if protoc.main(arguments):
+    if any(protoc.main([*protoc_with_paths, *options, *SOURCES]) for options in (code, description)):
         sys.exit("protoc failed: see above.")
 
 
 def main() -> None:
     """Replace the generated package."""
     if version("grpcio-tools") != COMPILER:
-        sys.exit(f"grpcio-tools is {version('grpcio-tools')}, not {COMPILER}: run 'make proto', which has the right one.")
+        sys.exit(
+            f"grpcio-tools is {version('grpcio-tools')}, not {COMPILER}: run 'make proto', which has the right one."
+        )
     with tempfile.TemporaryDirectory() as temporary:
         out = Path(temporary)
         compile_protos(out)

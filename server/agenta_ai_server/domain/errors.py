@@ -1,7 +1,7 @@
 """How a call can end other than well.
 
 Two classes, because callers must be able to tell two things apart: :class:`Refused` means that the tool was not run,
-:class:`ToolFailed` that it was, and failed. The floor that knows the transport turns them into answers; nothing else does.
+:class:`ToolFailed` that it was, and failed. Only the floor that knows the transport turns them into answers.
 """
 
 from __future__ import annotations

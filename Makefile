@@ -1,0 +1,88 @@
+# Everything that is done with this project. "make demo" and "make test" need Python 3.11 or newer, and nothing else.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+TOOLS := .tools
+READY := $(VENV)/.ready
+SAMPLE := examples/support_agent.json
+
+.PHONY: help demo run test test-slow test-oldest test-newest live bench lint check format proto baseline lock clean
+
+help: ## List these targets.
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 14
+
+$(READY): pyproject.toml requirements.lock
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed; this is " + sys.version.split()[0] + ". Say which with: make PYTHON=python3.12 …")'
+	@echo "Preparing $(VENV): takes a minute the first time."
+	@$(PYTHON) -m venv $(VENV)
+	@$(BIN)/pip install -q --disable-pip-version-check --require-hashes -r requirements.lock
+	@$(BIN)/pip install -q --disable-pip-version-check --no-deps -e .
+	@touch $@
+
+demo: $(READY) ## Refine a sample prompt, with a stand-in for Agenta: no account needed.
+	@PATH="$(BIN):$$PATH" agenta-ai-server dev --listen 127.0.0.1:0 -- \
+	  agenta-ai refine $(SAMPLE) --guidelines "Be brief and polite."
+
+run: $(READY) ## Serve on 127.0.0.1:50051 with a stand-in for Agenta, until Ctrl-C.
+	@$(BIN)/agenta-ai-server dev
+
+test: $(READY) ## Run the tests; says which were left out for lack of a program. Below five minutes.
+	@$(BIN)/pytest -q -n auto -m "not slow"
+
+test-slow: $(READY) ## Run the tests that are too long for every run.
+	@$(BIN)/pytest -q -m slow
+
+test-oldest: $(READY) ## Run the tests on Python 3.11 with the oldest dependencies that are declared.
+	@$(BIN)/uv venv -q --clear --python 3.11 $(TOOLS)/oldest
+	@$(BIN)/uv pip install -q -p $(TOOLS)/oldest --resolution lowest-direct -e . 
+	@$(TOOLS)/oldest/bin/python -c 'import agenta_ai, agenta_ai.v1.tool_service_pb2_grpc'
+	@$(BIN)/uv pip install -q -p $(TOOLS)/oldest --resolution lowest-direct -e '.[server,cli]' --group dev
+	@$(TOOLS)/oldest/bin/pytest -q -n auto -m "not slow"
+
+test-newest: $(READY) ## Run the tests on the newest Python of this machine with the newest dependencies.
+	@$(BIN)/uv venv -q --clear --python '>=3.12' $(TOOLS)/newest
+	@$(BIN)/uv pip install -q -p $(TOOLS)/newest --upgrade -e '.[server,cli]' --group dev
+	@$(TOOLS)/newest/bin/pytest -q -n auto -m "not slow"
+
+live: $(READY) ## Run a short suite against a real Agenta, given by the AGENTA_AI_SERVICES_ settings.
+	@$(BIN)/pytest -q tests/live --live
+
+bench: $(READY) ## Measure; writes nothing.
+	@$(BIN)/python bench/concurrency.py
+
+lint: $(READY) ## Lint, types, floors, contract.
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports --no-logo
+	@$(BIN)/buf lint protos
+	@$(BIN)/buf format --diff --exit-code protos
+	@$(BIN)/buf breaking protos --against tests/contract/baseline.binpb
+
+check: lint proto ## Lint, and see that the generated code is what the contract makes.
+	@git diff --exit-code --stat -- client/agenta_ai/v1 || { echo "The generated code differs from the contract: commit what 'make proto' made."; exit 1; }
+
+format: $(READY) ## Put the code into its form.
+	@$(BIN)/ruff check --fix .
+	@$(BIN)/ruff format .
+	@$(BIN)/buf format -w protos
+
+$(TOOLS)/proto/.ready: $(READY) pyproject.toml
+	@$(BIN)/uv venv -q --clear --python $(PYTHON) $(TOOLS)/proto
+	@$(BIN)/uv pip install -q -p $(TOOLS)/proto --group proto
+	@touch $@
+
+proto: $(TOOLS)/proto/.ready ## Generate the Python code from protos/.
+	@PATH="$(TOOLS)/proto/bin:$$PATH" python protos/generate.py
+
+baseline: $(READY) ## Make the contract as it is the one that must not be broken. For a release only.
+	@$(BIN)/buf build protos -o tests/contract/baseline.binpb
+
+lock: $(READY) ## Renew the versions that development uses.
+	@$(BIN)/uv pip compile -q --upgrade --universal --generate-hashes --no-header --no-annotate \
+	  --python-version 3.11 --extra server --extra cli --group dev pyproject.toml -o requirements.lock
+
+clean: ## Remove what the other targets made.
+	@rm -rf $(VENV) $(TOOLS) dist build .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+	@find . -name __pycache__ -prune -exec rm -rf {} +

@@ -1,0 +1,155 @@
+"""The client for asyncio."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Self, TypeVar
+
+import grpc
+import grpc.aio
+
+from agenta_ai import calls
+from agenta_ai.service_config import CALL_TIMEOUT
+from agenta_ai.v1.tool_service_pb2_grpc import ToolServiceStub
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from agenta_ai.results import RefinedPrompt, ServiceStatus, Tool, ToolResult
+    from agenta_ai.v1.tool_service_pb2_grpc import ToolServiceAsyncStub
+
+_Result = TypeVar("_Result")
+
+
+class Client:
+    """Calls Agenta AI services. One client serves many calls at once; keep it for as long as there are some.
+
+    Args:
+        target: The server, ``"host:port"`` or any name that gRPC knows, such as ``"unix:/run/agenta.sock"``.
+        tls: ``True``: with the system's certificate authorities (or those of the file that
+            ``GRPC_DEFAULT_SSL_ROOTS_FILE_PATH`` names). Credentials: with these. ``False``: plaintext. ``None``:
+            plaintext to this machine, TLS to any other.
+        timeout: Seconds that a tool may take, retries included, unless a call says otherwise. Greater than 0.
+        metadata: Pairs to send with every call. Keys are lowercased; those that end in ``-bin`` take bytes.
+
+    Raises:
+        InvalidInput: If the target is no address, or the time-out no positive number.
+    """
+
+    def __init__(
+        self,
+        target: str,
+        *,
+        tls: bool | grpc.ChannelCredentials | None = None,
+        timeout: float = CALL_TIMEOUT,
+        metadata: Iterable[tuple[str, str | bytes]] = (),
+    ) -> None:
+        self._connection = calls.connection(target, tls, timeout, metadata)
+        self._channel: grpc.aio.Channel | None = None
+        self._opened: ToolServiceAsyncStub | None = None
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *exc_info: object) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """Closes the connections. Calls that are running are cancelled."""
+        if self._channel is not None:
+            await self._channel.close()
+
+    async def status(self, *, timeout: float | None = None) -> ServiceStatus:
+        """Whether the service is switched on and healthy, and what this caller may use.
+
+        Args:
+            timeout: Seconds that it may take; 10 if not given.
+
+        Raises:
+            CallFailed: If there was no answer.
+        """
+        return await self._send(calls.status(timeout))
+
+    async def list_tools(self, *, timeout: float | None = None) -> list[Tool]:
+        """All tools that this caller may call, sorted by name.
+
+        Args:
+            timeout: Seconds that each page may take; 10 if not given.
+
+        Raises:
+            CallFailed: If there was no answer.
+        """
+        tools, token = await self._send(calls.list_tools("", timeout))
+        while token:
+            page, token = await self._send(calls.list_tools(token, timeout))
+            tools += page
+        return tools
+
+    async def call_tool(
+        self,
+        name: str,
+        arguments: Mapping[str, Any],
+        *,
+        request_id: str | None = None,
+        timeout: float | None = None,
+    ) -> ToolResult:
+        """Runs a tool. A tool that failed is a result too: see ``is_error``.
+
+        Args:
+            name: Full name of the tool, for example ``"tools.agenta.api.refine_prompt"``.
+            arguments: JSON values, as the tool's ``input_schema`` has them.
+            request_id: A UUID, version 4. The same call with the same request_id runs and is paid for once. A new one
+                is made if not given.
+            timeout: Seconds that it may take, retries included; the client's own if not given.
+
+        Raises:
+            InvalidInput: If an argument can't be sent.
+            CallFailed: If the call was refused, or there was no answer.
+        """
+        seconds = self._connection.timeout_of(timeout)
+        return await self._send(calls.call_tool(name, arguments, request_id, seconds))
+
+    async def refine_prompt(
+        self,
+        template: calls.PromptTemplate,
+        *,
+        guidelines: str = "",
+        context: str = "",
+        request_id: str | None = None,
+        timeout: float | None = None,
+    ) -> RefinedPrompt:
+        """Lets a model improve the messages of a prompt template. Variables, roles and everything else stay.
+
+        Args:
+            template: The whole template: a mapping, its JSON, or a model that has ``model_dump_json``.
+            guidelines: What to mind, in plain words.
+            context: What the prompt is for, in plain words.
+            request_id: As for ``call_tool``.
+            timeout: As for ``call_tool``.
+
+        Raises:
+            InvalidInput: If the template is no JSON object.
+            CallFailed: If the call was refused, or there was no answer.
+            ToolFailed: If the tool failed.
+        """
+        seconds = self._connection.timeout_of(timeout)
+        return await self._send(calls.refine_prompt(template, guidelines, context, request_id, seconds))
+
+    @property
+    def _stub(self) -> ToolServiceAsyncStub:
+        # Opened late, because a channel belongs to the event loop that it is opened in.
+        if self._opened is None:
+            to = self._connection
+            if to.credentials is None:
+                self._channel = grpc.aio.insecure_channel(to.address, to.options)
+            else:
+                self._channel = grpc.aio.secure_channel(to.address, to.credentials, to.options)
+            self._opened = ToolServiceStub(self._channel)
+        return self._opened
+
+    async def _send(self, exchange: calls.Exchange[_Result]) -> _Result:
+        method = getattr(self._stub, exchange.method)
+        try:
+            response = await method(exchange.request, timeout=exchange.timeout, metadata=self._connection.metadata)
+        except grpc.RpcError as error:
+            raise self._connection.failed(error, exchange) from None
+        return exchange.read(response)

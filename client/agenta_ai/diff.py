@@ -1,0 +1,83 @@
+"""What changed between two lists of chat messages, as text that people read."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from difflib import unified_diff
+from itertools import zip_longest
+from typing import Any
+
+
+@dataclass(frozen=True, slots=True)
+class MessageChange:
+    """One message whose text was changed. ``str()`` is a unified diff.
+
+    Attributes:
+        index: Position of the message, from 0.
+        role: Its role.
+        old: The text before. Parts other than text stand as their type in brackets, ``[image_url]``.
+        new: The text after.
+    """
+
+    index: int
+    role: str
+    old: str
+    new: str
+
+    def lines(self) -> list[str]:
+        """The unified diff, a line each, without line ends. Its heading names the message."""
+        name = f"messages[{self.index}] {self.role}".rstrip()
+        return list(unified_diff(_lines(self.old), _lines(self.new), f"old {name}", f"new {name}", lineterm=""))
+
+    def __str__(self) -> str:
+        return "\n".join(self.lines())
+
+
+def diff_messages(old: object, new: object) -> list[MessageChange]:
+    """Compares two lists of messages, position by position.
+
+    Args:
+        old: The messages before: mappings with ``role`` and ``content``. What is no list counts as none.
+        new: The messages after.
+
+    Returns:
+        The messages whose text differs, in their order.
+    """
+    changes = []
+    nothing: Mapping[str, Any] = {}
+    for index, (before, after) in enumerate(zip_longest(_messages(old), _messages(new), fillvalue=nothing)):
+        was, now = text_of(before.get("content")), text_of(after.get("content"))
+        if was != now:
+            changes.append(MessageChange(index, str(after.get("role") or before.get("role") or ""), was, now))
+    return changes
+
+
+def text_of(content: object) -> str:
+    """The text of a message's content: a string, null or a list of parts."""
+    if content is None:
+        return ""
+    if isinstance(content, str):
+        return content
+    if isinstance(content, Sequence):
+        return "\n".join(_part_text(part) for part in content)
+    return json.dumps(content, ensure_ascii=False, default=str)
+
+
+def _part_text(part: object) -> str:
+    if not isinstance(part, Mapping):
+        return str(part)
+    text = part.get("text")
+    return text if isinstance(text, str) else f"[{part.get('type', 'part')}]"
+
+
+def _messages(messages: object) -> list[Mapping[str, Any]]:
+    if not isinstance(messages, list):
+        return []
+    return [message if isinstance(message, Mapping) else {} for message in messages]
+
+
+def _lines(text: str) -> list[str]:
+    # Not splitlines: it would hide a newline that was added or lost at the end, and break lines at other characters.
+    return text.split("\n") if text else []

@@ -1,0 +1,207 @@
+"""How a call can end other than well.
+
+Three classes, because callers must be able to tell three things apart: :class:`InvalidInput` was never sent,
+:class:`CallFailed` came back as a status, :class:`ToolFailed` means that the tool ran and failed.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, TypeVar, cast
+
+import grpc
+from google.protobuf.message import DecodeError, Message
+from google.rpc import error_details_pb2, status_pb2
+from grpc_status import rpc_status
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from google.protobuf.duration_pb2 import Duration
+
+    from agenta_ai.results import CallMeta
+
+DOMAIN = "agenta.ai"
+REASON_PREFIX = "ERROR_REASON_"
+
+# What a lost answer means. Only a tool costs anything.
+_PAID = {"CallTool": ". The tool may have run: a repeat with the same request_id is not paid for twice"}
+
+_Detail = TypeVar("_Detail", bound=Message)
+
+
+@dataclass(frozen=True, slots=True)
+class FieldViolation:
+    """One rule that one field broke: its path, ``"arguments.guidelines"``, and what is wrong, in a sentence."""
+
+    field: str
+    description: str
+
+
+class AgentaError(Exception):
+    """Every error of this client. Raised itself when an answer can't be understood."""
+
+
+class InvalidInput(AgentaError, ValueError):
+    """What was passed can't be sent. Nothing was."""
+
+
+class CallFailed(AgentaError):
+    """The call ended with a status other than OK. ``str()`` is one sentence that names the way out.
+
+    Attributes:
+        code: The status.
+        reason: Name of the contract's ``ErrorReason`` without its prefix, for example ``"RATE_LIMITED"``. Empty if the
+            status isn't from the service itself.
+        message: The status's own text.
+        field_violations: The fields of the request that are at fault, if that is why.
+        retry_delay: Seconds after which a new attempt makes sense; ``None`` if unknown.
+        request_id: What the server calls this call, for its operator's logs. Empty if it didn't say.
+        tool_was_run: ``False`` if it is known that the tool was not run, else ``None``.
+    """
+
+    def __init__(
+        self,
+        sentence: str,
+        *,
+        code: grpc.StatusCode,
+        reason: str = "",
+        message: str = "",
+        field_violations: Sequence[FieldViolation] = (),
+        retry_delay: float | None = None,
+        request_id: str = "",
+        tool_was_run: bool | None = None,
+    ) -> None:
+        super().__init__(sentence)
+        self.code = code
+        self.reason = reason
+        self.message = message
+        self.field_violations = tuple(field_violations)
+        self.retry_delay = retry_delay
+        self.request_id = request_id
+        self.tool_was_run = tool_was_run
+
+
+class ToolFailed(AgentaError):
+    """The tool ran and failed. ``str()`` is one sentence that names the way out.
+
+    Attributes:
+        reason: Name of the contract's ``ErrorReason`` without its prefix, for example ``"UPSTREAM_TIMEOUT"``; the
+            number, as text, of one that this version doesn't know.
+        message: What the tool said.
+        retryable: Whether the same call with the same request_id may succeed later, and nothing was bought by this one.
+        retry_delay: Seconds to wait before that; ``None`` if unknown.
+        field_violations: The rules that the tool's answer broke, if that is why.
+        meta: How the result came about.
+        trace_id: ``meta.trace_id``.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        reason: str,
+        meta: CallMeta,
+        retryable: bool = False,
+        retry_delay: float | None = None,
+        field_violations: Sequence[FieldViolation] = (),
+    ) -> None:
+        super().__init__(_sentence(message or "the tool failed", field_violations, retry_delay))
+        self.message = message
+        self.reason = reason
+        self.meta = meta
+        self.trace_id = meta.trace_id
+        self.retryable = retryable
+        self.retry_delay = retry_delay
+        self.field_violations = tuple(field_violations)
+
+
+def seconds(duration: Duration) -> float:
+    """A duration in seconds."""
+    return duration.seconds + duration.nanos / 1e9
+
+
+def call_failed(error: grpc.RpcError, *, target: str, tls: bool, method: str, timeout: float) -> CallFailed:
+    """Reads what gRPC raised.
+
+    Args:
+        error: What a stub raised, of either kind of channel.
+        target: The server, as the user wrote it.
+        tls: Whether the connection has TLS.
+        method: Name of the method that was called.
+        timeout: The seconds that it had.
+    """
+    code, message = error.code(), error.details() or ""
+    status = _rich_status(error)
+    info = _detail(status, error_details_pb2.ErrorInfo())
+    ours = info.domain == DOMAIN
+    reason = info.reason.removeprefix(REASON_PREFIX) if ours else ""
+    retry = _detail(status, error_details_pb2.RetryInfo())
+    delay = seconds(retry.retry_delay) if retry.HasField("retry_delay") else None
+    request = _detail(status, error_details_pb2.BadRequest())
+    violations = [FieldViolation(v.field, v.description) for v in request.field_violations]
+    if reason == "RATE_LIMITED":
+        sentence = _sentence("rate limited", (), delay, joint=": ")
+    else:
+        why = message or code.name if ours else _explanation(code, message, target, tls, method, timeout)
+        sentence = _sentence(why, violations, delay)
+    return CallFailed(
+        sentence,
+        code=code,
+        reason=reason,
+        message=message,
+        field_violations=violations,
+        retry_delay=delay,
+        request_id=_detail(status, error_details_pb2.RequestInfo()).request_id,
+        tool_was_run=False if ours else None,
+    )
+
+
+def _rich_status(error: grpc.RpcError) -> status_pb2.Status:
+    # A proxy may cut or rewrite trailers. The status itself still counts, so unreadable details are as good as none.
+    try:
+        return rpc_status.from_call(cast("grpc.Call", error)) or status_pb2.Status()
+    except (ValueError, DecodeError):
+        return status_pb2.Status()
+
+
+def _detail(status: status_pb2.Status, empty: _Detail) -> _Detail:
+    """The detail of the type of ``empty``, which is returned as it came if there is none."""
+    for packed in status.details:
+        try:
+            if packed.Unpack(empty):
+                break
+        except DecodeError:
+            empty.Clear()
+    return empty
+
+
+def _explanation(code: grpc.StatusCode, message: str, target: str, tls: bool, method: str, timeout: float) -> str:
+    """The sentence for a status that gRPC or a proxy made, which knows nothing of our way out."""
+    if code is grpc.StatusCode.DEADLINE_EXCEEDED:
+        return f"no answer from {target} within {timeout:g} s: allow more time{_PAID.get(method, '')}"
+    if code is grpc.StatusCode.UNAVAILABLE:
+        tried = "TLS" if tls else "plaintext"
+        return f"cannot reach {target}: {_remedy(message)} Tried with {tried}: {message}"
+    if code is grpc.StatusCode.UNIMPLEMENTED:
+        return f"{target} has no agenta.ai.v1.ToolService: is it the address of an agenta-ai-server? {message}"
+    return f"{code.name}: {message}"
+
+
+def _remedy(message: str) -> str:
+    if "backend unhealthy" in message:
+        return "it takes no calls at the moment. Try again when it has started, or ask its operator."
+    if "handshake" in message:
+        return "does it speak TLS with a certificate that you trust? If it has none, choose plaintext."
+    return "is agenta-ai-server running?"
+
+
+def _sentence(
+    message: str, violations: Sequence[FieldViolation], retry_delay: float | None, *, joint: str = "; "
+) -> str:
+    """The message, and what it leaves out of the details: fields that it doesn't name, and the time to wait."""
+    unnamed = [f"{v.field}: {v.description}" for v in violations if v.field not in message]
+    if retry_delay is not None and "try again in" not in message.lower():
+        unnamed.append(f"try again in {max(1, math.ceil(retry_delay))} s")
+    return joint.join([message.rstrip(".") if unnamed else message, *unnamed])

@@ -1,0 +1,94 @@
+"""The command ``agenta-ai-server``."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import sys
+from typing import TYPE_CHECKING, Any, TypeVar
+
+if TYPE_CHECKING:
+    from collections.abc import Coroutine, Sequence
+
+    from agenta_ai_server.settings import Settings
+
+Result = TypeVar("Result")
+
+EXIT_CONFIGURATION = 2
+EXIT_LISTEN = 3
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command and return its exit code: 0 fine, 2 wrong arguments or settings, 3 an address that is taken."""
+    arguments = _parser().parse_args(argv)
+    # A command of "dev" is forked, on which grpc would comment. It has to know before it is imported.
+    os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "false")
+    # Imported only now, so that --help is quick.
+    from agenta_ai_server.rpc.server import ListenError
+    from agenta_ai_server.settings import SettingsError
+
+    try:
+        return int(arguments.run(arguments) or 0)
+    except SettingsError as error:
+        print("agenta-ai-server can't start with these settings:", *error.faults, sep="\n  ", file=sys.stderr)
+        return EXIT_CONFIGURATION
+    except ListenError as error:
+        print(f"agenta-ai-server {error} Set AGENTA_AI_GRPC_LISTEN to another.", file=sys.stderr)
+        return EXIT_LISTEN
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="agenta-ai-server",
+        description="Agenta AI services over gRPC. Configured by environment variables: see the README.",
+    )
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    serve = commands.add_parser("serve", help="serve calls until told to stop")
+    serve.set_defaults(run=_serve)
+    dev = commands.add_parser(
+        "dev",
+        help="serve with a stand-in for Agenta on this machine: no account, no model",
+        description="Serve with a stand-in for Agenta on this machine. With a COMMAND, run it against the service, "
+        "and end with its exit code.",
+    )
+    dev.add_argument("--listen", default="127.0.0.1:50051", help="address of the service (default: %(default)s)")
+    dev.add_argument("--fault", default="", help="what the stand-in does wrong, for example 'status=503 retry-after=2'")
+    dev.add_argument("command", nargs="*", metavar="COMMAND", help="run this, with AGENTA_AI_TARGET set, then stop")
+    dev.set_defaults(run=_dev)
+    return parser
+
+
+def _serve(_: argparse.Namespace) -> None:
+    from agenta_ai_server import app
+
+    # Read before the loop starts, so that faults are told before anything else happens.
+    settings = _settings()
+    _run(app.serve(settings))
+
+
+def _dev(arguments: argparse.Namespace) -> int:
+    from agenta_ai_server import dev
+
+    _log_to_stderr("warning")
+    return _run(dev.run(dict(os.environ), arguments.listen, arguments.fault, arguments.command))
+
+
+def _settings() -> Settings:
+    from agenta_ai_server.settings import load
+
+    settings, warnings = load(os.environ)
+    _log_to_stderr(settings.log_level)
+    for warning in warnings:
+        logging.getLogger(__name__).warning(warning)
+    return settings
+
+
+def _log_to_stderr(level: str) -> None:
+    logging.basicConfig(level=level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+
+
+def _run(main: Coroutine[Any, Any, Result]) -> Result:
+    import uvloop
+
+    return uvloop.run(main)

@@ -1,0 +1,94 @@
+"""The service together with a stand-in for Agenta, on this machine alone."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+from agenta_ai_server import app, settings
+from agenta_ai_server.standin.app import StandIn
+from agenta_ai_server.standin.faults import Fault
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+API_KEY = "standin-key"
+APP = "ai-refine"
+ENVIRONMENT = "production"
+
+HINTS = """\
+Agenta AI services on {address}, with a stand-in for Agenta on {standin}: offline, no account, no model.
+
+With grpcurl:
+  grpcurl -plaintext {address} agenta.ai.v1.ToolService/Status
+  grpcurl -plaintext -d '{{"name": "tools.agenta.api.refine_prompt", "arguments": {{"prompt_template_json":
+    "{{\\"messages\\":[{{\\"role\\":\\"user\\",\\"content\\":\\"Please translate {{{{text}}}}\\"}}]}}"}}}}' \\
+    {address} agenta.ai.v1.ToolService/CallTool
+
+With Python:
+  from agenta_ai import SyncClient
+  with SyncClient("{address}") as client:
+      refined = client.refine_prompt({{"messages": [{{"role": "user", "content": "Please translate {{{{text}}}}"}}]}})
+      print(refined.summary, refined.messages)
+
+With the command line:
+  agenta-ai --target {address} refine FILE -g "Be brief"
+
+To see a failure, give the guidelines "standin: status=503 retry-after=2", "standin: answer=lossy", "standin: delay=3".
+Ctrl-C stops it.
+"""
+
+
+async def run(environment: Mapping[str, str], listen: str, fault: str, command: Sequence[str]) -> int:
+    """Serve until told to stop, or until ``command`` has ended.
+
+    Args:
+        environment: For the server's own settings; those of Agenta are replaced by the stand-in's.
+        listen: Address of the service.
+        fault: What the stand-in does wrong, in the words of :class:`Fault`; empty for nothing.
+        command: A program and its arguments, run with ``AGENTA_AI_TARGET`` set; empty for none.
+
+    Returns:
+        The command's exit code; 0 without one.
+
+    Raises:
+        SettingsError: A setting or the fault's words are wrong.
+        ListenError: The address can't be listened on.
+    """
+    async with StandIn(api_key=API_KEY, app=APP, environment=ENVIRONMENT, fault=_fault(fault)) as standin:
+        loaded, _ = settings.load(
+            {
+                **{name: value for name, value in environment.items() if name.startswith(settings.PREFIX)},
+                "AGENTA_AI_GRPC_AUTH": "none",
+                "AGENTA_AI_GRPC_LISTEN": listen,
+                "AGENTA_AI_SERVICES_API_URL": standin.url,
+                "AGENTA_AI_SERVICES_API_KEY": API_KEY,
+                "AGENTA_AI_SERVICES_ENVIRONMENT_SLUG": ENVIRONMENT,
+                "AGENTA_AI_SERVICES_REFINE_PROMPT_KEY": APP,
+            }
+        )
+        stop = app.stop_signal()
+        async with app.running(loaded) as address:
+            if command:
+                return await _run_command(command, {**environment, "AGENTA_AI_TARGET": address}, stop)
+            print(HINTS.format(address=address, standin=standin.url), flush=True)  # noqa: T201  # what it is for
+            await stop.wait()
+    return 0
+
+
+def _fault(words: str) -> Fault:
+    try:
+        return Fault.parse(words)
+    except ValueError as error:
+        raise settings.SettingsError([f"--fault: {error}"]) from None
+
+
+async def _run_command(command: Sequence[str], environment: Mapping[str, str], stop: asyncio.Event) -> int:
+    process = await asyncio.create_subprocess_exec(*command, env=environment)
+    stopped = asyncio.create_task(stop.wait())
+    ended = asyncio.create_task(process.wait())
+    await asyncio.wait([stopped, ended], return_when=asyncio.FIRST_COMPLETED)
+    stopped.cancel()
+    if not ended.done():
+        process.terminate()
+    return await ended

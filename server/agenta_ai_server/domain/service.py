@@ -1,0 +1,23 @@
+"""What is known of this server process as a whole."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+
+
+@dataclass(slots=True)
+class Service:
+    """The server process.
+
+    Attributes:
+        version: By semantic versioning.
+        missing_settings: Names of the settings without which the feature is disabled; empty if it is enabled.
+        started: Seconds since the epoch.
+        draining: Whether the process is about to stop.
+    """
+
+    version: str
+    missing_settings: tuple[str, ...] = ()
+    started: float = field(default_factory=time.time)
+    draining: bool = False

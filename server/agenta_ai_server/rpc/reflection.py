@@ -1,0 +1,76 @@
+"""The server's description of itself, comments included, for callers such as grpcurl."""
+
+from __future__ import annotations
+
+from importlib.resources import files
+from typing import TYPE_CHECKING, Any
+
+import grpc
+from google.protobuf import descriptor_pool
+from google.protobuf.descriptor_pb2 import FileDescriptorProto, FileDescriptorSet
+from grpc_reflection.v1alpha import reflection, reflection_pb2
+from grpc_reflection.v1alpha.reflection import aio
+
+import agenta_ai.v1
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from google.protobuf.descriptor import FileDescriptor
+
+# v1 differs from v1alpha in nothing but its name. It isn't listed, since its descriptor isn't in the pool, and a caller
+# that asked to have it described would fail.
+VERSIONS = (reflection.SERVICE_NAME, "grpc.reflection.v1.ServerReflection")
+
+
+def handlers(names: Sequence[str]) -> Iterator[grpc.GenericRpcHandler]:
+    """Make the handlers of the reflection service, in the versions that callers ask for.
+
+    Args:
+        names: Full names of the services to list.
+    """
+    servicer = aio.ReflectionServicer([*names, reflection.SERVICE_NAME], pool=_Pool())
+    method = grpc.stream_stream_rpc_method_handler(
+        servicer.ServerReflectionInfo,
+        reflection_pb2.ServerReflectionRequest.FromString,
+        reflection_pb2.ServerReflectionResponse.SerializeToString,
+    )
+    for version in VERSIONS:
+        yield grpc.method_handlers_generic_handler(version, {"ServerReflectionInfo": method})
+
+
+class _Pool:
+    """Python's descriptors, with the comments and JSON names of the shipped descriptor set, which Python drops."""
+
+    def __init__(self) -> None:
+        self._pool = descriptor_pool.Default()
+        shipped = FileDescriptorSet.FromString((files(agenta_ai.v1) / "descriptor_set.binpb").read_bytes())
+        self._shipped = {file.name: file for file in shipped.file}
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._pool, name)
+
+    def FindFileByName(self, name: str) -> _File:  # noqa: N802  # the name is that of Python's pool
+        return _File(self._pool.FindFileByName(name), self._shipped)
+
+    def FindFileContainingSymbol(self, symbol: str) -> _File:  # noqa: N802
+        return _File(self._pool.FindFileContainingSymbol(symbol), self._shipped)
+
+
+class _File:
+    """As much of a file descriptor as reflection reads."""
+
+    def __init__(self, descriptor: FileDescriptor, shipped: dict[str, FileDescriptorProto]) -> None:
+        self.name = descriptor.name
+        self._descriptor = descriptor
+        self._shipped = shipped
+
+    @property
+    def dependencies(self) -> list[_File]:
+        return [_File(dependency, self._shipped) for dependency in self._descriptor.dependencies]
+
+    def CopyToProto(self, proto: FileDescriptorProto) -> None:  # noqa: N802
+        if self.name in self._shipped:
+            proto.CopyFrom(self._shipped[self.name])
+        else:
+            self._descriptor.CopyToProto(proto)

@@ -1,0 +1,97 @@
+"""The listener: the contract's service, health and reflection on one port, from ready to drained."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, cast
+
+import grpc
+import grpc.aio
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_health.v1.health import aio as health_aio
+
+from agenta_ai.v1 import tool_service_pb2_grpc
+from agenta_ai_server.rpc import reflection
+from agenta_ai_server.rpc.boundary import Boundary
+from agenta_ai_server.rpc.interceptor import SERVICE
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from agenta_ai_server.rpc.interceptor import Interceptor
+    from agenta_ai_server.rpc.servicer import ToolServicer
+
+OPTIONS: Sequence[tuple[str, int]] = (
+    # A second server on a taken port must fail, not share it silently.
+    ("grpc.so_reuseport", 0),
+    # Larger than the boundary's limit, because grpc's own refusal carries no details.
+    ("grpc.max_receive_message_length", 8 << 20),
+    # Long calls die behind balancers unless callers may ping. Without these, grpc answers pings by closing.
+    ("grpc.keepalive_permit_without_calls", 1),
+    ("grpc.http2.min_recv_ping_interval_without_data_ms", 10_000),
+    # Finds out that a caller's machine is gone, so that its calls end.
+    ("grpc.keepalive_time_ms", 60_000),
+    ("grpc.keepalive_timeout_ms", 20_000),
+)
+HEALTH_NAMES = ("", SERVICE)
+HEALTH = health_pb2.DESCRIPTOR.services_by_name["Health"].full_name
+
+
+class ListenError(OSError):
+    """The address can't be listened on."""
+
+
+class Server:
+    """An async grpc server.
+
+    Args:
+        servicer: Answers the contract's methods.
+        interceptors: What each call passes behind the boundary, in this order.
+        with_reflection: Whether the server describes itself to callers such as grpcurl.
+    """
+
+    def __init__(self, servicer: ToolServicer, interceptors: Sequence[Interceptor], *, with_reflection: bool) -> None:
+        self._boundary = Boundary()
+        self._server = grpc.aio.server(interceptors=[self._boundary, *interceptors], options=OPTIONS)
+        self._health = health_aio.HealthServicer()  # starts as SERVING, so nothing may connect before all is ready
+        # The servicer takes a Call where the generated base class says context.
+        contract = cast("tool_service_pb2_grpc.ToolServiceServicer", servicer)
+        tool_service_pb2_grpc.add_ToolServiceServicer_to_server(contract, self._server)
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
+        if with_reflection:
+            self._server.add_generic_rpc_handlers(tuple(reflection.handlers([SERVICE, HEALTH])))
+
+    async def start(self, address: str) -> str:
+        """Listen on ``address``, which is ``host:port`` or ``unix:path``, and accept calls.
+
+        Whoever can connect is answered: everything is ready before the port opens.
+
+        Returns:
+            The address with the real port, if the port was 0.
+
+        Raises:
+            ListenError: It can't be listened on.
+        """
+        for name in HEALTH_NAMES:
+            await self._health.set(name, health_pb2.HealthCheckResponse.SERVING)
+        try:
+            port = self._server.add_insecure_port(address)
+        except RuntimeError as error:
+            raise ListenError(f"can't listen on {address}: it is in use, or no address of this machine.") from error
+        await self._server.start()
+        return address if address.startswith("unix:") else f"{address.rpartition(':')[0]}:{port}"
+
+    async def stop(self, grace: float) -> None:
+        """Say NOT_SERVING, accept no new calls, and return when those that run have ended.
+
+        Args:
+            grace: Seconds after which those that still run are cancelled.
+        """
+        await self._health.enter_graceful_shutdown()
+        stopping = asyncio.create_task(self._server.stop(grace))
+        # grpc would wait the whole grace for streams that never end by themselves: callers that watch the health.
+        done = asyncio.create_task(self._boundary.idle())
+        await asyncio.wait([stopping, done], return_when=asyncio.FIRST_COMPLETED)
+        done.cancel()
+        await self._server.stop(0)
+        await stopping

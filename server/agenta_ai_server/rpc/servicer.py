@@ -1,0 +1,203 @@
+"""The three methods of the contract."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import re
+from typing import TYPE_CHECKING, Any
+
+from google.protobuf.duration_pb2 import Duration
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from agenta_ai.v1 import content_pb2, error_pb2, tool_pb2, tool_service_pb2
+from agenta_ai_server.domain.errors import Reason, Refused, ToolFailed, Violation
+from agenta_ai_server.rpc.convert import from_struct, to_struct, to_value
+from agenta_ai_server.rpc.status import REASON_PREFIX, to_duration
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from agenta_ai_server.domain.call import Call, Principal
+    from agenta_ai_server.domain.results import Attempt, ToolResult
+    from agenta_ai_server.domain.service import Service
+    from agenta_ai_server.tools.registry import Registry, Tool
+
+DEFAULT_PAGE_SIZE = 50
+MAX_PAGE_SIZE = 100
+LIST_TTL_SECONDS = 300
+TOKEN_PREFIX = b"after:"
+UUID4 = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}", re.IGNORECASE)
+
+
+class ToolServicer:
+    """Answers ``agenta.ai.v1.ToolService``, given a ``Call`` where grpc has its context.
+
+    Args:
+        service: The process that it stands in.
+        registry: The tools; none if the feature is disabled.
+    """
+
+    def __init__(self, service: Service, registry: Registry) -> None:
+        self._service = service
+        self._registry = registry
+        self._definitions = {tool.name: _definition(tool) for tool in registry.tools}
+
+    async def Status(  # noqa: N802  # the name is the contract's
+        self, request: tool_service_pb2.StatusRequest, call: Call
+    ) -> tool_service_pb2.StatusResponse:
+        """Describe the service as this caller sees it."""
+        missing = self._service.missing_settings
+        return tool_service_pb2.StatusResponse(
+            enabled=not missing,
+            state=self._state(),
+            missing_settings=sorted(missing),
+            server_version=self._service.version,
+            start_time=Timestamp(seconds=int(self._service.started)),
+            tools=[
+                tool_service_pb2.ToolStatus(tool=self._definitions[tool.name])
+                for tool in self._registry.visible(_principal(call))
+            ],
+            rate_limiter_state=tool_service_pb2.RATE_LIMITER_STATE_OFF,
+        )
+
+    async def ListTools(  # noqa: N802
+        self, request: tool_service_pb2.ListToolsRequest, call: Call
+    ) -> tool_service_pb2.ListToolsResponse:
+        """List one page of the tools that this caller may call."""
+        size = _page_size(request.page_size)
+        after = _after(request.page_token)
+        principal = _principal(call)
+        names = [tool.name for tool in self._registry.visible(principal) if tool.name > after]
+        everyone_sees_this = principal.permissions is None
+        return tool_service_pb2.ListToolsResponse(
+            tools=[self._definitions[name] for name in names[:size]],
+            next_page_token=_token(names[size - 1]) if len(names) > size else "",
+            ttl=Duration(seconds=LIST_TTL_SECONDS),
+            cache_scope=tool_service_pb2.CACHE_SCOPE_PUBLIC
+            if everyone_sees_this
+            else tool_service_pb2.CACHE_SCOPE_PRIVATE,
+        )
+
+    async def CallTool(  # noqa: N802
+        self, request: tool_service_pb2.CallToolRequest, call: Call
+    ) -> tool_service_pb2.CallToolResponse:
+        """Run one tool."""
+        if self._service.missing_settings:
+            raise Refused(
+                Reason.SERVICE_DISABLED,
+                "AI services are not configured on this server; its Status names the settings that are missing.",
+            )
+        _check_identifiers(request)
+        arguments = from_struct(request.arguments, "arguments")
+        try:
+            result = await self._registry.call(request.name, arguments, call)
+        except ToolFailed as failure:
+            return _failure(failure)
+        return _success(result)
+
+    def _state(self) -> tool_service_pb2.ServiceState.ValueType:
+        if self._service.draining:
+            return tool_service_pb2.SERVICE_STATE_DRAINING
+        if self._service.missing_settings:
+            return tool_service_pb2.SERVICE_STATE_DISABLED
+        return tool_service_pb2.SERVICE_STATE_SERVING
+
+
+def _principal(call: Call) -> Principal:
+    if call.principal is None:
+        raise AssertionError("the call passed no authentication")
+    return call.principal
+
+
+def _page_size(page_size: int) -> int:
+    if page_size < 0:
+        raise _invalid("page_size", f"Must be from 0 to {MAX_PAGE_SIZE}; 0 means {DEFAULT_PAGE_SIZE}.")
+    return min(page_size or DEFAULT_PAGE_SIZE, MAX_PAGE_SIZE)
+
+
+def _token(name: str) -> str:
+    return base64.urlsafe_b64encode(TOKEN_PREFIX + name.encode()).decode()
+
+
+def _after(token: str) -> str:
+    """Return the name after which the page starts. A name and no number, so that a new tool moves no page."""
+    if not token:
+        return ""
+    try:
+        position = base64.b64decode(token, altchars=b"-_", validate=True)
+        if position.startswith(TOKEN_PREFIX):
+            return position.removeprefix(TOKEN_PREFIX).decode()
+    except (binascii.Error, ValueError):
+        pass
+    raise _invalid("page_token", "Is no token of this service: send the next_page_token of the page before, or none.")
+
+
+def _check_identifiers(request: tool_service_pb2.CallToolRequest) -> None:
+    if not request.name:
+        raise _invalid("name", "Must be the name of a tool: ListTools lists them.")
+    if request.request_id and not UUID4.fullmatch(request.request_id):
+        raise _invalid(
+            "request_id", "Must be a UUID, version 4, such as 1b4e28ba-2fa1-4d3b-a3f5-ef19b5a7633b, or absent."
+        )
+
+
+def _invalid(field: str, description: str) -> Refused:
+    return Refused(
+        Reason.REQUEST_INVALID,
+        f"{field}: {description}",
+        violations=[Violation(field, description)],
+    )
+
+
+def _definition(tool: Tool[Any]) -> tool_pb2.Tool:
+    return tool_pb2.Tool(
+        name=tool.name,
+        title=tool.title,
+        description=tool.description,
+        input_schema=to_struct(tool.input_schema),
+        output_schema=to_struct(tool.output_schema),
+        annotations=tool_pb2.ToolAnnotations(
+            read_only_hint=tool.hints.read_only,
+            destructive_hint=tool.hints.destructive,
+            idempotent_hint=tool.hints.idempotent,
+            open_world_hint=tool.hints.open_world,
+        ),
+    )
+
+
+def _success(result: ToolResult) -> tool_service_pb2.CallToolResponse:
+    meta = _meta(result.attempts)
+    meta.repaired = result.repaired
+    meta.warnings.extend(result.warnings)
+    return tool_service_pb2.CallToolResponse(
+        content=[content_pb2.ContentBlock(text=result.text)],
+        structured_content=to_value(result.structured),
+        meta=meta,
+    )
+
+
+def _failure(failure: ToolFailed) -> tool_service_pb2.CallToolResponse:
+    error = error_pb2.ToolError(
+        reason=error_pb2.ErrorReason.Value(REASON_PREFIX + failure.reason),
+        retryable=failure.retryable,
+        retry_delay=None if failure.retry_delay is None else to_duration(failure.retry_delay),
+        field_violations=[
+            error_pb2.FieldViolation(field=violation.field, description=violation.description)
+            for violation in failure.violations
+        ],
+    )
+    return tool_service_pb2.CallToolResponse(
+        content=[content_pb2.ContentBlock(text=failure.message)],
+        is_error=True,
+        error=error,
+        meta=_meta(failure.attempts),
+    )
+
+
+def _meta(attempts: Iterable[Attempt]) -> tool_service_pb2.CallMeta:
+    made = [
+        tool_service_pb2.Attempt(trace_id=attempt.trace_id, duration=to_duration(attempt.seconds))
+        for attempt in attempts
+    ]
+    return tool_service_pb2.CallMeta(trace_id=made[-1].trace_id if made else "", attempts=made)

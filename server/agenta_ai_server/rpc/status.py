@@ -1,0 +1,120 @@
+"""The status table: which reason is answered with which code, and with what details."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+import grpc
+from google.protobuf.any_pb2 import Any as PackedDetail
+from google.protobuf.duration_pb2 import Duration
+from google.rpc import error_details_pb2 as details_pb2
+from google.rpc import status_pb2
+
+from agenta_ai_server.domain.errors import Reason, Refused
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from google.protobuf.message import Message
+
+    from agenta_ai_server.domain.call import Call
+
+DOMAIN = "agenta.ai"
+REASON_PREFIX = "ERROR_REASON_"
+DETAILS_KEY = "grpc-status-details-bin"
+
+# Together these keep the details below 8 KiB. Beyond 16 KiB of metadata the caller gets a misleading
+# RESOURCE_EXHAUSTED, and no details at all.
+MAX_MESSAGE_BYTES = 512
+MAX_FIELD_BYTES = 128
+MAX_DESCRIPTION_BYTES = 320
+MAX_VIOLATIONS = 10
+
+CODES = {
+    Reason.SERVICE_DISABLED: grpc.StatusCode.UNAVAILABLE,
+    Reason.CREDENTIALS_INVALID: grpc.StatusCode.UNAUTHENTICATED,
+    Reason.CREDENTIALS_EXPIRED: grpc.StatusCode.UNAUTHENTICATED,
+    Reason.AUTHORITY_UNAVAILABLE: grpc.StatusCode.UNAVAILABLE,
+    Reason.PERMISSION_DENIED: grpc.StatusCode.PERMISSION_DENIED,
+    Reason.TOOL_NOT_FOUND: grpc.StatusCode.NOT_FOUND,
+    Reason.REQUEST_MALFORMED: grpc.StatusCode.INVALID_ARGUMENT,
+    Reason.REQUEST_TOO_LARGE: grpc.StatusCode.INVALID_ARGUMENT,
+    Reason.REQUEST_INVALID: grpc.StatusCode.INVALID_ARGUMENT,
+    Reason.ARGUMENTS_INVALID: grpc.StatusCode.INVALID_ARGUMENT,
+    Reason.RATE_LIMITED: grpc.StatusCode.RESOURCE_EXHAUSTED,
+    Reason.RATE_LIMITER_UNAVAILABLE: grpc.StatusCode.UNAVAILABLE,
+    Reason.OVERLOADED: grpc.StatusCode.UNAVAILABLE,
+    Reason.UPSTREAM_CIRCUIT_OPEN: grpc.StatusCode.UNAVAILABLE,
+    Reason.SHUTTING_DOWN: grpc.StatusCode.UNAVAILABLE,
+    Reason.REQUEST_ID_REUSED: grpc.StatusCode.ABORTED,
+    Reason.DEADLINE_TOO_SHORT: grpc.StatusCode.DEADLINE_EXCEEDED,
+    Reason.REPLAY_STORE_UNAVAILABLE: grpc.StatusCode.UNAVAILABLE,
+}
+
+# A bug gets no ErrorInfo, because that would promise that the tool was not run.
+BUG = grpc.StatusCode.INTERNAL, "Internal error: the server's log has the details under this error's request id."
+
+
+class Answer:
+    """A status as grpc wants it.
+
+    Args:
+        code: Its code, not OK.
+        message: Its text; a long one is cut.
+        call: The call that it answers.
+        details: ``google.rpc`` messages besides the RequestInfo that every answer has.
+    """
+
+    def __init__(self, code: grpc.StatusCode, message: str, call: Call, *details: Message) -> None:
+        self.code = code
+        self.message = _cut(message, MAX_MESSAGE_BYTES)
+        number: int = code.value[0]
+        status = status_pb2.Status(code=number, message=self.message)
+        for detail in (*details, details_pb2.RequestInfo(request_id=call.id)):
+            packed = PackedDetail()
+            packed.Pack(detail)
+            status.details.append(packed)
+        self.trailers = ((DETAILS_KEY, status.SerializeToString()), *call.trailers)
+
+
+def refusal(refused: Refused, call: Call) -> Answer:
+    """Return the answer to a refused ``call``."""
+    call.trailers.extend(_retry_trailers(refused, call))
+    return Answer(CODES[refused.reason], refused.message, call, *_details(refused))
+
+
+def _details(refused: Refused) -> Iterator[Message]:
+    yield details_pb2.ErrorInfo(reason=REASON_PREFIX + refused.reason, domain=DOMAIN)
+    if refused.violations:
+        yield details_pb2.BadRequest(
+            field_violations=[
+                details_pb2.BadRequest.FieldViolation(
+                    field=_cut(v.field, MAX_FIELD_BYTES), description=_cut(v.description, MAX_DESCRIPTION_BYTES)
+                )
+                for v in refused.violations[:MAX_VIOLATIONS]
+            ]
+        )
+    if refused.resource:
+        yield details_pb2.ResourceInfo(resource_type="tool", resource_name=_cut(refused.resource, MAX_FIELD_BYTES))
+    if refused.retry_delay is not None:
+        yield details_pb2.RetryInfo(retry_delay=to_duration(refused.retry_delay))
+
+
+def _retry_trailers(refused: Refused, call: Call) -> Iterator[tuple[str, str]]:
+    """Say in the way that grpc's clients obey by themselves when to retry, or never to."""
+    if refused.reason is Reason.SERVICE_DISABLED:
+        yield "grpc-retry-pushback-ms", "-1"
+
+
+def to_duration(seconds: float) -> Duration:
+    """Return ``seconds``, at least 0, as a message; rounded up to whole milliseconds so that it reads well."""
+    duration = Duration()
+    duration.FromMilliseconds(math.ceil(seconds * 1000))
+    return duration
+
+
+def _cut(text: str, most: int) -> str:
+    """Return ``text`` in at most ``most`` bytes of UTF-8."""
+    data = text.encode()
+    return text if len(data) <= most else data[: most - 3].decode(errors="ignore") + "…"

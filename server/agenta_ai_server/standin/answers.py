@@ -1,0 +1,177 @@
+"""What Agenta's completion service answers: as it was recorded, and spoilt by a fault."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field, replace
+from http import HTTPStatus
+from typing import TYPE_CHECKING
+from uuid import uuid4
+
+from agenta_ai_server.standin.refine import without_last_message, without_tags
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from agenta_ai_server.standin.faults import Fault
+
+_VERSION = "2025.07.14"
+_FAILED = "https://agenta.ai/docs/errors#v1:sdk:unknown-workflow-invoke-error"
+_MISSING = "https://agenta.ai/docs/misc/errors#v0:schemas:missing-parameter"
+_INVALID_INPUTS = "https://agenta.ai/docs/misc/errors#v0:schemas:invalid-inputs"
+_INVALID_SECRETS = "https://agenta.ai/docs/misc/errors#v0:schemas:invalid-secrets"
+_STACKTRACE = [
+    "Traceback (most recent call last):\n",
+    '  File "/app/sdks/python/agenta/sdk/decorators/routing.py", line 636, in invoke_endpoint\n'
+    "    response = await wf.invoke(\n               ^^^^^^^^^^^^^^^^\n",
+    "...shortened...",
+]
+_NOT_RETRIEVED = (
+    "Client error '404 Not Found' for url 'http://127.0.0.1:8000/api/applications/revisions/retrieve'\n"
+    "For more information check: https://developer.mozilla.org/en-US/docs/Web/HTTP/Status/404"
+)
+_DETAILS = {
+    401: "Invalid credentials. Please check your credentials or login again.",
+    403: "Permission denied. Please check your permissions or contact your administrator.",
+    429: "API Rate limit exceeded. Please try again later or upgrade your plan.",
+    503: "Could not verify credentials: connection to http://127.0.0.1:8000 failed. "
+    "Please check if agenta is available.",
+}
+_RUN_FAILURES = {
+    400: ("No API key found for model 'gpt-4o-mini'. Please add your provider's API key.", _INVALID_SECRETS),
+    424: ("litellm.RateLimitError: RateLimitError: OpenAIException - Rate limit reached for gpt-4o-mini.", _FAILED),
+    500: ("litellm.InternalServerError: InternalServerError: OpenAIException - Connection error.", _FAILED),
+}
+_TOOL_CALLS = [{"function": {"arguments": "{}", "name": "f"}, "id": "call_1", "type": "function"}]
+_WRITTEN: dict[str, Callable[[str], object]] = {
+    "empty": lambda _: "",
+    "fenced": lambda refinement: f"```json\n{refinement}\n```",
+    "fewer": without_last_message,
+    "lossy": without_tags,
+    "null": lambda _: None,
+    "prose": lambda _: "Sure! Here is your refined prompt: be nicer.",
+    "tools": lambda _: _TOOL_CALLS,
+    "truncated": lambda refinement: refinement[: len(refinement) // 2],
+}
+_TRACE_KEYS = ("trace_id", "tree_id", "span_id", "session_id")
+
+
+def _json_headers() -> dict[str, str]:
+    return {"content-type": "application/json"}
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """An HTTP answer: its status, its headers without ``Content-Length``, and its body."""
+
+    status: int
+    headers: Mapping[str, str] = field(default_factory=_json_headers)
+    body: bytes = b""
+
+
+def of_json(status: int, content: object) -> Answer:
+    """An answer with a body of JSON."""
+    return Answer(status, body=json.dumps(content, ensure_ascii=False).encode())
+
+
+def plain_text(status: int, text: str) -> Answer:
+    """An answer with a body of plain text."""
+    return Answer(status, {"content-type": "text/plain; charset=utf-8"}, text.encode())
+
+
+def health() -> Answer:
+    """The service runs."""
+    return of_json(200, {"status": "ok"})
+
+
+def success(data: object) -> Answer:
+    """A run that came to an end: ``data`` is what the model wrote, a text as a rule."""
+    trace = uuid4()
+    content = {
+        "version": "3.0",
+        "data": data,
+        "content_type": "text/plain" if isinstance(data, str) else "application/json",
+        "tree": None,
+        "tree_id": str(trace),
+        "trace_id": trace.hex,
+        "span_id": uuid4().hex[:16],
+    }
+    return of_json(200, content)
+
+
+def failure(status: int) -> Answer:
+    """The failure that was recorded with this status, or else one that only names it."""
+    if status in _RUN_FAILURES:
+        return _failed_run(status, *_RUN_FAILURES[status])
+    return of_json(status, {"detail": _DETAILS.get(status, phrase(status))})
+
+
+def missing_prompt() -> Answer:
+    """The request names no environment, and no application that is known."""
+    return _failed_run(400, "Missing parameter:\nAt 'prompt'", _MISSING)
+
+
+def missing_inputs(expected: list[str], given: list[str]) -> Answer:
+    """Some of the prompt's variables have no value."""
+    return _failed_run(400, f"Invalid inputs:\nExpected '{expected}'\nGot ('list') '{given}'.", _INVALID_INPUTS)
+
+
+def not_deployed() -> Answer:
+    """No such application, or not in this environment. It has no trace id: nothing ran."""
+    status = {"code": 500, "message": _NOT_RETRIEVED, "type": _FAILED, "stacktrace": _STACKTRACE}
+    return of_json(500, {"version": _VERSION, "status": status})
+
+
+def written(refinement: str, fault: Fault) -> object:
+    """What the model wrote: the refinement, unless the fault says otherwise."""
+    if fault.text is not None:
+        return fault.text
+    return _WRITTEN[fault.answer](refinement) if fault.answer else refinement
+
+
+def spoilt(answer: Answer, fault: Fault) -> Answer:
+    """The answer with the fault's body and headers."""
+    headers = dict(answer.headers)
+    if fault.retry_after:
+        headers["retry-after"] = fault.retry_after
+    if 300 <= answer.status < 400:
+        headers["location"] = "/services/elsewhere"
+    answer = replace(answer, headers=headers)
+    match fault.body:
+        case "broken":
+            return replace(answer, body=answer.body[: len(answer.body) // 2])
+        case "empty":
+            return replace(answer, body=b"")
+        case "html":
+            page = f"<html><body><h1>{answer.status} {phrase(answer.status)}</h1></body></html>"
+            return replace(answer, headers=headers | {"content-type": "text/html"}, body=page.encode())
+        case "older":
+            return replace(answer, body=answer.body.replace(b'"trace_id"', b'"traceId"'))
+        case "plain":
+            text = plain_text(answer.status, "Internal Server Error")
+            return replace(text, headers=headers | dict(text.headers))
+        case "traceless":
+            return _without_trace(answer)
+    return answer
+
+
+def _failed_run(status: int, message: str, kind: str) -> Answer:
+    trace = {"session_id": uuid4().hex, "span_id": uuid4().hex[:16], "trace_id": uuid4().hex}
+    outcome: dict[str, object] = {"code": status, "message": message, "type": kind}
+    if kind == _FAILED:
+        outcome["stacktrace"] = _STACKTRACE
+    return of_json(status, {**trace, "version": _VERSION, "status": outcome})
+
+
+def _without_trace(answer: Answer) -> Answer:
+    content = json.loads(answer.body)
+    return replace(
+        of_json(answer.status, {k: v for k, v in content.items() if k not in _TRACE_KEYS}), headers=answer.headers
+    )
+
+
+def phrase(status: int) -> str:
+    try:
+        return HTTPStatus(status).phrase
+    except ValueError:
+        return "Unknown"

@@ -1,0 +1,318 @@
+"""Agenta's completion service on loopback, without Agenta and without a model, for development and tests."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import socket
+import struct
+from collections import deque
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, NoReturn, Self, TypeAlias
+
+from aiohttp import web
+
+from agenta_ai_server.standin import answers
+from agenta_ai_server.standin.answers import Answer
+from agenta_ai_server.standin.faults import Fault
+from agenta_ai_server.standin.refine import refine
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+DIRECTIVE = "standin:"
+"""Guidelines that begin with it are the words of a fault."""
+
+FAULT_HEADER = "x-standin-fault"
+"""The request header with the words of a fault."""
+
+_INPUTS = ["__ag_context", "__ag_guidelines", "__ag_prompt_template_json"]
+_MIB_OF_BLANKS = b" " * 1024 * 1024
+_GARBAGE = b"\x16\x03\x01 this is not HTTP\r\n\r\n"
+_BACKLOG = 4096  # as many may knock at once; the kernel's own limit is net.core.somaxconn
+_NO_FAULT = Fault()
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Received:
+    """A request as it came: its path with the query, its headers, in lower case and without the key, and its body."""
+
+    method: str
+    path: str
+    headers: Mapping[str, str]
+    body: bytes
+
+
+Respond: TypeAlias = Callable[[Received], Awaitable[Answer | Fault | None]]
+"""Says what one run is answered: a canned answer, what goes wrong, or ``None`` for the usual. It may wait."""
+
+
+def in_turn(*replies: Answer | Fault | None) -> Respond:
+    """Answer the next runs with these, in the order in which they come, and those after them as usual."""
+    left = deque(replies)
+
+    async def respond(_: Received) -> Answer | Fault | None:
+        return left.popleft() if left else None
+
+    return respond
+
+
+class StandIn:
+    """The server. What it answers can be changed while it runs.
+
+    Each run obeys the last of these that says something, and that alone: ``fault``; guidelines that begin with
+    ``standin:``, as in ``"standin: status=503 retry-after=2"``; the request header ``x-standin-fault``; ``respond``.
+    Words that can't be read get a 400 that says why.
+
+    Args:
+        api_key: The key that it accepts, as ``Authorization: ApiKey <key>``.
+        app: Slug of the only application.
+        environment: Slug of the only environment that it is deployed to.
+        fault: What goes wrong in all runs.
+        respond: Decides for each run.
+        idle: Seconds after which an idle connection is closed; Agenta's own servers wait 5.
+        keep: How many requests are remembered, at most.
+
+    Attributes:
+        requests: The requests that came, to whatever path, oldest first.
+        started: How many runs came.
+        finished: How many of them were answered, well or badly; not those that were broken off by either side.
+        in_flight: How many run now. A run ends, at the latest, when its connection does.
+    """
+
+    def __init__(
+        self,
+        *,
+        api_key: str = "standin-key",
+        app: str = "ai-refine",
+        environment: str = "production",
+        fault: Fault = _NO_FAULT,
+        respond: Respond | None = None,
+        idle: float = 5.0,
+        keep: int = 1000,
+    ) -> None:
+        self.fault = fault
+        self.respond = respond
+        self.requests: deque[Received] = deque(maxlen=keep)
+        self.started = 0
+        self.finished = 0
+        self.in_flight = 0
+        self._authorization = f"ApiKey {api_key}"
+        self._app = app
+        self._environment = environment
+        self._idle = idle
+        self._changed = asyncio.Event()
+        self._server: web.Server | None = None
+        self._listener: asyncio.Server | None = None
+
+    async def __aenter__(self) -> Self:
+        await self.start()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.stop()
+
+    async def start(self, host: str = "127.0.0.1", port: int = 0) -> None:
+        """Listen. Port 0 takes a free one.
+
+        Raises:
+            OSError: The port is taken.
+        """
+        self._server = web.Server(
+            self._handle, handler_cancellation=True, access_log=None, keepalive_timeout=self._idle, lingering_time=0
+        )
+        self._listener = await asyncio.get_running_loop().create_server(self._server, host, port, backlog=_BACKLOG)
+
+    async def stop(self) -> None:
+        """Close everything at once, also connections whose call runs or stalls."""
+        if self._listener is None or self._server is None:
+            return
+        self._listener.close()
+        for connection in self._server.connections:
+            if connection.transport is not None:
+                connection.transport.abort()
+        await self.when(lambda: self.in_flight == 0)
+        await self._server.shutdown()
+        await self._listener.wait_closed()
+        self._listener = None
+
+    @property
+    def url(self) -> str:
+        """The base URL, without a slash at its end, such as ``http://127.0.0.1:40123``.
+
+        Raises:
+            RuntimeError: It doesn't listen.
+        """
+        if self._listener is None:
+            raise RuntimeError("the stand-in was not started, or was stopped")
+        host, port = self._listener.sockets[0].getsockname()[:2]
+        return f"http://{host}:{port}"
+
+    @property
+    def connections(self) -> int:
+        """How many connections are open now, idle ones among them."""
+        return len(self._server.connections) if self._server else 0
+
+    async def when(self, condition: Callable[[], bool]) -> None:
+        """Wait until a condition on ``started``, ``finished``, ``in_flight`` or ``requests`` holds."""
+        while not condition():
+            await self._changed.wait()
+
+    def _notify(self) -> None:
+        self._changed.set()
+        self._changed = asyncio.Event()
+
+    async def _handle(self, request: web.BaseRequest) -> web.StreamResponse:
+        # Not request.read(): its limit is 1 MiB, and the request under test may be larger.
+        body = await request.content.read()
+        headers = {name.lower(): value for name, value in request.headers.items() if name.lower() != "authorization"}
+        received = Received(request.method, request.path_qs, headers, body)
+        self.requests.append(received)
+        self._notify()
+        match request.method, request.path:
+            case "POST", "/services/completion/run":
+                return await self._counted(request, received)
+            case "GET", "/services/health":
+                return _response(answers.health())
+        return _response(answers.failure(404))
+
+    async def _counted(self, request: web.BaseRequest, received: Received) -> web.StreamResponse:
+        self.started += 1
+        self.in_flight += 1
+        self._notify()
+        try:
+            response = await self._run(request, received)
+            self.finished += 1
+        finally:
+            # Before the answer is sent: whoever has read it must find its run no longer in flight.
+            self.in_flight -= 1
+            self._notify()
+        return response
+
+    async def _run(self, request: web.BaseRequest, received: Received) -> web.StreamResponse:
+        content = _parsed(received.body)
+        chosen = await self._chosen(received, content)
+        if isinstance(chosen, Answer):
+            return _response(chosen)
+        await asyncio.sleep(chosen.delay)
+        answer = answers.failure(chosen.status) if chosen.status else self._refusal(request, content)
+        if answer is None:
+            answer = answers.success(answers.written(_refinement(content["inputs"]), chosen))
+        return await _send(request, answers.spoilt(answer, chosen), chosen)
+
+    async def _chosen(self, received: Received, content: Any) -> Answer | Fault:
+        reply = await self.respond(received) if self.respond else None
+        if reply is not None:
+            return reply
+        spec = received.headers.get(FAULT_HEADER, _directive(content))
+        if spec is None:
+            return self.fault
+        try:
+            return Fault.parse(spec)
+        except ValueError as error:
+            _log.warning("the words of a fault can't be read: %s", error)
+            return answers.of_json(400, {"detail": str(error)})
+
+    def _refusal(self, request: web.BaseRequest, content: Any) -> Answer | None:
+        if request.headers.get("authorization") != self._authorization:
+            return answers.failure(401)
+        # A known application needs no environment.
+        if not isinstance(content, dict) or ("environment" not in content and content.get("app") != self._app):
+            return answers.missing_prompt()
+        if (content.get("app"), content.get("environment", self._environment)) != (self._app, self._environment):
+            return answers.not_deployed()
+        inputs = content.get("inputs") or {}
+        if not isinstance(inputs, dict):
+            return answers.plain_text(500, "Internal Server Error")
+        given = sorted(name for name, value in inputs.items() if value is not None)
+        return None if set(given) >= set(_INPUTS) else answers.missing_inputs(_INPUTS, given)
+
+
+def _parsed(body: bytes) -> Any:
+    try:
+        return json.loads(body)
+    except (ValueError, RecursionError):
+        return None
+
+
+def _directive(content: Any) -> str | None:
+    """The words of a fault in the guidelines of a call, if there are any."""
+    inputs = content.get("inputs") if isinstance(content, dict) else None
+    guidelines = inputs.get("__ag_guidelines") if isinstance(inputs, dict) else None
+    if isinstance(guidelines, str) and guidelines.startswith(DIRECTIVE):
+        return guidelines.removeprefix(DIRECTIVE)
+    return None
+
+
+def _refinement(inputs: Mapping[str, object]) -> str:
+    guidelines = str(inputs["__ag_guidelines"])
+    # Its own directive is no wish of the user's.
+    return refine(str(inputs["__ag_prompt_template_json"]), "" if guidelines.startswith(DIRECTIVE) else guidelines)
+
+
+def _response(answer: Answer) -> web.Response:
+    return web.Response(status=answer.status, headers=dict(answer.headers), body=answer.body)
+
+
+async def _send(request: web.BaseRequest, answer: Answer, fault: Fault) -> web.StreamResponse:
+    if fault.drip:
+        return await _drip(request, answer, fault.drip)
+    if fault.huge:
+        return await _stream_with_blanks(request, answer, fault.huge)
+    if fault.garbage or fault.length is not None or fault.stall or fault.reset or fault.close:
+        await _break_off(request, answer, fault)
+    return _response(answer)
+
+
+async def _drip(request: web.BaseRequest, answer: Answer, pause: float) -> web.StreamResponse:
+    response = await _begun(request, answer, len(answer.body))
+    for byte in answer.body:
+        await response.write(bytes([byte]))
+        await asyncio.sleep(pause)
+    return response
+
+
+async def _stream_with_blanks(request: web.BaseRequest, answer: Answer, mebibytes: int) -> web.StreamResponse:
+    response = await _begun(request, answer, len(answer.body) + mebibytes * len(_MIB_OF_BLANKS))
+    await response.write(answer.body)
+    for _ in range(mebibytes):
+        await response.write(_MIB_OF_BLANKS)
+    return response
+
+
+async def _begun(request: web.BaseRequest, answer: Answer, length: int) -> web.StreamResponse:
+    response = web.StreamResponse(status=answer.status, headers=dict(answer.headers))
+    response.content_length = length
+    await response.prepare(request)
+    return response
+
+
+async def _break_off(request: web.BaseRequest, answer: Answer, fault: Fault) -> NoReturn:
+    """Send what the fault lets through, past aiohttp, which would mend it; then wait for the end of the connection."""
+    transport = request.transport
+    if transport is not None:
+        transport.write(_torso(answer, fault))
+        if fault.reset:
+            # To close without lingering is to reset.
+            transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            transport.abort()
+        elif not fault.stall:
+            transport.close()
+    await asyncio.Event().wait()  # a lost connection cancels its handler
+    raise AssertionError("nothing sets the event")
+
+
+def _torso(answer: Answer, fault: Fault) -> bytes:
+    if fault.garbage:
+        return _GARBAGE
+    if "headers" in (fault.stall, fault.reset, fault.close):
+        return b""
+    length = len(answer.body) if fault.length is None else fault.length
+    headers = "".join(f"{name}: {value}\r\n" for name, value in answer.headers.items())
+    status = f"HTTP/1.1 {answer.status} {answers.phrase(answer.status)}\r\n"
+    end = len(answer.body) if fault.length is not None else len(answer.body) // 2
+    return f"{status}{headers}content-length: {length}\r\n\r\n".encode() + answer.body[:end]

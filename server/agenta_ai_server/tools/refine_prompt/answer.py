@@ -1,0 +1,67 @@
+"""What the model wrote, read as a refinement."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from agenta_ai_server.domain.errors import Violation
+from agenta_ai_server.tools.refine_prompt import strict_json
+
+FENCED = re.compile(r"\s*```[a-zA-Z]*\s*\n(.*?)\n?\s*```\s*", re.DOTALL)
+MAX_SUMMARY_CHARACTERS = 500
+NO_SUMMARY = "The prompt was refined."
+
+
+class AnswerError(ValueError):
+    """The model's text is no refinement.
+
+    Attributes:
+        violation: The rule that it breaks.
+    """
+
+    def __init__(self, field: str, description: str) -> None:
+        super().__init__(description)
+        self.violation = Violation(field, description)
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """A refinement as the model gave it; whether it keeps the prompt whole is yet to be checked.
+
+    Attributes:
+        messages: Role and content of each message; a content may be anything that JSON has.
+        summary: One line on what was changed.
+    """
+
+    messages: tuple[tuple[object, object], ...]
+    summary: str
+
+
+def parse(text: str) -> Answer:
+    """Read what the model wrote: JSON, bare or in a Markdown fence.
+
+    Raises:
+        AnswerError: It isn't a JSON object with a list of messages.
+    """
+    fenced = FENCED.fullmatch(text)
+    try:
+        root = strict_json.parse(fenced[1] if fenced else text.strip())
+    except ValueError:
+        raise AnswerError("answer", "The model's answer is not the JSON that was asked for.") from None
+    messages = root.get("messages") if isinstance(root, dict) else None
+    if not isinstance(root, dict) or not isinstance(messages, list):
+        raise AnswerError("messages", "The model's answer holds no list of messages.")
+    pairs = []
+    for index, message in enumerate(messages):
+        if not isinstance(message, dict):
+            raise AnswerError(f"messages[{index}]", "The model's answer holds a message that is no object.")
+        pairs.append((message.get("role"), message.get("content")))
+    return Answer(tuple(pairs), _one_line(root.get("summary")))
+
+
+def _one_line(summary: object) -> str:
+    line = " ".join(summary.split()) if isinstance(summary, str) else ""
+    if len(line) > MAX_SUMMARY_CHARACTERS:
+        line = line[: MAX_SUMMARY_CHARACTERS - 1] + "…"
+    return line or NO_SUMMARY

@@ -1,0 +1,85 @@
+"""JSON that means the same to every reader (RFC 8259, and I-JSON, RFC 7493)."""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import TYPE_CHECKING, NoReturn
+
+if TYPE_CHECKING:
+    from agenta_ai_server.domain.results import Json
+
+MAX_DEPTH = 100
+ESCAPED_SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
+
+
+def parse(text: str) -> Json:
+    """Return the value that ``text`` holds.
+
+    Raises:
+        ValueError: ``text`` isn't JSON, or is JSON that readers understand differently: with NaN, infinity or a number
+            too large for a double, a key twice in one object, half of a surrogate pair, a byte order mark, or more
+            than ``MAX_DEPTH`` levels. The message is the end of a sentence for people: "is no JSON: …".
+    """
+    if text.startswith("\ufeff"):
+        raise ValueError("starts with a byte order mark: remove it")
+    try:
+        value: Json = json.loads(
+            text, object_pairs_hook=_object, parse_constant=_constant, parse_float=_finite, parse_int=_integer
+        )
+    except json.JSONDecodeError as error:
+        raise ValueError(f"is no JSON: {error.msg} at line {error.lineno}, column {error.colno}") from None
+    except RecursionError:
+        raise ValueError(f"is nested more than {MAX_DEPTH} levels deep") from None
+    if depth(value) > MAX_DEPTH:
+        raise ValueError(f"is nested more than {MAX_DEPTH} levels deep")
+    if ESCAPED_SURROGATE.search(text):
+        _check_unicode(value)
+    return value
+
+
+def dump(value: Json) -> str:
+    """Return ``value`` as JSON, without needless blanks or escapes."""
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+
+
+def depth(value: Json) -> int:
+    """Return how many objects and lists enclose the innermost value: 0 for a string, 1 for ``[]``."""
+    deepest, level = 0, [value]
+    while level := [item for item in level if isinstance(item, dict | list)]:
+        deepest += 1
+        level = [child for item in level for child in (item.values() if isinstance(item, dict) else item)]
+    return deepest
+
+
+def _object(pairs: list[tuple[str, Json]]) -> dict[str, Json]:
+    value = dict(pairs)
+    if len(value) < len(pairs):
+        keys = [key for key, _ in pairs]
+        twice = next(key for key in keys if keys.count(key) > 1)
+        raise ValueError(f"has the key {twice[:50]!r} twice in one object")
+    return value
+
+
+def _constant(name: str) -> NoReturn:
+    raise ValueError(f"holds {name}, which JSON doesn't have")
+
+
+def _finite(digits: str) -> float:
+    number = float(digits)
+    if number in (float("inf"), float("-inf")):
+        raise ValueError(f"holds the number {digits[:50]}, which is too large")
+    return number
+
+
+def _integer(digits: str) -> int:
+    if len(digits) > 400:
+        raise ValueError(f"holds a number of {len(digits)} digits, which is too large")
+    return int(digits)
+
+
+def _check_unicode(value: Json) -> None:
+    try:
+        dump(value).encode()
+    except UnicodeEncodeError:
+        raise ValueError("holds half of a surrogate pair, which is no character") from None

@@ -1,0 +1,149 @@
+"""A prompt template: what in it can be refined, and how refined texts are put back."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from agenta_ai_server.tools.refine_prompt import strict_json
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from agenta_ai_server.domain.results import Json
+
+ROLES = ("system", "developer", "user", "assistant", "tool", "function")
+# The others are answers of tools: data, and no instructions to refine. The upstream's schema has only these four.
+REFINABLE_ROLES = ROLES[:4]
+# The result repeats the messages as protobuf values, which can't be read when nested beyond 32 levels.
+MAX_CONTENT_DEPTH = 16
+
+
+class TemplateError(ValueError):
+    """The template can't be refined. The message is a sentence for people that names the place."""
+
+
+@dataclass(frozen=True, slots=True)
+class Text:
+    """One text that can be refined.
+
+    Attributes:
+        role: Of its message.
+        content: The text itself; never only white space.
+        message: Index of its message.
+        part: Index of its part, if the message's content is a list of parts.
+    """
+
+    role: str
+    content: str
+    message: int
+    part: int | None = None
+
+    @property
+    def path(self) -> str:
+        """Where it stands, for people: ``messages[2].content``."""
+        if self.part is None:
+            return f"messages[{self.message}].content"
+        return f"messages[{self.message}].content[{self.part}].text"
+
+
+@dataclass(frozen=True, slots=True)
+class Template:
+    """A prompt template.
+
+    Attributes:
+        source: The JSON as the caller sent it.
+        root: What it holds.
+        texts: What can be refined, in the order in which it stands; at least one.
+    """
+
+    source: str
+    root: dict[str, Any]
+    texts: tuple[Text, ...]
+
+    @property
+    def messages(self) -> list[dict[str, Any]]:
+        """The messages as they came."""
+        messages: list[dict[str, Any]] = self.root["messages"]
+        return messages
+
+    def for_upstream(self) -> str:
+        """Return the template as JSON with one message for each text: all that the upstream can read.
+
+        A template that is nothing else goes as it came.
+        """
+        sent: list[Json] = [{"role": text.role, "content": text.content} for text in self.texts]
+        return self.source if sent == self.messages else strict_json.dump({**self.root, "messages": sent})
+
+    def with_texts(self, contents: Sequence[str]) -> dict[str, Any]:
+        """Return the whole template with ``contents`` in the places of ``texts``, and all else as it was."""
+        refined = {**self.root, "messages": copy.deepcopy(self.messages)}
+        for text, content in zip(self.texts, contents, strict=True):
+            message = refined["messages"][text.message]
+            if text.part is None:
+                message["content"] = content
+            else:
+                message["content"][text.part]["text"] = content
+        return refined
+
+
+def parse(source: str) -> Template:
+    """Read a template.
+
+    Args:
+        source: A JSON object with a non-empty list ``messages``; each message has a role of ``ROLES`` and a content
+            that is a string, null, absent, or a list of parts.
+
+    Raises:
+        TemplateError: It isn't one, or holds no text that could be refined.
+    """
+    try:
+        root = strict_json.parse(source)
+    except ValueError as error:
+        raise TemplateError(f"The template {error}.") from None
+    if not isinstance(root, dict):
+        raise TemplateError("The template must be a JSON object with a list 'messages'.")
+    messages = root.get("messages")
+    if not isinstance(messages, list) or not messages:
+        raise TemplateError("The template's 'messages' must be a list with at least one message.")
+    texts = tuple(text for index, message in enumerate(messages) for text in _texts(message, index))
+    if not texts:
+        raise TemplateError(
+            f"No message holds text that could be refined: a role of {', '.join(REFINABLE_ROLES)} and a content with "
+            "more than white space."
+        )
+    return Template(source, root, texts)
+
+
+def _texts(message: object, index: int) -> list[Text]:
+    if not isinstance(message, dict):
+        raise TemplateError(f"messages[{index}] must be an object with 'role' and 'content'.")
+    role = message.get("role")
+    if role not in ROLES:
+        raise TemplateError(f"messages[{index}].role must be one of {', '.join(ROLES)}.")
+    content = message.get("content")
+    if isinstance(content, str):
+        found = [Text(role, content, index)]
+    elif isinstance(content, list):
+        found = _part_texts(content, role, index)
+    elif content is None:
+        found = []
+    else:
+        raise TemplateError(f"messages[{index}].content must be a string, null or a list of parts.")
+    return [text for text in found if role in REFINABLE_ROLES and text.content.strip()]
+
+
+def _part_texts(parts: list[Any], role: str, index: int) -> list[Text]:
+    if strict_json.depth(parts) > MAX_CONTENT_DEPTH:
+        raise TemplateError(f"messages[{index}].content is nested more than {MAX_CONTENT_DEPTH} levels deep.")
+    found = []
+    for number, part in enumerate(parts):
+        if not isinstance(part, dict):
+            raise TemplateError(f"messages[{index}].content[{number}] must be an object.")
+        if part.get("type") != "text":
+            continue
+        if not isinstance(part.get("text"), str):
+            raise TemplateError(f"messages[{index}].content[{number}].text must be a string.")
+        found.append(Text(role, part["text"], index, number))
+    return found

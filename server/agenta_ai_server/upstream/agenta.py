@@ -1,0 +1,372 @@
+"""Agenta's completion service, over HTTP."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from typing import TYPE_CHECKING, Any
+
+import httpx
+
+from agenta_ai_server.domain.errors import Reason, Refused, UpstreamFailed
+from agenta_ai_server.domain.results import Attempt
+from agenta_ai_server.upstream.completion import Completion
+from agenta_ai_server.upstream.transport import NotConnected, Transport
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+_MAX_BODY_BYTES = 2 * 1024 * 1024
+_MAX_CONNECT_SECONDS = 5.0
+_MAX_RETRY_DELAY_SECONDS = 3600.0
+# Kept back from the caller's time, so that the answer still reaches it.
+_MARGIN_SECONDS = 0.25
+
+_TRACE_ID = re.compile(r"[0-9a-f]{32}|[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNORECASE)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AgentaConfig:
+    """Where Agenta is, and how it is asked.
+
+    Attributes:
+        api_url: As :func:`completion_url` takes it.
+        api_key: An Agenta API key, without the scheme. Never shown.
+        environment: Slug of the environment whose deployed prompts are run.
+        ca_file: Certificates of the authorities to trust, as PEM, in place of the public ones.
+        proxy: URL of an HTTP proxy, maybe with credentials. Never shown.
+        max_seconds: No call takes longer, whatever its deadline.
+        min_seconds: A call that has less time left isn't sent. At most ``max_seconds``.
+
+    Raises:
+        ValueError: A value can't be used; the sentence says which and why, and doesn't repeat it.
+    """
+
+    api_url: str
+    api_key: str = field(repr=False)
+    environment: str
+    ca_file: Path | None = None
+    proxy: str | None = field(default=None, repr=False)
+    max_seconds: float = 60.0
+    min_seconds: float = 1.0
+
+    def __post_init__(self) -> None:
+        completion_url(self.api_url)
+        if not re.fullmatch(r"[!-~]+", self.api_key):
+            raise ValueError("The API key must be visible ASCII characters, without spaces or line ends.")
+        if not 0 <= self.min_seconds <= self.max_seconds:
+            raise ValueError("The least time of a call must be from 0 to its most.")
+
+
+class AgentaCompletionService:
+    """A :class:`~agenta_ai_server.upstream.completion.CompletionService` that is Agenta.
+
+    It belongs to the event loop that runs its first call, and holds that loop's connections until :meth:`aclose`.
+
+    Args:
+        config: Where Agenta is, and how it is asked.
+
+    Raises:
+        ValueError: The proxy is no URL of an HTTP proxy.
+        OSError: The file of certificates can't be read, or holds none.
+    """
+
+    def __init__(self, config: AgentaConfig) -> None:
+        self._config = config
+        self._transport = Transport(ca_file=config.ca_file, proxy=config.proxy)
+        self._url = httpx.URL(completion_url(config.api_url))
+        self._headers = httpx.Headers(
+            {
+                "authorization": f"ApiKey {config.api_key}",
+                "content-type": "application/json",
+                "accept": "application/json",
+                # Compressed, a small answer could unfold to a huge one.
+                "accept-encoding": "identity",
+                "user-agent": "agenta-ai-server",
+            }
+        )
+
+    async def complete(self, app: str, inputs: Mapping[str, str], *, deadline: float | None) -> Completion:
+        """Run one prompt and return what the model wrote, the empty string included.
+
+        Args:
+            app: Slug of the application whose prompt is run.
+            inputs: The prompt's variables.
+            deadline: When the caller stops waiting, in seconds on the event loop's clock; ``None`` if it didn't say.
+
+        Raises:
+            Refused: DEADLINE_TOO_SHORT, before anything was sent.
+            UpstreamFailed: No completion, for one of the ``UPSTREAM_`` reasons.
+        """
+        clock = asyncio.get_running_loop().time
+        started = clock()
+        seconds = self._seconds(started, deadline)
+        request = self._request(app, inputs, seconds)
+        try:
+            async with asyncio.timeout_at(started + seconds):
+                answer = await self._exchange(request)
+        except (TimeoutError, httpx.TransportError) as error:
+            attempt = Attempt("", clock() - started)
+            raise _failure_of(error).as_error(attempt) from error
+        return _completion(answer, clock() - started)
+
+    async def aclose(self) -> None:
+        """Close all connections. Calls that run fail."""
+        await self._transport.aclose()
+
+    def _seconds(self, now: float, deadline: float | None) -> float:
+        """Return how long the call may take."""
+        seconds = self._config.max_seconds
+        if deadline is not None:
+            seconds = min(seconds, deadline - _MARGIN_SECONDS - now)
+        if seconds < self._config.min_seconds:
+            least = self._config.min_seconds + _MARGIN_SECONDS
+            message = f"Too little time is left for an answer. Give the call a deadline of more than {least:g} seconds."
+            raise Refused(Reason.DEADLINE_TOO_SHORT, message)
+        return seconds
+
+    def _request(self, app: str, inputs: Mapping[str, str], seconds: float) -> httpx.Request:
+        # As ASCII, for its escapes carry every string; UTF-8 has no bytes for half of a surrogate pair.
+        body = json.dumps({"inputs": dict(inputs), "environment": self._config.environment, "app": app}).encode("ascii")
+        # Half of the time at most, so that the whole call's end never falls into connecting: what ends there was sent.
+        connect = min(seconds / 2, _MAX_CONNECT_SECONDS)
+        timeout = {"connect": connect, "read": seconds}
+        return httpx.Request("POST", self._url, headers=self._headers, content=body, extensions={"timeout": timeout})
+
+    async def _exchange(self, request: httpx.Request) -> _Answer:
+        response = await self._transport.handle_async_request(request)
+        try:
+            body = await _read(response)
+        except httpx.RemoteProtocolError:
+            if response.status_code == httpx.codes.OK:
+                raise
+            # The status says what failed. The rest would only have named the trace.
+            body = b""
+        finally:
+            await response.aclose()
+        return _Answer(response.status_code, response.headers, body)
+
+
+def completion_url(api_url: str) -> str:
+    """Return the address that prompts are run at.
+
+    Args:
+        api_url: Where Agenta is: an http or https URL, with or without ``/api``, ``/services`` or a slash at its end.
+
+    Raises:
+        ValueError: It is no such URL, or has credentials, a query or a fragment. The sentence doesn't repeat the URL.
+    """
+    try:
+        url = httpx.URL(api_url.strip())
+    except httpx.InvalidURL:
+        url = httpx.URL()
+    # httpx lets blanks and impossible ports pass.
+    if len(api_url.split()) != 1 or (url.port or 0) > 65535:
+        raise ValueError("Agenta's API URL is not a URL. Give one such as https://cloud.agenta.ai.")
+    if url.scheme not in ("http", "https") or not url.host:
+        raise ValueError("Agenta's API URL must have a scheme and a host, such as https://cloud.agenta.ai.")
+    if url.userinfo or url.query or url.fragment:
+        raise ValueError("Agenta's API URL must not have credentials, a query or a fragment. Leave them out.")
+    segments = [segment for segment in url.path.split("/") if segment]
+    while segments and segments[-1] in ("api", "services"):
+        segments.pop()
+    return str(
+        url.copy_with(path="/".join(["", *segments, "services", "completion", "run"]), query=None, fragment=None)
+    )
+
+
+def retry_delay(retry_after: str | None, *, now: datetime) -> float | None:
+    """Return the seconds that a Retry-After header asks to wait, 0 to 3600; ``None`` if it doesn't say.
+
+    Args:
+        retry_after: The header's value, seconds or an HTTP date; ``None`` if there is none.
+        now: What dates are counted from.
+    """
+    value = (retry_after or "").strip()
+    if value.isascii() and value.isdigit():
+        seconds = float(value)
+    else:
+        try:
+            date = parsedate_to_datetime(value)
+            seconds = (date if date.tzinfo else date.replace(tzinfo=UTC)).timestamp() - now.timestamp()
+        except (ValueError, OverflowError):
+            return None
+    return min(max(seconds, 0.0), _MAX_RETRY_DELAY_SECONDS)
+
+
+@dataclass(frozen=True, slots=True)
+class _Failure:
+    """A way to fail. The message may name the HTTP status as ``{status}``."""
+
+    reason: Reason
+    message: str
+    may_have_run: bool
+    retryable: bool = False
+
+    def as_error(self, attempt: Attempt, *, status: int = 0, retry_delay: float | None = None) -> UpstreamFailed:
+        return UpstreamFailed(
+            self.reason,
+            self.message.format(status=status),
+            attempt=attempt,
+            may_have_run=self.may_have_run,
+            retryable=self.retryable,
+            retry_delay=retry_delay if self.retryable else None,
+        )
+
+
+_UNREACHABLE = _Failure(
+    Reason.UPSTREAM_UNREACHABLE,
+    "The completion service can't be reached. Nothing was sent: try again.",
+    may_have_run=False,
+    retryable=True,
+)
+_TIMEOUT = _Failure(
+    Reason.UPSTREAM_TIMEOUT,
+    "The completion service didn't answer in time. The request may have been paid for: before sending it again, allow "
+    "it more time or make it smaller.",
+    may_have_run=True,
+)
+_BROKEN = _Failure(
+    Reason.UPSTREAM_BROKEN,
+    "The connection to the completion service broke before its answer was complete. The request may have been paid "
+    "for: send it again only if you accept to pay twice.",
+    may_have_run=True,
+)
+_UNUSABLE = _Failure(
+    Reason.UPSTREAM_OUTPUT_INVALID,
+    "The completion service gave an unexpected answer (HTTP {status}). Ask the operator of this service to check the "
+    "address of Agenta that it is set to.",
+    may_have_run=True,
+)
+_CREDENTIALS_REJECTED = _Failure(
+    Reason.UPSTREAM_CREDENTIALS_REJECTED,
+    "The completion service doesn't accept this service's own credential (HTTP {status}). Ask the operator of this "
+    "service to set a valid Agenta API key.",
+    may_have_run=False,
+)
+_REJECTED = _Failure(
+    Reason.UPSTREAM_REJECTED,
+    "The completion service refused the request (HTTP {status}). Ask the operator of this service to check the address "
+    "of Agenta and the prompt that is deployed there.",
+    may_have_run=False,
+)
+
+# may_have_run follows the money: a request that was refused before a model was asked has bought nothing, although it
+# arrived. A 5xx may have come after the model's answer, unless it says that nobody was there to take the request.
+_BY_STATUS = {
+    401: _CREDENTIALS_REJECTED,
+    403: _CREDENTIALS_REJECTED,
+    424: _Failure(
+        Reason.UPSTREAM_PROVIDER_FAILED,
+        "The model's provider refused the request (HTTP {status}): its limit is used up, or Agenta's credential for it "
+        "is wrong. Try again later; if it stays, ask the operator of this service.",
+        may_have_run=False,
+        retryable=True,
+    ),
+    429: _Failure(
+        Reason.UPSTREAM_RATE_LIMITED,
+        "The completion service limits the requests of this service (HTTP {status}). Try again later.",
+        may_have_run=False,
+        retryable=True,
+    ),
+    503: _Failure(
+        Reason.UPSTREAM_UNAVAILABLE,
+        "The completion service is unavailable (HTTP {status}). Try again later.",
+        may_have_run=False,
+        retryable=True,
+    ),
+    504: _TIMEOUT,
+}
+_BY_CLASS = {
+    3: _REJECTED,
+    4: _REJECTED,
+    5: _Failure(
+        Reason.UPSTREAM_FAILED,
+        "The completion service failed (HTTP {status}). The request may have been paid for: before sending it again, "
+        "ask the operator of this service to check that the prompt is deployed.",
+        may_have_run=True,
+    ),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class _Answer:
+    """What came back; ``body`` is ``None`` if it is too large."""
+
+    status: int
+    headers: httpx.Headers
+    body: bytes | None
+
+
+def _failure_of(error: TimeoutError | httpx.TransportError) -> _Failure:
+    if isinstance(error, NotConnected):
+        return _UNREACHABLE
+    if isinstance(error, (TimeoutError, httpx.TimeoutException)):
+        return _TIMEOUT
+    return _BROKEN
+
+
+async def _read(response: httpx.Response) -> bytes | None:
+    body = bytearray()
+    async for chunk in response.aiter_raw():
+        body += chunk
+        if len(body) > _MAX_BODY_BYTES:
+            return None
+    return bytes(body)
+
+
+def _completion(answer: _Answer, seconds: float) -> Completion:
+    document = _json_object(answer.body)
+    attempt = Attempt(_trace_id(document), seconds)
+    if answer.status != httpx.codes.OK:
+        failure = _BY_STATUS.get(answer.status) or _BY_CLASS.get(answer.status // 100, _UNUSABLE)
+        delay = retry_delay(answer.headers.get("retry-after"), now=datetime.now(UTC))
+        raise failure.as_error(attempt, status=answer.status, retry_delay=delay)
+    if problem := _problem(answer, document):
+        message = f"The completion service's answer can't be used: {problem}"
+        raise UpstreamFailed(Reason.UPSTREAM_OUTPUT_INVALID, message, attempt=attempt, may_have_run=True)
+    return Completion(document["data"], attempt)
+
+
+def _problem(answer: _Answer, document: dict[str, Any]) -> str:
+    """Say what is wrong with a success and the way out, or nothing."""
+    if answer.body is None:
+        return "it has more than 2 MiB. Ask for less text."
+    if answer.headers.get("content-encoding", "identity").strip().lower() != "identity":
+        return "it is compressed, which wasn't asked for. Ask the operator to look at what is between here and Agenta."
+    text = document.get("data")
+    if not isinstance(text, str):
+        return "it has no text. The model may have declined, or called a tool: reword the request, or ask the operator."
+    if not _is_unicode(text):
+        return "its text is cut within a character. Ask again, maybe for less text."
+    return ""
+
+
+def _json_object(body: bytes | None) -> dict[str, Any]:
+    """Return the body as a JSON object; an empty one if it isn't one."""
+    try:
+        document = json.loads(body or b"")
+    except (ValueError, RecursionError):
+        return {}
+    return document if isinstance(document, dict) else {}
+
+
+def _trace_id(document: dict[str, Any]) -> str:
+    for name in ("trace_id", "traceId"):
+        value = document.get(name)
+        if isinstance(value, str) and _TRACE_ID.fullmatch(value):
+            return value.replace("-", "").lower()
+    return ""
+
+
+def _is_unicode(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True

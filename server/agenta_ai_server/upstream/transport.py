@@ -1,0 +1,126 @@
+"""HTTP for many calls at once.
+
+httpx's own pool looks at each connection for each call, so that its cost grows with the calls in flight. aiohttp's does
+not. httpx-aiohttp puts one under the other's interface, but mistakes a connection that breaks after the request was
+sent for one that was never made: whoever sends again then pays twice. Here the two are kept apart.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+import aiohttp
+import httpx
+import httpx_aiohttp
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Iterator
+    from pathlib import Path
+
+    from aiohttp.client import ClientTimeout
+    from aiohttp.client_reqrep import ClientRequest
+    from aiohttp.connector import Connection
+    from aiohttp.tracing import Trace
+
+
+class NotConnected(httpx.ConnectError):
+    """No connection was made, so nothing was sent."""
+
+
+class Transport(httpx_aiohttp.AiohttpTransport):
+    """Sends httpx's requests over aiohttp, over as many connections as there are calls in flight.
+
+    A request's ``timeout`` extension counts in seconds: ``connect`` bounds all that happens before there is a
+    connection, ``read`` each wait for bytes. Redirects aren't followed, answers not decompressed, cookies not kept.
+
+    No error leads back to aiohttp's own, for those hold the request's headers, credentials and all.
+
+    Args:
+        ca_file: Certificates of the authorities to trust, as PEM, in place of the public ones.
+        proxy: URL of an HTTP proxy, maybe with credentials. The environment is never asked for one.
+        idle_seconds: How long a connection without a call may serve the next one.
+
+    Raises:
+        ValueError: The proxy is no URL of an HTTP proxy.
+        OSError: The file can't be read, or holds no certificate.
+    """
+
+    def __init__(self, *, ca_file: Path | None = None, proxy: str | None = None, idle_seconds: float = 4.0) -> None:
+        self._proxy = None if proxy is None else _checked_proxy(proxy)
+        self._idle_seconds = idle_seconds
+        tls = ssl.create_default_context(cafile=ca_file) if ca_file else httpx.create_ssl_context(trust_env=False)
+        # A session belongs to the loop it was made on, so it is made by the first request.
+        super().__init__(verify=tls, trust_env=False, client=self._open_session)
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        """Send the request and return the answer's head; its body is read from the response's stream.
+
+        Raises:
+            NotConnected: There is no connection, and nothing was sent.
+            httpx.ReadTimeout: No bytes came for the time given.
+            httpx.RemoteProtocolError: The connection broke, or what came is no HTTP.
+        """
+        if isinstance(self.client, aiohttp.ClientSession) and self.client.closed:
+            raise NotConnected("The transport is closed.")
+        with _errors_after_connecting():
+            response = await super().handle_async_request(request)
+        response.stream = _Body(response.stream)
+        return response
+
+    def _open_session(self) -> aiohttp.ClientSession:
+        connector = _Connector(limit=0, ssl=self.ssl_context, keepalive_timeout=self._idle_seconds)
+        return aiohttp.ClientSession(connector=connector, cookie_jar=aiohttp.DummyCookieJar(), proxy=self._proxy)
+
+
+class _Connector(aiohttp.TCPConnector):
+    """Marks every error of connecting: by their classes alone they can't be told from those of a connection in use."""
+
+    async def connect(self, req: ClientRequest, traces: list[Trace], timeout: ClientTimeout) -> Connection:
+        try:
+            # aiohttp's own bound leaves out resolving the name and a proxy's answer.
+            async with asyncio.timeout(timeout.sock_connect):
+                return await super().connect(req, traces, timeout)
+        except (aiohttp.ClientError, OSError, UnicodeError) as error:  # the last of names that can't be one
+            raise NotConnected(type(error).__name__) from None
+
+
+class _Body(httpx.AsyncByteStream):
+    """An answer's body whose errors are httpx's."""
+
+    def __init__(self, stream: httpx.SyncByteStream | httpx.AsyncByteStream) -> None:
+        assert isinstance(stream, httpx_aiohttp.transport.AiohttpResponseStream)
+        self._stream = stream
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        with _errors_after_connecting():
+            async for chunk in self._stream:
+                yield chunk
+
+    async def aclose(self) -> None:
+        await self._stream.aclose()
+
+
+@contextmanager
+def _errors_after_connecting() -> Iterator[None]:
+    try:
+        yield
+    except NotConnected:
+        raise
+    except (aiohttp.ClientError, httpx.TransportError) as error:
+        cause = error.__cause__ if isinstance(error, httpx.TransportError) else error
+        kind = httpx.ReadTimeout if isinstance(cause, aiohttp.SocketTimeoutError) else httpx.RemoteProtocolError
+        raise kind(type(cause).__name__) from None
+
+
+def _checked_proxy(proxy: str) -> str:
+    try:
+        url = httpx.URL(proxy)
+    except httpx.InvalidURL:
+        url = httpx.URL()
+    if url.scheme not in ("http", "https") or not url.host:
+        # Without the URL itself, which may hold a password.
+        raise ValueError("The proxy must be a URL such as http://proxy.example:3128.")
+    return proxy

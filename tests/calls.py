@@ -1,0 +1,60 @@
+"""What the tests send, and how they read what comes back."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any, cast
+
+from google.protobuf import json_format
+from google.protobuf.struct_pb2 import Struct
+from google.rpc import error_details_pb2
+from grpc_status import rpc_status
+
+from agenta_ai.v1 import error_pb2, tool_service_pb2
+
+if TYPE_CHECKING:
+    from grpc.aio import AioRpcError
+
+REFINE = "tools.agenta.api.refine_prompt"
+# The template of the recorded answers: they refine its two messages.
+TEMPLATE = {
+    "messages": [
+        {"role": "system", "content": "You are a helpful assistant."},
+        {"role": "user", "content": "Extract entities from: {{input_text}}"},
+    ],
+    "template_format": "curly",
+    "input_keys": ["input_text"],
+}
+
+
+def request(arguments: dict[str, Any], *, name: str = REFINE, request_id: str = "") -> tool_service_pb2.CallToolRequest:
+    struct = Struct()
+    struct.update(arguments)
+    return tool_service_pb2.CallToolRequest(name=name, arguments=struct, request_id=request_id)
+
+
+def refine(template: object = TEMPLATE, **arguments: str) -> tool_service_pb2.CallToolRequest:
+    source = template if isinstance(template, str) else json.dumps(template)
+    return request({"prompt_template_json": source, **arguments})
+
+
+def structured(response: tool_service_pb2.CallToolResponse) -> Any:
+    assert not response.is_error, response.content[0].text
+    return json_format.MessageToDict(response.structured_content)
+
+
+def reason(response: tool_service_pb2.CallToolResponse) -> str:
+    assert response.is_error, response
+    return error_pb2.ErrorReason.Name(response.error.reason).removeprefix("ERROR_REASON_")
+
+
+def details(error: AioRpcError) -> dict[str, Any]:
+    """The error's google.rpc details, by the names of their types."""
+    status = rpc_status.from_call(cast("Any", error))
+    unpacked = {}
+    for packed in status.details if status else ():
+        name = packed.type_url.rpartition(".")[2]
+        message = getattr(error_details_pb2, name)()
+        assert packed.Unpack(message)
+        unpacked[name] = json_format.MessageToDict(message)
+    return unpacked

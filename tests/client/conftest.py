@@ -1,0 +1,144 @@
+"""A small server on a real port, which answers what a test tells it to."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from typing import TYPE_CHECKING, Any, Protocol
+
+import grpc
+import grpc.aio
+import pytest
+from google.protobuf.any_pb2 import Any as AnyMessage
+from google.protobuf.json_format import ParseDict
+from google.rpc import error_details_pb2, status_pb2
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_status import rpc_status
+
+from agenta_ai import Client, SyncClient
+from agenta_ai.v1 import tool_service_pb2 as pb
+from agenta_ai.v1 import tool_service_pb2_grpc
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from google.protobuf.message import Message
+
+SERVICE = "agenta.ai.v1.ToolService"
+
+
+class FakeService(tool_service_pb2_grpc.ToolServiceServicer):
+    """Answers each call with the next answer, the last one again and again; ``None`` never comes."""
+
+    def __init__(self) -> None:
+        self.answers: list[Message | None] = []
+        self.asked = threading.Event()
+        self.requests: list[Any] = []
+        self.metadata: list[dict[str, Any]] = []
+        self.time_remaining: list[float] = []
+
+    async def _answer(self, request: Any, context: Any) -> Any:
+        self.asked.set()
+        self.requests.append(request)
+        self.metadata.append(dict(context.invocation_metadata()))
+        self.time_remaining.append(context.time_remaining())
+        answer = self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
+        if answer is None:
+            await asyncio.Event().wait()
+        if isinstance(answer, status_pb2.Status):
+            await context.abort_with_status(rpc_status.to_status(answer))
+        return answer
+
+    Status = ListTools = CallTool = _answer
+
+
+class FakeServer:
+    """The service on a loop in a thread of its own, so that clients with and without asyncio can call it."""
+
+    def __init__(self) -> None:
+        self.service = FakeService()
+        self._health = health.aio.HealthServicer()
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever)
+        self._thread.start()
+        self.target = f"127.0.0.1:{self._run(self._start())}"
+
+    def answers(self, *answers: Message | None) -> None:
+        self.service.answers = list(answers)
+
+    def healthy(self, healthy: bool) -> None:
+        states = health_pb2.HealthCheckResponse
+        self._run(self._health.set(SERVICE, states.SERVING if healthy else states.NOT_SERVING))
+
+    def close(self) -> None:
+        self._run(self._server.stop(None))
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+        self._loop.close()
+
+    async def _start(self) -> int:
+        self._server = grpc.aio.server(options=[("grpc.so_reuseport", 0)])
+        tool_service_pb2_grpc.add_ToolServiceServicer_to_server(self.service, self._server)
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
+        await self._health.set(SERVICE, health_pb2.HealthCheckResponse.SERVING)
+        port = self._server.add_insecure_port("127.0.0.1:0")
+        await self._server.start()
+        return port
+
+    def _run(self, work: Any) -> Any:
+        return asyncio.run_coroutine_threadsafe(work, self._loop).result(10)
+
+
+class Call(Protocol):
+    async def __call__(self, method: str, *args: Any, client: dict[str, Any] | None = None, **kwargs: Any) -> Any: ...
+
+
+@pytest.fixture
+def server() -> Iterator[FakeServer]:
+    server = FakeServer()
+    yield server
+    server.close()
+
+
+@pytest.fixture(params=[Client, SyncClient])
+def call(request: pytest.FixtureRequest, server: FakeServer) -> Call:
+    """Calls a method of either client: ``await call("status", client={...}, timeout=1)``."""
+
+    def of_sync(method: str, args: Any, kwargs: Any, options: dict[str, Any]) -> Any:
+        with SyncClient(**options) as client:
+            return getattr(client, method)(*args, **kwargs)
+
+    async def call(method: str, *args: Any, client: dict[str, Any] | None = None, **kwargs: Any) -> Any:
+        options = {"target": server.target, **(client or {})}
+        if request.param is SyncClient:
+            return await asyncio.to_thread(of_sync, method, args, kwargs, options)
+        async with Client(**options) as opened:
+            return await getattr(opened, method)(*args, **kwargs)
+
+    return call
+
+
+@pytest.fixture
+def refused() -> Callable[..., status_pb2.Status]:
+    """Makes a status with our details: ``refused(StatusCode.NOT_FOUND, "TOOL_NOT_FOUND", "no such tool")``."""
+
+    def refused(code: grpc.StatusCode, reason: str, message: str, *details: Message) -> status_pb2.Status:
+        info = error_details_pb2.ErrorInfo(domain="agenta.ai", reason=f"ERROR_REASON_{reason}")
+        status = status_pb2.Status(code=code.value[0], message=message)
+        for detail in (info, error_details_pb2.RequestInfo(request_id="call-7"), *details):
+            packed = AnyMessage()
+            packed.Pack(detail)
+            status.details.append(packed)
+        return status
+
+    return refused
+
+
+@pytest.fixture
+def answer() -> Callable[..., pb.CallToolResponse]:
+    """Makes the answer of a tool from JSON."""
+
+    def answer(**fields: Any) -> pb.CallToolResponse:
+        return ParseDict(fields, pb.CallToolResponse())
+
+    return answer

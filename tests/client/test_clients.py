@@ -1,0 +1,213 @@
+from __future__ import annotations
+
+import asyncio
+import json
+from typing import TYPE_CHECKING, Any
+
+import grpc
+import pytest
+from google.rpc import status_pb2
+
+from agenta_ai import CallFailed, Client, InvalidInput, ServiceState, SyncClient, ToolFailed
+from agenta_ai.v1 import tool_pb2
+from agenta_ai.v1 import tool_service_pb2 as pb
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from client.conftest import Call, FakeServer
+
+TEMPLATE = {
+    "messages": [{"role": "system", "content": "Answer in {{language}}."}, {"role": "user", "content": None}],
+    "llm_config": {"top_p": 1.0, "seed": 2**60},
+}
+UNREACHABLE = "127.0.0.1:1"
+UNAVAILABLE = status_pb2.Status(code=14, message="down")
+
+
+def refinement(**meta: Any) -> dict[str, Any]:
+    messages = [{"role": "system", "content": "Answer briefly in {{language}}."}, TEMPLATE["messages"][1]]  # type: ignore[index]
+    template = json.dumps({**TEMPLATE, "messages": messages})
+    content = {"messages": messages, "summary": "Briefer.", "prompt_template_json": template}
+    return {"content": [{"text": "Briefer."}], "structuredContent": content, "meta": meta}
+
+
+async def test_status(call: Call, server: FakeServer) -> None:
+    server.answers(pb.StatusResponse(enabled=True, state=pb.SERVICE_STATE_SERVING))
+    status = await call("status", client={"metadata": [("X-Team", "search")]})
+    assert status.enabled
+    assert status.state is ServiceState.SERVING
+    assert server.service.metadata[0]["x-team"] == "search"
+    assert server.service.metadata[0]["user-agent"].startswith("agenta-ai/0.1.0 ")
+
+
+async def test_all_pages_of_tools(call: Call, server: FakeServer) -> None:
+    pages = [(["a", "b"], "1"), ([], "2"), (["c"], "")]
+    server.answers(
+        *(
+            pb.ListToolsResponse(tools=[tool_pb2.Tool(name=name) for name in names], next_page_token=token)
+            for names, token in pages
+        )
+    )
+    tools = await call("list_tools")
+    assert [tool.name for tool in tools] == ["a", "b", "c"]
+    assert [request.page_token for request in server.service.requests] == ["", "1", "2"]
+
+
+async def test_call_tool(call: Call, server: FakeServer, answer: Callable[..., pb.CallToolResponse]) -> None:
+    server.answers(answer(content=[{"text": "Done."}], structuredContent={"n": 3}, meta={"traceId": "ab"}))
+    result = await call("call_tool", "tools.x.y.z", {"a": [1]})
+    request = server.service.requests[0]
+    assert (request.name, dict(request.arguments)) == ("tools.x.y.z", {"a": [1]})
+    assert (result.text, result.structured_content, result.meta.trace_id) == ("Done.", {"n": 3}, "ab")
+    assert result.request_id == request.request_id
+
+
+async def test_a_tool_that_failed_is_a_result(
+    call: Call, server: FakeServer, answer: Callable[..., pb.CallToolResponse]
+) -> None:
+    error = {"reason": "ERROR_REASON_UPSTREAM_TIMEOUT", "fieldViolations": [{"field": "f", "description": "d"}]}
+    server.answers(answer(content=[{"text": "Too late."}], isError=True, error=error))
+    result = await call("call_tool", "tools.x.y.z", {})
+    assert result.is_error
+    assert (result.error.reason, result.error.retryable) == ("UPSTREAM_TIMEOUT", False)
+
+
+async def test_refine_prompt(call: Call, server: FakeServer, answer: Callable[..., pb.CallToolResponse]) -> None:
+    server.answers(answer(**refinement(traceId="ab", attempts=[{"duration": "1.250s"}])))
+    refined = await call("refine_prompt", TEMPLATE, guidelines="Be brief.")
+    assert refined.template["llm_config"] == TEMPLATE["llm_config"]
+    assert refined.messages == refined.template["messages"]
+    assert (refined.summary, refined.trace_id, refined.meta.attempts[0].duration) == ("Briefer.", "ab", 1.25)
+    assert refined.original == TEMPLATE
+    (change,) = refined.diff()
+    assert "+Answer briefly in {{language}}." in change.lines()
+
+
+async def test_a_failed_refinement_is_raised(
+    call: Call, server: FakeServer, answer: Callable[..., pb.CallToolResponse]
+) -> None:
+    error = {"reason": "ERROR_REASON_UPSTREAM_RATE_LIMITED", "retryable": True, "retryDelay": "3s"}
+    server.answers(answer(content=[{"text": "Too many requests."}], isError=True, error=error, meta={"traceId": "ab"}))
+    with pytest.raises(ToolFailed) as failure:
+        await call("refine_prompt", TEMPLATE)
+    assert (failure.value.reason, failure.value.retry_delay) == ("UPSTREAM_RATE_LIMITED", 3)
+    assert (failure.value.message, failure.value.trace_id) == ("Too many requests.", "ab")
+
+
+async def test_a_retry_keeps_the_request_id(
+    call: Call, server: FakeServer, answer: Callable[..., pb.CallToolResponse]
+) -> None:
+    server.answers(UNAVAILABLE, UNAVAILABLE, answer(content=[{"text": "Done."}]))
+    result = await call("call_tool", "tools.x.y.z", {"long": "x" * 600_000})
+    assert result.text == "Done."
+    assert len(server.service.requests) == 3
+    assert {request.request_id for request in server.service.requests} == {result.request_id}
+
+
+async def test_only_unavailable_is_retried(
+    call: Call, server: FakeServer, refused: Callable[..., status_pb2.Status]
+) -> None:
+    server.answers(refused(grpc.StatusCode.RESOURCE_EXHAUSTED, "RATE_LIMITED", "No."))
+    with pytest.raises(CallFailed) as failure:
+        await call("call_tool", "tools.x.y.z", {})
+    assert len(server.service.requests) == 1
+    assert (failure.value.reason, failure.value.request_id, failure.value.tool_was_run) == (
+        "RATE_LIMITED",
+        "call-7",
+        False,
+    )
+    assert failure.value.__suppress_context__
+
+
+async def test_retries_end(call: Call, server: FakeServer) -> None:
+    server.answers(UNAVAILABLE)
+    with pytest.raises(CallFailed) as failure:
+        await call("status")
+    assert failure.value.tool_was_run is None
+    assert len(server.service.requests) == 4
+
+
+@pytest.mark.parametrize(
+    ("method", "args", "options", "seconds"),
+    [
+        ("status", (), {}, 10),
+        ("list_tools", (), {"timeout": 5}, 5),
+        ("call_tool", ("x", {}), {}, 70),
+        ("refine_prompt", ({},), {"timeout": 200}, 200),
+    ],
+)
+async def test_every_call_has_a_deadline(
+    call: Call, server: FakeServer, method: str, args: Any, options: Any, seconds: float
+) -> None:
+    server.answers(status_pb2.Status(code=3))
+    with pytest.raises(CallFailed):
+        await call(method, *args, client={"timeout": 70}, **options)
+    assert seconds - 2 < server.service.time_remaining[0] < seconds + 1
+
+
+async def test_the_deadline_passes(call: Call, server: FakeServer) -> None:
+    server.answers(None)
+    with pytest.raises(CallFailed, match=r"no answer from 127\.0\.0\.1:\d+ within 0\.2 s") as failure:
+        await call("call_tool", "tools.x.y.z", {}, timeout=0.2)
+    assert failure.value.code is grpc.StatusCode.DEADLINE_EXCEEDED
+    assert failure.value.tool_was_run is None
+
+
+async def test_nobody_is_there(call: Call) -> None:
+    with pytest.raises(CallFailed, match=r"cannot reach 127\.0\.0\.1:1: is agenta-ai-server running\?"):
+        await call("status", client={"target": UNREACHABLE})
+
+
+async def test_tls_to_a_server_without(call: Call) -> None:
+    with pytest.raises(CallFailed, match="choose plaintext"):
+        await call("status", client={"tls": True})
+
+
+async def test_this_machine_is_not_reached_through_a_proxy(
+    call: Call, server: FakeServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:1")
+    server.answers(pb.StatusResponse(enabled=True))
+    assert (await call("status")).enabled
+
+
+async def test_an_unhealthy_server_is_not_asked(call: Call, server: FakeServer) -> None:
+    server.healthy(False)
+    with pytest.raises(CallFailed, match="it takes no calls at the moment"):
+        await call("status")
+    assert server.service.requests == []
+
+
+async def test_calls_go_round_and_only_to_healthy_servers(call: Call, server: FakeServer) -> None:
+    server.healthy(False)
+    other = type(server)()
+    try:
+        other.answers(pb.StatusResponse(enabled=True))
+        targets = f"ipv4:{server.target},{other.target}"
+        assert (await call("status", client={"target": targets})).enabled
+    finally:
+        other.close()
+    assert server.service.requests == []
+
+
+async def test_what_cannot_be_sent_is_not(call: Call, server: FakeServer) -> None:
+    with pytest.raises(InvalidInput, match=r"arguments\.x"):
+        await call("call_tool", "tools.x.y.z", {"x": object()})
+    assert server.service.requests == []
+
+
+def test_a_client_may_be_made_before_the_loop(server: FakeServer) -> None:
+    server.answers(pb.StatusResponse(enabled=True))
+    client = Client(server.target)
+
+    async def use() -> bool:
+        async with client:
+            return (await client.status()).enabled
+
+    assert asyncio.run(use())
+
+
+async def test_closing_what_was_never_used() -> None:
+    await Client(UNREACHABLE).close()
+    SyncClient(UNREACHABLE).close()

@@ -1,0 +1,126 @@
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import grpc
+import pytest
+from google.protobuf.duration_pb2 import Duration
+from google.rpc import error_details_pb2 as details
+from google.rpc import status_pb2
+
+from agenta_ai import CallFailed, CallMeta, FieldViolation, ToolFailed
+from agenta_ai.errors import call_failed
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+Code = grpc.StatusCode
+
+
+class RpcError(grpc.RpcError):
+    """What a stub raises."""
+
+    def __init__(self, code: Code, message: str | None, trailers: Any) -> None:
+        super().__init__()
+        self._answers = (code, message, trailers)
+
+    def code(self) -> Any:
+        return self._answers[0]
+
+    def details(self) -> Any:
+        return self._answers[1]
+
+    def trailing_metadata(self) -> Any:
+        return self._answers[2]
+
+
+def failed(code: Code, message: str | None, trailers: Any = (), method: str = "CallTool") -> CallFailed:
+    return call_failed(RpcError(code, message, trailers), target="host:1", tls=False, method=method, timeout=2.5)
+
+
+def rich(status: status_pb2.Status) -> CallFailed:
+    code = next(code for code in Code if code.value[0] == status.code)
+    return failed(code, status.message, [("grpc-status-details-bin", status.SerializeToString())])
+
+
+RETRY = details.RetryInfo(retry_delay=Duration(seconds=11, nanos=5))
+BAD = details.BadRequest(field_violations=[{"field": "arguments.context", "description": "is too long"}])
+
+
+@pytest.mark.parametrize(
+    ("code", "reason", "message", "extra", "sentence"),
+    [
+        (Code.RESOURCE_EXHAUSTED, "RATE_LIMITED", "No.", [RETRY], "rate limited: try again in 12 s"),
+        (Code.RESOURCE_EXHAUSTED, "RATE_LIMITED", "No.", [], "rate limited"),
+        (Code.UNAVAILABLE, "OVERLOADED", "Too busy.", [RETRY], "Too busy; try again in 12 s"),
+        (Code.UNAVAILABLE, "OVERLOADED", "Try again in 12 s.", [RETRY], "Try again in 12 s."),
+        (Code.INVALID_ARGUMENT, "ARGUMENTS_INVALID", "Wrong.", [BAD], "Wrong; arguments.context: is too long"),
+        (Code.INVALID_ARGUMENT, "ARGUMENTS_INVALID", "arguments.context: no", [BAD], "arguments.context: no"),
+        (Code.NOT_FOUND, "TOOL_NOT_FOUND", "", [], "NOT_FOUND"),
+        (Code.UNAVAILABLE, "A_NEW_ONE", "New.", [], "New."),
+    ],
+)
+def test_what_the_service_says(
+    refused: Callable[..., status_pb2.Status], code: Code, reason: str, message: str, extra: list[Any], sentence: str
+) -> None:
+    error = rich(refused(code, reason, message, *extra))
+    assert str(error) == sentence
+    assert (error.code, error.reason, error.message) == (code, reason, message)
+    assert (error.request_id, error.tool_was_run) == ("call-7", False)
+    assert error.retry_delay == (pytest.approx(11.000000005) if RETRY in extra else None)
+    assert error.field_violations == ((FieldViolation("arguments.context", "is too long"),) if BAD in extra else ())
+
+
+@pytest.mark.parametrize(
+    ("code", "message", "method", "sentence"),
+    [
+        (Code.UNAVAILABLE, "refused", "Status", "cannot reach host:1: is agenta-ai-server running? Tried with plain"),
+        (Code.UNAVAILABLE, "x: backend unhealthy", "Status", "cannot reach host:1: it takes no calls at the moment"),
+        (Code.UNAVAILABLE, "Tls handshake failed", "Status", "cannot reach host:1: does it speak TLS"),
+        (Code.DEADLINE_EXCEEDED, "", "Status", "no answer from host:1 within 2.5 s: allow more time"),
+        (Code.DEADLINE_EXCEEDED, "", "CallTool", "no answer from host:1 within 2.5 s: allow more time. The tool may"),
+        (Code.UNIMPLEMENTED, "", "Status", "host:1 has no agenta.ai.v1.ToolService"),
+        (Code.INTERNAL, "oops", "Status", "INTERNAL: oops"),
+        (Code.RESOURCE_EXHAUSTED, None, "Status", "RESOURCE_EXHAUSTED: "),
+    ],
+)
+def test_what_others_say(code: Code, message: str | None, method: str, sentence: str) -> None:
+    error = failed(code, message, None, method)
+    assert str(error).startswith(sentence)
+    assert (error.reason, error.tool_was_run, error.request_id) == ("", None, "")
+
+
+GARBLED = status_pb2.Status(code=14, message="down")
+GARBLED.details.add(type_url="type.googleapis.com/google.rpc.ErrorInfo", value=b"\xff\xff")
+
+
+@pytest.mark.parametrize(
+    "trailer",
+    [b"\xff\xff", status_pb2.Status(code=5, message="down").SerializeToString(), GARBLED.SerializeToString(), b""],
+    ids=["garbage", "another code", "a garbled detail", "empty"],
+)
+def test_bad_trailers_leave_the_status(trailer: bytes) -> None:
+    error = failed(Code.UNAVAILABLE, "down", [("grpc-status-details-bin", trailer)])
+    assert (error.code, error.message, error.tool_was_run) == (Code.UNAVAILABLE, "down", None)
+
+
+def test_a_foreign_error_info_proves_nothing() -> None:
+    status = status_pb2.Status(code=14, message="down")
+    status.details.add().Pack(details.ErrorInfo(domain="proxy.example.com", reason="ERROR_REASON_OVERLOADED"))
+    error = rich(status)
+    assert (error.reason, error.tool_was_run) == ("", None)
+
+
+def test_a_failed_tool_says_all_that_is_known() -> None:
+    error = ToolFailed(
+        "The refinement was not usable.",
+        reason="UPSTREAM_OUTPUT_INVALID",
+        meta=CallMeta(trace_id="ab"),
+        retryable=True,
+        retry_delay=0.2,
+        field_violations=[FieldViolation("messages[1].content", "lost {{name}}")],
+    )
+    expected = "The refinement was not usable; messages[1].content: lost {{name}}; try again in 1 s"
+    assert str(error) == expected
+    assert error.trace_id == "ab"
+    assert str(ToolFailed("", reason="", meta=CallMeta())) == "the tool failed"

@@ -1,0 +1,93 @@
+"""What all tests share: a service with its stand-in on real ports, and the programs that some tests need."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING
+
+import grpc.aio
+import pytest
+
+from agenta_ai.v1.tool_service_pb2_grpc import ToolServiceStub
+from agenta_ai_server import app
+from agenta_ai_server.domain.call import ANONYMOUS, Call
+from agenta_ai_server.settings import load
+from agenta_ai_server.standin.app import StandIn
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable
+
+    from agenta_ai.v1.tool_service_pb2_grpc import ToolServiceAsyncStub
+    from agenta_ai_server.settings import Settings
+
+PROGRAMS = {
+    "grpcurl": "go install github.com/fullstorydev/grpcurl/cmd/grpcurl@v1.9.3",
+}
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--live", action="store_true", help="run the tests that ask a real Agenta")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        for marker in item.iter_markers("needs"):
+            program = marker.args[0]
+            if shutil.which(program) is None and not os.environ.get("CI"):
+                item.add_marker(pytest.mark.skip(reason=f"{program} is missing; get it by: {PROGRAMS[program]}"))
+
+
+def settings_for(standin: StandIn, **overrides: str) -> Settings:
+    """The settings of a service on a free port in front of ``standin``; an override of "" removes one."""
+    environment = {
+        "AGENTA_AI_SERVICES_API_URL": standin.url,
+        "AGENTA_AI_SERVICES_API_KEY": "standin-key",
+        "AGENTA_AI_SERVICES_ENVIRONMENT_SLUG": "production",
+        "AGENTA_AI_SERVICES_REFINE_PROMPT_KEY": "ai-refine",
+        "AGENTA_AI_GRPC_AUTH": "none",
+        "AGENTA_AI_GRPC_LISTEN": "127.0.0.1:0",
+        "AGENTA_AI_GRPC_SHUTDOWN_GRACE_SECONDS": "1",
+    }
+    settings, warnings = load(environment | overrides)
+    assert not warnings
+    return settings
+
+
+@asynccontextmanager
+async def connected(settings: Settings) -> AsyncIterator[ToolServiceAsyncStub]:
+    """A service by these settings, and a generated client that is connected to it."""
+    async with app.running(settings) as address, grpc.aio.insecure_channel(address) as channel:
+        yield ToolServiceStub(channel)
+
+
+@pytest.fixture
+async def standin() -> AsyncIterator[StandIn]:
+    async with StandIn() as standin:
+        yield standin
+
+
+@pytest.fixture
+async def address(standin: StandIn) -> AsyncIterator[str]:
+    async with app.running(settings_for(standin)) as address:
+        yield address
+
+
+@pytest.fixture
+async def stub(address: str) -> AsyncIterator[ToolServiceAsyncStub]:
+    async with grpc.aio.insecure_channel(address) as channel:
+        yield ToolServiceStub(channel)
+
+
+@pytest.fixture
+def make_call() -> Callable[[], Call]:
+    """Makes calls as the boundary does, for what is tested without a wire."""
+
+    def make() -> Call:
+        return Call(
+            id="0" * 32, method="/agenta.ai.v1.ToolService/CallTool", metadata=(), peer="test", deadline=None,
+            principal=ANONYMOUS,
+        )  # fmt: skip
+
+    return make

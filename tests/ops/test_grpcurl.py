@@ -1,0 +1,109 @@
+"""What a person with grpcurl sees, who has no file of ours."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import shutil
+from importlib.resources import files
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from conftest import settings_for
+
+from agenta_ai_server import app
+
+if TYPE_CHECKING:
+    from agenta_ai_server.standin.app import StandIn
+
+pytestmark = pytest.mark.needs("grpcurl")
+
+SERVICE = "agenta.ai.v1.ToolService"
+REFINE = {
+    "name": "tools.agenta.api.refine_prompt",
+    "arguments": {
+        "prompt_template_json": json.dumps({"messages": [{"role": "user", "content": "Please translate {{text}}"}]})
+    },
+}
+
+
+async def grpcurl(*arguments: str) -> tuple[int, str, str]:
+    program = shutil.which("grpcurl")
+    assert program
+    process = await asyncio.create_subprocess_exec(
+        program, "-plaintext", *arguments, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE
+    )
+    out, err = await process.communicate()
+    return process.returncode or 0, out.decode(), err.decode()
+
+
+async def called(address: str, method: str, message: object = None, *options: str) -> Any:
+    code, out, err = await grpcurl(*options, "-d", json.dumps(message or {}), address, f"{SERVICE}/{method}")
+    assert code == 0, err
+    return json.loads(out)
+
+
+async def test_list(address: str) -> None:
+    code, out, err = await grpcurl(address, "list")
+    assert (code, err) == (0, "")
+    assert out.split() == [SERVICE, "grpc.health.v1.Health", "grpc.reflection.v1alpha.ServerReflection"]
+
+
+async def test_every_listed_service_is_described(address: str) -> None:
+    code, out, err = await grpcurl(address, "describe")
+    assert (code, err) == (0, "")
+    for method in ("Status", "ListTools", "CallTool"):
+        assert f"rpc {method} ( .agenta.ai.v1.{method}Request ) returns ( .agenta.ai.v1.{method}Response )" in out
+
+
+async def test_describe_a_message(address: str) -> None:
+    code, out, _ = await grpcurl("-msg-template", address, "describe", ".agenta.ai.v1.CallToolRequest")
+    assert code == 0
+    assert "string request_id = 3;" in out
+
+
+async def test_all_three_methods_by_reflection(address: str) -> None:
+    await call_all(address)
+
+
+async def test_all_three_methods_by_the_shipped_descriptor_set(standin: StandIn) -> None:
+    async with app.running(settings_for(standin, AGENTA_AI_GRPC_REFLECTION="off")) as address:
+        code, _, err = await grpcurl(address, "list")
+        assert code != 0
+        assert "does not support the reflection API" in err
+        await call_all(address, "-protoset", str(files("agenta_ai.v1") / "descriptor_set.binpb"))
+
+
+async def call_all(address: str, *options: str) -> None:
+    status = await called(address, "Status", None, *options)
+    assert status["enabled"] is True
+    assert status["state"] == "SERVICE_STATE_SERVING"
+    assert status["tools"][0]["tool"]["annotations"]["destructiveHint"] is False
+
+    listed = await called(address, "ListTools", {"page_size": 1}, *options)
+    assert listed["ttl"] == "300s"
+    assert listed["tools"][0]["inputSchema"]["required"] == ["prompt_template_json"]
+
+    response = await called(address, "CallTool", REFINE, *options)
+    assert "{{text}}" in response["structuredContent"]["messages"][0]["content"]
+    assert response["content"][0]["text"] == response["structuredContent"]["summary"]
+    assert response["meta"]["attempts"][0]["traceId"] == response["meta"]["traceId"]
+
+
+async def test_a_failure_reads_well(address: str) -> None:
+    failing = {**REFINE, "arguments": {**REFINE["arguments"], "guidelines": "standin: status=503 retry-after=2"}}  # type: ignore[dict-item]
+    response = await called(address, "CallTool", failing)
+    assert response["isError"] is True
+    assert response["error"] == {"reason": "ERROR_REASON_UPSTREAM_UNAVAILABLE", "retryable": True, "retryDelay": "2s"}
+
+
+@pytest.mark.parametrize("options", [(), ("-protoset", str(files("agenta_ai.v1") / "descriptor_set.binpb"))])
+async def test_a_refusal_shows_its_details(address: str, options: tuple[str, ...]) -> None:
+    message = json.dumps({"name": REFINE["name"], "arguments": {"guidelines": 7}})
+    code, _, err = await grpcurl(*options, "-d", message, address, f"{SERVICE}/CallTool")
+    assert code != 0
+    assert "Code: InvalidArgument" in err
+    assert '"reason": "ERROR_REASON_ARGUMENTS_INVALID"' in err
+    assert '"field": "arguments.prompt_template_json"' in err
+    assert '"field": "arguments.guidelines"' in err
+    assert '"requestId": "' in err

@@ -1,0 +1,110 @@
+"""The port: health, reflection, a busy address, and the end."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any
+
+import grpc.aio
+import pytest
+from calls import refine
+from conftest import connected, settings_for
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection_pb2
+
+from agenta_ai.v1 import tool_service_pb2
+from agenta_ai.v1.tool_service_pb2_grpc import ToolServiceStub
+from agenta_ai_server import app
+from agenta_ai_server.rpc.server import ListenError
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+    from pathlib import Path
+
+    from agenta_ai_server.standin.app import StandIn
+
+SERVICE = "agenta.ai.v1.ToolService"
+
+
+@pytest.mark.parametrize("name", ["", SERVICE])
+async def test_healthy(name: str, address: str) -> None:
+    async with grpc.aio.insecure_channel(address) as channel:
+        health = health_of(channel)
+        checked = await health.Check(health_pb2.HealthCheckRequest(service=name))
+    assert checked.status == health_pb2.HealthCheckResponse.SERVING
+
+
+async def test_health_of_what_is_not_there(address: str) -> None:
+    async with grpc.aio.insecure_channel(address) as channel:
+        with pytest.raises(grpc.aio.AioRpcError) as refused:
+            await health_of(channel).Check(health_pb2.HealthCheckRequest(service="other"))
+    assert refused.value.code() is grpc.StatusCode.NOT_FOUND
+
+
+def health_of(channel: grpc.aio.Channel) -> Any:
+    """The stub, whose methods the stubs for types don't know."""
+    return health_pb2_grpc.HealthStub(channel)
+
+
+async def services(address: str, version: str) -> list[str]:
+    async def requests() -> AsyncIterator[reflection_pb2.ServerReflectionRequest]:
+        yield reflection_pb2.ServerReflectionRequest(list_services="")
+
+    async with grpc.aio.insecure_channel(address) as channel:
+        call = channel.stream_stream(
+            f"/grpc.reflection.{version}.ServerReflection/ServerReflectionInfo",
+            reflection_pb2.ServerReflectionRequest.SerializeToString,
+            reflection_pb2.ServerReflectionResponse.FromString,
+        )(requests())
+        return [service.name async for response in call for service in response.list_services_response.service]
+
+
+@pytest.mark.parametrize("version", ["v1", "v1alpha"])
+@pytest.mark.parametrize("setting", ["open", "authenticated"])
+async def test_reflection(version: str, setting: str, standin: StandIn) -> None:
+    async with app.running(settings_for(standin, AGENTA_AI_GRPC_REFLECTION=setting)) as address:
+        assert SERVICE in await services(address, version)
+
+
+@pytest.mark.parametrize("version", ["v1", "v1alpha"])
+async def test_reflection_off(version: str, standin: StandIn) -> None:
+    async with app.running(settings_for(standin, AGENTA_AI_GRPC_REFLECTION="off")) as address:
+        with pytest.raises(grpc.aio.AioRpcError) as refused:
+            await services(address, version)
+    assert refused.value.code() is grpc.StatusCode.UNIMPLEMENTED
+
+
+async def test_a_busy_port_is_an_error(address: str, standin: StandIn) -> None:
+    with pytest.raises(ListenError, match=f"can't listen on {address}: it is in use"):
+        async with app.running(settings_for(standin, AGENTA_AI_GRPC_LISTEN=address)):
+            pass
+
+
+async def test_unix_socket(standin: StandIn, tmp_path: Path) -> None:
+    async with connected(settings_for(standin, AGENTA_AI_GRPC_LISTEN=f"unix:{tmp_path}/s")) as stub:
+        assert (await stub.Status(tool_service_pb2.StatusRequest())).enabled
+
+
+async def test_running_calls_end_well_and_watchers_do_not_hold_up_the_stop(standin: StandIn) -> None:
+    loop = asyncio.get_running_loop()
+    settings = settings_for(standin, AGENTA_AI_GRPC_SHUTDOWN_GRACE_SECONDS="60")
+    running = app.running(settings)
+    address = await running.__aenter__()
+    async with grpc.aio.insecure_channel(address) as channel:
+        watch = health_of(channel).Watch(health_pb2.HealthCheckRequest(service=SERVICE))
+        assert (await watch.read()).status == health_pb2.HealthCheckResponse.SERVING
+        call = asyncio.ensure_future(_slow(channel))
+        await standin.when(lambda: standin.in_flight == 1)
+        stopping = asyncio.ensure_future(running.__aexit__(None, None, None))
+        assert (await watch.read()).status == health_pb2.HealthCheckResponse.NOT_SERVING
+        began = loop.time()
+        assert not (await call).is_error
+        await stopping
+        assert loop.time() - began < 30
+    with pytest.raises(ConnectionRefusedError):
+        await asyncio.open_connection(*address.split(":"))
+
+
+async def _slow(channel: grpc.aio.Channel) -> tool_service_pb2.CallToolResponse:
+
+    return await ToolServiceStub(channel).CallTool(refine(guidelines="standin: delay=0.5"))

@@ -1,0 +1,165 @@
+"""The program as an operator meets it: start, faults, signals."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import sys
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING
+
+import grpc.aio
+import pytest
+from calls import refine
+
+from agenta_ai.v1.tool_service_pb2_grpc import ToolServiceStub
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from agenta_ai.v1.tool_service_pb2 import CallToolResponse
+    from agenta_ai_server.standin.app import StandIn
+
+LISTENING = "listening on "
+
+
+def environment(standin: StandIn | None = None, **more: str) -> dict[str, str]:
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("AGENTA_AI_")}
+    four = {
+        "AGENTA_AI_SERVICES_API_URL": standin.url if standin else "",
+        "AGENTA_AI_SERVICES_API_KEY": "standin-key",
+        "AGENTA_AI_SERVICES_ENVIRONMENT_SLUG": "production",
+        "AGENTA_AI_SERVICES_REFINE_PROMPT_KEY": "ai-refine",
+        "AGENTA_AI_GRPC_LISTEN": "127.0.0.1:0",
+        "AGENTA_AI_GRPC_AUTH": "none",
+    }
+    return {**kept, **four, **more}
+
+
+@asynccontextmanager
+async def process(*arguments: str, **settings: str) -> AsyncIterator[asyncio.subprocess.Process]:
+    """Runs ``agenta-ai-server`` and kills it if the test leaves it running."""
+    started = await asyncio.create_subprocess_exec(
+        sys.executable,
+        "-c",
+        "import sys; from agenta_ai_server.cli import main; sys.exit(main())",
+        *arguments,
+        env=settings,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    try:
+        yield started
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            started.kill()
+        await started.communicate()
+
+
+async def address_of(started: asyncio.subprocess.Process) -> str:
+    assert started.stderr
+    async for line in started.stderr:
+        if LISTENING.encode() in line:
+            return line.decode().strip().partition(LISTENING)[2]
+    raise AssertionError("ended before it listened")
+
+
+async def output(started: asyncio.subprocess.Process) -> tuple[int | None, str, str]:
+    out, err = await started.communicate()
+    return started.returncode, out.decode(), err.decode()
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+async def test_a_signal_lets_running_calls_end(number: signal.Signals, standin: StandIn) -> None:
+    async with process("serve", **environment(standin)) as started:
+        async with grpc.aio.insecure_channel(await address_of(started)) as channel:
+            call = asyncio.ensure_future(_call(channel, "standin: delay=0.5"))
+            await standin.when(lambda: standin.in_flight == 1)
+            started.send_signal(number)
+            assert not (await call).is_error
+        code, _, err = await output(started)
+    assert code == 0
+    assert "Traceback" not in err
+
+
+async def test_a_second_signal_ends_at_once(standin: StandIn) -> None:
+    async with process("serve", **environment(standin)) as started:
+        async with grpc.aio.insecure_channel(await address_of(started)) as channel:
+            call = asyncio.ensure_future(_call(channel, "standin: delay=50"))
+            await standin.when(lambda: standin.in_flight == 1)
+            started.send_signal(signal.SIGTERM)
+            assert started.stderr
+            assert b"stopping" in await started.stderr.readline()
+            started.send_signal(signal.SIGTERM)
+            with pytest.raises(grpc.aio.AioRpcError):
+                await call
+        assert await started.wait() == -signal.SIGTERM
+
+
+async def _call(channel: grpc.aio.Channel, guidelines: str) -> CallToolResponse:
+    return await ToolServiceStub(channel).CallTool(refine(guidelines=guidelines))
+
+
+async def test_wrong_settings_stop_the_start_with_one_message() -> None:
+    wrong = environment(AGENTA_AI_GRPC_LISTEN="nowhere", AGENTA_AI_GRPC_REFLECTION="maybe")
+    async with process("serve", **wrong) as started:
+        code, out, err = await output(started)
+    assert (code, out) == (2, "")
+    assert err.splitlines()[0] == "agenta-ai-server can't start with these settings:"
+    assert [line.split(":")[0].strip() for line in err.splitlines()[1:]] == [
+        "AGENTA_AI_GRPC_LISTEN",
+        "AGENTA_AI_GRPC_REFLECTION",
+    ]
+
+
+async def test_a_busy_port_stops_the_start(standin: StandIn) -> None:
+    taken = standin.url.removeprefix("http://")
+    async with process("serve", **environment(standin, AGENTA_AI_GRPC_LISTEN=taken)) as started:
+        code, _, err = await output(started)
+    assert code == 3
+    assert err.splitlines()[-1] == (
+        f"agenta-ai-server can't listen on {taken}: it is in use, or no address of this machine. "
+        "Set AGENTA_AI_GRPC_LISTEN to another."
+    )
+
+
+async def test_disabled_is_said_at_the_start() -> None:
+    async with process("serve", **environment()) as started:
+        await address_of(started)
+        assert started.stderr
+        assert b"disabled, because these are not set: AGENTA_AI_SERVICES_API_URL" in await started.stderr.readline()
+
+
+async def test_dev_runs_a_command_and_ends_with_its_exit_code() -> None:
+    script = "import os; print(os.environ['AGENTA_AI_TARGET']); raise SystemExit(7)"
+    async with process(
+        "dev", "--listen", "127.0.0.1:0", "--", sys.executable, "-c", script, **environment()
+    ) as started:
+        code, out, err = await output(started)
+    assert (code, err) == (7, "")
+    assert out.startswith("127.0.0.1:")
+
+
+async def test_dev_prints_lines_to_paste() -> None:
+    async with process("dev", "--listen", "127.0.0.1:0", **environment()) as started:
+        assert started.stdout
+        lines = []
+        async for line in started.stdout:
+            lines.append(line.decode())
+            if "Ctrl-C" in lines[-1]:
+                break
+        started.send_signal(signal.SIGINT)
+        assert await started.wait() == 0
+    text = "".join(lines)
+    assert "grpcurl -plaintext 127.0.0.1:" in text
+    assert "from agenta_ai import SyncClient" in text
+
+
+async def test_dev_refuses_words_that_it_does_not_know() -> None:
+    async with process("dev", "--fault", "explode=yes", **environment()) as started:
+        code, _, err = await output(started)
+    assert code == 2
+    assert "--fault: " in err
+    assert "explode" in err

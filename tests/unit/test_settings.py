@@ -1,0 +1,133 @@
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from agenta_ai_server.settings import SettingsError, load
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+AUTH = {"AGENTA_AI_GRPC_AUTH": "none"}
+FOUR = {
+    "AGENTA_AI_SERVICES_API_URL": "https://cloud.agenta.ai",
+    "AGENTA_AI_SERVICES_API_KEY": "the-secret",
+    "AGENTA_AI_SERVICES_ENVIRONMENT_SLUG": "production",
+    "AGENTA_AI_SERVICES_REFINE_PROMPT_KEY": "ai-refine",
+}
+
+
+def faults(environment: dict[str, str]) -> list[str]:
+    with pytest.raises(SettingsError) as error:
+        load(environment)
+    return error.value.faults
+
+
+def test_all_four_enable_the_feature() -> None:
+    settings, warnings = load(AUTH | FOUR)
+    assert settings.missing == ()
+    assert warnings == []
+    assert "the-secret" not in repr(settings)
+
+
+@pytest.mark.parametrize("name", FOUR)
+@pytest.mark.parametrize("value", ["", "  "])
+def test_without_one_of_the_four_it_is_disabled(name: str, value: str) -> None:
+    settings, _ = load(AUTH | FOUR | {name: value})
+    assert settings.missing == (name,)
+
+
+def test_defaults() -> None:
+    settings, warnings = load(AUTH)
+    assert settings.missing == tuple(FOUR)
+    assert settings.listen == "127.0.0.1:50051"
+    assert settings.reflection == "open"
+    assert warnings == []
+
+
+def test_every_fault_is_told_at_once_and_no_secret(tmp_path: Path) -> None:
+    told = faults(
+        {
+            "AGENTA_AI_SERVICES_API_URL": "https://user:the-secret@cloud.agenta.ai",
+            "AGENTA_AI_SERVICES_API_KEY": "the-secret",
+            "AGENTA_AI_SERVICES_API_KEY_FILE": "also",
+            "AGENTA_AI_GRPC_LISTEN": "everywhere",
+            "AGENTA_AI_GRPC_REFLECTION": "maybe",
+            "AGENTA_AI_GRPC_UPSTREAM_CA_FILE": str(tmp_path / "none.pem"),
+            "AGENTA_AI_GRPC_MAX_UPSTREAM_SECONDS": "61",
+            "AGENTA_AI_GRPC_MIN_UPSTREAM_SECONDS": "soon",
+        }
+    )
+    assert sorted(fault.split(":")[0] for fault in told) == [
+        "AGENTA_AI_GRPC_AUTH",
+        "AGENTA_AI_GRPC_LISTEN",
+        "AGENTA_AI_GRPC_MAX_UPSTREAM_SECONDS",
+        "AGENTA_AI_GRPC_MIN_UPSTREAM_SECONDS",
+        "AGENTA_AI_GRPC_REFLECTION",
+        "AGENTA_AI_GRPC_UPSTREAM_CA_FILE",
+        "AGENTA_AI_SERVICES_API_KEY and AGENTA_AI_SERVICES_API_KEY_FILE are both set",
+        "AGENTA_AI_SERVICES_API_URL",
+    ]
+    assert "the-secret" not in "".join(told)
+    assert all(fault.endswith(".") and ".." not in fault for fault in told)
+
+
+def test_auth_must_be_said() -> None:
+    assert faults({}) == [
+        "AGENTA_AI_GRPC_AUTH: must be set. 'none' lets in everybody who can connect; there is no other mode yet."
+    ]
+
+
+@pytest.mark.parametrize("listen", ["0.0.0.0:50051", "[::]:1", "10.0.0.1:1", "host:1"])
+def test_no_auth_is_for_loopback(listen: str) -> None:
+    environment = AUTH | {"AGENTA_AI_GRPC_LISTEN": listen}
+    assert "AGENTA_AI_GRPC_ALLOW_NO_AUTH=true" in faults(environment)[0]
+    settings, _ = load(environment | {"AGENTA_AI_GRPC_ALLOW_NO_AUTH": "true"})
+    assert settings.listen == listen
+
+
+@pytest.mark.parametrize("listen", ["127.0.0.1:0", "127.1.2.3:65535", "localhost:80", "[::1]:80", "unix:/tmp/a"])
+def test_loopback(listen: str) -> None:
+    settings, _ = load(AUTH | {"AGENTA_AI_GRPC_LISTEN": listen})
+    assert settings.is_loopback
+
+
+@pytest.mark.parametrize("listen", ["127.0.0.1", ":80", "127.0.0.1:65536", "127.0.0.1:x", "a b:1", "::1:80"])
+def test_no_address(listen: str) -> None:
+    assert faults(AUTH | {"AGENTA_AI_GRPC_LISTEN": listen})[0].startswith("AGENTA_AI_GRPC_LISTEN: must be host:port")
+
+
+def test_secrets_from_files(tmp_path: Path) -> None:
+    key = tmp_path / "key"
+    key.write_text("the-secret\n")
+    environment = AUTH | FOUR | {"AGENTA_AI_SERVICES_API_KEY": "", "AGENTA_AI_SERVICES_API_KEY_FILE": str(key)}
+    settings, warnings = load(environment)
+    assert settings.api_key is not None
+    assert settings.api_key.get_secret_value() == "the-secret"
+    assert warnings == []
+    key.write_text(" \n")
+    assert faults(environment) == [f"AGENTA_AI_SERVICES_API_KEY_FILE: {key} is empty."]
+    key.write_bytes(b"\xff")
+    assert faults(environment) == [f"AGENTA_AI_SERVICES_API_KEY_FILE: {key} is no text."]
+    key.unlink()
+    assert faults(environment) == [f"AGENTA_AI_SERVICES_API_KEY_FILE: can't read {key}: No such file or directory."]
+
+
+def test_an_unknown_name_is_a_warning_with_a_hint() -> None:
+    _, warnings = load(
+        AUTH | {"AGENTA_AI_GRPC_LISTENN": "x", "AGENTA_AI_GRPC_XY_CIRCUMFERENCE": "x", "AGENTA_AI_OTHER": "x"}
+    )
+    assert warnings == [
+        "AGENTA_AI_GRPC_LISTENN is unknown and has no effect: did you mean AGENTA_AI_GRPC_LISTEN?",
+        "AGENTA_AI_GRPC_XY_CIRCUMFERENCE is unknown and has no effect.",
+    ]
+
+
+def test_the_old_name_of_the_environment() -> None:
+    new = "AGENTA_AI_SERVICES_ENVIRONMENT_SLUG"
+    settings, warnings = load(AUTH | FOUR | {new: "", "AGENTA_AI_SERVICES_ENVIRONMENT": "staging"})
+    assert settings.environment_slug == "staging"
+    assert warnings == [f"AGENTA_AI_SERVICES_ENVIRONMENT is deprecated: name it {new}."]
+    settings, _ = load(AUTH | FOUR | {"AGENTA_AI_SERVICES_ENVIRONMENT": "staging"})
+    assert settings.environment_slug == "production"

@@ -1,0 +1,45 @@
+from __future__ import annotations
+
+import pytest
+
+from agenta_ai_server.tools.refine_prompt.strict_json import MAX_DEPTH, depth, dump, parse
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["null", '"é\u2028😀"', "[1,-0.5,1e300]", '{"a":{"b":[]},"":true}', '"\\ud83d\\ude00"', "[" * 100 + "]" * 100],
+)
+def test_what_is_read_is_written_the_same(text: str) -> None:
+    assert parse(dump(parse(text))) == parse(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ("", "is no JSON: Expecting value at line 1, column 1"),
+        ("{\n,}", "line 2, column 1"),
+        ("{} {}", "is no JSON"),
+        ("'a'", "is no JSON"),
+        ("\ufeff{}", "byte order mark"),
+        ("[NaN]", "NaN"),
+        ("[-Infinity]", "-Infinity"),
+        ("1e309", "1e309, which is too large"),
+        ("-1e309", "too large"),
+        ("1" * 5000, "5000 digits"),
+        ('{"a": 1, "b": 2, "a": 3}', "the key 'a' twice"),
+        ('{"x": {"\\u0061": 1, "a": 3}}', "the key 'a' twice"),
+        ('"\\ud800"', "surrogate"),
+        ('{"\\uDFFF": 1}', "surrogate"),
+        ("[" * (MAX_DEPTH + 1) + "]" * (MAX_DEPTH + 1), f"more than {MAX_DEPTH} levels"),
+        ("[" * 100_000, f"more than {MAX_DEPTH} levels"),
+        ('{"a":' * 100_000, f"more than {MAX_DEPTH} levels"),
+    ],
+)
+def test_what_is_refused(text: str, why: str) -> None:
+    with pytest.raises(ValueError, match=why):
+        parse(text)
+
+
+@pytest.mark.parametrize(("value", "levels"), [("x", 0), ([], 1), ({"a": 1}, 1), ({"a": [1, {"b": 2}], "c": []}, 3)])
+def test_depth(value: object, levels: int) -> None:
+    assert depth(value) == levels  # type: ignore[arg-type]

@@ -1,0 +1,92 @@
+"""What a caller finds out about the service: Status, ListTools, and a second tool that is one module."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import grpc.aio
+import pytest
+from calls import REFINE, details, request, structured
+from conftest import connected, settings_for
+
+import agenta_ai_server.tools
+from agenta_ai import __version__
+from agenta_ai.v1 import tool_service_pb2
+from agenta_ai_server.settings import SettingsError
+
+if TYPE_CHECKING:
+    from agenta_ai.v1.tool_service_pb2_grpc import ToolServiceAsyncStub
+    from agenta_ai_server.standin.app import StandIn
+
+ECHO = "tools.tests.api.echo"
+
+
+@pytest.fixture
+def echo(monkeypatch: pytest.MonkeyPatch) -> str:
+    """Puts the module of a second tool among the tools; nothing else knows of it."""
+    path = [*agenta_ai_server.tools.__path__, str(Path(__file__).parent / "more_tools")]
+    monkeypatch.setattr(agenta_ai_server.tools, "__path__", path)
+    return ECHO
+
+
+async def test_status(stub: ToolServiceAsyncStub) -> None:
+    status = await stub.Status(tool_service_pb2.StatusRequest())
+    assert status.enabled
+    assert status.state == tool_service_pb2.SERVICE_STATE_SERVING
+    assert not status.missing_settings
+    assert status.server_version == __version__
+    assert 0 <= time.time() - status.start_time.ToSeconds() < 60
+    assert status.rate_limiter_state == tool_service_pb2.RATE_LIMITER_STATE_OFF
+    assert [tool.tool.name for tool in status.tools] == [REFINE]
+    assert not status.tools[0].HasField("rate_limit")
+
+
+async def test_list_tools(stub: ToolServiceAsyncStub) -> None:
+    listed = await stub.ListTools(tool_service_pb2.ListToolsRequest())
+    assert [tool.name for tool in listed.tools] == [REFINE]
+    assert listed.next_page_token == ""
+    assert listed.ttl.ToSeconds() == 300
+    assert listed.cache_scope == tool_service_pb2.CACHE_SCOPE_PUBLIC
+    annotations = listed.tools[0].annotations
+    assert annotations.HasField("destructive_hint")
+    assert not annotations.destructive_hint
+    assert annotations.read_only_hint
+
+
+async def test_pages(echo: str, standin: StandIn) -> None:
+    async with connected(settings_for(standin)) as stub:
+        first = await stub.ListTools(tool_service_pb2.ListToolsRequest(page_size=1))
+        second = await stub.ListTools(tool_service_pb2.ListToolsRequest(page_size=1, page_token=first.next_page_token))
+        both = await stub.ListTools(tool_service_pb2.ListToolsRequest(page_size=1000))
+    assert [tool.name for tool in first.tools] == [REFINE]
+    assert [tool.name for tool in second.tools] == [echo]
+    assert second.next_page_token == ""
+    assert [tool.name for tool in both.tools] == [REFINE, echo]
+
+
+async def test_a_tool_is_one_module(echo: str, standin: StandIn) -> None:
+    async with connected(settings_for(standin)) as stub:
+        response = await stub.CallTool(request({"text": "hi", "times": 2}, name=echo))
+        with pytest.raises(grpc.aio.AioRpcError) as refused:
+            await stub.CallTool(request({"text": "hi", "times": 2.5}, name=echo))
+    assert structured(response) == {"text": "hihi"}
+    assert response.content[0].text == "hihi"
+    assert details(refused.value)["BadRequest"]["fieldViolations"][0]["field"] == "arguments.times"
+
+
+async def test_a_disabled_tool_does_not_exist(echo: str, standin: StandIn) -> None:
+    async with connected(settings_for(standin, AGENTA_AI_GRPC_DISABLED_TOOLS=f" {REFINE} ,")) as stub:
+        status = await stub.Status(tool_service_pb2.StatusRequest())
+        with pytest.raises(grpc.aio.AioRpcError) as refused:
+            await stub.CallTool(request({}))
+    assert [tool.tool.name for tool in status.tools] == [echo]
+    assert refused.value.code() is grpc.StatusCode.NOT_FOUND
+    assert details(refused.value)["ResourceInfo"] == {"resourceType": "tool", "resourceName": REFINE}
+
+
+async def test_disabling_an_unknown_tool_is_a_fault(standin: StandIn) -> None:
+    with pytest.raises(SettingsError, match=f"DISABLED_TOOLS: no such tool: tools.a.b.c; there are: {REFINE}"):
+        async with connected(settings_for(standin, AGENTA_AI_GRPC_DISABLED_TOOLS="tools.a.b.c")):
+            pass
