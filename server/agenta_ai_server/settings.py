@@ -160,7 +160,7 @@ def load(environment: Mapping[str, str]) -> tuple[Settings, list[str]]:
     """Read the settings.
 
     Args:
-        environment: Names and values, as in ``os.environ``. An empty value counts as absent. A secret may be given as
+        environment: Names and values, as in the process environment. An empty value counts as absent. A secret may be given as
             the path of a file that holds it, under its name with ``_FILE`` added.
 
     Returns:

@@ -436,6 +436,13 @@ async def test_too_little_time(seconds: float, upstream: Upstream, make: Make) -
     assert upstream.connections == 0
 
 
+async def test_no_least_time_still_refuses_what_is_over(upstream: Upstream, make: Make) -> None:
+    service = make(await upstream.start(answering(text())), min_seconds=0.0)
+    with pytest.raises(Refused):
+        await complete(service, deadline=asyncio.get_running_loop().time())
+    assert upstream.connections == 0
+
+
 async def test_a_late_deadline_does_not_prolong_a_call(upstream: Upstream, make: Make) -> None:
     service = make(await upstream.start(stall), max_seconds=0.1, min_seconds=0.1)
     started = asyncio.get_running_loop().time()
@@ -536,7 +543,7 @@ def test_what_is_no_api_key(api_key: str) -> None:
     assert "nter2" not in "".join(traceback.format_exception(caught.value))
 
 
-@pytest.mark.parametrize(("least", "most"), [(0.0, 1.0), (-1.0, 1.0), (2.0, 1.0), (float("nan"), 1.0)])
+@pytest.mark.parametrize(("least", "most"), [(-1.0, 1.0), (2.0, 1.0), (float("nan"), 1.0)])
 def test_what_are_no_times(least: float, most: float) -> None:
     with pytest.raises(ValueError, match="The least time"):
         AgentaConfig(

@@ -171,7 +171,7 @@ async def test_refused(
 
 
 async def test_all_faults_of_the_arguments_are_told_at_once(stub: ToolServiceAsyncStub) -> None:
-    with pytest.raises(grpc.aio.AioRpcError, match="2 more in the details") as refused:
+    with pytest.raises(grpc.aio.AioRpcError) as refused:
         await stub.CallTool(request({"guidelines": 1, "tone": "kind"}))
     fields = [violation["field"] for violation in details(refused.value)["BadRequest"]["fieldViolations"]]
     assert fields == ["arguments.prompt_template_json", "arguments.guidelines", "arguments.tone"]

@@ -156,8 +156,7 @@ def _checked(model: type[Arguments], arguments: dict[str, Json]) -> Arguments:
     except ValidationError as error:
         violations = [_violation(details, model) for details in error.errors(include_url=False, include_context=False)]
     first = violations[0]
-    more = f" ({len(violations) - 1} more in the details)" if len(violations) > 1 else ""
-    raise Refused(Reason.ARGUMENTS_INVALID, f"{first.field}: {first.description}{more}", violations=violations)
+    raise Refused(Reason.ARGUMENTS_INVALID, f"{first.field}: {first.description}", violations=violations)
 
 
 def _violation(details: ErrorDetails, model: type[BaseModel]) -> Violation:

@@ -41,7 +41,7 @@ class AgentaConfig:
         ca_file: Certificates of the authorities to trust, as PEM, in place of the public ones.
         proxy: URL of an HTTP proxy, maybe with credentials. Never shown.
         max_seconds: No call takes longer, whatever its deadline.
-        min_seconds: A call that has less time left isn't sent. At most ``max_seconds``.
+        min_seconds: A call that has less time left isn't sent. 0 to ``max_seconds``.
 
     Raises:
         ValueError: A value can't be used; the sentence says which and why, and doesn't repeat it.

@@ -1,0 +1,116 @@
+"""The contract: it keeps the rules of its field, and what is made from it is what callers import."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+from importlib.resources import files
+from pathlib import Path
+
+import pytest
+from generate import rewrite_import_root
+from google.protobuf.descriptor_pb2 import FileDescriptorSet
+
+from agenta_ai.v1 import tool_service_pb2, tool_service_pb2_grpc
+
+ROOT = Path(__file__).parents[2]
+BASELINE = ROOT / "tests/contract/baseline.binpb"
+
+
+def buf(*arguments: str, protos: Path = ROOT / "protos") -> str:
+    """What buf complains of."""
+    program = Path(sys.executable).with_name("buf")
+    done = subprocess.run([program, *arguments], cwd=protos, capture_output=True, text=True, check=False)
+    assert not done.stderr.startswith("Failure: unknown"), done.stderr
+    return done.stdout + done.stderr
+
+
+def test_lint_and_format() -> None:
+    assert buf("lint") == ""
+    assert buf("format", "--diff") == ""
+
+
+def test_nothing_is_broken_since_the_last_release() -> None:
+    assert buf("breaking", "--against", str(BASELINE)) == ""
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "complaint"),
+    [
+        ("no such text", "", ""),
+        ("bool is_error = 3;", "bool failed = 3;", 'changed name from "is_error" to "failed"'),
+        ("string request_id = 3;", "bytes request_id = 3;", 'changed type from "string" to "bytes"'),
+        ("ERROR_REASON_RATE_LIMITED = 11;", "ERROR_REASON_SLOW_DOWN = 11;", "ERROR_REASON_RATE_LIMITED"),
+    ],
+)
+def test_what_breaks_callers_is_found(old: str, new: str, complaint: str, tmp_path: Path) -> None:
+    shutil.copytree(ROOT / "protos", tmp_path, dirs_exist_ok=True)
+    for path in tmp_path.glob("agenta/**/*.proto"):
+        path.write_text(path.read_text().replace(old, new))
+    said = buf("breaking", "--against", str(BASELINE), protos=tmp_path)
+    assert complaint in said
+    assert bool(said) == bool(complaint)
+
+
+def test_the_contract_imports_nothing_but_protobuf() -> None:
+    shipped = FileDescriptorSet.FromString((files("agenta_ai.v1") / "descriptor_set.binpb").read_bytes())
+    ours = [file for file in shipped.file if file.name.startswith("agenta/")]
+    assert len(ours) == 4
+    for file in ours:
+        assert all(name.startswith(("agenta/ai/v1/", "google/protobuf/")) for name in file.dependency)
+        assert len(file.source_code_info.location) > 10, "comments are shipped"
+
+
+def test_the_baseline_is_the_contract_or_an_older_one() -> None:
+    methods = {method.name for method in tool_service_pb2.DESCRIPTOR.services_by_name["ToolService"].methods}
+    baseline = FileDescriptorSet.FromString(BASELINE.read_bytes())
+    released = {method.name for file in baseline.file for service in file.service for method in service.method}
+    assert released
+    assert released <= methods
+
+
+def test_names_of_modules_change_and_names_of_the_contract_do_not() -> None:
+    code = """
+from agenta.ai.v1 import tool_pb2 as agenta_dot_ai_dot_v1_dot_tool__pb2
+import agenta.ai.v1.tool_pb2
+_builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'agenta.ai.v1.tool_pb2', _globals)
+DESCRIPTOR = add(b'\\n\\x17agenta/ai/v1/tool.proto\\x12\\x0cagenta.ai.v1')
+'/agenta.ai.v1.ToolService/CallTool'
+"""
+    assert (
+        rewrite_import_root(code)
+        == """
+from agenta_ai.v1 import tool_pb2 as tool__pb2
+import agenta_ai.v1.tool_pb2
+_builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'agenta_ai.v1.tool_pb2', _globals)
+DESCRIPTOR = add(b'\\n\\x17agenta/ai/v1/tool.proto\\x12\\x0cagenta.ai.v1')
+'/agenta.ai.v1.ToolService/CallTool'
+"""
+    )
+
+
+def test_the_import_root_leaves_the_name_of_the_sdk_alone() -> None:
+    assert tool_service_pb2.CallToolRequest.__module__ == "agenta_ai.v1.tool_service_pb2"
+    assert tool_service_pb2.CallToolRequest.DESCRIPTOR.full_name == "agenta.ai.v1.CallToolRequest"
+    assert tool_service_pb2_grpc.ToolServiceServicer.__module__ == "agenta_ai.v1.tool_service_pb2_grpc"
+    generated = "".join(path.read_text() for path in (ROOT / "client/agenta_ai/v1").glob("*.py*"))
+    assert "import agenta." not in generated
+    assert "from agenta." not in generated
+
+
+def test_only_the_command_reads_the_environment() -> None:
+    readers = [
+        path.relative_to(ROOT).as_posix()
+        for source in ("client", "server")
+        for path in (ROOT / source).rglob("*.py")
+        if "os.environ" in path.read_text() or "getenv" in path.read_text()
+    ]
+    assert sorted(readers) == ["client/agenta_ai/cli.py", "server/agenta_ai_server/cli.py"]
+
+
+def test_the_floors_are_kept() -> None:
+    program = Path(sys.executable).with_name("lint-imports")
+    done = subprocess.run([program, "--no-logo", "--no-cache"], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout
+    assert "5 kept, 0 broken" in done.stdout
