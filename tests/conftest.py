@@ -18,6 +18,7 @@ from agenta_ai_server.standin.app import StandIn
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
+    from pathlib import Path
 
     from agenta_ai.v1.tool_service_pb2_grpc import ToolServiceAsyncStub
     from agenta_ai_server.settings import Settings
@@ -29,6 +30,10 @@ PROGRAMS = {
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--live", action="store_true", help="run the tests that ask a real Agenta")
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    return True if collection_path.name == "live" and not config.getoption("--live") else None
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

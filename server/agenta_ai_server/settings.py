@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import difflib
 import re
+import ssl
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationError, field_validator
 
 from agenta_ai_server.upstream.agenta import completion_url
+from agenta_ai_server.upstream.transport import checked_proxy
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -148,19 +150,37 @@ class Settings(BaseModel):
             raise ValueError("must be host:port with a port from 0 to 65535, [ipv6]:port or unix:path")
         return address
 
+    @field_validator("api_key")
+    @classmethod
+    def _is_header_value(cls, key: SecretStr | None) -> SecretStr | None:
+        if key and not re.fullmatch(r"[!-~]+", key.get_secret_value()):
+            raise ValueError("must be visible ASCII characters, without blanks and line ends")
+        return key
+
     @field_validator("upstream_ca_file")
     @classmethod
-    def _is_readable(cls, path: Path | None) -> Path | None:
+    def _has_certificates(cls, path: Path | None) -> Path | None:
         if path is not None:
             _read(path)
+            try:
+                ssl.create_default_context(cafile=path)
+            except ssl.SSLError:
+                raise ValueError(f"{path} holds no certificate in PEM form") from None
         return path
+
+    @field_validator("upstream_proxy")
+    @classmethod
+    def _is_proxy(cls, proxy: SecretStr | None) -> SecretStr | None:
+        if proxy:
+            checked_proxy(proxy.get_secret_value())
+        return proxy
 
 
 def load(environment: Mapping[str, str]) -> tuple[Settings, list[str]]:
     """Read the settings.
 
     Args:
-        environment: Names and values, as in the process environment. An empty value counts as absent. A secret may be given as
+        environment: Names and values, as a process has them. An empty value counts as absent. A secret may be given as
             the path of a file that holds it, under its name with ``_FILE`` added.
 
     Returns:
@@ -192,6 +212,11 @@ def _contradictions(settings: Settings) -> list[str]:
         faults.append(
             f"AGENTA_AI_GRPC_AUTH: 'none' on {settings.listen} would let other machines call. Listen on 127.0.0.1, or "
             "set AGENTA_AI_GRPC_ALLOW_NO_AUTH=true if something else keeps them out."
+        )
+    if settings.min_upstream_seconds > settings.max_upstream_seconds:
+        faults.append(
+            "AGENTA_AI_GRPC_MIN_UPSTREAM_SECONDS: must not exceed AGENTA_AI_GRPC_MAX_UPSTREAM_SECONDS, "
+            f"which is {settings.max_upstream_seconds:g}."
         )
     return faults
 

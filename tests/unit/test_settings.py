@@ -73,6 +73,29 @@ def test_every_fault_is_told_at_once_and_no_secret(tmp_path: Path) -> None:
     assert all(fault.endswith(".") and ".." not in fault for fault in told)
 
 
+def test_what_is_found_before_the_start_and_not_at_the_first_call(tmp_path: Path) -> None:
+    pem = tmp_path / "ca.pem"
+    pem.write_text("no certificate")
+    told = faults(
+        AUTH
+        | FOUR
+        | {
+            "AGENTA_AI_SERVICES_API_KEY": "the secret",
+            "AGENTA_AI_GRPC_UPSTREAM_CA_FILE": str(pem),
+            "AGENTA_AI_GRPC_UPSTREAM_PROXY": "the-secret@proxy",
+        }
+    )
+    assert told == [
+        "AGENTA_AI_SERVICES_API_KEY: must be visible ASCII characters, without blanks and line ends.",
+        f"AGENTA_AI_GRPC_UPSTREAM_CA_FILE: {pem} holds no certificate in PEM form.",
+        "AGENTA_AI_GRPC_UPSTREAM_PROXY: The proxy must be a URL such as http://proxy.example:3128.",
+    ]
+    times = {"AGENTA_AI_GRPC_MIN_UPSTREAM_SECONDS": "5", "AGENTA_AI_GRPC_MAX_UPSTREAM_SECONDS": "4.5"}
+    assert faults(AUTH | times) == [
+        "AGENTA_AI_GRPC_MIN_UPSTREAM_SECONDS: must not exceed AGENTA_AI_GRPC_MAX_UPSTREAM_SECONDS, which is 4.5."
+    ]
+
+
 def test_auth_must_be_said() -> None:
     assert faults({}) == [
         "AGENTA_AI_GRPC_AUTH: must be set. 'none' lets in everybody who can connect; there is no other mode yet."

@@ -82,7 +82,7 @@ async def test_an_idle_connection_is_not_used_after_its_time(upstream: Upstream)
     url = await upstream.start(handler)
     transport = Transport(idle_seconds=0.05)
     await fetch(transport, post(url))
-    await asyncio.wait_for(upstream.ended.wait(), 1)
+    await asyncio.wait_for(upstream.ended.wait(), 5)
     await fetch(transport, post(url))
     assert upstream.connections == 2
     await transport.aclose()
@@ -336,7 +336,7 @@ async def test_https_by_a_proxy_does_not_show_it_the_key(
     assert other_upstream.exchanges[0].head.startswith(f"CONNECT 127.0.0.1:{upstream.port} HTTP/1.1")
     assert "secret" not in other_upstream.exchanges[0].head
     await transport.aclose()
-    await asyncio.wait_for(upstream.ended.wait(), 1)
+    await asyncio.wait_for(upstream.ended.wait(), 5)
 
 
 async def pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

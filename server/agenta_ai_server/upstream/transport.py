@@ -49,7 +49,7 @@ class Transport(httpx_aiohttp.AiohttpTransport):
     """
 
     def __init__(self, *, ca_file: Path | None = None, proxy: str | None = None, idle_seconds: float = 4.0) -> None:
-        self._proxy = None if proxy is None else _checked_proxy(proxy)
+        self._proxy = None if proxy is None else checked_proxy(proxy)
         self._idle_seconds = idle_seconds
         tls = ssl.create_default_context(cafile=ca_file) if ca_file else httpx.create_ssl_context(trust_env=False)
         # A session belongs to the loop it was made on, so it is made by the first request.
@@ -115,7 +115,8 @@ def _errors_after_connecting() -> Iterator[None]:
         raise kind(type(cause).__name__) from None
 
 
-def _checked_proxy(proxy: str) -> str:
+def checked_proxy(proxy: str) -> str:
+    """Return the URL if it is one of an HTTP proxy; raise ValueError, without repeating it, if it isn't."""
     try:
         url = httpx.URL(proxy)
     except httpx.InvalidURL:
