@@ -5,6 +5,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 TOOLS := .tools
 READY := $(VENV)/.ready
+# uv trusts the machine's certificates, as pip does, and not only its own.
+export UV_SYSTEM_CERTS := 1
 SAMPLE := examples/support_agent.json
 
 .PHONY: help demo run test test-slow test-oldest test-newest live bench lint check format proto baseline lock clean
