@@ -327,5 +327,5 @@ async def test_two_hundred_cancelled_calls_leave_no_connection(standin: StandIn,
     await asyncio.gather(*running, return_exceptions=True)
     async with asyncio.timeout(20):
         await standin.when(lambda: standin.in_flight == 0)
-        while standin.connections:
+        while standin.connections:  # noqa: ASYNC110
             await asyncio.sleep(0.01)  # the end of a connection is seen a little after that of its call
