@@ -54,6 +54,9 @@ def settings_for(standin: StandIn, **overrides: str) -> Settings:
         "AGENTA_AI_GRPC_AUTH": "none",
         "AGENTA_AI_GRPC_LISTEN": "127.0.0.1:0",
         "AGENTA_AI_GRPC_SHUTDOWN_GRACE_SECONDS": "1",
+        "AGENTA_AI_GRPC_DRAIN_SECONDS": "0",
+        # One call, one answer: a test that wants a second asks for it.
+        "AGENTA_AI_GRPC_REPAIRS": "0",
     }
     settings, warnings = load(environment | overrides)
     assert not warnings

@@ -46,7 +46,7 @@ async def running(settings: Settings) -> AsyncIterator[str]:
             yield address
         finally:
             service.draining = True
-            await server.stop(settings.shutdown_grace_seconds)
+            await server.stop(settings.drain_seconds, settings.shutdown_grace_seconds)
     finally:
         if completions:
             await completions.aclose()
@@ -59,17 +59,20 @@ async def serve(settings: Settings) -> None:
         SettingsError: As :func:`running`.
         ListenError: As :func:`running`.
     """
-    stop = stop_signal()
+    stop = stop_signal(settings.shutdown_grace_seconds)
     async with running(settings) as address:
         log.info("listening on %s", address)
         if settings.missing:
             log.warning("AI services are disabled, because these are not set: %s", ", ".join(settings.missing))
         await stop.wait()
-        log.info("stopping; running calls have %g seconds to end", settings.shutdown_grace_seconds)
 
 
-def stop_signal() -> asyncio.Event:
-    """Return an event that SIGTERM or SIGINT sets. The second signal has its usual effect, which is to kill."""
+def stop_signal(grace: float) -> asyncio.Event:
+    """Return an event that SIGTERM or SIGINT sets. The second signal has its usual effect, which is to kill.
+
+    Args:
+        grace: Seconds that running calls will have to end, for the log.
+    """
     loop = asyncio.get_running_loop()
     event = asyncio.Event()
 
@@ -78,6 +81,8 @@ def stop_signal() -> asyncio.Event:
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.remove_signal_handler(number)
             signal.signal(number, signal.SIG_DFL)
+        # Last, so that whoever reads it can rely on the second signal.
+        log.info("stopping; running calls have %g seconds to end", grace)
 
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop)
@@ -104,7 +109,9 @@ def _completions(settings: Settings) -> AgentaCompletionService | None:
 def _registry(settings: Settings, completions: AgentaCompletionService | None) -> Registry:
     if completions is None or settings.refine_prompt_key is None:
         return Registry()
-    tools = discover(Dependencies(completions, apps={"refine_prompt": settings.refine_prompt_key}))
+    tools = discover(
+        Dependencies(completions, apps={"refine_prompt": settings.refine_prompt_key}, repairs=settings.repairs)
+    )
     try:
         return Registry(tools, settings.disabled_tools)
     except ValueError as error:

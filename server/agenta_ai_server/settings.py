@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import ipaddress
 import re
 import ssl
 from pathlib import Path
@@ -14,16 +15,17 @@ from agenta_ai_server.upstream.agenta import completion_url
 from agenta_ai_server.upstream.transport import checked_proxy
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
 
     from pydantic_core import ErrorDetails
 
 PREFIX = "AGENTA_AI_GRPC_"
+SERVICES_PREFIX = "AGENTA_AI_SERVICES_"
 # The name that an earlier version of the feature had for the third of the four.
 OLD_ENVIRONMENT = "AGENTA_AI_SERVICES_ENVIRONMENT"
 ENVIRONMENT = "AGENTA_AI_SERVICES_ENVIRONMENT_SLUG"
-LOOPBACK = re.compile(r"(localhost|127(\.\d{1,3}){3}|\[::1\]):\d+|unix:.+")
-ADDRESS = re.compile(r"[^:\s]+:\d{1,5}|\[[0-9a-fA-F:.]+\]:\d{1,5}|unix:.+")
+LOOPBACK = re.compile(r"(127(\.\d{1,3}){3}|\[::1\]):\d+|unix:.+")
+ADDRESS = re.compile(r"(?P<host>[0-9.]+|\[[0-9a-fA-F:.]+\]):(?P<port>[0-9]{1,5})|unix:.+")
 
 
 class SettingsError(ValueError):
@@ -41,7 +43,7 @@ def _names(value: object) -> object:
 class Settings(BaseModel):
     """What the server is told by its environment. Fields are named by their environment variables."""
 
-    model_config = ConfigDict(frozen=True, populate_by_name=True, hide_input_in_errors=True)
+    model_config = ConfigDict(frozen=True, hide_input_in_errors=True)
 
     api_url: Annotated[
         str | None, Field(alias="AGENTA_AI_SERVICES_API_URL", description="Address of Agenta, https://cloud.agenta.ai.")
@@ -61,12 +63,16 @@ class Settings(BaseModel):
     ] = None
 
     listen: Annotated[
-        str, Field(alias="AGENTA_AI_GRPC_LISTEN", description="Address to listen on: host:port, or unix:path.")
+        str,
+        Field(
+            alias="AGENTA_AI_GRPC_LISTEN",
+            description="Address to listen on: 127.0.0.1:50051, [::1]:50051 or unix:path.",
+        ),
     ] = "127.0.0.1:50051"
     auth: Annotated[
-        Literal["none"],
+        Literal["none"] | None,
         Field(alias="AGENTA_AI_GRPC_AUTH", description="Who may call. 'none': everybody who can connect."),
-    ]
+    ] = None
     allow_no_auth: Annotated[
         bool,
         Field(
@@ -83,6 +89,15 @@ class Settings(BaseModel):
         BeforeValidator(_names),
         Field(alias="AGENTA_AI_GRPC_DISABLED_TOOLS", description="Names of tools to switch off, separated by commas."),
     ] = ()
+    repairs: Annotated[
+        int,
+        Field(
+            alias="AGENTA_AI_GRPC_REPAIRS",
+            ge=0,
+            le=3,
+            description="How often the model is asked once more when its answer would break the prompt; 0: never.",
+        ),
+    ] = 1
     upstream_ca_file: Annotated[
         Path | None,
         Field(
@@ -110,6 +125,15 @@ class Settings(BaseModel):
             description="A call with fewer seconds left than these is refused before it is paid for.",
         ),
     ] = 1
+    drain_seconds: Annotated[
+        float,
+        Field(
+            alias="AGENTA_AI_GRPC_DRAIN_SECONDS",
+            ge=0,
+            le=3600,
+            description="Seconds between being told to stop and accepting no more calls: for balancers to notice.",
+        ),
+    ] = 1
     shutdown_grace_seconds: Annotated[
         float,
         Field(
@@ -121,6 +145,7 @@ class Settings(BaseModel):
     ] = 65
     log_level: Annotated[
         Literal["debug", "info", "warning", "error"],
+        BeforeValidator(lambda value: value.lower() if isinstance(value, str) else value),
         Field(alias="AGENTA_AI_GRPC_LOG_LEVEL", description="The least severe messages that are logged."),
     ] = "info"
 
@@ -145,9 +170,16 @@ class Settings(BaseModel):
     @field_validator("listen")
     @classmethod
     def _is_address(cls, address: str) -> str:
-        port = address.rpartition(":")[2]
-        if not ADDRESS.fullmatch(address) or (not address.startswith("unix:") and int(port) > 65535):
-            raise ValueError("must be host:port with a port from 0 to 65535, [ipv6]:port or unix:path")
+        # A name may mean several addresses, of which some could be taken without a word.
+        address = re.sub(r"^localhost:", "127.0.0.1:", address)
+        found = ADDRESS.fullmatch(address)
+        try:
+            if found and found["host"]:
+                ipaddress.ip_address(found["host"].strip("[]"))
+        except ValueError:
+            found = None
+        if not found or int(found["port"] or 0) > 65535:
+            raise ValueError("must be an IP address and a port, 127.0.0.1:50051 or [::1]:50051, or unix:path")
         return address
 
     @field_validator("api_key")
@@ -190,15 +222,20 @@ def load(environment: Mapping[str, str]) -> tuple[Settings, list[str]]:
         SettingsError: With every fault, not only the first.
     """
     values = {name: value.strip() for name, value in environment.items() if value.strip()}
-    warnings = [_unknown(name) for name in sorted(values) if name.startswith(PREFIX) and name not in _known()]
+    warnings = [warning for name in sorted(values) if name not in _known() for warning in _unknown(name)]
     if old := values.get(OLD_ENVIRONMENT):
         warnings.append(f"{OLD_ENVIRONMENT} is deprecated: name it {ENVIRONMENT}.")
         values.setdefault(ENVIRONMENT, old)
     faults = _read_secret_files(values)
+    known = {name: value for name, value in values.items() if name in _known()}
     try:
-        settings = Settings.model_validate(values)
+        settings = Settings.model_validate(known)
     except ValidationError as error:
-        faults += [f"{details['loc'][0]}: {_sentence(details)}" for details in error.errors(include_url=False)]
+        wrong = {str(details["loc"][0]): _sentence(details) for details in error.errors(include_url=False)}
+        faults += [f"{name}: {sentence}" for name, sentence in wrong.items()]
+        # The rest may contradict itself, which is told in the same message.
+        settings = Settings.model_validate({name: value for name, value in known.items() if name not in wrong})
+        faults += [fault for fault in _contradictions(settings) if fault.partition(":")[0] not in wrong]
     else:
         faults += _contradictions(settings)
     if faults:
@@ -208,6 +245,10 @@ def load(environment: Mapping[str, str]) -> tuple[Settings, list[str]]:
 
 def _contradictions(settings: Settings) -> list[str]:
     faults = []
+    if settings.auth is None:
+        faults.append(
+            "AGENTA_AI_GRPC_AUTH: must be set. 'none' lets in everybody who can connect; there is no other mode yet."
+        )
     if settings.auth == "none" and not settings.is_loopback and not settings.allow_no_auth:
         faults.append(
             f"AGENTA_AI_GRPC_AUTH: 'none' on {settings.listen} would let other machines call. Listen on 127.0.0.1, or "
@@ -251,14 +292,16 @@ def _read(path: Path) -> str:
 
 
 def _sentence(details: ErrorDetails) -> str:
-    if details["type"] == "missing":
-        return "must be set. 'none' lets in everybody who can connect; there is no other mode yet."
-    return details["msg"].removeprefix("Value error, ").rstrip(".") + "."
+    return details["msg"].removeprefix("Value error, ").replace("Input should", "must").rstrip(".") + "."
 
 
-def _unknown(name: str) -> str:
+def _unknown(name: str) -> Iterator[str]:
     near = difflib.get_close_matches(name, _known(), n=1, cutoff=0.8)
-    return f"{name} is unknown and has no effect{f': did you mean {near[0]}?' if near else '.'}"
+    # Names that begin otherwise may belong to the rest of Agenta, unless they are nearly one of ours.
+    if near and name.startswith((PREFIX, SERVICES_PREFIX)) and name != OLD_ENVIRONMENT:
+        yield f"{name} is unknown and has no effect: did you mean {near[0]}?"
+    elif name.startswith(PREFIX):
+        yield f"{name} is unknown and has no effect."
 
 
 def _known() -> list[str]:

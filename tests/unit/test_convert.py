@@ -45,6 +45,14 @@ def test_numbers_that_json_does_not_have(number: float) -> None:
     assert refused.value.violations[0].field == "arguments.a[0].b"
 
 
+def test_a_long_key_is_not_copied_for_each_of_many_values() -> None:
+    values: list[Any] = [None] * 100_000
+    assert from_struct(to_struct({"k" * 500_000: values}), "arguments") == {"k" * 500_000: values}
+    with pytest.raises(Refused) as refused:
+        from_struct(to_struct({"k" * 500_000: [*values, float("nan")]}), "arguments")
+    assert refused.value.violations[0].field == f"arguments.{'k' * 100}[100000]"
+
+
 def test_beyond_2_to_the_53_a_number_stays_a_double() -> None:
     assert isinstance(from_struct(to_struct({"a": 2.0**60}), "x")["a"], float)
     assert to_value(2**53).number_value == 2**53

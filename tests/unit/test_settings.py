@@ -88,12 +88,31 @@ def test_what_is_found_before_the_start_and_not_at_the_first_call(tmp_path: Path
     assert told == [
         "AGENTA_AI_SERVICES_API_KEY: must be visible ASCII characters, without blanks and line ends.",
         f"AGENTA_AI_GRPC_UPSTREAM_CA_FILE: {pem} holds no certificate in PEM form.",
-        "AGENTA_AI_GRPC_UPSTREAM_PROXY: The proxy must be a URL such as http://proxy.example:3128.",
+        "AGENTA_AI_GRPC_UPSTREAM_PROXY: The proxy must have the scheme http or https, and a host. "
+        "Give one such as http://proxy.example:3128.",
+    ]
+    with_another_fault = {
+        "AGENTA_AI_GRPC_LOG_LEVEL": "loud",
+        "AGENTA_AI_GRPC_LISTEN": "0.0.0.0:1",
+        "AGENTA_AI_GRPC_MIN_UPSTREAM_SECONDS": "50",
+        "AGENTA_AI_GRPC_MAX_UPSTREAM_SECONDS": "5",
+    }
+    assert [fault.partition(":")[0] for fault in faults(AUTH | with_another_fault)] == [
+        "AGENTA_AI_GRPC_LOG_LEVEL",
+        "AGENTA_AI_GRPC_AUTH",
+        "AGENTA_AI_GRPC_MIN_UPSTREAM_SECONDS",
     ]
     times = {"AGENTA_AI_GRPC_MIN_UPSTREAM_SECONDS": "5", "AGENTA_AI_GRPC_MAX_UPSTREAM_SECONDS": "4.5"}
     assert faults(AUTH | times) == [
         "AGENTA_AI_GRPC_MIN_UPSTREAM_SECONDS: must not exceed AGENTA_AI_GRPC_MAX_UPSTREAM_SECONDS, which is 4.5."
     ]
+
+
+def test_only_names_of_ours_are_settings() -> None:
+    others = {"auth": "none", "allow_no_auth": "true", "listen": "0.0.0.0:1", "log_level": "loud", "api_key": "x"}
+    assert faults(others)[0].startswith("AGENTA_AI_GRPC_AUTH: must be set")
+    settings, _ = load(AUTH | others | {"AGENTA_AI_GRPC_LOG_LEVEL": "DEBUG"})
+    assert (settings.listen, settings.log_level, settings.api_key) == ("127.0.0.1:50051", "debug", None)
 
 
 def test_auth_must_be_said() -> None:
@@ -102,7 +121,7 @@ def test_auth_must_be_said() -> None:
     ]
 
 
-@pytest.mark.parametrize("listen", ["0.0.0.0:50051", "[::]:1", "10.0.0.1:1", "host:1"])
+@pytest.mark.parametrize("listen", ["0.0.0.0:50051", "[::]:1", "10.0.0.1:1"])
 def test_no_auth_is_for_loopback(listen: str) -> None:
     environment = AUTH | {"AGENTA_AI_GRPC_LISTEN": listen}
     assert "AGENTA_AI_GRPC_ALLOW_NO_AUTH=true" in faults(environment)[0]
@@ -116,9 +135,13 @@ def test_loopback(listen: str) -> None:
     assert settings.is_loopback
 
 
-@pytest.mark.parametrize("listen", ["127.0.0.1", ":80", "127.0.0.1:65536", "127.0.0.1:x", "a b:1", "::1:80"])
+@pytest.mark.parametrize(
+    "listen", ["127.0.0.1", ":80", "127.0.0.1:65536", "127.0.0.1:x", "a b:1", "::1:80", "host:1", "1.2.3:1", "[::x]:1"]
+)
 def test_no_address(listen: str) -> None:
-    assert faults(AUTH | {"AGENTA_AI_GRPC_LISTEN": listen})[0].startswith("AGENTA_AI_GRPC_LISTEN: must be host:port")
+    assert faults(AUTH | {"AGENTA_AI_GRPC_LISTEN": listen})[0].startswith(
+        "AGENTA_AI_GRPC_LISTEN: must be an IP address and a port"
+    )
 
 
 def test_secrets_from_files(tmp_path: Path) -> None:
@@ -138,12 +161,13 @@ def test_secrets_from_files(tmp_path: Path) -> None:
 
 
 def test_an_unknown_name_is_a_warning_with_a_hint() -> None:
-    _, warnings = load(
-        AUTH | {"AGENTA_AI_GRPC_LISTENN": "x", "AGENTA_AI_GRPC_XY_CIRCUMFERENCE": "x", "AGENTA_AI_OTHER": "x"}
-    )
+    ours = ("AGENTA_AI_GRPC_LISTENN", "AGENTA_AI_GRPC_XY_CIRCUMFERENCE", "AGENTA_AI_SERVICES_API_KEYS")
+    names = (*ours, "AGENTA_AI_OTHER", "AGENTA_AI_SERVICES_SOMETHING_ELSE", "AGENTA_API_KEY")
+    _, warnings = load(AUTH | dict.fromkeys(names, "x"))
     assert warnings == [
         "AGENTA_AI_GRPC_LISTENN is unknown and has no effect: did you mean AGENTA_AI_GRPC_LISTEN?",
         "AGENTA_AI_GRPC_XY_CIRCUMFERENCE is unknown and has no effect.",
+        "AGENTA_AI_SERVICES_API_KEYS is unknown and has no effect: did you mean AGENTA_AI_SERVICES_API_KEY?",
     ]
 
 

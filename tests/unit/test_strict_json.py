@@ -40,6 +40,26 @@ def test_what_is_refused(text: str, why: str) -> None:
         parse(text)
 
 
+@pytest.mark.parametrize(
+    "text",
+    ["-0", "-0.0", "1e15", "1E5", "1.10", "0.12345678901234567890123", "1e-400", "12345678901234567890", "1e+2"],
+)
+def test_numbers_are_written_as_they_were_read(text: str) -> None:
+    assert dump(parse(f"[{text}]")) == f"[{text}]"
+
+
+def test_a_number_beyond_a_double_is_refused_whatever_its_form() -> None:
+    for text in ("1e309", "1" + "0" * 350, "-1" + "0" * 350):
+        with pytest.raises(ValueError, match="too large"):
+            parse(text)
+
+
+def test_a_key_twice_among_many() -> None:
+    many = ",".join(f'"{number}":0' for number in [*range(200_000), 7])
+    with pytest.raises(ValueError, match="the key '7' twice"):
+        parse("{" + many + "}")
+
+
 @pytest.mark.parametrize(("value", "levels"), [("x", 0), ([], 1), ({"a": 1}, 1), ({"a": [1, {"b": 2}], "c": []}, 3)])
 def test_depth(value: object, levels: int) -> None:
     assert depth(value) == levels  # type: ignore[arg-type]

@@ -186,5 +186,6 @@ async def test_unusable_answers(answer: object, field: str, standin: StandIn, st
     assert reason(response) == "UPSTREAM_OUTPUT_INVALID"
     assert not response.error.retryable
     assert response.error.field_violations[0].field == field
-    assert response.content[0].text.endswith("It was discarded; the prompt is unchanged.")
+    assert response.content[0].text.endswith(", and was discarded; the prompt is unchanged.")
+    assert len(response.meta.attempts) == 1
     assert response.meta.trace_id != ""

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 JSON_SCHEMA = "https://json-schema.org/draft/2020-12/schema"
 NAME = re.compile(r"tools\.[a-z0-9_]+\.[a-z0-9_]+\.[a-z0-9_]+")
 
+MAX_UNKNOWN = 10
+
 Arguments = TypeVar("Arguments", bound=BaseModel)
 
 
@@ -80,10 +82,12 @@ class Dependencies:
     Attributes:
         completions: Runs prompts that are deployed in Agenta.
         apps: Slug of the application that holds a tool's prompt, by the last segment of the tool's name.
+        repairs: How often a tool may ask once more when the model's answer breaks its rules.
     """
 
     completions: CompletionService
     apps: Mapping[str, str]
+    repairs: int = 0
 
 
 def discover(dependencies: Dependencies) -> list[Tool[Any]]:
@@ -126,7 +130,10 @@ class Registry:
             ToolFailed: The tool ran and failed.
         """
         tool = self._find(name)
-        return await tool.run(_checked(tool.arguments, arguments), call)
+        result: ToolResult = await tool.run(_checked(tool.arguments, arguments), call)
+        # A tool that breaks its own schema is a bug of ours, and must not look like a success.
+        tool.result.model_validate(result.structured)
+        return result
 
     def _add(self, tool: Tool[Any]) -> None:
         if not NAME.fullmatch(tool.name):
@@ -151,6 +158,11 @@ class Registry:
 
 
 def _checked(model: type[Arguments], arguments: dict[str, Json]) -> Arguments:
+    unknown = [name for name in arguments if name not in model.model_fields]
+    if model.model_config.get("extra") == "forbid" and len(unknown) > MAX_UNKNOWN:
+        # They are refused anyway, and telling each of them costs more than reading the request did.
+        surplus = set(unknown[MAX_UNKNOWN:])
+        arguments = {name: value for name, value in arguments.items() if name not in surplus}
     try:
         return model.model_validate(arguments, strict=True)
     except ValidationError as error:
@@ -160,7 +172,8 @@ def _checked(model: type[Arguments], arguments: dict[str, Json]) -> Arguments:
 
 
 def _violation(details: ErrorDetails, model: type[BaseModel]) -> Violation:
-    path = "arguments" + "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in details["loc"])
+    steps = (f"[{step}]" if isinstance(step, int) else f".{step[:100]}" for step in details["loc"])
+    path = "arguments" + "".join(steps)
     description = details["msg"] + "."
     if details["type"] == "extra_forbidden":
         description = f"Unknown argument; the tool takes: {', '.join(model.model_fields)}."

@@ -8,7 +8,9 @@ from dataclasses import dataclass
 from agenta_ai_server.domain.errors import Violation
 from agenta_ai_server.tools.refine_prompt import strict_json
 
-FENCED = re.compile(r"\s*```[a-zA-Z]*\s*\n(.*?)\n?\s*```\s*", re.DOTALL)
+FENCE = "```"
+# What could move the cursor of a terminal or turn the direction of a line.
+CONTROLS = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]")
 MAX_SUMMARY_CHARACTERS = 500
 NO_SUMMARY = "The prompt was refined."
 
@@ -44,9 +46,8 @@ def parse(text: str) -> Answer:
     Raises:
         AnswerError: It isn't a JSON object with a list of messages.
     """
-    fenced = FENCED.fullmatch(text)
     try:
-        root = strict_json.parse(fenced[1] if fenced else text.strip())
+        root = strict_json.parse(_without_fence(text.strip().removeprefix("\ufeff")))
     except ValueError:
         raise AnswerError("answer", "The model's answer is not the JSON that was asked for.") from None
     messages = root.get("messages") if isinstance(root, dict) else None
@@ -60,8 +61,17 @@ def parse(text: str) -> Answer:
     return Answer(tuple(pairs), _one_line(root.get("summary")))
 
 
+def _without_fence(text: str) -> str:
+    """Return what stands between Markdown's fences, if the text is that and nothing else."""
+    first, _, rest = text.partition("\n")
+    language = first.removeprefix(FENCE).strip()
+    if first.startswith(FENCE) and rest.endswith(FENCE) and (not language or language.isalnum()):
+        return rest.removesuffix(FENCE)
+    return text
+
+
 def _one_line(summary: object) -> str:
-    line = " ".join(summary.split()) if isinstance(summary, str) else ""
+    line = " ".join(CONTROLS.sub(" ", summary).split()) if isinstance(summary, str) else ""
     if len(line) > MAX_SUMMARY_CHARACTERS:
         line = line[: MAX_SUMMARY_CHARACTERS - 1] + "…"
     return line or NO_SUMMARY

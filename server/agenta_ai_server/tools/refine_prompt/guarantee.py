@@ -5,24 +5,34 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from agenta_ai_server.domain.errors import Violation
+from agenta_ai_server.tools.refine_prompt.formats import FORMATS, TemplateSyntaxError, shown
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
-    from agenta_ai_server.tools.refine_prompt.template import Text
+    from agenta_ai_server.tools.refine_prompt.template import Template, Text
+
+MAX_NAMES = 3
 
 
-def violations(old: Sequence[Text], new: Sequence[tuple[object, object]]) -> list[Violation]:
-    """Return the rules that are broken if ``new`` takes the place of ``old``; none if it may.
+def violations(prompt: Template, new: Sequence[tuple[object, object]]) -> list[Violation]:
+    """Return the rules that are broken if ``new`` takes the place of the prompt's texts; none if it may.
 
     Args:
-        old: The texts that were sent, each as a message.
+        prompt: The template; each of its texts was sent as a message.
         new: Role and content of each message that came back.
     """
+    old = prompt.texts
     if len(new) != len(old):
-        return [Violation("messages", f"The refinement has {len(new)} messages where there were {len(old)}.")]
-    pairs = zip(old, new, strict=True)
-    return [violation for index, (text, answer) in enumerate(pairs) for violation in _of_message(index, text, *answer)]
+        return [Violation("messages", f"The refinement has {_messages(len(new))} where there were {len(old)}.")]
+    pairs = enumerate(zip(old, new, strict=True))
+    broken = [violation for index, (text, message) in pairs for violation in _of_message(index, text, *message)]
+    # Only what is whole can be compared: an empty text has lost its variables too, but that isn't the point then.
+    return broken or list(_of_variables(prompt, [str(content) for _, content in new]))
+
+
+def _messages(count: int) -> str:
+    return "1 message" if count == 1 else f"{count or 'no'} messages"
 
 
 def _of_message(index: int, text: Text, role: object, content: object) -> Iterator[Violation]:
@@ -32,3 +42,30 @@ def _of_message(index: int, text: Text, role: object, content: object) -> Iterat
         yield Violation(f"messages[{index}].content", f"The refinement has no text for {text.path}.")
     elif not content.strip():
         yield Violation(f"messages[{index}].content", f"The refinement left {text.path} empty.")
+
+
+def _of_variables(prompt: Template, contents: Sequence[str]) -> Iterator[Violation]:
+    variables = FORMATS[prompt.template_format]
+    found: set[str] = set()
+    unreadable = False
+    for index, (text, content) in enumerate(zip(prompt.texts, contents, strict=True)):
+        try:
+            found |= variables(content)
+        except TemplateSyntaxError as error:
+            unreadable = True
+            description = f"The refinement of {text.path} can't be rendered in the format {prompt.template_format}"
+            yield Violation(f"messages[{index}].content", f"{description}: {error}.")
+    if unreadable:
+        return
+    if lost := prompt.variables - found - prompt.fixed_variables:
+        yield Violation("messages", f"The refinement lost {_named(lost, prompt.template_format)}.")
+    if invented := found - prompt.variables - prompt.fixed_variables:
+        yield Violation("messages", f"The refinement invented {_named(invented, prompt.template_format)}.")
+
+
+def _named(names: Iterable[str], template_format: str) -> str:
+    opening, closing = ("{", "}") if template_format == "fstring" else ("{{", "}}")
+    some = sorted(names)
+    listed = ", ".join(f"{opening}{shown(name)}{closing}" for name in some[:MAX_NAMES])
+    more = f" and {len(some) - MAX_NAMES} more" if len(some) > MAX_NAMES else ""
+    return f"the variable{'s' if len(some) > 1 else ''} {listed}{more}"

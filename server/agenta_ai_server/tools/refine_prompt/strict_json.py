@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+import math
 import re
+from json.encoder import encode_basestring
 from typing import TYPE_CHECKING, NoReturn
 
 if TYPE_CHECKING:
     from agenta_ai_server.domain.results import Json
 
 MAX_DEPTH = 100
+MAX_DIGITS = 300
 ESCAPED_SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 
 
@@ -25,7 +28,7 @@ def parse(text: str) -> Json:
         raise ValueError("starts with a byte order mark: remove it")
     try:
         value: Json = json.loads(
-            text, object_pairs_hook=_object, parse_constant=_constant, parse_float=_finite, parse_int=_integer
+            text, object_pairs_hook=_object, parse_constant=_constant, parse_float=_number, parse_int=_integer
         )
     except json.JSONDecodeError as error:
         raise ValueError(f"is no JSON: {error.msg} at line {error.lineno}, column {error.colno}") from None
@@ -39,8 +42,18 @@ def parse(text: str) -> Json:
 
 
 def dump(value: Json) -> str:
-    """Return ``value`` as JSON, without needless blanks or escapes."""
-    return json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+    """Return ``value`` as JSON without needless blanks or escapes, its numbers as they were read."""
+    match value:
+        case dict():
+            return "{" + ",".join(f"{encode_basestring(key)}:{dump(item)}" for key, item in value.items()) + "}"
+        case list():
+            return "[" + ",".join(map(dump, value)) + "]"
+        case str():
+            return encode_basestring(value)
+        case _Number():
+            return value.literal
+        case _:
+            return json.dumps(value, allow_nan=False)
 
 
 def depth(value: Json) -> int:
@@ -53,11 +66,11 @@ def depth(value: Json) -> int:
 
 
 def _object(pairs: list[tuple[str, Json]]) -> dict[str, Json]:
-    value = dict(pairs)
-    if len(value) < len(pairs):
-        keys = [key for key, _ in pairs]
-        twice = next(key for key in keys if keys.count(key) > 1)
-        raise ValueError(f"has the key {twice[:50]!r} twice in one object")
+    value: dict[str, Json] = {}
+    for key, item in pairs:
+        if key in value:
+            raise ValueError(f"has the key {key[:50]!r} twice in one object")
+        value[key] = item
     return value
 
 
@@ -65,17 +78,27 @@ def _constant(name: str) -> NoReturn:
     raise ValueError(f"holds {name}, which JSON doesn't have")
 
 
-def _finite(digits: str) -> float:
-    number = float(digits)
-    if number in (float("inf"), float("-inf")):
-        raise ValueError(f"holds the number {digits[:50]}, which is too large")
+class _Number(float):
+    """A number that is written as it was read: ``1.10``, ``-0`` and ``1e-400`` have no float of their own."""
+
+    __slots__ = ("literal",)
+
+    def __init__(self, literal: str) -> None:
+        self.literal = literal
+
+
+def _number(literal: str) -> float:
+    number = _Number(literal)
+    if math.isinf(number):
+        raise ValueError(f"holds the number {literal[:50]}, which is too large")
     return number
 
 
-def _integer(digits: str) -> int:
-    if len(digits) > 400:
-        raise ValueError(f"holds a number of {len(digits)} digits, which is too large")
-    return int(digits)
+def _integer(literal: str) -> int | float:
+    # Python reads no more digits than some thousands, and a double holds some three hundred.
+    if len(literal) > MAX_DIGITS:
+        raise ValueError(f"holds a number of {len(literal)} digits, which is too large")
+    return _number(literal) if literal == "-0" else int(literal)
 
 
 def _check_unicode(value: Json) -> None:

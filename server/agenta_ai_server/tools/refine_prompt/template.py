@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from agenta_ai_server.tools.refine_prompt import strict_json
+from agenta_ai_server.tools.refine_prompt.formats import DEFAULT, FORMATS, TemplateSyntaxError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -26,11 +27,11 @@ class TemplateError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Text:
-    """One text that can be refined.
+    """One text of the template.
 
     Attributes:
         role: Of its message.
-        content: The text itself; never only white space.
+        content: The text itself.
         message: Index of its message.
         part: Index of its part, if the message's content is a list of parts.
     """
@@ -39,6 +40,11 @@ class Text:
     content: str
     message: int
     part: int | None = None
+
+    @property
+    def is_refinable(self) -> bool:
+        """Whether it is more than white space, and no data."""
+        return self.role in REFINABLE_ROLES and bool(self.content.strip())
 
     @property
     def path(self) -> str:
@@ -56,11 +62,17 @@ class Template:
         source: The JSON as the caller sent it.
         root: What it holds.
         texts: What can be refined, in the order in which it stands; at least one.
+        template_format: Name of the format, one of ``FORMATS``.
+        variables: What the texts use.
+        fixed_variables: What the other texts use, those that stay as they are.
     """
 
     source: str
     root: dict[str, Any]
     texts: tuple[Text, ...]
+    template_format: str
+    variables: frozenset[str]
+    fixed_variables: frozenset[str]
 
     @property
     def messages(self) -> list[dict[str, Any]]:
@@ -107,13 +119,43 @@ def parse(source: str) -> Template:
     messages = root.get("messages")
     if not isinstance(messages, list) or not messages:
         raise TemplateError("The template's 'messages' must be a list with at least one message.")
-    texts = tuple(text for index, message in enumerate(messages) for text in _texts(message, index))
+    template_format = _format(root)
+    every = [text for index, message in enumerate(messages) for text in _texts(message, index)]
+    texts = tuple(text for text in every if text.is_refinable)
     if not texts:
         raise TemplateError(
             f"No message holds text that could be refined: a role of {', '.join(REFINABLE_ROLES)} and a content with "
             "more than white space."
         )
-    return Template(source, root, texts)
+    used = frozenset[str]().union(*(_variables(text, template_format) for text in texts))
+    fixed = frozenset[str]().union(*(_fixed_variables(text, template_format) for text in every))
+    return Template(source, root, texts, template_format, used, fixed)
+
+
+def _format(root: dict[str, Any]) -> str:
+    name = root.get("template_format")
+    if name is None:
+        return DEFAULT
+    if not isinstance(name, str) or name not in FORMATS:
+        raise TemplateError(f"The template's 'template_format' must be one of {', '.join(FORMATS)}, or absent.")
+    return name
+
+
+def _variables(text: Text, template_format: str) -> frozenset[str]:
+    try:
+        return FORMATS[template_format](text.content)
+    except TemplateSyntaxError as error:
+        raise TemplateError(f"{text.path} can't be rendered in the format {template_format}: {error}") from None
+
+
+def _fixed_variables(text: Text, template_format: str) -> frozenset[str]:
+    """The variables of a text that stays as it is. If it can't be rendered, that isn't for a refinement to mend."""
+    if text.is_refinable:
+        return frozenset()
+    try:
+        return FORMATS[template_format](text.content)
+    except TemplateSyntaxError:
+        return frozenset()
 
 
 def _texts(message: object, index: int) -> list[Text]:
@@ -124,14 +166,12 @@ def _texts(message: object, index: int) -> list[Text]:
         raise TemplateError(f"messages[{index}].role must be one of {', '.join(ROLES)}.")
     content = message.get("content")
     if isinstance(content, str):
-        found = [Text(role, content, index)]
-    elif isinstance(content, list):
-        found = _part_texts(content, role, index)
-    elif content is None:
-        found = []
-    else:
-        raise TemplateError(f"messages[{index}].content must be a string, null or a list of parts.")
-    return [text for text in found if role in REFINABLE_ROLES and text.content.strip()]
+        return [Text(role, content, index)]
+    if isinstance(content, list):
+        return _part_texts(content, role, index)
+    if content is None:
+        return []
+    raise TemplateError(f"messages[{index}].content must be a string, null or a list of parts.")
 
 
 def _part_texts(parts: list[Any], role: str, index: int) -> list[Text]:

@@ -2,28 +2,41 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+import asyncio
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from agenta_ai_server.domain.errors import Reason, Refused, ToolFailed, Violation
+from agenta_ai_server.domain.errors import Reason, Refused, ToolFailed, UpstreamFailed, Violation
 from agenta_ai_server.domain.results import ToolResult
 from agenta_ai_server.tools.refine_prompt import answer, guarantee, strict_json, template
 from agenta_ai_server.tools.registry import Dependencies, Hints, Tool
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from agenta_ai_server.domain.call import Call
     from agenta_ai_server.domain.results import Attempt, Json
     from agenta_ai_server.tools.refine_prompt.template import Template
     from agenta_ai_server.upstream.completion import Completion, CompletionService
 
+Result = TypeVar("Result")
+
 NAME = "tools.agenta.api.refine_prompt"
 DESCRIPTION = (
     "Rewrites the texts of a prompt template so that a model follows them better, by the guidelines given. "
     "The number of messages, their roles and order, and everything that is not text come back as they were."
 )
+NO_CHANGE = "No change."
+REPAIR = (
+    "Your last answer would have broken the prompt and was discarded. Answer again: JSON as before, as many messages "
+    "as were given, with the same roles in the same order, and with exactly the variables that were given, written in "
+    "the same way. What was wrong:"
+)
+MAX_REPAIRED_VIOLATIONS = 5
+# From here on reading a text takes more than a few milliseconds: a full template in Jinja2 takes up to a second.
+LONG_CHARACTERS = 10_000
 # A larger answer would come near the 4 MiB that clients read by default.
 MAX_REFINED_CHARACTERS = 200_000
 
@@ -82,31 +95,53 @@ class RefinePrompt:
     Args:
         completions: Runs that prompt.
         app: Slug of the application that holds it.
+        repairs: How often an answer that would break the prompt is asked for once more, at least 0.
     """
 
-    def __init__(self, completions: CompletionService, app: str) -> None:
+    def __init__(self, completions: CompletionService, app: str, *, repairs: int) -> None:
         self._completions = completions
         self._app = app
+        self._repairs = repairs
 
     async def run(self, arguments: RefinePromptArguments, call: Call) -> ToolResult:
         """Refine one prompt.
 
         Raises:
             Refused: ARGUMENTS_INVALID, for a template that can't be refined; DEADLINE_TOO_SHORT.
-            ToolFailed: No completion came, or one that would break the prompt.
+            ToolFailed: No completion came, or none that keeps the prompt whole.
         """
-        prompt = _parsed(arguments.prompt_template_json)
+        prompt = await _computed(_parsed, arguments.prompt_template_json)
+        completion = await self._ask(prompt, arguments.guidelines, arguments, call)
+        attempts = [completion.attempt]
+        refinement = await _computed(_read, completion.text, prompt)
+        while refinement.violations and len(attempts) <= self._repairs:
+            guidelines = _guidelines_of_repair(arguments.guidelines, refinement.violations)
+            try:
+                completion = await self._ask(prompt, guidelines, arguments, call)
+            except Refused:
+                break  # too little time is left
+            except UpstreamFailed as failure:
+                # What the caller is told is still the answer that came, and that was paid for.
+                attempts += failure.attempts
+                break
+            attempts.append(completion.attempt)
+            refinement = await _computed(_read, completion.text, prompt)
+        if refinement.violations:
+            raise _unusable(refinement.violations, attempts)
+        return _result(refinement, attempts)
+
+    async def _ask(self, prompt: Template, guidelines: str, arguments: RefinePromptArguments, call: Call) -> Completion:
         inputs = {
             "__ag_prompt_template_json": prompt.for_upstream(),
-            "__ag_guidelines": arguments.guidelines,
+            "__ag_guidelines": guidelines,
             "__ag_context": arguments.context,
         }
-        completion = await self._completions.complete(self._app, inputs, deadline=call.deadline)
-        return _result(prompt, completion)
+        return await self._completions.complete(self._app, inputs, deadline=call.deadline)
 
 
 def provide(dependencies: Dependencies) -> Tool[RefinePromptArguments]:
     """Make the tool."""
+    refine = RefinePrompt(dependencies.completions, dependencies.apps["refine_prompt"], repairs=dependencies.repairs)
     return Tool(
         name=NAME,
         title="Refine a prompt",
@@ -114,10 +149,15 @@ def provide(dependencies: Dependencies) -> Tool[RefinePromptArguments]:
         permission="edit_workflows",
         arguments=RefinePromptArguments,
         result=RefinePromptResult,
-        run=RefinePrompt(dependencies.completions, dependencies.apps["refine_prompt"]).run,
+        run=refine.run,
         # It changes nothing by itself: what becomes of the refinement is up to the caller.
         hints=Hints(read_only=True, destructive=False, idempotent=False, open_world=True),
     )
+
+
+async def _computed(work: Callable[..., Result], text: str, *rest: object) -> Result:
+    """Return ``work(text, *rest)``, by a thread if the text is so long that other calls would stand still."""
+    return await asyncio.to_thread(work, text, *rest) if len(text) > LONG_CHARACTERS else work(text, *rest)
 
 
 def _parsed(source: str) -> Template:
@@ -129,32 +169,58 @@ def _parsed(source: str) -> Template:
         raise Refused(Reason.ARGUMENTS_INVALID, f"{field}: {error}", violations=[violation]) from None
 
 
-def _result(prompt: Template, completion: Completion) -> ToolResult:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Refinement:
+    """The whole template refined, or the rules that the model's answer breaks."""
+
+    root: dict[str, Any] = field(default_factory=dict)
+    source: str = ""
+    summary: str = ""
+    violations: Sequence[Violation] = ()
+
+
+def _read(text: str, prompt: Template) -> _Refinement:
+    """Read what the model wrote, and check it against every rule."""
     try:
-        refined = answer.parse(completion.text)
+        refined = answer.parse(text)
     except answer.AnswerError as error:
-        raise _unusable([error.violation], completion.attempt) from None
-    if broken := guarantee.violations(prompt.texts, refined.messages):
-        raise _unusable(broken, completion.attempt)
+        return _Refinement(violations=[error.violation])
+    if broken := guarantee.violations(prompt, refined.messages):
+        return _Refinement(violations=broken)
     root = prompt.with_texts([str(content) for _, content in refined.messages])
     source = strict_json.dump(root)
     if len(source) > MAX_REFINED_CHARACTERS:
-        too_long = Violation("messages", f"The refinement has more than {MAX_REFINED_CHARACTERS:,} characters.")
-        raise _unusable([too_long], completion.attempt)
+        too_long = f"The refinement has more than {MAX_REFINED_CHARACTERS:,} characters."
+        return _Refinement(violations=[Violation("messages", too_long)])
+    summary = NO_CHANGE if root == prompt.root else refined.summary
+    return _Refinement(root=root, source=source, summary=summary)
+
+
+def _guidelines_of_repair(guidelines: str, violations: Sequence[Violation]) -> str:
+    found = "\n".join(f"- {violation.description}" for violation in violations[:MAX_REPAIRED_VIOLATIONS])
+    return f"{guidelines}\n\n{REPAIR}\n{found}".strip()
+
+
+def _result(refinement: _Refinement, attempts: Sequence[Attempt]) -> ToolResult:
     messages: list[Json] = [
-        {"role": message["role"], "content": message.get("content")} for message in root["messages"]
+        {"role": message["role"], "content": message.get("content")} for message in refinement.root["messages"]
     ]
     return ToolResult(
-        text=refined.summary,
-        structured={"messages": messages, "summary": refined.summary, "prompt_template_json": source},
-        attempts=(completion.attempt,),
+        text=refinement.summary,
+        structured={
+            "messages": messages,
+            "summary": refinement.summary,
+            "prompt_template_json": refinement.source,
+        },
+        attempts=tuple(attempts),
+        repaired=len(attempts) > 1,
     )
 
 
-def _unusable(violations: Sequence[Violation], attempt: Attempt) -> ToolFailed:
+def _unusable(violations: Sequence[Violation], attempts: Sequence[Attempt]) -> ToolFailed:
     return ToolFailed(
         Reason.UPSTREAM_OUTPUT_INVALID,
-        f"{violations[0].description} It was discarded; the prompt is unchanged.",
+        f"{violations[0].description.rstrip('.')}, and was discarded; the prompt is unchanged.",
         violations=violations,
-        attempts=[attempt],
+        attempts=attempts,
     )

@@ -1,0 +1,35 @@
+"""What is wrong with a text, and where."""
+
+from __future__ import annotations
+
+
+class TemplateSyntaxError(ValueError):
+    """A text that could not be rendered, whatever values it were given.
+
+    Args:
+        message: What is wrong, a sentence for people. Valid UTF-8, and short, whatever the text.
+        line: Where, counted from 1.
+        column: Where in the line, counted from 1; ``None`` if only the line is known.
+    """
+
+    def __init__(self, message: str, line: int, column: int | None = None) -> None:
+        self.message = message
+        self.line = line
+        self.column = column
+        super().__init__(f"{message} ({self.position})")
+
+    @classmethod
+    def at(cls, message: str, text: str, offset: int) -> TemplateSyntaxError:
+        """The error at one character of a text."""
+        return cls(message, text.count("\n", 0, offset) + 1, offset - text.rfind("\n", 0, offset))
+
+    @property
+    def position(self) -> str:
+        """Where, for people: ``"line 3, column 7"``."""
+        return f"line {self.line}" + (f", column {self.column}" if self.column else "")
+
+
+def shown(name: str, length: int = 60) -> str:
+    """A piece of a text as a message can carry it: short, and without what breaks a terminal or UTF-8."""
+    short = name if len(name) <= length else name[: length - 1] + "…"
+    return short if short.isprintable() else short.encode("unicode_escape").decode()

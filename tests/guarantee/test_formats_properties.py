@@ -1,0 +1,281 @@
+"""What holds for every text, checked against the renderers themselves.
+
+``HYPOTHESIS_PROFILE=thorough`` runs 20,000 examples of each property instead of a few.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections import defaultdict
+from typing import TYPE_CHECKING, Any
+
+import jinja2
+import mystace
+import pytest
+from hypothesis import HealthCheck, assume, given, settings
+from hypothesis import strategies as st
+from jinja2.sandbox import SandboxedEnvironment
+
+from agenta_ai_server.tools.refine_prompt.formats import FORMATS, TemplateSyntaxError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+settings.register_profile("quick", max_examples=60, deadline=None, database=None)
+settings.register_profile(
+    "thorough",
+    max_examples=20_000,
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much],
+)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "quick"))
+
+# Jinja2's lexer leaves it to Python to complain about '\d', which is an error only in tests.
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
+
+_SPECIAL = [
+    *"{}[]()<>#^/&!=%$.:|+-*~,'\"\\ \n\t\0aeixo019_",
+    *("{{", "}}", "{%", "%}", "{#", "#}", "{{$.a", "{{ a }}", "{% if a %}", "{% endif %}", "{% for i in x %}"),
+    *("{% endfor %}", "{% set x = ", "{% raw %}", "{% endraw %}", "{% macro m(a) %}", "{% endmacro %}", "{{#a}}"),
+    *("{{/a}}", "{{=<% %>=}}", "<%", "%>", "|upper", "not ", " if ", " else ", ".items()", "\ud800", "é", "\U0001f600"),
+]
+anything = st.one_of(st.text(st.characters(codec=None)), st.lists(st.sampled_from(_SPECIAL), max_size=40).map("".join))
+
+
+def _read(name: str, text: str) -> frozenset[str] | None:
+    try:
+        return FORMATS[name](text)
+    except TemplateSyntaxError as caught:
+        error = caught
+    assert str(error).encode()
+    assert len(str(error)) < 400
+    assert 1 <= error.line <= text.count("\n") + 1
+    return None
+
+
+def _over(alphabet: str | Iterable[str], size: int = 25) -> st.SearchStrategy[str]:
+    return st.lists(st.sampled_from(list(alphabet)), max_size=size).map("".join)
+
+
+@pytest.mark.parametrize("name", FORMATS)
+@given(text=anything)
+def test_any_text_is_read_or_refused(name: str, text: str) -> None:
+    assert _read(name, text) == _read(name, text)
+
+
+@pytest.mark.parametrize("name", FORMATS)
+@given(piece=anything, count=st.integers(1, 3000))
+def test_repetition_is_read_or_refused(name: str, piece: str, count: int) -> None:
+    _read(name, piece * min(count, 100_000 // max(len(piece), 1)))
+
+
+# curly
+
+
+@given(text=_over(["{", "}", "{{", "}}", " ", "\n", "a", ".", "/"]))
+def test_curly_finds_what_the_plain_regular_expression_finds(text: str) -> None:
+    found = FORMATS["curly"](text)
+    assert found == {match.strip() for match in re.findall(r"\{\{(\s*.*?\s*)\}\}", text)}
+
+
+# fstring
+
+
+class _Value:
+    """An input that has what is asked of it, and takes each spec that a text or a number takes."""
+
+    def __getattr__(self, name: str) -> _Value:
+        return self
+
+    def __getitem__(self, key: object) -> _Value:
+        return self
+
+    def __repr__(self) -> str:
+        return "5"
+
+    def __format__(self, spec: str) -> str:
+        for value in ("5", 5):
+            try:
+                return format(value, spec)
+            except ValueError:
+                pass
+        return format(5.0, spec)
+
+
+@given(text=_over([*"{}{}ab.[]!:rs>05f", "{a", "{a:", "{{", "}}", "{a}", ":{b}}"]))
+def test_fstring_accepts_what_python_can_format(text: str) -> None:
+    found = _read("fstring", text)
+    # What a nested field does to a spec depends on its value.
+    assume(not re.search(r":[^}]*\{", text))
+    try:
+        text.format_map(defaultdict(_Value))
+        formats = True
+    except ValueError:
+        formats = False
+    assert (found is not None) == formats
+
+
+@given(text=_over(["{a}", "{b.c}", "{d[0].e!r}", "{f:>10}", "{g:{w}}", "{h:.{p}f}", "{{", "}}", "x", "\n"]))
+def test_fstring_renders_with_its_variables_alone(text: str) -> None:
+    found = _read("fstring", text)
+    assert found is not None
+    text.format(**{re.split(r"[.\[]", path)[0]: _Value() for path in found})
+
+
+# mustache
+
+_MUSTACHE = [
+    "{{a}}",
+    "{{#a}}",
+    "{{/a}}",
+    "{{^b}}",
+    "{{/b}}",
+    "{{#b}}",
+    "{{{c.d}}}",
+    "{{& e }}",
+    "{{.}}",
+    "{{!x}}",
+    "\n",
+]
+
+
+@given(text=_over([*_MUSTACHE, "{{", "}}", "{", "}", "#", "^", "&", "!", "=", " ", "a", "{{=<% %>=}}", "<%a%>", "<%"]))
+def test_mustache_accepts_what_the_renderer_reads(text: str) -> None:
+    try:
+        found = FORMATS["mustache"](text)
+    except TemplateSyntaxError as error:
+        # These the renderer would take; Agenta doesn't, or the depth is a bound of ours.
+        assume(error.message != "A tag needs a name.")
+        with pytest.raises(mystace.MystaceError):
+            mystace.create_mustache_tree(text)
+    else:
+        assert found == set(_in_tree(mystace.create_mustache_tree(text), ""))
+
+
+def _in_tree(node: Any, scope: str) -> Iterable[str]:
+    for child in node.children:
+        kind = child.tag_type.name
+        if kind.startswith("VARIABLE"):
+            yield scope + child.data
+        elif kind == "SECTION":
+            yield f"{scope}#{child.data}"
+            yield from _in_tree(child, f"{scope}#{child.data}/")
+        elif kind == "INVERTED_SECTION":
+            yield f"{scope}^{child.data}"
+            yield from _in_tree(child, scope)
+
+
+@given(text=_over(_MUSTACHE, 12), value=st.sampled_from(["1", {"a": "1"}, [{"b": 1}, {}], [], False]))
+def test_mustache_renders_with_its_variables_alone(text: str, value: object) -> None:
+    found = _read("mustache", text)
+    assume(found is not None)
+    data = {re.sub(r"^[#^]", "", name).partition("/")[0].partition(".")[0]: value for name in found or ()}
+    mystace.render_from_template(text, data, stringify=json.dumps)
+
+
+# jinja2
+
+
+_FORMS = [
+    "{0}",
+    "{0}",
+    "{0}",
+    "{0}|upper",
+    "{0}|default({1})",
+    "{0} ~ {1}",
+    "({0} if {1} else {2})",
+    "({0} ~ 1).upper()",
+]
+_FORMS += ["{0} == {1}", "({0} or {1})", "{0} is defined", "not {0}", "{0} in [{1}, {2}]"]
+_FORMS += ["{0}|string|replace('1', {1}|string)"]
+
+
+@st.composite
+def jinja_expressions(draw: Callable[[st.SearchStrategy[Any]], Any], names: tuple[str, ...]) -> str:
+    """An expression over given names, each of which may stand for text."""
+    atom = st.sampled_from([*names, "a", "b", "o.p", "o['q'].r", "o['s t']", "l[0]", "l[0]", "'x'", "'1'"])
+    form = draw(st.sampled_from(_FORMS))
+    return str(form.format(draw(atom), draw(atom), draw(atom)))
+
+
+# A block by its kind, and the names that are new inside of it. The outer name is {0}, the expression {1}, the body {2}.
+_BLOCKS: dict[str, tuple[str, ...]] = {
+    "{{% if {1} %}}{2}{{% elif a %}}{{% else %}}{2}{{% endif %}}": (),
+    "{{% filter upper %}}{2}{{% endfilter %}}": (),
+    "{{% for {0} in rows if {0}.ok %}}{{{{ loop.index }}}}{2}{{% endfor %}}": ("{0}.sku", "{0}['n'].m"),
+    "{{% for {0}_k, {0}_v in pairs.items() %}}{2}{{% endfor %}}": ("{0}_k", "{0}_v.z"),
+    "{{% with {0} = {1} %}}{2}{{% endwith %}}": ("{0}",),
+    "{{% macro m{0}({0}) %}}{2}{{% endmacro %}}{{{{ m{0}({1}) }}}}": ("{0}",),
+}
+
+
+@st.composite
+def jinja_templates(draw: Callable[[st.SearchStrategy[Any]], Any], names: tuple[str, ...] = (), depth: int = 0) -> str:
+    """A template that renders, over inputs of fixed kinds: a, b texts; o an object; l, rows, pairs lists."""
+    pieces = ["Some } text {# {{ no }} #}{% raw %}{{ no }}{% endraw %}\n"]
+    for index in range(draw(st.integers(1, 3))):
+        own, expression = f"v{depth}_{index}", draw(jinja_expressions(names))
+        kind = draw(st.sampled_from(["output", "set", *(_BLOCKS if depth < 3 else ())]))
+        if kind == "output":
+            pieces.append(f"{{{{ {expression} }}}}")
+        elif kind == "set":
+            pieces.append(f"{{% set {own} = {expression} %}}")
+            names = (*names, own)
+        else:
+            new = tuple(name.format(own) for name in _BLOCKS[kind])
+            pieces.append(kind.format(own, expression, draw(jinja_templates((*names, *new), depth + 1))))
+    return "".join(pieces)
+
+
+def _inputs(paths: Iterable[str]) -> dict[str, Any]:
+    """Inputs that have these paths and nothing else."""
+    tree: dict[str, Any] = {}
+    for path in paths:
+        node = tree
+        for step in re.findall(r"\['[^']*'\]|\[\d*\]|[^.\[]+", path):
+            node = node.setdefault(step.strip("[]'") if step.startswith("['") else step, {})
+    return {name: _input(name, node) for name, node in tree.items() if not name.startswith("macro(")}
+
+
+def _input(name: str, node: dict[str, Any]) -> Any:
+    if name == "pairs":
+        return {"k": _input("", node.get("[]", {}).get("[1]", {}))}
+    if any(step.startswith("[") for step in node):
+        return [_input("", {key: value for item in node.values() for key, value in item.items()})]
+    return {name: _input("", each) for name, each in node.items()} or "1"
+
+
+_STRICT = SandboxedEnvironment(undefined=jinja2.StrictUndefined)
+
+
+@given(text=jinja_templates())
+def test_jinja2_renders_with_its_variables_alone(text: str) -> None:
+    """With an environment that raises for whatever is missing, so that no name and no attribute was overlooked."""
+    found = _read("jinja2", text)
+    assert found is not None
+    _STRICT.from_string(text).render(_inputs(found))
+
+
+@given(text=jinja_templates(), name=st.sampled_from(["sku", "rows", "o", "p", "z", "pairs", "q"]))
+def test_jinja2_notices_every_name(text: str, name: str) -> None:
+    renamed = re.sub(rf"\b{name}\b", "other", text)
+    assert (FORMATS["jinja2"](renamed) == FORMATS["jinja2"](text)) == (renamed == text)
+
+
+_JINJA = (
+    "{{ a }};{% if a %};{% else %};{% endif %};{% for x in l %};{% for loop in l %};{% endfor %};{{ x.y }};{{ loop }};"
+    "{% set x = a %};{% set x %};{% endset %};{% with x = a %};{% endwith %};{% block b %};{% endblock %};"
+    "{% macro m(x) %};{% macro m(x, caller) %};{% endmacro %};{{ m(a) }};{{ caller() }};{% call m(a) %};{% endcall %};"
+    "{% raw %};{% endraw %};{# ; #};{{ a; }};|upper;|nope;(;);not ;{% include 'a' %};{{ a|default(b=1, b=a) }}"
+)
+
+
+@given(text=_over(_JINJA.split(";"), 10))
+def test_jinja2_accepts_only_what_compiles(text: str) -> None:
+    found = _read("jinja2", text)
+    try:
+        _STRICT.from_string(text)
+    except (jinja2.TemplateSyntaxError, SyntaxError):
+        assert found is None
