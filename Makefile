@@ -7,6 +7,8 @@ TOOLS := .tools
 READY := $(VENV)/.ready
 # uv trusts the machine's certificates, as pip does, and not only its own.
 export UV_SYSTEM_CERTS := 1
+# Without grpc's own notes between the dots of the tests.
+export GRPC_VERBOSITY := NONE
 SAMPLE := examples/support_agent.json
 
 .PHONY: help demo run test test-slow test-oldest test-newest live bench lint check format proto baseline lock clean

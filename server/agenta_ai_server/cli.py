@@ -8,6 +8,8 @@ import os
 import sys
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from agenta_ai import __version__
+
 if TYPE_CHECKING:
     from collections.abc import Coroutine, Sequence
 
@@ -22,11 +24,18 @@ EXIT_LISTEN = 3
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command and return its exit code: 0 fine, 2 wrong arguments or settings, 3 an address that is taken."""
     arguments = _parser().parse_args(argv)
-    # A command of "dev" is forked, on which grpc would comment. It has to know before it is imported.
+    # As it came: what is set here is for this process, and not for a command that "dev" runs.
+    arguments.environment = dict(os.environ)
+    # Grpc comments on what we say better ourselves: a taken port, a command that "dev" starts by forking.
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "false")
     # Imported only now, so that --help is quick.
-    from agenta_ai_server.rpc.server import ListenError
-    from agenta_ai_server.settings import SettingsError
+    try:
+        from agenta_ai_server.rpc.server import ListenError
+        from agenta_ai_server.settings import SettingsError
+    except ModuleNotFoundError as error:
+        print(f"agenta-ai-server needs {error.name}: pip install 'agenta-ai[server]'", file=sys.stderr)
+        return EXIT_CONFIGURATION
 
     try:
         return int(arguments.run(arguments) or 0)
@@ -34,7 +43,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print("agenta-ai-server can't start with these settings:", *error.faults, sep="\n  ", file=sys.stderr)
         return EXIT_CONFIGURATION
     except ListenError as error:
-        print(f"agenta-ai-server {error} Set AGENTA_AI_GRPC_LISTEN to another.", file=sys.stderr)
+        print(f"agenta-ai-server {error} AGENTA_AI_GRPC_LISTEN sets the address.", file=sys.stderr)
         return EXIT_LISTEN
 
 
@@ -43,6 +52,7 @@ def _parser() -> argparse.ArgumentParser:
         prog="agenta-ai-server",
         description="Agenta AI services over gRPC. Configured by environment variables: see the README.",
     )
+    parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     serve = commands.add_parser("serve", help="serve calls until told to stop")
     serve.set_defaults(run=_serve)
@@ -52,7 +62,7 @@ def _parser() -> argparse.ArgumentParser:
         description="Serve with a stand-in for Agenta on this machine. With a COMMAND, run it against the service, "
         "and end with its exit code.",
     )
-    dev.add_argument("--listen", default="127.0.0.1:50051", help="address of the service (default: %(default)s)")
+    dev.add_argument("--listen", help="address of the service, in place of AGENTA_AI_GRPC_LISTEN")
     dev.add_argument("--fault", default="", help="what the stand-in does wrong, for example 'status=503 retry-after=2'")
     dev.add_argument("command", nargs="*", metavar="COMMAND", help="run this, with AGENTA_AI_TARGET set, then stop")
     dev.set_defaults(run=_dev)
@@ -70,8 +80,9 @@ def _serve(_: argparse.Namespace) -> None:
 def _dev(arguments: argparse.Namespace) -> int:
     from agenta_ai_server import dev
 
-    _log_to_stderr("warning")
-    return _run(dev.run(dict(os.environ), arguments.listen, arguments.fault, arguments.command))
+    settings = {"AGENTA_AI_GRPC_LISTEN": arguments.listen} if arguments.listen else {}
+    _log_to_stderr("warning" if arguments.command else "info")
+    return _run(dev.run({**arguments.environment, **settings}, arguments.fault, arguments.command))
 
 
 def _settings() -> Settings:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import sys
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from agenta_ai_server import app, settings
@@ -16,6 +18,9 @@ API_KEY = "standin-key"
 APP = "ai-refine"
 ENVIRONMENT = "production"
 
+# The one that belongs to this server, whether or not its folder is on the PATH.
+PROGRAM = Path(sys.executable).with_name("agenta-ai")
+
 HINTS = """\
 Agenta AI services on {address}, with a stand-in for Agenta on {standin}: offline, no account, no model.
 
@@ -26,25 +31,25 @@ With grpcurl:
     {address} agenta.ai.v1.ToolService/CallTool
 
 With Python:
-  from agenta_ai import SyncClient
-  with SyncClient("{address}") as client:
-      refined = client.refine_prompt({{"messages": [{{"role": "user", "content": "Please translate {{{{text}}}}"}}]}})
-      print(refined.summary, refined.messages)
+
+from agenta_ai import SyncClient
+with SyncClient("{address}") as client:
+    refined = client.refine_prompt({{"messages": [{{"role": "user", "content": "Please translate {{{{text}}}}"}}]}})
+    print(refined.summary, refined.messages)
 
 With the command line:
-  agenta-ai --target {address} refine FILE -g "Be brief"
+  {program} --target {address} refine examples/support_agent.json -g "Be brief"
 
 To see a failure, give the guidelines "standin: status=503 retry-after=2", "standin: answer=lossy", "standin: delay=3".
 Ctrl-C stops it.
 """
 
 
-async def run(environment: Mapping[str, str], listen: str, fault: str, command: Sequence[str]) -> int:
+async def run(environment: Mapping[str, str], fault: str, command: Sequence[str]) -> int:
     """Serve until told to stop, or until ``command`` has ended.
 
     Args:
         environment: For the server's own settings; those of Agenta are replaced by the stand-in's.
-        listen: Address of the service.
         fault: What the stand-in does wrong, in the words of :class:`Fault`; empty for nothing.
         command: A program and its arguments, run with ``AGENTA_AI_TARGET`` set; empty for none.
 
@@ -60,18 +65,18 @@ async def run(environment: Mapping[str, str], listen: str, fault: str, command: 
             {
                 **{name: value for name, value in environment.items() if name.startswith(settings.PREFIX)},
                 "AGENTA_AI_GRPC_AUTH": "none",
-                "AGENTA_AI_GRPC_LISTEN": listen,
+                "AGENTA_AI_GRPC_DRAIN_SECONDS": "0",
                 "AGENTA_AI_SERVICES_API_URL": standin.url,
                 "AGENTA_AI_SERVICES_API_KEY": API_KEY,
                 "AGENTA_AI_SERVICES_ENVIRONMENT_SLUG": ENVIRONMENT,
                 "AGENTA_AI_SERVICES_REFINE_PROMPT_KEY": APP,
             }
         )
-        stop = app.stop_signal()
+        stop = app.stop_signal(loaded.shutdown_grace_seconds)
         async with app.running(loaded) as address:
             if command:
                 return await _run_command(command, {**environment, "AGENTA_AI_TARGET": address}, stop)
-            print(HINTS.format(address=address, standin=standin.url), flush=True)  # noqa: T201  # what it is for
+            print(HINTS.format(address=address, standin=standin.url, program=PROGRAM), flush=True)  # noqa: T201  # what it is for
             await stop.wait()
     return 0
 
@@ -84,7 +89,10 @@ def _fault(words: str) -> Fault:
 
 
 async def _run_command(command: Sequence[str], environment: Mapping[str, str], stop: asyncio.Event) -> int:
-    process = await asyncio.create_subprocess_exec(*command, env=environment)
+    try:
+        process = await asyncio.create_subprocess_exec(*command, env=environment)
+    except OSError as error:
+        raise settings.SettingsError([f"COMMAND: can't run {command[0]}: {error.strerror}."]) from None
     stopped = asyncio.create_task(stop.wait())
     ended = asyncio.create_task(process.wait())
     await asyncio.wait([stopped, ended], return_when=asyncio.FIRST_COMPLETED)

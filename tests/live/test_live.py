@@ -11,7 +11,7 @@ from calls import reason, refine, structured
 from conftest import connected
 
 from agenta_ai.v1 import tool_service_pb2
-from agenta_ai_server.settings import load
+from agenta_ai_server.settings import SettingsError, load
 
 if TYPE_CHECKING:
     from agenta_ai_server.settings import Settings
@@ -31,8 +31,12 @@ def settings() -> Settings:
     # The caller's key serves as the server's own where that isn't set, so that one account is enough.
     key = os.environ.get("AGENTA_AI_SERVICES_API_KEY") or os.environ.get("AGENTA_AI_API_KEY", "")
     own = {"AGENTA_AI_SERVICES_API_KEY": key, "AGENTA_AI_GRPC_AUTH": "none", "AGENTA_AI_GRPC_LISTEN": "127.0.0.1:0"}
-    settings, _ = load({**os.environ, **own})
-    assert not settings.missing, f"set {', '.join(settings.missing)}"
+    try:
+        settings, _ = load({**os.environ, **own})
+    except SettingsError as error:
+        pytest.fail(str(error), pytrace=False)
+    if settings.missing:
+        pytest.fail(f"set {', '.join(settings.missing)}", pytrace=False)
     return settings
 
 

@@ -80,6 +80,23 @@ async def test_a_busy_port_is_an_error(address: str, standin: StandIn) -> None:
             pass
 
 
+async def test_a_live_unix_socket_is_not_taken_away(standin: StandIn, tmp_path: Path) -> None:
+    settings = settings_for(standin, AGENTA_AI_GRPC_LISTEN=f"unix:{tmp_path}/s")
+    async with connected(settings) as stub:
+        with pytest.raises(ListenError, match="another server does"):
+            async with app.running(settings):
+                pass
+        assert (await stub.Status(tool_service_pb2.StatusRequest())).enabled
+    async with connected(settings) as stub:
+        assert (await stub.Status(tool_service_pb2.StatusRequest())).enabled
+
+
+async def test_a_unix_socket_in_a_folder_that_is_not_there(standin: StandIn, tmp_path: Path) -> None:
+    with pytest.raises(ListenError, match="is its folder there"):
+        async with app.running(settings_for(standin, AGENTA_AI_GRPC_LISTEN=f"unix:{tmp_path}/x/s")):
+            pass
+
+
 async def test_unix_socket(standin: StandIn, tmp_path: Path) -> None:
     async with connected(settings_for(standin, AGENTA_AI_GRPC_LISTEN=f"unix:{tmp_path}/s")) as stub:
         assert (await stub.Status(tool_service_pb2.StatusRequest())).enabled
@@ -103,6 +120,34 @@ async def test_running_calls_end_well_and_watchers_do_not_hold_up_the_stop(stand
         assert loop.time() - began < 30
     with pytest.raises(ConnectionRefusedError):
         await asyncio.open_connection(*address.split(":"))
+
+
+async def test_calls_are_still_accepted_while_balancers_notice(standin: StandIn) -> None:
+    running = app.running(settings_for(standin, AGENTA_AI_GRPC_DRAIN_SECONDS="0.5"))
+    address = await running.__aenter__()
+    async with grpc.aio.insecure_channel(address) as channel:
+        stub = ToolServiceStub(channel)
+        await stub.Status(tool_service_pb2.StatusRequest())
+        stopping = asyncio.ensure_future(running.__aexit__(None, None, None))
+        await asyncio.sleep(0)
+        responses = await asyncio.gather(*(stub.CallTool(refine()) for _ in range(50)))
+        status = await stub.Status(tool_service_pb2.StatusRequest())
+        checked = await health_of(channel).Check(health_pb2.HealthCheckRequest(service=SERVICE))
+        assert not any(response.is_error for response in responses)
+        assert status.state == tool_service_pb2.SERVICE_STATE_DRAINING
+        assert checked.status == health_pb2.HealthCheckResponse.NOT_SERVING
+        await stopping
+
+
+async def test_reflection_says_nothing_of_what_it_cannot_read(address: str, caplog: pytest.LogCaptureFixture) -> None:
+    async def bad() -> AsyncIterator[bytes]:
+        yield b"\xff"
+
+    async with grpc.aio.insecure_channel(address) as channel:
+        call: Any = channel.stream_stream("/grpc.reflection.v1.ServerReflection/ServerReflectionInfo")
+        answers = [reflection_pb2.ServerReflectionResponse.FromString(answer) async for answer in call(bad())]
+    assert answers[0].error_response.error_code == grpc.StatusCode.INVALID_ARGUMENT.value[0]
+    assert caplog.text == ""
 
 
 async def _slow(channel: grpc.aio.Channel) -> tool_service_pb2.CallToolResponse:

@@ -34,6 +34,7 @@ def environment(standin: StandIn | None = None, **more: str) -> dict[str, str]:
         "AGENTA_AI_SERVICES_REFINE_PROMPT_KEY": "ai-refine",
         "AGENTA_AI_GRPC_LISTEN": "127.0.0.1:0",
         "AGENTA_AI_GRPC_AUTH": "none",
+        "AGENTA_AI_GRPC_DRAIN_SECONDS": "0",
     }
     return {**kept, **four, **more}
 
@@ -121,7 +122,7 @@ async def test_a_busy_port_stops_the_start(standin: StandIn) -> None:
     assert code == 3
     assert err.splitlines()[-1] == (
         f"agenta-ai-server can't listen on {taken}: it is in use, or no address of this machine. "
-        "Set AGENTA_AI_GRPC_LISTEN to another."
+        "AGENTA_AI_GRPC_LISTEN sets the address."
     )
 
 
@@ -155,6 +156,13 @@ async def test_dev_prints_lines_to_paste() -> None:
     text = "".join(lines)
     assert "grpcurl -plaintext 127.0.0.1:" in text
     assert "from agenta_ai import SyncClient" in text
+
+
+async def test_dev_says_which_command_it_cannot_run() -> None:
+    async with process("dev", "--", "no-such-command", **environment()) as started:
+        code, _, err = await output(started)
+    assert code == 2
+    assert err.splitlines()[1:] == ["  COMMAND: can't run no-such-command: No such file or directory."]
 
 
 async def test_dev_refuses_words_that_it_does_not_know() -> None:

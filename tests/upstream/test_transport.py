@@ -102,6 +102,19 @@ async def test_a_connection_that_the_server_closed_while_idle_is_not_used(
     assert upstream.connections == 3
 
 
+async def test_an_answer_that_nobody_asked_for_is_nobodys(upstream: Upstream, transport: Transport) -> None:
+    async def handler(exchange: Exchange) -> None:
+        await exchange.answer(b"asked for")
+        await asyncio.sleep(0.05)
+        await exchange.answer(b"not asked for")
+
+    url = await upstream.start(handler)
+    assert (await fetch(transport, post(url)))[1] == b"asked for"
+    await asyncio.sleep(0.15)
+    assert (await fetch(transport, post(url)))[1] == b"asked for"
+    assert upstream.connections == 2
+
+
 async def stall(exchange: Exchange) -> None:
     await asyncio.Event().wait()
 
@@ -366,10 +379,24 @@ async def test_a_proxy_that_never_answers(upstream: Upstream, closed_port: int) 
 
 
 @pytest.mark.parametrize(
-    "proxy", ["", "proxy:3128", "socks5://user:hunter2@proxy", "http://", "http://user:hunter2@:x"]
+    "proxy",
+    [
+        "",
+        "proxy:3128",
+        "socks5://user:hunter2@proxy",
+        "http://",
+        "http://user:hunter2@:x",
+        "http://user:hunter2@h:99999",
+        "http://user:hunter2@h:0",
+        "http://user:hunter2@h\\x",
+        "http://user:hunter2@my proxy:1",
+        "http://user:hunter2@h..x",
+        "http://user:hunter2@%zz",
+        "http://user:hunter2@" + "a" * 300,
+    ],
 )
 def test_a_proxy_that_is_none(proxy: str) -> None:
-    with pytest.raises(ValueError, match="The proxy must be") as caught:
+    with pytest.raises(ValueError, match=r"Give one such as http://proxy.example:3128") as caught:
         Transport(proxy=proxy)
     assert "hunter2" not in "".join(traceback.format_exception(caught.value))
 

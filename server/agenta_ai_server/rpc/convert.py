@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 # A double holds every integer up to this one, so an integral number below it is what the caller meant.
 MAX_EXACT_INTEGER = 2**53
+MAX_STEP_CHARACTERS = 100
 
 
 def from_struct(struct: Struct, path: str) -> dict[str, Json]:
@@ -29,29 +30,62 @@ def from_struct(struct: Struct, path: str) -> dict[str, Json]:
     Raises:
         Refused: ARGUMENTS_INVALID for a number that is not finite, which JSON doesn't have.
     """
-    return {key: _from_value(value, f"{path}.{key}") for key, value in struct.fields.items()}
+    try:
+        return _from_struct(struct)
+    except _NotFiniteError as error:
+        at = path + "".join(reversed(error.steps))
+    violation = Violation(at, "Must be a finite number: JSON has no NaN and no infinity.")
+    raise Refused(Reason.ARGUMENTS_INVALID, f"{at}: {violation.description}", violations=[violation])
 
 
-def _from_value(value: Value, path: str) -> Json:
+class _NotFiniteError(ValueError):
+    """Collects the steps to the number on its way up, because most structs never need them."""
+
+    def __init__(self) -> None:
+        self.steps: list[str] = []
+
+
+def _from_struct(struct: Struct) -> dict[str, Json]:
+    result: dict[str, Json] = {}
+    for key, value in struct.fields.items():
+        try:
+            result[key] = _from_value(value)
+        except _NotFiniteError as error:
+            error.steps.append(f".{key[:MAX_STEP_CHARACTERS]}")
+            raise
+    return result
+
+
+def _from_list(values: ListValue) -> list[Json]:
+    result: list[Json] = []
+    for index, value in enumerate(values.values):
+        try:
+            result.append(_from_value(value))
+        except _NotFiniteError as error:
+            error.steps.append(f"[{index}]")
+            raise
+    return result
+
+
+def _from_value(value: Value) -> Json:
     match value.WhichOneof("kind"):
         case "string_value":
             return value.string_value
         case "number_value":
-            return _from_number(value.number_value, path)
+            return _from_number(value.number_value)
         case "bool_value":
             return value.bool_value
         case "struct_value":
-            return from_struct(value.struct_value, path)
+            return _from_struct(value.struct_value)
         case "list_value":
-            return [_from_value(item, f"{path}[{i}]") for i, item in enumerate(value.list_value.values)]
+            return _from_list(value.list_value)
         case _:
             return None
 
 
-def _from_number(number: float, path: str) -> float | int:
+def _from_number(number: float) -> float | int:
     if not math.isfinite(number):
-        violation = Violation(path, "Must be a finite number: JSON has no NaN and no infinity.")
-        raise Refused(Reason.ARGUMENTS_INVALID, f"{path} is not a finite number.", violations=[violation])
+        raise _NotFiniteError
     return int(number) if number.is_integer() and abs(number) <= MAX_EXACT_INTEGER else number
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import grpc
 from google.protobuf import descriptor_pool
 from google.protobuf.descriptor_pb2 import FileDescriptorProto, FileDescriptorSet
+from google.protobuf.message import DecodeError
 from grpc_reflection.v1alpha import reflection, reflection_pb2
 from grpc_reflection.v1alpha.reflection import aio
 
@@ -32,11 +33,19 @@ def handlers(names: Sequence[str]) -> Iterator[grpc.GenericRpcHandler]:
     servicer = aio.ReflectionServicer([*names, reflection.SERVICE_NAME], pool=_Pool())
     method = grpc.stream_stream_rpc_method_handler(
         servicer.ServerReflectionInfo,
-        reflection_pb2.ServerReflectionRequest.FromString,
+        _read,
         reflection_pb2.ServerReflectionResponse.SerializeToString,
     )
     for version in VERSIONS:
         yield grpc.method_handlers_generic_handler(version, {"ServerReflectionInfo": method})
+
+
+def _read(data: bytes) -> reflection_pb2.ServerReflectionRequest:
+    """Read a request; an unreadable one is as good as an empty one, which is refused without grpc's telling why."""
+    try:
+        return reflection_pb2.ServerReflectionRequest.FromString(data)
+    except DecodeError:
+        return reflection_pb2.ServerReflectionRequest()
 
 
 class _Pool:

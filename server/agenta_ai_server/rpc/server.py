@@ -74,20 +74,27 @@ class Server:
         """
         for name in HEALTH_NAMES:
             await self._health.set(name, health_pb2.HealthCheckResponse.SERVING)
+        path = address.removeprefix("unix:") if address.startswith("unix:") else ""
+        if path and await _answers(path):
+            raise ListenError(f"can't listen on {address}: another server does.")
         try:
             port = self._server.add_insecure_port(address)
         except RuntimeError as error:
-            raise ListenError(f"can't listen on {address}: it is in use, or no address of this machine.") from error
+            why = "is its folder there, and writable?" if path else "it is in use, or no address of this machine."
+            raise ListenError(f"can't listen on {address}: {why}") from error
         await self._server.start()
-        return address if address.startswith("unix:") else f"{address.rpartition(':')[0]}:{port}"
+        return address if path else f"{address.rpartition(':')[0]}:{port}"
 
-    async def stop(self, grace: float) -> None:
-        """Say NOT_SERVING, accept no new calls, and return when those that run have ended.
+    async def stop(self, drain: float, grace: float) -> None:
+        """Say NOT_SERVING, after a while accept no new calls, and return when those that run have ended.
 
         Args:
-            grace: Seconds after which those that still run are cancelled.
+            drain: Seconds in which calls are still accepted: until balancers have noticed, those that were sent here
+                would be lost.
+            grace: Seconds after that, when those that still run are cancelled.
         """
         await self._health.enter_graceful_shutdown()
+        await asyncio.sleep(drain)
         stopping = asyncio.create_task(self._server.stop(grace))
         # grpc would wait the whole grace for streams that never end by themselves: callers that watch the health.
         done = asyncio.create_task(self._boundary.idle())
@@ -95,3 +102,14 @@ class Server:
         done.cancel()
         await self._server.stop(0)
         await stopping
+
+
+async def _answers(path: str) -> bool:
+    """Whether a server listens on this socket. Grpc would take it away from it without a word."""
+    try:
+        _, writer = await asyncio.open_unix_connection(path)
+    except OSError:
+        return False
+    writer.close()
+    await writer.wait_closed()
+    return True

@@ -15,7 +15,7 @@ import httpx
 from agenta_ai_server.domain.errors import Reason, Refused, UpstreamFailed
 from agenta_ai_server.domain.results import Attempt
 from agenta_ai_server.upstream.completion import Completion
-from agenta_ai_server.upstream.transport import NotConnected, Transport
+from agenta_ai_server.upstream.transport import NotConnected, Transport, http_url
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -162,14 +162,9 @@ def completion_url(api_url: str) -> str:
         ValueError: It is no such URL, or has credentials, a query or a fragment. The sentence doesn't repeat the URL.
     """
     try:
-        url = httpx.URL(api_url.strip())
-    except httpx.InvalidURL:
-        url = httpx.URL()
-    # httpx lets blanks and impossible ports pass.
-    if len(api_url.split()) != 1 or (url.port or 0) > 65535:
-        raise ValueError("Agenta's API URL is not a URL. Give one such as https://cloud.agenta.ai.")
-    if url.scheme not in ("http", "https") or not url.host:
-        raise ValueError("Agenta's API URL must have a scheme and a host, such as https://cloud.agenta.ai.")
+        url = http_url(api_url.strip())
+    except ValueError as error:
+        raise ValueError(f"Agenta's API URL {error}. Give one such as https://cloud.agenta.ai.") from None
     if url.userinfo or url.query or url.fragment:
         raise ValueError("Agenta's API URL must not have credentials, a query or a fragment. Leave them out.")
     segments = [segment for segment in url.path.split("/") if segment]
@@ -339,7 +334,9 @@ def _problem(answer: _Answer, document: dict[str, Any]) -> str:
         return "it has more than 2 MiB. Ask for less text."
     if answer.headers.get("content-encoding", "identity").strip().lower() != "identity":
         return "it is compressed, which wasn't asked for. Ask the operator to look at what is between here and Agenta."
-    text = document.get("data")
+    if "data" not in document:
+        return "it is none of Agenta's. Ask the operator to check the address, and what is between here and there."
+    text = document["data"]
     if not isinstance(text, str):
         return "it has no text. The model may have declined, or called a tool: reword the request, or ask the operator."
     if not _is_unicode(text):

@@ -8,6 +8,7 @@ sent for one that was never made: whoever sends again then pays twice. Here the 
 from __future__ import annotations
 
 import asyncio
+import re
 import ssl
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
@@ -15,6 +16,7 @@ from typing import TYPE_CHECKING
 import aiohttp
 import httpx
 import httpx_aiohttp
+import yarl
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
@@ -24,6 +26,10 @@ if TYPE_CHECKING:
     from aiohttp.client_reqrep import ClientRequest
     from aiohttp.connector import Connection
     from aiohttp.tracing import Trace
+
+
+# Names and addresses, as they travel: letters, digits, dots, hyphens, and the colons of IPv6.
+HOST = re.compile(r"(?=.{1,253}$)([A-Za-z0-9_-]{1,63}\.)*[A-Za-z0-9_-]{1,63}\.?|\[?[0-9A-Fa-f]*:[0-9A-Fa-f:.]*\]?")
 
 
 class NotConnected(httpx.ConnectError):
@@ -82,7 +88,12 @@ class _Connector(aiohttp.TCPConnector):
         try:
             # aiohttp's own bound leaves out resolving the name and a proxy's answer.
             async with asyncio.timeout(timeout.sock_connect):
-                return await super().connect(req, traces, timeout)
+                connection = await super().connect(req, traces, timeout)
+                while connection.protocol and connection.protocol.should_close:
+                    # Bytes that nobody asked for came while it was idle. They must not become this call's answer.
+                    connection.close()
+                    connection = await super().connect(req, traces, timeout)
+                return connection
         except (aiohttp.ClientError, OSError, UnicodeError) as error:  # the last of names that can't be one
             raise NotConnected(type(error).__name__) from None
 
@@ -111,17 +122,38 @@ def _errors_after_connecting() -> Iterator[None]:
         raise
     except (aiohttp.ClientError, httpx.TransportError) as error:
         cause = error.__cause__ if isinstance(error, httpx.TransportError) else error
+        if isinstance(cause, aiohttp.InvalidURL):
+            raise NotConnected(type(cause).__name__) from None
         kind = httpx.ReadTimeout if isinstance(cause, aiohttp.SocketTimeoutError) else httpx.RemoteProtocolError
         raise kind(type(cause).__name__) from None
 
 
-def checked_proxy(proxy: str) -> str:
-    """Return the URL if it is one of an HTTP proxy; raise ValueError, without repeating it, if it isn't."""
+def http_url(url: str) -> httpx.URL:
+    """Return the URL, if it is one that aiohttp, too, can send a request to.
+
+    Raises:
+        ValueError: It isn't. The sentence doesn't repeat it, because it may hold a password.
+    """
     try:
-        url = httpx.URL(proxy)
-    except httpx.InvalidURL:
-        url = httpx.URL()
-    if url.scheme not in ("http", "https") or not url.host:
-        # Without the URL itself, which may hold a password.
-        raise ValueError("The proxy must be a URL such as http://proxy.example:3128.")
+        parsed = httpx.URL(url)
+        port = yarl.URL(url).explicit_port
+    except (httpx.InvalidURL, ValueError):
+        raise ValueError("is no URL") from None
+    if parsed.scheme not in ("http", "https") or not HOST.fullmatch(parsed.raw_host.decode("ascii")):
+        raise ValueError("must have the scheme http or https, and a host")
+    if len(url.split()) != 1 or port == 0:
+        raise ValueError("must have no blanks, and a port from 1 to 65535 if any")
+    return parsed
+
+
+def checked_proxy(proxy: str) -> str:
+    """Return the URL if it is one of an HTTP proxy.
+
+    Raises:
+        ValueError: It isn't. The sentence doesn't repeat it, because it may hold a password.
+    """
+    try:
+        http_url(proxy)
+    except ValueError as error:
+        raise ValueError(f"The proxy {error}. Give one such as http://proxy.example:3128.") from None
     return proxy
