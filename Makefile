@@ -32,22 +32,22 @@ run: $(READY) ## Serve on 127.0.0.1:50051 with a stand-in for Agenta, until Ctrl
 	@$(BIN)/agenta-ai-server dev
 
 test: $(READY) ## Run the tests; says which were left out for lack of a program. Below five minutes.
-	@$(BIN)/pytest -q -n auto -m "not slow"
+	@$(BIN)/pytest -q -n auto
 
-test-slow: $(READY) ## Run the tests that are too long for every run.
-	@$(BIN)/pytest -q -m slow
+test-slow: $(READY) ## Run what is too long for every run: the property tests with 20,000 examples each.
+	@HYPOTHESIS_PROFILE=thorough $(BIN)/pytest -q -n auto --timeout 0 tests/guarantee
 
 test-oldest: $(READY) ## Run the tests on Python 3.11 with the oldest dependencies that are declared.
 	@$(BIN)/uv venv -q --clear --python 3.11 $(TOOLS)/oldest
 	@$(BIN)/uv pip install -q -p $(TOOLS)/oldest --resolution lowest-direct -e . 
 	@$(TOOLS)/oldest/bin/python -c 'import agenta_ai, agenta_ai.v1.tool_service_pb2_grpc'
 	@$(BIN)/uv pip install -q -p $(TOOLS)/oldest --resolution lowest-direct -e '.[server,cli]' --group dev
-	@$(TOOLS)/oldest/bin/pytest -q -n auto -m "not slow"
+	@$(TOOLS)/oldest/bin/pytest -q -n auto
 
 test-newest: $(READY) ## Run the tests on the newest Python of this machine with the newest dependencies.
 	@$(BIN)/uv venv -q --clear --python '>=3.12' $(TOOLS)/newest
 	@$(BIN)/uv pip install -q -p $(TOOLS)/newest --upgrade -e '.[server,cli]' --group dev
-	@$(TOOLS)/newest/bin/pytest -q -n auto -m "not slow"
+	@$(TOOLS)/newest/bin/pytest -q -n auto
 
 live: $(READY) ## Run a short suite against a real Agenta, given by the AGENTA_AI_SERVICES_ settings.
 	@$(BIN)/pytest -q tests/live --live

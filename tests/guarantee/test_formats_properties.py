@@ -1,12 +1,8 @@
-"""What holds for every text, checked against the renderers themselves.
-
-``HYPOTHESIS_PROFILE=thorough`` runs 20,000 examples of each property instead of a few.
-"""
+"""What holds for every text, checked against the renderers themselves."""
 
 from __future__ import annotations
 
 import json
-import os
 import re
 from collections import defaultdict
 from typing import TYPE_CHECKING, Any
@@ -14,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import jinja2
 import mystace
 import pytest
-from hypothesis import HealthCheck, assume, given, settings
+from hypothesis import assume, given
 from hypothesis import strategies as st
 from jinja2.sandbox import SandboxedEnvironment
 
@@ -22,15 +18,6 @@ from agenta_ai_server.tools.refine_prompt.formats import FORMATS, TemplateSyntax
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
-
-settings.register_profile("quick", max_examples=60, deadline=None, database=None)
-settings.register_profile(
-    "thorough",
-    max_examples=20_000,
-    deadline=None,
-    suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much],
-)
-settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "quick"))
 
 # Jinja2's lexer leaves it to Python to complain about '\d', which is an error only in tests.
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")

@@ -90,6 +90,36 @@ async def call_all(address: str, *options: str) -> None:
     assert response["meta"]["attempts"][0]["traceId"] == response["meta"]["traceId"]
 
 
+WHOLE = {
+    "messages": [
+        {"role": "developer", "content": "Please help {{name}}.", "name": "boss"},
+        {
+            "role": "user",
+            "content": [
+                {"type": "text", "text": "Please describe {{thing}}"},
+                {"type": "image_url", "image_url": {"url": "https://example.com/a.png"}},
+            ],
+        },
+        {"role": "assistant", "content": None, "tool_calls": [{"id": "c1", "function": {"name": "f"}}]},
+        {"role": "tool", "content": "{}", "tool_call_id": "c1"},
+    ],
+    "template_format": "mustache",
+    "input_keys": ["name", "thing"],
+    "llm_config": {"model": "m", "top_p": 1.0},
+    "fallback_configs": [{"model": "n"}],
+}
+
+
+async def test_the_whole_template_comes_back_to_a_client_that_has_no_code_of_ours(address: str) -> None:
+    sent = {"name": REFINE["name"], "arguments": {"prompt_template_json": json.dumps(WHOLE)}}
+    response = await called(address, "CallTool", sent)
+    refined = json.loads(response["structuredContent"]["prompt_template_json"])
+    expected = json.loads(json.dumps(WHOLE))
+    expected["messages"][0]["content"] = "Help {{name}}."
+    expected["messages"][1]["content"][0]["text"] = "Describe {{thing}}"
+    assert refined == expected
+
+
 async def test_a_failure_reads_well(address: str) -> None:
     failing = {**REFINE, "arguments": {**REFINE["arguments"], "guidelines": "standin: status=503 retry-after=2"}}  # type: ignore[dict-item]
     response = await called(address, "CallTool", failing)
