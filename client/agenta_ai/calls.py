@@ -5,6 +5,7 @@ from __future__ import annotations
 import ipaddress
 import json
 import math
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC
@@ -38,6 +39,7 @@ _State = TypeVar("_State", bound="StrEnum")
 # level of JSON takes three.
 _MAX_DEPTH = 32
 _MAX_EXACT_INTEGER = 2**53
+_HOST_AND_PORT = re.compile(r"(\[[^\]]+\]|[^:\[\]]+):[0-9]+")
 _SCHEMES = ("dns:", "unix:", "unix-abstract:", "ipv4:", "ipv6:", "vsock:", "xds:")
 
 
@@ -119,11 +121,16 @@ def resolve(target: str) -> str:
     """The target as gRPC wants it: ``"host:port"`` becomes ``"dns:///host:port"``.
 
     Raises:
-        InvalidInput: If it is empty or a web address.
+        InvalidInput: If it is empty or a web address, or lacks a port.
     """
     if not target or target.startswith(("http:", "https:")):
         raise InvalidInput(f"target {target!r} is no address of a gRPC server: write it as host:port, without http")
-    return target if target.startswith(_SCHEMES) or "://" in target else f"dns:///{target}"
+    if target.startswith(_SCHEMES) or "://" in target:
+        return target
+    # gRPC would try port 443.
+    if not _HOST_AND_PORT.fullmatch(target):
+        raise InvalidInput(f"target {target!r} names no port: write it as host:port, or as [host]:port for IPv6")
+    return f"dns:///{target}"
 
 
 def is_loopback(address: str) -> bool:
@@ -201,7 +208,7 @@ def call_tool(
     name: str, arguments: Mapping[str, Any], request_id: str | None, timeout: float
 ) -> Exchange[results.ToolResult]:
     """Asks for a call: see :meth:`agenta_ai.Client.call_tool`."""
-    # Made here and not by gRPC's retries, so that those keep it.
+    # Every call has one, also while the server doesn't join repeats yet.
     request_id = request_id or str(uuid4())
     struct = _to_struct(arguments, "arguments", _MAX_DEPTH)
     request = tool_service_pb2.CallToolRequest(name=name, arguments=struct, request_id=request_id)
@@ -226,6 +233,8 @@ def read_template(template: PromptTemplate) -> tuple[str, dict[str, Any]]:
     """
     try:
         text = _template_json(template)
+        if not text.strip():
+            raise ValueError("it is empty")
         parsed = json.loads(text)
     except (TypeError, ValueError, RecursionError) as error:
         raise InvalidInput(f"the template is no JSON: {error}") from None

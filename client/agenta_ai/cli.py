@@ -11,17 +11,18 @@ import json
 import os
 import re
 import sys
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
 from agenta_ai import __version__
+from agenta_ai.terminal import printable
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
     from contextlib import AbstractContextManager
 
-    from agenta_ai import RefinedPrompt, SyncClient, ToolStatus
+    from agenta_ai import AgentaError, RefinedPrompt, SyncClient, ToolStatus
 
 DEFAULT_TARGET = "127.0.0.1:50051"
 
@@ -35,9 +36,12 @@ EXIT_CODES = {
     "RESOURCE_EXHAUSTED": LIMITED,
 }
 
+TOOL_FAILURE = ("reason", "message", "retryable", "retry_delay", "field_violations", "meta")
+CALL_FAILURE = ("reason", "message", "field_violations", "retry_delay", "request_id", "tool_was_run")
+
 EPILOG = """\
-exit codes: 0 fine, 1 the tool failed, 2 wrong usage or input, 3 not allowed, 4 rate limited, 5 no answer or another
-failure. AGENTA_AI_TARGET names the server if --target doesn't."""
+exit codes: 0 fine, 1 the tool failed, 2 wrong usage, input or output, 3 not allowed, 4 rate limited, 5 no answer or
+another failure. AGENTA_AI_TARGET names the server if --target doesn't."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -55,39 +59,72 @@ def main(argv: Sequence[str] | None = None) -> int:
     # gRPC writes notes of its own to stderr, which is for one line of ours.
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     nothing_given = argparse.Namespace(target=None, tls=None, timeout=None)
+    args = _parser().parse_args(argv, nothing_given)
+    if sys.stdout is None:  # how Python says that it is closed
+        return _complain("cannot write to standard output: it is closed", USAGE)
     try:
-        code = _run(_parser().parse_args(argv, nothing_given))
+        code = _run(args)
         sys.stdout.flush()
     except KeyboardInterrupt:
         return INTERRUPTED
     except BrokenPipeError:
-        # The interpreter flushes once more when it exits, and must not fail then.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _give_up_output()
         return BROKEN_PIPE
+    except OSError as error:  # those of files are told where they come up
+        _give_up_output()
+        return _complain(f"cannot write to standard output: {error.strerror}", USAGE)
     return code
 
 
+def _give_up_output() -> None:
+    """The interpreter flushes once more when it exits, and must not fail then."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
 def _run(args: argparse.Namespace) -> int:
-    from agenta_ai import AgentaError, CallFailed, InvalidInput, SyncClient, ToolFailed
+    from agenta_ai import AgentaError, SyncClient
 
     target = args.target or os.environ.get("AGENTA_AI_TARGET") or DEFAULT_TARGET
     try:
         with SyncClient(target, tls=args.tls) as client:
             code: int = args.command(client, args)
             return code
-    except ToolFailed as failure:
-        return _complain(failure, TOOL_FAILED)
-    except InvalidInput as failure:
-        return _complain(failure, USAGE)
-    except CallFailed as failure:
-        return _complain(failure, EXIT_CODES.get(failure.code.name, UNAVAILABLE))
     except AgentaError as failure:
-        return _complain(failure, UNAVAILABLE)
+        # Complained of first: standard output may not take its part.
+        code = _complain(failure, _exit_code(failure))
+        # What ``call`` prints is JSON always.
+        if args.json or args.command is _call:
+            _print_failure(failure)
+        return code
 
 
-def _complain(failure: Exception, code: int) -> int:
-    print("agenta-ai:", _printable(" ".join(str(failure).split())), file=sys.stderr)
+def _exit_code(failure: AgentaError) -> int:
+    from agenta_ai import CallFailed, InvalidInput, ToolFailed
+
+    if isinstance(failure, ToolFailed):
+        return TOOL_FAILED
+    if isinstance(failure, InvalidInput):
+        return USAGE
+    return EXIT_CODES.get(failure.code.name, UNAVAILABLE) if isinstance(failure, CallFailed) else UNAVAILABLE
+
+
+def _complain(failure: object, code: int) -> int:
+    _note(f"agenta-ai: {' '.join(str(failure).split())}")
     return code
+
+
+def _print_failure(failure: AgentaError) -> None:
+    """Prints for scripts what came back instead of a result, if anything did."""
+    from agenta_ai import CallFailed, ToolFailed
+
+    if isinstance(failure, ToolFailed):
+        _print_json(_attributes(failure, TOOL_FAILURE))
+    elif isinstance(failure, CallFailed):
+        _print_json({"code": failure.code.name, **_attributes(failure, CALL_FAILURE)})
+
+
+def _attributes(failure: AgentaError, names: Sequence[str]) -> dict[str, Any]:
+    return {name: getattr(failure, name) for name in names}
 
 
 # --- The commands
@@ -126,20 +163,40 @@ def _tools(client: SyncClient, args: argparse.Namespace) -> int:
 
 
 def _call(client: SyncClient, args: argparse.Namespace) -> int:
+    from agenta_ai import ToolFailed
+
     arguments = _arguments(_read("-") if args.json == "-" else args.json)
     with _waiting("calling the tool"):
         result = client.call_tool(args.name, arguments, request_id=args.request_id, timeout=args.timeout)
     _print_json(result)
-    result.raise_for_error()
+    try:
+        result.raise_for_error()
+    except ToolFailed as failure:  # caught here, because its JSON is printed already
+        return _complain(failure, TOOL_FAILED)
     return OK
 
 
 def _refine(client: SyncClient, args: argparse.Namespace) -> int:
     template = _read(args.file)
-    if args.output:
-        _check_writable(Path(args.output))
+    _check_output(args)
     with _waiting("refining"):
-        refined = client.refine_prompt(template, guidelines=args.guidelines, context=args.context, timeout=args.timeout)
+        refined = client.refine_prompt(
+            template,
+            guidelines=args.guidelines,
+            context=args.context,
+            request_id=args.request_id,
+            timeout=args.timeout,
+        )
+    # Each is tried, whatever befalls the other: the answer was paid for.
+    try:
+        if args.output:
+            _write(args.output, _to_json(refined.template) + "\n")
+    finally:
+        _print_refined(refined, args)
+    return OK
+
+
+def _print_refined(refined: RefinedPrompt, args: argparse.Namespace) -> None:
     if args.json:
         _print_json(
             {
@@ -150,18 +207,15 @@ def _refine(client: SyncClient, args: argparse.Namespace) -> int:
                 "meta": refined.meta,
             }
         )
+        return
+    if args.output == "-":
+        # Standard output is the template alone.
+        _note(refined.summary)
     else:
-        _show(refined)
-    if args.output:
-        _write(Path(args.output), json.dumps(refined.template, ensure_ascii=False, indent=2) + "\n")
-    return OK
-
-
-def _show(refined: RefinedPrompt) -> None:
-    _draw(line for change in refined.diff() for line in change.lines())
-    _say(refined.summary)
+        _draw(line for change in refined.diff() for line in change.lines())
+        _say(refined.summary)
     for warning in refined.meta.warnings:
-        print("warning:", _printable(warning), file=sys.stderr)
+        _note(f"warning: {warning}")
 
 
 # --- Files and streams
@@ -170,20 +224,25 @@ def _show(refined: RefinedPrompt) -> None:
 def _read(name: str) -> str:
     from agenta_ai import InvalidInput
 
+    shown = "standard input" if name == "-" else name
+    if name == "-" and sys.stdin is None:
+        raise InvalidInput(f"cannot read {shown}: it is closed")
     try:
         # utf-8-sig: editors on Windows put a byte order mark first, which is no JSON.
         data = sys.stdin.buffer.read() if name == "-" else Path(name).read_bytes()
         return data.decode("utf-8-sig")
     except OSError as error:
-        raise InvalidInput(f"cannot read {name}: {error.strerror}") from None
+        raise InvalidInput(f"cannot read {shown}: {error.strerror}") from None
     except UnicodeDecodeError:
-        raise InvalidInput(f"cannot read {name}: it is no text in UTF-8") from None
+        raise InvalidInput(f"cannot read {shown}: it is no text in UTF-8") from None
 
 
 def _arguments(text: str) -> dict[str, Any]:
     from agenta_ai import InvalidInput
 
     try:
+        if not text.strip():
+            raise ValueError("they are empty")
         arguments = json.loads(text)
     except (ValueError, RecursionError) as error:
         raise InvalidInput(f"the arguments are no JSON: {error}") from None
@@ -192,26 +251,42 @@ def _arguments(text: str) -> dict[str, Any]:
     return arguments
 
 
-def _check_writable(path: Path) -> None:
+def _check_output(args: argparse.Namespace) -> None:
     """Tells before the model is paid for whether its answer could be kept."""
     from agenta_ai import InvalidInput
 
-    if path.is_dir() or not os.access(path if path.exists() else path.parent, os.W_OK):
-        raise InvalidInput(f"cannot write {path}: choose another --output")
+    name = args.output
+    if name == "-" and args.json:
+        raise InvalidInput("--output - and --json both want standard output: choose one")
+    if not name or name == "-":
+        return
+    kept_in = name if os.path.exists(name) else os.path.dirname(name) or "."
+    if os.path.isdir(name) or not os.access(kept_in, os.W_OK):
+        raise InvalidInput(f"cannot write {name}: choose another --output")
 
 
-def _write(path: Path, text: str) -> None:
+def _write(name: str, text: str) -> None:
     from agenta_ai import InvalidInput
 
+    if name == "-":
+        sys.stdout.write(text)
+        return
     try:
-        path.write_text(text, encoding="utf-8")
+        # Half of a surrogate pair is no text, but its escape is what JSON has for it.
+        Path(name).write_text(text, encoding="utf-8", errors="backslashreplace")
     except OSError as error:
-        raise InvalidInput(f"cannot write {path}: {error.strerror}") from None
+        raise InvalidInput(f"cannot write {name}: {error.strerror}") from None
 
 
 def _print_json(value: object) -> int:
-    print(json.dumps(value, ensure_ascii=False, indent=2, default=_jsonable))
+    print(_to_json(value))
     return OK
+
+
+def _to_json(value: object) -> str:
+    text = json.dumps(value, ensure_ascii=False, indent=2, default=_jsonable)
+    # The control characters that JSON lets stand, and some terminals obey.
+    return re.sub(r"[\x7f-\x9f]", lambda found: f"\\u{ord(found[0]):04x}", text)
 
 
 def _jsonable(value: object) -> object:
@@ -231,18 +306,20 @@ def _jsonable(value: object) -> object:
 # --- The terminal
 
 
-def _printable(text: str) -> str:
-    """The text without control characters, by which a server could play tricks with the terminal."""
-    return re.sub(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]", lambda found: ascii(found[0])[1:-1], text)
-
-
 def _say(text: str) -> None:
-    print(_printable(text))
+    print(printable(text))
 
 
-def _console(stream: TextIO) -> Any:
+def _note(text: str) -> None:
+    """Writes to standard error. Where that is closed, print would choose standard output."""
+    if sys.stderr is not None:
+        with suppress(OSError):
+            print(printable(text), file=sys.stderr)
+
+
+def _console(stream: TextIO | None) -> Any:
     """A console of rich, or ``None`` if the stream is no terminal or rich isn't installed."""
-    if not stream.isatty():
+    if stream is None or not stream.isatty():
         return None
     try:
         from rich.console import Console
@@ -262,7 +339,7 @@ def _draw(lines: Iterable[str]) -> None:
     styles = {"+": "green", "-": "red", "@": "cyan"}
     for line in lines:
         if console:
-            console.print(_printable(line), style=styles.get(line[:1]))
+            console.print(printable(line), style=styles.get(line[:1]))
         else:
             _say(line)
 
@@ -283,7 +360,7 @@ def _parser() -> argparse.ArgumentParser:
     tools = commands.add_parser("tools", help="the tools that you may call", parents=[common])
     tools.set_defaults(command=_tools)
     for reading in (status, tools):
-        reading.add_argument("--json", action="store_true", help="print JSON")
+        reading.add_argument("--json", action="store_true", help="print JSON, also of a failure")
 
     call = commands.add_parser("call", help="call a tool; its answer is printed as JSON", parents=[common])
     call.add_argument("name", metavar="NAME", help="for example tools.agenta.api.refine_prompt")
@@ -294,11 +371,17 @@ def _parser() -> argparse.ArgumentParser:
     refine.add_argument("file", metavar="FILE", help="the template, in JSON; - for standard input")
     refine.add_argument("-g", "--guidelines", default="", metavar="TEXT", help="what to mind")
     refine.add_argument("-c", "--context", default="", metavar="TEXT", help="what the prompt is for")
-    refine.add_argument("-o", "--output", metavar="FILE", help="write the refined template to this file")
-    refine.add_argument("--json", action="store_true", help="print JSON: template, messages, summary, trace_id, meta")
+    refine.add_argument(
+        "-o", "--output", metavar="FILE", help="write the refined template to this file; - for standard output"
+    )
+    refine.add_argument(
+        "--json",
+        action="store_true",
+        help="print JSON: template, messages, summary, trace_id, meta; of a failure its reason, message, …",
+    )
     refine.set_defaults(command=_refine)
     for paid in (call, refine):
-        paid.add_argument("--request-id", metavar="UUID", help="give the same one again, and it isn't paid for twice")
+        paid.add_argument("--request-id", metavar="UUID", help="names the call; a new one if not given")
     return parser
 
 

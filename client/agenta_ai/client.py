@@ -28,7 +28,7 @@ class Client:
         tls: ``True``: with the system's certificate authorities (or those of the file that
             ``GRPC_DEFAULT_SSL_ROOTS_FILE_PATH`` names). Credentials: with these. ``False``: plaintext. ``None``:
             plaintext to this machine, TLS to any other.
-        timeout: Seconds that a tool may take, retries included, unless a call says otherwise. Greater than 0.
+        timeout: Seconds that a tool may take, unless a call says otherwise. Greater than 0.
         metadata: Pairs to send with every call. Keys are lowercased; those that end in ``-bin`` take bytes.
 
     Raises:
@@ -94,16 +94,18 @@ class Client:
     ) -> ToolResult:
         """Runs a tool. A tool that failed is a result too: see ``is_error``.
 
+        It is sent once and never repeated by itself: whoever sends it again pays again, also with the same request_id.
+
         Args:
             name: Full name of the tool, for example ``"tools.agenta.api.refine_prompt"``.
             arguments: JSON values, as the tool's ``input_schema`` has them.
-            request_id: A UUID, version 4. The same call with the same request_id runs and is paid for once. A new one
-                is made if not given.
-            timeout: Seconds that it may take, retries included; the client's own if not given.
+            request_id: A UUID, version 4, that names the call. A new one is made if not given.
+            timeout: Seconds that it may take; the client's own if not given.
 
         Raises:
             InvalidInput: If an argument can't be sent.
-            CallFailed: If the call was refused, or there was no answer.
+            CallFailed: If the call was refused, or there was no answer: unless ``tool_was_run`` is ``False``, the tool
+                may have run then and may have been paid for.
         """
         seconds = self._connection.timeout_of(timeout)
         return await self._send(calls.call_tool(name, arguments, request_id, seconds))

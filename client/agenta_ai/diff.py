@@ -9,10 +9,12 @@ from difflib import unified_diff
 from itertools import zip_longest
 from typing import Any
 
+from agenta_ai.terminal import printable
+
 
 @dataclass(frozen=True, slots=True)
 class MessageChange:
-    """One message whose text was changed. ``str()`` is a unified diff.
+    """One message whose text was changed. ``str()`` is a unified diff for a terminal: control characters are escaped.
 
     Attributes:
         index: Position of the message, from 0.
@@ -32,7 +34,7 @@ class MessageChange:
         return list(unified_diff(_lines(self.old), _lines(self.new), f"old {name}", f"new {name}", lineterm=""))
 
     def __str__(self) -> str:
-        return "\n".join(self.lines())
+        return "\n".join(printable(line) for line in self.lines())
 
 
 def diff_messages(old: object, new: object) -> list[MessageChange]:

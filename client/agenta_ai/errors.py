@@ -7,6 +7,7 @@ Three classes, because callers must be able to tell three things apart: :class:`
 from __future__ import annotations
 
 import math
+import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar, cast
 
@@ -14,6 +15,8 @@ import grpc
 from google.protobuf.message import DecodeError, Message
 from google.rpc import error_details_pb2, status_pb2
 from grpc_status import rpc_status
+
+from agenta_ai.terminal import printable
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -25,8 +28,23 @@ if TYPE_CHECKING:
 DOMAIN = "agenta.ai"
 REASON_PREFIX = "ERROR_REASON_"
 
-# What a lost answer means. Only a tool costs anything.
-_PAID = {"CallTool": ". The tool may have run: a repeat with the same request_id is not paid for twice"}
+# How gRPC says that a call was never sent: no address was found, or no connection came about. A call that was sent
+# and then repeated could end like this too, but no CallTool is ever repeated after the service has seen it.
+_UNSENT = (
+    "connections to all backends failing",
+    "failed to connect to all addresses",
+    "errors resolving",
+    "DNS resolution failed",
+)
+# With these and no word from the service, nobody knows what became of the call.
+_OPEN = (
+    grpc.StatusCode.UNAVAILABLE,
+    grpc.StatusCode.DEADLINE_EXCEEDED,
+    grpc.StatusCode.CANCELLED,
+    grpc.StatusCode.INTERNAL,
+)
+
+_TRY_AGAIN = re.compile(r"\b(try again)(?: later\b|(?=[.;,]|$))", re.IGNORECASE)
 
 _Detail = TypeVar("_Detail", bound=Message)
 
@@ -58,7 +76,8 @@ class CallFailed(AgentaError):
         field_violations: The fields of the request that are at fault, if that is why.
         retry_delay: Seconds after which a new attempt makes sense; ``None`` if unknown.
         request_id: What the server calls this call, for its operator's logs. Empty if it didn't say.
-        tool_was_run: ``False`` if it is known that the tool was not run, else ``None``.
+        tool_was_run: ``False`` if it is known that the tool was not run, because the service says so or the call was
+            never sent; else ``None``.
     """
 
     def __init__(
@@ -73,7 +92,7 @@ class CallFailed(AgentaError):
         request_id: str = "",
         tool_was_run: bool | None = None,
     ) -> None:
-        super().__init__(sentence)
+        super().__init__(printable(sentence))
         self.code = code
         self.reason = reason
         self.message = message
@@ -107,7 +126,7 @@ class ToolFailed(AgentaError):
         retry_delay: float | None = None,
         field_violations: Sequence[FieldViolation] = (),
     ) -> None:
-        super().__init__(_sentence(message or "the tool failed", field_violations, retry_delay))
+        super().__init__(printable(_sentence(message or "the tool failed", field_violations, retry_delay)))
         self.message = message
         self.reason = reason
         self.meta = meta
@@ -141,11 +160,18 @@ def call_failed(error: grpc.RpcError, *, target: str, tls: bool, method: str, ti
     delay = seconds(retry.retry_delay) if retry.HasField("retry_delay") else None
     request = _detail(status, error_details_pb2.BadRequest())
     violations = [FieldViolation(v.field, v.description) for v in request.field_violations]
+    request_id = _detail(status, error_details_pb2.RequestInfo()).request_id
+    not_run = ours or _is_unsent(code, message)
     if reason == "RATE_LIMITED":
         sentence = _sentence("rate limited", (), delay, joint=": ")
     else:
-        why = message or code.name if ours else _explanation(code, message, target, tls, method, timeout)
+        why = message or code.name if ours else _explanation(code, message, target, tls, timeout)
         sentence = _sentence(why, violations, delay)
+    if code is grpc.StatusCode.INTERNAL and request_id:
+        sentence = f"{sentence.rstrip('.')} (request id {request_id})"
+    # Only a tool costs anything.
+    if method == "CallTool" and code in _OPEN and not not_run:
+        sentence = f"{sentence.rstrip('.')}. The tool may have run, and may have been paid for"
     return CallFailed(
         sentence,
         code=code,
@@ -153,8 +179,8 @@ def call_failed(error: grpc.RpcError, *, target: str, tls: bool, method: str, ti
         message=message,
         field_violations=violations,
         retry_delay=delay,
-        request_id=_detail(status, error_details_pb2.RequestInfo()).request_id,
-        tool_was_run=False if ours else None,
+        request_id=request_id,
+        tool_was_run=False if not_run else None,
     )
 
 
@@ -177,13 +203,19 @@ def _detail(status: status_pb2.Status, empty: _Detail) -> _Detail:
     return empty
 
 
-def _explanation(code: grpc.StatusCode, message: str, target: str, tls: bool, method: str, timeout: float) -> str:
+def _is_unsent(code: grpc.StatusCode, message: str) -> bool:
+    return code is grpc.StatusCode.UNAVAILABLE and message.startswith(_UNSENT)
+
+
+def _explanation(code: grpc.StatusCode, message: str, target: str, tls: bool, timeout: float) -> str:
     """The sentence for a status that gRPC or a proxy made, which knows nothing of our way out."""
     if code is grpc.StatusCode.DEADLINE_EXCEEDED:
-        return f"no answer from {target} within {timeout:g} s: allow more time{_PAID.get(method, '')}"
-    if code is grpc.StatusCode.UNAVAILABLE:
+        return f"no answer from {target} within {timeout:g} s: allow more time"
+    if _is_unsent(code, message):
         tried = "TLS" if tls else "plaintext"
         return f"cannot reach {target}: {_remedy(message)} Tried with {tried}: {message}"
+    if code is grpc.StatusCode.UNAVAILABLE:
+        return f"no answer from {target}; the connection may be broken: {message}"
     if code is grpc.StatusCode.UNIMPLEMENTED:
         return f"{target} has no agenta.ai.v1.ToolService: is it the address of an agenta-ai-server? {message}"
     return f"{code.name}: {message}"
@@ -203,5 +235,8 @@ def _sentence(
     """The message, and what it leaves out of the details: fields that it doesn't name, and the time to wait."""
     unnamed = [f"{v.field}: {v.description}" for v in violations if v.field not in message]
     if retry_delay is not None and "try again in" not in message.lower():
-        unnamed.append(f"try again in {max(1, math.ceil(retry_delay))} s")
+        when = f"in {max(1, math.ceil(retry_delay))} s"
+        message, said = _TRY_AGAIN.subn(rf"\1 {when}", message, count=1)
+        if not said:
+            unnamed.append(f"try again {when}")
     return joint.join([message.rstrip(".") if unnamed else message, *unnamed])

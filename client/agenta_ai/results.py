@@ -201,7 +201,7 @@ class ToolResult:
         is_error: Whether the tool ran and failed.
         error: Why it failed; ``None`` unless ``is_error``.
         meta: How the result came about.
-        request_id: What the call was sent with. The same call with the same request_id gets the same result.
+        request_id: What the call was sent with: it names the call.
     """
 
     content: tuple[Content, ...]

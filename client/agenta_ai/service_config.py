@@ -13,6 +13,8 @@ READ_TIMEOUT = 10.0
 # No time-outs here, although the format has them: gRPC 1.85 takes up to two seconds off those, never sends them to the
 # server (https://github.com/grpc/grpc/issues/40633), and they would cap what a caller asks for. Each call carries its
 # own deadline instead. RESOURCE_EXHAUSTED is not retried: a rate limit is the caller's to see.
+# CallTool joins the retried methods when the server joins repeats of a request_id: until then a retry after a broken
+# connection would be paid twice.
 SERVICE_CONFIG = {
     "loadBalancingConfig": [{"round_robin": {}}],
     "healthCheckConfig": {"serviceName": "agenta.ai.v1.ToolService"},
@@ -21,8 +23,6 @@ SERVICE_CONFIG = {
             "name": [
                 {"service": "agenta.ai.v1.ToolService", "method": "Status"},
                 {"service": "agenta.ai.v1.ToolService", "method": "ListTools"},
-                # Safe because every call has a request_id, which its retries keep.
-                {"service": "agenta.ai.v1.ToolService", "method": "CallTool"},
             ],
             "retryPolicy": {
                 "maxAttempts": 4,

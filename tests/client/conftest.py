@@ -70,6 +70,10 @@ class FakeServer:
         states = health_pb2.HealthCheckResponse
         self._run(self._health.set(SERVICE, states.SERVING if healthy else states.NOT_SERVING))
 
+    def cut(self) -> None:
+        """Breaks the connection in mid-call, as when the server is killed."""
+        self._run(self._server.stop(None))
+
     def close(self) -> None:
         self._run(self._server.stop(None))
         self._loop.call_soon_threadsafe(self._loop.stop)

@@ -28,11 +28,11 @@ def test_every_public_name_is_there() -> None:
     ("target", "address", "loopback"),
     [
         ("127.0.0.1:50051", "dns:///127.0.0.1:50051", True),
-        ("127.8.9.1", "dns:///127.8.9.1", True),
+        ("127.8.9.1:1", "dns:///127.8.9.1:1", True),
         ("localhost:50051", "dns:///localhost:50051", True),
         ("LOCALHOST:50051", "dns:///LOCALHOST:50051", True),
         ("[::1]:50051", "dns:///[::1]:50051", True),
-        ("::1", "dns:///::1", True),
+        ("dns:///::1", "dns:///::1", True),
         ("ipv4:127.0.0.1:1,127.0.0.2:1", "ipv4:127.0.0.1:1,127.0.0.2:1", True),
         ("unix:/run/agenta.sock", "unix:/run/agenta.sock", True),
         ("unix-abstract:agenta", "unix-abstract:agenta", True),
@@ -54,6 +54,12 @@ def test_targets(target: str, address: str, loopback: bool) -> None:
 
 @pytest.mark.parametrize("target", ["", "http://127.0.0.1:50051", "https://ai.example.com"])
 def test_a_web_address_is_no_target(target: str) -> None:
+    with pytest.raises(InvalidInput, match="host:port"):
+        calls.connection(target)
+
+
+@pytest.mark.parametrize("target", ["localhost", "localhost:", "ai.example.com", ":50051", "::1", "[::1]", "::1:50051"])
+def test_a_target_names_its_port(target: str) -> None:
     with pytest.raises(InvalidInput, match="host:port"):
         calls.connection(target)
 
@@ -142,6 +148,7 @@ def test_templates(template: Any, text: str) -> None:
     ("template", "complaint"),
     [
         ("{'messages': []}", "no JSON: Expecting property name"),
+        (" \n", "no JSON: it is empty"),
         ("[]", "no JSON object"),
         ({"messages": {1, 2}}, "set is not JSON serializable"),
         ({"top_p": float("nan")}, "not JSON compliant"),

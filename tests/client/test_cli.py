@@ -4,9 +4,11 @@ import io
 import json
 import os
 import pty
+import shlex
 import signal
 import subprocess
 import sys
+import unicodedata
 from typing import TYPE_CHECKING
 
 import grpc
@@ -158,7 +160,6 @@ def test_refine_for_scripts(
         (Code.RESOURCE_EXHAUSTED, "RATE_LIMITED", 4, "agenta-ai: rate limited: try again in 12 s"),
         (Code.DEADLINE_EXCEEDED, "DEADLINE_TOO_SHORT", 5, None),
         (Code.ABORTED, "REQUEST_ID_REUSED", 5, None),
-        (Code.INTERNAL, "", 5, None),
     ],
 )
 def test_exit_codes(
@@ -174,8 +175,60 @@ def test_exit_codes(
     server.answers(refused(code, reason, "It\nis so", retry))
     assert cli.main(["call", "tools.x.y.z", "--target", server.target]) == exit_code
     out, err = capsys.readouterr()
-    assert out == ""
+    assert json.loads(out) == {
+        "code": code.name,
+        "reason": reason,
+        "message": "It\nis so",
+        "field_violations": [],
+        "retry_delay": 12,
+        "request_id": "call-7",
+        "tool_was_run": False,
+    }
     assert err == (line or "agenta-ai: It is so; try again in 12 s") + "\n"
+
+
+@pytest.mark.parametrize("words", [["status"], ["tools"], ["refine", "{prompt}"]])
+def test_what_was_refused_as_json(
+    server: FakeServer,
+    refused: Callable[..., status_pb2.Status],
+    prompt: Path,
+    capsys: pytest.CaptureFixture[str],
+    words: list[str],
+) -> None:
+    bad = error_details_pb2.BadRequest(field_violations=[{"field": "f", "description": "is wrong"}])
+    server.answers(refused(Code.INVALID_ARGUMENT, "REQUEST_INVALID", "No", bad))
+    argv = [*(word.format(prompt=prompt) for word in words), "--target", server.target]
+    assert cli.main(argv) == 2
+    assert capsys.readouterr() == ("", "agenta-ai: No; f: is wrong\n")
+    assert cli.main([*argv, "--json"]) == 2
+    out, err = capsys.readouterr()
+    printed = json.loads(out)
+    assert (printed["code"], printed["reason"], printed["message"]) == ("INVALID_ARGUMENT", "REQUEST_INVALID", "No")
+    assert printed["field_violations"] == [{"field": "f", "description": "is wrong"}]
+    assert err == "agenta-ai: No; f: is wrong\n"
+
+
+@pytest.mark.parametrize("words", [["call", "tools.x.y.z"], ["refine", "{prompt}"]])
+def test_a_request_id_is_passed_on(
+    server: FakeServer,
+    refined: pb.CallToolResponse,
+    refused: Callable[..., status_pb2.Status],
+    prompt: Path,
+    words: list[str],
+) -> None:
+    server.answers(refined, refused(Code.INVALID_ARGUMENT, "REQUEST_INVALID", "request_id: no UUID"))
+    argv = [*(word.format(prompt=prompt) for word in words), "--target", server.target, "--request-id", "abc"]
+    assert cli.main(argv) == 0
+    assert cli.main(argv) == 2
+    assert [request.request_id for request in server.service.requests] == ["abc", "abc"]
+
+
+def test_a_bug_of_the_server(server: FakeServer, capsys: pytest.CaptureFixture[str]) -> None:
+    status = status_pb2.Status(code=13, message="Internal error: see the log.")
+    status.details.add().Pack(error_details_pb2.RequestInfo(request_id="7f3c"))
+    server.answers(status)
+    assert cli.main(["status", "--target", server.target]) == 5
+    assert capsys.readouterr().err == "agenta-ai: INTERNAL: Internal error: see the log (request id 7f3c)\n"
 
 
 def test_a_tool_that_failed(
@@ -184,6 +237,13 @@ def test_a_tool_that_failed(
     server.answers(answer(content=[{"text": "No model."}], isError=True, error={"reason": 108}))
     assert cli.main(["refine", str(prompt), "--target", server.target]) == 1
     assert capsys.readouterr() == ("", "agenta-ai: No model.\n")
+    assert cli.main(["refine", str(prompt), "--json", "--target", server.target]) == 1
+    out, err = capsys.readouterr()
+    printed = json.loads(out)
+    assert list(printed) == ["reason", "message", "retryable", "retry_delay", "field_violations", "meta"]
+    assert (printed["reason"], printed["message"]) == ("UPSTREAM_UNAVAILABLE", "No model.")
+    assert printed["meta"]["trace_id"] == ""
+    assert err == "agenta-ai: No model.\n"
     assert cli.main(["call", "tools.x.y.z", "--target", server.target]) == 1
     out, err = capsys.readouterr()
     assert json.loads(out)["error"]["reason"] == "UPSTREAM_UNAVAILABLE"
@@ -204,6 +264,10 @@ def test_a_tool_that_failed(
         (["call", "x", "--json", '{"n": NaN}'], "arguments.n: nan is no JSON value"),
         (["--timeout", "0", "status"], "timeout: 0.0"),
         (["status", "--target", "http://x"], "write it as host:port"),
+        (["status", "--target", "localhost"], "names no port: write it as host:port"),
+        (["refine", "/dev/null"], "the template is no JSON: it is empty"),
+        (["call", "x", "--json", ""], "the arguments are no JSON: they are empty"),
+        (["refine", "{prompt}", "--json", "-o", "-"], "--output - and --json both want standard output"),
     ],
 )
 def test_wrong_usage(argv: list[str], complaint: str, prompt: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -226,6 +290,91 @@ def test_nobody_is_there() -> None:
     assert done.returncode == 5
     assert done.stderr.startswith("agenta-ai: cannot reach 127.0.0.1:1: is agenta-ai-server running?")
     assert done.stderr.count("\n") == 1
+
+
+@pytest.mark.usefixtures("refined")
+@pytest.mark.parametrize(
+    ("words", "complaint"),
+    [
+        ("refine - <&-", "cannot read standard input: it is closed"),
+        ("refine prompt.json >&-", "cannot write to standard output: it is closed"),
+        ("refine prompt.json --json >/dev/full", "cannot write to standard output: No space left on device"),
+        ("refine prompt.json >/dev/full", "cannot write to standard output: No space left on device"),
+        ("refine prompt.json -o - >/dev/full", "cannot write to standard output: No space left on device"),
+        ("refine prompt.json -o /dev/full >/dev/null", "cannot write /dev/full: No space left on device"),
+    ],
+)
+def test_streams_that_fail(server: FakeServer, prompt: Path, words: str, complaint: str) -> None:
+    line = shlex.join([*COMMAND, "--target", server.target]) + " " + words
+    done = subprocess.run(["sh", "-c", line], capture_output=True, text=True, check=False, cwd=prompt.parent)
+    assert done.returncode == 2
+    # The summary and the warning may come before.
+    assert done.stderr.split("\n")[-2:] == [f"agenta-ai: {complaint}", ""]
+    assert "Traceback" not in done.stderr
+    assert "Exception ignored" not in done.stderr
+    assert len(server.service.requests) == (0 if "closed" in complaint else 1)
+
+
+@pytest.mark.usefixtures("refined")
+def test_standard_error_may_be_closed(server: FakeServer, prompt: Path) -> None:
+    line = shlex.join([*COMMAND, "--target", server.target, "refine", str(prompt), "--json"]) + " 2>&-"
+    done = subprocess.run(["sh", "-c", line], capture_output=True, text=True, check=False)
+    assert done.returncode == 0
+    assert json.loads(done.stdout)["messages"] == NEW
+    line = shlex.join([*COMMAND, "--target", "127.0.0.1:1", "status"]) + " 2>&-"
+    done = subprocess.run(["sh", "-c", line], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (5, "")
+
+
+@pytest.mark.usefixtures("refined")
+def test_what_was_paid_for_is_kept_where_standard_output_fails(server: FakeServer, prompt: Path) -> None:
+    line = shlex.join([*COMMAND, "--target", server.target, "refine", str(prompt), "-o", "out.json"]) + " >/dev/full"
+    done = subprocess.run(["sh", "-c", line], capture_output=True, check=False, cwd=prompt.parent)
+    assert done.returncode == 2
+    assert json.loads((prompt.parent / "out.json").read_text(encoding="utf-8"))["messages"] == NEW
+
+
+@pytest.mark.usefixtures("refined")
+def test_output_to_standard_output(server: FakeServer, prompt: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["refine", str(prompt), "-o", "-", "--target", server.target]) == 0
+    out, err = capsys.readouterr()
+    assert json.loads(out) == {"messages": NEW, "name": "é"}
+    assert err == "Briefer. \\x1b[2J\nwarning: A setting is old.\n"
+    assert not (prompt.parent / "-").exists()
+
+
+def test_no_tricks_with_the_terminal(
+    server: FakeServer,
+    answer: Callable[..., pb.CallToolResponse],
+    refused: Callable[..., status_pb2.Status],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Whatever is printed, on either stream, holds no control characters but newlines."""
+    trick = "\x1b[2J\x9b2J\x7f\x07\r\x85"
+    prompt = tmp_path / "prompt.json"
+    prompt.write_text(json.dumps({"messages": [{"role": trick, "content": f"old {trick}"}]}))
+    new = [{"role": trick, "content": f"new {trick}\ud800"}]
+    template = json.dumps({"messages": new, "name": trick})
+    content = {"messages": [], "summary": trick, "prompt_template_json": template}
+    meta = {"warnings": [trick], "traceId": trick}
+    fine = answer(content=[{"text": trick}], structuredContent=content, meta=meta)
+    failed = answer(content=[{"text": trick}], isError=True, error={"reason": 108}, meta=meta)
+    tools = pb.ListToolsResponse(tools=[{"name": trick, "title": trick, "description": trick}])  # type: ignore[list-item]
+    for given in (fine, failed, refused(Code.INVALID_ARGUMENT, "REQUEST_INVALID", trick)):
+        server.answers(given)
+        for more in ([], ["--json"], ["-o", "-"], ["-o", str(tmp_path / "out.json")]):
+            cli.main(["refine", str(prompt), *more, "--target", server.target])
+        cli.main(["call", trick, "--target", server.target])
+    server.answers(tools)
+    for more in ([], ["--json"]):
+        cli.main(["tools", *more, "--target", server.target])
+    cli.main(["status", "--target", f"http://{trick}"])
+    out, err = capsys.readouterr()
+    assert out.count("2J") > 20
+    assert err.count("2J") > 10
+    assert [sign for sign in out + err if unicodedata.category(sign) == "Cc" and sign != "\n"] == []
+    assert json.loads((tmp_path / "out.json").read_text(encoding="utf-8"))["messages"] == new
 
 
 def test_help_waits_for_nothing_heavy() -> None:

@@ -95,22 +95,42 @@ async def test_a_failed_refinement_is_raised(
     assert (failure.value.message, failure.value.trace_id) == ("Too many requests.", "ab")
 
 
-async def test_a_retry_keeps_the_request_id(
+async def test_reading_is_retried(call: Call, server: FakeServer) -> None:
+    server.answers(UNAVAILABLE, UNAVAILABLE, pb.StatusResponse(enabled=True))
+    assert (await call("status")).enabled
+    assert len(server.service.requests) == 3
+
+
+async def test_a_call_of_a_tool_is_sent_once(
     call: Call, server: FakeServer, answer: Callable[..., pb.CallToolResponse]
 ) -> None:
-    server.answers(UNAVAILABLE, UNAVAILABLE, answer(content=[{"text": "Done."}]))
-    result = await call("call_tool", "tools.x.y.z", {"long": "x" * 600_000})
-    assert result.text == "Done."
-    assert len(server.service.requests) == 3
-    assert {request.request_id for request in server.service.requests} == {result.request_id}
+    server.answers(UNAVAILABLE, answer(content=[{"text": "Paid for twice."}]))
+    with pytest.raises(CallFailed, match="The tool may have run, and may have been paid for") as failure:
+        await call("call_tool", "tools.x.y.z", {})
+    assert failure.value.tool_was_run is None
+    (request,) = server.service.requests
+    assert len(request.request_id) == 36
 
 
-async def test_only_unavailable_is_retried(
+async def test_a_connection_lost_in_mid_call(call: Call, server: FakeServer) -> None:
+    server.answers(None)
+    calling = asyncio.ensure_future(call("call_tool", "tools.x.y.z", {}))
+    assert await asyncio.to_thread(server.service.asked.wait, 10)
+    await asyncio.to_thread(server.cut)
+    with pytest.raises(
+        CallFailed, match=r"no answer from .*The tool may have run, and may have been paid for$"
+    ) as lost:
+        await calling
+    assert (lost.value.code, lost.value.tool_was_run) == (grpc.StatusCode.UNAVAILABLE, None)
+    assert len(server.service.requests) == 1
+
+
+async def test_a_limit_is_not_retried(
     call: Call, server: FakeServer, refused: Callable[..., status_pb2.Status]
 ) -> None:
     server.answers(refused(grpc.StatusCode.RESOURCE_EXHAUSTED, "RATE_LIMITED", "No."))
     with pytest.raises(CallFailed) as failure:
-        await call("call_tool", "tools.x.y.z", {})
+        await call("status")
     assert len(server.service.requests) == 1
     assert (failure.value.reason, failure.value.request_id, failure.value.tool_was_run) == (
         "RATE_LIMITED",
@@ -154,9 +174,13 @@ async def test_the_deadline_passes(call: Call, server: FakeServer) -> None:
     assert failure.value.tool_was_run is None
 
 
-async def test_nobody_is_there(call: Call) -> None:
-    with pytest.raises(CallFailed, match=r"cannot reach 127\.0\.0\.1:1: is agenta-ai-server running\?"):
-        await call("status", client={"target": UNREACHABLE})
+@pytest.mark.parametrize(("method", "args"), [("status", ()), ("call_tool", ("tools.x.y.z", {}))])
+@pytest.mark.parametrize("target", [UNREACHABLE, "no such host:1", "unix:/no/such.sock"])
+async def test_nobody_is_there(call: Call, target: str, method: str, args: Any) -> None:
+    with pytest.raises(CallFailed, match=r"cannot reach .*: is agenta-ai-server running\?") as failure:
+        await call(method, *args, client={"target": target})
+    assert "paid" not in str(failure.value)
+    assert failure.value.tool_was_run is False
 
 
 async def test_tls_to_a_server_without(call: Call) -> None:

@@ -53,3 +53,9 @@ def test_the_text_is_a_unified_diff() -> None:
         "+new",
         "+",
     ]
+
+
+def test_the_text_is_safe_to_print() -> None:
+    (change,) = diff_messages([user("old\x1b[2J")], [user("new\x9b2J\r")])
+    assert str(change).split("\n")[-2:] == [r"-old\x1b[2J", r"+new\x9b2J\r"]
+    assert change.lines()[-1] == "+new\x9b2J\r"

@@ -54,6 +54,17 @@ BAD = details.BadRequest(field_violations=[{"field": "arguments.context", "descr
         (Code.RESOURCE_EXHAUSTED, "RATE_LIMITED", "No.", [], "rate limited"),
         (Code.UNAVAILABLE, "OVERLOADED", "Too busy.", [RETRY], "Too busy; try again in 12 s"),
         (Code.UNAVAILABLE, "OVERLOADED", "Try again in 12 s.", [RETRY], "Try again in 12 s."),
+        (Code.UNAVAILABLE, "OVERLOADED", "Too busy. Try again later.", [RETRY], "Too busy. Try again in 12 s."),
+        (Code.UNAVAILABLE, "OVERLOADED", "Try again later; or ask.", [RETRY], "Try again in 12 s; or ask."),
+        (
+            Code.UNAVAILABLE,
+            "OVERLOADED",
+            "Nothing was sent: try again.",
+            [RETRY],
+            "Nothing was sent: try again in 12 s.",
+        ),
+        (Code.UNAVAILABLE, "OVERLOADED", "Try again later.", [], "Try again later."),
+        (Code.UNAVAILABLE, "OVERLOADED", "Busy \x1b[2J\x9b2J", [], r"Busy \x1b[2J\x9b2J"),
         (Code.INVALID_ARGUMENT, "ARGUMENTS_INVALID", "Wrong.", [BAD], "Wrong; arguments.context: is too long"),
         (Code.INVALID_ARGUMENT, "ARGUMENTS_INVALID", "arguments.context: no", [BAD], "arguments.context: no"),
         (Code.NOT_FOUND, "TOOL_NOT_FOUND", "", [], "NOT_FOUND"),
@@ -74,9 +85,7 @@ def test_what_the_service_says(
 @pytest.mark.parametrize(
     ("code", "message", "method", "sentence"),
     [
-        (Code.UNAVAILABLE, "refused", "Status", "cannot reach host:1: is agenta-ai-server running? Tried with plain"),
-        (Code.UNAVAILABLE, "x: backend unhealthy", "Status", "cannot reach host:1: it takes no calls at the moment"),
-        (Code.UNAVAILABLE, "Tls handshake failed", "Status", "cannot reach host:1: does it speak TLS"),
+        (Code.UNAVAILABLE, "Socket closed", "Status", "no answer from host:1; the connection may be broken: Socket cl"),
         (Code.DEADLINE_EXCEEDED, "", "Status", "no answer from host:1 within 2.5 s: allow more time"),
         (Code.DEADLINE_EXCEEDED, "", "CallTool", "no answer from host:1 within 2.5 s: allow more time. The tool may"),
         (Code.UNIMPLEMENTED, "", "Status", "host:1 has no agenta.ai.v1.ToolService"),
@@ -88,6 +97,56 @@ def test_what_others_say(code: Code, message: str | None, method: str, sentence:
     error = failed(code, message, None, method)
     assert str(error).startswith(sentence)
     assert (error.reason, error.tool_was_run, error.request_id) == ("", None, "")
+
+
+FAILING = "connections to all backends failing; last error: "
+MAY_BE_PAID = ". The tool may have run, and may have been paid for"
+
+
+@pytest.mark.parametrize("method", ["Status", "CallTool"])
+@pytest.mark.parametrize(
+    ("message", "sentence"),
+    [
+        (
+            FAILING + "Failed to connect to remote host",
+            "cannot reach host:1: is agenta-ai-server running? Tried with pl",
+        ),
+        (FAILING + "backend unhealthy", "cannot reach host:1: it takes no calls at the moment"),
+        (FAILING + "Tls handshake failed", "cannot reach host:1: does it speak TLS"),
+        ("errors resolving host:1: [Domain name not found]", "cannot reach host:1: is agenta-ai-server running?"),
+        ("DNS resolution failed for host:1: C-ares", "cannot reach host:1: is agenta-ai-server running?"),
+    ],
+)
+def test_what_was_never_sent_was_not_paid_for(message: str, method: str, sentence: str) -> None:
+    error = failed(Code.UNAVAILABLE, message, None, method)
+    assert str(error).startswith(sentence)
+    assert MAY_BE_PAID not in str(error)
+    assert error.tool_was_run is False
+
+
+@pytest.mark.parametrize(
+    ("code", "message"),
+    [
+        (Code.UNAVAILABLE, "Stream removed (Socket closed)"),
+        (Code.UNAVAILABLE, "a proxy says: Failed to connect to remote host"),
+        (Code.DEADLINE_EXCEEDED, FAILING),
+        (Code.CANCELLED, "Stream removed"),
+        (Code.INTERNAL, "oops."),
+    ],
+)
+def test_what_may_have_been_paid_for(code: Code, message: str) -> None:
+    error = failed(code, message, None)
+    assert str(error).endswith(MAY_BE_PAID)
+    assert error.tool_was_run is None
+    assert MAY_BE_PAID not in str(failed(code, message, None, "Status"))
+
+
+def test_a_bug_is_told_with_the_request_id() -> None:
+    status = status_pb2.Status(code=13, message="Internal error: see the log.")
+    status.details.add().Pack(details.RequestInfo(request_id="7f3c"))
+    error = rich(status)
+    assert str(error) == f"INTERNAL: Internal error: see the log (request id 7f3c){MAY_BE_PAID}"
+    assert (error.request_id, error.tool_was_run) == ("7f3c", None)
 
 
 GARBLED = status_pb2.Status(code=14, message="down")
@@ -124,3 +183,4 @@ def test_a_failed_tool_says_all_that_is_known() -> None:
     assert str(error) == expected
     assert error.trace_id == "ab"
     assert str(ToolFailed("", reason="", meta=CallMeta())) == "the tool failed"
+    assert str(ToolFailed("\x1b[2J", reason="", meta=CallMeta())) == r"\x1b[2J"

@@ -53,7 +53,7 @@ CODES = {
 }
 
 # A bug gets no ErrorInfo, because that would promise that the tool was not run.
-BUG = grpc.StatusCode.INTERNAL, "Internal error: the server's log has the details under this error's request id."
+BUG = grpc.StatusCode.INTERNAL, "A bug of the server: its log has the details under this error's request id."
 
 
 class Answer:

@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from agenta_ai_server.tools.refine_prompt.template import Template, Text
 
 MAX_NAMES = 3
+# With twice as many, the answer would come near the 4 MiB that clients read by default.
+MAX_REFINED_CHARACTERS = 200_000
 
 
 def violations(prompt: Template, new: Sequence[tuple[object, object]]) -> list[Violation]:
@@ -25,6 +27,9 @@ def violations(prompt: Template, new: Sequence[tuple[object, object]]) -> list[V
     old = prompt.texts
     if len(new) != len(old):
         return [Violation("messages", f"The refinement has {_messages(len(new))} where there were {len(old)}.")]
+    # Before anything is read that could take long.
+    if sum(len(content) for _, content in new if isinstance(content, str)) > MAX_REFINED_CHARACTERS:
+        return [Violation("messages", f"The refinement has more than {MAX_REFINED_CHARACTERS:,} characters.")]
     pairs = enumerate(zip(old, new, strict=True))
     broken = [violation for index, (text, message) in pairs for violation in _of_message(index, text, *message)]
     # Only what is whole can be compared: an empty text has lost its variables too, but that isn't the point then.

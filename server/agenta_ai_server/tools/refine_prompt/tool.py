@@ -34,11 +34,9 @@ REPAIR = (
     "as were given, with the same roles in the same order, and with exactly the variables that were given, written in "
     "the same way. What was wrong:"
 )
-MAX_REPAIRED_VIOLATIONS = 5
+MAX_VIOLATIONS = 10
 # From here on reading a text takes more than a few milliseconds: a full template in Jinja2 takes up to a second.
 LONG_CHARACTERS = 10_000
-# A larger answer would come near the 4 MiB that clients read by default.
-MAX_REFINED_CHARACTERS = 200_000
 
 
 class RefinePromptArguments(BaseModel):
@@ -188,16 +186,12 @@ def _read(text: str, prompt: Template) -> _Refinement:
     if broken := guarantee.violations(prompt, refined.messages):
         return _Refinement(violations=broken)
     root = prompt.with_texts([str(content) for _, content in refined.messages])
-    source = strict_json.dump(root)
-    if len(source) > MAX_REFINED_CHARACTERS:
-        too_long = f"The refinement has more than {MAX_REFINED_CHARACTERS:,} characters."
-        return _Refinement(violations=[Violation("messages", too_long)])
     summary = NO_CHANGE if root == prompt.root else refined.summary
-    return _Refinement(root=root, source=source, summary=summary)
+    return _Refinement(root=root, source=strict_json.dump(root), summary=summary)
 
 
 def _guidelines_of_repair(guidelines: str, violations: Sequence[Violation]) -> str:
-    found = "\n".join(f"- {violation.description}" for violation in violations[:MAX_REPAIRED_VIOLATIONS])
+    found = "\n".join(f"- {violation.description}" for violation in violations[:MAX_VIOLATIONS])
     return f"{guidelines}\n\n{REPAIR}\n{found}".strip()
 
 
@@ -221,6 +215,6 @@ def _unusable(violations: Sequence[Violation], attempts: Sequence[Attempt]) -> T
     return ToolFailed(
         Reason.UPSTREAM_OUTPUT_INVALID,
         f"{violations[0].description.rstrip('.')}, and was discarded; the prompt is unchanged.",
-        violations=violations,
+        violations=violations[:MAX_VIOLATIONS],
         attempts=attempts,
     )
