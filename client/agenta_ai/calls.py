@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 import json
 import math
 import re
@@ -18,7 +17,7 @@ from google.protobuf.struct_pb2 import NULL_VALUE, ListValue, Struct, Value
 
 from agenta_ai import errors, results
 from agenta_ai.errors import AgentaError, InvalidInput
-from agenta_ai.service_config import CALL_TIMEOUT, CHANNEL_OPTIONS, READ_TIMEOUT
+from agenta_ai.service_config import CALL_TIMEOUT, CHANNEL_OPTIONS, MAX_TIMEOUT, READ_TIMEOUT
 from agenta_ai.v1 import content_pb2, error_pb2, tool_pb2, tool_service_pb2
 
 if TYPE_CHECKING:
@@ -39,8 +38,23 @@ _State = TypeVar("_State", bound="StrEnum")
 # level of JSON takes three.
 _MAX_DEPTH = 32
 _MAX_EXACT_INTEGER = 2**53
-_HOST_AND_PORT = re.compile(r"(\[[^\]]+\]|[^:\[\]]+):[0-9]+")
+_HOST_AND_PORT = re.compile(r"(\[[^\]]+\]|[^:/\[\]]+):[0-9]+")
 _SCHEMES = ("dns:", "unix:", "unix-abstract:", "ipv4:", "ipv6:", "vsock:", "xds:")
+# gRPC cuts an address off at ? and #, and escapes what is no ASCII: what it then calls is no longer what was written.
+_IN_NO_TARGET = re.compile(r"[^!-~]|[?#]")
+
+# What stays on this machine, all of it written out: whatever else gRPC may make of an address, TLS is safe for it.
+_OCTET = "(?:25[0-5]|2[0-4][0-9]|1[0-9][0-9]|[1-9]?[0-9])"
+_LOCAL_ENDPOINT = rf"(?:(?i:localhost)|\[::1\]|127(?:\.{_OCTET}){{3}}):[0-9]+"
+_LOCAL = re.compile(
+    rf"dns:(///)?{_LOCAL_ENDPOINT}"
+    rf"|ipv[46]:{_LOCAL_ENDPOINT}(,{_LOCAL_ENDPOINT})*"
+    r"|unix:(///|(?!//)).+"
+    r"|unix-abstract:(?!//).+"
+)
+
+_METADATA_KEY = re.compile(r"[0-9A-Za-z_.-]+")
+_METADATA_TEXT = re.compile(r"[ -~]*")
 
 
 class JsonModel(Protocol):
@@ -100,7 +114,7 @@ def connection(
     """Checks and completes what a client is made with: see :class:`agenta_ai.Client`.
 
     Raises:
-        InvalidInput: If the target is no address, or the time-out no positive number.
+        InvalidInput: If one of them can't be used.
     """
     address = resolve(target)
     local = is_loopback(address)
@@ -113,16 +127,36 @@ def connection(
 
 
 def call_metadata(extra: Iterable[tuple[str, str | bytes]]) -> Metadata:
-    """What is sent with every call. A credential would be added here."""
-    return tuple((key.lower(), value) for key, value in extra)
+    """What is sent with every call. A credential would be added here.
+
+    Raises:
+        InvalidInput: If a pair can't be sent. Its value isn't shown: it may be a secret.
+    """
+    return tuple(_metadata_pair(pair) for pair in extra)
+
+
+def _metadata_pair(pair: object) -> tuple[str, str | bytes]:
+    match pair:
+        case [str(key), value] if _METADATA_KEY.fullmatch(key):
+            key = key.lower()
+            if key.endswith("-bin"):
+                if isinstance(value, bytes):
+                    return key, value
+                raise InvalidInput(f"metadata: the value of {key!r} must be bytes")
+            if isinstance(value, str) and _METADATA_TEXT.fullmatch(value):
+                return key, value
+            raise InvalidInput(f"metadata: the value of {key!r} must be a line of printable ASCII")
+    raise InvalidInput("metadata: must be pairs of a key and a value; keys have letters, digits, '-', '_', '.' alone")
 
 
 def resolve(target: str) -> str:
     """The target as gRPC wants it: ``"host:port"`` becomes ``"dns:///host:port"``.
 
     Raises:
-        InvalidInput: If it is empty or a web address, or lacks a port.
+        InvalidInput: If it is empty or a web address, lacks a port, or holds what no address does.
     """
+    if odd := _IN_NO_TARGET.search(_text(target, "target")):
+        raise InvalidInput(f"target {target!r} holds {odd[0]!r}, as no address does: write it as host:port")
     if not target or target.startswith(("http:", "https:")):
         raise InvalidInput(f"target {target!r} is no address of a gRPC server: write it as host:port, without http")
     if target.startswith(_SCHEMES) or "://" in target:
@@ -135,37 +169,17 @@ def resolve(target: str) -> str:
 
 def is_loopback(address: str) -> bool:
     """Whether a resolved target stays on this machine, so that it needs no TLS."""
-    scheme, _, rest = address.partition(":")
-    if scheme in ("unix", "unix-abstract"):
-        return True
-    if scheme not in ("dns", "ipv4", "ipv6"):
-        return False
-    endpoint = rest.rpartition("/")[2]
-    return all(_is_loopback_host(_host(one)) for one in endpoint.split(","))
-
-
-def _host(endpoint: str) -> str:
-    if endpoint.startswith("["):
-        return endpoint[1:].partition("]")[0]
-    # More than one colon and no brackets: an IPv6 address without a port.
-    return endpoint.partition(":")[0] if endpoint.count(":") == 1 else endpoint
-
-
-def _is_loopback_host(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host.lower() == "localhost"
+    return _LOCAL.fullmatch(address) is not None
 
 
 def check_timeout(timeout: float) -> float:
     """The time-out in seconds.
 
     Raises:
-        InvalidInput: If it isn't a positive, finite number.
+        InvalidInput: If it isn't greater than 0 and at most a year.
     """
-    if not 0 < timeout < math.inf:
-        raise InvalidInput(f"timeout: {timeout} is no number of seconds greater than 0")
+    if not isinstance(timeout, int | float) or not 0 < timeout <= MAX_TIMEOUT:
+        raise InvalidInput(f"timeout: must be a number of seconds, greater than 0 and at most {MAX_TIMEOUT}")
     return timeout
 
 
@@ -183,7 +197,7 @@ class Exchange(Generic[_Result]):
     Attributes:
         method: Name of the method, for example ``"CallTool"``.
         request: The request.
-        read: Makes the result from the response; may raise.
+        read: Makes the result from the response. A ``ValueError`` means that the response isn't as it should be.
         timeout: Seconds that it may take.
     """
 
@@ -191,6 +205,21 @@ class Exchange(Generic[_Result]):
     request: Message
     read: Callable[[Any], _Result]
     timeout: float
+
+    def result(self, response: Any) -> _Result:
+        """The result.
+
+        Raises:
+            ToolFailed: If a tool failed whose failure is no result.
+            AgentaError: If the response can't be understood.
+        """
+        try:
+            return self.read(response)
+        except (ValueError, OverflowError, RecursionError):
+            raise AgentaError(
+                f"the answer of {self.method} is not of the form that this client knows: "
+                "install the version of agenta-ai that fits the server"
+            ) from None
 
 
 def status(timeout: float | None) -> Exchange[results.ServiceStatus]:
@@ -204,14 +233,27 @@ def list_tools(page_token: str, timeout: float | None) -> Exchange[tuple[list[re
     return Exchange("ListTools", request, read_page, _read_timeout(timeout))
 
 
+def check_token(token: str, seen: set[str]) -> None:
+    """Notes the token of a page.
+
+    Raises:
+        AgentaError: If it was seen before: the pages would go round without an end.
+    """
+    if token in seen:
+        raise AgentaError("the server repeats a page of its tools: report it to its operator")
+    seen.add(token)
+
+
 def call_tool(
     name: str, arguments: Mapping[str, Any], request_id: str | None, timeout: float
 ) -> Exchange[results.ToolResult]:
     """Asks for a call: see :meth:`agenta_ai.Client.call_tool`."""
     # Every call has one, also while the server doesn't join repeats yet.
-    request_id = request_id or str(uuid4())
+    request_id = _text(request_id or str(uuid4()), "request_id")
+    if not isinstance(arguments, Mapping):
+        raise InvalidInput(f"arguments: a {type(arguments).__name__} is no mapping")
     struct = _to_struct(arguments, "arguments", _MAX_DEPTH)
-    request = tool_service_pb2.CallToolRequest(name=name, arguments=struct, request_id=request_id)
+    request = tool_service_pb2.CallToolRequest(name=_text(name, "name"), arguments=struct, request_id=request_id)
     return Exchange("CallTool", request, partial(read_result, request_id=request_id), check_timeout(timeout))
 
 
@@ -260,7 +302,7 @@ def _to_struct(fields: Mapping[str, Any], path: str, depth: int) -> Struct:
 def _key(key: object, path: str) -> str:
     if not isinstance(key, str):
         raise InvalidInput(f"{path}: the key {key!r} is no string")
-    return key
+    return _text(key, f"{path}: the key {key!r}")
 
 
 def _to_value(item: object, path: str, depth: int) -> Value:
@@ -285,13 +327,15 @@ def _to_value(item: object, path: str, depth: int) -> Value:
 
 def _number(number: float, path: str) -> float:
     if isinstance(number, int) and abs(number) > _MAX_EXACT_INTEGER:
-        raise InvalidInput(f"{path}: {number} is too large to arrive unchanged; send it as a string")
+        raise InvalidInput(f"{path}: an integer beyond 2**53 would not arrive unchanged; send it as a string")
     if not math.isfinite(number):
         raise InvalidInput(f"{path}: {number} is no JSON value")
     return float(number)
 
 
-def _text(text: str, path: str) -> str:
+def _text(text: object, path: str) -> str:
+    if not isinstance(text, str):
+        raise InvalidInput(f"{path}: a {type(text).__name__} is no string")
     try:
         text.encode()
     except UnicodeEncodeError as error:
@@ -373,24 +417,15 @@ def read_refined(result: results.ToolResult, original: dict[str, Any]) -> result
 
     Raises:
         ToolFailed: If the tool failed.
-        AgentaError: If the answer isn't of the form that this version knows.
+        ValueError: If the answer isn't of the form that this version knows.
     """
     result.raise_for_error()
-    try:
-        content = result.structured_content
-        return results.RefinedPrompt(
-            template=dict(json.loads(content["prompt_template_json"])),
-            template_json=content["prompt_template_json"],
-            messages=list(content["messages"]),
-            summary=content["summary"],
-            meta=result.meta,
-            original=original,
-        )
-    except (KeyError, TypeError, ValueError):
-        raise AgentaError(
-            f"the answer of {REFINE_PROMPT} is not of the form that this client knows: "
-            "install the version of agenta-ai that fits the server"
-        ) from None
+    match result.structured_content:
+        case {"prompt_template_json": str(text), "messages": list(messages), "summary": str(summary)}:
+            template = json.loads(text)
+            if isinstance(template, dict):
+                return results.RefinedPrompt(template, text, messages, summary, result.meta, original)
+    raise ValueError("this is no refinement")
 
 
 def _content(block: content_pb2.ContentBlock) -> results.Content | None:

@@ -9,14 +9,13 @@ import argparse
 import io
 import json
 import os
-import re
 import sys
 from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
 from agenta_ai import __version__
-from agenta_ai.terminal import printable
+from agenta_ai.terminal import CONTROLS, printable
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -285,8 +284,8 @@ def _print_json(value: object) -> int:
 
 def _to_json(value: object) -> str:
     text = json.dumps(value, ensure_ascii=False, indent=2, default=_jsonable)
-    # The control characters that JSON lets stand, and some terminals obey.
-    return re.sub(r"[\x7f-\x9f]", lambda found: f"\\u{ord(found[0]):04x}", text)
+    # Those that JSON lets stand, and some terminals obey.
+    return CONTROLS.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
 
 
 def _jsonable(value: object) -> object:

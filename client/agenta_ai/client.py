@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 import grpc
 import grpc.aio
 
-from agenta_ai import calls
+from agenta_ai import calls, errors
 from agenta_ai.service_config import CALL_TIMEOUT
 from agenta_ai.v1.tool_service_pb2_grpc import ToolServiceStub
 
@@ -23,16 +24,19 @@ _Result = TypeVar("_Result")
 class Client:
     """Calls Agenta AI services. One client serves many calls at once; keep it for as long as there are some.
 
+    It belongs to the event loop of its first call.
+
     Args:
         target: The server, ``"host:port"`` or any name that gRPC knows, such as ``"unix:/run/agenta.sock"``.
         tls: ``True``: with the system's certificate authorities (or those of the file that
             ``GRPC_DEFAULT_SSL_ROOTS_FILE_PATH`` names). Credentials: with these. ``False``: plaintext. ``None``:
             plaintext to this machine, TLS to any other.
-        timeout: Seconds that a tool may take, unless a call says otherwise. Greater than 0.
-        metadata: Pairs to send with every call. Keys are lowercased; those that end in ``-bin`` take bytes.
+        timeout: Seconds that a tool may take, unless a call says otherwise. Greater than 0, at most a year.
+        metadata: Pairs to send with every call. Keys are lowercased; those that end in ``-bin`` take bytes, all others
+            a line of printable ASCII.
 
     Raises:
-        InvalidInput: If the target is no address, or the time-out no positive number.
+        InvalidInput: If the target is no address, or the time-out or a pair of the metadata can't be used.
     """
 
     def __init__(
@@ -46,6 +50,8 @@ class Client:
         self._connection = calls.connection(target, tls, timeout, metadata)
         self._channel: grpc.aio.Channel | None = None
         self._opened: ToolServiceAsyncStub | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._closed = False
 
     async def __aenter__(self) -> Self:
         return self
@@ -54,7 +60,8 @@ class Client:
         await self.close()
 
     async def close(self) -> None:
-        """Closes the connections. Calls that are running are cancelled."""
+        """Closes the connections. Calls that are running end with :class:`agenta_ai.CallFailed`; no new ones begin."""
+        self._closed = True
         if self._channel is not None:
             await self._channel.close()
 
@@ -77,9 +84,12 @@ class Client:
 
         Raises:
             CallFailed: If there was no answer.
+            AgentaError: If the pages have no end, because the server repeats one.
         """
         tools, token = await self._send(calls.list_tools("", timeout))
+        seen: set[str] = set()
         while token:
+            calls.check_token(token, seen)
             page, token = await self._send(calls.list_tools(token, timeout))
             tools += page
         return tools
@@ -138,20 +148,38 @@ class Client:
 
     @property
     def _stub(self) -> ToolServiceAsyncStub:
+        if self._closed:
+            raise errors.AgentaError(errors.CLOSED)
         # Opened late, because a channel belongs to the event loop that it is opened in.
+        loop = asyncio.get_running_loop()
         if self._opened is None:
+            self._loop = loop
             to = self._connection
             if to.credentials is None:
                 self._channel = grpc.aio.insecure_channel(to.address, to.options)
             else:
                 self._channel = grpc.aio.secure_channel(to.address, to.credentials, to.options)
             self._opened = ToolServiceStub(self._channel)
+        if self._loop is not loop:
+            raise errors.InvalidInput("this client was used in another event loop: make one for each loop")
         return self._opened
 
     async def _send(self, exchange: calls.Exchange[_Result]) -> _Result:
         method = getattr(self._stub, exchange.method)
+        cancelled_before = _cancellations()
         try:
             response = await method(exchange.request, timeout=exchange.timeout, metadata=self._connection.metadata)
         except grpc.RpcError as error:
             raise self._connection.failed(error, exchange) from None
-        return exchange.read(response)
+        except asyncio.CancelledError:
+            # gRPC raises it for a channel that is closed, too, although nobody cancelled this task.
+            if self._closed and _cancellations() == cancelled_before:
+                raise errors.closed_during(exchange.method) from None
+            raise
+        return exchange.result(response)
+
+
+def _cancellations() -> int:
+    """How often somebody asked for the end of the current task."""
+    task = asyncio.current_task()
+    return task.cancelling() if task else 0

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from agenta_ai.results import CallMeta
 
 DOMAIN = "agenta.ai"
+CLOSED = "the client is closed"
 REASON_PREFIX = "ERROR_REASON_"
 
 # How gRPC says that a call was never sent: no address was found, or no connection came about. A call that was sent
@@ -58,7 +59,7 @@ class FieldViolation:
 
 
 class AgentaError(Exception):
-    """Every error of this client. Raised itself when an answer can't be understood."""
+    """Every error of this client. Raised itself when an answer can't be understood, and by a client that is closed."""
 
 
 class InvalidInput(AgentaError, ValueError):
@@ -169,9 +170,8 @@ def call_failed(error: grpc.RpcError, *, target: str, tls: bool, method: str, ti
         sentence = _sentence(why, violations, delay)
     if code is grpc.StatusCode.INTERNAL and request_id:
         sentence = f"{sentence.rstrip('.')} (request id {request_id})"
-    # Only a tool costs anything.
-    if method == "CallTool" and code in _OPEN and not not_run:
-        sentence = f"{sentence.rstrip('.')}. The tool may have run, and may have been paid for"
+    if code in _OPEN and not not_run:
+        sentence = _in_doubt(sentence, method)
     return CallFailed(
         sentence,
         code=code,
@@ -182,6 +182,18 @@ def call_failed(error: grpc.RpcError, *, target: str, tls: bool, method: str, ti
         request_id=request_id,
         tool_was_run=False if not_run else None,
     )
+
+
+def closed_during(method: str) -> CallFailed:
+    """What to raise if the client was closed while this method was waiting for its answer."""
+    return CallFailed(_in_doubt("the client was closed", method), code=grpc.StatusCode.CANCELLED)
+
+
+def _in_doubt(sentence: str, method: str) -> str:
+    # Only a tool costs anything.
+    if method != "CallTool":
+        return sentence
+    return f"{sentence.rstrip('.')}. The tool may have run, and may have been paid for"
 
 
 def _rich_status(error: grpc.RpcError) -> status_pb2.Status:

@@ -10,6 +10,9 @@ CALL_TIMEOUT = 90.0
 #: Seconds that ``status`` and each page of ``list_tools`` may take if the caller doesn't say.
 READ_TIMEOUT = 10.0
 
+#: The longest time-out, a year: gRPC quietly shortens what is longer.
+MAX_TIMEOUT = 365 * 24 * 3600
+
 # No time-outs here, although the format has them: gRPC 1.85 takes up to two seconds off those, never sends them to the
 # server (https://github.com/grpc/grpc/issues/40633), and they would cap what a caller asks for. Each call carries its
 # own deadline instead. RESOURCE_EXHAUSTED is not retried: a rate limit is the caller's to see.

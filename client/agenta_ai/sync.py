@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 import grpc
 
-from agenta_ai import calls
+from agenta_ai import calls, errors
 from agenta_ai.service_config import CALL_TIMEOUT
 from agenta_ai.v1.tool_service_pb2_grpc import ToolServiceStub
 
@@ -36,6 +36,7 @@ class SyncClient:
         else:
             self._channel = grpc.secure_channel(to.address, to.credentials, to.options)
         self._stub = ToolServiceStub(self._channel)
+        self._closed = False
 
     def __enter__(self) -> Self:
         return self
@@ -44,7 +45,8 @@ class SyncClient:
         self.close()
 
     def close(self) -> None:
-        """Closes the connections. Calls that are running are cancelled."""
+        """As :meth:`agenta_ai.Client.close`."""
+        self._closed = True
         self._channel.close()
 
     def status(self, *, timeout: float | None = None) -> ServiceStatus:
@@ -54,7 +56,9 @@ class SyncClient:
     def list_tools(self, *, timeout: float | None = None) -> list[Tool]:
         """As :meth:`agenta_ai.Client.list_tools`."""
         tools, token = self._send(calls.list_tools("", timeout))
+        seen: set[str] = set()
         while token:
+            calls.check_token(token, seen)
             page, token = self._send(calls.list_tools(token, timeout))
             tools += page
         return tools
@@ -89,5 +93,12 @@ class SyncClient:
         try:
             response = method(exchange.request, timeout=exchange.timeout, metadata=self._connection.metadata)
         except grpc.RpcError as error:
+            if self._closed and error.code() is grpc.StatusCode.CANCELLED:
+                raise errors.closed_during(exchange.method) from None
             raise self._connection.failed(error, exchange) from None
-        return exchange.read(response)
+        except ValueError:
+            # How gRPC says it. Asking before would be too early: another thread may be closing.
+            if self._closed:
+                raise errors.AgentaError(errors.CLOSED) from None
+            raise
+        return exchange.result(response)

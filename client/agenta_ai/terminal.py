@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import re
 
+# By these a server could play tricks with the terminal: control characters but tab and newline, other characters that
+# end a line, and those that turn the direction of writing.
+CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]")
+
 
 def printable(text: str) -> str:
-    """The text without control characters, by which a server could play tricks with the terminal."""
-    return re.sub(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]", lambda found: ascii(found[0])[1:-1], text)
+    """The text with its controls escaped."""
+    return CONTROLS.sub(lambda found: ascii(found[0])[1:-1], text)

@@ -8,6 +8,7 @@ import grpc
 import pytest
 from google.protobuf.json_format import MessageToDict, ParseDict
 from google.protobuf.struct_pb2 import Value
+from google.protobuf.timestamp_pb2 import Timestamp
 
 import agenta_ai
 from agenta_ai import AgentaError, InvalidInput, RateLimiterState, ServiceState, ToolFailed, calls
@@ -32,7 +33,10 @@ def test_every_public_name_is_there() -> None:
         ("localhost:50051", "dns:///localhost:50051", True),
         ("LOCALHOST:50051", "dns:///LOCALHOST:50051", True),
         ("[::1]:50051", "dns:///[::1]:50051", True),
-        ("dns:///::1", "dns:///::1", True),
+        ("dns:[::1]:50051", "dns:[::1]:50051", True),
+        ("ipv6:[::1]:1", "ipv6:[::1]:1", True),
+        ("unix:///run/agenta.sock", "unix:///run/agenta.sock", True),
+        ("unix:agenta,10.0.0.1:1", "unix:agenta,10.0.0.1:1", True),
         ("ipv4:127.0.0.1:1,127.0.0.2:1", "ipv4:127.0.0.1:1,127.0.0.2:1", True),
         ("unix:/run/agenta.sock", "unix:/run/agenta.sock", True),
         ("unix-abstract:agenta", "unix-abstract:agenta", True),
@@ -40,7 +44,17 @@ def test_every_public_name_is_there() -> None:
         ("ai.example.com:443", "dns:///ai.example.com:443", False),
         ("localhost.example.com:443", "dns:///localhost.example.com:443", False),
         ("dns:///ai.example.com", "dns:///ai.example.com", False),
-        ("dns://8.8.8.8/localhost:1", "dns://8.8.8.8/localhost:1", True),
+        ("dns://8.8.8.8/localhost:1", "dns://8.8.8.8/localhost:1", False),
+        ("dns:///::1", "dns:///::1", False),
+        ("dns:///[::1]evil.com:1", "dns:///[::1]evil.com:1", False),
+        ("dns:///evil.com/localhost:1", "dns:///evil.com/localhost:1", False),
+        ("ipv4:192.0.2.2:1/127.0.0.1:1", "ipv4:192.0.2.2:1/127.0.0.1:1", False),
+        ("ipv4:127.0.0.1:1%2C192.0.2.2:1", "ipv4:127.0.0.1:1%2C192.0.2.2:1", False),
+        ("127.0.0.256:1", "dns:///127.0.0.256:1", False),
+        ("127.0.0.1.evil.com:1", "dns:///127.0.0.1.evil.com:1", False),
+        ("unix://evil/x", "unix://evil/x", False),
+        ("unix-abstract://evil/x", "unix-abstract://evil/x", False),
+        ("UNIX:///x", "UNIX:///x", False),
         ("dns://127.0.0.1/ai.example.com:1", "dns://127.0.0.1/ai.example.com:1", False),
         ("xds:///localhost", "xds:///localhost", False),
         ("0.0.0.0:50051", "dns:///0.0.0.0:50051", False),
@@ -58,7 +72,40 @@ def test_a_web_address_is_no_target(target: str) -> None:
         calls.connection(target)
 
 
-@pytest.mark.parametrize("target", ["localhost", "localhost:", "ai.example.com", ":50051", "::1", "[::1]", "::1:50051"])
+@pytest.mark.parametrize(
+    "target",
+    [
+        "ipv4:192.0.2.2:47477?/127.0.0.1:1",
+        "dns:///evil.com:50051?/localhost:1",
+        "evil.com:50051?/localhost",
+        "dns:///evil.com#/127.0.0.1",
+        "unix:/run/agenta.sock ",
+        "localhost:1\n",
+        "localhost\x00:1",
+        "localhost\u2028:1",
+        "b\u00fccher.example:1",
+    ],
+)
+def test_what_no_target_holds(target: str) -> None:
+    with pytest.raises(InvalidInput, match="as no address does") as refused:
+        calls.connection(target)
+    assert str(refused.value).isprintable()
+
+
+@pytest.mark.parametrize(
+    "target",
+    [
+        "[::1]evil.com:1",
+        "evil.com/localhost:1",
+        "localhost",
+        "localhost:",
+        "ai.example.com",
+        ":50051",
+        "::1",
+        "[::1]",
+        "::1:50051",
+    ],
+)
 def test_a_target_names_its_port(target: str) -> None:
     with pytest.raises(InvalidInput, match="host:port"):
         calls.connection(target)
@@ -71,8 +118,17 @@ def test_tls_is_switched_off_only_in_so_many_words() -> None:
     assert calls.connection("localhost:1", tls=own).credentials is own
 
 
-@pytest.mark.parametrize("timeout", [0, -1, float("inf"), float("nan")])
-def test_a_timeout_is_a_positive_number(timeout: float) -> None:
+def test_a_target_is_a_string() -> None:
+    with pytest.raises(InvalidInput, match="target: a NoneType is no string"):
+        calls.connection(None)  # type: ignore[arg-type]
+    with pytest.raises(InvalidInput, match="target: character 9 is half"):
+        calls.connection("localhost\ud800:1")
+
+
+@pytest.mark.parametrize(
+    "timeout", [0, -1, float("inf"), float("nan"), 1e10, 31536001, pytest.param(10**5000, id="huge"), "5"]
+)
+def test_a_timeout_is_a_number_of_seconds_up_to_a_year(timeout: Any) -> None:
     with pytest.raises(InvalidInput, match="timeout"):
         calls.connection("localhost:1", timeout=timeout)
     with pytest.raises(InvalidInput, match="timeout"):
@@ -83,6 +139,40 @@ def test_a_timeout_is_a_positive_number(timeout: float) -> None:
 
 def test_metadata_keys_are_lowercase() -> None:
     assert calls.call_metadata([("X-Team", "a"), ("y-bin", b"\0")]) == (("x-team", "a"), ("y-bin", b"\0"))
+
+
+@pytest.mark.parametrize(
+    ("pair", "complaint"),
+    [
+        (("x-team", "secret\r\nx-admin: 1"), "the value of 'x-team' must be a line"),
+        (("x-team", "secret\u00e9"), "the value of 'x-team' must be a line"),
+        (("X-Team", 5), "the value of 'x-team' must be a line"),
+        (("x-bin", "secret"), "the value of 'x-bin' must be bytes"),
+        (("x team", "secret"), "keys have letters"),
+        (("", "secret"), "keys have letters"),
+        ((b"x", "secret"), "keys have letters"),
+        ("secret", "must be pairs"),
+    ],
+)
+def test_metadata_that_cannot_be_sent(pair: Any, complaint: str) -> None:
+    with pytest.raises(InvalidInput, match=f"^metadata: .*{complaint}") as refused:
+        calls.connection("localhost:1", metadata=[pair])
+    assert "secret" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments", "request_id", "complaint"),
+    [
+        (5, {}, None, "^name: a int is no string"),
+        ("a\ud800", {}, None, "^name: character 1"),
+        ("a", [], None, "^arguments: a list is no mapping"),
+        ("a", {}, 5, "^request_id: a int is no string"),
+        ("a", {}, "\ud800", "^request_id: character 0"),
+    ],
+)
+def test_what_is_no_call(name: Any, arguments: Any, request_id: Any, complaint: str) -> None:
+    with pytest.raises(InvalidInput, match=complaint):
+        calls.call_tool(name, arguments, request_id, 90)
 
 
 def test_arguments_arrive_as_they_were() -> None:
@@ -109,7 +199,9 @@ def nested(levels: int) -> Any:
 @pytest.mark.parametrize(
     ("arguments", "complaint"),
     [
-        ({"n": 2**53 + 1}, r"arguments\.n: 9007199254740993 is too large"),
+        ({"n": 2**53 + 1}, r"arguments\.n: an integer beyond 2\*\*53"),
+        ({"n": 10**5000}, r"arguments\.n: an integer beyond 2\*\*53"),
+        ({"l": {"a\ud800": 1}}, r"arguments\.l: the key 'a\\ud800': character 1"),
         ({"l": [0, float("nan")]}, r"arguments\.l\[1\]: nan is no JSON"),
         ({"l": {"x": b"bytes"}}, r"arguments\.l\.x: a bytes is no JSON"),
         ({"l": {1: "x"}}, r"arguments\.l: the key 1 is no string"),
@@ -229,11 +321,30 @@ def test_content_of_every_kind() -> None:
     )
 
 
-@pytest.mark.parametrize("content", [None, {}, {"prompt_template_json": "{"}, {"prompt_template_json": "[1]"}, [1]])
+@pytest.mark.parametrize(
+    "content",
+    [
+        None,
+        {},
+        [1],
+        *(
+            {"messages": [], "summary": "", "prompt_template_json": text}
+            for text in ("{", "[]", '["ab"]', "[" * 100_000, 5)
+        ),
+        {"messages": [], "summary": 5, "prompt_template_json": "{}"},
+        {"messages": "", "summary": "", "prompt_template_json": "{}"},
+    ],
+)
 def test_an_answer_of_another_form(content: Any) -> None:
-    result = calls.read_result(ParseDict({"structuredContent": content}, pb.CallToolResponse()), "")
-    with pytest.raises(AgentaError, match="not of the form"):
-        calls.read_refined(result, {})
+    response = ParseDict({"structuredContent": content}, pb.CallToolResponse())
+    with pytest.raises(AgentaError, match="the answer of CallTool is not of the form") as odd:
+        calls.refine_prompt({}, "", "", None, 90).result(response)
+    assert type(odd.value) is AgentaError
+
+
+def test_a_time_that_no_calendar_has() -> None:
+    with pytest.raises(AgentaError, match="the answer of Status is not of the form"):
+        calls.status(None).result(pb.StatusResponse(start_time=Timestamp(seconds=10**15)))
 
 
 def test_the_refinement_is_asked_for_by_its_name() -> None:

@@ -262,7 +262,9 @@ def test_a_tool_that_failed(
         (["call", "x", "--json", "[1]"], "the arguments are no JSON object"),
         (["call", "x", "--json", "{"], "the arguments are no JSON: Expecting"),
         (["call", "x", "--json", '{"n": NaN}'], "arguments.n: nan is no JSON value"),
-        (["--timeout", "0", "status"], "timeout: 0.0"),
+        (["--timeout", "0", "status"], "timeout: must be a number of seconds"),
+        (["--timeout", "1e10", "status"], "at most 31536000"),
+        (["call", "a\udcff"], "name: character 1"),
         (["status", "--target", "http://x"], "write it as host:port"),
         (["status", "--target", "localhost"], "names no port: write it as host:port"),
         (["refine", "/dev/null"], "the template is no JSON: it is empty"),
@@ -350,8 +352,8 @@ def test_no_tricks_with_the_terminal(
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    """Whatever is printed, on either stream, holds no control characters but newlines."""
-    trick = "\x1b[2J\x9b2J\x7f\x07\r\x85"
+    """Whatever is printed, on either stream, holds no controls but newlines."""
+    trick = "\x1b[2J\x9b2J\x7f\x07\r\x85\u2028\u2029\u202a\u202e\u2066\u2069"
     prompt = tmp_path / "prompt.json"
     prompt.write_text(json.dumps({"messages": [{"role": trick, "content": f"old {trick}"}]}))
     new = [{"role": trick, "content": f"new {trick}\ud800"}]
@@ -373,8 +375,10 @@ def test_no_tricks_with_the_terminal(
     out, err = capsys.readouterr()
     assert out.count("2J") > 20
     assert err.count("2J") > 10
-    assert [sign for sign in out + err if unicodedata.category(sign) == "Cc" and sign != "\n"] == []
-    assert json.loads((tmp_path / "out.json").read_text(encoding="utf-8"))["messages"] == new
+    controls = ("Cc", "Cf", "Zl", "Zp")
+    written = (tmp_path / "out.json").read_text(encoding="utf-8")
+    assert [sign for sign in out + err + written if unicodedata.category(sign) in controls and sign != "\n"] == []
+    assert json.loads(written)["messages"] == new
 
 
 def test_help_waits_for_nothing_heavy() -> None:

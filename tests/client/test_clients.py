@@ -2,13 +2,14 @@ from __future__ import annotations
 
 import asyncio
 import json
+import threading
 from typing import TYPE_CHECKING, Any
 
 import grpc
 import pytest
 from google.rpc import status_pb2
 
-from agenta_ai import CallFailed, Client, InvalidInput, ServiceState, SyncClient, ToolFailed
+from agenta_ai import AgentaError, CallFailed, Client, InvalidInput, ServiceState, SyncClient, ToolFailed
 from agenta_ai.v1 import tool_pb2
 from agenta_ai.v1 import tool_service_pb2 as pb
 
@@ -52,6 +53,13 @@ async def test_all_pages_of_tools(call: Call, server: FakeServer) -> None:
     tools = await call("list_tools")
     assert [tool.name for tool in tools] == ["a", "b", "c"]
     assert [request.page_token for request in server.service.requests] == ["", "1", "2"]
+
+
+async def test_pages_that_go_round(call: Call, server: FakeServer) -> None:
+    server.answers(*(pb.ListToolsResponse(next_page_token=token) for token in "abab"))
+    with pytest.raises(AgentaError, match="repeats a page"):
+        await call("list_tools")
+    assert [request.page_token for request in server.service.requests] == ["", "a", "b"]
 
 
 async def test_call_tool(call: Call, server: FakeServer, answer: Callable[..., pb.CallToolResponse]) -> None:
@@ -175,7 +183,7 @@ async def test_the_deadline_passes(call: Call, server: FakeServer) -> None:
 
 
 @pytest.mark.parametrize(("method", "args"), [("status", ()), ("call_tool", ("tools.x.y.z", {}))])
-@pytest.mark.parametrize("target", [UNREACHABLE, "no such host:1", "unix:/no/such.sock"])
+@pytest.mark.parametrize("target", [UNREACHABLE, "no-such-host.invalid:1", "unix:/no/such.sock"])
 async def test_nobody_is_there(call: Call, target: str, method: str, args: Any) -> None:
     with pytest.raises(CallFailed, match=r"cannot reach .*: is agenta-ai-server running\?") as failure:
         await call(method, *args, client={"target": target})
@@ -235,3 +243,83 @@ def test_a_client_may_be_made_before_the_loop(server: FakeServer) -> None:
 async def test_closing_what_was_never_used() -> None:
     await Client(UNREACHABLE).close()
     SyncClient(UNREACHABLE).close()
+
+
+async def test_a_closed_client(server: FakeServer) -> None:
+    server.answers(pb.StatusResponse(enabled=True))
+    for used in (True, False):
+        client, sync = Client(server.target), SyncClient(server.target)
+        if used:
+            await client.status()
+            await asyncio.to_thread(sync.status)
+        await client.close()
+        sync.close()
+        with pytest.raises(AgentaError, match=r"^the client is closed$"):
+            await client.status()
+        with pytest.raises(AgentaError, match=r"^the client is closed$"):
+            sync.status()
+        await client.close()
+        sync.close()
+
+
+WAS_CLOSED = r"^the client was closed\. The tool may have run, and may have been paid for$"
+
+
+async def test_closing_during_a_call(server: FakeServer) -> None:
+    server.answers(None)
+    client = Client(server.target)
+    calling = asyncio.ensure_future(client.call_tool("tools.x.y.z", {}))
+    assert await asyncio.to_thread(server.service.asked.wait, 10)
+    await client.close()
+    with pytest.raises(CallFailed, match=WAS_CLOSED) as failure:
+        await calling
+    assert (failure.value.code, failure.value.tool_was_run) == (grpc.StatusCode.CANCELLED, None)
+
+
+async def test_closing_before_a_call_is_on_its_way(server: FakeServer) -> None:
+    server.answers(None)
+    client = Client(server.target)
+    calling = asyncio.ensure_future(client.status())
+    await asyncio.sleep(0)
+    await client.close()
+    with pytest.raises(CallFailed, match=r"^the client was closed$"):
+        await calling
+
+
+def test_closing_during_a_call_in_another_thread(server: FakeServer) -> None:
+    server.answers(None)
+    client = SyncClient(server.target)
+
+    def close() -> None:
+        server.service.asked.wait(10)
+        client.close()
+
+    closing = threading.Thread(target=close)
+    closing.start()
+    with pytest.raises(CallFailed, match=WAS_CLOSED):
+        client.call_tool("tools.x.y.z", {})
+    closing.join()
+
+
+async def test_a_cancelled_task_stays_cancelled(server: FakeServer) -> None:
+    server.answers(None)
+    client = Client(server.target)
+    calling = asyncio.ensure_future(client.status())
+    assert await asyncio.to_thread(server.service.asked.wait, 10)
+    calling.cancel()
+    await client.close()
+    with pytest.raises(asyncio.CancelledError):
+        await calling
+
+
+def test_a_client_belongs_to_one_loop(server: FakeServer) -> None:
+    server.answers(pb.StatusResponse(enabled=True))
+    client = Client(server.target)
+
+    async def use() -> bool:
+        return (await client.status()).enabled
+
+    assert asyncio.run(use())
+    with pytest.raises(InvalidInput, match="make one for each loop"):
+        asyncio.run(use())
+    asyncio.run(client.close())

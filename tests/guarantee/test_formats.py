@@ -328,13 +328,13 @@ REFUSED: list[tuple[str, str, tuple[int, int] | int | None]] = [
 
 @pytest.mark.parametrize(("name", "text", "expected"), ACCEPTED)
 def test_finds_the_variables(name: str, text: str, expected: set[str]) -> None:
-    assert FORMATS[name](text) == expected
+    assert FORMATS[name].variables(text) == expected
 
 
 @pytest.mark.parametrize(("name", "text", "where"), REFUSED)
 def test_says_what_is_wrong_and_where(name: str, text: str, where: tuple[int, int] | int | None) -> None:
     with pytest.raises(TemplateSyntaxError) as caught:
-        FORMATS[name](text)
+        FORMATS[name].variables(text)
     error = caught.value
     assert error.message.endswith(".")
     assert len(str(error)) < 400
@@ -357,7 +357,7 @@ def test_says_what_is_wrong_and_where(name: str, text: str, where: tuple[int, in
     ],
 )  # fmt: skip
 def test_the_same_variables_written_otherwise(name: str, before: str, after: str) -> None:
-    assert FORMATS[name](before) == FORMATS[name](after)
+    assert FORMATS[name].variables(before) == FORMATS[name].variables(after)
 
 
 @pytest.mark.parametrize(
@@ -383,7 +383,7 @@ def test_the_same_variables_written_otherwise(name: str, before: str, after: str
     ],
 )
 def test_other_variables(name: str, before: str, after: str) -> None:
-    assert FORMATS[name](before) != FORMATS[name](after)
+    assert FORMATS[name].variables(before) != FORMATS[name].variables(after)
 
 
 def test_a_message_holds_nothing_that_breaks_a_terminal_or_utf_8() -> None:
@@ -391,7 +391,7 @@ def test_a_message_holds_nothing_that_breaks_a_terminal_or_utf_8() -> None:
     assert shown("\x1b[31m\ud800\n") == "\\x1b[31m\\ud800\\n"
     assert len(shown("x" * 1000)) == 60
     with pytest.raises(TemplateSyntaxError) as caught:
-        FORMATS[DEFAULT]("{{\ud800[\x1b]}}")
+        FORMATS[DEFAULT].variables("{{\ud800[\x1b]}}")
     assert str(caught.value).isprintable()
     assert str(caught.value).encode()
 
@@ -399,7 +399,7 @@ def test_a_message_holds_nothing_that_breaks_a_terminal_or_utf_8() -> None:
 def test_libraries_are_loaded_when_they_are_needed() -> None:
     code = (
         "import sys; from agenta_ai_server.tools.refine_prompt.formats import FORMATS\n"
-        "FORMATS['curly']('{{a}}'); FORMATS['fstring']('{a}')\n"
+        "FORMATS['curly'].variables('{{a}}'); FORMATS['fstring'].variables('{a}')\n"
         "assert not {'jinja2', 'mystace'} & set(sys.modules), 'loaded'"
     )
     subprocess.run([sys.executable, "-c", code], check=True)

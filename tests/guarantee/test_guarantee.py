@@ -71,6 +71,11 @@ BROKEN: dict[str, tuple[tuple[str, ...], str, str]] = {
     "content a boolean": (CURLY, first(CURLY, True), "no text"),
     "content empty": (CURLY, first(CURLY, ""), "left messages[0].content empty"),
     "content blank": (CURLY, first(CURLY, " \n\t\u00a0\u3000"), "left messages[0].content empty"),
+    "content invisible": (CURLY, first(CURLY, "\u200b\u2060"), "left messages[0].content empty"),
+    "fstring: content invisible": (("fstring", "Hi", "x"), answer("\u200b", "x"), "left messages[0].content empty"),
+    "jinja2: only a comment": (("jinja2", "Hi", "x"), answer("{# Hi #}", "x"), "left messages[0].content empty"),
+    "jinja2: only an assignment": (("jinja2", "Hi", "x"), answer("{% set x = 1 %}", "x"), "left messages[0].content"),
+    "mustache: only a comment": (("mustache", "Hi", "x"), answer("{{! Hi }}", "x"), "left messages[0].content empty"),
     # The answer as a whole.
     "prose": (CURLY, "Sure! Here is your prompt.", "not the JSON"),
     "nothing": (CURLY, "", "not the JSON"),

@@ -50,12 +50,14 @@ def _of_message(index: int, text: Text, role: object, content: object) -> Iterat
 
 
 def _of_variables(prompt: Template, contents: Sequence[str]) -> Iterator[Violation]:
-    variables = FORMATS[prompt.template_format]
+    template_format = FORMATS[prompt.template_format]
     found: set[str] = set()
     unreadable = False
     for index, (text, content) in enumerate(zip(prompt.texts, contents, strict=True)):
         try:
-            found |= variables(content)
+            found |= template_format.variables(content)
+            if template_format.is_blank(content):
+                yield Violation(f"messages[{index}].content", f"The refinement left {text.path} empty.")
         except TemplateSyntaxError as error:
             unreadable = True
             description = f"The refinement of {text.path} can't be rendered in the format {prompt.template_format}"

@@ -143,7 +143,7 @@ def _format(root: dict[str, Any]) -> str:
 
 def _variables(text: Text, template_format: str) -> frozenset[str]:
     try:
-        return FORMATS[template_format](text.content)
+        return FORMATS[template_format].variables(text.content)
     except TemplateSyntaxError as error:
         raise TemplateError(f"{text.path} can't be rendered in the format {template_format}: {error}") from None
 
@@ -153,7 +153,7 @@ def _fixed_variables(text: Text, template_format: str) -> frozenset[str]:
     if text.is_refinable:
         return frozenset()
     try:
-        return FORMATS[template_format](text.content)
+        return FORMATS[template_format].variables(text.content)
     except TemplateSyntaxError:
         return frozenset()
 

@@ -1,39 +1,73 @@
 """Template formats: which variables a text uses, and whether it could be rendered at all.
 
-A format is one function from a text to the set of its variables. Names are canonical: two texts that ask for the same
-values have equal sets, however their placeholders are spaced, repeated, ordered or filtered.
+Names are canonical: two texts that ask for the same values have equal sets, however their placeholders are spaced,
+repeated, ordered or filtered.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Final
 
 from agenta_ai_server.tools.refine_prompt.formats import curly, fstring
-from agenta_ai_server.tools.refine_prompt.formats.syntax import TemplateSyntaxError, shown
+from agenta_ai_server.tools.refine_prompt.formats.syntax import TemplateSyntaxError, is_blank, shown
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-__all__ = ["DEFAULT", "FORMATS", "TemplateSyntaxError", "shown"]
+__all__ = ["DEFAULT", "FORMATS", "Format", "TemplateSyntaxError", "shown"]
 
 
-def _jinja2(text: str) -> frozenset[str]:
+@dataclass(frozen=True, slots=True)
+class Format:
+    """A template format.
+
+    Attributes:
+        variables: The variables of a text. Raises :class:`TemplateSyntaxError`, and nothing else, for a text that could
+            not be rendered.
+        is_blank: Whether a text that can be rendered says nothing, whatever values it is given.
+    """
+
+    variables: Callable[[str], frozenset[str]]
+    is_blank: Callable[[str], bool]
+
+
+# Formats that need a library load it when they are first used.
+
+
+def _jinja2_variables(text: str) -> frozenset[str]:
     from agenta_ai_server.tools.refine_prompt.formats import jinja
 
     return jinja.variables(text)
 
 
-def _mustache(text: str) -> frozenset[str]:
+def _jinja2_is_blank(text: str) -> bool:
+    from agenta_ai_server.tools.refine_prompt.formats import jinja
+
+    return jinja.is_blank(text)
+
+
+def _mustache_variables(text: str) -> frozenset[str]:
     from agenta_ai_server.tools.refine_prompt.formats import mustache
 
     return mustache.variables(text)
 
 
-#: The formats by the names that Agenta gives them. Each raises :class:`TemplateSyntaxError`, and nothing else.
-#: Those that need a library load it when they are first used.
-FORMATS: Final[Mapping[str, Callable[[str], frozenset[str]]]] = MappingProxyType(
-    {"curly": curly.variables, "fstring": fstring.variables, "jinja2": _jinja2, "mustache": _mustache}
+def _mustache_is_blank(text: str) -> bool:
+    from agenta_ai_server.tools.refine_prompt.formats import mustache
+
+    return mustache.is_blank(text)
+
+
+#: The formats by the names that Agenta gives them.
+FORMATS: Final[Mapping[str, Format]] = MappingProxyType(
+    {
+        "curly": Format(curly.variables, is_blank),
+        "fstring": Format(fstring.variables, is_blank),
+        "jinja2": Format(_jinja2_variables, _jinja2_is_blank),
+        "mustache": Format(_mustache_variables, _mustache_is_blank),
+    }
 )
 
 #: What a template is written in that doesn't say.

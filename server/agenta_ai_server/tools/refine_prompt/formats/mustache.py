@@ -10,6 +10,7 @@ from mystace.tokenize import TokenType
 
 from agenta_ai_server.tools.refine_prompt.formats import jsonpath
 from agenta_ai_server.tools.refine_prompt.formats.syntax import TemplateSyntaxError, shown
+from agenta_ai_server.tools.refine_prompt.formats.syntax import is_blank as blank
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -47,6 +48,15 @@ def variables(text: str) -> frozenset[str]:
     tokens = _tokens(flat, text)
     names = frozenset(name.replace("\v", "\n") for name in _names(_located(tokens, flat), text))
     return names | masked.paths((token.data, token.type is TokenType.LITERAL) for token in tokens)
+
+
+def is_blank(text: str) -> bool:
+    """Whether a text that can be rendered says nothing, whatever values it is given."""
+    tokens = _tokens(jsonpath.mask(text).text.replace("\n", "\v"), text)
+    shows = {TokenType.VARIABLE, TokenType.RAW_VARIABLE}
+    return all(
+        token.type not in shows and (token.type is not TokenType.LITERAL or blank(token.data)) for token in tokens
+    )
 
 
 def _tokens(flat: str, text: str) -> list[TokenTuple]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import unicodedata
+
 
 class TemplateSyntaxError(ValueError):
     """A text that could not be rendered, whatever values it were given.
@@ -31,5 +33,10 @@ class TemplateSyntaxError(ValueError):
 
 def shown(name: str, length: int = 60) -> str:
     """A piece of a text as a message can carry it: short, and without what breaks a terminal or UTF-8."""
-    short = name if len(name) <= length else name[: length - 1] + "…"
-    return short if short.isprintable() else short.encode("unicode_escape").decode()
+    printable = name[:length] if name[:length].isprintable() else name[:length].encode("unicode_escape").decode()
+    return printable if len(name) <= length and len(printable) <= length else printable[: length - 1] + "…"
+
+
+def is_blank(text: str) -> bool:
+    """Whether nothing of a text is visible: only white space, controls and formatting characters."""
+    return all(character.isspace() or unicodedata.category(character) in {"Cc", "Cf"} for character in text)

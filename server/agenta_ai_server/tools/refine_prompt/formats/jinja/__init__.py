@@ -6,17 +6,17 @@ from collections import ChainMap
 from typing import TYPE_CHECKING
 
 import jinja2
+from jinja2 import nodes
 
 from agenta_ai_server.tools.refine_prompt.formats import jsonpath
 from agenta_ai_server.tools.refine_prompt.formats.jinja.environment import ENVIRONMENT
 from agenta_ai_server.tools.refine_prompt.formats.jinja.expressions import NOTHING
 from agenta_ai_server.tools.refine_prompt.formats.jinja.statements import Statements
 from agenta_ai_server.tools.refine_prompt.formats.syntax import TemplateSyntaxError, shown
+from agenta_ai_server.tools.refine_prompt.formats.syntax import is_blank as blank
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-
-    from jinja2 import nodes
 
 
 def variables(text: str) -> frozenset[str]:
@@ -34,6 +34,14 @@ def variables(text: str) -> frozenset[str]:
     except RecursionError:
         raise TemplateSyntaxError("This is nested too deep.", 1) from None
     return frozenset(reader.used) | (masked.paths(_pieces(masked.text)) if masked.placeholders else NOTHING)
+
+
+def is_blank(text: str) -> bool:
+    """Whether a text that can be rendered says nothing, whatever values it is given."""
+    shown_by = _parse(jsonpath.mask(text).text).find_all(nodes.Output)
+    return all(
+        isinstance(node, nodes.TemplateData) and blank(node.data) for output in shown_by for node in output.nodes
+    )
 
 
 def _parse(text: str) -> nodes.Template:
