@@ -56,7 +56,7 @@ def _of_variables(prompt: Template, contents: Sequence[str]) -> Iterator[Violati
     for index, (text, content) in enumerate(zip(prompt.texts, contents, strict=True)):
         try:
             found |= template_format.variables(content)
-            if template_format.is_blank(content):
+            if template_format.is_blank(content) and not template_format.is_blank(text.content):
                 yield Violation(f"messages[{index}].content", f"The refinement left {text.path} empty.")
         except TemplateSyntaxError as error:
             unreadable = True
