@@ -7,6 +7,7 @@ TOOLS := .tools
 READY := $(VENV)/.ready
 # uv trusts the machine's certificates, as pip does, and not only its own.
 export UV_SYSTEM_CERTS := 1
+export UV_PYTHON_DOWNLOADS := never
 # Without grpc's own notes between the dots of the tests.
 export GRPC_VERBOSITY := NONE
 SAMPLE := examples/support_agent.json
@@ -45,7 +46,8 @@ test-oldest: $(READY) ## Run the tests on Python 3.11 with the oldest dependenci
 	@$(TOOLS)/oldest/bin/pytest -q -n auto
 
 test-newest: $(READY) ## Run the tests on the newest Python of this machine with the newest dependencies.
-	@$(BIN)/uv venv -q --clear --python '>=3.12' $(TOOLS)/newest
+	@newest=$$(for python in python3.15 python3.14 python3.13 python3.12 $(PYTHON); do $$python -c '' 2>/dev/null && echo $$python && break; done); \
+	  $(BIN)/uv venv --clear --python $$newest $(TOOLS)/newest
 	@$(BIN)/uv pip install -q -p $(TOOLS)/newest --upgrade -e '.[server,cli]' --group dev
 	@$(TOOLS)/newest/bin/pytest -q -n auto
 
