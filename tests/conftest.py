@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from agenta_ai_server.settings import Settings
 
 PROGRAMS = {
+    "redis-server": "apt-get install redis-server",
     "grpcurl": "go install github.com/fullstorydev/grpcurl/cmd/grpcurl@v1.9.3",
 }
 
@@ -55,6 +56,8 @@ def settings_for(standin: StandIn, **overrides: str) -> Settings:
         "AGENTA_AI_GRPC_LISTEN": "127.0.0.1:0",
         "AGENTA_AI_GRPC_SHUTDOWN_GRACE_SECONDS": "1",
         "AGENTA_AI_GRPC_DRAIN_SECONDS": "0",
+        # As many calls as a test likes: one that is about limits switches them on.
+        "AGENTA_AI_GRPC_LIMITS": "off",
         # One call, one answer: a test that wants a second asks for it.
         "AGENTA_AI_GRPC_REPAIRS": "0",
     }

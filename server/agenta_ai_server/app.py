@@ -1,21 +1,14 @@
-"""The composition root: makes the parts from the settings, runs them, and takes them down again."""
+"""Runs the service: starts its parts, waits for the signal to stop, and takes them down again."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
 import signal
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from typing import TYPE_CHECKING
 
-from agenta_ai import __version__
-from agenta_ai_server.domain.service import Service
-from agenta_ai_server.rpc.authentication import Anonymous
-from agenta_ai_server.rpc.server import Server
-from agenta_ai_server.rpc.servicer import ToolServicer
-from agenta_ai_server.settings import SettingsError
-from agenta_ai_server.tools.registry import Dependencies, Registry, discover
-from agenta_ai_server.upstream.agenta import AgentaCompletionService, AgentaConfig
+from agenta_ai_server.assembly import Assembly
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -33,23 +26,21 @@ async def running(settings: Settings) -> AsyncIterator[str]:
         The address that it listens on, with the real port if the port given was 0.
 
     Raises:
-        SettingsError: A setting doesn't fit the tools that there are.
+        SettingsError: What a setting names can't be used.
         ListenError: The address can't be listened on.
     """
-    service = Service(version=__version__, missing_settings=settings.missing)
-    completions = _completions(settings)
-    try:
-        servicer = ToolServicer(service, _registry(settings, completions))
-        server = Server(servicer, [Anonymous()], with_reflection=settings.reflection != "off")
-        address = await server.start(settings.listen)
+    parts = Assembly(settings)
+    async with AsyncExitStack() as opened:
+        for close in parts.closing:
+            opened.push_async_callback(close)
+        for start in parts.starting:
+            await start()
+        address = await parts.server.start(settings.listen)
         try:
             yield address
         finally:
-            service.draining = True
-            await server.stop(settings.drain_seconds, settings.shutdown_grace_seconds)
-    finally:
-        if completions:
-            await completions.aclose()
+            parts.service.draining = True
+            await parts.server.stop(settings.drain_seconds, settings.shutdown_grace_seconds)
 
 
 async def serve(settings: Settings) -> None:
@@ -87,32 +78,3 @@ def stop_signal(grace: float) -> asyncio.Event:
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop)
     return event
-
-
-def _completions(settings: Settings) -> AgentaCompletionService | None:
-    if not (settings.api_url and settings.api_key and settings.environment_slug):
-        return None
-    proxy = settings.upstream_proxy
-    return AgentaCompletionService(
-        AgentaConfig(
-            api_url=settings.api_url,
-            api_key=settings.api_key.get_secret_value(),
-            environment=settings.environment_slug,
-            ca_file=settings.upstream_ca_file,
-            proxy=proxy.get_secret_value() if proxy else None,
-            max_seconds=settings.max_upstream_seconds,
-            min_seconds=settings.min_upstream_seconds,
-        )
-    )
-
-
-def _registry(settings: Settings, completions: AgentaCompletionService | None) -> Registry:
-    if completions is None or settings.refine_prompt_key is None:
-        return Registry()
-    tools = discover(
-        Dependencies(completions, apps={"refine_prompt": settings.refine_prompt_key}, repairs=settings.repairs)
-    )
-    try:
-        return Registry(tools, settings.disabled_tools)
-    except ValueError as error:
-        raise SettingsError([f"AGENTA_AI_GRPC_DISABLED_TOOLS: {error}."]) from None

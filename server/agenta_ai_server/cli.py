@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from agenta_ai import __version__
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine, Sequence
+    from collections.abc import Callable, Coroutine, Sequence
 
     from agenta_ai_server.settings import Settings
 
@@ -66,7 +66,43 @@ def _parser() -> argparse.ArgumentParser:
     dev.add_argument("--fault", default="", help="what the stand-in does wrong, for example 'status=503 retry-after=2'")
     dev.add_argument("command", nargs="*", metavar="COMMAND", help="run this, with AGENTA_AI_TARGET set, then stop")
     dev.set_defaults(run=_dev)
+    _add_keys(commands.add_parser("keys", help="make, list and revoke API keys of this service"))
     return parser
+
+
+def _add_keys(parser: argparse.ArgumentParser) -> None:
+    file = argparse.ArgumentParser(add_help=False)
+    file.add_argument("--file", help="where the keys are, in place of AGENTA_AI_GRPC_API_KEYS_FILE")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    create = commands.add_parser("create", parents=[file], help="make a key and print it, alone and this once")
+    create.add_argument("--user", required=True, help="id of the user that the key stands for")
+    create.add_argument("--organization", required=True, help="id of the user's organization")
+    create.add_argument("--project", required=True, help="id of the project that the key is for")
+    create.add_argument("--workspace", default="", help="id of the workspace")
+    create.add_argument("--plan", default="", help="name of the plan, for its rate limits")
+    create.add_argument("--permission", action="append", default=[], help="what it may do, edit_workflows; repeatable")
+    create.add_argument("--expires", metavar="WHEN", help="90d, 12h, 2027-01-31; never if not given")
+    create.set_defaults(run=_keys("create"))
+    show = commands.add_parser("list", parents=[file], help="list the keys, without their secrets")
+    show.add_argument("--json", action="store_true", help="print JSON")
+    show.set_defaults(run=_keys("show"))
+    revoke = commands.add_parser("revoke", parents=[file], help="disable a key; servers notice within two seconds")
+    revoke.add_argument("id", metavar="ID", help="the part of the key between its two underscores")
+    revoke.set_defaults(run=_keys("revoke"))
+
+
+def _keys(command: str) -> Callable[[argparse.Namespace], int]:
+    def run(arguments: argparse.Namespace) -> int:
+        from agenta_ai_server import keys
+
+        try:
+            getattr(keys, command)(arguments)
+        except ValueError as error:
+            print(f"agenta-ai-server keys: {str(error).rstrip('.')}.", file=sys.stderr)
+            return EXIT_CONFIGURATION
+        return 0
+
+    return run
 
 
 def _serve(_: argparse.Namespace) -> None:

@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import sys
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 from agenta_ai_server import app, settings
+from agenta_ai_server.auth.key_file import create_key
 from agenta_ai_server.standin.app import StandIn
 from agenta_ai_server.standin.faults import Fault
 
@@ -17,6 +19,7 @@ if TYPE_CHECKING:
 API_KEY = "standin-key"
 APP = "ai-refine"
 ENVIRONMENT = "production"
+PRINCIPAL = {"user": "developer", "organization": "development", "project": "development"}
 
 # The one that belongs to this server, whether or not its folder is on the PATH.
 PROGRAM = Path(sys.executable).with_name("agenta-ai")
@@ -24,16 +27,21 @@ PROGRAM = Path(sys.executable).with_name("agenta-ai")
 HINTS = """\
 Agenta AI services on {address}, with a stand-in for Agenta on {standin}: offline, no account, no model.
 
+The key for all that follows:
+  export AGENTA_AI_API_KEY={key}
+
 With grpcurl:
-  grpcurl -plaintext {address} agenta.ai.v1.ToolService/Status
-  grpcurl -plaintext -d '{{"name": "tools.agenta.api.refine_prompt", "arguments": {{"prompt_template_json":
+  grpcurl -plaintext -H "authorization: ApiKey $AGENTA_AI_API_KEY" {address} agenta.ai.v1.ToolService/Status
+  grpcurl -plaintext -H "authorization: ApiKey $AGENTA_AI_API_KEY" \
+    -d '{{"name": "tools.agenta.api.refine_prompt", "arguments": {{"prompt_template_json":
     "{{\\"messages\\":[{{\\"role\\":\\"user\\",\\"content\\":\\"Please translate {{{{text}}}}\\"}}]}}"}}}}' \\
     {address} agenta.ai.v1.ToolService/CallTool
 
 With Python:
 
+import os
 from agenta_ai import SyncClient
-with SyncClient("{address}") as client:
+with SyncClient("{address}", api_key=os.environ["AGENTA_AI_API_KEY"]) as client:
     refined = client.refine_prompt({{"messages": [{{"role": "user", "content": "Please translate {{{{text}}}}"}}]}})
     print(refined.summary, refined.messages)
 
@@ -51,7 +59,8 @@ async def run(environment: Mapping[str, str], fault: str, command: Sequence[str]
     Args:
         environment: For the server's own settings; those of Agenta are replaced by the stand-in's.
         fault: What the stand-in does wrong, in the words of :class:`Fault`; empty for nothing.
-        command: A program and its arguments, run with ``AGENTA_AI_TARGET`` set; empty for none.
+        command: A program and its arguments, run with ``AGENTA_AI_TARGET`` and ``AGENTA_AI_API_KEY`` set; empty for
+            none.
 
     Returns:
         The command's exit code; 0 without one.
@@ -61,23 +70,28 @@ async def run(environment: Mapping[str, str], fault: str, command: Sequence[str]
         ListenError: The address can't be listened on.
     """
     async with StandIn(api_key=API_KEY, app=APP, environment=ENVIRONMENT, fault=_fault(fault)) as standin:
-        loaded, _ = settings.load(
-            {
-                **{name: value for name, value in environment.items() if name.startswith(settings.PREFIX)},
-                "AGENTA_AI_GRPC_AUTH": "none",
-                "AGENTA_AI_GRPC_DRAIN_SECONDS": "0",
-                "AGENTA_AI_SERVICES_API_URL": standin.url,
-                "AGENTA_AI_SERVICES_API_KEY": API_KEY,
-                "AGENTA_AI_SERVICES_ENVIRONMENT_SLUG": ENVIRONMENT,
-                "AGENTA_AI_SERVICES_REFINE_PROMPT_KEY": APP,
-            }
-        )
-        stop = app.stop_signal(loaded.shutdown_grace_seconds)
-        async with app.running(loaded) as address:
-            if command:
-                return await _run_command(command, {**environment, "AGENTA_AI_TARGET": address}, stop)
-            print(HINTS.format(address=address, standin=standin.url, program=PROGRAM), flush=True)  # noqa: T201  # what it is for
-            await stop.wait()
+        with TemporaryDirectory() as folder:
+            path = Path(folder) / "keys.json"
+            key = create_key(path, **PRINCIPAL, permissions=["edit_workflows"], expires=None)
+            loaded, _ = settings.load(
+                {
+                    **{name: value for name, value in environment.items() if name.startswith(settings.PREFIX)},
+                    "AGENTA_AI_GRPC_AUTH": "api_keys",
+                    "AGENTA_AI_GRPC_API_KEYS_FILE": str(path),
+                    "AGENTA_AI_GRPC_DRAIN_SECONDS": "0",
+                    "AGENTA_AI_SERVICES_API_URL": standin.url,
+                    "AGENTA_AI_SERVICES_API_KEY": API_KEY,
+                    "AGENTA_AI_SERVICES_ENVIRONMENT_SLUG": ENVIRONMENT,
+                    "AGENTA_AI_SERVICES_REFINE_PROMPT_KEY": APP,
+                }
+            )
+            stop = app.stop_signal(loaded.shutdown_grace_seconds)
+            async with app.running(loaded) as address:
+                if command:
+                    told = {"AGENTA_AI_TARGET": address, "AGENTA_AI_API_KEY": key}
+                    return await _run_command(command, {**environment, **told}, stop)
+                print(HINTS.format(address=address, key=key, standin=standin.url, program=PROGRAM), flush=True)  # noqa: T201  # what it is for
+                await stop.wait()
     return 0
 
 

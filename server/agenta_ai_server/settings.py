@@ -27,6 +27,13 @@ ENVIRONMENT = "AGENTA_AI_SERVICES_ENVIRONMENT_SLUG"
 LOOPBACK = re.compile(r"(127(\.\d{1,3}){3}|\[::1\]):\d+|unix:.+")
 ADDRESS = re.compile(r"(?P<host>[0-9.]+|\[[0-9a-fA-F:.]+\]):(?P<port>[0-9]{1,5})|unix:.+")
 
+AUTH_NEEDS = {
+    "api_keys": ["api_keys_file"],
+    "jwt": ["jwt_issuer", "jwt_audience"],
+    "agenta": ["api_url"],
+    "mtls": ["mtls_principals_file", "tls_client_ca_file"],
+}
+
 
 class SettingsError(ValueError):
     """The settings are wrong. The message lists every fault by the setting's name, and no value of a secret."""
@@ -38,6 +45,20 @@ class SettingsError(ValueError):
 
 def _names(value: object) -> object:
     return [name.strip() for name in value.split(",") if name.strip()] if isinstance(value, str) else value
+
+
+def _pairs(value: object) -> object:
+    if not isinstance(value, str):
+        return value
+    pairs = [pair.split("=") for pair in value.split(",") if pair.strip()]
+    if any(len(pair) != 2 for pair in pairs):
+        raise ValueError("must be pairs such as name=value, separated by commas")
+    return {name.strip(): content.strip() for name, content in pairs}
+
+
+Names = Annotated[tuple[str, ...], BeforeValidator(_names)]
+Pairs = Annotated[dict[str, str], BeforeValidator(_pairs)]
+AuthMode = Literal["api_keys", "jwt", "agenta", "mtls", "none"]
 
 
 class Settings(BaseModel):
@@ -70,9 +91,14 @@ class Settings(BaseModel):
         ),
     ] = "127.0.0.1:50051"
     auth: Annotated[
-        Literal["none"] | None,
-        Field(alias="AGENTA_AI_GRPC_AUTH", description="Who may call. 'none': everybody who can connect."),
-    ] = None
+        tuple[AuthMode, ...],
+        BeforeValidator(_names),
+        Field(
+            alias="AGENTA_AI_GRPC_AUTH",
+            description="Who may call: any of api_keys, jwt, agenta, mtls, separated by commas; or none, which lets in "
+            "everybody who can connect.",
+        ),
+    ] = ()
     allow_no_auth: Annotated[
         bool,
         Field(
@@ -80,13 +106,137 @@ class Settings(BaseModel):
             description="Allow AGENTA_AI_GRPC_AUTH=none on an address that other machines can reach.",
         ),
     ] = False
+    required_permissions: Annotated[
+        tuple[Literal["view_ai_services", "run_ai_services"], ...],
+        BeforeValidator(_names),
+        Field(
+            alias="AGENTA_AI_GRPC_REQUIRED_PERMISSIONS",
+            description="Permissions for the service as a whole that callers need besides those of its tools: "
+            "view_ai_services, run_ai_services.",
+        ),
+    ] = ()
+    api_keys_file: Annotated[
+        Path | None,
+        Field(
+            alias="AGENTA_AI_GRPC_API_KEYS_FILE",
+            description="File with the hashes of the API keys that 'agenta-ai-server keys' makes.",
+        ),
+    ] = None
+    jwt_issuer: Annotated[
+        str | None, Field(alias="AGENTA_AI_GRPC_JWT_ISSUER", description="Who issues the tokens: their claim iss.")
+    ] = None
+    jwt_audience: Annotated[
+        str | None,
+        Field(alias="AGENTA_AI_GRPC_JWT_AUDIENCE", description="Whom the tokens are for: their claim aud."),
+    ] = None
+    jwt_jwks_url: Annotated[
+        str | None,
+        Field(alias="AGENTA_AI_GRPC_JWT_JWKS_URL", description="Where the issuer publishes its keys, https://…"),
+    ] = None
+    jwt_jwks_file: Annotated[
+        Path | None,
+        Field(alias="AGENTA_AI_GRPC_JWT_JWKS_FILE", description="File with the issuer's keys, in place of that."),
+    ] = None
+    jwt_algorithms: Annotated[
+        Names, Field(alias="AGENTA_AI_GRPC_JWT_ALGORITHMS", description="Signatures that are accepted.")
+    ] = ("RS256", "ES256", "EdDSA")
+    jwt_leeway_seconds: Annotated[
+        float,
+        Field(
+            alias="AGENTA_AI_GRPC_JWT_LEEWAY_SECONDS",
+            ge=0,
+            le=300,
+            description="By how many seconds the issuer's clock may differ from ours.",
+        ),
+    ] = 30
+    jwt_claims: Annotated[
+        Pairs,
+        Field(
+            alias="AGENTA_AI_GRPC_JWT_CLAIMS",
+            description="Claims that hold user, project, workspace, organization, plan and permissions, where they are "
+            "named otherwise: organization=org_id,permissions=scope.",
+        ),
+    ] = {}
+    agenta_permissions: Annotated[
+        Pairs,
+        Field(
+            alias="AGENTA_AI_GRPC_AGENTA_PERMISSIONS",
+            description="What Agenta calls a permission, where it has another name: run_ai_services=run_service.",
+        ),
+    ] = {}
+    agenta_auth_seconds: Annotated[
+        float,
+        Field(
+            alias="AGENTA_AI_GRPC_AGENTA_AUTH_SECONDS",
+            ge=0,
+            le=3600,
+            description="Seconds for which Agenta's consent to a caller is remembered.",
+        ),
+    ] = 60
+    limits: Annotated[
+        Literal["on", "off"],
+        Field(alias="AGENTA_AI_GRPC_LIMITS", description="Whether callers are kept to rate limits."),
+    ] = "on"
+    limits_file: Annotated[
+        Path | None,
+        Field(
+            alias="AGENTA_AI_GRPC_LIMITS_FILE",
+            description="TOML file with the rate limits, read again when it changes; without it, 10 calls at once and "
+            "30 a minute for each tool, organization and user.",
+        ),
+    ] = None
+    limits_on_store_failure: Annotated[
+        Literal["local", "refuse"],
+        Field(
+            alias="AGENTA_AI_GRPC_LIMITS_ON_STORE_FAILURE",
+            description="What to do while Redis doesn't answer: count in each process, or refuse calls.",
+        ),
+    ] = "local"
+    redis_url: Annotated[
+        SecretStr | None,
+        Field(
+            alias="AGENTA_AI_GRPC_REDIS_URL",
+            description="Redis or Valkey that all replicas share: redis://host:port/0, or rediss:// for TLS.",
+        ),
+    ] = None
+    redis_timeout_seconds: Annotated[
+        float,
+        Field(
+            alias="AGENTA_AI_GRPC_REDIS_TIMEOUT_SECONDS",
+            gt=0,
+            le=10,
+            description="Seconds to wait for Redis at most.",
+        ),
+    ] = 0.5
+    mtls_principals_file: Annotated[
+        Path | None,
+        Field(
+            alias="AGENTA_AI_GRPC_MTLS_PRINCIPALS_FILE",
+            description="File that says who the names in callers' certificates are.",
+        ),
+    ] = None
+    tls_cert_file: Annotated[
+        Path | None,
+        Field(
+            alias="AGENTA_AI_GRPC_TLS_CERT_FILE", description="PEM file with the server's certificate and its chain."
+        ),
+    ] = None
+    tls_key_file: Annotated[
+        Path | None, Field(alias="AGENTA_AI_GRPC_TLS_KEY_FILE", description="PEM file with the certificate's key.")
+    ] = None
+    tls_client_ca_file: Annotated[
+        Path | None,
+        Field(
+            alias="AGENTA_AI_GRPC_TLS_CLIENT_CA_FILE",
+            description="PEM file with the authorities of callers' certificates; every caller needs one then.",
+        ),
+    ] = None
     reflection: Annotated[
         Literal["open", "authenticated", "off"],
         Field(alias="AGENTA_AI_GRPC_REFLECTION", description="Who may ask the server to describe its contract."),
     ] = "open"
     disabled_tools: Annotated[
-        tuple[str, ...],
-        BeforeValidator(_names),
+        Names,
         Field(alias="AGENTA_AI_GRPC_DISABLED_TOOLS", description="Names of tools to switch off, separated by commas."),
     ] = ()
     repairs: Annotated[
@@ -244,22 +394,45 @@ def load(environment: Mapping[str, str]) -> tuple[Settings, list[str]]:
 
 
 def _contradictions(settings: Settings) -> list[str]:
-    faults = []
-    if settings.auth is None:
-        faults.append(
-            "AGENTA_AI_GRPC_AUTH: must be set. 'none' lets in everybody who can connect; there is no other mode yet."
-        )
-    if settings.auth == "none" and not settings.is_loopback and not settings.allow_no_auth:
-        faults.append(
-            f"AGENTA_AI_GRPC_AUTH: 'none' on {settings.listen} would let other machines call. Listen on 127.0.0.1, or "
-            "set AGENTA_AI_GRPC_ALLOW_NO_AUTH=true if something else keeps them out."
-        )
+    faults = [*_auth_faults(settings), *_tls_faults(settings)]
     if settings.min_upstream_seconds > settings.max_upstream_seconds:
         faults.append(
             "AGENTA_AI_GRPC_MIN_UPSTREAM_SECONDS: must not exceed AGENTA_AI_GRPC_MAX_UPSTREAM_SECONDS, "
             f"which is {settings.max_upstream_seconds:g}."
         )
     return faults
+
+
+def _auth_faults(settings: Settings) -> Iterator[str]:
+    name = "AGENTA_AI_GRPC_AUTH"
+    if not settings.auth:
+        yield f"{name}: must be set: any of api_keys, jwt, agenta, mtls, or none to let in everybody who can connect."
+    if "none" in settings.auth and len(settings.auth) > 1:
+        yield f"{name}: 'none' lets in everybody, so no other mode can stand beside it."
+    if settings.auth == ("none",) and not settings.is_loopback and not settings.allow_no_auth:
+        yield (
+            f"{name}: 'none' on {settings.listen} would let other machines call. Choose another mode, listen on "
+            "127.0.0.1, or set AGENTA_AI_GRPC_ALLOW_NO_AUTH=true if something else keeps them out."
+        )
+    for mode, needed in AUTH_NEEDS.items():
+        missing = [_alias(field) for field in needed if getattr(settings, field) is None]
+        if mode in settings.auth and missing:
+            yield f"{name}: '{mode}' needs {' and '.join(missing)}."
+    if "jwt" in settings.auth and (settings.jwt_jwks_url is None) == (settings.jwt_jwks_file is None):
+        yield f"{name}: 'jwt' needs either AGENTA_AI_GRPC_JWT_JWKS_URL or AGENTA_AI_GRPC_JWT_JWKS_FILE."
+    unmapped = [each for each in settings.required_permissions if each not in settings.agenta_permissions]
+    if "agenta" in settings.auth and unmapped:
+        yield (
+            f"AGENTA_AI_GRPC_AGENTA_PERMISSIONS: must say what {' and '.join(unmapped)} mean in Agenta, which doesn't "
+            f"know them: {unmapped[0]}=view_workflows, for example."
+        )
+
+
+def _tls_faults(settings: Settings) -> Iterator[str]:
+    if (settings.tls_cert_file is None) != (settings.tls_key_file is None):
+        yield "AGENTA_AI_GRPC_TLS_CERT_FILE and AGENTA_AI_GRPC_TLS_KEY_FILE: each needs the other."
+    elif settings.tls_client_ca_file and not settings.tls_cert_file:
+        yield "AGENTA_AI_GRPC_TLS_CLIENT_CA_FILE: needs AGENTA_AI_GRPC_TLS_CERT_FILE and AGENTA_AI_GRPC_TLS_KEY_FILE."
 
 
 def _read_secret_files(values: dict[str, str]) -> list[str]:

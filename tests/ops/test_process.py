@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import re
 import signal
 import sys
 from contextlib import asynccontextmanager
@@ -35,6 +36,7 @@ def environment(standin: StandIn | None = None, **more: str) -> dict[str, str]:
         "AGENTA_AI_GRPC_LISTEN": "127.0.0.1:0",
         "AGENTA_AI_GRPC_AUTH": "none",
         "AGENTA_AI_GRPC_DRAIN_SECONDS": "0",
+        "AGENTA_AI_GRPC_LIMITS": "off",
     }
     return {**kept, **four, **more}
 
@@ -154,7 +156,8 @@ async def test_dev_prints_lines_to_paste() -> None:
         started.send_signal(signal.SIGINT)
         assert await started.wait() == 0
     text = "".join(lines)
-    assert "grpcurl -plaintext 127.0.0.1:" in text
+    assert re.search(r"^  export AGENTA_AI_API_KEY=aai_\w+_\w+$", text, re.MULTILINE)
+    assert 'grpcurl -plaintext -H "authorization: ApiKey $AGENTA_AI_API_KEY" 127.0.0.1:' in text
     assert "from agenta_ai import SyncClient" in text
 
 

@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from pydantic import BaseModel
 
-from agenta_ai_server.domain.call import ANONYMOUS, Principal
 from agenta_ai_server.domain.errors import Reason, Refused
 from agenta_ai_server.domain.results import ToolResult
 from agenta_ai_server.tools.registry import Registry, Tool
@@ -32,13 +31,6 @@ def tool(name: str, permission: str = "view") -> Tool[Any]:
 
 
 ONE, TWO = tool("tools.a.b.one"), tool("tools.a.b.two", "edit")
-
-
-def test_visible_to_those_who_may_call() -> None:
-    registry = Registry([TWO, ONE])
-    assert registry.visible(ANONYMOUS) == [ONE, TWO]
-    assert registry.visible(Principal("u", permissions=frozenset({"edit"}))) == [TWO]
-    assert registry.visible(Principal("u")) == []
 
 
 @pytest.mark.parametrize(

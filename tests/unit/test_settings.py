@@ -117,7 +117,8 @@ def test_only_names_of_ours_are_settings() -> None:
 
 def test_auth_must_be_said() -> None:
     assert faults({}) == [
-        "AGENTA_AI_GRPC_AUTH: must be set. 'none' lets in everybody who can connect; there is no other mode yet."
+        "AGENTA_AI_GRPC_AUTH: must be set: any of api_keys, jwt, agenta, mtls, or none to let in everybody who can "
+        "connect."
     ]
 
 

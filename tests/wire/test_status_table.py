@@ -14,7 +14,7 @@ from conftest import connected, settings_for
 from grpc import StatusCode
 
 from agenta_ai.v1 import tool_service_pb2
-from agenta_ai_server.domain.errors import Reason, Refused, Violation
+from agenta_ai_server.domain.errors import ExceededQuota, Reason, Refused, Violation
 from agenta_ai_server.rpc.status import CODES, refusal
 
 if TYPE_CHECKING:
@@ -311,9 +311,16 @@ async def test_an_unknown_method_is_unimplemented(address: str) -> None:
 
 
 @pytest.mark.parametrize("why", CODES)
-def test_the_details_of_every_refusal_are_small(why: Reason, make_call: Callable[[], Any]) -> None:
+async def test_the_details_of_every_refusal_are_small(why: Reason, make_call: Callable[[], Any]) -> None:
     long = "\U0001f600" * 5000
-    refused = Refused(why, long, violations=[Violation(long, long)] * 50, retry_delay=3600.5, resource=long)
+    refused = Refused(
+        why,
+        long,
+        violations=[Violation(long, long)] * 50,
+        retry_delay=3600.5,
+        resource=long,
+        quota=ExceededQuota("bucket:" + "0" * 32, "organization-tool", 10, "Calls of this tool."),
+    )
     answer = refusal(refused, make_call())
     assert sum(len(key) + len(value) for key, value in answer.trailers) < 8192
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 
 
@@ -40,6 +41,7 @@ class Call:
         metadata: What the caller sent, in its order; keys are lowercase, values of ``-bin`` keys are bytes.
         peer: Address of the caller as the transport has it, ``"ipv4:127.0.0.1:40112"``.
         deadline: On the event loop's clock, in seconds; ``None`` if the caller set none.
+        identities: URIs and DNS names of the caller's certificate, which the transport has verified.
         principal: Who calls; ``None`` until the call has been authenticated.
         trailers: Metadata that the answer, whatever it is, will end with.
     """
@@ -49,5 +51,21 @@ class Call:
     metadata: tuple[tuple[str, str | bytes], ...]
     peer: str
     deadline: float | None
+    identities: tuple[str, ...] = ()
     principal: Principal | None = None
     trailers: list[tuple[str, str]] = field(default_factory=list)
+
+    def remaining(self, now: float) -> float:
+        """Return the seconds that are left at ``now`` on the event loop's clock; infinite if there is no deadline."""
+        return math.inf if self.deadline is None else self.deadline - now
+
+    @property
+    def caller(self) -> Principal:
+        """Who calls; it is a bug to ask before the call has been authenticated."""
+        if self.principal is None:
+            raise AssertionError("the call passed no authentication")
+        return self.principal
+
+    def values(self, key: str) -> list[str]:
+        """Return what the caller sent under the ``key`` of its metadata, which has no ``-bin`` at its end."""
+        return [value for name, value in self.metadata if name == key and isinstance(value, str)]

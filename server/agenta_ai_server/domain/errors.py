@@ -62,6 +62,23 @@ class Violation:
     description: str
 
 
+@dataclass(frozen=True, slots=True)
+class ExceededQuota:
+    """The quota that a call would have exceeded.
+
+    Attributes:
+        subject: Whom it limits, without personal data.
+        id: Names the quota.
+        value: The calls that may be made at once.
+        description: The quota, in a sentence.
+    """
+
+    subject: str
+    id: str
+    value: int
+    description: str
+
+
 class Refused(Exception):
     """The call was refused, and the tool was not run.
 
@@ -71,6 +88,7 @@ class Refused(Exception):
         violations: The fields at fault, if the request is.
         retry_delay: Seconds after which a new attempt makes sense; ``None`` if unknown.
         resource: Name of the thing that wasn't found, if that is why.
+        quota: The quota that was used up, if that is why.
     """
 
     def __init__(
@@ -81,6 +99,7 @@ class Refused(Exception):
         violations: Sequence[Violation] = (),
         retry_delay: float | None = None,
         resource: str = "",
+        quota: ExceededQuota | None = None,
     ) -> None:
         super().__init__(message)
         self.reason = reason
@@ -88,6 +107,7 @@ class Refused(Exception):
         self.violations = tuple(violations)
         self.retry_delay = retry_delay
         self.resource = resource
+        self.quota = quota
 
 
 class ToolFailed(Exception):
@@ -131,6 +151,7 @@ class UpstreamFailed(ToolFailed):
         may_have_run: Whether the request may have reached the completion service, and so may have been paid for.
         retryable: As for :class:`ToolFailed`.
         retry_delay: As for :class:`ToolFailed`.
+        healthy: Whether the completion service itself works, as far as this tells; ``None`` if it doesn't tell.
     """
 
     def __init__(
@@ -142,6 +163,8 @@ class UpstreamFailed(ToolFailed):
         may_have_run: bool,
         retryable: bool = False,
         retry_delay: float | None = None,
+        healthy: bool | None = True,
     ) -> None:
         super().__init__(reason, message, retryable=retryable, retry_delay=retry_delay, attempts=(attempt,))
         self.may_have_run = may_have_run
+        self.healthy = healthy

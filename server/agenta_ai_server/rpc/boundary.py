@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import traceback
-from typing import TYPE_CHECKING, Any, TypeAlias, cast
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar, cast
 from uuid import uuid4
 
 import grpc
@@ -21,12 +21,14 @@ from agenta_ai_server.rpc.interceptor import is_call
 from agenta_ai_server.rpc.status import BUG, Answer, refusal
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Awaitable, Callable, Iterable, Mapping
 
     from agenta_ai_server.rpc.interceptor import Continuation, Handler
 
 MAX_REQUEST_BYTES = 1 << 20
+CERTIFICATE_NAMES = ("peer_uri", "peer_dns")
 
+Result = TypeVar("Result")
 Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
 
 log = logging.getLogger(__name__)
@@ -54,20 +56,15 @@ class Boundary(grpc.aio.ServerInterceptor):
 
         async def run(data: bytes, context: Context) -> Message:
             self._count(context)
-            call = _open(details.method, context)
-            try:
+            call = open_call(details.method, context)
+
+            async def work() -> Message:
                 response: Message = await proceed(_parse(data, deserializer), call)
-            except Refused as refused:
-                answer = refusal(refused, call)
-            except Exception as error:
-                _log_bug(error, call)
-                answer = Answer(*BUG, call)
-            else:
-                context.set_trailing_metadata(tuple(call.trailers))
                 return response
-            # Outside the handlers, since it raises.
-            await context.abort(answer.code, answer.message, answer.trailers)
-            raise AssertionError("abort returned")
+
+            response = await or_status(work(), call, context)
+            context.set_trailing_metadata(tuple(call.trailers))
+            return response
 
         # Without a deserializer grpc hands over the bytes. Parsing them itself, it would answer unreadable ones with
         # UNKNOWN and the exception's text.
@@ -85,7 +82,22 @@ class Boundary(grpc.aio.ServerInterceptor):
             self._idle.set()
 
 
-def _open(method: str, context: Context) -> Call:
+async def or_status(work: Awaitable[Result], call: Call, context: Context) -> Result:
+    """Return what ``work`` returns; if it raises, end the call with the status that this means."""
+    try:
+        return await work
+    except Refused as refused:
+        answer = refusal(refused, call)
+    except Exception as error:
+        _log_bug(error, call)
+        answer = Answer(*BUG, call)
+    # Outside the handlers, since it raises.
+    await context.abort(answer.code, answer.message, answer.trailers)
+    raise AssertionError("abort returned")
+
+
+def open_call(method: str, context: Context) -> Call:
+    """Return what grpc's ``context`` knows of a call."""
     remaining = context.time_remaining()
     return Call(
         id=uuid4().hex,
@@ -93,7 +105,13 @@ def _open(method: str, context: Context) -> Call:
         metadata=tuple(context.invocation_metadata() or ()),
         peer=context.peer(),
         deadline=None if remaining is None else asyncio.get_running_loop().time() + remaining,
+        identities=_identities(context.auth_context()),
     )
+
+
+def _identities(connection: Mapping[str, Iterable[bytes]]) -> tuple[str, ...]:
+    names = (name for kind in CERTIFICATE_NAMES for name in connection.get(kind, ()))
+    return tuple(name.decode(errors="backslashreplace") for name in names)
 
 
 def _parse(data: bytes, deserializer: Callable[[bytes], Message]) -> Message:

@@ -9,30 +9,47 @@ import grpc
 from google.protobuf import descriptor_pool
 from google.protobuf.descriptor_pb2 import FileDescriptorProto, FileDescriptorSet
 from google.protobuf.message import DecodeError
+from grpc_health.v1 import health_pb2
 from grpc_reflection.v1alpha import reflection, reflection_pb2
 from grpc_reflection.v1alpha.reflection import aio
 
 import agenta_ai.v1
+from agenta_ai_server.rpc.boundary import open_call, or_status
+from agenta_ai_server.rpc.interceptor import SERVICE
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 
     from google.protobuf.descriptor import FileDescriptor
+    from google.protobuf.message import Message
 
+    from agenta_ai_server.domain.call import Call
+    from agenta_ai_server.rpc.boundary import Context
+
+LISTED = (SERVICE, health_pb2.DESCRIPTOR.services_by_name["Health"].full_name, reflection.SERVICE_NAME)
 # v1 differs from v1alpha in nothing but its name. It isn't listed, since its descriptor isn't in the pool, and a caller
 # that asked to have it described would fail.
 VERSIONS = (reflection.SERVICE_NAME, "grpc.reflection.v1.ServerReflection")
 
 
-def handlers(names: Sequence[str]) -> Iterator[grpc.GenericRpcHandler]:
+def handlers(identify: Callable[[Call], Awaitable[None]] | None = None) -> Iterator[grpc.GenericRpcHandler]:
     """Make the handlers of the reflection service, in the versions that callers ask for.
 
     Args:
-        names: Full names of the services to list.
+        identify: Finds out who calls, or raises ``Refused``; ``None`` answers everybody.
     """
-    servicer = aio.ReflectionServicer([*names, reflection.SERVICE_NAME], pool=_Pool())
+    servicer = aio.ReflectionServicer(LISTED, pool=_Pool())
+
+    async def answer(requests: Any, context: Context) -> AsyncIterator[Message]:
+        if identify:
+            call = open_call(reflection.SERVICE_NAME, context)
+            await or_status(identify(call), call, context)
+        responses: Any = servicer.ServerReflectionInfo(requests, context)
+        async for response in responses:
+            yield response
+
     method = grpc.stream_stream_rpc_method_handler(
-        servicer.ServerReflectionInfo,
+        answer,
         _read,
         reflection_pb2.ServerReflectionResponse.SerializeToString,
     )

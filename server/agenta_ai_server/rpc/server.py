@@ -11,7 +11,6 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_health.v1.health import aio as health_aio
 
 from agenta_ai.v1 import tool_service_pb2_grpc
-from agenta_ai_server.rpc import reflection
 from agenta_ai_server.rpc.boundary import Boundary
 from agenta_ai_server.rpc.interceptor import SERVICE
 
@@ -20,6 +19,7 @@ if TYPE_CHECKING:
 
     from agenta_ai_server.rpc.interceptor import Interceptor
     from agenta_ai_server.rpc.servicer import ToolServicer
+    from agenta_ai_server.rpc.tls import Certificates
 
 OPTIONS: Sequence[tuple[str, int]] = (
     # A second server on a taken port must fail, not share it silently.
@@ -34,7 +34,6 @@ OPTIONS: Sequence[tuple[str, int]] = (
     ("grpc.keepalive_timeout_ms", 20_000),
 )
 HEALTH_NAMES = ("", SERVICE)
-HEALTH = health_pb2.DESCRIPTOR.services_by_name["Health"].full_name
 
 
 class ListenError(OSError):
@@ -47,10 +46,18 @@ class Server:
     Args:
         servicer: Answers the contract's methods.
         interceptors: What each call passes behind the boundary, in this order.
-        with_reflection: Whether the server describes itself to callers such as grpcurl.
+        reflection: What describes the server to callers such as grpcurl; empty for nothing.
+        tls: Makes the listener's credentials; ``None`` for plaintext.
     """
 
-    def __init__(self, servicer: ToolServicer, interceptors: Sequence[Interceptor], *, with_reflection: bool) -> None:
+    def __init__(
+        self,
+        servicer: ToolServicer,
+        interceptors: Sequence[Interceptor],
+        *,
+        reflection: Sequence[grpc.GenericRpcHandler] = (),
+        tls: Certificates | None = None,
+    ) -> None:
         self._boundary = Boundary()
         self._server = grpc.aio.server(interceptors=[self._boundary, *interceptors], options=OPTIONS)
         self._health = health_aio.HealthServicer()  # starts as SERVING, so nothing may connect before all is ready
@@ -58,8 +65,8 @@ class Server:
         contract = cast("tool_service_pb2_grpc.ToolServiceServicer", servicer)
         tool_service_pb2_grpc.add_ToolServiceServicer_to_server(contract, self._server)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
-        if with_reflection:
-            self._server.add_generic_rpc_handlers(tuple(reflection.handlers([SERVICE, HEALTH])))
+        self._server.add_generic_rpc_handlers(tuple(reflection))
+        self._tls = tls
 
     async def start(self, address: str) -> str:
         """Listen on ``address``, which is ``host:port`` or ``unix:path``, and accept calls.
@@ -78,12 +85,17 @@ class Server:
         if path and await _answers(path):
             raise ListenError(f"can't listen on {address}: another server does.")
         try:
-            port = self._server.add_insecure_port(address)
+            port = self._add_port(address)
         except RuntimeError as error:
             why = "is its folder there, and writable?" if path else "it is in use, or no address of this machine."
             raise ListenError(f"can't listen on {address}: {why}") from error
         await self._server.start()
         return address if path else f"{address.rpartition(':')[0]}:{port}"
+
+    def _add_port(self, address: str) -> int:
+        if self._tls:
+            return self._server.add_secure_port(address, self._tls.credentials())
+        return self._server.add_insecure_port(address)
 
     async def stop(self, drain: float, grace: float) -> None:
         """Say NOT_SERVING, after a while accept no new calls, and return when those that run have ended.

@@ -12,15 +12,18 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from agenta_ai.v1 import content_pb2, error_pb2, tool_pb2, tool_service_pb2
 from agenta_ai_server.domain.errors import Reason, Refused, ToolFailed, Violation
+from agenta_ai_server.limits.limiter import LimiterState
 from agenta_ai_server.rpc.convert import from_struct, to_struct, to_value
 from agenta_ai_server.rpc.status import REASON_PREFIX, to_duration
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from agenta_ai_server.auth.policy import Policy
     from agenta_ai_server.domain.call import Call, Principal
     from agenta_ai_server.domain.results import Attempt, ToolResult
     from agenta_ai_server.domain.service import Service
+    from agenta_ai_server.limits.limits import Check, Limits
     from agenta_ai_server.tools.registry import Registry, Tool
 
 DEFAULT_PAGE_SIZE = 50
@@ -29,6 +32,13 @@ LIST_TTL_SECONDS = 300
 TOKEN_PREFIX = b"after:"
 UUID4 = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}", re.IGNORECASE)
 
+LIMITER_STATES = {
+    None: tool_service_pb2.RATE_LIMITER_STATE_OFF,
+    LimiterState.SHARED: tool_service_pb2.RATE_LIMITER_STATE_SHARED,
+    LimiterState.LOCAL: tool_service_pb2.RATE_LIMITER_STATE_LOCAL,
+    LimiterState.FALLBACK: tool_service_pb2.RATE_LIMITER_STATE_FALLBACK,
+}
+
 
 class ToolServicer:
     """Answers ``agenta.ai.v1.ToolService``, given a ``Call`` where grpc has its context.
@@ -36,11 +46,15 @@ class ToolServicer:
     Args:
         service: The process that it stands in.
         registry: The tools; none if the feature is disabled.
+        policy: Who may see which of them.
+        limits: The rate limits that callers are kept to; ``None`` if there are none.
     """
 
-    def __init__(self, service: Service, registry: Registry) -> None:
+    def __init__(self, service: Service, registry: Registry, policy: Policy, limits: Limits | None = None) -> None:
         self._service = service
         self._registry = registry
+        self._policy = policy
+        self._limits = limits
         self._definitions = {tool.name: _definition(tool) for tool in registry.tools}
 
     async def Status(  # noqa: N802  # the name is the contract's
@@ -55,10 +69,12 @@ class ToolServicer:
             server_version=self._service.version,
             start_time=Timestamp(seconds=int(self._service.started)),
             tools=[
-                tool_service_pb2.ToolStatus(tool=self._definitions[tool.name])
-                for tool in self._registry.visible(_principal(call))
+                tool_service_pb2.ToolStatus(
+                    tool=self._definitions[tool.name], rate_limit=await self._rate_limit(tool.name, call.caller)
+                )
+                for tool in self._visible(call)
             ],
-            rate_limiter_state=tool_service_pb2.RATE_LIMITER_STATE_OFF,
+            rate_limiter_state=LIMITER_STATES[self._limits.state if self._limits else None],
         )
 
     async def ListTools(  # noqa: N802
@@ -67,9 +83,8 @@ class ToolServicer:
         """List one page of the tools that this caller may call."""
         size = _page_size(request.page_size)
         after = _after(request.page_token)
-        principal = _principal(call)
-        names = [tool.name for tool in self._registry.visible(principal) if tool.name > after]
-        everyone_sees_this = principal.permissions is None
+        names = [tool.name for tool in self._visible(call) if tool.name > after]
+        everyone_sees_this = call.caller.permissions is None
         return tool_service_pb2.ListToolsResponse(
             tools=[self._definitions[name] for name in names[:size]],
             next_page_token=_token(names[size - 1]) if len(names) > size else "",
@@ -83,12 +98,7 @@ class ToolServicer:
         self, request: tool_service_pb2.CallToolRequest, call: Call
     ) -> tool_service_pb2.CallToolResponse:
         """Run one tool."""
-        if self._service.missing_settings:
-            raise Refused(
-                Reason.SERVICE_DISABLED,
-                "AI services are not configured on this server; its Status names the settings that are missing.",
-            )
-        _check_identifiers(request)
+        _check_request_id(request.request_id)
         arguments = from_struct(request.arguments, "arguments")
         try:
             result = await self._registry.call(request.name, arguments, call)
@@ -96,18 +106,24 @@ class ToolServicer:
             return _failure(failure)
         return _success(result)
 
+    def _visible(self, call: Call) -> list[Tool[Any]]:
+        visible = self._policy.visible(call.caller)
+        return [tool for tool in self._registry.tools if tool.name in visible]
+
+    async def _rate_limit(self, tool: str, principal: Principal) -> tool_service_pb2.RateLimit | None:
+        try:
+            check = await self._limits.peek(tool, principal) if self._limits else None
+        except Refused:
+            # The status is told also while nobody can tell what is left.
+            return None
+        return _rate_limit(check) if check else None
+
     def _state(self) -> tool_service_pb2.ServiceState.ValueType:
         if self._service.draining:
             return tool_service_pb2.SERVICE_STATE_DRAINING
         if self._service.missing_settings:
             return tool_service_pb2.SERVICE_STATE_DISABLED
         return tool_service_pb2.SERVICE_STATE_SERVING
-
-
-def _principal(call: Call) -> Principal:
-    if call.principal is None:
-        raise AssertionError("the call passed no authentication")
-    return call.principal
 
 
 def _page_size(page_size: int) -> int:
@@ -133,10 +149,8 @@ def _after(token: str) -> str:
     raise _invalid("page_token", "Is no token of this service: send the next_page_token of the page before, or none.")
 
 
-def _check_identifiers(request: tool_service_pb2.CallToolRequest) -> None:
-    if not request.name:
-        raise _invalid("name", "Must be the name of a tool: ListTools lists them.")
-    if request.request_id and not UUID4.fullmatch(request.request_id):
+def _check_request_id(request_id: str) -> None:
+    if request_id and not UUID4.fullmatch(request_id):
         raise _invalid(
             "request_id", "Must be a UUID, version 4, such as 1b4e28ba-2fa1-4d3b-a3f5-ef19b5a7633b, or absent."
         )
@@ -192,6 +206,15 @@ def _failure(failure: ToolFailed) -> tool_service_pb2.CallToolResponse:
         is_error=True,
         error=error,
         meta=_meta(failure.attempts),
+    )
+
+
+def _rate_limit(check: Check) -> tool_service_pb2.RateLimit:
+    return tool_service_pb2.RateLimit(
+        burst=check.quota.limit.burst,
+        refill_per_minute=round(check.quota.limit.per_minute),
+        remaining=check.decision.remaining,
+        next_call_delay=to_duration(check.decision.delay),
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import math
 from typing import TYPE_CHECKING
 
@@ -11,7 +12,8 @@ from google.protobuf.duration_pb2 import Duration
 from google.rpc import error_details_pb2 as details_pb2
 from google.rpc import status_pb2
 
-from agenta_ai_server.domain.errors import Reason, Refused
+from agenta_ai_server.domain.errors import ExceededQuota, Reason, Refused
+from agenta_ai_server.rpc.interceptor import SERVICE
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -95,16 +97,35 @@ def _details(refused: Refused) -> Iterator[Message]:
                 for v in refused.violations[:MAX_VIOLATIONS]
             ]
         )
+    if refused.quota:
+        yield details_pb2.QuotaFailure(violations=[_exceeded(refused.quota)])
     if refused.resource:
         yield details_pb2.ResourceInfo(resource_type="tool", resource_name=_cut(refused.resource, MAX_FIELD_BYTES))
     if refused.retry_delay is not None:
         yield details_pb2.RetryInfo(retry_delay=to_duration(refused.retry_delay))
 
 
+def _exceeded(quota: ExceededQuota) -> details_pb2.QuotaFailure.Violation:
+    return details_pb2.QuotaFailure.Violation(
+        subject=quota.subject,
+        description=quota.description,
+        api_service=SERVICE,
+        quota_id=quota.id,
+        quota_value=quota.value,
+    )
+
+
 def _retry_trailers(refused: Refused, call: Call) -> Iterator[tuple[str, str]]:
-    """Say in the way that grpc's clients obey by themselves when to retry, or never to."""
-    if refused.reason is Reason.SERVICE_DISABLED:
+    """Say when to retry in the ways that programs obey by themselves: grpc's clients, and those of HTTP."""
+    delay = refused.retry_delay
+    if delay is not None:
+        yield "retry-after", str(math.ceil(delay))
+    # A client that waits in vain tells its caller of a deadline, and not of what it waited for.
+    in_vain = delay is not None and delay >= call.remaining(asyncio.get_running_loop().time())
+    if in_vain or refused.reason is Reason.SERVICE_DISABLED:
         yield "grpc-retry-pushback-ms", "-1"
+    elif delay is not None:
+        yield "grpc-retry-pushback-ms", str(math.ceil(delay * 1000))
 
 
 def to_duration(seconds: float) -> Duration:

@@ -1,4 +1,4 @@
-"""Agenta's completion service on loopback, without Agenta and without a model, for development and tests."""
+"""Agenta's services on loopback, without Agenta and without a model, for development and tests."""
 
 from __future__ import annotations
 
@@ -17,6 +17,8 @@ from aiohttp import web
 from agenta_ai_server.standin import answers
 from agenta_ai_server.standin.answers import Answer
 from agenta_ai_server.standin.faults import Fault
+from agenta_ai_server.standin.permissions import PATH as PERMISSIONS_PATH
+from agenta_ai_server.standin.permissions import Caller, Permissions
 from agenta_ai_server.standin.refine import refine
 
 if TYPE_CHECKING:
@@ -74,10 +76,13 @@ class StandIn:
         environment: Slug of the only environment that it is deployed to.
         fault: What goes wrong in all runs.
         respond: Decides for each run.
+        callers: Who is known to the check of permissions, by the whole ``Authorization`` header; with ``None`` it is
+            the owner of the key above.
         idle: Seconds after which an idle connection is closed; Agenta's own servers wait 5.
         keep: How many requests are remembered, at most.
 
     Attributes:
+        permissions: The check of permissions: who calls, what goes wrong, and how often it was asked.
         requests: The requests that came, to whatever path, oldest first.
         started: How many runs came.
         finished: How many of them were answered, well or badly; not those that were broken off by either side.
@@ -92,6 +97,7 @@ class StandIn:
         environment: str = "production",
         fault: Fault = _NO_FAULT,
         respond: Respond | None = None,
+        callers: Mapping[str, Caller] | None = None,
         idle: float = 5.0,
         keep: int = 1000,
     ) -> None:
@@ -102,6 +108,7 @@ class StandIn:
         self.finished = 0
         self.in_flight = 0
         self._authorization = f"ApiKey {api_key}"
+        self.permissions = Permissions({self._authorization: Caller()} if callers is None else callers)
         self._app = app
         self._environment = environment
         self._idle = idle
@@ -158,7 +165,7 @@ class StandIn:
         return len(self._server.connections) if self._server else 0
 
     async def when(self, condition: Callable[[], bool]) -> None:
-        """Wait until a condition on ``started``, ``finished``, ``in_flight`` or ``requests`` holds."""
+        """Wait until a condition on ``started``, ``finished``, ``in_flight``, ``requests`` or ``permissions`` holds."""
         while not condition():
             await self._changed.wait()
 
@@ -176,6 +183,8 @@ class StandIn:
         match request.method, request.path:
             case "POST", "/services/completion/run":
                 return await self._counted(request, received)
+            case "GET", path if path == PERMISSIONS_PATH:
+                return await self._checked(request, received)
             case "GET", "/services/health":
                 return _response(answers.health())
         return _response(answers.failure(404))
@@ -192,6 +201,29 @@ class StandIn:
             self.in_flight -= 1
             self._notify()
         return response
+
+    async def _checked(self, request: web.BaseRequest, received: Received) -> web.StreamResponse:
+        checks = self.permissions
+        checks.started += 1
+        checks.in_flight += 1
+        checks.peak = max(checks.peak, checks.in_flight)
+        self._notify()
+        try:
+            return await self._check(request, received)
+        finally:
+            checks.in_flight -= 1
+            self._notify()
+
+    async def _check(self, request: web.BaseRequest, received: Received) -> web.StreamResponse:
+        checks = self.permissions
+        reply = await checks.respond(received) if checks.respond else None
+        if isinstance(reply, Answer):
+            return _response(reply)
+        fault = reply or checks.fault
+        await asyncio.sleep(fault.delay)
+        authorization = request.headers.get("authorization", "")
+        answer = answers.failure(fault.status) if fault.status else checks.verdict(authorization, request.query)
+        return await _send(request, answers.spoilt(answer, fault), fault)
 
     async def _run(self, request: web.BaseRequest, received: Received) -> web.StreamResponse:
         content = _parsed(received.body)

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from pydantic_core import ErrorDetails
 
-    from agenta_ai_server.domain.call import Call, Principal
+    from agenta_ai_server.domain.call import Call
     from agenta_ai_server.domain.results import Json, ToolResult
     from agenta_ai_server.upstream.completion import CompletionService
 
@@ -118,9 +118,20 @@ class Registry:
         for tool in self.tools:
             self._add(tool)
 
-    def visible(self, principal: Principal) -> list[Tool[Any]]:
-        """Return the tools that the caller may call, sorted by name."""
-        return [tool for tool in self.tools if principal.may(tool.permission)]
+    def find(self, name: str) -> Tool[Any]:
+        """Return the tool of this name.
+
+        Raises:
+            Refused: TOOL_NOT_FOUND.
+        """
+        space: Any = self._root
+        for segment in name.split("."):
+            space = space.get(segment) if isinstance(space, dict) else None
+        if isinstance(space, Tool):
+            return space
+        raise Refused(
+            Reason.TOOL_NOT_FOUND, f"There is no tool {name[:100]!r}: ListTools lists those there are.", resource=name
+        )
 
     async def call(self, name: str, arguments: dict[str, Json], call: Call) -> ToolResult:
         """Check the ``arguments`` and run the tool.
@@ -129,7 +140,7 @@ class Registry:
             Refused: TOOL_NOT_FOUND, ARGUMENTS_INVALID, or what the tool raises before it has any effect.
             ToolFailed: The tool ran and failed.
         """
-        tool = self._find(name)
+        tool = self.find(name)
         result: ToolResult = await tool.run(_checked(tool.arguments, arguments), call)
         # A tool that breaks its own schema is a bug of ours, and must not look like a success.
         tool.result.model_validate(result.structured)
@@ -145,16 +156,6 @@ class Registry:
         if last in space:
             raise ValueError(f"two tools are named {tool.name}")
         space[last] = tool
-
-    def _find(self, name: str) -> Tool[Any]:
-        space: Any = self._root
-        for segment in name.split("."):
-            space = space.get(segment) if isinstance(space, dict) else None
-        if isinstance(space, Tool):
-            return space
-        raise Refused(
-            Reason.TOOL_NOT_FOUND, f"There is no tool {name[:100]!r}: ListTools lists those there are.", resource=name
-        )
 
 
 def _checked(model: type[Arguments], arguments: dict[str, Json]) -> Arguments:

@@ -1,0 +1,235 @@
+"""Makes the parts of the service from its settings. What is off isn't made, and its libraries aren't imported."""
+
+from __future__ import annotations
+
+import logging
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, TypeVar
+
+from agenta_ai import __version__
+from agenta_ai_server.auth.authenticator import ByForm
+from agenta_ai_server.auth.policy import Policy
+from agenta_ai_server.domain.service import Service
+from agenta_ai_server.domain.watched import WatchedFile
+from agenta_ai_server.limits.limits import Limits
+from agenta_ai_server.limits.memory import MemoryLimiter
+from agenta_ai_server.limits.policy import Policy as LimitPolicy
+from agenta_ai_server.rpc import reflection
+from agenta_ai_server.rpc.authentication import Anonymous, Authentication
+from agenta_ai_server.rpc.authorization import Authorization
+from agenta_ai_server.rpc.rate_limit import RateLimit
+from agenta_ai_server.rpc.server import Server
+from agenta_ai_server.rpc.servicer import ToolServicer
+from agenta_ai_server.settings import SettingsError
+from agenta_ai_server.tools.registry import Dependencies, Registry, discover
+from agenta_ai_server.upstream.agenta import AgentaCompletionService, AgentaConfig
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Iterator
+
+    import grpc
+    from pydantic import SecretStr
+
+    from agenta_ai_server.auth.authenticator import Authenticator
+    from agenta_ai_server.limits.limiter import RateLimiter
+    from agenta_ai_server.rpc.interceptor import Interceptor
+    from agenta_ai_server.rpc.tls import Certificates
+    from agenta_ai_server.settings import AuthMode, Settings
+
+# In which they may accept credentials; an API key of our own making is never shown to anybody else.
+AUTH_ORDER: tuple[AuthMode, ...] = ("api_keys", "jwt", "agenta", "mtls")
+
+Value = TypeVar("Value")
+
+log = logging.getLogger(__name__)
+
+
+class Assembly:
+    """The parts, made and not yet started.
+
+    Args:
+        settings: What to make.
+
+    Attributes:
+        service: The process.
+        server: Its listener.
+        starting: What to await before the listener opens, in this order.
+        closing: What to await after it has closed, in the opposite order.
+
+    Raises:
+        SettingsError: With every setting that has a fault which only shows when it is used.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._faults: list[str] = []
+        self.starting: list[Callable[[], Awaitable[object]]] = []
+        self.closing: list[Callable[[], Awaitable[object]]] = []
+        self.service = Service(version=__version__, missing_settings=settings.missing)
+        registry = self._registry()
+        policy = Policy({tool.name: tool.permission for tool in registry.tools}, settings.required_permissions)
+        authentication = self._authentication(policy)
+        limits = self._limits(registry)
+        certificates = self._certificates()
+        if self._faults:
+            raise SettingsError(self._faults)
+        interceptors: list[Interceptor] = [authentication, Authorization(self.service, policy, registry)]
+        if limits:
+            interceptors.append(RateLimit(limits))
+        self.server = Server(
+            ToolServicer(self.service, registry, policy, limits),
+            interceptors,
+            reflection=_reflection(settings, authentication),
+            tls=certificates,
+        )
+
+    @contextmanager
+    def _faults_of(self, name: str) -> Iterator[None]:
+        """Note what is wrong with the setting of this ``name``, so that the next fault is found too."""
+        try:
+            yield
+        except ValueError as error:
+            self._faults.append(f"{name}: {str(error).rstrip('.')}.")
+
+    def _registry(self) -> Registry:
+        settings = self._settings
+        completions = self._completions()
+        if completions is None or settings.refine_prompt_key is None:
+            return Registry()
+        apps = {"refine_prompt": settings.refine_prompt_key}
+        tools = discover(Dependencies(completions, apps, repairs=settings.repairs))
+        with self._faults_of("AGENTA_AI_GRPC_DISABLED_TOOLS"):
+            return Registry(tools, settings.disabled_tools)
+        return Registry()
+
+    def _completions(self) -> AgentaCompletionService | None:
+        settings = self._settings
+        if not (settings.api_url and settings.api_key and settings.environment_slug):
+            return None
+        completions = AgentaCompletionService(
+            AgentaConfig(
+                api_url=settings.api_url,
+                api_key=settings.api_key.get_secret_value(),
+                environment=settings.environment_slug,
+                ca_file=settings.upstream_ca_file,
+                proxy=_secret(settings.upstream_proxy),
+                max_seconds=settings.max_upstream_seconds,
+                min_seconds=settings.min_upstream_seconds,
+            )
+        )
+        self.closing.append(completions.aclose)
+        return completions
+
+    def _authentication(self, policy: Policy) -> Authentication | Anonymous:
+        settings = self._settings
+        if settings.auth == ("none",):
+            log.warning("AGENTA_AI_GRPC_AUTH is none: everybody who can reach %s may call", settings.listen)
+            return Anonymous()
+        authenticators: list[Authenticator] = []
+        for mode in AUTH_ORDER:
+            if mode in settings.auth:
+                with self._faults_of(f"AGENTA_AI_GRPC_AUTH: {mode}"):
+                    authenticators.append(self._authenticator(mode, policy))
+        self.closing += [authenticator.aclose for authenticator in authenticators]
+        return Authentication(ByForm(authenticators))
+
+    def _authenticator(self, mode: AuthMode, policy: Policy) -> Authenticator:
+        match mode:
+            case "api_keys":
+                from agenta_ai_server.auth.api_keys import ApiKeyAuthenticator
+
+                return ApiKeyAuthenticator(_given(self._settings.api_keys_file))
+            case "mtls":
+                from agenta_ai_server.auth.mtls import MtlsAuthenticator
+
+                return MtlsAuthenticator(_given(self._settings.mtls_principals_file))
+            case "jwt":
+                return self._jwt()
+            case _:
+                return self._agenta(policy)
+
+    def _jwt(self) -> Authenticator:
+        from agenta_ai_server.auth.jwt import JwtAuthenticator, JwtConfig
+
+        settings = self._settings
+        authenticator = JwtAuthenticator(
+            JwtConfig(
+                issuer=_given(settings.jwt_issuer),
+                audience=_given(settings.jwt_audience),
+                jwks_url=settings.jwt_jwks_url,
+                jwks_file=settings.jwt_jwks_file,
+                algorithms=settings.jwt_algorithms,
+                leeway=settings.jwt_leeway_seconds,
+                claims=settings.jwt_claims,
+            )
+        )
+        self.starting.append(authenticator.start)
+        return authenticator
+
+    def _agenta(self, policy: Policy) -> Authenticator:
+        from agenta_ai_server.auth.agenta import AgentaAuthConfig, AgentaAuthenticator
+
+        settings = self._settings
+        return AgentaAuthenticator(
+            AgentaAuthConfig(
+                api_url=_given(settings.api_url),
+                permissions=policy.permissions,
+                names=settings.agenta_permissions,
+                allow_seconds=settings.agenta_auth_seconds,
+                deny_seconds=min(settings.agenta_auth_seconds, 10.0),
+                ca_file=settings.upstream_ca_file,
+                proxy=_secret(settings.upstream_proxy),
+            )
+        )
+
+    def _limits(self, registry: Registry) -> Limits | None:
+        settings = self._settings
+        if settings.limits == "off":
+            return None
+        names = [tool.name for tool in registry.tools]
+        policy = None
+        if settings.limits_file:
+            with self._faults_of("AGENTA_AI_GRPC_LIMITS_FILE"):
+                policy = WatchedFile(settings.limits_file, lambda content: LimitPolicy.parse(content, names))
+        limiter = self._limiter()
+        self.starting.append(limiter.connect)
+        self.closing.append(limiter.aclose)
+        return Limits(policy, limiter)
+
+    def _limiter(self) -> RateLimiter:
+        settings = self._settings
+        if settings.redis_url:
+            from agenta_ai_server.limits.fallback import FallbackLimiter
+            from agenta_ai_server.limits.redis import RedisLimiter
+
+            with self._faults_of("AGENTA_AI_GRPC_REDIS_URL"):
+                shared = RedisLimiter(settings.redis_url.get_secret_value(), timeout=settings.redis_timeout_seconds)
+                return FallbackLimiter(shared, MemoryLimiter(), on_failure=settings.limits_on_store_failure)
+        return MemoryLimiter()
+
+    def _certificates(self) -> Certificates | None:
+        settings = self._settings
+        if not (settings.tls_cert_file and settings.tls_key_file):
+            return None
+        from agenta_ai_server.rpc.tls import Certificates, TlsFiles
+
+        with self._faults_of("AGENTA_AI_GRPC_TLS_CERT_FILE"):
+            return Certificates(TlsFiles(settings.tls_cert_file, settings.tls_key_file, settings.tls_client_ca_file))
+        return None
+
+
+def _reflection(settings: Settings, authentication: Authentication | Anonymous) -> tuple[grpc.GenericRpcHandler, ...]:
+    if settings.reflection == "off":
+        return ()
+    return tuple(reflection.handlers(authentication.identify if settings.reflection == "authenticated" else None))
+
+
+def _given(value: Value | None) -> Value:
+    """Return what the settings have already been checked to hold."""
+    if value is None:
+        raise AssertionError("a setting is missing that others need")
+    return value
+
+
+def _secret(value: SecretStr | None) -> str | None:
+    return value.get_secret_value() if value else None

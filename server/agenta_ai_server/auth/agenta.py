@@ -1,0 +1,341 @@
+"""Callers that show a credential of Agenta's: Agenta itself says whose it is and what they may do."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import ipaddress
+import logging
+import re
+import time
+import uuid
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from enum import Enum, auto
+from functools import partial
+from typing import TYPE_CHECKING, TypeAlias
+
+from agenta_ai_server.auth.authenticator import OWN_KEY_PREFIX, invalid
+from agenta_ai_server.auth.http import Answer, HttpClient, Unanswered, http_url
+from agenta_ai_server.auth.token import json_object, unverified
+from agenta_ai_server.domain.agenta_url import root_path
+from agenta_ai_server.domain.call import Principal
+from agenta_ai_server.domain.errors import Reason, Refused, Violation
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    import yarl
+
+    from agenta_ai_server.auth.authenticator import Credentials
+
+SCHEMES = frozenset({"ApiKey", "Bearer", "Secret"})
+"""What Agenta knows, in its spelling."""
+
+_RETRY_SECONDS = 1.0
+_SECRET = re.compile(r"[!-~]{1,8192}")
+_ID = re.compile(r"[!-~]{0,256}")
+_NOBODY = Principal(user="", method="agenta")
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AgentaAuthConfig:
+    """Where Agenta is, what it is asked, and how often.
+
+    Attributes:
+        api_url: An http or https URL, with or without ``/api``, ``/services`` or a slash at its end.
+        permissions: Names of all permissions that the tools in use need; each is a question for each credential.
+        names: What Agenta calls a permission, where that differs.
+        allow_seconds: How long an answer is used that permits everything that was asked.
+        deny_seconds: How long one is used that doesn't.
+        max_entries: Credentials whose answers are kept, at most.
+        max_checks: Credentials that Agenta is asked about at the same time, at most.
+        unknown_burst: Credentials that Agenta doesn't know that may come from one address at once.
+        unknown_per_second: How many of them may come in the long run.
+        timeout: Seconds that a credential may wait for the answers, in all.
+        ca_file: Certificates of the authorities to trust, as PEM, in place of the public ones.
+        proxy: URL of an HTTP proxy, maybe with credentials. Never shown.
+
+    Raises:
+        ValueError: A value can't be used; the sentence says which and why.
+    """
+
+    api_url: str
+    permissions: frozenset[str]
+    names: Mapping[str, str] = field(default_factory=dict)
+    allow_seconds: float = 60.0
+    deny_seconds: float = 10.0
+    max_entries: int = 10_000
+    max_checks: int = 32
+    unknown_burst: int = 20
+    unknown_per_second: float = 1.0
+    timeout: float = 5.0
+    ca_file: Path | None = None
+    proxy: str | None = field(default=None, repr=False)
+
+    def __post_init__(self) -> None:
+        check_url(self.api_url)
+        if not self.permissions:
+            raise ValueError("Agenta can only be asked about permissions: name one at least.")
+        if min(self.max_entries, self.max_checks, self.unknown_burst) < 1 or self.unknown_per_second <= 0:
+            raise ValueError("The bounds of asking Agenta must be 1 at least.")
+
+
+class _No(Enum):
+    """The answers to a question that don't say whose the credential is."""
+
+    DENIED = auto()
+    UNKNOWN = auto()
+    UNAVAILABLE = auto()
+
+
+# Made anew for each caller: an exception that several raise would gather the traces of all.
+_Outcome: TypeAlias = Principal | Callable[[], Refused]
+
+
+class AgentaAuthenticator:
+    """An :class:`~agenta_ai_server.auth.authenticator.Authenticator` that asks Agenta, with the caller's credential.
+
+    It belongs to the event loop of its first call.
+
+    Args:
+        config: Where Agenta is, and what it is asked.
+        clock: Seconds that only go forward.
+
+    Raises:
+        ValueError: The proxy is no URL of an HTTP proxy.
+        OSError: The file of certificates can't be read, or holds none.
+    """
+
+    def __init__(self, config: AgentaAuthConfig, *, clock: Callable[[], float] = time.monotonic) -> None:
+        self._config = config
+        self._clock = clock
+        self._url = check_url(config.api_url)
+        self._http = HttpClient(timeout=config.timeout, ca_file=config.ca_file, proxy=config.proxy)
+        self._places = asyncio.Semaphore(config.max_checks)
+        self._unknown = _Budget(config.unknown_burst, config.unknown_per_second, config.max_entries, clock)
+        self._asking: dict[bytes, asyncio.Task[_Outcome]] = {}
+        self._answers: OrderedDict[bytes, tuple[float, _Outcome]] = OrderedDict()
+        self._is_available = True
+
+    def accepts(self, credentials: Credentials) -> bool:
+        """Say whether this is a credential that Agenta could know, and none of this service's own keys."""
+        return credentials.scheme in SCHEMES and not credentials.secret.startswith(OWN_KEY_PREFIX)
+
+    async def authenticate(self, credentials: Credentials) -> Principal:
+        """Return who calls, with those permissions that Agenta grants; without ids if it grants none.
+
+        Raises:
+            Refused: As every authenticator does; also AUTHORITY_UNAVAILABLE if too many unknown credentials came from
+                the same address; REQUEST_INVALID if the project isn't named by a UUID.
+        """
+        if not self.accepts(credentials) or not _SECRET.fullmatch(credentials.secret):
+            raise invalid()
+        credentials = replace(credentials, project=_project(credentials.project))
+        outcome = await self._outcome(credentials)
+        if isinstance(outcome, Principal):
+            return outcome
+        raise outcome()
+
+    async def aclose(self) -> None:
+        """Close all connections. Callers that wait for an answer are cancelled."""
+        for task in self._asking.values():
+            task.cancel()
+        if self._asking:
+            await asyncio.wait(self._asking.values())
+        await self._http.aclose()
+
+    async def _outcome(self, credentials: Credentials) -> _Outcome:
+        """Return what is known of the credentials, or ask, or join who asks."""
+        key = _key(credentials)
+        until, outcome = self._answers.get(key, (0.0, invalid))
+        if self._clock() < until:
+            self._answers.move_to_end(key)
+            return outcome
+        if key not in self._asking:
+            task = asyncio.create_task(self._ask(key, credentials))
+            task.add_done_callback(lambda _: self._asking.pop(key, None))
+            self._asking[key] = task
+        # Shielded: who goes away must not take the answer from the others.
+        return await asyncio.shield(self._asking[key])
+
+    async def _ask(self, key: bytes, credentials: Credentials) -> _Outcome:
+        try:
+            async with asyncio.timeout(self._config.timeout), self._places:
+                if (delay := self._unknown.delay(credentials.host)) > 0:
+                    return partial(_too_many_unknown, delay)
+                # Before they are asked: what they say is at least as old.
+                now = self._clock()
+                permissions = sorted(self._config.permissions)
+                answers = await asyncio.gather(*(self._check(permission, credentials) for permission in permissions))
+        except TimeoutError:
+            self._note("no answer came in time")
+            return _unavailable
+        outcome = _combined(dict(zip(permissions, answers, strict=True)))
+        if outcome is invalid:
+            self._unknown.spend(credentials.host)
+        if outcome is not _unavailable:
+            self._note("")
+            is_all = isinstance(outcome, Principal) and outcome.permissions == self._config.permissions
+            self._keep(key, now + (self._config.allow_seconds if is_all else self._config.deny_seconds), outcome)
+        return outcome
+
+    async def _check(self, permission: str, credentials: Credentials) -> Principal | _No:
+        """Ask about one permission."""
+        query = {"action": self._config.names.get(permission, permission), "resource_type": "service"}
+        if credentials.project:
+            query |= {"scope_type": "project", "scope_id": credentials.project}
+        headers = {"authorization": f"{credentials.scheme} {credentials.secret}"}
+        try:
+            return _read(await self._http.get(self._url.with_query(query), headers), credentials.project)
+        except (Unanswered, ValueError) as error:
+            self._note(str(error))
+            return _No.UNAVAILABLE
+
+    def _keep(self, key: bytes, until: float, outcome: _Outcome) -> None:
+        self._answers[key] = until, outcome
+        self._answers.move_to_end(key)
+        if len(self._answers) > self._config.max_entries:
+            self._answers.popitem(last=False)
+
+    def _note(self, problem: str) -> None:
+        """Log that Agenta fails, and that it no longer does, but not each time."""
+        if problem and self._is_available:
+            _log.warning("can't ask Agenta at %s who calls: %s", self._url.origin(), problem)
+        elif not problem and not self._is_available:
+            _log.info("Agenta at %s says again who calls", self._url.origin())
+        self._is_available = not problem
+
+
+class _Budget:
+    """Counts what fails, by the address that it came from: a bucket for each, which refills steadily."""
+
+    def __init__(self, burst: int, per_second: float, max_hosts: int, clock: Callable[[], float]) -> None:
+        self._interval = 1 / per_second
+        self._tolerance = (burst - 1) * self._interval
+        self._max_hosts = max_hosts
+        self._clock = clock
+        self._full_at: OrderedDict[str, float] = OrderedDict()
+
+    def delay(self, host: str) -> float:
+        """Return the seconds until the bucket has something again; 0 if it has."""
+        return max(self._full_at.get(_network(host), 0.0) - self._clock() - self._tolerance, 0.0)
+
+    def spend(self, host: str) -> None:
+        """Take from the bucket, also if it is empty."""
+        network = _network(host)
+        self._full_at[network] = max(self._full_at.get(network, 0.0), self._clock()) + self._interval
+        self._full_at.move_to_end(network)
+        if len(self._full_at) > self._max_hosts:
+            self._full_at.popitem(last=False)
+
+
+def check_url(api_url: str) -> yarl.URL:
+    """Return the address that permissions are asked for at.
+
+    Args:
+        api_url: Where Agenta is: an http or https URL, with or without ``/api``, ``/services`` or a slash at its end.
+
+    Raises:
+        ValueError: It is no such URL, or has credentials, a query or a fragment. The sentence doesn't repeat the URL.
+    """
+    try:
+        url = http_url(api_url.strip())
+    except ValueError as error:
+        raise ValueError(f"Agenta's API URL {error}. Give one such as https://cloud.agenta.ai.") from None
+    if url.raw_query_string:
+        raise ValueError("Agenta's API URL must have no query. Leave it out.")
+    return url.with_path(root_path(url.raw_path) + "/api/access/permissions/check", encoded=True)
+
+
+def _project(project: str) -> str:
+    """Return the project's id in its usual form; none for none."""
+    if not project:
+        return ""
+    try:
+        return str(uuid.UUID(project))
+    except ValueError:
+        message = "The metadata x-agenta-project-id must be a UUID. Correct it, or leave it out."
+        violation = Violation("x-agenta-project-id", "must be a UUID")
+        raise Refused(Reason.REQUEST_INVALID, message, violations=[violation]) from None
+
+
+def _key(credentials: Credentials) -> bytes:
+    """Return what stands for the credentials in memory: their hash, for they are secret and may be long."""
+    shown = " ".join((credentials.scheme, credentials.secret, credentials.project))
+    return hashlib.sha256(shown.encode()).digest()
+
+
+def _network(host: str) -> str:
+    """Return what a caller can't change about its address: whoever has one of IPv6 has a whole network of them."""
+    try:
+        address = ipaddress.ip_address(host.partition("%")[0])
+    except ValueError:
+        return host
+    if isinstance(address, ipaddress.IPv4Address) or address.ipv4_mapped:
+        return host
+    return str(ipaddress.IPv6Network((address, 64), strict=False))
+
+
+def _combined(answers: Mapping[str, Principal | _No]) -> _Outcome:
+    """Put the answers together, by permission. Where they contradict each other, nobody is believed."""
+    if _No.UNKNOWN in answers.values():
+        return invalid
+    callers = {answer for answer in answers.values() if isinstance(answer, Principal)}
+    if _No.UNAVAILABLE in answers.values() or len(callers) > 1:
+        return _unavailable
+    caller = callers.pop() if callers else _NOBODY
+    return replace(caller, permissions=frozenset(name for name, answer in answers.items() if answer is not _No.DENIED))
+
+
+def _read(answer: Answer, project: str) -> Principal | _No:
+    """Return whose the credential is, if the answer says so.
+
+    Raises:
+        ValueError: It is none of Agenta's. The sentence quotes nothing of it.
+    """
+    if answer.status == 401:
+        return _No.UNKNOWN
+    if answer.status == 403:
+        return _No.DENIED
+    if answer.status != 200:
+        raise ValueError(f"HTTP {answer.status}")
+    document = json_object(answer.body)
+    scheme, _, token = str(document.get("credentials")).partition(" ")
+    if document.get("effect") != "allow" or scheme != "Secret":
+        raise ValueError("its answer allows nothing, and denies nothing")
+    # Unverified: it has just come from who signed it.
+    _, claims = unverified(token)
+    caller = Principal(
+        user=_id(claims, "user_id"),
+        project=_id(claims, "project_id"),
+        workspace=_id(claims, "workspace_id"),
+        organization=_id(claims, "organization_id"),
+        method="agenta",
+    )
+    if not caller.user or project not in ("", caller.project):
+        raise ValueError("its answer is about somebody else")
+    return caller
+
+
+def _id(claims: Mapping[str, object], name: str) -> str:
+    value = claims.get(name)
+    if value is None:
+        return ""
+    if not isinstance(value, str) or not _ID.fullmatch(value):
+        raise ValueError("its answer has an id that is none")
+    return value
+
+
+def _unavailable() -> Refused:
+    message = "Agenta can't be asked now whether the credentials are valid. Try again."
+    return Refused(Reason.AUTHORITY_UNAVAILABLE, message, retry_delay=_RETRY_SECONDS)
+
+
+def _too_many_unknown(delay: float) -> Refused:
+    message = "Too many unknown credentials came from this address: no new ones are looked up now. Try again later."
+    return Refused(Reason.AUTHORITY_UNAVAILABLE, message, retry_delay=delay)

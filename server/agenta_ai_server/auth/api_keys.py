@@ -1,0 +1,75 @@
+"""Callers who show an API key that this service has made."""
+
+from __future__ import annotations
+
+import hmac
+import logging
+import time
+from typing import TYPE_CHECKING
+
+from agenta_ai_server.auth.authenticator import OWN_KEY_PREFIX, invalid
+from agenta_ai_server.auth.key_file import KEY, KeyFile, KeyRecord, hashed, make_if_missing
+from agenta_ai_server.auth.records import parse
+from agenta_ai_server.domain.watched import WatchedFile
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from agenta_ai_server.auth.authenticator import Credentials
+    from agenta_ai_server.domain.call import Principal
+
+NO_HASH = "sha256:" + "0" * 64
+
+log = logging.getLogger(__name__)
+
+
+class ApiKeyAuthenticator:
+    """Finds out who calls by a file of API keys, which is read again when it changes.
+
+    A file that breaks or vanishes revokes nothing: what it said last stays in force, expiry included. So a file that is
+    being copied, or a volume that is gone for a moment, shuts nobody out. Keys are revoked by what the file says.
+
+    Args:
+        path: The file. One without keys is made, readable by its owner only, where there is none.
+        clock: Seconds since the epoch, for expiry.
+        every: Seconds between looks at whether the file has changed: how long a revoked key may go on.
+
+    Raises:
+        ValueError: The file can't be made or read, or it is broken.
+    """
+
+    def __init__(self, path: Path, clock: Callable[[], float] = time.time, *, every: float = 1.0) -> None:
+        make_if_missing(path)
+        self._path = path
+        self._clock = clock
+        self._keys = WatchedFile(path, self._parse, every=every)
+
+    def accepts(self, credentials: Credentials) -> bool:
+        """Say whether it is a key of this service's own making, by its beginning."""
+        return credentials.scheme == "ApiKey" and credentials.secret.startswith(OWN_KEY_PREFIX)
+
+    async def authenticate(self, credentials: Credentials) -> Principal:
+        """Return whose key it is.
+
+        Raises:
+            Refused: CREDENTIALS_INVALID, whatever is wrong with it.
+        """
+        # The same work whatever comes out, so that the time it takes doesn't tell which ids there are.
+        well_formed = KEY.fullmatch(credentials.secret)
+        key_id, secret = well_formed.groups() if well_formed else ("", "")
+        record = self._keys.content.get(key_id)
+        is_genuine = hmac.compare_digest(hashed(secret), record.hash if record else NO_HASH)
+        if record is None or not is_genuine or not record.is_valid(self._clock()):
+            raise invalid()
+        return record.principal("api_key")
+
+    async def aclose(self) -> None:
+        """Close nothing: the file isn't kept open."""
+
+    def _parse(self, content: bytes) -> dict[str, KeyRecord]:
+        keys = {record.id: record for record in parse(KeyFile, content).keys}
+        # Last, because a broken file is tried again and again.
+        if self._path.stat().st_mode & 0o077:
+            log.warning("%s is open to others than its owner: chmod 600 %s", self._path, self._path)
+        return keys

@@ -1,0 +1,88 @@
+"""Who calls: what all ways of finding out have in common, and which one is asked."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Protocol
+
+from agenta_ai_server.domain.errors import Reason, Refused
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from agenta_ai_server.domain.call import Principal
+
+OWN_KEY_PREFIX = "aai_"
+
+
+@dataclass(frozen=True, slots=True)
+class Credentials:
+    """What a caller shows of itself. Nothing in it has been checked, except the identities.
+
+    Attributes:
+        scheme: First word of the ``authorization`` metadata, ``"ApiKey"``, ``"Bearer"`` or ``"Secret"``, in the
+            spelling that the caller used; empty without ``authorization``.
+        secret: The rest of it, visible ASCII without blanks, at most 8 KiB.
+        project: The project that the caller wants to act in, from ``x-agenta-project-id``; a wish, no proof.
+        identities: URIs and DNS names of the peer's certificate, which the transport has verified.
+        host: Address of the peer without its port.
+    """
+
+    scheme: str = ""
+    secret: str = field(default="", repr=False)
+    project: str = ""
+    identities: tuple[str, ...] = ()
+    host: str = ""
+
+
+class Authenticator(Protocol):
+    """One way to find out who calls."""
+
+    def accepts(self, credentials: Credentials) -> bool:
+        """Say by the form of the credentials alone whether this authenticator is the one to ask."""
+
+    async def authenticate(self, credentials: Credentials) -> Principal:
+        """Return who calls.
+
+        Raises:
+            Refused: CREDENTIALS_INVALID, made by :func:`invalid`, whatever is wrong with them; CREDENTIALS_EXPIRED for
+                a token that is genuine but too old; AUTHORITY_UNAVAILABLE if that can't be found out now.
+        """
+
+    async def aclose(self) -> None:
+        """Close what it has opened."""
+
+
+class ByForm:
+    """Asks the one authenticator that the form of the credentials calls for, and never a second one.
+
+    Args:
+        authenticators: In the order in which they may accept.
+    """
+
+    def __init__(self, authenticators: Sequence[Authenticator]) -> None:
+        self._authenticators = tuple(authenticators)
+
+    def accepts(self, credentials: Credentials) -> bool:
+        """Say whether there is anybody to ask."""
+        return any(authenticator.accepts(credentials) for authenticator in self._authenticators)
+
+    async def authenticate(self, credentials: Credentials) -> Principal:
+        """Return who calls, or raise as every :class:`Authenticator` does."""
+        for authenticator in self._authenticators:
+            if authenticator.accepts(credentials):
+                return await authenticator.authenticate(credentials)
+        raise invalid()
+
+    async def aclose(self) -> None:
+        """Close them all."""
+        for authenticator in self._authenticators:
+            await authenticator.aclose()
+
+
+def invalid() -> Refused:
+    """Return the one answer to missing, unknown, revoked and malformed credentials, which tells none from another."""
+    return Refused(
+        Reason.CREDENTIALS_INVALID,
+        "The credentials are missing or not valid: send one authorization metadata, 'ApiKey <key>' or 'Bearer <token>'.",
+    )

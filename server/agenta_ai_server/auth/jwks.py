@@ -1,0 +1,230 @@
+"""The public keys of who issues tokens: a JSON Web Key Set, from a file or by HTTP."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from typing import TYPE_CHECKING, Any, Protocol
+
+import jwt
+
+from agenta_ai_server.auth.http import HttpClient, Unanswered, http_url
+from agenta_ai_server.auth.token import json_object
+from agenta_ai_server.domain.errors import Reason, Refused
+from agenta_ai_server.domain.watched import WatchedFile
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from pathlib import Path
+
+# What a key must be for an algorithm: its type, and its curve if there is a choice.
+_RSA = frozenset({("RSA", None)})
+KINDS = {
+    "RS256": _RSA,
+    "RS384": _RSA,
+    "RS512": _RSA,
+    "PS256": _RSA,
+    "PS384": _RSA,
+    "PS512": _RSA,
+    "ES256": frozenset({("EC", "P-256")}),
+    "ES384": frozenset({("EC", "P-384")}),
+    "ES512": frozenset({("EC", "P-521")}),
+    "EdDSA": frozenset({("OKP", "Ed25519"), ("OKP", "Ed448")}),
+}
+"""The algorithms that there are. All are asymmetric: what verifies a token can't make one."""
+
+_MIN_RSA_BITS = 2048
+_RETRY_SECONDS = 5.0
+
+_log = logging.getLogger(__name__)
+
+
+class KeySet:
+    """Keys, each by its id and an algorithm that it may be used with. Never empty.
+
+    Args:
+        document: A JSON Web Key Set. What isn't meant for verifying, or can't be used for it, is left out.
+        algorithms: The only ones that matter, of :data:`KINDS`.
+
+    Raises:
+        ValueError: It is no key set, or has no key that can be used.
+    """
+
+    def __init__(self, document: bytes, algorithms: Sequence[str]) -> None:
+        entries = json_object(document).get("keys")
+        if not isinstance(entries, list):
+            raise ValueError("it is no JSON Web Key Set")
+        public = [entry for entry in entries if isinstance(entry, dict) and not _is_secret(entry)]
+        if len(public) < len(entries):
+            _log.warning("left out %d keys of a key set that are none, or not public", len(entries) - len(public))
+        usable = [keys for entry in public if (keys := _keys(entry, algorithms))]
+        if not usable:
+            raise ValueError("it has no public key for the algorithms that are allowed")
+        self._only = usable[0] if len(usable) == 1 else {}
+        self._by_id: dict[tuple[str, str], jwt.PyJWK] = {}
+        for keys in usable:
+            for algorithm, key in keys.items():
+                if isinstance(key.key_id, str):
+                    self._by_id.setdefault((key.key_id, algorithm), key)
+
+    def find(self, key_id: str | None, algorithm: str) -> jwt.PyJWK | None:
+        """Return the key, which fits the algorithm. Without an id, it is the only one that there is."""
+        return self._only.get(algorithm) if key_id is None else self._by_id.get((key_id, algorithm))
+
+
+class KeySource(Protocol):
+    """Where the keys come from."""
+
+    async def start(self) -> None:
+        """Get the keys. If that fails, it is logged, and they are asked for again when they are needed."""
+
+    async def find(self, key_id: str | None, algorithm: str) -> jwt.PyJWK | None:
+        """Return the key for the id, ``None`` for the only one, if there is one, and if it fits the algorithm.
+
+        Raises:
+            Refused: AUTHORITY_UNAVAILABLE, because there are no keys.
+        """
+
+    async def aclose(self) -> None:
+        """Close what was opened."""
+
+
+class KeyFile:
+    """Keys from a file, which is read again when it changes.
+
+    Raises:
+        ValueError: It can't be read or used.
+    """
+
+    def __init__(self, path: Path, algorithms: Sequence[str], *, clock: Callable[[], float] = time.monotonic) -> None:
+        self._file = WatchedFile(path, lambda document: KeySet(document, algorithms), clock=clock)
+
+    async def start(self) -> None:
+        """Do nothing: the file has been read."""
+
+    async def find(self, key_id: str | None, algorithm: str) -> jwt.PyJWK | None:
+        """Return the key as every :class:`KeySource` does."""
+        return self._file.content.find(key_id, algorithm)
+
+    async def aclose(self) -> None:
+        """Do nothing: the file isn't open."""
+
+
+class KeyServer:
+    """Keys by HTTP.
+
+    Args:
+        url: Where they are.
+        algorithms: As for :class:`KeySet`.
+        http: Asks for them; closed with this.
+        refresh: Seconds after which they are asked for again. Meanwhile, and while that fails, the old ones are used.
+        cooldown: Seconds between two questions at least, however many tokens name keys that aren't known. As long as
+            there are no keys at all, it is no more than 5.
+        max_age: Seconds after which keys that couldn't be renewed aren't used any more.
+        clock: Seconds that only go forward.
+
+    Raises:
+        ValueError: The URL can't be used. The sentence doesn't repeat it.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        algorithms: Sequence[str],
+        http: HttpClient,
+        *,
+        refresh: float = 600,
+        cooldown: float = 60,
+        max_age: float = 86400,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._url = http_url(url)
+        self._algorithms = algorithms
+        self._http = http
+        self._refresh = refresh
+        self._cooldown = cooldown
+        self._max_age = max_age
+        self._clock = clock
+        self._keys: KeySet | None = None
+        self._renewed = 0.0
+        self._may_ask = clock()
+        self._asking: asyncio.Task[None] | None = None
+
+    async def start(self) -> None:
+        """Ask for the keys for the first time."""
+        await self._ask()
+
+    async def find(self, key_id: str | None, algorithm: str) -> jwt.PyJWK | None:
+        """Return the key as every :class:`KeySource` does."""
+        keys = self._current() or await self._ask()
+        if keys is None:
+            delay = max(self._may_ask - self._clock(), 1.0)
+            message = "The keys that tokens are checked with can't be had now. Try again."
+            raise Refused(Reason.AUTHORITY_UNAVAILABLE, message, retry_delay=delay)
+        if self._clock() - self._renewed >= self._refresh:
+            self._begin()
+        key = keys.find(key_id, algorithm)
+        if key is None and (keys := await self._ask()):
+            key = keys.find(key_id, algorithm)
+        return key
+
+    async def aclose(self) -> None:
+        """Stop asking."""
+        if self._asking is not None:
+            self._asking.cancel()
+            await asyncio.wait([self._asking])
+        await self._http.aclose()
+
+    def _current(self) -> KeySet | None:
+        return self._keys if self._clock() - self._renewed < self._max_age else None
+
+    async def _ask(self) -> KeySet | None:
+        """Ask, if it is time to, or join who asks; return what may be used after that."""
+        self._begin()
+        if self._asking is not None:
+            # Shielded: who goes away must not take the answer from the others.
+            await asyncio.shield(self._asking)
+        return self._current()
+
+    def _begin(self) -> None:
+        if self._asking is None and self._clock() >= self._may_ask:
+            self._may_ask = self._clock() + self._cooldown
+            self._asking = asyncio.create_task(self._renew())
+            self._asking.add_done_callback(self._end)
+
+    def _end(self, _: asyncio.Task[None]) -> None:
+        self._asking = None
+
+    async def _renew(self) -> None:
+        now = self._clock()
+        try:
+            answer = await self._http.get(self._url)
+            if answer.status != 200:
+                raise Unanswered(f"HTTP {answer.status}")
+            self._keys = KeySet(answer.body, self._algorithms)
+        except (Unanswered, ValueError) as error:
+            # Without its query, which may hold a key of its own.
+            _log.warning("can't get the keys for tokens from %s: %s", self._url.with_query(None), error)
+            if self._current() is None:
+                self._may_ask = now + min(self._cooldown, _RETRY_SECONDS)
+        else:
+            self._renewed = now
+
+
+def _is_secret(entry: dict[str, Any]) -> bool:
+    return entry.get("kty") == "oct" or "d" in entry or "k" in entry
+
+
+def _keys(entry: dict[str, Any], algorithms: Sequence[str]) -> dict[str, jwt.PyJWK]:
+    """Return the key for each algorithm that it can and may be used with."""
+    try:
+        if entry.get("use", "sig") != "sig" or "verify" not in entry.get("key_ops", ["verify"]):
+            return {}
+        kind = entry.get("kty"), None if entry.get("kty") == "RSA" else entry.get("crv")
+        fitting = [name for name in algorithms if kind in KINDS[name] and entry.get("alg", name) == name]
+        keys = {name: jwt.PyJWK(entry, name) for name in fitting}
+    except (jwt.PyJWTError, ValueError, TypeError):
+        # Its text holds the key.
+        return {}
+    return {name: key for name, key in keys.items() if kind not in _RSA or key.key.key_size >= _MIN_RSA_BITS}

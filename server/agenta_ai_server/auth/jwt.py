@@ -1,0 +1,243 @@
+"""Callers that show a JSON Web Token of an issuer that the operator trusts."""
+
+from __future__ import annotations
+
+import logging
+import math
+import time
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import jwt
+
+from agenta_ai_server.auth.authenticator import invalid
+from agenta_ai_server.auth.http import HttpClient, http_url
+from agenta_ai_server.auth.jwks import KINDS, KeyFile, KeyServer, KeySource
+from agenta_ai_server.auth.token import json_object, unverified
+from agenta_ai_server.domain.call import Principal
+from agenta_ai_server.domain.errors import Reason, Refused
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from pathlib import Path
+
+    from agenta_ai_server.auth.authenticator import Credentials
+
+CLAIMS = {
+    "user": "sub",
+    "organization": "organization_id",
+    "project": "project_id",
+    "workspace": "workspace_id",
+    "plan": "plan",
+    "permissions": "permissions",
+}
+"""The claim that each part of a principal comes from, unless the configuration names another."""
+
+_MAX_ID_CHARACTERS = 256
+_TIMES = ("exp", "nbf", "iat")
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JwtConfig:
+    """Whose tokens are good, and what they say.
+
+    Attributes:
+        issuer: What ``iss`` must be, to the letter.
+        audience: What ``aud`` must be or hold.
+        jwks_url: Where the issuer's keys are; either this or ``jwks_file``.
+        jwks_file: File with the issuer's keys, read again when it changes.
+        algorithms: The only ones that a token may be signed with, of :data:`~agenta_ai_server.auth.jwks.KINDS`.
+        leeway: Seconds by which the issuer's clock may be wrong, 0 to 300.
+        claims: Names of claims that differ from :data:`CLAIMS`. A dot leads into a claim that is an object, unless a
+            claim has the dot in its name.
+        refresh: As for :class:`~agenta_ai_server.auth.jwks.KeyServer`.
+        cooldown: As for :class:`~agenta_ai_server.auth.jwks.KeyServer`.
+        max_age: As for :class:`~agenta_ai_server.auth.jwks.KeyServer`.
+        timeout: Seconds that asking for the keys may take.
+        ca_file: Certificates of the authorities to trust, as PEM, in place of the public ones.
+        proxy: URL of an HTTP proxy, maybe with credentials. Never shown.
+
+    Raises:
+        ValueError: A value can't be used; the sentence says which and why.
+    """
+
+    issuer: str
+    audience: str
+    jwks_url: str | None = None
+    jwks_file: Path | None = None
+    algorithms: tuple[str, ...] = ("RS256", "ES256", "EdDSA")
+    leeway: float = 30.0
+    claims: Mapping[str, str] = field(default_factory=dict)
+    refresh: float = 600.0
+    cooldown: float = 60.0
+    max_age: float = 86400.0
+    timeout: float = 5.0
+    ca_file: Path | None = None
+    proxy: str | None = field(default=None, repr=False)
+
+    def __post_init__(self) -> None:
+        if not self.issuer or not self.audience:
+            raise ValueError("The issuer and the audience of tokens must both be given.")
+        if (self.jwks_url is None) == (self.jwks_file is None):
+            raise ValueError("The issuer's keys must be given either by a URL or by a file.")
+        if self.jwks_url is not None:
+            _check_url(self.jwks_url)
+        if not self.algorithms or not set(self.algorithms) <= KINDS.keys():
+            raise ValueError(f"The algorithms of tokens must be some of {', '.join(KINDS)}.")
+        if not 0 <= self.leeway <= 300:
+            raise ValueError("The leeway for the issuer's clock must be from 0 to 300 seconds.")
+        if not self.claims.keys() <= CLAIMS.keys() or not all(self.claims.values()):
+            raise ValueError(f"Claims can be named for {', '.join(CLAIMS)}, and for nothing else.")
+
+
+class JwtAuthenticator:
+    """An :class:`~agenta_ai_server.auth.authenticator.Authenticator` that needs nobody but the issuer's keys.
+
+    The project that a caller wishes for isn't looked at: it is the token that says where it is good.
+
+    Args:
+        config: Whose tokens are good.
+        now: Seconds since 1970.
+        clock: Seconds that only go forward.
+
+    Raises:
+        ValueError: The file of keys can't be used, or the proxy is no URL of one.
+        OSError: The file of certificates can't be read, or holds none.
+    """
+
+    def __init__(
+        self,
+        config: JwtConfig,
+        *,
+        now: Callable[[], float] = time.time,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._config = config
+        self._claims = CLAIMS | dict(config.claims)
+        self._now = now
+        self._keys = _key_source(config, clock)
+        self._signatures = jwt.PyJWS(config.algorithms)
+
+    async def start(self) -> None:
+        """Get the issuer's keys. If that fails, it is logged, and they are asked for again when they are needed."""
+        await self._keys.start()
+
+    def accepts(self, credentials: Credentials) -> bool:
+        """Say whether this is a bearer token that names the issuer."""
+        if credentials.scheme != "Bearer":
+            return False
+        try:
+            _, claims = unverified(credentials.secret)
+        except ValueError:
+            return False
+        return claims.get("iss") == self._config.issuer
+
+    async def authenticate(self, credentials: Credentials) -> Principal:
+        """Return who calls, as the token says, or raise as every authenticator does."""
+        try:
+            claims = await self._verified(credentials.secret)
+            self._check(claims)
+            principal = self._principal(claims)
+        except ValueError as error:
+            _log.debug("refused a token: %s", error)
+            raise invalid() from None
+        # Last, for only the bearer of a token that was good in all else may know.
+        if self._now() >= claims["exp"] + self._config.leeway:
+            raise Refused(Reason.CREDENTIALS_EXPIRED, "The token has expired: get a new one.")
+        return principal
+
+    async def aclose(self) -> None:
+        """Close the connection to the issuer."""
+        await self._keys.aclose()
+
+    async def _verified(self, token: str) -> dict[str, Any]:
+        """Return the claims, if the issuer has signed them."""
+        header, _ = unverified(token)
+        algorithm, key_id = header.get("alg"), header.get("kid")
+        if not isinstance(algorithm, str) or algorithm not in self._config.algorithms:
+            raise ValueError("its algorithm isn't allowed")
+        if not isinstance(key_id, str | None):
+            raise ValueError("its key's id is no string")
+        if "crit" in header or "b64" in header:
+            raise ValueError("it calls for an extension")
+        key = await self._keys.find(key_id, algorithm)
+        if key is None:
+            raise ValueError("no key has this id and fits the algorithm")
+        try:
+            payload = self._signatures.decode(token, key, [algorithm])
+        except jwt.PyJWTError:
+            raise ValueError("its signature is wrong") from None
+        return json_object(payload)
+
+    def _check(self, claims: dict[str, Any]) -> None:
+        """See that the token is one of the issuer's for this service, and not one for later."""
+        audience = claims.get("aud")
+        if claims.get("iss") != self._config.issuer:
+            raise ValueError("it is another issuer's")
+        if self._config.audience not in (audience if isinstance(audience, list) else [audience]):
+            raise ValueError("it is for another audience")
+        if "exp" not in claims or not all(_is_time(claims[name]) for name in _TIMES if name in claims):
+            raise ValueError("it has no end, or a time that is none")
+        begin = max(claims.get("nbf", -math.inf), claims.get("iat", -math.inf))
+        if begin > self._now() + self._config.leeway:
+            raise ValueError("its time has not begun")
+
+    def _principal(self, claims: dict[str, Any]) -> Principal:
+        ids = {name: _id(_claim(claims, self._claims[name])) for name in CLAIMS if name != "permissions"}
+        if not ids["user"]:
+            raise ValueError("it names no user")
+        permissions = _names(_claim(claims, self._claims["permissions"]))
+        return Principal(**ids, permissions=permissions, method="jwt")
+
+
+def _check_url(url: str) -> None:
+    try:
+        http_url(url)
+    except ValueError as error:
+        raise ValueError(f"The URL of the issuer's keys {error}.") from None
+
+
+def _key_source(config: JwtConfig, clock: Callable[[], float]) -> KeySource:
+    if config.jwks_file is not None:
+        return KeyFile(config.jwks_file, config.algorithms, clock=clock)
+    assert config.jwks_url is not None
+    return KeyServer(
+        config.jwks_url,
+        config.algorithms,
+        HttpClient(timeout=config.timeout, ca_file=config.ca_file, proxy=config.proxy),
+        refresh=config.refresh,
+        cooldown=config.cooldown,
+        max_age=config.max_age,
+        clock=clock,
+    )
+
+
+def _is_time(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 2**53
+
+
+def _claim(claims: dict[str, Any], name: str) -> object:
+    """Return what a claim says, ``None`` if it is missing."""
+    value: object = claims
+    for step in [name] if name in claims else name.split("."):
+        if not isinstance(value, dict):
+            return None
+        value = value.get(step)
+    return value
+
+
+def _id(value: object) -> str:
+    if value is None:
+        return ""
+    if not isinstance(value, str) or len(value) > _MAX_ID_CHARACTERS or not value.isprintable():
+        raise ValueError("a claim that should be an id is none")
+    return value
+
+
+def _names(value: object) -> frozenset[str]:
+    names = value.split() if isinstance(value, str) else [] if value is None else value
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise ValueError("the claim with the permissions is no list of names")
+    return frozenset(names)

@@ -1,0 +1,222 @@
+"""The file of API keys: its form, and how keys are made, listed and revoked."""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import os
+import re
+import secrets
+import stat
+import string
+import tempfile
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+from pydantic import AwareDatetime, BeforeValidator, Field, ValidationError, model_validator
+
+from agenta_ai_server.auth.authenticator import OWN_KEY_PREFIX
+from agenta_ai_server.auth.records import PrincipalRecord, Record, parse, refuse_repeated, sentence
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+    from typing import Self
+
+ID = "[0-9a-z]{12}"
+# The id, which is public, and a secret of 256 random bits.
+KEY = re.compile(f"{OWN_KEY_PREFIX}({ID})_([0-9a-f]{{64}})")
+
+
+def _instant(value: object) -> object:
+    """Read ISO 8601; pydantic by itself takes 20270101000000 for milliseconds, which end in the year 2612."""
+    if not isinstance(value, str):
+        return value
+    try:
+        return datetime.fromisoformat(value)
+    except ValueError:
+        raise ValueError("must be a time as in 2027-01-31T00:00:00Z, or null") from None
+
+
+Instant = Annotated[AwareDatetime, BeforeValidator(_instant)]
+
+
+class KeyRecord(PrincipalRecord):
+    """One key, without its secret.
+
+    Attributes:
+        id: 12 lowercase letters and digits.
+        hash: ``sha256:`` and the hash of the secret.
+        created: When it was made.
+        expires: From when on it is refused; ``None``: never.
+        disabled: Whether it has been revoked.
+    """
+
+    id: Annotated[str, Field(pattern=f"^{ID}$")]
+    hash: Annotated[str, Field(pattern="^sha256:[0-9a-f]{64}$", repr=False)]
+    created: Instant
+    expires: Instant | None
+    disabled: bool
+
+    def is_valid(self, now: float) -> bool:
+        """Say whether the key is good at ``now``, in seconds since the epoch."""
+        return not self.disabled and (self.expires is None or now < self.expires.timestamp())
+
+
+class KeyFile(Record):
+    """All keys."""
+
+    version: Literal[1] = 1
+    keys: tuple[KeyRecord, ...] = ()
+
+    @model_validator(mode="after")
+    def _ids_are_unique(self) -> Self:
+        refuse_repeated((record.id for record in self.keys), "id")
+        return self
+
+
+def hashed(secret: str) -> str:
+    """Return what the file holds in place of the ``secret``."""
+    # A slow hash makes up for secrets that can be guessed. 256 random bits can't be, at any speed.
+    return "sha256:" + hashlib.sha256(secret.encode()).hexdigest()
+
+
+def make_if_missing(path: Path) -> None:
+    """Make a file without keys where there is none.
+
+    Raises:
+        ValueError: It can't be written.
+    """
+    if not os.path.exists(path):
+        _change(path, lambda keys: keys)
+
+
+def create_key(
+    path: Path,
+    *,
+    user: str,
+    organization: str,
+    project: str,
+    workspace: str = "",
+    plan: str = "",
+    permissions: Iterable[str] = (),
+    expires: datetime | None,
+) -> str:
+    """Add a key to the file at ``path``, which is made if it is missing.
+
+    Args:
+        path: The file. A symbolic link stays one, and the file that it leads to is changed.
+        user: Not empty.
+        organization: As all ids, opaque; empty if there is none.
+        project: As above.
+        workspace: As above.
+        plan: Name of the plan that the limits go by.
+        permissions: Names of what the key's holder may do. Without any, nothing.
+        expires: From when on it is refused, in the future and with a time zone; ``None``: never.
+
+    Returns:
+        The key. It is nowhere else, and can't be found out again.
+
+    Raises:
+        ValueError: An argument breaks a rule, or the file is broken or can't be written.
+    """
+    key_id = "".join(secrets.choice(string.digits + string.ascii_lowercase) for _ in range(12))
+    secret = secrets.token_hex(32)
+    now = datetime.now(UTC).replace(microsecond=0)
+    try:
+        record = KeyRecord(
+            id=key_id,
+            hash=hashed(secret),
+            created=now,
+            expires=expires,
+            disabled=False,
+            user=user,
+            organization=organization,
+            project=project,
+            workspace=workspace,
+            plan=plan,
+            permissions=tuple(permissions),
+        )
+    except ValidationError as error:
+        raise ValueError(sentence(error)) from None
+    if not record.is_valid(now.timestamp()):
+        raise ValueError("expires: must be in the future")
+    _change(path, lambda file: KeyFile(keys=(*file.keys, record)))
+    return f"{OWN_KEY_PREFIX}{key_id}_{secret}"
+
+
+def list_keys(path: Path) -> list[KeyRecord]:
+    """Return all keys of the file at ``path``, in the order in which they were made.
+
+    Raises:
+        ValueError: The file is broken or can't be read.
+    """
+    try:
+        return list(_read(path).keys)
+    except OSError as error:
+        raise ValueError(f"can't read {path}: {error.strerror}") from None
+
+
+def revoke_key(path: Path, key_id: str) -> None:
+    """Disable a key for good. Doing so again is no error.
+
+    Raises:
+        ValueError: No key has the id, or the file is broken or can't be written.
+    """
+
+    def disable(file: KeyFile) -> KeyFile:
+        if all(record.id != key_id for record in file.keys):
+            # Not quoted: it may be a whole key that somebody took for the id.
+            raise ValueError(f"{path}: no key has this id. It is what stands between the two underscores of a key.")
+        return KeyFile(
+            keys=tuple(
+                record.model_copy(update={"disabled": True}) if record.id == key_id else record for record in file.keys
+            )
+        )
+
+    _change(path, disable)
+
+
+def _change(path: Path, change: Callable[[KeyFile], KeyFile]) -> None:
+    """Rewrite the file, or make it, one writer after the other."""
+    # What a symbolic link leads to, because the link itself would be replaced by a file.
+    path = Path(os.path.realpath(path))
+    try:
+        folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            # The file itself is no use as a lock: who waits for it would hold one that has been replaced meanwhile.
+            fcntl.flock(folder, fcntl.LOCK_EX)
+            _replace(path, change(_read(path) if path.exists() else KeyFile()))
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+    except OSError as error:
+        raise ValueError(f"can't write {path}: {error.strerror}") from None
+
+
+def _replace(path: Path, content: KeyFile) -> None:
+    """Write the file so that whoever reads it sees all of the old or all of the new one, even after a crash."""
+    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with open(descriptor, "wb") as file:
+            if path.exists():
+                # A server that could no longer read it, for instance because root revoked a key, would stay with the
+                # old one, and so with the revoked key.
+                old = path.stat()
+                os.fchown(descriptor, old.st_uid, old.st_gid)
+                os.fchmod(descriptor, stat.S_IMODE(old.st_mode))
+            file.write(content.model_dump_json(indent=2).encode() + b"\n")
+            file.flush()
+            os.fsync(descriptor)
+        os.replace(temporary, path)
+    except BaseException:
+        os.unlink(temporary)
+        raise
+
+
+def _read(path: Path) -> KeyFile:
+    content = path.read_bytes()
+    try:
+        return parse(KeyFile, content)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from None

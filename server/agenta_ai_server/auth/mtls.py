@@ -1,0 +1,88 @@
+"""Callers who show a certificate, which the transport has verified."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from pydantic import field_validator, model_validator
+
+from agenta_ai_server.auth.authenticator import invalid
+from agenta_ai_server.auth.records import PrincipalRecord, Record, parse, refuse_repeated
+from agenta_ai_server.domain.watched import WatchedFile
+
+if TYPE_CHECKING:
+    from pathlib import Path
+    from typing import Self
+
+    from agenta_ai_server.auth.authenticator import Credentials
+    from agenta_ai_server.domain.call import Principal
+
+
+def canonical(identity: str) -> str:
+    """Return the one spelling of an identity: DNS names mean the same in any case, URIs don't."""
+    return identity if ":" in identity else identity.lower()
+
+
+class IdentityRecord(PrincipalRecord):
+    """Who shows a certificate with this ``identity``: a URI, ``spiffe://...``, or a DNS name."""
+
+    identity: str
+
+    @field_validator("identity")
+    @classmethod
+    def _is_one_name(cls, identity: str) -> str:
+        if not identity or "*" in identity or not identity.isascii() or any(blank in identity for blank in " \t\r\n"):
+            raise ValueError("must be one URI or DNS name as the certificate has it; there are no wildcards")
+        return canonical(identity)
+
+
+class IdentityFile(Record):
+    """All identities that may call."""
+
+    principals: tuple[IdentityRecord, ...]
+
+    @model_validator(mode="after")
+    def _identities_are_unique(self) -> Self:
+        refuse_repeated((record.identity for record in self.principals), "identity")
+        return self
+
+
+class MtlsAuthenticator:
+    """Finds out who calls by the names in the caller's certificate and a file of what they mean.
+
+    The file is read again when it changes. One that breaks or vanishes revokes nothing, as with API keys.
+
+    Args:
+        path: The file.
+        every: Seconds between looks at whether the file has changed.
+
+    Raises:
+        ValueError: The file can't be read, or it is broken.
+    """
+
+    def __init__(self, path: Path, *, every: float = 1.0) -> None:
+        self._principals = WatchedFile(path, _parse, every=every)
+
+    def accepts(self, credentials: Credentials) -> bool:
+        """Say whether there is a certificate and nothing else to go by."""
+        return not credentials.scheme and bool(credentials.identities)
+
+    async def authenticate(self, credentials: Credentials) -> Principal:
+        """Return whose certificate it is.
+
+        Raises:
+            Refused: CREDENTIALS_INVALID if its names mean nobody, or more than one principal.
+        """
+        known = self._principals.content
+        names = map(canonical, credentials.identities)
+        principals = {known[name] for name in names if name in known}
+        if len(principals) != 1:
+            raise invalid()
+        return principals.pop()
+
+    async def aclose(self) -> None:
+        """Close nothing: the file isn't kept open."""
+
+
+def _parse(content: bytes) -> dict[str, Principal]:
+    return {record.identity: record.principal("mtls") for record in parse(IdentityFile, content).principals}

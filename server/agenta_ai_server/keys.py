@@ -1,0 +1,106 @@
+"""The commands ``agenta-ai-server keys``: make, list and revoke API keys."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import sys
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from agenta_ai_server.auth.key_file import create_key, list_keys, revoke_key
+
+if TYPE_CHECKING:
+    import argparse
+
+    from agenta_ai_server.auth.key_file import KeyRecord
+
+FILE = "AGENTA_AI_GRPC_API_KEYS_FILE"
+PERIOD = re.compile(r"(\d{1,5})([dh])")
+COLUMNS = ("id", "state", "user", "organization", "project", "plan", "permissions", "created", "expires")
+
+
+def create(arguments: argparse.Namespace) -> None:
+    """Make a key and print it, alone and once, on standard output.
+
+    Raises:
+        ValueError: It can't be made.
+    """
+    key = create_key(
+        _path(arguments),
+        user=arguments.user,
+        organization=arguments.organization,
+        project=arguments.project,
+        workspace=arguments.workspace,
+        plan=arguments.plan,
+        permissions=arguments.permission,
+        expires=_time(arguments.expires),
+    )
+    print(key)
+    if not arguments.permission:
+        print("This key may do nothing: give it a --permission, for example edit_workflows.", file=sys.stderr)
+
+
+def show(arguments: argparse.Namespace) -> None:
+    """Print the keys, without what would let anybody use them.
+
+    Raises:
+        ValueError: The file can't be read.
+    """
+    rows = [_row(record) for record in list_keys(_path(arguments))]
+    if arguments.json:
+        print(json.dumps(rows, indent=2))
+        return
+    table = [COLUMNS, *(tuple(row.values()) for row in rows)]
+    widths = [max(len(cell) for cell in column) for column in zip(*table, strict=True)]
+    for line in table:
+        print("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip())
+
+
+def revoke(arguments: argparse.Namespace) -> None:
+    """Disable a key. Running servers notice within a second or two.
+
+    Raises:
+        ValueError: There is no such key, or the file can't be written.
+    """
+    revoke_key(_path(arguments), arguments.id)
+
+
+def _path(arguments: argparse.Namespace) -> Path:
+    path = arguments.file or os.environ.get(FILE, "").strip()
+    if not path:
+        raise ValueError(f"say by --file where the keys are, or set {FILE}")
+    return Path(path)
+
+
+def _time(text: str | None) -> datetime | None:
+    """Read ``90d``, ``12h``, ``2027-01-31`` or ``2027-01-31T12:00:00Z``; without a zone it is UTC."""
+    if text is None:
+        return None
+    if period := PERIOD.fullmatch(text):
+        number = int(period[1])
+        return datetime.now(UTC).replace(microsecond=0) + timedelta(
+            **{"days": number} if period[2] == "d" else {"hours": number}
+        )
+    try:
+        time = datetime.fromisoformat(text)
+    except ValueError:
+        raise ValueError("--expires: must be a period such as 90d or 12h, or a time such as 2027-01-31") from None
+    return time if time.tzinfo else time.replace(tzinfo=UTC)
+
+
+def _row(record: KeyRecord) -> dict[str, Any]:
+    expired = not record.disabled and not record.is_valid(datetime.now(UTC).timestamp())
+    return {
+        "id": record.id,
+        "state": "revoked" if record.disabled else "expired" if expired else "valid",
+        "user": record.user,
+        "organization": record.organization,
+        "project": record.project,
+        "plan": record.plan,
+        "permissions": ",".join(record.permissions),
+        "created": record.created.isoformat(),
+        "expires": record.expires.isoformat() if record.expires else "never",
+    }

@@ -1,0 +1,150 @@
+"""Goes on without the store that replicas share, while that fails."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+import time
+from typing import TYPE_CHECKING, Literal
+
+from agenta_ai_server.limits.limiter import Limit, LimiterState, StoreFailed
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from agenta_ai_server.limits.limiter import Decision, RateLimiter
+
+# Takes a call, because a store may still be read when it can't be written.
+PROBE = "probe"
+PROBE_LIMIT = Limit(burst=1_000, per_minute=60_000)
+TIMEOUTS = 2
+
+log = logging.getLogger(__name__)
+
+
+class FallbackLimiter:
+    """Asks the shared limiter, and another one while that fails: after an error, or two time-outs in a row.
+
+    While it fails, calls don't wait for it. They start a probe now and then, and the first that succeeds ends it.
+
+    Args:
+        shared: Counts for all replicas.
+        local: Counts for this process.
+        on_failure: ``"local"``: the local limiter decides what the shared one can't, so no call fails for it.
+            ``"refuse"``: such calls are refused.
+        every: Seconds between probes, more than 0; shortened at random by up to a half.
+        on_change: Is told of each change of :attr:`state`.
+        clock: Seconds that only go forward.
+    """
+
+    def __init__(
+        self,
+        shared: RateLimiter,
+        local: RateLimiter,
+        *,
+        on_failure: Literal["local", "refuse"] = "local",
+        every: float = 1.0,
+        on_change: Callable[[LimiterState], None] = lambda state: None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._shared = shared
+        self._local = local
+        self._refuse = on_failure == "refuse"
+        self._every = every
+        self._on_change = on_change
+        self._clock = clock
+        self._state = LimiterState.SHARED
+        self._timeouts = 0
+        self._probe_at = 0.0
+        self._probe: asyncio.Task[None] | None = None
+
+    @property
+    def state(self) -> LimiterState:
+        """SHARED or FALLBACK."""
+        return self._state
+
+    async def connect(self) -> None:
+        """Get ready, with the fall-back if need be: a store that fails doesn't keep the service from starting."""
+        try:
+            await self._shared.connect()
+        except StoreFailed as failure:
+            self._fall_back(failure)
+
+    async def aclose(self) -> None:
+        """Stop probing, and close both limiters."""
+        if self._probe:
+            self._probe.cancel()
+            await asyncio.wait([self._probe])
+        await self._shared.aclose()
+        await self._local.aclose()
+
+    async def take(self, key: str, limit: Limit) -> Decision:
+        """Take one call, if there is one.
+
+        Raises:
+            StoreFailed: The shared limiter fails, and such calls are to be refused.
+        """
+        return await self._first(self._shared.take, self._local.take, key, limit)
+
+    async def peek(self, key: str, limit: Limit) -> Decision:
+        """Tell without taking.
+
+        Raises:
+            StoreFailed: As :meth:`take`.
+        """
+        return await self._first(self._shared.peek, self._local.peek, key, limit)
+
+    async def _first(
+        self,
+        shared: Callable[[str, Limit], Awaitable[Decision]],
+        local: Callable[[str, Limit], Awaitable[Decision]],
+        key: str,
+        limit: Limit,
+    ) -> Decision:
+        if self._state is LimiterState.SHARED:
+            try:
+                decision = await shared(key, limit)
+            except StoreFailed as failure:
+                self._count(failure)
+            else:
+                self._timeouts = 0
+                return decision
+        else:
+            self._start_probe()
+        if self._refuse:
+            raise StoreFailed("down", retry_delay=self._every)
+        return await local(key, limit)
+
+    def _count(self, failure: StoreFailed) -> None:
+        self._timeouts += 1
+        # Of the many calls that were under way, only the first changes anything.
+        if self._state is LimiterState.SHARED and (not failure.timed_out or self._timeouts >= TIMEOUTS):
+            self._fall_back(failure)
+
+    def _fall_back(self, failure: StoreFailed) -> None:
+        then = "calls are refused" if self._refuse else "each process counts for itself"
+        log.warning("the rate limiter's store fails (%s): until it answers again, %s", failure.why, then)
+        self._plan_probe()
+        self._change(LimiterState.FALLBACK)
+
+    def _plan_probe(self) -> None:
+        self._probe_at = self._clock() + self._every * random.uniform(0.5, 1)  # noqa: S311  # spreads the replicas
+
+    def _start_probe(self) -> None:
+        if self._clock() >= self._probe_at and (self._probe is None or self._probe.done()):
+            self._probe = asyncio.create_task(self._try_shared())
+
+    async def _try_shared(self) -> None:
+        try:
+            await self._shared.take(PROBE, PROBE_LIMIT)
+        except StoreFailed:
+            self._plan_probe()
+        else:
+            log.info("the rate limiter's store answers again: all replicas count together")
+            self._timeouts = 0
+            self._change(LimiterState.SHARED)
+
+    def _change(self, state: LimiterState) -> None:
+        self._state = state
+        self._on_change(state)

@@ -1,0 +1,62 @@
+"""The limits that are in force: who may make how many calls, and what is left of them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from agenta_ai_server.limits.policy import Policy
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from agenta_ai_server.domain.call import Principal
+    from agenta_ai_server.domain.watched import WatchedFile
+    from agenta_ai_server.limits.limiter import Decision, Limit, LimiterState, RateLimiter
+    from agenta_ai_server.limits.policy import Quota
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One question to the limiter and its answer."""
+
+    quota: Quota
+    decision: Decision
+
+
+class Limits:
+    """A policy, and the limiter that counts by it.
+
+    Args:
+        policy: The file that says it; ``None`` for the built-in one.
+        limiter: Counts.
+    """
+
+    def __init__(self, policy: WatchedFile[Policy] | None, limiter: RateLimiter) -> None:
+        self._policy = policy
+        self._built_in = Policy()
+        self._limiter = limiter
+
+    @property
+    def state(self) -> LimiterState:
+        """Where the counts are kept now."""
+        return self._limiter.state
+
+    async def take(self, tool: str, principal: Principal) -> Check | None:
+        """Take one call of the ``tool``; ``None`` if nothing limits this caller.
+
+        Raises:
+            Refused: RATE_LIMITER_UNAVAILABLE, if nobody can tell.
+        """
+        return await self._check(self._limiter.take, tool, principal)
+
+    async def peek(self, tool: str, principal: Principal) -> Check | None:
+        """As :meth:`take`, without taking."""
+        return await self._check(self._limiter.peek, tool, principal)
+
+    async def _check(
+        self, ask: Callable[[str, Limit], Awaitable[Decision]], tool: str, principal: Principal
+    ) -> Check | None:
+        policy = self._policy.content if self._policy else self._built_in
+        quota = policy.quota(tool, principal)
+        return Check(quota, await ask(quota.key, quota.limit)) if quota else None

@@ -1,0 +1,157 @@
+"""Which limit holds for whom, and whose calls count together."""
+
+from __future__ import annotations
+
+import hashlib
+import tomllib
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Annotated
+
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
+
+from agenta_ai_server.limits.limiter import MAX_BURST, MAX_PER_MINUTE, MIN_PER_MINUTE, Limit
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterator
+
+    from agenta_ai_server.domain.call import Principal
+
+Name = Annotated[str, StringConstraints(min_length=1)]
+
+
+class _Rule(BaseModel):
+    """A limit, none at all, or nothing, which leaves it to others."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+    burst: Annotated[int | None, Field(ge=1, le=MAX_BURST)] = None
+    per_minute: Annotated[float | None, Field(ge=MIN_PER_MINUTE, le=MAX_PER_MINUTE, allow_inf_nan=False)] = None
+    unlimited: bool = False
+
+    @model_validator(mode="after")
+    def _whole(self) -> _Rule:
+        if (self.burst is None) is not (self.per_minute is None):
+            raise ValueError("burst and per_minute go together")
+        if self.unlimited and self.burst is not None:
+            raise ValueError("unlimited goes without burst and per_minute")
+        return self
+
+    @property
+    def decides(self) -> bool:
+        return self.unlimited or self.burst is not None
+
+    @cached_property
+    def limit(self) -> Limit | None:
+        if self.burst is None or self.per_minute is None:
+            return None
+        return Limit(self.burst, self.per_minute)
+
+
+BUILT_IN = _Rule(burst=10, per_minute=30)
+
+
+class _Rules(_Rule):
+    """A rule, and others for some tools."""
+
+    tools: dict[Name, _Rule] = {}
+
+
+class _File(_Rules):
+    plans: dict[Name, _Rules] = {}
+    organizations: dict[Name, _Rules] = {}
+
+
+@dataclass(frozen=True, slots=True)
+class Quota:
+    """The limit that one caller has for one tool. Nothing in it is personal data.
+
+    Attributes:
+        id: Which part of the policy says so: ``default``, ``tool``, ``plan``, ``plan-tool``, ``organization`` or
+            ``organization-tool``.
+        key: Names the bucket: 32 hexadecimal digits, made from the tool's name, the organization and the user.
+        limit: The limit.
+    """
+
+    id: str
+    key: str
+    limit: Limit
+
+    @property
+    def subject(self) -> str:
+        """Whom it limits, in the words of ``google.rpc.QuotaFailure``: ``bucket:`` and the key, as in the store."""
+        return f"bucket:{self.key}"
+
+
+class Policy:
+    """Says which limit holds: the nearest to the caller, so that no general line undoes what was agreed with one.
+
+    That is the first in this order: the organization's for the tool, the organization's, the plan's for the tool, the
+    plan's, that for the tool, that for all; 10 calls at once and 30 a minute if there is none.
+    """
+
+    def __init__(self) -> None:
+        self._file = _File()
+
+    @classmethod
+    def parse(cls, content: bytes, tools: Collection[str] = ()) -> Policy:
+        """Read a policy from TOML; docs/limits.md has its form.
+
+        Args:
+            content: UTF-8.
+            tools: Names of all tools, so that a wrong one is found; if empty, none is looked for.
+
+        Raises:
+            ValueError: It can't be read, or says something that has no meaning. The message names each place.
+        """
+        policy = cls()
+        try:
+            policy._file = _File.model_validate(tomllib.loads(content.decode()))
+        except UnicodeDecodeError as error:
+            raise ValueError(f"isn't UTF-8 (at byte {error.start})") from None
+        except ValidationError as error:
+            raise ValueError("; ".join(_faults(error))) from None
+        unknown = sorted(policy._tools() - set(tools)) if tools else []
+        if unknown:
+            raise ValueError(f"there is no tool {unknown[0]!r}; there are {', '.join(sorted(tools))}")
+        return policy
+
+    def quota(self, tool: str, principal: Principal) -> Quota | None:
+        """Return what limits this caller's calls of this tool; ``None`` if nothing does."""
+        name, rule = next(found for found in self._rules(tool, principal) if found[1].decides)
+        return Quota(name, _key(tool, principal.organization, principal.user), rule.limit) if rule.limit else None
+
+    def _rules(self, tool: str, principal: Principal) -> Iterator[tuple[str, _Rule]]:
+        scopes = [
+            ("organization", self._file.organizations.get(principal.organization)),
+            ("plan", self._file.plans.get(principal.plan)),
+        ]
+        for name, rules in scopes:
+            if rules:
+                if tool in rules.tools:
+                    yield f"{name}-tool", rules.tools[tool]
+                yield name, rules
+        if tool in self._file.tools:
+            yield "tool", self._file.tools[tool]
+        yield "default", self._file
+        yield "default", BUILT_IN
+
+    def _tools(self) -> set[str]:
+        scopes = [self._file, *self._file.plans.values(), *self._file.organizations.values()]
+        return {tool for scope in scopes for tool in scope.tools}
+
+
+def _faults(error: ValidationError) -> Iterator[str]:
+    for fault in error.errors(include_url=False, include_input=False):
+        place = ".".join(str(part) for part in fault["loc"] if part != "[key]") or "at the top"
+        message = "there is no such key" if fault["type"] == "extra_forbidden" else fault["msg"]
+        yield f"{place}: {message.removeprefix('Value error, ')}"
+
+
+def _key(*parts: str) -> str:
+    """Return a name that differs wherever a part does: each goes in with its length."""
+    hashed = hashlib.blake2b(digest_size=16)
+    for part in parts:
+        encoded = part.encode(errors="surrogatepass")
+        hashed.update(len(encoded).to_bytes(8) + encoded)
+    return hashed.hexdigest()

@@ -1,0 +1,83 @@
+"""The listener's certificates, which may be renewed while it runs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+import grpc
+from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_private_key
+
+from agenta_ai_server.domain.watched import WatchedFiles
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+@dataclass(frozen=True, slots=True)
+class TlsFiles:
+    """Where the certificates are, all in PEM form.
+
+    Attributes:
+        certificate: The server's own, followed by those between it and its authority.
+        key: The private key of the first of them.
+        client_authorities: Who may have issued the callers' certificates. If given, every caller must have one.
+    """
+
+    certificate: Path
+    key: Path
+    client_authorities: Path | None = None
+
+
+class Certificates:
+    """What handshakes use: the files' content, read again when it changes. Connections that there are stay.
+
+    Raises:
+        ValueError: A file can't be read, a certificate has expired or doesn't belong to the key.
+    """
+
+    def __init__(self, files: TlsFiles) -> None:
+        paths = [path for path in (files.certificate, files.key, files.client_authorities) if path]
+        self._watched = WatchedFiles(paths, _configuration)
+        self._used = self._watched.content
+        self._client_authentication = files.client_authorities is not None
+
+    def credentials(self) -> grpc.ServerCredentials:
+        """Return the credentials of a listener. TLS 1.2 is the least that gRPC speaks."""
+        fetch: Any = self._renewed  # the stubs know of no None
+        return grpc.dynamic_ssl_server_credentials(self._used, fetch, self._client_authentication)
+
+    def _renewed(self) -> grpc.ServerCertificateConfiguration | None:
+        """Return new certificates, or ``None`` if they are the same. Called by grpc in a thread, for each handshake."""
+        content = self._watched.content
+        if content is self._used:
+            return None
+        self._used = content
+        return content
+
+
+def _configuration(
+    certificate: bytes, key: bytes, authorities: bytes | None = None
+) -> grpc.ServerCertificateConfiguration:
+    first = _certificates(certificate, "certificate")[0]
+    try:
+        private = load_pem_private_key(key, password=None)
+    except (ValueError, TypeError):
+        raise ValueError("the key can't be read: it must be in PEM form and without a password") from None
+    form = Encoding.DER, PublicFormat.SubjectPublicKeyInfo
+    if private.public_key().public_bytes(*form) != first.public_key().public_bytes(*form):
+        raise ValueError("the certificate does not belong to the key")
+    if first.not_valid_after_utc < datetime.now(UTC):
+        raise ValueError(f"the certificate expired at {first.not_valid_after_utc:%Y-%m-%d %H:%M} UTC")
+    if authorities is not None:
+        _certificates(authorities, "file of client authorities")
+    return grpc.ssl_server_certificate_configuration([(key, certificate)], root_certificates=authorities)
+
+
+def _certificates(pem: bytes, what: str) -> list[x509.Certificate]:
+    try:
+        return x509.load_pem_x509_certificates(pem)
+    except ValueError:
+        raise ValueError(f"the {what} can't be read: it must be in PEM form") from None
