@@ -1,4 +1,4 @@
-"""How many examples the property tests try: a few, or 20,000 of each with ``HYPOTHESIS_PROFILE=thorough``."""
+"""How many examples the property tests try: a few, ``HYPOTHESIS_EXAMPLES``, or 20,000 with the profile ``thorough``."""
 
 from __future__ import annotations
 
@@ -6,7 +6,9 @@ import os
 
 from hypothesis import HealthCheck, settings
 
-settings.register_profile("quick", max_examples=60, deadline=None, database=None)
+settings.register_profile(
+    "quick", max_examples=int(os.environ.get("HYPOTHESIS_EXAMPLES", "60")), deadline=None, database=None
+)
 settings.register_profile(
     "thorough",
     max_examples=20_000,

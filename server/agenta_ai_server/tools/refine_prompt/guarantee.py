@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from agenta_ai_server.domain.errors import Violation
-from agenta_ai_server.tools.refine_prompt.formats import FORMATS, TemplateSyntaxError, shown
+from agenta_ai_server.tools.refine_prompt.formats import FORMATS, Demand, TemplateSyntaxError, shown
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -64,15 +64,20 @@ def _of_variables(prompt: Template, contents: Sequence[str]) -> Iterator[Violati
             yield Violation(f"messages[{index}].content", f"{description}: {error}.")
     if unreadable:
         return
-    if lost := prompt.variables - found - prompt.fixed_variables:
-        yield Violation("messages", f"The refinement lost {_named(lost, prompt.template_format)}.")
-    if invented := found - prompt.variables - prompt.fixed_variables:
-        yield Violation("messages", f"The refinement invented {_named(invented, prompt.template_format)}.")
+    old, new = prompt.variables | prompt.fixed_variables, found | prompt.fixed_variables
+    lost, invented = template_format.compare(old, new)
+    demands = {name for name in invented if isinstance(name, Demand)}
+    for verb, names in (("lost", lost), ("invented", invented - demands)):
+        if names:
+            noun = f"variable{'s' if len(names) > 1 else ''}"
+            yield Violation("messages", f"The refinement {verb} the {noun} {_listed(names, prompt.template_format)}.")
+    if demands:
+        listed = _listed(demands, prompt.template_format)
+        yield Violation("messages", f"The refinement has a format specification that takes fewer values: {listed}.")
 
 
-def _named(names: Iterable[str], template_format: str) -> str:
+def _listed(names: Iterable[str], template_format: str) -> str:
     opening, closing = ("{", "}") if template_format == "fstring" else ("{{", "}}")
     some = sorted(names)
-    listed = ", ".join(f"{opening}{shown(name)}{closing}" for name in some[:MAX_NAMES])
     more = f" and {len(some) - MAX_NAMES} more" if len(some) > MAX_NAMES else ""
-    return f"the variable{'s' if len(some) > 1 else ''} {listed}{more}"
+    return ", ".join(f"{opening}{shown(name)}{closing}" for name in some[:MAX_NAMES]) + more

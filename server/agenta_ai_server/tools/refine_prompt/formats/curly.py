@@ -44,6 +44,9 @@ def _checked(name: str, text: str, end: int) -> str:
     start = text.rfind("{{", 0, end)
     if name.startswith("$"):
         return jsonpath.check(name, text, start)
+    if not name.strip("."):
+        message = f"{{{{{shown(name)}}}}} can't be resolved: there must be a name between the braces."
+        raise TemplateSyntaxError.at(message, text, start)
     if not name.startswith("/") and ("[" in name or "]" in name):
         message = f"{{{{{shown(name)}}}}} can't be resolved: write an index as items.0, or use a JSONPath."
         raise TemplateSyntaxError.at(message, text, start)

@@ -8,7 +8,7 @@ from functools import lru_cache
 from string import Formatter
 from typing import TYPE_CHECKING
 
-from agenta_ai_server.tools.refine_prompt.formats.syntax import TemplateSyntaxError, shown
+from agenta_ai_server.tools.refine_prompt.formats.syntax import Demand, TemplateSyntaxError, shown
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -21,24 +21,48 @@ _HUGE = re.compile(r"\d{5}")
 _NO_NAME = re.compile(r"""^\s|\s$|^$|["',\n]""")
 
 
+# A field inside a format spec is mostly a width or a precision, and any number is as good as another.
+_WIDTH = "5"
+# A value of each kind, by what a spec that doesn't take it demands. Negative, since :c takes only some numbers.
+_KINDS = {"no text": "x", "no whole number": -1, "no fraction": 1.5}
+
+
 def variables(text: str) -> frozenset[str]:
     """The variables of a text, each with its path, as written: blanks belong to the name here.
+
+    A name that stands inside a format spec, where its value is not shown, begins with a colon. With the variables come
+    the demands of the specs, ``total:no text``, that a value of the name must meet.
 
     Raises:
         TemplateSyntaxError: ``str.format`` with named values could not render it.
     """
-    return frozenset(_variables(text, 0, text, nested=False))
+    return frozenset(_variables(text, 0, text, prefix=""))
 
 
-def _variables(text: str, start: int, piece: str, *, nested: bool) -> Iterator[str]:
+def _variables(text: str, start: int, piece: str, *, prefix: str) -> Iterator[str]:
     for offset, name, spec, conversion in _fields(text, start, piece):
-        reason = _name_fault(name) or _spec_fault(spec, conversion, nested=nested)
-        if reason:
-            message = f"{{{shown(name)}}} can't be rendered: {reason}. A literal brace is written twice."
-            raise TemplateSyntaxError.at(message, text, offset)
-        yield name
+        reason = _name_fault(name) or _field_fault(spec, conversion, nested=bool(prefix))
+        _refuse(reason, name, text, offset)
+        yield prefix + name
         if "{" in spec:
-            yield from _variables(text, text.find(spec, offset + len(name)), spec, nested=True)
+            inner = text.find(spec, offset + len(name))
+            yield from _variables(text, inner, spec, prefix=":")
+            spec = _filled(spec)
+        takes_none_of = _refused_kinds(spec, text_only=conversion is not None)
+        _refuse(_spec_fault(spec, takes_none_of), name, text, offset)
+        for kind in takes_none_of:
+            yield Demand(f"{prefix}{name}:{kind}")
+
+
+def _refuse(reason: str, name: str, text: str, offset: int) -> None:
+    if reason:
+        message = f"{{{shown(name)}}} can't be rendered: {reason}. A literal brace is written twice."
+        raise TemplateSyntaxError.at(message, text, offset)
+
+
+def _filled(spec: str) -> str:
+    """A format spec with a number in the place of each field inside of it."""
+    return "".join(literal + (_WIDTH if name is not None else "") for literal, name, _, _ in _FORMATTER.parse(spec))
 
 
 def _fields(text: str, start: int, piece: str) -> Iterator[tuple[int, str, str, str | None]]:
@@ -81,24 +105,30 @@ def _name_fault(name: str) -> str:
     return "this is no name of an input" if _NO_NAME.search(str(root)) else ""
 
 
-def _spec_fault(spec: str, conversion: str | None, *, nested: bool) -> str:
+def _field_fault(spec: str, conversion: str | None, *, nested: bool) -> str:
     if conversion not in {None, "r", "s", "a"}:
         return f"there is no conversion !{shown(str(conversion))}"
-    if "{" in spec:
-        return "a format spec inside a format spec can't hold a field" if nested else ""
-    if not _formats(spec, text_only=conversion is not None):
-        return f"no text or number can be formatted as {shown(spec)!r}"
-    return ""
+    return "a format spec inside a format spec can't hold a field" if nested and "{" in spec else ""
+
+
+def _spec_fault(spec: str, refused: frozenset[str]) -> str:
+    return f"no text or number can be formatted as {shown(spec)!r}" if refused >= _KINDS.keys() else ""
 
 
 @lru_cache(maxsize=256)
-def _formats(spec: str, *, text_only: bool) -> bool:
-    return not _HUGE.search(spec) and any(_accepts(value, spec) for value in ("", 0, 0.5)[: 1 if text_only else 3])
+def _refused_kinds(spec: str, *, text_only: bool) -> frozenset[str]:
+    """The kinds of values that a spec doesn't take. After a conversion, each value is a text."""
+    if _HUGE.search(spec):
+        return frozenset(_KINDS)
+    refused = frozenset(kind for kind, value in _KINDS.items() if not _shows(value, spec))
+    if not text_only:
+        return refused
+    return frozenset(_KINDS if "no text" in refused else ())
 
 
-def _accepts(value: object, spec: str) -> bool:
+def _shows(value: object, spec: str) -> bool:
+    # A precision of 0 leaves nothing of a text.
     try:
-        format(value, spec)
-    except ValueError:
+        return bool(format(value, spec).strip())
+    except (ValueError, OverflowError):
         return False
-    return True

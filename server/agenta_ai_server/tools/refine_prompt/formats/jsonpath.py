@@ -13,14 +13,19 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
 _PLACEHOLDER = re.compile(r"\{\{\{?\s*(\$[^{}]*)\}\}\}?")
-_MARK = "\0"
+# What no reader of JSONPath takes: a dot with nothing after it, and brackets or quotes that are empty or don't close.
+_STRING = r"""'[^']*'|"[^"]*\""""
+_INNER = rf"(?:[^\[\]'\"]|{_STRING}|\[(?:[^\[\]'\"]|{_STRING})++\])++"
+_PATH = re.compile(rf"\$(?:\.{{1,2}}[^.\[\]'\"]++|(?:\.\.)?\[{_INNER}\])*+")
+#: Stands for a placeholder in a masked text.
+MARK = "\0"
 
 
 def check(expression: str, text: str, offset: int) -> str:
     """Return a JSONPath, or raise if Agenta would not take it for one."""
-    if expression == "$" or expression.startswith(("$.", "$[")):
+    if _PATH.fullmatch(expression):
         return expression
-    message = f"{{{{{shown(expression)}}}}} is no JSONPath: after the $ comes a dot or a bracket."
+    message = f"{{{{{shown(expression)}}}}} is no JSONPath: write it like $.a.b or $['a'][0]."
     raise TemplateSyntaxError.at(message, text, offset)
 
 
@@ -47,7 +52,7 @@ class Masked:
         waiting = iter(self.placeholders)
         found = set()
         for piece, rendered in pieces:
-            for offset, expression in islice(waiting, piece.count(_MARK)):
+            for offset, expression in islice(waiting, piece.count(MARK)):
                 if rendered:
                     found.add(check(expression, self.original, offset))
         return frozenset(found)
@@ -55,8 +60,8 @@ class Masked:
 
 def mask(text: str) -> Masked:
     """Hide the JSONPath placeholders of a text, as Agenta does."""
-    if _MARK in text:
-        raise TemplateSyntaxError.at("A NUL character can't be rendered.", text, text.index(_MARK))
+    if MARK in text:
+        raise TemplateSyntaxError.at("A NUL character can't be rendered.", text, text.index(MARK))
     found = tuple((match.start(), match[1].strip()) for match in _PLACEHOLDER.finditer(text))
-    masked = _PLACEHOLDER.sub(lambda match: _MARK.ljust(len(match[0])), text)
+    masked = _PLACEHOLDER.sub(lambda match: MARK.ljust(len(match[0])), text)
     return Masked(text, masked, found)

@@ -52,11 +52,14 @@ def variables(text: str) -> frozenset[str]:
 
 def is_blank(text: str) -> bool:
     """Whether a text that can be rendered says nothing, whatever values it is given."""
-    tokens = _tokens(jsonpath.mask(text).text.replace("\n", "\v"), text)
-    shows = {TokenType.VARIABLE, TokenType.RAW_VARIABLE}
-    return all(
-        token.type not in shows and (token.type is not TokenType.LITERAL or blank(token.data)) for token in tokens
-    )
+    return not any(map(_shows, _tokens(jsonpath.mask(text).text.replace("\n", "\v"), text)))
+
+
+def _shows(token: TokenTuple) -> bool:
+    if token.type is TokenType.LITERAL:
+        # The mark of a JSONPath is a control character, but stands for a value.
+        return "\0" in token.data or not blank(token.data)
+    return token.type in {TokenType.VARIABLE, TokenType.RAW_VARIABLE}
 
 
 def _tokens(flat: str, text: str) -> list[TokenTuple]:

@@ -31,6 +31,12 @@ class TemplateSyntaxError(ValueError):
         return f"line {self.line}" + (f", column {self.column}" if self.column else "")
 
 
+class Demand(str):
+    """Among the variables of a text, what it asks of the value of one: a refinement may drop it, but not add it."""
+
+    __slots__ = ()
+
+
 def shown(name: str, length: int = 60) -> str:
     """A piece of a text as a message can carry it: short, and without what breaks a terminal or UTF-8."""
     printable = name[:length] if name[:length].isprintable() else name[:length].encode("unicode_escape").decode()
