@@ -13,11 +13,13 @@ from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 from uuid import uuid4
 
 import grpc
+import grpc.experimental
 from google.protobuf.struct_pb2 import NULL_VALUE, ListValue, Struct, Value
 
 from agenta_ai import errors, results
+from agenta_ai.credentials import Credentials, Metadata, TokenProvider, credentials
 from agenta_ai.errors import AgentaError, InvalidInput
-from agenta_ai.service_config import CALL_TIMEOUT, CHANNEL_OPTIONS, MAX_TIMEOUT, READ_TIMEOUT
+from agenta_ai.service_config import CALL_TIMEOUT, CHANNEL_OPTIONS, MAX_TIMEOUT, READ_TIMEOUT, service_config
 from agenta_ai.v1 import content_pb2, error_pb2, tool_pb2, tool_service_pb2
 
 if TYPE_CHECKING:
@@ -30,7 +32,6 @@ if TYPE_CHECKING:
 #: Name of the tool that ``refine_prompt`` calls.
 REFINE_PROMPT = "tools.agenta.api.refine_prompt"
 
-Metadata = tuple[tuple[str, str | bytes], ...]
 _Result = TypeVar("_Result")
 _State = TypeVar("_State", bound="StrEnum")
 
@@ -77,18 +78,18 @@ class Connection:
     Attributes:
         target: The server, as the user wrote it.
         address: The same as gRPC wants it.
-        credentials: Those of the channel; ``None`` means plaintext.
+        channel_credentials: Those of the channel; ``None`` means plaintext.
         options: Those of the channel.
         timeout: Seconds that a tool may take by default.
-        metadata: What is sent with every call.
+        caller: Who calls, and what else is sent with every call.
     """
 
     target: str
     address: str
-    credentials: grpc.ChannelCredentials | None
+    channel_credentials: grpc.ChannelCredentials | None
     options: Sequence[tuple[str, str | int]]
     timeout: float
-    metadata: Metadata
+    caller: Credentials
 
     def timeout_of(self, timeout: float | None) -> float:
         """Seconds that a tool may take: the call's own if it says so."""
@@ -99,17 +100,24 @@ class Connection:
         return errors.call_failed(
             error,
             target=self.target,
-            tls=self.credentials is not None,
+            tls=self.channel_credentials is not None,
             method=exchange.method,
             timeout=exchange.timeout,
+            credentials=self.caller.given,
         )
 
 
 def connection(
     target: str,
+    *,
     tls: bool | grpc.ChannelCredentials | None = None,
     timeout: float = CALL_TIMEOUT,
     metadata: Iterable[tuple[str, str | bytes]] = (),
+    api_key: str | None = None,
+    token: str | None = None,
+    token_provider: TokenProvider | None = None,
+    project: str | None = None,
+    wait_for_limit: bool = False,
 ) -> Connection:
     """Checks and completes what a client is made with: see :class:`agenta_ai.Client`.
 
@@ -118,16 +126,35 @@ def connection(
     """
     address = resolve(target)
     local = is_loopback(address)
-    if tls is None:
-        tls = not local
-    credentials = tls if isinstance(tls, grpc.ChannelCredentials) else grpc.ssl_channel_credentials() if tls else None
-    # gRPC would hand calls to this machine, in plaintext, to the proxy that http_proxy names.
-    options = (*CHANNEL_OPTIONS, ("grpc.enable_http_proxy", 0)) if local else CHANNEL_OPTIONS
-    return Connection(target, address, credentials, options, check_timeout(timeout), call_metadata(metadata))
+    channel_credentials = _channel_credentials(not local if tls is None else tls)
+    caller = credentials(
+        api_key=api_key,
+        token=token,
+        token_provider=token_provider,
+        project=project,
+        metadata=call_metadata(metadata),
+    )
+    if caller.given and channel_credentials is None and not local:
+        raise InvalidInput(
+            f"{caller.given}: credentials are not sent to another machine in plaintext: "
+            "use TLS, or reach the server by a loopback address or a Unix socket"
+        )
+    options = [*CHANNEL_OPTIONS, ("grpc.service_config", json.dumps(service_config(wait_for_limit=wait_for_limit)))]
+    if local:
+        # gRPC would hand calls to this machine, in plaintext, to the proxy that http_proxy names.
+        options.append(("grpc.enable_http_proxy", 0))
+    return Connection(target, address, channel_credentials, options, check_timeout(timeout), caller)
+
+
+def _channel_credentials(tls: bool | grpc.ChannelCredentials) -> grpc.ChannelCredentials | None:
+    # gRPC has credentials that mean plaintext, which must not pass for TLS.
+    if not tls or tls is grpc.experimental.insecure_channel_credentials():  # type: ignore[no-untyped-call]
+        return None
+    return tls if isinstance(tls, grpc.ChannelCredentials) else grpc.ssl_channel_credentials()
 
 
 def call_metadata(extra: Iterable[tuple[str, str | bytes]]) -> Metadata:
-    """What is sent with every call. A credential would be added here.
+    """The user's own pairs, their keys in lower case.
 
     Raises:
         InvalidInput: If a pair can't be sent. Its value isn't shown: it may be a secret.

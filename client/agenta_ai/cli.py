@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
     from contextlib import AbstractContextManager
 
+    import grpc
+
     from agenta_ai import AgentaError, RefinedPrompt, SyncClient, ToolStatus
 
 DEFAULT_TARGET = "127.0.0.1:50051"
@@ -38,9 +40,15 @@ EXIT_CODES = {
 TOOL_FAILURE = ("reason", "message", "retryable", "retry_delay", "field_violations", "meta")
 CALL_FAILURE = ("reason", "message", "field_violations", "retry_delay", "request_id", "tool_was_run")
 
+# The variables that say who calls, and the client's argument for each. Options would show in the list of processes.
+CREDENTIALS = {"AGENTA_AI_API_KEY": "api_key", "AGENTA_AI_API_KEY_FILE": "api_key", "AGENTA_AI_TOKEN": "token"}
+
 EPILOG = """\
+environment: AGENTA_AI_TARGET names the server if --target doesn't. One of AGENTA_AI_API_KEY, AGENTA_AI_API_KEY_FILE (a
+file that holds the key) and AGENTA_AI_TOKEN says who calls; no option does, because everybody on this machine can read
+options. AGENTA_AI_PROJECT is the id of the project to act in.
 exit codes: 0 fine, 1 the tool failed, 2 wrong usage, input or output, 3 not allowed, 4 rate limited, 5 no answer or
-another failure. AGENTA_AI_TARGET names the server if --target doesn't."""
+another failure."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -57,7 +65,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             stream.reconfigure(encoding="utf-8", errors="backslashreplace")
     # gRPC writes notes of its own to stderr, which is for one line of ours.
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
-    nothing_given = argparse.Namespace(target=None, tls=None, timeout=None)
+    nothing_given = argparse.Namespace(target=None, tls=None, timeout=None, ca=None, cert=None, key=None, wait=False)
     args = _parser().parse_args(argv, nothing_given)
     if sys.stdout is None:  # how Python says that it is closed
         return _complain("cannot write to standard output: it is closed", USAGE)
@@ -84,17 +92,40 @@ def _run(args: argparse.Namespace) -> int:
     from agenta_ai import AgentaError, SyncClient
 
     target = args.target or os.environ.get("AGENTA_AI_TARGET") or DEFAULT_TARGET
+    project = os.environ.get("AGENTA_AI_PROJECT") or None
+    given = ""
     try:
-        with SyncClient(target, tls=args.tls) as client:
+        given, credentials = _credentials()
+        with SyncClient(target, tls=_tls(args), project=project, wait_for_limit=args.wait, **credentials) as client:
             code: int = args.command(client, args)
             return code
     except AgentaError as failure:
         # Complained of first: standard output may not take its part.
-        code = _complain(failure, _exit_code(failure))
+        code = _complain(_way_out(failure, given or ("--cert" if args.cert else "")), _exit_code(failure))
         # What ``call`` prints is JSON always.
         if args.json or args.command is _call:
             _print_failure(failure)
         return code
+
+
+def _way_out(failure: AgentaError, given: str) -> str:
+    """The failure in the words of the command line, where the client's own sentence names arguments.
+
+    Args:
+        failure: What was raised.
+        given: The variable or option that said who calls; empty if none did.
+    """
+    from agenta_ai import CallFailed, InvalidInput
+
+    if isinstance(failure, InvalidInput):
+        argument, colon, complaint = str(failure).partition(":")
+        variables = {CREDENTIALS.get(given): given, "project": "AGENTA_AI_PROJECT"}
+        return variables.get(argument, argument) + colon + complaint
+    if not isinstance(failure, CallFailed) or failure.code.name != "UNAUTHENTICATED":
+        return str(failure)
+    if not given:
+        return "the server wants to know who calls: set AGENTA_AI_API_KEY"
+    return f"the server does not accept {given}, or no longer: set a valid one"
 
 
 def _exit_code(failure: AgentaError) -> int:
@@ -217,23 +248,89 @@ def _print_refined(refined: RefinedPrompt, args: argparse.Namespace) -> None:
         _note(f"warning: {warning}")
 
 
+# --- Who calls
+
+
+def _credentials() -> tuple[str, dict[str, Any]]:
+    """The variable that says who calls, empty if none does, and the client's arguments."""
+    from agenta_ai import InvalidInput
+
+    given = [name for name in CREDENTIALS if os.environ.get(name)]
+    if len(given) > 1:
+        raise InvalidInput(f"{' and '.join(given)} are set: keep one of them")
+    for name in given:
+        value = os.environ[name]
+        if name.endswith("_FILE"):
+            # Files end in a newline.
+            value = _read(value).strip()
+        return name, {CREDENTIALS[name]: value}
+    return "", {}
+
+
+def _tls(args: argparse.Namespace) -> bool | grpc.ChannelCredentials | None:
+    """What the client is told of TLS."""
+    from agenta_ai import InvalidInput
+
+    if not (args.ca or args.cert or args.key):
+        tls: bool | None = args.tls
+        return tls
+    if args.tls is False:
+        raise InvalidInput("--plaintext has no use for --ca, --cert and --key: leave out the one or the others")
+    if bool(args.cert) != bool(args.key):
+        raise InvalidInput("--cert and --key belong together: give both")
+    import grpc
+
+    ca, cert, key = (_read_bytes(name) if name else None for name in (args.ca, args.cert, args.key))
+    _check_certificates(args)
+    return grpc.ssl_channel_credentials(ca, key, cert)
+
+
+def _check_certificates(args: argparse.Namespace) -> None:
+    """Says what is wrong with the files, of which gRPC would only say that it cannot connect."""
+    import ssl
+
+    from agenta_ai import InvalidInput
+
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    try:
+        if args.ca:
+            context.load_verify_locations(args.ca)
+    except OSError:  # ssl has its errors among them
+        raise InvalidInput(f"--ca {args.ca}: must hold certificates in PEM") from None
+    try:
+        if args.cert:
+            # An empty password, because ssl would ask for one on the terminal.
+            context.load_cert_chain(args.cert, args.key, password="")
+    except OSError:  # ssl has its errors among them
+        raise InvalidInput("--cert and --key: must be a certificate and its own key, in PEM and unencrypted") from None
+
+
 # --- Files and streams
 
 
 def _read(name: str) -> str:
     from agenta_ai import InvalidInput
 
-    shown = "standard input" if name == "-" else name
-    if name == "-" and sys.stdin is None:
-        raise InvalidInput(f"cannot read {shown}: it is closed")
     try:
         # utf-8-sig: editors on Windows put a byte order mark first, which is no JSON.
-        data = sys.stdin.buffer.read() if name == "-" else Path(name).read_bytes()
-        return data.decode("utf-8-sig")
-    except OSError as error:
-        raise InvalidInput(f"cannot read {shown}: {error.strerror}") from None
+        return _read_bytes(name).decode("utf-8-sig")
     except UnicodeDecodeError:
-        raise InvalidInput(f"cannot read {shown}: it is no text in UTF-8") from None
+        raise InvalidInput(f"cannot read {_shown(name)}: it is no text in UTF-8") from None
+
+
+def _read_bytes(name: str) -> bytes:
+    from agenta_ai import InvalidInput
+
+    if name == "-" and sys.stdin is None:
+        raise InvalidInput(f"cannot read {_shown(name)}: it is closed")
+    try:
+        return sys.stdin.buffer.read() if name == "-" else Path(name).read_bytes()
+    except OSError as error:
+        raise InvalidInput(f"cannot read {_shown(name)}: {error.strerror}") from None
+
+
+def _shown(name: str) -> str:
+    return "standard input" if name == "-" else name
 
 
 def _arguments(text: str) -> dict[str, Any]:
@@ -380,6 +477,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     refine.set_defaults(command=_refine)
     for paid in (call, refine):
+        paid.add_argument(
+            "--wait", action="store_true", help="wait for a rate limit, within --timeout and at most four times"
+        )
         paid.add_argument("--request-id", metavar="UUID", help="names the call; a new one if not given")
     return parser
 
@@ -395,6 +495,9 @@ def _common() -> argparse.ArgumentParser:
     security = common.add_mutually_exclusive_group()
     security.add_argument("--tls", action="store_true", dest="tls", help="TLS, also to this machine")
     security.add_argument("--plaintext", action="store_false", dest="tls", help="no TLS, also to other machines")
+    common.add_argument("--ca", metavar="FILE", help="TLS, trusting these authorities, not the system's; in PEM")
+    common.add_argument("--cert", metavar="FILE", help="TLS, with this certificate to say who calls; in PEM")
+    common.add_argument("--key", metavar="FILE", help="the key of --cert; in PEM, unencrypted")
     return common
 
 

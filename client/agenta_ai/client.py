@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 import grpc
@@ -15,6 +16,7 @@ from agenta_ai.v1.tool_service_pb2_grpc import ToolServiceStub
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
+    from agenta_ai.credentials import Metadata, TokenProvider
     from agenta_ai.results import RefinedPrompt, ServiceStatus, Tool, ToolResult
     from agenta_ai.v1.tool_service_pb2_grpc import ToolServiceAsyncStub
 
@@ -30,13 +32,26 @@ class Client:
         target: The server, ``"host:port"`` or any name that gRPC knows, such as ``"unix:/run/agenta.sock"``.
         tls: ``True``: with the system's certificate authorities (or those of the file that
             ``GRPC_DEFAULT_SSL_ROOTS_FILE_PATH`` names). Credentials: with these. ``False``: plaintext. ``None``:
-            plaintext to this machine, TLS to any other.
+            plaintext to this machine, TLS to any other. ``grpc.ssl_channel_credentials(ca, key, certificate)``, each
+            the bytes of a PEM file, also proves by a certificate who calls.
         timeout: Seconds that a tool may take, unless a call says otherwise. Greater than 0, at most a year.
         metadata: Pairs to send with every call. Keys are lowercased; those that end in ``-bin`` take bytes, all others
             a line of printable ASCII.
+        api_key: Says who calls: a key of the server, ``"aai_…"``, or of Agenta. 1 to 8192 visible ASCII characters. At
+            most one of ``api_key``, ``token`` and ``token_provider`` is given.
+        token: Says who calls: a bearer token, of the same characters.
+        token_provider: Makes the bearer token of each call, just before it: a function, or one to be awaited. It keeps
+            the token until that expires, if making one takes time, and its time is not part of the time-out. What it
+            raises is raised by the call, unchanged, and nothing was sent.
+        project: Id of the project to act in, for credentials of Agenta. 1 to 8192 visible ASCII characters.
+        wait_for_limit: Whether a call of a tool that a rate limit refuses waits as long as the server says, and is sent
+            again: within its time-out, and four times at most, which many calls that wait together can use up. Else,
+            and where the wait would outlast the time-out, it fails at once, and ``retry_delay`` says how long to wait.
+            A refused call runs no tool, so none is paid for twice.
 
     Raises:
-        InvalidInput: If the target is no address, or the time-out or a pair of the metadata can't be used.
+        InvalidInput: If the target is no address, the time-out, a pair of the metadata or a credential can't be used,
+            or credentials would be sent to another machine in plaintext.
     """
 
     def __init__(
@@ -46,8 +61,23 @@ class Client:
         tls: bool | grpc.ChannelCredentials | None = None,
         timeout: float = CALL_TIMEOUT,
         metadata: Iterable[tuple[str, str | bytes]] = (),
+        api_key: str | None = None,
+        token: str | None = None,
+        token_provider: TokenProvider | None = None,
+        project: str | None = None,
+        wait_for_limit: bool = False,
     ) -> None:
-        self._connection = calls.connection(target, tls, timeout, metadata)
+        self._connection = calls.connection(
+            target,
+            tls=tls,
+            timeout=timeout,
+            metadata=metadata,
+            api_key=api_key,
+            token=token,
+            token_provider=token_provider,
+            project=project,
+            wait_for_limit=wait_for_limit,
+        )
         self._channel: grpc.aio.Channel | None = None
         self._opened: ToolServiceAsyncStub | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -104,7 +134,7 @@ class Client:
     ) -> ToolResult:
         """Runs a tool. A tool that failed is a result too: see ``is_error``.
 
-        It is sent once and never repeated by itself: whoever sends it again pays again, also with the same request_id.
+        It runs once and is never repeated by itself: whoever sends it again pays again, also with the same request_id.
 
         Args:
             name: Full name of the tool, for example ``"tools.agenta.api.refine_prompt"``.
@@ -113,7 +143,7 @@ class Client:
             timeout: Seconds that it may take; the client's own if not given.
 
         Raises:
-            InvalidInput: If an argument can't be sent.
+            InvalidInput: If an argument can't be sent, or what a token_provider returned.
             CallFailed: If the call was refused, or there was no answer: unless ``tool_was_run`` is ``False``, the tool
                 may have run then and may have been paid for.
         """
@@ -155,20 +185,29 @@ class Client:
         if self._opened is None:
             self._loop = loop
             to = self._connection
-            if to.credentials is None:
+            if to.channel_credentials is None:
                 self._channel = grpc.aio.insecure_channel(to.address, to.options)
             else:
-                self._channel = grpc.aio.secure_channel(to.address, to.credentials, to.options)
+                self._channel = grpc.aio.secure_channel(to.address, to.channel_credentials, to.options)
             self._opened = ToolServiceStub(self._channel)
         if self._loop is not loop:
             raise errors.InvalidInput("this client was used in another event loop: make one for each loop")
         return self._opened
 
+    async def _metadata(self) -> Metadata:
+        caller = self._connection.caller
+        if caller.provider is None:
+            return caller.metadata
+        token = caller.provider()
+        return caller.with_token(await token if inspect.isawaitable(token) else token)
+
     async def _send(self, exchange: calls.Exchange[_Result]) -> _Result:
+        # First, because a provider is awaited, and the client may be closed meanwhile.
+        metadata = await self._metadata()
         method = getattr(self._stub, exchange.method)
         cancelled_before = _cancellations()
         try:
-            response = await method(exchange.request, timeout=exchange.timeout, metadata=self._connection.metadata)
+            response = await method(exchange.request, timeout=exchange.timeout, metadata=metadata)
         except grpc.RpcError as error:
             raise self._connection.failed(error, exchange) from None
         except asyncio.CancelledError:

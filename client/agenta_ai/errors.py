@@ -30,7 +30,7 @@ CLOSED = "the client is closed"
 REASON_PREFIX = "ERROR_REASON_"
 
 # How gRPC says that a call was never sent: no address was found, or no connection came about. A call that was sent
-# and then repeated could end like this too, but no CallTool is ever repeated after the service has seen it.
+# and then repeated could end like this too, but a CallTool is repeated only if a limit kept it from being run.
 _UNSENT = (
     "connections to all backends failing",
     "failed to connect to all addresses",
@@ -142,7 +142,9 @@ def seconds(duration: Duration) -> float:
     return duration.seconds + duration.nanos / 1e9
 
 
-def call_failed(error: grpc.RpcError, *, target: str, tls: bool, method: str, timeout: float) -> CallFailed:
+def call_failed(
+    error: grpc.RpcError, *, target: str, tls: bool, method: str, timeout: float, credentials: str = ""
+) -> CallFailed:
     """Reads what gRPC raised.
 
     Args:
@@ -151,6 +153,7 @@ def call_failed(error: grpc.RpcError, *, target: str, tls: bool, method: str, ti
         tls: Whether the connection has TLS.
         method: Name of the method that was called.
         timeout: The seconds that it had.
+        credentials: Name of the argument that said who calls; empty if none did.
     """
     code, message = error.code(), error.details() or ""
     status = _rich_status(error)
@@ -165,6 +168,8 @@ def call_failed(error: grpc.RpcError, *, target: str, tls: bool, method: str, ti
     not_run = ours or _is_unsent(code, message)
     if reason == "RATE_LIMITED":
         sentence = _sentence("rate limited", (), delay, joint=": ")
+    elif reason == "CREDENTIALS_INVALID":
+        sentence = _who_calls(target, credentials)
     else:
         why = message or code.name if ours else _explanation(code, message, target, tls, timeout)
         sentence = _sentence(why, violations, delay)
@@ -225,7 +230,7 @@ def _explanation(code: grpc.StatusCode, message: str, target: str, tls: bool, ti
         return f"no answer from {target} within {timeout:g} s: allow more time"
     if _is_unsent(code, message):
         tried = "TLS" if tls else "plaintext"
-        return f"cannot reach {target}: {_remedy(message)} Tried with {tried}: {message}"
+        return f"cannot reach {target}: {_remedy(message, tls)} Tried with {tried}: {message}"
     if code is grpc.StatusCode.UNAVAILABLE:
         return f"no answer from {target}; the connection may be broken: {message}"
     if code is grpc.StatusCode.UNIMPLEMENTED:
@@ -233,11 +238,20 @@ def _explanation(code: grpc.StatusCode, message: str, target: str, tls: bool, ti
     return f"{code.name}: {message}"
 
 
-def _remedy(message: str) -> str:
+def _who_calls(target: str, credentials: str) -> str:
+    if not credentials:
+        return f"{target} wants to know who calls: pass api_key, token or token_provider"
+    return f"{target} does not accept the credentials of {credentials}: pass valid ones"
+
+
+def _remedy(message: str, tls: bool) -> str:
     if "backend unhealthy" in message:
         return "it takes no calls at the moment. Try again when it has started, or ask its operator."
     if "handshake" in message:
         return "does it speak TLS with a certificate that you trust? If it has none, choose plaintext."
+    # How TLS 1.3 ends for a client without a certificate that the server wants.
+    if tls and "Socket closed" in message:
+        return "it closes the connection. Does it want another certificate of its callers?"
     return "is agenta-ai-server running?"
 
 

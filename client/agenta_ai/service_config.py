@@ -1,8 +1,13 @@
 """How the clients' channels behave: load balancing, health, retries, keepalive and sizes. All of it, in one place."""
 
-import json
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
 
 from agenta_ai import __version__
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
 
 #: Seconds that ``call_tool`` and ``refine_prompt`` may take if the caller doesn't say.
 CALL_TIMEOUT = 90.0
@@ -13,34 +18,56 @@ READ_TIMEOUT = 10.0
 #: The longest time-out, a year: gRPC quietly shortens what is longer.
 MAX_TIMEOUT = 365 * 24 * 3600
 
-# No time-outs here, although the format has them: gRPC 1.85 takes up to two seconds off those, never sends them to the
-# server (https://github.com/grpc/grpc/issues/40633), and they would cap what a caller asks for. Each call carries its
-# own deadline instead. RESOURCE_EXHAUSTED is not retried: a rate limit is the caller's to see.
-# CallTool joins the retried methods when the server joins repeats of a request_id: until then a retry after a broken
-# connection would be paid twice.
-SERVICE_CONFIG = {
-    "loadBalancingConfig": [{"round_robin": {}}],
-    "healthCheckConfig": {"serviceName": "agenta.ai.v1.ToolService"},
-    "methodConfig": [
-        {
-            "name": [
-                {"service": "agenta.ai.v1.ToolService", "method": "Status"},
-                {"service": "agenta.ai.v1.ToolService", "method": "ListTools"},
-            ],
+_SERVICE = "agenta.ai.v1.ToolService"
+
+# What a call of a tool is sent again for, besides a limit that the caller wants to wait for. "UNAVAILABLE" joins when
+# the server joins repeats of a request_id: until then a retry after a broken connection would be paid twice.
+_CALL_TOOL_RETRIED: tuple[str, ...] = ()
+
+
+def service_config(*, wait_for_limit: bool = False) -> dict[str, Any]:
+    """How gRPC balances, checks health and retries, in the form of its service config.
+
+    No time-outs here, although the format has them: gRPC 1.85 takes up to two seconds off those, never sends them to
+    the server (https://github.com/grpc/grpc/issues/40633), and they would cap what a caller asks for. Each call carries
+    its own deadline instead.
+
+    Args:
+        wait_for_limit: Whether a call of a tool that was refused by a rate limit is sent again when the server says so,
+            at most four times: gRPC allows no more. The tool was not run then, so none is paid for twice.
+    """
+    limited = ("RESOURCE_EXHAUSTED",) if wait_for_limit else ()
+    return {
+        "loadBalancingConfig": [{"round_robin": {}}],
+        "healthCheckConfig": {"serviceName": _SERVICE},
+        "methodConfig": [
+            *_retried(("Status", "ListTools"), ("UNAVAILABLE",), attempts=4),
+            *_retried(("CallTool",), _CALL_TOOL_RETRIED + limited, attempts=5),
+        ],
+    }
+
+
+def _retried(methods: Sequence[str], codes: Sequence[str], attempts: int) -> Iterator[dict[str, Any]]:
+    # A policy without codes is not valid.
+    if codes:
+        yield {
+            "name": [{"service": _SERVICE, "method": method} for method in methods],
             "retryPolicy": {
-                "maxAttempts": 4,
+                "maxAttempts": attempts,
+                # Where the server sends grpc-retry-pushback-ms, that counts instead.
                 "initialBackoff": "0.1s",
                 "maxBackoff": "2s",
                 "backoffMultiplier": 2,
-                "retryableStatusCodes": ["UNAVAILABLE"],
+                "retryableStatusCodes": list(codes),
             },
         }
-    ],
-}
 
-#: What both clients open their channels with.
+
+#: What a client has that wasn't asked to wait for limits.
+SERVICE_CONFIG = service_config()
+
+#: What both clients open their channels with, besides the service config.
 CHANNEL_OPTIONS: tuple[tuple[str, str | int], ...] = (
-    ("grpc.service_config", json.dumps(SERVICE_CONFIG)),
     ("grpc.enable_retries", 1),
     # A request that doesn't fit in this buffer is never retried. The default is 256 KiB, the largest request 1 MiB.
     ("grpc.per_rpc_retry_buffer_size", 2 * 1024 * 1024),

@@ -11,7 +11,7 @@ from agenta_ai.service_config import CALL_TIMEOUT
 from agenta_ai.v1.tool_service_pb2_grpc import ToolServiceStub
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
 
     from agenta_ai.results import RefinedPrompt, ServiceStatus, Tool, ToolResult
 
@@ -19,7 +19,10 @@ _Result = TypeVar("_Result")
 
 
 class SyncClient:
-    """:class:`agenta_ai.Client` without ``await``: the same arguments, results and errors. Threads may share one."""
+    """:class:`agenta_ai.Client` without ``await``: the same arguments, results and errors. Threads may share one.
+
+    A ``token_provider`` returns the token itself, and is called by each thread that makes a call.
+    """
 
     def __init__(
         self,
@@ -28,13 +31,28 @@ class SyncClient:
         tls: bool | grpc.ChannelCredentials | None = None,
         timeout: float = CALL_TIMEOUT,
         metadata: Iterable[tuple[str, str | bytes]] = (),
+        api_key: str | None = None,
+        token: str | None = None,
+        token_provider: Callable[[], str] | None = None,
+        project: str | None = None,
+        wait_for_limit: bool = False,
     ) -> None:
-        self._connection = calls.connection(target, tls, timeout, metadata)
+        self._connection = calls.connection(
+            target,
+            tls=tls,
+            timeout=timeout,
+            metadata=metadata,
+            api_key=api_key,
+            token=token,
+            token_provider=token_provider,
+            project=project,
+            wait_for_limit=wait_for_limit,
+        )
         to = self._connection
-        if to.credentials is None:
+        if to.channel_credentials is None:
             self._channel = grpc.insecure_channel(to.address, to.options)
         else:
-            self._channel = grpc.secure_channel(to.address, to.credentials, to.options)
+            self._channel = grpc.secure_channel(to.address, to.channel_credentials, to.options)
         self._stub = ToolServiceStub(self._channel)
         self._closed = False
 
@@ -89,9 +107,11 @@ class SyncClient:
         return self._send(calls.refine_prompt(template, guidelines, context, request_id, seconds))
 
     def _send(self, exchange: calls.Exchange[_Result]) -> _Result:
+        caller = self._connection.caller
+        metadata = caller.metadata if caller.provider is None else caller.with_token(caller.provider())
         method = getattr(self._stub, exchange.method)
         try:
-            response = method(exchange.request, timeout=exchange.timeout, metadata=self._connection.metadata)
+            response = method(exchange.request, timeout=exchange.timeout, metadata=metadata)
         except grpc.RpcError as error:
             if self._closed and error.code() is grpc.StatusCode.CANCELLED:
                 raise errors.closed_during(exchange.method) from None

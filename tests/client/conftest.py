@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
 import grpc
 import grpc.aio
 import pytest
+import trustme
 from google.protobuf.any_pb2 import Any as AnyMessage
 from google.protobuf.json_format import ParseDict
+from google.protobuf.message import Message
 from google.rpc import error_details_pb2, status_pb2
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_status import rpc_status
@@ -21,30 +25,39 @@ from agenta_ai.v1 import tool_service_pb2_grpc
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-
-    from google.protobuf.message import Message
+    from pathlib import Path
 
 SERVICE = "agenta.ai.v1.ToolService"
+
+
+# A response; or a refusal, with or without the milliseconds after which to call again (-1: never); or nothing, ever.
+Answer = Message | tuple[status_pb2.Status, int] | None
 
 
 class FakeService(tool_service_pb2_grpc.ToolServiceServicer):
     """Answers each call with the next answer, the last one again and again; ``None`` never comes."""
 
     def __init__(self) -> None:
-        self.answers: list[Message | None] = []
+        self.answers: list[Answer] = []
         self.asked = threading.Event()
         self.requests: list[Any] = []
         self.metadata: list[dict[str, Any]] = []
         self.time_remaining: list[float] = []
+        self.times: list[float] = []
 
     async def _answer(self, request: Any, context: Any) -> Any:
         self.asked.set()
+        self.times.append(time.monotonic())
         self.requests.append(request)
         self.metadata.append(dict(context.invocation_metadata()))
         self.time_remaining.append(context.time_remaining())
         answer = self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
         if answer is None:
             await asyncio.Event().wait()
+        if isinstance(answer, tuple):
+            status: Any = rpc_status.to_status(answer[0])
+            pushback = ("grpc-retry-pushback-ms", str(answer[1]))
+            await context.abort_with_status(status._replace(trailing_metadata=(*status.trailing_metadata, pushback)))
         if isinstance(answer, status_pb2.Status):
             await context.abort_with_status(rpc_status.to_status(answer))
         return answer
@@ -53,17 +66,21 @@ class FakeService(tool_service_pb2_grpc.ToolServiceServicer):
 
 
 class FakeServer:
-    """The service on a loop in a thread of its own, so that clients with and without asyncio can call it."""
+    """The service on a loop in a thread of its own, so that clients with and without asyncio can call it.
 
-    def __init__(self) -> None:
+    It listens at ``address``, or at a free port of this machine.
+    """
+
+    def __init__(self, address: str = "", credentials: grpc.ServerCredentials | None = None) -> None:
         self.service = FakeService()
         self._health = health.aio.HealthServicer()
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever)
         self._thread.start()
-        self.target = f"127.0.0.1:{self._run(self._start())}"
+        port = self._run(self._start(address or "127.0.0.1:0", credentials))
+        self.target = address or f"127.0.0.1:{port}"
 
-    def answers(self, *answers: Message | None) -> None:
+    def answers(self, *answers: Answer) -> None:
         self.service.answers = list(answers)
 
     def healthy(self, healthy: bool) -> None:
@@ -80,12 +97,15 @@ class FakeServer:
         self._thread.join()
         self._loop.close()
 
-    async def _start(self) -> int:
+    async def _start(self, address: str, credentials: grpc.ServerCredentials | None) -> int:
         self._server = grpc.aio.server(options=[("grpc.so_reuseport", 0)])
         tool_service_pb2_grpc.add_ToolServiceServicer_to_server(self.service, self._server)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         await self._health.set(SERVICE, health_pb2.HealthCheckResponse.SERVING)
-        port = self._server.add_insecure_port("127.0.0.1:0")
+        if credentials is None:
+            port = self._server.add_insecure_port(address)
+        else:
+            port = self._server.add_secure_port(address, credentials)
         await self._server.start()
         return port
 
@@ -100,6 +120,42 @@ class Call(Protocol):
 @pytest.fixture
 def server() -> Iterator[FakeServer]:
     server = FakeServer()
+    yield server
+    server.close()
+
+
+@dataclass(frozen=True)
+class Certificates:
+    """Files in PEM. Both certificates are of the authority ``ca``; that of the caller is for the client."""
+
+    ca: Path
+    server: Path
+    server_key: Path
+    caller: Path
+    caller_key: Path
+
+    def channel(self, *, caller: bool = False) -> grpc.ChannelCredentials:
+        mine = (self.caller_key.read_bytes(), self.caller.read_bytes()) if caller else (None, None)
+        return grpc.ssl_channel_credentials(self.ca.read_bytes(), *mine)
+
+
+@pytest.fixture(scope="session")
+def certificates(tmp_path_factory: pytest.TempPathFactory) -> Certificates:
+    authority, folder = trustme.CA(key_type=trustme.KeyType.ECDSA), tmp_path_factory.mktemp("certificates")
+    authority.cert_pem.write_to_path(str(folder / "ca"))
+    for owner, name in (("server", "127.0.0.1"), ("caller", "caller.example")):
+        issued = authority.issue_cert(name, key_type=trustme.KeyType.ECDSA)
+        issued.cert_chain_pems[0].write_to_path(str(folder / owner))
+        issued.private_key_pem.write_to_path(str(folder / f"{owner}_key"))
+    return Certificates(*(folder / name for name in ("ca", "server", "server_key", "caller", "caller_key")))
+
+
+@pytest.fixture(params=["TLS", "mTLS"])
+def tls_server(request: pytest.FixtureRequest, certificates: Certificates) -> Iterator[FakeServer]:
+    """A server with TLS, and one that also wants a certificate of its callers."""
+    pair = (certificates.server_key.read_bytes(), certificates.server.read_bytes())
+    credentials = grpc.ssl_server_credentials([pair], certificates.ca.read_bytes(), request.param == "mTLS")
+    server = FakeServer(credentials=credentials)
     yield server
     server.close()
 

@@ -63,7 +63,7 @@ def test_every_public_name_is_there() -> None:
 def test_targets(target: str, address: str, loopback: bool) -> None:
     connection = calls.connection(target)
     assert connection.address == address
-    assert (connection.credentials is None) is loopback
+    assert (connection.channel_credentials is None) is loopback
 
 
 @pytest.mark.parametrize("target", ["", "http://127.0.0.1:50051", "https://ai.example.com"])
@@ -113,9 +113,9 @@ def test_a_target_names_its_port(target: str) -> None:
 
 def test_tls_is_switched_off_only_in_so_many_words() -> None:
     own = grpc.ssl_channel_credentials()
-    assert calls.connection("ai.example.com:443", tls=False).credentials is None
-    assert calls.connection("localhost:1", tls=True).credentials is not None
-    assert calls.connection("localhost:1", tls=own).credentials is own
+    assert calls.connection("ai.example.com:443", tls=False).channel_credentials is None
+    assert calls.connection("localhost:1", tls=True).channel_credentials is not None
+    assert calls.connection("localhost:1", tls=own).channel_credentials is own
 
 
 def test_a_target_is_a_string() -> None:

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from client.conftest import FakeServer
+    from client.conftest import Certificates, FakeServer
 
 Code = grpc.StatusCode
 COMMAND = [sys.executable, "-m", "agenta_ai.cli"]
@@ -33,7 +33,7 @@ NEW = [{"role": "system", "content": "Answer briefly in {{language}}."}]
 
 @pytest.fixture(autouse=True)
 def environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("AGENTA_AI_TARGET", "NO_COLOR", "FORCE_COLOR"):
+    for name in (*cli.CREDENTIALS, "AGENTA_AI_TARGET", "AGENTA_AI_PROJECT", "NO_COLOR", "FORCE_COLOR"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("TERM", "xterm-256color")
 
@@ -155,7 +155,12 @@ def test_refine_for_scripts(
     [
         (Code.INVALID_ARGUMENT, "ARGUMENTS_INVALID", 2, None),
         (Code.NOT_FOUND, "TOOL_NOT_FOUND", 2, None),
-        (Code.UNAUTHENTICATED, "CREDENTIALS_INVALID", 3, None),
+        (
+            Code.UNAUTHENTICATED,
+            "CREDENTIALS_INVALID",
+            3,
+            "agenta-ai: the server wants to know who calls: set AGENTA_AI_API_KEY",
+        ),
         (Code.PERMISSION_DENIED, "PERMISSION_DENIED", 3, None),
         (Code.RESOURCE_EXHAUSTED, "RATE_LIMITED", 4, "agenta-ai: rate limited: try again in 12 s"),
         (Code.DEADLINE_EXCEEDED, "DEADLINE_TOO_SHORT", 5, None),
@@ -185,6 +190,139 @@ def test_exit_codes(
         "tool_was_run": False,
     }
     assert err == (line or "agenta-ai: It is so; try again in 12 s") + "\n"
+
+
+SAYS_WHO_CALLS = {
+    "AGENTA_AI_API_KEY": "ApiKey s3cr3t",
+    "AGENTA_AI_API_KEY_FILE": "ApiKey s3cr3t",
+    "AGENTA_AI_TOKEN": "Bearer s3cr3t",
+}
+
+
+def set_secret(name: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (folder / "key").write_text("s3cr3t\n")
+    monkeypatch.setenv(name, str(folder / "key") if name.endswith("_FILE") else "s3cr3t")
+
+
+@pytest.mark.parametrize("name", SAYS_WHO_CALLS)
+def test_the_environment_says_who_calls(
+    server: FakeServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    for other in SAYS_WHO_CALLS:
+        monkeypatch.setenv(other, "")
+    set_secret(name, tmp_path, monkeypatch)
+    monkeypatch.setenv("AGENTA_AI_PROJECT", "p-1")
+    server.answers(pb.StatusResponse())
+    assert cli.main(["status", "--target", server.target]) == 0
+    sent = server.service.metadata[0]
+    assert (sent["authorization"], sent["x-agenta-project-id"]) == (SAYS_WHO_CALLS[name], "p-1")
+
+
+@pytest.mark.parametrize("reason", ["CREDENTIALS_INVALID", "CREDENTIALS_EXPIRED"])
+@pytest.mark.parametrize("name", SAYS_WHO_CALLS)
+def test_credentials_that_are_not_accepted(
+    server: FakeServer,
+    refused: Callable[..., status_pb2.Status],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    name: str,
+    reason: str,
+) -> None:
+    set_secret(name, tmp_path, monkeypatch)
+    server.answers(refused(Code.UNAUTHENTICATED, reason, "Send one."))
+    assert cli.main(["status", "--target", server.target, "--json"]) == 3
+    out, err = capsys.readouterr()
+    assert err == f"agenta-ai: the server does not accept {name}, or no longer: set a valid one\n"
+    assert json.loads(out)["message"] == "Send one."
+    assert "s3cr3t" not in out + err
+
+
+@pytest.mark.parametrize(
+    ("environment", "argv", "complaint"),
+    [
+        (
+            {"AGENTA_AI_API_KEY": "s3cr3t", "AGENTA_AI_TOKEN": "s3cr3t"},
+            [],
+            "AGENTA_AI_API_KEY and AGENTA_AI_TOKEN are set: keep one of them",
+        ),
+        ({"AGENTA_AI_API_KEY_FILE": "no/such/file"}, [], "cannot read no/such/file: No such file"),
+        ({"AGENTA_AI_API_KEY_FILE": "/dev/null"}, [], "ai: AGENTA_AI_API_KEY_FILE: must be 1 to 8192 visible"),
+        ({"AGENTA_AI_API_KEY": "s3cr3t "}, [], "ai: AGENTA_AI_API_KEY: must be"),
+        ({"AGENTA_AI_TOKEN": "s3cr3t\n"}, [], "ai: AGENTA_AI_TOKEN: must be"),
+        ({"AGENTA_AI_PROJECT": "a b"}, [], "ai: AGENTA_AI_PROJECT: must be"),
+        (
+            {"AGENTA_AI_API_KEY": "s3cr3t"},
+            ["--plaintext", "--target", "ai.example.com:1"],
+            "AGENTA_AI_API_KEY: credentials are not sent to another machine in plaintext: use TLS",
+        ),
+        ({}, ["--ca", "no/such/file"], "cannot read no/such/file: No such file"),
+        ({}, ["--ca", __file__], "must hold certificates in PEM"),
+        ({}, ["--ca", "-"], "must hold certificates in PEM"),
+        ({}, ["--plaintext", "--ca", "{ca}"], "--plaintext has no use for --ca, --cert and --key"),
+        ({}, ["--cert", "{caller}"], "--cert and --key belong together"),
+        ({}, ["--key", "{caller_key}"], "--cert and --key belong together"),
+        ({}, ["--cert", "{caller}", "--key", "{server_key}"], "must be a certificate and its own key"),
+    ],
+)
+def test_wrong_credentials(
+    certificates: Certificates,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    environment: dict[str, str],
+    argv: list[str],
+    complaint: str,
+) -> None:
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"")))
+    files = {name: str(path) for name, path in vars(certificates).items()}
+    assert cli.main(["status", *(files.get(word.strip("{}"), word) for word in argv)]) == 2
+    err = capsys.readouterr().err
+    assert complaint in err
+    assert err.count("\n") == 1
+    assert "s3cr3t" not in err
+
+
+def test_certificates(
+    tls_server: FakeServer,
+    certificates: Certificates,
+    refused: Callable[..., status_pb2.Status],
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    tls_server.answers(pb.StatusResponse(), refused(Code.UNAUTHENTICATED, "CREDENTIALS_INVALID", "Send one."))
+    files = ["--ca", certificates.ca, "--cert", certificates.caller, "--key", certificates.caller_key]
+    argv = ["status", "--target", tls_server.target, *map(str, files)]
+    assert cli.main(argv) == 0
+    assert cli.main(argv) == 3
+    assert capsys.readouterr().err == "agenta-ai: the server does not accept --cert, or no longer: set a valid one\n"
+
+
+def test_help_names_no_option_for_secrets(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        cli.main(["--help"])
+    shown = capsys.readouterr().out
+    assert all(name in shown for name in (*SAYS_WHO_CALLS, "AGENTA_AI_PROJECT"))
+    assert "--api-key" not in shown
+    assert "--token" not in shown
+
+
+@pytest.mark.parametrize("wait", [True, False])
+def test_waiting_for_a_limit(
+    server: FakeServer,
+    refined: pb.CallToolResponse,
+    refused: Callable[..., status_pb2.Status],
+    prompt: Path,
+    capsys: pytest.CaptureFixture[str],
+    *,
+    wait: bool,
+) -> None:
+    retry = error_details_pb2.RetryInfo(retry_delay={"seconds": 12})
+    server.answers((refused(Code.RESOURCE_EXHAUSTED, "RATE_LIMITED", "No.", retry), 1), refined)
+    argv = ["refine", str(prompt), "--target", server.target, *(["--wait"] if wait else [])]
+    assert cli.main(argv) == (0 if wait else 4)
+    assert len(server.service.requests) == (2 if wait else 1)
+    assert ("rate limited: try again in 12 s" in capsys.readouterr().err) is not wait
 
 
 @pytest.mark.parametrize("words", [["status"], ["tools"], ["refine", "{prompt}"]])

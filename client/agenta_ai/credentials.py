@@ -1,0 +1,94 @@
+"""Who calls, as the server is told with every call: a key or a token, and the project to act in."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Awaitable, Callable, Iterator
+from dataclasses import dataclass, field
+
+from agenta_ai.errors import InvalidInput
+
+AUTHORIZATION = "authorization"
+PROJECT = "x-agenta-project-id"
+
+#: Most characters of a key, a token or a project, as the server takes them.
+MAX_CHARACTERS = 8192
+
+Metadata = tuple[tuple[str, str | bytes], ...]
+TokenProvider = Callable[[], str | Awaitable[str]]
+
+_VISIBLE = re.compile(rf"[!-~]{{1,{MAX_CHARACTERS}}}")
+
+
+@dataclass(frozen=True, slots=True)
+class Credentials:
+    """Who calls, and all else that goes with every call. Its ``repr()`` shows no secret.
+
+    Attributes:
+        given: Name of the argument that says who calls, for example ``"api_key"``; empty if none does.
+        metadata: What is sent with every call, but for the token of the provider.
+        provider: Makes the token of each call; ``None`` if there is no such.
+    """
+
+    given: str
+    metadata: Metadata = field(repr=False)
+    provider: TokenProvider | None = field(repr=False)
+
+    def with_token(self, token: object) -> Metadata:
+        """What is sent with a call that the provider made this token for.
+
+        Raises:
+            InvalidInput: If it is no token. It isn't shown.
+        """
+        return (*self.metadata, (AUTHORIZATION, f"Bearer {_visible(token, 'the token of token_provider')}"))
+
+
+def credentials(
+    *,
+    api_key: str | None,
+    token: str | None,
+    token_provider: TokenProvider | None,
+    project: str | None,
+    metadata: Metadata,
+) -> Credentials:
+    """Checks what a client is given to say who calls: see :class:`agenta_ai.Client`.
+
+    Args:
+        api_key: A key of the server, or of Agenta.
+        token: A bearer token.
+        token_provider: Makes one for each call.
+        project: Id of the project to act in.
+        metadata: The user's own pairs, their keys in lower case.
+
+    Raises:
+        InvalidInput: If one can't be sent, or is given twice. Its value isn't shown.
+    """
+    keys = {key for key, _ in metadata}
+    arguments = {"api_key": api_key, "token": token, "token_provider": token_provider}
+    given = [name for name, value in arguments.items() if value is not None]
+    if AUTHORIZATION in keys:
+        given.append(f"{AUTHORIZATION} in metadata")
+    if len(given) > 1:
+        raise InvalidInput(f"{' and '.join(given)}: give only one of them")
+    if project is not None and PROJECT in keys:
+        raise InvalidInput(f"project and {PROJECT} in metadata: give only one of them")
+    if token_provider is not None and not callable(token_provider):
+        raise InvalidInput("token_provider: must be a function that returns a token; pass a token itself as token")
+    return Credentials("".join(given), (*metadata, *_fixed(api_key, token, project)), token_provider)
+
+
+def _fixed(api_key: str | None, token: str | None, project: str | None) -> Iterator[tuple[str, str]]:
+    if api_key is not None:
+        yield AUTHORIZATION, f"ApiKey {_visible(api_key, 'api_key')}"
+    if token is not None:
+        yield AUTHORIZATION, f"Bearer {_visible(token, 'token')}"
+    if project is not None:
+        yield PROJECT, _visible(project, "project")
+
+
+def _visible(value: object, name: str) -> str:
+    if isinstance(value, str) and _VISIBLE.fullmatch(value):
+        return value
+    raise InvalidInput(
+        f"{name}: must be 1 to {MAX_CHARACTERS} visible ASCII characters, without blanks, and no newline at its end"
+    )

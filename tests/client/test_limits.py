@@ -1,0 +1,125 @@
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from typing import TYPE_CHECKING, Any
+
+import grpc
+import pytest
+from google.rpc import error_details_pb2, status_pb2
+
+from agenta_ai import SERVICE_CONFIG, CallFailed, calls
+from agenta_ai.service_config import service_config
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from client.conftest import Call, FakeServer
+
+    Limited = Callable[[int], tuple[status_pb2.Status, int]]
+
+    from agenta_ai.v1 import tool_service_pb2 as pb
+
+RESOURCE_EXHAUSTED = grpc.StatusCode.RESOURCE_EXHAUSTED
+WAITING = {"wait_for_limit": True}
+# More than any wait of a test, so that an error that came at once is told from one that came after a wait.
+LONG = 20.0
+
+
+@pytest.fixture
+def limited(refused: Callable[..., status_pb2.Status]) -> Limited:
+    """Makes the refusal of a rate limit that says to call again in so many milliseconds, or not at all."""
+
+    def limited(milliseconds: int) -> tuple[status_pb2.Status, int]:
+        retry = error_details_pb2.RetryInfo()
+        retry.retry_delay.FromMilliseconds(12_000 if milliseconds < 0 else milliseconds)
+        return refused(RESOURCE_EXHAUSTED, "RATE_LIMITED", "Too many calls.", retry), milliseconds
+
+    return limited
+
+
+async def test_a_call_waits_as_long_as_it_is_told(
+    call: Call,
+    server: FakeServer,
+    limited: Limited,
+    answer: Callable[..., pb.CallToolResponse],
+) -> None:
+    server.answers(limited(400), limited(1), answer(content=[{"text": "Done."}]))
+    result = await call("call_tool", "tools.x.y.z", {}, client={**WAITING, "token": "t"})
+    first, second, third = server.service.times
+    # gRPC's own backoff, without a word from the server, would be at most 0.12 s, and then 0.24 s.
+    assert 0.39 < second - first < 5
+    assert third - second < second - first
+    assert result.text == "Done."
+    assert {request.request_id for request in server.service.requests} == {result.request_id}
+    assert [pairs["authorization"] for pairs in server.service.metadata] == ["Bearer t"] * 3
+
+
+@pytest.mark.parametrize(
+    ("client", "milliseconds"), [(WAITING, -1), ({}, 100), ({"wait_for_limit": False}, 100)], ids=repr
+)
+async def test_a_limit_is_told_at_once(
+    call: Call, server: FakeServer, limited: Limited, client: dict[str, Any], milliseconds: int
+) -> None:
+    server.answers(limited(milliseconds))
+    began = time.monotonic()
+    with pytest.raises(CallFailed, match=r"^rate limited: try again in \d+ s$") as failure:
+        await call("call_tool", "tools.x.y.z", {}, client=client, timeout=LONG)
+    assert time.monotonic() - began < LONG / 2
+    assert len(server.service.requests) == 1
+    assert (failure.value.code, failure.value.reason) == (RESOURCE_EXHAUSTED, "RATE_LIMITED")
+    assert failure.value.retry_delay == (12 if milliseconds < 0 else 0.1)
+
+
+async def test_the_fifth_refusal_is_the_last(call: Call, server: FakeServer, limited: Limited) -> None:
+    server.answers(limited(1))
+    with pytest.raises(CallFailed, match=r"^rate limited: try again in 1 s$") as failure:
+        await call("call_tool", "tools.x.y.z", {}, client=WAITING)
+    assert len(server.service.requests) == 5
+    assert failure.value.tool_was_run is False
+
+
+async def test_only_calls_of_tools_wait(call: Call, server: FakeServer, limited: Limited) -> None:
+    server.answers(limited(1))
+    with pytest.raises(CallFailed):
+        await call("status", client=WAITING)
+    assert len(server.service.requests) == 1
+
+
+async def test_who_waits_for_limits_still_pays_once(
+    call: Call, server: FakeServer, answer: Callable[..., pb.CallToolResponse]
+) -> None:
+    """Neither a broken connection nor an answer that is too large is followed by a second call."""
+    for first in (status_pb2.Status(code=14, message="down"), answer(content=[{"text": "x" * 2**24}])):
+        server.service.requests.clear()
+        server.answers(first, answer(content=[{"text": "Paid for twice."}]))
+        with pytest.raises(CallFailed) as failure:
+            await call("call_tool", "tools.x.y.z", {}, client=WAITING)
+        assert failure.value.tool_was_run is None
+        assert len(server.service.requests) == 1
+
+
+async def test_a_wait_ends_with_the_deadline(call: Call, server: FakeServer, limited: Limited) -> None:
+    server.answers(limited(900_000))
+    with pytest.raises(CallFailed, match=r"within 0\.3 s") as failure:
+        await asyncio.wait_for(call("call_tool", "tools.x.y.z", {}, client=WAITING, timeout=0.3), LONG)
+    assert failure.value.code is grpc.StatusCode.DEADLINE_EXCEEDED
+    assert len(server.service.requests) == 1
+
+
+def retried(config: dict[str, Any]) -> dict[str, list[str]]:
+    return {
+        name["method"]: entry["retryPolicy"]["retryableStatusCodes"]
+        for entry in config["methodConfig"]
+        for name in entry["name"]
+    }
+
+
+def test_each_client_has_a_service_config_of_its_own() -> None:
+    reading = {"Status": ["UNAVAILABLE"], "ListTools": ["UNAVAILABLE"]}
+    for wait, expected in ((False, reading), (True, {**reading, "CallTool": ["RESOURCE_EXHAUSTED"]})):
+        options = dict(calls.connection("localhost:1", wait_for_limit=wait).options)
+        assert retried(json.loads(str(options["grpc.service_config"]))) == expected
+        assert retried(service_config(wait_for_limit=wait)) == expected
+    assert service_config() == SERVICE_CONFIG
