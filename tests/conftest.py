@@ -58,8 +58,10 @@ def settings_for(standin: StandIn, **overrides: str) -> Settings:
         "AGENTA_AI_GRPC_DRAIN_SECONDS": "0",
         # As many calls as a test likes: one that is about limits switches them on.
         "AGENTA_AI_GRPC_LIMITS": "off",
-        # One call, one answer: a test that wants a second asks for it.
+        # One call, one request: a test that wants a second asks for it.
         "AGENTA_AI_GRPC_REPAIRS": "0",
+        "AGENTA_AI_GRPC_RETRIES": "0",
+        "AGENTA_AI_GRPC_BREAKER": "off",
     }
     settings, warnings = load(environment | overrides)
     assert not warnings

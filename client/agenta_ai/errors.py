@@ -165,7 +165,9 @@ def call_failed(
     request = _detail(status, error_details_pb2.BadRequest())
     violations = [FieldViolation(v.field, v.description) for v in request.field_violations]
     request_id = _detail(status, error_details_pb2.RequestInfo()).request_id
-    not_run = ours or _is_unsent(code, message)
+    unsent = _is_unsent(code, message)
+    # A call of a tool is repeated: that the last attempt wasn't sent tells nothing of the first.
+    not_run = ours or (unsent and method != "CallTool")
     if reason == "RATE_LIMITED":
         sentence = _sentence("rate limited", (), delay, joint=": ")
     elif reason == "CREDENTIALS_INVALID":
@@ -175,7 +177,7 @@ def call_failed(
         sentence = _sentence(why, violations, delay)
     if code is grpc.StatusCode.INTERNAL and request_id:
         sentence = f"{sentence.rstrip('.')} (request id {request_id})"
-    if code in _OPEN and not not_run:
+    if code in _OPEN and not ours and not unsent:
         sentence = _in_doubt(sentence, method)
     return CallFailed(
         sentence,

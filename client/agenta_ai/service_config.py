@@ -20,10 +20,6 @@ MAX_TIMEOUT = 365 * 24 * 3600
 
 _SERVICE = "agenta.ai.v1.ToolService"
 
-# What a call of a tool is sent again for, besides a limit that the caller wants to wait for. "UNAVAILABLE" joins when
-# the server joins repeats of a request_id: until then a retry after a broken connection would be paid twice.
-_CALL_TOOL_RETRIED: tuple[str, ...] = ()
-
 
 def service_config(*, wait_for_limit: bool = False) -> dict[str, Any]:
     """How gRPC balances, checks health and retries, in the form of its service config.
@@ -42,7 +38,8 @@ def service_config(*, wait_for_limit: bool = False) -> dict[str, Any]:
         "healthCheckConfig": {"serviceName": _SERVICE},
         "methodConfig": [
             *_retried(("Status", "ListTools"), ("UNAVAILABLE",), attempts=4),
-            *_retried(("CallTool",), _CALL_TOOL_RETRIED + limited, attempts=5),
+            # Each call has a request_id, so that the server knows the repeat of one that it is running or has run.
+            *_retried(("CallTool",), ("UNAVAILABLE", *limited), attempts=5),
         ],
     }
 

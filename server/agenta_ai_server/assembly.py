@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, TypeVar
 
 from agenta_ai import __version__
+from agenta_ai_server.admission.queue import Admission
 from agenta_ai_server.auth.authenticator import ByForm
 from agenta_ai_server.auth.policy import Policy
 from agenta_ai_server.domain.service import Service
@@ -14,15 +15,22 @@ from agenta_ai_server.domain.watched import WatchedFile
 from agenta_ai_server.limits.limits import Limits
 from agenta_ai_server.limits.memory import MemoryLimiter
 from agenta_ai_server.limits.policy import Policy as LimitPolicy
+from agenta_ai_server.replay.fallback import LocalFallback
+from agenta_ai_server.replay.memory import MemoryStore
+from agenta_ai_server.replay.runs import Runs
 from agenta_ai_server.rpc import reflection
+from agenta_ai_server.rpc.admission import AdmissionControl
 from agenta_ai_server.rpc.authentication import Anonymous, Authentication
 from agenta_ai_server.rpc.authorization import Authorization
+from agenta_ai_server.rpc.idempotency import Idempotency
 from agenta_ai_server.rpc.rate_limit import RateLimit
 from agenta_ai_server.rpc.server import Server
 from agenta_ai_server.rpc.servicer import ToolServicer
 from agenta_ai_server.settings import SettingsError
 from agenta_ai_server.tools.registry import Dependencies, Registry, discover
 from agenta_ai_server.upstream.agenta import AgentaCompletionService, AgentaConfig
+from agenta_ai_server.upstream.breaker import Breaker, Breaking, State
+from agenta_ai_server.upstream.retry import Retrying
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator
@@ -32,9 +40,11 @@ if TYPE_CHECKING:
 
     from agenta_ai_server.auth.authenticator import Authenticator
     from agenta_ai_server.limits.limiter import RateLimiter
+    from agenta_ai_server.replay.store import Store
     from agenta_ai_server.rpc.interceptor import Interceptor
     from agenta_ai_server.rpc.tls import Certificates
     from agenta_ai_server.settings import AuthMode, Settings
+    from agenta_ai_server.upstream.completion import CompletionService
 
 # In which they may accept credentials; an API key of our own making is never shown to anybody else.
 AUTH_ORDER: tuple[AuthMode, ...] = ("api_keys", "jwt", "agenta", "mtls")
@@ -70,17 +80,29 @@ class Assembly:
         policy = Policy({tool.name: tool.permission for tool in registry.tools}, settings.required_permissions)
         authentication = self._authentication(policy)
         limits = self._limits(registry)
+        runs = self._runs()
         certificates = self._certificates()
+        if settings.reuse_port and not settings.redis_url:
+            log.warning(
+                "processes that share the port count rate limits and know request_ids each for itself: give "
+                "them an AGENTA_AI_GRPC_REDIS_URL"
+            )
         if self._faults:
             raise SettingsError(self._faults)
         interceptors: list[Interceptor] = [authentication, Authorization(self.service, policy, registry)]
+        interceptors.append(Idempotency(runs, settings.min_upstream_seconds))
         if limits:
             interceptors.append(RateLimit(limits))
+        admission = Admission(settings.max_in_flight, settings.max_waiting, min_seconds=settings.min_upstream_seconds)
+        interceptors.append(AdmissionControl(admission))
         self.server = Server(
             ToolServicer(self.service, registry, policy, limits),
             interceptors,
             reflection=_reflection(settings, authentication),
             tls=certificates,
+            max_call_seconds=settings.max_call_seconds,
+            max_connection_age_seconds=settings.max_connection_age_seconds,
+            reuse_port=settings.reuse_port,
         )
 
     @contextmanager
@@ -102,23 +124,35 @@ class Assembly:
             return Registry(tools, settings.disabled_tools)
         return Registry()
 
-    def _completions(self) -> AgentaCompletionService | None:
+    def _completions(self) -> CompletionService | None:
         settings = self._settings
         if not (settings.api_url and settings.api_key and settings.environment_slug):
             return None
-        completions = AgentaCompletionService(
-            AgentaConfig(
-                api_url=settings.api_url,
-                api_key=settings.api_key.get_secret_value(),
-                environment=settings.environment_slug,
-                ca_file=settings.upstream_ca_file,
-                proxy=_secret(settings.upstream_proxy),
-                max_seconds=settings.max_upstream_seconds,
-                min_seconds=settings.min_upstream_seconds,
-            )
+        config = AgentaConfig(
+            api_url=settings.api_url,
+            api_key=settings.api_key.get_secret_value(),
+            environment=settings.environment_slug,
+            ca_file=settings.upstream_ca_file,
+            proxy=_secret(settings.upstream_proxy),
+            max_seconds=settings.max_upstream_seconds,
+            min_seconds=settings.min_upstream_seconds,
+        )
+        completions: CompletionService = AgentaCompletionService(config)
+        if settings.breaker == "on":
+            completions = Breaking(completions, Breaker(on_change=self._note_breaker))
+        # Outside the breaker, so that each request counts there.
+        completions = Retrying(
+            completions,
+            retries=settings.retries,
+            max_seconds=settings.max_upstream_seconds,
+            least_seconds=config.least_seconds,
+            unsafe=settings.retry_unsafe,
         )
         self.closing.append(completions.aclose)
         return completions
+
+    def _note_breaker(self, state: State) -> None:
+        self.service.degraded = state is not State.CLOSED
 
     def _authentication(self, policy: Policy) -> Authentication | Anonymous:
         settings = self._settings
@@ -195,6 +229,26 @@ class Assembly:
         self.starting.append(limiter.connect)
         self.closing.append(limiter.aclose)
         return Limits(policy, limiter)
+
+    def _runs(self) -> Runs:
+        settings = self._settings
+        local = MemoryStore(settings.replay_seconds)
+        store: Store = local
+        if settings.redis_url:
+            from agenta_ai_server.replay.redis import RedisStore
+
+            with self._faults_of("AGENTA_AI_GRPC_REDIS_URL"):
+                shared = RedisStore(
+                    settings.redis_url.get_secret_value(),
+                    replay_seconds=settings.replay_seconds,
+                    timeout=settings.redis_timeout_seconds,
+                )
+                self.starting.append(shared.connect)
+                self.closing.append(shared.aclose)
+                store = shared if settings.replay_on_store_failure == "refuse" else LocalFallback(shared, local)
+        runs = Runs(store, settings.max_call_seconds)
+        self.closing.append(runs.aclose)
+        return runs
 
     def _limiter(self) -> RateLimiter:
         settings = self._settings

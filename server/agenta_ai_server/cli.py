@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import logging
 import os
+import resource
 import sys
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -16,6 +17,10 @@ if TYPE_CHECKING:
     from agenta_ai_server.settings import Settings
 
 Result = TypeVar("Result")
+
+# A caller may have a connection of its own, and its request to Agenta has one.
+FILES_PER_CALL = 2
+OTHER_FILES = 500
 
 EXIT_CONFIGURATION = 2
 EXIT_LISTEN = 3
@@ -55,6 +60,11 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     serve = commands.add_parser("serve", help="serve calls until told to stop")
+    serve.add_argument(
+        "--reuse-port",
+        action="store_true",
+        help="share the port with other processes that do so too, as AGENTA_AI_GRPC_REUSE_PORT=true",
+    )
     serve.set_defaults(run=_serve)
     dev = commands.add_parser(
         "dev",
@@ -105,12 +115,28 @@ def _keys(command: str) -> Callable[[argparse.Namespace], int]:
     return run
 
 
-def _serve(_: argparse.Namespace) -> None:
+def _serve(arguments: argparse.Namespace) -> None:
     from agenta_ai_server import app
 
     # Read before the loop starts, so that faults are told before anything else happens.
-    settings = _settings()
+    settings = _settings({"AGENTA_AI_GRPC_REUSE_PORT": "true"} if arguments.reuse_port else {})
+    _raise_file_limit(FILES_PER_CALL * (settings.max_in_flight + settings.max_waiting) + OTHER_FILES)
     _run(app.serve(settings))
+
+
+def _raise_file_limit(needed: int) -> None:
+    """Let the process open as many files as it needs, or as it may."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = needed if hard == resource.RLIM_INFINITY else min(needed, hard)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+    if wanted < needed:
+        logging.getLogger(__name__).warning(
+            "no more than %d files may be open, and %d may be needed: raise the limit (ulimit -Hn), or lower "
+            "AGENTA_AI_GRPC_MAX_IN_FLIGHT",
+            wanted,
+            needed,
+        )
 
 
 def _dev(arguments: argparse.Namespace) -> int:
@@ -121,10 +147,10 @@ def _dev(arguments: argparse.Namespace) -> int:
     return _run(dev.run({**arguments.environment, **settings}, arguments.fault, arguments.command))
 
 
-def _settings() -> Settings:
+def _settings(more: dict[str, str]) -> Settings:
     from agenta_ai_server.settings import load
 
-    settings, warnings = load(os.environ)
+    settings, warnings = load({**os.environ, **more})
     _log_to_stderr(settings.log_level)
     for warning in warnings:
         logging.getLogger(__name__).warning(warning)

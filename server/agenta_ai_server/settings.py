@@ -99,6 +99,13 @@ class Settings(BaseModel):
             "everybody who can connect.",
         ),
     ] = ()
+    reuse_port: Annotated[
+        bool,
+        Field(
+            alias="AGENTA_AI_GRPC_REUSE_PORT",
+            description="Share the port with other processes that do so too; the system spreads connections over them.",
+        ),
+    ] = False
     allow_no_auth: Annotated[
         bool,
         Field(
@@ -275,6 +282,81 @@ class Settings(BaseModel):
             description="A call with fewer seconds left than these is refused before it is paid for.",
         ),
     ] = 1
+    max_call_seconds: Annotated[
+        float,
+        Field(
+            alias="AGENTA_AI_GRPC_MAX_CALL_SECONDS",
+            gt=0,
+            le=600,
+            description="Seconds that a call may take at most, retries and repairs included; also the deadline of "
+            "callers who set none.",
+        ),
+    ] = 120
+    retries: Annotated[
+        int,
+        Field(
+            alias="AGENTA_AI_GRPC_RETRIES",
+            ge=0,
+            le=5,
+            description="How often a request to Agenta is sent again where nothing can have been bought; 0: never.",
+        ),
+    ] = 2
+    retry_unsafe: Annotated[
+        bool,
+        Field(
+            alias="AGENTA_AI_GRPC_RETRY_UNSAFE",
+            description="Send again also after a time-out or a broken answer, and so maybe pay twice.",
+        ),
+    ] = False
+    breaker: Annotated[
+        Literal["on", "off"],
+        Field(
+            alias="AGENTA_AI_GRPC_BREAKER",
+            description="Whether Agenta is left alone for a while when half of the requests to it fail.",
+        ),
+    ] = "on"
+    max_in_flight: Annotated[
+        int,
+        Field(
+            alias="AGENTA_AI_GRPC_MAX_IN_FLIGHT", ge=1, le=100_000, description="Tools that may run at the same time."
+        ),
+    ] = 4000
+    max_waiting: Annotated[
+        int,
+        Field(
+            alias="AGENTA_AI_GRPC_MAX_WAITING",
+            ge=0,
+            le=100_000,
+            description="Calls that may wait for a place when as many run as may.",
+        ),
+    ] = 2000
+    replay_seconds: Annotated[
+        float,
+        Field(
+            alias="AGENTA_AI_GRPC_REPLAY_SECONDS",
+            ge=0,
+            le=86_400,
+            description="Seconds for which results are kept for repeats of their request_id; 0 keeps none.",
+        ),
+    ] = 600
+    replay_on_store_failure: Annotated[
+        Literal["refuse", "local"],
+        Field(
+            alias="AGENTA_AI_GRPC_REPLAY_ON_STORE_FAILURE",
+            description="What to do with a request_id while Redis doesn't answer: refuse the call, or know only what "
+            "this process knows, and so maybe pay twice.",
+        ),
+    ] = "refuse"
+    max_connection_age_seconds: Annotated[
+        float,
+        Field(
+            alias="AGENTA_AI_GRPC_MAX_CONNECTION_AGE_SECONDS",
+            ge=0,
+            le=86_400,
+            description="Seconds after which callers are asked to connect anew, so that they find new replicas; "
+            "0: never.",
+        ),
+    ] = 1800
     drain_seconds: Annotated[
         float,
         Field(

@@ -40,7 +40,7 @@ class Call:
         method: Full method name, ``"/agenta.ai.v1.ToolService/CallTool"``.
         metadata: What the caller sent, in its order; keys are lowercase, values of ``-bin`` keys are bytes.
         peer: Address of the caller as the transport has it, ``"ipv4:127.0.0.1:40112"``.
-        deadline: On the event loop's clock, in seconds; ``None`` if the caller set none.
+        deadline: When the call ends, in seconds on the event loop's clock; ``None`` or infinite for never.
         identities: URIs and DNS names of the caller's certificate, which the transport has verified.
         principal: Who calls; ``None`` until the call has been authenticated.
         trailers: Metadata that the answer, whatever it is, will end with.

@@ -25,7 +25,7 @@ class MemoryLimiter:
     has used up its own. For use by one event loop.
 
     Args:
-        max_keys: Buckets to remember at most, at least 1; each takes about 350 bytes.
+        max_keys: Buckets to remember at most, at least 1; each takes about 250 bytes.
         clock: Seconds that only go forward.
     """
 

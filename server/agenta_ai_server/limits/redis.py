@@ -103,7 +103,8 @@ class RedisLimiter:
         except TimeoutError as error:
             raise StoreFailed(type(error).__name__, timed_out=True) from None
         except (RedisError, OSError, EOFError) as error:
-            raise StoreFailed(type(error).__name__) from None
+            below = error.__context__
+            raise StoreFailed(type(below if isinstance(below, OSError) else error).__name__) from None
 
     async def _ask(self, *command: str | int) -> Any:
         connection = self._idle.pop()

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import traceback
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar, cast
 from uuid import uuid4
@@ -35,9 +36,14 @@ log = logging.getLogger(__name__)
 
 
 class Boundary(grpc.aio.ServerInterceptor):
-    """Must be the first interceptor of the server."""
+    """Must be the first interceptor of the server.
 
-    def __init__(self) -> None:
+    Args:
+        max_seconds: What a call may take at most, and does if its caller sets no deadline.
+    """
+
+    def __init__(self, max_seconds: float) -> None:
+        self._max_seconds = max_seconds
         self._in_flight = 0
         self._idle = asyncio.Event()
         self._idle.set()
@@ -56,7 +62,7 @@ class Boundary(grpc.aio.ServerInterceptor):
 
         async def run(data: bytes, context: Context) -> Message:
             self._count(context)
-            call = open_call(details.method, context)
+            call = open_call(details.method, context, self._max_seconds)
 
             async def work() -> Message:
                 response: Message = await proceed(_parse(data, deserializer), call)
@@ -96,15 +102,16 @@ async def or_status(work: Awaitable[Result], call: Call, context: Context) -> Re
     raise AssertionError("abort returned")
 
 
-def open_call(method: str, context: Context) -> Call:
-    """Return what grpc's ``context`` knows of a call."""
+def open_call(method: str, context: Context, max_seconds: float = math.inf) -> Call:
+    """Return what grpc's ``context`` knows of a call, which ends after ``max_seconds`` at the latest."""
     remaining = context.time_remaining()
+    seconds = max_seconds if remaining is None else min(remaining, max_seconds)
     return Call(
         id=uuid4().hex,
         method=method,
         metadata=tuple(context.invocation_metadata() or ()),
         peer=context.peer(),
-        deadline=None if remaining is None else asyncio.get_running_loop().time() + remaining,
+        deadline=asyncio.get_running_loop().time() + seconds,
         identities=_identities(context.auth_context()),
     )
 

@@ -22,8 +22,6 @@ if TYPE_CHECKING:
     from agenta_ai_server.rpc.tls import Certificates
 
 OPTIONS: Sequence[tuple[str, int]] = (
-    # A second server on a taken port must fail, not share it silently.
-    ("grpc.so_reuseport", 0),
     # Larger than the boundary's limit, because grpc's own refusal carries no details.
     ("grpc.max_receive_message_length", 8 << 20),
     # Long calls die behind balancers unless callers may ping. Without these, grpc answers pings by closing.
@@ -48,6 +46,9 @@ class Server:
         interceptors: What each call passes behind the boundary, in this order.
         reflection: What describes the server to callers such as grpcurl; empty for nothing.
         tls: Makes the listener's credentials; ``None`` for plaintext.
+        max_call_seconds: What a call may take at most, and does if its caller sets no deadline.
+        max_connection_age_seconds: After these, give or take a tenth, a caller is asked to connect anew; 0: never.
+        reuse_port: Whether to share the port with other processes that do so too.
     """
 
     def __init__(
@@ -57,9 +58,17 @@ class Server:
         *,
         reflection: Sequence[grpc.GenericRpcHandler] = (),
         tls: Certificates | None = None,
+        max_call_seconds: float,
+        max_connection_age_seconds: float,
+        reuse_port: bool = False,
     ) -> None:
-        self._boundary = Boundary()
-        self._server = grpc.aio.server(interceptors=[self._boundary, *interceptors], options=OPTIONS)
+        self._boundary = Boundary(max_call_seconds)
+        # A second server on a taken port must fail, and not share it without a word.
+        options = [*OPTIONS, ("grpc.so_reuseport", int(reuse_port))]
+        if max_connection_age_seconds:
+            options.append(("grpc.max_connection_age_ms", round(max_connection_age_seconds * 1000)))
+            options.append(("grpc.max_connection_age_grace_ms", round(max_call_seconds * 1000)))
+        self._server = grpc.aio.server(interceptors=[self._boundary, *interceptors], options=options)
         self._health = health_aio.HealthServicer()  # starts as SERVING, so nothing may connect before all is ready
         # The servicer takes a Call where the generated base class says context.
         contract = cast("tool_service_pb2_grpc.ToolServiceServicer", servicer)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import binascii
-import re
 from typing import TYPE_CHECKING, Any
 
 from google.protobuf.duration_pb2 import Duration
@@ -30,7 +29,6 @@ DEFAULT_PAGE_SIZE = 50
 MAX_PAGE_SIZE = 100
 LIST_TTL_SECONDS = 300
 TOKEN_PREFIX = b"after:"
-UUID4 = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}", re.IGNORECASE)
 
 LIMITER_STATES = {
     None: tool_service_pb2.RATE_LIMITER_STATE_OFF,
@@ -98,7 +96,6 @@ class ToolServicer:
         self, request: tool_service_pb2.CallToolRequest, call: Call
     ) -> tool_service_pb2.CallToolResponse:
         """Run one tool."""
-        _check_request_id(request.request_id)
         arguments = from_struct(request.arguments, "arguments")
         try:
             result = await self._registry.call(request.name, arguments, call)
@@ -123,6 +120,8 @@ class ToolServicer:
             return tool_service_pb2.SERVICE_STATE_DRAINING
         if self._service.missing_settings:
             return tool_service_pb2.SERVICE_STATE_DISABLED
+        if self._service.degraded:
+            return tool_service_pb2.SERVICE_STATE_DEGRADED
         return tool_service_pb2.SERVICE_STATE_SERVING
 
 
@@ -147,13 +146,6 @@ def _after(token: str) -> str:
     except (binascii.Error, ValueError):
         pass
     raise _invalid("page_token", "Is no token of this service: send the next_page_token of the page before, or none.")
-
-
-def _check_request_id(request_id: str) -> None:
-    if request_id and not UUID4.fullmatch(request_id):
-        raise _invalid(
-            "request_id", "Must be a UUID, version 4, such as 1b4e28ba-2fa1-4d3b-a3f5-ef19b5a7633b, or absent."
-        )
 
 
 def _invalid(field: str, description: str) -> Refused:

@@ -272,11 +272,11 @@ def _parsed(body: bytes) -> Any:
 
 
 def _directive(content: Any) -> str | None:
-    """The words of a fault in the guidelines of a call, if there are any."""
+    """The words of a fault in the first line of a call's guidelines, if there are any."""
     inputs = content.get("inputs") if isinstance(content, dict) else None
     guidelines = inputs.get("__ag_guidelines") if isinstance(inputs, dict) else None
     if isinstance(guidelines, str) and guidelines.startswith(DIRECTIVE):
-        return guidelines.removeprefix(DIRECTIVE)
+        return guidelines.removeprefix(DIRECTIVE).partition("\n")[0]
     return None
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any
@@ -15,7 +15,7 @@ import httpx
 from agenta_ai_server.domain.errors import Reason, Refused, UpstreamFailed
 from agenta_ai_server.domain.results import Attempt
 from agenta_ai_server.upstream.completion import Completion
-from agenta_ai_server.upstream.transport import NotConnected, Transport, http_url
+from agenta_ai_server.upstream.transport import ConnectTimeout, NotConnected, Transport, http_url
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -61,6 +61,11 @@ class AgentaConfig:
             raise ValueError("The API key must be visible ASCII characters, without spaces or line ends.")
         if not 0 <= self.min_seconds <= self.max_seconds:
             raise ValueError("The least time of a call must be from 0 to its most.")
+
+    @property
+    def least_seconds(self) -> float:
+        """Seconds before its deadline from which on a call is refused."""
+        return self.min_seconds + _MARGIN_SECONDS
 
 
 class AgentaCompletionService:
@@ -112,7 +117,7 @@ class AgentaCompletionService:
                 answer = await self._exchange(request)
         except (TimeoutError, httpx.TransportError) as error:
             attempt = Attempt("", clock() - started)
-            raise _failure_of(error).as_error(attempt) from error
+            raise _failure_of(error, seconds, self._config.max_seconds).as_error(attempt) from error
         return _completion(answer, clock() - started)
 
     async def aclose(self) -> None:
@@ -125,7 +130,7 @@ class AgentaCompletionService:
         if deadline is not None:
             seconds = min(seconds, deadline - _MARGIN_SECONDS - now)
         if seconds < self._config.min_seconds:
-            least = self._config.min_seconds + _MARGIN_SECONDS
+            least = self._config.least_seconds
             message = f"Too little time is left for an answer. Give the call a deadline of more than {least:g} seconds."
             raise Refused(Reason.DEADLINE_TOO_SHORT, message)
         return seconds
@@ -202,6 +207,7 @@ class _Failure:
     message: str
     may_have_run: bool
     retryable: bool = False
+    healthy: bool | None = True
 
     def as_error(self, attempt: Attempt, *, status: int = 0, retry_delay: float | None = None) -> UpstreamFailed:
         return UpstreamFailed(
@@ -211,6 +217,7 @@ class _Failure:
             may_have_run=self.may_have_run,
             retryable=self.retryable,
             retry_delay=retry_delay if self.retryable else None,
+            healthy=self.healthy,
         )
 
 
@@ -219,18 +226,21 @@ _UNREACHABLE = _Failure(
     "The completion service can't be reached. Nothing was sent: try again.",
     may_have_run=False,
     retryable=True,
+    healthy=False,
 )
 _TIMEOUT = _Failure(
     Reason.UPSTREAM_TIMEOUT,
     "The completion service didn't answer in time. The request may have been paid for: before sending it again, allow "
     "it more time or make it smaller.",
     may_have_run=True,
+    healthy=False,
 )
 _BROKEN = _Failure(
     Reason.UPSTREAM_BROKEN,
     "The connection to the completion service broke before its answer was complete. The request may have been paid "
     "for: send it again only if you accept to pay twice.",
     may_have_run=True,
+    healthy=False,
 )
 _UNUSABLE = _Failure(
     Reason.UPSTREAM_OUTPUT_INVALID,
@@ -274,6 +284,7 @@ _BY_STATUS = {
         "The completion service is unavailable (HTTP {status}). Try again later.",
         may_have_run=False,
         retryable=True,
+        healthy=False,
     ),
     504: _TIMEOUT,
 }
@@ -285,6 +296,7 @@ _BY_CLASS = {
         "The completion service failed (HTTP {status}). The request may have been paid for: before sending it again, "
         "ask the operator of this service to check that the prompt is deployed.",
         may_have_run=True,
+        healthy=False,
     ),
 }
 
@@ -298,11 +310,17 @@ class _Answer:
     body: bytes | None
 
 
-def _failure_of(error: TimeoutError | httpx.TransportError) -> _Failure:
+def _failure_of(error: TimeoutError | httpx.TransportError, seconds: float, most: float) -> _Failure:
+    """Return what a call that had ``seconds`` failed by, where others have ``most``.
+
+    One that had much less can't tell that Agenta is slow: impatient callers must not speak for the patient ones.
+    """
+    if isinstance(error, ConnectTimeout):
+        return replace(_UNREACHABLE, healthy=False if seconds >= min(2 * _MAX_CONNECT_SECONDS, most) else None)
     if isinstance(error, NotConnected):
         return _UNREACHABLE
     if isinstance(error, (TimeoutError, httpx.TimeoutException)):
-        return _TIMEOUT
+        return replace(_TIMEOUT, healthy=False if seconds >= most / 2 else None)
     return _BROKEN
 
 

@@ -13,10 +13,22 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Completion:
-    """What the model wrote, as it wrote it, and the request that brought it."""
+    """What the model wrote.
+
+    Attributes:
+        text: As the model wrote it.
+        attempt: The request that brought it.
+        earlier: The requests before it, which failed, in their order.
+    """
 
     text: str
     attempt: Attempt
+    earlier: tuple[Attempt, ...] = ()
+
+    @property
+    def attempts(self) -> tuple[Attempt, ...]:
+        """All requests that were sent, in their order."""
+        return (*self.earlier, self.attempt)
 
 
 class CompletionService(Protocol):
@@ -31,7 +43,7 @@ class CompletionService(Protocol):
             deadline: When the caller stops waiting, in seconds on the event loop's clock; ``None`` if it didn't say.
 
         Raises:
-            Refused: DEADLINE_TOO_SHORT, before anything was sent.
+            Refused: DEADLINE_TOO_SHORT or UPSTREAM_CIRCUIT_OPEN, before anything was sent.
             UpstreamFailed: No completion, for one of the ``UPSTREAM_`` reasons.
 
         A cancelled call closes its connection.

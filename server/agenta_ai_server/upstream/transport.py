@@ -36,6 +36,10 @@ class NotConnected(httpx.ConnectError):
     """No connection was made, so nothing was sent."""
 
 
+class ConnectTimeout(NotConnected):
+    """No connection was made within the time given."""
+
+
 class Transport(httpx_aiohttp.AiohttpTransport):
     """Sends httpx's requests over aiohttp, over as many connections as there are calls in flight.
 
@@ -95,7 +99,8 @@ class _Connector(aiohttp.TCPConnector):
                     connection = await super().connect(req, traces, timeout)
                 return connection
         except (aiohttp.ClientError, OSError, UnicodeError) as error:  # the last of names that can't be one
-            raise NotConnected(type(error).__name__) from None
+            kind = ConnectTimeout if isinstance(error, TimeoutError) else NotConnected
+            raise kind(type(error).__name__) from None
 
 
 class _Body(httpx.AsyncByteStream):

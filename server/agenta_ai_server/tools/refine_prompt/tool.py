@@ -110,23 +110,25 @@ class RefinePrompt:
         """
         prompt = await _computed(_parsed, arguments.prompt_template_json)
         completion = await self._ask(prompt, arguments.guidelines, arguments, call)
-        attempts = [completion.attempt]
+        attempts = [*completion.attempts]
         refinement = await _computed(_read, completion.text, prompt)
-        while refinement.violations and len(attempts) <= self._repairs:
+        repairs = 0
+        while refinement.violations and repairs < self._repairs:
             guidelines = _guidelines_of_repair(arguments.guidelines, refinement.violations)
             try:
                 completion = await self._ask(prompt, guidelines, arguments, call)
             except Refused:
-                break  # too little time is left
+                break  # too little time is left, or the completion service has begun to fail
             except UpstreamFailed as failure:
                 # What the caller is told is still the answer that came, and that was paid for.
                 attempts += failure.attempts
                 break
-            attempts.append(completion.attempt)
+            repairs += 1
+            attempts += completion.attempts
             refinement = await _computed(_read, completion.text, prompt)
         if refinement.violations:
             raise _unusable(refinement.violations, attempts)
-        return _result(refinement, attempts)
+        return _result(refinement, attempts, repaired=repairs > 0)
 
     async def _ask(self, prompt: Template, guidelines: str, arguments: RefinePromptArguments, call: Call) -> Completion:
         inputs = {
@@ -195,7 +197,7 @@ def _guidelines_of_repair(guidelines: str, violations: Sequence[Violation]) -> s
     return f"{guidelines}\n\n{REPAIR}\n{found}".strip()
 
 
-def _result(refinement: _Refinement, attempts: Sequence[Attempt]) -> ToolResult:
+def _result(refinement: _Refinement, attempts: Sequence[Attempt], *, repaired: bool) -> ToolResult:
     messages: list[Json] = [
         {"role": message["role"], "content": message.get("content")} for message in refinement.root["messages"]
     ]
@@ -207,7 +209,7 @@ def _result(refinement: _Refinement, attempts: Sequence[Attempt]) -> ToolResult:
             "prompt_template_json": refinement.source,
         },
         attempts=tuple(attempts),
-        repaired=len(attempts) > 1,
+        repaired=repaired,
     )
 
 

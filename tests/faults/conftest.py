@@ -1,0 +1,54 @@
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+import trustme
+from faults.proxy import Proxy
+from faults.suite import leaving_nothing, served
+
+from agenta_ai_server.standin.app import StandIn
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+_warm = False
+
+
+@pytest.fixture
+async def nothing_left(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[None]:
+    """Whatever the test opens is closed at its end. Must be asked for before everything that opens something."""
+    global _warm
+    if not _warm:
+        # grpc's own threads and descriptors come with the first server and stay.
+        async with (
+            StandIn() as standin,
+            Proxy(_target(standin)) as proxy,
+            served(proxy, standin, monkeypatch) as caller,
+        ):
+            await caller.call(30)
+        _warm = True
+    async with leaving_nothing():
+        yield
+
+
+@pytest.fixture
+async def standin(nothing_left: None) -> AsyncIterator[StandIn]:
+    async with StandIn() as standin:
+        yield standin
+
+
+@pytest.fixture
+async def proxy(standin: StandIn) -> AsyncIterator[Proxy]:
+    async with Proxy(_target(standin)) as proxy:
+        yield proxy
+
+
+@pytest.fixture(scope="session")
+def authority() -> trustme.CA:
+    return trustme.CA(key_type=trustme.KeyType.ECDSA)
+
+
+def _target(standin: StandIn) -> tuple[str, int]:
+    host, _, port = standin.url.removeprefix("http://").partition(":")
+    return host, int(port)

@@ -1,0 +1,83 @@
+"""Time that goes when it is told to, and a completion service that does what it is told."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+from agenta_ai_server.domain.errors import Reason, Refused, UpstreamFailed
+from agenta_ai_server.domain.results import Attempt
+from agenta_ai_server.upstream.completion import Completion
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Mapping
+
+BOUGHT = {Reason.UPSTREAM_TIMEOUT, Reason.UPSTREAM_BROKEN, Reason.UPSTREAM_FAILED, Reason.UPSTREAM_OUTPUT_INVALID}
+FINAL = {Reason.UPSTREAM_REJECTED, Reason.UPSTREAM_CREDENTIALS_REJECTED}
+
+
+class Clock:
+    """Seconds that pass only by ``now`` and by :meth:`sleep`."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+        self.slept: list[float] = []
+
+    def __call__(self) -> float:
+        return self.now
+
+    async def sleep(self, seconds: float) -> None:
+        self.slept.append(seconds)
+        self.now += seconds
+        await asyncio.sleep(0)
+
+
+class Scripted:
+    """Answers the next calls with these in turn, and all later ones with the last."""
+
+    def __init__(self, *replies: UpstreamFailed | Refused | str | Callable[[], Awaitable[Completion]]) -> None:
+        self.replies = list(replies)
+        self.deadlines: list[float | None] = []
+        self.closed = False
+
+    @property
+    def calls(self) -> int:
+        return len(self.deadlines)
+
+    async def complete(self, app: str, inputs: Mapping[str, str], *, deadline: float | None) -> Completion:
+        self.deadlines.append(deadline)
+        reply = self.replies[min(self.calls, len(self.replies)) - 1]
+        if isinstance(reply, Exception):
+            raise reply
+        if callable(reply):
+            return await reply()
+        return Completion(reply, Attempt(f"{self.calls:032x}", 1.0))
+
+    async def aclose(self) -> None:
+        self.closed = True
+
+
+def failed(
+    reason: Reason, *, delay: float | None = None, trace: str = "", healthy: bool | None = False
+) -> UpstreamFailed:
+    return UpstreamFailed(
+        reason,
+        "It failed.",
+        attempt=Attempt(trace or reason, 0.5),
+        may_have_run=reason in BOUGHT,
+        retryable=reason not in BOUGHT | FINAL,
+        retry_delay=delay,
+        healthy=healthy,
+    )
+
+
+def unavailable(delay: float | None = None) -> UpstreamFailed:
+    return failed(Reason.UPSTREAM_UNAVAILABLE, delay=delay)
+
+
+def unreachable() -> UpstreamFailed:
+    return failed(Reason.UPSTREAM_UNREACHABLE)
+
+
+def circuit_open(delay: float) -> Refused:
+    return Refused(Reason.UPSTREAM_CIRCUIT_OPEN, "It is open.", retry_delay=delay)
