@@ -1,0 +1,84 @@
+"""More calls than there are places: who waits, who is refused, and what is answered all the same."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any
+
+import grpc.aio
+import pytest
+from calls import details, refine
+from conftest import settings_for
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+from agenta_ai.v1 import tool_service_pb2
+from agenta_ai.v1.tool_service_pb2_grpc import ToolServiceStub
+from agenta_ai_server import app
+
+if TYPE_CHECKING:
+    from agenta_ai_server.standin.app import StandIn
+
+SLOW = refine(guidelines="standin: delay=0.5")
+
+
+async def test_calls_wait_for_a_place(standin: StandIn) -> None:
+    settings = settings_for(standin, AGENTA_AI_GRPC_MAX_IN_FLIGHT="2", AGENTA_AI_GRPC_MAX_WAITING="10")
+    async with app.running(settings) as address, grpc.aio.insecure_channel(address) as channel:
+        stub: Any = ToolServiceStub(channel)
+        begun = asyncio.get_running_loop().time()
+        answers = await asyncio.gather(*(stub.CallTool(SLOW) for _ in range(6)))
+        took = asyncio.get_running_loop().time() - begun
+    assert not any(answer.is_error for answer in answers)
+    # Two at a time, each for half a second.
+    assert took >= 1.5
+
+
+async def test_when_there_is_no_room_to_wait_it_is_said_at_once(standin: StandIn) -> None:
+    settings = settings_for(standin, AGENTA_AI_GRPC_MAX_IN_FLIGHT="1", AGENTA_AI_GRPC_MAX_WAITING="0")
+    async with app.running(settings) as address, grpc.aio.insecure_channel(address) as channel:
+        stub: Any = ToolServiceStub(channel)
+        running = asyncio.ensure_future(stub.CallTool(refine(guidelines="standin: delay=50")))
+        await standin.when(lambda: standin.in_flight == 1)
+        with pytest.raises(grpc.aio.AioRpcError) as refused:
+            await stub.CallTool(refine())
+        # What tells the state of things is answered also now.
+        assert (await stub.Status(tool_service_pb2.StatusRequest())).enabled
+        health = await health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest())
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
+    assert health.status == health_pb2.HealthCheckResponse.SERVING
+    assert refused.value.code() is grpc.StatusCode.UNAVAILABLE
+    found = details(refused.value)
+    assert found["ErrorInfo"]["reason"] == "ERROR_REASON_OVERLOADED"
+    assert 1 <= float(found["RetryInfo"]["retryDelay"].removesuffix("s")) <= 60
+    assert int(dict(refused.value.trailing_metadata() or ())["grpc-retry-pushback-ms"]) >= 1000
+    assert standin.started == 1
+
+
+async def test_who_would_wait_too_long_is_refused_at_once(standin: StandIn) -> None:
+    settings = settings_for(standin, AGENTA_AI_GRPC_MAX_IN_FLIGHT="1", AGENTA_AI_GRPC_MAX_WAITING="10")
+    async with app.running(settings) as address, grpc.aio.insecure_channel(address) as channel:
+        stub: Any = ToolServiceStub(channel)
+        running = asyncio.ensure_future(stub.CallTool(refine(guidelines="standin: delay=50")))
+        await standin.when(lambda: standin.in_flight == 1)
+        with pytest.raises(grpc.aio.AioRpcError) as refused:
+            await stub.CallTool(refine(), timeout=2)
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
+    assert details(refused.value)["ErrorInfo"]["reason"] == "ERROR_REASON_OVERLOADED"
+
+
+async def test_a_cancelled_call_leaves_the_line(standin: StandIn) -> None:
+    settings = settings_for(standin, AGENTA_AI_GRPC_MAX_IN_FLIGHT="1", AGENTA_AI_GRPC_MAX_WAITING="2")
+    async with app.running(settings) as address, grpc.aio.insecure_channel(address) as channel:
+        stub: Any = ToolServiceStub(channel)
+        first = asyncio.ensure_future(stub.CallTool(SLOW))
+        await standin.when(lambda: standin.in_flight == 1)
+        for _ in range(5):
+            waiting = stub.CallTool(SLOW)
+            task = asyncio.ensure_future(waiting)
+            await asyncio.sleep(0)
+            waiting.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+        assert not (await stub.CallTool(refine())).is_error
+        assert not (await first).is_error
