@@ -12,7 +12,7 @@ export UV_PYTHON_DOWNLOADS := never
 export GRPC_VERBOSITY := NONE
 SAMPLE := examples/support_agent.json
 
-.PHONY: help demo run test test-slow test-oldest test-newest live bench lint check format proto baseline lock clean
+.PHONY: help demo run test test-slow test-oldest test-newest live bench lint check format proto docs clients baseline lock clean
 
 help: ## List these targets.
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 14
@@ -42,13 +42,13 @@ test-oldest: $(READY) ## Run the tests on Python 3.11 with the oldest dependenci
 	@$(BIN)/uv venv -q --clear --python 3.11 $(TOOLS)/oldest
 	@$(BIN)/uv pip install -q -p $(TOOLS)/oldest --resolution lowest-direct -e . 
 	@$(TOOLS)/oldest/bin/python -c 'import agenta_ai, agenta_ai.v1.tool_service_pb2_grpc'
-	@$(BIN)/uv pip install -q -p $(TOOLS)/oldest --resolution lowest-direct -e '.[server,cli]' --group dev
+	@$(BIN)/uv pip install -q -p $(TOOLS)/oldest --resolution lowest-direct -e '.[server,cli,redis]' --group dev
 	@$(TOOLS)/oldest/bin/pytest -q -n auto
 
 test-newest: $(READY) ## Run the tests on the newest Python of this machine with the newest dependencies.
 	@newest=$$(for python in python3.15 python3.14 python3.13 python3.12 $(PYTHON); do $$python -c '' 2>/dev/null && echo $$python && break; done); \
 	  $(BIN)/uv venv --clear --python $$newest $(TOOLS)/newest
-	@$(BIN)/uv pip install -q -p $(TOOLS)/newest --upgrade -e '.[server,cli]' --group dev
+	@$(BIN)/uv pip install -q -p $(TOOLS)/newest --upgrade -e '.[server,cli,redis]' --group dev
 	@$(TOOLS)/newest/bin/pytest -q -n auto
 
 live: $(READY) ## Run a short suite against a real Agenta, given by the AGENTA_AI_SERVICES_ settings.
@@ -66,8 +66,8 @@ lint: $(READY) ## Lint, types, floors, contract.
 	@$(BIN)/buf format --diff --exit-code protos
 	@$(BIN)/buf breaking protos --against tests/contract/baseline.binpb
 
-check: lint proto ## Lint, and see that the generated code is what the contract makes.
-	@git diff --exit-code --stat -- client/agenta_ai/v1 || { echo "The generated code differs from the contract: commit what 'make proto' made."; exit 1; }
+check: lint proto docs ## Lint, and see that what is generated is as it is committed.
+	@git diff --exit-code --stat -- client/agenta_ai/v1 docs/configuration.md || { echo "Generated files have changed: commit what 'make proto docs' made."; exit 1; }
 
 format: $(READY) ## Put the code into its form.
 	@$(BIN)/ruff check --fix .
@@ -82,12 +82,20 @@ $(TOOLS)/proto/.ready: $(READY) pyproject.toml
 proto: $(TOOLS)/proto/.ready ## Generate the Python code from protos/.
 	@PATH="$(TOOLS)/proto/bin:$$PATH" python protos/generate.py
 
+docs: $(READY) ## Write the reference of the settings from the settings themselves.
+	@$(BIN)/python docs/configuration.py > docs/configuration.md
+
+clients: $(READY) ## Make the clients in other languages from protos/, check and test them. Needs Go 1.26.
+	@cd clients/go && ../../$(BIN)/buf generate
+	@cd clients/go && test -z "$$(gofmt -l .)" && go mod tidy -diff && go vet ./... && go test ./...
+	@git diff --exit-code --stat -- clients || { echo "Generated clients have changed: commit what 'make clients' made."; exit 1; }
+
 baseline: $(READY) ## Make the contract as it is the one that must not be broken. For a release only.
 	@$(BIN)/buf build protos -o tests/contract/baseline.binpb
 
 lock: $(READY) ## Renew the versions that development uses.
 	@$(BIN)/uv pip compile -q --upgrade --universal --generate-hashes --no-header --no-annotate \
-	  --python-version 3.11 --extra server --extra cli --group dev pyproject.toml -o requirements.lock
+	  --python-version 3.11 --extra server --extra cli --extra redis --group dev pyproject.toml -o requirements.lock
 
 clean: ## Remove what the other targets made.
 	@rm -rf $(VENV) $(TOOLS) dist build .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis

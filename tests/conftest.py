@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from agenta_ai_server.settings import Settings
 
 PROGRAMS = {
+    "go": "https://go.dev/doc/install, 1.26 or newer",
     "redis-server": "apt-get install redis-server",
     "grpcurl": "go install github.com/fullstorydev/grpcurl/cmd/grpcurl@v1.9.3",
 }

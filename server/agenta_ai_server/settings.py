@@ -90,6 +90,33 @@ class Settings(BaseModel):
             description="Address to listen on: 127.0.0.1:50051, [::1]:50051 or unix:path.",
         ),
     ] = "127.0.0.1:50051"
+    reuse_port: Annotated[
+        bool,
+        Field(
+            alias="AGENTA_AI_GRPC_REUSE_PORT",
+            description="Share the port with other processes that do so too; the system spreads connections over them.",
+        ),
+    ] = False
+    tls_cert_file: Annotated[
+        Path | None,
+        Field(
+            alias="AGENTA_AI_GRPC_TLS_CERT_FILE", description="PEM file with the server's certificate and its chain."
+        ),
+    ] = None
+    tls_key_file: Annotated[
+        Path | None, Field(alias="AGENTA_AI_GRPC_TLS_KEY_FILE", description="PEM file with the certificate's key.")
+    ] = None
+    tls_client_ca_file: Annotated[
+        Path | None,
+        Field(
+            alias="AGENTA_AI_GRPC_TLS_CLIENT_CA_FILE",
+            description="PEM file with the authorities of callers' certificates; every caller needs one then.",
+        ),
+    ] = None
+    reflection: Annotated[
+        Literal["open", "authenticated", "off"],
+        Field(alias="AGENTA_AI_GRPC_REFLECTION", description="Who may ask the server to describe its contract."),
+    ] = "open"
     auth: Annotated[
         tuple[AuthMode, ...],
         BeforeValidator(_names),
@@ -99,13 +126,6 @@ class Settings(BaseModel):
             "everybody who can connect.",
         ),
     ] = ()
-    reuse_port: Annotated[
-        bool,
-        Field(
-            alias="AGENTA_AI_GRPC_REUSE_PORT",
-            description="Share the port with other processes that do so too; the system spreads connections over them.",
-        ),
-    ] = False
     allow_no_auth: Annotated[
         bool,
         Field(
@@ -180,6 +200,118 @@ class Settings(BaseModel):
             description="Seconds for which Agenta's consent to a caller is remembered.",
         ),
     ] = 60
+    mtls_principals_file: Annotated[
+        Path | None,
+        Field(
+            alias="AGENTA_AI_GRPC_MTLS_PRINCIPALS_FILE",
+            description="File that says who the names in callers' certificates are.",
+        ),
+    ] = None
+    disabled_tools: Annotated[
+        Names,
+        Field(alias="AGENTA_AI_GRPC_DISABLED_TOOLS", description="Names of tools to switch off, separated by commas."),
+    ] = ()
+    repairs: Annotated[
+        int,
+        Field(
+            alias="AGENTA_AI_GRPC_REPAIRS",
+            ge=0,
+            le=3,
+            description="How often the model is asked once more when its answer would break the prompt; 0: never.",
+        ),
+    ] = 1
+    upstream_ca_file: Annotated[
+        Path | None,
+        Field(
+            alias="AGENTA_AI_GRPC_UPSTREAM_CA_FILE",
+            description="PEM file with the authorities that Agenta's certificate is checked against, in place of the "
+            "usual ones.",
+        ),
+    ] = None
+    upstream_proxy: Annotated[
+        SecretStr | None,
+        Field(alias="AGENTA_AI_GRPC_UPSTREAM_PROXY", description="HTTP proxy on the way to Agenta: http://host:port."),
+    ] = None
+    retries: Annotated[
+        int,
+        Field(
+            alias="AGENTA_AI_GRPC_RETRIES",
+            ge=0,
+            le=5,
+            description="How often a request to Agenta is sent again where nothing can have been bought; 0: never.",
+        ),
+    ] = 2
+    retry_unsafe: Annotated[
+        bool,
+        Field(
+            alias="AGENTA_AI_GRPC_RETRY_UNSAFE",
+            description="Send again also after a time-out or a broken answer, and so maybe pay twice.",
+        ),
+    ] = False
+    breaker: Annotated[
+        Literal["on", "off"],
+        Field(
+            alias="AGENTA_AI_GRPC_BREAKER",
+            description="Whether Agenta is left alone for a while when half of the requests to it fail.",
+        ),
+    ] = "on"
+    max_upstream_seconds: Annotated[
+        float,
+        Field(
+            alias="AGENTA_AI_GRPC_MAX_UPSTREAM_SECONDS", gt=0, le=60, description="Seconds to wait for Agenta at most."
+        ),
+    ] = 60
+    min_upstream_seconds: Annotated[
+        float,
+        Field(
+            alias="AGENTA_AI_GRPC_MIN_UPSTREAM_SECONDS",
+            ge=0,
+            le=60,
+            description="A call with fewer seconds left than these is refused before it is paid for.",
+        ),
+    ] = 1
+    max_call_seconds: Annotated[
+        float,
+        Field(
+            alias="AGENTA_AI_GRPC_MAX_CALL_SECONDS",
+            gt=0,
+            le=600,
+            description="Seconds that a call may take at most, retries and repairs included; also the deadline of "
+            "callers who set none.",
+        ),
+    ] = 90
+    max_in_flight: Annotated[
+        int,
+        Field(
+            alias="AGENTA_AI_GRPC_MAX_IN_FLIGHT", ge=1, le=100_000, description="Tools that may run at the same time."
+        ),
+    ] = 4000
+    max_waiting: Annotated[
+        int,
+        Field(
+            alias="AGENTA_AI_GRPC_MAX_WAITING",
+            ge=0,
+            le=100_000,
+            description="Calls that may wait for a place when as many run as may.",
+        ),
+    ] = 2000
+    replay_seconds: Annotated[
+        float,
+        Field(
+            alias="AGENTA_AI_GRPC_REPLAY_SECONDS",
+            ge=0,
+            le=86_400,
+            description="Seconds for which results are kept for repeats of their request_id; 0 keeps none.",
+        ),
+    ] = 600
+    replay_on_store_failure: Annotated[
+        Literal["refuse", "local"],
+        Field(
+            alias="AGENTA_AI_GRPC_REPLAY_ON_STORE_FAILURE",
+            description="What to do with a request_id while Redis doesn't answer: refuse the call, or know only what "
+            "this process knows, and so maybe pay twice.",
+        ),
+    ] = "refuse"
     limits: Annotated[
         Literal["on", "off"],
         Field(alias="AGENTA_AI_GRPC_LIMITS", description="Whether callers are kept to rate limits."),
@@ -215,138 +347,6 @@ class Settings(BaseModel):
             description="Seconds to wait for Redis at most.",
         ),
     ] = 0.5
-    mtls_principals_file: Annotated[
-        Path | None,
-        Field(
-            alias="AGENTA_AI_GRPC_MTLS_PRINCIPALS_FILE",
-            description="File that says who the names in callers' certificates are.",
-        ),
-    ] = None
-    tls_cert_file: Annotated[
-        Path | None,
-        Field(
-            alias="AGENTA_AI_GRPC_TLS_CERT_FILE", description="PEM file with the server's certificate and its chain."
-        ),
-    ] = None
-    tls_key_file: Annotated[
-        Path | None, Field(alias="AGENTA_AI_GRPC_TLS_KEY_FILE", description="PEM file with the certificate's key.")
-    ] = None
-    tls_client_ca_file: Annotated[
-        Path | None,
-        Field(
-            alias="AGENTA_AI_GRPC_TLS_CLIENT_CA_FILE",
-            description="PEM file with the authorities of callers' certificates; every caller needs one then.",
-        ),
-    ] = None
-    reflection: Annotated[
-        Literal["open", "authenticated", "off"],
-        Field(alias="AGENTA_AI_GRPC_REFLECTION", description="Who may ask the server to describe its contract."),
-    ] = "open"
-    disabled_tools: Annotated[
-        Names,
-        Field(alias="AGENTA_AI_GRPC_DISABLED_TOOLS", description="Names of tools to switch off, separated by commas."),
-    ] = ()
-    repairs: Annotated[
-        int,
-        Field(
-            alias="AGENTA_AI_GRPC_REPAIRS",
-            ge=0,
-            le=3,
-            description="How often the model is asked once more when its answer would break the prompt; 0: never.",
-        ),
-    ] = 1
-    upstream_ca_file: Annotated[
-        Path | None,
-        Field(
-            alias="AGENTA_AI_GRPC_UPSTREAM_CA_FILE",
-            description="PEM file with the authorities that Agenta's certificate is checked against, in place of the "
-            "usual ones.",
-        ),
-    ] = None
-    upstream_proxy: Annotated[
-        SecretStr | None,
-        Field(alias="AGENTA_AI_GRPC_UPSTREAM_PROXY", description="HTTP proxy on the way to Agenta: http://host:port."),
-    ] = None
-    max_upstream_seconds: Annotated[
-        float,
-        Field(
-            alias="AGENTA_AI_GRPC_MAX_UPSTREAM_SECONDS", gt=0, le=60, description="Seconds to wait for Agenta at most."
-        ),
-    ] = 60
-    min_upstream_seconds: Annotated[
-        float,
-        Field(
-            alias="AGENTA_AI_GRPC_MIN_UPSTREAM_SECONDS",
-            ge=0,
-            le=60,
-            description="A call with fewer seconds left than these is refused before it is paid for.",
-        ),
-    ] = 1
-    max_call_seconds: Annotated[
-        float,
-        Field(
-            alias="AGENTA_AI_GRPC_MAX_CALL_SECONDS",
-            gt=0,
-            le=600,
-            description="Seconds that a call may take at most, retries and repairs included; also the deadline of "
-            "callers who set none.",
-        ),
-    ] = 120
-    retries: Annotated[
-        int,
-        Field(
-            alias="AGENTA_AI_GRPC_RETRIES",
-            ge=0,
-            le=5,
-            description="How often a request to Agenta is sent again where nothing can have been bought; 0: never.",
-        ),
-    ] = 2
-    retry_unsafe: Annotated[
-        bool,
-        Field(
-            alias="AGENTA_AI_GRPC_RETRY_UNSAFE",
-            description="Send again also after a time-out or a broken answer, and so maybe pay twice.",
-        ),
-    ] = False
-    breaker: Annotated[
-        Literal["on", "off"],
-        Field(
-            alias="AGENTA_AI_GRPC_BREAKER",
-            description="Whether Agenta is left alone for a while when half of the requests to it fail.",
-        ),
-    ] = "on"
-    max_in_flight: Annotated[
-        int,
-        Field(
-            alias="AGENTA_AI_GRPC_MAX_IN_FLIGHT", ge=1, le=100_000, description="Tools that may run at the same time."
-        ),
-    ] = 4000
-    max_waiting: Annotated[
-        int,
-        Field(
-            alias="AGENTA_AI_GRPC_MAX_WAITING",
-            ge=0,
-            le=100_000,
-            description="Calls that may wait for a place when as many run as may.",
-        ),
-    ] = 2000
-    replay_seconds: Annotated[
-        float,
-        Field(
-            alias="AGENTA_AI_GRPC_REPLAY_SECONDS",
-            ge=0,
-            le=86_400,
-            description="Seconds for which results are kept for repeats of their request_id; 0 keeps none.",
-        ),
-    ] = 600
-    replay_on_store_failure: Annotated[
-        Literal["refuse", "local"],
-        Field(
-            alias="AGENTA_AI_GRPC_REPLAY_ON_STORE_FAILURE",
-            description="What to do with a request_id while Redis doesn't answer: refuse the call, or know only what "
-            "this process knows, and so maybe pay twice.",
-        ),
-    ] = "refuse"
     max_connection_age_seconds: Annotated[
         float,
         Field(
@@ -374,7 +374,7 @@ class Settings(BaseModel):
             le=3600,
             description="Seconds that running calls get to end when the server is told to stop.",
         ),
-    ] = 65
+    ] = 95
     log_level: Annotated[
         Literal["debug", "info", "warning", "error"],
         BeforeValidator(lambda value: value.lower() if isinstance(value, str) else value),

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 import pytest
 import trustme
 from faults.proxy import Proxy
-from faults.suite import leaving_nothing, served
+from faults.suite import keep_grpc, leaving_nothing, served
 
 from agenta_ai_server.standin.app import StandIn
 
@@ -20,7 +20,7 @@ async def nothing_left(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[None]:
     """Whatever the test opens is closed at its end. Must be asked for before everything that opens something."""
     global _warm
     if not _warm:
-        # grpc's own threads and descriptors come with the first server and stay.
+        keep_grpc()
         async with (
             StandIn() as standin,
             Proxy(_target(standin)) as proxy,

@@ -270,5 +270,6 @@ def _with_length(head: bytes, length: int) -> bytes:
 
 async def garbage(link: Link) -> None:
     """What is neither HTTP nor TLS, whatever the client says."""
+    await link.reader.read(1)
     await link.send(b"\x00\x01 neither HTTP nor TLS \xff\r\n\r\n")
     link.close()

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import os
+import contextlib
 import time
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import grpc.aio
 import psutil
 from calls import refine
 from conftest import connected, settings_for
@@ -112,4 +114,17 @@ def _open() -> set[str]:
     sockets = {f"socket {each.fd} {each.laddr} {each.raddr}" for each in psutil.Process().net_connections("all")}
     others = asyncio.all_tasks() - {asyncio.current_task()}
     tasks = {f"task {id(task)} {task.get_coro()}" for task in others}
-    return sockets | tasks | {f"descriptor {number}" for number in os.listdir("/proc/self/fd")}
+    return sockets | tasks | _descriptors()
+
+
+def _descriptors() -> set[str]:
+    found = set()
+    for link in Path("/proc/self/fd").iterdir():
+        with contextlib.suppress(FileNotFoundError):  # the one that lists them
+            found.add(f"descriptor {link.name} {link.readlink()}")
+    return found
+
+
+def keep_grpc() -> None:
+    """Start what grpc shares within a process, which would else come and go with its servers."""
+    grpc.aio.init_grpc_aio()

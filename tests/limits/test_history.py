@@ -92,6 +92,7 @@ async def check(limiter: RateLimiter, key: str, limit: Limit, calls: int) -> Dec
 
 
 @pytest.mark.needs("redis-server")
+@pytest.mark.timeout(300)
 async def test_memory_redis_and_the_model_agree_on_100_000_events(redis: RedisServer) -> None:
     clock = Clock()
     model, memory, shared = Model(clock), MemoryLimiter(clock=clock), RedisLimiter(redis.url, timeout=30, clock=clock)

@@ -23,7 +23,7 @@ burst = 1
 per_minute = 1
 [tools."tools.agenta.api.refine_prompt"]
 burst = 2
-per_minute = 1.5
+per_minute = 90
 [plans.Pro]
 burst = 3
 per_minute = 1
@@ -97,8 +97,8 @@ def test_the_example_holds_agentas_plans() -> None:
         (b"burst = 0\nper_minute = 1", "burst: Input should be greater than or equal to 1"),
         (b"burst = 2.5\nper_minute = 1", "burst: Input should be a valid integer"),
         (b"burst = true\nper_minute = true", "burst: Input should be a valid integer"),
-        (b"burst = 1\nper_minute = nan", "per_minute: Input should be a finite number"),
-        (b"burst = 1\nper_minute = 1e6", "per_minute: Input should be less than or equal to 60000"),
+        (b"burst = 1\nper_minute = 0.5", "per_minute: Input should be a valid integer"),
+        (b"burst = 1\nper_minute = 1_000_000", "per_minute: Input should be less than or equal to 60000"),
         (b"unlimited = true\nburst = 1\nper_minute = 1", "at the top: unlimited goes without burst and per_minute"),
         (b"[organizations.o.tools.x]\nlimit = 1", "organizations.o.tools.x.limit: there is no such key"),
         (b'[organizations.""]', "organizations.: String should have at least 1 character"),

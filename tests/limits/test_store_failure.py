@@ -24,7 +24,7 @@ pytestmark = pytest.mark.needs("redis-server")
 
 TIMEOUT = 0.5
 # The time-out, and some more for a machine that is busy with other tests.
-BOUND = 2.5
+BOUND = 5
 # Nothing comes back while the test runs, so whatever is admitted too much or too little is seen.
 ONCE = Limit(1, 0.01)
 CALLERS = 30
@@ -119,7 +119,7 @@ async def test_no_call_is_refused_and_none_waits_long(
     load = Load(redis.url)
     await load.run(disturbance(name, redis))
     assert (load.denied, load.refused) == (0, [])
-    assert len(caplog.records) == len(load.changes)
+    assert len([record for record in caplog.records if "limiter" in record.getMessage()]) == len(load.changes)
     assert load.slowest < BOUND
 
 

@@ -43,7 +43,8 @@ async def test_when_there_is_no_room_to_wait_it_is_said_at_once(standin: StandIn
             await stub.CallTool(refine())
         # What tells the state of things is answered also now.
         assert (await stub.Status(tool_service_pb2.StatusRequest())).enabled
-        health = await health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest())
+        checks: Any = health_pb2_grpc.HealthStub(channel)
+        health = await checks.Check(health_pb2.HealthCheckRequest())
         running.cancel()
         await asyncio.gather(running, return_exceptions=True)
     assert health.status == health_pb2.HealthCheckResponse.SERVING

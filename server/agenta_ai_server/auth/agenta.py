@@ -309,7 +309,7 @@ def _read(answer: Answer, project: str) -> Principal | _No:
     if document.get("effect") != "allow" or scheme != "Secret":
         raise ValueError("its answer allows nothing, and denies nothing")
     # Unverified: it has just come from who signed it.
-    _, claims = unverified(token)
+    claims = unverified(token).claims
     caller = Principal(
         user=_id(claims, "user_id"),
         project=_id(claims, "project_id"),

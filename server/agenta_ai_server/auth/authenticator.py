@@ -46,7 +46,8 @@ class Authenticator(Protocol):
 
         Raises:
             Refused: CREDENTIALS_INVALID, made by :func:`invalid`, whatever is wrong with them; CREDENTIALS_EXPIRED for
-                a token that is genuine but too old; AUTHORITY_UNAVAILABLE if that can't be found out now.
+                a token that is genuine but too old; AUTHORITY_UNAVAILABLE if that can't be found out now;
+                REQUEST_INVALID if other metadata that the check needs is malformed.
         """
 
     async def aclose(self) -> None:
@@ -84,5 +85,5 @@ def invalid() -> Refused:
     """Return the one answer to missing, unknown, revoked and malformed credentials, which tells none from another."""
     return Refused(
         Reason.CREDENTIALS_INVALID,
-        "The credentials are missing or not valid: send one authorization metadata, 'ApiKey <key>' or 'Bearer <token>'.",
+        "The credentials are missing or not valid: send one authorization metadata, 'ApiKey …' or 'Bearer …'.",
     )

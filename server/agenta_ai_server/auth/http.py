@@ -33,6 +33,8 @@ class Answer:
 class HttpClient:
     """Asks, and takes no answer but the one that comes from there: redirects aren't followed, cookies not kept.
 
+    A question whose connection broke without an answer may be asked once more.
+
     Each question has a connection of its own. One that was used before could hold bytes that nobody has asked for, and
     they would be read as the answer to another caller's question.
 
@@ -63,6 +65,8 @@ class HttpClient:
         """
         if self._session is None:
             self._session = self._open_session()
+        if self._session.closed:
+            raise Unanswered("the client is closed")
         try:
             async with (
                 asyncio.timeout(self._timeout),

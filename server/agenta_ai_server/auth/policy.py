@@ -16,6 +16,8 @@ VIEW = "view_ai_services"
 #: To call any tool, besides what the tool itself needs.
 RUN = "run_ai_services"
 SERVICE_PERMISSIONS = (VIEW, RUN)
+# Agenta says who somebody is only when it is asked about a permission.
+ANY = "edit_workflows"
 
 
 class Policy:
@@ -36,8 +38,8 @@ class Policy:
 
     @property
     def permissions(self) -> frozenset[str]:
-        """Every permission that anything needs."""
-        return self._required.union(self._tools.values())
+        """Every permission that anything needs; one of Agenta's if nothing does, as in a service that is disabled."""
+        return self._required.union(self._tools.values()) or frozenset({ANY})
 
     def visible(self, principal: Principal) -> frozenset[str]:
         """Return the names of the tools that the caller may call."""

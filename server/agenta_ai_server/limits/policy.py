@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
 
-from agenta_ai_server.limits.limiter import MAX_BURST, MAX_PER_MINUTE, MIN_PER_MINUTE, Limit
+from agenta_ai_server.limits.limiter import MAX_BURST, MAX_PER_MINUTE, Limit
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator
@@ -26,7 +26,8 @@ class _Rule(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
     burst: Annotated[int | None, Field(ge=1, le=MAX_BURST)] = None
-    per_minute: Annotated[float | None, Field(ge=MIN_PER_MINUTE, le=MAX_PER_MINUTE, allow_inf_nan=False)] = None
+    # Whole, as the contract tells it to callers.
+    per_minute: Annotated[int | None, Field(ge=1, le=MAX_PER_MINUTE)] = None
     unlimited: bool = False
 
     @model_validator(mode="after")

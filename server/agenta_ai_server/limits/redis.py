@@ -99,7 +99,12 @@ class RedisLimiter:
     async def _bounded(self, *command: str | int) -> Any:
         try:
             async with asyncio.timeout(self._timeout), self._places:
-                return await self._ask(*command)
+                cancelled_before = _cancellations()
+                answer = await self._ask(*command)
+                if _cancellations() > cancelled_before:
+                    # The library loses a cancellation that comes while it connects.
+                    raise asyncio.CancelledError
+                return answer
         except TimeoutError as error:
             raise StoreFailed(type(error).__name__, timed_out=True) from None
         except (RedisError, OSError, EOFError) as error:
@@ -119,6 +124,12 @@ class RedisLimiter:
         finally:
             # One that was left in the middle of something has closed itself, and connects again when it is needed.
             self._idle.append(connection)
+
+
+def _cancellations() -> int:
+    """Return how often somebody, the time-out included, has asked for the end of the current task."""
+    task = asyncio.current_task()
+    return task.cancelling() if task else 0
 
 
 def _maker_of_connections(url: str) -> Any:

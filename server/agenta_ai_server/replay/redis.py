@@ -182,6 +182,9 @@ class RedisStore:
         return f"{self._prefix}{{{key}}}:{part}"
 
     async def _ask(self, question: Any) -> Any:
+        task = asyncio.current_task()
+        assert task
+        cancelling = task.cancelling()
         try:
             async with asyncio.timeout(self._timeout):
                 answer = await question
@@ -194,6 +197,9 @@ class RedisStore:
                 retry_delay=delay,
             ) from None
         self._note(None)
+        if task.cancelling() > cancelling:
+            # The library loses a cancellation that comes while it connects.
+            raise asyncio.CancelledError
         return answer
 
     def _note(self, error: Exception | None) -> None:

@@ -44,8 +44,12 @@ class Idempotency(Interceptor):
         if not request.request_id:
             return await proceed(request, call)
 
+        # As it came: a run that it takes over later is others' too, who have more time.
+        is_short = call.remaining(asyncio.get_running_loop().time()) < self._min_seconds
+
         async def work(deadline: float) -> Outcome:
-            self._check_time(call)
+            if is_short:
+                raise self._too_little_time()
             # The run belongs to the id: it has a deadline of its own, and outlives its first caller.
             response = await proceed(request, replace(call, deadline=deadline))
             return _outcome(response)
@@ -55,13 +59,12 @@ class Idempotency(Interceptor):
         response.meta.replayed = replay.replayed
         return response
 
-    def _check_time(self, call: Call) -> None:
-        if call.remaining(asyncio.get_running_loop().time()) < self._min_seconds:
-            raise Refused(
-                Reason.DEADLINE_TOO_SHORT,
-                f"Less than {self._min_seconds:g} seconds are left of the call's deadline, which is too little to run "
-                "the tool: allow more time.",
-            )
+    def _too_little_time(self) -> Refused:
+        return Refused(
+            Reason.DEADLINE_TOO_SHORT,
+            f"Less than {self._min_seconds:g} seconds are left of the call's deadline, which is too little to run the "
+            "tool: allow more time.",
+        )
 
 
 def _check(request_id: str) -> None:
