@@ -101,7 +101,7 @@ class Connection:
             error,
             target=self.target,
             tls=self.channel_credentials is not None,
-            method=exchange.method,
+            repeat_id=exchange.repeat_id,
             timeout=exchange.timeout,
             credentials=self.caller.given,
         )
@@ -233,6 +233,11 @@ class Exchange(Generic[_Result]):
     read: Callable[[Any], _Result]
     timeout: float
 
+    @property
+    def repeat_id(self) -> str:
+        """The request_id, by which the server knows a repeat; empty if no tool is called."""
+        return self.request.request_id if isinstance(self.request, tool_service_pb2.CallToolRequest) else ""
+
     def result(self, response: Any) -> _Result:
         """The result.
 
@@ -275,7 +280,7 @@ def call_tool(
     name: str, arguments: Mapping[str, Any], request_id: str | None, timeout: float
 ) -> Exchange[results.ToolResult]:
     """Asks for a call: see :meth:`agenta_ai.Client.call_tool`."""
-    # Every call has one, also while the server doesn't join repeats yet.
+    # Every call has one, because gRPC repeats calls, and the server knows by it what it has run.
     request_id = _text(request_id or str(uuid4()), "request_id")
     if not isinstance(arguments, Mapping):
         raise InvalidInput(f"arguments: a {type(arguments).__name__} is no mapping")

@@ -13,6 +13,7 @@ import sys
 from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
+from uuid import uuid4
 
 from agenta_ai import __version__
 from agenta_ai.terminal import CONTROLS, printable
@@ -65,7 +66,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             stream.reconfigure(encoding="utf-8", errors="backslashreplace")
     # gRPC writes notes of its own to stderr, which is for one line of ours.
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
-    nothing_given = argparse.Namespace(target=None, tls=None, timeout=None, ca=None, cert=None, key=None, wait=False)
+    nothing_given = argparse.Namespace(
+        target=None, tls=None, timeout=None, ca=None, cert=None, key=None, wait=False, request_id=""
+    )
     args = _parser().parse_args(argv, nothing_given)
     if sys.stdout is None:  # how Python says that it is closed
         return _complain("cannot write to standard output: it is closed", USAGE)
@@ -101,19 +104,21 @@ def _run(args: argparse.Namespace) -> int:
             return code
     except AgentaError as failure:
         # Complained of first: standard output may not take its part.
-        code = _complain(_way_out(failure, given or ("--cert" if args.cert else "")), _exit_code(failure))
+        way_out = _way_out(failure, given or ("--cert" if args.cert else ""), args.request_id)
+        code = _complain(way_out, _exit_code(failure))
         # What ``call`` prints is JSON always.
         if args.json or args.command is _call:
             _print_failure(failure)
         return code
 
 
-def _way_out(failure: AgentaError, given: str) -> str:
+def _way_out(failure: AgentaError, given: str, request_id: str) -> str:
     """The failure in the words of the command line, where the client's own sentence names arguments.
 
     Args:
         failure: What was raised.
         given: The variable or option that said who calls; empty if none did.
+        request_id: That of the call; empty if no tool was called.
     """
     from agenta_ai import CallFailed, InvalidInput
 
@@ -122,7 +127,7 @@ def _way_out(failure: AgentaError, given: str) -> str:
         variables = {CREDENTIALS.get(given): given, "project": "AGENTA_AI_PROJECT"}
         return variables.get(argument, argument) + colon + complaint
     if not isinstance(failure, CallFailed) or failure.code.name != "UNAUTHENTICATED":
-        return str(failure)
+        return str(failure).replace(f'request_id="{request_id}"', f"--request-id {request_id}")
     if not given:
         return "the server wants to know who calls: set AGENTA_AI_API_KEY"
     return f"the server does not accept {given}, or no longer: set a valid one"
@@ -480,7 +485,12 @@ def _parser() -> argparse.ArgumentParser:
         paid.add_argument(
             "--wait", action="store_true", help="wait for a rate limit, within --timeout and at most four times"
         )
-        paid.add_argument("--request-id", metavar="UUID", help="names the call; a new one if not given")
+        paid.add_argument(
+            "--request-id",
+            metavar="UUID",
+            default=str(uuid4()),
+            help="names the call, so that a repeat gets its result; a new one if not given",
+        )
     return parser
 
 

@@ -45,9 +45,9 @@ class Client:
             raises is raised by the call, unchanged, and nothing was sent.
         project: Id of the project to act in, for credentials of Agenta. 1 to 8192 visible ASCII characters.
         wait_for_limit: Whether a call of a tool that a rate limit refuses waits as long as the server says, and is sent
-            again: within its time-out, and four times at most, which many calls that wait together can use up. Else,
-            and where the wait would outlast the time-out, it fails at once, and ``retry_delay`` says how long to wait.
-            A refused call runs no tool, so none is paid for twice.
+            again: within its time-out, and four times at most, which many calls that wait together can use up, and
+            repeats after a broken connection count too. Else, and where the wait would outlast the time-out, it fails
+            at once, and ``retry_delay`` says how long to wait. A refused call runs no tool, so none is paid for twice.
 
     Raises:
         InvalidInput: If the target is no address, the time-out, a pair of the metadata or a credential can't be used,
@@ -134,18 +134,22 @@ class Client:
     ) -> ToolResult:
         """Runs a tool. A tool that failed is a result too: see ``is_error``.
 
-        It runs once and is never repeated by itself: whoever sends it again pays again, also with the same request_id.
+        gRPC repeats the call, within its time-out and four times at most, when the connection breaks or the server is
+        unavailable. Each repeat has the same request_id, which the server runs once: one process by itself, several
+        replicas if they share a Redis. Whoever repeats the call, too, should pass the same request_id.
 
         Args:
             name: Full name of the tool, for example ``"tools.agenta.api.refine_prompt"``.
             arguments: JSON values, as the tool's ``input_schema`` has them.
-            request_id: A UUID, version 4, that names the call. A new one is made if not given.
+            request_id: A UUID, version 4, that names the call: a repeat with the same tool and arguments joins it, or
+                gets its result for as long as the server keeps it. A new one is made if not given.
             timeout: Seconds that it may take; the client's own if not given.
 
         Raises:
             InvalidInput: If an argument can't be sent, or what a token_provider returned.
             CallFailed: If the call was refused, or there was no answer: unless ``tool_was_run`` is ``False``, the tool
-                may have run then and may have been paid for.
+                may have run then and may have been paid for, and the same call with the same request_id gets its
+                result, if there is one.
         """
         seconds = self._connection.timeout_of(timeout)
         return await self._send(calls.call_tool(name, arguments, request_id, seconds))
@@ -161,6 +165,8 @@ class Client:
     ) -> RefinedPrompt:
         """Lets a model improve the messages of a prompt template. Variables, roles and everything else stay.
 
+        It is repeated as ``call_tool`` is.
+
         Args:
             template: The whole template: a mapping, its JSON, or a model that has ``model_dump_json``.
             guidelines: What to mind, in plain words.
@@ -170,7 +176,7 @@ class Client:
 
         Raises:
             InvalidInput: If the template is no JSON object.
-            CallFailed: If the call was refused, or there was no answer.
+            CallFailed: As for ``call_tool``.
             ToolFailed: If the tool failed.
         """
         seconds = self._connection.timeout_of(timeout)
@@ -213,7 +219,7 @@ class Client:
         except asyncio.CancelledError:
             # gRPC raises it for a channel that is closed, too, although nobody cancelled this task.
             if self._closed and _cancellations() == cancelled_before:
-                raise errors.closed_during(exchange.method) from None
+                raise errors.closed_during(exchange.repeat_id) from None
             raise
         return exchange.result(response)
 

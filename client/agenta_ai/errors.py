@@ -29,8 +29,8 @@ DOMAIN = "agenta.ai"
 CLOSED = "the client is closed"
 REASON_PREFIX = "ERROR_REASON_"
 
-# How gRPC says that a call was never sent: no address was found, or no connection came about. A call that was sent
-# and then repeated could end like this too, but a CallTool is repeated only if a limit kept it from being run.
+# How gRPC says that an attempt was never sent: no address was found, or no connection came about. It tells of the last
+# attempt alone, and one before it may have been sent.
 _UNSENT = (
     "connections to all backends failing",
     "failed to connect to all addresses",
@@ -77,8 +77,9 @@ class CallFailed(AgentaError):
         field_violations: The fields of the request that are at fault, if that is why.
         retry_delay: Seconds after which a new attempt makes sense; ``None`` if unknown.
         request_id: What the server calls this call, for its operator's logs. Empty if it didn't say.
-        tool_was_run: ``False`` if it is known that the tool was not run, because the service says so or the call was
-            never sent; else ``None``.
+        tool_was_run: ``False`` if the service says that it did not run the tool, and for a call that runs none and was
+            not sent; else ``None``. A call of a tool that finds nobody has ``None`` too: gRPC sends it more than once
+            and tells how the last attempt ended, and the tool may have run in one before.
     """
 
     def __init__(
@@ -143,7 +144,7 @@ def seconds(duration: Duration) -> float:
 
 
 def call_failed(
-    error: grpc.RpcError, *, target: str, tls: bool, method: str, timeout: float, credentials: str = ""
+    error: grpc.RpcError, *, target: str, tls: bool, repeat_id: str, timeout: float, credentials: str = ""
 ) -> CallFailed:
     """Reads what gRPC raised.
 
@@ -151,7 +152,7 @@ def call_failed(
         error: What a stub raised, of either kind of channel.
         target: The server, as the user wrote it.
         tls: Whether the connection has TLS.
-        method: Name of the method that was called.
+        repeat_id: The request_id that was sent; empty if no tool was called.
         timeout: The seconds that it had.
         credentials: Name of the argument that said who calls; empty if none did.
     """
@@ -166,8 +167,7 @@ def call_failed(
     violations = [FieldViolation(v.field, v.description) for v in request.field_violations]
     request_id = _detail(status, error_details_pb2.RequestInfo()).request_id
     unsent = _is_unsent(code, message)
-    # A call of a tool is repeated: that the last attempt wasn't sent tells nothing of the first.
-    not_run = ours or (unsent and method != "CallTool")
+    not_run = ours or (unsent and not repeat_id)
     if reason == "RATE_LIMITED":
         sentence = _sentence("rate limited", (), delay, joint=": ")
     elif reason == "CREDENTIALS_INVALID":
@@ -178,7 +178,7 @@ def call_failed(
     if code is grpc.StatusCode.INTERNAL and request_id:
         sentence = f"{sentence.rstrip('.')} (request id {request_id})"
     if code in _OPEN and not ours and not unsent:
-        sentence = _in_doubt(sentence, method)
+        sentence = _in_doubt(sentence, repeat_id)
     return CallFailed(
         sentence,
         code=code,
@@ -191,16 +191,19 @@ def call_failed(
     )
 
 
-def closed_during(method: str) -> CallFailed:
-    """What to raise if the client was closed while this method was waiting for its answer."""
-    return CallFailed(_in_doubt("the client was closed", method), code=grpc.StatusCode.CANCELLED)
+def closed_during(repeat_id: str) -> CallFailed:
+    """What to raise if the client was closed during a call, whose request_id is empty if it calls no tool."""
+    return CallFailed(_in_doubt("the client was closed", repeat_id), code=grpc.StatusCode.CANCELLED)
 
 
-def _in_doubt(sentence: str, method: str) -> str:
+def _in_doubt(sentence: str, repeat_id: str) -> str:
     # Only a tool costs anything.
-    if method != "CallTool":
+    if not repeat_id:
         return sentence
-    return f"{sentence.rstrip('.')}. The tool may have run, and may have been paid for"
+    return (
+        f"{sentence.rstrip('.')}. The tool may have run, and may have been paid for: "
+        f'call again with request_id="{repeat_id}" to get its result, if there is one'
+    )
 
 
 def _rich_status(error: grpc.RpcError) -> status_pb2.Status:

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from agenta_ai import __version__
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
 
 #: Seconds that ``call_tool`` and ``refine_prompt`` may take if the caller doesn't say.
 CALL_TIMEOUT = 90.0
@@ -29,35 +26,34 @@ def service_config(*, wait_for_limit: bool = False) -> dict[str, Any]:
     its own deadline instead.
 
     Args:
-        wait_for_limit: Whether a call of a tool that was refused by a rate limit is sent again when the server says so,
-            at most four times: gRPC allows no more. The tool was not run then, so none is paid for twice.
+        wait_for_limit: Whether a call of a tool that was refused by a rate limit is sent again when the server says so.
+            The tool was not run then, so none is paid for twice.
     """
-    limited = ("RESOURCE_EXHAUSTED",) if wait_for_limit else ()
+    limited = ["RESOURCE_EXHAUSTED"] if wait_for_limit else []
     return {
         "loadBalancingConfig": [{"round_robin": {}}],
         "healthCheckConfig": {"serviceName": _SERVICE},
         "methodConfig": [
-            *_retried(("Status", "ListTools"), ("UNAVAILABLE",), attempts=4),
-            # Each call has a request_id, so that the server knows the repeat of one that it is running or has run.
-            *_retried(("CallTool",), ("UNAVAILABLE", *limited), attempts=5),
+            _retried(["Status", "ListTools"], ["UNAVAILABLE"], attempts=4),
+            # Each call has a request_id, so that the server knows the repeat of one that it is running or has run. gRPC
+            # allows no more attempts than these.
+            _retried(["CallTool"], ["UNAVAILABLE", *limited], attempts=5),
         ],
     }
 
 
-def _retried(methods: Sequence[str], codes: Sequence[str], attempts: int) -> Iterator[dict[str, Any]]:
-    # A policy without codes is not valid.
-    if codes:
-        yield {
-            "name": [{"service": _SERVICE, "method": method} for method in methods],
-            "retryPolicy": {
-                "maxAttempts": attempts,
-                # Where the server sends grpc-retry-pushback-ms, that counts instead.
-                "initialBackoff": "0.1s",
-                "maxBackoff": "2s",
-                "backoffMultiplier": 2,
-                "retryableStatusCodes": list(codes),
-            },
-        }
+def _retried(methods: list[str], codes: list[str], attempts: int) -> dict[str, Any]:
+    return {
+        "name": [{"service": _SERVICE, "method": method} for method in methods],
+        "retryPolicy": {
+            "maxAttempts": attempts,
+            # Where the server sends grpc-retry-pushback-ms, that counts instead.
+            "initialBackoff": "0.1s",
+            "maxBackoff": "2s",
+            "backoffMultiplier": 2,
+            "retryableStatusCodes": codes,
+        },
+    }
 
 
 #: What a client has that wasn't asked to wait for limits.

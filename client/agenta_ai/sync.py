@@ -114,7 +114,7 @@ class SyncClient:
             response = method(exchange.request, timeout=exchange.timeout, metadata=metadata)
         except grpc.RpcError as error:
             if self._closed and error.code() is grpc.StatusCode.CANCELLED:
-                raise errors.closed_during(exchange.method) from None
+                raise errors.closed_during(exchange.repeat_id) from None
             raise self._connection.failed(error, exchange) from None
         except ValueError:
             # How gRPC says it. Asking before would be too early: another thread may be closing.

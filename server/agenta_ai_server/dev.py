@@ -32,7 +32,7 @@ The key for all that follows:
 
 With grpcurl:
   grpcurl -plaintext -H "authorization: ApiKey $AGENTA_AI_API_KEY" {address} agenta.ai.v1.ToolService/Status
-  grpcurl -plaintext -H "authorization: ApiKey $AGENTA_AI_API_KEY" \
+  grpcurl -plaintext -H "authorization: ApiKey $AGENTA_AI_API_KEY" \\
     -d '{{"name": "tools.agenta.api.refine_prompt", "arguments": {{"prompt_template_json":
     "{{\\"messages\\":[{{\\"role\\":\\"user\\",\\"content\\":\\"Please translate {{{{text}}}}\\"}}]}}"}}}}' \\
     {address} agenta.ai.v1.ToolService/CallTool

@@ -4,6 +4,7 @@ import io
 import json
 import os
 import pty
+import re
 import shlex
 import signal
 import subprocess
@@ -359,6 +360,38 @@ def test_a_request_id_is_passed_on(
     assert cli.main(argv) == 0
     assert cli.main(argv) == 2
     assert [request.request_id for request in server.service.requests] == ["abc", "abc"]
+
+
+NEW_ID = r"[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}"
+
+
+@pytest.mark.parametrize("words", [["call", "tools.x.y.z"], ["refine", "{prompt}"]])
+def test_who_got_no_answer_is_told_how_to_get_it(
+    server: FakeServer,
+    refined: pb.CallToolResponse,
+    prompt: Path,
+    capsys: pytest.CaptureFixture[str],
+    words: list[str],
+) -> None:
+    # An answer that gRPC doesn't repeat the call for.
+    server.answers(status_pb2.Status(code=13, message="Cut off."), refined)
+    argv = [*(word.format(prompt=prompt) for word in words), "--target", server.target]
+    assert cli.main(argv) == 5
+    told = re.search(
+        rf"The tool may have run, and may have been paid for: call again with --request-id ({NEW_ID}) to get",
+        capsys.readouterr().err,
+    )
+    assert told
+    assert cli.main([*argv, "--request-id", told[1]]) == 0
+    assert [request.request_id for request in server.service.requests] == [told[1]] * 2
+
+
+def test_each_call_has_a_new_id(server: FakeServer, refined: pb.CallToolResponse) -> None:
+    for _ in range(2):
+        assert cli.main(["call", "tools.x.y.z", "--target", server.target]) == 0
+    first, second = (request.request_id for request in server.service.requests)
+    assert first != second
+    assert re.fullmatch(NEW_ID, first)
 
 
 def test_a_bug_of_the_server(server: FakeServer, capsys: pytest.CaptureFixture[str]) -> None:

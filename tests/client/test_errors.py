@@ -34,8 +34,15 @@ class RpcError(grpc.RpcError):
         return self._answers[2]
 
 
-def failed(code: Code, message: str | None, trailers: Any = (), method: str = "CallTool") -> CallFailed:
-    return call_failed(RpcError(code, message, trailers), target="host:1", tls=False, method=method, timeout=2.5)
+REQUEST_ID = "1b4e28ba-2fa1-4d3b-a3f5-ef19b5a7633b"
+MAY_BE_PAID = (
+    ". The tool may have run, and may have been paid for: "
+    f'call again with request_id="{REQUEST_ID}" to get its result, if there is one'
+)
+
+
+def failed(code: Code, message: str | None, trailers: Any = (), repeat_id: str = REQUEST_ID) -> CallFailed:
+    return call_failed(RpcError(code, message, trailers), target="host:1", tls=False, repeat_id=repeat_id, timeout=2.5)
 
 
 def rich(status: status_pb2.Status) -> CallFailed:
@@ -83,27 +90,26 @@ def test_what_the_service_says(
 
 
 @pytest.mark.parametrize(
-    ("code", "message", "method", "sentence"),
+    ("code", "message", "repeat_id", "sentence"),
     [
-        (Code.UNAVAILABLE, "Socket closed", "Status", "no answer from host:1; the connection may be broken: Socket cl"),
-        (Code.DEADLINE_EXCEEDED, "", "Status", "no answer from host:1 within 2.5 s: allow more time"),
-        (Code.DEADLINE_EXCEEDED, "", "CallTool", "no answer from host:1 within 2.5 s: allow more time. The tool may"),
-        (Code.UNIMPLEMENTED, "", "Status", "host:1 has no agenta.ai.v1.ToolService"),
-        (Code.INTERNAL, "oops", "Status", "INTERNAL: oops"),
-        (Code.RESOURCE_EXHAUSTED, None, "Status", "RESOURCE_EXHAUSTED: "),
+        (Code.UNAVAILABLE, "Socket closed", "", "no answer from host:1; the connection may be broken: Socket closed"),
+        (Code.DEADLINE_EXCEEDED, "", "", "no answer from host:1 within 2.5 s: allow more time"),
+        (Code.DEADLINE_EXCEEDED, "", REQUEST_ID, "no answer from host:1 within 2.5 s: allow more time. The tool may"),
+        (Code.UNIMPLEMENTED, "", "", "host:1 has no agenta.ai.v1.ToolService"),
+        (Code.INTERNAL, "oops", "", "INTERNAL: oops"),
+        (Code.RESOURCE_EXHAUSTED, None, "", "RESOURCE_EXHAUSTED: "),
     ],
 )
-def test_what_others_say(code: Code, message: str | None, method: str, sentence: str) -> None:
-    error = failed(code, message, None, method)
+def test_what_others_say(code: Code, message: str | None, repeat_id: str, sentence: str) -> None:
+    error = failed(code, message, None, repeat_id)
     assert str(error).startswith(sentence)
     assert (error.reason, error.tool_was_run, error.request_id) == ("", None, "")
 
 
 FAILING = "connections to all backends failing; last error: "
-MAY_BE_PAID = ". The tool may have run, and may have been paid for"
 
 
-@pytest.mark.parametrize("method", ["Status", "CallTool"])
+@pytest.mark.parametrize("repeat_id", ["", REQUEST_ID], ids=["Status", "CallTool"])
 @pytest.mark.parametrize(
     ("message", "sentence"),
     [
@@ -117,11 +123,12 @@ MAY_BE_PAID = ". The tool may have run, and may have been paid for"
         ("DNS resolution failed for host:1: C-ares", "cannot reach host:1: is agenta-ai-server running?"),
     ],
 )
-def test_what_was_never_sent_was_not_paid_for(message: str, method: str, sentence: str) -> None:
-    error = failed(Code.UNAVAILABLE, message, None, method)
+def test_nobody_was_reached(message: str, repeat_id: str, sentence: str) -> None:
+    error = failed(Code.UNAVAILABLE, message, None, repeat_id)
     assert str(error).startswith(sentence)
-    assert MAY_BE_PAID not in str(error)
-    assert error.tool_was_run is False
+    assert "paid" not in str(error)
+    # gRPC tells of the last attempt alone, and one before it may have been sent.
+    assert error.tool_was_run is (None if repeat_id else False)
 
 
 @pytest.mark.parametrize(
@@ -138,7 +145,7 @@ def test_what_may_have_been_paid_for(code: Code, message: str) -> None:
     error = failed(code, message, None)
     assert str(error).endswith(MAY_BE_PAID)
     assert error.tool_was_run is None
-    assert MAY_BE_PAID not in str(failed(code, message, None, "Status"))
+    assert "paid" not in str(failed(code, message, None, ""))
 
 
 def test_a_bug_is_told_with_the_request_id() -> None:

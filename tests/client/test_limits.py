@@ -87,17 +87,23 @@ async def test_only_calls_of_tools_wait(call: Call, server: FakeServer, limited:
     assert len(server.service.requests) == 1
 
 
-async def test_who_waits_for_limits_still_pays_once(
+async def test_an_answer_that_is_too_large_is_not_asked_for_again(
     call: Call, server: FakeServer, answer: Callable[..., pb.CallToolResponse]
 ) -> None:
-    """Neither a broken connection nor an answer that is too large is followed by a second call."""
-    for first in (status_pb2.Status(code=14, message="down"), answer(content=[{"text": "x" * 2**24}])):
-        server.service.requests.clear()
-        server.answers(first, answer(content=[{"text": "Paid for twice."}]))
-        with pytest.raises(CallFailed) as failure:
-            await call("call_tool", "tools.x.y.z", {}, client=WAITING)
-        assert failure.value.tool_was_run is None
-        assert len(server.service.requests) == 1
+    server.answers(answer(content=[{"text": "x" * 2**24}]))
+    with pytest.raises(CallFailed) as failure:
+        await call("call_tool", "tools.x.y.z", {}, client=WAITING)
+    assert (failure.value.code, failure.value.tool_was_run) == (RESOURCE_EXHAUSTED, None)
+    assert len(server.service.requests) == 1
+
+
+async def test_who_waits_for_limits_is_spared_broken_connections_too(
+    call: Call, server: FakeServer, limited: Limited, answer: Callable[..., pb.CallToolResponse]
+) -> None:
+    server.answers(status_pb2.Status(code=14, message="down"), limited(1), answer(content=[{"text": "Done."}]))
+    result = await call("call_tool", "tools.x.y.z", {}, client=WAITING)
+    assert result.text == "Done."
+    assert [request.request_id for request in server.service.requests] == [result.request_id] * 3
 
 
 async def test_a_wait_ends_with_the_deadline(call: Call, server: FakeServer, limited: Limited) -> None:
@@ -117,8 +123,8 @@ def retried(config: dict[str, Any]) -> dict[str, list[str]]:
 
 
 def test_each_client_has_a_service_config_of_its_own() -> None:
-    reading = {"Status": ["UNAVAILABLE"], "ListTools": ["UNAVAILABLE"]}
-    for wait, expected in ((False, reading), (True, {**reading, "CallTool": ["RESOURCE_EXHAUSTED"]})):
+    always = {method: ["UNAVAILABLE"] for method in ("Status", "ListTools", "CallTool")}
+    for wait, expected in ((False, always), (True, {**always, "CallTool": ["UNAVAILABLE", "RESOURCE_EXHAUSTED"]})):
         options = dict(calls.connection("localhost:1", wait_for_limit=wait).options)
         assert retried(json.loads(str(options["grpc.service_config"]))) == expected
         assert retried(service_config(wait_for_limit=wait)) == expected

@@ -316,8 +316,9 @@ func TestWhatIsSentAgain(t *testing.T) {
 		{"limit", answer{err: limited, pushback: "1"}, nil, 1},
 		{"limit, waiting", answer{err: limited, pushback: "1"}, []grpc.DialOption{WithWaitForLimit()}, 5},
 		{"limit, waiting in vain", answer{err: limited, pushback: "-1"}, []grpc.DialOption{WithWaitForLimit()}, 1},
-		{"unavailable", answer{err: down, pushback: "1"}, nil, 1},
-		{"unavailable, waiting", answer{err: down, pushback: "1"}, []grpc.DialOption{WithWaitForLimit()}, 1},
+		{"unavailable", answer{err: down, pushback: "1"}, nil, 5},
+		{"unavailable, in vain", answer{err: down, pushback: "-1"}, nil, 1},
+		{"unavailable, waiting", answer{err: down, pushback: "1"}, []grpc.DialOption{WithWaitForLimit()}, 5},
 	} {
 		t.Run(each.name, func(t *testing.T) {
 			target, served := serve(t, nil, nil, each.answer)

@@ -24,12 +24,13 @@ import (
 
 // ServiceConfig says how a connection balances, asks for health and retries.
 //
-// Status and ListTools are sent again if the server is unavailable. CallTool is not: after a broken connection, it would
-// be paid for twice.
-const ServiceConfig = configStart + retriedReads + configEnd
+// What is sent is sent again if the server is unavailable, or the connection breaks. A call of a tool keeps its request_id
+// then, so that the server runs it once: see [NewRequest].
+const ServiceConfig = configStart + retriedReads + "," + callStart + `"UNAVAILABLE"` + callEnd + configEnd
 
 // WaitingServiceConfig is [ServiceConfig], with calls of tools that wait for a limit: see [WithWaitForLimit].
-const WaitingServiceConfig = configStart + retriedReads + "," + limitedCalls + configEnd
+const WaitingServiceConfig = configStart + retriedReads + "," + callStart + `"UNAVAILABLE", "RESOURCE_EXHAUSTED"` +
+	callEnd + configEnd
 
 const configStart = `{
 	"loadBalancingConfig": [{"round_robin": {}}],
@@ -49,13 +50,15 @@ const retriedReads = `{
 	}
 }`
 
-// The server sends grpc-retry-pushback-ms with a refusal, which counts instead of the backoff. UNAVAILABLE joins when the
-// server joins repeats of a request_id. More than five attempts are not made by gRPC.
-const limitedCalls = `{
+// The server sends grpc-retry-pushback-ms with a refusal, which counts instead of the backoff. More than five attempts are
+// not made by gRPC.
+const callStart = `{
 	"name": [{"service": "agenta.ai.v1.ToolService", "method": "CallTool"}],
 	"retryPolicy": {
 		"maxAttempts": 5, "initialBackoff": "0.1s", "maxBackoff": "2s", "backoffMultiplier": 2,
-		"retryableStatusCodes": ["RESOURCE_EXHAUSTED"]
+		"retryableStatusCodes": [`
+
+const callEnd = `]
 	}
 }`
 

@@ -85,5 +85,6 @@ def invalid() -> Refused:
     """Return the one answer to missing, unknown, revoked and malformed credentials, which tells none from another."""
     return Refused(
         Reason.CREDENTIALS_INVALID,
-        "The credentials are missing or not valid: send one authorization metadata, 'ApiKey …' or 'Bearer …'.",
+        "The credentials are missing or not valid: send one authorization metadata, 'ApiKey <key>' or "
+        "'Bearer <token>'.",
     )
