@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import os
 import statistics
 import sys
 import time
@@ -17,6 +18,7 @@ from agenta_ai import Client
 
 TEMPLATE = {"messages": [{"role": "user", "content": "Please translate {{text}} into {{language}}. " * 40}]}
 LISTENING = "Agenta AI services on "
+KEY = "  export AGENTA_AI_API_KEY="
 
 
 async def seconds_of_a_call(client: Client) -> float:
@@ -25,8 +27,8 @@ async def seconds_of_a_call(client: Client) -> float:
     return time.perf_counter() - began
 
 
-async def measure(address: str, delay: float, counts: list[int]) -> None:
-    async with Client(address) as client:
+async def measure(address: str, key: str, delay: float, counts: list[int]) -> None:
+    async with Client(address, api_key=key) as client:
         await client.status()
         print(f"{'calls at once':>13} {'all, s':>8} {'median, s':>10} {'slowest, s':>11} {'all / upstream':>15}")
         for count in counts:
@@ -37,14 +39,24 @@ async def measure(address: str, delay: float, counts: list[int]) -> None:
             print(f"{count:>13} {total:>8.3f} {middle:>10.3f} {slowest:>11.3f} {total / delay:>15.2f}")
 
 
+async def after(start: str, lines: asyncio.StreamReader) -> str:
+    """The rest of the first line that begins so."""
+    async for line in lines:
+        if line.decode().startswith(start):
+            return line.decode().removeprefix(start).strip()
+    raise SystemExit("the server has not started")
+
+
 async def main(delay: float, counts: list[int]) -> None:
     program = [sys.executable, "-c", "from agenta_ai_server.cli import main; main()", "dev", "--listen", "127.0.0.1:0"]
-    server = await asyncio.create_subprocess_exec(*program, "--fault", f"delay={delay}", stdout=asyncio.subprocess.PIPE)
+    server = await asyncio.create_subprocess_exec(
+        *program, "--fault", f"delay={delay}",
+        stdout=asyncio.subprocess.PIPE, env={**os.environ, "AGENTA_AI_GRPC_LIMITS": "off"},
+    )  # fmt: skip
     assert server.stdout
     try:
-        line = (await server.stdout.readline()).decode()
-        address = line.removeprefix(LISTENING).partition(",")[0]
-        await measure(address, delay, counts)
+        address = (await after(LISTENING, server.stdout)).partition(",")[0]
+        await measure(address, await after(KEY, server.stdout), delay, counts)
     finally:
         server.terminate()
         await server.communicate()

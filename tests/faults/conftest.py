@@ -16,7 +16,7 @@ _warm = False
 
 
 @pytest.fixture
-async def nothing_left(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[None]:
+async def nothing_left() -> AsyncIterator[None]:
     """Whatever the test opens is closed at its end. Must be asked for before everything that opens something."""
     global _warm
     if not _warm:
@@ -24,7 +24,7 @@ async def nothing_left(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[None]:
         async with (
             StandIn() as standin,
             Proxy(_target(standin)) as proxy,
-            served(proxy, standin, monkeypatch) as caller,
+            served(proxy, standin) as caller,
         ):
             await caller.call(30)
         _warm = True

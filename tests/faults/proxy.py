@@ -72,13 +72,11 @@ class Proxy:
 
     Attributes:
         choose: Says what becomes of the next exchange; called when a connection is accepted or its last exchange ended.
-        connections: How many were accepted.
     """
 
     def __init__(self, target: tuple[str, int]) -> None:
         self.target = target
         self.choose: Callable[[], Fault] = lambda: pass_on
-        self.connections = 0
         self.port = 0
         self._server: asyncio.Server | None = None
         self._tasks: set[asyncio.Task[None]] = set()
@@ -122,7 +120,6 @@ class Proxy:
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
     def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self.connections += 1
         task = asyncio.get_running_loop().create_task(self._serve(Link(self, reader, writer)))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)

@@ -389,6 +389,34 @@ async def test_a_connection_that_breaks(handler: Handler, upstream: Upstream, ma
     assert len(upstream.exchanges) == 1
 
 
+@pytest.mark.parametrize(
+    ("status", "healthy"),
+    [(201, True), (302, True), (401, True), (404, True), (424, True), (429, True)]
+    + [(status, False) for status in (500, 502, 503, 504, 599)],
+)
+async def test_what_a_status_tells_of_agenta(status: int, healthy: bool, upstream: Upstream, make: Make) -> None:
+    assert (await failure(make(await upstream.start(answering(b"", status=status))))).healthy is healthy
+
+
+async def test_what_connections_tell_of_agenta(closed_port: int, upstream: Upstream, make: Make) -> None:
+    assert (await failure(make(f"http://127.0.0.1:{closed_port}"))).healthy is False
+    assert (await failure(make(await upstream.start(close_before_answering)))).healthy is False
+
+
+@pytest.mark.parametrize(("max_seconds", "healthy"), [(0.5, False), (1.5, None)])
+@pytest.mark.parametrize("silent", ["server", "handshake"])
+async def test_impatient_callers_tell_nothing_of_agenta(
+    silent: str, max_seconds: float, healthy: bool | None, upstream: Upstream, make: Make
+) -> None:
+    url = await upstream.start(stall)
+    if silent == "handshake":
+        url, max_seconds = url.replace("http:", "https:"), max_seconds - 0.2
+    service = make(url, max_seconds=max_seconds, min_seconds=0.1)
+    with pytest.raises(UpstreamFailed) as caught:
+        await complete(service, deadline=asyncio.get_running_loop().time() + 0.6)
+    assert caught.value.healthy is healthy
+
+
 @pytest.mark.parametrize("handler", [stall, stall_within_the_body, drip])
 async def test_the_whole_call_is_bounded(handler: Handler, upstream: Upstream, make: Make) -> None:
     service = make(await upstream.start(handler), max_seconds=0.15, min_seconds=0.1)
