@@ -172,6 +172,95 @@ def test_an_unknown_name_is_a_warning_with_a_hint() -> None:
     ]
 
 
+API_KEYS = {"AGENTA_AI_GRPC_AUTH": "api_keys", "AGENTA_AI_GRPC_API_KEYS_FILE": "keys.json"}
+JWT = {
+    "AGENTA_AI_GRPC_AUTH": "jwt",
+    "AGENTA_AI_GRPC_JWT_ISSUER": "https://issuer.example",
+    "AGENTA_AI_GRPC_JWT_AUDIENCE": "agenta-ai",
+    "AGENTA_AI_GRPC_JWT_JWKS_URL": "https://issuer.example/jwks",
+}
+AGENTA = {"AGENTA_AI_GRPC_AUTH": "agenta", "AGENTA_AI_SERVICES_API_URL": "https://cloud.agenta.ai"}
+TLS = {"AGENTA_AI_GRPC_TLS_CERT_FILE": "server.pem", "AGENTA_AI_GRPC_TLS_KEY_FILE": "server.key"}
+MTLS = TLS | {
+    "AGENTA_AI_GRPC_AUTH": "mtls",
+    "AGENTA_AI_GRPC_TLS_CLIENT_CA_FILE": "ca.pem",
+    "AGENTA_AI_GRPC_MTLS_PRINCIPALS_FILE": "identities.json",
+}
+ALL_MODES = API_KEYS | JWT | AGENTA | MTLS | {"AGENTA_AI_GRPC_AUTH": " mtls ,agenta,jwt, api_keys,"}
+
+
+@pytest.mark.parametrize("environment", [API_KEYS, JWT, AGENTA, MTLS, ALL_MODES, API_KEYS | TLS])
+@pytest.mark.parametrize("listen", ["127.0.0.1:1", "0.0.0.0:1"])
+def test_modes(environment: dict[str, str], listen: str) -> None:
+    _, warnings = load(environment | {"AGENTA_AI_GRPC_LISTEN": listen})
+    assert warnings == []
+
+
+def without(environment: dict[str, str], *names: str) -> dict[str, str]:
+    return {name: value for name, value in environment.items() if name.rpartition("GRPC_")[2] not in names}
+
+
+@pytest.mark.parametrize(
+    ("environment", "why"),
+    [
+        ({"AGENTA_AI_GRPC_AUTH": "passwords"}, "AGENTA_AI_GRPC_AUTH: must be 'api_keys', 'jwt', 'agenta', 'mtls' or "),
+        (API_KEYS | {"AGENTA_AI_GRPC_AUTH": "none,api_keys"}, "AGENTA_AI_GRPC_AUTH: 'none' lets in everybody, so no "),
+        (without(API_KEYS, "API_KEYS_FILE"), "AGENTA_AI_GRPC_AUTH: 'api_keys' needs AGENTA_AI_GRPC_API_KEYS_FILE."),
+        (without(JWT, "JWT_AUDIENCE"), "AGENTA_AI_GRPC_AUTH: 'jwt' needs AGENTA_AI_GRPC_JWT_AUDIENCE."),
+        (without(JWT, "JWT_JWKS_URL"), "AGENTA_AI_GRPC_AUTH: 'jwt' needs either AGENTA_AI_GRPC_JWT_JWKS_URL or "),
+        (JWT | {"AGENTA_AI_GRPC_JWT_JWKS_FILE": "jwks.json"}, "AGENTA_AI_GRPC_AUTH: 'jwt' needs either "),
+        (
+            JWT | {"AGENTA_AI_GRPC_JWT_LEEWAY_SECONDS": "301"},
+            "AGENTA_AI_GRPC_JWT_LEEWAY_SECONDS: must be less than or ",
+        ),
+        (JWT | {"AGENTA_AI_GRPC_JWT_CLAIMS": "user"}, "AGENTA_AI_GRPC_JWT_CLAIMS: must be pairs such as name=value"),
+        (
+            JWT | {"AGENTA_AI_GRPC_JWT_CLAIMS": "user=a=b"},
+            "AGENTA_AI_GRPC_JWT_CLAIMS: must be pairs such as name=value",
+        ),
+        ({"AGENTA_AI_GRPC_AUTH": "agenta"}, "AGENTA_AI_GRPC_AUTH: 'agenta' needs AGENTA_AI_SERVICES_API_URL."),
+        (
+            AGENTA | {"AGENTA_AI_GRPC_REQUIRED_PERMISSIONS": "run_ai_services"},
+            "AGENTA_AI_GRPC_AGENTA_PERMISSIONS: must say what run_ai_services mean in Agenta",
+        ),
+        (AGENTA | {"AGENTA_AI_GRPC_AGENTA_AUTH_SECONDS": "3601"}, "AGENTA_AI_GRPC_AGENTA_AUTH_SECONDS: must be less"),
+        (API_KEYS | {"AGENTA_AI_GRPC_REQUIRED_PERMISSIONS": "edit"}, "AGENTA_AI_GRPC_REQUIRED_PERMISSIONS: must be "),
+        (
+            without(MTLS, "MTLS_PRINCIPALS_FILE"),
+            "AGENTA_AI_GRPC_AUTH: 'mtls' needs AGENTA_AI_GRPC_MTLS_PRINCIPALS_FILE",
+        ),
+        (without(MTLS, "TLS_CLIENT_CA_FILE"), "AGENTA_AI_GRPC_AUTH: 'mtls' needs AGENTA_AI_GRPC_TLS_CLIENT_CA_FILE."),
+        (
+            without(MTLS, "TLS_CERT_FILE", "TLS_KEY_FILE"),
+            "AGENTA_AI_GRPC_TLS_CLIENT_CA_FILE: needs AGENTA_AI_GRPC_TLS_",
+        ),
+        (
+            without(API_KEYS | TLS, "TLS_KEY_FILE"),
+            "AGENTA_AI_GRPC_TLS_CERT_FILE and AGENTA_AI_GRPC_TLS_KEY_FILE: each needs the other.",
+        ),
+    ],
+)
+def test_modes_that_lack_something(environment: dict[str, str], why: str) -> None:
+    (fault,) = faults(environment)
+    assert fault.startswith(why)
+
+
+def test_names_and_pairs() -> None:
+    settings, _ = load(
+        ALL_MODES
+        | {
+            "AGENTA_AI_GRPC_JWT_ALGORITHMS": " ES256 ,RS512,",
+            "AGENTA_AI_GRPC_JWT_CLAIMS": "organization=org_id, permissions=scope",
+            "AGENTA_AI_GRPC_REQUIRED_PERMISSIONS": "run_ai_services",
+            "AGENTA_AI_GRPC_AGENTA_PERMISSIONS": "run_ai_services=run_service",
+        }
+    )
+    assert settings.auth == ("mtls", "agenta", "jwt", "api_keys")
+    assert settings.jwt_algorithms == ("ES256", "RS512")
+    assert settings.jwt_claims == {"organization": "org_id", "permissions": "scope"}
+    assert settings.agenta_permissions == {"run_ai_services": "run_service"}
+
+
 def test_the_old_name_of_the_environment() -> None:
     new = "AGENTA_AI_SERVICES_ENVIRONMENT_SLUG"
     settings, warnings = load(AUTH | FOUR | {new: "", "AGENTA_AI_SERVICES_ENVIRONMENT": "staging"})

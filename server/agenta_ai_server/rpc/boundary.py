@@ -27,7 +27,8 @@ if TYPE_CHECKING:
     from agenta_ai_server.rpc.interceptor import Continuation, Handler
 
 MAX_REQUEST_BYTES = 1 << 20
-CERTIFICATE_NAMES = ("peer_uri", "peer_dns")
+# What grpc calls a certificate's URIs and DNS names, and whether such a name has a colon.
+CERTIFICATE_NAMES = {"peer_uri": True, "peer_dns": False}
 
 Result = TypeVar("Result")
 Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
@@ -117,8 +118,13 @@ def open_call(method: str, context: Context, max_seconds: float = math.inf) -> C
 
 
 def _identities(connection: Mapping[str, Iterable[bytes]]) -> tuple[str, ...]:
-    names = (name for kind in CERTIFICATE_NAMES for name in connection.get(kind, ()))
-    return tuple(name.decode(errors="backslashreplace") for name in names)
+    return tuple(
+        name.decode(errors="backslashreplace")
+        for kind, has_colon in CERTIFICATE_NAMES.items()
+        for name in connection.get(kind, ())
+        # An authority that looks at DNS names only would otherwise let a URI pass for one.
+        if (b":" in name) is has_colon
+    )
 
 
 def _parse(data: bytes, deserializer: Callable[[bytes], Message]) -> Message:

@@ -1,0 +1,255 @@
+"""TLS on the listener: real handshakes with real certificates, who is taken for whom, and certificates that change."""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from datetime import timedelta
+from functools import partial
+from ipaddress import ip_address
+from typing import TYPE_CHECKING, Any
+
+import grpc
+import grpc.aio
+import pytest
+from auth.parties import INVALID, NO_CONNECTION, OK, WHOAMI, Authority, Pair, Parties, authorization, dns, uri
+from calls import request, structured
+from cryptography import x509
+
+from agenta_ai.v1.tool_service_pb2_grpc import ToolServiceStub
+from agenta_ai_server import app
+from agenta_ai_server.domain.watched import WatchedFiles
+from agenta_ai_server.rpc import tls
+from agenta_ai_server.settings import SettingsError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+SPIFFE = "spiffe://agenta.ai/ns/prod/sa/evaluator"
+KEPT = "what was read before stays in force"
+
+
+# Who is taken for whom
+
+NAMES: list[tuple[list[x509.GeneralName], str]] = [
+    ([uri(SPIFFE)], SPIFFE),
+    ([dns("batch.internal")], "batch.internal"),
+    ([dns("BATCH.internal")], "batch.internal"),
+    ([uri(SPIFFE), dns("other.internal")], SPIFFE),
+    ([dns("other.internal"), dns("batch.internal"), uri("https://elsewhere.example/x")], "batch.internal"),
+    # Two that are known and mean different principals.
+    ([uri(SPIFFE), dns("batch.internal")], ""),
+    # Names of other kinds that read like one that is known; and the common name, which always is "batch.internal".
+    ([], ""),
+    ([x509.RFC822Name("batch.internal")], ""),
+    ([x509.RFC822Name("ada@batch.internal")], ""),
+    ([x509.IPAddress(ip_address("10.1.2.3"))], ""),
+    ([x509.RegisteredID(x509.ObjectIdentifier("1.2.3.4"))], ""),
+    ([x509.DirectoryName(x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "batch.internal")]))], ""),
+    # One kind that reads like the other, and what isn't quite right.
+    ([uri("batch.internal")], ""),
+    ([dns("x.batch.internal")], ""),
+    ([dns("*.internal")], ""),
+    ([uri(SPIFFE.upper())], ""),
+    ([uri(SPIFFE + "/x")], ""),
+    ([dns("10.1.2.3")], "10.1.2.3"),
+    ([dns(SPIFFE)], ""),
+]
+
+
+@pytest.mark.usefixtures("whoami")
+@pytest.mark.parametrize(("names", "user"), NAMES, ids=str)
+async def test_who_it_is(names: list[x509.GeneralName], user: str, parties: Parties) -> None:
+    for known in (SPIFFE, "batch.internal", "10.1.2.3", "ada@batch.internal"):
+        parties.know(known, "edit_workflows")
+    async with parties.serving("mtls"):
+        outcome = await parties.call((), parties.authority.issue(*names), name=WHOAMI)
+    assert outcome.kind == (OK if user else INVALID)
+    assert outcome.answer.get("user", "") == user
+    assert outcome.answer.get("method", "mtls") == "mtls"
+
+
+async def test_an_authority_of_the_servers_is_not_one_of_the_callers(parties: Parties) -> None:
+    # The other way around as well: who trusts the server doesn't thereby let in whom it has signed.
+    parties.know(SPIFFE, "edit_workflows")
+    elsewhere = Authority()
+    async with parties.serving("mtls"):
+        assert (await parties.call((), elsewhere.issue(uri(SPIFFE)))).kind == NO_CONNECTION
+        assert (await parties.call((), parties.authority.issue(uri(SPIFFE)))).kind == OK
+    assert parties.standin.started == 1
+
+
+async def test_a_listener_with_tls_has_no_plaintext(parties: Parties) -> None:
+    key = parties.key("edit_workflows")
+    async with parties.serving("api_keys", tls=True), grpc.aio.insecure_channel(parties.address) as channel:
+        stub: Any = ToolServiceStub(channel)
+        call = stub.CallTool(request({}), metadata=authorization(f"ApiKey {key}"))
+        assert await call.code() is grpc.StatusCode.UNAVAILABLE
+        assert (await parties.call(authorization(f"ApiKey {key}"))).kind == OK
+
+
+async def test_a_server_of_another_authority_is_told_nothing(parties: Parties) -> None:
+    parties.server = Authority().server()
+    async with parties.serving("api_keys", tls=True):
+        assert (await parties.call(authorization(f"ApiKey {parties.key('edit_workflows')}"))).kind == NO_CONNECTION
+
+
+@pytest.mark.filterwarnings("ignore:ssl.TLSVersion:DeprecationWarning")
+@pytest.mark.parametrize("version", ["TLSv1_1", "TLSv1_2", "TLSv1_3"])
+async def test_versions(version: str, parties: Parties) -> None:
+    async with parties.serving("api_keys", tls=True):
+        if version == "TLSv1_1":
+            with pytest.raises((ssl.SSLError, ConnectionError)):
+                await shown_certificate(parties, version)
+        else:
+            assert await shown_certificate(parties, version) == der(parties.server)
+
+
+# Certificates that change
+
+
+async def test_a_new_certificate_is_used_within_two_seconds_and_breaks_no_connection(
+    parties: Parties, monkeypatch: pytest.MonkeyPatch, whoami: None
+) -> None:
+    shown = authorization(f"ApiKey {parties.key('edit_workflows')}")
+    async with parties.serving("api_keys", tls=True), parties.channel() as channel:
+        before = await peer(channel, shown)
+        old, new = parties.server, parties.authority.server()
+        assert await shown_certificate(parties) == der(old)
+        parties.use(new)
+        async with asyncio.timeout(2):
+            while await shown_certificate(parties) == der(old):  # noqa: ASYNC110
+                await asyncio.sleep(0.02)
+        assert await shown_certificate(parties) == der(new)
+        assert await peer(channel, shown) == before, "the connection is another one"
+        assert (await parties.call(shown)).kind == OK
+
+
+async def peer(channel: grpc.aio.Channel, shown: Any) -> Any:
+    return structured(await ToolServiceStub(channel).CallTool(request({}, name=WHOAMI), metadata=shown))["peer"]
+
+
+BROKEN: list[tuple[str, Callable[[Parties], Pair], str]] = [
+    ("no PEM", lambda parties: Pair(b"garbage", parties.server.key), "the certificate can't be read"),
+    ("half of it", lambda parties: Pair(parties.server.certificate[:300], parties.server.key), "can't be read"),
+    ("no key", lambda parties: Pair(parties.server.certificate, b""), "the key can't be read"),
+    ("new key, old certificate", lambda parties: _mixed(parties), "does not belong to the key"),
+    ("expired", lambda parties: parties.authority.server(lifetime=-timedelta(hours=1)), "the certificate expired"),
+]
+
+
+def _mixed(parties: Parties) -> Pair:
+    return Pair(parties.server.certificate, parties.authority.server().key)
+
+
+async def test_a_broken_pair_keeps_the_old_one(
+    parties: Parties, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(tls, "WatchedFiles", partial(WatchedFiles, every=0.0))
+    async with parties.serving("api_keys", tls=True):
+        good = parties.server
+        for case, make, why in BROKEN:
+            parties.use(make(parties))
+            assert await shown_certificate(parties) == der(good), case
+            assert why in caplog.text, case
+            assert KEPT in caplog.text, case
+            caplog.clear()
+            parties.use(good)
+            assert await shown_certificate(parties) == der(good), case
+        (parties.folder / "server.key").unlink()
+        assert await shown_certificate(parties) == der(good)
+        assert "can't read" in caplog.text
+        renewed = parties.authority.server()
+        parties.use(renewed)
+        assert await shown_certificate(parties) == der(renewed)
+
+
+async def test_new_authorities_of_callers(parties: Parties, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tls, "WatchedFiles", partial(WatchedFiles, every=0.0))
+    parties.know(SPIFFE, "edit_workflows")
+    other = Authority()
+    old, new = parties.authority.issue(uri(SPIFFE)), other.issue(uri(SPIFFE))
+    ca = parties.folder / "ca.pem"
+    async with parties.serving("mtls"):
+        for content, answers in [
+            (parties.authority.pem, (OK, NO_CONNECTION)),
+            (parties.authority.pem + other.pem, (OK, OK)),
+            (other.pem, (NO_CONNECTION, OK)),
+            (b"garbage", (NO_CONNECTION, OK)),
+        ]:
+            ca.write_bytes(content)
+            found = tuple([(await parties.call((), pair, rpc="Health")).kind for pair in (old, new)])
+            assert found == answers
+
+
+async def shown_certificate(parties: Parties, version: str = "") -> bytes:
+    """The certificate that a new connection is shown, in DER."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    context.set_alpn_protocols(["h2"])
+    if version:
+        context.minimum_version = context.maximum_version = ssl.TLSVersion[version]
+        # Otherwise this side would already refuse the old ones.
+        context.set_ciphers("ALL:@SECLEVEL=0")
+    host, _, port = parties.address.rpartition(":")
+    _, writer = await asyncio.open_connection(host, int(port), ssl=context)
+    found: bytes = writer.get_extra_info("ssl_object").getpeercert(binary_form=True)
+    writer.transport.abort()
+    return found
+
+
+def der(pair: Pair) -> bytes:
+    return ssl.PEM_cert_to_DER_cert(pair.certificate.decode())
+
+
+# What is wrong at the start
+
+
+async def starting(parties: Parties, *modes: str, **overrides: str) -> list[str]:
+    """The faults that stop the start."""
+    with pytest.raises(SettingsError) as told:
+        async with app.running(parties.settings(*modes, tls=True, **overrides)):
+            pass
+    return told.value.faults
+
+
+@pytest.mark.parametrize(("case", "make", "why"), BROKEN, ids=[row[0] for row in BROKEN])
+async def test_a_broken_pair_stops_the_start(case: str, make: Any, why: str, parties: Parties) -> None:
+    parties.server = make(parties)
+    (fault,) = await starting(parties, "api_keys")
+    assert fault.startswith("AGENTA_AI_GRPC_TLS_CERT_FILE: ")
+    assert why in fault
+    assert "server.pem" in fault
+
+
+@pytest.mark.parametrize("name", ["CERT", "KEY", "CLIENT_CA"])
+@pytest.mark.parametrize(("file", "why"), [("none.pem", "No such file or directory"), ("", "Is a directory")])
+async def test_a_file_that_cannot_be_read_stops_the_start(name: str, file: str, why: str, parties: Parties) -> None:
+    path = parties.folder / file
+    (fault,) = await starting(parties, "api_keys", **{f"AGENTA_AI_GRPC_TLS_{name}_FILE": str(path)})
+    assert fault == f"AGENTA_AI_GRPC_TLS_CERT_FILE: can't read {path}: {why}."
+
+
+async def test_every_fault_is_told_at_once(parties: Parties) -> None:
+    parties.server = parties.authority.server(lifetime=-timedelta(hours=1))
+    parties.keys.write_text("{")
+    jwks = parties.folder / "jwks.json"
+    jwks.write_text("[]")
+    settings = parties.settings(
+        "api_keys", "jwt", "mtls", AGENTA_AI_GRPC_JWT_JWKS_URL="", AGENTA_AI_GRPC_JWT_JWKS_FILE=str(jwks)
+    )
+    parties.identities.write_text("{}")
+    with pytest.raises(SettingsError) as told:
+        async with app.running(settings):
+            pass
+    starts = {
+        "AGENTA_AI_GRPC_AUTH: api_keys": "keys.json: Invalid JSON",
+        "AGENTA_AI_GRPC_AUTH: jwt": "jwks.json: it is no JSON object.",
+        "AGENTA_AI_GRPC_AUTH: mtls": "identities.json: principals: Field required.",
+        "AGENTA_AI_GRPC_TLS_CERT_FILE": "the certificate expired at ",
+    }
+    assert len(told.value.faults) == len(starts)
+    for fault, (start, why) in zip(told.value.faults, starts.items(), strict=True):
+        assert fault.startswith(f"{start}: {parties.folder}/")
+        assert why in fault
