@@ -37,6 +37,8 @@ KINDS = {
 _MIN_RSA_BITS = 2048
 _RETRY_SECONDS = 5.0
 
+LONG_OVERDUE = 2
+
 _log = logging.getLogger(__name__)
 
 
@@ -118,7 +120,8 @@ class KeyServer:
         url: Where they are.
         algorithms: As for :class:`KeySet`.
         http: Asks for them; closed with this.
-        refresh: Seconds after which they are asked for again. Meanwhile, and while that fails, the old ones are used.
+        refresh: Seconds after which they are asked for again. Meanwhile, and while that fails, the old ones are used;
+            after twice as long, a caller waits for the answer.
         cooldown: Seconds between two questions at least, however many tokens name keys that aren't known. As long as
             there are no keys at all, it is no more than 5.
         max_age: Seconds after which keys that couldn't be renewed aren't used any more.
@@ -162,7 +165,11 @@ class KeyServer:
             delay = max(self._may_ask - self._clock(), 1.0)
             message = "The keys that tokens are checked with can't be had now. Try again."
             raise Refused(Reason.AUTHORITY_UNAVAILABLE, message, retry_delay=delay)
-        if self._clock() - self._renewed >= self._refresh:
+        age = self._clock() - self._renewed
+        if age >= LONG_OVERDUE * self._refresh:
+            # Nobody has called for a while, and a key may have been withdrawn meanwhile.
+            keys = await self._ask() or keys
+        elif age >= self._refresh:
             self._begin()
         key = keys.find(key_id, algorithm)
         if key is None and (keys := await self._ask()):

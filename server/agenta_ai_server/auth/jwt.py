@@ -138,7 +138,7 @@ class JwtAuthenticator:
             self._check(claims)
             principal = self._principal(claims)
         except ValueError as error:
-            _log.debug("refused a token: %s", error)
+            _log.debug("refused a token: %s", str(error))  # the error itself would hold on to the token
             raise invalid() from None
         # Last, for only the bearer of a token that was good in all else may know.
         if self._now() >= claims["exp"] + self._config.leeway:
