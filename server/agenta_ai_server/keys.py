@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import sys
 from datetime import UTC, datetime, timedelta
@@ -69,7 +68,7 @@ def revoke(arguments: argparse.Namespace) -> None:
 
 
 def _path(arguments: argparse.Namespace) -> Path:
-    path = arguments.file or os.environ.get(FILE, "").strip()
+    path = arguments.file or arguments.environment.get(FILE, "").strip()
     if not path:
         raise ValueError(f"say by --file where the keys are, or set {FILE}")
     return Path(path)
