@@ -17,6 +17,9 @@ MAX_TIMEOUT = 365 * 24 * 3600
 
 _SERVICE = "agenta.ai.v1.ToolService"
 
+# What a caller gets when the connection breaks, and when a server stops before it has begun the call: gRPC cancels it.
+_LOST = ["UNAVAILABLE", "CANCELLED"]
+
 
 def service_config(*, wait_for_limit: bool = False) -> dict[str, Any]:
     """How gRPC balances, checks health and retries, in the form of its service config.
@@ -34,10 +37,10 @@ def service_config(*, wait_for_limit: bool = False) -> dict[str, Any]:
         "loadBalancingConfig": [{"round_robin": {}}],
         "healthCheckConfig": {"serviceName": _SERVICE},
         "methodConfig": [
-            _retried(["Status", "ListTools"], ["UNAVAILABLE"], attempts=4),
+            _retried(["Status", "ListTools"], _LOST, attempts=4),
             # Each call has a request_id, so that the server knows the repeat of one that it is running or has run. gRPC
             # allows no more attempts than these.
-            _retried(["CallTool"], ["UNAVAILABLE", *limited], attempts=5),
+            _retried(["CallTool"], [*_LOST, *limited], attempts=5),
         ],
     }
 
@@ -64,6 +67,9 @@ CHANNEL_OPTIONS: tuple[tuple[str, str | int], ...] = (
     ("grpc.enable_retries", 1),
     # A request that doesn't fit in this buffer is never retried. The default is 256 KiB, the largest request 1 MiB.
     ("grpc.per_rpc_retry_buffer_size", 2 * 1024 * 1024),
+    # The first new attempt to connect comes before the last repeat of a call. The default is a second: too long for a
+    # connection that is lost together with one of several listeners on its port.
+    ("grpc.initial_reconnect_backoff_ms", 200),
     ("grpc.keepalive_time_ms", 30_000),
     ("grpc.keepalive_timeout_ms", 10_000),
     ("grpc.keepalive_permit_without_calls", 1),

@@ -123,8 +123,9 @@ def retried(config: dict[str, Any]) -> dict[str, list[str]]:
 
 
 def test_each_client_has_a_service_config_of_its_own() -> None:
-    always = {method: ["UNAVAILABLE"] for method in ("Status", "ListTools", "CallTool")}
-    for wait, expected in ((False, always), (True, {**always, "CallTool": ["UNAVAILABLE", "RESOURCE_EXHAUSTED"]})):
+    lost = ["UNAVAILABLE", "CANCELLED"]
+    always = dict.fromkeys(("Status", "ListTools", "CallTool"), lost)
+    for wait, expected in ((False, always), (True, {**always, "CallTool": [*lost, "RESOURCE_EXHAUSTED"]})):
         options = dict(calls.connection("localhost:1", wait_for_limit=wait).options)
         assert retried(json.loads(str(options["grpc.service_config"]))) == expected
         assert retried(service_config(wait_for_limit=wait)) == expected

@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/backoff"
 	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/credentials/local"
 	_ "google.golang.org/grpc/health" // asks each address for its health, as the service config says
@@ -24,12 +25,13 @@ import (
 
 // ServiceConfig says how a connection balances, asks for health and retries.
 //
-// What is sent is sent again if the server is unavailable, or the connection breaks. A call of a tool keeps its request_id
+// What is sent is sent again if the server is unavailable, or the connection breaks, or the server stops before it has
+// begun, which comes as CANCELLED. A call of a tool keeps its request_id
 // then, so that the server runs it once: see [NewRequest].
-const ServiceConfig = configStart + retriedReads + "," + callStart + `"UNAVAILABLE"` + callEnd + configEnd
+const ServiceConfig = configStart + retriedReads + "," + callStart + `"UNAVAILABLE", "CANCELLED"` + callEnd + configEnd
 
 // WaitingServiceConfig is [ServiceConfig], with calls of tools that wait for a limit: see [WithWaitForLimit].
-const WaitingServiceConfig = configStart + retriedReads + "," + callStart + `"UNAVAILABLE", "RESOURCE_EXHAUSTED"` +
+const WaitingServiceConfig = configStart + retriedReads + "," + callStart + `"UNAVAILABLE", "CANCELLED", "RESOURCE_EXHAUSTED"` +
 	callEnd + configEnd
 
 const configStart = `{
@@ -46,7 +48,7 @@ const retriedReads = `{
 	],
 	"retryPolicy": {
 		"maxAttempts": 4, "initialBackoff": "0.1s", "maxBackoff": "2s", "backoffMultiplier": 2,
-		"retryableStatusCodes": ["UNAVAILABLE"]
+		"retryableStatusCodes": ["UNAVAILABLE", "CANCELLED"]
 	}
 }`
 
@@ -80,6 +82,8 @@ func Dial(target string, options ...grpc.DialOption) (*grpc.ClientConn, error) {
 		// A record in the DNS can't change what is retried.
 		grpc.WithDisableServiceConfig(),
 		grpc.WithUserAgent("agenta-ai-go"),
+		// Sooner than the last retry, or a server that has just restarted is found too late.
+		grpc.WithConnectParams(connectParams()),
 		grpc.WithKeepaliveParams(keepalive.ClientParameters{
 			Time: 30 * time.Second, Timeout: 10 * time.Second, PermitWithoutStream: true,
 		}),
@@ -90,6 +94,12 @@ func Dial(target string, options ...grpc.DialOption) (*grpc.ClientConn, error) {
 		),
 	}
 	return grpc.NewClient(target, append(defaults, options...)...)
+}
+
+func connectParams() grpc.ConnectParams {
+	again := backoff.DefaultConfig
+	again.BaseDelay = 200 * time.Millisecond
+	return grpc.ConnectParams{Backoff: again, MinConnectTimeout: 20 * time.Second}
 }
 
 // WithWaitForLimit makes a call of a tool that a rate limit refuses wait as long as the server says, and then sends it

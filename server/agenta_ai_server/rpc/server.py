@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import grpc
 import grpc.aio
@@ -32,6 +32,9 @@ OPTIONS: Sequence[tuple[str, int]] = (
     ("grpc.keepalive_timeout_ms", 20_000),
 )
 HEALTH_NAMES = ("", SERVICE)
+# For how many seconds at the end of the drain the watchers know of it: enough for them to go elsewhere, and less than
+# what a client retries that has no elsewhere.
+NOTICE = 0.2
 
 
 class ListenError(OSError):
@@ -69,7 +72,7 @@ class Server:
             options.append(("grpc.max_connection_age_ms", round(max_connection_age_seconds * 1000)))
             options.append(("grpc.max_connection_age_grace_ms", round(max_call_seconds * 1000)))
         self._server = grpc.aio.server(interceptors=[self._boundary, *interceptors], options=options)
-        self._health = health_aio.HealthServicer()  # starts as SERVING, so nothing may connect before all is ready
+        self._health = _Health()  # starts as SERVING, so nothing may connect before all is ready
         # The servicer takes a Call where the generated base class says context.
         contract = cast("tool_service_pb2_grpc.ToolServiceServicer", servicer)
         tool_service_pb2_grpc.add_ToolServiceServicer_to_server(contract, self._server)
@@ -114,8 +117,10 @@ class Server:
                 would be lost.
             grace: Seconds after that, when those that still run are cancelled.
         """
+        self._health.draining = True
+        await asyncio.sleep(max(drain - NOTICE, 0))
         await self._health.enter_graceful_shutdown()
-        await asyncio.sleep(drain)
+        await asyncio.sleep(min(drain, NOTICE))
         stopping = asyncio.create_task(self._server.stop(grace))
         # grpc would wait the whole grace for streams that never end by themselves: callers that watch the health.
         done = asyncio.create_task(self._boundary.idle())
@@ -123,6 +128,24 @@ class Server:
         done.cancel()
         await self._server.stop(0)
         await stopping
+
+
+class _Health(health_aio.HealthServicer):
+    """Tells those who ask as soon as the server is to stop, and those who watch only shortly before it does.
+
+    Balancers ask. It is grpc's clients that watch, and they use a connection no more whose server isn't serving, but
+    neither do they replace it: behind a balancer of connections, or on a shared port, it is the only one they have.
+    """
+
+    draining = False
+
+    async def Check(  # noqa: N802  # the contract's name
+        self, request: health_pb2.HealthCheckRequest, context: grpc.aio.ServicerContext[Any, Any]
+    ) -> health_pb2.HealthCheckResponse:
+        response: health_pb2.HealthCheckResponse = await super().Check(request, context)
+        if self.draining and response.status == health_pb2.HealthCheckResponse.SERVING:
+            return health_pb2.HealthCheckResponse(status=health_pb2.HealthCheckResponse.NOT_SERVING)
+        return response
 
 
 async def _answers(path: str) -> bool:

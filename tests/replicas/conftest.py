@@ -1,0 +1,39 @@
+"""A Redis with a password, a stand-in that counts by id, and clients that share no connection."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+import pytest
+from limits.conftest import RedisServer
+
+from agenta_ai import calls
+from agenta_ai.service_config import CHANNEL_OPTIONS
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+# The numbers of the goal, by "make test-slow"; else fewer, in the same tests.
+SLOW = os.environ.get("HYPOTHESIS_PROFILE") == "thorough"
+PASSWORD = "7c1cb68-hush"
+# grpc lets the channels of one process share their connections, and callers elsewhere have their own.
+OWN_CONNECTIONS = ("grpc.use_local_subchannel_pool", 1)
+
+
+@pytest.fixture
+def redis(tmp_path: Path) -> Iterator[RedisServer]:
+    server = RedisServer(tmp_path, "--requirepass", PASSWORD)
+    server.url = f"redis://:{PASSWORD}@127.0.0.1:{server.port}/0"
+    server.start()
+    try:
+        yield server
+    finally:
+        server.kill()
+
+
+@pytest.fixture
+def own_connections(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The client is as it is shipped, but for one connection for each."""
+    monkeypatch.setattr(calls, "CHANNEL_OPTIONS", (*CHANNEL_OPTIONS, OWN_CONNECTIONS))
