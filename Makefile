@@ -35,20 +35,20 @@ run: $(READY) ## Serve on 127.0.0.1:50051 with a stand-in for Agenta, until Ctrl
 test: $(READY) ## Run the tests; says which were left out for lack of a program. Below five minutes.
 	@$(BIN)/pytest -q -n auto
 
-test-slow: $(READY) ## Run what is too long for every run: the property tests with 20,000 examples each.
-	@HYPOTHESIS_PROFILE=thorough $(BIN)/pytest -q -n auto --timeout 0 tests/guarantee
+test-slow: $(READY) ## Run what is too long for every run: properties with 20,000 examples, restarts and crashes under load.
+	@HYPOTHESIS_PROFILE=thorough $(BIN)/pytest -q -n auto --timeout 0 tests/guarantee tests/replicas
 
 test-oldest: $(READY) ## Run the tests on Python 3.11 with the oldest dependencies that are declared.
 	@$(BIN)/uv venv -q --clear --python 3.11 $(TOOLS)/oldest
 	@$(BIN)/uv pip install -q -p $(TOOLS)/oldest --resolution lowest-direct -e . 
 	@$(TOOLS)/oldest/bin/python -c 'import agenta_ai, agenta_ai.v1.tool_service_pb2_grpc'
-	@$(BIN)/uv pip install -q -p $(TOOLS)/oldest --resolution lowest-direct -e '.[server,cli,redis]' --group dev
+	@$(BIN)/uv pip install -q -p $(TOOLS)/oldest --resolution lowest-direct -e '.[server,cli,redis,tracing]' --group dev
 	@$(TOOLS)/oldest/bin/pytest -q -n auto
 
 test-newest: $(READY) ## Run the tests on the newest Python of this machine with the newest dependencies.
 	@newest=$$(for python in python3.15 python3.14 python3.13 python3.12 $(PYTHON); do $$python -c '' 2>/dev/null && echo $$python && break; done); \
 	  $(BIN)/uv venv --clear --python $$newest $(TOOLS)/newest
-	@$(BIN)/uv pip install -q -p $(TOOLS)/newest --upgrade -e '.[server,cli,redis]' --group dev
+	@$(BIN)/uv pip install -q -p $(TOOLS)/newest --upgrade -e '.[server,cli,redis,tracing]' --group dev
 	@$(TOOLS)/newest/bin/pytest -q -n auto
 
 live: $(READY) ## Run a short suite against a real Agenta, given by the AGENTA_AI_SERVICES_ settings.
@@ -95,7 +95,7 @@ baseline: $(READY) ## Make the contract as it is the one that must not be broken
 
 lock: $(READY) ## Renew the versions that development uses.
 	@$(BIN)/uv pip compile -q --upgrade --universal --generate-hashes --no-header --no-annotate \
-	  --python-version 3.11 --extra server --extra cli --extra redis --group dev pyproject.toml -o requirements.lock
+	  --python-version 3.11 --extra server --extra cli --extra redis --extra tracing --group dev pyproject.toml -o requirements.lock
 
 clean: ## Remove what the other targets made.
 	@rm -rf $(VENV) $(TOOLS) dist build .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis

@@ -29,7 +29,8 @@ SECTIONS = {
     "disabled_tools": "Tools, and the way to Agenta",
     "max_in_flight": "Load, and repeats of a `request_id`",
     "limits": "Rate limits: [limits.md](limits.md)",
-    "max_connection_age_seconds": "Age of connections, stopping, logs",
+    "max_connection_age_seconds": "Age of connections, stopping",
+    "log_level": "Logs, metrics, traces",
 }
 
 

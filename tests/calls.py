@@ -48,6 +48,10 @@ def reason(response: tool_service_pb2.CallToolResponse) -> str:
     return error_pb2.ErrorReason.Name(response.error.reason).removeprefix("ERROR_REASON_")
 
 
+def trailers(error: AioRpcError) -> dict[str, str]:
+    return {key: value for key, value in error.trailing_metadata() or () if isinstance(value, str)}
+
+
 def details(error: AioRpcError) -> dict[str, Any]:
     """The error's google.rpc details, by the names of their types."""
     status = rpc_status.from_call(cast("Any", error))

@@ -10,8 +10,10 @@ from agenta_ai import __version__
 from agenta_ai_server.admission.queue import Admission
 from agenta_ai_server.auth.authenticator import ByForm
 from agenta_ai_server.auth.policy import Policy
+from agenta_ai_server.domain.observation import Observer, Observers
 from agenta_ai_server.domain.service import Service
 from agenta_ai_server.domain.watched import WatchedFile
+from agenta_ai_server.limits.limiter import LimiterState
 from agenta_ai_server.limits.limits import Limits
 from agenta_ai_server.limits.memory import MemoryLimiter
 from agenta_ai_server.limits.policy import Policy as LimitPolicy
@@ -24,9 +26,11 @@ from agenta_ai_server.rpc.authentication import Anonymous, Authentication
 from agenta_ai_server.rpc.authorization import Authorization
 from agenta_ai_server.rpc.idempotency import Idempotency
 from agenta_ai_server.rpc.rate_limit import RateLimit
-from agenta_ai_server.rpc.server import Server
+from agenta_ai_server.rpc.server import ListenError, Server
 from agenta_ai_server.rpc.servicer import ToolServicer
 from agenta_ai_server.settings import SettingsError
+from agenta_ai_server.telemetry.call_log import AuditLog, CallLog
+from agenta_ai_server.telemetry.trace_context import PassingOn
 from agenta_ai_server.tools.registry import Dependencies, Registry, discover
 from agenta_ai_server.upstream.agenta import AgentaCompletionService, AgentaConfig
 from agenta_ai_server.upstream.breaker import Breaker, Breaking, State
@@ -44,10 +48,17 @@ if TYPE_CHECKING:
     from agenta_ai_server.rpc.interceptor import Interceptor
     from agenta_ai_server.rpc.tls import Certificates
     from agenta_ai_server.settings import AuthMode, Settings
+    from agenta_ai_server.telemetry.metrics import Metrics, MetricsServer
     from agenta_ai_server.upstream.completion import CompletionService
 
 # In which they may accept credentials; an API key of our own making is never shown to anybody else.
 AUTH_ORDER: tuple[AuthMode, ...] = ("api_keys", "jwt", "agenta", "mtls")
+
+# Seconds at the end in which spans that haven't been sent yet are.
+MAX_FLUSH_SECONDS = 5.0
+# The values of the metrics of these names, which their descriptions explain.
+BREAKER_STATES = {State.CLOSED: 0, State.HALF_OPEN: 1, State.OPEN: 2}
+LIMITER_STATES = {LimiterState.SHARED: 0, LimiterState.LOCAL: 1, LimiterState.FALLBACK: 2}
 
 Value = TypeVar("Value")
 
@@ -76,6 +87,12 @@ class Assembly:
         self.starting: list[Callable[[], Awaitable[object]]] = []
         self.closing: list[Callable[[], Awaitable[object]]] = []
         self.service = Service(version=__version__, missing_settings=settings.missing)
+        self._breaker: Breaker | None = None
+        # First, so that they see what the others do until these have closed.
+        self._metrics = self._made_metrics()
+        audit = AuditLog()
+        self.closing.append(audit.aclose)
+        self._observer = self._observers(audit)
         registry = self._registry()
         policy = Policy({tool.name: tool.permission for tool in registry.tools}, settings.required_permissions)
         authentication = self._authentication(policy)
@@ -95,14 +112,17 @@ class Assembly:
             interceptors.append(RateLimit(limits))
         admission = Admission(settings.max_in_flight, settings.max_waiting, min_seconds=settings.min_upstream_seconds)
         interceptors.append(AdmissionControl(admission))
+        if self._metrics:
+            self._add_gauges(self._metrics, admission, limits, certificates)
         self.server = Server(
             ToolServicer(self.service, registry, policy, limits),
             interceptors,
-            reflection=_reflection(settings, authentication),
+            reflection=_reflection(settings, authentication, audit),
             tls=certificates,
             max_call_seconds=settings.max_call_seconds,
             max_connection_age_seconds=settings.max_connection_age_seconds,
             reuse_port=settings.reuse_port,
+            observer=self._observer,
         )
 
     @contextmanager
@@ -112,6 +132,66 @@ class Assembly:
             yield
         except ValueError as error:
             self._faults.append(f"{name}: {str(error).rstrip('.')}.")
+
+    def _made_metrics(self) -> Metrics | None:
+        address = self._settings.metrics_listen
+        if not address:
+            return None
+        from agenta_ai_server.telemetry.metrics import Metrics, MetricsServer
+
+        metrics = Metrics(__version__)
+        server = MetricsServer(metrics, address)
+        self.starting.append(lambda: _open(server, address))
+        self.closing.append(server.aclose)
+        return metrics
+
+    def _observers(self, audit: AuditLog) -> Observer:
+        # What knows the trace comes before those that tell it.
+        observers = [self._tracing(), CallLog(self._settings.log_sample), audit]
+        return Observers([*observers, self._metrics] if self._metrics else observers)
+
+    def _tracing(self) -> Observer:
+        settings = self._settings
+        if not settings.traces_url:
+            return PassingOn()
+        try:
+            from agenta_ai_server.telemetry.tracing import Tracing
+        except ModuleNotFoundError as error:
+            self._faults.append(f"OTEL_EXPORTER_OTLP_ENDPOINT: needs {error.name}: pip install 'agenta-ai[tracing]'.")
+            return PassingOn()
+        tracing = Tracing(
+            settings.traces_url,
+            service=settings.otel_service_name,
+            version=__version__,
+            flush_seconds=min(settings.shutdown_grace_seconds, MAX_FLUSH_SECONDS),
+        )
+        self.closing.append(tracing.aclose)
+        return tracing
+
+    def _add_gauges(
+        self, metrics: Metrics, admission: Admission, limits: Limits | None, certificates: Certificates | None
+    ) -> None:
+        metrics.gauge("agenta_ai_in_flight", "Tools that run now.", lambda: admission.in_flight)
+        metrics.gauge("agenta_ai_waiting", "Calls that wait for a place now.", lambda: admission.waiting)
+        if breaker := self._breaker:
+            metrics.gauge(
+                "agenta_ai_breaker_state",
+                "Whether Agenta is asked: 0 closed, it is; 1 half-open, by one call at a time; 2 open, it isn't.",
+                lambda: BREAKER_STATES[breaker.state],
+            )
+        if limits:
+            metrics.gauge(
+                "agenta_ai_limiter_state",
+                "Where rate limits are counted: 0 in the shared Redis; 1 in this process, as it is set; 2 in this "
+                "process or nowhere, because Redis fails.",
+                lambda: LIMITER_STATES[limits.state],
+            )
+        if certificates:
+            metrics.gauge(
+                "agenta_ai_certificate_expiry_seconds",
+                "When the first certificate of the server's chain expires, in seconds since the epoch.",
+                lambda: certificates.expires,
+            )
 
     def _registry(self) -> Registry:
         settings = self._settings
@@ -137,9 +217,10 @@ class Assembly:
             max_seconds=settings.max_upstream_seconds,
             min_seconds=settings.min_upstream_seconds,
         )
-        completions: CompletionService = AgentaCompletionService(config)
+        completions: CompletionService = AgentaCompletionService(config, self._observer)
         if settings.breaker == "on":
-            completions = Breaking(completions, Breaker(on_change=self._note_breaker))
+            self._breaker = Breaker(on_change=self._note_breaker)
+            completions = Breaking(completions, self._breaker)
         # Outside the breaker, so that each request counts there.
         completions = Retrying(
             completions,
@@ -272,10 +353,24 @@ class Assembly:
         return None
 
 
-def _reflection(settings: Settings, authentication: Authentication | Anonymous) -> tuple[grpc.GenericRpcHandler, ...]:
+async def _open(server: MetricsServer, address: str) -> None:
+    try:
+        await server.start()
+    except OSError as error:
+        raise ListenError(
+            f"can't serve metrics on {address}: it is in use, or no address of this machine.",
+            "AGENTA_AI_GRPC_METRICS_LISTEN",
+        ) from error
+
+
+def _reflection(
+    settings: Settings, authentication: Authentication | Anonymous, observer: Observer
+) -> tuple[grpc.GenericRpcHandler, ...]:
     if settings.reflection == "off":
         return ()
-    return tuple(reflection.handlers(authentication.identify if settings.reflection == "authenticated" else None))
+    return tuple(
+        reflection.handlers(authentication.identify if settings.reflection == "authenticated" else None, observer)
+    )
 
 
 def _given(value: Value | None) -> Value:

@@ -48,7 +48,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print("agenta-ai-server can't start with these settings:", *error.faults, sep="\n  ", file=sys.stderr)
         return EXIT_CONFIGURATION
     except ListenError as error:
-        print(f"agenta-ai-server {error} AGENTA_AI_GRPC_LISTEN sets the address.", file=sys.stderr)
+        print(f"agenta-ai-server {error} {error.setting} sets the address.", file=sys.stderr)
         return EXIT_LISTEN
 
 
@@ -141,24 +141,22 @@ def _raise_file_limit(needed: int) -> None:
 
 def _dev(arguments: argparse.Namespace) -> int:
     from agenta_ai_server import dev
+    from agenta_ai_server.telemetry import logs
 
     settings = {"AGENTA_AI_GRPC_LISTEN": arguments.listen} if arguments.listen else {}
-    _log_to_stderr("warning" if arguments.command else "info")
+    logs.configure("warning" if arguments.command else "info", "text")
     return _run(dev.run({**arguments.environment, **settings}, arguments.fault, arguments.command))
 
 
 def _settings(more: dict[str, str]) -> Settings:
     from agenta_ai_server.settings import load
+    from agenta_ai_server.telemetry import logs
 
     settings, warnings = load({**os.environ, **more})
-    _log_to_stderr(settings.log_level)
+    logs.configure(settings.log_level, settings.log_format)
     for warning in warnings:
         logging.getLogger(__name__).warning(warning)
     return settings
-
-
-def _log_to_stderr(level: str) -> None:
-    logging.basicConfig(level=level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s")
 
 
 def _run(main: Coroutine[Any, Any, Result]) -> Result:

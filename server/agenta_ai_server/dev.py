@@ -75,7 +75,11 @@ async def run(environment: Mapping[str, str], fault: str, command: Sequence[str]
             key = create_key(path, **PRINCIPAL, permissions=["edit_workflows"], expires=None)
             loaded, _ = settings.load(
                 {
-                    **{name: value for name, value in environment.items() if name.startswith(settings.PREFIX)},
+                    **{
+                        name: value
+                        for name, value in environment.items()
+                        if name.startswith((settings.PREFIX, "OTEL_"))
+                    },
                     "AGENTA_AI_GRPC_AUTH": "api_keys",
                     "AGENTA_AI_GRPC_API_KEYS_FILE": str(path),
                     "AGENTA_AI_GRPC_DRAIN_SECONDS": "0",

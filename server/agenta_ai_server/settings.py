@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationError, field_validator
 
 from agenta_ai_server.upstream.agenta import completion_url
-from agenta_ai_server.upstream.transport import checked_proxy
+from agenta_ai_server.upstream.transport import checked_proxy, http_url
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -24,8 +24,9 @@ SERVICES_PREFIX = "AGENTA_AI_SERVICES_"
 # The name that an earlier version of the feature had for the third of the four.
 OLD_ENVIRONMENT = "AGENTA_AI_SERVICES_ENVIRONMENT"
 ENVIRONMENT = "AGENTA_AI_SERVICES_ENVIRONMENT_SLUG"
+OTLP_PROTOCOL = "http/protobuf"
 LOOPBACK = re.compile(r"(127(\.\d{1,3}){3}|\[::1\]):\d+|unix:.+")
-ADDRESS = re.compile(r"(?P<host>[0-9.]+|\[[0-9a-fA-F:.]+\]):(?P<port>[0-9]{1,5})|unix:.+")
+ADDRESS = re.compile(r"(?P<host>[0-9.]+|\[[0-9a-fA-F:.]+\]):(?P<port>[0-9]{1,5})")
 
 AUTH_NEEDS = {
     "api_keys": ["api_keys_file"],
@@ -380,12 +381,83 @@ class Settings(BaseModel):
         BeforeValidator(lambda value: value.lower() if isinstance(value, str) else value),
         Field(alias="AGENTA_AI_GRPC_LOG_LEVEL", description="The least severe messages that are logged."),
     ] = "info"
+    log_format: Annotated[
+        Literal["auto", "json", "text"],
+        Field(
+            alias="AGENTA_AI_GRPC_LOG_FORMAT",
+            description="How a log line looks; auto is text on a terminal, and JSON otherwise.",
+        ),
+    ] = "auto"
+    log_sample: Annotated[
+        float,
+        Field(
+            alias="AGENTA_AI_GRPC_LOG_SAMPLE",
+            ge=0,
+            le=1,
+            description="Share of the successful calls that get a log line; failed ones always do.",
+        ),
+    ] = 1
+    metrics_listen: Annotated[
+        str | None,
+        Field(
+            alias="AGENTA_AI_GRPC_METRICS_LISTEN",
+            description="Address that serves metrics for Prometheus, 127.0.0.1:9464; without it there are none. Each "
+            "process needs its own.",
+        ),
+    ] = None
+    otel_endpoint: Annotated[
+        str | None,
+        Field(
+            alias="OTEL_EXPORTER_OTLP_ENDPOINT",
+            description="Where traces are sent by OTLP over HTTP, http://collector:4318; without it there are none. "
+            "OpenTelemetry's other variables, for headers, sampling and so on, are obeyed too.",
+        ),
+    ] = None
+    otel_traces_endpoint: Annotated[
+        str | None,
+        Field(
+            alias="OTEL_EXPORTER_OTLP_TRACES_ENDPOINT",
+            description="The same as a whole URL, path included, in place of that.",
+        ),
+    ] = None
+    otel_protocol: Annotated[
+        str,
+        Field(alias="OTEL_EXPORTER_OTLP_PROTOCOL", description="How they are sent; no other way is known."),
+    ] = OTLP_PROTOCOL
+    otel_traces_protocol: Annotated[
+        str | None,
+        Field(alias="OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", description="The same for traces alone, in place of that."),
+    ] = None
+    otel_traces_exporter: Annotated[
+        Literal["otlp", "none"] | None,
+        Field(
+            alias="OTEL_TRACES_EXPORTER",
+            description="otlp sends traces also without an endpoint, to http://localhost:4318; none sends none.",
+        ),
+    ] = None
+    otel_sdk_disabled: Annotated[
+        bool, Field(alias="OTEL_SDK_DISABLED", description="Send no traces, whatever else is set.")
+    ] = False
+    otel_service_name: Annotated[
+        str | None,
+        Field(alias="OTEL_SERVICE_NAME", description="Name of this service in traces; agenta-ai-server if not set."),
+    ] = None
 
     @property
     def missing(self) -> tuple[str, ...]:
         """Names of the settings without which the feature is disabled; empty if it is enabled."""
         needed = ("api_url", "api_key", "environment_slug", "refine_prompt_key")
         return tuple(_alias(name) for name in needed if getattr(self, name) is None)
+
+    @property
+    def traces_url(self) -> str | None:
+        """Where traces are sent, path included; ``None`` if there are none."""
+        if self.otel_sdk_disabled or self.otel_traces_exporter == "none":
+            return None
+        if self.otel_traces_endpoint:
+            return self.otel_traces_endpoint
+        base = self.otel_endpoint or ("http://localhost:4318" if self.otel_traces_exporter else None)
+        return f"{base.rstrip('/')}/v1/traces" if base else None
 
     @property
     def is_loopback(self) -> bool:
@@ -402,17 +474,24 @@ class Settings(BaseModel):
     @field_validator("listen")
     @classmethod
     def _is_address(cls, address: str) -> str:
-        # A name may mean several addresses, of which some could be taken without a word.
-        address = re.sub(r"^localhost:", "127.0.0.1:", address)
-        found = ADDRESS.fullmatch(address)
-        try:
-            if found and found["host"]:
-                ipaddress.ip_address(found["host"].strip("[]"))
-        except ValueError:
-            found = None
-        if not found or int(found["port"] or 0) > 65535:
+        checked = _ip_address(address)
+        if not checked and not address.startswith("unix:"):
             raise ValueError("must be an IP address and a port, 127.0.0.1:50051 or [::1]:50051, or unix:path")
+        return checked or address
+
+    @field_validator("metrics_listen")
+    @classmethod
+    def _is_ip_address(cls, address: str | None) -> str | None:
+        if address is not None and not (address := _ip_address(address)):
+            raise ValueError("must be an IP address and a port, 127.0.0.1:9464 or [::1]:9464")
         return address
+
+    @field_validator("otel_endpoint", "otel_traces_endpoint")
+    @classmethod
+    def _is_collector(cls, url: str | None) -> str | None:
+        if url is not None and http_url(url).userinfo:
+            raise ValueError("must not have credentials: put them into OTEL_EXPORTER_OTLP_HEADERS")
+        return url
 
     @field_validator("api_key")
     @classmethod
@@ -438,6 +517,20 @@ class Settings(BaseModel):
         if proxy:
             checked_proxy(proxy.get_secret_value())
         return proxy
+
+
+def _ip_address(address: str) -> str:
+    """Return the address with its host as a number; nothing if it isn't ``host:port``."""
+    # A name may mean several addresses, of which some could be taken without a word.
+    address = re.sub(r"^localhost:", "127.0.0.1:", address)
+    found = ADDRESS.fullmatch(address)
+    if not found or int(found["port"]) > 65535:
+        return ""
+    try:
+        ipaddress.ip_address(found["host"].strip("[]"))
+    except ValueError:
+        return ""
+    return address
 
 
 def load(environment: Mapping[str, str]) -> tuple[Settings, list[str]]:
@@ -482,6 +575,9 @@ def _contradictions(settings: Settings) -> list[str]:
             "AGENTA_AI_GRPC_MIN_UPSTREAM_SECONDS: must not exceed AGENTA_AI_GRPC_MAX_UPSTREAM_SECONDS, "
             f"which is {settings.max_upstream_seconds:g}."
         )
+    if settings.traces_url and (settings.otel_traces_protocol or settings.otel_protocol) != OTLP_PROTOCOL:
+        name = "OTEL_EXPORTER_OTLP_TRACES_PROTOCOL" if settings.otel_traces_protocol else "OTEL_EXPORTER_OTLP_PROTOCOL"
+        faults.append(f"{name}: must be {OTLP_PROTOCOL}, for which collectors listen on port 4318 as a rule.")
     return faults
 
 

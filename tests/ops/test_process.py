@@ -37,6 +37,7 @@ def environment(standin: StandIn | None = None, **more: str) -> dict[str, str]:
         "AGENTA_AI_GRPC_AUTH": "none",
         "AGENTA_AI_GRPC_DRAIN_SECONDS": "0",
         "AGENTA_AI_GRPC_LIMITS": "off",
+        "AGENTA_AI_GRPC_LOG_FORMAT": "text",
     }
     return {**kept, **four, **more}
 

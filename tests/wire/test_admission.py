@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import grpc.aio
 import pytest
-from calls import details, refine
+from calls import details, refine, trailers
 from conftest import settings_for
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
@@ -52,7 +52,7 @@ async def test_when_there_is_no_room_to_wait_it_is_said_at_once(standin: StandIn
     found = details(refused.value)
     assert found["ErrorInfo"]["reason"] == "ERROR_REASON_OVERLOADED"
     assert 1 <= float(found["RetryInfo"]["retryDelay"].removesuffix("s")) <= 60
-    assert int(dict(refused.value.trailing_metadata() or ())["grpc-retry-pushback-ms"]) >= 1000
+    assert int(trailers(refused.value)["grpc-retry-pushback-ms"]) >= 1000
     assert standin.started == 1
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import grpc.aio
 import pytest
-from calls import REFINE, details, refine, request
+from calls import REFINE, details, refine, request, trailers
 from conftest import connected, settings_for
 
 from agenta_ai.v1 import tool_service_pb2
@@ -37,7 +37,7 @@ def policy(folder: Path, burst: int) -> Path:
     return path
 
 
-async def trailers(call: Any) -> Mapping[str, str]:
+async def told_by(call: Any) -> Mapping[str, str]:
     return {key: value for key, value in await call.trailing_metadata() if isinstance(value, str)}
 
 
@@ -71,7 +71,7 @@ async def test_every_answer_tells_what_is_left(limited: Settings) -> None:
         for _ in range(2):
             call = stub.CallTool(refine())
             await call
-            left.append(await trailers(call))
+            left.append(await told_by(call))
     assert [each["ratelimit-policy"] for each in left] == ['"default";q=2;w=120'] * 2
     assert [each["ratelimit"] for each in left] == ['"default";r=1;t=60', '"default";r=0;t=60']
 
@@ -81,7 +81,7 @@ async def test_the_refusal_says_when_to_come_back_in_every_way(limited: Settings
         for _ in range(2):
             await stub.CallTool(refine())
         error = await refused(stub, refine())
-    told = dict(error.trailing_metadata())
+    told = trailers(error)
     assert error.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
     assert error.details() == (
         "You have used up the calls of this tool that you may make: 2 at once and 1 a minute. Try again later."
@@ -109,7 +109,7 @@ async def test_who_could_only_wait_in_vain_is_told_not_to(limited: Settings, sec
         for _ in range(2):
             await stub.CallTool(refine())
         error = await refused(stub, refine(), timeout=seconds)
-    assert re.fullmatch(pushback, dict(error.trailing_metadata())["grpc-retry-pushback-ms"])
+    assert re.fullmatch(pushback, trailers(error)["grpc-retry-pushback-ms"])
 
 
 @pytest.mark.parametrize(
@@ -150,7 +150,7 @@ async def test_switched_off(standin: StandIn) -> None:
         call = stub.CallTool(refine())
         await call
         status = await stub.Status(tool_service_pb2.StatusRequest())
-        assert not {"ratelimit", "ratelimit-policy"} & set(await trailers(call))
+        assert not {"ratelimit", "ratelimit-policy"} & set(await told_by(call))
     assert status.rate_limiter_state == tool_service_pb2.RATE_LIMITER_STATE_OFF
     assert not status.tools[0].HasField("rate_limit")
 
@@ -163,7 +163,7 @@ async def test_a_caller_without_a_limit(standin: StandIn, tmp_path: Path) -> Non
         call = stub.CallTool(refine())
         await call
         status = await stub.Status(tool_service_pb2.StatusRequest())
-        assert "ratelimit" not in await trailers(call)
+        assert "ratelimit" not in await told_by(call)
     assert status.rate_limiter_state == tool_service_pb2.RATE_LIMITER_STATE_LOCAL
     assert not status.tools[0].HasField("rate_limit")
 

@@ -3,7 +3,15 @@
 from __future__ import annotations
 
 import math
+import re
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+from urllib.parse import unquote
+
+if TYPE_CHECKING:
+    from agenta_ai_server.domain.observation import UpstreamRequest
+
+PEER = re.compile(r"ipv[46]:(.+):\d+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +52,11 @@ class Call:
         identities: URIs and DNS names of the caller's certificate, which the transport has verified.
         principal: Who calls; ``None`` until the call has been authenticated.
         trailers: Metadata that the answer, whatever it is, will end with.
+        request_bytes: Size of its message.
+        request_id: What repeats of it share, a UUID; empty if it has none, or none that is valid.
+        tool: Name of the tool that it is for, ``"unknown"`` if there is no such, empty if its method takes none.
+        trace_id: Its distributed trace, 32 lowercase hexadecimal digits; empty if it has none.
+        requests: What was sent to the completion service for it so far.
     """
 
     id: str
@@ -54,6 +67,27 @@ class Call:
     identities: tuple[str, ...] = ()
     principal: Principal | None = None
     trailers: list[tuple[str, str]] = field(default_factory=list)
+    request_bytes: int = 0
+    request_id: str = ""
+    tool: str = ""
+    trace_id: str = ""
+    requests: list[UpstreamRequest] = field(default_factory=list)
+
+    @property
+    def rpc(self) -> str:
+        """Name of its method in the contract, ``"CallTool"``."""
+        return self.method.rpartition("/")[2]
+
+    @property
+    def host(self) -> str:
+        """Address of the caller without its port: ``"ipv6:%5B::1%5D:40112"`` gives ``"::1"``."""
+        found = PEER.fullmatch(self.peer)
+        return unquote(found[1]).strip("[]") if found else self.peer
+
+    @property
+    def upstream_seconds(self) -> float:
+        """How long its requests to the completion service took together, those that have ended."""
+        return sum(request.seconds for request in self.requests)
 
     def remaining(self, now: float) -> float:
         """Return the seconds that are left at ``now`` on the event loop's clock; infinite if there is no deadline."""

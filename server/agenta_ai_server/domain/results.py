@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TypeAlias
 
 Json: TypeAlias = "bool | int | float | str | list[Json] | dict[str, Json] | None"
@@ -15,10 +15,12 @@ class Attempt:
     Attributes:
         trace_id: Its trace in Agenta, 32 lowercase hexadecimal digits; empty if unknown.
         seconds: From sending the request to its end.
+        span_id: The root span of that trace, 16 lowercase hexadecimal digits; empty if unknown.
     """
 
     trace_id: str
     seconds: float
+    span_id: str = field(default="", compare=False)
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from typing import TYPE_CHECKING
-from urllib.parse import unquote
 
 from agenta_ai_server.auth.authenticator import Credentials, invalid
 from agenta_ai_server.domain.call import ANONYMOUS, Call
@@ -20,7 +19,6 @@ PROJECT_KEY = "x-agenta-project-id"
 SCHEMES = {scheme.lower(): scheme for scheme in ("ApiKey", "Bearer", "Secret")}
 # Visible ASCII but for quotes: a key of ours that somebody has put into them must not be taken for one of Agenta's.
 AUTHORIZATION = re.compile(r"([A-Za-z]{1,16}) +([!#-&(-~]{1,8192})")
-PEER = re.compile(r"ipv[46]:(.+):\d+")
 
 
 class Authentication(Interceptor):
@@ -64,17 +62,11 @@ def _credentials(call: Call) -> Credentials:
     """
     shown = call.values("authorization")
     if not shown:
-        return Credentials(identities=call.identities, host=_host(call.peer))
+        return Credentials(identities=call.identities, host=call.host)
     found = AUTHORIZATION.fullmatch(shown[0])
     scheme = SCHEMES.get(found[1].lower()) if found else None
     projects = call.values(PROJECT_KEY)
     if len(shown) > 1 or len(projects) > 1 or not found or not scheme:
         raise invalid()
     # A certificate doesn't stand in for a credential that was shown and is wrong.
-    return Credentials(scheme, found[2], project="".join(projects), host=_host(call.peer))
-
-
-def _host(peer: str) -> str:
-    """Return the address without its port: ``"ipv6:%5B::1%5D:40112"`` gives ``"::1"``."""
-    found = PEER.fullmatch(peer)
-    return unquote(found[1]).strip("[]") if found else peer
+    return Credentials(scheme, found[2], project="".join(projects), host=call.host)

@@ -8,27 +8,36 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
+import time
 import traceback
-from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar, cast
+from typing import TYPE_CHECKING, Any, NoReturn, TypeAlias, TypeVar, cast
 from uuid import uuid4
 
 import grpc
 import grpc.aio
 from google.protobuf.message import DecodeError, Message
 
+from agenta_ai.v1 import error_pb2, tool_service_pb2
 from agenta_ai_server.domain.call import Call
 from agenta_ai_server.domain.errors import Reason, Refused
+from agenta_ai_server.domain.observation import CURRENT_CALL, Ending, Observer
+from agenta_ai_server.rpc.idempotency import UUID4
 from agenta_ai_server.rpc.interceptor import is_call
-from agenta_ai_server.rpc.status import BUG, Answer, refusal
+from agenta_ai_server.rpc.status import BUG, REASON_PREFIX, Answer, refusal
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterable, Mapping
+    from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
 
     from agenta_ai_server.rpc.interceptor import Continuation, Handler
 
 MAX_REQUEST_BYTES = 1 << 20
 # What grpc calls a certificate's URIs and DNS names, and whether such a name has a colon.
 CERTIFICATE_NAMES = {"peer_uri": True, "peer_dns": False}
+# A caller may tell us that its deadline has passed before our own clock does: on their way deadlines are rounded up, by
+# at most a hundredth.
+ROUNDING, LATENCY_SECONDS = 0.01, 0.02
+# Whatever callers send as a tool's name must not become a label or a line in a log.
+UNKNOWN_TOOL = "unknown"
 
 Result = TypeVar("Result")
 Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
@@ -41,10 +50,14 @@ class Boundary(grpc.aio.ServerInterceptor):
 
     Args:
         max_seconds: What a call may take at most, and does if its caller sets no deadline.
+        observer: Is told of each call.
+        tools: Names of the tools that there are.
     """
 
-    def __init__(self, max_seconds: float) -> None:
+    def __init__(self, max_seconds: float, observer: Observer | None = None, tools: Collection[str] = ()) -> None:
         self._max_seconds = max_seconds
+        self._observer = observer or Observer()
+        self._tools = frozenset(tools)
         self._in_flight = 0
         self._idle = asyncio.Event()
         self._idle.set()
@@ -61,21 +74,52 @@ class Boundary(grpc.aio.ServerInterceptor):
         proceed: Any = handler.unary_unary
         deserializer: Any = handler.request_deserializer
 
-        async def run(data: bytes, context: Context) -> Message:
+        async def run(data: bytes, context: Context) -> bytes:
             self._count(context)
             call = open_call(details.method, context, self._max_seconds)
+            call.request_bytes = len(data)
 
-            async def work() -> Message:
-                response: Message = await proceed(_parse(data, deserializer), call)
-                return response
+            async def work() -> tuple[Message, bytes]:
+                self._observer.call_began(call)
+                call.tool = UNKNOWN_TOOL if call.rpc == "CallTool" else ""
+                request = _parse(data, deserializer)
+                self._describe(call, request)
+                response: Message = await proceed(request, call)
+                return response, response.SerializeToString()
 
-            response = await or_status(work(), call, context)
-            context.set_trailing_metadata(tuple(call.trailers))
-            return response
+            return await self._answer(work(), call, context)
 
         # Without a deserializer grpc hands over the bytes. Parsing them itself, it would answer unreadable ones with
-        # UNKNOWN and the exception's text.
-        return grpc.unary_unary_rpc_method_handler(run, None, handler.response_serializer)
+        # UNKNOWN and the exception's text. Without a serializer it sends the bytes that it is given.
+        return grpc.unary_unary_rpc_method_handler(run)
+
+    async def _answer(self, work: Awaitable[tuple[Message, bytes]], call: Call, context: Context) -> bytes:
+        """Return the answer to the ``call``, or end it with a status; tell the observer of either."""
+        CURRENT_CALL.set(call)
+        began = time.perf_counter()
+        allowed = context.time_remaining()
+        try:
+            answer = await settled(work, call)
+        except asyncio.CancelledError:
+            code = _code_of_cancellation(allowed, context.time_remaining())
+            self._observer.call_ended(call, Ending(code=code, seconds=time.perf_counter() - began))
+            raise
+        if isinstance(answer, Answer):
+            seconds = time.perf_counter() - began
+            self._observer.call_ended(call, Ending(code=answer.code.name, reason=answer.reason, seconds=seconds))
+            await abort(answer, context)
+        response, data = answer
+        self._observer.call_ended(call, _ending(response, len(data), time.perf_counter() - began))
+        context.set_trailing_metadata(tuple(call.trailers))
+        return data
+
+    def _describe(self, call: Call, request: Message) -> None:
+        """Note what observers want to know of the request."""
+        if isinstance(request, tool_service_pb2.CallToolRequest):
+            if request.name in self._tools:
+                call.tool = request.name
+            if UUID4.fullmatch(request.request_id):
+                call.request_id = request.request_id
 
     def _count(self, context: Context) -> None:
         self._in_flight += 1
@@ -89,16 +133,19 @@ class Boundary(grpc.aio.ServerInterceptor):
             self._idle.set()
 
 
-async def or_status(work: Awaitable[Result], call: Call, context: Context) -> Result:
-    """Return what ``work`` returns; if it raises, end the call with the status that this means."""
+async def settled(work: Awaitable[Result], call: Call) -> Result | Answer:
+    """Return what ``work`` returns; if it raises, the status that this means."""
     try:
         return await work
     except Refused as refused:
-        answer = refusal(refused, call)
+        return refusal(refused, call)
     except Exception as error:
         _log_bug(error, call)
-        answer = Answer(*BUG, call)
-    # Outside the handlers, since it raises.
+        return Answer(*BUG, call)
+
+
+async def abort(answer: Answer, context: Context) -> NoReturn:
+    """End a call with a status. Must not be called within a handler of ``Exception``, since it raises one."""
     await context.abort(answer.code, answer.message, answer.trailers)
     raise AssertionError("abort returned")
 
@@ -141,6 +188,27 @@ def _parse(data: bytes, deserializer: Callable[[bytes], Message]) -> Message:
             "The request can't be read as this method's message: generate the client from the contract, and nest "
             "arguments at most 32 levels deep.",
         ) from None
+
+
+def _ending(response: Message, size: int, seconds: float) -> Ending:
+    if not isinstance(response, tool_service_pb2.CallToolResponse):
+        return Ending(code="OK", seconds=seconds, response_bytes=size)
+    failed = response.is_error
+    return Ending(
+        code="OK",
+        reason=error_pb2.ErrorReason.Name(response.error.reason).removeprefix(REASON_PREFIX) if failed else "",
+        seconds=seconds,
+        response_bytes=size,
+        replayed=response.meta.replayed,
+        repaired=response.meta.repaired,
+    )
+
+
+def _code_of_cancellation(allowed: float | None, remaining: float | None) -> str:
+    """Return why grpc cancelled a call which was allowed so many seconds and has so many left; ``None`` for no end."""
+    if allowed is None or remaining is None or remaining > allowed * ROUNDING + LATENCY_SECONDS:
+        return "CANCELLED"
+    return "DEADLINE_EXCEEDED"
 
 
 def _log_bug(error: Exception, call: Call) -> None:

@@ -14,7 +14,8 @@ from grpc_reflection.v1alpha import reflection, reflection_pb2
 from grpc_reflection.v1alpha.reflection import aio
 
 import agenta_ai.v1
-from agenta_ai_server.rpc.boundary import open_call, or_status
+from agenta_ai_server.domain.observation import Ending
+from agenta_ai_server.rpc.boundary import abort, open_call, settled
 from agenta_ai_server.rpc.interceptor import SERVICE
 
 if TYPE_CHECKING:
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from google.protobuf.message import Message
 
     from agenta_ai_server.domain.call import Call
+    from agenta_ai_server.domain.observation import Observer
     from agenta_ai_server.rpc.boundary import Context
 
 LISTED = (SERVICE, health_pb2.DESCRIPTOR.services_by_name["Health"].full_name, reflection.SERVICE_NAME)
@@ -32,18 +34,24 @@ LISTED = (SERVICE, health_pb2.DESCRIPTOR.services_by_name["Health"].full_name, r
 VERSIONS = (reflection.SERVICE_NAME, "grpc.reflection.v1.ServerReflection")
 
 
-def handlers(identify: Callable[[Call], Awaitable[None]] | None = None) -> Iterator[grpc.GenericRpcHandler]:
+def handlers(
+    identify: Callable[[Call], Awaitable[None]] | None = None, observer: Observer | None = None
+) -> Iterator[grpc.GenericRpcHandler]:
     """Make the handlers of the reflection service, in the versions that callers ask for.
 
     Args:
         identify: Finds out who calls, or raises ``Refused``; ``None`` answers everybody.
+        observer: Is told of those who are refused.
     """
     servicer = aio.ReflectionServicer(LISTED, pool=_Pool())
 
     async def answer(requests: Any, context: Context) -> AsyncIterator[Message]:
         if identify:
             call = open_call(reflection.SERVICE_NAME, context)
-            await or_status(identify(call), call, context)
+            if refused := await settled(identify(call), call):
+                if observer:
+                    observer.call_ended(call, Ending(code=refused.code.name, reason=refused.reason, seconds=0))
+                await abort(refused, context)
         responses: Any = servicer.ServerReflectionInfo(requests, context)
         async for response in responses:
             yield response

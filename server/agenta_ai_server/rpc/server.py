@@ -17,6 +17,7 @@ from agenta_ai_server.rpc.interceptor import SERVICE
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from agenta_ai_server.domain.observation import Observer
     from agenta_ai_server.rpc.interceptor import Interceptor
     from agenta_ai_server.rpc.servicer import ToolServicer
     from agenta_ai_server.rpc.tls import Certificates
@@ -38,7 +39,16 @@ NOTICE = 0.2
 
 
 class ListenError(OSError):
-    """The address can't be listened on."""
+    """The address can't be listened on.
+
+    Args:
+        message: Which, and why.
+        setting: Name of the one that sets it.
+    """
+
+    def __init__(self, message: str, setting: str = "AGENTA_AI_GRPC_LISTEN") -> None:
+        super().__init__(message)
+        self.setting = setting
 
 
 class Server:
@@ -52,6 +62,7 @@ class Server:
         max_call_seconds: What a call may take at most, and does if its caller sets no deadline.
         max_connection_age_seconds: After these, give or take a tenth, a caller is asked to connect anew; 0: never.
         reuse_port: Whether to share the port with other processes that do so too.
+        observer: Is told of each call.
     """
 
     def __init__(
@@ -64,8 +75,9 @@ class Server:
         max_call_seconds: float,
         max_connection_age_seconds: float,
         reuse_port: bool = False,
+        observer: Observer | None = None,
     ) -> None:
-        self._boundary = Boundary(max_call_seconds)
+        self._boundary = Boundary(max_call_seconds, observer, servicer.tools)
         # A second server on a taken port must fail, and not share it without a word.
         options = [*OPTIONS, ("grpc.so_reuseport", int(reuse_port))]
         if max_connection_age_seconds:

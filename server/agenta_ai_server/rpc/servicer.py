@@ -16,7 +16,7 @@ from agenta_ai_server.rpc.convert import from_struct, to_struct, to_value
 from agenta_ai_server.rpc.status import REASON_PREFIX, to_duration
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Collection, Iterable
 
     from agenta_ai_server.auth.policy import Policy
     from agenta_ai_server.domain.call import Call, Principal
@@ -54,6 +54,11 @@ class ToolServicer:
         self._policy = policy
         self._limits = limits
         self._definitions = {tool.name: _definition(tool) for tool in registry.tools}
+
+    @property
+    def tools(self) -> Collection[str]:
+        """Names of the tools that there are, also of those that a caller may not see."""
+        return self._definitions.keys()
 
     async def Status(  # noqa: N802  # the name is the contract's
         self, request: tool_service_pb2.StatusRequest, call: Call

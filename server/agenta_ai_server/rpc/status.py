@@ -66,10 +66,12 @@ class Answer:
         message: Its text; a long one is cut.
         call: The call that it answers.
         details: ``google.rpc`` messages besides the RequestInfo that every answer has.
+        reason: Name of the ``Reason``, if there is one.
     """
 
-    def __init__(self, code: grpc.StatusCode, message: str, call: Call, *details: Message) -> None:
+    def __init__(self, code: grpc.StatusCode, message: str, call: Call, *details: Message, reason: str = "") -> None:
         self.code = code
+        self.reason = reason
         self.message = _cut(message, MAX_MESSAGE_BYTES)
         number: int = code.value[0]
         status = status_pb2.Status(code=number, message=self.message)
@@ -83,7 +85,7 @@ class Answer:
 def refusal(refused: Refused, call: Call) -> Answer:
     """Return the answer to a refused ``call``."""
     call.trailers.extend(_retry_trailers(refused, call))
-    return Answer(CODES[refused.reason], refused.message, call, *_details(refused))
+    return Answer(CODES[refused.reason], refused.message, call, *_details(refused), reason=refused.reason)
 
 
 def _details(refused: Refused) -> Iterator[Message]:

@@ -40,14 +40,19 @@ class Certificates:
 
     def __init__(self, files: TlsFiles) -> None:
         paths = [path for path in (files.certificate, files.key, files.client_authorities) if path]
-        self._watched = WatchedFiles(paths, _configuration)
+        self._watched = WatchedFiles(paths, _read)
         self._used = self._watched.content
         self._client_authentication = files.client_authorities is not None
+
+    @property
+    def expires(self) -> float:
+        """When the first of the certificates in use will have expired, in seconds since the epoch."""
+        return self._watched.content.expires
 
     def credentials(self) -> grpc.ServerCredentials:
         """Return the credentials of a listener. TLS 1.2 is the least that gRPC speaks."""
         fetch: Any = self._renewed  # the stubs know of no None
-        return grpc.dynamic_ssl_server_credentials(self._used, fetch, self._client_authentication)
+        return grpc.dynamic_ssl_server_credentials(self._used.configuration, fetch, self._client_authentication)
 
     def _renewed(self) -> grpc.ServerCertificateConfiguration | None:
         """Return new certificates, or ``None`` if they are the same. Called by grpc in a thread, for each handshake."""
@@ -55,13 +60,18 @@ class Certificates:
         if content is self._used:
             return None
         self._used = content
-        return content
+        return content.configuration
 
 
-def _configuration(
-    certificate: bytes, key: bytes, authorities: bytes | None = None
-) -> grpc.ServerCertificateConfiguration:
-    first = _certificates(certificate, "certificate")[0]
+@dataclass(frozen=True, slots=True)
+class _Content:
+    configuration: grpc.ServerCertificateConfiguration
+    expires: float
+
+
+def _read(certificate: bytes, key: bytes, authorities: bytes | None = None) -> _Content:
+    chain = _certificates(certificate, "certificate")
+    first = chain[0]
     try:
         private = load_pem_private_key(key, password=None)
     except (ValueError, TypeError):
@@ -73,7 +83,10 @@ def _configuration(
         raise ValueError(f"the certificate expired at {first.not_valid_after_utc:%Y-%m-%d %H:%M} UTC")
     if authorities is not None:
         _certificates(authorities, "file of client authorities")
-    return grpc.ssl_server_certificate_configuration([(key, certificate)], root_certificates=authorities)
+    return _Content(
+        grpc.ssl_server_certificate_configuration([(key, certificate)], root_certificates=authorities),
+        min(each.not_valid_after_utc.timestamp() for each in chain),
+    )
 
 
 def _certificates(pem: bytes, what: str) -> list[x509.Certificate]:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import httpx
 
 from agenta_ai_server.domain.errors import Reason, Refused, UpstreamFailed
+from agenta_ai_server.domain.observation import Observer, observed
 from agenta_ai_server.domain.results import Attempt
 from agenta_ai_server.upstream.completion import Completion
 from agenta_ai_server.upstream.transport import ConnectTimeout, NotConnected, Transport, http_url
@@ -28,6 +29,7 @@ _MAX_RETRY_DELAY_SECONDS = 3600.0
 _MARGIN_SECONDS = 0.25
 
 _TRACE_ID = re.compile(r"[0-9a-f]{32}|[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNORECASE)
+_SPAN_ID = re.compile(r"[0-9a-f]{16}", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,14 +77,16 @@ class AgentaCompletionService:
 
     Args:
         config: Where Agenta is, and how it is asked.
+        observer: Is told of each request.
 
     Raises:
         ValueError: The proxy is no URL of an HTTP proxy.
         OSError: The file of certificates can't be read, or holds none.
     """
 
-    def __init__(self, config: AgentaConfig) -> None:
+    def __init__(self, config: AgentaConfig, observer: Observer | None = None) -> None:
         self._config = config
+        self._observer = observer or Observer()
         self._transport = Transport(ca_file=config.ca_file, proxy=config.proxy)
         self._url = httpx.URL(completion_url(config.api_url))
         self._headers = httpx.Headers(
@@ -111,14 +115,19 @@ class AgentaCompletionService:
         clock = asyncio.get_running_loop().time
         started = clock()
         seconds = self._seconds(started, deadline)
-        request = self._request(app, inputs, seconds)
-        try:
-            async with asyncio.timeout_at(started + seconds):
-                answer = await self._exchange(request)
-        except (TimeoutError, httpx.TransportError) as error:
-            attempt = Attempt("", clock() - started)
-            raise _failure_of(error, seconds, self._config.max_seconds).as_error(attempt) from error
-        return _completion(answer, clock() - started)
+        with observed(str(self._url), self._observer) as sent:
+            request = self._request(app, inputs, seconds)
+            request.headers.update(sent.headers)
+            try:
+                async with asyncio.timeout_at(started + seconds):
+                    answer = await self._exchange(request)
+            except (TimeoutError, httpx.TransportError) as error:
+                attempt = Attempt("", clock() - started)
+                raise _failure_of(error, seconds, self._config.max_seconds).as_error(attempt) from error
+            sent.status = answer.status
+            completion = _completion(answer, clock() - started)
+            sent.attempt = completion.attempt
+            return completion
 
     async def aclose(self) -> None:
         """Close all connections. Calls that run fail."""
@@ -335,7 +344,7 @@ async def _read(response: httpx.Response) -> bytes | None:
 
 def _completion(answer: _Answer, seconds: float) -> Completion:
     document = _json_object(answer.body)
-    attempt = Attempt(_trace_id(document), seconds)
+    attempt = Attempt(_trace_id(document), seconds, _span_id(document))
     if answer.status != httpx.codes.OK:
         failure = _BY_STATUS.get(answer.status) or _BY_CLASS.get(answer.status // 100, _UNUSABLE)
         delay = retry_delay(answer.headers.get("retry-after"), now=datetime.now(UTC))
@@ -377,6 +386,11 @@ def _trace_id(document: dict[str, Any]) -> str:
         if isinstance(value, str) and _TRACE_ID.fullmatch(value):
             return value.replace("-", "").lower()
     return ""
+
+
+def _span_id(document: dict[str, Any]) -> str:
+    value = document.get("span_id")
+    return value.lower() if isinstance(value, str) and _SPAN_ID.fullmatch(value) else ""
 
 
 def _is_unicode(text: str) -> bool:

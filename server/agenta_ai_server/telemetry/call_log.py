@@ -1,0 +1,117 @@
+"""One log line for each call, and one for each that was denied. Ids, names and numbers: no prompt, no credential."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+from typing import TYPE_CHECKING, Any
+
+from agenta_ai_server.domain.observation import Observer
+from agenta_ai_server.telemetry.logs import FIELDS
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from agenta_ai_server.domain.call import Call
+    from agenta_ai_server.domain.observation import Ending
+
+DENIED = frozenset({"UNAUTHENTICATED", "PERMISSION_DENIED"})
+
+calls = logging.getLogger("agenta_ai_server.calls")
+audit = logging.getLogger("agenta_ai_server.audit")
+
+
+class CallLog(Observer):
+    """Logs each call when it has ended.
+
+    Args:
+        sample: The share of the successful ones that is logged, from 0 to 1. Failures always are.
+        draw: Returns a random number, at least 0 and less than 1.
+    """
+
+    def __init__(self, sample: float, draw: Callable[[], float] = random.random) -> None:
+        self._sample = sample
+        self._draw = draw
+
+    def call_ended(self, call: Call, ending: Ending) -> None:
+        """Write the line."""
+        if not calls.isEnabledFor(logging.INFO):
+            return
+        if ending.is_success and self._sample < 1 and self._draw() >= self._sample:
+            return
+        fields = _who_and_what(call, ending) | {
+            "seconds": round(ending.seconds, 6),
+            "upstream_seconds": round(call.upstream_seconds, 6),
+            "request_bytes": call.request_bytes,
+            "response_bytes": ending.response_bytes,
+            "attempts": len(call.requests),
+            "replayed": ending.replayed,
+            "repaired": ending.repaired,
+        }
+        calls.info("call ended", extra={FIELDS: fields})
+
+
+class AuditLog(Observer):
+    """Logs each call that was denied, and from a caller who floods the service only the first ones.
+
+    Within a window as many lines are written for each address as are allowed, and at its end one that says how many
+    were left out. Addresses that there is no more room for share one count.
+
+    Args:
+        lines: Lines for each address in a window, at least 1.
+        hosts: Addresses that are told apart in a window, at least 1.
+        seconds: Length of a window.
+    """
+
+    def __init__(self, lines: int = 10, hosts: int = 1000, seconds: float = 60.0) -> None:
+        self._lines = lines
+        self._hosts = hosts
+        self._seconds = seconds
+        self._denied: dict[str, int] = {}
+        self._end: asyncio.TimerHandle | None = None
+
+    def call_ended(self, call: Call, ending: Ending) -> None:
+        """Write the line, if the call was denied."""
+        if ending.code not in DENIED:
+            return
+        host = call.host
+        if host not in self._denied and len(self._denied) >= self._hosts:
+            host = "others"
+        self._denied[host] = self._denied.get(host, 0) + 1
+        if self._end is None:
+            self._end = asyncio.get_running_loop().call_later(self._seconds, self._tell)
+        if self._denied[host] <= self._lines:
+            audit.warning("access denied", extra={FIELDS: _who_and_what(call, ending)})
+
+    async def aclose(self) -> None:
+        """Tell what was left out so far."""
+        if self._end:
+            self._end.cancel()
+            self._tell()
+
+    def _tell(self) -> None:
+        self._end = None
+        for host, denied in self._denied.items():
+            if denied > self._lines:
+                left_out = {"peer": host, "left_out": denied - self._lines}
+                audit.warning("more calls were denied than there are lines for", extra={FIELDS: left_out})
+        self._denied.clear()
+
+
+def _who_and_what(call: Call, ending: Ending) -> dict[str, Any]:
+    principal = call.principal
+    return {
+        "call": call.id,
+        "request_id": call.request_id,
+        "trace_id": call.trace_id,
+        "peer": call.host,
+        "method": call.rpc,
+        "tool": call.tool,
+        "code": ending.code,
+        "reason": ending.reason,
+        "user": principal.user if principal else "",
+        "organization": principal.organization if principal else "",
+        "project": principal.project if principal else "",
+        "auth": principal.method if principal else "",
+    }

@@ -1,0 +1,228 @@
+"""Counts and times, for Prometheus.
+
+Label values are bounded: methods, codes and reasons are the contract's names, tools those that are registered, and
+outcomes ``"OK"``, ``"CANCELLED"``, ``"INTERNAL"`` or a reason.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import threading
+from socket import AF_INET6, SO_REUSEADDR, SOL_SOCKET
+from socketserver import ThreadingMixIn
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
+
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    ProcessCollector,
+    disable_created_metrics,
+    make_wsgi_app,
+)
+
+from agenta_ai_server.domain.observation import Observer
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from agenta_ai_server.domain.call import Call
+    from agenta_ai_server.domain.observation import Ending, UpstreamRequest
+
+# Seconds. A model takes its time, and a call ends after 90 by default; what the service itself adds are milliseconds.
+CALL_BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 20, 30, 60, 90)
+OVERHEAD_BUCKETS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
+OUTPUT_INVALID = "UPSTREAM_OUTPUT_INVALID"
+# Seconds after which a scraper that sends nothing is let go.
+SCRAPER_SECONDS = 10
+
+Child = TypeVar("Child", Counter, Histogram)
+
+log = logging.getLogger(__name__)
+
+
+class _Children(Generic[Child]):
+    """A metric's children by their label values: the library's own look-up takes a lock, and as long again."""
+
+    def __init__(self, metric: Child) -> None:
+        self._metric: Child = metric
+        self._children: dict[tuple[str, ...], Child] = {}
+
+    def __call__(self, *labels: str) -> Child:
+        child = self._children.get(labels)
+        if child is None:
+            child = self._children[labels] = self._metric.labels(*labels)
+        return child
+
+
+class Metrics(Observer):
+    """What one server exports. Each has a registry of its own.
+
+    Args:
+        version: The server's.
+    """
+
+    def __init__(self, version: str) -> None:
+        # When a series began is of use to OpenMetrics alone, and would double their number.
+        disable_created_metrics()  # type: ignore[no-untyped-call]
+        self.registry = registry = CollectorRegistry()
+        ProcessCollector(registry=registry)
+        self._calls = _Children(
+            Counter(
+                "agenta_ai_calls_total",
+                "Calls that have ended. The reason is empty for a success, a bug (INTERNAL), a deadline and a caller "
+                "who left.",
+                ["method", "tool", "code", "reason"],
+                registry=registry,
+            )
+        )
+        self._call_seconds = _Children(
+            Histogram(
+                "agenta_ai_call_seconds",
+                "Seconds from a call's arrival to its answer.",
+                ["method", "tool"],
+                buckets=CALL_BUCKETS,
+                registry=registry,
+            )
+        )
+        self._upstream_seconds = _Children(
+            Histogram(
+                "agenta_ai_upstream_seconds",
+                "Seconds of one request to Agenta.",
+                ["tool", "outcome"],
+                buckets=CALL_BUCKETS,
+                registry=registry,
+            )
+        )
+        self._overhead_seconds = _Children(
+            Histogram(
+                "agenta_ai_overhead_seconds",
+                "Seconds of an answered call that its requests to Agenta don't account for, waiting for a place and "
+                "between retries included; only of calls that sent one.",
+                ["tool"],
+                buckets=OVERHEAD_BUCKETS,
+                registry=registry,
+            )
+        )
+        self._replayed = Counter(
+            "agenta_ai_replayed_total",
+            "Calls answered with the stored result of an earlier one of the same request_id.",
+            registry=registry,
+        )
+        self._repaired = _Children(
+            Counter(
+                "agenta_ai_repaired_total",
+                "Calls whose first answer broke a rule, so that the model was asked once more: repaired, or failed.",
+                ["outcome"],
+                registry=registry,
+            )
+        )
+        self._retries = Counter(
+            "agenta_ai_upstream_retries_total",
+            "Requests to Agenta that were sent again after one that failed.",
+            registry=registry,
+        )
+        for outcome in ("repaired", "failed"):
+            self._repaired(outcome)
+        build = Gauge("agenta_ai_build_info", "1, with the server's version.", ["version"], registry=registry)
+        build.labels(version).set(1)
+
+    def gauge(self, name: str, description: str, value: Callable[[], float]) -> None:
+        """Add a value that is asked for at each scrape, in another thread."""
+        Gauge(name, description, registry=self.registry).set_function(value)
+
+    def call_ended(self, call: Call, ending: Ending) -> None:
+        """Count it."""
+        self._calls(call.rpc, call.tool, ending.code, ending.reason).inc()
+        self._call_seconds(call.rpc, call.tool).observe(ending.seconds)
+        if ending.replayed:
+            self._replayed.inc()
+        if call.requests and ending.code == "OK":
+            self._overhead_seconds(call.tool).observe(max(0.0, ending.seconds - call.upstream_seconds))
+            self._count_repair(call, ending)
+
+    def request_began(self, request: UpstreamRequest, call: Call | None) -> None:
+        """Count it, if it is a retry: what follows an answer is a new question."""
+        if call and call.requests and call.requests[-1].outcome != "OK":
+            self._retries.inc()
+
+    def request_ended(self, request: UpstreamRequest, call: Call | None) -> None:
+        """Count it."""
+        self._upstream_seconds(call.tool if call else "", request.outcome).observe(request.seconds)
+
+    def _count_repair(self, call: Call, ending: Ending) -> None:
+        if ending.repaired:
+            self._repaired("repaired").inc()
+        elif ending.reason == OUTPUT_INVALID and any(request.outcome == "OK" for request in call.requests[:-1]):
+            self._repaired("failed").inc()
+
+
+class MetricsServer:
+    """Serves them over HTTP, from a thread, so that a busy event loop can be seen from outside.
+
+    Args:
+        metrics: What to serve.
+        address: ``host:port``, an IP address; port 0 takes a free one.
+    """
+
+    def __init__(self, metrics: Metrics, address: str) -> None:
+        self._metrics = metrics
+        host, _, port = address.rpartition(":")
+        self._host = host.strip("[]")
+        self._port = int(port)
+        self._server: WSGIServer | None = None
+
+    async def start(self) -> None:
+        """Listen.
+
+        Raises:
+            OSError: The address can't be listened on.
+        """
+        kind = _ServerV6 if ":" in self._host else _Server
+        app = make_wsgi_app(self._metrics.registry)
+        self._server = make_server(self._host, self._port, app, kind, _Handler)
+        # Looks every tenth of a second whether it is to end.
+        threading.Thread(target=self._server.serve_forever, args=(0.1,), name="metrics", daemon=True).start()
+        log.info(
+            "metrics on http://%s:%d/metrics",
+            f"[{self._host}]" if ":" in self._host else self._host,
+            self._server.server_port,
+        )
+
+    async def aclose(self) -> None:
+        """Stop listening, if it does."""
+        if self._server:
+            await asyncio.to_thread(self._server.shutdown)
+            self._server.server_close()
+            self._server = None
+
+
+class _Server(ThreadingMixIn, WSGIServer):
+    daemon_threads = True
+    # A second server on a taken port must fail, and not share it without a word.
+    allow_reuse_port = False
+
+    def server_bind(self) -> None:
+        # Not that of the base class: it asks the DNS for the host's name, which can take seconds.
+        self.socket.setsockopt(SOL_SOCKET, SO_REUSEADDR, 1)
+        self.socket.bind(self.server_address)
+        self.server_address = self.socket.getsockname()
+        self.server_name, self.server_port = self.socket.getsockname()[:2]
+        self.setup_environ()
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Say nothing of scrapers that go away."""
+
+
+class _ServerV6(_Server):
+    address_family = AF_INET6
+
+
+class _Handler(WSGIRequestHandler):
+    timeout = SCRAPER_SECONDS
+
+    def log_message(self, *_: object) -> None:
+        """Say nothing of each scrape."""
