@@ -62,6 +62,7 @@ lint: $(READY) ## Lint, types, floors, contract.
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports --no-logo
+	@$(BIN)/hadolint deploy/Dockerfile
 	@$(BIN)/buf lint protos
 	@$(BIN)/buf format --diff --exit-code protos
 	@$(BIN)/buf breaking protos --against tests/contract/baseline.binpb

@@ -5,9 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, get_args
 
 from pydantic import SecretStr
-from pydantic_core import PydanticUndefined
 
-from agenta_ai_server.settings import Settings
+from agenta_ai_server.settings import SECTIONS, Settings, shown
 
 if TYPE_CHECKING:
     from pydantic.fields import FieldInfo
@@ -19,18 +18,14 @@ Made by `make docs` from [settings.py](../server/agenta_ai_server/settings.py): 
 
 The server is configured by its environment. An empty value counts as absent. Lists are separated by commas. Each
 secret can be given as a file, under its name with `_FILE` added. Wrong settings stop the start with one message that
-lists all faults; an unknown name that begins like these gives a warning."""
+lists all faults; an unknown name that begins like these gives a warning. `agenta-ai-server config` prints what is in
+force, and where it came from."""
 
-# Each begins with the setting named here.
-SECTIONS = {
-    "api_url": "Agenta. Without one of these four the server runs with the feature disabled",
-    "listen": "The listener",
-    "auth": "Who may call: [security.md](security.md)",
-    "disabled_tools": "Tools, and the way to Agenta",
-    "max_in_flight": "Load, and repeats of a `request_id`",
-    "limits": "Rate limits: [limits.md](limits.md)",
-    "max_connection_age_seconds": "Age of connections, stopping",
-    "log_level": "Logs, metrics, traces",
+# What this page adds to the sections' names.
+NOTES = {
+    "api_url": ". Without one of these the server runs with the feature disabled",
+    "auth": ": [security.md](security.md)",
+    "limits": ": [limits.md](limits.md)",
 }
 
 
@@ -38,7 +33,8 @@ def main() -> None:
     print(INTRODUCTION)
     for name, field in Settings.model_fields.items():
         if name in SECTIONS:
-            print(f"\n## {SECTIONS[name]}\n\n| setting | default | meaning |\n| --- | --- | --- |")
+            title = SECTIONS[name].replace("request_id", "`request_id`") + NOTES.get(name, "")
+            print(f"\n## {title}\n\n| setting | default | meaning |\n| --- | --- | --- |")
         print(f"| `{field.alias}`{secret(field)} | {default(field)} | {field.description}{bounds(field)} |")
 
 
@@ -47,12 +43,8 @@ def secret(field: FieldInfo) -> str:
 
 
 def default(field: FieldInfo) -> str:
-    value = field.default
-    if value in (None, (), {}, PydanticUndefined):
-        return ""
-    if isinstance(value, bool):
-        return f"`{str(value).lower()}`"
-    return f"`{','.join(value) if isinstance(value, tuple) else value}`"
+    value = shown(field.default)
+    return f"`{value}`" if value else ""
 
 
 def bounds(field: FieldInfo) -> str:

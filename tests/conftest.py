@@ -24,6 +24,9 @@ if TYPE_CHECKING:
     from agenta_ai_server.settings import Settings
 
 PROGRAMS = {
+    "promtool": "apt-get install prometheus",
+    "kustomize": "go install sigs.k8s.io/kustomize/kustomize/v5@v5.6.0",
+    "systemd-analyze": "apt-get install systemd",
     "go": "https://go.dev/doc/install, 1.26 or newer",
     "redis-server": "apt-get install redis-server",
     "grpcurl": "go install github.com/fullstorydev/grpcurl/cmd/grpcurl@v1.9.3",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import signal
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from typing import TYPE_CHECKING
 
 from agenta_ai_server.assembly import Assembly
@@ -40,7 +40,16 @@ async def running(settings: Settings) -> AsyncIterator[str]:
             yield address
         finally:
             parts.service.draining = True
-            await parts.server.stop(settings.drain_seconds, settings.shutdown_grace_seconds)
+            await _stop(parts, settings.drain_seconds, settings.shutdown_grace_seconds)
+
+
+async def _stop(parts: Assembly, drain: float, grace: float) -> None:
+    last = asyncio.get_running_loop().time() + drain + grace
+    await parts.server.stop(drain, grace)
+    # Callers of other replicas may wait for what runs here, and would pay for it again.
+    with suppress(TimeoutError):
+        async with asyncio.timeout_at(last):
+            await parts.runs.idle()
 
 
 async def serve(settings: Settings) -> None:

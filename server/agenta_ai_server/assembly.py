@@ -25,6 +25,7 @@ from agenta_ai_server.rpc.admission import AdmissionControl
 from agenta_ai_server.rpc.authentication import Anonymous, Authentication
 from agenta_ai_server.rpc.authorization import Authorization
 from agenta_ai_server.rpc.idempotency import Idempotency
+from agenta_ai_server.rpc.parsing import Parsing
 from agenta_ai_server.rpc.rate_limit import RateLimit
 from agenta_ai_server.rpc.server import ListenError, Server
 from agenta_ai_server.rpc.servicer import ToolServicer
@@ -40,12 +41,12 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator
 
     import grpc
+    from grpc.aio import ServerInterceptor
     from pydantic import SecretStr
 
     from agenta_ai_server.auth.authenticator import Authenticator
     from agenta_ai_server.limits.limiter import RateLimiter
     from agenta_ai_server.replay.store import Store
-    from agenta_ai_server.rpc.interceptor import Interceptor
     from agenta_ai_server.rpc.tls import Certificates
     from agenta_ai_server.settings import AuthMode, Settings
     from agenta_ai_server.telemetry.metrics import Metrics, MetricsServer
@@ -54,6 +55,8 @@ if TYPE_CHECKING:
 # In which they may accept credentials; an API key of our own making is never shown to anybody else.
 AUTH_ORDER: tuple[AuthMode, ...] = ("api_keys", "jwt", "agenta", "mtls")
 
+# Those that need no place: of Status, of repeats that join a run, and those that are about to be refused.
+MORE_CALLS = 10_000
 # Seconds at the end in which spans that haven't been sent yet are.
 MAX_FLUSH_SECONDS = 5.0
 # The values of the metrics of these names, which their descriptions explain.
@@ -74,6 +77,7 @@ class Assembly:
     Attributes:
         service: The process.
         server: Its listener.
+        runs: What it runs for those who repeat their calls.
         starting: What to await before the listener opens, in this order.
         closing: What to await after it has closed, in the opposite order.
 
@@ -96,8 +100,9 @@ class Assembly:
         registry = self._registry()
         policy = Policy({tool.name: tool.permission for tool in registry.tools}, settings.required_permissions)
         authentication = self._authentication(policy)
+        self._redis_url = self._checked_redis_url()
         limits = self._limits(registry)
-        runs = self._runs()
+        self.runs = self._runs()
         certificates = self._certificates()
         if settings.reuse_port and not settings.redis_url:
             log.warning(
@@ -106,8 +111,10 @@ class Assembly:
             )
         if self._faults:
             raise SettingsError(self._faults)
-        interceptors: list[Interceptor] = [authentication, Authorization(self.service, policy, registry)]
-        interceptors.append(Idempotency(runs, settings.min_upstream_seconds))
+        parsing = Parsing([tool.name for tool in registry.tools])
+        interceptors: list[ServerInterceptor] = [authentication, parsing]
+        interceptors.append(Authorization(self.service, policy, registry))
+        interceptors.append(Idempotency(self.runs, settings.min_upstream_seconds))
         if limits:
             interceptors.append(RateLimit(limits))
         admission = Admission(settings.max_in_flight, settings.max_waiting, min_seconds=settings.min_upstream_seconds)
@@ -117,10 +124,11 @@ class Assembly:
         self.server = Server(
             ToolServicer(self.service, registry, policy, limits),
             interceptors,
-            reflection=_reflection(settings, authentication, audit),
+            more=(*_reflection(settings, authentication, audit), *_channelz(settings, authentication, audit)),
             tls=certificates,
             max_call_seconds=settings.max_call_seconds,
             max_connection_age_seconds=settings.max_connection_age_seconds,
+            max_pending_calls=settings.max_in_flight + settings.max_waiting + MORE_CALLS,
             reuse_port=settings.reuse_port,
             observer=self._observer,
         )
@@ -132,6 +140,8 @@ class Assembly:
             yield
         except ValueError as error:
             self._faults.append(f"{name}: {str(error).rstrip('.')}.")
+        except ModuleNotFoundError as error:
+            self._faults.append(f"{name}: needs {error.name}: pip install 'agenta-ai[redis]'.")
 
     def _made_metrics(self) -> Metrics | None:
         address = self._settings.metrics_listen
@@ -206,18 +216,14 @@ class Assembly:
 
     def _completions(self) -> CompletionService | None:
         settings = self._settings
-        if not (settings.api_url and settings.api_key and settings.environment_slug):
+        config = agenta_config(settings)
+        if config is None:
             return None
-        config = AgentaConfig(
-            api_url=settings.api_url,
-            api_key=settings.api_key.get_secret_value(),
-            environment=settings.environment_slug,
-            ca_file=settings.upstream_ca_file,
-            proxy=_secret(settings.upstream_proxy),
-            max_seconds=settings.max_upstream_seconds,
-            min_seconds=settings.min_upstream_seconds,
-        )
-        completions: CompletionService = AgentaCompletionService(config, self._observer)
+        completions: CompletionService | None = None
+        with self._faults_of("AGENTA_AI_SERVICES_API_KEY_FILE"):
+            completions = AgentaCompletionService(config, self._observer)
+        if completions is None:
+            return None
         if settings.breaker == "on":
             self._breaker = Breaker(on_change=self._note_breaker)
             completions = Breaking(completions, self._breaker)
@@ -297,6 +303,18 @@ class Assembly:
             )
         )
 
+    def _checked_redis_url(self) -> str | None:
+        """Return where Redis is, if it is used and can be."""
+        url = _secret(self._settings.redis_url)
+        if url is None:
+            return None
+        with self._faults_of("AGENTA_AI_GRPC_REDIS_URL"):
+            from agenta_ai_server.limits.redis import RedisLimiter
+
+            RedisLimiter(url)
+            return url
+        return None
+
     def _limits(self, registry: Registry) -> Limits | None:
         settings = self._settings
         if settings.limits == "off":
@@ -315,12 +333,12 @@ class Assembly:
         settings = self._settings
         local = MemoryStore(settings.replay_seconds)
         store: Store = local
-        if settings.redis_url:
+        if self._redis_url:
             from agenta_ai_server.replay.redis import RedisStore
 
             with self._faults_of("AGENTA_AI_GRPC_REDIS_URL"):
                 shared = RedisStore(
-                    settings.redis_url.get_secret_value(),
+                    self._redis_url,
                     replay_seconds=settings.replay_seconds,
                     timeout=settings.redis_timeout_seconds,
                 )
@@ -333,12 +351,12 @@ class Assembly:
 
     def _limiter(self) -> RateLimiter:
         settings = self._settings
-        if settings.redis_url:
+        if self._redis_url:
             from agenta_ai_server.limits.fallback import FallbackLimiter
             from agenta_ai_server.limits.redis import RedisLimiter
 
             with self._faults_of("AGENTA_AI_GRPC_REDIS_URL"):
-                shared = RedisLimiter(settings.redis_url.get_secret_value(), timeout=settings.redis_timeout_seconds)
+                shared = RedisLimiter(self._redis_url, timeout=settings.redis_timeout_seconds)
                 return FallbackLimiter(shared, MemoryLimiter(), on_failure=settings.limits_on_store_failure)
         return MemoryLimiter()
 
@@ -351,6 +369,22 @@ class Assembly:
         with self._faults_of("AGENTA_AI_GRPC_TLS_CERT_FILE"):
             return Certificates(TlsFiles(settings.tls_cert_file, settings.tls_key_file, settings.tls_client_ca_file))
         return None
+
+
+def agenta_config(settings: Settings) -> AgentaConfig | None:
+    """Return how Agenta is asked; ``None`` if the settings don't say all of it."""
+    if not (settings.api_url and settings.api_key and settings.environment_slug):
+        return None
+    return AgentaConfig(
+        api_url=settings.api_url,
+        api_key=settings.api_key.get_secret_value(),
+        api_key_file=settings.api_key_file,
+        environment=settings.environment_slug,
+        ca_file=settings.upstream_ca_file,
+        proxy=_secret(settings.upstream_proxy),
+        max_seconds=settings.max_upstream_seconds,
+        min_seconds=settings.min_upstream_seconds,
+    )
 
 
 async def _open(server: MetricsServer, address: str) -> None:
@@ -371,6 +405,16 @@ def _reflection(
     return tuple(
         reflection.handlers(authentication.identify if settings.reflection == "authenticated" else None, observer)
     )
+
+
+def _channelz(
+    settings: Settings, authentication: Authentication | Anonymous, observer: Observer
+) -> tuple[grpc.GenericRpcHandler, ...]:
+    if settings.channelz == "off":
+        return ()
+    from agenta_ai_server.rpc import channelz
+
+    return (channelz.handler(authentication.identify, observer),)
 
 
 def _given(value: Value | None) -> Value:

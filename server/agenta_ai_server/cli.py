@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import json
 import logging
 import os
 import resource
+import shutil
 import sys
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from agenta_ai import __version__
@@ -18,16 +21,16 @@ if TYPE_CHECKING:
 
 Result = TypeVar("Result")
 
-# A caller may have a connection of its own, and its request to Agenta has one.
-FILES_PER_CALL = 2
-OTHER_FILES = 500
-
+EXIT_NOT_FINE = 1
 EXIT_CONFIGURATION = 2
 EXIT_LISTEN = 3
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command and return its exit code: 0 fine, 2 wrong arguments or settings, 3 an address that is taken."""
+    """Run the command and return its exit code.
+
+    0 fine, 1 a check found something that isn't, 2 wrong arguments or settings, 3 an address that is taken.
+    """
     arguments = _parser().parse_args(argv)
     # As it came: what is set here is for this process, and not for a command that "dev" runs.
     arguments.environment = dict(os.environ)
@@ -76,6 +79,18 @@ def _parser() -> argparse.ArgumentParser:
     dev.add_argument("--fault", default="", help="what the stand-in does wrong, for example 'status=503 retry-after=2'")
     dev.add_argument("command", nargs="*", metavar="COMMAND", help="run this, with AGENTA_AI_TARGET set, then stop")
     dev.set_defaults(run=_dev)
+    config = commands.add_parser("config", help="print the settings that are in force, and where each came from")
+    config.add_argument("--json", action="store_true", help="print JSON")
+    config.set_defaults(run=_config)
+    check = commands.add_parser(
+        "check",
+        help="test the whole set-up, and say what to do about what is wrong",
+        description="Test the whole set-up for real: settings, files, certificates, addresses, Redis, the issuer's "
+        "keys, Agenta. Exit code 0 only if all is fine.",
+    )
+    check.add_argument("--call", action="store_true", help="also refine a tiny prompt, which is paid for")
+    check.add_argument("--json", action="store_true", help="print JSON")
+    check.set_defaults(run=_check)
     _add_keys(commands.add_parser("keys", help="make, list and revoke API keys of this service"))
     return parser
 
@@ -120,7 +135,7 @@ def _serve(arguments: argparse.Namespace) -> None:
 
     # Read before the loop starts, so that faults are told before anything else happens.
     settings = _settings({"AGENTA_AI_GRPC_REUSE_PORT": "true"} if arguments.reuse_port else {})
-    _raise_file_limit(FILES_PER_CALL * (settings.max_in_flight + settings.max_waiting) + OTHER_FILES)
+    _raise_file_limit(settings.open_files)
     _run(app.serve(settings))
 
 
@@ -146,6 +161,39 @@ def _dev(arguments: argparse.Namespace) -> int:
     settings = {"AGENTA_AI_GRPC_LISTEN": arguments.listen} if arguments.listen else {}
     logs.configure("warning" if arguments.command else "info", "text")
     return _run(dev.run({**arguments.environment, **settings}, arguments.fault, arguments.command))
+
+
+def _config(arguments: argparse.Namespace) -> None:
+    from agenta_ai_server import configuration
+    from agenta_ai_server.settings import load
+
+    settings, warnings = load(arguments.environment)
+    for warning in warnings:
+        print(f"agenta-ai-server: {warning}", file=sys.stderr)
+    described = list(configuration.described(settings, arguments.environment))
+    if arguments.json:
+        print(json.dumps([asdict(setting) for setting in described], indent=2))
+    else:
+        print(configuration.table(described, _columns()))
+
+
+def _check(arguments: argparse.Namespace) -> int:
+    from agenta_ai_server import check
+    from agenta_ai_server.telemetry import logs
+
+    # What is wrong is told by the findings.
+    logs.configure("critical", "text")
+    findings = _run(check.run(arguments.environment, call=arguments.call))
+    is_fine = all(finding.state == "ok" for finding in findings)
+    if arguments.json:
+        print(json.dumps({"ok": is_fine, "findings": [asdict(finding) for finding in findings]}, indent=2))
+    else:
+        print(check.table(findings, _columns()))
+    return 0 if is_fine else EXIT_NOT_FINE
+
+
+def _columns() -> int:
+    return max(shutil.get_terminal_size((120, 24)).columns, 60)
 
 
 def _settings(more: dict[str, str]) -> Settings:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationError, field_validator
 
-from agenta_ai_server.upstream.agenta import completion_url
+from agenta_ai_server.upstream.agenta import checked_key, completion_url
 from agenta_ai_server.upstream.transport import checked_proxy, http_url
 
 if TYPE_CHECKING:
@@ -28,6 +28,24 @@ OTLP_PROTOCOL = "http/protobuf"
 LOOPBACK = re.compile(r"(127(\.\d{1,3}){3}|\[::1\]):\d+|unix:.+")
 ADDRESS = re.compile(r"(?P<host>[0-9.]+|\[[0-9a-fA-F:.]+\]):(?P<port>[0-9]{1,5})")
 
+# What the settings are about, by the first one of each section.
+SECTIONS = {
+    "api_url": "Agenta",
+    "listen": "The listener",
+    "auth": "Who may call",
+    "disabled_tools": "Tools, and the way to Agenta",
+    "max_in_flight": "Load, and repeats of a request_id",
+    "limits": "Rate limits",
+    "max_connection_age_seconds": "Age of connections, stopping",
+    "log_level": "Logs, metrics, traces",
+}
+
+# A caller may have a connection of its own, and its request to Agenta has one.
+FILES_PER_CALL = 2
+OTHER_FILES = 500
+
+# What a call keeps back of its time, so that the answer still reaches its caller.
+MARGIN_SECONDS = 0.25
 AUTH_NEEDS = {
     "api_keys": ["api_keys_file"],
     "jwt": ["jwt_issuer", "jwt_audience"],
@@ -72,6 +90,13 @@ class Settings(BaseModel):
     ] = None
     api_key: Annotated[
         SecretStr | None, Field(alias="AGENTA_AI_SERVICES_API_KEY", description="This server's API key in Agenta.")
+    ] = None
+    api_key_file: Annotated[
+        Path | None,
+        Field(
+            alias="AGENTA_AI_SERVICES_API_KEY_FILE",
+            description="File that holds that key, in its place; read again when it changes.",
+        ),
     ] = None
     environment_slug: Annotated[
         str | None, Field(alias=ENVIRONMENT, description="Slug of the environment where the prompts are deployed.")
@@ -118,6 +143,13 @@ class Settings(BaseModel):
         Literal["open", "authenticated", "off"],
         Field(alias="AGENTA_AI_GRPC_REFLECTION", description="Who may ask the server to describe its contract."),
     ] = "open"
+    channelz: Annotated[
+        Literal["on", "off"],
+        Field(
+            alias="AGENTA_AI_GRPC_CHANNELZ",
+            description="Whether authenticated callers may look at the state of all connections: for debugging.",
+        ),
+    ] = "off"
     auth: Annotated[
         tuple[AuthMode, ...],
         BeforeValidator(_names),
@@ -460,6 +492,11 @@ class Settings(BaseModel):
         return f"{base.rstrip('/')}/v1/traces" if base else None
 
     @property
+    def open_files(self) -> int:
+        """How many files may be open at once under the full load."""
+        return FILES_PER_CALL * (self.max_in_flight + self.max_waiting) + OTHER_FILES
+
+    @property
     def is_loopback(self) -> bool:
         """Whether only this machine can connect."""
         return bool(LOOPBACK.fullmatch(self.listen))
@@ -496,8 +533,8 @@ class Settings(BaseModel):
     @field_validator("api_key")
     @classmethod
     def _is_header_value(cls, key: SecretStr | None) -> SecretStr | None:
-        if key and not re.fullmatch(r"[!-~]+", key.get_secret_value()):
-            raise ValueError("must be visible ASCII characters, without blanks and line ends")
+        if key:
+            checked_key(key.get_secret_value())
         return key
 
     @field_validator("upstream_ca_file")
@@ -568,8 +605,29 @@ def load(environment: Mapping[str, str]) -> tuple[Settings, list[str]]:
     return settings, warnings
 
 
+def shown(value: object) -> str:
+    """Return a setting's value as the environment would have it; a secret is masked, nothing is the empty string."""
+    match value:
+        case SecretStr():
+            return "********"
+        case bool():
+            return str(value).lower()
+        case float():
+            return f"{value:g}"
+        case tuple():
+            return ",".join(value)
+        case dict():
+            return ",".join(f"{name}={content}" for name, content in value.items())
+    return "" if value is None else str(value)
+
+
 def _contradictions(settings: Settings) -> list[str]:
     faults = [*_auth_faults(settings), *_tls_faults(settings)]
+    if settings.min_upstream_seconds + MARGIN_SECONDS >= settings.max_call_seconds:
+        faults.append(
+            "AGENTA_AI_GRPC_MIN_UPSTREAM_SECONDS: must be less than AGENTA_AI_GRPC_MAX_CALL_SECONDS, which is "
+            f"{settings.max_call_seconds:g}, by more than {MARGIN_SECONDS:g}, or every call would be refused."
+        )
     if settings.min_upstream_seconds > settings.max_upstream_seconds:
         faults.append(
             "AGENTA_AI_GRPC_MIN_UPSTREAM_SECONDS: must not exceed AGENTA_AI_GRPC_MAX_UPSTREAM_SECONDS, "
@@ -656,7 +714,7 @@ def _unknown(name: str) -> Iterator[str]:
 
 
 def _known() -> list[str]:
-    return [_alias(name) for name in Settings.model_fields] + [f"{name}_FILE" for name in _secrets()]
+    return [*map(_alias, Settings.model_fields), *(f"{name}_FILE" for name in _secrets())]
 
 
 def _secrets() -> list[str]:

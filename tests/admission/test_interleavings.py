@@ -11,21 +11,22 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from agenta_ai_server.admission.queue import Admission
+from agenta_ai_server.domain.call import Callers
 from agenta_ai_server.domain.errors import Refused
 
 PLACES, ROOM = 8, 8
 
 
 class Client:
-    def __init__(self, admission: Admission, organization: str, deadline: float | None) -> None:
+    def __init__(self, admission: Admission, organization: str, waiting: Callers | None) -> None:
         self.organization = organization
         self.holds = False
         self.end = asyncio.Event()
-        self.task = asyncio.create_task(self._call(admission, deadline))
+        self.task = asyncio.create_task(self._call(admission, waiting))
 
-    async def _call(self, admission: Admission, deadline: float | None) -> None:
+    async def _call(self, admission: Admission, waiting: Callers | None) -> None:
         with suppress(Refused):
-            async with admission.place(self.organization, deadline):
+            async with admission.place(self.organization, waiting):
                 self.holds = True
                 try:
                     await self.end.wait()
@@ -67,8 +68,8 @@ class Interleavings(RuleBasedStateMachine):
     )
     def come(self, organization: str, within: float | None, count: int) -> None:
         async def main() -> None:
-            deadline = None if within is None else self.loop.time() + within
-            self.clients += [Client(self.admission, organization, deadline) for _ in range(count)]
+            waiting = None if within is None else Callers([self.loop.time() + within])
+            self.clients += [Client(self.admission, organization, waiting) for _ in range(count)]
 
         self.loop.run_until_complete(main())
 

@@ -10,6 +10,7 @@ import pytest
 from admission.virtual_time import VirtualTimeLoop, virtual_time
 
 from agenta_ai_server.admission.queue import MAX_DELAY, MIN_DELAY, Admission
+from agenta_ai_server.domain.call import Callers
 from agenta_ai_server.domain.errors import Reason, Refused
 
 if TYPE_CHECKING:
@@ -25,8 +26,8 @@ class Calls:
         self.tasks: list[asyncio.Task[None]] = []
 
     async def call(self, organization: str, seconds: float = 1, within: float | None = None) -> None:
-        deadline = None if within is None else asyncio.get_running_loop().time() + within
-        async with self.admission.place(organization, deadline):
+        waiting = None if within is None else Callers([asyncio.get_running_loop().time() + within])
+        async with self.admission.place(organization, waiting):
             self.entered.append(organization)
             await asyncio.sleep(seconds)
 
@@ -208,6 +209,42 @@ async def test_the_delay_is_spread_and_bounded() -> None:
 
 
 @virtual_time
+async def test_a_call_waits_for_those_who_join_it_in_its_line() -> None:
+    admission, callers = Admission(1, 100, typical_seconds=0.1), Callers([5.0])
+
+    async def call() -> float:
+        async with admission.place("a", callers):
+            return asyncio.get_running_loop().time()
+
+    holding = Calls(admission)
+    await holding.start(["a"], seconds=10)
+    waiting = asyncio.create_task(call())
+    await asyncio.sleep(1)
+    callers.deadlines.append(15.0)
+    assert await waiting == 10
+    await holding.end()
+
+
+@virtual_time
+async def test_a_call_is_refused_when_the_last_who_joined_it_would_wait_in_vain() -> None:
+    admission, callers = Admission(1, 100, typical_seconds=0.1), Callers([5.0])
+    holding = Calls(admission)
+    await holding.start(["a"], seconds=10)
+
+    async def call() -> None:
+        async with admission.place("a", callers):
+            pytest.fail("a place was found")
+
+    waiting = asyncio.create_task(call())
+    await asyncio.sleep(1)
+    callers.deadlines.append(8.0)
+    with pytest.raises(Refused):
+        await waiting
+    assert 7 <= asyncio.get_running_loop().time() < 7.1
+    await holding.end()
+
+
+@virtual_time
 async def test_a_cancelled_call_leaves_its_line_at_once() -> None:
     calls = Calls(Admission(1, 100))
     await calls.start(["a"])
@@ -248,7 +285,7 @@ async def test_a_place_is_given_back_when_the_call_fails() -> None:
 
 def test_nothing_is_made_to_wait_on_while_there_are_places(monkeypatch: pytest.MonkeyPatch) -> None:
     async def main() -> None:
-        async with Admission(1).place("a", deadline=1.0):
+        async with Admission(1).place("a", Callers([1.0])):
             pass
 
     with asyncio.Runner(loop_factory=VirtualTimeLoop) as runner:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import contextlib
 import json
 import logging
 import ssl
@@ -99,6 +100,10 @@ def allowing(claims: object, effect: object = "allow", scheme: str = "Secret ") 
     payload = claims if isinstance(claims, str) else json.dumps(claims)
     parts = [base64.urlsafe_b64encode(part.encode()).rstrip(b"=").decode() for part in ('{"alg":"HS256"}', payload)]
     return answers.of_json(200, {"effect": effect, "credentials": f"{scheme}{parts[0]}.{parts[1]}.c2ln"})
+
+
+def project(number: int) -> str:
+    return f"00000000-0000-0000-0000-{number:012}"
 
 
 # What is asked, and what is made of the answer.
@@ -248,7 +253,9 @@ UNUSABLE: dict[str, Answer | Fault] = {
 
 
 @pytest.mark.parametrize("case", UNUSABLE)
-async def test_fails_closed(case: str, standin: StandIn, make: Make, caplog: pytest.LogCaptureFixture) -> None:
+async def test_fails_closed(
+    case: str, standin: StandIn, make: Make, clock: Clock, caplog: pytest.LogCaptureFixture
+) -> None:
     caplog.set_level(logging.DEBUG)
 
     async def respond(_: Received) -> Answer | Fault:
@@ -257,8 +264,9 @@ async def test_fails_closed(case: str, standin: StandIn, make: Make, caplog: pyt
     standin.permissions.respond = respond
     authenticator = make(timeout=0.3)
     await unavailable(authenticator)
-    # It isn't remembered, and nothing was asked elsewhere.
+    # It isn't remembered for longer than callers are told to wait, and nothing was asked elsewhere.
     standin.permissions.respond = None
+    clock.time += 1
     assert await authenticator.authenticate(GOOD) == OWNER
     assert {received.path.partition("?")[0] for received in standin.requests} == {PATH}
     assert SECRET not in caplog.text
@@ -399,7 +407,33 @@ async def test_no_more_is_remembered_than_allowed(standin: StandIn, make: Make) 
     assert standin.permissions.started == 4
     await authenticator.authenticate(Credentials("ApiKey", "k1"))
     assert standin.permissions.started == 5
-    assert len(authenticator._answers) == 3
+    assert len(authenticator._consents._entries) == 3
+
+
+async def test_refusals_do_not_push_out_consents(standin: StandIn, make: Make) -> None:
+    authenticator = make(max_entries=10)
+    await authenticator.authenticate(GOOD)
+    for number in range(50):
+        await unknown(authenticator, Credentials("ApiKey", f"bad{number}", host=f"10.6.6.{number}"))
+    assert standin.permissions.started == 51
+    assert len(authenticator._refusals._entries) == 10
+    assert await authenticator.authenticate(GOOD) == OWNER
+    assert standin.permissions.started == 51
+
+
+@pytest.mark.parametrize("allow_seconds", [0, 60])
+async def test_a_failure_is_used_for_as_long_as_callers_are_told_to_wait(
+    allow_seconds: int, standin: StandIn, make: Make, clock: Clock
+) -> None:
+    standin.permissions.fault = Fault(status=500)
+    authenticator = make(allow_seconds=allow_seconds, deny_seconds=0)
+    for _ in range(100):
+        await unavailable(authenticator)
+        clock.time += 0.05
+    assert standin.permissions.started == pytest.approx(5, abs=1)
+    standin.permissions.fault = Fault()
+    clock.time += 1
+    assert await authenticator.authenticate(GOOD) == OWNER
 
 
 async def test_the_secret_is_not_kept(make: Make) -> None:
@@ -439,19 +473,41 @@ async def test_a_failure_is_shared_by_those_who_wait(standin: StandIn, make: Mak
     assert standin.permissions.started == 1
 
 
-async def test_so_many_at_once(standin: StandIn, make: Make) -> None:
+@pytest.mark.parametrize(("hosts", "at_once"), [(1, 2), (2, 4), (500, 8)])
+async def test_so_many_at_once(hosts: int, at_once: int, standin: StandIn, make: Make) -> None:
     standin.permissions.callers = {f"ApiKey k{number}": Caller() for number in range(500)}
     standin.permissions.fault = Fault(delay=0.005)
     authenticator = make(max_checks=8)
-    calls = [authenticator.authenticate(Credentials("ApiKey", f"k{number}")) for number in range(500)]
-    assert set(await asyncio.gather(*calls)) == {OWNER}
-    assert standin.permissions.peak == 8
+    shown = [Credentials("ApiKey", f"k{number}", host=f"host{number % hosts}") for number in range(500)]
+    assert set(await asyncio.gather(*map(authenticator.authenticate, shown))) == {OWNER}
+    assert standin.permissions.peak == at_once
+    assert len(authenticator._shares) == 0
+
+
+async def test_one_address_cannot_take_all_places(standin: StandIn, make: Make) -> None:
+    gate = asyncio.Event()
+
+    async def respond(received: Received) -> None:
+        if "scope_id" in received.path:
+            await gate.wait()
+
+    standin.permissions.respond = respond
+    authenticator = make()
+    shown = [Credentials("ApiKey", SECRET, project(number), host="10.6.6.6") for number in range(900)]
+    flood = [asyncio.create_task(authenticator.authenticate(credentials)) for credentials in shown]
+    await standin.when(lambda: standin.permissions.in_flight == 8)
+    assert await authenticator.authenticate(GOOD) == OWNER
+    assert standin.permissions.peak == 9
+    gate.set()
+    await asyncio.wait(flood)
+    assert standin.permissions.started <= 1 + 10 + 8
+    assert all(call.exception() or call.result() == NOBODY for call in flood)
 
 
 async def test_waiting_for_a_place_is_bounded_too(standin: StandIn, make: Make) -> None:
     standin.permissions.fault = Fault(stall="headers")
     authenticator = make(max_checks=2, timeout=0.3)
-    calls = [unavailable(authenticator, Credentials("ApiKey", f"k{number}")) for number in range(200)]
+    calls = [unavailable(authenticator, Credentials("ApiKey", f"k{n}", host=f"host{n}")) for n in range(200)]
     async with asyncio.timeout(3):
         await asyncio.gather(*calls)
     assert standin.permissions.peak == 2
@@ -464,13 +520,13 @@ async def test_a_flood_of_unknown_credentials_at_once(standin: StandIn, make: Ma
     errors = await asyncio.gather(*flood)
     # Those that were under way when the bucket ran out were asked as well.
     asked = standin.permissions.started - 1
-    assert 20 <= asked <= 20 + 32
+    assert 20 <= asked <= 20 + 8
     assert sum(error.reason is Reason.CREDENTIALS_INVALID for error in errors) == asked
     left = [error for error in errors if error.reason is Reason.AUTHORITY_UNAVAILABLE]
     assert len(left) == 10_000 - asked
-    assert left[-1].message.startswith("Too many unknown credentials came from this address")
+    assert left[-1].message.startswith("Agenta granted nothing too often to this address")
     assert left[-1].retry_delay == pytest.approx(asked - 19)
-    assert len(authenticator._answers) == asked + 1
+    assert len(authenticator._refusals._entries) == asked
     assert authenticator._asking == {}
     # Neither those who are known there nor those who are elsewhere notice.
     assert await authenticator.authenticate(Credentials("ApiKey", SECRET, host="10.6.6.6")) == OWNER
@@ -485,6 +541,83 @@ async def test_a_flood_of_unknown_credentials_one_by_one(standin: StandIn, make:
         clock.time += 0.1
     # 20 at once, and one for each of the 100 seconds.
     assert standin.permissions.started == pytest.approx(120, abs=1)
+
+
+async def test_a_flood_of_projects_at_once(standin: StandIn, make: Make, clock: Clock) -> None:
+    standin.permissions.callers = {f"ApiKey {secret}": Caller() for secret in (SECRET, "other")}
+    authenticator = make()
+    await authenticator.authenticate(GOOD)
+    shown = [Credentials("ApiKey", SECRET, project(number), host=GOOD.host) for number in range(10_500)]
+    outcomes = await asyncio.gather(*map(authenticator.authenticate, shown), return_exceptions=True)
+    asked = standin.permissions.started - 1
+    assert 10 <= asked <= 10 + 8
+    assert outcomes.count(NOBODY) == asked
+    left = [error for error in outcomes if isinstance(error, Refused)]
+    assert len(left) == 10_500 - asked
+    assert {error.reason for error in left} == {Reason.AUTHORITY_UNAVAILABLE}
+    assert left[-1].retry_delay == pytest.approx(2 * (asked - 9))
+    # Neither the same credential where it is known, nor others at the same address notice.
+    assert await authenticator.authenticate(GOOD) == OWNER
+    assert standin.permissions.started == asked + 1
+    assert await authenticator.authenticate(Credentials("ApiKey", "other", host=GOOD.host)) == OWNER
+
+
+async def test_a_flood_of_projects_one_by_one(standin: StandIn, make: Make, clock: Clock) -> None:
+    standin.permissions.callers = {f"ApiKey {secret}": Caller() for secret in (SECRET, "other")}
+    authenticator = make()
+    for number in range(1000):
+        shown = Credentials("ApiKey", SECRET, project(number), host=f"10.0.{number % 8}.1")
+        with contextlib.suppress(Refused):
+            assert await authenticator.authenticate(shown) == NOBODY
+        clock.time += 0.1
+    # 10 at once, and one for each two of the 100 seconds, from however many addresses.
+    assert standin.permissions.started == pytest.approx(60, abs=1)
+    assert await authenticator.authenticate(Credentials("ApiKey", "other")) == OWNER
+
+
+async def test_projects_of_many_credentials_spend_what_their_address_has(standin: StandIn, make: Make) -> None:
+    standin.permissions.callers = {f"ApiKey k{number}": Caller() for number in range(100)}
+    authenticator = make()
+    for number in range(100):
+        with contextlib.suppress(Refused):
+            await authenticator.authenticate(Credentials("ApiKey", f"k{number}", project(number)))
+    assert standin.permissions.started == 20
+
+
+async def test_projects_of_ones_own_do_not_spend(standin: StandIn, make: Make) -> None:
+    authenticator = make()
+    for number in range(100):
+        standin.permissions.callers = {f"ApiKey {SECRET}": Caller(project_id=project(number))}
+        assert (await authenticator.authenticate(Credentials("ApiKey", SECRET, project(number)))).user
+    assert standin.permissions.started == 100
+
+
+@pytest.mark.parametrize("status", [302, 422, 500])
+async def test_answers_of_no_use_spend(status: int, standin: StandIn, make: Make, clock: Clock) -> None:
+    standin.permissions.respond = in_turn(*[Fault(status=status)] * 500)
+    authenticator = make()
+    for _ in range(300):
+        await unavailable(authenticator)
+    assert standin.permissions.started == 1
+    for number in range(300):
+        error = await refused(authenticator, Credentials("ApiKey", f"bad{number}", host=GOOD.host))
+        assert error.reason is Reason.AUTHORITY_UNAVAILABLE
+    assert standin.permissions.started == 20
+    # Nothing of it lasts: as soon as there is something in the bucket, everybody gets through.
+    standin.permissions.respond = None
+    standin.permissions.callers = {f"ApiKey k{number}": Caller() for number in range(100)}
+    clock.time += 1
+    for number in range(100):
+        assert await authenticator.authenticate(Credentials("ApiKey", f"k{number}", host=GOOD.host)) == OWNER
+
+
+async def test_no_answer_does_not_spend(standin: StandIn, make: Make, clock: Clock) -> None:
+    standin.permissions.fault = Fault(reset="headers")
+    authenticator = make()
+    for number in range(50):
+        await unavailable(authenticator, Credentials("ApiKey", f"k{number}"))
+    standin.permissions.fault = Fault()
+    assert await authenticator.authenticate(Credentials("ApiKey", SECRET)) == OWNER
 
 
 async def test_known_credentials_do_not_spend(standin: StandIn, make: Make) -> None:
@@ -520,7 +653,8 @@ async def test_no_more_addresses_are_counted_than_allowed(make: Make) -> None:
     authenticator = make(max_entries=10)
     for number in range(50):
         await unknown(authenticator, Credentials("ApiKey", f"bad{number}", host=f"10.0.0.{number}"))
-    assert len(authenticator._unknown._full_at) == 10
+    assert len(authenticator._by_address._full_at) == 10
+    assert len(authenticator._by_credential._full_at) == 10
 
 
 async def test_can_be_closed_while_it_asks(standin: StandIn, make: Make) -> None:
@@ -551,8 +685,8 @@ async def test_can_be_closed_while_it_asks(standin: StandIn, make: Make) -> None
         ({"permissions": frozenset()}, "name one"),
         ({"max_entries": 0}, "bounds"),
         ({"max_checks": 0}, "bounds"),
-        ({"unknown_burst": 0}, "bounds"),
-        ({"unknown_per_second": 0}, "bounds"),
+        ({"futile_burst": 0}, "bounds"),
+        ({"futile_per_second": 0}, "bounds"),
     ],
 )
 def test_configurations_that_cannot_work(changes: dict[str, Any], said: str) -> None:

@@ -292,12 +292,12 @@ async def test_reader_sees_no_change_before_the_time(path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("bits", "warns"),
-    [(0o600, False), (0o400, False), (0o640, True), (0o620, True), (0o604, True), (0o602, True)],
+    [(0o600, False), (0o400, False), (0o640, False), (0o440, False), (0o620, True), (0o604, True), (0o602, True)],
 )
 async def test_warns_if_it_is_open_to_others(
     path: Path, caplog: pytest.LogCaptureFixture, bits: int, warns: bool
 ) -> None:
-    warning = [f"{path} is open to others than its owner: chmod 600 {path}"] * warns
+    warning = [f"{path} can be read by everybody or written by its group: chmod 600 {path}"] * warns
     write(path, RECORD).chmod(bits)
     authenticator = ApiKeyAuthenticator(path, every=0)
     for _ in range(3):

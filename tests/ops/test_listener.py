@@ -123,14 +123,14 @@ async def test_running_calls_end_well_and_watchers_do_not_hold_up_the_stop(stand
 
 
 async def test_calls_are_still_accepted_while_balancers_notice(standin: StandIn) -> None:
-    running = app.running(settings_for(standin, AGENTA_AI_GRPC_DRAIN_SECONDS="0.5"))
+    running = app.running(settings_for(standin, AGENTA_AI_GRPC_DRAIN_SECONDS="2"))
     address = await running.__aenter__()
     async with grpc.aio.insecure_channel(address) as channel:
         stub = ToolServiceStub(channel)
         await stub.Status(tool_service_pb2.StatusRequest())
         stopping = asyncio.ensure_future(running.__aexit__(None, None, None))
         await asyncio.sleep(0)
-        responses = await asyncio.gather(*(stub.CallTool(refine()) for _ in range(50)))
+        responses = await asyncio.gather(*(stub.CallTool(refine()) for _ in range(20)))
         status = await stub.Status(tool_service_pb2.StatusRequest())
         checked = await health_of(channel).Check(health_pb2.HealthCheckRequest(service=SERVICE))
         assert not any(response.is_error for response in responses)

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import signal
 import subprocess
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from redis.asyncio import Redis
 
 from agenta_ai_server.replay.redis import RedisStore
 from agenta_ai_server.replay.runs import Runs
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Coroutine
+    from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
     from pathlib import Path
     from typing import TypeAlias
 
@@ -42,6 +44,16 @@ class RedisServer:
         assert self.process.stdout
         assert any(b"ready to accept" in line.lower() for line in self.process.stdout)
 
+    @contextmanager
+    def frozen(self) -> Iterator[None]:
+        """Stand still; what is sent meanwhile is heard afterwards."""
+        assert self.process
+        self.process.send_signal(signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            self.process.send_signal(signal.SIGCONT)
+
     def stop(self) -> None:
         if self.process:
             self.process.kill()
@@ -57,6 +69,13 @@ async def redis_server(tmp_path: Path) -> AsyncIterator[RedisServer]:
         yield server
     finally:
         server.stop()
+
+
+async def is_followed_by_anybody(server: RedisServer) -> None:
+    """Return when somebody waits for a run in another replica."""
+    async with Redis.from_url(server.url) as redis, asyncio.timeout(10):
+        while not await redis.keys("*:follower"):  # noqa: ASYNC110  # another replica says nothing when it changes
+            await asyncio.sleep(0.01)
 
 
 @asynccontextmanager

@@ -10,11 +10,12 @@ from agenta_ai_server.replay.redis import RedisStore
 from agenta_ai_server.replay.runs import Runs
 
 if TYPE_CHECKING:
+    from agenta_ai_server.domain.call import Callers
     from agenta_ai_server.replay.store import Outcome
 
 
 async def main(url: str, lease_seconds: float) -> None:
-    async def work(_deadline: float) -> Outcome:
+    async def work(_deadline: float, _callers: Callers) -> Outcome:
         sys.stdout.write("begun\n")
         sys.stdout.flush()
         await asyncio.sleep(3600)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import os
 import sys
 import time
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 from replay.conftest import LEASE, replica
@@ -16,14 +17,17 @@ from replay.conftest import LEASE, replica
 from agenta_ai_server.domain.errors import Reason, Refused
 from agenta_ai_server.replay.fallback import LocalFallback
 from agenta_ai_server.replay.memory import MemoryStore
+from agenta_ai_server.replay.redis import FOLLOWER_SECONDS, RedisLease
 from agenta_ai_server.replay.runs import Replay, RunFailed, Runs
 from agenta_ai_server.replay.store import Failed, Finished, Following, Leading, Outcome
+from agenta_ai_server.replay.untold import End, Untold
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
 
     from replay.conftest import MakeReplicas, RedisServer
 
+    from agenta_ai_server.domain.call import Callers
     from agenta_ai_server.replay.redis import RedisStore
 
 pytestmark = pytest.mark.needs("redis-server")
@@ -40,7 +44,8 @@ class Tool:
         self.end = asyncio.Event()
         self.runs = 0
 
-    async def __call__(self, _deadline: float) -> Outcome:
+    async def __call__(self, _deadline: float, callers: Callers) -> Outcome:
+        callers.begun = True
         self.runs += 1
         self.begun.set()
         try:
@@ -264,6 +269,103 @@ async def test_the_result_reaches_its_callers_though_the_store_is_gone(
     redis_server.stop()
     tool.end.set()
     assert await leader == Replay(b"result")
+
+
+async def test_a_result_is_kept_though_redis_stands_still_when_the_run_ends(redis_server: RedisServer) -> None:
+    tool = Tool()
+    async with replica(redis_server.url, timeout=0.1) as (runs, store), replica(redis_server.url) as (others, _):
+        leader = asyncio.create_task(runs.run("id", b"f", tool))
+        await tool.begun.wait()
+        with redis_server.frozen():
+            tool.end.set()
+            assert await leader == Replay(b"result")
+            assert await runs.run("id", b"f", tool) == Replay(b"result", replayed=True)
+            with pytest.raises(Refused) as caught:
+                await runs.run("id", b"g", tool)
+            assert caught.value.reason is Reason.REQUEST_ID_REUSED
+        async with asyncio.timeout(10):
+            while "id" in store:  # noqa: ASYNC110  # the store says nothing when it has told
+                await asyncio.sleep(0.01)
+        for each in (runs, others):
+            assert (await each.run("id", b"f", tool)).replayed
+    assert tool.runs == 1
+
+
+async def test_what_redis_has_not_heard_it_is_told_at_the_end(redis_server: RedisServer) -> None:
+    tool = Tool()
+    tool.end.set()
+    async with replica(redis_server.url, timeout=0.1, lease_seconds=60) as (_, store):
+        claim = await store.claim("id", b"f")
+        assert isinstance(claim, Leading)
+        with redis_server.frozen():
+            await claim.lease.complete(Outcome(b"result", keep=True))
+            # So that it won't be heard later.
+            await store._redis.connection_pool.disconnect()
+        assert "id" in store
+    async with replica(redis_server.url) as (_, store):
+        assert await store.claim("id", b"f") == Finished(b"result")
+
+
+async def claim_unheard(store: RedisStore, server: RedisServer) -> None:
+    # On a connection that is there already.
+    await store.claim("another", b"f")
+    with server.frozen(), pytest.raises(Refused):
+        await store.claim("id", b"f")
+
+
+async def test_a_claim_that_was_heard_too_late_blocks_nobody_here(redis_server: RedisServer) -> None:
+    async with replica(redis_server.url, timeout=0.1, lease_seconds=60) as (_, store):
+        await claim_unheard(store, redis_server)
+        await until(lambda: exists(store))
+        assert isinstance(await store.claim("id", b"f"), Leading)
+        assert isinstance(await store.claim("id", b"f"), Following)
+
+
+async def test_a_claim_that_was_heard_too_late_blocks_nobody_elsewhere_for_long(redis_server: RedisServer) -> None:
+    tool = Tool()
+    tool.end.set()
+    one, two = replica(redis_server.url, timeout=0.1, lease_seconds=8), replica(redis_server.url)
+    async with one as (_, store), two as (runs, _):
+        await claim_unheard(store, redis_server)
+        await until(lambda: exists(store))
+        async with asyncio.timeout(5):
+            assert await runs.run("id", b"f", tool) == Replay(b"result")
+
+
+def test_what_redis_has_not_heard_takes_no_more_memory_than_it_may(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("agenta_ai_server.replay.untold.MAX_BYTES", 100_000)
+    untold = Untold()
+    for number in range(100):
+        lease = RedisLease(cast("RedisStore", None), str(number), b"f", "token")
+        untold.add(End(lease, b"+" + bytes(3999), 1, math.inf))
+    assert [end.lease.key for end in untold.current()] == [str(number) for number in range(80, 100)]
+    for end in untold.current():
+        end.until = 0
+    assert untold.result("99") is None
+    assert untold.current() == []
+    assert untold._size == 0
+
+
+async def test_a_run_whose_callers_have_left_ends_though_redis_is_away(
+    redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("agenta_ai_server.replay.redis.FOLLOWER_SECONDS", 0.3)
+    async with replica(redis_server.url, linger=0.1) as (runs, _):
+        tool = Tool()
+        leader = asyncio.create_task(runs.run("id", b"f", tool))
+        await tool.begun.wait()
+        redis_server.stop()
+        leader.cancel()
+        async with asyncio.timeout(5):
+            await tool.cancelled.wait()
+
+
+async def test_who_may_wait_elsewhere_has_the_benefit_of_the_doubt_once(redis_server: RedisServer) -> None:
+    async with replica(redis_server.url) as (_, store):
+        claim = await store.claim("id", b"f")
+        assert isinstance(claim, Leading)
+        redis_server.stop()
+        assert [await claim.lease.awaited() for _ in range(3)] == [FOLLOWER_SECONDS, 0, 0]
 
 
 async def test_the_first_result_stays_when_a_lease_got_lost(redis_server: RedisServer) -> None:

@@ -5,14 +5,19 @@ from __future__ import annotations
 import asyncio
 import traceback
 from contextlib import suppress
+from typing import TYPE_CHECKING, cast
 
 import pytest
 from admission.virtual_time import virtual_time
 
 from agenta_ai_server.domain.errors import Reason, Refused
 from agenta_ai_server.replay.memory import MemoryStore
-from agenta_ai_server.replay.runs import Replay, Runs
-from agenta_ai_server.replay.store import Outcome
+from agenta_ai_server.replay.runs import MAX_CALLERS, Replay, Runs
+from agenta_ai_server.replay.store import Leading, Outcome
+
+if TYPE_CHECKING:
+    from agenta_ai_server.domain.call import Callers
+    from agenta_ai_server.replay.store import Claim, Lease
 
 MAX_SECONDS = 60
 
@@ -28,7 +33,8 @@ class Tool:
         self.begun = self.ended = self.cancelled = 0
         self.deadline = 0.0
 
-    async def __call__(self, deadline: float) -> Outcome:
+    async def __call__(self, deadline: float, callers: Callers) -> Outcome:
+        callers.begun = True
         self.begun += 1
         self.deadline = deadline
         try:
@@ -146,6 +152,75 @@ async def test_a_run_is_closed_two_seconds_after_its_last_caller_left() -> None:
 
 
 @virtual_time
+async def test_what_has_not_begun_ends_with_its_last_caller() -> None:
+    runs, waiting = make_runs(), asyncio.Event()
+
+    async def in_line(_deadline: float, callers: Callers) -> Outcome:
+        assert callers.deadline == 3
+        waiting.set()
+        await asyncio.sleep(50)
+        raise AssertionError
+
+    callers = [asyncio.create_task(runs.run("id", b"f", in_line, deadline)) for deadline in (1, 3, 2)]
+    await waiting.wait()
+    for caller in callers:
+        assert len(runs) == 1
+        caller.cancel()
+        await asyncio.wait({caller})
+    await runs.idle()
+    assert now() == 0
+    assert await runs.run("id", b"f", Tool()) == Replay(b"result")
+
+
+@virtual_time
+async def test_so_many_may_wait_for_one_run_and_for_all() -> None:
+    runs, tool = Runs(MemoryStore(), MAX_SECONDS, max_joined=MAX_CALLERS + 1), Tool()
+    callers = [asyncio.create_task(runs.run("id", b"f", tool)) for _ in range(MAX_CALLERS)]
+    others = [asyncio.create_task(runs.run("other", b"f", tool)) for _ in range(3)]
+    await asyncio.sleep(1)
+    for key in ("id", "other"):
+        with pytest.raises(Refused) as caught:
+            await runs.run(key, b"f", tool)
+        assert caught.value.reason is Reason.OVERLOADED
+        assert 1 <= (caught.value.retry_delay or 0) <= 2
+    # Who begins a run is counted elsewhere.
+    third = asyncio.create_task(runs.run("third", b"f", tool))
+    assert {replay.data for replay in await asyncio.gather(*callers, *others, third)} == {b"result"}
+    # A stored result costs no waiting.
+    assert all([(await runs.run("id", b"f", tool)).replayed for _ in range(2 * MAX_CALLERS)])
+    assert tool.begun == 3
+
+
+@virtual_time
+async def test_who_comes_while_a_refusal_is_told_to_the_store_is_not_refused_too() -> None:
+    class SlowLease:
+        def __init__(self, lease: Lease) -> None:
+            self._lease = lease
+
+        def __getattr__(self, name: str) -> object:
+            return getattr(self._lease, name)
+
+        async def release(self) -> None:
+            await asyncio.sleep(1)
+            await self._lease.release()
+
+    class SlowStore(MemoryStore):
+        async def claim(self, key: str, fingerprint: bytes, waited: str = "") -> Claim:
+            claim = await super().claim(key, fingerprint, waited)
+            return Leading(cast("Lease", SlowLease(claim.lease))) if isinstance(claim, Leading) else claim
+
+    async def refuse(_deadline: float, _callers: Callers) -> Outcome:
+        raise Refused(Reason.DEADLINE_TOO_SHORT, "Too short.")
+
+    runs = Runs(SlowStore(), MAX_SECONDS)
+    first = asyncio.create_task(runs.run("id", b"f", refuse))
+    await asyncio.sleep(0.5)
+    assert await runs.run("id", b"f", Tool()) == Replay(b"result")
+    with pytest.raises(Refused):
+        await first
+
+
+@virtual_time
 async def test_a_repeat_within_the_two_seconds_keeps_the_run() -> None:
     runs, tool = make_runs(), Tool(seconds=10)
     for _ in range(3):
@@ -172,8 +247,9 @@ async def test_a_repeat_of_a_run_that_is_being_closed_waits_for_its_end_and_runs
     runs = make_runs()
     running = 0
 
-    async def slow_to_close(_deadline: float) -> Outcome:
+    async def slow_to_close(_deadline: float, callers: Callers) -> Outcome:
         nonlocal running
+        callers.begun = True
         assert running == 0, "two runs of one id at once"
         running += 1
         try:

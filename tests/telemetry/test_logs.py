@@ -139,16 +139,17 @@ async def test_an_audit_line_for_each_denial(standin: StandIn, lines: Lines, tmp
         await fails(send(b"\xff"))
         reflected: Any = channel.stream_stream("/grpc.reflection.v1.ServerReflection/ServerReflectionInfo")()
         await fails(reflected.read())
-    unknown, idle_line, reflection = lines.of("audit")
+    unknown, idle_line, unread, reflection = lines.of("audit")
     assert list(unknown) == list(idle_line) == [*HEAD, *WHO_AND_WHAT]
     assert unknown["level"] == "warning"
     told = [
         (line["code"], line["reason"], line["method"], line["tool"], line["peer"], line["user"], line["auth"])
-        for line in (unknown, idle_line)
+        for line in (unknown, idle_line, unread)
     ]
     assert told == [
-        ("UNAUTHENTICATED", "CREDENTIALS_INVALID", "CallTool", REFINE, "127.0.0.1", "", ""),
+        ("UNAUTHENTICATED", "CREDENTIALS_INVALID", "CallTool", "unknown", "127.0.0.1", "", ""),
         ("PERMISSION_DENIED", "PERMISSION_DENIED", "CallTool", REFINE, "127.0.0.1", "the-user", "api_key"),
+        ("UNAUTHENTICATED", "CREDENTIALS_INVALID", "CallTool", "unknown", "127.0.0.1", "", ""),
     ]
     assert (reflection["code"], reflection["peer"]) == ("UNAUTHENTICATED", "127.0.0.1")
 

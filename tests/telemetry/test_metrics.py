@@ -169,7 +169,8 @@ async def test_of_those_who_are_denied(standin: StandIn, metrics: str, tmp_path:
         await fails(stub.CallTool(refine(), metadata=[("authorization", f"ApiKey {idle}")]))
         samples = await scrape(metrics)
     assert samples["agenta_ai_calls_total"] == {
-        ("UNAUTHENTICATED", "CallTool", "CREDENTIALS_INVALID", REFINE): 1,
+        # Nobody has looked yet at what it asks for.
+        ("UNAUTHENTICATED", "CallTool", "CREDENTIALS_INVALID", "unknown"): 1,
         ("PERMISSION_DENIED", "CallTool", "PERMISSION_DENIED", REFINE): 1,
     }
 

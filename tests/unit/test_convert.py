@@ -46,11 +46,20 @@ def test_numbers_that_json_does_not_have(number: float) -> None:
 
 
 def test_a_long_key_is_not_copied_for_each_of_many_values() -> None:
-    values: list[Any] = [None] * 100_000
+    values: list[Any] = [None] * 9_998
     assert from_struct(to_struct({"k" * 500_000: values}), "arguments") == {"k" * 500_000: values}
     with pytest.raises(Refused) as refused:
         from_struct(to_struct({"k" * 500_000: [*values, float("nan")]}), "arguments")
-    assert refused.value.violations[0].field == f"arguments.{'k' * 100}[100000]"
+    assert refused.value.violations[0].field == f"arguments.{'k' * 100}[9998]"
+
+
+@pytest.mark.parametrize("many", [[{}] * 10_000, {"x": [[]] * 10_000}])
+def test_too_many_values_are_refused_before_they_are_all_read(many: Any) -> None:
+    with pytest.raises(Refused) as refused:
+        from_struct(to_struct({"a": many}), "arguments")
+    (violation,) = refused.value.violations
+    assert violation.field.startswith("arguments.a")
+    assert violation.description == "Is the first of too many values: 10,000 are allowed."
 
 
 def test_beyond_2_to_the_53_a_number_stays_a_double() -> None:

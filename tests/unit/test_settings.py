@@ -102,6 +102,10 @@ def test_what_is_found_before_the_start_and_not_at_the_first_call(tmp_path: Path
         "AGENTA_AI_GRPC_AUTH",
         "AGENTA_AI_GRPC_MIN_UPSTREAM_SECONDS",
     ]
+    assert faults(AUTH | {"AGENTA_AI_GRPC_MAX_CALL_SECONDS": "1.2"}) == [
+        "AGENTA_AI_GRPC_MIN_UPSTREAM_SECONDS: must be less than AGENTA_AI_GRPC_MAX_CALL_SECONDS, which is 1.2, by more "
+        "than 0.25, or every call would be refused."
+    ]
     times = {"AGENTA_AI_GRPC_MIN_UPSTREAM_SECONDS": "5", "AGENTA_AI_GRPC_MAX_UPSTREAM_SECONDS": "4.5"}
     assert faults(AUTH | times) == [
         "AGENTA_AI_GRPC_MIN_UPSTREAM_SECONDS: must not exceed AGENTA_AI_GRPC_MAX_UPSTREAM_SECONDS, which is 4.5."

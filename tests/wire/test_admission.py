@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from typing import TYPE_CHECKING, Any
+from uuid import uuid4
 
 import grpc.aio
 import pytest
@@ -56,17 +57,38 @@ async def test_when_there_is_no_room_to_wait_it_is_said_at_once(standin: StandIn
     assert standin.started == 1
 
 
-async def test_who_would_wait_too_long_is_refused_at_once(standin: StandIn) -> None:
+@pytest.mark.parametrize("request_id", ["", "1b4e28ba-2fa1-4d3b-a3f5-ef19b5a7633b"])
+async def test_who_would_wait_too_long_is_refused_at_once(request_id: str, standin: StandIn) -> None:
+    asked = refine()
+    asked.request_id = request_id
     settings = settings_for(standin, AGENTA_AI_GRPC_MAX_IN_FLIGHT="1", AGENTA_AI_GRPC_MAX_WAITING="10")
     async with app.running(settings) as address, grpc.aio.insecure_channel(address) as channel:
         stub: Any = ToolServiceStub(channel)
         running = asyncio.ensure_future(stub.CallTool(refine(guidelines="standin: delay=50")))
         await standin.when(lambda: standin.in_flight == 1)
         with pytest.raises(grpc.aio.AioRpcError) as refused:
-            await stub.CallTool(refine(), timeout=2)
+            await stub.CallTool(asked, timeout=2)
         running.cancel()
         await asyncio.gather(running, return_exceptions=True)
     assert details(refused.value)["ErrorInfo"]["reason"] == "ERROR_REASON_OVERLOADED"
+
+
+async def test_what_waits_in_line_is_not_run_for_those_who_have_left(standin: StandIn) -> None:
+    settings = settings_for(standin, AGENTA_AI_GRPC_MAX_IN_FLIGHT="1", AGENTA_AI_GRPC_MAX_WAITING="2")
+    async with app.running(settings) as address, grpc.aio.insecure_channel(address) as channel:
+        stub: Any = ToolServiceStub(channel)
+        first = asyncio.ensure_future(stub.CallTool(refine(guidelines="standin: delay=1")))
+        await standin.when(lambda: standin.in_flight == 1)
+        asked = refine(guidelines="standin: delay=50")
+        asked.request_id = str(uuid4())
+        waiting = stub.CallTool(asked)
+        left = asyncio.ensure_future(waiting)
+        await asyncio.sleep(0.3)
+        waiting.cancel()
+        await asyncio.gather(left, return_exceptions=True)
+        await first
+        assert not (await stub.CallTool(refine(), timeout=10)).is_error
+    assert standin.started == 2
 
 
 async def test_a_cancelled_call_leaves_the_line(standin: StandIn) -> None:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING
+from dataclasses import replace
+from typing import TYPE_CHECKING, cast
 from uuid import uuid4
 
 import grpc.aio
@@ -13,11 +14,19 @@ from conftest import connected, settings_for
 
 from agenta_ai.v1 import tool_service_pb2
 from agenta_ai_server.auth.key_file import create_key
+from agenta_ai_server.replay.memory import MemoryStore
+from agenta_ai_server.replay.runs import Runs
+from agenta_ai_server.rpc.idempotency import Idempotency
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
+    from google.protobuf.message import Message
+
     from agenta_ai.v1.tool_service_pb2_grpc import ToolServiceAsyncStub
+    from agenta_ai_server.domain.call import Call
+    from agenta_ai_server.replay.store import Claim
     from agenta_ai_server.standin.app import StandIn
 
 
@@ -165,6 +174,34 @@ async def test_what_could_not_be_waited_for_is_not_begun(standin: StandIn, stub:
         await stub.CallTool(named(refine(), str(uuid4())), timeout=0.9)
     assert details(refused.value)["ErrorInfo"]["reason"] == "ERROR_REASON_DEADLINE_TOO_SHORT"
     assert standin.started == 0
+
+
+class SlowStore(MemoryStore):
+    """Answers when it is let."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.answers = asyncio.Event()
+
+    async def claim(self, key: str, fingerprint: bytes, waited: str = "") -> Claim:
+        await self.answers.wait()
+        return await super().claim(key, fingerprint, waited)
+
+
+async def test_who_has_time_is_not_refused_for_one_who_had_not(make_call: Callable[[], Call]) -> None:
+    store = SlowStore()
+    idempotency = Idempotency(Runs(store, 30), min_seconds=1)
+    asked = named(refine(), str(uuid4()))
+
+    async def proceed(_request: Message, _call: Call) -> Message:
+        return tool_service_pb2.CallToolResponse(is_error=True)
+
+    now = asyncio.get_running_loop().time()
+    short, long = replace(make_call(), deadline=now + 0.9), replace(make_call(), deadline=now + 60)
+    callers = [asyncio.create_task(idempotency.intercept(asked, call, proceed)) for call in (short, long)]
+    await asyncio.sleep(0)
+    store.answers.set()
+    assert all(cast("tool_service_pb2.CallToolResponse", answer).is_error for answer in await asyncio.gather(*callers))
 
 
 async def test_storing_can_be_switched_off(standin: StandIn) -> None:

@@ -114,11 +114,19 @@ REFUSED: list[tuple[str, Message | bytes, StatusCode, str, str, str]] = [
     ),
     (
         CALL,
-        request({"prompt_template_json": "{}", **{f"k{number}": None for number in range(50_000)}}),
+        request({"prompt_template_json": "{}", **{f"k{number}": None for number in range(9_000)}}),
         StatusCode.INVALID_ARGUMENT,
         "ARGUMENTS_INVALID",
         "arguments.k",
         "Unknown argument",
+    ),
+    (
+        CALL,
+        request({"prompt_template_json": "{}", "k": [{}] * 50_000}),
+        StatusCode.INVALID_ARGUMENT,
+        "ARGUMENTS_INVALID",
+        "arguments.k[",
+        "too many values",
     ),
     (CALL, refine(tone="kind"), StatusCode.INVALID_ARGUMENT, "ARGUMENTS_INVALID", "arguments.tone", "guidelines"),
     *[

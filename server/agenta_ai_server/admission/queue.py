@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import random
 from collections import OrderedDict
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, Protocol, TypeAlias
 
 from agenta_ai_server.domain.errors import Reason, Refused
 
@@ -18,6 +19,14 @@ WEIGHT = 1 / 32
 MIN_DELAY, MAX_DELAY = 1.0, 30.0
 
 _Line: TypeAlias = "OrderedDict[_Place, None]"
+
+
+class Waiting(Protocol):
+    """Whoever waits for a place."""
+
+    @property
+    def deadline(self) -> float | None:
+        """When the waiting ends, in seconds on the event loop's clock, as things are now; ``None`` for never."""
 
 
 class Admission:
@@ -74,18 +83,18 @@ class Admission:
         """Calls that wait for a place."""
         return self._waiting
 
-    def place(self, organization: str, deadline: float | None = None) -> AbstractAsyncContextManager[None]:
+    def place(self, organization: str, waiting: Waiting | None = None) -> AbstractAsyncContextManager[None]:
         """Hold a place for as long as the context lasts; entering it waits for one.
 
         Args:
             organization: Who shares a line; callers without an organization share that of ``""``.
-            deadline: When the caller stops waiting, in seconds on the event loop's clock; ``None`` for never.
+            waiting: Who stops waiting at a deadline, which may change meanwhile; ``None`` for never.
 
         Raises:
             Refused: OVERLOADED, on entering: at once if there is no room to wait or the deadline would pass before the
                 call's turn, as far as can be told; later if it does pass but for ``min_seconds``.
         """
-        return _Place(self, organization, deadline)
+        return _Place(self, organization, waiting)
 
     def _enter(self, place: _Place, now: float) -> bool:
         """Take a free place, if there is one."""
@@ -99,9 +108,7 @@ class Admission:
     async def _wait(self, place: _Place, loop: asyncio.AbstractEventLoop) -> None:
         self._queue(place, loop)
         assert place.turn
-        last = None
-        if place.deadline is not None:
-            last = loop.call_at(place.deadline - self._min_seconds, self._expire, place)
+        self._expire_in_time(place, loop)
         try:
             entered = await place.turn
         except asyncio.CancelledError:
@@ -113,8 +120,8 @@ class Admission:
                 self._leave_line(place)
             raise
         finally:
-            if last:
-                last.cancel()
+            if place.expiry:
+                place.expiry.cancel()
         if not entered:
             raise self._overloaded(self._expected_wait(self._waiting + 1, loop.time()))
 
@@ -128,7 +135,7 @@ class Admission:
         turns = min(self._waiting, length + others * (length + 1)) + 1
         now = loop.time()
         wait = self._expected_wait(turns, now)
-        too_late = place.deadline is not None and now + wait + self._min_seconds > place.deadline
+        too_late = now + wait + self._min_seconds > place.deadline
         if too_late or length >= self._room - self._waiting:
             raise self._overloaded(wait)
         if line is None:
@@ -159,9 +166,13 @@ class Admission:
                 place.turn.set_result(True)
                 return
 
-    def _expire(self, place: _Place) -> None:
+    def _expire_in_time(self, place: _Place, loop: asyncio.AbstractEventLoop) -> None:
+        """Refuse the call when its time is up; looks again then, because others may have joined it."""
         assert place.turn
-        if not place.turn.done():
+        last = place.deadline - self._min_seconds
+        if loop.time() < last < math.inf:
+            place.expiry = loop.call_at(last, self._expire_in_time, place, loop)
+        elif last < math.inf and not place.turn.done():
             self._leave_line(place)
             place.turn.set_result(False)
 
@@ -211,16 +222,23 @@ class _Place:
     Attributes:
         since: When it got its place, on the event loop's clock.
         turn: Done when its waiting is over: with ``True`` if it has got its place.
+        expiry: What will end its waiting.
     """
 
-    __slots__ = ("_admission", "deadline", "organization", "since", "turn")
+    __slots__ = ("_admission", "_waiting", "expiry", "organization", "since", "turn")
 
-    def __init__(self, admission: Admission, organization: str, deadline: float | None) -> None:
+    def __init__(self, admission: Admission, organization: str, waiting: Waiting | None) -> None:
         self._admission = admission
+        self._waiting = waiting
         self.organization = organization
-        self.deadline = deadline
         self.since = 0.0
         self.turn: asyncio.Future[bool] | None = None
+        self.expiry: asyncio.TimerHandle | None = None
+
+    @property
+    def deadline(self) -> float:
+        deadline = self._waiting.deadline if self._waiting else None
+        return math.inf if deadline is None else deadline
 
     async def __aenter__(self) -> None:
         loop = asyncio.get_running_loop()

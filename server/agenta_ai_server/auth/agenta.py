@@ -15,6 +15,7 @@ from dataclasses import dataclass, field, replace
 from enum import Enum, auto
 from functools import partial
 from typing import TYPE_CHECKING, TypeAlias
+from weakref import WeakValueDictionary
 
 from agenta_ai_server.auth.authenticator import OWN_KEY_PREFIX, invalid
 from agenta_ai_server.auth.http import Answer, HttpClient, Unanswered, http_url
@@ -24,7 +25,7 @@ from agenta_ai_server.domain.call import Principal
 from agenta_ai_server.domain.errors import Reason, Refused, Violation
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Collection, Hashable, Mapping
     from pathlib import Path
 
     import yarl
@@ -52,10 +53,11 @@ class AgentaAuthConfig:
         names: What Agenta calls a permission, where that differs.
         allow_seconds: How long an answer is used that permits everything that was asked.
         deny_seconds: How long one is used that doesn't.
-        max_entries: Credentials whose answers are kept, at most.
-        max_checks: Credentials that Agenta is asked about at the same time, at most.
-        unknown_burst: Credentials that Agenta doesn't know that may come from one address at once.
-        unknown_per_second: How many of them may come in the long run.
+        max_entries: Consents that are kept, at most, and as many refusals.
+        max_checks: Credentials that Agenta is asked about at the same time, at most. One address gets a quarter of it.
+        futile_burst: Questions to which Agenta grants nothing that may come from one address at once. One credential
+            gets half of it.
+        futile_per_second: How many of them may come in the long run, likewise.
         timeout: Seconds that a credential may wait for the answers, in all.
         ca_file: Certificates of the authorities to trust, as PEM, in place of the public ones.
         proxy: URL of an HTTP proxy, maybe with credentials. Never shown.
@@ -71,8 +73,8 @@ class AgentaAuthConfig:
     deny_seconds: float = 10.0
     max_entries: int = 10_000
     max_checks: int = 32
-    unknown_burst: int = 20
-    unknown_per_second: float = 1.0
+    futile_burst: int = 20
+    futile_per_second: float = 1.0
     timeout: float = 5.0
     ca_file: Path | None = None
     proxy: str | None = field(default=None, repr=False)
@@ -81,7 +83,7 @@ class AgentaAuthConfig:
         check_url(self.api_url)
         if not self.permissions:
             raise ValueError("Agenta can only be asked about permissions: name one at least.")
-        if min(self.max_entries, self.max_checks, self.unknown_burst) < 1 or self.unknown_per_second <= 0:
+        if min(self.max_entries, self.max_checks, self.futile_burst) < 1 or self.futile_per_second <= 0:
             raise ValueError("The bounds of asking Agenta must be 1 at least.")
 
 
@@ -90,7 +92,8 @@ class _No(Enum):
 
     DENIED = auto()
     UNKNOWN = auto()
-    UNAVAILABLE = auto()
+    UNUSABLE = auto()
+    UNANSWERED = auto()
 
 
 # Made anew for each caller: an exception that several raise would gather the traces of all.
@@ -117,9 +120,15 @@ class AgentaAuthenticator:
         self._url = check_url(config.api_url)
         self._http = HttpClient(timeout=config.timeout, ca_file=config.ca_file, proxy=config.proxy)
         self._places = asyncio.Semaphore(config.max_checks)
-        self._unknown = _Budget(config.unknown_burst, config.unknown_per_second, config.max_entries, clock)
+        self._shares: WeakValueDictionary[str, asyncio.Semaphore] = WeakValueDictionary()
+        burst, per_second = config.futile_burst, config.futile_per_second
+        self._by_address = _Budget(burst, per_second, config.max_entries, clock)
+        # Half: one credential alone must not shut out the others of its address.
+        self._by_credential = _Budget(max(burst // 2, 1), per_second / 2, config.max_entries, clock)
         self._asking: dict[bytes, asyncio.Task[_Outcome]] = {}
-        self._answers: OrderedDict[bytes, tuple[float, _Outcome]] = OrderedDict()
+        # Apart: whoever is refused a lot must not push out the consents of others.
+        self._consents = _Memory(config.max_entries, clock)
+        self._refusals = _Memory(config.max_entries, clock)
         self._is_available = True
 
     def accepts(self, credentials: Credentials) -> bool:
@@ -130,8 +139,8 @@ class AgentaAuthenticator:
         """Return who calls, with those permissions that Agenta grants; without ids if it grants none.
 
         Raises:
-            Refused: As every authenticator does; also AUTHORITY_UNAVAILABLE if too many unknown credentials came from
-                the same address; REQUEST_INVALID if the project isn't named by a UUID.
+            Refused: As every authenticator does; also AUTHORITY_UNAVAILABLE if Agenta granted nothing too often to the
+                same address or credential; REQUEST_INVALID if the project isn't named by a UUID.
         """
         if not self.accepts(credentials) or not _SECRET.fullmatch(credentials.secret):
             raise invalid()
@@ -152,10 +161,9 @@ class AgentaAuthenticator:
     async def _outcome(self, credentials: Credentials) -> _Outcome:
         """Return what is known of the credentials, or ask, or join who asks."""
         key = _key(credentials)
-        until, outcome = self._answers.get(key, (0.0, invalid))
-        if self._clock() < until:
-            self._answers.move_to_end(key)
-            return outcome
+        known = self._consents.get(key) or self._refusals.get(key)
+        if known is not None:
+            return known
         if key not in self._asking:
             task = asyncio.create_task(self._ask(key, credentials))
             task.add_done_callback(lambda _: self._asking.pop(key, None))
@@ -164,10 +172,12 @@ class AgentaAuthenticator:
         return await asyncio.shield(self._asking[key])
 
     async def _ask(self, key: bytes, credentials: Credentials) -> _Outcome:
+        network, who = _network(credentials.host), _key(replace(credentials, project=""))
+        share = self._shares.setdefault(network, asyncio.Semaphore(max(self._config.max_checks // 4, 1)))
         try:
-            async with asyncio.timeout(self._config.timeout), self._places:
-                if (delay := self._unknown.delay(credentials.host)) > 0:
-                    return partial(_too_many_unknown, delay)
+            async with asyncio.timeout(self._config.timeout), share, self._places:
+                if (delay := max(self._by_address.delay(network), self._by_credential.delay(who))) > 0:
+                    return partial(_too_much, delay)
                 # Before they are asked: what they say is at least as old.
                 now = self._clock()
                 permissions = sorted(self._config.permissions)
@@ -176,12 +186,12 @@ class AgentaAuthenticator:
             self._note("no answer came in time")
             return _unavailable
         outcome = _combined(dict(zip(permissions, answers, strict=True)))
-        if outcome is invalid:
-            self._unknown.spend(credentials.host)
+        if _is_futile(outcome, answers, credentials.project):
+            self._by_address.spend(network)
+            self._by_credential.spend(who)
         if outcome is not _unavailable:
             self._note("")
-            is_all = isinstance(outcome, Principal) and outcome.permissions == self._config.permissions
-            self._keep(key, now + (self._config.allow_seconds if is_all else self._config.deny_seconds), outcome)
+        self._keep(key, now, outcome)
         return outcome
 
     async def _check(self, permission: str, credentials: Credentials) -> Principal | _No:
@@ -194,13 +204,18 @@ class AgentaAuthenticator:
             return _read(await self._http.get(self._url.with_query(query), headers), credentials.project)
         except (Unanswered, ValueError) as error:
             self._note(str(error))
-            return _No.UNAVAILABLE
+            return _No.UNANSWERED if isinstance(error, Unanswered) else _No.UNUSABLE
 
-    def _keep(self, key: bytes, until: float, outcome: _Outcome) -> None:
-        self._answers[key] = until, outcome
-        self._answers.move_to_end(key)
-        if len(self._answers) > self._config.max_entries:
-            self._answers.popitem(last=False)
+    def _keep(self, key: bytes, now: float, outcome: _Outcome) -> None:
+        """Remember what was found out: failures for as long as callers are told to wait."""
+        if outcome is _unavailable:
+            self._refusals.keep(key, now + _RETRY_SECONDS, outcome)
+        elif not isinstance(outcome, Principal) or outcome == _NOBODY:
+            self._refusals.keep(key, now + self._config.deny_seconds, outcome)
+        else:
+            is_all = outcome.permissions == self._config.permissions
+            seconds = self._config.allow_seconds if is_all else self._config.deny_seconds
+            self._consents.keep(key, now + seconds, outcome)
 
     def _note(self, problem: str) -> None:
         """Log that Agenta fails, and that it no longer does, but not each time."""
@@ -211,26 +226,47 @@ class AgentaAuthenticator:
         self._is_available = not problem
 
 
-class _Budget:
-    """Counts what fails, by the address that it came from: a bucket for each, which refills steadily."""
+class _Memory:
+    """Remembers so many answers, each for its time. The longest unused is forgotten first."""
 
-    def __init__(self, burst: int, per_second: float, max_hosts: int, clock: Callable[[], float]) -> None:
+    def __init__(self, max_entries: int, clock: Callable[[], float]) -> None:
+        self._max_entries = max_entries
+        self._clock = clock
+        self._entries: OrderedDict[bytes, tuple[float, _Outcome]] = OrderedDict()
+
+    def get(self, key: bytes) -> _Outcome | None:
+        until, outcome = self._entries.get(key, (0.0, None))
+        if outcome is None or self._clock() >= until:
+            return None
+        self._entries.move_to_end(key)
+        return outcome
+
+    def keep(self, key: bytes, until: float, outcome: _Outcome) -> None:
+        self._entries[key] = until, outcome
+        self._entries.move_to_end(key)
+        if len(self._entries) > self._max_entries:
+            self._entries.popitem(last=False)
+
+
+class _Budget:
+    """Counts what is futile, by who asks: a bucket for each, which refills steadily."""
+
+    def __init__(self, burst: int, per_second: float, max_buckets: int, clock: Callable[[], float]) -> None:
         self._interval = 1 / per_second
         self._tolerance = (burst - 1) * self._interval
-        self._max_hosts = max_hosts
+        self._max_buckets = max_buckets
         self._clock = clock
-        self._full_at: OrderedDict[str, float] = OrderedDict()
+        self._full_at: OrderedDict[Hashable, float] = OrderedDict()
 
-    def delay(self, host: str) -> float:
+    def delay(self, who: Hashable) -> float:
         """Return the seconds until the bucket has something again; 0 if it has."""
-        return max(self._full_at.get(_network(host), 0.0) - self._clock() - self._tolerance, 0.0)
+        return max(self._full_at.get(who, 0.0) - self._clock() - self._tolerance, 0.0)
 
-    def spend(self, host: str) -> None:
+    def spend(self, who: Hashable) -> None:
         """Take from the bucket, also if it is empty."""
-        network = _network(host)
-        self._full_at[network] = max(self._full_at.get(network, 0.0), self._clock()) + self._interval
-        self._full_at.move_to_end(network)
-        if len(self._full_at) > self._max_hosts:
+        self._full_at[who] = max(self._full_at.get(who, 0.0), self._clock()) + self._interval
+        self._full_at.move_to_end(who)
+        if len(self._full_at) > self._max_buckets:
             self._full_at.popitem(last=False)
 
 
@@ -286,10 +322,18 @@ def _combined(answers: Mapping[str, Principal | _No]) -> _Outcome:
     if _No.UNKNOWN in answers.values():
         return invalid
     callers = {answer for answer in answers.values() if isinstance(answer, Principal)}
-    if _No.UNAVAILABLE in answers.values() or len(callers) > 1:
+    if not {_No.UNUSABLE, _No.UNANSWERED}.isdisjoint(answers.values()) or len(callers) > 1:
         return _unavailable
     caller = callers.pop() if callers else _NOBODY
     return replace(caller, permissions=frozenset(name for name, answer in answers.items() if answer is not _No.DENIED))
+
+
+def _is_futile(outcome: _Outcome, answers: Collection[Principal | _No], project: str) -> bool:
+    """Say whether Agenta answered for nothing, so that whoever could go on like that must be stopped."""
+    if isinstance(outcome, Principal):
+        # Projects can be made up. Without one, this is the only question about a credential that Agenta knows.
+        return outcome == _NOBODY and project != ""
+    return outcome is invalid or _No.UNANSWERED not in answers
 
 
 def _read(answer: Answer, project: str) -> Principal | _No:
@@ -336,6 +380,9 @@ def _unavailable() -> Refused:
     return Refused(Reason.AUTHORITY_UNAVAILABLE, message, retry_delay=_RETRY_SECONDS)
 
 
-def _too_many_unknown(delay: float) -> Refused:
-    message = "Too many unknown credentials came from this address: no new ones are looked up now. Try again later."
+def _too_much(delay: float) -> Refused:
+    message = (
+        "Agenta granted nothing too often to this address or to these credentials, and isn't asked anything new now. "
+        "Check the credentials and x-agenta-project-id, and try again later."
+    )
     return Refused(Reason.AUTHORITY_UNAVAILABLE, message, retry_delay=delay)

@@ -70,6 +70,6 @@ class ApiKeyAuthenticator:
     def _parse(self, content: bytes) -> dict[str, KeyRecord]:
         keys = {record.id: record for record in parse(KeyFile, content).keys}
         # Last, because a broken file is tried again and again.
-        if self._path.stat().st_mode & 0o077:
-            log.warning("%s is open to others than its owner: chmod 600 %s", self._path, self._path)
+        if self._path.stat().st_mode & 0o027:
+            log.warning("%s can be read by everybody or written by its group: chmod 600 %s", self._path, self._path)
         return keys

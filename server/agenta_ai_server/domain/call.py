@@ -39,6 +39,24 @@ class Principal:
 ANONYMOUS = Principal(user="anonymous", permissions=None, method="none")
 
 
+@dataclass(slots=True, eq=False)
+class Callers:
+    """Those who wait for one run, which they join and leave while it goes on.
+
+    Attributes:
+        deadlines: When each of them stops waiting, in seconds on the event loop's clock; infinite for never.
+        begun: Whether the run may have cost something by now, so that it goes on for a while when all have left.
+    """
+
+    deadlines: list[float] = field(default_factory=list)
+    begun: bool = False
+
+    @property
+    def deadline(self) -> float:
+        """When the last of them stops waiting."""
+        return max(self.deadlines, default=-math.inf)
+
+
 @dataclass(slots=True)
 class Call:
     """One call on its way through the service.
@@ -57,6 +75,7 @@ class Call:
         tool: Name of the tool that it is for, ``"unknown"`` if there is no such, empty if its method takes none.
         trace_id: Its distributed trace, 32 lowercase hexadecimal digits; empty if it has none.
         requests: What was sent to the completion service for it so far.
+        callers: Who waits for it, if these are others than who made it.
     """
 
     id: str
@@ -72,6 +91,7 @@ class Call:
     tool: str = ""
     trace_id: str = ""
     requests: list[UpstreamRequest] = field(default_factory=list)
+    callers: Callers | None = None
 
     @property
     def rpc(self) -> str:

@@ -39,14 +39,18 @@ class LocalFallback:
         """Whether the shared store is left alone because it failed just now."""
         return self._clock() < self._resume
 
+    def __contains__(self, key: str) -> bool:
+        """Say whether this process can answer for the id by itself."""
+        return key in self._local or key in self._shared
+
     async def claim(self, key: str, fingerprint: bytes, waited: str = "") -> Claim:
         """Ask to run an id.
 
         Raises:
             Refused: REQUEST_ID_REUSED.
         """
-        # What began here ends here, also when the shared store is back.
-        if key not in self._local and not self.falls_back:
+        # What began in one of them ends there, also when the shared store fails or is back.
+        if key in self._shared or (key not in self._local and not self.falls_back):
             try:
                 return await self._shared.claim(key, fingerprint, waited)
             except Refused as refused:

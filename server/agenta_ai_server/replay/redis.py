@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
+import time
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, TypeAlias
@@ -17,6 +18,7 @@ from redis.exceptions import RedisError
 
 from agenta_ai_server.domain.errors import Reason, Refused
 from agenta_ai_server.replay.store import Claim, Failed, Finished, Following, Leading, Outcome, reused
+from agenta_ai_server.replay.untold import End, Untold
 
 # For how many seconds one claim of a follower counts as waiting.
 FOLLOWER_SECONDS = 2.0
@@ -44,6 +46,10 @@ if not known[1] then
 end
 if known[1] ~= fingerprint then
   return {'reused'}
+end
+if known[2] == token then
+  redis.call('PEXPIRE', id, lease_ms)
+  return {'leading'}
 end
 if known[2] then
   redis.call('SET', follower, '', 'PX', follower_ms)
@@ -96,8 +102,9 @@ class RedisStore:
 
     A run holds a lease, which is renewed for as long as it lasts. So a replica that dies blocks its ids for no longer
     than the lease. Over all replicas an id is run once, unless a leader dies or stands still for longer than the lease,
-    Redis loses what it was told (a restart without persistence, a failover, an eviction), or the result couldn't be
-    stored: then a repeat runs it again. Redis must not evict keys (``maxmemory-policy noeviction``).
+    Redis loses what it was told (a restart without persistence, a failover, an eviction), or it fails at the end of the
+    run for longer than the lease: then a repeat elsewhere runs it again. A repeat here gets the result, which is told
+    again until Redis has it. Redis must not evict keys (``maxmemory-policy noeviction``).
 
     Args:
         url: ``redis://``, ``rediss://`` or ``unix://``, with credentials and the number of the database.
@@ -129,7 +136,8 @@ class RedisStore:
         )  # fmt: skip
         self._redis = Redis.from_pool(pool)
         self._claim, self._renew, self._end = map(self._redis.register_script, (CLAIM, RENEW, END))
-        self._leases: dict[str, _RedisLease] = {}
+        self._leases: dict[str, RedisLease] = {}
+        self._untold = Untold()
         self._renewing: asyncio.Task[None] | None = None
         self._available = True
 
@@ -142,6 +150,7 @@ class RedisStore:
         if self._renewing:
             self._renewing.cancel()
             await asyncio.wait({self._renewing})
+        await self._tell_again()
         with suppress(RedisError, OSError):
             await self._redis.aclose()
 
@@ -158,15 +167,23 @@ class RedisStore:
 
         Raises:
             Refused: REQUEST_ID_REUSED, REPLAY_STORE_UNAVAILABLE. If the time-out has passed the id may be claimed
-                nevertheless, and is free again after the lease.
+                nevertheless: the next claim here takes it over, and until then it is free again after the lease.
         """
-        token = uuid4().hex
+        if (known := self._untold.result(key)) and known.lease.fingerprint != fingerprint:
+            raise reused()
+        if known:
+            return Finished(known.ended[1:])
+        lease = self._untold.take_claim(key, fingerprint) or RedisLease(self, key, fingerprint, uuid4().hex)
         keys = [self.name(key), self.name(key, "follower"), self.name(key, waited)]
-        arguments: _Arguments = [fingerprint, token, _ms(self._lease_seconds), waited, _ms(FOLLOWER_SECONDS)]
-        answer: list[bytes] = await self._ask(self._claim(keys, arguments))
+        arguments: _Arguments = [fingerprint, lease.token, _ms(self._lease_seconds), waited, _ms(FOLLOWER_SECONDS)]
+        try:
+            answer: list[bytes] = await self._ask(self._claim(keys, arguments))
+        except (Refused, asyncio.CancelledError):
+            self._untold.add(End(lease, b"-", 0, time.monotonic() + self._lease_seconds, is_claim=True))
+            raise
         match answer:
             case [b"leading"]:
-                lease = self._leases[token] = _RedisLease(self, key, fingerprint, token)
+                self._leases[lease.token] = lease
                 return Leading(lease)
             case [b"following", other]:
                 return Following(other.decode())
@@ -176,6 +193,10 @@ class RedisStore:
                 return Finished(ended[1:]) if ended[:1] == b"+" else Failed()
             case _:
                 raise reused()
+
+    def __contains__(self, key: str) -> bool:
+        """Say whether the id has a result here that Redis hasn't heard of."""
+        return self._untold.result(key) is not None
 
     def name(self, key: str, part: str = "") -> str:
         """Return the name of one of an id's keys; the braces keep them together in a cluster."""
@@ -219,8 +240,9 @@ class RedisStore:
             for start in range(0, len(leases), BATCH):
                 with suppress(Refused):
                     await self._renew_all(leases[start : start + BATCH])
+            await self._tell_again()
 
-    async def _renew_all(self, leases: list[_RedisLease]) -> None:
+    async def _renew_all(self, leases: list[RedisLease]) -> None:
         renewed: list[int] = await self._ask(self._in_one_trip(leases))
         for lease, held in zip(leases, renewed, strict=True):
             # It may have ended while it was renewed.
@@ -228,36 +250,59 @@ class RedisStore:
                 del self._leases[lease.token]
                 log.warning("a lease got lost, and its request_id may run twice")
 
-    async def _in_one_trip(self, leases: list[_RedisLease]) -> list[int]:
+    async def _in_one_trip(self, leases: list[RedisLease]) -> list[int]:
         async with self._redis.pipeline(transaction=False) as pipeline:
             for lease in leases:
                 arguments: _Arguments = [lease.fingerprint, lease.token, _ms(self._lease_seconds)]
                 await self._renew(lease.keys, arguments, client=pipeline)
             return await pipeline.execute()
 
-    async def end(self, lease: _RedisLease, ended: bytes, *, keep: bool) -> None:
-        """Give a lease back. A failure is logged: the lease runs out."""
+    async def end(self, lease: RedisLease, ended: bytes, *, keep: bool) -> None:
+        """Give a lease back. A failure is logged, and it is tried again for as long as that makes a difference."""
         self._leases.pop(lease.token, None)
         keep_ms = self._keep_ms if keep else 0
-        arguments: _Arguments = [lease.fingerprint, lease.token, ended, keep_ms, _ms(ENDING_SECONDS)]
+        end = End(lease, ended, keep_ms, time.monotonic() + max(keep_ms / 1000, self._lease_seconds))
+        try:
+            await self._tell(end)
+        except Refused:
+            self._untold.add(end)
+
+    async def _tell(self, end: End) -> None:
+        lease = end.lease
+        arguments: _Arguments = [lease.fingerprint, lease.token, end.ended, end.keep_ms, _ms(ENDING_SECONDS)]
+        await self._ask(self._end(lease.keys, arguments))
+
+    async def _tell_again(self) -> None:
         with suppress(Refused):
-            await self._ask(self._end(lease.keys, arguments))
+            for end in self._untold.current():
+                # Told now, it may be heard at any time: nobody may take the claim over any more.
+                end.is_claim = False
+                await self._tell(end)
+                self._untold.remove(end)
 
     async def followed(self, key: str) -> float:
-        """Return for how many seconds more somebody counts as waiting; for some, if Redis can't tell."""
-        try:
-            left: int = await self._ask(self._redis.pttl(self.name(key, "follower")))
-        except Refused:
-            return FOLLOWER_SECONDS
+        """Return for how many seconds more somebody counts as waiting.
+
+        Raises:
+            Refused: REPLAY_STORE_UNAVAILABLE.
+        """
+        left: int = await self._ask(self._redis.pttl(self.name(key, "follower")))
         return max(left, 0) / 1000
 
 
-@dataclass(frozen=True, slots=True)
-class _RedisLease:
+@dataclass(slots=True, eq=False)
+class RedisLease:
+    """The right to run an id.
+
+    Attributes:
+        in_doubt: Whether Redis couldn't tell, when it was asked last, if somebody waits elsewhere.
+    """
+
     store: RedisStore
     key: str
     fingerprint: bytes
     token: str
+    in_doubt: bool = False
 
     @property
     def keys(self) -> list[str]:
@@ -273,7 +318,13 @@ class _RedisLease:
         await self.store.end(self, b"-", keep=False)
 
     async def awaited(self) -> float:
-        return await self.store.followed(self.key)
+        was_in_doubt, self.in_doubt = self.in_doubt, False
+        try:
+            return await self.store.followed(self.key)
+        except Refused:
+            self.in_doubt = True
+            # Not for as long as Redis is away: those who wait elsewhere are refused meanwhile.
+            return 0 if was_in_doubt else FOLLOWER_SECONDS
 
 
 def _ms(seconds: float) -> int:

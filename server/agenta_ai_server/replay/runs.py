@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import random
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
-from agenta_ai_server.domain.errors import Refused
+from agenta_ai_server.domain.call import Callers
+from agenta_ai_server.domain.errors import Reason, Refused
 from agenta_ai_server.replay.store import Failed, Finished, Following, Lease, Outcome
 
 if TYPE_CHECKING:
@@ -23,8 +25,11 @@ FIRST_LOOK, LAST_LOOK, SLOWER = 0.05, 0.25, 1.5
 MARGIN = 1.0
 # Far above any result there is; a larger one would push out too many others.
 MAX_RESULT_BYTES = 4 << 20
+# How many may wait for one run. They pass neither rate limit nor admission, and each keeps its request in memory.
+MAX_CALLERS = 100
 
 Result = TypeVar("Result")
+Work: TypeAlias = "Callable[[float, Callers], Awaitable[Outcome]]"
 
 log = logging.getLogger(__name__)
 
@@ -52,18 +57,22 @@ class Runs:
     """Runs each id once, whoever waits for it.
 
     A run belongs to its id and not to a caller: it goes on when a caller leaves, ends by its own deadline, and is
-    cancelled when nobody has waited for it for a while. It belongs to one event loop.
+    cancelled when nobody has waited for it for a while, or at once if nothing can have been bought. It belongs to one
+    event loop.
 
     Args:
         store: Decides who runs an id.
         max_seconds: How long a run may take.
         linger: For how many seconds a run goes on when its last caller has left; a repeat in that time joins it.
+        max_joined: How many callers may wait for runs that others have begun here.
     """
 
-    def __init__(self, store: Store, max_seconds: float, linger: float = 2.0) -> None:
+    def __init__(self, store: Store, max_seconds: float, linger: float = 2.0, max_joined: int = 6000) -> None:
         self._store = store
         self._max_seconds = max_seconds
         self._linger = linger
+        self._max_joined = max_joined
+        self._joined = 0
         # By fingerprint too: only the store knows which of two fingerprints an id stands for.
         self._runs: dict[tuple[str, bytes], _Run] = {}
         self._tasks: dict[asyncio.Task[Any], _Run] = {}
@@ -72,7 +81,7 @@ class Runs:
         """Count the ids that are running here, or are waited for here while they run elsewhere."""
         return len(self._runs)
 
-    async def run(self, key: str, fingerprint: bytes, work: Callable[[float], Awaitable[Outcome]]) -> Replay:
+    async def run(self, key: str, fingerprint: bytes, work: Work, deadline: float = math.inf) -> Replay:
         """Return the result of the id; run the work for it unless that is under way or done.
 
         A caller that is cancelled leaves, and the run goes on without it for as long as others wait, or a while.
@@ -81,12 +90,13 @@ class Runs:
             key: Names the id: its principal and request_id, hashed.
             fingerprint: A hash of what is asked for; another one for the same key is refused.
             work: Does it, in a task of its own and with the context of its first caller. Gets its deadline, in seconds
-                on the event loop's clock; cancelled a second after that. It raises ``Refused`` only if it has had no
-                effect.
+                on the event loop's clock, and its callers; cancelled a second after that, and as soon as all have left
+                unless it has told the callers that it has begun. It raises ``Refused`` only if it has had no effect.
+            deadline: When the caller will leave, on the same clock.
 
         Raises:
-            Refused: REQUEST_ID_REUSED, REPLAY_STORE_UNAVAILABLE, or what the work raised, for all that joined it here;
-                those in other processes run the id then themselves.
+            Refused: REQUEST_ID_REUSED, REPLAY_STORE_UNAVAILABLE, OVERLOADED if too many wait already, or what the work
+                raised, for all that joined it here; those in other processes run the id then themselves.
             RunFailed: The work raised something else in another process.
             TimeoutError: The work outran its deadline.
 
@@ -96,12 +106,16 @@ class Runs:
         joined = run is not None and not run.task.done()
         if run is None or not joined:
             run = self._start(_Run(key, fingerprint, work))
-        self._join(run)
+        elif len(run.callers.deadlines) >= MAX_CALLERS or self._joined >= self._max_joined:
+            raise _too_many()
+        self._join(run, deadline)
+        self._joined += joined
         try:
             # Unlike a shield, it leaves no error behind that nobody has asked for.
             await asyncio.wait({run.task})
         finally:
-            self._leave(run)
+            self._joined -= joined
+            self._leave(run, deadline)
         replay = run.result()
         return Replay(replay.data, joined=True) if joined and not replay.replayed else replay
 
@@ -141,24 +155,30 @@ class Runs:
         if self._runs.get(run.id) is run:
             del self._runs[run.id]
 
-    def _join(self, run: _Run) -> None:
-        run.callers += 1
+    def _join(self, run: _Run, deadline: float) -> None:
+        run.callers.deadlines.append(deadline)
         if run.closing:
             run.closing.cancel()
             run.closing = None
 
-    def _leave(self, run: _Run) -> None:
-        run.callers -= 1
-        if not run.callers and not run.task.done():
+    def _leave(self, run: _Run, deadline: float) -> None:
+        run.callers.deadlines.remove(deadline)
+        if run.callers.deadlines or run.task.done():
+            return
+        if run.callers.begun:
             run.closing = self._spawn(run, self._close(run))
+        else:
+            self._abandon(run)
 
     async def _close(self, run: _Run) -> None:
-        """Cancel the run when nobody has waited for it for a while, here or elsewhere."""
-        # What runs elsewhere is closed there.
-        seconds = 0 if run.following else self._linger
+        """Abandon the run when nobody has waited for it for a while, here or elsewhere."""
+        seconds = self._linger
         while seconds:
             await asyncio.sleep(seconds)
             seconds = await run.lease.awaited() if run.lease else 0
+        self._abandon(run)
+
+    def _abandon(self, run: _Run) -> None:
         # From now on a repeat doesn't join it: it waits for its end in the store, and then runs anew.
         self._forget(run)
         if not run.ending:
@@ -168,11 +188,9 @@ class Runs:
         waited = ""
         pause = FIRST_LOOK
         while isinstance(claim := await self._store.claim(run.key, run.fingerprint, waited), Following):
-            run.following = True
             waited = claim.token
             await asyncio.sleep(pause * random.uniform(0.7, 1))  # noqa: S311  # spread, not secret
             pause = min(pause * SLOWER, LAST_LOOK)
-        run.following = False
         if isinstance(claim, Failed):
             raise RunFailed
         if isinstance(claim, Finished):
@@ -184,9 +202,10 @@ class Runs:
         deadline = asyncio.get_running_loop().time() + self._max_seconds
         try:
             async with asyncio.timeout_at(deadline + MARGIN):
-                outcome = await run.work(deadline)
+                outcome = await run.work(deadline, run.callers)
         except (Refused, asyncio.CancelledError):
-            # Without effect, or wanted by nobody.
+            # Without effect, or wanted by nobody. Who comes while the store is told isn't refused with the others.
+            self._forget(run)
             await self._finish(run, lease.release())
             raise
         except BaseException:
@@ -211,8 +230,7 @@ class _Run:
     """One id that runs here, or is waited for here.
 
     Attributes:
-        callers: How many wait for it here.
-        following: Whether another process runs it.
+        callers: Who waits for it here.
         ending: Whether its work is done and only the store remains to be told.
         closing: What will cancel it unless somebody comes.
         traceback: Where its error was raised.
@@ -220,10 +238,9 @@ class _Run:
 
     key: str
     fingerprint: bytes
-    work: Callable[[float], Awaitable[Outcome]]
+    work: Work
     task: asyncio.Task[Replay] = field(init=False)
-    callers: int = 0
-    following: bool = False
+    callers: Callers = field(default_factory=Callers)
     ending: bool = False
     lease: Lease | None = None
     closing: asyncio.Task[None] | None = None
@@ -241,3 +258,12 @@ class _Run:
             # Each caller would add itself to the traceback, were it not set back.
             raise error.with_traceback(self.traceback)
         return self.task.result()
+
+
+def _too_many() -> Refused:
+    delay = random.uniform(1, 2)  # noqa: S311  # spread, not secret
+    return Refused(
+        Reason.OVERLOADED,
+        f"Too many calls wait for the result of this request_id: try again in {delay:.1f} seconds, with the same one.",
+        retry_delay=delay,
+    )

@@ -72,6 +72,9 @@ Claim: TypeAlias = Leading | Following | Finished | Failed
 class Store(Protocol):
     """Decides who runs an id, and keeps results for a while."""
 
+    def __contains__(self, key: str, /) -> bool:
+        """Say whether the store can answer for the id without asking anybody."""
+
     async def claim(self, key: str, fingerprint: bytes, waited: str = "") -> Claim:
         """Ask to run an id.
 

@@ -15,24 +15,24 @@ from uuid import uuid4
 
 import grpc
 import grpc.aio
-from google.protobuf.message import DecodeError, Message
 
 from agenta_ai.v1 import error_pb2, tool_service_pb2
 from agenta_ai_server.domain.call import Call
-from agenta_ai_server.domain.errors import Reason, Refused
+from agenta_ai_server.domain.errors import Refused
 from agenta_ai_server.domain.observation import CURRENT_CALL, Ending, Observer
-from agenta_ai_server.rpc.idempotency import UUID4
 from agenta_ai_server.rpc.interceptor import is_call
 from agenta_ai_server.rpc.status import BUG, REASON_PREFIX, Answer, refusal
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
+    from collections.abc import Awaitable, Callable, Iterable, Mapping
+
+    from google.protobuf.message import Message
 
     from agenta_ai_server.rpc.interceptor import Continuation, Handler
 
-MAX_REQUEST_BYTES = 1 << 20
 # What grpc calls a certificate's URIs and DNS names, and whether such a name has a colon.
 CERTIFICATE_NAMES = {"peer_uri": True, "peer_dns": False}
+CALL_ID_KEY = "x-request-id"
 # A caller may tell us that its deadline has passed before our own clock does: on their way deadlines are rounded up, by
 # at most a hundredth.
 ROUNDING, LATENCY_SECONDS = 0.01, 0.02
@@ -51,13 +51,11 @@ class Boundary(grpc.aio.ServerInterceptor):
     Args:
         max_seconds: What a call may take at most, and does if its caller sets no deadline.
         observer: Is told of each call.
-        tools: Names of the tools that there are.
     """
 
-    def __init__(self, max_seconds: float, observer: Observer | None = None, tools: Collection[str] = ()) -> None:
+    def __init__(self, max_seconds: float, observer: Observer | None = None) -> None:
         self._max_seconds = max_seconds
         self._observer = observer or Observer()
-        self._tools = frozenset(tools)
         self._in_flight = 0
         self._idle = asyncio.Event()
         self._idle.set()
@@ -72,7 +70,6 @@ class Boundary(grpc.aio.ServerInterceptor):
         if not is_call(handler, details):
             return handler
         proceed: Any = handler.unary_unary
-        deserializer: Any = handler.request_deserializer
 
         async def run(data: bytes, context: Context) -> bytes:
             self._count(context)
@@ -82,15 +79,14 @@ class Boundary(grpc.aio.ServerInterceptor):
             async def work() -> tuple[Message, bytes]:
                 self._observer.call_began(call)
                 call.tool = UNKNOWN_TOOL if call.rpc == "CallTool" else ""
-                request = _parse(data, deserializer)
-                self._describe(call, request)
-                response: Message = await proceed(request, call)
+                response: Message = await proceed(data, call)
                 return response, response.SerializeToString()
 
             return await self._answer(work(), call, context)
 
         # Without a deserializer grpc hands over the bytes. Parsing them itself, it would answer unreadable ones with
-        # UNKNOWN and the exception's text. Without a serializer it sends the bytes that it is given.
+        # UNKNOWN and the exception's text, and would do so before anybody has asked who calls. Without a serializer it
+        # sends the bytes that it is given.
         return grpc.unary_unary_rpc_method_handler(run)
 
     async def _answer(self, work: Awaitable[tuple[Message, bytes]], call: Call, context: Context) -> bytes:
@@ -110,16 +106,9 @@ class Boundary(grpc.aio.ServerInterceptor):
             await abort(answer, context)
         response, data = answer
         self._observer.call_ended(call, _ending(response, len(data), time.perf_counter() - began))
-        context.set_trailing_metadata(tuple(call.trailers))
+        # A tool that failed is answered with OK, which has no place for a RequestInfo.
+        context.set_trailing_metadata(((CALL_ID_KEY, call.id), *call.trailers))
         return data
-
-    def _describe(self, call: Call, request: Message) -> None:
-        """Note what observers want to know of the request."""
-        if isinstance(request, tool_service_pb2.CallToolRequest):
-            if request.name in self._tools:
-                call.tool = request.name
-            if UUID4.fullmatch(request.request_id):
-                call.request_id = request.request_id
 
     def _count(self, context: Context) -> None:
         self._in_flight += 1
@@ -150,6 +139,17 @@ async def abort(answer: Answer, context: Context) -> NoReturn:
     raise AssertionError("abort returned")
 
 
+async def let_in(
+    identify: Callable[[Call], Awaitable[None]], method: str, context: Context, observer: Observer | None
+) -> None:
+    """End a call that isn't one of the contract's unless ``identify`` knows its caller; tell the observer if so."""
+    call = open_call(method, context)
+    if refused := await settled(identify(call), call):
+        if observer:
+            observer.call_ended(call, Ending(code=refused.code.name, reason=refused.reason, seconds=0))
+        await abort(refused, context)
+
+
 def open_call(method: str, context: Context, max_seconds: float = math.inf) -> Call:
     """Return what grpc's ``context`` knows of a call, which ends after ``max_seconds`` at the latest."""
     remaining = context.time_remaining()
@@ -172,22 +172,6 @@ def _identities(connection: Mapping[str, Iterable[bytes]]) -> tuple[str, ...]:
         # An authority that looks at DNS names only would otherwise let a URI pass for one.
         if (b":" in name) is has_colon
     )
-
-
-def _parse(data: bytes, deserializer: Callable[[bytes], Message]) -> Message:
-    if len(data) > MAX_REQUEST_BYTES:
-        raise Refused(
-            Reason.REQUEST_TOO_LARGE,
-            f"The request has {len(data):,} bytes, and {MAX_REQUEST_BYTES:,} are allowed: send a smaller one.",
-        )
-    try:
-        return deserializer(data)
-    except DecodeError:
-        raise Refused(
-            Reason.REQUEST_MALFORMED,
-            "The request can't be read as this method's message: generate the client from the contract, and nest "
-            "arguments at most 32 levels deep.",
-        ) from None
 
 
 def _ending(response: Message, size: int, seconds: float) -> Ending:

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 # A double holds every integer up to this one, so an integral number below it is what the caller meant.
 MAX_EXACT_INTEGER = 2**53
 MAX_STEP_CHARACTERS = 100
+MAX_VALUES = 10_000
 
 
 def from_struct(struct: Struct, path: str) -> dict[str, Json]:
@@ -28,64 +29,73 @@ def from_struct(struct: Struct, path: str) -> dict[str, Json]:
         path: Where it stands in the request, for errors.
 
     Raises:
-        Refused: ARGUMENTS_INVALID for a number that is not finite, which JSON doesn't have.
+        Refused: ARGUMENTS_INVALID for a number that is not finite, which JSON doesn't have, and for more than 10,000
+            values.
     """
     try:
-        return _from_struct(struct)
-    except _NotFiniteError as error:
+        return _Reader().struct(struct)
+    except _WrongError as error:
         at = path + "".join(reversed(error.steps))
-    violation = Violation(at, "Must be a finite number: JSON has no NaN and no infinity.")
+        violation = Violation(at, str(error))
     raise Refused(Reason.ARGUMENTS_INVALID, f"{at}: {violation.description}", violations=[violation])
 
 
-class _NotFiniteError(ValueError):
-    """Collects the steps to the number on its way up, because most structs never need them."""
+class _WrongError(ValueError):
+    """Collects the steps to the value on its way up, because most structs never need them."""
 
-    def __init__(self) -> None:
+    def __init__(self, sentence: str) -> None:
+        super().__init__(sentence)
         self.steps: list[str] = []
 
 
-def _from_struct(struct: Struct) -> dict[str, Json]:
-    result: dict[str, Json] = {}
-    for key, value in struct.fields.items():
-        try:
-            result[key] = _from_value(value)
-        except _NotFiniteError as error:
-            error.steps.append(f".{key[:MAX_STEP_CHARACTERS]}")
-            raise
-    return result
+class _Reader:
+    """Walks one message. A megabyte can hold so many values that all other calls would wait for their end."""
 
+    def __init__(self) -> None:
+        self._left = MAX_VALUES
 
-def _from_list(values: ListValue) -> list[Json]:
-    result: list[Json] = []
-    for index, value in enumerate(values.values):
-        try:
-            result.append(_from_value(value))
-        except _NotFiniteError as error:
-            error.steps.append(f"[{index}]")
-            raise
-    return result
+    def struct(self, struct: Struct) -> dict[str, Json]:
+        result: dict[str, Json] = {}
+        for key, value in struct.fields.items():
+            try:
+                result[key] = self._value(value)
+            except _WrongError as error:
+                error.steps.append(f".{key[:MAX_STEP_CHARACTERS]}")
+                raise
+        return result
 
+    def _list(self, values: ListValue) -> list[Json]:
+        result: list[Json] = []
+        for index, value in enumerate(values.values):
+            try:
+                result.append(self._value(value))
+            except _WrongError as error:
+                error.steps.append(f"[{index}]")
+                raise
+        return result
 
-def _from_value(value: Value) -> Json:
-    match value.WhichOneof("kind"):
-        case "string_value":
-            return value.string_value
-        case "number_value":
-            return _from_number(value.number_value)
-        case "bool_value":
-            return value.bool_value
-        case "struct_value":
-            return _from_struct(value.struct_value)
-        case "list_value":
-            return _from_list(value.list_value)
-        case _:
-            return None
+    def _value(self, value: Value) -> Json:
+        self._left -= 1
+        if self._left < 0:
+            raise _WrongError(f"Is the first of too many values: {MAX_VALUES:,} are allowed.")
+        match value.WhichOneof("kind"):
+            case "string_value":
+                return value.string_value
+            case "number_value":
+                return _from_number(value.number_value)
+            case "bool_value":
+                return value.bool_value
+            case "struct_value":
+                return self.struct(value.struct_value)
+            case "list_value":
+                return self._list(value.list_value)
+            case _:
+                return None
 
 
 def _from_number(number: float) -> float | int:
     if not math.isfinite(number):
-        raise _NotFiniteError
+        raise _WrongError("Must be a finite number: JSON has no NaN and no infinity.")
     return int(number) if number.is_integer() and abs(number) <= MAX_EXACT_INTEGER else number
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import math
 import re
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 
     from google.protobuf.message import Message
 
-    from agenta_ai_server.domain.call import Call, Principal
+    from agenta_ai_server.domain.call import Call, Callers, Principal
     from agenta_ai_server.replay.runs import Runs
 
 UUID4 = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}", re.IGNORECASE)
@@ -29,7 +30,7 @@ class Idempotency(Interceptor):
 
     Args:
         runs: What runs, and what has been run.
-        min_seconds: What a caller must have left for its call to be begun.
+        min_seconds: What a caller must have left for a run to be begun for it.
     """
 
     def __init__(self, runs: Runs, min_seconds: float) -> None:
@@ -44,17 +45,15 @@ class Idempotency(Interceptor):
         if not request.request_id:
             return await proceed(request, call)
 
-        # As it came: a run that it takes over later is others' too, who have more time.
-        is_short = call.remaining(asyncio.get_running_loop().time()) < self._min_seconds
-
-        async def work(deadline: float) -> Outcome:
-            if is_short:
+        async def work(deadline: float, callers: Callers) -> Outcome:
+            if callers.deadline - asyncio.get_running_loop().time() < self._min_seconds:
                 raise self._too_little_time()
             # The run belongs to the id: it has a deadline of its own, and outlives its first caller.
-            response = await proceed(request, replace(call, deadline=deadline))
+            response = await proceed(request, replace(call, deadline=deadline, callers=callers))
             return _outcome(response)
 
-        replay = await self._runs.run(_key(call.caller, request.request_id), _fingerprint(request), work)
+        key, fingerprint = _key(call.caller, request.request_id), _fingerprint(request)
+        replay = await self._runs.run(key, fingerprint, work, math.inf if call.deadline is None else call.deadline)
         response = tool_service_pb2.CallToolResponse.FromString(replay.data)
         response.meta.replayed = replay.replayed
         return response

@@ -32,7 +32,10 @@ def is_call(handler: Handler, details: grpc.HandlerCallDetails) -> TypeGuard[grp
 
 
 class Interceptor(ABC, grpc.aio.ServerInterceptor):
-    """Sees each call between the boundary and the servicer, and lets it proceed or raises."""
+    """Sees each call between the boundary and the servicer, and lets it proceed or raises.
+
+    Before the request is parsed, it is bytes.
+    """
 
     @abstractmethod
     async def intercept(self, request: Message, call: Call, proceed: Proceed) -> Message:

@@ -14,8 +14,7 @@ from grpc_reflection.v1alpha import reflection, reflection_pb2
 from grpc_reflection.v1alpha.reflection import aio
 
 import agenta_ai.v1
-from agenta_ai_server.domain.observation import Ending
-from agenta_ai_server.rpc.boundary import abort, open_call, settled
+from agenta_ai_server.rpc.boundary import let_in
 from agenta_ai_server.rpc.interceptor import SERVICE
 
 if TYPE_CHECKING:
@@ -47,11 +46,7 @@ def handlers(
 
     async def answer(requests: Any, context: Context) -> AsyncIterator[Message]:
         if identify:
-            call = open_call(reflection.SERVICE_NAME, context)
-            if refused := await settled(identify(call), call):
-                if observer:
-                    observer.call_ended(call, Ending(code=refused.code.name, reason=refused.reason, seconds=0))
-                await abort(refused, context)
+            await let_in(identify, reflection.SERVICE_NAME, context, observer)
         responses: Any = servicer.ServerReflectionInfo(requests, context)
         async for response in responses:
             yield response

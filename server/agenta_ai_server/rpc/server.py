@@ -3,28 +3,31 @@
 from __future__ import annotations
 
 import asyncio
+import ssl
 from typing import TYPE_CHECKING, Any, cast
 
 import grpc
 import grpc.aio
 from grpc_health.v1 import health_pb2, health_pb2_grpc
-from grpc_health.v1.health import aio as health_aio
 
 from agenta_ai.v1 import tool_service_pb2_grpc
 from agenta_ai_server.rpc.boundary import Boundary
+from agenta_ai_server.rpc.health import Health
 from agenta_ai_server.rpc.interceptor import SERVICE
+from agenta_ai_server.rpc.parsing import MAX_REQUEST_BYTES
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from agenta_ai_server.domain.observation import Observer
-    from agenta_ai_server.rpc.interceptor import Interceptor
     from agenta_ai_server.rpc.servicer import ToolServicer
     from agenta_ai_server.rpc.tls import Certificates
 
 OPTIONS: Sequence[tuple[str, int]] = (
-    # Larger than the boundary's limit, because grpc's own refusal carries no details.
-    ("grpc.max_receive_message_length", 8 << 20),
+    # Larger than what we refuse with details, which grpc's own refusal has none of; and not much, for what comes half
+    # is kept until the connection ends.
+    ("grpc.max_receive_message_length", MAX_REQUEST_BYTES * 5 // 4),
+    ("grpc.max_concurrent_streams", 1000),
     # Long calls die behind balancers unless callers may ping. Without these, grpc answers pings by closing.
     ("grpc.keepalive_permit_without_calls", 1),
     ("grpc.http2.min_recv_ping_interval_without_data_ms", 10_000),
@@ -32,10 +35,10 @@ OPTIONS: Sequence[tuple[str, int]] = (
     ("grpc.keepalive_time_ms", 60_000),
     ("grpc.keepalive_timeout_ms", 20_000),
 )
-HEALTH_NAMES = ("", SERVICE)
 # For how many seconds at the end of the drain the watchers know of it: enough for them to go elsewhere, and less than
 # what a client retries that has no elsewhere.
 NOTICE = 0.2
+PENDING = ("grpc.server.max_pending_requests", "grpc.server.max_pending_requests_hard_limit")
 
 
 class ListenError(OSError):
@@ -57,10 +60,11 @@ class Server:
     Args:
         servicer: Answers the contract's methods.
         interceptors: What each call passes behind the boundary, in this order.
-        reflection: What describes the server to callers such as grpcurl; empty for nothing.
+        more: Services beside the contract's and health, for debugging: reflection, channelz.
         tls: Makes the listener's credentials; ``None`` for plaintext.
         max_call_seconds: What a call may take at most, and does if its caller sets no deadline.
         max_connection_age_seconds: After these, give or take a tenth, a caller is asked to connect anew; 0: never.
+        max_pending_calls: Calls that may have arrived and not been looked at yet.
         reuse_port: Whether to share the port with other processes that do so too.
         observer: Is told of each call.
     """
@@ -68,28 +72,31 @@ class Server:
     def __init__(
         self,
         servicer: ToolServicer,
-        interceptors: Sequence[Interceptor],
+        interceptors: Sequence[grpc.aio.ServerInterceptor],
         *,
-        reflection: Sequence[grpc.GenericRpcHandler] = (),
+        more: Sequence[grpc.GenericRpcHandler] = (),
         tls: Certificates | None = None,
         max_call_seconds: float,
         max_connection_age_seconds: float,
+        max_pending_calls: int,
         reuse_port: bool = False,
         observer: Observer | None = None,
     ) -> None:
-        self._boundary = Boundary(max_call_seconds, observer, servicer.tools)
+        self._boundary = Boundary(max_call_seconds, observer)
         # A second server on a taken port must fail, and not share it without a word.
         options = [*OPTIONS, ("grpc.so_reuseport", int(reuse_port))]
+        # Beyond these, by default a thousand, grpc ends calls as CANCELLED by itself, and without a word.
+        options += [(name, max_pending_calls) for name in PENDING]
         if max_connection_age_seconds:
             options.append(("grpc.max_connection_age_ms", round(max_connection_age_seconds * 1000)))
             options.append(("grpc.max_connection_age_grace_ms", round(max_call_seconds * 1000)))
         self._server = grpc.aio.server(interceptors=[self._boundary, *interceptors], options=options)
-        self._health = _Health()  # starts as SERVING, so nothing may connect before all is ready
+        self._health = Health()
         # The servicer takes a Call where the generated base class says context.
         contract = cast("tool_service_pb2_grpc.ToolServiceServicer", servicer)
         tool_service_pb2_grpc.add_ToolServiceServicer_to_server(contract, self._server)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
-        self._server.add_generic_rpc_handlers(tuple(reflection))
+        self._server.add_generic_rpc_handlers(tuple(more))
         self._tls = tls
 
     async def start(self, address: str) -> str:
@@ -103,8 +110,6 @@ class Server:
         Raises:
             ListenError: It can't be listened on.
         """
-        for name in HEALTH_NAMES:
-            await self._health.set(name, health_pb2.HealthCheckResponse.SERVING)
         path = address.removeprefix("unix:") if address.startswith("unix:") else ""
         if path and await _answers(path):
             raise ListenError(f"can't listen on {address}: another server does.")
@@ -131,7 +136,7 @@ class Server:
         """
         self._health.draining = True
         await asyncio.sleep(max(drain - NOTICE, 0))
-        await self._health.enter_graceful_shutdown()
+        self._health.stopping.set()
         await asyncio.sleep(min(drain, NOTICE))
         stopping = asyncio.create_task(self._server.stop(grace))
         # grpc would wait the whole grace for streams that never end by themselves: callers that watch the health.
@@ -142,22 +147,27 @@ class Server:
         await stopping
 
 
-class _Health(health_aio.HealthServicer):
-    """Tells those who ask as soon as the server is to stop, and those who watch only shortly before it does.
+async def is_served(address: str, certificate: str | None = None) -> bool:
+    """Say whether what listens on ``address`` is this service.
 
-    Balancers ask. It is grpc's clients that watch, and they use a connection no more whose server isn't serving, but
-    neither do they replace it: behind a balancer of connections, or on a shared port, it is the only one they have.
+    Args:
+        address: As :meth:`Server.start` takes it.
+        certificate: PEM of the one that it shows, for a listener with TLS, whose health can't be had by everybody.
     """
-
-    draining = False
-
-    async def Check(  # noqa: N802  # the contract's name
-        self, request: health_pb2.HealthCheckRequest, context: grpc.aio.ServicerContext[Any, Any]
-    ) -> health_pb2.HealthCheckResponse:
-        response: health_pb2.HealthCheckResponse = await super().Check(request, context)
-        if self.draining and response.status == health_pb2.HealthCheckResponse.SERVING:
-            return health_pb2.HealthCheckResponse(status=health_pb2.HealthCheckResponse.NOT_SERVING)
-        return response
+    if certificate is not None:
+        host, _, port = address.rpartition(":")
+        try:
+            shown = await asyncio.to_thread(ssl.get_server_certificate, (host.strip("[]"), int(port)), timeout=1)
+        except (OSError, ValueError):
+            return False
+        return shown.strip() in certificate
+    async with grpc.aio.insecure_channel(address) as channel:
+        health: Any = health_pb2_grpc.HealthStub(cast("Any", channel))
+        try:
+            await health.Check(health_pb2.HealthCheckRequest(service=SERVICE), timeout=1)
+        except grpc.aio.AioRpcError:
+            return False
+    return True
 
 
 async def _answers(path: str) -> bool:

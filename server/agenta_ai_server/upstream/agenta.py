@@ -15,6 +15,7 @@ import httpx
 from agenta_ai_server.domain.errors import Reason, Refused, UpstreamFailed
 from agenta_ai_server.domain.observation import Observer, observed
 from agenta_ai_server.domain.results import Attempt
+from agenta_ai_server.domain.watched import WatchedFile
 from agenta_ai_server.upstream.completion import Completion
 from agenta_ai_server.upstream.transport import ConnectTimeout, NotConnected, Transport, http_url
 
@@ -39,6 +40,7 @@ class AgentaConfig:
     Attributes:
         api_url: As :func:`completion_url` takes it.
         api_key: An Agenta API key, without the scheme. Never shown.
+        api_key_file: File that holds the key, in place of that, and is read again when it changes.
         environment: Slug of the environment whose deployed prompts are run.
         ca_file: Certificates of the authorities to trust, as PEM, in place of the public ones.
         proxy: URL of an HTTP proxy, maybe with credentials. Never shown.
@@ -52,6 +54,7 @@ class AgentaConfig:
     api_url: str
     api_key: str = field(repr=False)
     environment: str
+    api_key_file: Path | None = None
     ca_file: Path | None = None
     proxy: str | None = field(default=None, repr=False)
     max_seconds: float = 60.0
@@ -59,8 +62,10 @@ class AgentaConfig:
 
     def __post_init__(self) -> None:
         completion_url(self.api_url)
-        if not re.fullmatch(r"[!-~]+", self.api_key):
-            raise ValueError("The API key must be visible ASCII characters, without spaces or line ends.")
+        try:
+            checked_key(self.api_key)
+        except ValueError as error:
+            raise ValueError(f"The API key {error}.") from None
         if not 0 <= self.min_seconds <= self.max_seconds:
             raise ValueError("The least time of a call must be from 0 to its most.")
 
@@ -80,18 +85,18 @@ class AgentaCompletionService:
         observer: Is told of each request.
 
     Raises:
-        ValueError: The proxy is no URL of an HTTP proxy.
+        ValueError: The proxy is no URL of an HTTP proxy, or the file of the key can't be read, or holds none.
         OSError: The file of certificates can't be read, or holds none.
     """
 
     def __init__(self, config: AgentaConfig, observer: Observer | None = None) -> None:
         self._config = config
         self._observer = observer or Observer()
+        self._key_file = WatchedFile(config.api_key_file, _key) if config.api_key_file else None
         self._transport = Transport(ca_file=config.ca_file, proxy=config.proxy)
         self._url = httpx.URL(completion_url(config.api_url))
         self._headers = httpx.Headers(
             {
-                "authorization": f"ApiKey {config.api_key}",
                 "content-type": "application/json",
                 "accept": "application/json",
                 # Compressed, a small answer could unfold to a huge one.
@@ -150,7 +155,9 @@ class AgentaCompletionService:
         # Half of the time at most, so that the whole call's end never falls into connecting: what ends there was sent.
         connect = min(seconds / 2, _MAX_CONNECT_SECONDS)
         timeout = {"connect": connect, "read": seconds}
-        return httpx.Request("POST", self._url, headers=self._headers, content=body, extensions={"timeout": timeout})
+        headers = self._headers.copy()
+        headers["authorization"] = f"ApiKey {self._key_file.content if self._key_file else self._config.api_key}"
+        return httpx.Request("POST", self._url, headers=headers, content=body, extensions={"timeout": timeout})
 
     async def _exchange(self, request: httpx.Request) -> _Answer:
         response = await self._transport.handle_async_request(request)
@@ -164,6 +171,17 @@ class AgentaCompletionService:
         finally:
             await response.aclose()
         return _Answer(response.status_code, response.headers, body)
+
+
+def checked_key(key: str) -> str:
+    """Return the API key, if it can be sent.
+
+    Raises:
+        ValueError: It can't. The sentence doesn't repeat it.
+    """
+    if not re.fullmatch(r"[!-~]+", key):
+        raise ValueError("must be visible ASCII characters, without blanks and line ends")
+    return key
 
 
 def completion_url(api_url: str) -> str:
@@ -187,6 +205,12 @@ def completion_url(api_url: str) -> str:
     return str(
         url.copy_with(path="/".join(["", *segments, "services", "completion", "run"]), query=None, fragment=None)
     )
+
+
+def _key(content: bytes) -> str:
+    if not (key := content.decode(errors="replace").strip()):
+        raise ValueError("it is empty, and should hold this server's API key in Agenta")
+    return checked_key(key)
 
 
 def retry_delay(retry_after: str | None, *, now: datetime) -> float | None:

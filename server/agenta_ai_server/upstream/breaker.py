@@ -36,9 +36,9 @@ class State(StrEnum):
 class Breaker:
     """Opens when half of at least 20 calls within 10 seconds failed.
 
-    Once its time is over, the next call is let through as a probe, and no other beside it. Its success closes the
-    breaker, its failure opens it again for twice as long, up to 30 seconds. A probe that ends without telling anything
-    leaves its place to the next call, as does one that hasn't ended after 30 seconds.
+    Once its time is over, the next call is let through as a probe. Its success closes the breaker, its failure opens it
+    again for twice as long, up to 30 seconds. The next probe follows when one has ended without telling anything, or
+    has taken as long as the breaker is open at first.
 
     Calls that began before the last change of state don't count: they tell of another time.
 
@@ -86,8 +86,10 @@ class Breaker:
         if self._state is not State.CLOSED:
             if (now := self._clock()) < self._until:
                 raise self._refusal(self._until - now)
-            self._until = now + _MAX_OPEN_SECONDS
-            self._change(State.HALF_OPEN)
+            # One at a time; but a probe may be as slow as a model, and mustn't keep all others waiting for it alone.
+            self._until = now + self._open_seconds
+            if self._state is State.OPEN:
+                self._change(State.HALF_OPEN)
         return self._entry
 
     def leave(self, entry: int, *, healthy: bool | None, retry_after: float | None = None) -> None:
@@ -131,7 +133,6 @@ class Breaker:
         self._change(State.OPEN)
 
     def _change(self, state: State) -> None:
-        # Also from one probe to the next, so that a late one can't speak for its successor.
         self._entry += 1
         if state is self._state:
             return

@@ -54,11 +54,11 @@ class RefinePromptArguments(BaseModel):
         ),
     ]
     guidelines: Annotated[
-        str, Field(max_length=10_000, description="What the refinement should achieve, in plain words.")
-    ] = ""
+        str | None, Field(max_length=10_000, description="What the refinement should achieve, in plain words.")
+    ] = None
     context: Annotated[
-        str, Field(max_length=10_000, description="What the prompt is for: its users, its data, its answers.")
-    ] = ""
+        str | None, Field(max_length=10_000, description="What the prompt is for: its users, its data, its answers.")
+    ] = None
 
 
 class RefinedMessage(BaseModel):
@@ -109,12 +109,12 @@ class RefinePrompt:
             ToolFailed: No completion came, or none that keeps the prompt whole.
         """
         prompt = await _computed(_parsed, arguments.prompt_template_json)
-        completion = await self._ask(prompt, arguments.guidelines, arguments, call)
+        completion = await self._ask(prompt, arguments.guidelines or "", arguments, call)
         attempts = [*completion.attempts]
         refinement = await _computed(_read, completion.text, prompt)
         repairs = 0
         while refinement.violations and repairs < self._repairs:
-            guidelines = _guidelines_of_repair(arguments.guidelines, refinement.violations)
+            guidelines = _guidelines_of_repair(arguments.guidelines or "", refinement.violations)
             try:
                 completion = await self._ask(prompt, guidelines, arguments, call)
             except Refused:
@@ -134,7 +134,7 @@ class RefinePrompt:
         inputs = {
             "__ag_prompt_template_json": prompt.for_upstream(),
             "__ag_guidelines": guidelines,
-            "__ag_context": arguments.context,
+            "__ag_context": arguments.context or "",
         }
         return await self._completions.complete(self._app, inputs, deadline=call.deadline)
 

@@ -1,0 +1,61 @@
+"""Whether calls are served, for balancers and clients: ``grpc.health.v1``.
+
+Not the servicer of grpcio-health-checking: that holds a lock while it writes to a watcher, so that one who doesn't read
+keeps all others from being told, and the server from stopping.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import grpc
+import grpc.aio
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+from agenta_ai_server.rpc.interceptor import SERVICE
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+NAMES = ("", SERVICE)
+HEALTH = health_pb2.DESCRIPTOR.services_by_name["Health"].full_name
+
+Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
+Response = health_pb2.HealthCheckResponse
+
+
+class Health(health_pb2_grpc.HealthServicer):
+    """Tells those who ask as soon as the server is to stop, and those who watch only shortly before it does.
+
+    Balancers ask. It is grpc's clients that watch, and they use a connection no more whose server isn't serving, but
+    neither do they replace it: behind a balancer of connections, or on a shared port, it is the only one they have.
+
+    Attributes:
+        draining: Whether the server is to stop.
+        stopping: Set when it stops.
+    """
+
+    def __init__(self) -> None:
+        self.draining = False
+        self.stopping = asyncio.Event()
+
+    async def Check(self, request: health_pb2.HealthCheckRequest, context: Context) -> Response:  # noqa: N802
+        """Answer who asks."""
+        if request.service not in NAMES:
+            await context.abort(grpc.StatusCode.NOT_FOUND, "There is no service of this name.")
+        return Response(status=Response.NOT_SERVING if self.draining else Response.SERVING)
+
+    async def Watch(  # noqa: N802
+        self, request: health_pb2.HealthCheckRequest, context: Context
+    ) -> AsyncIterator[Response]:
+        """Tell who watches, now and when it changes."""
+        if request.service not in NAMES:
+            yield Response(status=Response.SERVICE_UNKNOWN)
+        else:
+            if not self.stopping.is_set():
+                yield Response(status=Response.SERVING)
+            await self.stopping.wait()
+            yield Response(status=Response.NOT_SERVING)
+        # A watch lasts until the caller or the server ends it.
+        await asyncio.get_running_loop().create_future()

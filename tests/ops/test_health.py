@@ -1,0 +1,73 @@
+"""Health as balancers and clients use it, and as somebody who means harm does."""
+
+from __future__ import annotations
+
+import asyncio
+import struct
+import time
+from typing import TYPE_CHECKING, Any
+
+import grpc.aio
+import pytest
+from conftest import settings_for
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+from agenta_ai_server import app
+
+if TYPE_CHECKING:
+    from agenta_ai_server.standin.app import StandIn
+
+Status = health_pb2.HealthCheckResponse
+SERVICE = "agenta.ai.v1.ToolService"
+WATCH = "/grpc.health.v1.Health/Watch"
+
+
+def watching(channel: grpc.aio.Channel, service: str) -> Any:
+    stub: Any = health_pb2_grpc.HealthStub(channel)
+    return stub.Watch(health_pb2.HealthCheckRequest(service=service))
+
+
+@pytest.mark.parametrize(
+    ("service", "first"), [("", Status.SERVING), (SERVICE, Status.SERVING), ("other", Status.SERVICE_UNKNOWN)]
+)
+async def test_watch(service: str, first: int, standin: StandIn) -> None:
+    async with app.running(settings_for(standin)) as address, grpc.aio.insecure_channel(address) as channel:
+        assert (await watching(channel, service).read()).status == first
+
+
+async def test_asking_for_an_unknown_service(address: str) -> None:
+    async with grpc.aio.insecure_channel(address) as channel:
+        stub: Any = health_pb2_grpc.HealthStub(channel)
+        with pytest.raises(grpc.aio.AioRpcError) as error:
+            await stub.Check(health_pb2.HealthCheckRequest(service="other"))
+    assert error.value.code() is grpc.StatusCode.NOT_FOUND
+
+
+def frame(kind: int, flags: int, stream: int, payload: bytes = b"") -> bytes:
+    """One frame of HTTP/2 (RFC 9113, section 4.1)."""
+    return struct.pack(">I", len(payload))[1:] + struct.pack(">BBI", kind, flags, stream) + payload
+
+
+def header(name: str, value: str) -> bytes:
+    """A literal header field that is not indexed (RFC 7541, section 6.2.2); both are short."""
+    return b"\0" + bytes([len(name)]) + name.encode() + bytes([len(value)]) + value.encode()
+
+
+async def test_a_watcher_who_does_not_read_holds_up_nobody(standin: StandIn) -> None:
+    fields = {":method": "POST", ":scheme": "http", ":path": WATCH, ":authority": "x", "te": "trailers"}
+    headers = b"".join(header(*field) for field in (*fields.items(), ("content-type", "application/grpc")))
+    running = app.running(settings_for(standin, AGENTA_AI_GRPC_SHUTDOWN_GRACE_SECONDS="5"))
+    address = await running.__aenter__()
+    host, _, port = address.rpartition(":")
+    _, writer = await asyncio.open_connection(host, int(port))
+    # SETTINGS_INITIAL_WINDOW_SIZE = 0: it takes no answer at all.
+    writer.write(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + frame(4, 0, 0, struct.pack(">HI", 4, 0)))
+    writer.write(frame(1, 4, 1, headers) + frame(0, 1, 1, b"\0\0\0\0\0"))
+    await writer.drain()
+    async with grpc.aio.insecure_channel(address) as channel, asyncio.timeout(10):
+        watch = watching(channel, "")
+        assert (await watch.read()).status == Status.SERVING
+        began = time.monotonic()
+        await running.__aexit__(None, None, None)
+        assert time.monotonic() - began < 4
+    writer.close()
