@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from agenta_ai_server.standin.app import StandIn
 
 DEADLINE = 1.0
-# grpc ends a call at its deadline; the rest is what a busy machine takes to say so. Calm ones are early, by 0.2 seconds.
+# grpc ends a call at its deadline; the rest is what a busy machine takes to say so. On a calm one calls end before it.
 LATE = 2.0
 
 RETRIES = "AGENTA_AI_GRPC_RETRIES"
