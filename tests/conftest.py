@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import shutil
 from contextlib import asynccontextmanager
@@ -17,7 +18,7 @@ from agenta_ai_server.settings import load
 from agenta_ai_server.standin.app import StandIn
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import AsyncIterator, Callable, Iterator
     from pathlib import Path
 
     from agenta_ai.v1.tool_service_pb2_grpc import ToolServiceAsyncStub
@@ -31,6 +32,9 @@ PROGRAMS = {
     "redis-server": "apt-get install redis-server",
     "grpcurl": "go install github.com/fullstorydev/grpcurl/cmd/grpcurl@v1.9.3",
 }
+
+# Our own key in Agenta, and what the prompts of the tests say.
+PRIVATE = ("standin-key", "You are a helpful assistant.", "Extract entities from")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -47,6 +51,30 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             program = marker.args[0]
             if shutil.which(program) is None and not os.environ.get("CI"):
                 item.add_marker(pytest.mark.skip(reason=f"{program} is missing; get it by: {PROGRAMS[program]}"))
+
+
+class _Written(logging.Handler):
+    """Keeps what is logged, as it would be written."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lines: list[str] = []
+        self.setFormatter(logging.Formatter("%(name)s %(message)s"))
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.lines.append(self.format(record))
+
+
+@pytest.fixture(autouse=True)
+def nothing_private_is_logged() -> Iterator[None]:
+    """No test's server may log a prompt's text or a key, whatever goes wrong in it."""
+    written = _Written()
+    root = logging.getLogger()
+    root.addHandler(written)
+    yield
+    root.removeHandler(written)
+    text = "\n".join(written.lines)
+    assert not [private for private in PRIVATE if private in text]
 
 
 def settings_for(standin: StandIn, **overrides: str) -> Settings:

@@ -129,6 +129,29 @@ async def peer(channel: grpc.aio.Channel, shown: Any) -> Any:
     return structured(await ToolServiceStub(channel).CallTool(request({}, name=WHOAMI), metadata=shown))["peer"]
 
 
+async def test_renewals_under_load_drop_no_call(parties: Parties, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tls, "WatchedFiles", partial(WatchedFiles, every=0.0))
+    shown = authorization(f"ApiKey {parties.key('edit_workflows')}")
+    made, done = [], asyncio.Event()
+
+    async def keep_calling() -> None:
+        # Each call with a connection of its own, so that there is a handshake at every moment.
+        while not done.is_set():
+            made.append((await parties.call(shown)).kind)
+
+    async with parties.serving("api_keys", tls=True):
+        callers = [asyncio.create_task(keep_calling()) for _ in range(4)]
+        for _ in range(5):
+            parties.use(renewed := parties.authority.server())
+            until = len(made) + 20
+            while len(made) < until:  # noqa: ASYNC110
+                await asyncio.sleep(0.01)
+            assert await shown_certificate(parties) == der(renewed)
+        done.set()
+        await asyncio.gather(*callers)
+    assert set(made) == {OK}
+
+
 BROKEN: list[tuple[str, Callable[[Parties], Pair], str]] = [
     ("no PEM", lambda parties: Pair(b"garbage", parties.server.key), "the certificate can't be read"),
     ("half of it", lambda parties: Pair(parties.server.certificate[:300], parties.server.key), "can't be read"),
