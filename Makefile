@@ -10,6 +10,8 @@ export UV_SYSTEM_CERTS := 1
 export UV_PYTHON_DOWNLOADS := never
 # Without grpc's own notes between the dots of the tests.
 export GRPC_VERBOSITY := NONE
+# What other programs do, and many processes together, hardly depends on the versions of Python and its libraries.
+ONE_VERSION_IS_ENOUGH := $(addprefix --ignore=tests/,clients conformance deploy packaging replicas)
 SAMPLE := examples/support_agent.json
 
 .PHONY: help demo run test test-slow test-oldest test-newest live bench lint check format proto docs clients baseline lock clean
@@ -35,21 +37,22 @@ run: $(READY) ## Serve on 127.0.0.1:50051 with a stand-in for Agenta, until Ctrl
 test: $(READY) ## Run the tests; says which were left out for lack of a program. Below five minutes.
 	@$(BIN)/pytest -q -n auto
 
-test-slow: $(READY) ## Run what is too long for every run: properties with 20,000 examples, restarts and crashes under load.
-	@HYPOTHESIS_PROFILE=thorough $(BIN)/pytest -q -n auto --timeout 0 tests/guarantee tests/replicas
+test-slow: $(READY) ## Run what is too long for every run: 20,000 examples of each property, crashes under load, a soak.
+	@HYPOTHESIS_PROFILE=thorough $(BIN)/pytest -q -n auto --timeout 0 \
+	  tests/guarantee tests/replicas tests/limits/test_history.py tests/auth/test_attacks.py tests/soak
 
 test-oldest: $(READY) ## Run the tests on Python 3.11 with the oldest dependencies that are declared.
 	@$(BIN)/uv venv -q --clear --python 3.11 $(TOOLS)/oldest
 	@$(BIN)/uv pip install -q -p $(TOOLS)/oldest --resolution lowest-direct -e . 
 	@$(TOOLS)/oldest/bin/python -c 'import agenta_ai, agenta_ai.v1.tool_service_pb2_grpc'
 	@$(BIN)/uv pip install -q -p $(TOOLS)/oldest --resolution lowest-direct -e '.[server,cli,redis,tracing]' --group dev
-	@$(TOOLS)/oldest/bin/pytest -q -n auto
+	@$(TOOLS)/oldest/bin/pytest -q -n auto $(ONE_VERSION_IS_ENOUGH)
 
 test-newest: $(READY) ## Run the tests on the newest Python of this machine with the newest dependencies.
 	@newest=$$(for python in python3.15 python3.14 python3.13 python3.12 $(PYTHON); do $$python -c '' 2>/dev/null && echo $$python && break; done); \
 	  $(BIN)/uv venv --clear --python $$newest $(TOOLS)/newest
 	@$(BIN)/uv pip install -q -p $(TOOLS)/newest --upgrade -e '.[server,cli,redis,tracing]' --group dev
-	@$(TOOLS)/newest/bin/pytest -q -n auto
+	@$(TOOLS)/newest/bin/pytest -q -n auto $(ONE_VERSION_IS_ENOUGH)
 
 live: $(READY) ## Run a short suite against a real Agenta, given by the AGENTA_AI_SERVICES_ settings.
 	@$(BIN)/pytest -q tests/live --live

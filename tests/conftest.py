@@ -33,6 +33,9 @@ PROGRAMS = {
     "grpcurl": "go install github.com/fullstorydev/grpcurl/cmd/grpcurl@v1.9.3",
 }
 
+# Whether there is time for what takes minutes, by "make test-slow"; else the same tests have smaller numbers.
+SLOW = os.environ.get("HYPOTHESIS_PROFILE") == "thorough"
+
 # Our own key in Agenta, and what the prompts of the tests say.
 PRIVATE = ("standin-key", "You are a helpful assistant.", "Extract entities from")
 

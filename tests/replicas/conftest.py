@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from typing import TYPE_CHECKING
 
 import pytest
@@ -15,8 +14,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-# The numbers of the goal, by "make test-slow"; else fewer, in the same tests.
-SLOW = os.environ.get("HYPOTHESIS_PROFILE") == "thorough"
 PASSWORD = "7c1cb68-hush"
 # grpc lets the channels of one process share their connections, and callers elsewhere have their own.
 OWN_CONNECTIONS = ("grpc.use_local_subchannel_pool", 1)

@@ -16,7 +16,7 @@ from uuid import uuid4
 import grpc
 import pytest
 from calls import TEMPLATE
-from replicas.conftest import SLOW
+from conftest import SLOW
 from replicas.replica import PATIENCE, Replicas, replicas
 
 from agenta_ai import CallFailed, Client

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any, cast
 import grpc.aio
 import pytest
 from calls import TEMPLATE
+from conftest import SLOW
 from grpc_health.v1 import health_pb2, health_pb2_grpc
-from replicas.conftest import SLOW
 from replicas.replica import Replica, Replicas, replicas
 
 from agenta_ai import AgentaError, Client
