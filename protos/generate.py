@@ -57,6 +57,7 @@ def compile_protos(out: Path) -> None:
         "--include_source_info",
         # Not imported by the contract, but needed to read the details of an error.
         "google/rpc/error_details.proto",
+        "google/rpc/status.proto",
     ]
     if any(protoc.main([*protoc_with_paths, *options, *SOURCES]) for options in (code, description)):
         sys.exit("protoc failed: see above.")
