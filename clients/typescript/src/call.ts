@@ -36,8 +36,11 @@ export interface CallOptions {
  * Makes a request with a request_id of its own: a UUID, version 4. To repeat a call, send its request again.
  *
  * The arguments are by the tool's input_schema. Numbers are sent as doubles.
+ *
+ * @throws {TypeError} if an argument can't be sent as it stands.
  */
 export function newRequest(tool: string, args: JsonObject): CallToolRequest {
+  check(args, "arguments");
   return create(CallToolRequestSchema, { name: tool, arguments: args, requestId: randomUUID() });
 }
 
@@ -102,4 +105,26 @@ export function send<O extends DescMessage>(
     sent.on("metadata", (received) => onHeader?.(received));
     sent.on("status", (status) => onTrailer?.(status.metadata));
   });
+}
+
+// protobuf would leave out what isn't JSON, and put other characters in the place of halves of a surrogate pair.
+function check(value: unknown, path: string): void {
+  if (Array.isArray(value)) {
+    value.forEach((item, index) => {
+      check(item, `${path}[${index}]`);
+    });
+  } else if (Object.prototype.toString.call(value) === "[object Object]") {
+    for (const [key, item] of Object.entries(value as object)) {
+      check(key, `${path}: a key`);
+      check(item, `${path}.${key}`);
+    }
+  } else if (typeof value === "string" ? !value.isWellFormed() : !isScalar(value)) {
+    throw new TypeError(
+      `${path}: ${typeof value === "string" ? "half of a surrogate pair" : String(value)} can't be sent`,
+    );
+  }
+}
+
+function isScalar(value: unknown): boolean {
+  return value === null || typeof value === "boolean" || Number.isFinite(value);
 }
