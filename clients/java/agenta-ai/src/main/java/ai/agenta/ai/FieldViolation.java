@@ -1,0 +1,9 @@
+package ai.agenta.ai;
+
+/**
+ * One rule that one field broke.
+ *
+ * @param field its path, such as "arguments.guidelines"
+ * @param description a sentence
+ */
+public record FieldViolation(String field, String description) {}

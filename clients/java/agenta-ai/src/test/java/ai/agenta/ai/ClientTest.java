@@ -1,0 +1,247 @@
+package ai.agenta.ai;
+
+import static org.junit.jupiter.api.Assertions.assertEquals;
+import static org.junit.jupiter.api.Assertions.assertFalse;
+import static org.junit.jupiter.api.Assertions.assertNotEquals;
+import static org.junit.jupiter.api.Assertions.assertThrows;
+import static org.junit.jupiter.api.Assertions.assertTrue;
+
+import ai.agenta.ai.FakeService.Answer;
+import ai.agenta.ai.v1.CallMeta;
+import ai.agenta.ai.v1.CallToolRequest;
+import ai.agenta.ai.v1.CallToolResponse;
+import ai.agenta.ai.v1.ContentBlock;
+import ai.agenta.ai.v1.ErrorReason;
+import ai.agenta.ai.v1.StatusRequest;
+import ai.agenta.ai.v1.ToolError;
+import ai.agenta.ai.v1.ToolServiceGrpc;
+import com.google.gson.JsonParseException;
+import com.google.protobuf.util.Durations;
+import com.google.rpc.BadRequest;
+import com.google.rpc.ErrorInfo;
+import com.google.rpc.QuotaFailure;
+import com.google.rpc.RequestInfo;
+import com.google.rpc.RetryInfo;
+import io.grpc.Status.Code;
+import java.io.IOException;
+import java.time.Duration;
+import java.util.Arrays;
+import java.util.List;
+import java.util.Map;
+import java.util.UUID;
+import java.util.function.UnaryOperator;
+import org.junit.jupiter.api.Test;
+import org.junit.jupiter.params.ParameterizedTest;
+import org.junit.jupiter.params.provider.CsvSource;
+
+final class ClientTest {
+    private static final Duration TIMEOUT = Duration.ofSeconds(10);
+
+    private static CallToolRequest request() {
+        return Client.request("tools.x.y.z", Map.of("a", 1));
+    }
+
+    private static CallToolResponse call(FakeService service, UnaryOperator<Client.Builder> options) {
+        try (Client client = options.apply(Client.to(service.target())).build()) {
+            return client.callTool(request(), TIMEOUT);
+        }
+    }
+
+    private static CallException refused(Answer answer) throws IOException {
+        try (FakeService service = new FakeService(answer)) {
+            return assertThrows(CallException.class, () -> call(service, options -> options));
+        }
+    }
+
+    private record Counted(int count, List<String> names) {}
+
+    @Test
+    void resultIsPutIntoNativeType() throws IOException {
+        var content = Values.pack(Map.of("count", 3, "names", List.of("a", "b")));
+        var value =
+                com.google.protobuf.Value.newBuilder().setStructValue(content).build();
+        try (FakeService service = new FakeService(Answer.of(value));
+                Client client = Client.to(service.target()).build()) {
+            var response = client.callTool(request());
+            assertEquals(
+                    new Counted(3, List.of("a", "b")), Values.unpack(response.getStructuredContent(), Counted.class));
+            assertEquals(
+                    Map.of("count", 3.0, "names", List.of("a", "b")),
+                    Values.unpack(response.getStructuredContent(), Object.class));
+            assertThrows(JsonParseException.class, () -> Values.unpack(response.getStructuredContent(), Integer.class));
+            var arrival = service.arrivals.get(0);
+            assertEquals(
+                    1.0, arrival.request().getArguments().getFieldsOrThrow("a").getNumberValue());
+            assertTrue(arrival.left().compareTo(Client.CALL_TIMEOUT) <= 0, () -> "had " + arrival.left());
+            assertTrue(
+                    arrival.left().compareTo(Client.CALL_TIMEOUT.minusSeconds(10)) > 0, () -> "had " + arrival.left());
+        }
+    }
+
+    @Test
+    void everyRequestHasAnIdOfItsOwn() {
+        String first = request().getRequestId();
+        assertNotEquals(first, request().getRequestId());
+        assertEquals(4, UUID.fromString(first).version());
+        assertEquals(36, first.length());
+    }
+
+    @Test
+    void argumentsThatCannotBeSent() {
+        for (Object value : List.of(Double.NaN, "\ud800")) {
+            assertThrows(
+                    IllegalArgumentException.class, () -> Client.request("t", Map.of("a", value)), value::toString);
+        }
+        assertThrows(IllegalArgumentException.class, () -> Client.request("t", List.of()));
+    }
+
+    @Test
+    void refusalIsDecoded() throws IOException {
+        var quota = QuotaFailure.Violation.newBuilder()
+                .setQuotaId("default")
+                .setQuotaValue(10)
+                .build();
+        var failure = refused(Answer.refused(
+                Code.RESOURCE_EXHAUSTED,
+                ErrorInfo.newBuilder()
+                        .setReason("ERROR_REASON_RATE_LIMITED")
+                        .setDomain("agenta.ai")
+                        .build(),
+                RetryInfo.newBuilder().setRetryDelay(Durations.fromMillis(1500)).build(),
+                BadRequest.newBuilder()
+                        .addFieldViolations(BadRequest.FieldViolation.newBuilder()
+                                .setField("arguments.a")
+                                .setDescription("Too long."))
+                        .build(),
+                QuotaFailure.newBuilder().addViolations(quota).build(),
+                RequestInfo.newBuilder().setRequestId("r").build()));
+        assertEquals(Code.RESOURCE_EXHAUSTED, failure.code());
+        assertTrue(failure.notRun());
+        assertEquals(ErrorReason.ERROR_REASON_RATE_LIMITED, failure.reason());
+        assertEquals("No.", failure.description());
+        assertEquals(Duration.ofMillis(1500), failure.retryDelay());
+        assertEquals(List.of(new FieldViolation("arguments.a", "Too long.")), failure.fieldViolations());
+        assertEquals(List.of(quota), failure.quotaViolations());
+        assertEquals("r", failure.requestId());
+        assertEquals("RATE_LIMITED: No.; arguments.a: Too long.; try again in 1.5 s", failure.getMessage());
+    }
+
+    @Test
+    void whatOthersRefuseMayHaveRun() throws IOException {
+        var proxy = ErrorInfo.newBuilder()
+                .setReason("ERROR_REASON_RATE_LIMITED")
+                .setDomain("proxy")
+                .build();
+        for (Answer answer : List.of(Answer.refused(Code.INTERNAL), Answer.refused(Code.INTERNAL, proxy))) {
+            var failure = refused(answer);
+            assertFalse(failure.notRun());
+            assertEquals(ErrorReason.ERROR_REASON_UNSPECIFIED, failure.reason());
+            assertEquals("INTERNAL: No.", failure.getMessage());
+        }
+    }
+
+    @Test
+    void reasonOfLaterVersionIsNotRunEither() throws IOException {
+        var info = ErrorInfo.newBuilder()
+                .setReason("ERROR_REASON_OF_2030")
+                .setDomain("agenta.ai")
+                .build();
+        var failure = refused(Answer.refused(Code.FAILED_PRECONDITION, info));
+        assertTrue(failure.notRun());
+        assertEquals(ErrorReason.UNRECOGNIZED, failure.reason());
+        assertEquals("FAILED_PRECONDITION: No.", failure.getMessage());
+    }
+
+    @Test
+    void toolThatFailed() throws IOException {
+        var response = CallToolResponse.newBuilder()
+                .setIsError(true)
+                .addContent(ContentBlock.getDefaultInstance())
+                .addContent(ContentBlock.newBuilder().setText("Down."))
+                .setError(ToolError.newBuilder()
+                        .setReason(ErrorReason.ERROR_REASON_UPSTREAM_UNAVAILABLE)
+                        .setRetryable(true)
+                        .setRetryDelay(Durations.fromSeconds(2))
+                        .addFieldViolations(ai.agenta.ai.v1.FieldViolation.newBuilder()
+                                .setField("f")
+                                .setDescription("d")))
+                .setMeta(CallMeta.newBuilder().setTraceId("t"))
+                .build();
+        try (FakeService service = new FakeService(new Answer(response, null))) {
+            var failure = assertThrows(ToolException.class, () -> call(service, options -> options));
+            assertTrue(failure.retryable());
+            assertEquals(Duration.ofSeconds(2), failure.retryDelay());
+            assertEquals(ErrorReason.ERROR_REASON_UPSTREAM_UNAVAILABLE, failure.reason());
+            assertEquals("Down.", failure.description());
+            assertEquals(List.of(new FieldViolation("f", "d")), failure.fieldViolations());
+            assertEquals("t", failure.response().getMeta().getTraceId());
+            assertEquals("UPSTREAM_UNAVAILABLE: Down.; f: d; try again in 2.0 s", failure.getMessage());
+        }
+    }
+
+    @Test
+    void waitsAsLongAsTheServerSays() throws IOException {
+        try (FakeService service = new FakeService(
+                Answer.refused(Code.RESOURCE_EXHAUSTED, "400"),
+                Answer.refused(Code.RESOURCE_EXHAUSTED, "1"),
+                Answer.done())) {
+            call(service, Client.Builder::waitForLimit);
+            var seen = service.arrivals;
+            assertEquals(3, seen.size());
+            // The backoff of the service config alone would be at most 0.12 s, and then 0.24 s.
+            Duration first = seen.get(1).at().since(seen.get(0).at());
+            Duration second = seen.get(2).at().since(seen.get(1).at());
+            assertTrue(first.compareTo(Duration.ofMillis(400)) >= 0, () -> "waited " + first);
+            assertTrue(second.compareTo(first) < 0, () -> "waited " + second);
+            assertEquals(
+                    1,
+                    seen.stream()
+                            .map(each -> each.request().getRequestId())
+                            .distinct()
+                            .count());
+        }
+    }
+
+    @ParameterizedTest
+    @CsvSource({
+        "RESOURCE_EXHAUSTED,  1, false, 1",
+        "RESOURCE_EXHAUSTED,  1, true,  5",
+        "RESOURCE_EXHAUSTED, -1, true,  1",
+        "UNAVAILABLE,         1, false, 5",
+        "UNAVAILABLE,        -1, false, 1",
+        "UNAVAILABLE,         1, true,  5",
+        "CANCELLED,           1, false, 5",
+        "INTERNAL,            1, true,  1",
+        "DEADLINE_EXCEEDED,   1, true,  1",
+    })
+    void whatIsSentAgain(Code code, String pushback, boolean waiting, int attempts) throws IOException {
+        try (FakeService service = new FakeService(Answer.refused(code, pushback))) {
+            UnaryOperator<Client.Builder> options = waiting ? Client.Builder::waitForLimit : builder -> builder;
+            var failure = assertThrows(CallException.class, () -> call(service, options));
+            assertEquals(code, failure.code());
+            assertEquals(attempts, service.arrivals.size());
+        }
+    }
+
+    @Test
+    void readsAreSentAgain() throws IOException {
+        Answer down = Answer.refused(Code.UNAVAILABLE, "1");
+        try (FakeService service = new FakeService(down, down, Answer.done());
+                Client client = Client.to(service.target()).build()) {
+            var stub = ToolServiceGrpc.newBlockingStub(client.channel());
+            assertTrue(stub.status(StatusRequest.getDefaultInstance()).getEnabled());
+            assertEquals(3, service.arrivals.size());
+        }
+    }
+
+    @Test
+    void largestRequestIsSentAgain() throws IOException {
+        char[] text = new char[(1 << 20) - 200];
+        Arrays.fill(text, 'x');
+        try (FakeService service = new FakeService(Answer.refused(Code.UNAVAILABLE, "1"), Answer.done());
+                Client client = Client.to(service.target()).build()) {
+            client.callTool(Client.request("tools.x.y.z", Map.of("a", new String(text))));
+            assertEquals(2, service.arrivals.size());
+        }
+    }
+}

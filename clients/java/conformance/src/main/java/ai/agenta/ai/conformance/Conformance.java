@@ -1,0 +1,241 @@
+package ai.agenta.ai.conformance;
+
+import ai.agenta.ai.Client;
+import ai.agenta.ai.Values;
+import ai.agenta.ai.v1.CallToolResponse;
+import ai.agenta.ai.v1.ToolServiceGrpc;
+import com.google.gson.Gson;
+import com.google.gson.GsonBuilder;
+import com.google.gson.JsonElement;
+import com.google.gson.JsonObject;
+import com.google.gson.JsonParser;
+import com.google.protobuf.Any;
+import com.google.protobuf.InvalidProtocolBufferException;
+import com.google.protobuf.Message;
+import com.google.protobuf.TypeRegistry;
+import com.google.protobuf.util.JsonFormat;
+import com.google.rpc.ErrorDetailsProto;
+import io.grpc.CallOptions;
+import io.grpc.Channel;
+import io.grpc.ClientInterceptors;
+import io.grpc.Context;
+import io.grpc.Grpc;
+import io.grpc.InsecureChannelCredentials;
+import io.grpc.Metadata;
+import io.grpc.MethodDescriptor;
+import io.grpc.Status;
+import io.grpc.StatusRuntimeException;
+import io.grpc.protobuf.StatusProto;
+import io.grpc.stub.ClientCalls;
+import io.grpc.stub.MetadataUtils;
+import java.io.BufferedReader;
+import java.io.ByteArrayInputStream;
+import java.io.IOException;
+import java.io.InputStream;
+import java.io.InputStreamReader;
+import java.io.PrintStream;
+import java.nio.charset.StandardCharsets;
+import java.util.ArrayList;
+import java.util.Base64;
+import java.util.HashMap;
+import java.util.List;
+import java.util.Map;
+import java.util.TreeMap;
+import java.util.concurrent.Executors;
+import java.util.concurrent.ScheduledExecutorService;
+import java.util.concurrent.TimeUnit;
+import java.util.concurrent.atomic.AtomicReference;
+
+/** Makes the calls that come as lines of JSON, and prints what came of each: see tests/conformance. */
+public final class Conformance {
+    private static final Gson GSON = new GsonBuilder().serializeNulls().create();
+    private static final JsonFormat.Printer PRINTER = JsonFormat.printer()
+            .omittingInsignificantWhitespace()
+            .usingTypeRegistry(TypeRegistry.newBuilder()
+                    .add(ErrorDetailsProto.getDescriptor().getMessageTypes())
+                    .build());
+
+    private final Map<String, Channel> channels = new HashMap<>();
+    private final ScheduledExecutorService clock = Executors.newSingleThreadScheduledExecutor(work -> {
+        Thread thread = new Thread(work);
+        thread.setDaemon(true);
+        return thread;
+    });
+
+    public static void main(String[] arguments) throws IOException {
+        var program = new Conformance();
+        var input = new BufferedReader(new InputStreamReader(System.in, StandardCharsets.UTF_8));
+        var output = new PrintStream(System.out, true, StandardCharsets.UTF_8);
+        for (String line = input.readLine(); line != null; line = input.readLine()) {
+            output.println(program.answer(line));
+        }
+    }
+
+    private String answer(String line) {
+        JsonObject call = JsonParser.parseString(line).getAsJsonObject();
+        JsonObject result = new JsonObject();
+        try {
+            make(call, result);
+        } catch (IOException | RuntimeException failure) {
+            failure.printStackTrace();
+            result = new JsonObject();
+            result.addProperty("error", failure.toString());
+        }
+        result.add("id", call.get("id"));
+        return GSON.toJson(result);
+    }
+
+    private void make(JsonObject call, JsonObject result) throws IOException {
+        MethodDescriptor<?, ?> method = method(call.get("method").getAsString());
+        byte[] request = request(call, method);
+        var headers = new AtomicReference<Metadata>();
+        var trailers = new AtomicReference<Metadata>();
+        Channel channel = ClientInterceptors.intercept(
+                channel(call),
+                MetadataUtils.newAttachHeadersInterceptor(metadata(call)),
+                MetadataUtils.newCaptureMetadataInterceptor(headers, trailers));
+        CallOptions options = CallOptions.DEFAULT;
+        if (call.has("timeout")) {
+            options = options.withDeadlineAfter(nanos(call.get("timeout")), TimeUnit.NANOSECONDS);
+        }
+        long began = System.nanoTime();
+        Message response = null;
+        Status status = Status.OK;
+        List<Any> details = List.of();
+        try {
+            response = (Message) call(channel, taking(method), options, request, call.get("cancel_after"));
+        } catch (StatusRuntimeException thrown) {
+            status = thrown.getStatus();
+            details = StatusProto.fromThrowable(thrown).getDetailsList();
+        }
+        result.addProperty("seconds", (System.nanoTime() - began) / 1e9);
+        result.addProperty("code", status.getCode().name());
+        result.addProperty("message", status.getDescription() == null ? "" : status.getDescription());
+        result.add(
+                "details",
+                GSON.toJsonTree(details.stream().map(Conformance::detail).toList()));
+        result.add("metadata", GSON.toJsonTree(texts(headers.get(), trailers.get())));
+        if (response != null) {
+            result.add("response", JsonParser.parseString(PRINTER.print(response)));
+        }
+        if (response instanceof CallToolResponse answer && answer.hasStructuredContent()) {
+            result.add("native", GSON.toJsonTree(Values.unpack(answer.getStructuredContent(), Object.class)));
+        }
+    }
+
+    private <T> T call(
+            Channel channel,
+            MethodDescriptor<byte[], T> method,
+            CallOptions options,
+            byte[] request,
+            JsonElement cancelAfter) {
+        Context.CancellableContext context = Context.current().withCancellation();
+        if (cancelAfter != null) {
+            clock.schedule(() -> context.cancel(null), nanos(cancelAfter), TimeUnit.NANOSECONDS);
+        }
+        Context before = context.attach();
+        try {
+            return ClientCalls.blockingUnaryCall(channel, method, options, request);
+        } finally {
+            context.detach(before);
+            context.cancel(null);
+        }
+    }
+
+    private Channel channel(JsonObject call) {
+        String target = call.get("target").getAsString();
+        boolean wait = call.has("wait_for_limit") && call.get("wait_for_limit").getAsBoolean();
+        String kind = call.get("client").getAsString();
+        return channels.computeIfAbsent(kind + " " + wait + " " + target, key -> switch (kind) {
+            case "bare" ->
+                Grpc.newChannelBuilder(target, InsecureChannelCredentials.create())
+                        .disableRetry()
+                        .build();
+            case "shipped" ->
+                (wait ? Client.to(target).waitForLimit() : Client.to(target))
+                        .build()
+                        .channel();
+            default -> throw new IllegalArgumentException("no client is called " + kind);
+        });
+    }
+
+    private static MethodDescriptor<?, ?> method(String name) {
+        return ToolServiceGrpc.getServiceDescriptor().getMethods().stream()
+                .filter(method -> name.equals(method.getBareMethodName()))
+                .findAny()
+                .orElseThrow(() -> new IllegalArgumentException("no method is called " + name));
+    }
+
+    /** The method, for a request that is bytes, whatever they hold. */
+    private static <T> MethodDescriptor<byte[], T> taking(MethodDescriptor<?, T> method) {
+        return method.toBuilder(new Bytes(), method.getResponseMarshaller()).build();
+    }
+
+    private static byte[] request(JsonObject call, MethodDescriptor<?, ?> method) throws IOException {
+        if (call.has("request_base64")) {
+            return Base64.getDecoder().decode(call.get("request_base64").getAsString());
+        }
+        var marshaller = (MethodDescriptor.PrototypeMarshaller<?>) method.getRequestMarshaller();
+        Message.Builder request = ((Message) marshaller.getMessagePrototype()).newBuilderForType();
+        JsonFormat.parser().merge(call.get("request").toString(), request);
+        return request.build().toByteArray();
+    }
+
+    private static Metadata metadata(JsonObject call) {
+        Metadata metadata = new Metadata();
+        if (call.has("metadata")) {
+            call.getAsJsonObject("metadata")
+                    .asMap()
+                    .forEach((name, text) -> metadata.put(key(name), text.getAsString()));
+        }
+        return metadata;
+    }
+
+    private static Map<String, List<String>> texts(Metadata... received) {
+        Map<String, List<String>> texts = new TreeMap<>();
+        for (Metadata metadata : received) {
+            if (metadata == null) { // nothing came
+                continue;
+            }
+            for (String name : metadata.keys()) {
+                if (!name.endsWith(Metadata.BINARY_HEADER_SUFFIX)) {
+                    metadata.getAll(key(name)).forEach(texts.computeIfAbsent(name, key -> new ArrayList<>())::add);
+                }
+            }
+        }
+        return texts;
+    }
+
+    private static Metadata.Key<String> key(String name) {
+        return Metadata.Key.of(name, Metadata.ASCII_STRING_MARSHALLER);
+    }
+
+    private static JsonElement detail(Any detail) {
+        try {
+            return JsonParser.parseString(PRINTER.print(detail));
+        } catch (InvalidProtocolBufferException unknown) {
+            JsonObject bytes = new JsonObject();
+            bytes.addProperty("@type", detail.getTypeUrl());
+            bytes.addProperty(
+                    "value",
+                    Base64.getEncoder().encodeToString(detail.getValue().toByteArray()));
+            return bytes;
+        }
+    }
+
+    private static long nanos(JsonElement seconds) {
+        return (long) (seconds.getAsDouble() * 1e9);
+    }
+
+    private static final class Bytes implements MethodDescriptor.Marshaller<byte[]> {
+        @Override
+        public InputStream stream(byte[] bytes) {
+            return new ByteArrayInputStream(bytes);
+        }
+
+        @Override
+        public byte[] parse(InputStream stream) {
+            throw new UnsupportedOperationException("requests are only sent");
+        }
+    }
+}

@@ -1,0 +1,72 @@
+"""The Java client against the real server. What it decodes and how it retries, its own tests and the vectors tell."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import shutil
+import subprocess
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+from conftest import settings_for
+
+from agenta_ai_server import app
+
+if TYPE_CHECKING:
+    from agenta_ai_server.standin.app import StandIn
+
+# For the first build, on a machine that has built nothing yet.
+pytestmark = [pytest.mark.needs("mvn"), pytest.mark.timeout(600)]
+
+FOLDER = Path(__file__).parents[2] / "clients/java"
+
+
+@pytest.fixture(scope="session")
+def example(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The example's archive, as the sources make it and with the dependencies that are pinned."""
+    # A copy, for another worker may be building the same.
+    sources = tmp_path_factory.mktemp("java") / "clients/java"
+    shutil.copytree(FOLDER, sources, ignore=shutil.ignore_patterns("target"))
+    shutil.copytree(FOLDER.parents[1] / "protos", sources.parents[1] / "protos")
+    mvn = shutil.which("mvn")
+    assert mvn
+    built = subprocess.run(
+        [mvn, "-q", "-B", "package", "-DskipTests", "-pl", "example", "-am"],
+        cwd=sources, capture_output=True, text=True,
+    )  # fmt: skip
+    assert built.returncode == 0, built.stdout + built.stderr
+    return sources / "example/target/example.jar"
+
+
+async def run(example: Path, address: str) -> tuple[int | None, str, str]:
+    java = shutil.which("java")
+    assert java
+    process = await asyncio.create_subprocess_exec(
+        java, "-jar", example, env={**os.environ, "AGENTA_AI_TARGET": address, "AGENTA_AI_API_KEY": ""},
+        stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
+    )  # fmt: skip
+    out, err = await process.communicate()
+    return process.returncode, out.decode(), err.decode()
+
+
+async def test_the_example(example: Path, address: str) -> None:
+    code, out, err = await run(example, address)
+    assert (code, err) == (0, "")
+    (message,) = json.loads(out)["messages"]
+    assert message["role"] == "user"
+    assert message["content"].startswith("Translate {{text}}")
+
+
+async def test_the_example_is_told_why(example: Path, standin: StandIn) -> None:
+    async with app.running(settings_for(standin, AGENTA_AI_SERVICES_API_KEY="")) as address:
+        code, out, err = await run(example, address)
+    assert (code, out) == (1, "")
+    assert err.startswith("Not run, so nothing to pay: SERVICE_DISABLED: ")
+
+
+def test_the_readme_has_the_example() -> None:
+    source = (FOLDER / "example/src/main/java/ai/agenta/ai/example/Example.java").read_text()
+    assert f"```java\n{source}```\n" in (FOLDER / "README.md").read_text()
