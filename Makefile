@@ -89,9 +89,10 @@ proto: $(TOOLS)/proto/.ready ## Generate the Python code from protos/.
 docs: $(READY) ## Write the reference of the settings from the settings themselves.
 	@$(BIN)/python docs/configuration.py > docs/configuration.md
 
-clients: $(READY) ## Make the clients in other languages from protos/, check and test them. Needs Go 1.26.
+clients: $(READY) ## Make the clients in other languages from protos/, check and test them. Needs Go 1.26 and Node 20.
 	@cd clients/go && ../../$(BIN)/buf generate
 	@cd clients/go && test -z "$$(gofmt -l .)" && go mod tidy -diff && go vet ./... && go test ./...
+	@cd clients/typescript && npm ci --silent && npm run -s generate && npm run -s check && npm test -s
 	@git diff --exit-code --stat -- clients || { echo "Generated clients have changed: commit what 'make clients' made."; exit 1; }
 
 baseline: $(READY) ## Make the contract as it is the one that must not be broken. For a release only.
@@ -102,5 +103,5 @@ lock: $(READY) ## Renew the versions that development uses.
 	  --python-version 3.11 --extra server --extra cli --extra redis --extra tracing --group dev pyproject.toml -o requirements.lock
 
 clean: ## Remove what the other targets made.
-	@rm -rf $(VENV) $(TOOLS) dist build .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+	@rm -rf $(VENV) $(TOOLS) dist build .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis clients/typescript/node_modules clients/typescript/dist
 	@find . -name __pycache__ -prune -exec rm -rf {} +

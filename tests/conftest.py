@@ -29,6 +29,7 @@ PROGRAMS = {
     "kustomize": "go install sigs.k8s.io/kustomize/kustomize/v5@v5.6.0",
     "systemd-analyze": "apt-get install systemd",
     "go": "https://go.dev/doc/install, 1.26 or newer",
+    "npm": "https://nodejs.org, 20.19 or newer",
     "redis-server": "apt-get install redis-server",
     "grpcurl": "go install github.com/fullstorydev/grpcurl/cmd/grpcurl@v1.9.3",
 }
