@@ -62,6 +62,16 @@ async def test_describe_a_message(address: str) -> None:
     assert "string request_id = 3;" in out
 
 
+async def test_describe_a_method(address: str) -> None:
+    # ghz and others ask for the method's symbol, not the service's.
+    code, out, err = await grpcurl(address, "describe", f"{SERVICE}.CallTool")
+    assert code == 0, err
+    assert "rpc CallTool ( .agenta.ai.v1.CallToolRequest )" in out
+    code, _, err = await grpcurl(address, "describe", f"{SERVICE}.Nothing")
+    assert code != 0
+    assert "Symbol not found" in err
+
+
 async def test_all_three_methods_by_reflection(address: str) -> None:
     await call_all(address)
 

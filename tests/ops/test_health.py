@@ -43,6 +43,15 @@ async def test_asking_for_an_unknown_service(address: str) -> None:
     assert error.value.code() is grpc.StatusCode.NOT_FOUND
 
 
+@pytest.mark.skipif(not hasattr(health_pb2, "HealthListRequest"), reason="this grpcio-health-checking has no List")
+async def test_asking_for_all(address: str) -> None:
+    async with grpc.aio.insecure_channel(address) as channel:
+        stub: Any = health_pb2_grpc.HealthStub(channel)
+        messages: Any = health_pb2
+        answer = await stub.List(messages.HealthListRequest())
+    assert {name: one.status for name, one in answer.statuses.items()} == {"": Status.SERVING, SERVICE: Status.SERVING}
+
+
 def frame(kind: int, flags: int, stream: int, payload: bytes = b"") -> bytes:
     """One frame of HTTP/2 (RFC 9113, section 4.1)."""
     return struct.pack(">I", len(payload))[1:] + struct.pack(">BBI", kind, flags, stream) + payload

@@ -18,6 +18,8 @@ from agenta_ai_server.rpc.interceptor import SERVICE
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
+    from google.protobuf.message import Message
+
 NAMES = ("", SERVICE)
 HEALTH = health_pb2.DESCRIPTOR.services_by_name["Health"].full_name
 
@@ -44,7 +46,13 @@ class Health(health_pb2_grpc.HealthServicer):
         """Answer who asks."""
         if request.service not in NAMES:
             await context.abort(grpc.StatusCode.NOT_FOUND, "There is no service of this name.")
-        return Response(status=Response.NOT_SERVING if self.draining else Response.SERVING)
+        return self._response()
+
+    async def List(self, request: Message, context: Context) -> Message:  # noqa: N802
+        """Answer who asks for all. Called only by a grpcio-health-checking that is new enough to have the messages."""
+        messages: Any = health_pb2
+        answer: Message = messages.HealthListResponse(statuses=dict.fromkeys(NAMES, self._response()))
+        return answer
 
     async def Watch(  # noqa: N802
         self, request: health_pb2.HealthCheckRequest, context: Context
@@ -59,3 +67,6 @@ class Health(health_pb2_grpc.HealthServicer):
             yield Response(status=Response.NOT_SERVING)
         # A watch lasts until the caller or the server ends it.
         await asyncio.get_running_loop().create_future()
+
+    def _response(self) -> Response:
+        return Response(status=Response.NOT_SERVING if self.draining else Response.SERVING)

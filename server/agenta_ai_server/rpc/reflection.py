@@ -83,7 +83,12 @@ class _Pool:
         return _File(self._pool.FindFileByName(name), self._shipped)
 
     def FindFileContainingSymbol(self, symbol: str) -> _File:  # noqa: N802
-        return _File(self._pool.FindFileContainingSymbol(symbol), self._shipped)
+        try:
+            file = self._pool.FindFileContainingSymbol(symbol)
+        except KeyError:
+            # Methods are symbols too, and ghz asks for nothing else; but Python's pool finds them by their own way alone.
+            file = self._pool.FindMethodByName(symbol).containing_service.file
+        return _File(file, self._shipped)
 
 
 class _File:
