@@ -14,7 +14,7 @@ export GRPC_VERBOSITY := NONE
 ONE_VERSION_IS_ENOUGH := $(addprefix --ignore=tests/,clients conformance deploy packaging replicas)
 SAMPLE := examples/support_agent.json
 
-.PHONY: help demo run test test-slow test-oldest test-newest live bench lint check format proto docs clients baseline lock clean
+.PHONY: help demo run test conformance test-slow test-oldest test-newest live bench lint check format proto docs clients baseline lock clean
 
 help: ## List these targets.
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 14
@@ -36,6 +36,9 @@ run: $(READY) ## Serve on 127.0.0.1:50051 with a stand-in for Agenta, until Ctrl
 
 test: $(READY) ## Run the tests; says which were left out for lack of a program. Below five minutes.
 	@$(BIN)/pytest -q -n auto
+
+conformance: $(READY) ## Play the same vectors with the clients of all languages. See tests/conformance.
+	@PYTHONPATH=tests $(BIN)/python -m conformance.runner
 
 test-slow: $(READY) ## Run what is too long for every run: 20,000 examples of each property, crashes under load, a soak.
 	@HYPOTHESIS_PROFILE=thorough $(BIN)/pytest -q -n auto --timeout 0 \

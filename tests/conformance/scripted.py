@@ -1,0 +1,108 @@
+"""A server that answers by a script what ours never says, or says only when something is broken."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Any
+
+import grpc
+import grpc.aio
+from conformance import later
+from conformance.arrivals import Arrival, Arrivals, trace_of
+from conformance.vectors import REQUESTS, Reply, expanded
+from google.protobuf import json_format
+from google.protobuf.any_pb2 import Any as PackedDetail
+from google.rpc import (
+    code_pb2,
+    error_details_pb2,  # noqa: F401  # knows the details
+    status_pb2,
+)
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Mapping
+
+SERVICE = "agenta.ai.v1.ToolService"
+# The largest request that a client of the service may want to send, and some more.
+OPTIONS = (("grpc.max_receive_message_length", 8 << 20),)
+CODES = {code.value[0]: code for code in grpc.StatusCode}
+
+
+class Scripted:
+    """The server.
+
+    Args:
+        scripts: The replies to the attempts of each trace, in the order in which they arrive; the last one is repeated.
+
+    Attributes:
+        arrivals: What arrived.
+    """
+
+    def __init__(self, scripts: Mapping[str, tuple[Reply, ...]]) -> None:
+        self._scripts = scripts
+        self.arrivals = Arrivals()
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[str]:
+        """Serve on a free port of loopback, whose address is yielded."""
+        server = grpc.aio.server(options=OPTIONS)
+        server.add_registered_method_handlers(SERVICE, {method: self._handler(method) for method in REQUESTS})
+        healthy = health.aio.HealthServicer()
+        health_pb2_grpc.add_HealthServicer_to_server(healthy, server)
+        for service in ("", SERVICE):
+            await healthy.set(service, health_pb2.HealthCheckResponse.SERVING)
+        port = server.add_insecure_port("127.0.0.1:0")
+        await server.start()
+        try:
+            yield f"127.0.0.1:{port}"
+        finally:
+            await server.stop(None)
+
+    def _handler(self, method: str) -> grpc.RpcMethodHandler[Any, Any]:
+        async def run(data: bytes, context: Any) -> bytes:
+            metadata = {key: value for key, value in context.invocation_metadata() if isinstance(value, str)}
+            trace = trace_of(metadata)
+            request = json_format.MessageToDict(REQUESTS[method].FromString(data))
+            arrival = Arrival(method=method, request=request, metadata=metadata, left=context.time_remaining())
+            self.arrivals.begin(trace, arrival)
+            script = self._scripts.get(trace)
+            if not script:
+                await context.abort(grpc.StatusCode.FAILED_PRECONDITION, "The call doesn't say what vector it is of.")
+                raise AssertionError("abort returned")
+            reply = script[min(len(self.arrivals.of(trace)), len(script)) - 1]
+            try:
+                await asyncio.sleep(reply.wait)
+            except asyncio.CancelledError:
+                self.arrivals.end(arrival, closed=True)
+                raise
+            self.arrivals.end(arrival, closed=False)
+            return await _answer(reply, method, context)
+
+        return grpc.unary_unary_rpc_method_handler(run)
+
+
+async def _answer(reply: Reply, method: str, context: Any) -> bytes:
+    if reply.status is not None:
+        status = _status(reply)
+        details = (("grpc-status-details-bin", status.SerializeToString()),) if status.details else ()
+        await context.abort(CODES[status.code], reply.message, (*details, *reply.metadata.items()))
+    context.set_trailing_metadata(tuple(reply.metadata.items()))
+    if reply.response_base64 is not None:
+        return base64.b64decode(reply.response_base64)
+    return later.response(method, expanded(reply.response))
+
+
+def _status(reply: Reply) -> status_pb2.Status:
+    status = status_pb2.Status(code=code_pb2.Code.Value(reply.status or ""), message=reply.message)
+    for detail in reply.details:
+        status.details.append(_detail(expanded(detail)))
+    return status
+
+
+def _detail(detail: dict[str, Any]) -> PackedDetail:
+    """The detail as it is packed: of a type that we know, or any other, whose bytes are given in base64."""
+    if detail.keys() == {"@type", "value"}:
+        return PackedDetail(type_url=detail["@type"], value=base64.b64decode(detail["value"]))
+    return json_format.ParseDict(detail, PackedDetail())
