@@ -31,6 +31,7 @@ PROGRAMS = {
     "go": "https://go.dev/doc/install, 1.26 or newer",
     "npm": "https://nodejs.org, 20.19 or newer",
     "redis-server": "apt-get install redis-server",
+    "ghz": "go install github.com/bojand/ghz/cmd/ghz@v0.121.0",
     "grpcurl": "go install github.com/fullstorydev/grpcurl/cmd/grpcurl@v1.9.3",
 }
 

@@ -86,7 +86,7 @@ class _Pool:
         try:
             file = self._pool.FindFileContainingSymbol(symbol)
         except KeyError:
-            # Methods are symbols too, and ghz asks for nothing else; but Python's pool finds them by their own way alone.
+            # Methods are symbols too, which ghz asks for. Python finds them only if told what they are.
             file = self._pool.FindMethodByName(symbol).containing_service.file
         return _File(file, self._shipped)
 
