@@ -61,24 +61,24 @@ async def play(vector: Vector, place: Place, programs: Sequence[Program], limit:
     """
     vector = vector.filled(place.values)
     wrong: list[str] = []
-    for number, step in enumerate(vector.steps):
-        for index, (call, result, took) in enumerate(await _made(vector.name, number, step, place, programs, limit)):
-            wrong += _judged(
-                call, result, took, f"call {number + 1}" + (f", the {index + 1}. at once" if index else "")
-            )
+    for number, step in enumerate(vector.steps, 1):
+        for index, (call, result, took) in enumerate(
+            await _made(f"{vector.name} {number}", step, place, programs, limit)
+        ):
+            wrong += _judged(call, result, took, f"call {number}, during it" if index else f"call {number}")
     if vector.arrivals is not None:
         wrong += await _judged_arrivals(vector.arrivals, place)
     return wrong
 
 
 async def _made(
-    name: str, number: int, step: Sequence[Call], place: Place, programs: Sequence[Program], limit: float
+    name: str, step: Sequence[Call], place: Place, programs: Sequence[Program], limit: float
 ) -> list[tuple[Call, dict[str, Any], float]]:
     """Make the calls of a step: the first, and the others once it has arrived."""
 
     async def make(index: int, call: Call) -> tuple[Call, dict[str, Any], float]:
         began = time.monotonic()
-        result = await programs[index].ask(_asked(call, f"{name} {number}.{index + 1}", place), limit)
+        result = await programs[index].ask(_asked(call, f"{name}.{index + 1}", place), limit)
         return call, result, time.monotonic() - began
 
     before = len(place.arrivals.of(place.trace))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
@@ -176,12 +177,19 @@ class Caller(Part):
 
 
 class Server(Part):
-    """A service: its settings beside those of the tests, files that these name, and who may call."""
+    """A service: its settings beside those of the tests, files that these name, and who may call.
+
+    One that is ``alone`` has a single vector, whose calls would disturb others.
+    """
 
     why: str
+    alone: bool = False
     settings: dict[str, str] = {}
     files: dict[str, str] = {}
     callers: dict[str, Caller] = {}
+
+
+NO_SERVICE = Server(why="The scripted server has no callers of its own.")
 
 
 class _Theme(Part):
@@ -234,12 +242,19 @@ def _misfits(vectors: list[Vector], servers: Mapping[str, Server]) -> Iterator[s
         if vector.name in seen:
             yield f"{place}: the name is taken"
         seen.add(vector.name)
-        if not vector.script and vector.server not in servers:
+        server = NO_SERVICE if vector.script else servers.get(vector.server)
+        if not server:
             yield f"{place}: there is no server {vector.server}"
             continue
-        known = {*UUIDS, NOBODY, *(() if vector.script else servers[vector.server].callers)}
         used = set(PLACEHOLDER.findall(vector.model_dump_json(exclude_unset=True)))
-        yield from (f"{place}: there is no value for ${{{name}}}" for name in sorted(used - known))
+        unknown = sorted(used - {*UUIDS, NOBODY, *server.callers})
+        yield from (f"{place}: there is no value for ${{{name}}}" for name in unknown)
+    played = Counter(vector.server for vector in vectors if not vector.script)
+    for name, server in servers.items():
+        if not played[name]:
+            yield f"{SERVERS_FILE}: {name}: no vector is played there"
+        if server.alone and played[name] > 1:
+            yield f"{SERVERS_FILE}: {name}: more than one vector is played there"
 
 
 def filled(value: Any, values: Mapping[str, str]) -> Any:
