@@ -23,6 +23,7 @@ import com.google.rpc.QuotaFailure;
 import com.google.rpc.RequestInfo;
 import com.google.rpc.RetryInfo;
 import io.grpc.Status.Code;
+import io.grpc.StatusRuntimeException;
 import java.io.IOException;
 import java.time.Duration;
 import java.util.Arrays;
@@ -231,6 +232,16 @@ final class ClientTest {
             var stub = ToolServiceGrpc.newBlockingStub(client.channel());
             assertTrue(stub.status(StatusRequest.getDefaultInstance()).getEnabled());
             assertEquals(3, service.arrivals.size());
+        }
+    }
+
+    @Test
+    void readsDoNotWaitForLimits() throws IOException {
+        try (FakeService service = new FakeService(Answer.refused(Code.RESOURCE_EXHAUSTED, "1"));
+                Client client = Client.to(service.target()).waitForLimit().build()) {
+            var stub = ToolServiceGrpc.newBlockingStub(client.channel());
+            assertThrows(StatusRuntimeException.class, () -> stub.status(StatusRequest.getDefaultInstance()));
+            assertEquals(1, service.arrivals.size());
         }
     }
 

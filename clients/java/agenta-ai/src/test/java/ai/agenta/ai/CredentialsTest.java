@@ -142,13 +142,13 @@ final class CredentialsTest {
     }
 
     @ParameterizedTest
-    @ValueSource(strings = {"secret\n", "sec ret", "secré"})
+    @ValueSource(strings = {"aai_1\n", "aai_1 2", "aai_é"})
     void secretThatCannotBeSent(String secret) throws IOException {
         try (FakeService service = new FakeService(Answer.done())) {
             var failure = assertThrows(
                     CallException.class, () -> seen(service, service.target(), options -> options.apiKey(secret)));
             assertEquals(Status.Code.UNAUTHENTICATED, failure.code());
-            assertFalse(failure.getMessage().contains("secré"), failure::getMessage);
+            assertFalse(failure.getMessage().contains("aai_"), failure::getMessage);
             assertEquals(List.of(), service.arrivals);
         }
     }
