@@ -45,7 +45,8 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).parent.parent
 REFINE = "tools.agenta.api.refine_prompt"
-TEMPLATE = {"messages": [{"role": "user", "content": "Please translate {{text}} into {{language}}. " * 40}]}
+# Two kilobytes, as prompts of such agents are.
+TEMPLATE = json.loads((Path(__file__).parent / "prompt.json").read_text())
 LISTENING = re.compile(r"listening on ([0-9.]+:[0-9]+)")
 LENGTH = re.compile(rb"content-length: *([0-9]+)", re.IGNORECASE)
 # The limiter does its work, and refuses nobody.

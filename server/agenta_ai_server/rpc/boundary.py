@@ -56,6 +56,7 @@ class Boundary(grpc.aio.ServerInterceptor):
     def __init__(self, max_seconds: float, observer: Observer | None = None) -> None:
         self._max_seconds = max_seconds
         self._observer = observer or Observer()
+        self._handlers: dict[str, Handler] = {}
         self._in_flight = 0
         self._idle = asyncio.Event()
         self._idle.set()
@@ -65,15 +66,20 @@ class Boundary(grpc.aio.ServerInterceptor):
         await self._idle.wait()
 
     async def intercept_service(self, continuation: Continuation, details: grpc.HandlerCallDetails) -> Handler:
-        """Wrap the chain. Called by grpc for each call."""
+        """Wrap the chain. Called by grpc for each call, while the chain is the same for all calls of a method."""
+        if known := self._handlers.get(details.method):
+            return known
         handler = await continuation(details)
         if not is_call(handler, details):
             return handler
-        proceed: Any = handler.unary_unary
+        wrapped = self._handlers[details.method] = self._wrapped(handler.unary_unary, details.method)
+        return wrapped
+
+    def _wrapped(self, proceed: Any, method: str) -> Handler:
 
         async def run(data: bytes, context: Context) -> bytes:
             self._count(context)
-            call = open_call(details.method, context, self._max_seconds)
+            call = open_call(method, context, self._max_seconds)
             call.request_bytes = len(data)
 
             async def work() -> tuple[Message, bytes]:

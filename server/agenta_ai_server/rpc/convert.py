@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
-from google.protobuf.struct_pb2 import ListValue, Struct, Value
+from google.protobuf.struct_pb2 import NULL_VALUE, ListValue, Struct, Value
 
 from agenta_ai_server.domain.errors import Reason, Refused, Violation
 
@@ -101,21 +101,36 @@ def _from_number(number: float) -> float | int:
 
 def to_struct(value: dict[str, Json]) -> Struct:
     """Return ``value`` as a message. Integers beyond 2^53 lose digits, as everywhere in a Struct."""
-    return Struct(fields={key: to_value(item) for key, item in value.items()})
+    struct = Struct()
+    _fill_fields(struct, value)
+    return struct
 
 
-def to_value(value: Json) -> Value:
-    """Return ``value`` as a message. Integers beyond 2^53 lose digits, as everywhere in a Struct."""
+def fill(message: Value, value: Json) -> None:
+    """Make ``message``, which must be empty, say ``value``.
+
+    In its place, because a message that is put into another one is copied, at each level once more.
+    Integers beyond 2^53 lose digits, as everywhere in a Struct.
+    """
     match value:
         case str():
-            return Value(string_value=value)
+            message.string_value = value
         case bool():
-            return Value(bool_value=value)
+            message.bool_value = value
         case int() | float():
-            return Value(number_value=value)
+            message.number_value = value
         case dict():
-            return Value(struct_value=to_struct(value))
+            message.struct_value.SetInParent()
+            _fill_fields(message.struct_value, value)
         case list():
-            return Value(list_value=ListValue(values=[to_value(item) for item in value]))
+            message.list_value.SetInParent()
+            for item in value:
+                fill(message.list_value.values.add(), item)
         case None:
-            return Value(null_value=0)  # type: ignore[arg-type]  # NULL_VALUE, the enum's only member
+            message.null_value = NULL_VALUE
+
+
+def _fill_fields(struct: Struct, value: dict[str, Json]) -> None:
+    fields = struct.fields
+    for key, item in value.items():
+        fill(fields[key], item)

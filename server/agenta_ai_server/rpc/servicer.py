@@ -12,7 +12,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from agenta_ai.v1 import content_pb2, error_pb2, tool_pb2, tool_service_pb2
 from agenta_ai_server.domain.errors import Reason, Refused, ToolFailed, Violation
 from agenta_ai_server.limits.limiter import LimiterState
-from agenta_ai_server.rpc.convert import from_struct, to_struct, to_value
+from agenta_ai_server.rpc.convert import fill, from_struct, to_struct
 from agenta_ai_server.rpc.status import REASON_PREFIX, to_duration
 
 if TYPE_CHECKING:
@@ -178,14 +178,13 @@ def _definition(tool: Tool[Any]) -> tool_pb2.Tool:
 
 
 def _success(result: ToolResult) -> tool_service_pb2.CallToolResponse:
-    meta = _meta(result.attempts)
-    meta.repaired = result.repaired
-    meta.warnings.extend(result.warnings)
-    return tool_service_pb2.CallToolResponse(
-        content=[content_pb2.ContentBlock(text=result.text)],
-        structured_content=to_value(result.structured),
-        meta=meta,
+    response = tool_service_pb2.CallToolResponse(
+        content=[content_pb2.ContentBlock(text=result.text)], meta=_meta(result.attempts)
     )
+    response.meta.repaired = result.repaired
+    response.meta.warnings.extend(result.warnings)
+    fill(response.structured_content, result.structured)
+    return response
 
 
 def _failure(failure: ToolFailed) -> tool_service_pb2.CallToolResponse:

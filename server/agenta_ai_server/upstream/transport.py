@@ -1,8 +1,7 @@
 """HTTP for many calls at once.
 
 httpx's own pool looks at each connection for each call, so that its cost grows with the calls in flight. aiohttp's does
-not. httpx-aiohttp puts one under the other's interface, but mistakes a connection that breaks after the request was
-sent for one that was never made: whoever sends again then pays twice. Here the two are kept apart.
+not, and here it is put under httpx's interface.
 """
 
 from __future__ import annotations
@@ -10,16 +9,14 @@ from __future__ import annotations
 import asyncio
 import re
 import ssl
-from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn, cast
 
 import aiohttp
 import httpx
-import httpx_aiohttp
 import yarl
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterator
+    from collections.abc import AsyncIterator
     from pathlib import Path
 
     from aiohttp.client import ClientTimeout
@@ -40,13 +37,15 @@ class ConnectTimeout(NotConnected):
     """No connection was made within the time given."""
 
 
-class Transport(httpx_aiohttp.AiohttpTransport):
+class Transport(httpx.AsyncBaseTransport):
     """Sends httpx's requests over aiohttp, over as many connections as there are calls in flight.
 
     A request's ``timeout`` extension counts in seconds: ``connect`` bounds all that happens before there is a
     connection, ``read`` each wait for bytes. Redirects aren't followed, answers not decompressed, cookies not kept.
 
     No error leads back to aiohttp's own, for those hold the request's headers, credentials and all.
+
+    Belongs to the event loop of its first request.
 
     Args:
         ca_file: Certificates of the authorities to trust, as PEM, in place of the public ones.
@@ -61,28 +60,47 @@ class Transport(httpx_aiohttp.AiohttpTransport):
     def __init__(self, *, ca_file: Path | None = None, proxy: str | None = None, idle_seconds: float = 4.0) -> None:
         self._proxy = None if proxy is None else checked_proxy(proxy)
         self._idle_seconds = idle_seconds
-        tls = ssl.create_default_context(cafile=ca_file) if ca_file else httpx.create_ssl_context(trust_env=False)
-        # A session belongs to the loop it was made on, so it is made by the first request.
-        super().__init__(verify=tls, trust_env=False, client=self._open_session)
+        self._tls = ssl.create_default_context(cafile=ca_file) if ca_file else httpx.create_ssl_context(trust_env=False)
+        self._session: aiohttp.ClientSession | None = None
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
-        """Send the request and return the answer's head; its body is read from the response's stream.
+        """Send the request, whose content is bytes and whose headers are ASCII, and return the answer's head.
+
+        The body is read from the response's stream.
 
         Raises:
             NotConnected: There is no connection, and nothing was sent.
             httpx.ReadTimeout: No bytes came for the time given.
             httpx.RemoteProtocolError: The connection broke, or what came is no HTTP.
         """
-        if isinstance(self.client, aiohttp.ClientSession) and self.client.closed:
+        session = self._session = self._session or self._open_session()
+        if session.closed:
             raise NotConnected("The transport is closed.")
-        with _errors_after_connecting():
-            response = await super().handle_async_request(request)
-        response.stream = _Body(response.stream)
-        return response
+        bounds = request.extensions["timeout"]
+        try:
+            answer = await session.request(
+                request.method,
+                yarl.URL(str(request.url), encoded=True),
+                data=b"".join(cast("httpx.SyncByteStream", request.stream)),
+                # Not by httpx's own names for them: decoding each anew takes longer than sending the request.
+                headers=[(name.decode("ascii"), value.decode("ascii")) for name, value in request.headers.raw],
+                timeout=aiohttp.ClientTimeout(sock_connect=bounds["connect"], sock_read=bounds["read"]),
+                allow_redirects=False,
+            )
+        except aiohttp.ClientError as error:
+            _raise(error)
+        return httpx.Response(answer.status, headers=answer.raw_headers, stream=_Body(answer))
+
+    async def aclose(self) -> None:
+        """Close all connections. Requests that run fail."""
+        self._session = self._session or self._open_session()
+        await self._session.close()
 
     def _open_session(self) -> aiohttp.ClientSession:
-        connector = _Connector(limit=0, ssl=self.ssl_context, keepalive_timeout=self._idle_seconds)
-        return aiohttp.ClientSession(connector=connector, cookie_jar=aiohttp.DummyCookieJar(), proxy=self._proxy)
+        connector = _Connector(limit=0, ssl=self._tls, keepalive_timeout=self._idle_seconds)
+        return aiohttp.ClientSession(
+            connector=connector, cookie_jar=aiohttp.DummyCookieJar(), proxy=self._proxy, auto_decompress=False
+        )
 
 
 class _Connector(aiohttp.TCPConnector):
@@ -106,31 +124,27 @@ class _Connector(aiohttp.TCPConnector):
 class _Body(httpx.AsyncByteStream):
     """An answer's body whose errors are httpx's."""
 
-    def __init__(self, stream: httpx.SyncByteStream | httpx.AsyncByteStream) -> None:
-        assert isinstance(stream, httpx_aiohttp.transport.AiohttpResponseStream)
-        self._stream = stream
+    def __init__(self, answer: aiohttp.ClientResponse) -> None:
+        self._answer = answer
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
-        with _errors_after_connecting():
-            async for chunk in self._stream:
+        try:
+            while chunk := await self._answer.content.readany():
                 yield chunk
+        except aiohttp.ClientError as error:
+            _raise(error)
 
     async def aclose(self) -> None:
-        await self._stream.aclose()
+        # What has been read to its end has given its connection back already; any other can't be used again.
+        self._answer.close()
 
 
-@contextmanager
-def _errors_after_connecting() -> Iterator[None]:
-    try:
-        yield
-    except NotConnected:
-        raise
-    except (aiohttp.ClientError, httpx.TransportError) as error:
-        cause = error.__cause__ if isinstance(error, httpx.TransportError) else error
-        if isinstance(cause, aiohttp.InvalidURL):
-            raise NotConnected(type(cause).__name__) from None
-        kind = httpx.ReadTimeout if isinstance(cause, aiohttp.SocketTimeoutError) else httpx.RemoteProtocolError
-        raise kind(type(cause).__name__) from None
+def _raise(error: aiohttp.ClientError) -> NoReturn:
+    """Raise httpx's error for one of aiohttp's after connecting."""
+    if isinstance(error, aiohttp.InvalidURL):
+        raise NotConnected(type(error).__name__) from None
+    kind = httpx.ReadTimeout if isinstance(error, aiohttp.SocketTimeoutError) else httpx.RemoteProtocolError
+    raise kind(type(error).__name__) from None
 
 
 def http_url(url: str) -> httpx.URL:

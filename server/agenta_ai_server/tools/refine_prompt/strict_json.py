@@ -27,14 +27,12 @@ def parse(text: str) -> Json:
     if text.startswith("\ufeff"):
         raise ValueError("starts with a byte order mark: remove it")
     try:
-        value: Json = json.loads(
-            text, object_pairs_hook=_object, parse_constant=_constant, parse_float=_number, parse_int=_integer
-        )
+        value: Json = _DECODER.decode(text)
     except json.JSONDecodeError as error:
         raise ValueError(f"is no JSON: {error.msg} at line {error.lineno}, column {error.colno}") from None
     except RecursionError:
         raise ValueError(f"is nested more than {MAX_DEPTH} levels deep") from None
-    if depth(value) > MAX_DEPTH:
+    if text.count("{") + text.count("[") > MAX_DEPTH and depth(value) > MAX_DEPTH:
         raise ValueError(f"is nested more than {MAX_DEPTH} levels deep")
     if ESCAPED_SURROGATE.search(text):
         _check_unicode(value)
@@ -106,3 +104,8 @@ def _check_unicode(value: Json) -> None:
         dump(value).encode()
     except UnicodeEncodeError:
         raise ValueError("holds half of a surrogate pair, which is no character") from None
+
+
+_DECODER = json.JSONDecoder(
+    object_pairs_hook=_object, parse_constant=_constant, parse_float=_number, parse_int=_integer
+)

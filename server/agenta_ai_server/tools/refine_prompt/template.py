@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -90,14 +89,15 @@ class Template:
 
     def with_texts(self, contents: Sequence[str]) -> dict[str, Any]:
         """Return the whole template with ``contents`` in the places of ``texts``, and all else as it was."""
-        refined = {**self.root, "messages": copy.deepcopy(self.messages)}
+        messages = [dict(message) for message in self.messages]
         for text, content in zip(self.texts, contents, strict=True):
-            message = refined["messages"][text.message]
+            message = messages[text.message]
             if text.part is None:
                 message["content"] = content
             else:
-                message["content"][text.part]["text"] = content
-        return refined
+                parts = message["content"] = list(message["content"])
+                parts[text.part] = {**parts[text.part], "text": content}
+        return {**self.root, "messages": messages}
 
 
 def parse(source: str) -> Template:

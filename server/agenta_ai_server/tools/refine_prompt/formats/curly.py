@@ -15,16 +15,16 @@ def variables(text: str) -> frozenset[str]:
     Raises:
         TemplateSyntaxError: A name that Agenta can resolve to no value at all.
     """
-    found = set()
+    found: dict[str, str] = {}
     end = 0
     *closed, _ = text.split("}}")
     for segment in closed:
         end += len(segment)
         name = _placeholder(segment)
-        if name is not None:
-            found.add(_checked(name, text, end))
+        if name is not None and name not in found:
+            found[name] = _checked(name, text, end)
         end += len("}}")
-    return frozenset(found)
+    return frozenset(found.values())
 
 
 def _placeholder(segment: str) -> str | None:
