@@ -30,9 +30,13 @@ class Program:
     Args:
         command: Its path and arguments.
         folder: Where it runs.
+
+    Attributes:
+        asked: Whether it has been asked yet.
     """
 
     def __init__(self, command: Sequence[str], folder: Path) -> None:
+        self.asked = False
         self._command = command
         self._folder = folder
         self._process: asyncio.subprocess.Process | None = None
@@ -65,6 +69,7 @@ class Program:
         assert process
         assert process.stdin
         assert process.stdout
+        self.asked = True
         try:
             async with asyncio.timeout(seconds):
                 process.stdin.write(json.dumps(call).encode() + b"\n")

@@ -116,7 +116,7 @@ PARTLY_SEEN = {
     "a-detail-of-no-type": "details.ErrorInfo: is no JSON of its type: ",
     "response-that-is-none": "call 1: response: is no JSON of its type: ",
     "seconds": "call 1: seconds: the program says 1000.0, and answered after ",
-    "id": "the program wrote something else than the result of truth 1.1: ",
+    "id": "the program wrote something else than the result of first: ",
     "garbage": "the program wrote no JSON: b'{",
     "talks-first": "the program wrote no JSON: b'Hello.",
     "talks-last": "the program wrote more than it was asked: b'Goodbye.",
