@@ -1,0 +1,37 @@
+//! Refines a prompt.
+
+use std::env;
+use std::error::Error;
+
+use agenta_ai::{Client, Error as Failure, request, unpack};
+use serde::Deserialize;
+use serde_json::json;
+
+#[derive(Deserialize)]
+struct Refined {
+    prompt_template_json: String,
+}
+
+#[tokio::main]
+async fn main() -> Result<(), Box<dyn Error>> {
+    // Plaintext to this machine, TLS to any other. One connection serves a whole program.
+    let client = Client::to(&env::var("AGENTA_AI_TARGET").unwrap_or("127.0.0.1:50051".into()))
+        .api_key(env::var("AGENTA_AI_API_KEY").unwrap_or_default())
+        .wait_for_limit()
+        .build()?;
+    // The request has a new request_id, and keeps it if it is sent again.
+    let request = request(
+        "tools.agenta.api.refine_prompt",
+        &json!({
+            "prompt_template_json": r#"{"messages": [{"role": "user", "content": "Please translate {{text}}"}]}"#,
+            "guidelines": "Be brief.",
+        }),
+    )?;
+    match client.call_tool(request).await {
+        Ok(response) => println!("{}", unpack::<Refined>(response.structured_content)?.prompt_template_json),
+        Err(Failure::Call(refused)) if refused.not_run => Err(format!("not run, so nothing to pay: {refused}"))?,
+        Err(Failure::Tool(failed)) if failed.retryable => Err(format!("send the same request again: {failed}"))?,
+        Err(failure) => Err(failure)?, // the tool may have run
+    }
+    Ok(())
+}

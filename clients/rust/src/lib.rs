@@ -1,0 +1,21 @@
+//! Calls Agenta AI services: the connection that they want, calls of tools with arguments and results in native types, and
+//! errors that say whether a tool was run.
+//!
+//! All of it is built of what tonic has, and goes with the generated client of [`v1`]: see [`Client::stub`].
+
+mod client;
+mod connection;
+mod credentials;
+mod errors;
+mod values;
+
+pub use client::{Builder, CALL_TIMEOUT, Client, request};
+pub use connection::Connection;
+pub use errors::{CallError, Error, FieldViolation, ToolError};
+pub use values::{pack, unpack};
+
+/// The contract: messages and stubs as they are generated from `protos/agenta/ai/v1`.
+#[allow(missing_docs, clippy::pedantic, rustdoc::invalid_html_tags)]
+pub mod v1 {
+    include!("generated/agenta.ai.v1.rs");
+}

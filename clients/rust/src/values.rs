@@ -1,0 +1,69 @@
+use prost_types::value::Kind;
+use prost_types::{ListValue, Struct, Value};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use serde::ser::Error as _;
+use serde_json::{Error, Number, Value as Json};
+
+/// Whole numbers up to here are the same as doubles.
+const MAX_SAFE_INTEGER: f64 = 9_007_199_254_740_992.0;
+
+/// Packs arguments, a struct or a map. Numbers are sent as doubles.
+///
+/// # Errors
+///
+/// They are no object of JSON.
+pub fn pack(arguments: &impl Serialize) -> Result<Struct, Error> {
+    match packed(serde_json::to_value(arguments)?) {
+        Kind::StructValue(arguments) => Ok(arguments),
+        _ => Err(Error::custom("arguments are an object")),
+    }
+}
+
+/// Puts a value into a type of yours, or into a [`serde_json::Value`]. One that isn't set counts as null.
+///
+/// # Errors
+///
+/// It doesn't fit.
+pub fn unpack<T: DeserializeOwned>(value: Option<Value>) -> Result<T, Error> {
+    serde_json::from_value(unpacked(value.unwrap_or_default()))
+}
+
+fn packed(json: Json) -> Kind {
+    match json {
+        Json::Null => Kind::NullValue(0),
+        Json::Bool(value) => Kind::BoolValue(value),
+        Json::Number(value) => Kind::NumberValue(value.as_f64().unwrap_or(f64::NAN)),
+        Json::String(value) => Kind::StringValue(value),
+        Json::Array(values) => Kind::ListValue(ListValue { values: values.into_iter().map(value).collect() }),
+        Json::Object(fields) => {
+            Kind::StructValue(Struct { fields: fields.into_iter().map(|(name, each)| (name, value(each))).collect() })
+        }
+    }
+}
+
+fn value(json: Json) -> Value {
+    Value { kind: Some(packed(json)) }
+}
+
+fn unpacked(value: Value) -> Json {
+    match value.kind {
+        None | Some(Kind::NullValue(_)) => Json::Null,
+        Some(Kind::BoolValue(value)) => Json::Bool(value),
+        Some(Kind::NumberValue(value)) => number(value),
+        Some(Kind::StringValue(value)) => Json::String(value),
+        Some(Kind::ListValue(list)) => list.values.into_iter().map(unpacked).collect(),
+        Some(Kind::StructValue(object)) => {
+            object.fields.into_iter().map(|(name, each)| (name, unpacked(each))).collect()
+        }
+    }
+}
+
+/// A whole number becomes an integer, or it would fit no field of such a type.
+fn number(value: f64) -> Json {
+    if value.fract() == 0.0 && value.abs() <= MAX_SAFE_INTEGER && !(value == 0.0 && value.is_sign_negative()) {
+        #[expect(clippy::cast_possible_truncation, reason = "it is whole, and small enough")]
+        return Json::from(value as i64);
+    }
+    Number::from_f64(value).map_or(Json::Null, Json::Number)
+}

@@ -1,0 +1,401 @@
+//! The client against a real server on loopback.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use agenta_ai::v1::tool_service_server::{ToolService, ToolServiceServer};
+use agenta_ai::v1::{
+    self, CallToolRequest, CallToolResponse, ErrorReason, ListToolsRequest, ListToolsResponse, StatusRequest,
+    StatusResponse,
+};
+use agenta_ai::{Builder, CALL_TIMEOUT, Client, Error, FieldViolation, pack, request, unpack};
+use prost_types::value::Kind;
+use serde::Deserialize;
+use serde_json::{Value, json};
+use tokio::net::{TcpListener, UnixListener};
+use tokio::task::AbortHandle;
+use tokio_stream::wrappers::{TcpListenerStream, UnixListenerStream};
+use tonic::transport::{Certificate, ClientTlsConfig, Identity, Server, ServerTlsConfig};
+use tonic::{Code, Request, Response, Status};
+use tonic_types::{ErrorDetails, StatusExt};
+
+type Answer = Result<CallToolResponse, Status>;
+
+/// One attempt as the server saw it.
+#[derive(Clone)]
+struct Arrival {
+    request: CallToolRequest,
+    at: Instant,
+    timeout: Option<String>,
+    authorization: Option<String>,
+}
+
+/// Answers each attempt with the next of its answers, and stays with the last. Ends with its test.
+#[derive(Clone)]
+struct Service {
+    answers: Arc<Mutex<VecDeque<Answer>>>,
+    arrivals: Arc<Mutex<Vec<Arrival>>>,
+}
+
+struct Served {
+    target: String,
+    service: Service,
+    task: AbortHandle,
+}
+
+impl Drop for Served {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+impl Service {
+    fn new(answers: impl IntoIterator<Item = Answer>) -> Self {
+        Self { answers: Arc::new(Mutex::new(answers.into_iter().collect())), arrivals: Arc::default() }
+    }
+
+    fn next<T>(&self, request: &Request<T>, message: CallToolRequest) -> Answer {
+        let text = |name| request.metadata().get(name).map(|value| value.to_str().unwrap().to_owned());
+        self.arrivals.lock().unwrap().push(Arrival {
+            request: message,
+            at: Instant::now(),
+            timeout: text("grpc-timeout"),
+            authorization: text("authorization"),
+        });
+        let mut answers = self.answers.lock().unwrap();
+        if answers.len() > 1 { answers.pop_front().unwrap() } else { answers[0].clone() }
+    }
+}
+
+#[tonic::async_trait]
+impl ToolService for Service {
+    async fn call_tool(&self, request: Request<CallToolRequest>) -> Result<Response<CallToolResponse>, Status> {
+        self.next(&request, request.get_ref().clone()).map(Response::new)
+    }
+
+    async fn status(&self, request: Request<StatusRequest>) -> Result<Response<StatusResponse>, Status> {
+        self.next(&request, CallToolRequest::default())?;
+        Ok(Response::new(StatusResponse { enabled: true, ..Default::default() }))
+    }
+
+    async fn list_tools(&self, _: Request<ListToolsRequest>) -> Result<Response<ListToolsResponse>, Status> {
+        Err(Status::unimplemented("not asked for"))
+    }
+}
+
+impl Served {
+    async fn new(answers: impl IntoIterator<Item = Answer>) -> Self {
+        Self::with(Server::builder(), answers).await
+    }
+
+    async fn with(mut server: Server, answers: impl IntoIterator<Item = Answer>) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let target = listener.local_addr().unwrap().to_string();
+        let service = Service::new(answers);
+        let serving = server
+            .add_service(ToolServiceServer::new(service.clone()))
+            .serve_with_incoming(TcpListenerStream::new(listener));
+        Self { target, service, task: tokio::spawn(serving).abort_handle() }
+    }
+
+    fn arrivals(&self) -> Vec<Arrival> {
+        self.service.arrivals.lock().unwrap().clone()
+    }
+
+    async fn call(&self, options: impl FnOnce(Builder) -> Builder) -> Result<CallToolResponse, Error> {
+        options(Client::to(&self.target)).build().unwrap().call_tool(simple()).await
+    }
+}
+
+fn simple() -> CallToolRequest {
+    request("tools.x.y.z", &json!({"a": 1})).unwrap()
+}
+
+#[expect(clippy::unnecessary_wraps, reason = "it is one of several answers")]
+fn done() -> Answer {
+    Ok(CallToolResponse { structured_content: Some(value(&json!("done"))), ..Default::default() })
+}
+
+fn value(json: &Value) -> prost_types::Value {
+    pack(&json!({"value": json})).unwrap().fields.remove("value").unwrap()
+}
+
+fn refused(code: Code, pushback: &str) -> Answer {
+    let mut status = Status::new(code, "No.");
+    status.metadata_mut().insert("grpc-retry-pushback-ms", pushback.parse().unwrap());
+    Err(status)
+}
+
+fn call_error(outcome: Result<CallToolResponse, Error>) -> agenta_ai::CallError {
+    match outcome {
+        Err(Error::Call(error)) => *error,
+        other => panic!("got {other:?}"),
+    }
+}
+
+#[tokio::test]
+async fn result_is_put_into_native_type() {
+    #[derive(Deserialize, PartialEq, Debug)]
+    struct Counted {
+        count: u32,
+        ratio: f64,
+        names: Vec<String>,
+    }
+    let content = json!({"count": 3, "ratio": 0.5, "names": ["a", "b"], "none": null, "yes": true});
+    let answer = CallToolResponse { structured_content: Some(value(&content)), ..Default::default() };
+    let served = Served::new([Ok(answer)]).await;
+    let structured = served.call(|client| client).await.unwrap().structured_content;
+    let expected = Counted { count: 3, ratio: 0.5, names: vec!["a".into(), "b".into()] };
+    assert_eq!(unpack::<Counted>(structured.clone()).unwrap(), expected);
+    assert_eq!(unpack::<Value>(structured.clone()).unwrap(), content);
+    assert!(unpack::<u32>(structured).is_err());
+    assert_eq!(unpack::<Value>(None).unwrap(), Value::Null);
+
+    let arrival = &served.arrivals()[0];
+    let arguments = arrival.request.arguments.as_ref().unwrap();
+    assert_eq!(arguments.fields["a"].kind, Some(Kind::NumberValue(1.0)));
+    let millis: u128 = arrival.timeout.as_ref().unwrap().trim_end_matches('m').parse().unwrap();
+    assert!((CALL_TIMEOUT.as_millis() - 10_000..=CALL_TIMEOUT.as_millis()).contains(&millis), "{millis}");
+}
+
+#[test]
+fn every_request_has_an_id_of_its_own() {
+    let (first, second) = (simple().request_id, simple().request_id);
+    assert_ne!(first, second);
+    assert_eq!(uuid::Uuid::parse_str(&first).unwrap().get_version_num(), 4);
+    assert_eq!(first.len(), 36);
+}
+
+#[test]
+fn arguments_are_an_object() {
+    assert!(request("tools.x.y.z", &[1]).is_err());
+    assert!(request("tools.x.y.z", &BTreeMap::from([((1, 2), 3)])).is_err());
+}
+
+#[tokio::test]
+async fn refusal_is_decoded() {
+    let mut details = ErrorDetails::new();
+    details
+        .set_error_info("ERROR_REASON_RATE_LIMITED", "agenta.ai", [])
+        .set_retry_info(Some(Duration::from_millis(1500)))
+        .add_bad_request_violation("arguments.a", "Too long.")
+        .add_quota_failure_violation("default", "10 a minute")
+        .set_request_info("r", "");
+    let served = Served::new([Err(Status::with_error_details(Code::ResourceExhausted, "No.", details))]).await;
+    let error = call_error(served.call(|client| client).await);
+    assert_eq!((error.code(), error.status.message()), (Code::ResourceExhausted, "No."));
+    assert_eq!((error.reason, error.not_run), (ErrorReason::RateLimited, true));
+    assert_eq!(error.retry_delay, Some(Duration::from_millis(1500)));
+    let violation = FieldViolation { field: "arguments.a".into(), description: "Too long.".into() };
+    assert_eq!(error.field_violations, [violation]);
+    assert_eq!(error.quota_violations[0].subject, "default");
+    assert_eq!(error.request_id, "r");
+    assert_eq!(error.to_string(), "RATE_LIMITED: No.; arguments.a: Too long.; try again in 1.5s");
+    assert_eq!(served.arrivals().len(), 1);
+}
+
+#[tokio::test]
+async fn only_the_service_says_that_a_tool_was_not_run() {
+    for (reason, domain, not_run) in [
+        ("ERROR_REASON_RATE_LIMITED", "proxy", false),
+        ("ERROR_REASON_OF_2030", "agenta.ai", true),
+        ("ERROR_REASON_OF_2030", "", false),
+    ] {
+        let details = ErrorDetails::with_error_info(reason, domain, []);
+        let served = Served::new([Err(Status::with_error_details(Code::Internal, "No.", details))]).await;
+        let error = call_error(served.call(|client| client).await);
+        assert_eq!((error.not_run, error.reason), (not_run, ErrorReason::Unspecified), "{reason} {domain}");
+        assert_eq!(error.to_string(), "Internal: No.");
+    }
+}
+
+#[tokio::test]
+async fn details_that_cannot_be_read_are_as_good_as_none() {
+    let served = Served::new([Err(Status::with_details(Code::Internal, "No.", b"\xff".as_slice().into()))]).await;
+    let error = call_error(served.call(|client| client).await);
+    assert_eq!((error.not_run, error.code()), (false, Code::Internal));
+}
+
+#[tokio::test]
+async fn tool_that_failed() {
+    let error = v1::ToolError {
+        reason: ErrorReason::UpstreamUnavailable.into(),
+        retryable: true,
+        retry_delay: Some(prost_types::Duration { seconds: 2, nanos: 0 }),
+        field_violations: vec![v1::FieldViolation { field: "f".into(), description: "d".into() }],
+    };
+    let text = v1::ContentBlock { kind: Some(v1::content_block::Kind::Text("Down.".into())) };
+    let served = Served::new([Ok(CallToolResponse {
+        is_error: true,
+        content: vec![v1::ContentBlock::default(), text],
+        error: Some(error),
+        meta: Some(v1::CallMeta { trace_id: "t".into(), ..Default::default() }),
+        ..Default::default()
+    })])
+    .await;
+    let Err(Error::Tool(failed)) = served.call(|client| client).await else { panic!("no failure of a tool") };
+    assert_eq!((failed.reason, failed.retryable), (ErrorReason::UpstreamUnavailable, true));
+    assert_eq!(failed.retry_delay, Some(Duration::from_secs(2)));
+    assert_eq!(failed.meta.as_ref().unwrap().trace_id, "t");
+    assert_eq!(failed.to_string(), "UPSTREAM_UNAVAILABLE: Down.; f: d; try again in 2s");
+}
+
+#[tokio::test]
+async fn waits_as_long_as_the_server_says() {
+    let served =
+        Served::new([refused(Code::ResourceExhausted, "400"), refused(Code::ResourceExhausted, "1"), done()]).await;
+    served.call(Builder::wait_for_limit).await.unwrap();
+    let seen = served.arrivals();
+    assert_eq!(seen.len(), 3);
+    // The backoff alone would be at most 0.12 s, and then 0.24 s.
+    let (first, second) = (seen[1].at - seen[0].at, seen[2].at - seen[1].at);
+    assert!(first >= Duration::from_millis(400), "{first:?}");
+    assert!(second < first, "{second:?}");
+    assert!(seen.iter().all(|each| each.request.request_id == seen[0].request.request_id));
+}
+
+#[tokio::test]
+async fn what_is_sent_again() {
+    for (code, pushback, waiting, attempts) in [
+        (Code::ResourceExhausted, "1", false, 1),
+        (Code::ResourceExhausted, "1", true, 5),
+        (Code::ResourceExhausted, "-1", true, 1),
+        (Code::Unavailable, "1", false, 5),
+        (Code::Unavailable, "-1", false, 1),
+        (Code::Unavailable, "soon", false, 1),
+        (Code::Unavailable, "1", true, 5),
+        (Code::Cancelled, "1", false, 5),
+        (Code::Internal, "1", true, 1),
+        (Code::DeadlineExceeded, "1", true, 1),
+    ] {
+        let served = Served::new([refused(code, pushback)]).await;
+        let outcome = served.call(|client| if waiting { client.wait_for_limit() } else { client }).await;
+        assert_eq!(call_error(outcome).code(), code);
+        assert_eq!(served.arrivals().len(), attempts, "{code:?} {pushback} {waiting}");
+    }
+}
+
+#[tokio::test]
+async fn backs_off_without_a_word_of_the_server() {
+    let down = || Err(Status::unavailable("No."));
+    let served = Served::new([down(), down(), done()]).await;
+    served.call(|client| client).await.unwrap();
+    let seen = served.arrivals();
+    assert!(seen[1].at - seen[0].at >= Duration::from_millis(80));
+    assert!(seen[2].at - seen[1].at >= Duration::from_millis(160));
+}
+
+#[tokio::test]
+async fn reads_are_sent_again() {
+    let down = || refused(Code::Unavailable, "1");
+    let served = Served::new([down(), down(), done()]).await;
+    let client = Client::to(&served.target).build().unwrap();
+    assert!(client.stub().status(StatusRequest {}).await.unwrap().into_inner().enabled);
+    assert_eq!(served.arrivals().len(), 3);
+}
+
+#[tokio::test]
+async fn largest_request_is_sent_again() {
+    let served = Served::new([refused(Code::Unavailable, "1"), done()]).await;
+    let large = request("tools.x.y.z", &json!({"a": "x".repeat((1 << 20) - 200)})).unwrap();
+    Client::to(&served.target).build().unwrap().call_tool(large).await.unwrap();
+    assert_eq!(served.arrivals().len(), 2);
+}
+
+#[tokio::test]
+async fn time_out_holds_over_all_attempts() {
+    // Takes connections, and answers nothing.
+    let silent = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let client = Client::to(&silent.local_addr().unwrap().to_string()).build().unwrap();
+    let mut request = Request::new(simple());
+    request.set_timeout(Duration::from_millis(300));
+    let began = Instant::now();
+    let error = call_error(client.call_tool(request).await);
+    assert_eq!(error.code(), Code::DeadlineExceeded);
+    assert!(began.elapsed() >= Duration::from_millis(300));
+    assert!(!error.not_run);
+}
+
+#[tokio::test]
+async fn time_out_ends_a_pause_too() {
+    let served = Served::new([refused(Code::Unavailable, "100000")]).await;
+    let mut request = Request::new(simple());
+    request.set_timeout(Duration::from_millis(300));
+    let error = call_error(Client::to(&served.target).build().unwrap().call_tool(request).await);
+    assert_eq!((error.code(), served.arrivals().len()), (Code::DeadlineExceeded, 1));
+}
+
+#[tokio::test]
+async fn reads_do_not_wait_for_limits() {
+    let served = Served::new([refused(Code::ResourceExhausted, "1")]).await;
+    let client = Client::to(&served.target).wait_for_limit().build().unwrap();
+    assert_eq!(client.stub().status(StatusRequest {}).await.unwrap_err().code(), Code::ResourceExhausted);
+    assert_eq!(served.arrivals().len(), 1);
+}
+
+#[tokio::test]
+async fn nobody_is_there() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let target = listener.local_addr().unwrap().to_string();
+    drop(listener);
+    let error = call_error(Client::to(&target).build().unwrap().call_tool(simple()).await);
+    assert_eq!((error.code(), error.not_run), (Code::Unavailable, false));
+    assert!(error.to_string().contains("refused"), "{error}");
+}
+
+#[tokio::test]
+async fn keys_and_tokens() {
+    for (builder, expected) in [
+        (Client::to as fn(&str) -> Builder, None),
+        (|target| Client::to(target).api_key(""), None),
+        (|target| Client::to(target).api_key("aai_k"), Some("ApiKey aai_k")),
+        (|target| Client::to(target).token(|| "t".into()), Some("Bearer t")),
+    ] {
+        let served = Served::new([done()]).await;
+        builder(&served.target).build().unwrap().call_tool(simple()).await.unwrap();
+        assert_eq!(served.arrivals()[0].authorization.as_deref(), expected);
+    }
+}
+
+#[tokio::test]
+async fn secret_that_cannot_be_sent() {
+    for secret in ["aai_1\n", "aai_1 2", "aai_é"] {
+        let served = Served::new([done()]).await;
+        let error = call_error(served.call(|client| client.api_key(secret)).await);
+        assert_eq!(error.code(), Code::Unauthenticated);
+        assert!(!error.to_string().contains("aai_"), "{error}");
+        assert!(served.arrivals().is_empty());
+    }
+}
+
+#[tokio::test]
+async fn key_is_sent_over_tls() {
+    let own = rcgen::generate_simple_self_signed(["127.0.0.1".to_owned()]).unwrap();
+    let identity = Identity::from_pem(own.cert.pem(), own.signing_key.serialize_pem());
+    let encrypted = Server::builder().tls_config(ServerTlsConfig::new().identity(identity)).unwrap();
+    let served = Served::with(encrypted, [done()]).await;
+    let trusting = ClientTlsConfig::new().ca_certificate(Certificate::from_pem(own.cert.pem()));
+    served.call(|client| client.tls(trusting).api_key("k")).await.unwrap();
+    assert_eq!(served.arrivals()[0].authorization.as_deref(), Some("ApiKey k"));
+
+    let error = call_error(served.call(|client| client.tls(ClientTlsConfig::new()).api_key("k")).await);
+    assert_eq!(error.code(), Code::Unavailable);
+    assert_eq!(served.arrivals().len(), 1);
+}
+
+#[tokio::test]
+async fn key_is_sent_over_a_socket() {
+    let path = std::env::temp_dir().join(format!("agenta-{}", uuid::Uuid::new_v4()));
+    let listener = UnixListener::bind(&path).unwrap();
+    let service = Service::new([done()]);
+    let serving = Server::builder()
+        .add_service(ToolServiceServer::new(service.clone()))
+        .serve_with_incoming(UnixListenerStream::new(listener));
+    let served =
+        Served { target: format!("unix:{}", path.display()), service, task: tokio::spawn(serving).abort_handle() };
+    let outcome = served.call(|client| client.api_key("k")).await;
+    std::fs::remove_file(path).unwrap();
+    outcome.unwrap();
+    assert_eq!(served.arrivals()[0].authorization.as_deref(), Some("ApiKey k"));
+}

@@ -1,0 +1,65 @@
+"""The Rust client against the real server. What it decodes and how it retries, its own tests and the vectors tell."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import shutil
+import subprocess
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+from conftest import settings_for
+
+from agenta_ai_server import app
+
+if TYPE_CHECKING:
+    from agenta_ai_server.standin.app import StandIn
+
+# For the first build, on a machine that has built nothing yet.
+pytestmark = [pytest.mark.needs("cargo"), pytest.mark.timeout(600)]
+
+FOLDER = Path(__file__).parents[2] / "clients/rust"
+
+
+@pytest.fixture(scope="session")
+def example() -> Path:
+    """The example's program, as the sources make it and with the dependencies that are pinned."""
+    cargo = shutil.which("cargo")
+    assert cargo
+    built = subprocess.run(
+        [cargo, "build", "-q", "--locked", "--example", "refine"], cwd=FOLDER, capture_output=True, text=True
+    )
+    assert built.returncode == 0, built.stderr
+    return FOLDER / "target/debug/examples/refine"
+
+
+async def run(example: Path, address: str) -> tuple[int | None, str, str]:
+    process = await asyncio.create_subprocess_exec(
+        example, env={**os.environ, "AGENTA_AI_TARGET": address, "AGENTA_AI_API_KEY": ""},
+        stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
+    )  # fmt: skip
+    out, err = await process.communicate()
+    return process.returncode, out.decode(), err.decode()
+
+
+async def test_the_example(example: Path, address: str) -> None:
+    code, out, err = await run(example, address)
+    assert (code, err) == (0, "")
+    (message,) = json.loads(out)["messages"]
+    assert message["role"] == "user"
+    assert message["content"].startswith("Translate {{text}}")
+
+
+async def test_the_example_is_told_why(example: Path, standin: StandIn) -> None:
+    async with app.running(settings_for(standin, AGENTA_AI_SERVICES_API_KEY="")) as address:
+        code, out, err = await run(example, address)
+    assert (code, out) == (1, "")
+    assert "not run, so nothing to pay: SERVICE_DISABLED: " in err
+
+
+def test_the_readme_has_the_example() -> None:
+    source = (FOLDER / "examples/refine.rs").read_text()
+    assert f"```rust\n{source}```\n" in (FOLDER / "README.md").read_text()
