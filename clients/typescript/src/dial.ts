@@ -52,7 +52,7 @@ export function dial(target: string, options: DialOptions = {}): Client {
     "grpc.keepalive_timeout_ms": 10_000,
     "grpc.keepalive_permit_without_calls": 1,
     "grpc.max_receive_message_length": 16 * 1024 * 1024,
-    // A request that doesn't fit is never sent again. The largest request is 1 MiB.
+    // A request that doesn't fit is never sent again. The default is 1 MiB, five bytes less than the largest request takes.
     "grpc.per_rpc_retry_buffer_size": 2 * 1024 * 1024,
     "grpc.primary_user_agent": "agenta-ai-typescript",
     // Calls to this machine would be handed in plaintext to the proxy that http_proxy names.

@@ -7,10 +7,11 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { type TestContext, test } from "node:test";
 import { inspect } from "node:util";
+import { toBinary } from "@bufbuild/protobuf";
 import { credentials, Metadata, ServerCredentials, status } from "@grpc/grpc-js";
 import { call, callTool, newRequest } from "../call.js";
 import { type DialOptions, dial, LOCAL } from "../dial.js";
-import { ToolService } from "../v1.js";
+import { type CallToolRequest, CallToolRequestSchema, ToolService } from "../v1.js";
 import { type Answer, connect, done, type Service, serve } from "./service.js";
 
 const { CANCELLED, INTERNAL, RESOURCE_EXHAUSTED, UNAVAILABLE } = status;
@@ -21,6 +22,10 @@ function failing(code: status, pushback: string): Answer {
 
 function ids({ arrivals }: Service): Set<string | undefined> {
   return new Set(arrivals.map(({ request }) => request?.requestId));
+}
+
+function size(request: CallToolRequest): number {
+  return toBinary(CallToolRequestSchema, request).length;
 }
 
 for (const { name, code, pushback, waitForLimit, attempts } of [
@@ -66,12 +71,21 @@ test("reads are sent three times more at most", async (t) => {
 
 test("the largest request is sent again", async (t) => {
   const { target, arrivals } = await serve(t, [failing(RESOURCE_EXHAUSTED, "1"), done()]);
-  const request = newRequest("tools.x.y.z", { a: "x".repeat((1 << 20) - 200) });
+  const long = (1 << 20) - 200;
+  const missing = (1 << 20) - size(newRequest("tools.x.y.z", { a: "x".repeat(long) }));
+  const request = newRequest("tools.x.y.z", { a: "x".repeat(long + missing) });
+  assert.equal(size(request), 1 << 20);
   await callTool(connect(t, target, { waitForLimit: true }), request);
   assert.equal(arrivals.length, 2);
 });
 
-test("calls go to all addresses in turn", async (t) => {
+test("a long answer is taken", async (t) => {
+  const text = "x".repeat(5 << 20);
+  const { target } = await serve(t, [done(text)]);
+  assert.equal((await callTool(connect(t, target), newRequest("tools.x.y.z", {}))).result, text);
+});
+
+test("calls go to all addresses in turn", { timeout: 20_000 }, async (t) => {
   const services = [await serve(t, [done()]), await serve(t, [done()])];
   const client = connect(t, `ipv4:${services.map(({ target }) => target).join(",")}`);
   while (services.some(({ arrivals }) => arrivals.length === 0)) {
@@ -102,9 +116,10 @@ test("a key is sent where nobody reads along", async (t) => {
 
 test("to another machine there is TLS", async (t) => {
   const received = await proxied(t);
-  await assert.rejects(callTool(connect(t, "agenta.example:443", { apiKey: "k" }), newRequest("tools.x.y.z", {})), {
-    code: UNAVAILABLE,
-  });
+  const client = connect(t, "agenta.example:443", { apiKey: "k" });
+  await assert.rejects(callTool(client, newRequest("tools.x.y.z", {})), { code: UNAVAILABLE });
+  // Before the proxy, which it would look for again.
+  client.close();
   const [connect_, hello] = received;
   assert.match(String(connect_), /^CONNECT agenta.example:443 /);
   assert.equal(hello?.[0], TLS_HANDSHAKE);

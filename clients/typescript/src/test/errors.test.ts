@@ -76,7 +76,10 @@ test("a tool that failed", async (t) => {
       reason: ErrorReason.UPSTREAM_UNAVAILABLE,
       retryable: true,
       retryDelay: durationFromMs(2000),
-      fieldViolations: [{ field: "f", description: "d" }],
+      fieldViolations: [
+        { field: "f", description: "d" },
+        { field: "Sorry", description: "Said above." },
+      ],
     },
     meta: { traceId: "t" },
   });
@@ -84,7 +87,10 @@ test("a tool that failed", async (t) => {
   assert.equal(failed.text, "Down.\nSorry.");
   assert.equal(failed.retryable, true);
   assert.equal(failed.retryDelayMs, 2000);
-  assert.deepEqual(failed.fieldViolations.map(plain), [{ field: "f", description: "d" }]);
+  assert.deepEqual(failed.fieldViolations.map(plain), [
+    { field: "f", description: "d" },
+    { field: "Sorry", description: "Said above." },
+  ]);
   assert.equal(failed.meta?.traceId, "t");
   assert.equal(failed.message, "UPSTREAM_UNAVAILABLE: Down.\nSorry.; f: d; try again in 2 s");
 });
