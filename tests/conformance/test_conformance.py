@@ -21,8 +21,6 @@ VECTORS, SERVERS = load()
 THEMES = sorted({vector.theme for vector in VECTORS})
 
 
-# aiohttp says so of bodies beyond a mebibyte.
-@pytest.mark.filterwarnings("ignore:Sending a large body directly with raw bytes:ResourceWarning")
 @pytest.mark.parametrize("theme", THEMES)
 async def test_python(theme: str) -> None:
     vectors = [vector for vector in VECTORS if vector.theme == theme]

@@ -50,6 +50,14 @@ async def test_sends_a_request_and_reads_the_answer(upstream: Upstream, transpor
     assert upstream.exchanges[0].body == b"hello"
 
 
+async def test_a_request_beyond_a_mebibyte(upstream: Upstream, transport: Transport) -> None:
+    async def handler(exchange: Exchange) -> None:
+        await exchange.answer(str(len(exchange.body)).encode())
+
+    url = await upstream.start(handler)
+    assert await fetch(transport, post(url, b"x" * (3 << 20), read=20)) == (200, b"3145728")
+
+
 async def test_one_connection_serves_one_call_after_the_other(upstream: Upstream, transport: Transport) -> None:
     async def handler(exchange: Exchange) -> None:
         await exchange.answer()

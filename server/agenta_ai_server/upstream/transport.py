@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import re
 import ssl
+from io import BytesIO
 from typing import TYPE_CHECKING, NoReturn, cast
 
 import aiohttp
@@ -81,7 +82,8 @@ class Transport(httpx.AsyncBaseTransport):
             answer = await session.request(
                 request.method,
                 yarl.URL(str(request.url), encoded=True),
-                data=b"".join(cast("httpx.SyncByteStream", request.stream)),
+                # aiohttp warns of bytes beyond a mebibyte, because it would hand them over at once.
+                data=BytesIO(b"".join(cast("httpx.SyncByteStream", request.stream))),
                 # Not by httpx's own names for them: decoding each anew takes longer than sending the request.
                 headers=[(name.decode("ascii"), value.decode("ascii")) for name, value in request.headers.raw],
                 timeout=aiohttp.ClientTimeout(sock_connect=bounds["connect"], sock_read=bounds["read"]),
