@@ -93,10 +93,14 @@ docs: $(READY) ## Write the references of the settings and of the contract from 
 	@$(BIN)/python docs/configuration.py > docs/configuration.md
 	@$(BIN)/python docs/reference.py > docs/reference.md
 
-clients: $(READY) ## Make the clients in other languages from protos/, check and test them. Needs Go 1.26 and Node 20.
+clients: $(READY) ## Make the clients in other languages from protos/, check and test them. Needs Go, Node, Java with Maven, and Rust.
 	@cd clients/go && ../../$(BIN)/buf generate
 	@cd clients/go && test -z "$$(gofmt -l .)" && go mod tidy -diff && go vet ./... && go test ./...
 	@cd clients/typescript && npm ci --silent && npm run -s generate && npm run -s check && npm test -s
+	@mvn -q -B -f clients/java verify
+	@$(BIN)/buf build protos -o - | cargo run -q --locked --manifest-path clients/rust/generate/Cargo.toml
+	@cd clients/rust && cargo fmt --all --check && cargo clippy -q --locked --workspace --all-targets -- -D warnings
+	@cd clients/rust && RUSTDOCFLAGS="-D warnings" cargo doc -q --locked --no-deps --workspace && cargo test -q --locked
 	@git diff --exit-code --stat -- clients || { echo "Generated clients have changed: commit what 'make clients' made."; exit 1; }
 
 baseline: $(READY) ## Make the contract as it is the one that must not be broken. For a release only.
@@ -107,5 +111,5 @@ lock: $(READY) ## Renew the versions that development uses.
 	  --python-version 3.11 --extra server --extra cli --extra redis --extra tracing --group dev pyproject.toml -o requirements.lock
 
 clean: ## Remove what the other targets made.
-	@rm -rf $(VENV) $(TOOLS) dist build .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis clients/typescript/node_modules clients/typescript/dist
+	@rm -rf $(VENV) $(TOOLS) dist build .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis clients/typescript/node_modules clients/typescript/dist clients/java/*/target clients/rust/target
 	@find . -name __pycache__ -prune -exec rm -rf {} +

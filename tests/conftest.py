@@ -30,6 +30,8 @@ PROGRAMS = {
     "systemd-analyze": "apt-get install systemd",
     "go": "https://go.dev/doc/install, 1.26 or newer",
     "npm": "https://nodejs.org, 20.19 or newer",
+    "mvn": "https://maven.apache.org, 3.8 or newer, with Java 17 or newer",
+    "cargo": "https://rustup.rs, Rust 1.89 or newer",
     "redis-server": "apt-get install redis-server",
     "ghz": "go install github.com/bojand/ghz/cmd/ghz@v0.121.0",
     "grpcurl": "go install github.com/fullstorydev/grpcurl/cmd/grpcurl@v1.9.3",
