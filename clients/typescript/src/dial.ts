@@ -16,11 +16,11 @@ export interface DialOptions {
    * its deadline, and four times at most. Where the wait would outlast the deadline, it fails at once. A refused call
    * runs no tool, so none is paid for twice.
    */
-  waitForLimit?: boolean;
+  waitForLimit?: boolean | undefined;
   /** Other credentials than the defaults, for other authorities or a certificate of your own. */
-  credentials?: ChannelCredentials;
+  credentials?: ChannelCredentials | undefined;
   /** More of what grpc-js can be told about a connection. */
-  channel?: ChannelOptions;
+  channel?: ChannelOptions | undefined;
 }
 
 /**
