@@ -5,9 +5,8 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from contextlib import suppress
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol, Self
+from typing import TYPE_CHECKING, Any, Protocol
 
 import grpc
 import grpc.aio
@@ -112,45 +111,6 @@ class FakeServer:
 
     def _run(self, work: Any) -> Any:
         return asyncio.run_coroutine_threadsafe(work, self._loop).result(10)
-
-
-class Proxy:
-    """Stands between a client and a server, and can cut what connects them. They may connect again."""
-
-    def __init__(self, behind: str) -> None:
-        self._behind = behind.rsplit(":", 1)
-        self._open: set[asyncio.StreamWriter] = set()
-        self._passing: set[asyncio.Task[None]] = set()
-        self.connections = 0
-
-    async def __aenter__(self) -> Self:
-        self._server = await asyncio.start_server(self._connect, "127.0.0.1", 0)
-        self.target = f"127.0.0.1:{self._server.sockets[0].getsockname()[1]}"
-        return self
-
-    async def __aexit__(self, *exc_info: object) -> None:
-        self._server.close()
-        self.cut()
-        await asyncio.gather(*self._passing)
-
-    def cut(self) -> None:
-        for writer in self._open:
-            writer.transport.abort()
-
-    async def _connect(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self.connections += 1
-        there = await asyncio.open_connection(*self._behind)
-        for source, sink in ((reader, there[1]), (there[0], writer)):
-            self._open.add(sink)
-            self._passing.add(asyncio.create_task(self._pass(source, sink)))
-
-    async def _pass(self, source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:
-        with suppress(ConnectionError):
-            while data := await source.read(65536):
-                sink.write(data)
-        sink.close()
-        with suppress(ConnectionError):
-            await sink.wait_closed()
 
 
 class Call(Protocol):

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 
 import grpc
 import pytest
-from client.conftest import Proxy
 from conftest import settings_for
 from google.rpc import status_pb2
+from proxy import Proxy
 
 from agenta_ai import CallFailed
 from agenta_ai_server import app

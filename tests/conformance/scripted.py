@@ -22,7 +22,7 @@ from google.rpc import (
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Mapping
+    from collections.abc import AsyncIterator, Callable, Mapping
 
 SERVICE = "agenta.ai.v1.ToolService"
 # The largest request that a client of the service may want to send, and some more.
@@ -38,11 +38,13 @@ class Scripted:
 
     Attributes:
         arrivals: What arrived.
+        cuts: What cuts the connections of a trace whose script says so.
     """
 
     def __init__(self, scripts: Mapping[str, tuple[Reply, ...]]) -> None:
         self._scripts = scripts
         self.arrivals = Arrivals()
+        self.cuts: dict[str, Callable[[], None]] = {}
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[str]:
@@ -78,6 +80,9 @@ class Scripted:
                 self.arrivals.end(arrival, closed=True)
                 raise
             self.arrivals.end(arrival, closed=False)
+            if reply.cut:
+                self.cuts[trace]()
+                await asyncio.Event().wait()  # the call is cancelled when its connection is gone
             return await _answer(reply, method, context)
 
         return grpc.unary_unary_rpc_method_handler(run)

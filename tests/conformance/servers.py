@@ -20,6 +20,7 @@ from conformance.scripted import Scripted
 from conformance.vectors import FOLDER, NOBODY, UUIDS, Caller, Server, filled
 from conftest import settings_for
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from proxy import Proxy
 
 from agenta_ai_server import app
 from agenta_ai_server.auth.key_file import create_key, make_if_missing, revoke_key
@@ -83,9 +84,14 @@ def _nobody() -> Iterator[str]:
 async def _scripted(scripts: Mapping[str, tuple[Reply, ...]], nobody: str) -> AsyncIterator[dict[str, Place]]:
     traces = {name: new_trace() for name in scripts}
     scripted = Scripted({traces[name]: script for name, script in scripts.items()})
-    async with scripted.running() as address:
+    async with scripted.running() as address, AsyncExitStack() as opened:
+        targets = dict.fromkeys(scripts, address)
+        for name, script in scripts.items():
+            if any(reply.cut for reply in script):
+                proxy = await opened.enter_async_context(Proxy(address))
+                targets[name], scripted.cuts[traces[name]] = proxy.target, proxy.cut
         yield {
-            name: Place(address, nobody, scripted.arrivals, trace, _ids() | {NOBODY: nobody})
+            name: Place(targets[name], nobody, scripted.arrivals, trace, _ids() | {NOBODY: nobody})
             for name, trace in traces.items()
         }
 

@@ -276,7 +276,7 @@ FAULTS: list[tuple[dict[str, Any], str]] = [
     ({"server": "plane"}, "theme.json: one: there is no server plane"),
     ({"arrivals": [{"$x": 1}]}, "theme.json: vectors[0].arrivals"),
     ({"script": []}, "theme.json: vectors[0].script: "),
-    ({"script": [{}]}, "theme.json: vectors[0].script[0]: must have one of response, response_base64 and status"),
+    ({"script": [{}]}, "theme.json: vectors[0].script[0]: must have one of response, response_base64, status and"),
     ({"script": [{"status": "NO"}]}, "theme.json: vectors[0].script[0].status: NO is no code of gRPC"),
     ({"script": [{"status": "OK"}], "server": "plain"}, "theme.json: vectors[0]: script and server exclude each other"),
     *(

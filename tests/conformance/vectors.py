@@ -114,11 +114,12 @@ class Call(Part):
 
 
 class Reply(Part):
-    """What the scripted server answers to one attempt: a response, bytes, or a status; after a while."""
+    """What the scripted server answers to one attempt, after a while: a response, bytes, a status; or it is cut off."""
 
     response: dict[str, JsonValue] | None = None
     response_base64: str | None = None
     status: Code | None = None
+    cut: Literal[True] | None = None
     message: str = ""
     details: tuple[dict[str, JsonValue], ...] = ()
     metadata: dict[str, str] = {}
@@ -126,8 +127,8 @@ class Reply(Part):
 
     @model_validator(mode="after")
     def _is_one_answer(self) -> Self:
-        if sum(given is not None for given in (self.response, self.response_base64, self.status)) != 1:
-            raise ValueError("must have one of response, response_base64 and status")
+        if sum(given is not None for given in (self.response, self.response_base64, self.status, self.cut)) != 1:
+            raise ValueError("must have one of response, response_base64, status and cut")
         return self
 
 
