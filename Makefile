@@ -42,7 +42,7 @@ conformance: $(READY) ## Play the same vectors with the clients of all languages
 
 test-slow: $(READY) ## Run what is too long for every run: 20,000 examples of each property, crashes under load, a soak.
 	@HYPOTHESIS_PROFILE=thorough $(BIN)/pytest -q -n auto --timeout 0 \
-	  tests/guarantee tests/replicas tests/limits/test_history.py tests/auth/test_attacks.py tests/soak
+	  tests/guarantee tests/replicas tests/limits/test_history.py tests/auth/test_attacks.py tests/soak tests/distribution
 
 test-oldest: $(READY) ## Run the tests on Python 3.11 with the oldest dependencies that are declared.
 	@$(BIN)/uv venv -q --clear --python 3.11 $(TOOLS)/oldest
