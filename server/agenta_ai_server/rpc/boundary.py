@@ -76,7 +76,6 @@ class Boundary(grpc.aio.ServerInterceptor):
         return wrapped
 
     def _wrapped(self, proceed: Any, method: str) -> Handler:
-
         async def run(data: bytes, context: Context) -> bytes:
             self._count(context)
             call = open_call(method, context, self._max_seconds)

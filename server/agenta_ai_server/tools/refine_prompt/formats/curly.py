@@ -41,6 +41,8 @@ def _placeholder(segment: str) -> str | None:
 
 
 def _checked(name: str, text: str, end: int) -> str:
+    if name.isidentifier():
+        return name
     start = text.rfind("{{", 0, end)
     if name.startswith("$"):
         return jsonpath.check(name, text, start)
