@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from conformance.vectors import Server, Vector
 
 # How many vectors are played at the same time. Most of them wait.
-PROGRAMS = 4
+PROGRAMS = 8
 ANSWER_SECONDS = 30.0
 
 
