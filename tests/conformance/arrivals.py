@@ -87,11 +87,10 @@ class Arrivals:
     def of(self, trace: str) -> list[Arrival]:
         return self._by_trace[trace]
 
-    async def when(self, condition: Callable[[list[Arrival]], bool], trace: str, seconds: float) -> None:
-        """Wait until the condition holds for what arrived of a trace, or these seconds have passed."""
-        async with asyncio.timeout(seconds):
-            while not condition(self.of(trace)):
-                await self._changed.wait()
+    async def when(self, condition: Callable[[list[Arrival]], bool], trace: str) -> None:
+        """Wait until the condition holds for what arrived of a trace."""
+        while not condition(self.of(trace)):
+            await self._changed.wait()
 
     def _notify(self) -> None:
         self._changed.set()

@@ -31,8 +31,8 @@ RESPONSES: dict[str, type[Any]] = {
 # All that every refusal of ours has.
 DOMAIN, REASON_PREFIX, CALL_ID = "agenta.ai", "ERROR_REASON_", {"requestId": {"$match": "[0-9a-f]{32}"}}
 FIRST = Call(method="Status", expect=Expect(code="OK"))
-# How long what has begun at a server may take to arrive, or to end after its caller has left.
-ARRIVE_SECONDS, END_SECONDS = 20.0, 20.0
+# How long what has arrived at a server may go on after its caller has left.
+END_SECONDS = 20.0
 
 
 class Result(Part):
@@ -90,14 +90,11 @@ async def _made(
     before = len(place.arrivals.of(place.trace))
     made = [asyncio.create_task(make(0, step[0]))]
     if len(step) > 1:
-        arrived = asyncio.create_task(
-            place.arrivals.when(lambda arrivals: len(arrivals) > before, place.trace, ARRIVE_SECONDS)
-        )
+        arrived = asyncio.create_task(place.arrivals.when(lambda arrivals: len(arrivals) > before, place.trace))
         await asyncio.wait([arrived, *made], return_when=asyncio.FIRST_COMPLETED)
         arrived.cancel()
         made += [asyncio.create_task(make(index, call)) for index, call in enumerate(step[1:], 1)]
-    await asyncio.wait(made)
-    return [task.result() for task in made]
+    return await asyncio.gather(*made)
 
 
 def _asked(call: Call, id_: str, place: Place, trace: str) -> dict[str, Any]:
@@ -190,7 +187,8 @@ def _judged_response(call: Call, result: Result, place: str) -> Iterator[str]:
 
 async def _judged_arrivals(expected: Any, place: Place) -> list[str]:
     try:
-        await place.arrivals.when(lambda all_: all(each.ended is not None for each in all_), place.trace, END_SECONDS)
+        async with asyncio.timeout(END_SECONDS):
+            await place.arrivals.when(lambda all_: all(each.ended is not None for each in all_), place.trace)
     except TimeoutError:
         return [f"arrivals: one hasn't ended after {END_SECONDS:g} seconds"]
     arrivals = place.arrivals.of(place.trace)

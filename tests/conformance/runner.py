@@ -47,7 +47,7 @@ async def run(
         programs: How many programs run at the same time.
         limit: Seconds in which a program must have answered.
     """
-    pool = Pool(command, ROOT, max(programs, *(width(vector) for vector in vectors)))
+    pool = Pool(command, ROOT, max([programs, *map(width, vectors)]))
     async with servers.running(vectors, known) as places:
         outcomes = await asyncio.gather(*(_played(vector, places[vector.name], pool, limit) for vector in vectors))
         if faults := await pool.stop():
@@ -86,6 +86,8 @@ def main() -> int:
         return 1
     vectors = [vector for vector in vectors if re.search(arguments.vector, f"{vector.theme}: {vector.name}")]
     chosen = {name: client for name, client in clients().items() if name in (arguments.client or [name])}
+    if not vectors or not chosen:
+        parser.error(f"no {'client' if vectors else 'vector'} is called that")
     ready, ok = _ready(chosen, build=not arguments.no_build)
     outcomes: dict[str, list[Outcome]] = {}
     for name, client in ready.items():

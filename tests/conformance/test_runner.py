@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from conformance import liar
+from conformance.clients import Client
 from conformance.matching import ABSENT, differences, fault_of
 from conformance.program import Program, ProgramError
 from conformance.report import Outcome, failures, table
-from conformance.runner import run
+from conformance.runner import main, run
 from conformance.vectors import HERE, Server, Vector, VectorError, load
 
 if TYPE_CHECKING:
@@ -179,8 +180,61 @@ async def test_after_its_end_a_program_is_no_use() -> None:
     await asyncio.wait_for(program.kill(), 10)
 
 
+TELLS_TRUTH, LIES = "python -m conformance.liar nothing", "python -m conformance.liar code"
+UNKNOWN_PROGRAM = {"nowhere-to-be-found": "https://example.com"}
+
+
+@pytest.mark.parametrize(
+    ("client", "ci", "code", "said"),
+    [
+        (Client(folder=".", run=TELLS_TRUTH), "", 0, "theme  1 ok\n"),
+        (Client(folder=".", run=LIES), "", 1, "other: theme: truth\n"),
+        (Client(folder=".", run=TELLS_TRUTH, build=("true",)), "", 0, "theme  1 ok\n"),
+        (
+            Client(folder=".", run=TELLS_TRUTH, build=("true", "ls nowhere")),
+            "",
+            1,
+            "other can't be built: ls nowhere\n",
+        ),
+        (
+            Client(folder=".", run=TELLS_TRUTH, needs=UNKNOWN_PROGRAM),
+            "",
+            0,
+            "other is left out, for lack of nowhere-to",
+        ),
+        (
+            Client(folder=".", run=TELLS_TRUTH, needs=UNKNOWN_PROGRAM),
+            "1",
+            1,
+            "other is left out, for lack of nowhere-to",
+        ),
+    ],
+)
+def test_the_command(
+    client: Client, ci: str, code: int, said: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    vector = VECTOR.model_copy(update={"theme": "theme"})
+    monkeypatch.setattr("conformance.runner.load", lambda: ([vector], PLAIN))
+    monkeypatch.setattr("conformance.runner.clients", lambda: {"other": client})
+    monkeypatch.setattr("sys.argv", ["conformance"])
+    monkeypatch.setenv("CI", ci)
+    assert main() == code
+    assert said in capsys.readouterr().out
+
+
 def outcome(theme: str, *wrong: str) -> Outcome:
     return Outcome(VECTOR.model_copy(update={"theme": theme}), wrong)
+
+
+def test_steps_are_made_of_calls_that_meet() -> None:
+    ok = {"code": "OK"}
+    calls = [{"times": 2, "expect": ok}, {"during": True, "expect": ok}, {"method": "Status", "expect": ok}]
+    vector = Vector.model_validate_json(json.dumps({"name": "x", "why": "It is.", "calls": calls}))
+    assert [[call.method for call in step] for step in vector.steps] == [
+        ["CallTool"],
+        ["CallTool", "CallTool"],
+        ["Status"],
+    ]
 
 
 def test_the_report() -> None:

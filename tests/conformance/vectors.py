@@ -159,7 +159,7 @@ class Vector(Part):
             if call.during:
                 steps[-1].append(call)
             else:
-                steps += [[call]] * call.times
+                steps += [[call] for _ in range(call.times)]
         return steps
 
     def filled(self, values: Mapping[str, str]) -> Self:
