@@ -100,7 +100,7 @@ clients: $(READY) ## Make the clients in other languages from protos/, check and
 	@mvn -q -B -f clients/java verify
 	@$(BIN)/buf build protos -o - | cargo run -q --locked --manifest-path clients/rust/generate/Cargo.toml
 	@cd clients/rust && cargo fmt --all --check && cargo clippy -q --locked --workspace --all-targets -- -D warnings
-	@cd clients/rust && RUSTDOCFLAGS="-D warnings" cargo doc -q --locked --no-deps --workspace && cargo test -q --locked
+	@cd clients/rust && RUSTDOCFLAGS="-D warnings" cargo doc -q --locked --no-deps --workspace && cargo test -q --locked --workspace
 	@test -z "$$(git status --porcelain -- clients)" || { git status --short -- clients; echo "Generated clients have changed: commit what 'make clients' made."; exit 1; }
 
 baseline: $(READY) ## Make the contract as it is the one that must not be broken. For a release only.

@@ -29,8 +29,9 @@ def example() -> Path:
     """The example's program, as the sources make it and with the dependencies that are pinned."""
     cargo = shutil.which("cargo")
     assert cargo
+    # All of it, as for the vectors: a part alone has other features of its dependencies, and is built anew.
     built = subprocess.run(
-        [cargo, "build", "-q", "--locked", "--example", "refine"], cwd=FOLDER, capture_output=True, text=True
+        [cargo, "build", "-q", "--locked", "--workspace", "--all-targets"], cwd=FOLDER, capture_output=True, text=True
     )
     assert built.returncode == 0, built.stderr
     return FOLDER / "target/debug/examples/refine"

@@ -33,6 +33,8 @@ import java.util.List;
 import java.util.Map;
 import java.util.Optional;
 import java.util.function.UnaryOperator;
+import java.util.logging.Level;
+import java.util.logging.Logger;
 import javax.net.ssl.KeyManagerFactory;
 import javax.net.ssl.TrustManagerFactory;
 import org.junit.jupiter.api.Test;
@@ -42,6 +44,14 @@ import org.junit.jupiter.params.provider.CsvSource;
 import org.junit.jupiter.params.provider.ValueSource;
 
 final class CredentialsTest {
+    // grpc-java sets what a Unix socket doesn't have, and Netty warns of it. Kept here, or the level would be
+    // forgotten.
+    private static final Logger NETTY = Logger.getLogger("io.grpc.netty.shaded.io.netty.bootstrap");
+
+    static {
+        NETTY.setLevel(Level.SEVERE);
+    }
+
     /** What the server was told of who calls. */
     private static Optional<String> seen(FakeService service, String target, UnaryOperator<Client.Builder> options) {
         try (Client client = options.apply(Client.to(target)).build()) {
