@@ -24,6 +24,7 @@ import com.google.rpc.RequestInfo;
 import com.google.rpc.RetryInfo;
 import io.grpc.Status.Code;
 import io.grpc.StatusRuntimeException;
+import io.grpc.health.v1.HealthCheckResponse.ServingStatus;
 import java.io.IOException;
 import java.time.Duration;
 import java.util.Arrays;
@@ -242,6 +243,17 @@ final class ClientTest {
             var stub = ToolServiceGrpc.newBlockingStub(client.channel());
             assertThrows(StatusRuntimeException.class, () -> stub.status(StatusRequest.getDefaultInstance()));
             assertEquals(1, service.arrivals.size());
+        }
+    }
+
+    @Test
+    void serverThatIsNotServingGetsNoCalls() throws IOException {
+        try (FakeService service = new FakeService(Answer.done())) {
+            service.health(ServingStatus.NOT_SERVING);
+            var failure = assertThrows(CallException.class, () -> call(service, options -> options));
+            assertEquals(Code.UNAVAILABLE, failure.code());
+            assertFalse(failure.notRun());
+            assertEquals(List.of(), service.arrivals);
         }
     }
 

@@ -86,6 +86,7 @@ final class FakeService extends ToolServiceGrpc.ToolServiceImplBase implements S
     }
 
     final List<Arrival> arrivals = Collections.synchronizedList(new ArrayList<>());
+    private final HealthStatusManager health = new HealthStatusManager();
     private final Deque<Answer> answers;
     private final Server server;
 
@@ -99,13 +100,16 @@ final class FakeService extends ToolServiceGrpc.ToolServiceImplBase implements S
 
     FakeService(ServerBuilder<?> builder, Answer... answers) throws IOException {
         this.answers = new ArrayDeque<>(List.of(answers));
-        var health = new HealthStatusManager();
-        health.setStatus(ToolServiceGrpc.SERVICE_NAME, ServingStatus.SERVING);
+        health(ServingStatus.SERVING);
         server = builder.addService(health.getHealthService())
                 .addService(this)
                 .intercept(this)
                 .build()
                 .start();
+    }
+
+    void health(ServingStatus status) {
+        health.setStatus(ToolServiceGrpc.SERVICE_NAME, status);
     }
 
     String target() {
