@@ -8,7 +8,7 @@ use serde_json::{Error, Number, Value as Json};
 /// Whole numbers up to here are the same as doubles.
 const MAX_SAFE_INTEGER: f64 = 9_007_199_254_740_992.0;
 
-/// Packs arguments, a struct or a map. Numbers are sent as doubles, and what is no number as null, as
+/// Packs arguments, a struct or a map. Numbers are sent as doubles, and NaN and infinity as null, as
 /// `serde_json` has it.
 ///
 /// # Errors
