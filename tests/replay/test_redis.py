@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import pytest
+from limits.conftest import RedisServer as RedisOnTcp
 from replay.conftest import LEASE, replica
 
 from agenta_ai_server.domain.errors import Reason, Refused
@@ -429,6 +430,20 @@ async def test_without_redis_ids_are_refused_and_nothing_runs(tmp_path: Path) ->
             assert caught.value.retry_delay is not None
             assert str(tmp_path) not in caught.value.message
     assert tool.runs == 0
+
+
+async def test_connections_from_before_a_restart_of_redis_cost_no_call(tmp_path: Path) -> None:
+    server = RedisOnTcp(tmp_path)
+    await asyncio.to_thread(server.start)
+    try:
+        async with replica(server.url) as (_, store):
+            await asyncio.gather(*(store.claim(f"before {n}", b"f") for n in range(10)))
+            await asyncio.to_thread(server.kill)
+            await asyncio.to_thread(server.start)
+            claims = await asyncio.gather(*(store.claim(f"after {n}", b"f") for n in range(10)))
+            assert all(isinstance(claim, Leading) for claim in claims)
+    finally:
+        server.kill()
 
 
 async def test_a_redis_that_doesnt_answer_is_given_up_in_time(redis_server: RedisServer) -> None:

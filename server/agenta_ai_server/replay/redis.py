@@ -129,9 +129,10 @@ class RedisStore:
         self._lease_seconds = lease_seconds
         self._timeout = timeout
         self._prefix = prefix
-        # A retry of the library could claim twice, and would outlast the time-out.
+        # A retry of the library could claim twice, and would outlast the time-out. With the protocol's version 3 it
+        # takes connections that Redis has closed for good ones.
         pool = BlockingConnectionPool.from_url(
-            url, max_connections=max_connections, timeout=timeout, retry=Retry(NoBackoff(), 0),
+            url, max_connections=max_connections, timeout=timeout, retry=Retry(NoBackoff(), 0), protocol=2,
             socket_timeout=timeout, socket_connect_timeout=timeout, decode_responses=False,
         )  # fmt: skip
         self._redis = Redis.from_pool(pool)
