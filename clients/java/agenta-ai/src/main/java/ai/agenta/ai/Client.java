@@ -148,7 +148,7 @@ public final class Client implements AutoCloseable {
         /** Makes the connection. */
         public Client build() {
             ManagedChannelBuilder<?> builder = Grpc.newChannelBuilder(target, transport)
-                    .intercept(caller, new Pushback(waitForLimit))
+                    .intercept(caller, new Pushback(waitForLimit), new Detached())
                     .defaultServiceConfig(ServiceConfig.make(waitForLimit))
                     // A record in the DNS can't change what is retried.
                     .disableServiceConfigLookUp()

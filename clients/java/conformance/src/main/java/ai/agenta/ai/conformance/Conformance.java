@@ -17,8 +17,8 @@ import com.google.protobuf.util.JsonFormat;
 import com.google.rpc.ErrorDetailsProto;
 import io.grpc.CallOptions;
 import io.grpc.Channel;
+import io.grpc.ClientCall;
 import io.grpc.ClientInterceptors;
-import io.grpc.Context;
 import io.grpc.Grpc;
 import io.grpc.InsecureChannelCredentials;
 import io.grpc.Metadata;
@@ -129,17 +129,11 @@ public final class Conformance {
             CallOptions options,
             byte[] request,
             JsonElement cancelAfter) {
-        Context.CancellableContext context = Context.current().withCancellation();
+        ClientCall<byte[], T> call = channel.newCall(method, options);
         if (cancelAfter != null) {
-            clock.schedule(() -> context.cancel(null), nanos(cancelAfter), TimeUnit.NANOSECONDS);
+            clock.schedule(() -> call.cancel("cancelled", null), nanos(cancelAfter), TimeUnit.NANOSECONDS);
         }
-        Context before = context.attach();
-        try {
-            return ClientCalls.blockingUnaryCall(channel, method, options, request);
-        } finally {
-            context.detach(before);
-            context.cancel(null);
-        }
+        return ClientCalls.blockingUnaryCall(call, request);
     }
 
     private Channel channel(JsonObject call) {
