@@ -12,6 +12,7 @@ import os
 import resource
 import socket
 import time
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias
@@ -198,8 +199,12 @@ async def address(settings: Settings) -> AsyncIterator[Found]:
     """Whether it can be listened on, or is already by a running server."""
 
     async def is_ours() -> bool:
-        certificate = settings.tls_cert_file.read_text() if settings.tls_cert_file else None
-        return await is_served(settings.listen, certificate)
+        if settings.tls_cert_file is None:
+            return await is_served(settings.listen)
+        # One that can't be read is told of by itself, and a running server goes on with the one before.
+        with suppress(OSError, ValueError):
+            return await is_served(settings.listen, settings.tls_cert_file.read_text())
+        return False
 
     yield await _address(settings.listen, "AGENTA_AI_GRPC_LISTEN", settings.reuse_port, is_ours)
 
@@ -252,7 +257,10 @@ def _bind_path(path: Path) -> None:
 def _way_out(number: int | None, name: str) -> str:
     match number:
         case errno.EADDRINUSE:
-            return f"Stop what listens there (ss -ltnp shows it), or set another port by {name}."
+            return (
+                "See what listens there (ss -ltnp). Leave an agenta-ai-server that has an earlier certificate; "
+                f"stop anything else, or set another port by {name}."
+            )
         case errno.EADDRNOTAVAIL:
             return f"Set {name} to an address of this machine, or to 0.0.0.0 for all of them."
         case errno.EACCES:

@@ -11,6 +11,7 @@ import sys
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import pytest
@@ -30,7 +31,6 @@ from agenta_ai_server.standin.permissions import Caller
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator
-    from pathlib import Path
 
     from agenta_ai_server.check import Finding
 
@@ -379,6 +379,18 @@ async def test_the_addresses_of_a_running_server_are_fine(has_tls: bool, setup: 
     told = {finding.part: finding.said for finding in findings}
     assert told["address"].endswith("is served by a running agenta-ai-server.")
     assert told["metrics"].endswith("is served by a running agenta-ai-server.")
+
+
+@pytest.mark.parametrize("break_down", [lambda path: path.unlink(), lambda path: path.write_bytes(b"\xff")])
+async def test_a_running_server_whose_certificate_broke_isnt_called_a_stranger(
+    break_down: Callable[[Path], object], setup: Setup
+) -> None:
+    own = {name: value for name, value in setup.environment.items() if not name.startswith("OTEL_")}
+    async with app.running(settings_for(setup.standin, **own, AGENTA_AI_SERVICES_API_KEY="")):
+        break_down(Path(setup.environment["AGENTA_AI_GRPC_TLS_CERT_FILE"]))
+        found = {finding.part: finding for finding in wrong(await setup.findings())}
+    assert sorted(found) == ["address", "certificates"]
+    assert "Leave an agenta-ai-server that has an earlier certificate" in found["address"].remedy
 
 
 # Redis
