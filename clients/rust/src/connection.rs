@@ -95,6 +95,10 @@ impl Connection {
         let response = self.channel.clone().oneshot(request).await.map_err(|error| lost(error.into()))?;
         match Status::from_header_map(response.headers()) {
             Some(status) if status.code() != Code::Ok => Err(status),
+            // A proxy that doesn't know gRPC.
+            None if matches!(response.status().as_u16(), 429 | 502..=504) => {
+                Err(Status::unavailable(format!("HTTP {}", response.status())))
+            }
             _ => Ok(response),
         }
     }

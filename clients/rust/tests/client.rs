@@ -1,6 +1,8 @@
 //! The client against a real server on loopback.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::convert::Infallible;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -16,9 +18,12 @@ use serde_json::{Value, json};
 use tokio::net::{TcpListener, UnixListener};
 use tokio::task::AbortHandle;
 use tokio_stream::wrappers::{TcpListenerStream, UnixListenerStream};
+use tonic::body::Body;
 use tonic::transport::{Certificate, ClientTlsConfig, Identity, Server, ServerTlsConfig};
 use tonic::{Code, Request, Response, Status};
 use tonic_types::{ErrorDetails, StatusExt};
+use tower::layer::layer_fn;
+use tower::service_fn;
 
 type Answer = Result<CallToolResponse, Status>;
 
@@ -301,6 +306,28 @@ async fn largest_request_is_sent_again() {
     let large = request("tools.x.y.z", &json!({"a": "x".repeat((1 << 20) - 200)})).unwrap();
     Client::to(&served.target).build().unwrap().call_tool(large).await.unwrap();
     assert_eq!(served.arrivals().len(), 2);
+}
+
+#[tokio::test]
+async fn what_a_proxy_says_is_sent_again() {
+    let attempts = Arc::new(AtomicUsize::new(0));
+    let counted = attempts.clone();
+    let answer = service_fn(move |_: http::Request<Body>| {
+        counted.fetch_add(1, Ordering::SeqCst);
+        let page = Body::new("Bad Gateway".to_owned());
+        async { Ok::<_, Infallible>(http::Response::builder().status(502).body(page).unwrap()) }
+    });
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let target = listener.local_addr().unwrap().to_string();
+    let service = Service::new([done()]);
+    let serving = Server::builder()
+        .layer(layer_fn(move |_| answer.clone()))
+        .add_service(ToolServiceServer::new(service.clone()))
+        .serve_with_incoming(TcpListenerStream::new(listener));
+    let proxy = Served { target, service, task: tokio::spawn(serving).abort_handle() };
+    let error = call_error(proxy.call(|client| client).await);
+    assert_eq!((error.code(), error.not_run), (Code::Unavailable, false));
+    assert_eq!(attempts.load(Ordering::SeqCst), 5);
 }
 
 #[tokio::test]
