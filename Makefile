@@ -12,9 +12,10 @@ export UV_PYTHON_DOWNLOADS := never
 export GRPC_VERBOSITY := NONE
 # What other programs do, and many processes together, hardly depends on the versions of Python and its libraries.
 ONE_VERSION_IS_ENOUGH := $(addprefix --ignore=tests/,clients conformance deploy packaging replicas)
+BENCH := $(TOOLS)/bench/bin/python -m bench
 SAMPLE := examples/support_agent.json
 
-.PHONY: help demo run test conformance test-slow test-oldest test-newest live bench lint check format proto docs clients baseline lock clean
+.PHONY: help demo run test conformance test-slow test-oldest test-newest live bench bench-smoke lint check format proto docs clients baseline lock clean
 
 help: ## List these targets.
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 14
@@ -60,8 +61,25 @@ test-newest: $(READY) ## Run the tests on the newest Python of this machine with
 live: $(READY) ## Run a short suite against a real Agenta, given by the AGENTA_AI_SERVICES_ settings.
 	@$(BIN)/pytest -q tests/live --live
 
-bench: $(READY) ## Measure; writes nothing.
-	@$(BIN)/python bench/concurrency.py
+$(TOOLS)/bench/.ready: $(READY) pyproject.toml bench/peers/ceiling/main.go bench/peers/ceiling/go.mod
+	@$(BIN)/uv venv -q --clear --python $(PYTHON) $(TOOLS)/bench
+	@$(BIN)/uv pip install -q -p $(TOOLS)/bench -c requirements.lock -e '.[server,redis,tracing]' --group bench
+	@GOBIN=$(CURDIR)/$(TOOLS)/bin go install github.com/bojand/ghz/cmd/ghz@v0.121.0
+	@cd bench/peers/ceiling && go build -o $(CURDIR)/$(TOOLS)/bin/ . github.com/tsenart/vegeta/v12
+	@touch $@
+
+bench: $(TOOLS)/bench/.ready ## Measure: remakes all of bench/README.md in a quarter of an hour. Needs Go, redis-server, and a quiet machine.
+	@$(BENCH).compare
+	@$(BENCH).parts
+	@$(BENCH).load 500 2000 5000 > bench/results/load.txt
+	@$(BENCH).overload --plot bench/plots/overload.png > bench/results/overload.txt
+	-@$(BENCH).soak --calls 30000 --plot bench/plots/soak.png > bench/results/soak.txt
+	@for each in concurrency limits telemetry; do $(BENCH).$$each > bench/results/$$each.txt || exit 1; done
+	@$(BENCH).report
+
+bench-smoke: $(TOOLS)/bench/.ready ## See that everything that is compared can be measured, and that bench/README.md shows the last results.
+	@$(BENCH).smoke
+	@$(BENCH).report --check
 
 lint: $(READY) ## Lint, types, floors, contract.
 	@$(BIN)/ruff check .

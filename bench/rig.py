@@ -47,7 +47,7 @@ ROOT = Path(__file__).parent.parent
 REFINE = "tools.agenta.api.refine_prompt"
 # Two kilobytes, as prompts of such agents are.
 TEMPLATE = json.loads((Path(__file__).parent / "prompt.json").read_text())
-LISTENING = re.compile(r"listening on ([0-9.]+:[0-9]+)")
+LISTENING = re.compile(r"(?:listening|running) on (?:http://)?([0-9.]+:[0-9]+)")
 LENGTH = re.compile(rb"content-length: *([0-9]+)", re.IGNORECASE)
 # The limiter does its work, and refuses nobody.
 LIMITS = "burst = 100000\nper_minute = 60000\n"
@@ -61,13 +61,14 @@ class Program:
     """One of the other processes.
 
     Args:
-        role: Which.
+        command: What it runs; a word alone is a role of this module.
         log: Where its log goes.
         environment: What it has besides this process's own.
     """
 
-    def __init__(self, role: str, log: Path, **environment: str) -> None:
-        self._role = role
+    def __init__(self, command: str | Sequence[str], log: Path, **environment: str) -> None:
+        self._is_role = isinstance(command, str)
+        self._command = (sys.executable, "-m", "bench.rig", command) if isinstance(command, str) else command
         self._log = log
         kept = {name: value for name, value in os.environ.items() if not name.startswith(("AGENTA_AI_", "OTEL_"))}
         self._environment = kept | {"PYTHONPATH": os.pathsep.join(sys.path)} | environment
@@ -76,13 +77,13 @@ class Program:
         """Return the address at which it listens."""
         with self._log.open("w") as log:
             self._process = await asyncio.create_subprocess_exec(
-                sys.executable, "-m", "bench.rig", self._role, cwd=ROOT, env=self._environment, stderr=log,
-                stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE,
+                *self._command, cwd=ROOT, env=self._environment, stderr=log,
+                stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE if self._is_role else log,
             )  # fmt: skip
         self.seen = psutil.Process(self._process.pid)
         while not (found := LISTENING.search(self._log.read_text())):
             if self._process.returncode is not None:
-                raise SystemExit(f"{self._role} has not started:\n{self._log.read_text()}")
+                raise SystemExit(f"{self._command} has not started:\n{self._log.read_text()}")
             await asyncio.sleep(0.05)
         return found[1]
 
@@ -94,21 +95,24 @@ class Program:
     @property
     def cpu_seconds(self) -> float:
         """What it has used of all processors."""
-        times = self.seen.cpu_times()
-        return float(times.user + times.system)
+        # The clock that clock_getcpuclockid(3) names: /proc counts in hundredths of a second.
+        return time.clock_gettime(~self._process.pid << 3 | 2)
 
     @property
     def files(self) -> int:
         """How many it has open, sockets included."""
         return int(self.seen.num_fds())
 
-    async def census(self) -> dict[str, int]:
+    async def census(self, delay: float | None = None) -> dict[str, int]:
         """What it has inside: ``objects``, and ``tasks`` that run; the stand-in also its runs: ``started``, ``peak``
         (most at once), ``in_flight``.
+
+        Args:
+            delay: Seconds that the quick stand-in takes from now on.
         """
         assert self._process.stdin
         assert self._process.stdout
-        self._process.stdin.write(b"\n")
+        self._process.stdin.write(f"{'' if delay is None else delay}\n".encode())
         counts: dict[str, int] = json.loads(await self._process.stdout.readline())
         return counts
 
@@ -172,32 +176,46 @@ async def rig(
         folder = Path(name)
         standin = Program(upstream, folder / "standin.log", STANDIN_FAULT=fault)
         url = f"http://{await standin.start()}"
-        (folder / "limits.toml").write_text(LIMITS)
-        keys = [
-            create_key(
-                folder / "keys.json", user="user", organization=f"organization {number}", project="project",
-                permissions=["edit_workflows"], expires=None,
-            )
-            for number in range(organizations)
-        ]  # fmt: skip
-        server = Program(
-            "serve",
-            folder / "server.log",
-            AGENTA_AI_SERVICES_API_URL=url,
-            AGENTA_AI_SERVICES_API_KEY="standin-key",
-            AGENTA_AI_SERVICES_ENVIRONMENT_SLUG="production",
-            AGENTA_AI_SERVICES_REFINE_PROMPT_KEY="ai-refine",
-            AGENTA_AI_GRPC_LISTEN="127.0.0.1:0",
-            AGENTA_AI_GRPC_AUTH="api_keys",
-            AGENTA_AI_GRPC_API_KEYS_FILE=str(folder / "keys.json"),
-            AGENTA_AI_GRPC_LIMITS_FILE=str(folder / "limits.toml"),
-            **{f"AGENTA_AI_GRPC_{name.upper()}": str(value) for name, value in settings.items()},
-        )
+        keys = keys_in(folder, organizations)
+        server = Program("serve", folder / "server.log", **deployed(folder, url, **settings))
         try:
             yield Rig(server, standin, await server.start(), keys)
         finally:
             await server.stop()
             await standin.stop()
+
+
+def keys_in(folder: Path, organizations: int = 1) -> list[str]:
+    """Make so many organizations' API keys, which a service in this folder accepts."""
+    return [
+        create_key(
+            folder / "keys.json", user="user", organization=f"organization {number}", project="project",
+            permissions=["edit_workflows"], expires=None,
+        )
+        for number in range(organizations)
+    ]  # fmt: skip
+
+
+def deployed(folder: Path, upstream: str, **settings: object) -> dict[str, str]:
+    """The environment of a service whose files are in this folder, with all that is on by default.
+
+    Args:
+        folder: Holds the keys.
+        upstream: URL of Agenta.
+        settings: Others, by their names without the prefix and in lower case.
+    """
+    (folder / "limits.toml").write_text(LIMITS)
+    return {
+        "AGENTA_AI_SERVICES_API_URL": upstream,
+        "AGENTA_AI_SERVICES_API_KEY": "standin-key",
+        "AGENTA_AI_SERVICES_ENVIRONMENT_SLUG": "production",
+        "AGENTA_AI_SERVICES_REFINE_PROMPT_KEY": "ai-refine",
+        "AGENTA_AI_GRPC_LISTEN": "127.0.0.1:0",
+        "AGENTA_AI_GRPC_AUTH": "api_keys",
+        "AGENTA_AI_GRPC_API_KEYS_FILE": str(folder / "keys.json"),
+        "AGENTA_AI_GRPC_LIMITS_FILE": str(folder / "limits.toml"),
+        **{f"AGENTA_AI_GRPC_{name.upper()}": str(value) for name, value in settings.items()},
+    }
 
 
 def stub_of(channel: grpc.aio.Channel) -> ToolServiceAsyncStub:
@@ -281,7 +299,8 @@ def plot(path: Path, title: str, across: str, up: str) -> Iterator[Any]:
     axes.set(title=title, xlabel=across, ylabel=up)
     axes.grid(alpha=0.3)
     yield axes
-    axes.set_ylim(bottom=0)
+    if axes.get_yscale() == "linear":
+        axes.set_ylim(bottom=0)
     axes.legend(loc="best")
     figure.savefig(path, dpi=100)
     pyplot.close(figure)
@@ -291,7 +310,9 @@ def _answer_census(more: Callable[[], dict[str, int]]) -> None:
     """Answer each line that comes in."""
 
     def answer() -> None:
-        while os.read(0, 1):
+        for told in sys.stdin:
+            if told.strip():
+                _Quick.delay = float(told)
             gc.collect()
             objects = gc.get_objects()
             tasks = sum(isinstance(each, asyncio.Task) and not each.done() for each in objects)
@@ -318,10 +339,10 @@ class _Quick(asyncio.Protocol):
     """Gives every request the stand-in's answer to the usual one, after a while; looks at its length alone."""
 
     in_flight = peak = started = 0
+    delay = 0.0
 
-    def __init__(self, answer: bytes, delay: float) -> None:
+    def __init__(self, answer: bytes) -> None:
         self._answer = answer
-        self._delay = delay
         self._received = b""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -335,7 +356,7 @@ class _Quick(asyncio.Protocol):
             _Quick.started += 1
             _Quick.in_flight += 1
             _Quick.peak = max(_Quick.peak, _Quick.in_flight)
-            asyncio.get_running_loop().call_later(self._delay, self._reply)
+            asyncio.get_running_loop().call_later(self.delay, self._reply)
 
     def _reply(self) -> None:
         _Quick.in_flight -= 1
@@ -345,9 +366,9 @@ class _Quick(asyncio.Protocol):
 async def _quick() -> None:
     answer = answers.success(refine(json.dumps(TEMPLATE), ""))
     head = f"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: {len(answer.body)}\r\n\r\n"
-    data, delay = head.encode() + answer.body, Fault.parse(os.environ["STANDIN_FAULT"]).delay
+    data, _Quick.delay = head.encode() + answer.body, Fault.parse(os.environ["STANDIN_FAULT"]).delay
     loop = asyncio.get_running_loop()
-    server = await loop.create_server(lambda: _Quick(data, delay), "127.0.0.1", 0, backlog=4096)
+    server = await loop.create_server(lambda: _Quick(data), "127.0.0.1", 0, backlog=4096)
     _answer_census(lambda: {"started": _Quick.started, "in_flight": _Quick.in_flight, "peak": _Quick.peak})
     host, port = server.sockets[0].getsockname()
     logging.warning("listening on %s:%d", host, port)

@@ -1,0 +1,247 @@
+"""Writes the tables of README.md and the plots from what the last run has left in results/. Measures nothing.
+
+With ``--check`` it writes nothing, and ends with 1 if the tables aren't those of the results.
+
+A figure is the median of the rounds, and what stands in brackets is their least and most.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from pathlib import Path
+from statistics import median
+from typing import Any, NamedTuple
+
+from bench.rig import plot
+from bench.servers import RESULTS
+
+FOLDER = Path(__file__).parent
+README = FOLDER / "README.md"
+PLOTS = FOLDER / "plots"
+PEERS = ("service", "REST, fresh client", "REST, shared client", "MCP", "floor", "ceiling")
+SERVICE, FRESH, _, MCP, FLOOR, CEILING = PEERS
+# What the whole is judged by: enough calls in flight for the core to be busy.
+USUAL = (0.0, 32)
+PRINTED = ("load", "overload", "soak", "limits", "telemetry", "concurrency")
+PERCENTILES = ("p50_ms", "p99_ms", "p999_ms")
+NONE = "–"
+
+
+class Target(NamedTuple):
+    """What a figure should be.
+
+    Attributes:
+        figure: What it is.
+        measured: It.
+        bound: At most this, or, where ``at_least``, at least.
+        unit: Of both.
+    """
+
+    figure: str
+    measured: float
+    bound: float
+    unit: str
+    at_least: bool = False
+
+    @property
+    def row(self) -> tuple[str, ...]:
+        met = self.measured >= self.bound if self.at_least else self.measured <= self.bound
+        bound = f"{'≥' if self.at_least else '≤'} {self.bound:g}{self.unit}"
+        return self.figure, f"{self.measured:.3g}{self.unit}", bound, "met" if met else "**not met**"
+
+
+class Comparison:
+    """What compare.py has measured.
+
+    Args:
+        results: The content of its file.
+    """
+
+    def __init__(self, results: dict[str, Any]) -> None:
+        self.closed = {(row["delay"], row["in_flight"], row["peer"]): row["rounds"] for row in results["closed"]}
+        self.opened = {(row["delay"], row["peer"]): row["rounds"] for row in results["open"]}
+        self.many: dict[str, dict[str, float]] = results["many"]["peers"]
+        self.many_in_flight: int = results["many"]["in_flight"]
+        self.rate: int = results["rate"]
+        self.loads = list(dict.fromkeys((delay, count) for delay, count, _ in self.closed))
+
+    def cpu(self, peer: str, load: tuple[float, int] = USUAL) -> float:
+        """CPU time of a call in ms; nan if that wasn't measured."""
+        return middle([each["cpu_ms"] for each in self.closed.get((*load, peer), [])])
+
+    def cpu_times(self) -> list[tuple[str, ...]]:
+        rows = []
+        for peer in PEERS:
+            usual = [each["cpu_ms"] for each in self.closed[(*USUAL, peer)]]
+            many = self.many[peer]["cpu_ms"] if peer in self.many else float("nan")
+            each = [number(value) for value in (*(self.cpu(peer, load) for load in self.loads), many)]
+            ratio = f"{self.cpu(peer) / self.cpu(SERVICE):.2g}"
+            rows.append((peer, *each, f"{min(usual):.2f} to {max(usual):.2f}", ratio))
+        heads = [f"{count}, {delay * 1000:g} ms" for delay, count in self.loads]
+        return [("", *heads, f"{self.many_in_flight}, 2 s", "32, 0 ms: from to", "to the service"), *rows]
+
+    def rates(self) -> list[tuple[str, ...]]:
+        loads = [load for load in self.loads if load[0] == 0]
+        rows = []
+        for peer in PEERS:
+            rates = [middle([each["per_second"] for each in self.closed.get((*load, peer), [])]) for load in loads]
+            rows.append((peer, *(whole(rate) for rate in rates), whole(1000 / self.cpu(peer))))
+        return [("", *(f"{count} in flight" for _, count in loads), "a core has room for"), *rows]
+
+    def latency(self, peer: str, delay: float, percentile: str) -> float:
+        return middle([each[percentile] for each in self.opened.get((delay, peer), [])])
+
+    def latencies(self) -> list[tuple[str, ...]]:
+        delays = sorted({delay for delay, _ in self.opened})
+        heads = [f"{delay * 1000:g} ms: {name}" for delay in delays for name in ("50 %", "99 %", "99.9 %")]
+        rows = [
+            (peer, *(number(self.latency(peer, delay, which)) for delay in delays for which in PERCENTILES))
+            for peer in PEERS
+        ]
+        return [("", *heads), *rows]
+
+    def memory(self) -> list[tuple[str, ...]]:
+        rows = [(peer, f"{each['idle_mib']:.0f}", f"{each['in_flight_kib']:.0f}") for peer, each in self.many.items()]
+        return [("", "idle, MiB", "each call in flight, KiB"), *rows]
+
+
+class Parts:
+    """What parts.py has measured.
+
+    Args:
+        results: The content of its file.
+    """
+
+    def __init__(self, results: dict[str, Any]) -> None:
+        self.costs: dict[str, list[float]] = results["costs"]
+        self.whole, *self._others = self.costs
+        self.memory: dict[str, float] = results["memory"]
+        self.starts: dict[str, list[float]] = results["starts"]
+        self._processes: dict[str, list[dict[str, float]]] = results["processes"]
+
+    def beside(self, name: str) -> list[float]:
+        """Of each round, the share by which a call costs more than with all on."""
+        return [other / whole - 1 for other, whole in zip(self.costs[name], self.costs[self.whole], strict=True)]
+
+    def table(self) -> list[tuple[str, ...]]:
+        rows = [(self.whole, f"{median(self.costs[self.whole]):.3f}", "", "")]
+        for name in self._others:
+            shares = self.beside(name)
+            extent = f"{min(shares):+.0%} to {max(shares):+.0%}"
+            rows.append((name, f"{median(self.costs[name]):.3f}", f"{median(shares):+.0%}", extent))
+        return [("", "CPU time, ms", "beside all on", "from to"), *rows]
+
+    def started(self) -> list[tuple[str, ...]]:
+        rows = [
+            (name, f"{median(each):.2f}", f"{min(each):.2f} to {max(each):.2f}") for name, each in self.starts.items()
+        ]
+        return [("", "s", "from to"), *rows]
+
+    def processes(self) -> list[tuple[str, ...]]:
+        rows = []
+        for name, rounds in self._processes.items():
+            each = [[one[what] for one in rounds] for what in ("per_second", "cpu_ms")]
+            rows.append((name, whole(median(each[0])), number(median(each[1]))))
+        return [("", "calls a second", "CPU time, ms"), *rows]
+
+
+def targets(compared: Comparison, parts: Parts) -> list[tuple[str, ...]]:
+    cpu, rate = compared.cpu(SERVICE), f"at {compared.rate} calls a second"
+    slowest = {which: max(compared.latency(SERVICE, delay, which) for delay in (0.0, 0.05)) for which in PERCENTILES}
+    helps = max(median(each) for name, each in parts.starts.items() if name.endswith("--help"))
+    many = f"{compared.many_in_flight} in flight"
+    rows = [
+        Target("CPU time of a call", cpu, 0.45, " ms"),
+        Target("that of REST with a fresh client, to it", compared.cpu(FRESH) / cpu, 60, " times", at_least=True),
+        Target("that of MCP, to it", compared.cpu(MCP) / cpu, 6, " times", at_least=True),
+        Target("it, to the floor", cpu / compared.cpu(FLOOR), 3, " times"),
+        Target(f"it with {many}, to 32", compared.many[SERVICE]["cpu_ms"] / cpu, 1.25, " times"),
+        Target(f"overhead {rate}, median", slowest["p50_ms"], 1, " ms"),
+        Target(f"overhead {rate}, 99 %", slowest["p99_ms"], 3, " ms"),
+        Target("memory when idle, without metrics", parts.memory["idle_mib"], 70, " MiB"),
+        Target(f"memory of a call, {many}", parts.memory["in_flight_kib"], 45, " KiB"),
+        Target("start until SERVING", median(parts.starts["serving"]), 0.8, " s"),
+        Target("--help, the slower command", helps, 0.2, " s"),
+        Target("a call with traces, to without", 1 + median(parts.beside("with traces")), 1.25, " times"),
+    ]
+    ceiling = ("it, to the ceiling", f"{cpu / compared.cpu(CEILING):.3g} times", "", "")
+    return [("", "measured", "target", ""), *(each.row for each in rows), ceiling]
+
+
+def middle(values: list[float]) -> float:
+    return median(values) if values else float("nan")
+
+
+def number(value: float) -> str:
+    return NONE if value != value else f"{value:.2f}" if value < 100 else f"{value:,.0f}"
+
+
+def whole(value: float) -> str:
+    return NONE if value != value else f"{value:,.0f}"
+
+
+def table(rows: list[tuple[str, ...]]) -> str:
+    head, *others = rows
+    lines = [head, ("---", *("---:" for _ in head[1:])), *others]
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
+
+
+def machine(results: dict[str, Any]) -> str:
+    known = dict(results["machine"])
+    return (
+        f"{known.pop('processor')}, {known.pop('cores')} cores; Python {known.pop('python')}; "
+        f"{', '.join(f'{name} {version}' for name, version in known.items())}."
+    )
+
+
+def draw(compared: Comparison) -> None:
+    with plot(PLOTS / "cpu.png", "CPU time of a call by calls in flight, upstream at once", "in flight", "ms") as axes:
+        counts = [count for delay, count in compared.loads if not delay]
+        for peer in PEERS:
+            axes.plot(counts, [compared.cpu(peer, (0.0, count)) for count in counts], marker="o", label=peer)
+        axes.set(xscale="log", yscale="log", xticks=counts, xticklabels=counts)
+    title = f"Time beyond the upstream's 50 ms, at {compared.rate} calls a second"
+    with plot(PLOTS / "latency.png", title, "percent of the calls", "ms") as axes:
+        for peer in PEERS:
+            delay = 0.0 if peer == FLOOR else 0.05
+            axes.plot(
+                ["50", "99", "99.9"], [compared.latency(peer, delay, which) for which in PERCENTILES],
+                marker="o", label=peer,
+            )  # fmt: skip
+        axes.set(yscale="log")
+
+
+def filled(text: str, name: str, content: str) -> str:
+    """The text with what stands between two markers replaced."""
+    pattern = rf"(<!-- {name} -->\n).*?(<!-- end -->)"
+    return re.sub(pattern, lambda found: f"{found[1]}\n{content}\n\n{found[2]}", text, count=1, flags=re.DOTALL)
+
+
+def main() -> str | None:
+    """Return what is wrong."""
+    results = {name: json.loads((RESULTS / f"{name}.json").read_text()) for name in ("compare", "parts")}
+    compared, parts = Comparison(results["compare"]), Parts(results["parts"])
+    tables = {
+        "targets": targets(compared, parts), "cpu": compared.cpu_times(), "rates": compared.rates(),
+        "latency": compared.latencies(), "memory": compared.memory(), "parts": parts.table(),
+        "starts": parts.started(), "processes": parts.processes(),
+    }  # fmt: skip
+    contents = {name: table(rows) for name, rows in tables.items()} | {"machine": machine(results["compare"])}
+    for name in PRINTED:
+        contents[name] = f"```\n{(RESULTS / f'{name}.txt').read_text().rstrip()}\n```"
+    written = text = README.read_text()
+    for name, content in contents.items():
+        text = filled(text, name, content)
+    if sys.argv[1:] == ["--check"]:
+        return None if text == written else "bench/README.md isn't what bench/results make of it: run bench.report."
+    README.write_text(text)
+    PLOTS.mkdir(exist_ok=True)
+    draw(compared)
+    print(contents["targets"])
+    return None
+
+
+if __name__ == "__main__":
+    sys.exit(main())
