@@ -94,6 +94,7 @@ async def test_of_a_server_that_says_all_it_can(parties: Parties, standin: Stand
     written = "\n".join([out, told, err, *(outcome.everything for outcome in outcomes)])
     assert code == 0
     assert "refused a token" in written, "it didn't say all it can"
+    assert '"logger": "grpc' not in written, "libraries speak as well"
     assert leaks(written, parties) == []
 
 

@@ -34,6 +34,10 @@ def configure(level: str, form: Format) -> None:
     handler = logging.StreamHandler()
     handler.setFormatter(TextFormatter() if text else JsonFormatter())
     logging.basicConfig(level=level.upper(), handlers=[handler])
+    if level == "debug":
+        # Ours only. Libraries say several lines for each call, and nobody has seen to it that these hold no secret.
+        logging.getLogger().setLevel(logging.INFO)
+        logging.getLogger("agenta_ai_server").setLevel(logging.DEBUG)
 
 
 _to_json = json.JSONEncoder(ensure_ascii=False, default=str).encode
