@@ -550,7 +550,8 @@ def _unanswered(why: str) -> Found:
     if "Certificate" in why or "SSL" in why:
         return failed(
             f"Its certificate isn't trusted, or it has no TLS ({why}).",
-            "Set AGENTA_AI_GRPC_UPSTREAM_CA_FILE to its authority's, or correct AGENTA_AI_SERVICES_API_URL.",
+            "Renew one that has expired. Else set AGENTA_AI_GRPC_UPSTREAM_CA_FILE to its authority's, or correct "
+            "AGENTA_AI_SERVICES_API_URL.",
         )
     if "Proxy" in why:
         return failed(f"The proxy can't be used ({why}).", "Correct AGENTA_AI_GRPC_UPSTREAM_PROXY.")

@@ -7,6 +7,7 @@ import json
 import os
 import resource
 import socket
+import ssl
 import sys
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
@@ -336,6 +337,31 @@ async def test_too_few_files(setup: Setup, monkeypatch: pytest.MonkeyPatch) -> N
     (found,) = wrong(await setup.findings())
     assert (found.part, found.said) == ("open files", "512 may be open at once, and 540 may be needed.")
     assert "ulimit -Hn" in found.remedy
+
+
+@pytest.mark.parametrize(
+    ("name", "days", "is_known", "said"),
+    [
+        ("127.0.0.1", -1, True, "certificate has expired"),
+        ("agenta.example", 1, True, "certificate is not valid for '127.0.0.1'"),
+        ("127.0.0.1", 1, False, "unable to get local issuer certificate"),
+    ],
+)
+async def test_what_is_wrong_with_agentas_certificate(
+    name: str, days: int, is_known: bool, said: str, setup: Setup
+) -> None:
+    tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    setup.authority.issue_cert(name, not_after=datetime.now(UTC) + timedelta(days=days)).configure_cert(tls)
+    trusted = setup.authority if is_known else trustme.CA()
+    trusted.cert_pem.write_to_path(setup.folder / "agenta-ca.pem")
+    setup.environment["AGENTA_AI_GRPC_UPSTREAM_CA_FILE"] = str(setup.folder / "agenta-ca.pem")
+    server = await asyncio.start_server(lambda _, writer: writer.close(), "127.0.0.1", 0, ssl=tls)
+    async with server:
+        port = server.sockets[0].getsockname()[1]
+        setup.environment["AGENTA_AI_SERVICES_API_URL"] = f"https://127.0.0.1:{port}"
+        found = {finding.part: finding for finding in wrong(await setup.findings())}
+    assert said in found["Agenta"].said
+    assert "Renew one that has expired" in found["Agenta"].remedy
 
 
 async def test_a_prompt_that_is_not_deployed_costs_a_call_to_find(setup: Setup) -> None:

@@ -77,7 +77,7 @@ class HttpClient:
             raise Unanswered("it took too long") from None
         # Those of aiohttp hold the request, credentials and all; the last two are of names that can't be one.
         except (aiohttp.ClientError, OSError, UnicodeError, ValueError) as error:
-            raise Unanswered(type(error).__name__) from None
+            raise Unanswered(_kind(error)) from None
 
     async def aclose(self) -> None:
         """Break off the questions that are open, and ask no more."""
@@ -93,6 +93,13 @@ class HttpClient:
             auto_decompress=False,
             headers={"accept": "application/json", "accept-encoding": "identity", "user-agent": "agenta-ai-server"},
         )
+
+
+def _kind(error: Exception) -> str:
+    if isinstance(error, aiohttp.ClientConnectorCertificateError):
+        # What is wrong with it, in OpenSSL's words: it has expired, is for another name, or by an unknown authority.
+        return f"{type(error).__name__}: {getattr(error.certificate_error, 'verify_message', '')}".rstrip(".: ")
+    return type(error).__name__
 
 
 async def _read(response: aiohttp.ClientResponse) -> bytes:
