@@ -487,7 +487,8 @@ REDIS_FAULTS: dict[Callable[[RedisServer], str], tuple[str, str]] = {
 async def test_what_is_wrong_with_redis(
     plant: Callable[[RedisServer], str], setup: Setup, redis: RedisServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("agenta_ai_server.probes.REDIS_SECONDS", 0.5)
+    if plant is frozen:
+        monkeypatch.setattr("agenta_ai_server.probes.REDIS_SECONDS", 0.1)
     state, remedy = REDIS_FAULTS[plant]
     setup.environment["AGENTA_AI_GRPC_REDIS_URL"] = plant(redis)
     (found,) = wrong(await setup.findings())
