@@ -25,12 +25,14 @@ Result = TypeVar("Result")
 EXIT_NOT_FINE = 1
 EXIT_CONFIGURATION = 2
 EXIT_LISTEN = 3
+EXIT_BROKEN_PIPE = 141
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command and return its exit code.
 
-    0 fine, 1 a check found something that isn't, 2 wrong arguments or settings, 3 an address that is taken.
+    0 fine, 1 a check found something that isn't, 2 wrong arguments or settings, 3 an address that is taken, 141 nobody
+    reads the output any more.
     """
     arguments = _parser().parse_args(argv)
     # As it came: what is set here is for this process, and not for a command that "dev" runs.
@@ -51,7 +53,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         return EXIT_CONFIGURATION
 
     try:
-        return int(arguments.run(arguments) or 0)
+        code = int(arguments.run(arguments) or 0)
+        sys.stdout.flush()
+        return code
+    except BrokenPipeError:
+        # The interpreter flushes once more when it exits, and must not fail then.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return EXIT_BROKEN_PIPE
     except SettingsError as error:
         print("agenta-ai-server can't start with these settings:", *error.faults, sep="\n  ", file=sys.stderr)
         return EXIT_CONFIGURATION
