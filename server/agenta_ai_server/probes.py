@@ -109,11 +109,14 @@ async def api_keys(settings: Settings) -> AsyncIterator[Found]:
     if "api_keys" not in settings.auth or path is None:
         return
     if not path.exists():
-        make = "Make one: agenta-ai-server keys create."
+        make = "make a key: agenta-ai-server keys create."
         if os.access(path.parent, os.W_OK):
-            yield warning(f"{path} isn't there, so no key is known.", make)
+            # A new file would take from a running server the keys that it still knows.
+            yield warning(
+                f"{path} isn't there, so no key is known.", f"Restore it from a copy; if there is none, {make}"
+            )
         else:
-            yield failed(f"{path} isn't there, and can't be made.", f"Make {path.parent} writable. {make}")
+            yield failed(f"{path} isn't there, and can't be made.", f"Make {path.parent} writable, and {make}")
         return
     try:
         keys = list_keys(path)

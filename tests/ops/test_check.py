@@ -240,7 +240,7 @@ FAULTS: dict[str, tuple[Plant, str, str, str]] = {
         "warning",
         "AGENTA_AI_GRPC_DISABLED_TOOLS",
     ),
-    "no keys": (lambda setup: (setup.folder / "keys.json").unlink(), "API keys", "warning", "keys create"),
+    "no keys": (lambda setup: (setup.folder / "keys.json").unlink(), "API keys", "warning", "Restore it"),
     "open keys": (lambda setup: (setup.folder / "keys.json").chmod(0o644), "API keys", "warning", "chmod 600"),
     "broken keys": (writes("keys.json", "{"), "API keys", "failed", "Restore AGENTA_AI_GRPC_API_KEYS_FILE"),
     "no valid key": (revoked, "API keys", "warning", "keys create"),
