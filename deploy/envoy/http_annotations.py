@@ -12,8 +12,7 @@ import sys
 from typing import TYPE_CHECKING
 
 from google.api import annotations_pb2, http_pb2
-from google.protobuf import any_pb2, descriptor_pb2
-from google.rpc import status_pb2
+from google.protobuf import descriptor_pb2
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -30,7 +29,8 @@ RULES = {
         additional_bindings=[http_pb2.HttpRule(post="/preview/ai/services/tools/call", body="*")],
     ),
 }
-# Where the old endpoint didn't write camelCase, and what it called the text of an error.
+# Where the old endpoint didn't write camelCase, and what it called the text of an error. Envoy has a type of its own for
+# the bodies of errors, and takes the one of the set instead.
 JSON_NAMES = {
     "agenta.ai.v1.CallMeta.trace_id": "trace_id",
     "agenta.ai.v1.Attempt.trace_id": "trace_id",
@@ -46,9 +46,6 @@ def annotated(data: bytes) -> bytes:
             for method in service.method:
                 if f"{file.package}.{service.name}" == SERVICE and method.name in RULES:
                     method.options.Extensions[annotations_pb2.http].CopyFrom(RULES[method.name])
-    # The type of an error's body. Envoy has its own, but not under the names below.
-    for descriptor in (any_pb2.DESCRIPTOR, status_pb2.DESCRIPTOR):
-        descriptor.CopyToProto(contract.file.add())
     for name, field in _fields(contract):
         if name in JSON_NAMES:
             field.json_name = JSON_NAMES[name]
