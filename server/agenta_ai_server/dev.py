@@ -48,7 +48,8 @@ with SyncClient("{address}", api_key=os.environ["AGENTA_AI_API_KEY"]) as client:
 With the command line:
   {program} --target {address} refine examples/support_agent.json -g "Be brief"
 
-To see a failure, give the guidelines "standin: status=503 retry-after=2", "standin: answer=lossy", "standin: delay=3".
+To see a failure, give the guidelines "standin: answer=lossy", "standin: delay=3", "standin: status=503 retry-after=2".
+After the last the stand-in is left alone for a while, as Agenta would be, unless you set AGENTA_AI_GRPC_BREAKER=off.
 Ctrl-C stops it.
 """
 
