@@ -11,7 +11,7 @@ export UV_PYTHON_DOWNLOADS := never
 # Without grpc's own notes between the dots of the tests.
 export GRPC_VERBOSITY := NONE
 # What other programs do, and many processes together, hardly depends on the versions of Python and its libraries.
-ONE_VERSION_IS_ENOUGH := $(addprefix --ignore=tests/,clients conformance deploy packaging replicas)
+ONE_VERSION_IS_ENOUGH := $(addprefix --ignore=tests/,clients conformance deploy distribution replicas)
 BENCH := $(TOOLS)/bench/bin/python -m bench
 SAMPLE := examples/support_agent.json
 
@@ -73,11 +73,12 @@ bench: $(TOOLS)/bench/.ready ## Measure: remakes all of bench/README.md in a qua
 	@$(BENCH).parts
 	@$(BENCH).load 500 2000 5000 > bench/results/load.txt
 	@$(BENCH).overload --plot bench/plots/overload.png > bench/results/overload.txt
-	-@$(BENCH).soak --calls 30000 --plot bench/plots/soak.png > bench/results/soak.txt
+	-@$(BENCH).soak --calls 60000 --plot bench/plots/soak.png > bench/results/soak.txt
 	@for each in concurrency limits telemetry; do $(BENCH).$$each > bench/results/$$each.txt || exit 1; done
 	@$(BENCH).report
 
 bench-smoke: $(TOOLS)/bench/.ready ## See that everything that is compared can be measured, and that bench/README.md shows the last results.
+	@cd bench/peers/ceiling && test -z "$$(gofmt -l .)" && go mod tidy -diff && go vet .
 	@$(BENCH).smoke
 	@$(BENCH).report --check
 

@@ -80,7 +80,7 @@ class Comparison:
             ratio = f"{self.cpu(peer) / self.cpu(SERVICE):.2g}"
             rows.append((peer, *each, f"{min(usual):.2f} to {max(usual):.2f}", ratio))
         heads = [f"{count}, {delay * 1000:g} ms" for delay, count in self.loads]
-        return [("", *heads, f"{self.many_in_flight}, 2 s", "32, 0 ms: from to", "to the service"), *rows]
+        return [("", *heads, f"{self.many_in_flight}, 2 s", "32, 0 ms: from to", "times the service's"), *rows]
 
     def rates(self) -> list[tuple[str, ...]]:
         loads = [load for load in self.loads if load[0] == 0]
@@ -204,7 +204,7 @@ def draw(compared: Comparison) -> None:
         axes.set(xscale="log", yscale="log", xticks=counts, xticklabels=counts)
     title = f"Time beyond the upstream's 50 ms, at {compared.rate} calls a second"
     with plot(PLOTS / "latency.png", title, "percent of the calls", "ms") as axes:
-        for peer in PEERS:
+        for peer in dict.fromkeys(peer for _, peer in compared.opened):
             delay = 0.0 if peer == FLOOR else 0.05
             axes.plot(
                 ["50", "99", "99.9"], [compared.latency(peer, delay, which) for which in PERCENTILES],

@@ -301,7 +301,7 @@ def plot(path: Path, title: str, across: str, up: str) -> Iterator[Any]:
     yield axes
     if axes.get_yscale() == "linear":
         axes.set_ylim(bottom=0)
-    axes.legend(loc="best")
+    axes.legend(loc="center left", bbox_to_anchor=(1, 0.5))
     figure.savefig(path, dpi=100)
     pyplot.close(figure)
 

@@ -161,7 +161,7 @@ class Bench:
             environment = deployed(self._folder, self._url, reuse_port="true", listen=address, **QUICK_STOP)
             program, address = await self.started([COMMAND, "serve"], **environment)
             programs.append(program)
-        name = f"{count} processes"
+        name = "1 process" if count == 1 else f"{count} processes"
         return await self._called(Server(name, programs, self._ghz(address, name)), address)
 
     async def rest(self, client: str) -> Server:
