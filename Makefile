@@ -10,6 +10,8 @@ export UV_SYSTEM_CERTS := 1
 export UV_PYTHON_DOWNLOADS := never
 # Without grpc's own notes between the dots of the tests.
 export GRPC_VERBOSITY := NONE
+# Most tests wait for something most of the time.
+WORKERS := $(shell expr 2 \* $$(getconf _NPROCESSORS_ONLN))
 # What other programs do, and many processes together, hardly depends on the versions of Python and its libraries.
 ONE_VERSION_IS_ENOUGH := $(addprefix --ignore=tests/,clients conformance deploy distribution replicas)
 BENCH := $(TOOLS)/bench/bin/python -m bench
@@ -36,13 +38,13 @@ run: $(READY) ## Serve on 127.0.0.1:50051 with a stand-in for Agenta, until Ctrl
 	@$(BIN)/agenta-ai-server dev
 
 test: $(READY) ## Run the tests; says which were left out for lack of a program. Below five minutes.
-	@$(BIN)/pytest -q -n auto
+	@$(BIN)/pytest -q -n $(WORKERS)
 
 conformance: $(READY) ## Play the same vectors with the clients of all languages. See tests/conformance.
 	@PYTHONPATH=tests $(BIN)/python -m conformance.runner
 
 test-slow: $(READY) ## Run what is too long for every run: 20,000 examples of each property, crashes under load, a soak.
-	@HYPOTHESIS_PROFILE=thorough $(BIN)/pytest -q -n auto --timeout 0 \
+	@HYPOTHESIS_PROFILE=thorough $(BIN)/pytest -q -n $(WORKERS) --timeout 0 \
 	  tests/guarantee tests/replicas tests/limits/test_history.py tests/auth/test_attacks.py tests/soak tests/distribution
 
 test-oldest: $(READY) ## Run the tests on Python 3.11 with the oldest dependencies that are declared.
@@ -50,13 +52,13 @@ test-oldest: $(READY) ## Run the tests on Python 3.11 with the oldest dependenci
 	@$(BIN)/uv pip install -q -p $(TOOLS)/oldest --resolution lowest-direct -e . 
 	@$(TOOLS)/oldest/bin/python -c 'import agenta_ai, agenta_ai.v1.tool_service_pb2_grpc'
 	@$(BIN)/uv pip install -q -p $(TOOLS)/oldest --resolution lowest-direct -e '.[server,cli,redis,tracing]' --group dev
-	@$(TOOLS)/oldest/bin/pytest -q -n auto $(ONE_VERSION_IS_ENOUGH)
+	@$(TOOLS)/oldest/bin/pytest -q -n $(WORKERS) $(ONE_VERSION_IS_ENOUGH)
 
 test-newest: $(READY) ## Run the tests on the newest Python of this machine with the newest dependencies.
 	@newest=$$(for python in python3.15 python3.14 python3.13 python3.12 $(PYTHON); do $$python -c '' 2>/dev/null && echo $$python && break; done); \
 	  $(BIN)/uv venv --clear --python $$newest $(TOOLS)/newest
 	@$(BIN)/uv pip install -q -p $(TOOLS)/newest --upgrade -e '.[server,cli,redis,tracing]' --group dev
-	@$(TOOLS)/newest/bin/pytest -q -n auto $(ONE_VERSION_IS_ENOUGH)
+	@$(TOOLS)/newest/bin/pytest -q -n $(WORKERS) $(ONE_VERSION_IS_ENOUGH)
 
 live: $(READY) ## Run a short suite against a real Agenta, given by the AGENTA_AI_SERVICES_ settings.
 	@$(BIN)/pytest -q tests/live --live

@@ -29,8 +29,8 @@ RULES = {
         additional_bindings=[http_pb2.HttpRule(post="/preview/ai/services/tools/call", body="*")],
     ),
 }
-# Where the old endpoint didn't write camelCase, and what it called the text of an error. Envoy has a type of its own for
-# the bodies of errors, and takes the one of the set instead.
+# Where the old endpoint didn't write camelCase, and what it called the text of an error: Envoy has a type of its own
+# for that, but takes the one of the set.
 JSON_NAMES = {
     "agenta.ai.v1.CallMeta.trace_id": "trace_id",
     "agenta.ai.v1.Attempt.trace_id": "trace_id",
