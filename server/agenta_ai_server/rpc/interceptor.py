@@ -48,7 +48,8 @@ class Interceptor(ABC, grpc.aio.ServerInterceptor):
             return handler
         proceed: Any = handler.unary_unary
 
-        async def run(request: Message, call: Call) -> Message:
-            return await self.intercept(request, call, proceed)
+        # Not a coroutine of its own: a call that waits holds one for each interceptor already.
+        def run(request: Message, call: Call) -> Awaitable[Message]:
+            return self.intercept(request, call, proceed)
 
         return grpc.unary_unary_rpc_method_handler(run, handler.request_deserializer, handler.response_serializer)

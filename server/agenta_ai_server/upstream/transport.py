@@ -82,8 +82,7 @@ class Transport(httpx.AsyncBaseTransport):
             answer = await session.request(
                 request.method,
                 yarl.URL(str(request.url), encoded=True),
-                # aiohttp warns of bytes beyond a mebibyte, because it would hand them over at once.
-                data=BytesIO(b"".join(cast("httpx.SyncByteStream", request.stream))),
+                data=_data(b"".join(cast("httpx.SyncByteStream", request.stream))),
                 # Not by httpx's own names for them: decoding each anew takes longer than sending the request.
                 headers=[(name.decode("ascii"), value.decode("ascii")) for name, value in request.headers.raw],
                 timeout=aiohttp.ClientTimeout(sock_connect=bounds["connect"], sock_read=bounds["read"]),
@@ -103,6 +102,11 @@ class Transport(httpx.AsyncBaseTransport):
         return aiohttp.ClientSession(
             connector=connector, cookie_jar=aiohttp.DummyCookieJar(), proxy=self._proxy, auto_decompress=False
         )
+
+
+def _data(content: bytes) -> bytes | BytesIO:
+    # aiohttp warns of bytes beyond a mebibyte, because it would hand them over at once.
+    return BytesIO(content) if len(content) > 1 << 20 else content
 
 
 class _Connector(aiohttp.TCPConnector):
