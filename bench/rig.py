@@ -310,7 +310,8 @@ def _answer_census(more: Callable[[], dict[str, int]]) -> None:
     """Answer each line that comes in."""
 
     def answer() -> None:
-        for told in sys.stdin:
+        # Not by sys.stdin, whose lock the end of the process would wait for.
+        while told := os.read(0, 64):
             if told.strip():
                 _Quick.delay = float(told)
             gc.collect()
