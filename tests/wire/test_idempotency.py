@@ -169,10 +169,18 @@ async def test_each_caller_waits_by_its_own_deadline(standin: StandIn, stub: Too
     assert standin.started == 1
 
 
-async def test_what_could_not_be_waited_for_is_not_begun(standin: StandIn, stub: ToolServiceAsyncStub) -> None:
-    with pytest.raises(grpc.aio.AioRpcError) as refused:
-        await stub.CallTool(named(refine(), str(uuid4())), timeout=0.9)
+@pytest.mark.parametrize(
+    ("least", "timeout", "said"),
+    [("50", 40, "Less than 50 seconds are left"), ("1", 0.9, "Less than 1 second is left")],
+)
+async def test_what_could_not_be_waited_for_is_not_begun(
+    least: str, timeout: float, said: str, standin: StandIn
+) -> None:
+    async with connected(settings_for(standin, AGENTA_AI_GRPC_MIN_UPSTREAM_SECONDS=least)) as stub:
+        with pytest.raises(grpc.aio.AioRpcError) as refused:
+            await stub.CallTool(named(refine(), str(uuid4())), timeout=timeout)
     assert details(refused.value)["ErrorInfo"]["reason"] == "ERROR_REASON_DEADLINE_TOO_SHORT"
+    assert str(refused.value.details()).startswith(said)
     assert standin.started == 0
 
 

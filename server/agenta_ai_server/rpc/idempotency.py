@@ -59,10 +59,11 @@ class Idempotency(Interceptor):
         return response
 
     def _too_little_time(self) -> Refused:
+        unit = "second is" if self._min_seconds == 1 else "seconds are"
         return Refused(
             Reason.DEADLINE_TOO_SHORT,
-            f"Less than {self._min_seconds:g} seconds are left of the call's deadline, which is too little to run the "
-            "tool: allow more time.",
+            f"Less than {self._min_seconds:g} {unit} left of the call's deadline, which is too little to run the tool: "
+            "allow more time.",
         )
 
 
