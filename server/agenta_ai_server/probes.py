@@ -389,10 +389,17 @@ async def token_keys(settings: Settings) -> AsyncIterator[Found]:
     """Whether tokens can be checked with the issuer's keys."""
     if "jwt" not in settings.auth:
         return
+    name = "AGENTA_AI_GRPC_JWT_JWKS_FILE" if settings.jwt_jwks_file else "AGENTA_AI_GRPC_JWT_JWKS_URL"
     try:
-        document, name = await _key_set(settings)
-    except (Unanswered, ValueError) as error:
-        yield failed(f"They can't be had: {_sentence(error)}", "Correct AGENTA_AI_GRPC_JWT_JWKS_URL or …_FILE.")
+        document = await _key_set(settings)
+    except Unanswered as error:
+        yield failed(
+            f"The issuer doesn't give them: {_sentence(error)}",
+            f"See that it runs and can be reached from here, or correct {name}.",
+        )
+        return
+    except ValueError as error:
+        yield failed(f"They can't be had: {_sentence(error)}", f"Correct {name}.")
         return
     try:
         KeySet(document, settings.jwt_algorithms)
@@ -406,13 +413,13 @@ async def token_keys(settings: Settings) -> AsyncIterator[Found]:
         yield ok("One key at least fits the algorithms.")
 
 
-async def _key_set(settings: Settings) -> tuple[bytes, str]:
+async def _key_set(settings: Settings) -> bytes:
     if settings.jwt_jwks_file:
-        return _content(settings.jwt_jwks_file), "AGENTA_AI_GRPC_JWT_JWKS_FILE"
+        return _content(settings.jwt_jwks_file)
     answer = await _get(http_url(settings.jwt_jwks_url or ""))
     if answer.status != 200:
         raise Unanswered(f"HTTP {answer.status}")
-    return answer.body, "AGENTA_AI_GRPC_JWT_JWKS_URL"
+    return answer.body
 
 
 async def agenta(settings: Settings) -> AsyncIterator[Found]:

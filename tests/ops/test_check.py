@@ -276,7 +276,19 @@ FAULTS: dict[str, tuple[Plant, str, str, str]] = {
         sets(AGENTA_AI_GRPC_JWT_JWKS_URL=f"http://{CLOSED}/jwks"),
         "token keys",
         "failed",
-        "AGENTA_AI_GRPC_JWT_JWKS_URL",
+        "See that it runs and can be reached from here, or correct AGENTA_AI_GRPC_JWT_JWKS_URL.",
+    ),
+    "no URL of the issuer": (
+        sets(AGENTA_AI_GRPC_JWT_JWKS_URL="issuer.example"),
+        "token keys",
+        "failed",
+        "Correct AGENTA_AI_GRPC_JWT_JWKS_URL.",
+    ),
+    "no file of the issuer's keys": (
+        sets(AGENTA_AI_GRPC_JWT_JWKS_URL="", AGENTA_AI_GRPC_JWT_JWKS_FILE="/none/jwks.json"),
+        "token keys",
+        "failed",
+        "Correct AGENTA_AI_GRPC_JWT_JWKS_FILE.",
     ),
     "no key set": (issuer_answers("<html>"), "token keys", "failed", "AGENTA_AI_GRPC_JWT_JWKS_URL"),
     "no fitting key": (
