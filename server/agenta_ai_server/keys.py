@@ -5,18 +5,25 @@ from __future__ import annotations
 import json
 import re
 import sys
+from collections import defaultdict
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from agenta_ai_server.auth.key_file import create_key, list_keys, revoke_key
+from agenta_ai_server.auth.policy import SERVICE_PERMISSIONS, Policy
+from agenta_ai_server.domain.call import Principal
+from agenta_ai_server.tools.registry import Dependencies, discover
 
 if TYPE_CHECKING:
     import argparse
+    from collections.abc import Mapping
 
     from agenta_ai_server.auth.key_file import KeyRecord
+    from agenta_ai_server.upstream.completion import CompletionService
 
 FILE = "AGENTA_AI_GRPC_API_KEYS_FILE"
+REQUIRED = "AGENTA_AI_GRPC_REQUIRED_PERMISSIONS"
 PERIOD = re.compile(r"(\d{1,5})([dh])")
 COLUMNS = ("id", "state", "user", "organization", "project", "plan", "permissions", "created", "expires")
 
@@ -38,8 +45,22 @@ def create(arguments: argparse.Namespace) -> None:
         expires=_time(arguments.expires),
     )
     print(key)
-    if not arguments.permission:
-        print("This key may do nothing: give it a --permission, for example edit_workflows.", file=sys.stderr)
+    if doubt := _doubt(frozenset(arguments.permission), arguments.environment):
+        print(doubt, file=sys.stderr)
+
+
+def _doubt(permissions: frozenset[str], environment: Mapping[str, str]) -> str:
+    """Say what is odd about the permissions of a key; it is made nevertheless, for the server may be another one."""
+    # The tools are only looked at, so they get nothing to work with.
+    tools = discover(Dependencies(cast("CompletionService", None), defaultdict(str)))
+    named = {name.strip() for name in environment.get(REQUIRED, "").split(",")}
+    policy = Policy({tool.name: tool.permission for tool in tools}, named.intersection(SERVICE_PERMISSIONS))
+    asked = f"Permissions that are asked for: {', '.join(sorted(policy.permissions))}."
+    if not policy.visible(Principal(user="", permissions=permissions)):
+        return f"This key may call no tool. {asked}"
+    if unknown := sorted(permissions - policy.permissions):
+        return f"Nothing asks for {', '.join(unknown)}. {asked}"
+    return ""
 
 
 def show(arguments: argparse.Namespace) -> None:

@@ -66,11 +66,34 @@ async def test_the_program_prints_the_key_and_nothing_else(file: Path) -> None:
     assert os.stat(file).st_mode & 0o777 == 0o600
 
 
-def test_a_key_that_may_do_nothing_is_worth_a_word(capsys: pytest.CaptureFixture[str]) -> None:
-    assert keys("create", *WHO) == 0
+@pytest.mark.parametrize(
+    ("given", "required", "said"),
+    [
+        ("", "", "This key may call no tool. Permissions that are asked for: edit_workflows.\n"),
+        ("nonsense", "", "This key may call no tool. Permissions that are asked for: edit_workflows.\n"),
+        (
+            "edit_workflows",
+            "run_ai_services, view_ai_services",
+            "This key may call no tool. "
+            "Permissions that are asked for: edit_workflows, run_ai_services, view_ai_services.\n",
+        ),
+        (
+            "edit_workflows view edit",
+            "view_ai_services",
+            "Nothing asks for edit, view. Permissions that are asked for: edit_workflows, view_ai_services.\n",
+        ),
+        ("edit_workflows run_ai_services", "run_ai_services", ""),
+    ],
+)
+def test_permissions_that_let_no_tool_be_called_or_do_not_exist_are_worth_a_word(
+    given: str, required: str, said: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AGENTA_AI_GRPC_REQUIRED_PERMISSIONS", required)
+    assert keys("create", *WHO, *(f"--permission={name}" for name in given.split())) == 0
     out, err = capsys.readouterr()
     assert KEY.fullmatch(out.strip())
-    assert err == "This key may do nothing: give it a --permission, for example edit_workflows.\n"
+    assert err == said
+    assert [row["permissions"] for row in listed(capsys)] == [",".join(given.split())]
 
 
 def test_list(capsys: pytest.CaptureFixture[str], file: Path) -> None:
