@@ -31,8 +31,8 @@ EXIT_BROKEN_PIPE = 141
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command and return its exit code.
 
-    0 fine, 1 a check found something that isn't, 2 wrong arguments or settings, 3 an address that is taken, 141 nobody
-    reads the output any more.
+    0 fine, 1 a check found something that isn't, or a key was made and can't be printed, 2 wrong arguments or settings,
+    3 an address that is taken, 141 nobody reads the output any more.
     """
     arguments = _parser().parse_args(argv)
     # As it came: what is set here is for this process, and not for a command that "dev" runs.
@@ -57,8 +57,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         sys.stdout.flush()
         return code
     except BrokenPipeError:
-        # The interpreter flushes once more when it exits, and must not fail then.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _drop_output()
         return EXIT_BROKEN_PIPE
     except SettingsError as error:
         print("agenta-ai-server can't start with these settings:", *error.faults, sep="\n  ", file=sys.stderr)
@@ -68,6 +67,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         return EXIT_LISTEN
     finally:
         gc.enable()
+
+
+def _drop_output() -> None:
+    # The interpreter flushes once more when it exits, and must not fail then.
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -140,6 +144,10 @@ def _keys(command: str) -> Callable[[argparse.Namespace], int]:
         except ValueError as error:
             print(f"agenta-ai-server keys: {str(error).rstrip('.')}.", file=sys.stderr)
             return EXIT_CONFIGURATION
+        except keys.KeyUnseen as error:
+            _drop_output()
+            print(f"agenta-ai-server keys: {error}", file=sys.stderr)
+            return EXIT_NOT_FINE
         return 0
 
     return run

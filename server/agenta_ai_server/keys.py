@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 import sys
 from collections import defaultdict
 from datetime import UTC, datetime, timedelta
@@ -28,14 +29,20 @@ PERIOD = re.compile(r"(\d{1,5})([dh])")
 COLUMNS = ("id", "state", "user", "organization", "project", "plan", "permissions", "created", "expires")
 
 
+class KeyUnseen(Exception):
+    """A key was made, and nobody can have seen it. The text says how to revoke it."""
+
+
 def create(arguments: argparse.Namespace) -> None:
     """Make a key and print it, alone and once, on standard output.
 
     Raises:
         ValueError: It can't be made.
+        KeyUnseen: It is made, and can't be printed.
     """
+    path = _path(arguments)
     key = create_key(
-        _path(arguments),
+        path,
         user=arguments.user,
         organization=arguments.organization,
         project=arguments.project,
@@ -44,7 +51,14 @@ def create(arguments: argparse.Namespace) -> None:
         permissions=arguments.permission,
         expires=_time(arguments.expires),
     )
-    print(key)
+    try:
+        print(key, flush=True)
+    except OSError as error:
+        key_id = key.split("_")[1]
+        raise KeyUnseen(
+            f"key {key_id} was made and can't be printed: {error.strerror}. Nobody has seen it, so revoke it: "
+            f"agenta-ai-server keys revoke {key_id} --file {shlex.quote(str(path))}"
+        ) from None
     if doubt := _doubt(frozenset(arguments.permission), arguments.environment):
         print(doubt, file=sys.stderr)
 

@@ -6,7 +6,10 @@ import asyncio
 import json
 import os
 import re
+import subprocess
+import sys
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import grpc.aio
@@ -19,7 +22,7 @@ from agenta_ai.v1.tool_service_pb2_grpc import ToolServiceStub
 from agenta_ai_server import app, cli
 
 if TYPE_CHECKING:
-    from pathlib import Path
+    from collections.abc import Callable
 
     from agenta_ai_server.standin.app import StandIn
 
@@ -94,6 +97,37 @@ def test_permissions_that_let_no_tool_be_called_or_do_not_exist_are_worth_a_word
     assert KEY.fullmatch(out.strip())
     assert err == said
     assert [row["permissions"] for row in listed(capsys)] == [",".join(given.split())]
+
+
+def full_disk() -> int:
+    return os.open("/dev/full", os.O_WRONLY)
+
+
+def closed_pipe() -> int:
+    reading, writing = os.pipe()
+    os.close(reading)
+    return writing
+
+
+@pytest.mark.parametrize(
+    ("opened", "why"), [(full_disk, "No space left on device"), (closed_pipe, "Broken pipe")], ids=["full", "closed"]
+)
+def test_a_key_that_nobody_saw_can_be_revoked(
+    opened: Callable[[], int], why: str, capsys: pytest.CaptureFixture[str], file: Path
+) -> None:
+    program = Path(sys.executable).with_name("agenta-ai-server")
+    out = opened()
+    done = subprocess.run([program, "keys", "create", *WHO], stdout=out, stderr=subprocess.PIPE, text=True, check=False)
+    os.close(out)
+    ((key_id, state),) = [(row["id"], row["state"]) for row in listed(capsys)]
+    revoking = f"agenta-ai-server keys revoke {key_id} --file {file}"
+    assert (done.returncode, state) == (1, "valid")
+    assert done.stderr == (
+        f"agenta-ai-server keys: key {key_id} was made and can't be printed: {why}. "
+        f"Nobody has seen it, so revoke it: {revoking}\n"
+    )
+    assert keys(*revoking.split()[2:]) == 0
+    assert [row["state"] for row in listed(capsys)] == ["revoked"]
 
 
 def test_list(capsys: pytest.CaptureFixture[str], file: Path) -> None:
