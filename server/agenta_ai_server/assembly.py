@@ -20,6 +20,7 @@ from agenta_ai_server.limits.policy import Policy as LimitPolicy
 from agenta_ai_server.replay.fallback import LocalFallback
 from agenta_ai_server.replay.memory import MemoryStore
 from agenta_ai_server.replay.runs import Runs
+from agenta_ai_server.replay.store import StoreState
 from agenta_ai_server.rpc import reflection
 from agenta_ai_server.rpc.admission import AdmissionControl
 from agenta_ai_server.rpc.authentication import Anonymous, Authentication
@@ -62,6 +63,7 @@ MAX_FLUSH_SECONDS = 5.0
 # The values of the metrics of these names, which their descriptions explain.
 BREAKER_STATES = {State.CLOSED: 0, State.HALF_OPEN: 1, State.OPEN: 2}
 LIMITER_STATES = {LimiterState.SHARED: 0, LimiterState.LOCAL: 1, LimiterState.FALLBACK: 2}
+STORE_STATES = {StoreState.SHARED: 0, StoreState.LOCAL: 1, StoreState.FALLBACK: 2}
 
 Value = TypeVar("Value")
 
@@ -102,7 +104,9 @@ class Assembly:
         authentication = self._authentication(policy)
         self._redis_url = self._checked_redis_url()
         limits = self._limits(registry)
-        self.runs = self._runs()
+        store = self._replay_store()
+        self.runs = Runs(store, settings.max_call_seconds)
+        self.closing.append(self.runs.aclose)
         certificates = self._certificates()
         if settings.reuse_port and not settings.redis_url:
             log.warning(
@@ -120,7 +124,7 @@ class Assembly:
         admission = Admission(settings.max_in_flight, settings.max_waiting, min_seconds=settings.min_upstream_seconds)
         interceptors.append(AdmissionControl(admission))
         if self._metrics:
-            self._add_gauges(self._metrics, admission, limits, certificates)
+            self._add_gauges(self._metrics, admission, limits, store, certificates)
         self.server = Server(
             ToolServicer(self.service, registry, policy, limits),
             interceptors,
@@ -179,7 +183,12 @@ class Assembly:
         return tracing
 
     def _add_gauges(
-        self, metrics: Metrics, admission: Admission, limits: Limits | None, certificates: Certificates | None
+        self,
+        metrics: Metrics,
+        admission: Admission,
+        limits: Limits | None,
+        store: Store,
+        certificates: Certificates | None,
     ) -> None:
         metrics.gauge("agenta_ai_in_flight", "Tools that run now.", lambda: admission.in_flight)
         metrics.gauge("agenta_ai_waiting", "Calls that wait for a place now.", lambda: admission.waiting)
@@ -196,6 +205,12 @@ class Assembly:
                 "process or nowhere, because Redis fails.",
                 lambda: LIMITER_STATES[limits.state],
             )
+        metrics.gauge(
+            "agenta_ai_replay_store_state",
+            "Where repeats find results: 0 in the shared Redis; 1 in this process, as it is set; 2 in this process or "
+            "nowhere, because Redis fails.",
+            lambda: STORE_STATES[store.state],
+        )
         if certificates:
             metrics.gauge(
                 "agenta_ai_certificate_expiry_seconds",
@@ -329,7 +344,7 @@ class Assembly:
         self.closing.append(limiter.aclose)
         return Limits(policy, limiter)
 
-    def _runs(self) -> Runs:
+    def _replay_store(self) -> Store:
         settings = self._settings
         local = MemoryStore(settings.replay_seconds)
         store: Store = local
@@ -345,9 +360,7 @@ class Assembly:
                 self.starting.append(shared.connect)
                 self.closing.append(shared.aclose)
                 store = shared if settings.replay_on_store_failure == "refuse" else LocalFallback(shared, local)
-        runs = Runs(store, settings.max_call_seconds)
-        self.closing.append(runs.aclose)
-        return runs
+        return store
 
     def _limiter(self) -> RateLimiter:
         settings = self._settings

@@ -14,7 +14,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 from agenta_ai_server.domain.errors import Reason, Refused
 from agenta_ai_server.replay.fallback import PAUSE, LocalFallback
 from agenta_ai_server.replay.memory import ENTRY_BYTES, MemoryStore
-from agenta_ai_server.replay.store import Claim, Finished, Following, Leading, Lease, Outcome
+from agenta_ai_server.replay.store import Claim, Finished, Following, Leading, Lease, Outcome, StoreState
 
 KEYS = st.sampled_from(["a", "b", "c", "d", "e"])
 FINGERPRINTS = st.sampled_from([b"f", b"g"])
@@ -148,6 +148,10 @@ class Switch:
 
     def __contains__(self, key: str) -> bool:
         return key in self.known
+
+    @property
+    def state(self) -> StoreState:
+        return StoreState.SHARED if self.up else StoreState.FALLBACK
 
     async def claim(self, key: str, fingerprint: bytes, waited: str = "") -> Claim:
         if key in self.known:

@@ -13,6 +13,7 @@ import pytest
 from calls import details, refine
 from replicas.conftest import PASSWORD
 from replicas.replica import PATIENCE, replicas
+from telemetry.conftest import free_address, scrape
 
 from agenta_ai.v1 import tool_service_pb2 as pb
 from agenta_ai.v1.tool_service_pb2_grpc import ToolServiceStub
@@ -190,14 +191,22 @@ async def test_or_calls_are_refused_at_once_with_a_delay(
 async def test_a_request_id_while_nobody_can_be_asked_for_it(
     mode: str, results: list[bool | str], standin: StandIn, redis: RedisServer, tmp_path: Path
 ) -> None:
-    request_id = str(uuid4())
-    async with loaded(standin, redis, tmp_path, AGENTA_AI_GRPC_REPLAY_ON_STORE_FAILURE=mode) as load:
+    request_id, metrics = str(uuid4()), free_address()
+
+    async def state() -> dict[tuple[str, ...], float]:
+        return (await scrape(metrics))["agenta_ai_replay_store_state"]
+
+    settings = {"AGENTA_AI_GRPC_REPLAY_ON_STORE_FAILURE": mode, "AGENTA_AI_GRPC_METRICS_LISTEN": metrics}
+    async with loaded(standin, redis, tmp_path, **settings) as load:
+        assert await state() == {(): 0}
         redis.freeze()
         assert [await load.repeat(request_id) for _ in results] == results
+        assert await state() == {(): 2}
         redis.thaw()
         async with asyncio.timeout(PATIENCE):
             while not load.replica.said("the replay store is back"):
                 await load.repeat(str(uuid4()))
+        assert await state() == {(): 0}
         assert len(load.replica.said("the replay store fails")) == 1
         redis.kill()
         assert await load.repeat(str(uuid4())) == results[0]

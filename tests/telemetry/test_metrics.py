@@ -149,7 +149,7 @@ async def test_after_a_mix_of_calls(
     }
     # Only of calls that sent a request and were answered.
     assert samples["agenta_ai_overhead_seconds_count"] == {(REFINE,): 1 + 5 + 2}
-    assert samples["agenta_ai_limiter_state"] == {(): 1}
+    assert samples["agenta_ai_limiter_state"] == samples["agenta_ai_replay_store_state"] == {(): 1}
     assert samples["agenta_ai_breaker_state"] == {(): 0}
     assert samples["agenta_ai_in_flight"] == samples["agenta_ai_waiting"] == {(): 0}
     assert not [name for name in samples if name.endswith("_created")]

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from agenta_ai_server.replay.memory import MemoryStore
-    from agenta_ai_server.replay.store import Claim, Store
+    from agenta_ai_server.replay.store import Claim, Store, StoreState
 
 # Seconds before a store that failed is asked again: each question may take as long as its time-out.
 PAUSE = 1.0
@@ -33,6 +33,11 @@ class LocalFallback:
         self._local = local
         self._clock = clock
         self._resume = clock()
+
+    @property
+    def state(self) -> StoreState:
+        """SHARED or FALLBACK, as the shared store knows best."""
+        return self._shared.state
 
     @property
     def falls_back(self) -> bool:

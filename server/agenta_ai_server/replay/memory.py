@@ -9,7 +9,7 @@ from collections import OrderedDict
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from agenta_ai_server.replay.store import Claim, Finished, Following, Leading, Outcome, reused
+from agenta_ai_server.replay.store import Claim, Finished, Following, Leading, Outcome, StoreState, reused
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -44,6 +44,11 @@ class MemoryStore:
         # The oldest first, which is also the first to expire.
         self._results: OrderedDict[str, _Result] = OrderedDict()
         self._size = 0
+
+    @property
+    def state(self) -> StoreState:
+        """LOCAL."""
+        return StoreState.LOCAL
 
     @property
     def size(self) -> int:

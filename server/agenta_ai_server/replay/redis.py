@@ -17,7 +17,7 @@ from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 
 from agenta_ai_server.domain.errors import Reason, Refused
-from agenta_ai_server.replay.store import Claim, Failed, Finished, Following, Leading, Outcome, reused
+from agenta_ai_server.replay.store import Claim, Failed, Finished, Following, Leading, Outcome, StoreState, reused
 from agenta_ai_server.replay.untold import End, Untold
 
 # For how many seconds one claim of a follower counts as waiting.
@@ -141,6 +141,11 @@ class RedisStore:
         self._untold = Untold()
         self._renewing: asyncio.Task[None] | None = None
         self._available = True
+
+    @property
+    def state(self) -> StoreState:
+        """SHARED, or FALLBACK if Redis didn't answer the last question."""
+        return StoreState.SHARED if self._available else StoreState.FALLBACK
 
     async def connect(self) -> None:
         """Begin to renew leases. Asks nothing of Redis, which may come later than this service."""

@@ -3,9 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from enum import Enum, auto
 from typing import Protocol, TypeAlias
 
 from agenta_ai_server.domain.errors import Reason, Refused
+
+
+class StoreState(Enum):
+    """Where results are kept: where all replicas find them, in this process, or here or nowhere as the other fails."""
+
+    SHARED = auto()
+    LOCAL = auto()
+    FALLBACK = auto()
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +80,10 @@ Claim: TypeAlias = Leading | Following | Finished | Failed
 
 class Store(Protocol):
     """Decides who runs an id, and keeps results for a while."""
+
+    @property
+    def state(self) -> StoreState:
+        """Where results are kept now, as far as is known from the last question."""
 
     def __contains__(self, key: str, /) -> bool:
         """Say whether the store can answer for the id without asking anybody."""
