@@ -6,6 +6,7 @@ import asyncio
 import json
 import os
 import shutil
+import socket
 import subprocess
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -65,6 +66,15 @@ async def test_the_example_is_told_why(example: Path, standin: StandIn) -> None:
         code, out, err = await run(example, address)
     assert (code, out) == (1, "")
     assert err.startswith("Not run, so nothing to pay: SERVICE_DISABLED: ")
+
+
+async def test_the_example_without_a_server(example: Path) -> None:
+    with socket.socket() as nobody:
+        nobody.bind(("127.0.0.1", 0))
+        code, out, err = await run(example, "{}:{}".format(*nobody.getsockname()))
+    assert (code, out) == (1, "")
+    assert err.startswith("It may have run: UNAVAILABLE: no connection, is agenta-ai-server running? ")
+    assert "refused" in err
 
 
 def test_the_readme_has_the_example() -> None:

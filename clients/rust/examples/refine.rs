@@ -2,6 +2,7 @@
 
 use std::env;
 use std::error::Error;
+use std::process::ExitCode;
 
 use agenta_ai::{Client, Error as Failure, request, unpack};
 use serde::Deserialize;
@@ -13,7 +14,20 @@ struct Refined {
 }
 
 #[tokio::main]
-async fn main() -> Result<(), Box<dyn Error>> {
+async fn main() -> ExitCode {
+    match refined().await {
+        Ok(prompt) => {
+            println!("{prompt}");
+            ExitCode::SUCCESS
+        }
+        Err(failure) => {
+            eprintln!("{failure}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn refined() -> Result<String, Box<dyn Error>> {
     // Plaintext to this machine, TLS to any other. One connection serves a whole program.
     let client = Client::to(&env::var("AGENTA_AI_TARGET").unwrap_or("127.0.0.1:50051".into()))
         .api_key(env::var("AGENTA_AI_API_KEY").unwrap_or_default())
@@ -28,10 +42,10 @@ async fn main() -> Result<(), Box<dyn Error>> {
         }),
     )?;
     match client.call_tool(request).await {
-        Ok(response) => println!("{}", unpack::<Refined>(response.structured_content)?.prompt_template_json),
+        Ok(response) => Ok(unpack::<Refined>(response.structured_content)?.prompt_template_json),
         Err(Failure::Call(refused)) if refused.not_run => Err(format!("not run, so nothing to pay: {refused}"))?,
+        Err(Failure::Call(lost)) => Err(format!("it may have run: {lost}"))?,
         Err(Failure::Tool(failed)) if failed.retryable => Err(format!("send the same request again: {failed}"))?,
-        Err(failure) => Err(failure)?, // the tool may have run
+        Err(failure) => Err(failure)?,
     }
-    Ok(())
 }

@@ -2,6 +2,7 @@
 
 use std::convert::Infallible;
 use std::error::Error as StdError;
+use std::io::{self, ErrorKind};
 use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -147,7 +148,13 @@ fn lost(error: Box<dyn StdError + Send + Sync>) -> Status {
     let mut said = error.to_string();
     let mut source = error.source();
     while let Some(cause) = source {
-        said = format!("{said}: {cause}");
+        // Some errors have the text of their cause.
+        if !said.ends_with(&cause.to_string()) {
+            said = format!("{said}: {cause}");
+        }
+        if cause.downcast_ref().is_some_and(|cause: &io::Error| cause.kind() == ErrorKind::ConnectionRefused) {
+            said = format!("no connection, is agenta-ai-server running? {cause}");
+        }
         source = cause.source();
     }
     let status = Status::from_error(error);

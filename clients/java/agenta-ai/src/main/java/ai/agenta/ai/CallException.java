@@ -12,6 +12,7 @@ import com.google.rpc.RetryInfo;
 import io.grpc.Status;
 import io.grpc.StatusRuntimeException;
 import io.grpc.protobuf.StatusProto;
+import java.net.ConnectException;
 import java.time.Duration;
 import java.util.List;
 
@@ -76,7 +77,17 @@ public final class CallException extends RuntimeException {
     /** One sentence for people. */
     @Override
     public String getMessage() {
-        return Sentences.make(Sentences.cause(reason, code.toString()), description, fieldViolations, retryDelay);
+        return Sentences.make(Sentences.cause(reason, code.toString()), said(), fieldViolations, retryDelay);
+    }
+
+    /** The status's own text, unless there was no connection: then it is "io exception", and the cause says why. */
+    private String said() {
+        for (Throwable cause = getCause(); cause != null; cause = cause.getCause()) {
+            if (cause instanceof ConnectException) {
+                return "no connection, is agenta-ai-server running? " + cause.getMessage();
+            }
+        }
+        return description;
     }
 
     /** The status. */

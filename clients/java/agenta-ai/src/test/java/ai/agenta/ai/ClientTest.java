@@ -26,6 +26,8 @@ import io.grpc.Status.Code;
 import io.grpc.StatusRuntimeException;
 import io.grpc.health.v1.HealthCheckResponse.ServingStatus;
 import java.io.IOException;
+import java.net.InetAddress;
+import java.net.ServerSocket;
 import java.time.Duration;
 import java.util.Arrays;
 import java.util.List;
@@ -243,6 +245,21 @@ final class ClientTest {
             var stub = ToolServiceGrpc.newBlockingStub(client.channel());
             assertThrows(StatusRuntimeException.class, () -> stub.status(StatusRequest.getDefaultInstance()));
             assertEquals(1, service.arrivals.size());
+        }
+    }
+
+    @Test
+    void nobodyIsThere() throws IOException {
+        String target;
+        try (ServerSocket gone = new ServerSocket(0, 1, InetAddress.getLoopbackAddress())) {
+            target = "127.0.0.1:" + gone.getLocalPort();
+        }
+        try (Client client = Client.to(target).build()) {
+            var failure = assertThrows(CallException.class, () -> client.callTool(request(), TIMEOUT));
+            String said = "UNAVAILABLE: no connection, is agenta-ai-server running\\? .*Connection refused.*";
+            assertTrue(failure.getMessage().matches(said), failure.getMessage());
+            // That is how the last attempt ended; one before it may have run.
+            assertFalse(failure.notRun());
         }
     }
 
