@@ -7,31 +7,33 @@ import textwrap
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from agenta_ai_server import probes
+from agenta_ai_server.probes import files, machine, remote
+from agenta_ai_server.probes.redis import redis
+from agenta_ai_server.probes.shared import failed
 from agenta_ai_server.settings import Settings, SettingsError, load
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-    from agenta_ai_server.probes import Found, Probe, State
+    from agenta_ai_server.probes.shared import Found, Probe, State
 
 # Seconds that one part may take.
 MAX_SECONDS = 15.0
 # In the order in which they are told.
 PROBES: dict[str, Probe] = {
-    "tools": probes.tools,
-    "API keys": probes.api_keys,
-    "principals": probes.principals,
-    "limits": probes.limits,
-    "certificates": probes.certificates,
-    "address": probes.address,
-    "metrics": probes.metrics,
-    "Redis": probes.redis,
-    "token keys": probes.token_keys,
-    "Agenta": probes.agenta,
-    "Agenta key": probes.agenta_key,
-    "traces": probes.traces,
-    "open files": probes.open_files,
+    "tools": files.tools,
+    "API keys": files.api_keys,
+    "principals": files.principals,
+    "limits": files.limits,
+    "certificates": files.certificates,
+    "address": machine.address,
+    "metrics": machine.metrics,
+    "Redis": redis,
+    "token keys": remote.token_keys,
+    "Agenta": remote.agenta,
+    "Agenta key": remote.agenta_key,
+    "traces": remote.traces,
+    "open files": machine.open_files,
 }
 
 
@@ -66,24 +68,24 @@ async def run(environment: Mapping[str, str], *, call: bool = False) -> list[Fin
         return [*faults, Finding("the rest", "failed", "Not checked.", "Correct the settings first.")]
     found = [Finding("settings", "ok", f"{len(settings.model_fields_set)} are set, and fit together.")]
     found += [Finding("settings", "warning", each, "Remove it, or correct its name.") for each in warnings]
-    asked = PROBES | ({"refinement": probes.refinement} if call else {})
+    asked = PROBES | ({"refinement": remote.refinement} if call else {})
     answers = await asyncio.gather(*(_asked(part, probe, settings) for part, probe in asked.items()))
     return [*found, *(finding for answer in answers for finding in answer)]
 
 
 async def _asked(part: str, probe: Probe, settings: Settings) -> list[Finding]:
     found: list[Found] = []
-    seconds = settings.max_call_seconds if probe is probes.refinement else MAX_SECONDS
+    seconds = settings.max_call_seconds if probe is remote.refinement else MAX_SECONDS
     try:
         async with asyncio.timeout(seconds):
             async for each in probe(settings):
                 found.append(each)  # noqa: PERF401  # what was found before it took too long is told
     except TimeoutError:
-        found.append(probes.failed(f"It took more than {seconds:g} seconds.", "Check again, and look at the network."))
+        found.append(failed(f"It took more than {seconds:g} seconds.", "Check again, and look at the network."))
     except Exception as error:
         # Without its text, which may hold a secret; and the other parts are told nevertheless.
         bug = f"The check itself failed by a bug: {type(error).__name__}."
-        found.append(probes.failed(bug, "Report it with the version that 'agenta-ai-server --version' prints."))
+        found.append(failed(bug, "Report it with the version that 'agenta-ai-server --version' prints."))
     return [Finding(part, each.state, each.said, each.remedy) for each in found]
 
 

@@ -500,7 +500,7 @@ async def test_what_is_wrong_with_redis(
     plant: Callable[[RedisServer], str], setup: Setup, redis: RedisServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if plant is frozen:
-        monkeypatch.setattr("agenta_ai_server.probes.REDIS_SECONDS", 0.1)
+        monkeypatch.setattr("agenta_ai_server.probes.redis.SECONDS", 0.1)
     state, remedy = REDIS_FAULTS[plant]
     setup.environment["AGENTA_AI_GRPC_REDIS_URL"] = plant(redis)
     (found,) = wrong(await setup.findings())
