@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 import uvloop
-from bench.rig import REFINE, credentials, outcome, plot, request, rig, slope, stub_of
+from bench.rig import REFINE, credentials, outcome, plot, request, rig, stub_of
 from google.protobuf.empty_pb2 import Empty
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
@@ -284,7 +284,8 @@ async def soak(count: int, seed: int, picture: Path | None) -> list[str]:
         after = await run.rested()
         upstream = await service.standin.census()
         code, stopping = await service.server.stop()
-    growth = slope([sample for sample in run.memory if sample[0] > warm_up]) * 100_000
+    # At rest, for under load it goes up and down with what is in flight.
+    growth = (after["MiB"] - before["MiB"]) / (count - warm_up) * 100_000
     print(f"{run.made:,} calls in {seconds:.0f} s, {upstream['started']:,} of them sent on")
     print("ended:", ", ".join(f"{name} {times:,}" for name, times in run.ended.most_common()))
     for name in before:
