@@ -12,8 +12,8 @@ export UV_PYTHON_DOWNLOADS := never
 export GRPC_VERBOSITY := NONE
 # Most tests wait for something most of the time.
 WORKERS := $(shell expr 2 \* $$(getconf _NPROCESSORS_ONLN))
-# What other programs do, and many processes together, hardly depends on the versions of Python and its libraries.
-ONE_VERSION_IS_ENOUGH := $(addprefix --ignore=tests/,clients conformance deploy distribution replicas)
+# What other programs do, faults between, and many processes together, hardly depend on the versions of Python and its libraries.
+ONE_VERSION_IS_ENOUGH := $(addprefix --ignore=tests/,clients conformance deploy distribution docs faults replicas)
 BENCH := $(TOOLS)/bench/bin/python -m bench
 SAMPLE := examples/support_agent.json
 

@@ -54,10 +54,10 @@ async def test_the_id_of_each_answer_finds_its_line(
     caplog.set_level(logging.INFO, "agenta_ai_server")
     failing = stub.CallTool(refine(guidelines="standin: status=500"))
     assert reason(await failing) == "UPSTREAM_FAILED"
-    failed = dict(await failing.trailing_metadata() or ())["x-request-id"]
+    failed = (await failing.trailing_metadata())["x-request-id"]
     working = stub.Status(tool_service_pb2.StatusRequest())
     await working
-    worked = dict(await working.trailing_metadata() or ())["x-request-id"]
+    worked = (await working.trailing_metadata())["x-request-id"]
     with pytest.raises(grpc.aio.AioRpcError) as error:
         await stub.CallTool(request({}, name="tools.no.such.tool"))
     refused = details(error.value)["RequestInfo"]["requestId"]
