@@ -41,7 +41,8 @@ class Link:
             writer.close()
 
     async def send(self, *data: bytes) -> None:
-        self.writer.writelines(data)
+        # Not writelines, which in Python 3.13.0 never waits for a reader that is slow.
+        self.writer.write(b"".join(data))
         await self.writer.drain()
 
     def close(self) -> None:
