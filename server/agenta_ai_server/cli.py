@@ -25,6 +25,8 @@ Result = TypeVar("Result")
 EXIT_NOT_FINE = 1
 EXIT_CONFIGURATION = 2
 EXIT_LISTEN = 3
+# New ones after which garbage is looked for: about a megabyte.
+GARBAGE_OBJECTS = 10_000
 EXIT_BROKEN_PIPE = 141
 
 
@@ -235,4 +237,6 @@ def _run(main: Coroutine[Any, Any, Result]) -> Result:
 
     gc.freeze()
     gc.enable()
+    # Calls leave few cycles. Every 700 objects, as by default, those that wait would be looked at again and again.
+    gc.set_threshold(GARBAGE_OBJECTS)
     return uvloop.run(main)
