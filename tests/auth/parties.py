@@ -366,6 +366,9 @@ async def _outcome(rpc: str, channel: grpc.aio.Channel, metadata: Metadata, name
             return await _reflected(channel, metadata)
         answer = await _unary(rpc, channel, metadata, name)
     except grpc.aio.AioRpcError as error:
+        if rpc == "Reflection" and error.code() is StatusCode.INTERNAL:
+            # What grpcio's client says where the stream has ended before its own request was written.
+            return await _outcome(rpc, channel, metadata, name)
         found = details(error)
         found.pop("RequestInfo", None)
         reason = found.get("ErrorInfo", {}).get("reason", "").removeprefix("ERROR_REASON_")
