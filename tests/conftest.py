@@ -72,15 +72,21 @@ class _Written(logging.Handler):
         self.lines.append(self.format(record))
 
 
-@pytest.fixture(autouse=True)
-def nothing_private_is_logged() -> Iterator[None]:
-    """No test's server may log a prompt's text or a key, whatever goes wrong in it."""
+@pytest.fixture
+def logged() -> Iterator[list[str]]:
+    """What has been logged so far."""
     written = _Written()
     root = logging.getLogger()
     root.addHandler(written)
-    yield
+    yield written.lines
     root.removeHandler(written)
-    text = "\n".join(written.lines)
+
+
+@pytest.fixture(autouse=True)
+def nothing_private_is_logged(logged: list[str]) -> Iterator[None]:
+    """No test's server may log a prompt's text or a key, whatever goes wrong in it."""
+    yield
+    text = "\n".join(logged)
     assert not [private for private in PRIVATE if private in text]
 
 

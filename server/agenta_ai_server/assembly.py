@@ -41,13 +41,13 @@ from agenta_ai_server.upstream.retry import Retrying
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator
 
-    import grpc
-    from grpc.aio import ServerInterceptor
     from pydantic import SecretStr
 
     from agenta_ai_server.auth.authenticator import Authenticator
     from agenta_ai_server.limits.limiter import RateLimiter
     from agenta_ai_server.replay.store import Store
+    from agenta_ai_server.rpc.interceptor import Interceptor
+    from agenta_ai_server.rpc.server import GenericHandler
     from agenta_ai_server.rpc.tls import Certificates
     from agenta_ai_server.settings import AuthMode, Settings
     from agenta_ai_server.telemetry.metrics import Metrics, MetricsServer
@@ -116,7 +116,7 @@ class Assembly:
         if self._faults:
             raise SettingsError(self._faults)
         parsing = Parsing([tool.name for tool in registry.tools])
-        interceptors: list[ServerInterceptor] = [authentication, parsing]
+        interceptors: list[Interceptor | Parsing] = [authentication, parsing]
         interceptors.append(Authorization(self.service, policy, registry))
         interceptors.append(Idempotency(self.runs, settings.min_upstream_seconds))
         if limits:
@@ -412,7 +412,7 @@ async def _open(server: MetricsServer, address: str) -> None:
 
 def _reflection(
     settings: Settings, authentication: Authentication | Anonymous, observer: Observer
-) -> tuple[grpc.GenericRpcHandler, ...]:
+) -> tuple[GenericHandler, ...]:
     if settings.reflection == "off":
         return ()
     return tuple(
@@ -422,7 +422,7 @@ def _reflection(
 
 def _channelz(
     settings: Settings, authentication: Authentication | Anonymous, observer: Observer
-) -> tuple[grpc.GenericRpcHandler, ...]:
+) -> tuple[GenericHandler, ...]:
     if settings.channelz == "off":
         return ()
     from agenta_ai_server.rpc import channelz

@@ -25,9 +25,10 @@ Result = TypeVar("Result")
 EXIT_NOT_FINE = 1
 EXIT_CONFIGURATION = 2
 EXIT_LISTEN = 3
+EXIT_BROKEN_PIPE = 141
+
 # New ones after which garbage is looked for: about a megabyte.
 GARBAGE_OBJECTS = 10_000
-EXIT_BROKEN_PIPE = 141
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -21,26 +21,10 @@ if TYPE_CHECKING:
     from agenta_ai_server.tools.registry import Dependencies, Tool
 
 
-class _Written(logging.Handler):
-    """Keeps what is logged, as it would be written."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.lines: list[str] = []
-        self.setFormatter(logging.Formatter("%(name)s %(message)s"))
-
-    def emit(self, record: logging.LogRecord) -> None:
-        self.lines.append(self.format(record))
-
-
 @pytest.fixture(autouse=True)
-def no_secret_is_logged() -> Iterator[None]:
-    written = _Written()
-    root = logging.getLogger()
-    root.addHandler(written)
+def no_secret_is_logged(logged: list[str]) -> Iterator[None]:
     yield
-    root.removeHandler(written)
-    text = "\n".join(written.lines)
+    text = "\n".join(logged)
     assert not [known[:6] for known in SECRETS if known in text], "a secret is in the log"
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import ssl
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
 import grpc
 import grpc.aio
@@ -22,6 +22,9 @@ if TYPE_CHECKING:
     from agenta_ai_server.domain.observation import Observer
     from agenta_ai_server.rpc.servicer import ToolServicer
     from agenta_ai_server.rpc.tls import Certificates
+
+GenericHandler: TypeAlias = grpc.GenericRpcHandler
+"""A service of its own beside the contract's."""
 
 OPTIONS: Sequence[tuple[str, int]] = (
     # Larger than what we refuse with details, which grpc's own refusal has none of; and not much, for what comes half
@@ -74,7 +77,7 @@ class Server:
         servicer: ToolServicer,
         interceptors: Sequence[grpc.aio.ServerInterceptor],
         *,
-        more: Sequence[grpc.GenericRpcHandler] = (),
+        more: Sequence[GenericHandler] = (),
         tls: Certificates | None = None,
         max_call_seconds: float,
         max_connection_age_seconds: float,
