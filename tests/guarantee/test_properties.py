@@ -27,6 +27,7 @@ from agenta_ai_server.upstream.completion import Completion
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
+    from agenta_ai_server.domain.call import Waiting
     from agenta_ai_server.domain.results import Json, ToolResult
 
 NAMES = ["a", "b", "name", "order", "x_1"]
@@ -120,7 +121,9 @@ class Model:
     def __init__(self, text: str) -> None:
         self._text = text
 
-    async def complete(self, app: str, inputs: Mapping[str, str], *, deadline: float | None) -> Completion:
+    async def complete(
+        self, app: str, inputs: Mapping[str, str], *, deadline: float | None, waiting: Waiting | None = None
+    ) -> Completion:
         return Completion(self._text, Attempt("0" * 32, 0.0))
 
     async def aclose(self) -> None:

@@ -12,6 +12,8 @@ from agenta_ai_server.upstream.completion import Completion
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
 
+    from agenta_ai_server.domain.call import Waiting
+
 BOUGHT = {Reason.UPSTREAM_TIMEOUT, Reason.UPSTREAM_BROKEN, Reason.UPSTREAM_FAILED, Reason.UPSTREAM_OUTPUT_INVALID}
 FINAL = {Reason.UPSTREAM_REJECTED, Reason.UPSTREAM_CREDENTIALS_REJECTED}
 
@@ -44,7 +46,9 @@ class Scripted:
     def calls(self) -> int:
         return len(self.deadlines)
 
-    async def complete(self, app: str, inputs: Mapping[str, str], *, deadline: float | None) -> Completion:
+    async def complete(
+        self, app: str, inputs: Mapping[str, str], *, deadline: float | None, waiting: Waiting | None = None
+    ) -> Completion:
         self.deadlines.append(deadline)
         reply = self.replies[min(self.calls, len(self.replies)) - 1]
         if isinstance(reply, Exception):

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from upstream.fakes import Clock, Scripted, circuit_open, failed, unavailable, unreachable
 
+from agenta_ai_server.domain.call import Callers
 from agenta_ai_server.domain.errors import Reason, Refused, UpstreamFailed
 from agenta_ai_server.upstream.retry import RetryBudget, Retrying
 
@@ -237,3 +238,16 @@ async def test_refused_calls_earn_no_retries(clock: Clock) -> None:
     with pytest.raises(Refused):
         await complete(retrying(Scripted(circuit_open(1.0)), clock, budget=budget))
     assert not budget.take()
+
+
+async def test_nothing_is_sent_again_when_nobody_waits_for_it_any_more(clock: Clock) -> None:
+    service = Scripted(unavailable(delay=2.0), "text")
+    run_ends, callers = clock.now + 90, Callers([clock.now + 60, clock.now + 3.0])
+    callers.deadlines.remove(clock.now + 60)
+    with pytest.raises(UpstreamFailed) as caught:
+        await retrying(service, clock).complete("app", {}, deadline=run_ends, waiting=callers)
+    assert (caught.value.retry_delay, service.calls, clock.slept) == (2.0, 1, [])
+    callers.deadlines.append(clock.now + 60)
+    service.replies.insert(1, unavailable(delay=2.0))
+    completion = await retrying(service, clock).complete("app", {}, deadline=run_ends, waiting=callers)
+    assert (completion.text, service.calls) == ("text", 3)

@@ -6,12 +6,14 @@ import asyncio
 import math
 import random
 from collections import OrderedDict
-from typing import TYPE_CHECKING, Protocol, TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
 from agenta_ai_server.domain.errors import Reason, Refused
 
 if TYPE_CHECKING:
     from contextlib import AbstractAsyncContextManager
+
+    from agenta_ai_server.domain.call import Waiting
 
 # How much one call's duration moves the mean of all: about the last 60 calls count.
 WEIGHT = 1 / 32
@@ -19,14 +21,6 @@ WEIGHT = 1 / 32
 MIN_DELAY, MAX_DELAY = 1.0, 30.0
 
 _Line: TypeAlias = "OrderedDict[_Place, None]"
-
-
-class Waiting(Protocol):
-    """Whoever waits for a place."""
-
-    @property
-    def deadline(self) -> float | None:
-        """When the waiting ends, in seconds on the event loop's clock, as things are now; ``None`` for never."""
 
 
 class Admission:

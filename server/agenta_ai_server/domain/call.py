@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 from urllib.parse import unquote
 
 if TYPE_CHECKING:
@@ -37,6 +37,14 @@ class Principal:
 
 
 ANONYMOUS = Principal(user="anonymous", permissions=None, method="none")
+
+
+class Waiting(Protocol):
+    """Whoever waits for something that is done for a call."""
+
+    @property
+    def deadline(self) -> float | None:
+        """When the waiting ends, in seconds on the event loop's clock, as things are now; ``None`` for never."""
 
 
 @dataclass(slots=True, eq=False)
@@ -92,6 +100,11 @@ class Call:
     trace_id: str = ""
     requests: list[UpstreamRequest] = field(default_factory=list)
     callers: Callers | None = None
+
+    @property
+    def waiting(self) -> Waiting:
+        """Who waits for it: those who have joined its run, or else whoever made it."""
+        return self.callers or self
 
     @property
     def rpc(self) -> str:

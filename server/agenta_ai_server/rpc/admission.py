@@ -24,7 +24,7 @@ class AdmissionControl(Interceptor):
         """Hold a place for as long as the call runs."""
         if not isinstance(request, tool_service_pb2.CallToolRequest):
             return await proceed(request, call)
-        async with self._admission.place(call.caller.organization, call.callers or call):
+        async with self._admission.place(call.caller.organization, call.waiting):
             if call.callers:
                 call.callers.begun = True
             return await proceed(request, call)

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
+    from agenta_ai_server.domain.call import Waiting
+
 _MAX_BODY_BYTES = 2 * 1024 * 1024
 _MAX_CONNECT_SECONDS = 5.0
 _MAX_RETRY_DELAY_SECONDS = 3600.0
@@ -105,13 +107,16 @@ class AgentaCompletionService:
         self._url = httpx.URL(completion_url(config.api_url))
         self._shown_url = str(self._url)
 
-    async def complete(self, app: str, inputs: Mapping[str, str], *, deadline: float | None) -> Completion:
+    async def complete(
+        self, app: str, inputs: Mapping[str, str], *, deadline: float | None, waiting: Waiting | None = None
+    ) -> Completion:
         """Run one prompt and return what the model wrote, the empty string included.
 
         Args:
             app: Slug of the application whose prompt is run.
             inputs: The prompt's variables.
-            deadline: When the caller stops waiting, in seconds on the event loop's clock; ``None`` if it didn't say.
+            deadline: When the call ends, in seconds on the event loop's clock; ``None`` for never.
+            waiting: Who waits for it, if that may end before the deadline: no request is sent again for nobody.
 
         Raises:
             Refused: DEADLINE_TOO_SHORT, before anything was sent.

@@ -15,6 +15,7 @@ from agenta_ai_server.upstream.window import Window
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
+    from agenta_ai_server.domain.call import Waiting
     from agenta_ai_server.upstream.completion import Completion, CompletionService
 
 _WINDOW_SECONDS = 10.0
@@ -171,7 +172,9 @@ class Breaking:
         self._inner = inner
         self._breaker = breaker
 
-    async def complete(self, app: str, inputs: Mapping[str, str], *, deadline: float | None) -> Completion:
+    async def complete(
+        self, app: str, inputs: Mapping[str, str], *, deadline: float | None, waiting: Waiting | None = None
+    ) -> Completion:
         """Run one prompt, as the service itself.
 
         Raises:
@@ -182,7 +185,7 @@ class Breaking:
         healthy: bool | None = None
         retry_after: float | None = None
         try:
-            completion = await self._inner.complete(app, inputs, deadline=deadline)
+            completion = await self._inner.complete(app, inputs, deadline=deadline, waiting=waiting)
             healthy = True
         except UpstreamFailed as failure:
             healthy = failure.healthy

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Protocol
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from agenta_ai_server.domain.call import Waiting
     from agenta_ai_server.domain.results import Attempt
 
 
@@ -34,13 +35,16 @@ class Completion:
 class CompletionService(Protocol):
     """Runs prompts that are deployed in Agenta."""
 
-    async def complete(self, app: str, inputs: Mapping[str, str], *, deadline: float | None) -> Completion:
+    async def complete(
+        self, app: str, inputs: Mapping[str, str], *, deadline: float | None, waiting: Waiting | None = None
+    ) -> Completion:
         """Run one prompt and return what the model wrote.
 
         Args:
             app: Slug of the application whose prompt is run.
             inputs: The prompt's variables.
-            deadline: When the caller stops waiting, in seconds on the event loop's clock; ``None`` if it didn't say.
+            deadline: When the call ends, in seconds on the event loop's clock; ``None`` for never.
+            waiting: Who waits for it, if that may end before the deadline: no request is sent again for nobody.
 
         Raises:
             Refused: DEADLINE_TOO_SHORT or UPSTREAM_CIRCUIT_OPEN, before anything was sent.

@@ -14,6 +14,7 @@ from agenta_ai_server.upstream.window import Window
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
 
+    from agenta_ai_server.domain.call import Waiting
     from agenta_ai_server.domain.results import Attempt
     from agenta_ai_server.upstream.completion import Completion, CompletionService
 
@@ -100,7 +101,9 @@ class Retrying:
         self._sleep = sleep
         self._jitter = jitter
 
-    async def complete(self, app: str, inputs: Mapping[str, str], *, deadline: float | None) -> Completion:
+    async def complete(
+        self, app: str, inputs: Mapping[str, str], *, deadline: float | None, waiting: Waiting | None = None
+    ) -> Completion:
         """Run one prompt, as the service itself.
 
         Raises:
@@ -120,7 +123,7 @@ class Retrying:
             return completion
         self._budget.count_call()
         try:
-            return await self._again(app, inputs, until, failures)
+            return await self._again(app, inputs, until, waiting, failures)
         finally:
             # A failure leads to its frames, and they to it: all would stay, with the prompt, until a collection.
             failures.clear()
@@ -130,9 +133,9 @@ class Retrying:
         await self._inner.aclose()
 
     async def _again(
-        self, app: str, inputs: Mapping[str, str], until: float, failures: list[UpstreamFailed]
+        self, app: str, inputs: Mapping[str, str], until: float, waiting: Waiting | None, failures: list[UpstreamFailed]
     ) -> Completion:
-        while (delay := self._delay(failures, until)) is not None:
+        while (delay := self._delay(failures, _last_moment(until, waiting))) is not None:
             await self._sleep(delay)
             try:
                 completion = await self._inner.complete(app, inputs, deadline=until)
@@ -155,6 +158,11 @@ class Retrying:
         if self._clock() + delay + self._least_seconds > until or not self._budget.take():
             return None
         return delay
+
+
+def _last_moment(until: float, waiting: Waiting | None) -> float:
+    # Asked anew each time: callers join and leave.
+    return until if waiting is None or waiting.deadline is None else min(until, waiting.deadline)
 
 
 def _loop_time() -> float:

@@ -136,7 +136,7 @@ class RefinePrompt:
             "__ag_guidelines": guidelines,
             "__ag_context": arguments.context or "",
         }
-        return await self._completions.complete(self._app, inputs, deadline=call.deadline)
+        return await self._completions.complete(self._app, inputs, deadline=call.deadline, waiting=call.waiting)
 
 
 def provide(dependencies: Dependencies) -> Tool[RefinePromptArguments]:
