@@ -218,3 +218,11 @@ async def test_storing_can_be_switched_off(standin: StandIn) -> None:
         answers = [await stub.CallTool(asked) for _ in range(2)]
     assert not any(answer.meta.replayed for answer in answers)
     assert standin.started == 2
+
+
+async def test_a_caller_is_told_why_in_time_and_not_by_its_deadline(standin: StandIn) -> None:
+    asked = named(refine(guidelines="standin: status=429 retry-after=5"), str(uuid4()))
+    async with connected(settings_for(standin, AGENTA_AI_GRPC_RETRIES="2")) as stub:
+        answer = await stub.CallTool(asked, timeout=5)
+    assert (reason(answer), answer.error.retryable) == ("UPSTREAM_RATE_LIMITED", True)
+    assert standin.started == 1
