@@ -5,12 +5,13 @@ import base64
 import gzip
 import socket
 import traceback
-from typing import TYPE_CHECKING
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import httpx
 import pytest
 
-from agenta_ai_server.upstream.transport import NotConnected, Transport
+from agenta_ai_server.upstream.transport import MAX_BODY_BYTES, NotConnected, Transport
 
 if TYPE_CHECKING:
     import ssl
@@ -20,55 +21,63 @@ if TYPE_CHECKING:
     from upstream.conftest import Exchange, Upstream
 
 
+HEADERS = ((b"authorization", b"ApiKey secret"), (b"accept-encoding", b"identity"))
+Opened: TypeAlias = "Callable[..., Transport]"
+
+
 @pytest.fixture
-async def transport() -> AsyncIterator[Transport]:
-    transport = Transport()
-    yield transport
-    await transport.aclose()
+async def opened() -> AsyncIterator[Opened]:
+    """Makes transports, and closes them."""
+    transports: list[Transport] = []
+
+    def make(*args: Any, **options: Any) -> Transport:
+        transports.append(Transport(*args, **options))
+        return transports[-1]
+
+    yield make
+    for transport in transports:
+        await transport.aclose()
 
 
-def post(url: str, content: bytes = b"hello", *, connect: float = 2.0, read: float = 2.0) -> httpx.Request:
-    headers = {"authorization": "ApiKey secret", "accept-encoding": "identity"}
-    timeout = {"connect": connect, "read": read}
-    return httpx.Request("POST", url, headers=headers, content=content, extensions={"timeout": timeout})
+async def post(
+    transport: Transport, body: bytes = b"hello", *, connect: float = 2.0, seconds: float = 20.0
+) -> tuple[int, bytes | None]:
+    async with asyncio.timeout(seconds):
+        answer = await transport.post(HEADERS, body, connect_seconds=connect)
+    return answer.status, answer.body
 
 
-async def fetch(transport: Transport, request: httpx.Request) -> tuple[int, bytes]:
-    response = await transport.handle_async_request(request)
-    try:
-        return response.status_code, await response.aread()
-    finally:
-        await response.aclose()
-
-
-async def test_sends_a_request_and_reads_the_answer(upstream: Upstream, transport: Transport) -> None:
+async def test_sends_a_request_and_reads_the_answer(upstream: Upstream, opened: Opened) -> None:
     async def handler(exchange: Exchange) -> None:
         await exchange.answer(b"world", status=418)
 
     url = await upstream.start(handler)
-    assert await fetch(transport, post(url)) == (418, b"world")
+    transport = opened(url)
+    assert await post(transport) == (418, b"world")
     assert upstream.exchanges[0].body == b"hello"
 
 
-async def test_a_request_beyond_a_mebibyte(upstream: Upstream, transport: Transport) -> None:
+async def test_a_request_beyond_a_mebibyte(upstream: Upstream, opened: Opened) -> None:
     async def handler(exchange: Exchange) -> None:
         await exchange.answer(str(len(exchange.body)).encode())
 
     url = await upstream.start(handler)
-    assert await fetch(transport, post(url, b"x" * (3 << 20), read=20)) == (200, b"3145728")
+    transport = opened(url)
+    assert await post(transport, b"x" * (3 << 20)) == (200, b"3145728")
 
 
-async def test_one_connection_serves_one_call_after_the_other(upstream: Upstream, transport: Transport) -> None:
+async def test_one_connection_serves_one_call_after_the_other(upstream: Upstream, opened: Opened) -> None:
     async def handler(exchange: Exchange) -> None:
         await exchange.answer()
 
     url = await upstream.start(handler)
+    transport = opened(url)
     for _ in range(5):
-        await fetch(transport, post(url))
+        await post(transport)
     assert upstream.connections == 1
 
 
-async def test_as_many_connections_as_calls_in_flight(upstream: Upstream, transport: Transport) -> None:
+async def test_as_many_connections_as_calls_in_flight(upstream: Upstream, opened: Opened) -> None:
     calls = 250
     all_there = asyncio.Event()
 
@@ -79,48 +88,96 @@ async def test_as_many_connections_as_calls_in_flight(upstream: Upstream, transp
         await exchange.answer(exchange.body)
 
     url = await upstream.start(handler)
-    answers = await asyncio.gather(*(fetch(transport, post(url, str(n).encode(), read=10)) for n in range(calls)))
+    transport = opened(url)
+    answers = await asyncio.gather(*(post(transport, str(n).encode()) for n in range(calls)))
     assert [body for _, body in answers] == [str(n).encode() for n in range(calls)]
 
 
-async def test_an_idle_connection_is_not_used_after_its_time(upstream: Upstream) -> None:
+async def test_an_idle_connection_is_not_used_after_its_time(upstream: Upstream, opened: Opened) -> None:
     async def handler(exchange: Exchange) -> None:
         await exchange.answer()
 
     url = await upstream.start(handler)
-    transport = Transport(idle_seconds=0.05)
-    await fetch(transport, post(url))
+    transport = opened(url, idle_seconds=0.05)
+    await post(transport)
     await asyncio.wait_for(upstream.ended.wait(), 5)
-    await fetch(transport, post(url))
+    await post(transport)
     assert upstream.connections == 2
-    await transport.aclose()
 
 
-async def test_a_connection_that_the_server_closed_while_idle_is_not_used(
-    upstream: Upstream, transport: Transport
-) -> None:
+async def test_a_connection_that_the_server_closed_while_idle_is_not_used(upstream: Upstream, opened: Opened) -> None:
     async def handler(exchange: Exchange) -> None:
         await exchange.answer()
         exchange.writer.close()
 
     url = await upstream.start(handler)
+    transport = opened(url)
     for _ in range(3):
-        assert (await fetch(transport, post(url)))[0] == 200
+        assert (await post(transport))[0] == 200
         await asyncio.sleep(0.02)
     assert upstream.connections == 3
 
 
-async def test_an_answer_that_nobody_asked_for_is_nobodys(upstream: Upstream, transport: Transport) -> None:
+async def test_an_answer_that_nobody_asked_for_is_nobodys(upstream: Upstream, opened: Opened) -> None:
     async def handler(exchange: Exchange) -> None:
         await exchange.answer(b"asked for")
         await asyncio.sleep(0.05)
         await exchange.answer(b"not asked for")
 
     url = await upstream.start(handler)
-    assert (await fetch(transport, post(url)))[1] == b"asked for"
+    transport = opened(url)
+    assert (await post(transport))[1] == b"asked for"
     await asyncio.sleep(0.15)
-    assert (await fetch(transport, post(url)))[1] == b"asked for"
+    assert (await post(transport))[1] == b"asked for"
     assert upstream.connections == 2
+
+
+@pytest.mark.parametrize("unfinished", [b"HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\nnot", b"HTTP/1.1 200 O"])
+async def test_nor_is_the_beginning_of_one(unfinished: bytes, upstream: Upstream, opened: Opened) -> None:
+    async def handler(exchange: Exchange) -> None:
+        await exchange.answer(b"asked for")
+        await exchange.send(unfinished)
+
+    transport = opened(await upstream.start(handler))
+    for _ in range(3):
+        with suppress(httpx.RemoteProtocolError):
+            assert (await post(transport))[1] == b"asked for"
+        await asyncio.sleep(0.05)
+
+
+async def test_what_comes_before_the_answer_is_none(upstream: Upstream, opened: Opened) -> None:
+    async def handler(exchange: Exchange) -> None:
+        await exchange.send(b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\nlink: x\r\n\r\n")
+        await exchange.answer(b"final")
+
+    transport = opened(await upstream.start(handler))
+    assert [await post(transport) for _ in range(2)] == [(200, b"final")] * 2
+    assert upstream.connections == 1
+
+
+@pytest.mark.parametrize(("more", "expected"), [(0, MAX_BODY_BYTES), (1, None)])
+async def test_a_body_is_read_up_to_its_bound(
+    more: int, expected: int | None, upstream: Upstream, opened: Opened
+) -> None:
+    url = await upstream.start(lambda exchange: exchange.answer(b"x" * (MAX_BODY_BYTES + more)))
+    _, body = await post(opened(url))
+    assert (body and len(body)) == expected
+
+
+async def test_a_failure_needs_no_whole_body(upstream: Upstream, opened: Opened) -> None:
+    async def handler(exchange: Exchange) -> None:
+        await exchange.answer(b'{"data"', status=503, length=100)
+        exchange.writer.close()
+
+    assert await post(opened(await upstream.start(handler))) == (503, b"")
+
+
+@pytest.mark.parametrize("value", [b"a\r\nx: b", b"a\nx: b", b"a\rb"])
+async def test_a_header_stays_one(value: bytes, upstream: Upstream, opened: Opened) -> None:
+    url = await upstream.start(lambda exchange: exchange.answer())
+    with pytest.raises(ValueError, match="end of a line"):
+        await opened(url).post([(b"tracestate", value)], b"", connect_seconds=2.0)
+    assert upstream.connections == 0
 
 
 async def stall(exchange: Exchange) -> None:
@@ -193,16 +250,17 @@ async def send_a_huge_header(exchange: Exchange) -> None:
     ],
 )
 async def test_what_breaks_after_sending_is_no_connect_error(
-    handler: Callable[[Exchange], Awaitable[None]], upstream: Upstream, transport: Transport
+    handler: Callable[[Exchange], Awaitable[None]], upstream: Upstream, opened: Opened
 ) -> None:
     url = await upstream.start(handler)
+    transport = opened(url)
     with pytest.raises(httpx.RemoteProtocolError) as caught:
-        await fetch(transport, post(url))
+        await post(transport)
     assert "secret" not in "".join(traceback.format_exception(caught.value))
     assert len(upstream.exchanges) == 1
 
 
-async def test_no_call_is_sent_again_when_a_used_connection_breaks(upstream: Upstream, transport: Transport) -> None:
+async def test_no_call_is_sent_again_when_a_used_connection_breaks(upstream: Upstream, opened: Opened) -> None:
     async def handler(exchange: Exchange) -> None:
         if len(upstream.exchanges) == 1:
             await exchange.answer()
@@ -210,89 +268,92 @@ async def test_no_call_is_sent_again_when_a_used_connection_breaks(upstream: Ups
             exchange.writer.close()
 
     url = await upstream.start(handler)
-    await fetch(transport, post(url))
+    transport = opened(url)
+    await post(transport)
     with pytest.raises(httpx.RemoteProtocolError):
-        await fetch(transport, post(url))
+        await post(transport)
     assert len(upstream.exchanges) == 2
 
 
-async def test_read_is_bounded(upstream: Upstream, transport: Transport) -> None:
+async def test_read_is_bounded(upstream: Upstream, opened: Opened) -> None:
     url = await upstream.start(stall)
-    with pytest.raises(httpx.ReadTimeout):
-        await fetch(transport, post(url, read=0.05))
+    transport = opened(url)
+    with pytest.raises(TimeoutError):
+        await post(transport, seconds=0.05)
 
 
-async def test_read_of_the_body_is_bounded(upstream: Upstream, transport: Transport) -> None:
+async def test_read_of_the_body_is_bounded(upstream: Upstream, opened: Opened) -> None:
     async def handler(exchange: Exchange) -> None:
         await exchange.answer(b"a", length=2)
         await stall(exchange)
 
     url = await upstream.start(handler)
-    with pytest.raises(httpx.ReadTimeout):
-        await fetch(transport, post(url, read=0.05))
+    transport = opened(url)
+    with pytest.raises(TimeoutError):
+        await post(transport, seconds=0.05)
 
 
-async def test_a_refused_connection(closed_port: int, transport: Transport) -> None:
+async def test_a_refused_connection(closed_port: int, opened: Opened) -> None:
     with pytest.raises(NotConnected):
-        await fetch(transport, post(f"http://127.0.0.1:{closed_port}"))
+        await post(opened(f"http://127.0.0.1:{closed_port}"))
 
 
 @pytest.mark.parametrize("error", [socket.gaierror(-2, "no such name"), UnicodeError("label too long")])
-async def test_a_name_that_does_not_resolve(
-    error: Exception, transport: Transport, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_name_that_does_not_resolve(error: Exception, opened: Opened, monkeypatch: pytest.MonkeyPatch) -> None:
     async def getaddrinfo(*args: object, **kwargs: object) -> object:
         raise error
 
     monkeypatch.setattr(asyncio.get_running_loop(), "getaddrinfo", getaddrinfo)
     with pytest.raises(NotConnected):
-        await fetch(transport, post("http://agenta.example"))
+        await post(opened("http://agenta.example"))
 
 
-async def test_resolving_a_name_is_bounded(transport: Transport, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_resolving_a_name_is_bounded(opened: Opened, monkeypatch: pytest.MonkeyPatch) -> None:
     async def getaddrinfo(*args: object, **kwargs: object) -> object:
         return await asyncio.Event().wait()
 
     monkeypatch.setattr(asyncio.get_running_loop(), "getaddrinfo", getaddrinfo)
     with pytest.raises(NotConnected):
-        await fetch(transport, post("http://agenta.example", connect=0.05))
+        await post(opened("http://agenta.example"), connect=0.05)
 
 
-async def test_tls_with_a_ca_file(upstream: Upstream, server_tls: ssl.SSLContext, ca_file: Path) -> None:
+async def test_tls_with_a_ca_file(
+    upstream: Upstream, server_tls: ssl.SSLContext, ca_file: Path, opened: Opened
+) -> None:
     async def handler(exchange: Exchange) -> None:
         await exchange.answer(b"safe")
 
     url = await upstream.start(handler, server_tls)
-    transport = Transport(ca_file=ca_file)
-    assert await fetch(transport, post(url)) == (200, b"safe")
-    await transport.aclose()
+    transport = opened(url, ca_file=ca_file)
+    assert await post(transport) == (200, b"safe")
 
 
 async def test_tls_with_an_authority_that_is_not_trusted(
-    upstream: Upstream, server_tls: ssl.SSLContext, transport: Transport
+    upstream: Upstream, server_tls: ssl.SSLContext, opened: Opened
 ) -> None:
     url = await upstream.start(lambda exchange: exchange.answer(), server_tls)
+    transport = opened(url)
     with pytest.raises(NotConnected):
-        await fetch(transport, post(url))
+        await post(transport)
     assert upstream.exchanges == []
 
 
-async def test_tls_with_a_server_that_speaks_none(upstream: Upstream, transport: Transport) -> None:
+async def test_tls_with_a_server_that_speaks_none(upstream: Upstream, opened: Opened) -> None:
     url = await upstream.start(None)
     with pytest.raises(NotConnected):
-        await fetch(transport, post(url.replace("http:", "https:"), connect=0.05))
+        await post(opened(url.replace("http:", "https:")), connect=0.05)
 
 
 def test_a_ca_file_that_is_none(tmp_path: Path) -> None:
     (tmp_path / "ca.pem").write_text("no certificate")
     with pytest.raises(OSError, match=r"(?i)certificate|pem"):
-        Transport(ca_file=tmp_path / "ca.pem")
+        Transport("http://agenta.example", ca_file=tmp_path / "ca.pem")
     with pytest.raises(OSError, match="No such file"):
-        Transport(ca_file=tmp_path / "none.pem")
+        Transport("http://agenta.example", ca_file=tmp_path / "none.pem")
 
 
 async def test_redirects_compression_and_cookies_are_left_alone(
-    upstream: Upstream, other_upstream: Upstream, transport: Transport
+    upstream: Upstream, other_upstream: Upstream, opened: Opened
 ) -> None:
     elsewhere = await other_upstream.start(lambda exchange: exchange.answer())
     packed = gzip.compress(b"text")
@@ -302,39 +363,37 @@ async def test_redirects_compression_and_cookies_are_left_alone(
         await exchange.answer(packed, status=307, headers=headers)
 
     url = await upstream.start(handler)
+    transport = opened(url.replace("127.0.0.1", "localhost"))
     for _ in range(2):
-        response = await transport.handle_async_request(post(url.replace("127.0.0.1", "localhost")))
-        assert response.status_code == 307
-        assert b"".join([chunk async for chunk in response.aiter_raw()]) == packed
-        await response.aclose()
+        assert await post(transport) == (307, packed)
     assert other_upstream.connections == 0
     assert "cookie" not in upstream.exchanges[1].head.lower()
     assert "accept-encoding: identity" in upstream.exchanges[0].head.lower()
 
 
 async def test_the_environment_names_no_proxy(
-    upstream: Upstream, transport: Transport, closed_port: int, monkeypatch: pytest.MonkeyPatch
+    upstream: Upstream, opened: Opened, closed_port: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name in ("http_proxy", "HTTP_PROXY", "ALL_PROXY"):
         monkeypatch.setenv(name, f"http://127.0.0.1:{closed_port}")
     monkeypatch.delenv("no_proxy", raising=False)
     monkeypatch.delenv("NO_PROXY", raising=False)
     url = await upstream.start(lambda exchange: exchange.answer())
-    assert await fetch(transport, post(url)) == (200, b"{}")
+    transport = opened(url)
+    assert await post(transport) == (200, b"{}")
 
 
-async def test_http_by_a_proxy_with_credentials(upstream: Upstream) -> None:
+async def test_http_by_a_proxy_with_credentials(upstream: Upstream, opened: Opened) -> None:
     url = await upstream.start(lambda exchange: exchange.answer(b"via"))
-    transport = Transport(proxy=url.replace("://", "://user:pass@"))
-    assert await fetch(transport, post("http://agenta.example/path")) == (200, b"via")
+    transport = opened("http://agenta.example/path", proxy=url.replace("://", "://user:pass@"))
+    assert await post(transport) == (200, b"via")
     head = upstream.exchanges[0].head
     assert head.startswith("POST http://agenta.example/path HTTP/1.1")
     assert f"proxy-authorization: basic {base64.b64encode(b'user:pass').decode()}".lower() in head.lower()
-    await transport.aclose()
 
 
 async def test_https_by_a_proxy_does_not_show_it_the_key(
-    upstream: Upstream, other_upstream: Upstream, server_tls: ssl.SSLContext, ca_file: Path
+    upstream: Upstream, other_upstream: Upstream, server_tls: ssl.SSLContext, ca_file: Path, opened: Opened
 ) -> None:
     url = await upstream.start(lambda exchange: exchange.answer(b"tunnelled"), server_tls)
 
@@ -352,8 +411,8 @@ async def test_https_by_a_proxy_does_not_show_it_the_key(
             writer.close()
 
     proxy = await other_upstream.start(tunnel)
-    transport = Transport(ca_file=ca_file, proxy=proxy.replace("://", "://user:pass@"))
-    assert await fetch(transport, post(url)) == (200, b"tunnelled")
+    transport = opened(url, ca_file=ca_file, proxy=proxy.replace("://", "://user:pass@"))
+    assert await post(transport) == (200, b"tunnelled")
     assert other_upstream.exchanges[0].head.startswith(f"CONNECT 127.0.0.1:{upstream.port} HTTP/1.1")
     assert "secret" not in other_upstream.exchanges[0].head
     await transport.aclose()
@@ -370,20 +429,18 @@ async def pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> No
     "handler", [close_before_answering, send_garbage, lambda exchange: exchange.answer(status=407)]
 )
 async def test_a_proxy_that_opens_no_tunnel(
-    handler: Callable[[Exchange], Awaitable[None]], upstream: Upstream, closed_port: int
+    handler: Callable[[Exchange], Awaitable[None]], upstream: Upstream, closed_port: int, opened: Opened
 ) -> None:
-    transport = Transport(proxy=(await upstream.start(handler)).replace("://", "://user:hunter2@"))
+    proxy = (await upstream.start(handler)).replace("://", "://user:hunter2@")
     with pytest.raises(NotConnected) as caught:
-        await fetch(transport, post(f"https://127.0.0.1:{closed_port}"))
+        await post(opened(f"https://127.0.0.1:{closed_port}", proxy=proxy))
     assert "hunter2" not in "".join(traceback.format_exception(caught.value))
-    await transport.aclose()
 
 
-async def test_a_proxy_that_never_answers(upstream: Upstream, closed_port: int) -> None:
-    transport = Transport(proxy=await upstream.start(stall))
+async def test_a_proxy_that_never_answers(upstream: Upstream, closed_port: int, opened: Opened) -> None:
+    proxy = await upstream.start(stall)
     with pytest.raises(NotConnected):
-        await fetch(transport, post(f"https://127.0.0.1:{closed_port}", connect=0.05))
-    await transport.aclose()
+        await post(opened(f"https://127.0.0.1:{closed_port}", proxy=proxy), connect=0.05)
 
 
 @pytest.mark.parametrize(
@@ -405,21 +462,21 @@ async def test_a_proxy_that_never_answers(upstream: Upstream, closed_port: int) 
 )
 def test_a_proxy_that_is_none(proxy: str) -> None:
     with pytest.raises(ValueError, match=r"Give one such as http://proxy.example:3128") as caught:
-        Transport(proxy=proxy)
+        Transport("http://agenta.example", proxy=proxy)
     assert "hunter2" not in "".join(traceback.format_exception(caught.value))
 
 
-async def test_closing_ends_calls_that_run_and_refuses_later_ones(upstream: Upstream) -> None:
+async def test_closing_ends_calls_that_run_and_refuses_later_ones(upstream: Upstream, opened: Opened) -> None:
     url = await upstream.start(stall)
-    transport = Transport()
-    call = asyncio.create_task(fetch(transport, post(url)))
+    transport = opened(url)
+    call = asyncio.create_task(post(transport))
     await upstream.arrived.wait()
     await transport.aclose()
     with pytest.raises(httpx.RemoteProtocolError):
         await call
     with pytest.raises(NotConnected):
-        await fetch(transport, post(url))
+        await post(transport)
 
 
 async def test_closing_before_any_call() -> None:
-    await Transport().aclose()
+    await Transport("http://agenta.example").aclose()

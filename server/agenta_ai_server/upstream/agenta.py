@@ -8,7 +8,7 @@ import re
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import httpx
 
@@ -17,7 +17,7 @@ from agenta_ai_server.domain.observation import Observer, observed
 from agenta_ai_server.domain.results import Attempt
 from agenta_ai_server.domain.watched import WatchedFile
 from agenta_ai_server.upstream.completion import Completion
-from agenta_ai_server.upstream.transport import ConnectTimeout, NotConnected, Transport, http_url
+from agenta_ai_server.upstream.transport import Answer, ConnectTimeout, NotConnected, Transport, http_url
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -25,7 +25,6 @@ if TYPE_CHECKING:
 
     from agenta_ai_server.domain.call import Waiting
 
-_MAX_BODY_BYTES = 2 * 1024 * 1024
 _MAX_CONNECT_SECONDS = 5.0
 _MAX_RETRY_DELAY_SECONDS = 3600.0
 # Kept back from the caller's time, so that the answer still reaches it.
@@ -103,9 +102,8 @@ class AgentaCompletionService:
         self._config = config
         self._observer = observer or Observer()
         self._key_file = WatchedFile(config.api_key_file, _key) if config.api_key_file else None
-        self._transport = Transport(ca_file=config.ca_file, proxy=config.proxy)
-        self._url = httpx.URL(completion_url(config.api_url))
-        self._shown_url = str(self._url)
+        self._url = completion_url(config.api_url)
+        self._transport = Transport(self._url, ca_file=config.ca_file, proxy=config.proxy)
 
     async def complete(
         self, app: str, inputs: Mapping[str, str], *, deadline: float | None, waiting: Waiting | None = None
@@ -125,11 +123,13 @@ class AgentaCompletionService:
         clock = asyncio.get_running_loop().time
         started = clock()
         seconds = self._seconds(started, deadline)
-        with observed(self._shown_url, self._observer) as sent:
-            request = self._request(app, inputs, seconds, sent.headers)
+        with observed(self._url, self._observer) as sent:
+            # Half of the time at most: what ends by the whole call's end must have been sent.
+            connect = min(seconds / 2, _MAX_CONNECT_SECONDS)
+            headers, body = self._headers(sent.headers), self._body(app, inputs)
             try:
                 async with asyncio.timeout_at(started + seconds):
-                    answer = await self._exchange(request)
+                    answer = await self._transport.post(headers, body, connect_seconds=connect)
             except (TimeoutError, httpx.TransportError) as error:
                 attempt = Attempt("", clock() - started)
                 raise _failure_of(error, seconds, self._config.max_seconds).as_error(attempt) from error
@@ -153,36 +153,14 @@ class AgentaCompletionService:
             raise Refused(Reason.DEADLINE_TOO_SHORT, message)
         return seconds
 
-    def _request(
-        self, app: str, inputs: Mapping[str, str], seconds: float, more_headers: Mapping[str, str]
-    ) -> httpx.Request:
-        # As ASCII, for its escapes carry every string; UTF-8 has no bytes for half of a surrogate pair.
-        body = json.dumps({"inputs": dict(inputs), "environment": self._config.environment, "app": app}).encode("ascii")
-        # Half of the time at most, so that the whole call's end never falls into connecting: what ends there was sent.
-        connect = min(seconds / 2, _MAX_CONNECT_SECONDS)
+    def _headers(self, more: Mapping[str, str]) -> list[tuple[bytes, bytes]]:
         key = self._key_file.content if self._key_file else self._config.api_key
-        more = ((name.encode("ascii"), value.encode("ascii")) for name, value in more_headers.items())
-        # Given a stream, httpx leaves the headers as they are, which saves half of its work.
-        return httpx.Request(
-            "POST",
-            self._url,
-            headers=[*_HEADERS, (b"authorization", f"ApiKey {key}".encode("ascii")), *more],
-            stream=httpx.ByteStream(body),
-            extensions={"timeout": {"connect": connect, "read": seconds}},
-        )
+        given = ((name.encode("ascii"), value.encode("ascii")) for name, value in more.items())
+        return [*_HEADERS, (b"authorization", f"ApiKey {key}".encode("ascii")), *given]
 
-    async def _exchange(self, request: httpx.Request) -> _Answer:
-        response = await self._transport.handle_async_request(request)
-        try:
-            body = await _read(response)
-        except httpx.RemoteProtocolError:
-            if response.status_code == httpx.codes.OK:
-                raise
-            # The status says what failed. The rest would only have named the trace.
-            body = b""
-        finally:
-            await response.aclose()
-        return _Answer(response.status_code, response.headers, body)
+    def _body(self, app: str, inputs: Mapping[str, str]) -> bytes:
+        # As ASCII, for its escapes carry every string; UTF-8 has no bytes for half of a surrogate pair.
+        return json.dumps({"inputs": dict(inputs), "environment": self._config.environment, "app": app}).encode("ascii")
 
 
 def checked_key(key: str) -> str:
@@ -346,15 +324,6 @@ _BY_CLASS = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class _Answer:
-    """What came back; ``body`` is ``None`` if it is too large."""
-
-    status: int
-    headers: httpx.Headers
-    body: bytes | None
-
-
 def _failure_of(error: TimeoutError | httpx.TransportError, seconds: float, most: float) -> _Failure:
     """Return what a call that had ``seconds`` failed by, where others have ``most``.
 
@@ -369,16 +338,7 @@ def _failure_of(error: TimeoutError | httpx.TransportError, seconds: float, most
     return _BROKEN
 
 
-async def _read(response: httpx.Response) -> bytes | None:
-    body = bytearray()
-    async for chunk in cast("httpx.AsyncByteStream", response.stream):
-        body += chunk
-        if len(body) > _MAX_BODY_BYTES:
-            return None
-    return bytes(body)
-
-
-def _completion(answer: _Answer, seconds: float) -> Completion:
+def _completion(answer: Answer, seconds: float) -> Completion:
     document = _json_object(answer.body)
     attempt = Attempt(_trace_id(document), seconds, _span_id(document))
     if answer.status != httpx.codes.OK:
@@ -391,7 +351,7 @@ def _completion(answer: _Answer, seconds: float) -> Completion:
     return Completion(document["data"], attempt)
 
 
-def _problem(answer: _Answer, document: dict[str, Any]) -> str:
+def _problem(answer: Answer, document: dict[str, Any]) -> str:
     """Say what is wrong with a success and the way out, or nothing."""
     if answer.body is None:
         return "it has more than 2 MiB. Ask for less text."
