@@ -69,12 +69,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     nothing_given = argparse.Namespace(
         target=None, tls=None, timeout=None, ca=None, cert=None, key=None, wait=False, request_id=""
     )
-    args = _parser().parse_args(argv, nothing_given)
     if sys.stdout is None:  # how Python says that it is closed
         return _complain("cannot write to standard output: it is closed", USAGE)
     try:
-        code = _run(args)
-        sys.stdout.flush()
+        try:
+            code = _run(_parser().parse_args(argv, nothing_given))
+        finally:
+            # Also what help wrote, before it ends by SystemExit.
+            sys.stdout.flush()
     except KeyboardInterrupt:
         return INTERRUPTED
     except BrokenPipeError:

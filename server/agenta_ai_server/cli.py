@@ -14,6 +14,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from agenta_ai import __version__
+from agenta_ai_server import output
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Sequence
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 Result = TypeVar("Result")
 
 EXIT_NOT_FINE = 1
-EXIT_CONFIGURATION = 2
+EXIT_USAGE = 2
 EXIT_LISTEN = 3
 EXIT_BROKEN_PIPE = 141
 
@@ -34,10 +35,22 @@ GARBAGE_OBJECTS = 10_000
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command and return its exit code.
 
-    0 fine, 1 a check found something that isn't, or a key was made and can't be printed, 2 wrong arguments or settings,
-    3 an address that is taken, 141 nobody reads the output any more.
+    0 fine, 1 a check found something that isn't, or a key was made and can't be printed, 2 wrong arguments, settings or
+    output, 3 an address that is taken, 141 nobody reads the output any more.
     """
-    arguments = _parser().parse_args(argv)
+    output.occupy_closed_streams()
+    try:
+        with output.printed():
+            arguments = _parser().parse_args(argv)
+        return _command(arguments)
+    except output.OutputError as error:
+        if error.is_unread:
+            return EXIT_BROKEN_PIPE
+        print(f"agenta-ai-server can't write to standard output: {error}.", file=sys.stderr)
+        return EXIT_USAGE
+
+
+def _command(arguments: argparse.Namespace) -> int:
     # As it came: what is set here is for this process, and not for a command that "dev" runs.
     arguments.environment = dict(os.environ)
     # Grpc comments on what we say better ourselves: a taken port, a command that "dev" starts by forking.
@@ -53,28 +66,18 @@ def main(argv: Sequence[str] | None = None) -> int:
         from agenta_ai_server.settings import SettingsError
     except ModuleNotFoundError as error:
         print(f"agenta-ai-server needs {error.name}: pip install 'agenta-ai[server]'", file=sys.stderr)
-        return EXIT_CONFIGURATION
+        return EXIT_USAGE
 
     try:
-        code = int(arguments.run(arguments) or 0)
-        sys.stdout.flush()
-        return code
-    except BrokenPipeError:
-        _drop_output()
-        return EXIT_BROKEN_PIPE
+        return int(arguments.run(arguments) or 0)
     except SettingsError as error:
         print("agenta-ai-server can't start with these settings:", *error.faults, sep="\n  ", file=sys.stderr)
-        return EXIT_CONFIGURATION
+        return EXIT_USAGE
     except ListenError as error:
         print(f"agenta-ai-server {error} {error.setting} sets the address.", file=sys.stderr)
         return EXIT_LISTEN
     finally:
         gc.enable()
-
-
-def _drop_output() -> None:
-    # The interpreter flushes once more when it exits, and must not fail then.
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -146,9 +149,8 @@ def _keys(command: str) -> Callable[[argparse.Namespace], int]:
             getattr(keys, command)(arguments)
         except ValueError as error:
             print(f"agenta-ai-server keys: {str(error).rstrip('.')}.", file=sys.stderr)
-            return EXIT_CONFIGURATION
+            return EXIT_USAGE
         except keys.KeyUnseen as error:
-            _drop_output()
             print(f"agenta-ai-server keys: {error}", file=sys.stderr)
             return EXIT_NOT_FINE
         return 0
@@ -198,9 +200,9 @@ def _config(arguments: argparse.Namespace) -> None:
         print(f"agenta-ai-server: {warning}", file=sys.stderr)
     described = list(configuration.described(settings, arguments.environment))
     if arguments.json:
-        print(json.dumps([asdict(setting) for setting in described], indent=2))
+        output.say(json.dumps([asdict(setting) for setting in described], indent=2))
     else:
-        print(configuration.table(described, _columns()))
+        output.say(configuration.table(described, _columns()))
 
 
 def _check(arguments: argparse.Namespace) -> int:
@@ -212,9 +214,9 @@ def _check(arguments: argparse.Namespace) -> int:
     findings = _run(check.run(arguments.environment, call=arguments.call))
     is_fine = all(finding.state == "ok" for finding in findings)
     if arguments.json:
-        print(json.dumps({"ok": is_fine, "findings": [asdict(finding) for finding in findings]}, indent=2))
+        output.say(json.dumps({"ok": is_fine, "findings": [asdict(finding) for finding in findings]}, indent=2))
     else:
-        print(check.table(findings, _columns()))
+        output.say(check.table(findings, _columns()))
     return 0 if is_fine else EXIT_NOT_FINE
 
 

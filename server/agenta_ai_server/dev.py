@@ -8,7 +8,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
-from agenta_ai_server import app, settings
+from agenta_ai_server import app, output, settings
 from agenta_ai_server.auth.key_file import create_key
 from agenta_ai_server.standin.app import StandIn
 from agenta_ai_server.standin.faults import Fault
@@ -69,6 +69,7 @@ async def run(environment: Mapping[str, str], fault: str, command: Sequence[str]
     Raises:
         SettingsError: A setting or the fault's words are wrong.
         ListenError: The address can't be listened on.
+        OutputError: How to call it can't be printed.
     """
     async with StandIn(api_key=API_KEY, app=APP, environment=ENVIRONMENT, fault=_fault(fault)) as standin:
         with TemporaryDirectory() as folder:
@@ -95,7 +96,7 @@ async def run(environment: Mapping[str, str], fault: str, command: Sequence[str]
                 if command:
                     told = {"AGENTA_AI_TARGET": address, "AGENTA_AI_API_KEY": key}
                     return await _run_command(command, {**environment, **told}, stop)
-                print(HINTS.format(address=address, key=key, standin=standin.url, program=PROGRAM), flush=True)  # noqa: T201  # what it is for
+                output.say(HINTS.format(address=address, key=key, standin=standin.url, program=PROGRAM))
                 await stop.wait()
     return 0
 

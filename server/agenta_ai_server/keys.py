@@ -11,6 +11,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
+from agenta_ai_server import output
 from agenta_ai_server.auth.key_file import create_key, list_keys, revoke_key
 from agenta_ai_server.auth.policy import SERVICE_PERMISSIONS, Policy
 from agenta_ai_server.domain.call import Principal
@@ -52,12 +53,12 @@ def create(arguments: argparse.Namespace) -> None:
         expires=_time(arguments.expires),
     )
     try:
-        print(key, flush=True)
-    except OSError as error:
+        output.say(key)
+    except output.OutputError as error:
         key_id = key.split("_")[1]
         raise KeyUnseen(
-            f"key {key_id} was made and can't be printed: {error.strerror}. Nobody has seen it, so revoke it: "
-            f"agenta-ai-server keys revoke {key_id} --file {shlex.quote(str(path))}"
+            f"key {key_id} was made and can't be written to standard output: {error}. "
+            f"Nobody has seen it, so revoke it: agenta-ai-server keys revoke {key_id} --file {shlex.quote(str(path))}"
         ) from None
     if doubt := _doubt(frozenset(arguments.permission), arguments.environment):
         print(doubt, file=sys.stderr)
@@ -82,15 +83,16 @@ def show(arguments: argparse.Namespace) -> None:
 
     Raises:
         ValueError: The file can't be read.
+        OutputError: They can't be printed.
     """
     rows = [_row(record) for record in list_keys(_path(arguments))]
     if arguments.json:
-        print(json.dumps(rows, indent=2))
+        output.say(json.dumps(rows, indent=2))
         return
     table = [COLUMNS, *(tuple(row.values()) for row in rows)]
     widths = [max(len(cell) for cell in column) for column in zip(*table, strict=True)]
-    for line in table:
-        print("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip())
+    lines = ("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in table)
+    output.say("\n".join(lines))
 
 
 def revoke(arguments: argparse.Namespace) -> None:

@@ -577,6 +577,18 @@ def test_control_c(server: FakeServer) -> None:
     assert running.returncode == 130
 
 
+@pytest.mark.parametrize("words", ["--help", "--version", "tools --help"])
+@pytest.mark.parametrize(
+    ("redirection", "why"), [(">/dev/full", "No space left on device"), (">&-", "it is closed")], ids=["full", "closed"]
+)
+def test_help_that_cannot_be_printed(words: str, redirection: str, why: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    # Unbuffered, nothing would be left for the interpreter's exit.
+    monkeypatch.delenv("PYTHONUNBUFFERED", raising=False)
+    line = f"{shlex.join(COMMAND)} {words} {redirection}"
+    done = subprocess.run(["sh", "-c", line], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (2, f"agenta-ai: cannot write to standard output: {why}\n")
+
+
 def test_a_reader_that_went_away(server: FakeServer) -> None:
     server.answers(pb.StatusResponse())
     reading, writing = os.pipe()

@@ -6,15 +6,14 @@ import asyncio
 import json
 import os
 import re
-import subprocess
-import sys
+import shlex
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import grpc.aio
 import pytest
 from conftest import settings_for
+from ops.test_output import run
 from ops.test_process import environment, output, process
 
 from agenta_ai.v1 import tool_service_pb2
@@ -22,7 +21,7 @@ from agenta_ai.v1.tool_service_pb2_grpc import ToolServiceStub
 from agenta_ai_server import app, cli
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from pathlib import Path
 
     from agenta_ai_server.standin.app import StandIn
 
@@ -99,31 +98,20 @@ def test_permissions_that_let_no_tool_be_called_or_do_not_exist_are_worth_a_word
     assert [row["permissions"] for row in listed(capsys)] == [",".join(given.split())]
 
 
-def full_disk() -> int:
-    return os.open("/dev/full", os.O_WRONLY)
-
-
-def closed_pipe() -> int:
-    reading, writing = os.pipe()
-    os.close(reading)
-    return writing
-
-
 @pytest.mark.parametrize(
-    ("opened", "why"), [(full_disk, "No space left on device"), (closed_pipe, "Broken pipe")], ids=["full", "closed"]
+    ("redirection", "why"),
+    [(">/dev/full", "No space left on device"), (">&-", "it is closed"), ("", "Broken pipe")],
+    ids=["full", "closed", "unread"],
 )
 def test_a_key_that_nobody_saw_can_be_revoked(
-    opened: Callable[[], int], why: str, capsys: pytest.CaptureFixture[str], file: Path
+    redirection: str, why: str, capsys: pytest.CaptureFixture[str], file: Path
 ) -> None:
-    program = Path(sys.executable).with_name("agenta-ai-server")
-    out = opened()
-    done = subprocess.run([program, "keys", "create", *WHO], stdout=out, stderr=subprocess.PIPE, text=True, check=False)
-    os.close(out)
+    done = run(shlex.join(["keys", "create", *WHO]), redirection, AGENTA_AI_GRPC_API_KEYS_FILE=str(file))
     ((key_id, state),) = [(row["id"], row["state"]) for row in listed(capsys)]
     revoking = f"agenta-ai-server keys revoke {key_id} --file {file}"
     assert (done.returncode, state) == (1, "valid")
     assert done.stderr == (
-        f"agenta-ai-server keys: key {key_id} was made and can't be printed: {why}. "
+        f"agenta-ai-server keys: key {key_id} was made and can't be written to standard output: {why}. "
         f"Nobody has seen it, so revoke it: {revoking}\n"
     )
     assert keys(*revoking.split()[2:]) == 0

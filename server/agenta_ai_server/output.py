@@ -1,0 +1,63 @@
+"""Standard output, which may be closed, full, or read by nobody any more."""
+
+from __future__ import annotations
+
+import errno
+import os
+import sys
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+
+class OutputError(Exception):
+    """Standard output takes nothing. The text says why.
+
+    Attributes:
+        is_unread: Whether that is because its reader has left.
+    """
+
+    def __init__(self, error: OSError) -> None:
+        super().__init__("it is closed" if error.errno == errno.EBADF else error.strerror)
+        self.is_unread = isinstance(error, BrokenPipeError)
+
+
+def occupy_closed_streams() -> None:
+    """Take the places of standard streams that are closed: a socket would get them, over which libuv aborts.
+
+    Writing to standard output fails as before, and what is written to standard error is lost.
+    """
+    # Each gets the lowest number that is free, which is its own.
+    sys.stdin = sys.stdin or os.fdopen(os.open(os.devnull, os.O_RDONLY))
+    sys.stdout = sys.stdout or os.fdopen(os.open(os.devnull, os.O_RDONLY), "w")
+    sys.stderr = sys.stderr or os.fdopen(os.open(os.devnull, os.O_WRONLY), "w")
+
+
+def say(text: str) -> None:
+    """Print a line, at once.
+
+    Raises:
+        OutputError: It can't be printed.
+    """
+    with printed():
+        print(text)
+
+
+@contextmanager
+def printed() -> Iterator[None]:
+    """Write what is printed inside at its end, and not when the interpreter exits.
+
+    Raises:
+        OutputError: It can't be written.
+    """
+    try:
+        try:
+            yield
+        finally:
+            sys.stdout.flush()
+    except OSError as error:
+        # The interpreter flushes once more when it exits, and must not fail then.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise OutputError(error) from None
