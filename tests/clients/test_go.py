@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import os
 import shutil
@@ -14,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import grpc.aio
 import pytest
 from calls import TEMPLATE, refine, trailers
+from clients.conftest import assert_refined, run
 from conftest import settings_for
 
 from agenta_ai.v1.tool_service_pb2_grpc import ToolServiceStub
@@ -44,15 +44,6 @@ def programs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     )  # fmt: skip
     assert built.returncode == 0, built.stderr
     return folder
-
-
-async def run(program: Path, *arguments: str, **environment: str) -> tuple[int, str, str]:
-    process = await asyncio.create_subprocess_exec(
-        program, *arguments, env={**os.environ, **environment},
-        stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
-    )  # fmt: skip
-    out, err = await process.communicate()
-    return process.returncode or 0, out.decode(), err.decode()
 
 
 class Probe:
@@ -100,11 +91,9 @@ def pushbacks(outcome: dict[str, Any]) -> list[list[str]]:
 
 
 async def test_the_example(programs: Path, address: str) -> None:
-    code, out, err = await run(programs / "example", AGENTA_AI_TARGET=address, AGENTA_AI_API_KEY="")
+    code, out, err = await run(programs / "example", AGENTA_AI_TARGET=address)
     assert (code, err) == (0, "")
-    (message,) = json.loads(out)["messages"]
-    assert message["role"] == "user"
-    assert message["content"].startswith("Translate {{text}}")
+    assert_refined(out)
 
 
 def test_the_readme_has_the_example() -> None:

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
-import json
-import os
 import shutil
-import socket
 import subprocess
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from clients.conftest import assert_refined, run
 from conftest import settings_for
 
 from agenta_ai_server import app
@@ -42,36 +39,21 @@ def example(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return sources / "example/target/example.jar"
 
 
-async def run(example: Path, address: str) -> tuple[int | None, str, str]:
-    java = shutil.which("java")
-    assert java
-    process = await asyncio.create_subprocess_exec(
-        java, "-jar", example, env={**os.environ, "AGENTA_AI_TARGET": address, "AGENTA_AI_API_KEY": ""},
-        stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
-    )  # fmt: skip
-    out, err = await process.communicate()
-    return process.returncode, out.decode(), err.decode()
-
-
 async def test_the_example(example: Path, address: str) -> None:
-    code, out, err = await run(example, address)
+    code, out, err = await run("java", "-jar", example, AGENTA_AI_TARGET=address)
     assert (code, err) == (0, "")
-    (message,) = json.loads(out)["messages"]
-    assert message["role"] == "user"
-    assert message["content"].startswith("Translate {{text}}")
+    assert_refined(out)
 
 
 async def test_the_example_is_told_why(example: Path, standin: StandIn) -> None:
     async with app.running(settings_for(standin, AGENTA_AI_SERVICES_API_KEY="")) as address:
-        code, out, err = await run(example, address)
+        code, out, err = await run("java", "-jar", example, AGENTA_AI_TARGET=address)
     assert (code, out) == (1, "")
     assert err.startswith("Not run, so nothing to pay: SERVICE_DISABLED: ")
 
 
-async def test_the_example_without_a_server(example: Path) -> None:
-    with socket.socket() as nobody:
-        nobody.bind(("127.0.0.1", 0))
-        code, out, err = await run(example, "{}:{}".format(*nobody.getsockname()))
+async def test_the_example_without_a_server(example: Path, nobody: str) -> None:
+    code, out, err = await run("java", "-jar", example, AGENTA_AI_TARGET=nobody)
     assert (code, out) == (1, "")
     assert err.startswith("It may have run: UNAVAILABLE: no connection, is agenta-ai-server running? ")
     assert "refused" in err

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
-import json
-import os
 import shutil
-import socket
 import subprocess
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from clients.conftest import assert_refined, run
 from conftest import settings_for
 
 from agenta_ai_server import app
@@ -38,34 +35,21 @@ def example() -> Path:
     return FOLDER / "target/debug/examples/refine"
 
 
-async def run(example: Path, address: str) -> tuple[int | None, str, str]:
-    process = await asyncio.create_subprocess_exec(
-        example, env={**os.environ, "AGENTA_AI_TARGET": address, "AGENTA_AI_API_KEY": ""},
-        stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
-    )  # fmt: skip
-    out, err = await process.communicate()
-    return process.returncode, out.decode(), err.decode()
-
-
 async def test_the_example(example: Path, address: str) -> None:
-    code, out, err = await run(example, address)
+    code, out, err = await run(example, AGENTA_AI_TARGET=address)
     assert (code, err) == (0, "")
-    (message,) = json.loads(out)["messages"]
-    assert message["role"] == "user"
-    assert message["content"].startswith("Translate {{text}}")
+    assert_refined(out)
 
 
 async def test_the_example_is_told_why(example: Path, standin: StandIn) -> None:
     async with app.running(settings_for(standin, AGENTA_AI_SERVICES_API_KEY="")) as address:
-        code, out, err = await run(example, address)
+        code, out, err = await run(example, AGENTA_AI_TARGET=address)
     assert (code, out) == (1, "")
     assert err.startswith("not run, so nothing to pay: SERVICE_DISABLED: ")
 
 
-async def test_the_example_without_a_server(example: Path) -> None:
-    with socket.socket() as nobody:
-        nobody.bind(("127.0.0.1", 0))
-        code, out, err = await run(example, "{}:{}".format(*nobody.getsockname()))
+async def test_the_example_without_a_server(example: Path, nobody: str) -> None:
+    code, out, err = await run(example, AGENTA_AI_TARGET=nobody)
     assert (code, out) == (1, "")
     said = "it may have run: Unavailable: no connection, is agenta-ai-server running? Connection refused "
     assert err.startswith(said)

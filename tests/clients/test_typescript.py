@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 import shutil
 import subprocess
 import sys
@@ -12,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from clients.conftest import assert_refined, run
 from conftest import settings_for
 
 from agenta_ai_server import app
@@ -40,18 +40,9 @@ def example(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "dist/example/refine.js"
 
 
-async def run(*command: str | Path, **environment: str) -> tuple[int | None, str, str]:
-    process = await asyncio.create_subprocess_exec(
-        *command, env={**os.environ, "NODE_OPTIONS": "--throw-deprecation", **environment},
-        stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
-    )  # fmt: skip
-    out, err = await process.communicate()
-    return process.returncode, out.decode(), err.decode()
-
-
-def refined(out: str) -> str:
-    (message,) = json.loads(out)["messages"]
-    return str(message["content"])
+@pytest.fixture(autouse=True)
+def deprecated_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NODE_OPTIONS", "--throw-deprecation")
 
 
 def test_the_readme_has_the_example() -> None:
@@ -69,7 +60,7 @@ async def test_the_example(example: Path) -> None:
     dev = (sys.executable, "-c", DEV, "dev", "--listen", "127.0.0.1:0", "--")
     code, out, err = await run(*dev, "node", example)
     assert (code, err) == (0, "")
-    assert refined(out).startswith("Translate {{text}}")
+    assert_refined(out)
 
 
 async def test_what_can_be_tried_again(example: Path) -> None:
@@ -90,7 +81,7 @@ async def test_who_calls(example: Path, standin: StandIn, tmp_path: Path) -> Non
             assert err.startswith("not run, so nothing to pay: CREDENTIALS_INVALID: ")
         code, out, err = await run("node", example, AGENTA_AI_TARGET=address, AGENTA_AI_API_KEY=key)
     assert (code, err) == (0, "")
-    assert refined(out)
+    assert_refined(out)
     assert standin.started == 1
 
 
@@ -100,9 +91,9 @@ async def test_a_limit_is_waited_for(example: Path, standin: StandIn, tmp_path: 
     limits.write_text("burst = 1\nper_minute = 40\n")
     settings = settings_for(standin, AGENTA_AI_GRPC_LIMITS="on", AGENTA_AI_GRPC_LIMITS_FILE=str(limits))
     async with app.running(settings) as address:
-        started = [run("node", example, AGENTA_AI_TARGET=address, AGENTA_AI_API_KEY="") for _ in range(3)]
+        started = [run("node", example, AGENTA_AI_TARGET=address) for _ in range(3)]
         ended = await asyncio.gather(*started)
     for code, out, err in ended:
         assert (code, err) == (0, "")
-        assert refined(out)
+        assert_refined(out)
     assert standin.started == 3

@@ -1,0 +1,40 @@
+"""What the tests of the clients in other languages share: their programs, run against the real server."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import socket
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+
+async def run(*command: str | Path, **environment: str) -> tuple[int | None, str, str]:
+    """Runs a program, by nobody's key unless told otherwise, and returns its exit code and what it wrote."""
+    process = await asyncio.create_subprocess_exec(
+        *command, env={**os.environ, "AGENTA_AI_API_KEY": "", **environment},
+        stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
+    )  # fmt: skip
+    out, err = await process.communicate()
+    return process.returncode, out.decode(), err.decode()
+
+
+def assert_refined(out: str) -> None:
+    """The prompt of the examples came back, as the stand-in refines it."""
+    (message,) = json.loads(out)["messages"]
+    assert message["role"] == "user"
+    assert message["content"].startswith("Translate {{text}}")
+
+
+@pytest.fixture
+def nobody() -> Iterator[str]:
+    """An address where nobody listens."""
+    with socket.socket() as bound:
+        bound.bind(("127.0.0.1", 0))
+        yield "{}:{}".format(*bound.getsockname())
