@@ -75,7 +75,9 @@ class _RateLimiterStateEnumTypeWrapper(google.protobuf.internal.enum_type_wrappe
     """Nowhere: there is no limit."""
 
 class RateLimiterState(_RateLimiterState, metaclass=_RateLimiterStateEnumTypeWrapper):
-    """RateLimiterState says where the rate limit is being counted."""
+    """RateLimiterState says where the rate limit is being counted. A reader treats a value that it doesn't know as
+    UNSPECIFIED.
+    """
 
 RATE_LIMITER_STATE_UNSPECIFIED: RateLimiterState.ValueType  # 0
 """Not set."""

@@ -520,7 +520,8 @@ impl ServiceState {
         }
     }
 }
-/// RateLimiterState says where the rate limit is being counted.
+/// RateLimiterState says where the rate limit is being counted. A reader treats a value that it doesn't know as
+/// UNSPECIFIED.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
 #[repr(i32)]
 pub enum RateLimiterState {

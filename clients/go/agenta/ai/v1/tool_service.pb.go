@@ -87,7 +87,8 @@ func (ServiceState) EnumDescriptor() ([]byte, []int) {
 	return file_agenta_ai_v1_tool_service_proto_rawDescGZIP(), []int{0}
 }
 
-// RateLimiterState says where the rate limit is being counted.
+// RateLimiterState says where the rate limit is being counted. A reader treats a value that it doesn't know as
+// UNSPECIFIED.
 type RateLimiterState int32
 
 const (

@@ -455,7 +455,8 @@ export const ServiceStateSchema: GenEnum<ServiceState> = /*@__PURE__*/
   enumDesc(file_agenta_ai_v1_tool_service, 0);
 
 /**
- * RateLimiterState says where the rate limit is being counted.
+ * RateLimiterState says where the rate limit is being counted. A reader treats a value that it doesn't know as
+ * UNSPECIFIED.
  *
  * @generated from enum agenta.ai.v1.RateLimiterState
  */
