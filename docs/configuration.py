@@ -18,8 +18,8 @@ Made by `make docs` from [settings.py](../server/agenta_ai_server/settings.py): 
 
 The server is configured by its environment. An empty value counts as absent. Lists are separated by commas. Each
 secret can be given as a file, under its name with `_FILE` added. Wrong settings stop the start with one message that
-lists all faults; an unknown name that begins like these gives a warning. `agenta-ai-server config` prints what is in
-force, and where it came from."""
+lists all faults; what they name, such as files and tools, is looked at once they fit together. An unknown name that
+begins like these gives a warning. `agenta-ai-server config` prints what is in force, and where it came from."""
 
 # What this page adds to the sections' names.
 NOTES = {
