@@ -65,7 +65,7 @@ live: $(READY) ## Run a short suite against a real Agenta, given by the AGENTA_A
 
 $(TOOLS)/bench/.ready: $(READY) pyproject.toml bench/peers/ceiling/main.go bench/peers/ceiling/go.mod
 	@$(BIN)/uv venv -q --clear --python $(PYTHON) $(TOOLS)/bench
-	@$(BIN)/uv pip install -q -p $(TOOLS)/bench -c requirements.lock -e '.[server,redis,tracing]' --group bench
+	@$(BIN)/uv pip install -q --compile-bytecode -p $(TOOLS)/bench -c requirements.lock -e '.[server,redis,tracing]' --group bench
 	@GOBIN=$(CURDIR)/$(TOOLS)/bin go install github.com/bojand/ghz/cmd/ghz@v0.121.0
 	@cd bench/peers/ceiling && go build -o $(CURDIR)/$(TOOLS)/bin/ . github.com/tsenart/vegeta/v12
 	@touch $@

@@ -71,7 +71,9 @@ class Program:
         self._command = (sys.executable, "-m", "bench.rig", command) if isinstance(command, str) else command
         self._log = log
         kept = {name: value for name, value in os.environ.items() if not name.startswith(("AGENTA_AI_", "OTEL_"))}
-        self._environment = kept | {"PYTHONPATH": os.pathsep.join(sys.path)} | environment
+        # As deployed: compiled once, and not at each start, whatever the shell says.
+        own = {"PYTHONPATH": os.pathsep.join(sys.path), "PYTHONDONTWRITEBYTECODE": ""}
+        self._environment = kept | own | environment
 
     async def start(self) -> str:
         """Return the address at which it listens."""

@@ -155,6 +155,15 @@ async def test_what_comes_before_the_answer_is_none(upstream: Upstream, opened: 
     assert upstream.connections == 1
 
 
+async def test_no_other_protocol_is_spoken(upstream: Upstream, opened: Opened) -> None:
+    async def handler(exchange: Exchange) -> None:
+        await exchange.send(b"HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: x\r\n\r\nx")
+
+    transport = opened(await upstream.start(handler))
+    assert [await post(transport) for _ in range(2)] == [(101, b"")] * 2
+    assert upstream.connections == 2
+
+
 @pytest.mark.parametrize(("more", "expected"), [(0, MAX_BODY_BYTES), (1, None)])
 async def test_a_body_is_read_up_to_its_bound(
     more: int, expected: int | None, upstream: Upstream, opened: Opened

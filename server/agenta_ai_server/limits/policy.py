@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import tomllib
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import TYPE_CHECKING, Annotated
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
@@ -149,6 +149,7 @@ def _faults(error: ValidationError) -> Iterator[str]:
         yield f"{place}: {message.removeprefix('Value error, ')}"
 
 
+@lru_cache(maxsize=10_000)
 def _key(*parts: str) -> str:
     """Return a name that differs wherever a part does: each goes in with its length."""
     hashed = hashlib.blake2b(digest_size=16)

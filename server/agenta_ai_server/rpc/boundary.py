@@ -8,10 +8,10 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
+import secrets
 import time
 import traceback
 from typing import TYPE_CHECKING, Any, NoReturn, TypeAlias, TypeVar, cast
-from uuid import uuid4
 
 import grpc
 import grpc.aio
@@ -160,7 +160,7 @@ def open_call(method: str, context: Context, max_seconds: float = math.inf) -> C
     remaining = context.time_remaining()
     seconds = max_seconds if remaining is None else min(remaining, max_seconds)
     return Call(
-        id=uuid4().hex,
+        id=secrets.token_hex(16),
         method=method,
         metadata=tuple(context.invocation_metadata() or ()),
         peer=context.peer(),

@@ -97,10 +97,10 @@ class Transport:
             httpx.RemoteProtocolError: The connection broke, or what came is no HTTP.
             ValueError: A header holds an end of a line. Nothing was sent.
         """
-        data = b"".join((self._begin, *_lines(headers), b"content-length: %d\r\n\r\n" % len(body), body))
+        head = b"".join((self._begin, *_lines(headers), b"content-length: %d\r\n\r\n" % len(body)))
         connection = await self._pool().acquire(connect_seconds)
         try:
-            return await _exchange(connection, data)
+            return await _exchange(connection, head, body)
         except (aiohttp.ClientError, HttpProcessingError) as error:
             raise httpx.RemoteProtocolError(type(error).__name__) from None
         finally:
@@ -168,19 +168,19 @@ class _Connector(aiohttp.TCPConnector):
             raise kind(type(error).__name__) from None
 
 
-async def _exchange(connection: Connection, data: bytes) -> Answer:
+async def _exchange(connection: Connection, head: bytes, body: bytes) -> Answer:
     protocol, transport = connection.protocol, connection.transport
     assert protocol is not None
     assert transport is not None
     protocol.set_response_params(read_until_eof=True, auto_decompress=False)
-    transport.write(data)
+    transport.writelines((head, body))
     message, payload = await protocol.read()
-    while 100 <= message.code < 200:
+    while 100 <= message.code < 200 and message.code != httpx.codes.SWITCHING_PROTOCOLS:
         message, payload = await protocol.read()
-    body = await _read(message, payload)
+    answer = Answer(message.code, message.headers, await _read(message, payload))
     if payload.is_eof():
         connection.release()
-    return Answer(message.code, message.headers, body)
+    return answer
 
 
 async def _read(message: RawResponseMessage, payload: StreamReader) -> bytes | None:
