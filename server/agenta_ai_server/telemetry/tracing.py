@@ -78,18 +78,9 @@ class Tracing(Observer):
         """End its span."""
         span = trace.get_current_span()
         if span.is_recording():
-            span.set_attribute("rpc.response.status_code", ending.code)
-            span.set_attributes({name: value for name, value in _identity(call).items() if value})
-            if ending.replayed:
-                span.set_attribute("agenta.replayed", True)
-            if ending.reason:
-                span.set_attribute("agenta.reason", ending.reason)
-            if not ending.is_success:
-                span.set_attribute("error.type", ending.reason or ending.code)
+            span.set_attributes({name: value for name, value in _told(call, ending).items() if value})
             if ending.code in SERVER_ERRORS or (ending.code == "OK" and ending.reason):
                 span.set_status(Status(StatusCode.ERROR, ending.reason or ending.code))
-            for attempt in (request.attempt for request in call.requests):
-                _link(span, attempt)
         span.end()
 
     def request_began(self, request: UpstreamRequest, call: Call | None) -> None:
@@ -101,7 +92,7 @@ class Tracing(Observer):
         _W3C.inject(request.headers, trace.set_span_in_context(span))
 
     def request_ended(self, request: UpstreamRequest, call: Call | None) -> None:
-        """End its span."""
+        """End its span, and link it to the trace that Agenta made of the request."""
         span = self._requests.pop(request)
         if span.is_recording():
             if request.status:
@@ -131,12 +122,18 @@ def _resource(service: str | None, version: str) -> Resource:
     )
 
 
-def _identity(call: Call) -> dict[str, str]:
+def _told(call: Call, ending: Ending) -> dict[str, str | bool]:
     principal = call.principal
+    attempts = [request.attempt for request in call.requests if request.attempt]
     return {
+        "rpc.response.status_code": ending.code,
+        "error.type": "" if ending.is_success else ending.reason or ending.code,
         "agenta.tool": call.tool,
         "agenta.request.id": call.request_id,
         "agenta.organization.id": principal.organization if principal else "",
+        "agenta.reason": ending.reason,
+        "agenta.replayed": ending.replayed,
+        "agenta.trace_id": attempts[-1].trace_id if attempts else "",
     }
 
 
