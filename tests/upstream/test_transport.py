@@ -155,6 +155,23 @@ async def test_what_comes_before_the_answer_is_none(upstream: Upstream, opened: 
     assert upstream.connections == 1
 
 
+async def test_an_answer_before_the_request_was_sent_ends_the_connection(opened: Opened) -> None:
+    async def refuse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 413 Too Large\r\ncontent-length: 0\r\n\r\n")
+        connections.append(writer)
+
+    connections: list[asyncio.StreamWriter] = []
+    async with await asyncio.start_server(refuse, "127.0.0.1", 0) as server:
+        host, port = server.sockets[0].getsockname()
+        transport = opened(f"http://{host}:{port}")
+        # More than the buffers of the system take.
+        assert [await post(transport, b"x" * (32 << 20)) for _ in range(2)] == [(413, b"")] * 2
+        assert len(connections) == 2
+        for writer in connections:
+            writer.close()
+
+
 async def test_no_other_protocol_is_spoken(upstream: Upstream, opened: Opened) -> None:
     async def handler(exchange: Exchange) -> None:
         await exchange.send(b"HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: x\r\n\r\nx")

@@ -178,7 +178,8 @@ async def _exchange(connection: Connection, head: bytes, body: bytes) -> Answer:
     while 100 <= message.code < 200 and message.code != httpx.codes.SWITCHING_PROTOCOLS:
         message, payload = await protocol.read()
     answer = Answer(message.code, message.headers, await _read(message, payload))
-    if payload.is_eof():
+    # What is still to be sent would come before the next request.
+    if payload.is_eof() and not transport.get_write_buffer_size():
         connection.release()
     return answer
 
