@@ -409,13 +409,17 @@ async def test_the_environment_names_no_proxy(
     assert await post(transport) == (200, b"{}")
 
 
-async def test_http_by_a_proxy_with_credentials(upstream: Upstream, opened: Opened) -> None:
+@pytest.mark.parametrize(
+    ("written", "shown"),
+    [("user:pass", b"user:pass"), ("user", b"user:"), (":pass", b":pass"), ("a%40b:%25", b"a@b:%")],
+)
+async def test_http_by_a_proxy_with_credentials(written: str, shown: bytes, upstream: Upstream, opened: Opened) -> None:
     url = await upstream.start(lambda exchange: exchange.answer(b"via"))
-    transport = opened("http://agenta.example/path", proxy=url.replace("://", "://user:pass@"))
+    transport = opened("http://agenta.example/path", proxy=url.replace("://", f"://{written}@"))
     assert await post(transport) == (200, b"via")
     head = upstream.exchanges[0].head
     assert head.startswith("POST http://agenta.example/path HTTP/1.1")
-    assert f"proxy-authorization: basic {base64.b64encode(b'user:pass').decode()}".lower() in head.lower()
+    assert f"proxy-authorization: basic {base64.b64encode(shown).decode()}".lower() in head.lower()
 
 
 async def test_https_by_a_proxy_does_not_show_it_the_key(

@@ -132,8 +132,8 @@ def _begin(url: yarl.URL, proxy: yarl.URL | None) -> bytes:
     lines = [f"host: {url.raw_authority}"]
     if proxy and url.scheme == "http":
         target = str(url)
-        if proxy.user:
-            lines.append(f"proxy-authorization: {aiohttp.encode_basic_auth(proxy.user, proxy.password or '')}")
+        if proxy.user or proxy.password:
+            lines.append(f"proxy-authorization: {aiohttp.encode_basic_auth(proxy.user or '', proxy.password or '')}")
     return "".join(f"{line}\r\n" for line in (f"POST {target} HTTP/1.1", *lines)).encode("ascii")
 
 
