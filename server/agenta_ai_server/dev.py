@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import sys
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
 API_KEY = "standin-key"
 APP = "ai-refine"
 ENVIRONMENT = "production"
+# What a client takes for its credential, of which it may have one.
+CREDENTIALS = frozenset({"AGENTA_AI_API_KEY", "AGENTA_AI_API_KEY_FILE", "AGENTA_AI_TOKEN"})
 PRINCIPAL = {"user": "developer", "organization": "development", "project": "development"}
 
 # The one that belongs to this server, whether or not its folder is on the PATH.
@@ -53,6 +56,8 @@ After the last the stand-in is left alone for a while, as Agenta would be, unles
 Ctrl-C stops it.
 """
 
+log = logging.getLogger(__name__)
+
 
 async def run(environment: Mapping[str, str], fault: str, command: Sequence[str]) -> int:
     """Serve until told to stop, or until ``command`` has ended.
@@ -60,8 +65,8 @@ async def run(environment: Mapping[str, str], fault: str, command: Sequence[str]
     Args:
         environment: For the server's own settings; those of Agenta are replaced by the stand-in's.
         fault: What the stand-in does wrong, in the words of :class:`Fault`; empty for nothing.
-        command: A program and its arguments, run with ``AGENTA_AI_TARGET`` and ``AGENTA_AI_API_KEY`` set; empty for
-            none.
+        command: A program and its arguments, run with ``AGENTA_AI_TARGET`` and ``AGENTA_AI_API_KEY`` set, and with no
+            other credential; empty for none.
 
     Returns:
         The command's exit code; 0 without one.
@@ -75,7 +80,7 @@ async def run(environment: Mapping[str, str], fault: str, command: Sequence[str]
         with TemporaryDirectory() as folder:
             path = Path(folder) / "keys.json"
             key = create_key(path, **PRINCIPAL, permissions=["edit_workflows"], expires=None)
-            loaded, _ = settings.load(
+            loaded, warnings = settings.load(
                 {
                     **{
                         name: value
@@ -91,11 +96,14 @@ async def run(environment: Mapping[str, str], fault: str, command: Sequence[str]
                     "AGENTA_AI_SERVICES_REFINE_PROMPT_KEY": APP,
                 }
             )
+            for warning in warnings:
+                log.warning(warning)
             stop = app.stop_signal(loaded.shutdown_grace_seconds)
             async with app.running(loaded) as address:
                 if command:
+                    own = {name: value for name, value in environment.items() if name not in CREDENTIALS}
                     told = {"AGENTA_AI_TARGET": address, "AGENTA_AI_API_KEY": key}
-                    return await _run_command(command, {**environment, **told}, stop)
+                    return await _run_command(command, {**own, **told}, stop)
                 output.say(HINTS.format(address=address, key=key, standin=standin.url, program=PROGRAM))
                 await stop.wait()
     return 0

@@ -146,6 +146,22 @@ async def test_dev_runs_a_command_and_ends_with_its_exit_code() -> None:
     assert out.startswith("127.0.0.1:")
 
 
+async def test_dev_runs_a_command_with_its_own_credential_alone() -> None:
+    script = "import os; print(*sorted(name for name in os.environ if name.startswith('AGENTA_AI_')))"
+    callers = {"AGENTA_AI_TOKEN": "t", "AGENTA_AI_API_KEY_FILE": "f", "AGENTA_AI_API_KEY": "k"}
+    async with process("dev", "--listen", "127.0.0.1:0", "--", sys.executable, "-c", script, **callers) as started:
+        code, out, _ = await output(started)
+    assert code == 0
+    assert set(out.split()) & {*callers, "AGENTA_AI_TARGET"} == {"AGENTA_AI_API_KEY", "AGENTA_AI_TARGET"}
+
+
+async def test_dev_warns_of_a_setting_that_there_is_not() -> None:
+    async with process("dev", "--listen", "127.0.0.1:0", "--", "true", AGENTA_AI_GRPC_LIMIT="off") as started:
+        code, _, err = await output(started)
+    assert code == 0
+    assert "AGENTA_AI_GRPC_LIMIT" in err
+
+
 async def test_dev_prints_lines_to_paste() -> None:
     async with process("dev", "--listen", "127.0.0.1:0", **environment()) as started:
         assert started.stdout

@@ -190,6 +190,10 @@ def _change(path: Path, change: Callable[[KeyFile], KeyFile]) -> None:
             os.fsync(folder)
         finally:
             os.close(folder)
+    except FileNotFoundError:
+        raise ValueError(
+            f"can't write {path}: No such file or directory. Make its folder first, for this user alone"
+        ) from None
     except OSError as error:
         raise ValueError(f"can't write {path}: {error.strerror}") from None
 
