@@ -316,12 +316,17 @@ def _answer_census(more: Callable[[], dict[str, int]]) -> None:
         while told := os.read(0, 64):
             if told.strip():
                 _Quick.delay = float(told)
-            gc.collect()
-            objects = gc.get_objects()
-            tasks = sum(isinstance(each, asyncio.Task) and not each.done() for each in objects)
-            print(json.dumps({"objects": len(objects), "tasks": tasks, **more()}), flush=True)
+            print(json.dumps(_inside() | more()), flush=True)
 
     threading.Thread(target=answer, daemon=True).start()
+
+
+def _inside() -> dict[str, int]:
+    # On its own, for as long as there is a list of them all objects live.
+    gc.collect()
+    objects = gc.get_objects()
+    tasks = sum(isinstance(each, asyncio.Task) and not each.done() for each in objects)
+    return {"objects": len(objects), "tasks": tasks}
 
 
 async def _stand_in() -> None:
