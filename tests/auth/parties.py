@@ -87,7 +87,7 @@ class Authority:
     def __init__(self) -> None:
         self._key = ec.generate_private_key(ec.SECP256R1())
         self._name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, f"authority {uuid4()}")])
-        certificate = self._builder(self._name, self._key, timedelta(days=1)).add_extension(
+        certificate = self._builder(self._name, self._key).add_extension(
             x509.BasicConstraints(ca=True, path_length=0), critical=True
         )
         self.pem = certificate.sign(self._key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM)
@@ -96,12 +96,15 @@ class Authority:
         self,
         *names: x509.GeneralName,
         lifetime: timedelta = timedelta(days=1),
+        begin: timedelta = timedelta(days=-2),
         usage: x509.ObjectIdentifier = ExtendedKeyUsageOID.CLIENT_AUTH,
     ) -> Pair:
         key = ec.generate_private_key(ec.SECP256R1())
         # A common name is no identity, whatever it says.
         subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "batch.internal")])
-        builder = self._builder(subject, key, lifetime).add_extension(x509.ExtendedKeyUsage([usage]), critical=False)
+        builder = self._builder(subject, key, lifetime, begin).add_extension(
+            x509.ExtendedKeyUsage([usage]), critical=False
+        )
         if names:
             builder = builder.add_extension(x509.SubjectAlternativeName(names), critical=False)
         form = serialization.PrivateFormat.PKCS8
@@ -110,13 +113,15 @@ class Authority:
             secret(line)
         return Pair(builder.sign(self._key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM), pem)
 
-    def server(self, lifetime: timedelta = timedelta(days=1)) -> Pair:
-        return self.issue(
-            x509.IPAddress(ip_address("127.0.0.1")), lifetime=lifetime, usage=ExtendedKeyUsageOID.SERVER_AUTH
-        )
+    def server(self, **times: timedelta) -> Pair:
+        return self.issue(x509.IPAddress(ip_address("127.0.0.1")), usage=ExtendedKeyUsageOID.SERVER_AUTH, **times)
 
     def _builder(
-        self, subject: x509.Name, key: ec.EllipticCurvePrivateKey, lifetime: timedelta
+        self,
+        subject: x509.Name,
+        key: ec.EllipticCurvePrivateKey,
+        lifetime: timedelta = timedelta(days=1),
+        begin: timedelta = timedelta(days=-2),
     ) -> x509.CertificateBuilder:
         now = datetime.now(UTC)
         return (
@@ -125,7 +130,7 @@ class Authority:
             .issuer_name(self._name)
             .public_key(key.public_key())
             .serial_number(x509.random_serial_number())
-            .not_valid_before(now - timedelta(days=2))
+            .not_valid_before(now + begin)
             .not_valid_after(now + lifetime)
         )
 

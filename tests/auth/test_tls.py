@@ -158,6 +158,7 @@ BROKEN: list[tuple[str, Callable[[Parties], Pair], str]] = [
     ("no key", lambda parties: Pair(parties.server.certificate, b""), "the key can't be read"),
     ("new key, old certificate", lambda parties: _mixed(parties), "does not belong to the key"),
     ("expired", lambda parties: parties.authority.server(lifetime=-timedelta(hours=1)), "the certificate expired"),
+    ("not yet valid", lambda parties: parties.authority.server(begin=timedelta(hours=1)), "isn't valid before"),
 ]
 
 
@@ -185,6 +186,19 @@ async def test_a_broken_pair_keeps_the_old_one(
         renewed = parties.authority.server()
         parties.use(renewed)
         assert await shown_certificate(parties) == der(renewed)
+
+
+async def test_a_pair_that_is_not_valid_yet_is_used_when_its_time_has_come(
+    parties: Parties, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tls, "WatchedFiles", partial(WatchedFiles, every=0.0))
+    async with parties.serving("api_keys", tls=True):
+        old, new = parties.server, parties.authority.server(begin=timedelta(seconds=2))
+        parties.use(new)
+        assert await shown_certificate(parties) == der(old)
+        async with asyncio.timeout(3):
+            while await shown_certificate(parties) != der(new):  # noqa: ASYNC110
+                await asyncio.sleep(0.1)
 
 
 async def test_new_authorities_of_callers(parties: Parties, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -84,8 +84,11 @@ class Setup:
         path = self.folder / name
         path.write_bytes(content if isinstance(content, bytes) else content.encode())
 
-    def certificate(self, *, days: float = 90) -> None:
-        issued = self.authority.issue_cert("127.0.0.1", not_after=datetime.now(UTC) + timedelta(days=days))
+    def certificate(self, *, begin: float = -90, days: float = 90) -> None:
+        now = datetime.now(UTC)
+        issued = self.authority.issue_cert(
+            "127.0.0.1", not_before=now + timedelta(days=begin), not_after=now + timedelta(days=days)
+        )
         self.write("server.pem", b"".join(each.bytes() for each in issued.cert_chain_pems))
         self.write("server.key", issued.private_key_pem.bytes())
 
@@ -266,6 +269,7 @@ FAULTS: dict[str, tuple[Plant, str, str, str]] = {
     ),
     "mismatched pair": (mismatched, "certificates", "failed", "AGENTA_AI_GRPC_TLS_CERT_FILE"),
     "expired": (lambda setup: setup.certificate(days=-1), "certificates", "failed", "of the same renewal"),
+    "not yet valid": (lambda setup: setup.certificate(begin=1), "certificates", "failed", "see to the clock"),
     "expires soon": (lambda setup: setup.certificate(days=13), "certificates", "warning", "Renew it"),
     "no authority": (writes("ca.pem", "garbage"), "certificates", "failed", "PEM form"),
     "taken": (taken("AGENTA_AI_GRPC_LISTEN"), "address", "failed", "ss -ltnp"),

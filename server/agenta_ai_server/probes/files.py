@@ -112,7 +112,7 @@ async def certificates(settings: Settings) -> AsyncIterator[Found]:
         yield failed(
             sentence(error),
             "Put a certificate and its key, both in PEM form and of the same renewal, into "
-            "AGENTA_AI_GRPC_TLS_CERT_FILE and AGENTA_AI_GRPC_TLS_KEY_FILE: docs/security.md.",
+            "AGENTA_AI_GRPC_TLS_CERT_FILE and AGENTA_AI_GRPC_TLS_KEY_FILE, and see to the clock: docs/security.md.",
         )
         return
     for path in filter(None, (files.certificate, files.client_authorities)):

@@ -35,7 +35,7 @@ class Certificates:
     """What handshakes use: the files' content, read again when it changes. Connections that there are stay.
 
     Raises:
-        ValueError: A file can't be read, a certificate has expired or doesn't belong to the key.
+        ValueError: A file can't be read, the certificate isn't valid yet, has expired or doesn't belong to the key.
     """
 
     def __init__(self, files: TlsFiles) -> None:
@@ -79,7 +79,10 @@ def _read(certificate: bytes, key: bytes, authorities: bytes | None = None) -> _
     form = Encoding.DER, PublicFormat.SubjectPublicKeyInfo
     if private.public_key().public_bytes(*form) != first.public_key().public_bytes(*form):
         raise ValueError("the certificate does not belong to the key")
-    if first.not_valid_after_utc < datetime.now(UTC):
+    now = datetime.now(UTC)
+    if now < first.not_valid_before_utc:
+        raise ValueError(f"the certificate isn't valid before {first.not_valid_before_utc:%Y-%m-%d %H:%M:%S} UTC")
+    if first.not_valid_after_utc < now:
         raise ValueError(f"the certificate expired at {first.not_valid_after_utc:%Y-%m-%d %H:%M} UTC")
     if authorities is not None:
         _certificates(authorities, "file of client authorities")
