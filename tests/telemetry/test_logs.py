@@ -99,6 +99,23 @@ async def test_one_line_for_each_call(standin: StandIn, lines: Lines, tmp_path: 
     assert (status["method"], status["tool"], status["request_id"]) == ("Status", "", "")
 
 
+@pytest.mark.parametrize(("code", "timeout"), [("DEADLINE_EXCEEDED", 1.1), ("CANCELLED", 30)])
+async def test_a_request_that_outlives_its_call_counts_until_the_call_ends(
+    code: str, timeout: float, standin: StandIn, lines: Lines
+) -> None:
+    asked = refine(guidelines="standin: delay=50")
+    asked.request_id = str(uuid4())
+    async with connected(settings_for(standin)) as stub:
+        running = asyncio.ensure_future(stub.CallTool(asked, timeout=timeout))
+        await standin.when(lambda: standin.in_flight == 1)
+        # What still runs then is cancelled with the connection.
+        await asyncio.wait([running], timeout=1.5)
+    await asyncio.gather(running, return_exceptions=True)
+    (line,) = lines.of("calls")
+    assert (line["code"], line["attempts"]) == (code, 1)
+    assert 0.5 < line["upstream_seconds"] <= line["seconds"]
+
+
 async def test_all_lines_of_a_call_are_found_by_what_its_caller_got(
     standin: StandIn, lines: Lines, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -119,7 +119,7 @@ class Call:
 
     @property
     def upstream_seconds(self) -> float:
-        """How long its requests to the completion service took together, those that have ended."""
+        """How long its requests to the completion service took together, up to now; one may outlive the call."""
         return sum(request.seconds for request in self.requests)
 
     def remaining(self, now: float) -> float:

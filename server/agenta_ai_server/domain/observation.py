@@ -23,7 +23,7 @@ CURRENT_CALL: ContextVar[Call | None] = ContextVar("current_call", default=None)
 
 @dataclass(slots=True, eq=False)
 class UpstreamRequest:
-    """One request to the completion service. All but the headers is known when it has ended.
+    """One request to the completion service. All but the headers and its begin is known when it has ended.
 
     Attributes:
         url: Where it goes.
@@ -31,7 +31,8 @@ class UpstreamRequest:
         status: HTTP status of the answer; 0 if none came.
         outcome: ``"OK"``, the name of a ``Reason``, ``"CANCELLED"``, or ``"INTERNAL"`` for a bug; empty while it runs.
         attempt: What is told of it to the caller; ``None`` while it runs, and if nothing came of it.
-        seconds: From its begin to its end; 0 while it runs.
+        began: When it began, in seconds on the clock of ``time.perf_counter``.
+        ended: When it ended, on the same clock; ``None`` while it runs.
     """
 
     url: str
@@ -39,7 +40,13 @@ class UpstreamRequest:
     status: int = 0
     outcome: str = ""
     attempt: Attempt | None = None
-    seconds: float = 0.0
+    began: float = field(default_factory=time.perf_counter)
+    ended: float | None = None
+
+    @property
+    def seconds(self) -> float:
+        """How long it took, or has taken so far."""
+        return (time.perf_counter() if self.ended is None else self.ended) - self.began
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -123,7 +130,8 @@ def observed(url: str, observer: Observer) -> Iterator[UpstreamRequest]:
     observer.request_began(request, call)
     if call:
         call.requests.append(request)
-    began = time.perf_counter()
+    # What the observers took is ours, and not the completion service's.
+    request.began = time.perf_counter()
     outcome = "INTERNAL"
     try:
         yield request
@@ -137,5 +145,5 @@ def observed(url: str, observer: Observer) -> Iterator[UpstreamRequest]:
         raise
     finally:
         request.outcome = outcome
-        request.seconds = time.perf_counter() - began
+        request.ended = time.perf_counter()
         observer.request_ended(request, call)
