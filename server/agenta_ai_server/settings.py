@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationError, field_validator
 
+from agenta_ai_server.domain.redis_url import check_redis_url
 from agenta_ai_server.upstream.agenta import checked_key, completion_url
 from agenta_ai_server.upstream.transport import checked_proxy, http_url
 
@@ -554,6 +555,13 @@ class Settings(BaseModel):
         if proxy:
             checked_proxy(proxy.get_secret_value())
         return proxy
+
+    @field_validator("redis_url")
+    @classmethod
+    def _is_redis(cls, url: SecretStr | None) -> SecretStr | None:
+        if url:
+            check_redis_url(url.get_secret_value())
+        return url
 
 
 def _ip_address(address: str) -> str:

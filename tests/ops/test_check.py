@@ -223,6 +223,7 @@ CLOSED = "127.0.0.1:9"
 FAULTS: dict[str, tuple[Plant, str, str, str]] = {
     "wrong value": (sets(AGENTA_AI_GRPC_RETRIES="many"), "settings", "failed", "AGENTA_AI_GRPC_RETRIES"),
     "contradiction": (sets(AGENTA_AI_GRPC_AUTH="none,jwt"), "settings", "failed", "AGENTA_AI_GRPC_AUTH"),
+    "named database": (sets(AGENTA_AI_GRPC_REDIS_URL="redis://h/x"), "settings", "failed", "AGENTA_AI_GRPC_REDIS_URL"),
     "misspelt name": (sets(AGENTA_AI_GRPC_RETRYS="1"), "settings", "warning", "correct its name"),
     "no file of the key": (
         lambda setup: (setup.folder / "agenta-key").unlink(),
@@ -476,6 +477,14 @@ def without_our_names(redis: RedisServer) -> str:
     return redis.url.replace("://", f"://other:{REDIS_PASSWORD}@")
 
 
+def without_so_many_databases(redis: RedisServer) -> str:
+    return redis.url.replace("/0", "/99")
+
+
+def without_its_socket(redis: RedisServer) -> str:
+    return "unix:///none/redis"
+
+
 def down(redis: RedisServer) -> str:
     redis.kill()
     return redis.url
@@ -493,6 +502,8 @@ REDIS_FAULTS: dict[Callable[[RedisServer], str], tuple[str, str]] = {
     with_password: ("failed", "Correct them in AGENTA_AI_GRPC_REDIS_URL"),
     without_scripts: ("failed", "ACL SETUSER"),
     without_our_names: ("failed", "~agenta-ai:*"),
+    without_so_many_databases: ("failed", "Correct the number"),
+    without_its_socket: ("failed", "Redis' own socket"),
     down: ("failed", "See that it runs"),
     frozen: ("failed", "See that it runs"),
 }
@@ -521,10 +532,31 @@ async def test_a_good_redis(setup: Setup, redis: RedisServer) -> None:
     assert any(finding.part == "Redis" for finding in findings)
 
 
-async def test_no_url_of_redis(setup: Setup) -> None:
-    setup.environment["AGENTA_AI_GRPC_REDIS_URL"] = f"http://:{REDIS_PASSWORD}@host"
+@pytest.mark.parametrize(
+    ("query", "remedy"),
+    [
+        ("", "add ?ssl_ca_certs=FILE to AGENTA_AI_GRPC_REDIS_URL"),
+        ("?ssl_ca_certs=/none/ca.pem", "Correct the path in AGENTA_AI_GRPC_REDIS_URL"),
+    ],
+)
+async def test_what_is_wrong_with_the_certificate_of_redis(query: str, remedy: str, setup: Setup) -> None:
+    tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    setup.authority.issue_cert("127.0.0.1").configure_cert(tls)
+    server = await asyncio.start_server(lambda _, writer: writer.close(), "127.0.0.1", 0, ssl=tls)
+    async with server:
+        port = server.sockets[0].getsockname()[1]
+        setup.environment["AGENTA_AI_GRPC_REDIS_URL"] = f"rediss://:{REDIS_PASSWORD}@127.0.0.1:{port}/0{query}"
+        (found,) = wrong(await setup.findings())
+    assert (found.part, found.state) == ("Redis", "failed")
+    assert remedy in found.remedy
+    assert REDIS_PASSWORD not in str(found)
+
+
+@pytest.mark.parametrize("query", ["x=5", "db=staging"])
+async def test_a_parameter_that_redis_does_not_have(query: str, setup: Setup) -> None:
+    setup.environment["AGENTA_AI_GRPC_REDIS_URL"] = f"redis://:{REDIS_PASSWORD}@host/0?{query}"
     (found,) = wrong(await setup.findings())
-    assert "redis://user:password@host:6379/0" in found.remedy
+    assert found.remedy == "Correct AGENTA_AI_GRPC_REDIS_URL behind its ?."
     assert REDIS_PASSWORD not in str(found)
 
 

@@ -201,6 +201,6 @@ async def test_a_wrong_address_of_redis_is_told_once_and_without_its_password(ur
         code, _, err = await output(started)
     assert code == 2
     assert [line for line in err.splitlines() if "REDIS_URL" in line] == [
-        "  AGENTA_AI_GRPC_REDIS_URL: must be redis://host:port/database, rediss://… for TLS, or unix:///path."
+        "  AGENTA_AI_GRPC_REDIS_URL: must be redis://host:port/number of the database, rediss://… for TLS, or unix:///path."
     ]
     assert "s3cret" not in err

@@ -57,6 +57,7 @@ def test_every_fault_is_told_at_once_and_no_secret(tmp_path: Path) -> None:
             "AGENTA_AI_GRPC_UPSTREAM_CA_FILE": str(tmp_path / "none.pem"),
             "AGENTA_AI_GRPC_MAX_UPSTREAM_SECONDS": "61",
             "AGENTA_AI_GRPC_MIN_UPSTREAM_SECONDS": "soon",
+            "AGENTA_AI_GRPC_REDIS_URL": "http://:the-secret@redis",
         }
     )
     assert sorted(fault.split(":")[0] for fault in told) == [
@@ -64,6 +65,7 @@ def test_every_fault_is_told_at_once_and_no_secret(tmp_path: Path) -> None:
         "AGENTA_AI_GRPC_LISTEN",
         "AGENTA_AI_GRPC_MAX_UPSTREAM_SECONDS",
         "AGENTA_AI_GRPC_MIN_UPSTREAM_SECONDS",
+        "AGENTA_AI_GRPC_REDIS_URL",
         "AGENTA_AI_GRPC_REFLECTION",
         "AGENTA_AI_GRPC_UPSTREAM_CA_FILE",
         "AGENTA_AI_SERVICES_API_KEY and AGENTA_AI_SERVICES_API_KEY_FILE are both set",
@@ -147,6 +149,32 @@ def test_no_address(listen: str) -> None:
     assert faults(AUTH | {"AGENTA_AI_GRPC_LISTEN": listen})[0].startswith(
         "AGENTA_AI_GRPC_LISTEN: must be an IP address and a port"
     )
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["redis://h", "redis://h/", "redis://:p@h:6379/12", "rediss://h/0?ssl_ca_certs=/ca.pem", "unix:///run/redis?db=1"],
+)
+def test_redis(url: str) -> None:
+    assert load(AUTH | {"AGENTA_AI_GRPC_REDIS_URL": url})[0].redis_url
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        *("the-secret", "http://:the-secret@h", "redis://:the-secret@h/staging", "redis://:the-secret@h/-1"),
+        *(
+            "rediss://:the-secret@h/0/1",
+            "redis://u:the-secret#h:6379/0",
+            "redis://h:the-secret",
+            "redis://the-secret@[::1",
+        ),
+    ],
+)
+def test_no_redis(url: str) -> None:
+    (fault,) = faults(AUTH | {"AGENTA_AI_GRPC_REDIS_URL": url})
+    assert fault.startswith("AGENTA_AI_GRPC_REDIS_URL: must be redis://host:port/number of the database, ")
+    assert "the-secret" not in fault
 
 
 def test_secrets_from_files(tmp_path: Path) -> None:

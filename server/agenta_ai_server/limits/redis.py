@@ -12,6 +12,7 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import NoScriptError, RedisError
 
+from agenta_ai_server.domain.redis_url import FORM
 from agenta_ai_server.limits.limiter import MICROSECONDS, Decision, LimiterState, StoreFailed
 
 if TYPE_CHECKING:
@@ -50,7 +51,7 @@ class RedisLimiter:
             self._pool = _maker_of_connections(url)
             self._idle = [self._pool.make_connection() for _ in range(CONNECTIONS)]
         except (ValueError, TypeError, RedisError):
-            raise ValueError("must be redis://host:port/database, rediss://… for TLS, or unix:///path") from None
+            raise ValueError(FORM) from None
         self._places = asyncio.Semaphore(CONNECTIONS)
         self._timeout = timeout
         self._prefix = prefix

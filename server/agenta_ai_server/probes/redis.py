@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from agenta_ai_server.probes.shared import Found, failed, ok, warning
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Iterator
 
     from redis.asyncio import Redis
 
@@ -33,11 +33,23 @@ FAILURES = {
     ),
     "OutOfMemoryError": ("Its memory is full.", "Raise its maxmemory, or remove what else is in it."),
     "BusyLoadingError": ("It is still loading its data.", "Wait, and check again."),
+    "SSLError": (
+        "Its certificate isn't trusted, or it has no TLS.",
+        "Renew one that has expired. For an authority of your own, add ?ssl_ca_certs=FILE to AGENTA_AI_GRPC_REDIS_URL.",
+    ),
+    "FileNotFoundError": (
+        "A file that its URL names isn't there.",
+        "Correct the path in AGENTA_AI_GRPC_REDIS_URL; if it is Redis' own socket, see that it runs.",
+    ),
     "ResponseError": (
         "It refuses scripts that write.",
         "Let its user run them: ACL SETUSER … ~agenta-ai:* +@scripting +@read +@write +ping.",
     ),
 }
+NO_DATABASE = (
+    "It has no database of this number.",
+    "Correct the number in AGENTA_AI_GRPC_REDIS_URL, redis://host:6379/0, or raise databases in Redis.",
+)
 UNREACHABLE = (
     "It can't be reached.",
     "See that it runs; correct host and port in AGENTA_AI_GRPC_REDIS_URL, with rediss:// if it has TLS.",
@@ -64,8 +76,10 @@ async def redis(settings: Settings) -> AsyncIterator[Found]:
     try:
         url = settings.redis_url.get_secret_value()
         client = Redis.from_url(url, protocol=2, retry=Retry(NoBackoff(), 0))
+        # Only now an unknown parameter shows.
+        client.connection_pool.make_connection()  # type: ignore[no-untyped-call]
     except (ValueError, TypeError, RedisError):
-        yield failed("Its URL is none.", "Set AGENTA_AI_GRPC_REDIS_URL to redis://user:password@host:6379/0.")
+        yield failed("A parameter of its URL is unknown or wrong.", "Correct AGENTA_AI_GRPC_REDIS_URL behind its ?.")
         return
     try:
         async with asyncio.timeout(SECONDS):
@@ -113,5 +127,15 @@ async def _eviction_policy(client: Redis) -> str:
 
 
 def _failed(error: Exception) -> Found:
-    known = (FAILURES[kind.__name__] for kind in type(error).__mro__ if kind.__name__ in FAILURES)
+    # Alone of the answers it has no name of its own.
+    if "DB index" in str(error):
+        return failed(*NO_DATABASE)
+    known = (FAILURES[name] for name in _names(error) if name in FAILURES)
     return failed(*next(known, UNREACHABLE))
+
+
+def _names(error: BaseException | None) -> Iterator[str]:
+    """Return the names of its classes, and then of what it came from: the client wraps errors of the connection."""
+    while error:
+        yield from (kind.__name__ for kind in type(error).__mro__)
+        error = error.__context__
