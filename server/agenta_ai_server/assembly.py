@@ -40,6 +40,7 @@ from agenta_ai_server.upstream.retry import Retrying
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator
+    from pathlib import Path
 
     from pydantic import SecretStr
 
@@ -261,35 +262,36 @@ class Assembly:
         if settings.auth == ("none",):
             log.warning("AGENTA_AI_GRPC_AUTH is none: everybody who can reach %s may call", settings.listen)
             return Anonymous()
-        authenticators: list[Authenticator] = []
-        for mode in AUTH_ORDER:
-            if mode in settings.auth:
-                with self._faults_of(f"AGENTA_AI_GRPC_AUTH: {mode}"):
-                    authenticators.append(self._authenticator(mode, policy))
+        made = [self._authenticator(mode, policy) for mode in AUTH_ORDER if mode in settings.auth]
+        authenticators = [authenticator for authenticator in made if authenticator]
         self.closing += [authenticator.aclose for authenticator in authenticators]
         return Authentication(ByForm(authenticators))
 
-    def _authenticator(self, mode: AuthMode, policy: Policy) -> Authenticator:
+    def _authenticator(self, mode: AuthMode, policy: Policy) -> Authenticator | None:
         match mode:
             case "api_keys":
                 from agenta_ai_server.auth.api_keys import ApiKeyAuthenticator
 
-                return ApiKeyAuthenticator(_given(self._settings.api_keys_file))
+                with self._faults_of("AGENTA_AI_GRPC_API_KEYS_FILE"):
+                    return ApiKeyAuthenticator(_given(self._settings.api_keys_file))
             case "mtls":
                 from agenta_ai_server.auth.mtls import MtlsAuthenticator
 
-                return MtlsAuthenticator(_given(self._settings.mtls_principals_file))
+                with self._faults_of("AGENTA_AI_GRPC_MTLS_PRINCIPALS_FILE"):
+                    return MtlsAuthenticator(_given(self._settings.mtls_principals_file))
             case "jwt":
                 return self._jwt()
             case _:
-                return self._agenta(policy)
+                with self._faults_of("AGENTA_AI_GRPC_AUTH: agenta"):
+                    return self._agenta(policy)
+        return None
 
-    def _jwt(self) -> Authenticator:
+    def _jwt(self) -> Authenticator | None:
         from agenta_ai_server.auth.jwt import JwtAuthenticator, JwtConfig
 
         settings = self._settings
-        authenticator = JwtAuthenticator(
-            JwtConfig(
+        with self._faults_of("AGENTA_AI_GRPC_AUTH: jwt"):
+            config = JwtConfig(
                 issuer=_given(settings.jwt_issuer),
                 audience=_given(settings.jwt_audience),
                 jwks_url=settings.jwt_jwks_url,
@@ -298,9 +300,12 @@ class Assembly:
                 leeway=settings.jwt_leeway_seconds,
                 claims=settings.jwt_claims,
             )
-        )
-        self.starting.append(authenticator.start)
-        return authenticator
+            # The values are good by now, and only the file may be bad.
+            with self._faults_of("AGENTA_AI_GRPC_JWT_JWKS_FILE"):
+                authenticator = JwtAuthenticator(config)
+                self.starting.append(authenticator.start)
+                return authenticator
+        return None
 
     def _agenta(self, policy: Policy) -> Authenticator:
         from agenta_ai_server.auth.agenta import AgentaAuthConfig, AgentaAuthenticator
@@ -377,11 +382,24 @@ class Assembly:
         settings = self._settings
         if not (settings.tls_cert_file and settings.tls_key_file):
             return None
-        from agenta_ai_server.rpc.tls import Certificates, TlsFiles
+        from agenta_ai_server.rpc.tls import Certificates, TlsFiles, read_authorities, read_certificates, read_key
 
+        found = len(self._faults)
+        self._read_once("AGENTA_AI_GRPC_TLS_CERT_FILE", settings.tls_cert_file, read_certificates)
+        self._read_once("AGENTA_AI_GRPC_TLS_KEY_FILE", settings.tls_key_file, read_key)
+        self._read_once("AGENTA_AI_GRPC_TLS_CLIENT_CA_FILE", settings.tls_client_ca_file, read_authorities)
+        if len(self._faults) > found:
+            return None
+        # Each for itself is good; they may still not fit together.
         with self._faults_of("AGENTA_AI_GRPC_TLS_CERT_FILE"):
             return Certificates(TlsFiles(settings.tls_cert_file, settings.tls_key_file, settings.tls_client_ca_file))
         return None
+
+    def _read_once(self, name: str, path: Path | None, read: Callable[[bytes], object]) -> None:
+        """Note what is wrong with the file that the setting of this ``name`` names."""
+        with self._faults_of(name):
+            if path:
+                WatchedFile(path, read)
 
 
 def agenta_config(settings: Settings) -> AgentaConfig | None:

@@ -15,6 +15,8 @@ from agenta_ai_server.domain.watched import WatchedFiles
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from cryptography.hazmat.primitives.asymmetric.types import PrivateKeyTypes
+
 
 @dataclass(frozen=True, slots=True)
 class TlsFiles:
@@ -70,12 +72,9 @@ class _Content:
 
 
 def _read(certificate: bytes, key: bytes, authorities: bytes | None = None) -> _Content:
-    chain = _certificates(certificate, "certificate")
+    chain = read_certificates(certificate)
     first = chain[0]
-    try:
-        private = load_pem_private_key(key, password=None)
-    except (ValueError, TypeError):
-        raise ValueError("the key can't be read: it must be in PEM form and without a password") from None
+    private = read_key(key)
     form = Encoding.DER, PublicFormat.SubjectPublicKeyInfo
     if private.public_key().public_bytes(*form) != first.public_key().public_bytes(*form):
         raise ValueError("the certificate does not belong to the key")
@@ -85,11 +84,41 @@ def _read(certificate: bytes, key: bytes, authorities: bytes | None = None) -> _
     if first.not_valid_after_utc < now:
         raise ValueError(f"the certificate expired at {first.not_valid_after_utc:%Y-%m-%d %H:%M} UTC")
     if authorities is not None:
-        _certificates(authorities, "file of client authorities")
+        read_authorities(authorities)
     return _Content(
         grpc.ssl_server_certificate_configuration([(key, certificate)], root_certificates=authorities),
         min(each.not_valid_after_utc.timestamp() for each in chain),
     )
+
+
+def read_certificates(pem: bytes) -> list[x509.Certificate]:
+    """Return the server's certificate and those between it and its authority.
+
+    Raises:
+        ValueError: There is none.
+    """
+    return _certificates(pem, "certificate")
+
+
+def read_authorities(pem: bytes) -> list[x509.Certificate]:
+    """Return who may have issued the callers' certificates.
+
+    Raises:
+        ValueError: There is none.
+    """
+    return _certificates(pem, "file of client authorities")
+
+
+def read_key(pem: bytes) -> PrivateKeyTypes:
+    """Return the certificate's key.
+
+    Raises:
+        ValueError: There is none, or none without a password.
+    """
+    try:
+        return load_pem_private_key(pem, password=None)
+    except (ValueError, TypeError):
+        raise ValueError("the key can't be read: it must be in PEM form and without a password") from None
 
 
 def _certificates(pem: bytes, what: str) -> list[x509.Certificate]:
