@@ -43,7 +43,8 @@ class Finding:
 
     Attributes:
         part: Its name.
-        state: ``"ok"``; ``"warning"``: it works, and won't do so for long or in every case; ``"failed"``.
+        state: ``"ok"``; ``"warning"``: it works, and won't do so for long or in every case; ``"failed"``;
+            ``"skipped"``: it wasn't asked.
         said: What is so, in a sentence.
         remedy: What to do about it; empty if it is fine.
     """
@@ -65,7 +66,7 @@ async def run(environment: Mapping[str, str], *, call: bool = False) -> list[Fin
         settings, warnings = load(environment)
     except SettingsError as error:
         faults = [Finding("settings", "failed", fault, _remedy(fault)) for fault in error.faults]
-        return [*faults, Finding("the rest", "failed", "Not checked.", "Correct the settings first.")]
+        return [*faults, Finding("the rest", "skipped", "Not checked.", "Correct the settings first.")]
     found = [Finding("settings", "ok", f"{len(settings.model_fields_set)} are set, and fit together.")]
     found += [Finding("settings", "warning", each, "Remove it, or correct its name.") for each in warnings]
     asked = PROBES | ({"refinement": remote.refinement} if call else {})
@@ -104,7 +105,7 @@ def table(findings: Iterable[Finding], width: int) -> str:
         lines.append(_wrapped(finding.said, width, margin))
         if finding.remedy:
             lines.append(_wrapped(f"→ {finding.remedy}", width, " " * len(margin)))
-    wrong = sum(finding.state != "ok" for finding in findings)
+    wrong = sum(finding.state in ("warning", "failed") for finding in findings)
     return "\n".join([*lines, "", f"{wrong} to be looked at." if wrong else "All is fine."])
 
 

@@ -276,7 +276,7 @@ FAULTS: dict[str, tuple[Plant, str, str, str]] = {
     "taken": (taken("AGENTA_AI_GRPC_LISTEN"), "address", "failed", "ss -ltnp"),
     "not ours": (sets(AGENTA_AI_GRPC_LISTEN="192.0.2.1:50051"), "address", "failed", "an address of this machine"),
     "no folder": (sets(AGENTA_AI_GRPC_LISTEN="unix:/none/socket"), "address", "failed", "a path in a folder"),
-    "metrics taken": (taken("AGENTA_AI_GRPC_METRICS_LISTEN"), "metrics", "failed", "AGENTA_AI_GRPC_METRICS_LISTEN"),
+    "metrics taken": (taken("AGENTA_AI_GRPC_METRICS_LISTEN"), "metrics", "failed", "Stop it, or set another port"),
     "no issuer": (
         sets(AGENTA_AI_GRPC_JWT_JWKS_URL=f"http://{CLOSED}/jwks"),
         "token keys",
@@ -345,6 +345,9 @@ async def test_a_planted_fault_is_found_and_its_remedy_named(fault: str, setup: 
     broken = {part, "the rest"} | ({"Agenta key"} if part == "Agenta" else set())
     assert {finding.part for finding in wrong(findings)} <= broken
     text = check.table(findings, 100)
+    assert text.endswith(
+        f"\n{sum(finding.part in broken - {'the rest'} for finding in wrong(findings))} to be looked at."
+    )
     assert all(secret not in text for secret in (KEY, "unknown0.", "s3cret"))
     assert ".." not in text
 

@@ -82,10 +82,11 @@ def _bind_path(path: Path) -> None:
 def _way_out(number: int | None, name: str) -> str:
     match number:
         case errno.EADDRINUSE:
-            return (
-                "See what listens there (ss -ltnp). Leave an agenta-ai-server that has an earlier certificate; "
-                f"stop anything else, or set another port by {name}."
-            )
+            stop = "Stop it"
+            if name == "AGENTA_AI_GRPC_LISTEN":
+                # One of ours is known by its certificate, which may have been renewed.
+                stop = "Leave an agenta-ai-server that has an earlier certificate; stop anything else"
+            return f"See what listens there (ss -ltnp). {stop}, or set another port by {name}."
         case errno.EADDRNOTAVAIL:
             return f"Set {name} to an address of this machine, or to 0.0.0.0 for all of them."
         case errno.EACCES:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from agenta_ai_server.settings import Settings
 
-State: TypeAlias = Literal["ok", "warning", "failed"]
+State: TypeAlias = Literal["ok", "warning", "failed", "skipped"]
 
 HTTP_SECONDS = 5.0
 
