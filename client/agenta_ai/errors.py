@@ -30,13 +30,11 @@ CLOSED = "the client is closed"
 REASON_PREFIX = "ERROR_REASON_"
 
 # How gRPC says that an attempt was never sent: no address was found, or no connection came about. It tells of the last
-# attempt alone, and one before it may have been sent.
-_UNSENT = (
-    "connections to all backends failing",
-    "failed to connect to all addresses",
-    "errors resolving",
-    "DNS resolution failed",
-)
+# attempt alone, and one before it may have been sent, if there was an address: gRPC keeps those that it has once found.
+# Whether the channel was ready meanwhile would tell more, but without asyncio gRPC watches it in a thread that delays
+# the closing of the client, and fails there at times.
+_UNRESOLVED = ("errors resolving", "DNS resolution failed")
+_UNSENT = ("connections to all backends failing", "failed to connect to all addresses", *_UNRESOLVED)
 # With these and no word from the service, nobody knows what became of the call.
 _OPEN = (
     grpc.StatusCode.UNAVAILABLE,
@@ -177,8 +175,9 @@ def call_failed(
         sentence = _sentence(why, violations, delay)
     if code is grpc.StatusCode.INTERNAL and request_id:
         sentence = f"{sentence.rstrip('.')} (request id {request_id})"
-    if code in _OPEN and not ours and not unsent:
-        sentence = _in_doubt(sentence, repeat_id)
+    if code in _OPEN and not ours and not (unsent and message.startswith(_UNRESOLVED)):
+        tool = "If the connection was lost during the call, the tool" if unsent else "The tool"
+        sentence = _in_doubt(sentence, repeat_id, tool)
     return CallFailed(
         sentence,
         code=code,
@@ -196,12 +195,12 @@ def closed_during(repeat_id: str) -> CallFailed:
     return CallFailed(_in_doubt("the client was closed", repeat_id), code=grpc.StatusCode.CANCELLED)
 
 
-def _in_doubt(sentence: str, repeat_id: str) -> str:
+def _in_doubt(sentence: str, repeat_id: str, tool: str = "The tool") -> str:
     # Only a tool costs anything.
     if not repeat_id:
         return sentence
     return (
-        f"{sentence.rstrip('.')}. The tool may have run, and may have been paid for: "
+        f"{sentence.rstrip('.')}. {tool} may have run, and may have been paid for: "
         f'call again with request_id="{repeat_id}" to get its result, if there is one'
     )
 

@@ -386,6 +386,18 @@ def test_who_got_no_answer_is_told_how_to_get_it(
     assert [request.request_id for request in server.service.requests] == [told[1]] * 2
 
 
+def test_a_server_lost_in_mid_call(server: FakeServer) -> None:
+    server.answers(None)
+    argv = [*COMMAND, "call", "tools.x.y.z", "--target", server.target]
+    with subprocess.Popen(argv, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as running:
+        assert server.service.asked.wait(10)
+        server.cut()
+        err = running.communicate(timeout=20)[1]
+    (request,) = server.service.requests
+    assert err.startswith(f"agenta-ai: cannot reach {server.target}: is agenta-ai-server running?")
+    assert f"may have been paid for: call again with --request-id {request.request_id} to get its result" in err
+
+
 def test_each_call_has_a_new_id(server: FakeServer, refined: pb.CallToolResponse) -> None:
     for _ in range(2):
         assert cli.main(["call", "tools.x.y.z", "--target", server.target]) == 0

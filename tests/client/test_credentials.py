@@ -237,7 +237,6 @@ async def test_a_certificate_is_missing(call: Call, tls_server: FakeServer, cert
     client = {"target": tls_server.target, "tls": certificates.channel(), "api_key": SECRET}
     with pytest.raises(CallFailed, match="Does it want another certificate of its callers") as failure:
         await call("call_tool", "tools.x.y.z", {}, client=client)
-    assert "paid" not in str(failure.value)
     assert failure.value.tool_was_run is None
     assert tls_server.service.requests == []
 
