@@ -129,7 +129,8 @@ def _way_out(failure: AgentaError, given: str, request_id: str) -> str:
         variables = {CREDENTIALS.get(given): given, "project": "AGENTA_AI_PROJECT"}
         return variables.get(argument, argument) + colon + complaint
     if not isinstance(failure, CallFailed) or failure.code.name != "UNAUTHENTICATED":
-        return str(failure).replace(f'request_id="{request_id}"', f"--request-id {request_id}")
+        sentence = str(failure).replace(f'request_id="{request_id}"', f"--request-id {request_id}")
+        return sentence.replace("pass tls=True", "pass --tls")
     if not given:
         return "the server wants to know who calls: set AGENTA_AI_API_KEY"
     return f"the server does not accept {given}, or no longer: set a valid one"

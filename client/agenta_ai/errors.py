@@ -253,9 +253,10 @@ def _remedy(message: str, tls: bool) -> str:
         return "it takes no calls at the moment. Try again when it has started, or ask its operator."
     if "handshake" in message:
         return "does it speak TLS with a certificate that you trust? If it has none, choose plaintext."
-    # How TLS 1.3 ends for a client without a certificate that the server wants.
-    if tls and "Socket closed" in message:
-        return "it closes the connection. Does it want another certificate of its callers?"
+    if "Socket closed" in message:
+        # Also how TLS 1.3 ends for a client without a certificate that the server wants.
+        wanted = "another certificate of its callers?" if tls else "TLS? Then pass tls=True."
+        return f"it closes the connection. Does it want {wanted}"
     return "is agenta-ai-server running?"
 
 

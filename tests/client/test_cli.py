@@ -299,6 +299,14 @@ def test_certificates(
     assert capsys.readouterr().err == "agenta-ai: the server does not accept --cert, or no longer: set a valid one\n"
 
 
+def test_plaintext_to_a_server_with_tls(tls_server: FakeServer, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["status", "--target", tls_server.target]) == 5
+    closes = (
+        f"agenta-ai: cannot reach {tls_server.target}: it closes the connection. Does it want TLS? Then pass --tls."
+    )
+    assert capsys.readouterr().err.startswith(closes)
+
+
 def test_help_names_no_option_for_secrets(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         cli.main(["--help"])

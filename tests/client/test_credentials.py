@@ -232,6 +232,11 @@ async def test_credentials_over_tls(call: Call, tls_server: FakeServer, certific
     assert tls_server.service.metadata[0]["authorization"] == f"ApiKey {SECRET}"
 
 
+async def test_plaintext_to_a_server_with_tls(call: Call, tls_server: FakeServer) -> None:
+    with pytest.raises(CallFailed, match=r"it closes the connection\. Does it want TLS\? Then pass tls=True\."):
+        await call("status", client={"target": tls_server.target})
+
+
 @pytest.mark.parametrize("tls_server", ["mTLS"], indirect=True)
 async def test_a_certificate_is_missing(call: Call, tls_server: FakeServer, certificates: Certificates) -> None:
     client = {"target": tls_server.target, "tls": certificates.channel(), "api_key": SECRET}
