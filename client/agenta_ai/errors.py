@@ -175,6 +175,9 @@ def call_failed(
         sentence = _sentence(why, violations, delay)
     if code is grpc.StatusCode.INTERNAL and request_id:
         sentence = f"{sentence.rstrip('.')} (request id {request_id})"
+    if reason == "REPLAY_STORE_UNAVAILABLE" and repeat_id:
+        # The server asks for it, and who didn't pass one doesn't know it.
+        sentence = f'{sentence.rstrip(".")}: request_id="{repeat_id}"'
     if code in _OPEN and not ours and not (unsent and message.startswith(_UNRESOLVED)):
         tool = "If the connection was lost during the call, the tool" if unsent else "The tool"
         sentence = _in_doubt(sentence, repeat_id, tool)

@@ -394,6 +394,18 @@ def test_who_got_no_answer_is_told_how_to_get_it(
     assert [request.request_id for request in server.service.requests] == [told[1]] * 2
 
 
+def test_who_is_to_try_again_with_the_same_id_is_told_it(
+    server: FakeServer, refused: Callable[..., status_pb2.Status], capsys: pytest.CaptureFixture[str]
+) -> None:
+    retry = error_details_pb2.RetryInfo(retry_delay={"seconds": 2})
+    unknown = refused(Code.UNAVAILABLE, "REPLAY_STORE_UNAVAILABLE", "Not known: try again, with the same one.", retry)
+    server.answers((unknown, -1))
+    assert cli.main(["call", "tools.x.y.z", "--target", server.target]) == 5
+    (request,) = server.service.requests
+    same = f"Not known: try again in 2 s, with the same one: --request-id {request.request_id}"
+    assert capsys.readouterr().err == f"agenta-ai: {same}\n"
+
+
 def test_a_server_lost_in_mid_call(server: FakeServer) -> None:
     server.answers(None)
     argv = [*COMMAND, "call", "tools.x.y.z", "--target", server.target]

@@ -158,6 +158,12 @@ def test_a_bug_is_told_with_the_request_id() -> None:
     assert (error.request_id, error.tool_was_run) == ("7f3c", None)
 
 
+def test_a_repeat_that_the_service_asks_for_is_told_with_its_id(refused: Callable[..., status_pb2.Status]) -> None:
+    error = rich(refused(Code.UNAVAILABLE, "REPLAY_STORE_UNAVAILABLE", "Try again, with the same one.", RETRY))
+    assert str(error) == f'Try again in 12 s, with the same one: request_id="{REQUEST_ID}"'
+    assert error.message == "Try again, with the same one."
+
+
 GARBLED = status_pb2.Status(code=14, message="down")
 GARBLED.details.add(type_url="type.googleapis.com/google.rpc.ErrorInfo", value=b"\xff\xff")
 
