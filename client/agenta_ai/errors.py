@@ -266,11 +266,16 @@ def _remedy(message: str, tls: bool) -> str:
 def _sentence(
     message: str, violations: Sequence[FieldViolation], retry_delay: float | None, *, joint: str = "; "
 ) -> str:
-    """The message, and what it leaves out of the details: fields that it doesn't name, and the time to wait."""
-    unnamed = [f"{v.field}: {v.description}" for v in violations if v.field not in message]
+    """The message, and what it leaves out of the details: faults that it doesn't tell, and the time to wait."""
+    untold = [f"{v.field}: {v.description}" for v in violations if not _tells(message, v)]
     if retry_delay is not None and "try again in" not in message.lower():
         when = f"in {max(1, math.ceil(retry_delay))} s"
         message, said = _TRY_AGAIN.subn(rf"\1 {when}", message, count=1)
         if not said:
-            unnamed.append(f"try again {when}")
-    return joint.join([message.rstrip(".") if unnamed else message, *unnamed])
+            untold.append(f"try again {when}")
+    return joint.join([message.rstrip(".") if untold else message, *untold])
+
+
+def _tells(message: str, violation: FieldViolation) -> bool:
+    description = violation.description.rstrip(".")
+    return violation.field in message or (description != "" and description in message)

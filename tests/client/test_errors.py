@@ -185,6 +185,26 @@ def test_a_foreign_error_info_proves_nothing() -> None:
     assert (error.reason, error.tool_was_run) == ("", None)
 
 
+LOST = FieldViolation("messages", "It lost {{name}}.")
+
+
+@pytest.mark.parametrize(
+    ("message", "violations", "sentence"),
+    [
+        ("It lost {{name}}, and was discarded.", [LOST], "It lost {{name}}, and was discarded."),
+        (
+            "It lost {{name}}, and was discarded.",
+            [LOST, FieldViolation("messages[1]", "It lost {{age}}.")],
+            "It lost {{name}}, and was discarded; messages[1]: It lost {{age}}.",
+        ),
+        ("Not usable.", [LOST], "Not usable; messages: It lost {{name}}."),
+        ("Not usable.", [FieldViolation("messages", "")], "Not usable; messages: "),
+    ],
+)
+def test_no_fault_is_told_twice(message: str, violations: list[FieldViolation], sentence: str) -> None:
+    assert str(ToolFailed(message, reason="", meta=CallMeta(), field_violations=violations)) == sentence
+
+
 def test_a_failed_tool_says_all_that_is_known() -> None:
     error = ToolFailed(
         "The refinement was not usable.",
