@@ -63,6 +63,13 @@ async def test_the_example(example: Path) -> None:
     assert_refined(out)
 
 
+async def test_the_example_without_a_server(example: Path, nobody: str) -> None:
+    code, out, err = await run("node", example, AGENTA_AI_TARGET=nobody)
+    assert (code, out) == (1, "")
+    assert err.startswith("it may have run: UNAVAILABLE: ")
+    assert err.count("\n") == 1
+
+
 async def test_what_can_be_tried_again(example: Path) -> None:
     dev = (sys.executable, "-c", DEV, "dev", "--listen", "127.0.0.1:0", "--fault", "status=429 retry-after=70", "--")
     code, out, err = await run(*dev, "node", example)

@@ -24,8 +24,10 @@ try {
     console.error(`not run, so nothing to pay: ${error.message}`);
   } else if (error instanceof ToolError && error.retryable) {
     console.error(`send the same request again after ${error.retryDelayMs ?? 0} ms: ${error.message}`);
+  } else if (error instanceof CallError) {
+    console.error(`it may have run: ${error.message}`);
   } else {
-    throw error; // the tool may have run
+    console.error(`${error}`);
   }
 } finally {
   connection.close();
