@@ -3,6 +3,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import gzip
+import os
 import socket
 import traceback
 from contextlib import suppress
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import httpx
 import pytest
 
-from agenta_ai_server.upstream.transport import MAX_BODY_BYTES, NotConnected, Transport
+from agenta_ai_server.upstream.transport import MAX_BODY_BYTES, MAX_UNCLEAN, NotConnected, Transport
 
 if TYPE_CHECKING:
     import ssl
@@ -172,6 +173,38 @@ async def test_an_answer_before_the_request_was_sent_ends_the_connection(opened:
             writer.close()
 
 
+async def test_what_speaks_first_is_not_asked_for_ever(opened: Opened) -> None:
+    async def speak(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        connections.append(writer)
+        writer.write(b"220 mail.example ESMTP\r\n")
+        await reader.read()
+        writer.close()
+
+    connections: list[asyncio.StreamWriter] = []
+    async with await asyncio.start_server(speak, "127.0.0.1", 0) as server:
+        host, port = server.sockets[0].getsockname()
+        with pytest.raises((NotConnected, httpx.RemoteProtocolError)):
+            await post(opened(f"http://{host}:{port}"))
+        for writer in connections:
+            await writer.wait_closed()
+    assert 1 <= len(connections) <= MAX_UNCLEAN
+
+
+async def test_who_leaves_is_not_kept_by_a_server_that_does_not_read(opened: Opened) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        opened_before = open_files()
+        transport = opened(f"http://127.0.0.1:{server.getsockname()[1]}")
+        with pytest.raises(TimeoutError):
+            # More than the buffers of the system take.
+            await post(transport, b"x" * (32 << 20), seconds=0.2)
+        await asyncio.sleep(0)
+        assert open_files() == opened_before
+
+
+def open_files() -> int:
+    return len(os.listdir("/dev/fd"))
+
+
 async def test_no_other_protocol_is_spoken(upstream: Upstream, opened: Opened) -> None:
     async def handler(exchange: Exchange) -> None:
         await exchange.send(b"HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: x\r\n\r\nx")
@@ -283,6 +316,7 @@ async def test_what_breaks_after_sending_is_no_connect_error(
     with pytest.raises(httpx.RemoteProtocolError) as caught:
         await post(transport)
     assert "secret" not in "".join(traceback.format_exception(caught.value))
+    assert (caught.value.__cause__, caught.value.__context__) == (None, None)
     assert len(upstream.exchanges) == 1
 
 

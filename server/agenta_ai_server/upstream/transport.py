@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
 
 MAX_BODY_BYTES = 2 * 1024 * 1024
+# Connections that a call gives up one after the other. Even a new one may hold bytes that nobody asked for.
+MAX_UNCLEAN = 10
 # Names and addresses, as they travel: letters, digits, dots, hyphens, and the colons of IPv6.
 HOST = re.compile(r"(?=.{1,253}$)([A-Za-z0-9_-]{1,63}\.)*[A-Za-z0-9_-]{1,63}\.?|\[?[0-9A-Fa-f]*:[0-9A-Fa-f:.]*\]?")
 
@@ -102,10 +104,14 @@ class Transport:
         try:
             return await _exchange(connection, head, body)
         except (aiohttp.ClientError, HttpProcessingError) as error:
-            raise httpx.RemoteProtocolError(type(error).__name__) from None
+            failure = httpx.RemoteProtocolError(type(error).__name__)
         finally:
-            # Does nothing if the answer was read to its end.
-            connection.close()
+            if connection.protocol is not None:
+                # The answer wasn't read to its end. What is still to be sent mustn't keep the connection open.
+                connection.protocol.abort()
+                connection.close()
+        # Not from within, where aiohttp's error would become its context.
+        raise failure
 
     async def aclose(self) -> None:
         """Close all connections. Requests that run fail, and so do later ones."""
@@ -157,15 +163,17 @@ class _Connector(aiohttp.TCPConnector):
             raise NotConnected("The transport is closed.")
         timeout = aiohttp.ClientTimeout(connect=seconds)
         try:
-            connection = await self.connect(self._request, [], timeout)
-            while connection.protocol is not None and connection.protocol.should_close:
+            for _ in range(MAX_UNCLEAN):
+                connection = await self.connect(self._request, [], timeout)
+                if connection.protocol is not None and not connection.protocol.should_close:
+                    return connection
                 # Bytes that nobody asked for came while it was idle. They must not become this call's answer.
                 connection.close()
-                connection = await self.connect(self._request, [], timeout)
-            return connection
+            failure = NotConnected("What listens there speaks before it is asked.")
         except (aiohttp.ClientError, OSError, UnicodeError) as error:  # the last of names that can't be one
             kind = ConnectTimeout if isinstance(error, TimeoutError) else NotConnected
-            raise kind(type(error).__name__) from None
+            failure = kind(type(error).__name__)
+        raise failure
 
 
 async def _exchange(connection: Connection, head: bytes, body: bytes) -> Answer:
