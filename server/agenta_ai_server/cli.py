@@ -38,7 +38,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     0 fine, 1 a check found something that isn't, or a key was made and can't be printed, 2 wrong arguments, settings or
     output, 3 an address that is taken, 141 nobody reads the output any more.
     """
-    output.occupy_closed_streams()
+    output.prepare_streams()
     try:
         with output.printed():
             arguments = _parser().parse_args(argv)

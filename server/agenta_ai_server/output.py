@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import io
 import os
 import sys
 from contextlib import contextmanager
@@ -24,15 +25,19 @@ class OutputError(Exception):
         self.is_unread = isinstance(error, BrokenPipeError)
 
 
-def occupy_closed_streams() -> None:
+def prepare_streams() -> None:
     """Take the places of standard streams that are closed: a socket would get them, over which libuv aborts.
 
-    Writing to standard output fails as before, and what is written to standard error is lost.
+    Writing to standard output fails as before, and what is written to standard error is lost. Characters that standard
+    output doesn't know are written as escapes.
     """
     # Each gets the lowest number that is free, which is its own.
     sys.stdin = sys.stdin or os.fdopen(os.open(os.devnull, os.O_RDONLY))
     sys.stdout = sys.stdout or os.fdopen(os.open(os.devnull, os.O_RDONLY), "w")
     sys.stderr = sys.stderr or os.fdopen(os.open(os.devnull, os.O_WRONLY), "w")
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        # A terminal that doesn't know a character is shown its number.
+        sys.stdout.reconfigure(errors="backslashreplace")
 
 
 def say(text: str) -> None:

@@ -54,3 +54,8 @@ def test_what_cannot_be_printed_is_told_in_one_line(
 def test_the_place_of_a_closed_stream_is_not_taken_by_a_socket(redirection: str) -> None:
     done = run("dev --listen 127.0.0.1:0 -- true", redirection)
     assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_a_terminal_without_the_character_is_shown_its_number() -> None:
+    done = run("config", ">/dev/null", PYTHONIOENCODING="ascii:strict", AGENTA_AI_SERVICES_ENVIRONMENT_SLUG="pröd")
+    assert (done.returncode, done.stderr) == (0, "")

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import gc
 import gzip
 import os
 import socket
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import httpx
 import pytest
 
-from agenta_ai_server.upstream.transport import MAX_BODY_BYTES, MAX_UNCLEAN, NotConnected, Transport
+from agenta_ai_server.upstream.transport import MAX_BODY_BYTES, MAX_UNCLEAN, MAX_UNREAD_BYTES, NotConnected, Transport
 
 if TYPE_CHECKING:
     import ssl
@@ -156,7 +157,7 @@ async def test_what_comes_before_the_answer_is_none(upstream: Upstream, opened: 
     assert upstream.connections == 1
 
 
-async def test_an_answer_before_the_request_was_sent_ends_the_connection(opened: Opened) -> None:
+async def test_a_long_request_that_was_refused_may_not_have_been_read(opened: Opened) -> None:
     async def refuse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readuntil(b"\r\n\r\n")
         writer.write(b"HTTP/1.1 413 Too Large\r\ncontent-length: 0\r\n\r\n")
@@ -166,8 +167,7 @@ async def test_an_answer_before_the_request_was_sent_ends_the_connection(opened:
     async with await asyncio.start_server(refuse, "127.0.0.1", 0) as server:
         host, port = server.sockets[0].getsockname()
         transport = opened(f"http://{host}:{port}")
-        # More than the buffers of the system take.
-        assert [await post(transport, b"x" * (32 << 20)) for _ in range(2)] == [(413, b"")] * 2
+        assert [await post(transport, b"x" * (MAX_UNREAD_BYTES + 1)) for _ in range(2)] == [(413, b"")] * 2
         assert len(connections) == 2
         for writer in connections:
             writer.close()
@@ -205,13 +205,23 @@ def open_files() -> int:
     return len(os.listdir("/dev/fd"))
 
 
-async def test_no_other_protocol_is_spoken(upstream: Upstream, opened: Opened) -> None:
+@pytest.mark.parametrize("headers", [b"connection: upgrade\r\nupgrade: x\r\n\r\nx", b"\r\n"])
+async def test_no_other_protocol_is_spoken(headers: bytes, upstream: Upstream, opened: Opened) -> None:
     async def handler(exchange: Exchange) -> None:
-        await exchange.send(b"HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: x\r\n\r\nx")
+        await exchange.send(b"HTTP/1.1 101 Switching Protocols\r\n" + headers)
 
     transport = opened(await upstream.start(handler))
     assert [await post(transport) for _ in range(2)] == [(101, b"")] * 2
     assert upstream.connections == 2
+
+
+async def test_an_answer_that_never_comes_is_not_waited_for(upstream: Upstream, opened: Opened) -> None:
+    async def handler(exchange: Exchange) -> None:
+        while True:
+            await exchange.send(b"HTTP/1.1 102 Processing\r\n\r\n")
+
+    transport = opened(await upstream.start(handler))
+    assert (await post(transport))[0] == 102
 
 
 @pytest.mark.parametrize(("more", "expected"), [(0, MAX_BODY_BYTES), (1, None)])
@@ -318,6 +328,25 @@ async def test_what_breaks_after_sending_is_no_connect_error(
     assert "secret" not in "".join(traceback.format_exception(caught.value))
     assert (caught.value.__cause__, caught.value.__context__) == (None, None)
     assert len(upstream.exchanges) == 1
+
+
+@pytest.mark.parametrize("handler", [close_before_answering, close_within_the_body, reset_within_the_body])
+async def test_nothing_of_a_failed_call_waits_for_a_collection(
+    handler: Callable[[Exchange], Awaitable[None]], upstream: Upstream, opened: Opened
+) -> None:
+    class Prompt(bytes):
+        def __del__(self) -> None:
+            ended.append(True)
+
+    ended: list[bool] = []
+    transport = opened(await upstream.start(handler))
+    gc.disable()
+    try:
+        with suppress(httpx.RemoteProtocolError):
+            await post(transport, Prompt(b"hello"))
+        assert ended
+    finally:
+        gc.enable()
 
 
 async def test_no_call_is_sent_again_when_a_used_connection_breaks(upstream: Upstream, opened: Opened) -> None:
@@ -521,6 +550,8 @@ async def test_a_proxy_that_never_answers(upstream: Upstream, closed_port: int, 
         "http://user:hunter2@my proxy:1",
         "http://user:hunter2@h..x",
         "http://user:hunter2@%zz",
+        "http://us%3Aer:hunter2@proxy:3128",
+        "http://user:hunter2%E2%82%AC@proxy:3128",
         "http://user:hunter2@" + "a" * 300,
     ],
 )

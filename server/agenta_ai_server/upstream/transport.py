@@ -27,6 +27,10 @@ if TYPE_CHECKING:
 
 
 MAX_BODY_BYTES = 2 * 1024 * 1024
+# What a server that refuses it will have read of a request in any case.
+MAX_UNREAD_BYTES = 64 * 1024
+# Answers before the final one: RFC 9110, section 15.2.
+MAX_INTERIM = 20
 # Connections that a call gives up one after the other. Even a new one may hold bytes that nobody asked for.
 MAX_UNCLEAN = 10
 # Names and addresses, as they travel: letters, digits, dots, hyphens, and the colons of IPv6.
@@ -104,14 +108,16 @@ class Transport:
         try:
             return await _exchange(connection, head, body)
         except (aiohttp.ClientError, HttpProcessingError) as error:
-            failure = httpx.RemoteProtocolError(type(error).__name__)
+            why = type(error).__name__
+            # The answer holds the error, which would hold these frames, prompt and key: until garbage is looked for.
+            error.__traceback__ = None
         finally:
             if connection.protocol is not None:
                 # The answer wasn't read to its end. What is still to be sent mustn't keep the connection open.
                 connection.protocol.abort()
                 connection.close()
         # Not from within, where aiohttp's error would become its context.
-        raise failure
+        raise httpx.RemoteProtocolError(why)
 
     async def aclose(self) -> None:
         """Close all connections. Requests that run fail, and so do later ones."""
@@ -169,11 +175,10 @@ class _Connector(aiohttp.TCPConnector):
                     return connection
                 # Bytes that nobody asked for came while it was idle. They must not become this call's answer.
                 connection.close()
-            failure = NotConnected("What listens there speaks before it is asked.")
+            kind, why = NotConnected, "What listens there speaks before it is asked."
         except (aiohttp.ClientError, OSError, UnicodeError) as error:  # the last of names that can't be one
-            kind = ConnectTimeout if isinstance(error, TimeoutError) else NotConnected
-            failure = kind(type(error).__name__)
-        raise failure
+            kind, why = ConnectTimeout if isinstance(error, TimeoutError) else NotConnected, type(error).__name__
+        raise kind(why)
 
 
 async def _exchange(connection: Connection, head: bytes, body: bytes) -> Answer:
@@ -183,13 +188,19 @@ async def _exchange(connection: Connection, head: bytes, body: bytes) -> Answer:
     protocol.set_response_params(read_until_eof=True, auto_decompress=False)
     transport.writelines((head, body))
     message, payload = await protocol.read()
-    while 100 <= message.code < 200 and message.code != httpx.codes.SWITCHING_PROTOCOLS:
+    for _ in range(MAX_INTERIM):
+        if message.code >= httpx.codes.OK or message.code == httpx.codes.SWITCHING_PROTOCOLS:
+            break
         message, payload = await protocol.read()
     answer = Answer(message.code, message.headers, await _read(message, payload))
-    # What is still to be sent would come before the next request.
-    if payload.is_eof() and not transport.get_write_buffer_size():
+    if payload.is_eof() and _has_taken(message.code, body):
         connection.release()
     return answer
+
+
+def _has_taken(status: int, body: bytes) -> bool:
+    """Say whether the other side has read the request. Who refuses a long one may not, and then reads no other."""
+    return status == httpx.codes.OK or (status > httpx.codes.OK and len(body) <= MAX_UNREAD_BYTES)
 
 
 async def _read(message: RawResponseMessage, payload: StreamReader) -> bytes | None:
@@ -232,6 +243,13 @@ def checked_proxy(proxy: str) -> str:
     """
     try:
         http_url(proxy)
+        _check_credentials(yarl.URL(proxy))
     except ValueError as error:
         raise ValueError(f"The proxy {error}. Give one such as http://proxy.example:3128.") from None
     return proxy
+
+
+def _check_credentials(proxy: yarl.URL) -> None:
+    user, password = proxy.user or "", proxy.password or ""
+    if ":" in user or not (user + password).isascii():
+        raise ValueError("must have a user without a colon, and no credentials but of ASCII")
