@@ -317,12 +317,12 @@ def _answer_census(more: Callable[[], dict[str, int]]) -> None:
         while told := os.read(0, 64):
             if told.strip():
                 _Quick.delay = float(told)
-            print(json.dumps(_inside() | more()), flush=True)
+            print(json.dumps(_counted() | more()), flush=True)
 
     threading.Thread(target=answer, daemon=True).start()
 
 
-def _inside() -> dict[str, int]:
+def _counted() -> dict[str, int]:
     # On its own, for as long as there is a list of them all objects live.
     gc.collect()
     # What is free between allocations is no leak, and would go up and down by ten megabytes.

@@ -9,6 +9,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
+from agenta_ai.cli import CREDENTIALS
 from agenta_ai_server import app, output, settings
 from agenta_ai_server.auth.key_file import create_key
 from agenta_ai_server.standin.app import StandIn
@@ -20,8 +21,6 @@ if TYPE_CHECKING:
 API_KEY = "standin-key"
 APP = "ai-refine"
 ENVIRONMENT = "production"
-# What a client takes for its credential, of which it may have one.
-CREDENTIALS = frozenset({"AGENTA_AI_API_KEY", "AGENTA_AI_API_KEY_FILE", "AGENTA_AI_TOKEN"})
 PRINCIPAL = {"user": "developer", "organization": "development", "project": "development"}
 
 # The one that belongs to this server, whether or not its folder is on the PATH.

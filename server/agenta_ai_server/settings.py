@@ -9,14 +9,23 @@ import ssl
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationError, field_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    SecretStr,
+    ValidationError,
+    field_validator,
+)
 
 from agenta_ai_server.domain.redis_url import check_redis_url
 from agenta_ai_server.upstream.agenta import checked_key, completion_url
 from agenta_ai_server.upstream.transport import checked_proxy, http_url
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
     from pydantic_core import ErrorDetails
 
@@ -76,6 +85,17 @@ def _pairs(value: object) -> object:
     return {name.strip(): content.strip() for name, content in pairs}
 
 
+def _checked_by(check: Callable[[str], object]) -> AfterValidator:
+    """Let ``check`` see a secret that is given, and raise ``ValueError`` without repeating it."""
+
+    def validate(secret: SecretStr | None) -> SecretStr | None:
+        if secret:
+            check(secret.get_secret_value())
+        return secret
+
+    return AfterValidator(validate)
+
+
 Names = Annotated[tuple[str, ...], BeforeValidator(_names)]
 Pairs = Annotated[dict[str, str], BeforeValidator(_pairs)]
 AuthMode = Literal["api_keys", "jwt", "agenta", "mtls", "none"]
@@ -90,7 +110,9 @@ class Settings(BaseModel):
         str | None, Field(alias="AGENTA_AI_SERVICES_API_URL", description="Address of Agenta, https://cloud.agenta.ai.")
     ] = None
     api_key: Annotated[
-        SecretStr | None, Field(alias="AGENTA_AI_SERVICES_API_KEY", description="This server's API key in Agenta.")
+        SecretStr | None,
+        _checked_by(checked_key),
+        Field(alias="AGENTA_AI_SERVICES_API_KEY", description="This server's API key in Agenta."),
     ] = None
     api_key_file: Annotated[
         Path | None,
@@ -264,6 +286,7 @@ class Settings(BaseModel):
     ] = None
     upstream_proxy: Annotated[
         SecretStr | None,
+        _checked_by(checked_proxy),
         Field(alias="AGENTA_AI_GRPC_UPSTREAM_PROXY", description="HTTP proxy on the way to Agenta: http://host:port."),
     ] = None
     retries: Annotated[
@@ -367,6 +390,7 @@ class Settings(BaseModel):
     ] = "local"
     redis_url: Annotated[
         SecretStr | None,
+        _checked_by(check_redis_url),
         Field(
             alias="AGENTA_AI_GRPC_REDIS_URL",
             description="Redis or Valkey that all replicas share: redis://host:port/0, or rediss:// for TLS.",
@@ -531,13 +555,6 @@ class Settings(BaseModel):
             raise ValueError("must not have credentials: put them into OTEL_EXPORTER_OTLP_HEADERS")
         return url
 
-    @field_validator("api_key")
-    @classmethod
-    def _is_header_value(cls, key: SecretStr | None) -> SecretStr | None:
-        if key:
-            checked_key(key.get_secret_value())
-        return key
-
     @field_validator("upstream_ca_file")
     @classmethod
     def _has_certificates(cls, path: Path | None) -> Path | None:
@@ -548,20 +565,6 @@ class Settings(BaseModel):
             except ssl.SSLError:
                 raise ValueError(f"{path} holds no certificate in PEM form") from None
         return path
-
-    @field_validator("upstream_proxy")
-    @classmethod
-    def _is_proxy(cls, proxy: SecretStr | None) -> SecretStr | None:
-        if proxy:
-            checked_proxy(proxy.get_secret_value())
-        return proxy
-
-    @field_validator("redis_url")
-    @classmethod
-    def _is_redis(cls, url: SecretStr | None) -> SecretStr | None:
-        if url:
-            check_redis_url(url.get_secret_value())
-        return url
 
 
 def _ip_address(address: str) -> str:

@@ -27,7 +27,7 @@ try {
   } else if (error instanceof CallError) {
     console.error(`it may have run: ${error.message}`);
   } else {
-    console.error(`${error}`);
+    throw error;
   }
 } finally {
   connection.close();

@@ -190,12 +190,9 @@ def _change(path: Path, change: Callable[[KeyFile], KeyFile]) -> None:
             os.fsync(folder)
         finally:
             os.close(folder)
-    except FileNotFoundError:
-        raise ValueError(
-            f"can't write {path}: No such file or directory. Make its folder first, for this user alone"
-        ) from None
     except OSError as error:
-        raise ValueError(f"can't write {path}: {error.strerror}") from None
+        way_out = ". Make its folder first, for this user alone" if isinstance(error, FileNotFoundError) else ""
+        raise ValueError(f"can't write {path}: {error.strerror}{way_out}") from None
 
 
 def _replace(path: Path, content: KeyFile) -> None:

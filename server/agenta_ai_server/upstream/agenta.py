@@ -103,7 +103,7 @@ class AgentaCompletionService:
         self._observer = observer or Observer()
         self._key_file = WatchedFile(config.api_key_file, _key) if config.api_key_file else None
         self._url = completion_url(config.api_url)
-        self._transport = Transport(self._url, ca_file=config.ca_file, proxy=config.proxy)
+        self._transport = Transport(self._url, _HEADERS, ca_file=config.ca_file, proxy=config.proxy)
 
     async def complete(
         self, app: str, inputs: Mapping[str, str], *, deadline: float | None, waiting: Waiting | None = None
@@ -124,7 +124,8 @@ class AgentaCompletionService:
         started = clock()
         seconds = self._seconds(started, deadline)
         with observed(self._url, self._observer) as sent:
-            # Half of the time at most: what ends by the whole call's end must have been sent.
+            # Half of the time at most, so that the end of the whole time never falls into connecting: a call that
+            # ends by it was sent.
             connect = min(seconds / 2, _MAX_CONNECT_SECONDS)
             headers, body = self._headers(sent.headers), self._body(app, inputs)
             try:
@@ -156,7 +157,7 @@ class AgentaCompletionService:
     def _headers(self, more: Mapping[str, str]) -> list[tuple[bytes, bytes]]:
         key = self._key_file.content if self._key_file else self._config.api_key
         given = ((name.encode("ascii"), value.encode("ascii")) for name, value in more.items())
-        return [*_HEADERS, (b"authorization", f"ApiKey {key}".encode("ascii")), *given]
+        return [(b"authorization", f"ApiKey {key}".encode("ascii")), *given]
 
     def _body(self, app: str, inputs: Mapping[str, str]) -> bytes:
         # As ASCII, for its escapes carry every string; UTF-8 has no bytes for half of a surrogate pair.
@@ -333,7 +334,7 @@ def _failure_of(error: TimeoutError | httpx.TransportError, seconds: float, most
         return replace(_UNREACHABLE, healthy=False if seconds >= min(2 * _MAX_CONNECT_SECONDS, most) else None)
     if isinstance(error, NotConnected):
         return _UNREACHABLE
-    if isinstance(error, (TimeoutError, httpx.TimeoutException)):
+    if isinstance(error, TimeoutError):
         return replace(_TIMEOUT, healthy=False if seconds >= most / 2 else None)
     return _BROKEN
 

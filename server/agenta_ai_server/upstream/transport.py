@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 import ssl
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 import aiohttp
 import httpx
@@ -25,9 +25,10 @@ if TYPE_CHECKING:
     from aiohttp.http_parser import RawResponseMessage
     from aiohttp.streams import StreamReader
 
+Headers: TypeAlias = "Iterable[tuple[bytes, bytes]]"
 
 MAX_BODY_BYTES = 2 * 1024 * 1024
-# What a server that refuses it will have read of a request in any case.
+# A request that is no longer is taken to have been read, also by a server that refuses it.
 MAX_UNREAD_BYTES = 64 * 1024
 # Answers before the final one: RFC 9110, section 15.2.
 MAX_INTERIM = 20
@@ -71,30 +72,38 @@ class Transport:
 
     Args:
         url: As :func:`http_url` takes it.
+        headers: Names and values that each request carries, besides ``host`` and ``content-length``; none with an end
+            of a line.
         ca_file: Certificates of the authorities to trust, as PEM, in place of the public ones.
         proxy: URL of an HTTP proxy, maybe with credentials. The environment is never asked for one.
         idle_seconds: How long a connection without a call may serve the next one.
 
     Raises:
-        ValueError: The proxy is no URL of an HTTP proxy.
+        ValueError: The proxy is no URL of an HTTP proxy, or a header holds an end of a line.
         OSError: The file can't be read, or holds no certificate.
     """
 
     def __init__(
-        self, url: str, *, ca_file: Path | None = None, proxy: str | None = None, idle_seconds: float = 4.0
+        self,
+        url: str,
+        headers: Headers = (),
+        *,
+        ca_file: Path | None = None,
+        proxy: str | None = None,
+        idle_seconds: float = 4.0,
     ) -> None:
         self._url = yarl.URL(url, encoded=True)
         self._proxy = None if proxy is None else yarl.URL(checked_proxy(proxy))
         self._tls = _tls(ca_file, self._url, self._proxy)
         self._idle_seconds = idle_seconds
-        self._begin = _begin(self._url, self._proxy)
+        self._begin = b"".join((_begin(self._url, self._proxy), *_lines(headers)))
         self._connector: _Connector | None = None
 
-    async def post(self, headers: Iterable[tuple[bytes, bytes]], body: bytes, *, connect_seconds: float) -> Answer:
+    async def post(self, headers: Headers, body: bytes, *, connect_seconds: float) -> Answer:
         """Send the ``body`` and return the answer.
 
         Args:
-            headers: Names and values, besides ``host`` and ``content-length``; none with an end of a line.
+            headers: What this request carries besides.
             body: The content.
             connect_seconds: Bounds all that happens before there is a connection. What comes after has no bound here.
 
@@ -120,7 +129,7 @@ class Transport:
         raise httpx.RemoteProtocolError(why)
 
     async def aclose(self) -> None:
-        """Close all connections. Requests that run fail, and so do later ones."""
+        """Close all connections. Later requests fail, and those that run; one that reads a body may by its time-out."""
         await self._pool().close()
 
     def _pool(self) -> _Connector:
@@ -149,7 +158,7 @@ def _begin(url: yarl.URL, proxy: yarl.URL | None) -> bytes:
     return "".join(f"{line}\r\n" for line in (f"POST {target} HTTP/1.1", *lines)).encode("ascii")
 
 
-def _lines(headers: Iterable[tuple[bytes, bytes]]) -> list[bytes]:
+def _lines(headers: Headers) -> list[bytes]:
     lines = [b"%b: %b\r\n" % header for header in headers]
     # What stands in a value must not become a header of its own, nor a request.
     if any(line.count(b"\n") + line.count(b"\r") > 2 for line in lines):
