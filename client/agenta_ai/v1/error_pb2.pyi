@@ -102,10 +102,7 @@ class _ErrorReasonEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._En
         { "reason": "ERROR_REASON_UPSTREAM_CIRCUIT_OPEN", "domain": "agenta.ai" }
     """
     ERROR_REASON_SHUTTING_DOWN: _ErrorReason.ValueType  # 15
-    """UNAVAILABLE: this server is stopping. Another replica, or this one in a moment, takes the call.
-
-        { "reason": "ERROR_REASON_SHUTTING_DOWN", "domain": "agenta.ai" }
-    """
+    """No server sends it: gRPC itself ends the calls that a stopping server has not begun, as CANCELLED or UNAVAILABLE."""
     ERROR_REASON_REQUEST_ID_REUSED: _ErrorReason.ValueType  # 16
     """ABORTED: the request_id was used before, with other arguments or for another tool. Make a new one.
 
@@ -138,11 +135,24 @@ class _ErrorReasonEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._En
     ERROR_REASON_UPSTREAM_PROVIDER_FAILED: _ErrorReason.ValueType  # 106
     """The model's provider refused (HTTP 424): its own limit, or its credential in Agenta. Retryable."""
     ERROR_REASON_UPSTREAM_FAILED: _ErrorReason.ValueType  # 107
-    """The completion service failed (any HTTP 5xx but 503 and 504). It may have been paid for, so it isn't retryable."""
+    """The completion service failed (any HTTP 5xx but 504, and a 503 with a trace in Agenta). The call may have been billed,
+    so it isn't retryable.
+    """
     ERROR_REASON_UPSTREAM_UNAVAILABLE: _ErrorReason.ValueType  # 108
-    """The completion service is unavailable (HTTP 503). Retryable, after retry_delay if set."""
+    """The completion service is unavailable (HTTP 503 without a trace in Agenta). Nothing was bought. Retryable, after
+    retry_delay if set.
+    """
     ERROR_REASON_UPSTREAM_OUTPUT_INVALID: _ErrorReason.ValueType  # 109
     """An answer came, but it is not a usable result. field_violations say what is wrong with it."""
+    ERROR_REASON_OUTCOME_UNKNOWN: _ErrorReason.ValueType  # 110
+    """An earlier call with this request_id may have been billed, and its result is lost: its server died or lost the
+    connection to its store. The service never runs the tool again by itself. To run it again, send a new request_id,
+    or set CallToolRequest.rerun_if_outcome_unknown. Not retryable.
+    """
+    ERROR_REASON_UPSTREAM_MISCONFIGURED: _ErrorReason.ValueType  # 111
+    """The prompt behind the tool can't be run as it is set up in Agenta: it isn't deployed in the environment, or it
+    doesn't fit the tool. Nothing was bought. An operator must correct it. Not retryable.
+    """
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """ErrorReason is why a call was refused (1 to 99) or a tool failed (from 100).
@@ -227,10 +237,7 @@ to come back.
     { "reason": "ERROR_REASON_UPSTREAM_CIRCUIT_OPEN", "domain": "agenta.ai" }
 """
 ERROR_REASON_SHUTTING_DOWN: ErrorReason.ValueType  # 15
-"""UNAVAILABLE: this server is stopping. Another replica, or this one in a moment, takes the call.
-
-    { "reason": "ERROR_REASON_SHUTTING_DOWN", "domain": "agenta.ai" }
-"""
+"""No server sends it: gRPC itself ends the calls that a stopping server has not begun, as CANCELLED or UNAVAILABLE."""
 ERROR_REASON_REQUEST_ID_REUSED: ErrorReason.ValueType  # 16
 """ABORTED: the request_id was used before, with other arguments or for another tool. Make a new one.
 
@@ -263,11 +270,24 @@ ERROR_REASON_UPSTREAM_RATE_LIMITED: ErrorReason.ValueType  # 105
 ERROR_REASON_UPSTREAM_PROVIDER_FAILED: ErrorReason.ValueType  # 106
 """The model's provider refused (HTTP 424): its own limit, or its credential in Agenta. Retryable."""
 ERROR_REASON_UPSTREAM_FAILED: ErrorReason.ValueType  # 107
-"""The completion service failed (any HTTP 5xx but 503 and 504). It may have been paid for, so it isn't retryable."""
+"""The completion service failed (any HTTP 5xx but 504, and a 503 with a trace in Agenta). The call may have been billed,
+so it isn't retryable.
+"""
 ERROR_REASON_UPSTREAM_UNAVAILABLE: ErrorReason.ValueType  # 108
-"""The completion service is unavailable (HTTP 503). Retryable, after retry_delay if set."""
+"""The completion service is unavailable (HTTP 503 without a trace in Agenta). Nothing was bought. Retryable, after
+retry_delay if set.
+"""
 ERROR_REASON_UPSTREAM_OUTPUT_INVALID: ErrorReason.ValueType  # 109
 """An answer came, but it is not a usable result. field_violations say what is wrong with it."""
+ERROR_REASON_OUTCOME_UNKNOWN: ErrorReason.ValueType  # 110
+"""An earlier call with this request_id may have been billed, and its result is lost: its server died or lost the
+connection to its store. The service never runs the tool again by itself. To run it again, send a new request_id,
+or set CallToolRequest.rerun_if_outcome_unknown. Not retryable.
+"""
+ERROR_REASON_UPSTREAM_MISCONFIGURED: ErrorReason.ValueType  # 111
+"""The prompt behind the tool can't be run as it is set up in Agenta: it isn't deployed in the environment, or it
+doesn't fit the tool. Nothing was bought. An operator must correct it. Not retryable.
+"""
 Global___ErrorReason: typing_extensions.TypeAlias = ErrorReason
 
 @typing.final

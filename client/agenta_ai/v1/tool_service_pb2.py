@@ -30,7 +30,7 @@ from google.protobuf import struct_pb2 as google_dot_protobuf_dot_struct__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1f\x61genta/ai/v1/tool_service.proto\x12\x0c\x61genta.ai.v1\x1a\x1a\x61genta/ai/v1/content.proto\x1a\x18\x61genta/ai/v1/error.proto\x1a\x17\x61genta/ai/v1/tool.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x0f\n\rStatusRequest\"\x93\x02\n\x0eStatusResponse\x12\x0f\n\x07\x65nabled\x18\x01 \x01(\x08\x12)\n\x05state\x18\x02 \x01(\x0e\x32\x1a.agenta.ai.v1.ServiceState\x12\x18\n\x10missing_settings\x18\x03 \x03(\t\x12\x16\n\x0eserver_version\x18\x04 \x01(\t\x12.\n\nstart_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\'\n\x05tools\x18\x06 \x03(\x0b\x32\x18.agenta.ai.v1.ToolStatus\x12:\n\x12rate_limiter_state\x18\x07 \x01(\x0e\x32\x1e.agenta.ai.v1.RateLimiterState\"[\n\nToolStatus\x12 \n\x04tool\x18\x01 \x01(\x0b\x32\x12.agenta.ai.v1.Tool\x12+\n\nrate_limit\x18\x02 \x01(\x0b\x32\x17.agenta.ai.v1.RateLimit\"|\n\tRateLimit\x12\r\n\x05\x62urst\x18\x01 \x01(\r\x12\x19\n\x11refill_per_minute\x18\x02 \x01(\r\x12\x11\n\tremaining\x18\x03 \x01(\r\x12\x32\n\x0fnext_call_delay\x18\x04 \x01(\x0b\x32\x19.google.protobuf.Duration\"9\n\x10ListToolsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\"\xa6\x01\n\x11ListToolsResponse\x12!\n\x05tools\x18\x01 \x03(\x0b\x32\x12.agenta.ai.v1.Tool\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\x12&\n\x03ttl\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\x12-\n\x0b\x63\x61\x63he_scope\x18\x04 \x01(\x0e\x32\x18.agenta.ai.v1.CacheScope\"_\n\x0f\x43\x61llToolRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12*\n\targuments\x18\x02 \x01(\x0b\x32\x17.google.protobuf.Struct\x12\x12\n\nrequest_id\x18\x03 \x01(\t\"\xd3\x01\n\x10\x43\x61llToolResponse\x12+\n\x07\x63ontent\x18\x01 \x03(\x0b\x32\x1a.agenta.ai.v1.ContentBlock\x12\x32\n\x12structured_content\x18\x02 \x01(\x0b\x32\x16.google.protobuf.Value\x12\x10\n\x08is_error\x18\x03 \x01(\x08\x12&\n\x05\x65rror\x18\x04 \x01(\x0b\x32\x17.agenta.ai.v1.ToolError\x12$\n\x04meta\x18\x05 \x01(\x0b\x32\x16.agenta.ai.v1.CallMeta\"{\n\x08\x43\x61llMeta\x12\x10\n\x08trace_id\x18\x01 \x01(\t\x12\'\n\x08\x61ttempts\x18\x02 \x03(\x0b\x32\x15.agenta.ai.v1.Attempt\x12\x10\n\x08repaired\x18\x03 \x01(\x08\x12\x10\n\x08replayed\x18\x04 \x01(\x08\x12\x10\n\x08warnings\x18\x05 \x03(\t\"H\n\x07\x41ttempt\x12\x10\n\x08trace_id\x18\x01 \x01(\t\x12+\n\x08\x64uration\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration*\x9c\x01\n\x0cServiceState\x12\x1d\n\x19SERVICE_STATE_UNSPECIFIED\x10\x00\x12\x19\n\x15SERVICE_STATE_SERVING\x10\x01\x12\x1a\n\x16SERVICE_STATE_DISABLED\x10\x02\x12\x1a\n\x16SERVICE_STATE_DEGRADED\x10\x03\x12\x1a\n\x16SERVICE_STATE_DRAINING\x10\x04*\xb0\x01\n\x10RateLimiterState\x12\"\n\x1eRATE_LIMITER_STATE_UNSPECIFIED\x10\x00\x12\x1d\n\x19RATE_LIMITER_STATE_SHARED\x10\x01\x12\x1c\n\x18RATE_LIMITER_STATE_LOCAL\x10\x02\x12\x1f\n\x1bRATE_LIMITER_STATE_FALLBACK\x10\x03\x12\x1a\n\x16RATE_LIMITER_STATE_OFF\x10\x04*Z\n\nCacheScope\x12\x1b\n\x17\x43\x41\x43HE_SCOPE_UNSPECIFIED\x10\x00\x12\x16\n\x12\x43\x41\x43HE_SCOPE_PUBLIC\x10\x01\x12\x17\n\x13\x43\x41\x43HE_SCOPE_PRIVATE\x10\x02\x32\xf5\x01\n\x0bToolService\x12H\n\x06Status\x12\x1b.agenta.ai.v1.StatusRequest\x1a\x1c.agenta.ai.v1.StatusResponse\"\x03\x90\x02\x01\x12Q\n\tListTools\x12\x1e.agenta.ai.v1.ListToolsRequest\x1a\x1f.agenta.ai.v1.ListToolsResponse\"\x03\x90\x02\x01\x12I\n\x08\x43\x61llTool\x12\x1d.agenta.ai.v1.CallToolRequest\x1a\x1e.agenta.ai.v1.CallToolResponseB\x9c\x01\n\x0f\x61i.agenta.ai.v1B\x10ToolServiceProtoP\x01Z@github.com/Agenta-AI/agenta-ai-grpc/clients/go/agenta/ai/v1;aiv1\xa2\x02\x03\x41\x41I\xaa\x02\x0c\x41genta.AI.V1\xca\x02\x0c\x41genta\\AI\\V1\xea\x02\x0e\x41genta::AI::V1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1f\x61genta/ai/v1/tool_service.proto\x12\x0c\x61genta.ai.v1\x1a\x1a\x61genta/ai/v1/content.proto\x1a\x18\x61genta/ai/v1/error.proto\x1a\x17\x61genta/ai/v1/tool.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x0f\n\rStatusRequest\"\x93\x02\n\x0eStatusResponse\x12\x0f\n\x07\x65nabled\x18\x01 \x01(\x08\x12)\n\x05state\x18\x02 \x01(\x0e\x32\x1a.agenta.ai.v1.ServiceState\x12\x18\n\x10missing_settings\x18\x03 \x03(\t\x12\x16\n\x0eserver_version\x18\x04 \x01(\t\x12.\n\nstart_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\'\n\x05tools\x18\x06 \x03(\x0b\x32\x18.agenta.ai.v1.ToolStatus\x12:\n\x12rate_limiter_state\x18\x07 \x01(\x0e\x32\x1e.agenta.ai.v1.RateLimiterState\"[\n\nToolStatus\x12 \n\x04tool\x18\x01 \x01(\x0b\x32\x12.agenta.ai.v1.Tool\x12+\n\nrate_limit\x18\x02 \x01(\x0b\x32\x17.agenta.ai.v1.RateLimit\"|\n\tRateLimit\x12\r\n\x05\x62urst\x18\x01 \x01(\r\x12\x19\n\x11refill_per_minute\x18\x02 \x01(\r\x12\x11\n\tremaining\x18\x03 \x01(\r\x12\x32\n\x0fnext_call_delay\x18\x04 \x01(\x0b\x32\x19.google.protobuf.Duration\"9\n\x10ListToolsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\"\xa6\x01\n\x11ListToolsResponse\x12!\n\x05tools\x18\x01 \x03(\x0b\x32\x12.agenta.ai.v1.Tool\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\x12&\n\x03ttl\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\x12-\n\x0b\x63\x61\x63he_scope\x18\x04 \x01(\x0e\x32\x18.agenta.ai.v1.CacheScope\"\x81\x01\n\x0f\x43\x61llToolRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12*\n\targuments\x18\x02 \x01(\x0b\x32\x17.google.protobuf.Struct\x12\x12\n\nrequest_id\x18\x03 \x01(\t\x12 \n\x18rerun_if_outcome_unknown\x18\x04 \x01(\x08\"\xd3\x01\n\x10\x43\x61llToolResponse\x12+\n\x07\x63ontent\x18\x01 \x03(\x0b\x32\x1a.agenta.ai.v1.ContentBlock\x12\x32\n\x12structured_content\x18\x02 \x01(\x0b\x32\x16.google.protobuf.Value\x12\x10\n\x08is_error\x18\x03 \x01(\x08\x12&\n\x05\x65rror\x18\x04 \x01(\x0b\x32\x17.agenta.ai.v1.ToolError\x12$\n\x04meta\x18\x05 \x01(\x0b\x32\x16.agenta.ai.v1.CallMeta\"{\n\x08\x43\x61llMeta\x12\x10\n\x08trace_id\x18\x01 \x01(\t\x12\'\n\x08\x61ttempts\x18\x02 \x03(\x0b\x32\x15.agenta.ai.v1.Attempt\x12\x10\n\x08repaired\x18\x03 \x01(\x08\x12\x10\n\x08replayed\x18\x04 \x01(\x08\x12\x10\n\x08warnings\x18\x05 \x03(\t\"H\n\x07\x41ttempt\x12\x10\n\x08trace_id\x18\x01 \x01(\t\x12+\n\x08\x64uration\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration*\x9c\x01\n\x0cServiceState\x12\x1d\n\x19SERVICE_STATE_UNSPECIFIED\x10\x00\x12\x19\n\x15SERVICE_STATE_SERVING\x10\x01\x12\x1a\n\x16SERVICE_STATE_DISABLED\x10\x02\x12\x1a\n\x16SERVICE_STATE_DEGRADED\x10\x03\x12\x1a\n\x16SERVICE_STATE_DRAINING\x10\x04*\xb0\x01\n\x10RateLimiterState\x12\"\n\x1eRATE_LIMITER_STATE_UNSPECIFIED\x10\x00\x12\x1d\n\x19RATE_LIMITER_STATE_SHARED\x10\x01\x12\x1c\n\x18RATE_LIMITER_STATE_LOCAL\x10\x02\x12\x1f\n\x1bRATE_LIMITER_STATE_FALLBACK\x10\x03\x12\x1a\n\x16RATE_LIMITER_STATE_OFF\x10\x04*Z\n\nCacheScope\x12\x1b\n\x17\x43\x41\x43HE_SCOPE_UNSPECIFIED\x10\x00\x12\x16\n\x12\x43\x41\x43HE_SCOPE_PUBLIC\x10\x01\x12\x17\n\x13\x43\x41\x43HE_SCOPE_PRIVATE\x10\x02\x32\xf5\x01\n\x0bToolService\x12H\n\x06Status\x12\x1b.agenta.ai.v1.StatusRequest\x1a\x1c.agenta.ai.v1.StatusResponse\"\x03\x90\x02\x01\x12Q\n\tListTools\x12\x1e.agenta.ai.v1.ListToolsRequest\x1a\x1f.agenta.ai.v1.ListToolsResponse\"\x03\x90\x02\x01\x12I\n\x08\x43\x61llTool\x12\x1d.agenta.ai.v1.CallToolRequest\x1a\x1e.agenta.ai.v1.CallToolResponseB\x9c\x01\n\x0f\x61i.agenta.ai.v1B\x10ToolServiceProtoP\x01Z@github.com/Agenta-AI/agenta-ai-grpc/clients/go/agenta/ai/v1;aiv1\xa2\x02\x03\x41\x41I\xaa\x02\x0c\x41genta.AI.V1\xca\x02\x0c\x41genta\\AI\\V1\xea\x02\x0e\x41genta::AI::V1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -42,12 +42,12 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_TOOLSERVICE'].methods_by_name['Status']._serialized_options = b'\220\002\001'
   _globals['_TOOLSERVICE'].methods_by_name['ListTools']._loaded_options = None
   _globals['_TOOLSERVICE'].methods_by_name['ListTools']._serialized_options = b'\220\002\001'
-  _globals['_SERVICESTATE']._serialized_start=1476
-  _globals['_SERVICESTATE']._serialized_end=1632
-  _globals['_RATELIMITERSTATE']._serialized_start=1635
-  _globals['_RATELIMITERSTATE']._serialized_end=1811
-  _globals['_CACHESCOPE']._serialized_start=1813
-  _globals['_CACHESCOPE']._serialized_end=1903
+  _globals['_SERVICESTATE']._serialized_start=1511
+  _globals['_SERVICESTATE']._serialized_end=1667
+  _globals['_RATELIMITERSTATE']._serialized_start=1670
+  _globals['_RATELIMITERSTATE']._serialized_end=1846
+  _globals['_CACHESCOPE']._serialized_start=1848
+  _globals['_CACHESCOPE']._serialized_end=1938
   _globals['_STATUSREQUEST']._serialized_start=223
   _globals['_STATUSREQUEST']._serialized_end=238
   _globals['_STATUSRESPONSE']._serialized_start=241
@@ -60,14 +60,14 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_LISTTOOLSREQUEST']._serialized_end=794
   _globals['_LISTTOOLSRESPONSE']._serialized_start=797
   _globals['_LISTTOOLSRESPONSE']._serialized_end=963
-  _globals['_CALLTOOLREQUEST']._serialized_start=965
-  _globals['_CALLTOOLREQUEST']._serialized_end=1060
-  _globals['_CALLTOOLRESPONSE']._serialized_start=1063
-  _globals['_CALLTOOLRESPONSE']._serialized_end=1274
-  _globals['_CALLMETA']._serialized_start=1276
-  _globals['_CALLMETA']._serialized_end=1399
-  _globals['_ATTEMPT']._serialized_start=1401
-  _globals['_ATTEMPT']._serialized_end=1473
-  _globals['_TOOLSERVICE']._serialized_start=1906
-  _globals['_TOOLSERVICE']._serialized_end=2151
+  _globals['_CALLTOOLREQUEST']._serialized_start=966
+  _globals['_CALLTOOLREQUEST']._serialized_end=1095
+  _globals['_CALLTOOLRESPONSE']._serialized_start=1098
+  _globals['_CALLTOOLRESPONSE']._serialized_end=1309
+  _globals['_CALLMETA']._serialized_start=1311
+  _globals['_CALLMETA']._serialized_end=1434
+  _globals['_ATTEMPT']._serialized_start=1436
+  _globals['_ATTEMPT']._serialized_end=1508
+  _globals['_TOOLSERVICE']._serialized_start=1941
+  _globals['_TOOLSERVICE']._serialized_end=2186
 # @@protoc_insertion_point(module_scope)

@@ -304,12 +304,18 @@ class CallToolRequest(google.protobuf.message.Message):
     NAME_FIELD_NUMBER: builtins.int
     ARGUMENTS_FIELD_NUMBER: builtins.int
     REQUEST_ID_FIELD_NUMBER: builtins.int
+    RERUN_IF_OUTCOME_UNKNOWN_FIELD_NUMBER: builtins.int
     name: builtins.str
     """Full name of the tool, for example "tools.agenta.api.refine_prompt"."""
     request_id: builtins.str
     """Makes it safe to send the call again: a UUID, version 4, in its 36-character form, new for every call that is meant
     to be a new one and kept for its retries. A repeat with the same caller, tool and arguments joins the running
     call or gets its stored result; with other arguments it is ABORTED. Empty: every call is a new one.
+    """
+    rerun_if_outcome_unknown: builtins.bool
+    """What to do with a request_id whose first run may have been billed and has no result: false answers with
+    ERROR_REASON_OUTCOME_UNKNOWN, true runs the tool again, which may be billed twice. Without a request_id it does
+    nothing.
     """
     @property
     def arguments(self) -> google.protobuf.struct_pb2.Struct:
@@ -323,9 +329,10 @@ class CallToolRequest(google.protobuf.message.Message):
         name: builtins.str = ...,
         arguments: google.protobuf.struct_pb2.Struct | None = ...,
         request_id: builtins.str = ...,
+        rerun_if_outcome_unknown: builtins.bool = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["arguments", b"arguments"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["arguments", b"arguments", "name", b"name", "request_id", b"request_id"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["arguments", b"arguments", "name", b"name", "request_id", b"request_id", "rerun_if_outcome_unknown", b"rerun_if_outcome_unknown"]) -> None: ...
 
 Global___CallToolRequest: typing_extensions.TypeAlias = CallToolRequest
 
