@@ -8,7 +8,7 @@ import os
 import time
 
 from agenta_ai_server.domain.call import Call, Principal
-from agenta_ai_server.domain.observation import Ending, Observer, Observers, UpstreamRequest
+from agenta_ai_server.domain.listener import CallListener, CallListeners, CallOutcome, UpstreamRequest
 from agenta_ai_server.telemetry.call_log import AuditLog, CallLog
 from agenta_ai_server.telemetry.logs import JsonFormatter
 from agenta_ai_server.telemetry.metrics import Metrics
@@ -21,8 +21,8 @@ METADATA = (("traceparent", "00-0af7651916cd43dd8448eb211c80319c-b7ad6b716920333
 UNSAMPLED = ((METADATA[0][0], METADATA[0][1][:-1] + "0"), METADATA[1])
 
 
-async def measure(name: str, observer: Observer, metadata: tuple[tuple[str, str], ...] = METADATA) -> None:
-    ending = Ending(code="OK", seconds=1.25, response_bytes=2000)
+async def measure(name: str, listener: CallListener, metadata: tuple[tuple[str, str], ...] = METADATA) -> None:
+    ending = CallOutcome(code="OK", seconds=1.25, response_bytes=2000)
     began = time.process_time()
     for number in range(COUNT):
         call = Call(
@@ -30,22 +30,22 @@ async def measure(name: str, observer: Observer, metadata: tuple[tuple[str, str]
             peer="ipv4:10.0.0.1:40112", deadline=None, principal=PRINCIPAL,
             tool="tools.agenta.api.refine_prompt",
         )  # fmt: skip
-        observer.call_began(call)
+        listener.call_began(call)
         request = UpstreamRequest("https://cloud.agenta.ai/services/completion/run")
-        observer.request_began(request, call)
+        listener.request_began(request, call)
         call.requests.append(request)
         request.outcome, request.ended = "OK", request.began + 1.2
-        observer.request_ended(request, call)
-        observer.call_ended(call, ending)
+        listener.request_ended(request, call)
+        listener.call_ended(call, ending)
     print(f"{name:32} {(time.process_time() - began) / COUNT * 1e6:6.1f} µs a call")
 
 
 async def main() -> None:
-    await measure("nothing", Observer())
+    await measure("nothing", CallListener())
     await measure("metrics", Metrics("0"))
     await measure("log line", CallLog(1))
     await measure("log line of every hundredth", CallLog(0.01))
-    await measure("as it is by default", Observers([PassingOn(), CallLog(1), AuditLog()]))
+    await measure("as it is by default", CallListeners([PassingOn(), CallLog(1), AuditLog()]))
     # Nobody listens there: what is measured is all but the sending.
     logging.disable(logging.WARNING)
     tracing = Tracing("http://127.0.0.1:9/v1/traces", service=None, version="0", flush_seconds=0)

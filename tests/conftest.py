@@ -12,7 +12,7 @@ import grpc.aio
 import pytest
 
 from agenta_ai.v1.tool_service_pb2_grpc import ToolServiceStub
-from agenta_ai_server import app
+from agenta_ai_server.commands import serve
 from agenta_ai_server.domain.call import ANONYMOUS, Call
 from agenta_ai_server.settings import load
 from agenta_ai_server.standin.app import StandIn
@@ -116,7 +116,7 @@ def settings_for(standin: StandIn, **overrides: str) -> Settings:
 @asynccontextmanager
 async def connected(settings: Settings) -> AsyncIterator[ToolServiceAsyncStub]:
     """A service by these settings, and a generated client that is connected to it."""
-    async with app.running(settings) as address, grpc.aio.insecure_channel(address) as channel:
+    async with serve.running(settings) as address, grpc.aio.insecure_channel(address) as channel:
         yield ToolServiceStub(channel)
 
 
@@ -128,7 +128,7 @@ async def standin() -> AsyncIterator[StandIn]:
 
 @pytest.fixture
 async def address(standin: StandIn) -> AsyncIterator[str]:
-    async with app.running(settings_for(standin)) as address:
+    async with serve.running(settings_for(standin)) as address:
         yield address
 
 

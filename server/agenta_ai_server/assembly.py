@@ -7,22 +7,25 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, TypeVar
 
 from agenta_ai import __version__
-from agenta_ai_server.admission.queue import Admission
-from agenta_ai_server.auth.authenticator import ByForm
-from agenta_ai_server.auth.policy import Policy
-from agenta_ai_server.domain.observation import Observer, Observers
-from agenta_ai_server.domain.service import Service
-from agenta_ai_server.domain.watched import WatchedFile
+from agenta_ai_server.agenta.completions import AgentaCompletionService, AgentaConfig
+from agenta_ai_server.auth.authenticator import CredentialRouter
+from agenta_ai_server.auth.policy import AccessPolicy
+from agenta_ai_server.concurrency.limiter import ConcurrencyLimiter
+from agenta_ai_server.domain.listener import CallListener, CallListeners
+from agenta_ai_server.domain.reloading_file import ReloadingFile
+from agenta_ai_server.domain.server_state import ServerState
+from agenta_ai_server.idempotency.fallback import LocalFallback
+from agenta_ai_server.idempotency.in_flight import InFlightCalls
+from agenta_ai_server.idempotency.memory import MemoryStore
+from agenta_ai_server.idempotency.store import StoreState
 from agenta_ai_server.limits.limiter import LimiterState
-from agenta_ai_server.limits.limits import Limits
+from agenta_ai_server.limits.limits import RateLimits
 from agenta_ai_server.limits.memory import MemoryLimiter
-from agenta_ai_server.limits.policy import Policy as LimitPolicy
-from agenta_ai_server.replay.fallback import LocalFallback
-from agenta_ai_server.replay.memory import MemoryStore
-from agenta_ai_server.replay.runs import Runs
-from agenta_ai_server.replay.store import StoreState
+from agenta_ai_server.limits.policy import LimitPolicy
+from agenta_ai_server.resilience.circuit_breaker import Breaker, CircuitBreakingCompletions, State
+from agenta_ai_server.resilience.retry import RetryingCompletions
 from agenta_ai_server.rpc import reflection
-from agenta_ai_server.rpc.admission import AdmissionControl
+from agenta_ai_server.rpc.admission import ConcurrencyLimit
 from agenta_ai_server.rpc.authentication import Anonymous, Authentication
 from agenta_ai_server.rpc.authorization import Authorization
 from agenta_ai_server.rpc.idempotency import Idempotency
@@ -34,9 +37,6 @@ from agenta_ai_server.settings import SettingsError
 from agenta_ai_server.telemetry.call_log import AuditLog, CallLog
 from agenta_ai_server.telemetry.trace_context import PassingOn
 from agenta_ai_server.tools.registry import Dependencies, Registry, discover
-from agenta_ai_server.upstream.agenta import AgentaCompletionService, AgentaConfig
-from agenta_ai_server.upstream.breaker import Breaker, Breaking, State
-from agenta_ai_server.upstream.retry import Retrying
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator
@@ -44,15 +44,15 @@ if TYPE_CHECKING:
 
     from pydantic import SecretStr
 
+    from agenta_ai_server.agenta.completion import CompletionService
     from agenta_ai_server.auth.authenticator import Authenticator
+    from agenta_ai_server.idempotency.store import Store
     from agenta_ai_server.limits.limiter import RateLimiter
-    from agenta_ai_server.replay.store import Store
     from agenta_ai_server.rpc.interceptor import Interceptor
     from agenta_ai_server.rpc.server import GenericHandler
     from agenta_ai_server.rpc.tls import Certificates
     from agenta_ai_server.settings import AuthMode, Settings
     from agenta_ai_server.telemetry.metrics import Metrics, MetricsServer
-    from agenta_ai_server.upstream.completion import CompletionService
 
 # In which they may accept credentials; an API key of our own making is never shown to anybody else.
 AUTH_ORDER: tuple[AuthMode, ...] = ("api_keys", "jwt", "agenta", "mtls")
@@ -93,20 +93,20 @@ class Assembly:
         self._faults: list[str] = []
         self.starting: list[Callable[[], Awaitable[object]]] = []
         self.closing: list[Callable[[], Awaitable[object]]] = []
-        self.service = Service(version=__version__, missing_settings=settings.missing)
+        self.service = ServerState(version=__version__, missing_settings=settings.missing)
         self._breaker: Breaker | None = None
         # First, so that they see what the others do until these have closed.
         self._metrics = self._made_metrics()
         audit = AuditLog()
         self.closing.append(audit.aclose)
-        self._observer = self._observers(audit)
+        self._listener = self._listeners(audit)
         registry = self._registry()
-        policy = Policy({tool.name: tool.permission for tool in registry.tools}, settings.required_permissions)
+        policy = AccessPolicy({tool.name: tool.permission for tool in registry.tools}, settings.required_permissions)
         authentication = self._authentication(policy)
         self._redis_url = self._checked_redis_url()
         limits = self._limits(registry)
         store = self._replay_store()
-        self.runs = Runs(store, settings.max_call_seconds)
+        self.runs = InFlightCalls(store, settings.max_call_seconds)
         self.closing.append(self.runs.aclose)
         certificates = self._certificates()
         if settings.reuse_port and not settings.redis_url:
@@ -122,8 +122,10 @@ class Assembly:
         interceptors.append(Idempotency(self.runs, settings.min_upstream_seconds))
         if limits:
             interceptors.append(RateLimit(limits))
-        admission = Admission(settings.max_in_flight, settings.max_waiting, min_seconds=settings.min_upstream_seconds)
-        interceptors.append(AdmissionControl(admission))
+        admission = ConcurrencyLimiter(
+            settings.max_in_flight, settings.max_waiting, min_seconds=settings.min_upstream_seconds
+        )
+        interceptors.append(ConcurrencyLimit(admission))
         if self._metrics:
             self._add_gauges(self._metrics, admission, limits, store, certificates)
         self.server = Server(
@@ -135,7 +137,7 @@ class Assembly:
             max_connection_age_seconds=settings.max_connection_age_seconds,
             max_pending_calls=settings.max_in_flight + settings.max_waiting + MORE_CALLS,
             reuse_port=settings.reuse_port,
-            observer=self._observer,
+            listener=self._listener,
         )
 
     @contextmanager
@@ -160,12 +162,12 @@ class Assembly:
         self.closing.append(server.aclose)
         return metrics
 
-    def _observers(self, audit: AuditLog) -> Observer:
+    def _listeners(self, audit: AuditLog) -> CallListener:
         # What knows the trace comes before those that tell it.
-        observers = [self._tracing(), CallLog(self._settings.log_sample), audit]
-        return Observers([*observers, self._metrics] if self._metrics else observers)
+        listeners = [self._tracing(), CallLog(self._settings.log_sample), audit]
+        return CallListeners([*listeners, self._metrics] if self._metrics else listeners)
 
-    def _tracing(self) -> Observer:
+    def _tracing(self) -> CallListener:
         settings = self._settings
         if not settings.traces_url:
             return PassingOn()
@@ -186,8 +188,8 @@ class Assembly:
     def _add_gauges(
         self,
         metrics: Metrics,
-        admission: Admission,
-        limits: Limits | None,
+        admission: ConcurrencyLimiter,
+        limits: RateLimits | None,
         store: Store,
         certificates: Certificates | None,
     ) -> None:
@@ -237,14 +239,14 @@ class Assembly:
             return None
         completions: CompletionService | None = None
         with self._faults_of("AGENTA_AI_SERVICES_API_KEY_FILE"):
-            completions = AgentaCompletionService(config, self._observer)
+            completions = AgentaCompletionService(config, self._listener)
         if completions is None:
             return None
         if settings.breaker == "on":
             self._breaker = Breaker(on_change=self._note_breaker)
-            completions = Breaking(completions, self._breaker)
+            completions = CircuitBreakingCompletions(completions, self._breaker)
         # Outside the breaker, so that each request counts there.
-        completions = Retrying(
+        completions = RetryingCompletions(
             completions,
             retries=settings.retries,
             max_seconds=settings.max_upstream_seconds,
@@ -257,7 +259,7 @@ class Assembly:
     def _note_breaker(self, state: State) -> None:
         self.service.degraded = state is not State.CLOSED
 
-    def _authentication(self, policy: Policy) -> Authentication | Anonymous:
+    def _authentication(self, policy: AccessPolicy) -> Authentication | Anonymous:
         settings = self._settings
         if settings.auth == ("none",):
             log.warning("AGENTA_AI_GRPC_AUTH is none: everybody who can reach %s may call", settings.listen)
@@ -265,9 +267,9 @@ class Assembly:
         made = [self._authenticator(mode, policy) for mode in AUTH_ORDER if mode in settings.auth]
         authenticators = [authenticator for authenticator in made if authenticator]
         self.closing += [authenticator.aclose for authenticator in authenticators]
-        return Authentication(ByForm(authenticators))
+        return Authentication(CredentialRouter(authenticators))
 
-    def _authenticator(self, mode: AuthMode, policy: Policy) -> Authenticator | None:
+    def _authenticator(self, mode: AuthMode, policy: AccessPolicy) -> Authenticator | None:
         match mode:
             case "api_keys":
                 from agenta_ai_server.auth.api_keys import ApiKeyAuthenticator
@@ -307,7 +309,7 @@ class Assembly:
                 return authenticator
         return None
 
-    def _agenta(self, policy: Policy) -> Authenticator:
+    def _agenta(self, policy: AccessPolicy) -> Authenticator:
         from agenta_ai_server.auth.agenta import AgentaAuthConfig, AgentaAuthenticator
 
         settings = self._settings
@@ -335,7 +337,7 @@ class Assembly:
             return url
         return None
 
-    def _limits(self, registry: Registry) -> Limits | None:
+    def _limits(self, registry: Registry) -> RateLimits | None:
         settings = self._settings
         if settings.limits == "off":
             return None
@@ -343,18 +345,18 @@ class Assembly:
         policy = None
         if settings.limits_file:
             with self._faults_of("AGENTA_AI_GRPC_LIMITS_FILE"):
-                policy = WatchedFile(settings.limits_file, lambda content: LimitPolicy.parse(content, names))
+                policy = ReloadingFile(settings.limits_file, lambda content: LimitPolicy.parse(content, names))
         limiter = self._limiter()
         self.starting.append(limiter.connect)
         self.closing.append(limiter.aclose)
-        return Limits(policy, limiter)
+        return RateLimits(policy, limiter)
 
     def _replay_store(self) -> Store:
         settings = self._settings
         local = MemoryStore(settings.replay_seconds)
         store: Store = local
         if self._redis_url:
-            from agenta_ai_server.replay.redis import RedisStore
+            from agenta_ai_server.idempotency.redis import RedisStore
 
             with self._faults_of("AGENTA_AI_GRPC_REDIS_URL"):
                 shared = RedisStore(
@@ -399,7 +401,7 @@ class Assembly:
         """Note what is wrong with the file that the setting of this ``name`` names."""
         with self._faults_of(name):
             if path:
-                WatchedFile(path, read)
+                ReloadingFile(path, read)
 
 
 def agenta_config(settings: Settings) -> AgentaConfig | None:
@@ -429,23 +431,23 @@ async def _open(server: MetricsServer, address: str) -> None:
 
 
 def _reflection(
-    settings: Settings, authentication: Authentication | Anonymous, observer: Observer
+    settings: Settings, authentication: Authentication | Anonymous, listener: CallListener
 ) -> tuple[GenericHandler, ...]:
     if settings.reflection == "off":
         return ()
     return tuple(
-        reflection.handlers(authentication.identify if settings.reflection == "authenticated" else None, observer)
+        reflection.handlers(authentication.identify if settings.reflection == "authenticated" else None, listener)
     )
 
 
 def _channelz(
-    settings: Settings, authentication: Authentication | Anonymous, observer: Observer
+    settings: Settings, authentication: Authentication | Anonymous, listener: CallListener
 ) -> tuple[GenericHandler, ...]:
     if settings.channelz == "off":
         return ()
     from agenta_ai_server.rpc import channelz
 
-    return (channelz.handler(authentication.identify, observer),)
+    return (channelz.handler(authentication.identify, listener),)
 
 
 def _given(value: Value | None) -> Value:

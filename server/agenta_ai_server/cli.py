@@ -14,7 +14,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from agenta_ai import __version__
-from agenta_ai_server import output
+from agenta_ai_server.commands import stdout
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Sequence
@@ -38,12 +38,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     0 fine, 1 a check found something that isn't, or a key was made and can't be printed, 2 wrong arguments, settings or
     output, 3 an address that is taken, 141 nobody reads the output any more.
     """
-    output.prepare_streams()
+    stdout.prepare_streams()
     try:
-        with output.printed():
+        with stdout.printed():
             arguments = _parser().parse_args(argv)
         return _command(arguments)
-    except output.OutputError as error:
+    except stdout.OutputError as error:
         if error.is_unread:
             return EXIT_BROKEN_PIPE
         print(f"agenta-ai-server can't write to standard output: {error}.", file=sys.stderr)
@@ -143,7 +143,7 @@ def _add_keys(parser: argparse.ArgumentParser) -> None:
 
 def _keys(command: str) -> Callable[[argparse.Namespace], int]:
     def run(arguments: argparse.Namespace) -> int:
-        from agenta_ai_server import keys
+        from agenta_ai_server.commands import keys
 
         try:
             getattr(keys, command)(arguments)
@@ -159,12 +159,12 @@ def _keys(command: str) -> Callable[[argparse.Namespace], int]:
 
 
 def _serve(arguments: argparse.Namespace) -> None:
-    from agenta_ai_server import app
+    from agenta_ai_server.commands import serve
 
     # Read before the loop starts, so that faults are told before anything else happens.
     settings = _settings({"AGENTA_AI_GRPC_REUSE_PORT": "true"} if arguments.reuse_port else {})
     _raise_file_limit(settings.open_files)
-    _run(app.serve(settings))
+    _run(serve.serve(settings))
 
 
 def _raise_file_limit(needed: int) -> None:
@@ -183,7 +183,7 @@ def _raise_file_limit(needed: int) -> None:
 
 
 def _dev(arguments: argparse.Namespace) -> int:
-    from agenta_ai_server import dev
+    from agenta_ai_server.commands import dev
     from agenta_ai_server.telemetry import logs
 
     settings = {"AGENTA_AI_GRPC_LISTEN": arguments.listen} if arguments.listen else {}
@@ -192,21 +192,21 @@ def _dev(arguments: argparse.Namespace) -> int:
 
 
 def _config(arguments: argparse.Namespace) -> None:
-    from agenta_ai_server import configuration
+    from agenta_ai_server.commands import show_config
     from agenta_ai_server.settings import load
 
     settings, warnings = load(arguments.environment)
     for warning in warnings:
         print(f"agenta-ai-server: {warning}", file=sys.stderr)
-    described = list(configuration.described(settings, arguments.environment))
+    described = list(show_config.described(settings, arguments.environment))
     if arguments.json:
-        output.say(json.dumps([asdict(setting) for setting in described], indent=2))
+        stdout.say(json.dumps([asdict(setting) for setting in described], indent=2))
     else:
-        output.say(configuration.table(described, _columns()))
+        stdout.say(show_config.table(described, _columns()))
 
 
 def _check(arguments: argparse.Namespace) -> int:
-    from agenta_ai_server import check
+    from agenta_ai_server.commands import check
     from agenta_ai_server.telemetry import logs
 
     # What is wrong is told by the findings.
@@ -214,9 +214,9 @@ def _check(arguments: argparse.Namespace) -> int:
     findings = _run(check.run(arguments.environment, call=arguments.call))
     is_fine = all(finding.state == "ok" for finding in findings)
     if arguments.json:
-        output.say(json.dumps({"ok": is_fine, "findings": [asdict(finding) for finding in findings]}, indent=2))
+        stdout.say(json.dumps({"ok": is_fine, "findings": [asdict(finding) for finding in findings]}, indent=2))
     else:
-        output.say(check.table(findings, _columns()))
+        stdout.say(check.table(findings, _columns()))
     return 0 if is_fine else EXIT_NOT_FINE
 
 

@@ -20,9 +20,9 @@ from pydantic import (
     field_validator,
 )
 
+from agenta_ai_server.agenta.completions import checked_key, completion_url
+from agenta_ai_server.agenta.transport import checked_proxy, http_url
 from agenta_ai_server.domain.redis_url import check_redis_url
-from agenta_ai_server.upstream.agenta import checked_key, completion_url
-from agenta_ai_server.upstream.transport import checked_proxy, http_url
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping

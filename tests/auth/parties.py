@@ -33,8 +33,8 @@ from pydantic import BaseModel
 
 from agenta_ai.v1 import tool_service_pb2
 from agenta_ai.v1.tool_service_pb2_grpc import ToolServiceStub
-from agenta_ai_server import app
 from agenta_ai_server.auth.key_file import create_key
+from agenta_ai_server.commands import serve
 from agenta_ai_server.domain.results import ToolResult
 from agenta_ai_server.standin.permissions import Caller
 from agenta_ai_server.tools.registry import Tool
@@ -294,7 +294,7 @@ class Parties:
     @asynccontextmanager
     async def serving(self, *modes: str, tls: bool = False, **overrides: str) -> AsyncIterator[None]:
         """Run a service with these modes."""
-        async with app.running(self.settings(*modes, tls=tls, **overrides)) as self.address:
+        async with serve.running(self.settings(*modes, tls=tls, **overrides)) as self.address:
             self.modes = frozenset(modes) | ({"tls"} if tls else set())
             yield
 

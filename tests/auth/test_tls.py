@@ -18,8 +18,8 @@ from calls import request, structured
 from cryptography import x509
 
 from agenta_ai.v1.tool_service_pb2_grpc import ToolServiceStub
-from agenta_ai_server import app
-from agenta_ai_server.domain.watched import WatchedFiles
+from agenta_ai_server.commands import serve
+from agenta_ai_server.domain.reloading_file import ReloadingFiles
 from agenta_ai_server.rpc import tls
 from agenta_ai_server.settings import SettingsError
 
@@ -131,7 +131,7 @@ async def peer(channel: grpc.aio.Channel, shown: Any) -> Any:
 
 
 async def test_renewals_under_load_drop_no_call(parties: Parties, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tls, "WatchedFiles", partial(WatchedFiles, every=0.0))
+    monkeypatch.setattr(tls, "ReloadingFiles", partial(ReloadingFiles, every=0.0))
     shown = authorization(f"ApiKey {parties.key('edit_workflows')}")
     made, done = [], asyncio.Event()
 
@@ -170,7 +170,7 @@ def _mixed(parties: Parties) -> Pair:
 async def test_a_broken_pair_keeps_the_old_one(
     parties: Parties, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(tls, "WatchedFiles", partial(WatchedFiles, every=0.0))
+    monkeypatch.setattr(tls, "ReloadingFiles", partial(ReloadingFiles, every=0.0))
     async with parties.serving("api_keys", tls=True):
         good = parties.server
         for case, make, why in BROKEN:
@@ -192,7 +192,7 @@ async def test_a_broken_pair_keeps_the_old_one(
 async def test_a_pair_that_is_not_valid_yet_is_used_when_its_time_has_come(
     parties: Parties, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(tls, "WatchedFiles", partial(WatchedFiles, every=0.0))
+    monkeypatch.setattr(tls, "ReloadingFiles", partial(ReloadingFiles, every=0.0))
     async with parties.serving("api_keys", tls=True):
         old, new = parties.server, parties.authority.server(begin=timedelta(hours=1))
         parties.use(new)
@@ -202,7 +202,7 @@ async def test_a_pair_that_is_not_valid_yet_is_used_when_its_time_has_come(
 
 
 async def test_new_authorities_of_callers(parties: Parties, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tls, "WatchedFiles", partial(WatchedFiles, every=0.0))
+    monkeypatch.setattr(tls, "ReloadingFiles", partial(ReloadingFiles, every=0.0))
     parties.know(SPIFFE, "edit_workflows")
     other = Authority()
     old, new = parties.authority.issue(uri(SPIFFE)), other.issue(uri(SPIFFE))
@@ -246,7 +246,7 @@ def der(pair: Pair) -> bytes:
 async def starting(parties: Parties, *modes: str, **overrides: str) -> list[str]:
     """The faults that stop the start."""
     with pytest.raises(SettingsError) as told:
-        async with app.running(parties.settings(*modes, tls=True, **overrides)):
+        async with serve.running(parties.settings(*modes, tls=True, **overrides)):
             pass
     return told.value.faults
 
@@ -296,7 +296,7 @@ async def test_every_fault_is_told_at_once(parties: Parties) -> None:
     )
     parties.identities.write_text("{}")
     with pytest.raises(SettingsError) as told:
-        async with app.running(settings):
+        async with serve.running(settings):
             pass
     starts = {
         "AGENTA_AI_GRPC_API_KEYS_FILE": "keys.json: Invalid JSON",

@@ -17,8 +17,8 @@ from clients.conftest import assert_refined, run
 from conftest import settings_for
 
 from agenta_ai.v1.tool_service_pb2_grpc import ToolServiceStub
-from agenta_ai_server import app
 from agenta_ai_server.auth.key_file import create_key
+from agenta_ai_server.commands import serve
 
 if TYPE_CHECKING:
     from agenta_ai.v1.tool_service_pb2_grpc import ToolServiceAsyncStub
@@ -140,7 +140,7 @@ async def test_who_calls(probe: Probe, standin: StandIn, tmp_path: Path) -> None
     keys = tmp_path / "keys.json"
     key = create_key(keys, user="u", organization="o", project="p", permissions=["edit_workflows"], expires=None)
     settings = settings_for(standin, AGENTA_AI_GRPC_AUTH="api_keys", AGENTA_AI_GRPC_API_KEYS_FILE=str(keys))
-    async with app.running(settings) as address:
+    async with serve.running(settings) as address:
         (anonymous,) = await probe(address)
         (wrong,) = await probe(address, key=f"{key[:-4]}0000")
         (right,) = await probe(address, key=key)
@@ -151,7 +151,7 @@ async def test_who_calls(probe: Probe, standin: StandIn, tmp_path: Path) -> None
 
 
 async def test_a_limit_is_told_at_once(probe: Probe, scarce: Settings, standin: StandIn) -> None:
-    async with app.running(scarce) as address:
+    async with serve.running(scarce) as address:
         first, second = await probe(address, "-calls", "2", "-timeout", "300s")
     assert "Error" not in first
     refused = second["Refused"]
@@ -166,7 +166,7 @@ async def test_a_limit_is_told_at_once(probe: Probe, scarce: Settings, standin: 
 
 
 async def test_go_waits_as_long_as_it_is_told(probe: Probe, limited: Settings, standin: StandIn) -> None:
-    async with app.running(limited) as address:
+    async with serve.running(limited) as address:
         first, second = await probe(address, "-calls", "2", "-wait")
     assert "Error" not in first
     assert "Error" not in second
@@ -181,7 +181,7 @@ async def test_go_waits_as_long_as_it_is_told(probe: Probe, limited: Settings, s
 
 
 async def test_go_does_not_wait_in_vain(probe: Probe, scarce: Settings) -> None:
-    async with app.running(scarce) as address:
+    async with serve.running(scarce) as address:
         _, second = await probe(address, "-calls", "2", "-wait", "-timeout", "20s")
     assert (second["Refused"]["Code"], second["Reason"]) == (8, "ERROR_REASON_RATE_LIMITED")
     assert pushbacks(second) == [["-1"]]
@@ -209,7 +209,7 @@ async def timed(stub: ToolServiceAsyncStub) -> float:
 
 
 async def test_python_waits_as_long_as_it_is_told(limited: Settings, standin: StandIn) -> None:
-    async with app.running(limited) as address, waiting(address) as channel:
+    async with serve.running(limited) as address, waiting(address) as channel:
         stub: ToolServiceAsyncStub = ToolServiceStub(channel)
         first, waited = await timed(stub), await timed(stub)
     # The call that was let in first counts from some moment of its own.
@@ -219,7 +219,7 @@ async def test_python_waits_as_long_as_it_is_told(limited: Settings, standin: St
 
 
 async def test_python_does_not_wait_in_vain(scarce: Settings) -> None:
-    async with app.running(scarce) as address, waiting(address) as channel:
+    async with serve.running(scarce) as address, waiting(address) as channel:
         stub: ToolServiceAsyncStub = ToolServiceStub(channel)
         await stub.CallTool(refine())
         began = time.monotonic()

@@ -11,7 +11,7 @@ import pytest
 from clients.conftest import assert_refined, run
 from conftest import settings_for
 
-from agenta_ai_server import app
+from agenta_ai_server.commands import serve
 
 if TYPE_CHECKING:
     from agenta_ai_server.standin.app import StandIn
@@ -42,7 +42,7 @@ async def test_the_example(example: Path, address: str) -> None:
 
 
 async def test_the_example_is_told_why(example: Path, standin: StandIn) -> None:
-    async with app.running(settings_for(standin, AGENTA_AI_SERVICES_API_KEY="")) as address:
+    async with serve.running(settings_for(standin, AGENTA_AI_SERVICES_API_KEY="")) as address:
         code, out, err = await run(example, AGENTA_AI_TARGET=address)
     assert (code, out) == (1, "")
     assert err.startswith("not run, so nothing to pay: SERVICE_DISABLED: ")

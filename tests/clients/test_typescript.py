@@ -14,8 +14,8 @@ import pytest
 from clients.conftest import assert_refined, run
 from conftest import settings_for
 
-from agenta_ai_server import app
 from agenta_ai_server.auth.key_file import create_key
+from agenta_ai_server.commands import serve
 
 if TYPE_CHECKING:
     from agenta_ai_server.standin.app import StandIn
@@ -81,7 +81,7 @@ async def test_who_calls(example: Path, standin: StandIn, tmp_path: Path) -> Non
     keys = tmp_path / "keys.json"
     key = create_key(keys, user="u", organization="o", project="p", permissions=["edit_workflows"], expires=None)
     settings = settings_for(standin, AGENTA_AI_GRPC_AUTH="api_keys", AGENTA_AI_GRPC_API_KEYS_FILE=str(keys))
-    async with app.running(settings) as address:
+    async with serve.running(settings) as address:
         for wrong in ("", f"{key[:-4]}0000"):
             code, out, err = await run("node", example, AGENTA_AI_TARGET=address, AGENTA_AI_API_KEY=wrong)
             assert (code, out) == (1, "")
@@ -97,7 +97,7 @@ async def test_a_limit_is_waited_for(example: Path, standin: StandIn, tmp_path: 
     # A call each second and a half: the backoff of gRPC alone would be too short twice.
     limits.write_text("burst = 1\nper_minute = 40\n")
     settings = settings_for(standin, AGENTA_AI_GRPC_LIMITS="on", AGENTA_AI_GRPC_LIMITS_FILE=str(limits))
-    async with app.running(settings) as address:
+    async with serve.running(settings) as address:
         started = [run("node", example, AGENTA_AI_TARGET=address) for _ in range(3)]
         ended = await asyncio.gather(*started)
     for code, out, err in ended:

@@ -78,7 +78,7 @@ def main() -> int:
     arguments = parser.parse_args()
     # The servers warn of what the vectors bring about, a Redis that is down among it.
     logging.basicConfig(level=logging.ERROR)
-    logging.getLogger("agenta_ai_server.replay.redis").setLevel(logging.CRITICAL)
+    logging.getLogger("agenta_ai_server.idempotency.redis").setLevel(logging.CRITICAL)
     try:
         vectors, known = load()
     except VectorError as error:

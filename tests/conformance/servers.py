@@ -22,8 +22,8 @@ from conftest import settings_for
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from proxy import Proxy
 
-from agenta_ai_server import app
 from agenta_ai_server.auth.key_file import create_key, make_if_missing, revoke_key
+from agenta_ai_server.commands import serve
 from agenta_ai_server.standin.app import Received, StandIn
 
 if TYPE_CHECKING:
@@ -106,7 +106,7 @@ async def _service(server: Server, played: Iterable[str], nobody: str) -> AsyncI
         settings: dict[str, str] = filled(server.settings, {FOLDER: folder, NOBODY: nobody})
         async with (
             StandIn(respond=partial(_note, arrivals)) as standin,
-            app.running(settings_for(standin, **settings)) as address,
+            serve.running(settings_for(standin, **settings)) as address,
         ):
             yield {
                 name: Place(address, nobody, arrivals, new_trace(), _ids() | {NOBODY: nobody} | credentials[name])

@@ -14,7 +14,7 @@ from google.protobuf import any_pb2, duration_pb2, json_format
 from google.rpc import error_details_pb2, status_pb2
 
 from agenta_ai import AudioContent, CallFailed, Client, ImageContent, ResourceLink, ServiceState, TextContent
-from agenta_ai_server import app
+from agenta_ai_server.commands import serve
 
 if TYPE_CHECKING:
     from agenta_ai_server.standin.app import StandIn
@@ -119,7 +119,7 @@ async def test_what_the_old_client_is_answered(
     method: str, request_: dict[str, Any], expected: dict[str, Any], standin: StandIn
 ) -> None:
     settings = settings_for(standin, AGENTA_AI_GRPC_LIMITS="on")
-    async with app.running(settings) as address, grpc.aio.insecure_channel(address) as channel:
+    async with serve.running(settings) as address, grpc.aio.insecure_channel(address) as channel:
         answer = await getattr(OLD.stub(channel), method)(OLD.make(f"{method}Request", request_))
     found = json_format.MessageToDict(answer)
     assert holds(found, expected), found

@@ -16,7 +16,7 @@ import pytest
 from conftest import settings_for
 from deploy.conftest import DEPLOY
 
-from agenta_ai_server import app
+from agenta_ai_server.commands import serve
 
 if TYPE_CHECKING:
     from agenta_ai_server.standin.app import StandIn
@@ -72,7 +72,7 @@ async def test_the_health_check(standin: StandIn) -> None:
         process = await asyncio.create_subprocess_exec(sys.executable, *arguments, stderr=asyncio.subprocess.DEVNULL)
         return await process.wait()
 
-    async with app.running(settings_for(standin)) as address:
+    async with serve.running(settings_for(standin)) as address:
         assert await ask(address) == 0
     assert await ask(address) == 1
 

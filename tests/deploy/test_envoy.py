@@ -17,7 +17,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from agenta_ai import Client
 from agenta_ai.v1 import tool_service_pb2
 from agenta_ai.v1.tool_service_pb2_grpc import ToolServiceStub
-from agenta_ai_server import app
+from agenta_ai_server.commands import serve
 from agenta_ai_server.standin.app import StandIn
 
 if TYPE_CHECKING:
@@ -40,8 +40,8 @@ async def test_the_configuration_is_valid_as_it_is_shipped(configuration: Any, t
 async def test_one_connection_is_balanced_by_calls(standin: StandIn, front: Start) -> None:
     async with (
         StandIn() as other,
-        app.running(settings_for(standin)) as one,
-        app.running(settings_for(other)) as two,
+        serve.running(settings_for(standin)) as one,
+        serve.running(settings_for(other)) as two,
         front(one, two) as envoy,
         envoy.grpc() as channel,
     ):
@@ -59,8 +59,8 @@ def look_every(configuration: Any, seconds: float) -> None:
 
 async def test_a_replica_that_stops_costs_no_call(standin: StandIn, configuration: Any, front: Start) -> None:
     look_every(configuration, 0.1)
-    async with app.running(settings_for(standin)) as stays, AsyncExitStack() as leaving:
-        goes = await leaving.enter_async_context(app.running(settings_for(standin, AGENTA_AI_GRPC_DRAIN_SECONDS="1")))
+    async with serve.running(settings_for(standin)) as stays, AsyncExitStack() as leaving:
+        goes = await leaving.enter_async_context(serve.running(settings_for(standin, AGENTA_AI_GRPC_DRAIN_SECONDS="1")))
         async with front(stays, goes) as envoy, envoy.grpc() as channel:
             stub: Any = ToolServiceStub(channel)
             stopping = asyncio.ensure_future(leaving.aclose())
@@ -71,8 +71,8 @@ async def test_a_replica_that_stops_costs_no_call(standin: StandIn, configuratio
 
 async def test_a_replica_that_vanishes_costs_no_call(standin: StandIn, configuration: Any, front: Start) -> None:
     look_every(configuration, 600)
-    async with app.running(settings_for(standin)) as stays, AsyncExitStack() as leaving:
-        goes = await leaving.enter_async_context(app.running(settings_for(standin)))
+    async with serve.running(settings_for(standin)) as stays, AsyncExitStack() as leaving:
+        goes = await leaving.enter_async_context(serve.running(settings_for(standin)))
         async with front(stays, goes) as envoy, envoy.grpc() as channel:
             stub: Any = ToolServiceStub(channel)
             await leaving.aclose()
@@ -81,7 +81,7 @@ async def test_a_replica_that_vanishes_costs_no_call(standin: StandIn, configura
 
 
 async def test_refusals_come_through_with_their_details(standin: StandIn, front: Start) -> None:
-    async with app.running(settings_for(standin)) as address, front(address) as envoy, envoy.grpc() as channel:
+    async with serve.running(settings_for(standin)) as address, front(address) as envoy, envoy.grpc() as channel:
         stub: Any = ToolServiceStub(channel)
         with pytest.raises(grpc.aio.AioRpcError) as error:
             await stub.CallTool(refine(template="no JSON"))
@@ -92,7 +92,7 @@ async def test_refusals_come_through_with_their_details(standin: StandIn, front:
 
 
 async def test_the_deadline_reaches_the_server(standin: StandIn, front: Start) -> None:
-    async with app.running(settings_for(standin)) as address, front(address) as envoy, envoy.grpc() as channel:
+    async with serve.running(settings_for(standin)) as address, front(address) as envoy, envoy.grpc() as channel:
         stub: Any = ToolServiceStub(channel)
         await stub.Status(tool_service_pb2.StatusRequest())
         with pytest.raises(grpc.aio.AioRpcError) as error:
@@ -102,7 +102,7 @@ async def test_the_deadline_reaches_the_server(standin: StandIn, front: Start) -
 
 
 async def test_our_client_and_its_watch_of_the_health(standin: StandIn, front: Start) -> None:
-    async with app.running(settings_for(standin)) as address, front(address) as envoy:
+    async with serve.running(settings_for(standin)) as address, front(address) as envoy:
         async with Client(envoy.address, tls=grpc.ssl_channel_credentials(envoy.authority)) as client:
             refined = await client.refine_prompt(TEMPLATE)
         async with envoy.grpc() as channel:
@@ -116,7 +116,7 @@ async def test_our_client_and_its_watch_of_the_health(standin: StandIn, front: S
 
 
 async def test_other_paths_lead_nowhere(standin: StandIn, front: Start) -> None:
-    async with app.running(settings_for(standin)) as address, front(address) as envoy, envoy.grpc() as channel:
+    async with serve.running(settings_for(standin)) as address, front(address) as envoy, envoy.grpc() as channel:
         call: Any = channel.unary_unary("/grpc.channelz.v1.Channelz/GetServers")
         with pytest.raises(grpc.aio.AioRpcError) as error:
             await call(b"")

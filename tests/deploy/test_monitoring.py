@@ -21,7 +21,7 @@ from telemetry.conftest import free_address, text_of
 
 from agenta_ai.v1 import tool_service_pb2
 from agenta_ai.v1.tool_service_pb2_grpc import ToolServiceStub
-from agenta_ai_server import app
+from agenta_ai_server.commands import serve
 from agenta_ai_server.domain.errors import Reason
 from agenta_ai_server.rpc.status import CODES
 
@@ -163,7 +163,7 @@ async def exported(standin: StandIn, tmp_path: Path) -> Labels:
         AGENTA_AI_GRPC_TLS_KEY_FILE=str(tmp_path / "key.pem"),
     )
     trusted = grpc.ssl_channel_credentials(authority.cert_pem.bytes())
-    async with app.running(settings) as address, grpc.aio.secure_channel(address, trusted) as channel:
+    async with serve.running(settings) as address, grpc.aio.secure_channel(address, trusted) as channel:
         stub: Any = ToolServiceStub(channel)
         await stub.CallTool(refine())
         with pytest.raises(grpc.aio.AioRpcError):

@@ -11,8 +11,8 @@ import pytest
 from calls import REFINE, TEMPLATE
 from conftest import settings_for
 
-from agenta_ai_server import app
 from agenta_ai_server.auth.key_file import create_key
+from agenta_ai_server.commands.serve import running
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
@@ -55,7 +55,7 @@ def serve(standin: StandIn, front: Start, keys: Path) -> Serve:
         may_call = key(keys, "edit_workflows")
         with_keys = {"AGENTA_AI_GRPC_AUTH": "api_keys", "AGENTA_AI_GRPC_API_KEYS_FILE": str(keys)}
         async with (
-            app.running(settings_for(standin, **with_keys | settings)) as address,
+            running(settings_for(standin, **with_keys | settings)) as address,
             front(address) as envoy,
             envoy.http(may_call) as client,
         ):
@@ -205,7 +205,7 @@ async def test_callers_do_not_steer_envoy(serve: Serve) -> None:
 
 
 async def test_503_while_no_replica_can_be_reached(front: Start, standin: StandIn) -> None:
-    async with app.running(settings_for(standin)) as gone:
+    async with running(settings_for(standin)) as gone:
         pass
     async with front(gone) as envoy, envoy.http() as client:
         response = await client.post(CALL, json=body())

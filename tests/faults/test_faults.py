@@ -17,10 +17,10 @@ from calls import details, reason
 from faults import proxy as faults
 from faults.suite import BREAKER, DEADLINE, RETRIES, RETRY_UNSAFE, served
 
+from agenta_ai_server.agenta.completions import AgentaCompletionService, AgentaConfig
 from agenta_ai_server.domain.errors import Reason, UpstreamFailed
 from agenta_ai_server.standin.app import in_turn
 from agenta_ai_server.standin.faults import Fault as StandInFault
-from agenta_ai_server.upstream.agenta import AgentaCompletionService, AgentaConfig
 
 if TYPE_CHECKING:
     from pathlib import Path

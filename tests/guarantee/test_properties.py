@@ -18,16 +18,16 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
+from agenta_ai_server.agenta.completion import Completion
 from agenta_ai_server.domain.call import Call
 from agenta_ai_server.domain.errors import Reason, Refused, ToolFailed
 from agenta_ai_server.domain.results import Attempt
 from agenta_ai_server.tools.refine_prompt.tool import RefinePrompt, RefinePromptArguments
-from agenta_ai_server.upstream.completion import Completion
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from agenta_ai_server.domain.call import Waiting
+    from agenta_ai_server.domain.call import HasDeadline
     from agenta_ai_server.domain.results import Json, ToolResult
 
 NAMES = ["a", "b", "name", "order", "x_1"]
@@ -122,7 +122,7 @@ class Model:
         self._text = text
 
     async def complete(
-        self, app: str, inputs: Mapping[str, str], *, deadline: float | None, waiting: Waiting | None = None
+        self, app: str, inputs: Mapping[str, str], *, deadline: float | None, waiting: HasDeadline | None = None
     ) -> Completion:
         return Completion(self._text, Attempt("0" * 32, 0.0))
 

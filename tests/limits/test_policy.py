@@ -10,9 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agenta_ai_server.domain.call import ANONYMOUS, Principal
-from agenta_ai_server.domain.watched import WatchedFile
+from agenta_ai_server.domain.reloading_file import ReloadingFile
 from agenta_ai_server.limits.limiter import Limit
-from agenta_ai_server.limits.policy import Policy, Quota
+from agenta_ai_server.limits.policy import LimitPolicy, Quota
 
 TOOL = "tools.agenta.api.refine_prompt"
 OTHER = "tools.agenta.api.other"
@@ -46,7 +46,7 @@ unlimited = true
 """
 
 
-def found(policy: Policy, tool: str, organization: str, plan: str) -> tuple[str, int] | None:
+def found(policy: LimitPolicy, tool: str, organization: str, plan: str) -> tuple[str, int] | None:
     quota = policy.quota(tool, Principal(user="ada", organization=organization, plan=plan))
     return (quota.id, quota.limit.burst) if quota else None
 
@@ -70,11 +70,11 @@ def found(policy: Policy, tool: str, organization: str, plan: str) -> tuple[str,
 def test_the_nearest_to_the_caller_holds(
     tool: str, organization: str, plan: str, expected: tuple[str, int] | None
 ) -> None:
-    assert found(Policy.parse(EVERYTHING), tool, organization, plan) == expected
+    assert found(LimitPolicy.parse(EVERYTHING), tool, organization, plan) == expected
 
 
-@pytest.mark.parametrize("policy", [Policy(), Policy.parse(b""), Policy.parse(b"[plans.Pro]")])
-def test_ten_at_once_and_thirty_a_minute_if_nothing_is_said(policy: Policy) -> None:
+@pytest.mark.parametrize("policy", [LimitPolicy(), LimitPolicy.parse(b""), LimitPolicy.parse(b"[plans.Pro]")])
+def test_ten_at_once_and_thirty_a_minute_if_nothing_is_said(policy: LimitPolicy) -> None:
     for principal in (ADA, ANONYMOUS):
         quota = policy.quota(TOOL, principal)
         assert quota
@@ -82,7 +82,7 @@ def test_ten_at_once_and_thirty_a_minute_if_nothing_is_said(policy: Policy) -> N
 
 
 def test_the_example_holds_agentas_plans() -> None:
-    policy = Policy.parse((Path(__file__).parents[2] / "examples" / "limits.toml").read_bytes(), tools=[TOOL])
+    policy = LimitPolicy.parse((Path(__file__).parents[2] / "examples" / "limits.toml").read_bytes(), tools=[TOOL])
     for plan, limit in {"Hobby": (10, 30), "Pro": (30, 90), "Business": (300, 900), "": (10, 30)}.items():
         quota = policy.quota(TOOL, Principal(user="ada", plan=plan))
         assert quota
@@ -112,19 +112,19 @@ def test_the_example_holds_agentas_plans() -> None:
 )
 def test_what_is_wrong_is_said_with_its_place(content: bytes, message: str) -> None:
     with pytest.raises(ValueError, match=r"\A(?!1 validation)") as raised:
-        Policy.parse(content, tools=[TOOL])
+        LimitPolicy.parse(content, tools=[TOOL])
     assert message in str(raised.value)
 
 
 def test_every_fault_is_named() -> None:
     with pytest.raises(ValueError, match=r"a: .*; b: "):
-        Policy.parse(b"a = 1\nb = 2")
+        LimitPolicy.parse(b"a = 1\nb = 2")
 
 
 def test_a_change_of_the_file_holds_at_the_next_look(tmp_path: Path) -> None:
     file, now = tmp_path / "limits.toml", [0.0]
     file.write_bytes(b"burst = 1\nper_minute = 1")
-    watched = WatchedFile(file, Policy.parse, every=1, clock=lambda: now[0])
+    watched = ReloadingFile(file, LimitPolicy.parse, every=1, clock=lambda: now[0])
     for content, burst in ((b"burst = 22\nper_minute = 1", 22), (b"burst = 333", 22)):
         file.write_bytes(content)
         now[0] += 1
@@ -134,7 +134,7 @@ def test_a_change_of_the_file_holds_at_the_next_look(tmp_path: Path) -> None:
 
 
 def test_a_bucket_says_nothing_of_whose_it_is() -> None:
-    quota = Policy().quota(TOOL, ADA)
+    quota = LimitPolicy().quota(TOOL, ADA)
     assert quota == Quota("default", quota.key if quota else "", Limit(10, 30))
     assert quota
     assert len(quota.key) == 32
@@ -153,7 +153,7 @@ def test_buckets_are_the_same_only_for_the_same_tool_organization_and_user(
     one: tuple[str, str, str], other: tuple[str, str, str]
 ) -> None:
     def key(tool: str, organization: str, user: str) -> str:
-        quota = Policy().quota(tool, Principal(user=user, organization=organization, plan=os.urandom(4).hex()))
+        quota = LimitPolicy().quota(tool, Principal(user=user, organization=organization, plan=os.urandom(4).hex()))
         assert quota
         return quota.key
 

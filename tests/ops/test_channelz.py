@@ -14,8 +14,8 @@ from google.protobuf import json_format
 from grpc_channelz.v1 import channelz_pb2, channelz_pb2_grpc
 from ops.test_grpcurl import grpcurl
 
-from agenta_ai_server import app
 from agenta_ai_server.auth.key_file import create_key
+from agenta_ai_server.commands import serve
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -52,7 +52,7 @@ async def test_who_is_known_sees_the_connections_and_nobody_else(
         AGENTA_AI_GRPC_AUTH="api_keys",
         AGENTA_AI_GRPC_API_KEYS_FILE=str(path),
     )
-    async with app.running(settings) as address:
+    async with serve.running(settings) as address:
         for data in (None, b"\xff"):
             seen = await servers(address, key, data)
             assert any("127.0.0.1" in each["name"] for server in seen["server"] for each in server["listenSocket"])
@@ -66,7 +66,7 @@ async def test_who_is_known_sees_the_connections_and_nobody_else(
 
 @pytest.mark.needs("grpcurl")
 async def test_grpcurl_needs_no_file(standin: StandIn) -> None:
-    async with app.running(settings_for(standin, AGENTA_AI_GRPC_CHANNELZ="on")) as address:
+    async with serve.running(settings_for(standin, AGENTA_AI_GRPC_CHANNELZ="on")) as address:
         code, out, _ = await grpcurl(address, "grpc.channelz.v1.Channelz/GetServers")
     assert code == 0
     # Newer versions of grpcio-channelz describe their fields without the names for JSON.

@@ -24,8 +24,8 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 from limits.conftest import RedisServer
 from ops.test_process import output, process
 
-from agenta_ai_server import app, check
 from agenta_ai_server.auth.key_file import create_key, list_keys, revoke_key
+from agenta_ai_server.commands import check, serve
 from agenta_ai_server.settings import SettingsError
 from agenta_ai_server.standin.app import StandIn
 from agenta_ai_server.standin.permissions import Caller
@@ -33,7 +33,7 @@ from agenta_ai_server.standin.permissions import Caller
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator
 
-    from agenta_ai_server.check import Finding
+    from agenta_ai_server.commands.check import Finding
 
 KEY = "goodpref.0123456789abcdef"
 REDIS_PASSWORD = "redis-s3cret"
@@ -419,7 +419,7 @@ async def test_the_addresses_of_a_running_server_are_fine(has_tls: bool, setup: 
             setup.environment[f"AGENTA_AI_GRPC_{name}"] = ""
         setup.environment["AGENTA_AI_GRPC_AUTH"] = "api_keys"
     own = {name: value for name, value in setup.environment.items() if not name.startswith("OTEL_")}
-    async with app.running(settings_for(setup.standin, **own, AGENTA_AI_SERVICES_API_KEY="")):
+    async with serve.running(settings_for(setup.standin, **own, AGENTA_AI_SERVICES_API_KEY="")):
         findings = await setup.findings()
     assert wrong(findings) == []
     told = {finding.part: finding.said for finding in findings}
@@ -432,7 +432,7 @@ async def test_a_running_server_whose_certificate_broke_isnt_called_a_stranger(
     break_down: Callable[[Path], object], setup: Setup
 ) -> None:
     own = {name: value for name, value in setup.environment.items() if not name.startswith("OTEL_")}
-    async with app.running(settings_for(setup.standin, **own, AGENTA_AI_SERVICES_API_KEY="")):
+    async with serve.running(settings_for(setup.standin, **own, AGENTA_AI_SERVICES_API_KEY="")):
         break_down(Path(setup.environment["AGENTA_AI_GRPC_TLS_CERT_FILE"]))
         found = {finding.part: finding for finding in wrong(await setup.findings())}
     assert sorted(found) == ["address", "certificates"]
@@ -518,7 +518,7 @@ async def test_what_is_wrong_with_redis(
     plant: Callable[[RedisServer], str], setup: Setup, redis: RedisServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if plant is frozen:
-        monkeypatch.setattr("agenta_ai_server.probes.redis.SECONDS", 0.1)
+        monkeypatch.setattr("agenta_ai_server.checks.redis.SECONDS", 0.1)
     state, remedy = REDIS_FAULTS[plant]
     setup.environment["AGENTA_AI_GRPC_REDIS_URL"] = plant(redis)
     (found,) = wrong(await setup.findings())
@@ -574,7 +574,7 @@ async def test_serve_says_so_too(setup: Setup, monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.delitem(sys.modules, "agenta_ai_server.limits.redis", raising=False)
     monkeypatch.setitem(sys.modules, "redis.asyncio", None)
     with pytest.raises(SettingsError) as told:
-        async with app.running(settings_for(setup.standin, AGENTA_AI_GRPC_REDIS_URL="redis://host")):
+        async with serve.running(settings_for(setup.standin, AGENTA_AI_GRPC_REDIS_URL="redis://host")):
             pass
     assert told.value.faults == ["AGENTA_AI_GRPC_REDIS_URL: needs redis.asyncio: pip install 'agenta-ai[redis]'."]
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from conftest import settings_for
 
-from agenta_ai_server import app
+from agenta_ai_server.commands import serve
 
 if TYPE_CHECKING:
     from agenta_ai_server.standin.app import StandIn
@@ -65,7 +65,7 @@ async def test_all_three_methods_by_reflection(address: str) -> None:
 
 
 async def test_all_three_methods_by_the_shipped_descriptor_set(standin: StandIn) -> None:
-    async with app.running(settings_for(standin, AGENTA_AI_GRPC_REFLECTION="off")) as address:
+    async with serve.running(settings_for(standin, AGENTA_AI_GRPC_REFLECTION="off")) as address:
         code, _, err = await grpcurl(address, "list")
         assert code != 0
         assert "does not support the reflection API" in err

@@ -12,7 +12,7 @@ import pytest
 from conftest import settings_for
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from agenta_ai_server import app
+from agenta_ai_server.commands import serve
 
 if TYPE_CHECKING:
     from agenta_ai_server.standin.app import StandIn
@@ -31,7 +31,7 @@ def watching(channel: grpc.aio.Channel, service: str) -> Any:
     ("service", "first"), [("", Status.SERVING), (SERVICE, Status.SERVING), ("other", Status.SERVICE_UNKNOWN)]
 )
 async def test_watch(service: str, first: int, standin: StandIn) -> None:
-    async with app.running(settings_for(standin)) as address, grpc.aio.insecure_channel(address) as channel:
+    async with serve.running(settings_for(standin)) as address, grpc.aio.insecure_channel(address) as channel:
         assert (await watching(channel, service).read()).status == first
 
 
@@ -65,7 +65,7 @@ def header(name: str, value: str) -> bytes:
 async def test_a_watcher_who_does_not_read_holds_up_nobody(standin: StandIn) -> None:
     fields = {":method": "POST", ":scheme": "http", ":path": WATCH, ":authority": "x", "te": "trailers"}
     headers = b"".join(header(*field) for field in (*fields.items(), ("content-type", "application/grpc")))
-    running = app.running(settings_for(standin, AGENTA_AI_GRPC_SHUTDOWN_GRACE_SECONDS="5"))
+    running = serve.running(settings_for(standin, AGENTA_AI_GRPC_SHUTDOWN_GRACE_SECONDS="5"))
     address = await running.__aenter__()
     host, _, port = address.rpartition(":")
     _, writer = await asyncio.open_connection(host, int(port))

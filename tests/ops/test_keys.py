@@ -18,7 +18,8 @@ from ops.test_process import environment, output, process
 
 from agenta_ai.v1 import tool_service_pb2
 from agenta_ai.v1.tool_service_pb2_grpc import ToolServiceStub
-from agenta_ai_server import app, cli
+from agenta_ai_server import cli
+from agenta_ai_server.commands import serve
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -217,7 +218,7 @@ async def test_a_running_server_takes_and_drops_keys(
     file: Path, standin: StandIn, capsys: pytest.CaptureFixture[str]
 ) -> None:
     settings = settings_for(standin, AGENTA_AI_GRPC_AUTH="api_keys", AGENTA_AI_GRPC_API_KEYS_FILE=str(file))
-    async with app.running(settings) as address, grpc.aio.insecure_channel(address) as channel:
+    async with serve.running(settings) as address, grpc.aio.insecure_channel(address) as channel:
         stub: Any = ToolServiceStub(channel)
 
         async def becomes(key: str, code: grpc.StatusCode) -> None:

@@ -14,7 +14,7 @@ from grpc_reflection.v1alpha import reflection_pb2
 
 from agenta_ai.v1 import tool_service_pb2
 from agenta_ai.v1.tool_service_pb2_grpc import ToolServiceStub
-from agenta_ai_server import app
+from agenta_ai_server.commands import serve
 from agenta_ai_server.rpc.server import ListenError
 
 if TYPE_CHECKING:
@@ -62,13 +62,13 @@ async def services(address: str, version: str) -> list[str]:
 @pytest.mark.parametrize("version", ["v1", "v1alpha"])
 @pytest.mark.parametrize("setting", ["open", "authenticated"])
 async def test_reflection(version: str, setting: str, standin: StandIn) -> None:
-    async with app.running(settings_for(standin, AGENTA_AI_GRPC_REFLECTION=setting)) as address:
+    async with serve.running(settings_for(standin, AGENTA_AI_GRPC_REFLECTION=setting)) as address:
         assert SERVICE in await services(address, version)
 
 
 @pytest.mark.parametrize("version", ["v1", "v1alpha"])
 async def test_reflection_off(version: str, standin: StandIn) -> None:
-    async with app.running(settings_for(standin, AGENTA_AI_GRPC_REFLECTION="off")) as address:
+    async with serve.running(settings_for(standin, AGENTA_AI_GRPC_REFLECTION="off")) as address:
         with pytest.raises(grpc.aio.AioRpcError) as refused:
             await services(address, version)
     assert refused.value.code() is grpc.StatusCode.UNIMPLEMENTED
@@ -76,7 +76,7 @@ async def test_reflection_off(version: str, standin: StandIn) -> None:
 
 async def test_a_busy_port_is_an_error(address: str, standin: StandIn) -> None:
     with pytest.raises(ListenError, match=f"can't listen on {address}: it is in use"):
-        async with app.running(settings_for(standin, AGENTA_AI_GRPC_LISTEN=address)):
+        async with serve.running(settings_for(standin, AGENTA_AI_GRPC_LISTEN=address)):
             pass
 
 
@@ -84,7 +84,7 @@ async def test_a_live_unix_socket_is_not_taken_away(standin: StandIn, tmp_path: 
     settings = settings_for(standin, AGENTA_AI_GRPC_LISTEN=f"unix:{tmp_path}/s")
     async with connected(settings) as stub:
         with pytest.raises(ListenError, match="another server does"):
-            async with app.running(settings):
+            async with serve.running(settings):
                 pass
         assert (await stub.Status(tool_service_pb2.StatusRequest())).enabled
     async with connected(settings) as stub:
@@ -93,7 +93,7 @@ async def test_a_live_unix_socket_is_not_taken_away(standin: StandIn, tmp_path: 
 
 async def test_a_unix_socket_in_a_folder_that_is_not_there(standin: StandIn, tmp_path: Path) -> None:
     with pytest.raises(ListenError, match="is its folder there"):
-        async with app.running(settings_for(standin, AGENTA_AI_GRPC_LISTEN=f"unix:{tmp_path}/x/s")):
+        async with serve.running(settings_for(standin, AGENTA_AI_GRPC_LISTEN=f"unix:{tmp_path}/x/s")):
             pass
 
 
@@ -105,7 +105,7 @@ async def test_unix_socket(standin: StandIn, tmp_path: Path) -> None:
 async def test_running_calls_end_well_and_watchers_do_not_hold_up_the_stop(standin: StandIn) -> None:
     loop = asyncio.get_running_loop()
     settings = settings_for(standin, AGENTA_AI_GRPC_SHUTDOWN_GRACE_SECONDS="60")
-    running = app.running(settings)
+    running = serve.running(settings)
     address = await running.__aenter__()
     async with grpc.aio.insecure_channel(address) as channel:
         watch = health_of(channel).Watch(health_pb2.HealthCheckRequest(service=SERVICE))
@@ -123,7 +123,7 @@ async def test_running_calls_end_well_and_watchers_do_not_hold_up_the_stop(stand
 
 
 async def test_calls_are_still_accepted_while_balancers_notice(standin: StandIn) -> None:
-    running = app.running(settings_for(standin, AGENTA_AI_GRPC_DRAIN_SECONDS="2"))
+    running = serve.running(settings_for(standin, AGENTA_AI_GRPC_DRAIN_SECONDS="2"))
     address = await running.__aenter__()
     async with grpc.aio.insecure_channel(address) as channel:
         stub = ToolServiceStub(channel)

@@ -9,7 +9,7 @@ import pytest
 from calls import reason, refine
 from conftest import connected, settings_for
 
-from agenta_ai_server import app
+from agenta_ai_server.commands import serve
 from agenta_ai_server.settings import SettingsError
 from agenta_ai_server.standin.app import StandIn
 
@@ -73,7 +73,7 @@ async def test_a_key_that_breaks_between_reading_and_starting(file: Path, standi
     settings = settings_for(standin, AGENTA_AI_SERVICES_API_KEY="", AGENTA_AI_SERVICES_API_KEY_FILE=str(file))
     write(file, "")
     with pytest.raises(SettingsError) as told:
-        async with app.running(settings):
+        async with serve.running(settings):
             pass
     assert told.value.faults == [
         f"AGENTA_AI_SERVICES_API_KEY_FILE: {file}: it is empty, and should hold this server's API key in Agenta."

@@ -21,9 +21,9 @@ from telemetry.conftest import free_address, text_of
 from telemetry.test_metrics import fails
 
 from agenta_ai.v1 import tool_service_pb2
-from agenta_ai_server import app
 from agenta_ai_server.auth.key_file import create_key
-from agenta_ai_server.domain.observation import Ending
+from agenta_ai_server.commands import serve
+from agenta_ai_server.domain.listener import CallOutcome
 from agenta_ai_server.standin.app import StandIn, in_turn
 from agenta_ai_server.standin.faults import Fault
 from agenta_ai_server.telemetry.call_log import AuditLog, CallLog
@@ -142,14 +142,14 @@ def test_the_share_is_kept(lines: Lines, make_call: Callable[[], Call]) -> None:
     draws = iter([0.0, 0.24, 0.25, 0.99])
     log = CallLog(0.25, draws.__next__)
     for _ in range(4):
-        log.call_ended(make_call(), Ending(code="OK", seconds=1))
+        log.call_ended(make_call(), CallOutcome(code="OK", seconds=1))
     assert len(lines.text) == 2
 
 
 async def test_an_audit_line_for_each_denial(standin: StandIn, lines: Lines, tmp_path: Path) -> None:
     idle = with_key(tmp_path / "keys.json")
     settings = by_key(standin, tmp_path / "keys.json", AGENTA_AI_GRPC_REFLECTION="authenticated")
-    async with app.running(settings) as address, grpc.aio.insecure_channel(address) as channel:
+    async with serve.running(settings) as address, grpc.aio.insecure_channel(address) as channel:
         send: Any = channel.unary_unary("/agenta.ai.v1.ToolService/CallTool")
         await fails(send(refine().SerializeToString()))
         await fails(send(refine().SerializeToString(), metadata=idle))
@@ -171,10 +171,10 @@ async def test_an_audit_line_for_each_denial(standin: StandIn, lines: Lines, tmp
     assert (reflection["code"], reflection["peer"]) == ("UNAUTHENTICATED", "127.0.0.1")
 
 
-def denied(make_call: Callable[[], Call], host: str) -> tuple[Call, Ending]:
+def denied(make_call: Callable[[], Call], host: str) -> tuple[Call, CallOutcome]:
     call = make_call()
     call.peer = f"ipv4:{host}:1"
-    return call, Ending(code="UNAUTHENTICATED", reason="CREDENTIALS_INVALID", seconds=0.1)
+    return call, CallOutcome(code="UNAUTHENTICATED", reason="CREDENTIALS_INVALID", seconds=0.1)
 
 
 async def test_a_flood_leaves_few_lines(lines: Lines, make_call: Callable[[], Call]) -> None:
@@ -271,11 +271,12 @@ async def test_the_form_of_a_process_without_a_terminal(form: str, is_json: bool
 
 PROGRAM = """
 import asyncio, sys
-from agenta_ai_server import app, settings
+from agenta_ai_server import settings
+from agenta_ai_server.commands import serve
 
 async def main():
     loaded, _ = settings.load({"AGENTA_AI_GRPC_AUTH": "none", "AGENTA_AI_GRPC_LISTEN": "127.0.0.1:0"})
-    async with app.running(loaded):
+    async with serve.running(loaded):
         print(*sorted({name.partition(".")[0] for name in sys.modules} & {"opentelemetry", "prometheus_client"}))
 
 asyncio.run(main())

@@ -19,8 +19,8 @@ from telemetry.conftest import free_address, scrape, scrape_until, text_of
 
 from agenta_ai.v1 import tool_service_pb2
 from agenta_ai.v1.tool_service_pb2_grpc import ToolServiceStub
-from agenta_ai_server import app
 from agenta_ai_server.auth.key_file import create_key
+from agenta_ai_server.commands import serve
 from agenta_ai_server.standin.app import in_turn
 from agenta_ai_server.standin.faults import Fault
 from agenta_ai_server.tools.refine_prompt.tool import RefinePrompt
@@ -177,7 +177,7 @@ async def test_of_those_who_are_denied(standin: StandIn, metrics: str, tmp_path:
 
 async def test_what_is_unreadable(standin: StandIn, metrics: str) -> None:
     settings = settings_for(standin, AGENTA_AI_GRPC_METRICS_LISTEN=metrics)
-    async with app.running(settings) as address, grpc.aio.insecure_channel(address) as channel:
+    async with serve.running(settings) as address, grpc.aio.insecure_channel(address) as channel:
         send: Any = channel.unary_unary("/agenta.ai.v1.ToolService/CallTool")
         await fails(send(b"\xff"))
         await fails(send(b" " * (1 << 20) + b" "))
@@ -222,7 +222,7 @@ async def test_a_certificate_that_expires(standin: StandIn, metrics: str, tmp_pa
         AGENTA_AI_GRPC_TLS_CERT_FILE=str(tmp_path / "cert.pem"),
         AGENTA_AI_GRPC_TLS_KEY_FILE=str(tmp_path / "key.pem"),
     )
-    async with app.running(settings):
+    async with serve.running(settings):
         samples = await scrape(metrics)
     assert samples["agenta_ai_certificate_expiry_seconds"][()] > time.time()
 
@@ -253,10 +253,10 @@ async def test_a_busy_port_stops_the_start(standin: StandIn) -> None:
 
 
 async def test_they_are_there_before_the_port_and_until_the_end(standin: StandIn, metrics: str) -> None:
-    async with app.running(settings_for(standin, AGENTA_AI_GRPC_METRICS_LISTEN=metrics)) as address:
+    async with serve.running(settings_for(standin, AGENTA_AI_GRPC_METRICS_LISTEN=metrics)) as address:
         pass
     settings = settings_for(standin, AGENTA_AI_GRPC_METRICS_LISTEN=metrics, AGENTA_AI_GRPC_LISTEN=address)
-    async with app.running(settings), grpc.aio.insecure_channel(address) as channel:
+    async with serve.running(settings), grpc.aio.insecure_channel(address) as channel:
         stub: Any = ToolServiceStub(channel)
         await stub.Status(tool_service_pb2.StatusRequest())
         assert "agenta_ai_build_info" in await text_of(metrics)

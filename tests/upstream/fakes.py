@@ -5,14 +5,14 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
+from agenta_ai_server.agenta.completion import Completion
 from agenta_ai_server.domain.errors import Reason, Refused, UpstreamFailed
 from agenta_ai_server.domain.results import Attempt
-from agenta_ai_server.upstream.completion import Completion
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
 
-    from agenta_ai_server.domain.call import Waiting
+    from agenta_ai_server.domain.call import HasDeadline
 
 BOUGHT = {Reason.UPSTREAM_TIMEOUT, Reason.UPSTREAM_BROKEN, Reason.UPSTREAM_FAILED, Reason.UPSTREAM_OUTPUT_INVALID}
 FINAL = {Reason.UPSTREAM_REJECTED, Reason.UPSTREAM_CREDENTIALS_REJECTED}
@@ -47,7 +47,7 @@ class Scripted:
         return len(self.deadlines)
 
     async def complete(
-        self, app: str, inputs: Mapping[str, str], *, deadline: float | None, waiting: Waiting | None = None
+        self, app: str, inputs: Mapping[str, str], *, deadline: float | None, waiting: HasDeadline | None = None
     ) -> Completion:
         self.deadlines.append(deadline)
         reply = self.replies[min(self.calls, len(self.replies)) - 1]

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import httpx
 import pytest
 
-from agenta_ai_server.upstream.transport import MAX_BODY_BYTES, MAX_UNCLEAN, MAX_UNREAD_BYTES, NotConnected, Transport
+from agenta_ai_server.agenta.transport import MAX_BODY_BYTES, MAX_UNCLEAN, MAX_UNREAD_BYTES, NotConnected, Transport
 
 if TYPE_CHECKING:
     import ssl

@@ -14,7 +14,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from agenta_ai.v1 import tool_service_pb2
 from agenta_ai.v1.tool_service_pb2_grpc import ToolServiceStub
-from agenta_ai_server import app
+from agenta_ai_server.commands import serve
 
 if TYPE_CHECKING:
     from agenta_ai_server.standin.app import StandIn
@@ -24,7 +24,7 @@ SLOW = refine(guidelines="standin: delay=0.5")
 
 async def test_calls_wait_for_a_place(standin: StandIn) -> None:
     settings = settings_for(standin, AGENTA_AI_GRPC_MAX_IN_FLIGHT="2", AGENTA_AI_GRPC_MAX_WAITING="10")
-    async with app.running(settings) as address, grpc.aio.insecure_channel(address) as channel:
+    async with serve.running(settings) as address, grpc.aio.insecure_channel(address) as channel:
         stub: Any = ToolServiceStub(channel)
         begun = asyncio.get_running_loop().time()
         answers = await asyncio.gather(*(stub.CallTool(SLOW) for _ in range(6)))
@@ -36,7 +36,7 @@ async def test_calls_wait_for_a_place(standin: StandIn) -> None:
 
 async def test_when_there_is_no_room_to_wait_it_is_said_at_once(standin: StandIn) -> None:
     settings = settings_for(standin, AGENTA_AI_GRPC_MAX_IN_FLIGHT="1", AGENTA_AI_GRPC_MAX_WAITING="0")
-    async with app.running(settings) as address, grpc.aio.insecure_channel(address) as channel:
+    async with serve.running(settings) as address, grpc.aio.insecure_channel(address) as channel:
         stub: Any = ToolServiceStub(channel)
         running = asyncio.ensure_future(stub.CallTool(refine(guidelines="standin: delay=50")))
         await standin.when(lambda: standin.in_flight == 1)
@@ -62,7 +62,7 @@ async def test_who_would_wait_too_long_is_refused_at_once(request_id: str, stand
     asked = refine()
     asked.request_id = request_id
     settings = settings_for(standin, AGENTA_AI_GRPC_MAX_IN_FLIGHT="1", AGENTA_AI_GRPC_MAX_WAITING="10")
-    async with app.running(settings) as address, grpc.aio.insecure_channel(address) as channel:
+    async with serve.running(settings) as address, grpc.aio.insecure_channel(address) as channel:
         stub: Any = ToolServiceStub(channel)
         running = asyncio.ensure_future(stub.CallTool(refine(guidelines="standin: delay=50")))
         await standin.when(lambda: standin.in_flight == 1)
@@ -75,7 +75,7 @@ async def test_who_would_wait_too_long_is_refused_at_once(request_id: str, stand
 
 async def test_what_waits_in_line_is_not_run_for_those_who_have_left(standin: StandIn) -> None:
     settings = settings_for(standin, AGENTA_AI_GRPC_MAX_IN_FLIGHT="1", AGENTA_AI_GRPC_MAX_WAITING="2")
-    async with app.running(settings) as address, grpc.aio.insecure_channel(address) as channel:
+    async with serve.running(settings) as address, grpc.aio.insecure_channel(address) as channel:
         stub: Any = ToolServiceStub(channel)
         first = asyncio.ensure_future(stub.CallTool(refine(guidelines="standin: delay=1")))
         await standin.when(lambda: standin.in_flight == 1)
@@ -93,7 +93,7 @@ async def test_what_waits_in_line_is_not_run_for_those_who_have_left(standin: St
 
 async def test_a_cancelled_call_leaves_the_line(standin: StandIn) -> None:
     settings = settings_for(standin, AGENTA_AI_GRPC_MAX_IN_FLIGHT="1", AGENTA_AI_GRPC_MAX_WAITING="2")
-    async with app.running(settings) as address, grpc.aio.insecure_channel(address) as channel:
+    async with serve.running(settings) as address, grpc.aio.insecure_channel(address) as channel:
         stub: Any = ToolServiceStub(channel)
         first = asyncio.ensure_future(stub.CallTool(SLOW))
         await standin.when(lambda: standin.in_flight == 1)

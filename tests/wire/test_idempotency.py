@@ -14,8 +14,8 @@ from conftest import connected, settings_for
 
 from agenta_ai.v1 import tool_service_pb2
 from agenta_ai_server.auth.key_file import create_key
-from agenta_ai_server.replay.memory import MemoryStore
-from agenta_ai_server.replay.runs import Runs
+from agenta_ai_server.idempotency.in_flight import InFlightCalls
+from agenta_ai_server.idempotency.memory import MemoryStore
 from agenta_ai_server.rpc.idempotency import Idempotency
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from agenta_ai.v1.tool_service_pb2_grpc import ToolServiceAsyncStub
     from agenta_ai_server.domain.call import Call
-    from agenta_ai_server.replay.store import Claim
+    from agenta_ai_server.idempotency.store import Claim
     from agenta_ai_server.standin.app import StandIn
 
 
@@ -198,7 +198,7 @@ class SlowStore(MemoryStore):
 
 async def test_who_has_time_is_not_refused_for_one_who_had_not(make_call: Callable[[], Call]) -> None:
     store = SlowStore()
-    idempotency = Idempotency(Runs(store, 30), min_seconds=1)
+    idempotency = Idempotency(InFlightCalls(store, 30), min_seconds=1)
     asked = named(refine(), str(uuid4()))
 
     async def proceed(_request: Message, _call: Call) -> Message:

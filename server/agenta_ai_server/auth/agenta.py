@@ -1,4 +1,4 @@
-"""Callers that show a credential of Agenta's: Agenta itself says whose it is and what they may do."""
+"""Waiters that show a credential of Agenta's: Agenta itself says whose it is and what they may do."""
 
 from __future__ import annotations
 
@@ -151,7 +151,7 @@ class AgentaAuthenticator:
         raise outcome()
 
     async def aclose(self) -> None:
-        """Close all connections. Callers that wait for an answer are cancelled."""
+        """Close all connections. Waiters that wait for an answer are cancelled."""
         for task in self._asking.values():
             task.cancel()
         if self._asking:

@@ -1,4 +1,4 @@
-"""Callers who show an API key that this service has made."""
+"""Waiters who show an API key that this service has made."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from agenta_ai_server.auth.authenticator import OWN_KEY_PREFIX, invalid
 from agenta_ai_server.auth.key_file import KEY, KeyFile, KeyRecord, hashed, make_if_missing
 from agenta_ai_server.auth.records import parse
-from agenta_ai_server.domain.watched import WatchedFile
+from agenta_ai_server.domain.reloading_file import ReloadingFile
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -43,7 +43,7 @@ class ApiKeyAuthenticator:
         make_if_missing(path)
         self._path = path
         self._clock = clock
-        self._keys = WatchedFile(path, self._parse, every=every)
+        self._keys = ReloadingFile(path, self._parse, every=every)
 
     def accepts(self, credentials: Credentials) -> bool:
         """Say whether it is a key of this service's own making, by its beginning."""

@@ -54,7 +54,7 @@ class Authenticator(Protocol):
         """Close what it has opened."""
 
 
-class ByForm:
+class CredentialRouter:
     """Asks the one authenticator that the form of the credentials calls for, and never a second one.
 
     Args:

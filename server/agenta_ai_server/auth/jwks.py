@@ -12,7 +12,7 @@ import jwt
 from agenta_ai_server.auth.http import HttpClient, Unanswered, http_url
 from agenta_ai_server.auth.token import json_object
 from agenta_ai_server.domain.errors import Reason, Refused
-from agenta_ai_server.domain.watched import WatchedFile
+from agenta_ai_server.domain.reloading_file import ReloadingFile
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -100,7 +100,7 @@ class KeyFile:
     """
 
     def __init__(self, path: Path, algorithms: Sequence[str], *, clock: Callable[[], float] = time.monotonic) -> None:
-        self._file = WatchedFile(path, lambda document: KeySet(document, algorithms), clock=clock)
+        self._file = ReloadingFile(path, lambda document: KeySet(document, algorithms), clock=clock)
 
     async def start(self) -> None:
         """Do nothing: the file has been read."""

@@ -1,4 +1,4 @@
-"""Callers who show a certificate, which the transport has verified."""
+"""Waiters who show a certificate, which the transport has verified."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pydantic import field_validator, model_validator
 
 from agenta_ai_server.auth.authenticator import invalid
 from agenta_ai_server.auth.records import PrincipalRecord, Record, parse, refuse_repeated
-from agenta_ai_server.domain.watched import WatchedFile
+from agenta_ai_server.domain.reloading_file import ReloadingFile
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -61,7 +61,7 @@ class MtlsAuthenticator:
     """
 
     def __init__(self, path: Path, *, every: float = 1.0) -> None:
-        self._principals = WatchedFile(path, _parse, every=every)
+        self._principals = ReloadingFile(path, _parse, every=every)
 
     def accepts(self, credentials: Credentials) -> bool:
         """Say whether there is a certificate and nothing else to go by."""

@@ -20,7 +20,7 @@ SERVICE_PERMISSIONS = (VIEW, RUN)
 ANY = "edit_workflows"
 
 
-class Policy:
+class AccessPolicy:
     """What each method needs.
 
     - ``Status`` and ``ListTools`` need ``view_ai_services``, if that is required, and show only what may be called.

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Protocol
 from urllib.parse import unquote
 
 if TYPE_CHECKING:
-    from agenta_ai_server.domain.observation import UpstreamRequest
+    from agenta_ai_server.domain.listener import UpstreamRequest
 
 PEER = re.compile(r"ipv[46]:(.+):\d+")
 
@@ -39,7 +39,7 @@ class Principal:
 ANONYMOUS = Principal(user="anonymous", permissions=None, method="none")
 
 
-class Waiting(Protocol):
+class HasDeadline(Protocol):
     """Whoever waits for something that is done for a call."""
 
     @property
@@ -48,7 +48,7 @@ class Waiting(Protocol):
 
 
 @dataclass(slots=True, eq=False)
-class Callers:
+class Waiters:
     """Those who wait for one run, which they join and leave while it goes on.
 
     Attributes:
@@ -99,10 +99,10 @@ class Call:
     tool: str = ""
     trace_id: str = ""
     requests: list[UpstreamRequest] = field(default_factory=list)
-    callers: Callers | None = None
+    callers: Waiters | None = None
 
     @property
-    def waiting(self) -> Waiting:
+    def waiting(self) -> HasDeadline:
         """Who waits for it: those who have joined its run, or else whoever made it."""
         return self.callers or self
 

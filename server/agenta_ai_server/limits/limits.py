@@ -5,13 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from agenta_ai_server.limits.policy import Policy
+from agenta_ai_server.limits.policy import LimitPolicy
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
     from agenta_ai_server.domain.call import Principal
-    from agenta_ai_server.domain.watched import WatchedFile
+    from agenta_ai_server.domain.reloading_file import ReloadingFile
     from agenta_ai_server.limits.limiter import Decision, Limit, LimiterState, RateLimiter
     from agenta_ai_server.limits.policy import Quota
 
@@ -24,7 +24,7 @@ class Check:
     decision: Decision
 
 
-class Limits:
+class RateLimits:
     """A policy, and the limiter that counts by it.
 
     Args:
@@ -32,9 +32,9 @@ class Limits:
         limiter: Counts.
     """
 
-    def __init__(self, policy: WatchedFile[Policy] | None, limiter: RateLimiter) -> None:
+    def __init__(self, policy: ReloadingFile[LimitPolicy] | None, limiter: RateLimiter) -> None:
         self._policy = policy
-        self._built_in = Policy()
+        self._built_in = LimitPolicy()
         self._limiter = limiter
 
     @property

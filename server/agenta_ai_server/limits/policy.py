@@ -84,7 +84,7 @@ class Quota:
         return f"bucket:{self.key}"
 
 
-class Policy:
+class LimitPolicy:
     """Says which limit holds: the nearest to the caller, so that no general line undoes what was agreed with one.
 
     That is the first in this order: the organization's for the tool, the organization's, the plan's for the tool, the
@@ -95,7 +95,7 @@ class Policy:
         self._file = _File()
 
     @classmethod
-    def parse(cls, content: bytes, tools: Collection[str] = ()) -> Policy:
+    def parse(cls, content: bytes, tools: Collection[str] = ()) -> LimitPolicy:
         """Read a policy from TOML; docs/limits.md has its form.
 
         Args:

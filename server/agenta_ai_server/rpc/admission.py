@@ -10,14 +10,14 @@ from agenta_ai_server.rpc.interceptor import Interceptor, Proceed
 if TYPE_CHECKING:
     from google.protobuf.message import Message
 
-    from agenta_ai_server.admission.queue import Admission
+    from agenta_ai_server.concurrency.limiter import ConcurrencyLimiter
     from agenta_ai_server.domain.call import Call
 
 
-class AdmissionControl(Interceptor):
+class ConcurrencyLimit(Interceptor):
     """Lets a ``CallTool`` proceed when it has a place."""
 
-    def __init__(self, admission: Admission) -> None:
+    def __init__(self, admission: ConcurrencyLimiter) -> None:
         self._admission = admission
 
     async def intercept(self, request: Message, call: Call, proceed: Proceed) -> Message:

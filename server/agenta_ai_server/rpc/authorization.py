@@ -11,16 +11,16 @@ from agenta_ai_server.rpc.interceptor import Interceptor, Proceed
 if TYPE_CHECKING:
     from google.protobuf.message import Message
 
-    from agenta_ai_server.auth.policy import Policy
+    from agenta_ai_server.auth.policy import AccessPolicy
     from agenta_ai_server.domain.call import Call
-    from agenta_ai_server.domain.service import Service
+    from agenta_ai_server.domain.server_state import ServerState
     from agenta_ai_server.tools.registry import Registry
 
 
 class Authorization(Interceptor):
     """Lets calls proceed by the policy."""
 
-    def __init__(self, service: Service, policy: Policy, registry: Registry) -> None:
+    def __init__(self, service: ServerState, policy: AccessPolicy, registry: Registry) -> None:
         self._service = service
         self._policy = policy
         self._registry = registry

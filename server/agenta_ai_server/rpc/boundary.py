@@ -19,8 +19,8 @@ import grpc.aio
 from agenta_ai.v1 import error_pb2, tool_service_pb2
 from agenta_ai_server.domain.call import Call
 from agenta_ai_server.domain.errors import Refused
-from agenta_ai_server.domain.observation import CURRENT_CALL, Ending, Observer
-from agenta_ai_server.rpc.interceptor import is_call
+from agenta_ai_server.domain.listener import CURRENT_CALL, CallListener, CallOutcome
+from agenta_ai_server.rpc.interceptor import is_tool_method
 from agenta_ai_server.rpc.status import BUG, REASON_PREFIX, Answer, refusal
 
 if TYPE_CHECKING:
@@ -50,12 +50,12 @@ class Boundary(grpc.aio.ServerInterceptor):
 
     Args:
         max_seconds: What a call may take at most, and does if its caller sets no deadline.
-        observer: Is told of each call.
+        listener: Is told of each call.
     """
 
-    def __init__(self, max_seconds: float, observer: Observer | None = None) -> None:
+    def __init__(self, max_seconds: float, listener: CallListener | None = None) -> None:
         self._max_seconds = max_seconds
-        self._observer = observer or Observer()
+        self._listener = listener or CallListener()
         self._handlers: dict[str, Handler] = {}
         self._in_flight = 0
         self._idle = asyncio.Event()
@@ -70,7 +70,7 @@ class Boundary(grpc.aio.ServerInterceptor):
         if known := self._handlers.get(details.method):
             return known
         handler = await continuation(details)
-        if not is_call(handler, details):
+        if not is_tool_method(handler, details):
             return handler
         wrapped = self._handlers[details.method] = self._wrapped(handler.unary_unary, details.method)
         return wrapped
@@ -82,7 +82,7 @@ class Boundary(grpc.aio.ServerInterceptor):
             call.request_bytes = len(data)
 
             async def work() -> tuple[Message, bytes]:
-                self._observer.call_began(call)
+                self._listener.call_began(call)
                 call.tool = UNKNOWN_TOOL if call.rpc == "CallTool" else ""
                 response: Message = await proceed(data, call)
                 return response, response.SerializeToString()
@@ -95,22 +95,22 @@ class Boundary(grpc.aio.ServerInterceptor):
         return grpc.unary_unary_rpc_method_handler(run)
 
     async def _answer(self, work: Awaitable[tuple[Message, bytes]], call: Call, context: Context) -> bytes:
-        """Return the answer to the ``call``, or end it with a status; tell the observer of either."""
+        """Return the answer to the ``call``, or end it with a status; tell the listener of either."""
         CURRENT_CALL.set(call)
         began = time.perf_counter()
         allowed = context.time_remaining()
         try:
-            answer = await settled(work, call)
+            answer = await run_or_status(work, call)
         except asyncio.CancelledError:
             code = _code_of_cancellation(allowed, context.time_remaining())
-            self._observer.call_ended(call, Ending(code=code, seconds=time.perf_counter() - began))
+            self._listener.call_ended(call, CallOutcome(code=code, seconds=time.perf_counter() - began))
             raise
         if isinstance(answer, Answer):
             seconds = time.perf_counter() - began
-            self._observer.call_ended(call, Ending(code=answer.code.name, reason=answer.reason, seconds=seconds))
+            self._listener.call_ended(call, CallOutcome(code=answer.code.name, reason=answer.reason, seconds=seconds))
             await abort(answer, context)
         response, data = answer
-        self._observer.call_ended(call, _ending(response, len(data), time.perf_counter() - began))
+        self._listener.call_ended(call, _ending(response, len(data), time.perf_counter() - began))
         # A tool that failed is answered with OK, which has no place for a RequestInfo.
         context.set_trailing_metadata(((CALL_ID_KEY, call.id), *call.trailers))
         return data
@@ -127,7 +127,7 @@ class Boundary(grpc.aio.ServerInterceptor):
             self._idle.set()
 
 
-async def settled(work: Awaitable[Result], call: Call) -> Result | Answer:
+async def run_or_status(work: Awaitable[Result], call: Call) -> Result | Answer:
     """Return what ``work`` returns; if it raises, the status that this means."""
     try:
         return await work
@@ -144,14 +144,14 @@ async def abort(answer: Answer, context: Context) -> NoReturn:
     raise AssertionError("abort returned")
 
 
-async def let_in(
-    identify: Callable[[Call], Awaitable[None]], method: str, context: Context, observer: Observer | None
+async def authenticate_or_abort(
+    identify: Callable[[Call], Awaitable[None]], method: str, context: Context, listener: CallListener | None
 ) -> None:
-    """End a call that isn't one of the contract's unless ``identify`` knows its caller; tell the observer if so."""
+    """End a call that isn't one of the contract's unless ``identify`` knows its caller; tell the listener if so."""
     call = open_call(method, context)
-    if refused := await settled(identify(call), call):
-        if observer:
-            observer.call_ended(call, Ending(code=refused.code.name, reason=refused.reason, seconds=0))
+    if refused := await run_or_status(identify(call), call):
+        if listener:
+            listener.call_ended(call, CallOutcome(code=refused.code.name, reason=refused.reason, seconds=0))
         await abort(refused, context)
 
 
@@ -179,11 +179,11 @@ def _identities(connection: Mapping[str, Iterable[bytes]]) -> tuple[str, ...]:
     )
 
 
-def _ending(response: Message, size: int, seconds: float) -> Ending:
+def _ending(response: Message, size: int, seconds: float) -> CallOutcome:
     if not isinstance(response, tool_service_pb2.CallToolResponse):
-        return Ending(code="OK", seconds=seconds, response_bytes=size)
+        return CallOutcome(code="OK", seconds=seconds, response_bytes=size)
     failed = response.is_error
-    return Ending(
+    return CallOutcome(
         code="OK",
         reason=error_pb2.ErrorReason.Name(response.error.reason).removeprefix(REASON_PREFIX) if failed else "",
         seconds=seconds,

@@ -10,7 +10,7 @@ from google.protobuf.message_factory import GetMessageClass
 from grpc_channelz.v1 import channelz_pb2
 from grpc_channelz.v1.channelz import aio
 
-from agenta_ai_server.rpc.boundary import let_in
+from agenta_ai_server.rpc.boundary import authenticate_or_abort
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -18,18 +18,18 @@ if TYPE_CHECKING:
     from google.protobuf.message import Message
 
     from agenta_ai_server.domain.call import Call
-    from agenta_ai_server.domain.observation import Observer
+    from agenta_ai_server.domain.listener import CallListener
     from agenta_ai_server.rpc.boundary import Context
 
 CONTRACT = channelz_pb2.DESCRIPTOR.services_by_name["Channelz"]
 
 
-def handler(identify: Callable[[Call], Awaitable[None]], observer: Observer) -> grpc.GenericRpcHandler:
+def handler(identify: Callable[[Call], Awaitable[None]], listener: CallListener) -> grpc.GenericRpcHandler:
     """Make the handler of channelz. It tells every caller's address, so it answers none that isn't known.
 
     Args:
         identify: Finds out who calls, or raises ``Refused``.
-        observer: Is told of those who are refused.
+        listener: Is told of those who are refused.
     """
     servicer = aio.ChannelzServicer()
 
@@ -38,7 +38,7 @@ def handler(identify: Callable[[Call], Awaitable[None]], observer: Observer) -> 
         answer: Any = getattr(servicer, method.name)
 
         async def run(data: bytes, context: Context) -> Message:
-            await let_in(identify, f"/{CONTRACT.full_name}/{method.name}", context, observer)
+            await authenticate_or_abort(identify, f"/{CONTRACT.full_name}/{method.name}", context, listener)
             message: Message = await answer(_read(kind, data), context)
             return message
 

@@ -1,4 +1,4 @@
-"""Runs a call once, however often it is sent."""
+"""InFlightCalls a call once, however often it is sent."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from agenta_ai.v1 import tool_service_pb2
 from agenta_ai_server.domain.errors import Reason, Refused, Violation
-from agenta_ai_server.replay.store import Outcome
+from agenta_ai_server.idempotency.store import Outcome
 from agenta_ai_server.rpc.interceptor import Interceptor, Proceed
 
 if TYPE_CHECKING:
@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 
     from google.protobuf.message import Message
 
-    from agenta_ai_server.domain.call import Call, Callers, Principal
-    from agenta_ai_server.replay.runs import Runs
+    from agenta_ai_server.domain.call import Call, Principal, Waiters
+    from agenta_ai_server.idempotency.in_flight import InFlightCalls
 
 UUID4 = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}", re.IGNORECASE)
 
@@ -33,7 +33,7 @@ class Idempotency(Interceptor):
         min_seconds: What a caller must have left for a run to be begun for it.
     """
 
-    def __init__(self, runs: Runs, min_seconds: float) -> None:
+    def __init__(self, runs: InFlightCalls, min_seconds: float) -> None:
         self._runs = runs
         self._min_seconds = min_seconds
 
@@ -45,7 +45,7 @@ class Idempotency(Interceptor):
         if not request.request_id:
             return await proceed(request, call)
 
-        async def work(deadline: float, callers: Callers) -> Outcome:
+        async def work(deadline: float, callers: Waiters) -> Outcome:
             if callers.deadline - asyncio.get_running_loop().time() < self._min_seconds:
                 raise self._too_little_time()
             # The run belongs to the id: it has a deadline of its own, and outlives its first caller.

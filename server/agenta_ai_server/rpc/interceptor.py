@@ -23,7 +23,7 @@ Continuation: TypeAlias = Callable[[grpc.HandlerCallDetails], Awaitable[Handler]
 Proceed: TypeAlias = "Callable[[Message, Call], Awaitable[Message]]"
 
 
-def is_call(handler: Handler, details: grpc.HandlerCallDetails) -> TypeGuard[grpc.RpcMethodHandler[Any, Any]]:
+def is_tool_method(handler: Handler, details: grpc.HandlerCallDetails) -> TypeGuard[grpc.RpcMethodHandler[Any, Any]]:
     """Say whether this is one of the contract's methods.
 
     It isn't for an unknown method, whose handler is None, nor for health and reflection, which are served as they come.
@@ -44,7 +44,7 @@ class Interceptor(ABC, grpc.aio.ServerInterceptor):
     async def intercept_service(self, continuation: Continuation, details: grpc.HandlerCallDetails) -> Handler:
         """Wrap the next handler. Called by grpc for each call."""
         handler = await continuation(details)
-        if not is_call(handler, details):
+        if not is_tool_method(handler, details):
             return handler
         proceed: Any = handler.unary_unary
 

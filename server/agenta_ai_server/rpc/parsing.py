@@ -11,7 +11,7 @@ from google.protobuf.message import DecodeError, Message
 from agenta_ai.v1 import tool_service_pb2
 from agenta_ai_server.domain.errors import Reason, Refused
 from agenta_ai_server.rpc.idempotency import UUID4
-from agenta_ai_server.rpc.interceptor import is_call
+from agenta_ai_server.rpc.interceptor import is_tool_method
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection
@@ -35,7 +35,7 @@ class Parsing(grpc.aio.ServerInterceptor):
     async def intercept_service(self, continuation: Continuation, details: grpc.HandlerCallDetails) -> Handler:
         """Wrap the rest of the chain. Called by grpc for each call."""
         handler = await continuation(details)
-        if not is_call(handler, details):
+        if not is_tool_method(handler, details):
             return handler
         proceed: Any = handler.unary_unary
         deserializer: Any = handler.request_deserializer
@@ -49,7 +49,7 @@ class Parsing(grpc.aio.ServerInterceptor):
         return grpc.unary_unary_rpc_method_handler(run)
 
     def _describe(self, call: Call, request: Message) -> None:
-        """Note what observers want to know of the request."""
+        """Note what listeners want to know of the request."""
         if isinstance(request, tool_service_pb2.CallToolRequest):
             if request.name in self._tools:
                 call.tool = request.name

@@ -13,13 +13,13 @@ if TYPE_CHECKING:
     from google.protobuf.message import Message
 
     from agenta_ai_server.domain.call import Call
-    from agenta_ai_server.limits.limits import Check, Limits
+    from agenta_ai_server.limits.limits import Check, RateLimits
 
 
 class RateLimit(Interceptor):
     """Lets a ``CallTool`` proceed if its caller has one left."""
 
-    def __init__(self, limits: Limits) -> None:
+    def __init__(self, limits: RateLimits) -> None:
         self._limits = limits
 
     async def intercept(self, request: Message, call: Call, proceed: Proceed) -> Message:

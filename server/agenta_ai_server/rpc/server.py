@@ -19,7 +19,7 @@ from agenta_ai_server.rpc.parsing import MAX_REQUEST_BYTES
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from agenta_ai_server.domain.observation import Observer
+    from agenta_ai_server.domain.listener import CallListener
     from agenta_ai_server.rpc.servicer import ToolServicer
     from agenta_ai_server.rpc.tls import Certificates
 
@@ -69,7 +69,7 @@ class Server:
         max_connection_age_seconds: After these, give or take a tenth, a caller is asked to connect anew; 0: never.
         max_pending_calls: Calls that may have arrived and not been looked at yet.
         reuse_port: Whether to share the port with other processes that do so too.
-        observer: Is told of each call.
+        listener: Is told of each call.
     """
 
     def __init__(
@@ -83,9 +83,9 @@ class Server:
         max_connection_age_seconds: float,
         max_pending_calls: int,
         reuse_port: bool = False,
-        observer: Observer | None = None,
+        listener: CallListener | None = None,
     ) -> None:
-        self._boundary = Boundary(max_call_seconds, observer)
+        self._boundary = Boundary(max_call_seconds, listener)
         # A second server on a taken port must fail, and not share it without a word.
         options = [*OPTIONS, ("grpc.so_reuseport", int(reuse_port))]
         # Beyond these, by default a thousand, grpc ends calls as CANCELLED by itself, and without a word.

@@ -18,11 +18,11 @@ from agenta_ai_server.rpc.status import REASON_PREFIX, to_duration
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable
 
-    from agenta_ai_server.auth.policy import Policy
+    from agenta_ai_server.auth.policy import AccessPolicy
     from agenta_ai_server.domain.call import Call, Principal
     from agenta_ai_server.domain.results import Attempt, ToolResult
-    from agenta_ai_server.domain.service import Service
-    from agenta_ai_server.limits.limits import Check, Limits
+    from agenta_ai_server.domain.server_state import ServerState
+    from agenta_ai_server.limits.limits import Check, RateLimits
     from agenta_ai_server.tools.registry import Registry, Tool
 
 DEFAULT_PAGE_SIZE = 50
@@ -48,7 +48,9 @@ class ToolServicer:
         limits: The rate limits that callers are kept to; ``None`` if there are none.
     """
 
-    def __init__(self, service: Service, registry: Registry, policy: Policy, limits: Limits | None = None) -> None:
+    def __init__(
+        self, service: ServerState, registry: Registry, policy: AccessPolicy, limits: RateLimits | None = None
+    ) -> None:
         self._service = service
         self._registry = registry
         self._policy = policy

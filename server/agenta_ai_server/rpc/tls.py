@@ -10,7 +10,7 @@ import grpc
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_private_key
 
-from agenta_ai_server.domain.watched import WatchedFiles
+from agenta_ai_server.domain.reloading_file import ReloadingFiles
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -42,7 +42,7 @@ class Certificates:
 
     def __init__(self, files: TlsFiles) -> None:
         paths = [path for path in (files.certificate, files.key, files.client_authorities) if path]
-        self._watched = WatchedFiles(paths, _read)
+        self._watched = ReloadingFiles(paths, _read)
         self._used = self._watched.content
         self._client_authentication = files.client_authorities is not None
 

@@ -7,14 +7,14 @@ import logging
 import random
 from typing import TYPE_CHECKING, Any
 
-from agenta_ai_server.domain.observation import Observer
+from agenta_ai_server.domain.listener import CallListener
 from agenta_ai_server.telemetry.logs import FIELDS
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from agenta_ai_server.domain.call import Call
-    from agenta_ai_server.domain.observation import Ending
+    from agenta_ai_server.domain.listener import CallOutcome
 
 DENIED = frozenset({"UNAUTHENTICATED", "PERMISSION_DENIED"})
 
@@ -22,7 +22,7 @@ calls = logging.getLogger("agenta_ai_server.calls")
 audit = logging.getLogger("agenta_ai_server.audit")
 
 
-class CallLog(Observer):
+class CallLog(CallListener):
     """Logs each call when it has ended.
 
     Args:
@@ -34,7 +34,7 @@ class CallLog(Observer):
         self._sample = sample
         self._draw = draw
 
-    def call_ended(self, call: Call, ending: Ending) -> None:
+    def call_ended(self, call: Call, ending: CallOutcome) -> None:
         """Write the line."""
         if not calls.isEnabledFor(logging.INFO):
             return
@@ -52,7 +52,7 @@ class CallLog(Observer):
         calls.info("call ended", extra={FIELDS: fields})
 
 
-class AuditLog(Observer):
+class AuditLog(CallListener):
     """Logs each call that was denied, and from a caller who floods the service only the first ones.
 
     Within a window as many lines are written for each address as are allowed, and at its end one that says how many
@@ -71,7 +71,7 @@ class AuditLog(Observer):
         self._denied: dict[str, int] = {}
         self._end: asyncio.TimerHandle | None = None
 
-    def call_ended(self, call: Call, ending: Ending) -> None:
+    def call_ended(self, call: Call, ending: CallOutcome) -> None:
         """Write the line, if the call was denied."""
         if ending.code not in DENIED:
             return
@@ -99,7 +99,7 @@ class AuditLog(Observer):
         self._denied.clear()
 
 
-def _who_and_what(call: Call, ending: Ending) -> dict[str, Any]:
+def _who_and_what(call: Call, ending: CallOutcome) -> dict[str, Any]:
     principal = call.principal
     return {
         "call": call.id,

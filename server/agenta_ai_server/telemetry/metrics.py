@@ -24,13 +24,13 @@ from prometheus_client import (
     make_wsgi_app,
 )
 
-from agenta_ai_server.domain.observation import Observer
+from agenta_ai_server.domain.listener import CallListener
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from agenta_ai_server.domain.call import Call
-    from agenta_ai_server.domain.observation import Ending, UpstreamRequest
+    from agenta_ai_server.domain.listener import CallOutcome, UpstreamRequest
 
 # Seconds. A model takes its time, and a call ends after 90 by default; what the service itself adds are milliseconds.
 CALL_BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 20, 30, 60, 90)
@@ -58,7 +58,7 @@ class _Children(Generic[Child]):
         return child
 
 
-class Metrics(Observer):
+class Metrics(CallListener):
     """What one server exports. Each has a registry of its own.
 
     Args:
@@ -134,7 +134,7 @@ class Metrics(Observer):
         """Add a value that is asked for at each scrape, in another thread."""
         Gauge(name, description, registry=self.registry).set_function(value)
 
-    def call_ended(self, call: Call, ending: Ending) -> None:
+    def call_ended(self, call: Call, ending: CallOutcome) -> None:
         """Count it."""
         self._calls(call.rpc, call.tool, ending.code, ending.reason).inc()
         self._call_seconds(call.rpc, call.tool).observe(ending.seconds)
@@ -153,7 +153,7 @@ class Metrics(Observer):
         """Count it."""
         self._upstream_seconds(call.tool if call else "", request.outcome).observe(request.seconds)
 
-    def _count_repair(self, call: Call, ending: Ending) -> None:
+    def _count_repair(self, call: Call, ending: CallOutcome) -> None:
         if ending.repaired:
             self._repaired("repaired").inc()
         elif ending.reason == OUTPUT_INVALID and any(request.outcome == "OK" for request in call.requests[:-1]):

@@ -5,11 +5,11 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
-from agenta_ai_server.domain.observation import Observer
+from agenta_ai_server.domain.listener import CallListener
 
 if TYPE_CHECKING:
     from agenta_ai_server.domain.call import Call
-    from agenta_ai_server.domain.observation import UpstreamRequest
+    from agenta_ai_server.domain.listener import UpstreamRequest
 
 # Ids of zeros alone are invalid, and so is the version ff.
 TRACEPARENT = re.compile(r"(?!ff)[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}", re.ASCII)
@@ -28,7 +28,7 @@ def trace_context(call: Call) -> dict[str, str]:
     return headers
 
 
-class PassingOn(Observer):
+class PassingOn(CallListener):
     """Hands the caller's trace context on to the completion service, where no spans of our own come in between."""
 
     def call_began(self, call: Call) -> None:

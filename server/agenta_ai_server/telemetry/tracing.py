@@ -20,12 +20,12 @@ from opentelemetry.sdk.trace.export import BatchSpanProcessor
 from opentelemetry.trace import SpanContext, SpanKind, Status, StatusCode
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
-from agenta_ai_server.domain.observation import Observer
+from agenta_ai_server.domain.listener import CallListener
 from agenta_ai_server.telemetry.trace_context import trace_context
 
 if TYPE_CHECKING:
     from agenta_ai_server.domain.call import Call
-    from agenta_ai_server.domain.observation import Ending, UpstreamRequest
+    from agenta_ai_server.domain.listener import CallOutcome, UpstreamRequest
     from agenta_ai_server.domain.results import Attempt
 
 SERVICE_NAME = "agenta-ai-server"
@@ -35,7 +35,7 @@ SERVER_ERRORS = frozenset({"UNKNOWN", "DEADLINE_EXCEEDED", "UNIMPLEMENTED", "INT
 _W3C = TraceContextTextMapPropagator()
 
 
-class Tracing(Observer):
+class Tracing(CallListener):
     """One SERVER span for each call, and below it one CLIENT span for each of its requests.
 
     The ``OTEL_`` variables that aren't arguments here, such as the sampler's and the exporter's headers, are read by
@@ -74,7 +74,7 @@ class Tracing(Observer):
         # Never detached: the context is the task's, and ends with it.
         context.attach(trace.set_span_in_context(span))
 
-    def call_ended(self, call: Call, ending: Ending) -> None:
+    def call_ended(self, call: Call, ending: CallOutcome) -> None:
         """End its span."""
         span = trace.get_current_span()
         if span.is_recording():
@@ -122,7 +122,7 @@ def _resource(service: str | None, version: str) -> Resource:
     )
 
 
-def _told(call: Call, ending: Ending) -> dict[str, str | bool]:
+def _told(call: Call, ending: CallOutcome) -> dict[str, str | bool]:
     principal = call.principal
     attempts = [request.attempt for request in call.requests if request.attempt]
     return {

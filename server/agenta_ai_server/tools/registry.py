@@ -18,9 +18,9 @@ if TYPE_CHECKING:
 
     from pydantic_core import ErrorDetails
 
+    from agenta_ai_server.agenta.completion import CompletionService
     from agenta_ai_server.domain.call import Call
     from agenta_ai_server.domain.results import Json, ToolResult
-    from agenta_ai_server.upstream.completion import CompletionService
 
 JSON_SCHEMA = "https://json-schema.org/draft/2020-12/schema"
 NAME = re.compile(r"tools\.[a-z0-9_]+\.[a-z0-9_]+\.[a-z0-9_]+")
@@ -80,7 +80,7 @@ class Dependencies:
     """What tools may be made from.
 
     Attributes:
-        completions: Runs prompts that are deployed in Agenta.
+        completions: InFlightCalls prompts that are deployed in Agenta.
         apps: Slug of the application that holds a tool's prompt, by the last segment of the tool's name.
         repairs: How often a tool may ask once more when the model's answer breaks its rules.
     """

@@ -16,10 +16,10 @@ from agenta_ai_server.tools.registry import Dependencies, Hints, Tool
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from agenta_ai_server.agenta.completion import Completion, CompletionService
     from agenta_ai_server.domain.call import Call
     from agenta_ai_server.domain.results import Attempt, Json
     from agenta_ai_server.tools.refine_prompt.template import Template
-    from agenta_ai_server.upstream.completion import Completion, CompletionService
 
 Result = TypeVar("Result")
 
@@ -91,7 +91,7 @@ class RefinePrompt:
     """Refines prompts by a prompt that is deployed in Agenta.
 
     Args:
-        completions: Runs that prompt.
+        completions: InFlightCalls that prompt.
         app: Slug of the application that holds it.
         repairs: How often an answer that would break the prompt is asked for once more, at least 0.
     """

@@ -1,0 +1,134 @@
+"""What can be told from the settings and the files that they name."""
+
+from __future__ import annotations
+
+import os
+import time
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+from cryptography import x509
+
+from agenta_ai_server.auth.key_file import list_keys
+from agenta_ai_server.auth.mtls import IdentityFile
+from agenta_ai_server.auth.records import parse
+from agenta_ai_server.checks.shared import Found, content, failed, made_tools, ok, sentence, warning
+from agenta_ai_server.limits.policy import LimitPolicy
+from agenta_ai_server.rpc.tls import Certificates, TlsFiles
+from agenta_ai_server.tools.registry import Registry
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+    from pathlib import Path
+
+    from agenta_ai_server.settings import Settings
+
+SOON = 14 * 86_400
+
+
+async def tools(settings: Settings) -> AsyncIterator[Found]:
+    """Which tools there are."""
+    if settings.missing:
+        yield failed("AI services are disabled: callers get SERVICE_DISABLED.", f"Set {', '.join(settings.missing)}.")
+        return
+    try:
+        left = Registry(await made_tools(settings), settings.disabled_tools).tools
+    except ValueError as error:
+        yield failed(sentence(error), "Correct AGENTA_AI_GRPC_DISABLED_TOOLS.")
+        return
+    if left:
+        yield ok(f"There are: {', '.join(tool.name for tool in left)}.")
+    else:
+        yield warning("All tools are switched off.", "Remove one from AGENTA_AI_GRPC_DISABLED_TOOLS.")
+
+
+async def api_keys(settings: Settings) -> AsyncIterator[Found]:
+    """Whether somebody has a key, and nobody else can read the file."""
+    path = settings.api_keys_file
+    if "api_keys" not in settings.auth or path is None:
+        return
+    if not path.exists():
+        make = "make a key: agenta-ai-server keys create."
+        if os.access(path.parent, os.W_OK):
+            # A new file would take from a running server the keys that it still knows.
+            yield warning(
+                f"{path} isn't there, so no key is known.", f"Restore it from a copy; if there is none, {make}"
+            )
+        else:
+            yield failed(f"{path} isn't there, and can't be made.", f"Make {path.parent} writable, and {make}")
+        return
+    try:
+        keys = list_keys(path)
+    except ValueError as error:
+        yield failed(sentence(error), "Restore AGENTA_AI_GRPC_API_KEYS_FILE from a copy, or make it readable.")
+        return
+    if path.stat().st_mode & 0o077:
+        yield warning(f"{path} is open to others than its owner.", f"chmod 600 {path}")
+    valid = sum(key.is_valid(time.time()) for key in keys)
+    if not valid:
+        yield warning(f"None of its {len(keys)} keys is valid.", "Make one: agenta-ai-server keys create.")
+    else:
+        yield ok(f"{valid} of {len(keys)} keys are valid.")
+
+
+async def principals(settings: Settings) -> AsyncIterator[Found]:
+    """Whose certificates are known."""
+    path = settings.mtls_principals_file
+    if "mtls" not in settings.auth or path is None:
+        return
+    try:
+        known = parse(IdentityFile, content(path)).principals
+    except ValueError as error:
+        yield failed(f"{path}: {sentence(error)}", "Correct AGENTA_AI_GRPC_MTLS_PRINCIPALS_FILE: docs/security.md.")
+        return
+    if known:
+        yield ok(f"{len(known)} names in certificates are known.")
+    else:
+        yield warning(f"{path} names nobody, so nobody may call.", "Add who may call: docs/security.md.")
+
+
+async def limits(settings: Settings) -> AsyncIterator[Found]:
+    """Whether the policy can be read."""
+    path = settings.limits_file
+    if settings.limits == "off" or path is None:
+        return
+    names = [tool.name for tool in await made_tools(settings)]
+    try:
+        LimitPolicy.parse(content(path), names)
+    except ValueError as error:
+        yield failed(f"{path}: {sentence(error)}", "Correct AGENTA_AI_GRPC_LIMITS_FILE: docs/limits.md has its form.")
+    else:
+        yield ok(f"{path} can be read.")
+
+
+async def certificates(settings: Settings) -> AsyncIterator[Found]:
+    """Whether the certificates can be used, and for how long."""
+    if not (settings.tls_cert_file and settings.tls_key_file):
+        return
+    files = TlsFiles(settings.tls_cert_file, settings.tls_key_file, settings.tls_client_ca_file)
+    try:
+        Certificates(files)
+    except ValueError as error:
+        yield failed(
+            sentence(error),
+            "Put a certificate and its key, both in PEM form and of the same renewal, into "
+            "AGENTA_AI_GRPC_TLS_CERT_FILE and AGENTA_AI_GRPC_TLS_KEY_FILE, and see to the clock: docs/security.md.",
+        )
+        return
+    for path in filter(None, (files.certificate, files.client_authorities)):
+        yield _lifetime(path)
+
+
+def _lifetime(path: Path) -> Found:
+    chain = x509.load_pem_x509_certificates(path.read_bytes())
+    now = datetime.now(UTC)
+    begin = max(each.not_valid_before_utc for each in chain)
+    end = min(each.not_valid_after_utc for each in chain)
+    left = (end - now).total_seconds()
+    if begin > now:
+        return failed(f"{path} isn't valid before {begin:%Y-%m-%d %H:%M} UTC.", "Set the clock, or use another one.")
+    if left < 0:
+        return failed(f"A certificate in {path} expired at {end:%Y-%m-%d %H:%M} UTC.", f"Renew {path}.")
+    if left < SOON:
+        return warning(f"{path} expires in {left / 86_400:.1f} days.", "Renew it; it is read again by itself.")
+    return ok(f"{path} is valid for {left / 86_400:.0f} days.")

@@ -1,0 +1,106 @@
+"""What this machine lets the server have: its addresses, and so many open files."""
+
+from __future__ import annotations
+
+import errno
+import os
+import resource
+import socket
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from agenta_ai_server.auth.http import Unanswered, http_url
+from agenta_ai_server.checks.shared import Found, failed, get, ok, warning
+from agenta_ai_server.rpc.server import is_served
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable
+
+    from agenta_ai_server.settings import Settings
+
+
+async def address(settings: Settings) -> AsyncIterator[Found]:
+    """Whether it can be listened on, or is already by a running server."""
+
+    async def is_ours() -> bool:
+        if settings.tls_cert_file is None:
+            return await is_served(settings.listen)
+        # One that can't be read is told of by itself, and a running server goes on with the one before.
+        with suppress(OSError, ValueError):
+            return await is_served(settings.listen, settings.tls_cert_file.read_text())
+        return False
+
+    yield await _address(settings.listen, "AGENTA_AI_GRPC_LISTEN", settings.reuse_port, is_ours)
+
+
+async def metrics(settings: Settings) -> AsyncIterator[Found]:
+    """As the other address."""
+    listen = settings.metrics_listen
+    if not listen:
+        return
+
+    async def is_ours() -> bool:
+        try:
+            return b"agenta_ai_build_info" in (await get(http_url(f"http://{listen}/metrics"))).body
+        except Unanswered:
+            return False
+
+    yield await _address(listen, "AGENTA_AI_GRPC_METRICS_LISTEN", False, is_ours)
+
+
+async def _address(listen: str, name: str, is_shared: bool, is_ours: Callable[[], Any]) -> Found:
+    try:
+        _bind(listen, is_shared)
+    except OSError as error:
+        if error.errno == errno.EADDRINUSE and await is_ours():
+            return ok(f"{listen} is served by a running agenta-ai-server.")
+        return failed(f"{listen} can't be listened on: {error.strerror}.", _way_out(error.errno, name))
+    return ok(f"{listen} is free.")
+
+
+def _bind(listen: str, is_shared: bool) -> None:
+    """See whether the address can be had, and leave it."""
+    if listen.startswith("unix:"):
+        _bind_path(Path(listen.removeprefix("unix:")))
+        return
+    host, _, port = listen.rpartition(":")
+    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, int(is_shared))
+        probe.bind((host.strip("[]"), int(port)))
+
+
+def _bind_path(path: Path) -> None:
+    if not os.access(path.parent, os.W_OK):
+        raise PermissionError(errno.EACCES, "its folder isn't there, or not writable")
+    with socket.socket(socket.AF_UNIX) as probe:
+        if path.exists() and probe.connect_ex(str(path)) == 0:
+            raise OSError(errno.EADDRINUSE, os.strerror(errno.EADDRINUSE))
+
+
+def _way_out(number: int | None, name: str) -> str:
+    match number:
+        case errno.EADDRINUSE:
+            stop = "Stop it"
+            if name == "AGENTA_AI_GRPC_LISTEN":
+                # One of ours is known by its certificate, which may have been renewed.
+                stop = "Leave an agenta-ai-server that has an earlier certificate; stop anything else"
+            return f"See what listens there (ss -ltnp). {stop}, or set another port by {name}."
+        case errno.EADDRNOTAVAIL:
+            return f"Set {name} to an address of this machine, or to 0.0.0.0 for all of them."
+        case errno.EACCES:
+            return f"Set {name} to a port from 1024 on, or a path in a folder that this user may write."
+    return f"Set {name} to another address."
+
+
+async def open_files(settings: Settings) -> AsyncIterator[Found]:
+    """Whether the process may open as many files as the full load takes."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if hard != resource.RLIM_INFINITY and hard < settings.open_files:
+        yield warning(
+            f"{hard:,} may be open at once, and {settings.open_files:,} may be needed.",
+            "Raise the limit (ulimit -Hn, LimitNOFILE), or lower AGENTA_AI_GRPC_MAX_IN_FLIGHT.",
+        )
+    else:
+        yield ok(f"{settings.open_files:,} may be needed, and no fewer are allowed.")

@@ -1,0 +1,98 @@
+"""What the probes share: the form of what they say, and how they ask.
+
+No sentence of theirs holds a secret, nor the text of somebody else's error, which may.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias
+
+from agenta_ai_server.agenta.completions import AgentaCompletionService
+from agenta_ai_server.assembly import agenta_config
+from agenta_ai_server.auth.http import Answer, HttpClient
+from agenta_ai_server.tools.registry import Dependencies, discover
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable
+    from pathlib import Path
+
+    import yarl
+
+    from agenta_ai_server.settings import Settings
+
+State: TypeAlias = Literal["ok", "warning", "failed", "skipped"]
+
+HTTP_SECONDS = 5.0
+
+
+class Found(NamedTuple):
+    """What a part says of itself; see :class:`~agenta_ai_server.commands.check.Finding`."""
+
+    state: State
+    said: str
+    remedy: str = ""
+
+
+Probe: TypeAlias = "Callable[[Settings], AsyncIterator[Found]]"
+
+
+def ok(said: str) -> Found:
+    """Return that all is fine."""
+    return Found("ok", said)
+
+
+def warning(said: str, remedy: str) -> Found:
+    """Return that it works, and won't do so for long or in every case."""
+    return Found("warning", said, remedy)
+
+
+def failed(said: str, remedy: str) -> Found:
+    """Return that it doesn't work."""
+    return Found("failed", said, remedy)
+
+
+def dependencies(settings: Settings, completions: AgentaCompletionService) -> Dependencies:
+    """Return what the tools are made from."""
+    return Dependencies(completions, {"refine_prompt": settings.refine_prompt_key or ""}, repairs=settings.repairs)
+
+
+async def made_tools(settings: Settings) -> list[Any]:
+    """Return all tools, to be looked at; none if the settings lack what they need."""
+    config = agenta_config(settings)
+    if config is None:
+        return []
+    completions = AgentaCompletionService(config)
+    try:
+        return discover(dependencies(settings, completions))
+    finally:
+        await completions.aclose()
+
+
+async def get(url: yarl.URL, headers: dict[str, str] | None = None, **way: Any) -> Answer:
+    """Ask by HTTP, in the ``way`` that :class:`~agenta_ai_server.auth.http.HttpClient` is told.
+
+    Raises:
+        Unanswered: No answer came.
+    """
+    client = HttpClient(timeout=HTTP_SECONDS, **way)
+    try:
+        return await client.get(url, headers)
+    finally:
+        await client.aclose()
+
+
+def content(path: Path) -> bytes:
+    """Return what the file holds.
+
+    Raises:
+        ValueError: It can't be read.
+    """
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise ValueError(f"can't read it: {error.strerror}") from None
+
+
+def sentence(error: Exception) -> str:
+    """Return what an error of our own says, with one full stop."""
+    return f"{str(error).rstrip('.')}."

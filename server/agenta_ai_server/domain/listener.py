@@ -1,0 +1,149 @@
+"""What there is to see of a call and of its requests to the completion service, for metrics, traces and logs."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from agenta_ai_server.domain.errors import UpstreamFailed
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from agenta_ai_server.domain.call import Call
+    from agenta_ai_server.domain.results import Attempt
+
+CURRENT_CALL: ContextVar[Call | None] = ContextVar("current_call", default=None)
+"""The call that is being worked on. A run that others have joined works on that of its first caller."""
+
+
+@dataclass(slots=True, eq=False)
+class UpstreamRequest:
+    """One request to the completion service. All but the headers and its begin is known when it has ended.
+
+    Attributes:
+        url: Where it goes.
+        headers: What an listener wants it to carry besides its own.
+        status: HTTP status of the answer; 0 if none came.
+        outcome: ``"OK"``, the name of a ``Reason``, ``"CANCELLED"``, or ``"INTERNAL"`` for a bug; empty while it runs.
+        attempt: What is told of it to the caller; ``None`` while it runs, and if nothing came of it.
+        began: When it began, in seconds on the clock of ``time.perf_counter``.
+        ended: When it ended, on the same clock; ``None`` while it runs.
+    """
+
+    url: str
+    headers: dict[str, str] = field(default_factory=dict)
+    status: int = 0
+    outcome: str = ""
+    attempt: Attempt | None = None
+    began: float = field(default_factory=time.perf_counter)
+    ended: float | None = None
+
+    @property
+    def seconds(self) -> float:
+        """How long it took, or has taken so far."""
+        return (time.perf_counter() if self.ended is None else self.ended) - self.began
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CallOutcome:
+    """How a call ended.
+
+    Attributes:
+        code: Name of its gRPC status, ``"OK"``.
+        reason: Name of the ``Reason`` for which it was refused or failed; empty for a success, a bug, a passed deadline
+            and a caller who went away.
+        seconds: From its arrival to its answer.
+        response_bytes: Size of the answer's message; 0 if there is none.
+        replayed: Whether the answer is the stored one of an earlier call.
+        repaired: Whether the tool asked once more, and with success, because the first answer broke a rule.
+    """
+
+    code: str
+    reason: str = ""
+    seconds: float
+    response_bytes: int = 0
+    replayed: bool = False
+    repaired: bool = False
+
+    @property
+    def is_success(self) -> bool:
+        """Whether the caller got what it asked for."""
+        return self.code == "OK" and not self.reason
+
+
+class CallListener:
+    """Is told of calls and of their requests, in their order. This one ignores them.
+
+    Its methods run in the task, and so in the context, of what they are told of. They must be quick and must not raise.
+    """
+
+    def call_began(self, call: Call) -> None:
+        """A call came; nothing is known yet of its caller and its content."""
+
+    def call_ended(self, call: Call, ending: CallOutcome) -> None:
+        """A call ended, each exactly once, and its answer is about to be sent."""
+
+    def request_began(self, request: UpstreamRequest, call: Call | None) -> None:
+        """A request to the completion service is about to be sent, for ``call`` if it is known for which."""
+
+    def request_ended(self, request: UpstreamRequest, call: Call | None) -> None:
+        """That request ended, well or badly. Its call may have ended before."""
+
+
+class CallListeners(CallListener):
+    """Passes on what it is told, in the order given."""
+
+    def __init__(self, listeners: Iterable[CallListener]) -> None:
+        self._listeners = tuple(listeners)
+
+    def call_began(self, call: Call) -> None:
+        """Pass it on."""
+        for listener in self._listeners:
+            listener.call_began(call)
+
+    def call_ended(self, call: Call, ending: CallOutcome) -> None:
+        """Pass it on."""
+        for listener in self._listeners:
+            listener.call_ended(call, ending)
+
+    def request_began(self, request: UpstreamRequest, call: Call | None) -> None:
+        """Pass it on."""
+        for listener in self._listeners:
+            listener.request_began(request, call)
+
+    def request_ended(self, request: UpstreamRequest, call: Call | None) -> None:
+        """Pass it on."""
+        for listener in self._listeners:
+            listener.request_ended(request, call)
+
+
+@contextmanager
+def record_request(url: str, listener: CallListener) -> Iterator[UpstreamRequest]:
+    """Tell the ``listener`` of a request that begins and ends with the context, for the current call."""
+    request = UpstreamRequest(url)
+    call = CURRENT_CALL.get()
+    listener.request_began(request, call)
+    if call:
+        call.requests.append(request)
+    # What the listeners took is ours, and not the completion service's.
+    request.began = time.perf_counter()
+    outcome = "INTERNAL"
+    try:
+        yield request
+        outcome = "OK"
+    except UpstreamFailed as failure:
+        outcome = failure.reason
+        request.attempt = failure.attempts[0]
+        raise
+    except asyncio.CancelledError:
+        outcome = "CANCELLED"
+        raise
+    finally:
+        request.outcome = outcome
+        request.ended = time.perf_counter()
+        listener.request_ended(request, call)

@@ -1,0 +1,25 @@
+"""What is known of this server process as a whole."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+
+
+@dataclass(slots=True)
+class ServerState:
+    """The server process.
+
+    Attributes:
+        version: By semantic versioning.
+        missing_settings: Names of the settings without which the feature is disabled; empty if it is enabled.
+        started: Seconds since the epoch.
+        degraded: Whether the completion service is failing, so that calls are refused.
+        draining: Whether the process is about to stop.
+    """
+
+    version: str
+    missing_settings: tuple[str, ...] = ()
+    started: float = field(default_factory=time.time)
+    degraded: bool = False
+    draining: bool = False

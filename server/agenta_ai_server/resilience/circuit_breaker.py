@@ -1,0 +1,202 @@
+"""A completion service that keeps failing isn't asked for a while, and then by one call first."""
+
+from __future__ import annotations
+
+import logging
+import math
+import random
+import time
+from enum import StrEnum, auto
+from typing import TYPE_CHECKING
+
+from agenta_ai_server.domain.errors import Reason, Refused, UpstreamFailed
+from agenta_ai_server.resilience.window import Window
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from agenta_ai_server.agenta.completion import Completion, CompletionService
+    from agenta_ai_server.domain.call import HasDeadline
+
+_WINDOW_SECONDS = 10.0
+_MIN_CALLS = 20
+_FAILING_SHARE = 0.5
+_MAX_OPEN_SECONDS = 30.0
+
+log = logging.getLogger(__name__)
+
+
+class State(StrEnum):
+    """Whether calls pass: all, none, or one at a time to find out."""
+
+    CLOSED = auto()
+    OPEN = auto()
+    HALF_OPEN = auto()
+
+
+class Breaker:
+    """Opens when half of at least 20 calls within 10 seconds failed.
+
+    Once its time is over, the next call is let through as a probe. Its success closes the breaker, its failure opens it
+    again for twice as long, up to 30 seconds. The next probe follows when one has ended without telling anything, or
+    has taken as long as the breaker is open at first.
+
+    Calls that began before the last change of state don't count: they tell of another time.
+
+    Belongs to one thread.
+
+    Args:
+        open_seconds: How long it stays open at first, more than 0, at most 30.
+        on_change: Called with the new state at each change. Must not raise.
+        clock: Seconds that only go forward.
+        jitter: Returns a random number from 0 to 1.
+    """
+
+    def __init__(
+        self,
+        *,
+        open_seconds: float = 5.0,
+        on_change: Callable[[State], None] = lambda _: None,
+        clock: Callable[[], float] = time.monotonic,
+        jitter: Callable[[], float] = random.random,
+    ) -> None:
+        self._open_seconds = open_seconds
+        self._on_change = on_change
+        self._clock = clock
+        self._jitter = jitter
+        self._window = Window(_WINDOW_SECONDS, clock)
+        self._state = State.CLOSED
+        self._failed_probes = 0
+        # Until then nobody is let through, unless it is closed: the end of being open, or of waiting for a probe.
+        self._until = 0.0
+        self._entry = 0
+
+    @property
+    def state(self) -> State:
+        """What the next call will meet: an open breaker is half-open from when its time is over."""
+        if self._state is State.OPEN and self._clock() >= self._until:
+            return State.HALF_OPEN
+        return self._state
+
+    def enter(self) -> int:
+        """Let a call through, and return what :meth:`leave` must be given at its end.
+
+        Raises:
+            Refused: UPSTREAM_CIRCUIT_OPEN, with a delay after which a call may be let through.
+        """
+        if self._state is not State.CLOSED:
+            if (now := self._clock()) < self._until:
+                raise self._refusal(self._until - now)
+            # One at a time; but a probe may be as slow as a model, and mustn't keep all others waiting for it alone.
+            self._until = now + self._open_seconds
+            if self._state is State.OPEN:
+                self._change(State.HALF_OPEN)
+        return self._entry
+
+    def leave(self, entry: int, *, healthy: bool | None, retry_after: float | None = None) -> None:
+        """Count a call's end.
+
+        Args:
+            entry: What :meth:`enter` returned.
+            healthy: Whether the completion service works, as far as this call can tell; ``None`` if it can't.
+            retry_after: Seconds for which the service asked not to be called, if it did. An unhealthy one is taken at
+                its word, for 30 seconds at most.
+        """
+        if entry != self._entry:
+            return
+        asked = 0.0 if healthy else min(retry_after or 0.0, _MAX_OPEN_SECONDS)
+        if self._state is State.HALF_OPEN:
+            self._probed(healthy, asked)
+        elif healthy is not None:
+            self._window.add(1, not healthy)
+            if asked or self._is_failing():
+                self._open(asked or self._open_seconds)
+
+    def _probed(self, healthy: bool | None, asked: float) -> None:
+        if healthy is None:
+            self._until = self._clock()
+        elif healthy:
+            self._failed_probes = 0
+            self._window.clear()
+            self._change(State.CLOSED)
+        else:
+            self._failed_probes += 1
+            # As a float it would overflow after a night without Agenta.
+            longer = self._open_seconds * 2 ** min(self._failed_probes, 10)
+            self._open(max(asked, min(longer, _MAX_OPEN_SECONDS)))
+
+    def _is_failing(self) -> bool:
+        calls = self._window.events
+        return calls >= _MIN_CALLS and self._window.special >= _FAILING_SHARE * calls
+
+    def _open(self, seconds: float) -> None:
+        self._until = self._clock() + seconds
+        self._change(State.OPEN)
+
+    def _change(self, state: State) -> None:
+        self._entry += 1
+        if state is self._state:
+            return
+        self._state = state
+        if state is State.OPEN:
+            seconds = self._until - self._clock()
+            log.warning("the completion service is failing, and isn't asked for %.1f seconds", seconds)
+        elif state is State.HALF_OPEN:
+            log.info("one call finds out whether the completion service works again")
+        else:
+            log.info("the completion service works again")
+        self._on_change(state)
+
+    def _refusal(self, seconds: float) -> Refused:
+        if self._state is State.HALF_OPEN:
+            # The probe will rather end than be given up.
+            seconds = min(seconds, self._open_seconds)
+        delay = seconds + self._jitter() * self._open_seconds
+        return Refused(
+            Reason.UPSTREAM_CIRCUIT_OPEN,
+            "The completion service has been failing, and isn't asked for a while. Nothing was sent: try again in "
+            f"{math.ceil(delay)} seconds.",
+            retry_delay=delay,
+        )
+
+
+class CircuitBreakingCompletions:
+    """A :class:`~agenta_ai_server.agenta.completion.CompletionService` behind a breaker.
+
+    Args:
+        inner: The service.
+        breaker: Decides which calls get there, and is told how they ended.
+    """
+
+    def __init__(self, inner: CompletionService, breaker: Breaker) -> None:
+        self._inner = inner
+        self._breaker = breaker
+
+    async def complete(
+        self, app: str, inputs: Mapping[str, str], *, deadline: float | None, waiting: HasDeadline | None = None
+    ) -> Completion:
+        """Run one prompt, as the service itself.
+
+        Raises:
+            Refused: As the service; UPSTREAM_CIRCUIT_OPEN.
+            UpstreamFailed: As the service.
+        """
+        entry = self._breaker.enter()
+        healthy: bool | None = None
+        retry_after: float | None = None
+        try:
+            completion = await self._inner.complete(app, inputs, deadline=deadline, waiting=waiting)
+            healthy = True
+        except UpstreamFailed as failure:
+            healthy = failure.healthy
+            if failure.reason is Reason.UPSTREAM_UNAVAILABLE:
+                retry_after = failure.retry_delay
+            raise
+        finally:
+            # Also a cancelled call must leave, for it may be the probe.
+            self._breaker.leave(entry, healthy=healthy, retry_after=retry_after)
+        return completion
+
+    async def aclose(self) -> None:
+        """Close the service."""
+        await self._inner.aclose()

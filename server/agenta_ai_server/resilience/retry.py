@@ -1,0 +1,193 @@
+"""Sending a request again, where that can't buy the same answer twice."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from agenta_ai_server.domain.errors import Reason, Refused, UpstreamFailed
+from agenta_ai_server.resilience.window import Window
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Mapping
+
+    from agenta_ai_server.agenta.completion import Completion, CompletionService
+    from agenta_ai_server.domain.call import HasDeadline
+    from agenta_ai_server.domain.results import Attempt
+
+# Not 424, although it buys nothing: it is a model provider's limit or a wrong credential, which seconds don't mend.
+_SAFE = frozenset({Reason.UPSTREAM_UNREACHABLE, Reason.UPSTREAM_RATE_LIMITED, Reason.UPSTREAM_UNAVAILABLE})
+# Not other 5xx: Agenta answers so, among others, what isn't deployed.
+_UNSAFE = frozenset({Reason.UPSTREAM_TIMEOUT, Reason.UPSTREAM_BROKEN})
+
+_BASE_SECONDS = 0.2
+_MAX_BACKOFF_SECONDS = 5.0
+_WINDOW_SECONDS = 10.0
+
+
+class RetryBudget:
+    """Keeps retries a small share of the calls, so that they don't add to the load that makes calls fail.
+
+    Args:
+        share: Retries for each call of the last 10 seconds, at least 0.
+        per_second: Retries in a second beyond that, so that also a quiet service can retry; at least 0.
+        clock: Seconds that only go forward.
+    """
+
+    def __init__(
+        self, *, share: float = 0.2, per_second: float = 1.0, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._share = share
+        self._reserve = per_second * _WINDOW_SECONDS
+        self._calls = Window(_WINDOW_SECONDS, clock)
+
+    def count_call(self) -> None:
+        """Count a call, whatever became of it."""
+        self._calls.add(1, 0)
+
+    def take(self) -> bool:
+        """Take one retry, and say whether there was one."""
+        calls = self._calls
+        calls.forget()
+        left = calls.special + 1 <= self._share * calls.events + self._reserve
+        if left:
+            calls.add(0, 1)
+        return left
+
+
+class RetryingCompletions:
+    """A :class:`~agenta_ai_server.agenta.completion.CompletionService` that is asked again if it may be.
+
+    It may be where nothing was bought: no connection, HTTP 429 and 503. The pause grows exponentially from 0.2 to 5
+    seconds, of which each takes a random part, so that callers don't come back together; a ``Retry-After`` comes on top
+    of it (RFC 9110, section 10.2.3), so no retry is earlier. What can't be done in time isn't tried: the failure
+    is raised at once, with its delay.
+
+    Args:
+        inner: The service; behind a breaker, so that each request counts.
+        retries: How often a call is sent again at most, at least 0.
+        max_seconds: No retry ends later than so many seconds after the call's begin, whatever its deadline.
+        least_seconds: Seconds before a deadline from which on the service refuses calls.
+        unsafe: Whether to send again also after a time-out or a broken connection, and so maybe to pay twice.
+        budget: Limits all retries together.
+        clock: What deadlines are on; ``None`` for the running event loop's clock.
+        sleep: Waits for so many seconds.
+        jitter: Returns a random number from 0 to 1.
+    """
+
+    def __init__(
+        self,
+        inner: CompletionService,
+        *,
+        retries: int = 2,
+        max_seconds: float = 60.0,
+        least_seconds: float = 1.25,
+        unsafe: bool = False,
+        budget: RetryBudget | None = None,
+        clock: Callable[[], float] | None = None,
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+        jitter: Callable[[], float] = random.random,
+    ) -> None:
+        self._inner = inner
+        self._retries = retries
+        self._max_seconds = max_seconds
+        self._least_seconds = least_seconds
+        self._reasons = _SAFE | _UNSAFE if unsafe else _SAFE
+        self._budget = budget or RetryBudget()
+        self._clock = clock or _loop_time
+        self._sleep = sleep
+        self._jitter = jitter
+
+    async def complete(
+        self, app: str, inputs: Mapping[str, str], *, deadline: float | None, waiting: HasDeadline | None = None
+    ) -> Completion:
+        """Run one prompt, as the service itself.
+
+        Raises:
+            Refused: As the service, before anything was sent. What refuses a retry doesn't.
+            UpstreamFailed: As the service, with all requests that were sent. After one that may have been paid for, it
+                is the last such, even if others followed.
+        """
+        until = self._clock() + self._max_seconds
+        if deadline is not None:
+            until = min(until, deadline)
+        try:
+            completion = await self._inner.complete(app, inputs, deadline=deadline)
+        except UpstreamFailed as failure:
+            failures = [failure]
+        else:
+            self._budget.count_call()
+            return completion
+        self._budget.count_call()
+        try:
+            return await self._again(app, inputs, until, waiting, failures)
+        finally:
+            # A failure leads to its frames, and they to it: all would stay, with the prompt, until a collection.
+            failures.clear()
+
+    async def aclose(self) -> None:
+        """Close the service."""
+        await self._inner.aclose()
+
+    async def _again(
+        self,
+        app: str,
+        inputs: Mapping[str, str],
+        until: float,
+        waiting: HasDeadline | None,
+        failures: list[UpstreamFailed],
+    ) -> Completion:
+        while (delay := self._delay(failures, _last_moment(until, waiting))) is not None:
+            await self._sleep(delay)
+            try:
+                completion = await self._inner.complete(app, inputs, deadline=until)
+            except UpstreamFailed as failure:
+                failures.append(failure)
+            except Refused as refused:
+                raise _told(failures, refused.retry_delay) from None
+            else:
+                return replace(completion, earlier=_attempts(failures))
+        raise _told(failures)
+
+    def _delay(self, failures: list[UpstreamFailed], until: float) -> float | None:
+        """Return the seconds to the next request, or ``None`` if there is none."""
+        last = failures[-1]
+        if len(failures) > self._retries or last.reason not in self._reasons:
+            return None
+        # Full jitter: https://aws.amazon.com/blogs/architecture/exponential-backoff-and-jitter/
+        backoff = self._jitter() * min(_BASE_SECONDS * 2.0 ** (len(failures) - 1), _MAX_BACKOFF_SECONDS)
+        delay = (last.retry_delay or 0.0) + backoff
+        if self._clock() + delay + self._least_seconds > until or not self._budget.take():
+            return None
+        return delay
+
+
+def _last_moment(until: float, waiting: HasDeadline | None) -> float:
+    # Asked anew each time: callers join and leave.
+    return until if waiting is None or waiting.deadline is None else min(until, waiting.deadline)
+
+
+def _loop_time() -> float:
+    return asyncio.get_running_loop().time()
+
+
+def _attempts(failures: list[UpstreamFailed]) -> tuple[Attempt, ...]:
+    return tuple(attempt for failure in failures for attempt in failure.attempts)
+
+
+def _told(failures: list[UpstreamFailed], retry_delay: float | None = None) -> UpstreamFailed:
+    """Return the failure that the caller is told, for all of them.
+
+    Args:
+        failures: In their order.
+        retry_delay: Seconds that what refused a further request asks to wait, if it does.
+    """
+    # A later request that bought nothing doesn't undo what may have been bought before.
+    told = next((failure for failure in reversed(failures) if failure.may_have_run), failures[-1])
+    told.attempts = _attempts(failures)
+    if told.retryable and retry_delay is not None:
+        told.retry_delay = max(told.retry_delay or 0.0, retry_delay)
+    return told

@@ -1,0 +1,311 @@
+"""One run for each id, whoever waits for it and whoever leaves."""
+
+from __future__ import annotations
+
+import asyncio
+import traceback
+from contextlib import suppress
+from typing import TYPE_CHECKING, cast
+
+import pytest
+from concurrency.virtual_time import virtual_time
+
+from agenta_ai_server.domain.errors import Reason, Refused
+from agenta_ai_server.idempotency.in_flight import MAX_CALLERS, InFlightCalls, Replay
+from agenta_ai_server.idempotency.memory import MemoryStore
+from agenta_ai_server.idempotency.store import Leading, Outcome
+
+if TYPE_CHECKING:
+    from agenta_ai_server.domain.call import Waiters
+    from agenta_ai_server.idempotency.store import Claim, Lease
+
+MAX_SECONDS = 60
+
+
+class Tool:
+    """Something that takes a while and costs money."""
+
+    def __init__(self, data: bytes = b"result", *, seconds: float = 5, keep: bool = True) -> None:
+        self.data = data
+        self.seconds = seconds
+        self.keep = keep
+        self.error: Exception | None = None
+        self.begun = self.ended = self.cancelled = 0
+        self.deadline = 0.0
+
+    async def __call__(self, deadline: float, callers: Waiters) -> Outcome:
+        callers.begun = True
+        self.begun += 1
+        self.deadline = deadline
+        try:
+            await asyncio.sleep(self.seconds)
+        except asyncio.CancelledError:
+            self.cancelled += 1
+            raise
+        if self.error:
+            raise self.error
+        self.ended += 1
+        return Outcome(self.data, self.keep)
+
+
+def make_runs(replay_seconds: float = 600) -> InFlightCalls:
+    store = MemoryStore(replay_seconds, clock=lambda: asyncio.get_running_loop().time())
+    return InFlightCalls(store, MAX_SECONDS)
+
+
+def now() -> float:
+    return asyncio.get_running_loop().time()
+
+
+@virtual_time
+async def test_a_repeat_joins_the_run_and_a_later_one_gets_the_result() -> None:
+    runs, tool = make_runs(), Tool()
+    first = asyncio.create_task(runs.run("id", b"f", tool))
+    await asyncio.sleep(1)
+    assert await runs.run("id", b"f", tool) == Replay(b"result", joined=True)
+    assert await first == Replay(b"result")
+    assert await runs.run("id", b"f", tool) == Replay(b"result", replayed=True)
+    await asyncio.sleep(595)
+    assert (await runs.run("id", b"f", tool)).replayed
+    await asyncio.sleep(5)
+    assert await runs.run("id", b"f", tool) == Replay(b"result")
+    assert tool.begun == 2
+    assert len(runs) == 0
+
+
+@virtual_time
+async def test_an_id_stands_for_one_thing_while_it_runs_and_afterwards() -> None:
+    runs, tool = make_runs(), Tool()
+    first = asyncio.create_task(runs.run("id", b"f", tool))
+    await asyncio.sleep(1)
+    for _ in range(2):
+        with pytest.raises(Refused) as caught:
+            await runs.run("id", b"other", tool)
+        assert caught.value.reason is Reason.REQUEST_ID_REUSED
+        await first
+    assert tool.begun == 1
+
+
+@virtual_time
+async def test_another_fingerprint_doesnt_refuse_those_who_join() -> None:
+    runs, tool = make_runs(), Tool()
+    results = await asyncio.gather(
+        runs.run("id", b"f", tool), runs.run("id", b"g", tool), runs.run("id", b"f", tool), return_exceptions=True
+    )
+    assert [type(result) for result in results] == [Replay, Refused, Replay]
+    assert tool.begun == 1
+
+
+@virtual_time
+async def test_without_storing_repeats_still_join() -> None:
+    runs, tool = make_runs(replay_seconds=0), Tool()
+    results = await asyncio.gather(*(runs.run("id", b"f", tool) for _ in range(100)))
+    assert tool.begun == 1
+    assert sum(result.joined for result in results) == 99
+    assert not (await runs.run("id", b"f", tool)).replayed
+
+
+@virtual_time
+async def test_what_isnt_to_be_kept_runs_again() -> None:
+    runs, tool = make_runs(), Tool(keep=False)
+    results = await asyncio.gather(runs.run("id", b"f", tool), runs.run("id", b"f", tool))
+    assert [result.data for result in results] == [b"result", b"result"]
+    assert await runs.run("id", b"f", tool) == Replay(b"result")
+    assert tool.begun == 2
+
+
+@pytest.mark.parametrize("error", [Refused(Reason.RATE_LIMITED, "Too fast."), ZeroDivisionError()], ids=repr)
+@virtual_time
+async def test_all_that_joined_get_the_error_and_later_ones_run_anew(error: Exception) -> None:
+    runs, tool = make_runs(), Tool()
+    tool.error = error
+    results = await asyncio.gather(*(runs.run("id", b"f", tool) for _ in range(50)), return_exceptions=True)
+    assert results == [error] * 50
+    assert len(traceback.extract_tb(error.__traceback__)) < 10
+    tool.error = None
+    assert await runs.run("id", b"f", tool) == Replay(b"result")
+    assert tool.begun == 2
+
+
+@virtual_time
+async def test_each_caller_waits_by_its_own_deadline_and_the_run_goes_on() -> None:
+    runs, tool = make_runs(), Tool()
+    second = asyncio.create_task(runs.run("id", b"f", tool))
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(1):
+            await runs.run("id", b"f", tool)
+    assert now() == 1
+    assert (await second).data == b"result"
+    assert (tool.begun, tool.cancelled) == (1, 0)
+
+
+@virtual_time
+async def test_a_run_is_closed_two_seconds_after_its_last_caller_left() -> None:
+    runs, tool = make_runs(), Tool(seconds=50)
+    with suppress(TimeoutError):
+        async with asyncio.timeout(1):
+            await runs.run("id", b"f", tool)
+    await asyncio.sleep(1.9)
+    assert tool.cancelled == 0
+    await runs.idle()
+    assert (tool.cancelled, now()) == (1, 3)
+
+
+@virtual_time
+async def test_what_has_not_begun_ends_with_its_last_caller() -> None:
+    runs, waiting = make_runs(), asyncio.Event()
+
+    async def in_line(_deadline: float, callers: Waiters) -> Outcome:
+        assert callers.deadline == 3
+        waiting.set()
+        await asyncio.sleep(50)
+        raise AssertionError
+
+    callers = [asyncio.create_task(runs.run("id", b"f", in_line, deadline)) for deadline in (1, 3, 2)]
+    await waiting.wait()
+    for caller in callers:
+        assert len(runs) == 1
+        caller.cancel()
+        await asyncio.wait({caller})
+    await runs.idle()
+    assert now() == 0
+    assert await runs.run("id", b"f", Tool()) == Replay(b"result")
+
+
+@virtual_time
+async def test_so_many_may_wait_for_one_run_and_for_all() -> None:
+    runs, tool = InFlightCalls(MemoryStore(), MAX_SECONDS, max_joined=MAX_CALLERS + 1), Tool()
+    callers = [asyncio.create_task(runs.run("id", b"f", tool)) for _ in range(MAX_CALLERS)]
+    others = [asyncio.create_task(runs.run("other", b"f", tool)) for _ in range(3)]
+    await asyncio.sleep(1)
+    for key in ("id", "other"):
+        with pytest.raises(Refused) as caught:
+            await runs.run(key, b"f", tool)
+        assert caught.value.reason is Reason.OVERLOADED
+        assert 1 <= (caught.value.retry_delay or 0) <= 2
+    # Who begins a run is counted elsewhere.
+    third = asyncio.create_task(runs.run("third", b"f", tool))
+    assert {replay.data for replay in await asyncio.gather(*callers, *others, third)} == {b"result"}
+    # A stored result costs no waiting.
+    assert all([(await runs.run("id", b"f", tool)).replayed for _ in range(2 * MAX_CALLERS)])
+    assert tool.begun == 3
+
+
+@virtual_time
+async def test_who_comes_while_a_refusal_is_told_to_the_store_is_not_refused_too() -> None:
+    class SlowLease:
+        def __init__(self, lease: Lease) -> None:
+            self._lease = lease
+
+        def __getattr__(self, name: str) -> object:
+            return getattr(self._lease, name)
+
+        async def release(self) -> None:
+            await asyncio.sleep(1)
+            await self._lease.release()
+
+    class SlowStore(MemoryStore):
+        async def claim(self, key: str, fingerprint: bytes, waited: str = "") -> Claim:
+            claim = await super().claim(key, fingerprint, waited)
+            return Leading(cast("Lease", SlowLease(claim.lease))) if isinstance(claim, Leading) else claim
+
+    async def refuse(_deadline: float, _callers: Waiters) -> Outcome:
+        raise Refused(Reason.DEADLINE_TOO_SHORT, "Too short.")
+
+    runs = InFlightCalls(SlowStore(), MAX_SECONDS)
+    first = asyncio.create_task(runs.run("id", b"f", refuse))
+    await asyncio.sleep(0.5)
+    assert await runs.run("id", b"f", Tool()) == Replay(b"result")
+    with pytest.raises(Refused):
+        await first
+
+
+@virtual_time
+async def test_a_repeat_within_the_two_seconds_keeps_the_run() -> None:
+    runs, tool = make_runs(), Tool(seconds=10)
+    for _ in range(3):
+        with suppress(TimeoutError):
+            async with asyncio.timeout(1):
+                await runs.run("id", b"f", tool)
+        await asyncio.sleep(1.5)
+    assert await runs.run("id", b"f", tool) == Replay(b"result", joined=True)
+    assert (tool.begun, now()) == (1, 10)
+
+
+@virtual_time
+async def test_a_result_that_comes_before_the_two_seconds_end_is_kept() -> None:
+    runs, tool = make_runs(), Tool(seconds=2)
+    with suppress(TimeoutError):
+        async with asyncio.timeout(1):
+            await runs.run("id", b"f", tool)
+    await asyncio.sleep(30)
+    assert (await runs.run("id", b"f", tool)).replayed
+
+
+@virtual_time
+async def test_a_repeat_of_a_run_that_is_being_closed_waits_for_its_end_and_runs_anew() -> None:
+    runs = make_runs()
+    running = 0
+
+    async def slow_to_close(_deadline: float, callers: Waiters) -> Outcome:
+        nonlocal running
+        callers.begun = True
+        assert running == 0, "two runs of one id at once"
+        running += 1
+        try:
+            await asyncio.sleep(5)
+        except asyncio.CancelledError:
+            await asyncio.sleep(1)
+            raise
+        finally:
+            running -= 1
+        return Outcome(b"result", keep=True)
+
+    with suppress(TimeoutError):
+        async with asyncio.timeout(1):
+            await runs.run("id", b"f", slow_to_close)
+    await asyncio.sleep(2.5)
+    assert await runs.run("id", b"f", slow_to_close) == Replay(b"result")
+    assert 9 <= now() < 9.5
+
+
+@virtual_time
+async def test_a_run_has_the_services_maximum_and_is_ended_when_it_outruns_it() -> None:
+    runs, tool = make_runs(), Tool(seconds=1000)
+    with pytest.raises(TimeoutError):
+        await runs.run("id", b"f", tool)
+    assert tool.deadline == MAX_SECONDS
+    assert now() == MAX_SECONDS + 1
+
+
+@virtual_time
+async def test_a_caller_cancelled_before_the_run_began_leaves_nothing() -> None:
+    runs, tool = make_runs(), Tool()
+    caller = asyncio.create_task(runs.run("id", b"f", tool))
+    await asyncio.sleep(0)
+    caller.cancel()
+    await runs.idle()
+    assert len(asyncio.all_tasks()) == 1
+
+
+@virtual_time
+async def test_closing_cancels_what_runs_and_leaves_no_task() -> None:
+    runs, tool = make_runs(), Tool()
+    callers = [asyncio.create_task(runs.run(str(number % 5), b"f", tool)) for number in range(10)]
+    left = asyncio.create_task(runs.run("left", b"f", tool))
+    await asyncio.sleep(1)
+    left.cancel()
+    await asyncio.sleep(1)
+    await runs.aclose()
+    results = await asyncio.gather(*callers, return_exceptions=True)
+    assert all(isinstance(result, asyncio.CancelledError) for result in results)
+    assert tool.cancelled == 6
+    assert len(asyncio.all_tasks()) == 1
+    assert len(runs) == 0
+
+
+@virtual_time
+async def test_a_result_that_is_too_large_goes_to_those_who_wait_and_no_further() -> None:
+    runs, tool = make_runs(), Tool(bytes(5 << 20))
+    assert len((await runs.run("id", b"f", tool)).data) == 5 << 20
+    assert not (await runs.run("id", b"f", tool)).replayed

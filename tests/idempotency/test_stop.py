@@ -1,0 +1,38 @@
+"""A replica that is told to stop ends what callers of another wait for."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import AsyncExitStack
+from typing import TYPE_CHECKING
+from uuid import uuid4
+
+import pytest
+from calls import refine
+from conftest import connected, settings_for
+from idempotency.conftest import is_followed_by_anybody
+
+if TYPE_CHECKING:
+    from idempotency.conftest import RedisServer
+
+    from agenta_ai_server.standin.app import StandIn
+
+pytestmark = pytest.mark.needs("redis-server")
+
+
+async def test_a_stop_waits_for_what_others_wait_for(standin: StandIn, redis_server: RedisServer) -> None:
+    more = {"AGENTA_AI_GRPC_REDIS_URL": redis_server.url, "AGENTA_AI_GRPC_SHUTDOWN_GRACE_SECONDS": "20"}
+    asked = refine(guidelines="standin: delay=2")
+    asked.request_id = str(uuid4())
+    async with connected(settings_for(standin, **more)) as staying, AsyncExitStack() as stopping:
+        stub = await stopping.enter_async_context(connected(settings_for(standin, **more)))
+        first = stub.CallTool(asked)
+        running = asyncio.ensure_future(first)
+        await standin.when(lambda: standin.in_flight == 1)
+        first.cancel()
+        await asyncio.gather(running, return_exceptions=True)
+        repeat = asyncio.ensure_future(staying.CallTool(asked))
+        await is_followed_by_anybody(redis_server)
+        await stopping.aclose()
+        assert not (await repeat).is_error
+    assert standin.started == 1

@@ -1,0 +1,318 @@
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from upstream.fakes import Clock, Scripted, failed, unavailable
+
+from agenta_ai_server.agenta.completion import Completion
+from agenta_ai_server.domain.errors import Reason, Refused, UpstreamFailed
+from agenta_ai_server.domain.results import Attempt
+from agenta_ai_server.resilience.circuit_breaker import Breaker, CircuitBreakingCompletions, State
+from agenta_ai_server.resilience.window import Window
+
+if TYPE_CHECKING:
+    from agenta_ai_server.agenta.completion import CompletionService
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def breaker(clock: Clock) -> Breaker:
+    return Breaker(clock=clock, jitter=lambda: 0.0)
+
+
+def count(breaker: Breaker, healthy: bool | None, times: int = 1, **options: Any) -> None:
+    for _ in range(times):
+        breaker.leave(breaker.enter(), healthy=healthy, **options)
+
+
+def state_of(breaker: Breaker) -> State:
+    """Its state, which a type checker would else take for one that stays."""
+    return breaker.state
+
+
+def delay(breaker: Breaker) -> float:
+    with pytest.raises(Refused) as refused:
+        breaker.enter()
+    error = refused.value
+    assert error.reason is Reason.UPSTREAM_CIRCUIT_OPEN
+    assert error.retry_delay is not None
+    assert "try again in" in error.message
+    return error.retry_delay
+
+
+def opened(breaker: Breaker) -> Breaker:
+    count(breaker, False, 20)
+    assert state_of(breaker) is State.OPEN
+    return breaker
+
+
+# When it opens.
+
+
+@pytest.mark.parametrize(
+    ("good", "bad", "state"),
+    [
+        (0, 19, State.CLOSED),
+        (0, 20, State.OPEN),
+        (10, 10, State.OPEN),
+        (11, 10, State.CLOSED),
+        (100, 99, State.CLOSED),
+        (100, 100, State.OPEN),
+    ],
+)
+def test_half_of_at_least_twenty_calls(good: int, bad: int, state: State, breaker: Breaker) -> None:
+    count(breaker, True, good)
+    count(breaker, False, bad)
+    assert state_of(breaker) is state
+
+
+def test_calls_that_tell_nothing_do_not_count(breaker: Breaker) -> None:
+    count(breaker, False, 19)
+    count(breaker, None, 100)
+    assert state_of(breaker) is State.CLOSED
+    count(breaker, False)
+    assert state_of(breaker) is State.OPEN
+
+
+@pytest.mark.parametrize(("later", "state"), [(9.0, State.OPEN), (10.0, State.CLOSED)])
+def test_only_the_last_ten_seconds_count(later: float, state: State, breaker: Breaker, clock: Clock) -> None:
+    count(breaker, False, 19)
+    clock.now += later
+    count(breaker, False)
+    assert state_of(breaker) is state
+
+
+# What it does then.
+
+
+def test_an_open_breaker_tells_when_to_come_back(breaker: Breaker, clock: Clock) -> None:
+    opened(breaker)
+    assert delay(breaker) == 5.0
+    clock.now += 3.5
+    assert delay(breaker) == 1.5
+
+
+def test_callers_do_not_come_back_together(clock: Clock) -> None:
+    breaker = opened(Breaker(clock=clock, jitter=random.Random(1).random))
+    delays = [delay(breaker) for _ in range(100)]
+    assert min(delays) >= 5.0
+    assert max(delays) <= 10.0
+    assert len(set(delays)) == 100
+
+
+def test_one_probe_and_no_other(breaker: Breaker, clock: Clock) -> None:
+    opened(breaker)
+    clock.now += 5
+    assert state_of(breaker) is State.HALF_OPEN
+    probe = breaker.enter()
+    for _ in range(50):
+        assert delay(breaker) == 5.0
+    breaker.leave(probe, healthy=True)
+    assert state_of(breaker) is State.CLOSED
+    count(breaker, False, 19)
+    assert state_of(breaker) is State.CLOSED, "what was before is forgotten"
+
+
+def test_failed_probes_double_the_time_up_to_a_bound(breaker: Breaker, clock: Clock) -> None:
+    opened(breaker)
+    times = []
+    for _ in range(2000):
+        times.append(round(delay(breaker), 6))
+        clock.now += times[-1]
+        count(breaker, False)
+    assert times[:5] == [5.0, 10.0, 20.0, 30.0, 30.0]
+    assert set(times[5:]) == {30.0}
+    clock.now += 30
+    count(breaker, True)
+    opened(breaker)
+    assert delay(breaker) == 5.0
+
+
+def test_a_probe_that_tells_nothing_leaves_its_place(breaker: Breaker, clock: Clock) -> None:
+    opened(breaker)
+    clock.now += 5
+    count(breaker, None, 3)
+    assert state_of(breaker) is State.HALF_OPEN
+    count(breaker, True)
+    assert state_of(breaker) is State.CLOSED
+
+
+@pytest.mark.parametrize("first", [True, False])
+def test_a_slow_probe_does_not_keep_all_others_waiting(first: bool, breaker: Breaker, clock: Clock) -> None:
+    opened(breaker)
+    clock.now += 5
+    slow = breaker.enter()
+    clock.now += 4
+    assert delay(breaker) == pytest.approx(1.0)
+    clock.now += 1
+    second = breaker.enter()
+    delay(breaker)
+    # Whichever ends first decides, and the other tells of another time then.
+    breaker.leave(slow if first else second, healthy=True)
+    assert state_of(breaker) is State.CLOSED
+    breaker.leave(second if first else slow, healthy=False)
+    assert state_of(breaker) is State.CLOSED
+
+
+@pytest.mark.parametrize("healthy", [True, False, None])
+def test_calls_from_before_do_not_count(healthy: bool | None, breaker: Breaker, clock: Clock) -> None:
+    entries = [breaker.enter() for _ in range(50)]
+    opened(breaker)
+    for entry in entries[:20]:
+        breaker.leave(entry, healthy=healthy, retry_after=20.0)
+    assert delay(breaker) == 5.0
+    clock.now += 5
+    probe = breaker.enter()
+    for entry in entries[20:]:
+        breaker.leave(entry, healthy=healthy)
+    assert state_of(breaker) is State.HALF_OPEN
+    breaker.leave(probe, healthy=True)
+    assert state_of(breaker) is State.CLOSED
+
+
+# Retry-After.
+
+
+@pytest.mark.parametrize(("asked", "seconds"), [(2.0, 2.0), (30.0, 30.0), (3600.0, 30.0)])
+def test_the_service_is_taken_at_its_word(asked: float, seconds: float, breaker: Breaker) -> None:
+    count(breaker, False, retry_after=asked)
+    assert state_of(breaker) is State.OPEN
+    assert delay(breaker) == seconds
+
+
+@pytest.mark.parametrize("asked", [None, 0.0])
+def test_a_service_that_asks_for_nothing(asked: float | None, breaker: Breaker) -> None:
+    count(breaker, False, retry_after=asked)
+    assert state_of(breaker) is State.CLOSED
+
+
+@pytest.mark.parametrize(("asked", "seconds"), [(1.0, 10.0), (15.0, 15.0), (100.0, 30.0)])
+def test_a_probe_that_is_asked_to_wait(asked: float, seconds: float, breaker: Breaker, clock: Clock) -> None:
+    opened(breaker)
+    clock.now += 5
+    count(breaker, False, retry_after=asked)
+    assert delay(breaker) == seconds
+
+
+# What others see.
+
+
+def test_each_change_is_told_and_logged_once(clock: Clock, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    changes: list[State] = []
+    breaker = opened(Breaker(clock=clock, on_change=changes.append))
+    clock.now += 5
+    count(breaker, None, 5)
+    count(breaker, False)
+    clock.now += 10
+    count(breaker, True)
+    count(breaker, True, 100)
+    assert changes == [State.OPEN, State.HALF_OPEN, State.OPEN, State.HALF_OPEN, State.CLOSED]
+    assert [record.levelname for record in caplog.records] == ["WARNING", "INFO", "WARNING", "INFO", "INFO"]
+    assert "5.0 seconds" in caplog.records[0].message
+
+
+# Around a service.
+
+
+async def complete(service: CompletionService) -> Completion:
+    return await service.complete("app", {}, deadline=None)
+
+
+async def test_what_passes(breaker: Breaker) -> None:
+    service = Scripted("text")
+    assert (await complete(CircuitBreakingCompletions(service, breaker))).text == "text"
+    await CircuitBreakingCompletions(service, breaker).aclose()
+    assert service.closed
+
+
+@pytest.mark.parametrize(("healthy", "state"), [(False, State.OPEN), (True, State.CLOSED), (None, State.CLOSED)])
+async def test_what_a_failure_tells(healthy: bool | None, state: State, breaker: Breaker) -> None:
+    service = Scripted(failed(Reason.UPSTREAM_TIMEOUT, healthy=healthy))
+    guarded = CircuitBreakingCompletions(service, breaker)
+    for _ in range(20):
+        with pytest.raises(UpstreamFailed):
+            await complete(guarded)
+    assert state_of(breaker) is state
+    if state is State.OPEN:
+        with pytest.raises(Refused):
+            await complete(guarded)
+        assert service.calls == 20
+
+
+async def test_only_a_503_can_ask_to_wait(breaker: Breaker) -> None:
+    limited = failed(Reason.UPSTREAM_RATE_LIMITED, delay=9.0, healthy=True)
+    guarded = CircuitBreakingCompletions(Scripted(limited, unavailable(9.0)), breaker)
+    for state in (State.CLOSED, State.OPEN):
+        with pytest.raises(UpstreamFailed):
+            await complete(guarded)
+        assert state_of(breaker) is state
+    assert delay(breaker) == 9.0
+
+
+async def test_fifty_calls_at_half_open(breaker: Breaker, clock: Clock) -> None:
+    answer = asyncio.Event()
+
+    async def late() -> Completion:
+        await answer.wait()
+        return Completion("text", Attempt("", 0.0))
+
+    guarded = CircuitBreakingCompletions(service := Scripted(late), opened(breaker))
+    clock.now += 5
+    calls = [asyncio.create_task(complete(guarded)) for _ in range(50)]
+    while not service.calls:  # noqa: ASYNC110
+        await asyncio.sleep(0)
+    answer.set()
+    ends = await asyncio.gather(*calls, return_exceptions=True)
+    assert service.calls == 1
+    assert sum(isinstance(end, Refused) for end in ends) == 49
+    assert state_of(breaker) is State.CLOSED
+
+
+@pytest.mark.parametrize("end", ["cancelled", "refused", "bug"])
+async def test_a_probe_that_ends_otherwise(end: str, breaker: Breaker, clock: Clock) -> None:
+    async def probe() -> Completion:
+        if end == "bug":
+            raise KeyError
+        if end == "refused":
+            raise Refused(Reason.DEADLINE_TOO_SHORT, "Too short.")
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    guarded = CircuitBreakingCompletions(service := Scripted(probe, "text"), opened(breaker))
+    clock.now += 5
+    task = asyncio.create_task(complete(guarded))
+    while not service.calls:  # noqa: ASYNC110
+        await asyncio.sleep(0)
+    if end == "cancelled":
+        task.cancel()
+    with pytest.raises((asyncio.CancelledError, Refused, KeyError)):
+        await task
+    assert (await complete(guarded)).text == "text"
+    assert state_of(breaker) is State.CLOSED
+
+
+# The window.
+
+
+def test_a_window_counts_what_a_list_would(clock: Clock) -> None:
+    chance = random.Random(7)
+    window = Window(10.0, clock)
+    happened: list[tuple[float, int]] = []
+    for _ in range(3000):
+        clock.now += chance.choice([0.0, 0.01, 0.1, 0.5, 3.0, 9.5, 10.0, 40.0])
+        special = chance.randint(0, 1)
+        window.add(1, special)
+        happened.append((clock.now, special))
+        step = int(clock.now / 0.5)
+        counted = [special for then, special in happened[-500:] if int(then / 0.5) > step - 20]
+        assert (window.events, window.special) == (len(counted), sum(counted))
+        assert all(then > clock.now - 10 for then, _ in happened[len(happened) - len(counted) :])
