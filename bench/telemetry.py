@@ -8,7 +8,8 @@ import os
 import time
 
 from agenta_ai_server.domain.call import Call, Principal
-from agenta_ai_server.domain.listener import CallListener, CallListeners, CallOutcome, UpstreamRequest
+from agenta_ai_server.domain.call import UpstreamRequest
+from agenta_ai_server.domain.listener import CallListener, CallListeners, CallOutcome
 from agenta_ai_server.telemetry.call_log import AuditLog, CallLog
 from agenta_ai_server.telemetry.logs import JsonFormatter
 from agenta_ai_server.telemetry.metrics import Metrics

@@ -35,7 +35,7 @@ from agenta_ai.v1 import tool_service_pb2
 from agenta_ai.v1.tool_service_pb2_grpc import ToolServiceStub
 from agenta_ai_server.auth.key_file import create_key
 from agenta_ai_server.commands import serve
-from agenta_ai_server.domain.results import ToolResult
+from agenta_ai_server.domain.outcome import ToolOutcome
 from agenta_ai_server.standin.permissions import Caller
 from agenta_ai_server.tools.registry import Tool
 
@@ -423,7 +423,7 @@ class _Anything(BaseModel):
     pass
 
 
-async def _whoami(_: _Nothing, call: Call) -> ToolResult:
+async def _whoami(_: _Nothing, call: Call) -> ToolOutcome:
     caller = call.caller
     found: dict[str, Any] = {
         "user": caller.user,
@@ -435,7 +435,7 @@ async def _whoami(_: _Nothing, call: Call) -> ToolResult:
         "method": caller.method,
         "peer": call.peer,
     }
-    return ToolResult(text="", structured=found)
+    return ToolOutcome(text="", structured=found)
 
 
 def whoami_tool(permission: str = "edit_workflows") -> Tool[_Nothing]:

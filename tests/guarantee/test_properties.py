@@ -21,14 +21,15 @@ from hypothesis import strategies as st
 from agenta_ai_server.agenta.completion import Completion
 from agenta_ai_server.domain.call import Call
 from agenta_ai_server.domain.errors import Reason, Refused, ToolFailed
-from agenta_ai_server.domain.results import Attempt
+from agenta_ai_server.domain.values import Attempt
 from agenta_ai_server.tools.refine_prompt.tool import RefinePrompt, RefinePromptArguments
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from agenta_ai_server.domain.call import HasDeadline
-    from agenta_ai_server.domain.results import Json, ToolResult
+    from agenta_ai_server.domain.outcome import ToolOutcome
+from agenta_ai_server.domain.values import Json
 
 NAMES = ["a", "b", "name", "order", "x_1"]
 ROLES = ["system", "developer", "user", "assistant"]
@@ -130,7 +131,7 @@ class Model:
         pass
 
 
-def refined(template: object, written: str) -> ToolResult | None:
+def refined(template: object, written: str) -> ToolOutcome | None:
     """What becomes of what a model writes; ``None`` if it is discarded, for the one reason that is allowed."""
     tool = RefinePrompt(Model(written), "app", repairs=0)
     arguments = RefinePromptArguments(prompt_template_json=json.dumps(template))

@@ -10,7 +10,7 @@ from upstream.fakes import Clock, Scripted, failed, unavailable
 
 from agenta_ai_server.agenta.completion import Completion
 from agenta_ai_server.domain.errors import Reason, Refused, UpstreamFailed
-from agenta_ai_server.domain.results import Attempt
+from agenta_ai_server.domain.values import Attempt
 from agenta_ai_server.resilience.circuit_breaker import Breaker, CircuitBreakingCompletions, State
 from agenta_ai_server.resilience.window import Window
 

@@ -7,7 +7,7 @@ import pytest
 from pydantic import BaseModel
 
 from agenta_ai_server.domain.errors import Reason, Refused
-from agenta_ai_server.domain.results import ToolResult
+from agenta_ai_server.domain.outcome import ToolOutcome
 from agenta_ai_server.tools.registry import Registry, Tool
 
 if TYPE_CHECKING:
@@ -20,8 +20,8 @@ class Nothing(BaseModel):
     pass
 
 
-async def say_name(_: Nothing, call: Call) -> ToolResult:
-    return ToolResult(text=call.method, structured={})
+async def say_name(_: Nothing, call: Call) -> ToolOutcome:
+    return ToolOutcome(text=call.method, structured={})
 
 
 def tool(name: str, permission: str = "view") -> Tool[Any]:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from agenta_ai_server.agenta.completion import Completion
 from agenta_ai_server.domain.errors import Reason, Refused, UpstreamFailed
-from agenta_ai_server.domain.results import Attempt
+from agenta_ai_server.domain.values import Attempt
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping

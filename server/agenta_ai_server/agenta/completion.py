@@ -5,11 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
+from agenta_ai_server.domain.tool import disabled
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from agenta_ai_server.domain.call import HasDeadline
-    from agenta_ai_server.domain.results import Attempt
+    from agenta_ai_server.domain.tool import ToolCall
+    from agenta_ai_server.domain.values import Attempt
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,25 +37,35 @@ class Completion:
 class CompletionService(Protocol):
     """InFlightCalls prompts that are deployed in Agenta."""
 
-    async def complete(
-        self, app: str, inputs: Mapping[str, str], *, deadline: float | None, waiting: HasDeadline | None = None
-    ) -> Completion:
-        """Run one prompt and return what the model wrote.
+    async def complete(self, app: str, inputs: Mapping[str, str], call: ToolCall) -> Completion:
+        """Run one prompt and return what the model wrote. A cancelled call closes its connection.
 
         Args:
             app: Slug of the application whose prompt is run.
             inputs: The prompt's variables.
-            deadline: When the call ends, in seconds on the event loop's clock; ``None`` for never.
-            waiting: Who waits for it, if that may end before the deadline: no request is sent again for nobody.
+            call: The tool call that it is for: how long it may take, and who waits for it.
 
         Raises:
             Refused: DEADLINE_TOO_SHORT or UPSTREAM_CIRCUIT_OPEN, before anything was sent.
             UpstreamFailed: No completion, for one of the ``UPSTREAM_`` reasons.
-
-        A cancelled call closes its connection.
         """
         ...
 
     async def aclose(self) -> None:
         """Close all connections. Calls that run fail."""
         ...
+
+
+class Unconfigured:
+    """Stands for the completion service where the settings that it needs are missing."""
+
+    async def complete(self, app: str, inputs: Mapping[str, str], call: ToolCall) -> Completion:
+        """Refuse.
+
+        Raises:
+            Refused: SERVICE_DISABLED.
+        """
+        raise disabled()
+
+    async def aclose(self) -> None:
+        """Do nothing."""

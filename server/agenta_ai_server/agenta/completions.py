@@ -14,21 +14,21 @@ import httpx
 
 from agenta_ai_server.agenta.completion import Completion
 from agenta_ai_server.agenta.transport import Answer, ConnectTimeout, NotConnected, Transport, http_url
-from agenta_ai_server.domain.errors import Reason, Refused, UpstreamFailed
+from agenta_ai_server.domain.deadline import MARGIN_SECONDS
+from agenta_ai_server.domain.errors import Reason, UpstreamFailed
 from agenta_ai_server.domain.listener import CallListener, record_request
 from agenta_ai_server.domain.reloading_file import ReloadingFile
-from agenta_ai_server.domain.results import Attempt
+from agenta_ai_server.domain.values import Attempt
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
-    from agenta_ai_server.domain.call import HasDeadline
+    from agenta_ai_server.domain.tool import ToolCall
 
 _MAX_CONNECT_SECONDS = 5.0
 _MAX_RETRY_DELAY_SECONDS = 3600.0
 # Kept back from the caller's time, so that the answer still reaches it.
-_MARGIN_SECONDS = 0.25
 
 _HEADERS = (
     (b"content-type", b"application/json"),
@@ -78,11 +78,6 @@ class AgentaConfig:
         if not 0 <= self.min_seconds <= self.max_seconds:
             raise ValueError("The least time of a call must be from 0 to its most.")
 
-    @property
-    def least_seconds(self) -> float:
-        """Seconds before its deadline from which on a call is refused."""
-        return self.min_seconds + _MARGIN_SECONDS
-
 
 class AgentaCompletionService:
     """A :class:`~agenta_ai_server.agenta.completion.CompletionService` that is Agenta.
@@ -105,24 +100,18 @@ class AgentaCompletionService:
         self._url = completion_url(config.api_url)
         self._transport = Transport(self._url, _HEADERS, ca_file=config.ca_file, proxy=config.proxy)
 
-    async def complete(
-        self, app: str, inputs: Mapping[str, str], *, deadline: float | None, waiting: HasDeadline | None = None
-    ) -> Completion:
+    async def complete(self, app: str, inputs: Mapping[str, str], call: ToolCall) -> Completion:
         """Run one prompt and return what the model wrote, the empty string included.
-
-        Args:
-            app: Slug of the application whose prompt is run.
-            inputs: The prompt's variables.
-            deadline: When the call ends, in seconds on the event loop's clock; ``None`` for never.
-            waiting: Who waits for it, if that may end before the deadline: no request is sent again for nobody.
 
         Raises:
             Refused: DEADLINE_TOO_SHORT, before anything was sent.
             UpstreamFailed: No completion, for one of the ``UPSTREAM_`` reasons.
         """
+        call.require_time(self._config.min_seconds)
         clock = asyncio.get_running_loop().time
         started = clock()
-        seconds = self._seconds(started, deadline)
+        seconds = self._seconds(call.remaining())
+        await call.begin_billing()
         with record_request(self._url, self._listener) as sent:
             # Half of the time at most, so that the end of the whole time never falls into connecting: a call that
             # ends by it was sent.
@@ -143,16 +132,9 @@ class AgentaCompletionService:
         """Close all connections. Calls that run fail."""
         await self._transport.aclose()
 
-    def _seconds(self, now: float, deadline: float | None) -> float:
-        """Return how long the call may take."""
-        seconds = self._config.max_seconds
-        if deadline is not None:
-            seconds = min(seconds, deadline - _MARGIN_SECONDS - now)
-        if seconds < self._config.min_seconds:
-            least = self._config.least_seconds
-            message = f"Too little time is left for an answer. Give the call a deadline of more than {least:g} seconds."
-            raise Refused(Reason.DEADLINE_TOO_SHORT, message)
-        return seconds
+    def _seconds(self, remaining: float) -> float:
+        """Return how long the request may take, if so many seconds are left of the call."""
+        return min(self._config.max_seconds, remaining - min(MARGIN_SECONDS, remaining / 2))
 
     def _headers(self, more: Mapping[str, str]) -> list[tuple[bytes, bytes]]:
         key = self._key_file.content if self._key_file else self._config.api_key

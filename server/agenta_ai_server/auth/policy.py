@@ -1,4 +1,4 @@
-"""Who may do what: all of it."""
+"""The access policy: who may do what."""
 
 from __future__ import annotations
 
@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING
 from agenta_ai_server.domain.errors import Reason, Refused
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping
+    from collections.abc import Collection
 
     from agenta_ai_server.domain.call import Principal
+    from agenta_ai_server.domain.tool import ToolSet, ToolSpec
 
 #: To ask for the status and the list of tools.
 VIEW = "view_ai_services"
@@ -28,45 +29,46 @@ class AccessPolicy:
     - A caller from whom a tool is hidden can't tell it from one that doesn't exist.
 
     Args:
-        tools: The permission that each tool needs, by the tool's name.
         required: Those of the service-wide permissions that are required at all.
     """
 
-    def __init__(self, tools: Mapping[str, str], required: Collection[str] = ()) -> None:
-        self._tools = dict(tools)
+    def __init__(self, required: Collection[str] = ()) -> None:
         self._required = frozenset(required)
 
-    @property
-    def permissions(self) -> frozenset[str]:
-        """Every permission that anything needs; one of Agenta's if nothing does, as in a service that is disabled."""
-        return self._required.union(self._tools.values()) or frozenset({ANY})
+    def permissions(self, tools: ToolSet) -> frozenset[str]:
+        """Return every permission that anything needs; one of Agenta's if nothing does, as in a disabled service."""
+        return self._required.union(tool.permission for tool in tools.tools) or frozenset({ANY})
 
-    def visible(self, principal: Principal) -> frozenset[str]:
-        """Return the names of the tools that the caller may call."""
+    def visible(self, principal: Principal, tools: ToolSet) -> list[ToolSpec]:
+        """Return the tools that the caller may call, sorted by name."""
         if not self._has(principal, RUN):
-            return frozenset()
-        return frozenset(name for name, permission in self._tools.items() if principal.may(permission))
+            return []
+        return [tool for tool in tools.tools if principal.may(tool.permission)]
 
     def check_view(self, principal: Principal) -> None:
-        """Let pass who may ask for the status and the list of tools.
+        """Refuse a caller who may not see the status and the list of tools.
 
         Raises:
             Refused: PERMISSION_DENIED.
         """
         if not self._has(principal, VIEW):
-            raise Refused(Reason.PERMISSION_DENIED, "You may not look at this service: ask its operator to let you.")
+            raise Refused(Reason.PERMISSION_DENIED, "You may not view this service. Ask its operator for permission.")
 
-    def check_call(self, principal: Principal, tool: str) -> None:
-        """Let pass who may call the ``tool``; also a name that no tool has, if nothing is hidden from this caller.
+    def check_call(self, principal: Principal, name: str, tools: ToolSet) -> None:
+        """Refuse a caller who may not call the tool of this name.
+
+        A name that no tool has passes if nothing is hidden from this caller.
 
         Raises:
             Refused: PERMISSION_DENIED, with one text whether or not the tool exists.
         """
-        visible = self.visible(principal)
-        if tool not in visible and len(visible) < len(self._tools):
+        tool = tools.find(name)
+        if tool and self._has(principal, RUN) and principal.may(tool.permission):
+            return
+        if tool or len(self.visible(principal, tools)) < len(tools.tools):
             raise Refused(
                 Reason.PERMISSION_DENIED,
-                "You may not call this tool, or there is none of this name: ListTools lists those that you may call.",
+                "You may not call this tool, or there is no such tool. ListTools lists the tools that you may call.",
             )
 
     def _has(self, principal: Principal, permission: str) -> bool:

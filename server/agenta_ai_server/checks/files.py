@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING
 
 from cryptography import x509
 
+from agenta_ai_server.assembly.tools import described_tools
 from agenta_ai_server.auth.key_file import list_keys
 from agenta_ai_server.auth.mtls import IdentityFile
 from agenta_ai_server.auth.records import parse
-from agenta_ai_server.checks.shared import Found, content, failed, made_tools, ok, sentence, warning
+from agenta_ai_server.checks.shared import Found, content, failed, ok, sentence, warning
 from agenta_ai_server.limits.policy import LimitPolicy
 from agenta_ai_server.rpc.tls import Certificates, TlsFiles
-from agenta_ai_server.tools.registry import Registry
+from agenta_ai_server.tools.catalog import tool_set
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -32,7 +33,7 @@ async def tools(settings: Settings) -> AsyncIterator[Found]:
         yield failed("AI services are disabled: callers get SERVICE_DISABLED.", f"Set {', '.join(settings.missing)}.")
         return
     try:
-        left = Registry(await made_tools(settings), settings.disabled_tools).tools
+        left = tool_set(described_tools(), settings.missing, settings.disabled_tools).tools
     except ValueError as error:
         yield failed(sentence(error), "Correct AGENTA_AI_GRPC_DISABLED_TOOLS.")
         return
@@ -92,7 +93,7 @@ async def limits(settings: Settings) -> AsyncIterator[Found]:
     path = settings.limits_file
     if settings.limits == "off" or path is None:
         return
-    names = [tool.name for tool in await made_tools(settings)]
+    names = [tool.name for tool in described_tools()]
     try:
         LimitPolicy.parse(content(path), names)
     except ValueError as error:

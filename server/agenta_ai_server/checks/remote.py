@@ -8,17 +8,19 @@ import time
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-from agenta_ai_server.agenta.completions import AgentaCompletionService
-from agenta_ai_server.assembly import agenta_config
+from agenta_ai_server.assembly.resources import Resources
+from agenta_ai_server.assembly.tools import build_tools
+from agenta_ai_server.assembly.upstream import build_completions
 from agenta_ai_server.auth.agenta import check_url
 from agenta_ai_server.auth.http import Answer, Unanswered, http_url
 from agenta_ai_server.auth.jwks import KeySet
 from agenta_ai_server.auth.token import json_object
-from agenta_ai_server.checks.shared import Found, content, dependencies, failed, get, ok, sentence
+from agenta_ai_server.checks.shared import Found, content, failed, get, ok, sentence
 from agenta_ai_server.domain.agenta_url import root_path
-from agenta_ai_server.domain.call import ANONYMOUS, Call
-from agenta_ai_server.domain.errors import Reason, Refused, ToolFailed
-from agenta_ai_server.tools.registry import Registry, discover
+from agenta_ai_server.domain.call import ANONYMOUS
+from agenta_ai_server.domain.errors import Reason, Refused
+from agenta_ai_server.domain.tool import ToolCall
+from agenta_ai_server.pipeline.pipeline import run_tool
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -27,6 +29,7 @@ if TYPE_CHECKING:
 
     from agenta_ai_server.settings import Settings
 
+REFINE = "tools.agenta.api.refine_prompt"
 PROMPT = '{"messages": [{"role": "user", "content": "Please translate {{text}}"}]}'
 
 
@@ -142,22 +145,22 @@ async def traces(settings: Settings) -> AsyncIterator[Found]:
 
 async def refinement(settings: Settings) -> AsyncIterator[Found]:
     """Whether a tiny prompt is refined. This is paid for."""
-    config = agenta_config(settings)
-    if config is None or settings.refine_prompt_key is None:
-        return
-    completions = AgentaCompletionService(config)
-    try:
-        registry = Registry(discover(dependencies(settings, completions)))
-        (name,) = [tool.name for tool in registry.tools if tool.name.endswith(".refine_prompt")]
+    async with Resources() as resources:
+        completions = build_completions(settings, resources)
+        if completions is None or settings.refine_prompt_key is None:
+            return
+        tools = build_tools(settings, resources, completions).current
         deadline = asyncio.get_running_loop().time() + settings.max_call_seconds
-        call = Call("check", "/check", (), "check", deadline, principal=ANONYMOUS)
-        await registry.call(name, {"prompt_template_json": PROMPT}, call)
-    except (ToolFailed, Refused) as error:
-        yield failed(f"{error.reason}: {error.message}", _remedy_of(error.reason))
-    else:
-        yield ok("A prompt was refined.")
-    finally:
-        await completions.aclose()
+        call = ToolCall("check", REFINE, ANONYMOUS, deadline, tools, lambda: {"prompt_template_json": PROMPT})
+        try:
+            outcome = await run_tool(call)
+        except Refused as refused:
+            yield failed(f"{refused.reason}: {refused.message}", _remedy_of(refused.reason))
+            return
+        if failure := outcome.failure:
+            yield failed(f"{failure.reason}: {outcome.text}", _remedy_of(failure.reason))
+        else:
+            yield ok("A prompt was refined.")
 
 
 def _remedy_of(reason: Reason) -> str:

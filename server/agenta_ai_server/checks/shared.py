@@ -7,10 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias
 
-from agenta_ai_server.agenta.completions import AgentaCompletionService
-from agenta_ai_server.assembly import agenta_config
 from agenta_ai_server.auth.http import Answer, HttpClient
-from agenta_ai_server.tools.registry import Dependencies, discover
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
@@ -49,23 +46,6 @@ def warning(said: str, remedy: str) -> Found:
 def failed(said: str, remedy: str) -> Found:
     """Return that it doesn't work."""
     return Found("failed", said, remedy)
-
-
-def dependencies(settings: Settings, completions: AgentaCompletionService) -> Dependencies:
-    """Return what the tools are made from."""
-    return Dependencies(completions, {"refine_prompt": settings.refine_prompt_key or ""}, repairs=settings.repairs)
-
-
-async def made_tools(settings: Settings) -> list[Any]:
-    """Return all tools, to be looked at; none if the settings lack what they need."""
-    config = agenta_config(settings)
-    if config is None:
-        return []
-    completions = AgentaCompletionService(config)
-    try:
-        return discover(dependencies(settings, completions))
-    finally:
-        await completions.aclose()
 
 
 async def get(url: yarl.URL, headers: dict[str, str] | None = None, **way: Any) -> Answer:

@@ -6,22 +6,21 @@ import json
 import re
 import shlex
 import sys
-from collections import defaultdict
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
+from agenta_ai_server.assembly.tools import described_tools
 from agenta_ai_server.auth.key_file import create_key, list_keys, revoke_key
 from agenta_ai_server.auth.policy import SERVICE_PERMISSIONS, AccessPolicy
 from agenta_ai_server.commands import stdout
 from agenta_ai_server.domain.call import Principal
-from agenta_ai_server.tools.registry import Dependencies, discover
+from agenta_ai_server.domain.tool import ToolSet
 
 if TYPE_CHECKING:
     import argparse
     from collections.abc import Mapping
 
-    from agenta_ai_server.agenta.completion import CompletionService
     from agenta_ai_server.auth.key_file import KeyRecord
 
 FILE = "AGENTA_AI_GRPC_API_KEYS_FILE"
@@ -65,16 +64,16 @@ def create(arguments: argparse.Namespace) -> None:
 
 
 def _doubt(permissions: frozenset[str], environment: Mapping[str, str]) -> str:
-    """Say what is odd about the permissions of a key; it is made nevertheless, for the server may be another one."""
-    # The tools are only looked at, so they get nothing to work with.
-    tools = discover(Dependencies(cast("CompletionService", None), defaultdict(str)))
+    """Return a warning about the permissions of a key. The key is made all the same: it may be for another server."""
+    tools = ToolSet(described_tools())
     named = {name.strip() for name in environment.get(REQUIRED, "").split(",")}
-    policy = AccessPolicy({tool.name: tool.permission for tool in tools}, named.intersection(SERVICE_PERMISSIONS))
-    asked = f"Permissions that are asked for: {', '.join(sorted(policy.permissions))}."
-    if not policy.visible(Principal(user="", permissions=permissions)):
-        return f"This key may call no tool. {asked}"
-    if unknown := sorted(permissions - policy.permissions):
-        return f"Nothing asks for {', '.join(unknown)}. {asked}"
+    policy = AccessPolicy(named.intersection(SERVICE_PERMISSIONS))
+    known = policy.permissions(tools)
+    needed = f"Permissions that the tools need: {', '.join(sorted(known))}."
+    if not policy.visible(Principal(user="", permissions=permissions), tools):
+        return f"This key may call no tool. {needed}"
+    if unknown := sorted(permissions - known):
+        return f"No tool needs {', '.join(unknown)}. {needed}"
     return ""
 
 

@@ -5,14 +5,16 @@ from __future__ import annotations
 import asyncio
 import logging
 import signal
-from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING
 
-from agenta_ai_server.assembly import Assembly
+from agenta_ai_server.assembly.resources import Resources
+from agenta_ai_server.assembly.service import build_service
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
+    from agenta_ai_server.assembly.service import Service
     from agenta_ai_server.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -29,27 +31,24 @@ async def running(settings: Settings) -> AsyncIterator[str]:
         SettingsError: What a setting names can't be used.
         ListenError: The address can't be listened on.
     """
-    parts = Assembly(settings)
-    async with AsyncExitStack() as opened:
-        for close in parts.closing:
-            opened.push_async_callback(close)
-        for start in parts.starting:
-            await start()
-        address = await parts.server.start(settings.listen)
+    async with Resources() as resources:
+        service = build_service(settings, resources)
+        await resources.start()
+        address = await service.server.start(settings.listen)
         try:
             yield address
         finally:
-            parts.service.draining = True
-            await _stop(parts, settings.drain_seconds, settings.shutdown_grace_seconds)
+            service.state.draining = True
+            await _stop(service, settings.drain_seconds, settings.shutdown_grace_seconds)
 
 
-async def _stop(parts: Assembly, drain: float, grace: float) -> None:
+async def _stop(service: Service, drain: float, grace: float) -> None:
     last = asyncio.get_running_loop().time() + drain + grace
-    await parts.server.stop(drain, grace)
-    # Callers of other replicas may wait for what runs here, and would pay for it again.
+    await service.server.stop(drain, grace)
+    # Callers of other replicas may wait for what runs here, and would otherwise be billed again.
     with suppress(TimeoutError):
         async with asyncio.timeout_at(last):
-            await parts.runs.idle()
+            await service.in_flight.idle()
 
 
 async def serve(settings: Settings) -> None:

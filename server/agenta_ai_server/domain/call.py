@@ -1,15 +1,17 @@
-"""One call: who makes it, until when, and what its answer carries besides the result."""
+"""One RPC: who makes it, until when, and what is recorded of it for metrics, traces and logs."""
 
 from __future__ import annotations
 
 import math
 import re
+import time
+from contextvars import ContextVar
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 from urllib.parse import unquote
 
 if TYPE_CHECKING:
-    from agenta_ai_server.domain.listener import UpstreamRequest
+    from agenta_ai_server.domain.values import Attempt
 
 PEER = re.compile(r"ipv[46]:(.+):\d+")
 
@@ -39,72 +41,69 @@ class Principal:
 ANONYMOUS = Principal(user="anonymous", permissions=None, method="none")
 
 
-class HasDeadline(Protocol):
-    """Whoever waits for something that is done for a call."""
-
-    @property
-    def deadline(self) -> float | None:
-        """When the waiting ends, in seconds on the event loop's clock, as things are now; ``None`` for never."""
-
-
 @dataclass(slots=True, eq=False)
-class Waiters:
-    """Those who wait for one run, which they join and leave while it goes on.
+class UpstreamRequest:
+    """One request to the completion service. All but the headers and its begin is known when it has ended.
 
     Attributes:
-        deadlines: When each of them stops waiting, in seconds on the event loop's clock; infinite for never.
-        begun: Whether the run may have cost something by now, so that it goes on for a while when all have left.
+        url: Where it goes.
+        headers: What a listener wants it to carry besides its own.
+        status: HTTP status of the answer; 0 if none came.
+        outcome: ``"OK"``, the name of a ``Reason``, ``"CANCELLED"``, or ``"INTERNAL"`` for a bug; empty while it runs.
+        attempt: What the caller learns of it; ``None`` while it runs, and if nothing came of it.
+        began: When it began, in seconds on the clock of ``time.perf_counter``.
+        ended: When it ended, on the same clock; ``None`` while it runs.
     """
 
-    deadlines: list[float] = field(default_factory=list)
-    begun: bool = False
+    url: str
+    headers: dict[str, str] = field(default_factory=dict)
+    status: int = 0
+    outcome: str = ""
+    attempt: Attempt | None = None
+    began: float = field(default_factory=time.perf_counter)
+    ended: float | None = None
 
     @property
-    def deadline(self) -> float:
-        """When the last of them stops waiting."""
-        return max(self.deadlines, default=-math.inf)
+    def seconds(self) -> float:
+        """How long it took, or has taken so far."""
+        return (time.perf_counter() if self.ended is None else self.ended) - self.began
 
 
 @dataclass(slots=True)
 class Call:
-    """One call on its way through the service.
+    """One RPC on its way through the service.
 
     Attributes:
-        id: Names the call in logs and errors: 32 hexadecimal digits.
+        id: The server's own id of the call, in logs and errors: 32 hexadecimal digits.
         method: Full method name, ``"/agenta.ai.v1.ToolService/CallTool"``.
         metadata: What the caller sent, in its order; keys are lowercase, values of ``-bin`` keys are bytes.
-        peer: Address of the caller as the transport has it, ``"ipv4:127.0.0.1:40112"``.
-        deadline: When the call ends, in seconds on the event loop's clock; ``None`` or infinite for never.
+        peer: Address of the caller as the transport writes it.
+        client_deadline: The caller's own deadline, in seconds on the event loop's clock; infinite if there is none.
+        deadline: When the call ends at the latest: the caller's deadline or the service's maximum, on the same clock.
         identities: URIs and DNS names of the caller's certificate, which the transport has verified.
         principal: Who calls; ``None`` until the call has been authenticated.
-        trailers: Metadata that the answer, whatever it is, will end with.
-        request_bytes: Size of its message.
-        request_id: What repeats of it share, a UUID; empty if it has none, or none that is valid.
-        tool: Name of the tool that it is for, ``"unknown"`` if there is no such, empty if its method takes none.
-        trace_id: Its distributed trace, 32 lowercase hexadecimal digits; empty if it has none.
-        requests: What was sent to the completion service for it so far.
-        callers: Who waits for it, if these are others than who made it.
+        response_metadata: What the answer carries besides the result.
+        request_bytes: Size of the request's message.
+        request_id: The caller's idempotency key, if it is well-formed; empty otherwise.
+        tool: Name of the tool that is called, for labels; never a name that no tool has.
+        trace_id: The trace that the call belongs to; empty if unknown.
+        requests: Its requests to the completion service, in their order.
     """
 
     id: str
     method: str
     metadata: tuple[tuple[str, str | bytes], ...]
     peer: str
-    deadline: float | None
+    client_deadline: float = math.inf
+    deadline: float = math.inf
     identities: tuple[str, ...] = ()
     principal: Principal | None = None
-    trailers: list[tuple[str, str]] = field(default_factory=list)
+    response_metadata: list[tuple[str, str]] = field(default_factory=list)
     request_bytes: int = 0
     request_id: str = ""
     tool: str = ""
     trace_id: str = ""
     requests: list[UpstreamRequest] = field(default_factory=list)
-    callers: Waiters | None = None
-
-    @property
-    def waiting(self) -> HasDeadline:
-        """Who waits for it: those who have joined its run, or else whoever made it."""
-        return self.callers or self
 
     @property
     def rpc(self) -> str:
@@ -122,10 +121,6 @@ class Call:
         """How long its requests to the completion service took together, up to now; one may outlive the call."""
         return sum(request.seconds for request in self.requests)
 
-    def remaining(self, now: float) -> float:
-        """Return the seconds that are left at ``now`` on the event loop's clock; infinite if there is no deadline."""
-        return math.inf if self.deadline is None else self.deadline - now
-
     @property
     def caller(self) -> Principal:
         """Who calls; it is a bug to ask before the call has been authenticated."""
@@ -136,3 +131,7 @@ class Call:
     def values(self, key: str) -> list[str]:
         """Return what the caller sent under the ``key`` of its metadata, which has no ``-bin`` at its end."""
         return [value for name, value in self.metadata if name == key and isinstance(value, str)]
+
+
+CURRENT_CALL: ContextVar[Call | None] = ContextVar("current_call", default=None)
+"""The call that is being worked on. A run that others have joined works on that of its first caller."""

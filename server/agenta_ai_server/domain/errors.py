@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from agenta_ai_server.domain.results import Attempt
+    from agenta_ai_server.domain.values import Attempt
 
 
 class Reason(StrEnum):
@@ -37,7 +37,6 @@ class Reason(StrEnum):
     RATE_LIMITER_UNAVAILABLE = auto()
     OVERLOADED = auto()
     UPSTREAM_CIRCUIT_OPEN = auto()
-    SHUTTING_DOWN = auto()
     REQUEST_ID_REUSED = auto()
     DEADLINE_TOO_SHORT = auto()
     REPLAY_STORE_UNAVAILABLE = auto()
@@ -52,6 +51,8 @@ class Reason(StrEnum):
     UPSTREAM_FAILED = auto()
     UPSTREAM_UNAVAILABLE = auto()
     UPSTREAM_OUTPUT_INVALID = auto()
+    OUTCOME_UNKNOWN = auto()
+    UPSTREAM_MISCONFIGURED = auto()
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,6 +109,10 @@ class Refused(Exception):
         self.retry_delay = retry_delay
         self.resource = resource
         self.quota = quota
+
+
+class DeadlinePassed(Exception):
+    """The call took longer than it may. The tool may have run, and the call may have been billed."""
 
 
 class ToolFailed(Exception):

@@ -5,48 +5,16 @@ from __future__ import annotations
 import asyncio
 import time
 from contextlib import contextmanager
-from contextvars import ContextVar
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from agenta_ai_server.domain.call import CURRENT_CALL, UpstreamRequest
 from agenta_ai_server.domain.errors import UpstreamFailed
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
     from agenta_ai_server.domain.call import Call
-    from agenta_ai_server.domain.results import Attempt
-
-CURRENT_CALL: ContextVar[Call | None] = ContextVar("current_call", default=None)
-"""The call that is being worked on. A run that others have joined works on that of its first caller."""
-
-
-@dataclass(slots=True, eq=False)
-class UpstreamRequest:
-    """One request to the completion service. All but the headers and its begin is known when it has ended.
-
-    Attributes:
-        url: Where it goes.
-        headers: What an listener wants it to carry besides its own.
-        status: HTTP status of the answer; 0 if none came.
-        outcome: ``"OK"``, the name of a ``Reason``, ``"CANCELLED"``, or ``"INTERNAL"`` for a bug; empty while it runs.
-        attempt: What is told of it to the caller; ``None`` while it runs, and if nothing came of it.
-        began: When it began, in seconds on the clock of ``time.perf_counter``.
-        ended: When it ended, on the same clock; ``None`` while it runs.
-    """
-
-    url: str
-    headers: dict[str, str] = field(default_factory=dict)
-    status: int = 0
-    outcome: str = ""
-    attempt: Attempt | None = None
-    began: float = field(default_factory=time.perf_counter)
-    ended: float | None = None
-
-    @property
-    def seconds(self) -> float:
-        """How long it took, or has taken so far."""
-        return (time.perf_counter() if self.ended is None else self.ended) - self.began
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,9 +45,9 @@ class CallOutcome:
 
 
 class CallListener:
-    """Is told of calls and of their requests, in their order. This one ignores them.
+    """Learns of calls and of their requests to the completion service. This one ignores them.
 
-    Its methods run in the task, and so in the context, of what they are told of. They must be quick and must not raise.
+    Its methods run in the task, and so in the context, of the call or request. They must be quick and must not raise.
     """
 
     def call_began(self, call: Call) -> None:
@@ -96,7 +64,7 @@ class CallListener:
 
 
 class CallListeners(CallListener):
-    """Passes on what it is told, in the order given."""
+    """Calls several listeners, in the order given."""
 
     def __init__(self, listeners: Iterable[CallListener]) -> None:
         self._listeners = tuple(listeners)

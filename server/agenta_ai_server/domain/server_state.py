@@ -12,14 +12,12 @@ class ServerState:
 
     Attributes:
         version: By semantic versioning.
-        missing_settings: Names of the settings without which the feature is disabled; empty if it is enabled.
         started: Seconds since the epoch.
         degraded: Whether the completion service is failing, so that calls are refused.
         draining: Whether the process is about to stop.
     """
 
     version: str
-    missing_settings: tuple[str, ...] = ()
     started: float = field(default_factory=time.time)
     degraded: bool = False
     draining: bool = False

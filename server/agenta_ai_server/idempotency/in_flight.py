@@ -6,51 +6,36 @@ import asyncio
 import logging
 import math
 import random
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
-from agenta_ai_server.domain.call import Waiters
 from agenta_ai_server.domain.errors import Reason, Refused
+from agenta_ai_server.domain.tool import Waiters
+from agenta_ai_server.idempotency.encoding import decode, encode
 from agenta_ai_server.idempotency.store import Failed, Finished, Following, Lease, Outcome
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Coroutine
     from types import TracebackType
 
+    from agenta_ai_server.domain.outcome import ToolOutcome
     from agenta_ai_server.idempotency.store import Store
 
 # Seconds between looks at a run elsewhere: soon at first, since most joins come late in a run.
 FIRST_LOOK, LAST_LOOK, SLOWER = 0.05, 0.25, 1.5
-# Seconds that a run has beyond its deadline to come to its own end.
-MARGIN = 1.0
 # Far above any result there is; a larger one would push out too many others.
 MAX_RESULT_BYTES = 4 << 20
 # How many may wait for one run. They pass neither rate limit nor admission, and each keeps its request in memory.
 MAX_CALLERS = 100
 
 Result = TypeVar("Result")
-Work: TypeAlias = "Callable[[float, Waiters], Awaitable[Outcome]]"
+Work: TypeAlias = "Callable[[float, Waiters], Awaitable[ToolOutcome]]"
 
 log = logging.getLogger(__name__)
 
 
 class RunFailed(Exception):
     """The run in another process ended by a bug, and may have had an effect."""
-
-
-@dataclass(frozen=True, slots=True)
-class Replay:
-    """What a caller gets.
-
-    Attributes:
-        data: The result.
-        replayed: Whether it was there before the call came.
-        joined: Whether it comes from a run that was under way when the call came.
-    """
-
-    data: bytes
-    replayed: bool = False
-    joined: bool = False
 
 
 class InFlightCalls:
@@ -81,7 +66,7 @@ class InFlightCalls:
         """Count the ids that are running here, or are waited for here while they run elsewhere."""
         return len(self._runs)
 
-    async def run(self, key: str, fingerprint: bytes, work: Work, deadline: float = math.inf) -> Replay:
+    async def run(self, key: str, fingerprint: bytes, work: Work, deadline: float = math.inf) -> ToolOutcome:
         """Return the result of the id; run the work for it unless that is under way or done.
 
         A caller that is cancelled leaves, and the run goes on without it for as long as others wait, or a while.
@@ -90,7 +75,7 @@ class InFlightCalls:
             key: Names the id: its principal and request_id, hashed.
             fingerprint: A hash of what is asked for; another one for the same key is refused.
             work: Does it, in a task of its own and with the context of its first caller. Gets its deadline, in seconds
-                on the event loop's clock, and its callers; cancelled a second after that, and as soon as all have left
+                on the event loop's clock, which it must keep, and its callers; cancelled as soon as all have left
                 unless it has told the callers that it has begun. It raises ``Refused`` only if it has had no effect.
             deadline: When the caller will leave, on the same clock.
 
@@ -98,7 +83,6 @@ class InFlightCalls:
             Refused: REQUEST_ID_REUSED, REPLAY_STORE_UNAVAILABLE, OVERLOADED if too many wait already, or what the work
                 raised, for all that joined it here; those in other processes run the id then themselves.
             RunFailed: The work raised something else in another process.
-            TimeoutError: The work outran its deadline.
 
         Whatever else the work raises, all that joined it here get.
         """
@@ -116,8 +100,7 @@ class InFlightCalls:
         finally:
             self._joined -= joined
             self._leave(run, deadline)
-        replay = run.result()
-        return Replay(replay.data, joined=True) if joined and not replay.replayed else replay
+        return run.result()
 
     async def idle(self) -> None:
         """Wait until nothing runs."""
@@ -184,7 +167,7 @@ class InFlightCalls:
         if not run.ending:
             run.task.cancel()
 
-    async def _play(self, run: _Run) -> Replay:
+    async def _play(self, run: _Run) -> ToolOutcome:
         waited = ""
         pause = FIRST_LOOK
         while isinstance(claim := await self._store.claim(run.key, run.fingerprint, waited), Following):
@@ -194,15 +177,14 @@ class InFlightCalls:
         if isinstance(claim, Failed):
             raise RunFailed
         if isinstance(claim, Finished):
-            return Replay(claim.data, replayed=not waited, joined=bool(waited))
-        return Replay(await self._lead(run, claim.lease))
+            return replace(decode(claim.data), replayed=not waited)
+        return await self._lead(run, claim.lease)
 
-    async def _lead(self, run: _Run, lease: Lease) -> bytes:
+    async def _lead(self, run: _Run, lease: Lease) -> ToolOutcome:
         run.lease = lease
         deadline = asyncio.get_running_loop().time() + self._max_seconds
         try:
-            async with asyncio.timeout_at(deadline + MARGIN):
-                outcome = await run.work(deadline, run.callers)
+            outcome = await run.work(deadline, run.callers)
         except (Refused, asyncio.CancelledError):
             # Without effect, or wanted by nobody. Who comes while the store is told isn't refused with the others.
             self._forget(run)
@@ -211,12 +193,15 @@ class InFlightCalls:
         except BaseException:
             await self._finish(run, lease.fail())
             raise
-        if len(outcome.data) > MAX_RESULT_BYTES:
-            log.error("a result of %d bytes is too large to be kept for repeats", len(outcome.data))
+        data = encode(outcome)
+        if len(data) > MAX_RESULT_BYTES:
+            log.error("a result of %d bytes is too large to be kept for repeats", len(data))
             await self._finish(run, lease.fail())
         else:
-            await self._finish(run, lease.complete(outcome))
-        return outcome.data
+            # Retryable means that nothing was bought: the same id may be sent again, and is then run again.
+            keep = not (outcome.failure and outcome.failure.retryable)
+            await self._finish(run, lease.complete(Outcome(data, keep)))
+        return outcome
 
     async def _finish(self, run: _Run, end: Coroutine[None, None, None]) -> None:
         # What is bought must not be lost because its last caller leaves just now.
@@ -239,7 +224,7 @@ class _Run:
     key: str
     fingerprint: bytes
     work: Work
-    task: asyncio.Task[Replay] = field(init=False)
+    task: asyncio.Task[ToolOutcome] = field(init=False)
     callers: Waiters = field(default_factory=Waiters)
     ending: bool = False
     lease: Lease | None = None
@@ -250,7 +235,7 @@ class _Run:
     def id(self) -> tuple[str, bytes]:
         return self.key, self.fingerprint
 
-    def result(self) -> Replay:
+    def result(self) -> ToolOutcome:
         """Return what came of it, or raise it."""
         if self.task.cancelled():
             raise asyncio.CancelledError

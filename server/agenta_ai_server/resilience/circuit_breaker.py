@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from agenta_ai_server.agenta.completion import Completion, CompletionService
-    from agenta_ai_server.domain.call import HasDeadline
+    from agenta_ai_server.domain.tool import ToolCall
 
 _WINDOW_SECONDS = 10.0
 _MIN_CALLS = 20
@@ -172,9 +172,7 @@ class CircuitBreakingCompletions:
         self._inner = inner
         self._breaker = breaker
 
-    async def complete(
-        self, app: str, inputs: Mapping[str, str], *, deadline: float | None, waiting: HasDeadline | None = None
-    ) -> Completion:
+    async def complete(self, app: str, inputs: Mapping[str, str], call: ToolCall) -> Completion:
         """Run one prompt, as the service itself.
 
         Raises:
@@ -185,7 +183,7 @@ class CircuitBreakingCompletions:
         healthy: bool | None = None
         retry_after: float | None = None
         try:
-            completion = await self._inner.complete(app, inputs, deadline=deadline, waiting=waiting)
+            completion = await self._inner.complete(app, inputs, call)
             healthy = True
         except UpstreamFailed as failure:
             healthy = failure.healthy

@@ -9,14 +9,15 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from agenta_ai_server.domain.errors import Reason, Refused, UpstreamFailed
+from agenta_ai_server.domain.tool import Stage
 from agenta_ai_server.resilience.window import Window
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
 
     from agenta_ai_server.agenta.completion import Completion, CompletionService
-    from agenta_ai_server.domain.call import HasDeadline
-    from agenta_ai_server.domain.results import Attempt
+    from agenta_ai_server.domain.tool import ToolCall
+    from agenta_ai_server.domain.values import Attempt
 
 # Not 424, although it buys nothing: it is a model provider's limit or a wrong credential, which seconds don't mend.
 _SAFE = frozenset({Reason.UPSTREAM_UNREACHABLE, Reason.UPSTREAM_RATE_LIMITED, Reason.UPSTREAM_UNAVAILABLE})
@@ -101,9 +102,7 @@ class RetryingCompletions:
         self._sleep = sleep
         self._jitter = jitter
 
-    async def complete(
-        self, app: str, inputs: Mapping[str, str], *, deadline: float | None, waiting: HasDeadline | None = None
-    ) -> Completion:
+    async def complete(self, app: str, inputs: Mapping[str, str], call: ToolCall) -> Completion:
         """Run one prompt, as the service itself.
 
         Raises:
@@ -111,11 +110,9 @@ class RetryingCompletions:
             UpstreamFailed: As the service, with all requests that were sent. After one that may have been paid for, it
                 is the last such, even if others followed.
         """
-        until = self._clock() + self._max_seconds
-        if deadline is not None:
-            until = min(until, deadline)
+        until = min(self._clock() + self._max_seconds, call.deadline)
         try:
-            completion = await self._inner.complete(app, inputs, deadline=deadline)
+            completion = await self._inner.complete(app, inputs, call)
         except UpstreamFailed as failure:
             failures = [failure]
         else:
@@ -123,7 +120,7 @@ class RetryingCompletions:
             return completion
         self._budget.count_call()
         try:
-            return await self._again(app, inputs, until, waiting, failures)
+            return await self._again(app, inputs, until, call, failures)
         finally:
             # A failure leads to its frames, and they to it: all would stay, with the prompt, until a collection.
             failures.clear()
@@ -137,13 +134,15 @@ class RetryingCompletions:
         app: str,
         inputs: Mapping[str, str],
         until: float,
-        waiting: HasDeadline | None,
+        call: ToolCall,
         failures: list[UpstreamFailed],
     ) -> Completion:
-        while (delay := self._delay(failures, _last_moment(until, waiting))) is not None:
+        # Asked anew each time: callers join and leave.
+        while (delay := self._delay(failures, min(until, call.waiting.deadline))) is not None:
+            call.report(Stage.WAITING_FOR_RETRY, f"Agenta is unavailable. Asking again in {delay:.1f} seconds.")
             await self._sleep(delay)
             try:
-                completion = await self._inner.complete(app, inputs, deadline=until)
+                completion = await self._inner.complete(app, inputs, replace(call, deadline=until))
             except UpstreamFailed as failure:
                 failures.append(failure)
             except Refused as refused:
@@ -163,11 +162,6 @@ class RetryingCompletions:
         if self._clock() + delay + self._least_seconds > until or not self._budget.take():
             return None
         return delay
-
-
-def _last_moment(until: float, waiting: HasDeadline | None) -> float:
-    # Asked anew each time: callers join and leave.
-    return until if waiting is None or waiting.deadline is None else min(until, waiting.deadline)
 
 
 def _loop_time() -> float:

@@ -1,18 +1,20 @@
-"""Finds out who calls."""
+"""Finds out who calls, before anything of the request is read."""
 
 from __future__ import annotations
 
 import re
 from typing import TYPE_CHECKING
 
+import grpc
+import grpc.aio
+
 from agenta_ai_server.auth.authenticator import Credentials, invalid
 from agenta_ai_server.domain.call import ANONYMOUS, Call
-from agenta_ai_server.rpc.interceptor import Interceptor, Proceed
+from agenta_ai_server.rpc.handler import CallHandler, Reply
 
 if TYPE_CHECKING:
-    from google.protobuf.message import Message
-
     from agenta_ai_server.auth.authenticator import Authenticator
+    from agenta_ai_server.rpc.handler import Continuation, GrpcHandler
 
 PROJECT_KEY = "x-agenta-project-id"
 # The scheme's case doesn't matter (RFC 9110, 11.1), except to Agenta, which knows these spellings.
@@ -21,16 +23,28 @@ SCHEMES = {scheme.lower(): scheme for scheme in ("ApiKey", "Bearer", "Secret")}
 AUTHORIZATION = re.compile(r"([A-Za-z]{1,16}) +([!#-&(-~]{1,8192})")
 
 
-class Authentication(Interceptor):
-    """Lets in those whom the authenticator knows."""
+class Authentication(grpc.aio.ServerInterceptor):
+    """Names the caller of each of the contract's methods, or refuses the call.
 
-    def __init__(self, authenticator: Authenticator) -> None:
+    Args:
+        authenticator: Knows the callers; ``None`` admits everyone as one anonymous principal.
+    """
+
+    def __init__(self, authenticator: Authenticator | None) -> None:
         self._authenticator = authenticator
 
-    async def intercept(self, request: Message, call: Call, proceed: Proceed) -> Message:
-        """Let the caller in by its name, or refuse it."""
-        await self.identify(call)
-        return await proceed(request, call)
+    async def intercept_service(self, continuation: Continuation, details: grpc.HandlerCallDetails) -> GrpcHandler:
+        """Authenticate before the method. Methods that aren't the contract's authenticate for themselves."""
+        handler = await continuation(details)
+        if not isinstance(handler, CallHandler):
+            return handler
+        proceed = handler.answer
+
+        async def answer(data: bytes, call: Call) -> Reply:
+            await self.identify(call)
+            return await proceed(data, call)
+
+        return CallHandler(answer, calls_tool=handler.calls_tool)
 
     async def identify(self, call: Call) -> None:
         """Name the caller.
@@ -38,27 +52,17 @@ class Authentication(Interceptor):
         Raises:
             Refused: As the authenticator does.
         """
-        call.principal = await self._authenticator.authenticate(_credentials(call))
-
-
-class Anonymous(Interceptor):
-    """Lets everybody in as one principal: the mode ``AGENTA_AI_GRPC_AUTH=none``."""
-
-    async def intercept(self, request: Message, call: Call, proceed: Proceed) -> Message:
-        """Let the caller in by its name, or refuse it."""
-        await self.identify(call)
-        return await proceed(request, call)
-
-    async def identify(self, call: Call) -> None:
-        """Name the caller."""
-        call.principal = ANONYMOUS
+        if self._authenticator is None:
+            call.principal = ANONYMOUS
+        else:
+            call.principal = await self._authenticator.authenticate(_credentials(call))
 
 
 def _credentials(call: Call) -> Credentials:
-    """Return what the caller shows of itself.
+    """Return the credentials that the caller sent.
 
     Raises:
-        Refused: CREDENTIALS_INVALID, if that can't be read or is more than one.
+        Refused: CREDENTIALS_INVALID, if they can't be read or are more than one.
     """
     shown = call.values("authorization")
     if not shown:

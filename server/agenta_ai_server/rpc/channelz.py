@@ -39,7 +39,7 @@ def handler(identify: Callable[[Call], Awaitable[None]], listener: CallListener)
 
         async def run(data: bytes, context: Context) -> Message:
             await authenticate_or_abort(identify, f"/{CONTRACT.full_name}/{method.name}", context, listener)
-            message: Message = await answer(_read(kind, data), context)
+            message: Message = await answer(_request(kind, data), context)
             return message
 
         return grpc.unary_unary_rpc_method_handler(run, None, GetMessageClass(method.output_type).SerializeToString)
@@ -49,7 +49,7 @@ def handler(identify: Callable[[Call], Awaitable[None]], listener: CallListener)
     )
 
 
-def _read(kind: type[Message], data: bytes) -> Message:
+def _request(kind: type[Message], data: bytes) -> Message:
     """Read a request; an unreadable one is as good as an empty one, of which grpc doesn't tell why."""
     try:
         return kind.FromString(data)

@@ -13,7 +13,7 @@ from google.protobuf.struct_pb2 import NULL_VALUE, ListValue, Struct, Value
 from agenta_ai_server.domain.errors import Reason, Refused, Violation
 
 if TYPE_CHECKING:
-    from agenta_ai_server.domain.results import Json
+    from agenta_ai_server.domain.values import Json
 
 # A double holds every integer up to this one, so an integral number below it is what the caller meant.
 MAX_EXACT_INTEGER = 2**53

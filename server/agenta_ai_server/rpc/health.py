@@ -13,7 +13,7 @@ import grpc
 import grpc.aio
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from agenta_ai_server.rpc.interceptor import SERVICE
+from agenta_ai_server.rpc.status import SERVICE
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator

@@ -15,7 +15,7 @@ from grpc_reflection.v1alpha.reflection import aio
 
 import agenta_ai.v1
 from agenta_ai_server.rpc.boundary import authenticate_or_abort
-from agenta_ai_server.rpc.interceptor import SERVICE
+from agenta_ai_server.rpc.status import SERVICE
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
@@ -53,14 +53,14 @@ def handlers(
 
     method = grpc.stream_stream_rpc_method_handler(
         answer,
-        _read,
+        _request,
         reflection_pb2.ServerReflectionResponse.SerializeToString,
     )
     for version in VERSIONS:
         yield grpc.method_handlers_generic_handler(version, {"ServerReflectionInfo": method})
 
 
-def _read(data: bytes) -> reflection_pb2.ServerReflectionRequest:
+def _request(data: bytes) -> reflection_pb2.ServerReflectionRequest:
     """Read a request; an unreadable one is as good as an empty one, which is refused without grpc's telling why."""
     try:
         return reflection_pb2.ServerReflectionRequest.FromString(data)

@@ -4,27 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import ssl
-from typing import TYPE_CHECKING, Any, TypeAlias, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import grpc
 import grpc.aio
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from agenta_ai.v1 import tool_service_pb2_grpc
-from agenta_ai_server.rpc.boundary import Boundary
 from agenta_ai_server.rpc.health import Health
-from agenta_ai_server.rpc.interceptor import SERVICE
 from agenta_ai_server.rpc.parsing import MAX_REQUEST_BYTES
+from agenta_ai_server.rpc.status import SERVICE
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from agenta_ai_server.domain.listener import CallListener
-    from agenta_ai_server.rpc.servicer import ToolServicer
+    from agenta_ai_server.rpc.boundary import Boundary
     from agenta_ai_server.rpc.tls import Certificates
-
-GenericHandler: TypeAlias = grpc.GenericRpcHandler
-"""A service of its own beside the contract's."""
 
 OPTIONS: Sequence[tuple[str, int]] = (
     # Larger than what we refuse with details, which grpc's own refusal has none of; and not much, for what comes half
@@ -33,7 +27,7 @@ OPTIONS: Sequence[tuple[str, int]] = (
     ("grpc.max_concurrent_streams", 1000),
     # Long calls die behind balancers unless callers may ping. Without these, grpc answers pings by closing.
     ("grpc.keepalive_permit_without_calls", 1),
-    ("grpc.http2.min_recv_ping_interval_without_data_ms", 10_000),
+    ("grpc.http2.min_ping_interval_without_data_ms", 8_000),
     # Finds out that a caller's machine is gone, so that its calls end.
     ("grpc.keepalive_time_ms", 60_000),
     ("grpc.keepalive_timeout_ms", 20_000),
@@ -61,46 +55,45 @@ class Server:
     """An async grpc server.
 
     Args:
-        servicer: Answers the contract's methods.
-        interceptors: What each call passes behind the boundary, in this order.
-        more: Services beside the contract's and health, for debugging: reflection, channelz.
+        boundary: The first interceptor.
+        interceptors: What each call passes behind it, in this order.
+        services: The contract's methods.
         tls: Makes the listener's credentials; ``None`` for plaintext.
-        max_call_seconds: What a call may take at most, and does if its caller sets no deadline.
-        max_connection_age_seconds: After these, give or take a tenth, a caller is asked to connect anew; 0: never.
+        max_call_seconds: What a call may take at most.
+        max_connection_age_seconds: After these, give or take a tenth, a client must connect anew; 0: never.
         max_pending_calls: Calls that may have arrived and not been looked at yet.
         reuse_port: Whether to share the port with other processes that do so too.
-        listener: Is told of each call.
     """
 
     def __init__(
         self,
-        servicer: ToolServicer,
+        boundary: Boundary,
         interceptors: Sequence[grpc.aio.ServerInterceptor],
+        services: Sequence[grpc.GenericRpcHandler],
         *,
-        more: Sequence[GenericHandler] = (),
         tls: Certificates | None = None,
         max_call_seconds: float,
         max_connection_age_seconds: float,
         max_pending_calls: int,
         reuse_port: bool = False,
-        listener: CallListener | None = None,
     ) -> None:
-        self._boundary = Boundary(max_call_seconds, listener)
-        # A second server on a taken port must fail, and not share it without a word.
+        self._boundary = boundary
+        # A second server on a taken port must fail instead of sharing it silently.
         options = [*OPTIONS, ("grpc.so_reuseport", int(reuse_port))]
-        # Beyond these, by default a thousand, grpc ends calls as CANCELLED by itself, and without a word.
+        # Beyond these, by default a thousand, grpc itself ends calls as CANCELLED, without a reason.
         options += [(name, max_pending_calls) for name in PENDING]
         if max_connection_age_seconds:
             options.append(("grpc.max_connection_age_ms", round(max_connection_age_seconds * 1000)))
             options.append(("grpc.max_connection_age_grace_ms", round(max_call_seconds * 1000)))
-        self._server = grpc.aio.server(interceptors=[self._boundary, *interceptors], options=options)
+        self._server = grpc.aio.server(interceptors=[boundary, *interceptors], options=options)
         self._health = Health()
-        # The servicer takes a Call where the generated base class says context.
-        contract = cast("tool_service_pb2_grpc.ToolServiceServicer", servicer)
-        tool_service_pb2_grpc.add_ToolServiceServicer_to_server(contract, self._server)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
-        self._server.add_generic_rpc_handlers(tuple(more))
+        self._server.add_generic_rpc_handlers(tuple(services))
         self._tls = tls
+
+    def add(self, *services: grpc.GenericRpcHandler) -> None:
+        """Serve these too, for debugging: reflection, channelz."""
+        self._server.add_generic_rpc_handlers(services)
 
     async def start(self, address: str) -> str:
         """Listen on ``address``, which is ``host:port`` or ``unix:path``, and accept calls.
@@ -130,7 +123,7 @@ class Server:
         return self._server.add_insecure_port(address)
 
     async def stop(self, drain: float, grace: float) -> None:
-        """Say NOT_SERVING, after a while accept no new calls, and return when those that run have ended.
+        """Report NOT_SERVING, after a while accept no new calls, and return when running calls have ended.
 
         Args:
             drain: Seconds in which calls are still accepted: until balancers have noticed, those that were sent here

@@ -1,29 +1,38 @@
-"""The three methods of the contract."""
+"""The methods of the contract."""
 
 from __future__ import annotations
 
 import base64
 import binascii
-from typing import TYPE_CHECKING, Any
+from functools import partial
+from typing import TYPE_CHECKING, TypeVar
 
+import grpc
 from google.protobuf.duration_pb2 import Duration
+from google.protobuf.message import Message
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from agenta_ai.v1 import content_pb2, error_pb2, tool_pb2, tool_service_pb2
-from agenta_ai_server.domain.errors import Reason, Refused, ToolFailed, Violation
+from agenta_ai_server.domain.errors import Reason, Refused, Violation
+from agenta_ai_server.domain.tool import ToolCall
 from agenta_ai_server.limits.limiter import LimiterState
+from agenta_ai_server.pipeline.idempotency import UUID4
 from agenta_ai_server.rpc.convert import fill, from_struct, to_struct
-from agenta_ai_server.rpc.status import REASON_PREFIX, to_duration
+from agenta_ai_server.rpc.handler import CallHandler, Reply, ToolHandler
+from agenta_ai_server.rpc.parsing import parse
+from agenta_ai_server.rpc.status import REASON_PREFIX, SERVICE, to_duration
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable
+    from collections.abc import Awaitable, Callable, Iterable
 
     from agenta_ai_server.auth.policy import AccessPolicy
     from agenta_ai_server.domain.call import Call, Principal
-    from agenta_ai_server.domain.results import Attempt, ToolResult
+    from agenta_ai_server.domain.outcome import ToolFailure, ToolOutcome
     from agenta_ai_server.domain.server_state import ServerState
+    from agenta_ai_server.domain.tool import ToolSet, ToolSpec
+    from agenta_ai_server.domain.values import Attempt
     from agenta_ai_server.limits.limits import Check, RateLimits
-    from agenta_ai_server.tools.registry import Registry, Tool
+    from agenta_ai_server.tools.catalog import Catalog
 
 DEFAULT_PAGE_SIZE = 50
 MAX_PAGE_SIZE = 100
@@ -37,61 +46,81 @@ LIMITER_STATES = {
     LimiterState.FALLBACK: tool_service_pb2.RATE_LIMITER_STATE_FALLBACK,
 }
 
+Request = TypeVar("Request", bound=Message)
+
 
 class ToolServicer:
-    """Answers ``agenta.ai.v1.ToolService``, given a ``Call`` where grpc has its context.
+    """Answers ``agenta.ai.v1.ToolService``.
 
     Args:
-        service: The process that it stands in.
-        registry: The tools; none if the feature is disabled.
-        policy: Who may see which of them.
+        state: The process that it stands in.
+        catalog: Knows the tools.
+        policy: Says who may see which of them.
         limits: The rate limits that callers are kept to; ``None`` if there are none.
+        max_seconds: What one call of a tool may take at most, if the tool itself doesn't say.
     """
 
     def __init__(
-        self, service: ServerState, registry: Registry, policy: AccessPolicy, limits: RateLimits | None = None
+        self,
+        state: ServerState,
+        catalog: Catalog,
+        policy: AccessPolicy,
+        limits: RateLimits | None = None,
+        *,
+        max_seconds: float,
     ) -> None:
-        self._service = service
-        self._registry = registry
+        self._state = state
+        self._catalog = catalog
         self._policy = policy
         self._limits = limits
-        self._definitions = {tool.name: _definition(tool) for tool in registry.tools}
+        self._max_seconds = max_seconds
+        self._described: tuple[ToolSet | None, dict[str, tool_pb2.Tool]] = (None, {})
 
-    @property
-    def tools(self) -> Collection[str]:
-        """Names of the tools that there are, also of those that a caller may not see."""
-        return self._definitions.keys()
+    def handlers(self) -> grpc.GenericRpcHandler:
+        """Return the methods, as they stand behind the interceptors."""
+        return grpc.method_handlers_generic_handler(
+            SERVICE,
+            {
+                "Status": _handler(tool_service_pb2.StatusRequest.FromString, self._status),
+                "ListTools": _handler(tool_service_pb2.ListToolsRequest.FromString, self._list_tools),
+                "CallTool": ToolHandler(self._read_call, write_outcome),
+            },
+        )
 
-    async def Status(  # noqa: N802  # the name is the contract's
-        self, request: tool_service_pb2.StatusRequest, call: Call
-    ) -> tool_service_pb2.StatusResponse:
+    async def _status(self, _: tool_service_pb2.StatusRequest, call: Call) -> tool_service_pb2.StatusResponse:
         """Describe the service as this caller sees it."""
-        missing = self._service.missing_settings
+        self._policy.check_view(call.caller)
+        tools = self._catalog.current
+        definitions = self._definitions(tools)
+        enabled = not tools.missing_settings or bool(tools.tools)
         return tool_service_pb2.StatusResponse(
-            enabled=not missing,
-            state=self._state(),
-            missing_settings=sorted(missing),
-            server_version=self._service.version,
-            start_time=Timestamp(seconds=int(self._service.started)),
+            enabled=enabled,
+            state=self._service_state(enabled),
+            missing_settings=() if enabled else tools.missing_settings,
+            server_version=self._state.version,
+            start_time=Timestamp(seconds=int(self._state.started)),
             tools=[
                 tool_service_pb2.ToolStatus(
-                    tool=self._definitions[tool.name], rate_limit=await self._rate_limit(tool.name, call.caller)
+                    tool=definitions[tool.name], rate_limit=await self._rate_limit(tool.name, call.caller)
                 )
-                for tool in self._visible(call)
+                for tool in self._policy.visible(call.caller, tools)
             ],
             rate_limiter_state=LIMITER_STATES[self._limits.state if self._limits else None],
         )
 
-    async def ListTools(  # noqa: N802
+    async def _list_tools(
         self, request: tool_service_pb2.ListToolsRequest, call: Call
     ) -> tool_service_pb2.ListToolsResponse:
         """List one page of the tools that this caller may call."""
+        self._policy.check_view(call.caller)
         size = _page_size(request.page_size)
         after = _after(request.page_token)
-        names = [tool.name for tool in self._visible(call) if tool.name > after]
+        tools = self._catalog.current
+        definitions = self._definitions(tools)
+        names = [tool.name for tool in self._policy.visible(call.caller, tools) if tool.name > after]
         everyone_sees_this = call.caller.permissions is None
         return tool_service_pb2.ListToolsResponse(
-            tools=[self._definitions[name] for name in names[:size]],
+            tools=[definitions[name] for name in names[:size]],
             next_page_token=_token(names[size - 1]) if len(names) > size else "",
             ttl=Duration(seconds=LIST_TTL_SECONDS),
             cache_scope=tool_service_pb2.CACHE_SCOPE_PUBLIC
@@ -99,42 +128,71 @@ class ToolServicer:
             else tool_service_pb2.CACHE_SCOPE_PRIVATE,
         )
 
-    async def CallTool(  # noqa: N802
-        self, request: tool_service_pb2.CallToolRequest, call: Call
-    ) -> tool_service_pb2.CallToolResponse:
-        """Run one tool."""
-        arguments = from_struct(request.arguments, "arguments")
-        try:
-            result = await self._registry.call(request.name, arguments, call)
-        except ToolFailed as failure:
-            return _failure(failure)
-        return _success(result)
+    def _read_call(self, data: bytes, call: Call) -> ToolCall:
+        """Make the tool call of a ``CallToolRequest``, and note in ``call`` what listeners want to know of it."""
+        request = parse(data, tool_service_pb2.CallToolRequest.FromString)
+        tools = self._catalog.current
+        spec = tools.find(request.name)
+        if spec:
+            call.tool = spec.name
+        if UUID4.fullmatch(request.request_id):
+            call.request_id = request.request_id
+        return ToolCall(
+            call_id=call.id,
+            name=request.name,
+            caller=call.caller,
+            deadline=self._deadline(call, spec),
+            tools=tools,
+            read_arguments=partial(from_struct, request.arguments, "arguments"),
+            request_id=request.request_id,
+            rerun_if_outcome_unknown=request.rerun_if_outcome_unknown,
+            response_metadata=call.response_metadata,
+        )
 
-    def _visible(self, call: Call) -> list[Tool[Any]]:
-        visible = self._policy.visible(call.caller)
-        return [tool for tool in self._registry.tools if tool.name in visible]
+    def _deadline(self, call: Call, spec: ToolSpec | None) -> float:
+        if spec is None or spec.max_seconds is None:
+            return call.deadline
+        return min(call.client_deadline, call.deadline - self._max_seconds + spec.max_seconds)
+
+    def _definitions(self, tools: ToolSet) -> dict[str, tool_pb2.Tool]:
+        """Return the tools as the contract describes them, by name; made once for each set."""
+        described, definitions = self._described
+        if described is not tools:
+            definitions = {tool.name: _definition(tool) for tool in tools.tools}
+            self._described = (tools, definitions)
+        return definitions
 
     async def _rate_limit(self, tool: str, principal: Principal) -> tool_service_pb2.RateLimit | None:
         try:
             check = await self._limits.peek(tool, principal) if self._limits else None
         except Refused:
-            # The status is told also while nobody can tell what is left.
+            # Status answers even while the limiter can't say what is left.
             return None
         return _rate_limit(check) if check else None
 
-    def _state(self) -> tool_service_pb2.ServiceState.ValueType:
-        if self._service.draining:
+    def _service_state(self, enabled: bool) -> tool_service_pb2.ServiceState.ValueType:
+        if self._state.draining:
             return tool_service_pb2.SERVICE_STATE_DRAINING
-        if self._service.missing_settings:
+        if not enabled:
             return tool_service_pb2.SERVICE_STATE_DISABLED
-        if self._service.degraded:
+        if self._state.degraded:
             return tool_service_pb2.SERVICE_STATE_DEGRADED
         return tool_service_pb2.SERVICE_STATE_SERVING
 
 
+def _handler(read: Callable[[bytes], Request], method: Callable[[Request, Call], Awaitable[Message]]) -> CallHandler:
+    async def answer(data: bytes, call: Call) -> Reply:
+        response = await method(parse(data, read), call)
+        return Reply(response.SerializeToString())
+
+    return CallHandler(answer)
+
+
 def _page_size(page_size: int) -> int:
     if page_size < 0:
-        raise _invalid("page_size", f"Must be from 0 to {MAX_PAGE_SIZE}; 0 means {DEFAULT_PAGE_SIZE}.")
+        raise _invalid(
+            "page_size", f"Must be at least 0; 0 means {DEFAULT_PAGE_SIZE}, and at most {MAX_PAGE_SIZE} are returned."
+        )
     return min(page_size or DEFAULT_PAGE_SIZE, MAX_PAGE_SIZE)
 
 
@@ -152,7 +210,7 @@ def _after(token: str) -> str:
             return position.removeprefix(TOKEN_PREFIX).decode()
     except (binascii.Error, ValueError):
         pass
-    raise _invalid("page_token", "Is no token of this service: send the next_page_token of the page before, or none.")
+    raise _invalid("page_token", "Must be the next_page_token of the previous page, or empty.")
 
 
 def _invalid(field: str, description: str) -> Refused:
@@ -163,13 +221,13 @@ def _invalid(field: str, description: str) -> Refused:
     )
 
 
-def _definition(tool: Tool[Any]) -> tool_pb2.Tool:
+def _definition(tool: ToolSpec) -> tool_pb2.Tool:
     return tool_pb2.Tool(
         name=tool.name,
         title=tool.title,
         description=tool.description,
-        input_schema=to_struct(tool.input_schema),
-        output_schema=to_struct(tool.output_schema),
+        input_schema=to_struct(dict(tool.input_schema)),
+        output_schema=to_struct(dict(tool.output_schema)),
         annotations=tool_pb2.ToolAnnotations(
             read_only_hint=tool.hints.read_only,
             destructive_hint=tool.hints.destructive,
@@ -179,18 +237,24 @@ def _definition(tool: Tool[Any]) -> tool_pb2.Tool:
     )
 
 
-def _success(result: ToolResult) -> tool_service_pb2.CallToolResponse:
+def write_outcome(outcome: ToolOutcome) -> bytes:
+    """Return the ``CallToolResponse`` of a tool's outcome, serialized."""
     response = tool_service_pb2.CallToolResponse(
-        content=[content_pb2.ContentBlock(text=result.text)], meta=_meta(result.attempts)
+        content=[content_pb2.ContentBlock(text=outcome.text)], meta=_meta(outcome.attempts)
     )
-    response.meta.repaired = result.repaired
-    response.meta.warnings.extend(result.warnings)
-    fill(response.structured_content, result.structured)
-    return response
+    response.meta.repaired = outcome.repaired
+    response.meta.replayed = outcome.replayed
+    response.meta.warnings.extend(outcome.warnings)
+    if outcome.failure:
+        response.is_error = True
+        response.error.CopyFrom(_error(outcome.failure))
+    else:
+        fill(response.structured_content, outcome.structured)
+    return response.SerializeToString()
 
 
-def _failure(failure: ToolFailed) -> tool_service_pb2.CallToolResponse:
-    error = error_pb2.ToolError(
+def _error(failure: ToolFailure) -> error_pb2.ToolError:
+    return error_pb2.ToolError(
         reason=error_pb2.ErrorReason.Value(REASON_PREFIX + failure.reason),
         retryable=failure.retryable,
         retry_delay=None if failure.retry_delay is None else to_duration(failure.retry_delay),
@@ -198,12 +262,6 @@ def _failure(failure: ToolFailed) -> tool_service_pb2.CallToolResponse:
             error_pb2.FieldViolation(field=violation.field, description=violation.description)
             for violation in failure.violations
         ],
-    )
-    return tool_service_pb2.CallToolResponse(
-        content=[content_pb2.ContentBlock(text=failure.message)],
-        is_error=True,
-        error=error,
-        meta=_meta(failure.attempts),
     )
 
 

@@ -12,8 +12,8 @@ from google.protobuf.duration_pb2 import Duration
 from google.rpc import error_details_pb2 as details_pb2
 from google.rpc import status_pb2
 
+from agenta_ai.v1 import tool_service_pb2
 from agenta_ai_server.domain.errors import ExceededQuota, Reason, Refused
-from agenta_ai_server.rpc.interceptor import SERVICE
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
     from agenta_ai_server.domain.call import Call
 
+SERVICE = tool_service_pb2.DESCRIPTOR.services_by_name["ToolService"].full_name
 DOMAIN = "agenta.ai"
 REASON_PREFIX = "ERROR_REASON_"
 DETAILS_KEY = "grpc-status-details-bin"
@@ -48,17 +49,13 @@ CODES = {
     Reason.RATE_LIMITER_UNAVAILABLE: grpc.StatusCode.UNAVAILABLE,
     Reason.OVERLOADED: grpc.StatusCode.UNAVAILABLE,
     Reason.UPSTREAM_CIRCUIT_OPEN: grpc.StatusCode.UNAVAILABLE,
-    Reason.SHUTTING_DOWN: grpc.StatusCode.UNAVAILABLE,
     Reason.REQUEST_ID_REUSED: grpc.StatusCode.ABORTED,
     Reason.DEADLINE_TOO_SHORT: grpc.StatusCode.DEADLINE_EXCEEDED,
     Reason.REPLAY_STORE_UNAVAILABLE: grpc.StatusCode.UNAVAILABLE,
 }
 
-# A bug gets no ErrorInfo, because that would promise that the tool was not run.
-BUG = grpc.StatusCode.INTERNAL, "A bug of the server: its log has the details under this error's request id."
 
-
-class Answer:
+class GrpcStatus:
     """A status as grpc wants it.
 
     Args:
@@ -79,13 +76,28 @@ class Answer:
             packed = PackedDetail()
             packed.Pack(detail)
             status.details.append(packed)
-        self.trailers = ((DETAILS_KEY, status.SerializeToString()), *call.trailers)
+        self.trailers = ((DETAILS_KEY, status.SerializeToString()), *call.response_metadata)
 
 
-def refusal(refused: Refused, call: Call) -> Answer:
-    """Return the answer to a refused ``call``."""
-    call.trailers.extend(_retry_trailers(refused, call))
-    return Answer(CODES[refused.reason], refused.message, call, *_details(refused), reason=refused.reason)
+def refusal(refused: Refused, call: Call) -> GrpcStatus:
+    """Return the status of a refused ``call``."""
+    call.response_metadata.extend(_retry_trailers(refused, call))
+    return GrpcStatus(CODES[refused.reason], refused.message, call, *_details(refused), reason=refused.reason)
+
+
+def bug(call: Call) -> GrpcStatus:
+    """Return the status of a ``call`` that a bug ended.
+
+    It has no ErrorInfo, because that would promise that the tool was not run.
+    """
+    message = "A bug of the server. Its log has the details under the id in this error's RequestInfo."
+    return GrpcStatus(grpc.StatusCode.INTERNAL, message, call)
+
+
+def deadline_passed(call: Call) -> GrpcStatus:
+    """Return the status of a ``call`` that took longer than it may; without an ErrorInfo, as for a bug."""
+    message = "The call took longer than the server allows. The tool may have run, and the call may have been billed."
+    return GrpcStatus(grpc.StatusCode.DEADLINE_EXCEEDED, message, call)
 
 
 def _details(refused: Refused) -> Iterator[Message]:
@@ -123,7 +135,7 @@ def _retry_trailers(refused: Refused, call: Call) -> Iterator[tuple[str, str]]:
     if delay is not None:
         yield "retry-after", str(math.ceil(delay))
     # A client that waits in vain tells its caller of a deadline, and not of what it waited for.
-    in_vain = delay is not None and delay >= call.remaining(asyncio.get_running_loop().time())
+    in_vain = delay is not None and delay >= call.deadline - asyncio.get_running_loop().time()
     if in_vain or refused.reason is Reason.SERVICE_DISABLED:
         yield "grpc-retry-pushback-ms", "-1"
     elif delay is not None:

@@ -9,7 +9,7 @@ import traceback
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
-from agenta_ai_server.domain.listener import CURRENT_CALL
+from agenta_ai_server.domain.call import CURRENT_CALL
 
 if TYPE_CHECKING:
     from types import TracebackType

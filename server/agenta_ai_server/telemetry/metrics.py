@@ -11,7 +11,7 @@ import logging
 import threading
 from socket import AF_INET6, SO_REUSEADDR, SOL_SOCKET
 from socketserver import ThreadingMixIn
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 
 from prometheus_client import (
@@ -25,13 +25,24 @@ from prometheus_client import (
 )
 
 from agenta_ai_server.domain.listener import CallListener
+from agenta_ai_server.idempotency.store import StoreState
+from agenta_ai_server.limits.limiter import LimiterState
+from agenta_ai_server.resilience.circuit_breaker import State
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from agenta_ai_server.domain.call import Call
-    from agenta_ai_server.domain.listener import CallOutcome, UpstreamRequest
+    from agenta_ai_server.concurrency.limiter import ConcurrencyLimiter
+    from agenta_ai_server.domain.call import Call, UpstreamRequest
+    from agenta_ai_server.domain.listener import CallOutcome
+    from agenta_ai_server.idempotency.store import Store
+    from agenta_ai_server.limits.limits import RateLimits
+    from agenta_ai_server.resilience.circuit_breaker import Breaker
 
+# The values of the gauges of these states, which their descriptions explain.
+BREAKER_STATES = {State.CLOSED: 0, State.HALF_OPEN: 1, State.OPEN: 2}
+LIMITER_STATES = {LimiterState.SHARED: 0, LimiterState.LOCAL: 1, LimiterState.FALLBACK: 2}
+STORE_STATES = {StoreState.SHARED: 0, StoreState.LOCAL: 1, StoreState.FALLBACK: 2}
 # Seconds. A model takes its time, and a call ends after 90 by default; what the service itself adds are milliseconds.
 CALL_BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 20, 30, 60, 90)
 OVERHEAD_BUCKETS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
@@ -42,6 +53,14 @@ SCRAPER_SECONDS = 10
 Child = TypeVar("Child", Counter, Histogram)
 
 log = logging.getLogger(__name__)
+
+
+class HasExpiry(Protocol):
+    """Certificates."""
+
+    @property
+    def expires(self) -> float:
+        """When the first of them expires, in seconds since the epoch."""
 
 
 class _Children(Generic[Child]):
@@ -133,6 +152,43 @@ class Metrics(CallListener):
     def gauge(self, name: str, description: str, value: Callable[[], float]) -> None:
         """Add a value that is asked for at each scrape, in another thread."""
         Gauge(name, description, registry=self.registry).set_function(value)
+
+    def watch(
+        self,
+        limiter: ConcurrencyLimiter,
+        limits: RateLimits | None,
+        store: Store,
+        breaker: Breaker | None,
+        certificates: HasExpiry | None,
+    ) -> None:
+        """Add the gauges of the service's parts."""
+        self.gauge("agenta_ai_in_flight", "Tools that run now.", lambda: limiter.in_flight)
+        self.gauge("agenta_ai_waiting", "Calls that are queued for a slot now.", lambda: limiter.queued)
+        if breaker:
+            self.gauge(
+                "agenta_ai_breaker_state",
+                "The circuit breaker in front of Agenta: 0 closed, 1 half-open, 2 open.",
+                lambda: BREAKER_STATES[breaker.state],
+            )
+        if limits:
+            self.gauge(
+                "agenta_ai_limiter_state",
+                "Where rate limits are counted: 0 in the shared Redis; 1 in this process, as configured; 2 in this "
+                "process or nowhere, because Redis fails.",
+                lambda: LIMITER_STATES[limits.state],
+            )
+        self.gauge(
+            "agenta_ai_replay_store_state",
+            "Where results are kept for repeats: 0 in the shared Redis; 1 in this process, as configured; 2 in this "
+            "process or nowhere, because Redis fails.",
+            lambda: STORE_STATES[store.state],
+        )
+        if certificates:
+            self.gauge(
+                "agenta_ai_certificate_expiry_seconds",
+                "When the first certificate of the server's chain expires, in seconds since the epoch.",
+                lambda: certificates.expires,
+            )
 
     def call_ended(self, call: Call, ending: CallOutcome) -> None:
         """Count it."""

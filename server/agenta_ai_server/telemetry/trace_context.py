@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING
 from agenta_ai_server.domain.listener import CallListener
 
 if TYPE_CHECKING:
-    from agenta_ai_server.domain.call import Call
-    from agenta_ai_server.domain.listener import UpstreamRequest
+    from agenta_ai_server.domain.call import Call, UpstreamRequest
 
 # Ids of zeros alone are invalid, and so is the version ff.
 TRACEPARENT = re.compile(r"(?!ff)[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}", re.ASCII)

@@ -24,9 +24,9 @@ from agenta_ai_server.domain.listener import CallListener
 from agenta_ai_server.telemetry.trace_context import trace_context
 
 if TYPE_CHECKING:
-    from agenta_ai_server.domain.call import Call
-    from agenta_ai_server.domain.listener import CallOutcome, UpstreamRequest
-    from agenta_ai_server.domain.results import Attempt
+    from agenta_ai_server.domain.call import Call, UpstreamRequest
+    from agenta_ai_server.domain.listener import CallOutcome
+    from agenta_ai_server.domain.values import Attempt
 
 SERVICE_NAME = "agenta-ai-server"
 # The codes that are the server's fault, by OpenTelemetry's conventions for gRPC; the others are the caller's.

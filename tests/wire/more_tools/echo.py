@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from agenta_ai_server.domain.results import ToolResult
+from agenta_ai_server.domain.outcome import ToolOutcome
 from agenta_ai_server.tools.registry import Dependencies, Tool
 
 if TYPE_CHECKING:
@@ -24,9 +24,9 @@ class EchoResult(BaseModel):
     text: str
 
 
-async def echo(arguments: EchoArguments, _: Call) -> ToolResult:
+async def echo(arguments: EchoArguments, _: Call) -> ToolOutcome:
     text = arguments.text * arguments.times
-    return ToolResult(text=text, structured={"text": text})
+    return ToolOutcome(text=text, structured={"text": text})
 
 
 def provide(_: Dependencies) -> Tool[EchoArguments]:

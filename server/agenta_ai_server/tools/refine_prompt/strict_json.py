@@ -9,7 +9,7 @@ from json.encoder import encode_basestring
 from typing import TYPE_CHECKING, NoReturn
 
 if TYPE_CHECKING:
-    from agenta_ai_server.domain.results import Json
+    from agenta_ai_server.domain.values import Json
 
 MAX_DEPTH = 100
 MAX_DIGITS = 300

@@ -11,7 +11,7 @@ from agenta_ai_server.tools.refine_prompt.formats import DEFAULT, FORMATS, Templ
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from agenta_ai_server.domain.results import Json
+    from agenta_ai_server.domain.values import Json
 
 ROLES = ("system", "developer", "user", "assistant", "tool", "function")
 # The others are answers of tools: data, and no instructions to refine. The upstream's schema has only these four.

@@ -9,16 +9,18 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 from pydantic import BaseModel, ConfigDict, Field
 
 from agenta_ai_server.domain.errors import Reason, Refused, ToolFailed, UpstreamFailed, Violation
-from agenta_ai_server.domain.results import ToolResult
+from agenta_ai_server.domain.outcome import ToolOutcome
+from agenta_ai_server.domain.tool import Hints, Stage, ToolSpec
 from agenta_ai_server.tools.refine_prompt import answer, guarantee, strict_json, template
-from agenta_ai_server.tools.registry import Dependencies, Hints, Tool
+from agenta_ai_server.tools.validation import input_schema, output_schema, validated
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from agenta_ai_server.agenta.completion import Completion, CompletionService
-    from agenta_ai_server.domain.call import Call
-    from agenta_ai_server.domain.results import Attempt, Json
+    from agenta_ai_server.domain.tool import ToolCall
+    from agenta_ai_server.domain.values import Attempt, Json
+    from agenta_ai_server.tools.catalog import Dependencies
     from agenta_ai_server.tools.refine_prompt.template import Template
 
 Result = TypeVar("Result")
@@ -27,6 +29,12 @@ NAME = "tools.agenta.api.refine_prompt"
 DESCRIPTION = (
     "Rewrites the texts of a prompt template so that a model follows them better, by the guidelines given. "
     "The number of messages, their roles and order, and everything that is not text come back as they were."
+)
+NEEDS = (
+    "AGENTA_AI_SERVICES_API_KEY",
+    "AGENTA_AI_SERVICES_API_URL",
+    "AGENTA_AI_SERVICES_ENVIRONMENT_SLUG",
+    "AGENTA_AI_SERVICES_REFINE_PROMPT_KEY",
 )
 NO_CHANGE = "No change."
 REPAIR = (
@@ -101,7 +109,7 @@ class RefinePrompt:
         self._app = app
         self._repairs = repairs
 
-    async def run(self, arguments: RefinePromptArguments, call: Call) -> ToolResult:
+    async def run(self, arguments: RefinePromptArguments, call: ToolCall) -> ToolOutcome:
         """Refine one prompt.
 
         Raises:
@@ -109,12 +117,15 @@ class RefinePrompt:
             ToolFailed: No completion came, or none that keeps the prompt whole.
         """
         prompt = await _computed(_parsed, arguments.prompt_template_json)
+        call.report(Stage.ASKING, "Asking Agenta for a refinement.")
         completion = await self._ask(prompt, arguments.guidelines or "", arguments, call)
+        call.report(Stage.CHECKING, "Checking that the refinement keeps the prompt whole.")
         attempts = [*completion.attempts]
-        refinement = await _computed(_read, completion.text, prompt)
+        refinement = await _computed(_refinement, completion.text, prompt)
         repairs = 0
         while refinement.violations and repairs < self._repairs:
             guidelines = _guidelines_of_repair(arguments.guidelines or "", refinement.violations)
+            call.report(Stage.REPAIRING, refinement.violations[0].description)
             try:
                 completion = await self._ask(prompt, guidelines, arguments, call)
             except Refused:
@@ -125,33 +136,36 @@ class RefinePrompt:
                 break
             repairs += 1
             attempts += completion.attempts
-            refinement = await _computed(_read, completion.text, prompt)
+            refinement = await _computed(_refinement, completion.text, prompt)
         if refinement.violations:
             raise _unusable(refinement.violations, attempts)
         return _result(refinement, attempts, repaired=repairs > 0)
 
-    async def _ask(self, prompt: Template, guidelines: str, arguments: RefinePromptArguments, call: Call) -> Completion:
+    async def _ask(
+        self, prompt: Template, guidelines: str, arguments: RefinePromptArguments, call: ToolCall
+    ) -> Completion:
         inputs = {
             "__ag_prompt_template_json": prompt.for_upstream(),
             "__ag_guidelines": guidelines,
             "__ag_context": arguments.context or "",
         }
-        return await self._completions.complete(self._app, inputs, deadline=call.deadline, waiting=call.waiting)
+        return await self._completions.complete(self._app, inputs, call)
 
 
-def provide(dependencies: Dependencies) -> Tool[RefinePromptArguments]:
+def provide(dependencies: Dependencies) -> ToolSpec:
     """Make the tool."""
     refine = RefinePrompt(dependencies.completions, dependencies.apps["refine_prompt"], repairs=dependencies.repairs)
-    return Tool(
+    return ToolSpec(
         name=NAME,
         title="Refine a prompt",
         description=DESCRIPTION,
         permission="edit_workflows",
-        arguments=RefinePromptArguments,
-        result=RefinePromptResult,
-        run=refine.run,
+        input_schema=input_schema(RefinePromptArguments),
+        output_schema=output_schema(RefinePromptResult),
+        run=validated(RefinePromptArguments, RefinePromptResult, refine.run),
         # It changes nothing by itself: what becomes of the refinement is up to the caller.
         hints=Hints(read_only=True, destructive=False, idempotent=False, open_world=True),
+        needs=NEEDS,
     )
 
 
@@ -179,7 +193,7 @@ class _Refinement:
     violations: Sequence[Violation] = ()
 
 
-def _read(text: str, prompt: Template) -> _Refinement:
+def _refinement(text: str, prompt: Template) -> _Refinement:
     """Read what the model wrote, and check it against every rule."""
     try:
         refined = answer.parse(text)
@@ -197,11 +211,11 @@ def _guidelines_of_repair(guidelines: str, violations: Sequence[Violation]) -> s
     return f"{guidelines}\n\n{REPAIR}\n{found}".strip()
 
 
-def _result(refinement: _Refinement, attempts: Sequence[Attempt], *, repaired: bool) -> ToolResult:
+def _result(refinement: _Refinement, attempts: Sequence[Attempt], *, repaired: bool) -> ToolOutcome:
     messages: list[Json] = [
         {"role": message["role"], "content": message.get("content")} for message in refinement.root["messages"]
     ]
-    return ToolResult(
+    return ToolOutcome(
         text=refinement.summary,
         structured={
             "messages": messages,

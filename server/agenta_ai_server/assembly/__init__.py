@@ -1,0 +1,1 @@
+"""The composition root: one ``build_…`` function for each part, from its settings."""

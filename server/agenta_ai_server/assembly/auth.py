@@ -1,0 +1,100 @@
+"""Who may call. What is off isn't built, and its libraries aren't imported."""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING
+
+from agenta_ai_server.assembly.resources import given, secret
+from agenta_ai_server.auth.authenticator import CredentialRouter
+from agenta_ai_server.auth.policy import AccessPolicy
+
+if TYPE_CHECKING:
+    from agenta_ai_server.assembly.resources import Resources
+    from agenta_ai_server.auth.authenticator import Authenticator
+    from agenta_ai_server.settings import AuthMode, Settings
+    from agenta_ai_server.tools.catalog import Catalog
+
+# In which they may accept credentials; an API key of our own making is never shown to anybody else.
+AUTH_ORDER: tuple[AuthMode, ...] = ("api_keys", "jwt", "agenta", "mtls")
+
+log = logging.getLogger(__name__)
+
+
+def build_policy(settings: Settings) -> AccessPolicy:
+    """Build the access policy."""
+    return AccessPolicy(settings.required_permissions)
+
+
+def build_authenticator(
+    settings: Settings, resources: Resources, policy: AccessPolicy, catalog: Catalog
+) -> Authenticator | None:
+    """Build what finds out who calls; ``None`` if everyone may."""
+    if settings.auth == ("none",):
+        log.warning("AGENTA_AI_GRPC_AUTH is none: everybody who can reach %s may call", settings.listen)
+        return None
+    built = [_build(mode, settings, resources, policy, catalog) for mode in AUTH_ORDER if mode in settings.auth]
+    authenticators = [authenticator for authenticator in built if authenticator]
+    for authenticator in authenticators:
+        resources.on_close(authenticator.aclose)
+    return CredentialRouter(authenticators)
+
+
+def _build(
+    mode: AuthMode, settings: Settings, resources: Resources, policy: AccessPolicy, catalog: Catalog
+) -> Authenticator | None:
+    match mode:
+        case "api_keys":
+            from agenta_ai_server.auth.api_keys import ApiKeyAuthenticator
+
+            with resources.faults_of("AGENTA_AI_GRPC_API_KEYS_FILE"):
+                return ApiKeyAuthenticator(given(settings.api_keys_file))
+        case "mtls":
+            from agenta_ai_server.auth.mtls import MtlsAuthenticator
+
+            with resources.faults_of("AGENTA_AI_GRPC_MTLS_PRINCIPALS_FILE"):
+                return MtlsAuthenticator(given(settings.mtls_principals_file))
+        case "jwt":
+            return _jwt(settings, resources)
+        case _:
+            return _agenta(settings, resources, policy, catalog)
+    return None
+
+
+def _jwt(settings: Settings, resources: Resources) -> Authenticator | None:
+    from agenta_ai_server.auth.jwt import JwtAuthenticator, JwtConfig
+
+    with resources.faults_of("AGENTA_AI_GRPC_AUTH: jwt"):
+        config = JwtConfig(
+            issuer=given(settings.jwt_issuer),
+            audience=given(settings.jwt_audience),
+            jwks_url=settings.jwt_jwks_url,
+            jwks_file=settings.jwt_jwks_file,
+            algorithms=settings.jwt_algorithms,
+            leeway=settings.jwt_leeway_seconds,
+            claims=settings.jwt_claims,
+        )
+        # The values are good by now, and only the file may be bad.
+        with resources.faults_of("AGENTA_AI_GRPC_JWT_JWKS_FILE"):
+            authenticator = JwtAuthenticator(config)
+            resources.on_start(authenticator.start)
+            return authenticator
+    return None
+
+
+def _agenta(settings: Settings, resources: Resources, policy: AccessPolicy, catalog: Catalog) -> Authenticator | None:
+    from agenta_ai_server.auth.agenta import AgentaAuthConfig, AgentaAuthenticator
+
+    with resources.faults_of("AGENTA_AI_GRPC_AUTH: agenta"):
+        return AgentaAuthenticator(
+            AgentaAuthConfig(
+                api_url=given(settings.api_url),
+                permissions=policy.permissions(catalog.current),
+                names=settings.agenta_permissions,
+                allow_seconds=settings.agenta_auth_seconds,
+                deny_seconds=min(settings.agenta_auth_seconds, 10.0),
+                ca_file=settings.upstream_ca_file,
+                proxy=secret(settings.upstream_proxy),
+            )
+        )
+    return None

@@ -1,0 +1,81 @@
+"""What the parts share while they are built: what to start, what to close, and what is wrong with the settings."""
+
+from __future__ import annotations
+
+from contextlib import AsyncExitStack, contextmanager
+from typing import TYPE_CHECKING, Self, TypeVar
+
+from agenta_ai_server.settings import SettingsError
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Iterator
+    from types import TracebackType
+
+    from pydantic import SecretStr
+
+Value = TypeVar("Value")
+
+
+class Resources:
+    """Starts parts in the order in which they were built, and closes them in the opposite order.
+
+    Building opens nothing, so that all faults of all parts are found before anything starts.
+
+    Attributes:
+        faults: What is wrong with the settings, and with the files that they name: a sentence for each.
+    """
+
+    def __init__(self) -> None:
+        self.faults: list[str] = []
+        self._starting: list[Callable[[], Awaitable[object]]] = []
+        self._closing = AsyncExitStack()
+
+    def on_start(self, start: Callable[[], Awaitable[object]]) -> None:
+        """Await this when the service starts, before the listener opens."""
+        self._starting.append(start)
+
+    def on_close(self, close: Callable[[], Awaitable[object]]) -> None:
+        """Await this when the service has stopped."""
+        self._closing.push_async_callback(close)
+
+    @contextmanager
+    def faults_of(self, setting: str) -> Iterator[None]:
+        """Note what is wrong with the ``setting``, so that the faults of the others are found too."""
+        try:
+            yield
+        except ValueError as error:
+            self.faults.append(f"{setting}: {str(error).rstrip('.')}.")
+        except ModuleNotFoundError as error:
+            extra = "tracing" if setting.startswith("OTEL_") else "redis"
+            self.faults.append(f"{setting}: needs {error.name}. Install it: pip install 'agenta-ai[{extra}]'.")
+
+    async def start(self) -> None:
+        """Start what was built.
+
+        Raises:
+            SettingsError: With all faults that were found, before anything has started.
+        """
+        if self.faults:
+            raise SettingsError(self.faults)
+        for start in self._starting:
+            await start()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self._closing.__aexit__(kind, error, trace)
+
+
+def given(value: Value | None) -> Value:
+    """Return what the settings have already been checked to hold."""
+    if value is None:
+        raise AssertionError("a setting is missing that others need")
+    return value
+
+
+def secret(value: SecretStr | None) -> str | None:
+    """Return the text of a secret setting; ``None`` if it isn't set."""
+    return value.get_secret_value() if value else None

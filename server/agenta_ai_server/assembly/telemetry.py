@@ -1,0 +1,84 @@
+"""Metrics, traces and logs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from agenta_ai import __version__
+from agenta_ai_server.domain.listener import CallListener, CallListeners
+from agenta_ai_server.rpc.server import ListenError
+from agenta_ai_server.telemetry.call_log import AuditLog, CallLog
+from agenta_ai_server.telemetry.trace_context import PassingOn
+
+if TYPE_CHECKING:
+    from agenta_ai_server.assembly.resources import Resources
+    from agenta_ai_server.settings import Settings
+    from agenta_ai_server.telemetry.metrics import Metrics, MetricsServer
+
+# Seconds at the end in which spans that haven't been sent yet are.
+MAX_FLUSH_SECONDS = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class Telemetry:
+    """What learns of calls.
+
+    Attributes:
+        listener: Learns of each call.
+        audit: Learns of those that are denied, also by services beside the contract's.
+        metrics: Also takes gauges; ``None`` if they are off.
+    """
+
+    listener: CallListener
+    audit: AuditLog
+    metrics: Metrics | None
+
+
+def build_telemetry(settings: Settings, resources: Resources) -> Telemetry:
+    """Build what learns of calls. To be built first, so that it is closed last."""
+    metrics = _metrics(settings, resources)
+    audit = AuditLog()
+    resources.on_close(audit.aclose)
+    # The one that knows the trace comes before those that write it down.
+    listeners = [_tracing(settings, resources), CallLog(settings.log_sample), audit]
+    return Telemetry(CallListeners([*listeners, metrics] if metrics else listeners), audit, metrics)
+
+
+def _metrics(settings: Settings, resources: Resources) -> Metrics | None:
+    address = settings.metrics_listen
+    if not address:
+        return None
+    from agenta_ai_server.telemetry.metrics import Metrics, MetricsServer
+
+    metrics = Metrics(__version__)
+    server = MetricsServer(metrics, address)
+    resources.on_start(lambda: _open(server, address))
+    resources.on_close(server.aclose)
+    return metrics
+
+
+async def _open(server: MetricsServer, address: str) -> None:
+    try:
+        await server.start()
+    except OSError as error:
+        raise ListenError(
+            f"can't serve metrics on {address}: it is in use, or no address of this machine.",
+            "AGENTA_AI_GRPC_METRICS_LISTEN",
+        ) from error
+
+
+def _tracing(settings: Settings, resources: Resources) -> CallListener:
+    if settings.traces_url:
+        with resources.faults_of("OTEL_EXPORTER_OTLP_ENDPOINT"):
+            from agenta_ai_server.telemetry.tracing import Tracing
+
+            tracing = Tracing(
+                settings.traces_url,
+                service=settings.otel_service_name,
+                version=__version__,
+                flush_seconds=min(settings.shutdown_grace_seconds, MAX_FLUSH_SECONDS),
+            )
+            resources.on_close(tracing.aclose)
+            return tracing
+    return PassingOn()

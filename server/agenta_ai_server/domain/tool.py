@@ -1,0 +1,273 @@
+"""A tool, the set of tools that callers see, and one call of a tool. None of it knows a transport."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import re
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import TYPE_CHECKING, Protocol, TypeAlias
+
+from agenta_ai_server.domain.deadline import too_little_time
+from agenta_ai_server.domain.errors import Reason, Refused
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
+
+    from agenta_ai_server.domain.call import Principal
+    from agenta_ai_server.domain.outcome import ToolOutcome
+    from agenta_ai_server.domain.values import Json
+
+JSON_SCHEMA = "https://json-schema.org/draft/2020-12/schema"
+NAME = re.compile(r"tools\.[a-z0-9_]+\.[a-z0-9_]+\.[a-z0-9_]+")
+
+Run: TypeAlias = "Callable[[ToolCall], Awaitable[ToolOutcome]]"
+_Namespace: TypeAlias = "dict[str, _Namespace | ToolSpec]"
+
+
+@dataclass(frozen=True, slots=True)
+class Hints:
+    """How a tool behaves; ``None`` leaves the default of the Model Context Protocol."""
+
+    read_only: bool | None = None
+    destructive: bool | None = None
+    idempotent: bool | None = None
+    open_world: bool | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ToolSpec:
+    """One tool.
+
+    Attributes:
+        name: ``tools.<provider>.<group>.<tool>``, of lowercase letters, digits and underscores.
+        title: Name for people.
+        description: What it does and when to use it.
+        permission: What a caller needs to see and call it.
+        input_schema: JSON Schema 2020-12 of the arguments, of type object.
+        output_schema: JSON Schema 2020-12 of the structured result.
+        run: Does the work. Raises ``Refused`` before it has any effect, ``ToolFailed`` after.
+        hints: How it behaves.
+        needs: Names of the settings without which it is disabled.
+        max_seconds: What one call may take at most; ``None`` for the service's own maximum.
+    """
+
+    name: str
+    title: str
+    description: str
+    permission: str
+    input_schema: Mapping[str, Json]
+    output_schema: Mapping[str, Json]
+    run: Run
+    hints: Hints = field(default_factory=Hints)
+    needs: tuple[str, ...] = ()
+    max_seconds: float | None = None
+
+
+class ToolSet:
+    """The tools at one moment, found by their names, one namespace after the other. Never changes.
+
+    Args:
+        tools: All tools.
+        missing_settings: Names of the settings that are missing: the tools that need one of them are disabled.
+
+    Attributes:
+        tools: The tools that can be called, sorted by name.
+        missing_settings: Names of the settings that the others lack, sorted.
+
+    Raises:
+        ValueError: A name is malformed or given twice.
+    """
+
+    def __init__(self, tools: Iterable[ToolSpec] = (), missing_settings: Collection[str] = ()) -> None:
+        missing = frozenset(missing_settings)
+        everything = sorted(tools, key=lambda tool: tool.name)
+        self.tools = tuple(tool for tool in everything if missing.isdisjoint(tool.needs))
+        lacking = {name for tool in everything for name in tool.needs}
+        self.missing_settings = tuple(sorted(missing & lacking))
+        self._enabled = frozenset(tool.name for tool in self.tools)
+        self._root: _Namespace = {}
+        for tool in everything:
+            self._add(tool)
+
+    def __contains__(self, name: str) -> bool:
+        """Say whether a tool of this name can be called."""
+        return name in self._enabled
+
+    def find(self, name: str) -> ToolSpec | None:
+        """Return the tool of this name, also one that lacks a setting; ``None`` if there is none."""
+        space: _Namespace | ToolSpec | None = self._root
+        for segment in name.split("."):
+            space = space.get(segment) if isinstance(space, dict) else None
+        return space if isinstance(space, ToolSpec) else None
+
+    def get(self, name: str) -> ToolSpec:
+        """Return the tool of this name.
+
+        Raises:
+            Refused: TOOL_NOT_FOUND, or SERVICE_DISABLED if it lacks a setting.
+        """
+        tool = self.find(name)
+        if tool is None:
+            message = f"There is no tool {name[:100]!r}. ListTools lists the tools."
+            raise Refused(Reason.TOOL_NOT_FOUND, message, resource=name)
+        if name not in self:
+            raise disabled()
+        return tool
+
+    def _add(self, tool: ToolSpec) -> None:
+        if not NAME.fullmatch(tool.name):
+            raise ValueError(f"{tool.name} is no name of the form tools.<provider>.<group>.<tool>")
+        *namespaces, last = tool.name.split(".")
+        space = self._root
+        for namespace in namespaces:
+            inner = space.setdefault(namespace, {})
+            assert isinstance(inner, dict)  # names have four segments each, so no tool is another's namespace
+            space = inner
+        if last in space:
+            raise ValueError(f"two tools are named {tool.name}")
+        space[last] = tool
+
+
+class HasDeadline(Protocol):
+    """Something that is waited for until a deadline."""
+
+    @property
+    def deadline(self) -> float:
+        """When the waiting ends, in seconds on the event loop's clock, as things are now; infinite for never."""
+
+
+@dataclass(slots=True, eq=False)
+class Waiters:
+    """The callers that wait for one run, which they join and leave while it goes on.
+
+    Attributes:
+        deadlines: When each of them stops waiting, in seconds on the event loop's clock; infinite for never.
+        begun: Whether the run may have cost something by now, so that it goes on for a while when all have left.
+    """
+
+    deadlines: list[float] = field(default_factory=list)
+    begun: bool = False
+
+    @property
+    def deadline(self) -> float:
+        """When the last of them stops waiting."""
+        return max(self.deadlines, default=-math.inf)
+
+
+class Stage(StrEnum):
+    """What is happening to a call."""
+
+    QUEUED = "queued"
+    STARTED = "started"
+    ASKING = "asking"
+    WAITING_FOR_RETRY = "waiting for retry"
+    CHECKING = "checking"
+    REPAIRING = "repairing"
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """One step of a call, for whoever watches it.
+
+    Attributes:
+        stage: What is happening.
+        text: The same in a sentence for people.
+        done: Steps that are done; 0 if they aren't counted.
+        total: Steps in all; 0 if unknown.
+    """
+
+    stage: Stage
+    text: str
+    done: int = 0
+    total: int = 0
+
+
+@dataclass(slots=True, eq=False)
+class ToolCall:
+    """One call of a tool.
+
+    Attributes:
+        call_id: The server's own id of the call, in logs and errors.
+        name: Name of the tool, as the caller gave it.
+        caller: Who calls.
+        deadline: When the call ends at the latest, in seconds on the event loop's clock.
+        tools: The tools as they were when the call began.
+        read_arguments: Reads the arguments from the request; raises ``Refused`` with ARGUMENTS_INVALID.
+        request_id: The caller's idempotency key, unchecked; empty if there is none.
+        rerun_if_outcome_unknown: Whether to run an id again whose first run may have been billed and left no result.
+        response_metadata: What the answer carries besides the outcome.
+        waiters: Who waits for the outcome, if several may; ``None`` for this call's caller alone.
+        watch: Takes the progress of the call; ``None`` if nobody watches.
+        on_billing: Runs before the call costs something; ``None`` if nobody needs to know.
+    """
+
+    call_id: str
+    name: str
+    caller: Principal
+    deadline: float
+    tools: ToolSet
+    read_arguments: Callable[[], dict[str, Json]]
+    request_id: str = ""
+    rerun_if_outcome_unknown: bool = False
+    response_metadata: list[tuple[str, str]] = field(default_factory=list)
+    waiters: Waiters | None = None
+    watch: Callable[[Progress], None] | None = None
+    on_billing: Callable[[], Awaitable[None]] | None = None
+    _arguments: dict[str, Json] | None = None
+
+    @property
+    def arguments(self) -> dict[str, Json]:
+        """The arguments, read when they are first needed.
+
+        Raises:
+            Refused: ARGUMENTS_INVALID.
+        """
+        if self._arguments is None:
+            self._arguments = self.read_arguments()
+            # The request isn't needed any more, and may be far larger than what was read from it.
+            self.read_arguments = dict
+        return self._arguments
+
+    @property
+    def waiting(self) -> HasDeadline:
+        """Who waits for the outcome: the callers that share its run, or else its own caller."""
+        return self.waiters or self
+
+    def remaining(self) -> float:
+        """Return the seconds that are left of the call's deadline; negative if it has passed."""
+        return self.deadline - asyncio.get_running_loop().time()
+
+    def require_time(self, least: float) -> None:
+        """Refuse the call if nobody waits for it for at least so many seconds more.
+
+        Raises:
+            Refused: DEADLINE_TOO_SHORT.
+        """
+        if self.waiting.deadline - asyncio.get_running_loop().time() < least:
+            raise too_little_time(least)
+
+    async def begin_billing(self) -> None:
+        """Record that the call is about to cost something. Must be awaited before each request that may be billed.
+
+        Raises:
+            Refused: It can't be recorded, and so nothing may be sent.
+        """
+        if self.waiters:
+            self.waiters.begun = True
+        if self.on_billing:
+            await self.on_billing()
+
+    def report(self, stage: Stage, text: str, done: int = 0, total: int = 0) -> None:
+        """Tell whoever watches the call what is happening to it."""
+        if self.watch:
+            self.watch(Progress(stage, text, done, total))
+
+
+def disabled() -> Refused:
+    """Return the refusal of a tool that lacks a setting."""
+    return Refused(
+        Reason.SERVICE_DISABLED,
+        "AI services are not configured on this server. Its Status names the settings that are missing.",
+    )

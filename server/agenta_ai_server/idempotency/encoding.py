@@ -1,0 +1,66 @@
+"""The form in which stores keep outcomes: a version, then JSON."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from agenta_ai_server.domain.errors import Reason, Violation
+from agenta_ai_server.domain.outcome import ToolFailure, ToolOutcome
+from agenta_ai_server.domain.values import Attempt
+
+#: Grows with each change that an older reader would misread. Replicas of two versions may share a store.
+VERSION = 1
+
+
+def encode(outcome: ToolOutcome) -> bytes:
+    """Return the ``outcome`` as bytes."""
+    failure = outcome.failure
+    document: dict[str, Any] = {
+        "text": outcome.text,
+        "structured": outcome.structured,
+        "failure": failure
+        and {
+            "reason": failure.reason,
+            "retryable": failure.retryable,
+            "retry_delay": failure.retry_delay,
+            "violations": [[violation.field, violation.description] for violation in failure.violations],
+        },
+        "attempts": [[attempt.trace_id, attempt.seconds, attempt.span_id] for attempt in outcome.attempts],
+        "repaired": outcome.repaired,
+        "warnings": outcome.warnings,
+    }
+    return bytes([VERSION]) + json.dumps(document, separators=(",", ":")).encode("ascii")
+
+
+def decode(data: bytes) -> ToolOutcome:
+    """Return the outcome that ``data`` holds.
+
+    Raises:
+        ValueError: It holds none, or one of a later version.
+    """
+    if data[:1] != bytes([VERSION]):
+        raise ValueError("the stored outcome has an unknown version")
+    try:
+        document: dict[str, Any] = json.loads(data[1:])
+        return ToolOutcome(
+            text=document["text"],
+            structured=document["structured"],
+            failure=_failure(document["failure"]),
+            attempts=tuple(Attempt(*attempt) for attempt in document["attempts"]),
+            repaired=document["repaired"],
+            warnings=tuple(document["warnings"]),
+        )
+    except (KeyError, TypeError) as error:
+        raise ValueError("the stored outcome can't be read") from error
+
+
+def _failure(document: dict[str, Any] | None) -> ToolFailure | None:
+    if document is None:
+        return None
+    return ToolFailure(
+        Reason(document["reason"]),
+        document["retryable"],
+        document["retry_delay"],
+        tuple(Violation(*violation) for violation in document["violations"]),
+    )

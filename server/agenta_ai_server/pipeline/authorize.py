@@ -1,0 +1,36 @@
+"""Decides whether the caller may call the tool."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from agenta_ai_server.domain.errors import Reason, Refused, Violation
+from agenta_ai_server.domain.tool import disabled
+
+if TYPE_CHECKING:
+    from agenta_ai_server.auth.policy import AccessPolicy
+    from agenta_ai_server.domain.outcome import ToolOutcome
+    from agenta_ai_server.domain.tool import ToolCall
+    from agenta_ai_server.pipeline.pipeline import Proceed
+
+
+class Authorize:
+    """Refuses a call unless the service is configured, the caller permitted, and the tool there."""
+
+    def __init__(self, policy: AccessPolicy) -> None:
+        self._policy = policy
+
+    async def intercept(self, call: ToolCall, proceed: Proceed) -> ToolOutcome:
+        """Refuse a call that may not be made.
+
+        Raises:
+            Refused: SERVICE_DISABLED, REQUEST_INVALID, PERMISSION_DENIED or TOOL_NOT_FOUND.
+        """
+        if call.tools.missing_settings and not call.tools.tools:
+            raise disabled()
+        if not call.name:
+            wrong = Violation("name", "Must be the name of a tool. ListTools lists them.")
+            raise Refused(Reason.REQUEST_INVALID, f"{wrong.field}: {wrong.description}", violations=[wrong])
+        self._policy.check_call(call.caller, call.name, call.tools)
+        call.tools.get(call.name)
+        return await proceed(call)

@@ -1,0 +1,32 @@
+"""Runs no more tools at once than the server can carry."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from agenta_ai_server.domain.tool import Stage
+
+if TYPE_CHECKING:
+    from agenta_ai_server.concurrency.limiter import ConcurrencyLimiter
+    from agenta_ai_server.domain.outcome import ToolOutcome
+    from agenta_ai_server.domain.tool import ToolCall
+    from agenta_ai_server.pipeline.pipeline import Proceed
+
+
+class ConcurrencyLimit:
+    """Lets a call proceed when it has a slot."""
+
+    def __init__(self, limiter: ConcurrencyLimiter) -> None:
+        self._limiter = limiter
+
+    async def intercept(self, call: ToolCall, proceed: Proceed) -> ToolOutcome:
+        """Hold a slot for as long as the call runs.
+
+        Raises:
+            Refused: OVERLOADED.
+        """
+        if self._limiter.is_full:
+            call.report(Stage.QUEUED, "Waiting for a free slot.")
+        async with self._limiter.slot(call.caller.organization, call.waiting):
+            call.report(Stage.STARTED, "The tool has started.")
+            return await proceed(call)

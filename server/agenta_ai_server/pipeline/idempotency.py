@@ -1,0 +1,70 @@
+"""Runs a call once, however often it is sent."""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from agenta_ai_server.domain.digest import digest
+from agenta_ai_server.domain.errors import Reason, Refused, Violation
+from agenta_ai_server.pipeline.pipeline import within_deadline
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from agenta_ai_server.domain.outcome import ToolOutcome
+    from agenta_ai_server.domain.tool import ToolCall, Waiters
+    from agenta_ai_server.idempotency.in_flight import InFlightCalls
+    from agenta_ai_server.pipeline.pipeline import Proceed
+
+UUID4 = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}", re.IGNORECASE)
+
+
+class Idempotency:
+    """Gives a repeated call, one with the same request_id, the outcome of the first.
+
+    Args:
+        in_flight: The calls that run, and the outcomes of those that have ended.
+        min_seconds: What a caller must have left for a run to be begun for it.
+    """
+
+    def __init__(self, in_flight: InFlightCalls, min_seconds: float) -> None:
+        self._in_flight = in_flight
+        self._min_seconds = min_seconds
+
+    async def intercept(self, call: ToolCall, proceed: Proceed) -> ToolOutcome:
+        """Begin the run of the request_id, join it, or return its stored outcome.
+
+        Raises:
+            Refused: REQUEST_INVALID, REQUEST_ID_REUSED, REPLAY_STORE_UNAVAILABLE, DEADLINE_TOO_SHORT, OVERLOADED.
+        """
+        if not call.request_id:
+            return await proceed(call)
+        if not UUID4.fullmatch(call.request_id):
+            wrong = Violation(
+                "request_id", "Must be a UUID, version 4, such as 1b4e28ba-2fa1-4d3b-a3f5-ef19b5a7633b, or absent."
+            )
+            raise Refused(Reason.REQUEST_INVALID, f"{wrong.field}: {wrong.description}", violations=[wrong])
+
+        async def work(
+            deadline: float, waiters: Waiters, on_billing: Callable[[], Awaitable[None]] | None = None
+        ) -> ToolOutcome:
+            # The run belongs to the id: it has a deadline of its own, and outlives its first caller.
+            run = replace(call, deadline=deadline, waiters=waiters, on_billing=on_billing)
+            run.require_time(self._min_seconds)
+            return await within_deadline(run, proceed)
+
+        return await self._in_flight.run(_key(call), _fingerprint(call), work, call.deadline)
+
+
+def _key(call: ToolCall) -> str:
+    caller = call.caller
+    identity = (caller.method, caller.user, caller.organization, caller.workspace, caller.project)
+    return digest(part.encode() for part in (*identity, call.request_id.lower())).hex()
+
+
+def _fingerprint(call: ToolCall) -> bytes:
+    arguments = json.dumps(call.arguments, sort_keys=True, separators=(",", ":"))
+    return digest((call.name.encode(), arguments.encode()))

@@ -1,0 +1,68 @@
+"""The contract's methods as they stand behind the boundary: bytes and a ``Call`` in, bytes out."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import grpc
+
+if TYPE_CHECKING:
+    from agenta_ai_server.domain.call import Call
+    from agenta_ai_server.domain.outcome import ToolOutcome
+    from agenta_ai_server.domain.tool import ToolCall
+
+    Base = grpc.RpcMethodHandler[bytes, bytes]
+else:
+    Base = grpc.RpcMethodHandler
+
+GrpcHandler: TypeAlias = "grpc.RpcMethodHandler[Any, Any] | None"
+"""What grpc's interceptors hand to each other; ``None`` for an unknown method."""
+Continuation: TypeAlias = Callable[[grpc.HandlerCallDetails], Awaitable[GrpcHandler]]
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """What a method answers.
+
+    Attributes:
+        message: The serialized response.
+        outcome: What the tool brought, if one was called.
+    """
+
+    message: bytes
+    outcome: ToolOutcome | None = None
+
+
+Answer: TypeAlias = "Callable[[bytes, Call], Awaitable[Reply]]"
+
+
+class CallHandler(Base):
+    """A method of the contract. The interceptors behind the boundary wrap it; others, such as health, they pass on.
+
+    Args:
+        answer: Answers a request, given as bytes. Raises ``Refused`` or ``DeadlinePassed``.
+        calls_tool: Whether it calls a tool.
+    """
+
+    def __init__(self, answer: Answer, *, calls_tool: bool = False) -> None:
+        self.answer = answer
+        self.calls_tool = calls_tool
+
+
+class ToolHandler(CallHandler):
+    """A method that calls a tool. The pipeline stands between its two halves.
+
+    Args:
+        read: Makes the tool call from a request; raises ``Refused``.
+        write: Makes the response from an outcome.
+    """
+
+    def __init__(self, read: Callable[[bytes, Call], ToolCall], write: Callable[[ToolOutcome], bytes]) -> None:
+        super().__init__(self._without_pipeline, calls_tool=True)
+        self.read = read
+        self.write = write
+
+    async def _without_pipeline(self, data: bytes, call: Call) -> Reply:
+        raise AssertionError("a tool is called without the pipeline")

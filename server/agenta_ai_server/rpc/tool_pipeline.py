@@ -1,0 +1,43 @@
+"""The one place where the pipeline of tool calls meets grpc."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import grpc
+import grpc.aio
+
+from agenta_ai_server.pipeline.pipeline import Pipeline
+from agenta_ai_server.rpc.handler import CallHandler, Reply, ToolHandler
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from agenta_ai_server.domain.call import Call
+    from agenta_ai_server.pipeline.pipeline import Interceptor
+    from agenta_ai_server.rpc.handler import Continuation, GrpcHandler
+
+
+class ToolPipeline(grpc.aio.ServerInterceptor):
+    """Runs each call of a tool through the interceptors, whichever method it came by.
+
+    Args:
+        interceptors: In the order in which a call passes them.
+    """
+
+    def __init__(self, interceptors: Sequence[Interceptor]) -> None:
+        self.interceptors = tuple(interceptors)
+        self._pipeline = Pipeline(interceptors)
+
+    async def intercept_service(self, continuation: Continuation, details: grpc.HandlerCallDetails) -> GrpcHandler:
+        """Put the pipeline between the two halves of a method that calls a tool."""
+        handler = await continuation(details)
+        if not isinstance(handler, ToolHandler):
+            return handler
+        read, write = handler.read, handler.write
+
+        async def answer(data: bytes, call: Call) -> Reply:
+            outcome = await self._pipeline.run(read(data, call))
+            return Reply(write(outcome), outcome)
+
+        return CallHandler(answer, calls_tool=True)
