@@ -7,8 +7,7 @@ import logging
 import os
 import time
 
-from agenta_ai_server.domain.call import Call, Principal
-from agenta_ai_server.domain.call import UpstreamRequest
+from agenta_ai_server.domain.call import Call, Principal, UpstreamRequest
 from agenta_ai_server.domain.listener import CallListener, CallListeners, CallOutcome
 from agenta_ai_server.telemetry.call_log import AuditLog, CallLog
 from agenta_ai_server.telemetry.logs import JsonFormatter
@@ -28,7 +27,7 @@ async def measure(name: str, listener: CallListener, metadata: tuple[tuple[str, 
     for number in range(COUNT):
         call = Call(
             id=f"{number:032x}", method="/agenta.ai.v1.ToolService/CallTool", metadata=metadata,
-            peer="ipv4:10.0.0.1:40112", deadline=None, principal=PRINCIPAL,
+            peer="ipv4:10.0.0.1:40112",  principal=PRINCIPAL,
             tool="tools.agenta.api.refine_prompt",
         )  # fmt: skip
         listener.call_began(call)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from typing import TYPE_CHECKING, Any, cast
 
 from google.protobuf import json_format
@@ -11,6 +12,8 @@ from google.rpc import error_details_pb2
 from grpc_status import rpc_status
 
 from agenta_ai.v1 import error_pb2, tool_service_pb2
+from agenta_ai_server.domain.call import ANONYMOUS, Principal
+from agenta_ai_server.domain.tool import ToolCall, ToolSet, Waiters
 
 if TYPE_CHECKING:
     from grpc.aio import AioRpcError
@@ -36,6 +39,22 @@ def request(arguments: dict[str, Any], *, name: str = REFINE, request_id: str = 
 def refine(template: object = TEMPLATE, **arguments: str) -> tool_service_pb2.CallToolRequest:
     source = template if isinstance(template, str) else json.dumps(template)
     return request({"prompt_template_json": source, **arguments})
+
+
+def tool_call(
+    name: str = REFINE,
+    arguments: dict[str, Any] | None = None,
+    *,
+    deadline: float = math.inf,
+    waiters: Waiters | None = None,
+    caller: Principal = ANONYMOUS,
+    tools: ToolSet | None = None,
+    request_id: str = "",
+) -> ToolCall:
+    """A call as the pipeline gets it, for what is tested without a wire."""
+    return ToolCall(
+        "0" * 32, name, caller, deadline, tools or ToolSet(), lambda: arguments or {}, request_id, waiters=waiters
+    )
 
 
 def structured(response: tool_service_pb2.CallToolResponse) -> Any:

@@ -144,7 +144,7 @@ def make_call() -> Callable[[], Call]:
 
     def make() -> Call:
         return Call(
-            id="0" * 32, method="/agenta.ai.v1.ToolService/CallTool", metadata=(), peer="test", deadline=None,
+            id="0" * 32, method="/agenta.ai.v1.ToolService/CallTool", metadata=(), peer="test",
             principal=ANONYMOUS,
         )  # fmt: skip
 

@@ -4,21 +4,22 @@ from __future__ import annotations
 
 import logging
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 from auth.parties import SECRETS, Authority, Issuer, Pair, Parties, whoami_tool
 from cryptography.hazmat.primitives.asymmetric import rsa
 
 import agenta_ai_server.tools
-from agenta_ai_server import assembly
-from agenta_ai_server.tools.registry import discover
+from agenta_ai_server.assembly import tools as assembled_tools
+from agenta_ai_server.tools.catalog import discover
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
 
+    from agenta_ai_server.domain.tool import ToolSpec
     from agenta_ai_server.standin.app import StandIn
-    from agenta_ai_server.tools.registry import Dependencies, Tool
+    from agenta_ai_server.tools.catalog import Dependencies
 
 
 @pytest.fixture(autouse=True)
@@ -62,10 +63,10 @@ async def parties(
 def whoami(monkeypatch: pytest.MonkeyPatch) -> None:
     """Adds a tool that says who calls."""
 
-    def discovered(dependencies: Dependencies) -> list[Tool[Any]]:
+    def discovered(dependencies: Dependencies) -> list[ToolSpec]:
         return [*discover(dependencies), whoami_tool()]
 
-    monkeypatch.setattr(assembly, "discover", discovered)
+    monkeypatch.setattr(assembled_tools, "discover", discovered)
 
 
 @pytest.fixture

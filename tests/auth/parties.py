@@ -29,21 +29,21 @@ from google.protobuf import json_format
 from grpc import StatusCode
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
-from pydantic import BaseModel
 
 from agenta_ai.v1 import tool_service_pb2
 from agenta_ai.v1.tool_service_pb2_grpc import ToolServiceStub
 from agenta_ai_server.auth.key_file import create_key
 from agenta_ai_server.commands import serve
+from agenta_ai_server.domain.call import CURRENT_CALL
 from agenta_ai_server.domain.outcome import ToolOutcome
+from agenta_ai_server.domain.tool import ToolSpec
 from agenta_ai_server.standin.permissions import Caller
-from agenta_ai_server.tools.registry import Tool
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Collection, Iterable
     from pathlib import Path
 
-    from agenta_ai_server.domain.call import Call
+    from agenta_ai_server.domain.tool import ToolCall
     from agenta_ai_server.settings import Settings
     from agenta_ai_server.standin.app import StandIn
 
@@ -415,16 +415,8 @@ def _sent(error: grpc.aio.AioRpcError, at: int) -> dict[str, Any]:
 # A tool that says who it takes the caller for
 
 
-class _Nothing(BaseModel):
-    pass
-
-
-class _Anything(BaseModel):
-    pass
-
-
-async def _whoami(_: _Nothing, call: Call) -> ToolOutcome:
-    caller = call.caller
+async def _whoami(call: ToolCall) -> ToolOutcome:
+    caller, rpc = call.caller, CURRENT_CALL.get()
     found: dict[str, Any] = {
         "user": caller.user,
         "project": caller.project,
@@ -433,19 +425,19 @@ async def _whoami(_: _Nothing, call: Call) -> ToolOutcome:
         "plan": caller.plan,
         "permissions": sorted(caller.permissions or ()),
         "method": caller.method,
-        "peer": call.peer,
+        "peer": rpc.peer if rpc else "",
     }
     return ToolOutcome(text="", structured=found)
 
 
-def whoami_tool(permission: str = "edit_workflows") -> Tool[_Nothing]:
-    return Tool(
+def whoami_tool(permission: str = "edit_workflows") -> ToolSpec:
+    return ToolSpec(
         name=WHOAMI,
         title="Who am I",
-        description="Says who calls.",
+        description="Names the caller.",
         permission=permission,
-        arguments=_Nothing,
-        result=_Anything,
+        input_schema={"type": "object"},
+        output_schema={},
         run=_whoami,
     )
 

@@ -11,22 +11,22 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from agenta_ai_server.concurrency.limiter import ConcurrencyLimiter
-from agenta_ai_server.domain.call import Waiters
 from agenta_ai_server.domain.errors import Refused
+from agenta_ai_server.domain.tool import Waiters
 
 PLACES, ROOM = 8, 8
 
 
 class Client:
-    def __init__(self, admission: ConcurrencyLimiter, organization: str, waiting: Waiters | None) -> None:
+    def __init__(self, limiter: ConcurrencyLimiter, organization: str, waiting: Waiters | None) -> None:
         self.organization = organization
         self.holds = False
         self.end = asyncio.Event()
-        self.task = asyncio.create_task(self._call(admission, waiting))
+        self.task = asyncio.create_task(self._call(limiter, waiting))
 
-    async def _call(self, admission: ConcurrencyLimiter, waiting: Waiters | None) -> None:
+    async def _call(self, limiter: ConcurrencyLimiter, waiting: Waiters | None) -> None:
         with suppress(Refused):
-            async with admission.place(self.organization, waiting):
+            async with limiter.slot(self.organization, waiting):
                 self.holds = True
                 try:
                     await self.end.wait()
@@ -41,15 +41,15 @@ class Interleavings(RuleBasedStateMachine):
         super().__init__()
         self.runner = asyncio.Runner(loop_factory=VirtualTimeLoop)
         self.loop = self.runner.get_loop()
-        self.admission = ConcurrencyLimiter(PLACES, ROOM, min_seconds=1, typical_seconds=0.1)
+        self.limiter = ConcurrencyLimiter(PLACES, ROOM, min_seconds=1, typical_seconds=0.1)
         self.clients: list[Client] = []
 
     def teardown(self) -> None:
         for client in self.clients:
             client.task.cancel()
         self.settle()
-        assert (self.admission.in_flight, self.admission.waiting) == (0, 0)
-        assert self.admission._held == self.admission._below == self.admission._above == {}
+        assert (self.limiter.in_flight, self.limiter.queued) == (0, 0)
+        assert self.limiter._held == self.limiter._below == self.limiter._above == {}
         self.runner.close()
 
     def settle(self, seconds: float = 0) -> None:
@@ -69,7 +69,7 @@ class Interleavings(RuleBasedStateMachine):
     def come(self, organization: str, within: float | None, count: int) -> None:
         async def main() -> None:
             waiting = None if within is None else Waiters([self.loop.time() + within])
-            self.clients += [Client(self.admission, organization, waiting) for _ in range(count)]
+            self.clients += [Client(self.limiter, organization, waiting) for _ in range(count)]
 
         self.loop.run_until_complete(main())
 
@@ -95,25 +95,25 @@ class Interleavings(RuleBasedStateMachine):
     def quiet(self) -> None:
         self.settle()
         holding = [client for client in self.clients if client.holds]
-        assert self.admission.in_flight == len(holding)
-        assert self.admission.waiting == len(self.clients) - len(holding)
+        assert self.limiter.in_flight == len(holding)
+        assert self.limiter.queued == len(self.clients) - len(holding)
         held = {client.organization: 0 for client in holding}
         for client in holding:
             held[client.organization] += 1
-        assert self.admission._held == held
+        assert self.limiter._held == held
 
     @invariant()
     def bounds(self) -> None:
-        lines: list[Any] = [*self.admission._below.values(), *self.admission._above.values()]
-        assert 0 <= self.admission.in_flight <= PLACES
-        assert self.admission.waiting == sum(map(len, lines)) <= ROOM
+        lines: list[Any] = [*self.limiter._below.values(), *self.limiter._above.values()]
+        assert 0 <= self.limiter.in_flight <= PLACES
+        assert self.limiter.queued == sum(map(len, lines)) <= ROOM
         assert all(lines)
         assert sum(client.holds for client in self.clients) <= PLACES
         # A call waits only if every place is taken.
-        assert not self.admission.waiting or self.admission.in_flight == PLACES
-        share = self.admission._share
-        assert all(self.admission._held.get(name, 0) < share for name in self.admission._below)
-        assert all(self.admission._held.get(name, 0) >= share for name in self.admission._above)
+        assert not self.limiter.queued or self.limiter.in_flight == PLACES
+        share = self.limiter._share
+        assert all(self.limiter._held.get(name, 0) < share for name in self.limiter._below)
+        assert all(self.limiter._held.get(name, 0) >= share for name in self.limiter._above)
 
 
 TestInterleavings = Interleavings.TestCase

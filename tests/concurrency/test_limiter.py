@@ -10,8 +10,8 @@ import pytest
 from concurrency.virtual_time import VirtualTimeLoop, virtual_time
 
 from agenta_ai_server.concurrency.limiter import MAX_DELAY, MIN_DELAY, ConcurrencyLimiter
-from agenta_ai_server.domain.call import Waiters
 from agenta_ai_server.domain.errors import Reason, Refused
+from agenta_ai_server.domain.tool import Waiters
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -20,14 +20,14 @@ if TYPE_CHECKING:
 class Calls:
     """Calls that hold their place for a while, and the order in which they got it."""
 
-    def __init__(self, admission: ConcurrencyLimiter) -> None:
-        self.admission = admission
+    def __init__(self, limiter: ConcurrencyLimiter) -> None:
+        self.limiter = limiter
         self.entered: list[str] = []
         self.tasks: list[asyncio.Task[None]] = []
 
     async def call(self, organization: str, seconds: float = 1, within: float | None = None) -> None:
         waiting = None if within is None else Waiters([asyncio.get_running_loop().time() + within])
-        async with self.admission.place(organization, waiting):
+        async with self.limiter.slot(organization, waiting):
             self.entered.append(organization)
             await asyncio.sleep(seconds)
 
@@ -37,12 +37,12 @@ class Calls:
 
     async def end(self) -> None:
         await asyncio.gather(*self.tasks)
-        assert (self.admission.in_flight, self.admission.waiting) == (0, 0)
+        assert (self.limiter.in_flight, self.limiter.queued) == (0, 0)
 
 
-async def refused(admission: ConcurrencyLimiter, organization: str = "a", within: float | None = None) -> Refused:
+async def refused(limiter: ConcurrencyLimiter, organization: str = "a", within: float | None = None) -> Refused:
     with pytest.raises(Refused) as caught:
-        await Calls(admission).call(organization, within=within)
+        await Calls(limiter).call(organization, within=within)
     assert caught.value.reason is Reason.OVERLOADED
     return caught.value
 
@@ -51,7 +51,7 @@ async def refused(admission: ConcurrencyLimiter, organization: str = "a", within
 async def test_one_organization_alone_uses_every_place() -> None:
     calls = Calls(ConcurrencyLimiter(8, 0))
     await calls.start(["a"] * 8)
-    assert calls.admission.in_flight == 8
+    assert calls.limiter.in_flight == 8
     await calls.end()
 
 
@@ -60,17 +60,17 @@ async def test_the_lines_are_taken_in_turn() -> None:
     calls = Calls(ConcurrencyLimiter(4, 100))
     await calls.start(["x", "y", "z", "u"])
     await calls.start(["a", "a", "a", "b", "b", "c"])
-    assert (calls.admission.in_flight, calls.admission.waiting) == (4, 6)
+    assert (calls.limiter.in_flight, calls.limiter.queued) == (4, 6)
     await calls.end()
     assert calls.entered[4:] == ["a", "b", "c", "a", "b", "a"]
 
 
 @virtual_time
 async def test_first_come_first_served_within_an_organization() -> None:
-    admission, entered = ConcurrencyLimiter(1, 100), []
+    limiter, entered = ConcurrencyLimiter(1, 100), []
 
     async def call(number: int) -> None:
-        async with admission.place("a"):
+        async with limiter.slot("a"):
             entered.append(number)
             await asyncio.sleep(1)
 
@@ -115,9 +115,9 @@ async def test_a_call_that_would_wait_beyond_its_deadline_is_refused_at_once() -
     calls = Calls(ConcurrencyLimiter(2, 100, typical_seconds=10, min_seconds=1))
     await calls.start(["a", "b"], seconds=10)
     # Each turn takes 10 s / 2 places.
-    await refused(calls.admission, within=5.9)
+    await refused(calls.limiter, within=5.9)
     await calls.start(["a"], seconds=10, within=30)
-    await refused(calls.admission, within=10.9)
+    await refused(calls.limiter, within=10.9)
     assert asyncio.get_running_loop().time() == 0
     await calls.start(["a"], seconds=10, within=31)
     await calls.end()
@@ -127,7 +127,7 @@ async def test_a_call_that_would_wait_beyond_its_deadline_is_refused_at_once() -
 async def test_a_newcomer_expects_its_turn_and_not_the_end_of_a_long_line() -> None:
     calls = Calls(ConcurrencyLimiter(1, 100, typical_seconds=1, min_seconds=0))
     await calls.start(["a"] * 30)
-    await refused(calls.admission, "a", within=20)
+    await refused(calls.limiter, "a", within=20)
     await calls.start(["b"], within=20)
     await calls.end()
     assert calls.entered.index("b") <= 3
@@ -137,7 +137,7 @@ async def test_a_newcomer_expects_its_turn_and_not_the_end_of_a_long_line() -> N
 async def test_the_expected_wait_follows_how_long_calls_take() -> None:
     calls = Calls(ConcurrencyLimiter(1, 400, typical_seconds=60, min_seconds=0))
     await calls.start(["a"])
-    await refused(calls.admission, within=5)
+    await refused(calls.limiter, within=5)
     await calls.end()
     await calls.start(["a"] * 150)
     await calls.end()
@@ -151,7 +151,7 @@ async def test_calls_that_have_become_slow_are_noticed_before_one_ends() -> None
     calls = Calls(ConcurrencyLimiter(1, 100, typical_seconds=1, min_seconds=0))
     await calls.start(["a"], seconds=60)
     await asyncio.sleep(30)
-    await refused(calls.admission, within=20)
+    await refused(calls.limiter, within=20)
     await calls.end()
 
 
@@ -169,9 +169,9 @@ async def test_a_long_idle_service_expects_no_long_wait() -> None:
 async def test_a_call_is_refused_while_it_waits_when_too_little_time_is_left() -> None:
     calls = Calls(ConcurrencyLimiter(1, 100, typical_seconds=1, min_seconds=1))
     await calls.start(["a"], seconds=60)
-    await refused(calls.admission, within=5)
+    await refused(calls.limiter, within=5)
     assert asyncio.get_running_loop().time() == 4
-    assert calls.admission.waiting == 0
+    assert calls.limiter.queued == 0
     await calls.end()
 
 
@@ -180,13 +180,13 @@ async def test_no_more_calls_wait_than_there_is_room_for_and_newcomers_find_some
     calls = Calls(ConcurrencyLimiter(1, 8))
     await calls.start(["a"])
     await calls.start(["a"] * 4)
-    await refused(calls.admission, "a")
+    await refused(calls.limiter, "a")
     await calls.start(["b"] * 2)
-    await refused(calls.admission, "b")
+    await refused(calls.limiter, "b")
     await calls.start(["c"])
     await calls.start(["d"])
-    await refused(calls.admission, "e")
-    assert calls.admission.waiting == 8
+    await refused(calls.limiter, "e")
+    assert calls.limiter.queued == 8
     await calls.end()
 
 
@@ -194,7 +194,7 @@ async def test_no_more_calls_wait_than_there_is_room_for_and_newcomers_find_some
 async def test_without_room_to_wait_the_surplus_is_refused() -> None:
     calls = Calls(ConcurrencyLimiter(1, 0))
     await calls.start(["a"])
-    await refused(calls.admission)
+    await refused(calls.limiter)
     await calls.end()
 
 
@@ -202,7 +202,7 @@ async def test_without_room_to_wait_the_surplus_is_refused() -> None:
 async def test_the_delay_is_spread_and_bounded() -> None:
     calls = Calls(ConcurrencyLimiter(1, 0, typical_seconds=1000))
     await calls.start(["a"])
-    delays = [(await refused(calls.admission)).retry_delay or 0 for _ in range(50)]
+    delays = [(await refused(calls.limiter)).retry_delay or 0 for _ in range(50)]
     assert len(set(delays)) > 40
     assert all(MIN_DELAY <= delay <= 2 * MAX_DELAY for delay in delays)
     await calls.end()
@@ -210,13 +210,13 @@ async def test_the_delay_is_spread_and_bounded() -> None:
 
 @virtual_time
 async def test_a_call_waits_for_those_who_join_it_in_its_line() -> None:
-    admission, callers = ConcurrencyLimiter(1, 100, typical_seconds=0.1), Waiters([5.0])
+    limiter, callers = ConcurrencyLimiter(1, 100, typical_seconds=0.1), Waiters([5.0])
 
     async def call() -> float:
-        async with admission.place("a", callers):
+        async with limiter.slot("a", callers):
             return asyncio.get_running_loop().time()
 
-    holding = Calls(admission)
+    holding = Calls(limiter)
     await holding.start(["a"], seconds=10)
     waiting = asyncio.create_task(call())
     await asyncio.sleep(1)
@@ -227,12 +227,12 @@ async def test_a_call_waits_for_those_who_join_it_in_its_line() -> None:
 
 @virtual_time
 async def test_a_call_is_refused_when_the_last_who_joined_it_would_wait_in_vain() -> None:
-    admission, callers = ConcurrencyLimiter(1, 100, typical_seconds=0.1), Waiters([5.0])
-    holding = Calls(admission)
+    limiter, callers = ConcurrencyLimiter(1, 100, typical_seconds=0.1), Waiters([5.0])
+    holding = Calls(limiter)
     await holding.start(["a"], seconds=10)
 
     async def call() -> None:
-        async with admission.place("a", callers):
+        async with limiter.slot("a", callers):
             pytest.fail("a place was found")
 
     waiting = asyncio.create_task(call())
@@ -251,7 +251,7 @@ async def test_a_cancelled_call_leaves_its_line_at_once() -> None:
     await calls.start(["b", "c"])
     calls.tasks[1].cancel()
     await asyncio.sleep(0)
-    assert calls.admission.waiting == 1
+    assert calls.limiter.queued == 1
     del calls.tasks[1]
     await calls.end()
     assert calls.entered == ["a", "c"]
@@ -265,27 +265,27 @@ async def test_a_call_cancelled_as_it_gets_its_place_gives_it_back() -> None:
     calls.tasks[0].cancel()
     await asyncio.sleep(0)
     # b has been given the place, and doesn't know it yet.
-    assert (calls.admission.in_flight, calls.admission.waiting, calls.entered) == (1, 1, ["a"])
+    assert (calls.limiter.in_flight, calls.limiter.queued, calls.entered) == (1, 1, ["a"])
     calls.tasks[1].cancel()
     with suppress(asyncio.CancelledError):
         await calls.tasks[1]
     await calls.tasks[2]
     assert calls.entered == ["a", "c"]
-    assert calls.admission.in_flight == 0
+    assert calls.limiter.in_flight == 0
 
 
 @virtual_time
 async def test_a_place_is_given_back_when_the_call_fails() -> None:
-    admission = ConcurrencyLimiter(1, 0)
+    limiter = ConcurrencyLimiter(1, 0)
     with pytest.raises(ZeroDivisionError):
-        async with admission.place("a"):
+        async with limiter.slot("a"):
             raise ZeroDivisionError
-    assert admission.in_flight == 0
+    assert limiter.in_flight == 0
 
 
 def test_nothing_is_made_to_wait_on_while_there_are_places(monkeypatch: pytest.MonkeyPatch) -> None:
     async def main() -> None:
-        async with ConcurrencyLimiter(1).place("a", Waiters([1.0])):
+        async with ConcurrencyLimiter(1).slot("a", Waiters([1.0])):
             pass
 
     with asyncio.Runner(loop_factory=VirtualTimeLoop) as runner:

@@ -11,7 +11,7 @@ import pytest
 import yaml
 from deploy.conftest import DEPLOY
 
-from agenta_ai_server.rpc.interceptor import SERVICE
+from agenta_ai_server.rpc.status import SERVICE
 from agenta_ai_server.settings import load
 
 if TYPE_CHECKING:

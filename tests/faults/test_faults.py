@@ -13,7 +13,7 @@ import grpc
 import grpc.aio
 import pytest
 import trustme
-from calls import details, reason
+from calls import details, reason, tool_call
 from faults import proxy as faults
 from faults.suite import BREAKER, DEADLINE, RETRIES, RETRY_UNSAFE, served
 
@@ -87,7 +87,7 @@ async def test_a_request_that_nobody_takes(fault: Fault, proxy: Proxy) -> None:
     started = time.monotonic()
     # More than the kernel holds.
     with pytest.raises(UpstreamFailed) as failed:
-        await service.complete("app", {"long": "x" * 20_000_000}, deadline=None)
+        await service.complete("app", {"long": "x" * 20_000_000}, tool_call())
     assert failed.value.reason is Reason.UPSTREAM_TIMEOUT
     assert time.monotonic() - started < 0.5 + 1
     await service.aclose()

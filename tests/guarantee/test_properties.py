@@ -15,11 +15,11 @@ from typing import TYPE_CHECKING, Any
 import jinja2.sandbox
 import mystace
 import pytest
+from calls import tool_call
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from agenta_ai_server.agenta.completion import Completion
-from agenta_ai_server.domain.call import Call
 from agenta_ai_server.domain.errors import Reason, Refused, ToolFailed
 from agenta_ai_server.domain.values import Attempt
 from agenta_ai_server.tools.refine_prompt.tool import RefinePrompt, RefinePromptArguments
@@ -27,8 +27,8 @@ from agenta_ai_server.tools.refine_prompt.tool import RefinePrompt, RefinePrompt
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from agenta_ai_server.domain.call import HasDeadline
     from agenta_ai_server.domain.outcome import ToolOutcome
+    from agenta_ai_server.domain.tool import ToolCall
 from agenta_ai_server.domain.values import Json
 
 NAMES = ["a", "b", "name", "order", "x_1"]
@@ -122,9 +122,7 @@ class Model:
     def __init__(self, text: str) -> None:
         self._text = text
 
-    async def complete(
-        self, app: str, inputs: Mapping[str, str], *, deadline: float | None, waiting: HasDeadline | None = None
-    ) -> Completion:
+    async def complete(self, app: str, inputs: Mapping[str, str], call: ToolCall) -> Completion:
         return Completion(self._text, Attempt("0" * 32, 0.0))
 
     async def aclose(self) -> None:
@@ -135,9 +133,8 @@ def refined(template: object, written: str) -> ToolOutcome | None:
     """What becomes of what a model writes; ``None`` if it is discarded, for the one reason that is allowed."""
     tool = RefinePrompt(Model(written), "app", repairs=0)
     arguments = RefinePromptArguments(prompt_template_json=json.dumps(template))
-    call = Call(id="0" * 32, method="", metadata=(), peer="", deadline=None)
     try:
-        return asyncio.run(tool.run(arguments, call))
+        return asyncio.run(tool.run(arguments, tool_call()))
     except ToolFailed as caught:
         failure = caught
     assert failure.reason is Reason.UPSTREAM_OUTPUT_INVALID
@@ -286,10 +283,9 @@ def test_whatever_a_model_writes_is_read_or_discarded(written: str) -> None:
 @given(template=st.one_of(st.text(st.characters(codec="utf-8"), min_size=1), JSON.map(json.dumps)))
 def test_whatever_a_caller_sends_is_refined_or_refused(template: str) -> None:
     tool = RefinePrompt(Model("{}"), "app", repairs=0)
-    call = Call(id="0" * 32, method="", metadata=(), peer="", deadline=None)
     error: Refused | ToolFailed | None = None
     try:
-        asyncio.run(tool.run(RefinePromptArguments(prompt_template_json=template), call))
+        asyncio.run(tool.run(RefinePromptArguments(prompt_template_json=template), tool_call()))
     except (Refused, ToolFailed) as caught:
         error = caught
     assert error

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from redis.asyncio import Redis
 
+from agenta_ai_server.domain.errors import Reason
+from agenta_ai_server.domain.outcome import ToolFailure, ToolOutcome
 from agenta_ai_server.idempotency.in_flight import InFlightCalls
 from agenta_ai_server.idempotency.redis import RedisStore
 
@@ -22,6 +24,11 @@ if TYPE_CHECKING:
     MakeReplicas: TypeAlias = Callable[..., Coroutine[Any, Any, list[InFlightCalls]]]
 
 LEASE = 1.0
+
+
+def result(text: str, *, keep: bool = True) -> ToolOutcome:
+    """What a tool brings; kept for repeats unless it may be run again."""
+    return ToolOutcome(text, failure=None if keep else ToolFailure(Reason.UPSTREAM_UNAVAILABLE, retryable=True))
 
 
 class RedisServer:

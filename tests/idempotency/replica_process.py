@@ -10,12 +10,12 @@ from agenta_ai_server.idempotency.in_flight import InFlightCalls
 from agenta_ai_server.idempotency.redis import RedisStore
 
 if TYPE_CHECKING:
-    from agenta_ai_server.domain.call import Waiters
-    from agenta_ai_server.idempotency.store import Outcome
+    from agenta_ai_server.domain.outcome import ToolOutcome
+    from agenta_ai_server.domain.tool import Waiters
 
 
 async def main(url: str, lease_seconds: float) -> None:
-    async def work(_deadline: float, _callers: Waiters) -> Outcome:
+    async def work(_deadline: float, _callers: Waiters) -> ToolOutcome:
         sys.stdout.write("begun\n")
         sys.stdout.flush()
         await asyncio.sleep(3600)

@@ -8,16 +8,17 @@ import os
 import sys
 import time
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import pytest
-from idempotency.conftest import LEASE, replica
+from idempotency.conftest import LEASE, replica, result
 from limits.conftest import RedisServer as RedisOnTcp
 
 from agenta_ai_server.domain.errors import Reason, Refused
 from agenta_ai_server.idempotency.fallback import LocalFallback
-from agenta_ai_server.idempotency.in_flight import InFlightCalls, Replay, RunFailed
+from agenta_ai_server.idempotency.in_flight import InFlightCalls, RunFailed
 from agenta_ai_server.idempotency.memory import MemoryStore
 from agenta_ai_server.idempotency.pending_writes import PendingWrites, RunOutcome
 from agenta_ai_server.idempotency.redis import FOLLOWER_SECONDS, RedisLease
@@ -28,7 +29,8 @@ if TYPE_CHECKING:
 
     from idempotency.conftest import MakeReplicas, RedisServer
 
-    from agenta_ai_server.domain.call import Waiters
+    from agenta_ai_server.domain.outcome import ToolOutcome
+    from agenta_ai_server.domain.tool import Waiters
     from agenta_ai_server.idempotency.redis import RedisStore
 
 pytestmark = pytest.mark.needs("redis-server")
@@ -38,14 +40,14 @@ class Tool:
     """Works until it is told to end."""
 
     def __init__(self, *, keep: bool = True) -> None:
-        self.outcome = Outcome(b"result", keep)
+        self.outcome = result("result", keep=keep)
         self.error: Exception | None = None
         self.begun = asyncio.Event()
         self.cancelled = asyncio.Event()
         self.end = asyncio.Event()
         self.runs = 0
 
-    async def __call__(self, _deadline: float, callers: Waiters) -> Outcome:
+    async def __call__(self, _deadline: float, callers: Waiters) -> ToolOutcome:
         callers.begun = True
         self.runs += 1
         self.begun.set()
@@ -72,7 +74,7 @@ async def is_followed(server: RedisServer) -> bool:
 
 async def leader_and_followers(
     runs: list[InFlightCalls], tool: Tool, server: RedisServer
-) -> tuple[asyncio.Task[Replay], list[asyncio.Task[Replay]]]:
+) -> tuple[asyncio.Task[ToolOutcome], list[asyncio.Task[ToolOutcome]]]:
     """The first replica leads, and each of the others has two callers that wait for it."""
     leader = asyncio.create_task(runs[0].run("id", b"f", tool))
     await tool.begun.wait()
@@ -87,10 +89,9 @@ async def test_two_hundred_callers_over_four_replicas_run_it_once(replicas: Make
     await tool.begun.wait()
     tool.end.set()
     results = await asyncio.gather(*callers)
-    assert {result.data for result in results} == {b"result"}
+    assert {each.text for each in results} == {"result"}
     assert tool.runs == 1
-    assert sum(not (result.joined or result.replayed) for result in results) == 1
-    assert await runs[3].run("id", b"f", tool) == Replay(b"result", replayed=True)
+    assert await runs[3].run("id", b"f", tool) == replace(result("result"), replayed=True)
 
 
 async def test_many_ids_at_once_over_few_connections(replicas: MakeReplicas) -> None:
@@ -104,8 +105,8 @@ async def test_followers_wait_for_the_leader(replicas: MakeReplicas, redis_serve
     tool = Tool()
     leader, followers = await leader_and_followers(await replicas(3), tool, redis_server)
     tool.end.set()
-    assert await leader == Replay(b"result")
-    assert await asyncio.gather(*followers) == [Replay(b"result", joined=True)] * 4
+    assert await leader == result("result")
+    assert await asyncio.gather(*followers) == [result("result")] * 4
     assert tool.runs == 1
 
 
@@ -118,9 +119,9 @@ async def test_what_isnt_kept_goes_to_those_who_waited_and_to_nobody_else(
     tool.end.set()
     await leader
     # Comes before the followers have looked.
-    assert await runs[0].run("id", b"f", tool) == Replay(b"result")
+    assert await runs[0].run("id", b"f", tool) == result("result")
     assert tool.runs == 2
-    assert await asyncio.gather(*followers) == [Replay(b"result", joined=True)] * 4
+    assert await asyncio.gather(*followers) == [result("result")] * 4
     assert tool.runs == 2
 
 
@@ -134,10 +135,10 @@ async def test_results_expire(replicas: MakeReplicas) -> None:
 
 async def test_results_of_any_bytes(replicas: MakeReplicas) -> None:
     runs, tool = await replicas(2), Tool()
-    tool.outcome = Outcome(b"+!-\0\r\n\xff" * 200_000, keep=True)
+    tool.outcome = result("+!-\0\r\n\xff" * 200_000)
     tool.end.set()
-    assert await runs[0].run("id", b"f", tool) == Replay(tool.outcome.data)
-    assert await runs[1].run("id", b"f", tool) == Replay(tool.outcome.data, replayed=True)
+    assert await runs[0].run("id", b"f", tool) == tool.outcome
+    assert await runs[1].run("id", b"f", tool) == replace(tool.outcome, replayed=True)
 
 
 async def test_an_id_stands_for_one_thing_in_all_replicas(replicas: MakeReplicas) -> None:
@@ -202,7 +203,7 @@ async def test_a_replica_that_stops_hands_its_runs_to_the_followers(
     with pytest.raises(asyncio.CancelledError):
         await leader
     tool.end.set()
-    assert [result.data for result in await asyncio.gather(*followers)] == [b"result"] * 2
+    assert [each.text for each in await asyncio.gather(*followers)] == ["result"] * 2
     assert tool.runs == 2
 
 
@@ -237,7 +238,7 @@ async def test_a_killed_replica_blocks_its_callers_no_longer_than_its_lease(
     await tool.begun.wait()
     assert time.monotonic() - killed < LEASE + 1
     tool.end.set()
-    assert {result.data for result in await asyncio.gather(*callers)} == {b"result"}
+    assert {each.text for each in await asyncio.gather(*callers)} == {"result"}
     assert tool.runs == 1
 
 
@@ -253,7 +254,7 @@ async def test_a_redis_that_restarts_empty_is_told_again(replicas: MakeReplicas,
         late = asyncio.create_task(runs.run("id", b"f", tool))
         await until(lambda: is_followed(redis_server))
         tool.end.set()
-        assert (await leader, await late) == (Replay(b"result"), Replay(b"result", joined=True))
+        assert (await leader, await late) == (result("result"), result("result"))
     assert tool.runs == 1
 
 
@@ -269,7 +270,7 @@ async def test_the_result_reaches_its_callers_though_the_store_is_gone(
     await tool.begun.wait()
     redis_server.stop()
     tool.end.set()
-    assert await leader == Replay(b"result")
+    assert await leader == result("result")
 
 
 async def test_a_result_is_kept_though_redis_stands_still_when_the_run_ends(redis_server: RedisServer) -> None:
@@ -279,8 +280,8 @@ async def test_a_result_is_kept_though_redis_stands_still_when_the_run_ends(redi
         await tool.begun.wait()
         with redis_server.frozen():
             tool.end.set()
-            assert await leader == Replay(b"result")
-            assert await runs.run("id", b"f", tool) == Replay(b"result", replayed=True)
+            assert await leader == result("result")
+            assert await runs.run("id", b"f", tool) == replace(result("result"), replayed=True)
             with pytest.raises(Refused) as caught:
                 await runs.run("id", b"g", tool)
             assert caught.value.reason is Reason.REQUEST_ID_REUSED
@@ -330,7 +331,7 @@ async def test_a_claim_that_was_heard_too_late_blocks_nobody_elsewhere_for_long(
         await claim_unheard(store, redis_server)
         await until(lambda: exists(store))
         async with asyncio.timeout(5):
-            assert await runs.run("id", b"f", tool) == Replay(b"result")
+            assert await runs.run("id", b"f", tool) == result("result")
 
 
 def test_what_redis_has_not_heard_takes_no_more_memory_than_it_may(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -459,7 +460,7 @@ async def test_a_redis_that_doesnt_answer_is_given_up_in_time(redis_server: Redi
         tool.end.set()
         await asyncio.sleep(0.5)
         replays = await asyncio.gather(*(runs.run(f"new {n}", b"f", tool) for n in range(10)))
-        assert replays == [Replay(b"result")] * 10
+        assert replays == [result("result")] * 10
 
 
 @pytest.mark.parametrize("trouble", ["is a replica", "is full"])
@@ -484,9 +485,9 @@ async def test_callers_that_are_cancelled_mid_question_mix_up_no_answers(replica
         with suppress(asyncio.CancelledError):
             await caller
     await runs.idle()
-    tool.outcome = Outcome(b"other", keep=True)
+    tool.outcome = result("other")
     replays = await asyncio.gather(*(runs.run(str(number), b"f", tool) for number in range(50)))
-    assert replays == [Replay(b"other")] * 50
+    assert replays == [result("other")] * 50
 
 
 async def test_by_choice_a_replica_remembers_for_itself_while_redis_is_away(redis_server: RedisServer) -> None:
@@ -496,7 +497,7 @@ async def test_by_choice_a_replica_remembers_for_itself_while_redis_is_away(redi
         callers = [asyncio.create_task(runs.run("id", b"f", tool)) for _ in range(20)]
         await tool.begun.wait()
         tool.end.set()
-        assert {replay.data for replay in await asyncio.gather(*callers)} == {b"result"}
+        assert {replay.text for replay in await asyncio.gather(*callers)} == {"result"}
         assert (await runs.run("id", b"f", tool)).replayed
         assert tool.runs == 1
 

@@ -6,6 +6,7 @@ import random
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from calls import tool_call
 from upstream.fakes import Clock, Scripted, failed, unavailable
 
 from agenta_ai_server.agenta.completion import Completion
@@ -224,7 +225,7 @@ def test_each_change_is_told_and_logged_once(clock: Clock, caplog: pytest.LogCap
 
 
 async def complete(service: CompletionService) -> Completion:
-    return await service.complete("app", {}, deadline=None)
+    return await service.complete("app", {}, tool_call())
 
 
 async def test_what_passes(breaker: Breaker) -> None:

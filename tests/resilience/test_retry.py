@@ -3,14 +3,16 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gc
+import math
 import weakref
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from calls import tool_call
 from upstream.fakes import Clock, Scripted, circuit_open, failed, unavailable, unreachable
 
-from agenta_ai_server.domain.call import Waiters
 from agenta_ai_server.domain.errors import Reason, Refused, UpstreamFailed
+from agenta_ai_server.domain.tool import Waiters
 from agenta_ai_server.resilience.retry import RetryBudget, RetryingCompletions
 
 if TYPE_CHECKING:
@@ -31,11 +33,11 @@ def retrying(service: Scripted, clock: Clock, *, jitter: float = 1.0, **options:
     return RetryingCompletions(service, clock=clock, sleep=clock.sleep, jitter=lambda: jitter, **options)
 
 
-async def complete(service: CompletionService, deadline: float | None = None) -> Completion:
-    return await service.complete("app", {}, deadline=deadline)
+async def complete(service: CompletionService, deadline: float = math.inf) -> Completion:
+    return await service.complete("app", {}, tool_call(deadline=deadline))
 
 
-async def failure(service: CompletionService, deadline: float | None = None) -> UpstreamFailed:
+async def failure(service: CompletionService, deadline: float = math.inf) -> UpstreamFailed:
     with pytest.raises(UpstreamFailed) as caught:
         await complete(service, deadline)
     return caught.value
@@ -99,8 +101,8 @@ async def test_never_earlier_than_retry_after(clock: Clock) -> None:
     assert clock.slept == [7.0, 3.0]
 
 
-@pytest.mark.parametrize(("deadline", "calls"), [(1005.0, 1), (1008.44, 1), (1008.46, 2), (None, 2)])
-async def test_no_retry_that_could_not_end_in_time(deadline: float | None, calls: int, clock: Clock) -> None:
+@pytest.mark.parametrize(("deadline", "calls"), [(1005.0, 1), (1008.44, 1), (1008.46, 2), (math.inf, 2)])
+async def test_no_retry_that_could_not_end_in_time(deadline: float, calls: int, clock: Clock) -> None:
     service = Scripted(unavailable(7.0), "text")
     wrapped = retrying(service, clock, least_seconds=1.25)  # 7.2 to wait, and 1.25 for the request
     if calls == 2:
@@ -120,7 +122,7 @@ async def test_no_retry_after_the_longest_time_of_a_call(clock: Clock) -> None:
 async def test_a_retry_has_the_rest_of_the_calls_time(clock: Clock) -> None:
     service = Scripted(unavailable(4.8), "text")
     await complete(retrying(service, clock, max_seconds=60.0))
-    assert service.deadlines == [None, 1060.0]
+    assert service.deadlines == [math.inf, 1060.0]
     assert clock.now == 1005.0
 
 
@@ -245,9 +247,9 @@ async def test_nothing_is_sent_again_when_nobody_waits_for_it_any_more(clock: Cl
     run_ends, callers = clock.now + 90, Waiters([clock.now + 60, clock.now + 3.0])
     callers.deadlines.remove(clock.now + 60)
     with pytest.raises(UpstreamFailed) as caught:
-        await retrying(service, clock).complete("app", {}, deadline=run_ends, waiting=callers)
+        await retrying(service, clock).complete("app", {}, tool_call(deadline=run_ends, waiters=callers))
     assert (caught.value.retry_delay, service.calls, clock.slept) == (2.0, 1, [])
     callers.deadlines.append(clock.now + 60)
     service.replies.insert(1, unavailable(delay=2.0))
-    completion = await retrying(service, clock).complete("app", {}, deadline=run_ends, waiting=callers)
+    completion = await retrying(service, clock).complete("app", {}, tool_call(deadline=run_ends, waiters=callers))
     assert (completion.text, service.calls) == ("text", 3)

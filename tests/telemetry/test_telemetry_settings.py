@@ -6,7 +6,8 @@ import sys
 
 import pytest
 
-from agenta_ai_server.assembly import Assembly
+from agenta_ai_server.assembly.resources import Resources
+from agenta_ai_server.assembly.telemetry import build_telemetry
 from agenta_ai_server.settings import SettingsError, load
 
 BASE = {"AGENTA_AI_GRPC_AUTH": "none"}
@@ -64,10 +65,13 @@ def test_what_is_wrong_is_said(environment: dict[str, str], fault: str) -> None:
     assert error.value.faults == [f"{next(iter(environment))}: {fault}"]
 
 
-def test_what_must_be_installed_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_what_must_be_installed_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delitem(sys.modules, "agenta_ai_server.telemetry.tracing", raising=False)
     monkeypatch.setitem(sys.modules, "opentelemetry", None)
     settings, _ = load(BASE | ENDPOINT)
-    with pytest.raises(SettingsError) as error:
-        Assembly(settings)
-    assert error.value.faults == ["OTEL_EXPORTER_OTLP_ENDPOINT: needs opentelemetry: pip install 'agenta-ai[tracing]'."]
+    async with Resources() as resources:
+        build_telemetry(settings, resources)
+        with pytest.raises(SettingsError) as error:
+            await resources.start()
+    needed = "needs opentelemetry. Install it: pip install 'agenta-ai[tracing]'."
+    assert error.value.faults == [f"OTEL_EXPORTER_OTLP_ENDPOINT: {needed}"]

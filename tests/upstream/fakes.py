@@ -12,7 +12,7 @@ from agenta_ai_server.domain.values import Attempt
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
 
-    from agenta_ai_server.domain.call import HasDeadline
+    from agenta_ai_server.domain.tool import ToolCall
 
 BOUGHT = {Reason.UPSTREAM_TIMEOUT, Reason.UPSTREAM_BROKEN, Reason.UPSTREAM_FAILED, Reason.UPSTREAM_OUTPUT_INVALID}
 FINAL = {Reason.UPSTREAM_REJECTED, Reason.UPSTREAM_CREDENTIALS_REJECTED}
@@ -39,17 +39,15 @@ class Scripted:
 
     def __init__(self, *replies: UpstreamFailed | Refused | str | Callable[[], Awaitable[Completion]]) -> None:
         self.replies = list(replies)
-        self.deadlines: list[float | None] = []
+        self.deadlines: list[float] = []
         self.closed = False
 
     @property
     def calls(self) -> int:
         return len(self.deadlines)
 
-    async def complete(
-        self, app: str, inputs: Mapping[str, str], *, deadline: float | None, waiting: HasDeadline | None = None
-    ) -> Completion:
-        self.deadlines.append(deadline)
+    async def complete(self, app: str, inputs: Mapping[str, str], call: ToolCall) -> Completion:
+        self.deadlines.append(call.deadline)
         reply = self.replies[min(self.calls, len(self.replies)) - 1]
         if isinstance(reply, Exception):
             raise reply

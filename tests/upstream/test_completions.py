@@ -3,6 +3,7 @@ from __future__ import annotations
 import asyncio
 import gzip
 import json
+import math
 import time
 import traceback
 from datetime import UTC, datetime, timedelta
@@ -11,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from calls import tool_call
 
 from agenta_ai_server.agenta.completions import AgentaCompletionService, AgentaConfig, completion_url, retry_delay
 from agenta_ai_server.domain.errors import Reason, Refused, UpstreamFailed
@@ -46,8 +48,8 @@ async def make() -> AsyncIterator[Make]:
         await service.aclose()
 
 
-async def complete(service: CompletionService, deadline: float | None = None) -> Completion:
-    return await service.complete("ai-refine", INPUTS, deadline=deadline)
+async def complete(service: CompletionService, deadline: float = math.inf) -> Completion:
+    return await service.complete("ai-refine", INPUTS, tool_call(deadline=deadline))
 
 
 async def failure(service: CompletionService) -> UpstreamFailed:
@@ -130,7 +132,7 @@ async def test_a_completion(upstream: Upstream, make: Make) -> None:
 
 async def test_any_string_can_be_sent(upstream: Upstream, make: Make) -> None:
     service = make(await upstream.start(answering(text())))
-    await service.complete("app", {"a": "\ud800 \x00 \u2028"}, deadline=None)
+    await service.complete("app", {"a": "\ud800 \x00 \u2028"}, tool_call())
     assert json.loads(upstream.exchanges[0].body)["inputs"] == {"a": "\ud800 \x00 \u2028"}
 
 
@@ -500,7 +502,7 @@ async def test_many_calls_at_once(upstream: Upstream, make: Make) -> None:
         await exchange.answer(json.dumps(text(json.loads(exchange.body)["inputs"]["n"])).encode())
 
     service = make(await upstream.start(handler))
-    completions = await asyncio.gather(*(service.complete("app", {"n": str(n)}, deadline=None) for n in range(calls)))
+    completions = await asyncio.gather(*(service.complete("app", {"n": str(n)}, tool_call()) for n in range(calls)))
     assert [completion.text for completion in completions] == [str(n) for n in range(calls)]
 
 

@@ -3,29 +3,26 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import replace
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 from uuid import uuid4
 
 import grpc.aio
 import pytest
-from calls import details, reason, refine, request
+from calls import REFINE, details, reason, refine, request, tool_call
 from conftest import connected, settings_for
 
 from agenta_ai.v1 import tool_service_pb2
 from agenta_ai_server.auth.key_file import create_key
+from agenta_ai_server.domain.outcome import ToolOutcome
 from agenta_ai_server.idempotency.in_flight import InFlightCalls
 from agenta_ai_server.idempotency.memory import MemoryStore
-from agenta_ai_server.rpc.idempotency import Idempotency
+from agenta_ai_server.pipeline.idempotency import Idempotency
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
     from pathlib import Path
 
-    from google.protobuf.message import Message
-
     from agenta_ai.v1.tool_service_pb2_grpc import ToolServiceAsyncStub
-    from agenta_ai_server.domain.call import Call
+    from agenta_ai_server.domain.tool import ToolCall
     from agenta_ai_server.idempotency.store import Claim
     from agenta_ai_server.standin.app import StandIn
 
@@ -196,20 +193,20 @@ class SlowStore(MemoryStore):
         return await super().claim(key, fingerprint, waited)
 
 
-async def test_who_has_time_is_not_refused_for_one_who_had_not(make_call: Callable[[], Call]) -> None:
+async def test_who_has_time_is_not_refused_for_one_who_had_not() -> None:
     store = SlowStore()
     idempotency = Idempotency(InFlightCalls(store, 30), min_seconds=1)
-    asked = named(refine(), str(uuid4()))
+    request_id = str(uuid4())
 
-    async def proceed(_request: Message, _call: Call) -> Message:
-        return tool_service_pb2.CallToolResponse(is_error=True)
+    async def proceed(call: ToolCall) -> ToolOutcome:
+        return ToolOutcome(call.name)
 
     now = asyncio.get_running_loop().time()
-    short, long = replace(make_call(), deadline=now + 0.9), replace(make_call(), deadline=now + 60)
-    callers = [asyncio.create_task(idempotency.intercept(asked, call, proceed)) for call in (short, long)]
+    calls = [tool_call(deadline=now + seconds, request_id=request_id) for seconds in (0.9, 60)]
+    callers = [asyncio.create_task(idempotency.intercept(call, proceed)) for call in calls]
     await asyncio.sleep(0)
     store.answers.set()
-    assert all(cast("tool_service_pb2.CallToolResponse", answer).is_error for answer in await asyncio.gather(*callers))
+    assert await asyncio.gather(*callers) == [ToolOutcome(REFINE)] * 2
 
 
 async def test_storing_can_be_switched_off(standin: StandIn) -> None:

@@ -7,10 +7,12 @@ from typing import TYPE_CHECKING
 from pydantic import BaseModel, ConfigDict, Field
 
 from agenta_ai_server.domain.outcome import ToolOutcome
-from agenta_ai_server.tools.registry import Dependencies, Tool
+from agenta_ai_server.domain.tool import ToolSpec
+from agenta_ai_server.tools.validation import input_schema, output_schema, validated
 
 if TYPE_CHECKING:
-    from agenta_ai_server.domain.call import Call
+    from agenta_ai_server.domain.tool import ToolCall
+    from agenta_ai_server.tools.catalog import Dependencies
 
 
 class EchoArguments(BaseModel):
@@ -24,18 +26,18 @@ class EchoResult(BaseModel):
     text: str
 
 
-async def echo(arguments: EchoArguments, _: Call) -> ToolOutcome:
+async def echo(arguments: EchoArguments, _: ToolCall) -> ToolOutcome:
     text = arguments.text * arguments.times
-    return ToolOutcome(text=text, structured={"text": text})
+    return ToolOutcome(text, structured={"text": text})
 
 
-def provide(_: Dependencies) -> Tool[EchoArguments]:
-    return Tool(
+def provide(_: Dependencies) -> ToolSpec:
+    return ToolSpec(
         name="tools.tests.api.echo",
         title="Echo",
-        description="Says what it is told.",
+        description="Returns the text that it gets.",
         permission="view",
-        arguments=EchoArguments,
-        result=EchoResult,
-        run=echo,
+        input_schema=input_schema(EchoArguments),
+        output_schema=output_schema(EchoResult),
+        run=validated(EchoArguments, EchoResult, echo),
     )

@@ -1,0 +1,70 @@
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+from calls import tool_call
+
+from agenta_ai_server.domain.errors import Reason, Refused
+from agenta_ai_server.domain.outcome import ToolOutcome
+from agenta_ai_server.domain.tool import ToolCall, ToolSet, ToolSpec
+from agenta_ai_server.tools.catalog import Catalog, tool_set
+
+
+async def say_name(call: ToolCall) -> ToolOutcome:
+    return ToolOutcome(call.name)
+
+
+def tool(name: str, *needs: str) -> ToolSpec:
+    return ToolSpec(name, "", "", "view", {"type": "object"}, {}, say_name, needs=needs)
+
+
+ONE, TWO = tool("tools.a.b.one"), tool("tools.a.b.two", "URL", "KEY")
+
+
+@pytest.mark.parametrize(
+    ("tools", "disabled", "why"),
+    [
+        ([ONE, ONE], (), "two tools are named tools.a.b.one"),
+        ([tool("tools.a.one")], (), "no name of the form"),
+        ([tool("tools.a.b.One")], (), "no name of the form"),
+        ([ONE], ("tools.a.b.tow",), "there is no tool tools.a.b.tow. The tools are: tools.a.b.one"),
+    ],
+)
+def test_faults(tools: list[ToolSpec], disabled: tuple[str, ...], why: str) -> None:
+    with pytest.raises(ValueError, match=why):
+        tool_set(tools, (), disabled)
+
+
+@pytest.mark.parametrize("name", ["", ".", "tools", "tools.a", "tools.a.b", "tools.a.b.", "tools.a.b.one.x", "x"])
+def test_not_found(name: str) -> None:
+    tools = ToolSet([ONE])
+    assert tools.find(name) is None
+    with pytest.raises(Refused) as refused:
+        tools.get(name)
+    assert refused.value.reason is Reason.TOOL_NOT_FOUND
+
+
+def test_found() -> None:
+    other = replace(ONE, name="tools.z.y.x")
+    tools = ToolSet([other, ONE])
+    assert tools.get("tools.z.y.x") is other
+    assert tools.tools == (ONE, other)
+
+
+def test_a_missing_setting_disables_the_tools_that_need_it_and_no_others() -> None:
+    tools = ToolSet([ONE, TWO], {"KEY", "SOMETHING"})
+    assert tools.tools == (ONE,)
+    assert tools.missing_settings == ("KEY",)
+    assert tools.get(ONE.name) is ONE
+    with pytest.raises(Refused) as refused:
+        tools.get(TWO.name)
+    assert refused.value.reason is Reason.SERVICE_DISABLED
+
+
+def test_a_call_keeps_the_set_that_it_began_with() -> None:
+    catalog = Catalog(ToolSet([ONE]))
+    call = tool_call(ONE.name, tools=catalog.current)
+    catalog.current = ToolSet([TWO])
+    assert call.tools.get(ONE.name) is ONE
+    assert catalog.current.find(ONE.name) is None
