@@ -227,9 +227,9 @@ def test_whose_failure_each_reason_is() -> None:
     assert ours == {
         ("INTERNAL", ""),
         ("UNAVAILABLE", "OVERLOADED"),
-        ("UNAVAILABLE", "SHUTTING_DOWN"),
         ("UNAVAILABLE", "RATE_LIMITER_UNAVAILABLE"),
         ("UNAVAILABLE", "REPLAY_STORE_UNAVAILABLE"),
+        ("OK", "OUTCOME_UNKNOWN"),
     }
     # A new reason is found here, unless it is Agenta's.
     assert counted_by("job:agenta_ai_calls:rate5m") == ours | {("OK", ""), ("UNAVAILABLE", "AUTHORITY_UNAVAILABLE")} | {

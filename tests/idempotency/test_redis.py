@@ -119,9 +119,9 @@ async def test_what_isnt_kept_goes_to_those_who_waited_and_to_nobody_else(
     tool.end.set()
     await leader
     # Comes before the followers have looked.
-    assert await runs[0].run("id", b"f", tool) == result("result")
+    assert await runs[0].run("id", b"f", tool) == tool.outcome
     assert tool.runs == 2
-    assert await asyncio.gather(*followers) == [result("result")] * 4
+    assert await asyncio.gather(*followers) == [tool.outcome] * 4
     assert tool.runs == 2
 
 

@@ -72,18 +72,18 @@ async def test_the_program_prints_the_key_and_nothing_else(file: Path) -> None:
 @pytest.mark.parametrize(
     ("given", "required", "said"),
     [
-        ("", "", "This key may call no tool. Permissions that are asked for: edit_workflows.\n"),
-        ("nonsense", "", "This key may call no tool. Permissions that are asked for: edit_workflows.\n"),
+        ("", "", "This key may call no tool. Permissions that the tools need: edit_workflows.\n"),
+        ("nonsense", "", "This key may call no tool. Permissions that the tools need: edit_workflows.\n"),
         (
             "edit_workflows",
             "run_ai_services, view_ai_services",
             "This key may call no tool. "
-            "Permissions that are asked for: edit_workflows, run_ai_services, view_ai_services.\n",
+            "Permissions that the tools need: edit_workflows, run_ai_services, view_ai_services.\n",
         ),
         (
             "edit_workflows view edit",
             "view_ai_services",
-            "Nothing asks for edit, view. Permissions that are asked for: edit_workflows, view_ai_services.\n",
+            "No tool needs edit, view. Permissions that the tools need: edit_workflows, view_ai_services.\n",
         ),
         ("edit_workflows run_ai_services", "run_ai_services", ""),
     ],

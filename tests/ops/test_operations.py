@@ -24,7 +24,12 @@ ROWS = [line.split(" | ") for line in TEXT.splitlines() if line.startswith("| ")
 
 
 @pytest.mark.parametrize(
-    "name", [name for name in error_pb2.ErrorReason.DESCRIPTOR.values_by_name if not name.endswith("UNSPECIFIED")]
+    "name",
+    [
+        value.name
+        for value in error_pb2.ErrorReason.DESCRIPTOR.values
+        if value.number and not value.GetOptions().deprecated
+    ],
 )
 def test_every_reason_has_a_meaning_and_an_action(name: str) -> None:
     symptom = f"| `{name.removeprefix('ERROR_REASON_')}`"

@@ -455,10 +455,10 @@ async def test_the_deadline_leaves_time_for_the_way_back(upstream: Upstream, mak
     assert 0.49 < asyncio.get_running_loop().time() - started < 0.75
 
 
-@pytest.mark.parametrize("seconds", [-1000.0, 0.0, 1.2])
+@pytest.mark.parametrize("seconds", [-1000.0, 0.0, 0.99])
 async def test_too_little_time(seconds: float, upstream: Upstream, make: Make) -> None:
     service = make(await upstream.start(answering(text())))
-    with pytest.raises(Refused, match=r"more than 1\.25 seconds") as caught:
+    with pytest.raises(Refused, match="Less than 1 second of the call") as caught:
         await complete(service, deadline=asyncio.get_running_loop().time() + seconds)
     assert caught.value.reason is Reason.DEADLINE_TOO_SHORT
     assert upstream.connections == 0

@@ -91,6 +91,6 @@ async def test_a_disabled_tool_does_not_exist(echo: str, standin: StandIn) -> No
 
 
 async def test_disabling_an_unknown_tool_is_a_fault(standin: StandIn) -> None:
-    with pytest.raises(SettingsError, match=r"DISABLED_TOOLS: no such tool: tools.a.b.c; there are: tools"):
+    with pytest.raises(SettingsError, match=r"DISABLED_TOOLS: there is no tool tools.a.b.c. The tools are: tools"):
         async with connected(settings_for(standin, AGENTA_AI_GRPC_DISABLED_TOOLS="tools.a.b.c")):
             pass

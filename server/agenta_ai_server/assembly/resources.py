@@ -44,10 +44,15 @@ class Resources:
         try:
             yield
         except ValueError as error:
-            self.faults.append(f"{setting}: {str(error).rstrip('.')}.")
+            self._note(f"{setting}: {str(error).rstrip('.')}.")
         except ModuleNotFoundError as error:
             extra = "tracing" if setting.startswith("OTEL_") else "redis"
-            self.faults.append(f"{setting}: needs {error.name}. Install it: pip install 'agenta-ai[{extra}]'.")
+            self._note(f"{setting}: needs {error.name}. Install it: pip install 'agenta-ai[{extra}]'.")
+
+    def _note(self, fault: str) -> None:
+        # Two parts may use the same setting.
+        if fault not in self.faults:
+            self.faults.append(fault)
 
     async def start(self) -> None:
         """Start what was built.

@@ -190,9 +190,7 @@ def _handler(read: Callable[[bytes], Request], method: Callable[[Request, Call],
 
 def _page_size(page_size: int) -> int:
     if page_size < 0:
-        raise _invalid(
-            "page_size", f"Must be at least 0; 0 means {DEFAULT_PAGE_SIZE}, and at most {MAX_PAGE_SIZE} are returned."
-        )
+        raise _invalid("page_size", f"Must be from 0 to {MAX_PAGE_SIZE}; 0 means {DEFAULT_PAGE_SIZE}.")
     return min(page_size or DEFAULT_PAGE_SIZE, MAX_PAGE_SIZE)
 
 
