@@ -23,6 +23,7 @@ from agenta_ai_server.limits.fallback import FallbackLimiter
 from agenta_ai_server.limits.limiter import Limit
 from agenta_ai_server.limits.memory import MemoryLimiter
 from agenta_ai_server.limits.redis import RedisLimiter
+from agenta_ai_server.redis.client import RedisClient
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -79,8 +80,8 @@ async def checks(count: int) -> None:
     await measure("memory, new callers", MemoryLimiter(), many, count)
     await measure("memory, new callers, no room", MemoryLimiter(count // 10), many, count)
     with redis_server() as (url, process):
-        shared = RedisLimiter(url)
-        limiter = FallbackLimiter(shared, MemoryLimiter())
+        client = RedisClient(url)
+        limiter = FallbackLimiter(RedisLimiter(client), MemoryLimiter())
         await limiter.connect()
         await measure("Redis, one caller", limiter, one, count)
         await measure("Redis, new callers", limiter, many, count)
@@ -88,6 +89,7 @@ async def checks(count: int) -> None:
         process.wait()
         await measure("Redis down", limiter, many, count)
         await limiter.aclose()
+        await client.aclose()
 
 
 async def callers(count: int) -> None:

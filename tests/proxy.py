@@ -11,7 +11,7 @@ class Proxy:
     """Stands between a client and a server, and can cut what connects them. They may connect again."""
 
     def __init__(self, behind: str) -> None:
-        self._behind = behind.rsplit(":", 1)
+        self.lead_to(behind)
         self._open: set[asyncio.StreamWriter] = set()
         self._passing: set[asyncio.Task[None]] = set()
         self.connections = 0
@@ -25,6 +25,10 @@ class Proxy:
         self._server.close()
         self.cut()
         await asyncio.gather(*self._passing)
+
+    def lead_to(self, behind: str) -> None:
+        """Connect what comes from now on to this server."""
+        self._behind = behind.rsplit(":", 1)
 
     def cut(self) -> None:
         for writer in self._open:

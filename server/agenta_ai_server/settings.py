@@ -22,7 +22,7 @@ from pydantic import (
 
 from agenta_ai_server.agenta.completions import checked_key, completion_url
 from agenta_ai_server.agenta.transport import checked_proxy, http_url
-from agenta_ai_server.domain.redis_url import check_redis_url
+from agenta_ai_server.redis.url import check_redis_url
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping

@@ -9,12 +9,14 @@ from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from redis import Redis as SyncRedis
 from redis.asyncio import Redis
 
 from agenta_ai_server.domain.errors import Reason
 from agenta_ai_server.domain.outcome import ToolFailure, ToolOutcome
 from agenta_ai_server.idempotency.in_flight import InFlightCalls
 from agenta_ai_server.idempotency.redis import RedisStore
+from agenta_ai_server.redis.client import RedisClient
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
@@ -51,6 +53,10 @@ class RedisServer:
         assert self.process.stdout
         assert any(b"ready to accept" in line.lower() for line in self.process.stdout)
 
+    def do(self, *command: str | int) -> Any:
+        with SyncRedis.from_url(self.url) as client:
+            return client.execute_command(*command)
+
     @contextmanager
     def frozen(self) -> Iterator[None]:
         """Stand still; what is sent meanwhile is heard afterwards."""
@@ -86,9 +92,12 @@ async def is_followed_by_anybody(server: RedisServer) -> None:
 
 
 @asynccontextmanager
-async def replica(url: str, linger: float = 0.3, **options: Any) -> AsyncIterator[tuple[InFlightCalls, RedisStore]]:
+async def replica(
+    url: str, linger: float = 0.3, timeout: float = 0.5, max_connections: int = 50, **options: Any
+) -> AsyncIterator[tuple[InFlightCalls, RedisStore]]:
     """The runs of one replica; their work may take 30 seconds."""
-    store = RedisStore(url, **{"lease_seconds": LEASE, **options})
+    client = RedisClient(url, timeout=timeout, max_connections=max_connections)
+    store = RedisStore(client, **{"lease_seconds": LEASE, **options})
     await store.connect()
     runs = InFlightCalls(store, max_seconds=30, linger=linger)
     try:
@@ -96,6 +105,7 @@ async def replica(url: str, linger: float = 0.3, **options: Any) -> AsyncIterato
     finally:
         await runs.aclose()
         await store.aclose()
+        await client.aclose()
 
 
 @pytest.fixture

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from agenta_ai_server.idempotency.in_flight import InFlightCalls
 from agenta_ai_server.idempotency.redis import RedisStore
+from agenta_ai_server.redis.client import RedisClient
 
 if TYPE_CHECKING:
     from agenta_ai_server.domain.outcome import ToolOutcome
@@ -21,7 +22,7 @@ async def main(url: str, lease_seconds: float) -> None:
         await asyncio.sleep(3600)
         raise AssertionError
 
-    store = RedisStore(url, lease_seconds=lease_seconds)
+    store = RedisStore(RedisClient(url), lease_seconds=lease_seconds)
     await store.connect()
     await InFlightCalls(store, max_seconds=3600).run("id", b"f", work)
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 from idempotency.conftest import LEASE, replica, result
-from limits.conftest import RedisServer as RedisOnTcp
+from redis_server import RedisServer as RedisOnTcp
 
 from agenta_ai_server.domain.errors import Reason, Refused
 from agenta_ai_server.idempotency.fallback import LocalFallback
@@ -249,8 +249,8 @@ async def test_a_redis_that_restarts_empty_is_told_again(replicas: MakeReplicas,
     results = await asyncio.gather(*followers, return_exceptions=True)
     assert all(isinstance(error, Refused) and error.reason is Reason.REPLAY_STORE_UNAVAILABLE for error in results)
     await redis_server.start()
-    async with replica(redis_server.url) as (runs, store):
-        await until(lambda: exists(store))
+    async with replica(redis_server.url) as (runs, _):
+        await until(lambda: exists(redis_server))
         late = asyncio.create_task(runs.run("id", b"f", tool))
         await until(lambda: is_followed(redis_server))
         tool.end.set()
@@ -258,8 +258,8 @@ async def test_a_redis_that_restarts_empty_is_told_again(replicas: MakeReplicas,
     assert tool.runs == 1
 
 
-async def exists(store: RedisStore) -> bool:
-    return bool(await store._redis.exists(store.name("id")))
+async def exists(server: RedisServer) -> bool:
+    return bool(server.do("EXISTS", "agenta-ai:replay:{id}:"))
 
 
 async def test_the_result_reaches_its_callers_though_the_store_is_gone(
@@ -302,7 +302,7 @@ async def test_what_redis_has_not_heard_it_is_told_at_the_end(redis_server: Redi
         with redis_server.frozen():
             await claim.lease.complete(Outcome(b"result", keep=True))
             # So that it won't be heard later.
-            await store._redis.connection_pool.disconnect()
+            await store._client.aclose()
         assert "id" in store
     async with replica(redis_server.url) as (_, store):
         assert await store.claim("id", b"f") == Finished(b"result")
@@ -318,7 +318,7 @@ async def claim_unheard(store: RedisStore, server: RedisServer) -> None:
 async def test_a_claim_that_was_heard_too_late_blocks_nobody_here(redis_server: RedisServer) -> None:
     async with replica(redis_server.url, timeout=0.1, lease_seconds=60) as (_, store):
         await claim_unheard(store, redis_server)
-        await until(lambda: exists(store))
+        await until(lambda: exists(redis_server))
         assert isinstance(await store.claim("id", b"f"), Leading)
         assert isinstance(await store.claim("id", b"f"), Following)
 
@@ -329,7 +329,7 @@ async def test_a_claim_that_was_heard_too_late_blocks_nobody_elsewhere_for_long(
     one, two = replica(redis_server.url, timeout=0.1, lease_seconds=8), replica(redis_server.url)
     async with one as (_, store), two as (runs, _):
         await claim_unheard(store, redis_server)
-        await until(lambda: exists(store))
+        await until(lambda: exists(redis_server))
         async with asyncio.timeout(5):
             assert await runs.run("id", b"f", tool) == result("result")
 
@@ -374,7 +374,7 @@ async def test_the_first_result_stays_when_a_lease_got_lost(redis_server: RedisS
     async with replica(redis_server.url) as (_, one), replica(redis_server.url) as (_, two):
         first = await one.claim("id", b"f")
         assert isinstance(first, Leading)
-        await one._redis.flushall()
+        redis_server.do("FLUSHALL")
         second = await two.claim("id", b"f")
         assert isinstance(second, Leading)
         following = await one.claim("id", b"f")
@@ -388,7 +388,7 @@ async def test_a_lost_lease_takes_nothing_from_its_new_holder(redis_server: Redi
     async with replica(redis_server.url) as (_, one), replica(redis_server.url) as (_, two):
         first = await one.claim("id", b"f")
         assert isinstance(first, Leading)
-        await one._redis.flushall()
+        redis_server.do("FLUSHALL")
         second = await two.claim("id", b"g")
         assert isinstance(second, Leading)
         await one._renew_all(list(one._leases.values()))
@@ -423,13 +423,12 @@ async def test_only_those_who_waited_hear_of_a_failure(redis_server: RedisServer
 
 async def test_without_redis_ids_are_refused_and_nothing_runs(tmp_path: Path) -> None:
     tool = Tool()
-    async with replica(f"unix://{tmp_path}/nobody") as (runs, store):
-        for attempt in (runs.run("id", b"f", tool), store.probe()):
-            with pytest.raises(Refused) as caught:
-                await attempt
-            assert caught.value.reason is Reason.REPLAY_STORE_UNAVAILABLE
-            assert caught.value.retry_delay is not None
-            assert str(tmp_path) not in caught.value.message
+    async with replica(f"unix://{tmp_path}/nobody") as (runs, _):
+        with pytest.raises(Refused) as caught:
+            await runs.run("id", b"f", tool)
+        assert caught.value.reason is Reason.REPLAY_STORE_UNAVAILABLE
+        assert caught.value.retry_delay is not None
+        assert str(tmp_path) not in caught.value.message
     assert tool.runs == 0
 
 
@@ -450,7 +449,7 @@ async def test_connections_from_before_a_restart_of_redis_cost_no_call(tmp_path:
 async def test_a_redis_that_doesnt_answer_is_given_up_in_time(redis_server: RedisServer) -> None:
     async with replica(redis_server.url, timeout=0.1, max_connections=2) as (runs, store):
         await store.probe()
-        await store._redis.client_pause(400)
+        redis_server.do("CLIENT", "PAUSE", 400)
         began = time.monotonic()
         results = await asyncio.gather(*(runs.run(str(n), b"f", Tool()) for n in range(10)), return_exceptions=True)
         assert time.monotonic() - began < 0.3
@@ -465,11 +464,11 @@ async def test_a_redis_that_doesnt_answer_is_given_up_in_time(redis_server: Redi
 
 @pytest.mark.parametrize("trouble", ["is a replica", "is full"])
 async def test_a_redis_that_cant_write_counts_as_unavailable(trouble: str, redis_server: RedisServer) -> None:
-    async with replica(redis_server.url) as (runs, store):
+    async with replica(redis_server.url) as (runs, _):
         if trouble == "is full":
-            await store._redis.config_set("maxmemory", "1")
+            redis_server.do("CONFIG", "SET", "maxmemory", 1)
         else:
-            await store._redis.replicaof("127.0.0.1", 1)
+            redis_server.do("REPLICAOF", "127.0.0.1", 1)
         with pytest.raises(Refused) as caught:
             await runs.run("id", b"f", Tool())
         assert caught.value.reason is Reason.REPLAY_STORE_UNAVAILABLE

@@ -1,62 +1,15 @@
-"""A real Redis, to be killed, frozen and started again."""
+"""A Redis for each test."""
 
 from __future__ import annotations
 
-import contextlib
-import shutil
-import signal
-import socket
-import subprocess
-import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
-from redis import Redis
+from redis_server import RedisServer
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
-
-
-class RedisServer:
-    """One ``redis-server`` on a free port of loopback, which keeps nothing when it stops."""
-
-    def __init__(self, folder: Path, *options: str, scheme: str = "redis", port_option: str = "--port") -> None:
-        with socket.socket() as found:
-            found.bind(("127.0.0.1", 0))
-            self.port = found.getsockname()[1]
-        self.url = f"{scheme}://127.0.0.1:{self.port}/0"
-        self._command = [
-            shutil.which("redis-server") or "redis-server",
-            *("--bind", "127.0.0.1", port_option, str(self.port), "--dir", str(folder)),
-            *("--save", "", "--enable-debug-command", "yes", *options),
-        ]
-        self._process: subprocess.Popen[bytes] | None = None
-
-    def start(self) -> None:
-        self._process = subprocess.Popen(self._command, stdout=subprocess.DEVNULL)
-        for _ in range(500):
-            with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", self.port)):
-                return
-            time.sleep(0.01)
-        raise AssertionError("redis-server didn't start")
-
-    def kill(self) -> None:
-        if self._process:
-            self._process.kill()
-            self._process.wait()
-
-    def freeze(self) -> None:
-        assert self._process
-        self._process.send_signal(signal.SIGSTOP)
-
-    def thaw(self) -> None:
-        assert self._process
-        self._process.send_signal(signal.SIGCONT)
-
-    def do(self, *command: str | int) -> Any:
-        with Redis.from_url(self.url) as client:
-            return client.execute_command(*command)
 
 
 @pytest.fixture

@@ -20,11 +20,12 @@ from throttled import RateLimiterType, Throttled
 from agenta_ai_server.limits.limiter import Decision, Limit, RateLimiter
 from agenta_ai_server.limits.memory import MemoryLimiter
 from agenta_ai_server.limits.redis import RedisLimiter
+from agenta_ai_server.redis.client import RedisClient
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from limits.conftest import RedisServer
+    from redis_server import RedisServer
 
 EVENTS = 100_000 if SLOW else 20_000
 LIMITS = [
@@ -96,8 +97,8 @@ async def check(limiter: RateLimiter, key: str, limit: Limit, calls: int) -> Dec
 @pytest.mark.timeout(300)
 async def test_memory_redis_and_the_model_agree_on_every_event(redis: RedisServer) -> None:
     clock = Clock()
-    model, memory, shared = Model(clock), MemoryLimiter(clock=clock), RedisLimiter(redis.url, timeout=30, clock=clock)
-    await shared.connect()
+    client = RedisClient(redis.url, timeout=30)
+    model, memory, shared = Model(clock), MemoryLimiter(clock=clock), RedisLimiter(client, clock=clock)
     admitted = 0
     for number, (passes, key, limit, calls) in enumerate(history(5, EVENTS)):
         clock.now += passes
@@ -105,7 +106,7 @@ async def test_memory_redis_and_the_model_agree_on_every_event(redis: RedisServe
         assert await check(memory, key, limit, calls) == expected, f"memory, event {number}"
         assert await check(shared, key, limit, calls) == expected, f"Redis, event {number}"
         admitted += expected.allowed
-    await shared.aclose()
+    await client.aclose()
     assert 0.2 * EVENTS < admitted < 0.8 * EVENTS
 
 

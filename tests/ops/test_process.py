@@ -193,9 +193,7 @@ async def test_dev_refuses_words_that_it_does_not_know() -> None:
     assert "explode" in err
 
 
-@pytest.mark.parametrize(
-    "url", ["redis://user:s3cret#word@host:6379/0", "redis://user:s3cret/word@host:6379", "redis://h?x=5"]
-)
+@pytest.mark.parametrize("url", ["redis://user:s3cret#word@host:6379/0", "redis://user:s3cret/word@host:6379"])
 async def test_a_wrong_address_of_redis_is_told_once_and_without_its_password(url: str) -> None:
     async with process("serve", **environment(AGENTA_AI_GRPC_REDIS_URL=url, AGENTA_AI_GRPC_LIMITS="off")) as started:
         code, _, err = await output(started)

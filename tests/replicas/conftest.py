@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import pytest
-from limits.conftest import RedisServer
+from redis_server import RedisServer
 
 from agenta_ai import calls
 from agenta_ai.service_config import CHANNEL_OPTIONS

@@ -21,7 +21,7 @@ from agenta_ai.v1.tool_service_pb2_grpc import ToolServiceStub
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from limits.conftest import RedisServer
+    from redis_server import RedisServer
 
     from agenta_ai.v1.tool_service_pb2_grpc import ToolServiceAsyncStub
     from agenta_ai_server.standin.app import StandIn

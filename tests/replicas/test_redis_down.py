@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
     from pathlib import Path
 
-    from limits.conftest import RedisServer
+    from redis_server import RedisServer
     from replicas.replica import Replica
 
     from agenta_ai.v1.tool_service_pb2_grpc import ToolServiceAsyncStub
@@ -207,7 +207,7 @@ async def test_a_request_id_while_nobody_can_be_asked_for_it(
             while not load.replica.said("the replay store is back"):
                 await load.repeat(str(uuid4()))
         assert await state() == {(): 0}
-        assert len(load.replica.said("the replay store fails")) == 1
+        assert len(load.replica.said("the idempotency store fails")) == 1
         redis.kill()
         assert await load.repeat(str(uuid4())) == results[0]
-        assert len(load.replica.said("the replay store fails")) == 2
+        assert len(load.replica.said("the idempotency store fails")) == 2

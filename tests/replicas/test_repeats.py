@@ -23,7 +23,7 @@ from agenta_ai import CallFailed, Client
 from agenta_ai_server.standin.app import StandIn
 
 if TYPE_CHECKING:
-    from limits.conftest import RedisServer
+    from redis_server import RedisServer
     from replicas.replica import Replicas
 
     from agenta_ai_server.standin.app import Received

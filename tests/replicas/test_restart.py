@@ -21,7 +21,7 @@ from agenta_ai import AgentaError, Client
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
 
-    from limits.conftest import RedisServer
+    from redis_server import RedisServer
 
     from agenta_ai_server.standin.app import StandIn
 

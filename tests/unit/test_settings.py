@@ -151,32 +151,6 @@ def test_no_address(listen: str) -> None:
     )
 
 
-@pytest.mark.parametrize(
-    "url",
-    ["redis://h", "redis://h/", "redis://:p@h:6379/12", "rediss://h/0?ssl_ca_certs=/ca.pem", "unix:///run/redis?db=1"],
-)
-def test_redis(url: str) -> None:
-    assert load(AUTH | {"AGENTA_AI_GRPC_REDIS_URL": url})[0].redis_url
-
-
-@pytest.mark.parametrize(
-    "url",
-    [
-        *("the-secret", "http://:the-secret@h", "redis://:the-secret@h/staging", "redis://:the-secret@h/-1"),
-        *(
-            "rediss://:the-secret@h/0/1",
-            "redis://u:the-secret#h:6379/0",
-            "redis://h:the-secret",
-            "redis://the-secret@[::1",
-        ),
-    ],
-)
-def test_no_redis(url: str) -> None:
-    (fault,) = faults(AUTH | {"AGENTA_AI_GRPC_REDIS_URL": url})
-    assert fault.startswith("AGENTA_AI_GRPC_REDIS_URL: must be redis://host:port/number of the database, ")
-    assert "the-secret" not in fault
-
-
 def test_secrets_from_files(tmp_path: Path) -> None:
     key = tmp_path / "key"
     key.write_text("the-secret\n")

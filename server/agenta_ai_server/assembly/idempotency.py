@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from agenta_ai_server.assembly.resources import secret
 from agenta_ai_server.idempotency.fallback import LocalFallback
 from agenta_ai_server.idempotency.in_flight import InFlightCalls
 from agenta_ai_server.idempotency.memory import MemoryStore
@@ -13,6 +12,7 @@ from agenta_ai_server.idempotency.memory import MemoryStore
 if TYPE_CHECKING:
     from agenta_ai_server.assembly.resources import Resources
     from agenta_ai_server.idempotency.store import Store
+    from agenta_ai_server.redis.client import RedisClient
     from agenta_ai_server.settings import Settings
 
 
@@ -24,22 +24,21 @@ class Repeats:
     store: Store
 
 
-def build_idempotency(settings: Settings, resources: Resources) -> Repeats:
+def build_idempotency(settings: Settings, resources: Resources, redis: RedisClient | None) -> Repeats:
     """Build what runs a request_id once."""
-    store = _store(settings, resources)
+    store = _store(settings, resources, redis)
     in_flight = InFlightCalls(store, settings.max_call_seconds)
     resources.on_close(in_flight.aclose)
     return Repeats(in_flight, store)
 
 
-def _store(settings: Settings, resources: Resources) -> Store:
+def _store(settings: Settings, resources: Resources, redis: RedisClient | None) -> Store:
     local = MemoryStore(settings.replay_seconds)
-    if url := secret(settings.redis_url):
-        with resources.faults_of("AGENTA_AI_GRPC_REDIS_URL"):
-            from agenta_ai_server.idempotency.redis import RedisStore
+    if redis:
+        from agenta_ai_server.idempotency.redis import RedisStore
 
-            shared = RedisStore(url, replay_seconds=settings.replay_seconds, timeout=settings.redis_timeout_seconds)
-            resources.on_start(shared.connect)
-            resources.on_close(shared.aclose)
-            return shared if settings.replay_on_store_failure == "refuse" else LocalFallback(shared, local)
+        shared = RedisStore(redis, replay_seconds=settings.replay_seconds)
+        resources.on_start(shared.connect)
+        resources.on_close(shared.aclose)
+        return shared if settings.replay_on_store_failure == "refuse" else LocalFallback(shared, local)
     return local

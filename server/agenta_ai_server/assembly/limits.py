@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from agenta_ai_server.assembly.resources import secret
 from agenta_ai_server.domain.reloading_file import ReloadingFile
 from agenta_ai_server.limits.limits import RateLimits
 from agenta_ai_server.limits.memory import MemoryLimiter
@@ -13,11 +12,14 @@ from agenta_ai_server.limits.policy import LimitPolicy
 if TYPE_CHECKING:
     from agenta_ai_server.assembly.resources import Resources
     from agenta_ai_server.limits.limiter import RateLimiter
+    from agenta_ai_server.redis.client import RedisClient
     from agenta_ai_server.settings import Settings
     from agenta_ai_server.tools.catalog import Catalog
 
 
-def build_limits(settings: Settings, resources: Resources, catalog: Catalog) -> RateLimits | None:
+def build_limits(
+    settings: Settings, resources: Resources, catalog: Catalog, redis: RedisClient | None
+) -> RateLimits | None:
     """Build the rate limits; ``None`` if there are none."""
     if settings.limits == "off":
         return None
@@ -28,18 +30,16 @@ def build_limits(settings: Settings, resources: Resources, catalog: Catalog) -> 
                 settings.limits_file,
                 lambda content: LimitPolicy.parse(content, [tool.name for tool in catalog.current.tools]),
             )
-    limiter = _limiter(settings, resources)
+    limiter = _limiter(settings, redis)
     resources.on_start(limiter.connect)
     resources.on_close(limiter.aclose)
     return RateLimits(policy, limiter)
 
 
-def _limiter(settings: Settings, resources: Resources) -> RateLimiter:
-    if url := secret(settings.redis_url):
-        with resources.faults_of("AGENTA_AI_GRPC_REDIS_URL"):
-            from agenta_ai_server.limits.fallback import FallbackLimiter
-            from agenta_ai_server.limits.redis import RedisLimiter
+def _limiter(settings: Settings, redis: RedisClient | None) -> RateLimiter:
+    if redis:
+        from agenta_ai_server.limits.fallback import FallbackLimiter
+        from agenta_ai_server.limits.redis import RedisLimiter
 
-            shared = RedisLimiter(url, timeout=settings.redis_timeout_seconds)
-            return FallbackLimiter(shared, MemoryLimiter(), on_failure=settings.limits_on_store_failure)
+        return FallbackLimiter(RedisLimiter(redis), MemoryLimiter(), on_failure=settings.limits_on_store_failure)
     return MemoryLimiter()

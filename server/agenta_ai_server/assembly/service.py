@@ -10,6 +10,7 @@ from agenta_ai import __version__
 from agenta_ai_server.assembly.auth import build_authenticator, build_policy
 from agenta_ai_server.assembly.idempotency import build_idempotency
 from agenta_ai_server.assembly.limits import build_limits
+from agenta_ai_server.assembly.redis import build_redis
 from agenta_ai_server.assembly.telemetry import build_telemetry
 from agenta_ai_server.assembly.tls import build_certificates
 from agenta_ai_server.assembly.tools import build_tools
@@ -65,8 +66,9 @@ def build_service(settings: Settings, resources: Resources) -> Service:
     catalog = build_tools(settings, resources, upstream.completions)
     policy = build_policy(settings)
     authentication = Authentication(build_authenticator(settings, resources, policy, catalog))
-    limits = build_limits(settings, resources, catalog)
-    repeats = build_idempotency(settings, resources)
+    redis = build_redis(settings, resources)
+    limits = build_limits(settings, resources, catalog, redis)
+    repeats = build_idempotency(settings, resources, redis)
     certificates = build_certificates(settings, resources)
     limiter = ConcurrencyLimiter(
         settings.max_in_flight, settings.max_waiting, min_seconds=settings.min_upstream_seconds

@@ -1,4 +1,4 @@
-"""What Redis says, and what is wrong with it."""
+"""Findings about Redis."""
 
 from __future__ import annotations
 
@@ -9,19 +9,22 @@ from typing import TYPE_CHECKING
 from agenta_ai_server.checks.shared import Found, failed, ok, warning
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterator
+    from collections.abc import AsyncIterator
 
-    from redis.asyncio import Redis
-
+    from agenta_ai_server.redis.client import RedisClient
     from agenta_ai_server.settings import Settings
 
 SECONDS = 3.0
-# Of which the middle one counts.
+# The median counts.
 PINGS = 5
-# What limits and repeats need: a script that writes.
-SCRIPT = "return redis.call('SET', KEYS[1], '', 'PX', 1000)"
-SCRIPT_KEY = "agenta-ai:check"
-# By the names of the client's exceptions, which is what can be told without their texts.
+# Exactly what the service needs, as a test with such a user shows; INFO is for this check.
+COMMANDS = (
+    *("eval", "evalsha", "ping", "select", "info", "time", "get", "set", "del", "exists"),
+    *("hget", "hmget", "hset", "pexpire", "pttl"),
+)
+ACL = f"ACL SETUSER agenta-ai on >PASSWORD ~agenta-ai:* {' '.join(f'+{name}' for name in COMMANDS)}"
+NOT_PERMITTED = ("Its user may not run the scripts of rate limits and repeats.", f"Set its permissions: {ACL}")
+# By the names of the client library's exceptions.
 FAILURES = {
     "AuthenticationError": (
         "It refuses the user or the password.",
@@ -41,15 +44,18 @@ FAILURES = {
         "A file that its URL names isn't there.",
         "Correct the path in AGENTA_AI_GRPC_REDIS_URL; if it is Redis' own socket, see that it runs.",
     ),
-    "ResponseError": (
-        "It refuses scripts that write.",
-        "Let its user run them: ACL SETUSER … ~agenta-ai:* +@scripting +@read +@write +ping.",
+    "NoPermissionError": NOT_PERMITTED,
+    "ResponseError": NOT_PERMITTED,
+    "UnexpectedAnswer": (
+        "Its scripts give other answers than Redis 7 or Valkey.",
+        "Set AGENTA_AI_GRPC_REDIS_URL to a Redis, version 7 or later, or a Valkey.",
+    ),
+    "NoSuchDatabaseError": (
+        "It has no database of this number.",
+        "Correct the number in AGENTA_AI_GRPC_REDIS_URL, redis://host:6379/0, or raise databases in Redis.",
     ),
 }
-NO_DATABASE = (
-    "It has no database of this number.",
-    "Correct the number in AGENTA_AI_GRPC_REDIS_URL, redis://host:6379/0, or raise databases in Redis.",
-)
+FAILURES["SSLCertVerificationError"] = FAILURES["SSLError"]
 UNREACHABLE = (
     "It can't be reached.",
     "See that it runs; correct host and port in AGENTA_AI_GRPC_REDIS_URL, with rediss:// if it has TLS.",
@@ -57,7 +63,7 @@ UNREACHABLE = (
 
 
 async def redis(settings: Settings) -> AsyncIterator[Found]:
-    """Whether limits and repeats can be kept there."""
+    """Whether rate limits and the results of calls can be kept there."""
     if settings.redis_url is None:
         if settings.reuse_port:
             yield warning(
@@ -66,76 +72,80 @@ async def redis(settings: Settings) -> AsyncIterator[Found]:
             )
         return
     try:
-        from redis.asyncio import Redis
-        from redis.asyncio.retry import Retry
-        from redis.backoff import NoBackoff
-        from redis.exceptions import RedisError
+        from agenta_ai_server.redis.client import RedisClient, RedisFailed
     except ModuleNotFoundError:
         yield failed("The package redis isn't installed.", "pip install 'agenta-ai[redis]'")
         return
-    try:
-        url = settings.redis_url.get_secret_value()
-        client = Redis.from_url(url, protocol=2, retry=Retry(NoBackoff(), 0))
-        # Only now an unknown parameter shows.
-        client.connection_pool.make_connection()  # type: ignore[no-untyped-call]
-    except (ValueError, TypeError, RedisError):
-        yield failed("A parameter of its URL is unknown or wrong.", "Correct AGENTA_AI_GRPC_REDIS_URL behind its ?.")
-        return
+    client = RedisClient(settings.redis_url.get_secret_value(), timeout=SECONDS)
     try:
         async with asyncio.timeout(SECONDS):
-            async for found in _redis(client, settings.redis_timeout_seconds):
+            async for found in _redis(client):
                 yield found
-    except (RedisError, OSError, TimeoutError) as error:
-        yield _failed(error)
+    except RedisFailed as failure:
+        yield failed(*FAILURES.get(failure.why, UNREACHABLE))
+    except TimeoutError:
+        yield failed(*UNREACHABLE)
     finally:
         await client.aclose()
 
 
-async def _redis(client: Redis, timeout_seconds: float) -> AsyncIterator[Found]:
-    await client.ping()
-    await client.eval(SCRIPT, 1, SCRIPT_KEY)
-    times = []
-    for _ in range(PINGS):
-        began = time.perf_counter()
-        await client.ping()
-        times.append(time.perf_counter() - began)
-    latency = sorted(times)[PINGS // 2]
-    said = f"It answers in {latency * 1000:.1f} ms"
-    if latency > timeout_seconds / 2:
-        yield warning(
-            f"{said}, and has {timeout_seconds * 1000:g} ms.",
-            "Bring it nearer, or raise AGENTA_AI_GRPC_REDIS_TIMEOUT_SECONDS.",
-        )
-    else:
-        yield ok(f"{said}, and runs scripts.")
-    policy = await _eviction_policy(client)
-    if policy != "noeviction":
+async def _redis(client: RedisClient) -> AsyncIterator[Found]:
+    await _run_scripts(client)
+    latency = await _latency(client)
+    yield _slow_or_ok(latency)
+    policy = await _info(client, "memory", "maxmemory_policy")
+    if policy not in ("", "noeviction"):
         yield warning(
             f"Its maxmemory-policy is {policy}: with a result that it evicts, a repeat is paid for twice.",
             "Set maxmemory-policy to noeviction in Redis.",
         )
 
 
-async def _eviction_policy(client: Redis) -> str:
-    from redis.exceptions import ResponseError
+async def _run_scripts(client: RedisClient) -> None:
+    """Run what the service runs.
+
+    Raises:
+        RedisFailed: Something of it can't be run.
+    """
+    from agenta_ai_server.idempotency.redis import RedisStore
+    from agenta_ai_server.limits.limiter import StoreFailed
+    from agenta_ai_server.limits.redis import RedisLimiter
+    from agenta_ai_server.redis.client import RedisFailed
 
     try:
-        return str((await client.info("memory")).get("maxmemory_policy", "noeviction"))
-    except ResponseError:
-        # This user mayn't ask, and needn't for anything else.
-        return "noeviction"
+        await RedisLimiter(client).connect()
+    except StoreFailed as failure:
+        raise RedisFailed(failure.why, timed_out=failure.timed_out) from None
+    await RedisStore(client).probe()
 
 
-def _failed(error: Exception) -> Found:
-    # Alone of the answers it has no name of its own.
-    if "DB index" in str(error):
-        return failed(*NO_DATABASE)
-    known = (FAILURES[name] for name in _names(error) if name in FAILURES)
-    return failed(*next(known, UNREACHABLE))
+async def _latency(client: RedisClient) -> float:
+    times = []
+    for _ in range(PINGS):
+        began = time.perf_counter()
+        await client.command("PING")
+        times.append(time.perf_counter() - began)
+    return sorted(times)[PINGS // 2]
 
 
-def _names(error: BaseException | None) -> Iterator[str]:
-    """Return the names of its classes, and then of what it came from: the client wraps errors of the connection."""
-    while error:
-        yield from (kind.__name__ for kind in type(error).__mro__)
-        error = error.__context__
+def _slow_or_ok(latency: float) -> Found:
+    from agenta_ai_server.redis.client import TIMEOUT_SECONDS
+
+    said = f"It answers in {latency * 1000:.1f} ms"
+    if latency > TIMEOUT_SECONDS / 2:
+        return warning(f"{said}, and has {TIMEOUT_SECONDS * 1000:g} ms.", "Bring it nearer.")
+    return ok(f"{said}, and runs the scripts of rate limits and repeats.")
+
+
+async def _info(client: RedisClient, section: str, name: str) -> str:
+    """Return a value of the server's; empty if it doesn't give it, or this user may not ask for it."""
+    from agenta_ai_server.redis.client import RedisFailed
+
+    try:
+        answer = await client.command("INFO", section)
+    except RedisFailed as failure:
+        if failure.timed_out:
+            raise
+        return ""
+    values = dict(line.partition(":")[::2] for line in answer.decode(errors="replace").splitlines())
+    return str(values.get(name, ""))

@@ -8,17 +8,19 @@ import random
 import time
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from functools import partial
+from typing import TYPE_CHECKING, TypeVar
 from uuid import uuid4
-
-from redis.asyncio import BlockingConnectionPool, Redis
-from redis.asyncio.retry import Retry
-from redis.backoff import NoBackoff
-from redis.exceptions import RedisError
 
 from agenta_ai_server.domain.errors import Reason, Refused
 from agenta_ai_server.idempotency.pending_writes import PendingWrites, RunOutcome
 from agenta_ai_server.idempotency.store import Claim, Failed, Finished, Following, Leading, Outcome, StoreState, reused
+from agenta_ai_server.redis.client import RedisFailed, Script, ScriptCall, unexpected_answer
+
+if TYPE_CHECKING:
+    from collections.abc import Coroutine
+
+    from agenta_ai_server.redis.client import RedisClient
 
 # For how many seconds one claim of a follower counts as waiting.
 FOLLOWER_SECONDS = 2.0
@@ -29,7 +31,7 @@ BATCH = 200
 
 # The three keys of an id. What it stands for, and its run's token or its result; that somebody waits for its run; and,
 # for each run, how it ended, unless that is its result: "+" and a result that isn't kept, "!" failed, "-" released.
-CLAIM = """
+CLAIM = Script("""
 local id, follower, ending = KEYS[1], KEYS[2], KEYS[3]
 local fingerprint, token, lease_ms, waited, follower_ms = unpack(ARGV)
 local known = redis.call('HMGET', id, 'fingerprint', 'token')
@@ -56,10 +58,10 @@ if known[2] then
   return {'following', known[2]}
 end
 return {'finished', redis.call('HGET', id, 'data')}
-"""
+""")
 
 # Takes a lease that has got lost anew, unless its run has ended: a renewal may arrive after the end that overtook it.
-RENEW = """
+RENEW = Script("""
 local id, ending = KEYS[1], KEYS[2]
 local fingerprint, token, lease_ms = unpack(ARGV)
 local known = redis.call('HMGET', id, 'fingerprint', 'token')
@@ -70,10 +72,10 @@ elseif known[2] ~= token then
 end
 redis.call('PEXPIRE', id, lease_ms)
 return 1
-"""
+""")
 
 # The first result stays, also when a second run is under way because the first one's lease got lost.
-END = """
+END = Script("""
 local id, ending = KEYS[1], KEYS[2]
 local fingerprint, token, ended, keep_ms, ending_ms = unpack(ARGV)
 local known = redis.call('HMGET', id, 'fingerprint', 'token')
@@ -90,9 +92,9 @@ if known[2] == token then
   redis.call('DEL', id)
 end
 redis.call('SET', ending, ended, 'PX', ending_ms)
-"""
+""")
 
-_Arguments: TypeAlias = list[bytes | str | int]
+Answer = TypeVar("Answer")
 
 log = logging.getLogger(__name__)
 
@@ -107,36 +109,24 @@ class RedisStore:
     again until Redis has it. Redis must not evict keys (``maxmemory-policy noeviction``).
 
     Args:
-        url: ``redis://``, ``rediss://`` or ``unix://``, with credentials and the number of the database.
+        client: The connections. They stay open when this is closed.
         replay_seconds: How long results are kept; 0 keeps none.
         lease_seconds: How long a lease lasts unless it is renewed, which happens every third of it.
-        timeout: Seconds that one operation may take.
         prefix: What the names of all keys begin with.
-        max_connections: How many operations may be under way at once; others wait, within their ``timeout``.
     """
 
     def __init__(
         self,
-        url: str,
+        client: RedisClient,
         *,
         replay_seconds: float = 600,
         lease_seconds: float = 10,
-        timeout: float = 0.5,
         prefix: str = "agenta-ai:replay:",
-        max_connections: int = 50,
     ) -> None:
+        self._client = client
         self._keep_ms = _ms(replay_seconds)
         self._lease_seconds = lease_seconds
-        self._timeout = timeout
         self._prefix = prefix
-        # A retry of the library could claim twice, and would outlast the time-out. With the protocol's version 3 it
-        # takes connections that Redis has closed for good ones.
-        pool = BlockingConnectionPool.from_url(
-            url, max_connections=max_connections, timeout=timeout, retry=Retry(NoBackoff(), 0), protocol=2,
-            socket_timeout=timeout, socket_connect_timeout=timeout, decode_responses=False,
-        )  # fmt: skip
-        self._redis = Redis.from_pool(pool)
-        self._claim, self._renew, self._end = map(self._redis.register_script, (CLAIM, RENEW, END))
         self._leases: dict[str, RedisLease] = {}
         self._untold = PendingWrites()
         self._renewing: asyncio.Task[None] | None = None
@@ -152,21 +142,31 @@ class RedisStore:
         self._renewing = asyncio.create_task(self._renew_forever())
 
     async def aclose(self) -> None:
-        """RunOutcome renewing and close all connections. Leases that are still held last until they run out."""
+        """Stop renewing leases. Those that are still held last until they run out."""
         if self._renewing:
             self._renewing.cancel()
             await asyncio.wait({self._renewing})
         await self._tell_again()
-        with suppress(RedisError, OSError):
-            await self._redis.aclose()
 
     async def probe(self) -> None:
-        """See whether Redis answers.
+        """Run each script once, on an id of no caller.
 
         Raises:
-            Refused: REPLAY_STORE_UNAVAILABLE.
+            RedisFailed: Redis doesn't answer, or doesn't let us.
         """
-        await self._ask(self._redis.ping())
+        lease = RedisLease(self, f"probe-{uuid4().hex}", b"", uuid4().hex)
+        claim_keys = [self.name(lease.key), self.name(lease.key, "follower"), self.name(lease.key, "")]
+        claim, renew, end = partial(ScriptCall, CLAIM), partial(ScriptCall, RENEW), partial(ScriptCall, END)
+        await self._client.run_all(
+            [
+                renew(lease.keys, (b"", lease.token, 1000)),
+                claim(claim_keys, (b"", "another", 1000, lease.token, 1000)),
+                end(lease.keys, (b"", lease.token, b"+", 1000, 1)),
+                claim(claim_keys, (b"", "another", 1000, "", 1000)),
+                end(lease.keys, (b"", lease.token, b"-", 0, 1)),
+            ]
+        )
+        await self._client.command("PTTL", self.name(lease.key, "follower"))
 
     async def claim(self, key: str, fingerprint: bytes, waited: str = "") -> Claim:
         """Ask to run an id.
@@ -181,9 +181,9 @@ class RedisStore:
             return Finished(known.ended[1:])
         lease = self._untold.take_claim(key, fingerprint) or RedisLease(self, key, fingerprint, uuid4().hex)
         keys = [self.name(key), self.name(key, "follower"), self.name(key, waited)]
-        arguments: _Arguments = [fingerprint, lease.token, _ms(self._lease_seconds), waited, _ms(FOLLOWER_SECONDS)]
+        arguments = (fingerprint, lease.token, _ms(self._lease_seconds), waited, _ms(FOLLOWER_SECONDS))
         try:
-            answer: list[bytes] = await self._ask(self._claim(keys, arguments))
+            answer: list[bytes] = await self._ask(self._client.run(CLAIM, keys, *arguments))
         except (Refused, asyncio.CancelledError):
             self._untold.add(RunOutcome(lease, b"-", 0, time.monotonic() + self._lease_seconds, is_claim=True))
             raise
@@ -197,8 +197,10 @@ class RedisStore:
                 return Finished(data)
             case [b"ended", ended]:
                 return Finished(ended[1:]) if ended[:1] == b"+" else Failed()
-            case _:
+            case [b"reused"]:
                 raise reused()
+            case _:
+                raise self._unavailable(unexpected_answer())
 
     def __contains__(self, key: str) -> bool:
         """Say whether the id has a result here that Redis hasn't heard of."""
@@ -208,35 +210,30 @@ class RedisStore:
         """Return the name of one of an id's keys; the braces keep them together in a cluster."""
         return f"{self._prefix}{{{key}}}:{part}"
 
-    async def _ask(self, question: Any) -> Any:
-        task = asyncio.current_task()
-        assert task
-        cancelling = task.cancelling()
+    async def _ask(self, question: Coroutine[None, None, Answer]) -> Answer:
         try:
-            async with asyncio.timeout(self._timeout):
-                answer = await question
-        except (RedisError, OSError, TimeoutError) as error:
-            self._note(error)
-            delay = random.uniform(1, 2)  # noqa: S311  # spread, not secret
-            raise Refused(
-                Reason.REPLAY_STORE_UNAVAILABLE,
-                "What is known about this request_id can't be asked for now: try again, with the same one.",
-                retry_delay=delay,
-            ) from None
+            answer = await question
+        except RedisFailed as failure:
+            raise self._unavailable(failure) from None
         self._note(None)
-        if task.cancelling() > cancelling:
-            # The library loses a cancellation that comes while it connects.
-            raise asyncio.CancelledError
         return answer
 
-    def _note(self, error: Exception | None) -> None:
+    def _unavailable(self, failure: RedisFailed) -> Refused:
+        self._note(failure)
+        delay = random.uniform(1, 2)  # noqa: S311  # spread, not secret
+        return Refused(
+            Reason.REPLAY_STORE_UNAVAILABLE,
+            "The idempotency store is unavailable. Retry with the same request_id.",
+            retry_delay=delay,
+        )
+
+    def _note(self, failure: RedisFailed | None) -> None:
         """Log when the store fails and when it is back, and not each failure in between."""
-        if error and self._available:
-            # Without its text, which may quote the URL.
-            log.error("the replay store fails: %s", type(error).__name__)
-        elif not error and not self._available:
-            log.info("the replay store is back")
-        self._available = error is None
+        if failure and self._available:
+            log.error("the idempotency store fails: %s", failure.why)
+        elif not failure and not self._available:
+            log.info("the idempotency store is back")
+        self._available = failure is None
 
     async def _renew_forever(self) -> None:
         while True:
@@ -249,19 +246,14 @@ class RedisStore:
             await self._tell_again()
 
     async def _renew_all(self, leases: list[RedisLease]) -> None:
-        renewed: list[int] = await self._ask(self._in_one_trip(leases))
+        lease_ms = _ms(self._lease_seconds)
+        calls = [ScriptCall(RENEW, lease.keys, (lease.fingerprint, lease.token, lease_ms)) for lease in leases]
+        renewed: list[int] = await self._ask(self._client.run_all(calls))
         for lease, held in zip(leases, renewed, strict=True):
             # It may have ended while it was renewed.
             if not held and lease.token in self._leases:
                 del self._leases[lease.token]
                 log.warning("a lease got lost, and its request_id may run twice")
-
-    async def _in_one_trip(self, leases: list[RedisLease]) -> list[int]:
-        async with self._redis.pipeline(transaction=False) as pipeline:
-            for lease in leases:
-                arguments: _Arguments = [lease.fingerprint, lease.token, _ms(self._lease_seconds)]
-                await self._renew(lease.keys, arguments, client=pipeline)
-            return await pipeline.execute()
 
     async def end(self, lease: RedisLease, ended: bytes, *, keep: bool) -> None:
         """Give a lease back. A failure is logged, and it is tried again for as long as that makes a difference."""
@@ -275,8 +267,8 @@ class RedisStore:
 
     async def _tell(self, end: RunOutcome) -> None:
         lease = end.lease
-        arguments: _Arguments = [lease.fingerprint, lease.token, end.ended, end.keep_ms, _ms(ENDING_SECONDS)]
-        await self._ask(self._end(lease.keys, arguments))
+        arguments = (lease.fingerprint, lease.token, end.ended, end.keep_ms, _ms(ENDING_SECONDS))
+        await self._ask(self._client.run(END, lease.keys, *arguments))
 
     async def _tell_again(self) -> None:
         with suppress(Refused):
@@ -292,7 +284,7 @@ class RedisStore:
         Raises:
             Refused: REPLAY_STORE_UNAVAILABLE.
         """
-        left: int = await self._ask(self._redis.pttl(self.name(key, "follower")))
+        left: int = await self._ask(self._client.command("PTTL", self.name(key, "follower")))
         return max(left, 0) / 1000
 
 

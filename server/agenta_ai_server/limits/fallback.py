@@ -1,4 +1,4 @@
-"""Goes on without the store that replicas share, while that fails."""
+"""A rate limiter that does without its shared store while that fails."""
 
 from __future__ import annotations
 
@@ -8,33 +8,30 @@ import random
 import time
 from typing import TYPE_CHECKING, Literal
 
-from agenta_ai_server.limits.limiter import Limit, LimiterState, StoreFailed
+from agenta_ai_server.limits.limiter import LimiterState, StoreFailed
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-    from agenta_ai_server.limits.limiter import Decision, RateLimiter
+    from agenta_ai_server.limits.limiter import Decision, Limit, RateLimiter
 
-# Takes a call, because a store may still be read when it can't be written.
-PROBE = "probe"
-PROBE_LIMIT = Limit(burst=1_000, per_minute=60_000)
 TIMEOUTS = 2
 
 log = logging.getLogger(__name__)
 
 
 class FallbackLimiter:
-    """Asks the shared limiter, and another one while that fails: after an error, or two time-outs in a row.
+    """Uses the shared limiter, and falls back to a local one after an error, or after two time-outs in a row.
 
-    While it fails, calls don't wait for it. They start a probe now and then, and the first that succeeds ends it.
+    In the fallback, calls don't wait for the shared limiter. They start a probe now and then, and the first probe that
+    succeeds ends the fallback.
 
     Args:
         shared: Counts for all replicas.
         local: Counts for this process.
-        on_failure: ``"local"``: the local limiter decides what the shared one can't, so no call fails for it.
-            ``"refuse"``: such calls are refused.
+        on_failure: ``"local"``: the local limiter decides while the shared one fails. ``"refuse"``: calls are refused
+            meanwhile (fail closed).
         every: Seconds between probes, more than 0; shortened at random by up to a half.
-        on_change: Is told of each change of :attr:`state`.
         clock: Seconds that only go forward.
     """
 
@@ -45,14 +42,12 @@ class FallbackLimiter:
         *,
         on_failure: Literal["local", "refuse"] = "local",
         every: float = 1.0,
-        on_change: Callable[[LimiterState], None] = lambda state: None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._shared = shared
         self._local = local
         self._refuse = on_failure == "refuse"
         self._every = every
-        self._on_change = on_change
         self._clock = clock
         self._state = LimiterState.SHARED
         self._timeouts = 0
@@ -65,7 +60,7 @@ class FallbackLimiter:
         return self._state
 
     async def connect(self) -> None:
-        """Get ready, with the fall-back if need be: a store that fails doesn't keep the service from starting."""
+        """Connect, and fall back if that fails: a store that is down doesn't keep the service from starting."""
         try:
             await self._shared.connect()
         except StoreFailed as failure:
@@ -80,15 +75,15 @@ class FallbackLimiter:
         await self._local.aclose()
 
     async def take(self, key: str, limit: Limit) -> Decision:
-        """Take one call, if there is one.
+        """Take one call from the bucket ``key``, if there is one.
 
         Raises:
-            StoreFailed: The shared limiter fails, and such calls are to be refused.
+            StoreFailed: The shared limiter fails, and ``on_failure`` is ``"refuse"``.
         """
         return await self._first(self._shared.take, self._local.take, key, limit)
 
     async def peek(self, key: str, limit: Limit) -> Decision:
-        """Tell without taking.
+        """Return what :meth:`take` would, without taking.
 
         Raises:
             StoreFailed: As :meth:`take`.
@@ -124,9 +119,9 @@ class FallbackLimiter:
 
     def _fall_back(self, failure: StoreFailed) -> None:
         then = "calls are refused" if self._refuse else "each process counts for itself"
-        log.warning("the rate limiter's store fails (%s): until it answers again, %s", failure.why, then)
+        log.warning("the rate limiter's store fails (%s): %s until it answers again", failure.why, then)
         self._plan_probe()
-        self._change(LimiterState.FALLBACK)
+        self._state = LimiterState.FALLBACK
 
     def _plan_probe(self) -> None:
         self._probe_at = self._clock() + self._every * random.uniform(0.5, 1)  # noqa: S311  # spreads the replicas
@@ -137,14 +132,10 @@ class FallbackLimiter:
 
     async def _try_shared(self) -> None:
         try:
-            await self._shared.take(PROBE, PROBE_LIMIT)
+            await self._shared.connect()
         except StoreFailed:
             self._plan_probe()
         else:
-            log.info("the rate limiter's store answers again: all replicas count together")
+            log.info("the rate limiter's store answers again: the limits count for all replicas")
             self._timeouts = 0
-            self._change(LimiterState.SHARED)
-
-    def _change(self, state: LimiterState) -> None:
-        self._state = state
-        self._on_change(state)
+            self._state = LimiterState.SHARED

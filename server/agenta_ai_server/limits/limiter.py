@@ -131,7 +131,7 @@ class StoreFailed(Refused):
     def __init__(self, why: str, *, timed_out: bool = False, retry_delay: float = 1.0) -> None:
         super().__init__(
             Reason.RATE_LIMITER_UNAVAILABLE,
-            "It can't be told at present whether you are within your rate limit. Try again shortly.",
+            "The limiter is unavailable and configured to fail closed. Retry later.",
             retry_delay=retry_delay,
         )
         self.why = why

@@ -1,0 +1,1 @@
+"""Access to Redis or Valkey: the URL, the connections, and the scripts."""
