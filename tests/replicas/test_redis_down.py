@@ -26,12 +26,12 @@ if TYPE_CHECKING:
     from replicas.replica import Replica
 
     from agenta_ai.v1.tool_service_pb2_grpc import ToolServiceAsyncStub
-    from agenta_ai_server.standin.app import StandIn
+    from agenta_ai_server.redis.client import TIMEOUT_SECONDS
+from agenta_ai_server.standin.app import StandIn
 
 pytestmark = pytest.mark.needs("redis-server")
 
-TIMEOUT = 0.5
-BOUND = TIMEOUT + 1
+BOUND = TIMEOUT_SECONDS + 1
 CALLERS = 8
 SHARED, FALLBACK = pb.RATE_LIMITER_STATE_SHARED, pb.RATE_LIMITER_STATE_FALLBACK
 # More than any load here can use up.
@@ -142,7 +142,6 @@ async def loaded(standin: StandIn, redis: RedisServer, folder: Path, **settings:
         "AGENTA_AI_GRPC_LIMITS": "on",
         "AGENTA_AI_GRPC_LIMITS_FILE": str(policy),
         "AGENTA_AI_GRPC_REDIS_URL": redis.url,
-        "AGENTA_AI_GRPC_REDIS_TIMEOUT_SECONDS": str(TIMEOUT),
     }
     async with replicas(standin, **common | settings) as made:
         replica = await made.make()
@@ -204,7 +203,7 @@ async def test_a_request_id_while_nobody_can_be_asked_for_it(
         assert await state() == {(): 2}
         redis.thaw()
         async with asyncio.timeout(PATIENCE):
-            while not load.replica.said("the replay store is back"):
+            while not load.replica.said("the idempotency store is back"):
                 await load.repeat(str(uuid4()))
         assert await state() == {(): 0}
         assert len(load.replica.said("the idempotency store fails")) == 1
