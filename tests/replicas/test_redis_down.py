@@ -17,6 +17,7 @@ from telemetry.conftest import free_address, scrape
 
 from agenta_ai.v1 import tool_service_pb2 as pb
 from agenta_ai.v1.tool_service_pb2_grpc import ToolServiceStub
+from agenta_ai_server.redis.client import TIMEOUT_SECONDS
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
@@ -26,8 +27,7 @@ if TYPE_CHECKING:
     from replicas.replica import Replica
 
     from agenta_ai.v1.tool_service_pb2_grpc import ToolServiceAsyncStub
-    from agenta_ai_server.redis.client import TIMEOUT_SECONDS
-from agenta_ai_server.standin.app import StandIn
+    from agenta_ai_server.standin.app import StandIn
 
 pytestmark = pytest.mark.needs("redis-server")
 
