@@ -463,7 +463,6 @@ async def test_one_question_for_all_who_wait(standin: StandIn, make: Make) -> No
     assert await asyncio.gather(*calls[50:]) == [OWNER] * 50
     assert all(call.cancelled() for call in calls[:50])
     assert standin.permissions.started == 1
-    assert authenticator._asking == {}
 
 
 async def test_a_failure_is_shared_by_those_who_wait(standin: StandIn, make: Make) -> None:
@@ -527,7 +526,6 @@ async def test_a_flood_of_unknown_credentials_at_once(standin: StandIn, make: Ma
     assert left[-1].message.startswith("Agenta granted nothing too often to this address")
     assert left[-1].retry_delay == pytest.approx(asked - 19)
     assert len(authenticator._refusals._entries) == asked
-    assert authenticator._asking == {}
     # Neither those who are known there nor those who are elsewhere notice.
     assert await authenticator.authenticate(Credentials("ApiKey", SECRET, host="10.6.6.6")) == OWNER
     standin.permissions.callers = {"ApiKey new": Caller()}
@@ -647,14 +645,6 @@ async def test_what_one_address_is(addresses: list[str], asked: int, standin: St
     for number, address in enumerate(addresses):
         await refused(authenticator, Credentials("ApiKey", f"bad{number}", host=address))
     assert standin.permissions.started == asked
-
-
-async def test_no_more_addresses_are_counted_than_allowed(make: Make) -> None:
-    authenticator = make(max_entries=10)
-    for number in range(50):
-        await unknown(authenticator, Credentials("ApiKey", f"bad{number}", host=f"10.0.0.{number}"))
-    assert len(authenticator._by_address._full_at) == 10
-    assert len(authenticator._by_credential._full_at) == 10
 
 
 async def test_can_be_closed_while_it_asks(standin: StandIn, make: Make) -> None:

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import ipaddress
 import logging
 import re
 import time
 import uuid
-from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from enum import Enum, auto
@@ -17,15 +15,20 @@ from functools import partial
 from typing import TYPE_CHECKING, TypeAlias
 from weakref import WeakValueDictionary
 
+from cachetools import TLRUCache
+
 from agenta_ai_server.auth.authenticator import OWN_KEY_PREFIX, invalid
 from agenta_ai_server.auth.http import Answer, HttpClient, Unanswered, http_url
 from agenta_ai_server.auth.token import json_object, unverified
 from agenta_ai_server.domain.agenta_url import root_path
 from agenta_ai_server.domain.call import Principal
 from agenta_ai_server.domain.errors import Reason, Refused, Violation
+from agenta_ai_server.domain.gcra import MICROSECONDS, Buckets
+from agenta_ai_server.domain.digest import digest
+from agenta_ai_server.domain.single_flight import SingleFlight
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Hashable, Mapping
+    from collections.abc import Collection, Mapping
     from pathlib import Path
 
     import yarl
@@ -125,7 +128,7 @@ class AgentaAuthenticator:
         self._by_address = _Budget(burst, per_second, config.max_entries, clock)
         # Half: one credential alone must not shut out the others of its address.
         self._by_credential = _Budget(max(burst // 2, 1), per_second / 2, config.max_entries, clock)
-        self._asking: dict[bytes, asyncio.Task[_Outcome]] = {}
+        self._asking: SingleFlight[bytes, _Outcome] = SingleFlight()
         # Apart: whoever is refused a lot must not push out the consents of others.
         self._consents = _Memory(config.max_entries, clock)
         self._refusals = _Memory(config.max_entries, clock)
@@ -152,10 +155,7 @@ class AgentaAuthenticator:
 
     async def aclose(self) -> None:
         """Close all connections. Waiters that wait for an answer are cancelled."""
-        for task in self._asking.values():
-            task.cancel()
-        if self._asking:
-            await asyncio.wait(self._asking.values())
+        await self._asking.aclose()
         await self._http.aclose()
 
     async def _outcome(self, credentials: Credentials) -> _Outcome:
@@ -164,12 +164,7 @@ class AgentaAuthenticator:
         known = self._consents.get(key) or self._refusals.get(key)
         if known is not None:
             return known
-        if key not in self._asking:
-            task = asyncio.create_task(self._ask(key, credentials))
-            task.add_done_callback(lambda _: self._asking.pop(key, None))
-            self._asking[key] = task
-        # Shielded: who goes away must not take the answer from the others.
-        return await asyncio.shield(self._asking[key])
+        return await self._asking.run(key, lambda: self._ask(key, credentials))
 
     async def _ask(self, key: bytes, credentials: Credentials) -> _Outcome:
         network, who = _network(credentials.host), _key(replace(credentials, project=""))
@@ -227,47 +222,36 @@ class AgentaAuthenticator:
 
 
 class _Memory:
-    """Remembers so many answers, each for its time. The longest unused is forgotten first."""
+    """Remembers outcomes, each for its time; the least recently used is forgotten first."""
 
     def __init__(self, max_entries: int, clock: Callable[[], float]) -> None:
-        self._max_entries = max_entries
-        self._clock = clock
-        self._entries: OrderedDict[bytes, tuple[float, _Outcome]] = OrderedDict()
+        self._entries: TLRUCache[bytes, tuple[float, _Outcome]] = TLRUCache(
+            max_entries, lambda _key, entry, _now: entry[0], clock
+        )
 
     def get(self, key: bytes) -> _Outcome | None:
-        until, outcome = self._entries.get(key, (0.0, None))
-        if outcome is None or self._clock() >= until:
-            return None
-        self._entries.move_to_end(key)
-        return outcome
+        entry = self._entries.get(key)
+        return entry[1] if entry else None
 
     def keep(self, key: bytes, until: float, outcome: _Outcome) -> None:
         self._entries[key] = until, outcome
-        self._entries.move_to_end(key)
-        if len(self._entries) > self._max_entries:
-            self._entries.popitem(last=False)
 
 
 class _Budget:
-    """Counts what is futile, by who asks: a bucket for each, which refills steadily."""
+    """Counts what is futile, by who asks: a bucket for each."""
 
     def __init__(self, burst: int, per_second: float, max_buckets: int, clock: Callable[[], float]) -> None:
-        self._interval = 1 / per_second
-        self._tolerance = (burst - 1) * self._interval
-        self._max_buckets = max_buckets
-        self._clock = clock
-        self._full_at: OrderedDict[Hashable, float] = OrderedDict()
+        self._burst = burst
+        self._interval = round(MICROSECONDS / per_second)
+        self._buckets: Buckets[str | bytes] = Buckets(max_buckets, clock)
 
-    def delay(self, who: Hashable) -> float:
+    def delay(self, who: str | bytes) -> float:
         """Return the seconds until the bucket has something again; 0 if it has."""
-        return max(self._full_at.get(who, 0.0) - self._clock() - self._tolerance, 0.0)
+        return self._buckets.delay(who, self._interval, self._burst)
 
-    def spend(self, who: Hashable) -> None:
+    def spend(self, who: str | bytes) -> None:
         """Take from the bucket, also if it is empty."""
-        self._full_at[who] = max(self._full_at.get(who, 0.0), self._clock()) + self._interval
-        self._full_at.move_to_end(who)
-        if len(self._full_at) > self._max_buckets:
-            self._full_at.popitem(last=False)
+        self._buckets.charge(who, self._interval)
 
 
 def check_url(api_url: str) -> yarl.URL:
@@ -302,8 +286,7 @@ def _project(project: str) -> str:
 
 def _key(credentials: Credentials) -> bytes:
     """Return what stands for the credentials in memory: their hash, for they are secret and may be long."""
-    shown = " ".join((credentials.scheme, credentials.secret, credentials.project))
-    return hashlib.sha256(shown.encode()).digest()
+    return digest(credentials.scheme, credentials.secret, credentials.project, size=32)
 
 
 def _network(host: str) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import time
 from typing import TYPE_CHECKING, Any, Protocol
@@ -13,6 +12,7 @@ from agenta_ai_server.auth.http import HttpClient, Unanswered, http_url
 from agenta_ai_server.auth.token import json_object
 from agenta_ai_server.domain.errors import Reason, Refused
 from agenta_ai_server.domain.reloading_file import ReloadingFile
+from agenta_ai_server.domain.single_flight import SingleFlight
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -38,6 +38,8 @@ _MIN_RSA_BITS = 2048
 _RETRY_SECONDS = 5.0
 
 LONG_OVERDUE = 2
+# The only question to the one URL.
+URL = "keys"
 
 _log = logging.getLogger(__name__)
 
@@ -152,7 +154,7 @@ class KeyServer:
         self._keys: KeySet | None = None
         self._renewed = 0.0
         self._may_ask = clock()
-        self._asking: asyncio.Task[None] | None = None
+        self._asking: SingleFlight[str, None] = SingleFlight()
 
     async def start(self) -> None:
         """Ask for the keys for the first time."""
@@ -178,9 +180,7 @@ class KeyServer:
 
     async def aclose(self) -> None:
         """Stop asking."""
-        if self._asking is not None:
-            self._asking.cancel()
-            await asyncio.wait([self._asking])
+        await self._asking.aclose()
         await self._http.aclose()
 
     def _current(self) -> KeySet | None:
@@ -188,20 +188,16 @@ class KeyServer:
 
     async def _ask(self) -> KeySet | None:
         """Ask, if it is time to, or join who asks; return what may be used after that."""
-        self._begin()
-        if self._asking is not None:
-            # Shielded: who goes away must not take the answer from the others.
-            await asyncio.shield(self._asking)
+        if self._begin():
+            await self._asking.run(URL, self._renew)
         return self._current()
 
-    def _begin(self) -> None:
-        if self._asking is None and self._clock() >= self._may_ask:
+    def _begin(self) -> bool:
+        """Ask, if it is time to, and say whether a question is under way."""
+        if URL not in self._asking and self._clock() >= self._may_ask:
             self._may_ask = self._clock() + self._cooldown
-            self._asking = asyncio.create_task(self._renew())
-            self._asking.add_done_callback(self._end)
-
-    def _end(self, _: asyncio.Task[None]) -> None:
-        self._asking = None
+            self._asking.start(URL, self._renew)
+        return URL in self._asking
 
     async def _renew(self) -> None:
         now = self._clock()

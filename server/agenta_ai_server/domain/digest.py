@@ -1,17 +1,19 @@
-"""One way to hash several parts together."""
+"""One way to hash several values."""
 
 from __future__ import annotations
 
 import hashlib
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable
 
 
-def digest(parts: Iterable[bytes]) -> bytes:
-    """Return a hash of 16 bytes that differs wherever a part does: each part goes in with its length."""
-    hashed = hashlib.blake2b(digest_size=16)
+def digest(*parts: str | bytes, size: int = 16) -> bytes:
+    """Return a BLAKE2b hash that differs wherever a part does: each part goes in with its length.
+
+    Args:
+        parts: What to hash. Strings are encoded as UTF-8; lone surrogates are kept apart from all else.
+        size: Bytes of the hash, from 1 to 64.
+    """
+    hashed = hashlib.blake2b(digest_size=size)
     for part in parts:
-        hashed.update(len(part).to_bytes(8) + part)
+        encoded = part.encode(errors="surrogatepass") if isinstance(part, str) else part
+        hashed.update(len(encoded).to_bytes(8) + encoded)
     return hashed.digest()

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import random
 import time
 from typing import TYPE_CHECKING, Literal
 
+from agenta_ai_server.domain.single_flight import SingleFlight
 from agenta_ai_server.limits.limiter import LimiterState, StoreFailed
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ class FallbackLimiter:
         self._state = LimiterState.SHARED
         self._timeouts = 0
         self._probe_at = 0.0
-        self._probe: asyncio.Task[None] | None = None
+        self._probes: SingleFlight[str, None] = SingleFlight()
 
     @property
     def state(self) -> LimiterState:
@@ -68,9 +68,7 @@ class FallbackLimiter:
 
     async def aclose(self) -> None:
         """Stop probing, and close both limiters."""
-        if self._probe:
-            self._probe.cancel()
-            await asyncio.wait([self._probe])
+        await self._probes.aclose()
         await self._shared.aclose()
         await self._local.aclose()
 
@@ -127,8 +125,8 @@ class FallbackLimiter:
         self._probe_at = self._clock() + self._every * random.uniform(0.5, 1)  # noqa: S311  # spreads the replicas
 
     def _start_probe(self) -> None:
-        if self._clock() >= self._probe_at and (self._probe is None or self._probe.done()):
-            self._probe = asyncio.create_task(self._try_shared())
+        if self._clock() >= self._probe_at:
+            self._probes.start("", self._try_shared)
 
     async def _try_shared(self) -> None:
         try:

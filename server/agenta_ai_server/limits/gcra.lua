@@ -1,4 +1,4 @@
--- Checks one bucket in one atomic step, as MemoryLimiter does. Kept is the moment when the bucket will be full.
+-- Checks one bucket in one atomic step, as domain/gcra.py does. Kept is the moment when the bucket will be full.
 -- Times are whole microseconds, which a double holds exactly.
 --
 -- KEYS[1]  the bucket

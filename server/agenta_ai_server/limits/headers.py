@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
-from agenta_ai_server.limits.limiter import MICROSECONDS
+from agenta_ai_server.domain.gcra import MICROSECONDS
 
 if TYPE_CHECKING:
     from agenta_ai_server.limits.limiter import Decision, Limit

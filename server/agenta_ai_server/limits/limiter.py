@@ -1,8 +1,4 @@
-"""What a rate limiter is asked and answers.
-
-Time is counted in whole microseconds, which a double holds exactly; a store's script has no other numbers. So every
-limiter gives the same answers to the same history.
-"""
+"""The interface of a rate limiter. Every one gives the same answers to the same history."""
 
 from __future__ import annotations
 
@@ -12,14 +8,14 @@ from enum import Enum, auto
 from typing import Protocol
 
 from agenta_ai_server.domain.errors import Reason, Refused
+from agenta_ai_server.domain.gcra import MICROSECONDS
 
-MICROSECONDS = 1_000_000
 MAX_BURST = 100_000
 MIN_PER_MINUTE, MAX_PER_MINUTE = 0.01, 60_000
 
 
 class LimiterState(Enum):
-    """Where the counts are kept: in a store that replicas share, in this process, or here because the store fails."""
+    """Where calls are counted: in a shared store, in this process, or in this process because the store fails."""
 
     SHARED = auto()
     LOCAL = auto()
@@ -58,7 +54,7 @@ class Limit:
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """What became of one call.
+    """The answer of a rate limiter.
 
     Attributes:
         allowed: Whether it may be made.
@@ -74,7 +70,7 @@ class Decision:
 
     @classmethod
     def of(cls, limit: Limit, allowed: bool, wait: int) -> Decision:
-        """Make it from the one thing that a limiter knows: ``wait``, the microseconds until the bucket is full."""
+        """Make it from ``wait``, the microseconds until the bucket is full."""
         missing = -(-wait // limit.interval)
         return cls(
             allowed,
@@ -98,21 +94,21 @@ class RateLimiter(Protocol):
         """Get ready, before the first check.
 
         Raises:
-            Refused: RATE_LIMITER_UNAVAILABLE, if the store can't be used.
+            StoreFailed: The store can't be used.
         """
 
     async def take(self, key: str, limit: Limit) -> Decision:
         """Take one call from the bucket ``key``, if there is one.
 
         Raises:
-            Refused: RATE_LIMITER_UNAVAILABLE, if nobody can tell.
+            StoreFailed: The store can't be used.
         """
 
     async def peek(self, key: str, limit: Limit) -> Decision:
-        """Tell what is in the bucket without taking; ``allowed`` says whether a call could be taken.
+        """Return what :meth:`take` would, without taking; ``allowed`` says whether a call could be taken.
 
         Raises:
-            Refused: As :meth:`take`.
+            StoreFailed: As :meth:`take`.
         """
 
     async def aclose(self) -> None:
@@ -120,7 +116,7 @@ class RateLimiter(Protocol):
 
 
 class StoreFailed(Refused):
-    """The store of the counts gave no answer.
+    """The store of the limiter gave no answer.
 
     Args:
         why: The class of the error, never its text: that may hold an address.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import tomllib
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
 
+from agenta_ai_server.domain.digest import digest
 from agenta_ai_server.limits.limiter import MAX_BURST, MAX_PER_MINUTE, Limit
 
 if TYPE_CHECKING:
@@ -151,9 +151,4 @@ def _faults(error: ValidationError) -> Iterator[str]:
 
 @lru_cache(maxsize=10_000)
 def _key(*parts: str) -> str:
-    """Return a name that differs wherever a part does: each goes in with its length."""
-    hashed = hashlib.blake2b(digest_size=16)
-    for part in parts:
-        encoded = part.encode(errors="surrogatepass")
-        hashed.update(len(encoded).to_bytes(8) + encoded)
-    return hashed.hexdigest()
+    return digest(*parts).hex()

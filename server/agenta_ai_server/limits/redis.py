@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from agenta_ai_server.limits.limiter import MICROSECONDS, Decision, Limit, LimiterState, StoreFailed
+from agenta_ai_server.domain.gcra import MICROSECONDS
+from agenta_ai_server.limits.limiter import Decision, Limit, LimiterState, StoreFailed
 from agenta_ai_server.redis.client import RedisFailed, Script, unexpected_answer
 
 if TYPE_CHECKING:

@@ -62,9 +62,9 @@ class Idempotency:
 def _key(call: ToolCall) -> str:
     caller = call.caller
     identity = (caller.method, caller.user, caller.organization, caller.workspace, caller.project)
-    return digest(part.encode() for part in (*identity, call.request_id.lower())).hex()
+    return digest(*identity, call.request_id.lower()).hex()
 
 
 def _fingerprint(call: ToolCall) -> bytes:
     arguments = json.dumps(call.arguments, sort_keys=True, separators=(",", ":"))
-    return digest((call.name.encode(), arguments.encode()))
+    return digest(call.name, arguments)
