@@ -111,7 +111,7 @@ async def test_without_storing_repeats_still_join() -> None:
 async def test_what_isnt_to_be_kept_runs_again() -> None:
     runs, tool = make_runs(), Tool(keep=False)
     results = await asyncio.gather(runs.run("id", b"f", tool), runs.run("id", b"f", tool))
-    assert results == [result("result", keep=False)] * 2
+    assert list(results) == [result("result", keep=False)] * 2
     assert await runs.run("id", b"f", tool) == result("result", keep=False)
     assert tool.begun == 2
 

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agenta_ai_server.domain.gcra import MICROSECONDS, Buckets
 from agenta_ai_server.domain.digest import digest
+from agenta_ai_server.domain.gcra import MICROSECONDS, Buckets
 from agenta_ai_server.domain.single_flight import SingleFlight
 
 # Hashes

@@ -22,9 +22,9 @@ from agenta_ai_server.auth.http import Answer, HttpClient, Unanswered, http_url
 from agenta_ai_server.auth.token import json_object, unverified
 from agenta_ai_server.domain.agenta_url import root_path
 from agenta_ai_server.domain.call import Principal
+from agenta_ai_server.domain.digest import digest
 from agenta_ai_server.domain.errors import Reason, Refused, Violation
 from agenta_ai_server.domain.gcra import MICROSECONDS, Buckets
-from agenta_ai_server.domain.digest import digest
 from agenta_ai_server.domain.single_flight import SingleFlight
 
 if TYPE_CHECKING:
