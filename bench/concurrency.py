@@ -49,7 +49,7 @@ async def after(start: str, lines: asyncio.StreamReader) -> str:
 
 async def main(delay: float, counts: list[int]) -> None:
     program = [sys.executable, "-c", "from agenta_ai_server.cli import main; main()", "dev", "--listen", "127.0.0.1:0"]
-    quiet = {"AGENTA_AI_GRPC_LIMITS": "off", "AGENTA_AI_GRPC_LOG_SAMPLE": "0"}
+    quiet = {"AGENTA_AI_GRPC_LIMITS": "off", "AGENTA_AI_GRPC_LOG_LEVEL": "warning"}
     server = await asyncio.create_subprocess_exec(
         *program, "--fault", f"delay={delay}", stdout=asyncio.subprocess.PIPE, env={**os.environ, **quiet}
     )

@@ -43,12 +43,11 @@ async def measure(name: str, listener: CallListener, metadata: tuple[tuple[str, 
 async def main() -> None:
     await measure("nothing", CallListener())
     await measure("metrics", Metrics("0"))
-    await measure("log line", CallLog(1))
-    await measure("log line of every hundredth", CallLog(0.01))
-    await measure("as it is by default", CallListeners([PassingOn(), CallLog(1), AuditLog()]))
+    await measure("log line", CallLog())
+    await measure("as it is by default", CallListeners([PassingOn(), CallLog(), AuditLog()]))
     # Nobody listens there: what is measured is all but the sending.
     logging.disable(logging.WARNING)
-    tracing = Tracing("http://127.0.0.1:9/v1/traces", service=None, version="0", flush_seconds=0)
+    tracing = Tracing("http://127.0.0.1:9/v1/traces", version="0", flush_seconds=0)
     await measure("traces, not sampled", tracing, UNSAMPLED)
     await measure("traces", tracing)
 

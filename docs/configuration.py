@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, get_args
+from typing import TYPE_CHECKING, Any, cast, get_args
 
-from pydantic import SecretStr
-
-from agenta_ai_server.settings import SECTIONS, Settings, shown
+from agenta_ai_server.settings import GROUPS, fields_of, shown
+from agenta_ai_server.settings.load import REMOVED, RENAMED
+from agenta_ai_server.settings.schema import is_secret
+from agenta_ai_server.telemetry.otel_environment import CHECKS
 
 if TYPE_CHECKING:
     from pydantic.fields import FieldInfo
@@ -14,32 +15,49 @@ if TYPE_CHECKING:
 INTRODUCTION = """\
 # Configuration
 
-Made by `make docs` from [settings.py](../server/agenta_ai_server/settings.py): change it there.
+Made by `make docs` from [settings/schema.py](../server/agenta_ai_server/settings/schema.py): change it there.
 
 The server is configured by its environment. An empty value counts as absent. Lists are separated by commas. Each
-secret can be given as a file, under its name with `_FILE` added. Wrong settings stop the start with one message that
-lists all faults; what they name, such as files and tools, is looked at once they fit together. An unknown name that
-begins like these gives a warning. `agenta-ai-server config` prints what is in force, and where it came from."""
+secret can also be given as a file: its path under the setting's name with `_FILE` added, for example
+`AGENTA_AI_SERVICES_API_KEY_FILE`. Wrong settings stop the start with one message that lists all faults, those of the
+files that they name included. An unknown name that begins like these is warned about. `agenta-ai-server config` prints
+the settings in effect and where each came from; `agenta-ai-server check` tests them."""
 
-# What this page adds to the sections' names.
+TRACES = """
+## Traces
+
+Traces are sent by OTLP over HTTP when `OTEL_EXPORTER_OTLP_ENDPOINT` or `OTEL_EXPORTER_OTLP_TRACES_ENDPOINT` is set, or
+`OTEL_TRACES_EXPORTER=otlp` (to `http://localhost:4318`). They need `pip install 'agenta-ai[tracing]'`.
+`OTEL_SERVICE_NAME`, `OTEL_RESOURCE_ATTRIBUTES`, the headers and all of the following are
+[OpenTelemetry's own variables](https://opentelemetry.io/docs/specs/otel/configuration/sdk-environment-variables/),
+which its SDK reads. The server checks them at the start: a wrong value is a fault like that of any setting."""
+
+# What this page adds to the groups' titles.
 NOTES = {
-    "api_url": ". Without one of these the server runs with the feature disabled",
-    "auth": ": [security.md](security.md)",
-    "limits": ": [limits.md](limits.md)",
+    "Who may call": ": [security.md](security.md)",
+    "Rate limits, Redis": ": [limits.md](limits.md)",
 }
 
 
 def main() -> None:
     print(INTRODUCTION)
-    for name, field in Settings.model_fields.items():
-        if name in SECTIONS:
-            title = SECTIONS[name].replace("request_id", "`request_id`") + NOTES.get(name, "")
-            print(f"\n## {title}\n\n| setting | default | meaning |\n| --- | --- | --- |")
-        print(f"| `{field.alias}`{secret(field)} | {default(field)} | {field.description}{bounds(field)} |")
+    for group in GROUPS:
+        title = group.title.replace("request_id", "`request_id`") + NOTES.get(group.title, "")
+        print(f"\n## {title}\n\n| setting | default | meaning | who sets it and why |\n| --- | --- | --- | --- |")
+        for _, field in fields_of(group):
+            secret = " (secret)" if is_secret(field) else ""
+            meaning = f"{field.description}{bounds(field)}"
+            print(f"| `{field.alias}`{secret} | {default(field)} | {meaning} | {why(field)} |")
+    print(TRACES, "\n" + ", ".join(f"`{name}`" for name in CHECKS) + ".", sep="\n")
+    print("\n## Renamed and removed\n\n| old | now |\n| --- | --- |")
+    for old, new in RENAMED.items():
+        print(f"| `{old}` | `{new}`; the old name is a fault |")
+    for old, instead in REMOVED.items():
+        print(f"| `{old}` | removed: {instead} |")
 
 
-def secret(field: FieldInfo) -> str:
-    return " (secret)" if SecretStr in (field.annotation, *get_args(field.annotation)) else ""
+def why(field: FieldInfo) -> str:
+    return str(cast("dict[str, Any]", field.json_schema_extra)["why"])
 
 
 def default(field: FieldInfo) -> str:

@@ -19,8 +19,6 @@ from agenta_ai_server.commands import stdout
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Sequence
 
-    from agenta_ai_server.settings import Settings
-
 Result = TypeVar("Result")
 
 EXIT_NOT_FINE = 1
@@ -160,11 +158,16 @@ def _keys(command: str) -> Callable[[argparse.Namespace], int]:
 
 def _serve(arguments: argparse.Namespace) -> None:
     from agenta_ai_server.commands import serve
+    from agenta_ai_server.settings import read
+    from agenta_ai_server.telemetry import logs
 
-    # Read before the loop starts, so that faults are told before anything else happens.
-    settings = _settings({"AGENTA_AI_GRPC_REUSE_PORT": "true"} if arguments.reuse_port else {})
-    _raise_file_limit(settings.open_files)
-    _run(serve.serve(settings))
+    reading = read({**arguments.environment, **({"AGENTA_AI_GRPC_REUSE_PORT": "true"} if arguments.reuse_port else {})})
+    # What is wrong comes as one message.
+    logs.configure("critical" if reading.faults else reading.settings.log_level, reading.settings.log_format)
+    for warning in reading.warnings:
+        logging.getLogger(__name__).warning(warning)
+    _raise_file_limit(reading.settings.open_files)
+    _run(serve.serve(reading.settings, reading.faults))
 
 
 def _raise_file_limit(needed: int) -> None:
@@ -222,17 +225,6 @@ def _check(arguments: argparse.Namespace) -> int:
 
 def _columns() -> int:
     return max(shutil.get_terminal_size((120, 24)).columns, 60)
-
-
-def _settings(more: dict[str, str]) -> Settings:
-    from agenta_ai_server.settings import load
-    from agenta_ai_server.telemetry import logs
-
-    settings, warnings = load({**os.environ, **more})
-    logs.configure(settings.log_level, settings.log_format)
-    for warning in warnings:
-        logging.getLogger(__name__).warning(warning)
-    return settings
 
 
 def _run(main: Coroutine[Any, Any, Result]) -> Result:

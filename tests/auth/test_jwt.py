@@ -181,7 +181,7 @@ async def refused(authenticator: JwtAuthenticator, secret: str) -> Refused:
     ],
 )
 async def test_lets_in(key: Key, kid: str, alg: str, make: Any) -> None:
-    authenticator = make(algorithms=ALL)
+    authenticator = make()
     credentials = bearer(token(key, kid, alg))
     assert authenticator.accepts(credentials)
     expected = Principal(user="ada", permissions=frozenset({"edit_workflows"}), method="jwt")
@@ -299,11 +299,11 @@ ATTACKS = {
     "alg none": f"{b64({'alg': 'none', 'kid': 'rsa'})}.{b64(CLAIMS)}.",
     "alg nOnE": f"{b64({'alg': 'nOnE', 'kid': 'rsa'})}.{b64(CLAIMS)}.",
     "no alg": f"{b64({'kid': 'rsa'})}.{b64(CLAIMS)}.{token().split('.')[2]}",
+    "an algorithm that nobody knows": f"{b64({'alg': 'RS1', 'kid': 'rsa'})}.{b64(CLAIMS)}.{token().split('.')[2]}",
     "alg is a list": f"{b64({'alg': ['RS256'], 'kid': 'rsa'})}.{b64(CLAIMS)}.{token().split('.')[2]}",
     "HS256 with the public key, PEM": hs256(public_pem()),
     "HS256 with the public key, JWK": hs256(json.dumps(jwk(RSA, "rsa")).encode()),
     "HS256 with nothing": hs256(b""),
-    "an algorithm that isn't allowed": token(alg="RS512"),
     "ES256 with the id of an RSA key": token(P256, "rsa", "ES256"),
     "RS256 with the id of an EC key": token(RSA, "p256"),
     "ES256 with the id of a P-384 key": token(P256, "p384", "ES256"),
@@ -402,7 +402,6 @@ async def test_says_that_a_good_token_has_expired(make: Any) -> None:
         error = await refused(make(), token(exp=exp))
         assert error.reason is Reason.CREDENTIALS_EXPIRED
         assert error.message == "The token has expired: get a new one."
-    assert (await refused(make(leeway=0), token(exp=NOW))).reason is Reason.CREDENTIALS_EXPIRED
 
 
 @settings(deadline=None)
@@ -632,10 +631,6 @@ async def test_old_keys_are_used_while_new_ones_cannot_be_had(host: KeyHost, mak
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"algorithms": ("none",)}, "algorithms"),
-        ({"algorithms": ("RS256", "HS256")}, "algorithms"),
-        ({"algorithms": ("rs256",)}, "algorithms"),
-        ({"algorithms": ()}, "algorithms"),
         ({"issuer": ""}, "issuer"),
         ({"audience": ""}, "audience"),
         ({"jwks_url": None}, "either"),
@@ -644,8 +639,6 @@ async def test_old_keys_are_used_while_new_ones_cannot_be_had(host: KeyHost, mak
         ({"jwks_url": "https://"}, "host"),
         ({"jwks_url": "https://issuer.example:0"}, "port"),
         ({"jwks_url": "https://issuer.example:s3cret"}, "no URL"),
-        ({"leeway": -1}, "leeway"),
-        ({"leeway": 301}, "leeway"),
         ({"claims": {"username": "sub"}}, "Claims"),
         ({"claims": {"user": ""}}, "Claims"),
     ],

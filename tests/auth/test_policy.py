@@ -99,7 +99,6 @@ async def test_agenta_is_asked_by_the_names_that_it_knows(parties: Parties) -> N
     async with parties.serving(
         "agenta",
         AGENTA_AI_GRPC_REQUIRED_PERMISSIONS=f"{VIEW},{RUN}",
-        AGENTA_AI_GRPC_AGENTA_PERMISSIONS=f"{RUN}=run_service,{VIEW}=view_service",
     ):
         status, called = await parties.call(shown, rpc="Status"), await parties.call(shown)
     assert (status.kind, called.kind) == (DENIED, OK)

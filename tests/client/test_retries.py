@@ -117,7 +117,7 @@ async def test_a_retry_joins_what_runs(call: Call, standin: StandIn, address: st
 
 async def test_the_way_out_of_a_doubt(call: Call, standin: StandIn) -> None:
     """Against the real server: the id that the error names gets the result of the call that had no answer."""
-    async with serve.running(settings_for(standin, AGENTA_AI_GRPC_MIN_UPSTREAM_SECONDS="0.1")) as address:
+    async with serve.running(settings_for(standin, AGENTA_AI_GRPC_MIN_REMAINING_SECONDS="0.1")) as address:
         again = partial(call, "refine_prompt", TEMPLATE, client={"target": address}, guidelines="standin: delay=0.5")
         with pytest.raises(CallFailed) as failure:
             await again(timeout=0.3)

@@ -154,7 +154,7 @@ async def test_503_where_the_feature_is_disabled(serve: Serve) -> None:
 
 
 async def test_503_under_overload(serve: Serve, standin: StandIn) -> None:
-    async with serve(AGENTA_AI_GRPC_MAX_IN_FLIGHT="1", AGENTA_AI_GRPC_MAX_WAITING="0") as client:
+    async with serve(AGENTA_AI_GRPC_MAX_IN_FLIGHT="1") as client:
         running = asyncio.ensure_future(client.post(CALL, json=body(guidelines="standin: delay=50")))
         await standin.when(lambda: standin.in_flight == 1)
         response = await client.post(CALL, json=body())

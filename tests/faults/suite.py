@@ -53,7 +53,7 @@ async def served(proxy: Proxy, standin: StandIn, **overrides: str) -> AsyncItera
     """The real server before the proxy."""
     chosen = {
         "AGENTA_AI_SERVICES_API_URL": proxy.url,
-        "AGENTA_AI_GRPC_MIN_UPSTREAM_SECONDS": "0.1",
+        "AGENTA_AI_GRPC_MIN_REMAINING_SECONDS": "0.1",
         **overrides,
     }
     async with connected(settings_for(standin, **chosen)) as stub:

@@ -8,12 +8,15 @@ from typing import TYPE_CHECKING
 import pytest
 
 from agenta_ai_server import cli
-from agenta_ai_server.settings import SECTIONS, Settings
+from agenta_ai_server.settings import GROUPS
+from agenta_ai_server.settings.schema import names
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-NAMES = [str(field.alias) for field in Settings.model_fields.values()]
+NAMES = names()
+TITLES = [group.title for group in GROUPS]
+TRACES = "Traces, by OpenTelemetry's own variables"
 
 
 @pytest.fixture(autouse=True)
@@ -59,9 +62,9 @@ def test_json(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     assert found["GRPC_JWT_CLAIMS"] == ("plan=tier,user=name", "environment")
     assert found["GRPC_RETRY_UNSAFE"] == ("true", "environment")
     assert found["GRPC_MAX_CALL_SECONDS"] == ("90", "environment")
-    assert found["GRPC_REPLAY_SECONDS"] == ("600", "default")
+    assert found["GRPC_RESULT_TTL_SECONDS"] == ("600", "default")
     assert found["GRPC_TLS_CERT_FILE"] == ("", "default")
-    assert {row["section"] for row in rows} == set(SECTIONS.values())
+    assert {row["section"] for row in rows} == set(TITLES)
 
 
 def test_what_is_printed_can_be_set(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -83,7 +86,7 @@ def test_table(columns: int, capsys: pytest.CaptureFixture[str], monkeypatch: py
     assert "the-s3cret" not in out
     lines = out.splitlines()
     assert lines[0] == "Agenta"
-    assert [line for line in lines if line and not line.startswith(" ")] == list(SECTIONS.values())
+    assert [line for line in lines if line and not line.startswith(" ")] == TITLES
     words = {line.split()[0]: line.split()[1:] for line in lines if line.startswith("  ")}
     assert words["AGENTA_AI_GRPC_LISTEN"] == ["127.0.0.1:50051", "default"]
     assert words["AGENTA_AI_GRPC_TLS_CERT_FILE"] == ["-", "not", "set"]

@@ -12,8 +12,9 @@ import pytest
 from calls import details, reason, refine, request, trailers
 
 from agenta_ai.v1 import error_pb2, tool_service_pb2
-from agenta_ai_server.settings import Settings
+from agenta_ai_server.settings.schema import names, secrets
 from agenta_ai_server.telemetry.logs import FIELDS
+from agenta_ai_server.telemetry.otel_environment import CHECKS
 
 if TYPE_CHECKING:
     from agenta_ai.v1.tool_service_pb2_grpc import ToolServiceAsyncStub
@@ -43,7 +44,7 @@ def test_what_it_names_exists() -> None:
     named = set(re.findall(r"\bagenta_ai_[a-z_]+", TEXT))
     assert named
     assert all(f'"{name}"' in code for name in named)
-    known = {str(field.alias) for field in Settings.model_fields.values()}
+    known = {*names(), *(f"{name}_FILE" for name in secrets()), *CHECKS}
     assert set(re.findall(r"\b(?:AGENTA_AI_(?:GRPC|SERVICES)|OTEL)_[A-Z_]+", TEXT)) <= known
 
 

@@ -19,6 +19,7 @@ from agenta_ai.v1.tool_service_pb2_grpc import ToolServiceStub
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
+    from pathlib import Path
 
     from agenta_ai.v1.tool_service_pb2 import CallToolResponse
     from agenta_ai_server.standin.app import StandIn
@@ -115,6 +116,36 @@ async def test_wrong_settings_stop_the_start_with_one_message() -> None:
     assert [line.split(":")[0].strip() for line in err.splitlines()[1:]] == [
         "AGENTA_AI_GRPC_LISTEN",
         "AGENTA_AI_GRPC_REFLECTION",
+    ]
+
+
+async def test_faults_of_settings_and_of_files_are_one_message(standin: StandIn, tmp_path: Path) -> None:
+    (tmp_path / "limits.toml").write_text("burst = lots")
+    wrong = {
+        "AGENTA_AI_GRPC_RETRIES": "many",
+        "AGENTA_AI_GRPC_REPLAY_SECONDS": "60",
+        "OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:4318",
+        "OTEL_BSP_MAX_QUEUE_SIZE": "100",
+        "OTEL_SPAN_ATTRIBUTE_COUNT_LIMIT": "x",
+        "AGENTA_AI_GRPC_AUTH": "api_keys,jwt",
+        "AGENTA_AI_GRPC_API_KEYS_FILE": str(tmp_path),
+        "AGENTA_AI_GRPC_LIMITS": "on",
+        "AGENTA_AI_GRPC_LIMITS_FILE": str(tmp_path / "limits.toml"),
+    }
+    async with process("serve", **environment(standin, **wrong)) as started:
+        code, out, err = await output(started)
+    assert (code, out) == (2, "")
+    first, *faults = err.splitlines()
+    assert first == "agenta-ai-server can't start with these settings:"
+    assert [fault.split(":")[0].strip() for fault in faults] == [
+        "AGENTA_AI_GRPC_REPLAY_SECONDS",
+        "AGENTA_AI_GRPC_RETRIES",
+        "AGENTA_AI_GRPC_AUTH",
+        "AGENTA_AI_GRPC_AUTH",
+        "OTEL_SPAN_ATTRIBUTE_COUNT_LIMIT",
+        "OTEL_BSP_MAX_QUEUE_SIZE",
+        "AGENTA_AI_GRPC_API_KEYS_FILE",
+        "AGENTA_AI_GRPC_LIMITS_FILE",
     ]
 
 

@@ -97,10 +97,12 @@ class Replicas:
 
     Args:
         standin: Is Agenta.
+        prelude: As for :class:`Replica`.
         settings: What they have in common.
     """
 
-    def __init__(self, standin: StandIn, **settings: str) -> None:
+    def __init__(self, standin: StandIn, *, prelude: str = "", **settings: str) -> None:
+        self._prelude = prelude
         self._settings = {
             "AGENTA_AI_SERVICES_API_URL": standin.url,
             "AGENTA_AI_SERVICES_API_KEY": "standin-key",
@@ -137,7 +139,7 @@ class Replicas:
         return [first, *await asyncio.gather(*others)]
 
     def _new(self, *arguments: str, **settings: str) -> Replica:
-        replica = Replica(*arguments, **self._settings | settings)
+        replica = Replica(*arguments, prelude=self._prelude, **self._settings | settings)
         self._all.push_async_callback(replica.aclose)
         return replica
 
@@ -147,9 +149,9 @@ class Replicas:
 
 
 @asynccontextmanager
-async def replicas(standin: StandIn, **settings: str) -> AsyncIterator[Replicas]:
+async def replicas(standin: StandIn, *, prelude: str = "", **settings: str) -> AsyncIterator[Replicas]:
     """Replicas with these settings, for as long as the context lasts."""
-    made = Replicas(standin, **settings)
+    made = Replicas(standin, prelude=prelude, **settings)
     try:
         yield made
     finally:

@@ -195,7 +195,7 @@ async def test_a_request_id_while_nobody_can_be_asked_for_it(
     async def state() -> dict[tuple[str, ...], float]:
         return (await scrape(metrics))["agenta_ai_replay_store_state"]
 
-    settings = {"AGENTA_AI_GRPC_REPLAY_ON_STORE_FAILURE": mode, "AGENTA_AI_GRPC_METRICS_LISTEN": metrics}
+    settings = {"AGENTA_AI_GRPC_IDEMPOTENCY_ON_STORE_FAILURE": mode, "AGENTA_AI_GRPC_METRICS_LISTEN": metrics}
     async with loaded(standin, redis, tmp_path, **settings) as load:
         assert await state() == {(): 0}
         redis.freeze()

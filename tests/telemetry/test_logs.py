@@ -25,8 +25,7 @@ from agenta_ai_server.auth.key_file import create_key
 from agenta_ai_server.commands import serve
 from agenta_ai_server.domain.listener import CallOutcome
 from agenta_ai_server.standin.app import StandIn, in_turn
-from agenta_ai_server.standin.faults import Fault
-from agenta_ai_server.telemetry.call_log import AuditLog, CallLog
+from agenta_ai_server.telemetry.call_log import AuditLog
 from agenta_ai_server.telemetry.logs import JsonFormatter, TextFormatter
 from agenta_ai_server.tools.refine_prompt.tool import RefinePrompt
 
@@ -129,34 +128,15 @@ async def test_all_lines_of_a_call_are_found_by_what_its_caller_got(
     assert (call["code"], call["reason"]) == ("INTERNAL", "")
 
 
-async def test_of_the_successful_ones_a_sample(standin: StandIn, lines: Lines) -> None:
-    standin.respond = in_turn(None, Fault(status=500))
-    async with connected(settings_for(standin, AGENTA_AI_GRPC_LOG_SAMPLE="0")) as stub:
-        await stub.CallTool(refine())
-        await stub.CallTool(refine())
-        await fails(stub.CallTool(request({})))
-    assert [line["reason"] for line in lines.of("calls")] == ["UPSTREAM_FAILED", "ARGUMENTS_INVALID"]
-
-
-def test_the_share_is_kept(lines: Lines, make_call: Callable[[], Call]) -> None:
-    draws = iter([0.0, 0.24, 0.25, 0.99])
-    log = CallLog(0.25, draws.__next__)
-    for _ in range(4):
-        log.call_ended(make_call(), CallOutcome(code="OK", seconds=1))
-    assert len(lines.text) == 2
-
-
 async def test_an_audit_line_for_each_denial(standin: StandIn, lines: Lines, tmp_path: Path) -> None:
     idle = with_key(tmp_path / "keys.json")
-    settings = by_key(standin, tmp_path / "keys.json", AGENTA_AI_GRPC_REFLECTION="authenticated")
+    settings = by_key(standin, tmp_path / "keys.json")
     async with serve.running(settings) as address, grpc.aio.insecure_channel(address) as channel:
         send: Any = channel.unary_unary("/agenta.ai.v1.ToolService/CallTool")
         await fails(send(refine().SerializeToString()))
         await fails(send(refine().SerializeToString(), metadata=idle))
         await fails(send(b"\xff"))
-        reflected: Any = channel.stream_stream("/grpc.reflection.v1.ServerReflection/ServerReflectionInfo")()
-        await fails(reflected.read())
-    unknown, idle_line, unread, reflection = lines.of("audit")
+    unknown, idle_line, unread = lines.of("audit")
     assert list(unknown) == list(idle_line) == [*HEAD, *WHO_AND_WHAT]
     assert unknown["level"] == "warning"
     told = [
@@ -168,7 +148,6 @@ async def test_an_audit_line_for_each_denial(standin: StandIn, lines: Lines, tmp
         ("PERMISSION_DENIED", "PERMISSION_DENIED", "CallTool", REFINE, "127.0.0.1", "the-user", "api_key"),
         ("UNAUTHENTICATED", "CREDENTIALS_INVALID", "CallTool", "unknown", "127.0.0.1", "", ""),
     ]
-    assert (reflection["code"], reflection["peer"]) == ("UNAUTHENTICATED", "127.0.0.1")
 
 
 def denied(make_call: Callable[[], Call], host: str) -> tuple[Call, CallOutcome]:

@@ -191,15 +191,15 @@ async def test_what_is_unreadable(standin: StandIn, metrics: str) -> None:
 
 
 async def test_what_goes_on_now(standin: StandIn, metrics: str) -> None:
-    settings = settings_for(standin, AGENTA_AI_GRPC_METRICS_LISTEN=metrics, AGENTA_AI_GRPC_MAX_IN_FLIGHT="2")
+    settings = settings_for(standin, AGENTA_AI_GRPC_METRICS_LISTEN=metrics, AGENTA_AI_GRPC_MAX_IN_FLIGHT="8")
     async with connected(settings) as stub:
-        running = [stub.CallTool(refine(guidelines="standin: delay=50")) for _ in range(5)]
-        samples = await scrape_until(metrics, lambda samples: samples["agenta_ai_waiting"] == {(): 3})
-        assert samples["agenta_ai_in_flight"] == {(): 2}
+        running = [stub.CallTool(refine(guidelines="standin: delay=50")) for _ in range(10)]
+        samples = await scrape_until(metrics, lambda samples: samples["agenta_ai_waiting"] == {(): 2})
+        assert samples["agenta_ai_in_flight"] == {(): 8}
         for call in running:
             call.cancel()
-        samples = await until_counted(metrics, 5)
-    assert samples["agenta_ai_calls_total"] == {("CANCELLED", "CallTool", "", REFINE): 5}
+        samples = await until_counted(metrics, 10)
+    assert samples["agenta_ai_calls_total"] == {("CANCELLED", "CallTool", "", REFINE): 10}
 
 
 async def test_an_open_breaker(standin: StandIn, metrics: str) -> None:

@@ -118,8 +118,12 @@ async def test_how_calls_end(standin: StandIn, collector: Collector, monkeypatch
     assert sent == [("UPSTREAM_FAILED", error), ("CANCELLED", error), ("CANCELLED", error)]
 
 
-async def test_without_a_trace_of_the_caller_one_begins(standin: StandIn, collector: Collector) -> None:
-    async with traced(standin, collector, OTEL_SERVICE_NAME="mine") as stub:
+async def test_without_a_trace_of_the_caller_one_begins(
+    standin: StandIn, collector: Collector, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # The SDK reads it itself.
+    monkeypatch.setenv("OTEL_SERVICE_NAME", "mine")
+    async with traced(standin, collector) as stub:
         await stub.CallTool(refine())
         await stub.CallTool(refine(), metadata=[("traceparent", "nonsense")])
     servers = collector.named(CALL)

@@ -1,10 +1,14 @@
 from __future__ import annotations
 
+import subprocess
+import sys
 from typing import TYPE_CHECKING
 
 import pytest
 
-from agenta_ai_server.settings import SettingsError, load
+from agenta_ai_server.settings import GROUPS, Settings, SettingsError, fields_of, load, read
+from agenta_ai_server.settings.load import REMOVED, RENAMED
+from agenta_ai_server.settings.schema import names
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -42,7 +46,7 @@ def test_defaults() -> None:
     settings, warnings = load(AUTH)
     assert settings.missing == tuple(FOUR)
     assert settings.listen == "127.0.0.1:50051"
-    assert settings.reflection == "open"
+    assert settings.reflection == "on"
     assert warnings == []
 
 
@@ -55,16 +59,16 @@ def test_every_fault_is_told_at_once_and_no_secret(tmp_path: Path) -> None:
             "AGENTA_AI_GRPC_LISTEN": "everywhere",
             "AGENTA_AI_GRPC_REFLECTION": "maybe",
             "AGENTA_AI_GRPC_UPSTREAM_CA_FILE": str(tmp_path / "none.pem"),
-            "AGENTA_AI_GRPC_MAX_UPSTREAM_SECONDS": "61",
-            "AGENTA_AI_GRPC_MIN_UPSTREAM_SECONDS": "soon",
+            "AGENTA_AI_GRPC_MAX_CALL_SECONDS": "601",
+            "AGENTA_AI_GRPC_MIN_REMAINING_SECONDS": "soon",
             "AGENTA_AI_GRPC_REDIS_URL": "http://:the-secret@redis",
         }
     )
     assert sorted(fault.split(":")[0] for fault in told) == [
         "AGENTA_AI_GRPC_AUTH",
         "AGENTA_AI_GRPC_LISTEN",
-        "AGENTA_AI_GRPC_MAX_UPSTREAM_SECONDS",
-        "AGENTA_AI_GRPC_MIN_UPSTREAM_SECONDS",
+        "AGENTA_AI_GRPC_MAX_CALL_SECONDS",
+        "AGENTA_AI_GRPC_MIN_REMAINING_SECONDS",
         "AGENTA_AI_GRPC_REDIS_URL",
         "AGENTA_AI_GRPC_REFLECTION",
         "AGENTA_AI_GRPC_UPSTREAM_CA_FILE",
@@ -90,27 +94,23 @@ def test_what_is_found_before_the_start_and_not_at_the_first_call(tmp_path: Path
     assert told == [
         "AGENTA_AI_SERVICES_API_KEY: must be visible ASCII characters, without blanks and line ends.",
         f"AGENTA_AI_GRPC_UPSTREAM_CA_FILE: {pem} holds no certificate in PEM form.",
-        "AGENTA_AI_GRPC_UPSTREAM_PROXY: The proxy must have the scheme http or https, and a host. "
+        "AGENTA_AI_GRPC_UPSTREAM_PROXY: the proxy's URL must have the scheme http or https, and a host. "
         "Give one such as http://proxy.example:3128.",
     ]
     with_another_fault = {
         "AGENTA_AI_GRPC_LOG_LEVEL": "loud",
         "AGENTA_AI_GRPC_LISTEN": "0.0.0.0:1",
-        "AGENTA_AI_GRPC_MIN_UPSTREAM_SECONDS": "50",
-        "AGENTA_AI_GRPC_MAX_UPSTREAM_SECONDS": "5",
+        "AGENTA_AI_GRPC_MIN_REMAINING_SECONDS": "50",
+        "AGENTA_AI_GRPC_MAX_CALL_SECONDS": "5",
     }
     assert [fault.partition(":")[0] for fault in faults(AUTH | with_another_fault)] == [
         "AGENTA_AI_GRPC_LOG_LEVEL",
         "AGENTA_AI_GRPC_AUTH",
-        "AGENTA_AI_GRPC_MIN_UPSTREAM_SECONDS",
+        "AGENTA_AI_GRPC_MIN_REMAINING_SECONDS",
     ]
     assert faults(AUTH | {"AGENTA_AI_GRPC_MAX_CALL_SECONDS": "1.2"}) == [
-        "AGENTA_AI_GRPC_MIN_UPSTREAM_SECONDS: must be less than AGENTA_AI_GRPC_MAX_CALL_SECONDS, which is 1.2, by more "
-        "than 0.25, or every call would be refused."
-    ]
-    times = {"AGENTA_AI_GRPC_MIN_UPSTREAM_SECONDS": "5", "AGENTA_AI_GRPC_MAX_UPSTREAM_SECONDS": "4.5"}
-    assert faults(AUTH | times) == [
-        "AGENTA_AI_GRPC_MIN_UPSTREAM_SECONDS: must not exceed AGENTA_AI_GRPC_MAX_UPSTREAM_SECONDS, which is 4.5."
+        "AGENTA_AI_GRPC_MIN_REMAINING_SECONDS: must be less than AGENTA_AI_GRPC_MAX_CALL_SECONDS, which is 1.2, by "
+        "more than 0.25, or every call would be refused."
     ]
 
 
@@ -123,7 +123,7 @@ def test_only_names_of_ours_are_settings() -> None:
 
 def test_auth_must_be_said() -> None:
     assert faults({}) == [
-        "AGENTA_AI_GRPC_AUTH: must be set: any of api_keys, jwt, agenta, mtls, or none to let in everybody who can "
+        "AGENTA_AI_GRPC_AUTH: must be set: any of api_keys, jwt, agenta, mtls, or none to admit everybody who can "
         "connect."
     ]
 
@@ -162,7 +162,13 @@ def test_secrets_from_files(tmp_path: Path) -> None:
     key.write_text(" \n")
     assert faults(environment) == [f"AGENTA_AI_SERVICES_API_KEY_FILE: {key} is empty."]
     key.write_bytes(b"\xff")
-    assert faults(environment) == [f"AGENTA_AI_SERVICES_API_KEY_FILE: {key} is no text."]
+    assert faults(environment) == [f"AGENTA_AI_SERVICES_API_KEY_FILE: {key} is not text."]
+    key.write_bytes(b"\xef\xbb\xbfthe-secret\r\n")
+    assert load(environment)[0].api_key == settings.api_key, "a byte order mark is not part of the key"
+    key.write_text("'the-secret'")
+    assert faults(environment) == [
+        "AGENTA_AI_SERVICES_API_KEY: must not be in quotes: remove them, since nothing does so on the way."
+    ]
     key.unlink()
     assert faults(environment) == [f"AGENTA_AI_SERVICES_API_KEY_FILE: can't read {key}: No such file or directory."]
 
@@ -173,7 +179,7 @@ def test_an_unknown_name_is_a_warning_with_a_hint() -> None:
     _, warnings = load(AUTH | dict.fromkeys(names, "x"))
     assert warnings == [
         "AGENTA_AI_GRPC_LISTENN is unknown and has no effect: did you mean AGENTA_AI_GRPC_LISTEN?",
-        "AGENTA_AI_GRPC_XY_CIRCUMFERENCE is unknown and has no effect.",
+        "AGENTA_AI_GRPC_XY_CIRCUMFERENCE is unknown and has no effect: remove it.",
         "AGENTA_AI_SERVICES_API_KEYS is unknown and has no effect: did you mean AGENTA_AI_SERVICES_API_KEY?",
     ]
 
@@ -199,7 +205,10 @@ ALL_MODES = API_KEYS | JWT | AGENTA | MTLS | {"AGENTA_AI_GRPC_AUTH": " mtls ,age
 @pytest.mark.parametrize("listen", ["127.0.0.1:1", "0.0.0.0:1"])
 def test_modes(environment: dict[str, str], listen: str) -> None:
     _, warnings = load(environment | {"AGENTA_AI_GRPC_LISTEN": listen})
-    assert warnings == []
+    in_plaintext = listen == "0.0.0.0:1" and "AGENTA_AI_GRPC_TLS_CERT_FILE" not in environment
+    assert [warning.partition(" takes ")[0] for warning in warnings] == (
+        ["AGENTA_AI_GRPC_LISTEN: 0.0.0.0:1"] if in_plaintext else []
+    )
 
 
 def without(environment: dict[str, str], *names: str) -> dict[str, str]:
@@ -210,25 +219,17 @@ def without(environment: dict[str, str], *names: str) -> dict[str, str]:
     ("environment", "why"),
     [
         ({"AGENTA_AI_GRPC_AUTH": "passwords"}, "AGENTA_AI_GRPC_AUTH: must be 'api_keys', 'jwt', 'agenta', 'mtls' or "),
-        (API_KEYS | {"AGENTA_AI_GRPC_AUTH": "none,api_keys"}, "AGENTA_AI_GRPC_AUTH: 'none' lets in everybody, so no "),
+        (API_KEYS | {"AGENTA_AI_GRPC_AUTH": "none,api_keys"}, "AGENTA_AI_GRPC_AUTH: 'none' admits everybody, so no "),
         (without(API_KEYS, "API_KEYS_FILE"), "AGENTA_AI_GRPC_AUTH: 'api_keys' needs AGENTA_AI_GRPC_API_KEYS_FILE."),
         (without(JWT, "JWT_AUDIENCE"), "AGENTA_AI_GRPC_AUTH: 'jwt' needs AGENTA_AI_GRPC_JWT_AUDIENCE."),
         (without(JWT, "JWT_JWKS_URL"), "AGENTA_AI_GRPC_AUTH: 'jwt' needs either AGENTA_AI_GRPC_JWT_JWKS_URL or "),
         (JWT | {"AGENTA_AI_GRPC_JWT_JWKS_FILE": "jwks.json"}, "AGENTA_AI_GRPC_AUTH: 'jwt' needs either "),
-        (
-            JWT | {"AGENTA_AI_GRPC_JWT_LEEWAY_SECONDS": "301"},
-            "AGENTA_AI_GRPC_JWT_LEEWAY_SECONDS: must be less than or ",
-        ),
         (JWT | {"AGENTA_AI_GRPC_JWT_CLAIMS": "user"}, "AGENTA_AI_GRPC_JWT_CLAIMS: must be pairs such as name=value"),
         (
             JWT | {"AGENTA_AI_GRPC_JWT_CLAIMS": "user=a=b"},
             "AGENTA_AI_GRPC_JWT_CLAIMS: must be pairs such as name=value",
         ),
         ({"AGENTA_AI_GRPC_AUTH": "agenta"}, "AGENTA_AI_GRPC_AUTH: 'agenta' needs AGENTA_AI_SERVICES_API_URL."),
-        (
-            AGENTA | {"AGENTA_AI_GRPC_REQUIRED_PERMISSIONS": "run_ai_services"},
-            "AGENTA_AI_GRPC_AGENTA_PERMISSIONS: must say what run_ai_services mean in Agenta",
-        ),
         (AGENTA | {"AGENTA_AI_GRPC_AGENTA_AUTH_SECONDS": "3601"}, "AGENTA_AI_GRPC_AGENTA_AUTH_SECONDS: must be less"),
         (API_KEYS | {"AGENTA_AI_GRPC_REQUIRED_PERMISSIONS": "edit"}, "AGENTA_AI_GRPC_REQUIRED_PERMISSIONS: must be "),
         (
@@ -255,16 +256,13 @@ def test_names_and_pairs() -> None:
     settings, _ = load(
         ALL_MODES
         | {
-            "AGENTA_AI_GRPC_JWT_ALGORITHMS": " ES256 ,RS512,",
             "AGENTA_AI_GRPC_JWT_CLAIMS": "organization=org_id, permissions=scope",
-            "AGENTA_AI_GRPC_REQUIRED_PERMISSIONS": "run_ai_services",
-            "AGENTA_AI_GRPC_AGENTA_PERMISSIONS": "run_ai_services=run_service",
+            "AGENTA_AI_GRPC_DISABLED_TOOLS": " tools.a ,tools.b,",
         }
     )
     assert settings.auth == ("mtls", "agenta", "jwt", "api_keys")
-    assert settings.jwt_algorithms == ("ES256", "RS512")
+    assert settings.disabled_tools == ("tools.a", "tools.b")
     assert settings.jwt_claims == {"organization": "org_id", "permissions": "scope"}
-    assert settings.agenta_permissions == {"run_ai_services": "run_service"}
 
 
 def test_the_old_name_of_the_environment() -> None:
@@ -274,3 +272,58 @@ def test_the_old_name_of_the_environment() -> None:
     assert warnings == [f"AGENTA_AI_SERVICES_ENVIRONMENT is deprecated: name it {new}."]
     settings, _ = load(AUTH | FOUR | {"AGENTA_AI_SERVICES_ENVIRONMENT": "staging"})
     assert settings.environment_slug == "production"
+
+
+def test_there_are_few_enough_to_remember() -> None:
+    assert len(names()) <= 45
+
+
+def test_each_says_what_it_is_and_who_sets_it() -> None:
+    for group in GROUPS:
+        for name, field in fields_of(group):
+            extra = field.json_schema_extra
+            why = extra["why"] if isinstance(extra, dict) else None
+            for sentence in (field.description, why):
+                assert isinstance(sentence, str), name
+                assert sentence[0].isupper(), name
+                assert sentence[-1] in ".…", name
+
+
+def test_the_groups_hold_all_settings_in_their_order() -> None:
+    assert list(Settings.model_fields) == [field for group in GROUPS for field in group.model_fields]
+
+
+@pytest.mark.parametrize(("old", "new"), RENAMED.items())
+def test_an_old_name_is_a_fault(old: str, new: str) -> None:
+    assert new in names()
+    assert faults(AUTH | {old: "1"}) == [f"{old}: is now called {new}: rename it."]
+
+
+@pytest.mark.parametrize("name", REMOVED)
+def test_a_removed_setting_is_a_warning_that_says_what_holds_instead(name: str) -> None:
+    _, warnings = load(AUTH | {name: "1"})
+    assert warnings == [f"{name} no longer has an effect: {REMOVED[name]}"]
+
+
+@pytest.mark.parametrize("value", ["open", "authenticated"])
+def test_reflection_is_on_or_off(value: str) -> None:
+    assert faults(AUTH | {"AGENTA_AI_GRPC_REFLECTION": value}) == ["AGENTA_AI_GRPC_REFLECTION: must be 'on' or 'off'."]
+
+
+def test_what_is_right_can_be_used_to_look_further() -> None:
+    reading = read(FOUR | {"AGENTA_AI_GRPC_RETRIES": "many", "AGENTA_AI_GRPC_LIMITS_FILE": "limits.toml"})
+    assert [fault.partition(":")[0] for fault in reading.faults] == ["AGENTA_AI_GRPC_RETRIES", "AGENTA_AI_GRPC_AUTH"]
+    assert str(reading.settings.limits_file) == "limits.toml"
+    assert reading.settings.retries == 2
+
+
+@pytest.mark.parametrize("seconds", [5, 60, 600])
+def test_a_request_to_agenta_takes_no_longer_than_its_call(seconds: int) -> None:
+    settings, _ = load(AUTH | {"AGENTA_AI_GRPC_MAX_CALL_SECONDS": str(seconds)})
+    assert settings.max_upstream_seconds == min(seconds, 60)
+
+
+def test_the_settings_need_no_http_client() -> None:
+    clients = "{'httpx', 'aiohttp', 'yarl', 'requests', 'grpc'}"
+    script = f"import sys, agenta_ai_server.settings; print(sorted({clients} & sys.modules.keys()))"
+    assert subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout == "[]\n"

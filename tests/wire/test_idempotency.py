@@ -173,7 +173,7 @@ async def test_each_caller_waits_by_its_own_deadline(standin: StandIn, stub: Too
 async def test_what_could_not_be_waited_for_is_not_begun(
     least: str, timeout: float, said: str, standin: StandIn
 ) -> None:
-    async with connected(settings_for(standin, AGENTA_AI_GRPC_MIN_UPSTREAM_SECONDS=least)) as stub:
+    async with connected(settings_for(standin, AGENTA_AI_GRPC_MIN_REMAINING_SECONDS=least)) as stub:
         with pytest.raises(grpc.aio.AioRpcError) as refused:
             await stub.CallTool(named(refine(), str(uuid4())), timeout=timeout)
     assert details(refused.value)["ErrorInfo"]["reason"] == "ERROR_REASON_DEADLINE_TOO_SHORT"
@@ -211,7 +211,7 @@ async def test_who_has_time_is_not_refused_for_one_who_had_not() -> None:
 
 async def test_storing_can_be_switched_off(standin: StandIn) -> None:
     asked = named(refine(), str(uuid4()))
-    async with connected(settings_for(standin, AGENTA_AI_GRPC_REPLAY_SECONDS="0")) as stub:
+    async with connected(settings_for(standin, AGENTA_AI_GRPC_RESULT_TTL_SECONDS="0")) as stub:
         answers = [await stub.CallTool(asked) for _ in range(2)]
     assert not any(answer.meta.replayed for answer in answers)
     assert standin.started == 2

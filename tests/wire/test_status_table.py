@@ -211,7 +211,7 @@ async def test_disabled(standin: StandIn) -> None:
 
 
 async def test_too_little_time(standin: StandIn) -> None:
-    async with connected(settings_for(standin, AGENTA_AI_GRPC_MIN_UPSTREAM_SECONDS="50")) as stub:
+    async with connected(settings_for(standin, AGENTA_AI_GRPC_MIN_REMAINING_SECONDS="50")) as stub:
         with pytest.raises(grpc.aio.AioRpcError) as refused:
             await stub.CallTool(refine(), timeout=40)
     assert refused.value.code() is StatusCode.DEADLINE_EXCEEDED
@@ -260,7 +260,7 @@ async def test_failed(fault: str, why: str, retryable: bool, delay: float | None
 
 @pytest.mark.parametrize("fault", ["delay=20", "stall=headers", "stall=body", "drip=0.05"])
 async def test_timed_out(fault: str, standin: StandIn) -> None:
-    settings = settings_for(standin, AGENTA_AI_GRPC_MAX_UPSTREAM_SECONDS="0.2", AGENTA_AI_GRPC_MIN_UPSTREAM_SECONDS="0")
+    settings = settings_for(standin, AGENTA_AI_GRPC_MAX_CALL_SECONDS="0.5", AGENTA_AI_GRPC_MIN_REMAINING_SECONDS="0")
     async with connected(settings) as stub:
         response = await stub.CallTool(refine(guidelines=f"standin: {fault}"))
     assert reason(response) == "UPSTREAM_TIMEOUT"
@@ -277,7 +277,7 @@ async def test_unreachable(standin: StandIn) -> None:
 
 
 async def test_the_callers_deadline_leaves_time_for_an_answer(standin: StandIn) -> None:
-    async with connected(settings_for(standin, AGENTA_AI_GRPC_MIN_UPSTREAM_SECONDS="0")) as stub:
+    async with connected(settings_for(standin, AGENTA_AI_GRPC_MIN_REMAINING_SECONDS="0")) as stub:
         response = await stub.CallTool(refine(guidelines="standin: delay=20"), timeout=1)
     assert reason(response) == "UPSTREAM_TIMEOUT"
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from agenta_ai_server.assembly.resources import given, secret
 from agenta_ai_server.auth.authenticator import CredentialRouter
-from agenta_ai_server.auth.policy import AccessPolicy
+from agenta_ai_server.auth.policy import NAMES_IN_AGENTA, AccessPolicy
 
 if TYPE_CHECKING:
     from agenta_ai_server.assembly.resources import Resources
@@ -70,8 +70,6 @@ def _jwt(settings: Settings, resources: Resources) -> Authenticator | None:
             audience=given(settings.jwt_audience),
             jwks_url=settings.jwt_jwks_url,
             jwks_file=settings.jwt_jwks_file,
-            algorithms=settings.jwt_algorithms,
-            leeway=settings.jwt_leeway_seconds,
             claims=settings.jwt_claims,
         )
         # The values are good by now, and only the file may be bad.
@@ -90,7 +88,7 @@ def _agenta(settings: Settings, resources: Resources, policy: AccessPolicy, cata
             AgentaAuthConfig(
                 api_url=given(settings.api_url),
                 permissions=policy.permissions(catalog.current),
-                names=settings.agenta_permissions,
+                names=NAMES_IN_AGENTA,
                 allow_seconds=settings.agenta_auth_seconds,
                 deny_seconds=min(settings.agenta_auth_seconds, 10.0),
                 ca_file=settings.upstream_ca_file,

@@ -33,12 +33,12 @@ def build_idempotency(settings: Settings, resources: Resources, redis: RedisClie
 
 
 def _store(settings: Settings, resources: Resources, redis: RedisClient | None) -> Store:
-    local = MemoryStore(settings.replay_seconds)
+    local = MemoryStore(settings.result_ttl_seconds)
     if redis:
         from agenta_ai_server.idempotency.redis import RedisStore
 
-        shared = RedisStore(redis, replay_seconds=settings.replay_seconds)
+        shared = RedisStore(redis, replay_seconds=settings.result_ttl_seconds)
         resources.on_start(shared.connect)
         resources.on_close(shared.aclose)
-        return shared if settings.replay_on_store_failure == "refuse" else LocalFallback(shared, local)
+        return shared if settings.idempotency_on_store_failure == "refuse" else LocalFallback(shared, local)
     return local

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Self, TypeVar
 from agenta_ai_server.settings import SettingsError
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterator
+    from collections.abc import Awaitable, Callable, Iterable, Iterator
     from types import TracebackType
 
     from pydantic import SecretStr
@@ -16,17 +16,24 @@ if TYPE_CHECKING:
 Value = TypeVar("Value")
 
 
+class MissingSetting(Exception):
+    """A part can't be built, because a setting is missing that the settings' own checks ask for."""
+
+
 class Resources:
     """Starts parts in the order in which they were built, and closes them in the opposite order.
 
     Building opens nothing, so that all faults of all parts are found before anything starts.
 
+    Args:
+        faults: What is known to be wrong with the settings.
+
     Attributes:
         faults: What is wrong with the settings, and with the files that they name: a sentence for each.
     """
 
-    def __init__(self) -> None:
-        self.faults: list[str] = []
+    def __init__(self, faults: Iterable[str] = ()) -> None:
+        self.faults = list(faults)
         self._starting: list[Callable[[], Awaitable[object]]] = []
         self._closing = AsyncExitStack()
 
@@ -43,6 +50,10 @@ class Resources:
         """Note what is wrong with the ``setting``, so that the faults of the others are found too."""
         try:
             yield
+        except MissingSetting:
+            # The settings' own checks have said so, and named it.
+            if not self.faults:
+                raise
         except ValueError as error:
             self._note(f"{setting}: {str(error).rstrip('.')}.")
         except ModuleNotFoundError as error:
@@ -75,9 +86,13 @@ class Resources:
 
 
 def given(value: Value | None) -> Value:
-    """Return what the settings have already been checked to hold."""
+    """Return what the settings' own checks ask for.
+
+    Raises:
+        MissingSetting: It is missing; the checks have reported it.
+    """
     if value is None:
-        raise AssertionError("a setting is missing that others need")
+        raise MissingSetting
     return value
 
 

@@ -71,7 +71,7 @@ def build_service(settings: Settings, resources: Resources) -> Service:
     repeats = build_idempotency(settings, resources, redis)
     certificates = build_certificates(settings, resources)
     limiter = ConcurrencyLimiter(
-        settings.max_in_flight, settings.max_waiting, min_seconds=settings.min_upstream_seconds
+        settings.max_in_flight, settings.max_queued, min_seconds=settings.min_remaining_seconds
     )
     if settings.reuse_port and not settings.redis_url:
         log.warning(
@@ -83,7 +83,7 @@ def build_service(settings: Settings, resources: Resources) -> Service:
 
     tool_interceptors: Sequence[Interceptor] = [
         Authorize(policy),
-        Idempotency(repeats.in_flight, settings.min_upstream_seconds),
+        Idempotency(repeats.in_flight, settings.min_remaining_seconds),
         *([RateLimit(limits)] if limits else []),
         ConcurrencyLimit(limiter),
     ]
@@ -95,14 +95,9 @@ def build_service(settings: Settings, resources: Resources) -> Service:
         tls=certificates,
         max_call_seconds=settings.max_call_seconds,
         max_connection_age_seconds=settings.max_connection_age_seconds,
-        max_pending_calls=settings.max_in_flight + settings.max_waiting + MORE_CALLS,
+        max_pending_calls=settings.max_in_flight + settings.max_queued + MORE_CALLS,
         reuse_port=settings.reuse_port,
     )
-    identify = authentication.identify if settings.reflection == "authenticated" else None
-    if settings.reflection != "off":
-        server.add(*reflection.handlers(identify, telemetry.audit))
-    if settings.channelz == "on":
-        from agenta_ai_server.rpc import channelz
-
-        server.add(channelz.handler(authentication.identify, telemetry.audit))
+    if settings.reflection == "on":
+        server.add(*reflection.handlers())
     return Service(state, server, repeats.in_flight)

@@ -41,7 +41,7 @@ def build_telemetry(settings: Settings, resources: Resources) -> Telemetry:
     audit = AuditLog()
     resources.on_close(audit.aclose)
     # The one that knows the trace comes before those that write it down.
-    listeners = [_tracing(settings, resources), CallLog(settings.log_sample), audit]
+    listeners = [_tracing(settings, resources), CallLog(), audit]
     return Telemetry(CallListeners([*listeners, metrics] if metrics else listeners), audit, metrics)
 
 
@@ -75,7 +75,6 @@ def _tracing(settings: Settings, resources: Resources) -> CallListener:
 
             tracing = Tracing(
                 settings.traces_url,
-                service=settings.otel_service_name,
                 version=__version__,
                 flush_seconds=min(settings.shutdown_grace_seconds, MAX_FLUSH_SECONDS),
             )

@@ -46,7 +46,7 @@ def build_upstream(settings: Settings, resources: Resources, listener: CallListe
         guarded,
         retries=settings.retries,
         max_seconds=settings.max_upstream_seconds,
-        least_seconds=settings.min_upstream_seconds,
+        least_seconds=settings.min_remaining_seconds,
         unsafe=settings.retry_unsafe,
     )
     return Upstream(retrying, breaker)
@@ -67,7 +67,7 @@ def build_completions(
             ca_file=settings.upstream_ca_file,
             proxy=secret(settings.upstream_proxy),
             max_seconds=settings.max_upstream_seconds,
-            min_seconds=settings.min_upstream_seconds,
+            min_seconds=settings.min_remaining_seconds,
         )
         completions = AgentaCompletionService(config, listener)
         resources.on_close(completions.aclose)

@@ -15,7 +15,7 @@ from agenta_ai_server.domain.reloading_file import ReloadingFile
 from agenta_ai_server.domain.single_flight import SingleFlight
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable
     from pathlib import Path
 
 # What a key must be for an algorithm: its type, and its curve if there is a choice.
@@ -49,22 +49,21 @@ class KeySet:
 
     Args:
         document: A JSON Web Key Set. What isn't meant for verifying, or can't be used for it, is left out.
-        algorithms: The only ones that matter, of :data:`KINDS`.
 
     Raises:
         ValueError: It is no key set, or has no key that can be used.
     """
 
-    def __init__(self, document: bytes, algorithms: Sequence[str]) -> None:
+    def __init__(self, document: bytes) -> None:
         entries = json_object(document).get("keys")
         if not isinstance(entries, list):
             raise ValueError("it is no JSON Web Key Set")
         public = [entry for entry in entries if isinstance(entry, dict) and not _is_secret(entry)]
         if len(public) < len(entries):
             _log.warning("left out %d keys of a key set that are none, or not public", len(entries) - len(public))
-        usable = [keys for entry in public if (keys := _keys(entry, algorithms))]
+        usable = [keys for entry in public if (keys := _keys(entry))]
         if not usable:
-            raise ValueError("it has no public key for the algorithms that are allowed")
+            raise ValueError("it has no public key for an algorithm of tokens")
         self._only = usable[0] if len(usable) == 1 else {}
         self._by_id: dict[tuple[str, str], jwt.PyJWK] = {}
         for keys in usable:
@@ -101,8 +100,8 @@ class KeyFile:
         ValueError: It can't be read or used.
     """
 
-    def __init__(self, path: Path, algorithms: Sequence[str], *, clock: Callable[[], float] = time.monotonic) -> None:
-        self._file = ReloadingFile(path, lambda document: KeySet(document, algorithms), clock=clock)
+    def __init__(self, path: Path, *, clock: Callable[[], float] = time.monotonic) -> None:
+        self._file = ReloadingFile(path, KeySet, clock=clock)
 
     async def start(self) -> None:
         """Do nothing: the file has been read."""
@@ -120,7 +119,6 @@ class KeyServer:
 
     Args:
         url: Where they are.
-        algorithms: As for :class:`KeySet`.
         http: Asks for them; closed with this.
         refresh: Seconds after which they are asked for again. Meanwhile, and while that fails, the old ones are used;
             after twice as long, a caller waits for the answer.
@@ -136,7 +134,6 @@ class KeyServer:
     def __init__(
         self,
         url: str,
-        algorithms: Sequence[str],
         http: HttpClient,
         *,
         refresh: float = 600,
@@ -145,7 +142,6 @@ class KeyServer:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._url = http_url(url)
-        self._algorithms = algorithms
         self._http = http
         self._refresh = refresh
         self._cooldown = cooldown
@@ -205,7 +201,7 @@ class KeyServer:
             answer = await self._http.get(self._url)
             if answer.status != 200:
                 raise Unanswered(f"HTTP {answer.status}")
-            self._keys = KeySet(answer.body, self._algorithms)
+            self._keys = KeySet(answer.body)
         except (Unanswered, ValueError) as error:
             # Without its query, which may hold a key of its own.
             _log.warning("can't get the keys for tokens from %s: %s", self._url.with_query(None), error)
@@ -219,13 +215,13 @@ def _is_secret(entry: dict[str, Any]) -> bool:
     return entry.get("kty") == "oct" or "d" in entry or "k" in entry
 
 
-def _keys(entry: dict[str, Any], algorithms: Sequence[str]) -> dict[str, jwt.PyJWK]:
+def _keys(entry: dict[str, Any]) -> dict[str, jwt.PyJWK]:
     """Return the key for each algorithm that it can and may be used with."""
     try:
         if entry.get("use", "sig") != "sig" or "verify" not in entry.get("key_ops", ["verify"]):
             return {}
         kind = entry.get("kty"), None if entry.get("kty") == "RSA" else entry.get("crv")
-        fitting = [name for name in algorithms if kind in KINDS[name] and entry.get("alg", name) == name]
+        fitting = [name for name in KINDS if kind in KINDS[name] and entry.get("alg", name) == name]
         keys = {name: jwt.PyJWK(entry, name) for name in fitting}
     except (jwt.PyJWTError, ValueError, TypeError):
         # Its text holds the key.

@@ -17,6 +17,8 @@ VIEW = "view_ai_services"
 #: To call any tool, besides what the tool itself needs.
 RUN = "run_ai_services"
 SERVICE_PERMISSIONS = (VIEW, RUN)
+#: What Agenta calls those permissions that it has under another name.
+NAMES_IN_AGENTA = {VIEW: "view_workflows", RUN: "run_service"}
 # Agenta says who somebody is only when it is asked about a permission.
 ANY = "edit_workflows"
 

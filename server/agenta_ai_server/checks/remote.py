@@ -21,6 +21,7 @@ from agenta_ai_server.domain.call import ANONYMOUS
 from agenta_ai_server.domain.errors import Reason, Refused
 from agenta_ai_server.domain.tool import ToolCall
 from agenta_ai_server.pipeline.pipeline import run_tool
+from agenta_ai_server.telemetry.otel_environment import ENDPOINT, TRACES_ENDPOINT
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -50,15 +51,11 @@ async def token_keys(settings: Settings) -> AsyncIterator[Found]:
         yield failed(f"They can't be had: {sentence(error)}", f"Correct {name}.")
         return
     try:
-        KeySet(document, settings.jwt_algorithms)
+        KeySet(document)
     except ValueError as error:
-        algorithms = ",".join(settings.jwt_algorithms)
-        yield failed(
-            f"What was read can't be used: {sentence(error)}",
-            f"Correct {name}, or AGENTA_AI_GRPC_JWT_ALGORITHMS, which is {algorithms}.",
-        )
+        yield failed(f"What was read can't be used: {sentence(error)}", f"Correct {name}.")
     else:
-        yield ok("One key at least fits the algorithms.")
+        yield ok("At least one key can be used.")
 
 
 async def _key_set(settings: Settings) -> bytes:
@@ -129,7 +126,7 @@ async def traces(settings: Settings) -> AsyncIterator[Found]:
     if importlib.util.find_spec("opentelemetry") is None:
         yield failed("OpenTelemetry isn't installed.", "pip install 'agenta-ai[tracing]'")
         return
-    name = "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT" if settings.otel_traces_endpoint else "OTEL_EXPORTER_OTLP_ENDPOINT"
+    name = TRACES_ENDPOINT if TRACES_ENDPOINT in settings.otel else ENDPOINT
     url = http_url(settings.traces_url)
     try:
         status = (await get(url)).status

@@ -68,7 +68,7 @@ async def run(environment: Mapping[str, str], *, call: bool = False) -> list[Fin
         faults = [Finding("settings", "failed", fault, _remedy(fault)) for fault in error.faults]
         return [*faults, Finding("the rest", "skipped", "Not checked.", "Correct the settings first.")]
     found = [Finding("settings", "ok", f"{len(settings.model_fields_set)} are set, and fit together.")]
-    found += [Finding("settings", "warning", each, "Remove it, or correct its name.") for each in warnings]
+    found += [Finding("settings", "warning", each) for each in warnings]
     asked = PROBES | ({"refinement": remote.refinement} if call else {})
     answers = await asyncio.gather(*(_asked(part, probe, settings) for part, probe in asked.items()))
     return [*found, *(finding for answer in answers for finding in answer)]

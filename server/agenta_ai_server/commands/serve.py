@@ -12,7 +12,7 @@ from agenta_ai_server.assembly.resources import Resources
 from agenta_ai_server.assembly.service import build_service
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Sequence
 
     from agenta_ai_server.assembly.service import Service
     from agenta_ai_server.settings import Settings
@@ -21,17 +21,21 @@ log = logging.getLogger(__name__)
 
 
 @asynccontextmanager
-async def running(settings: Settings) -> AsyncIterator[str]:
+async def running(settings: Settings, faults: Sequence[str] = ()) -> AsyncIterator[str]:
     """Run the service for as long as the context lasts, then let running calls end.
+
+    Args:
+        settings: Its settings.
+        faults: What is known to be wrong with them; what else is wrong is added to these, and raised.
 
     Yields:
         The address that it listens on, with the real port if the port given was 0.
 
     Raises:
-        SettingsError: What a setting names can't be used.
+        SettingsError: There are faults, or what a setting names can't be used.
         ListenError: The address can't be listened on.
     """
-    async with Resources() as resources:
+    async with Resources(faults) as resources:
         service = build_service(settings, resources)
         await resources.start()
         address = await service.server.start(settings.listen)
@@ -51,15 +55,19 @@ async def _stop(service: Service, drain: float, grace: float) -> None:
             await service.in_flight.idle()
 
 
-async def serve(settings: Settings) -> None:
+async def serve(settings: Settings, faults: Sequence[str] = ()) -> None:
     """Run the service until SIGTERM or SIGINT; a second signal doesn't wait for running calls.
+
+    Args:
+        settings: As for :func:`running`.
+        faults: As for :func:`running`.
 
     Raises:
         SettingsError: As :func:`running`.
         ListenError: As :func:`running`.
     """
     stop = stop_signal(settings.shutdown_grace_seconds)
-    async with running(settings) as address:
+    async with running(settings, faults) as address:
         log.info("listening on %s", address)
         if settings.missing:
             log.warning("AI services are disabled, because these are not set: %s", ", ".join(settings.missing))

@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING
 
 from pydantic import SecretStr
 
-from agenta_ai_server.settings import ENVIRONMENT, OLD_ENVIRONMENT, SECTIONS, Settings, shown
+from agenta_ai_server.settings import ENVIRONMENT, GROUPS, OLD_ENVIRONMENT, Settings, fields_of, shown
+from agenta_ai_server.telemetry.otel_environment import SECRET
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
-SOURCE_COLUMNS = 45
+OTEL_SECTION = "Traces, by OpenTelemetry's own variables"
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,11 +36,12 @@ class Setting:
 def described(settings: Settings, environment: Mapping[str, str]) -> Iterator[Setting]:
     """Describe the ``settings`` that were read from the ``environment``."""
     given = {name: value.strip() for name, value in environment.items() if value.strip()}
-    section = ""
-    for field, information in Settings.model_fields.items():
-        section = SECTIONS.get(field, section)
-        name, value = str(information.alias), getattr(settings, field)
-        yield Setting(section, name, shown(value), _source(name, isinstance(value, SecretStr), given))
+    for group in GROUPS:
+        for field, information in fields_of(group):
+            name, value = str(information.alias), getattr(settings, field)
+            yield Setting(group.title, name, shown(value), _source(name, isinstance(value, SecretStr), given))
+    for name, value in sorted(settings.otel.items()):
+        yield Setting(OTEL_SECTION, name, shown(SecretStr(value) if name in SECRET else value), "environment")
 
 
 def _source(name: str, is_secret: bool, given: Mapping[str, str]) -> str:

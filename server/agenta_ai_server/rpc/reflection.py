@@ -14,17 +14,14 @@ from grpc_reflection.v1alpha import reflection, reflection_pb2
 from grpc_reflection.v1alpha.reflection import aio
 
 import agenta_ai.v1
-from agenta_ai_server.rpc.boundary import authenticate_or_abort
 from agenta_ai_server.rpc.status import SERVICE
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+    from collections.abc import AsyncIterator, Iterator
 
     from google.protobuf.descriptor import FileDescriptor
     from google.protobuf.message import Message
 
-    from agenta_ai_server.domain.call import Call
-    from agenta_ai_server.domain.listener import CallListener
     from agenta_ai_server.rpc.boundary import Context
 
 LISTED = (SERVICE, health_pb2.DESCRIPTOR.services_by_name["Health"].full_name, reflection.SERVICE_NAME)
@@ -33,20 +30,11 @@ LISTED = (SERVICE, health_pb2.DESCRIPTOR.services_by_name["Health"].full_name, r
 VERSIONS = (reflection.SERVICE_NAME, "grpc.reflection.v1.ServerReflection")
 
 
-def handlers(
-    identify: Callable[[Call], Awaitable[None]] | None = None, listener: CallListener | None = None
-) -> Iterator[grpc.GenericRpcHandler]:
-    """Make the handlers of the reflection service, in the versions that callers ask for.
-
-    Args:
-        identify: Finds out who calls, or raises ``Refused``; ``None`` answers everybody.
-        listener: Is told of those who are refused.
-    """
+def handlers() -> Iterator[grpc.GenericRpcHandler]:
+    """Make the handlers of the reflection service, which answers everybody, in the versions that callers ask for."""
     servicer = aio.ReflectionServicer(LISTED, pool=_Pool())
 
     async def answer(requests: Any, context: Context) -> AsyncIterator[Message]:
-        if identify:
-            await authenticate_or_abort(identify, reflection.SERVICE_NAME, context, listener)
         responses: Any = servicer.ServerReflectionInfo(requests, context)
         async for response in responses:
             yield response

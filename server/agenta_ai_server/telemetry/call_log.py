@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import random
 from typing import TYPE_CHECKING, Any
 
 from agenta_ai_server.domain.listener import CallListener
 from agenta_ai_server.telemetry.logs import FIELDS
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from agenta_ai_server.domain.call import Call
     from agenta_ai_server.domain.listener import CallOutcome
 
@@ -23,22 +20,11 @@ audit = logging.getLogger("agenta_ai_server.audit")
 
 
 class CallLog(CallListener):
-    """Logs each call when it has ended.
-
-    Args:
-        sample: The share of the successful ones that is logged, from 0 to 1. Failures always are.
-        draw: Returns a random number, at least 0 and less than 1.
-    """
-
-    def __init__(self, sample: float, draw: Callable[[], float] = random.random) -> None:
-        self._sample = sample
-        self._draw = draw
+    """Logs each call when it has ended."""
 
     def call_ended(self, call: Call, ending: CallOutcome) -> None:
         """Write the line."""
         if not calls.isEnabledFor(logging.INFO):
-            return
-        if ending.is_success and self._sample < 1 and self._draw() >= self._sample:
             return
         fields = _who_and_what(call, ending) | {
             "seconds": round(ending.seconds, 6),

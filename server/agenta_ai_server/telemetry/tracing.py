@@ -43,14 +43,13 @@ class Tracing(CallListener):
 
     Args:
         endpoint: Whole URL that spans are sent to, ``http://collector:4318/v1/traces``.
-        service: Name of this service; ``None`` for what ``OTEL_RESOURCE_ATTRIBUTES`` says, or ``agenta-ai-server``.
         version: The server's.
         flush_seconds: How long :meth:`aclose` waits at most for spans to be sent.
     """
 
-    def __init__(self, endpoint: str, *, service: str | None, version: str, flush_seconds: float) -> None:
+    def __init__(self, endpoint: str, *, version: str, flush_seconds: float) -> None:
         # At exit is too late: by then the flush could no longer be bounded.
-        self._provider = TracerProvider(resource=_resource(service, version), shutdown_on_exit=False)
+        self._provider = TracerProvider(resource=_resource(version), shutdown_on_exit=False)
         self._provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter(endpoint)))
         self._tracer = self._provider.get_tracer("agenta_ai_server", version)
         self._requests: dict[UpstreamRequest, trace.Span] = {}
@@ -111,11 +110,11 @@ class Tracing(CallListener):
         await asyncio.to_thread(flushing.join, self._flush_seconds)
 
 
-def _resource(service: str | None, version: str) -> Resource:
+def _resource(version: str) -> Resource:
     told = OTELResourceDetector().detect().attributes
     return Resource.create(
         {
-            "service.name": service or told.get("service.name") or SERVICE_NAME,
+            "service.name": told.get("service.name") or SERVICE_NAME,
             "service.version": version,
             "service.instance.id": told.get("service.instance.id") or str(uuid4()),
         }

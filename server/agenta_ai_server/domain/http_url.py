@@ -1,0 +1,49 @@
+"""The form of http and https URLs, checked without an HTTP client."""
+
+from __future__ import annotations
+
+import re
+from urllib.parse import SplitResult, urlsplit
+
+# Host names and addresses as they are sent: letters, digits, dots, hyphens, and the colons of IPv6.
+HOST = re.compile(r"(?=.{1,253}$)([A-Za-z0-9_-]{1,63}\.)*[A-Za-z0-9_-]{1,63}\.?|[0-9A-Fa-f]*:[0-9A-Fa-f:.]*")
+
+
+def check_http_url(url: str) -> SplitResult:
+    """Return the parts of the URL.
+
+    Raises:
+        ValueError: It isn't an http or https URL. The sentence doesn't repeat it, because it may hold a password.
+    """
+    try:
+        parts = urlsplit(url)
+        host = (parts.hostname or "").encode("idna" if not url.isascii() else "ascii").decode()
+        port = parts.port
+    except ValueError:
+        raise ValueError("is not a URL") from None
+    if parts.scheme not in ("http", "https") or not HOST.fullmatch(host):
+        raise ValueError("must have the scheme http or https, and a host")
+    if len(url.split()) != 1 or port == 0:
+        raise ValueError("must have no blanks, and a port from 1 to 65535 if any")
+    return parts
+
+
+def has_credentials(parts: SplitResult) -> bool:
+    """Whether the URL names a user or a password."""
+    return "@" in parts.netloc
+
+
+def check_proxy_url(proxy: str) -> None:
+    """Check the URL of an HTTP proxy, which may have a user and a password.
+
+    Raises:
+        ValueError: It isn't one. The sentence doesn't repeat it.
+    """
+    try:
+        parts = check_http_url(proxy)
+        if not (parts.username or "").isascii() or not (parts.password or "").isascii():
+            raise ValueError("must have ASCII credentials")
+        if "%3a" in (parts.username or "").lower():
+            raise ValueError("must have a user without a colon")
+    except ValueError as error:
+        raise ValueError(f"the proxy's URL {error}. Give one such as http://proxy.example:3128") from None

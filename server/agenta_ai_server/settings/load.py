@@ -1,0 +1,162 @@
+"""Reads the settings from the environment, and says everything that is wrong with them at once."""
+
+from __future__ import annotations
+
+import difflib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pydantic import ValidationError
+
+from agenta_ai_server.settings.schema import Settings, names, secrets
+from agenta_ai_server.settings.validate import find_contradictions
+from agenta_ai_server.settings.values import read_text
+from agenta_ai_server.telemetry import otel_environment
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+    from pydantic_core import ErrorDetails
+
+PREFIX = "AGENTA_AI_GRPC_"
+SERVICES_PREFIX = "AGENTA_AI_SERVICES_"
+KEY_FILE = "AGENTA_AI_SERVICES_API_KEY_FILE"
+# The name that an earlier version of the feature had for the third of the four.
+OLD_ENVIRONMENT = "AGENTA_AI_SERVICES_ENVIRONMENT"
+ENVIRONMENT = "AGENTA_AI_SERVICES_ENVIRONMENT_SLUG"
+
+RENAMED = {
+    "AGENTA_AI_GRPC_MIN_UPSTREAM_SECONDS": "AGENTA_AI_GRPC_MIN_REMAINING_SECONDS",
+    "AGENTA_AI_GRPC_REPLAY_SECONDS": "AGENTA_AI_GRPC_RESULT_TTL_SECONDS",
+    "AGENTA_AI_GRPC_REPLAY_ON_STORE_FAILURE": "AGENTA_AI_GRPC_IDEMPOTENCY_ON_STORE_FAILURE",
+}
+"""Old names, which are faults: to ignore one silently could cost money."""
+REMOVED = {
+    "AGENTA_AI_GRPC_AGENTA_PERMISSIONS": "the names of permissions in Agenta are known.",
+    "AGENTA_AI_GRPC_CHANNELZ": "channelz was removed; metrics and 'ss -tnp' show connections.",
+    "AGENTA_AI_GRPC_JWT_ALGORITHMS": "every asymmetric algorithm is accepted that fits the issuer's key.",
+    "AGENTA_AI_GRPC_JWT_LEEWAY_SECONDS": "clocks may differ by 30 seconds.",
+    "AGENTA_AI_GRPC_LOG_SAMPLE": "AGENTA_AI_GRPC_LOG_LEVEL=warning leaves out the lines of successful calls.",
+    "AGENTA_AI_GRPC_MAX_UPSTREAM_SECONDS": "AGENTA_AI_GRPC_MAX_CALL_SECONDS bounds requests to Agenta, too.",
+    "AGENTA_AI_GRPC_MAX_WAITING": "half as many calls are queued as AGENTA_AI_GRPC_MAX_IN_FLIGHT says.",
+    "AGENTA_AI_GRPC_REDIS_TIMEOUT_SECONDS": "Redis has half a second to answer.",
+}
+"""Settings that no longer exist, which are warnings, and what holds instead."""
+
+
+class SettingsError(ValueError):
+    """The settings are wrong. The message lists every fault by the setting's name, and no value of a secret.
+
+    Attributes:
+        faults: Sentences, each beginning with the name of a setting.
+    """
+
+    def __init__(self, faults: Sequence[str]) -> None:
+        super().__init__("\n".join(faults))
+        self.faults = list(faults)
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """What the environment says.
+
+    Attributes:
+        settings: The settings; those that are wrong have their defaults.
+        faults: What is wrong with them, a sentence each, beginning with the name of a setting.
+        warnings: Sentences about names that are deprecated, removed or unknown, and about risks.
+    """
+
+    settings: Settings
+    faults: list[str]
+    warnings: list[str]
+
+
+def load(environment: Mapping[str, str]) -> tuple[Settings, list[str]]:
+    """Return the settings, and the warnings of :class:`Reading`.
+
+    Args:
+        environment: As for :func:`read`.
+
+    Raises:
+        SettingsError: With every fault, not only the first.
+    """
+    reading = read(environment)
+    if reading.faults:
+        raise SettingsError(reading.faults)
+    return reading.settings, reading.warnings
+
+
+def read(environment: Mapping[str, str]) -> Reading:
+    """Read the settings, without raising for what is wrong with them.
+
+    Args:
+        environment: Names and values, as a process has them. An empty value counts as absent. A secret may be given as
+            the path of a file that holds it, under its name with ``_FILE`` added.
+    """
+    values = {name: value.strip() for name, value in environment.items() if value.strip()}
+    warnings = [warning for name in sorted(values) for warning in _warnings(name)]
+    faults = [f"{old}: is now called {new}: rename it." for old, new in RENAMED.items() if old in values]
+    if old := values.get(OLD_ENVIRONMENT):
+        values.setdefault(ENVIRONMENT, old)
+    faults += _read_secret_files(values)
+    known: dict[str, object] = {name: values[name] for name in names() if name in values}
+    otel = {name: value for name, value in values.items() if name.startswith(otel_environment.PREFIX)}
+    otel_faults = list(otel_environment.find_faults(otel))
+    known["otel"] = {} if otel_faults else otel
+    known["api_key_file"] = values.get(KEY_FILE)
+    try:
+        settings = Settings.model_validate(known)
+        wrong = {}
+    except ValidationError as error:
+        wrong = {str(details["loc"][0]): _sentence(details) for details in error.errors(include_url=False)}
+        settings = Settings.model_validate({name: value for name, value in known.items() if name not in wrong})
+    for name, sentence in wrong.items():
+        is_from_file = name in secrets() and f"{name}_FILE" in values
+        faults.append(f"{name}_FILE: {sentence}" if is_from_file else f"{name}: {sentence}")
+    # What is right by itself may contradict the rest.
+    faults += [fault for fault in find_contradictions(settings) if fault.partition(":")[0] not in wrong]
+    faults += otel_faults
+    if settings.takes_credentials_in_plaintext:
+        warnings.append(
+            f"AGENTA_AI_GRPC_LISTEN: {settings.listen} takes credentials from other machines without TLS, so that they "
+            "can be read on the way. Set AGENTA_AI_GRPC_TLS_CERT_FILE and AGENTA_AI_GRPC_TLS_KEY_FILE, or let only a "
+            "proxy with TLS reach it."
+        )
+    return Reading(settings, faults, warnings)
+
+
+def _read_secret_files(values: dict[str, str]) -> Iterator[str]:
+    """Put the contents of the files named by ``..._FILE`` under the secrets' own names; yield what is wrong."""
+    for name in secrets():
+        file = values.get(name + "_FILE")
+        if file is None:
+            continue
+        if name in values:
+            yield f"{name} and {name}_FILE are both set: remove one."
+            continue
+        try:
+            values[name] = read_text(Path(file))
+        except ValueError as error:
+            yield f"{name}_FILE: {error}."
+
+
+def _sentence(details: ErrorDetails) -> str:
+    return details["msg"].removeprefix("Value error, ").replace("Input should", "must").rstrip(".") + "."
+
+
+def _warnings(name: str) -> Iterator[str]:
+    """Yield what to say about a name that isn't a setting."""
+    known = [*names(), *(f"{secret}_FILE" for secret in secrets())]
+    near = difflib.get_close_matches(name, known, n=1, cutoff=0.8)
+    if name in known or name in RENAMED:
+        return
+    if name == OLD_ENVIRONMENT:
+        yield f"{OLD_ENVIRONMENT} is deprecated: name it {ENVIRONMENT}."
+    elif name in REMOVED:
+        yield f"{name} no longer has an effect: {REMOVED[name]}"
+    # Names that begin otherwise may belong to the rest of Agenta, unless they are nearly one of ours.
+    elif near and name.startswith((PREFIX, SERVICES_PREFIX)):
+        yield f"{name} is unknown and has no effect: did you mean {near[0]}?"
+    elif name.startswith(PREFIX):
+        yield f"{name} is unknown and has no effect: remove it."

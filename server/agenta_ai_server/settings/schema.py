@@ -1,0 +1,474 @@
+"""Every setting: its name in the environment, default, bounds, meaning, and who sets it and why.
+
+One class for each group. To add a setting, add a field to its group; ``make docs`` writes docs/configuration.md.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping  # noqa: TC003  # pydantic looks it up
+from pathlib import Path  # noqa: TC003
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, TypeAlias
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr
+
+from agenta_ai_server.domain.agenta_url import check_agenta_url, check_key
+from agenta_ai_server.domain.http_url import check_proxy_url
+from agenta_ai_server.redis.url import check_redis_url
+from agenta_ai_server.settings.values import CaFile, IpAddress, ListenAddress, Names, Pairs, checked_by, split_names
+from agenta_ai_server.telemetry import otel_environment
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from pydantic.fields import FieldInfo
+
+AuthMode: TypeAlias = Literal["api_keys", "jwt", "agenta", "mtls", "none"]
+OnOff: TypeAlias = Literal["on", "off"]
+
+LOOPBACK = re.compile(r"(127(\.\d{1,3}){3}|\[::1\]):\d+|unix:.+")
+# A caller may have a connection of its own, and its request to Agenta has one.
+FILES_PER_CALL = 2
+OTHER_FILES = 500
+# No deployed prompt is waited for longer: Agenta's own REST endpoint ends here, too.
+MAX_UPSTREAM_SECONDS = 60.0
+
+
+def setting(name: str, meaning: str, why: str, *, default: Any = None, **bounds: float) -> Any:
+    """Declare a setting.
+
+    Args:
+        name: Its name in the environment.
+        meaning: What it is, in a sentence.
+        why: Who sets it and why, in a sentence.
+        default: Its value if it isn't set.
+        bounds: ``ge``, ``gt`` and ``le``, as pydantic takes them.
+    """
+    return Field(default, alias=name, description=meaning, json_schema_extra={"why": why}, **bounds)  # type: ignore[call-overload]
+
+
+class Group(BaseModel):
+    """Settings that belong together.
+
+    Attributes:
+        title: What they are about, for people.
+    """
+
+    model_config = ConfigDict(frozen=True, hide_input_in_errors=True)
+    title: ClassVar[str]
+
+
+class Agenta(Group):
+    """Where Agenta is, and the refine prompt in it."""
+
+    title = "Agenta"
+
+    api_url: Annotated[str | None, checked_by(check_agenta_url)] = setting(
+        "AGENTA_AI_SERVICES_API_URL",
+        "Address of Agenta, https://cloud.agenta.ai.",
+        "Everybody: without it, prompts can't be run.",
+    )
+    api_key: Annotated[SecretStr | None, checked_by(check_key)] = setting(
+        "AGENTA_AI_SERVICES_API_KEY",
+        "This server's API key in Agenta. Its file is read again when it changes.",
+        "Everybody: a viewer's key is enough. As a file, it can be rotated without a restart.",
+    )
+    environment_slug: str | None = setting(
+        "AGENTA_AI_SERVICES_ENVIRONMENT_SLUG",
+        "Slug of the environment where the prompts are deployed.",
+        "Everybody: it separates staging from production.",
+    )
+    refine_prompt_key: str | None = setting(
+        "AGENTA_AI_SERVICES_REFINE_PROMPT_KEY",
+        "Slug of the application that holds the prompt which refines prompts.",
+        "Operators who offer refine_prompt; without it, that tool is disabled.",
+    )
+    # Given as AGENTA_AI_SERVICES_API_KEY_FILE, which every secret has.
+    api_key_file: Path | None = None
+
+
+class Listener(Group):
+    """The port."""
+
+    title = "The listener"
+
+    listen: ListenAddress = setting(
+        "AGENTA_AI_GRPC_LISTEN",
+        "Address to listen on: 127.0.0.1:50051, [::1]:50051 or unix:path.",
+        "Operators, to serve other machines (0.0.0.0:50051) or a local proxy.",
+        default="127.0.0.1:50051",
+    )
+    reuse_port: bool = setting(
+        "AGENTA_AI_GRPC_REUSE_PORT",
+        "Share the port with other processes that do so too; the kernel spreads connections over them.",
+        "Operators who run a process for each core without a load balancer.",
+        default=False,
+    )
+    tls_cert_file: Path | None = setting(
+        "AGENTA_AI_GRPC_TLS_CERT_FILE",
+        "PEM file with the server's certificate and its chain.",
+        "Operators whose callers come over a network and no proxy terminates TLS.",
+    )
+    tls_key_file: Path | None = setting(
+        "AGENTA_AI_GRPC_TLS_KEY_FILE", "PEM file with the certificate's private key.", "Together with the certificate."
+    )
+    tls_client_ca_file: Path | None = setting(
+        "AGENTA_AI_GRPC_TLS_CLIENT_CA_FILE",
+        "PEM file with the authorities of callers' certificates; every caller then needs one.",
+        "Operators who use mutual TLS.",
+    )
+    reflection: OnOff = setting(
+        "AGENTA_AI_GRPC_REFLECTION",
+        "Whether the server describes its contract to everybody who can connect, as grpcurl asks for.",
+        "Operators who don't want to show it, because a scanner reports reflection, for example.",
+        default="on",
+    )
+
+
+class Authentication(Group):
+    """Who may call."""
+
+    title = "Who may call"
+
+    auth: Annotated[tuple[AuthMode, ...], BeforeValidator(split_names)] = setting(
+        "AGENTA_AI_GRPC_AUTH",
+        "How callers are authenticated: any of api_keys, jwt, agenta, mtls; or none, which admits everybody who can "
+        "connect.",
+        "Everybody must choose: there is no default.",
+        default=(),
+    )
+    allow_no_auth: bool = setting(
+        "AGENTA_AI_GRPC_ALLOW_NO_AUTH",
+        "Allow AGENTA_AI_GRPC_AUTH=none on an address that other machines can reach.",
+        "Operators whose service mesh authenticates callers.",
+        default=False,
+    )
+    required_permissions: Annotated[
+        tuple[Literal["view_ai_services", "run_ai_services"], ...], BeforeValidator(split_names)
+    ] = setting(
+        "AGENTA_AI_GRPC_REQUIRED_PERMISSIONS",
+        "Permissions for the service as a whole that callers need besides those of its tools: view_ai_services, "
+        "run_ai_services.",
+        "Operators who admit only some of those who have a tool's permission.",
+        default=(),
+    )
+    api_keys_file: Path | None = setting(
+        "AGENTA_AI_GRPC_API_KEYS_FILE",
+        "File with the hashes of the API keys that 'agenta-ai-server keys' makes.",
+        "Needed for api_keys.",
+    )
+    jwt_issuer: str | None = setting(
+        "AGENTA_AI_GRPC_JWT_ISSUER", "Issuer of the tokens: their claim iss.", "Needed for jwt."
+    )
+    jwt_audience: str | None = setting(
+        "AGENTA_AI_GRPC_JWT_AUDIENCE", "Audience of the tokens: their claim aud.", "Needed for jwt."
+    )
+    jwt_jwks_url: str | None = setting(
+        "AGENTA_AI_GRPC_JWT_JWKS_URL",
+        "URL of the issuer's key set, https://…",
+        "Needed for jwt, unless the keys are in a file.",
+    )
+    jwt_jwks_file: Path | None = setting(
+        "AGENTA_AI_GRPC_JWT_JWKS_FILE",
+        "File with the issuer's key set, read again when it changes.",
+        "Operators whose server can't reach the issuer.",
+    )
+    jwt_claims: Pairs = setting(
+        "AGENTA_AI_GRPC_JWT_CLAIMS",
+        "Claims that hold user, project, workspace, organization, plan and permissions, where their names differ: "
+        "organization=org_id,permissions=scope.",
+        "Operators whose issuer names its claims otherwise.",
+        default={},
+    )
+    agenta_auth_seconds: float = setting(
+        "AGENTA_AI_GRPC_AGENTA_AUTH_SECONDS",
+        "Seconds for which Agenta's permission for a caller is cached.",
+        "Operators who need revocation to take effect sooner, or Agenta to be asked less often.",
+        default=60,
+        ge=0,
+        le=3600,
+    )
+    mtls_principals_file: Path | None = setting(
+        "AGENTA_AI_GRPC_MTLS_PRINCIPALS_FILE",
+        "File that maps the names in callers' certificates to principals.",
+        "Needed for mtls.",
+    )
+
+
+class Tools(Group):
+    """Tools, and the requests to Agenta."""
+
+    title = "Tools, and requests to Agenta"
+
+    disabled_tools: Names = setting(
+        "AGENTA_AI_GRPC_DISABLED_TOOLS",
+        "Names of tools to disable.",
+        "Operators who switch a tool off in an incident, or for good.",
+        default=(),
+    )
+    repairs: int = setting(
+        "AGENTA_AI_GRPC_REPAIRS",
+        "How often the model is asked again when its answer would break the prompt.",
+        "Operators who don't want to pay for a second answer set 0; each repair is billed.",
+        default=1,
+        ge=0,
+        le=3,
+    )
+    upstream_ca_file: CaFile | None = setting(
+        "AGENTA_AI_GRPC_UPSTREAM_CA_FILE",
+        "PEM file with the authorities that Agenta's certificate is checked against, in place of the public ones.",
+        "Operators of an Agenta with a private certificate authority.",
+    )
+    upstream_proxy: Annotated[SecretStr | None, checked_by(check_proxy_url)] = setting(
+        "AGENTA_AI_GRPC_UPSTREAM_PROXY",
+        "HTTP proxy for requests to Agenta: http://host:port.",
+        "Operators whose network reaches Agenta only through a proxy.",
+    )
+    retries: int = setting(
+        "AGENTA_AI_GRPC_RETRIES",
+        "How often a request to Agenta is sent again when nothing can have been billed.",
+        "Operators with retries elsewhere, such as a service mesh, set 0.",
+        default=2,
+        ge=0,
+        le=5,
+    )
+    retry_unsafe: bool = setting(
+        "AGENTA_AI_GRPC_RETRY_UNSAFE",
+        "Send a request again also after a time-out or a broken answer, when it may already have been billed.",
+        "Operators who would rather pay twice than fail.",
+        default=False,
+    )
+    breaker: OnOff = setting(
+        "AGENTA_AI_GRPC_BREAKER",
+        "Whether a circuit breaker stops requests to Agenta for a while when half of them fail.",
+        "Developers who want to see each failure; operators who have a breaker in front of Agenta.",
+        default="on",
+    )
+
+
+class Calls(Group):
+    """How long calls take, how many run, and repeats of a request_id."""
+
+    title = "Time, load, and repeats of a request_id"
+
+    max_call_seconds: float = setting(
+        "AGENTA_AI_GRPC_MAX_CALL_SECONDS",
+        "Longest time of a call, retries and repairs included; also the deadline of callers who set none.",
+        "Operators whose proxy or callers give up earlier, or whose prompts take longer.",
+        default=90,
+        gt=0,
+        le=600,
+    )
+    min_remaining_seconds: float = setting(
+        "AGENTA_AI_GRPC_MIN_REMAINING_SECONDS",
+        "A call with less time left before its deadline is refused before anything is billed.",
+        "Operators whose model never answers that soon set it to its fastest answer.",
+        default=1,
+        ge=0,
+        le=60,
+    )
+    max_in_flight: int = setting(
+        "AGENTA_AI_GRPC_MAX_IN_FLIGHT",
+        "Tool calls that run at the same time. Half as many more are queued, the others refused.",
+        "Operators who size it to the memory of the machine or to what Agenta takes.",
+        default=4000,
+        ge=1,
+        le=100_000,
+    )
+    result_ttl_seconds: float = setting(
+        "AGENTA_AI_GRPC_RESULT_TTL_SECONDS",
+        "Seconds for which results are kept for repeats of their request_id; 0 keeps none.",
+        "Operators whose callers repeat later than after ten minutes, or who must not store results.",
+        default=600,
+        ge=0,
+        le=86_400,
+    )
+    idempotency_on_store_failure: Literal["refuse", "local"] = setting(
+        "AGENTA_AI_GRPC_IDEMPOTENCY_ON_STORE_FAILURE",
+        "While the store of results fails: refuse calls with a request_id, or fall back to what this process knows, so "
+        "that a repeat at another replica is billed twice.",
+        "Operators to whom availability matters more than being billed once.",
+        default="refuse",
+    )
+
+
+class RateLimits(Group):
+    """How many calls each caller may make."""
+
+    title = "Rate limits, Redis"
+
+    limits: OnOff = setting(
+        "AGENTA_AI_GRPC_LIMITS",
+        "Whether calls are rate limited.",
+        "Operators whose gateway limits already.",
+        default="on",
+    )
+    limits_file: Path | None = setting(
+        "AGENTA_AI_GRPC_LIMITS_FILE",
+        "TOML file with the rate limits, read again when it changes; without it, bursts of 10 and 30 calls a minute "
+        "for each tool, organization and user.",
+        "Operators with plans, or with callers that need more.",
+    )
+    limits_on_store_failure: Literal["local", "refuse"] = setting(
+        "AGENTA_AI_GRPC_LIMITS_ON_STORE_FAILURE",
+        "While Redis fails: limit in each process by itself, or refuse calls.",
+        "Operators to whom exceeding a limit is worse than an outage.",
+        default="local",
+    )
+    redis_url: Annotated[SecretStr | None, checked_by(check_redis_url)] = setting(
+        "AGENTA_AI_GRPC_REDIS_URL",
+        "Redis or Valkey that all replicas share: redis://host:port/0, or rediss:// for TLS.",
+        "Operators of more than one replica: limits and results are then shared.",
+    )
+
+
+class Lifetime(Group):
+    """The age of connections, and shutdown."""
+
+    title = "Age of connections, shutdown"
+
+    max_connection_age_seconds: float = setting(
+        "AGENTA_AI_GRPC_MAX_CONNECTION_AGE_SECONDS",
+        "Seconds after which a connection is closed gracefully, so that callers reconnect and find new replicas; "
+        "0: never.",
+        "Operators who scale often, or who want revoked client certificates to lose their connections sooner.",
+        default=1800,
+        ge=0,
+        le=86_400,
+    )
+    drain_seconds: float = setting(
+        "AGENTA_AI_GRPC_DRAIN_SECONDS",
+        "On shutdown, seconds of reporting NOT_SERVING while calls are still accepted.",
+        "Operators whose load balancer takes longer to notice.",
+        default=1,
+        ge=0,
+        le=3600,
+    )
+    shutdown_grace_seconds: float = setting(
+        "AGENTA_AI_GRPC_SHUTDOWN_GRACE_SECONDS",
+        "On shutdown, seconds for running calls to end.",
+        "Operators whose platform kills the process sooner.",
+        default=95,
+        ge=0,
+        le=3600,
+    )
+
+
+class Telemetry(Group):
+    """Logs and metrics."""
+
+    title = "Logs, metrics"
+
+    log_level: Annotated[
+        Literal["debug", "info", "warning", "error"],
+        BeforeValidator(lambda value: value.lower() if isinstance(value, str) else value),
+    ] = setting(
+        "AGENTA_AI_GRPC_LOG_LEVEL",
+        "The least severe messages that are logged. Successful calls are info, refusals and failures warning or error.",
+        "Operators who don't want a line for each successful call set warning.",
+        default="info",
+    )
+    log_format: Literal["auto", "json", "text"] = setting(
+        "AGENTA_AI_GRPC_LOG_FORMAT",
+        "Format of log lines; auto is text on a terminal, and JSON otherwise.",
+        "Operators who read logs without a collector.",
+        default="auto",
+    )
+    metrics_listen: IpAddress | None = setting(
+        "AGENTA_AI_GRPC_METRICS_LISTEN",
+        "Address that serves metrics for Prometheus, 127.0.0.1:9464; without it there are none. Each process needs its "
+        "own.",
+        "Operators who monitor with Prometheus.",
+    )
+    # OpenTelemetry's own variables, as they are given: the SDK reads them itself.
+    otel: Mapping[str, str] = Field({}, repr=False)
+
+
+GROUPS: tuple[type[Group], ...] = (Agenta, Listener, Authentication, Tools, Calls, RateLimits, Lifetime, Telemetry)
+"""In the order in which they are shown."""
+
+
+# In the opposite order, because pydantic collects the fields from the last base on.
+class Settings(Telemetry, Lifetime, RateLimits, Calls, Tools, Authentication, Listener, Agenta):
+    """The server's configuration. Made by :func:`~agenta_ai_server.settings.load`."""
+
+    title = "All"
+
+    @property
+    def missing(self) -> tuple[str, ...]:
+        """Names of the settings without which the feature is disabled; empty if it is enabled."""
+        needed = ("api_url", "api_key", "environment_slug", "refine_prompt_key")
+        return tuple(name_of(field) for field in needed if getattr(self, field) is None)
+
+    @property
+    def max_upstream_seconds(self) -> float:
+        """The longest time of one request to Agenta, in seconds."""
+        return min(MAX_UPSTREAM_SECONDS, self.max_call_seconds)
+
+    @property
+    def max_queued(self) -> int:
+        """How many calls are queued while ``max_in_flight`` run."""
+        return self.max_in_flight // 2
+
+    @property
+    def traces_url(self) -> str | None:
+        """URL that traces are sent to, path included; ``None`` if there are none."""
+        return otel_environment.traces_url(self.otel)
+
+    @property
+    def open_files(self) -> int:
+        """How many files may be open at once under full load."""
+        return FILES_PER_CALL * (self.max_in_flight + self.max_queued) + OTHER_FILES
+
+    @property
+    def is_loopback(self) -> bool:
+        """Whether only this machine can connect."""
+        return bool(LOOPBACK.fullmatch(self.listen))
+
+    @property
+    def takes_credentials_in_plaintext(self) -> bool:
+        """Whether other machines can send credentials here that anybody on the way can read."""
+        return not self.is_loopback and self.auth != ("none",) and self.tls_cert_file is None
+
+
+def fields_of(group: type[Group]) -> Iterator[tuple[str, FieldInfo]]:
+    """Yield the settings of a group, each by the name of its field."""
+    for name, field in group.model_fields.items():
+        if field.alias:
+            yield name, field
+
+
+def name_of(field: str) -> str:
+    """Return the name in the environment of the setting with this field."""
+    return str(Settings.model_fields[field].alias)
+
+
+def names() -> list[str]:
+    """Return the names in the environment of all settings, in their order."""
+    return [str(field.alias) for group in GROUPS for _, field in fields_of(group)]
+
+
+def secrets() -> list[str]:
+    """Return the names of those that hold a secret, and can be given as a file."""
+    return [str(field.alias) for group in GROUPS for _, field in fields_of(group) if is_secret(field)]
+
+
+def is_secret(field: FieldInfo) -> bool:
+    """Whether the setting holds a secret."""
+    return "SecretStr" in str(field.annotation)
+
+
+def shown(value: object) -> str:
+    """Return a value as it would be written in the environment; a secret is masked, ``None`` is the empty string."""
+    match value:
+        case SecretStr():
+            return "********"
+        case bool():
+            return str(value).lower()
+        case float():
+            return f"{value:g}"
+        case tuple():
+            return ",".join(value)
+        case dict():
+            return ",".join(f"{name}={content}" for name, content in value.items())
+    return "" if value is None else str(value)

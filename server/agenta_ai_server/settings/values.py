@@ -1,0 +1,108 @@
+"""The types of settings: how a text of the environment becomes a value, and what is wrong with it otherwise."""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+import ssl
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, TypeAlias, TypeVar
+
+from pydantic import AfterValidator, BeforeValidator, SecretStr
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+ADDRESS = re.compile(r"(?P<host>[0-9.]+|\[[0-9a-fA-F:.]+\]):(?P<port>[0-9]{1,5})")
+
+Value = TypeVar("Value", bound=str | SecretStr | None)
+
+
+def split_names(value: object) -> object:
+    """Split a list separated by commas; empty items are left out."""
+    return [name.strip() for name in value.split(",") if name.strip()] if isinstance(value, str) else value
+
+
+def _split_pairs(value: object) -> object:
+    if not isinstance(value, str):
+        return value
+    pairs = [pair.split("=") for pair in value.split(",") if pair.strip()]
+    if any(len(pair) != 2 for pair in pairs):
+        raise ValueError("must be pairs such as name=value, separated by commas")
+    return {name.strip(): content.strip() for name, content in pairs}
+
+
+def checked_by(check: Callable[[str], object]) -> AfterValidator:
+    """Let ``check`` see a value that is given. It raises ``ValueError`` without repeating it."""
+
+    def validate(value: Value) -> Value:
+        if isinstance(value, SecretStr):
+            check(value.get_secret_value())
+        elif value is not None:
+            check(value)
+        return value
+
+    return AfterValidator(validate)
+
+
+def read_text(path: Path) -> str:
+    """Return what a file says, without a byte order mark and blanks around it.
+
+    Raises:
+        ValueError: It can't be read, is empty or isn't text.
+    """
+    if not path.is_file() and path.exists():
+        raise ValueError(f"{path} is not a regular file")
+    try:
+        text = path.read_text(encoding="utf-8-sig").strip()
+    except OSError as error:
+        raise ValueError(f"can't read {path}: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise ValueError(f"{path} is not text") from None
+    if not text:
+        raise ValueError(f"{path} is empty")
+    return text
+
+
+def _listen_address(address: str) -> str:
+    if not address.startswith("unix:"):
+        return _checked_ip_address(address, "127.0.0.1:50051 or [::1]:50051, or unix:path")
+    return address
+
+
+def _metrics_address(address: str) -> str:
+    return _checked_ip_address(address, "127.0.0.1:9464 or [::1]:9464")
+
+
+def _checked_ip_address(address: str, examples: str) -> str:
+    # A name may mean several addresses, some of which could be taken by another process unnoticed.
+    address = re.sub(r"^localhost:", "127.0.0.1:", address)
+    found = ADDRESS.fullmatch(address)
+    try:
+        if not found or int(found["port"]) > 65535:
+            raise ValueError
+        ipaddress.ip_address(found["host"].strip("[]"))
+    except ValueError:
+        raise ValueError(f"must be an IP address and a port, {examples}") from None
+    return address
+
+
+def _checked_authorities(path: Path) -> Path:
+    text = read_text(path)
+    try:
+        ssl.create_default_context(cadata=text)
+    except (ssl.SSLError, ValueError):
+        raise ValueError(f"{path} holds no certificate in PEM form") from None
+    return path
+
+
+Names: TypeAlias = Annotated[tuple[str, ...], BeforeValidator(split_names)]
+"""A list, separated by commas."""
+Pairs: TypeAlias = Annotated[dict[str, str], BeforeValidator(_split_pairs)]
+"""Pairs ``name=value``, separated by commas."""
+ListenAddress: TypeAlias = Annotated[str, AfterValidator(_listen_address)]
+"""``host:port`` with an IP address, or ``unix:path``."""
+IpAddress: TypeAlias = Annotated[str, AfterValidator(_metrics_address)]
+"""``host:port`` with an IP address."""
+CaFile: TypeAlias = Annotated[Path, AfterValidator(_checked_authorities)]
+"""A file with certificates in PEM form."""
