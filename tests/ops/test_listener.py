@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import logging
+import socket
 from typing import TYPE_CHECKING, Any
 
 import grpc.aio
@@ -15,7 +17,7 @@ from grpc_reflection.v1alpha import reflection_pb2
 from agenta_ai.v1 import tool_service_pb2
 from agenta_ai.v1.tool_service_pb2_grpc import ToolServiceStub
 from agenta_ai_server.commands import serve
-from agenta_ai_server.rpc.server import ListenError
+from agenta_ai_server.rpc.server import ListenError, is_served
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -24,6 +26,8 @@ if TYPE_CHECKING:
     from agenta_ai_server.standin.app import StandIn
 
 SERVICE = "agenta.ai.v1.ToolService"
+# For listeners that other machines can reach.
+OPEN = {"AGENTA_AI_GRPC_ALLOW_NO_AUTH": "true"}
 
 
 @pytest.mark.parametrize("name", ["", SERVICE])
@@ -76,6 +80,34 @@ async def test_a_busy_port_is_an_error(address: str, standin: StandIn) -> None:
     with pytest.raises(ListenError, match=f"can't listen on {address}: it is in use"):
         async with serve.running(settings_for(standin, AGENTA_AI_GRPC_LISTEN=address)):
             pass
+
+
+@pytest.mark.parametrize(("taken", "asked"), [("::1", "[::]"), ("::", "[::]"), ("127.0.0.1", "[::]"), ("::1", "[::1]")])
+async def test_an_address_is_held_as_a_whole_or_not_at_all(taken: str, asked: str, standin: StandIn) -> None:
+    with socket.socket(socket.AF_INET6 if ":" in taken else socket.AF_INET) as other:
+        if ":" in taken:
+            other.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        other.bind((taken, 0))
+        other.listen()
+        address = f"{asked}:{other.getsockname()[1]}"
+        with pytest.raises(ListenError, match="in use"):
+            async with serve.running(settings_for(standin, AGENTA_AI_GRPC_LISTEN=address, **OPEN)):
+                pass
+
+
+async def test_it_says_which_addresses_are_served(standin: StandIn, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "agenta_ai_server.rpc")
+    async with serve.running(settings_for(standin, AGENTA_AI_GRPC_LISTEN="[::]:0", **OPEN)) as address:
+        port = address.rpartition(":")[2]
+    assert f"listening on [::]:{port}, 0.0.0.0:{port}" in caplog.text
+
+
+@pytest.mark.parametrize("name", ["http_proxy", "https_proxy", "grpc_proxy", "HTTP_PROXY", "all_proxy"])
+async def test_no_proxy_stands_between_a_server_and_its_own_check(
+    name: str, address: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(name, "http://127.0.0.1:9")
+    assert await is_served(address)
 
 
 async def test_a_live_unix_socket_is_not_taken_away(standin: StandIn, tmp_path: Path) -> None:

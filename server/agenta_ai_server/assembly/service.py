@@ -11,33 +11,19 @@ from agenta_ai_server.assembly.auth import build_authenticator, build_policy
 from agenta_ai_server.assembly.idempotency import build_idempotency
 from agenta_ai_server.assembly.limits import build_limits
 from agenta_ai_server.assembly.redis import build_redis
+from agenta_ai_server.assembly.rpc import build_limiter, build_pipeline, build_server
 from agenta_ai_server.assembly.telemetry import build_telemetry
 from agenta_ai_server.assembly.tls import build_certificates
 from agenta_ai_server.assembly.tools import build_tools
 from agenta_ai_server.assembly.upstream import build_upstream
-from agenta_ai_server.concurrency.limiter import ConcurrencyLimiter
 from agenta_ai_server.domain.server_state import ServerState
-from agenta_ai_server.pipeline.authorize import Authorize
-from agenta_ai_server.pipeline.concurrency import ConcurrencyLimit
-from agenta_ai_server.pipeline.idempotency import Idempotency
-from agenta_ai_server.pipeline.rate_limit import RateLimit
-from agenta_ai_server.rpc import reflection
-from agenta_ai_server.rpc.authentication import Authentication
-from agenta_ai_server.rpc.boundary import Boundary
-from agenta_ai_server.rpc.server import Server
 from agenta_ai_server.rpc.servicer import ToolServicer
-from agenta_ai_server.rpc.tool_pipeline import ToolPipeline
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from agenta_ai_server.assembly.resources import Resources
     from agenta_ai_server.idempotency.in_flight import InFlightCalls
-    from agenta_ai_server.pipeline.pipeline import Interceptor
+    from agenta_ai_server.rpc.server import Server
     from agenta_ai_server.settings import Settings
-
-# Calls that need no slot: of Status, of repeats that join a run, and those that are about to be refused.
-MORE_CALLS = 10_000
 
 log = logging.getLogger(__name__)
 
@@ -65,14 +51,12 @@ def build_service(settings: Settings, resources: Resources) -> Service:
     upstream = build_upstream(settings, resources, telemetry.listener, state)
     catalog = build_tools(settings, resources, upstream.completions)
     policy = build_policy(settings)
-    authentication = Authentication(build_authenticator(settings, resources, policy, catalog))
+    authenticator = build_authenticator(settings, resources, policy, catalog)
     redis = build_redis(settings, resources)
     limits = build_limits(settings, resources, catalog, redis)
     repeats = build_idempotency(settings, resources, redis)
     certificates = build_certificates(settings, resources)
-    limiter = ConcurrencyLimiter(
-        settings.max_in_flight, settings.max_queued, min_seconds=settings.min_remaining_seconds
-    )
+    limiter = build_limiter(settings)
     if settings.reuse_port and not settings.redis_url:
         log.warning(
             "processes that share the port each count rate limits and know request_ids on their own. To share both, "
@@ -80,24 +64,12 @@ def build_service(settings: Settings, resources: Resources) -> Service:
         )
     if telemetry.metrics:
         telemetry.metrics.watch(limiter, limits, repeats.store, upstream.breaker, certificates)
-
-    tool_interceptors: Sequence[Interceptor] = [
-        Authorize(policy),
-        Idempotency(repeats.in_flight, settings.min_remaining_seconds),
-        *([RateLimit(limits)] if limits else []),
-        ConcurrencyLimit(limiter),
-    ]
-    servicer = ToolServicer(state, catalog, policy, limits, max_seconds=settings.max_call_seconds)
-    server = Server(
-        Boundary(settings.max_call_seconds, telemetry.listener),
-        [authentication, ToolPipeline(tool_interceptors)],
-        [servicer.handlers()],
-        tls=certificates,
-        max_call_seconds=settings.max_call_seconds,
-        max_connection_age_seconds=settings.max_connection_age_seconds,
-        max_pending_calls=settings.max_in_flight + settings.max_queued + MORE_CALLS,
-        reuse_port=settings.reuse_port,
+    server = build_server(
+        settings,
+        ToolServicer(state, catalog, policy, limits, max_seconds=settings.max_call_seconds),
+        authenticator,
+        build_pipeline(settings, policy, repeats.in_flight, limits, limiter),
+        listener=telemetry.listener,
+        certificates=certificates,
     )
-    if settings.reflection == "on":
-        server.add(*reflection.handlers())
     return Service(state, server, repeats.in_flight)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from agenta_ai_server.auth.http import Unanswered, http_url
 from agenta_ai_server.checks.shared import Found, failed, get, ok, warning
+from agenta_ai_server.rpc.addresses import served_addresses
 from agenta_ai_server.rpc.server import is_served
 
 if TYPE_CHECKING:
@@ -64,11 +65,7 @@ def _bind(listen: str, is_shared: bool) -> None:
     if listen.startswith("unix:"):
         _bind_path(Path(listen.removeprefix("unix:")))
         return
-    host, _, port = listen.rpartition(":")
-    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, int(is_shared))
-        probe.bind((host.strip("[]"), int(port)))
+    served_addresses(listen, reuse_port=is_shared)
 
 
 def _bind_path(path: Path) -> None:

@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from agenta_ai_server.assembly.service import Service
     from agenta_ai_server.settings import Settings
 
+# A terminal that closes sends SIGHUP. There is nothing to reload by a signal: files are read again when they change.
+STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+
 log = logging.getLogger(__name__)
 
 
@@ -56,7 +59,7 @@ async def _stop(service: Service, drain: float, grace: float) -> None:
 
 
 async def serve(settings: Settings, faults: Sequence[str] = ()) -> None:
-    """Run the service until SIGTERM or SIGINT; a second signal doesn't wait for running calls.
+    """Run the service until SIGTERM, SIGINT or SIGHUP; a second signal doesn't wait for running calls.
 
     Args:
         settings: As for :func:`running`.
@@ -67,15 +70,14 @@ async def serve(settings: Settings, faults: Sequence[str] = ()) -> None:
         ListenError: As :func:`running`.
     """
     stop = stop_signal(settings.shutdown_grace_seconds)
-    async with running(settings, faults) as address:
-        log.info("listening on %s", address)
+    async with running(settings, faults):
         if settings.missing:
             log.warning("AI services are disabled, because these are not set: %s", ", ".join(settings.missing))
         await stop.wait()
 
 
 def stop_signal(grace: float) -> asyncio.Event:
-    """Return an event that SIGTERM or SIGINT sets. The second signal has its usual effect, which is to kill.
+    """Return an event that SIGTERM, SIGINT or SIGHUP sets. A second signal has its usual effect, which is to kill.
 
     Args:
         grace: Seconds that running calls will have to end, for the log.
@@ -85,12 +87,12 @@ def stop_signal(grace: float) -> asyncio.Event:
 
     def stop() -> None:
         event.set()
-        for number in (signal.SIGTERM, signal.SIGINT):
+        for number in STOP_SIGNALS:
             loop.remove_signal_handler(number)
             signal.signal(number, signal.SIG_DFL)
         # Last, so that whoever reads it can rely on the second signal.
         log.info("stopping; running calls have %g seconds to end", grace)
 
-    for number in (signal.SIGTERM, signal.SIGINT):
+    for number in STOP_SIGNALS:
         loop.add_signal_handler(number, stop)
     return event

@@ -23,7 +23,7 @@ from agenta_ai_server.rpc.handler import CallHandler
 from agenta_ai_server.rpc.status import GrpcStatus, bug, deadline_passed, refusal
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterable, Mapping
+    from collections.abc import Awaitable, Iterable, Mapping
 
     from agenta_ai_server.rpc.handler import Continuation, GrpcHandler, Reply
 
@@ -136,17 +136,6 @@ async def abort(status: GrpcStatus, context: Context) -> NoReturn:
     """End a call with a status. Must not be called within a handler of ``Exception``, since it raises one."""
     await context.abort(status.code, status.message, status.trailers)
     raise AssertionError("abort returned")
-
-
-async def authenticate_or_abort(
-    identify: Callable[[Call], Awaitable[None]], method: str, context: Context, listener: CallListener | None
-) -> None:
-    """End a call of a method that isn't the contract's unless ``identify`` knows its caller; tell the listener."""
-    call = open_call(method, context)
-    if refused := await run_or_status(identify(call), call):
-        if listener:
-            listener.call_ended(call, CallOutcome(code=refused.code.name, reason=refused.reason, seconds=0))
-        await abort(refused, context)
 
 
 def open_call(method: str, context: Context, max_seconds: float = math.inf) -> Call:

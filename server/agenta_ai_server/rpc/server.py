@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import errno
+import logging
 import ssl
 from typing import TYPE_CHECKING, Any, cast
 
@@ -10,6 +12,7 @@ import grpc
 import grpc.aio
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
+from agenta_ai_server.rpc.addresses import served_addresses
 from agenta_ai_server.rpc.health import Health
 from agenta_ai_server.rpc.parsing import MAX_REQUEST_BYTES
 from agenta_ai_server.rpc.status import SERVICE
@@ -37,6 +40,8 @@ OPTIONS: Sequence[tuple[str, int]] = (
 NOTICE = 0.2
 PENDING = ("grpc.server.max_pending_requests", "grpc.server.max_pending_requests_hard_limit")
 
+log = logging.getLogger(__name__)
+
 
 class ListenError(OSError):
     """The address can't be listened on.
@@ -57,7 +62,7 @@ class Server:
     Args:
         boundary: The first interceptor.
         interceptors: What each call passes behind it, in this order.
-        services: The contract's methods.
+        services: The contract's methods, and reflection.
         tls: Makes the listener's credentials; ``None`` for plaintext.
         max_call_seconds: What a call may take at most.
         max_connection_age_seconds: After these, give or take a tenth, a client must connect anew; 0: never.
@@ -90,15 +95,13 @@ class Server:
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         self._server.add_generic_rpc_handlers(tuple(services))
         self._tls = tls
-
-    def add(self, *services: grpc.GenericRpcHandler) -> None:
-        """Serve these too, for debugging: reflection, channelz."""
-        self._server.add_generic_rpc_handlers(services)
+        self._reuse_port = reuse_port
 
     async def start(self, address: str) -> str:
         """Listen on ``address``, which is ``host:port`` or ``unix:path``, and accept calls.
 
-        Whoever can connect is answered: everything is ready before the port opens.
+        Everything is ready before the port opens, so that each client that can connect gets an answer. The address is
+        held as a whole or not at all.
 
         Returns:
             The address with the real port, if the port was 0.
@@ -109,12 +112,14 @@ class Server:
         path = address.removeprefix("unix:") if address.startswith("unix:") else ""
         if path and await _answers(path):
             raise ListenError(f"can't listen on {address}: another server does.")
+        served = (address,) if path else _served(address, reuse_port=self._reuse_port)
         try:
             port = self._add_port(address)
         except RuntimeError as error:
             why = "is its folder there, and writable?" if path else "it is in use, or no address of this machine."
             raise ListenError(f"can't listen on {address}: {why}") from error
         await self._server.start()
+        log.info("listening on %s", ", ".join(served) if path else _with_port(served, port))
         return address if path else f"{address.rpartition(':')[0]}:{port}"
 
     def _add_port(self, address: str) -> int:
@@ -143,6 +148,19 @@ class Server:
         await stopping
 
 
+def _served(address: str, *, reuse_port: bool) -> tuple[str, ...]:
+    try:
+        return served_addresses(address, reuse_port=reuse_port)
+    except OSError as error:
+        why = "it is in use" if error.errno == errno.EADDRINUSE else (error.strerror or "unknown error").lower()
+        raise ListenError(f"can't listen on {address}: {why}.") from error
+
+
+def _with_port(addresses: Sequence[str], port: int) -> str:
+    """Return the addresses with the real port, if it was 0."""
+    return ", ".join(f"{address.rpartition(':')[0]}:{port}" for address in addresses)
+
+
 async def is_served(address: str, certificate: str | None = None) -> bool:
     """Say whether what listens on ``address`` is this service.
 
@@ -157,7 +175,8 @@ async def is_served(address: str, certificate: str | None = None) -> bool:
         except (OSError, ValueError):
             return False
         return shown.strip() in certificate
-    async with grpc.aio.insecure_channel(address) as channel:
+    # No proxy stands between us and our own listener, whatever the environment says of others.
+    async with grpc.aio.insecure_channel(address, [("grpc.enable_http_proxy", 0)]) as channel:
         health: Any = health_pb2_grpc.HealthStub(cast("Any", channel))
         try:
             await health.Check(health_pb2.HealthCheckRequest(service=SERVICE), timeout=1)

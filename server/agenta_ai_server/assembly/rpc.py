@@ -1,0 +1,74 @@
+"""The listener, and the interceptors that each call passes, in their order."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from agenta_ai_server.concurrency.limiter import ConcurrencyLimiter
+from agenta_ai_server.pipeline.authorize import Authorize
+from agenta_ai_server.pipeline.concurrency import ConcurrencyLimit
+from agenta_ai_server.pipeline.idempotency import Idempotency
+from agenta_ai_server.pipeline.rate_limit import RateLimit
+from agenta_ai_server.rpc import reflection
+from agenta_ai_server.rpc.authentication import Authentication
+from agenta_ai_server.rpc.boundary import Boundary
+from agenta_ai_server.rpc.server import Server
+from agenta_ai_server.rpc.tool_pipeline import ToolPipeline
+
+if TYPE_CHECKING:
+    from agenta_ai_server.auth.authenticator import Authenticator
+    from agenta_ai_server.auth.policy import AccessPolicy
+    from agenta_ai_server.domain.listener import CallListener
+    from agenta_ai_server.idempotency.in_flight import InFlightCalls
+    from agenta_ai_server.limits.limits import RateLimits
+    from agenta_ai_server.rpc.servicer import ToolServicer
+    from agenta_ai_server.rpc.tls import Certificates
+    from agenta_ai_server.settings import Settings
+
+# Calls that need no slot: of Status, of repeats that join a run, and those that are about to be refused.
+MORE_CALLS = 10_000
+
+
+def build_limiter(settings: Settings) -> ConcurrencyLimiter:
+    """Build what caps the calls that run at once."""
+    return ConcurrencyLimiter(settings.max_in_flight, settings.max_queued, min_seconds=settings.min_remaining_seconds)
+
+
+def build_pipeline(
+    settings: Settings,
+    policy: AccessPolicy,
+    in_flight: InFlightCalls,
+    limits: RateLimits | None,
+    limiter: ConcurrencyLimiter,
+) -> ToolPipeline:
+    """Build what each call of a tool passes: the list is its order."""
+    return ToolPipeline(
+        [
+            Authorize(policy),
+            Idempotency(in_flight, settings.min_remaining_seconds),
+            *([RateLimit(limits)] if limits else []),
+            ConcurrencyLimit(limiter),
+        ]
+    )
+
+
+def build_server(
+    settings: Settings,
+    servicer: ToolServicer,
+    authenticator: Authenticator | None,
+    pipeline: ToolPipeline,
+    *,
+    listener: CallListener,
+    certificates: Certificates | None,
+) -> Server:
+    """Build the listener."""
+    return Server(
+        Boundary(settings.max_call_seconds, listener),
+        [Authentication(authenticator), pipeline],
+        [servicer.handlers(), *(reflection.handlers() if settings.reflection == "on" else ())],
+        tls=certificates,
+        max_call_seconds=settings.max_call_seconds,
+        max_connection_age_seconds=settings.max_connection_age_seconds,
+        max_pending_calls=settings.max_in_flight + settings.max_queued + MORE_CALLS,
+        reuse_port=settings.reuse_port,
+    )
