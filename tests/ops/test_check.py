@@ -334,7 +334,7 @@ async def test_a_planted_fault_is_found_and_its_remedy_named(fault: str, setup: 
     findings = await setup.findings()
     found = [finding for finding in wrong(findings) if finding.part == part]
     assert [finding.state for finding in found] == [state], findings
-    assert remedy in found[0].remedy
+    assert remedy in f"{found[0].said} {found[0].remedy}"
     # Nothing else is said to be wrong but for what the fault itself breaks.
     broken = {part, "the rest"} | ({"Agenta key"} if part == "Agenta" else set())
     assert {finding.part for finding in wrong(findings)} <= broken

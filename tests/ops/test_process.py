@@ -155,8 +155,7 @@ async def test_a_busy_port_stops_the_start(standin: StandIn) -> None:
         code, _, err = await output(started)
     assert code == 3
     assert err.splitlines()[-1] == (
-        f"agenta-ai-server can't listen on {taken}: it is in use, or no address of this machine. "
-        "AGENTA_AI_GRPC_LISTEN sets the address."
+        f"agenta-ai-server can't listen on {taken}: it is in use. AGENTA_AI_GRPC_LISTEN sets the address."
     )
 
 

@@ -139,7 +139,7 @@ class Replicas:
         return [first, *await asyncio.gather(*others)]
 
     def _new(self, *arguments: str, **settings: str) -> Replica:
-        replica = Replica(*arguments, prelude=self._prelude, **self._settings | settings)
+        replica = Replica(*arguments, **{"prelude": self._prelude} | self._settings | settings)
         self._all.push_async_callback(replica.aclose)
         return replica
 

@@ -127,8 +127,8 @@ REFUSED: list[tuple[str, Message | bytes, StatusCode, str, str, str]] = [
         request({"prompt_template_json": "{}", "k": [{}] * 50_000}),
         StatusCode.INVALID_ARGUMENT,
         "ARGUMENTS_INVALID",
-        "arguments.k[",
-        "too many values",
+        "arguments",
+        "Too many values",
     ),
     (CALL, refine(tone="kind"), StatusCode.INVALID_ARGUMENT, "ARGUMENTS_INVALID", "arguments.tone", "guidelines"),
     *[

@@ -10,7 +10,7 @@ import grpc.aio
 
 from agenta_ai_server.auth.authenticator import Credentials, invalid
 from agenta_ai_server.domain.call import ANONYMOUS, Call
-from agenta_ai_server.rpc.handler import CallHandler, Reply
+from agenta_ai_server.rpc.handler import CallHandler, Reply, Request
 
 if TYPE_CHECKING:
     from agenta_ai_server.auth.authenticator import Authenticator
@@ -40,9 +40,9 @@ class Authentication(grpc.aio.ServerInterceptor):
             return handler
         proceed = handler.answer
 
-        async def answer(data: bytes, call: Call) -> Reply:
+        async def answer(request: Request, call: Call) -> Reply:
             await self.identify(call)
-            return await proceed(data, call)
+            return await proceed(request, call)
 
         return CallHandler(answer, calls_tool=handler.calls_tool)
 

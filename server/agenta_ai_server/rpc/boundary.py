@@ -19,13 +19,14 @@ import grpc.aio
 from agenta_ai_server.domain.call import CURRENT_CALL, Call
 from agenta_ai_server.domain.errors import DeadlinePassed, Refused
 from agenta_ai_server.domain.listener import CallListener, CallOutcome
-from agenta_ai_server.rpc.handler import CallHandler
-from agenta_ai_server.rpc.status import GrpcStatus, bug, deadline_passed, refusal
+from agenta_ai_server.rpc.handler import CallHandler, Request
+from agenta_ai_server.rpc.status import GrpcStatus, answers_unread, bug, deadline_passed, refusal
+from agenta_ai_server.rpc.unsent import UnsentAnswers
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Iterable, Mapping
 
-    from agenta_ai_server.rpc.handler import Continuation, GrpcHandler, Reply
+    from agenta_ai_server.rpc.handler import Answer, Continuation, GrpcHandler, Reply
 
 # What grpc calls a certificate's URIs and DNS names, and whether such a name has a colon.
 CERTIFICATE_NAMES = {"peer_uri": True, "peer_dns": False}
@@ -48,11 +49,15 @@ class Boundary(grpc.aio.ServerInterceptor):
     Args:
         max_seconds: What a call may take at most, and does if its caller sets no deadline.
         listener: Learns of each call.
+        unsent: Bounds the answers that callers leave unread.
     """
 
-    def __init__(self, max_seconds: float, listener: CallListener | None = None) -> None:
+    def __init__(
+        self, max_seconds: float, listener: CallListener | None = None, unsent: UnsentAnswers | None = None
+    ) -> None:
         self._max_seconds = max_seconds
         self._listener = listener or CallListener()
+        self._unsent = unsent or UnsentAnswers()
         self._handlers: dict[str, GrpcHandler] = {}
         self._in_flight = 0
         self._idle = asyncio.Event()
@@ -75,30 +80,34 @@ class Boundary(grpc.aio.ServerInterceptor):
     def _wrapped(self, handler: CallHandler, method: str) -> GrpcHandler:
         answer, label = handler.answer, UNKNOWN_TOOL if handler.calls_tool else ""
 
-        async def run(data: bytes, context: Context) -> bytes:
+        async def run(_: object, context: Context) -> bytes:
             self._count(context)
             call = open_call(method, context, self._max_seconds)
-            call.request_bytes = len(data)
             call.tool = label
             CURRENT_CALL.set(call)
             self._listener.call_began(call)
-            return await self._answer(answer(data, call), call, context)
+            return await self._answer(answer, call, context)
 
-        # Without a deserializer grpc hands over the bytes. Parsing them itself, it would answer unreadable ones with
-        # UNKNOWN and the exception's text, and would do so before the caller has been authenticated.
-        return grpc.unary_unary_rpc_method_handler(run)
+        # On the wire the method is unary. As a stream of one request, without a deserializer, its bytes are read when
+        # they are needed and belong to nobody else. grpc itself would keep them for as long as the call lasts, and
+        # would answer unreadable ones with UNKNOWN and an exception's text, before the caller has been authenticated.
+        return grpc.stream_unary_rpc_method_handler(run)
 
-    async def _answer(self, work: Awaitable[Reply], call: Call, context: Context) -> bytes:
+    async def _answer(self, answer: Answer, call: Call, context: Context) -> bytes:
         """Return the answer to the ``call``, or end it with a status; tell the listener of either."""
         began = time.perf_counter()
         allowed = context.time_remaining()
+        request = Request(context.read)
         try:
-            reply = await run_or_status(work, call)
+            reply = await run_or_status(answer(request, call), call)
         except asyncio.CancelledError:
             code = _code_of_cancellation(allowed, context.time_remaining())
             self._listener.call_ended(call, CallOutcome(code=code, seconds=time.perf_counter() - began))
             raise
         seconds = time.perf_counter() - began
+        call.request_bytes = request.size
+        if not isinstance(reply, GrpcStatus) and not self._may_leave(reply, call, context):
+            reply = answers_unread(call)
         if isinstance(reply, GrpcStatus):
             self._listener.call_ended(call, CallOutcome(code=reply.code.name, reason=reply.reason, seconds=seconds))
             await abort(reply, context)
@@ -106,6 +115,17 @@ class Boundary(grpc.aio.ServerInterceptor):
         # A tool that failed is answered with OK, which has no place for a RequestInfo.
         context.set_trailing_metadata(((CALL_ID_KEY, call.id), *call.response_metadata))
         return reply.message
+
+    def _may_leave(self, reply: Reply, call: Call, context: Context) -> bool:
+        """Count the answer until it has left. ``False``: its caller leaves too much unread, and can repeat the call."""
+        size = len(reply.message)
+        if call.request_id and not self._unsent.has_room(call.principal, size):
+            return False
+        task = asyncio.current_task()
+        assert task
+        unsent = self._unsent.add(call.principal, size, task)
+        context.add_done_callback(cast("Any", lambda _: unsent.left()))
+        return True
 
     def _count(self, context: Context) -> None:
         self._in_flight += 1

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 MAX_EXACT_INTEGER = 2**53
 MAX_STEP_CHARACTERS = 100
 MAX_VALUES = 10_000
+TOO_MANY_VALUES = f"Too many values (maximum {MAX_VALUES:,})."
 
 
 def from_struct(struct: Struct, path: str) -> dict[str, Json]:
@@ -77,7 +78,7 @@ class _Reader:
     def _value(self, value: Value) -> Json:
         self._left -= 1
         if self._left < 0:
-            raise _WrongError(f"Is the first of too many values: {MAX_VALUES:,} are allowed.")
+            raise _WrongError(TOO_MANY_VALUES)
         match value.WhichOneof("kind"):
             case "string_value":
                 return value.string_value

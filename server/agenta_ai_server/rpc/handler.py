@@ -1,4 +1,4 @@
-"""The contract's methods as they stand behind the boundary: bytes and a ``Call`` in, bytes out."""
+"""The contract's methods as they stand behind the boundary: a ``Request`` and a ``Call`` in, bytes out."""
 
 from __future__ import annotations
 
@@ -35,14 +35,37 @@ class Reply:
     outcome: ToolOutcome | None = None
 
 
-Answer: TypeAlias = "Callable[[bytes, Call], Awaitable[Reply]]"
+class Request:
+    """The request of one call, not yet read.
+
+    Attributes:
+        size: Bytes of its message; 0 until it has been read.
+    """
+
+    __slots__ = ("_read", "size")
+
+    def __init__(self, read: Callable[[], Awaitable[bytes]]) -> None:
+        self._read = read
+        self.size = 0
+
+    async def read(self) -> bytes:
+        """Return the message's bytes. Nobody else holds them: what waits later on must not keep them in memory."""
+        data = await self._read()
+        # grpc has a value of its own for the end of the requests.
+        if not isinstance(data, bytes):
+            data = b""
+        self.size = len(data)
+        return data
+
+
+Answer: TypeAlias = "Callable[[Request, Call], Awaitable[Reply]]"
 
 
 class CallHandler(Base):
     """A method of the contract. The interceptors behind the boundary wrap it; others, such as health, they pass on.
 
     Args:
-        answer: Answers a request, given as bytes. Raises ``Refused`` or ``DeadlinePassed``.
+        answer: Answers a request. Raises ``Refused`` or ``DeadlinePassed``.
         calls_tool: Whether it calls a tool.
     """
 
@@ -64,5 +87,5 @@ class ToolHandler(CallHandler):
         self.read = read
         self.write = write
 
-    async def _without_pipeline(self, data: bytes, call: Call) -> Reply:
+    async def _without_pipeline(self, request: Request, call: Call) -> Reply:
         raise AssertionError("a tool is called without the pipeline")

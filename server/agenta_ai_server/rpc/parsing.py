@@ -6,7 +6,9 @@ from typing import TYPE_CHECKING, TypeVar
 
 from google.protobuf.message import DecodeError, Message
 
-from agenta_ai_server.domain.errors import Reason, Refused
+from agenta_ai_server.domain.errors import Reason, Refused, Violation
+from agenta_ai_server.rpc.convert import MAX_VALUES, TOO_MANY_VALUES
+from agenta_ai_server.rpc.wire_format import LARGE_BYTES, is_flooded
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -24,13 +26,16 @@ def parse(data: bytes, read: Callable[[bytes], Request]) -> Request:
         read: The message's ``FromString``.
 
     Raises:
-        Refused: REQUEST_TOO_LARGE or REQUEST_MALFORMED.
+        Refused: REQUEST_TOO_LARGE, REQUEST_MALFORMED, or ARGUMENTS_INVALID for more values than anything takes.
     """
     if len(data) > MAX_REQUEST_BYTES:
         raise Refused(
             Reason.REQUEST_TOO_LARGE,
             f"The request has {len(data):,} bytes, more than the maximum of {MAX_REQUEST_BYTES:,}. Send a smaller one.",
         )
+    if len(data) >= LARGE_BYTES and is_flooded(data, MAX_VALUES):
+        wrong = Violation("arguments", TOO_MANY_VALUES)
+        raise Refused(Reason.ARGUMENTS_INVALID, f"{wrong.field}: {wrong.description}", violations=[wrong])
     try:
         return read(data)
     except DecodeError:

@@ -18,7 +18,7 @@ from agenta_ai_server.domain.tool import ToolCall
 from agenta_ai_server.limits.limiter import LimiterState
 from agenta_ai_server.pipeline.idempotency import UUID4
 from agenta_ai_server.rpc.convert import fill, from_struct, to_struct
-from agenta_ai_server.rpc.handler import CallHandler, Reply, ToolHandler
+from agenta_ai_server.rpc.handler import CallHandler, Reply, Request, ToolHandler
 from agenta_ai_server.rpc.parsing import parse
 from agenta_ai_server.rpc.status import REASON_PREFIX, SERVICE, to_duration
 
@@ -46,7 +46,7 @@ LIMITER_STATES = {
     LimiterState.FALLBACK: tool_service_pb2.RATE_LIMITER_STATE_FALLBACK,
 }
 
-Request = TypeVar("Request", bound=Message)
+AnyMessage = TypeVar("AnyMessage", bound=Message)
 
 
 class ToolServicer:
@@ -180,9 +180,11 @@ class ToolServicer:
         return tool_service_pb2.SERVICE_STATE_SERVING
 
 
-def _handler(read: Callable[[bytes], Request], method: Callable[[Request, Call], Awaitable[Message]]) -> CallHandler:
-    async def answer(data: bytes, call: Call) -> Reply:
-        response = await method(parse(data, read), call)
+def _handler(
+    read: Callable[[bytes], AnyMessage], method: Callable[[AnyMessage, Call], Awaitable[Message]]
+) -> CallHandler:
+    async def answer(request: Request, call: Call) -> Reply:
+        response = await method(parse(await request.read(), read), call)
         return Reply(response.SerializeToString())
 
     return CallHandler(answer)

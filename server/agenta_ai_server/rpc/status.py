@@ -100,6 +100,15 @@ def deadline_passed(call: Call) -> GrpcStatus:
     return GrpcStatus(grpc.StatusCode.DEADLINE_EXCEEDED, message, call)
 
 
+def answers_unread(call: Call) -> GrpcStatus:
+    """Return the status of a ``call`` whose answer there is no room for; without an ErrorInfo, since it has run."""
+    message = (
+        "Too many answers wait for you to read them. Read them, then send the call again with the same request_id to "
+        "get its result."
+    )
+    return GrpcStatus(grpc.StatusCode.RESOURCE_EXHAUSTED, message, call)
+
+
 def _details(refused: Refused) -> Iterator[Message]:
     yield details_pb2.ErrorInfo(reason=REASON_PREFIX + refused.reason, domain=DOMAIN)
     if refused.violations:

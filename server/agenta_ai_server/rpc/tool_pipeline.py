@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from agenta_ai_server.domain.call import Call
     from agenta_ai_server.pipeline.pipeline import Interceptor
-    from agenta_ai_server.rpc.handler import Continuation, GrpcHandler
+    from agenta_ai_server.rpc.handler import Continuation, GrpcHandler, Request
 
 
 class ToolPipeline(grpc.aio.ServerInterceptor):
@@ -36,8 +36,8 @@ class ToolPipeline(grpc.aio.ServerInterceptor):
             return handler
         read, write = handler.read, handler.write
 
-        async def answer(data: bytes, call: Call) -> Reply:
-            outcome = await self._pipeline.run(read(data, call))
+        async def answer(request: Request, call: Call) -> Reply:
+            outcome = await self._pipeline.run(read(await request.read(), call))
             return Reply(write(outcome), outcome)
 
         return CallHandler(answer, calls_tool=True)

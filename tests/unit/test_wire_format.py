@@ -1,0 +1,67 @@
+"""Floods of values are found before a request is parsed, and nothing else is taken for one."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from agenta_ai.v1 import tool_service_pb2
+from agenta_ai_server.rpc.wire_format import LARGE_BYTES, is_flooded
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from google.protobuf.struct_pb2 import Struct
+
+MOST = 10_000
+
+
+def request(fill: Callable[[Struct], None]) -> bytes:
+    message = tool_service_pb2.CallToolRequest(name="tools.a.b.c", request_id="x" * 36)
+    fill(message.arguments)
+    message.rerun_if_outcome_unknown = True
+    return message.SerializeToString()
+
+
+def flat(count: int) -> Callable[[Struct], None]:
+    return lambda struct: struct.update({f"{n:x}": "text" for n in range(count)})
+
+
+def listed(count: int) -> Callable[[Struct], None]:
+    return lambda struct: struct.update({"a": {"b": ["text"] * count}})
+
+
+def text(size: int) -> Callable[[Struct], None]:
+    # As bytes it looks like fields, if one takes it for a message.
+    return lambda struct: struct.update({"a": "\x0a\x02ab" * (size // 4)})
+
+
+@pytest.mark.parametrize(
+    ("fill", "flooded"),
+    [
+        (flat(MOST), False),
+        (flat(MOST + 1), True),
+        (listed(MOST), False),
+        (listed(MOST + 1), True),
+        (lambda struct: struct.update({"x": {"y": dict.fromkeys(map(str, range(MOST + 1)), 1)}}), True),
+        (text(1_000_000), False),
+        (lambda struct: struct.update({f"{n}": "long " * 100 for n in range(1500)}), False),
+    ],
+)
+def test_what_is_a_flood(fill: Callable[[Struct], None], flooded: bool) -> None:
+    data = request(fill)
+    assert len(data) > LARGE_BYTES
+    assert is_flooded(data, MOST) is flooded
+
+
+@given(st.binary(max_size=300))
+def test_whatever_comes_is_read_to_its_end(data: bytes) -> None:
+    assert not is_flooded(data, MOST)
+
+
+@pytest.mark.parametrize("cut", range(0, 5000, 97))
+def test_a_request_that_was_cut_is_no_flood(cut: int) -> None:
+    assert not is_flooded(request(flat(MOST))[: -cut or None], MOST)
