@@ -82,15 +82,28 @@ class Pair(NamedTuple):
 
 
 class Authority:
-    """Issues certificates."""
+    """Issues certificates.
 
-    def __init__(self) -> None:
+    Args:
+        parent: Has issued its own certificate; ``None`` for a root.
+        permitted: The only domain that it may issue certificates for; empty for all.
+    """
+
+    def __init__(self, parent: Authority | None = None, permitted: str = "") -> None:
         self._key = ec.generate_private_key(ec.SECP256R1())
         self._name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, f"authority {uuid4()}")])
-        certificate = self._builder(self._name, self._key).add_extension(
-            x509.BasicConstraints(ca=True, path_length=0), critical=True
+        certificate = (
+            (parent or self)
+            ._builder(self._name, self._key)
+            .add_extension(x509.BasicConstraints(ca=True, path_length=0 if parent else 1), critical=True)
         )
-        self.pem = certificate.sign(self._key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM)
+        if permitted:
+            subtrees = [x509.DNSName(permitted)]
+            constraints = x509.NameConstraints(permitted_subtrees=subtrees, excluded_subtrees=None)
+            certificate = certificate.add_extension(constraints, critical=True)
+        signed = certificate.sign((parent or self)._key, hashes.SHA256())
+        self.pem = signed.public_bytes(serialization.Encoding.PEM)
+        self._chain = self.pem if parent else b""
 
     def issue(
         self,
@@ -111,7 +124,8 @@ class Authority:
         pem = key.private_bytes(serialization.Encoding.PEM, form, serialization.NoEncryption())
         for line in pem.decode().splitlines()[1:-1]:
             secret(line)
-        return Pair(builder.sign(self._key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM), pem)
+        certificate = builder.sign(self._key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM)
+        return Pair(certificate + self._chain, pem)
 
     def server(self, **times: timedelta) -> Pair:
         return self.issue(x509.IPAddress(ip_address("127.0.0.1")), usage=ExtendedKeyUsageOID.SERVER_AUTH, **times)

@@ -32,6 +32,8 @@ KEPT = "what was read before stays in force"
 
 # Who is taken for whom
 
+KNOWN = ((dns, "batch.internal"), (uri, SPIFFE))
+
 NAMES: list[tuple[list[x509.GeneralName], str]] = [
     ([uri(SPIFFE)], SPIFFE),
     ([dns("batch.internal")], "batch.internal"),
@@ -55,6 +57,13 @@ NAMES: list[tuple[list[x509.GeneralName], str]] = [
     ([uri(SPIFFE + "/x")], ""),
     ([dns("10.1.2.3")], "10.1.2.3"),
     ([dns(SPIFFE)], ""),
+    # Names with characters that no name has. grpc itself would cut them at the NUL.
+    *(([kind(f"{known}{odd}attacker.test")], "") for odd in "\0\n\t \x7f" for kind, known in KNOWN),
+    ([dns("\0batch.internal")], ""),
+    ([dns("batch.internal\0")], ""),
+    ([dns("")], ""),
+    # It doesn't take the right ones with it.
+    ([dns("other.internal\0attacker.test"), dns("batch.internal")], "batch.internal"),
 ]
 
 
@@ -68,6 +77,27 @@ async def test_who_it_is(names: list[x509.GeneralName], user: str, parties: Part
     assert outcome.kind == (OK if user else INVALID)
     assert outcome.answer.get("user", "") == user
     assert outcome.answer.get("method", "mtls") == "mtls"
+
+
+@pytest.mark.usefixtures("whoami")
+@pytest.mark.parametrize("name", ["batch.internal\0attacker.test", "batch.internal\0.attacker.test"])
+async def test_an_authority_for_one_domain_names_nobody_of_another(
+    name: str, parties: Parties, caplog: pytest.LogCaptureFixture
+) -> None:
+    parties.know("batch.internal", "edit_workflows")
+    parties.know("a.attacker.test", "edit_workflows")
+    constrained = Authority(parties.authority, permitted="attacker.test")
+    async with parties.serving("mtls"):
+        forged = [await parties.call((), pair, name=WHOAMI) for pair in [constrained.issue(dns(name))] * 3]
+        permitted = await parties.call((), constrained.issue(dns("a.attacker.test")), name=WHOAMI)
+        plain = await parties.call((), constrained.issue(dns("batch.internal")), name=WHOAMI)
+    # Whether the library lets it in at all is its own matter.
+    assert {outcome.kind for outcome in forged} <= {INVALID, NO_CONNECTION}
+    assert permitted.kind == OK
+    assert plain.kind == NO_CONNECTION
+    lines = [record for record in caplog.records if "of the client certificate with serial number" in record.message]
+    assert len(lines) == (1 if forged[0].kind == INVALID else 0), "once for each certificate"
+    assert "attacker" not in caplog.text
 
 
 async def test_an_authority_of_the_servers_is_not_one_of_the_callers(parties: Parties) -> None:

@@ -20,16 +20,15 @@ from agenta_ai_server.domain.call import CURRENT_CALL, Call
 from agenta_ai_server.domain.errors import DeadlinePassed, Refused
 from agenta_ai_server.domain.listener import CallListener, CallOutcome
 from agenta_ai_server.rpc.handler import CallHandler, Request
+from agenta_ai_server.rpc.peer_identity import identities
 from agenta_ai_server.rpc.status import GrpcStatus, answers_unread, bug, deadline_passed, refusal
 from agenta_ai_server.rpc.unsent import UnsentAnswers
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Iterable, Mapping
+    from collections.abc import Awaitable
 
     from agenta_ai_server.rpc.handler import Answer, Continuation, GrpcHandler, Reply
 
-# What grpc calls a certificate's URIs and DNS names, and whether such a name has a colon.
-CERTIFICATE_NAMES = {"peer_uri": True, "peer_dns": False}
 CALL_ID_KEY = "x-request-id"
 # A caller may tell us that its deadline has passed before our own clock does: on their way deadlines are rounded up, by
 # at most a hundredth.
@@ -170,17 +169,7 @@ def open_call(method: str, context: Context, max_seconds: float = math.inf) -> C
         peer=context.peer(),
         client_deadline=client_deadline,
         deadline=min(client_deadline, now + max_seconds),
-        identities=_identities(context.auth_context()),
-    )
-
-
-def _identities(connection: Mapping[str, Iterable[bytes]]) -> tuple[str, ...]:
-    return tuple(
-        name.decode(errors="backslashreplace")
-        for kind, has_colon in CERTIFICATE_NAMES.items()
-        for name in connection.get(kind, ())
-        # An authority that looks at DNS names only would otherwise let a URI pass for one.
-        if (b":" in name) is has_colon
+        identities=identities(context.auth_context()),
     )
 
 
