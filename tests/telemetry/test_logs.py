@@ -267,3 +267,25 @@ async def test_what_is_off_is_not_imported() -> None:
     out, _ = await started.communicate()
     assert started.returncode == 0
     assert out == b"\n"
+
+
+@pytest.mark.parametrize(
+    ("code", "reason", "level"),
+    [
+        ("OK", "", "info"),
+        ("OK", "UPSTREAM_FAILED", "warning"),
+        ("INVALID_ARGUMENT", "ARGUMENTS_INVALID", "info"),
+        ("UNAUTHENTICATED", "CREDENTIALS_INVALID", "info"),
+        ("RESOURCE_EXHAUSTED", "RATE_LIMITED", "info"),
+        ("CANCELLED", "", "info"),
+        ("UNAVAILABLE", "OVERLOADED", "warning"),
+        ("DEADLINE_EXCEEDED", "", "warning"),
+        ("INTERNAL", "", "error"),
+    ],
+)
+def test_a_failed_call_has_a_level_above_info(
+    code: str, reason: str, level: str, lines: Lines, make_call: Callable[[], Call]
+) -> None:
+    CallLog().call_ended(make_call(), CallOutcome(code=code, reason=reason, seconds=1))
+    (line,) = lines.of("calls")
+    assert line["level"] == level

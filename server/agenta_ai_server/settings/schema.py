@@ -364,8 +364,9 @@ class Telemetry(Group):
         BeforeValidator(lambda value: value.lower() if isinstance(value, str) else value),
     ] = setting(
         "AGENTA_AI_GRPC_LOG_LEVEL",
-        "The least severe messages that are logged. Successful calls are info, refusals and failures warning or error.",
-        "Operators who don't want a line for each successful call set warning.",
+        "The least severe messages that are logged. The lines of successful and refused calls are info, those of "
+        "failed ones warning, bugs error.",
+        "Operators who want a line for failures only set warning.",
         default="info",
     )
     log_format: Literal["auto", "json", "text"] = setting(

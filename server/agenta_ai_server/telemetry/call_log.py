@@ -18,13 +18,26 @@ DENIED = frozenset({"UNAUTHENTICATED", "PERMISSION_DENIED"})
 calls = logging.getLogger("agenta_ai_server.calls")
 audit = logging.getLogger("agenta_ai_server.audit")
 
+# By gRPC's status: a bug of ours, and what the caller has no part in. All else is the caller's own doing.
+LEVELS = {
+    **dict.fromkeys(("INTERNAL", "UNKNOWN", "DATA_LOSS"), logging.ERROR),
+    **dict.fromkeys(("UNAVAILABLE", "DEADLINE_EXCEEDED"), logging.WARNING),
+}
+
 
 class CallLog(CallListener):
-    """Logs each call when it has ended."""
+    """Logs each call when it has ended.
+
+    The line of a bug has level error; that of a failed tool, an unavailable service and a passed deadline, warning;
+    that of a success, a refusal for which the caller is responsible, and a caller who left, info.
+    """
 
     def call_ended(self, call: Call, ending: CallOutcome) -> None:
         """Write the line."""
-        if not calls.isEnabledFor(logging.INFO):
+        level = LEVELS.get(ending.code, logging.INFO)
+        if ending.code == "OK" and not ending.is_success:
+            level = logging.WARNING
+        if not calls.isEnabledFor(level):
             return
         fields = _who_and_what(call, ending) | {
             "seconds": round(ending.seconds, 6),
@@ -35,7 +48,7 @@ class CallLog(CallListener):
             "replayed": ending.replayed,
             "repaired": ending.repaired,
         }
-        calls.info("call ended", extra={FIELDS: fields})
+        calls.log(level, "call ended", extra={FIELDS: fields})
 
 
 class AuditLog(CallListener):

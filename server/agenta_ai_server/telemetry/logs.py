@@ -1,22 +1,34 @@
-"""How log lines look: JSON for programs, text for people. Neither shows an exception's own words."""
+"""How log lines look: JSON for programs, text for people. Neither shows an exception's own words.
+
+Of other libraries' records only the template is written, without what they put into it: grpc logs metadata that isn't
+UTF-8 as a whole, before anybody has been authenticated.
+"""
 
 from __future__ import annotations
 
 import json
 import logging
+import re
 import sys
+import time
 import traceback
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, TextIO, TypeAlias
 
 from agenta_ai_server.domain.call import CURRENT_CALL
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from types import TracebackType
 
 Format: TypeAlias = Literal["auto", "json", "text"]
+OURS = "agenta_ai_server"
 FIELDS = "fields"
 """Name of the record's attribute that holds a dict of values besides the message, as ``extra`` passes it."""
+
+MAX_TEMPLATE_CHARACTERS = 200
+# As in the % operator's templates.
+PLACEHOLDER = re.compile(r"%(\([^)]*\))?[-#0 +]*[0-9*]*(\.[0-9*]+)?[a-zA-Z]")
 
 
 def configure(level: str, form: Format) -> None:
@@ -31,13 +43,68 @@ def configure(level: str, form: Format) -> None:
     logging._srcfile = None
     logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
     text = sys.stderr.isatty() if form == "auto" else form == "text"
-    handler = logging.StreamHandler()
+    handler = BoundedHandler()
     handler.setFormatter(TextFormatter() if text else JsonFormatter())
-    logging.basicConfig(level=level.upper(), handlers=[handler])
-    if level == "debug":
-        # Ours only. Libraries say several lines for each call, and nobody has seen to it that these hold no secret.
-        logging.getLogger().setLevel(logging.INFO)
-        logging.getLogger("agenta_ai_server").setLevel(logging.DEBUG)
+    logging.basicConfig(level=max(logging.getLevelName(level.upper()), logging.WARNING), handlers=[handler])
+    logging.getLogger(OURS).setLevel(level.upper())
+
+
+class BoundedHandler(logging.StreamHandler[TextIO]):
+    """Writes our records, and of other libraries' records no more than is known to be harmless.
+
+    Args:
+        stream: Where to; ``None`` for standard error.
+        lines: How many lines of one logger of a library are written within a window, at least 1.
+        seconds: Length of a window.
+        clock: Seconds that only go forward.
+    """
+
+    def __init__(
+        self,
+        stream: TextIO | None = None,
+        *,
+        lines: int = 10,
+        seconds: float = 60.0,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        super().__init__(stream)
+        self._lines = lines
+        self._seconds = seconds
+        self._clock = clock
+        self._begin = 0.0
+        self._written: dict[str, int] = {}
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write the record."""
+        if record.name == OURS or record.name.startswith(f"{OURS}."):
+            super().emit(record)
+        elif (written := self._count(record.name)) <= self._lines:
+            super().emit(_harmless(record, is_last=written == self._lines))
+
+    def _count(self, logger: str) -> int:
+        now = self._clock()
+        if now - self._begin >= self._seconds:
+            self._begin = now
+            self._written.clear()
+        self._written[logger] = self._written.get(logger, 0) + 1
+        return self._written[logger]
+
+
+def _harmless(record: logging.LogRecord, *, is_last: bool) -> logging.LogRecord:
+    """Return a copy that has numbers for arguments, and no text but the first line of the template."""
+    template = str(record.msg).partition("\n")[0][:MAX_TEMPLATE_CHARACTERS]
+    arguments = record.args if isinstance(record.args, tuple) else ()
+    shown = iter(arguments)
+    message = PLACEHOLDER.sub(lambda _: _shown(next(shown, None)), template)
+    if is_last:
+        message += " (further lines of this logger are left out for a while)"
+    made = logging.makeLogRecord(vars(record) | {"msg": message, "args": ()})
+    made.exc_text = made.stack_info = None
+    return made
+
+
+def _shown(value: object) -> str:
+    return str(value) if isinstance(value, int | float) else "…"
 
 
 _to_json = json.JSONEncoder(ensure_ascii=False, default=str).encode

@@ -8,11 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import threading
-from socket import AF_INET6, SO_REUSEADDR, SOL_SOCKET
-from socketserver import ThreadingMixIn
-from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
-from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
+from contextlib import suppress
+from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
+from wsgiref.simple_server import WSGIRequestHandler
 
 from prometheus_client import (
     CollectorRegistry,
@@ -21,7 +19,7 @@ from prometheus_client import (
     Histogram,
     ProcessCollector,
     disable_created_metrics,
-    make_wsgi_app,
+    start_http_server,
 )
 
 from agenta_ai_server.domain.listener import CallListener
@@ -31,6 +29,7 @@ from agenta_ai_server.resilience.circuit_breaker import State
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from wsgiref.simple_server import WSGIServer
 
     from agenta_ai_server.concurrency.limiter import ConcurrencyLimiter
     from agenta_ai_server.domain.call import Call, UpstreamRequest
@@ -237,16 +236,12 @@ class MetricsServer:
         Raises:
             OSError: The address can't be listened on.
         """
-        kind = _ServerV6 if ":" in self._host else _Server
-        app = make_wsgi_app(self._metrics.registry)
-        self._server = make_server(self._host, self._port, app, kind, _Handler)
-        # Looks every tenth of a second whether it is to end.
-        threading.Thread(target=self._server.serve_forever, args=(0.1,), name="metrics", daemon=True).start()
-        log.info(
-            "metrics on http://%s:%d/metrics",
-            f"[{self._host}]" if ":" in self._host else self._host,
-            self._server.server_port,
-        )
+        # In a thread, because it asks the DNS for the host's name.
+        server, _ = await asyncio.to_thread(start_http_server, self._port, self._host, self._metrics.registry)
+        server.RequestHandlerClass = _Handler
+        self._server = server
+        host = f"[{self._host}]" if ":" in self._host else self._host
+        log.info("metrics on http://%s:%d/metrics", host, server.server_port)
 
     async def aclose(self) -> None:
         """Stop listening, if it does."""
@@ -256,29 +251,15 @@ class MetricsServer:
             self._server = None
 
 
-class _Server(ThreadingMixIn, WSGIServer):
-    daemon_threads = True
-    # A second server on a taken port must fail, and not share it without a word.
-    allow_reuse_port = False
-
-    def server_bind(self) -> None:
-        # Not that of the base class: it asks the DNS for the host's name, which can take seconds.
-        self.socket.setsockopt(SOL_SOCKET, SO_REUSEADDR, 1)
-        self.socket.bind(self.server_address)
-        self.server_address = self.socket.getsockname()
-        self.server_name, self.server_port = self.socket.getsockname()[:2]
-        self.setup_environ()
-
-    def handle_error(self, request: Any, client_address: Any) -> None:
-        """Say nothing of scrapers that go away."""
-
-
-class _ServerV6(_Server):
-    address_family = AF_INET6
-
-
 class _Handler(WSGIRequestHandler):
+    """Lets go of scrapers that send nothing: the library's own handler keeps a thread for each of them for ever."""
+
     timeout = SCRAPER_SECONDS
 
+    def handle(self) -> None:
+        """Answer, unless the scraper goes away or keeps silent."""
+        with suppress(OSError):
+            super().handle()
+
     def log_message(self, *_: object) -> None:
-        """Say nothing of each scrape."""
+        """Log nothing: a scrape is not an event."""
