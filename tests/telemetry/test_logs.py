@@ -25,7 +25,7 @@ from agenta_ai_server.auth.key_file import create_key
 from agenta_ai_server.commands import serve
 from agenta_ai_server.domain.listener import CallOutcome
 from agenta_ai_server.standin.app import StandIn, in_turn
-from agenta_ai_server.telemetry.call_log import AuditLog
+from agenta_ai_server.telemetry.call_log import AuditLog, CallLog
 from agenta_ai_server.telemetry.logs import JsonFormatter, TextFormatter
 from agenta_ai_server.tools.refine_prompt.tool import RefinePrompt
 
