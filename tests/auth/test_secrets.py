@@ -113,7 +113,7 @@ async def faults_told(number: int, parties: Parties, pair: Pair, started: asynci
 
     async def read() -> None:
         assert started.stderr
-        while sum("stays in force" in line for line in lines) < number:
+        while sum("stays in effect" in line for line in lines) < number:
             lines.append((await started.stderr.readline()).decode())
 
     reading = asyncio.create_task(read())

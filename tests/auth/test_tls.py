@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 SPIFFE = "spiffe://agenta.ai/ns/prod/sa/evaluator"
-KEPT = "what was read before stays in force"
+KEPT = "the last valid version stays in effect"
 
 
 # Who is taken for whom
@@ -291,11 +291,14 @@ async def test_a_broken_pair_stops_the_start(case: str, make: Any, why: str, par
 
 
 @pytest.mark.parametrize("name", ["CERT", "KEY", "CLIENT_CA"])
-@pytest.mark.parametrize(("file", "why"), [("none.pem", "No such file or directory"), ("", "Is a directory")])
+@pytest.mark.parametrize(
+    ("file", "why"),
+    [("none.pem", "can't read {}: No such file or directory"), ("", "{} is a folder, not a regular file")],
+)
 async def test_a_file_that_cannot_be_read_stops_the_start(name: str, file: str, why: str, parties: Parties) -> None:
     path = parties.folder / file
     (fault,) = await starting(parties, "api_keys", **{f"AGENTA_AI_GRPC_TLS_{name}_FILE": str(path)})
-    assert fault == f"AGENTA_AI_GRPC_TLS_{name}_FILE: can't read {path}: {why}."
+    assert fault == f"AGENTA_AI_GRPC_TLS_{name}_FILE: {why.format(path)}."
 
 
 async def test_each_file_that_is_bad_by_itself_is_told_by_its_setting(parties: Parties) -> None:

@@ -62,7 +62,7 @@ async def test_a_broken_file_keeps_the_old_key(
         async with connected(settings) as stub:
             write(file, content)
             async with asyncio.timeout(2):
-                while "what was read before stays in force" not in caplog.text:
+                while "the last valid version stays in effect" not in caplog.text:
                     assert not (await stub.CallTool(refine())).is_error
                     await asyncio.sleep(0.02)
             assert not (await stub.CallTool(refine())).is_error

@@ -1,18 +1,31 @@
 from __future__ import annotations
 
+import errno
 import os
 import re
+import threading
+from functools import partial
 from typing import TYPE_CHECKING
 
 import pytest
 
-from agenta_ai_server.domain.reloading_file import ReloadingFile, ReloadingFiles
+from agenta_ai_server.domain.reloading_file import ReloadingFile as Impatient
+from agenta_ai_server.domain.reloading_file import ReloadingFiles as ImpatientFiles
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
 LOGGER = "agenta_ai_server.domain.reloading_file"
+
+
+# A busy machine may take long to look at a file.
+ReloadingFile = partial(Impatient, patience=30)
+ReloadingFiles = partial(ImpatientFiles, patience=30)
+
+
+def out_of_files(path: object, *_: object) -> int:
+    raise OSError(errno.EMFILE, "Too many open files", str(path))
 
 
 class Clock:
@@ -115,9 +128,9 @@ def test_change_while_it_is_read(path: Path, clock: Clock) -> None:
 @pytest.mark.parametrize(
     ("spoil", "why"),
     [
-        (lambda path: path.write_text("broken"), "file: it is broken; what was read before stays in force"),
-        (lambda path: path.unlink(), "can't read .*file: No such file or directory; what was read before"),
-        (lambda path: (path.unlink(), path.mkdir()), "can't read .*file: Is a directory; what was read before"),
+        (lambda path: path.write_text("broken"), "file: it is broken; the last valid version stays in effect"),
+        (lambda path: path.unlink(), "can't read .*file: No such file or directory; the last valid version"),
+        (lambda path: (path.unlink(), path.mkdir()), "file is a folder, not a regular file; the last valid version"),
     ],
     ids=["broken", "gone", "folder"],
 )
@@ -148,11 +161,7 @@ def test_reads_again_what_could_not_be_read_for_a_moment(
     file = ReloadingFile(path, parse, clock=clock)
     path.write_text("three")
     with monkeypatch.context() as patch:
-
-        def fail(self: Path) -> bytes:
-            raise OSError(24, "Too many open files", str(self))
-
-        patch.setattr("pathlib.Path.read_bytes", fail)
+        patch.setattr("os.open", out_of_files)
         clock.now += 1
         assert file.content == "one"
     clock.now += 1
@@ -182,3 +191,78 @@ def test_several_files_are_one_content(path: Path, clock: Clock) -> None:
     path.write_text("alone")
     clock.now += 1
     assert files.content == ["three", "four"], "all of them or none"
+
+
+def test_what_no_file_can_be_opened_for_is_unknown(
+    path: Path, clock: Clock, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    file = ReloadingFile(path, parse, clock=clock)
+    with monkeypatch.context() as patch:
+        patch.setattr("os.open", out_of_files)
+        clock.now += 1
+        assert (file.content, file.unknown_seconds) == ("one", 0), "it hasn't changed"
+        path.write_text("three")
+        for _ in range(3):
+            clock.now += 10
+            assert file.content == "one"
+        assert file.unknown_seconds == 20
+        assert caplog.messages == [f"can't read {path}: Too many open files; the last valid version stays in effect"]
+    clock.now += 1
+    assert (file.content, file.unknown_seconds) == ("three", 0)
+
+
+def test_what_is_broken_or_gone_is_known(path: Path, clock: Clock) -> None:
+    file = ReloadingFile(path, parse, clock=clock)
+    path.write_text("broken")
+    clock.now += 100
+    assert (file.content, file.unknown_seconds) == ("one", 0)
+    path.unlink()
+    clock.now += 100
+    assert (file.content, file.unknown_seconds) == ("one", 0)
+
+
+def test_a_disk_that_hangs_stops_nobody_and_is_unknown(path: Path, clock: Clock) -> None:
+    released = threading.Event()
+
+    def hang(content: bytes) -> str:
+        if content == b"slow":
+            released.wait(30)
+        return parse(content)
+
+    file = Impatient(path, hang, patience=0.01, clock=clock)
+    path.write_text("slow")
+    for _ in range(3):
+        clock.now += 30
+        assert file.content == "one"
+    assert file.unknown_seconds == 60
+    released.set()
+    for _ in range(1000):
+        if file.content == "slow":
+            break
+        threading.Event().wait(0.01)
+    assert (file.content, file.unknown_seconds) == ("slow", 0)
+
+
+@pytest.mark.parametrize("kind", ["pipe", "folder", "device"])
+def test_only_regular_files(path: Path, kind: str) -> None:
+    path.unlink()
+    if kind == "pipe":
+        os.mkfifo(path)
+    elif kind == "folder":
+        path.mkdir()
+    else:
+        path.symlink_to("/dev/zero")
+    with pytest.raises(ValueError, match=rf"file is a (named )?{kind}, not a regular file$"):
+        ReloadingFile(path, parse)
+
+
+def test_a_byte_order_mark_is_left_out(path: Path) -> None:
+    path.write_bytes(b"\xef\xbb\xbfone")
+    assert ReloadingFile(path, parse).content == "one"
+
+
+def test_not_endless(path: Path) -> None:
+    with path.open("wb") as file:
+        file.truncate(16 * 1024 * 1024 + 1)
+    with pytest.raises(ValueError, match="has more than 16 MiB"):
+        ReloadingFile(path, parse)

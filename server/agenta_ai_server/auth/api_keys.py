@@ -7,7 +7,7 @@ import logging
 import time
 from typing import TYPE_CHECKING
 
-from agenta_ai_server.auth.authenticator import OWN_KEY_PREFIX, invalid
+from agenta_ai_server.auth.authenticator import OWN_KEY_PREFIX, invalid, known
 from agenta_ai_server.auth.key_file import KEY, KeyFile, KeyRecord, hashed, make_if_missing
 from agenta_ai_server.auth.records import parse
 from agenta_ai_server.domain.reloading_file import ReloadingFile
@@ -27,8 +27,9 @@ log = logging.getLogger(__name__)
 class ApiKeyAuthenticator:
     """Finds out who calls by a file of API keys, which is read again when it changes.
 
-    A file that breaks or vanishes revokes nothing: what it said last stays in force, expiry included. So a file that is
-    being copied, or a volume that is gone for a moment, shuts nobody out. Keys are revoked by what the file says.
+    A file that breaks or vanishes revokes nothing: its last valid version stays in effect, expiry included. So a file
+    that is being copied, or a volume that is gone for a moment, locks nobody out. Keys are revoked by what the file
+    says. While it can't be read for want of descriptors, or because the disk hangs, nobody is admitted after a minute.
 
     Args:
         path: The file. One without keys is made, readable by its owner only, where there is none.
@@ -53,12 +54,12 @@ class ApiKeyAuthenticator:
         """Return whose key it is.
 
         Raises:
-            Refused: CREDENTIALS_INVALID, whatever is wrong with it.
+            Refused: CREDENTIALS_INVALID, whatever is wrong with it; AUTHORITY_UNAVAILABLE if the file can't be read.
         """
         # The same work whatever comes out, so that the time it takes doesn't tell which ids there are.
         well_formed = KEY.fullmatch(credentials.secret)
         key_id, secret = well_formed.groups() if well_formed else ("", "")
-        record = self._keys.content.get(key_id)
+        record = known(self._keys).get(key_id)
         is_genuine = hmac.compare_digest(hashed(secret), record.hash if record else NO_HASH)
         if record is None or not is_genuine or not record.is_valid(self._clock()):
             raise invalid()

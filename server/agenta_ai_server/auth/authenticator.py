@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from agenta_ai_server.domain.errors import Reason, Refused
 
@@ -11,8 +11,14 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from agenta_ai_server.domain.call import Principal
+    from agenta_ai_server.domain.reloading_file import ReloadingFile
 
 OWN_KEY_PREFIX = "aai_"
+# After which a file that can't be read for want of descriptors, or because the disk hangs, admits nobody any more.
+MAX_UNKNOWN_SECONDS = 60.0
+RETRY_SECONDS = 5.0
+
+Content = TypeVar("Content")
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +39,19 @@ class Credentials:
     project: str = ""
     identities: tuple[str, ...] = ()
     host: str = ""
+
+
+def known(file: ReloadingFile[Content]) -> Content:
+    """Return what a file says about callers, as long as it is known.
+
+    Raises:
+        Refused: AUTHORITY_UNAVAILABLE, because for a minute nobody could read it, and it may revoke the credential.
+    """
+    content = file.content
+    if file.unknown_seconds > MAX_UNKNOWN_SECONDS:
+        message = "The service can't check credentials now. Try again later."
+        raise Refused(Reason.AUTHORITY_UNAVAILABLE, message, retry_delay=RETRY_SECONDS)
+    return content
 
 
 class Authenticator(Protocol):

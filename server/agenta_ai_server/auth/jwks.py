@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import jwt
 
+from agenta_ai_server.auth.authenticator import known
 from agenta_ai_server.auth.http import HttpClient, Unanswered, http_url
 from agenta_ai_server.auth.token import json_object
 from agenta_ai_server.domain.errors import Reason, Refused
@@ -108,7 +109,7 @@ class KeyFile:
 
     async def find(self, key_id: str | None, algorithm: str) -> jwt.PyJWK | None:
         """Return the key as every :class:`KeySource` does."""
-        return self._file.content.find(key_id, algorithm)
+        return known(self._file).find(key_id, algorithm)
 
     async def aclose(self) -> None:
         """Do nothing: the file isn't open."""

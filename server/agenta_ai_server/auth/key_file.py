@@ -18,6 +18,7 @@ from pydantic import AwareDatetime, BeforeValidator, Field, ValidationError, mod
 
 from agenta_ai_server.auth.authenticator import OWN_KEY_PREFIX
 from agenta_ai_server.auth.records import PrincipalRecord, Record, parse, refuse_repeated, sentence
+from agenta_ai_server.domain.files import read_file
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -151,10 +152,7 @@ def list_keys(path: Path) -> list[KeyRecord]:
     Raises:
         ValueError: The file is broken or can't be read.
     """
-    try:
-        return list(_read(path).keys)
-    except OSError as error:
-        raise ValueError(f"can't read {path}: {error.strerror}") from None
+    return list(_read(path).keys)
 
 
 def revoke_key(path: Path, key_id: str) -> None:
@@ -216,7 +214,7 @@ def _replace(path: Path, content: KeyFile) -> None:
 
 
 def _read(path: Path) -> KeyFile:
-    content = path.read_bytes()
+    content = read_file(path)
     try:
         return parse(KeyFile, content)
     except ValueError as error:

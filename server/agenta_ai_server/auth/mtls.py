@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from pydantic import field_validator, model_validator
 
-from agenta_ai_server.auth.authenticator import invalid
+from agenta_ai_server.auth.authenticator import invalid, known
 from agenta_ai_server.auth.records import PrincipalRecord, Record, parse, refuse_repeated
 from agenta_ai_server.domain.reloading_file import ReloadingFile
 
@@ -71,11 +71,12 @@ class MtlsAuthenticator:
         """Return whose certificate it is.
 
         Raises:
-            Refused: CREDENTIALS_INVALID if its names mean nobody, or more than one principal.
+            Refused: CREDENTIALS_INVALID if its names mean nobody, or more than one principal; AUTHORITY_UNAVAILABLE if
+                the file can't be read.
         """
-        known = self._principals.content
+        principals_by_name = known(self._principals)
         names = map(canonical, credentials.identities)
-        principals = {known[name] for name in names if name in known}
+        principals = {principals_by_name[name] for name in names if name in principals_by_name}
         if len(principals) != 1:
             raise invalid()
         return principals.pop()

@@ -13,7 +13,8 @@ from agenta_ai_server.assembly.tools import described_tools
 from agenta_ai_server.auth.key_file import list_keys
 from agenta_ai_server.auth.mtls import IdentityFile
 from agenta_ai_server.auth.records import parse
-from agenta_ai_server.checks.shared import Found, content, failed, ok, sentence, warning
+from agenta_ai_server.checks.shared import Found, failed, ok, sentence, warning
+from agenta_ai_server.domain.files import read_file
 from agenta_ai_server.limits.policy import LimitPolicy
 from agenta_ai_server.rpc.tls import Certificates, TlsFiles
 from agenta_ai_server.tools.catalog import tool_set
@@ -78,7 +79,7 @@ async def principals(settings: Settings) -> AsyncIterator[Found]:
     if "mtls" not in settings.auth or path is None:
         return
     try:
-        known = parse(IdentityFile, content(path)).principals
+        known = parse(IdentityFile, read_file(path)).principals
     except ValueError as error:
         yield failed(f"{path}: {sentence(error)}", "Correct AGENTA_AI_GRPC_MTLS_PRINCIPALS_FILE: docs/security.md.")
         return
@@ -95,7 +96,7 @@ async def limits(settings: Settings) -> AsyncIterator[Found]:
         return
     names = [tool.name for tool in described_tools()]
     try:
-        LimitPolicy.parse(content(path), names)
+        LimitPolicy.parse(read_file(path), names)
     except ValueError as error:
         yield failed(f"{path}: {sentence(error)}", "Correct AGENTA_AI_GRPC_LIMITS_FILE: docs/limits.md has its form.")
     else:
@@ -121,7 +122,7 @@ async def certificates(settings: Settings) -> AsyncIterator[Found]:
 
 
 def _lifetime(path: Path) -> Found:
-    chain = x509.load_pem_x509_certificates(path.read_bytes())
+    chain = x509.load_pem_x509_certificates(read_file(path))
     now = datetime.now(UTC)
     begin = max(each.not_valid_before_utc for each in chain)
     end = min(each.not_valid_after_utc for each in chain)

@@ -15,10 +15,11 @@ from agenta_ai_server.auth.agenta import check_url
 from agenta_ai_server.auth.http import Answer, Unanswered, http_url
 from agenta_ai_server.auth.jwks import KeySet
 from agenta_ai_server.auth.token import json_object
-from agenta_ai_server.checks.shared import Found, content, failed, get, ok, sentence
+from agenta_ai_server.checks.shared import Found, failed, get, ok, sentence
 from agenta_ai_server.domain.agenta_url import root_path
 from agenta_ai_server.domain.call import ANONYMOUS
 from agenta_ai_server.domain.errors import Reason, Refused
+from agenta_ai_server.domain.files import read_file
 from agenta_ai_server.domain.tool import ToolCall
 from agenta_ai_server.pipeline.pipeline import run_tool
 from agenta_ai_server.telemetry.otel_environment import ENDPOINT, TRACES_ENDPOINT
@@ -60,7 +61,7 @@ async def token_keys(settings: Settings) -> AsyncIterator[Found]:
 
 async def _key_set(settings: Settings) -> bytes:
     if settings.jwt_jwks_file:
-        return content(settings.jwt_jwks_file)
+        return read_file(settings.jwt_jwks_file)
     answer = await get(http_url(settings.jwt_jwks_url or ""))
     if answer.status != 200:
         raise Unanswered(f"HTTP {answer.status}")

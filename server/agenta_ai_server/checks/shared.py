@@ -11,7 +11,6 @@ from agenta_ai_server.auth.http import Answer, HttpClient
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
-    from pathlib import Path
 
     import yarl
 
@@ -59,18 +58,6 @@ async def get(url: yarl.URL, headers: dict[str, str] | None = None, **way: Any) 
         return await client.get(url, headers)
     finally:
         await client.aclose()
-
-
-def content(path: Path) -> bytes:
-    """Return what the file holds.
-
-    Raises:
-        ValueError: It can't be read.
-    """
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise ValueError(f"can't read it: {error.strerror}") from None
 
 
 def sentence(error: Exception) -> str:

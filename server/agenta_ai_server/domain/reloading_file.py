@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import logging
+import math
+import threading
 import time
 from typing import TYPE_CHECKING, Generic, TypeAlias, TypeVar
+
+from agenta_ai_server.domain.files import Exhausted, read_file
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -20,11 +24,14 @@ log = logging.getLogger(__name__)
 class ReloadingFiles(Generic[Content]):
     """What some files say together, no more than ``every`` seconds behind them. Broken ones never replace good ones.
 
+    Files are looked at and read in a thread, so that a file system that hangs stops nobody.
+
     Args:
-        paths: The files.
+        paths: The files, which must be regular ones. A byte order mark is left out.
         parse: Makes the content from the bytes of each file, one argument for each; raises ``ValueError`` with a
-            sentence that quotes no secret.
+            sentence that quotes no secret. It is called in a thread.
         every: Seconds between looks at whether a file has changed.
+        patience: Seconds that the one who causes such a look waits for it at most.
         clock: Seconds that only go forward.
 
     Raises:
@@ -37,40 +44,71 @@ class ReloadingFiles(Generic[Content]):
         parse: Callable[..., Content],
         *,
         every: float = 1.0,
+        patience: float = 0.25,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._paths = tuple(paths)
         self._parse = parse
         self._every = every
+        self._patience = patience
         self._clock = clock
         self._looked = clock()
+        self._looking = threading.Lock()
         # Taken before the content is read: a change in between is seen at the next look.
         self._version = self._stat()
         self._content = self._read()
         self._fault = ""
+        # Since when it isn't known what the files say.
+        self._unknown_since = math.inf
 
     @property
     def content(self) -> Content:
         """What they say; what they said last while one is broken or gone, which is logged once for each fault."""
         now = self._clock()
-        if now - self._looked >= self._every:
+        if now - self._looked >= self._every and self._looking.acquire(blocking=False):
             self._looked = now
+            self._unknown_since = min(self._unknown_since, now)
+            done = threading.Event()
+            threading.Thread(target=self._look, args=(done,), name="read-files", daemon=True).start()
+            done.wait(self._patience)
+        return self._content
+
+    @property
+    def unknown_seconds(self) -> float:
+        """For how long it hasn't been known what they say: no file can be opened, or reading them hangs.
+
+        A file that is broken or gone is known to be so.
+        """
+        return max(self._clock() - self._unknown_since, 0.0)
+
+    def _look(self, done: threading.Event) -> None:
+        try:
             version = self._stat()
             if version != self._version or self._fault:
                 self._renew(version)
-        return self._content
+            else:
+                self._unknown_since = math.inf
+        except Exception as error:
+            log.error("reading %s failed because of a bug: %s", self._names, type(error).__name__)
+        finally:
+            self._looking.release()
+            done.set()
 
     def _renew(self, version: Version) -> None:
         try:
-            self._content = self._read()
+            content = self._read()
         except ValueError as error:
+            if not isinstance(error, Exhausted):
+                self._unknown_since = math.inf
             # The version stays the old one: what can't be read now may be readable unchanged at the next look.
             if self._fault != str(error):
                 self._fault = str(error)
-                log.error("%s; what was read before stays in force", error)
+                log.error("%s; the last valid version stays in effect", error)
         else:
+            self._content = content
             self._version = version
             self._fault = ""
+            self._unknown_since = math.inf
             log.info("read %s again, because it has changed", self._names)
 
     @property
@@ -81,10 +119,9 @@ class ReloadingFiles(Generic[Content]):
         return [_version(path) for path in self._paths]
 
     def _read(self) -> Content:
+        contents = [read_file(path) for path in self._paths]
         try:
-            return self._parse(*(path.read_bytes() for path in self._paths))
-        except OSError as error:
-            raise ValueError(f"can't read {error.filename}: {error.strerror}") from None
+            return self._parse(*contents)
         except ValueError as error:
             raise ValueError(f"{self._names}: {error}") from None
 
@@ -98,9 +135,10 @@ class ReloadingFile(ReloadingFiles[Content]):
         parse: Callable[[bytes], Content],
         *,
         every: float = 1.0,
+        patience: float = 0.25,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        super().__init__([path], parse, every=every, clock=clock)
+        super().__init__([path], parse, every=every, patience=patience, clock=clock)
 
 
 def _version(path: Path) -> tuple[int, ...] | None:

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Annotated, TypeAlias, TypeVar
 
 from pydantic import AfterValidator, BeforeValidator, SecretStr
 
+from agenta_ai_server.domain.files import read_file
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -51,12 +53,8 @@ def read_text(path: Path) -> str:
     Raises:
         ValueError: It can't be read, is empty or isn't text.
     """
-    if not path.is_file() and path.exists():
-        raise ValueError(f"{path} is not a regular file")
     try:
-        text = path.read_text(encoding="utf-8-sig").strip()
-    except OSError as error:
-        raise ValueError(f"can't read {path}: {error.strerror}") from None
+        text = read_file(path).decode().strip()
     except UnicodeDecodeError:
         raise ValueError(f"{path} is not text") from None
     if not text:

@@ -1,0 +1,53 @@
+"""Reading files that settings name."""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+MAX_BYTES = 16 * 1024 * 1024
+BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+# No file could be opened now, whatever is in it.
+EXHAUSTED = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM})
+KINDS = {
+    stat.S_IFDIR: "a folder",
+    stat.S_IFIFO: "a named pipe",
+    stat.S_IFSOCK: "a socket",
+    stat.S_IFCHR: "a device",
+    stat.S_IFBLK: "a device",
+}
+
+
+class Exhausted(ValueError):
+    """The file can't be opened for want of descriptors or memory. The text says so."""
+
+
+def read_file(path: Path) -> bytes:
+    """Return what a regular file holds, without a UTF-8 byte order mark.
+
+    Raises:
+        Exhausted: No file can be opened now.
+        ValueError: It can't be read, isn't a regular file, or has more than 16 MiB. The sentence names the path.
+    """
+    try:
+        # Without waiting, which opening a named pipe would do until somebody writes.
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        try:
+            kind = stat.S_IFMT(os.fstat(descriptor).st_mode)
+            if kind != stat.S_IFREG:
+                raise ValueError(f"{path} is {KINDS.get(kind, 'something else')}, not a regular file")
+            with open(descriptor, "rb", closefd=False) as file:
+                content = file.read(MAX_BYTES + 1)
+        finally:
+            os.close(descriptor)
+    except OSError as error:
+        fault = Exhausted if error.errno in EXHAUSTED else ValueError
+        raise fault(f"can't read {path}: {error.strerror}") from None
+    if len(content) > MAX_BYTES:
+        raise ValueError(f"{path} has more than {MAX_BYTES // 1024**2} MiB")
+    return content.removeprefix(BYTE_ORDER_MARK)
