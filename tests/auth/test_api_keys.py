@@ -200,7 +200,7 @@ def test_existing_one_is_left_alone(path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("name", "why"),
-    [("missing/keys.json", "can't write .*: No such file or directory"), (".", "can't read .*: Is a directory")],
+    [("missing/keys.json", "can't write .*: No such file or directory"), (".", "is a folder, not a regular file")],
 )
 def test_place_is_wrong(tmp_path: Path, name: str, why: str) -> None:
     with pytest.raises(ValueError, match=why):
