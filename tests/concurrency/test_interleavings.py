@@ -1,10 +1,10 @@
-"""Whatever comes, ends and is cancelled in whatever order, places are neither lost nor given twice."""
+"""Whatever comes, ends and is cancelled in whatever order, slots are neither lost nor given twice."""
 
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from contextlib import suppress
-from typing import Any
 
 from concurrency.virtual_time import VirtualTimeLoop
 from hypothesis import strategies as st
@@ -14,7 +14,7 @@ from agenta_ai_server.concurrency.limiter import ConcurrencyLimiter
 from agenta_ai_server.domain.errors import Refused
 from agenta_ai_server.domain.tool import Waiters
 
-PLACES, ROOM = 8, 8
+SLOTS, ROOM, SHARE = 8, 8, 0.25
 
 
 class Client:
@@ -41,7 +41,7 @@ class Interleavings(RuleBasedStateMachine):
         super().__init__()
         self.runner = asyncio.Runner(loop_factory=VirtualTimeLoop)
         self.loop = self.runner.get_loop()
-        self.limiter = ConcurrencyLimiter(PLACES, ROOM, min_seconds=1, typical_seconds=0.1)
+        self.limiter = ConcurrencyLimiter(SLOTS, ROOM, SHARE, min_seconds=1, typical_seconds=0.1)
         self.clients: list[Client] = []
 
     def teardown(self) -> None:
@@ -49,7 +49,6 @@ class Interleavings(RuleBasedStateMachine):
             client.task.cancel()
         self.settle()
         assert (self.limiter.in_flight, self.limiter.queued) == (0, 0)
-        assert self.limiter._held == self.limiter._below == self.limiter._above == {}
         self.runner.close()
 
     def settle(self, seconds: float = 0) -> None:
@@ -97,23 +96,31 @@ class Interleavings(RuleBasedStateMachine):
         holding = [client for client in self.clients if client.holds]
         assert self.limiter.in_flight == len(holding)
         assert self.limiter.queued == len(self.clients) - len(holding)
-        held = {client.organization: 0 for client in holding}
-        for client in holding:
-            held[client.organization] += 1
-        assert self.limiter._held == held
 
     @invariant()
     def bounds(self) -> None:
-        lines: list[Any] = [*self.limiter._below.values(), *self.limiter._above.values()]
-        assert 0 <= self.limiter.in_flight <= PLACES
-        assert self.limiter.queued == sum(map(len, lines)) <= ROOM
-        assert all(lines)
-        assert sum(client.holds for client in self.clients) <= PLACES
-        # A call waits only if every place is taken.
-        assert not self.limiter.queued or self.limiter.in_flight == PLACES
-        share = self.limiter._share
-        assert all(self.limiter._held.get(name, 0) < share for name in self.limiter._below)
-        assert all(self.limiter._held.get(name, 0) >= share for name in self.limiter._above)
+        assert 0 <= self.limiter.in_flight <= SLOTS
+        assert 0 <= self.limiter.queued <= ROOM
+        assert sum(client.holds for client in self.clients) <= SLOTS
+        # A call waits only if every slot is taken.
+        assert not self.limiter.queued or self.limiter.is_full
+
+    @rule()
+    def share(self) -> None:
+        """Give a freed slot to an organization below its share, if one waits."""
+        self.settle()
+        holding = Counter(client.organization for client in self.clients if client.holds)
+        waiting = {client.organization for client in self.clients if not client.holds}
+        below = {name for name in waiting if holding[name] < SLOTS * SHARE}
+        ending = next((client for client in self.clients if client.holds), None)
+        if ending is None or not below:
+            return
+        before = {client for client in self.clients if client.holds}
+        ending.end.set()
+        self.settle()
+        came = [client for client in self.clients if client.holds and client not in before]
+        # The organization of the call that ended may have come below its share by that.
+        assert all(client.organization in below | {ending.organization} for client in came)
 
 
 TestInterleavings = Interleavings.TestCase

@@ -45,7 +45,7 @@ async def test_a_new_key_is_used_within_two_seconds(file: Path, caplog: pytest.L
         settings = settings_for(standin, AGENTA_AI_SERVICES_API_KEY="", AGENTA_AI_SERVICES_API_KEY_FILE=str(file))
         async with connected(settings) as stub:
             assert not (await stub.CallTool(refine())).is_error
-            standin._authorization = f"ApiKey {NEW}"
+            standin.api_key = NEW
             assert reason(await stub.CallTool(refine())) == "UPSTREAM_CREDENTIALS_REJECTED"
             write(file, NEW + "\n")
             await asyncio.wait_for(until_it_works(stub), 2)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import grpc.aio
 import pytest
@@ -12,6 +12,8 @@ from calls import REFINE, details, refine, request, trailers
 from conftest import connected, settings_for
 
 from agenta_ai.v1 import tool_service_pb2
+from agenta_ai.v1.tool_service_pb2_grpc import ToolServiceStub
+from agenta_ai_server.commands import serve
 from agenta_ai_server.settings import SettingsError
 
 if TYPE_CHECKING:
@@ -129,12 +131,11 @@ async def test_who_could_only_wait_in_vain_is_told_not_to(limited: Settings, sec
 async def test_what_counts(
     what: str, asked: tool_service_pb2.CallToolRequest | bytes, counts: int, limited: Settings
 ) -> None:
-    async with connected(limited) as stub:
-        raw = cast("Any", stub).CallTool
-        if isinstance(asked, bytes):
-            raw._request_serializer = lambda data: data
-        await asyncio.gather(raw(asked), return_exceptions=True)
-        assert await used(stub) == counts, what
+    data = asked if isinstance(asked, bytes) else asked.SerializeToString()
+    async with serve.running(limited) as address, grpc.aio.insecure_channel(address) as channel:
+        call: Any = channel.unary_unary("/agenta.ai.v1.ToolService/CallTool")
+        await asyncio.gather(call(data), return_exceptions=True)
+        assert await used(ToolServiceStub(channel)) == counts, what
 
 
 async def test_a_repair_does_not_count(standin: StandIn, tmp_path: Path) -> None:

@@ -107,8 +107,8 @@ class StandIn:
         self.started = 0
         self.finished = 0
         self.in_flight = 0
-        self._authorization = f"ApiKey {api_key}"
-        self.permissions = Permissions({self._authorization: Caller()} if callers is None else callers)
+        self.api_key = api_key
+        self.permissions = Permissions({f"ApiKey {api_key}": Caller()} if callers is None else callers)
         self._app = app
         self._environment = environment
         self._idle = idle
@@ -250,7 +250,7 @@ class StandIn:
             return answers.of_json(400, {"detail": str(error)})
 
     def _refusal(self, request: web.BaseRequest, content: Any) -> Answer | None:
-        if request.headers.get("authorization") != self._authorization:
+        if request.headers.get("authorization") != f"ApiKey {self.api_key}":
             return answers.failure(401)
         # A known application needs no environment.
         if not isinstance(content, dict) or ("environment" not in content and content.get("app") != self._app):
