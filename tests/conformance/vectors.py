@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 HERE = Path(__file__).parent
 SERVERS_FILE = "servers.json"
+# Which targets are local, for the unit tests of each client.
+TARGETS_FILE = "targets.json"
 PLACEHOLDER = re.compile(r"\$\{([a-z0-9_]+)\}")
 
 Method = Literal["Status", "ListTools", "CallTool"]
@@ -211,7 +213,7 @@ def load(folder: Path = HERE) -> tuple[list[Vector], dict[str, Server]]:
     servers = _read(folder / SERVERS_FILE, _Servers, faults)
     vectors: list[Vector] = []
     for path in sorted(folder.glob("*.json")):
-        if path.name != SERVERS_FILE and (theme := _read(path, _Theme, faults)):
+        if path.name not in (SERVERS_FILE, TARGETS_FILE) and (theme := _read(path, _Theme, faults)):
             vectors += [vector.model_copy(update={"theme": path.stem}) for vector in theme.vectors]
     if servers:
         faults += _misfits(vectors, servers.servers)
