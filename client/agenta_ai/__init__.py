@@ -1,19 +1,33 @@
-__version__ = "0.1.0"
+"""Calls Agenta AI services over gRPC: small AI tools behind a protobuf contract.
+
+``SyncClient`` calls them from ordinary code, ``Client`` from asyncio; both have the same methods, results and errors::
+
+    from agenta_ai import SyncClient
+
+    with SyncClient("127.0.0.1:50051", api_key="aai_…") as client:
+        refined = client.refine_prompt({"messages": [{"role": "user", "content": "Please translate {{text}}"}]})
+        print(refined.template)
+
+Three errors tell three things apart: ``InvalidInput`` (nothing was sent), ``CallFailed`` (the call ended with a status)
+and ``ToolFailed`` (the tool ran and failed). ``agenta_ai.testing`` has clients for tests. ``agenta_ai.v1`` is the
+generated contract. The command ``agenta-ai`` does the same in a terminal.
+"""
 
 # The public names are looked up when they are first used: `agenta-ai --help` must not wait for grpc, and a server that
 # shares this package must not load the client.
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from agenta_ai.version import __version__
+
 if TYPE_CHECKING:
-    from agenta_ai.calls import REFINE_PROMPT
     from agenta_ai.client import Client
     from agenta_ai.diff import MessageChange, diff_messages
-    from agenta_ai.errors import AgentaError, CallFailed, FieldViolation, InvalidInput, ToolFailed
+    from agenta_ai.errors import AgentaError, CallFailed, InvalidInput, ToolFailed
+    from agenta_ai.meta import Attempt, CallMeta, FieldViolation
+    from agenta_ai.requests import REFINE_PROMPT
     from agenta_ai.results import (
-        Attempt,
         AudioContent,
-        CallMeta,
         Content,
         Icon,
         ImageContent,
@@ -67,7 +81,7 @@ __all__ = [
 ]
 
 _ELSEWHERE = {
-    "REFINE_PROMPT": "calls",
+    "REFINE_PROMPT": "requests",
     "SERVICE_CONFIG": "service_config",
     "Client": "client",
     "SyncClient": "sync",
@@ -75,9 +89,11 @@ _ELSEWHERE = {
     "diff_messages": "diff",
     "AgentaError": "errors",
     "CallFailed": "errors",
-    "FieldViolation": "errors",
     "InvalidInput": "errors",
     "ToolFailed": "errors",
+    "Attempt": "meta",
+    "CallMeta": "meta",
+    "FieldViolation": "meta",
 }
 
 

@@ -9,14 +9,19 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar
 import grpc
 import grpc.aio
 
-from agenta_ai import calls, errors
+from agenta_ai import errors, failures, requests
+from agenta_ai.attempts import Attempts
+from agenta_ai.connection import connection, read_timeout
+from agenta_ai.credentials import AUTHORIZATION
 from agenta_ai.service_config import CALL_TIMEOUT
 from agenta_ai.v1.tool_service_pb2_grpc import ToolServiceStub
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
 
-    from agenta_ai.credentials import Metadata, TokenProvider
+    from agenta_ai.credentials import TokenProvider
+    from agenta_ai.meta import Metadata
+    from agenta_ai.requests import Exchange, PromptTemplate
     from agenta_ai.results import RefinedPrompt, ServiceStatus, Tool, ToolResult
     from agenta_ai.v1.tool_service_pb2_grpc import ToolServiceAsyncStub
 
@@ -40,18 +45,20 @@ class Client:
         api_key: Says who calls: a key of the server, ``"aai_…"``, or of Agenta. 1 to 8192 visible ASCII characters. At
             most one of ``api_key``, ``token`` and ``token_provider`` is given.
         token: Says who calls: a bearer token, of the same characters.
-        token_provider: Makes the bearer token of each call, just before it: a function, or one to be awaited. It keeps
-            the token until that expires, if making one takes time, and its time is not part of the time-out. What it
-            raises is raised by the call, unchanged, and nothing was sent.
+        token_provider: Makes the bearer token of each call, just before it is sent: a function, or a coroutine
+            function. It caches the token itself if making one takes time, and its time is not part of the time-out.
+            What it raises is raised by the call, unchanged, and nothing was sent.
         project: Id of the project to act in, for credentials of Agenta. 1 to 8192 visible ASCII characters.
         wait_for_limit: Whether a call of a tool that a rate limit refuses waits as long as the server says, and is sent
-            again: within its time-out, and four times at most, which many calls that wait together can use up, and
-            repeats after a broken connection count too. Else, and where the wait would outlast the time-out, it fails
-            at once, and ``retry_delay`` says how long to wait. A refused call runs no tool, so none is paid for twice.
+            again with the same request_id, for as long as its time-out allows. Otherwise it fails at once, and
+            ``retry_delay`` says how long to wait. A refused call runs no tool, so waiting costs nothing.
+        retries: How often a call is sent again after its connection broke or the server was unavailable: ``None`` for
+            4 times (3 times for ``status`` and ``list_tools``), ``0`` for never. All attempts have the same request_id
+            and share one time-out.
 
     Raises:
-        InvalidInput: If the target is no address, the time-out, a pair of the metadata or a credential can't be used,
-            or credentials would be sent to another machine in plaintext.
+        InvalidInput: The target is not an address, another argument can't be used, or credentials would be sent to
+            another machine in plaintext.
     """
 
     def __init__(
@@ -66,8 +73,9 @@ class Client:
         token_provider: TokenProvider | None = None,
         project: str | None = None,
         wait_for_limit: bool = False,
+        retries: int | None = None,
     ) -> None:
-        self._connection = calls.connection(
+        self._connection = connection(
             target,
             tls=tls,
             timeout=timeout,
@@ -77,11 +85,12 @@ class Client:
             token_provider=token_provider,
             project=project,
             wait_for_limit=wait_for_limit,
+            retries=retries,
         )
         self._channel: grpc.aio.Channel | None = None
         self._opened: ToolServiceAsyncStub | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._closed = False
+        self._closing = asyncio.Event()
 
     async def __aenter__(self) -> Self:
         return self
@@ -90,37 +99,49 @@ class Client:
         await self.close()
 
     async def close(self) -> None:
-        """Closes the connections. Calls that are running end with :class:`agenta_ai.CallFailed`; no new ones begin."""
-        self._closed = True
+        """Close the connections.
+
+        Running calls end at once with :class:`agenta_ai.CallFailed`, code CANCELLED; their outcome is open. New calls
+        fail with :class:`agenta_ai.AgentaError`, and nothing is sent.
+        """
+        self._closing.set()
         if self._channel is not None:
             await self._channel.close()
 
-    async def status(self, *, timeout: float | None = None) -> ServiceStatus:
-        """Whether the service is switched on and healthy, and what this caller may use.
+    async def status(
+        self, *, timeout: float | None = None, metadata: Iterable[tuple[str, str | bytes]] = ()
+    ) -> ServiceStatus:
+        """Return whether the service is switched on and healthy, and what this caller may use.
 
         Args:
             timeout: Seconds that it may take; 10 if not given.
+            metadata: Pairs to send with this call, in addition to the client's own.
 
         Raises:
-            CallFailed: If there was no answer.
+            CallFailed: There was no answer.
         """
-        return await self._send(calls.status(timeout))
+        extra = self._connection.extra_metadata(metadata)
+        return await self._send(requests.status(read_timeout(timeout), extra))
 
-    async def list_tools(self, *, timeout: float | None = None) -> list[Tool]:
-        """All tools that this caller may call, sorted by name.
+    async def list_tools(
+        self, *, timeout: float | None = None, metadata: Iterable[tuple[str, str | bytes]] = ()
+    ) -> list[Tool]:
+        """Return all tools that this caller may call, sorted by name.
 
         Args:
             timeout: Seconds that each page may take; 10 if not given.
+            metadata: Pairs to send with each call, in addition to the client's own.
 
         Raises:
-            CallFailed: If there was no answer.
-            AgentaError: If the pages have no end, because the server repeats one.
+            CallFailed: There was no answer.
+            AgentaError: The pages have no end, because the server repeats one.
         """
-        tools, token = await self._send(calls.list_tools("", timeout))
+        seconds, extra = read_timeout(timeout), self._connection.extra_metadata(metadata)
+        tools, token = await self._send(requests.list_tools("", seconds, extra))
         seen: set[str] = set()
         while token:
-            calls.check_token(token, seen)
-            page, token = await self._send(calls.list_tools(token, timeout))
+            requests.check_token(token, seen)
+            page, token = await self._send(requests.list_tools(token, seconds, extra))
             tools += page
         return tools
 
@@ -131,60 +152,200 @@ class Client:
         *,
         request_id: str | None = None,
         timeout: float | None = None,
+        rerun_if_outcome_unknown: bool = False,
+        metadata: Iterable[tuple[str, str | bytes]] = (),
+        retries: int | None = None,
     ) -> ToolResult:
-        """Runs a tool. A tool that failed is a result too: see ``is_error``.
+        """Run a tool. A tool that failed is a result too: see ``is_error``.
 
-        gRPC repeats the call, within its time-out and four times at most, when the connection breaks or the server is
-        unavailable. Each repeat has the same request_id, which the server runs once: one process by itself, several
-        replicas if they share a Redis. Whoever repeats the call, too, should pass the same request_id.
+        The call is sent again when its connection breaks or the server is unavailable. Every attempt has the same
+        request_id, which the server runs, and bills, only once.
 
         Args:
             name: Full name of the tool, for example ``"tools.agenta.api.refine_prompt"``.
-            arguments: JSON values, as the tool's ``input_schema`` has them.
-            request_id: A UUID, version 4, that names the call: a repeat with the same tool and arguments joins it, or
-                gets its result for as long as the server keeps it. A new one is made if not given.
+            arguments: JSON values, as the tool's ``input_schema`` has them. At most 32 levels; integers up to 2**53.
+            request_id: The idempotency key, a UUID of version 4: a repeat with the same tool and arguments joins the
+                running call, or gets its result for as long as the server keeps it. A new one is made if not given.
             timeout: Seconds that it may take; the client's own if not given.
+            rerun_if_outcome_unknown: Whether the server may run the tool again if an earlier call with this request_id
+                may have been billed and its result is lost. It may be billed twice then. Otherwise such a call fails
+                with the reason ``OUTCOME_UNKNOWN``.
+            metadata: Pairs to send with this call. A key that the client sends, too, replaces it.
+            retries: How often it is sent again after a broken connection; ``0`` for never; the client's own if not
+                given.
 
         Raises:
-            InvalidInput: If an argument can't be sent, or what a token_provider returned.
-            CallFailed: If the call was refused, or there was no answer: unless ``tool_was_run`` is ``False``, the tool
-                may have run then and may have been paid for, and the same call with the same request_id gets its
-                result, if there is one.
+            InvalidInput: An argument can't be sent, or the request has more than 1 MiB. Nothing was sent.
+            CallFailed: The call was refused, or there was no answer. If ``tool_was_run`` is ``None``, the outcome is
+                open: call again with the same arguments and the error's ``request_id`` to get the result.
         """
-        seconds = self._connection.timeout_of(timeout)
-        return await self._send(calls.call_tool(name, arguments, request_id, seconds))
+        exchange = self._call(name, arguments, request_id, timeout, rerun_if_outcome_unknown, metadata, retries)
+        return await self._send(exchange)
 
     async def refine_prompt(
         self,
-        template: calls.PromptTemplate,
+        template: PromptTemplate,
         *,
         guidelines: str = "",
         context: str = "",
         request_id: str | None = None,
         timeout: float | None = None,
+        rerun_if_outcome_unknown: bool = False,
+        metadata: Iterable[tuple[str, str | bytes]] = (),
+        retries: int | None = None,
     ) -> RefinedPrompt:
-        """Lets a model improve the messages of a prompt template. Variables, roles and everything else stay.
-
-        It is repeated as ``call_tool`` is.
+        """Have a model improve the messages of a prompt template. Variables, roles and everything else stay.
 
         Args:
             template: The whole template: a mapping, its JSON, or a model that has ``model_dump_json``.
-            guidelines: What to mind, in plain words.
-            context: What the prompt is for, in plain words.
-            request_id: As for ``call_tool``.
-            timeout: As for ``call_tool``.
+            guidelines: Instructions for the refinement.
+            context: What the prompt is for.
+            request_id: As for :meth:`call_tool`.
+            timeout: As for :meth:`call_tool`.
+            rerun_if_outcome_unknown: As for :meth:`call_tool`.
+            metadata: As for :meth:`call_tool`.
+            retries: As for :meth:`call_tool`.
 
         Raises:
-            InvalidInput: If the template is no JSON object.
-            CallFailed: As for ``call_tool``.
-            ToolFailed: If the tool failed.
+            InvalidInput: The template is not a JSON object, or the request has more than 1 MiB. Nothing was sent.
+            CallFailed: As for :meth:`call_tool`.
+            ToolFailed: The tool failed.
         """
-        seconds = self._connection.timeout_of(timeout)
-        return await self._send(calls.refine_prompt(template, guidelines, context, request_id, seconds))
+
+        def call(name: str, arguments: Mapping[str, Any]) -> Exchange[ToolResult]:
+            return self._call(name, arguments, request_id, timeout, rerun_if_outcome_unknown, metadata, retries)
+
+        return await self._send(requests.refine_prompt(template, guidelines, context, call))
+
+    async def refine_prompts(
+        self,
+        templates: Iterable[PromptTemplate],
+        *,
+        guidelines: str = "",
+        context: str = "",
+        concurrency: int = 8,
+        timeout: float | None = None,
+        progress: Callable[[int, RefinedPrompt | errors.AgentaError], None] | None = None,
+    ) -> list[RefinedPrompt | errors.AgentaError]:
+        """Refine many prompt templates, some at a time.
+
+        Args:
+            templates: The templates, as for :meth:`refine_prompt`. They are taken one by one, as there is room.
+            guidelines: Instructions for each refinement.
+            context: What the prompts are for.
+            concurrency: How many are refined at the same time, at least 1.
+            timeout: Seconds that each may take; the client's own if not given.
+            progress: Called after each template with its position, from 0, and its result or error.
+
+        Returns:
+            A result or an error for each template, in their order. One failure doesn't stop the others.
+
+        Raises:
+            InvalidInput: ``concurrency`` is less than 1.
+        """
+        numbered = enumerate(templates)
+        done: dict[int, RefinedPrompt | errors.AgentaError] = {}
+
+        async def work() -> None:
+            for index, template in numbered:
+                try:
+                    done[index] = await self.refine_prompt(
+                        template, guidelines=guidelines, context=context, timeout=timeout
+                    )
+                except errors.AgentaError as error:
+                    done[index] = error
+                if progress:
+                    progress(index, done[index])
+
+        workers = [asyncio.ensure_future(work()) for _ in range(requests.check_concurrency(concurrency))]
+        try:
+            await asyncio.gather(*workers)
+        finally:
+            for worker in workers:
+                worker.cancel()
+        return [done[index] for index in sorted(done)]
+
+    def _call(
+        self,
+        name: str,
+        arguments: Mapping[str, Any],
+        request_id: str | None,
+        timeout: float | None,
+        rerun_if_outcome_unknown: bool,
+        metadata: Iterable[tuple[str, str | bytes]],
+        retries: int | None,
+    ) -> Exchange[ToolResult]:
+        return requests.call_tool(
+            name,
+            arguments,
+            request_id,
+            self._connection.timeout_of(timeout),
+            rerun_if_outcome_unknown=rerun_if_outcome_unknown,
+            metadata=self._connection.extra_metadata(metadata),
+            retries=retries,
+        )
+
+    async def _send(self, exchange: Exchange[_Result]) -> _Result:
+        to = self._connection
+        metadata = await self._metadata(exchange)
+        attempts = Attempts(
+            exchange.method,
+            exchange.timeout,
+            retries=to.retries if exchange.retries is None else exchange.retries,
+            wait_for_limit=to.wait_for_limit,
+        )
+        while True:
+            try:
+                response, trailers = await self._attempt(exchange, metadata, attempts)
+            except grpc.RpcError as error:
+                failure = to.failed(error, exchange.request_id, exchange.timeout, open_before=attempts.is_open)
+            else:
+                return exchange.result(response, trailers)
+            delay = attempts.delay_after(failure)
+            if delay is None:
+                raise failure from None
+            await self._pause(delay, exchange, attempts)
+
+    async def _attempt(self, exchange: Exchange[Any], metadata: Metadata, attempts: Attempts) -> tuple[Any, Metadata]:
+        method = getattr(self._stub, exchange.method)
+        cancelled_before = _cancellations()
+        try:
+            call = method(exchange.request, timeout=attempts.remaining(), metadata=metadata)
+            return await call, failures.trailers_of(await call.trailing_metadata())
+        except asyncio.CancelledError:
+            # gRPC raises it for a channel that is closed, too, although nobody cancelled this task.
+            if self._closing.is_set() and _cancellations() == cancelled_before:
+                raise failures.closed_during(exchange.request_id) from None
+            raise
+
+    async def _pause(self, delay: float, exchange: Exchange[Any], attempts: Attempts) -> None:
+        try:
+            async with asyncio.timeout(delay):
+                await self._closing.wait()
+        except TimeoutError:
+            if attempts.remaining() == 0:
+                raise failures.timed_out(
+                    self._connection.target, exchange.timeout, exchange.request_id, is_open=attempts.is_open
+                ) from None
+        else:
+            raise failures.closed_during(exchange.request_id, is_open=attempts.is_open)
+
+    async def _metadata(self, exchange: Exchange[Any]) -> Metadata:
+        caller = self._connection.caller
+        if caller.provider is None or requests.sends(AUTHORIZATION, exchange.metadata):
+            return requests.merged(caller.metadata, exchange.metadata)
+        try:
+            token = caller.provider()
+            token = await token if inspect.isawaitable(token) else token
+        except Exception as error:
+            error.add_note("agenta_ai: token_provider failed. Nothing was sent.")
+            raise
+        return requests.merged(caller.with_token(token), exchange.metadata)
 
     @property
     def _stub(self) -> ToolServiceAsyncStub:
-        if self._closed:
+        # After a provider was awaited, the client may be closed.
+        if self._closing.is_set():
             raise errors.AgentaError(errors.CLOSED)
         # Opened late, because a channel belongs to the event loop that it is opened in.
         loop = asyncio.get_running_loop()
@@ -197,34 +358,11 @@ class Client:
                 self._channel = grpc.aio.secure_channel(to.address, to.channel_credentials, to.options)
             self._opened = ToolServiceStub(self._channel)
         if self._loop is not loop:
-            raise errors.InvalidInput("this client was used in another event loop: make one for each loop")
+            raise errors.InvalidInput("This client was used in another event loop. Make one for each loop.")
         return self._opened
-
-    async def _metadata(self) -> Metadata:
-        caller = self._connection.caller
-        if caller.provider is None:
-            return caller.metadata
-        token = caller.provider()
-        return caller.with_token(await token if inspect.isawaitable(token) else token)
-
-    async def _send(self, exchange: calls.Exchange[_Result]) -> _Result:
-        # First, because a provider is awaited, and the client may be closed meanwhile.
-        metadata = await self._metadata()
-        method = getattr(self._stub, exchange.method)
-        cancelled_before = _cancellations()
-        try:
-            response = await method(exchange.request, timeout=exchange.timeout, metadata=metadata)
-        except grpc.RpcError as error:
-            raise self._connection.failed(error, exchange) from None
-        except asyncio.CancelledError:
-            # gRPC raises it for a channel that is closed, too, although nobody cancelled this task.
-            if self._closed and _cancellations() == cancelled_before:
-                raise errors.closed_during(exchange.repeat_id) from None
-            raise
-        return exchange.result(response)
 
 
 def _cancellations() -> int:
-    """How often somebody asked for the end of the current task."""
+    """Return how often the end of the current task was requested."""
     task = asyncio.current_task()
     return task.cancelling() if task else 0

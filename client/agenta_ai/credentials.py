@@ -1,12 +1,16 @@
-"""Who calls, as the server is told with every call: a key or a token, and the project to act in."""
+"""What says who calls: a key or a token, and the project to act in."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from agenta_ai.errors import InvalidInput
+
+if TYPE_CHECKING:
+    from agenta_ai.meta import Metadata
 
 AUTHORIZATION = "authorization"
 PROJECT = "x-agenta-project-id"
@@ -14,7 +18,6 @@ PROJECT = "x-agenta-project-id"
 #: Most characters of a key, a token or a project, as the server takes them.
 MAX_CHARACTERS = 8192
 
-Metadata = tuple[tuple[str, str | bytes], ...]
 TokenProvider = Callable[[], str | Awaitable[str]]
 
 _VISIBLE = re.compile(rf"[!-~]{{1,{MAX_CHARACTERS}}}")
@@ -22,12 +25,12 @@ _VISIBLE = re.compile(rf"[!-~]{{1,{MAX_CHARACTERS}}}")
 
 @dataclass(frozen=True, slots=True)
 class Credentials:
-    """Who calls, and all else that goes with every call. Its ``repr()`` shows no secret.
+    """Who calls, and what else goes with every call. ``repr()`` shows no secret.
 
     Attributes:
         given: Name of the argument that says who calls, for example ``"api_key"``; empty if none does.
-        metadata: What is sent with every call, but for the token of the provider.
-        provider: Makes the token of each call; ``None`` if there is no such.
+        metadata: What is sent with every call, except for the token of the provider.
+        provider: Makes the token of each call; ``None`` if there is none.
     """
 
     given: str
@@ -35,10 +38,10 @@ class Credentials:
     provider: TokenProvider | None = field(repr=False)
 
     def with_token(self, token: object) -> Metadata:
-        """What is sent with a call that the provider made this token for.
+        """Return what is sent with a call that the provider made this token for.
 
         Raises:
-            InvalidInput: If it is no token. It isn't shown.
+            InvalidInput: It can't be a token. It isn't shown.
         """
         return (*self.metadata, (AUTHORIZATION, f"Bearer {_visible(token, 'the token of token_provider')}"))
 
@@ -51,7 +54,7 @@ def credentials(
     project: str | None,
     metadata: Metadata,
 ) -> Credentials:
-    """Checks what a client is given to say who calls: see :class:`agenta_ai.Client`.
+    """Check what a client is given to say who calls: see :class:`agenta_ai.Client`.
 
     Args:
         api_key: A key of the server, or of Agenta.
@@ -61,7 +64,7 @@ def credentials(
         metadata: The user's own pairs, their keys in lower case.
 
     Raises:
-        InvalidInput: If one can't be sent, or is given twice. Its value isn't shown.
+        InvalidInput: One can't be sent, or is given twice. Its value isn't shown.
     """
     keys = {key for key, _ in metadata}
     arguments = {"api_key": api_key, "token": token, "token_provider": token_provider}
@@ -69,11 +72,11 @@ def credentials(
     if AUTHORIZATION in keys:
         given.append(f"{AUTHORIZATION} in metadata")
     if len(given) > 1:
-        raise InvalidInput(f"{' and '.join(given)}: give only one of them")
+        raise InvalidInput(f"{' and '.join(given)}: give only one of them.")
     if project is not None and PROJECT in keys:
-        raise InvalidInput(f"project and {PROJECT} in metadata: give only one of them")
+        raise InvalidInput(f"project and {PROJECT} in metadata: give only one of them.")
     if token_provider is not None and not callable(token_provider):
-        raise InvalidInput("token_provider: must be a function that returns a token; pass a token itself as token")
+        raise InvalidInput("token_provider: must be a function that returns a token. Pass a token itself as token.")
     return Credentials("".join(given), (*metadata, *_fixed(api_key, token, project)), token_provider)
 
 
@@ -90,5 +93,6 @@ def _visible(value: object, name: str) -> str:
     if isinstance(value, str) and _VISIBLE.fullmatch(value):
         return value
     raise InvalidInput(
-        f"{name}: must be 1 to {MAX_CHARACTERS} visible ASCII characters, without blanks, and no newline at its end"
+        f"{name}: must be 1 to {MAX_CHARACTERS} visible ASCII characters, without blanks or a newline at its end. "
+        "Nothing was sent."
     )

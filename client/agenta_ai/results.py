@@ -1,16 +1,23 @@
-"""What calls answer with, in Python's own types. Durations are seconds; times are in UTC."""
+"""What calls answer with, in Python's own types. Durations are seconds; times are in UTC.
+
+Most fields have defaults, so that a test makes a result in one line: ``ToolResult(structured_content={"n": 3})``.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import json
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Literal
 
 from agenta_ai.diff import MessageChange, diff_messages
-from agenta_ai.errors import FieldViolation, ToolFailed
+from agenta_ai.errors import ToolFailed
+from agenta_ai.meta import CallMeta
 
 if TYPE_CHECKING:
     from datetime import datetime
+
+    from agenta_ai.meta import FieldViolation, Metadata
 
 
 class ServiceState(StrEnum):
@@ -37,8 +44,8 @@ class Icon:
     """A picture of a tool: an ``https:`` or ``data:`` URI, its media type and its sizes (``"48x48"``, ``"any"``)."""
 
     src: str
-    mime_type: str
-    sizes: tuple[str, ...]
+    mime_type: str = ""
+    sizes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,12 +63,12 @@ class Tool:
     """A tool, described well enough to call it. Both schemas are JSON Schema 2020-12."""
 
     name: str
-    title: str
-    description: str
-    input_schema: dict[str, Any]
-    output_schema: dict[str, Any]
-    annotations: ToolAnnotations
-    icons: tuple[Icon, ...]
+    title: str = ""
+    description: str = ""
+    input_schema: dict[str, Any] = field(default_factory=dict)
+    output_schema: dict[str, Any] = field(default_factory=dict)
+    annotations: ToolAnnotations = ToolAnnotations()
+    icons: tuple[Icon, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +85,7 @@ class RateLimit:
     burst: int
     refill_per_minute: int
     remaining: int
-    next_call_delay: float
+    next_call_delay: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +93,7 @@ class ToolStatus:
     """A tool, and what this caller has left of its rate limit: ``None`` if there is none."""
 
     tool: Tool
-    rate_limit: RateLimit | None
+    rate_limit: RateLimit | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,13 +110,13 @@ class ServiceStatus:
         rate_limiter_state: Where the rate limit is being counted.
     """
 
-    enabled: bool
-    state: ServiceState
-    missing_settings: tuple[str, ...]
-    server_version: str
-    start_time: datetime | None
-    tools: tuple[ToolStatus, ...]
-    rate_limiter_state: RateLimiterState
+    enabled: bool = True
+    state: ServiceState = ServiceState.SERVING
+    missing_settings: tuple[str, ...] = ()
+    server_version: str = ""
+    start_time: datetime | None = None
+    tools: tuple[ToolStatus, ...] = ()
+    rate_limiter_state: RateLimiterState = RateLimiterState.UNSPECIFIED
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,40 +162,13 @@ Content = TextContent | ImageContent | AudioContent | ResourceLink
 
 
 @dataclass(frozen=True, slots=True)
-class Attempt:
-    """One request to the completion service: its trace in Agenta, empty if unknown, and the seconds it took."""
-
-    trace_id: str
-    duration: float
-
-
-@dataclass(frozen=True, slots=True)
-class CallMeta:
-    """How a result came about.
-
-    Attributes:
-        trace_id: Trace in Agenta that holds the model's answer. Empty if none is known.
-        attempts: The requests that were sent to the completion service, in their order.
-        repaired: Whether the first answer broke a rule and the result comes from asking once more.
-        replayed: Whether this is the stored result of an earlier call with the same request_id.
-        warnings: Sentences about what a caller should know although the call succeeded.
-    """
-
-    trace_id: str = ""
-    attempts: tuple[Attempt, ...] = ()
-    repaired: bool = False
-    replayed: bool = False
-    warnings: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
 class ToolError:
     """Why a tool failed: see :class:`agenta_ai.ToolFailed`, which has the same attributes."""
 
     reason: str
-    retryable: bool
-    retry_delay: float | None
-    field_violations: tuple[FieldViolation, ...]
+    retryable: bool = False
+    retry_delay: float | None = None
+    field_violations: tuple[FieldViolation, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,15 +181,19 @@ class ToolResult:
         is_error: Whether the tool ran and failed.
         error: Why it failed; ``None`` unless ``is_error``.
         meta: How the result came about.
-        request_id: What the call was sent with: it names the call.
+        request_id: The idempotency key of the call.
+        call_id: The server's own id of the call, for its operator's logs. Empty if the server didn't send one.
+        trailers: The metadata at the end of the call, such as what is left of a rate limit.
     """
 
-    content: tuple[Content, ...]
-    structured_content: Any
-    is_error: bool
-    error: ToolError | None
-    meta: CallMeta
-    request_id: str
+    content: tuple[Content, ...] = ()
+    structured_content: Any = None
+    is_error: bool = False
+    error: ToolError | None = None
+    meta: CallMeta = field(default_factory=CallMeta)
+    request_id: str = ""
+    call_id: str = ""
+    trailers: Metadata = field(default=(), repr=False)
 
     @property
     def text(self) -> str:
@@ -217,14 +201,14 @@ class ToolResult:
         return next((block.text for block in self.content if block.kind == "text"), "")
 
     def raise_for_error(self) -> None:
-        """Does nothing if the tool did its work.
+        """Do nothing if the tool did its work.
 
         Raises:
-            ToolFailed: If it failed.
+            ToolFailed: The tool failed.
         """
         if not self.is_error:
             return
-        why = self.error or ToolError(reason="", retryable=False, retry_delay=None, field_violations=())
+        why = self.error or ToolError(reason="")
         raise ToolFailed(
             self.text,
             reason=why.reason,
@@ -232,6 +216,8 @@ class ToolResult:
             retryable=why.retryable,
             retry_delay=why.retry_delay,
             field_violations=why.field_violations,
+            request_id=self.request_id,
+            call_id=self.call_id,
         )
 
 
@@ -241,19 +227,33 @@ class RefinedPrompt:
 
     Attributes:
         template: The whole template with the refined texts put back; everything else is as it was sent.
-        template_json: The same as the server wrote it, in JSON.
-        messages: The refined messages: same count, order and roles as before.
         summary: What was changed, in one line.
-        meta: How the result came about.
         original: The template as it was sent.
+        template_json: The refined template as the server wrote it, in JSON.
+        meta: How the result came about.
+        request_id: The idempotency key of the call.
+        call_id: The server's own id of the call, for its operator's logs. Empty if the server didn't send one.
+        trailers: The metadata at the end of the call, such as what is left of a rate limit.
     """
 
     template: dict[str, Any]
-    template_json: str
-    messages: list[dict[str, Any]]
-    summary: str
-    meta: CallMeta
-    original: dict[str, Any]
+    summary: str = ""
+    original: dict[str, Any] = field(default_factory=dict)
+    template_json: str = ""
+    meta: CallMeta = field(default_factory=CallMeta)
+    request_id: str = ""
+    call_id: str = ""
+    trailers: Metadata = field(default=(), repr=False)
+
+    def __post_init__(self) -> None:
+        if not self.template_json:
+            object.__setattr__(self, "template_json", json.dumps(self.template, ensure_ascii=False))
+
+    @property
+    def messages(self) -> list[dict[str, Any]]:
+        """The refined messages: same count, order and roles as before."""
+        messages: list[dict[str, Any]] = self.template.get("messages", [])
+        return messages
 
     @property
     def trace_id(self) -> str:
@@ -261,5 +261,5 @@ class RefinedPrompt:
         return self.meta.trace_id
 
     def diff(self) -> list[MessageChange]:
-        """The messages whose text was changed, in their order."""
+        """Return the messages whose text was changed, in their order."""
         return diff_messages(self.original.get("messages"), self.template.get("messages"))

@@ -1,10 +1,19 @@
-"""How the clients' channels behave: load balancing, health, retries, keepalive and sizes. All of it, in one place."""
+"""How the clients' channels behave: load balancing, health, repeats, keepalive and sizes. All of it, in one place.
+
+service_config.json is shared by the clients of all languages, in the form that gRPC gives it. It has no time-outs,
+although the format does: gRPC 1.85 takes up to two seconds off those, never sends them to the server
+(https://github.com/grpc/grpc/issues/40633), and they would cap what a caller asks for. Each call carries its own
+deadline instead.
+"""
 
 from __future__ import annotations
 
+import json
+from dataclasses import dataclass
+from importlib.resources import files
 from typing import Any
 
-from agenta_ai import __version__
+from agenta_ai.version import __version__
 
 #: Seconds that ``call_tool`` and ``refine_prompt`` may take if the caller doesn't say.
 CALL_TIMEOUT = 90.0
@@ -15,61 +24,51 @@ READ_TIMEOUT = 10.0
 #: The longest time-out, a year: gRPC quietly shortens what is longer.
 MAX_TIMEOUT = 365 * 24 * 3600
 
-_SERVICE = "agenta.ai.v1.ToolService"
+#: Most bytes of a request when serialised, by the contract.
+MAX_REQUEST_BYTES = 1024 * 1024
 
-# What a caller gets when the connection breaks, and when a server stops before it has begun the call: gRPC cancels it.
-_LOST = ["UNAVAILABLE", "CANCELLED"]
+#: gRPC's service config with its retry policies, for those who call the generated stub themselves.
+SERVICE_CONFIG: dict[str, Any] = json.loads(files("agenta_ai").joinpath("service_config.json").read_bytes())
 
 
-def service_config(*, wait_for_limit: bool = False) -> dict[str, Any]:
-    """How gRPC balances, checks health and retries, in the form of its service config.
+@dataclass(frozen=True, slots=True)
+class RetryPolicy:
+    """A retry policy of gRPC's service config. The backoffs are seconds, the codes names such as ``"UNAVAILABLE"``."""
 
-    No time-outs here, although the format has them: gRPC 1.85 takes up to two seconds off those, never sends them to
-    the server (https://github.com/grpc/grpc/issues/40633), and they would cap what a caller asks for. Each call carries
-    its own deadline instead.
+    retries: int
+    initial_backoff: float
+    max_backoff: float
+    multiplier: float
+    codes: frozenset[str]
 
-    Args:
-        wait_for_limit: Whether a call of a tool that was refused by a rate limit is sent again when the server says so.
-            The tool was not run then, so none is paid for twice.
-    """
-    limited = ["RESOURCE_EXHAUSTED"] if wait_for_limit else []
+
+def _policies() -> dict[str, RetryPolicy]:
     return {
-        "loadBalancingConfig": [{"round_robin": {}}],
-        "healthCheckConfig": {"serviceName": _SERVICE},
-        "methodConfig": [
-            _retried(["Status", "ListTools"], _LOST, attempts=4),
-            # Each call has a request_id, so that the server knows the repeat of one that it is running or has run. gRPC
-            # allows no more attempts than these.
-            _retried(["CallTool"], [*_LOST, *limited], attempts=5),
-        ],
+        name["method"]: RetryPolicy(
+            retries=entry["retryPolicy"]["maxAttempts"] - 1,
+            initial_backoff=float(entry["retryPolicy"]["initialBackoff"].removesuffix("s")),
+            max_backoff=float(entry["retryPolicy"]["maxBackoff"].removesuffix("s")),
+            multiplier=entry["retryPolicy"]["backoffMultiplier"],
+            codes=frozenset(entry["retryPolicy"]["retryableStatusCodes"]),
+        )
+        for entry in SERVICE_CONFIG["methodConfig"]
+        for name in entry["name"]
     }
 
 
-def _retried(methods: list[str], codes: list[str], attempts: int) -> dict[str, Any]:
-    return {
-        "name": [{"service": _SERVICE, "method": method} for method in methods],
-        "retryPolicy": {
-            "maxAttempts": attempts,
-            # Where the server sends grpc-retry-pushback-ms, that counts instead.
-            "initialBackoff": "0.1s",
-            "maxBackoff": "2s",
-            "backoffMultiplier": 2,
-            "retryableStatusCodes": codes,
-        },
-    }
+#: The retry policy of each method. The clients apply it themselves: gRPC tells only how the last attempt ended, and so
+#: couldn't say whether a call may have run; nor can it be switched off for one call.
+RETRY_POLICIES = _policies()
 
+_CHANNEL_CONFIG = {name: value for name, value in SERVICE_CONFIG.items() if name != "methodConfig"}
 
-#: What a client has that wasn't asked to wait for limits.
-SERVICE_CONFIG = service_config()
-
-#: What both clients open their channels with, besides the service config.
+#: What both clients open their channels with.
 CHANNEL_OPTIONS: tuple[tuple[str, str | int], ...] = (
-    ("grpc.enable_retries", 1),
-    # A request that doesn't fit in this buffer is never retried. The default is 256 KiB, the largest request 1 MiB.
-    ("grpc.per_rpc_retry_buffer_size", 2 * 1024 * 1024),
+    ("grpc.service_config", json.dumps(_CHANNEL_CONFIG)),
     # The first new attempt to connect comes before the last repeat of a call. The default is a second: too long for a
     # connection that is lost together with one of several listeners on its port.
     ("grpc.initial_reconnect_backoff_ms", 200),
+    # Servers of ours allow a ping every 8 seconds, also without calls.
     ("grpc.keepalive_time_ms", 30_000),
     ("grpc.keepalive_timeout_ms", 10_000),
     ("grpc.keepalive_permit_without_calls", 1),

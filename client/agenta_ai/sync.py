@@ -2,26 +2,58 @@
 
 from __future__ import annotations
 
+import threading
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 import grpc
 
-from agenta_ai import calls, errors
+from agenta_ai import errors, failures, requests
+from agenta_ai.attempts import Attempts
+from agenta_ai.connection import connection, read_timeout
+from agenta_ai.credentials import AUTHORIZATION
 from agenta_ai.service_config import CALL_TIMEOUT
 from agenta_ai.v1.tool_service_pb2_grpc import ToolServiceStub
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
+    from agenta_ai.meta import Metadata
+    from agenta_ai.requests import Exchange, PromptTemplate
     from agenta_ai.results import RefinedPrompt, ServiceStatus, Tool, ToolResult
 
 _Result = TypeVar("_Result")
 
 
 class SyncClient:
-    """:class:`agenta_ai.Client` without ``await``: the same arguments, results and errors. Threads may share one.
+    """Calls Agenta AI services without asyncio. One client serves many calls at once, and threads may share it.
 
-    A ``token_provider`` returns the token itself, and is called by each thread that makes a call.
+    Args:
+        target: The server, ``"host:port"`` or any name that gRPC knows, such as ``"unix:/run/agenta.sock"``.
+        tls: ``True``: with the system's certificate authorities (or those of the file that
+            ``GRPC_DEFAULT_SSL_ROOTS_FILE_PATH`` names). Credentials: with these. ``False``: plaintext. ``None``:
+            plaintext to this machine, TLS to any other. ``grpc.ssl_channel_credentials(ca, key, certificate)``, each
+            the bytes of a PEM file, also proves by a certificate who calls.
+        timeout: Seconds that a tool may take, unless a call says otherwise. Greater than 0, at most a year.
+        metadata: Pairs to send with every call. Keys are lowercased; those that end in ``-bin`` take bytes, all others
+            a line of printable ASCII.
+        api_key: Says who calls: a key of the server, ``"aai_…"``, or of Agenta. 1 to 8192 visible ASCII characters. At
+            most one of ``api_key``, ``token`` and ``token_provider`` is given.
+        token: Says who calls: a bearer token, of the same characters.
+        token_provider: A function that makes the bearer token of each call, just before it is sent, in the thread of
+            the call. It caches the token itself if making one takes time, and its time is not part of the time-out.
+            What it raises is raised by the call, unchanged, and nothing was sent.
+        project: Id of the project to act in, for credentials of Agenta. 1 to 8192 visible ASCII characters.
+        wait_for_limit: Whether a call of a tool that a rate limit refuses waits as long as the server says, and is sent
+            again with the same request_id, for as long as its time-out allows. Otherwise it fails at once, and
+            ``retry_delay`` says how long to wait. A refused call runs no tool, so waiting costs nothing.
+        retries: How often a call is sent again after its connection broke or the server was unavailable: ``None`` for
+            4 times (3 times for ``status`` and ``list_tools``), ``0`` for never. All attempts have the same request_id
+            and share one time-out.
+
+    Raises:
+        InvalidInput: The target is not an address, another argument can't be used, or credentials would be sent to
+            another machine in plaintext.
     """
 
     def __init__(
@@ -36,8 +68,9 @@ class SyncClient:
         token_provider: Callable[[], str] | None = None,
         project: str | None = None,
         wait_for_limit: bool = False,
+        retries: int | None = None,
     ) -> None:
-        self._connection = calls.connection(
+        self._connection = connection(
             target,
             tls=tls,
             timeout=timeout,
@@ -47,6 +80,7 @@ class SyncClient:
             token_provider=token_provider,
             project=project,
             wait_for_limit=wait_for_limit,
+            retries=retries,
         )
         to = self._connection
         if to.channel_credentials is None:
@@ -54,7 +88,7 @@ class SyncClient:
         else:
             self._channel = grpc.secure_channel(to.address, to.channel_credentials, to.options)
         self._stub = ToolServiceStub(self._channel)
-        self._closed = False
+        self._closing = threading.Event()
 
     def __enter__(self) -> Self:
         return self
@@ -63,21 +97,48 @@ class SyncClient:
         self.close()
 
     def close(self) -> None:
-        """As :meth:`agenta_ai.Client.close`."""
-        self._closed = True
+        """Close the connections.
+
+        Running calls of other threads end at once with :class:`agenta_ai.CallFailed`, code CANCELLED; their outcome is
+        open. New calls fail with :class:`agenta_ai.AgentaError`, and nothing is sent.
+        """
+        self._closing.set()
         self._channel.close()
 
-    def status(self, *, timeout: float | None = None) -> ServiceStatus:
-        """As :meth:`agenta_ai.Client.status`."""
-        return self._send(calls.status(timeout))
+    def status(
+        self, *, timeout: float | None = None, metadata: Iterable[tuple[str, str | bytes]] = ()
+    ) -> ServiceStatus:
+        """Return whether the service is switched on and healthy, and what this caller may use.
 
-    def list_tools(self, *, timeout: float | None = None) -> list[Tool]:
-        """As :meth:`agenta_ai.Client.list_tools`."""
-        tools, token = self._send(calls.list_tools("", timeout))
+        Args:
+            timeout: Seconds that it may take; 10 if not given.
+            metadata: Pairs to send with this call, in addition to the client's own.
+
+        Raises:
+            CallFailed: There was no answer.
+        """
+        extra = self._connection.extra_metadata(metadata)
+        return self._send(requests.status(read_timeout(timeout), extra))
+
+    def list_tools(
+        self, *, timeout: float | None = None, metadata: Iterable[tuple[str, str | bytes]] = ()
+    ) -> list[Tool]:
+        """Return all tools that this caller may call, sorted by name.
+
+        Args:
+            timeout: Seconds that each page may take; 10 if not given.
+            metadata: Pairs to send with each call, in addition to the client's own.
+
+        Raises:
+            CallFailed: There was no answer.
+            AgentaError: The pages have no end, because the server repeats one.
+        """
+        seconds, extra = read_timeout(timeout), self._connection.extra_metadata(metadata)
+        tools, token = self._send(requests.list_tools("", seconds, extra))
         seen: set[str] = set()
         while token:
-            calls.check_token(token, seen)
-            page, token = self._send(calls.list_tools(token, timeout))
+            requests.check_token(token, seen)
+            page, token = self._send(requests.list_tools(token, seconds, extra))
             tools += page
         return tools
 
@@ -88,37 +149,198 @@ class SyncClient:
         *,
         request_id: str | None = None,
         timeout: float | None = None,
+        rerun_if_outcome_unknown: bool = False,
+        metadata: Iterable[tuple[str, str | bytes]] = (),
+        retries: int | None = None,
     ) -> ToolResult:
-        """As :meth:`agenta_ai.Client.call_tool`."""
-        seconds = self._connection.timeout_of(timeout)
-        return self._send(calls.call_tool(name, arguments, request_id, seconds))
+        """Run a tool. A tool that failed is a result too: see ``is_error``.
+
+        The call is sent again when its connection breaks or the server is unavailable. Every attempt has the same
+        request_id, which the server runs, and bills, only once.
+
+        Args:
+            name: Full name of the tool, for example ``"tools.agenta.api.refine_prompt"``.
+            arguments: JSON values, as the tool's ``input_schema`` has them. At most 32 levels; integers up to 2**53.
+            request_id: The idempotency key, a UUID of version 4: a repeat with the same tool and arguments joins the
+                running call, or gets its result for as long as the server keeps it. A new one is made if not given.
+            timeout: Seconds that it may take; the client's own if not given.
+            rerun_if_outcome_unknown: Whether the server may run the tool again if an earlier call with this request_id
+                may have been billed and its result is lost. It may be billed twice then. Otherwise such a call fails
+                with the reason ``OUTCOME_UNKNOWN``.
+            metadata: Pairs to send with this call. A key that the client sends, too, replaces it.
+            retries: How often it is sent again after a broken connection; ``0`` for never; the client's own if not
+                given.
+
+        Raises:
+            InvalidInput: An argument can't be sent, or the request has more than 1 MiB. Nothing was sent.
+            CallFailed: The call was refused, or there was no answer. If ``tool_was_run`` is ``None``, the outcome is
+                open: call again with the same arguments and the error's ``request_id`` to get the result.
+        """
+        exchange = self._call(name, arguments, request_id, timeout, rerun_if_outcome_unknown, metadata, retries)
+        return self._send(exchange)
 
     def refine_prompt(
         self,
-        template: calls.PromptTemplate,
+        template: PromptTemplate,
         *,
         guidelines: str = "",
         context: str = "",
         request_id: str | None = None,
         timeout: float | None = None,
+        rerun_if_outcome_unknown: bool = False,
+        metadata: Iterable[tuple[str, str | bytes]] = (),
+        retries: int | None = None,
     ) -> RefinedPrompt:
-        """As :meth:`agenta_ai.Client.refine_prompt`."""
-        seconds = self._connection.timeout_of(timeout)
-        return self._send(calls.refine_prompt(template, guidelines, context, request_id, seconds))
+        """Have a model improve the messages of a prompt template. Variables, roles and everything else stay.
 
-    def _send(self, exchange: calls.Exchange[_Result]) -> _Result:
-        caller = self._connection.caller
-        metadata = caller.metadata if caller.provider is None else caller.with_token(caller.provider())
+        Args:
+            template: The whole template: a mapping, its JSON, or a model that has ``model_dump_json``.
+            guidelines: Instructions for the refinement.
+            context: What the prompt is for.
+            request_id: As for :meth:`call_tool`.
+            timeout: As for :meth:`call_tool`.
+            rerun_if_outcome_unknown: As for :meth:`call_tool`.
+            metadata: As for :meth:`call_tool`.
+            retries: As for :meth:`call_tool`.
+
+        Raises:
+            InvalidInput: The template is not a JSON object, or the request has more than 1 MiB. Nothing was sent.
+            CallFailed: As for :meth:`call_tool`.
+            ToolFailed: The tool failed.
+        """
+
+        def call(name: str, arguments: Mapping[str, Any]) -> Exchange[ToolResult]:
+            return self._call(name, arguments, request_id, timeout, rerun_if_outcome_unknown, metadata, retries)
+
+        return self._send(requests.refine_prompt(template, guidelines, context, call))
+
+    def refine_prompts(
+        self,
+        templates: Iterable[PromptTemplate],
+        *,
+        guidelines: str = "",
+        context: str = "",
+        concurrency: int = 8,
+        timeout: float | None = None,
+        progress: Callable[[int, RefinedPrompt | errors.AgentaError], None] | None = None,
+    ) -> list[RefinedPrompt | errors.AgentaError]:
+        """Refine many prompt templates, some at a time.
+
+        Args:
+            templates: The templates, as for :meth:`refine_prompt`. They are taken one by one, as there is room.
+            guidelines: Instructions for each refinement.
+            context: What the prompts are for.
+            concurrency: How many are refined at the same time, at least 1.
+            timeout: Seconds that each may take; the client's own if not given.
+            progress: Called after each template with its position, from 0, and its result or error.
+
+        Returns:
+            A result or an error for each template, in their order. One failure doesn't stop the others.
+
+        Raises:
+            InvalidInput: ``concurrency`` is less than 1.
+        """
+        numbered, taking, stopped = enumerate(templates), threading.Lock(), threading.Event()
+        done: dict[int, RefinedPrompt | errors.AgentaError] = {}
+
+        def take() -> tuple[int, PromptTemplate] | None:
+            with taking:
+                return None if stopped.is_set() else next(numbered, None)
+
+        def work() -> None:
+            while taken := take():
+                index, template = taken
+                try:
+                    done[index] = self.refine_prompt(template, guidelines=guidelines, context=context, timeout=timeout)
+                except errors.AgentaError as error:
+                    done[index] = error
+                if progress:
+                    progress(index, done[index])
+
+        workers = requests.check_concurrency(concurrency)
+        pool = ThreadPoolExecutor(workers, thread_name_prefix="agenta-ai")
+        try:
+            for worker in as_completed([pool.submit(work) for _ in range(workers)]):
+                worker.result()
+        finally:
+            # After an error or Ctrl-C nothing new begins, and what runs isn't waited for.
+            stopped.set()
+            pool.shutdown(wait=False)
+        return [done[index] for index in sorted(done)]
+
+    def _call(
+        self,
+        name: str,
+        arguments: Mapping[str, Any],
+        request_id: str | None,
+        timeout: float | None,
+        rerun_if_outcome_unknown: bool,
+        metadata: Iterable[tuple[str, str | bytes]],
+        retries: int | None,
+    ) -> Exchange[ToolResult]:
+        return requests.call_tool(
+            name,
+            arguments,
+            request_id,
+            self._connection.timeout_of(timeout),
+            rerun_if_outcome_unknown=rerun_if_outcome_unknown,
+            metadata=self._connection.extra_metadata(metadata),
+            retries=retries,
+        )
+
+    def _send(self, exchange: Exchange[_Result]) -> _Result:
+        to = self._connection
+        metadata = self._metadata(exchange)
+        attempts = Attempts(
+            exchange.method,
+            exchange.timeout,
+            retries=to.retries if exchange.retries is None else exchange.retries,
+            wait_for_limit=to.wait_for_limit,
+        )
+        while True:
+            try:
+                response, trailers = self._attempt(exchange, metadata, attempts)
+            except grpc.RpcError as error:
+                failure = to.failed(error, exchange.request_id, exchange.timeout, open_before=attempts.is_open)
+            else:
+                return exchange.result(response, trailers)
+            delay = attempts.delay_after(failure)
+            if delay is None:
+                raise failure from None
+            self._pause(delay, exchange, attempts)
+
+    def _attempt(self, exchange: Exchange[Any], metadata: Metadata, attempts: Attempts) -> tuple[Any, Metadata]:
+        if self._closing.is_set():
+            raise errors.AgentaError(errors.CLOSED)
         method = getattr(self._stub, exchange.method)
         try:
-            response = method(exchange.request, timeout=exchange.timeout, metadata=metadata)
+            response, call = method.with_call(exchange.request, timeout=attempts.remaining(), metadata=metadata)
+            return response, failures.trailers_of(call.trailing_metadata())
         except grpc.RpcError as error:
-            if self._closed and error.code() is grpc.StatusCode.CANCELLED:
-                raise errors.closed_during(exchange.repeat_id) from None
-            raise self._connection.failed(error, exchange) from None
+            if self._closing.is_set() and error.code() is grpc.StatusCode.CANCELLED:
+                raise failures.closed_during(exchange.request_id) from None
+            raise
         except ValueError:
-            # How gRPC says it. Asking before would be too early: another thread may be closing.
-            if self._closed:
+            # How gRPC says that another thread has closed the channel meanwhile.
+            if self._closing.is_set():
                 raise errors.AgentaError(errors.CLOSED) from None
             raise
-        return exchange.result(response)
+
+    def _pause(self, delay: float, exchange: Exchange[Any], attempts: Attempts) -> None:
+        if self._closing.wait(delay):
+            raise failures.closed_during(exchange.request_id, is_open=attempts.is_open)
+        if attempts.remaining() == 0:
+            raise failures.timed_out(
+                self._connection.target, exchange.timeout, exchange.request_id, is_open=attempts.is_open
+            )
+
+    def _metadata(self, exchange: Exchange[Any]) -> Metadata:
+        caller = self._connection.caller
+        if caller.provider is None or requests.sends(AUTHORIZATION, exchange.metadata):
+            return requests.merged(caller.metadata, exchange.metadata)
+        try:
+            token = caller.provider()
+        except Exception as error:
+            error.add_note("agenta_ai: token_provider failed. Nothing was sent.")
+            raise
+        return requests.merged(caller.with_token(token), exchange.metadata)

@@ -10,5 +10,5 @@ CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]"
 
 
 def printable(text: str) -> str:
-    """The text with its controls escaped."""
+    """Return the text with its controls escaped."""
     return CONTROLS.sub(lambda found: ascii(found[0])[1:-1], text)

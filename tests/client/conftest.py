@@ -44,6 +44,7 @@ class FakeService(tool_service_pb2_grpc.ToolServiceServicer):
         self.metadata: list[dict[str, Any]] = []
         self.time_remaining: list[float] = []
         self.times: list[float] = []
+        self.trailers: tuple[tuple[str, str], ...] = ()
 
     async def _answer(self, request: Any, context: Any) -> Any:
         self.asked.set()
@@ -60,6 +61,7 @@ class FakeService(tool_service_pb2_grpc.ToolServiceServicer):
             await context.abort_with_status(status._replace(trailing_metadata=(*status.trailing_metadata, pushback)))
         if isinstance(answer, status_pb2.Status):
             await context.abort_with_status(rpc_status.to_status(answer))
+        context.set_trailing_metadata(self.trailers)
         return answer
 
     Status = ListTools = CallTool = _answer

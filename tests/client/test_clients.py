@@ -8,7 +8,7 @@ from uuid import uuid4
 
 import grpc
 import pytest
-from google.rpc import status_pb2
+from google.rpc import error_details_pb2, status_pb2
 
 from agenta_ai import AgentaError, CallFailed, Client, InvalidInput, ServiceState, SyncClient, ToolFailed
 from agenta_ai.v1 import tool_pb2
@@ -118,11 +118,12 @@ async def test_a_limit_is_not_retried(
     with pytest.raises(CallFailed) as failure:
         await call(method, *args)
     assert len(server.service.requests) == 1
-    assert (failure.value.reason, failure.value.request_id, failure.value.tool_was_run) == (
+    assert (failure.value.reason, failure.value.call_id, failure.value.tool_was_run) == (
         "RATE_LIMITED",
         "call-7",
         False,
     )
+    assert bool(failure.value.request_id) is (method == "call_tool")
     assert failure.value.__suppress_context__
 
 
@@ -154,23 +155,30 @@ async def test_every_call_has_a_deadline(
 
 async def test_the_deadline_passes(call: Call, server: FakeServer) -> None:
     server.answers(None)
-    with pytest.raises(CallFailed, match=r"no answer from 127\.0\.0\.1:\d+ within 0\.2 s") as failure:
+    with pytest.raises(CallFailed, match=r"^No answer from 127\.0\.0\.1:\d+ within 0\.2 s") as failure:
         await call("call_tool", "tools.x.y.z", {}, timeout=0.2)
     assert failure.value.code is grpc.StatusCode.DEADLINE_EXCEEDED
-    assert failure.value.tool_was_run is None
+    assert (failure.value.tool_was_run, failure.value.request_id) == (None, server.service.requests[0].request_id)
 
 
 @pytest.mark.parametrize(("method", "args"), [("status", ()), ("call_tool", ("tools.x.y.z", {}))])
-@pytest.mark.parametrize("target", [UNREACHABLE, "no-such-host.invalid:1", "unix:/no/such.sock"])
-async def test_nobody_is_there(call: Call, target: str, method: str, args: Any) -> None:
-    with pytest.raises(CallFailed, match=r"cannot reach .*: is agenta-ai-server running\?") as failure:
+@pytest.mark.parametrize(
+    ("target", "why"),
+    [
+        (UNREACHABLE, "without TLS: connection refused"),
+        ("no-such-host.invalid:1", "with TLS: the name cannot be resolved"),
+        ("unix:/no/such.sock", "without TLS: .*No such file"),
+    ],
+)
+async def test_nobody_is_there(call: Call, target: str, why: str, method: str, args: Any) -> None:
+    with pytest.raises(CallFailed, match=rf"^Cannot reach .* {why}.*\. Nothing was sent\. ") as failure:
         await call(method, *args, client={"target": target})
-    # gRPC tells of the last attempt alone: whether one before it was sent, nobody knows.
-    assert failure.value.tool_was_run is (None if method == "call_tool" else False)
+    assert failure.value.tool_was_run is False
+    assert "billed" not in str(failure.value)
 
 
 async def test_tls_to_a_server_without(call: Call) -> None:
-    with pytest.raises(CallFailed, match="choose plaintext"):
+    with pytest.raises(CallFailed, match=r"Nothing was sent\. .* choose plaintext"):
         await call("status", client={"tls": True})
 
 
@@ -184,7 +192,7 @@ async def test_this_machine_is_not_reached_through_a_proxy(
 
 async def test_an_unhealthy_server_is_not_asked(call: Call, server: FakeServer) -> None:
     server.healthy(False)
-    with pytest.raises(CallFailed, match="it takes no calls at the moment"):
+    with pytest.raises(CallFailed, match="the server takes no calls at the moment"):
         await call("status")
     assert server.service.requests == []
 
@@ -232,9 +240,9 @@ async def test_a_closed_client(server: FakeServer) -> None:
             await asyncio.to_thread(sync.status)
         await client.close()
         sync.close()
-        with pytest.raises(AgentaError, match=r"^the client is closed$"):
+        with pytest.raises(AgentaError, match=r"^The client is closed\. Nothing was sent\."):
             await client.status()
-        with pytest.raises(AgentaError, match=r"^the client is closed$"):
+        with pytest.raises(AgentaError, match=r"^The client is closed\. Nothing was sent\."):
             sync.status()
         await client.close()
         sync.close()
@@ -242,8 +250,8 @@ async def test_a_closed_client(server: FakeServer) -> None:
 
 REQUEST_ID = str(uuid4())
 WAS_CLOSED = (
-    r"^the client was closed\. The tool may have run, and may have been paid for: "
-    rf'call again with request_id="{REQUEST_ID}" to get its result, if there is one$'
+    r"^The client was closed\. The call may have run and may have been billed\. "
+    rf"To get its result, send it again with request_id {REQUEST_ID}\.$"
 )
 
 
@@ -256,6 +264,29 @@ async def test_closing_during_a_call(server: FakeServer) -> None:
     with pytest.raises(CallFailed, match=WAS_CLOSED) as failure:
         await calling
     assert (failure.value.code, failure.value.tool_was_run) == (grpc.StatusCode.CANCELLED, None)
+    assert failure.value.request_id == REQUEST_ID
+
+
+@pytest.mark.parametrize("kind", [Client, SyncClient])
+async def test_closing_while_a_call_waits_to_be_sent_again(
+    server: FakeServer, refused: Callable[..., status_pb2.Status], kind: type[Client | SyncClient]
+) -> None:
+    retry = error_details_pb2.RetryInfo(retry_delay={"seconds": 30})
+    server.answers(refused(grpc.StatusCode.RESOURCE_EXHAUSTED, "RATE_LIMITED", "No.", retry))
+    client = kind(server.target, wait_for_limit=True)
+    if isinstance(client, Client):
+        calling = asyncio.ensure_future(client.call_tool("tools.x.y.z", {}))
+    else:
+        calling = asyncio.ensure_future(asyncio.to_thread(client.call_tool, "tools.x.y.z", {}))
+    assert await asyncio.to_thread(server.service.asked.wait, 10)
+    await asyncio.sleep(0.1)
+    closing = client.close()
+    if closing is not None:
+        await closing
+    # The server ran nothing.
+    with pytest.raises(CallFailed, match=r"^The client was closed\.$") as failure:
+        await asyncio.wait_for(calling, 10)
+    assert failure.value.tool_was_run is False
 
 
 async def test_closing_before_a_call_is_on_its_way(server: FakeServer) -> None:
@@ -264,7 +295,7 @@ async def test_closing_before_a_call_is_on_its_way(server: FakeServer) -> None:
     calling = asyncio.ensure_future(client.status())
     await asyncio.sleep(0)
     await client.close()
-    with pytest.raises(CallFailed, match=r"^the client was closed$"):
+    with pytest.raises(CallFailed, match=r"^The client was closed\.$"):
         await calling
 
 
@@ -302,6 +333,61 @@ def test_a_client_belongs_to_one_loop(server: FakeServer) -> None:
         return (await client.status()).enabled
 
     assert asyncio.run(use())
-    with pytest.raises(InvalidInput, match="make one for each loop"):
+    with pytest.raises(InvalidInput, match="Make one for each loop"):
         asyncio.run(use())
     asyncio.run(client.close())
+
+
+async def test_metadata_and_trailers_of_one_call(call: Call, server: FakeServer) -> None:
+    server.answers(pb.CallToolResponse())
+    server.service.trailers = (("x-request-id", "call-7"), ("x-ratelimit-remaining", "3"))
+    client = {"metadata": [("x-team", "search"), ("x-kept", "1")], "token": "t"}
+    metadata = [("X-Team", "support"), ("authorization", "Bearer other")]
+    result = await call("call_tool", "tools.x.y.z", {}, client=client, metadata=metadata)
+    sent = server.service.metadata[0]
+    assert (sent["x-team"], sent["x-kept"], sent["authorization"]) == ("support", "1", "Bearer other")
+    assert result.call_id == "call-7"
+    assert ("x-ratelimit-remaining", "3") in result.trailers
+
+
+async def test_an_empty_request_id_is_an_error(call: Call, server: FakeServer) -> None:
+    with pytest.raises(InvalidInput, match=r"^request_id: is empty"):
+        await call("refine_prompt", {"messages": []}, request_id="")
+    assert server.service.requests == []
+
+
+async def test_many_prompts(call: Call, server: FakeServer, answer: Callable[..., pb.CallToolResponse]) -> None:
+    server.answers(answer(**refinement()))
+    seen: list[int] = []
+    templates: list[Any] = [TEMPLATE, "no JSON", *[TEMPLATE] * 5]
+    outcomes = await call(
+        "refine_prompts",
+        iter(templates),
+        guidelines="Be brief.",
+        concurrency=3,
+        progress=lambda index, _: seen.append(index),
+    )
+    assert [type(outcome).__name__ for outcome in outcomes] == ["RefinedPrompt", "InvalidInput", *["RefinedPrompt"] * 5]
+    assert sorted(seen) == list(range(7))
+    assert len({request.request_id for request in server.service.requests}) == 6
+    assert {dict(request.arguments)["guidelines"] for request in server.service.requests} == {"Be brief."}
+    with pytest.raises(InvalidInput, match="concurrency"):
+        await call("refine_prompts", [], concurrency=0)
+
+
+async def test_many_prompts_a_few_at_a_time(call: Call, server: FakeServer) -> None:
+    server.answers(None)
+    outcomes = await call("refine_prompts", [TEMPLATE] * 4, concurrency=2, timeout=0.3)
+    assert [outcome.code for outcome in outcomes] == [grpc.StatusCode.DEADLINE_EXCEEDED] * 4
+    began = sorted(server.service.times)
+    assert began[2] - began[1] > 0.2
+
+
+async def test_an_error_of_a_token_provider_ends_all(call: Call, server: FakeServer) -> None:
+    def provider() -> str:
+        raise LookupError("no token")
+
+    with pytest.raises(LookupError, match="no token") as failure:
+        await call("refine_prompts", [TEMPLATE] * 4, client={"token_provider": provider})
+    assert failure.value.__notes__ == ["agenta_ai: token_provider failed. Nothing was sent."]
+    assert server.service.requests == []

@@ -11,7 +11,8 @@ import grpc.experimental
 import pytest
 from google.rpc import status_pb2
 
-from agenta_ai import AgentaError, CallFailed, Client, InvalidInput, SyncClient, calls
+from agenta_ai import AgentaError, CallFailed, Client, InvalidInput, SyncClient
+from agenta_ai.connection import connection
 from agenta_ai.v1 import tool_service_pb2 as pb
 
 if TYPE_CHECKING:
@@ -117,7 +118,7 @@ async def test_a_client_that_is_closed_while_a_token_is_made(server: FakeServer)
     await asked.wait()
     await client.close()
     wait.set()
-    with pytest.raises(AgentaError, match=r"^the client is closed$"):
+    with pytest.raises(AgentaError, match=r"^The client is closed"):
         await calling
 
 
@@ -181,13 +182,15 @@ def test_credentials_that_cannot_be_used(client: Callable[..., object], given: A
 )
 def test_credentials_reach_other_machines_by_tls_alone(kind: str, target: str, tls: Any, *, allowed: bool) -> None:
     if allowed:
-        calls.connection(target, tls=tls, **CREDENTIALS[kind])
+        connection(target, tls=tls, **CREDENTIALS[kind])
         return
-    with pytest.raises(InvalidInput, match="not sent to another machine in plaintext: use TLS") as refused:
-        calls.connection(target, tls=tls, **CREDENTIALS[kind])
+    with pytest.raises(
+        InvalidInput, match=r"not sent to another machine in plaintext. Nothing was sent. Use TLS"
+    ) as refused:
+        connection(target, tls=tls, **CREDENTIALS[kind])
     assert SECRET not in str(refused.value)
     # Without credentials, plaintext stays the caller's choice.
-    assert calls.connection(target, tls=tls, project="p-1").channel_credentials is None
+    assert connection(target, tls=tls, project="p-1").channel_credentials is None
 
 
 @pytest.mark.parametrize("kind", CREDENTIALS)
@@ -198,7 +201,7 @@ async def test_secrets_are_shown_nowhere(
     caplog: pytest.LogCaptureFixture,
     kind: str,
 ) -> None:
-    assert SECRET not in repr(calls.connection("localhost:1", **CREDENTIALS[kind]))
+    assert SECRET not in repr(connection("localhost:1", **CREDENTIALS[kind]))
     for client in (Client(server.target, **CREDENTIALS[kind]), SyncClient(server.target, **CREDENTIALS[kind])):
         assert SECRET not in repr(client)
     server.answers(refused(grpc.StatusCode.UNAUTHENTICATED, "CREDENTIALS_INVALID", "No."))
@@ -210,9 +213,9 @@ async def test_secrets_are_shown_nowhere(
 @pytest.mark.parametrize(
     ("client", "sentence"),
     [
-        ({}, "wants to know who calls: pass api_key, token or token_provider"),
-        ({"api_key": SECRET}, "does not accept the credentials of api_key: pass valid ones"),
-        ({"token_provider": lambda: SECRET}, "does not accept the credentials of token_provider: pass valid ones"),
+        ({}, r"requires credentials\. Pass api_key, token or token_provider\."),
+        ({"api_key": SECRET}, r"does not accept the credentials of api_key\. Pass valid ones\."),
+        ({"token_provider": lambda: SECRET}, r"does not accept the credentials of token_provider\. Pass valid ones\."),
     ],
     ids=["none", "api_key", "token_provider"],
 )
@@ -233,7 +236,10 @@ async def test_credentials_over_tls(call: Call, tls_server: FakeServer, certific
 
 
 async def test_plaintext_to_a_server_with_tls(call: Call, tls_server: FakeServer) -> None:
-    with pytest.raises(CallFailed, match=r"it closes the connection\. Does it want TLS\? Then pass tls=True\."):
+    with pytest.raises(
+        CallFailed,
+        match=r"the server closes the connection\. Nothing was sent\. Does it want TLS\? Then pass tls=True\.",
+    ):
         await call("status", client={"target": tls_server.target})
 
 
@@ -242,7 +248,7 @@ async def test_a_certificate_is_missing(call: Call, tls_server: FakeServer, cert
     client = {"target": tls_server.target, "tls": certificates.channel(), "api_key": SECRET}
     with pytest.raises(CallFailed, match="Does it want another certificate of its callers") as failure:
         await call("call_tool", "tools.x.y.z", {}, client=client)
-    assert failure.value.tool_was_run is None
+    assert failure.value.tool_was_run is False
     assert tls_server.service.requests == []
 
 

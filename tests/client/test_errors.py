@@ -9,7 +9,7 @@ from google.rpc import error_details_pb2 as details
 from google.rpc import status_pb2
 
 from agenta_ai import CallFailed, CallMeta, FieldViolation, ToolFailed
-from agenta_ai.errors import call_failed
+from agenta_ai.failures import call_failed
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -35,14 +35,16 @@ class RpcError(grpc.RpcError):
 
 
 REQUEST_ID = "1b4e28ba-2fa1-4d3b-a3f5-ef19b5a7633b"
-MAY_BE_PAID = (
-    ". The tool may have run, and may have been paid for: "
-    f'call again with request_id="{REQUEST_ID}" to get its result, if there is one'
+OUTCOME_OPEN = (
+    f" The call may have run and may have been billed. To get its result, send it again with request_id {REQUEST_ID}."
 )
 
 
-def failed(code: Code, message: str | None, trailers: Any = (), repeat_id: str = REQUEST_ID) -> CallFailed:
-    return call_failed(RpcError(code, message, trailers), target="host:1", tls=False, repeat_id=repeat_id, timeout=2.5)
+def failed(
+    code: Code, message: str | None, trailers: Any = (), request_id: str = REQUEST_ID, **options: Any
+) -> CallFailed:
+    error = RpcError(code, message, trailers)
+    return call_failed(error, target="host:1", tls=False, request_id=request_id, timeout=2.5, **options)
 
 
 def rich(status: status_pb2.Status) -> CallFailed:
@@ -57,8 +59,8 @@ BAD = details.BadRequest(field_violations=[{"field": "arguments.context", "descr
 @pytest.mark.parametrize(
     ("code", "reason", "message", "extra", "sentence"),
     [
-        (Code.RESOURCE_EXHAUSTED, "RATE_LIMITED", "No.", [RETRY], "rate limited: try again in 12 s"),
-        (Code.RESOURCE_EXHAUSTED, "RATE_LIMITED", "No.", [], "rate limited"),
+        (Code.RESOURCE_EXHAUSTED, "RATE_LIMITED", "No.", [RETRY], "Rate limited. Try again in 12 s."),
+        (Code.RESOURCE_EXHAUSTED, "RATE_LIMITED", "No.", [], "Rate limited."),
         (Code.UNAVAILABLE, "OVERLOADED", "Too busy.", [RETRY], "Too busy; try again in 12 s"),
         (Code.UNAVAILABLE, "OVERLOADED", "Try again in 12 s.", [RETRY], "Try again in 12 s."),
         (Code.UNAVAILABLE, "OVERLOADED", "Too busy. Try again later.", [RETRY], "Too busy. Try again in 12 s."),
@@ -84,53 +86,59 @@ def test_what_the_service_says(
     error = rich(refused(code, reason, message, *extra))
     assert str(error) == sentence
     assert (error.code, error.reason, error.message) == (code, reason, message)
-    assert (error.request_id, error.tool_was_run) == ("call-7", False)
+    assert (error.call_id, error.request_id, error.tool_was_run) == ("call-7", REQUEST_ID, False)
     assert error.retry_delay == (pytest.approx(11.000000005) if RETRY in extra else None)
     assert error.field_violations == ((FieldViolation("arguments.context", "is too long"),) if BAD in extra else ())
 
 
 @pytest.mark.parametrize(
-    ("code", "message", "repeat_id", "sentence"),
+    ("code", "message", "sentence"),
     [
-        (Code.UNAVAILABLE, "Socket closed", "", "no answer from host:1; the connection may be broken: Socket closed"),
-        (Code.DEADLINE_EXCEEDED, "", "", "no answer from host:1 within 2.5 s: allow more time"),
-        (Code.DEADLINE_EXCEEDED, "", REQUEST_ID, "no answer from host:1 within 2.5 s: allow more time. The tool may"),
-        (Code.UNIMPLEMENTED, "", "", "host:1 has no agenta.ai.v1.ToolService"),
-        (Code.INTERNAL, "oops", "", "INTERNAL: oops"),
-        (Code.RESOURCE_EXHAUSTED, None, "", "RESOURCE_EXHAUSTED: "),
+        (Code.UNAVAILABLE, "Socket closed", "No answer from host:1: Socket closed"),
+        (Code.UNAVAILABLE, "", "No answer from host:1: the connection broke"),
+        (Code.DEADLINE_EXCEEDED, "", "No answer from host:1 within 2.5 s. Allow more time."),
+        (Code.UNIMPLEMENTED, "", "host:1 has no agenta.ai.v1.ToolService. Check that it is the address"),
+        (Code.INTERNAL, "oops", "INTERNAL: oops"),
+        (Code.RESOURCE_EXHAUSTED, None, "RESOURCE_EXHAUSTED: "),
     ],
 )
-def test_what_others_say(code: Code, message: str | None, repeat_id: str, sentence: str) -> None:
-    error = failed(code, message, None, repeat_id)
+def test_what_others_say(code: Code, message: str | None, sentence: str) -> None:
+    error = failed(code, message, None, "")
     assert str(error).startswith(sentence)
-    assert (error.reason, error.tool_was_run, error.request_id) == ("", None, "")
+    assert "billed" not in str(error)
+    assert (error.reason, error.tool_was_run, error.request_id, error.call_id) == ("", None, "", "")
 
 
 FAILING = "connections to all backends failing; last error: "
+REFUSED = FAILING + "UNKNOWN: ipv4:127.0.0.1:1: Failed to connect to remote host: connect: Connection refused (111)"
+HANDSHAKE = FAILING + "UNAVAILABLE: ipv4:127.0.0.1:1: Ssl handshake failed: certificate verify failed"
 
 
-@pytest.mark.parametrize("repeat_id", ["", REQUEST_ID], ids=["Status", "CallTool"])
+@pytest.mark.parametrize("request_id", ["", REQUEST_ID], ids=["Status", "CallTool"])
 @pytest.mark.parametrize(
-    ("message", "sentence"),
+    ("message", "why"),
     [
+        (REFUSED, "connection refused. Nothing was sent. Is agenta-ai-server running there?"),
         (
-            FAILING + "Failed to connect to remote host",
-            "cannot reach host:1: is agenta-ai-server running? Tried with pl",
+            FAILING + "UNAVAILABLE: ipv4:127.0.0.1:1: backend unhealthy",
+            "the server takes no calls at the moment. Nothing was sent. Try again later, or ask its operator.",
         ),
-        (FAILING + "backend unhealthy", "cannot reach host:1: it takes no calls at the moment"),
-        (FAILING + "Tls handshake failed", "cannot reach host:1: does it speak TLS"),
-        ("errors resolving host:1: [Domain name not found]", "cannot reach host:1: is agenta-ai-server running?"),
-        ("DNS resolution failed for host:1: C-ares", "cannot reach host:1: is agenta-ai-server running?"),
+        (
+            HANDSHAKE,
+            "Ssl handshake failed: certificate verify failed. Nothing was sent. If the server has no TLS, choose "
+            "plaintext; else check its certificate and your authorities.",
+        ),
+        (FAILING + "ipv4:1.2.3.4:1: Network unreachable", "Network unreachable. Nothing was sent. Is agenta-ai-server"),
+        ("errors resolving host:1: [Domain name not found]", "the name cannot be resolved. Nothing was sent. Check"),
+        ("DNS resolution failed for host:1: C-ares", "the name cannot be resolved. Nothing was sent. Check the name."),
     ],
 )
-def test_nobody_was_reached(message: str, repeat_id: str, sentence: str) -> None:
-    error = failed(Code.UNAVAILABLE, message, None, repeat_id)
-    assert str(error).startswith(sentence)
-    # gRPC tells of the last attempt alone, and one before it may have been sent.
-    assert error.tool_was_run is (None if repeat_id else False)
-    doubt = ". If the connection was lost during the call, the tool may have run" + MAY_BE_PAID.partition("run")[2]
-    assert str(error).endswith(doubt) is bool(repeat_id and message.startswith(FAILING))
-    assert ("paid" in str(error)) is bool(repeat_id and message.startswith(FAILING))
+def test_nothing_was_sent(message: str, request_id: str, why: str) -> None:
+    error = failed(Code.UNAVAILABLE, message, None, request_id)
+    assert str(error).startswith(f"Cannot reach host:1 without TLS: {why}")
+    assert "billed" not in str(error)
+    assert error.tool_was_run is False
+    assert error.message == message
 
 
 @pytest.mark.parametrize(
@@ -141,27 +149,62 @@ def test_nobody_was_reached(message: str, repeat_id: str, sentence: str) -> None
         (Code.DEADLINE_EXCEEDED, FAILING),
         (Code.CANCELLED, "Stream removed"),
         (Code.INTERNAL, "oops."),
+        (Code.UNKNOWN, "?"),
+        (Code.RESOURCE_EXHAUSTED, "Received message larger than max"),
     ],
 )
-def test_what_may_have_been_paid_for(code: Code, message: str) -> None:
+def test_the_outcome_is_open(code: Code, message: str) -> None:
     error = failed(code, message, None)
-    assert str(error).endswith(MAY_BE_PAID)
-    assert error.tool_was_run is None
-    assert "paid" not in str(failed(code, message, None, ""))
+    assert str(error).endswith(OUTCOME_OPEN)
+    assert (error.tool_was_run, error.request_id) == (None, REQUEST_ID)
+    assert "billed" not in str(failed(code, message, None, ""))
 
 
-def test_a_bug_is_told_with_the_request_id() -> None:
+def test_an_earlier_attempt_leaves_the_outcome_open(refused: Callable[..., status_pb2.Status]) -> None:
+    unreachable = failed(Code.UNAVAILABLE, REFUSED, None, open_before=True)
+    assert str(unreachable) == (
+        "Cannot reach host:1 without TLS: connection refused. Is agenta-ai-server running there?" + OUTCOME_OPEN
+    )
+    assert unreachable.tool_was_run is None
+    status = refused(Code.UNAVAILABLE, "OVERLOADED", "Too busy.")
+    trailers = [("grpc-status-details-bin", status.SerializeToString())]
+    later = failed(Code.UNAVAILABLE, "Too busy.", trailers, open_before=True)
+    assert (str(later), later.tool_was_run) == ("Too busy." + OUTCOME_OPEN, None)
+
+
+def test_a_bug_is_told_with_the_id_of_the_call() -> None:
     status = status_pb2.Status(code=13, message="Internal error: see the log.")
     status.details.add().Pack(details.RequestInfo(request_id="7f3c"))
     error = rich(status)
-    assert str(error) == f"INTERNAL: Internal error: see the log (request id 7f3c){MAY_BE_PAID}"
-    assert (error.request_id, error.tool_was_run) == ("7f3c", None)
+    assert str(error) == ("INTERNAL: Internal error: see the log. The server logged it as call 7f3c." + OUTCOME_OPEN)
+    assert (error.call_id, error.request_id, error.tool_was_run) == ("7f3c", REQUEST_ID, None)
 
 
-def test_a_repeat_that_the_service_asks_for_is_told_with_its_id(refused: Callable[..., status_pb2.Status]) -> None:
+def test_the_id_of_the_call_is_also_in_a_trailer() -> None:
+    assert failed(Code.UNAVAILABLE, "down", [("x-request-id", "7f3c")]).call_id == "7f3c"
+
+
+def test_a_repeat_that_the_service_wants_is_told_with_its_id(refused: Callable[..., status_pb2.Status]) -> None:
     error = rich(refused(Code.UNAVAILABLE, "REPLAY_STORE_UNAVAILABLE", "Try again, with the same one.", RETRY))
-    assert str(error) == f'Try again in 12 s, with the same one: request_id="{REQUEST_ID}"'
+    assert str(error) == f"Try again in 12 s, with the same one. Use request_id {REQUEST_ID}."
     assert error.message == "Try again, with the same one."
+
+
+@pytest.mark.parametrize(
+    ("error", "shown"),
+    [
+        (
+            CallFailed("Rate limited.", code=Code.RESOURCE_EXHAUSTED, reason="RATE_LIMITED", call_id="7f3c"),
+            "CallFailed('Rate limited.', code=RESOURCE_EXHAUSTED, reason='RATE_LIMITED', call_id='7f3c')",
+        ),
+        (
+            ToolFailed("No model.", reason="UPSTREAM_UNAVAILABLE", retryable=True, request_id="r"),
+            "ToolFailed('No model.', retryable=True, reason='UPSTREAM_UNAVAILABLE', request_id='r')",
+        ),
+    ],
+)
+def test_repr_shows_what_a_developer_needs(error: Exception, shown: str) -> None:
+    assert repr(error) == shown
 
 
 GARBLED = status_pb2.Status(code=14, message="down")
@@ -217,5 +260,5 @@ def test_a_failed_tool_says_all_that_is_known() -> None:
     expected = "The refinement was not usable; messages[1].content: lost {{name}}; try again in 1 s"
     assert str(error) == expected
     assert error.trace_id == "ab"
-    assert str(ToolFailed("", reason="", meta=CallMeta())) == "the tool failed"
+    assert str(ToolFailed("", reason="", meta=CallMeta())) == "The tool failed."
     assert str(ToolFailed("\x1b[2J", reason="", meta=CallMeta())) == r"\x1b[2J"

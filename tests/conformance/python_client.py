@@ -2,24 +2,29 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import json
 import sys
-import threading
 import time
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import grpc
+import grpc.aio
 from google.protobuf import json_format
-from google.rpc import error_details_pb2  # noqa: F401  # knows the details
-from grpc_status import rpc_status
+from google.rpc import error_details_pb2, status_pb2  # noqa: F401  # error_details_pb2 knows the details
 
-from agenta_ai import calls
+from agenta_ai import CallFailed, Client
+from agenta_ai.failures import trailers_of
+from agenta_ai.requests import Exchange
+from agenta_ai.responses import read_result
 from agenta_ai.v1 import tool_service_pb2
 
 if TYPE_CHECKING:
     from google.protobuf.message import Message
+
+    from agenta_ai.meta import Metadata
 
 METHODS: dict[str, tuple[type[Message], type[Message]]] = {
     "Status": (tool_service_pb2.StatusRequest, tool_service_pb2.StatusResponse),
@@ -39,55 +44,93 @@ def main() -> None:
 
 
 @cache
-def channel(target: str, client: str, wait_for_limit: bool) -> grpc.Channel:
-    if client == "bare":
-        return grpc.insecure_channel(target, [("grpc.enable_retries", 0), ("grpc.enable_http_proxy", 0)])
-    connection = calls.connection(target, wait_for_limit=wait_for_limit)
-    return grpc.insecure_channel(connection.address, connection.options)
+def loop() -> asyncio.Runner:
+    return asyncio.Runner()
 
 
 def run(asked: dict[str, Any]) -> dict[str, Any]:
+    return loop().run(call(asked))
+
+
+async def call(asked: dict[str, Any]) -> dict[str, Any]:
+    made = {"bare": bare, "shipped": shipped}[asked["client"]]
+    began = time.monotonic()
+    calling = asyncio.ensure_future(made(asked))
+    if "cancel_after" in asked:
+        asyncio.get_running_loop().call_later(asked["cancel_after"], calling.cancel)
+    try:
+        result = await calling
+    except asyncio.CancelledError:
+        result = failed(grpc.StatusCode.CANCELLED, "", ())
+    return {**result, "seconds": time.monotonic() - began}
+
+
+@cache
+def channel(target: str) -> grpc.aio.Channel:
+    return grpc.aio.insecure_channel(target, [("grpc.enable_retries", 0), ("grpc.enable_http_proxy", 0)])
+
+
+async def bare(asked: dict[str, Any]) -> dict[str, Any]:
     request_type, response_type = METHODS[asked["method"]]
     if "request_base64" in asked:
         data = base64.b64decode(asked["request_base64"])
     else:
         data = json_format.ParseDict(asked["request"], request_type()).SerializeToString()
-    method: Any = channel(asked["target"], asked["client"], asked.get("wait_for_limit", False)).unary_unary(
+    method: Any = channel(asked["target"]).unary_unary(
         f"/agenta.ai.v1.ToolService/{asked['method']}", response_deserializer=response_type.FromString
     )
-    began = time.monotonic()
-    call = method.future(data, timeout=asked.get("timeout"), metadata=list(asked.get("metadata", {}).items()))
-    if "cancel_after" in asked:
-        timer = threading.Timer(asked["cancel_after"], call.cancel)
-        timer.start()
-    code = call.code()  # waits for the end
-    seconds = time.monotonic() - began
-    if "cancel_after" in asked:
-        timer.cancel()
-    result = {"code": code.name, "message": call.details() or "", "seconds": seconds, "metadata": metadata(call)}
-    if code is grpc.StatusCode.OK:
-        return result | {"details": []} | response(call.result())
-    return result | {"details": details(call)}
+    call = method(data, timeout=asked.get("timeout"), metadata=list(asked.get("metadata", {}).items()))
+    try:
+        response = await call
+    except grpc.aio.AioRpcError as error:
+        return failed(error.code(), error.details() or "", both(error.initial_metadata(), error.trailing_metadata()))
+    return succeeded(response, both(await call.initial_metadata(), await call.trailing_metadata()))
 
 
-def metadata(call: grpc.Call) -> dict[str, list[str]]:
-    found: dict[str, list[str]] = {}
-    for key, value in (*(call.initial_metadata() or ()), *(call.trailing_metadata() or ())):
-        if isinstance(value, str):
-            found.setdefault(key, []).append(value)
-    return found
+@cache
+def client(target: str, wait_for_limit: bool) -> Client:
+    return Client(target, wait_for_limit=wait_for_limit)
 
 
-def response(message: Message) -> dict[str, Any]:
-    shown: dict[str, Any] = {"response": json_format.MessageToDict(message)}
+async def shipped(asked: dict[str, Any]) -> dict[str, Any]:
+    exchange = Exchange(
+        asked["method"],
+        json_format.ParseDict(asked["request"], METHODS[asked["method"]][0]()),
+        succeeded,
+        asked.get("timeout", 300),
+        tuple(asked.get("metadata", {}).items()),
+    )
+    try:
+        return await client(asked["target"], asked.get("wait_for_limit", False))._send(exchange)
+    except CallFailed as error:
+        return failed(error.code, error.message, error.trailers)
+
+
+def both(initial: Any, trailing: Any) -> Metadata:
+    return (*trailers_of(initial), *trailers_of(trailing))
+
+
+def succeeded(message: Message, metadata: Metadata) -> dict[str, Any]:
+    shown = {"code": "OK", "message": "", "details": [], "metadata": texts(metadata)}
+    shown["response"] = json_format.MessageToDict(message)
     if isinstance(message, tool_service_pb2.CallToolResponse) and message.HasField("structured_content"):
-        shown["native"] = calls.read_result(message, "").structured_content
+        shown["native"] = read_result(message).structured_content
     return shown
 
 
-def details(call: grpc.Call) -> list[dict[str, Any]]:
-    status = rpc_status.from_call(call)
-    return [detail(packed) for packed in status.details] if status else []
+def failed(code: grpc.StatusCode, message: str, metadata: Metadata) -> dict[str, Any]:
+    packed = next((value for key, value in metadata if key == "grpc-status-details-bin"), b"")
+    status = status_pb2.Status.FromString(packed if isinstance(packed, bytes) else b"")
+    details = [detail(each) for each in status.details]
+    return {"code": code.name, "message": message, "details": details, "metadata": texts(metadata)}
+
+
+def texts(metadata: Metadata) -> dict[str, list[str]]:
+    found: dict[str, list[str]] = {}
+    for key, value in metadata:
+        if isinstance(value, str):
+            found.setdefault(key, []).append(value)
+    return found
 
 
 def detail(packed: Any) -> dict[str, Any]:

@@ -265,7 +265,7 @@ async def test_our_client_reads_the_old_servers_refusal() -> None:
         with pytest.raises(CallFailed) as failed:
             await client.call_tool("tools.a.b.c", {})
     error = failed.value
-    assert (error.reason, error.retry_delay, error.request_id, error.tool_was_run) == ("RATE_LIMITED", 3, "id", False)
+    assert (error.reason, error.retry_delay, error.call_id, error.tool_was_run) == ("RATE_LIMITED", 3, "id", False)
 
 
 async def test_a_method_that_the_old_server_does_not_have() -> None:

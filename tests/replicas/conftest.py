@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 from redis_server import RedisServer
 
-from agenta_ai import calls
+from agenta_ai import connection
 from agenta_ai.service_config import CHANNEL_OPTIONS
 
 if TYPE_CHECKING:
@@ -33,4 +33,4 @@ def redis(tmp_path: Path) -> Iterator[RedisServer]:
 @pytest.fixture
 def own_connections(monkeypatch: pytest.MonkeyPatch) -> None:
     """The client is as it is shipped, but for one connection for each."""
-    monkeypatch.setattr(calls, "CHANNEL_OPTIONS", (*CHANNEL_OPTIONS, OWN_CONNECTIONS))
+    monkeypatch.setattr(connection, "CHANNEL_OPTIONS", (*CHANNEL_OPTIONS, OWN_CONNECTIONS))

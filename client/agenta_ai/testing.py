@@ -1,0 +1,156 @@
+"""Clients for tests of your own code. They send nothing, answer by a script, and record the calls.
+
+For example::
+
+    from agenta_ai import RefinedPrompt, ToolFailed
+    from agenta_ai.testing import FakeSyncClient
+
+    client = FakeSyncClient(RefinedPrompt({"messages": []}), ToolFailed("No model.", reason="UPSTREAM_UNAVAILABLE"))
+    assert client.refine_prompt({"messages": []}).template == {"messages": []}
+    assert client.calls[0].arguments["guidelines"] == ""
+
+Arguments are checked as the real clients check them, so a test finds what could never be sent. Needs no pytest.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from agenta_ai.client import Client
+from agenta_ai.codec import from_struct
+from agenta_ai.errors import CLOSED, AgentaError
+from agenta_ai.results import RefinedPrompt, ServiceStatus, Tool, ToolResult
+from agenta_ai.sync import SyncClient
+from agenta_ai.v1 import tool_service_pb2
+
+if TYPE_CHECKING:
+    from agenta_ai.meta import Metadata
+    from agenta_ai.requests import Exchange
+
+_Result = TypeVar("_Result")
+
+
+@dataclass(frozen=True, slots=True)
+class RecordedCall:
+    """One call that a fake client was asked to make.
+
+    Attributes:
+        method: ``"Status"``, ``"ListTools"`` or ``"CallTool"``.
+        timeout: Seconds that it might take.
+        metadata: Pairs that were given with the call.
+        name: Name of the tool; empty if none was called.
+        arguments: Those of the tool, as the server would read them.
+        request_id: The idempotency key; empty if no tool was called.
+    """
+
+    method: str
+    timeout: float
+    metadata: Metadata = ()
+    name: str = ""
+    arguments: dict[str, Any] = field(default_factory=dict)
+    request_id: str = ""
+
+
+Answer = RefinedPrompt | ToolResult | ServiceStatus | list[Tool] | BaseException
+#: What a fake client answers: a result, an error to raise, or a function that makes either from the call.
+Scripted = Answer | Callable[[RecordedCall], Answer]
+
+
+class _Script:
+    def __init__(self, answers: tuple[Scripted, ...]) -> None:
+        self.answers = list(answers)
+        self.calls: list[RecordedCall] = []
+
+    def play(self, exchange: Exchange[_Result]) -> _Result:
+        call = _recorded(exchange)
+        self.calls.append(call)
+        if not self.answers:
+            raise AssertionError(
+                f"The fake client has no answer for call {len(self.calls)}, {call.method} {call.name}".rstrip()
+                + ". Give it one more with add_answers()."
+            )
+        scripted = self.answers.pop(0)
+        answer = scripted(call) if callable(scripted) else scripted
+        if isinstance(answer, BaseException):
+            raise answer
+        completed: Any = _completed(answer, call)
+        result: _Result = completed
+        return result
+
+
+class FakeClient(Client):
+    """:class:`agenta_ai.Client` without a server.
+
+    Args:
+        answers: What the calls return or raise, one after the other: see :data:`Scripted`.
+
+    Attributes:
+        calls: The calls that were made, in their order.
+    """
+
+    def __init__(self, *answers: Scripted) -> None:
+        super().__init__("unix:fake")
+        self._script = _Script(answers)
+        self.calls = self._script.calls
+
+    def add_answers(self, *answers: Scripted) -> None:
+        """Add answers for further calls."""
+        self._script.answers += answers
+
+    async def _send(self, exchange: Exchange[_Result]) -> _Result:
+        if self._closing.is_set():
+            raise AgentaError(CLOSED)
+        return self._script.play(exchange)
+
+
+class FakeSyncClient(SyncClient):
+    """:class:`agenta_ai.SyncClient` without a server.
+
+    Args:
+        answers: What the calls return or raise, one after the other: see :data:`Scripted`.
+
+    Attributes:
+        calls: The calls that were made, in their order.
+    """
+
+    def __init__(self, *answers: Scripted) -> None:
+        super().__init__("unix:fake")
+        self._script = _Script(answers)
+        self.calls = self._script.calls
+
+    def add_answers(self, *answers: Scripted) -> None:
+        """Add answers for further calls."""
+        self._script.answers += answers
+
+    def _send(self, exchange: Exchange[_Result]) -> _Result:
+        if self._closing.is_set():
+            raise AgentaError(CLOSED)
+        return self._script.play(exchange)
+
+
+def _recorded(exchange: Exchange[Any]) -> RecordedCall:
+    request = exchange.request
+    if not isinstance(request, tool_service_pb2.CallToolRequest):
+        return RecordedCall(exchange.method, exchange.timeout, exchange.metadata)
+    return RecordedCall(
+        exchange.method,
+        exchange.timeout,
+        exchange.metadata,
+        request.name,
+        from_struct(request.arguments),
+        request.request_id,
+    )
+
+
+def _completed(answer: Answer, call: RecordedCall) -> object:
+    """Return the answer with what follows from the call, such as the original of a refinement."""
+    if isinstance(answer, list):
+        return answer, ""  # a page, and the token of the next
+    if isinstance(answer, RefinedPrompt) and not answer.original:
+        answer = replace(answer, original=json.loads(call.arguments.get("prompt_template_json", "{}")))
+    if isinstance(answer, RefinedPrompt | ToolResult) and not answer.request_id:
+        return replace(answer, request_id=call.request_id)
+    return answer
