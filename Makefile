@@ -95,7 +95,7 @@ lint: $(READY) ## Lint, types, floors, contract.
 	@$(BIN)/buf breaking protos --against tests/contract/baseline.binpb
 
 check: lint proto docs ## Lint, and see that what is generated is as it is committed.
-	@git diff --exit-code --stat -- client/agenta_ai/v1 docs/configuration.md docs/reference.md || { echo "Generated files have changed: commit what 'make proto docs' made."; exit 1; }
+	@git diff --exit-code --stat -- client/agenta_ai/v1 docs/configuration.md docs/reference.md client/agenta_ai/cli/completion || { echo "Generated files have changed: commit what 'make proto docs' made."; exit 1; }
 
 format: $(READY) ## Put the code into its form.
 	@$(BIN)/ruff check --fix .
@@ -113,6 +113,7 @@ proto: $(TOOLS)/proto/.ready ## Generate the Python code from protos/.
 docs: $(READY) ## Write the references of the settings and of the contract from these themselves.
 	@$(BIN)/python docs/configuration.py > docs/configuration.md
 	@$(BIN)/python docs/reference.py > docs/reference.md
+	@$(BIN)/python docs/completion.py > /dev/null
 
 clients: $(READY) ## Make the clients in other languages from protos/, check and test them. Needs Go, Node, Java with Maven, and Rust.
 	@cd clients/go && ../../$(BIN)/buf generate

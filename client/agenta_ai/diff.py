@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from difflib import unified_diff
+from difflib import SequenceMatcher, unified_diff
 from itertools import zip_longest
-from typing import Any
+from typing import Any, Literal
 
 from agenta_ai.terminal import printable
+
+_WORDS = re.compile(r"\w+|\s+|[^\w\s]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,19 +32,32 @@ class MessageChange:
     new: str
 
     def lines(self) -> list[str]:
-        """The unified diff, a line each, without line ends. Its heading names the message."""
+        """Return the unified diff, a line each, without line ends. Its heading names the message."""
         name = f"messages[{self.index}] {self.role}".rstrip()
         return list(unified_diff(_lines(self.old), _lines(self.new), f"old {name}", f"new {name}", lineterm=""))
+
+    def words(self) -> list[tuple[Literal["=", "-", "+"], str]]:
+        """Return the text in pieces, word by word: ``=`` for what stayed, ``-`` for what went, ``+`` for what came."""
+        old, new = _WORDS.findall(self.old), _WORDS.findall(self.new)
+        pieces: list[tuple[Literal["=", "-", "+"], str]] = []
+        for kind, old_from, old_to, new_from, new_to in SequenceMatcher(None, old, new, autojunk=False).get_opcodes():
+            if kind == "equal":
+                pieces.append(("=", "".join(old[old_from:old_to])))
+                continue
+            for sign, text in (("-", "".join(old[old_from:old_to])), ("+", "".join(new[new_from:new_to]))):
+                if text:
+                    pieces.append((sign, text))  # type: ignore[arg-type]
+        return pieces
 
     def __str__(self) -> str:
         return "\n".join(printable(line) for line in self.lines())
 
 
 def diff_messages(old: object, new: object) -> list[MessageChange]:
-    """Compares two lists of messages, position by position.
+    """Compare two lists of messages, position by position.
 
     Args:
-        old: The messages before: mappings with ``role`` and ``content``. What is no list counts as none.
+        old: The messages before: mappings with ``role`` and ``content``. Anything else than a list counts as none.
         new: The messages after.
 
     Returns:
@@ -57,7 +73,7 @@ def diff_messages(old: object, new: object) -> list[MessageChange]:
 
 
 def text_of(content: object) -> str:
-    """The text of a message's content: a string, null or a list of parts."""
+    """Return the text of a message's content: a string, null or a list of parts."""
     if content is None:
         return ""
     if isinstance(content, str):

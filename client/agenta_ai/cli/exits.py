@@ -1,0 +1,88 @@
+"""Exit codes, and failures in the words of the command line."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from agenta_ai.cli import streams
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from agenta_ai import AgentaError
+
+OK, TOOL_FAILED, USAGE, NOT_ALLOWED, LIMITED, UNAVAILABLE, INTERRUPTED, BROKEN_PIPE = 0, 1, 2, 3, 4, 5, 130, 141
+#: Of ``--check``.
+WOULD_CHANGE = 1
+
+_OF_STATUS = {
+    "INVALID_ARGUMENT": USAGE,
+    "NOT_FOUND": USAGE,
+    "UNAUTHENTICATED": NOT_ALLOWED,
+    "PERMISSION_DENIED": NOT_ALLOWED,
+    "RESOURCE_EXHAUSTED": LIMITED,
+}
+_TOOL_FAILURE = ("reason", "message", "retryable", "retry_delay", "field_violations", "meta", "request_id", "call_id")
+_CALL_FAILURE = ("reason", "message", "field_violations", "retry_delay", "request_id", "call_id", "tool_was_run")
+
+
+def exit_code(failure: AgentaError) -> int:
+    """Return the exit code for a failure."""
+    from agenta_ai import CallFailed, InvalidInput, ToolFailed
+
+    if isinstance(failure, ToolFailed):
+        return TOOL_FAILED
+    if isinstance(failure, InvalidInput):
+        return USAGE
+    return _OF_STATUS.get(failure.code.name, UNAVAILABLE) if isinstance(failure, CallFailed) else UNAVAILABLE
+
+
+def complain(failure: object, code: int) -> int:
+    """Write a line to standard error, and return the exit code."""
+    streams.note(f"agenta-ai: {' '.join(str(failure).split())}")
+    return code
+
+
+def in_words(failure: AgentaError, given: str, names: Mapping[str, str]) -> str:
+    """Return the failure in the words of the command line, where the client's own sentence names arguments.
+
+    Args:
+        failure: What was raised.
+        given: The variable, option or target that said who calls; empty if none did.
+        names: Names of the command line by the client's arguments.
+    """
+    from agenta_ai import CallFailed, InvalidInput
+
+    sentence = str(failure)
+    if isinstance(failure, InvalidInput):
+        argument, colon, complaint = sentence.partition(":")
+        return names.get(argument, argument) + colon + complaint
+    if isinstance(failure, CallFailed) and failure.code.name == "UNAUTHENTICATED":
+        if not given:
+            return "The server requires credentials. Set AGENTA_AI_API_KEY, or use a target that has them."
+        return f"The server does not accept {given}, or no longer. Set a valid one."
+    if failure.request_id:
+        for words in ("send it again with request_id", "Use request_id"):
+            sentence = sentence.replace(
+                f"{words} {failure.request_id}", f"{_again(words)} --request-id {failure.request_id}"
+            )
+    return sentence.replace("pass tls=True", "pass --tls").replace("choose plaintext", "pass --plaintext")
+
+
+def _again(words: str) -> str:
+    return "run the command again with" if words.startswith("send") else "Use"
+
+
+def as_json(failure: AgentaError) -> dict[str, Any] | None:
+    """Return what scripts get to read instead of a result; ``None`` if nothing came back."""
+    from agenta_ai import CallFailed, ToolFailed
+
+    if isinstance(failure, ToolFailed):
+        return _attributes(failure, _TOOL_FAILURE)
+    if isinstance(failure, CallFailed):
+        return {"code": failure.code.name, **_attributes(failure, _CALL_FAILURE)}
+    return None
+
+
+def _attributes(failure: AgentaError, names: Sequence[str]) -> dict[str, Any]:
+    return {name: getattr(failure, name) for name in names}

@@ -1,0 +1,256 @@
+"""The words of the command line."""
+
+from __future__ import annotations
+
+import argparse
+import re
+import sys
+from difflib import get_close_matches
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from agenta_ai.cli.access import DEFAULT_TARGET
+from agenta_ai.version import __version__
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+ENVIRONMENT = """\
+environment:
+  AGENTA_AI_TARGET        the server, or the name of a target
+  AGENTA_AI_API_KEY       says who calls; or one of these:
+  AGENTA_AI_API_KEY_FILE  a file that holds the key
+  AGENTA_AI_TOKEN         a bearer token
+  AGENTA_AI_PROJECT       id of the project to act in
+No option takes a secret, because everybody on this machine can read options.
+
+exit codes: 0 fine, 1 the tool failed or --check found a change, 2 wrong usage, input or output, 3 not allowed,
+4 rate limited, 5 no answer or another failure, 130 interrupted.
+"""
+
+EXAMPLES = """\
+examples:
+  agenta-ai status
+  agenta-ai refine prompt.md -g "Be brief" -i
+  agenta-ai refine 'prompts/**/*.md' --check
+  agenta-ai call tools.agenta.api.refine_prompt --args @arguments.json --json
+  agenta-ai target add staging ai.example.com:443
+
+"""
+
+OF_COMMAND = {
+    "status": "examples:\n  agenta-ai status\n  agenta-ai status --json --target ai.example.com:443\n",
+    "tools": "examples:\n  agenta-ai tools\n  agenta-ai tools --json\n",
+    "whoami": "examples:\n  agenta-ai whoami\n  agenta-ai whoami --target staging\n",
+    "call": (
+        "examples:\n"
+        "  agenta-ai call tools.agenta.api.refine_prompt --args @arguments.json\n"
+        '  echo \'{"prompt_template_json": "…"}\' | agenta-ai call tools.agenta.api.refine_prompt --args - --json\n'
+    ),
+    "refine": (
+        "examples:\n"
+        '  agenta-ai refine prompt.json -g "Be brief" -o refined.json\n'
+        "  agenta-ai refine prompt.md --system -i              a system message; write it back\n"
+        "  agenta-ai refine 'prompts/**/*.md' -i -j 8          many files, 8 at a time\n"
+        "  agenta-ai refine prompts/*.yaml --check --quiet     in CI: exit code 1 if one would change\n"
+        "  agenta-ai refine prompt.md --interactive            accept, refine again, edit, skip\n"
+        "  cat prompt.md | agenta-ai refine - -o - > new.md    from standard input to standard output\n"
+    ),
+    "target": (
+        "examples:\n"
+        "  agenta-ai target add staging ai.example.com:443     asks for a key, if on a terminal\n"
+        "  agenta-ai target add staging ai.example.com:443 --api-key-file key.txt\n"
+        "  agenta-ai target use staging\n"
+        "  agenta-ai target list\n"
+    ),
+    "completion": (
+        "examples:\n"
+        "  agenta-ai completion bash > ~/.local/share/bash-completion/completions/agenta-ai\n"
+        "  agenta-ai completion zsh > ~/.zfunc/_agenta-ai\n"
+        "  agenta-ai completion fish > ~/.config/fish/completions/agenta-ai.fish\n"
+    ),
+}
+SHELLS = ("bash", "zsh", "fish")
+_UNKNOWN_CHOICE = re.compile(r"invalid choice: '([^']*)'")
+_UNKNOWN_WORDS = re.compile(r"unrecognized arguments: (.*)", re.DOTALL)
+
+
+class Parser(argparse.ArgumentParser):
+    """A parser that says what may have been meant."""
+
+    def __init__(self, *args: object, **kwargs: object) -> None:
+        kwargs.setdefault("formatter_class", argparse.RawDescriptionHelpFormatter)
+        super().__init__(*args, **kwargs)  # type: ignore[arg-type]
+
+    def error(self, message: str) -> NoReturn:
+        """Write the usage, what is wrong, and what may have been meant."""
+        self.print_usage(sys.stderr)
+        sys.stderr.write(f"{self.prog}: {self._with_advice(message)}\n")
+        sys.exit(2)
+
+    def _with_advice(self, message: str) -> str:
+        if wrong := _UNKNOWN_CHOICE.search(message):
+            return f"There is no {wrong[1]}. {self._meant(wrong[1], self._words())}"
+        if wrong := _UNKNOWN_WORDS.search(message):
+            first = wrong[1].split()[0]
+            if first[:1] in "{[":
+                return f"{wrong[1][:40]!r} is not an option. Give the arguments of a tool by --args."
+            return f"There is no {first}. {self._meant(first.partition('=')[0], self._options())}"
+        return _sentence(message)
+
+    def _meant(self, word: str, known: Sequence[str]) -> str:
+        close = get_close_matches(word, known, 1)
+        return f"Did you mean {close[0]}?" if close else f"Run {self.prog} --help."
+
+    def _words(self) -> list[str]:
+        return [word for action in self._actions for word in action.choices or ()]
+
+    def _options(self) -> list[str]:
+        """Return the options of the parser and of its commands."""
+        options = list(self._option_string_actions)
+        for action in self._actions:
+            if isinstance(action, argparse._SubParsersAction):
+                options += [option for each in action.choices.values() for option in each._option_string_actions]
+        return options
+
+
+def build() -> Parser:
+    """Return the parser."""
+    common: Any = _common()
+    parser = Parser(
+        prog="agenta-ai",
+        description="Small AI tools, called by name.",
+        epilog=EXAMPLES + ENVIRONMENT,
+        parents=[common],
+    )
+    parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
+    commands = parser.add_subparsers(metavar="COMMAND", required=True, parser_class=Parser)
+
+    def command(name: str, help_: str, *, common_too: bool = True) -> Parser:
+        made: Parser = commands.add_parser(
+            name, help=help_, description=_sentence(help_), epilog=OF_COMMAND.get(name), parents=[common] * common_too
+        )
+        made.set_defaults(command=name)
+        return made
+
+    for name, help_ in (
+        ("status", "what the service is doing, and what you may use"),
+        ("tools", "the tools that you may call"),
+        ("whoami", "which server is called, and whether it accepts your credentials"),
+    ):
+        _json(command(name, help_))
+    _call(command("call", "call a tool, and print its result"))
+    _refine(command("refine", "refine prompts, and show what changed"))
+    _target(command("target", "give servers names, with the credentials for each", common_too=False))
+    completion = command("completion", "print a script that completes commands and options", common_too=False)
+    completion.add_argument("shell", choices=SHELLS, help="bash, zsh or fish")
+    help_words = command("help", "show this help, or that of a command", common_too=False)
+    help_words.add_argument("topic", nargs="?", metavar="COMMAND", choices=[*commands.choices], help="the command")
+    command("version", "show the version", common_too=False)
+    return parser
+
+
+def _sentence(text: str) -> str:
+    return f"{text[:1].upper()}{text[1:]}."
+
+
+def _common() -> argparse.ArgumentParser:
+    """Return the options that may stand before the command and after it.
+
+    They have no default here: that of the command would overwrite what was given before it.
+    """
+    common = argparse.ArgumentParser(add_help=False, argument_default=argparse.SUPPRESS)
+    common.add_argument(
+        "--target", metavar="HOST:PORT", help=f"the server, or the name of a target; {DEFAULT_TARGET} by default"
+    )
+    common.add_argument("--timeout", type=float, metavar="SECONDS", help="90 for tools and 10 for the rest by default")
+    security = common.add_mutually_exclusive_group()
+    security.add_argument("--tls", action="store_true", dest="tls", help="TLS, also to this machine")
+    security.add_argument("--plaintext", action="store_false", dest="tls", help="no TLS, also to other machines")
+    common.add_argument("--ca", metavar="FILE", help="TLS, trusting these authorities, not the system's; in PEM")
+    common.add_argument("--cert", metavar="FILE", help="TLS, with this certificate to say who calls; in PEM")
+    common.add_argument("--key", metavar="FILE", help="the key of --cert; in PEM, unencrypted")
+    common.add_argument(
+        "--color", choices=("auto", "always", "never"), metavar="WHEN", help="auto, always or never; auto by default"
+    )
+    common.add_argument("-q", "--quiet", action="store_true", help="print errors and warnings only")
+    return common
+
+
+def _json(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--json", action="store_true", help="print JSON, also of a failure")
+
+
+def _paid(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--wait", action="store_true", help="wait for rate limits, as long as --timeout allows")
+    parser.add_argument(
+        "--retries", type=int, metavar="N", help="send a call again so often after a broken connection; 4 by default"
+    )
+    parser.add_argument(
+        "--request-id",
+        metavar="UUID",
+        help="the id of an earlier call, to get its result; a new one if not given",
+    )
+    parser.add_argument(
+        "--rerun-if-outcome-unknown",
+        action="store_true",
+        help="with --request-id: run the tool again if its result was lost; it may be billed twice",
+    )
+
+
+def _call(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("name", metavar="NAME", help="for example tools.agenta.api.refine_prompt")
+    parser.add_argument(
+        "--args", metavar="JSON", default="{}", help="the arguments: a JSON object, @FILE, or - for standard input"
+    )
+    parser.add_argument("--json", action="store_true", help="print all of the result as JSON, also of a failure")
+    _paid(parser)
+
+
+def _refine(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "files", nargs="+", metavar="FILE", help="text, Markdown, YAML or JSON; a pattern; - for standard input"
+    )
+    parser.add_argument("-g", "--guidelines", default="", metavar="TEXT", help="instructions for the refinement")
+    parser.add_argument("-c", "--context", default="", metavar="TEXT", help="what the prompt is for")
+    parser.add_argument("--system", action="store_true", help="a text is a system message, not a user's")
+    parser.add_argument("--format", choices=("text", "json", "yaml"), metavar="FORMAT", help="text, json or yaml")
+    where = parser.add_mutually_exclusive_group()
+    where.add_argument("-i", "--in-place", action="store_true", help="write the refined prompts back to their files")
+    where.add_argument(
+        "-o",
+        "--output",
+        metavar="FILE",
+        help="write the refined prompt to this file; - for standard output; a folder for several",
+    )
+    where.add_argument("--check", action="store_true", help="write nothing; exit code 1 if a prompt would change")
+    parser.add_argument(
+        "--interactive", action="store_true", help="ask what to do with each: accept, refine again, edit, skip"
+    )
+    parser.add_argument("--diff", choices=("line", "word"), default="line", metavar="KIND", help="line or word")
+    parser.add_argument("-j", "--jobs", type=int, default=4, metavar="N", help="prompts at the same time; 4 by default")
+    parser.add_argument("--json", action="store_true", help="print JSON, also of a failure; a list for several files")
+    _paid(parser)
+
+
+def _target(parser: Parser) -> None:
+    actions = parser.add_subparsers(metavar="ACTION", required=True, parser_class=Parser)
+    add = actions.add_parser("add", help="add a target, or replace it", description="Add a target, or replace it.")
+    add.add_argument("name", metavar="NAME", help="letters, digits, '-', '_' and '.'")
+    add.add_argument("address", metavar="HOST:PORT", help="the server")
+    secrets = add.add_mutually_exclusive_group()
+    secrets.add_argument("--api-key-file", metavar="FILE", help="a file that holds the key; - for standard input")
+    secrets.add_argument("--token-file", metavar="FILE", help="a file that holds a token; - for standard input")
+    secrets.add_argument("--no-credentials", action="store_true", help="the server needs none: don't ask for a key")
+    add.add_argument("--project", default="", metavar="ID", help="id of the project to act in")
+    security = add.add_mutually_exclusive_group()
+    security.add_argument("--tls", action="store_true", dest="tls", help="TLS, also to this machine")
+    security.add_argument("--plaintext", action="store_false", dest="tls", help="no TLS, also to other machines")
+    add.add_argument("--ca", default="", metavar="FILE", help="trust these authorities, not the system's; in PEM")
+    use = actions.add_parser("use", help="use a target where none is given", description="Use a target by default.")
+    remove = actions.add_parser("remove", help="forget a target", description="Forget a target.")
+    for each in (use, remove):
+        each.add_argument("name", metavar="NAME", help="of the target")
+    listing = actions.add_parser("list", help="list the targets", description="List the targets.")
+    _json(listing)
+    for name, each in actions.choices.items():
+        each.set_defaults(action=name, tls=None)

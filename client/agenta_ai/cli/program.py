@@ -1,0 +1,126 @@
+"""Runs one command, and turns whatever happens into an exit code."""
+
+from __future__ import annotations
+
+import argparse
+import io
+import os
+import sys
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from agenta_ai.cli import exits, parser, streams
+from agenta_ai.cli.running import Running
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from agenta_ai import AgentaError
+
+# The commands that call the server.
+_CALLING = {
+    "status": "agenta_ai.cli.look:status",
+    "tools": "agenta_ai.cli.look:tools",
+    "whoami": "agenta_ai.cli.look:whoami",
+    "call": "agenta_ai.cli.call:call",
+    "refine": "agenta_ai.cli.refine:refine",
+}
+_DEFAULTS: dict[str, Any] = {
+    "target": None,
+    "tls": None,
+    "timeout": None,
+    "ca": None,
+    "cert": None,
+    "key": None,
+    "color": "auto",
+    "quiet": False,
+    "json": False,
+    "wait": False,
+    "retries": None,
+    "request_id": None,
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command.
+
+    Args:
+        argv: The arguments; those of the process if not given.
+
+    Returns:
+        The exit code.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(encoding="utf-8", errors="backslashreplace")
+    # gRPC writes notes of its own to stderr, which is for one line of ours.
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
+    if sys.stdout is None:  # how Python says that it is closed
+        return exits.complain("Cannot write to standard output: it is closed.", exits.USAGE)
+    running = Running()
+    try:
+        try:
+            code = _run(parser.build().parse_args(argv, argparse.Namespace(**_DEFAULTS)), running)
+        finally:
+            # Also what help wrote, before it ends by SystemExit.
+            sys.stdout.flush()
+    except KeyboardInterrupt:
+        for line in running.farewell():
+            exits.complain(line, exits.INTERRUPTED)
+        return exits.INTERRUPTED
+    except BrokenPipeError:
+        _give_up_output()
+        return exits.BROKEN_PIPE
+    except OSError as error:  # those of files are told where they come up
+        _give_up_output()
+        return exits.complain(f"Cannot write to standard output: {error.strerror}.", exits.USAGE)
+    return code
+
+
+def _give_up_output() -> None:
+    """Let nothing be written when the interpreter exits: it must not fail then."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _run(args: argparse.Namespace, running: Running) -> int:
+    from agenta_ai.errors import AgentaError
+
+    names: dict[str, str] = {}
+    given = ""
+    try:
+        if args.command not in _CALLING:
+            return _without_a_server(args)
+        from agenta_ai.cli.access import access
+
+        how = access(args)
+        given, names = how.given, dict(how.names)
+        module, _, name = _CALLING[args.command].partition(":")
+        code: int = getattr(import_module(module), name)(args, how, running)
+        return code
+    except AgentaError as failure:
+        return _failed(failure, args, exits.in_words(failure, given, names))
+
+
+def _failed(failure: AgentaError, args: argparse.Namespace, words: str) -> int:
+    # Complained of first: standard output may not take its part.
+    code = exits.complain(words, exits.exit_code(failure))
+    if args.json and (content := exits.as_json(failure)):
+        streams.print_json(content)
+    return code
+
+
+def _without_a_server(args: argparse.Namespace) -> int:
+    match args.command:
+        case "help":
+            parser.build().parse_args([args.topic, "--help"] if args.topic else ["--help"])
+        case "version":
+            parser.build().parse_args(["--version"])
+        case "completion":
+            from importlib.resources import files
+
+            sys.stdout.write(files("agenta_ai.cli").joinpath("completion", args.shell).read_text(encoding="utf-8"))
+        case "target":
+            from agenta_ai.cli import target
+
+            return target.run(args)
+    return exits.OK

@@ -1,0 +1,180 @@
+"""Prompts as people have them: text, Markdown, YAML and JSON. What was text stays text, and layout stays as it was."""
+
+from __future__ import annotations
+
+import glob
+import json
+import os
+import re
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Literal
+
+from agenta_ai.cli import layout, streams
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+Format = Literal["text", "json", "yaml"]
+FORMATS: tuple[Format, ...] = ("text", "json", "yaml")
+
+_BY_SUFFIX: dict[str, Format] = {".json": "json", ".yaml": "yaml", ".yml": "yaml", ".md": "text", ".txt": "text"}
+# How a template begins that is written in JSON; a text may begin with {{name}}.
+_LIKE_JSON = re.compile(r'\s*(\{\s*["}]|\[\s*\{\s*")')
+# What Markdown has before its text: settings of other tools.
+_FRONT_MATTER = re.compile(r"---\r?\n.*?\n---\r?\n\s*", re.DOTALL)
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """A prompt that was read from a file.
+
+    Attributes:
+        name: Of the file, as the user wrote it; ``-`` for standard input.
+        text: What the file holds.
+        mark: The byte order mark before it, if there was one.
+        format: How it is written.
+        template: The template that is sent.
+        is_list: Whether the file holds the messages alone, without an object around them.
+    """
+
+    name: str
+    text: str
+    mark: bytes
+    format: Format
+    template: dict[str, Any]
+    is_list: bool = False
+
+    def with_template(self, template: dict[str, Any]) -> Prompt:
+        """Return the prompt with the texts of another template, and everything else as it was."""
+        return replace(self, text=self._written(template), template=template)
+
+    def edited(self, text: str) -> Prompt:
+        """Return the prompt with another content of its file.
+
+        Raises:
+            InvalidInput: It isn't of the prompt's format.
+        """
+        role: str = self.template["messages"][0]["role"] if self.format == "text" else "user"
+        return parse(self.name, text, self.mark, self.format, role)
+
+    def write(self, name: str) -> None:
+        """Write the prompt to a file."""
+        streams.write(name, self.text, self.mark)
+
+    def _written(self, template: dict[str, Any]) -> str:
+        if self.format == "text":
+            head, body, tail = _framed(self.name, self.text)
+            new: str = template["messages"][0]["content"]
+            return head + (new.replace("\n", "\r\n") if "\r\n" in body + tail else new) + tail
+        content = template["messages"] if self.is_list else template
+        try:
+            changes = dict(layout.changed_texts(self._content, content))
+            text = (layout.in_json if self.format == "json" else layout.in_yaml)(self.text, changes)
+            if _parsed(self.format, text) == content:
+                return text
+        except (layout.OtherChangeError, LookupError, ValueError):
+            pass
+        return _dumped(self.format, content)
+
+    @property
+    def _content(self) -> Any:
+        return self.template["messages"] if self.is_list else self.template
+
+
+def read(name: str, wanted: Format | None, role: str) -> Prompt:
+    """Return the prompt that a file holds.
+
+    Args:
+        name: Of the file; ``-`` for standard input.
+        wanted: Its format; ``None`` to find out by its name or its beginning.
+        role: Of the message that a text becomes: ``"user"`` or ``"system"``.
+
+    Raises:
+        InvalidInput: It can't be read, is empty, or isn't of its format.
+    """
+    text, mark = streams.read_text(name)
+    return parse(name, text, mark, wanted or _format_of(name, text), role)
+
+
+def parse(name: str, text: str, mark: bytes, format_: Format, role: str) -> Prompt:
+    """Return the prompt that a text is. See :func:`read`."""
+    from agenta_ai.errors import InvalidInput
+
+    if not text.strip():
+        raise InvalidInput(f"{streams.shown(name)} is empty.")
+    if format_ == "text":
+        body = _framed(name, text)[1].replace("\r\n", "\n")
+        return Prompt(name, text, mark, format_, {"messages": [{"role": role, "content": body}]})
+    try:
+        content = _parsed(format_, text)
+    except (ValueError, RecursionError) as error:
+        reason = " ".join(str(error).split())
+        raise InvalidInput(f"{streams.shown(name)} is not {format_.upper()}: {reason}.") from None
+    if isinstance(content, list):
+        return Prompt(name, text, mark, format_, {"messages": content}, is_list=True)
+    if not isinstance(content, dict):
+        raise InvalidInput(
+            f'{streams.shown(name)} is not a prompt template. It should look like {{"messages": [...]}}, '
+            "or be given with --format text."
+        )
+    return Prompt(name, text, mark, format_, content)
+
+
+def expand(names: Sequence[str]) -> list[str]:
+    """Return the names of files, with patterns such as ``prompts/**/*.md`` replaced by what they match.
+
+    Raises:
+        InvalidInput: A pattern matches nothing, or a file is named more than once.
+    """
+    from agenta_ai.errors import InvalidInput
+
+    found: dict[str, None] = {}
+    for name in names:
+        matches = [name]
+        if name != "-" and not os.path.lexists(name) and glob.has_magic(name):
+            matches = sorted(match for match in glob.glob(name, recursive=True) if os.path.isfile(match))
+            if not matches:
+                raise InvalidInput(f"No file matches {name}.")
+        found |= dict.fromkeys(matches)
+    return list(found)
+
+
+def _format_of(name: str, text: str) -> Format:
+    known = _BY_SUFFIX.get(os.path.splitext(name)[1].lower())
+    return known or ("json" if _LIKE_JSON.match(text) else "text")
+
+
+def _framed(name: str, text: str) -> tuple[str, str, str]:
+    """Return what stands before a text, the text, and the blanks after it: they aren't part of the prompt."""
+    head = ""
+    if name.lower().endswith((".md", ".markdown")) and (matter := _FRONT_MATTER.match(text)):
+        head = matter[0]
+    body = text[len(head) :].rstrip()
+    return head, body, text[len(head) + len(body) :]
+
+
+def _parsed(format_: Format, text: str) -> Any:
+    if format_ == "json":
+        return json.loads(text)
+    yaml = _yaml()
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ValueError(str(error)) from None
+
+
+def _dumped(format_: Format, content: Any) -> str:
+    if format_ == "json":
+        return streams.to_json(content) + "\n"
+    text: str = _yaml().safe_dump(content, allow_unicode=True, sort_keys=False)
+    return text
+
+
+def _yaml() -> Any:
+    from agenta_ai.errors import InvalidInput
+
+    try:
+        import yaml
+    except ImportError:
+        raise InvalidInput("YAML needs PyYAML. Run: pip install 'agenta-ai[cli]'") from None
+    return yaml

@@ -1,0 +1,64 @@
+"""The calls that are on their way, so that Ctrl-C can tell how to get their results."""
+
+from __future__ import annotations
+
+import threading
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+
+class Running:
+    """The calls that are on their way. Threads may share it."""
+
+    def __init__(self) -> None:
+        self._labels: dict[str, str] = {}
+        self._changing = threading.Lock()
+        self._frozen = False
+
+    @contextmanager
+    def call(self, request_id: str, label: str = "") -> Iterator[None]:
+        """Note a call for as long as it runs; when it is interrupted, for good.
+
+        Args:
+            request_id: Its idempotency key.
+            label: What tells it from others, such as the name of a file.
+        """
+        with self._changing:
+            self._labels[request_id] = label
+        try:
+            yield
+        except Exception:
+            self._ended(request_id)
+            raise
+        self._ended(request_id)
+
+    def freeze(self) -> None:
+        """Keep what is noted, whatever becomes of it: it was interrupted."""
+        with self._changing:
+            self._frozen = True
+
+    def farewell(self) -> list[str]:
+        """Return what to say about the calls that are on their way."""
+        with self._changing:
+            calls = list(self._labels.items())
+        if not calls:
+            return []
+        if len(calls) == 1:
+            request_id, label = calls[0]
+            return [
+                f"Interrupted{f' during {label}' if label else ''}. The call may have run and may have been billed. "
+                f"To get its result, run the command again with --request-id {request_id}."
+            ]
+        return [
+            "Interrupted. These calls may have run and may have been billed. "
+            "To get a result, run the command again for one file, with its --request-id:",
+            *(f"{label} --request-id {request_id}" for request_id, label in calls),
+        ]
+
+    def _ended(self, request_id: str) -> None:
+        with self._changing:
+            if not self._frozen:
+                self._labels.pop(request_id, None)

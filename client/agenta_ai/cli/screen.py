@@ -1,0 +1,115 @@
+"""What is drawn for people: colours, differences, progress."""
+
+from __future__ import annotations
+
+import os
+import sys
+from contextlib import contextmanager, nullcontext
+from typing import TYPE_CHECKING, Any, Literal
+
+from agenta_ai.cli import streams
+from agenta_ai.terminal import printable
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from contextlib import AbstractContextManager
+
+    from agenta_ai import MessageChange
+
+Color = Literal["auto", "always", "never"]
+
+_CODES = {"green": "32", "red": "31", "cyan": "36", "bold": "1"}
+_OF_LINE = {"+": "green", "-": "red", "@": "cyan"}
+_OF_WORD = {"+": ("green", "{+", "+}"), "-": ("red", "[-", "-]")}
+
+
+class Screen:
+    """Draws on standard output, and progress on standard error.
+
+    Args:
+        color: ``"auto"``: colours on a terminal, unless ``NO_COLOR`` is set.
+        quiet: Whether only errors and warnings are shown.
+    """
+
+    def __init__(self, color: Color = "auto", *, quiet: bool = False) -> None:
+        self.quiet = quiet
+        self._colored = color == "always" or (color == "auto" and _may_color())
+
+    def styled(self, text: str, style: str) -> str:
+        """Return printable text, in colour if colours are shown."""
+        text = printable(text)
+        return f"\x1b[{_CODES[style]}m{text}\x1b[0m" if self._colored and style in _CODES else text
+
+    def say(self, text: str) -> None:
+        """Write a line, unless it is to be quiet."""
+        if not self.quiet:
+            streams.say(text)
+
+    def heading(self, text: str) -> None:
+        """Write a line that stands above others."""
+        if not self.quiet:
+            print(self.styled(text, "bold"))
+
+    def difference(self, changes: list[MessageChange], kind: Literal["line", "word"] = "line") -> None:
+        """Draw what changed."""
+        if self.quiet:
+            return
+        for change in changes:
+            if kind == "line":
+                for line in change.lines():
+                    print(self.styled(line, _OF_LINE.get(line[:1], "")))
+            else:
+                print(self.styled(f"messages[{change.index}] {change.role}".rstrip(), "cyan"))
+                print("".join(self._word(*piece) for piece in change.words()))
+
+    def _word(self, sign: str, text: str) -> str:
+        if sign == "=":
+            return printable(text)
+        style, before, after = _OF_WORD[sign]
+        return self.styled(text if self._colored else f"{before}{text}{after}", style)
+
+    def waiting(self, what: str) -> AbstractContextManager[object]:
+        """Show that something is going on, for as long as it does."""
+        console = self._console()
+        spinner: AbstractContextManager[object] = console.status(f"{what} …") if console else nullcontext()
+        return spinner
+
+    @contextmanager
+    def progress(self, what: str, total: int) -> Iterator[Callable[[Callable[[], None]], None]]:
+        """Show how much is done. What is yielded is called with what to print, and counts one more."""
+        console = self._console()
+        if console is None:
+            yield lambda show: show()
+            return
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+
+        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
+        with Progress(*columns, console=console, transient=True, redirect_stdout=False, redirect_stderr=False) as bar:
+            task = bar.add_task(f"{what} …", total=total)
+
+            def step(show: Callable[[], None]) -> None:
+                # Without the bar, so that lines aren't wrapped and can be copied.
+                bar.stop()
+                show()
+                bar.start()
+                bar.advance(task)
+
+            yield step
+
+    def _console(self) -> Any:
+        """Return a console of rich for standard error, or ``None`` if that isn't a terminal or rich isn't installed."""
+        if self.quiet or not streams.is_terminal(sys.stderr):
+            return None
+        try:
+            from rich.console import Console
+        except ImportError:
+            return None
+        return Console(file=sys.stderr, highlight=False, markup=False, emoji=False, no_color=not self._colored)
+
+
+def _may_color() -> bool:
+    if os.environ.get("NO_COLOR"):
+        return False
+    if os.environ.get("FORCE_COLOR"):
+        return True
+    return streams.is_terminal(sys.stdout) and os.environ.get("TERM") != "dumb"

@@ -1,0 +1,90 @@
+"""The refinement of one prompt, by the options of the command."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+from uuid import uuid4
+
+from agenta_ai.cli import prompts, streams
+from agenta_ai.cli.screen import Screen
+
+if TYPE_CHECKING:
+    import argparse
+
+    from agenta_ai import RefinedPrompt, SyncClient
+    from agenta_ai.cli.prompts import Prompt
+    from agenta_ai.cli.running import Running
+
+
+@dataclass(frozen=True)
+class Refinement:
+    """What became of one prompt.
+
+    Attributes:
+        before: As it was read.
+        after: With the refined texts.
+        answer: What the service answered.
+    """
+
+    before: Prompt
+    after: Prompt
+    answer: RefinedPrompt
+
+    @property
+    def changed(self) -> bool:
+        """Whether the refinement changes anything."""
+        return self.before.template != self.after.template
+
+
+class Work:
+    """Refines prompts by the options of one command.
+
+    Args:
+        client: Of the server.
+        args: The options.
+        running: Where calls are noted for as long as they run.
+    """
+
+    def __init__(self, client: SyncClient, args: argparse.Namespace, running: Running) -> None:
+        self.args = args
+        self.screen = Screen(args.color, quiet=args.quiet)
+        self._client = client
+        self.running = running
+
+    def read(self, name: str) -> Prompt:
+        """Return a prompt from its file."""
+        return prompts.read(name, self.args.format, "system" if self.args.system else "user")
+
+    def refined(self, prompt: Prompt, guidelines: str | None = None, label: str = "") -> Refinement:
+        """Have the service refine a prompt, by other guidelines than the option's if given."""
+        args = self.args
+        request_id = str(uuid4()) if args.request_id is None else args.request_id
+        with self.running.call(request_id, label):
+            answer = self._client.refine_prompt(
+                prompt.template,
+                guidelines=args.guidelines if guidelines is None else guidelines,
+                context=args.context,
+                request_id=request_id,
+                timeout=args.timeout,
+                rerun_if_outcome_unknown=args.rerun_if_outcome_unknown,
+            )
+        return Refinement(prompt, prompt.with_template(answer.template), answer)
+
+    def output_of(self, name: str) -> str:
+        """Return where a refined prompt is written; empty if nowhere."""
+        if self.args.in_place:
+            return name
+        output: str = self.args.output or ""
+        return os.path.join(output, os.path.basename(name)) if output != "-" and os.path.isdir(output) else output
+
+    def keep(self, done: Refinement, output: str) -> None:
+        """Write a refined prompt where it belongs, if that is anywhere."""
+        if output and (done.changed or not self.args.in_place):
+            done.after.write(output)
+
+    def warn(self, answer: RefinedPrompt) -> None:
+        """Write the warnings of an answer."""
+        for warning in answer.meta.warnings:
+            streams.note(f"warning: {warning}")
