@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -24,14 +25,15 @@ from agenta_ai.v1 import tool_service_pb2 as pb
 from agenta_ai.v1 import tool_service_pb2_grpc
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
     from pathlib import Path
 
 SERVICE = "agenta.ai.v1.ToolService"
 
 
-# A response; or a refusal, with or without the milliseconds after which to call again (-1: never); or nothing, ever.
-Answer = Message | tuple[status_pb2.Status, int] | None
+# A response, or a function that makes one; or a refusal, with or without the milliseconds after which to call again
+# (-1: never); or nothing, ever.
+Answer = Message | Callable[[Any], Message] | tuple[status_pb2.Status, int] | None
 
 
 class FakeService(tool_service_pb2_grpc.ToolServiceServicer):
@@ -44,6 +46,7 @@ class FakeService(tool_service_pb2_grpc.ToolServiceServicer):
         self.metadata: list[dict[str, Any]] = []
         self.time_remaining: list[float] = []
         self.times: list[float] = []
+        self.in_threads = False
         self.trailers: tuple[tuple[str, str], ...] = ()
 
     async def _answer(self, request: Any, context: Any) -> Any:
@@ -53,6 +56,8 @@ class FakeService(tool_service_pb2_grpc.ToolServiceServicer):
         self.metadata.append(dict(context.invocation_metadata()))
         self.time_remaining.append(context.time_remaining())
         answer = self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
+        if callable(answer):
+            return await asyncio.to_thread(answer, request) if self.in_threads else answer(request)
         if answer is None:
             await asyncio.Event().wait()
         if isinstance(answer, tuple):

@@ -3,7 +3,6 @@ from __future__ import annotations
 import io
 import json
 import os
-import pty
 import re
 import shlex
 import signal
@@ -18,6 +17,7 @@ from google.protobuf.json_format import ParseDict
 from google.rpc import error_details_pb2, status_pb2
 
 from agenta_ai import cli
+from agenta_ai.cli import streams
 from agenta_ai.v1 import tool_service_pb2 as pb
 
 if TYPE_CHECKING:
@@ -33,10 +33,11 @@ NEW = [{"role": "system", "content": "Answer briefly in {{language}}."}]
 
 
 @pytest.fixture(autouse=True)
-def environment(monkeypatch: pytest.MonkeyPatch) -> None:
+def environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     for name in (*cli.CREDENTIALS, "AGENTA_AI_TARGET", "AGENTA_AI_PROJECT", "NO_COLOR", "FORCE_COLOR"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("TERM", "xterm-256color")
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
 
 
 @pytest.fixture
@@ -94,7 +95,12 @@ def test_tools(server: FakeServer, capsys: pytest.CaptureFixture[str], monkeypat
 
 
 def test_call(server: FakeServer, refined: pb.CallToolResponse, capsys: pytest.CaptureFixture[str]) -> None:
-    assert cli.main(["call", "tools.x.y.z", "--json", '{"n": 1}', "--request-id", "r", "--target", server.target]) == 0
+    assert (
+        cli.main(
+            ["call", "tools.x.y.z", "--args", '{"n": 1}', "--json", "--request-id", "r", "--target", server.target]
+        )
+        == 0
+    )
     printed = json.loads(capsys.readouterr().out)
     assert (printed["content"], printed["request_id"]) == ([{"text": "Briefer.", "kind": "text"}], "r")
     assert dict(server.service.requests[0].arguments) == {"n": 1}
@@ -104,7 +110,7 @@ def test_arguments_from_standard_input(
     server: FakeServer, refined: pb.CallToolResponse, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b'{"n": 2}')))
-    assert cli.main(["call", "tools.x.y.z", "--json", "-", "--target", server.target]) == 0
+    assert cli.main(["call", "tools.x.y.z", "--args", "-", "--target", server.target]) == 0
     assert dict(server.service.requests[0].arguments) == {"n": 2}
 
 
@@ -147,7 +153,7 @@ def test_refine_for_scripts(
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(json.dumps({"messages": OLD}).encode())))
     assert cli.main(["refine", "-", "--json", "--target", server.target]) == 0
     printed = json.loads(capsys.readouterr().out)
-    assert list(printed) == ["template", "messages", "summary", "trace_id", "meta"]
+    assert list(printed) == ["template", "messages", "summary", "trace_id", "meta", "request_id", "call_id"]
     assert printed["messages"] == NEW
 
 
@@ -155,15 +161,14 @@ def test_refine_for_scripts(
     ("code", "reason", "exit_code", "line"),
     [
         (Code.INVALID_ARGUMENT, "ARGUMENTS_INVALID", 2, None),
-        (Code.NOT_FOUND, "TOOL_NOT_FOUND", 2, None),
         (
             Code.UNAUTHENTICATED,
             "CREDENTIALS_INVALID",
             3,
-            "agenta-ai: the server wants to know who calls: set AGENTA_AI_API_KEY",
+            "agenta-ai: The server requires credentials. Set AGENTA_AI_API_KEY, or use a target that has them.",
         ),
         (Code.PERMISSION_DENIED, "PERMISSION_DENIED", 3, None),
-        (Code.RESOURCE_EXHAUSTED, "RATE_LIMITED", 4, "agenta-ai: rate limited: try again in 12 s"),
+        (Code.RESOURCE_EXHAUSTED, "RATE_LIMITED", 4, "agenta-ai: Rate limited. Try again in 12 s."),
         (Code.DEADLINE_EXCEEDED, "DEADLINE_TOO_SHORT", 5, None),
         (Code.ABORTED, "REQUEST_ID_REUSED", 5, None),
     ],
@@ -179,7 +184,8 @@ def test_exit_codes(
 ) -> None:
     retry = error_details_pb2.RetryInfo(retry_delay={"seconds": 12})
     server.answers(refused(code, reason, "It\nis so", retry))
-    assert cli.main(["call", "tools.x.y.z", "--target", server.target]) == exit_code
+    argv = ["call", "tools.x.y.z", "--json", "--request-id", "r", "--retries", "0", "--target", server.target]
+    assert cli.main(argv) == exit_code
     out, err = capsys.readouterr()
     assert json.loads(out) == {
         "code": code.name,
@@ -187,7 +193,8 @@ def test_exit_codes(
         "message": "It\nis so",
         "field_violations": [],
         "retry_delay": 12,
-        "request_id": "call-7",
+        "request_id": "r",
+        "call_id": "call-7",
         "tool_was_run": False,
     }
     assert err == (line or "agenta-ai: It is so; try again in 12 s") + "\n"
@@ -234,7 +241,7 @@ def test_credentials_that_are_not_accepted(
     server.answers(refused(Code.UNAUTHENTICATED, reason, "Send one."))
     assert cli.main(["status", "--target", server.target, "--json"]) == 3
     out, err = capsys.readouterr()
-    assert err == f"agenta-ai: the server does not accept {name}, or no longer: set a valid one\n"
+    assert err == f"agenta-ai: The server does not accept {name}, or no longer. Set a valid one.\n"
     assert json.loads(out)["message"] == "Send one."
     assert "s3cr3t" not in out + err
 
@@ -245,9 +252,9 @@ def test_credentials_that_are_not_accepted(
         (
             {"AGENTA_AI_API_KEY": "s3cr3t", "AGENTA_AI_TOKEN": "s3cr3t"},
             [],
-            "AGENTA_AI_API_KEY and AGENTA_AI_TOKEN are set: keep one of them",
+            "AGENTA_AI_API_KEY and AGENTA_AI_TOKEN are set. Keep one of them.",
         ),
-        ({"AGENTA_AI_API_KEY_FILE": "no/such/file"}, [], "cannot read no/such/file: No such file"),
+        ({"AGENTA_AI_API_KEY_FILE": "no/such/file"}, [], "Cannot read no/such/file: No such file"),
         ({"AGENTA_AI_API_KEY_FILE": "/dev/null"}, [], "ai: AGENTA_AI_API_KEY_FILE: must be 1 to 8192 visible"),
         ({"AGENTA_AI_API_KEY": "s3cr3t "}, [], "ai: AGENTA_AI_API_KEY: must be"),
         ({"AGENTA_AI_TOKEN": "s3cr3t\n"}, [], "ai: AGENTA_AI_TOKEN: must be"),
@@ -255,9 +262,9 @@ def test_credentials_that_are_not_accepted(
         (
             {"AGENTA_AI_API_KEY": "s3cr3t"},
             ["--plaintext", "--target", "ai.example.com:1"],
-            "AGENTA_AI_API_KEY: credentials are not sent to another machine in plaintext: use TLS",
+            "AGENTA_AI_API_KEY: credentials are not sent to another machine in plaintext. Nothing was sent. Use TLS",
         ),
-        ({}, ["--ca", "no/such/file"], "cannot read no/such/file: No such file"),
+        ({}, ["--ca", "no/such/file"], "Cannot read no/such/file: No such file"),
         ({}, ["--ca", __file__], "must hold certificates in PEM"),
         ({}, ["--ca", "-"], "must hold certificates in PEM"),
         ({}, ["--plaintext", "--ca", "{ca}"], "--plaintext has no use for --ca, --cert and --key"),
@@ -296,15 +303,15 @@ def test_certificates(
     argv = ["status", "--target", tls_server.target, *map(str, files)]
     assert cli.main(argv) == 0
     assert cli.main(argv) == 3
-    assert capsys.readouterr().err == "agenta-ai: the server does not accept --cert, or no longer: set a valid one\n"
+    assert capsys.readouterr().err == "agenta-ai: The server does not accept --cert, or no longer. Set a valid one.\n"
 
 
 def test_plaintext_to_a_server_with_tls(tls_server: FakeServer, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["status", "--target", tls_server.target]) == 5
-    closes = (
-        f"agenta-ai: cannot reach {tls_server.target}: it closes the connection. Does it want TLS? Then pass --tls."
+    assert capsys.readouterr().err == (
+        f"agenta-ai: Cannot reach {tls_server.target} without TLS: the server closes the connection. Nothing was sent. "
+        "Does it want TLS? Then pass --tls.\n"
     )
-    assert capsys.readouterr().err.startswith(closes)
 
 
 def test_help_names_no_option_for_secrets(capsys: pytest.CaptureFixture[str]) -> None:
@@ -326,12 +333,12 @@ def test_waiting_for_a_limit(
     *,
     wait: bool,
 ) -> None:
-    retry = error_details_pb2.RetryInfo(retry_delay={"seconds": 12})
-    server.answers((refused(Code.RESOURCE_EXHAUSTED, "RATE_LIMITED", "No.", retry), 1), refined)
+    retry = error_details_pb2.RetryInfo(retry_delay={"nanos": 1_000_000})
+    server.answers(refused(Code.RESOURCE_EXHAUSTED, "RATE_LIMITED", "No.", retry), refined)
     argv = ["refine", str(prompt), "--target", server.target, *(["--wait"] if wait else [])]
     assert cli.main(argv) == (0 if wait else 4)
     assert len(server.service.requests) == (2 if wait else 1)
-    assert ("rate limited: try again in 12 s" in capsys.readouterr().err) is not wait
+    assert ("Rate limited. Try again in 1 s." in capsys.readouterr().err) is not wait
 
 
 @pytest.mark.parametrize("words", [["status"], ["tools"], ["refine", "{prompt}"]])
@@ -386,7 +393,7 @@ def test_who_got_no_answer_is_told_how_to_get_it(
     argv = [*(word.format(prompt=prompt) for word in words), "--target", server.target]
     assert cli.main(argv) == 5
     told = re.search(
-        rf"The tool may have run, and may have been paid for: call again with --request-id ({NEW_ID}) to get",
+        rf"may have been billed\. To get its result, run the command again with --request-id ({NEW_ID})\.\n",
         capsys.readouterr().err,
     )
     assert told
@@ -402,7 +409,7 @@ def test_who_is_to_try_again_with_the_same_id_is_told_it(
     server.answers((unknown, -1))
     assert cli.main(["call", "tools.x.y.z", "--target", server.target]) == 5
     (request,) = server.service.requests
-    same = f"Not known: try again in 2 s, with the same one: --request-id {request.request_id}"
+    same = f"Not known: try again in 2 s, with the same one. Use --request-id {request.request_id}."
     assert capsys.readouterr().err == f"agenta-ai: {same}\n"
 
 
@@ -414,8 +421,10 @@ def test_a_server_lost_in_mid_call(server: FakeServer) -> None:
         server.cut()
         err = running.communicate(timeout=20)[1]
     (request,) = server.service.requests
-    assert err.startswith(f"agenta-ai: cannot reach {server.target}: is agenta-ai-server running?")
-    assert f"may have been paid for: call again with --request-id {request.request_id} to get its result" in err
+    assert err.startswith(
+        f"agenta-ai: Cannot reach {server.target} without TLS: connection refused. Is agenta-ai-server"
+    )
+    assert err.endswith(f"To get its result, run the command again with --request-id {request.request_id}.\n")
 
 
 def test_each_call_has_a_new_id(server: FakeServer, refined: pb.CallToolResponse) -> None:
@@ -431,7 +440,10 @@ def test_a_bug_of_the_server(server: FakeServer, capsys: pytest.CaptureFixture[s
     status.details.add().Pack(error_details_pb2.RequestInfo(request_id="7f3c"))
     server.answers(status)
     assert cli.main(["status", "--target", server.target]) == 5
-    assert capsys.readouterr().err == "agenta-ai: INTERNAL: Internal error: see the log (request id 7f3c)\n"
+    assert (
+        capsys.readouterr().err
+        == "agenta-ai: INTERNAL: Internal error: see the log. The server logged it as call 7f3c.\n"
+    )
 
 
 def test_a_tool_that_failed(
@@ -443,11 +455,12 @@ def test_a_tool_that_failed(
     assert cli.main(["refine", str(prompt), "--json", "--target", server.target]) == 1
     out, err = capsys.readouterr()
     printed = json.loads(out)
-    assert list(printed) == ["reason", "message", "retryable", "retry_delay", "field_violations", "meta"]
+    assert list(printed)[:6] == ["reason", "message", "retryable", "retry_delay", "field_violations", "meta"]
+    assert list(printed)[6:] == ["request_id", "call_id"]
     assert (printed["reason"], printed["message"]) == ("UPSTREAM_UNAVAILABLE", "No model.")
     assert printed["meta"]["trace_id"] == ""
     assert err == "agenta-ai: No model.\n"
-    assert cli.main(["call", "tools.x.y.z", "--target", server.target]) == 1
+    assert cli.main(["call", "tools.x.y.z", "--json", "--target", server.target]) == 1
     out, err = capsys.readouterr()
     assert json.loads(out)["error"]["reason"] == "UPSTREAM_UNAVAILABLE"
     assert err == "agenta-ai: No model.\n"
@@ -456,23 +469,31 @@ def test_a_tool_that_failed(
 @pytest.mark.parametrize(
     ("argv", "complaint"),
     [
-        (["refine", "no/such/file"], "cannot read no/such/file: No such file"),
-        (["refine", "."], "cannot read .: Is a directory"),
-        (["refine", "{prompt}", "-o", "no/such/file"], "cannot write no/such/file"),
-        (["refine", "{prompt}", "-o", "."], "cannot write ."),
-        (["refine", sys.executable], "it is no text in UTF-8"),
-        (["refine", __file__], "is no JSON: Expecting value: line 1"),
-        (["call", "x", "--json", "[1]"], "the arguments are no JSON object"),
-        (["call", "x", "--json", "{"], "the arguments are no JSON: Expecting"),
-        (["call", "x", "--json", '{"n": NaN}'], "arguments.n: nan is no JSON value"),
-        (["--timeout", "0", "status"], "timeout: must be a number of seconds"),
+        (["refine", "no/such/file"], "Cannot read no/such/file: No such file"),
+        (["refine", "."], "Cannot read .: Is a directory"),
+        (["refine", "{prompt}", "-o", "no/such/file"], "Cannot write no/such/file"),
+        (["refine", sys.executable], "it is not text in UTF-8"),
+        (["refine", __file__, "--format", "json"], "is not JSON: Expecting value: line 1"),
+        (["call", "x", "--args", "[1]"], "The arguments are not a JSON object"),
+        (["call", "x", "--args", "{"], "The arguments are not JSON: Expecting"),
+        (["call", "x", "--args", '{"n": NaN}'], "arguments.n: nan is not a JSON value"),
+        (["--timeout", "0", "status"], "--timeout: must be a number of seconds"),
         (["--timeout", "1e10", "status"], "at most 31536000"),
         (["call", "a\udcff"], "name: character 1"),
-        (["status", "--target", "http://x"], "write it as host:port"),
-        (["status", "--target", "localhost"], "names no port: write it as host:port"),
-        (["refine", "/dev/null"], "the template is no JSON: it is empty"),
-        (["call", "x", "--json", ""], "the arguments are no JSON: they are empty"),
+        (["status", "--target", "http://x"], "is a web address. Give host:port"),
+        (["status", "--target", "localhost"], "has no port. Give host:port"),
+        (["refine", "/dev/null"], "/dev/null is empty"),
+        (["call", "x", "--args", ""], "The arguments are not JSON: they are empty"),
         (["refine", "{prompt}", "--json", "-o", "-"], "--output - and --json both want standard output"),
+        (["refine", "{prompt}", "--request-id", ""], "--request-id: is empty"),
+        (["call", "x", "--request-id", ""], "--request-id: is empty"),
+        (["call", "x", "--retries", "-1"], "--retries: must be an integer"),
+        (["refine", "{prompt}", "-j", "0"], "--jobs must be at least 1"),
+        (["refine", "-", "-i"], "--in-place cannot write standard input back"),
+        (["refine", "no-such-*.md"], "No file matches no-such-*.md."),
+        (["refine", "{prompt}", "--interactive", "--json"], "--interactive asks and writes"),
+        (["refine", "{prompt}", "--interactive"], "--interactive needs a terminal"),
+        (["status", "--target", "nowhere"], "has no port"),
     ],
 )
 def test_wrong_usage(argv: list[str], complaint: str, prompt: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -493,7 +514,9 @@ def test_wrong_words(argv: list[str], capsys: pytest.CaptureFixture[str]) -> Non
 def test_nobody_is_there() -> None:
     done = subprocess.run([*COMMAND, "--target", "127.0.0.1:1", "status"], capture_output=True, text=True, check=False)
     assert done.returncode == 5
-    assert done.stderr.startswith("agenta-ai: cannot reach 127.0.0.1:1: is agenta-ai-server running?")
+    assert done.stderr.startswith(
+        "agenta-ai: Cannot reach 127.0.0.1:1 without TLS: connection refused. Nothing was sent. Is"
+    )
     assert done.stderr.count("\n") == 1
 
 
@@ -501,12 +524,12 @@ def test_nobody_is_there() -> None:
 @pytest.mark.parametrize(
     ("words", "complaint"),
     [
-        ("refine - <&-", "cannot read standard input: it is closed"),
-        ("refine prompt.json >&-", "cannot write to standard output: it is closed"),
-        ("refine prompt.json --json >/dev/full", "cannot write to standard output: No space left on device"),
-        ("refine prompt.json >/dev/full", "cannot write to standard output: No space left on device"),
-        ("refine prompt.json -o - >/dev/full", "cannot write to standard output: No space left on device"),
-        ("refine prompt.json -o /dev/full >/dev/null", "cannot write /dev/full: No space left on device"),
+        ("refine - <&-", "Cannot read standard input: it is closed."),
+        ("refine prompt.json >&-", "Cannot write to standard output: it is closed."),
+        ("refine prompt.json --json >/dev/full", "Cannot write to standard output: No space left on device."),
+        ("refine prompt.json >/dev/full", "Cannot write to standard output: No space left on device."),
+        ("refine prompt.json -o - >/dev/full", "Cannot write to standard output: No space left on device."),
+        ("refine prompt.json -o /dev/full >/dev/null", "Cannot write /dev/full: No space left on device."),
     ],
 )
 def test_streams_that_fail(server: FakeServer, prompt: Path, words: str, complaint: str) -> None:
@@ -618,7 +641,7 @@ def test_help_that_cannot_be_printed(words: str, redirection: str, why: str, mon
     monkeypatch.delenv("PYTHONUNBUFFERED", raising=False)
     line = f"{shlex.join(COMMAND)} {words} {redirection}"
     done = subprocess.run(["sh", "-c", line], capture_output=True, text=True, check=False)
-    assert (done.returncode, done.stderr) == (2, f"agenta-ai: cannot write to standard output: {why}\n")
+    assert (done.returncode, done.stderr) == (2, f"agenta-ai: Cannot write to standard output: {why}.\n")
 
 
 def test_a_reader_that_went_away(server: FakeServer) -> None:
@@ -632,47 +655,7 @@ def test_a_reader_that_went_away(server: FakeServer) -> None:
     assert (done.returncode, done.stderr) == (141, b"")
 
 
-def on_a_terminal(command: list[str], **variables: str) -> str:
-    """What the command draws on a terminal."""
-    ours, theirs = pty.openpty()
-    environment = {**os.environ, "COLUMNS": "40", **variables}
-    subprocess.run(command, stdin=theirs, stdout=theirs, stderr=theirs, env=environment, check=True, timeout=20)
-    os.close(theirs)
-    drawn = b""
-    try:
-        while chunk := os.read(ours, 65536):
-            drawn += chunk
-    except OSError:  # how Linux says that the other end is closed
-        pass
-    os.close(ours)
-    return drawn.decode().replace("\r\n", "\n")
-
-
-RED, GREEN = "\x1b[31m-", "\x1b[32m+"
-
-
-@pytest.mark.usefixtures("refined")
-def test_colours_on_a_terminal(server: FakeServer, prompt: Path) -> None:
-    command = [*COMMAND, "refine", str(prompt), "--target", server.target]
-    drawn = on_a_terminal(command)
-    assert RED in drawn
-    assert GREEN + "Answer briefly in {{language}}." in drawn
-    assert "refining" in drawn
-    plain = on_a_terminal(command, NO_COLOR="1")
-    assert RED not in plain
-    assert "+Answer briefly in {{language}}." in plain
-
-
-@pytest.mark.usefixtures("refined")
-def test_plain_text_without_rich(server: FakeServer, prompt: Path) -> None:
-    code = "import sys; sys.modules['rich'] = None; sys.modules['rich.console'] = None; from agenta_ai import cli; "
-    code += "sys.exit(cli.main())"
-    drawn = on_a_terminal([sys.executable, "-c", code, "refine", str(prompt), "--target", server.target])
-    assert "\n+Answer briefly in {{language}}.\n" in drawn
-    assert "\x1b" not in drawn
-
-
 def test_json_of_everything() -> None:
     with pytest.raises(TypeError, match="object"):
-        cli._jsonable(object())
-    assert cli._jsonable(b"\0\1") == "AAE="
+        streams.to_json(object())
+    assert streams.to_json(b"\0\1") == '"AAE="'

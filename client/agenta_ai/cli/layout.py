@@ -134,18 +134,18 @@ def _yaml_scalars(node: yaml.Node | None, path: Path = ()) -> Iterator[tuple[Pat
 
 
 def _yaml_text(text: str, node: yaml.ScalarNode, new: str) -> str:
+    if node.style not in ("|", ">"):
+        return _json_text(new, ascii_only=False)
     old = text[node.start_mark.index : node.end_mark.index]
-    if node.style in ("|", ">") and _fits_a_block(new):
-        header, _, body = old.partition("\n")
-        indent = next((line[: len(line) - len(line.lstrip(" "))] for line in body.split("\n") if line.strip()), "  ")
-        chomping = "" if new.endswith("\n") else "-"
-        comment = re.search(r"\s+#.*", header)
-        lines = "\n".join(indent + line if line else "" for line in new.removesuffix("\n").split("\n"))
-        # A block ends where the next thing begins: behind its last line end, and behind empty lines.
-        after = old[len(old.rstrip()) :].partition("\n")[2] if "\n" in old[len(old.rstrip()) :] else ""
-        ending = "\n" + after if old.endswith("\n") else ""
-        return f"|{chomping}{comment[0] if comment else ''}\n{lines}{ending}"
-    return _json_text(new, ascii_only=False)
+    header, _, body = old.partition("\n")
+    # A block ends where the next thing begins: behind its last line end, and behind empty lines.
+    ending = "\n" + body[len(body.rstrip()) :].partition("\n")[2] if old.endswith("\n") else ""
+    if not _fits_a_block(new):
+        return _json_text(new, ascii_only=False) + ending
+    indent = next((line[: len(line) - len(line.lstrip(" "))] for line in body.split("\n") if line.strip()), "  ")
+    lines = "\n".join(indent + line if line else "" for line in new.removesuffix("\n").split("\n"))
+    comment = re.search(r"\s+#.*", header)
+    return f"|{'' if new.endswith(chr(10)) else '-'}{comment[0] if comment else ''}\n{lines}{ending}"
 
 
 def _fits_a_block(text: str) -> bool:

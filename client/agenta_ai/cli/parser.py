@@ -69,6 +69,15 @@ OF_COMMAND = {
         "  agenta-ai completion fish > ~/.config/fish/completions/agenta-ai.fish\n"
     ),
 }
+# Shorter than argparse's own, which lists all options.
+USAGE = {
+    "call": "[OPTIONS] NAME",
+    "refine": "[OPTIONS] FILE…",
+    "target": "ACTION …",
+    "completion": "SHELL",
+    "help": "[COMMAND]",
+    "version": "",
+}
 SHELLS = ("bash", "zsh", "fish")
 _UNKNOWN_CHOICE = re.compile(r"invalid choice: '([^']*)'")
 _UNKNOWN_WORDS = re.compile(r"unrecognized arguments: (.*)", re.DOTALL)
@@ -118,16 +127,22 @@ def build() -> Parser:
     common: Any = _common()
     parser = Parser(
         prog="agenta-ai",
+        usage="%(prog)s [OPTIONS] COMMAND …",
         description="Small AI tools, called by name.",
         epilog=EXAMPLES + ENVIRONMENT,
         parents=[common],
     )
     parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
-    commands = parser.add_subparsers(metavar="COMMAND", required=True, parser_class=Parser)
+    commands = parser.add_subparsers(metavar="COMMAND", required=True, parser_class=Parser, prog="agenta-ai")
 
     def command(name: str, help_: str, *, common_too: bool = True) -> Parser:
         made: Parser = commands.add_parser(
-            name, help=help_, description=_sentence(help_), epilog=OF_COMMAND.get(name), parents=[common] * common_too
+            name,
+            usage=f"agenta-ai {name} {USAGE.get(name, '[OPTIONS]')}",
+            help=help_,
+            description=_sentence(help_),
+            epilog=OF_COMMAND.get(name),
+            parents=[common] * common_too,
         )
         made.set_defaults(command=name)
         return made
@@ -233,7 +248,7 @@ def _refine(parser: argparse.ArgumentParser) -> None:
 
 
 def _target(parser: Parser) -> None:
-    actions = parser.add_subparsers(metavar="ACTION", required=True, parser_class=Parser)
+    actions = parser.add_subparsers(metavar="ACTION", required=True, parser_class=Parser, prog="agenta-ai target")
     add = actions.add_parser("add", help="add a target, or replace it", description="Add a target, or replace it.")
     add.add_argument("name", metavar="NAME", help="letters, digits, '-', '_' and '.'")
     add.add_argument("address", metavar="HOST:PORT", help="the server")

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 from agenta_ai.cli import layout, streams
+from agenta_ai.terminal import CONTROLS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -58,8 +59,8 @@ class Prompt:
         return parse(self.name, text, self.mark, self.format, role)
 
     def write(self, name: str) -> None:
-        """Write the prompt to a file."""
-        streams.write(name, self.text, self.mark)
+        """Write the prompt to a file. A byte order mark stays in its own file, and gets into no other."""
+        streams.write(name, self.text, self.mark if name == self.name else b"")
 
     def _written(self, template: dict[str, Any]) -> str:
         if self.format == "text":
@@ -166,7 +167,9 @@ def _parsed(format_: Format, text: str) -> Any:
 def _dumped(format_: Format, content: Any) -> str:
     if format_ == "json":
         return streams.to_json(content) + "\n"
-    text: str = _yaml().safe_dump(content, allow_unicode=True, sort_keys=False)
+    # Characters that YAML takes for line ends are only safe when escaped.
+    plain = not CONTROLS.search(json.dumps(content, ensure_ascii=False))
+    text: str = _yaml().safe_dump(content, allow_unicode=plain, sort_keys=False)
     return text
 
 

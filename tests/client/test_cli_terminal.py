@@ -1,0 +1,282 @@
+"""The command line on a real terminal: colours, progress, Ctrl-C, questions, narrow and wide windows."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+import termios
+import time
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pexpect
+import pexpect.fdpexpect
+import pytest
+
+from agenta_ai import cli
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from client.conftest import FakeServer
+
+    from agenta_ai.v1 import tool_service_pb2 as pb
+
+MODULE = ["-m", "agenta_ai.cli"]
+WITHOUT_RICH = [
+    "-c",
+    "import sys; sys.modules['rich'] = None; sys.modules['rich.console'] = None; from agenta_ai import cli; "
+    "sys.exit(cli.main())",
+]
+RED, GREEN, ID = "\x1b[31m", "\x1b[32m", r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}"
+WIDTHS = [40, 200]
+LONG = "A line that is longer than a narrow window is wide, which must not be broken in two."
+
+
+@pytest.fixture(autouse=True)
+def environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    for name in (*cli.CREDENTIALS, "AGENTA_AI_TARGET", "AGENTA_AI_PROJECT", "NO_COLOR", "FORCE_COLOR", "COLUMNS"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
+    monkeypatch.setenv("TERM", "xterm-256color")
+    for name in ("a.md", "b.md", "c.md"):
+        (tmp_path / name).write_text(f"{LONG}\n")
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture
+def loud(server: FakeServer, answer: Callable[..., pb.CallToolResponse]) -> FakeServer:
+    """A server that writes every text in capitals, and the guidelines below it."""
+
+    def refined(request: pb.CallToolRequest) -> pb.CallToolResponse:
+        template = json.loads(str(request.arguments["prompt_template_json"]))
+        for message in template["messages"]:
+            message["content"] = "\n".join(
+                filter(None, [message["content"].upper(), str(request.arguments["guidelines"])])
+            )
+        content = {**template, "summary": "Louder.", "prompt_template_json": json.dumps(template)}
+        return answer(structuredContent=content)
+
+    server.answers(refined)
+    return server
+
+
+# Makes the terminal that it is started on its own, so that Ctrl-C reaches it, and becomes the command. pexpect itself
+# forks, and the grpc of this process doesn't survive forks.
+BOOTSTRAP = """
+import fcntl, os, sys, termios
+os.setsid()
+fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+os.execv(sys.argv[1], sys.argv[1:])
+"""
+
+
+class Terminal(pexpect.fdpexpect.fdspawn):  # type: ignore[type-arg]
+    """A command on a terminal of its own."""
+
+    def __init__(self, command: list[str], width: int) -> None:
+        ours, theirs = os.openpty()
+        termios.tcsetwinsize(theirs, (24, width))
+        self.process = subprocess.Popen(
+            [sys.executable, "-c", BOOTSTRAP, *command], stdin=theirs, stdout=theirs, stderr=theirs
+        )
+        os.close(theirs)
+        super().__init__(ours, encoding="utf-8", timeout=20)
+
+    def rest(self) -> str:
+        """Return what it draws until its end."""
+        self.expect(pexpect.EOF)
+        self.process.wait(20)
+        return str(self.before).replace("\r\n", "\n")
+
+    @property
+    def exit_code(self) -> int:
+        return self.process.wait(20)
+
+
+@contextmanager
+def terminal(
+    server: FakeServer | None, *argv: str, width: int = 80, program: list[str] | None = None
+) -> Iterator[Terminal]:
+    """The command on a terminal of this width."""
+    target = ["--target", server.target] if server else []
+    child = Terminal([sys.executable, *(program or MODULE), *argv, *target], width)
+    try:
+        yield child
+    finally:
+        child.process.kill()
+        child.process.wait()
+        child.close()
+
+
+@pytest.mark.parametrize("width", WIDTHS)
+def test_colours(loud: FakeServer, width: int) -> None:
+    with terminal(loud, "refine", "a.md", width=width) as child:
+        seen = child.rest()
+    assert child.exit_code == 0
+    assert f"{RED}-{LONG}\x1b[0m\n{GREEN}+{LONG.upper()}\x1b[0m\n" in seen
+    assert "refining" in seen
+    # Whatever hides the cursor shows it again.
+    assert seen.rfind("\x1b[?25h") >= seen.rfind("\x1b[?25l")
+
+
+@pytest.mark.parametrize(("options", "variables"), [([], {"NO_COLOR": "1"}), (["--color", "never"], {})])
+def test_no_colours(
+    loud: FakeServer, options: list[str], variables: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    with terminal(loud, "refine", "a.md", *options) as child:
+        seen = child.rest()
+    assert f"\n+{LONG.upper()}\n" in seen
+    assert re.search(r"\x1b\[[0-9;]*3[0-9]", seen) is None
+
+
+def test_colours_without_rich(loud: FakeServer) -> None:
+    with terminal(loud, "refine", "a.md", "b.md", program=WITHOUT_RICH) as child:
+        seen = child.rest()
+    assert f"{GREEN}+{LONG.upper()}" in seen
+    assert "refining" not in seen
+
+
+@pytest.mark.parametrize("width", WIDTHS)
+def test_progress(loud: FakeServer, width: int) -> None:
+    with terminal(loud, "refine", "*.md", "-j", "1", width=width) as child:
+        child.expect("refining")
+        child.expect("[12]/3")
+        seen = child.rest()
+    assert child.exit_code == 0
+    assert f"+{LONG.upper()}" in seen
+    assert seen.rstrip().endswith("3 prompts: 3 refined, 0 unchanged, 0 failed.")
+
+
+def test_quiet(loud: FakeServer) -> None:
+    with terminal(loud, "refine", "*.md", "-i", "-q") as child:
+        assert child.rest() == ""
+    assert Path("a.md").read_text() == f"{LONG.upper()}\n"
+
+
+@pytest.mark.parametrize("width", WIDTHS)
+def test_help_fits_the_window(width: int) -> None:
+    with terminal(None, "refine", "--help", width=width) as child:
+        options = child.rest().partition("examples:")[0]
+    assert max(map(len, options.splitlines())) <= width
+
+
+@pytest.mark.parametrize("words", [["refine", "a.md"], ["call", "tools.x.y.z"]])
+def test_control_c_tells_the_request_id(server: FakeServer, words: list[str]) -> None:
+    server.answers(None)
+    with terminal(server, *words) as child:
+        assert server.service.asked.wait(10)
+        child.send("\x03")
+        seen = child.rest()
+    assert child.exit_code == 130
+    (request,) = server.service.requests
+    assert (
+        "The call may have run and may have been billed. To get its result, run the command again with "
+        f"--request-id {request.request_id}." in seen
+    )
+    assert "Traceback" not in seen
+
+
+def test_control_c_where_nothing_costs_anything(server: FakeServer) -> None:
+    server.answers(None)
+    with terminal(server, "status") as child:
+        assert server.service.asked.wait(10)
+        child.send("\x03")
+        seen = child.rest()
+    assert child.exit_code == 130
+    assert "request-id" not in seen
+
+
+def test_control_c_with_many_files(server: FakeServer) -> None:
+    server.answers(None)
+    with terminal(server, "refine", "*.md", "-j", "2") as child:
+        assert server.service.asked.wait(10)
+        while len(server.service.requests) < 2:
+            server.service.asked.clear()
+            server.service.asked.wait(10)
+        child.send("\x03")
+        seen = child.rest()
+    assert child.exit_code == 130
+    told = dict(re.findall(rf"agenta-ai: (\S+\.md) --request-id ({ID})", seen))
+    assert set(told.values()) == {request.request_id for request in server.service.requests}
+    assert "Traceback" not in seen
+
+
+def test_interactive(loud: FakeServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    editor = tmp_path / "editor.py"
+    editor.write_text("import sys, pathlib; file = pathlib.Path(sys.argv[1]); file.write_text('Mine.\\n')")
+    monkeypatch.setenv("EDITOR", f"{sys.executable} {editor}")
+    question = r"\(a\)ccept, \(r\)efine again, \(e\)dit, \(s\)kip, \(q\)uit\? "
+    with terminal(loud, "refine", "a.md", "b.md", "c.md", "--interactive", width=200) as child:
+        child.expect(question)
+        child.sendline("x")
+        child.expect("Type one of the letters")
+        child.expect(question)
+        child.sendline("r")
+        child.expect("Guidelines: ")
+        child.sendline("Be kind.")
+        child.expect(r"\+Be kind\.")
+        child.expect(question)
+        child.sendline("a")
+        child.expect(r"Wrote a\.md\.")
+        child.expect(question)
+        child.sendline("e")
+        child.expect(r"\+Mine\.")
+        child.expect(question)
+        child.sendline("accept")
+        child.expect(r"Wrote b\.md\.")
+        child.expect(question)
+        child.sendline("s")
+        seen = child.rest()
+    assert "Skipped c.md." in seen
+    assert child.exit_code == 0
+    assert [Path(name).read_text() for name in ("a.md", "b.md", "c.md")] == [
+        f"{LONG.upper()}\nBe kind.\n",
+        "Mine.\n",
+        f"{LONG}\n",
+    ]
+
+
+@pytest.mark.parametrize("leave", ["q", "\x04"], ids=["quit", "end of input"])
+def test_interactive_can_be_left(loud: FakeServer, leave: str) -> None:
+    with terminal(loud, "refine", "a.md", "b.md", "--interactive") as child:
+        child.expect(r"\(q\)uit\? ")
+        child.send(leave if leave == "\x04" else f"{leave}\n")
+        child.rest()
+    assert child.exit_code == 0
+    assert len(loud.service.requests) == 1
+    assert Path("a.md").read_text() == f"{LONG}\n"
+
+
+@pytest.mark.parametrize(
+    ("editor", "complaint"), [("no-such-editor", "Cannot run the editor no-such-editor"), ("false", "ended with 1")]
+)
+def test_an_editor_that_fails(loud: FakeServer, monkeypatch: pytest.MonkeyPatch, editor: str, complaint: str) -> None:
+    monkeypatch.setenv("VISUAL", editor)
+    with terminal(loud, "refine", "a.md", "--interactive", width=200) as child:
+        child.expect(r"\(q\)uit\? ")
+        child.sendline("e")
+        child.expect(complaint)
+        child.expect(r"\(q\)uit\? ")
+        child.sendline("q")
+        child.rest()
+    assert child.exit_code == 0
+
+
+def test_a_key_is_asked_for_and_not_shown(tmp_path: Path) -> None:
+    with terminal(None, "target", "add", "dev", "127.0.0.1:1") as child:
+        child.expect("API key, not shown")
+        while termios.tcgetattr(child.fileno())[3] & termios.ECHO:
+            time.sleep(0.01)
+        child.sendline("aai_s3cr3t")
+        seen = child.rest()
+    assert child.exit_code == 0
+    assert "s3cr3t" not in seen
+    saved: Any = json.loads((tmp_path / "config/agenta-ai/targets.json").read_text())
+    assert saved["targets"]["dev"]["api_key"] == "aai_s3cr3t"
