@@ -131,10 +131,11 @@ def timed_out(target: str, timeout: float, request_id: str, *, is_open: bool) ->
 
 def closed_during(request_id: str, *, is_open: bool = True) -> CallFailed:
     """Return what to raise if the client is closed during a call, whose request_id is empty if it calls no tool."""
-    text = "The client was closed."
+    text = "The client was closed"
     return CallFailed(
-        outcome_open(text, request_id) if is_open and request_id else text,
+        outcome_open(text, request_id) if is_open and request_id else f"{text}.",
         code=grpc.StatusCode.CANCELLED,
+        message=text,
         request_id=request_id,
         tool_was_run=None if is_open else False,
     )

@@ -8,10 +8,15 @@ import subprocess
 import sys
 import tomllib
 from collections.abc import Mapping  # noqa: TC003  # pydantic wants to know
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 from conformance.vectors import HERE, Part
 from pydantic import BeforeValidator
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from conformance.vectors import Vector
 
 ROOT = HERE.parents[1]
 
@@ -24,12 +29,14 @@ class Client(Part):
         needs: The programs that build and run it, and where they come from.
         build: The commands that make it, if it must be made.
         run: The command that runs it.
+        outcomes: Whether its program has the part of the line protocol that is about outcomes.
     """
 
     folder: str
     needs: Mapping[str, str] = {}
     build: Annotated[tuple[str, ...], BeforeValidator(tuple)] = ()
     run: str
+    outcomes: bool = False
 
     @property
     def command(self) -> list[str]:
@@ -40,6 +47,10 @@ class Client(Part):
     def missing(self) -> list[str]:
         """What it needs and this machine doesn't have."""
         return [f"{program} ({source})" for program, source in self.needs.items() if not shutil.which(program)]
+
+    def playable(self, vectors: Iterable[Vector]) -> list[Vector]:
+        """Those that its program can play."""
+        return [vector for vector in vectors if self.outcomes or not vector.needs_outcomes]
 
     def make(self) -> str:
         """Build it, and return what went wrong: nothing, as a rule."""

@@ -46,6 +46,7 @@ class Result(Part):
     native: JsonValue = None
     metadata: dict[str, list[str]]
     seconds: float
+    outcome: dict[str, JsonValue] | None = None
 
 
 async def play(vector: Vector, place: Place, programs: Sequence[Program], limit: float) -> list[str]:
@@ -109,7 +110,9 @@ def _asked(call: Call, id_: str, place: Place, trace: str) -> dict[str, Any]:
     }
     if call.request_base64 is None:
         asked["request"] = expanded(call.request)
-    for field in ("request_base64", "timeout", "cancel_after"):
+    if not call.retries:
+        asked["retries"] = False
+    for field in ("request_base64", "timeout", "cancel_after", "close_after"):
         if (value := getattr(call, field)) is not None:
             asked[field] = value
     return asked
@@ -136,6 +139,9 @@ def _judged(call: Call, reported: dict[str, Any], took: float, place: str) -> It
     yield from _judged_response(call, result, place)
     given = {name: values[0] if len(values) == 1 else values for name, values in result.metadata.items()}
     yield from differences(expect.metadata, given, f"{place}: metadata")
+    if expect.says("outcome"):
+        outcome = ABSENT if result.outcome is None else result.outcome
+        yield from differences(expect.outcome, outcome, f"{place}: outcome")
     if expect.says("seconds"):
         yield from differences(expect.seconds, result.seconds, f"{place}: seconds")
 

@@ -88,8 +88,8 @@ async def bare(asked: dict[str, Any]) -> dict[str, Any]:
 
 
 @cache
-def client(target: str, wait_for_limit: bool) -> Client:
-    return Client(target, wait_for_limit=wait_for_limit)
+def client(target: str, wait_for_limit: bool, retries: int | None) -> Client:
+    return Client(target, wait_for_limit=wait_for_limit, retries=retries)
 
 
 async def shipped(asked: dict[str, Any]) -> dict[str, Any]:
@@ -100,10 +100,24 @@ async def shipped(asked: dict[str, Any]) -> dict[str, Any]:
         asked.get("timeout", 300),
         tuple(asked.get("metadata", {}).items()),
     )
+    used = client(asked["target"], asked.get("wait_for_limit", False), None if asked.get("retries", True) else 0)
+    closing = None
+    if "close_after" in asked:
+        client.cache_clear()
+        closing = asyncio.ensure_future(closed(used, asked["close_after"]))
     try:
-        return await client(asked["target"], asked.get("wait_for_limit", False))._send(exchange)
+        return await used._send(exchange)
     except CallFailed as error:
-        return failed(error.code, error.message, error.trailers)
+        outcome = {"not_run": error.tool_was_run is False, "request_id": error.request_id, "sentence": str(error)}
+        return failed(error.code, error.message, error.trailers) | {"outcome": outcome}
+    finally:
+        if closing:
+            await closing
+
+
+async def closed(used: Client, seconds: float) -> None:
+    await asyncio.sleep(seconds)
+    await used.close()
 
 
 def both(initial: Any, trailing: Any) -> Metadata:

@@ -92,8 +92,9 @@ def main() -> int:
     outcomes: dict[str, list[Outcome]] = {}
     for name, client in ready.items():
         began = time.monotonic()
-        outcomes[name] = asyncio.run(run(client.command, vectors, known))
-        print(f"{name}: {len(vectors)} vectors in {time.monotonic() - began:.1f} s", flush=True)
+        playable = client.playable(vectors)
+        outcomes[name] = asyncio.run(run(client.command, playable, known)) if playable else []
+        print(f"{name}: {len(playable)} vectors in {time.monotonic() - began:.1f} s", flush=True)
     print(f"\n{table(outcomes)}{failures(outcomes)}")
     return 0 if ok and not any(outcome.wrong for played in outcomes.values() for outcome in played) else 1
 

@@ -23,9 +23,11 @@ THEMES = sorted({vector.theme for vector in VECTORS})
 
 @pytest.mark.parametrize("theme", THEMES)
 async def test_python(theme: str) -> None:
+    python = clients()["python"]
     vectors = [vector for vector in VECTORS if vector.theme == theme]
-    outcomes = await run(clients()["python"].command, vectors, SERVERS, programs=2)
-    assert len(outcomes) == len(vectors)
+    playable = python.playable(vectors)
+    outcomes = await run(python.command, playable, SERVERS, programs=2) if playable else []
+    assert len(outcomes) == len(playable)
     assert not failures({"python": outcomes})
 
 

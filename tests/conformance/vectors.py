@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 HERE = Path(__file__).parent
 SERVERS_FILE = "servers.json"
-# Which targets are local, for the unit tests of each client.
+# Which targets are local: a table for the tests of each client, not vectors.
 TARGETS_FILE = "targets.json"
 PLACEHOLDER = re.compile(r"\$\{([a-z0-9_]+)\}")
 
@@ -82,6 +82,7 @@ class Expect(Part):
     native: Expected = None
     metadata: dict[str, Expected] = {}
     seconds: Expected = None
+    outcome: Expected = None
 
     def says(self, field: str) -> bool:
         """Whether the field is given, be it as null."""
@@ -99,6 +100,8 @@ class Call(Part):
     cancel_after: Seconds | None = None
     client: Literal["bare", "shipped"] = "bare"
     wait_for_limit: bool = False
+    retries: bool = True
+    close_after: Seconds | None = None
     target: Literal["server", "nobody"] = "server"
     times: Annotated[int, Field(ge=1)] = 1
     during: bool = False
@@ -163,6 +166,13 @@ class Vector(Part):
             else:
                 steps += [[call] for _ in range(call.times)]
         return steps
+
+    @property
+    def needs_outcomes(self) -> bool:
+        """Whether only programs can play it that report outcomes, switch retries off and close their client."""
+        return any(
+            call.expect.says("outcome") or not call.retries or call.close_after is not None for call in self.calls
+        )
 
     def filled(self, values: Mapping[str, str]) -> Self:
         """The vector with these values in place of ``${name}``."""
