@@ -12,7 +12,7 @@ from google.rpc import error_details_pb2, status_pb2
 from agenta_ai import SERVICE_CONFIG, CallFailed, Client
 from agenta_ai.connection import connection
 from agenta_ai.service_config import RETRY_POLICIES
-from agenta_ai_server import app
+from agenta_ai_server.commands import serve
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -127,7 +127,7 @@ async def test_fifty_calls_at_once_all_get_their_turn(standin: StandIn, tmp_path
     (tmp_path / "limits.toml").write_text("burst = 10\nper_minute = 1200\n")
     file = str(tmp_path / "limits.toml")
     settings = settings_for(standin, AGENTA_AI_GRPC_LIMITS="on", AGENTA_AI_GRPC_LIMITS_FILE=file)
-    async with app.running(settings) as address, Client(address, wait_for_limit=True, timeout=30) as client:
+    async with serve.running(settings) as address, Client(address, wait_for_limit=True, timeout=30) as client:
         template = {"messages": [{"role": "user", "content": "Please translate {{text}}"}]}
         outcomes = await client.refine_prompts([template] * 50, concurrency=50)
     assert [outcome for outcome in outcomes if isinstance(outcome, Exception)] == []
