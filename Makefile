@@ -125,8 +125,9 @@ clients: $(READY) ## Make the clients in other languages from protos/, check and
 	@cd clients/rust && RUSTDOCFLAGS="-D warnings" cargo doc -q --locked --no-deps --workspace && cargo test -q --locked --workspace
 	@test -z "$$(git status --porcelain -- clients)" || { git status --short -- clients; echo "Generated clients have changed: commit what 'make clients' made."; exit 1; }
 
-baseline: $(READY) ## Make the contract as it is the one that must not be broken. For a release only.
+baseline: $(READY) ## Make the contract and the Python client as they are the ones that must not be broken. For a release only.
 	@$(BIN)/buf build protos -o tests/contract/baseline.binpb
+	@$(BIN)/stubgen -q -o tests/distribution/public $(addprefix client/agenta_ai/,$(addsuffix .py,__init__ client diff errors meta results sync testing version))
 
 lock: $(READY) ## Renew the versions that development uses.
 	@$(BIN)/uv pip compile -q --upgrade --universal --generate-hashes --no-header --no-annotate \

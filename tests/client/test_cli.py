@@ -529,7 +529,10 @@ def test_nobody_is_there() -> None:
         ("refine prompt.json --json >/dev/full", "Cannot write to standard output: No space left on device."),
         ("refine prompt.json >/dev/full", "Cannot write to standard output: No space left on device."),
         ("refine prompt.json -o - >/dev/full", "Cannot write to standard output: No space left on device."),
-        ("refine prompt.json -o /dev/full >/dev/null", "Cannot write /dev/full: No space left on device."),
+        (
+            "refine prompt.json --request-id r -o /dev/full >/dev/null",
+            "Cannot write /dev/full: No space left on device. To get the refined prompt again, use --request-id r.",
+        ),
     ],
 )
 def test_streams_that_fail(server: FakeServer, prompt: Path, words: str, complaint: str) -> None:

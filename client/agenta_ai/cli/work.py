@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 from uuid import uuid4
 
+from agenta_ai import InvalidInput
 from agenta_ai.cli import prompts, streams
 from agenta_ai.cli.screen import Screen
 
@@ -80,9 +81,18 @@ class Work:
         return os.path.join(output, os.path.basename(name)) if output != "-" and os.path.isdir(output) else output
 
     def keep(self, done: Refinement, output: str) -> None:
-        """Write a refined prompt where it belongs, if that is anywhere."""
-        if output and (done.changed or not self.args.in_place):
+        """Write a refined prompt where it belongs, if that is anywhere.
+
+        Raises:
+            InvalidInput: It can't be written. The sentence tells how to get the result again.
+        """
+        if not output or (self.args.in_place and not done.changed):
+            return
+        try:
             done.after.write(output)
+        except InvalidInput as failure:
+            again = f"To get the refined prompt again, use --request-id {done.answer.request_id}."
+            raise InvalidInput(f"{failure} {again}") from None
 
     def warn(self, answer: RefinedPrompt) -> None:
         """Write the warnings of an answer."""
