@@ -68,8 +68,9 @@ def loud(server: FakeServer, answer: Callable[..., pb.CallToolResponse]) -> Fake
 # Makes the terminal that it is started on its own, so that Ctrl-C reaches it, and becomes the command. pexpect itself
 # forks, and the grpc of this process doesn't survive forks.
 BOOTSTRAP = """
-import fcntl, os, sys, termios
+import fcntl, os, signal, sys, termios
 os.setsid()
+signal.signal(signal.SIGINT, signal.SIG_DFL)  # ignored where the tests run in the background
 fcntl.ioctl(0, termios.TIOCSCTTY, 0)
 os.execv(sys.argv[1], sys.argv[1:])
 """

@@ -19,7 +19,9 @@ TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=5)
 SCALARS = (
     st.none() | st.booleans() | st.integers(-(2**53), 2**53) | TEXT | st.floats(allow_nan=False, allow_infinity=False)
 )
-JSON = st.recursive(SCALARS, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(TEXT, inner, max_size=3))
+JSON = st.recursive(
+    SCALARS, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(TEXT, inner, max_size=3), max_leaves=12
+)
 
 
 @given(st.dictionaries(TEXT, JSON, max_size=4))

@@ -77,12 +77,12 @@ async def test_a_limit_is_told_at_once(
     assert failure.value.retry_delay == (12 if milliseconds < 0 else 0.1)
 
 
-async def test_a_call_waits_until_its_deadline(call: Call, server: FakeServer, limited: Limited) -> None:
-    server.answers(limited(60))
-    with pytest.raises(CallFailed, match=r"^Rate limited\. Try again in 1 s\.$") as failure:
-        await call("call_tool", "tools.x.y.z", {}, client=WAITING, timeout=1.5)
-    # More than gRPC's five attempts.
-    assert len(server.service.requests) > 5
+async def test_a_call_waits_for_as_long_as_it_has_time(call: Call, server: FakeServer, limited: Limited) -> None:
+    # More than gRPC's five attempts, and then a wait that would be too long.
+    server.answers(*[limited(1)] * 8, limited(900_000))
+    with pytest.raises(CallFailed, match=r"^Rate limited\. Try again in 900 s\.$") as failure:
+        await call("call_tool", "tools.x.y.z", {}, client=WAITING, timeout=LONG)
+    assert len(server.service.requests) == 9
     assert len({request.request_id for request in server.service.requests}) == 1
     assert failure.value.tool_was_run is False
 
