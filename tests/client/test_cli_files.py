@@ -242,6 +242,9 @@ def test_the_result_of_a_call(
     assert cli.main(["call", "tools.x.y.z", "--rerun-if-outcome-unknown", "--request-id", "r"]) == 0
     assert capsys.readouterr().out == "Done.\n"
     first, second = server.service.requests
+    server.answers(answer(content=[{"image": {"data": "AAE=", "mimeType": "image/png"}}]))
+    assert cli.main(["call", "tools.x.y.z"]) == 0
+    assert json.loads(capsys.readouterr().out) == [{"data": "AAE=", "mime_type": "image/png", "kind": "image"}]
     assert (dict(first.arguments), first.rerun_if_outcome_unknown) == ({"n": 1}, False)
     assert (second.request_id, second.rerun_if_outcome_unknown) == ("r", True)
 

@@ -59,8 +59,10 @@ def _called(client: SyncClient, args: argparse.Namespace, running: Running) -> T
 def _print_result(result: ToolResult) -> None:
     if result.structured_content is not None:
         streams.print_json(result.structured_content)
-    else:
+    elif result.text or not result.content:
         streams.say(result.text)
+    else:  # pictures, sounds and links
+        streams.print_json(result.content)
 
 
 def _text(given: str) -> str:
