@@ -65,7 +65,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             # Also what help wrote, before it ends by SystemExit.
             sys.stdout.flush()
     except KeyboardInterrupt:
-        for line in running.farewell():
+        for line in running.notes():
             exits.complain(line, exits.INTERRUPTED)
         return exits.INTERRUPTED
     except BrokenPipeError:

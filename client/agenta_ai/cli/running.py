@@ -40,8 +40,8 @@ class Running:
         with self._changing:
             self._frozen = True
 
-    def farewell(self) -> list[str]:
-        """Return what to say about the calls that are on their way."""
+    def notes(self) -> list[str]:
+        """Return what an interrupted user needs to know about the calls that are on their way."""
         with self._changing:
             calls = list(self._labels.items())
         if not calls:

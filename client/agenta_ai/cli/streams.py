@@ -129,7 +129,7 @@ def print_json(value: object) -> None:
 
 
 def to_json(value: object, *, indent: int | None = 2) -> str:
-    """Return a value as JSON that no terminal obeys."""
+    """Return a value as JSON, with control characters escaped."""
     text = json.dumps(value, ensure_ascii=False, indent=indent, default=_jsonable)
     # Those that JSON lets stand.
     return CONTROLS.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
