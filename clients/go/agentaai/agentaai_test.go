@@ -9,6 +9,7 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"math"
 	"math/big"
 	"net"
 	"path/filepath"
@@ -28,6 +29,7 @@ import (
 	healthpb "google.golang.org/grpc/health/grpc_health_v1"
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/protoadapt"
 	"google.golang.org/protobuf/types/known/durationpb"
 	"google.golang.org/protobuf/types/known/structpb"
@@ -47,6 +49,8 @@ type arrival struct {
 type service struct {
 	aiv1.UnimplementedToolServiceServer
 
+	onArrival func()
+
 	mu       sync.Mutex
 	answers  []answer
 	arrivals []arrival
@@ -56,6 +60,7 @@ type answer struct {
 	response *aiv1.CallToolResponse
 	err      error
 	pushback string
+	never    bool
 }
 
 func (s *service) next(ctx context.Context, request *aiv1.CallToolRequest) answer {
@@ -79,6 +84,13 @@ func (s *service) next(ctx context.Context, request *aiv1.CallToolRequest) answe
 
 func (s *service) CallTool(ctx context.Context, request *aiv1.CallToolRequest) (*aiv1.CallToolResponse, error) {
 	next := s.next(ctx, request)
+	if s.onArrival != nil {
+		s.onArrival()
+	}
+	if next.never {
+		<-ctx.Done()
+		return nil, ctx.Err()
+	}
 	return next.response, next.err
 }
 
@@ -106,7 +118,7 @@ func serve(t *testing.T, listener net.Listener, options []grpc.ServerOption, ans
 	return listener.Addr().String(), served
 }
 
-func dial(t *testing.T, target string, options ...grpc.DialOption) *grpc.ClientConn {
+func dial(t *testing.T, target string, options ...grpc.DialOption) *Conn {
 	t.Helper()
 	conn, err := Dial(target, options...)
 	if err != nil {
@@ -130,7 +142,7 @@ func call(t *testing.T, target string, options ...grpc.DialOption) error {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
 	defer cancel()
-	_, err := CallTool(ctx, dial(t, target, options...), newRequest(t), nil)
+	_, _, err := CallTool[any](ctx, dial(t, target, options...), newRequest(t))
 	return err
 }
 
@@ -155,12 +167,12 @@ func TestResultIsPutIntoNativeType(t *testing.T) {
 	target, served := serve(t, nil, nil, answer{response: &aiv1.CallToolResponse{
 		StructuredContent: content, Meta: &aiv1.CallMeta{TraceId: "t"},
 	}})
-	var result struct {
+	type counted struct {
 		Count int
 		Names []string
 	}
 	conn := dial(t, target)
-	response, err := CallTool(t.Context(), conn, newRequest(t), &result)
+	result, response, err := CallTool[counted](t.Context(), conn, newRequest(t))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -175,8 +187,7 @@ func TestResultIsPutIntoNativeType(t *testing.T) {
 		t.Errorf("got the arguments %v", seen.request.Arguments)
 	}
 
-	var misfit int
-	response, err = CallTool(t.Context(), conn, newRequest(t), &misfit)
+	_, response, err = CallTool[int](t.Context(), conn, newRequest(t))
 	if err == nil || response == nil {
 		t.Errorf("a result that doesn't fit gave %v, %v", response, err)
 	}
@@ -195,11 +206,66 @@ func TestRequestIDs(t *testing.T) {
 	}
 }
 
-func TestArgumentsThatCannotBeSent(t *testing.T) {
-	for _, value := range []any{make(chan int), "\xff"} {
-		if _, err := NewRequest("tools.x.y.z", map[string]any{"a": value}); err == nil {
-			t.Errorf("%v was taken", value)
+func TestArguments(t *testing.T) {
+	type nested struct {
+		Text    string         `json:"text"`
+		Left    string         `json:"left,omitempty"`
+		Numbers []float64      `json:"numbers"`
+		Any     map[string]any `json:"any"`
+	}
+	request, err := NewRequest("tools.x.y.z", nested{"ä<\ufffd", "", []float64{1e20, -0.5, 1 << 53}, map[string]any{"n": nil, "b": true}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := map[string]any{
+		"text": "ä<\ufffd", "numbers": []any{1e20, -0.5, float64(1 << 53)}, "any": map[string]any{"n": nil, "b": true},
+	}
+	if got := request.Arguments.AsMap(); !reflect.DeepEqual(got, want) {
+		t.Errorf("got %v", got)
+	}
+	for _, none := range []any{nil, map[string]any(nil), struct{}{}} {
+		if request, err := NewRequest("tools.x.y.z", none); err != nil || len(request.Arguments.GetFields()) > 0 {
+			t.Errorf("%v: got %v, %v", none, request, err)
 		}
+	}
+}
+
+func TestArgumentsThatCannotBeSent(t *testing.T) {
+	deep := map[string]any{}
+	for range 32 {
+		deep = map[string]any{"a": deep}
+	}
+	for _, each := range []struct {
+		arguments any
+		said      string
+	}{
+		{map[string]any{"a": make(chan int)}, "chan int"},
+		{map[string]any{"a": "\xff"}, "UTF-8"},
+		{map[string]any{"\xff": 1}, "UTF-8"},
+		{map[string]any{"a": []any{map[string]int64{"b": 1<<53 + 1}}}, "arguments.a[0].b: the integer 9007199254740993"},
+		{map[string]any{"a": uint64(math.MaxUint64)}, "doesn't fit a double"},
+		{map[string]any{"a": math.NaN()}, "NaN"},
+		{deep, "nested too deep"},
+		{[]int{1}, "[]int isn't encoded as a JSON object"},
+		{"text", "string isn't encoded as a JSON object"},
+	} {
+		_, err := NewRequest("tools.x.y.z", each.arguments)
+		if err == nil || !strings.Contains(err.Error(), each.said) || !strings.HasPrefix(err.Error(), "agentaai: arguments of tools.x.y.z: ") {
+			t.Errorf("%v gave %v", each.arguments, err)
+		}
+	}
+}
+
+func TestRequestWithoutIDIsNotSent(t *testing.T) {
+	target, served := serve(t, nil, nil, done())
+	request := newRequest(t)
+	request.RequestId = ""
+	_, _, err := CallTool[any](t.Context(), dial(t, target), request)
+	if refused, ok := FromError(err); !ok || refused.Code != codes.InvalidArgument || !refused.NotRun {
+		t.Errorf("got %v", err)
+	}
+	if len(served.arrivals) > 0 {
+		t.Error("sent")
 	}
 }
 
@@ -222,7 +288,7 @@ func TestRefusalIsDecoded(t *testing.T) {
 	}
 	if refused.Code != codes.ResourceExhausted || status.Code(err) != refused.Code || !refused.NotRun ||
 		refused.Reason != aiv1.ErrorReason_ERROR_REASON_RATE_LIMITED || refused.Message != "No." ||
-		refused.RetryDelay != 1500*time.Millisecond || refused.RequestID != "r" ||
+		refused.RetryDelay != 1500*time.Millisecond || refused.CallID != "r" || refused.RequestID == "" ||
 		len(refused.QuotaViolations) != 1 || refused.QuotaViolations[0].QuotaValue != 10 ||
 		!reflect.DeepEqual(refused.FieldViolations, []FieldViolation{{"arguments.a", "Too long."}}) {
 		t.Errorf("got %+v", refused)
@@ -245,7 +311,9 @@ func TestWhatOthersRefuseMayHaveRun(t *testing.T) {
 		if !ok || refused.NotRun || refused.Reason != aiv1.ErrorReason_ERROR_REASON_UNSPECIFIED {
 			t.Errorf("%s: got %+v", name, refused)
 		}
-		if refused.Error() != "Internal: No." {
+		want := "Internal: No. The call may have run and may have been billed. To get its result, send it again with " +
+			"request_id " + refused.RequestID + "."
+		if refused.Error() != want || len(refused.RequestID) != 36 {
 			t.Errorf("%s: got %q", name, refused)
 		}
 	}
@@ -283,9 +351,16 @@ func TestToolThatFailed(t *testing.T) {
 	}
 }
 
+// limited is a refusal by a rate limit.
+func limited(t *testing.T, delay time.Duration) answer {
+	t.Helper()
+	return answer{err: refusal(t, codes.ResourceExhausted,
+		&errdetails.ErrorInfo{Reason: "ERROR_REASON_RATE_LIMITED", Domain: "agenta.ai"},
+		&errdetails.RetryInfo{RetryDelay: durationpb.New(delay)})}
+}
+
 func TestWaitsAsLongAsTheServerSays(t *testing.T) {
-	limited := status.Error(codes.ResourceExhausted, "No.")
-	target, served := serve(t, nil, nil, answer{err: limited, pushback: "400"}, answer{err: limited, pushback: "1"}, done())
+	target, served := serve(t, nil, nil, limited(t, 400*time.Millisecond), limited(t, time.Millisecond), done())
 	if err := call(t, target, WithWaitForLimit()); err != nil {
 		t.Fatal(err)
 	}
@@ -293,7 +368,6 @@ func TestWaitsAsLongAsTheServerSays(t *testing.T) {
 		t.Fatalf("%d attempts", len(served.arrivals))
 	}
 	first, second, third := served.arrivals[0], served.arrivals[1], served.arrivals[2]
-	// The backoff of the service config alone would be at most 0.12 s, and then 0.24 s.
 	if waited := second.at.Sub(first.at); waited < 400*time.Millisecond {
 		t.Errorf("waited %s", waited)
 	}
@@ -305,20 +379,60 @@ func TestWaitsAsLongAsTheServerSays(t *testing.T) {
 	}
 }
 
+func TestWaitsMoreOftenThanRetries(t *testing.T) {
+	answers := make([]answer, 20)
+	for i := range answers {
+		answers[i] = limited(t, time.Millisecond)
+	}
+	target, served := serve(t, nil, nil, append(answers, done())...)
+	if err := call(t, target, WithWaitForLimit(), WithoutRetries()); err != nil || len(served.arrivals) != 21 {
+		t.Errorf("got %v after %d attempts", err, len(served.arrivals))
+	}
+}
+
+func TestWaitThatIsCancelledRunsNothing(t *testing.T) {
+	for name, end := range map[string]func(*Conn, context.CancelFunc){
+		"cancel": func(_ *Conn, cancel context.CancelFunc) { cancel() },
+		"close":  func(conn *Conn, _ context.CancelFunc) { _ = conn.Close() },
+	} {
+		t.Run(name, func(t *testing.T) {
+			target, served := serve(t, nil, nil, limited(t, time.Minute))
+			conn := dial(t, target, WithWaitForLimit())
+			ctx, cancel := context.WithCancel(t.Context())
+			defer cancel()
+			served.onArrival = func() { time.AfterFunc(100*time.Millisecond, func() { end(conn, cancel) }) }
+			_, _, err := CallTool[any](ctx, conn, newRequest(t))
+			refused, ok := FromError(err)
+			if !ok || refused.Code != codes.Canceled || !refused.NotRun || errors.Is(err, ErrClosed) != (name == "close") {
+				t.Errorf("got %v", err)
+			}
+			if !strings.HasSuffix(err.Error(), "while the call waited for the rate limit. The tool was not run.") &&
+				!strings.HasSuffix(err.Error(), "while it waited for the rate limit. The tool was not run.") {
+				t.Errorf("got %v", err)
+			}
+		})
+	}
+}
+
 func TestWhatIsSentAgain(t *testing.T) {
-	limited, down := status.Error(codes.ResourceExhausted, "No."), status.Error(codes.Unavailable, "No.")
+	wait, none := []grpc.DialOption{WithWaitForLimit()}, []grpc.DialOption{WithoutRetries()}
+	down := status.Error(codes.Unavailable, "No.")
 	for _, each := range []struct {
 		name     string
 		answer   answer
 		options  []grpc.DialOption
 		attempts int
 	}{
-		{"limit", answer{err: limited, pushback: "1"}, nil, 1},
-		{"limit, waiting", answer{err: limited, pushback: "1"}, []grpc.DialOption{WithWaitForLimit()}, 5},
-		{"limit, waiting in vain", answer{err: limited, pushback: "-1"}, []grpc.DialOption{WithWaitForLimit()}, 1},
+		{"limit", limited(t, time.Millisecond), nil, 1},
+		{"limit, waiting in vain", limited(t, time.Minute), wait, 1},
+		{"limit, never", answer{err: limited(t, time.Millisecond).err, pushback: "-1"}, wait, 1},
+		{"a limit of others, waiting", answer{err: status.Error(codes.ResourceExhausted, "No."), pushback: "1"}, wait, 1},
 		{"unavailable", answer{err: down, pushback: "1"}, nil, 5},
 		{"unavailable, in vain", answer{err: down, pushback: "-1"}, nil, 1},
-		{"unavailable, waiting", answer{err: down, pushback: "1"}, []grpc.DialOption{WithWaitForLimit()}, 5},
+		{"unavailable, waiting", answer{err: down, pushback: "1"}, wait, 5},
+		{"unavailable, without retries", answer{err: down, pushback: "1"}, none, 1},
+		{"cancelled by the server", answer{err: status.Error(codes.Canceled, "No."), pushback: "1"}, nil, 5},
+		{"a bug", answer{err: status.Error(codes.Internal, "No."), pushback: "1"}, wait, 1},
 	} {
 		t.Run(each.name, func(t *testing.T) {
 			target, served := serve(t, nil, nil, each.answer)
@@ -341,18 +455,45 @@ func TestReadsAreSentAgain(t *testing.T) {
 	}
 }
 
-func TestLargestRequestIsSentAgain(t *testing.T) {
-	limited := answer{err: status.Error(codes.ResourceExhausted, "No."), pushback: "1"}
-	target, served := serve(t, nil, nil, limited, done())
-	request, err := NewRequest("tools.x.y.z", map[string]any{"a": strings.Repeat("x", 1<<20-200)})
-	if err != nil {
-		t.Fatal(err)
+// largest is a request of so many bytes.
+func largest(t *testing.T, size int) *aiv1.CallToolRequest {
+	t.Helper()
+	request := newRequest(t)
+	request.Arguments.Fields["a"] = structpb.NewStringValue(strings.Repeat("x", size-200))
+	missing := size - proto.Size(request)
+	request.Arguments.Fields["a"] = structpb.NewStringValue(strings.Repeat("x", size-200+missing))
+	if got := proto.Size(request); got != size {
+		t.Fatalf("made %d bytes", got)
 	}
-	if _, err := CallTool(t.Context(), dial(t, target, WithWaitForLimit()), request, nil); err != nil {
+	return request
+}
+
+func TestLargestRequestIsSentAgain(t *testing.T) {
+	down := answer{err: status.Error(codes.Unavailable, "No."), pushback: "1"}
+	target, served := serve(t, nil, nil, down, done())
+	if _, _, err := CallTool[any](t.Context(), dial(t, target), largest(t, MaxRequestBytes)); err != nil {
 		t.Error(err)
 	}
 	if len(served.arrivals) != 2 {
 		t.Errorf("%d attempts", len(served.arrivals))
+	}
+}
+
+func TestRequestThatIsTooLargeIsNotSent(t *testing.T) {
+	target, served := serve(t, nil, nil, done())
+	request := largest(t, MaxRequestBytes+1)
+	_, _, err := CallTool[any](t.Context(), dial(t, target), request)
+	refused, ok := FromError(err)
+	if !ok || refused.Code != codes.InvalidArgument || !refused.NotRun || refused.RequestID != request.RequestId ||
+		refused.Reason != aiv1.ErrorReason_ERROR_REASON_REQUEST_TOO_LARGE {
+		t.Errorf("got %v", err)
+	}
+	if want := "REQUEST_TOO_LARGE: The request has 1048577 bytes, and the limit is 1048576: shorten its arguments. " +
+		"Nothing was sent, so the tool was not run."; err.Error() != want {
+		t.Errorf("got %q", err)
+	}
+	if len(served.arrivals) > 0 {
+		t.Error("sent")
 	}
 }
 
@@ -379,7 +520,7 @@ func certificate(t *testing.T) (tls.Certificate, *x509.CertPool) {
 	return tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key}, pool
 }
 
-func TestKeyIsSentWhereNobodyReadsAlong(t *testing.T) {
+func TestCredentialsAreSentWhereNobodyReadsAlong(t *testing.T) {
 	own, pool := certificate(t)
 	encrypted := grpc.Creds(credentials.NewServerTLSFromCert(&own))
 	socket, err := net.Listen("unix", filepath.Join(t.TempDir(), "s"))
@@ -389,6 +530,7 @@ func TestKeyIsSentWhereNobodyReadsAlong(t *testing.T) {
 	loopback, overLoopback := serve(t, nil, nil, done())
 	path, overSocket := serve(t, socket, nil, done())
 	secure, overTLS := serve(t, nil, []grpc.ServerOption{encrypted}, done())
+	source := func(context.Context) (string, error) { return "s", nil }
 	for _, each := range []struct {
 		target  string
 		served  *service
@@ -398,55 +540,91 @@ func TestKeyIsSentWhereNobodyReadsAlong(t *testing.T) {
 		{"unix:" + path, overSocket, nil},
 		{secure, overTLS, []grpc.DialOption{grpc.WithTransportCredentials(credentials.NewClientTLSFromCert(pool, ""))}},
 	} {
-		if err := call(t, each.target, append(each.options, WithAPIKey("aai_k"))...); err != nil {
-			t.Errorf("%s: %v", each.target, err)
-			continue
-		}
-		if seen := each.served.arrivals[0].authorization; !reflect.DeepEqual(seen, []string{"ApiKey aai_k"}) {
-			t.Errorf("%s: got %v", each.target, seen)
+		for _, with := range []struct {
+			option grpc.DialOption
+			sent   []string
+		}{
+			{WithAPIKey("aai_k"), []string{"ApiKey aai_k"}},
+			{WithToken("t"), []string{"Bearer t"}},
+			{WithTokenSource(source), []string{"Bearer s"}},
+			{WithAPIKey(""), nil},
+			{WithToken(""), nil},
+		} {
+			if err := call(t, each.target, append(each.options, with.option)...); err != nil {
+				t.Errorf("%s: %v", each.target, err)
+				continue
+			}
+			if seen := each.served.arrivals[len(each.served.arrivals)-1].authorization; !reflect.DeepEqual(seen, with.sent) {
+				t.Errorf("%s: got %v", each.target, seen)
+			}
 		}
 	}
 }
 
-func TestKeyThatIsNotSent(t *testing.T) {
+func TestTokenSourceIsAskedForEachAttempt(t *testing.T) {
+	down := answer{err: status.Error(codes.Unavailable, "No."), pushback: "1"}
+	target, served := serve(t, nil, nil, down, limited(t, time.Millisecond), done())
+	asked := 0
+	source := func(context.Context) (string, error) {
+		asked++
+		return fmt.Sprint(asked), nil
+	}
+	if err := call(t, target, WithTokenSource(source), WithWaitForLimit()); err != nil {
+		t.Fatal(err)
+	}
+	for i, each := range served.arrivals {
+		if want := fmt.Sprintf("Bearer %d", i+1); each.authorization[0] != want {
+			t.Errorf("got %v, want %s", each.authorization, want)
+		}
+	}
+}
+
+func TestCredentialsThatAreNotSent(t *testing.T) {
+	errSource := errors.New("no such account")
 	for name, options := range map[string][]grpc.DialOption{
 		"plaintext to anywhere": {WithAPIKey("secret"), grpc.WithTransportCredentials(insecure.NewCredentials())},
-		"newline":               {WithAPIKey("secret\n")},
+		"failing source":        {WithTokenSource(func(context.Context) (string, error) { return "", errSource })},
+		"newline of a source":   {WithTokenSource(func(context.Context) (string, error) { return "secret\n", nil })},
+		"empty token of source": {WithTokenSource(func(context.Context) (string, error) { return "", nil })},
 	} {
 		target, served := serve(t, nil, nil, done())
 		err := call(t, target, options...)
-		if status.Code(err) != codes.Unauthenticated || strings.Contains(err.Error(), "secret") {
+		refused, ok := FromError(err)
+		if !ok || refused.Code != codes.Unauthenticated || !refused.NotRun || strings.Contains(err.Error(), "secret") ||
+			!strings.HasSuffix(err.Error(), ". Nothing was sent, so the tool was not run.") {
 			t.Errorf("%s: got %v", name, err)
+		}
+		if errors.Is(err, errSource) != (name == "failing source") {
+			t.Errorf("%s: wraps %v", name, errors.Unwrap(err))
 		}
 		if len(served.arrivals) > 0 {
 			t.Errorf("%s: sent", name)
 		}
 	}
-	if shown := fmt.Sprintf("%v %+v %s", apiKey("secret"), apiKey("secret"), apiKey("secret")); strings.Contains(shown, "secret") {
-		t.Errorf("shown as %s", shown)
-	}
 }
 
-func TestEmptyKeyIsNotSent(t *testing.T) {
-	target, served := serve(t, nil, nil, done())
-	if err := call(t, target, WithAPIKey("")); err != nil {
-		t.Fatal(err)
-	}
-	if seen := served.arrivals[0].authorization; len(seen) > 0 {
-		t.Errorf("got %v", seen)
-	}
-}
-
-func TestPlaintextStaysOnThisMachine(t *testing.T) {
-	for target, local := range map[string]bool{
-		"127.0.0.1:50051": true, "127.8.8.8:1": true, "[::1]:50051": true, "localhost:50051": true, "localhost": true,
-		"dns:///localhost:50051": true, "unix:/run/agenta.sock": true, "unix:///run/agenta.sock": true,
-		"10.0.0.1:50051": false, "agenta.example:443": false, "localhost.example:443": false, "[::]:50051": false,
-		"0.0.0.0:50051": false, "dns:///agenta.example": false, "127.0.0.1.example:1": false, "": false,
+func TestOptionsThatCannotBeUsed(t *testing.T) {
+	for name, options := range map[string][]grpc.DialOption{
+		"newline":        {WithAPIKey("secret\n")},
+		"umlaut":         {WithToken("secretä")},
+		"too long":       {WithAPIKey("secret" + strings.Repeat("x", 8192))},
+		"two of them":    {WithAPIKey("secret"), WithToken("secret")},
+		"service config": {grpc.WithDefaultServiceConfig("{}")},
+		"after ours":     {WithoutRetries(), grpc.WithUserAgent("x"), grpc.WithDefaultServiceConfig(ServiceConfig)},
+		"invalid config": {grpc.WithDefaultServiceConfig("secret")},
 	} {
-		if isLocal(target) != local {
-			t.Errorf("isLocal(%q) is %t", target, !local)
+		if conn, err := Dial("127.0.0.1:1", options...); err == nil || strings.Contains(err.Error(), "secret") && name != "invalid config" {
+			t.Errorf("%s: got %v, %v", name, conn, err)
 		}
+	}
+}
+
+func TestCredentialsAreNotShown(t *testing.T) {
+	set := new(settings)
+	WithAPIKey("secret").apply(set)
+	shown := fmt.Sprintf("%v %+v %s %#v", set.credentials[0], set.credentials[0], set.credentials[0], set.credentials[0])
+	if strings.Contains(shown, "secret") {
+		t.Errorf("shown as %s", shown)
 	}
 }
 
@@ -458,7 +636,7 @@ func TestLocalNameThatLeadsElsewhere(t *testing.T) {
 		return elsewhereConn{conn}, err
 	})
 	err := call(t, "localhost:1", elsewhere, WithAPIKey("k"))
-	if status.Code(err) != codes.Unavailable || len(served.arrivals) > 0 {
+	if status.Code(err) != codes.Unavailable || !strings.Contains(err.Error(), "Nothing was sent") || len(served.arrivals) > 0 {
 		t.Errorf("got %v and %d arrivals", err, len(served.arrivals))
 	}
 }

@@ -1,45 +1,69 @@
 package agentaai
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
+	"math/big"
+	"regexp"
+	"strings"
 	"time"
 
 	"github.com/google/uuid"
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
 	"google.golang.org/protobuf/types/known/structpb"
 
 	aiv1 "github.com/Agenta-AI/agenta-ai-grpc/clients/go/agenta/ai/v1"
 )
 
-// CallTimeout is the time that [CallTool] gives to a tool if its context has no deadline.
-const CallTimeout = 90 * time.Second
+const (
+	// CallTimeout is how long a tool may take if the context of [CallTool] has no deadline.
+	CallTimeout = 90 * time.Second
 
-// NewRequest makes a request with a request_id of its own: a UUID, version 4. To repeat a call, send its request again.
+	// maxDepth is the deepest nesting of arguments: protobuf reads at most 100 nested messages, and each level takes three.
+	maxDepth = 32
+)
+
+// NewRequest returns a request with a new request_id: a UUID, version 4. To repeat a call, send the same request again:
+// the server runs it once and returns its result.
 //
-// The arguments are what [structpb.NewStruct] takes, by the tool's input_schema. Numbers are sent as doubles.
-func NewRequest(tool string, arguments map[string]any) (*aiv1.CallToolRequest, error) {
+// The arguments are anything that [json.Marshal] encodes as an object, such as a struct or a map, according to the tool's
+// input_schema. nil stands for no arguments. Numbers are sent as doubles, so an integer that a double can't hold exactly
+// is an error, and so is text that isn't UTF-8.
+//
+// If the first run of a request may have been billed and its result is lost, the tool fails with OUTCOME_UNKNOWN. Set
+// RerunIfOutcomeUnknown of the request to run it again in that case, which may be billed twice.
+func NewRequest(tool string, arguments any) (*aiv1.CallToolRequest, error) {
 	id, err := uuid.NewRandom()
 	if err != nil {
-		return nil, fmt.Errorf("agentaai: no request id: %w", err)
+		return nil, fmt.Errorf("agentaai: no request_id: %w", err)
 	}
-	packed, err := structpb.NewStruct(arguments)
+	packed, err := pack(arguments)
 	if err != nil {
 		return nil, fmt.Errorf("agentaai: arguments of %s: %w", tool, err)
 	}
 	return &aiv1.CallToolRequest{Name: tool, Arguments: packed, RequestId: id.String()}, nil
 }
 
-// CallTool runs a tool, and puts its structured content into result as [json.Unmarshal] does; nil is for none.
+// CallTool runs a tool and decodes its structured content into a value of type R, as [json.Unmarshal] does. Use any as R
+// for whatever comes. R is its zero value if the tool has no structured content.
 //
 // It fails with a [*CallError] if the call was refused or had no answer, and with a [*ToolError] if the tool ran and
-// failed. A result that doesn't fit is any other error; then alone the response comes besides the error, because the tool
-// did its work.
-func CallTool(
-	ctx context.Context, conn grpc.ClientConnInterface, request *aiv1.CallToolRequest, result any,
-	options ...grpc.CallOption,
-) (*aiv1.CallToolResponse, error) {
+// failed. Any other error means that the tool did its work and its result doesn't fit R; only then is the response
+// returned besides an error.
+//
+// The request must have a request_id, because calls are retried. Without a deadline, ctx gets one of [CallTimeout].
+func CallTool[R any](
+	ctx context.Context, conn grpc.ClientConnInterface, request *aiv1.CallToolRequest, options ...grpc.CallOption,
+) (R, *aiv1.CallToolResponse, error) {
+	var result R
+	if request.GetRequestId() == "" {
+		return result, nil, unsentError(aiv1.ToolService_CallTool_FullMethodName, request, codes.InvalidArgument,
+			"The request_id is empty: make the request with NewRequest", nil)
+	}
 	if _, found := ctx.Deadline(); !found {
 		var cancel context.CancelFunc
 		ctx, cancel = context.WithTimeout(ctx, CallTimeout)
@@ -47,17 +71,19 @@ func CallTool(
 	}
 	response, err := aiv1.NewToolServiceClient(conn).CallTool(ctx, request, options...)
 	if err != nil {
-		return nil, newCallError(err)
+		failure, _ := FromError(err)
+		failure.describe(aiv1.ToolService_CallTool_FullMethodName, request)
+		return result, nil, failure
 	}
 	if response.GetIsError() {
-		return nil, newToolError(response)
+		return result, nil, newToolError(request, response)
 	}
-	if result != nil {
-		if err := decode(response.GetStructuredContent(), result); err != nil {
-			return response, fmt.Errorf("agentaai: result of %s: %w", request.GetName(), err)
+	if content := response.GetStructuredContent(); content != nil {
+		if err := decode(content, &result); err != nil {
+			return result, response, fmt.Errorf("agentaai: result of %s: %w", request.GetName(), err)
 		}
 	}
-	return response, nil
+	return result, response, nil
 }
 
 func decode(content *structpb.Value, result any) error {
@@ -66,4 +92,76 @@ func decode(content *structpb.Value, result any) error {
 		return err
 	}
 	return json.Unmarshal(text, result)
+}
+
+// invalidText finds what json.Marshal writes for bytes that aren't UTF-8. A genuine U+FFFD it writes as it is.
+var invalidText = regexp.MustCompile(`(?:^|[^\\])(?:\\\\)*\\ufffd`)
+
+// pack makes arguments a Struct.
+func pack(arguments any) (*structpb.Struct, error) {
+	if arguments == nil {
+		return &structpb.Struct{}, nil
+	}
+	var buffer bytes.Buffer
+	encoder := json.NewEncoder(&buffer)
+	encoder.SetEscapeHTML(false)
+	if err := encoder.Encode(arguments); err != nil {
+		return nil, err
+	}
+	if invalidText.Match(buffer.Bytes()) {
+		return nil, errors.New("a text isn't UTF-8")
+	}
+	decoder := json.NewDecoder(&buffer)
+	decoder.UseNumber()
+	var fields map[string]any
+	if err := decoder.Decode(&fields); err != nil {
+		return nil, fmt.Errorf("%T isn't encoded as a JSON object", arguments)
+	}
+	if err := check(fields, "arguments", maxDepth); err != nil {
+		return nil, err
+	}
+	return structpb.NewStruct(fields)
+}
+
+// check returns an error that names the first value that wouldn't arrive as it is.
+func check(value any, path string, depth int) error {
+	switch value := value.(type) {
+	case json.Number:
+		return checkNumber(value.String(), path)
+	case map[string]any:
+		if depth == 0 {
+			return errTooDeep(path)
+		}
+		for key, item := range value {
+			if err := check(item, path+"."+key, depth-1); err != nil {
+				return err
+			}
+		}
+	case []any:
+		if depth == 0 {
+			return errTooDeep(path)
+		}
+		for index, item := range value {
+			if err := check(item, fmt.Sprintf("%s[%d]", path, index), depth-1); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+func checkNumber(number, path string) error {
+	if strings.ContainsAny(number, ".eE") {
+		return nil
+	}
+	if integer, ok := new(big.Int).SetString(number, 10); ok {
+		if _, accuracy := new(big.Float).SetInt(integer).Float64(); accuracy == big.Exact {
+			return nil
+		}
+	}
+	return fmt.Errorf("%s: the integer %s doesn't fit a double: send it as a string", path, number)
+}
+
+func errTooDeep(path string) error {
+	return fmt.Errorf("%.80s…: nested too deep to be sent: send it as a string of JSON", path)
 }

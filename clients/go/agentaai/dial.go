@@ -1,182 +1,155 @@
-// Package agentaai calls Agenta AI services: the connection that they want, calls of tools with their results in native
-// types, and errors that say whether a tool was run.
+// Package agentaai calls Agenta AI services: it opens the connection, calls tools with native types, and returns errors
+// that say whether a tool was run.
 //
-// All of it is built of what grpc-go has, and goes with the generated client of
-// [github.com/Agenta-AI/agenta-ai-grpc/clients/go/agenta/ai/v1]: [Dial] returns a [grpc.ClientConn], and takes any
-// [grpc.DialOption] besides those of this package.
+// It is built on grpc-go and works together with the generated client of
+// [github.com/Agenta-AI/agenta-ai-grpc/clients/go/agenta/ai/v1]: a [Conn] is a [grpc.ClientConnInterface], and [Dial]
+// takes any [grpc.DialOption] besides those of this package.
 package agentaai
 
 import (
 	"context"
 	"crypto/tls"
+	_ "embed"
 	"errors"
-	"net"
-	"strings"
 	"time"
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/backoff"
 	"google.golang.org/grpc/credentials"
+	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/credentials/local"
-	_ "google.golang.org/grpc/health" // asks each address for its health, as the service config says
-	healthpb "google.golang.org/grpc/health/grpc_health_v1"
+	_ "google.golang.org/grpc/health" // checks the health of each address, as the service config asks
 	"google.golang.org/grpc/keepalive"
 )
 
-// ServiceConfig says how a connection balances, asks for health and retries.
+// Version is the version of this client. It is part of the user agent.
+const Version = "0.1.0"
+
+// ServiceConfig is the gRPC service config of a [Conn]: load balancing, health checks and retries. It is the same in the
+// clients of all languages.
 //
-// What is sent is sent again if the server is unavailable, or the connection breaks, or the server stops before it has
-// begun, which comes as CANCELLED. A call of a tool keeps its request_id
-// then, so that the server runs it once: see [NewRequest].
-const ServiceConfig = configStart + retriedReads + "," + callStart + `"UNAVAILABLE", "CANCELLED"` + callEnd + configEnd
+// A call is retried if the server is unavailable, the connection breaks, or the server stops before it has started the
+// call, which arrives as CANCELLED. A retry keeps its request_id, so the server runs the tool once: see [NewRequest].
+//
+//go:embed service_config.json
+var ServiceConfig string
 
-// WaitingServiceConfig is [ServiceConfig], with calls of tools that wait for a limit: see [WithWaitForLimit].
-const WaitingServiceConfig = configStart + retriedReads + "," + callStart + `"UNAVAILABLE", "CANCELLED", "RESOURCE_EXHAUSTED"` +
-	callEnd + configEnd
-
-const configStart = `{
+// unretriedServiceConfig is [ServiceConfig] without its methodConfig.
+const unretriedServiceConfig = `{
 	"loadBalancingConfig": [{"round_robin": {}}],
-	"healthCheckConfig": {"serviceName": "agenta.ai.v1.ToolService"},
-	"methodConfig": [`
-
-const configEnd = `]}`
-
-const retriedReads = `{
-	"name": [
-		{"service": "agenta.ai.v1.ToolService", "method": "Status"},
-		{"service": "agenta.ai.v1.ToolService", "method": "ListTools"}
-	],
-	"retryPolicy": {
-		"maxAttempts": 4, "initialBackoff": "0.1s", "maxBackoff": "2s", "backoffMultiplier": 2,
-		"retryableStatusCodes": ["UNAVAILABLE", "CANCELLED"]
-	}
+	"healthCheckConfig": {"serviceName": "agenta.ai.v1.ToolService"}
 }`
 
-// The server sends grpc-retry-pushback-ms with a refusal, which counts instead of the backoff. More than five attempts are
-// not made by gRPC.
-const callStart = `{
-	"name": [{"service": "agenta.ai.v1.ToolService", "method": "CallTool"}],
-	"retryPolicy": {
-		"maxAttempts": 5, "initialBackoff": "0.1s", "maxBackoff": "2s", "backoffMultiplier": 2,
-		"retryableStatusCodes": [`
+// Option is a [grpc.DialOption] of this package. Only [Dial] understands it: [grpc.NewClient] ignores it.
+type Option struct {
+	grpc.EmptyDialOption
+	apply func(*settings)
+}
 
-const callEnd = `]
-	}
-}`
+// settings are what the options of this package set.
+type settings struct {
+	credentials  []perCall
+	waitForLimit bool
+	retries      bool
+}
 
-// Dial makes a connection to target, "host:port" or any name that gRPC knows, such as "unix:/run/agenta.sock". It is
-// opened by its first call, and serves many at once.
+// WithWaitForLimit makes a call that a rate limit refuses (reason RATE_LIMITED) wait as long as the server says, plus a
+// random delay of up to half of that, and then sends it again with the same request_id, until the deadline. If the wait
+// would outlast the deadline, the call fails at once. A refused call runs no tool, so nothing is billed twice.
+func WithWaitForLimit() Option {
+	return Option{apply: func(s *settings) { s.waitForLimit = true }}
+}
+
+// WithoutRetries switches automatic retries off: each call is sent once. It doesn't affect [WithWaitForLimit].
+func WithoutRetries() Option {
+	return Option{apply: func(s *settings) { s.retries = false }}
+}
+
+// Dial returns a connection to target: "host:port", or any name that gRPC supports, such as "unix:/run/agenta.sock". The
+// first call opens it. One connection serves many concurrent calls.
 //
-// Without an option that says otherwise, it is in plaintext to a loopback address or a Unix socket, and has TLS with the
-// system's certificate authorities to any other; it has [ServiceConfig]. Use [grpc.WithTransportCredentials] for other
-// authorities or a certificate of your own.
-func Dial(target string, options ...grpc.DialOption) (*grpc.ClientConn, error) {
-	transport := credentials.NewTLS(&tls.Config{MinVersion: tls.VersionTLS12})
-	if isLocal(target) {
-		// Plaintext that refuses to talk to another machine, whatever the name may resolve to.
-		transport = local.NewCredentials()
+// By default it is in plaintext to a local target (localhost, 127.0.0.0/8, ::1, a Unix socket) and over TLS with the
+// system's certificate authorities to any other. Use [grpc.WithTransportCredentials] for other authorities or for a client
+// certificate. Its service config is [ServiceConfig]: Dial fails if options contain [grpc.WithDefaultServiceConfig],
+// which would replace it.
+//
+// Dial fails if target is not an address or a credential can't be sent.
+func Dial(target string, options ...grpc.DialOption) (*Conn, error) {
+	if err := checkTarget(target); err != nil {
+		return nil, err
 	}
-	defaults := []grpc.DialOption{
-		grpc.WithTransportCredentials(transport),
+	set := settings{retries: true}
+	var theirs []grpc.DialOption
+	for _, option := range options {
+		if ours, ok := option.(Option); ok {
+			ours.apply(&set)
+		} else {
+			theirs = append(theirs, option)
+		}
+	}
+	if err := checkServiceConfig(theirs); err != nil {
+		return nil, err
+	}
+	all := append(defaults(target, set.retries), theirs...)
+	if len(set.credentials) > 1 {
+		return nil, errors.New("agentaai: give only one of WithAPIKey, WithToken and WithTokenSource")
+	}
+	for _, caller := range set.credentials {
+		if err := caller.check(); err != nil {
+			return nil, err
+		}
+		all = append(all, grpc.WithPerRPCCredentials(caller))
+	}
+	conn, err := grpc.NewClient(target, all...)
+	if err != nil {
+		return nil, err
+	}
+	closing, closed := context.WithCancelCause(context.Background())
+	return &Conn{ClientConn: conn, waitForLimit: set.waitForLimit, closing: closing, closed: closed}, nil
+}
+
+func defaults(target string, retries bool) []grpc.DialOption {
+	again := backoff.DefaultConfig
+	// The first reconnect comes before the last retry of a call, so that a server that has just restarted is found in time.
+	again.BaseDelay = 200 * time.Millisecond
+	options := []grpc.DialOption{
+		grpc.WithTransportCredentials(credentials.NewTLS(&tls.Config{MinVersion: tls.VersionTLS12})),
 		grpc.WithDefaultServiceConfig(ServiceConfig),
-		// A record in the DNS can't change what is retried.
+		// A DNS record can't change the service config.
 		grpc.WithDisableServiceConfig(),
-		grpc.WithUserAgent("agenta-ai-go"),
-		// Sooner than the last retry, or a server that has just restarted is found too late.
-		grpc.WithConnectParams(connectParams()),
+		grpc.WithUserAgent("agenta-ai-go/" + Version),
+		grpc.WithConnectParams(grpc.ConnectParams{Backoff: again, MinConnectTimeout: 20 * time.Second}),
 		grpc.WithKeepaliveParams(keepalive.ClientParameters{
 			Time: 30 * time.Second, Timeout: 10 * time.Second, PermitWithoutStream: true,
 		}),
 		grpc.WithDefaultCallOptions(
 			grpc.MaxCallRecvMsgSize(16<<20),
-			// A request that doesn't fit is never sent again. The default is 256 KiB, the largest request 1 MiB.
+			// A request that doesn't fit is never retried. The default is 256 KiB, the largest request 1 MiB.
 			grpc.MaxRetryRPCBufferSize(2<<20),
 		),
+		grpc.WithStatsHandler(sentRecorder{}),
 	}
-	return grpc.NewClient(target, append(defaults, options...)...)
+	if isLocal(target) {
+		// local.NewCredentials is plaintext that refuses to talk to another machine, whatever the name resolves to.
+		options = append(options, grpc.WithTransportCredentials(local.NewCredentials()), grpc.WithNoProxy())
+	}
+	if !retries {
+		options = append(options, grpc.WithDefaultServiceConfig(unretriedServiceConfig), grpc.WithDisableRetry())
+	}
+	return options
 }
 
-func connectParams() grpc.ConnectParams {
-	again := backoff.DefaultConfig
-	again.BaseDelay = 200 * time.Millisecond
-	return grpc.ConnectParams{Backoff: again, MinConnectTimeout: 20 * time.Second}
-}
-
-// WithWaitForLimit makes a call of a tool that a rate limit refuses wait as long as the server says, and then sends it
-// again: within its deadline, and four times at most. Where the wait would outlast the deadline, it fails at once. A
-// refused call runs no tool, so none is paid for twice.
-func WithWaitForLimit() grpc.DialOption {
-	return grpc.WithDefaultServiceConfig(WaitingServiceConfig)
-}
-
-// WithAPIKey sends a key with every call, one of the server's, "aai_…", or of Agenta. An empty one is not sent.
-//
-// The key never leaves this machine in plaintext. Calls fail with UNAUTHENTICATED instead, and so they do with
-// [google.golang.org/grpc/credentials/insecure], which doesn't know where it leads: leave plaintext to [Dial].
-func WithAPIKey(key string) grpc.DialOption {
-	if key == "" {
-		return grpc.EmptyDialOption{}
-	}
-	return grpc.WithPerRPCCredentials(apiKey(key))
-}
-
-type apiKey string
-
-var (
-	errPlaintext = errors.New("the API key is not sent in plaintext to another machine: use TLS")
-	errKey       = errors.New("the API key holds blanks, a newline or other characters that can't be sent")
-)
-
-func (key apiKey) GetRequestMetadata(ctx context.Context, _ ...string) (map[string]string, error) {
-	connection, _ := credentials.RequestInfoFromContext(ctx)
-	err := key.check(connection.AuthInfo)
-	if err == nil {
-		return map[string]string{"authorization": "ApiKey " + string(key)}, nil
-	}
-	// Without the check of its health, which needs no key, a connection never becomes ready, and the calls to fail wait for it.
-	if connection.Method == healthpb.Health_Watch_FullMethodName {
-		return nil, nil
-	}
-	return nil, err
-}
-
-func (key apiKey) check(connection credentials.AuthInfo) error {
-	if !isPrivate(connection) {
-		return errPlaintext
-	}
-	if strings.ContainsFunc(string(key), func(char rune) bool { return char < '!' || char > '~' }) {
-		return errKey
-	}
-	return nil
-}
-
-// RequireTransportSecurity is false for the sake of loopback: GetRequestMetadata looks at the connection itself.
-func (apiKey) RequireTransportSecurity() bool { return false }
-
-// String keeps the key out of logs.
-func (apiKey) String() string { return "API key" }
-
-// isPrivate says whether nobody on a network can read along: there is TLS, or no network.
-func isPrivate(connection credentials.AuthInfo) bool {
-	if connection == nil {
-		return false
-	}
-	return connection.AuthType() == "local" ||
-		credentials.CheckSecurityLevel(connection, credentials.PrivacyAndIntegrity) == nil
-}
-
-// isLocal says whether a target is on this machine by its name alone.
-func isLocal(target string) bool {
-	if strings.HasPrefix(target, "unix:") || strings.HasPrefix(target, "unix-abstract:") {
-		return true
-	}
-	if _, address, found := strings.Cut(target, ":///"); found {
-		target = address
-	}
-	host, _, err := net.SplitHostPort(target)
+// checkServiceConfig refuses options that replace our service config. A dial option can't be looked into, but the last
+// service config wins: if the options have none, an invalid one before them is an error.
+func checkServiceConfig(options []grpc.DialOption) error {
+	probe := append([]grpc.DialOption{
+		grpc.WithTransportCredentials(insecure.NewCredentials()), grpc.WithDefaultServiceConfig("invalid"),
+	}, options...)
+	conn, err := grpc.NewClient("passthrough:///", probe...)
 	if err != nil {
-		host = target
+		return nil // Either ours was in effect, or Dial reports the same error again.
 	}
-	ip := net.ParseIP(host)
-	return host == "localhost" || ip != nil && ip.IsLoopback()
+	_ = conn.Close()
+	return errors.New("agentaai: grpc.WithDefaultServiceConfig would replace the load balancing and retries of this " +
+		"client: remove it; WithoutRetries switches retries off")
 }

@@ -1,6 +1,8 @@
 package agentaai
 
 import (
+	"context"
+	"errors"
 	"fmt"
 	"strings"
 	"time"
@@ -20,15 +22,18 @@ const (
 // FieldViolation is one rule that one field broke: its path, such as "arguments.guidelines", and a sentence.
 type FieldViolation struct{ Field, Description string }
 
-// CallError is a call that ended with a status other than OK. [status.FromError] and [status.Code] read it too.
+// CallError is a call that ended with a status other than OK. [status.FromError] and [status.Code] read it too, and
+// [errors.Is] finds [context.DeadlineExceeded], [context.Canceled], [ErrClosed] and the error of a [TokenSource] in it.
 type CallError struct {
-	// Code is the status.
+	// Code is the status code.
 	Code codes.Code
-	// Reason is why the service refused the call. UNSPECIFIED if that isn't known, or this version doesn't know it.
+	// Reason is why the service refused the call. UNSPECIFIED if the status isn't from the service, or the reason is
+	// unknown to this version.
 	Reason aiv1.ErrorReason
-	// NotRun is whether the service says that the tool was not run. If false, it may have run, and been paid for.
+	// NotRun is whether the tool was certainly not run: the service refused the call, or nothing was sent. If false, the
+	// call may have run and may have been billed.
 	NotRun bool
-	// Message is the status's text.
+	// Message is the status's own text.
 	Message string
 	// RetryDelay is the time after which a new attempt makes sense. Zero if unknown.
 	RetryDelay time.Duration
@@ -36,14 +41,40 @@ type CallError struct {
 	FieldViolations []FieldViolation
 	// QuotaViolations are the limits that were used up, if that is why.
 	QuotaViolations []*errdetails.QuotaFailure_Violation
-	// RequestID is what the server calls the call in its logs. Empty if it didn't say.
+	// RequestID is the request_id that a call of a tool was sent with. Send the call again with it to get the result of
+	// one that may have run. Empty if no tool was called, or without a request_id.
 	RequestID string
+	// CallID is the id of this call in the server's log. Empty if the server didn't say.
+	CallID string
 
-	status *status.Status
+	isTool   bool
+	unsent   bool
+	pushback []string
+	cause    error
+	status   *status.Status
+}
+
+// FromError returns the [CallError] that is or makes up err: the one that it wraps, or one that is read from its status,
+// for connections that weren't made by [Dial]. It returns false if err is nil, or a [ToolError].
+func FromError(err error) (*CallError, bool) {
+	if err == nil {
+		return nil, false
+	}
+	if found, ok := errors.AsType[*CallError](err); ok {
+		return found, true
+	}
+	if _, ok := errors.AsType[*ToolError](err); ok {
+		return nil, false
+	}
+	return newCallError(err), true
 }
 
 func newCallError(err error) *CallError {
+	// Also gives the codes of context errors.
 	said := status.Convert(err)
+	if _, ok := status.FromError(err); !ok {
+		said = status.FromContextError(err)
+	}
 	failure := &CallError{Code: said.Code(), Message: said.Message(), status: said}
 	for _, detail := range said.Details() {
 		switch detail := detail.(type) {
@@ -59,19 +90,74 @@ func newCallError(err error) *CallError {
 		case *errdetails.QuotaFailure:
 			failure.QuotaViolations = detail.GetViolations()
 		case *errdetails.RequestInfo:
-			failure.RequestID = detail.GetRequestId()
+			failure.CallID = detail.GetRequestId()
 		}
 	}
+	// The server has no such method, so it ran nothing.
+	failure.NotRun = failure.NotRun || failure.Code == codes.Unimplemented
 	return failure
+}
+
+// unsentError is the error of a call of which nothing was sent.
+func unsentError(method string, request any, code codes.Code, message string, cause error) *CallError {
+	failure := &CallError{
+		Code: code, Message: message, NotRun: true, unsent: true, cause: cause, status: status.New(code, message),
+	}
+	failure.describe(method, request)
+	return failure
+}
+
+// describe adds what is known of the call.
+func (e *CallError) describe(method string, request any) {
+	e.isTool = method == aiv1.ToolService_CallTool_FullMethodName
+	if call, ok := request.(*aiv1.CallToolRequest); ok {
+		e.RequestID = call.GetRequestId()
+	}
 }
 
 // Error is one sentence for people.
 func (e *CallError) Error() string {
-	return sentence(cause(e.Reason, e.Code.String()), e.Message, e.FieldViolations, e.RetryDelay)
+	said := sentence(cause(e.Reason, e.Code.String()), e.Message, e.FieldViolations, e.RetryDelay)
+	if remark := e.remark(); remark != "" {
+		said = strings.TrimRight(said, ".") + ". " + remark
+	}
+	return said
 }
 
-// GRPCStatus is the status as it came, all its details included.
+// remark says what became of a call that the service didn't refuse itself.
+func (e *CallError) remark() string {
+	switch {
+	case e.unsent && e.isTool:
+		return "Nothing was sent, so the tool was not run."
+	case e.unsent:
+		return "Nothing was sent."
+	case !e.isTool || e.NotRun && e.Reason != aiv1.ErrorReason_ERROR_REASON_UNSPECIFIED:
+		return ""
+	case e.NotRun:
+		return "The tool was not run."
+	case e.RequestID == "":
+		return "The call may have run and may have been billed."
+	}
+	return "The call may have run and may have been billed. To get its result, send it again with request_id " +
+		e.RequestID + "."
+}
+
+// GRPCStatus is the status as it came, with all its details.
 func (e *CallError) GRPCStatus() *status.Status { return e.status }
+
+// Unwrap returns the error of the context, of the token source, or [ErrClosed]; nil if the cause is none of them.
+func (e *CallError) Unwrap() error { return e.cause }
+
+// Is makes a status that stands for a context error match it.
+func (e *CallError) Is(target error) bool {
+	switch target {
+	case context.DeadlineExceeded:
+		return e.Code == codes.DeadlineExceeded
+	case context.Canceled:
+		return e.Code == codes.Canceled && !errors.Is(e.cause, ErrClosed)
+	}
+	return false
+}
 
 // ToolError is a tool that ran and failed.
 type ToolError struct {
@@ -79,17 +165,19 @@ type ToolError struct {
 	Reason aiv1.ErrorReason
 	// Message is what the tool said.
 	Message string
-	// Retryable is whether the same request may succeed later. Nothing was bought by this one then.
+	// Retryable is whether the same request may succeed later. In that case this one was not billed.
 	Retryable bool
 	// RetryDelay is the time to wait before that. Zero if unknown.
 	RetryDelay time.Duration
 	// FieldViolations are the rules that the tool's answer broke, if that is why.
 	FieldViolations []FieldViolation
+	// RequestID is the request_id that the call was sent with.
+	RequestID string
 	// Meta tells how the answer came about.
 	Meta *aiv1.CallMeta
 }
 
-func newToolError(response *aiv1.CallToolResponse) *ToolError {
+func newToolError(request *aiv1.CallToolRequest, response *aiv1.CallToolResponse) *ToolError {
 	failure := response.GetError()
 	var texts []string
 	for _, block := range response.GetContent() {
@@ -103,6 +191,7 @@ func newToolError(response *aiv1.CallToolResponse) *ToolError {
 		Retryable:       failure.GetRetryable(),
 		RetryDelay:      failure.GetRetryDelay().AsDuration(),
 		FieldViolations: violations(failure.GetFieldViolations()),
+		RequestID:       request.GetRequestId(),
 		Meta:            response.GetMeta(),
 	}
 }

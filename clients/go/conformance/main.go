@@ -63,7 +63,7 @@ type failure struct {
 }
 
 // connections has those that are open, by all that makes them differ.
-type connections map[connection]*grpc.ClientConn
+type connections map[connection]grpc.ClientConnInterface
 
 type connection struct {
 	target, client string
@@ -136,11 +136,11 @@ func (open connections) run(asked call) (*result, error) {
 	return answer, nil
 }
 
-func (open connections) to(wanted connection) (*grpc.ClientConn, error) {
+func (open connections) to(wanted connection) (grpc.ClientConnInterface, error) {
 	if conn, found := open[wanted]; found {
 		return conn, nil
 	}
-	var conn *grpc.ClientConn
+	var conn grpc.ClientConnInterface
 	var err error
 	switch {
 	case wanted.client == "bare":

@@ -29,7 +29,7 @@ func refine() error {
 	}
 	defer conn.Close()
 
-	// The request has a new request_id, and keeps it if it is sent again.
+	// The request has a new request_id, which retries keep. The arguments are anything that encodes as a JSON object.
 	request, err := agentaai.NewRequest("tools.agenta.api.refine_prompt", map[string]any{
 		"prompt_template_json": `{"messages": [{"role": "user", "content": "Please translate {{text}}"}]}`,
 		"guidelines":           "Be brief.",
@@ -39,22 +39,22 @@ func refine() error {
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), 90*time.Second)
 	defer cancel()
-	var refined struct {
+	type refinement struct {
 		Template string `json:"prompt_template_json"`
 		Summary  string `json:"summary"`
 	}
-	_, err = agentaai.CallTool(ctx, conn, request, &refined)
+	refined, _, err := agentaai.CallTool[refinement](ctx, conn, request)
 	if refused, ok := errors.AsType[*agentaai.CallError](err); ok && refused.NotRun {
 		for _, broken := range refused.FieldViolations {
 			log.Printf("%s: %s", broken.Field, broken.Description)
 		}
-		return fmt.Errorf("not run, so nothing to pay: %w", err)
+		return fmt.Errorf("not run, so nothing is billed: %w", err)
 	}
 	if failed, ok := errors.AsType[*agentaai.ToolError](err); ok && failed.Retryable {
 		return fmt.Errorf("send the same request again after %s: %w", failed.RetryDelay, err)
 	}
 	if err != nil {
-		return err // the tool may have run
+		return err // the call may have run: its error has the request_id to ask again with
 	}
 	fmt.Println(refined.Template)
 	return nil

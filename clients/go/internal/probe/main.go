@@ -14,6 +14,7 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/stats"
 
+	aiv1 "github.com/Agenta-AI/agenta-ai-grpc/clients/go/agenta/ai/v1"
 	"github.com/Agenta-AI/agenta-ai-grpc/clients/go/agentaai"
 )
 
@@ -34,7 +35,8 @@ func main() {
 	tool := flag.String("tool", "tools.agenta.api.refine_prompt", "name of the tool")
 	arguments := flag.String("arguments", "{}", "its arguments, a JSON object")
 	timeout := flag.Duration("timeout", 20*time.Second, "deadline of each call")
-	calls := flag.Int("calls", 1, "how many calls to make, one after the other")
+	calls := flag.Int("calls", 1, "how many calls to make")
+	together := flag.Bool("together", false, "make them at the same time, and not one after the other")
 	wait := flag.Bool("wait", false, "wait for the rate limit")
 	flag.Parse()
 
@@ -51,31 +53,50 @@ func main() {
 	if err != nil {
 		log.Fatal(err)
 	}
-	for range *calls {
+	output := json.NewEncoder(os.Stdout)
+	var writing sync.Mutex
+	probe := func() {
 		request, err := agentaai.NewRequest(*tool, given)
 		if err != nil {
 			log.Fatal(err)
 		}
-		var result outcome
 		ctx, cancel := context.WithTimeout(context.Background(), *timeout)
-		began := time.Now()
-		_, err = agentaai.CallTool(ctx, conn, request, &result.Result)
-		result.Seconds = time.Since(began).Seconds()
-		cancel()
-		if err != nil {
-			result.Error = err.Error()
-		}
-		if refused, ok := errors.AsType[*agentaai.CallError](err); ok {
-			result.Refused, result.Reason = refused, refused.Reason.String()
-		}
-		if failed, ok := errors.AsType[*agentaai.ToolError](err); ok {
-			result.Failed, result.Reason = failed, failed.Reason.String()
-		}
+		defer cancel()
+		result := outcomeOf(ctx, conn, request)
+		writing.Lock()
+		defer writing.Unlock()
 		result.Attempts = seen.take()
-		if err := json.NewEncoder(os.Stdout).Encode(result); err != nil {
+		if err := output.Encode(result); err != nil {
 			log.Fatal(err)
 		}
 	}
+	var probes sync.WaitGroup
+	for range *calls {
+		if *together {
+			probes.Go(probe)
+		} else {
+			probe()
+		}
+	}
+	probes.Wait()
+}
+
+func outcomeOf(ctx context.Context, conn *agentaai.Conn, request *aiv1.CallToolRequest) outcome {
+	var result outcome
+	var err error
+	began := time.Now()
+	result.Result, _, err = agentaai.CallTool[map[string]any](ctx, conn, request)
+	result.Seconds = time.Since(began).Seconds()
+	if err != nil {
+		result.Error = err.Error()
+	}
+	if refused, ok := errors.AsType[*agentaai.CallError](err); ok {
+		result.Refused, result.Reason = refused, refused.Reason.String()
+	}
+	if failed, ok := errors.AsType[*agentaai.ToolError](err); ok {
+		result.Failed, result.Reason = failed, failed.Reason.String()
+	}
+	return result
 }
 
 // attempts keeps the trailers of all that is sent, retries included, which the caller of a stub doesn't see.

@@ -92,9 +92,9 @@ const (
 	//
 	//	{ "reason": "ERROR_REASON_UPSTREAM_CIRCUIT_OPEN", "domain": "agenta.ai" }
 	ErrorReason_ERROR_REASON_UPSTREAM_CIRCUIT_OPEN ErrorReason = 14
-	// UNAVAILABLE: this server is stopping. Another replica, or this one in a moment, takes the call.
+	// No server sends it: gRPC itself ends the calls that a stopping server has not begun, as CANCELLED or UNAVAILABLE.
 	//
-	//	{ "reason": "ERROR_REASON_SHUTTING_DOWN", "domain": "agenta.ai" }
+	// Deprecated: Marked as deprecated in agenta/ai/v1/error.proto.
 	ErrorReason_ERROR_REASON_SHUTTING_DOWN ErrorReason = 15
 	// ABORTED: the request_id was used before, with other arguments or for another tool. Make a new one.
 	//
@@ -123,12 +123,21 @@ const (
 	ErrorReason_ERROR_REASON_UPSTREAM_RATE_LIMITED ErrorReason = 105
 	// The model's provider refused (HTTP 424): its own limit, or its credential in Agenta. Retryable.
 	ErrorReason_ERROR_REASON_UPSTREAM_PROVIDER_FAILED ErrorReason = 106
-	// The completion service failed (any HTTP 5xx but 503 and 504). It may have been paid for, so it isn't retryable.
+	// The completion service failed (any HTTP 5xx but 504, and a 503 with a trace in Agenta). The call may have been billed,
+	// so it isn't retryable.
 	ErrorReason_ERROR_REASON_UPSTREAM_FAILED ErrorReason = 107
-	// The completion service is unavailable (HTTP 503). Retryable, after retry_delay if set.
+	// The completion service is unavailable (HTTP 503 without a trace in Agenta). Nothing was bought. Retryable, after
+	// retry_delay if set.
 	ErrorReason_ERROR_REASON_UPSTREAM_UNAVAILABLE ErrorReason = 108
 	// An answer came, but it is not a usable result. field_violations say what is wrong with it.
 	ErrorReason_ERROR_REASON_UPSTREAM_OUTPUT_INVALID ErrorReason = 109
+	// An earlier call with this request_id may have been billed, and its result is lost: its server died or lost the
+	// connection to its store. The service never runs the tool again by itself. To run it again, send a new request_id,
+	// or set CallToolRequest.rerun_if_outcome_unknown. Not retryable.
+	ErrorReason_ERROR_REASON_OUTCOME_UNKNOWN ErrorReason = 110
+	// The prompt behind the tool can't be run as it is set up in Agenta: it isn't deployed in the environment, or it
+	// doesn't fit the tool. Nothing was bought. An operator must correct it. Not retryable.
+	ErrorReason_ERROR_REASON_UPSTREAM_MISCONFIGURED ErrorReason = 111
 )
 
 // Enum value maps for ErrorReason.
@@ -163,6 +172,8 @@ var (
 		107: "ERROR_REASON_UPSTREAM_FAILED",
 		108: "ERROR_REASON_UPSTREAM_UNAVAILABLE",
 		109: "ERROR_REASON_UPSTREAM_OUTPUT_INVALID",
+		110: "ERROR_REASON_OUTCOME_UNKNOWN",
+		111: "ERROR_REASON_UPSTREAM_MISCONFIGURED",
 	}
 	ErrorReason_value = map[string]int32{
 		"ERROR_REASON_UNSPECIFIED":                   0,
@@ -194,6 +205,8 @@ var (
 		"ERROR_REASON_UPSTREAM_FAILED":               107,
 		"ERROR_REASON_UPSTREAM_UNAVAILABLE":          108,
 		"ERROR_REASON_UPSTREAM_OUTPUT_INVALID":       109,
+		"ERROR_REASON_OUTCOME_UNKNOWN":               110,
+		"ERROR_REASON_UPSTREAM_MISCONFIGURED":        111,
 	}
 )
 
@@ -365,7 +378,7 @@ const file_agenta_ai_v1_error_proto_rawDesc = "" +
 	"\x10field_violations\x18\x04 \x03(\v2\x1c.agenta.ai.v1.FieldViolationR\x0ffieldViolations\"H\n" +
 	"\x0eFieldViolation\x12\x14\n" +
 	"\x05field\x18\x01 \x01(\tR\x05field\x12 \n" +
-	"\vdescription\x18\x02 \x01(\tR\vdescription*\xbe\b\n" +
+	"\vdescription\x18\x02 \x01(\tR\vdescription*\x8d\t\n" +
 	"\vErrorReason\x12\x1c\n" +
 	"\x18ERROR_REASON_UNSPECIFIED\x10\x00\x12!\n" +
 	"\x1dERROR_REASON_SERVICE_DISABLED\x10\x01\x12$\n" +
@@ -382,8 +395,8 @@ const file_agenta_ai_v1_error_proto_rawDesc = "" +
 	"\x19ERROR_REASON_RATE_LIMITED\x10\v\x12)\n" +
 	"%ERROR_REASON_RATE_LIMITER_UNAVAILABLE\x10\f\x12\x1b\n" +
 	"\x17ERROR_REASON_OVERLOADED\x10\r\x12&\n" +
-	"\"ERROR_REASON_UPSTREAM_CIRCUIT_OPEN\x10\x0e\x12\x1e\n" +
-	"\x1aERROR_REASON_SHUTTING_DOWN\x10\x0f\x12\"\n" +
+	"\"ERROR_REASON_UPSTREAM_CIRCUIT_OPEN\x10\x0e\x12\"\n" +
+	"\x1aERROR_REASON_SHUTTING_DOWN\x10\x0f\x1a\x02\b\x01\x12\"\n" +
 	"\x1eERROR_REASON_REQUEST_ID_REUSED\x10\x10\x12#\n" +
 	"\x1fERROR_REASON_DEADLINE_TOO_SHORT\x10\x11\x12)\n" +
 	"%ERROR_REASON_REPLAY_STORE_UNAVAILABLE\x10\x12\x12%\n" +
@@ -396,7 +409,9 @@ const file_agenta_ai_v1_error_proto_rawDesc = "" +
 	"%ERROR_REASON_UPSTREAM_PROVIDER_FAILED\x10j\x12 \n" +
 	"\x1cERROR_REASON_UPSTREAM_FAILED\x10k\x12%\n" +
 	"!ERROR_REASON_UPSTREAM_UNAVAILABLE\x10l\x12(\n" +
-	"$ERROR_REASON_UPSTREAM_OUTPUT_INVALID\x10mB\x96\x01\n" +
+	"$ERROR_REASON_UPSTREAM_OUTPUT_INVALID\x10m\x12 \n" +
+	"\x1cERROR_REASON_OUTCOME_UNKNOWN\x10n\x12'\n" +
+	"#ERROR_REASON_UPSTREAM_MISCONFIGURED\x10oB\x96\x01\n" +
 	"\x0fai.agenta.ai.v1B\n" +
 	"ErrorProtoP\x01Z@github.com/Agenta-AI/agenta-ai-grpc/clients/go/agenta/ai/v1;aiv1\xa2\x02\x03AAI\xaa\x02\fAgenta.AI.V1\xca\x02\fAgenta\\AI\\V1\xea\x02\x0eAgenta::AI::V1b\x06proto3"
 

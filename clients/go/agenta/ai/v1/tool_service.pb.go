@@ -607,9 +607,13 @@ type CallToolRequest struct {
 	// Makes it safe to send the call again: a UUID, version 4, in its 36-character form, new for every call that is meant
 	// to be a new one and kept for its retries. A repeat with the same caller, tool and arguments joins the running
 	// call or gets its stored result; with other arguments it is ABORTED. Empty: every call is a new one.
-	RequestId     string `protobuf:"bytes,3,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	RequestId string `protobuf:"bytes,3,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
+	// What to do with a request_id whose first run may have been billed and has no result: false answers with
+	// ERROR_REASON_OUTCOME_UNKNOWN, true runs the tool again, which may be billed twice. Without a request_id it does
+	// nothing.
+	RerunIfOutcomeUnknown bool `protobuf:"varint,4,opt,name=rerun_if_outcome_unknown,json=rerunIfOutcomeUnknown,proto3" json:"rerun_if_outcome_unknown,omitempty"`
+	unknownFields         protoimpl.UnknownFields
+	sizeCache             protoimpl.SizeCache
 }
 
 func (x *CallToolRequest) Reset() {
@@ -661,6 +665,13 @@ func (x *CallToolRequest) GetRequestId() string {
 		return x.RequestId
 	}
 	return ""
+}
+
+func (x *CallToolRequest) GetRerunIfOutcomeUnknown() bool {
+	if x != nil {
+		return x.RerunIfOutcomeUnknown
+	}
+	return false
 }
 
 // CallToolResponse is what a tool answered.
@@ -917,12 +928,13 @@ const file_agenta_ai_v1_tool_service_proto_rawDesc = "" +
 	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\x12+\n" +
 	"\x03ttl\x18\x03 \x01(\v2\x19.google.protobuf.DurationR\x03ttl\x129\n" +
 	"\vcache_scope\x18\x04 \x01(\x0e2\x18.agenta.ai.v1.CacheScopeR\n" +
-	"cacheScope\"{\n" +
+	"cacheScope\"\xb4\x01\n" +
 	"\x0fCallToolRequest\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x125\n" +
 	"\targuments\x18\x02 \x01(\v2\x17.google.protobuf.StructR\targuments\x12\x1d\n" +
 	"\n" +
-	"request_id\x18\x03 \x01(\tR\trequestId\"\x85\x02\n" +
+	"request_id\x18\x03 \x01(\tR\trequestId\x127\n" +
+	"\x18rerun_if_outcome_unknown\x18\x04 \x01(\bR\x15rerunIfOutcomeUnknown\"\x85\x02\n" +
 	"\x10CallToolResponse\x124\n" +
 	"\acontent\x18\x01 \x03(\v2\x1a.agenta.ai.v1.ContentBlockR\acontent\x12E\n" +
 	"\x12structured_content\x18\x02 \x01(\v2\x16.google.protobuf.ValueR\x11structuredContent\x12\x19\n" +

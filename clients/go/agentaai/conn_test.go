@@ -1,0 +1,265 @@
+package agentaai
+
+import (
+	"context"
+	"errors"
+	"net"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/credentials"
+	"google.golang.org/grpc/status"
+
+	aiv1 "github.com/Agenta-AI/agenta-ai-grpc/clients/go/agenta/ai/v1"
+)
+
+const inDoubt = "The call may have run and may have been billed. To get its result, send it again with request_id "
+
+// nobody is an address where nobody listens.
+func nobody(t *testing.T) string {
+	t.Helper()
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = listener.Close() }()
+	return listener.Addr().String()
+}
+
+func TestWhereNothingWasSent(t *testing.T) {
+	own, pool := certificate(t)
+	encrypted := grpc.Creds(credentials.NewServerTLSFromCert(&own))
+	secure, _ := serve(t, nil, []grpc.ServerOption{encrypted}, done())
+	plain, _ := serve(t, nil, nil, done())
+	silent, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = silent.Close() }()
+	trusting := grpc.WithTransportCredentials(credentials.NewClientTLSFromCert(pool, ""))
+	for _, each := range []struct {
+		name, target string
+		options      []grpc.DialOption
+		code         codes.Code
+		said         string
+	}{
+		{"connection refused", nobody(t), nil, codes.Unavailable, "connection refused"},
+		{"another authority", secure, []grpc.DialOption{
+			grpc.WithTransportCredentials(credentials.NewClientTLSFromCert(nil, "")),
+		}, codes.Unavailable, "certificate"},
+		{"TLS to plaintext", plain, []grpc.DialOption{trusting}, codes.Unavailable, "tls: "},
+		{"nobody answers", silent.Addr().String(), nil, codes.DeadlineExceeded, ""},
+	} {
+		t.Run(each.name, func(t *testing.T) {
+			ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+			if each.code == codes.DeadlineExceeded {
+				ctx, cancel = context.WithTimeout(t.Context(), 300*time.Millisecond)
+			}
+			defer cancel()
+			conn := dial(t, each.target, each.options...)
+			_, _, err := CallTool[any](ctx, conn, newRequest(t))
+			refused, ok := FromError(err)
+			if !ok || !refused.NotRun || refused.Code != each.code || refused.RequestID == "" {
+				t.Fatalf("got %#v", refused)
+			}
+			if !strings.Contains(err.Error(), each.said) ||
+				!strings.HasSuffix(err.Error(), ". Nothing was sent, so the tool was not run.") {
+				t.Errorf("got %q", err)
+			}
+			_, err = aiv1.NewToolServiceClient(conn).Status(ctx, &aiv1.StatusRequest{})
+			if !strings.HasSuffix(err.Error(), ". Nothing was sent.") {
+				t.Errorf("got %q", err)
+			}
+		})
+	}
+}
+
+// The first attempt was sent, and no later one could be.
+func TestConnectionThatIsLostForGood(t *testing.T) {
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	server := grpc.NewServer()
+	served := &service{answers: []answer{{never: true}}}
+	served.onArrival = func() { go server.Stop() }
+	aiv1.RegisterToolServiceServer(server, served)
+	go func() { _ = server.Serve(listener) }()
+	request := newRequest(t)
+	_, _, err = CallTool[any](t.Context(), dial(t, listener.Addr().String()), request)
+	refused, ok := FromError(err)
+	if !ok || refused.NotRun || refused.Code != codes.Unavailable || !strings.HasSuffix(err.Error(), inDoubt+request.RequestId+".") {
+		t.Errorf("got %v", err)
+	}
+}
+
+func TestContextErrors(t *testing.T) {
+	for name, want := range map[string]error{"deadline": context.DeadlineExceeded, "cancel": context.Canceled} {
+		t.Run(name, func(t *testing.T) {
+			target, served := serve(t, nil, nil, answer{never: true})
+			ctx, cancel := context.WithCancel(t.Context())
+			if name == "deadline" {
+				ctx, cancel = context.WithTimeout(t.Context(), 300*time.Millisecond)
+			} else {
+				served.onArrival = cancel
+			}
+			defer cancel()
+			request := newRequest(t)
+			_, _, err := CallTool[any](ctx, dial(t, target), request)
+			for _, context := range []error{context.DeadlineExceeded, context.Canceled} {
+				if errors.Is(err, context) != (context == want) {
+					t.Errorf("errors.Is(%v, %v) is %t", err, context, context != want)
+				}
+			}
+			refused, ok := FromError(err)
+			if !ok || refused.NotRun || errors.Is(err, ErrClosed) || refused.RequestID != request.RequestId ||
+				!strings.HasSuffix(err.Error(), inDoubt+request.RequestId+".") {
+				t.Errorf("got %v", err)
+			}
+		})
+	}
+}
+
+func TestClose(t *testing.T) {
+	target, served := serve(t, nil, nil, answer{never: true})
+	conn, err := Dial(target)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var arrived, ended sync.WaitGroup
+	arrived.Add(3)
+	served.onArrival = arrived.Done
+	for range 3 {
+		ended.Go(func() {
+			request := newRequest(t)
+			_, _, err := CallTool[any](t.Context(), conn, request)
+			want := "Canceled: The client was closed. " + inDoubt + request.RequestId + "."
+			refused, ok := FromError(err)
+			if !ok || err.Error() != want || status.Code(err) != codes.Canceled || refused.NotRun ||
+				refused.RequestID != request.RequestId || !errors.Is(err, ErrClosed) || errors.Is(err, context.Canceled) {
+				t.Errorf("got %v", err)
+			}
+		})
+	}
+	arrived.Wait()
+	began := time.Now()
+	if err := conn.Close(); err != nil {
+		t.Error(err)
+	}
+	ended.Wait()
+	if took := time.Since(began); took > 5*time.Second {
+		t.Errorf("took %s", took)
+	}
+
+	before := len(served.arrivals)
+	_, _, err = CallTool[any](t.Context(), conn, newRequest(t))
+	refused, ok := FromError(err)
+	if !ok || !refused.NotRun || !errors.Is(err, ErrClosed) ||
+		err.Error() != "Canceled: The client is closed. Nothing was sent, so the tool was not run." {
+		t.Errorf("got %v", err)
+	}
+	_, err = aiv1.NewToolServiceClient(conn).Status(t.Context(), &aiv1.StatusRequest{})
+	if err == nil || err.Error() != "Canceled: The client is closed. Nothing was sent." {
+		t.Errorf("got %v", err)
+	}
+	if len(served.arrivals) != before {
+		t.Error("sent")
+	}
+}
+
+func TestCloseWhileRetrying(t *testing.T) {
+	target, served := serve(t, nil, nil, answer{err: status.Error(codes.Unavailable, "No."), pushback: "60000"})
+	conn, err := Dial(target)
+	if err != nil {
+		t.Fatal(err)
+	}
+	served.onArrival = func() { time.AfterFunc(100*time.Millisecond, func() { _ = conn.Close() }) }
+	_, _, err = CallTool[any](t.Context(), conn, newRequest(t))
+	if refused, ok := FromError(err); !ok || refused.NotRun || !errors.Is(err, ErrClosed) || refused.Code != codes.Canceled {
+		t.Errorf("got %v", err)
+	}
+}
+
+// bucket is a rate limit: it lets burst calls in, and one more after each interval.
+type bucket struct {
+	aiv1.UnimplementedToolServiceServer
+
+	mu       sync.Mutex
+	next     time.Time
+	interval time.Duration
+	burst    int
+	ids      map[string]int
+	t        *testing.T
+}
+
+func (b *bucket) CallTool(_ context.Context, request *aiv1.CallToolRequest) (*aiv1.CallToolResponse, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	now := time.Now()
+	allowed := b.next.Add(-time.Duration(b.burst-1) * b.interval)
+	if now.Before(allowed) {
+		return nil, limited(b.t, allowed.Sub(now)).err
+	}
+	if b.next.Before(now) {
+		b.next = now
+	}
+	b.next = b.next.Add(b.interval)
+	b.ids[request.RequestId]++
+	return &aiv1.CallToolResponse{}, nil
+}
+
+func TestManyCallsWaitForOneLimit(t *testing.T) {
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	// 10 at once and 600 a minute: 50 calls take four seconds.
+	limit := &bucket{interval: 100 * time.Millisecond, burst: 10, ids: map[string]int{}, t: t}
+	server := grpc.NewServer()
+	aiv1.RegisterToolServiceServer(server, limit)
+	go func() { _ = server.Serve(listener) }()
+	t.Cleanup(server.Stop)
+	conn := dial(t, listener.Addr().String(), WithWaitForLimit())
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	defer cancel()
+	var calls sync.WaitGroup
+	for range 50 {
+		calls.Go(func() {
+			if _, _, err := CallTool[any](ctx, conn, newRequest(t)); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	calls.Wait()
+	if len(limit.ids) != 50 {
+		t.Errorf("%d calls were let in", len(limit.ids))
+	}
+}
+
+func TestFromError(t *testing.T) {
+	if _, ok := FromError(nil); ok {
+		t.Error("nil is an error")
+	}
+	if _, ok := FromError(&ToolError{}); ok {
+		t.Error("a tool that ran and failed looks refused")
+	}
+	// A connection that isn't ours.
+	target, _ := serve(t, nil, nil, limited(t, time.Second))
+	bare := dial(t, target).ClientConn
+	request := newRequest(t)
+	_, err := aiv1.NewToolServiceClient(bare).CallTool(t.Context(), request)
+	if refused, ok := FromError(err); !ok || !refused.NotRun || refused.Reason != aiv1.ErrorReason_ERROR_REASON_RATE_LIMITED {
+		t.Errorf("got %v", err)
+	}
+	_, _, err = CallTool[any](t.Context(), bare, request)
+	if refused, ok := FromError(err); !ok || !refused.NotRun || refused.RequestID != request.RequestId {
+		t.Errorf("got %v", err)
+	}
+	if refused, ok := FromError(context.DeadlineExceeded); !ok || refused.Code != codes.DeadlineExceeded || refused.NotRun {
+		t.Errorf("got %v", refused)
+	}
+}
