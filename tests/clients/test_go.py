@@ -79,9 +79,9 @@ def scarce(standin: StandIn, tmp_path: Path) -> Settings:
     return with_limit(standin, tmp_path, per_minute=1)
 
 
-def with_limit(standin: StandIn, folder: Path, per_minute: int) -> Settings:
+def with_limit(standin: StandIn, folder: Path, per_minute: int, burst: int = 1) -> Settings:
     path = folder / "limits.toml"
-    path.write_text(f"burst = 1\nper_minute = {per_minute}\n")
+    path.write_text(f"burst = {burst}\nper_minute = {per_minute}\n")
     return settings_for(standin, AGENTA_AI_GRPC_LIMITS="on", AGENTA_AI_GRPC_LIMITS_FILE=str(path))
 
 
@@ -114,7 +114,8 @@ async def test_wrong_arguments_are_named(probe: Probe, address: str) -> None:
     refused = outcome["Refused"]
     assert (refused["Code"], outcome["Reason"]) == (3, "ERROR_REASON_ARGUMENTS_INVALID")
     assert refused["NotRun"] is True
-    assert refused["RequestID"]
+    assert refused["CallID"]
+    assert refused["RequestID"] != refused["CallID"]
     named = {violation["Field"] for violation in refused["FieldViolations"]}
     assert named
     assert all(field.startswith("arguments.") for field in named)
@@ -170,11 +171,11 @@ async def test_go_waits_as_long_as_it_is_told(probe: Probe, limited: Settings, s
         first, second = await probe(address, "-calls", "2", "-wait")
     assert "Error" not in first
     assert "Error" not in second
-    # Refused once, and let in after it: the backoff of gRPC alone would have been too short four times.
+    # Refused once, and let in after as long as the server said, plus at most half of that.
     (pushback,), *admitted = pushbacks(second)
     assert admitted == [[]]
     told, waited = int(pushback) / 1000, second["Seconds"]
-    assert told <= waited < 1.9
+    assert told <= waited < 2.4
     # The call that was let in first counts from some moment of its own.
     assert first["Seconds"] + waited >= 0.99
     assert standin.started == 2
@@ -186,6 +187,23 @@ async def test_go_does_not_wait_in_vain(probe: Probe, scarce: Settings) -> None:
     assert (second["Refused"]["Code"], second["Reason"]) == (8, "ERROR_REASON_RATE_LIMITED")
     assert pushbacks(second) == [["-1"]]
     assert second["Seconds"] < 10
+
+
+async def test_many_calls_wait_for_one_limit(probe: Probe, standin: StandIn, tmp_path: Path) -> None:
+    settings = with_limit(standin, tmp_path, per_minute=600, burst=10)
+    async with app.running(settings) as address:
+        outcomes = await probe(address, "-calls", "45", "-together", "-wait", "-timeout", "60s")
+    assert len(outcomes) == 45
+    assert not [outcome["Error"] for outcome in outcomes if "Error" in outcome]
+    assert standin.started == 45
+
+
+async def test_nobody_listens(probe: Probe, nobody: str) -> None:
+    (outcome,) = await probe(nobody)
+    assert outcome["Refused"]["NotRun"] is True
+    assert outcome["Refused"]["RequestID"]
+    assert "connection refused" in outcome["Error"]
+    assert outcome["Error"].endswith("Nothing was sent, so the tool was not run.")
 
 
 def waiting(address: str) -> grpc.aio.Channel:

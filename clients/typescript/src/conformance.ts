@@ -12,11 +12,11 @@ import {
   toJson,
 } from "@bufbuild/protobuf";
 import { type Any, AnySchema, ValueSchema } from "@bufbuild/protobuf/wkt";
-import { Client, credentials, Metadata, status } from "@grpc/grpc-js";
-import { type CallOptions, send } from "./call.js";
-import { dial } from "./dial.js";
-import { CallError, statusDetails } from "./errors.js";
+import { Code } from "./code.js";
+import { CallError } from "./errors.js";
 import { file_google_rpc_error_details } from "./gen/google/rpc/error_details_pb.js";
+import type { Metadata } from "./metadata.js";
+import { Transport } from "./transport.js";
 import { type CallToolResponse, ToolService } from "./v1.js";
 
 interface Case {
@@ -36,15 +36,15 @@ const METHODS = new Map<string, DescMethodUnary>(
   ToolService.methods.map((method) => [method.name, method as DescMethodUnary]),
 );
 const REGISTRY = createRegistry(file_google_rpc_error_details);
-const clients = new Map<string, Client>();
+const transports = new Map<string, Transport>();
 
 for await (const line of createInterface({ input: process.stdin })) {
   const asked: Case = JSON.parse(line);
   const result = await run(asked).catch((error) => ({ error: String(error) }));
   process.stdout.write(`${JSON.stringify({ id: asked.id, ...result })}\n`);
 }
-for (const client of clients.values()) {
-  client.close();
+for (const transport of transports.values()) {
+  transport.close();
 }
 
 async function run(asked: Case): Promise<JsonObject> {
@@ -54,25 +54,21 @@ async function run(asked: Case): Promise<JsonObject> {
   }
   const received: Record<string, string[]> = {};
   const keep = (metadata: Metadata) => {
-    for (const name of Object.keys(metadata.getMap()).filter((name) => !name.endsWith("-bin"))) {
-      received[name] = [...(received[name] ?? []), ...metadata.get(name).map(String)];
+    for (const [name, values] of Object.entries(metadata).filter(([name]) => !name.endsWith("-bin"))) {
+      received[name] = [...(received[name] ?? []), ...values.map(String)];
     }
-  };
-  const options: CallOptions = {
-    timeoutMs: asked.timeout === undefined ? Number.POSITIVE_INFINITY : asked.timeout * 1000,
-    metadata: Metadata.fromHttp2Headers(asked.metadata ?? {}),
-    onHeader: keep,
-    onTrailer: keep,
   };
   const request = bytes(asked, method);
   const began = performance.now();
-  if (asked.cancel_after !== undefined) {
-    options.signal = AbortSignal.timeout(asked.cancel_after * 1000);
-  }
-  const outcome = await send(clientFor(asked), method, request, options).then(
-    (response) => answered(method, response),
-    refused,
-  );
+  const outcome = await transportFor(asked)
+    .send(method, request, {
+      timeoutMs: asked.timeout === undefined ? Number.POSITIVE_INFINITY : asked.timeout * 1000,
+      signal: asked.cancel_after === undefined ? undefined : AbortSignal.timeout(asked.cancel_after * 1000),
+      metadata: asked.metadata ?? {},
+      onHeader: keep,
+      onTrailer: keep,
+    })
+    .then((response) => answered(method, response), refused);
   return { ...outcome, metadata: received, seconds: (performance.now() - began) / 1000 };
 }
 
@@ -82,14 +78,11 @@ function bytes(asked: Case, method: DescMethodUnary): Uint8Array {
     : Buffer.from(asked.request_base64, "base64");
 }
 
-function clientFor({ target, client, wait_for_limit = false }: Case): Client {
+function transportFor({ target, client, wait_for_limit = false }: Case): Transport {
   const key = JSON.stringify([target, client, wait_for_limit]);
   const made =
-    clients.get(key) ??
-    (client === "bare"
-      ? new Client(target, credentials.createInsecure(), { "grpc.enable_retries": 0, "grpc.enable_http_proxy": 0 })
-      : dial(target, { waitForLimit: wait_for_limit }));
-  clients.set(key, made);
+    transports.get(key) ?? new Transport(target, { retries: client === "shipped", waitForLimit: wait_for_limit });
+  transports.set(key, made);
   return made;
 }
 
@@ -103,8 +96,7 @@ function refused(error: unknown): JsonObject {
   if (!(error instanceof CallError)) {
     throw error;
   }
-  const code = status[error.code] ?? String(error.code);
-  return { code, message: error.text, details: statusDetails(error.cause).map(detail) };
+  return { code: Code[error.code] ?? String(error.code), message: error.text, details: error.details.map(detail) };
 }
 
 function detail(packed: Any): JsonValue {

@@ -1,6 +1,6 @@
 import { type DescMessage, fromBinary, type MessageShape } from "@bufbuild/protobuf";
 import { type Any, anyUnpack, type Duration, durationMs } from "@bufbuild/protobuf/wkt";
-import { type ServiceError, status } from "@grpc/grpc-js";
+import { Code } from "./code.js";
 import {
   BadRequestSchema,
   ErrorInfoSchema,
@@ -10,6 +10,7 @@ import {
   RetryInfoSchema,
 } from "./gen/google/rpc/error_details_pb.js";
 import { StatusSchema } from "./gen/google/rpc/status_pb.js";
+import type { Metadata } from "./metadata.js";
 import { type CallMeta, type CallToolResponse, ErrorReason, ErrorReasonSchema } from "./v1.js";
 
 const DOMAIN = "agenta.ai";
@@ -20,18 +21,44 @@ export interface FieldViolation {
   readonly description: string;
 }
 
+/** What a {@link CallError} is made of. */
+export interface CallErrorInit {
+  /** The status. */
+  code: Code;
+  /** The status's text. */
+  text: string;
+  /** The metadata that came with it. */
+  trailer?: Metadata;
+  /** Whether a tool was called. */
+  isTool: boolean;
+  /** The request_id of the call. Empty if there was none. */
+  requestId: string;
+  /** Whether anything was sent. */
+  sent: boolean;
+  /** Whether it is certain, although it isn't in the trailer, that no tool was run. */
+  notRun?: boolean;
+  /** Why the call was refused, if it isn't in the trailer. */
+  reason?: ErrorReason;
+  /** What caused it: the reason of an AbortSignal, or the error of a token source. */
+  cause?: unknown;
+}
+
 /** A call that ended with a status other than OK. Its message is one sentence for people. */
 export class CallError extends Error {
   override readonly name = "CallError";
-  /** What grpc-js said, with the metadata as it came. */
-  declare readonly cause: ServiceError;
   /** The status. */
-  readonly code: status;
-  /** Why the service refused the call. UNSPECIFIED if that isn't known, or this version doesn't know it. */
+  readonly code: Code;
+  /**
+   * Why the service refused the call. UNSPECIFIED if the status isn't from the service, or the reason is unknown to this
+   * version.
+   */
   readonly reason: ErrorReason;
-  /** Whether the service says that the tool was not run. If false, it may have run, and been paid for. */
+  /**
+   * Whether the tool was certainly not run: the service refused the call, or nothing was sent. If false, the call may have
+   * run and may have been billed.
+   */
   readonly notRun: boolean;
-  /** The status's text. */
+  /** The status's own text. */
   readonly text: string;
   /** Milliseconds after which a new attempt makes sense. Undefined if unknown. */
   readonly retryDelayMs: number | undefined;
@@ -39,25 +66,41 @@ export class CallError extends Error {
   readonly fieldViolations: readonly FieldViolation[];
   /** The limits that were used up, if that is why. */
   readonly quotaViolations: readonly QuotaFailure_Violation[];
-  /** What the server calls the call in its logs. Empty if it didn't say. */
+  /**
+   * The request_id that a call of a tool was sent with. Send the call again with it to get the result of one that may have
+   * run. Empty if no tool was called.
+   */
   readonly requestId: string;
+  /** The id of this call in the server's log. Empty if the server didn't say. */
+  readonly callId: string;
+  /** The google.rpc details of the status, as they came. */
+  readonly details: readonly Any[];
+  /** The metadata that came with the status. */
+  readonly trailer: Metadata;
 
-  constructor(cause: ServiceError) {
-    const details = statusDetails(cause);
+  constructor({ code, text, trailer = {}, isTool, requestId, sent, notRun, reason, cause }: CallErrorInit) {
+    const details = statusDetails(trailer);
     const info = find(details, ErrorInfoSchema);
-    const notRun = info?.domain === DOMAIN;
-    const reason = notRun ? reasonOf(info.reason) : ErrorReason.UNSPECIFIED;
+    const refused = info?.domain === DOMAIN;
+    const why = refused ? reasonOf(info.reason) : (reason ?? ErrorReason.UNSPECIFIED);
+    // A server without the method ran nothing.
+    const certain = refused || !sent || notRun === true || code === Code.UNIMPLEMENTED;
     const retryDelayMs = milliseconds(find(details, RetryInfoSchema)?.retryDelay);
     const fieldViolations = find(details, BadRequestSchema)?.fieldViolations ?? [];
-    super(sentence(reason, status[cause.code], cause.details, fieldViolations, retryDelayMs), { cause });
-    this.code = cause.code;
-    this.reason = reason;
-    this.notRun = notRun;
-    this.text = cause.details;
+    const said = sentence(why, Code[code], text, fieldViolations, retryDelayMs);
+    const remark = remarkOn(isTool, sent, certain, why, requestId);
+    super(remark ? `${said.replace(/\.+$/, "")}. ${remark}` : said, cause === undefined ? undefined : { cause });
+    this.code = code;
+    this.reason = why;
+    this.notRun = certain;
+    this.text = text;
     this.retryDelayMs = retryDelayMs;
     this.fieldViolations = fieldViolations;
     this.quotaViolations = find(details, QuotaFailureSchema)?.violations ?? [];
-    this.requestId = find(details, RequestInfoSchema)?.requestId ?? "";
+    this.requestId = requestId;
+    this.callId = find(details, RequestInfoSchema)?.requestId ?? "";
+    this.details = details;
+    this.trailer = trailer;
   }
 }
 
@@ -68,16 +111,18 @@ export class ToolError extends Error {
   readonly reason: ErrorReason;
   /** What the tool said. */
   readonly text: string;
-  /** Whether the same request may succeed later. Nothing was bought by this one then. */
+  /** Whether the same call may succeed later, with the same request_id. In that case this one was not billed. */
   readonly retryable: boolean;
   /** Milliseconds to wait before that. Undefined if unknown. */
   readonly retryDelayMs: number | undefined;
   /** The rules that the tool's answer broke, if that is why. */
   readonly fieldViolations: readonly FieldViolation[];
+  /** The request_id that the call was sent with. */
+  readonly requestId: string;
   /** How the answer came about. */
   readonly meta: CallMeta | undefined;
 
-  constructor({ error, content, meta }: CallToolResponse) {
+  constructor({ error, content, meta }: CallToolResponse, requestId: string) {
     const reason = error?.reason ?? ErrorReason.UNSPECIFIED;
     const text = content.flatMap(({ kind }) => (kind.case === "text" ? [kind.value] : [])).join("\n");
     const retryDelayMs = milliseconds(error?.retryDelay);
@@ -88,14 +133,15 @@ export class ToolError extends Error {
     this.retryable = error?.retryable ?? false;
     this.retryDelayMs = retryDelayMs;
     this.fieldViolations = fieldViolations;
+    this.requestId = requestId;
     this.meta = meta;
   }
 }
 
 /** The google.rpc details of an error. A proxy may cut or rewrite them: unreadable ones are as good as none. */
-export function statusDetails(error: ServiceError): Any[] {
-  const [packed] = error.metadata.get("grpc-status-details-bin");
-  return (packed instanceof Buffer && attempt(() => fromBinary(StatusSchema, packed).details)) || [];
+function statusDetails(trailer: Metadata): Any[] {
+  const [packed] = trailer["grpc-status-details-bin"] ?? [];
+  return (packed instanceof Uint8Array && attempt(() => fromBinary(StatusSchema, packed).details)) || [];
 }
 
 function find<Desc extends DescMessage>(details: Any[], schema: Desc): MessageShape<Desc> | undefined {
@@ -137,4 +183,19 @@ function sentence(
   const details = unnamed.map(({ field, description }) => `; ${field}: ${description}`);
   const wait = retryDelayMs ? `; try again in ${retryDelayMs / 1000} s` : "";
   return `${cause}: ${message}${details.join("")}${wait}`;
+}
+
+/** What became of a call that the service didn't refuse itself. */
+function remarkOn(isTool: boolean, sent: boolean, notRun: boolean, reason: ErrorReason, requestId: string): string {
+  if (!sent) {
+    return isTool ? "Nothing was sent, so the tool was not run." : "Nothing was sent.";
+  }
+  if (!isTool || (notRun && reason !== ErrorReason.UNSPECIFIED)) {
+    return "";
+  }
+  if (notRun) {
+    return "The tool was not run.";
+  }
+  const open = "The call may have run and may have been billed.";
+  return requestId ? `${open} To get its result, send it again with request_id ${requestId}.` : open;
 }

@@ -1,8 +1,14 @@
 /**
- * Calls Agenta AI services: the connection that they want, calls of tools with their results in native types, and errors
- * that say whether a tool was run. The messages of the contract are in "agenta-ai/v1".
+ * Calls Agenta AI services: the connection, calls of tools with native types, and errors that say whether a tool was run.
+ * The messages of the contract are in "agenta-ai/v1".
+ *
+ * @packageDocumentation
  */
-export { credentials, Metadata, status } from "@grpc/grpc-js";
-export { type CallOptions, call, callTool, newRequest } from "./call.js";
-export { type DialOptions, dial } from "./dial.js";
-export { CallError, type FieldViolation, ToolError } from "./errors.js";
+export { type CallToolOptions, Client, MAX_REQUEST_BYTES, type ToolResult } from "./client.js";
+export { Code } from "./code.js";
+export type { Credentials } from "./credentials.js";
+export { CallError, type CallErrorInit, type FieldViolation, ToolError } from "./errors.js";
+export type { Metadata, MetadataInit, MetadataValue } from "./metadata.js";
+export type { TlsOptions } from "./tls.js";
+export type { CallOptions, ClientOptions } from "./transport.js";
+export { VERSION } from "./version.js";

@@ -3,7 +3,7 @@ import { type TestContext, test } from "node:test";
 import { create, type MessageInitShape } from "@bufbuild/protobuf";
 import { durationFromMs } from "@bufbuild/protobuf/wkt";
 import { status } from "@grpc/grpc-js";
-import { callTool, newRequest } from "../call.js";
+import { Code } from "../code.js";
 import { CallError, ToolError } from "../errors.js";
 import {
   BadRequestSchema,
@@ -13,7 +13,7 @@ import {
   RetryInfoSchema,
 } from "../gen/google/rpc/error_details_pb.js";
 import { CallToolResponseSchema, ErrorReason } from "../v1.js";
-import { type Answer, connect, detail, serve } from "./service.js";
+import { type Answer, connect, detail, inDoubt, serve } from "./service.js";
 
 test("a refusal is decoded", async (t) => {
   const details = [
@@ -24,7 +24,7 @@ test("a refusal is decoded", async (t) => {
     detail(RequestInfoSchema, { requestId: "r" }),
   ];
   const refused = await refusal(t, { code: status.RESOURCE_EXHAUSTED, details });
-  assert.equal(refused.code, status.RESOURCE_EXHAUSTED);
+  assert.equal(refused.code, Code.RESOURCE_EXHAUSTED);
   assert.equal(refused.reason, ErrorReason.RATE_LIMITED);
   assert.equal(refused.notRun, true);
   assert.equal(refused.text, "No.");
@@ -34,9 +34,10 @@ test("a refusal is decoded", async (t) => {
     refused.quotaViolations.map(({ quotaId, quotaValue }) => [quotaId, quotaValue]),
     [["default", 10n]],
   );
-  assert.equal(refused.requestId, "r");
+  assert.equal(refused.callId, "r");
+  assert.match(refused.requestId, /^[0-9a-f-]{36}$/);
   assert.equal(refused.message, "RATE_LIMITED: No.; arguments.a: Too long.; try again in 1.5 s");
-  assert.equal(refused.cause.code, status.RESOURCE_EXHAUSTED);
+  assert.equal(refused.cause, undefined);
 });
 
 const OTHERS = detail(ErrorInfoSchema, { reason: "ERROR_REASON_RATE_LIMITED", domain: "proxy" });
@@ -64,7 +65,10 @@ for (const { name, answer, notRun, reason } of [
     const refused = await refusal(t, { code: status.INTERNAL, ...answer });
     assert.equal(refused.notRun, notRun);
     assert.equal(ErrorReason[refused.reason], reason);
-    assert.equal(refused.message, `${reason === "UNSPECIFIED" ? "INTERNAL" : reason}: No.`);
+    const said = `${reason === "UNSPECIFIED" ? "INTERNAL" : reason}: No.`;
+    const open = ` ${inDoubt(refused.requestId)}`;
+    const remark = notRun ? (reason === "UNSPECIFIED" ? " The tool was not run." : "") : open;
+    assert.equal(refused.message, said + remark);
   });
 }
 
@@ -92,6 +96,7 @@ test("a tool that failed", async (t) => {
     { field: "Sorry", description: "Said above." },
   ]);
   assert.equal(failed.meta?.traceId, "t");
+  assert.match(failed.requestId, /^[0-9a-f-]{36}$/);
   assert.equal(failed.message, "UPSTREAM_UNAVAILABLE: Down.\nSorry.; f: d; try again in 2 s");
 });
 
@@ -109,7 +114,9 @@ for (const { name, error } of [
 
 async function outcome(t: TestContext, answer: Answer): Promise<unknown> {
   const { target } = await serve(t, [answer]);
-  return callTool(connect(t, target), newRequest("tools.x.y.z", {})).catch((error) => error);
+  return connect(t, target)
+    .callTool("tools.x.y.z")
+    .catch((error) => error);
 }
 
 async function refusal(t: TestContext, answer: Answer): Promise<CallError> {

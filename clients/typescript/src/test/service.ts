@@ -11,23 +11,26 @@ import {
   type MessageInitShape,
   toBinary,
 } from "@bufbuild/protobuf";
-import { type Any, anyPack, ValueSchema } from "@bufbuild/protobuf/wkt";
+import { type Any, anyPack, durationFromMs, ValueSchema } from "@bufbuild/protobuf/wkt";
 import {
-  type Client,
   type handleUnaryCall,
   Metadata,
   Server,
   ServerCredentials,
   type ServiceDefinition,
-  type status,
+  status,
 } from "@grpc/grpc-js";
-import { type DialOptions, dial } from "../dial.js";
+import { Client } from "../client.js";
+import { ErrorInfoSchema, RetryInfoSchema } from "../gen/google/rpc/error_details_pb.js";
 import { StatusSchema } from "../gen/google/rpc/status_pb.js";
+import type { ClientOptions } from "../transport.js";
 import {
   type CallToolRequest,
   CallToolRequestSchema,
   type CallToolResponse,
   CallToolResponseSchema,
+  ListToolsRequestSchema,
+  ListToolsResponseSchema,
   StatusResponseSchema,
   ToolService,
 } from "../v1.js";
@@ -38,6 +41,8 @@ export interface Answer {
   code?: status;
   details?: Any[];
   trailer?: Record<string, string | Buffer>;
+  /** Of a list of tools: the token of the page after each. */
+  pages?: Record<string, string>;
 }
 
 export interface Arrival {
@@ -51,13 +56,14 @@ export interface Arrival {
 
 export interface Service {
   target: string;
+  server: Server;
   arrivals: Arrival[];
 }
 
-/** Gives one answer to each attempt of a call, and the last one to all that follow. */
+/** Gives one answer to each attempt of a call, and the last one to all that follow; or what a function returns. */
 export async function serve(
   t: TestContext,
-  answers: Answer[],
+  answers: Answer[] | (() => Answer),
   address = "127.0.0.1:0",
   transport = ServerCredentials.createInsecure(),
 ): Promise<Service> {
@@ -66,30 +72,48 @@ export async function serve(
     const at = Date.now();
     const request = isMessage(call.request, CallToolRequestSchema) ? call.request : undefined;
     arrivals.push({ at, request, metadata: call.metadata, left: Number(call.getDeadline()) - at });
-    const answer = answers[Math.min(arrivals.length, answers.length) - 1] ?? {};
+    const answer =
+      typeof answers === "function" ? answers() : (answers[Math.min(arrivals.length, answers.length) - 1] ?? {});
     if (answer.code !== undefined) {
       callback({ code: answer.code, details: "No.", metadata: trailer(answer) });
+    } else if (isMessage(call.request, ListToolsRequestSchema)) {
+      const { pageToken } = call.request;
+      const nextPageToken = answer.pages?.[pageToken] ?? "";
+      callback(null, create(ListToolsResponseSchema, { tools: [{ name: `tool ${pageToken}` }], nextPageToken }));
     } else if (answer.response) {
       callback(null, request ? answer.response : create(StatusResponseSchema, { enabled: true }), trailer(answer));
     }
   };
   const server = new Server({ "grpc.max_receive_message_length": 2 << 20 });
-  server.addService(DEFINITION, { CallTool: handle, Status: handle });
+  server.addService(DEFINITION, { CallTool: handle, ListTools: handle, Status: handle });
   t.after(() => server.forceShutdown());
   const port = await new Promise<number>((resolve, reject) => {
     server.bindAsync(address, transport, (error, port) => (error ? reject(error) : resolve(port)));
   });
-  return { target: address.replace(/:0$/, `:${port}`), arrivals };
+  return { target: address.replace(/:0$/, `:${port}`), server, arrivals };
 }
 
-export function connect(t: TestContext, target: string, options?: DialOptions): Client {
-  const client = dial(target, options);
+export function connect(t: TestContext, target: string, options?: ClientOptions): Client {
+  const client = new Client(target, options);
   t.after(() => client.close());
   return client;
 }
 
+/** What is said of a call whose outcome is open. */
+export function inDoubt(requestId: string): string {
+  const open = "The call may have run and may have been billed.";
+  return `${open} To get its result, send it again with request_id ${requestId}.`;
+}
+
 export function done(content: JsonValue = "done"): Answer {
   return { response: create(CallToolResponseSchema, { structuredContent: fromJson(ValueSchema, content) }) };
+}
+
+/** A refusal by a rate limit. */
+export function limited(delayMs: number): Answer {
+  const info = detail(ErrorInfoSchema, { reason: "ERROR_REASON_RATE_LIMITED", domain: "agenta.ai" });
+  const retry = detail(RetryInfoSchema, { retryDelay: durationFromMs(delayMs) });
+  return { code: status.RESOURCE_EXHAUSTED, details: [info, retry] };
 }
 
 export function detail<Desc extends DescMessage>(schema: Desc, init: MessageInitShape<Desc>): Any {
@@ -109,7 +133,7 @@ function trailer({ code = 0, details = [], trailer = {} }: Answer): Metadata {
 }
 
 const DEFINITION: ServiceDefinition = Object.fromEntries(
-  [ToolService.method.callTool, ToolService.method.status].map(({ name, input, output }) => [
+  ToolService.methods.map(({ name, input, output }) => [
     name,
     {
       path: `/${ToolService.typeName}/${name}`,

@@ -1,0 +1,45 @@
+/** Most characters of a key or a token, as the server accepts them. */
+const MAX_CREDENTIAL_LENGTH = 8192;
+
+/** Who calls. At most one of these is given. */
+export interface Credentials {
+  /** A key to send with every call: one of the server, "aai_…", or of Agenta. An empty one is not sent. */
+  readonly apiKey?: string | undefined;
+  /** A bearer token to send with every call. An empty one is not sent. */
+  readonly token?: string | undefined;
+  /**
+   * Returns the bearer token of a call. It is called for each attempt, when the connection is ready, and should cache a
+   * token until it expires. If it fails, the call fails with a `CallError` whose cause is its error.
+   */
+  readonly tokenSource?: (() => string | Promise<string>) | undefined;
+}
+
+/**
+ * Makes the authorization of each attempt; undefined if nothing says who calls.
+ *
+ * @throws {TypeError} if the key or token can't be sent. It isn't shown.
+ */
+export function authorizationOf({
+  apiKey,
+  token,
+  tokenSource,
+}: Credentials): (() => string | Promise<string>) | undefined {
+  if ([apiKey, token, tokenSource].filter(Boolean).length > 1) {
+    throw new TypeError("Give only one of apiKey, token and tokenSource");
+  }
+  if (apiKey || token) {
+    const authorization = apiKey ? `ApiKey ${sendable(apiKey, "API key")}` : `Bearer ${sendable(token ?? "", "token")}`;
+    return () => authorization;
+  }
+  return tokenSource && (async () => `Bearer ${sendable(await tokenSource(), "token of the token source")}`);
+}
+
+function sendable(value: unknown, kind: string): string {
+  if (typeof value !== "string" || value.length === 0 || value.length > MAX_CREDENTIAL_LENGTH) {
+    throw new TypeError(`The ${kind} must have 1 to ${MAX_CREDENTIAL_LENGTH} characters`);
+  }
+  if (!/^[!-~]+$/.test(value)) {
+    throw new TypeError(`The ${kind} has blanks, a newline or other characters that can't be sent`);
+  }
+  return value;
+}
