@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -66,7 +67,8 @@ async def test_the_example(example: Path) -> None:
 async def test_the_example_without_a_server(example: Path, nobody: str) -> None:
     code, out, err = await run("node", example, AGENTA_AI_TARGET=nobody)
     assert (code, out) == (1, "")
-    assert err.startswith("it may have run: UNAVAILABLE: ")
+    assert err.startswith("not run, so nothing is billed: UNAVAILABLE: ")
+    assert err.endswith(". Nothing was sent, so the tool was not run.\n")
     assert err.count("\n") == 1
 
 
@@ -74,7 +76,7 @@ async def test_what_can_be_tried_again(example: Path) -> None:
     dev = (sys.executable, "-c", DEV, "dev", "--listen", "127.0.0.1:0", "--fault", "status=429 retry-after=70", "--")
     code, out, err = await run(*dev, "node", example)
     assert (code, out) == (1, "")
-    assert err.startswith("send the same request again after 70000 ms: UPSTREAM_RATE_LIMITED: ")
+    assert re.match("send [0-9a-f-]{36} again after 70000 ms: UPSTREAM_RATE_LIMITED: ", err)
 
 
 async def test_who_calls(example: Path, standin: StandIn, tmp_path: Path) -> None:
@@ -85,7 +87,7 @@ async def test_who_calls(example: Path, standin: StandIn, tmp_path: Path) -> Non
         for wrong in ("", f"{key[:-4]}0000"):
             code, out, err = await run("node", example, AGENTA_AI_TARGET=address, AGENTA_AI_API_KEY=wrong)
             assert (code, out) == (1, "")
-            assert err.startswith("not run, so nothing to pay: CREDENTIALS_INVALID: ")
+            assert err.startswith("not run, so nothing is billed: CREDENTIALS_INVALID: ")
         code, out, err = await run("node", example, AGENTA_AI_TARGET=address, AGENTA_AI_API_KEY=key)
     assert (code, err) == (0, "")
     assert_refined(out)

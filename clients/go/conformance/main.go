@@ -43,6 +43,8 @@ type call struct {
 	CancelAfter   *float64          `json:"cancel_after"`
 	Client        string            `json:"client"`
 	WaitForLimit  bool              `json:"wait_for_limit"`
+	Retries       *bool             `json:"retries"`
+	CloseAfter    *float64          `json:"close_after"`
 }
 
 // result is what came of it.
@@ -55,6 +57,14 @@ type result struct {
 	Native   json.RawMessage     `json:"native,omitempty"`
 	Metadata map[string][]string `json:"metadata"`
 	Seconds  float64             `json:"seconds"`
+	Outcome  *outcome            `json:"outcome,omitempty"`
+}
+
+// outcome is what an error of the shipped client says of the call.
+type outcome struct {
+	NotRun    bool   `json:"not_run"`
+	RequestID string `json:"request_id"`
+	Sentence  string `json:"sentence"`
 }
 
 type failure struct {
@@ -67,7 +77,7 @@ type connections map[connection]grpc.ClientConnInterface
 
 type connection struct {
 	target, client string
-	waits          bool
+	waits, retries bool
 }
 
 func main() {
@@ -97,7 +107,8 @@ func main() {
 }
 
 func (open connections) run(asked call) (*result, error) {
-	conn, err := open.to(connection{asked.Target, asked.Client, asked.WaitForLimit})
+	wanted := connection{asked.Target, asked.Client, asked.WaitForLimit, asked.Retries == nil || *asked.Retries}
+	conn, err := open.to(wanted)
 	if err != nil {
 		return nil, err
 	}
@@ -114,6 +125,11 @@ func (open connections) run(asked call) (*result, error) {
 	}
 	if asked.CancelAfter != nil {
 		defer time.AfterFunc(seconds(*asked.CancelAfter), cancel).Stop()
+	}
+	if asked.CloseAfter != nil {
+		delete(open, wanted)
+		closing := conn.(io.Closer)
+		defer time.AfterFunc(seconds(*asked.CloseAfter), func() { _ = closing.Close() }).Stop()
 	}
 	ctx = metadata.NewOutgoingContext(ctx, metadata.New(asked.Metadata))
 	var header, trailer metadata.MD
@@ -133,6 +149,9 @@ func (open connections) run(asked call) (*result, error) {
 		err = answer.show(response)
 		return answer, err
 	}
+	if refused, ok := errors.AsType[*agentaai.CallError](err); ok {
+		answer.Outcome = &outcome{refused.NotRun, refused.RequestID, refused.Error()}
+	}
 	return answer, nil
 }
 
@@ -146,10 +165,15 @@ func (open connections) to(wanted connection) (grpc.ClientConnInterface, error) 
 	case wanted.client == "bare":
 		conn, err = grpc.NewClient(wanted.target,
 			grpc.WithTransportCredentials(insecure.NewCredentials()), grpc.WithDisableRetry())
-	case wanted.waits:
-		conn, err = agentaai.Dial(wanted.target, agentaai.WithWaitForLimit())
 	default:
-		conn, err = agentaai.Dial(wanted.target)
+		var options []grpc.DialOption
+		if wanted.waits {
+			options = append(options, agentaai.WithWaitForLimit())
+		}
+		if !wanted.retries {
+			options = append(options, agentaai.WithoutRetries())
+		}
+		conn, err = agentaai.Dial(wanted.target, options...)
 	}
 	if err == nil {
 		open[wanted] = conn

@@ -4,6 +4,7 @@ import {
   createRegistry,
   type DescMessage,
   type DescMethodUnary,
+  fromBinary,
   fromJson,
   type JsonObject,
   type JsonValue,
@@ -17,7 +18,7 @@ import { CallError } from "./errors.js";
 import { file_google_rpc_error_details } from "./gen/google/rpc/error_details_pb.js";
 import type { Metadata } from "./metadata.js";
 import { Transport } from "./transport.js";
-import { type CallToolResponse, ToolService } from "./v1.js";
+import { CallToolRequestSchema, type CallToolResponse, ToolService } from "./v1.js";
 
 interface Case {
   id: string;
@@ -30,6 +31,8 @@ interface Case {
   cancel_after?: number;
   client: "bare" | "shipped";
   wait_for_limit?: boolean;
+  retries?: boolean;
+  close_after?: number;
 }
 
 const METHODS = new Map<string, DescMethodUnary>(
@@ -59,16 +62,22 @@ async function run(asked: Case): Promise<JsonObject> {
     }
   };
   const request = bytes(asked, method);
+  const requestId = isTool(method) ? fromBinary(CallToolRequestSchema, request).requestId : "";
+  const transport = transportFor(asked);
   const began = performance.now();
-  const outcome = await transportFor(asked)
+  const closing =
+    asked.close_after === undefined ? undefined : setTimeout(() => transport.close(), asked.close_after * 1000);
+  const outcome = await transport
     .send(method, request, {
       timeoutMs: asked.timeout === undefined ? Number.POSITIVE_INFINITY : asked.timeout * 1000,
       signal: asked.cancel_after === undefined ? undefined : AbortSignal.timeout(asked.cancel_after * 1000),
       metadata: asked.metadata ?? {},
       onHeader: keep,
       onTrailer: keep,
+      requestId,
     })
     .then((response) => answered(method, response), refused);
+  clearTimeout(closing);
   return { ...outcome, metadata: received, seconds: (performance.now() - began) / 1000 };
 }
 
@@ -78,17 +87,26 @@ function bytes(asked: Case, method: DescMethodUnary): Uint8Array {
     : Buffer.from(asked.request_base64, "base64");
 }
 
-function transportFor({ target, client, wait_for_limit = false }: Case): Transport {
-  const key = JSON.stringify([target, client, wait_for_limit]);
-  const made =
-    transports.get(key) ?? new Transport(target, { retries: client === "shipped", waitForLimit: wait_for_limit });
-  transports.set(key, made);
+function transportFor(asked: Case): Transport {
+  const { target, client, wait_for_limit: waitForLimit = false } = asked;
+  const retries = client === "shipped" && (asked.retries ?? true);
+  const key = JSON.stringify([target, retries, waitForLimit]);
+  const made = transports.get(key) ?? new Transport(target, { retries, waitForLimit });
+  if (asked.close_after === undefined) {
+    transports.set(key, made);
+  } else {
+    transports.delete(key);
+  }
   return made;
+}
+
+function isTool(method: DescMethodUnary): boolean {
+  return method.name === ToolService.method.callTool.name;
 }
 
 function answered(method: DescMethodUnary, response: MessageShape<DescMessage>): JsonObject {
   const result: JsonObject = { code: "OK", message: "", details: [], response: toJson(method.output, response) };
-  const content = method === ToolService.method.callTool && (response as CallToolResponse).structuredContent;
+  const content = isTool(method) && (response as CallToolResponse).structuredContent;
   return content ? { ...result, native: toJson(ValueSchema, content) } : result;
 }
 
@@ -96,7 +114,9 @@ function refused(error: unknown): JsonObject {
   if (!(error instanceof CallError)) {
     throw error;
   }
-  return { code: Code[error.code] ?? String(error.code), message: error.text, details: error.details.map(detail) };
+  const outcome = { not_run: error.notRun, request_id: error.requestId, sentence: error.message };
+  const details = error.details.map(detail);
+  return { code: Code[error.code] ?? String(error.code), message: error.text, details, outcome };
 }
 
 function detail(packed: Any): JsonValue {
