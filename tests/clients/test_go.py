@@ -101,6 +101,27 @@ def test_the_readme_has_the_example() -> None:
     assert f"```go\n{source}```\n" in (MODULE / "README.md").read_text()
 
 
+def test_the_module_can_be_used_by_others(tmp_path: Path) -> None:
+    """What a tag would hold is a module of its own: a license, and all that its packages need."""
+    listed = subprocess.run(["git", "ls-files", "-z"], cwd=MODULE, capture_output=True, text=True, check=True).stdout
+    module, consumer = tmp_path / "module", tmp_path / "consumer"
+    for name in filter(None, listed.split("\0")):
+        target = module / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(MODULE / name, target)
+    assert {"LICENSE", "README.md", "CHANGELOG.md", "go.mod"} <= {path.name for path in module.iterdir()}
+    consumer.mkdir()
+    shutil.copy(MODULE / "example/main.go", consumer)
+    path = "github.com/Agenta-AI/agenta-ai-grpc/clients/go"
+    for command in (
+        ["mod", "init", "example.com/consumer"],
+        ["mod", "edit", f"-require={path}@v0.1.0", f"-replace={path}={module}"],
+        ["build", "-mod=mod", "-o", "consumer", "."],
+    ):
+        made = subprocess.run(["go", *command], cwd=consumer, capture_output=True, text=True)
+        assert made.returncode == 0, made.stderr
+
+
 async def test_structured_content(probe: Probe, address: str) -> None:
     (outcome,) = await probe(address)
     assert "Error" not in outcome

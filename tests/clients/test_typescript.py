@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -44,6 +45,63 @@ def example(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(autouse=True)
 def deprecated_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("NODE_OPTIONS", "--throw-deprecation")
+
+
+@pytest.fixture(scope="session")
+def installed(example: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A package of somebody else that has installed ours, as it would be published."""
+    package, consumer = example.parents[2], tmp_path_factory.mktemp("consumer")
+    (packed,) = json.loads(made(["npm", "pack", "--json", "--ignore-scripts", "--pack-destination", consumer], package))
+    names = {each["path"] for each in packed["files"]}
+    assert {"LICENSE", "README.md", "CHANGELOG.md", "package.json", "dist/index.js", "dist/index.d.ts"} <= names
+    assert not [name for name in names if re.search("test|conformance|example|dist/api", name)]
+    (consumer / "package.json").write_text('{"name": "consumer", "type": "module"}')
+    made(["npm", "install", "--prefer-offline", "--no-audit", "--no-fund", consumer / packed["filename"]], consumer)
+    return consumer
+
+
+def made(command: list[str | Path], folder: Path) -> str:
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def test_the_package_can_be_used_by_others(installed: Path) -> None:
+    program = installed / "program.js"
+    program.write_text(
+        "import { Client, Code, ErrorReason } from 'agenta-ai';\n"
+        "import { ToolService } from 'agenta-ai/v1';\n"
+        "{ const client = new Client('127.0.0.1:1'); client.close(); }\n"
+        "console.log(Code.OK, ErrorReason.OUTCOME_UNKNOWN, ToolService.typeName);\n"
+    )
+    assert made(["node", program], installed) == "0 110 agenta.ai.v1.ToolService\n"
+
+
+def test_the_public_types_do_not_name_grpc(installed: Path) -> None:
+    """Users of the types see none of grpc-js, whose types differ from version to version."""
+    folder = installed / "node_modules/agenta-ai/dist"
+    seen: set[Path] = set()
+    queue = [folder / "index.d.ts", folder / "v1.d.ts"]
+    while queue:
+        path = queue.pop()
+        if path not in seen:
+            seen.add(path)
+            text = path.read_text()
+            assert "@grpc/" not in text, path
+            queue += [path.parent / f"{found}.d.ts" for found in re.findall(r'from "(\./[^"]+)\.js"', text)]
+    assert len(seen) > 5
+
+
+def test_the_readme_has_a_bundle_that_works(example: Path) -> None:
+    readme = (PACKAGE / "README.md").read_text()
+    (banner,) = re.findall(r'"(--banner:js=.*)"', readme)
+    package, bundle = example.parents[2], example.parents[2] / "bundle.mjs"
+    options = ["--bundle", "--platform=node", "--format=esm", "--log-level=error", banner]
+    made([package / "node_modules/.bin/esbuild", example, *options, f"--outfile={bundle}"], package)
+    ended = subprocess.run(
+        ["node", bundle], env={**os.environ, "AGENTA_AI_TARGET": "http://x"}, capture_output=True, text=True
+    )
+    assert "is a web address: give host:port" in ended.stderr
 
 
 def test_the_readme_has_the_example() -> None:

@@ -6,7 +6,7 @@ const MAX_DEPTH = 32;
 /**
  * The arguments as JSON. Properties that are undefined are left out.
  *
- * @throws {TypeError} if a value wouldn't arrive as it is. The message has its path.
+ * @throws TypeError if a value wouldn't arrive as it is. The message has its path.
  */
 export function toArguments(args: object): JsonObject {
   const value = toJson(args, "arguments", MAX_DEPTH);

@@ -63,8 +63,8 @@ export class Client implements Disposable {
   readonly #transport: Transport;
 
   /**
-   * @param target "host:port", or any name that gRPC supports, such as "unix:/run/agenta.sock".
-   * @throws {TypeError} if the target is not an address, an option can't be used, or credentials would be sent to another
+   * @param target - "host:port", or any name that gRPC supports, such as "unix:/run/agenta.sock".
+   * @throws TypeError if the target is not an address, an option can't be used, or credentials would be sent to another
    * machine in plaintext.
    */
   constructor(target: string, options: ClientOptions = {}) {
@@ -96,13 +96,13 @@ export class Client implements Disposable {
   /**
    * Runs a tool.
    *
-   * @param name Full name of the tool, such as "tools.agenta.api.refine_prompt".
-   * @param args An object of JSON values, by the tool's input_schema. Properties that are undefined are left out, and
+   * @param name - Full name of the tool, such as "tools.agenta.api.refine_prompt".
+   * @param args - An object of JSON values, by the tool's input_schema. Properties that are undefined are left out, and
    * numbers are sent as doubles.
-   * @typeParam T The type of the result, by the tool's output_schema. It isn't checked.
-   * @throws {TypeError} if an argument can't be sent, or the request_id is empty.
-   * @throws {CallError} if the call was refused or had no answer.
-   * @throws {ToolError} if the tool ran and failed.
+   * @typeParam T - The type of the result, by the tool's output_schema. It isn't checked.
+   * @throws TypeError if an argument can't be sent, or the request_id is empty.
+   * @throws CallError if the call was refused or had no answer.
+   * @throws ToolError if the tool ran and failed.
    */
   async callTool<T = JsonValue>(
     name: string,
@@ -122,7 +122,7 @@ export class Client implements Disposable {
   /**
    * Calls any method of the contract with a message, such as `ToolService.method.status`.
    *
-   * @throws {CallError} if the call ends with a status other than OK.
+   * @throws CallError if the call ends with a status other than OK.
    */
   async call<I extends DescMessage, O extends DescMessage>(
     method: DescMethodUnary<I, O>,

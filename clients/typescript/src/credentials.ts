@@ -17,7 +17,7 @@ export interface Credentials {
 /**
  * Makes the authorization of each attempt; undefined if nothing says who calls.
  *
- * @throws {TypeError} if the key or token can't be sent. It isn't shown.
+ * @throws TypeError if the key or token can't be sent. It isn't shown.
  */
 export function authorizationOf({
   apiKey,

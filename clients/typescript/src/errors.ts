@@ -4,7 +4,6 @@ import { Code } from "./code.js";
 import {
   BadRequestSchema,
   ErrorInfoSchema,
-  type QuotaFailure_Violation,
   QuotaFailureSchema,
   RequestInfoSchema,
   RetryInfoSchema,
@@ -19,6 +18,18 @@ const DOMAIN = "agenta.ai";
 export interface FieldViolation {
   readonly field: string;
   readonly description: string;
+}
+
+/** One limit that was used up. */
+export interface QuotaViolation {
+  /** Whose limit it is. */
+  readonly subject: string;
+  /** A sentence. */
+  readonly description: string;
+  /** Name of the limit. */
+  readonly quotaId: string;
+  /** The limit. */
+  readonly quotaValue: bigint;
 }
 
 /** What a {@link CallError} is made of. */
@@ -65,7 +76,7 @@ export class CallError extends Error {
   /** The fields of the request that are at fault, if that is why. */
   readonly fieldViolations: readonly FieldViolation[];
   /** The limits that were used up, if that is why. */
-  readonly quotaViolations: readonly QuotaFailure_Violation[];
+  readonly quotaViolations: readonly QuotaViolation[];
   /**
    * The request_id that a call of a tool was sent with. Send the call again with it to get the result of one that may have
    * run. Empty if no tool was called.

@@ -7,8 +7,9 @@
 export { type CallToolOptions, Client, MAX_REQUEST_BYTES, type ToolResult } from "./client.js";
 export { Code } from "./code.js";
 export type { Credentials } from "./credentials.js";
-export { CallError, type CallErrorInit, type FieldViolation, ToolError } from "./errors.js";
+export { CallError, type CallErrorInit, type FieldViolation, type QuotaViolation, ToolError } from "./errors.js";
 export type { Metadata, MetadataInit, MetadataValue } from "./metadata.js";
 export type { TlsOptions } from "./tls.js";
 export type { CallOptions, ClientOptions } from "./transport.js";
+export { type CallMeta, type CallToolResponse, ErrorReason, type StatusResponse, type Tool } from "./v1.js";
 export { VERSION } from "./version.js";

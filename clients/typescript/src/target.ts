@@ -10,7 +10,7 @@ const LOCAL = new RegExp(
 /**
  * Checks that a target is an address of a gRPC server.
  *
- * @throws {TypeError} if it isn't.
+ * @throws TypeError if it isn't.
  */
 export function checkTarget(target: string): void {
   const shown = JSON.stringify(target);

@@ -13,8 +13,8 @@ export interface TlsOptions {
 }
 
 /**
- * @param ip The address to check the server's certificate for, if the target has one instead of a name.
- * @throws {TypeError} if only one of key and certificate is given.
+ * @param ip - The address to check the server's certificate for, if the target has one instead of a name.
+ * @throws TypeError if only one of key and certificate is given.
  */
 export function tlsCredentials({ ca, key, certificate }: TlsOptions, ip: string | undefined): ChannelCredentials {
   if (!key !== !certificate) {

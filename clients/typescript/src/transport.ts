@@ -75,7 +75,7 @@ export class Transport {
   readonly #running = new Set<AbortController>();
   #closed = false;
 
-  /** @throws {TypeError} if the target is no address, or an option can't be used. */
+  /** @throws TypeError if the target is no address, or an option can't be used. */
   constructor(target: string, options: ClientOptions = {}) {
     checkTarget(target);
     const local = isLocal(target);
@@ -106,7 +106,7 @@ export class Transport {
   /**
    * Sends a message as it stands.
    *
-   * @throws {CallError} if the call ends with a status other than OK.
+   * @throws CallError if the call ends with a status other than OK.
    */
   async send<O extends DescMessage>(
     method: DescMethodUnary<DescMessage, O>,
