@@ -212,7 +212,7 @@ async def test_go_does_not_wait_in_vain(probe: Probe, scarce: Settings) -> None:
 
 async def test_many_calls_wait_for_one_limit(probe: Probe, standin: StandIn, tmp_path: Path) -> None:
     settings = with_limit(standin, tmp_path, per_minute=600, burst=10)
-    async with app.running(settings) as address:
+    async with serve.running(settings) as address:
         outcomes = await probe(address, "-calls", "45", "-together", "-wait", "-timeout", "60s")
     assert len(outcomes) == 45
     assert not [outcome["Error"] for outcome in outcomes if "Error" in outcome]

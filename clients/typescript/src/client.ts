@@ -14,7 +14,8 @@ import { ValueSchema } from "@bufbuild/protobuf/wkt";
 import { toArguments } from "./arguments.js";
 import { Code } from "./code.js";
 import { CallError, ToolError } from "./errors.js";
-import { type CallOptions, type ClientOptions, Transport } from "./transport.js";
+import type { CallOptions, CallToolOptions, ClientOptions } from "./options.js";
+import { Transport } from "./transport.js";
 import {
   CallToolRequestSchema,
   type CallToolResponse,
@@ -29,20 +30,6 @@ export const MAX_REQUEST_BYTES = 1 << 20;
 
 const READ_TIMEOUT_MS = 10_000;
 const CALL_TIMEOUT_MS = 90_000;
-
-/** How one call of a tool is made. */
-export interface CallToolOptions extends CallOptions {
-  /**
-   * A UUID, version 4, that names the call. A repeat with the same tool and arguments joins the running call or gets its
-   * result. By default each call has a new one.
-   */
-  readonly requestId?: string | undefined;
-  /**
-   * Whether to run the tool again if the first run of this request_id may have been billed and its result is lost, which
-   * may be billed twice. By default the tool fails with reason OUTCOME_UNKNOWN.
-   */
-  readonly rerunIfOutcomeUnknown?: boolean | undefined;
-}
 
 /** What a tool answered. */
 export interface ToolResult<T> {

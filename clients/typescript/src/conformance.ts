@@ -16,7 +16,7 @@ import { type Any, AnySchema, ValueSchema } from "@bufbuild/protobuf/wkt";
 import { Code } from "./code.js";
 import { CallError } from "./errors.js";
 import { file_google_rpc_error_details } from "./gen/google/rpc/error_details_pb.js";
-import type { Metadata } from "./metadata.js";
+import type { Metadata } from "./options.js";
 import { Transport } from "./transport.js";
 import { CallToolRequestSchema, type CallToolResponse, ToolService } from "./v1.js";
 

@@ -1,18 +1,7 @@
+import type { Credentials } from "./options.js";
+
 /** Most characters of a key or a token, as the server accepts them. */
 const MAX_CREDENTIAL_LENGTH = 8192;
-
-/** Who calls. At most one of these is given. */
-export interface Credentials {
-  /** A key to send with every call: one of the server, "aai_…", or of Agenta. An empty one is not sent. */
-  readonly apiKey?: string | undefined;
-  /** A bearer token to send with every call. An empty one is not sent. */
-  readonly token?: string | undefined;
-  /**
-   * Returns the bearer token of a call. It is called for each attempt, when the connection is ready, and should cache a
-   * token until it expires. If it fails, the call fails with a `CallError` whose cause is its error.
-   */
-  readonly tokenSource?: (() => string | Promise<string>) | undefined;
-}
 
 /**
  * Makes the authorization of each attempt; undefined if nothing says who calls.

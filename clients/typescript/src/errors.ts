@@ -9,7 +9,7 @@ import {
   RetryInfoSchema,
 } from "./gen/google/rpc/error_details_pb.js";
 import { StatusSchema } from "./gen/google/rpc/status_pb.js";
-import type { Metadata } from "./metadata.js";
+import type { Metadata } from "./options.js";
 import { type CallMeta, type CallToolResponse, ErrorReason, ErrorReasonSchema } from "./v1.js";
 
 const DOMAIN = "agenta.ai";

@@ -4,12 +4,18 @@
  *
  * @packageDocumentation
  */
-export { type CallToolOptions, Client, MAX_REQUEST_BYTES, type ToolResult } from "./client.js";
+export { Client, MAX_REQUEST_BYTES, type ToolResult } from "./client.js";
 export { Code } from "./code.js";
-export type { Credentials } from "./credentials.js";
 export { CallError, type CallErrorInit, type FieldViolation, type QuotaViolation, ToolError } from "./errors.js";
-export type { Metadata, MetadataInit, MetadataValue } from "./metadata.js";
-export type { TlsOptions } from "./tls.js";
-export type { CallOptions, ClientOptions } from "./transport.js";
+export type {
+  CallOptions,
+  CallToolOptions,
+  ClientOptions,
+  Credentials,
+  Metadata,
+  MetadataInit,
+  MetadataValue,
+  TlsOptions,
+} from "./options.js";
 export { type CallMeta, type CallToolResponse, ErrorReason, type StatusResponse, type Tool } from "./v1.js";
 export { VERSION } from "./version.js";

@@ -1,13 +1,5 @@
 import { Metadata as GrpcMetadata } from "@grpc/grpc-js";
-
-/** A text, or the bytes of a name that ends in "-bin". */
-export type MetadataValue = string | Uint8Array;
-
-/** Metadata to send. Names are lower case. */
-export type MetadataInit = Readonly<Record<string, MetadataValue | readonly MetadataValue[]>>;
-
-/** Metadata that came: all values of each name. */
-export type Metadata = Readonly<Record<string, readonly MetadataValue[]>>;
+import type { Metadata, MetadataInit } from "./options.js";
 
 /** @throws if a name or a value can't be sent. */
 export function toGrpc(init: MetadataInit): GrpcMetadata {

@@ -1,16 +1,7 @@
 import { isIPv4, isIPv6 } from "node:net";
 import { checkServerIdentity } from "node:tls";
 import { type ChannelCredentials, credentials } from "@grpc/grpc-js";
-
-/** PEM texts for TLS. */
-export interface TlsOptions {
-  /** The certificate authorities to trust instead of those of Node. */
-  readonly ca?: string | Uint8Array | undefined;
-  /** The certificate chain that proves who calls. Needs `key`. */
-  readonly certificate?: string | Uint8Array | undefined;
-  /** The private key of `certificate`. */
-  readonly key?: string | Uint8Array | undefined;
-}
+import type { TlsOptions } from "./options.js";
 
 /**
  * @param ip - The address to check the server's certificate for, if the target has one instead of a name.

@@ -2,50 +2,18 @@ import { type DescMessage, type DescMethodUnary, fromBinary, type MessageShape }
 import { type CallCredentials, type ChannelOptions, Client, credentials, Metadata, status } from "@grpc/grpc-js";
 import { onAbort, sleep } from "./abort.js";
 import { Code } from "./code.js";
-import { authorizationOf, type Credentials } from "./credentials.js";
+import { authorizationOf } from "./credentials.js";
 import { CallError, type CallErrorInit } from "./errors.js";
-import { fromGrpc, type MetadataInit, type Metadata as PlainMetadata, toGrpc } from "./metadata.js";
+import { fromGrpc, toGrpc } from "./metadata.js";
+import type { CallOptions, ClientOptions, Metadata as PlainMetadata } from "./options.js";
 import { SERVICE_CONFIG, UNRETRIED_SERVICE_CONFIG } from "./service_config.js";
 import { checkTarget, isLocal } from "./target.js";
-import { ipOf, serverNameOf, type TlsOptions, tlsCredentials } from "./tls.js";
+import { ipOf, serverNameOf, tlsCredentials } from "./tls.js";
 import { ErrorReason, ToolService } from "./v1.js";
 import { VERSION } from "./version.js";
 
 /** How long a limited call waits if the server doesn't say. */
 const UNKNOWN_DELAY_MS = 1000;
-
-/** How a `Client` connects, and who calls. */
-export interface ClientOptions extends Credentials {
-  /**
-   * `true`: TLS with Node's certificate authorities. An object: TLS with what it has. `false`: plaintext, without
-   * credentials unless the target is local. By default plaintext to a local target, and TLS to any other.
-   */
-  readonly tls?: boolean | TlsOptions | undefined;
-  /**
-   * Whether a call of a tool that a rate limit refuses (reason RATE_LIMITED) waits as long as the server says, plus a random
-   * delay of up to half of that, and is then sent again with the same request_id, until its deadline. If the wait would
-   * outlast the deadline, the call fails at once. A refused call runs no tool, so nothing is billed twice. Off by default.
-   */
-  readonly waitForLimit?: boolean | undefined;
-  /** Whether calls are retried automatically. On by default. It doesn't affect `waitForLimit`. */
-  readonly retries?: boolean | undefined;
-  /** Options of grpc-js for the connection, by their names, such as "grpc.ssl_target_name_override". */
-  readonly channelOptions?: Readonly<Record<string, string | number>> | undefined;
-}
-
-/** How one call is made. */
-export interface CallOptions {
-  /** Milliseconds until the deadline: by default 90 seconds for a tool, 10 for all else. Infinity is for none. */
-  readonly timeoutMs?: number | undefined;
-  /** Cancels the call. Its reason is the cause of the {@link CallError}. */
-  readonly signal?: AbortSignal | undefined;
-  /** More metadata to send. */
-  readonly metadata?: MetadataInit | undefined;
-  /** Receives the metadata that comes before the answer. If it throws, the call fails with what it threw. */
-  readonly onHeader?: ((metadata: PlainMetadata) => void) | undefined;
-  /** Receives the metadata that comes after the answer, or with an error. If it throws, the call fails with that. */
-  readonly onTrailer?: ((metadata: PlainMetadata) => void) | undefined;
-}
 
 interface SendOptions extends CallOptions {
   readonly timeoutMs: number;

@@ -3,11 +3,10 @@ import { getEventListeners } from "node:events";
 import { test } from "node:test";
 import { create, type JsonObject } from "@bufbuild/protobuf";
 import { status } from "@grpc/grpc-js";
-import { type CallToolOptions, Client, MAX_REQUEST_BYTES } from "../client.js";
+import { Client, MAX_REQUEST_BYTES } from "../client.js";
 import { Code } from "../code.js";
 import { CallError } from "../errors.js";
-import type { Metadata } from "../metadata.js";
-import type { CallOptions } from "../transport.js";
+import type { CallOptions, CallToolOptions, Metadata } from "../options.js";
 import { CallToolResponseSchema, ErrorReason, ToolService } from "../v1.js";
 import { connect, done, inDoubt, limited, serve } from "./service.js";
 

@@ -23,7 +23,7 @@ import {
 import { Client } from "../client.js";
 import { ErrorInfoSchema, RetryInfoSchema } from "../gen/google/rpc/error_details_pb.js";
 import { StatusSchema } from "../gen/google/rpc/status_pb.js";
-import type { ClientOptions } from "../transport.js";
+import type { ClientOptions } from "../options.js";
 import {
   type CallToolRequest,
   CallToolRequestSchema,
