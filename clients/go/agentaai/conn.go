@@ -3,7 +3,6 @@ package agentaai
 import (
 	"context"
 	"errors"
-	"fmt"
 	"math/rand/v2"
 	"slices"
 	"sync"
@@ -51,65 +50,39 @@ func (c *Conn) Invoke(ctx context.Context, method string, request, reply any, op
 	if c.closing.Err() != nil {
 		return unsentError(method, request, codes.Canceled, "The client is closed", ErrClosed)
 	}
-	if message, ok := request.(proto.Message); ok {
-		if size := proto.Size(message); size > MaxRequestBytes {
-			failure := unsentError(method, request, codes.InvalidArgument, fmt.Sprintf(
-				"The request has %d bytes, and the limit is %d: shorten its arguments", size, MaxRequestBytes), nil)
-			failure.Reason = aiv1.ErrorReason_ERROR_REASON_REQUEST_TOO_LARGE
-			return failure
-		}
+	if message, ok := request.(proto.Message); ok && proto.Size(message) > MaxRequestBytes {
+		return tooLargeError(method, message)
 	}
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	defer context.AfterFunc(c.closing, func() { cancel(ErrClosed) })()
+	sent := new(history)
+	ctx = context.WithValue(ctx, historyKey{}, sent)
 	for {
-		failure := c.attempt(ctx, method, request, reply, options)
-		if failure == nil {
+		var trailer metadata.MD
+		all := append(options[:len(options):len(options)], grpc.Trailer(&trailer))
+		err := c.ClientConn.Invoke(ctx, method, request, reply, all...)
+		if err == nil {
 			return nil
 		}
-		if !c.waitForLimit || !waitFor(ctx, failure) {
-			return failure
+		failure := newCallError(err)
+		failure.describe(method, request)
+		if c.waitForLimit && !slices.Contains(trailer.Get("grpc-retry-pushback-ms"), "-1") && waitFor(ctx, failure) {
+			if ctx.Err() == nil {
+				continue
+			}
+			failure = newCallError(ctx.Err())
+			failure.describe(method, request)
 		}
-		if ctx.Err() != nil {
-			return endedWhileWaiting(ctx, method, request)
-		}
+		sent.explain(ctx, failure)
+		return failure
 	}
-}
-
-// attempt makes the call once, gRPC's own retries included.
-func (c *Conn) attempt(
-	ctx context.Context, method string, request, reply any, options []grpc.CallOption,
-) *CallError {
-	record := new(attempt)
-	var trailer metadata.MD
-	options = append(options[:len(options):len(options)], grpc.Trailer(&trailer))
-	err := c.ClientConn.Invoke(context.WithValue(ctx, attemptKey{}, record), method, request, reply, options...)
-	if err == nil {
-		return nil
-	}
-	failure := newCallError(err)
-	failure.describe(method, request)
-	failure.pushback = trailer.Get("grpc-retry-pushback-ms")
-	if !record.sent.Load() {
-		failure.unsent, failure.NotRun = true, true
-	}
-	if failure.cause = record.failure(); failure.cause == nil && ctx.Err() != nil {
-		failure.cause = context.Cause(ctx)
-	}
-	if failure.Code == codes.Canceled && errors.Is(failure.cause, ErrClosed) {
-		failure.Message = "The client was closed"
-		failure.status = status.New(failure.Code, failure.Message)
-	}
-	return failure
 }
 
 // waitFor waits until a call that a rate limit refused may be sent again, or ctx ends. It returns false at once if
 // something else refused the call, or the wait would outlast the deadline.
 func waitFor(ctx context.Context, failure *CallError) bool {
 	if failure.Reason != aiv1.ErrorReason_ERROR_REASON_RATE_LIMITED {
-		return false
-	}
-	if slices.Contains(failure.pushback, "-1") {
 		return false
 	}
 	delay := failure.RetryDelay
@@ -134,59 +107,70 @@ func waitFor(ctx context.Context, failure *CallError) bool {
 	return true
 }
 
-// endedWhileWaiting is the error of a call whose context ended while it waited for a limit: the tool was not run.
-func endedWhileWaiting(ctx context.Context, method string, request any) error {
-	cause := context.Cause(ctx)
-	failure := unsentError(method, request, codes.Canceled, "The call was cancelled while it waited for the rate limit", cause)
-	switch {
-	case errors.Is(cause, ErrClosed):
-		failure.Message = "The client was closed while the call waited for the rate limit"
-	case errors.Is(ctx.Err(), context.DeadlineExceeded):
-		failure.Code, failure.Message = codes.DeadlineExceeded, "The deadline passed while the call waited for the rate limit"
-	}
-	failure.unsent = false
-	failure.status = status.New(failure.Code, failure.Message)
-	return failure
+type historyKey struct{}
+
+// history is what happened to one call, over all its attempts: those of gRPC's retries and those after a rate limit.
+type history struct {
+	mu          sync.Mutex
+	sent        int   // attempts of which anything reached a connection
+	refused     int   // those of them that the service refused
+	credentials error // why the last attempt had no credentials
 }
+
+func historyOf(ctx context.Context) *history {
+	found, _ := ctx.Value(historyKey{}).(*history)
+	return found
+}
+
+func (h *history) credentialsFailed(err error) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.credentials = err
+}
+
+// explain adds to the error of the last attempt what became of the call.
+func (h *history) explain(ctx context.Context, failure *CallError) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	failure.unsent = h.sent == 0
+	failure.NotRun = h.sent == h.refused
+	if failure.cause = h.credentials; failure.cause == nil && ctx.Err() != nil {
+		failure.cause = context.Cause(ctx)
+	}
+	if failure.Code == codes.Canceled && errors.Is(failure.cause, ErrClosed) {
+		failure.Message = "The client was closed"
+		failure.status = status.New(failure.Code, failure.Message)
+	}
+}
+
+// recorder keeps the history of each call.
+type recorder struct{}
 
 type attemptKey struct{}
 
-// attempt records what happened to one call, over all retries of gRPC.
-type attempt struct {
-	sent atomic.Bool // whether anything of it reached a connection
-
-	mu          sync.Mutex
-	credentials error
+// TagRPC marks an attempt, so that its end finds out whether it was sent.
+func (recorder) TagRPC(ctx context.Context, _ *stats.RPCTagInfo) context.Context {
+	return context.WithValue(ctx, attemptKey{}, new(atomic.Bool))
 }
 
-func attemptOf(ctx context.Context) *attempt {
-	record, _ := ctx.Value(attemptKey{}).(*attempt)
-	return record
-}
-
-func (a *attempt) credentialsFailed(err error) {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	a.credentials = err
-}
-
-func (a *attempt) failure() error {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	return a.credentials
-}
-
-// sentRecorder notes which calls were sent.
-type sentRecorder struct{}
-
-func (sentRecorder) HandleRPC(ctx context.Context, event stats.RPCStats) {
-	if _, sent := event.(*stats.OutHeader); sent {
-		if record := attemptOf(ctx); record != nil {
-			record.sent.Store(true)
+// HandleRPC counts the attempts that are sent, and those that are refused.
+func (recorder) HandleRPC(ctx context.Context, event stats.RPCStats) {
+	call, sent := historyOf(ctx), ctx.Value(attemptKey{}).(*atomic.Bool)
+	if call == nil {
+		return
+	}
+	call.mu.Lock()
+	defer call.mu.Unlock()
+	switch event := event.(type) {
+	case *stats.OutHeader:
+		sent.Store(true)
+		call.sent++
+	case *stats.End:
+		if sent.Load() && event.Error != nil && newCallError(event.Error).NotRun {
+			call.refused++
 		}
 	}
 }
 
-func (sentRecorder) TagRPC(ctx context.Context, _ *stats.RPCTagInfo) context.Context   { return ctx }
-func (sentRecorder) TagConn(ctx context.Context, _ *stats.ConnTagInfo) context.Context { return ctx }
-func (sentRecorder) HandleConn(context.Context, stats.ConnStats)                       {}
+func (recorder) TagConn(ctx context.Context, _ *stats.ConnTagInfo) context.Context { return ctx }
+func (recorder) HandleConn(context.Context, stats.ConnStats)                       {}

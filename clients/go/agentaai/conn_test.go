@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"google.golang.org/genproto/googleapis/rpc/errdetails"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials"
@@ -93,6 +94,57 @@ func TestConnectionThatIsLostForGood(t *testing.T) {
 	_, _, err = CallTool[any](t.Context(), dial(t, listener.Addr().String()), request)
 	refused, ok := FromError(err)
 	if !ok || refused.NotRun || refused.Code != codes.Unavailable || !strings.HasSuffix(err.Error(), inDoubt+request.RequestId+".") {
+		t.Errorf("got %v", err)
+	}
+}
+
+// What the last attempt meets tells nothing of those before it.
+func TestEarlierAttempts(t *testing.T) {
+	lost := answer{err: status.Error(codes.Unavailable, "No."), pushback: "1"}
+	overloaded := answer{pushback: "1", err: refusal(t, codes.Unavailable,
+		&errdetails.ErrorInfo{Reason: "ERROR_REASON_OVERLOADED", Domain: "agenta.ai"})}
+	expired := answer{err: refusal(t, codes.Unauthenticated,
+		&errdetails.ErrorInfo{Reason: "ERROR_REASON_CREDENTIALS_EXPIRED", Domain: "agenta.ai"})}
+	for _, each := range []struct {
+		name    string
+		answers []answer
+		notRun  bool
+	}{
+		{"refused after a lost one", []answer{lost, expired}, false},
+		{"refused after a lost one and a limit", []answer{lost, limited(t, time.Millisecond), expired}, false},
+		{"refused twice", []answer{overloaded, limited(t, time.Millisecond), expired}, true},
+		{"lost after a refused one", []answer{overloaded, lost, lost, lost, lost}, false},
+		{"overloaded for good", []answer{overloaded}, true},
+	} {
+		t.Run(each.name, func(t *testing.T) {
+			target, served := serve(t, nil, nil, each.answers...)
+			err := call(t, target, WithWaitForLimit())
+			refused, ok := FromError(err)
+			if !ok || refused.NotRun != each.notRun || len(served.arrivals) < len(each.answers) {
+				t.Fatalf("got %v after %d attempts", err, len(served.arrivals))
+			}
+			if strings.HasSuffix(err.Error(), inDoubt+refused.RequestID+".") == each.notRun {
+				t.Errorf("got %v", err)
+			}
+		})
+	}
+}
+
+// The first attempt was refused, and no later one could be sent.
+func TestServerThatStopsAfterARefusal(t *testing.T) {
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	server := grpc.NewServer()
+	served := &service{answers: []answer{{pushback: "500", err: refusal(t, codes.Unavailable,
+		&errdetails.ErrorInfo{Reason: "ERROR_REASON_OVERLOADED", Domain: "agenta.ai"})}}}
+	served.onArrival = func() { go server.GracefulStop() }
+	aiv1.RegisterToolServiceServer(server, served)
+	go func() { _ = server.Serve(listener) }()
+	err = call(t, listener.Addr().String())
+	refused, ok := FromError(err)
+	if !ok || !refused.NotRun || !strings.HasSuffix(err.Error(), ". The tool was not run.") || len(served.arrivals) != 1 {
 		t.Errorf("got %v", err)
 	}
 }

@@ -79,7 +79,7 @@ func (c perCall) GetRequestMetadata(ctx context.Context, _ ...string) (map[strin
 	}
 	value, err := c.value(ctx, connection.AuthInfo)
 	if err != nil {
-		if call := attemptOf(ctx); call != nil {
+		if call := historyOf(ctx); call != nil {
 			call.credentialsFailed(err)
 		}
 		return nil, err

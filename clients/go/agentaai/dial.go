@@ -127,7 +127,7 @@ func defaults(target string, retries bool) []grpc.DialOption {
 			// A request that doesn't fit is never retried. The default is 256 KiB, the largest request 1 MiB.
 			grpc.MaxRetryRPCBufferSize(2<<20),
 		),
-		grpc.WithStatsHandler(sentRecorder{}),
+		grpc.WithStatsHandler(recorder{}),
 	}
 	if isLocal(target) {
 		// local.NewCredentials is plaintext that refuses to talk to another machine, whatever the name resolves to.

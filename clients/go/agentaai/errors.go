@@ -10,6 +10,7 @@ import (
 	"google.golang.org/genproto/googleapis/rpc/errdetails"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/proto"
 
 	aiv1 "github.com/Agenta-AI/agenta-ai-grpc/clients/go/agenta/ai/v1"
 )
@@ -47,11 +48,10 @@ type CallError struct {
 	// CallID is the id of this call in the server's log. Empty if the server didn't say.
 	CallID string
 
-	isTool   bool
-	unsent   bool
-	pushback []string
-	cause    error
-	status   *status.Status
+	isTool bool
+	unsent bool
+	cause  error
+	status *status.Status
 }
 
 // FromError returns the [CallError] that is or makes up err: the one that it wraps, or one that is read from its status,
@@ -104,6 +104,15 @@ func unsentError(method string, request any, code codes.Code, message string, ca
 		Code: code, Message: message, NotRun: true, unsent: true, cause: cause, status: status.New(code, message),
 	}
 	failure.describe(method, request)
+	return failure
+}
+
+// tooLargeError is the error of a call whose request is larger than [MaxRequestBytes].
+func tooLargeError(method string, request proto.Message) *CallError {
+	message := fmt.Sprintf("The request has %d bytes, and the limit is %d: shorten its arguments",
+		proto.Size(request), MaxRequestBytes)
+	failure := unsentError(method, request, codes.InvalidArgument, message, nil)
+	failure.Reason = aiv1.ErrorReason_ERROR_REASON_REQUEST_TOO_LARGE
 	return failure
 }
 

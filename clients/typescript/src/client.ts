@@ -131,7 +131,7 @@ export class Client implements Disposable {
         text: `The request has ${bytes.length} bytes, and the limit is ${MAX_REQUEST_BYTES}: shorten its arguments`,
         isTool: call !== undefined,
         requestId,
-        sent: false,
+        outcome: "unsent",
       });
     }
     return this.#transport.send(method, bytes, { ...options, timeoutMs, requestId });

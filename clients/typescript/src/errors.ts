@@ -32,6 +32,12 @@ export interface QuotaViolation {
   readonly quotaValue: bigint;
 }
 
+/**
+ * What became of a call that failed: nothing was sent; all that was sent was refused, so no tool was run; or it may have run
+ * and may have been billed.
+ */
+export type Outcome = "unsent" | "refused" | "open";
+
 /** What a {@link CallError} is made of. */
 export interface CallErrorInit {
   /** The status. */
@@ -44,10 +50,8 @@ export interface CallErrorInit {
   isTool: boolean;
   /** The request_id of the call. Empty if there was none. */
   requestId: string;
-  /** Whether anything was sent. */
-  sent: boolean;
-  /** Whether it is certain, although it isn't in the trailer, that no tool was run. */
-  notRun?: boolean;
+  /** What became of it. */
+  outcome: Outcome;
   /** Why the call was refused, if it isn't in the trailer. */
   reason?: ErrorReason;
   /** What caused it: the reason of an AbortSignal, or the error of a token source. */
@@ -89,21 +93,18 @@ export class CallError extends Error {
   /** The metadata that came with the status. */
   readonly trailer: Metadata;
 
-  constructor({ code, text, trailer = {}, isTool, requestId, sent, notRun, reason, cause }: CallErrorInit) {
+  constructor({ code, text, trailer = {}, isTool, requestId, outcome, reason, cause }: CallErrorInit) {
     const details = statusDetails(trailer);
     const info = find(details, ErrorInfoSchema);
-    const refused = info?.domain === DOMAIN;
-    const why = refused ? reasonOf(info.reason) : (reason ?? ErrorReason.UNSPECIFIED);
-    // A server without the method ran nothing.
-    const certain = refused || !sent || notRun === true || code === Code.UNIMPLEMENTED;
+    const why = info?.domain === DOMAIN ? reasonOf(info.reason) : (reason ?? ErrorReason.UNSPECIFIED);
     const retryDelayMs = milliseconds(find(details, RetryInfoSchema)?.retryDelay);
     const fieldViolations = find(details, BadRequestSchema)?.fieldViolations ?? [];
     const said = sentence(why, Code[code], text, fieldViolations, retryDelayMs);
-    const remark = remarkOn(isTool, sent, certain, why, requestId);
+    const remark = remarkOn(outcome, isTool, why, requestId);
     super(remark ? `${said.replace(/\.+$/, "")}. ${remark}` : said, cause === undefined ? undefined : { cause });
     this.code = code;
     this.reason = why;
-    this.notRun = certain;
+    this.notRun = outcome !== "open";
     this.text = text;
     this.retryDelayMs = retryDelayMs;
     this.fieldViolations = fieldViolations;
@@ -147,6 +148,11 @@ export class ToolError extends Error {
     this.requestId = requestId;
     this.meta = meta;
   }
+}
+
+/** Whether a status says that no tool was run: the service refused the call, or the server has no such method. */
+export function isRefusal(code: Code, trailer: Metadata): boolean {
+  return code === Code.UNIMPLEMENTED || find(statusDetails(trailer), ErrorInfoSchema)?.domain === DOMAIN;
 }
 
 /** The google.rpc details of an error. A proxy may cut or rewrite them: unreadable ones are as good as none. */
@@ -196,15 +202,15 @@ function sentence(
   return `${cause}: ${message}${details.join("")}${wait}`;
 }
 
-/** What became of a call that the service didn't refuse itself. */
-function remarkOn(isTool: boolean, sent: boolean, notRun: boolean, reason: ErrorReason, requestId: string): string {
-  if (!sent) {
+/** What became of the call, if its status doesn't say so. */
+function remarkOn(outcome: Outcome, isTool: boolean, reason: ErrorReason, requestId: string): string {
+  if (outcome === "unsent") {
     return isTool ? "Nothing was sent, so the tool was not run." : "Nothing was sent.";
   }
-  if (!isTool || (notRun && reason !== ErrorReason.UNSPECIFIED)) {
+  if (!isTool || (outcome === "refused" && reason !== ErrorReason.UNSPECIFIED)) {
     return "";
   }
-  if (notRun) {
+  if (outcome === "refused") {
     return "The tool was not run.";
   }
   const open = "The call may have run and may have been billed.";

@@ -6,7 +6,14 @@
  */
 export { Client, MAX_REQUEST_BYTES, type ToolResult } from "./client.js";
 export { Code } from "./code.js";
-export { CallError, type CallErrorInit, type FieldViolation, type QuotaViolation, ToolError } from "./errors.js";
+export {
+  CallError,
+  type CallErrorInit,
+  type FieldViolation,
+  type Outcome,
+  type QuotaViolation,
+  ToolError,
+} from "./errors.js";
 export type {
   CallOptions,
   CallToolOptions,

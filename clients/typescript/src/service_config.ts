@@ -4,8 +4,8 @@ import { ToolService } from "./v1.js";
 const LOST = ["UNAVAILABLE", "CANCELLED"];
 
 /**
- * How a connection balances and retries: the same in the clients of all languages, although grpc-js doesn't check the
- * health of a server. A retry keeps its request_id, so the server runs the tool once.
+ * How a client balances and retries: the same in the clients of all languages, although grpc-js doesn't check the health of
+ * a server. A retry keeps its request_id, so the server runs the tool once.
  */
 export const SERVICE_CONFIG = {
   loadBalancingConfig: [{ round_robin: {} }],
@@ -15,9 +15,6 @@ export const SERVICE_CONFIG = {
     retried([ToolService.method.callTool.name], 5),
   ],
 };
-
-/** The same for a client without retries. */
-export const UNRETRIED_SERVICE_CONFIG = { ...SERVICE_CONFIG, methodConfig: [] };
 
 function retried(methods: string[], maxAttempts: number) {
   return {

@@ -1,19 +1,25 @@
 import { type DescMessage, type DescMethodUnary, fromBinary, type MessageShape } from "@bufbuild/protobuf";
-import { type CallCredentials, type ChannelOptions, Client, credentials, Metadata, status } from "@grpc/grpc-js";
+import {
+  type CallCredentials,
+  type ChannelOptions,
+  Client,
+  credentials,
+  Metadata,
+  type ServiceError,
+  status,
+} from "@grpc/grpc-js";
 import { onAbort, sleep } from "./abort.js";
 import { Code } from "./code.js";
 import { authorizationOf } from "./credentials.js";
-import { CallError, type CallErrorInit } from "./errors.js";
+import { CallError, type CallErrorInit, isRefusal, type Outcome } from "./errors.js";
 import { fromGrpc, toGrpc } from "./metadata.js";
 import type { CallOptions, ClientOptions, Metadata as PlainMetadata } from "./options.js";
-import { SERVICE_CONFIG, UNRETRIED_SERVICE_CONFIG } from "./service_config.js";
+import { Repeats } from "./repeats.js";
+import { SERVICE_CONFIG } from "./service_config.js";
 import { checkTarget, isLocal } from "./target.js";
 import { ipOf, serverNameOf, tlsCredentials } from "./tls.js";
-import { ErrorReason, ToolService } from "./v1.js";
+import { ToolService } from "./v1.js";
 import { VERSION } from "./version.js";
-
-/** How long a limited call waits if the server doesn't say. */
-const UNKNOWN_DELAY_MS = 1000;
 
 interface SendOptions extends CallOptions {
   readonly timeoutMs: number;
@@ -23,13 +29,31 @@ interface SendOptions extends CallOptions {
 
 /** One call, over all its attempts. */
 interface Call {
-  readonly isTool: boolean;
+  readonly method: DescMethodUnary<DescMessage, DescMessage>;
+  readonly request: Uint8Array;
   readonly requestId: string;
   readonly deadline: number;
   readonly metadata: Metadata;
   readonly options: SendOptions;
   /** Aborted by the caller's signal, or by close. */
   readonly ended: AbortController;
+  /** What became of the attempts until now, should no other be sent. */
+  outcome: Outcome;
+}
+
+/** How a call ended well. */
+interface Answer {
+  readonly response: MessageShape<DescMessage>;
+  readonly trailer: PlainMetadata;
+}
+
+/** One attempt of a call. */
+interface Attempt {
+  /** Whether there was a connection that any of it may have been sent over. */
+  sent: boolean;
+  /** Whether an answer has begun to come. It isn't retried then. */
+  answered: boolean;
+  credentialError?: { readonly error: unknown };
 }
 
 /** Why close ends a call. */
@@ -40,6 +64,7 @@ export class Transport {
   readonly #client: Client;
   readonly #authorize: (() => string | Promise<string>) | undefined;
   readonly #waitForLimit: boolean;
+  readonly #retries: boolean;
   readonly #running = new Set<AbortController>();
   #closed = false;
 
@@ -53,6 +78,7 @@ export class Transport {
       throw new TypeError("Credentials are not sent in plaintext to another machine: use TLS");
     }
     this.#waitForLimit = options.waitForLimit ?? false;
+    this.#retries = options.retries ?? true;
     const named = "grpc.ssl_target_name_override" in (options.channelOptions ?? {});
     const ip = named ? undefined : ipOf(target);
     this.#client = new Client(
@@ -89,111 +115,114 @@ export class Transport {
       throw new TypeError("metadata: the client has credentials of its own, so authorization can't be given");
     }
     const call: Call = {
-      isTool: method.name === ToolService.method.callTool.name,
+      method,
+      request,
       requestId,
       deadline: Date.now() + timeoutMs,
       metadata: toGrpc(metadata),
       options,
       ended: new AbortController(),
+      outcome: "unsent",
     };
     if (this.#closed) {
-      throw unsent(call, Code.CANCELLED, "The client is closed");
+      throw failed(call, Code.CANCELLED, "The client is closed");
     }
     if (signal?.aborted) {
-      throw unsent(call, Code.CANCELLED, "The call was cancelled", { cause: signal.reason });
+      throw failed(call, Code.CANCELLED, "The call was cancelled", { cause: signal.reason });
     }
     this.#running.add(call.ended);
     const ignore = onAbort(signal, () => call.ended.abort(signal?.reason));
+    let answer: Answer | CallError;
     try {
-      return await this.#attempts(call, method, request);
+      answer = await this.#attempts(call);
     } finally {
       ignore();
       this.#running.delete(call.ended);
     }
+    options.onTrailer?.(answer.trailer);
+    if (answer instanceof CallError) {
+      throw answer;
+    }
+    return answer.response as MessageShape<O>;
   }
 
-  /** Makes attempts for as long as a rate limit refuses them and there is time. */
-  async #attempts<O extends DescMessage>(
-    call: Call,
-    method: DescMethodUnary<DescMessage, O>,
-    request: Uint8Array,
-  ): Promise<MessageShape<O>> {
+  /**
+   * Makes attempts for as long as they may be repeated. grpc-js could retry, too, but wouldn't tell whether an attempt before
+   * the last may have run the tool.
+   */
+  async #attempts(call: Call): Promise<Answer | CallError> {
+    const repeats = new Repeats(call.method.name, this.#retries, this.#waitForLimit);
     for (;;) {
-      try {
-        return await this.#attempt(call, method, request);
-      } catch (error) {
-        const delay = this.#waitForLimit && error instanceof CallError ? delayOf(error, call.deadline) : undefined;
-        if (delay === undefined) {
-          throw error;
-        }
-        await sleep(delay, call.ended.signal);
-        if (call.ended.signal.aborted) {
-          const closed = call.ended.signal.reason === CLOSED;
-          const what = closed ? "The client was closed" : "The call was cancelled";
-          const text = `${what} while the call waited for the rate limit`;
-          const cause = closed ? {} : { cause: call.ended.signal.reason };
-          throw failed(call, Code.CANCELLED, text, { sent: true, notRun: true, ...cause });
-        }
+      const attempt: Attempt = { sent: false, answered: false };
+      const answer = await this.#attempt(call, attempt);
+      if (!(answer instanceof CallError) || call.ended.signal.aborted) {
+        return answer;
+      }
+      const delay = repeats.delay(answer, attempt.answered, call.deadline);
+      if (delay === undefined) {
+        return answer;
+      }
+      await sleep(Math.min(delay, call.deadline - Date.now()), call.ended.signal);
+      if (call.ended.signal.aborted) {
+        return aborted(call);
+      }
+      if (call.deadline <= Date.now()) {
+        return failed(call, Code.DEADLINE_EXCEEDED, "The deadline passed between two attempts");
       }
     }
   }
 
-  /** Makes the call once, the retries of grpc-js included. */
-  #attempt<O extends DescMessage>(
-    call: Call,
-    method: DescMethodUnary<DescMessage, O>,
-    request: Uint8Array,
-  ): Promise<MessageShape<O>> {
-    const { onHeader, onTrailer } = call.options;
+  /** Makes one attempt. Rejects only with what onHeader throws. */
+  #attempt(call: Call, attempt: Attempt): Promise<Answer | CallError> {
     const { signal } = call.ended;
-    const record: AttemptRecord = { sent: false };
     return new Promise((resolve, reject) => {
-      let settle = () => {};
+      let answer: MessageShape<DescMessage> | CallError;
       let thrown: { error: unknown } | undefined;
-      const guard = (callback: () => void) => {
-        try {
-          callback();
-        } catch (error) {
-          thrown ??= { error };
-          sent.cancel();
-        }
-      };
       const sent = this.#client.makeUnaryRequest(
-        `/${method.parent.typeName}/${method.name}`,
+        `/${call.method.parent.typeName}/${call.method.name}`,
         (bytes: Uint8Array) => Buffer.from(bytes),
-        (bytes) => fromBinary(method.output, bytes),
-        request,
+        (bytes) => fromBinary(call.method.output, bytes),
+        call.request,
         call.metadata,
-        { deadline: call.deadline, credentials: this.#credentials(record) },
+        { deadline: call.deadline, credentials: this.#credentials(attempt) },
         (error, response) => {
-          settle = error
-            ? () => reject(failureOf(call, error.code as number, error.details, fromGrpc(error.metadata), record))
-            : // There is a response exactly if there is no error.
-              () => resolve(response as MessageShape<O>);
+          // There is a response exactly if there is no error.
+          answer = error ? failureOf(call, attempt, error) : (response as MessageShape<DescMessage>);
         },
       );
       const cancel = () => sent.cancel();
       signal.addEventListener("abort", cancel);
-      sent.on("metadata", (received) => guard(() => onHeader?.(fromGrpc(received))));
+      sent.on("metadata", (header) => {
+        attempt.answered = true;
+        try {
+          call.options.onHeader?.(fromGrpc(header));
+        } catch (error) {
+          thrown = { error };
+          sent.cancel();
+        }
+      });
       // Comes last, after the callback.
-      sent.on("status", (ended) => {
+      sent.on("status", ({ metadata }) => {
         signal.removeEventListener("abort", cancel);
-        guard(() => onTrailer?.(fromGrpc(ended.metadata)));
-        thrown ? reject(thrown.error) : settle();
+        if (thrown) {
+          reject(thrown.error);
+        } else {
+          resolve(answer instanceof CallError ? answer : { response: answer, trailer: fromGrpc(metadata) });
+        }
       });
     });
   }
 
   /** Those of one call: grpc-js asks for them for each attempt that has a connection, just before it is sent. */
-  #credentials(record: AttemptRecord): CallCredentials {
+  #credentials(attempt: Attempt): CallCredentials {
     return credentials.createFromMetadataGenerator((_, callback) => {
       this.#authorization().then(
         (metadata) => {
-          record.sent = true;
+          attempt.sent = true;
           callback(null, metadata);
         },
         (error) => {
-          record.credentialError = { error };
+          attempt.credentialError = { error };
           callback(Object.assign(new Error("no credentials"), { code: status.UNAUTHENTICATED }));
         },
       );
@@ -209,54 +238,44 @@ export class Transport {
   }
 }
 
-/** What happened to a call, over the retries of grpc-js. */
-interface AttemptRecord {
-  /** Whether there was a connection that any of it may have been sent over. */
-  sent: boolean;
-  credentialError?: { readonly error: unknown };
+function failed(call: Call, code: Code, text: string, init: Partial<CallErrorInit> = {}): CallError {
+  const { requestId, outcome } = call;
+  return new CallError({
+    code,
+    text,
+    isTool: call.method.name === ToolService.method.callTool.name,
+    requestId,
+    outcome,
+    ...init,
+  });
 }
 
-function failed(call: Call, code: Code, text: string, init: Partial<CallErrorInit>): CallError {
-  return new CallError({ code, text, isTool: call.isTool, requestId: call.requestId, sent: true, ...init });
+function aborted(call: Call): CallError {
+  const { reason } = call.ended.signal;
+  return reason === CLOSED
+    ? failed(call, Code.CANCELLED, "The client was closed")
+    : failed(call, Code.CANCELLED, "The call was cancelled", { cause: reason });
 }
 
-function unsent(call: Call, code: Code, text: string, init: Partial<CallErrorInit> = {}): CallError {
-  return failed(call, code, text, { ...init, sent: false });
-}
-
-function failureOf(call: Call, code: Code, text: string, trailer: PlainMetadata, record: AttemptRecord): CallError {
-  const { sent, credentialError } = record;
-  const { signal } = call.ended;
+function failureOf(call: Call, attempt: Attempt, error: ServiceError): CallError {
+  const { sent, credentialError } = attempt;
+  const [code, trailer] = [error.code as number, fromGrpc(error.metadata)];
+  if (sent && call.outcome !== "open") {
+    call.outcome = isRefusal(code, trailer) ? "refused" : "open";
+  }
   if (credentialError && code === Code.UNAUTHENTICATED) {
-    const { error } = credentialError;
-    const why = error instanceof Error ? error.message : String(error);
-    return failed(call, code, `The token source failed: ${why}`, { sent, cause: error });
+    const cause = credentialError.error;
+    const why = cause instanceof Error ? cause.message : String(cause);
+    return failed(call, code, `The token source failed: ${why}`, { cause });
   }
-  if (signal.aborted && code === Code.CANCELLED) {
-    return signal.reason === CLOSED
-      ? failed(call, code, "The client was closed", { sent })
-      : failed(call, code, "The call was cancelled", { sent, cause: signal.reason });
+  if (call.ended.signal.aborted && code === Code.CANCELLED) {
+    return aborted(call);
   }
-  return failed(call, code, text, { sent, trailer });
-}
-
-/** Milliseconds to wait before a call that a rate limit refused is sent again; undefined if it isn't. */
-function delayOf(error: CallError, deadline: number): number | undefined {
-  const never = error.trailer["grpc-retry-pushback-ms"]?.includes("-1");
-  if (error.reason !== ErrorReason.RATE_LIMITED || never) {
-    return undefined;
-  }
-  const delay = error.retryDelayMs || UNKNOWN_DELAY_MS;
-  const spare = deadline - Date.now() - delay;
-  if (spare <= 0) {
-    return undefined;
-  }
-  // Calls that were refused together must not come back together.
-  return delay + Math.random() * Math.min(Math.max(delay / 2, 100), spare / 2);
+  return failed(call, code, error.details, { trailer });
 }
 
 function channelOptions(local: boolean, ip: string | undefined, options: ClientOptions): ChannelOptions {
-  const { retries = true, channelOptions: theirs = {} } = options;
+  const { channelOptions: theirs = {} } = options;
   if ("grpc.service_config" in theirs || "grpc.enable_retries" in theirs) {
     throw new TypeError(
       "channelOptions: a service config would replace the load balancing and retries of this client; " +
@@ -264,8 +283,9 @@ function channelOptions(local: boolean, ip: string | undefined, options: ClientO
     );
   }
   return {
-    "grpc.service_config": JSON.stringify(retries ? SERVICE_CONFIG : UNRETRIED_SERVICE_CONFIG),
-    "grpc.enable_retries": retries ? 1 : 0,
+    // Repeats has the rest of it.
+    "grpc.service_config": JSON.stringify({ loadBalancingConfig: SERVICE_CONFIG.loadBalancingConfig }),
+    "grpc.enable_retries": 0,
     // A DNS record can't change the service config.
     "grpc.service_config_disable_resolution": 1,
     // The first reconnect comes before the last retry, so that a server that has just restarted is found in time.
@@ -274,8 +294,6 @@ function channelOptions(local: boolean, ip: string | undefined, options: ClientO
     "grpc.keepalive_timeout_ms": 10_000,
     "grpc.keepalive_permit_without_calls": 1,
     "grpc.max_receive_message_length": 16 * 1024 * 1024,
-    // A request that doesn't fit is never retried. The default is 1 MiB, five bytes less than the largest request takes.
-    "grpc.per_rpc_retry_buffer_size": 2 * 1024 * 1024,
     "grpc.primary_user_agent": `agenta-ai-typescript/${VERSION}`,
     // Calls to this machine would be sent in plaintext to the proxy that http_proxy names.
     "grpc.enable_http_proxy": local ? 0 : 1,

@@ -309,7 +309,7 @@ for (const how of ["cancelled", "closed"]) {
       assert(error instanceof CallError);
       assert.deepEqual([error.code, error.notRun], [Code.CANCELLED, true]);
       const who = how === "closed" ? "The client was closed" : "The call was cancelled";
-      assert.equal(error.message, `CANCELLED: ${who} while the call waited for the rate limit. The tool was not run.`);
+      assert.equal(error.message, `CANCELLED: ${who}. The tool was not run.`);
       return true;
     });
     while (arrivals.length === 0) {

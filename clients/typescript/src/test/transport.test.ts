@@ -14,13 +14,15 @@ import { ServerCredentials, status } from "@grpc/grpc-js";
 import { Client, MAX_REQUEST_BYTES } from "../client.js";
 import { Code } from "../code.js";
 import { CallError } from "../errors.js";
+import { ErrorInfoSchema } from "../gen/google/rpc/error_details_pb.js";
 import type { ClientOptions } from "../options.js";
-import { SERVICE_CONFIG, UNRETRIED_SERVICE_CONFIG } from "../service_config.js";
+import { Repeats } from "../repeats.js";
+import { SERVICE_CONFIG } from "../service_config.js";
 import { checkTarget, isLocal } from "../target.js";
 import { ipOf, serverNameOf } from "../tls.js";
 import { CallToolRequestSchema } from "../v1.js";
 import { VERSION } from "../version.js";
-import { type Answer, connect, done, inDoubt, limited, type Service, serve } from "./service.js";
+import { type Answer, connect, detail, done, inDoubt, limited, type Service, serve } from "./service.js";
 
 const { CANCELLED, INTERNAL, RESOURCE_EXHAUSTED, UNAVAILABLE } = status;
 const ROOT = new URL("../../../../", import.meta.url);
@@ -78,6 +80,65 @@ test("a wait is as long as the server says, and may be repeated more often than 
   assert(first && second && second - first >= 399, `waited ${second} - ${first} ms`);
   assert.equal(service.arrivals.length, 22);
   assert.equal(ids(service).size, 1, "a repeat has another request_id");
+});
+
+const OVERLOADED = detail(ErrorInfoSchema, { reason: "ERROR_REASON_OVERLOADED", domain: "agenta.ai" });
+const EXPIRED = detail(ErrorInfoSchema, { reason: "ERROR_REASON_CREDENTIALS_EXPIRED", domain: "agenta.ai" });
+const lost: Answer = { code: UNAVAILABLE, trailer: again };
+const overloaded: Answer = { code: UNAVAILABLE, details: [OVERLOADED], trailer: again };
+const expired: Answer = { code: status.UNAUTHENTICATED, details: [EXPIRED] };
+
+// What the last attempt meets tells nothing of those before it.
+for (const { name, answers, notRun } of [
+  { name: "refused after a lost one", answers: [lost, expired], notRun: false },
+  { name: "refused after a lost one and a limit", answers: [lost, limited(1), expired], notRun: false },
+  { name: "refused twice", answers: [overloaded, limited(1), expired], notRun: true },
+  { name: "lost after a refused one", answers: [overloaded, lost], notRun: false },
+  { name: "overloaded for good", answers: [overloaded], notRun: true },
+]) {
+  test(`what became of earlier attempts: ${name}`, async (t) => {
+    const { target, arrivals } = await serve(t, answers);
+    const trailers: unknown[] = [];
+    const onTrailer = (trailer: unknown) => trailers.push(trailer);
+    const call = connect(t, target, { waitForLimit: true }).callTool("tools.x.y.z", {}, { onTrailer });
+    await assert.rejects(call, (error) => {
+      assert(error instanceof CallError);
+      assert.equal(error.notRun, notRun);
+      assert.equal(error.message.endsWith(`. ${inDoubt(error.requestId)}`), !notRun, error.message);
+      return true;
+    });
+    assert(arrivals.length >= answers.length);
+    assert.equal(trailers.length, 1, "only the last trailer is shown");
+  });
+}
+
+test("a deadline that passes between two attempts", async (t) => {
+  const { target, arrivals } = await serve(t, [failing(UNAVAILABLE, "60000")]);
+  await assert.rejects(connect(t, target).callTool("tools.x.y.z", {}, { timeoutMs: 500 }), {
+    code: Code.DEADLINE_EXCEEDED,
+    notRun: false,
+  });
+  assert.equal(arrivals.length, 1);
+});
+
+test("the backoff grows to its maximum, and starts anew after a pushback", (t) => {
+  t.mock.method(Math, "random", () => 0.5);
+  const failure = (trailer: Record<string, string[]>) =>
+    new CallError({ code: Code.UNAVAILABLE, text: "", isTool: true, requestId: "", outcome: "open", trailer });
+  const repeats = new Repeats("CallTool", true, false);
+  const plain = failure({});
+  const waits = [plain, plain, failure({ "grpc-retry-pushback-ms": ["700"] }), plain, plain];
+  assert.deepEqual(
+    waits.map((error) => repeats.delay(error, false, Infinity)),
+    [100, 200, 700, 100, undefined],
+  );
+  for (const { error, answered } of [
+    { error: failure({ "grpc-retry-pushback-ms": ["-1"] }), answered: false },
+    { error: failure({ "grpc-retry-pushback-ms": ["soon"] }), answered: false },
+    { error: plain, answered: true },
+  ]) {
+    assert.equal(new Repeats("CallTool", true, false).delay(error, answered, Infinity), undefined);
+  }
 });
 
 test("many calls wait for one limit", async (t) => {
@@ -278,9 +339,7 @@ test("targets", (t) => {
 });
 
 test("the service config is that of all clients", () => {
-  const all = shared("client/agenta_ai/service_config.json");
-  assert.deepEqual(SERVICE_CONFIG, all);
-  assert.deepEqual(UNRETRIED_SERVICE_CONFIG, { ...all, methodConfig: [] });
+  assert.deepEqual(SERVICE_CONFIG, shared("client/agenta_ai/service_config.json"));
 });
 
 test("the version is that of the package", () => {
