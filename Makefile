@@ -118,7 +118,7 @@ docs: $(READY) ## Write the references of the settings and of the contract from 
 clients: $(READY) ## Make the clients in other languages from protos/, check and test them. Needs Go, Node, Java with Maven, and Rust.
 	@cd clients/go && ../../$(BIN)/buf generate
 	@cd clients/go && test -z "$$(gofmt -l .)" && go mod tidy -diff && go vet ./... && go test ./...
-	@cd clients/typescript && npm ci --silent --prefer-offline && npm run -s generate && npm run -s check && npm test -s && npm run -s check:package
+	@cd clients/typescript && npm ci --silent --prefer-offline && npm run -s generate && npm run -s check && npm test -s && npm run -s test:versions && npm run -s check:package
 	@mvn -q -B -f clients/java verify
 	@$(BIN)/buf build protos -o - | cargo run -q --locked --manifest-path clients/rust/generate/Cargo.toml
 	@cd clients/rust && cargo fmt --all --check && cargo clippy -q --locked --workspace --all-targets -- -D warnings
