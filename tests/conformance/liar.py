@@ -56,6 +56,8 @@ LIES: dict[str, Callable[[Line], Line]] = {
     "no-metadata": changed(metadata={}),
     "seconds": changed(seconds=1000.0),
     "no-seconds": without("seconds"),
+    "outcome": only_if_not_ok(changed(outcome={"not_run": False, "request_id": "", "sentence": "No."})),
+    "no-outcome": without("outcome"),
     "more-fields": changed(mood="good"),
     "error": changed(error="I can't."),
     "id": changed(id="another"),

@@ -137,8 +137,32 @@ async def test_what_is_no_answer_is_seen(what: str) -> None:
     assert PARTLY_SEEN[what] in "\n".join(outcome.wrong)
 
 
+# What is said of the outcome of a call that expects one.
+OUTCOMES = {
+    "outcome": ["call 2: outcome.not_run: expected true, got false"],
+    "no-outcome": ["call 2: outcome: expected an object, got nothing"],
+}
+
+
+@pytest.mark.parametrize("what", OUTCOMES)
+async def test_an_outcome_is_compared(what: str) -> None:
+    raw = VECTOR.model_dump(mode="json", exclude_unset=True)
+    raw["calls"][1]["expect"]["outcome"] = {"not_run": True}
+    (outcome,) = await played(what, Vector.model_validate_json(json.dumps(raw)))
+    assert outcome.wrong == OUTCOMES[what]
+
+
+@pytest.mark.parametrize("change", [{"retries": False}, {"close_after": 1}, {"expect": {"code": "OK", "outcome": {}}}])
+def test_outcomes_are_played_by_programs_that_report_them(change: dict[str, Any]) -> None:
+    call = {"request": {}, "expect": {"code": "OK"}, **change}
+    raw = {"name": "x", "why": "It is.", "calls": [call]}
+    vector = Vector.model_validate_json(json.dumps(raw))
+    assert Client(folder=".", run="").playable([VECTOR, vector]) == [VECTOR]
+    assert Client(folder=".", run="", outcomes=True).playable([VECTOR, vector]) == [VECTOR, vector]
+
+
 def test_every_lie_is_tested() -> None:
-    assert liar.LIES.keys() - {"nothing"} <= SEEN.keys() | PARTLY_SEEN.keys()
+    assert liar.LIES.keys() - {"nothing"} <= SEEN.keys() | PARTLY_SEEN.keys() | OUTCOMES.keys()
 
 
 async def test_a_program_that_dies_leaves_its_last_words() -> None:

@@ -23,6 +23,12 @@ export function checkTarget(target: string): void {
   if (!/^[!-~]+$/.test(target)) {
     throw new TypeError(`The target ${shown} has characters that are not part of an address: give host:port`);
   }
+  if (target.startsWith("unix-abstract:")) {
+    // It would look for a machine of the name "unix-abstract", and trust it as this one.
+    throw new TypeError(
+      `The target ${shown} is an abstract Unix socket, which grpc-js can't reach: give host:port or unix:path`,
+    );
+  }
   if (!SCHEME.test(target) && !HOST_AND_PORT.test(target)) {
     throw new TypeError(`The target ${shown} has no port: give host:port, or [host]:port for IPv6`);
   }

@@ -313,6 +313,7 @@ test("calls to this machine pass by the proxy", async (t) => {
   assert.equal(received.length, 0);
 });
 
+// grpc-js knows no abstract sockets, and would take one for the name of a machine.
 test("targets", (t) => {
   const rows: { target: string; kind: string }[] = [
     ...shared("tests/conformance/targets.json"),
@@ -328,7 +329,7 @@ test("targets", (t) => {
   ];
   assert(rows.length > 20);
   for (const { target, kind } of rows) {
-    if (kind === "error") {
+    if (kind === "error" || target.startsWith("unix-abstract:")) {
       assert.throws(() => new Client(target), { name: "TypeError", message: /: give host:port/ }, target);
     } else {
       checkTarget(target);
