@@ -77,6 +77,23 @@ def test_the_package_can_be_used_by_others(installed: Path) -> None:
     assert made(["node", program], installed) == "0 110 agenta.ai.v1.ToolService\n"
 
 
+def test_the_types_can_be_used_by_others(example: Path, installed: Path) -> None:
+    """Without types of Node, and with the libraries that TypeScript takes by itself."""
+    program = installed / "typed.ts"
+    program.write_text(
+        "import { Client, type ToolResult } from 'agenta-ai';\n"
+        "import { ToolService } from 'agenta-ai/v1';\n"
+        "interface Arguments { text: string; left?: string }\n"
+        "const given: Arguments = { text: 'x' };\n"
+        "const client = new Client('127.0.0.1:1');\n"
+        "const called: ToolResult<{ count: number }> = await client.callTool<{ count: number }>('t', given);\n"
+        "const enabled: boolean = (await client.call(ToolService.method.status, {})).enabled;\n"
+        "export const count: number = enabled ? called.result.count : 0;\n"
+    )
+    tsc = example.parents[2] / "node_modules/.bin/tsc"
+    made([tsc, "--noEmit", "--strict", "--module", "nodenext", "--target", "es2022", program], installed)
+
+
 def test_the_public_types_do_not_name_grpc(installed: Path) -> None:
     """Users of the types see none of grpc-js, whose types differ from version to version."""
     folder = installed / "node_modules/agenta-ai/dist"
