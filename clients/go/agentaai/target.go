@@ -1,6 +1,7 @@
 package agentaai
 
 import (
+	"errors"
 	"fmt"
 	"regexp"
 	"strings"
@@ -24,9 +25,10 @@ const (
 func checkTarget(target string) error {
 	switch {
 	case target == "":
-		return fmt.Errorf("agentaai: the target is empty: give host:port")
+		return errors.New("agentaai: the target is empty: give host:port")
 	case webAddress.MatchString(target):
-		return fmt.Errorf("agentaai: target %q is a web address: give host:port, without http", target)
+		// It isn't shown: web addresses may hold passwords.
+		return errors.New("agentaai: the target is a web address: give host:port, without http")
 	case strings.ContainsFunc(target, func(char rune) bool { return char < '!' || char > '~' }):
 		return fmt.Errorf("agentaai: target %q has characters that are not part of an address: give host:port", target)
 	case !scheme.MatchString(target) && !hostAndPort.MatchString(target):

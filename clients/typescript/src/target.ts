@@ -18,7 +18,8 @@ export function checkTarget(target: string): void {
     throw new TypeError("The target is empty: give host:port");
   }
   if (/^https?:/i.test(target)) {
-    throw new TypeError(`The target ${shown} is a web address: give host:port, without http`);
+    // It isn't shown: web addresses may hold passwords.
+    throw new TypeError("The target is a web address: give host:port, without http");
   }
   if (!/^[!-~]+$/.test(target)) {
     throw new TypeError(`The target ${shown} has characters that are not part of an address: give host:port`);
