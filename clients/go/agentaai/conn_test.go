@@ -155,7 +155,7 @@ func TestContextErrors(t *testing.T) {
 			target, served := serve(t, nil, nil, answer{never: true})
 			ctx, cancel := context.WithCancel(t.Context())
 			if name == "deadline" {
-				ctx, cancel = context.WithTimeout(t.Context(), 300*time.Millisecond)
+				ctx, cancel = context.WithTimeout(t.Context(), 2*time.Second)
 			} else {
 				served.onArrival = cancel
 			}
