@@ -15,39 +15,45 @@ import io.grpc.protobuf.StatusProto;
 import java.net.ConnectException;
 import java.time.Duration;
 import java.util.List;
+import java.util.Objects;
+import javax.net.ssl.SSLException;
+import org.jspecify.annotations.Nullable;
 
 /** A call that ended with a status other than OK. Its cause is what grpc-java threw, with all that came. */
-public final class CallException extends RuntimeException {
+public final class CallException extends AgentaException {
     private static final long serialVersionUID = 1;
-    private static final String DOMAIN = "agenta.ai";
+    static final String DOMAIN = "agenta.ai";
 
     private final Status.Code code;
     private final String description;
-    private final boolean notRun;
+    private final @Nullable String notRun;
+    private final boolean refused;
     private final ErrorReason reason;
     private final Duration retryDelay;
     private final transient List<FieldViolation> fieldViolations;
     private final transient List<QuotaFailure.Violation> quotaViolations;
-    private final String requestId;
+    private final String callId;
 
     /** Reads what a stub threw. */
     public CallException(StatusRuntimeException thrown) {
-        super(thrown);
+        this(thrown, "");
+    }
+
+    CallException(StatusRuntimeException thrown, String requestId) {
+        super(requestId, thrown);
         List<Any> details = details(thrown);
         ErrorInfo info = find(details, ErrorInfo.getDefaultInstance());
         code = thrown.getStatus().getCode();
-        description = thrown.getStatus().getDescription() == null
-                ? ""
-                : thrown.getStatus().getDescription();
-        notRun = info.getDomain().equals(DOMAIN);
-        reason = notRun ? Sentences.reason(info.getReason()) : ErrorReason.ERROR_REASON_UNSPECIFIED;
-        retryDelay =
-                Sentences.duration(find(details, RetryInfo.getDefaultInstance()).getRetryDelay());
+        description = Objects.requireNonNullElse(thrown.getStatus().getDescription(), "");
+        notRun = notRun(thrown);
+        refused = info.getDomain().equals(DOMAIN);
+        reason = refused ? reason(info.getReason()) : ErrorReason.ERROR_REASON_UNSPECIFIED;
+        retryDelay = duration(find(details, RetryInfo.getDefaultInstance()).getRetryDelay());
         fieldViolations = find(details, BadRequest.getDefaultInstance()).getFieldViolationsList().stream()
                 .map(each -> new FieldViolation(each.getField(), each.getDescription()))
                 .toList();
         quotaViolations = find(details, QuotaFailure.getDefaultInstance()).getViolationsList();
-        requestId = find(details, RequestInfo.getDefaultInstance()).getRequestId();
+        callId = find(details, RequestInfo.getDefaultInstance()).getRequestId();
     }
 
     private static List<Any> details(StatusRuntimeException thrown) {
@@ -74,17 +80,40 @@ public final class CallException extends RuntimeException {
         return none;
     }
 
-    /** One sentence for people. */
     @Override
     public String getMessage() {
-        return Sentences.make(Sentences.cause(reason, code.toString()), said(), fieldViolations, retryDelay);
+        String sentence = sentence(name(reason, code.toString()), explanation(), fieldViolations, retryDelay);
+        if (notRun != null) {
+            return ended(sentence) + notRun;
+        }
+        if (refused || requestId().isEmpty()) {
+            return sentence;
+        }
+        return ended(sentence)
+                + "The call may have run and may have been billed. To get its result, send it again with request_id "
+                + requestId() + ".";
     }
 
-    /** The status's own text, unless there was no connection: then it is "io exception", and the cause says why. */
-    private String said() {
+    private static @Nullable String notRun(StatusRuntimeException thrown) {
+        if (thrown.getStatus().getCode() == Status.Code.UNIMPLEMENTED) {
+            return "The tool was not run.";
+        }
+        return NotRun.in(thrown).map(Throwable::getMessage).orElse(null);
+    }
+
+    private static String ended(String sentence) {
+        return sentence.endsWith(".") || sentence.endsWith("?") ? sentence + " " : sentence + ". ";
+    }
+
+    /** The status's own text, unless that is "io exception" and the cause says more. */
+    private String explanation() {
         for (Throwable cause = getCause(); cause != null; cause = cause.getCause()) {
             if (cause instanceof ConnectException) {
-                return "no connection, is agenta-ai-server running? " + cause.getMessage();
+                return "no connection: " + cause.getMessage() + ". Is agenta-ai-server running?";
+            }
+            if (cause instanceof SSLException) {
+                return "TLS failed: " + cause.getMessage()
+                        + ". Does the server speak TLS, with a certificate that this client trusts?";
             }
         }
         return description;
@@ -100,22 +129,26 @@ public final class CallException extends RuntimeException {
         return description;
     }
 
-    /** Whether the service says that the tool was not run. If false, it may have run, and been paid for. */
+    /**
+     * Whether it is certain that the tool was not run: the service said so, or nothing was
+     * sent. If false, the call may have
+     * run and may have been billed; send it again with {@link #requestId()} to get its result.
+     */
     public boolean notRun() {
-        return notRun;
+        return refused || notRun != null;
     }
 
-    /** Why the service refused the call. UNSPECIFIED if that isn't known, UNRECOGNIZED if this version doesn't know it. */
+    @Override
     public ErrorReason reason() {
         return reason;
     }
 
-    /** The time after which a new attempt makes sense. Zero if unknown. */
+    @Override
     public Duration retryDelay() {
         return retryDelay;
     }
 
-    /** The fields of the request that are at fault, if that is why. */
+    @Override
     public List<FieldViolation> fieldViolations() {
         return fieldViolations;
     }
@@ -125,8 +158,8 @@ public final class CallException extends RuntimeException {
         return quotaViolations;
     }
 
-    /** What the server calls the call in its logs. Empty if it didn't say. */
-    public String requestId() {
-        return requestId;
+    /** The server's own id of the call, as in its logs. Empty if it didn't say. */
+    public String callId() {
+        return callId;
     }
 }

@@ -2,60 +2,93 @@ package ai.agenta.ai;
 
 import ai.agenta.ai.v1.CallToolRequest;
 import ai.agenta.ai.v1.CallToolResponse;
-import ai.agenta.ai.v1.ToolServiceGrpc;
 import io.grpc.ChannelCredentials;
 import io.grpc.Grpc;
 import io.grpc.InsecureChannelCredentials;
 import io.grpc.ManagedChannel;
 import io.grpc.ManagedChannelBuilder;
-import io.grpc.StatusRuntimeException;
+import io.grpc.Status;
 import io.grpc.TlsChannelCredentials;
 import java.time.Duration;
+import java.util.Set;
 import java.util.UUID;
+import java.util.concurrent.CompletableFuture;
+import java.util.concurrent.ConcurrentHashMap;
+import java.util.concurrent.ExecutionException;
 import java.util.concurrent.TimeUnit;
 import java.util.function.Consumer;
 import java.util.function.Supplier;
-import java.util.regex.Pattern;
+import org.jspecify.annotations.Nullable;
 
 /** A connection to Agenta AI services. It is opened by its first call, and serves many at once, from any thread. */
 public final class Client implements AutoCloseable {
-    /** The time that {@link #callTool(CallToolRequest)} gives to a tool. */
+    /** The time that a call of a tool has if it doesn't say. */
     public static final Duration CALL_TIMEOUT = Duration.ofSeconds(90);
 
     private final ManagedChannel channel;
+    private final Closing closing;
+    private final boolean waitForLimit;
+    private final Set<ToolCall> inFlight = ConcurrentHashMap.newKeySet();
 
-    private Client(ManagedChannel channel) {
+    private Client(ManagedChannel channel, Closing closing, boolean waitForLimit) {
         this.channel = channel;
+        this.closing = closing;
+        this.waitForLimit = waitForLimit;
     }
 
     /**
      * Begins a connection to a target, "host:port" or any name that gRPC knows, such as "unix:/run/agenta.sock".
      *
-     * <p>It is in plaintext to a loopback address or a Unix socket, and has TLS with the system's certificate authorities to
-     * any other. Nothing goes to another machine in plaintext, whatever a name may resolve to: such calls fail with
-     * UNAUTHENTICATED.
+     * <p>It is in plaintext to localhost, a loopback address or a Unix socket, and has TLS with the system's certificate
+     * authorities to any other. Nothing goes to another machine in plaintext, whatever a name may resolve to: such calls fail
+     * with UNAUTHENTICATED.
+     *
+     * @throws IllegalArgumentException if the target is a web address or names no port
      */
     public static Builder to(String target) {
-        return new Builder(target);
+        return new Builder(Target.parse(target));
     }
 
     /**
-     * Makes a request with a request_id of its own. To repeat a call, send its request again.
+     * Makes a request with a new request_id. To repeat a call, send its request again.
      *
      * @param arguments a map or a record, by the tool's input_schema; numbers are sent as doubles
      * @throws IllegalArgumentException if the arguments can't be sent
      */
     public static CallToolRequest request(String tool, Object arguments) {
+        return request(tool, arguments, UUID.randomUUID().toString());
+    }
+
+    /**
+     * Makes a request with the request_id of an earlier call, to get the result of that one.
+     *
+     * @param arguments those of the earlier call
+     * @param requestId {@link AgentaException#requestId()}
+     * @throws IllegalArgumentException if the arguments can't be sent, or the request_id is empty
+     */
+    public static CallToolRequest request(String tool, Object arguments, String requestId) {
         return CallToolRequest.newBuilder()
                 .setName(tool)
                 .setArguments(Values.pack(arguments))
-                .setRequestId(UUID.randomUUID().toString())
+                .setRequestId(checked(requestId))
                 .build();
     }
 
-    /** Runs a tool, in {@link #CALL_TIMEOUT} at most. */
+    private static String checked(String requestId) {
+        if (requestId.isEmpty()) {
+            throw new IllegalArgumentException("request_id: must not be empty, or a repeat would run the tool again");
+        }
+        return requestId;
+    }
+
+    /** Runs a tool, within {@link #CALL_TIMEOUT}: see {@link #callTool(CallToolRequest, ToolCallOptions)}. */
     public CallToolResponse callTool(CallToolRequest request) {
-        return callTool(request, CALL_TIMEOUT);
+        return callTool(request, ToolCallOptions.DEFAULT);
+    }
+
+    /** Runs a tool, within a time-out: see {@link #callTool(CallToolRequest, ToolCallOptions)}. */
+    public CallToolResponse callTool(CallToolRequest request, Duration timeout) {
+        return callTool(request, ToolCallOptions.DEFAULT.withTimeout(timeout));
     }
 
     /**
@@ -63,20 +96,43 @@ public final class Client implements AutoCloseable {
      *
      * @throws CallException if the call was refused or had no answer
      * @throws ToolException if the tool ran and failed
+     * @throws IllegalArgumentException if the request has no request_id
      */
-    public CallToolResponse callTool(CallToolRequest request, Duration timeout) {
-        CallToolResponse response;
+    public CallToolResponse callTool(CallToolRequest request, ToolCallOptions options) {
+        var result = callToolAsync(request, options);
         try {
-            response = ToolServiceGrpc.newBlockingStub(channel)
-                    .withDeadlineAfter(timeout.toNanos(), TimeUnit.NANOSECONDS)
-                    .callTool(request);
-        } catch (StatusRuntimeException thrown) {
-            throw new CallException(thrown);
+            return result.get();
+        } catch (InterruptedException interrupted) {
+            result.cancel(true);
+            Thread.currentThread().interrupt();
+            var status = Status.CANCELLED
+                    .withDescription("The thread was interrupted")
+                    .withCause(interrupted);
+            throw new CallException(status.asRuntimeException(), request.getRequestId());
+        } catch (ExecutionException failure) {
+            if (failure.getCause() instanceof RuntimeException cause) {
+                // Points to who called, and not to a thread of grpc-java.
+                cause.fillInStackTrace();
+                throw cause;
+            }
+            throw new IllegalStateException(failure.getCause());
         }
-        if (response.getIsError()) {
-            throw new ToolException(response);
-        }
-        return response;
+    }
+
+    /**
+     * Runs a tool without blocking.
+     *
+     * @return ends with what {@link #callTool(CallToolRequest, ToolCallOptions)} returns or throws. To cancel it cancels the
+     *     call
+     * @throws IllegalArgumentException if the request has no request_id
+     */
+    public CompletableFuture<CallToolResponse> callToolAsync(CallToolRequest request, ToolCallOptions options) {
+        checked(request.getRequestId());
+        ToolCall call = new ToolCall(channel, request, options, waitForLimit);
+        inFlight.add(call);
+        var result = call.start();
+        result.whenComplete((response, failure) -> inFlight.remove(call));
+        return result;
     }
 
     /** The channel, for the generated stubs. They need deadlines of their own. */
@@ -84,52 +140,64 @@ public final class Client implements AutoCloseable {
         return channel;
     }
 
-    /** Ends the connection, and the calls that run. */
+    /**
+     * Ends the connection. Calls that run end at once with CANCELLED, "The client was closed": the exception carries the
+     * request_id to get their results with. Calls after this fail, and send nothing.
+     */
     @Override
     public void close() {
+        closing.close();
         channel.shutdownNow();
+        inFlight.forEach(ToolCall::close);
     }
 
     /** How a connection is to be. */
     public static final class Builder {
-        private static final Pattern LOCAL =
-                Pattern.compile("unix:.*|(\\w+:///)?(localhost|127(\\.\\d{1,3}){3}|\\[::1])(:\\d+)?|(\\w+:///)?::1");
-
-        private final String target;
+        private final Target target;
         private ChannelCredentials transport;
         private Credentials caller = new Credentials("", () -> "");
         private boolean waitForLimit;
+        private boolean retries = true;
         private Consumer<ManagedChannelBuilder<?>> more = builder -> {};
 
-        private Builder(String target) {
+        private Builder(Target target) {
             this.target = target;
-            transport = isLocal(target) ? InsecureChannelCredentials.create() : TlsChannelCredentials.create();
-        }
-
-        /** Whether a target is on this machine by its name alone. */
-        static boolean isLocal(String target) {
-            return LOCAL.matcher(target).matches();
+            transport = target.local() ? InsecureChannelCredentials.create() : TlsChannelCredentials.create();
         }
 
         /** Sends a key with every call, one of the server's, "aai_…", or of Agenta. Null or an empty one is not sent. */
-        public Builder apiKey(String key) {
+        public Builder apiKey(@Nullable String key) {
             caller = new Credentials("ApiKey", () -> key);
             return this;
         }
 
-        /** Sends a bearer token with every call, and asks for it each time: keep it until it is about to expire. */
-        public Builder token(Supplier<String> token) {
+        /** Sends a bearer token with every call. */
+        public Builder token(String token) {
+            return token(() -> token);
+        }
+
+        /**
+         * Sends a bearer token with every call, and asks for it each time, on a thread that may block: keep it until it is
+         * about to expire. A supplier that throws fails the call with UNAUTHENTICATED, and nothing is sent.
+         */
+        public Builder token(Supplier<? extends @Nullable String> token) {
             caller = new Credentials("Bearer", token);
             return this;
         }
 
         /**
-         * Makes a call of a tool that a rate limit refuses wait as long as the server says, and then sends it again: within
-         * its deadline, and four times at most. Where the wait would outlast the deadline, it fails at once. A refused call
-         * runs no tool, so none is paid for twice.
+         * Makes a call of a tool that a rate limit refuses wait as long as the server says, and a random time on top, and then
+         * sends it again with the same request_id, until its deadline. Where the wait would outlast the deadline, it fails at
+         * once. A refused call runs no tool, so none is billed twice.
          */
         public Builder waitForLimit() {
             waitForLimit = true;
+            return this;
+        }
+
+        /** Sends no call again by itself when the connection breaks or the server is unavailable. */
+        public Builder disableRetries() {
+            retries = false;
             return this;
         }
 
@@ -147,9 +215,10 @@ public final class Client implements AutoCloseable {
 
         /** Makes the connection. */
         public Client build() {
-            ManagedChannelBuilder<?> builder = Grpc.newChannelBuilder(target, transport)
-                    .intercept(caller, new Pushback(waitForLimit), new Detached())
-                    .defaultServiceConfig(ServiceConfig.make(waitForLimit))
+            Closing closing = new Closing();
+            ManagedChannelBuilder<?> builder = Grpc.newChannelBuilder(target.name(), transport)
+                    .intercept(caller, new Attempts(), closing, new Detached())
+                    .defaultServiceConfig(ServiceConfig.read())
                     // A record in the DNS can't change what is retried.
                     .disableServiceConfigLookUp()
                     .userAgent("agenta-ai-java")
@@ -159,8 +228,11 @@ public final class Client implements AutoCloseable {
                     .keepAliveTime(30, TimeUnit.SECONDS)
                     .keepAliveTimeout(10, TimeUnit.SECONDS)
                     .keepAliveWithoutCalls(true);
+            if (!retries) {
+                builder.disableRetry();
+            }
             more.accept(builder);
-            return new Client(builder.build());
+            return new Client(builder.build(), closing, waitForLimit);
         }
     }
 }

@@ -14,6 +14,7 @@ import io.grpc.Status;
 import java.net.InetSocketAddress;
 import java.util.concurrent.Executor;
 import java.util.function.Supplier;
+import org.jspecify.annotations.Nullable;
 
 /** Says who calls, and lets no call out in plaintext to another machine, whatever a name may resolve to. */
 final class Credentials extends CallCredentials implements ClientInterceptor {
@@ -21,10 +22,10 @@ final class Credentials extends CallCredentials implements ClientInterceptor {
             Metadata.Key.of("authorization", Metadata.ASCII_STRING_MARSHALLER);
 
     private final String scheme;
-    private final Supplier<String> secret;
+    private final Supplier<? extends @Nullable String> secret;
 
     /** The secret is asked for with each call; null or an empty one is not sent. */
-    Credentials(String scheme, Supplier<String> secret) {
+    Credentials(String scheme, Supplier<? extends @Nullable String> secret) {
         this.scheme = scheme;
         this.secret = secret;
     }
@@ -40,8 +41,8 @@ final class Credentials extends CallCredentials implements ClientInterceptor {
     @Override
     public void applyRequestMetadata(RequestInfo connection, Executor executor, MetadataApplier applier) {
         if (!isPrivate(connection)) {
-            applier.fail(
-                    Status.UNAUTHENTICATED.withDescription("nothing is sent in plaintext to another machine: use TLS"));
+            applier.fail(Status.UNAUTHENTICATED.withDescription(
+                    "The connection is in plaintext and leads to another machine: use TLS"));
             return;
         }
         executor.execute(() -> apply(applier));
@@ -50,24 +51,36 @@ final class Credentials extends CallCredentials implements ClientInterceptor {
     private void apply(MetadataApplier applier) {
         try {
             applier.apply(headers(secret.get()));
-        } catch (RuntimeException failure) {
+        } catch (UnusableSecret unusable) {
+            applier.fail(Status.UNAUTHENTICATED.withDescription(unusable.getMessage()));
+        } catch (Throwable failure) { // or the call would hang until its deadline
+            // Its text is left to the cause: it may hold a secret.
             applier.fail(Status.UNAUTHENTICATED
-                    .withDescription("nobody can say who calls: " + failure.getMessage())
+                    .withDescription(
+                            "The token source failed: " + failure.getClass().getName())
                     .withCause(failure));
         }
     }
 
-    private Metadata headers(String said) {
+    private Metadata headers(@Nullable String said) {
         Metadata headers = new Metadata();
         if (said == null || said.isEmpty()) {
             return headers;
         }
         if (said.chars().anyMatch(character -> character < '!' || character > '~')) {
-            throw new IllegalArgumentException(
-                    "the secret holds blanks, a newline or other characters that can't be sent");
+            throw new UnusableSecret();
         }
         headers.put(AUTHORIZATION, scheme + " " + said);
         return headers;
+    }
+
+    private static final class UnusableSecret extends RuntimeException {
+        private static final long serialVersionUID = 1;
+
+        UnusableSecret() {
+            super(
+                    "The key or token has blanks, a newline or other characters that can't be sent: pass it without them");
+        }
     }
 
     /** Whether nobody on a network can read along: there is TLS, or no network. */

@@ -32,7 +32,8 @@ record Detached() implements ClientInterceptor {
         return new Attached<>(call.get(), caller);
     }
 
-    private static Deadline earlier(Deadline one, Deadline other) {
+    /** The earlier one of two, of which one may be missing. */
+    static Deadline earlier(Deadline one, Deadline other) {
         return one == null || other == null ? (one == null ? other : one) : one.minimum(other);
     }
 

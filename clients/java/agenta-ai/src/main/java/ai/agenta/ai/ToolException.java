@@ -9,12 +9,25 @@ import java.util.List;
 import java.util.stream.Collectors;
 
 /** A tool that ran and failed. */
-public final class ToolException extends RuntimeException {
+public final class ToolException extends AgentaException {
     private static final long serialVersionUID = 1;
 
     private final CallToolResponse response;
 
-    ToolException(CallToolResponse response) {
+    /**
+     * Reads what a stub returned.
+     *
+     * @param response one with {@code is_error}
+     */
+    public ToolException(CallToolResponse response) {
+        this(response, "");
+    }
+
+    ToolException(CallToolResponse response, String requestId) {
+        super(requestId, null);
+        if (!response.getIsError()) {
+            throw new IllegalArgumentException("the response has no is_error: the tool did not fail");
+        }
         this.response = response;
     }
 
@@ -22,11 +35,9 @@ public final class ToolException extends RuntimeException {
         return response.getError();
     }
 
-    /** One sentence for people. */
     @Override
     public String getMessage() {
-        return Sentences.make(
-                Sentences.cause(reason(), "the tool failed"), description(), fieldViolations(), retryDelay());
+        return sentence(name(reason(), "the tool failed"), description(), fieldViolations(), retryDelay());
     }
 
     /** What the tool said. */
@@ -38,6 +49,7 @@ public final class ToolException extends RuntimeException {
     }
 
     /** The class of failure, one of those numbered from 100. */
+    @Override
     public ErrorReason reason() {
         return error().getReason();
     }
@@ -47,12 +59,12 @@ public final class ToolException extends RuntimeException {
         return error().getRetryable();
     }
 
-    /** The time to wait before that. Zero if unknown. */
+    @Override
     public Duration retryDelay() {
-        return Sentences.duration(error().getRetryDelay());
+        return duration(error().getRetryDelay());
     }
 
-    /** The rules that the tool's answer broke, if that is why. */
+    @Override
     public List<FieldViolation> fieldViolations() {
         return error().getFieldViolationsList().stream()
                 .map(each -> new FieldViolation(each.getField(), each.getDescription()))

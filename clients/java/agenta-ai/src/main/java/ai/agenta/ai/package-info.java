@@ -5,4 +5,7 @@
  * <p>All of it is built of what grpc-java has, and goes with the generated client of {@link ai.agenta.ai.v1}: {@link
  * Client#channel()} is a {@link io.grpc.ManagedChannel} for its stubs.
  */
+@NullMarked
 package ai.agenta.ai;
+
+import org.jspecify.annotations.NullMarked;

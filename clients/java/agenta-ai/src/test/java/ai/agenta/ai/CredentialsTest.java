@@ -3,6 +3,7 @@ package ai.agenta.ai;
 import static org.junit.jupiter.api.Assertions.assertEquals;
 import static org.junit.jupiter.api.Assertions.assertFalse;
 import static org.junit.jupiter.api.Assertions.assertThrows;
+import static org.junit.jupiter.api.Assertions.assertTrue;
 import static org.junit.jupiter.api.Assumptions.assumeTrue;
 
 import ai.agenta.ai.FakeService.Answer;
@@ -32,6 +33,7 @@ import java.util.ArrayList;
 import java.util.List;
 import java.util.Map;
 import java.util.Optional;
+import java.util.function.Supplier;
 import java.util.function.UnaryOperator;
 import java.util.logging.Level;
 import java.util.logging.Logger;
@@ -109,6 +111,17 @@ final class CredentialsTest {
                             service,
                             service.target(),
                             options -> options.transport(client).apiKey("k")));
+            var untrusting = TlsChannelCredentials.create();
+            var failure = assertThrows(
+                    CallException.class,
+                    () -> seen(
+                            service,
+                            service.target(),
+                            options -> options.transport(untrusting).apiKey("k")));
+            assertEquals(Status.Code.UNAVAILABLE, failure.code());
+            assertTrue(failure.notRun());
+            assertTrue(failure.getMessage().startsWith("UNAVAILABLE: TLS failed: "), failure::getMessage);
+            assertEquals(1, service.arrivals.size());
         }
     }
 
@@ -151,6 +164,27 @@ final class CredentialsTest {
         return both;
     }
 
+    /** Whatever a supplier throws ends the call at once. */
+    @Test
+    void tokenSourceThatFails() throws IOException {
+        for (Throwable thrown : List.of(new IllegalStateException("secret"), new StackOverflowError("secret"))) {
+            try (FakeService service = new FakeService(Answer.done())) {
+                Supplier<String> failing = () -> {
+                    throw ToolCallTest.unchecked(thrown);
+                };
+                var failure = assertThrows(
+                        CallException.class, () -> seen(service, service.target(), options -> options.token(failing)));
+                assertEquals(Status.Code.UNAUTHENTICATED, failure.code());
+                assertTrue(failure.notRun());
+                assertEquals(
+                        "UNAUTHENTICATED: The token source failed: "
+                                + thrown.getClass().getName() + ". Nothing was sent, so the tool was not run.",
+                        failure.getMessage());
+                assertEquals(List.of(), service.arrivals);
+            }
+        }
+    }
+
     @ParameterizedTest
     @ValueSource(strings = {"aai_1\n", "aai_1 2", "aai_é"})
     void secretThatCannotBeSent(String secret) throws IOException {
@@ -159,6 +193,8 @@ final class CredentialsTest {
                     CallException.class, () -> seen(service, service.target(), options -> options.apiKey(secret)));
             assertEquals(Status.Code.UNAUTHENTICATED, failure.code());
             assertFalse(failure.getMessage().contains("aai_"), failure::getMessage);
+            assertTrue(
+                    failure.getMessage().endsWith("Nothing was sent, so the tool was not run."), failure::getMessage);
             assertEquals(List.of(), service.arrivals);
         }
     }
@@ -226,37 +262,5 @@ final class CredentialsTest {
         public void fail(Status status) {
             failures.add(status.getCode());
         }
-    }
-
-    @ParameterizedTest
-    @ValueSource(
-            strings = {
-                "127.0.0.1:50051",
-                "127.8.8.8:1",
-                "[::1]:50051",
-                "localhost:50051",
-                "localhost",
-                "dns:///localhost:50051",
-                "unix:/run/agenta.sock",
-                "unix:///run/agenta.sock",
-            })
-    void targetsOnThisMachine(String target) {
-        assertEquals(true, Client.Builder.isLocal(target));
-    }
-
-    @ParameterizedTest
-    @ValueSource(
-            strings = {
-                "10.0.0.1:50051",
-                "agenta.example:443",
-                "localhost.example:443",
-                "[::]:50051",
-                "0.0.0.0:50051",
-                "dns:///agenta.example",
-                "127.0.0.1.example:1",
-                "",
-            })
-    void targetsElsewhere(String target) {
-        assertEquals(false, Client.Builder.isLocal(target));
     }
 }

@@ -1,5 +1,7 @@
 package ai.agenta.ai;
 
+import static org.junit.jupiter.api.Assertions.assertTrue;
+
 import ai.agenta.ai.v1.CallToolRequest;
 import ai.agenta.ai.v1.CallToolResponse;
 import ai.agenta.ai.v1.StatusRequest;
@@ -8,6 +10,9 @@ import ai.agenta.ai.v1.ToolServiceGrpc;
 import com.google.protobuf.Any;
 import com.google.protobuf.Message;
 import com.google.protobuf.Value;
+import com.google.protobuf.util.Durations;
+import com.google.rpc.ErrorInfo;
+import com.google.rpc.RetryInfo;
 import io.grpc.Context;
 import io.grpc.Deadline;
 import io.grpc.InsecureServerCredentials;
@@ -35,6 +40,7 @@ import java.util.Collections;
 import java.util.Deque;
 import java.util.List;
 import java.util.Optional;
+import java.util.concurrent.Semaphore;
 import java.util.concurrent.TimeUnit;
 
 /** A real server on loopback that answers each attempt with the next of its answers, and stays with the last. */
@@ -43,10 +49,34 @@ final class FakeService extends ToolServiceGrpc.ToolServiceImplBase implements S
             Metadata.Key.of("grpc-retry-pushback-ms", Metadata.ASCII_STRING_MARSHALLER);
     private static final Metadata.Key<String> AUTHORIZATION =
             Metadata.Key.of("authorization", Metadata.ASCII_STRING_MARSHALLER);
-    private static final Context.Key<String> CALLER = Context.key("authorization");
+    private static final Metadata.Key<String> TRACE = Metadata.Key.of("traceparent", Metadata.ASCII_STRING_MARSHALLER);
+    private static final Context.Key<Metadata> HEADERS = Context.key("headers");
 
-    /** A response, or an error. */
+    /** A response, or an error, or neither: then no answer comes. */
     record Answer(CallToolResponse response, StatusRuntimeException error) {
+        static Answer never() {
+            return new Answer(null, null);
+        }
+
+        /** A rate limit that asks to come back after some milliseconds. */
+        static Answer limited(long millis) {
+            return limited(millis, Long.toString(millis));
+        }
+
+        static Answer limited(long millis, String pushback) {
+            var refusal = refused(
+                    Status.Code.RESOURCE_EXHAUSTED,
+                    ErrorInfo.newBuilder()
+                            .setReason("ERROR_REASON_RATE_LIMITED")
+                            .setDomain("agenta.ai")
+                            .build(),
+                    RetryInfo.newBuilder()
+                            .setRetryDelay(Durations.fromMillis(millis))
+                            .build());
+            refusal.error.getTrailers().put(PUSHBACK, pushback);
+            return refusal;
+        }
+
         static Answer done() {
             return of(Value.newBuilder().setStringValue("done").build());
         }
@@ -72,7 +102,12 @@ final class FakeService extends ToolServiceGrpc.ToolServiceImplBase implements S
     }
 
     /** One attempt as the server saw it. */
-    record Arrival(CallToolRequest request, Instant at, Duration left, Optional<String> authorization) {}
+    record Arrival(
+            CallToolRequest request,
+            Instant at,
+            Duration left,
+            Optional<String> authorization,
+            Optional<String> traceparent) {}
 
     /** A moment, by the clock that never jumps. */
     record Instant(long nanos) {
@@ -86,6 +121,9 @@ final class FakeService extends ToolServiceGrpc.ToolServiceImplBase implements S
     }
 
     final List<Arrival> arrivals = Collections.synchronizedList(new ArrayList<>());
+    private final Semaphore arrived = new Semaphore(0);
+    private final Semaphore cancelled = new Semaphore(0);
+    private Bucket bucket;
     private final HealthStatusManager health = new HealthStatusManager();
     private final Deque<Answer> answers;
     private final Server server;
@@ -108,6 +146,46 @@ final class FakeService extends ToolServiceGrpc.ToolServiceImplBase implements S
                 .start();
     }
 
+    /** One that lets some calls in at once, and then so many each second. */
+    static FakeService limited(int burst, int perSecond) throws IOException {
+        FakeService service = new FakeService(Answer.done());
+        service.bucket = new Bucket(burst, perSecond);
+        return service;
+    }
+
+    /** Waits until a call has arrived that wasn't waited for before. */
+    void awaitArrival() throws InterruptedException {
+        assertTrue(arrived.tryAcquire(20, TimeUnit.SECONDS), "no call arrived");
+    }
+
+    /** Waits until a call has ended by its caller. */
+    void awaitCancellation() throws InterruptedException {
+        assertTrue(cancelled.tryAcquire(20, TimeUnit.SECONDS), "no call was cancelled");
+    }
+
+    /** A token bucket. */
+    private static final class Bucket {
+        private final int burst;
+        private final int perSecond;
+        private final long began = System.nanoTime();
+        private long taken;
+
+        Bucket(int burst, int perSecond) {
+            this.burst = burst;
+            this.perSecond = perSecond;
+        }
+
+        /** Milliseconds to wait for a place; 0 if it was taken. */
+        long take() {
+            double filled = burst + (System.nanoTime() - began) / 1e9 * perSecond;
+            if (taken + 1 <= filled) {
+                taken++;
+                return 0;
+            }
+            return (long) Math.ceil((taken + 1 - filled) * 1000 / perSecond);
+        }
+    }
+
     void health(ServingStatus status) {
         health.setStatus(ToolServiceGrpc.SERVICE_NAME, status);
     }
@@ -119,7 +197,7 @@ final class FakeService extends ToolServiceGrpc.ToolServiceImplBase implements S
     @Override
     public <Q, A> ServerCall.Listener<Q> interceptCall(
             ServerCall<Q, A> call, Metadata headers, ServerCallHandler<Q, A> next) {
-        Context context = Context.current().withValue(CALLER, headers.get(AUTHORIZATION));
+        Context context = Context.current().withValue(HEADERS, headers);
         return io.grpc.Contexts.interceptCall(context, call, headers, next);
     }
 
@@ -130,8 +208,10 @@ final class FakeService extends ToolServiceGrpc.ToolServiceImplBase implements S
             observer.onError(answer.error);
             return;
         }
-        observer.onNext(answer.response);
-        observer.onCompleted();
+        if (answer.response != null) {
+            observer.onNext(answer.response);
+            observer.onCompleted();
+        }
     }
 
     @Override
@@ -148,7 +228,19 @@ final class FakeService extends ToolServiceGrpc.ToolServiceImplBase implements S
     private synchronized Answer next(CallToolRequest request) {
         Deadline deadline = Context.current().getDeadline();
         Duration left = Duration.ofNanos(deadline == null ? 0 : deadline.timeRemaining(TimeUnit.NANOSECONDS));
-        arrivals.add(new Arrival(request, Instant.now(), left, Optional.ofNullable(CALLER.get())));
+        Metadata headers = HEADERS.get();
+        arrivals.add(new Arrival(
+                request,
+                Instant.now(),
+                left,
+                Optional.ofNullable(headers.get(AUTHORIZATION)),
+                Optional.ofNullable(headers.get(TRACE))));
+        Context.current().addListener(context -> cancelled.release(), Runnable::run);
+        arrived.release();
+        if (bucket != null) {
+            long wait = bucket.take();
+            return wait == 0 ? Answer.done() : Answer.limited(wait);
+        }
         return answers.size() > 1 ? answers.remove() : answers.element();
     }
 

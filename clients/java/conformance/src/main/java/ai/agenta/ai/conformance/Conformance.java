@@ -1,7 +1,10 @@
 package ai.agenta.ai.conformance;
 
 import ai.agenta.ai.Client;
+import ai.agenta.ai.ToolCallOptions;
+import ai.agenta.ai.ToolException;
 import ai.agenta.ai.Values;
+import ai.agenta.ai.v1.CallToolRequest;
 import ai.agenta.ai.v1.CallToolResponse;
 import ai.agenta.ai.v1.ToolServiceGrpc;
 import com.google.gson.Gson;
@@ -35,12 +38,15 @@ import java.io.InputStream;
 import java.io.InputStreamReader;
 import java.io.PrintStream;
 import java.nio.charset.StandardCharsets;
+import java.time.Duration;
 import java.util.ArrayList;
 import java.util.Base64;
 import java.util.HashMap;
 import java.util.List;
 import java.util.Map;
 import java.util.TreeMap;
+import java.util.concurrent.CancellationException;
+import java.util.concurrent.CompletionException;
 import java.util.concurrent.Executors;
 import java.util.concurrent.ScheduledExecutorService;
 import java.util.concurrent.TimeUnit;
@@ -55,7 +61,7 @@ public final class Conformance {
                     .add(ErrorDetailsProto.getDescriptor().getMessageTypes())
                     .build());
 
-    private final Map<String, Channel> channels = new HashMap<>();
+    private final Map<String, Connection> connections = new HashMap<>();
     private final ScheduledExecutorService clock = Executors.newSingleThreadScheduledExecutor(work -> {
         Thread thread = new Thread(work);
         thread.setDaemon(true);
@@ -88,22 +94,18 @@ public final class Conformance {
     private void make(JsonObject call, JsonObject result) throws IOException {
         MethodDescriptor<?, ?> method = method(call.get("method").getAsString());
         byte[] request = request(call, method);
-        var headers = new AtomicReference<Metadata>();
-        var trailers = new AtomicReference<Metadata>();
-        Channel channel = ClientInterceptors.intercept(
-                channel(call),
-                MetadataUtils.newAttachHeadersInterceptor(metadata(call)),
-                MetadataUtils.newCaptureMetadataInterceptor(headers, trailers));
-        CallOptions options = CallOptions.DEFAULT;
-        if (call.has("timeout")) {
-            options = options.withDeadlineAfter(nanos(call.get("timeout")), TimeUnit.NANOSECONDS);
-        }
+        Connection connection = connection(call);
+        connection.headers().set(null);
+        connection.trailers().set(null);
         long began = System.nanoTime();
         Message response = null;
         Status status = Status.OK;
         List<Any> details = List.of();
         try {
-            response = (Message) call(channel, taking(method), options, request, call.get("cancel_after"));
+            response = connection.client() != null
+                            && call.get("method").getAsString().equals("CallTool")
+                    ? callTool(connection.client(), call, CallToolRequest.parseFrom(request))
+                    : (Message) call(connection.channel(), call, taking(method), request);
         } catch (StatusRuntimeException thrown) {
             status = thrown.getStatus();
             details = StatusProto.fromThrowable(thrown).getDetailsList();
@@ -114,7 +116,10 @@ public final class Conformance {
         result.add(
                 "details",
                 GSON.toJsonTree(details.stream().map(Conformance::detail).toList()));
-        result.add("metadata", GSON.toJsonTree(texts(headers.get(), trailers.get())));
+        result.add(
+                "metadata",
+                GSON.toJsonTree(
+                        texts(connection.headers().get(), connection.trailers().get())));
         if (response != null) {
             result.add("response", JsonParser.parseString(PRINTER.print(response)));
         }
@@ -123,34 +128,72 @@ public final class Conformance {
         }
     }
 
-    private <T> T call(
-            Channel channel,
-            MethodDescriptor<byte[], T> method,
-            CallOptions options,
-            byte[] request,
-            JsonElement cancelAfter) {
-        ClientCall<byte[], T> call = channel.newCall(method, options);
-        if (cancelAfter != null) {
-            clock.schedule(() -> call.cancel("cancelled", null), nanos(cancelAfter), TimeUnit.NANOSECONDS);
+    private <T> T call(Channel channel, JsonObject call, MethodDescriptor<byte[], T> method, byte[] request) {
+        CallOptions options = CallOptions.DEFAULT;
+        if (call.has("timeout")) {
+            options = options.withDeadlineAfter(nanos(call.get("timeout")), TimeUnit.NANOSECONDS);
         }
-        return ClientCalls.blockingUnaryCall(call, request);
+        ClientCall<byte[], T> made = ClientInterceptors.intercept(
+                        channel, MetadataUtils.newAttachHeadersInterceptor(metadata(call)))
+                .newCall(method, options);
+        cancelLater(call, () -> made.cancel("cancelled", null));
+        return ClientCalls.blockingUnaryCall(made, request);
     }
 
-    private Channel channel(JsonObject call) {
+    /** Calls a tool as the README has it. */
+    private Message callTool(Client client, JsonObject call, CallToolRequest request) {
+        ToolCallOptions options = ToolCallOptions.DEFAULT.withHeaders(metadata(call));
+        if (call.has("timeout")) {
+            options = options.withTimeout(Duration.ofNanos(nanos(call.get("timeout"))));
+        }
+        var made = client.callToolAsync(request, options);
+        cancelLater(call, () -> made.cancel(true));
+        try {
+            return made.join();
+        } catch (CancellationException cancelled) {
+            throw Status.CANCELLED.asRuntimeException();
+        } catch (CompletionException failure) {
+            if (failure.getCause() instanceof ToolException failed) {
+                return failed.response();
+            }
+            throw (StatusRuntimeException) failure.getCause().getCause();
+        }
+    }
+
+    private void cancelLater(JsonObject call, Runnable cancel) {
+        if (call.has("cancel_after")) {
+            clock.schedule(cancel, nanos(call.get("cancel_after")), TimeUnit.NANOSECONDS);
+        }
+    }
+
+    /** One that is open; without a client if it is a bare one. What came with its last call is at hand. */
+    private record Connection(
+            Client client, Channel channel, AtomicReference<Metadata> headers, AtomicReference<Metadata> trailers) {}
+
+    private Connection connection(JsonObject call) {
         String target = call.get("target").getAsString();
         boolean wait = call.has("wait_for_limit") && call.get("wait_for_limit").getAsBoolean();
         String kind = call.get("client").getAsString();
-        return channels.computeIfAbsent(kind + " " + wait + " " + target, key -> switch (kind) {
-            case "bare" ->
-                Grpc.newChannelBuilder(target, InsecureChannelCredentials.create())
-                        .disableRetry()
-                        .build();
-            case "shipped" ->
-                (wait ? Client.to(target).waitForLimit() : Client.to(target))
-                        .build()
-                        .channel();
-            default -> throw new IllegalArgumentException("no client is called " + kind);
-        });
+        return connections.computeIfAbsent(kind + " " + wait + " " + target, key -> connect(kind, target, wait));
+    }
+
+    private static Connection connect(String kind, String target, boolean wait) {
+        var headers = new AtomicReference<Metadata>();
+        var trailers = new AtomicReference<Metadata>();
+        var capture = MetadataUtils.newCaptureMetadataInterceptor(headers, trailers);
+        if (kind.equals("bare")) {
+            Channel channel = Grpc.newChannelBuilder(target, InsecureChannelCredentials.create())
+                    .disableRetry()
+                    .intercept(capture)
+                    .build();
+            return new Connection(null, channel, headers, trailers);
+        }
+        if (!kind.equals("shipped")) {
+            throw new IllegalArgumentException("no client is called " + kind);
+        }
+        Client.Builder builder = Client.to(target).configure(channel -> channel.intercept(capture));
+        Client client = (wait ? builder.waitForLimit() : builder).build();
+        return new Connection(client, client.channel(), headers, trailers);
     }
 
     private static MethodDescriptor<?, ?> method(String name) {

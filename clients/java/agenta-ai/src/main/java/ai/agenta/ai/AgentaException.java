@@ -1,0 +1,70 @@
+package ai.agenta.ai;
+
+import ai.agenta.ai.v1.ErrorReason;
+import java.time.Duration;
+import java.util.List;
+
+/** Every error that a call can end with. Its message is a sentence that says what happened, and then what to do. */
+public abstract sealed class AgentaException extends RuntimeException permits CallException, ToolException {
+    private static final long serialVersionUID = 1;
+    private static final String REASON_PREFIX = "ERROR_REASON_";
+
+    private final String requestId;
+
+    AgentaException(String requestId, Throwable cause) {
+        super(null, cause);
+        this.requestId = requestId;
+    }
+
+    /**
+     * The request_id of the call (the idempotency key, AIP-155). Send the call again with it to get its result, or to have it
+     * run once. Empty if the exception was made from what a stub threw, which doesn't know it.
+     */
+    public final String requestId() {
+        return requestId;
+    }
+
+    /**
+     * The class of the error. {@code ERROR_REASON_UNSPECIFIED} if it doesn't come from the service, {@code UNRECOGNIZED} if
+     * this version doesn't know it.
+     */
+    public abstract ErrorReason reason();
+
+    /** The fields at fault: of the request if it was refused, of the tool's answer if that was unusable. */
+    public abstract List<FieldViolation> fieldViolations();
+
+    /** The time after which a new attempt makes sense. Zero if unknown. */
+    public abstract Duration retryDelay();
+
+    /** The cause and the message, followed by what the message leaves out of the details. */
+    static String sentence(String cause, String message, List<FieldViolation> violations, Duration retryDelay) {
+        StringBuilder said = new StringBuilder(cause).append(": ").append(message);
+        for (FieldViolation each : violations) {
+            if (!message.contains(each.field())) {
+                said.append("; ").append(each.field()).append(": ").append(each.description());
+            }
+        }
+        if (retryDelay.compareTo(Duration.ZERO) > 0) {
+            said.append("; try again in ")
+                    .append(retryDelay.toMillis() / 1000.0)
+                    .append(" s");
+        }
+        return said.toString();
+    }
+
+    static String name(ErrorReason reason, String otherwise) {
+        return switch (reason) {
+            case ERROR_REASON_UNSPECIFIED, UNRECOGNIZED -> otherwise;
+            default -> reason.name().substring(REASON_PREFIX.length());
+        };
+    }
+
+    static ErrorReason reason(String name) {
+        var known = ErrorReason.getDescriptor().findValueByName(name);
+        return known == null ? ErrorReason.UNRECOGNIZED : ErrorReason.valueOf(known);
+    }
+
+    static Duration duration(com.google.protobuf.Duration duration) {
+        return Duration.ofSeconds(duration.getSeconds(), duration.getNanos());
+    }
+}

@@ -1,0 +1,88 @@
+package ai.agenta.ai;
+
+import io.grpc.Attributes;
+import io.grpc.CallOptions;
+import io.grpc.Channel;
+import io.grpc.ClientCall;
+import io.grpc.ClientInterceptor;
+import io.grpc.ClientStreamTracer;
+import io.grpc.ForwardingClientCall.SimpleForwardingClientCall;
+import io.grpc.ForwardingClientCallListener.SimpleForwardingClientCallListener;
+import io.grpc.Metadata;
+import io.grpc.MethodDescriptor;
+import io.grpc.Status;
+import org.jspecify.annotations.Nullable;
+
+/**
+ * Watches the attempts of each call.
+ *
+ * <p>A status that ends a call before anything was sent is marked by {@link NotRun}.
+ *
+ * <p>grpc-java sends a call again whenever the server names a time for it, whatever statuses the service config has. That time
+ * is kept from it after an attempt whose status is not to be repeated.
+ */
+record Attempts() implements ClientInterceptor {
+    private static final Metadata.Key<String> PUSHBACK =
+            Metadata.Key.of("grpc-retry-pushback-ms", Metadata.ASCII_STRING_MARSHALLER);
+
+    @Override
+    public <Q, A> ClientCall<Q, A> interceptCall(MethodDescriptor<Q, A> method, CallOptions options, Channel next) {
+        Tracers tracers = new Tracers();
+        return new SimpleForwardingClientCall<>(next.newCall(method, options.withStreamTracerFactory(tracers))) {
+            @Override
+            public void start(Listener<A> listener, Metadata headers) {
+                super.start(
+                        new SimpleForwardingClientCallListener<>(listener) {
+                            @Override
+                            public void onClose(Status status, Metadata trailers) {
+                                if (tracers.pushback != null) {
+                                    trailers.put(PUSHBACK, tracers.pushback);
+                                }
+                                super.onClose(status.isOk() || tracers.sent ? status : NotRun.unsent(status), trailers);
+                            }
+                        },
+                        headers);
+            }
+        };
+    }
+
+    private static final class Tracers extends ClientStreamTracer.Factory {
+        private volatile boolean sent;
+        private volatile @Nullable String pushback;
+
+        @Override
+        public ClientStreamTracer newClientStreamTracer(ClientStreamTracer.StreamInfo info, Metadata headers) {
+            return new Tracer(this);
+        }
+    }
+
+    private static final class Tracer extends ClientStreamTracer {
+        private final Tracers tracers;
+        private Metadata trailers = new Metadata();
+
+        Tracer(Tracers tracers) {
+            this.tracers = tracers;
+        }
+
+        // On a connection that is ready, for credentials that are there: from here on, headers and message are on their
+        // way.
+        @Override
+        public void streamCreated(Attributes connection, Metadata headers) {
+            tracers.sent = true;
+        }
+
+        @Override
+        public void inboundTrailers(Metadata received) {
+            trailers = received;
+        }
+
+        // Comes after the trailers and before anyone else reads them.
+        @Override
+        public void streamClosed(Status status) {
+            if (!ServiceConfig.REPEATED.contains(status.getCode())) {
+                tracers.pushback = trailers.get(PUSHBACK);
+                trailers.discardAll(PUSHBACK);
+            }
+        }
+    }
+}

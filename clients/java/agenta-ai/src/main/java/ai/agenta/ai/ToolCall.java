@@ -1,0 +1,183 @@
+package ai.agenta.ai;
+
+import ai.agenta.ai.v1.CallToolRequest;
+import ai.agenta.ai.v1.CallToolResponse;
+import ai.agenta.ai.v1.ErrorReason;
+import ai.agenta.ai.v1.ToolServiceGrpc;
+import com.google.protobuf.Any;
+import com.google.rpc.ErrorInfo;
+import io.grpc.CallOptions;
+import io.grpc.Channel;
+import io.grpc.ClientCall;
+import io.grpc.Context;
+import io.grpc.Deadline;
+import io.grpc.Metadata;
+import io.grpc.Status;
+import io.grpc.StatusRuntimeException;
+import io.grpc.protobuf.StatusProto;
+import java.time.Duration;
+import java.util.Locale;
+import java.util.concurrent.CompletableFuture;
+import java.util.concurrent.ThreadLocalRandom;
+import java.util.concurrent.TimeUnit;
+import org.jspecify.annotations.Nullable;
+
+/** One call of a tool, which comes back after a rate limit if it is to wait for that. */
+final class ToolCall {
+    /** The largest request that the service accepts. */
+    static final int MAX_REQUEST_BYTES = 1 << 20;
+
+    private static final Metadata.Key<String> PUSHBACK =
+            Metadata.Key.of("grpc-retry-pushback-ms", Metadata.ASCII_STRING_MARSHALLER);
+    private static final Duration SHORTEST_WAIT = Duration.ofMillis(100);
+
+    private final Channel channel;
+    private final CallToolRequest request;
+    private final CallOptions options;
+    private final ToolCallOptions more;
+    private final boolean waitForLimit;
+    private final Deadline deadline;
+    private final Context caller = Context.current();
+    private final CompletableFuture<CallToolResponse> result = new CompletableFuture<>();
+    // Null between two attempts.
+    private volatile @Nullable ClientCall<CallToolRequest, CallToolResponse> current;
+
+    ToolCall(Channel channel, CallToolRequest request, ToolCallOptions more, boolean waitForLimit) {
+        this.channel = channel;
+        this.request = more.rerunIfOutcomeUnknown()
+                ? request.toBuilder().setRerunIfOutcomeUnknown(true).build()
+                : request;
+        this.deadline =
+                Detached.earlier(Deadline.after(more.timeout().toNanos(), TimeUnit.NANOSECONDS), caller.getDeadline());
+        this.options =
+                CallOptions.DEFAULT.withCallCredentials(more.credentials()).withDeadline(deadline);
+        this.more = more;
+        this.waitForLimit = waitForLimit;
+    }
+
+    /** Makes the call. To cancel the future cancels the call. */
+    CompletableFuture<CallToolResponse> start() {
+        int bytes = request.getSerializedSize();
+        if (bytes > MAX_REQUEST_BYTES) {
+            end(tooLarge(bytes));
+            return result;
+        }
+        result.whenComplete((response, failure) -> cancel(failure));
+        attempt();
+        return result;
+    }
+
+    private static StatusRuntimeException tooLarge(int bytes) {
+        String message = String.format(
+                Locale.ROOT,
+                "The request has %,d bytes, and %,d are allowed: shorten its arguments",
+                bytes,
+                MAX_REQUEST_BYTES);
+        var info = ErrorInfo.newBuilder()
+                .setDomain(CallException.DOMAIN)
+                .setReason(ErrorReason.ERROR_REASON_REQUEST_TOO_LARGE.name());
+        var trailers = StatusProto.toStatusRuntimeException(com.google.rpc.Status.newBuilder()
+                        .setCode(Status.Code.INVALID_ARGUMENT.value())
+                        .setMessage(message)
+                        .addDetails(Any.pack(info.build()))
+                        .build())
+                .getTrailers();
+        return NotRun.unsent(Status.INVALID_ARGUMENT.withDescription(message)).asRuntimeException(trailers);
+    }
+
+    /** Ends the call, if it waits for a limit. The channel ends its attempts. */
+    void close() {
+        if (current == null) {
+            end(Closing.WHILE_WAITING.asRuntimeException());
+        }
+    }
+
+    private void end(StatusRuntimeException thrown) {
+        result.completeExceptionally(new CallException(thrown, request.getRequestId()));
+    }
+
+    private synchronized void cancel(@Nullable Throwable failure) {
+        if (failure != null && current != null) {
+            current.cancel("the call was cancelled", failure);
+        }
+    }
+
+    private synchronized void attempt() {
+        if (result.isDone()) { // while it waited
+            return;
+        }
+        caller.run(() -> {
+            var call = channel.newCall(ToolServiceGrpc.getCallToolMethod(), options);
+            current = call;
+            Metadata headers = new Metadata();
+            headers.merge(more.headers());
+            call.start(new Listener(), headers);
+            call.sendMessage(request);
+            call.halfClose();
+            call.request(2);        });
+    }
+
+    private void closed(Status status, Metadata trailers, @Nullable CallToolResponse response) {
+        try {
+            more.onTrailers().accept(trailers);
+        } catch (RuntimeException failure) {
+            result.completeExceptionally(failure);
+            return;
+        }
+        if (!status.isOk()) {
+            refused(new CallException(status.asRuntimeException(trailers), request.getRequestId()), trailers);
+        } else if (response == null) {
+            end(Status.INTERNAL.withDescription("The server sent no response").asRuntimeException());
+        } else if (response.getIsError()) {
+            result.completeExceptionally(new ToolException(response, request.getRequestId()));
+        } else {
+            result.complete(response);
+        }
+    }
+
+    private void refused(CallException failure, Metadata trailers) {
+        Duration wait = waitForLimit ? wait(failure, trailers) : null;
+        if (wait == null) {
+            result.completeExceptionally(failure);
+            return;
+        }
+        current = null;
+        CompletableFuture.delayedExecutor(wait.toNanos(), TimeUnit.NANOSECONDS).execute(this::attempt);
+    }
+
+    /**
+     * How long to wait for the limit. Null: the call isn't limited, or would have to wait for longer than it has time. As long
+     * as the server says and up to as much again, so that calls that were refused together come back one by one.
+     */
+    private @Nullable Duration wait(CallException failure, Metadata trailers) {
+        if (failure.reason() != ErrorReason.ERROR_REASON_RATE_LIMITED || isForbidden(trailers.get(PUSHBACK))) {
+            return null;
+        }
+        Duration told = failure.retryDelay().compareTo(SHORTEST_WAIT) > 0 ? failure.retryDelay() : SHORTEST_WAIT;
+        long spare = deadline.timeRemaining(TimeUnit.NANOSECONDS) - told.toNanos();
+        if (spare <= 0) {
+            return null;
+        }
+        double jitter = ThreadLocalRandom.current().nextDouble() * Math.min(told.toNanos(), spare / 2);
+        return told.plusNanos((long) jitter);
+    }
+
+    /** Whether the server says that there is to be no other attempt. */
+    private static boolean isForbidden(@Nullable String pushback) {
+        return pushback != null && pushback.startsWith("-");
+    }
+
+    private final class Listener extends ClientCall.Listener<CallToolResponse> {
+        private @Nullable CallToolResponse response;
+
+        @Override
+        public void onMessage(CallToolResponse message) {
+            response = message;
+        }
+
+        @Override
+        public void onClose(Status status, Metadata trailers) {
+            closed(status, trailers, response);
+        }
+    }
+}

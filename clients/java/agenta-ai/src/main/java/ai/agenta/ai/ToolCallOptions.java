@@ -1,0 +1,103 @@
+package ai.agenta.ai;
+
+import io.grpc.CallCredentials;
+import io.grpc.Metadata;
+import java.time.Duration;
+import java.util.function.Consumer;
+import org.jspecify.annotations.Nullable;
+
+/** What one call of a tool is made with. Immutable; each method returns a changed copy. */
+public final class ToolCallOptions {
+    /** Those of a call that says nothing: {@link Client#CALL_TIMEOUT}, and nothing else. */
+    public static final ToolCallOptions DEFAULT =
+            new ToolCallOptions(Client.CALL_TIMEOUT, new Metadata(), null, false, trailers -> {});
+
+    private final Duration timeout;
+    private final Metadata headers;
+    private final @Nullable CallCredentials credentials;
+    private final boolean rerunIfOutcomeUnknown;
+    private final Consumer<Metadata> onTrailers;
+
+    private ToolCallOptions(
+            Duration timeout,
+            Metadata headers,
+            @Nullable CallCredentials credentials,
+            boolean rerunIfOutcomeUnknown,
+            Consumer<Metadata> onTrailers) {
+        this.timeout = timeout;
+        this.headers = headers;
+        this.credentials = credentials;
+        this.rerunIfOutcomeUnknown = rerunIfOutcomeUnknown;
+        this.onTrailers = onTrailers;
+    }
+
+    /**
+     * Gives the call so much time, over all its attempts.
+     *
+     * @throws IllegalArgumentException if it isn't positive
+     */
+    public ToolCallOptions withTimeout(Duration timeout) {
+        if (timeout.isZero() || timeout.isNegative()) {
+            throw new IllegalArgumentException("timeout: must be positive");
+        }
+        return new ToolCallOptions(timeout, headers, credentials, rerunIfOutcomeUnknown, onTrailers);
+    }
+
+    /**
+     * Sends a header, such as {@code traceparent} of W3C Trace Context.
+     *
+     * @param value printable ASCII
+     */
+    public ToolCallOptions withHeader(String name, String value) {
+        Metadata more = new Metadata();
+        more.put(Metadata.Key.of(name, Metadata.ASCII_STRING_MARSHALLER), value);
+        return withHeaders(more);
+    }
+
+    /** Sends these headers, besides those that were given before. */
+    public ToolCallOptions withHeaders(Metadata more) {
+        Metadata all = new Metadata();
+        all.merge(headers);
+        all.merge(more);
+        return new ToolCallOptions(timeout, all, credentials, rerunIfOutcomeUnknown, onTrailers);
+    }
+
+    /** Says who makes this call, besides what the client says. */
+    public ToolCallOptions withCredentials(CallCredentials credentials) {
+        return new ToolCallOptions(timeout, headers, credentials, rerunIfOutcomeUnknown, onTrailers);
+    }
+
+    /**
+     * Runs the tool again if an earlier call with this request_id may have been billed and has no result, instead of failing
+     * with {@code ERROR_REASON_OUTCOME_UNKNOWN}. The tool may then be billed twice.
+     */
+    public ToolCallOptions withRerunIfOutcomeUnknown() {
+        return new ToolCallOptions(timeout, headers, credentials, true, onTrailers);
+    }
+
+    /** Passes the trailing metadata of the call to a consumer before the call ends. */
+    public ToolCallOptions withTrailers(Consumer<Metadata> consumer) {
+        return new ToolCallOptions(timeout, headers, credentials, rerunIfOutcomeUnknown, consumer);
+    }
+
+    Duration timeout() {
+        return timeout;
+    }
+
+    Metadata headers() {
+        return headers;
+    }
+
+    @Nullable
+    CallCredentials credentials() {
+        return credentials;
+    }
+
+    boolean rerunIfOutcomeUnknown() {
+        return rerunIfOutcomeUnknown;
+    }
+
+    Consumer<Metadata> onTrailers() {
+        return onTrailers;
+    }
+}

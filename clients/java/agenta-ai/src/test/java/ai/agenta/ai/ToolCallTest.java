@@ -1,0 +1,283 @@
+package ai.agenta.ai;
+
+import static org.junit.jupiter.api.Assertions.assertEquals;
+import static org.junit.jupiter.api.Assertions.assertFalse;
+import static org.junit.jupiter.api.Assertions.assertInstanceOf;
+import static org.junit.jupiter.api.Assertions.assertSame;
+import static org.junit.jupiter.api.Assertions.assertThrows;
+import static org.junit.jupiter.api.Assertions.assertTrue;
+
+import ai.agenta.ai.FakeService.Answer;
+import ai.agenta.ai.v1.CallToolRequest;
+import ai.agenta.ai.v1.CallToolResponse;
+import ai.agenta.ai.v1.ErrorReason;
+import ai.agenta.ai.v1.StatusRequest;
+import ai.agenta.ai.v1.ToolServiceGrpc;
+import io.grpc.CallCredentials;
+import io.grpc.Metadata;
+import io.grpc.Status.Code;
+import io.grpc.StatusRuntimeException;
+import java.io.IOException;
+import java.time.Duration;
+import java.util.ArrayList;
+import java.util.List;
+import java.util.Map;
+import java.util.Optional;
+import java.util.concurrent.CompletableFuture;
+import java.util.concurrent.CompletionException;
+import java.util.concurrent.ExecutionException;
+import java.util.concurrent.Executor;
+import java.util.concurrent.TimeUnit;
+import java.util.concurrent.atomic.AtomicReference;
+import org.junit.jupiter.api.Test;
+
+final class ToolCallTest {
+    private static final ToolCallOptions OPTIONS = ToolCallOptions.DEFAULT.withTimeout(Duration.ofSeconds(20));
+
+    @SuppressWarnings("unchecked")
+    static <T extends Throwable> RuntimeException unchecked(Throwable thrown) throws T {
+        throw (T) thrown;
+    }
+
+    private static CallToolRequest request() {
+        return Client.request("tools.x.y.z", Map.of("a", 1));
+    }
+
+    private static CallException failureOf(CompletableFuture<?> call) {
+        var failure = assertThrows(ExecutionException.class, () -> call.get(20, TimeUnit.SECONDS));
+        return assertInstanceOf(CallException.class, failure.getCause());
+    }
+
+    @Test
+    void waitsAsLongAsTheServerSays() throws IOException {
+        try (FakeService service = new FakeService(Answer.limited(400), Answer.limited(1), Answer.done());
+                Client client = Client.to(service.target()).waitForLimit().build()) {
+            client.callTool(request(), OPTIONS);
+            var seen = service.arrivals;
+            assertEquals(3, seen.size());
+            Duration first = seen.get(1).at().since(seen.get(0).at());
+            Duration second = seen.get(2).at().since(seen.get(1).at());
+            assertTrue(first.compareTo(Duration.ofMillis(400)) >= 0, () -> "waited " + first);
+            assertTrue(second.compareTo(first) < 0, () -> "waited " + second);
+            assertEquals(
+                    1,
+                    seen.stream()
+                            .map(each -> each.request().getRequestId())
+                            .distinct()
+                            .count());
+        }
+    }
+
+    @Test
+    void waitsAsOftenAsItHasTime() throws IOException {
+        var answers = new ArrayList<Answer>();
+        for (int i = 0; i < 20; i++) {
+            answers.add(Answer.limited(1));
+        }
+        answers.add(Answer.done());
+        try (FakeService service = new FakeService(answers.toArray(Answer[]::new));
+                Client client = Client.to(service.target()).waitForLimit().build()) {
+            client.callTool(request(), OPTIONS);
+            assertEquals(21, service.arrivals.size());
+        }
+    }
+
+    @Test
+    void doesNotWaitInVain() throws IOException {
+        for (Answer answer : List.of(Answer.limited(60_000), Answer.limited(1, "-1"))) {
+            try (FakeService service = new FakeService(answer);
+                    Client client = Client.to(service.target()).waitForLimit().build()) {
+                var failure = assertThrows(CallException.class, () -> client.callTool(request(), OPTIONS));
+                assertEquals(ErrorReason.ERROR_REASON_RATE_LIMITED, failure.reason());
+                assertEquals(1, service.arrivals.size());
+            }
+        }
+    }
+
+    @Test
+    void closingEndsCallsAtOnce() throws Exception {
+        try (FakeService service = new FakeService(Answer.never())) {
+            Client client = Client.to(service.target()).apiKey("k").build();
+            var request = request();
+            var call = client.callToolAsync(request, OPTIONS);
+            service.awaitArrival();
+            client.close();
+            var failure = failureOf(call);
+            assertEquals(Code.CANCELLED, failure.code());
+            assertEquals("The client was closed", failure.description());
+            assertFalse(failure.notRun());
+            assertEquals(request.getRequestId(), failure.requestId());
+            assertEquals(
+                    "CANCELLED: The client was closed. The call may have run and may have been billed. To get its result,"
+                            + " send it again with request_id " + request.getRequestId() + ".",
+                    failure.getMessage());
+        }
+    }
+
+    @Test
+    void closingEndsCallsThatWaitForALimit() throws Exception {
+        try (FakeService service = new FakeService(Answer.limited(10_000))) {
+            Client client = Client.to(service.target()).waitForLimit().build();
+            var refused = new CompletableFuture<Void>();
+            var call = client.callToolAsync(request(), OPTIONS.withTrailers(trailers -> refused.complete(null)));
+            refused.get(20, TimeUnit.SECONDS);
+            // Closed before or after the call has begun to wait.
+            client.close();
+            assertEquals(Code.CANCELLED, failureOf(call).code());
+            assertEquals(1, service.arrivals.size());
+        }
+    }
+
+    @Test
+    void callsAfterClosing() throws IOException {
+        try (FakeService service = new FakeService(Answer.done())) {
+            Client client = Client.to(service.target()).build();
+            client.close();
+            client.close();
+            var failure = assertThrows(CallException.class, () -> client.callTool(request()));
+            assertEquals(
+                    "CANCELLED: The client is closed. Nothing was sent, so the tool was not run.",
+                    failure.getMessage());
+            assertTrue(failure.notRun());
+            var stub = ToolServiceGrpc.newBlockingStub(client.channel());
+            var thrown =
+                    assertThrows(StatusRuntimeException.class, () -> stub.status(StatusRequest.getDefaultInstance()));
+            assertEquals("The client is closed", thrown.getStatus().getDescription());
+            assertEquals(List.of(), service.arrivals);
+        }
+    }
+
+    @Test
+    void requestThatIsTooLarge() throws IOException {
+        try (FakeService service = new FakeService(Answer.done());
+                Client client = Client.to(service.target()).build()) {
+            var large = Client.request("tools.x.y.z", Map.of("a", "x".repeat(1 << 20)));
+            var failure = assertThrows(CallException.class, () -> client.callTool(large));
+            assertEquals(Code.INVALID_ARGUMENT, failure.code());
+            assertEquals(ErrorReason.ERROR_REASON_REQUEST_TOO_LARGE, failure.reason());
+            assertTrue(failure.notRun());
+            assertTrue(
+                    failure.getMessage()
+                            .matches("REQUEST_TOO_LARGE: The request has 1,048,\\d+ bytes, and 1,048,576 are allowed:"
+                                    + " shorten its arguments\\. Nothing was sent, so the tool was not run\\."),
+                    failure::getMessage);
+            assertEquals(List.of(), service.arrivals);
+        }
+    }
+
+    @Test
+    void requestIdThatIsEmpty() throws IOException {
+        assertThrows(IllegalArgumentException.class, () -> Client.request("t", Map.of(), ""));
+        assertEquals("r", Client.request("t", Map.of(), "r").getRequestId());
+        try (FakeService service = new FakeService(Answer.done());
+                Client client = Client.to(service.target()).build()) {
+            assertThrows(
+                    IllegalArgumentException.class,
+                    () -> client.callTool(
+                            CallToolRequest.newBuilder().setName("t").build()));
+            assertEquals(List.of(), service.arrivals);
+        }
+    }
+
+    @Test
+    void optionsOfACall() throws IOException {
+        var trailers = new AtomicReference<Metadata>();
+        var options = OPTIONS.withHeader("traceparent", "00-1-2-01")
+                .withTrailers(trailers::set)
+                .withRerunIfOutcomeUnknown()
+                .withCredentials(new CallCredentials() {
+                    @Override
+                    public void applyRequestMetadata(RequestInfo connection, Executor executor, MetadataApplier to) {
+                        Metadata headers = new Metadata();
+                        headers.put(Metadata.Key.of("authorization", Metadata.ASCII_STRING_MARSHALLER), "Bearer own");
+                        to.apply(headers);
+                    }
+                });
+        try (FakeService service = new FakeService(Answer.done());
+                Client client = Client.to(service.target()).build()) {
+            client.callTool(request(), options);
+            var arrival = service.arrivals.get(0);
+            assertEquals(Optional.of("00-1-2-01"), arrival.traceparent());
+            assertEquals(Optional.of("Bearer own"), arrival.authorization());
+            assertTrue(arrival.request().getRerunIfOutcomeUnknown());
+            assertTrue(trailers.get() != null);
+        }
+        assertThrows(IllegalArgumentException.class, () -> OPTIONS.withTimeout(Duration.ZERO));
+    }
+
+    @Test
+    void futureThatIsCancelledCancelsTheCall() throws Exception {
+        try (FakeService service = new FakeService(Answer.never());
+                Client client = Client.to(service.target()).build()) {
+            var call = client.callToolAsync(request(), OPTIONS);
+            service.awaitArrival();
+            call.cancel(true);
+            service.awaitCancellation();
+        }
+    }
+
+    @Test
+    void interruptedThread() throws Exception {
+        try (FakeService service = new FakeService(Answer.never());
+                Client client = Client.to(service.target()).build()) {
+            var request = request();
+            var failure = new CompletableFuture<AgentaException>();
+            Thread caller = new Thread(() -> {
+                try {
+                    client.callTool(request, OPTIONS);
+                } catch (AgentaException thrown) {
+                    failure.complete(thrown);
+                }
+            });
+            caller.start();
+            service.awaitArrival();
+            caller.interrupt();
+            assertEquals(
+                    request.getRequestId(), failure.get(20, TimeUnit.SECONDS).requestId());
+            service.awaitCancellation();
+        }
+    }
+
+    @Test
+    void exceptionsOfABlockingCallPointToItsCaller() throws IOException {
+        try (FakeService service = new FakeService(Answer.refused(Code.INTERNAL));
+                Client client = Client.to(service.target()).build()) {
+            var failure = assertThrows(CallException.class, () -> client.callTool(request(), OPTIONS));
+            var frames = List.of(failure.getStackTrace());
+            assertTrue(
+                    frames.stream().anyMatch(frame -> frame.getClassName().startsWith(ToolCallTest.class.getName())),
+                    frames::toString);
+        }
+    }
+
+    @Test
+    void exceptionsOfAFuture() throws IOException {
+        var failed = CallToolResponse.newBuilder().setIsError(true).build();
+        try (FakeService service = new FakeService(new Answer(failed, null));
+                Client client = Client.to(service.target()).build()) {
+            var thrown = assertThrows(
+                    CompletionException.class,
+                    () -> client.callToolAsync(request(), OPTIONS).join());
+            assertEquals(
+                    failed,
+                    assertInstanceOf(ToolException.class, thrown.getCause()).response());
+        }
+        assertSame(failed, new ToolException(failed).response());
+        assertThrows(IllegalArgumentException.class, () -> new ToolException(CallToolResponse.getDefaultInstance()));
+    }
+
+    /** Forty calls at once, where ten may start at once and then two hundred a second. */
+    @Test
+    void manyCallsWaitForALimit() throws Exception {
+        try (FakeService service = FakeService.limited(10, 200);
+                Client client = Client.to(service.target()).waitForLimit().build()) {
+            var calls = new ArrayList<CompletableFuture<CallToolResponse>>();
+            for (int i = 0; i < 40; i++) {
+                calls.add(client.callToolAsync(request(), OPTIONS));
+            }
+            for (var call : calls) {
+                call.get(20, TimeUnit.SECONDS);
+            }
+        }
+    }
+}
