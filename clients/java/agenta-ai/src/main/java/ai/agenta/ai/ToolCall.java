@@ -114,7 +114,8 @@ final class ToolCall {
             call.start(new Listener(), headers);
             call.sendMessage(request);
             call.halfClose();
-            call.request(2);        });
+            call.request(2);
+        });
     }
 
     private void closed(Status status, Metadata trailers, @Nullable CallToolResponse response) {
