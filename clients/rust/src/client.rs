@@ -1,19 +1,21 @@
-use std::io;
-use std::net::IpAddr;
+use std::fmt::{Debug, Formatter};
+use std::sync::Arc;
 use std::time::Duration;
 
-use http::Uri;
-use http::uri::Authority;
-use hyper_util::rt::TokioIo;
 use serde::Serialize;
-use tokio::net::TcpStream;
-use tonic::transport::{Channel, ClientTlsConfig, Endpoint, Error as TransportError};
-use tonic::{IntoRequest, Status};
+use tokio::sync::watch;
+#[cfg(any(feature = "tls-ring", feature = "tls-aws-lc"))]
+use tonic::transport::ClientTlsConfig;
+use tonic::transport::{Endpoint, Error as TransportError};
+use tonic::{Code, IntoRequest, Status};
 use uuid::Uuid;
 
-use crate::connection::{Connection, MAX_ANSWER_BYTES};
-use crate::credentials::Credentials;
-use crate::errors::{CallError, Error};
+use crate::connection::{Connection, MAX_ANSWER_BYTES, Shared};
+use crate::credentials::{BoxError, Credentials};
+use crate::endpoints::Endpoints;
+use crate::errors::{CallError, ConfigError, Error, ToolError};
+use crate::outcome::Progress;
+use crate::target::Target;
 use crate::v1::tool_service_client::ToolServiceClient;
 use crate::v1::{CallToolRequest, CallToolResponse};
 use crate::values::pack;
@@ -24,20 +26,42 @@ pub const CALL_TIMEOUT: Duration = Duration::from_secs(90);
 const TIMEOUT: &str = "grpc-timeout";
 
 /// A connection to Agenta AI services. It is opened by its first call, and serves many at once; a clone is the same one.
-#[derive(Clone)]
+#[derive(Clone, Debug)]
 pub struct Client {
     connection: Connection,
 }
 
 /// How a connection is to be.
+#[must_use]
 pub struct Builder {
     target: String,
+    #[cfg(any(feature = "tls-ring", feature = "tls-aws-lc"))]
     tls: Option<ClientTlsConfig>,
     credentials: Credentials,
     wait_for_limit: bool,
+    retries: bool,
 }
 
-/// Makes a request with a `request_id` of its own: a UUID, version 4. To repeat a call, send its request again.
+impl Debug for Builder {
+    fn fmt(&self, out: &mut Formatter<'_>) -> std::fmt::Result {
+        out.debug_struct("Builder")
+            .field("target", &self.target)
+            .field("credentials", &self.credentials)
+            .field("wait_for_limit", &self.wait_for_limit)
+            .field("retries", &self.retries)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Makes a request with a new `request_id`, a UUID of version 4. To repeat a call, send its request again, or a request with
+/// the same arguments and its `request_id`, which an error has, too.
+///
+/// With `rerun_if_outcome_unknown` the tool is run again if an earlier call with this `request_id` may have been billed and has
+/// no result. It may then be billed twice:
+///
+/// ```
+/// CallToolRequest { request_id, rerun_if_outcome_unknown: true, ..request("tools.x.y.z", &arguments)? }
+/// ```
 ///
 /// # Errors
 ///
@@ -47,21 +71,24 @@ pub fn request(tool: &str, arguments: &impl Serialize) -> Result<CallToolRequest
         name: tool.to_owned(),
         arguments: Some(pack(arguments)?),
         request_id: Uuid::new_v4().to_string(),
+        ..CallToolRequest::default()
     })
 }
 
 impl Client {
-    /// Begins a connection to a target, `host:port` or `unix:/run/agenta.sock`.
+    /// Begins a connection to a target, `host:port`, `unix:/run/agenta.sock` or `unix-abstract:name`.
     ///
-    /// It is in plaintext to a loopback address or a Unix socket, and has TLS with the system's certificate authorities to any
-    /// other. Nothing goes to another machine in plaintext, whatever a name may resolve to.
-    #[must_use]
+    /// It is in plaintext to localhost, a loopback address or a Unix socket, and has TLS with the system's certificate
+    /// authorities to any other. Nothing goes to another machine in plaintext, whatever a name may resolve to. To another
+    /// machine it goes through the HTTP proxy that `HTTPS_PROXY` or `ALL_PROXY` names, unless `NO_PROXY` names the target.
     pub fn to(target: &str) -> Builder {
         Builder {
             target: target.to_owned(),
+            #[cfg(any(feature = "tls-ring", feature = "tls-aws-lc"))]
             tls: None,
-            credentials: Credentials::new("", String::new),
+            credentials: Credentials::None,
             wait_for_limit: false,
+            retries: true,
         }
     }
 
@@ -70,16 +97,21 @@ impl Client {
     ///
     /// # Errors
     ///
-    /// The call was refused or had no answer, or the tool ran and failed.
+    /// The call was refused or had no answer, or has no `request_id`, or the tool ran and failed.
     pub async fn call_tool(&self, request: impl IntoRequest<CallToolRequest>) -> Result<CallToolResponse, Error> {
         let mut request = request.into_request();
+        let request_id = request.get_ref().request_id.clone();
+        let failed = |status: Status| Error::Call(Box::new(CallError::of(status, request_id.clone())));
+        if request_id.is_empty() {
+            let said = "request_id: must not be empty, or a repeat would run the tool again";
+            return Err(failed(Progress::default().end(Status::new(Code::InvalidArgument, said).into())));
+        }
         if !request.metadata().contains_key(TIMEOUT) {
             request.set_timeout(CALL_TIMEOUT);
         }
-        let failed = |status: Status| Error::Call(Box::new(CallError::from(status)));
         let response = self.stub().call_tool(request).await.map_err(failed)?.into_inner();
         if response.is_error {
-            return Err(Error::Tool(Box::new(response.into())));
+            return Err(Error::Tool(Box::new(ToolError { request_id, ..response.into() })));
         }
         Ok(response)
     }
@@ -87,7 +119,7 @@ impl Client {
     /// The generated client on this connection. Its requests need time-outs of their own.
     #[must_use]
     pub fn stub(&self) -> ToolServiceClient<Connection> {
-        ToolServiceClient::new(self.connection.clone()).max_decoding_message_size(MAX_ANSWER_BYTES)
+        ToolServiceClient::new(self.connection()).max_decoding_message_size(MAX_ANSWER_BYTES)
     }
 
     /// The connection, for tonic's own calls.
@@ -95,108 +127,108 @@ impl Client {
     pub fn connection(&self) -> Connection {
         self.connection.clone()
     }
+
+    /// Ends the connection, that of all clones, too. Calls that run end at once with CANCELLED, "The client was closed": their
+    /// errors carry the `request_id` to get their results with. Calls after this fail, and send nothing.
+    pub fn close(&self) {
+        self.connection.close();
+    }
 }
 
 impl Builder {
-    /// Sends a key with every call, one of the server's, "aai_…", or of Agenta. An empty one is not sent.
-    #[must_use]
+    /// Sends a key with every call, one of the server's, `aai_…`, or of Agenta. An empty one is not sent.
     pub fn api_key(mut self, key: impl Into<String>) -> Self {
-        let key = key.into();
-        self.credentials = Credentials::new("ApiKey", move || key.clone());
+        self.credentials = Credentials::Fixed("ApiKey", key.into());
         self
     }
 
-    /// Sends a bearer token with every call, and asks for it each time: keep it until it is about to expire.
-    #[must_use]
-    pub fn token(mut self, token: impl Fn() -> String + Send + Sync + 'static) -> Self {
-        self.credentials = Credentials::new("Bearer", token);
+    /// Sends a bearer token with every call. An empty one is not sent.
+    pub fn token(mut self, token: impl Into<String>) -> Self {
+        self.credentials = Credentials::Fixed("Bearer", token.into());
         self
     }
 
-    /// Makes a call of a tool that a rate limit refuses wait as long as the server says, and then sends it again: within its
-    /// time-out, and four times at most. Where the wait would outlast the time-out, it fails at once. A refused call runs no
-    /// tool, so none is paid for twice.
-    #[must_use]
+    /// Sends a bearer token with every call, and asks for it each time, within the time-out of the call: keep it until it is
+    /// about to expire. An error fails the call with UNAUTHENTICATED, and nothing is sent.
+    pub fn token_source<F, T, E>(mut self, source: F) -> Self
+    where
+        F: Fn() -> T + Send + Sync + 'static,
+        T: Future<Output = Result<String, E>> + Send + 'static,
+        E: Into<BoxError>,
+    {
+        self.credentials = Credentials::source(source);
+        self
+    }
+
+    /// Makes a call of a tool that a rate limit refuses wait as long as the server says, and a random time on top, and then
+    /// sends it again with the same `request_id`, until its time-out. Where the wait would outlast that, it fails at once. A
+    /// refused call runs no tool, so none is billed twice.
     pub fn wait_for_limit(mut self) -> Self {
         self.wait_for_limit = true;
         self
     }
 
+    /// Sends no call again by itself when the connection breaks or the server is unavailable.
+    pub fn disable_retries(mut self) -> Self {
+        self.retries = false;
+        self
+    }
+
     /// Has TLS with other authorities or a certificate of your own.
-    #[must_use]
+    #[cfg(any(feature = "tls-ring", feature = "tls-aws-lc"))]
     pub fn tls(mut self, config: ClientTlsConfig) -> Self {
         self.tls = Some(config);
         self
     }
 
-    /// Makes the connection.
+    /// Makes the connection, without opening it.
     ///
     /// # Errors
     ///
-    /// The target can't be read, or there are no certificate authorities.
-    pub fn build(self) -> Result<Client, TransportError> {
-        let channel = if self.target.starts_with("unix:") {
-            endpoint(&self.target)?.connect_lazy()
-        } else if self.tls.is_none() && is_local(&self.target) {
-            plaintext(&endpoint(&format!("http://{}", self.target))?)
-        } else {
-            let tls = self.tls.unwrap_or_else(|| ClientTlsConfig::new().with_native_roots());
-            endpoint(&format!("https://{}", self.target))?.tls_config(tls)?.connect_lazy()
+    /// The target can't be read, a proxy is not possible, or there are no certificate authorities.
+    pub fn build(self) -> Result<Client, Error> {
+        let target = Target::parse(&self.target)?;
+        let (endpoint, plaintext) = self.endpoint(&target)?;
+        let (closed, _) = watch::channel(false);
+        Ok(Client {
+            connection: Connection::new(Shared {
+                endpoints: Arc::new(Endpoints::new(target, endpoint, plaintext)?),
+                target: self.target,
+                credentials: self.credentials,
+                wait_for_limit: self.wait_for_limit,
+                retries: self.retries,
+                closed,
+            }),
+        })
+    }
+
+    /// How to connect, and whether in plaintext.
+    #[cfg(any(feature = "tls-ring", feature = "tls-aws-lc"))]
+    fn endpoint(&self, target: &Target) -> Result<(Endpoint, bool), ConfigError> {
+        let tls = match &self.tls {
+            Some(tls) => Some(tls.clone()),
+            None => (!target.is_local()).then(|| ClientTlsConfig::new().with_enabled_roots()),
         };
-        Ok(Client { connection: Connection::new(channel, self.credentials, self.wait_for_limit) })
+        Ok(match tls {
+            Some(tls) => (endpoint("https", target)?.tls_config(tls)?, false),
+            None => (endpoint("http", target)?, true),
+        })
+    }
+
+    #[cfg(not(any(feature = "tls-ring", feature = "tls-aws-lc")))]
+    fn endpoint(&self, target: &Target) -> Result<(Endpoint, bool), ConfigError> {
+        if target.is_local() {
+            return Ok((endpoint("http", target)?, true));
+        }
+        Err(ConfigError::new(format!("target {:?} needs TLS: turn the feature tls-ring or tls-aws-lc on", self.target)))
     }
 }
 
-fn endpoint(uri: &str) -> Result<Endpoint, TransportError> {
-    Ok(Endpoint::from_shared(uri.to_owned())?
-        .user_agent("agenta-ai-rust")?
+fn endpoint(scheme: &str, target: &Target) -> Result<Endpoint, TransportError> {
+    Ok(Endpoint::from_shared(format!("{scheme}://{}", target.authority()))?
+        .user_agent(concat!("agenta-ai-rust/", env!("CARGO_PKG_VERSION")))?
         .http2_keep_alive_interval(Duration::from_secs(30))
         .keep_alive_timeout(Duration::from_secs(10))
         .keep_alive_while_idle(true)
         .connect_timeout(Duration::from_secs(20)))
-}
-
-/// A channel that refuses to talk to another machine, whatever the name may resolve to.
-fn plaintext(endpoint: &Endpoint) -> Channel {
-    endpoint.connect_with_connector_lazy(tower::service_fn(|uri: Uri| async move {
-        let host = uri.host().unwrap_or_default().trim_matches(['[', ']']);
-        let stream = TcpStream::connect((host, uri.port_u16().unwrap_or(80))).await?;
-        if !stream.peer_addr()?.ip().is_loopback() {
-            return Err(io::Error::other("nothing is sent in plaintext to another machine: use TLS"));
-        }
-        stream.set_nodelay(true)?;
-        Ok(TokioIo::new(stream))
-    }))
-}
-
-/// Whether a target is on this machine by its name alone.
-fn is_local(target: &str) -> bool {
-    target.parse::<Authority>().is_ok_and(|authority| {
-        let host = authority.host().trim_matches(['[', ']']);
-        host == "localhost" || host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
-    })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::is_local;
-
-    #[test]
-    fn plaintext_stays_on_this_machine() {
-        for target in ["127.0.0.1:50051", "127.8.8.8:1", "[::1]:50051", "localhost:50051", "localhost"] {
-            assert!(is_local(target), "{target}");
-        }
-        for target in [
-            "10.0.0.1:50051",
-            "agenta.example:443",
-            "localhost.example:443",
-            "[::]:50051",
-            "0.0.0.0:50051",
-            "127.0.0.1.example:1",
-            "user@10.0.0.1:1",
-            "",
-        ] {
-            assert!(!is_local(target), "{target}");
-        }
-    }
 }

@@ -1,150 +1,292 @@
 //! tonic has no service config, so what other languages' gRPC makes of one is here.
 
-use std::convert::Infallible;
 use std::error::Error as StdError;
+use std::fmt::{Debug, Formatter};
 use std::io::{self, ErrorKind};
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use http::header::{HeaderMap, HeaderValue};
 use http::{Request, Response};
-use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
-use tokio::time::{Instant, sleep, timeout_at};
+use http_body_util::{BodyExt, LengthLimitError, Limited};
+use tokio::sync::watch;
+use tokio::time::{Instant, sleep, sleep_until};
 use tonic::body::Body;
-use tonic::codegen::Bytes;
-use tonic::transport::Channel;
+use tonic::codegen::{Body as HttpBody, Bytes};
 use tonic::{Code, Status};
+use tonic_types::{ErrorDetails, StatusExt};
 use tower::{Service, ServiceExt};
 
-use crate::credentials::Credentials;
+use crate::credentials::{BoxError, Credentials};
+use crate::endpoints::Endpoints;
+use crate::outcome::{DOMAIN, Failure, Progress, is_refusal};
+use crate::service_config::RetryPolicy;
+use crate::v1::ErrorReason;
 
-/// The largest answer.
+/// The largest request that the service accepts, and the largest answer.
+pub(crate) const MAX_REQUEST_BYTES: usize = 1 << 20;
 pub(crate) const MAX_ANSWER_BYTES: usize = 16 << 20;
 
-const CALL_TOOL: &str = "/agenta.ai.v1.ToolService/CallTool";
+pub(crate) const CALL_TOOL: &str = "/agenta.ai.v1.ToolService/CallTool";
 const TIMEOUT: &str = "grpc-timeout";
 const PUSHBACK: &str = "grpc-retry-pushback-ms";
 const PREVIOUS_ATTEMPTS: &str = "grpc-previous-rpc-attempts";
+/// What comes before a message: whether it is compressed, and its size.
+const PREFIX_BYTES: usize = 5;
+const SHORTEST_WAIT: Duration = Duration::from_millis(100);
 
 /// A channel for the methods of the service, none of which streams. It says who calls, keeps to the time-out of a request over
-/// all its attempts, and sends again what came to nothing: if the server is unavailable, or the connection breaks, or the
-/// server stops before it has begun, which comes as CANCELLED.
+/// all its attempts, sends again what came to nothing, and waits for rate limits if it is to.
 #[derive(Clone)]
-pub struct Connection {
-    channel: Channel,
-    credentials: Credentials,
-    wait_for_limit: bool,
+pub struct Connection(Arc<Shared>);
+
+pub(crate) struct Shared {
+    pub(crate) target: String,
+    pub(crate) endpoints: Arc<Endpoints>,
+    pub(crate) credentials: Credentials,
+    pub(crate) wait_for_limit: bool,
+    pub(crate) retries: bool,
+    pub(crate) closed: watch::Sender<bool>,
+}
+
+impl Debug for Connection {
+    fn fmt(&self, out: &mut Formatter<'_>) -> std::fmt::Result {
+        out.debug_struct("Connection").field("target", &self.0.target).finish_non_exhaustive()
+    }
 }
 
 impl Service<Request<Body>> for Connection {
     type Response = Response<Body>;
-    type Error = Infallible;
-    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Infallible>> + Send>>;
+    type Error = Status;
+    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Status>> + Send>>;
 
-    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Status>> {
         Poll::Ready(Ok(()))
     }
 
     fn call(&mut self, request: Request<Body>) -> Self::Future {
-        let connection = self.clone();
-        Box::pin(async move { Ok(connection.send(request).await.unwrap_or_else(Status::into_http)) })
+        let shared = self.0.clone();
+        Box::pin(async move { shared.send(request).await })
     }
 }
 
 impl Connection {
-    pub(crate) fn new(channel: Channel, credentials: Credentials, wait_for_limit: bool) -> Self {
-        Self { channel, credentials, wait_for_limit }
+    pub(crate) fn new(shared: Shared) -> Self {
+        Self(Arc::new(shared))
     }
 
+    pub(crate) fn close(&self) {
+        self.0.closed.send_replace(true);
+        self.0.endpoints.close();
+    }
+}
+
+impl Shared {
+    /// Makes a call, unless the client is closed, until its deadline.
     async fn send(&self, request: Request<Body>) -> Result<Response<Body>, Status> {
-        let deadline = deadline(request.headers());
-        let repeated = self.repeat(request, deadline);
-        match deadline {
-            Some(at) => timeout_at(at, repeated).await.unwrap_or_else(|_| Err(too_late())),
-            None => repeated.await,
+        let progress = Progress::default();
+        let mut closed = self.closed.subscribe();
+        if *closed.borrow_and_update() {
+            return Err(progress.end(Status::cancelled("The client is closed").into()));
         }
+        let deadline = deadline(request.headers());
+        let passed = async {
+            match deadline {
+                Some(at) => sleep_until(at).await,
+                None => std::future::pending().await,
+            }
+        };
+        let outcome = tokio::select! {
+            biased;
+            outcome = self.repeat(request, deadline, &progress) => outcome,
+            () = passed => Err(too_late().into()),
+            _ = closed.changed() => Err(Status::cancelled("The client was closed").into()),
+        };
+        outcome.map_err(|failure| progress.end(failure))
     }
 
-    async fn repeat(&self, request: Request<Body>, deadline: Option<Instant>) -> Result<Response<Body>, Status> {
+    async fn repeat(
+        &self,
+        request: Request<Body>,
+        deadline: Option<Instant>,
+        progress: &Progress,
+    ) -> Result<Response<Body>, Failure> {
         let (head, body) = request.into_parts();
         let mut request = Request::from_parts(head, body.collect().await?.to_bytes());
-        self.credentials.sign(request.headers_mut())?;
-        for attempt in 1.. {
-            let failure = match self.attempt(&request, deadline).await {
+        check_size(request.body())?;
+        self.credentials.sign(request.headers_mut()).await?;
+        let path = request.uri().path().to_owned();
+        let mut attempts = 0;
+        let mut total: u64 = 0;
+        loop {
+            attempts += 1;
+            total += 1;
+            let failure = match self.attempt(&request, deadline, progress).await {
                 Ok(response) => return answer(response).await,
                 Err(failure) => failure,
             };
             if deadline.is_some_and(|at| at <= Instant::now()) {
-                return Err(too_late());
+                return Err(too_late().into());
             }
-            let Some(pause) = self.pause(request.uri().path(), &failure, attempt) else {
+            let limited = is_limited(&failure.status);
+            let pause = if limited {
+                self.wait(&path, &failure.status, deadline)
+            } else {
+                self.pause(&path, &failure.status, attempts)
+            };
+            let Some(pause) = pause else {
+                if is_refusal(&failure.status) {
+                    progress.failed(&failure.status);
+                }
                 return Err(failure);
             };
-            sleep(pause).await;
-            request.headers_mut().insert(PREVIOUS_ATTEMPTS, attempt.into());
-        }
-        unreachable!("an attempt is the last")
-    }
-
-    /// Begins to be an answer with the first headers. A status that comes instead of one is an error.
-    async fn attempt(&self, request: &Request<Bytes>, deadline: Option<Instant>) -> Result<Response<Body>, Status> {
-        let mut request = request.clone().map(|bytes| Body::new(Full::new(bytes)));
-        if let Some(at) = deadline {
-            request.headers_mut().insert(TIMEOUT, left(at));
-        }
-        let response = self.channel.clone().oneshot(request).await.map_err(|error| lost(error.into()))?;
-        match Status::from_header_map(response.headers()) {
-            Some(status) if status.code() != Code::Ok => Err(status),
-            // A proxy that doesn't know gRPC.
-            None if matches!(response.status().as_u16(), 429 | 502..=504) => {
-                Err(Status::unavailable(format!("HTTP {}", response.status())))
+            if limited {
+                attempts = 0;
             }
-            _ => Ok(response),
+            progress.failed(&failure.status);
+            sleep(pause).await;
+            request.headers_mut().insert(PREVIOUS_ATTEMPTS, total.into());
         }
     }
 
-    /// How long to wait before the next attempt. None: there is to be none.
-    fn pause(&self, method: &str, failure: &Status, attempt: u32) -> Option<Duration> {
-        // Each call of a tool has a request_id, so that the server knows the repeat of one that it is running or has run.
-        let attempts = if method == CALL_TOOL { 5 } else { 4 };
-        let again = match failure.code() {
-            Code::Unavailable | Code::Cancelled => true,
-            Code::ResourceExhausted => self.wait_for_limit && method == CALL_TOOL,
-            _ => false,
-        };
-        if attempt >= attempts || !again {
+    /// Sends a call to an address that takes connections, if there is one.
+    async fn attempt(
+        &self,
+        request: &Request<Bytes>,
+        deadline: Option<Instant>,
+        progress: &Progress,
+    ) -> Result<Response<Body>, Failure> {
+        loop {
+            let route = self.endpoints.next().await?;
+            let mut request =
+                request.clone().map(|bytes| Body::new(Watched { bytes: Some(bytes), progress: progress.clone() }));
+            if let Some(at) = deadline {
+                request.headers_mut().insert(TIMEOUT, left(at));
+            }
+            let failure = match route.channel().oneshot(request).await {
+                Ok(response) => return begun(response).map_err(Failure::from),
+                Err(error) => lost(error.into()),
+            };
+            if progress.is_sent() || !self.endpoints.failed(&route) {
+                return Err(failure);
+            }
+        }
+    }
+
+    /// How long to wait before a call is sent again that came to nothing. None: it isn't.
+    fn pause(&self, path: &str, failure: &Status, attempts: u64) -> Option<Duration> {
+        let policy = RetryPolicy::of(path).filter(|_| self.retries)?;
+        if attempts >= policy.max_attempts || !policy.repeats(failure.code()) {
             return None;
         }
         match failure.metadata().get(PUSHBACK) {
             // One that is negative or can't be read means that there is to be no other attempt.
             Some(pushback) => Some(Duration::from_millis(pushback.to_str().ok()?.parse().ok()?)),
-            None => Some(backoff(attempt)),
+            None => Some(policy.backoff(attempts)),
         }
+    }
+
+    /// How long to wait for a rate limit. None: the call doesn't, or would have to wait for longer than it has time. As long as
+    /// the server says and up to as much again, so that calls that were refused together come back one by one.
+    fn wait(&self, path: &str, refusal: &Status, deadline: Option<Instant>) -> Option<Duration> {
+        let forbidden = refusal.metadata().get(PUSHBACK).is_some_and(|pushback| pushback.as_bytes().starts_with(b"-"));
+        if !self.wait_for_limit || path != CALL_TOOL || forbidden {
+            return None;
+        }
+        let told = refusal.get_details_retry_info().and_then(|info| info.retry_delay).unwrap_or_default();
+        let told = told.max(SHORTEST_WAIT);
+        let spare = match deadline {
+            Some(at) => (at - Instant::now()).checked_sub(told).filter(|spare| !spare.is_zero())?,
+            None => told * 2,
+        };
+        Some(told + told.min(spare / 2).mul_f64(fastrand::f64()))
     }
 }
 
-/// 0.1 s, then twice as long each time up to 2 s, all of it give or take a fifth.
-fn backoff(attempt: u32) -> Duration {
-    Duration::from_millis(100 << (attempt - 1)).min(Duration::from_secs(2)).mul_f64(0.8 + 0.4 * fastrand::f64())
+/// The bytes of a request. That they are taken means that its headers are on their way, on a connection that is there.
+struct Watched {
+    bytes: Option<Bytes>,
+    progress: Progress,
+}
+
+impl HttpBody for Watched {
+    type Data = Bytes;
+    type Error = Status;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+    ) -> Poll<Option<Result<http_body::Frame<Bytes>, Status>>> {
+        self.progress.sent();
+        Poll::Ready(self.bytes.take().map(|bytes| Ok(http_body::Frame::data(bytes))))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.bytes.is_none()
+    }
+
+    fn size_hint(&self) -> http_body::SizeHint {
+        http_body::SizeHint::with_exact(self.bytes.as_ref().map_or(0, |bytes| bytes.len() as u64))
+    }
+}
+
+/// Begins to be an answer with the first headers. A status that comes instead of one is an error.
+fn begun(response: Response<Body>) -> Result<Response<Body>, Status> {
+    match Status::from_header_map(response.headers()) {
+        Some(status) if status.code() != Code::Ok => Err(status),
+        // A proxy that doesn't know gRPC.
+        None if matches!(response.status().as_u16(), 429 | 502..=504) => {
+            Err(Status::unavailable(format!("HTTP {}", response.status())))
+        }
+        _ => Ok(response),
+    }
 }
 
 /// Reads an answer to its end, so that the time-out of the request holds for all of it.
-async fn answer(response: Response<Body>) -> Result<Response<Body>, Status> {
+async fn answer(response: Response<Body>) -> Result<Response<Body>, Failure> {
     let (head, body) = response.into_parts();
     let body = Limited::new(body, MAX_ANSWER_BYTES).collect().await.map_err(lost)?;
     Ok(Response::from_parts(head, Body::new(body)))
+}
+
+fn check_size(framed: &Bytes) -> Result<(), Status> {
+    let bytes = framed.len().saturating_sub(PREFIX_BYTES);
+    if bytes <= MAX_REQUEST_BYTES {
+        return Ok(());
+    }
+    let reason = ErrorReason::RequestTooLarge.as_str_name();
+    let message = format!("The request has {bytes} bytes, and {MAX_REQUEST_BYTES} are allowed: shorten its arguments");
+    Err(Status::with_error_details(Code::InvalidArgument, message, ErrorDetails::with_error_info(reason, DOMAIN, [])))
+}
+
+fn is_limited(status: &Status) -> bool {
+    status
+        .get_details_error_info()
+        .is_some_and(|info| info.domain == DOMAIN && info.reason == ErrorReason::RateLimited.as_str_name())
 }
 
 fn too_late() -> Status {
     Status::deadline_exceeded("no answer within the time-out")
 }
 
-/// The status of a connection that broke or never came about.
-fn lost(error: Box<dyn StdError + Send + Sync>) -> Status {
+/// What is left of a connection that broke or never came about.
+fn lost(error: BoxError) -> Failure {
     if error.is::<LengthLimitError>() {
-        return Status::resource_exhausted(format!("the answer has more than {MAX_ANSWER_BYTES} bytes"));
+        return Status::resource_exhausted(format!("the answer has more than {MAX_ANSWER_BYTES} bytes")).into();
     }
+    let said = explanation(&*error);
+    let status = Status::from_error(error);
+    let code = match status.code() {
+        // tonic's for most of what is wrong with a connection.
+        Code::Unknown | Code::Internal => Code::Unavailable,
+        code => code,
+    };
+    Failure { status: Status::new(code, said), source: Some(status.into()) }
+}
+
+fn explanation(error: &(dyn StdError + 'static)) -> String {
     let mut said = error.to_string();
     let mut source = error.source();
     while let Some(cause) = source {
@@ -153,16 +295,11 @@ fn lost(error: Box<dyn StdError + Send + Sync>) -> Status {
             said = format!("{said}: {cause}");
         }
         if cause.downcast_ref().is_some_and(|cause: &io::Error| cause.kind() == ErrorKind::ConnectionRefused) {
-            said = format!("no connection, is agenta-ai-server running? {cause}");
+            return format!("no connection: {cause}. Is agenta-ai-server running?");
         }
         source = cause.source();
     }
-    let status = Status::from_error(error);
-    match status.code() {
-        // tonic's for most of what is wrong with a connection.
-        Code::Unknown | Code::Internal => Status::unavailable(said),
-        code => Status::new(code, said),
-    }
+    said
 }
 
 /// When a request ends, by its time-out.

@@ -1,30 +1,44 @@
+use std::error::Error as StdError;
 use std::fmt::{Display, Formatter};
+use std::sync::Arc;
 use std::time::Duration;
 
 use tonic::{Code, Status};
 use tonic_types::{QuotaViolation, StatusExt};
 
+use crate::outcome::{DOMAIN, Outcome, is_refusal};
 use crate::v1;
 use crate::v1::content_block::Kind;
 
-const DOMAIN: &str = "agenta.ai";
 const REASON_PREFIX: &str = "ERROR_REASON_";
 
-/// Why there is no result.
+/// Every error of this crate, but for those of [`pack`](crate::pack) and [`unpack`](crate::unpack).
 #[derive(Debug, Clone)]
+#[non_exhaustive]
 pub enum Error {
+    /// The client can't be made as it is configured.
+    Config(ConfigError),
     /// The call was refused, or had no answer.
     Call(Box<CallError>),
     /// The tool ran and failed.
     Tool(Box<ToolError>),
 }
 
+/// What is wrong with how a client is configured.
+#[derive(Debug, Clone)]
+pub struct ConfigError {
+    message: String,
+    source: Option<Arc<dyn StdError + Send + Sync>>,
+}
+
 /// A call that ended with a status other than OK.
 #[derive(Debug, Clone)]
+#[non_exhaustive]
 pub struct CallError {
     /// Why the service refused the call. Unspecified if that isn't known, or this version doesn't know it.
     pub reason: v1::ErrorReason,
-    /// Whether the service says that the tool was not run. If false, it may have run, and been paid for.
+    /// Whether it is certain that the tool was not run: the service said so, or nothing was sent. If false, the call may have
+    /// run and may have been billed: send it again with `request_id` to get its result.
     pub not_run: bool,
     /// The time after which a new attempt makes sense.
     pub retry_delay: Option<Duration>,
@@ -32,14 +46,18 @@ pub struct CallError {
     pub field_violations: Vec<FieldViolation>,
     /// The limits that were used up, if that is why.
     pub quota_violations: Vec<QuotaViolation>,
-    /// What the server calls the call in its logs. Empty if it didn't say.
+    /// The `request_id` of the call (the idempotency key, AIP-155). Empty if this was made from what a stub returned, which
+    /// doesn't know it.
     pub request_id: String,
+    /// The server's own id of the call, as in its logs. Empty if it didn't say.
+    pub call_id: String,
     /// The status as it came, with its code, its text, all its details and its metadata.
     pub status: Status,
 }
 
 /// A tool that ran and failed.
 #[derive(Debug, Clone)]
+#[non_exhaustive]
 pub struct ToolError {
     /// The class of failure, one of those numbered from 100.
     pub reason: v1::ErrorReason,
@@ -51,12 +69,15 @@ pub struct ToolError {
     pub retry_delay: Option<Duration>,
     /// The rules that the tool's answer broke, if that is why.
     pub field_violations: Vec<FieldViolation>,
+    /// The `request_id` of the call. Empty if this was made from what a stub returned, which doesn't know it.
+    pub request_id: String,
     /// How the answer came about.
     pub meta: Option<v1::CallMeta>,
 }
 
 /// One rule that one field broke.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct FieldViolation {
     /// Its path, such as "arguments.guidelines".
     pub field: String,
@@ -72,14 +93,18 @@ impl From<Status> for CallError {
         let violations = details.bad_request().map_or(&[][..], |bad| &bad.field_violations);
         Self {
             reason: info.and_then(|info| v1::ErrorReason::from_str_name(&info.reason)).unwrap_or_default(),
-            not_run: info.is_some(),
+            not_run: match Outcome::of(&status) {
+                Some(outcome) => !matches!(outcome, Outcome::Open(_)),
+                None => is_refusal(&status),
+            },
             retry_delay: details.retry_info().and_then(|info| info.retry_delay),
             field_violations: violations
                 .iter()
                 .map(|each| FieldViolation { field: each.field.clone(), description: each.description.clone() })
                 .collect(),
             quota_violations: details.quota_failure().map_or_else(Vec::new, |quota| quota.violations.clone()),
-            request_id: details.request_info().map_or_else(String::new, |info| info.request_id.clone()),
+            request_id: String::new(),
+            call_id: details.request_info().map_or_else(String::new, |info| info.request_id.clone()),
             status,
         }
     }
@@ -102,19 +127,71 @@ impl From<v1::CallToolResponse> for ToolError {
                 .into_iter()
                 .map(|each| FieldViolation { field: each.field, description: each.description })
                 .collect(),
+            request_id: String::new(),
             meta: response.meta,
         }
     }
 }
 
-impl std::error::Error for Error {}
-impl std::error::Error for CallError {}
-impl std::error::Error for ToolError {}
+impl StdError for Error {
+    fn source(&self) -> Option<&(dyn StdError + 'static)> {
+        match self {
+            Self::Config(error) => error.source(),
+            Self::Call(error) => error.source(),
+            Self::Tool(_) => None,
+        }
+    }
+}
+
+impl StdError for ConfigError {
+    fn source(&self) -> Option<&(dyn StdError + 'static)> {
+        self.source.as_ref().map(|source| &**source as _)
+    }
+}
+
+impl StdError for CallError {
+    /// The error behind the status, such as one of the connection or of the token source.
+    fn source(&self) -> Option<&(dyn StdError + 'static)> {
+        match Outcome::of(&self.status) {
+            Some(outcome) => outcome.source(),
+            None => self.status.source(),
+        }
+    }
+}
+
+impl StdError for ToolError {}
+
+impl ConfigError {
+    pub(crate) fn new(message: String) -> Self {
+        Self { message, source: None }
+    }
+}
+
+impl From<tonic::transport::Error> for ConfigError {
+    fn from(error: tonic::transport::Error) -> Self {
+        let cause = error.source().map_or_else(|| error.to_string(), ToString::to_string);
+        Self { message: format!("no connection can be made: {cause}"), source: Some(Arc::new(error)) }
+    }
+}
+
+impl From<ConfigError> for Error {
+    fn from(error: ConfigError) -> Self {
+        Self::Config(error)
+    }
+}
+
+/// One sentence for people.
+impl Display for ConfigError {
+    fn fmt(&self, out: &mut Formatter<'_>) -> std::fmt::Result {
+        out.write_str(&self.message)
+    }
+}
 
 /// One sentence for people.
 impl Display for Error {
     fn fmt(&self, out: &mut Formatter<'_>) -> std::fmt::Result {
         match self {
+            Self::Config(error) => error.fmt(out),
             Self::Call(error) => error.fmt(out),
             Self::Tool(error) => error.fmt(out),
         }
@@ -125,7 +202,12 @@ impl Display for Error {
 impl Display for CallError {
     fn fmt(&self, out: &mut Formatter<'_>) -> std::fmt::Result {
         let code = format!("{:?}", self.status.code());
-        sentence(out, cause(self.reason, &code), self.status.message(), &self.field_violations, self.retry_delay)
+        let cause = cause(self.reason, &code);
+        let said = sentence(cause, self.status.message(), &self.field_violations, self.retry_delay);
+        out.write_str(&said)?;
+        let Some(outcome) = self.outcome() else { return Ok(()) };
+        let end = if said.ends_with(['.', '?']) { "" } else { "." };
+        write!(out, "{end} {outcome}")
     }
 }
 
@@ -133,7 +215,7 @@ impl Display for CallError {
 impl Display for ToolError {
     fn fmt(&self, out: &mut Formatter<'_>) -> std::fmt::Result {
         let cause = cause(self.reason, "the tool failed");
-        sentence(out, cause, &self.message, &self.field_violations, self.retry_delay)
+        out.write_str(&sentence(cause, &self.message, &self.field_violations, self.retry_delay))
     }
 }
 
@@ -142,6 +224,25 @@ impl CallError {
     #[must_use]
     pub fn code(&self) -> Code {
         self.status.code()
+    }
+
+    pub(crate) fn of(status: Status, request_id: String) -> Self {
+        Self { request_id, ..status.into() }
+    }
+
+    /// What became of the call, unless the service says so itself or no tool was called.
+    fn outcome(&self) -> Option<String> {
+        if self.not_run {
+            let refused = self.status.get_details_error_info().is_some_and(|info| info.domain == DOMAIN);
+            let known = Outcome::of(&self.status)?;
+            return (!refused || matches!(known, Outcome::Unsent(_))).then(|| known.to_string());
+        }
+        (!self.request_id.is_empty()).then(|| {
+            format!(
+                "The call may have run and may have been billed. To get its result, send it again with request_id {}.",
+                self.request_id
+            )
+        })
     }
 }
 
@@ -153,19 +254,13 @@ fn cause(reason: v1::ErrorReason, otherwise: &str) -> &str {
 }
 
 /// The message, and what it leaves out of the details.
-fn sentence(
-    out: &mut Formatter<'_>,
-    cause: &str,
-    message: &str,
-    violations: &[FieldViolation],
-    retry_delay: Option<Duration>,
-) -> std::fmt::Result {
-    write!(out, "{cause}: {message}")?;
+fn sentence(cause: &str, message: &str, violations: &[FieldViolation], retry_delay: Option<Duration>) -> String {
+    let mut said = format!("{cause}: {message}");
     for each in violations.iter().filter(|each| !message.contains(&each.field)) {
-        write!(out, "; {}: {}", each.field, each.description)?;
+        said += &format!("; {}: {}", each.field, each.description);
     }
-    match retry_delay {
-        Some(delay) if !delay.is_zero() => write!(out, "; try again in {delay:?}"),
-        _ => Ok(()),
+    if let Some(delay) = retry_delay.filter(|delay| !delay.is_zero()) {
+        said += &format!("; try again in {delay:?}");
     }
+    said
 }

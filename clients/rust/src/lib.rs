@@ -6,13 +6,19 @@
 mod client;
 mod connection;
 mod credentials;
+mod endpoints;
 mod errors;
+mod outcome;
+mod service_config;
+mod target;
 mod values;
 
 pub use client::{Builder, CALL_TIMEOUT, Client, request};
 pub use connection::Connection;
-pub use errors::{CallError, Error, FieldViolation, ToolError};
+pub use errors::{CallError, ConfigError, Error, FieldViolation, ToolError};
 pub use values::{pack, unpack};
+// Their types are in the interface of this crate.
+pub use {prost, prost_types, tonic, tonic_types};
 
 /// The contract: messages and stubs as they are generated from `protos/agenta/ai/v1`.
 #[allow(missing_docs, clippy::pedantic, rustdoc::invalid_html_tags)]

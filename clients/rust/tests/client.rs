@@ -6,16 +6,16 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use agenta_ai::v1::tool_service_server::{ToolService, ToolServiceServer};
 use agenta_ai::v1::{
     self, CallToolRequest, CallToolResponse, ErrorReason, ListToolsRequest, ListToolsResponse, StatusRequest,
     StatusResponse,
 };
-use agenta_ai::{Builder, CALL_TIMEOUT, Client, Error, FieldViolation, pack, request, unpack};
+use agenta_ai::{Builder, CALL_TIMEOUT, Client, Error, pack, request, unpack};
 use prost_types::value::Kind;
 use serde::Deserialize;
 use serde_json::{Value, json};
 use tokio::net::{TcpListener, UnixListener};
+use tokio::sync::Notify;
 use tokio::task::AbortHandle;
 use tokio_stream::wrappers::{TcpListenerStream, UnixListenerStream};
 use tonic::body::Body;
@@ -24,6 +24,14 @@ use tonic::{Code, Request, Response, Status};
 use tonic_types::{ErrorDetails, StatusExt};
 use tower::layer::layer_fn;
 use tower::service_fn;
+
+use server::tool_service_server::{ToolService, ToolServiceServer};
+
+/// The server of the contract, which the crate leaves out.
+#[allow(clippy::pedantic)]
+mod server {
+    include!("generated/agenta.ai.v1.rs");
+}
 
 type Answer = Result<CallToolResponse, Status>;
 
@@ -41,6 +49,27 @@ struct Arrival {
 struct Service {
     answers: Arc<Mutex<VecDeque<Answer>>>,
     arrivals: Arc<Mutex<Vec<Arrival>>>,
+    arrived: Arc<Notify>,
+    bucket: Arc<Mutex<Option<Bucket>>>,
+}
+
+/// Lets ten calls in at once, and then two hundred a second.
+struct Bucket {
+    began: Instant,
+    taken: u32,
+}
+
+impl Bucket {
+    fn take(&mut self) -> Answer {
+        let due = Duration::from_millis(5) * (self.taken + 1).saturating_sub(10);
+        match due.checked_sub(self.began.elapsed()) {
+            Some(wait) if !wait.is_zero() => limited(wait.as_millis().try_into().unwrap()),
+            _ => {
+                self.taken += 1;
+                done()
+            }
+        }
+    }
 }
 
 struct Served {
@@ -57,10 +86,21 @@ impl Drop for Served {
 
 impl Service {
     fn new(answers: impl IntoIterator<Item = Answer>) -> Self {
-        Self { answers: Arc::new(Mutex::new(answers.into_iter().collect())), arrivals: Arc::default() }
+        let answers = Arc::new(Mutex::new(answers.into_iter().collect()));
+        Self { answers, arrivals: Arc::default(), arrived: Arc::default(), bucket: Arc::default() }
     }
 
-    fn next<T>(&self, request: &Request<T>, message: CallToolRequest) -> Answer {
+    /// Without an answer, none comes.
+    async fn next<T>(&self, request: &Request<T>, message: CallToolRequest) -> Answer {
+        let answer = self.choose(request, message);
+        self.arrived.notify_one();
+        match answer {
+            Some(answer) => answer,
+            None => std::future::pending().await,
+        }
+    }
+
+    fn choose<T>(&self, request: &Request<T>, message: CallToolRequest) -> Option<Answer> {
         let text = |name| request.metadata().get(name).map(|value| value.to_str().unwrap().to_owned());
         self.arrivals.lock().unwrap().push(Arrival {
             request: message,
@@ -68,19 +108,22 @@ impl Service {
             timeout: text("grpc-timeout"),
             authorization: text("authorization"),
         });
+        if let Some(bucket) = &mut *self.bucket.lock().unwrap() {
+            return Some(bucket.take());
+        }
         let mut answers = self.answers.lock().unwrap();
-        if answers.len() > 1 { answers.pop_front().unwrap() } else { answers[0].clone() }
+        if answers.len() > 1 { answers.pop_front() } else { answers.front().cloned() }
     }
 }
 
 #[tonic::async_trait]
 impl ToolService for Service {
     async fn call_tool(&self, request: Request<CallToolRequest>) -> Result<Response<CallToolResponse>, Status> {
-        self.next(&request, request.get_ref().clone()).map(Response::new)
+        self.next(&request, request.get_ref().clone()).await.map(Response::new)
     }
 
     async fn status(&self, request: Request<StatusRequest>) -> Result<Response<StatusResponse>, Status> {
-        self.next(&request, CallToolRequest::default())?;
+        self.next(&request, CallToolRequest::default()).await?;
         Ok(Response::new(StatusResponse { enabled: true, ..Default::default() }))
     }
 
@@ -104,6 +147,11 @@ impl Served {
         Self { target, service, task: tokio::spawn(serving).abort_handle() }
     }
 
+    /// Waits until a call has arrived.
+    async fn arrival(&self) {
+        self.service.arrived.notified().await;
+    }
+
     fn arrivals(&self) -> Vec<Arrival> {
         self.service.arrivals.lock().unwrap().clone()
     }
@@ -111,6 +159,33 @@ impl Served {
     async fn call(&self, options: impl FnOnce(Builder) -> Builder) -> Result<CallToolResponse, Error> {
         options(Client::to(&self.target)).build().unwrap().call_tool(simple()).await
     }
+}
+
+const NOTHING_SENT: &str = "Nothing was sent, so the tool was not run.";
+
+fn may_have_run(error: &agenta_ai::CallError) -> String {
+    let id = &error.request_id;
+    format!("The call may have run and may have been billed. To get its result, send it again with request_id {id}.")
+}
+
+/// A call whose server doesn't answer.
+async fn running() -> (Served, Client, tokio::task::JoinHandle<Result<CallToolResponse, Error>>, CallToolRequest) {
+    let served = Served::new([]).await;
+    let client = Client::to(&served.target).build().unwrap();
+    let request = simple();
+    let call = tokio::spawn({
+        let (client, request) = (client.clone(), request.clone());
+        async move { client.call_tool(request).await }
+    });
+    served.arrival().await;
+    (served, client, call, request)
+}
+
+/// A rate limit that asks to come back after some milliseconds.
+fn limited(millis: u64) -> Answer {
+    let mut details = ErrorDetails::with_error_info("ERROR_REASON_RATE_LIMITED", "agenta.ai", []);
+    details.set_retry_info(Some(Duration::from_millis(millis)));
+    Err(Status::with_error_details(Code::ResourceExhausted, "No.", details))
 }
 
 fn simple() -> CallToolRequest {
@@ -192,10 +267,10 @@ async fn refusal_is_decoded() {
     assert_eq!((error.code(), error.status.message()), (Code::ResourceExhausted, "No."));
     assert_eq!((error.reason, error.not_run), (ErrorReason::RateLimited, true));
     assert_eq!(error.retry_delay, Some(Duration::from_millis(1500)));
-    let violation = FieldViolation { field: "arguments.a".into(), description: "Too long.".into() };
-    assert_eq!(error.field_violations, [violation]);
+    let [violation] = &error.field_violations[..] else { panic!("not one violation") };
+    assert_eq!((violation.field.as_str(), violation.description.as_str()), ("arguments.a", "Too long."));
     assert_eq!(error.quota_violations[0].subject, "default");
-    assert_eq!(error.request_id, "r");
+    assert_eq!((error.call_id.as_str(), error.request_id.len()), ("r", 36));
     assert_eq!(error.to_string(), "RATE_LIMITED: No.; arguments.a: Too long.; try again in 1.5s");
     assert_eq!(served.arrivals().len(), 1);
 }
@@ -211,7 +286,8 @@ async fn only_the_service_says_that_a_tool_was_not_run() {
         let served = Served::new([Err(Status::with_error_details(Code::Internal, "No.", details))]).await;
         let error = call_error(served.call(|client| client).await);
         assert_eq!((error.not_run, error.reason), (not_run, ErrorReason::Unspecified), "{reason} {domain}");
-        assert_eq!(error.to_string(), "Internal: No.");
+        let said = if not_run { "Internal: No.".to_owned() } else { format!("Internal: No. {}", may_have_run(&error)) };
+        assert_eq!(error.to_string(), said);
     }
 }
 
@@ -248,8 +324,7 @@ async fn tool_that_failed() {
 
 #[tokio::test]
 async fn waits_as_long_as_the_server_says() {
-    let served =
-        Served::new([refused(Code::ResourceExhausted, "400"), refused(Code::ResourceExhausted, "1"), done()]).await;
+    let served = Served::new([limited(400), limited(1), done()]).await;
     served.call(Builder::wait_for_limit).await.unwrap();
     let seen = served.arrivals();
     assert_eq!(seen.len(), 3);
@@ -261,11 +336,191 @@ async fn waits_as_long_as_the_server_says() {
 }
 
 #[tokio::test]
+async fn waits_as_often_as_it_has_time() {
+    let served = Served::new((0..20).map(|_| limited(1)).chain([done()])).await;
+    served.call(Builder::wait_for_limit).await.unwrap();
+    assert_eq!(served.arrivals().len(), 21);
+}
+
+#[tokio::test]
+async fn does_not_wait_in_vain() {
+    let mut forbidden = limited(1).unwrap_err();
+    forbidden.metadata_mut().insert("grpc-retry-pushback-ms", "-1".parse().unwrap());
+    for answer in [limited(100_000), Err(forbidden)] {
+        let served = Served::new([answer]).await;
+        let error = call_error(served.call(Builder::wait_for_limit).await);
+        assert_eq!((error.reason, error.not_run), (ErrorReason::RateLimited, true));
+        assert_eq!(served.arrivals().len(), 1);
+    }
+}
+
+/// Forty calls at once, where ten may start at once and then two hundred a second.
+#[tokio::test]
+async fn many_calls_wait_for_a_limit() {
+    let served = Served::new([]).await;
+    *served.service.bucket.lock().unwrap() = Some(Bucket { began: Instant::now(), taken: 0 });
+    let client = Client::to(&served.target).wait_for_limit().build().unwrap();
+    let calls: Vec<_> = (0..40)
+        .map(|_| {
+            let client = client.clone();
+            tokio::spawn(async move { client.call_tool(simple()).await })
+        })
+        .collect();
+    for call in calls {
+        call.await.unwrap().unwrap();
+    }
+}
+
+#[tokio::test]
+async fn closing_ends_calls_at_once() {
+    let (served, client, call, request) = running().await;
+    client.close();
+    let error = call_error(call.await.unwrap());
+    assert_eq!((error.code(), error.not_run), (Code::Cancelled, false));
+    assert_eq!(error.request_id, request.request_id);
+    assert_eq!(error.to_string(), format!("Cancelled: The client was closed. {}", may_have_run(&error)));
+    assert_eq!(served.arrivals().len(), 1);
+}
+
+#[tokio::test]
+async fn closing_ends_calls_that_wait_for_a_limit() {
+    let served = Served::new([limited(50_000)]).await;
+    let client = Client::to(&served.target).wait_for_limit().build().unwrap();
+    let call = tokio::spawn({
+        let client = client.clone();
+        async move { client.call_tool(simple()).await }
+    });
+    served.arrival().await;
+    // Whether it waits already doesn't matter.
+    client.close();
+    assert_eq!(call_error(call.await.unwrap()).code(), Code::Cancelled);
+}
+
+#[tokio::test]
+async fn calls_after_closing() {
+    let served = Served::new([done()]).await;
+    let client = Client::to(&served.target).build().unwrap();
+    client.call_tool(simple()).await.unwrap();
+    client.clone().close();
+    client.close();
+    let error = call_error(client.call_tool(simple()).await);
+    assert_eq!(error.to_string(), format!("Cancelled: The client is closed. {NOTHING_SENT}"));
+    assert!(error.not_run);
+    let status = client.stub().status(StatusRequest {}).await.unwrap_err();
+    assert_eq!((status.code(), status.message()), (Code::Cancelled, "The client is closed"));
+    assert_eq!(served.arrivals().len(), 1);
+}
+
+#[tokio::test]
+async fn request_that_is_too_large() {
+    let served = Served::new([done()]).await;
+    let client = Client::to(&served.target).build().unwrap();
+    let large = request("tools.x.y.z", &json!({"a": "x".repeat(1 << 20)})).unwrap();
+    let error = call_error(client.call_tool(large).await);
+    assert_eq!((error.code(), error.reason), (Code::InvalidArgument, ErrorReason::RequestTooLarge));
+    assert!(error.not_run);
+    let said = error.to_string();
+    assert!(said.starts_with("REQUEST_TOO_LARGE: The request has 1048"), "{said}");
+    assert!(said.ends_with(&format!("and 1048576 are allowed: shorten its arguments. {NOTHING_SENT}")), "{said}");
+    assert!(served.arrivals().is_empty());
+}
+
+#[tokio::test]
+async fn request_id_that_is_empty() {
+    let served = Served::new([done()]).await;
+    let client = Client::to(&served.target).build().unwrap();
+    let error = call_error(client.call_tool(CallToolRequest { request_id: String::new(), ..simple() }).await);
+    assert_eq!((error.code(), error.not_run), (Code::InvalidArgument, true));
+    assert!(served.arrivals().is_empty());
+}
+
+#[tokio::test]
+async fn tool_that_is_to_be_run_again() {
+    let served = Served::new([done()]).await;
+    let client = Client::to(&served.target).build().unwrap();
+    client.call_tool(CallToolRequest { rerun_if_outcome_unknown: true, ..simple() }).await.unwrap();
+    assert!(served.arrivals()[0].request.rerun_if_outcome_unknown);
+}
+
+#[tokio::test]
+async fn nothing_is_sent_again_without_retries() {
+    let served = Served::new([refused(Code::Unavailable, "1"), done()]).await;
+    let error = call_error(served.call(Builder::disable_retries).await);
+    assert_eq!((error.code(), error.not_run), (Code::Unavailable, false));
+    assert_eq!(served.arrivals().len(), 1);
+}
+
+/// The service may not know what the server before it has run.
+#[tokio::test]
+async fn refusal_after_a_lost_attempt_leaves_the_outcome_open() {
+    let details = ErrorDetails::with_error_info("ERROR_REASON_OVERLOADED", "agenta.ai", []);
+    let refusal = Status::with_error_details(Code::Aborted, "No.", details);
+    let served = Served::new([refused(Code::Unavailable, "1"), Err(refusal)]).await;
+    let error = call_error(served.call(|client| client).await);
+    assert_eq!((error.reason, error.not_run), (ErrorReason::Overloaded, false));
+    assert_eq!(error.to_string(), format!("OVERLOADED: No. {}", may_have_run(&error)));
+}
+
+#[test]
+fn client_is_made_outside_a_runtime() {
+    let client = Client::to("127.0.0.1:1").api_key("secret").build().unwrap();
+    assert_eq!(format!("{client:?}"), r#"Client { connection: Connection { target: "127.0.0.1:1", .. } }"#);
+    let builder = format!("{:?}", Client::to("127.0.0.1:1").api_key("secret"));
+    assert!(!builder.contains("secret"), "{builder}");
+    for target in ["http://127.0.0.1:1", "127.0.0.1"] {
+        let Err(Error::Config(error)) = Client::to(target).build() else { panic!("{target} is no target") };
+        assert!(error.to_string().contains(target), "{error}");
+    }
+}
+
+#[tokio::test]
+async fn dead_addresses_of_a_name_are_left_out() {
+    // localhost is 127.0.0.1 and, on most machines, ::1, where nobody listens on this port.
+    let served = Served::new([done()]).await;
+    let port = served.target.rsplit_once(':').unwrap().1.to_owned();
+    let client = Client::to(&format!("localhost:{port}")).disable_retries().build().unwrap();
+    for _ in 0..4 {
+        client.call_tool(simple()).await.unwrap();
+    }
+    assert_eq!(served.arrivals().len(), 4);
+}
+
+#[tokio::test]
+async fn name_that_is_unknown() {
+    let client = Client::to("agenta.invalid:443").tls(ClientTlsConfig::new()).disable_retries().build().unwrap();
+    let error = call_error(client.call_tool(simple()).await);
+    assert_eq!((error.code(), error.not_run), (Code::Unavailable, true));
+    assert!(error.to_string().contains("agenta.invalid:443"), "{error}");
+    assert!(std::error::Error::source(&error).is_some());
+}
+
+#[tokio::test]
+async fn token_source_that_fails() {
+    let served = Served::new([done()]).await;
+    let source = || async { Err::<String, _>("secret") };
+    let error = call_error(served.call(|client| client.token_source(source)).await);
+    assert_eq!((error.code(), error.not_run), (Code::Unauthenticated, true));
+    assert_eq!(error.to_string(), format!("Unauthenticated: The token source failed. {NOTHING_SENT}"));
+    assert_eq!(std::error::Error::source(&error).unwrap().to_string(), "secret");
+    assert!(served.arrivals().is_empty());
+}
+
+#[tokio::test]
+async fn token_source_has_no_more_time_than_its_call() {
+    let served = Served::new([done()]).await;
+    let client =
+        Client::to(&served.target).token_source(std::future::pending::<Result<String, Infallible>>).build().unwrap();
+    let mut request = Request::new(simple());
+    request.set_timeout(Duration::from_millis(100));
+    let error = call_error(client.call_tool(request).await);
+    assert_eq!((error.code(), error.not_run), (Code::DeadlineExceeded, true));
+}
+
+#[tokio::test]
 async fn what_is_sent_again() {
     for (code, pushback, waiting, attempts) in [
         (Code::ResourceExhausted, "1", false, 1),
-        (Code::ResourceExhausted, "1", true, 5),
-        (Code::ResourceExhausted, "-1", true, 1),
+        (Code::ResourceExhausted, "1", true, 1),
         (Code::Unavailable, "1", false, 5),
         (Code::Unavailable, "-1", false, 1),
         (Code::Unavailable, "soon", false, 1),
@@ -367,9 +622,10 @@ async fn nobody_is_there() {
     let target = listener.local_addr().unwrap().to_string();
     drop(listener);
     let error = call_error(Client::to(&target).build().unwrap().call_tool(simple()).await);
-    assert_eq!((error.code(), error.not_run), (Code::Unavailable, false));
-    let said = "Unavailable: no connection, is agenta-ai-server running? Connection refused ";
-    assert!(error.to_string().starts_with(said), "{error}");
+    assert_eq!((error.code(), error.not_run), (Code::Unavailable, true));
+    let said = error.to_string();
+    assert!(said.starts_with("Unavailable: no connection: Connection refused "), "{said}");
+    assert!(said.ends_with(&format!("Is agenta-ai-server running? {NOTHING_SENT}")), "{said}");
 }
 
 #[tokio::test]
@@ -378,7 +634,8 @@ async fn keys_and_tokens() {
         (Client::to as fn(&str) -> Builder, None),
         (|target| Client::to(target).api_key(""), None),
         (|target| Client::to(target).api_key("aai_k"), Some("ApiKey aai_k")),
-        (|target| Client::to(target).token(|| "t".into()), Some("Bearer t")),
+        (|target| Client::to(target).token("t"), Some("Bearer t")),
+        (|target| Client::to(target).token_source(|| async { Ok::<_, Infallible>("t".into()) }), Some("Bearer t")),
     ] {
         let served = Served::new([done()]).await;
         builder(&served.target).build().unwrap().call_tool(simple()).await.unwrap();
@@ -391,7 +648,7 @@ async fn secret_that_cannot_be_sent() {
     for secret in ["aai_1\n", "aai_1 2", "aai_é"] {
         let served = Served::new([done()]).await;
         let error = call_error(served.call(|client| client.api_key(secret)).await);
-        assert_eq!(error.code(), Code::Unauthenticated);
+        assert_eq!((error.code(), error.not_run), (Code::Unauthenticated, true));
         assert!(!error.to_string().contains("aai_"), "{error}");
         assert!(served.arrivals().is_empty());
     }
@@ -408,7 +665,8 @@ async fn key_is_sent_over_tls() {
     assert_eq!(served.arrivals()[0].authorization.as_deref(), Some("ApiKey k"));
 
     let error = call_error(served.call(|client| client.tls(ClientTlsConfig::new()).api_key("k")).await);
-    assert_eq!(error.code(), Code::Unavailable);
+    assert_eq!((error.code(), error.not_run), (Code::Unavailable, true));
+    assert!(error.to_string().contains("certificate"), "{error}");
     assert_eq!(served.arrivals().len(), 1);
 }
 

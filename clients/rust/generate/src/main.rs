@@ -1,18 +1,25 @@
-//! Makes src/v1.rs: the Rust code of the contract, whose descriptors come on standard input.
+//! Makes the Rust code of the contract, whose descriptors come on standard input: the client for the crate, and the server for
+//! its tests.
 
 use std::error::Error;
 use std::io::Read;
 
 use prost::Message;
 
-const FOLDER: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../src/generated");
+const CRATE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/..");
 
 fn main() -> Result<(), Box<dyn Error>> {
-    let mut descriptors = Vec::new();
-    std::io::stdin().read_to_end(&mut descriptors)?;
+    let mut bytes = Vec::new();
+    std::io::stdin().read_to_end(&mut bytes)?;
+    let descriptors = prost_types::FileDescriptorSet::decode(&*bytes)?;
     tonic_prost_build::configure()
-        .build_server(true)
-        .out_dir(FOLDER)
-        .compile_fds(prost_types::FileDescriptorSet::decode(&*descriptors)?)?;
+        .build_server(false)
+        .out_dir(format!("{CRATE}/src/generated"))
+        .compile_fds(descriptors.clone())?;
+    tonic_prost_build::configure()
+        .build_client(false)
+        .extern_path(".agenta.ai.v1", "::agenta_ai::v1")
+        .out_dir(format!("{CRATE}/tests/generated"))
+        .compile_fds(descriptors)?;
     Ok(())
 }

@@ -162,9 +162,8 @@ pub enum ErrorReason {
     ///
     ///      { "reason": "ERROR_REASON_UPSTREAM_CIRCUIT_OPEN", "domain": "agenta.ai" }
     UpstreamCircuitOpen = 14,
-    /// UNAVAILABLE: this server is stopping. Another replica, or this one in a moment, takes the call.
-    ///
-    ///      { "reason": "ERROR_REASON_SHUTTING_DOWN", "domain": "agenta.ai" }
+    /// No server sends it: gRPC itself ends the calls that a stopping server has not begun, as CANCELLED or UNAVAILABLE.
+    #[deprecated]
     ShuttingDown = 15,
     /// ABORTED: the request_id was used before, with other arguments or for another tool. Make a new one.
     ///
@@ -193,12 +192,21 @@ pub enum ErrorReason {
     UpstreamRateLimited = 105,
     /// The model's provider refused (HTTP 424): its own limit, or its credential in Agenta. Retryable.
     UpstreamProviderFailed = 106,
-    /// The completion service failed (any HTTP 5xx but 503 and 504). It may have been paid for, so it isn't retryable.
+    /// The completion service failed (any HTTP 5xx but 504, and a 503 with a trace in Agenta). The call may have been billed,
+    /// so it isn't retryable.
     UpstreamFailed = 107,
-    /// The completion service is unavailable (HTTP 503). Retryable, after retry_delay if set.
+    /// The completion service is unavailable (HTTP 503 without a trace in Agenta). Nothing was bought. Retryable, after
+    /// retry_delay if set.
     UpstreamUnavailable = 108,
     /// An answer came, but it is not a usable result. field_violations say what is wrong with it.
     UpstreamOutputInvalid = 109,
+    /// An earlier call with this request_id may have been billed, and its result is lost: its server died or lost the
+    /// connection to its store. The service never runs the tool again by itself. To run it again, send a new request_id,
+    /// or set CallToolRequest.rerun_if_outcome_unknown. Not retryable.
+    OutcomeUnknown = 110,
+    /// The prompt behind the tool can't be run as it is set up in Agenta: it isn't deployed in the environment, or it
+    /// doesn't fit the tool. Nothing was bought. An operator must correct it. Not retryable.
+    UpstreamMisconfigured = 111,
 }
 impl ErrorReason {
     /// String value of the enum field names used in the ProtoBuf definition.
@@ -222,6 +230,7 @@ impl ErrorReason {
             Self::RateLimiterUnavailable => "ERROR_REASON_RATE_LIMITER_UNAVAILABLE",
             Self::Overloaded => "ERROR_REASON_OVERLOADED",
             Self::UpstreamCircuitOpen => "ERROR_REASON_UPSTREAM_CIRCUIT_OPEN",
+            #[allow(deprecated)]
             Self::ShuttingDown => "ERROR_REASON_SHUTTING_DOWN",
             Self::RequestIdReused => "ERROR_REASON_REQUEST_ID_REUSED",
             Self::DeadlineTooShort => "ERROR_REASON_DEADLINE_TOO_SHORT",
@@ -238,6 +247,8 @@ impl ErrorReason {
             Self::UpstreamFailed => "ERROR_REASON_UPSTREAM_FAILED",
             Self::UpstreamUnavailable => "ERROR_REASON_UPSTREAM_UNAVAILABLE",
             Self::UpstreamOutputInvalid => "ERROR_REASON_UPSTREAM_OUTPUT_INVALID",
+            Self::OutcomeUnknown => "ERROR_REASON_OUTCOME_UNKNOWN",
+            Self::UpstreamMisconfigured => "ERROR_REASON_UPSTREAM_MISCONFIGURED",
         }
     }
     /// Creates an enum from field names used in the ProtoBuf definition.
@@ -258,7 +269,7 @@ impl ErrorReason {
             "ERROR_REASON_RATE_LIMITER_UNAVAILABLE" => Some(Self::RateLimiterUnavailable),
             "ERROR_REASON_OVERLOADED" => Some(Self::Overloaded),
             "ERROR_REASON_UPSTREAM_CIRCUIT_OPEN" => Some(Self::UpstreamCircuitOpen),
-            "ERROR_REASON_SHUTTING_DOWN" => Some(Self::ShuttingDown),
+            "ERROR_REASON_SHUTTING_DOWN" => Some(#[allow(deprecated)] Self::ShuttingDown),
             "ERROR_REASON_REQUEST_ID_REUSED" => Some(Self::RequestIdReused),
             "ERROR_REASON_DEADLINE_TOO_SHORT" => Some(Self::DeadlineTooShort),
             "ERROR_REASON_REPLAY_STORE_UNAVAILABLE" => Some(Self::ReplayStoreUnavailable),
@@ -274,6 +285,8 @@ impl ErrorReason {
             "ERROR_REASON_UPSTREAM_FAILED" => Some(Self::UpstreamFailed),
             "ERROR_REASON_UPSTREAM_UNAVAILABLE" => Some(Self::UpstreamUnavailable),
             "ERROR_REASON_UPSTREAM_OUTPUT_INVALID" => Some(Self::UpstreamOutputInvalid),
+            "ERROR_REASON_OUTCOME_UNKNOWN" => Some(Self::OutcomeUnknown),
+            "ERROR_REASON_UPSTREAM_MISCONFIGURED" => Some(Self::UpstreamMisconfigured),
             _ => None,
         }
     }
@@ -429,6 +442,11 @@ pub struct CallToolRequest {
     /// call or gets its stored result; with other arguments it is ABORTED. Empty: every call is a new one.
     #[prost(string, tag = "3")]
     pub request_id: ::prost::alloc::string::String,
+    /// What to do with a request_id whose first run may have been billed and has no result: false answers with
+    /// ERROR_REASON_OUTCOME_UNKNOWN, true runs the tool again, which may be billed twice. Without a request_id it does
+    /// nothing.
+    #[prost(bool, tag = "4")]
+    pub rerun_if_outcome_unknown: bool,
 }
 /// CallToolResponse is what a tool answered.
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -764,308 +782,5 @@ pub mod tool_service_client {
                 .insert(GrpcMethod::new("agenta.ai.v1.ToolService", "CallTool"));
             self.inner.unary(req, path, codec).await
         }
-    }
-}
-/// Generated server implementations.
-pub mod tool_service_server {
-    #![allow(
-        unused_variables,
-        dead_code,
-        missing_docs,
-        clippy::wildcard_imports,
-        clippy::let_unit_value,
-    )]
-    use tonic::codegen::*;
-    /// Generated trait containing gRPC methods that should be implemented for use with ToolServiceServer.
-    #[async_trait]
-    pub trait ToolService: std::marker::Send + std::marker::Sync + 'static {
-        /// Status says whether the service is switched on and healthy, and what this caller may use.
-        /// It is answered under overload too, and costs nothing of the caller's rate limit.
-        async fn status(
-            &self,
-            request: tonic::Request<super::StatusRequest>,
-        ) -> std::result::Result<tonic::Response<super::StatusResponse>, tonic::Status>;
-        /// ListTools lists the tools that this caller may call, sorted by name, with their JSON Schemas.
-        async fn list_tools(
-            &self,
-            request: tonic::Request<super::ListToolsRequest>,
-        ) -> std::result::Result<
-            tonic::Response<super::ListToolsResponse>,
-            tonic::Status,
-        >;
-        /// CallTool runs one tool and waits for its result. A model is asked, so it takes seconds and costs money: send a
-        /// deadline (90 seconds is a good one) and a request_id.
-        async fn call_tool(
-            &self,
-            request: tonic::Request<super::CallToolRequest>,
-        ) -> std::result::Result<
-            tonic::Response<super::CallToolResponse>,
-            tonic::Status,
-        >;
-    }
-    /// ToolService lists AI tools and calls them on behalf of the caller.
-    ///
-    /// What travels as metadata, never as a field: the deadline (grpc-timeout), the credential (authorization) and
-    /// the trace context (traceparent).
-    ///
-    /// A call ends in one of three ways:
-    ///
-    ///   1. OK and is_error = false: the tool did its work.
-    ///   2. OK and is_error = true: the tool ran and failed. CallToolResponse.error says why, and whether sending
-    ///      the call again may help.
-    ///   3. A status other than OK. If its details hold a google.rpc.ErrorInfo with the domain "agenta.ai", the tool
-    ///      was not run, and ErrorInfo.reason is the name of an ErrorReason. Without one (UNAVAILABLE by a broken
-    ///      connection, DEADLINE_EXCEEDED, CANCELLED, INTERNAL) the tool may or may not have run.
-    ///
-    /// Retry a CallTool automatically only if it has a request_id.
-    #[derive(Debug)]
-    pub struct ToolServiceServer<T> {
-        inner: Arc<T>,
-        accept_compression_encodings: EnabledCompressionEncodings,
-        send_compression_encodings: EnabledCompressionEncodings,
-        max_decoding_message_size: Option<usize>,
-        max_encoding_message_size: Option<usize>,
-    }
-    impl<T> ToolServiceServer<T> {
-        pub fn new(inner: T) -> Self {
-            Self::from_arc(Arc::new(inner))
-        }
-        pub fn from_arc(inner: Arc<T>) -> Self {
-            Self {
-                inner,
-                accept_compression_encodings: Default::default(),
-                send_compression_encodings: Default::default(),
-                max_decoding_message_size: None,
-                max_encoding_message_size: None,
-            }
-        }
-        pub fn with_interceptor<F>(
-            inner: T,
-            interceptor: F,
-        ) -> InterceptedService<Self, F>
-        where
-            F: tonic::service::Interceptor,
-        {
-            InterceptedService::new(Self::new(inner), interceptor)
-        }
-        /// Enable decompressing requests with the given encoding.
-        #[must_use]
-        pub fn accept_compressed(mut self, encoding: CompressionEncoding) -> Self {
-            self.accept_compression_encodings.enable(encoding);
-            self
-        }
-        /// Compress responses with the given encoding, if the client supports it.
-        #[must_use]
-        pub fn send_compressed(mut self, encoding: CompressionEncoding) -> Self {
-            self.send_compression_encodings.enable(encoding);
-            self
-        }
-        /// Limits the maximum size of a decoded message.
-        ///
-        /// Default: `4MB`
-        #[must_use]
-        pub fn max_decoding_message_size(mut self, limit: usize) -> Self {
-            self.max_decoding_message_size = Some(limit);
-            self
-        }
-        /// Limits the maximum size of an encoded message.
-        ///
-        /// Default: `usize::MAX`
-        #[must_use]
-        pub fn max_encoding_message_size(mut self, limit: usize) -> Self {
-            self.max_encoding_message_size = Some(limit);
-            self
-        }
-    }
-    impl<T, B> tonic::codegen::Service<http::Request<B>> for ToolServiceServer<T>
-    where
-        T: ToolService,
-        B: Body + std::marker::Send + 'static,
-        B::Error: Into<StdError> + std::marker::Send + 'static,
-    {
-        type Response = http::Response<tonic::body::Body>;
-        type Error = std::convert::Infallible;
-        type Future = BoxFuture<Self::Response, Self::Error>;
-        fn poll_ready(
-            &mut self,
-            _cx: &mut Context<'_>,
-        ) -> Poll<std::result::Result<(), Self::Error>> {
-            Poll::Ready(Ok(()))
-        }
-        fn call(&mut self, req: http::Request<B>) -> Self::Future {
-            match req.uri().path() {
-                "/agenta.ai.v1.ToolService/Status" => {
-                    #[allow(non_camel_case_types)]
-                    struct StatusSvc<T: ToolService>(pub Arc<T>);
-                    impl<
-                        T: ToolService,
-                    > tonic::server::UnaryService<super::StatusRequest>
-                    for StatusSvc<T> {
-                        type Response = super::StatusResponse;
-                        type Future = BoxFuture<
-                            tonic::Response<Self::Response>,
-                            tonic::Status,
-                        >;
-                        fn call(
-                            &mut self,
-                            request: tonic::Request<super::StatusRequest>,
-                        ) -> Self::Future {
-                            let inner = Arc::clone(&self.0);
-                            let fut = async move {
-                                <T as ToolService>::status(&inner, request).await
-                            };
-                            Box::pin(fut)
-                        }
-                    }
-                    let accept_compression_encodings = self.accept_compression_encodings;
-                    let send_compression_encodings = self.send_compression_encodings;
-                    let max_decoding_message_size = self.max_decoding_message_size;
-                    let max_encoding_message_size = self.max_encoding_message_size;
-                    let inner = self.inner.clone();
-                    let fut = async move {
-                        let method = StatusSvc(inner);
-                        let codec = tonic_prost::ProstCodec::default();
-                        let mut grpc = tonic::server::Grpc::new(codec)
-                            .apply_compression_config(
-                                accept_compression_encodings,
-                                send_compression_encodings,
-                            )
-                            .apply_max_message_size_config(
-                                max_decoding_message_size,
-                                max_encoding_message_size,
-                            );
-                        let res = grpc.unary(method, req).await;
-                        Ok(res)
-                    };
-                    Box::pin(fut)
-                }
-                "/agenta.ai.v1.ToolService/ListTools" => {
-                    #[allow(non_camel_case_types)]
-                    struct ListToolsSvc<T: ToolService>(pub Arc<T>);
-                    impl<
-                        T: ToolService,
-                    > tonic::server::UnaryService<super::ListToolsRequest>
-                    for ListToolsSvc<T> {
-                        type Response = super::ListToolsResponse;
-                        type Future = BoxFuture<
-                            tonic::Response<Self::Response>,
-                            tonic::Status,
-                        >;
-                        fn call(
-                            &mut self,
-                            request: tonic::Request<super::ListToolsRequest>,
-                        ) -> Self::Future {
-                            let inner = Arc::clone(&self.0);
-                            let fut = async move {
-                                <T as ToolService>::list_tools(&inner, request).await
-                            };
-                            Box::pin(fut)
-                        }
-                    }
-                    let accept_compression_encodings = self.accept_compression_encodings;
-                    let send_compression_encodings = self.send_compression_encodings;
-                    let max_decoding_message_size = self.max_decoding_message_size;
-                    let max_encoding_message_size = self.max_encoding_message_size;
-                    let inner = self.inner.clone();
-                    let fut = async move {
-                        let method = ListToolsSvc(inner);
-                        let codec = tonic_prost::ProstCodec::default();
-                        let mut grpc = tonic::server::Grpc::new(codec)
-                            .apply_compression_config(
-                                accept_compression_encodings,
-                                send_compression_encodings,
-                            )
-                            .apply_max_message_size_config(
-                                max_decoding_message_size,
-                                max_encoding_message_size,
-                            );
-                        let res = grpc.unary(method, req).await;
-                        Ok(res)
-                    };
-                    Box::pin(fut)
-                }
-                "/agenta.ai.v1.ToolService/CallTool" => {
-                    #[allow(non_camel_case_types)]
-                    struct CallToolSvc<T: ToolService>(pub Arc<T>);
-                    impl<
-                        T: ToolService,
-                    > tonic::server::UnaryService<super::CallToolRequest>
-                    for CallToolSvc<T> {
-                        type Response = super::CallToolResponse;
-                        type Future = BoxFuture<
-                            tonic::Response<Self::Response>,
-                            tonic::Status,
-                        >;
-                        fn call(
-                            &mut self,
-                            request: tonic::Request<super::CallToolRequest>,
-                        ) -> Self::Future {
-                            let inner = Arc::clone(&self.0);
-                            let fut = async move {
-                                <T as ToolService>::call_tool(&inner, request).await
-                            };
-                            Box::pin(fut)
-                        }
-                    }
-                    let accept_compression_encodings = self.accept_compression_encodings;
-                    let send_compression_encodings = self.send_compression_encodings;
-                    let max_decoding_message_size = self.max_decoding_message_size;
-                    let max_encoding_message_size = self.max_encoding_message_size;
-                    let inner = self.inner.clone();
-                    let fut = async move {
-                        let method = CallToolSvc(inner);
-                        let codec = tonic_prost::ProstCodec::default();
-                        let mut grpc = tonic::server::Grpc::new(codec)
-                            .apply_compression_config(
-                                accept_compression_encodings,
-                                send_compression_encodings,
-                            )
-                            .apply_max_message_size_config(
-                                max_decoding_message_size,
-                                max_encoding_message_size,
-                            );
-                        let res = grpc.unary(method, req).await;
-                        Ok(res)
-                    };
-                    Box::pin(fut)
-                }
-                _ => {
-                    Box::pin(async move {
-                        let mut response = http::Response::new(
-                            tonic::body::Body::default(),
-                        );
-                        let headers = response.headers_mut();
-                        headers
-                            .insert(
-                                tonic::Status::GRPC_STATUS,
-                                (tonic::Code::Unimplemented as i32).into(),
-                            );
-                        headers
-                            .insert(
-                                http::header::CONTENT_TYPE,
-                                tonic::metadata::GRPC_CONTENT_TYPE,
-                            );
-                        Ok(response)
-                    })
-                }
-            }
-        }
-    }
-    impl<T> Clone for ToolServiceServer<T> {
-        fn clone(&self) -> Self {
-            let inner = self.inner.clone();
-            Self {
-                inner,
-                accept_compression_encodings: self.accept_compression_encodings,
-                send_compression_encodings: self.send_compression_encodings,
-                max_decoding_message_size: self.max_decoding_message_size,
-                max_encoding_message_size: self.max_encoding_message_size,
-            }
-        }
-    }
-    /// Generated gRPC service name
-    pub const SERVICE_NAME: &str = "agenta.ai.v1.ToolService";
-    impl<T> tonic::server::NamedService for ToolServiceServer<T> {
-        const NAME: &'static str = SERVICE_NAME;
     }
 }

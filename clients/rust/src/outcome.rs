@@ -1,0 +1,109 @@
+use std::error::Error;
+use std::fmt::{Display, Formatter};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use tonic::{Code, Status};
+use tonic_types::StatusExt;
+
+use crate::credentials::BoxError;
+
+pub(crate) const DOMAIN: &str = "agenta.ai";
+
+/// What this client knows of a call that failed. It is the source of its status, and holds what was that before.
+#[derive(Debug)]
+pub(crate) enum Outcome {
+    /// Nothing was sent.
+    Unsent(Option<BoxError>),
+    /// All that was sent was refused.
+    Refused(Option<BoxError>),
+    /// An attempt may have run the tool.
+    Open(Option<BoxError>),
+}
+
+impl Display for Outcome {
+    fn fmt(&self, out: &mut Formatter<'_>) -> std::fmt::Result {
+        out.write_str(match self {
+            Self::Unsent(_) => "Nothing was sent, so the tool was not run.",
+            Self::Refused(_) => "The tool was not run.",
+            Self::Open(_) => "The call may have run and may have been billed.",
+        })
+    }
+}
+
+impl Error for Outcome {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        let (Self::Unsent(source) | Self::Refused(source) | Self::Open(source)) = self;
+        source.as_ref().map(|source| &**source as _)
+    }
+}
+
+impl Outcome {
+    /// That of a failed call, if this client made it.
+    pub(crate) fn of(status: &Status) -> Option<&Self> {
+        status.source()?.downcast_ref()
+    }
+}
+
+/// Whether the service itself refused a call, so that it ran nothing, or a server doesn't have the method.
+pub(crate) fn is_refusal(status: &Status) -> bool {
+    status.code() == Code::Unimplemented || status.get_details_error_info().is_some_and(|info| info.domain == DOMAIN)
+}
+
+/// What became of the attempts of one call so far.
+#[derive(Clone, Default)]
+pub(crate) struct Progress(Arc<Flags>);
+
+#[derive(Default)]
+struct Flags {
+    sent: AtomicBool,
+    lost: AtomicBool,
+    refused: AtomicBool,
+}
+
+impl Progress {
+    /// Notes that the attempt is on its way.
+    pub(crate) fn sent(&self) {
+        self.0.sent.store(true, Ordering::SeqCst);
+    }
+
+    pub(crate) fn is_sent(&self) -> bool {
+        self.0.sent.load(Ordering::SeqCst)
+    }
+
+    /// Notes how an attempt failed, and that the next one begins.
+    pub(crate) fn failed(&self, status: &Status) {
+        let sent = self.0.sent.swap(false, Ordering::SeqCst);
+        if is_refusal(status) {
+            self.0.refused.store(true, Ordering::SeqCst);
+        } else if sent {
+            self.0.lost.store(true, Ordering::SeqCst);
+        }
+    }
+
+    /// The status that ends the call, with what is known of it as its source.
+    pub(crate) fn end(&self, failure: Failure) -> Status {
+        let Failure { mut status, source } = failure;
+        let outcome = if self.0.lost.load(Ordering::SeqCst) || self.is_sent() {
+            Outcome::Open(source)
+        } else if self.0.refused.load(Ordering::SeqCst) {
+            Outcome::Refused(source)
+        } else {
+            Outcome::Unsent(source)
+        };
+        status.set_source(Arc::new(outcome));
+        status
+    }
+}
+
+/// A status, and the error behind it.
+pub(crate) struct Failure {
+    pub(crate) status: Status,
+    pub(crate) source: Option<BoxError>,
+}
+
+impl From<Status> for Failure {
+    fn from(status: Status) -> Self {
+        Self { status, source: None }
+    }
+}
