@@ -53,6 +53,10 @@ impl Route {
     pub(crate) fn channel(&self) -> Channel {
         self.channel.clone()
     }
+
+    fn is_down(&self, now: Instant) -> bool {
+        self.down.is_some_and(|until| now < until)
+    }
 }
 
 impl Endpoints {
@@ -65,20 +69,16 @@ impl Endpoints {
     /// The next way in turn, of those that aren't known to be dead.
     pub(crate) async fn next(self: &Arc<Self>) -> Result<Route, Failure> {
         let (route, stale) = self.turn();
-        match route {
-            Some(route) => {
-                if stale {
-                    let endpoints = self.clone();
-                    // What was found before is good enough meanwhile, and if this finds nothing.
-                    tokio::spawn(async move { endpoints.look_up().await.ok() });
-                }
-                Ok(route)
-            }
-            None => {
-                self.look_up().await?;
-                self.turn().0.ok_or_else(|| unreachable(&self.target, "it has no addresses").into())
-            }
+        let Some(route) = route else {
+            self.look_up().await?;
+            return self.turn().0.ok_or_else(|| unreachable(&self.target, "it has no addresses").into());
+        };
+        if stale {
+            let endpoints = self.clone();
+            // What was found before is good enough meanwhile, and if this finds nothing.
+            tokio::spawn(async move { endpoints.look_up().await.ok() });
         }
+        Ok(route)
     }
 
     /// Leaves an address alone for a while, because a connection to it failed. Returns whether there are others.
@@ -176,12 +176,6 @@ impl Endpoints {
                 self.endpoint.connect_with_connector_lazy(tower::service_fn(move |_| socket(target.clone())))
             }
         }
-    }
-}
-
-impl Route {
-    fn is_down(&self, now: Instant) -> bool {
-        self.down.is_some_and(|until| now < until)
     }
 }
 

@@ -255,12 +255,9 @@ fn cause(reason: v1::ErrorReason, otherwise: &str) -> &str {
 
 /// The message, and what it leaves out of the details.
 fn sentence(cause: &str, message: &str, violations: &[FieldViolation], retry_delay: Option<Duration>) -> String {
-    let mut said = format!("{cause}: {message}");
-    for each in violations.iter().filter(|each| !message.contains(&each.field)) {
-        said += &format!("; {}: {}", each.field, each.description);
-    }
-    if let Some(delay) = retry_delay.filter(|delay| !delay.is_zero()) {
-        said += &format!("; try again in {delay:?}");
-    }
-    said
+    let mut parts = vec![format!("{cause}: {message}")];
+    let untold = violations.iter().filter(|each| !message.contains(&each.field));
+    parts.extend(untold.map(|each| format!("{}: {}", each.field, each.description)));
+    parts.extend(retry_delay.filter(|delay| !delay.is_zero()).map(|delay| format!("try again in {delay:?}")));
+    parts.join("; ")
 }

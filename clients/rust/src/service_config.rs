@@ -1,4 +1,4 @@
-//! What service_config.json says, the file that the clients of all languages share. tonic knows no service config.
+//! What `service_config.json` says, the file that the clients of all languages share. tonic knows no service config.
 
 use std::sync::LazyLock;
 use std::time::Duration;

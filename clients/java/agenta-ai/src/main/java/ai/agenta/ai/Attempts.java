@@ -16,7 +16,7 @@ import org.jspecify.annotations.Nullable;
 /**
  * Watches the attempts of each call.
  *
- * <p>A status that ends a call before anything was sent is marked by {@link NotRun}.
+ * <p>A status gets an {@link Outcome} if nothing was sent, or if an attempt before the last was lost.
  *
  * <p>grpc-java sends a call again whenever the server names a time for it, whatever statuses the service config has. That time
  * is kept from it after an attempt whose status is not to be repeated.
@@ -24,6 +24,8 @@ import org.jspecify.annotations.Nullable;
 record Attempts() implements ClientInterceptor {
     private static final Metadata.Key<String> PUSHBACK =
             Metadata.Key.of("grpc-retry-pushback-ms", Metadata.ASCII_STRING_MARSHALLER);
+    private static final Metadata.Key<byte[]> DETAILS =
+            Metadata.Key.of("grpc-status-details-bin", Metadata.BINARY_BYTE_MARSHALLER);
 
     @Override
     public <Q, A> ClientCall<Q, A> interceptCall(MethodDescriptor<Q, A> method, CallOptions options, Channel next) {
@@ -38,7 +40,7 @@ record Attempts() implements ClientInterceptor {
                                 if (tracers.pushback != null) {
                                     trailers.put(PUSHBACK, tracers.pushback);
                                 }
-                                super.onClose(status.isOk() || tracers.sent ? status : NotRun.unsent(status), trailers);
+                                super.onClose(tracers.mark(status), trailers);
                             }
                         },
                         headers);
@@ -48,11 +50,22 @@ record Attempts() implements ClientInterceptor {
 
     private static final class Tracers extends ClientStreamTracer.Factory {
         private volatile boolean sent;
+        private volatile boolean lost;
         private volatile @Nullable String pushback;
 
         @Override
         public ClientStreamTracer newClientStreamTracer(ClientStreamTracer.StreamInfo info, Metadata headers) {
             return new Tracer(this);
+        }
+
+        Status mark(Status status) {
+            if (status.isOk()) {
+                return status;
+            }
+            if (!sent) {
+                return Outcome.mark(status, Outcome.Kind.UNSENT);
+            }
+            return lost ? Outcome.mark(status, Outcome.Kind.OPEN) : status;
         }
     }
 
@@ -79,6 +92,8 @@ record Attempts() implements ClientInterceptor {
         // Comes after the trailers and before anyone else reads them.
         @Override
         public void streamClosed(Status status) {
+            // A refusal of the service has details.
+            tracers.lost |= !status.isOk() && !trailers.containsKey(DETAILS);
             if (!ServiceConfig.REPEATED.contains(status.getCode())) {
                 tracers.pushback = trailers.get(PUSHBACK);
                 trailers.discardAll(PUSHBACK);

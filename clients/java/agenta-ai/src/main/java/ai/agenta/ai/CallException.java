@@ -17,7 +17,6 @@ import java.time.Duration;
 import java.util.List;
 import java.util.Objects;
 import javax.net.ssl.SSLException;
-import org.jspecify.annotations.Nullable;
 
 /** A call that ended with a status other than OK. Its cause is what grpc-java threw, with all that came. */
 public final class CallException extends AgentaException {
@@ -26,7 +25,7 @@ public final class CallException extends AgentaException {
 
     private final Status.Code code;
     private final String description;
-    private final @Nullable String notRun;
+    private final Outcome.Kind outcome;
     private final boolean refused;
     private final ErrorReason reason;
     private final Duration retryDelay;
@@ -45,8 +44,10 @@ public final class CallException extends AgentaException {
         ErrorInfo info = find(details, ErrorInfo.getDefaultInstance());
         code = thrown.getStatus().getCode();
         description = Objects.requireNonNullElse(thrown.getStatus().getDescription(), "");
-        notRun = notRun(thrown);
         refused = info.getDomain().equals(DOMAIN);
+        // A server that doesn't have the method runs nothing, either.
+        outcome = Outcome.in(thrown)
+                .orElse(refused || code == Status.Code.UNIMPLEMENTED ? Outcome.Kind.REFUSED : Outcome.Kind.OPEN);
         reason = refused ? reason(info.getReason()) : ErrorReason.ERROR_REASON_UNSPECIFIED;
         retryDelay = duration(find(details, RetryInfo.getDefaultInstance()).getRetryDelay());
         fieldViolations = find(details, BadRequest.getDefaultInstance()).getFieldViolationsList().stream()
@@ -83,22 +84,16 @@ public final class CallException extends AgentaException {
     @Override
     public String getMessage() {
         String sentence = sentence(name(reason, code.toString()), explanation(), fieldViolations, retryDelay);
-        if (notRun != null) {
-            return ended(sentence) + notRun;
-        }
-        if (refused || requestId().isEmpty()) {
-            return sentence;
-        }
-        return ended(sentence)
-                + "The call may have run and may have been billed. To get its result, send it again with request_id "
-                + requestId() + ".";
-    }
-
-    private static @Nullable String notRun(StatusRuntimeException thrown) {
-        if (thrown.getStatus().getCode() == Status.Code.UNIMPLEMENTED) {
-            return "The tool was not run.";
-        }
-        return NotRun.in(thrown).map(Throwable::getMessage).orElse(null);
+        return switch (outcome) {
+            case UNSENT -> ended(sentence) + "Nothing was sent, so the tool was not run.";
+            case REFUSED -> refused ? sentence : ended(sentence) + "The tool was not run.";
+            case OPEN ->
+                requestId().isEmpty()
+                        ? sentence
+                        : ended(sentence)
+                                + "The call may have run and may have been billed. To get its result, send it again"
+                                + " with request_id " + requestId() + ".";
+        };
     }
 
     private static String ended(String sentence) {
@@ -135,7 +130,7 @@ public final class CallException extends AgentaException {
      * run and may have been billed; send it again with {@link #requestId()} to get its result.
      */
     public boolean notRun() {
-        return refused || notRun != null;
+        return outcome != Outcome.Kind.OPEN;
     }
 
     @Override

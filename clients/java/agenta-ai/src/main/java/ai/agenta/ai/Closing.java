@@ -14,9 +14,11 @@ import java.util.concurrent.atomic.AtomicBoolean;
 /** Says of calls that end because the client was closed, or begin after that, that this is why. */
 final class Closing implements ClientInterceptor {
     static final Status DURING = Status.CANCELLED.withDescription("The client was closed");
-    static final Status WHILE_WAITING = NotRun.refused(
-            Status.CANCELLED.withDescription("The client was closed while the call waited for the rate limit"));
-    static final Status AFTER = NotRun.unsent(Status.CANCELLED.withDescription("The client is closed"));
+    static final Status WHILE_WAITING = Outcome.mark(
+            Status.CANCELLED.withDescription("The client was closed while the call waited for the rate limit"),
+            Outcome.Kind.REFUSED);
+    static final Status AFTER =
+            Outcome.mark(Status.CANCELLED.withDescription("The client is closed"), Outcome.Kind.UNSENT);
 
     private final AtomicBoolean closed = new AtomicBoolean();
 

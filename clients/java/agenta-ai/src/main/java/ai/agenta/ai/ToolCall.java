@@ -82,7 +82,8 @@ final class ToolCall {
                         .addDetails(Any.pack(info.build()))
                         .build())
                 .getTrailers();
-        return NotRun.unsent(Status.INVALID_ARGUMENT.withDescription(message)).asRuntimeException(trailers);
+        return Outcome.mark(Status.INVALID_ARGUMENT.withDescription(message), Outcome.Kind.UNSENT)
+                .asRuntimeException(trailers);
     }
 
     /** Ends the call, if it waits for a limit. The channel ends its attempts. */

@@ -13,6 +13,7 @@ import ai.agenta.ai.v1.CallToolResponse;
 import ai.agenta.ai.v1.ErrorReason;
 import ai.agenta.ai.v1.StatusRequest;
 import ai.agenta.ai.v1.ToolServiceGrpc;
+import com.google.rpc.ErrorInfo;
 import io.grpc.CallCredentials;
 import io.grpc.Metadata;
 import io.grpc.Status.Code;
@@ -91,6 +92,26 @@ final class ToolCallTest {
                 assertEquals(ErrorReason.ERROR_REASON_RATE_LIMITED, failure.reason());
                 assertEquals(1, service.arrivals.size());
             }
+        }
+    }
+
+    /** The service may not know what the server before it has run. */
+    @Test
+    void refusalAfterALostAttemptLeavesTheOutcomeOpen() throws IOException {
+        var info = ErrorInfo.newBuilder()
+                .setReason("ERROR_REASON_OVERLOADED")
+                .setDomain("agenta.ai")
+                .build();
+        try (FakeService service =
+                        new FakeService(Answer.refused(Code.UNAVAILABLE, "1"), Answer.refused(Code.ABORTED, info));
+                Client client = Client.to(service.target()).build()) {
+            var failure = assertThrows(CallException.class, () -> client.callTool(request(), OPTIONS));
+            assertEquals(ErrorReason.ERROR_REASON_OVERLOADED, failure.reason());
+            assertFalse(failure.notRun());
+            assertEquals(
+                    "OVERLOADED: No. The call may have run and may have been billed. To get its result, send it again with"
+                            + " request_id " + failure.requestId() + ".",
+                    failure.getMessage());
         }
     }
 
