@@ -4,7 +4,7 @@ use std::env;
 use std::error::Error;
 use std::process::ExitCode;
 
-use agenta_ai::{Client, Error as Failure, request, unpack};
+use agenta_ai::{Client, request, unpack};
 use serde::Deserialize;
 use serde_json::json;
 
@@ -21,6 +21,7 @@ async fn main() -> ExitCode {
             ExitCode::SUCCESS
         }
         Err(failure) => {
+            // Says what happened, whether the tool may have run, and what to do.
             eprintln!("{failure}");
             ExitCode::FAILURE
         }
@@ -28,7 +29,7 @@ async fn main() -> ExitCode {
 }
 
 async fn refined() -> Result<String, Box<dyn Error>> {
-    // Plaintext to this machine, TLS to any other. One connection serves a whole program.
+    // Plaintext to this machine, TLS to any other. One client serves a whole program.
     let client = Client::to(&env::var("AGENTA_AI_TARGET").unwrap_or("127.0.0.1:50051".into()))
         .api_key(env::var("AGENTA_AI_API_KEY").unwrap_or_default())
         .wait_for_limit()
@@ -41,11 +42,6 @@ async fn refined() -> Result<String, Box<dyn Error>> {
             "guidelines": "Be brief.",
         }),
     )?;
-    match client.call_tool(request).await {
-        Ok(response) => Ok(unpack::<Refined>(response.structured_content)?.prompt_template_json),
-        Err(Failure::Call(refused)) if refused.not_run => Err(format!("not run, so nothing to pay: {refused}"))?,
-        Err(Failure::Call(lost)) => Err(format!("it may have run: {lost}"))?,
-        Err(Failure::Tool(failed)) if failed.retryable => Err(format!("send the same request again: {failed}"))?,
-        Err(failure) => Err(failure)?,
-    }
+    let response = client.call_tool(request).await?; // within 90 seconds
+    Ok(unpack::<Refined>(response.structured_content)?.prompt_template_json)
 }

@@ -10,6 +10,7 @@ use crate::outcome::{DOMAIN, Outcome, is_refusal};
 use crate::v1;
 use crate::v1::content_block::Kind;
 
+const CALL_ID: &str = "x-request-id";
 const REASON_PREFIX: &str = "ERROR_REASON_";
 
 /// Every error of this crate, but for those of [`pack`](crate::pack) and [`unpack`](crate::unpack).
@@ -104,7 +105,7 @@ impl From<Status> for CallError {
                 .collect(),
             quota_violations: details.quota_failure().map_or_else(Vec::new, |quota| quota.violations.clone()),
             request_id: String::new(),
-            call_id: details.request_info().map_or_else(String::new, |info| info.request_id.clone()),
+            call_id: call_id(details.request_info().map_or("", |info| &info.request_id), &status),
             status,
         }
     }
@@ -244,6 +245,11 @@ impl CallError {
             )
         })
     }
+}
+
+fn call_id(detail: &str, status: &Status) -> String {
+    let trailer = || status.metadata().get(CALL_ID)?.to_str().ok();
+    (!detail.is_empty()).then_some(detail).or_else(trailer).unwrap_or_default().to_owned()
 }
 
 fn cause(reason: v1::ErrorReason, otherwise: &str) -> &str {

@@ -9,6 +9,7 @@ import com.google.rpc.ErrorInfo;
 import com.google.rpc.QuotaFailure;
 import com.google.rpc.RequestInfo;
 import com.google.rpc.RetryInfo;
+import io.grpc.Metadata;
 import io.grpc.Status;
 import io.grpc.StatusRuntimeException;
 import io.grpc.protobuf.StatusProto;
@@ -17,11 +18,14 @@ import java.time.Duration;
 import java.util.List;
 import java.util.Objects;
 import javax.net.ssl.SSLException;
+import org.jspecify.annotations.Nullable;
 
 /** A call that ended with a status other than OK. Its cause is what grpc-java threw, with all that came. */
 public final class CallException extends AgentaException {
     private static final long serialVersionUID = 1;
     static final String DOMAIN = "agenta.ai";
+    private static final Metadata.Key<String> CALL_ID =
+            Metadata.Key.of("x-request-id", Metadata.ASCII_STRING_MARSHALLER);
 
     private final Status.Code code;
     private final String description;
@@ -54,7 +58,12 @@ public final class CallException extends AgentaException {
                 .map(each -> new FieldViolation(each.getField(), each.getDescription()))
                 .toList();
         quotaViolations = find(details, QuotaFailure.getDefaultInstance()).getViolationsList();
-        callId = find(details, RequestInfo.getDefaultInstance()).getRequestId();
+        callId = callId(find(details, RequestInfo.getDefaultInstance()), thrown.getTrailers());
+    }
+
+    private static String callId(RequestInfo info, @Nullable Metadata trailers) {
+        String trailer = trailers == null ? null : trailers.get(CALL_ID);
+        return info.getRequestId().isEmpty() && trailer != null ? trailer : info.getRequestId();
     }
 
     private static List<Any> details(StatusRuntimeException thrown) {

@@ -1,8 +1,7 @@
 package ai.agenta.ai.example;
 
-import ai.agenta.ai.CallException;
+import ai.agenta.ai.AgentaException;
 import ai.agenta.ai.Client;
-import ai.agenta.ai.ToolException;
 import ai.agenta.ai.Values;
 import java.util.Map;
 
@@ -11,7 +10,7 @@ public final class Example {
     private record Refined(String prompt_template_json, String summary) {}
 
     public static void main(String[] arguments) {
-        // Plaintext to this machine, TLS to any other. One connection serves a whole program.
+        // Plaintext to this machine, TLS to any other. One client serves a whole program.
         try (Client client = Client.to(System.getenv().getOrDefault("AGENTA_AI_TARGET", "127.0.0.1:50051"))
                 .apiKey(System.getenv("AGENTA_AI_API_KEY"))
                 .waitForLimit()
@@ -24,16 +23,12 @@ public final class Example {
                             "{\"messages\": [{\"role\": \"user\", \"content\": \"Please translate {{text}}\"}]}",
                             "guidelines",
                             "Be brief."));
-            var response = client.callTool(request); // in 90 seconds at most
+            var response = client.callTool(request); // within 90 seconds
             Refined refined = Values.unpack(response.getStructuredContent(), Refined.class);
             System.out.println(refined.prompt_template_json());
-        } catch (CallException refused) {
-            refused.fieldViolations().forEach(System.err::println);
-            System.err.println(
-                    (refused.notRun() ? "Not run, so nothing to pay: " : "It may have run: ") + refused.getMessage());
-            System.exit(1);
-        } catch (ToolException failed) {
-            System.err.println((failed.retryable() ? "Send the same request again: " : "") + failed.getMessage());
+        } catch (AgentaException failure) {
+            // Says what happened, whether the tool may have run, and what to do.
+            System.err.println(failure.getMessage());
             System.exit(1);
         }
     }
