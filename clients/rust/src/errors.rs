@@ -231,19 +231,20 @@ impl CallError {
         Self { request_id, ..status.into() }
     }
 
-    /// What became of the call, unless the service says so itself or no tool was called.
+    /// What became of the call, unless the service says so itself. Only tools cost anything.
     fn outcome(&self) -> Option<String> {
-        if self.not_run {
-            let refused = self.status.get_details_error_info().is_some_and(|info| info.domain == DOMAIN);
-            let known = Outcome::of(&self.status)?;
-            return (!refused || matches!(known, Outcome::Unsent(_))).then(|| known.to_string());
+        let is_tool = !self.request_id.is_empty();
+        if !self.not_run {
+            let again = format!("To get its result, send it again with request_id {}.", self.request_id);
+            return is_tool.then(|| format!("The call may have run and may have been billed. {again}"));
         }
-        (!self.request_id.is_empty()).then(|| {
-            format!(
-                "The call may have run and may have been billed. To get its result, send it again with request_id {}.",
-                self.request_id
-            )
-        })
+        let said = match Outcome::of(&self.status)? {
+            Outcome::Unsent(_) if is_tool => "Nothing was sent, so the tool was not run.",
+            Outcome::Unsent(_) => "Nothing was sent.",
+            _ if is_tool && self.status.get_details_error_info().is_none() => "The tool was not run.",
+            _ => return None,
+        };
+        Some(said.to_owned())
     }
 }
 

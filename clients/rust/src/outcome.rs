@@ -24,9 +24,9 @@ pub(crate) enum Outcome {
 impl Display for Outcome {
     fn fmt(&self, out: &mut Formatter<'_>) -> std::fmt::Result {
         out.write_str(match self {
-            Self::Unsent(_) => "Nothing was sent, so the tool was not run.",
-            Self::Refused(_) => "The tool was not run.",
-            Self::Open(_) => "The call may have run and may have been billed.",
+            Self::Unsent(_) => "nothing was sent",
+            Self::Refused(_) => "all that was sent was refused",
+            Self::Open(_) => "the outcome is open",
         })
     }
 }

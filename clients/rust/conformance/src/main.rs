@@ -5,7 +5,7 @@ use std::error::Error;
 use std::io::{BufRead, Write};
 use std::time::{Duration, Instant};
 
-use agenta_ai::{Client, Connection, unpack, v1};
+use agenta_ai::{CallError, Client, unpack, v1};
 use base64::prelude::{BASE64_STANDARD, Engine};
 use prost::Message;
 use prost::bytes::{Buf, BufMut, Bytes};
@@ -33,7 +33,7 @@ struct Program {
 #[derive(Clone)]
 enum Kind {
     Bare(Channel),
-    Shipped(Connection),
+    Shipped(Client),
 }
 
 #[tokio::main(worker_threads = 1)]
@@ -63,14 +63,22 @@ impl Program {
         }
         let kind = self.connection(call)?;
         let path = format!("/agenta.ai.v1.ToolService/{method}");
+        if let (Kind::Shipped(client), Some(after)) = (&kind, seconds(call, "close_after")) {
+            self.open.clear();
+            let client = client.clone();
+            tokio::spawn(async move {
+                tokio::time::sleep(after).await;
+                client.close();
+            });
+        }
         let began = Instant::now();
         let sent = async {
-            match kind {
+            match &kind {
                 // tonic itself takes a time-out that has passed for a call that was cancelled.
-                Kind::Bare(channel) => send(Grpc::new(channel), request, path).await.map_err(|status| {
+                Kind::Bare(channel) => send(Grpc::new(channel.clone()), request, path).await.map_err(|status| {
                     if status.message() == "Timeout expired" { Status::deadline_exceeded("") } else { status }
                 }),
-                Kind::Shipped(connection) => send(Grpc::new(connection), request, path).await,
+                Kind::Shipped(client) => send(Grpc::new(client.connection()), request, path).await,
             }
         };
         let outcome = match seconds(call, "cancel_after") {
@@ -81,7 +89,13 @@ impl Program {
         let taken = began.elapsed().as_secs_f64();
         let mut result = match outcome {
             Ok(response) => self.answered(method, &response)?,
-            Err(status) => self.failed(&status)?,
+            Err(status) => {
+                let mut result = self.failed(&status)?;
+                if let Kind::Shipped(_) = kind {
+                    result["outcome"] = outcome_of(status, call);
+                }
+                result
+            }
         };
         result["seconds"] = taken.into();
         Ok(result)
@@ -148,7 +162,8 @@ impl Program {
     fn connection(&mut self, call: &Value) -> Result<Kind, Failure> {
         let (target, client) = (text(call, "target")?, text(call, "client")?);
         let waits = call.get("wait_for_limit").is_some_and(|wait| *wait == true);
-        let key = format!("{client} {waits} {target}");
+        let retries = call.get("retries").is_none_or(|retries| *retries == true);
+        let key = format!("{client} {waits} {retries} {target}");
         if let Some(found) = self.open.get(&key) {
             return Ok(found.clone());
         }
@@ -157,7 +172,8 @@ impl Program {
         } else {
             let builder = Client::to(target);
             let builder = if waits { builder.wait_for_limit() } else { builder };
-            Kind::Shipped(builder.build()?.connection())
+            let builder = if retries { builder } else { builder.disable_retries() };
+            Kind::Shipped(builder.build()?)
         };
         self.open.insert(key, made.clone());
         Ok(made)
@@ -173,6 +189,15 @@ where
     grpc.ready().await.map_err(|error| Status::from_error(error.into()))?;
     let path = path.parse().map_err(|_| Status::internal("no path"))?;
     grpc.max_decoding_message_size(16 << 20).unary(request, path, Raw).await
+}
+
+/// What the error of the shipped client says, to which `Client::call_tool` adds the `request_id` like this.
+fn outcome_of(status: Status, call: &Value) -> Value {
+    let mut error = CallError::from(status);
+    if call["method"] == "CallTool" {
+        call["request"]["requestId"].as_str().unwrap_or_default().clone_into(&mut error.request_id);
+    }
+    json!({"not_run": error.not_run, "request_id": error.request_id, "sentence": error.to_string()})
 }
 
 fn code_of(status: &Status) -> String {

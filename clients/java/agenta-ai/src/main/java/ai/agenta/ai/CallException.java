@@ -93,11 +93,13 @@ public final class CallException extends AgentaException {
     @Override
     public String getMessage() {
         String sentence = sentence(name(reason, code.toString()), explanation(), fieldViolations, retryDelay);
+        boolean isTool = !requestId().isEmpty();
         return switch (outcome) {
-            case UNSENT -> ended(sentence) + "Nothing was sent, so the tool was not run.";
-            case REFUSED -> refused ? sentence : ended(sentence) + "The tool was not run.";
+            case UNSENT ->
+                ended(sentence) + (isTool ? "Nothing was sent, so the tool was not run." : "Nothing was sent.");
+            case REFUSED -> refused || !isTool ? sentence : ended(sentence) + "The tool was not run.";
             case OPEN ->
-                requestId().isEmpty()
+                !isTool
                         ? sentence
                         : ended(sentence)
                                 + "The call may have run and may have been billed. To get its result, send it again"

@@ -1,5 +1,6 @@
 package ai.agenta.ai.conformance;
 
+import ai.agenta.ai.CallException;
 import ai.agenta.ai.Client;
 import ai.agenta.ai.ToolCallOptions;
 import ai.agenta.ai.ToolException;
@@ -99,23 +100,24 @@ public final class Conformance {
         connection.trailers().set(null);
         long began = System.nanoTime();
         Message response = null;
-        Status status = Status.OK;
-        List<Any> details = List.of();
+        CallException thrown = null;
         try {
             response = connection.client() != null
                             && call.get("method").getAsString().equals("CallTool")
                     ? callTool(connection.client(), call, CallToolRequest.parseFrom(request))
                     : (Message) call(connection.channel(), call, taking(method), request);
-        } catch (StatusRuntimeException thrown) {
-            status = thrown.getStatus();
-            details = StatusProto.fromThrowable(thrown).getDetailsList();
+        } catch (CallException failure) {
+            thrown = failure;
+        } catch (StatusRuntimeException failure) {
+            thrown = new CallException(failure);
         }
         result.addProperty("seconds", (System.nanoTime() - began) / 1e9);
-        result.addProperty("code", status.getCode().name());
-        result.addProperty("message", status.getDescription() == null ? "" : status.getDescription());
-        result.add(
-                "details",
-                GSON.toJsonTree(details.stream().map(Conformance::detail).toList()));
+        result.addProperty("code", thrown == null ? "OK" : thrown.code().name());
+        result.addProperty("message", thrown == null ? "" : thrown.description());
+        result.add("details", GSON.toJsonTree(details(thrown)));
+        if (thrown != null && connection.client() != null) {
+            result.add("outcome", outcome(thrown));
+        }
         result.add(
                 "metadata",
                 GSON.toJsonTree(
@@ -148,15 +150,19 @@ public final class Conformance {
         }
         var made = client.callToolAsync(request, options);
         cancelLater(call, () -> made.cancel(true));
+        if (call.has("close_after")) {
+            connections.clear();
+            clock.schedule(client::close, nanos(call.get("close_after")), TimeUnit.NANOSECONDS);
+        }
         try {
             return made.join();
         } catch (CancellationException cancelled) {
-            throw Status.CANCELLED.asRuntimeException();
+            throw new CallException(Status.CANCELLED.asRuntimeException());
         } catch (CompletionException failure) {
             if (failure.getCause() instanceof ToolException failed) {
                 return failed.response();
             }
-            throw (StatusRuntimeException) failure.getCause().getCause();
+            throw (CallException) failure.getCause();
         }
     }
 
@@ -173,11 +179,13 @@ public final class Conformance {
     private Connection connection(JsonObject call) {
         String target = call.get("target").getAsString();
         boolean wait = call.has("wait_for_limit") && call.get("wait_for_limit").getAsBoolean();
+        boolean retries = !call.has("retries") || call.get("retries").getAsBoolean();
         String kind = call.get("client").getAsString();
-        return connections.computeIfAbsent(kind + " " + wait + " " + target, key -> connect(kind, target, wait));
+        return connections.computeIfAbsent(
+                kind + " " + wait + " " + retries + " " + target, key -> connect(kind, target, wait, retries));
     }
 
-    private static Connection connect(String kind, String target, boolean wait) {
+    private static Connection connect(String kind, String target, boolean wait, boolean retries) {
         var headers = new AtomicReference<Metadata>();
         var trailers = new AtomicReference<Metadata>();
         var capture = MetadataUtils.newCaptureMetadataInterceptor(headers, trailers);
@@ -192,7 +200,13 @@ public final class Conformance {
             throw new IllegalArgumentException("no client is called " + kind);
         }
         Client.Builder builder = Client.to(target).configure(channel -> channel.intercept(capture));
-        Client client = (wait ? builder.waitForLimit() : builder).build();
+        if (wait) {
+            builder.waitForLimit();
+        }
+        if (!retries) {
+            builder.disableRetries();
+        }
+        Client client = builder.build();
         return new Connection(client, client.channel(), headers, trailers);
     }
 
@@ -245,6 +259,21 @@ public final class Conformance {
 
     private static Metadata.Key<String> key(String name) {
         return Metadata.Key.of(name, Metadata.ASCII_STRING_MARSHALLER);
+    }
+
+    private static List<JsonElement> details(CallException thrown) {
+        com.google.rpc.Status status = thrown == null ? null : StatusProto.fromThrowable(thrown);
+        return status == null
+                ? List.of()
+                : status.getDetailsList().stream().map(Conformance::detail).toList();
+    }
+
+    private static JsonElement outcome(CallException thrown) {
+        JsonObject outcome = new JsonObject();
+        outcome.addProperty("not_run", thrown.notRun());
+        outcome.addProperty("request_id", thrown.requestId());
+        outcome.addProperty("sentence", thrown.getMessage());
+        return outcome;
     }
 
     private static JsonElement detail(Any detail) {
