@@ -14,6 +14,8 @@ export GRPC_VERBOSITY := NONE
 WORKERS := $(shell expr 2 \* $$(getconf _NPROCESSORS_ONLN))
 # What other programs do, faults between, and many processes together, hardly depend on the versions of Python and its libraries.
 ONE_VERSION_IS_ENOUGH := $(addprefix --ignore=tests/,clients conformance deploy distribution docs faults replicas)
+# The oldest Rust that the client declares. rustup gets it when it is missing.
+RUST_MINIMUM := $(shell sed -n 's/^rust-version = "\(.*\)"/\1/p' clients/rust/Cargo.toml)
 BENCH := $(TOOLS)/bench/bin/python -m bench
 SAMPLE := examples/support_agent.json
 
@@ -123,6 +125,8 @@ clients: $(READY) ## Make the clients in other languages from protos/, check and
 	@$(BIN)/buf build protos -o - | cargo run -q --locked --manifest-path clients/rust/generate/Cargo.toml
 	@cd clients/rust && cargo fmt --all --check && cargo clippy -q --locked --workspace --all-targets -- -D warnings
 	@cd clients/rust && RUSTDOCFLAGS="-D warnings" cargo doc -q --locked --no-deps --workspace && cargo test -q --locked --workspace
+	@cd clients/rust && for features in tls-ring,tls-native-roots tls-aws-lc,tls-webpki-roots ""; do \
+	  cargo +$(RUST_MINIMUM) check -q --locked -p agenta-ai --no-default-features --features "$$features" --target-dir target/minimum || exit 1; done
 	@test -z "$$(git status --porcelain -- clients)" || { git status --short -- clients; echo "Generated clients have changed: commit what 'make clients' made."; exit 1; }
 
 baseline: $(READY) ## Make the contract and the Python client as they are the ones that must not be broken. For a release only.

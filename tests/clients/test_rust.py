@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import asyncio
 import shutil
 import subprocess
+import tarfile
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+import trustme
 from clients.conftest import assert_refined, run
 from conftest import settings_for
 
 from agenta_ai_server.commands import serve
 
 if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
     from agenta_ai_server.standin.app import StandIn
 
 # For the first build, on a machine that has built nothing yet.
@@ -45,14 +51,91 @@ async def test_the_example_is_told_why(example: Path, standin: StandIn) -> None:
     async with serve.running(settings_for(standin, AGENTA_AI_SERVICES_API_KEY="")) as address:
         code, out, err = await run(example, AGENTA_AI_TARGET=address)
     assert (code, out) == (1, "")
-    assert err.startswith("not run, so nothing to pay: SERVICE_DISABLED: ")
+    assert err.startswith("SERVICE_DISABLED: ")
 
 
 async def test_the_example_without_a_server(example: Path, nobody: str) -> None:
     code, out, err = await run(example, AGENTA_AI_TARGET=nobody)
     assert (code, out) == (1, "")
-    said = "it may have run: Unavailable: no connection, is agenta-ai-server running? Connection refused "
-    assert err.startswith(said)
+    assert err.startswith("Unavailable: no connection: Connection refused ")
+    assert err.endswith(". Is agenta-ai-server running? Nothing was sent, so the tool was not run.\n")
+
+
+async def test_the_example_over_tls_through_a_proxy(example: Path, standin: StandIn, tmp_path: Path) -> None:
+    """The name is known to the proxy alone."""
+    authority = trustme.CA()
+    certificate = authority.issue_cert("agenta.test")
+    authority.cert_pem.write_to_path(tmp_path / "ca.pem")
+    certificate.private_key_pem.write_to_path(tmp_path / "server.key")
+    for each in certificate.cert_chain_pems:
+        each.write_to_path(tmp_path / "server.pem", append=True)
+    tls = {
+        "AGENTA_AI_GRPC_TLS_CERT_FILE": str(tmp_path / "server.pem"),
+        "AGENTA_AI_GRPC_TLS_KEY_FILE": str(tmp_path / "server.key"),
+    }
+    async with serve.running(settings_for(standin, **tls)) as address, connect_proxy(address) as (proxy, asked):
+        environment = {
+            "AGENTA_AI_TARGET": "agenta.test:443",
+            "HTTPS_PROXY": f"http://u:p@{proxy}",
+            "SSL_CERT_FILE": str(tmp_path / "ca.pem"),
+        }
+        code, out, err = await run(example, **environment, NO_PROXY="")
+        refused = await run(example, **environment, NO_PROXY="agenta.test")
+        untrusted = await run(example, **{**environment, "SSL_CERT_FILE": str(tmp_path / "server.pem")}, NO_PROXY="")
+    assert (code, err) == (0, "")
+    assert_refined(out)
+    assert refused[0] == 1
+    assert "cannot find the addresses of agenta.test:443" in refused[2]
+    assert untrusted[2].endswith("Nothing was sent, so the tool was not run.\n")
+    assert set(asked) == {("CONNECT agenta.test:443 HTTP/1.1", "basic dTpw")}
+
+
+@asynccontextmanager
+async def connect_proxy(behind: str) -> AsyncIterator[tuple[str, list[tuple[str, str]]]]:
+    """An HTTP proxy whose only way leads to one address. Yields its own, and what was asked, and by whom."""
+    asked: list[tuple[str, str]] = []
+
+    async def serve_one(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        head = (await reader.readuntil(b"\r\n\r\n")).decode().splitlines()
+        secret = next((line.split(": ")[1] for line in head if line.lower().startswith("proxy-authorization: ")), "")
+        asked.append((head[0], secret.replace("Basic", "basic")))
+        host, port = behind.rsplit(":", 1)
+        there = await asyncio.open_connection(host, int(port))
+        writer.write(b"HTTP/1.1 200 OK\r\n\r\n")
+        with suppress(ConnectionError):
+            await asyncio.gather(pump(reader, there[1]), pump(there[0], writer))
+
+    server = await asyncio.start_server(serve_one, "127.0.0.1", 0)
+    async with server:
+        yield f"127.0.0.1:{server.sockets[0].getsockname()[1]}", asked
+
+
+async def pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    while data := await reader.read(1 << 16):
+        writer.write(data)
+    writer.close()
+
+
+def test_the_package_is_complete() -> None:
+    """Builds from what would be published alone."""
+    cargo = shutil.which("cargo")
+    assert cargo
+    packed = subprocess.run(
+        [cargo, "package", "-q", "--locked", "--allow-dirty", "-p", "agenta-ai"],
+        cwd=FOLDER, capture_output=True, text=True,
+    )  # fmt: skip
+    assert packed.returncode == 0, packed.stderr
+    (crate,) = (FOLDER / "target/package").glob("agenta-ai-*.crate")
+    with tarfile.open(crate) as files:
+        names = {name.split("/", 1)[1] for name in files.getnames()}
+        licensed = files.extractfile(f"{crate.stem}/LICENSE")
+        assert licensed
+        assert licensed.read() == (FOLDER.parents[1] / "LICENSE").read_bytes()
+    assert {"CHANGELOG.md", "README.md", "src/service_config.json"} <= names
+    assert not [name for name in names if name.startswith(("tests/", "conformance/", "generate/"))]
+    metadata = (FOLDER / "Cargo.toml").read_text()
+    for key in "description", "repository", "documentation", "readme", "keywords", "categories":
+        assert f"\n{key} = " in metadata
 
 
 def test_the_readme_has_the_example() -> None:
