@@ -40,7 +40,8 @@ final class ToolCall {
     private final Context caller = Context.current();
     private final CompletableFuture<CallToolResponse> result = new CompletableFuture<>();
     // Null between two attempts.
-    private volatile @Nullable ClientCall<CallToolRequest, CallToolResponse> current;
+    private @Nullable ClientCall<CallToolRequest, CallToolResponse> current;
+    private boolean closed;
 
     ToolCall(Channel channel, CallToolRequest request, ToolCallOptions more, boolean waitForLimit) {
         this.channel = channel;
@@ -88,7 +89,12 @@ final class ToolCall {
 
     /** Ends the call, if it waits for a limit. The channel ends its attempts. */
     void close() {
-        if (current == null) {
+        boolean waits;
+        synchronized (this) {
+            closed = true;
+            waits = current == null;
+        }
+        if (waits) {
             end(Closing.WHILE_WAITING.asRuntimeException());
         }
     }
@@ -119,7 +125,7 @@ final class ToolCall {
         });
     }
 
-    private void closed(Status status, Metadata trailers, @Nullable CallToolResponse response) {
+    private void ended(Status status, Metadata trailers, @Nullable CallToolResponse response) {
         try {
             more.onTrailers().accept(trailers);
         } catch (RuntimeException failure) {
@@ -143,7 +149,19 @@ final class ToolCall {
             result.completeExceptionally(failure);
             return;
         }
-        current = null;
+        comeBackAfter(wait);
+    }
+
+    private void comeBackAfter(Duration wait) {
+        boolean late;
+        synchronized (this) {
+            current = null;
+            late = closed;
+        }
+        if (late) {
+            end(Closing.WHILE_WAITING.asRuntimeException());
+            return;
+        }
         CompletableFuture.delayedExecutor(wait.toNanos(), TimeUnit.NANOSECONDS).execute(this::attempt);
     }
 
@@ -179,7 +197,7 @@ final class ToolCall {
 
         @Override
         public void onClose(Status status, Metadata trailers) {
-            closed(status, trailers, response);
+            ended(status, trailers, response);
         }
     }
 }

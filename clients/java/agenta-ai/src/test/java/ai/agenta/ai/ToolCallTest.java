@@ -144,7 +144,10 @@ final class ToolCallTest {
             refused.get(20, TimeUnit.SECONDS);
             // Closed before or after the call has begun to wait.
             client.close();
-            assertEquals(Code.CANCELLED, failureOf(call).code());
+            var failure = assertThrows(ExecutionException.class, () -> call.get(5, TimeUnit.SECONDS));
+            assertEquals(
+                    Code.CANCELLED,
+                    assertInstanceOf(CallException.class, failure.getCause()).code());
             assertEquals(1, service.arrivals.size());
         }
     }
