@@ -39,10 +39,15 @@ public final class CallException extends AgentaException {
 
     /** Reads what a stub threw. */
     public CallException(StatusRuntimeException thrown) {
-        this(thrown, "");
+        this(thrown, "", Outcome.Kind.UNSENT);
     }
 
-    CallException(StatusRuntimeException thrown, String requestId) {
+    /**
+     * Reads what a stub threw.
+     *
+     * @param before what became of the call before
+     */
+    CallException(StatusRuntimeException thrown, String requestId, Outcome.Kind before) {
         super(requestId, thrown);
         List<Any> details = details(thrown);
         ErrorInfo info = find(details, ErrorInfo.getDefaultInstance());
@@ -50,8 +55,9 @@ public final class CallException extends AgentaException {
         description = Objects.requireNonNullElse(thrown.getStatus().getDescription(), "");
         refused = info.getDomain().equals(DOMAIN);
         // A server that doesn't have the method runs nothing, either.
-        outcome = Outcome.in(thrown)
+        var last = Outcome.in(thrown)
                 .orElse(refused || code == Status.Code.UNIMPLEMENTED ? Outcome.Kind.REFUSED : Outcome.Kind.OPEN);
+        outcome = last.compareTo(before) < 0 ? before : last;
         reason = refused ? reason(info.getReason()) : ErrorReason.ERROR_REASON_UNSPECIFIED;
         retryDelay = duration(find(details, RetryInfo.getDefaultInstance()).getRetryDelay());
         fieldViolations = find(details, BadRequest.getDefaultInstance()).getFieldViolationsList().stream()
@@ -123,6 +129,10 @@ public final class CallException extends AgentaException {
             }
         }
         return description;
+    }
+
+    Outcome.Kind outcome() {
+        return outcome;
     }
 
     /** The status. */

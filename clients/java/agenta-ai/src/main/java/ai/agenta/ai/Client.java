@@ -108,14 +108,14 @@ public final class Client implements AutoCloseable {
             var status = Status.CANCELLED
                     .withDescription("The thread was interrupted")
                     .withCause(interrupted);
-            throw new CallException(status.asRuntimeException(), request.getRequestId());
+            throw new CallException(status.asRuntimeException(), request.getRequestId(), Outcome.Kind.OPEN);
         } catch (ExecutionException failure) {
             if (failure.getCause() instanceof RuntimeException cause) {
                 // Points to who called, and not to a thread of grpc-java.
                 cause.fillInStackTrace();
                 throw cause;
             }
-            throw new IllegalStateException(failure.getCause());
+            throw new IllegalStateException("a callback failed", failure.getCause());
         }
     }
 

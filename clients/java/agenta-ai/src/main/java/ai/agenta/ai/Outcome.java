@@ -7,6 +7,7 @@ import java.util.Optional;
 final class Outcome extends Exception {
     private static final long serialVersionUID = 1;
 
+    /** From the best to the worst. */
     enum Kind {
         /** Nothing was sent. */
         UNSENT,

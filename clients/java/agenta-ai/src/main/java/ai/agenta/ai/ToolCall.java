@@ -42,6 +42,8 @@ final class ToolCall {
     // Null between two attempts.
     private @Nullable ClientCall<CallToolRequest, CallToolResponse> current;
     private boolean closed;
+    // What became of the attempts before the current one.
+    private volatile Outcome.Kind before = Outcome.Kind.UNSENT;
 
     ToolCall(Channel channel, CallToolRequest request, ToolCallOptions more, boolean waitForLimit) {
         this.channel = channel;
@@ -100,7 +102,7 @@ final class ToolCall {
     }
 
     private void end(StatusRuntimeException thrown) {
-        result.completeExceptionally(new CallException(thrown, request.getRequestId()));
+        result.completeExceptionally(new CallException(thrown, request.getRequestId(), before));
     }
 
     private synchronized void cancel(@Nullable Throwable failure) {
@@ -128,12 +130,12 @@ final class ToolCall {
     private void ended(Status status, Metadata trailers, @Nullable CallToolResponse response) {
         try {
             more.onTrailers().accept(trailers);
-        } catch (RuntimeException failure) {
+        } catch (Throwable failure) { // or the call would never end
             result.completeExceptionally(failure);
             return;
         }
         if (!status.isOk()) {
-            refused(new CallException(status.asRuntimeException(trailers), request.getRequestId()), trailers);
+            refused(new CallException(status.asRuntimeException(trailers), request.getRequestId(), before), trailers);
         } else if (response == null) {
             end(Status.INTERNAL.withDescription("The server sent no response").asRuntimeException());
         } else if (response.getIsError()) {
@@ -149,6 +151,7 @@ final class ToolCall {
             result.completeExceptionally(failure);
             return;
         }
+        before = failure.outcome();
         comeBackAfter(wait);
     }
 
@@ -162,7 +165,12 @@ final class ToolCall {
             end(Closing.WHILE_WAITING.asRuntimeException());
             return;
         }
-        CompletableFuture.delayedExecutor(wait.toNanos(), TimeUnit.NANOSECONDS).execute(this::attempt);
+        CompletableFuture.runAsync(
+                        this::attempt, CompletableFuture.delayedExecutor(wait.toNanos(), TimeUnit.NANOSECONDS))
+                .exceptionally(failure -> {
+                    result.completeExceptionally(failure);
+                    return null;
+                });
     }
 
     /**

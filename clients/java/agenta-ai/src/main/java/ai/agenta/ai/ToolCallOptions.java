@@ -75,7 +75,10 @@ public final class ToolCallOptions {
         return new ToolCallOptions(timeout, headers, credentials, true, onTrailers);
     }
 
-    /** Passes the trailing metadata of the call to a consumer before the call ends. */
+    /**
+     * Passes the trailing metadata of each answer to a consumer: that of rate limits that are waited for, and at last that of
+     * the call, before it ends. If the consumer throws, so does the call.
+     */
     public ToolCallOptions withTrailers(Consumer<Metadata> consumer) {
         return new ToolCallOptions(timeout, headers, credentials, rerunIfOutcomeUnknown, consumer);
     }

@@ -116,6 +116,22 @@ final class ToolCallTest {
     }
 
     @Test
+    void whatWasLostBeforeALimitStaysOpen() throws IOException {
+        for (boolean lost : List.of(true, false)) {
+            var answers = new ArrayList<>(List.of(Answer.limited(1), Answer.limited(1, "-1")));
+            if (lost) {
+                answers.add(0, Answer.refused(Code.UNAVAILABLE, "1"));
+            }
+            try (FakeService service = new FakeService(answers.toArray(Answer[]::new));
+                    Client client = Client.to(service.target()).waitForLimit().build()) {
+                var failure = assertThrows(CallException.class, () -> client.callTool(request(), OPTIONS));
+                assertEquals(!lost, failure.notRun());
+                assertEquals(answers.size(), service.arrivals.size());
+            }
+        }
+    }
+
+    @Test
     void closingEndsCallsAtOnce() throws Exception {
         try (FakeService service = new FakeService(Answer.never())) {
             Client client = Client.to(service.target()).apiKey("k").build();
@@ -227,6 +243,19 @@ final class ToolCallTest {
             assertTrue(trailers.get() != null);
         }
         assertThrows(IllegalArgumentException.class, () -> OPTIONS.withTimeout(Duration.ZERO));
+    }
+
+    @Test
+    void consumerThatThrows() throws IOException {
+        try (FakeService service = new FakeService(Answer.done());
+                Client client = Client.to(service.target()).build()) {
+            for (Throwable thrown : List.of(new IllegalStateException("no"), new StackOverflowError("no"))) {
+                var options = OPTIONS.withTrailers(trailers -> unchecked(thrown));
+                var call = client.callToolAsync(request(), options);
+                var failure = assertThrows(ExecutionException.class, () -> call.get(20, TimeUnit.SECONDS));
+                assertSame(thrown, failure.getCause());
+            }
+        }
     }
 
     @Test
