@@ -167,7 +167,7 @@ impl Shared {
             }
             let failure = match route.channel().oneshot(request).await {
                 Ok(response) => return begun(response).map_err(Failure::from),
-                Err(error) => lost(error.into()),
+                Err(error) => lost(error.into(), progress.is_sent()),
             };
             if progress.is_sent() || !self.endpoints.failed(&route) {
                 return Err(failure);
@@ -247,7 +247,7 @@ fn begun(response: Response<Body>) -> Result<Response<Body>, Status> {
 /// Reads an answer to its end, so that the time-out of the request holds for all of it.
 async fn answer(response: Response<Body>) -> Result<Response<Body>, Failure> {
     let (head, body) = response.into_parts();
-    let body = Limited::new(body, MAX_ANSWER_BYTES).collect().await.map_err(lost)?;
+    let body = Limited::new(body, MAX_ANSWER_BYTES).collect().await.map_err(|error| lost(error, true))?;
     Ok(Response::from_parts(head, Body::new(body)))
 }
 
@@ -271,12 +271,12 @@ fn too_late() -> Status {
     Status::deadline_exceeded("no answer within the time-out")
 }
 
-/// What is left of a connection that broke or never came about.
-fn lost(error: BoxError) -> Failure {
+/// What is left of a connection that broke, if the request was sent, or never came about.
+fn lost(error: BoxError, sent: bool) -> Failure {
     if error.is::<LengthLimitError>() {
         return Status::resource_exhausted(format!("the answer has more than {MAX_ANSWER_BYTES} bytes")).into();
     }
-    let said = explanation(&*error);
+    let said = if sent { format!("the connection broke: {}", causes(&*error)) } else { unconnected(&*error) };
     let status = Status::from_error(error);
     let code = match status.code() {
         // tonic's for most of what is wrong with a connection.
@@ -286,20 +286,34 @@ fn lost(error: BoxError) -> Failure {
     Failure { status: Status::new(code, said), source: Some(status.into()) }
 }
 
-fn explanation(error: &(dyn StdError + 'static)) -> String {
-    let mut said = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        // Some errors have the text of their cause.
-        if !said.ends_with(&cause.to_string()) {
-            said = format!("{said}: {cause}");
+fn unconnected(error: &(dyn StdError + 'static)) -> String {
+    let kind = chain(error).find_map(|cause| cause.downcast_ref::<io::Error>()).map(io::Error::kind);
+    match (causes(error), kind) {
+        (causes, Some(ErrorKind::ConnectionRefused)) => {
+            format!("no connection: {causes}. Is agenta-ai-server running?")
         }
-        if cause.downcast_ref().is_some_and(|cause: &io::Error| cause.kind() == ErrorKind::ConnectionRefused) {
-            return format!("no connection: {cause}. Is agenta-ai-server running?");
+        // rustls's.
+        (causes, Some(ErrorKind::InvalidData)) => {
+            format!("TLS failed: {causes}. Does the server speak TLS, with a certificate that this client trusts?")
         }
-        source = cause.source();
+        (causes, _) => format!("no connection: {causes}"),
     }
-    said
+}
+
+fn chain<'a>(error: &'a (dyn StdError + 'static)) -> impl Iterator<Item = &'a (dyn StdError + 'static)> {
+    std::iter::successors(Some(error), |&error| error.source())
+}
+
+/// The causes of an error of tonic, which says nothing itself.
+fn causes(error: &(dyn StdError + 'static)) -> String {
+    let mut said: Vec<String> = Vec::new();
+    for cause in chain(error).map(ToString::to_string).filter(|cause| cause != "transport error") {
+        // Some errors have the text of their cause.
+        if said.last().is_none_or(|last| !last.ends_with(&cause)) {
+            said.push(cause);
+        }
+    }
+    said.join(": ")
 }
 
 /// When a request ends, by its time-out.

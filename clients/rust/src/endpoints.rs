@@ -71,7 +71,7 @@ impl Endpoints {
         let (route, stale) = self.turn();
         let Some(route) = route else {
             self.look_up().await?;
-            return self.turn().0.ok_or_else(|| unreachable(&self.target, "it has no addresses").into());
+            return self.turn().0.ok_or_else(|| unresolved(&self.target, "it has no addresses").into());
         };
         if stale {
             let endpoints = self.clone();
@@ -121,6 +121,12 @@ impl Endpoints {
 
     async fn look_up(&self) -> Result<(), Failure> {
         let addresses = self.addresses().await?;
+        self.keep(addresses);
+        Ok(())
+    }
+
+    /// Drops the ways to other addresses than these, and makes those that are missing.
+    fn keep(&self, addresses: Vec<Option<SocketAddr>>) {
         let mut known = self.known();
         let mut before = std::mem::take(&mut known.routes);
         for address in addresses {
@@ -131,7 +137,6 @@ impl Endpoints {
             known.routes.push(route);
         }
         known.looked_up = Some(Instant::now());
-        Ok(())
     }
 
     async fn addresses(&self) -> Result<Vec<Option<SocketAddr>>, Failure> {
@@ -139,7 +144,7 @@ impl Endpoints {
             return Ok(vec![None]);
         };
         let found = lookup_host((host.as_str(), *port)).await.map_err(|error| Failure {
-            status: unreachable(&self.target, &error.to_string()),
+            status: unresolved(&self.target, &error.to_string()),
             source: Some(error.into()),
         })?;
         let mut addresses: Vec<_> = found.collect();
@@ -219,6 +224,70 @@ async fn socket(target: Target) -> io::Result<TokioIo<TcpStream>> {
     Err(io::Error::new(io::ErrorKind::Unsupported, format!("{target:?} isn't possible here")))
 }
 
-fn unreachable(target: &Target, why: &str) -> Status {
+fn unresolved(target: &Target, why: &str) -> Status {
     Status::unavailable(format!("cannot find the addresses of {}: {why}", target.authority()))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::SocketAddr;
+    use std::sync::Arc;
+
+    use tonic::transport::Endpoint;
+
+    use super::{Endpoints, PAUSE, REFRESH};
+    use crate::target::Target;
+
+    fn addresses(ports: &[u16]) -> Vec<Option<SocketAddr>> {
+        ports.iter().map(|port| Some(([127, 0, 0, 1], *port).into())).collect()
+    }
+
+    fn endpoints(ports: &[u16]) -> Arc<Endpoints> {
+        let target = Target::parse("127.0.0.1:1").unwrap();
+        let endpoints = Endpoints::new(target, Endpoint::from_static("http://127.0.0.1:1"), true).unwrap();
+        endpoints.keep(addresses(ports));
+        Arc::new(endpoints)
+    }
+
+    async fn turns(endpoints: &Arc<Endpoints>, count: usize) -> Vec<u16> {
+        let mut ports = Vec::new();
+        for _ in 0..count {
+            ports.push(endpoints.next().await.ok().unwrap().address.unwrap().port());
+        }
+        ports
+    }
+
+    #[tokio::test]
+    async fn calls_take_turns() {
+        assert_eq!(turns(&endpoints(&[1, 2, 3]), 6).await, [1, 2, 3, 1, 2, 3]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn dead_addresses_are_left_alone_for_a_while() {
+        let endpoints = endpoints(&[1, 2]);
+        let first = endpoints.next().await.ok().unwrap();
+        assert!(endpoints.failed(&first));
+        assert!(endpoints.known().looked_up.is_none(), "it may have moved");
+        endpoints.keep(addresses(&[1, 2]));
+        assert_eq!(turns(&endpoints, 2).await, [2, 2]);
+        let second = endpoints.next().await.ok().unwrap();
+        assert!(!endpoints.failed(&second), "no other is left");
+        endpoints.keep(addresses(&[1, 2]));
+        tokio::time::advance(PAUSE).await;
+        let mut both = turns(&endpoints, 2).await;
+        both.sort_unstable();
+        assert_eq!(both, [1, 2]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn addresses_are_looked_up_again() {
+        let endpoints = endpoints(&[8, 9]);
+        assert!(!endpoints.turn().1);
+        tokio::time::advance(REFRESH * 2).await;
+        assert!(endpoints.turn().1);
+        // Once is enough.
+        assert!(!endpoints.turn().1);
+        endpoints.look_up().await.ok().unwrap();
+        assert_eq!(turns(&endpoints, 2).await, [1, 1]);
+    }
 }
