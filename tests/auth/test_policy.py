@@ -19,6 +19,12 @@ from auth.parties import (
 from calls import REFINE
 from grpc import StatusCode
 
+from agenta_ai_server.auth.policy import AccessPolicy
+from agenta_ai_server.domain.call import Principal
+from agenta_ai_server.domain.errors import Refused
+from agenta_ai_server.domain.outcome import ToolOutcome
+from agenta_ai_server.domain.tool import ToolCall, ToolSet, ToolSpec
+
 # The tool was found and may be called; it is the arguments that it refuses.
 REACHED = StatusCode.INVALID_ARGUMENT, "ARGUMENTS_INVALID"
 
@@ -103,3 +109,21 @@ async def test_agenta_is_asked_by_the_names_that_it_knows(parties: Parties) -> N
         status, called = await parties.call(shown, rpc="Status"), await parties.call(shown)
     assert (status.kind, called.kind) == (DENIED, OK)
     assert parties.standin.permissions.started == 3, "each permission is one question, and no more for the second call"
+
+
+async def _nothing(_: ToolCall) -> ToolOutcome:
+    return ToolOutcome("")
+
+
+@pytest.mark.parametrize("missing", [(), ("KEY",)], ids=["enabled", "disabled"])
+def test_a_hidden_tool_can_not_be_told_from_none(missing: tuple[str, ...]) -> None:
+    hidden = ToolSpec("tools.a.b.hidden", "", "", "edit", {}, {}, _nothing, needs=("KEY",))
+    open_to_all = ToolSpec("tools.a.b.open", "", "", "view", {}, {}, _nothing)
+    tools, caller = ToolSet([hidden, open_to_all], missing), Principal("u", permissions=frozenset({"view"}))
+    refusals = []
+    for name in (hidden.name, "tools.a.b.none", "nonsense"):
+        with pytest.raises(Refused) as refused:
+            AccessPolicy().check_call(caller, name, tools)
+        refusals.append((refused.value.reason, refused.value.message))
+    assert len(set(refusals)) == 1
+    AccessPolicy().check_call(caller, open_to_all.name, tools)

@@ -4,10 +4,11 @@ from dataclasses import replace
 
 import pytest
 from calls import tool_call
+from concurrency.virtual_time import virtual_time
 
 from agenta_ai_server.domain.errors import Reason, Refused
 from agenta_ai_server.domain.outcome import ToolOutcome
-from agenta_ai_server.domain.tool import ToolCall, ToolSet, ToolSpec
+from agenta_ai_server.domain.tool import ToolCall, ToolSet, ToolSpec, Waiters
 from agenta_ai_server.tools.catalog import Catalog, tool_set
 
 
@@ -68,3 +69,17 @@ def test_a_call_keeps_the_set_that_it_began_with() -> None:
     catalog.current = ToolSet([TWO])
     assert call.tools.get(ONE.name) is ONE
     assert catalog.current.find(ONE.name) is None
+
+
+@pytest.mark.parametrize(
+    ("deadline", "last", "enough"), [(10, 5, True), (10, 0.5, False), (0.5, 10, False), (-1, 10, False)]
+)
+@virtual_time
+async def test_a_call_needs_time_of_its_own_and_somebody_who_waits(deadline: float, last: float, enough: bool) -> None:
+    call = tool_call(deadline=deadline, waiters=Waiters([last]))
+    refused = False
+    try:
+        call.require_time(1)
+    except Refused as error:
+        refused = error.reason is Reason.DEADLINE_TOO_SHORT
+    assert refused is not enough

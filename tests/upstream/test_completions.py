@@ -458,7 +458,7 @@ async def test_the_deadline_leaves_time_for_the_way_back(upstream: Upstream, mak
 @pytest.mark.parametrize("seconds", [-1000.0, 0.0, 0.99])
 async def test_too_little_time(seconds: float, upstream: Upstream, make: Make) -> None:
     service = make(await upstream.start(answering(text())))
-    with pytest.raises(Refused, match="Less than 1 second of the call") as caught:
+    with pytest.raises(Refused, match="Less than 1 second left") as caught:
         await complete(service, deadline=asyncio.get_running_loop().time() + seconds)
     assert caught.value.reason is Reason.DEADLINE_TOO_SHORT
     assert upstream.connections == 0

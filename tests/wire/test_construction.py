@@ -15,6 +15,7 @@ from calls import request
 from conftest import connected, settings_for
 
 from agenta_ai_server.assembly import tools as assembled_tools
+from agenta_ai_server.domain.outcome import ToolOutcome
 from agenta_ai_server.domain.tool import ToolCall, ToolSpec
 from agenta_ai_server.pipeline.authorize import Authorize
 from agenta_ai_server.pipeline.concurrency import ConcurrencyLimit
@@ -25,7 +26,7 @@ from agenta_ai_server.rpc.boundary import Boundary
 from agenta_ai_server.rpc.tool_pipeline import ToolPipeline
 
 if TYPE_CHECKING:
-    from agenta_ai_server.domain.outcome import ToolOutcome
+    from agenta_ai_server.domain.tool import Run
     from agenta_ai_server.standin.app import StandIn
 
 ROOT = Path(__file__).parents[2]
@@ -74,20 +75,49 @@ def test_grpc_knows_every_option() -> None:
     assert {name for name in names if name.encode() + b"\0" not in known} == set()
 
 
-@pytest.mark.parametrize(("own", "service"), [(None, "0.3"), (0.2, "30")])
-async def test_a_call_without_a_deadline_ends_at_the_tools_maximum_or_the_services(
-    own: float | None, service: str, standin: StandIn, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("request_id", ["", "1b4e28ba-2fa1-4d3b-a3f5-ef19b5a7633b"])
+@pytest.mark.parametrize(("own", "service", "asked"), [(None, "0.3", None), (0.2, "30", None), (0.2, "30", 20.0)])
+async def test_a_call_ends_at_the_tools_maximum_or_the_services(
+    own: float | None,
+    service: str,
+    asked: float | None,
+    request_id: str,
+    standin: StandIn,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     async def run(_: ToolCall) -> ToolOutcome:
         await asyncio.Event().wait()
         raise AssertionError
 
-    name = "tools.tests.api.stuck"
+    assert await ending(run, own, service, asked, request_id, standin, monkeypatch) == "DEADLINE_EXCEEDED"
+
+
+@pytest.mark.parametrize("request_id", ["", "1b4e28ba-2fa1-4d3b-a3f5-ef19b5a7633b"])
+async def test_a_tools_own_maximum_may_be_longer_than_the_services(
+    request_id: str, standin: StandIn, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def run(call: ToolCall) -> ToolOutcome:
+        return ToolOutcome("in time" if call.remaining() > 20 else "too little time")
+
+    assert await ending(run, 600, "0.3", 30, request_id, standin, monkeypatch) == "in time"
+
+
+async def ending(
+    run: Run,
+    own: float | None,
+    service: str,
+    asked: float | None,
+    request_id: str,
+    standin: StandIn,
+    monkeypatch: pytest.MonkeyPatch,
+) -> str:
+    """Call a tool with such a maximum; return what it said, or its status."""
+    name = "tools.tests.api.slow"
     spec = ToolSpec(name, "", "", "view", {"type": "object"}, {}, run, max_seconds=own)
     monkeypatch.setattr(assembled_tools, "discover", lambda _: [spec])
     settings = settings_for(standin, AGENTA_AI_GRPC_MAX_CALL_SECONDS=service, AGENTA_AI_GRPC_MIN_REMAINING_SECONDS="0")
     async with connected(settings) as stub:
-        with pytest.raises(grpc.aio.AioRpcError) as ended:
-            await stub.CallTool(request({}, name=name))
-    assert ended.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
-    assert "may have been billed" in str(ended.value.details())
+        try:
+            return (await stub.CallTool(request({}, name=name, request_id=request_id), timeout=asked)).content[0].text
+        except grpc.aio.AioRpcError as error:
+            return error.code().name

@@ -168,7 +168,7 @@ async def test_each_caller_waits_by_its_own_deadline(standin: StandIn, stub: Too
 
 @pytest.mark.parametrize(
     ("least", "timeout", "said"),
-    [("50", 40, "Less than 50 seconds of the call"), ("1", 0.9, "Less than 1 second of the call")],
+    [("50", 40, "Less than 50 seconds left"), ("1", 0.9, "Less than 1 second left")],
 )
 async def test_what_could_not_be_waited_for_is_not_begun(
     least: str, timeout: float, said: str, standin: StandIn

@@ -86,7 +86,7 @@ async def test_the_refusal_says_when_to_come_back_in_every_way(limited: Settings
     told = trailers(error)
     assert error.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
     assert error.details() == (
-        "You have used up the calls of this tool that you may make: 2 at once and 1 a minute. Try again later."
+        "You have reached the rate limit for this tool: 2 at once and 1 a minute. Try again later."
     )
     found = details(error)
     assert found["ErrorInfo"]["reason"] == "ERROR_REASON_RATE_LIMITED"

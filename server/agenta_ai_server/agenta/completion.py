@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
-from agenta_ai_server.domain.tool import disabled
+from agenta_ai_server.domain.tool import service_disabled
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -35,7 +35,7 @@ class Completion:
 
 
 class CompletionService(Protocol):
-    """InFlightCalls prompts that are deployed in Agenta."""
+    """Runs prompts that are deployed in Agenta."""
 
     async def complete(self, app: str, inputs: Mapping[str, str], call: ToolCall) -> Completion:
         """Run one prompt and return what the model wrote. A cancelled call closes its connection.
@@ -65,7 +65,7 @@ class Unconfigured:
         Raises:
             Refused: SERVICE_DISABLED.
         """
-        raise disabled()
+        raise service_disabled()
 
     async def aclose(self) -> None:
         """Do nothing."""

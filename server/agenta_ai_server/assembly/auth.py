@@ -35,9 +35,9 @@ def build_authenticator(
         return None
     built = [_build(mode, settings, resources, policy, catalog) for mode in AUTH_ORDER if mode in settings.auth]
     authenticators = [authenticator for authenticator in built if authenticator]
-    for authenticator in authenticators:
-        resources.on_close(authenticator.aclose)
-    return CredentialRouter(authenticators)
+    router = CredentialRouter(authenticators)
+    resources.on_close(router.aclose)
+    return router
 
 
 def _build(
@@ -56,7 +56,7 @@ def _build(
                 return MtlsAuthenticator(given(settings.mtls_principals_file))
         case "jwt":
             return _jwt(settings, resources)
-        case _:
+        case "agenta":
             return _agenta(settings, resources, policy, catalog)
     return None
 

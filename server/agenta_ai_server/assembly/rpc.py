@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from agenta_ai_server.settings import Settings
 
 # Calls that need no slot: of Status, of repeats that join a run, and those that are about to be refused.
-MORE_CALLS = 10_000
+CALLS_WITHOUT_SLOT = 10_000
 
 
 def build_limiter(settings: Settings) -> ConcurrencyLimiter:
@@ -69,6 +69,6 @@ def build_server(
         tls=certificates,
         max_call_seconds=settings.max_call_seconds,
         max_connection_age_seconds=settings.max_connection_age_seconds,
-        max_pending_calls=settings.max_in_flight + settings.max_queued + MORE_CALLS,
+        max_pending_calls=settings.max_in_flight + settings.max_queued + CALLS_WITHOUT_SLOT,
         reuse_port=settings.reuse_port,
     )

@@ -1,4 +1,4 @@
-"""Waiters that show a credential of Agenta's: Agenta itself says whose it is and what they may do."""
+"""Callers that show a credential of Agenta's: Agenta itself says whose it is and what they may do."""
 
 from __future__ import annotations
 
@@ -154,7 +154,7 @@ class AgentaAuthenticator:
         raise outcome()
 
     async def aclose(self) -> None:
-        """Close all connections. Waiters that wait for an answer are cancelled."""
+        """Close all connections. Callers that wait for an answer are cancelled."""
         await self._asking.aclose()
         await self._http.aclose()
 

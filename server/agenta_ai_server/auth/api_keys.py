@@ -1,4 +1,4 @@
-"""Waiters who show an API key that this service has made."""
+"""Callers that show an API key that this service has made."""
 
 from __future__ import annotations
 

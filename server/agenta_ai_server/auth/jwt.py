@@ -1,4 +1,4 @@
-"""Waiters that show a JSON Web Token of an issuer that the operator trusts."""
+"""Callers that show a JSON Web Token of an issuer that the operator trusts."""
 
 from __future__ import annotations
 

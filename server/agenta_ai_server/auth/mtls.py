@@ -1,4 +1,4 @@
-"""Waiters who show a certificate, which the transport has verified."""
+"""Callers that show a certificate, which the transport has verified."""
 
 from __future__ import annotations
 

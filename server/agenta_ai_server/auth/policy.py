@@ -65,9 +65,9 @@ class AccessPolicy:
             Refused: PERMISSION_DENIED, with one text whether or not the tool exists.
         """
         tool = tools.find(name)
-        if tool and self._has(principal, RUN) and principal.may(tool.permission):
-            return
-        if tool or len(self.visible(principal, tools)) < len(tools.tools):
+        may_run = self._has(principal, RUN)
+        asked_for = (tool,) if tool else tools.everything
+        if not all(may_run and principal.may(each.permission) for each in asked_for):
             raise Refused(
                 Reason.PERMISSION_DENIED,
                 "You may not call this tool, or there is no such tool. ListTools lists the tools that you may call.",

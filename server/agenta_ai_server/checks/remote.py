@@ -149,7 +149,15 @@ async def refinement(settings: Settings) -> AsyncIterator[Found]:
             return
         tools = build_tools(settings, resources, completions).current
         deadline = asyncio.get_running_loop().time() + settings.max_call_seconds
-        call = ToolCall("check", REFINE, ANONYMOUS, deadline, tools, lambda: {"prompt_template_json": PROMPT})
+        call = ToolCall(
+            "check",
+            REFINE,
+            ANONYMOUS,
+            deadline,
+            settings.max_call_seconds,
+            tools,
+            lambda: {"prompt_template_json": PROMPT},
+        )
         try:
             outcome = await run_tool(call)
         except Refused as refused:

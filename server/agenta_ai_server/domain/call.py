@@ -78,7 +78,8 @@ class Call:
         method: Full method name, ``"/agenta.ai.v1.ToolService/CallTool"``.
         metadata: What the caller sent, in its order; keys are lowercase, values of ``-bin`` keys are bytes.
         peer: Address of the caller as the transport writes it.
-        client_deadline: The caller's own deadline, in seconds on the event loop's clock; infinite if there is none.
+        arrived: When it arrived, in seconds on the event loop's clock.
+        client_deadline: The caller's own deadline, on the same clock; infinite if there is none.
         deadline: When the call ends at the latest: the caller's deadline or the service's maximum, on the same clock.
         identities: URIs and DNS names of the caller's certificate, which the transport has verified.
         principal: Who calls; ``None`` until the call has been authenticated.
@@ -94,6 +95,7 @@ class Call:
     method: str
     metadata: tuple[tuple[str, str | bytes], ...]
     peer: str
+    arrived: float = 0.0
     client_deadline: float = math.inf
     deadline: float = math.inf
     identities: tuple[str, ...] = ()

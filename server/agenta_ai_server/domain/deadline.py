@@ -15,6 +15,6 @@ def too_little_time(least: float) -> Refused:
     unit = "second" if least == 1 else "seconds"
     return Refused(
         Reason.DEADLINE_TOO_SHORT,
-        f"Less than {least:g} {unit} of the call's deadline left, too little to run the tool. Nothing was billed. "
+        f"Less than {least:g} {unit} left before the call's deadline, too little to run the tool. Nothing was billed. "
         "Set a longer deadline.",
     )

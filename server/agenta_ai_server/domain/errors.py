@@ -1,4 +1,4 @@
-"""How a call can end other than well.
+"""The ways a call can fail.
 
 Two classes, because callers must be able to tell two things apart: :class:`Refused` means that the tool was not run,
 :class:`ToolFailed` that it was, and failed. Only the floor that knows the transport turns them into answers.
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 class Reason(StrEnum):
-    """Why. The names are those of the contract's ``ErrorReason`` without its prefix, and mean what is said there."""
+    """Why a call failed, named as in the contract's ``ErrorReason``, without the prefix."""
 
     @staticmethod
     def _generate_next_value_(name: str, start: int, count: int, last_values: list[str]) -> str:

@@ -74,7 +74,8 @@ class ToolSet:
 
     Attributes:
         tools: The tools that can be called, sorted by name.
-        missing_settings: Names of the settings that the others lack, sorted.
+        everything: These and the tools that lack a setting, sorted by name.
+        missing_settings: Names of the settings that those lack, sorted.
 
     Raises:
         ValueError: A name is malformed or given twice.
@@ -82,13 +83,13 @@ class ToolSet:
 
     def __init__(self, tools: Iterable[ToolSpec] = (), missing_settings: Collection[str] = ()) -> None:
         missing = frozenset(missing_settings)
-        everything = sorted(tools, key=lambda tool: tool.name)
-        self.tools = tuple(tool for tool in everything if missing.isdisjoint(tool.needs))
-        lacking = {name for tool in everything for name in tool.needs}
+        self.everything = tuple(sorted(tools, key=lambda tool: tool.name))
+        self.tools = tuple(tool for tool in self.everything if missing.isdisjoint(tool.needs))
+        lacking = {name for tool in self.everything for name in tool.needs}
         self.missing_settings = tuple(sorted(missing & lacking))
         self._enabled = frozenset(tool.name for tool in self.tools)
         self._root: _Namespace = {}
-        for tool in everything:
+        for tool in self.everything:
             self._add(tool)
 
     def __contains__(self, name: str) -> bool:
@@ -113,7 +114,7 @@ class ToolSet:
             message = f"There is no tool {name[:100]!r}. ListTools lists the tools."
             raise Refused(Reason.TOOL_NOT_FOUND, message, resource=name)
         if name not in self:
-            raise disabled()
+            raise service_disabled()
         return tool
 
     def _add(self, tool: ToolSpec) -> None:
@@ -193,6 +194,7 @@ class ToolCall:
         name: Name of the tool, as the caller gave it.
         caller: Who calls.
         deadline: When the call ends at the latest, in seconds on the event loop's clock.
+        max_seconds: How long a run of the tool may take at most.
         tools: The tools as they were when the call began.
         read_arguments: Reads the arguments from the request; raises ``Refused`` with ARGUMENTS_INVALID.
         request_id: The caller's idempotency key, unchecked; empty if there is none.
@@ -207,6 +209,7 @@ class ToolCall:
     name: str
     caller: Principal
     deadline: float
+    max_seconds: float
     tools: ToolSet
     read_arguments: Callable[[], dict[str, Json]]
     request_id: str = ""
@@ -240,12 +243,12 @@ class ToolCall:
         return self.deadline - asyncio.get_running_loop().time()
 
     def require_time(self, least: float) -> None:
-        """Refuse the call if nobody waits for it for at least so many seconds more.
+        """Refuse the call if it ends, or the last caller stops waiting for it, in less than so many seconds.
 
         Raises:
             Refused: DEADLINE_TOO_SHORT.
         """
-        if self.waiting.deadline - asyncio.get_running_loop().time() < least:
+        if min(self.deadline, self.waiting.deadline) - asyncio.get_running_loop().time() < least:
             raise too_little_time(least)
 
     async def begin_billing(self) -> None:
@@ -265,7 +268,7 @@ class ToolCall:
             self.watch(Progress(stage, text, done, total))
 
 
-def disabled() -> Refused:
+def service_disabled() -> Refused:
     """Return the refusal of a tool that lacks a setting."""
     return Refused(
         Reason.SERVICE_DISABLED,

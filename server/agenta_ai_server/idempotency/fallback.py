@@ -1,4 +1,4 @@
-"""InFlightCalls and results of this process alone, while the store that replicas share can't be reached."""
+"""Runs and results of this process alone, while the store that replicas share can't be reached."""
 
 from __future__ import annotations
 

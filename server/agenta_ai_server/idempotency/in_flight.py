@@ -39,7 +39,7 @@ class RunFailed(Exception):
 
 
 class InFlightCalls:
-    """InFlightCalls each id once, whoever waits for it.
+    """Runs each id once, whoever waits for it.
 
     A run belongs to its id and not to a caller: it goes on when a caller leaves, ends by its own deadline, and is
     cancelled when nobody has waited for it for a while, or at once if nothing can have been bought. It belongs to one

@@ -1,4 +1,4 @@
-"""InFlightCalls and results of one process."""
+"""Runs and results of one process."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""InFlightCalls and results of several replicas, which share a Redis."""
+"""Runs and results of several replicas, which share a Redis."""
 
 from __future__ import annotations
 

@@ -94,7 +94,7 @@ class Store(Protocol):
         Args:
             key: Names the id. Holds no personal data, for example because it is a hash.
             fingerprint: What the id stands for; the same in every repeat.
-            waited: The token of the run that the claimant has been waiting for, if it has. HasDeadline lasts as long as
+            waited: The token of the run that the claimant has been waiting for, if it has. Waiting lasts as long as
                 claims come; each counts for about two seconds.
 
         Raises:

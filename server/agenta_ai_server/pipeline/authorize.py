@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from agenta_ai_server.domain.errors import Reason, Refused, Violation
-from agenta_ai_server.domain.tool import disabled
+from agenta_ai_server.domain.tool import service_disabled
 
 if TYPE_CHECKING:
     from agenta_ai_server.auth.policy import AccessPolicy
@@ -27,7 +27,7 @@ class Authorize:
             Refused: SERVICE_DISABLED, REQUEST_INVALID, PERMISSION_DENIED or TOOL_NOT_FOUND.
         """
         if call.tools.missing_settings and not call.tools.tools:
-            raise disabled()
+            raise service_disabled()
         if not call.name:
             wrong = Violation("name", "Must be the name of a tool. ListTools lists them.")
             raise Refused(Reason.REQUEST_INVALID, f"{wrong.field}: {wrong.description}", violations=[wrong])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import re
 from dataclasses import replace
@@ -38,7 +39,9 @@ class Idempotency:
         """Begin the run of the request_id, join it, or return its stored outcome.
 
         Raises:
-            Refused: REQUEST_INVALID, REQUEST_ID_REUSED, REPLAY_STORE_UNAVAILABLE, DEADLINE_TOO_SHORT, OVERLOADED.
+            Refused: REQUEST_INVALID, ARGUMENTS_INVALID, REQUEST_ID_REUSED, REPLAY_STORE_UNAVAILABLE,
+                DEADLINE_TOO_SHORT, OVERLOADED, or what refused the run.
+            DeadlinePassed: The run took longer than it may.
         """
         if not call.request_id:
             return await proceed(call)
@@ -49,9 +52,10 @@ class Idempotency:
             raise Refused(Reason.REQUEST_INVALID, f"{wrong.field}: {wrong.description}", violations=[wrong])
 
         async def work(
-            deadline: float, waiters: Waiters, on_billing: Callable[[], Awaitable[None]] | None = None
+            _: float, waiters: Waiters, on_billing: Callable[[], Awaitable[None]] | None = None
         ) -> ToolOutcome:
             # The run belongs to the id: it has a deadline of its own, and outlives its first caller.
+            deadline = asyncio.get_running_loop().time() + call.max_seconds
             run = replace(call, deadline=deadline, waiters=waiters, on_billing=on_billing)
             run.require_time(self._min_seconds)
             return await within_deadline(run, proceed)

@@ -46,7 +46,7 @@ def _limited(check: Check) -> Refused:
     allowed = f"{limit.burst} at once and {limit.per_minute:g} a minute"
     return Refused(
         Reason.RATE_LIMITED,
-        f"You have used up the calls of this tool that you may make: {allowed}. Try again later.",
+        f"You have reached the rate limit for this tool: {allowed}. Try again later.",
         retry_delay=check.decision.delay,
         quota=ExceededQuota(check.quota.subject, check.quota.id, limit.burst, f"Calls of this tool: {allowed}."),
     )

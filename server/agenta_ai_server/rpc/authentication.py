@@ -34,7 +34,7 @@ class Authentication(grpc.aio.ServerInterceptor):
         self._authenticator = authenticator
 
     async def intercept_service(self, continuation: Continuation, details: grpc.HandlerCallDetails) -> GrpcHandler:
-        """Authenticate before the method. Methods that aren't the contract's authenticate for themselves."""
+        """Authenticate before the method. Health and reflection are open to everyone."""
         handler = await continuation(details)
         if not isinstance(handler, CallHandler):
             return handler

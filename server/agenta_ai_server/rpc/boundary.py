@@ -21,7 +21,7 @@ from agenta_ai_server.domain.errors import DeadlinePassed, Refused
 from agenta_ai_server.domain.listener import CallListener, CallOutcome
 from agenta_ai_server.rpc.handler import CallHandler, Request
 from agenta_ai_server.rpc.peer_identity import identities
-from agenta_ai_server.rpc.status import GrpcStatus, answers_unread, bug, deadline_passed, refusal
+from agenta_ai_server.rpc.status import GrpcStatus, answers_unread, deadline_passed, internal_error, refusal
 from agenta_ai_server.rpc.unsent import UnsentAnswers
 
 if TYPE_CHECKING:
@@ -48,15 +48,12 @@ class Boundary(grpc.aio.ServerInterceptor):
     Args:
         max_seconds: What a call may take at most, and does if its caller sets no deadline.
         listener: Learns of each call.
-        unsent: Bounds the answers that callers leave unread.
     """
 
-    def __init__(
-        self, max_seconds: float, listener: CallListener | None = None, unsent: UnsentAnswers | None = None
-    ) -> None:
+    def __init__(self, max_seconds: float, listener: CallListener | None = None) -> None:
         self._max_seconds = max_seconds
         self._listener = listener or CallListener()
-        self._unsent = unsent or UnsentAnswers()
+        self._unsent = UnsentAnswers()
         self._handlers: dict[str, GrpcHandler] = {}
         self._in_flight = 0
         self._idle = asyncio.Event()
@@ -81,7 +78,7 @@ class Boundary(grpc.aio.ServerInterceptor):
 
         async def run(_: object, context: Context) -> bytes:
             self._count(context)
-            call = open_call(method, context, self._max_seconds)
+            call = _open_call(method, context, self._max_seconds)
             call.tool = label
             CURRENT_CALL.set(call)
             self._listener.call_began(call)
@@ -98,32 +95,33 @@ class Boundary(grpc.aio.ServerInterceptor):
         allowed = context.time_remaining()
         request = Request(context.read)
         try:
-            reply = await run_or_status(answer(request, call), call)
+            reply = await _run_or_status(answer(request, call), call)
         except asyncio.CancelledError:
             code = _code_of_cancellation(allowed, context.time_remaining())
             self._listener.call_ended(call, CallOutcome(code=code, seconds=time.perf_counter() - began))
             raise
+        finally:
+            call.request_bytes = request.size
         seconds = time.perf_counter() - began
-        call.request_bytes = request.size
-        if not isinstance(reply, GrpcStatus) and not self._may_leave(reply, call, context):
+        if not isinstance(reply, GrpcStatus) and not self._admit_answer(reply, call, context):
             reply = answers_unread(call)
         if isinstance(reply, GrpcStatus):
             self._listener.call_ended(call, CallOutcome(code=reply.code.name, reason=reply.reason, seconds=seconds))
-            await abort(reply, context)
+            await _abort(reply, context)
         self._listener.call_ended(call, _outcome(reply, seconds))
         # A tool that failed is answered with OK, which has no place for a RequestInfo.
         context.set_trailing_metadata(((CALL_ID_KEY, call.id), *call.response_metadata))
         return reply.message
 
-    def _may_leave(self, reply: Reply, call: Call, context: Context) -> bool:
+    def _admit_answer(self, reply: Reply, call: Call, context: Context) -> bool:
         """Count the answer until it has left. ``False``: its caller leaves too much unread, and can repeat the call."""
         size = len(reply.message)
-        if call.request_id and not self._unsent.has_room(call.principal, size):
+        if call.request_id and not self._unsent.fits(call.principal, size):
             return False
         task = asyncio.current_task()
         assert task
         unsent = self._unsent.add(call.principal, size, task)
-        context.add_done_callback(cast("Any", lambda _: unsent.left()))
+        context.add_done_callback(cast("Any", lambda _: unsent.sent()))
         return True
 
     def _count(self, context: Context) -> None:
@@ -138,7 +136,7 @@ class Boundary(grpc.aio.ServerInterceptor):
             self._idle.set()
 
 
-async def run_or_status(work: Awaitable[Result], call: Call) -> Result | GrpcStatus:
+async def _run_or_status(work: Awaitable[Result], call: Call) -> Result | GrpcStatus:
     """Return what ``work`` returns; if it raises, the status that this means."""
     try:
         return await work
@@ -148,16 +146,16 @@ async def run_or_status(work: Awaitable[Result], call: Call) -> Result | GrpcSta
         return deadline_passed(call)
     except Exception as error:
         _log_bug(error, call)
-        return bug(call)
+        return internal_error(call)
 
 
-async def abort(status: GrpcStatus, context: Context) -> NoReturn:
+async def _abort(status: GrpcStatus, context: Context) -> NoReturn:
     """End a call with a status. Must not be called within a handler of ``Exception``, since it raises one."""
     await context.abort(status.code, status.message, status.trailers)
     raise AssertionError("abort returned")
 
 
-def open_call(method: str, context: Context, max_seconds: float = math.inf) -> Call:
+def _open_call(method: str, context: Context, max_seconds: float) -> Call:
     """Return what grpc's ``context`` knows of a call, which ends after ``max_seconds`` at the latest."""
     remaining = context.time_remaining()
     now = asyncio.get_running_loop().time()
@@ -167,6 +165,7 @@ def open_call(method: str, context: Context, max_seconds: float = math.inf) -> C
         method=method,
         metadata=tuple(context.invocation_metadata() or ()),
         peer=context.peer(),
+        arrived=now,
         client_deadline=client_deadline,
         deadline=min(client_deadline, now + max_seconds),
         identities=identities(context.auth_context()),
@@ -188,7 +187,7 @@ def _outcome(reply: Reply, seconds: float) -> CallOutcome:
 
 
 def _code_of_cancellation(allowed: float | None, remaining: float | None) -> str:
-    """Return why grpc cancelled a call which was allowed so many seconds and has so many left; ``None`` for no end."""
+    """Return why grpc cancelled a call that was allowed so many seconds and has so many left; ``None``: no deadline."""
     if allowed is None or remaining is None or remaining > allowed * ROUNDING + LATENCY_SECONDS:
         return "CANCELLED"
     return "DEADLINE_EXCEEDED"

@@ -28,10 +28,10 @@ Response = health_pb2.HealthCheckResponse
 
 
 class Health(health_pb2_grpc.HealthServicer):
-    """Tells those who ask as soon as the server is to stop, and those who watch only shortly before it does.
+    """Reports NOT_SERVING to those who check as soon as the server is about to stop, and to watchers shortly before.
 
-    Balancers ask. It is grpc's clients that watch, and they use a connection no more whose server isn't serving, but
-    neither do they replace it: behind a balancer of connections, or on a shared port, it is the only one they have.
+    Balancers check. grpc's clients watch: they stop using a connection whose server isn't serving, but don't open
+    another one, and behind a balancer of connections, or on a shared port, it is the only one they have.
 
     Attributes:
         draining: Whether the server is to stop.

@@ -6,14 +6,20 @@ from typing import TYPE_CHECKING, TypeVar
 
 from google.protobuf.message import DecodeError, Message
 
+from agenta_ai.codec import CodecError, from_struct
 from agenta_ai_server.domain.errors import Reason, Refused, Violation
-from agenta_ai_server.rpc.convert import MAX_VALUES, TOO_MANY_VALUES
 from agenta_ai_server.rpc.wire_format import LARGE_BYTES, is_flooded
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from google.protobuf.struct_pb2 import Struct
+
+    from agenta_ai_server.domain.values import Json
+
 MAX_REQUEST_BYTES = 1 << 20
+# In all structs and lists of a request together.
+MAX_VALUES = 10_000
 
 Request = TypeVar("Request", bound=Message)
 
@@ -34,8 +40,8 @@ def parse(data: bytes, read: Callable[[bytes], Request]) -> Request:
             f"The request has {len(data):,} bytes, more than the maximum of {MAX_REQUEST_BYTES:,}. Send a smaller one.",
         )
     if len(data) >= LARGE_BYTES and is_flooded(data, MAX_VALUES):
-        wrong = Violation("arguments", TOO_MANY_VALUES)
-        raise Refused(Reason.ARGUMENTS_INVALID, f"{wrong.field}: {wrong.description}", violations=[wrong])
+        wrong = Violation("arguments", f"Too many values (maximum {MAX_VALUES:,}).")
+        raise _invalid_arguments(wrong)
     try:
         return read(data)
     except DecodeError:
@@ -44,3 +50,20 @@ def parse(data: bytes, read: Callable[[bytes], Request]) -> Request:
             "The request can't be read as this method's message. Generate the client from the contract, and nest "
             "arguments at most 32 levels deep.",
         ) from None
+
+
+def read_arguments(struct: Struct) -> dict[str, Json]:
+    """Return the arguments of a tool; integral numbers become integers.
+
+    Raises:
+        Refused: ARGUMENTS_INVALID for a number that is not finite, which JSON doesn't have, and for too many values.
+    """
+    try:
+        return from_struct(struct, max_values=MAX_VALUES)
+    except CodecError as error:
+        wrong = Violation(f"arguments{error.path}", error.problem)
+    raise _invalid_arguments(wrong)
+
+
+def _invalid_arguments(wrong: Violation) -> Refused:
+    return Refused(Reason.ARGUMENTS_INVALID, f"{wrong.field}: {wrong.description}", violations=[wrong])

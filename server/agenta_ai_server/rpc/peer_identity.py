@@ -44,15 +44,15 @@ def _names(pem: bytes) -> tuple[str, ...]:
     certificate = x509.load_pem_x509_certificate(pem)
     try:
         found = list(_alternative_names(certificate))
-    except ValueError:
+    except (ValueError, x509.DuplicateExtension, x509.UnsupportedGeneralNameType):
         # An extension that can't be read names nobody.
         found = [""]
     names = tuple(name for name in found if _is_name(name))
     if len(names) < len(found):
         # Without the names, which are whatever an authority has signed.
         audit.warning(
-            "left out %d names of the client certificate with serial number %x and SHA-256 fingerprint %s: they hold "
-            "characters that names don't have",
+            "ignored %d names of the client certificate with serial number %x and SHA-256 fingerprint %s: they "
+            "can't be read, or hold characters that names don't have",
             len(found) - len(names),
             certificate.serial_number,
             certificate.fingerprint(SHA256()).hex(),

@@ -49,7 +49,7 @@ def handlers() -> Iterator[grpc.GenericRpcHandler]:
 
 
 def _request(data: bytes) -> reflection_pb2.ServerReflectionRequest:
-    """Read a request; an unreadable one is as good as an empty one, which is refused without grpc's telling why."""
+    """Read a request; an unreadable one counts as empty, which reflection refuses without exposing an exception."""
     try:
         return reflection_pb2.ServerReflectionRequest.FromString(data)
     except DecodeError:

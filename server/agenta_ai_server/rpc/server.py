@@ -24,8 +24,8 @@ if TYPE_CHECKING:
     from agenta_ai_server.rpc.tls import Certificates
 
 OPTIONS: Sequence[tuple[str, int]] = (
-    # Larger than what we refuse with details, which grpc's own refusal has none of; and not much, for what comes half
-    # is kept until the connection ends.
+    # Larger than what we refuse with details, which grpc's own refusal has none of; but not by much: a half-received
+    # message is kept until the connection ends.
     ("grpc.max_receive_message_length", MAX_REQUEST_BYTES * 5 // 4),
     ("grpc.max_concurrent_streams", 1000),
     # Long calls die behind balancers unless callers may ping. Without these, grpc answers pings by closing.
@@ -37,7 +37,7 @@ OPTIONS: Sequence[tuple[str, int]] = (
 )
 # For how many seconds at the end of the drain the watchers know of it: enough for them to go elsewhere, and less than
 # what a client retries that has no elsewhere.
-NOTICE = 0.2
+NOTICE_SECONDS = 0.2
 PENDING = ("grpc.server.max_pending_requests", "grpc.server.max_pending_requests_hard_limit")
 
 log = logging.getLogger(__name__)
@@ -136,9 +136,9 @@ class Server:
             grace: Seconds after that, when those that still run are cancelled.
         """
         self._health.draining = True
-        await asyncio.sleep(max(drain - NOTICE, 0))
+        await asyncio.sleep(max(drain - NOTICE_SECONDS, 0))
         self._health.stopping.set()
-        await asyncio.sleep(min(drain, NOTICE))
+        await asyncio.sleep(min(drain, NOTICE_SECONDS))
         stopping = asyncio.create_task(self._server.stop(grace))
         # grpc would wait the whole grace for streams that never end by themselves: callers that watch the health.
         done = asyncio.create_task(self._boundary.idle())

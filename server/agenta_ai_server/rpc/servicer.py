@@ -12,14 +12,14 @@ from google.protobuf.duration_pb2 import Duration
 from google.protobuf.message import Message
 from google.protobuf.timestamp_pb2 import Timestamp
 
+from agenta_ai.codec import fill, to_struct
 from agenta_ai.v1 import content_pb2, error_pb2, tool_pb2, tool_service_pb2
 from agenta_ai_server.domain.errors import Reason, Refused, Violation
 from agenta_ai_server.domain.tool import ToolCall
 from agenta_ai_server.limits.limiter import LimiterState
 from agenta_ai_server.pipeline.idempotency import UUID4
-from agenta_ai_server.rpc.convert import fill, from_struct, to_struct
 from agenta_ai_server.rpc.handler import CallHandler, Reply, Request, ToolHandler
-from agenta_ai_server.rpc.parsing import parse
+from agenta_ai_server.rpc.parsing import parse, read_arguments
 from agenta_ai_server.rpc.status import REASON_PREFIX, SERVICE, to_duration
 
 if TYPE_CHECKING:
@@ -38,6 +38,8 @@ DEFAULT_PAGE_SIZE = 50
 MAX_PAGE_SIZE = 100
 LIST_TTL_SECONDS = 300
 TOKEN_PREFIX = b"after:"
+# What a tool was paid for is sent, also to the few clients that can read so many levels.
+MAX_DEPTH = 100
 
 LIMITER_STATES = {
     None: tool_service_pb2.RATE_LIMITER_STATE_OFF,
@@ -53,7 +55,7 @@ class ToolServicer:
     """Answers ``agenta.ai.v1.ToolService``.
 
     Args:
-        state: The process that it stands in.
+        state: The state of this server process.
         catalog: Knows the tools.
         policy: Says who may see which of them.
         limits: The rate limits that callers are kept to; ``None`` if there are none.
@@ -114,14 +116,14 @@ class ToolServicer:
         """List one page of the tools that this caller may call."""
         self._policy.check_view(call.caller)
         size = _page_size(request.page_size)
-        after = _after(request.page_token)
+        after = _decode_page_token(request.page_token)
         tools = self._catalog.current
         definitions = self._definitions(tools)
         names = [tool.name for tool in self._policy.visible(call.caller, tools) if tool.name > after]
         everyone_sees_this = call.caller.permissions is None
         return tool_service_pb2.ListToolsResponse(
             tools=[definitions[name] for name in names[:size]],
-            next_page_token=_token(names[size - 1]) if len(names) > size else "",
+            next_page_token=_encode_page_token(names[size - 1]) if len(names) > size else "",
             ttl=Duration(seconds=LIST_TTL_SECONDS),
             cache_scope=tool_service_pb2.CACHE_SCOPE_PUBLIC
             if everyone_sees_this
@@ -137,22 +139,19 @@ class ToolServicer:
             call.tool = spec.name
         if UUID4.fullmatch(request.request_id):
             call.request_id = request.request_id
+        max_seconds = self._max_seconds if spec is None or spec.max_seconds is None else spec.max_seconds
         return ToolCall(
             call_id=call.id,
             name=request.name,
             caller=call.caller,
-            deadline=self._deadline(call, spec),
+            deadline=min(call.client_deadline, call.arrived + max_seconds),
             tools=tools,
-            read_arguments=partial(from_struct, request.arguments, "arguments"),
+            max_seconds=max_seconds,
+            read_arguments=partial(read_arguments, request.arguments),
             request_id=request.request_id,
             rerun_if_outcome_unknown=request.rerun_if_outcome_unknown,
             response_metadata=call.response_metadata,
         )
-
-    def _deadline(self, call: Call, spec: ToolSpec | None) -> float:
-        if spec is None or spec.max_seconds is None:
-            return call.deadline
-        return min(call.client_deadline, call.deadline - self._max_seconds + spec.max_seconds)
 
     def _definitions(self, tools: ToolSet) -> dict[str, tool_pb2.Tool]:
         """Return the tools as the contract describes them, by name; made once for each set."""
@@ -196,11 +195,11 @@ def _page_size(page_size: int) -> int:
     return min(page_size or DEFAULT_PAGE_SIZE, MAX_PAGE_SIZE)
 
 
-def _token(name: str) -> str:
+def _encode_page_token(name: str) -> str:
     return base64.urlsafe_b64encode(TOKEN_PREFIX + name.encode()).decode()
 
 
-def _after(token: str) -> str:
+def _decode_page_token(token: str) -> str:
     """Return the name after which the page starts. A name and no number, so that a new tool moves no page."""
     if not token:
         return ""
@@ -226,8 +225,8 @@ def _definition(tool: ToolSpec) -> tool_pb2.Tool:
         name=tool.name,
         title=tool.title,
         description=tool.description,
-        input_schema=to_struct(dict(tool.input_schema)),
-        output_schema=to_struct(dict(tool.output_schema)),
+        input_schema=to_struct(tool.input_schema, max_depth=MAX_DEPTH),
+        output_schema=to_struct(tool.output_schema, max_depth=MAX_DEPTH),
         annotations=tool_pb2.ToolAnnotations(
             read_only_hint=tool.hints.read_only,
             destructive_hint=tool.hints.destructive,
@@ -249,7 +248,7 @@ def write_outcome(outcome: ToolOutcome) -> bytes:
         response.is_error = True
         response.error.CopyFrom(_error(outcome.failure))
     else:
-        fill(response.structured_content, outcome.structured)
+        fill(response.structured_content, outcome.structured, exact=False, max_depth=MAX_DEPTH)
     return response.SerializeToString()
 
 
@@ -268,7 +267,7 @@ def _error(failure: ToolFailure) -> error_pb2.ToolError:
 def _rate_limit(check: Check) -> tool_service_pb2.RateLimit:
     return tool_service_pb2.RateLimit(
         burst=check.quota.limit.burst,
-        refill_per_minute=round(check.quota.limit.per_minute),
+        refill_per_minute=max(round(check.quota.limit.per_minute), 1),
         remaining=check.decision.remaining,
         next_call_delay=to_duration(check.decision.delay),
     )

@@ -85,12 +85,12 @@ def refusal(refused: Refused, call: Call) -> GrpcStatus:
     return GrpcStatus(CODES[refused.reason], refused.message, call, *_details(refused), reason=refused.reason)
 
 
-def bug(call: Call) -> GrpcStatus:
+def internal_error(call: Call) -> GrpcStatus:
     """Return the status of a ``call`` that a bug ended.
 
     It has no ErrorInfo, because that would promise that the tool was not run.
     """
-    message = "A bug of the server. Its log has the details under the id in this error's RequestInfo."
+    message = "Internal error. The server's log has the details under the request id in RequestInfo."
     return GrpcStatus(grpc.StatusCode.INTERNAL, message, call)
 
 

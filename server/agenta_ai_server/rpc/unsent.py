@@ -41,12 +41,10 @@ class UnsentAnswers:
         """What all callers together leave unread now."""
         return self._bytes
 
-    def has_room(self, caller: Hashable, size: int) -> bool:
-        """Say whether the ``caller`` may have an answer of so many bytes more. The first one always has room."""
+    def fits(self, caller: Hashable, size: int) -> bool:
+        """Say whether the ``caller`` may leave so many bytes more unread. Its first answer may be of any size."""
         held = self._of_caller.get(caller, 0)
-        if not held:
-            return True
-        return held + size <= self._max_bytes_of_caller and self._bytes + size <= self._max_bytes
+        return (not held or held + size <= self._max_bytes_of_caller) and self._bytes + size <= self._max_bytes
 
     def add(self, caller: Hashable, size: int, task: asyncio.Task[object]) -> UnsentAnswer:
         """Count an answer until it has left; cancel the ``task`` that sends it if it takes too long."""
@@ -73,7 +71,7 @@ class UnsentAnswer:
         self._size = size
         self._timer = timer
 
-    def left(self) -> None:
+    def sent(self) -> None:
         """Note that it has left, or was given up."""
         self._timer.cancel()
         self._answers._remove(self._caller, self._size)

@@ -99,7 +99,7 @@ class RefinePrompt:
     """Refines prompts by a prompt that is deployed in Agenta.
 
     Args:
-        completions: InFlightCalls that prompt.
+        completions: Runs that prompt.
         app: Slug of the application that holds it.
         repairs: How often an answer that would break the prompt is asked for once more, at least 0.
     """
