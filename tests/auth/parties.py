@@ -43,6 +43,8 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Collection, Iterable
     from pathlib import Path
 
+    from cryptography.hazmat.primitives.asymmetric.types import CertificateIssuerPrivateKeyTypes
+
     from agenta_ai_server.domain.tool import ToolCall
     from agenta_ai_server.settings import Settings
     from agenta_ai_server.standin.app import StandIn
@@ -111,8 +113,9 @@ class Authority:
         lifetime: timedelta = timedelta(days=1),
         begin: timedelta = timedelta(days=-2),
         usage: x509.ObjectIdentifier = ExtendedKeyUsageOID.CLIENT_AUTH,
+        key: CertificateIssuerPrivateKeyTypes | None = None,
     ) -> Pair:
-        key = ec.generate_private_key(ec.SECP256R1())
+        key = key or ec.generate_private_key(ec.SECP256R1())
         # A common name is no identity, whatever it says.
         subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "batch.internal")])
         builder = self._builder(subject, key, lifetime, begin).add_extension(
@@ -127,13 +130,14 @@ class Authority:
         certificate = builder.sign(self._key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM)
         return Pair(certificate + self._chain, pem)
 
-    def server(self, **times: timedelta) -> Pair:
-        return self.issue(x509.IPAddress(ip_address("127.0.0.1")), usage=ExtendedKeyUsageOID.SERVER_AUTH, **times)
+    def server(self, **more: Any) -> Pair:
+        """One of a server, by the other arguments of ``issue``."""
+        return self.issue(x509.IPAddress(ip_address("127.0.0.1")), usage=ExtendedKeyUsageOID.SERVER_AUTH, **more)
 
     def _builder(
         self,
         subject: x509.Name,
-        key: ec.EllipticCurvePrivateKey,
+        key: CertificateIssuerPrivateKeyTypes,
         lifetime: timedelta = timedelta(days=1),
         begin: timedelta = timedelta(days=-2),
     ) -> x509.CertificateBuilder:

@@ -16,9 +16,11 @@ import pytest
 from auth.parties import INVALID, NO_CONNECTION, OK, WHOAMI, Authority, Pair, Parties, authorization, dns, uri
 from calls import request, structured
 from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519
 
 from agenta_ai.v1.tool_service_pb2_grpc import ToolServiceStub
 from agenta_ai_server.commands import serve
+from agenta_ai_server.domain.files import BYTE_ORDER_MARK
 from agenta_ai_server.domain.reloading_file import ReloadingFiles
 from agenta_ai_server.rpc import tls
 from agenta_ai_server.settings import SettingsError
@@ -183,12 +185,14 @@ async def test_renewals_under_load_drop_no_call(parties: Parties, monkeypatch: p
     assert set(made) == {OK}
 
 
+SECP256K1 = ec.generate_private_key(ec.SECP256K1())
 BROKEN: list[tuple[str, Callable[[Parties], Pair], str]] = [
     ("no PEM", lambda parties: Pair(b"garbage", parties.server.key), "the certificate can't be read"),
     ("half of it", lambda parties: Pair(parties.server.certificate[:300], parties.server.key), "can't be read"),
     ("no key", lambda parties: Pair(parties.server.certificate, b""), "the key can't be read"),
     ("new key, old certificate", lambda parties: _mixed(parties), "does not belong to the key"),
     ("expired", lambda parties: parties.authority.server(lifetime=-timedelta(hours=1)), "the certificate expired"),
+    ("a key that grpc doesn't take", lambda parties: parties.authority.server(key=SECP256K1), "grpc can't load"),
     ("not yet valid", lambda parties: parties.authority.server(begin=timedelta(hours=1)), "isn't valid before"),
 ]
 
@@ -217,6 +221,41 @@ async def test_a_broken_pair_keeps_the_old_one(
         renewed = parties.authority.server()
         parties.use(renewed)
         assert await shown_certificate(parties) == der(renewed)
+
+
+async def test_the_expiry_is_that_of_what_is_shown(parties: Parties, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tls, "ReloadingFiles", partial(ReloadingFiles, every=0.0))
+    now = datetime.now().timestamp()
+    parties.use(parties.server)
+    files = tls.TlsFiles(parties.folder / "server.pem", parties.folder / "server.key")
+    certificates = tls.Certificates(files)
+    assert certificates.expires == pytest.approx(now + 86_400, abs=600)
+    parties.use(parties.authority.server(key=SECP256K1, lifetime=timedelta(days=3)))
+    assert certificates.expires == pytest.approx(now + 86_400, abs=600)
+    parties.use(parties.authority.server(lifetime=timedelta(days=3)))
+    assert certificates.expires == pytest.approx(now + 3 * 86_400, abs=600)
+
+
+async def test_a_byte_order_mark_is_left_out(parties: Parties, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tls, "ReloadingFiles", partial(ReloadingFiles, every=0.0))
+    async with parties.serving("api_keys", tls=True):
+        new = parties.authority.server()
+        parties.use(Pair(BYTE_ORDER_MARK + new.certificate, BYTE_ORDER_MARK + new.key))
+        assert await shown_certificate(parties) == der(new)
+
+
+@pytest.mark.parametrize(
+    ("key", "name"),
+    [(ed25519.Ed25519PrivateKey.generate(), "Ed25519"), (ec.generate_private_key(ec.SECP521R1()), "P-521")],
+)
+async def test_keys_that_grpcs_clients_cannot_use_are_warned_about(
+    key: Any, name: str, parties: Parties, caplog: pytest.LogCaptureFixture
+) -> None:
+    parties.server = parties.authority.server(key=key)
+    async with parties.serving("api_keys", tls=True):
+        shown = await parties.call(authorization(f"ApiKey {parties.key('edit_workflows')}"))
+    assert f"the certificate's key is {name}, which grpc's own clients can't use" in caplog.text
+    assert shown.kind == NO_CONNECTION, "grpc has learnt it: the warning can go"
 
 
 async def test_a_pair_that_is_not_valid_yet_is_used_when_its_time_has_come(

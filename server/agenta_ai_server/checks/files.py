@@ -16,7 +16,7 @@ from agenta_ai_server.auth.records import parse
 from agenta_ai_server.checks.shared import Found, failed, ok, sentence, warning
 from agenta_ai_server.domain.files import read_file
 from agenta_ai_server.limits.policy import LimitPolicy
-from agenta_ai_server.rpc.tls import Certificates, TlsFiles
+from agenta_ai_server.rpc.tls import Certificates, TlsFiles, read_certificates, unusual_key
 from agenta_ai_server.tools.catalog import tool_set
 
 if TYPE_CHECKING:
@@ -117,6 +117,11 @@ async def certificates(settings: Settings) -> AsyncIterator[Found]:
             "AGENTA_AI_GRPC_TLS_CERT_FILE and AGENTA_AI_GRPC_TLS_KEY_FILE, and see to the clock: docs/security.md.",
         )
         return
+    if unusual := unusual_key(read_certificates(read_file(files.certificate))[0]):
+        yield warning(
+            f"The key of {files.certificate} is {unusual}, which grpc's own clients can't use.",
+            "Use a certificate with a key of type ECDSA P-256 or RSA.",
+        )
     for path in filter(None, (files.certificate, files.client_authorities)):
         yield _lifetime(path)
 

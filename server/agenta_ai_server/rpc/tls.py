@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import logging
+import sys
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
+from uuid import uuid4
 
 import grpc
 from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_private_key
 
 from agenta_ai_server.domain.reloading_file import ReloadingFiles
@@ -16,6 +21,12 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from cryptography.hazmat.primitives.asymmetric.types import PrivateKeyTypes
+
+
+# Only there sockets have names without a file.
+LINUX = sys.platform == "linux"
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,8 +47,11 @@ class TlsFiles:
 class Certificates:
     """What handshakes use: the files' content, read again when it changes. Connections that there are stay.
 
+    Only what grpc itself loads counts: it takes fewer kinds of keys than are well formed.
+
     Raises:
-        ValueError: A file can't be read, the certificate isn't valid yet, has expired or doesn't belong to the key.
+        ValueError: A file can't be read, the certificate isn't valid yet, has expired or doesn't belong to the key, or
+            grpc can't load them.
     """
 
     def __init__(self, files: TlsFiles) -> None:
@@ -85,10 +99,42 @@ def _read(certificate: bytes, key: bytes, authorities: bytes | None = None) -> _
         raise ValueError(f"the certificate expired at {first.not_valid_after_utc:%Y-%m-%d %H:%M} UTC")
     if authorities is not None:
         read_authorities(authorities)
+    _check_loadable(certificate, key, authorities)
+    if unusual := unusual_key(first):
+        log.warning("the certificate's key is %s, which grpc's own clients can't use: choose P-256 or RSA", unusual)
     return _Content(
         grpc.ssl_server_certificate_configuration([(key, certificate)], root_certificates=authorities),
         min(each.not_valid_after_utc.timestamp() for each in chain),
     )
+
+
+def _check_loadable(certificate: bytes, key: bytes, authorities: bytes | None) -> None:
+    """See that grpc takes them. It has no other way to tell than to make a listener, here one that nobody finds.
+
+    Raises:
+        ValueError: It doesn't.
+    """
+    credentials = grpc.ssl_server_credentials([(key, certificate)], authorities, authorities is not None)
+    server = grpc.server(ThreadPoolExecutor(1))
+    try:
+        server.add_secure_port(f"unix-abstract:agenta-ai-{uuid4()}" if LINUX else "localhost:0", credentials)
+    except RuntimeError:
+        raise ValueError(
+            "grpc can't load the certificate and its key, or the client authorities, though they are well formed. Use "
+            "a key of type RSA (2048 bits or more) or ECDSA (P-256, P-384)"
+        ) from None
+    finally:
+        server.stop(None)
+
+
+def unusual_key(certificate: x509.Certificate) -> str:
+    """Return the type of the certificate's key if grpc can serve it, while grpc's own clients can't use it."""
+    key = certificate.public_key()
+    if isinstance(key, ed25519.Ed25519PublicKey):
+        return "Ed25519"
+    if isinstance(key, ec.EllipticCurvePublicKey) and isinstance(key.curve, ec.SECP521R1):
+        return "P-521"
+    return ""
 
 
 def read_certificates(pem: bytes) -> list[x509.Certificate]:
