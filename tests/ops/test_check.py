@@ -275,7 +275,7 @@ FAULTS: dict[str, tuple[Plant, str, str, str]] = {
     "no authority": (writes("ca.pem", "garbage"), "certificates", "failed", "PEM form"),
     "taken": (taken("AGENTA_AI_GRPC_LISTEN"), "address", "failed", "ss -ltnp"),
     "not ours": (sets(AGENTA_AI_GRPC_LISTEN="192.0.2.1:50051"), "address", "failed", "an address of this machine"),
-    "no folder": (sets(AGENTA_AI_GRPC_LISTEN="unix:/none/socket"), "address", "failed", "a path in a folder"),
+    "no folder": (sets(AGENTA_AI_GRPC_LISTEN="unix:/none/socket"), "address", "failed", "Make the folder, or set"),
     "metrics taken": (taken("AGENTA_AI_GRPC_METRICS_LISTEN"), "metrics", "failed", "Stop it, or set another port"),
     "no issuer": (
         sets(AGENTA_AI_GRPC_JWT_JWKS_URL=f"http://{CLOSED}/jwks"),

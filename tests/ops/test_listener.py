@@ -16,11 +16,12 @@ from grpc_reflection.v1alpha import reflection_pb2
 
 from agenta_ai.v1 import tool_service_pb2
 from agenta_ai.v1.tool_service_pb2_grpc import ToolServiceStub
+from agenta_ai_server.checks import machine
 from agenta_ai_server.commands import serve
 from agenta_ai_server.rpc.server import ListenError, is_served
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Callable
     from pathlib import Path
 
     from agenta_ai_server.standin.app import StandIn
@@ -121,10 +122,39 @@ async def test_a_live_unix_socket_is_not_taken_away(standin: StandIn, tmp_path: 
         assert (await stub.Status(tool_service_pb2.StatusRequest())).enabled
 
 
-async def test_a_unix_socket_in_a_folder_that_is_not_there(standin: StandIn, tmp_path: Path) -> None:
-    with pytest.raises(ListenError, match="is its folder there"):
-        async with serve.running(settings_for(standin, AGENTA_AI_GRPC_LISTEN=f"unix:{tmp_path}/x/s")):
+def folder(path: Path) -> None:
+    path.mkdir()
+
+
+def file(path: Path) -> None:
+    path.write_text("precious")
+
+
+def nothing_above(path: Path) -> None:
+    path.parent.rmdir()
+
+
+@pytest.mark.parametrize(
+    ("spoil", "why"),
+    [
+        (folder, "it is a folder"),
+        (file, "there is a file of this name that is not a socket"),
+        (nothing_above, "there is no folder"),
+    ],
+)
+async def test_what_is_wrong_with_the_path_of_a_socket(
+    spoil: Callable[[Path], None], why: str, standin: StandIn, tmp_path: Path
+) -> None:
+    path = tmp_path / "folder" / "s"
+    path.parent.mkdir()
+    spoil(path)
+    settings = settings_for(standin, AGENTA_AI_GRPC_LISTEN=f"unix:{path}")
+    with pytest.raises(ListenError, match=f"can't listen on unix:.*: {why}"):
+        async with serve.running(settings):
             pass
+    assert not path.is_file() or path.read_text() == "precious"
+    found = [each async for each in machine.address(settings)]
+    assert [(each.state, why in each.said) for each in found] == [("failed", True)]
 
 
 async def test_unix_socket(standin: StandIn, tmp_path: Path) -> None:

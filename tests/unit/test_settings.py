@@ -121,6 +121,21 @@ def test_only_names_of_ours_are_settings() -> None:
     assert (settings.listen, settings.log_level, settings.api_key) == ("127.0.0.1:50051", "debug", None)
 
 
+@pytest.mark.parametrize("size", [0, 108])
+def test_the_path_of_a_socket_fits_its_address(size: int) -> None:
+    assert faults(AUTH | {"AGENTA_AI_GRPC_LISTEN": "unix:" + "é" * (size // 2)}) == [
+        f"AGENTA_AI_GRPC_LISTEN: the path of a socket has 1 to 107 bytes, and this one has {size}."
+    ]
+
+
+@pytest.mark.parametrize(
+    ("in_flight", "files", "connections"), [(4000, 12_500, 8000), (4000, 300, 150), (10, 1024, 514), (1, -1, 2**31 - 1)]
+)
+def test_callers_leave_files_for_all_else(in_flight: int, files: int, connections: int) -> None:
+    settings, _ = load(AUTH | {"AGENTA_AI_GRPC_MAX_IN_FLIGHT": str(in_flight)})
+    assert settings.max_connections(files) == connections
+
+
 def test_auth_must_be_said() -> None:
     assert faults({}) == [
         "AGENTA_AI_GRPC_AUTH: must be set: any of api_keys, jwt, agenta, mtls, or none to admit everybody who can "

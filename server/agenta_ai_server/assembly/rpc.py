@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import resource
 from typing import TYPE_CHECKING
 
 from agenta_ai_server.concurrency.limiter import ConcurrencyLimiter
@@ -70,5 +71,6 @@ def build_server(
         max_call_seconds=settings.max_call_seconds,
         max_connection_age_seconds=settings.max_connection_age_seconds,
         max_pending_calls=settings.max_in_flight + settings.max_queued + CALLS_WITHOUT_SLOT,
+        max_connections=settings.max_connections(resource.getrlimit(resource.RLIMIT_NOFILE)[0]),
         reuse_port=settings.reuse_port,
     )

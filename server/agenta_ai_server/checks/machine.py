@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from agenta_ai_server.auth.http import Unanswered, http_url
 from agenta_ai_server.checks.shared import Found, failed, get, ok, warning
-from agenta_ai_server.rpc.addresses import served_addresses
+from agenta_ai_server.rpc.addresses import check_socket_path, served_addresses
 from agenta_ai_server.rpc.server import is_served
 
 if TYPE_CHECKING:
@@ -69,8 +69,7 @@ def _bind(listen: str, is_shared: bool) -> None:
 
 
 def _bind_path(path: Path) -> None:
-    if not os.access(path.parent, os.W_OK):
-        raise PermissionError(errno.EACCES, "its folder isn't there, or not writable")
+    check_socket_path(path)
     with socket.socket(socket.AF_UNIX) as probe:
         if path.exists() and probe.connect_ex(str(path)) == 0:
             raise OSError(errno.EADDRINUSE, os.strerror(errno.EADDRINUSE))
@@ -86,6 +85,10 @@ def _way_out(number: int | None, name: str) -> str:
             return f"See what listens there (ss -ltnp). {stop}, or set another port by {name}."
         case errno.EADDRNOTAVAIL:
             return f"Set {name} to an address of this machine, or to 0.0.0.0 for all of them."
+        case errno.EEXIST:
+            return f"Remove the file, or set {name} to another path."
+        case errno.ENOENT:
+            return f"Make the folder, or set {name} to a path in a folder that is there."
         case errno.EACCES:
             return f"Set {name} to a port from 1024 on, or a path in a folder that this user may write."
     return f"Set {name} to another address."

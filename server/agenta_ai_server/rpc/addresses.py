@@ -1,9 +1,14 @@
-"""What a TCP listener would serve. grpc is content with a part of it, and doesn't say with which."""
+"""What a listener would serve. grpc is content with a part of it, and doesn't say with which, or why not."""
 
 from __future__ import annotations
 
 import errno
+import os
 import socket
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 # Errors of a machine without the protocol, as opposed to those of an address that is taken.
 NO_PROTOCOL = frozenset({errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL, errno.EPROTONOSUPPORT})
@@ -37,6 +42,22 @@ def served_addresses(address: str, *, reuse_port: bool) -> tuple[str, ...]:
     if not served:
         raise missing
     return tuple(served)
+
+
+def check_socket_path(path: Path) -> None:
+    """See that a socket can be made at ``path``, or is there already.
+
+    Raises:
+        OSError: It can't be. ``strerror`` says why.
+    """
+    if not path.parent.is_dir():
+        raise FileNotFoundError(errno.ENOENT, f"there is no folder {path.parent}")
+    if not os.access(path.parent, os.W_OK | os.X_OK):
+        raise PermissionError(errno.EACCES, f"the folder {path.parent} is not writable")
+    if path.is_dir():
+        raise IsADirectoryError(errno.EISDIR, "it is a folder")
+    if path.exists() and not path.is_socket():
+        raise FileExistsError(errno.EEXIST, "there is a file of this name that is not a socket")
 
 
 def _try_to_bind(host: str, port: int, *, reuse_port: bool) -> None:

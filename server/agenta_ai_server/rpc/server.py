@@ -6,13 +6,14 @@ import asyncio
 import errno
 import logging
 import ssl
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import grpc
 import grpc.aio
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from agenta_ai_server.rpc.addresses import served_addresses
+from agenta_ai_server.rpc.addresses import check_socket_path, served_addresses
 from agenta_ai_server.rpc.health import Health
 from agenta_ai_server.rpc.parsing import MAX_REQUEST_BYTES
 from agenta_ai_server.rpc.status import SERVICE
@@ -67,6 +68,7 @@ class Server:
         max_call_seconds: What a call may take at most.
         max_connection_age_seconds: After these, give or take a tenth, a client must connect anew; 0: never.
         max_pending_calls: Calls that may have arrived and not been looked at yet.
+        max_connections: Connections that callers may hold at a time. Others are closed at once.
         reuse_port: Whether to share the port with other processes that do so too.
     """
 
@@ -80,6 +82,7 @@ class Server:
         max_call_seconds: float,
         max_connection_age_seconds: float,
         max_pending_calls: int,
+        max_connections: int,
         reuse_port: bool = False,
     ) -> None:
         self._boundary = boundary
@@ -87,6 +90,8 @@ class Server:
         options = [*OPTIONS, ("grpc.so_reuseport", int(reuse_port))]
         # Beyond these, by default a thousand, grpc itself ends calls as CANCELLED, without a reason.
         options += [(name, max_pending_calls) for name in PENDING]
+        # Callers must not take all files, or those that say who may call could no longer be read.
+        options.append(("grpc.max_allowed_incoming_connections", max_connections))
         if max_connection_age_seconds:
             options.append(("grpc.max_connection_age_ms", round(max_connection_age_seconds * 1000)))
             options.append(("grpc.max_connection_age_grace_ms", round(max_call_seconds * 1000)))
@@ -110,14 +115,13 @@ class Server:
             ListenError: It can't be listened on.
         """
         path = address.removeprefix("unix:") if address.startswith("unix:") else ""
-        if path and await _answers(path):
-            raise ListenError(f"can't listen on {address}: another server does.")
+        if path:
+            await _check_path(address, Path(path))
         served = (address,) if path else _served(address, reuse_port=self._reuse_port)
         try:
             port = self._add_port(address)
         except RuntimeError as error:
-            why = "is its folder there, and writable?" if path else "it is in use, or no address of this machine."
-            raise ListenError(f"can't listen on {address}: {why}") from error
+            raise ListenError(f"can't listen on {address}: it is in use, or no address of this machine.") from error
         await self._server.start()
         log.info("listening on %s", ", ".join(served) if path else _with_port(served, port))
         return address if path else f"{address.rpartition(':')[0]}:{port}"
@@ -185,12 +189,16 @@ async def is_served(address: str, certificate: str | None = None) -> bool:
     return True
 
 
-async def _answers(path: str) -> bool:
-    """Whether a server listens on this socket. Grpc would take it away from it without a word."""
+async def _check_path(address: str, path: Path) -> None:
+    try:
+        check_socket_path(path)
+    except OSError as error:
+        raise ListenError(f"can't listen on {address}: {error.strerror}.") from error
+    # grpc would silently take the socket away from the other server.
     try:
         _, writer = await asyncio.open_unix_connection(path)
     except OSError:
-        return False
+        return
     writer.close()
     await writer.wait_closed()
-    return True
+    raise ListenError(f"can't listen on {address}: another server does.")

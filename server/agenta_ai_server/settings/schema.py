@@ -30,6 +30,8 @@ LOOPBACK = re.compile(r"(127(\.\d{1,3}){3}|\[::1\]):\d+|unix:.+")
 # A caller may have a connection of its own, and its request to Agenta has one.
 FILES_PER_CALL = 2
 OTHER_FILES = 500
+# The largest value of an option of grpc.
+MAX_INT = 2**31 - 1
 # No deployed prompt is waited for longer: Agenta's own REST endpoint ends here, too.
 MAX_UPSTREAM_SECONDS = 60.0
 
@@ -420,6 +422,16 @@ class Settings(Telemetry, Lifetime, RateLimits, Calls, Tools, Authentication, Li
     def open_files(self) -> int:
         """How many files may be open at once under full load."""
         return FILES_PER_CALL * (self.max_in_flight + self.max_queued) + OTHER_FILES
+
+    def max_connections(self, file_limit: int) -> int:
+        """Return how many connections callers may hold, so that files are left for all else.
+
+        Args:
+            file_limit: How many files the process may open; not positive for no limit.
+        """
+        if file_limit <= 0:
+            return MAX_INT
+        return min(file_limit - min(self.max_in_flight + OTHER_FILES, file_limit // 2), MAX_INT)
 
     @property
     def is_loopback(self) -> bool:

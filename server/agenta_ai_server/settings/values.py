@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import os
 import re
 import ssl
 from pathlib import Path
@@ -15,6 +16,8 @@ from agenta_ai_server.domain.files import read_file
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+# Of sockaddr_un, without the NUL at its end.
+MAX_SOCKET_PATH_BYTES = 107
 ADDRESS = re.compile(r"(?P<host>[0-9.]+|\[[0-9a-fA-F:.]+\]):(?P<port>[0-9]{1,5})")
 
 Value = TypeVar("Value", bound=str | SecretStr | None)
@@ -65,6 +68,9 @@ def read_text(path: Path) -> str:
 def _listen_address(address: str) -> str:
     if not address.startswith("unix:"):
         return _checked_ip_address(address, "127.0.0.1:50051 or [::1]:50051, or unix:path")
+    size = len(os.fsencode(address.removeprefix("unix:")))
+    if not 0 < size <= MAX_SOCKET_PATH_BYTES:
+        raise ValueError(f"the path of a socket has 1 to {MAX_SOCKET_PATH_BYTES} bytes, and this one has {size}")
     return address
 
 
