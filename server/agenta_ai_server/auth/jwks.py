@@ -59,7 +59,9 @@ class KeySet:
         entries = json_object(document).get("keys")
         if not isinstance(entries, list):
             raise ValueError("it is no JSON Web Key Set")
-        public = [entry for entry in entries if isinstance(entry, dict) and not _is_secret(entry)]
+        # A member that is null is absent.
+        present = [_without_nulls(entry) for entry in entries if isinstance(entry, dict)]
+        public = [entry for entry in present if not _is_secret(entry)]
         if len(public) < len(entries):
             _log.warning("left out %d keys of a key set that are none, or not public", len(entries) - len(public))
         usable = [keys for entry in public if (keys := _keys(entry))]
@@ -90,6 +92,13 @@ class KeySource(Protocol):
             Refused: AUTHORITY_UNAVAILABLE, because there are no keys.
         """
 
+    async def find_newer(self, key_id: str | None, algorithm: str, *, than: jwt.PyJWK) -> jwt.PyJWK | None:
+        """Return the key that has taken the place of one that didn't fit a signature; ``None`` if none has.
+
+        Raises:
+            Refused: As :meth:`find`.
+        """
+
     async def aclose(self) -> None:
         """Close what was opened."""
 
@@ -110,6 +119,11 @@ class KeyFile:
     async def find(self, key_id: str | None, algorithm: str) -> jwt.PyJWK | None:
         """Return the key as every :class:`KeySource` does."""
         return known(self._file).find(key_id, algorithm)
+
+    async def find_newer(self, key_id: str | None, algorithm: str, *, than: jwt.PyJWK) -> jwt.PyJWK | None:
+        """Return the key as every :class:`KeySource` does."""
+        key = await self.find(key_id, algorithm)
+        return None if key is than else key
 
     async def aclose(self) -> None:
         """Do nothing: the file isn't open."""
@@ -175,6 +189,12 @@ class KeyServer:
             key = keys.find(key_id, algorithm)
         return key
 
+    async def find_newer(self, key_id: str | None, algorithm: str, *, than: jwt.PyJWK) -> jwt.PyJWK | None:
+        """Return the key as every :class:`KeySource` does, asking the issuer no more often than for unknown keys."""
+        keys = await self._ask()
+        key = keys.find(key_id, algorithm) if keys else None
+        return None if key is than else key
+
     async def aclose(self) -> None:
         """Stop asking."""
         await self._asking.aclose()
@@ -210,6 +230,10 @@ class KeyServer:
                 self._may_ask = now + min(self._cooldown, _RETRY_SECONDS)
         else:
             self._renewed = now
+
+
+def _without_nulls(entry: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in entry.items() if value is not None}
 
 
 def _is_secret(entry: dict[str, Any]) -> bool:

@@ -1,17 +1,18 @@
-"""Callers that show a JSON Web Token of an issuer that the operator trusts."""
+"""Callers who show a JSON Web Token of an issuer that the operator trusts."""
 
 from __future__ import annotations
 
 import logging
-import math
 import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+import jwt
+
 from agenta_ai_server.auth.authenticator import invalid
 from agenta_ai_server.auth.http import HttpClient, http_url
 from agenta_ai_server.auth.jwks import KINDS, KeyFile, KeyServer, KeySource
-from agenta_ai_server.auth.token import Token, unverified
+from agenta_ai_server.auth.token import json_object, unverified
 from agenta_ai_server.domain.call import Principal
 from agenta_ai_server.domain.errors import Reason, Refused
 
@@ -34,7 +35,7 @@ CLAIMS = {
 # By which the issuer's clock may differ from ours.
 LEEWAY_SECONDS = 30.0
 _MAX_ID_CHARACTERS = 256
-_TIMES = ("exp", "nbf", "iat")
+_TIMES = frozenset({"exp", "nbf", "iat"})
 
 _log = logging.getLogger(__name__)
 
@@ -91,7 +92,6 @@ class JwtAuthenticator:
 
     Args:
         config: Whose tokens are good.
-        now: Seconds since 1970.
         clock: Seconds that only go forward.
 
     Raises:
@@ -99,16 +99,9 @@ class JwtAuthenticator:
         OSError: The file of certificates can't be read, or holds none.
     """
 
-    def __init__(
-        self,
-        config: JwtConfig,
-        *,
-        now: Callable[[], float] = time.time,
-        clock: Callable[[], float] = time.monotonic,
-    ) -> None:
+    def __init__(self, config: JwtConfig, *, clock: Callable[[], float] = time.monotonic) -> None:
         self._config = config
         self._claims = CLAIMS | dict(config.claims)
-        self._now = now
         self._keys = _key_source(config, clock)
 
     async def start(self) -> None:
@@ -128,50 +121,61 @@ class JwtAuthenticator:
     async def authenticate(self, credentials: Credentials) -> Principal:
         """Return who calls, as the token says, or raise as every authenticator does."""
         try:
-            claims = await self._verified(unverified(credentials.secret))
-            self._check(claims)
-            principal = self._principal(claims)
-        except ValueError as error:
-            _log.debug("refused a token: %s", str(error))  # the error itself would hold on to the token
+            return self._principal(await self._verified(credentials.secret))
+        except jwt.ExpiredSignatureError:
+            pass
+        # The errors themselves would hold on to the token.
+        except (jwt.PyJWTError, ValueError) as error:
+            _log.debug("refused a token: %s", str(error))
             raise invalid() from None
-        # Last, for only the bearer of a token that was good in all else may know.
-        if self._now() >= claims["exp"] + LEEWAY_SECONDS:
-            raise Refused(Reason.CREDENTIALS_EXPIRED, "The token has expired: get a new one.")
-        return principal
+        # Only the bearer of a token that is good in all else may know.
+        try:
+            self._principal(await self._verified(credentials.secret, verify_exp=False))
+        except (jwt.PyJWTError, ValueError):
+            raise invalid() from None
+        raise Refused(Reason.CREDENTIALS_EXPIRED, "The token has expired: get a new one.")
 
     async def aclose(self) -> None:
         """Close the connection to the issuer."""
         await self._keys.aclose()
 
-    async def _verified(self, token: Token) -> dict[str, Any]:
-        """Return the claims, if the issuer has signed them."""
-        algorithm, key_id = token.header.get("alg"), token.header.get("kid")
+    async def _verified(self, token: str, *, verify_exp: bool = True) -> dict[str, Any]:
+        """Return the claims of a token of the issuer's for this service.
+
+        Raises:
+            ValueError: It isn't one; so does ``jwt.PyJWTError``.
+        """
+        header = unverified(token).header
+        algorithm, key_id = header.get("alg"), header.get("kid")
         if not isinstance(algorithm, str) or algorithm not in KINDS:
             raise ValueError("its algorithm isn't allowed")
         if not isinstance(key_id, str | None):
-            raise ValueError("its key's id is no string")
-        if "crit" in token.header or "b64" in token.header:
-            raise ValueError("it calls for an extension")
+            raise ValueError("its key's id is not a string")
+        if "crit" in header or "b64" in header:
+            raise ValueError("it needs an extension")
         key = await self._keys.find(key_id, algorithm)
         if key is None:
             raise ValueError("no key has this id and fits the algorithm")
-        # The key's own algorithm, which it was found by.
-        if not key.Algorithm.verify(token.signed, key.key, token.signature):
-            raise ValueError("its signature is wrong")
-        return token.claims
+        try:
+            return self._decoded(token, key, verify_exp=verify_exp)
+        except jwt.InvalidSignatureError:
+            # The issuer may have replaced the key without giving the new one an id of its own.
+            if newer := await self._keys.find_newer(key_id, algorithm, than=key):
+                return self._decoded(token, newer, verify_exp=verify_exp)
+            raise
 
-    def _check(self, claims: dict[str, Any]) -> None:
-        """See that the token is one of the issuer's for this service, and not one for later."""
-        audience = claims.get("aud")
-        if claims.get("iss") != self._config.issuer:
-            raise ValueError("it is another issuer's")
-        if self._config.audience not in (audience if isinstance(audience, list) else [audience]):
-            raise ValueError("it is for another audience")
-        if "exp" not in claims or not all(_is_time(claims[name]) for name in _TIMES if name in claims):
-            raise ValueError("it has no end, or a time that is none")
-        begin = max(claims.get("nbf", -math.inf), claims.get("iat", -math.inf))
-        if begin > self._now() + LEEWAY_SECONDS:
-            raise ValueError("its time has not begun")
+    def _decoded(self, token: str, key: jwt.PyJWK, *, verify_exp: bool) -> dict[str, Any]:
+        claims: dict[str, Any] = _DECODER.decode(
+            token,
+            key,
+            # The one that the key was found by, which is one of KINDS.
+            algorithms=[key.algorithm_name],
+            audience=self._config.audience,
+            issuer=self._config.issuer,
+            leeway=LEEWAY_SECONDS,
+            options={"require": ["exp"], "verify_exp": verify_exp},
+        )
+        return claims
 
     def _principal(self, claims: dict[str, Any]) -> Principal:
         ids = {name: _id(_claim(claims, self._claims[name])) for name in CLAIMS if name != "permissions"}
@@ -202,8 +206,19 @@ def _key_source(config: JwtConfig, clock: Callable[[], float]) -> KeySource:
     )
 
 
-def _is_time(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 2**53
+class _Decoder(jwt.PyJWT):
+    """Reads claims more strictly than the library, and takes null for an absent claim."""
+
+    def _decode_payload(self, decoded: dict[str, Any]) -> dict[str, Any]:
+        # Meant to be overridden, by its docstring.
+        claims = {name: value for name, value in json_object(decoded["payload"]).items() if value is not None}
+        for name in _TIMES & claims.keys():
+            if not isinstance(claims[name], int | float) or isinstance(claims[name], bool):
+                raise jwt.DecodeError("a time is not a number (RFC 7519, 2: NumericDate)")
+        return claims
+
+
+_DECODER = _Decoder()
 
 
 def _claim(claims: dict[str, Any], name: str) -> object:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, NoReturn
 
 MAX_CHARACTERS = 8192
@@ -15,19 +15,15 @@ _COMPACT = re.compile(r"([A-Za-z0-9_-]+)\.([A-Za-z0-9_-]+)\.([A-Za-z0-9_-]*)")
 
 @dataclass(frozen=True, slots=True)
 class Token:
-    """What a signed token says, and what is needed to verify it. It is read once, so that both are about the same.
+    """What a token says of itself.
 
     Attributes:
         header: How it is signed.
         claims: What it says.
-        signed: What the signature is of.
-        signature: As it came, maybe empty.
     """
 
     header: dict[str, Any]
     claims: dict[str, Any]
-    signed: bytes = field(repr=False)
-    signature: bytes = field(repr=False)
 
 
 def unverified(token: str) -> Token:
@@ -39,8 +35,8 @@ def unverified(token: str) -> Token:
     parts = _COMPACT.fullmatch(token) if len(token) <= MAX_CHARACTERS else None
     if parts is None:
         raise ValueError("it is no signed token, or too long")
-    header, claims, signature = (_decoded(part) for part in parts.groups())
-    return Token(json_object(header), json_object(claims), token[: parts.end(2)].encode(), signature)
+    header, claims, _ = (_decoded(part) for part in parts.groups())
+    return Token(json_object(header), json_object(claims))
 
 
 def json_object(data: bytes) -> dict[str, Any]:
