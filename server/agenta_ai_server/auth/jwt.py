@@ -36,6 +36,8 @@ CLAIMS = {
 LEEWAY_SECONDS = 30.0
 _MAX_ID_CHARACTERS = 256
 _TIMES = frozenset({"exp", "nbf", "iat"})
+# Beyond it lie infinity, which JSON has as 1e999, and numbers that aren't exact.
+_MAX_TIME = 2**53
 
 _log = logging.getLogger(__name__)
 
@@ -213,8 +215,9 @@ class _Decoder(jwt.PyJWT):
         # Meant to be overridden, by its docstring.
         claims = {name: value for name, value in json_object(decoded["payload"]).items() if value is not None}
         for name in _TIMES & claims.keys():
-            if not isinstance(claims[name], int | float) or isinstance(claims[name], bool):
-                raise jwt.DecodeError("a time is not a number (RFC 7519, 2: NumericDate)")
+            value = claims[name]
+            if isinstance(value, bool) or not isinstance(value, int | float) or abs(value) >= _MAX_TIME:
+                raise jwt.DecodeError("a time is not a number of seconds (RFC 7519, 2: NumericDate)")
         return claims
 
 
