@@ -13,11 +13,12 @@ from typing import TYPE_CHECKING, Any
 from redis import Redis
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
 
 class RedisServer:
-    """One ``redis-server`` on a free port of loopback, which keeps nothing when it stops."""
+    """One ``redis-server`` on a free port of loopback, which keeps nothing when it stops unless options say so."""
 
     def __init__(self, folder: Path, *options: str, scheme: str = "redis", port_option: str = "--port") -> None:
         with socket.socket() as found:
@@ -51,6 +52,15 @@ class RedisServer:
     def thaw(self) -> None:
         assert self._process
         self._process.send_signal(signal.SIGCONT)
+
+    @contextlib.contextmanager
+    def frozen(self) -> Iterator[None]:
+        """Stand still; what is sent meanwhile is heard afterwards."""
+        self.freeze()
+        try:
+            yield
+        finally:
+            self.thaw()
 
     def do(self, *command: str | int) -> Any:
         with Redis.from_url(self.url) as client:

@@ -1,25 +1,28 @@
-"""A real Redis on a socket of its own, and replicas that share it."""
+"""What processes share, and processes that share it."""
 
 from __future__ import annotations
 
 import asyncio
-import signal
-import subprocess
+import shutil
+import sqlite3
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import pytest
-from redis import Redis as SyncRedis
-from redis.asyncio import Redis
+from redis_server import RedisServer
 
 from agenta_ai_server.domain.errors import Reason
 from agenta_ai_server.domain.outcome import ToolFailure, ToolOutcome
+from agenta_ai_server.idempotency import sqlite
 from agenta_ai_server.idempotency.in_flight import InFlightCalls
-from agenta_ai_server.idempotency.redis import RedisStore
+from agenta_ai_server.idempotency.redis import RedisLedger
+from agenta_ai_server.idempotency.sqlite import SqliteLedger
+from agenta_ai_server.idempotency.store import LedgerStore
 from agenta_ai_server.redis.client import RedisClient
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+    from contextlib import AbstractContextManager
     from pathlib import Path
     from typing import TypeAlias
 
@@ -28,92 +31,109 @@ if TYPE_CHECKING:
 LEASE = 1.0
 
 
-def result(text: str, *, keep: bool = True) -> ToolOutcome:
-    """What a tool brings; kept for repeats unless it may be run again."""
-    return ToolOutcome(text, failure=None if keep else ToolFailure(Reason.UPSTREAM_UNAVAILABLE, retryable=True))
+def result(text: str = "result", *, keep: bool = True) -> ToolOutcome:
+    """An outcome that is kept for repeats, or one of a failure that isn't."""
+    return ToolOutcome(text, failure=None if keep else ToolFailure(Reason.UPSTREAM_RATE_LIMITED, retryable=True))
 
 
-class RedisServer:
-    """One ``redis-server`` that keeps nothing on disk."""
-
-    def __init__(self, folder: Path) -> None:
-        self.socket = folder / "s"
-        self.process: subprocess.Popen[bytes] | None = None
+class Backing(Protocol):
+    """Where the ledgers of several processes meet."""
 
     @property
-    def url(self) -> str:
-        return f"unix://{self.socket}"
+    def url(self) -> str: ...
 
-    async def start(self) -> None:
-        await asyncio.to_thread(self._start)
+    @asynccontextmanager
+    def ledger(self, ttl: float = 600, lease: float = LEASE) -> AsyncIterator[RedisLedger | SqliteLedger]: ...
 
-    def _start(self) -> None:
-        command = ["redis-server", "--port", "0", "--unixsocket", str(self.socket), "--save", ""]
-        self.process = subprocess.Popen(command, stdout=subprocess.PIPE)
-        assert self.process.stdout
-        assert any(b"ready to accept" in line.lower() for line in self.process.stdout)
+    def unavailable(self) -> AbstractContextManager[None]:
+        """Let all that is asked fail by its time-out."""
 
-    def do(self, *command: str | int) -> Any:
-        with SyncRedis.from_url(self.url) as client:
-            return client.execute_command(*command)
+
+class RedisBacking:
+    def __init__(self, server: RedisServer) -> None:
+        self.server = server
+        self.url = server.url
+
+    @asynccontextmanager
+    async def ledger(self, ttl: float = 600, lease: float = LEASE) -> AsyncIterator[RedisLedger]:
+        client = RedisClient(self.url)
+        yield RedisLedger(client, ttl, lease=lease)
+        await client.aclose()
+
+    def unavailable(self) -> AbstractContextManager[None]:
+        return self.server.frozen()
+
+
+class SqliteBacking:
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.url = str(path)
+
+    @asynccontextmanager
+    async def ledger(self, ttl: float = 600, lease: float = LEASE) -> AsyncIterator[SqliteLedger]:
+        yield SqliteLedger(self.path, ttl, lease=lease)
 
     @contextmanager
-    def frozen(self) -> Iterator[None]:
-        """Stand still; what is sent meanwhile is heard afterwards."""
-        assert self.process
-        self.process.send_signal(signal.SIGSTOP)
+    def unavailable(self) -> Iterator[None]:
+        other = sqlite3.connect(self.path, isolation_level=None, timeout=10)
+        other.execute("BEGIN IMMEDIATE")
         try:
             yield
         finally:
-            self.process.send_signal(signal.SIGCONT)
-
-    def stop(self) -> None:
-        if self.process:
-            self.process.kill()
-            self.process.communicate()
-            self.process = None
+            other.execute("ROLLBACK")
+            other.close()
 
 
 @pytest.fixture
-async def redis_server(tmp_path: Path) -> AsyncIterator[RedisServer]:
+def redis(tmp_path: Path) -> Iterator[RedisServer]:
     server = RedisServer(tmp_path)
-    await server.start()
-    try:
-        yield server
-    finally:
-        server.stop()
+    server.start()
+    yield server
+    server.kill()
 
 
-async def is_followed_by_anybody(server: RedisServer) -> None:
-    """Return when somebody waits for a run in another replica."""
-    async with Redis.from_url(server.url) as redis, asyncio.timeout(10):
-        while not await redis.keys("*:follower"):  # noqa: ASYNC110  # another replica says nothing when it changes
-            await asyncio.sleep(0.01)
+@pytest.fixture(params=["sqlite", pytest.param("redis", marks=pytest.mark.needs("redis-server"))])
+def backing(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Backing]:
+    if request.param == "redis":
+        if not shutil.which("redis-server"):
+            pytest.skip("redis-server is missing")
+        yield RedisBacking(request.getfixturevalue("redis"))
+    else:
+        monkeypatch.setattr(sqlite, "TIMEOUT_SECONDS", 0.5)
+        yield SqliteBacking(tmp_path / "ids.db")
 
 
 @asynccontextmanager
-async def replica(
-    url: str, linger: float = 0.3, timeout: float = 0.5, max_connections: int = 50, **options: Any
-) -> AsyncIterator[tuple[InFlightCalls, RedisStore]]:
-    """The runs of one replica; their work may take 30 seconds."""
-    client = RedisClient(url, timeout=timeout, max_connections=max_connections)
-    store = RedisStore(client, **{"lease_seconds": LEASE, **options})
-    await store.connect()
-    runs = InFlightCalls(store, max_seconds=30, linger=linger)
-    try:
-        yield runs, store
-    finally:
-        await runs.aclose()
-        await store.aclose()
-        await client.aclose()
+async def store_on(
+    backing: Backing, *, ttl: float = 600, lease: float = LEASE, **options: Any
+) -> AsyncIterator[LedgerStore]:
+    """The store of one process."""
+    async with backing.ledger(ttl, lease) as ledger:
+        store = LedgerStore(ledger, ttl=ttl, lease=lease, **options)
+        await store.start()
+        try:
+            yield store
+        finally:
+            await store.aclose()
 
 
 @pytest.fixture
-async def replicas(redis_server: RedisServer) -> AsyncIterator[MakeReplicas]:
-    """Makes replicas that share the Redis."""
+async def replicas(backing: Backing) -> AsyncIterator[MakeReplicas]:
+    """Makes the runs of processes that share the backing; their work may take 30 seconds."""
     async with AsyncExitStack() as stack:
 
-        async def make(count: int, **options: Any) -> list[InFlightCalls]:
-            return [(await stack.enter_async_context(replica(redis_server.url, **options)))[0] for _ in range(count)]
+        async def make(count: int, *, linger: float = 0.3, **options: Any) -> list[InFlightCalls]:
+            made = []
+            for _ in range(count):
+                store = await stack.enter_async_context(store_on(backing, **options))
+                made.append(InFlightCalls(store, max_seconds=30, linger=linger))
+                stack.push_async_callback(made[-1].aclose)
+            return made
 
         yield make
+
+
+async def until(holds: Callable[[], Coroutine[Any, Any, bool]]) -> None:
+    async with asyncio.timeout(20):
+        while not await holds():  # noqa: ASYNC110  # another process says nothing when it changes
+            await asyncio.sleep(0.01)

@@ -1,31 +1,30 @@
-"""A replica in a process of its own: begins one run, says so, and never ends it."""
+"""A process of its own that claims an id, begins it if it is told to, says so, and never ends it."""
 
 from __future__ import annotations
 
 import asyncio
 import sys
-from typing import TYPE_CHECKING
+from pathlib import Path
 
-from agenta_ai_server.idempotency.in_flight import InFlightCalls
-from agenta_ai_server.idempotency.redis import RedisStore
+from agenta_ai_server.idempotency.redis import RedisLedger
+from agenta_ai_server.idempotency.sqlite import SqliteLedger
+from agenta_ai_server.idempotency.store import Leading, LedgerStore
 from agenta_ai_server.redis.client import RedisClient
 
-if TYPE_CHECKING:
-    from agenta_ai_server.domain.outcome import ToolOutcome
-    from agenta_ai_server.domain.tool import Waiters
 
-
-async def main(url: str, lease_seconds: float) -> None:
-    async def work(_deadline: float, _callers: Waiters) -> ToolOutcome:
-        sys.stdout.write("begun\n")
-        sys.stdout.flush()
-        await asyncio.sleep(3600)
-        raise AssertionError
-
-    store = RedisStore(RedisClient(url), lease_seconds=lease_seconds)
-    await store.connect()
-    await InFlightCalls(store, max_seconds=3600).run("id", b"f", work)
+async def main(url: str, lease: float, state: str) -> None:
+    is_redis = url.startswith("redis")
+    ledger = RedisLedger(RedisClient(url), lease=lease) if is_redis else SqliteLedger(Path(url), lease=lease)
+    store = LedgerStore(ledger, lease=lease)
+    await store.start()
+    claim = await store.claim("id", b"f")
+    assert isinstance(claim, Leading)
+    if state == "begun":
+        await claim.lease.begin()
+    sys.stdout.write("ready\n")
+    sys.stdout.flush()
+    await asyncio.sleep(3600)
 
 
 if __name__ == "__main__":
-    asyncio.run(main(sys.argv[1], float(sys.argv[2])))
+    asyncio.run(main(sys.argv[1], float(sys.argv[2]), sys.argv[3]))

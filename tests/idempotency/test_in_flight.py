@@ -14,13 +14,18 @@ from idempotency.conftest import result
 
 from agenta_ai_server.domain.errors import Reason, Refused
 from agenta_ai_server.domain.outcome import ToolOutcome
-from agenta_ai_server.idempotency.in_flight import MAX_CALLERS, InFlightCalls
-from agenta_ai_server.idempotency.memory import MemoryStore
-from agenta_ai_server.idempotency.store import Leading
+from agenta_ai_server.idempotency.in_flight import MAX_CALLERS, OUTCOME_UNKNOWN, InFlightCalls
+from agenta_ai_server.idempotency.memory import MemoryLedger
+from agenta_ai_server.idempotency.store import Claim, Leading, LeaseLost, LedgerStore, RunOutcome, lease_lost
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+    from typing import TypeAlias
+
     from agenta_ai_server.domain.tool import Waiters
-    from agenta_ai_server.idempotency.store import Claim, Lease
+    from agenta_ai_server.idempotency.store import Lease
+
+    OnBilling: TypeAlias = Callable[[], Awaitable[None]]
 
 MAX_SECONDS = 60
 
@@ -36,8 +41,9 @@ class Tool:
         self.begun = self.ended = self.cancelled = 0
         self.deadline = 0.0
 
-    async def __call__(self, deadline: float, callers: Waiters) -> ToolOutcome:
+    async def __call__(self, deadline: float, callers: Waiters, on_billing: OnBilling) -> ToolOutcome:
         callers.begun = True
+        await on_billing()
         self.begun += 1
         self.deadline = deadline
         try:
@@ -51,9 +57,12 @@ class Tool:
         return result(self.text, keep=self.keep)
 
 
-def make_runs(replay_seconds: float = 600) -> InFlightCalls:
-    store = MemoryStore(replay_seconds, clock=lambda: asyncio.get_running_loop().time())
-    return InFlightCalls(store, MAX_SECONDS)
+def make_store(ttl: float = 600) -> LedgerStore:
+    return LedgerStore(MemoryLedger(ttl, clock=lambda: asyncio.get_running_loop().time()), ttl=ttl)
+
+
+def make_runs(ttl: float = 600) -> InFlightCalls:
+    return InFlightCalls(make_store(ttl), MAX_SECONDS, linger=2)
 
 
 def now() -> float:
@@ -101,7 +110,7 @@ async def test_another_fingerprint_doesnt_refuse_those_who_join() -> None:
 
 @virtual_time
 async def test_without_storing_repeats_still_join() -> None:
-    runs, tool = make_runs(replay_seconds=0), Tool()
+    runs, tool = make_runs(ttl=0), Tool()
     await asyncio.gather(*(runs.run("id", b"f", tool) for _ in range(100)))
     assert tool.begun == 1
     assert not (await runs.run("id", b"f", tool)).replayed
@@ -116,17 +125,79 @@ async def test_what_isnt_to_be_kept_runs_again() -> None:
     assert tool.begun == 2
 
 
-@pytest.mark.parametrize("error", [Refused(Reason.RATE_LIMITED, "Too fast."), ZeroDivisionError()], ids=repr)
 @virtual_time
-async def test_all_that_joined_get_the_error_and_later_ones_run_anew(error: Exception) -> None:
+async def test_all_that_joined_get_a_refusal_and_later_ones_run_anew() -> None:
     runs, tool = make_runs(), Tool()
-    tool.error = error
+    tool.error = error = Refused(Reason.RATE_LIMITED, "Too fast.")
     results = await asyncio.gather(*(runs.run("id", b"f", tool) for _ in range(50)), return_exceptions=True)
     assert results == [error] * 50
-    assert len(traceback.extract_tb(error.__traceback__)) < 10
+    assert len(traceback.extract_tb(error.__traceback__)) < 12
     tool.error = None
     assert await runs.run("id", b"f", tool) == result("result")
     assert tool.begun == 2
+
+
+@virtual_time
+async def test_all_that_joined_get_a_bug_and_later_ones_that_the_outcome_is_unknown() -> None:
+    runs, tool = make_runs(), Tool()
+    tool.error = error = ZeroDivisionError()
+    results = await asyncio.gather(*(runs.run("id", b"f", tool) for _ in range(50)), return_exceptions=True)
+    assert results == [error] * 50
+    tool.error = None
+    assert await runs.run("id", b"f", tool) == OUTCOME_UNKNOWN
+    assert await runs.run("id", b"f", tool, rerun=True) == result("result")
+    assert (await runs.run("id", b"f", tool)).replayed
+    assert tool.begun == 2
+
+
+@virtual_time
+async def test_a_bug_before_anything_was_billed_leaves_the_id_free() -> None:
+    runs = make_runs()
+
+    async def fail(_deadline: float, _callers: Waiters, _on_billing: OnBilling) -> ToolOutcome:
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        await runs.run("id", b"f", fail)
+    assert await runs.run("id", b"f", Tool()) == result("result")
+
+
+@virtual_time
+async def test_who_agrees_to_run_it_again_doesnt_join_one_who_didnt() -> None:
+    runs, tool = make_runs(), Tool()
+    tool.error = ZeroDivisionError()
+    with pytest.raises(ZeroDivisionError):
+        await runs.run("id", b"f", tool)
+    tool.error = None
+    outcomes = await asyncio.gather(*(runs.run("id", b"f", tool, rerun=rerun) for rerun in (False, True, True)))
+    assert outcomes == [OUTCOME_UNKNOWN, result("result"), result("result")]
+    assert tool.begun == 2
+
+
+@virtual_time
+async def test_a_run_whose_lease_was_lost_claims_the_id_again() -> None:
+    runs, tool, attempts = make_runs(), Tool(), 0
+
+    async def lose_at_first(deadline: float, callers: Waiters, on_billing: OnBilling) -> ToolOutcome:
+        nonlocal attempts
+        attempts += 1
+        if attempts == 1:
+            raise lease_lost()
+        return await tool(deadline, callers, on_billing)
+
+    assert issubclass(LeaseLost, Refused)
+    assert await runs.run("id", b"f", lose_at_first) == result("result")
+    assert (attempts, tool.begun) == (2, 1)
+
+
+@virtual_time
+async def test_an_outcome_that_cant_be_read_is_unknown() -> None:
+    store, tool = make_store(), Tool()
+    claim = await store.claim("id", b"f")
+    assert isinstance(claim, Leading)
+    await claim.lease.complete(RunOutcome(b"\xff of a later version", keep=True))
+    assert await InFlightCalls(store, MAX_SECONDS).run("id", b"f", tool) == OUTCOME_UNKNOWN
+    assert tool.begun == 0
 
 
 @virtual_time
@@ -151,13 +222,14 @@ async def test_a_run_is_closed_two_seconds_after_its_last_caller_left() -> None:
     assert tool.cancelled == 0
     await runs.idle()
     assert (tool.cancelled, now()) == (1, 3)
+    assert await runs.run("id", b"f", tool) == OUTCOME_UNKNOWN
 
 
 @virtual_time
 async def test_what_has_not_begun_ends_with_its_last_caller() -> None:
     runs, waiting = make_runs(), asyncio.Event()
 
-    async def in_line(_deadline: float, callers: Waiters) -> ToolOutcome:
+    async def in_line(_deadline: float, callers: Waiters, _on_billing: OnBilling) -> ToolOutcome:
         assert callers.deadline == 3
         waiting.set()
         await asyncio.sleep(50)
@@ -176,7 +248,7 @@ async def test_what_has_not_begun_ends_with_its_last_caller() -> None:
 
 @virtual_time
 async def test_so_many_may_wait_for_one_run_and_for_all() -> None:
-    runs, tool = InFlightCalls(MemoryStore(), MAX_SECONDS, max_joined=MAX_CALLERS + 1), Tool()
+    runs, tool = InFlightCalls(make_store(), MAX_SECONDS, max_joined=MAX_CALLERS + 1), Tool()
     callers = [asyncio.create_task(runs.run("id", b"f", tool)) for _ in range(MAX_CALLERS)]
     others = [asyncio.create_task(runs.run("other", b"f", tool)) for _ in range(3)]
     await asyncio.sleep(1)
@@ -194,6 +266,22 @@ async def test_so_many_may_wait_for_one_run_and_for_all() -> None:
 
 
 @virtual_time
+async def test_so_many_callers_of_one_owner_may_join_and_those_of_others_still_can() -> None:
+    runs, tool = InFlightCalls(make_store(), MAX_SECONDS, max_joined_per_owner=2), Tool()
+    joined: list[int] = []
+
+    def call(owner: str) -> asyncio.Task[ToolOutcome]:
+        on_join = lambda: joined.append(1)  # noqa: E731
+        return asyncio.create_task(runs.run("id", b"f", tool, owner=owner, on_join=on_join))
+
+    callers = [call("one") for _ in range(4)] + [call("two")]
+    results = await asyncio.gather(*callers, return_exceptions=True)
+    assert [type(result) for result in results] == [ToolOutcome, ToolOutcome, ToolOutcome, Refused, ToolOutcome]
+    assert len(joined) == 3
+    assert len(runs) == 0
+
+
+@virtual_time
 async def test_who_comes_while_a_refusal_is_told_to_the_store_is_not_refused_too() -> None:
     class SlowLease:
         def __init__(self, lease: Lease) -> None:
@@ -206,15 +294,15 @@ async def test_who_comes_while_a_refusal_is_told_to_the_store_is_not_refused_too
             await asyncio.sleep(1)
             await self._lease.release()
 
-    class SlowStore(MemoryStore):
-        async def claim(self, key: str, fingerprint: bytes, waited: str = "") -> Claim:
-            claim = await super().claim(key, fingerprint, waited)
+    class SlowStore(LedgerStore):
+        async def claim(self, key: str, fingerprint: bytes, *, waited: str = "", rerun: bool = False) -> Claim:
+            claim = await super().claim(key, fingerprint, waited=waited, rerun=rerun)
             return Leading(cast("Lease", SlowLease(claim.lease))) if isinstance(claim, Leading) else claim
 
-    async def refuse(_deadline: float, _callers: Waiters) -> ToolOutcome:
+    async def refuse(_deadline: float, _callers: Waiters, _on_billing: OnBilling) -> ToolOutcome:
         raise Refused(Reason.DEADLINE_TOO_SHORT, "Too short.")
 
-    runs = InFlightCalls(SlowStore(), MAX_SECONDS)
+    runs = InFlightCalls(SlowStore(MemoryLedger()), MAX_SECONDS)
     first = asyncio.create_task(runs.run("id", b"f", refuse))
     await asyncio.sleep(0.5)
     assert await runs.run("id", b"f", Tool()) == result("result")
@@ -245,13 +333,14 @@ async def test_a_result_that_comes_before_the_two_seconds_end_is_kept() -> None:
 
 
 @virtual_time
-async def test_a_repeat_of_a_run_that_is_being_closed_waits_for_its_end_and_runs_anew() -> None:
+async def test_a_repeat_of_a_run_that_is_being_closed_waits_for_its_end() -> None:
     runs = make_runs()
     running = 0
 
-    async def slow_to_close(_deadline: float, callers: Waiters) -> ToolOutcome:
+    async def slow_to_close(_deadline: float, callers: Waiters, on_billing: OnBilling) -> ToolOutcome:
         nonlocal running
         callers.begun = True
+        await on_billing()
         assert running == 0, "two runs of one id at once"
         running += 1
         try:
@@ -267,8 +356,8 @@ async def test_a_repeat_of_a_run_that_is_being_closed_waits_for_its_end_and_runs
         async with asyncio.timeout(1):
             await runs.run("id", b"f", slow_to_close)
     await asyncio.sleep(2.5)
-    assert await runs.run("id", b"f", slow_to_close) == result("result")
-    assert 9 <= now() < 9.5
+    assert await runs.run("id", b"f", slow_to_close) == OUTCOME_UNKNOWN
+    assert 4 <= now() < 4.5
 
 
 @virtual_time
@@ -301,4 +390,5 @@ async def test_closing_cancels_what_runs_and_leaves_no_task() -> None:
 async def test_a_result_that_is_too_large_goes_to_those_who_wait_and_no_further() -> None:
     runs, tool = make_runs(), Tool("x" * (5 << 20))
     assert len((await runs.run("id", b"f", tool)).text) == 5 << 20
-    assert not (await runs.run("id", b"f", tool)).replayed
+    assert await runs.run("id", b"f", tool) == OUTCOME_UNKNOWN
+    assert tool.begun == 1

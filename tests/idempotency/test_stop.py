@@ -1,4 +1,4 @@
-"""A replica that is told to stop ends what callers of another wait for."""
+"""A process that stops ends what callers of another wait for."""
 
 from __future__ import annotations
 
@@ -10,20 +10,24 @@ from uuid import uuid4
 import pytest
 from calls import refine
 from conftest import connected, settings_for
-from idempotency.conftest import is_followed_by_anybody
+from idempotency.conftest import until
 
 if TYPE_CHECKING:
-    from idempotency.conftest import RedisServer
+    from redis_server import RedisServer
 
     from agenta_ai_server.standin.app import StandIn
 
 pytestmark = pytest.mark.needs("redis-server")
 
 
-async def test_a_stop_waits_for_what_others_wait_for(standin: StandIn, redis_server: RedisServer) -> None:
-    more = {"AGENTA_AI_GRPC_REDIS_URL": redis_server.url, "AGENTA_AI_GRPC_SHUTDOWN_GRACE_SECONDS": "20"}
+async def test_a_stop_waits_for_what_others_wait_for(standin: StandIn, redis: RedisServer) -> None:
+    more = {"AGENTA_AI_GRPC_REDIS_URL": redis.url, "AGENTA_AI_GRPC_SHUTDOWN_GRACE_SECONDS": "20"}
     asked = refine(guidelines="standin: delay=2")
     asked.request_id = str(uuid4())
+
+    async def is_followed() -> bool:
+        return bool(redis.do("KEYS", "*:followers"))
+
     async with connected(settings_for(standin, **more)) as staying, AsyncExitStack() as stopping:
         stub = await stopping.enter_async_context(connected(settings_for(standin, **more)))
         first = stub.CallTool(asked)
@@ -32,7 +36,7 @@ async def test_a_stop_waits_for_what_others_wait_for(standin: StandIn, redis_ser
         first.cancel()
         await asyncio.gather(running, return_exceptions=True)
         repeat = asyncio.ensure_future(staying.CallTool(asked))
-        await is_followed_by_anybody(redis_server)
+        await until(is_followed)
         await stopping.aclose()
         assert not (await repeat).is_error
     assert standin.started == 1

@@ -10,8 +10,8 @@ import pytest
 from proxy import Proxy
 from redis_server import RedisServer
 
-from agenta_ai_server.idempotency.redis import RedisStore
-from agenta_ai_server.idempotency.store import Leading
+from agenta_ai_server.idempotency.redis import RedisLedger
+from agenta_ai_server.idempotency.store import Leading, LedgerStore
 from agenta_ai_server.limits.fallback import FallbackLimiter
 from agenta_ai_server.limits.limiter import Limit, LimiterState
 from agenta_ai_server.limits.memory import MemoryLimiter
@@ -49,8 +49,8 @@ def fail_over(proxy: Proxy, old: RedisServer, new: RedisServer) -> None:
 async def test_ids_and_limits_go_on_within_seconds(pair: tuple[RedisServer, RedisServer]) -> None:
     old, new = pair
     async with Proxy(f"127.0.0.1:{old.port}") as proxy:
-        client = RedisClient(f"redis://{proxy.target}/0")
-        store = RedisStore(client)
+        client = RedisClient(f"redis://{proxy.target}/0", timeout=5)
+        store = LedgerStore(RedisLedger(client))
         limiter = FallbackLimiter(RedisLimiter(client), MemoryLimiter(), every=0.05)
         # Many connections, so that one that is left over would be seen.
         await asyncio.gather(*(store.claim(f"before {number}", b"f") for number in range(40)))

@@ -15,7 +15,8 @@ from agenta_ai.v1 import tool_service_pb2
 from agenta_ai_server.auth.key_file import create_key
 from agenta_ai_server.domain.outcome import ToolOutcome
 from agenta_ai_server.idempotency.in_flight import InFlightCalls
-from agenta_ai_server.idempotency.memory import MemoryStore
+from agenta_ai_server.idempotency.memory import MemoryLedger
+from agenta_ai_server.idempotency.store import LedgerStore
 from agenta_ai_server.pipeline.idempotency import Idempotency
 
 if TYPE_CHECKING:
@@ -181,16 +182,16 @@ async def test_what_could_not_be_waited_for_is_not_begun(
     assert standin.started == 0
 
 
-class SlowStore(MemoryStore):
+class SlowStore(LedgerStore):
     """Answers when it is let."""
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__(MemoryLedger())
         self.answers = asyncio.Event()
 
-    async def claim(self, key: str, fingerprint: bytes, waited: str = "") -> Claim:
+    async def claim(self, key: str, fingerprint: bytes, *, waited: str = "", rerun: bool = False) -> Claim:
         await self.answers.wait()
-        return await super().claim(key, fingerprint, waited)
+        return await super().claim(key, fingerprint, waited=waited, rerun=rerun)
 
 
 async def test_who_has_time_is_not_refused_for_one_who_had_not() -> None:

@@ -2,18 +2,29 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from agenta_ai_server.idempotency.fallback import LocalFallback
 from agenta_ai_server.idempotency.in_flight import InFlightCalls
-from agenta_ai_server.idempotency.memory import MemoryStore
+from agenta_ai_server.idempotency.ledger import LedgerFailed
+from agenta_ai_server.idempotency.memory import MemoryLedger
+from agenta_ai_server.idempotency.sealing import Encrypted, Plain, Unstored
+from agenta_ai_server.idempotency.sqlite import SqliteLedger, file_fault
+from agenta_ai_server.idempotency.store import LedgerStore
+from agenta_ai_server.settings import SettingsError
 
 if TYPE_CHECKING:
     from agenta_ai_server.assembly.resources import Resources
+    from agenta_ai_server.idempotency.ledger import Ledger
+    from agenta_ai_server.idempotency.sealing import Sealing
     from agenta_ai_server.idempotency.store import Store
     from agenta_ai_server.redis.client import RedisClient
     from agenta_ai_server.settings import Settings
+
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,12 +44,46 @@ def build_idempotency(settings: Settings, resources: Resources, redis: RedisClie
 
 
 def _store(settings: Settings, resources: Resources, redis: RedisClient | None) -> Store:
-    local = MemoryStore(settings.result_ttl_seconds)
-    if redis:
-        from agenta_ai_server.idempotency.redis import RedisStore
+    ttl = settings.result_ttl_seconds
+    sealing = _sealing(settings, resources)
+    shared = _shared_ledger(settings, redis)
+    memory = MemoryLedger(ttl)
+    local = LedgerStore(memory, ttl=ttl, sealing=sealing)
+    if shared is None:
+        return local
+    falls_back = settings.idempotency_on_store_failure == "local"
+    store = LedgerStore(shared, ttl=ttl, sealing=sealing, begin_unrecorded=falls_back)
+    resources.on_start(lambda: _start(store, falls_back))
+    resources.on_close(store.aclose)
+    return LocalFallback(store, local, memory) if falls_back else store
 
-        shared = RedisStore(redis, replay_seconds=settings.result_ttl_seconds)
-        resources.on_start(shared.connect)
-        resources.on_close(shared.aclose)
-        return shared if settings.idempotency_on_store_failure == "refuse" else LocalFallback(shared, local)
-    return local
+
+async def _start(store: LedgerStore, falls_back: bool) -> None:
+    try:
+        await store.start()
+    except LedgerFailed as failure:
+        sentence = f"AGENTA_AI_GRPC_IDEMPOTENCY_FILE: {file_fault(failure.why)}"
+        if not falls_back:
+            raise SettingsError([sentence]) from None
+        log.error("%s", sentence)  # the trace tells nothing more
+
+
+def _shared_ledger(settings: Settings, redis: RedisClient | None) -> Ledger | None:
+    """Build the ledger that other processes use too: the file if there is one, and else Redis."""
+    ttl = settings.result_ttl_seconds
+    if settings.idempotency_file:
+        return SqliteLedger(settings.idempotency_file, ttl, durable=settings.idempotency_durable == "on")
+    if redis:
+        from agenta_ai_server.idempotency.redis import RedisLedger
+
+        return RedisLedger(redis, ttl)
+    return None
+
+
+def _sealing(settings: Settings, resources: Resources) -> Sealing:
+    if settings.result_storage == "plain":
+        return Plain()
+    if settings.result_storage == "encrypted" and settings.result_keys_file:
+        with resources.faults_of("AGENTA_AI_GRPC_RESULT_KEYS_FILE"):
+            return Encrypted.from_file(settings.result_keys_file)
+    return Unstored()

@@ -20,7 +20,7 @@ PINGS = 5
 # Exactly what the service needs, as a test with such a user shows; INFO is for this check.
 COMMANDS = (
     *("eval", "evalsha", "ping", "select", "info", "time", "get", "set", "del", "exists"),
-    *("hget", "hmget", "hset", "pexpire", "pttl"),
+    *("hexists", "hget", "hmget", "hset", "pexpire", "pttl"),
 )
 ACL = f"ACL SETUSER agenta-ai on >PASSWORD ~agenta-ai:* {' '.join(f'+{name}' for name in COMMANDS)}"
 NOT_PERMITTED = ("Its user may not run the scripts of rate limits and repeats.", f"Set its permissions: {ACL}")
@@ -107,7 +107,7 @@ async def _run_scripts(client: RedisClient) -> None:
     Raises:
         RedisFailed: Something of it can't be run.
     """
-    from agenta_ai_server.idempotency.redis import RedisStore
+    from agenta_ai_server.idempotency.redis import RedisLedger
     from agenta_ai_server.limits.limiter import StoreFailed
     from agenta_ai_server.limits.redis import RedisLimiter
     from agenta_ai_server.redis.client import RedisFailed
@@ -116,7 +116,7 @@ async def _run_scripts(client: RedisClient) -> None:
         await RedisLimiter(client).connect()
     except StoreFailed as failure:
         raise RedisFailed(failure.why, timed_out=failure.timed_out) from None
-    await RedisStore(client).probe()
+    await RedisLedger(client).probe()
 
 
 async def _latency(client: RedisClient) -> float:

@@ -233,6 +233,11 @@ class ToolCall:
             self.read_arguments = dict
         return self._arguments
 
+    def forget_arguments(self) -> None:
+        """Let go of the arguments: this call only waits for the outcome of another one."""
+        self._arguments = {}
+        self.read_arguments = dict
+
     @property
     def waiting(self) -> HasDeadline:
         """Who waits for the outcome: the callers that share its run, or else its own caller."""

@@ -1,4 +1,4 @@
-"""Runs and results of this process alone, while the store that replicas share can't be reached."""
+"""A store that does without its shared ledger while that fails."""
 
 from __future__ import annotations
 
@@ -10,56 +10,56 @@ from agenta_ai_server.domain.errors import Reason, Refused
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from agenta_ai_server.idempotency.memory import MemoryStore
-    from agenta_ai_server.idempotency.store import Claim, Store, StoreState
+    from agenta_ai_server.idempotency.memory import MemoryLedger
+    from agenta_ai_server.idempotency.store import Claim, LedgerStore, StoreState
 
 # Seconds before a store that failed is asked again: each question may take as long as its time-out.
 PAUSE = 1.0
 
 
 class LocalFallback:
-    """Asks the shared store, and in its place the memory of this process while it is unavailable.
+    """Asks the shared store, and the memory of this process in its place while it is unavailable.
 
-    Then repeats that reach this process are still paid for once, and those that reach another are paid for again.
+    Meanwhile, repeats that reach this process are billed once, and repeats that reach another are billed again.
 
     Args:
-        shared: The store of all replicas.
-        local: The store of this process.
+        shared: The store of all processes, whose runs may begin unrecorded.
+        local: A store of this process, on ``ledger``.
+        ledger: The ledger of the local store.
         clock: Seconds that only go forward.
     """
 
-    def __init__(self, shared: Store, local: MemoryStore, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        shared: LedgerStore,
+        local: LedgerStore,
+        ledger: MemoryLedger,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._shared = shared
         self._local = local
+        self._ledger = ledger
         self._clock = clock
         self._resume = clock()
 
     @property
     def state(self) -> StoreState:
-        """SHARED or FALLBACK, as the shared store knows best."""
+        """SHARED or FALLBACK."""
         return self._shared.state
 
-    @property
-    def falls_back(self) -> bool:
-        """Whether the shared store is left alone because it failed just now."""
-        return self._clock() < self._resume
-
-    def __contains__(self, key: str) -> bool:
-        """Say whether this process can answer for the id by itself."""
-        return key in self._local or key in self._shared
-
-    async def claim(self, key: str, fingerprint: bytes, waited: str = "") -> Claim:
-        """Ask to run an id.
+    async def claim(self, key: str, fingerprint: bytes, *, waited: str = "", rerun: bool = False) -> Claim:
+        """Ask to run an id; see :meth:`Store.claim`.
 
         Raises:
             Refused: REQUEST_ID_REUSED.
         """
         # What began in one of them ends there, also when the shared store fails or is back.
-        if key in self._shared or (key not in self._local and not self.falls_back):
+        is_local = key in self._ledger or self._clock() < self._resume
+        if key in self._shared or not is_local:
             try:
-                return await self._shared.claim(key, fingerprint, waited)
+                return await self._shared.claim(key, fingerprint, waited=waited, rerun=rerun)
             except Refused as refused:
                 if refused.reason is not Reason.REPLAY_STORE_UNAVAILABLE:
                     raise
                 self._resume = self._clock() + PAUSE
-        return await self._local.claim(key, fingerprint, waited)
+        return await self._local.claim(key, fingerprint, waited=waited, rerun=rerun)

@@ -6,99 +6,147 @@ import asyncio
 import logging
 import math
 import random
+from collections import Counter
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 from agenta_ai_server.domain.errors import Reason, Refused
+from agenta_ai_server.domain.outcome import ToolFailure, ToolOutcome
 from agenta_ai_server.domain.tool import Waiters
 from agenta_ai_server.idempotency.encoding import decode, encode
-from agenta_ai_server.idempotency.store import Failed, Finished, Following, Lease, Outcome
+from agenta_ai_server.idempotency.ledger import Finished, Following, Lost
+from agenta_ai_server.idempotency.store import LeaseLost, RunOutcome
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Coroutine
     from types import TracebackType
 
-    from agenta_ai_server.domain.outcome import ToolOutcome
-    from agenta_ai_server.idempotency.store import Store
+    from agenta_ai_server.idempotency.store import Leading, Lease, Store
 
 # Seconds between looks at a run elsewhere: soon at first, since most joins come late in a run.
 FIRST_LOOK, LAST_LOOK, SLOWER = 0.05, 0.25, 1.5
-# Far above any result there is; a larger one would push out too many others.
+# Far above any result there is. A larger one isn't stored, since it would push out too many others.
 MAX_RESULT_BYTES = 4 << 20
-# How many may wait for one run. They pass neither rate limit nor admission, and each keeps its request in memory.
+# How many callers may wait for one run, and for all runs of one principal. They pass neither the rate limit nor the
+# concurrency limit, and each holds a call of the transport.
 MAX_CALLERS = 100
+MAX_JOINED_PER_OWNER = 500
+
+OUTCOME_UNKNOWN = ToolOutcome(
+    "An earlier call with this request_id may have been billed, and its result is lost. To run it again, send a new "
+    "request_id.",
+    failure=ToolFailure(Reason.OUTCOME_UNKNOWN),
+)
 
 Result = TypeVar("Result")
-Work: TypeAlias = "Callable[[float, Waiters], Awaitable[ToolOutcome]]"
+_RunId: TypeAlias = tuple[str, bytes, bool]
+Work: TypeAlias = "Callable[[float, Waiters, Callable[[], Awaitable[None]]], Awaitable[ToolOutcome]]"
 
 log = logging.getLogger(__name__)
 
 
-class RunFailed(Exception):
-    """The run in another process ended by a bug, and may have had an effect."""
-
-
 class InFlightCalls:
-    """Runs each id once, whoever waits for it.
+    """The calls in flight: each id is run once, and its callers share the outcome.
 
     A run belongs to its id and not to a caller: it goes on when a caller leaves, ends by its own deadline, and is
-    cancelled when nobody has waited for it for a while, or at once if nothing can have been bought. It belongs to one
+    cancelled when nobody has waited for it for a while, or at once if nothing can have been billed. It belongs to one
     event loop.
 
     Args:
         store: Decides who runs an id.
         max_seconds: How long a run may take.
-        linger: For how many seconds a run goes on when its last caller has left; a repeat in that time joins it.
+        linger: For how many seconds a run that may have been billed goes on when its last caller has left. A repeat in
+            that time joins it; a later one finds its outcome lost.
         max_joined: How many callers may wait for runs that others have begun here.
+        max_joined_per_owner: How many of them may belong to one owner.
     """
 
-    def __init__(self, store: Store, max_seconds: float, linger: float = 2.0, max_joined: int = 6000) -> None:
+    def __init__(
+        self,
+        store: Store,
+        max_seconds: float,
+        linger: float = 10.0,
+        max_joined: int = 6000,
+        max_joined_per_owner: int = MAX_JOINED_PER_OWNER,
+    ) -> None:
         self._store = store
         self._max_seconds = max_seconds
         self._linger = linger
         self._max_joined = max_joined
+        self._max_joined_per_owner = max_joined_per_owner
         self._joined = 0
+        self._joined_by_owner: Counter[str] = Counter()
         # By fingerprint too: only the store knows which of two fingerprints an id stands for.
-        self._runs: dict[tuple[str, bytes], _Run] = {}
+        self._runs: dict[_RunId, _Run] = {}
         self._tasks: dict[asyncio.Task[Any], _Run] = {}
 
     def __len__(self) -> int:
         """Count the ids that are running here, or are waited for here while they run elsewhere."""
         return len(self._runs)
 
-    async def run(self, key: str, fingerprint: bytes, work: Work, deadline: float = math.inf) -> ToolOutcome:
-        """Return the result of the id; run the work for it unless that is under way or done.
+    async def run(
+        self,
+        key: str,
+        fingerprint: bytes,
+        work: Work,
+        deadline: float = math.inf,
+        *,
+        rerun: bool = False,
+        owner: str = "",
+        on_join: Callable[[], None] = lambda: None,
+    ) -> ToolOutcome:
+        """Return the outcome of the id; run the work for it unless that is under way or done.
 
-        A caller that is cancelled leaves, and the run goes on without it for as long as others wait, or a while.
+        A caller that is cancelled leaves, and the run goes on without it for as long as others wait, or for a while.
 
         Args:
             key: Names the id: its principal and request_id, hashed.
             fingerprint: A hash of what is asked for; another one for the same key is refused.
             work: Does it, in a task of its own and with the context of its first caller. Gets its deadline, in seconds
-                on the event loop's clock, which it must keep, and its callers; cancelled as soon as all have left
-                unless it has told the callers that it has begun. It raises ``Refused`` only if it has had no effect.
+                on the event loop's clock, which it must keep; its callers; and what it must await before it may be
+                billed, which may raise ``Refused`` and must not be caught. It is cancelled as soon as all callers have
+                left unless it has told them that it has begun. It raises ``Refused`` only if nothing was billed.
             deadline: When the caller will leave, on the same clock.
+            rerun: Whether to run the id again if its outcome is lost.
+            owner: Names the principal, to bound how many of its callers wait.
+            on_join: Called if the caller only waits for a run that another has begun.
+
+        Returns:
+            The outcome; a failure with OUTCOME_UNKNOWN if an earlier run may have been billed and left none.
 
         Raises:
             Refused: REQUEST_ID_REUSED, REPLAY_STORE_UNAVAILABLE, OVERLOADED if too many wait already, or what the work
                 raised, for all that joined it here; those in other processes run the id then themselves.
-            RunFailed: The work raised something else in another process.
 
         Whatever else the work raises, all that joined it here get.
         """
-        run = self._runs.get((key, fingerprint))
-        joined = run is not None and not run.task.done()
-        if run is None or not joined:
-            run = self._start(_Run(key, fingerprint, work))
-        elif len(run.callers.deadlines) >= MAX_CALLERS or self._joined >= self._max_joined:
+        run = self._runs.get((key, fingerprint, rerun))
+        if run is None or run.task.done():
+            run = self._start(_Run(key, fingerprint, rerun, work))
+            return await self._wait(run, deadline)
+        if (
+            len(run.callers.deadlines) >= MAX_CALLERS
+            or self._joined >= self._max_joined
+            or self._joined_by_owner[owner] >= self._max_joined_per_owner
+        ):
             raise _too_many()
-        self._join(run, deadline)
-        self._joined += joined
+        on_join()
+        self._joined += 1
+        self._joined_by_owner[owner] += 1
         try:
-            # Unlike a shield, it leaves no error behind that nobody has asked for.
+            return await self._wait(run, deadline)
+        finally:
+            self._joined -= 1
+            self._joined_by_owner[owner] -= 1
+            if not self._joined_by_owner[owner]:
+                del self._joined_by_owner[owner]
+
+    async def _wait(self, run: _Run, deadline: float) -> ToolOutcome:
+        self._join(run, deadline)
+        try:
+            # Unlike a shield, it leaves no error behind that nobody has retrieved.
             await asyncio.wait({run.task})
         finally:
-            self._joined -= joined
             self._leave(run, deadline)
         return run.result()
 
@@ -130,7 +178,7 @@ class InFlightCalls:
         self._forget(run)
         if run.closing:
             run.closing.cancel()
-        # Asked for here, because every caller may have left.
+        # Retrieved here, because every caller may have left.
         if not run.task.cancelled() and (error := run.task.exception()):
             run.traceback = error.__traceback__
 
@@ -162,49 +210,64 @@ class InFlightCalls:
         self._abandon(run)
 
     def _abandon(self, run: _Run) -> None:
-        # From now on a repeat doesn't join it: it waits for its end in the store, and then runs anew.
+        # From now on a repeat doesn't join it, and waits for its end in the store.
         self._forget(run)
         if not run.ending:
             run.task.cancel()
 
     async def _play(self, run: _Run) -> ToolOutcome:
+        while True:
+            claim, waited = await self._claim(run)
+            if isinstance(claim, Lost):
+                return OUTCOME_UNKNOWN
+            if isinstance(claim, Finished):
+                return _stored(claim.data, replayed=not waited)
+            try:
+                return await self._lead(run, claim.lease)
+            except LeaseLost:
+                # Nothing was sent. Whoever has claimed the id meanwhile runs it.
+                run.ending = False
+
+    async def _claim(self, run: _Run) -> tuple[Leading | Finished | Lost, str]:
+        """Claim the id, and return how that ended and the token of the last run that was waited for."""
         waited = ""
         pause = FIRST_LOOK
-        while isinstance(claim := await self._store.claim(run.key, run.fingerprint, waited), Following):
+        while True:
+            claim = await self._store.claim(run.key, run.fingerprint, waited=waited, rerun=run.rerun)
+            if not isinstance(claim, Following):
+                return claim, waited
             waited = claim.token
             await asyncio.sleep(pause * random.uniform(0.7, 1))  # noqa: S311  # spread, not secret
             pause = min(pause * SLOWER, LAST_LOOK)
-        if isinstance(claim, Failed):
-            raise RunFailed
-        if isinstance(claim, Finished):
-            return replace(decode(claim.data), replayed=not waited)
-        return await self._lead(run, claim.lease)
 
     async def _lead(self, run: _Run, lease: Lease) -> ToolOutcome:
         run.lease = lease
         deadline = asyncio.get_running_loop().time() + self._max_seconds
         try:
-            outcome = await run.work(deadline, run.callers)
-        except (Refused, asyncio.CancelledError):
-            # Without effect, or wanted by nobody. Who comes while the store is told isn't refused with the others.
+            outcome = await run.work(deadline, run.callers, lease.begin)
+        except LeaseLost:
+            await self._finish(run, lease.release())
+            raise
+        except Refused:
+            # Whoever comes while this is recorded isn't refused with the others.
             self._forget(run)
             await self._finish(run, lease.release())
             raise
         except BaseException:
-            await self._finish(run, lease.fail())
+            self._forget(run)
+            await self._finish(run, lease.abandon())
             raise
-        data = encode(outcome)
-        if len(data) > MAX_RESULT_BYTES:
-            log.error("a result of %d bytes is too large to be kept for repeats", len(data))
-            await self._finish(run, lease.fail())
-        else:
-            # Retryable means that nothing was bought: the same id may be sent again, and is then run again.
-            keep = not (outcome.failure and outcome.failure.retryable)
-            await self._finish(run, lease.complete(Outcome(data, keep)))
+        data: bytes | None = encode(outcome)
+        if data and len(data) > MAX_RESULT_BYTES:
+            log.error("a result of %d bytes is too large to be stored for repeats", len(data))
+            data = None
+        # Retryable means that nothing was billed: the same id may be sent again, and is then run again.
+        keep = not (outcome.failure and outcome.failure.retryable)
+        await self._finish(run, lease.complete(RunOutcome(data, keep)))
         return outcome
 
     async def _finish(self, run: _Run, end: Coroutine[None, None, None]) -> None:
-        # What is bought must not be lost because its last caller leaves just now.
+        # What is billed must not be lost because its last caller leaves just now.
         run.ending = True
         run.lease = None
         await end
@@ -215,14 +278,16 @@ class _Run:
     """One id that runs here, or is waited for here.
 
     Attributes:
+        rerun: Whether it is to run again if its outcome is lost.
         callers: Who waits for it here.
-        ending: Whether its work is done and only the store remains to be told.
+        ending: Whether its work is done and only the store is still to record it.
         closing: What will cancel it unless somebody comes.
         traceback: Where its error was raised.
     """
 
     key: str
     fingerprint: bytes
+    rerun: bool
     work: Work
     task: asyncio.Task[ToolOutcome] = field(init=False)
     callers: Waiters = field(default_factory=Waiters)
@@ -232,11 +297,11 @@ class _Run:
     traceback: TracebackType | None = None
 
     @property
-    def id(self) -> tuple[str, bytes]:
-        return self.key, self.fingerprint
+    def id(self) -> _RunId:
+        return self.key, self.fingerprint, self.rerun
 
     def result(self) -> ToolOutcome:
-        """Return what came of it, or raise it."""
+        """Return its outcome, or raise its error."""
         if self.task.cancelled():
             raise asyncio.CancelledError
         if error := self.task.exception():
@@ -245,10 +310,19 @@ class _Run:
         return self.task.result()
 
 
+def _stored(data: bytes, *, replayed: bool) -> ToolOutcome:
+    try:
+        return replace(decode(data), replayed=replayed)
+    except ValueError as error:
+        # Of a later version, for example, after a downgrade. It was billed all the same.
+        log.error("an outcome can't be read: %s", error)  # the trace tells nothing more
+        return OUTCOME_UNKNOWN
+
+
 def _too_many() -> Refused:
     delay = random.uniform(1, 2)  # noqa: S311  # spread, not secret
     return Refused(
         Reason.OVERLOADED,
-        f"Too many calls wait for the result of this request_id: try again in {delay:.1f} seconds, with the same one.",
+        f"Too many calls wait for results of earlier calls. Retry in {delay:.1f} seconds with the same request_id.",
         retry_delay=delay,
     )

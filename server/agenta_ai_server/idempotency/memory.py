@@ -1,136 +1,143 @@
-"""Runs and results of one process."""
+"""A ledger in the memory of one process. A restart forgets it."""
 
 from __future__ import annotations
 
-import itertools
-import sys
+import math
 import time
 from collections import OrderedDict
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from agenta_ai_server.idempotency.store import Claim, Finished, Following, Leading, Outcome, StoreState, reused
+from agenta_ai_server.idempotency.ledger import LedgerFailed
+from agenta_ai_server.idempotency.rules import Rules
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
-MAX_BYTES = 64 << 20
-# What a result takes beside its bytes: its own object, a float, and a link and a slot of the ordered dictionary.
-ENTRY_BYTES = 320
-# How many expired results one operation takes out. More than one, so that they leave faster than new ones come.
+    from agenta_ai_server.idempotency.ledger import Answer, Ending, Hold, Run
+    from agenta_ai_server.idempotency.rules import Entry
+
+MAX_IDS = 250_000
+MAX_RESULT_BYTES = 64 << 20
+# How many expired entries one step takes out. More than one, so that they leave faster than new ones come.
 SWEEP = 8
 
 
-class MemoryStore:
-    """A store for one process and one :class:`~agenta_ai_server.idempotency.in_flight.Runs`. It is never unavailable.
+class MemoryLedger:
+    """A ledger for one process and one event loop.
+
+    What it takes is bounded: when the outcomes are too large together, the oldest are dropped, and their ids count as
+    lost; when there are too many ids, new ones are refused, since a forgotten id could be billed twice.
 
     Args:
-        replay_seconds: How long results are kept; 0 keeps none.
-        max_bytes: What results may take in memory, all overhead counted. The oldest make room for new ones.
+        ttl: Seconds for which an id is remembered after its run; 0 forgets it at once.
+        max_ids: Ids to remember at most; each takes about 500 bytes besides its outcome.
+        max_bytes: What the outcomes may take together.
         clock: Seconds that only go forward.
     """
 
     def __init__(
         self,
-        replay_seconds: float = 600,
-        max_bytes: int = MAX_BYTES,
+        ttl: float = 600,
+        *,
+        max_ids: int = MAX_IDS,
+        max_bytes: int = MAX_RESULT_BYTES,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._replay_seconds = replay_seconds
-        self._max_bytes = max_bytes
-        self._clock = clock
-        self._tokens = itertools.count()
-        self._leases: dict[str, _MemoryLease] = {}
-        # The oldest first, which is also the first to expire.
-        self._results: OrderedDict[str, _Result] = OrderedDict()
-        self._size = 0
+        self._table = _MemoryTable(max_ids, max_bytes, clock)
+        # A lease ends with the process, and so does this.
+        self._rules = Rules(self._table, ttl, math.inf, clock)
 
     @property
-    def state(self) -> StoreState:
-        """LOCAL."""
-        return StoreState.LOCAL
-
-    @property
-    def size(self) -> int:
-        """Bytes that the results take in memory, estimated."""
-        return self._size
-
-    def __len__(self) -> int:
-        """Count the results; some of them may have expired."""
-        return len(self._results)
+    def is_shared(self) -> bool:
+        """Always false."""
+        return False
 
     def __contains__(self, key: str) -> bool:
-        """Say whether the id runs here or has a result here."""
-        self._sweep()
-        return key in self._leases or self._find(key) is not None
+        """Say whether anything is known of the id."""
+        return self._table.get(key) is not None
 
-    async def claim(self, key: str, fingerprint: bytes, waited: str = "") -> Claim:
-        """Ask to run an id.
+    async def open(self) -> None:
+        """Do nothing: there is nothing to open."""
 
-        Raises:
-            Refused: REQUEST_ID_REUSED.
-        """
-        self._sweep()
-        known = self._leases.get(key) or self._find(key)
-        if known is None:
-            lease = self._leases[key] = _MemoryLease(self, key, fingerprint, str(next(self._tokens)))
-            return Leading(lease)
-        if known.fingerprint != fingerprint:
-            raise reused()
-        return Finished(known.data) if isinstance(known, _Result) else Following(known.token)
+    async def aclose(self) -> None:
+        """Do nothing: there is nothing to close."""
 
-    def _find(self, key: str) -> _Result | None:
-        result = self._results.get(key)
-        return result if result and self._clock() < result.expires else None
+    async def claim(self, run: Run, *, waited: str = "", rerun: bool = False) -> Answer:
+        """Claim an id; see :meth:`Ledger.claim`."""
+        self._table.sweep()
+        return self._rules.claim(run, waited, rerun)
 
-    def _put(self, key: str, fingerprint: bytes, data: bytes) -> None:
-        self._sweep()
-        size = ENTRY_BYTES + sum(map(sys.getsizeof, (key, fingerprint, data)))
-        if size > self._max_bytes or self._replay_seconds <= 0:
-            return
-        if key in self._results:
+    async def hold(self, holds: Sequence[Hold]) -> list[bool]:
+        """Record which runs have begun; see :meth:`Ledger.hold`."""
+        return [self._rules.hold(hold) for hold in holds]
+
+    async def end(self, run: Run, ending: Ending) -> None:
+        """Record how a run ended; see :meth:`Ledger.end`."""
+        self._rules.end(run, ending)
+
+    async def followed(self, key: str) -> float:
+        """Return for how many seconds more somebody counts as waiting; see :meth:`Ledger.followed`."""
+        return self._rules.followed(key)
+
+
+class _MemoryTable:
+    def __init__(self, max_ids: int, max_bytes: int, clock: Callable[[], float]) -> None:
+        self._max_ids = max_ids
+        self._max_bytes = max_bytes
+        self._clock = clock
+        self._running: dict[str, Entry] = {}
+        # Those that expire, the first to do so first; the same for those of them that have an outcome, with its size.
+        self._ended: OrderedDict[str, Entry] = OrderedDict()
+        self._sizes: OrderedDict[str, int] = OrderedDict()
+        self._bytes = 0
+        self._endings: OrderedDict[str, tuple[bytes, float]] = OrderedDict()
+
+    def get(self, key: str) -> Entry | None:
+        entry = self._running.get(key) or self._ended.get(key)
+        return entry if entry and self._clock() < entry.expires else None
+
+    def put(self, key: str, entry: Entry) -> None:
+        if key not in self._running:
+            if key not in self._ended and len(self._running) + len(self._ended) >= self._max_ids:
+                raise LedgerFailed("TooManyIds")
             self._drop(key)
-        self._results[key] = _Result(fingerprint, data, self._clock() + self._replay_seconds, size)
-        self._size += size
-        while self._size > self._max_bytes:
-            self._drop(next(iter(self._results)))
+        if entry.expires == math.inf:
+            self._running[key] = entry
+            return
+        self._running.pop(key, None)
+        self._ended[key] = entry
+        if entry.data is not None:
+            self._sizes[key] = len(entry.data)
+            self._bytes += len(entry.data)
+            while self._bytes > self._max_bytes:
+                oldest = next(iter(self._sizes))
+                self._bytes -= self._sizes.pop(oldest)
+                self._ended[oldest].data = None
+
+    def delete(self, key: str) -> None:
+        self._running.pop(key, None)
+        self._drop(key)
+
+    def get_ending(self, token: str) -> bytes | None:
+        data, expires = self._endings.get(token, (None, 0.0))
+        return data if self._clock() < expires else None
+
+    def put_ending(self, token: str, data: bytes, expires: float) -> None:
+        self._endings[token] = data, expires
+
+    def sweep(self) -> None:
+        now = self._clock()
+        for _ in range(SWEEP):
+            key, entry = next(iter(self._ended.items()), (None, None))
+            if key is None or entry is None or now < entry.expires:
+                break
+            self._drop(key)
+        for _ in range(SWEEP):
+            token, (_data, expires) = next(iter(self._endings.items()), (None, (b"", 0.0)))
+            if token is None or now < expires:
+                break
+            del self._endings[token]
 
     def _drop(self, key: str) -> None:
-        self._size -= self._results.pop(key).size
-
-    def _sweep(self) -> None:
-        for _ in range(SWEEP):
-            key, result = next(iter(self._results.items()), (None, None))
-            if key is None or result is None or self._clock() < result.expires:
-                return
-            self._drop(key)
-
-
-@dataclass(frozen=True, slots=True)
-class _Result:
-    fingerprint: bytes
-    data: bytes
-    expires: float
-    size: int
-
-
-@dataclass(frozen=True, slots=True)
-class _MemoryLease:
-    store: MemoryStore
-    key: str
-    fingerprint: bytes
-    token: str
-
-    async def complete(self, outcome: Outcome) -> None:
-        del self.store._leases[self.key]
-        if outcome.keep:
-            self.store._put(self.key, self.fingerprint, outcome.data)
-
-    async def fail(self) -> None:
-        del self.store._leases[self.key]
-
-    async def release(self) -> None:
-        del self.store._leases[self.key]
-
-    async def awaited(self) -> float:
-        return 0.0
+        self._ended.pop(key, None)
+        self._bytes -= self._sizes.pop(key, 0)

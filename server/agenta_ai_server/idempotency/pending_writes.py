@@ -1,4 +1,4 @@
-"""What a Redis that fails is still to be told, kept in the memory of this process."""
+"""Ends of runs that a failing ledger hasn't recorded, kept in the memory of this process."""
 
 from __future__ import annotations
 
@@ -7,79 +7,81 @@ from collections import OrderedDict
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from agenta_ai_server.idempotency.ledger import EndKind
+
 if TYPE_CHECKING:
-    from agenta_ai_server.idempotency.redis import RedisLease
+    from agenta_ai_server.idempotency.ledger import Ending, Run
 
 # What all may take in memory. The oldest make room for new ones.
 MAX_BYTES = 64 << 20
+# What one takes besides its outcome: itself, its run, and a link and a slot of the ordered dictionary.
+ENTRY_BYTES = 1000
 
 
 @dataclass(slots=True, eq=False)
-class RunOutcome:
-    """How a run ended.
+class PendingEnd:
+    """The end of one run.
 
     Attributes:
-        lease: Its run's right.
-        ended: As Redis has it: a sign of how, and the result.
-        keep_ms: For how many milliseconds it is kept for repeats; 0 for none.
-        until: When it makes no difference any more, because what it is about has run out.
-        is_claim: Whether nothing is known of the run but that it was asked for, so that it may still begin.
+        run: The run.
+        ending: How it ended.
+        until: When it makes no difference any more, in seconds on the monotonic clock.
+        is_claim: Whether only the claim may have been recorded: then a new claim by the same run is recognized.
     """
 
-    lease: RedisLease
-    ended: bytes
-    keep_ms: int
+    run: Run
+    ending: Ending
     until: float
     is_claim: bool = False
 
     @property
     def size(self) -> int:
         """What it takes in memory, in bytes."""
-        # Beside its bytes: itself, its lease with two names, and a link and a slot of the ordered dictionary.
-        return len(self.ended) + 1000
+        return len(self.ending.data or b"") + ENTRY_BYTES
 
 
 class PendingWrites:
-    """The ends of runs that Redis hasn't heard of, one for an id and the oldest first."""
+    """The ends that are still to be recorded, one for each id and the oldest first."""
 
     def __init__(self) -> None:
-        self._ends: OrderedDict[str, RunOutcome] = OrderedDict()
+        self._ends: OrderedDict[str, PendingEnd] = OrderedDict()
         self._size = 0
 
-    def add(self, end: RunOutcome) -> None:
-        """Note an end, in the place of an earlier one of its id; a claim takes no other's place."""
-        known = self._ends.get(end.lease.key)
+    def add(self, end: PendingEnd) -> None:
+        """Note an end in place of an earlier one of its id; a claim takes no other's place."""
+        known = self._ends.get(end.run.key)
         if known and end.is_claim:
             return
         if known:
             self.remove(known)
-        self._ends[end.lease.key] = end
+        self._ends[end.run.key] = end
         self._size += end.size
         while self._size > MAX_BYTES:
             self.remove(next(iter(self._ends.values())))
 
-    def remove(self, end: RunOutcome) -> None:
+    def remove(self, end: PendingEnd) -> None:
         """Forget an end."""
-        if self._ends.get(end.lease.key) is end:
-            del self._ends[end.lease.key]
+        if self._ends.get(end.run.key) is end:
+            del self._ends[end.run.key]
             self._size -= end.size
 
-    def current(self) -> list[RunOutcome]:
+    def current(self) -> list[PendingEnd]:
         """Return those that still make a difference, and forget the others."""
         for end in list(self._ends.values()):
             if end.until <= time.monotonic():
                 self.remove(end)
         return list(self._ends.values())
 
-    def result(self, key: str) -> RunOutcome | None:
-        """Return the end that later repeats get too, if this id has one here."""
+    def kept(self, key: str) -> PendingEnd | None:
+        """Return the end whose outcome every repeat gets, if this id has one here."""
         end = self._ends.get(key)
-        return end if end and end.keep_ms and time.monotonic() < end.until else None
+        is_kept = end and end.ending.kind is EndKind.KEPT and time.monotonic() < end.until
+        return end if is_kept else None
 
-    def take_claim(self, key: str, fingerprint: bytes) -> RedisLease | None:
-        """Take a claim of which nobody knows whether it was heard: made again, it is recognized."""
+    def take_claim(self, key: str, fingerprint: bytes) -> Run | None:
+        """Take a claim that may or may not have been recorded."""
         end = self._ends.get(key)
-        if not (end and end.is_claim and end.lease.fingerprint == fingerprint):
+        if not (end and end.is_claim and end.run.fingerprint == fingerprint):
             return None
         self.remove(end)
-        return end.lease
+        return end.run

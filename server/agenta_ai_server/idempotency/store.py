@@ -1,16 +1,48 @@
-"""What is kept of runs: who runs an id now, and what came of those that have ended."""
+"""Decides who runs an id, and keeps outcomes for a while, in whatever ledger."""
 
 from __future__ import annotations
 
+import asyncio
+import itertools
+import logging
+import random
+import time
+from contextlib import suppress
 from dataclasses import dataclass
 from enum import Enum, auto
-from typing import Protocol, TypeAlias
+from typing import TYPE_CHECKING, Protocol, TypeAlias, TypeVar
+from uuid import uuid4
 
 from agenta_ai_server.domain.errors import Reason, Refused
+from agenta_ai_server.idempotency.ledger import (
+    FOLLOWER_SECONDS,
+    Claimed,
+    Ending,
+    EndKind,
+    Finished,
+    Following,
+    Hold,
+    LedgerFailed,
+    Lost,
+    Reused,
+    Run,
+)
+from agenta_ai_server.idempotency.pending_writes import PendingEnd, PendingWrites
+from agenta_ai_server.idempotency.sealing import Plain
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable
+
+    from agenta_ai_server.idempotency.ledger import Ledger
+    from agenta_ai_server.idempotency.sealing import Sealing
+
+Result = TypeVar("Result")
+
+log = logging.getLogger(__name__)
 
 
 class StoreState(Enum):
-    """Where results are kept: where all replicas find them, in this process, or here or nowhere as the other fails."""
+    """Where ids are recorded: where other processes find them, in this process, or nowhere else as the store fails."""
 
     SHARED = auto()
     LOCAL = auto()
@@ -18,32 +50,41 @@ class StoreState(Enum):
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
+class RunOutcome:
     """What a run brought.
 
     Attributes:
-        data: The result, as its callers will get it.
-        keep: Whether later repeats get it too. If not, only those do that are waiting for this run.
+        data: The outcome, encoded; ``None`` if it isn't to be stored.
+        keep: Whether later repeats get it too. If not, nothing was billed, and a later repeat runs the id again.
     """
 
-    data: bytes
+    data: bytes | None
     keep: bool
 
 
+class LeaseLost(Refused):
+    """Another process has claimed the id, because this one didn't renew its lease in time. Claim it again."""
+
+
 class Lease(Protocol):
-    """The right to run an id, until one of :meth:`complete`, :meth:`fail` and :meth:`release` gives it back.
+    """The right to run an id, until :meth:`complete`, :meth:`release` or :meth:`abandon` gives it back."""
 
-    None of the methods raises: whoever runs has a result to give, whether or not the store can be told.
-    """
+    async def begin(self) -> None:
+        """Record durably that the run is about to cost something. Costs nothing when it has been recorded before.
 
-    async def complete(self, outcome: Outcome) -> None:
-        """Hand the result to those who wait for it elsewhere, and keep it if the outcome says so."""
+        Raises:
+            LeaseLost: The id is another process's to run.
+            Refused: REPLAY_STORE_UNAVAILABLE, because it couldn't be recorded.
+        """
 
-    async def fail(self) -> None:
-        """Tell those who wait elsewhere that there is no result, and that there may have been an effect."""
+    async def complete(self, outcome: RunOutcome) -> None:
+        """Record the outcome. Never fails: what can't be recorded now is recorded later."""
 
     async def release(self) -> None:
-        """Let those who wait elsewhere, or come later, run the id themselves."""
+        """Give the id back to be run by others: nothing was billed. Never fails."""
+
+    async def abandon(self) -> None:
+        """End without an outcome: the id is lost if the run has begun, and free otherwise. Never fails."""
 
     async def awaited(self) -> float:
         """Return for how many seconds more somebody elsewhere is known to wait; 0 if nobody is."""
@@ -56,56 +97,262 @@ class Leading:
     lease: Lease
 
 
-@dataclass(frozen=True, slots=True)
-class Following:
-    """Another one runs the id: claim again soon, with the ``token`` that names its run."""
-
-    token: str
-
-
-@dataclass(frozen=True, slots=True)
-class Finished:
-    """The id has been run; ``data`` is the result."""
-
-    data: bytes
-
-
-@dataclass(frozen=True, slots=True)
-class Failed:
-    """The run that the claimant waited for ended without a result, and may have had an effect."""
-
-
-Claim: TypeAlias = Leading | Following | Finished | Failed
+Claim: TypeAlias = Leading | Following | Finished | Lost
 
 
 class Store(Protocol):
-    """Decides who runs an id, and keeps results for a while."""
+    """Decides who runs an id, and keeps outcomes for a while."""
 
     @property
     def state(self) -> StoreState:
-        """Where results are kept now, as far as is known from the last question."""
+        """Where ids are recorded now, as far as is known from the last question."""
 
-    def __contains__(self, key: str, /) -> bool:
-        """Say whether the store can answer for the id without asking anybody."""
-
-    async def claim(self, key: str, fingerprint: bytes, waited: str = "") -> Claim:
+    async def claim(self, key: str, fingerprint: bytes, *, waited: str = "", rerun: bool = False) -> Claim:
         """Ask to run an id.
 
         Args:
             key: Names the id. Holds no personal data, for example because it is a hash.
             fingerprint: What the id stands for; the same in every repeat.
-            waited: The token of the run that the claimant has been waiting for, if it has. Waiting lasts as long as
-                claims come; each counts for about two seconds.
+            waited: The token of the run that the claimant has been waiting for, if it has. It counts as waiting for as
+                long as claims come; each counts for about two seconds.
+            rerun: Whether to run an id again whose outcome is lost.
 
         Raises:
-            Refused: REQUEST_ID_REUSED, if the id stands for something else; REPLAY_STORE_UNAVAILABLE, if nobody can
-                tell.
+            Refused: REQUEST_ID_REUSED, or REPLAY_STORE_UNAVAILABLE.
         """
+
+
+class LedgerStore:
+    """A store on one ledger.
+
+    A run holds a lease, which is renewed for as long as it lasts, so that a process that dies is noticed. What decides
+    over billing is the record that the run has begun, and not the lease.
+
+    Args:
+        ledger: Records the ids. Closed with this.
+        ttl: Seconds for which the ledger remembers an id after its run.
+        lease: Seconds of a lease in the ledger; renewed every third of it.
+        sealing: The form in which outcomes are stored.
+        begin_unrecorded: Whether a run may begin although that couldn't be recorded, and so may be billed twice.
+    """
+
+    def __init__(
+        self,
+        ledger: Ledger,
+        *,
+        ttl: float = 600,
+        lease: float = 10,
+        sealing: Sealing | None = None,
+        begin_unrecorded: bool = False,
+    ) -> None:
+        self._ledger = ledger
+        self._ttl = ttl
+        self._lease_seconds = lease
+        self._sealing = sealing or Plain()
+        self._begin_unrecorded = begin_unrecorded
+        self._prefix = uuid4().hex[:12]
+        self._numbers = itertools.count()
+        self._leases: dict[str, LedgerLease] = {}
+        self._pending = PendingWrites()
+        self._renewing: asyncio.Task[None] | None = None
+        self._available = True
+
+    @property
+    def state(self) -> StoreState:
+        """SHARED or LOCAL; FALLBACK if the ledger didn't answer the last question."""
+        if not self._available:
+            return StoreState.FALLBACK
+        return StoreState.SHARED if self._ledger.is_shared else StoreState.LOCAL
+
+    def __contains__(self, key: str) -> bool:
+        """Say whether the id has an outcome here that the ledger hasn't recorded."""
+        return self._pending.kept(key) is not None
+
+    async def start(self) -> None:
+        """Open the ledger, and begin to renew leases.
+
+        Raises:
+            LedgerFailed: The ledger can't be opened.
+        """
+        if self._ledger.is_shared:
+            self._renewing = asyncio.create_task(self._renew_forever())
+        await self._ledger.open()
+
+    async def aclose(self) -> None:
+        """Stop renewing leases, and close the ledger. Leases that are still held last until they run out."""
+        if self._renewing:
+            self._renewing.cancel()
+            await asyncio.wait({self._renewing})
+        await self._write_pending()
+        await self._ledger.aclose()
+
+    async def claim(self, key: str, fingerprint: bytes, *, waited: str = "", rerun: bool = False) -> Claim:
+        """Ask to run an id; see :meth:`Store.claim`."""
+        if pending := self._pending.kept(key):
+            if pending.run.fingerprint != fingerprint:
+                raise reused()
+            return self._finished(key, pending.ending.data)
+        run = self._pending.take_claim(key, fingerprint) or Run(key, fingerprint, self._new_token())
+        try:
+            answer = await self._ask(self._ledger.claim(run, waited=waited, rerun=rerun))
+        except (Refused, asyncio.CancelledError):
+            # It may have been recorded, or still be.
+            until = time.monotonic() + self._lease_seconds
+            self._pending.add(PendingEnd(run, Ending(EndKind.RELEASED), until, is_claim=True))
+            raise
+        match answer:
+            case Claimed():
+                lease = self._leases[run.token] = LedgerLease(self, run)
+                return Leading(lease)
+            case Finished(data):
+                return self._finished(key, data)
+            case Reused():
+                raise reused()
+            case _:
+                return answer
+
+    def _finished(self, key: str, data: bytes | None) -> Finished | Lost:
+        opened = None if data is None else self._sealing.unseal(key, data)
+        return Lost() if opened is None else Finished(opened)
+
+    def _new_token(self) -> str:
+        return f"{self._prefix}-{next(self._numbers):x}"
+
+    async def _ask(self, question: Awaitable[Result]) -> Result:
+        try:
+            answer = await question
+        except LedgerFailed as failure:
+            self._note(failure)
+            raise unavailable() from None
+        self._note(None)
+        return answer
+
+    def _note(self, failure: LedgerFailed | None) -> None:
+        """Log when the ledger fails and when it is back, and not each failure in between."""
+        if failure and self._available:
+            log.error("the idempotency store fails: %s", failure.why)
+        elif not failure and not self._available:
+            log.info("the idempotency store is back")
+        self._available = failure is None
+
+    async def _renew_forever(self) -> None:
+        while True:
+            # Sooner again if it failed: the leases run out meanwhile.
+            await asyncio.sleep(self._lease_seconds / (3 if self._available else 12))
+            with suppress(Refused):
+                await self._renew(list(self._leases.values()))
+            await self._write_pending()
+
+    async def _renew(self, leases: list[LedgerLease]) -> None:
+        if not leases:
+            return
+        held = await self._ask(self._ledger.hold([Hold(lease.run, lease.begun) for lease in leases]))
+        for lease, is_held in zip(leases, held, strict=True):
+            # It may have ended while it was renewed.
+            if not is_held and self._leases.pop(lease.run.token, None) is not None:
+                log.warning("a lease wasn't renewed in time, and another process has claimed its request_id")
+
+    async def begin(self, run: Run) -> None:
+        """Record that a run has begun; see :meth:`Lease.begin`."""
+        try:
+            [is_held] = await self._ask(self._ledger.hold([Hold(run, begun=True)]))
+        except Refused:
+            if not self._begin_unrecorded:
+                raise
+            return
+        if not is_held:
+            raise lease_lost()
+
+    async def end(self, run: Run, ending: Ending) -> None:
+        """Record how a run ended, now or as soon as the ledger can."""
+        self._leases.pop(run.token, None)
+        if ending.data is not None:
+            ending = Ending(ending.kind, self._sealing.seal(run.key, ending.data))
+        is_kept = ending.kind is EndKind.KEPT
+        until = time.monotonic() + max(self._ttl if is_kept else 0.0, self._lease_seconds)
+        try:
+            await self._ask(self._ledger.end(run, ending))
+        except Refused:
+            self._pending.add(PendingEnd(run, ending, until))
+
+    async def _write_pending(self) -> None:
+        with suppress(Refused):
+            for end in self._pending.current():
+                # Written now, it may be recorded at any time: no claim may use its run any more.
+                end.is_claim = False
+                await self._ask(self._ledger.end(end.run, end.ending))
+                self._pending.remove(end)
+
+    async def followed(self, key: str) -> float:
+        """Return for how many seconds more somebody elsewhere counts as waiting.
+
+        Raises:
+            Refused: REPLAY_STORE_UNAVAILABLE.
+        """
+        return await self._ask(self._ledger.followed(key))
+
+
+@dataclass(slots=True, eq=False)
+class LedgerLease:
+    """A lease in a ledger.
+
+    Attributes:
+        begun: Whether something may be billed from now on.
+        in_doubt: Whether the ledger couldn't tell, the last time, if somebody waits elsewhere.
+    """
+
+    store: LedgerStore
+    run: Run
+    begun: bool = False
+    in_doubt: bool = False
+
+    async def begin(self) -> None:
+        if not self.begun:
+            await self.store.begin(self.run)
+            self.begun = True
+
+    async def complete(self, outcome: RunOutcome) -> None:
+        kind = EndKind.KEPT if outcome.keep else EndKind.PASSED_ON
+        await self.store.end(self.run, Ending(kind, outcome.data))
+
+    async def release(self) -> None:
+        await self.store.end(self.run, Ending(EndKind.RELEASED))
+
+    async def abandon(self) -> None:
+        # Nothing is sent before begin() has returned.
+        kind = EndKind.ABANDONED if self.begun else EndKind.RELEASED
+        await self.store.end(self.run, Ending(kind))
+
+    async def awaited(self) -> float:
+        was_in_doubt, self.in_doubt = self.in_doubt, False
+        try:
+            return await self.store.followed(self.run.key)
+        except Refused:
+            self.in_doubt = True
+            # Not for as long as the ledger is away: those who wait elsewhere are refused meanwhile.
+            return 0.0 if was_in_doubt else FOLLOWER_SECONDS
 
 
 def reused() -> Refused:
     """Make the refusal of an id that stands for something else."""
     return Refused(
         Reason.REQUEST_ID_REUSED,
-        "This request_id was used before, with other arguments or for another tool: make a new one for each new call.",
+        "This request_id was used before, with other arguments or for another tool. Send a new one for each new call.",
     )
+
+
+def unavailable() -> Refused:
+    """Make the refusal for a ledger that fails."""
+    return Refused(Reason.REPLAY_STORE_UNAVAILABLE, UNAVAILABLE, retry_delay=_delay())
+
+
+def lease_lost() -> LeaseLost:
+    """Make the refusal for a run whose id another process has claimed."""
+    return LeaseLost(Reason.REPLAY_STORE_UNAVAILABLE, UNAVAILABLE, retry_delay=_delay())
+
+
+UNAVAILABLE = "The idempotency store is unavailable. Retry with the same request_id."
+
+
+def _delay() -> float:
+    return random.uniform(1, 2)  # noqa: S311  # spread, not secret

@@ -15,6 +15,7 @@ from agenta_ai_server.pipeline.pipeline import within_deadline
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
+    from agenta_ai_server.domain.call import Principal
     from agenta_ai_server.domain.outcome import ToolOutcome
     from agenta_ai_server.domain.tool import ToolCall, Waiters
     from agenta_ai_server.idempotency.in_flight import InFlightCalls
@@ -51,22 +52,27 @@ class Idempotency:
             )
             raise Refused(Reason.REQUEST_INVALID, f"{wrong.field}: {wrong.description}", violations=[wrong])
 
-        async def work(
-            _: float, waiters: Waiters, on_billing: Callable[[], Awaitable[None]] | None = None
-        ) -> ToolOutcome:
+        async def work(_: float, waiters: Waiters, on_billing: Callable[[], Awaitable[None]]) -> ToolOutcome:
             # The run belongs to the id: it has a deadline of its own, and outlives its first caller.
             deadline = asyncio.get_running_loop().time() + call.max_seconds
             run = replace(call, deadline=deadline, waiters=waiters, on_billing=on_billing)
             run.require_time(self._min_seconds)
             return await within_deadline(run, proceed)
 
-        return await self._in_flight.run(_key(call), _fingerprint(call), work, call.deadline)
+        owner = _owner(call.caller)
+        return await self._in_flight.run(
+            digest(owner, call.request_id.lower()).hex(),
+            _fingerprint(call),
+            work,
+            call.deadline,
+            rerun=call.rerun_if_outcome_unknown,
+            owner=owner,
+            on_join=call.forget_arguments,
+        )
 
 
-def _key(call: ToolCall) -> str:
-    caller = call.caller
-    identity = (caller.method, caller.user, caller.organization, caller.workspace, caller.project)
-    return digest(*identity, call.request_id.lower()).hex()
+def _owner(caller: Principal) -> str:
+    return digest(caller.method, caller.user, caller.organization, caller.workspace, caller.project).hex()
 
 
 def _fingerprint(call: ToolCall) -> bytes:

@@ -285,6 +285,30 @@ class Calls(Group):
         ge=0,
         le=86_400,
     )
+    idempotency_file: Path | None = setting(
+        "AGENTA_AI_GRPC_IDEMPOTENCY_FILE",
+        "SQLite file that remembers each request_id through a crash, for all processes of one machine. Without it, "
+        "Redis does; without both, each process remembers for itself until it ends.",
+        "Operators of one machine, and so most: it keeps a call from being billed twice.",
+    )
+    idempotency_durable: OnOff = setting(
+        "AGENTA_AI_GRPC_IDEMPOTENCY_DURABLE",
+        "Whether what the file remembers survives a power cut too; calls then wait for the disk.",
+        "Operators of machines whose power isn't secured.",
+        default="off",
+    )
+    result_storage: Literal["plain", "encrypted", "off"] = setting(
+        "AGENTA_AI_GRPC_RESULT_STORAGE",
+        "How results are stored for repeats: as they are, encrypted, or not at all. Without a stored result, a repeat "
+        "of a finished call is answered with OUTCOME_UNKNOWN.",
+        "Operators whose prompts must not lie in Redis or on a disk in clear text.",
+        default="plain",
+    )
+    result_keys_file: Path | None = setting(
+        "AGENTA_AI_GRPC_RESULT_KEYS_FILE",
+        "Keys of encrypted results: 32 random bytes each in base64, one a line, the newest first.",
+        "Operators who encrypt results.",
+    )
     idempotency_on_store_failure: Literal["refuse", "local"] = setting(
         "AGENTA_AI_GRPC_IDEMPOTENCY_ON_STORE_FAILURE",
         "While the store of results fails: refuse calls with a request_id, or fall back to what this process knows, so "

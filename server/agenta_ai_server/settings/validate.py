@@ -29,6 +29,8 @@ def find_contradictions(settings: Settings) -> Iterator[str]:
             "AGENTA_AI_GRPC_MIN_REMAINING_SECONDS: must be less than AGENTA_AI_GRPC_MAX_CALL_SECONDS, which is "
             f"{settings.max_call_seconds:g}, by more than {MARGIN_SECONDS:g}, or every call would be refused."
         )
+    if settings.result_storage == "encrypted" and settings.result_keys_file is None:
+        yield "AGENTA_AI_GRPC_RESULT_STORAGE: 'encrypted' needs AGENTA_AI_GRPC_RESULT_KEYS_FILE."
 
 
 def _auth_faults(settings: Settings) -> Iterator[str]:

@@ -1,0 +1,140 @@
+"""The interface of a ledger, which records what became of each id, and the values that it takes and gives."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum, auto
+from typing import TYPE_CHECKING, NamedTuple, Protocol, TypeAlias
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+FOLLOWER_SECONDS = 2.0
+"""How long one claim of a follower counts as waiting."""
+
+ENDING_SECONDS = 10.0
+"""How long a follower finds an outcome that isn't kept. Followers look four times a second."""
+
+
+class Run(NamedTuple):
+    """One run of an id.
+
+    Attributes:
+        key: Names the id. Holds no personal data, for example because it is a hash.
+        fingerprint: A hash of what the id stands for; the same in every repeat.
+        token: Names the run, and no other one.
+    """
+
+    key: str
+    fingerprint: bytes
+    token: str
+
+
+class Hold(NamedTuple):
+    """A run that goes on, and whether it may have been billed."""
+
+    run: Run
+    begun: bool
+
+
+class EndKind(StrEnum):
+    """How a run ended."""
+
+    KEPT = auto()
+    """With an outcome that every repeat gets."""
+    PASSED_ON = auto()
+    """With an outcome that only those get who wait for it: nothing was billed, and a repeat runs again."""
+    RELEASED = auto()
+    """Without an outcome, and nothing was billed."""
+    ABANDONED = auto()
+    """Without an outcome; it may have been billed if it has begun."""
+
+
+class Ending(NamedTuple):
+    """The end of a run, and the outcome if there is one; without ``data``, the outcome isn't stored."""
+
+    kind: EndKind
+    data: bytes | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Claimed:
+    """The id is the claimant's to run."""
+
+
+@dataclass(frozen=True, slots=True)
+class Following:
+    """Another run of the id is under way: claim again soon, with the ``token`` that names it."""
+
+    token: str
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """A run of the id has ended; ``data`` is its outcome."""
+
+    data: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Lost:
+    """A run of the id may have been billed, and its outcome is lost."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reused:
+    """The id stands for something else."""
+
+
+Answer: TypeAlias = Claimed | Following | Finished | Lost | Reused
+
+
+class LedgerFailed(Exception):
+    """The ledger can't be used now; what was asked of it may have been done.
+
+    Args:
+        why: The kind of failure, without addresses or secrets.
+    """
+
+    def __init__(self, why: str) -> None:
+        super().__init__(why)
+        self.why = why
+
+
+class Ledger(Protocol):
+    """Records who runs an id, whether the run may have been billed, and its outcome. See ``rules.py`` for the states.
+
+    All methods raise :class:`LedgerFailed`.
+    """
+
+    @property
+    def is_shared(self) -> bool:
+        """Whether other processes use it too."""
+
+    async def open(self) -> None:
+        """Get ready."""
+
+    async def claim(self, run: Run, *, waited: str = "", rerun: bool = False) -> Answer:
+        """Claim an id.
+
+        Args:
+            run: The run that begins if the id is free.
+            waited: The token of the run that the claimant has been waiting for, if it has.
+            rerun: Whether to run an id again whose outcome is lost.
+        """
+
+    async def hold(self, holds: Sequence[Hold]) -> list[bool]:
+        """Renew the leases of runs, record which of them have begun, and say for each whether it still is the one.
+
+        When this returns true for a run that has begun, no repeat runs the id again by itself, even if this process
+        dies.
+        """
+
+    async def end(self, run: Run, ending: Ending) -> None:
+        """Record how a run ended."""
+
+    async def followed(self, key: str) -> float:
+        """Return for how many seconds more a claimant elsewhere counts as waiting for the id."""
+
+    async def aclose(self) -> None:
+        """Close what was opened."""

@@ -1,0 +1,359 @@
+"""A ledger in an SQLite file, which several processes on one machine share."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import queue
+import sqlite3
+import threading
+import time
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
+
+from agenta_ai_server.idempotency.ledger import Ending, LedgerFailed
+from agenta_ai_server.idempotency.rules import Entry, Rules, State
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from pathlib import Path
+
+    from agenta_ai_server.idempotency.ledger import Answer, Hold, Run
+
+TIMEOUT_SECONDS = 2.0
+"""How long one step may take, waiting for the disk and for other processes included."""
+
+MAX_FILE_BYTES = 1 << 30
+# Beyond the size that makes outcomes leave, so that recording that a run has begun doesn't fail for want of room.
+SPARE_PAGES = 2048
+# Steps that are committed together.
+BATCH = 256
+# Batches from one sweep to the next. A sweep takes out more than so many full batches can bring in.
+SWEEP_EVERY = 16
+
+# "AAI" and a version of the tables, which an older or newer service would misread.
+APPLICATION_ID = 0x41414901
+SCHEMA = f"""
+PRAGMA application_id = {APPLICATION_ID};
+CREATE TABLE IF NOT EXISTS ids (
+  key TEXT PRIMARY KEY,
+  fingerprint BLOB NOT NULL,
+  token TEXT NOT NULL,
+  state INTEGER NOT NULL,
+  spent INTEGER NOT NULL,
+  leased_until REAL NOT NULL,
+  expires REAL NOT NULL,
+  followed_until REAL NOT NULL,
+  data BLOB
+);
+CREATE INDEX IF NOT EXISTS ids_by_expiry ON ids (expires);
+CREATE INDEX IF NOT EXISTS outcomes_by_expiry ON ids (expires) WHERE data IS NOT NULL;
+CREATE TABLE IF NOT EXISTS endings (token TEXT PRIMARY KEY, data BLOB NOT NULL, expires REAL NOT NULL);
+"""
+
+GET = "SELECT fingerprint, token, state, spent, leased_until, expires, followed_until, data FROM ids WHERE key = ?"
+PUT = """
+INSERT INTO ids VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (key) DO UPDATE SET
+  fingerprint = excluded.fingerprint, token = excluded.token, state = excluded.state, spent = excluded.spent,
+  leased_until = excluded.leased_until, expires = excluded.expires, followed_until = excluded.followed_until,
+  data = excluded.data
+"""
+DELETE = "DELETE FROM ids WHERE key = ?"
+GET_ENDING = "SELECT data FROM endings WHERE token = ? AND expires > ?"
+PUT_ENDING = "INSERT OR REPLACE INTO endings VALUES (?, ?, ?)"
+EXPIRE = "DELETE FROM ids WHERE rowid IN (SELECT rowid FROM ids WHERE expires <= ? ORDER BY expires LIMIT 5000)"
+EXPIRE_ENDINGS = "DELETE FROM endings WHERE expires <= ?"
+DROP_OUTCOMES = """
+UPDATE ids SET data = NULL WHERE rowid IN
+  (SELECT rowid FROM ids WHERE data IS NOT NULL ORDER BY expires LIMIT 5000)
+"""
+
+Result = TypeVar("Result")
+
+
+class SqliteLedger:
+    """A ledger in a file.
+
+    A thread of its own does all work, in transactions of many steps, so that the event loop never waits for the disk.
+    A process that is killed loses nothing. A power cut loses the last moments unless ``durable``; the file stays
+    intact. The file must not be on a network file system, where several machines would damage it.
+
+    Args:
+        path: The file; it is created with permissions for its owner alone. ``-wal`` and ``-shm`` files lie beside it.
+        ttl: Seconds for which an id is remembered after its run; 0 forgets it at once.
+        lease: Seconds after which a run that isn't held again counts as dead.
+        durable: Whether each transaction is on the disk before it counts, so that a power cut loses nothing.
+        max_bytes: What the file may take. When it is full, the oldest outcomes are dropped, and their ids count as
+            lost; when there are only ids, new ones are refused.
+        clock: Seconds since the epoch; the same for all processes.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        ttl: float = 600,
+        *,
+        lease: float = 10,
+        durable: bool = False,
+        max_bytes: int = MAX_FILE_BYTES,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._file = _File(path, ttl, lease, durable=durable, max_bytes=max_bytes, clock=clock)
+        self._steps: queue.SimpleQueue[_Step[Any] | None] = queue.SimpleQueue()
+        self._thread: threading.Thread | None = None
+
+    @property
+    def is_shared(self) -> bool:
+        """Always true."""
+        return True
+
+    async def open(self) -> None:
+        """Open the file, and create it if need be.
+
+        Raises:
+            LedgerFailed: It can't be opened, or it isn't such a file.
+        """
+        self._thread = threading.Thread(target=self._work, name="idempotency-file", daemon=True)
+        self._thread.start()
+        await self._do(lambda _rules: None)
+
+    async def aclose(self) -> None:
+        """Finish what was asked for, and close the file."""
+        if self._thread:
+            self._steps.put(None)
+            await asyncio.to_thread(self._thread.join)
+            self._thread = None
+
+    async def claim(self, run: Run, *, waited: str = "", rerun: bool = False) -> Answer:
+        """Claim an id; see :meth:`Ledger.claim`."""
+        return await self._do(lambda rules: rules.claim(run, waited, rerun))
+
+    async def hold(self, holds: Sequence[Hold]) -> list[bool]:
+        """Renew leases; see :meth:`Ledger.hold`."""
+        return await self._do(lambda rules: [rules.hold(hold) for hold in holds])
+
+    async def end(self, run: Run, ending: Ending) -> None:
+        """Record how a run ended; see :meth:`Ledger.end`."""
+        try:
+            await self._do(lambda rules: rules.end(run, ending))
+        except LedgerFailed:
+            if ending.data is not None:
+                # That there was an outcome needs no room.
+                with suppress(LedgerFailed):
+                    await self._do(lambda rules: rules.end(run, Ending(ending.kind)))
+            raise
+
+    async def followed(self, key: str) -> float:
+        """Return for how many seconds more somebody counts as waiting; see :meth:`Ledger.followed`."""
+        return await self._do(lambda rules: rules.followed(key))
+
+    async def _do(self, step: Callable[[Rules], Result]) -> Result:
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[Result] = loop.create_future()
+        self._steps.put(_Step(step, future, loop))
+        try:
+            async with asyncio.timeout(TIMEOUT_SECONDS):
+                return await future
+        except TimeoutError:
+            raise LedgerFailed("TimeoutError") from None
+
+    def _work(self) -> None:
+        """Do what is asked for, until the end. Runs in the thread."""
+        while (batch := self._next_batch()) is not None:
+            self._file.commit(batch)
+            if batch:
+                with suppress(RuntimeError):  # the event loop has been closed
+                    batch[0].loop.call_soon_threadsafe(_settle, batch)
+        self._file.close()
+
+    def _next_batch(self) -> list[_Step[Any]] | None:
+        """Wait for a step, and return it with those that wait behind it; ``None`` at the end."""
+        step = self._steps.get()
+        if step is None:
+            return None
+        batch = []
+        with suppress(queue.Empty):
+            while step:
+                # Nobody waits for it any more, and whoever asked for it doesn't rely on it.
+                if not step.future.done():
+                    batch.append(step)
+                if len(batch) == BATCH:
+                    return batch
+                step = self._steps.get_nowait()
+            self._steps.put(None)
+        return batch
+
+
+@dataclass(slots=True, eq=False)
+class _Step(Generic[Result]):
+    """One thing to do in the thread, and what came of it."""
+
+    do: Callable[[Rules], Result]
+    future: asyncio.Future[Result]
+    loop: asyncio.AbstractEventLoop
+    result: Result | None = None
+    error: LedgerFailed | None = None
+
+    def run(self, rules: Rules) -> None:
+        try:
+            self.result = self.do(rules)
+        except LedgerFailed as failure:
+            self.error = failure
+
+
+def _settle(batch: list[_Step[Any]]) -> None:
+    for step in batch:
+        if step.future.done():
+            continue
+        if step.error:
+            step.future.set_exception(step.error)
+        else:
+            step.future.set_result(step.result)
+
+
+class _File:
+    """The file, for one thread; it is opened when it is needed, and again after an error."""
+
+    def __init__(
+        self, path: Path, ttl: float, lease: float, *, durable: bool, max_bytes: int, clock: Callable[[], float]
+    ) -> None:
+        self._path = path
+        self._durable = durable
+        self._max_bytes = max_bytes
+        self._max_pages = 0
+        self._clock = clock
+        self._connection: sqlite3.Connection | None = None
+        self._table = _SqlTable(clock)
+        self._rules = Rules(self._table, ttl, lease, clock)
+        self._batches = 0
+
+    def commit(self, batch: list[_Step[Any]]) -> None:
+        """Do the steps in one transaction; if there is no room for all, each in one of its own."""
+        try:
+            self._transact(batch)
+        except (sqlite3.Error, OSError, LedgerFailed) as error:
+            failure = LedgerFailed(_why(error))
+            if failure.why == "SQLITE_FULL" and len(batch) > 1:
+                for step in batch:
+                    self.commit([step])
+                return
+            for step in batch:
+                step.error = failure
+
+    def close(self) -> None:
+        if self._connection:
+            with suppress(sqlite3.Error):
+                self._connection.close()
+            self._connection = None
+
+    def _transact(self, batch: list[_Step[Any]]) -> None:
+        connection = self._connection or self._open()
+        try:
+            connection.execute("BEGIN IMMEDIATE")
+            for step in batch:
+                step.run(self._rules)
+            self._sweep(connection)
+            connection.execute("COMMIT")
+        except BaseException as error:
+            with suppress(sqlite3.Error):
+                connection.execute("ROLLBACK")
+            if isinstance(error, sqlite3.DatabaseError) and not isinstance(error, sqlite3.OperationalError):
+                # Damaged: whoever replaces the file needn't restart the service.
+                self.close()
+            raise
+
+    def _open(self) -> sqlite3.Connection:
+        descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        os.close(descriptor)
+        connection = sqlite3.connect(self._path, timeout=TIMEOUT_SECONDS, isolation_level=None)
+        try:
+            [found] = connection.execute("PRAGMA application_id").fetchone()
+            [tables] = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
+            if found != APPLICATION_ID and tables:
+                raise LedgerFailed("NotALedger")
+            connection.execute("PRAGMA journal_mode = WAL")
+            connection.execute(f"PRAGMA synchronous = {'FULL' if self._durable else 'NORMAL'}")
+            connection.executescript(SCHEMA)
+            [page_bytes] = connection.execute("PRAGMA page_size").fetchone()
+            self._max_pages = self._max_bytes // page_bytes
+            connection.execute(f"PRAGMA max_page_count = {self._max_pages + SPARE_PAGES}")
+        except BaseException:
+            connection.close()
+            raise
+        self._connection = self._table.connection = connection
+        return connection
+
+    def _sweep(self, connection: sqlite3.Connection) -> None:
+        """Now and then, forget what has expired, and make room."""
+        self._batches += 1
+        if self._batches % SWEEP_EVERY:
+            return
+        now = self._clock()
+        connection.execute(EXPIRE, (now,))
+        connection.execute(EXPIRE_ENDINGS, (now,))
+        [pages] = connection.execute("PRAGMA page_count").fetchone()
+        [free] = connection.execute("PRAGMA freelist_count").fetchone()
+        is_full = pages - free > self._max_pages
+        dropped = connection.execute(DROP_OUTCOMES).rowcount if is_full else 0
+        self._table.takes_new = not is_full or dropped > 0
+
+
+class _SqlTable:
+    """The tables of the file, within a transaction."""
+
+    connection: sqlite3.Connection
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._clock = clock
+        self.takes_new = True
+
+    def get(self, key: str) -> Entry | None:
+        row = self.connection.execute(GET, (key,)).fetchone()
+        if row is None:
+            if not self.takes_new:
+                raise LedgerFailed("TooManyIds")
+            return None
+        fingerprint, token, state, spent, leased_until, expires, followed_until, data = row
+        return Entry(fingerprint, token, State(state), bool(spent), leased_until, expires, followed_until, data)
+
+    def put(self, key: str, entry: Entry) -> None:
+        times = (entry.leased_until, entry.expires, entry.followed_until)
+        row = (key, entry.fingerprint, entry.token, int(entry.state), int(entry.spent), *times, entry.data)
+        self.connection.execute(PUT, row)
+
+    def delete(self, key: str) -> None:
+        self.connection.execute(DELETE, (key,))
+
+    def get_ending(self, token: str) -> bytes | None:
+        row = self.connection.execute(GET_ENDING, (token, self._clock())).fetchone()
+        return row[0] if row else None
+
+    def put_ending(self, token: str, data: bytes, expires: float) -> None:
+        self.connection.execute(PUT_ENDING, (token, data, expires))
+
+
+def _why(error: Exception) -> str:
+    """Return the kind of an error: SQLite's name for it, as SQLITE_FULL, or that of its class."""
+    if isinstance(error, LedgerFailed):
+        return error.why
+    return getattr(error, "sqlite_errorname", None) or type(error).__name__
+
+
+FAULTS = {
+    "NotALedger": "is an SQLite file of something else. Name another file.",
+    "SQLITE_NOTADB": "isn't an SQLite file. Name another file.",
+    "SQLITE_CORRUPT": "is damaged. Move it away; calls from before may then be billed twice.",
+    "SQLITE_FULL": "can't grow: the disk is full. Make room.",
+    "SQLITE_READONLY": "can't be written. Let this user write it and its folder.",
+    "SQLITE_CANTOPEN": "can't be opened. Let this user write it and its folder.",
+    "SQLITE_BUSY": "is locked by another program. Stop that program.",
+    "FileNotFoundError": "is in a folder that doesn't exist. Make the folder.",
+    "IsADirectoryError": "is a folder. Name a file in it.",
+    "PermissionError": "can't be written. Let this user write it and its folder.",
+}
+
+
+def file_fault(why: str) -> str:
+    """Return what is wrong with the file, and what to do, from the kind of a :class:`LedgerFailed`."""
+    return FAULTS.get(why, f"can't be used ({why}). See to the disk that it is on.")

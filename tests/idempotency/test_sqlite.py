@@ -1,0 +1,284 @@
+"""The ledger in a file: damaged, full, taken, killed, and never in the way of the event loop."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sqlite3
+import stat
+import sys
+import time
+from contextlib import asynccontextmanager, closing
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from agenta_ai_server.idempotency import sqlite
+from agenta_ai_server.idempotency.ledger import (
+    Claimed,
+    Ending,
+    EndKind,
+    Finished,
+    Hold,
+    LedgerFailed,
+    Lost,
+    Run,
+)
+from agenta_ai_server.idempotency.sqlite import SqliteLedger, file_fault
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable, Iterable
+    from pathlib import Path
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "ids.db"
+
+
+@asynccontextmanager
+async def ledger_on(path: Path, **options: Any) -> AsyncIterator[SqliteLedger]:
+    ledger = SqliteLedger(path, **options)
+    try:
+        await ledger.open()
+        yield ledger
+    finally:
+        await ledger.aclose()
+
+
+def a_run(key: str, token: str = "token") -> Run:  # a name of a run
+    return Run(key, b"f", token)
+
+
+async def finish(ledger: SqliteLedger, key: str, data: bytes | None) -> None:
+    assert await ledger.claim(a_run(key)) == Claimed()
+    assert await ledger.hold([Hold(a_run(key), begun=True)]) == [True]
+    await ledger.end(a_run(key), Ending(EndKind.KEPT, data))
+
+
+async def test_only_its_owner_can_read_it(path: Path) -> None:
+    async with ledger_on(path) as ledger:
+        await finish(ledger, "id", b"result")
+        assert {stat.S_IMODE(file.stat().st_mode) for file in path.parent.iterdir()} == {0o600}
+
+
+async def test_it_outlives_the_process_and_any_number_of_processes_use_it(path: Path) -> None:
+    async with ledger_on(path) as one, ledger_on(path) as two:
+        await finish(one, "id", b"result")
+        assert await two.claim(a_run("id", "other")) == Finished(b"result")
+    async with ledger_on(path) as again:
+        assert await again.claim(a_run("id", "third")) == Finished(b"result")
+
+
+@pytest.mark.parametrize("durable", [False, True])
+async def test_a_power_cut_is_survived_by_choice(durable: bool, path: Path) -> None:
+    """As far as that shows without cutting the power: whether SQLite is told to wait for the disk."""
+    statements: list[str] = []
+    connect = sqlite3.connect
+
+    def traced(*args: Any, **options: Any) -> sqlite3.Connection:
+        connection: sqlite3.Connection = connect(*args, **options)
+        connection.set_trace_callback(statements.append)
+        return connection
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sqlite3, "connect", traced)
+        async with ledger_on(path, durable=durable):
+            pass
+    assert f"PRAGMA synchronous = {'FULL' if durable else 'NORMAL'}" in statements
+
+
+def not_sqlite(path: Path) -> Path:
+    path.write_bytes(b"not a database " * 100)
+    return path
+
+
+def something_else(path: Path) -> Path:
+    with closing(sqlite3.connect(path)) as other:
+        other.execute("CREATE TABLE theirs (x)")
+    return path
+
+
+def a_folder(path: Path) -> Path:
+    path.mkdir()
+    return path
+
+
+def no_folder(path: Path) -> Path:
+    return path / "none" / "ids.db"
+
+
+def content(path: Path) -> bytes:
+    return path.read_bytes() if path.is_file() else b""
+
+
+FAULTS: dict[Callable[[Path], Path], str] = {
+    not_sqlite: "isn't an SQLite file",
+    something_else: "is an SQLite file of something else",
+    a_folder: "is a folder",
+    no_folder: "is in a folder that doesn't exist",
+}
+
+
+@pytest.mark.parametrize("plant", FAULTS, ids=lambda plant: plant.__name__)
+async def test_a_file_that_cant_be_used_says_why_and_stays_as_it_is(plant: Callable[[Path], Path], path: Path) -> None:
+    planted = plant(path)
+    before = content(planted)
+    with pytest.raises(LedgerFailed) as raised:
+        async with ledger_on(planted):
+            pass
+    assert file_fault(raised.value.why).startswith(FAULTS[plant])
+    assert content(planted) == before
+
+
+def damage(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[8192:] = os.urandom(len(content) - 8192)
+    path.write_bytes(content)
+
+
+def remove(path: Path) -> None:
+    for file in path.parent.iterdir():
+        file.unlink()
+
+
+async def claim_all(ledger: SqliteLedger, keys: Iterable[str]) -> None:
+    for key in keys:
+        await ledger.claim(a_run(key, "other"))
+
+
+async def test_a_damaged_file_fails_and_one_in_its_place_is_used_at_once(path: Path) -> None:
+    async with ledger_on(path) as ledger:
+        for number in range(200):
+            await finish(ledger, str(number), bytes(500))
+    damage(path)
+    async with ledger_on(path) as ledger:
+        with pytest.raises(LedgerFailed) as raised:
+            await claim_all(ledger, map(str, range(200)))
+        assert "is damaged" in file_fault(raised.value.why)
+        remove(path)
+        assert await ledger.claim(a_run("new")) == Claimed()
+
+
+async def test_a_full_disk_keeps_what_was_begun_and_goes_on_when_there_is_room(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By a bound on the pages, which SQLite reports as it does a full disk."""
+    async with ledger_on(path) as ledger:
+        before = a_run("before")
+        await ledger.claim(before)
+        await ledger.hold([Hold(before, begun=True)])
+    with closing(sqlite3.connect(path)) as other:
+        [pages] = other.execute("PRAGMA page_count").fetchone()
+    with monkeypatch.context() as patch:
+        patch.setattr(sqlite, "SPARE_PAGES", pages)
+        async with ledger_on(path, max_bytes=0, lease=1000) as full:
+            # The end is recorded, although there is no room for the outcome.
+            with pytest.raises(LedgerFailed) as raised:
+                await full.end(before, Ending(EndKind.KEPT, bytes(100_000)))
+            assert raised.value.why == "SQLITE_FULL"
+            assert await full.claim(a_run("before", "other")) == Lost()
+            with pytest.raises(LedgerFailed) as raised:
+                await claim_all(full, (f"new {number}" for number in range(1000)))
+            assert raised.value.why in ("SQLITE_FULL", "TooManyIds")
+    async with ledger_on(path) as ledger:
+        await ledger.end(before, Ending(EndKind.KEPT, bytes(100_000)))
+        assert await ledger.claim(a_run("before", "other")) == Finished(bytes(100_000))
+
+
+async def test_old_outcomes_make_room_and_their_ids_stay_known(path: Path) -> None:
+    async with ledger_on(path, max_bytes=2 << 20) as ledger:
+        for number in range(100):
+            await finish(ledger, str(number), bytes(100_000))
+        answers = [await ledger.claim(a_run(str(number), "other")) for number in range(100)]
+    assert answers[0] == Lost()
+    assert answers[-1] == Finished(bytes(100_000))
+    assert len(content(path)) < 12 << 20
+
+
+async def test_what_has_expired_leaves_the_file(path: Path) -> None:
+    now = 1000.0
+    async with ledger_on(path, clock=lambda: now, ttl=10) as ledger:
+        for number in range(50):
+            await finish(ledger, f"old {number}", b"result")
+        now += 20
+        for number in range(50):
+            await finish(ledger, f"new {number}", b"result")
+    with closing(sqlite3.connect(path)) as other:
+        assert other.execute("SELECT count(*) FROM ids WHERE key LIKE 'old%'").fetchone() == (0,)
+
+
+async def test_the_event_loop_never_waits_for_the_file(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sqlite, "TIMEOUT_SECONDS", 5)
+    async with ledger_on(path) as ledger:
+        with closing(sqlite3.connect(path, isolation_level=None)) as other:
+            other.execute("BEGIN IMMEDIATE")
+            claims = [asyncio.create_task(ledger.claim(a_run(str(number)))) for number in range(500)]
+            slowest, ends = 0.0, time.monotonic() + 0.5
+            while time.monotonic() < ends:
+                began = time.monotonic()
+                await asyncio.sleep(0)
+                slowest = max(slowest, time.monotonic() - began)
+            assert not any(claim.done() for claim in claims)
+            other.execute("ROLLBACK")
+        assert await asyncio.gather(*claims) == [Claimed()] * 500
+    # The lock was held for 0.5 s.
+    assert slowest < 0.4
+
+
+async def test_a_claim_whose_caller_has_left_is_not_made(path: Path) -> None:
+    async with ledger_on(path) as ledger:
+        with closing(sqlite3.connect(path, isolation_level=None)) as other:
+            other.execute("BEGIN IMMEDIATE")
+            held = asyncio.create_task(ledger.claim(a_run("held")))
+            await asyncio.sleep(0.1)
+            left = asyncio.create_task(ledger.claim(a_run("left")))
+            await asyncio.sleep(0.1)
+            left.cancel()
+            await asyncio.wait([left])
+            other.execute("ROLLBACK")
+        await held
+        assert await ledger.claim(a_run("left", "other")) == Claimed()
+
+
+KILLED = """
+import asyncio, itertools, pathlib, sys
+from agenta_ai_server.idempotency.ledger import Ending, EndKind, Hold, Run
+from agenta_ai_server.idempotency.sqlite import SqliteLedger
+
+async def main():
+    ledger = SqliteLedger(pathlib.Path(sys.argv[1]))
+    await ledger.open()
+    async def work(worker):
+        for number in itertools.count():
+            run = Run(f"{worker} {number}", b"f", "token")
+            await ledger.claim(run)
+            await ledger.hold([Hold(run, begun=True)])
+            print(run.key, flush=True)
+            await ledger.end(run, Ending(EndKind.KEPT, b"x" * 3000))
+            print(f"{run.key} ended", flush=True)
+    await asyncio.gather(*(work(worker) for worker in range(8)))
+
+asyncio.run(main())
+"""
+
+
+@pytest.mark.parametrize("seconds", [0.3, 0.7])
+async def test_a_process_that_is_killed_loses_nothing_that_counted(seconds: float, path: Path) -> None:
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-c", KILLED, str(path)), stdout=asyncio.subprocess.PIPE
+    )
+    assert process.stdout
+    await process.stdout.readline()
+    await asyncio.sleep(seconds)
+    process.kill()
+    said = (await process.communicate())[0].decode().splitlines()
+    begun = {line for line in said if not line.endswith("ended")}
+    ended = {line.removesuffix(" ended") for line in said if line.endswith("ended")}
+    assert len(ended) > 20
+    # When the lease has run out.
+    async with ledger_on(path, clock=lambda: time.time() + 11) as ledger:
+        for key in ended:
+            assert await ledger.claim(a_run(key, "x")) == Finished(b"x" * 3000)
+        for key in begun - ended:
+            assert await ledger.claim(a_run(key, "x")) in (Lost(), Finished(b"x" * 3000))

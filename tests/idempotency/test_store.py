@@ -1,0 +1,499 @@
+"""Several processes on one file or one Redis: one of them runs an id, and all of their callers get its outcome."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import os
+import sys
+import time
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+from idempotency.conftest import LEASE, RedisBacking, result, store_on, until
+
+from agenta_ai_server.domain.errors import Reason, Refused
+from agenta_ai_server.idempotency.fallback import LocalFallback
+from agenta_ai_server.idempotency.in_flight import OUTCOME_UNKNOWN, InFlightCalls
+from agenta_ai_server.idempotency.ledger import FOLLOWER_SECONDS, Ending, EndKind, Finished, Following, Lost, Run
+from agenta_ai_server.idempotency.memory import MemoryLedger
+from agenta_ai_server.idempotency.pending_writes import PendingEnd, PendingWrites
+from agenta_ai_server.idempotency.sealing import Unstored
+from agenta_ai_server.idempotency.store import Leading, LeaseLost, LedgerStore, RunOutcome, StoreState
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from idempotency.conftest import Backing, MakeReplicas
+    from redis_server import RedisServer
+
+    from agenta_ai_server.domain.outcome import ToolOutcome
+    from agenta_ai_server.domain.tool import Waiters
+
+
+class Tool:
+    """Works until it is told to end."""
+
+    def __init__(self, *, keep: bool = True) -> None:
+        self.outcome = result("result", keep=keep)
+        self.error: Exception | None = None
+        self.begun = asyncio.Event()
+        self.cancelled = asyncio.Event()
+        self.end = asyncio.Event()
+        self.runs = 0
+
+    async def __call__(
+        self, _deadline: float, callers: Waiters, on_billing: Callable[[], Awaitable[None]]
+    ) -> ToolOutcome:
+        callers.begun = True
+        await on_billing()
+        self.runs += 1
+        self.begun.set()
+        try:
+            await self.end.wait()
+        except asyncio.CancelledError:
+            self.cancelled.set()
+            raise
+        if self.error:
+            raise self.error
+        return self.outcome
+
+
+async def is_followed(backing: Backing) -> bool:
+    async with store_on(backing) as store:
+        return await store.followed("id") > 0
+
+
+async def lead(store: LedgerStore, key: str = "id", fingerprint: bytes = b"f") -> Leading:
+    claim = await store.claim(key, fingerprint)
+    assert isinstance(claim, Leading)
+    return claim
+
+
+async def leader_and_followers(
+    runs: list[InFlightCalls], tool: Tool, backing: Backing
+) -> tuple[asyncio.Task[ToolOutcome], list[asyncio.Task[ToolOutcome]]]:
+    """The first process leads, and each of the others has two callers that wait for it."""
+    leader = asyncio.create_task(runs[0].run("id", b"f", tool))
+    await tool.begun.wait()
+    followers = [asyncio.create_task(other.run("id", b"f", tool)) for other in runs[1:] for _ in range(2)]
+    await until(lambda: is_followed(backing))
+    return leader, followers
+
+
+async def test_two_hundred_callers_over_four_processes_run_it_once(replicas: MakeReplicas) -> None:
+    runs, tool = await replicas(4), Tool()
+    callers = [asyncio.create_task(runs[number % 4].run("id", b"f", tool)) for number in range(200)]
+    await tool.begun.wait()
+    tool.end.set()
+    assert [outcome.text for outcome in await asyncio.gather(*callers)] == ["result"] * 200
+    assert tool.runs == 1
+    assert await runs[3].run("id", b"f", tool) == replace(result(), replayed=True)
+
+
+async def test_many_ids_at_once(replicas: MakeReplicas) -> None:
+    runs, tool = await replicas(2), Tool()
+    tool.end.set()
+    await asyncio.gather(*(runs[number % 2].run(str(number // 2), b"f", tool) for number in range(400)))
+    assert tool.runs == 200
+
+
+@pytest.mark.parametrize(("keep", "ttl"), [(False, 600), (True, 0)])
+async def test_what_isnt_kept_goes_to_those_who_waited_and_to_nobody_else(
+    keep: bool, ttl: float, replicas: MakeReplicas, backing: Backing
+) -> None:
+    runs, tool = await replicas(3, ttl=ttl), Tool(keep=keep)
+    leader, followers = await leader_and_followers(runs, tool, backing)
+    tool.end.set()
+    await leader
+    # Comes before the followers have looked.
+    assert await runs[0].run("id", b"f", tool) == result(keep=keep)
+    assert tool.runs == 2
+    assert await asyncio.gather(*followers) == [result(keep=keep)] * 4
+    assert tool.runs == 2
+
+
+async def test_a_refusal_lets_the_followers_try_for_themselves(replicas: MakeReplicas, backing: Backing) -> None:
+    tool = Tool()
+    leader, followers = await leader_and_followers(await replicas(3), tool, backing)
+    tool.error = Refused(Reason.RATE_LIMITED, "Too fast.")
+    tool.end.set()
+    results = await asyncio.gather(leader, *followers, return_exceptions=True)
+    assert results == [tool.error] * 5
+    # Once in each process, and not once for each caller.
+    assert tool.runs == 3
+
+
+async def test_a_bug_isnt_repeated_by_the_followers(replicas: MakeReplicas, backing: Backing) -> None:
+    tool = Tool()
+    leader, followers = await leader_and_followers(await replicas(3), tool, backing)
+    tool.error = ZeroDivisionError()
+    tool.end.set()
+    results = await asyncio.gather(leader, *followers, return_exceptions=True)
+    assert results == [tool.error, *[OUTCOME_UNKNOWN] * 4]
+    assert tool.runs == 1
+
+
+async def test_the_run_goes_on_while_somebody_waits_in_another_process(
+    replicas: MakeReplicas, backing: Backing
+) -> None:
+    tool = Tool()
+    leader, followers = await leader_and_followers(await replicas(2, linger=0.1), tool, backing)
+    leader.cancel()
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(FOLLOWER_SECONDS + 1):
+            await tool.cancelled.wait()
+    for follower in followers:
+        follower.cancel()
+    async with asyncio.timeout(FOLLOWER_SECONDS + 5):
+        await tool.cancelled.wait()
+    assert tool.runs == 1
+
+
+async def test_a_process_that_stops_has_its_begun_runs_billed_no_second_time(
+    replicas: MakeReplicas, backing: Backing
+) -> None:
+    runs, tool = await replicas(2), Tool()
+    leader, followers = await leader_and_followers(runs, tool, backing)
+    await runs[0].aclose()
+    with pytest.raises(asyncio.CancelledError):
+        await leader
+    assert await asyncio.gather(*followers) == [OUTCOME_UNKNOWN] * 2
+    assert tool.runs == 1
+
+
+async def test_a_run_that_outlasts_its_lease_keeps_it(replicas: MakeReplicas, backing: Backing) -> None:
+    tool = Tool()
+    leader, followers = await leader_and_followers(await replicas(2, lease=0.6), tool, backing)
+    await asyncio.sleep(1.5)
+    tool.end.set()
+    await asyncio.gather(leader, *followers)
+    assert tool.runs == 1
+
+
+@pytest.mark.parametrize("state", ["claimed", "begun"])
+async def test_a_killed_process_blocks_its_callers_no_longer_than_its_lease(
+    state: str, replicas: MakeReplicas, backing: Backing
+) -> None:
+    script = Path(__file__).with_name("replica_process.py")
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, str(script), backing.url, str(LEASE), state), stdout=asyncio.subprocess.PIPE
+    )
+    assert process.stdout
+    assert await process.stdout.readline() == b"ready\n"
+    runs, tool = await replicas(3, lease=LEASE), Tool()
+    tool.end.set()
+    callers = [asyncio.create_task(runs[number % 3].run("id", b"f", tool)) for number in range(30)]
+    await until(lambda: is_followed(backing))
+    # Longer than the lease: its holder lives, and renews it.
+    await asyncio.sleep(1.5 * LEASE)
+    assert not any(caller.done() for caller in callers)
+    process.kill()
+    await process.wait()
+    killed = time.monotonic()
+    outcomes = await asyncio.gather(*callers)
+    assert time.monotonic() - killed < LEASE + 3
+    if state == "begun":
+        assert outcomes == [OUTCOME_UNKNOWN] * 30
+        assert tool.runs == 0
+    else:
+        assert {outcome.text for outcome in outcomes} == {"result"}
+        assert tool.runs == 1
+
+
+async def test_an_outcome_is_kept_though_the_ledger_fails_when_the_run_ends(backing: Backing) -> None:
+    tool = Tool()
+    async with store_on(backing) as store, store_on(backing) as other:
+        runs, others = InFlightCalls(store, max_seconds=30), InFlightCalls(other, max_seconds=30)
+        leader = asyncio.create_task(runs.run("id", b"f", tool))
+        await tool.begun.wait()
+        with backing.unavailable():
+            tool.end.set()
+            assert await leader == result("result")
+            assert await runs.run("id", b"f", tool) == replace(result(), replayed=True)
+            states = [store.state]
+            with pytest.raises(Refused) as caught:
+                await runs.run("id", b"g", tool)
+            assert caught.value.reason is Reason.REQUEST_ID_REUSED
+
+        async def is_recorded() -> bool:
+            return "id" not in store
+
+        await until(is_recorded)
+        for each in (runs, others):
+            assert (await each.run("id", b"f", tool)).replayed
+        assert [*states, store.state] == [StoreState.FALLBACK, StoreState.SHARED]
+    assert tool.runs == 1
+
+
+async def test_what_wasnt_recorded_is_recorded_at_the_end(backing: Backing) -> None:
+    async with store_on(backing, lease=60) as store:
+        claim = await lead(store)
+        await claim.lease.begin()
+        with backing.unavailable():
+            await claim.lease.complete(RunOutcome(b"result", keep=True))
+            assert "id" in store
+    async with store_on(backing) as store:
+        assert await store.claim("id", b"f") == Finished(b"result")
+
+
+async def test_nothing_is_sent_if_it_cant_be_recorded_and_the_id_is_free_again(backing: Backing) -> None:
+    async with store_on(backing, lease=60) as store, store_on(backing) as other:
+        claim = await lead(store)
+        with backing.unavailable():
+            with pytest.raises(Refused) as caught:
+                await claim.lease.begin()
+            assert caught.value.reason is Reason.REPLAY_STORE_UNAVAILABLE
+            assert caught.value.message == "The idempotency store is unavailable. Retry with the same request_id."
+            assert 1 <= (caught.value.retry_delay or 0) <= 2
+            await claim.lease.release()
+        # Whether or not the ledger has heard that it was to begin.
+        await store._write_pending()
+        assert isinstance(await other.claim("id", b"f"), Leading)
+
+
+async def test_by_choice_a_run_begins_unrecorded(backing: Backing) -> None:
+    async with store_on(backing, lease=60, begin_unrecorded=True) as store, store_on(backing) as other:
+        claim = await lead(store)
+        with backing.unavailable():
+            await claim.lease.begin()
+        # The next renewal records it.
+        await claim.lease.abandon()
+        assert isinstance(await other.claim("id", b"f"), Leading | Lost)
+
+
+async def test_a_lease_that_was_lost_begins_nothing(backing: Backing) -> None:
+    async with store_on(backing, lease=60) as frozen, store_on(backing) as other:
+        claim = await lead(frozen)
+        await frozen._ledger.end(Run("id", b"f", claim.lease.run.token), Ending(EndKind.RELEASED))  # type: ignore[attr-defined]
+        second = await lead(other)
+        with pytest.raises(LeaseLost):
+            await claim.lease.begin()
+        await claim.lease.release()
+        await second.lease.begin()
+        assert isinstance(await frozen.claim("id", b"f"), Following)
+
+
+async def test_a_claim_that_was_recorded_too_late_blocks_nobody_here(backing: Backing) -> None:
+    async with store_on(backing, lease=60) as store:
+        # On a connection that is there already.
+        await store.claim("another", b"f")
+        with backing.unavailable(), pytest.raises(Refused):
+            await store.claim("id", b"f")
+        assert isinstance(await store.claim("id", b"f"), Leading)
+        assert isinstance(await store.claim("id", b"f"), Following)
+
+
+async def test_a_claim_that_was_recorded_too_late_blocks_nobody_elsewhere_for_long(backing: Backing) -> None:
+    async with store_on(backing, lease=8) as store, store_on(backing) as other:
+        await store.claim("another", b"f")
+        with backing.unavailable(), pytest.raises(Refused):
+            await store.claim("id", b"f")
+
+        async def is_free() -> bool:
+            return isinstance(await other.claim("id", b"f"), Leading)
+
+        async with asyncio.timeout(6):
+            await until(is_free)
+
+
+@pytest.mark.parametrize("rounds", range(0, 24, 3))
+async def test_a_claim_that_is_cancelled_ends(rounds: int, backing: Backing) -> None:
+    async with store_on(backing) as store:
+        claims = [asyncio.create_task(store.claim(str(number), b"f")) for number in range(3)]
+        for _ in range(rounds):
+            await asyncio.sleep(0)
+        waiting = [claim for claim in claims if claim.cancel()]
+        results = await asyncio.gather(*waiting, return_exceptions=True)
+        assert all(isinstance(result, asyncio.CancelledError) for result in results)
+
+
+async def test_callers_that_are_cancelled_mid_question_mix_up_no_answers(replicas: MakeReplicas) -> None:
+    [runs], tool = await replicas(1, linger=0.001), Tool()
+    tool.end.set()
+    for number in range(50):
+        caller = asyncio.create_task(runs.run(f"left {number}", b"f", tool))
+        await asyncio.sleep(0)
+        caller.cancel()
+        with suppress(asyncio.CancelledError):
+            await caller
+    await runs.idle()
+    tool.outcome = result("other")
+    replays = await asyncio.gather(*(runs.run(str(number), b"f", tool) for number in range(50)))
+    assert replays == [result("other")] * 50
+
+
+async def test_a_run_whose_callers_have_left_ends_though_the_ledger_is_away(
+    backing: Backing, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("agenta_ai_server.idempotency.store.FOLLOWER_SECONDS", 0.3)
+    async with store_on(backing) as store:
+        runs, tool = InFlightCalls(store, max_seconds=30, linger=0.1), Tool()
+        leader = asyncio.create_task(runs.run("id", b"f", tool))
+        await tool.begun.wait()
+        with backing.unavailable():
+            leader.cancel()
+            async with asyncio.timeout(5):
+                await tool.cancelled.wait()
+        await runs.aclose()
+
+
+async def test_who_may_wait_elsewhere_has_the_benefit_of_the_doubt_once(backing: Backing) -> None:
+    async with store_on(backing) as store:
+        claim = await lead(store)
+        with backing.unavailable():
+            assert [await claim.lease.awaited() for _ in range(3)] == [FOLLOWER_SECONDS, 0, 0]
+
+
+async def test_without_stored_outcomes_a_repeat_is_unknown_and_joined_callers_still_get_theirs(
+    replicas: MakeReplicas, backing: Backing
+) -> None:
+    runs, tool = await replicas(2, sealing=Unstored()), Tool()
+    leader, followers = await leader_and_followers(runs, tool, backing)
+    joined = asyncio.create_task(runs[0].run("id", b"f", tool))
+    await asyncio.sleep(0)
+    tool.end.set()
+    assert [await leader, await joined] == [result(), result()]
+    assert await asyncio.gather(*followers) == [OUTCOME_UNKNOWN] * 2
+    assert await runs[0].run("id", b"f", tool) == OUTCOME_UNKNOWN
+    assert await runs[0].run("id", b"f", tool, rerun=True) == result()
+    assert tool.runs == 2
+
+
+async def test_by_choice_a_process_remembers_for_itself_while_the_ledger_is_away(backing: Backing) -> None:
+    async with store_on(backing, begin_unrecorded=True) as store:
+        memory = MemoryLedger()
+        runs, tool = InFlightCalls(LocalFallback(store, LedgerStore(memory), memory), max_seconds=30), Tool()
+        before = asyncio.create_task(runs.run("before", b"f", Tool()))
+        with backing.unavailable():
+            callers = [asyncio.create_task(runs.run("id", b"f", tool)) for _ in range(20)]
+            await tool.begun.wait()
+            tool.end.set()
+            assert {replay.text for replay in await asyncio.gather(*callers)} == {"result"}
+            assert (await runs.run("id", b"f", tool)).replayed
+        assert tool.runs == 1
+        before.cancel()
+        await runs.aclose()
+
+
+async def test_nothing_is_left_over(backing: Backing) -> None:
+    async with store_on(backing):
+        pass
+    descriptors = len(os.listdir("/proc/self/fd"))
+    async with store_on(backing) as store:
+        runs, tool = InFlightCalls(store, max_seconds=30), Tool()
+        callers = [asyncio.create_task(runs.run(str(number), b"f", tool)) for number in range(5)]
+        await tool.begun.wait()
+        await runs.aclose()
+    await asyncio.wait(callers)
+    assert len(asyncio.all_tasks()) == 1
+    assert len(os.listdir("/proc/self/fd")) == descriptors
+
+
+# What only Redis does
+
+
+@pytest.mark.needs("redis-server")
+async def test_a_redis_that_restarts_empty_is_told_again_of_what_runs(redis: RedisServer) -> None:
+    backing, tool = RedisBacking(redis), Tool()
+    async with store_on(backing) as store, store_on(backing) as other:
+        runs = InFlightCalls(store, max_seconds=30)
+        leader = asyncio.create_task(runs.run("id", b"f", tool))
+        await tool.begun.wait()
+        await asyncio.to_thread(redis.kill)
+        with pytest.raises(Refused):
+            await other.claim("id", b"f")
+        await asyncio.to_thread(redis.start)
+
+        async def is_known() -> bool:
+            return bool(redis.do("HGET", "agenta-ai:call:{id}:", "state") == b"begun")
+
+        await until(is_known)
+        assert isinstance(await other.claim("id", b"f"), Following)
+        tool.end.set()
+        assert await leader == result()
+        assert await InFlightCalls(other, max_seconds=30).run("id", b"f", tool) == replace(result(), replayed=True)
+    assert tool.runs == 1
+
+
+@pytest.mark.needs("redis-server")
+async def test_a_redis_that_loses_its_data_lets_what_has_ended_be_billed_twice(redis: RedisServer) -> None:
+    """What docs/architecture.md says of it, and no more: what runs meanwhile is told again."""
+    backing, tool = RedisBacking(redis), Tool()
+    tool.end.set()
+    async with store_on(backing) as store:
+        runs = InFlightCalls(store, max_seconds=30)
+        assert await runs.run("id", b"f", tool) == result()
+        redis.do("FLUSHALL")
+        assert await runs.run("id", b"f", tool) == result()
+    assert tool.runs == 2
+
+
+@pytest.mark.needs("redis-server")
+async def test_a_redis_that_keeps_its_data_forgets_nothing(tmp_path: Path) -> None:
+    from redis_server import RedisServer as Server
+
+    server = Server(tmp_path, "--appendonly", "yes", "--appendfsync", "everysec")
+    await asyncio.to_thread(server.start)
+    try:
+        async with store_on(RedisBacking(server)) as store:
+            finished, lost = await lead(store, "finished"), await lead(store, "lost")
+            for claim in (finished, lost):
+                await claim.lease.begin()
+            await finished.lease.complete(RunOutcome(b"result", keep=True))
+            await lost.lease.abandon()
+            await asyncio.sleep(1.5)
+            await asyncio.to_thread(server.kill)
+            await asyncio.to_thread(server.start)
+
+            async def is_back() -> bool:
+                with suppress(Refused):
+                    return bool(await store.claim("finished", b"f"))
+                return False
+
+            await until(is_back)
+            assert await store.claim("finished", b"f") == Finished(b"result")
+            assert await store.claim("lost", b"f") == Lost()
+    finally:
+        server.kill()
+
+
+@pytest.mark.needs("redis-server")
+@pytest.mark.parametrize("trouble", ["is a replica", "is full"])
+async def test_a_redis_that_cant_write_counts_as_unavailable(trouble: str, redis: RedisServer) -> None:
+    async with store_on(RedisBacking(redis)) as store:
+        if trouble == "is full":
+            redis.do("CONFIG", "SET", "maxmemory", 1)
+        else:
+            redis.do("REPLICAOF", "127.0.0.1", 1)
+        with pytest.raises(Refused) as caught:
+            await store.claim("id", b"f")
+        assert caught.value.reason is Reason.REPLAY_STORE_UNAVAILABLE
+
+
+# What is still to be recorded
+
+
+def test_what_is_to_be_recorded_takes_no_more_memory_than_it_may(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("agenta_ai_server.idempotency.pending_writes.MAX_BYTES", 100_000)
+    pending = PendingWrites()
+    for number in range(100):
+        run = Run(str(number), b"f", "token")
+        pending.add(PendingEnd(run, Ending(EndKind.KEPT, bytes(4000)), math.inf))
+    assert [end.run.key for end in pending.current()] == [str(number) for number in range(80, 100)]
+    for end in pending.current():
+        end.until = 0
+    assert pending.kept("99") is None
+    assert pending.current() == []
+
+
+def test_a_claim_takes_no_ends_place() -> None:
+    pending = PendingWrites()
+    run = Run("id", b"f", "token")
+    kept = PendingEnd(run, Ending(EndKind.KEPT, b"result"), math.inf)
+    pending.add(kept)
+    pending.add(PendingEnd(run, Ending(EndKind.RELEASED), math.inf, is_claim=True))
+    assert pending.kept("id") is kept
