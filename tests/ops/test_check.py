@@ -220,6 +220,18 @@ def taken(name: str) -> Plant:
 
 
 CLOSED = "127.0.0.1:9"
+
+
+def makes_ids_file(content: bytes, mode: int = 0o600) -> Plant:
+    def plant(setup: Setup) -> dict[str, str]:
+        path = setup.folder / "ids.db"
+        path.write_bytes(content)
+        path.chmod(mode)
+        return {"AGENTA_AI_GRPC_IDEMPOTENCY_FILE": str(path)}
+
+    return plant
+
+
 FAULTS: dict[str, tuple[Plant, str, str, str]] = {
     "wrong value": (sets(AGENTA_AI_GRPC_RETRIES="many"), "settings", "failed", "AGENTA_AI_GRPC_RETRIES"),
     "contradiction": (sets(AGENTA_AI_GRPC_AUTH="none,jwt"), "settings", "failed", "AGENTA_AI_GRPC_AUTH"),
@@ -318,6 +330,25 @@ FAULTS: dict[str, tuple[Plant, str, str, str]] = {
         "OTEL_EXPORTER_OTLP_ENDPOINT",
     ),
     "not a collector": (collector_answers(404), "traces", "failed", "port 4318"),
+    "file of something else": (
+        makes_ids_file(b"not a database " * 100),
+        "request ids",
+        "failed",
+        "Name another file",
+    ),
+    "open file of ids": (makes_ids_file(b"", mode=0o644), "request ids", "warning", "chmod 600"),
+    "no folder for ids": (
+        sets(AGENTA_AI_GRPC_IDEMPOTENCY_FILE="/none/ids.db"),
+        "request ids",
+        "failed",
+        "Make /none",
+    ),
+    "no keys of results": (
+        sets(AGENTA_AI_GRPC_RESULT_STORAGE="encrypted", AGENTA_AI_GRPC_RESULT_KEYS_FILE="/none/keys"),
+        "request ids",
+        "failed",
+        "Correct AGENTA_AI_GRPC_RESULT_KEYS_FILE.",
+    ),
     "shared port alone": (
         sets(AGENTA_AI_GRPC_REUSE_PORT="true"),
         "Redis",
@@ -438,7 +469,7 @@ async def test_a_running_server_whose_certificate_broke_isnt_called_a_stranger(
 
 @pytest.fixture
 def redis(tmp_path: Path) -> Iterator[RedisServer]:
-    server = RedisServer(tmp_path)
+    server = RedisServer(tmp_path, "--appendonly", "yes")
     server.start()
     yield server
     server.kill()
@@ -446,6 +477,11 @@ def redis(tmp_path: Path) -> Iterator[RedisServer]:
 
 def evicting(redis: RedisServer) -> str:
     redis.do("CONFIG", "SET", "maxmemory-policy", "allkeys-lru")
+    return redis.url
+
+
+def forgetful(redis: RedisServer) -> str:
+    redis.do("CONFIG", "SET", "appendonly", "no")
     return redis.url
 
 
@@ -494,6 +530,7 @@ def frozen(redis: RedisServer) -> str:
 
 REDIS_FAULTS: dict[Callable[[RedisServer], str], tuple[str, str]] = {
     evicting: ("warning", "noeviction"),
+    forgetful: ("warning", "appendonly to yes"),
     full: ("failed", "maxmemory"),
     read_only: ("failed", "the primary"),
     with_password: ("failed", "Correct them in AGENTA_AI_GRPC_REDIS_URL"),
@@ -524,7 +561,6 @@ async def test_what_is_wrong_with_redis(
 @pytest.mark.needs("redis-server")
 async def test_a_user_with_exactly_the_permissions_that_are_recommended(setup: Setup, redis: RedisServer) -> None:
     redis.do(*ACL.replace("PASSWORD", REDIS_PASSWORD).split())
-    redis.do("CONFIG", "SET", "appendonly", "yes")
     redis.do("CONFIG", "RESETSTAT")
     setup.environment["AGENTA_AI_GRPC_REDIS_URL"] = redis.url.replace("://", f"://agenta-ai:{REDIS_PASSWORD}@")
     assert wrong(await setup.findings()) == []

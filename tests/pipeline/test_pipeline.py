@@ -20,7 +20,8 @@ from agenta_ai_server.domain.errors import DeadlinePassed, Reason, Refused, Tool
 from agenta_ai_server.domain.outcome import ToolFailure, ToolOutcome
 from agenta_ai_server.domain.tool import Progress, Stage, ToolCall, ToolSet, ToolSpec
 from agenta_ai_server.idempotency.in_flight import InFlightCalls
-from agenta_ai_server.idempotency.memory import MemoryStore
+from agenta_ai_server.idempotency.memory import MemoryLedger
+from agenta_ai_server.idempotency.store import LedgerStore
 from agenta_ai_server.limits.limits import RateLimits
 from agenta_ai_server.limits.memory import MemoryLimiter
 from agenta_ai_server.pipeline.authorize import Authorize
@@ -62,7 +63,7 @@ def pipeline(slots: int = 10) -> Pipeline:
     return Pipeline(
         [
             Authorize(AccessPolicy()),
-            Idempotency(InFlightCalls(MemoryStore(clock=clock), max_seconds=60), min_seconds=1),
+            Idempotency(InFlightCalls(LedgerStore(MemoryLedger(clock=clock)), max_seconds=60), min_seconds=1),
             RateLimit(RateLimits(None, MemoryLimiter(clock=clock))),
             ConcurrencyLimit(ConcurrencyLimiter(slots)),
         ]

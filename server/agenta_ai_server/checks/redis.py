@@ -79,8 +79,11 @@ async def redis(settings: Settings) -> AsyncIterator[Found]:
     client = RedisClient(settings.redis_url.get_secret_value(), timeout=SECONDS)
     try:
         async with asyncio.timeout(SECONDS):
-            async for found in _redis(client):
-                yield found
+            await _run_scripts(client)
+            yield _slow_or_ok(await _latency(client))
+            if settings.idempotency_file is None:
+                async for found in _promises(client):
+                    yield found
     except RedisFailed as failure:
         yield failed(*FAILURES.get(failure.why, UNREACHABLE))
     except TimeoutError:
@@ -89,15 +92,18 @@ async def redis(settings: Settings) -> AsyncIterator[Found]:
         await client.aclose()
 
 
-async def _redis(client: RedisClient) -> AsyncIterator[Found]:
-    await _run_scripts(client)
-    latency = await _latency(client)
-    yield _slow_or_ok(latency)
+async def _promises(client: RedisClient) -> AsyncIterator[Found]:
+    """Yield what makes Redis forget a request_id, so that a repeat is billed again."""
     policy = await _info(client, "memory", "maxmemory_policy")
     if policy not in ("", "noeviction"):
         yield warning(
-            f"Its maxmemory-policy is {policy}: with a result that it evicts, a repeat is paid for twice.",
+            f"Its maxmemory-policy is {policy}: a call whose request_id it evicts can be billed twice.",
             "Set maxmemory-policy to noeviction in Redis.",
+        )
+    if await _info(client, "persistence", "aof_enabled") == "0":
+        yield warning(
+            "It isn't persistent (appendonly is no): after its restart, calls from before can be billed twice.",
+            "Set appendonly to yes in Redis. On a single machine, AGENTA_AI_GRPC_IDEMPOTENCY_FILE does without Redis.",
         )
 
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from agenta_ai_server.checks import files, machine, remote
 from agenta_ai_server.checks.redis import redis
+from agenta_ai_server.checks.request_ids import request_ids
 from agenta_ai_server.checks.shared import failed
 from agenta_ai_server.settings import Settings, SettingsError, load
 
@@ -29,6 +30,7 @@ PROBES: dict[str, Probe] = {
     "address": machine.address,
     "metrics": machine.metrics,
     "Redis": redis,
+    "request ids": request_ids,
     "token keys": remote.token_keys,
     "Agenta": remote.agenta,
     "Agenta key": remote.agenta_key,

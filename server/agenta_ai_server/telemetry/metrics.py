@@ -178,8 +178,8 @@ class Metrics(CallListener):
             )
         self.gauge(
             "agenta_ai_replay_store_state",
-            "Where results are kept for repeats: 0 in the shared Redis; 1 in this process, as configured; 2 in this "
-            "process or nowhere, because Redis fails.",
+            "Where request_ids and results are kept: 0 in the file or Redis that is shared; 1 in this process, as "
+            "configured; 2 in this process or nowhere, because the file or Redis fails.",
             lambda: STORE_STATES[store.state],
         )
         if certificates:
