@@ -47,7 +47,7 @@ conformance: $(READY) ## Play the same vectors with the clients of all languages
 
 test-slow: $(READY) ## Run what is too long for every run: 20,000 examples of each property, crashes under load, a soak.
 	@HYPOTHESIS_PROFILE=thorough $(BIN)/pytest -q -n $(WORKERS) --timeout 0 \
-	  tests/guarantee tests/replicas tests/limits/test_history.py tests/auth/test_attacks.py tests/soak tests/distribution
+	  tests/guarantee tests/replicas tests/limits/test_history.py tests/idempotency/test_histories.py tests/auth/test_attacks.py tests/soak tests/distribution
 
 test-oldest: $(READY) ## Run the tests on Python 3.11 with the oldest dependencies that are declared.
 	@$(BIN)/uv venv -q --clear --python 3.11 $(TOOLS)/oldest
@@ -78,7 +78,7 @@ bench: $(TOOLS)/bench/.ready ## Measure: remakes all of bench/README.md in a qua
 	@$(BENCH).load 500 2000 5000 > bench/results/load.txt
 	@$(BENCH).overload --plot bench/plots/overload.png > bench/results/overload.txt
 	-@$(BENCH).soak --calls 40000 --plot bench/plots/soak.png > bench/results/soak.txt
-	@for each in concurrency limits telemetry; do $(BENCH).$$each > bench/results/$$each.txt || exit 1; done
+	@for each in concurrency limits idempotency telemetry; do $(BENCH).$$each > bench/results/$$each.txt || exit 1; done
 	@$(BENCH).report
 
 bench-smoke: $(TOOLS)/bench/.ready ## See that everything that is compared can be measured, and that bench/README.md shows the last results.
