@@ -48,26 +48,38 @@ class Backing(Protocol):
     def unavailable(self) -> AbstractContextManager[None]:
         """Let all that is asked fail by its time-out."""
 
+    def be_patient(self) -> None:
+        """Have later ledgers wait for as long as a busy machine takes."""
+
 
 class RedisBacking:
     def __init__(self, server: RedisServer) -> None:
         self.server = server
         self.url = server.url
+        self.timeout = 0.5
 
     @asynccontextmanager
     async def ledger(self, ttl: float = 600, lease: float = LEASE) -> AsyncIterator[RedisLedger]:
-        client = RedisClient(self.url)
+        client = RedisClient(self.url, timeout=self.timeout)
         yield RedisLedger(client, ttl, lease=lease)
         await client.aclose()
 
     def unavailable(self) -> AbstractContextManager[None]:
         return self.server.frozen()
 
+    def be_patient(self) -> None:
+        self.timeout = 20
+
 
 class SqliteBacking:
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         self.path = path
         self.url = str(path)
+        self._monkeypatch = monkeypatch
+        monkeypatch.setattr(sqlite, "TIMEOUT_SECONDS", 0.5)
+
+    def be_patient(self) -> None:
+        self._monkeypatch.setattr(sqlite, "TIMEOUT_SECONDS", 20)
 
     @asynccontextmanager
     async def ledger(self, ttl: float = 600, lease: float = LEASE) -> AsyncIterator[SqliteLedger]:
@@ -99,8 +111,7 @@ def backing(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.
             pytest.skip("redis-server is missing")
         yield RedisBacking(request.getfixturevalue("redis"))
     else:
-        monkeypatch.setattr(sqlite, "TIMEOUT_SECONDS", 0.5)
-        yield SqliteBacking(tmp_path / "ids.db")
+        yield SqliteBacking(tmp_path / "ids.db", monkeypatch)
 
 
 @asynccontextmanager

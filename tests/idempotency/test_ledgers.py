@@ -89,7 +89,9 @@ async def worlds(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterato
 
         async def make(ttl: float = TTL) -> World:
             if server:
-                return ByRedis(await stack.enter_async_context(RedisBacking(server).ledger(ttl, LEASE)), server)
+                backing = RedisBacking(server)
+                backing.be_patient()
+                return ByRedis(await stack.enter_async_context(backing.ledger(ttl, LEASE)), server)
             world = ByClock(ttl, tmp_path / "ids.db" if request.param == "sqlite" else None)
             await world.ledger.open()
             stack.push_async_callback(world.ledger.aclose)

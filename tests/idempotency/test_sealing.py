@@ -48,8 +48,10 @@ async def test_what_one_process_stores_another_reads_if_it_can(
 
 
 @pytest.mark.parametrize(("sealing", "is_there"), [(Plain(), True), (Unstored(), False), (Encrypted([OLD]), False)])
-async def test_what_lies_on_the_disk(sealing: Sealing, is_there: bool, tmp_path: Path) -> None:
-    await finish(SqliteBacking(tmp_path / "ids.db"), sealing)
+async def test_what_lies_on_the_disk(
+    sealing: Sealing, is_there: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await finish(SqliteBacking(tmp_path / "ids.db", monkeypatch), sealing)
     assert (SECRET in on_disk(tmp_path)) is is_there
 
 

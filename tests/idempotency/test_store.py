@@ -84,7 +84,8 @@ async def leader_and_followers(
     return leader, followers
 
 
-async def test_two_hundred_callers_over_four_processes_run_it_once(replicas: MakeReplicas) -> None:
+async def test_two_hundred_callers_over_four_processes_run_it_once(replicas: MakeReplicas, backing: Backing) -> None:
+    backing.be_patient()
     runs, tool = await replicas(4), Tool()
     callers = [asyncio.create_task(runs[number % 4].run("id", b"f", tool)) for number in range(200)]
     await tool.begun.wait()
@@ -94,7 +95,8 @@ async def test_two_hundred_callers_over_four_processes_run_it_once(replicas: Mak
     assert await runs[3].run("id", b"f", tool) == replace(result(), replayed=True)
 
 
-async def test_many_ids_at_once(replicas: MakeReplicas) -> None:
+async def test_many_ids_at_once(replicas: MakeReplicas, backing: Backing) -> None:
+    backing.be_patient()
     runs, tool = await replicas(2), Tool()
     tool.end.set()
     await asyncio.gather(*(runs[number % 2].run(str(number // 2), b"f", tool) for number in range(400)))
@@ -105,6 +107,7 @@ async def test_many_ids_at_once(replicas: MakeReplicas) -> None:
 async def test_what_isnt_kept_goes_to_those_who_waited_and_to_nobody_else(
     keep: bool, ttl: float, replicas: MakeReplicas, backing: Backing
 ) -> None:
+    backing.be_patient()
     runs, tool = await replicas(3, ttl=ttl), Tool(keep=keep)
     leader, followers = await leader_and_followers(runs, tool, backing)
     tool.end.set()
@@ -118,6 +121,7 @@ async def test_what_isnt_kept_goes_to_those_who_waited_and_to_nobody_else(
 
 async def test_a_refusal_lets_the_followers_try_for_themselves(replicas: MakeReplicas, backing: Backing) -> None:
     tool = Tool()
+    backing.be_patient()
     leader, followers = await leader_and_followers(await replicas(3), tool, backing)
     tool.error = Refused(Reason.RATE_LIMITED, "Too fast.")
     tool.end.set()
@@ -129,6 +133,7 @@ async def test_a_refusal_lets_the_followers_try_for_themselves(replicas: MakeRep
 
 async def test_a_bug_isnt_repeated_by_the_followers(replicas: MakeReplicas, backing: Backing) -> None:
     tool = Tool()
+    backing.be_patient()
     leader, followers = await leader_and_followers(await replicas(3), tool, backing)
     tool.error = ZeroDivisionError()
     tool.end.set()
@@ -141,6 +146,7 @@ async def test_the_run_goes_on_while_somebody_waits_in_another_process(
     replicas: MakeReplicas, backing: Backing
 ) -> None:
     tool = Tool()
+    backing.be_patient()
     leader, followers = await leader_and_followers(await replicas(2, linger=0.1), tool, backing)
     leader.cancel()
     with pytest.raises(TimeoutError):
@@ -156,6 +162,7 @@ async def test_the_run_goes_on_while_somebody_waits_in_another_process(
 async def test_a_process_that_stops_has_its_begun_runs_billed_no_second_time(
     replicas: MakeReplicas, backing: Backing
 ) -> None:
+    backing.be_patient()
     runs, tool = await replicas(2), Tool()
     leader, followers = await leader_and_followers(runs, tool, backing)
     await runs[0].aclose()
@@ -167,6 +174,7 @@ async def test_a_process_that_stops_has_its_begun_runs_billed_no_second_time(
 
 async def test_a_run_that_outlasts_its_lease_keeps_it(replicas: MakeReplicas, backing: Backing) -> None:
     tool = Tool()
+    backing.be_patient()
     leader, followers = await leader_and_followers(await replicas(2, lease=0.6), tool, backing)
     await asyncio.sleep(1.5)
     tool.end.set()
@@ -178,6 +186,7 @@ async def test_a_run_that_outlasts_its_lease_keeps_it(replicas: MakeReplicas, ba
 async def test_a_killed_process_blocks_its_callers_no_longer_than_its_lease(
     state: str, replicas: MakeReplicas, backing: Backing
 ) -> None:
+    backing.be_patient()
     script = Path(__file__).with_name("replica_process.py")
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, str(script), backing.url, str(LEASE), state), stdout=asyncio.subprocess.PIPE
@@ -311,7 +320,10 @@ async def test_a_claim_that_is_cancelled_ends(rounds: int, backing: Backing) -> 
         assert all(isinstance(result, asyncio.CancelledError) for result in results)
 
 
-async def test_callers_that_are_cancelled_mid_question_mix_up_no_answers(replicas: MakeReplicas) -> None:
+async def test_callers_that_are_cancelled_mid_question_mix_up_no_answers(
+    replicas: MakeReplicas, backing: Backing
+) -> None:
+    backing.be_patient()
     [runs], tool = await replicas(1, linger=0.001), Tool()
     tool.end.set()
     for number in range(50):
@@ -351,6 +363,7 @@ async def test_who_may_wait_elsewhere_has_the_benefit_of_the_doubt_once(backing:
 async def test_without_stored_outcomes_a_repeat_is_unknown_and_joined_callers_still_get_theirs(
     replicas: MakeReplicas, backing: Backing
 ) -> None:
+    backing.be_patient()
     runs, tool = await replicas(2, sealing=Unstored()), Tool()
     leader, followers = await leader_and_followers(runs, tool, backing)
     joined = asyncio.create_task(runs[0].run("id", b"f", tool))
