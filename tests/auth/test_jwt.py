@@ -673,7 +673,7 @@ async def test_old_keys_are_used_while_new_ones_cannot_be_had(host: KeyHost, mak
         ({"jwks_url": "https://user:s3cret@issuer.example"}, "no credentials"),
         ({"jwks_url": "https://"}, "host"),
         ({"jwks_url": "https://issuer.example:0"}, "port"),
-        ({"jwks_url": "https://issuer.example:s3cret"}, "no URL"),
+        ({"jwks_url": "https://issuer.example:s3cret"}, "is not a URL"),
         ({"claims": {"username": "sub"}}, "Claims"),
         ({"claims": {"user": ""}}, "Claims"),
     ],

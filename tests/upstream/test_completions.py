@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from calls import tool_call
 
-from agenta_ai_server.agenta.completions import AgentaCompletionService, AgentaConfig, completion_url, retry_delay
+from agenta_ai_server.agenta.addresses import AgentaAddress
+from agenta_ai_server.agenta.completions import AgentaCompletionService, AgentaConfig, retry_delay
 from agenta_ai_server.domain.errors import Reason, Refused, UpstreamFailed
 
 if TYPE_CHECKING:
@@ -521,19 +522,19 @@ async def test_closing_ends_calls_that_run_and_later_ones(upstream: Upstream, ma
 @pytest.mark.parametrize(
     ("api_url", "expected"),
     [
-        ("https://a.example", "https://a.example/services/completion/run"),
-        ("https://a.example/", "https://a.example/services/completion/run"),
-        ("https://a.example/api", "https://a.example/services/completion/run"),
-        ("https://a.example/api/", "https://a.example/services/completion/run"),
-        ("https://a.example/services", "https://a.example/services/completion/run"),
-        ("https://a.example/api/services//", "https://a.example/services/completion/run"),
-        (" HTTPS://A.Example/api\n", "https://a.example/services/completion/run"),
-        ("http://[::1]:8000/agenta/api", "http://[::1]:8000/agenta/services/completion/run"),
-        ("http://localhost:80/apiary", "http://localhost/apiary/services/completion/run"),
+        ("https://a.example", "https://a.example"),
+        ("https://a.example/", "https://a.example"),
+        ("https://a.example/api", "https://a.example"),
+        ("https://a.example/api/", "https://a.example"),
+        ("https://a.example/services", "https://a.example"),
+        ("https://a.example/api/services//", "https://a.example"),
+        (" HTTPS://A.Example/api\n", "https://a.example"),
+        ("http://[::1]:8000/agenta/api", "http://[::1]:8000/agenta"),
+        ("http://localhost:80/apiary", "http://localhost:80/apiary"),
     ],
 )
-def test_completion_url(api_url: str, expected: str) -> None:
-    assert completion_url(api_url) == expected
+def test_address(api_url: str, expected: str) -> None:
+    assert AgentaAddress.parse(api_url).root == expected
 
 
 @pytest.mark.parametrize(

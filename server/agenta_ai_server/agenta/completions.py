@@ -12,12 +12,14 @@ from typing import TYPE_CHECKING, Any
 
 import httpx
 
+from agenta_ai_server.agenta.addresses import AgentaAddress
 from agenta_ai_server.agenta.completion import Completion
-from agenta_ai_server.agenta.transport import Answer, ConnectTimeout, NotConnected, Transport, http_url
+from agenta_ai_server.agenta.credential import ServerKey
+from agenta_ai_server.agenta.http import HttpClient, HttpResponse
+from agenta_ai_server.domain.agenta_url import check_key
 from agenta_ai_server.domain.deadline import MARGIN_SECONDS
 from agenta_ai_server.domain.errors import Reason, UpstreamFailed
 from agenta_ai_server.domain.listener import CallListener, record_request
-from agenta_ai_server.domain.reloading_file import ReloadingFile
 from agenta_ai_server.domain.values import Attempt
 
 if TYPE_CHECKING:
@@ -30,14 +32,6 @@ _MAX_CONNECT_SECONDS = 5.0
 _MAX_RETRY_DELAY_SECONDS = 3600.0
 # Kept back from the caller's time, so that the answer still reaches it.
 
-_HEADERS = (
-    (b"content-type", b"application/json"),
-    (b"accept", b"application/json"),
-    # Compressed, a small answer could unfold to a huge one.
-    (b"accept-encoding", b"identity"),
-    (b"user-agent", b"agenta-ai-server"),
-)
-
 _TRACE_ID = re.compile(r"[0-9a-f]{32}|[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNORECASE)
 _SPAN_ID = re.compile(r"[0-9a-f]{16}", re.IGNORECASE)
 
@@ -47,12 +41,13 @@ class AgentaConfig:
     """Where Agenta is, and how it is asked.
 
     Attributes:
-        api_url: As :func:`completion_url` takes it.
+        api_url: As :meth:`~agenta_ai_server.agenta.addresses.AgentaAddress.parse` takes it.
         api_key: An Agenta API key, without the scheme. Never shown.
         api_key_file: File that holds the key, in place of that, and is read again when it changes.
         environment: Slug of the environment whose deployed prompts are run.
         ca_file: Certificates of the authorities to trust, as PEM, in place of the public ones.
         proxy: URL of an HTTP proxy, maybe with credentials. Never shown.
+        keep_alive: Whether a connection serves one request after another.
         max_seconds: No call takes longer, whatever its deadline.
         min_seconds: A call that has less time left isn't sent. 0 to ``max_seconds``.
 
@@ -66,13 +61,14 @@ class AgentaConfig:
     api_key_file: Path | None = None
     ca_file: Path | None = None
     proxy: str | None = field(default=None, repr=False)
+    keep_alive: bool = True
     max_seconds: float = 60.0
     min_seconds: float = 1.0
 
     def __post_init__(self) -> None:
-        completion_url(self.api_url)
+        AgentaAddress.parse(self.api_url)
         try:
-            checked_key(self.api_key)
+            check_key(self.api_key)
         except ValueError as error:
             raise ValueError(f"The API key {error}.") from None
         if not 0 <= self.min_seconds <= self.max_seconds:
@@ -96,9 +92,9 @@ class AgentaCompletionService:
     def __init__(self, config: AgentaConfig, listener: CallListener | None = None) -> None:
         self._config = config
         self._listener = listener or CallListener()
-        self._key_file = ReloadingFile(config.api_key_file, _key) if config.api_key_file else None
-        self._url = completion_url(config.api_url)
-        self._transport = Transport(self._url, _HEADERS, ca_file=config.ca_file, proxy=config.proxy)
+        self._key = ServerKey(config.api_key, config.api_key_file)
+        self._url = AgentaAddress.parse(config.api_url).services("completion/run")
+        self._http = HttpClient(self._url, ca_file=config.ca_file, proxy=config.proxy, keep_alive=config.keep_alive)
 
     async def complete(self, app: str, inputs: Mapping[str, str], call: ToolCall) -> Completion:
         """Run one prompt and return what the model wrote, the empty string included.
@@ -118,9 +114,10 @@ class AgentaCompletionService:
             connect = min(seconds / 2, _MAX_CONNECT_SECONDS)
             headers, body = self._headers(sent.headers), self._body(app, inputs)
             try:
-                async with asyncio.timeout_at(started + seconds):
-                    answer = await self._transport.post(headers, body, connect_seconds=connect)
-            except (TimeoutError, httpx.TransportError) as error:
+                answer = await self._http.send(
+                    "POST", self._url, headers=headers, content=body, seconds=seconds, connect_seconds=connect
+                )
+            except httpx.TransportError as error:
                 attempt = Attempt("", clock() - started)
                 raise _failure_of(error, seconds, self._config.max_seconds).as_error(attempt) from error
             sent.status = answer.status
@@ -130,60 +127,18 @@ class AgentaCompletionService:
 
     async def aclose(self) -> None:
         """Close all connections. Calls that run fail."""
-        await self._transport.aclose()
+        await self._http.aclose()
 
     def _seconds(self, remaining: float) -> float:
         """Return how long the request may take, if so many seconds are left of the call."""
         return min(self._config.max_seconds, remaining - min(MARGIN_SECONDS, remaining / 2))
 
-    def _headers(self, more: Mapping[str, str]) -> list[tuple[bytes, bytes]]:
-        key = self._key_file.content if self._key_file else self._config.api_key
-        given = ((name.encode("ascii"), value.encode("ascii")) for name, value in more.items())
-        return [(b"authorization", f"ApiKey {key}".encode("ascii")), *given]
+    def _headers(self, more: Mapping[str, str]) -> dict[str, str]:
+        return {"content-type": "application/json", "authorization": self._key.authorization, **more}
 
     def _body(self, app: str, inputs: Mapping[str, str]) -> bytes:
         # As ASCII, for its escapes carry every string; UTF-8 has no bytes for half of a surrogate pair.
         return json.dumps({"inputs": dict(inputs), "environment": self._config.environment, "app": app}).encode("ascii")
-
-
-def checked_key(key: str) -> str:
-    """Return the API key, if it can be sent.
-
-    Raises:
-        ValueError: It can't. The sentence doesn't repeat it.
-    """
-    if not re.fullmatch(r"[!-~]+", key):
-        raise ValueError("must be visible ASCII characters, without blanks and line ends")
-    return key
-
-
-def completion_url(api_url: str) -> str:
-    """Return the address that prompts are run at.
-
-    Args:
-        api_url: Where Agenta is: an http or https URL, with or without ``/api``, ``/services`` or a slash at its end.
-
-    Raises:
-        ValueError: It is no such URL, or has credentials, a query or a fragment. The sentence doesn't repeat the URL.
-    """
-    try:
-        url = http_url(api_url.strip())
-    except ValueError as error:
-        raise ValueError(f"Agenta's API URL {error}. Give one such as https://cloud.agenta.ai.") from None
-    if url.userinfo or url.query or url.fragment:
-        raise ValueError("Agenta's API URL must not have credentials, a query or a fragment. Leave them out.")
-    segments = [segment for segment in url.path.split("/") if segment]
-    while segments and segments[-1] in ("api", "services"):
-        segments.pop()
-    return str(
-        url.copy_with(path="/".join(["", *segments, "services", "completion", "run"]), query=None, fragment=None)
-    )
-
-
-def _key(content: bytes) -> str:
-    if not (key := content.decode(errors="replace").strip()):
-        raise ValueError("it is empty, and should hold this server's API key in Agenta")
-    return checked_key(key)
 
 
 def retry_delay(retry_after: str | None, *, now: datetime) -> float | None:
@@ -248,6 +203,13 @@ _BROKEN = _Failure(
     may_have_run=True,
     healthy=False,
 )
+_UNREADABLE = _Failure(
+    Reason.UPSTREAM_BROKEN,
+    "What came in place of the completion service's answer can't be read as HTTP. The request may have been paid for. "
+    "Ask the operator of this service to check the address of Agenta, and any proxy in between.",
+    may_have_run=True,
+    healthy=False,
+)
 _UNUSABLE = _Failure(
     Reason.UPSTREAM_OUTPUT_INVALID,
     "The completion service gave an unexpected answer (HTTP {status}). Ask the operator of this service to check the "
@@ -307,21 +269,21 @@ _BY_CLASS = {
 }
 
 
-def _failure_of(error: TimeoutError | httpx.TransportError, seconds: float, most: float) -> _Failure:
+def _failure_of(error: httpx.TransportError, seconds: float, most: float) -> _Failure:
     """Return what a call that had ``seconds`` failed by, where others have ``most``.
 
     One that had much less can't tell that Agenta is slow: impatient callers must not speak for the patient ones.
     """
-    if isinstance(error, ConnectTimeout):
+    if isinstance(error, httpx.ConnectTimeout):
         return replace(_UNREACHABLE, healthy=False if seconds >= min(2 * _MAX_CONNECT_SECONDS, most) else None)
-    if isinstance(error, NotConnected):
+    if isinstance(error, httpx.ConnectError):
         return _UNREACHABLE
-    if isinstance(error, TimeoutError):
+    if isinstance(error, httpx.ReadTimeout):
         return replace(_TIMEOUT, healthy=False if seconds >= most / 2 else None)
-    return _BROKEN
+    return _UNREADABLE if isinstance(error, httpx.RemoteProtocolError) else _BROKEN
 
 
-def _completion(answer: Answer, seconds: float) -> Completion:
+def _completion(answer: HttpResponse, seconds: float) -> Completion:
     document = _json_object(answer.body)
     attempt = Attempt(_trace_id(document), seconds, _span_id(document))
     if answer.status != httpx.codes.OK:
@@ -334,7 +296,7 @@ def _completion(answer: Answer, seconds: float) -> Completion:
     return Completion(document["data"], attempt)
 
 
-def _problem(answer: Answer, document: dict[str, Any]) -> str:
+def _problem(answer: HttpResponse, document: dict[str, Any]) -> str:
     """Say what is wrong with a success and the way out, or nothing."""
     if answer.body is None:
         return "it has more than 2 MiB. Ask for less text."

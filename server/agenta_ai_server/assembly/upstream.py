@@ -66,6 +66,7 @@ def build_completions(
             environment=settings.environment_slug,
             ca_file=settings.upstream_ca_file,
             proxy=secret(settings.upstream_proxy),
+            keep_alive=settings.upstream_keepalive == "on",
             max_seconds=settings.max_upstream_seconds,
             min_seconds=settings.min_remaining_seconds,
         )

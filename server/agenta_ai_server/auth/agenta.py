@@ -15,12 +15,13 @@ from functools import partial
 from typing import TYPE_CHECKING, TypeAlias
 from weakref import WeakValueDictionary
 
+import httpx
 from cachetools import TLRUCache
 
-from agenta_ai_server.auth.authenticator import OWN_KEY_PREFIX, invalid
-from agenta_ai_server.auth.http import Answer, HttpClient, Unanswered, http_url
-from agenta_ai_server.auth.token import json_object, unverified
-from agenta_ai_server.domain.agenta_url import root_path
+from agenta_ai_server.agenta.addresses import AgentaAddress
+from agenta_ai_server.agenta.http import HttpClient
+from agenta_ai_server.agenta.permissions import Denial, Grant, PermissionChecks
+from agenta_ai_server.auth.authenticator import holds_own_key, invalid
 from agenta_ai_server.domain.call import Principal
 from agenta_ai_server.domain.digest import digest
 from agenta_ai_server.domain.errors import Reason, Refused, Violation
@@ -31,8 +32,6 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
     from pathlib import Path
 
-    import yarl
-
     from agenta_ai_server.auth.authenticator import Credentials
 
 SCHEMES = frozenset({"ApiKey", "Bearer", "Secret"})
@@ -40,7 +39,6 @@ SCHEMES = frozenset({"ApiKey", "Bearer", "Secret"})
 
 _RETRY_SECONDS = 1.0
 _SECRET = re.compile(r"[!-~]{1,8192}")
-_ID = re.compile(r"[!-~]{0,256}")
 _NOBODY = Principal(user="", method="agenta")
 
 _log = logging.getLogger(__name__)
@@ -83,22 +81,21 @@ class AgentaAuthConfig:
     proxy: str | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
-        check_url(self.api_url)
+        AgentaAddress.parse(self.api_url)
         if not self.permissions:
             raise ValueError("Agenta can only be asked about permissions: name one at least.")
         if min(self.max_entries, self.max_checks, self.futile_burst) < 1 or self.futile_per_second <= 0:
             raise ValueError("The bounds of asking Agenta must be 1 at least.")
 
 
-class _No(Enum):
-    """The answers to a question that don't say whose the credential is."""
+class _Failed(Enum):
+    """The ways to learn nothing from Agenta."""
 
-    DENIED = auto()
-    UNKNOWN = auto()
     UNUSABLE = auto()
     UNANSWERED = auto()
 
 
+_Answer: TypeAlias = Grant | Denial | _Failed
 # Made anew for each caller: an exception that several raise would gather the traces of all.
 _Outcome: TypeAlias = Principal | Callable[[], Refused]
 
@@ -120,8 +117,9 @@ class AgentaAuthenticator:
     def __init__(self, config: AgentaAuthConfig, *, clock: Callable[[], float] = time.monotonic) -> None:
         self._config = config
         self._clock = clock
-        self._url = check_url(config.api_url)
-        self._http = HttpClient(timeout=config.timeout, ca_file=config.ca_file, proxy=config.proxy)
+        self._address = AgentaAddress.parse(config.api_url)
+        self._http = HttpClient(self._address.root, ca_file=config.ca_file, proxy=config.proxy, keep_alive=False)
+        self._checks = PermissionChecks(self._http, self._address, config.timeout)
         self._places = asyncio.Semaphore(config.max_checks)
         self._shares: WeakValueDictionary[str, asyncio.Semaphore] = WeakValueDictionary()
         burst, per_second = config.futile_burst, config.futile_per_second
@@ -136,7 +134,7 @@ class AgentaAuthenticator:
 
     def accepts(self, credentials: Credentials) -> bool:
         """Say whether this is a credential that Agenta could know, and none of this service's own keys."""
-        return credentials.scheme in SCHEMES and not credentials.secret.startswith(OWN_KEY_PREFIX)
+        return credentials.scheme in SCHEMES and not holds_own_key(credentials.secret)
 
     async def authenticate(self, credentials: Credentials) -> Principal:
         """Return who calls, with those permissions that Agenta grants; without ids if it grants none.
@@ -189,17 +187,18 @@ class AgentaAuthenticator:
         self._keep(key, now, outcome)
         return outcome
 
-    async def _check(self, permission: str, credentials: Credentials) -> Principal | _No:
+    async def _check(self, permission: str, credentials: Credentials) -> _Answer:
         """Ask about one permission."""
-        query = {"action": self._config.names.get(permission, permission), "resource_type": "service"}
-        if credentials.project:
-            query |= {"scope_type": "project", "scope_id": credentials.project}
-        headers = {"authorization": f"{credentials.scheme} {credentials.secret}"}
+        authorization = f"{credentials.scheme} {credentials.secret}"
+        action = self._config.names.get(permission, permission)
         try:
-            return _read(await self._http.get(self._url.with_query(query), headers), credentials.project)
-        except (Unanswered, ValueError) as error:
+            return await self._checks.ask(authorization, action, credentials.project)
+        except httpx.TransportError as error:
             self._note(str(error))
-            return _No.UNANSWERED if isinstance(error, Unanswered) else _No.UNUSABLE
+            return _Failed.UNANSWERED
+        except ValueError as error:
+            self._note(str(error))
+            return _Failed.UNUSABLE
 
     def _keep(self, key: bytes, now: float, outcome: _Outcome) -> None:
         """Remember what was found out: failures for as long as callers are told to wait."""
@@ -215,9 +214,9 @@ class AgentaAuthenticator:
     def _note(self, problem: str) -> None:
         """Log that Agenta fails, and that it no longer does, but not each time."""
         if problem and self._is_available:
-            _log.warning("can't ask Agenta at %s who calls: %s", self._url.origin(), problem)
+            _log.warning("can't ask Agenta at %s who calls: %s", self._address.root, problem)
         elif not problem and not self._is_available:
-            _log.info("Agenta at %s says again who calls", self._url.origin())
+            _log.info("Agenta at %s says again who calls", self._address.root)
         self._is_available = not problem
 
 
@@ -254,24 +253,6 @@ class _Budget:
         self._buckets.charge(who, self._interval)
 
 
-def check_url(api_url: str) -> yarl.URL:
-    """Return the address that permissions are asked for at.
-
-    Args:
-        api_url: Where Agenta is: an http or https URL, with or without ``/api``, ``/services`` or a slash at its end.
-
-    Raises:
-        ValueError: It is no such URL, or has credentials, a query or a fragment. The sentence doesn't repeat the URL.
-    """
-    try:
-        url = http_url(api_url.strip())
-    except ValueError as error:
-        raise ValueError(f"Agenta's API URL {error}. Give one such as https://cloud.agenta.ai.") from None
-    if url.raw_query_string:
-        raise ValueError("Agenta's API URL must have no query. Leave it out.")
-    return url.with_path(root_path(url.raw_path) + "/api/access/permissions/check", encoded=True)
-
-
 def _project(project: str) -> str:
     """Return the project's id in its usual form; none for none."""
     if not project:
@@ -300,62 +281,32 @@ def _network(host: str) -> str:
     return str(ipaddress.IPv6Network((address, 64), strict=False))
 
 
-def _combined(answers: Mapping[str, Principal | _No]) -> _Outcome:
+def _combined(answers: Mapping[str, _Answer]) -> _Outcome:
     """Put the answers together, by permission. Where they contradict each other, nobody is believed."""
-    if _No.UNKNOWN in answers.values():
+    if Denial.UNKNOWN_CREDENTIAL in answers.values():
         return invalid
-    callers = {answer for answer in answers.values() if isinstance(answer, Principal)}
-    if not {_No.UNUSABLE, _No.UNANSWERED}.isdisjoint(answers.values()) or len(callers) > 1:
+    grants = {answer for answer in answers.values() if isinstance(answer, Grant)}
+    if any(isinstance(answer, _Failed) for answer in answers.values()) or len(grants) > 1:
         return _unavailable
-    caller = callers.pop() if callers else _NOBODY
-    return replace(caller, permissions=frozenset(name for name, answer in answers.items() if answer is not _No.DENIED))
+    if not grants:
+        return _NOBODY
+    grant = grants.pop()
+    return Principal(
+        user=grant.user,
+        project=grant.project,
+        workspace=grant.workspace,
+        organization=grant.organization,
+        permissions=frozenset(name for name, answer in answers.items() if answer is not Denial.FORBIDDEN),
+        method="agenta",
+    )
 
 
-def _is_futile(outcome: _Outcome, answers: Collection[Principal | _No], project: str) -> bool:
+def _is_futile(outcome: _Outcome, answers: Collection[_Answer], project: str) -> bool:
     """Say whether Agenta answered for nothing, so that whoever could go on like that must be stopped."""
     if isinstance(outcome, Principal):
         # Projects can be made up. Without one, this is the only question about a credential that Agenta knows.
         return outcome == _NOBODY and project != ""
-    return outcome is invalid or _No.UNANSWERED not in answers
-
-
-def _read(answer: Answer, project: str) -> Principal | _No:
-    """Return whose the credential is, if the answer says so.
-
-    Raises:
-        ValueError: It is none of Agenta's. The sentence quotes nothing of it.
-    """
-    if answer.status == 401:
-        return _No.UNKNOWN
-    if answer.status == 403:
-        return _No.DENIED
-    if answer.status != 200:
-        raise ValueError(f"HTTP {answer.status}")
-    document = json_object(answer.body)
-    scheme, _, token = str(document.get("credentials")).partition(" ")
-    if document.get("effect") != "allow" or scheme != "Secret":
-        raise ValueError("its answer allows nothing, and denies nothing")
-    # Unverified: it has just come from who signed it.
-    claims = unverified(token).claims
-    caller = Principal(
-        user=_id(claims, "user_id"),
-        project=_id(claims, "project_id"),
-        workspace=_id(claims, "workspace_id"),
-        organization=_id(claims, "organization_id"),
-        method="agenta",
-    )
-    if not caller.user or project not in ("", caller.project):
-        raise ValueError("its answer is about somebody else")
-    return caller
-
-
-def _id(claims: Mapping[str, object], name: str) -> str:
-    value = claims.get(name)
-    if value is None:
-        return ""
-    if not isinstance(value, str) or not _ID.fullmatch(value):
-        raise ValueError("its answer has an id that is none")
-    return value
+    return outcome is invalid or _Failed.UNANSWERED not in answers
 
 
 def _unavailable() -> Refused:

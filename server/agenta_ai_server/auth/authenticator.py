@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
@@ -19,6 +20,8 @@ MAX_UNKNOWN_SECONDS = 60.0
 RETRY_SECONDS = 5.0
 
 Content = TypeVar("Content")
+# Enough of a key to be one, wherever it stands: "xaai_…" is still ours.
+_OWN_KEY = re.compile(OWN_KEY_PREFIX + r"[0-9a-z]+_[0-9a-f]{16}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +55,11 @@ def known(file: ReloadingFile[Content]) -> Content:
         message = "The service can't check credentials now. Try again later."
         raise Refused(Reason.AUTHORITY_UNAVAILABLE, message, retry_delay=RETRY_SECONDS)
     return content
+
+
+def holds_own_key(secret: str) -> bool:
+    """Whether the secret begins like an API key of this service, or has one within. It must not be shown to others."""
+    return secret.startswith(OWN_KEY_PREFIX) or _OWN_KEY.search(secret) is not None
 
 
 class Authenticator(Protocol):

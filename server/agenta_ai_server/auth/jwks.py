@@ -6,18 +6,20 @@ import logging
 import time
 from typing import TYPE_CHECKING, Any, Protocol
 
+import httpx
 import jwt
 
 from agenta_ai_server.auth.authenticator import known
-from agenta_ai_server.auth.http import HttpClient, Unanswered, http_url
-from agenta_ai_server.auth.token import json_object
 from agenta_ai_server.domain.errors import Reason, Refused
 from agenta_ai_server.domain.reloading_file import ReloadingFile
 from agenta_ai_server.domain.single_flight import SingleFlight
+from agenta_ai_server.domain.token import json_object
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
+
+    from agenta_ai_server.agenta.http import HttpClient
 
 # What a key must be for an algorithm: its type, and its curve if there is a choice.
 _RSA = frozenset({("RSA", None)})
@@ -36,6 +38,7 @@ KINDS = {
 """The algorithms that there are. All are asymmetric: what verifies a token can't make one."""
 
 _MIN_RSA_BITS = 2048
+_MAX_BYTES = 1024 * 1024
 _RETRY_SECONDS = 5.0
 
 LONG_OVERDUE = 2
@@ -135,6 +138,7 @@ class KeyServer:
     Args:
         url: Where they are.
         http: Asks for them; closed with this.
+        timeout: Seconds that a request may take in all.
         refresh: Seconds after which they are asked for again. Meanwhile, and while that fails, the old ones are used;
             after twice as long, a caller waits for the answer.
         cooldown: Seconds between two questions at least, however many tokens name keys that aren't known. As long as
@@ -151,12 +155,14 @@ class KeyServer:
         url: str,
         http: HttpClient,
         *,
+        timeout: float = 5,
         refresh: float = 600,
         cooldown: float = 60,
         max_age: float = 86400,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._url = http_url(url)
+        self._url = url
+        self._timeout = timeout
         self._http = http
         self._refresh = refresh
         self._cooldown = cooldown
@@ -219,17 +225,29 @@ class KeyServer:
     async def _renew(self) -> None:
         now = self._clock()
         try:
-            answer = await self._http.get(self._url)
-            if answer.status != 200:
-                raise Unanswered(f"HTTP {answer.status}")
-            self._keys = KeySet(answer.body)
-        except (Unanswered, ValueError) as error:
+            self._keys = KeySet(await fetch_key_set(self._http, self._url, self._timeout))
+        except (httpx.TransportError, ValueError) as error:
             # Without its query, which may hold a key of its own.
-            _log.warning("can't get the keys for tokens from %s: %s", self._url.with_query(None), error)
+            _log.warning("can't get the keys for tokens from %s: %s", self._url.partition("?")[0], error)
             if self._current() is None:
                 self._may_ask = now + min(self._cooldown, _RETRY_SECONDS)
         else:
             self._renewed = now
+
+
+async def fetch_key_set(http: HttpClient, url: str, timeout: float) -> bytes:
+    """Return the document at the URL, at most 1 MiB.
+
+    Raises:
+        httpx.TransportError: No response came. The text says why, and quotes nothing of it.
+        ValueError: It isn't a 200, or too large.
+    """
+    response = await http.send("GET", url, seconds=timeout, max_body_bytes=_MAX_BYTES)
+    if response.status != httpx.codes.OK:
+        raise ValueError(f"HTTP {response.status}")
+    if response.body is None:
+        raise ValueError("the response has more than 1 MiB")
+    return response.body
 
 
 def _without_nulls(entry: dict[str, Any]) -> dict[str, Any]:

@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING, Any
 
 import jwt
 
+from agenta_ai_server.agenta.http import HttpClient
 from agenta_ai_server.auth.authenticator import invalid
-from agenta_ai_server.auth.http import HttpClient, http_url
 from agenta_ai_server.auth.jwks import KINDS, KeyFile, KeyServer, KeySource
-from agenta_ai_server.auth.token import json_object, unverified
 from agenta_ai_server.domain.call import Principal
 from agenta_ai_server.domain.errors import Reason, Refused
+from agenta_ai_server.domain.http_url import check_http_url, has_credentials
+from agenta_ai_server.domain.token import json_object, unverified
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -189,7 +190,9 @@ class JwtAuthenticator:
 
 def _check_url(url: str) -> None:
     try:
-        http_url(url)
+        parts = check_http_url(url)
+        if has_credentials(parts) or parts.fragment:
+            raise ValueError("must have no credentials and no fragment")
     except ValueError as error:
         raise ValueError(f"The URL of the issuer's keys {error}.") from None
 
@@ -200,7 +203,9 @@ def _key_source(config: JwtConfig, clock: Callable[[], float]) -> KeySource:
     assert config.jwks_url is not None
     return KeyServer(
         config.jwks_url,
-        HttpClient(timeout=config.timeout, ca_file=config.ca_file, proxy=config.proxy),
+        # A connection each: what came late on a used one must not become the keys.
+        HttpClient(config.jwks_url, ca_file=config.ca_file, proxy=config.proxy, keep_alive=False),
+        timeout=config.timeout,
         refresh=config.refresh,
         cooldown=config.cooldown,
         max_age=config.max_age,

@@ -10,7 +10,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from agenta_ai_server.auth.http import Unanswered, http_url
+import httpx
+
 from agenta_ai_server.checks.shared import Found, failed, get, ok, warning
 from agenta_ai_server.rpc.addresses import check_socket_path, served_addresses
 from agenta_ai_server.rpc.server import is_served
@@ -43,8 +44,8 @@ async def metrics(settings: Settings) -> AsyncIterator[Found]:
 
     async def is_ours() -> bool:
         try:
-            return b"agenta_ai_build_info" in (await get(http_url(f"http://{listen}/metrics"))).body
-        except Unanswered:
+            return b"agenta_ai_build_info" in ((await get(f"http://{listen}/metrics")).body or b"")
+        except httpx.TransportError:
             return False
 
     yield await _address(listen, "AGENTA_AI_GRPC_METRICS_LISTEN", False, is_ours)

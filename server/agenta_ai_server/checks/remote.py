@@ -5,29 +5,29 @@ from __future__ import annotations
 import asyncio
 import importlib.util
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
+import httpx
+
+from agenta_ai_server.agenta.addresses import AgentaAddress
+from agenta_ai_server.agenta.http import HttpClient
+from agenta_ai_server.agenta.permissions import Denial, PermissionChecks
 from agenta_ai_server.assembly.resources import Resources
 from agenta_ai_server.assembly.tools import build_tools
 from agenta_ai_server.assembly.upstream import build_completions
-from agenta_ai_server.auth.agenta import check_url
-from agenta_ai_server.auth.http import Answer, Unanswered, http_url
-from agenta_ai_server.auth.jwks import KeySet
-from agenta_ai_server.auth.token import json_object
-from agenta_ai_server.checks.shared import Found, failed, get, ok, sentence
-from agenta_ai_server.domain.agenta_url import root_path
+from agenta_ai_server.auth.jwks import KeySet, fetch_key_set
+from agenta_ai_server.checks.shared import HTTP_SECONDS, Found, failed, get, ok, sentence
 from agenta_ai_server.domain.call import ANONYMOUS
 from agenta_ai_server.domain.errors import Reason, Refused
 from agenta_ai_server.domain.files import read_file
+from agenta_ai_server.domain.token import json_object
 from agenta_ai_server.domain.tool import ToolCall
 from agenta_ai_server.pipeline.pipeline import run_tool
 from agenta_ai_server.telemetry.otel_environment import ENDPOINT, TRACES_ENDPOINT
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
-
-    import yarl
 
     from agenta_ai_server.settings import Settings
 
@@ -42,7 +42,7 @@ async def token_keys(settings: Settings) -> AsyncIterator[Found]:
     name = "AGENTA_AI_GRPC_JWT_JWKS_FILE" if settings.jwt_jwks_file else "AGENTA_AI_GRPC_JWT_JWKS_URL"
     try:
         document = await _key_set(settings)
-    except Unanswered as error:
+    except httpx.TransportError as error:
         yield failed(
             f"The issuer doesn't give them: {sentence(error)}",
             f"See that it runs and can be reached from here, or correct {name}.",
@@ -62,31 +62,32 @@ async def token_keys(settings: Settings) -> AsyncIterator[Found]:
 async def _key_set(settings: Settings) -> bytes:
     if settings.jwt_jwks_file:
         return read_file(settings.jwt_jwks_file)
-    answer = await get(http_url(settings.jwt_jwks_url or ""))
-    if answer.status != 200:
-        raise Unanswered(f"HTTP {answer.status}")
-    return answer.body
+    url = settings.jwt_jwks_url or ""
+    http = HttpClient(url)
+    try:
+        return await fetch_key_set(http, url, HTTP_SECONDS)
+    finally:
+        await http.aclose()
 
 
 async def agenta(settings: Settings) -> AsyncIterator[Found]:
     """Whether it can be reached, and is Agenta."""
     if settings.api_url is None:
         return
-    permissions = check_url(settings.api_url)
-    url = permissions.with_path(root_path(urlsplit(settings.api_url).path) + "/services/health", encoded=True)
+    url = AgentaAddress.parse(settings.api_url).services("health")
     began = time.perf_counter()
     try:
-        answer = await _ask_agenta(settings, url)
-    except Unanswered as error:
+        answer = await get(url, **_way_to_agenta(settings))
+    except httpx.TransportError as error:
         yield _unanswered(str(error))
         return
-    if answer.status == 200 and _is_json(answer.body):
+    if answer.status == 200 and _is_json(answer.body or b""):
         yield ok(f"{url} answers in {(time.perf_counter() - began) * 1000:.0f} ms.")
     else:
         yield _no_health(url, answer.status)
 
 
-def _no_health(url: yarl.URL, status: int) -> Found:
+def _no_health(url: str, status: int) -> Found:
     name = "AGENTA_AI_SERVICES_API_URL"
     if status // 100 == 3:
         return failed(f"{url} redirects (HTTP {status}).", f"Set {name} to where it leads: with https://, as a rule.")
@@ -101,23 +102,28 @@ async def agenta_key(settings: Settings) -> AsyncIterator[Found]:
     """Whether Agenta knows our key: its check of permissions says so, and costs nothing."""
     if settings.api_url is None or settings.api_key is None:
         return
-    query = {"action": "run_service", "resource_type": "service"}
-    headers = {"authorization": f"ApiKey {settings.api_key.get_secret_value()}"}
-    try:
-        status = (await _ask_agenta(settings, check_url(settings.api_url).with_query(query), headers)).status
-    except Unanswered:
-        yield failed("Agenta can't be asked.", "See to Agenta first.")
-        return
+    address = AgentaAddress.parse(settings.api_url)
+    http = HttpClient(address.root, keep_alive=False, **_way_to_agenta(settings))
     source = "AGENTA_AI_SERVICES_API_KEY or its file"
-    match status:
-        case 200:
-            yield ok("Agenta knows it, and lets it run services.")
-        case 401:
-            yield failed("Agenta doesn't know it.", f"Make a key in Agenta, and put it into {source}.")
-        case 403:
-            yield failed("It may not run services.", f"Give its owner a role that may, or put another into {source}.")
-        case _:
-            yield failed(f"Agenta doesn't say (HTTP {status}).", "See to Agenta first; then check again.")
+    try:
+        checks = PermissionChecks(http, address, HTTP_SECONDS)
+        verdict = await checks.ask(f"ApiKey {settings.api_key.get_secret_value()}", "run_service")
+    except httpx.TransportError:
+        yield failed("Agenta can't be asked.", "See to Agenta first.")
+    except ValueError as error:
+        yield failed(f"Agenta doesn't say ({error}).", "See to Agenta first; then check again.")
+    else:
+        match verdict:
+            case Denial.UNKNOWN_CREDENTIAL:
+                yield failed("Agenta doesn't know it.", f"Make a key in Agenta, and put it into {source}.")
+            case Denial.FORBIDDEN:
+                yield failed(
+                    "It may not run services.", f"Give its owner a role that may, or put another into {source}."
+                )
+            case _:
+                yield ok("Agenta knows it, and lets it run services.")
+    finally:
+        await http.aclose()
 
 
 async def traces(settings: Settings) -> AsyncIterator[Found]:
@@ -128,17 +134,18 @@ async def traces(settings: Settings) -> AsyncIterator[Found]:
         yield failed("OpenTelemetry isn't installed.", "pip install 'agenta-ai[tracing]'")
         return
     name = TRACES_ENDPOINT if TRACES_ENDPOINT in settings.otel else ENDPOINT
-    url = http_url(settings.traces_url)
+    url = settings.traces_url
+    origin = "{0.scheme}://{0.netloc}".format(urlsplit(url))
     try:
         status = (await get(url)).status
-    except Unanswered as error:
-        yield failed(f"{url.origin()} can't be reached: {error}.", f"Start the collector, or correct {name}.")
+    except httpx.TransportError as error:
+        yield failed(f"{origin} can't be reached: {error}.", f"Start the collector, or correct {name}.")
         return
     # Collectors take POST only, and refuse this with 405 or 401.
     if status == 404 or status // 100 in (3, 5):
         yield failed(f"{url} doesn't take traces (HTTP {status}).", f"Correct {name}: OTLP over HTTP, port 4318.")
     else:
-        yield ok(f"{url.origin()} can be reached.")
+        yield ok(f"{origin} can be reached.")
 
 
 async def refinement(settings: Settings) -> AsyncIterator[Found]:
@@ -178,9 +185,9 @@ def _remedy_of(reason: Reason) -> str:
     return f"docs/operations.md says what to do about {reason}."
 
 
-async def _ask_agenta(settings: Settings, url: yarl.URL, headers: dict[str, str] | None = None) -> Answer:
+def _way_to_agenta(settings: Settings) -> dict[str, Any]:
     proxy = settings.upstream_proxy.get_secret_value() if settings.upstream_proxy else None
-    return await get(url, headers, ca_file=settings.upstream_ca_file, proxy=proxy)
+    return {"ca_file": settings.upstream_ca_file, "proxy": proxy}
 
 
 def _unanswered(why: str) -> Found:

@@ -7,12 +7,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias
 
-from agenta_ai_server.auth.http import Answer, HttpClient
+from agenta_ai_server.agenta.http import HttpClient, HttpResponse
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
-
-    import yarl
 
     from agenta_ai_server.settings import Settings
 
@@ -47,15 +45,15 @@ def failed(said: str, remedy: str) -> Found:
     return Found("failed", said, remedy)
 
 
-async def get(url: yarl.URL, headers: dict[str, str] | None = None, **way: Any) -> Answer:
-    """Ask by HTTP, in the ``way`` that :class:`~agenta_ai_server.auth.http.HttpClient` is told.
+async def get(url: str, headers: dict[str, str] | None = None, **way: Any) -> HttpResponse:
+    """Send a GET, in the ``way`` that :class:`~agenta_ai_server.agenta.http.HttpClient` is given.
 
     Raises:
-        Unanswered: No answer came.
+        httpx.TransportError: No response came. The text says why.
     """
-    client = HttpClient(timeout=HTTP_SECONDS, **way)
+    client = HttpClient(url, keep_alive=False, **way)
     try:
-        return await client.get(url, headers)
+        return await client.send("GET", url, headers=headers, seconds=HTTP_SECONDS)
     finally:
         await client.aclose()
 

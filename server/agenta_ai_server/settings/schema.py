@@ -226,6 +226,12 @@ class Tools(Group):
         "HTTP proxy for requests to Agenta: http://host:port.",
         "Operators whose network reaches Agenta only through a proxy.",
     )
+    upstream_keepalive: OnOff = setting(
+        "AGENTA_AI_GRPC_UPSTREAM_KEEPALIVE",
+        "Whether a connection to Agenta serves one request after another.",
+        "Operators behind a proxy that may answer a request twice set off: a late response then reaches no other call.",
+        default="on",
+    )
     retries: int = setting(
         "AGENTA_AI_GRPC_RETRIES",
         "How often a request to Agenta is sent again when nothing can have been billed.",

@@ -1,0 +1,336 @@
+"""HTTP/1.1 for every request of this server: httpx's interface, with aiohttp's connections beneath it.
+
+httpx's own pool looks at every connection for every call, so its cost grows with the calls in flight. The transport of
+httpx-aiohttp doesn't. It doesn't tell, though, whether a request may have been sent, so the connector notes that.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import aiohttp
+import httpx
+from httpx_aiohttp import AiohttpTransport
+
+from agenta_ai_server.domain.http_url import check_http_url, check_proxy_url
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+    from pathlib import Path
+
+    from aiohttp.connector import Connection
+
+MAX_BODY_BYTES = 2 * 1024 * 1024
+MAX_LINE_BYTES = 256 * 1024
+"""Bound of the status line and of each header."""
+MAX_HEADERS = 1000
+MAX_HEAD_BYTES = 1024 * 1024
+"""Bound of all that precedes a body: interim responses (RFC 9110, section 15.2) and headers."""
+MAX_UNREAD_BYTES = 64 * 1024
+"""A refused request of at most this size is taken to have been read by the server."""
+_CHUNK_BYTES = 256 * 1024
+
+_HEADERS = {
+    "accept": "application/json",
+    # Compressed, a small body could unfold to a huge one.
+    "accept-encoding": "identity",
+    "user-agent": "agenta-ai-server",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class HttpResponse:
+    """A final response.
+
+    Attributes:
+        status: The HTTP status.
+        headers: Looked up by name, whatever its case.
+        body: As it came, compressed or not; ``None`` if it exceeds the bound. Empty if the connection broke within
+            the body of anything but a 200: the status has said what failed.
+    """
+
+    status: int
+    headers: httpx.Headers
+    body: bytes | None
+
+
+class HttpClient:
+    """Sends requests over as many connections as there are requests in flight.
+
+    Redirects aren't followed, cookies aren't kept, bodies aren't decompressed, and the environment is never consulted
+    for proxies or certificates. Errors don't lead back to the library's own, which hold the request with its
+    credentials.
+
+    Belongs to the event loop of its first request.
+
+    Args:
+        url: Any URL of the server that it talks to; says whether TLS is needed.
+        ca_file: PEM file of the authorities to trust, in place of the public ones.
+        proxy: URL of an HTTP proxy, possibly with credentials.
+        keep_alive: Whether a connection may serve one request after another. HTTP/1.1 can't tell a late second response
+            from the response to the next request; without this, it can reach nobody.
+        idle_seconds: How long an idle connection is kept.
+
+    Raises:
+        ValueError: The proxy isn't the URL of an HTTP proxy.
+        OSError: The file can't be read, or holds no certificate.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        ca_file: Path | None = None,
+        proxy: str | None = None,
+        keep_alive: bool = True,
+        idle_seconds: float = 4.0,
+    ) -> None:
+        if proxy is not None:
+            check_proxy_url(proxy)
+        self._proxy = proxy
+        self._tls = _tls_context(ca_file, *(check_http_url(each).scheme for each in (url, proxy) if each))
+        self._keep_alive = keep_alive
+        self._idle_seconds = idle_seconds
+        # The context is the session's as well. Without it, the transport would read the public authorities.
+        self._transport = AiohttpTransport(verify=self._tls, trust_env=False, client=self._new_session)
+        self._closed = False
+
+    async def send(
+        self,
+        method: str,
+        url: str,
+        *,
+        headers: dict[str, str] | None = None,
+        content: bytes = b"",
+        seconds: float,
+        connect_seconds: float | None = None,
+        max_body_bytes: int = MAX_BODY_BYTES,
+    ) -> HttpResponse:
+        """Send one request, once, and return the response. Only an idempotent one may be sent again, by RFC 9110.
+
+        Args:
+            method: ``"GET"`` or ``"POST"``.
+            url: Where to.
+            headers: Besides those that every request has.
+            content: The body.
+            seconds: Bounds the whole exchange.
+            connect_seconds: Bounds everything before there is a connection; ``seconds`` by default.
+            max_body_bytes: Bound of the response's body.
+
+        Raises:
+            httpx.ConnectTimeout: There was no connection in time, and nothing was sent.
+            httpx.ConnectError: There is no connection, and nothing was sent.
+            httpx.ReadTimeout: The response didn't come in time. The request may have been sent.
+            httpx.ReadError: The connection broke. The request may have been sent.
+            httpx.RemoteProtocolError: What came isn't readable as HTTP. The request may have been sent.
+            ValueError: A header holds the end of a line. Nothing was sent.
+
+        A cancelled call closes its connection.
+        """
+        if self._closed:
+            raise httpx.ConnectError("The client is closed.")
+        request = _request(method, url, headers or {}, content, connect_seconds)
+        exchange = _Exchange(max_body_bytes + MAX_HEAD_BYTES)
+        token = _EXCHANGE.set(exchange)
+        try:
+            async with asyncio.timeout(seconds):
+                return await self._exchange(request, exchange, max_body_bytes, len(content))
+        # UnicodeError: a host name that can't be one.
+        except (TimeoutError, httpx.TransportError, aiohttp.ClientError, OSError, UnicodeError) as error:
+            kind, why = exchange.kind_of(error), _why(error)
+            _forget_frames(error)
+        finally:
+            _EXCHANGE.reset(token)
+            exchange.end()
+        # Not within the handler, where the library's error would become its context; and without a name, by which
+        # this frame would hold its own error.
+        raise kind(why)
+
+    async def aclose(self) -> None:
+        """Close all connections. Requests in flight and later ones fail."""
+        self._closed = True
+        await self._transport.aclose()
+
+    async def _exchange(
+        self, request: httpx.Request, exchange: _Exchange, max_body_bytes: int, sent_bytes: int
+    ) -> HttpResponse:
+        response = await self._transport.handle_async_request(request)
+        try:
+            body = await _read(response, max_body_bytes)
+        except (httpx.TransportError, aiohttp.ClientError) as error:
+            if response.status_code == httpx.codes.OK or exchange.overflown:
+                raise
+            _forget_frames(error)
+            return HttpResponse(response.status_code, response.headers, b"")
+        # A server may refuse a long request without reading it, and would take the rest for the next one.
+        was_read = response.is_success or sent_bytes <= MAX_UNREAD_BYTES
+        exchange.is_reusable = was_read and body is not None and response.status_code >= httpx.codes.OK
+        return HttpResponse(response.status_code, response.headers, body)
+
+    def _new_session(self) -> aiohttp.ClientSession:
+        if self._keep_alive:
+            connector = _Connector(limit=0, ssl=self._tls, keepalive_timeout=self._idle_seconds)
+        else:
+            connector = _Connector(limit=0, ssl=self._tls, force_close=True)
+        return aiohttp.ClientSession(
+            connector=connector,
+            cookie_jar=aiohttp.DummyCookieJar(),
+            proxy=self._proxy,
+            max_line_size=MAX_LINE_BYTES,
+            max_field_size=MAX_LINE_BYTES,
+            max_headers=MAX_HEADERS,
+        )
+
+
+class _Body(httpx.AsyncByteStream):
+    """A request's body in pieces, so that a long one doesn't hold the event loop."""
+
+    def __init__(self, content: bytes) -> None:
+        self._content = content
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        for begin in range(0, len(self._content), _CHUNK_BYTES):
+            yield self._content[begin : begin + _CHUNK_BYTES]
+
+
+def _request(
+    method: str, url: str, headers: dict[str, str], content: bytes, connect_seconds: float | None
+) -> httpx.Request:
+    # A value must not become a header of its own, nor a request.
+    if any("\r" in value or "\n" in value for value in headers.values()):
+        raise ValueError("a header holds the end of a line")
+    # httpx-aiohttp takes "pool" for all that happens before there is a connection, as aiohttp's "connect" does.
+    extensions = {"timeout": {"pool": connect_seconds}}
+    if method == "GET":
+        return httpx.Request(method, url, headers=_HEADERS | headers, extensions=extensions)
+    all_headers = _HEADERS | headers | {"content-length": str(len(content))}
+    return httpx.Request(method, url, headers=all_headers, stream=_Body(content), extensions=extensions)
+
+
+async def _read(response: httpx.Response, max_bytes: int) -> bytes | None:
+    body = bytearray()
+    try:
+        # Not decompressed: a small body could unfold to a huge one.
+        async for chunk in response.aiter_raw():
+            body += chunk
+            if len(body) > max_bytes:
+                return None
+    finally:
+        await response.aclose()
+    return bytes(body)
+
+
+@dataclass(slots=True, eq=False)
+class _Exchange:
+    """What the connection tells of one request.
+
+    Attributes:
+        max_bytes: How much may come.
+        transport: The connection; ``None`` until there is one, and nothing has been sent.
+        received: The bytes that came.
+        is_reusable: Whether the connection may serve another request.
+    """
+
+    max_bytes: int
+    transport: asyncio.Transport | None = None
+    received: int = 0
+    is_reusable: bool = False
+
+    @property
+    def overflown(self) -> bool:
+        return self.received > self.max_bytes
+
+    def kind_of(self, error: Exception) -> type[httpx.TransportError]:
+        """Return what failed. The library's own map takes broken connections for connect errors."""
+        if self.transport is None:
+            is_late = isinstance(error, TimeoutError | httpx.TimeoutException)
+            return httpx.ConnectTimeout if is_late else httpx.ConnectError
+        if isinstance(error, TimeoutError):
+            return httpx.ReadTimeout
+        is_unreadable = isinstance(error, aiohttp.ClientResponseError) or self.overflown
+        return httpx.RemoteProtocolError if is_unreadable else httpx.ReadError
+
+    def end(self) -> None:
+        if self.transport is not None and not self.is_reusable:
+            # Not close(): what is still to be sent must not keep the connection open.
+            self.transport.abort()
+
+
+_EXCHANGE: ContextVar[_Exchange] = ContextVar("exchange")
+
+
+class _Connector(aiohttp.TCPConnector):
+    """Tells the exchange which connection it has, and watches that connection."""
+
+    async def connect(self, *args: Any, **kwargs: Any) -> Connection:
+        connection = await super().connect(*args, **kwargs)
+        transport = connection.transport
+        assert transport is not None
+        watch = transport.get_protocol()
+        if not isinstance(watch, _Watch):
+            watch = _Watch(transport, watch)
+            transport.set_protocol(watch)
+        watch.connection = connection
+        watch.exchange = exchange = _EXCHANGE.get()
+        exchange.transport = transport
+        return connection
+
+
+@dataclass(slots=True, eq=False)
+class _Watch(asyncio.Protocol):
+    """Passes on what a connection says, and closes one that says what nobody asked for, or too much."""
+
+    transport: asyncio.Transport
+    inner: Any
+    connection: Connection = field(init=False)
+    exchange: _Exchange = field(init=False)
+
+    def data_received(self, data: bytes) -> None:
+        exchange = self.exchange
+        exchange.received += len(data)
+        if self.connection.closed or exchange.overflown:
+            self.transport.abort()
+        else:
+            self.inner.data_received(data)
+
+    def eof_received(self) -> bool | None:
+        result: bool | None = self.inner.eof_received()
+        return result
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.inner.connection_lost(exc)
+
+    def pause_writing(self) -> None:
+        self.inner.pause_writing()
+
+    def resume_writing(self) -> None:
+        self.inner.resume_writing()
+
+
+def _why(error: BaseException) -> str:
+    """Return the name of what happened, without quoting what was sent or received."""
+    cause = error.__cause__ if isinstance(error, httpx.TransportError) and error.__cause__ else error
+    if isinstance(cause, aiohttp.ClientConnectorCertificateError):
+        # What is wrong with it, in OpenSSL's words: it has expired, is for another name, or by an unknown authority.
+        return f"{type(cause).__name__}: {getattr(cause.certificate_error, 'verify_message', '')}".rstrip(".: ")
+    return type(cause).__name__
+
+
+def _forget_frames(error: BaseException | None) -> None:
+    """Drop the frames that errors lead to: they would keep prompt and key until the next garbage collection."""
+    while error is not None:
+        error.__traceback__ = None
+        error = error.__cause__ or error.__context__
+
+
+def _tls_context(ca_file: Path | None, *schemes: str) -> ssl.SSLContext:
+    if ca_file:
+        return ssl.create_default_context(cafile=ca_file)
+    if "https" in schemes:
+        return httpx.create_ssl_context(trust_env=False)
+    # Nothing here needs the public authorities, which take two megabytes.
+    return ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
