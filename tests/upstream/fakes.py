@@ -15,7 +15,14 @@ if TYPE_CHECKING:
     from agenta_ai_server.domain.tool import ToolCall
 
 BOUGHT = {Reason.UPSTREAM_TIMEOUT, Reason.UPSTREAM_BROKEN, Reason.UPSTREAM_FAILED, Reason.UPSTREAM_OUTPUT_INVALID}
-FINAL = {Reason.UPSTREAM_REJECTED, Reason.UPSTREAM_CREDENTIALS_REJECTED}
+FINAL = {Reason.UPSTREAM_REJECTED, Reason.UPSTREAM_CREDENTIALS_REJECTED, Reason.UPSTREAM_MISCONFIGURED}
+TRANSIENT = {
+    Reason.UPSTREAM_UNREACHABLE,
+    Reason.UPSTREAM_RATE_LIMITED,
+    Reason.UPSTREAM_UNAVAILABLE,
+    Reason.UPSTREAM_TIMEOUT,
+    Reason.UPSTREAM_BROKEN,
+}
 
 
 class Clock:
@@ -69,6 +76,7 @@ def failed(
         may_have_run=reason in BOUGHT,
         retryable=reason not in BOUGHT | FINAL,
         retry_delay=delay,
+        transient=reason in TRANSIENT,
         healthy=healthy,
     )
 

@@ -64,6 +64,7 @@ def build_completions(
             api_key=settings.api_key.get_secret_value(),
             api_key_file=settings.api_key_file,
             environment=settings.environment_slug,
+            route=settings.upstream_route,
             ca_file=settings.upstream_ca_file,
             proxy=secret(settings.upstream_proxy),
             keep_alive=settings.upstream_keepalive == "on",

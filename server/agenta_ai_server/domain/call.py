@@ -53,6 +53,7 @@ class UpstreamRequest:
         attempt: What the caller learns of it; ``None`` while it runs, and if nothing came of it.
         began: When it began, in seconds on the clock of ``time.perf_counter``.
         ended: When it ended, on the same clock; ``None`` while it runs.
+        explanation: Agenta's own sentence about its failure, without secrets and prompts; for operators only.
     """
 
     url: str
@@ -62,6 +63,12 @@ class UpstreamRequest:
     attempt: Attempt | None = None
     began: float = field(default_factory=time.perf_counter)
     ended: float | None = None
+    explanation: str = ""
+
+    @property
+    def trace_id(self) -> str:
+        """Its trace in Agenta; empty if unknown."""
+        return self.attempt.trace_id if self.attempt else ""
 
     @property
     def seconds(self) -> float:

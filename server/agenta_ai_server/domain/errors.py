@@ -156,7 +156,9 @@ class UpstreamFailed(ToolFailed):
         may_have_run: Whether the request may have reached the completion service, and so may have been paid for.
         retryable: As for :class:`ToolFailed`.
         retry_delay: As for :class:`ToolFailed`.
+        transient: Whether the same request may succeed within seconds.
         healthy: Whether the completion service itself works, as far as this tells; ``None`` if it doesn't tell.
+        explanation: What the completion service itself said, for operators only, without secrets and prompts.
     """
 
     def __init__(
@@ -168,8 +170,12 @@ class UpstreamFailed(ToolFailed):
         may_have_run: bool,
         retryable: bool = False,
         retry_delay: float | None = None,
+        transient: bool = False,
         healthy: bool | None = True,
+        explanation: str = "",
     ) -> None:
         super().__init__(reason, message, retryable=retryable, retry_delay=retry_delay, attempts=(attempt,))
         self.may_have_run = may_have_run
+        self.transient = transient
         self.healthy = healthy
+        self.explanation = explanation

@@ -107,6 +107,7 @@ def record_request(url: str, listener: CallListener) -> Iterator[UpstreamRequest
     except UpstreamFailed as failure:
         outcome = failure.reason
         request.attempt = failure.attempts[0]
+        request.explanation = failure.explanation
         raise
     except asyncio.CancelledError:
         outcome = "CANCELLED"

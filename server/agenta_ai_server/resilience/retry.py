@@ -8,7 +8,7 @@ import time
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from agenta_ai_server.domain.errors import Reason, Refused, UpstreamFailed
+from agenta_ai_server.domain.errors import Refused, UpstreamFailed
 from agenta_ai_server.domain.tool import Stage
 from agenta_ai_server.resilience.window import Window
 
@@ -18,11 +18,6 @@ if TYPE_CHECKING:
     from agenta_ai_server.agenta.completion import Completion, CompletionService
     from agenta_ai_server.domain.tool import ToolCall
     from agenta_ai_server.domain.values import Attempt
-
-# Not 424, although it buys nothing: it is a model provider's limit or a wrong credential, which seconds don't mend.
-_SAFE = frozenset({Reason.UPSTREAM_UNREACHABLE, Reason.UPSTREAM_RATE_LIMITED, Reason.UPSTREAM_UNAVAILABLE})
-# Not other 5xx: Agenta answers so, among others, what isn't deployed.
-_UNSAFE = frozenset({Reason.UPSTREAM_TIMEOUT, Reason.UPSTREAM_BROKEN})
 
 _BASE_SECONDS = 0.2
 _MAX_BACKOFF_SECONDS = 5.0
@@ -62,17 +57,18 @@ class RetryBudget:
 class RetryingCompletions:
     """A :class:`~agenta_ai_server.agenta.completion.CompletionService` that is asked again if it may be.
 
-    It may be where nothing was bought: no connection, HTTP 429 and 503. The pause grows exponentially from 0.2 to 5
-    seconds, of which each takes a random part, so that callers don't come back together; a ``Retry-After`` comes on top
-    of it (RFC 9110, section 10.2.3), so no retry is earlier. What can't be done in time isn't tried: the failure
-    is raised at once, with its delay.
+    It may be where nothing was bought and seconds may help: no connection, HTTP 429, and a 503 without a trace in
+    Agenta. The pause grows exponentially from 0.2 to 5 seconds, of which each takes a random part, so that callers
+    don't come back together; a ``Retry-After`` comes on top of it (RFC 9110, section 10.2.3), so no retry is earlier.
+    What can't be done in time isn't tried: the failure is raised at once, with its delay.
 
     Args:
         inner: The service; behind a breaker, so that each request counts.
         retries: How often a call is sent again at most, at least 0.
         max_seconds: No retry ends later than so many seconds after the call's begin, whatever its deadline.
         least_seconds: Seconds before a deadline from which on the service refuses calls.
-        unsafe: Whether to send again also after a time-out or a broken connection, and so maybe to pay twice.
+        unsafe: Whether to send again also after a time-out, a broken connection, or a proxy's 502 or 504, and so maybe
+            to pay twice.
         budget: Limits all retries together.
         clock: What deadlines are on; ``None`` for the running event loop's clock.
         sleep: Waits for so many seconds.
@@ -96,7 +92,7 @@ class RetryingCompletions:
         self._retries = retries
         self._max_seconds = max_seconds
         self._least_seconds = least_seconds
-        self._reasons = _SAFE | _UNSAFE if unsafe else _SAFE
+        self._unsafe = unsafe
         self._budget = budget or RetryBudget()
         self._clock = clock or _loop_time
         self._sleep = sleep
@@ -154,7 +150,8 @@ class RetryingCompletions:
     def _delay(self, failures: list[UpstreamFailed], until: float) -> float | None:
         """Return the seconds to the next request, or ``None`` if there is none."""
         last = failures[-1]
-        if len(failures) > self._retries or last.reason not in self._reasons:
+        may_send = last.transient and (self._unsafe or not last.may_have_run)
+        if len(failures) > self._retries or not may_send:
             return None
         # Full jitter: https://aws.amazon.com/blogs/architecture/exponential-backoff-and-jitter/
         backoff = self._jitter() * min(_BASE_SECONDS * 2.0 ** (len(failures) - 1), _MAX_BACKOFF_SECONDS)

@@ -226,6 +226,12 @@ class Tools(Group):
         "HTTP proxy for requests to Agenta: http://host:port.",
         "Operators whose network reaches Agenta only through a proxy.",
     )
+    upstream_route: Literal["auto", "invoke", "run"] = setting(
+        "AGENTA_AI_GRPC_UPSTREAM_ROUTE",
+        "How prompts are run: invoke exists since Agenta v0.96.0, run in all releases; auto takes the first that exists.",
+        "Operators whose proxy lets only one of the routes through.",
+        default="auto",
+    )
     upstream_keepalive: OnOff = setting(
         "AGENTA_AI_GRPC_UPSTREAM_KEEPALIVE",
         "Whether a connection to Agenta serves one request after another.",

@@ -8,6 +8,7 @@ from http import HTTPStatus
 from typing import TYPE_CHECKING
 from uuid import uuid4
 
+from agenta_ai_server.standin.causes import CAUSES, FAILED
 from agenta_ai_server.standin.refine import without_last_message, without_tags
 
 if TYPE_CHECKING:
@@ -16,20 +17,14 @@ if TYPE_CHECKING:
     from agenta_ai_server.standin.faults import Fault
 
 _VERSION = "2025.07.14"
-_FAILED = "https://agenta.ai/docs/errors#v1:sdk:unknown-workflow-invoke-error"
 _MISSING = "https://agenta.ai/docs/misc/errors#v0:schemas:missing-parameter"
 _INVALID_INPUTS = "https://agenta.ai/docs/misc/errors#v0:schemas:invalid-inputs"
-_INVALID_SECRETS = "https://agenta.ai/docs/misc/errors#v0:schemas:invalid-secrets"
 _STACKTRACE = [
     "Traceback (most recent call last):\n",
     '  File "/app/sdks/python/agenta/sdk/decorators/routing.py", line 636, in invoke_endpoint\n'
     "    response = await wf.invoke(\n               ^^^^^^^^^^^^^^^^\n",
     "...shortened...",
 ]
-_NOT_RETRIEVED = (
-    "Client error '404 Not Found' for url 'http://127.0.0.1:8000/api/applications/revisions/retrieve'\n"
-    "For more information check: https://developer.mozilla.org/en-US/docs/Web/HTTP/Status/404"
-)
 _DETAILS = {
     401: "Invalid credentials. Please check your credentials or login again.",
     403: "Permission denied. Please check your permissions or contact your administrator.",
@@ -37,11 +32,7 @@ _DETAILS = {
     503: "Could not verify credentials: connection to http://127.0.0.1:8000 failed. "
     "Please check if agenta is available.",
 }
-_RUN_FAILURES = {
-    400: ("No API key found for model 'gpt-4o-mini'. Please add your provider's API key.", _INVALID_SECRETS),
-    424: ("litellm.RateLimitError: RateLimitError: OpenAIException - Rate limit reached for gpt-4o-mini.", _FAILED),
-    500: ("litellm.InternalServerError: InternalServerError: OpenAIException - Connection error.", _FAILED),
-}
+_BY_STATUS = {400: "no-model-credential", 424: "rate-limit", 500: "provider-down"}
 _TOOL_CALLS = [{"function": {"arguments": "{}", "name": "f"}, "id": "call_1", "type": "function"}]
 _WRITTEN: dict[str, Callable[[str], object]] = {
     "empty": lambda _: "",
@@ -99,11 +90,30 @@ def success(data: object) -> Answer:
     return of_json(200, content)
 
 
+def invoked(data: object, trace_id: str) -> Answer:
+    """The same on the newer route. A model that declined leaves ``data`` empty."""
+    ids = {"session_id": uuid4().hex, "span_id": uuid4().hex[:16], "trace_id": trace_id or uuid4().hex}
+    content = {
+        **ids,
+        "version": _VERSION,
+        "status": {"code": 200, "message": "Success"},
+        "data": {} if data is None else {"outputs": data},
+    }
+    headers = {f"x-ag-{name.removesuffix('_id')}-id": value for name, value in ids.items()}
+    answer = of_json(200, content)
+    return replace(answer, headers={**answer.headers, **headers, "x-ag-version": _VERSION})
+
+
 def failure(status: int) -> Answer:
     """The failure that was recorded with this status, or else one that only names it."""
-    if status in _RUN_FAILURES:
-        return _failed_run(status, *_RUN_FAILURES[status])
+    if status in _BY_STATUS:
+        return cause(_BY_STATUS[status])
     return of_json(status, {"detail": _DETAILS.get(status, phrase(status))})
+
+
+def cause(name: str) -> Answer:
+    """One of :data:`~agenta_ai_server.standin.causes.CAUSES`, as it was recorded."""
+    return _failed_run(*CAUSES[name])
 
 
 def missing_prompt() -> Answer:
@@ -118,8 +128,7 @@ def missing_inputs(expected: list[str], given: list[str]) -> Answer:
 
 def not_deployed() -> Answer:
     """No such application, or not in this environment. It has no trace id: nothing ran."""
-    status = {"code": 500, "message": _NOT_RETRIEVED, "type": _FAILED, "stacktrace": _STACKTRACE}
-    return of_json(500, {"version": _VERSION, "status": status})
+    return cause("not-deployed")
 
 
 def written(refinement: str, fault: Fault) -> object:
@@ -155,10 +164,10 @@ def spoilt(answer: Answer, fault: Fault) -> Answer:
     return answer
 
 
-def _failed_run(status: int, message: str, kind: str) -> Answer:
-    trace = {"session_id": uuid4().hex, "span_id": uuid4().hex[:16], "trace_id": uuid4().hex}
+def _failed_run(status: int, message: str, kind: str, has_trace: bool = True) -> Answer:
+    trace = {"session_id": uuid4().hex, "span_id": uuid4().hex[:16], "trace_id": uuid4().hex} if has_trace else {}
     outcome: dict[str, object] = {"code": status, "message": message, "type": kind}
-    if kind == _FAILED:
+    if kind == FAILED:
         outcome["stacktrace"] = _STACKTRACE
     return of_json(status, {**trace, "version": _VERSION, "status": outcome})
 

@@ -17,18 +17,21 @@ from aiohttp import web
 from agenta_ai_server.standin import answers
 from agenta_ai_server.standin.answers import Answer
 from agenta_ai_server.standin.faults import Fault
-from agenta_ai_server.standin.permissions import PATH as PERMISSIONS_PATH
+from agenta_ai_server.standin.permissions import PATHS as PERMISSIONS_PATHS
 from agenta_ai_server.standin.permissions import Caller, Permissions
 from agenta_ai_server.standin.refine import refine
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Collection, Mapping
 
 DIRECTIVE = "standin:"
 """Guidelines that begin with it are the words of a fault."""
 
 FAULT_HEADER = "x-standin-fault"
 """The request header with the words of a fault."""
+
+RUN_PATH = "/services/completion/run"
+INVOKE_PATH = "/services/completion/v0/invoke"
 
 _INPUTS = ["__ag_context", "__ag_guidelines", "__ag_prompt_template_json"]
 _MIB_OF_BLANKS = b" " * 1024 * 1024
@@ -78,10 +81,12 @@ class StandIn:
         respond: Decides for each run.
         callers: Who is known to the check of permissions, by the whole ``Authorization`` header; with ``None`` it is
             the owner of the key above.
+        lacks: Paths that an older release of Agenta doesn't have.
         idle: Seconds after which an idle connection is closed; Agenta's own servers wait 5.
         keep: How many requests are remembered, at most.
 
     Attributes:
+        lacks: As given.
         permissions: The check of permissions: who calls, what goes wrong, and how often it was asked.
         requests: The requests that came, to whatever path, oldest first.
         started: How many runs came.
@@ -98,6 +103,7 @@ class StandIn:
         fault: Fault = _NO_FAULT,
         respond: Respond | None = None,
         callers: Mapping[str, Caller] | None = None,
+        lacks: Collection[str] = (),
         idle: float = 5.0,
         keep: int = 1000,
     ) -> None:
@@ -109,6 +115,7 @@ class StandIn:
         self.in_flight = 0
         self.api_key = api_key
         self.permissions = Permissions({f"ApiKey {api_key}": Caller()} if callers is None else callers)
+        self.lacks = frozenset(lacks)
         self._app = app
         self._environment = environment
         self._idle = idle
@@ -180,10 +187,12 @@ class StandIn:
         received = Received(request.method, request.path_qs, headers, body)
         self.requests.append(received)
         self._notify()
+        if request.path in self.lacks:
+            return _response(answers.of_json(404, {"detail": "Not Found"}))
         match request.method, request.path:
-            case "POST", "/services/completion/run":
+            case "POST", path if path in (RUN_PATH, INVOKE_PATH):
                 return await self._counted(request, received)
-            case "GET", path if path == PERMISSIONS_PATH:
+            case "GET", path if path in PERMISSIONS_PATHS:
                 return await self._checked(request, received)
             case "GET", "/services/health":
                 return _response(answers.health())
@@ -222,18 +231,20 @@ class StandIn:
         fault = reply or checks.fault
         await asyncio.sleep(fault.delay)
         authorization = request.headers.get("authorization", "")
-        answer = answers.failure(fault.status) if fault.status else checks.verdict(authorization, request.query)
+        answer = _failure(fault) or checks.verdict(authorization, request.query)
         return await _send(request, answers.spoilt(answer, fault), fault)
 
     async def _run(self, request: web.BaseRequest, received: Received) -> web.StreamResponse:
-        content = _parsed(received.body)
+        content = _content(request.path, received.body)
         chosen = await self._chosen(received, content)
         if isinstance(chosen, Answer):
             return _response(chosen)
         await asyncio.sleep(chosen.delay)
-        answer = answers.failure(chosen.status) if chosen.status else self._refusal(request, content)
+        answer = _failure(chosen) or self._refusal(request, content)
         if answer is None:
-            answer = answers.success(answers.written(_refinement(content["inputs"]), chosen))
+            written = answers.written(_refinement(content["inputs"]), chosen)
+            is_newer = request.path == INVOKE_PATH
+            answer = answers.invoked(written, _trace_id(request)) if is_newer else answers.success(written)
         return await _send(request, answers.spoilt(answer, chosen), chosen)
 
     async def _chosen(self, received: Received, content: Any) -> Answer | Fault:
@@ -269,6 +280,31 @@ def _parsed(body: bytes) -> Any:
         return json.loads(body)
     except (ValueError, RecursionError):
         return None
+
+
+def _content(path: str, body: bytes) -> Any:
+    """The body as the older route has it."""
+    content = _parsed(body)
+    if path == RUN_PATH or not isinstance(content, dict):
+        return content
+    data, references = content.get("data") or {}, content.get("references") or {}
+    slugs = {
+        "app": (references.get("application") or {}).get("slug"),
+        "environment": (references.get("environment") or {}).get("slug"),
+    }
+    return {"inputs": data.get("inputs"), **{name: slug for name, slug in slugs.items() if slug is not None}}
+
+
+def _trace_id(request: web.BaseRequest) -> str:
+    """The trace that the caller has begun, if it has."""
+    parts = request.headers.get("traceparent", "").split("-")
+    return parts[1] if len(parts) == 4 else ""
+
+
+def _failure(fault: Fault) -> Answer | None:
+    if fault.cause:
+        return answers.cause(fault.cause)
+    return answers.failure(fault.status) if fault.status else None
 
 
 def _directive(content: Any) -> str | None:

@@ -7,30 +7,35 @@ import shlex
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any
 
+from agenta_ai_server.standin.causes import CAUSES
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
 _PLACES = ("headers", "body")
 _CHOICES = {
+    "cause": tuple(CAUSES),
     "body": ("broken", "empty", "html", "older", "plain", "traceless"),
     "answer": ("empty", "fenced", "fewer", "lossy", "null", "prose", "tools", "truncated"),
     "stall": _PLACES,
     "reset": _PLACES,
     "close": _PLACES,
 }
-_EXCLUSIVE = (("answer", "text"), ("stall", "reset", "close", "length", "garbage", "drip", "huge"))
+_EXCLUSIVE = (("status", "cause"), ("answer", "text"), ("stall", "reset", "close", "length", "garbage", "drip", "huge"))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Fault:
     """One way for a run to go wrong; without arguments, none.
 
-    What the answer is (``status``, ``retry_after``, ``body``, ``answer``, ``text``), when it begins (``delay``) and how
-    it is sent (the rest, of which only one can be given) go together freely.
+    What the answer is (``status``, ``cause``, ``retry_after``, ``body``, ``answer``, ``text``), when it begins
+    (``delay``) and how it is sent (the rest, of which only one can be given) go together freely.
 
     Args:
         status: HTTP status, 300 to 599, with the body that Agenta sends with it; ``None`` for the usual answer. A
             redirection points to ``/services/elsewhere``.
+        cause: Why the run fails, with the status and the body that Agenta sends then: one of
+            :data:`~agenta_ai_server.standin.causes.CAUSES`, such as ``not-deployed``.
         retry_after: The header ``Retry-After``, as it is sent: seconds or an HTTP date. Empty for none.
         delay: Seconds before anything else happens.
         body: What is done to the body: ``broken`` (half of it), ``empty``, ``html`` (a proxy's page), ``older``
@@ -52,6 +57,7 @@ class Fault:
     """
 
     status: int | None = None
+    cause: str = ""
     retry_after: str = ""
     delay: float = 0.0
     body: str = ""

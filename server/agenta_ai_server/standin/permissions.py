@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     from agenta_ai_server.standin.app import Received
 
 PATH = "/api/access/permissions/check"
+OLDER_PATH = "/api/permissions/verify"
+"""Before v0.103.0."""
+PATHS = (PATH, OLDER_PATH)
 
 _KEY = b"stand-in"  # Agenta keeps its own to itself, so nobody checks what is signed with it
 _EXPIRES = 4102444800

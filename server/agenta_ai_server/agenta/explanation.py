@@ -1,0 +1,46 @@
+"""What Agenta itself said of a failure, for the operator."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from agenta_ai_server.agenta.routes.reply import Reply
+
+_MAX_CHARACTERS = 400
+_SECRETS = re.compile(
+    r"(?i)\b(?:apikey|bearer|secret|basic)\s+\S+"  # credentials with their scheme
+    r"|\b(?:sk|pk|rk|gsk|xai|hf|AIza)[-_]?[\w*-]{6,}"  # keys of providers, masked ones too
+    r"|\b[\w-]{8,}\.[\w-]{20,}(?:\.[\w-]+)?"  # tokens, and keys of Agenta
+    r"|\b[0-9a-f]{24,}\b|\S{80,}"
+    r"|https?://\S+"
+)
+
+
+def explain(reply: Reply, inputs: Mapping[str, str], secrets: Iterable[str] = ()) -> str:
+    """Return Agenta's own sentence for the operator, without secrets, addresses and texts of the prompt.
+
+    Args:
+        reply: What Agenta answered.
+        inputs: What was sent; no three words of it in a row remain, and no long word.
+        secrets: What must not remain besides what looks like a secret.
+    """
+    if reply.failed is None or not reply.failed.message:
+        return ""
+    message = " ".join(reply.failed.message[: 4 * _MAX_CHARACTERS].split())
+    for secret in secrets:
+        message = message.replace(secret, "…")
+    words = _SECRETS.sub("…", message)[:_MAX_CHARACTERS].split()
+    sent = " ".join(" ".join(value.split()) for value in inputs.values())
+    hidden = {
+        place
+        for begin in range(len(words))
+        for length in (1, 3)
+        if (window := words[begin : begin + length]) and len(window) == length
+        if (length > 1 or len(window[0]) >= 16) and " ".join(window).strip("'\"[](),.:") in sent
+        for place in range(begin, begin + length)
+    }
+    return " ".join("…" if place in hidden else word for place, word in enumerate(words))

@@ -1,0 +1,357 @@
+"""What went wrong with a run, who can mend it, and whether it may be sent again.
+
+``may_have_run`` follows the money: a request that was refused before a model was asked has bought nothing, although it
+arrived. The sentences are the only text that reaches a caller. Agenta's own text decides which one it is, and never
+gets any further: it holds stack traces and internal addresses.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from http import HTTPStatus
+from typing import TYPE_CHECKING
+
+import httpx
+
+from agenta_ai_server.agenta.retry_after import retry_delay
+from agenta_ai_server.domain.errors import Reason, UpstreamFailed
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from agenta_ai_server.agenta.routes.reply import Reply
+    from agenta_ai_server.domain.values import Attempt
+
+MAX_CONNECT_SECONDS = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """One way to fail.
+
+    Attributes:
+        reason: The contract's reason.
+        message: What the caller reads; may name the HTTP status as ``{status}``.
+        may_have_run: Whether it may have been billed.
+        retryable: Whether the same call may succeed later, and nothing was billed.
+        transient: Whether the same request may succeed within seconds, so that sending it again by itself makes sense.
+        healthy: Whether Agenta itself works, as far as this tells; ``None`` if it doesn't tell.
+    """
+
+    reason: Reason
+    message: str
+    may_have_run: bool
+    retryable: bool = False
+    transient: bool = False
+    healthy: bool | None = True
+
+    def as_error(self, attempt: Attempt, reply: Reply | None = None, explanation: str = "") -> UpstreamFailed:
+        """Return the exception for one attempt.
+
+        Args:
+            attempt: The request that failed.
+            reply: What Agenta answered, if it did.
+            explanation: Agenta's own sentence, scrubbed.
+        """
+        delay = retry_delay(reply.retry_after, now=datetime.now(UTC)) if reply and self.retryable else None
+        return UpstreamFailed(
+            self.reason,
+            self.message.format(status=reply.http_status if reply else 0),
+            attempt=attempt,
+            may_have_run=self.may_have_run,
+            retryable=self.retryable,
+            retry_delay=delay,
+            transient=self.transient,
+            healthy=self.healthy,
+            explanation=explanation,
+        )
+
+
+def _misconfigured(message: str) -> Failure:
+    return Failure(Reason.UPSTREAM_MISCONFIGURED, f"{message} Nothing was billed.", may_have_run=False)
+
+
+def _provider(message: str, *, retryable: bool = False) -> Failure:
+    return Failure(Reason.UPSTREAM_PROVIDER_FAILED, message, may_have_run=False, retryable=retryable)
+
+
+# Failures of the connection.
+
+UNREACHABLE = Failure(
+    Reason.UPSTREAM_UNREACHABLE,
+    "The completion service can't be reached. Nothing was sent: try again.",
+    may_have_run=False,
+    retryable=True,
+    transient=True,
+    healthy=False,
+)
+TIMEOUT = Failure(
+    Reason.UPSTREAM_TIMEOUT,
+    "The completion service didn't answer in time. The request may have been billed: before sending it again, allow it "
+    "more time or make it smaller.",
+    may_have_run=True,
+    transient=True,
+    healthy=False,
+)
+BROKEN = Failure(
+    Reason.UPSTREAM_BROKEN,
+    "The connection to the completion service broke before its answer was complete. The request may have been billed: "
+    "send it again only if being billed twice is acceptable.",
+    may_have_run=True,
+    transient=True,
+    healthy=False,
+)
+UNREADABLE = Failure(
+    Reason.UPSTREAM_BROKEN,
+    "The completion service's answer isn't readable as HTTP. The request may have been billed. Ask the operator of "
+    "this service to check the address of Agenta and the proxies in front of it.",
+    may_have_run=True,
+    transient=True,
+    healthy=False,
+)
+
+# What Agenta says of a prompt and of its model.
+
+NOT_DEPLOYED = _misconfigured(
+    "The prompt behind this tool isn't deployed in Agenta, or this service's key belongs to another project there. Ask "
+    "the operator of this service to deploy it to the environment that is set."
+)
+WRONG_INPUTS = _misconfigured(
+    "The prompt that is deployed in Agenta for this tool takes other inputs than this service sends. Ask the operator "
+    "of this service to deploy one that fits the tool."
+)
+UNFILLED_VARIABLES = _misconfigured(
+    "The prompt that is deployed in Agenta for this tool has variables that get no value. Ask the operator of this "
+    "service to deploy one that fits the tool, without template variables of its own."
+)
+NO_MODEL_CREDENTIAL = _misconfigured(
+    "Agenta has no credential for the model of this tool's prompt, or doesn't know the model. Ask the operator of this "
+    "service to add the provider's key in Agenta, or to choose another model."
+)
+UNKNOWN_MODEL = _misconfigured(
+    "The model's provider doesn't have the model of this tool's prompt. Ask the operator of this service to choose "
+    "another model in Agenta."
+)
+MODEL_CREDENTIAL_REJECTED = _provider(
+    "The model's provider doesn't accept the credential that Agenta has for it. Nothing was billed. Ask the operator "
+    "of this service to renew the provider's key in Agenta."
+)
+QUOTA_EXHAUSTED = _provider(
+    "The quota at the model's provider is used up. Nothing was billed. Ask whoever pays for the model to raise it."
+)
+PROVIDER_RATE_LIMITED = _provider(
+    "The model's provider limits the rate of requests. Nothing was billed. Try again later.", retryable=True
+)
+PROVIDER_REFUSED = _provider(
+    "The model's provider refused the request (HTTP {status}). Nothing was billed. Ask the operator of this service to "
+    "look at the trace in Agenta."
+)
+PROMPT_TOO_LONG = Failure(
+    Reason.UPSTREAM_REJECTED,
+    "The prompt is too long for the model. Nothing was billed. Make it shorter, or ask the operator of this service "
+    "for a model with a larger context.",
+    may_have_run=False,
+)
+CONTENT_REFUSED = Failure(
+    Reason.UPSTREAM_REJECTED,
+    "The model's provider refused the content of the request. Nothing was billed. Reword it.",
+    may_have_run=False,
+)
+PROVIDER_FAILED = Failure(
+    Reason.UPSTREAM_FAILED,
+    "The model's provider failed, also after Agenta's own retries (HTTP {status}). The request may have been billed. "
+    "Try again later only if being billed twice is acceptable.",
+    may_have_run=True,
+    healthy=False,
+)
+AGENTA_API_DOWN = Failure(
+    Reason.UPSTREAM_FAILED,
+    "Agenta's services can't reach Agenta's API (HTTP {status}). Nothing was billed. Ask the operator of this service "
+    "whether all of Agenta runs.",
+    may_have_run=False,
+    healthy=False,
+)
+
+# The rest, by HTTP status.
+
+CREDENTIALS_REJECTED = Failure(
+    Reason.UPSTREAM_CREDENTIALS_REJECTED,
+    "The completion service doesn't accept this service's own credential (HTTP {status}). Ask the operator of this "
+    "service to set a valid Agenta API key.",
+    may_have_run=False,
+)
+RATE_LIMITED = Failure(
+    Reason.UPSTREAM_RATE_LIMITED,
+    "The completion service limits the requests of this service (HTTP {status}). Try again later.",
+    may_have_run=False,
+    retryable=True,
+    transient=True,
+)
+UNAVAILABLE = Failure(
+    Reason.UPSTREAM_UNAVAILABLE,
+    "The completion service is unavailable (HTTP {status}). Nothing was billed. Try again later.",
+    may_have_run=False,
+    retryable=True,
+    transient=True,
+    healthy=False,
+)
+FAILED = Failure(
+    Reason.UPSTREAM_FAILED,
+    "The completion service failed (HTTP {status}). The request may have been billed: before sending it again, ask the "
+    "operator of this service to look at the logs of Agenta.",
+    may_have_run=True,
+    healthy=False,
+)
+PROXY_WITHOUT_AGENTA = Failure(
+    Reason.UPSTREAM_FAILED,
+    "A proxy in front of the completion service got no answer from it (HTTP {status}), as while it restarts. The "
+    "request may have been billed: send it again only if being billed twice is acceptable.",
+    may_have_run=True,
+    transient=True,
+    healthy=False,
+)
+PROXY_TIMEOUT = Failure(
+    Reason.UPSTREAM_TIMEOUT,
+    "A proxy in front of the completion service didn't wait long enough for it (HTTP {status}). The request may have "
+    "been billed. Ask the operator of this service to raise the proxy's time-out.",
+    may_have_run=True,
+    transient=True,
+    healthy=False,
+)
+AGENTA_TIMEOUT = Failure(
+    Reason.UPSTREAM_TIMEOUT,
+    "The model didn't answer Agenta in time (HTTP {status}). The request may have been billed: before sending it "
+    "again, make it smaller.",
+    may_have_run=True,
+    healthy=False,
+)
+REJECTED = Failure(
+    Reason.UPSTREAM_REJECTED,
+    "The completion service refused the request (HTTP {status}). Ask the operator of this service to check the address "
+    "of Agenta and the prompt that is deployed there.",
+    may_have_run=False,
+)
+UNUSABLE = Failure(
+    Reason.UPSTREAM_OUTPUT_INVALID,
+    "The completion service gave an unexpected answer (HTTP {status}). Ask the operator of this service to check the "
+    "address of Agenta that it is set to.",
+    may_have_run=True,
+)
+
+# By the type and the beginning of Agenta's own sentence. Never by what may follow, which may quote the prompt.
+_BY_STATUS_TYPE = {
+    "invalid-inputs": WRONG_INPUTS,
+    "invalid-secrets": NO_MODEL_CREDENTIAL,
+    "missing-parameter": NOT_DEPLOYED,
+}
+_NOT_RETRIEVED = re.compile(r"Client error '404 Not Found' for url '\S*/revisions/retrieve'")
+_UNREPLACED = re.compile(r"Error in messages\[\d+\]\.content: Unreplaced variables\b")
+_NO_CONNECTION = re.compile(r"All connection attempts failed")
+_PROVIDER_ERROR = re.compile(r"litellm\.(\w+):")
+_QUOTA = re.compile(r"exceeded your current quota|insufficient_quota")
+_BY_PROVIDER_ERROR = {
+    "AuthenticationError": MODEL_CREDENTIAL_REJECTED,
+    "PermissionDeniedError": MODEL_CREDENTIAL_REJECTED,
+    "RateLimitError": PROVIDER_RATE_LIMITED,
+    "NotFoundError": UNKNOWN_MODEL,
+    "ContextWindowExceededError": PROMPT_TOO_LONG,
+    "ContentPolicyViolationError": CONTENT_REFUSED,
+    "Timeout": AGENTA_TIMEOUT,
+}
+
+
+def of_reply(reply: Reply) -> Failure | None:
+    """Return how the run failed; ``None`` for a success, whose text may still be of no use."""
+    status = reply.http_status
+    if status == HTTPStatus.OK:
+        return None
+    told = _told_by_agenta(reply) if status >= HTTPStatus.BAD_REQUEST else None
+    return told or _BY_HTTP_STATUS.get(status, _by_class)(reply)
+
+
+def _by_class(reply: Reply) -> Failure:
+    return {3: REJECTED, 4: REJECTED, 5: FAILED}.get(reply.http_status // 100, UNUSABLE)
+
+
+_BY_HTTP_STATUS: dict[int, Callable[[Reply], Failure]] = {
+    401: lambda _: CREDENTIALS_REJECTED,
+    403: lambda _: CREDENTIALS_REJECTED,
+    # With a trace, Agenta says so after the model has answered.
+    406: lambda reply: replace(REJECTED, may_have_run=bool(reply.trace_id)),
+    424: lambda _: PROVIDER_REFUSED,
+    429: lambda _: RATE_LIMITED,
+    502: lambda reply: FAILED if reply.is_agentas else PROXY_WITHOUT_AGENTA,
+    # With a trace, Agenta has sent requests to the model, three as a rule.
+    503: lambda reply: FAILED if reply.trace_id else UNAVAILABLE,
+    504: lambda reply: AGENTA_TIMEOUT if reply.is_agentas else PROXY_TIMEOUT,
+}
+
+
+def _told_by_agenta(reply: Reply) -> Failure | None:
+    if reply.failed is None:
+        return None
+    message = reply.failed.message
+    if by_type := _BY_STATUS_TYPE.get(reply.failed.type.rpartition(":")[2]):
+        return by_type
+    if _UNREPLACED.match(message):
+        return UNFILLED_VARIABLES
+    if not reply.trace_id and _NOT_RETRIEVED.match(message):
+        return NOT_DEPLOYED
+    if not reply.trace_id and _NO_CONNECTION.match(message):
+        return AGENTA_API_DOWN
+    if found := _PROVIDER_ERROR.match(message):
+        return _told_by_provider(found[1], message, reply.http_status)
+    return None
+
+
+def _told_by_provider(error: str, message: str, status: int) -> Failure | None:
+    if error == "RateLimitError" and _QUOTA.search(message):
+        return QUOTA_EXHAUSTED
+    if failure := _BY_PROVIDER_ERROR.get(error):
+        return failure
+    return PROVIDER_FAILED if status >= HTTPStatus.INTERNAL_SERVER_ERROR else None
+
+
+def is_missing_route(reply: Reply) -> bool:
+    """Whether this release of Agenta doesn't have the route, so that nothing ran."""
+    absent = reply.http_status in (HTTPStatus.NOT_FOUND, HTTPStatus.METHOD_NOT_ALLOWED)
+    return absent and reply.failed is None and not reply.trace_id
+
+
+def of_connection(error: httpx.TransportError, seconds: float, most: float) -> Failure:
+    """Return how a request failed that had ``seconds``, where others have ``most``.
+
+    One that had much less can't tell that Agenta is slow: impatient callers must not speak for the patient ones.
+    """
+    if isinstance(error, httpx.ConnectTimeout):
+        return replace(UNREACHABLE, healthy=False if seconds >= min(2 * MAX_CONNECT_SECONDS, most) else None)
+    if isinstance(error, httpx.ConnectError):
+        return UNREACHABLE
+    if isinstance(error, httpx.ReadTimeout):
+        return replace(TIMEOUT, healthy=False if seconds >= most / 2 else None)
+    return UNREADABLE if isinstance(error, httpx.RemoteProtocolError) else BROKEN
+
+
+def problem_of(reply: Reply) -> str:
+    """Say why the text of a success is of no use, and the way out; nothing if it can be used."""
+    if not reply.is_complete:
+        return "it has more than 2 MiB. Ask for less text."
+    if not reply.is_plain:
+        return "it is compressed, which wasn't requested. Ask the operator to look at what is between here and Agenta."
+    if not reply.has_output:
+        return "it isn't one of Agenta's. Ask the operator to check the address, and what is between here and there."
+    if not isinstance(reply.output, str):
+        return "it has no text. The model may have declined, or called a tool: reword the request, or ask the operator."
+    if not _is_unicode(reply.output):
+        return "its text is cut within a character. Send the request again, maybe for less text."
+    return ""
+
+
+def _is_unicode(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True

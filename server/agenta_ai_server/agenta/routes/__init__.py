@@ -1,0 +1,36 @@
+"""The routes by which Agenta runs a prompt, each as a codec that knows neither transport nor failures."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol
+
+from agenta_ai_server.agenta.routes.invoke import Invoke
+from agenta_ai_server.agenta.routes.run import Run
+
+if TYPE_CHECKING:
+    from agenta_ai_server.agenta.http import HttpResponse
+    from agenta_ai_server.agenta.routes.reply import Prompt, Reply
+
+__all__ = ["INVOKE", "RUN", "Invoke", "Route", "Run"]
+
+
+class Route(Protocol):
+    """One way to run a deployed prompt.
+
+    Attributes:
+        path: Below Agenta's ``/services/``.
+    """
+
+    path: str
+
+    def encode(self, prompt: Prompt) -> bytes:
+        """Return the body of the request, JSON."""
+
+    def decode(self, response: HttpResponse) -> Reply:
+        """Return what the response says, whatever it is."""
+
+
+INVOKE: Route = Invoke()
+"""Since Agenta v0.96.0. The caller's trace goes on in Agenta."""
+RUN: Route = Run()
+"""In all releases; since v0.96.1 an adapter in front of the other."""
