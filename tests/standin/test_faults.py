@@ -23,7 +23,7 @@ def test_parse(spec: str, expected: Fault) -> None:
 @pytest.mark.parametrize(
     ("spec", "message"),
     [
-        ("stall=body sleep=3", "'sleep' is not a known fault; known are: status, cause, retry-after, delay, body, .* huge"),
+        ("stall=body sleep=3", "'sleep' is not a known fault; known are: status, cause, retry-after, .* huge"),
         ("nonsense", "'nonsense' is not a known fault"),
         ("status=often", "'status=often' has no valid value"),
         ("status", "'status' has no valid value"),

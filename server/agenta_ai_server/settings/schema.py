@@ -228,7 +228,7 @@ class Tools(Group):
     )
     upstream_route: Literal["auto", "invoke", "run"] = setting(
         "AGENTA_AI_GRPC_UPSTREAM_ROUTE",
-        "How prompts are run: invoke exists since Agenta v0.96.0, run in all releases; auto takes the first that exists.",
+        "How prompts are run: invoke exists since Agenta v0.96.0, run always; auto takes the first that exists.",
         "Operators whose proxy lets only one of the routes through.",
         default="auto",
     )
