@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from calls import reason, refine, structured
 
-from agenta_ai_server.standin.answers import success
 from agenta_ai_server.standin.app import StandIn, in_turn
+from agenta_ai_server.standin.faults import Fault
 
 if TYPE_CHECKING:
     from agenta_ai.v1.tool_service_pb2_grpc import ToolServiceAsyncStub
@@ -358,7 +358,7 @@ PAIRS = {
 @pytest.mark.parametrize("kind", BROKEN)
 async def test_what_would_break_the_prompt_is_refused(kind: str, standin: StandIn, stub: ToolServiceAsyncStub) -> None:
     rows, written, word = BROKEN[kind]
-    standin.respond = in_turn(success(written))
+    standin.respond = in_turn(Fault(text=written))
     response = await stub.CallTool(refine(template(rows)))
     assert reason(response) == "UPSTREAM_OUTPUT_INVALID"
     assert word in response.content[0].text
@@ -463,7 +463,7 @@ WHOLE: dict[str, tuple[tuple[str, ...], str]] = {
 @pytest.mark.parametrize("kind", WHOLE)
 async def test_what_keeps_the_prompt_whole_is_accepted(kind: str, standin: StandIn, stub: ToolServiceAsyncStub) -> None:
     rows, written = WHOLE[kind]
-    standin.respond = in_turn(success(written))
+    standin.respond = in_turn(Fault(text=written))
     original = template(rows, llm_config={"response_format": {"schema": "{{not_a_variable}}"}})
     result = structured(await stub.CallTool(refine(original)))
     expected = json.loads(written.removeprefix("```json\n").removesuffix("\n```").removeprefix("\ufeff"))["messages"]
@@ -500,7 +500,7 @@ async def test_an_unknown_format_is_refused(name: object, stub: ToolServiceAsync
 async def test_without_a_format_it_is_curly(
     more: dict[str, object], standin: StandIn, stub: ToolServiceAsyncStub
 ) -> None:
-    standin.respond = in_turn(success(answer("x {% if %} {", roles=("user",))))
+    standin.respond = in_turn(Fault(text=answer("x {% if %} {", roles=("user",))))
     response = await stub.CallTool(refine({"messages": [{"role": "user", "content": "{{x}}"}], **more}))
     assert "lost the variable {{x}}" in response.content[0].text
 
@@ -522,7 +522,7 @@ async def test_variables_of_what_stays_as_it_is(
     written: str, lost: str, standin: StandIn, stub: ToolServiceAsyncStub
 ) -> None:
     """They count as there, and what stays needn't be renderable: nobody refines it."""
-    standin.respond = in_turn(success(answer(written, roles=("user",))))
+    standin.respond = in_turn(Fault(text=answer(written, roles=("user",))))
     response = await stub.CallTool(refine(FIXED))
     assert response.is_error == bool(lost)
     assert lost in response.content[0].text

@@ -10,7 +10,6 @@ import pytest
 from calls import TEMPLATE, reason, refine, structured
 from conftest import connected, settings_for
 
-from agenta_ai_server.standin.answers import success
 from agenta_ai_server.standin.app import in_turn
 from agenta_ai_server.standin.faults import Fault
 
@@ -23,7 +22,7 @@ ROLES = [message["role"] for message in TEMPLATE["messages"]]  # type: ignore[in
 
 def written(*contents: str) -> Any:
     messages = [{"role": role, "content": content} for role, content in zip(ROLES, contents, strict=False)]
-    return success(json.dumps({"messages": messages, "summary": "Changed."}))
+    return Fault(text=json.dumps({"messages": messages, "summary": "Changed."}))
 
 
 GOOD = written("Be exact.", "Entities of {{input_text}}")
@@ -32,7 +31,7 @@ FEWER = written("Be exact.")
 
 
 def guidelines(standin: StandIn) -> list[str]:
-    return [json.loads(request.body)["inputs"]["__ag_guidelines"] for request in standin.requests]
+    return [request.inputs["__ag_guidelines"] for request in standin.requests]
 
 
 async def test_a_second_answer_that_keeps_the_prompt_whole(standin: StandIn) -> None:
@@ -48,7 +47,7 @@ async def test_a_second_answer_that_keeps_the_prompt_whole(standin: StandIn) -> 
     assert first == "Be brief."
     assert second.startswith("Be brief.\n\n")
     assert second.endswith("What was wrong:\n- The refinement lost the variable {{input_text}}.")
-    bodies = [json.loads(request.body)["inputs"] for request in standin.requests]
+    bodies = [request.inputs for request in standin.requests]
     assert bodies[0]["__ag_prompt_template_json"] == bodies[1]["__ag_prompt_template_json"]
     assert bodies[1]["__ag_context"] == "A test."
 

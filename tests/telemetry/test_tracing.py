@@ -85,7 +85,7 @@ async def test_one_trace_with_the_right_parents(
     assert attributes(first)["http.response.status_code"] == 503
     assert attributes(second)["http.response.status_code"] == 200
     assert attributes(second)["http.request.resend_count"] == 1
-    assert attributes(second)["url.full"] == f"{standin.url}/services/completion/run"
+    assert attributes(second)["url.full"] == f"{standin.url}/services/completion/v0/invoke"
     assert [span.status.code for span in (server, first, second)] == [
         Status.STATUS_CODE_UNSET, Status.STATUS_CODE_ERROR, Status.STATUS_CODE_UNSET,
     ]  # fmt: skip

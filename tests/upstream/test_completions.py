@@ -557,7 +557,7 @@ def test_address(api_url: str, expected: str) -> None:
     ],
 )
 def test_what_is_no_api_url(api_url: str) -> None:
-    with pytest.raises(ValueError, match=r"^Agenta's API URL .*\.$") as caught:
+    with pytest.raises(ValueError, match=r"^Agenta's API URL ") as caught:
         AgentaConfig(api_url=api_url, api_key=KEY, environment="production")
     assert "hunter2" not in "".join(traceback.format_exception(caught.value))
 

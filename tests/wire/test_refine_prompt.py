@@ -12,8 +12,8 @@ from calls import REFINE, TEMPLATE, reason, refine, structured
 from google.protobuf import json_format
 
 from agenta_ai.v1 import tool_service_pb2
-from agenta_ai_server.standin.answers import success
-from agenta_ai_server.standin.app import StandIn, in_turn
+from agenta_ai_server.standin.app import INVOKE_PATH, StandIn, in_turn
+from agenta_ai_server.standin.faults import Fault
 
 if TYPE_CHECKING:
     from agenta_ai.v1.tool_service_pb2_grpc import ToolServiceAsyncStub
@@ -24,23 +24,25 @@ TEMPLATES = {path.stem: path.read_text() for path in (Path(__file__).parent.pare
 def sent(standin: StandIn) -> Any:
     """What the service sent to Agenta, the template read."""
     body = json.loads(standin.requests[-1].body)
-    body["inputs"]["__ag_prompt_template_json"] = json.loads(body["inputs"]["__ag_prompt_template_json"])
+    inputs = body["data"]["inputs"]
+    inputs["__ag_prompt_template_json"] = json.loads(inputs["__ag_prompt_template_json"])
     return body
 
 
 def writes(standin: StandIn, *answers: object) -> None:
     """Let the model write these answers, one for each call."""
     texts = [answer if isinstance(answer, str) else json.dumps(answer) for answer in answers]
-    standin.respond = in_turn(*map(success, texts))
+    standin.respond = in_turn(*(Fault(text=text) for text in texts))
 
 
 async def test_agenta_gets_what_was_recorded(standin: StandIn, stub: ToolServiceAsyncStub) -> None:
     await stub.CallTool(refine(guidelines="be clear"))
-    assert standin.requests[-1].path == "/services/completion/run"
+    assert standin.requests[-1].path == INVOKE_PATH
     assert sent(standin) == {
-        "inputs": {"__ag_prompt_template_json": TEMPLATE, "__ag_guidelines": "be clear", "__ag_context": ""},
-        "environment": "production",
-        "app": "ai-refine",
+        "data": {
+            "inputs": {"__ag_prompt_template_json": TEMPLATE, "__ag_guidelines": "be clear", "__ag_context": ""},
+        },
+        "references": {"application": {"slug": "ai-refine"}, "environment": {"slug": "production"}},
     }
 
 
@@ -98,7 +100,7 @@ async def test_only_texts_are_sent_and_put_back(standin: StandIn, stub: ToolServ
     writes(standin, {"messages": answer, "summary": "s"})
     result = structured(await stub.CallTool(refine(MIXED)))
 
-    template = sent(standin)["inputs"]["__ag_prompt_template_json"]
+    template = sent(standin)["data"]["inputs"]["__ag_prompt_template_json"]
     assert template["messages"] == [
         {"role": "system", "content": "Please be kind."},
         {"role": "user", "content": "Please look at {{thing}}."},
@@ -121,7 +123,7 @@ async def test_only_texts_are_sent_and_put_back(standin: StandIn, stub: ToolServ
 async def test_a_template_of_plain_messages_goes_as_it_came(standin: StandIn, stub: ToolServiceAsyncStub) -> None:
     source = '{ "messages" : [ {"content": "Hi {{x}}", "role": "user"} ],  "n": 1.50 }'
     await stub.CallTool(refine(source))
-    assert json.loads(standin.requests[-1].body)["inputs"]["__ag_prompt_template_json"] == source
+    assert standin.requests[-1].inputs["__ag_prompt_template_json"] == source
 
 
 GOOD = [{"role": "system", "content": "A"}, {"role": "user", "content": "B {{input_text}}"}]

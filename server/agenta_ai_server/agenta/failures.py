@@ -233,6 +233,7 @@ REJECTED = Failure(
     "of Agenta and the prompt that is deployed there.",
     may_have_run=False,
 )
+REJECTED_AFTER_RUN = replace(REJECTED, may_have_run=True)
 UNUSABLE = Failure(
     Reason.UPSTREAM_OUTPUT_INVALID,
     "The completion service gave an unexpected answer (HTTP {status}). Ask the operator of this service to check the "
@@ -279,7 +280,7 @@ _BY_HTTP_STATUS: dict[int, Callable[[Reply], Failure]] = {
     401: lambda _: CREDENTIALS_REJECTED,
     403: lambda _: CREDENTIALS_REJECTED,
     # With a trace, Agenta says so after the model has answered.
-    406: lambda reply: replace(REJECTED, may_have_run=bool(reply.trace_id)),
+    406: lambda reply: REJECTED_AFTER_RUN if reply.trace_id else REJECTED,
     424: lambda _: PROVIDER_REFUSED,
     429: lambda _: RATE_LIMITED,
     502: lambda reply: FAILED if reply.is_agentas else PROXY_WITHOUT_AGENTA,

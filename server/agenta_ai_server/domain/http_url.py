@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from urllib.parse import SplitResult, urlsplit
+from urllib.parse import SplitResult, unquote, urlsplit
 
 # Host names and addresses as they are sent: letters, digits, dots, hyphens, and the colons of IPv6.
 HOST = re.compile(r"(?=.{1,253}$)([A-Za-z0-9_-]{1,63}\.)*[A-Za-z0-9_-]{1,63}\.?|[0-9A-Fa-f]*:[0-9A-Fa-f:.]*")
@@ -41,9 +41,10 @@ def check_proxy_url(proxy: str) -> None:
     """
     try:
         parts = check_http_url(proxy)
-        if not (parts.username or "").isascii() or not (parts.password or "").isascii():
+        user, password = unquote(parts.username or ""), unquote(parts.password or "")
+        if not (user + password).isascii():
             raise ValueError("must have ASCII credentials")
-        if "%3a" in (parts.username or "").lower():
+        if ":" in user:
             raise ValueError("must have a user without a colon")
     except ValueError as error:
         raise ValueError(f"the proxy's URL {error}. Give one such as http://proxy.example:3128") from None

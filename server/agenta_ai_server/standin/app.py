@@ -51,6 +51,17 @@ class Received:
     headers: Mapping[str, str]
     body: bytes
 
+    @property
+    def run(self) -> Any:
+        """What is run, in the form of the older route, whichever it came by; ``None`` if it isn't JSON."""
+        return _content(self.path, self.body)
+
+    @property
+    def inputs(self) -> dict[str, Any]:
+        """The variables of the prompt that is run; empty if there are none."""
+        inputs = self.run.get("inputs") if isinstance(self.run, dict) else None
+        return inputs if isinstance(inputs, dict) else {}
+
 
 Respond: TypeAlias = Callable[[Received], Awaitable[Answer | Fault | None]]
 """Says what one run is answered: a canned answer, what goes wrong, or ``None`` for the usual. It may wait."""
@@ -235,7 +246,7 @@ class StandIn:
         return await _send(request, answers.spoilt(answer, fault), fault)
 
     async def _run(self, request: web.BaseRequest, received: Received) -> web.StreamResponse:
-        content = _content(request.path, received.body)
+        content = received.run
         chosen = await self._chosen(received, content)
         if isinstance(chosen, Answer):
             return _response(chosen)
@@ -285,7 +296,7 @@ def _parsed(body: bytes) -> Any:
 def _content(path: str, body: bytes) -> Any:
     """The body as the older route has it."""
     content = _parsed(body)
-    if path == RUN_PATH or not isinstance(content, dict):
+    if not path.startswith(INVOKE_PATH) or not isinstance(content, dict):
         return content
     data, references = content.get("data") or {}, content.get("references") or {}
     slugs = {
