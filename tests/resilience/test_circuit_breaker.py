@@ -10,10 +10,12 @@ from calls import tool_call
 from upstream.fakes import Clock, Scripted, failed, unavailable
 
 from agenta_ai_server.agenta.completion import Completion
+from agenta_ai_server.agenta.failures import NOT_DEPLOYED
+from agenta_ai_server.domain.call import Principal
 from agenta_ai_server.domain.errors import Reason, Refused, UpstreamFailed
 from agenta_ai_server.domain.values import Attempt
 from agenta_ai_server.resilience.circuit_breaker import Breaker, CircuitBreakingCompletions, State
-from agenta_ai_server.resilience.window import Window
+from agenta_ai_server.resilience.window import CountsByKey, Window
 
 if TYPE_CHECKING:
     from agenta_ai_server.agenta.completion import CompletionService
@@ -30,8 +32,10 @@ def breaker(clock: Clock) -> Breaker:
 
 
 def count(breaker: Breaker, healthy: bool | None, times: int = 1, **options: Any) -> None:
+    """Count so many ends of calls, or until it opens."""
     for _ in range(times):
-        breaker.leave(breaker.enter(), healthy=healthy, **options)
+        if state_of(breaker) is not State.OPEN:
+            breaker.leave(breaker.enter(), healthy=healthy, **options)
 
 
 def state_of(breaker: Breaker) -> State:
@@ -89,6 +93,87 @@ def test_only_the_last_ten_seconds_count(later: float, state: State, breaker: Br
     clock.now += later
     count(breaker, False)
     assert state_of(breaker) is state
+
+
+# One caller must not open it for the others.
+
+
+def test_one_callers_failures_do_not_open_it_while_others_succeed(breaker: Breaker) -> None:
+    for _ in range(100):
+        count(breaker, False, 13, caller="attacker")
+        count(breaker, True, 4, caller="another")
+    assert state_of(breaker) is State.CLOSED
+
+
+@pytest.mark.parametrize(
+    ("others", "state"),
+    [
+        ([], State.OPEN),
+        ([True], State.CLOSED),
+        ([False], State.OPEN),
+        ([True, False], State.OPEN),
+        ([True, True, False], State.CLOSED),
+    ],
+)
+def test_the_others_decide_if_there_are_any(others: list[bool], state: State, breaker: Breaker) -> None:
+    for number, healthy in enumerate(others):
+        count(breaker, healthy, caller=f"other {number % 2}")
+    count(breaker, False, 20, caller="one")
+    assert state_of(breaker) is state
+
+
+def test_several_that_fail_open_it(breaker: Breaker) -> None:
+    for number in range(5):
+        count(breaker, True, 2, caller=f"good {number}")
+    for number in range(4):
+        count(breaker, False, 8, caller=f"bad {number}")
+    assert state_of(breaker) is State.OPEN
+
+
+def test_others_of_long_ago_do_not_count(breaker: Breaker, clock: Clock) -> None:
+    count(breaker, True, 30, caller="another")
+    clock.now += 10
+    count(breaker, False, 20, caller="one")
+    assert state_of(breaker) is State.OPEN
+
+
+def test_a_service_that_asks_to_be_left_alone_is_whoever_called(breaker: Breaker) -> None:
+    count(breaker, True, 30, caller="another")
+    count(breaker, False, caller="one", retry_after=7.0)
+    assert state_of(breaker) is State.OPEN
+    assert delay(breaker) == 7.0
+
+
+async def test_callers_are_told_apart_by_who_they_are(breaker: Breaker) -> None:
+    good = CircuitBreakingCompletions(Scripted("text"), breaker)
+    bad = CircuitBreakingCompletions(Scripted(failed(Reason.UPSTREAM_FAILED)), breaker)
+    for _ in range(40):
+        await good.complete("app", {}, tool_call(caller=Principal("a", organization="o")))
+        with pytest.raises(UpstreamFailed):
+            await bad.complete("app", {}, tool_call(caller=Principal("b", organization="o")))
+    assert state_of(breaker) is State.CLOSED
+
+
+async def test_a_misconfigured_prompt_does_not_open_it(breaker: Breaker) -> None:
+    failure = NOT_DEPLOYED.as_error(Attempt("", 1.0))
+    guarded = CircuitBreakingCompletions(Scripted(failure), breaker)
+    for _ in range(100):
+        with pytest.raises(UpstreamFailed):
+            await complete(guarded)
+    assert state_of(breaker) is State.CLOSED
+
+
+def test_counts_by_key_are_those_of_the_last_seconds(clock: Clock) -> None:
+    counts, events, rng = CountsByKey[int](10.0, clock), [], random.Random(1)
+    for _ in range(3000):
+        clock.now += rng.choice([0.0, 0.01, 0.4, 3.0])
+        key, bad = rng.randrange(5), rng.random() < 0.5
+        counts.add(key, failed=bad)
+        events.append((int(clock.now / 0.5), key, bad))
+        recent = [event for event in events if event[0] > int(clock.now / 0.5) - 20]
+        worst = max(sum(bad for _, key, bad in recent if key == each) for each in range(5))
+        assert (counts.worst().failures, counts.total.events) == (worst, len(recent))
+        assert counts.total.failures == sum(bad for *_, bad in recent)
 
 
 # What it does then.

@@ -25,6 +25,7 @@ from agenta_ai_server.auth.key_file import create_key
 from agenta_ai_server.commands import serve
 from agenta_ai_server.domain.listener import CallOutcome
 from agenta_ai_server.standin.app import StandIn, in_turn
+from agenta_ai_server.standin.faults import Fault
 from agenta_ai_server.telemetry.call_log import AuditLog, CallLog
 from agenta_ai_server.telemetry.logs import JsonFormatter, TextFormatter
 from agenta_ai_server.tools.refine_prompt.tool import RefinePrompt
@@ -43,7 +44,8 @@ WHO_AND_WHAT = [
     "auth",
 ]  # fmt: skip
 HOW = [
-    "seconds", "upstream_seconds", "request_bytes", "response_bytes", "attempts", "replayed", "repaired",
+    "seconds", "upstream_seconds", "request_bytes", "response_bytes", "attempts", "upstream_status",
+    "agenta_trace_id", "replayed", "repaired",
 ]  # fmt: skip
 CANARY = "canary-in-the-prompt"
 CANARY_KEY = "canary-key-0123456789"
@@ -91,11 +93,32 @@ async def test_one_line_for_each_call(standin: StandIn, lines: Lines, tmp_path: 
         "request_bytes": asked.ByteSize(),
         "response_bytes": response.ByteSize(),
         "attempts": 2,
+        "upstream_status": 200,
+        "agenta_trace_id": response.meta.trace_id,
         "replayed": False,
         "repaired": True,
     }
     assert (replayed["attempts"], replayed["replayed"], replayed["upstream_seconds"]) == (0, True, 0)
     assert (status["method"], status["tool"], status["request_id"]) == ("Status", "", "")
+
+
+@pytest.mark.parametrize("level", ["DEBUG", "INFO"])
+async def test_one_line_for_each_request_that_failed(level: str, standin: StandIn, lines: Lines) -> None:
+    logging.getLogger().setLevel(level)
+    standin.respond = in_turn(Fault(status=503), Fault(cause="unfilled-variable"))
+    async with connected(settings_for(standin, AGENTA_AI_GRPC_RETRIES="1")) as stub:
+        response = await stub.CallTool(refine())
+    first, second = lines.of("upstream")
+    (call,) = lines.of("calls")
+    assert first["call"] == second["call"] == call["call"]
+    assert (first["attempt"], first["upstream_status"], first["agenta_trace_id"]) == (1, 503, "")
+    assert (second["attempt"], second["upstream_status"]) == (2, 500)
+    assert second["reason"] == "UPSTREAM_MISCONFIGURED"
+    assert second["agenta_trace_id"] == call["agenta_trace_id"] == response.meta.trace_id
+    assert (call["attempts"], call["upstream_status"]) == (2, 500)
+    said = "Error in messages[0].content: Unreplaced variables in curly template: ['name']."
+    assert second.get("agenta_said") == (said if level == "DEBUG" else None)
+    assert said not in str(response)
 
 
 @pytest.mark.parametrize(("code", "timeout"), [("DEADLINE_EXCEEDED", 1.1), ("CANCELLED", 30)])

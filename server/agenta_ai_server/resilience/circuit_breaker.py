@@ -10,7 +10,7 @@ from enum import StrEnum, auto
 from typing import TYPE_CHECKING
 
 from agenta_ai_server.domain.errors import Reason, Refused, UpstreamFailed
-from agenta_ai_server.resilience.window import Window
+from agenta_ai_server.resilience.window import CountsByKey
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -36,6 +36,9 @@ class State(StrEnum):
 
 class Breaker:
     """Opens when half of at least 20 calls within 10 seconds failed.
+
+    One caller can't open it for the others: if they call too, half of their calls must have failed as well. A caller
+    that is alone opens it, and so does a service that asks to be left alone for a while.
 
     Once its time is over, the next call is let through as a probe. Its success closes the breaker, its failure opens it
     again for twice as long, up to 30 seconds. The next probe follows when one has ended without telling anything, or
@@ -64,7 +67,7 @@ class Breaker:
         self._on_change = on_change
         self._clock = clock
         self._jitter = jitter
-        self._window = Window(_WINDOW_SECONDS, clock)
+        self._by_caller: CountsByKey[str] = CountsByKey(_WINDOW_SECONDS, clock)
         self._state = State.CLOSED
         self._failed_probes = 0
         # Until then nobody is let through, unless it is closed: the end of being open, or of waiting for a probe.
@@ -93,7 +96,7 @@ class Breaker:
                 self._change(State.HALF_OPEN)
         return self._entry
 
-    def leave(self, entry: int, *, healthy: bool | None, retry_after: float | None = None) -> None:
+    def leave(self, entry: int, *, healthy: bool | None, retry_after: float | None = None, caller: str = "") -> None:
         """Count a call's end.
 
         Args:
@@ -101,6 +104,7 @@ class Breaker:
             healthy: Whether the completion service works, as far as this call can tell; ``None`` if it can't.
             retry_after: Seconds for which the service asked not to be called, if it did. An unhealthy one is taken at
                 its word, for 30 seconds at most.
+            caller: Whose call it was.
         """
         if entry != self._entry:
             return
@@ -108,7 +112,7 @@ class Breaker:
         if self._state is State.HALF_OPEN:
             self._probed(healthy, asked)
         elif healthy is not None:
-            self._window.add(1, not healthy)
+            self._by_caller.add(caller, failed=not healthy)
             if asked or self._is_failing():
                 self._open(asked or self._open_seconds)
 
@@ -117,7 +121,7 @@ class Breaker:
             self._until = self._clock()
         elif healthy:
             self._failed_probes = 0
-            self._window.clear()
+            self._by_caller.clear()
             self._change(State.CLOSED)
         else:
             self._failed_probes += 1
@@ -126,8 +130,13 @@ class Breaker:
             self._open(max(asked, min(longer, _MAX_OPEN_SECONDS)))
 
     def _is_failing(self) -> bool:
-        calls = self._window.events
-        return calls >= _MIN_CALLS and self._window.special >= _FAILING_SHARE * calls
+        total = self._by_caller.total
+        if total.events < _MIN_CALLS or total.failures < _FAILING_SHARE * total.events:
+            return False
+        # Without the caller with most failures, whose prompts alone may be what fails.
+        worst = self._by_caller.worst()
+        others = total.events - worst.events
+        return not others or total.failures - worst.failures >= _FAILING_SHARE * others
 
     def _open(self, seconds: float) -> None:
         self._until = self._clock() + seconds
@@ -192,7 +201,8 @@ class CircuitBreakingCompletions:
             raise
         finally:
             # Also a cancelled call must leave, for it may be the probe.
-            self._breaker.leave(entry, healthy=healthy, retry_after=retry_after)
+            caller = f"{call.caller.organization}/{call.caller.user}"
+            self._breaker.leave(entry, healthy=healthy, retry_after=retry_after, caller=caller)
         return completion
 
     async def aclose(self) -> None:

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections import deque
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Generic, TypeVar
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Hashable
+
+Key = TypeVar("Key", bound="Hashable")
 
 _SLOTS = 20
 
@@ -53,3 +57,64 @@ class Window:
             self.events -= events
             self.special -= special
         self._newest = now
+
+
+@dataclass(slots=True)
+class Counts:
+    """How many events there were, and how many of them failures."""
+
+    events: int = 0
+    failures: int = 0
+
+
+class CountsByKey(Generic[Key]):
+    """Counts events and failures over the last seconds, apart for each key.
+
+    It holds one entry for each key and step of the window, however many events there are.
+
+    Args:
+        seconds: How far back it looks, more than 0. Events are forgotten in twenty steps, so up to 5% too early.
+        clock: Seconds that only go forward.
+
+    Attributes:
+        total: Of all keys together; as of the last :meth:`add` or :meth:`worst`.
+    """
+
+    def __init__(self, seconds: float, clock: Callable[[], float]) -> None:
+        self._width = seconds / _SLOTS
+        self._clock = clock
+        self.total = Counts()
+        self._totals: dict[Key, Counts] = {}
+        self._slots: deque[tuple[int, dict[Key, Counts]]] = deque()
+
+    def clear(self) -> None:
+        """Forget everything."""
+        self.total = Counts()
+        self._totals.clear()
+        self._slots.clear()
+
+    def add(self, key: Key, *, failed: bool) -> None:
+        """Count one event now."""
+        now = self._forget()
+        if not self._slots or self._slots[-1][0] != now:
+            self._slots.append((now, {}))
+        entries = (counts.setdefault(key, Counts()) for counts in (self._slots[-1][1], self._totals))
+        for entry in (self.total, *entries):
+            entry.events += 1
+            entry.failures += failed
+
+    def worst(self) -> Counts:
+        """Return the counts of the key with most failures."""
+        self._forget()
+        return max(self._totals.values(), key=lambda counts: counts.failures, default=Counts())
+
+    def _forget(self) -> int:
+        now = int(self._clock() / self._width)
+        while self._slots and self._slots[0][0] <= now - _SLOTS:
+            for key, counts in self._slots.popleft()[1].items():
+                for total in (self.total, self._totals[key]):
+                    total.events -= counts.events
+                    total.failures -= counts.failures
+                if not self._totals[key].events:
+                    del self._totals[key]
+        return now

@@ -10,13 +10,14 @@ from agenta_ai_server.domain.listener import CallListener
 from agenta_ai_server.telemetry.logs import FIELDS
 
 if TYPE_CHECKING:
-    from agenta_ai_server.domain.call import Call
+    from agenta_ai_server.domain.call import Call, UpstreamRequest
     from agenta_ai_server.domain.listener import CallOutcome
 
 DENIED = frozenset({"UNAUTHENTICATED", "PERMISSION_DENIED"})
 
 calls = logging.getLogger("agenta_ai_server.calls")
 audit = logging.getLogger("agenta_ai_server.audit")
+upstream = logging.getLogger("agenta_ai_server.upstream")
 
 # By gRPC's status: a bug of ours, and what the caller has no part in. All else is the caller's own doing.
 LEVELS = {
@@ -26,11 +27,27 @@ LEVELS = {
 
 
 class CallLog(CallListener):
-    """Logs each call when it has ended.
+    """Logs each call when it has ended, and each request to Agenta that failed.
 
     The line of a bug has level error; that of a failed tool, an unavailable service and a passed deadline, warning;
     that of a success, a refusal for which the caller is responsible, and a caller who left, info.
     """
+
+    def request_ended(self, request: UpstreamRequest, call: Call | None) -> None:
+        """Write the line, if the request failed. At debug, it has Agenta's own sentence."""
+        if request.outcome in ("OK", "CANCELLED"):
+            return
+        fields = {
+            "call": call.id if call else "",
+            "attempt": call.requests.index(request) + 1 if call else 1,
+            "reason": request.outcome,
+            "upstream_status": request.status,
+            "agenta_trace_id": request.trace_id,
+            "seconds": round(request.seconds, 6),
+        }
+        if request.explanation and upstream.isEnabledFor(logging.DEBUG):
+            fields["agenta_said"] = request.explanation
+        upstream.warning("request to Agenta failed", extra={FIELDS: fields})
 
     def call_ended(self, call: Call, ending: CallOutcome) -> None:
         """Write the line."""
@@ -45,6 +62,8 @@ class CallLog(CallListener):
             "request_bytes": call.request_bytes,
             "response_bytes": ending.response_bytes,
             "attempts": len(call.requests),
+            "upstream_status": call.requests[-1].status if call.requests else 0,
+            "agenta_trace_id": call.requests[-1].trace_id if call.requests else "",
             "replayed": ending.replayed,
             "repaired": ending.repaired,
         }
