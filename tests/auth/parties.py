@@ -299,6 +299,8 @@ class Parties:
             self.use(self.server)
             settings["AGENTA_AI_GRPC_TLS_CERT_FILE"] = str(self.folder / "server.pem")
             settings["AGENTA_AI_GRPC_TLS_KEY_FILE"] = str(self.folder / "server.key")
+        if "agenta" in modes:
+            settings["AGENTA_AI_GRPC_AGENTA_ALLOW"] = "*"
         if "mtls" in modes:
             self._write_principals()
             (self.folder / "ca.pem").write_bytes(self.authority.pem)

@@ -7,6 +7,7 @@ import json
 import logging
 import ssl
 import traceback
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,7 +23,7 @@ from agenta_ai_server.standin import answers
 from agenta_ai_server.standin.answers import Answer
 from agenta_ai_server.standin.app import Received, StandIn, in_turn
 from agenta_ai_server.standin.faults import Fault
-from agenta_ai_server.standin.permissions import PATH, Caller
+from agenta_ai_server.standin.permissions import OLDER_PATH, PATH, Caller
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
@@ -33,6 +34,8 @@ CAPTURES: list[dict[str, Any]] = json.loads((Path(__file__).parents[1] / "data/p
 SECRET = "standin-key"
 GOOD = Credentials("ApiKey", SECRET, host="10.0.0.1")
 EDIT = frozenset({"edit_workflows"})
+ALL = frozenset({"*"})
+NO_TIME_OUT = 3600.0
 BOTH = frozenset({"edit_workflows", "run_ai_services"})
 RUN = {"run_ai_services": "run_service"}
 CALLER = Caller()
@@ -65,7 +68,7 @@ async def make(standin: StandIn, clock: Clock) -> AsyncIterator[Make]:
     made: list[AgentaAuthenticator] = []
 
     def make(**settings: Any) -> AgentaAuthenticator:
-        config = AgentaAuthConfig(**{"api_url": standin.url, "permissions": EDIT} | settings)
+        config = AgentaAuthConfig(**{"api_url": standin.url, "permissions": EDIT, "allow": ALL} | settings)
         made.append(AgentaAuthenticator(config, clock=clock))
         return made[-1]
 
@@ -155,7 +158,8 @@ async def test_spellings_of_the_url(ending: str, standin: StandIn, make: Make) -
 
 @pytest.mark.parametrize("capture", CAPTURES, ids=[capture["case"] for capture in CAPTURES])
 async def test_recorded_answers(capture: dict[str, Any], standin: StandIn, make: Make) -> None:
-    standin.permissions.respond = in_turn(answers.of_json(capture["status"], capture["body"]))
+    body = json.loads(json.dumps(capture["body"]).replace("Secret <jwt>", CALLER.credentials))
+    standin.permissions.respond = in_turn(answers.of_json(capture["status"], body))
     authenticator = make()
     match capture["status"]:
         case 200:
@@ -205,6 +209,78 @@ async def test_a_project(standin: StandIn, make: Make) -> None:
     assert await authenticator.authenticate(other) == NOBODY
     assert await authenticator.authenticate(GOOD) == OWNER
     assert standin.permissions.started == 3
+
+
+OTHER = "00000000-0000-0000-0000-0000000000aa"
+
+
+@pytest.mark.parametrize(
+    ("allow", "admitted"),
+    [
+        ({CALLER.organization_id}, True),
+        ({CALLER.workspace_id}, True),
+        ({OTHER, CALLER.project_id}, True),
+        ({"*"}, True),
+        ({OTHER}, False),
+        ({CALLER.user_id}, False),
+    ],
+)
+async def test_tenancy(allow: set[str], admitted: bool, standin: StandIn, make: Make) -> None:
+    authenticator = make(allow=frozenset(allow))
+    for _ in range(2):
+        caller = await authenticator.authenticate(GOOD)
+        assert caller == (OWNER if admitted else replace(OWNER, permissions=frozenset()))
+    assert standin.permissions.started == 1
+
+
+async def test_a_caller_without_ids_is_admitted_to_nothing(standin: StandIn, make: Make) -> None:
+    standin.permissions.respond = in_turn(allowing({"user_id": "u"}))
+    caller = await make(allow=frozenset({OTHER})).authenticate(GOOD)
+    assert (caller.user, caller.permissions) == ("u", frozenset())
+
+
+async def test_outsiders_do_not_push_out_consents(standin: StandIn, make: Make) -> None:
+    standin.permissions.callers = {f"ApiKey {SECRET}": Caller(organization_id=OTHER)} | {
+        f"ApiKey k{number}": Caller() for number in range(20)
+    }
+    authenticator = make(allow=frozenset({OTHER}), max_entries=10)
+    assert (await authenticator.authenticate(GOOD)).permissions == EDIT
+    for number in range(20):
+        await authenticator.authenticate(Credentials("ApiKey", f"k{number}", host=f"10.0.0.{number}"))
+    asked = standin.permissions.started
+    await authenticator.authenticate(GOOD)
+    assert standin.permissions.started == asked
+
+
+# The route before v0.103.0.
+
+
+async def test_an_older_agenta_is_asked_on_its_own_route(standin: StandIn, make: Make) -> None:
+    standin.lacks = frozenset({PATH})
+    standin.permissions.callers = {f"ApiKey {secret}": Caller() for secret in (SECRET, "k0", "k1")}
+    authenticator = make()
+    for secret in (SECRET, "k0", "k1"):
+        assert await authenticator.authenticate(Credentials("ApiKey", secret)) == OWNER
+    assert paths(standin) == [PATH, OLDER_PATH, OLDER_PATH, OLDER_PATH]
+
+
+async def test_an_update_of_agenta_is_noticed(standin: StandIn, make: Make) -> None:
+    standin.lacks = frozenset({PATH})
+    authenticator = make(allow_seconds=0)
+    await authenticator.authenticate(GOOD)
+    standin.lacks = frozenset({OLDER_PATH})
+    for _ in range(2):
+        assert await authenticator.authenticate(GOOD) == OWNER
+    assert paths(standin)[2:] == [OLDER_PATH, PATH, PATH]
+
+
+async def test_where_there_is_no_route_nobody_is_admitted(standin: StandIn, make: Make) -> None:
+    standin.lacks = frozenset({PATH, OLDER_PATH})
+    await unavailable(make())
+
+
+def paths(standin: StandIn) -> list[str]:
+    return [received.path.partition("?")[0] for received in standin.requests]
 
 
 @pytest.mark.parametrize("project", ["x", "../..", CALLER.project_id + "&action=x", "' OR 1=1"])
@@ -268,8 +344,7 @@ async def test_fails_closed(
     standin.permissions.respond = None
     clock.time += 1
     assert await authenticator.authenticate(GOOD) == OWNER
-    asked = {received.path.partition("?")[0] for received in standin.requests}
-    assert asked == ({PATH, "/api/permissions/verify"} if case == "404" else {PATH})
+    assert set(paths(standin)) == ({PATH, OLDER_PATH} if case == "404" else {PATH})
     assert SECRET not in caplog.text
     assert [record.levelname for record in caplog.records if record.name.startswith("agenta")] == ["WARNING", "INFO"]
 
@@ -477,7 +552,7 @@ async def test_a_failure_is_shared_by_those_who_wait(standin: StandIn, make: Mak
 async def test_so_many_at_once(hosts: int, at_once: int, standin: StandIn, make: Make) -> None:
     standin.permissions.callers = {f"ApiKey k{number}": Caller() for number in range(500)}
     standin.permissions.fault = Fault(delay=0.005)
-    authenticator = make(max_checks=8)
+    authenticator = make(max_checks=8, timeout=NO_TIME_OUT)
     shown = [Credentials("ApiKey", f"k{number}", host=f"host{number % hosts}") for number in range(500)]
     assert set(await asyncio.gather(*map(authenticator.authenticate, shown))) == {OWNER}
     assert standin.permissions.peak == at_once
@@ -514,7 +589,8 @@ async def test_waiting_for_a_place_is_bounded_too(standin: StandIn, make: Make) 
 
 
 async def test_a_flood_of_unknown_credentials_at_once(standin: StandIn, make: Make, clock: Clock) -> None:
-    authenticator = make()
+    # The real time that they wait for a place has no bound here, for the buckets refill by the fake clock.
+    authenticator = make(timeout=NO_TIME_OUT)
     await authenticator.authenticate(GOOD)
     flood = [refused(authenticator, Credentials("ApiKey", f"bad{n}", host="10.6.6.6")) for n in range(10_000)]
     errors = await asyncio.gather(*flood)
@@ -544,7 +620,7 @@ async def test_a_flood_of_unknown_credentials_one_by_one(standin: StandIn, make:
 
 async def test_a_flood_of_projects_at_once(standin: StandIn, make: Make, clock: Clock) -> None:
     standin.permissions.callers = {f"ApiKey {secret}": Caller() for secret in (SECRET, "other")}
-    authenticator = make()
+    authenticator = make(timeout=NO_TIME_OUT)
     await authenticator.authenticate(GOOD)
     shown = [Credentials("ApiKey", SECRET, project(number), host=GOOD.host) for number in range(10_500)]
     outcomes = await asyncio.gather(*map(authenticator.authenticate, shown), return_exceptions=True)
@@ -674,6 +750,7 @@ async def test_can_be_closed_while_it_asks(standin: StandIn, make: Make) -> None
         ({"api_url": "https://agenta.example/a s3cret"}, "blanks"),
         ({"api_url": "https://[s3cret"}, "is not a URL"),
         ({"permissions": frozenset()}, "name one"),
+        ({"allow": frozenset()}, "whom to admit"),
         ({"max_entries": 0}, "bounds"),
         ({"max_checks": 0}, "bounds"),
         ({"futile_burst": 0}, "bounds"),
@@ -682,13 +759,15 @@ async def test_can_be_closed_while_it_asks(standin: StandIn, make: Make) -> None
 )
 def test_configurations_that_cannot_work(changes: dict[str, Any], said: str) -> None:
     with pytest.raises(ValueError, match=said) as caught:
-        AgentaAuthConfig(**{"api_url": "https://agenta.example", "permissions": EDIT} | changes)
+        AgentaAuthConfig(**{"api_url": "https://agenta.example", "permissions": EDIT, "allow": ALL} | changes)
     assert "s3cret" not in "".join(traceback.format_exception(caught.value))
 
 
 def test_the_proxy_is_not_shown() -> None:
-    config = AgentaAuthConfig(api_url="https://agenta.example", permissions=EDIT, proxy="ftp://u:s3cret@proxy")
+    config = AgentaAuthConfig(
+        api_url="https://agenta.example", permissions=EDIT, allow=ALL, proxy="ftp://u:s3cret@proxy"
+    )
     assert "s3cret" not in repr(config)
-    with pytest.raises(ValueError, match="The proxy") as caught:
+    with pytest.raises(ValueError, match="the proxy's URL") as caught:
         AgentaAuthenticator(config)
     assert "s3cret" not in "".join(traceback.format_exception(caught.value))

@@ -695,7 +695,7 @@ def test_the_proxy_is_checked_and_not_shown() -> None:
         issuer=ISSUER, audience=AUDIENCE, jwks_url="https://issuer.example", proxy="socks5://u:s3cret@proxy"
     )
     assert "s3cret" not in repr(config)
-    with pytest.raises(ValueError, match=r"^The proxy must have the scheme") as caught:
+    with pytest.raises(ValueError, match=r"^the proxy's URL must have the scheme") as caught:
         JwtAuthenticator(config)
     assert "s3cret" not in str(caught.value)
 

@@ -37,6 +37,7 @@ from agenta_ai_server.auth.key_file import revoke_key
 from agenta_ai_server.standin import answers
 from agenta_ai_server.standin.app import in_turn
 from agenta_ai_server.standin.permissions import Caller
+from agenta_ai_server.telemetry.logs import FIELDS
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
@@ -353,14 +354,41 @@ MEANING: dict[int, Kind] = {200: OK, 401: INVALID, 403: DENIED, 422: UNAVAILABLE
 
 
 @pytest.mark.usefixtures("whoami")
+async def test_who_is_not_allowed_gets_the_answer_of_those_without_permission(
+    parties: Parties, caplog: pytest.LogCaptureFixture
+) -> None:
+    shown = authorization("ApiKey agenta-key-0123456789")
+    parties.standin.permissions.callers = {"ApiKey agenta-key-0123456789": Caller()}
+    outcomes = []
+    for allowed in ("00000000-0000-0000-0000-0000000000aa", Caller().organization_id):
+        async with parties.serving("agenta", AGENTA_AI_GRPC_AGENTA_ALLOW=allowed):
+            outcomes.append(await parties.call(shown, name=WHOAMI))
+    outside, inside = outcomes
+    assert (outside.kind, inside.kind) == (DENIED, OK)
+    parties.standin.permissions.callers = {"ApiKey agenta-key-0123456789": Caller(actions=frozenset())}
+    async with parties.serving("agenta"):
+        powerless = await parties.call(shown, name=WHOAMI)
+    assert (powerless.kind, powerless.text) == (outside.kind, outside.text)
+    audited = [record for record in caplog.records if record.name == "agenta_ai_server.audit"]
+    told = [getattr(record, FIELDS) for record in audited]
+    assert [(each["user"], each["organization"]) for each in told] == [
+        (Caller().user_id, Caller().organization_id),  # known to Agenta, and not allowed
+        ("", ""),
+    ]
+
+
+@pytest.mark.usefixtures("whoami")
 @pytest.mark.parametrize("capture", CAPTURES, ids=[capture["case"] for capture in CAPTURES])
 async def test_recorded_answers_of_agenta(capture: dict[str, Any], parties: Parties) -> None:
-    parties.standin.permissions.respond = in_turn(answers.of_json(capture["status"], capture["body"]))
+    body = capture["body"]
+    if "credentials" in body:
+        body = body | {"credentials": Caller().credentials}
+    parties.standin.permissions.respond = in_turn(answers.of_json(capture["status"], body))
     async with parties.serving("agenta"):
         outcome = await parties.call(authorization("ApiKey agenta-key-0123456789"), name=WHOAMI)
     assert outcome.kind == MEANING[capture["status"]]
     if outcome.kind == OK:
         assert outcome.answer["user"] == Caller().user_id
         assert outcome.answer["project"] == Caller().project_id
-    said = capture["body"].get("credentials", "Secret nothing").removeprefix("Secret ")
+    said = body.get("credentials", "Secret nothing").removeprefix("Secret ")
     assert said not in outcome.everything

@@ -120,9 +120,7 @@ def _ids() -> dict[str, str]:
 
 async def _note(arrivals: Arrivals, received: Received) -> None:
     """Note a run of the stand-in, whose task ends when it is answered, and is cancelled when it is broken off."""
-    arrival = Arrival(
-        method=f"{received.method} {received.path}", request=received.run, metadata=received.headers
-    )
+    arrival = Arrival(method=f"{received.method} {received.path}", request=received.run, metadata=received.headers)
     arrivals.begin(trace_of(received.headers), arrival)
     task = asyncio.current_task()
     assert task

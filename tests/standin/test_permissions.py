@@ -44,6 +44,10 @@ async def check(http: aiohttp.ClientSession, authorization: str, query: Any = AS
         return response.status, await response.json()
 
 
+CLAIMS = {"user_id", "user_email", "project_id", "workspace_id", "organization_id", "organization_name", "exp"}
+"""What Agenta's own tokens were recorded to say."""
+
+
 def claims_of(body: dict[str, Any]) -> Any:
     scheme, _, token = body["credentials"].partition(" ")
     assert scheme == "Secret"
@@ -57,7 +61,8 @@ async def test_answers_as_was_recorded(capture: dict[str, Any], http: aiohttp.Cl
     status, body = await check(http, SENT.get(capture["case"], KEY), query)
     recorded = capture["body"]
     if "credentials" in recorded:
-        assert claims_of(body) == claims_of(recorded)
+        assert recorded["credentials"] == "Secret <jwt>"
+        assert claims_of(body).keys() == CLAIMS
         body, recorded = body | {"credentials": ""}, recorded | {"credentials": ""}
     assert (status, body) == (capture["status"], recorded)
 

@@ -89,6 +89,7 @@ def _agenta(settings: Settings, resources: Resources, policy: AccessPolicy, cata
                 api_url=given(settings.api_url),
                 permissions=policy.permissions(catalog.current),
                 names=NAMES_IN_AGENTA,
+                allow=frozenset(settings.agenta_allow),
                 allow_seconds=settings.agenta_auth_seconds,
                 deny_seconds=min(settings.agenta_auth_seconds, 10.0),
                 ca_file=settings.upstream_ca_file,

@@ -51,6 +51,8 @@ class AgentaAuthConfig:
     Attributes:
         api_url: An http or https URL, with or without ``/api``, ``/services`` or a slash at its end.
         permissions: Names of all permissions that the tools in use need; each is a question for each credential.
+        allow: Ids of the organizations, projects and workspaces whose members are admitted, or ``*``. Agenta answers
+            for the project of the caller's own credential, whatever organization that is in.
         names: What Agenta calls a permission, where that differs.
         allow_seconds: How long an answer is used that permits everything that was asked.
         deny_seconds: How long one is used that doesn't.
@@ -69,6 +71,7 @@ class AgentaAuthConfig:
 
     api_url: str
     permissions: frozenset[str]
+    allow: frozenset[str]
     names: Mapping[str, str] = field(default_factory=dict)
     allow_seconds: float = 60.0
     deny_seconds: float = 10.0
@@ -84,6 +87,8 @@ class AgentaAuthConfig:
         AgentaAddress.parse(self.api_url)
         if not self.permissions:
             raise ValueError("Agenta can only be asked about permissions: name one at least.")
+        if not self.allow:
+            raise ValueError("Say whom to admit: ids of organizations, projects or workspaces, or *.")
         if min(self.max_entries, self.max_checks, self.futile_burst) < 1 or self.futile_per_second <= 0:
             raise ValueError("The bounds of asking Agenta must be 1 at least.")
 
@@ -139,6 +144,9 @@ class AgentaAuthenticator:
     async def authenticate(self, credentials: Credentials) -> Principal:
         """Return who calls, with those permissions that Agenta grants; without ids if it grants none.
 
+        A caller outside the organizations, projects and workspaces that are allowed has no permissions here, and so
+        gets the same answer as one to whom Agenta grants none. Its ids are for the audit log.
+
         Raises:
             Refused: As every authenticator does; also AUTHORITY_UNAVAILABLE if Agenta granted nothing too often to the
                 same address or credential; REQUEST_INVALID if the project isn't named by a UUID.
@@ -178,7 +186,7 @@ class AgentaAuthenticator:
         except TimeoutError:
             self._note("no answer came in time")
             return _unavailable
-        outcome = _combined(dict(zip(permissions, answers, strict=True)))
+        outcome = self._restricted(_combined(dict(zip(permissions, answers, strict=True))))
         if _is_futile(outcome, answers, credentials.project):
             self._by_address.spend(network)
             self._by_credential.spend(who)
@@ -186,6 +194,12 @@ class AgentaAuthenticator:
             self._note("")
         self._keep(key, now, outcome)
         return outcome
+
+    def _restricted(self, outcome: _Outcome) -> _Outcome:
+        if not isinstance(outcome, Principal) or "*" in self._config.allow:
+            return outcome
+        ids = {outcome.organization, outcome.workspace, outcome.project}
+        return replace(outcome, permissions=frozenset()) if ids.isdisjoint(self._config.allow) else outcome
 
     async def _check(self, permission: str, credentials: Credentials) -> _Answer:
         """Ask about one permission."""
@@ -204,7 +218,7 @@ class AgentaAuthenticator:
         """Remember what was found out: failures for as long as callers are told to wait."""
         if outcome is _unavailable:
             self._refusals.keep(key, now + _RETRY_SECONDS, outcome)
-        elif not isinstance(outcome, Principal) or outcome == _NOBODY:
+        elif not isinstance(outcome, Principal) or not outcome.permissions:
             self._refusals.keep(key, now + self._config.deny_seconds, outcome)
         else:
             is_all = outcome.permissions == self._config.permissions

@@ -15,7 +15,16 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr
 from agenta_ai_server.domain.agenta_url import check_agenta_url, check_key
 from agenta_ai_server.domain.http_url import check_proxy_url
 from agenta_ai_server.redis.url import check_redis_url
-from agenta_ai_server.settings.values import CaFile, IpAddress, ListenAddress, Names, Pairs, checked_by, split_names
+from agenta_ai_server.settings.values import (
+    AllowedIds,
+    CaFile,
+    IpAddress,
+    ListenAddress,
+    Names,
+    Pairs,
+    checked_by,
+    split_names,
+)
 from agenta_ai_server.telemetry import otel_environment
 
 if TYPE_CHECKING:
@@ -181,6 +190,13 @@ class Authentication(Group):
         "organization=org_id,permissions=scope.",
         "Operators whose issuer names its claims otherwise.",
         default={},
+    )
+    agenta_allow: AllowedIds = setting(
+        "AGENTA_AI_GRPC_AGENTA_ALLOW",
+        "Whom agenta admits: ids of organizations, projects or workspaces, separated by commas; or * for everybody "
+        "whom that Agenta knows.",
+        "Needed for agenta: otherwise every organization of a shared Agenta could call at this service's expense.",
+        default=(),
     )
     agenta_auth_seconds: float = setting(
         "AGENTA_AI_GRPC_AGENTA_AUTH_SECONDS",

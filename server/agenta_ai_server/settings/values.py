@@ -6,6 +6,7 @@ import ipaddress
 import os
 import re
 import ssl
+import uuid
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, TypeAlias, TypeVar
 
@@ -100,8 +101,20 @@ def _checked_authorities(path: Path) -> Path:
     return path
 
 
+def _allowed(names: tuple[str, ...]) -> tuple[str, ...]:
+    """Return the ids in their usual form."""
+    if "*" in names and len(names) > 1:
+        raise ValueError("must be either ids or *, which admits all")
+    try:
+        return tuple(name if name == "*" else str(uuid.UUID(name)) for name in names)
+    except ValueError:
+        raise ValueError("must be ids of Agenta, such as 01a1fd54-f02a-7880-ada6-862592899bf1, or *") from None
+
+
 Names: TypeAlias = Annotated[tuple[str, ...], BeforeValidator(split_names)]
 """A list, separated by commas."""
+AllowedIds: TypeAlias = Annotated[tuple[str, ...], BeforeValidator(split_names), AfterValidator(_allowed)]
+"""UUIDs, separated by commas, or ``*``."""
 Pairs: TypeAlias = Annotated[dict[str, str], BeforeValidator(_split_pairs)]
 """Pairs ``name=value``, separated by commas."""
 ListenAddress: TypeAlias = Annotated[str, AfterValidator(_listen_address)]
