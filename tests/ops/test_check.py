@@ -413,7 +413,7 @@ async def test_a_prompt_that_is_not_deployed_costs_a_call_to_find(setup: Setup) 
     setup.environment["AGENTA_AI_SERVICES_ENVIRONMENT_SLUG"] = "nowhere"
     assert wrong(await setup.findings()) == []
     (found,) = wrong(await setup.findings(call=True))
-    assert found.said.startswith("UPSTREAM_FAILED: ")
+    assert found.said.startswith("UPSTREAM_MISCONFIGURED: ")
     assert "AGENTA_AI_SERVICES_ENVIRONMENT_SLUG" in found.remedy
 
 

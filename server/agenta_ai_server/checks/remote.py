@@ -177,7 +177,7 @@ async def refinement(settings: Settings) -> AsyncIterator[Found]:
 
 
 def _remedy_of(reason: Reason) -> str:
-    if reason in (Reason.UPSTREAM_FAILED, Reason.UPSTREAM_REJECTED):
+    if reason in (Reason.UPSTREAM_MISCONFIGURED, Reason.UPSTREAM_REJECTED):
         return (
             "See in Agenta that AGENTA_AI_SERVICES_REFINE_PROMPT_KEY names an application, that it is deployed to "
             "AGENTA_AI_SERVICES_ENVIRONMENT_SLUG, and that its model has a credential."
