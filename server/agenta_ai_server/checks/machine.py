@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import httpx
 
 from agenta_ai_server.checks.shared import Found, failed, get, ok, warning
+from agenta_ai_server.domain.files import read_file
 from agenta_ai_server.rpc.addresses import check_socket_path, served_addresses
 from agenta_ai_server.rpc.server import is_served
 
@@ -30,7 +31,7 @@ async def address(settings: Settings) -> AsyncIterator[Found]:
             return await is_served(settings.listen)
         # One that can't be read is told of by itself, and a running server goes on with the one before.
         with suppress(OSError, ValueError):
-            return await is_served(settings.listen, settings.tls_cert_file.read_text())
+            return await is_served(settings.listen, read_file(settings.tls_cert_file).decode())
         return False
 
     yield await _address(settings.listen, "AGENTA_AI_GRPC_LISTEN", settings.reuse_port, is_ours)

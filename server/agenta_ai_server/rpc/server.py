@@ -39,6 +39,8 @@ OPTIONS: Sequence[tuple[str, int]] = (
 # For how many seconds at the end of the drain the watchers know of it: enough for them to go elsewhere, and less than
 # what a client retries that has no elsewhere.
 NOTICE_SECONDS = 0.2
+# In which a listener must say whether it is this service; a busy machine takes more than one.
+ANSWER_SECONDS = 5
 PENDING = ("grpc.server.max_pending_requests", "grpc.server.max_pending_requests_hard_limit")
 
 log = logging.getLogger(__name__)
@@ -175,7 +177,9 @@ async def is_served(address: str, certificate: str | None = None) -> bool:
     if certificate is not None:
         host, _, port = address.rpartition(":")
         try:
-            shown = await asyncio.to_thread(ssl.get_server_certificate, (host.strip("[]"), int(port)), timeout=1)
+            shown = await asyncio.to_thread(
+                ssl.get_server_certificate, (host.strip("[]"), int(port)), timeout=ANSWER_SECONDS
+            )
         except (OSError, ValueError):
             return False
         return shown.strip() in certificate
@@ -183,7 +187,7 @@ async def is_served(address: str, certificate: str | None = None) -> bool:
     async with grpc.aio.insecure_channel(address, [("grpc.enable_http_proxy", 0)]) as channel:
         health: Any = health_pb2_grpc.HealthStub(cast("Any", channel))
         try:
-            await health.Check(health_pb2.HealthCheckRequest(service=SERVICE), timeout=1)
+            await health.Check(health_pb2.HealthCheckRequest(service=SERVICE), timeout=ANSWER_SECONDS)
         except grpc.aio.AioRpcError:
             return False
     return True
