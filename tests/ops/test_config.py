@@ -29,6 +29,7 @@ def environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
         "GRPC_ENABLE_FORK_SUPPORT": "false",
         "COLUMNS": "100",
         "AGENTA_AI_GRPC_AUTH": "agenta,jwt",
+        "AGENTA_AI_GRPC_AGENTA_ALLOW": "*",
         "AGENTA_AI_SERVICES_API_URL": "https://cloud.agenta.ai",
         "AGENTA_AI_SERVICES_API_KEY_FILE": str(tmp_path / "key"),
         "AGENTA_AI_SERVICES_ENVIRONMENT": "staging",
