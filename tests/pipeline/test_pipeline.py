@@ -99,6 +99,17 @@ async def test_a_call_gets_its_outcome_and_a_repeat_the_stored_one() -> None:
 
 
 @virtual_time
+async def test_a_call_that_joins_another_lets_go_of_its_arguments_while_it_waits() -> None:
+    run, tool, request_id = pipeline(), Tool(seconds=5), str(uuid4())
+    first, second = (call_of(tool, request_id=request_id) for _ in range(2))
+    running = [asyncio.create_task(run.run(call)) for call in (first, second)]
+    await asyncio.sleep(1)
+    assert (first.arguments, second.arguments) == ({"a": 1}, {})
+    assert [outcome.structured for outcome in await asyncio.gather(*running)] == [{"a": 1}] * 2
+    assert tool.calls == 1
+
+
+@virtual_time
 async def test_failures_are_outcomes_and_refusals_are_raised() -> None:
     failed = ToolFailed(Reason.UPSTREAM_TIMEOUT, "Too slow.", violations=(), retryable=False)
     outcome = await pipeline().run(call_of(Tool(fails=failed)))

@@ -58,10 +58,8 @@ def build_service(settings: Settings, resources: Resources) -> Service:
     certificates = build_certificates(settings, resources)
     limiter = build_limiter(settings)
     if settings.reuse_port and not settings.redis_url:
-        log.warning(
-            "processes that share the port each count rate limits and know request_ids on their own. To share both, "
-            "set AGENTA_AI_GRPC_REDIS_URL"
-        )
+        alone = "count rate limits" if settings.idempotency_file else "count rate limits and know request_ids"
+        log.warning("processes that share the port each %s on their own. To share, set AGENTA_AI_GRPC_REDIS_URL", alone)
     if telemetry.metrics:
         telemetry.metrics.watch(limiter, limits, repeats.store, upstream.breaker, certificates)
     server = build_server(

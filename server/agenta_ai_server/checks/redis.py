@@ -66,10 +66,8 @@ async def redis(settings: Settings) -> AsyncIterator[Found]:
     """Whether rate limits and the results of calls can be kept there."""
     if settings.redis_url is None:
         if settings.reuse_port:
-            yield warning(
-                "Processes that share the port count rate limits and know request_ids each for itself.",
-                "Set AGENTA_AI_GRPC_REDIS_URL.",
-            )
+            alone = "count rate limits" if settings.idempotency_file else "count rate limits and know request_ids"
+            yield warning(f"Processes that share the port each {alone} on their own.", "Set AGENTA_AI_GRPC_REDIS_URL.")
         return
     try:
         from agenta_ai_server.redis.client import RedisClient, RedisFailed

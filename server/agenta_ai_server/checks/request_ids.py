@@ -47,7 +47,7 @@ async def _file(path: Path) -> AsyncIterator[Found]:
         fault, _, remedy = file_fault(failure.why).partition(". ")
         yield failed(f"{path} {fault}.", remedy)
     else:
-        yield ok(f"They are in {path}.")
+        yield ok(f"They are in {path}, for the processes of this machine.")
 
 
 def _looked_at(path: Path) -> tuple[Found | None, bool]:
