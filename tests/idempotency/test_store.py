@@ -18,7 +18,16 @@ from idempotency.conftest import LEASE, RedisBacking, result, store_on, until
 from agenta_ai_server.domain.errors import Reason, Refused
 from agenta_ai_server.idempotency.fallback import LocalFallback
 from agenta_ai_server.idempotency.in_flight import OUTCOME_UNKNOWN, InFlightCalls
-from agenta_ai_server.idempotency.ledger import FOLLOWER_SECONDS, Ending, EndKind, Finished, Following, Lost, Run
+from agenta_ai_server.idempotency.ledger import (
+    FOLLOWER_SECONDS,
+    Ending,
+    EndKind,
+    Finished,
+    Following,
+    LedgerFailed,
+    Lost,
+    Run,
+)
 from agenta_ai_server.idempotency.memory import MemoryLedger
 from agenta_ai_server.idempotency.pending_writes import PendingEnd, PendingWrites
 from agenta_ai_server.idempotency.sealing import Unstored
@@ -510,3 +519,29 @@ def test_a_claim_takes_no_ends_place() -> None:
     pending.add(kept)
     pending.add(PendingEnd(run, Ending(EndKind.RELEASED), math.inf, is_claim=True))
     assert pending.kept("id") is kept
+
+
+class Picky(MemoryLedger):
+    """Has no room for one id."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.ended: set[str] = set()
+        self.is_down = True
+
+    async def end(self, run: Run, ending: Ending) -> None:
+        if self.is_down or run.key == "large":
+            raise LedgerFailed("SQLITE_FULL")
+        self.ended.add(run.key)
+
+
+async def test_one_end_that_cant_be_recorded_holds_up_no_other() -> None:
+    ledger = Picky()
+    store = LedgerStore(ledger)
+    for key in ("large", "one", "two"):
+        await (await lead(store, key)).lease.complete(RunOutcome(b"result", keep=True))
+    ledger.is_down = False
+    for _ in range(2):
+        await store._write_pending()
+    assert ledger.ended == {"one", "two"}
+    assert await store.claim("large", b"f") == Finished(b"result")

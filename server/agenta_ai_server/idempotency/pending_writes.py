@@ -65,6 +65,11 @@ class PendingWrites:
             del self._ends[end.run.key]
             self._size -= end.size
 
+    def postpone(self, end: PendingEnd) -> None:
+        """Put an end behind the others."""
+        if self._ends.get(end.run.key) is end:
+            self._ends.move_to_end(end.run.key)
+
     def current(self) -> list[PendingEnd]:
         """Return those that still make a difference, and forget the others."""
         for end in list(self._ends.values()):

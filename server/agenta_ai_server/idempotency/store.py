@@ -276,12 +276,16 @@ class LedgerStore:
             self._pending.add(PendingEnd(run, ending, until))
 
     async def _write_pending(self) -> None:
-        with suppress(Refused):
-            for end in self._pending.current():
-                # Written now, it may be recorded at any time: no claim may use its run any more.
-                end.is_claim = False
+        for end in self._pending.current():
+            # Written now, it may be recorded at any time: no claim may use its run any more.
+            end.is_claim = False
+            try:
                 await self._ask(self._ledger.end(end.run, end.ending))
-                self._pending.remove(end)
+            except Refused:
+                # One that never fits mustn't hold up the others.
+                self._pending.postpone(end)
+                return
+            self._pending.remove(end)
 
     async def followed(self, key: str) -> float:
         """Return for how many seconds more somebody elsewhere counts as waiting.
