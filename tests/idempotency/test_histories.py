@@ -26,9 +26,9 @@ if TYPE_CHECKING:
 
     from agenta_ai_server.idempotency.ledger import Ledger
 
-TTL, LEASE = 30.0, 10.0
+TTL, LEASE = 3000.0, 1000.0
 # No sum of these comes near a moment at which something expires, since Redis also counts what the test itself takes.
-UNIT = 1.7
+UNIT = 170
 
 Step: TypeAlias = tuple[str, int, str, int]
 
