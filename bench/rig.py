@@ -210,6 +210,8 @@ def deployed(folder: Path, upstream: str, **settings: object) -> dict[str, str]:
     (folder / "limits.toml").write_text(LIMITS)
     return {
         "AGENTA_AI_SERVICES_API_URL": upstream,
+        # The route that the peers use, too; the quick upstream answers in its form.
+        "AGENTA_AI_GRPC_UPSTREAM_ROUTE": "run",
         "AGENTA_AI_SERVICES_API_KEY": "standin-key",
         "AGENTA_AI_SERVICES_ENVIRONMENT_SLUG": "production",
         "AGENTA_AI_SERVICES_REFINE_PROMPT_KEY": "ai-refine",

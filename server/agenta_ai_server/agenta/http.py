@@ -10,6 +10,7 @@ import asyncio
 import ssl
 from contextvars import ContextVar
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 import aiohttp
@@ -208,7 +209,13 @@ def _request(
     if method == "GET":
         return httpx.Request(method, url, headers=_HEADERS | headers, extensions=extensions)
     all_headers = _HEADERS | headers | {"content-length": str(len(content))}
-    return httpx.Request(method, url, headers=all_headers, stream=_Body(content), extensions=extensions)
+    return httpx.Request(method, _parsed(url), headers=all_headers, stream=_Body(content), extensions=extensions)
+
+
+@lru_cache(maxsize=64)
+def _parsed(url: str) -> httpx.URL:
+    # Reading a URL takes as long as all else of making a request, and there are few.
+    return httpx.URL(url)
 
 
 async def _read(response: httpx.Response, max_bytes: int) -> bytes | None:
@@ -245,13 +252,13 @@ class _Exchange:
         return self.received > self.max_bytes
 
     def kind_of(self, error: Exception) -> type[httpx.TransportError]:
-        """Return what failed. The library's own map takes broken connections for connect errors."""
+        """Return what failed, by the library's own error: its map takes broken connections for connect time-outs."""
+        cause = _cause(error)
         if self.transport is None:
-            is_late = isinstance(error, TimeoutError | httpx.TimeoutException)
-            return httpx.ConnectTimeout if is_late else httpx.ConnectError
-        if isinstance(error, TimeoutError):
+            return httpx.ConnectTimeout if isinstance(cause, TimeoutError) else httpx.ConnectError
+        if isinstance(cause, TimeoutError):
             return httpx.ReadTimeout
-        is_unreadable = isinstance(error, aiohttp.ClientResponseError) or self.overflown
+        is_unreadable = isinstance(cause, aiohttp.ClientResponseError) or self.overflown
         return httpx.RemoteProtocolError if is_unreadable else httpx.ReadError
 
     def end(self) -> None:
@@ -311,9 +318,13 @@ class _Watch(asyncio.Protocol):
         self.inner.resume_writing()
 
 
+def _cause(error: BaseException) -> BaseException:
+    return error.__cause__ if isinstance(error, httpx.TransportError) and error.__cause__ else error
+
+
 def _why(error: BaseException) -> str:
     """Return the name of what happened, without quoting what was sent or received."""
-    cause = error.__cause__ if isinstance(error, httpx.TransportError) and error.__cause__ else error
+    cause = _cause(error)
     if isinstance(cause, aiohttp.ClientConnectorCertificateError):
         # What is wrong with it, in OpenSSL's words: it has expired, is for another name, or by an unknown authority.
         return f"{type(cause).__name__}: {getattr(cause.certificate_error, 'verify_message', '')}".rstrip(".: ")
