@@ -133,7 +133,7 @@ class _ErrorReasonEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._En
     ERROR_REASON_UPSTREAM_RATE_LIMITED: _ErrorReason.ValueType  # 105
     """The completion service limits this server's requests (HTTP 429). Retryable, after retry_delay if set."""
     ERROR_REASON_UPSTREAM_PROVIDER_FAILED: _ErrorReason.ValueType  # 106
-    """The model's provider refused (HTTP 424): its own limit, or its credential in Agenta. Retryable."""
+    """The model's provider refused (HTTP 424): its limits, or its credential in Agenta. Retryable only where waiting helps."""
     ERROR_REASON_UPSTREAM_FAILED: _ErrorReason.ValueType  # 107
     """The completion service failed (any HTTP 5xx but 504, and a 503 with a trace in Agenta). The call may have been billed,
     so it isn't retryable.
@@ -268,7 +268,7 @@ ERROR_REASON_UPSTREAM_REJECTED: ErrorReason.ValueType  # 104
 ERROR_REASON_UPSTREAM_RATE_LIMITED: ErrorReason.ValueType  # 105
 """The completion service limits this server's requests (HTTP 429). Retryable, after retry_delay if set."""
 ERROR_REASON_UPSTREAM_PROVIDER_FAILED: ErrorReason.ValueType  # 106
-"""The model's provider refused (HTTP 424): its own limit, or its credential in Agenta. Retryable."""
+"""The model's provider refused (HTTP 424): its limits, or its credential in Agenta. Retryable only where waiting helps."""
 ERROR_REASON_UPSTREAM_FAILED: ErrorReason.ValueType  # 107
 """The completion service failed (any HTTP 5xx but 504, and a 503 with a trace in Agenta). The call may have been billed,
 so it isn't retryable.

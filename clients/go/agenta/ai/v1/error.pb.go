@@ -121,7 +121,7 @@ const (
 	ErrorReason_ERROR_REASON_UPSTREAM_REJECTED ErrorReason = 104
 	// The completion service limits this server's requests (HTTP 429). Retryable, after retry_delay if set.
 	ErrorReason_ERROR_REASON_UPSTREAM_RATE_LIMITED ErrorReason = 105
-	// The model's provider refused (HTTP 424): its own limit, or its credential in Agenta. Retryable.
+	// The model's provider refused (HTTP 424): its limits, or its credential in Agenta. Retryable only where waiting helps.
 	ErrorReason_ERROR_REASON_UPSTREAM_PROVIDER_FAILED ErrorReason = 106
 	// The completion service failed (any HTTP 5xx but 504, and a 503 with a trace in Agenta). The call may have been billed,
 	// so it isn't retryable.

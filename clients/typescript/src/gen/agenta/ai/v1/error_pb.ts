@@ -310,7 +310,7 @@ export enum ErrorReason {
   UPSTREAM_RATE_LIMITED = 105,
 
   /**
-   * The model's provider refused (HTTP 424): its own limit, or its credential in Agenta. Retryable.
+   * The model's provider refused (HTTP 424): its limits, or its credential in Agenta. Retryable only where waiting helps.
    *
    * @generated from enum value: ERROR_REASON_UPSTREAM_PROVIDER_FAILED = 106;
    */
