@@ -137,7 +137,7 @@ async def replicas(backing: Backing) -> AsyncIterator[MakeReplicas]:
             made = []
             for _ in range(count):
                 store = await stack.enter_async_context(store_on(backing, **options))
-                made.append(InFlightCalls(store, max_seconds=30, linger=linger))
+                made.append(InFlightCalls(store, linger=linger))
                 stack.push_async_callback(made[-1].aclose)
             return made
 

@@ -39,13 +39,11 @@ class Tool:
         self.keep = keep
         self.error: Exception | None = None
         self.begun = self.ended = self.cancelled = 0
-        self.deadline = 0.0
 
-    async def __call__(self, deadline: float, callers: Waiters, on_billing: OnBilling) -> ToolOutcome:
+    async def __call__(self, callers: Waiters, on_billing: OnBilling) -> ToolOutcome:
         callers.begun = True
         await on_billing()
         self.begun += 1
-        self.deadline = deadline
         try:
             await asyncio.sleep(self.seconds)
         except asyncio.CancelledError:
@@ -62,7 +60,7 @@ def make_store(ttl: float = 600) -> LedgerStore:
 
 
 def make_runs(ttl: float = 600) -> InFlightCalls:
-    return InFlightCalls(make_store(ttl), MAX_SECONDS, linger=2)
+    return InFlightCalls(make_store(ttl), linger=2)
 
 
 def now() -> float:
@@ -154,7 +152,7 @@ async def test_all_that_joined_get_a_bug_and_later_ones_that_the_outcome_is_unkn
 async def test_a_bug_before_anything_was_billed_leaves_the_id_free() -> None:
     runs = make_runs()
 
-    async def fail(_deadline: float, _callers: Waiters, _on_billing: OnBilling) -> ToolOutcome:
+    async def fail(_callers: Waiters, _on_billing: OnBilling) -> ToolOutcome:
         raise ZeroDivisionError
 
     with pytest.raises(ZeroDivisionError):
@@ -178,12 +176,12 @@ async def test_who_agrees_to_run_it_again_doesnt_join_one_who_didnt() -> None:
 async def test_a_run_whose_lease_was_lost_claims_the_id_again() -> None:
     runs, tool, attempts = make_runs(), Tool(), 0
 
-    async def lose_at_first(deadline: float, callers: Waiters, on_billing: OnBilling) -> ToolOutcome:
+    async def lose_at_first(callers: Waiters, on_billing: OnBilling) -> ToolOutcome:
         nonlocal attempts
         attempts += 1
         if attempts == 1:
             raise lease_lost()
-        return await tool(deadline, callers, on_billing)
+        return await tool(callers, on_billing)
 
     assert issubclass(LeaseLost, Refused)
     assert await runs.run("id", b"f", lose_at_first) == result("result")
@@ -196,7 +194,7 @@ async def test_an_outcome_that_cant_be_read_is_unknown() -> None:
     claim = await store.claim("id", b"f")
     assert isinstance(claim, Leading)
     await claim.lease.complete(RunOutcome(b"\xff of a later version", keep=True))
-    assert await InFlightCalls(store, MAX_SECONDS).run("id", b"f", tool) == OUTCOME_UNKNOWN
+    assert await InFlightCalls(store).run("id", b"f", tool) == OUTCOME_UNKNOWN
     assert tool.begun == 0
 
 
@@ -229,7 +227,7 @@ async def test_a_run_is_closed_two_seconds_after_its_last_caller_left() -> None:
 async def test_what_has_not_begun_ends_with_its_last_caller() -> None:
     runs, waiting = make_runs(), asyncio.Event()
 
-    async def in_line(_deadline: float, callers: Waiters, _on_billing: OnBilling) -> ToolOutcome:
+    async def in_line(callers: Waiters, _on_billing: OnBilling) -> ToolOutcome:
         assert callers.deadline == 3
         waiting.set()
         await asyncio.sleep(50)
@@ -248,7 +246,7 @@ async def test_what_has_not_begun_ends_with_its_last_caller() -> None:
 
 @virtual_time
 async def test_so_many_may_wait_for_one_run_and_for_all() -> None:
-    runs, tool = InFlightCalls(make_store(), MAX_SECONDS, max_joined=MAX_CALLERS + 1), Tool()
+    runs, tool = InFlightCalls(make_store(), max_joined=MAX_CALLERS + 1), Tool()
     callers = [asyncio.create_task(runs.run("id", b"f", tool)) for _ in range(MAX_CALLERS)]
     others = [asyncio.create_task(runs.run("other", b"f", tool)) for _ in range(3)]
     await asyncio.sleep(1)
@@ -267,7 +265,7 @@ async def test_so_many_may_wait_for_one_run_and_for_all() -> None:
 
 @virtual_time
 async def test_so_many_callers_of_one_owner_may_join_and_those_of_others_still_can() -> None:
-    runs, tool = InFlightCalls(make_store(), MAX_SECONDS, max_joined_per_owner=2), Tool()
+    runs, tool = InFlightCalls(make_store(), max_joined_per_owner=2), Tool()
     joined: list[int] = []
 
     def call(owner: str) -> asyncio.Task[ToolOutcome]:
@@ -299,7 +297,7 @@ async def test_who_comes_while_a_refusal_is_told_to_the_store_is_not_refused_too
             claim = await super().claim(key, fingerprint, waited=waited, rerun=rerun)
             return Leading(cast("Lease", SlowLease(claim.lease))) if isinstance(claim, Leading) else claim
 
-    async def refuse(_deadline: float, _callers: Waiters, _on_billing: OnBilling) -> ToolOutcome:
+    async def refuse(_callers: Waiters, _on_billing: OnBilling) -> ToolOutcome:
         raise Refused(Reason.DEADLINE_TOO_SHORT, "Too short.")
 
     runs = InFlightCalls(SlowStore(MemoryLedger()), MAX_SECONDS)
@@ -337,7 +335,7 @@ async def test_a_repeat_of_a_run_that_is_being_closed_waits_for_its_end() -> Non
     runs = make_runs()
     running = 0
 
-    async def slow_to_close(_deadline: float, callers: Waiters, on_billing: OnBilling) -> ToolOutcome:
+    async def slow_to_close(callers: Waiters, on_billing: OnBilling) -> ToolOutcome:
         nonlocal running
         callers.begun = True
         await on_billing()

@@ -54,9 +54,7 @@ class Tool:
         self.end = asyncio.Event()
         self.runs = 0
 
-    async def __call__(
-        self, _deadline: float, callers: Waiters, on_billing: Callable[[], Awaitable[None]]
-    ) -> ToolOutcome:
+    async def __call__(self, callers: Waiters, on_billing: Callable[[], Awaitable[None]]) -> ToolOutcome:
         callers.begun = True
         await on_billing()
         self.runs += 1
@@ -225,7 +223,7 @@ async def test_a_killed_process_blocks_its_callers_no_longer_than_its_lease(
 async def test_an_outcome_is_kept_though_the_ledger_fails_when_the_run_ends(backing: Backing) -> None:
     tool = Tool()
     async with store_on(backing) as store, store_on(backing) as other:
-        runs, others = InFlightCalls(store, max_seconds=30), InFlightCalls(other, max_seconds=30)
+        runs, others = InFlightCalls(store), InFlightCalls(other)
         leader = asyncio.create_task(runs.run("id", b"f", tool))
         await tool.begun.wait()
         with backing.unavailable():
@@ -352,7 +350,7 @@ async def test_a_run_whose_callers_have_left_ends_though_the_ledger_is_away(
 ) -> None:
     monkeypatch.setattr("agenta_ai_server.idempotency.store.FOLLOWER_SECONDS", 0.3)
     async with store_on(backing) as store:
-        runs, tool = InFlightCalls(store, max_seconds=30, linger=0.1), Tool()
+        runs, tool = InFlightCalls(store, linger=0.1), Tool()
         leader = asyncio.create_task(runs.run("id", b"f", tool))
         await tool.begun.wait()
         with backing.unavailable():
@@ -406,7 +404,7 @@ async def test_nothing_is_left_over(backing: Backing) -> None:
         pass
     descriptors = len(os.listdir("/proc/self/fd"))
     async with store_on(backing) as store:
-        runs, tool = InFlightCalls(store, max_seconds=30), Tool()
+        runs, tool = InFlightCalls(store), Tool()
         callers = [asyncio.create_task(runs.run(str(number), b"f", tool)) for number in range(5)]
         await tool.begun.wait()
         await runs.aclose()
@@ -422,7 +420,7 @@ async def test_nothing_is_left_over(backing: Backing) -> None:
 async def test_a_redis_that_restarts_empty_is_told_again_of_what_runs(redis: RedisServer) -> None:
     backing, tool = RedisBacking(redis), Tool()
     async with store_on(backing) as store, store_on(backing) as other:
-        runs = InFlightCalls(store, max_seconds=30)
+        runs = InFlightCalls(store)
         leader = asyncio.create_task(runs.run("id", b"f", tool))
         await tool.begun.wait()
         await asyncio.to_thread(redis.kill)
@@ -437,7 +435,7 @@ async def test_a_redis_that_restarts_empty_is_told_again_of_what_runs(redis: Red
         assert isinstance(await other.claim("id", b"f"), Following)
         tool.end.set()
         assert await leader == result()
-        assert await InFlightCalls(other, max_seconds=30).run("id", b"f", tool) == replace(result(), replayed=True)
+        assert await InFlightCalls(other).run("id", b"f", tool) == replace(result(), replayed=True)
     assert tool.runs == 1
 
 
@@ -447,7 +445,7 @@ async def test_a_redis_that_loses_its_data_lets_what_has_ended_be_billed_twice(r
     backing, tool = RedisBacking(redis), Tool()
     tool.end.set()
     async with store_on(backing) as store:
-        runs = InFlightCalls(store, max_seconds=30)
+        runs = InFlightCalls(store)
         assert await runs.run("id", b"f", tool) == result()
         redis.do("FLUSHALL")
         assert await runs.run("id", b"f", tool) == result()

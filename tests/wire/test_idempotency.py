@@ -196,7 +196,7 @@ class SlowStore(LedgerStore):
 
 async def test_who_has_time_is_not_refused_for_one_who_had_not() -> None:
     store = SlowStore()
-    idempotency = Idempotency(InFlightCalls(store, 30), min_seconds=1)
+    idempotency = Idempotency(InFlightCalls(store), min_seconds=1)
     request_id = str(uuid4())
 
     async def proceed(call: ToolCall) -> ToolOutcome:

@@ -38,7 +38,7 @@ class Repeats:
 def build_idempotency(settings: Settings, resources: Resources, redis: RedisClient | None) -> Repeats:
     """Build what runs a request_id once."""
     store = _store(settings, resources, redis)
-    in_flight = InFlightCalls(store, settings.max_call_seconds)
+    in_flight = InFlightCalls(store)
     resources.on_close(in_flight.aclose)
     return Repeats(in_flight, store)
 

@@ -40,7 +40,7 @@ OUTCOME_UNKNOWN = ToolOutcome(
 
 Result = TypeVar("Result")
 _RunId: TypeAlias = tuple[str, bytes, bool]
-Work: TypeAlias = "Callable[[float, Waiters, Callable[[], Awaitable[None]]], Awaitable[ToolOutcome]]"
+Work: TypeAlias = "Callable[[Waiters, Callable[[], Awaitable[None]]], Awaitable[ToolOutcome]]"
 
 log = logging.getLogger(__name__)
 
@@ -54,7 +54,6 @@ class InFlightCalls:
 
     Args:
         store: Decides who runs an id.
-        max_seconds: How long a run may take.
         linger: For how many seconds a run that may have been billed goes on when its last caller has left. A repeat in
             that time joins it; a later one finds its outcome lost.
         max_joined: How many callers may wait for runs that others have begun here.
@@ -64,13 +63,11 @@ class InFlightCalls:
     def __init__(
         self,
         store: Store,
-        max_seconds: float,
         linger: float = 10.0,
         max_joined: int = 6000,
         max_joined_per_owner: int = MAX_JOINED_PER_OWNER,
     ) -> None:
         self._store = store
-        self._max_seconds = max_seconds
         self._linger = linger
         self._max_joined = max_joined
         self._max_joined_per_owner = max_joined_per_owner
@@ -102,10 +99,10 @@ class InFlightCalls:
         Args:
             key: Names the id: its principal and request_id, hashed.
             fingerprint: A hash of what is asked for; another one for the same key is refused.
-            work: Does it, in a task of its own and with the context of its first caller. Gets its deadline, in seconds
-                on the event loop's clock, which it must keep; its callers; and what it must await before it may be
-                billed, which may raise ``Refused`` and must not be caught. It is cancelled as soon as all callers have
-                left unless it has told them that it has begun. It raises ``Refused`` only if nothing was billed.
+            work: Does it, in a task of its own and with the context of its first caller, and ends by itself. Gets its
+                callers, and what it must await before it may be billed, which may raise ``Refused`` and must not be
+                caught. It is cancelled as soon as all callers have left unless it has told them that it has begun. It
+                raises ``Refused`` only if nothing was billed.
             deadline: When the caller will leave, on the same clock.
             rerun: Whether to run the id again if its outcome is lost.
             owner: Names the principal, to bound how many of its callers wait.
@@ -242,9 +239,8 @@ class InFlightCalls:
 
     async def _lead(self, run: _Run, lease: Lease) -> ToolOutcome:
         run.lease = lease
-        deadline = asyncio.get_running_loop().time() + self._max_seconds
         try:
-            outcome = await run.work(deadline, run.callers, lease.begin)
+            outcome = await run.work(run.callers, lease.begin)
         except LeaseLost:
             await self._finish(run, lease.release())
             raise

@@ -52,7 +52,7 @@ class Idempotency:
             )
             raise Refused(Reason.REQUEST_INVALID, f"{wrong.field}: {wrong.description}", violations=[wrong])
 
-        async def work(_: float, waiters: Waiters, on_billing: Callable[[], Awaitable[None]]) -> ToolOutcome:
+        async def work(waiters: Waiters, on_billing: Callable[[], Awaitable[None]]) -> ToolOutcome:
             # The run belongs to the id: it has a deadline of its own, and outlives its first caller.
             deadline = asyncio.get_running_loop().time() + call.max_seconds
             run = replace(call, deadline=deadline, waiters=waiters, on_billing=on_billing)
