@@ -12,6 +12,7 @@ from agenta_ai_server.domain.errors import Reason, Refused, ToolFailed, Upstream
 from agenta_ai_server.domain.outcome import ToolOutcome
 from agenta_ai_server.domain.tool import Hints, Stage, ToolSpec
 from agenta_ai_server.tools.refine_prompt import answer, guarantee, strict_json, template
+from agenta_ai_server.tools.refine_prompt.prompt import CONTEXT, GUIDELINES, TEMPLATE
 from agenta_ai_server.tools.validation import input_schema, output_schema, validated
 
 if TYPE_CHECKING:
@@ -145,9 +146,9 @@ class RefinePrompt:
         self, prompt: Template, guidelines: str, arguments: RefinePromptArguments, call: ToolCall
     ) -> Completion:
         inputs = {
-            "__ag_prompt_template_json": prompt.for_upstream(),
-            "__ag_guidelines": guidelines,
-            "__ag_context": arguments.context or "",
+            TEMPLATE: prompt.for_upstream(),
+            GUIDELINES: guidelines,
+            CONTEXT: arguments.context or "",
         }
         return await self._completions.complete(self._app, inputs, call)
 
