@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass, field
 from enum import Enum, auto
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 from urllib.parse import quote
 
 import httpx
@@ -13,10 +13,12 @@ import httpx
 from agenta_ai_server.domain.token import json_object
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from agenta_ai_server.agenta.addresses import AgentaAddress
     from agenta_ai_server.agenta.http import HttpClient, HttpResponse
+
+Read = TypeVar("Read")
 
 OLDEST_RELEASE: Final = "v0.96.6"
 MAX_SAID_CHARACTERS = 300
@@ -144,7 +146,7 @@ class ManagementClient:
     Args:
         http: Sends the requests.
         address: Where Agenta is.
-        api_key: The key, without a scheme. The role viewer may read, editor may create and commit, developer may deploy.
+        api_key: The key, without a scheme. A viewer may read, an editor create and commit, a developer deploy.
         seconds: Bounds each request.
     """
 
@@ -180,15 +182,15 @@ class ManagementClient:
         Returns:
             ``None`` if there is no such environment, no such application, or it isn't deployed there.
         """
-        return await self._revision({"environment_ref": {"slug": environment}, "application_ref": {"slug": application}})
+        return await self._revision(
+            {"environment_ref": {"slug": environment}, "application_ref": {"slug": application}}
+        )
 
     async def latest_revision(self, application: str) -> Revision | None:
         """Return the newest revision of the application; ``None`` if there is no such application."""
         return await self._revision({"application_ref": {"slug": application}})
 
-    async def commit(
-        self, application: Application, uri: str, parameters: Mapping[str, Any], message: str
-    ) -> Revision:
+    async def commit(self, application: Application, uri: str, parameters: Mapping[str, Any], message: str) -> Revision:
         """Make a new revision, also if it is equal to the newest one."""
         revision = {
             "application_id": application.id,
@@ -246,7 +248,9 @@ class ManagementClient:
         found = body.get("application_revision")
         return _revision(found) if isinstance(found, dict) else None
 
-    async def _write(self, path: str, content: Mapping[str, Any], name: str, read: Any, doing: str = "") -> Any:
+    async def _write(
+        self, path: str, content: Mapping[str, Any], name: str, read: Callable[[dict[str, Any]], Read], doing: str = ""
+    ) -> Read:
         doing = doing or _DOING[path]
         found = (await self._post(path, content, doing)).get(name)
         if not isinstance(found, dict):
@@ -261,9 +265,7 @@ class ManagementClient:
         url = self._address.api(path)
         body = json.dumps(content).encode()
         try:
-            response = await self._http.send(
-                "POST", url, headers=self._headers, content=body, seconds=self._seconds
-            )
+            response = await self._http.send("POST", url, headers=self._headers, content=body, seconds=self._seconds)
         except httpx.TransportError as error:
             raise ManagementError(
                 Problem.UNREACHABLE,
@@ -306,6 +308,9 @@ def _refusal(response: HttpResponse, doing: str, root: str) -> ManagementError:
         case Problem.ROLE_TOO_LOW:
             text = f"The owner of this API key may not {doing}: the role in the project is too low."
             remedy = "Use a key of a user with the role developer, admin or owner, or have the role raised."
+        case Problem.SLUG_TAKEN:
+            text = f"Agenta refused to {doing} (HTTP {status}){_quoted(said)}."
+            remedy = "Choose another slug, or see in Agenta what has this one; it may be archived."
         case Problem.FAILED:
             text = f"Agenta failed when asked to {doing} (HTTP {status}){_quoted(said)}."
             remedy = "Try again; if it fails again, look at the logs of Agenta."
@@ -333,7 +338,7 @@ def _said(body: bytes) -> str:
     return "".join(filter(str.isprintable, text))[:MAX_SAID_CHARACTERS]
 
 
-def _first(body: Mapping[str, Any], name: str, read: Any) -> Any:
+def _first(body: Mapping[str, Any], name: str, read: Callable[[dict[str, Any]], Read]) -> Read | None:
     found = _objects(body, name)
     return read(found[0]) if found else None
 

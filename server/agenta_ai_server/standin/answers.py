@@ -6,7 +6,7 @@ import json
 from dataclasses import dataclass, field, replace
 from http import HTTPStatus
 from typing import TYPE_CHECKING
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 from agenta_ai_server.standin.causes import CAUSES, FAILED
 from agenta_ai_server.standin.refine import without_last_message, without_tags
@@ -75,9 +75,9 @@ def health() -> Answer:
     return of_json(200, {"status": "ok"})
 
 
-def success(data: object) -> Answer:
+def success(data: object, trace_id: str = "") -> Answer:
     """A run that came to an end: ``data`` is what the model wrote, a text as a rule."""
-    trace = uuid4()
+    trace = UUID(trace_id) if trace_id else uuid4()
     content = {
         "version": "3.0",
         "data": data,
@@ -124,6 +124,18 @@ def missing_prompt() -> Answer:
 def missing_inputs(expected: list[str], given: list[str]) -> Answer:
     """Some of the prompt's variables have no value."""
     return _failed_run(400, f"Invalid inputs:\nExpected '{expected}'\nGot ('list') '{given}'.", _INVALID_INPUTS)
+
+
+def unreplaced(index: int, names: list[str]) -> Answer:
+    """A text of the prompt has variables without a value."""
+    message = f"Error in messages[{index}].content: Unreplaced variables in curly template: {names}."
+    return _failed_run(500, message, FAILED)
+
+
+def no_model_credential(model: str) -> Answer:
+    """There is no credential for the model, or no such model."""
+    status, message, kind, _ = CAUSES["no-model-credential"]
+    return _failed_run(status, message.replace("gpt-4o-mini", model), kind)
 
 
 def not_deployed() -> Answer:

@@ -11,15 +11,18 @@ from collections import deque
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NoReturn, Self, TypeAlias
+from uuid import uuid4
 
 from aiohttp import web
 
-from agenta_ai_server.standin import answers
+from agenta_ai_server.standin import answers, prompts
 from agenta_ai_server.standin.answers import Answer
 from agenta_ai_server.standin.faults import Fault
+from agenta_ai_server.standin.management import COMPLETION, Environment, Management
 from agenta_ai_server.standin.permissions import PATHS as PERMISSIONS_PATHS
 from agenta_ai_server.standin.permissions import Caller, Permissions
-from agenta_ai_server.standin.refine import refine
+from agenta_ai_server.standin.traces import PATH as TRACES_PATH
+from agenta_ai_server.standin.traces import Traces
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
@@ -33,7 +36,6 @@ FAULT_HEADER = "x-standin-fault"
 RUN_PATH = "/services/completion/run"
 INVOKE_PATH = "/services/completion/v0/invoke"
 
-_INPUTS = ["__ag_context", "__ag_guidelines", "__ag_prompt_template_json"]
 _MIB_OF_BLANKS = b" " * 1024 * 1024
 _GARBAGE = b"\x16\x03\x01 this is not HTTP\r\n\r\n"
 _BACKLOG = 4096  # as many may knock at once; the kernel's own limit is net.core.somaxconn
@@ -86,8 +88,9 @@ class StandIn:
 
     Args:
         api_key: The key that it accepts, as ``Authorization: ApiKey <key>``.
-        app: Slug of the only application.
-        environment: Slug of the only environment that it is deployed to.
+        app: Slug of the application that there is at the beginning, in the project of the key above; empty for none.
+        environment: Slug of the environment that it is deployed to.
+        models: The models that Agenta has a credential for; ``None`` for any.
         fault: What goes wrong in all runs.
         respond: Decides for each run.
         callers: Who is known to the check of permissions, by the whole ``Authorization`` header; with ``None`` it is
@@ -98,6 +101,8 @@ class StandIn:
 
     Attributes:
         lacks: As given.
+        management: The applications and environments of each project.
+        traces: What each run cost.
         permissions: The check of permissions: who calls, what goes wrong, and how often it was asked.
         requests: The requests that came, to whatever path, oldest first.
         started: How many runs came.
@@ -111,6 +116,7 @@ class StandIn:
         api_key: str = "standin-key",
         app: str = "ai-refine",
         environment: str = "production",
+        models: Collection[str] | None = None,
         fault: Fault = _NO_FAULT,
         respond: Respond | None = None,
         callers: Mapping[str, Caller] | None = None,
@@ -124,11 +130,17 @@ class StandIn:
         self.started = 0
         self.finished = 0
         self.in_flight = 0
-        self.api_key = api_key
+        self._api_key = api_key
         self.permissions = Permissions({f"ApiKey {api_key}": Caller()} if callers is None else callers)
         self.lacks = frozenset(lacks)
+        self.management = Management()
+        self.traces = Traces()
+        self._owner = Caller()
+        self._models = models
         self._app = app
         self._environment = environment
+        if app:
+            self._deploy(app, environment)
         self._idle = idle
         self._changed = asyncio.Event()
         self._server: web.Server | None = None
@@ -164,6 +176,18 @@ class StandIn:
         await self._server.shutdown()
         await self._listener.wait_closed()
         self._listener = None
+
+    @property
+    def api_key(self) -> str:
+        """The key that it accepts. To set it is to replace it, also for the check of permissions."""
+        return self._api_key
+
+    @api_key.setter
+    def api_key(self, api_key: str) -> None:
+        callers = dict(self.permissions.callers)
+        owner = callers.pop(f"ApiKey {self._api_key}", None)
+        self.permissions.callers = callers | ({f"ApiKey {api_key}": owner} if owner else {})
+        self._api_key = api_key
 
     @property
     def url(self) -> str:
@@ -207,7 +231,26 @@ class StandIn:
                 return await self._checked(request, received)
             case "GET", "/services/health":
                 return _response(answers.health())
-        return _response(answers.failure(404))
+        return _response(self._managed(request, received) or answers.failure(404))
+
+    def _deploy(self, app: str, environment: str) -> None:
+        project, user = self.management.projects[self._owner.project_id], self._owner.user_id
+        data = {"uri": COMPLETION, "parameters": prompts.PARAMETERS}
+        application = project.create(app, app, data, user)
+        where = project.environments.setdefault(environment, Environment(environment))
+        project.deploy(application, application.revisions[-1], where, user)
+
+    def _caller(self, request: web.BaseRequest) -> Caller | None:
+        authorization = request.headers.get("authorization", "")
+        # The key may be unknown to the check of permissions, where a test says so.
+        owner = self._owner if authorization == f"ApiKey {self._api_key}" else None
+        return self.permissions.caller(authorization) or owner
+
+    def _managed(self, request: web.BaseRequest, received: Received) -> Answer | None:
+        caller = self._caller(request)
+        if request.method == "GET" and request.path.startswith(TRACES_PATH):
+            return self.traces.answer(request.path, caller)
+        return self.management.answer(request.method, request.path, caller, received.body)
 
     async def _counted(self, request: web.BaseRequest, received: Received) -> web.StreamResponse:
         self.started += 1
@@ -253,10 +296,20 @@ class StandIn:
         await asyncio.sleep(chosen.delay)
         answer = _failure(chosen) or self._refusal(request, content)
         if answer is None:
-            written = answers.written(_refinement(content["inputs"]), chosen)
-            is_newer = request.path == INVOKE_PATH
-            answer = answers.invoked(written, _trace_id(request)) if is_newer else answers.success(written)
+            answer = self._success(request, content, chosen)
         return await _send(request, answers.spoilt(answer, chosen), chosen)
+
+    def _success(self, request: web.BaseRequest, content: Any, fault: Fault) -> Answer:
+        caller = self._caller(request)
+        parameters = self._deployed(caller, content) if caller else None
+        assert caller is not None
+        assert parameters is not None
+        inputs = content["inputs"]
+        text = answers.written(prompts.written(parameters, inputs, _guidelines(inputs)), fault)
+        trace_id = _trace_id(request) if request.path == INVOKE_PATH else ""
+        trace_id = trace_id or uuid4().hex
+        self.traces.add(trace_id, caller, received_bytes=len(json.dumps(inputs)), written=text)
+        return answers.invoked(text, trace_id) if request.path == INVOKE_PATH else answers.success(text, trace_id)
 
     async def _chosen(self, received: Received, content: Any) -> Answer | Fault:
         reply = await self.respond(received) if self.respond else None
@@ -272,18 +325,31 @@ class StandIn:
             return answers.of_json(400, {"detail": str(error)})
 
     def _refusal(self, request: web.BaseRequest, content: Any) -> Answer | None:
-        if request.headers.get("authorization") != f"ApiKey {self.api_key}":
+        caller = self._caller(request)
+        if caller is None:
             return answers.failure(401)
+        parameters = self._deployed(caller, content)
         # A known application needs no environment.
-        if not isinstance(content, dict) or ("environment" not in content and content.get("app") != self._app):
+        if not isinstance(content, dict) or ("environment" not in content and parameters is None):
             return answers.missing_prompt()
-        if (content.get("app"), content.get("environment", self._environment)) != (self._app, self._environment):
+        if parameters is None:
             return answers.not_deployed()
         inputs = content.get("inputs") or {}
         if not isinstance(inputs, dict):
             return answers.plain_text(500, "Internal Server Error")
-        given = sorted(name for name, value in inputs.items() if value is not None)
-        return None if set(given) >= set(_INPUTS) else answers.missing_inputs(_INPUTS, given)
+        given = [name for name, value in inputs.items() if value is not None]
+        return prompts.refusal(parameters, given, self._models)
+
+    def _deployed(self, caller: Caller, content: Any) -> dict[str, Any] | None:
+        """The parameters that the request names; ``None`` if there are none."""
+        if not isinstance(content, dict):
+            return None
+        project = self.management.projects[caller.project_id]
+        app = content.get("app")
+        environment = content.get("environment", self._environment if app == self._app else None)
+        revision = project.deployed(app, environment) if isinstance(app, str) and isinstance(environment, str) else None
+        parameters: dict[str, Any] | None = revision["data"].get("parameters", {}) if revision else None
+        return parameters
 
 
 def _parsed(body: bytes) -> Any:
@@ -327,10 +393,10 @@ def _directive(content: Any) -> str | None:
     return None
 
 
-def _refinement(inputs: Mapping[str, object]) -> str:
-    guidelines = str(inputs["__ag_guidelines"])
+def _guidelines(inputs: Mapping[str, object]) -> str:
+    guidelines = str(inputs.get("__ag_guidelines") or "")
     # Its own directive is no wish of the user's.
-    return refine(str(inputs["__ag_prompt_template_json"]), "" if guidelines.startswith(DIRECTIVE) else guidelines)
+    return "" if guidelines.startswith(DIRECTIVE) else guidelines
 
 
 def _response(answer: Answer) -> web.Response:

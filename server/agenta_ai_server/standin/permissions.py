@@ -26,6 +26,20 @@ PATHS = (PATH, OLDER_PATH)
 
 _KEY = b"stand-in"  # Agenta keeps its own to itself, so nobody checks what is signed with it
 _EXPIRES = 4102444800
+VIEWER = frozenset({"run_service", "view_applications", "view_environments", "view_spans", "view_workflows"})
+EDITOR = VIEWER | {"edit_applications", "edit_spans", "edit_workflows", "run_workflows"}
+DEVELOPER = EDITOR | {"deploy_environments", "edit_environments"}
+OWNER = DEVELOPER | {"view_secret"}
+ROLES = {
+    "viewer": VIEWER,
+    "annotator": VIEWER | {"edit_spans"},
+    "editor": EDITOR,
+    "developer": DEVELOPER,
+    "admin": DEVELOPER,
+    "owner": OWNER,
+}
+"""What the roles in a project may do, of what matters here."""
+
 _RESOURCES = ("service", "local_secrets")
 _FORBIDDEN = answers.of_json(403, {"detail": "Forbidden"})
 
@@ -39,7 +53,7 @@ class Caller:
     project_id: str = "01a1fd54-f03b-79e2-8a5e-0bf134e8dc01"
     workspace_id: str = "01a1fd54-f035-7511-8c79-87d130fabaec"
     organization_id: str = "01a1fd54-f02a-7880-ada6-862592899bf1"
-    actions: frozenset[str] = frozenset({"edit_workflows", "run_service", "view_secret"})
+    actions: frozenset[str] = OWNER
 
     @property
     def credentials(self) -> str:
@@ -77,9 +91,13 @@ class Permissions:
     in_flight: int = 0
     peak: int = 0
 
+    def caller(self, authorization: str) -> Caller | None:
+        """Return whose credential this is; ``None`` if it is unknown."""
+        return self.callers.get(authorization) or self.callers.get(f"ApiKey {authorization}")
+
     def verdict(self, authorization: str, query: Mapping[str, str]) -> Answer:
         """Return what Agenta would answer."""
-        caller = self.callers.get(authorization) or self.callers.get(f"ApiKey {authorization}")
+        caller = self.caller(authorization)
         if caller is None:
             reason = {"reason": "invalid_token"} if authorization.startswith("Secret ") else {}
             return answers.of_json(401, {"detail": {"message": "Unauthorized"} | reason})

@@ -40,12 +40,13 @@ _SYNTAX = re.compile(
 _OTHER_DELIMITERS = "{{="
 
 
-def refine(template_json: str, guidelines: str) -> str:
+def refine(template_json: str, guidelines: str, context: str = "") -> str:
     """Refine a prompt template.
 
     Args:
         template_json: The JSON text of a template: an object with ``messages``, each with ``role`` and ``content``.
         guidelines: Become a sentence of the first message, unless they are empty or hold braces.
+        context: Becomes another one, if the guidelines mention it.
 
     Returns:
         What a model would write: the JSON text of an object with ``messages`` and ``summary``, or prose if the template
@@ -57,7 +58,9 @@ def refine(template_json: str, guidelines: str) -> str:
     except (ValueError, KeyError, TypeError, IndexError, RecursionError):
         return UNREADABLE
     if refined and isinstance(refined[0]["content"], str):
-        refined[0]["content"] = _guided(refined[0]["content"], guidelines)
+        refined[0]["content"] = _guided(refined[0]["content"], "Guidelines", guidelines)
+        if "context" in guidelines:
+            refined[0]["content"] = _guided(refined[0]["content"], "Context", context)
     return json.dumps({"messages": refined, "summary": SUMMARY}, ensure_ascii=False)
 
 
@@ -107,9 +110,9 @@ def _ended(text: str) -> str:
     return f"{text}." if text[-1:].isupper() or text[-1:].islower() else text
 
 
-def _guided(content: str, guidelines: str) -> str:
-    wish = _ended(" ".join(guidelines.split()))
-    sentence = f"Guidelines: {wish}"
+def _guided(content: str, title: str, text: str) -> str:
+    wish = _ended(" ".join(text.split()))
+    sentence = f"{title}: {wish}"
     if not wish or "{" in wish or "}" in wish or sentence in content:
         return content
     return f"{content}\n\n{sentence}" if content else sentence
