@@ -11,6 +11,7 @@ import resource
 import shutil
 import sys
 from dataclasses import asdict
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from agenta_ai import __version__
@@ -33,8 +34,8 @@ GARBAGE_OBJECTS = 10_000
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command and return its exit code.
 
-    0 fine, 1 a check found something that isn't, or a key was made and can't be printed, 2 wrong arguments, settings or
-    output, 3 an address that is taken, 141 nobody reads the output any more.
+    0 fine, 1 a check found something that isn't, a key was made and can't be printed, or a prompt can't be provisioned,
+    2 wrong arguments, settings or output, 3 an address that is taken, 141 nobody reads the output any more.
     """
     stdout.prepare_streams()
     try:
@@ -102,6 +103,16 @@ def _parser() -> argparse.ArgumentParser:
     dev.add_argument("--fault", default="", help="what the stand-in does wrong, for example 'status=503 retry-after=2'")
     dev.add_argument("command", nargs="*", metavar="COMMAND", help="run this, with AGENTA_AI_TARGET set, then stop")
     dev.set_defaults(run=_dev)
+    _add_provision(
+        commands.add_parser(
+            "provision",
+            help="deploy the prompt that refines prompts to your Agenta",
+            description="Create the application, commit and deploy the prompt: only what differs. Takes the address of "
+            "Agenta from AGENTA_AI_SERVICES_API_URL and an API key from AGENTA_API_KEY, whose owner must have the role "
+            "developer or above. Prints the server's settings. Exit codes: 0 done, or nothing to do; 1 Agenta or what "
+            "is deployed there doesn't allow it; 2 wrong arguments or settings.",
+        )
+    )
     config = commands.add_parser("config", help="print the settings that are in force, and where each came from")
     config.add_argument("--json", action="store_true", help="print JSON")
     config.set_defaults(run=_config)
@@ -116,6 +127,27 @@ def _parser() -> argparse.ArgumentParser:
     check.set_defaults(run=_check)
     _add_keys(commands.add_parser("keys", help="make, list and revoke API keys of this service"))
     return parser
+
+
+def _add_provision(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--environment", dest="environment_slug", required=True, metavar="SLUG", help="environment to deploy to"
+    )
+    change = parser.add_mutually_exclusive_group(required=True)
+    change.add_argument("--model", metavar="NAME", help="model of the prompt, as Agenta names it, gpt-4o-mini")
+    change.add_argument("--rollback", action="store_true", help="deploy the version that was deployed before")
+    parser.add_argument(
+        "--application",
+        metavar="SLUG",
+        default="",
+        help="application that holds the prompt; by default AGENTA_AI_SERVICES_REFINE_PROMPT_KEY, or else ai-refine",
+    )
+    parser.add_argument(
+        "--api-key-file", metavar="FILE", type=Path, help="file with the key, in place of AGENTA_API_KEY"
+    )
+    parser.add_argument("--dry-run", action="store_true", help="print the change as a diff, and change nothing")
+    parser.add_argument("--overwrite", action="store_true", help="replace a prompt that provision didn't make")
+    parser.set_defaults(run=_provision)
 
 
 def _add_keys(parser: argparse.ArgumentParser) -> None:
@@ -221,6 +253,28 @@ def _check(arguments: argparse.Namespace) -> int:
     else:
         stdout.say(check.table(findings, _columns()))
     return 0 if is_fine else EXIT_NOT_FINE
+
+
+def _provision(arguments: argparse.Namespace) -> int:
+    from agenta_ai_server.commands import provision
+    from agenta_ai_server.settings import SettingsError
+    from agenta_ai_server.telemetry import logs
+
+    logs.configure("critical", "text")
+    options = provision.Options(
+        environment=arguments.environment_slug,
+        application=arguments.application,
+        model=arguments.model or "",
+        api_key_file=arguments.api_key_file,
+        dry_run=arguments.dry_run,
+        overwrite=arguments.overwrite,
+        rollback=arguments.rollback,
+    )
+    try:
+        return _run(provision.run(arguments.environment, options))
+    except SettingsError as error:
+        print("agenta-ai-server provision:", *error.faults, sep="\n  ", file=sys.stderr)
+        return EXIT_USAGE
 
 
 def _columns() -> int:

@@ -131,7 +131,7 @@ class Project:
         return application
 
     def deploy(
-        self, application: Application, revision: Body, environment: Environment, author: str, message: str
+        self, application: Application, revision: Body, environment: Environment, author: str, message: str = ""
     ) -> None:
         """Put the revision into the environment, also if it is there already."""
         reference = {
