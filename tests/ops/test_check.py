@@ -367,7 +367,7 @@ async def test_a_planted_fault_is_found_and_its_remedy_named(fault: str, setup: 
     assert [finding.state for finding in found] == [state], findings
     assert remedy in f"{found[0].said} {found[0].remedy}"
     # Nothing else is said to be wrong but for what the fault itself breaks.
-    broken = {part, "the rest"} | ({"Agenta key"} if part == "Agenta" else set())
+    broken = {part, "the rest"} | ({"Agenta key", "prompt"} if part.startswith("Agenta") else set())
     assert {finding.part for finding in wrong(findings)} <= broken
     text = check.table(findings, 100)
     assert text.endswith(
@@ -407,14 +407,6 @@ async def test_what_is_wrong_with_agentas_certificate(
         found = {finding.part: finding for finding in wrong(await setup.findings())}
     assert said in found["Agenta"].said
     assert "Renew one that has expired" in found["Agenta"].remedy
-
-
-async def test_a_prompt_that_is_not_deployed_costs_a_call_to_find(setup: Setup) -> None:
-    setup.environment["AGENTA_AI_SERVICES_ENVIRONMENT_SLUG"] = "nowhere"
-    assert wrong(await setup.findings()) == []
-    (found,) = wrong(await setup.findings(call=True))
-    assert found.said.startswith("UPSTREAM_MISCONFIGURED: ")
-    assert "AGENTA_AI_SERVICES_ENVIRONMENT_SLUG" in found.remedy
 
 
 async def test_a_part_that_hangs_keeps_nobody_waiting(setup: Setup, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,8 +6,9 @@ from typing import Any
 
 import pytest
 
+from agenta_ai_server.agenta.deployments import ApplicationState
 from agenta_ai_server.agenta.management import Application, Deployment, Environment, Revision
-from agenta_ai_server.provisioning.plan import CannotProvision, Found, Plan, Step, Wanted, plan, previous
+from agenta_ai_server.provisioning.plan import CannotProvision, Plan, Step, Wanted, plan, previous
 from agenta_ai_server.tools.refine_prompt import prompt
 
 WANTED = Wanted("ai-refine", "production", "gpt-4o-mini")
@@ -33,31 +34,40 @@ CREATE, COMMIT, DEPLOY = (Step.CREATE, Step.DEPLOY), (Step.COMMIT, Step.DEPLOY),
 @pytest.mark.parametrize(
     ("found", "steps"),
     [
-        pytest.param(Found(None, PRODUCTION, None, None), CREATE, id="nothing"),
-        pytest.param(Found(APPLICATION, PRODUCTION, OURS, OURS), (), id="up to date"),
-        pytest.param(Found(APPLICATION, PRODUCTION, OURS, revision("2", THEIRS)), (), id="newer one not deployed"),
-        pytest.param(Found(APPLICATION, PRODUCTION, None, OURS), DEPLOY, id="committed and not deployed"),
-        pytest.param(Found(APPLICATION, PRODUCTION, None, EMPTY), COMMIT, id="created and not committed"),
-        pytest.param(Found(APPLICATION, PRODUCTION, OTHER_MODEL, OTHER_MODEL), COMMIT, id="another model"),
+        pytest.param(ApplicationState(None, PRODUCTION, None, None), CREATE, id="nothing"),
+        pytest.param(ApplicationState(APPLICATION, PRODUCTION, OURS, OURS), (), id="up to date"),
         pytest.param(
-            Found(APPLICATION, PRODUCTION, OTHER_MODEL, revision("2", WANTED.parameters)), DEPLOY, id="newer one"
+            ApplicationState(APPLICATION, PRODUCTION, OURS, revision("2", THEIRS)), (), id="newer one not deployed"
         ),
-        pytest.param(Found(APPLICATION, PRODUCTION, WITHOUT_URI, WITHOUT_URI), COMMIT, id="without its type"),
+        pytest.param(ApplicationState(APPLICATION, PRODUCTION, None, OURS), DEPLOY, id="committed and not deployed"),
+        pytest.param(ApplicationState(APPLICATION, PRODUCTION, None, EMPTY), COMMIT, id="created and not committed"),
+        pytest.param(ApplicationState(APPLICATION, PRODUCTION, OTHER_MODEL, OTHER_MODEL), COMMIT, id="another model"),
+        pytest.param(
+            ApplicationState(APPLICATION, PRODUCTION, OTHER_MODEL, revision("2", WANTED.parameters)),
+            DEPLOY,
+            id="newer one",
+        ),
+        pytest.param(
+            ApplicationState(APPLICATION, PRODUCTION, WITHOUT_URI, WITHOUT_URI), COMMIT, id="without its type"
+        ),
     ],
 )
-def test_steps(found: Found, steps: tuple[Step, ...]) -> None:
+def test_steps(found: ApplicationState, steps: tuple[Step, ...]) -> None:
     assert plan(WANTED, found).steps == steps
 
 
 @pytest.mark.parametrize(
     ("found", "text"),
     [
-        (Found(APPLICATION, None, OURS, OURS), "The project of this API key has no environment 'production'."),
-        (Found(ARCHIVED, PRODUCTION, OURS, OURS), "The application 'ai-refine' is archived."),
+        (
+            ApplicationState(APPLICATION, None, OURS, OURS),
+            "The project of this API key has no environment 'production'.",
+        ),
+        (ApplicationState(ARCHIVED, PRODUCTION, OURS, OURS), "The application 'ai-refine' is archived."),
     ],
 )
 @pytest.mark.parametrize("overwrite", [False, True])
-def test_what_cant_be_done(found: Found, text: str, overwrite: bool) -> None:
+def test_what_cant_be_done(found: ApplicationState, text: str, overwrite: bool) -> None:
     with pytest.raises(CannotProvision) as refused:
         plan(WANTED, found, overwrite=overwrite)
     assert str(refused.value) == text
@@ -65,9 +75,13 @@ def test_what_cant_be_done(found: Found, text: str, overwrite: bool) -> None:
 
 
 @pytest.mark.parametrize(
-    "found", [Found(APPLICATION, PRODUCTION, FOREIGN, FOREIGN), Found(APPLICATION, PRODUCTION, None, FOREIGN)]
+    "found",
+    [
+        ApplicationState(APPLICATION, PRODUCTION, FOREIGN, FOREIGN),
+        ApplicationState(APPLICATION, PRODUCTION, None, FOREIGN),
+    ],
 )
-def test_a_prompt_that_it_didnt_make_is_replaced_only_on_request(found: Found) -> None:
+def test_a_prompt_that_it_didnt_make_is_replaced_only_on_request(found: ApplicationState) -> None:
     with pytest.raises(CannotProvision, match=r"wasn't made by agenta-ai-server provision\.") as refused:
         plan(WANTED, found)
     assert '-        "content": "Refine {{it}}",' in refused.value.diff
@@ -77,7 +91,7 @@ def test_a_prompt_that_it_didnt_make_is_replaced_only_on_request(found: Found) -
 
 def test_the_diff_shows_the_lines_of_texts() -> None:
     parameters = prompt.parameters("gpt-4o")
-    diff = plan(WANTED, Found(APPLICATION, PRODUCTION, OTHER_MODEL, OTHER_MODEL)).diff
+    diff = plan(WANTED, ApplicationState(APPLICATION, PRODUCTION, OTHER_MODEL, OTHER_MODEL)).diff
     assert [line for line in diff.splitlines() if line[:1] in "+-"] == [
         "--- ai-refine version 1 (deployed)",
         f"+++ refine prompt {prompt.version()} of agenta-ai-server",
@@ -86,7 +100,7 @@ def test_the_diff_shows_the_lines_of_texts() -> None:
     ]
     parameters["prompt"]["messages"][0]["content"] += "\nBe kind."
     changed = revision("2", parameters)
-    diff = plan(WANTED, Found(APPLICATION, PRODUCTION, changed, changed), overwrite=True).diff
+    diff = plan(WANTED, ApplicationState(APPLICATION, PRODUCTION, changed, changed), overwrite=True).diff
     assert '-          "Be kind."' in diff
 
 
@@ -104,15 +118,17 @@ def deployments(*versions: str) -> list[Deployment]:
     ],
 )
 def test_what_was_deployed_before(history: tuple[str, ...], version: str) -> None:
-    found = Found(APPLICATION, PRODUCTION, revision("3", THEIRS), None)
+    found = ApplicationState(APPLICATION, PRODUCTION, revision("3", THEIRS), None)
     assert previous(found, "production", deployments(*history)) == version
 
 
 def test_what_was_undeployed_can_be_deployed_again() -> None:
-    assert previous(Found(APPLICATION, PRODUCTION, None, None), "production", deployments("", "2")) == "2"
+    assert previous(ApplicationState(APPLICATION, PRODUCTION, None, None), "production", deployments("", "2")) == "2"
 
 
 @pytest.mark.parametrize("history", [(), ("3",), ("3", "3", "")])
 def test_nothing_was_deployed_before(history: tuple[str, ...]) -> None:
     with pytest.raises(CannotProvision, match="No other version was deployed to production before"):
-        previous(Found(APPLICATION, PRODUCTION, revision("3", THEIRS), None), "production", deployments(*history))
+        previous(
+            ApplicationState(APPLICATION, PRODUCTION, revision("3", THEIRS), None), "production", deployments(*history)
+        )

@@ -139,7 +139,7 @@ async def test_a_run_that_was_cut_short_is_continued(standin: StandIn, capsys: p
     assert capsys.readouterr().err.splitlines() == [
         "Created the application ai-refine.",
         "agenta-ai-server provision: The owner of this API key may not deploy to an environment: the role in the "
-        "project is too low. Use a key of a user with the role developer, admin or owner, or have the role raised.",
+        "project is too low. Use a key of a user with the role developer or above, or have the role raised.",
     ]
     standin.permissions.callers = {f"ApiKey {KEY}": Caller(actions=ROLES["developer"])}
     assert await run(standin) == 0

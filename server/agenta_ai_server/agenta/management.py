@@ -307,7 +307,8 @@ def _refusal(response: HttpResponse, doing: str, root: str) -> ManagementError:
             remedy = "Look for a typing error, or create a new key in Agenta under Settings > API Keys."
         case Problem.ROLE_TOO_LOW:
             text = f"The owner of this API key may not {doing}: the role in the project is too low."
-            remedy = "Use a key of a user with the role developer, admin or owner, or have the role raised."
+            role = "viewer" if doing.startswith("read") else "developer"
+            remedy = f"Use a key of a user with the role {role} or above, or have the role raised."
         case Problem.SLUG_TAKEN:
             text = f"Agenta refused to {doing} (HTTP {status}){_quoted(said)}."
             remedy = "Choose another slug, or see in Agenta what has this one; it may be archived."

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import importlib.util
 import time
 from typing import TYPE_CHECKING, Any
@@ -13,26 +12,16 @@ import httpx
 from agenta_ai_server.agenta.addresses import AgentaAddress
 from agenta_ai_server.agenta.http import HttpClient
 from agenta_ai_server.agenta.permissions import Denial, PermissionChecks
-from agenta_ai_server.assembly.resources import Resources
-from agenta_ai_server.assembly.tools import build_tools
-from agenta_ai_server.assembly.upstream import build_completions
 from agenta_ai_server.auth.jwks import KeySet, fetch_key_set
 from agenta_ai_server.checks.shared import HTTP_SECONDS, Found, failed, get, ok, sentence
-from agenta_ai_server.domain.call import ANONYMOUS
-from agenta_ai_server.domain.errors import Reason, Refused
 from agenta_ai_server.domain.files import read_file
 from agenta_ai_server.domain.token import json_object
-from agenta_ai_server.domain.tool import ToolCall
-from agenta_ai_server.pipeline.pipeline import run_tool
 from agenta_ai_server.telemetry.otel_environment import ENDPOINT, TRACES_ENDPOINT
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
     from agenta_ai_server.settings import Settings
-
-REFINE = "tools.agenta.api.refine_prompt"
-PROMPT = '{"messages": [{"role": "user", "content": "Please translate {{text}}"}]}'
 
 
 async def token_keys(settings: Settings) -> AsyncIterator[Found]:
@@ -146,43 +135,6 @@ async def traces(settings: Settings) -> AsyncIterator[Found]:
         yield failed(f"{url} doesn't take traces (HTTP {status}).", f"Correct {name}: OTLP over HTTP, port 4318.")
     else:
         yield ok(f"{origin} can be reached.")
-
-
-async def refinement(settings: Settings) -> AsyncIterator[Found]:
-    """Whether a tiny prompt is refined. This is paid for."""
-    async with Resources() as resources:
-        completions = build_completions(settings, resources)
-        if completions is None or settings.refine_prompt_key is None:
-            return
-        tools = build_tools(settings, resources, completions).current
-        deadline = asyncio.get_running_loop().time() + settings.max_call_seconds
-        call = ToolCall(
-            "check",
-            REFINE,
-            ANONYMOUS,
-            deadline,
-            settings.max_call_seconds,
-            tools,
-            lambda: {"prompt_template_json": PROMPT},
-        )
-        try:
-            outcome = await run_tool(call)
-        except Refused as refused:
-            yield failed(f"{refused.reason}: {refused.message}", _remedy_of(refused.reason))
-            return
-        if failure := outcome.failure:
-            yield failed(f"{failure.reason}: {outcome.text}", _remedy_of(failure.reason))
-        else:
-            yield ok("A prompt was refined.")
-
-
-def _remedy_of(reason: Reason) -> str:
-    if reason in (Reason.UPSTREAM_MISCONFIGURED, Reason.UPSTREAM_REJECTED):
-        return (
-            "See in Agenta that AGENTA_AI_SERVICES_REFINE_PROMPT_KEY names an application, that it is deployed to "
-            "AGENTA_AI_SERVICES_ENVIRONMENT_SLUG, and that its model has a credential."
-        )
-    return f"docs/operations.md says what to do about {reason}."
 
 
 def _way_to_agenta(settings: Settings) -> dict[str, Any]:

@@ -7,7 +7,7 @@ import textwrap
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from agenta_ai_server.checks import files, machine, remote
+from agenta_ai_server.checks import files, machine, refine_prompt, remote
 from agenta_ai_server.checks.redis import redis
 from agenta_ai_server.checks.request_ids import request_ids
 from agenta_ai_server.checks.shared import failed
@@ -34,6 +34,7 @@ PROBES: dict[str, Probe] = {
     "token keys": remote.token_keys,
     "Agenta": remote.agenta,
     "Agenta key": remote.agenta_key,
+    "prompt": refine_prompt.deployment,
     "traces": remote.traces,
     "open files": machine.open_files,
 }
@@ -71,14 +72,14 @@ async def run(environment: Mapping[str, str], *, call: bool = False) -> list[Fin
         return [*faults, Finding("the rest", "skipped", "Not checked.", "Correct the settings first.")]
     found = [Finding("settings", "ok", f"{len(settings.model_fields_set)} are set, and fit together.")]
     found += [Finding("settings", "warning", each) for each in warnings]
-    asked = PROBES | ({"refinement": remote.refinement} if call else {})
+    asked = PROBES | ({"refinement": refine_prompt.refinement} if call else {})
     answers = await asyncio.gather(*(_asked(part, probe, settings) for part, probe in asked.items()))
     return [*found, *(finding for answer in answers for finding in answer)]
 
 
 async def _asked(part: str, probe: Probe, settings: Settings) -> list[Finding]:
     found: list[Found] = []
-    seconds = settings.max_call_seconds if probe is remote.refinement else MAX_SECONDS
+    seconds = settings.max_call_seconds if probe is refine_prompt.refinement else MAX_SECONDS
     try:
         async with asyncio.timeout(seconds):
             async for each in probe(settings):

@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING
 
 from agenta_ai_server.agenta.addresses import AgentaAddress
 from agenta_ai_server.agenta.credential import ServerKey
+from agenta_ai_server.agenta.deployments import read_state
 from agenta_ai_server.agenta.http import HttpClient
 from agenta_ai_server.agenta.management import ManagementClient, ManagementError
 from agenta_ai_server.commands import stdout
 from agenta_ai_server.domain.agenta_url import check_key
-from agenta_ai_server.provisioning.execute import execute, look
+from agenta_ai_server.provisioning.execute import execute
 from agenta_ai_server.provisioning.plan import CannotProvision, Step, Wanted, plan, previous
 from agenta_ai_server.settings import SettingsError, read
 
@@ -91,7 +92,7 @@ async def run(environment: Mapping[str, str], options: Options) -> int:
 
 async def _provision(management: ManagementClient, options: Options) -> None:
     wanted = Wanted(options.application, options.environment, options.model)
-    found = await look(management, wanted.application, wanted.environment)
+    found = await read_state(management, wanted.application, wanted.environment)
     change = plan(wanted, found, overwrite=options.overwrite)
     if not change.steps:
         _report(f"No change: {wanted.application} in {wanted.environment} is up to date.")
@@ -104,7 +105,7 @@ async def _provision(management: ManagementClient, options: Options) -> None:
 
 
 async def _roll_back(management: ManagementClient, options: Options) -> None:
-    found = await look(management, options.application, options.environment)
+    found = await read_state(management, options.application, options.environment)
     history = await management.history(found.environment, options.application) if found.environment else []
     version = previous(found, options.environment, history)
     where = f"version {version} of {options.application} to {options.environment}"

@@ -1,15 +1,16 @@
-"""Looks at what there is in Agenta, and makes the change that was planned."""
+"""Makes the change in Agenta that was planned."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from agenta_ai_server.provisioning.plan import Found, Step
+from agenta_ai_server.provisioning.plan import Step
 from agenta_ai_server.tools.refine_prompt import prompt
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from agenta_ai_server.agenta.deployments import ApplicationState
     from agenta_ai_server.agenta.management import ManagementClient
     from agenta_ai_server.provisioning.plan import Plan, Wanted
 
@@ -17,23 +18,8 @@ NAME = "AI refine"
 DESCRIPTION = "Refines prompts for the Agenta AI services. Made by agenta-ai-server provision."
 
 
-async def look(management: ManagementClient, application: str, environment: str) -> Found:
-    """Return what there is.
-
-    Raises:
-        ManagementError: Agenta can't be reached, refuses or fails.
-    """
-    found = await management.application(application)
-    return Found(
-        application=found,
-        environment=await management.environment(environment),
-        deployed=await management.deployed_revision(environment, application) if found else None,
-        latest=await management.latest_revision(application) if found else None,
-    )
-
-
 async def execute(
-    management: ManagementClient, wanted: Wanted, found: Found, plan: Plan, report: Callable[[str], None]
+    management: ManagementClient, wanted: Wanted, found: ApplicationState, plan: Plan, report: Callable[[str], None]
 ) -> None:
     """Make the change. What was done when a step fails stays, and the next plan continues there.
 

@@ -13,7 +13,8 @@ from agenta_ai_server.tools.refine_prompt import prompt
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from agenta_ai_server.agenta.management import Application, Deployment, Environment, Revision
+    from agenta_ai_server.agenta.deployments import ApplicationState
+    from agenta_ai_server.agenta.management import Deployment, Revision
 
 
 class Step(Enum):
@@ -59,23 +60,6 @@ class Wanted:
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
-    """What there is in Agenta.
-
-    Attributes:
-        application: The application; ``None`` if there is none.
-        environment: The environment; ``None`` if there is none.
-        deployed: The application's revision that the environment holds, if any.
-        latest: The application's newest revision, if any.
-    """
-
-    application: Application | None
-    environment: Environment | None
-    deployed: Revision | None
-    latest: Revision | None
-
-
-@dataclass(frozen=True, slots=True)
 class Plan:
     """The change.
 
@@ -88,7 +72,7 @@ class Plan:
     diff: str = ""
 
 
-def plan(wanted: Wanted, found: Found, *, overwrite: bool = False) -> Plan:
+def plan(wanted: Wanted, found: ApplicationState, *, overwrite: bool = False) -> Plan:
     """Return what to do.
 
     Args:
@@ -117,7 +101,7 @@ def plan(wanted: Wanted, found: Found, *, overwrite: bool = False) -> Plan:
     return Plan((Step.DEPLOY,) if _is_wanted(found.latest, wanted) else (Step.COMMIT, Step.DEPLOY), diff)
 
 
-def previous(found: Found, wanted_environment: str, history: Sequence[Deployment]) -> str:
+def previous(found: ApplicationState, wanted_environment: str, history: Sequence[Deployment]) -> str:
     """Return the version that was deployed before the one that is.
 
     Args:
@@ -138,7 +122,7 @@ def previous(found: Found, wanted_environment: str, history: Sequence[Deployment
     )
 
 
-def _check_environment(slug: str, found: Found) -> None:
+def _check_environment(slug: str, found: ApplicationState) -> None:
     if found.environment is None:
         raise CannotProvision(
             f"The project of this API key has no environment {slug!r}.",
@@ -146,7 +130,7 @@ def _check_environment(slug: str, found: Found) -> None:
         )
 
 
-def _check_application(slug: str, found: Found) -> None:
+def _check_application(slug: str, found: ApplicationState) -> None:
     if found.application and found.application.is_archived:
         raise CannotProvision(
             f"The application {slug!r} is archived.", "Restore it in Agenta, or choose another slug with --application."
@@ -158,7 +142,7 @@ def _is_wanted(revision: Revision | None, wanted: Wanted) -> bool:
     return revision is not None and revision.uri == prompt.URI and revision.parameters == wanted.parameters
 
 
-def _diff(wanted: Wanted, found: Found, base: Revision | None) -> str:
+def _diff(wanted: Wanted, found: ApplicationState, base: Revision | None) -> str:
     state = "deployed" if found.deployed else "not deployed"
     old = f"{wanted.application} version {base.version} ({state})" if base else "nothing"
     lines = difflib.unified_diff(

@@ -1,0 +1,47 @@
+"""What there is of one application: itself, its environment, and which of its revisions runs there."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from agenta_ai_server.agenta.management import Application, Environment, ManagementClient, Revision
+
+
+@dataclass(frozen=True, slots=True)
+class ApplicationState:
+    """An application in the project of a key, as far as one environment is concerned.
+
+    Attributes:
+        application: The application; ``None`` if there is none.
+        environment: The environment; ``None`` if there is none.
+        deployed: The application's revision that the environment holds, if any.
+        latest: The application's newest revision, if any.
+    """
+
+    application: Application | None
+    environment: Environment | None
+    deployed: Revision | None
+    latest: Revision | None
+
+
+async def read_state(management: ManagementClient, application: str, environment: str) -> ApplicationState:
+    """Return what there is. A viewer's key is enough.
+
+    Args:
+        management: Reads it.
+        application: Slug of the application.
+        environment: Slug of the environment.
+
+    Raises:
+        ManagementError: Agenta can't be reached, refuses or fails.
+    """
+    found = await management.application(application)
+    return ApplicationState(
+        application=found,
+        environment=await management.environment(environment),
+        # Without an application, neither would say why there is no revision.
+        deployed=await management.deployed_revision(environment, application) if found else None,
+        latest=await management.latest_revision(application) if found else None,
+    )

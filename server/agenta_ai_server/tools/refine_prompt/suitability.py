@@ -1,0 +1,122 @@
+"""Whether a deployed prompt can serve refine_prompt: what is wrong with it, and what to do about that."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from agenta_ai_server.tools.refine_prompt.formats import DEFAULT, FORMATS, TemplateSyntaxError
+from agenta_ai_server.tools.refine_prompt.prompt import CONTEXT, GUIDELINES, INPUTS, TEMPLATE
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterator, Mapping
+
+PROVISION = "Run agenta-ai-server provision --overwrite"
+# Agenta runs nothing if a variable of these has no value.
+STRICT_FORMATS = ("curly", "fstring")
+
+_FIRST_NAME = re.compile(r"[^.\[/]+")
+
+
+@dataclass(frozen=True, slots=True)
+class Flaw:
+    """Something that is wrong with the prompt.
+
+    Attributes:
+        text: What is so, in a sentence.
+        remedy: What to do about it, in a sentence.
+        is_fatal: Whether every call fails, or all of them are useless.
+    """
+
+    text: str
+    remedy: str
+    is_fatal: bool = True
+
+
+def flaws(uri: str, flags: Collection[str], parameters: Mapping[str, Any]) -> list[Flaw]:
+    """Return what is wrong with a revision, the worst first.
+
+    Args:
+        uri: The type of the application, ``"agenta:builtin:completion:v0"``; empty if unknown.
+        flags: Agenta's names of the properties that the application has, such as ``"is_chat"``.
+        parameters: Its parameters, the prompt under ``"prompt"``.
+    """
+    prompt = parameters.get("prompt")
+    if not isinstance(prompt, dict) or not isinstance(prompt.get("messages"), list):
+        kind = f"the type {uri}" if uri else "no type"
+        return [
+            Flaw(
+                f"It holds no prompt: the application has {kind}.",
+                "Deploy a completion application, which agenta-ai-server provision makes under another slug.",
+            )
+        ]
+    found = [*_flaws_of_kind(uri, flags), *_flaws_of_inputs(prompt), *_flaws_of_answer(prompt)]
+    return sorted(found, key=lambda flaw: not flaw.is_fatal)
+
+
+def _flaws_of_kind(uri: str, flags: Collection[str]) -> Iterator[Flaw]:
+    if "is_chat" in flags or ":chat:" in uri:
+        yield Flaw(
+            "It is a chat application, and the service runs it as a completion.",
+            "Deploy a completion application, which agenta-ai-server provision makes under another slug.",
+            is_fatal=False,
+        )
+
+
+def _flaws_of_inputs(prompt: Mapping[str, Any]) -> Iterator[Flaw]:
+    name = prompt.get("template_format") or DEFAULT
+    if name not in FORMATS:
+        yield Flaw(f"Its template format {name!r} is unknown.", f"Choose one of {', '.join(FORMATS)} in Agenta.", False)
+        return
+    try:
+        used = {variable for text in _texts(prompt) for variable in FORMATS[name].variables(text)}
+    except TemplateSyntaxError as error:
+        yield Flaw(f"One of its texts can't be rendered in the format {name}: {error}.", f"{PROVISION}, or correct it.")
+        return
+    used = {first[0] if (first := _FIRST_NAME.match(variable)) else variable for variable in used}
+    keys = prompt.get("input_keys")
+    required = set(keys) if isinstance(keys, list) else set()
+    others = sorted((required | used).difference(INPUTS))
+    if others and (TEMPLATE not in used or required.difference(INPUTS)):
+        yield Flaw(
+            f"It takes other inputs than the service sends: {', '.join(others)}.",
+            f"{PROVISION}, or give the prompt the inputs {', '.join(INPUTS)}.",
+        )
+    elif others:
+        yield Flaw(
+            f"Its own text has the variable {', '.join(others)}, which gets no value.",
+            f"{PROVISION}, or describe variables in words: Agenta fills in whatever looks like one.",
+            is_fatal=name in STRICT_FORMATS,
+        )
+    elif TEMPLATE not in used:
+        yield Flaw(
+            f"It never shows the model the template to refine: no text names {TEMPLATE}.",
+            f"{PROVISION}, or put {TEMPLATE} into a message.",
+        )
+    elif ignored := " and ".join(each for each in (GUIDELINES, CONTEXT) if each not in used):
+        yield Flaw(
+            f"It ignores what callers ask for: no text names {ignored}.",
+            f"{PROVISION}, or put {ignored} into a message. Repairs need the guidelines, too.",
+            is_fatal=False,
+        )
+
+
+def _flaws_of_answer(prompt: Mapping[str, Any]) -> Iterator[Flaw]:
+    config = prompt.get("llm_config")
+    chosen = config.get("response_format") if isinstance(config, dict) else None
+    if not isinstance(chosen, dict) or chosen.get("type") not in ("json_schema", "json_object"):
+        yield Flaw(
+            "It has no response_format, so the model may answer with something other than JSON.",
+            f"{PROVISION}, or set a JSON schema with messages and summary.",
+            is_fatal=False,
+        )
+
+
+def _texts(prompt: Mapping[str, Any]) -> Iterator[str]:
+    for message in prompt["messages"]:
+        content = message.get("content") if isinstance(message, dict) else None
+        parts = content if isinstance(content, list) else [{"text": content}]
+        for part in parts:
+            if isinstance(part, dict) and isinstance(part.get("text"), str):
+                yield part["text"]
