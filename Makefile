@@ -62,7 +62,7 @@ test-newest: $(READY) ## Run the tests on the newest Python of this machine with
 	@$(BIN)/uv pip install -q -p $(TOOLS)/newest --upgrade -e '.[server,cli,redis,tracing]' --group dev
 	@$(TOOLS)/newest/bin/pytest -q -n $(WORKERS) $(ONE_VERSION_IS_ENOUGH)
 
-live: $(READY) ## Run a short suite against a real Agenta, given by the AGENTA_AI_SERVICES_ settings.
+live: $(READY) ## Provision into a real Agenta, run the whole path, clean up. Needs AGENTA_AI_SERVICES_API_URL and AGENTA_API_KEY. Costs a few calls.
 	@$(BIN)/pytest -q tests/live --live
 
 $(TOOLS)/bench/.ready: $(READY) pyproject.toml bench/peers/ceiling/main.go bench/peers/ceiling/go.mod

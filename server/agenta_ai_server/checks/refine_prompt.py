@@ -142,8 +142,9 @@ async def _project(http: HttpClient, address: AgentaAddress, key: str) -> str:
         owner = await PermissionChecks(http, address, HTTP_SECONDS).ask(f"ApiKey {key}", "run_service")
     except (httpx.TransportError, ValueError):
         return ""
-    known = isinstance(owner, Grant) and owner.project
-    return f" ({owner.project} of the organization {owner.organization})" if known else ""
+    if not isinstance(owner, Grant) or not owner.project:
+        return ""
+    return f" ({owner.project} of the organization {owner.organization})"
 
 
 @asynccontextmanager
