@@ -46,7 +46,7 @@ async def answering(status: int, body: bytes) -> AsyncIterator[tuple[str, list[t
     received = []
 
     async def handle(request: web.BaseRequest) -> web.StreamResponse:
-        received.append((f"{request.method} {request.path}", json.loads(await request.read())))
+        received.append((f"{request.method} {request.path}", json.loads(await request.read() or b"null")))
         return web.Response(status=status, body=body, content_type="application/json")
 
     runner = web.ServerRunner(web.Server(handle, access_log=None))

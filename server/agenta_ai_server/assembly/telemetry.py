@@ -6,12 +6,19 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from agenta_ai import __version__
+from agenta_ai_server.agenta.addresses import AgentaAddress
+from agenta_ai_server.agenta.credential import ServerKey
+from agenta_ai_server.agenta.http import HttpClient
+from agenta_ai_server.agenta.usage import UsageReader
+from agenta_ai_server.assembly.resources import secret
 from agenta_ai_server.domain.listener import CallListener, CallListeners
 from agenta_ai_server.rpc.server import ListenError
 from agenta_ai_server.telemetry.call_log import AuditLog, CallLog
 from agenta_ai_server.telemetry.trace_context import PassingOn
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from agenta_ai_server.assembly.resources import Resources
     from agenta_ai_server.settings import Settings
     from agenta_ai_server.telemetry.metrics import Metrics, MetricsServer
@@ -41,8 +48,8 @@ def build_telemetry(settings: Settings, resources: Resources) -> Telemetry:
     audit = AuditLog()
     resources.on_close(audit.aclose)
     # The one that knows the trace comes before those that write it down.
-    listeners = [_tracing(settings, resources), CallLog(), audit]
-    return Telemetry(CallListeners([*listeners, metrics] if metrics else listeners), audit, metrics)
+    listeners = [_tracing(settings, resources), CallLog(), audit, *([metrics] if metrics else [])]
+    return Telemetry(CallListeners([*listeners, *_usage(settings, resources, metrics)]), audit, metrics)
 
 
 def _metrics(settings: Settings, resources: Resources) -> Metrics | None:
@@ -56,6 +63,20 @@ def _metrics(settings: Settings, resources: Resources) -> Metrics | None:
     resources.on_start(lambda: _open(server, address))
     resources.on_close(server.aclose)
     return metrics
+
+
+def _usage(settings: Settings, resources: Resources, metrics: Metrics | None) -> Iterator[CallListener]:
+    if metrics is None or settings.usage_metrics == "off" or not (settings.api_url and settings.api_key):
+        return
+    from agenta_ai_server.telemetry.usage import UsageMetrics
+
+    with resources.faults_of("AGENTA_AI_SERVICES_API_KEY_FILE"):
+        address = AgentaAddress.parse(settings.api_url)
+        http = HttpClient(address.root, ca_file=settings.upstream_ca_file, proxy=secret(settings.upstream_proxy))
+        key = ServerKey(settings.api_key.get_secret_value(), settings.api_key_file)
+        usage = UsageMetrics(UsageReader(http, address, key), metrics.registry)
+        resources.on_close(usage.aclose)
+        yield usage
 
 
 async def _open(server: MetricsServer, address: str) -> None:

@@ -435,6 +435,12 @@ class Telemetry(Group):
         "own.",
         "Operators who monitor with Prometheus.",
     )
+    usage_metrics: OnOff = setting(
+        "AGENTA_AI_GRPC_USAGE_METRICS",
+        "Whether the metrics count tokens and cost, which are read from Agenta's traces after each call.",
+        "Operators who share the cost of models among organizations; it is one more request to Agenta for each.",
+        default="off",
+    )
     # OpenTelemetry's own variables, as they are given: the SDK reads them itself.
     otel: Mapping[str, str] = Field({}, repr=False)
 

@@ -24,6 +24,8 @@ def find_contradictions(settings: Settings) -> Iterator[str]:
     """Yield a sentence for each, beginning with the name of a setting and a colon."""
     yield from _auth_faults(settings)
     yield from _tls_faults(settings)
+    if settings.usage_metrics == "on" and not settings.metrics_listen:
+        yield "AGENTA_AI_GRPC_USAGE_METRICS: needs AGENTA_AI_GRPC_METRICS_LISTEN, where the metrics are served."
     if settings.min_remaining_seconds + MARGIN_SECONDS >= settings.max_call_seconds:
         yield (
             "AGENTA_AI_GRPC_MIN_REMAINING_SECONDS: must be less than AGENTA_AI_GRPC_MAX_CALL_SECONDS, which is "

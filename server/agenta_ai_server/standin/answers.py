@@ -75,7 +75,7 @@ def health() -> Answer:
     return of_json(200, {"status": "ok"})
 
 
-def success(data: object, trace_id: str = "") -> Answer:
+def success(data: object, trace_id: str = "", span_id: str = "") -> Answer:
     """A run that came to an end: ``data`` is what the model wrote, a text as a rule."""
     trace = UUID(trace_id) if trace_id else uuid4()
     content = {
@@ -85,14 +85,18 @@ def success(data: object, trace_id: str = "") -> Answer:
         "tree": None,
         "tree_id": str(trace),
         "trace_id": trace.hex,
-        "span_id": uuid4().hex[:16],
+        "span_id": span_id or uuid4().hex[:16],
     }
     return of_json(200, content)
 
 
-def invoked(data: object, trace_id: str) -> Answer:
+def invoked(data: object, trace_id: str = "", span_id: str = "") -> Answer:
     """The same on the newer route. A model that declined leaves ``data`` empty."""
-    ids = {"session_id": uuid4().hex, "span_id": uuid4().hex[:16], "trace_id": trace_id or uuid4().hex}
+    ids = {
+        "session_id": uuid4().hex,
+        "span_id": span_id or uuid4().hex[:16],
+        "trace_id": trace_id or uuid4().hex,
+    }
     content = {
         **ids,
         "version": _VERSION,

@@ -306,10 +306,10 @@ class StandIn:
         assert parameters is not None
         inputs = content["inputs"]
         text = answers.written(prompts.written(parameters, inputs, _guidelines(inputs)), fault)
-        trace_id = _trace_id(request) if request.path == INVOKE_PATH else ""
-        trace_id = trace_id or uuid4().hex
-        self.traces.add(trace_id, caller, received_bytes=len(json.dumps(inputs)), written=text)
-        return answers.invoked(text, trace_id) if request.path == INVOKE_PATH else answers.success(text, trace_id)
+        is_newer = request.path == INVOKE_PATH
+        trace_id, span_id = (is_newer and _trace_id(request)) or uuid4().hex, uuid4().hex[:16]
+        self.traces.add(caller.project_id, trace_id, span_id, read=len(json.dumps(inputs)), written=len(str(text)))
+        return (answers.invoked if is_newer else answers.success)(text, trace_id, span_id)
 
     async def _chosen(self, received: Received, content: Any) -> Answer | Fault:
         reply = await self.respond(received) if self.respond else None

@@ -13,45 +13,46 @@ if TYPE_CHECKING:
 
 PATH = "/api/traces/"
 KEEP = 1000
-BYTES_PER_TOKEN = 4
-PRICE_PER_TOKEN = 0.00000015
+CHARACTERS_PER_TOKEN = 4
+DOLLARS_PER_TOKEN = 0.0000002
 
 
 class Traces:
     """The traces of the last runs.
 
     Attributes:
-        unready: How often a trace is asked for before it is there; Agenta takes about 0.7 s.
+        unready: How often the traces are asked for in vain before they are there; Agenta takes about 0.7 s.
     """
 
     def __init__(self) -> None:
         self.unready = 0
-        self._runs: OrderedDict[str, tuple[str, dict[str, Any]]] = OrderedDict()
-        self._asked: dict[str, int] = {}
+        self._spans: OrderedDict[tuple[str, str], list[dict[str, Any]]] = OrderedDict()
 
-    def add(self, trace_id: str, caller: Caller, *, received_bytes: int, written: object) -> None:
-        """Note a run."""
-        prompt, completion = received_bytes // BYTES_PER_TOKEN, len(str(written)) // BYTES_PER_TOKEN
-        tokens = {"total": float(prompt + completion), "prompt": float(prompt), "completion": float(completion)}
-        costs = {name: number * PRICE_PER_TOKEN for name, number in tokens.items()}
+    def add(self, project: str, trace_id: str, span_id: str, *, read: int, written: int) -> None:
+        """Note a run in which a model read and wrote so many characters."""
+        prompt, completion = float(read // CHARACTERS_PER_TOKEN), float(written // CHARACTERS_PER_TOKEN)
+        tokens = {"total": prompt + completion, "prompt": prompt, "completion": completion}
+        costs = {name: number * DOLLARS_PER_TOKEN for name, number in tokens.items()}
         metrics = {"costs": {"cumulative": costs}, "tokens": {"cumulative": tokens}, "errors": {}}
-        self._runs[trace_id] = (caller.project_id, metrics)
-        if len(self._runs) > KEEP:
-            self._asked.pop(self._runs.popitem(last=False)[0], None)
+        span = {
+            "trace_id": trace_id,
+            "span_id": span_id,
+            "span_type": "workflow",
+            "span_name": "completion_v0",
+            "attributes": {"ag": {"metrics": metrics}},
+        }
+        self._spans.setdefault((project, trace_id), []).append(span)
+        if len(self._spans) > KEEP:
+            self._spans.popitem(last=False)
 
     def answer(self, path: str, caller: Caller | None) -> Answer:
         """Return what Agenta would answer. The traces of other projects are unknown."""
         if caller is None:
             return answers.of_json(401, {"detail": {"message": "Unauthorized"}})
-        trace_id = path.removeprefix(PATH)
-        project, metrics = self._runs.get(trace_id, ("", {}))
-        asked = self._asked[trace_id] = self._asked.get(trace_id, 0) + 1
-        if project != caller.project_id or asked <= self.unready:
+        spans = self._spans.get((caller.project_id, path.removeprefix(PATH)))
+        if spans is None or self.unready > 0:
+            self.unready -= spans is not None
             return answers.of_json(200, {"count": 0})
-        span = {
-            "trace_id": trace_id,
-            "span_type": "workflow",
-            "span_name": "completion_v0",
-            "attributes": {"ag": {"metrics": metrics}},
-        }
-        return answers.of_json(200, {"count": 1, "trace": {"spans": {"completion_v0": span}}})
+        return answers.of_json(
+            200, {"count": 1, "trace": {"spans": {"completion_v0": spans if spans[1:] else spans[0]}}}
+        )
