@@ -57,7 +57,7 @@ def test_it_explains_each_template_format(name: str) -> None:
 def test_it_has_the_digest_of_its_version() -> None:
     parameters = prompt.parameters("any-model")
     assert prompt.digest(parameters) == prompt.DIGESTS[prompt.version() - 1], (
-        "The prompt has changed: raise its version in prompt.toml, and add its digest to DIGESTS."
+        f"The prompt has changed: raise its version in prompt.toml, and append {prompt.digest(parameters)} to DIGESTS."
     )
     assert len(prompt.DIGESTS) == prompt.version()
 
