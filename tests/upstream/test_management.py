@@ -238,3 +238,17 @@ async def outcome(management: ManagementClient, what: str) -> object:
         return type(await do(management, what))
     except ManagementError as error:
         return error.problem, str(error)
+
+
+MISCONFIGURED = json.loads(Path("tests/data/misconfigured_apps.json").read_text("utf-8"))
+
+
+@pytest.mark.parametrize("recorded", MISCONFIGURED, ids=lambda recorded: recorded["case"])
+async def test_the_stand_in_derives_the_recorded_flags(recorded: dict[str, Any], standin: StandIn) -> None:
+    async with client(standin.url) as management:
+        data = recorded["data"]
+        await management.create_application("x", "x", "", data["uri"], data["parameters"])
+        revision = await management.latest_revision("x")
+    assert revision
+    assert revision.flags == {name for name, holds in recorded["flags"].items() if holds}
+    assert revision.parameters == data["parameters"]
