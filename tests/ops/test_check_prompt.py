@@ -70,7 +70,7 @@ class Expected:
 OK = ("ok", "another prompt than the shipped one", "")
 WRONG_INPUTS = Expected(
     ("failed", "other inputs than the service sends: prompt, rules", "provision --overwrite, or give the prompt"),
-    ("failed", "UPSTREAM_MISCONFIGURED: ", "check without --call"),
+    ("failed", "UPSTREAM_MISCONFIGURED: ", "said of the prompt above"),
 )
 NO_CREDENTIAL = ("failed", "Agenta says: “No API key found for model", "Add the key of the model's provider")
 MISCONFIGURED = {
@@ -89,7 +89,7 @@ MISCONFIGURED = {
     "gpt-nope": Expected(OK, NO_CREDENTIAL),
     "trap-name": Expected(
         ("failed", "Its own text has the variable name, which gets no value", "describe variables in words"),
-        ("failed", "Agenta says: “Error in messages[0].content: Unreplaced variables", "check without --call"),
+        ("failed", "Agenta says: “Error in messages[0].content: Unreplaced variables", "said of the prompt above"),
     ),
     "refine-mustache": Expected(OK),
     "refine-mustache-escaped": Expected(OK),

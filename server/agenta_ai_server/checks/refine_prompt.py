@@ -46,7 +46,7 @@ CONTEXT = "The code word is marlin."
 TRACES = {"guidelines": "kestrel", "context": "marlin"}
 
 _PROVIDERS = "in Agenta under Settings > Providers & Models"
-_DEPLOY = f"Run agenta-ai-server check without --call, which says what is deployed; correct {KEY} or {ENVIRONMENT}."
+_DEPLOY = f"Follow what is said of the prompt above; where it can't be read, correct {KEY} or {ENVIRONMENT}."
 # By the sentence for callers, which names the cause.
 REMEDIES = {
     failures.NOT_DEPLOYED.message: _DEPLOY,
@@ -183,7 +183,9 @@ def _effect(outcome: ToolOutcome, explanation: str) -> list[Found]:
     if outcome.failure:
         said = f" Agenta says: “{explanation}”" if explanation else ""
         reason = outcome.failure.reason
-        return [failed(f"{reason}: {outcome.text}{said}", _remedy(reason, outcome.text))]
+        # The rest of the text is for callers, whom it sends to the operator.
+        cause = outcome.text.partition(". ")[0].rstrip(".")
+        return [failed(f"{reason}: {cause}.{said}", _remedy(reason, outcome.text))]
     written = json.dumps(outcome.structured, ensure_ascii=False).lower()
     return [
         warning(
