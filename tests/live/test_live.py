@@ -19,6 +19,8 @@ from calls import reason, refine, structured
 from conftest import connected
 
 from agenta_ai_server.agenta.addresses import AgentaAddress
+from agenta_ai_server.agenta.api import AgentaApi
+from agenta_ai_server.agenta.credential import ServerKey
 from agenta_ai_server.agenta.http import HttpClient
 from agenta_ai_server.agenta.management import ManagementClient
 from agenta_ai_server.commands import check, provision
@@ -54,7 +56,7 @@ def run(slug: str, **options: object) -> int:
 async def managing() -> AsyncIterator[ManagementClient]:
     address = AgentaAddress.parse(os.environ[URL])
     http = HttpClient(address.root, keep_alive=False)
-    yield ManagementClient(http, address, os.environ[KEY])
+    yield ManagementClient(AgentaApi(http, address, ServerKey(os.environ[KEY])))
     await http.aclose()
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
@@ -15,6 +16,7 @@ from telemetry.conftest import free_address, scrape_until, text_of
 from upstream.test_management import answering
 
 from agenta_ai_server.agenta.addresses import AgentaAddress
+from agenta_ai_server.agenta.api import AgentaApi
 from agenta_ai_server.agenta.credential import ServerKey
 from agenta_ai_server.agenta.http import HttpClient
 from agenta_ai_server.agenta.usage import Usage, UsageReader
@@ -27,6 +29,8 @@ from agenta_ai_server.telemetry import usage
 from agenta_ai_server.telemetry.usage import UsageMetrics
 
 if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
     from agenta_ai_server.settings import Settings
     from agenta_ai_server.standin.app import Received, StandIn
 
@@ -35,16 +39,16 @@ TRACE, SPAN, CHILD = "e4cf1bee69ee436dfb3a84d40d72677c", "d5075ce4069ec95e", "bd
 USED = Usage(116.0, 29.0, 3.48e-05)
 
 
-def reader(url: str) -> UsageReader:
-    return UsageReader(HttpClient(url, keep_alive=False), AgentaAddress.parse(url), ServerKey("standin-key"))
+@asynccontextmanager
+async def reading(url: str) -> AsyncIterator[UsageReader]:
+    http = HttpClient(url, keep_alive=False)
+    yield UsageReader(AgentaApi(http, AgentaAddress.parse(url), ServerKey("standin-key")))
+    await http.aclose()
 
 
 async def usage_of(url: str, trace_id: str, span_id: str) -> Usage | None:
-    made = reader(url)
-    try:
-        return await made.read(trace_id, span_id)
-    finally:
-        await made.aclose()
+    async with reading(url) as reader:
+        return await reader.read(trace_id, span_id)
 
 
 def trace(**spans: Any) -> dict[str, Any]:
@@ -140,9 +144,9 @@ def test_it_needs_the_metrics() -> None:
 class Count:
     """The metrics by themselves, and what they say."""
 
-    def __init__(self, url: str, pauses: tuple[float, ...]) -> None:
+    def __init__(self, reader: UsageReader, pauses: tuple[float, ...]) -> None:
         self.registry = CollectorRegistry()
-        self.metrics = UsageMetrics(reader(url), self.registry, pauses)
+        self.metrics = UsageMetrics(reader, self.registry, pauses)
 
     def ended(self, trace_id: str = TRACE, organization: str = "acme") -> None:
         request = UpstreamRequest("http://agenta")
@@ -155,8 +159,8 @@ class Count:
 
 
 async def test_what_never_comes_is_counted_as_unread() -> None:
-    async with answering(200, json.dumps(RECORDED["not_ready"]).encode()) as (url, received):
-        count = Count(url, (0, 0, 0))
+    async with answering(200, json.dumps(RECORDED["not_ready"]).encode()) as (url, received), reading(url) as reader:
+        count = Count(reader, (0, 0, 0))
         count.ended()
         count.ended(trace_id="")
         await count.metrics.aclose()
@@ -166,17 +170,18 @@ async def test_what_never_comes_is_counted_as_unread() -> None:
 
 async def test_the_end_waits_a_little(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(usage, "CLOSE_SECONDS", 0.01)
-    count = Count("http://127.0.0.1:9", (60,))
-    count.ended()
-    await count.metrics.aclose()
+    async with reading("http://127.0.0.1:9") as reader:
+        count = Count(reader, (60,))
+        count.ended()
+        await count.metrics.aclose()
     assert count.value("agenta_ai_usage_unread_total") == 1
 
 
 async def test_what_waits_and_who_is_told_apart_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(usage, "MAX_PENDING", 3)
     monkeypatch.setattr(usage, "MAX_ORGANIZATIONS", 2)
-    async with answering(200, json.dumps(RECORDED["ready"]).encode()) as (url, _):
-        count = Count(url, (0,))
+    async with answering(200, json.dumps(RECORDED["ready"]).encode()) as (url, _), reading(url) as reader:
+        count = Count(reader, (0,))
         for organization in ("a", "b", "c", "d"):
             count.ended(organization=organization)
         await count.metrics.aclose()

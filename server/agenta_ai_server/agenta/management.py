@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass, field
 from enum import Enum, auto
 from typing import TYPE_CHECKING, Any, Final, TypeVar
@@ -10,13 +9,10 @@ from urllib.parse import quote
 
 import httpx
 
-from agenta_ai_server.domain.token import json_object
-
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from agenta_ai_server.agenta.addresses import AgentaAddress
-    from agenta_ai_server.agenta.http import HttpClient, HttpResponse
+    from agenta_ai_server.agenta.api import AgentaApi, ApiResponse
 
 Read = TypeVar("Read")
 
@@ -144,17 +140,11 @@ class ManagementClient:
     Every method raises :class:`ManagementError` if Agenta can't be reached, refuses or fails.
 
     Args:
-        http: Sends the requests.
-        address: Where Agenta is.
-        api_key: The key, without a scheme. A viewer may read, an editor create and commit, a developer deploy.
-        seconds: Bounds each request.
+        api: Sends the requests. A viewer's key may read, an editor's create and commit, a developer's deploy.
     """
 
-    def __init__(self, http: HttpClient, address: AgentaAddress, api_key: str, *, seconds: float = 15.0) -> None:
-        self._http = http
-        self._address = address
-        self._headers = {"authorization": f"ApiKey {api_key}", "content-type": "application/json"}
-        self._seconds = seconds
+    def __init__(self, api: AgentaApi) -> None:
+        self._api = api
 
     async def application(self, slug: str) -> Application | None:
         """Return the application, also if it is archived; ``None`` if there is none."""
@@ -262,26 +252,25 @@ class ManagementClient:
         return read(found)
 
     async def _post(self, path: str, content: Mapping[str, Any], doing: str) -> dict[str, Any]:
-        url = self._address.api(path)
-        body = json.dumps(content).encode()
         try:
-            response = await self._http.send("POST", url, headers=self._headers, content=body, seconds=self._seconds)
+            response = await self._api.post(path, content)
         except httpx.TransportError as error:
             raise ManagementError(
                 Problem.UNREACHABLE,
-                f"Agenta can't be reached at {self._address.root}: {error}.",
-                "See that it runs and that the address is correct.",
+                f"Agenta can't be reached: {error}.",
+                "See that it runs, and that its address is correct.",
             ) from None
+        except ValueError as error:
+            raise ManagementError(Problem.FAILED, str(error), "See what stands before Agenta.") from None
         if response.status != httpx.codes.OK:
-            raise _refusal(response, doing, self._address.root)
-        try:
-            return json_object(response.body or b"")
-        except ValueError:
+            raise _refusal(response, doing)
+        if not isinstance(response.document, dict):
             raise ManagementError(
                 Problem.NO_SUCH_ROUTE,
-                f"{url} answers something that isn't from Agenta's API.",
+                f"The request to {doing} was answered by something other than Agenta's API.",
                 "Correct the address of Agenta.",
-            ) from None
+            )
+        return response.document
 
 
 _DOING = {
@@ -292,13 +281,13 @@ _DOING = {
 }
 
 
-def _refusal(response: HttpResponse, doing: str, root: str) -> ManagementError:
-    status, said = response.status, _said(response.body or b"")
+def _refusal(response: ApiResponse, doing: str) -> ManagementError:
+    status, said = response.status, _said(response.document)
     problem = _PROBLEMS.get(status, Problem.FAILED)
     if status == httpx.codes.NOT_FOUND and said in ("", "Not Found"):
         return ManagementError(
             Problem.NO_SUCH_ROUTE,
-            f"Agenta at {root} has no management API that can {doing}.",
+            f"This Agenta has no management API that can {doing}.",
             f"Correct the address, or update Agenta to {OLDEST_RELEASE} or newer.",
         )
     match problem:
@@ -325,12 +314,9 @@ def _quoted(said: str) -> str:
     return f": {said.rstrip('.')}" if said else ""
 
 
-def _said(body: bytes) -> str:
+def _said(document: object) -> str:
     """Return Agenta's own sentence, for operators only."""
-    try:
-        detail = json_object(body).get("detail")
-    except ValueError:
-        return ""
+    detail = document.get("detail") if isinstance(document, dict) else None
     if isinstance(detail, list) and detail and isinstance(detail[0], dict):
         detail = detail[0].get("msg")
     elif isinstance(detail, dict):

@@ -8,14 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 import httpx
 
-from agenta_ai_server.domain.token import json_object
-
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-    from agenta_ai_server.agenta.addresses import AgentaAddress
-    from agenta_ai_server.agenta.credential import ServerKey
-    from agenta_ai_server.agenta.http import HttpClient
+    from agenta_ai_server.agenta.api import AgentaApi
 
 _TRACE_ID = re.compile(r"[0-9a-f]{32}")
 
@@ -39,17 +35,11 @@ class UsageReader:
     """Reads the traces of runs with the server's own key; a viewer's key is enough.
 
     Args:
-        http: Sends the requests.
-        address: Where Agenta is.
-        key: The server's key.
-        seconds: Bounds each request.
+        api: Sends the requests.
     """
 
-    def __init__(self, http: HttpClient, address: AgentaAddress, key: ServerKey, *, seconds: float = 5.0) -> None:
-        self._http = http
-        self._address = address
-        self._key = key
-        self._seconds = seconds
+    def __init__(self, api: AgentaApi) -> None:
+        self._api = api
 
     async def read(self, trace_id: str, span_id: str) -> Usage | None:
         """Return what a run has used; ``None`` if Agenta doesn't say, or not yet: it takes about a second.
@@ -60,20 +50,16 @@ class UsageReader:
         """
         if not _TRACE_ID.fullmatch(trace_id):
             return None
-        url, headers = self._address.api(f"traces/{trace_id}"), {"authorization": self._key.authorization}
         try:
-            response = await self._http.send("GET", url, headers=headers, seconds=self._seconds)
-            document = json_object(response.body or b"") if response.status == httpx.codes.OK else {}
+            response = await self._api.get(f"traces/{trace_id}")
         except (httpx.TransportError, ValueError):
             return None
-        for span in _spans(document.get("trace")):
+        if response.status != httpx.codes.OK or not isinstance(response.document, dict):
+            return None
+        for span in _spans(response.document.get("trace")):
             if span.get("span_id") == span_id:
                 return _usage(span)
         return None
-
-    async def aclose(self) -> None:
-        """Close all connections."""
-        await self._http.aclose()
 
 
 def _spans(parent: object) -> Iterator[Mapping[str, Any]]:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from agenta_ai import __version__
 from agenta_ai_server.agenta.addresses import AgentaAddress
+from agenta_ai_server.agenta.api import AgentaApi
 from agenta_ai_server.agenta.credential import ServerKey
 from agenta_ai_server.agenta.http import HttpClient
 from agenta_ai_server.agenta.usage import UsageReader
@@ -73,8 +74,9 @@ def _usage(settings: Settings, resources: Resources, metrics: Metrics | None) ->
     with resources.faults_of("AGENTA_AI_SERVICES_API_KEY_FILE"):
         address = AgentaAddress.parse(settings.api_url)
         http = HttpClient(address.root, ca_file=settings.upstream_ca_file, proxy=secret(settings.upstream_proxy))
+        resources.on_close(http.aclose)
         key = ServerKey(settings.api_key.get_secret_value(), settings.api_key_file)
-        usage = UsageMetrics(UsageReader(http, address, key), metrics.registry)
+        usage = UsageMetrics(UsageReader(AgentaApi(http, address, key)), metrics.registry)
         resources.on_close(usage.aclose)
         yield usage
 

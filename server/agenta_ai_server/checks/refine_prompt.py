@@ -11,6 +11,8 @@ import httpx
 
 from agenta_ai_server.agenta import failures
 from agenta_ai_server.agenta.addresses import AgentaAddress
+from agenta_ai_server.agenta.api import AgentaApi
+from agenta_ai_server.agenta.credential import ServerKey
 from agenta_ai_server.agenta.deployments import read_state
 from agenta_ai_server.agenta.http import HttpClient
 from agenta_ai_server.agenta.management import OLDEST_RELEASE, ManagementClient, ManagementError, Problem
@@ -66,7 +68,7 @@ async def deployment(settings: Settings) -> AsyncIterator[Found]:
         return
     slug, environment = settings.refine_prompt_key or "", settings.environment_slug or ""
     async with _http(settings) as (http, address, key):
-        management = ManagementClient(http, address, key, seconds=HTTP_SECONDS)
+        management = ManagementClient(AgentaApi(http, address, ServerKey(key), seconds=HTTP_SECONDS))
         try:
             state = await read_state(management, slug, environment)
             history = await management.history(state.environment, slug) if state.environment else []

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from agenta_ai_server.agenta.addresses import AgentaAddress
+from agenta_ai_server.agenta.api import AgentaApi
 from agenta_ai_server.agenta.credential import ServerKey
 from agenta_ai_server.agenta.deployments import read_state
 from agenta_ai_server.agenta.http import HttpClient
@@ -134,14 +135,14 @@ async def _management(environment: Mapping[str, str], options: Options) -> Async
     proxy = settings.upstream_proxy.get_secret_value() if settings.upstream_proxy else None
     http = HttpClient(address.root, ca_file=settings.upstream_ca_file, proxy=proxy, keep_alive=False)
     try:
-        yield ManagementClient(http, address, key)
+        yield ManagementClient(AgentaApi(http, address, key))
     finally:
         await http.aclose()
 
 
-def _key(environment: Mapping[str, str], path: Path | None) -> str:
+def _key(environment: Mapping[str, str], path: Path | None) -> ServerKey:
     if path is not None:
-        return ServerKey("", path).secret
+        return ServerKey("", path)
     key = environment.get(API_KEY, "").strip()
     if not key:
         raise ValueError(
@@ -149,7 +150,7 @@ def _key(environment: Mapping[str, str], path: Path | None) -> str:
             "one with --api-key-file. The server's own key isn't used: it needs less"
         )
     check_key(key)
-    return key
+    return ServerKey(key)
 
 
 def _exports(environment: Mapping[str, str], options: Options) -> str:

@@ -84,7 +84,6 @@ class UsageMetrics(CallListener):
             for task in late:
                 task.cancel()
             self._unread.inc(len(late))
-        await self._reader.aclose()
 
     async def _count(self, trace_id: str, span_id: str, tool: str, organization: str) -> None:
         for pause in self._pauses:
