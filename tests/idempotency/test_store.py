@@ -386,7 +386,7 @@ async def test_without_stored_outcomes_a_repeat_is_unknown_and_joined_callers_st
 async def test_by_choice_a_process_remembers_for_itself_while_the_ledger_is_away(backing: Backing) -> None:
     async with store_on(backing, begin_unrecorded=True) as store:
         memory = MemoryLedger()
-        runs, tool = InFlightCalls(LocalFallback(store, LedgerStore(memory), memory), max_seconds=30), Tool()
+        runs, tool = InFlightCalls(LocalFallback(store, LedgerStore(memory), memory)), Tool()
         before = asyncio.create_task(runs.run("before", b"f", Tool()))
         with backing.unavailable():
             callers = [asyncio.create_task(runs.run("id", b"f", tool)) for _ in range(20)]

@@ -63,7 +63,7 @@ def pipeline(slots: int = 10) -> Pipeline:
     return Pipeline(
         [
             Authorize(AccessPolicy()),
-            Idempotency(InFlightCalls(LedgerStore(MemoryLedger(clock=clock)), max_seconds=60), min_seconds=1),
+            Idempotency(InFlightCalls(LedgerStore(MemoryLedger(clock=clock))), min_seconds=1),
             RateLimit(RateLimits(None, MemoryLimiter(clock=clock))),
             ConcurrencyLimit(ConcurrencyLimiter(slots)),
         ]
