@@ -1,4 +1,4 @@
-"""One text at a time: the variables that each format finds in it, or why it can't be rendered."""
+"""One text at a time: the variables that are found in it, or whether it can be rendered, and if not, why and where."""
 
 from __future__ import annotations
 
@@ -7,7 +7,9 @@ import sys
 
 import pytest
 
-from agenta_ai_server.tools.refine_prompt.formats import DEFAULT, FORMATS, TemplateSyntaxError, shown
+from agenta_ai_server.tools.refine_prompt.formats import DEFAULT, READ
+from agenta_ai_server.tools.refine_prompt.formats.syntax import TemplateSyntaxError, compared, is_blank, shown
+from agenta_ai_server.tools.refine_prompt.rendering import comparison
 
 CURLY = {
     "": set(),
@@ -17,7 +19,7 @@ CURLY = {
     "{{ a.b }}{{a.b.0.c}}": {"a.b", "a.b.0.c"},
     "{{$.inputs.geo.region}}": {"$.inputs.geo.region"},
     "{{ $ }}{{$['a b'][0]}}": {"$", "$['a b'][0]"},
-    "{{$..a}}{{$.*}}{{$[?(@.a[0] == ']')].b}}{{$.a-b}}": {"$..a", "$.*", "$[?(@.a[0] == ']')].b", "$.a-b"},
+    "{{$..a}}{{$.*}}{{$[?(@.a[0] == ']')].b}}{{$.a-b}}": {"$..['a']", "$[*]", "$[?@.a[0] == ']'].b", "$['a-b']"},
     "{{/json/pointer}}{{/a[0]}}": {"/json/pointer", "/a[0]"},
     "{{name}": set(),
     "{name}}": set(),
@@ -141,131 +143,96 @@ FSTRING_ERRORS = {
     "{a:" * 1000: (1, 1),
 }
 
-JINJA = {
-    "": set(),
-    "{{ name }}{{name}}{{- name -}}": {"name"},
-    "{% if tier == 'vip' %}Prioritise.{% endif %}": {"?tier"},
-    "{{ order.id }}{{ order['id'] }}{{ order.get('id') }}": {"order.id"},
-    "{{ a['b c'] }}{{ a[0] }}{{ a.0.x }}{{ a[-1] }}": {"a['b c']", "a[-1]", "a[0]", "a[0].x"},
-    "{{ a[i].x }}": {"?i", "a[].x"},
-    "{{ a[1:n].x }}": {"?n", "a.x"},
-    "{{ name|upper|default('you', true) }}": {"name"},
-    "{{ a|default(b) }}": {"a", "b"},
-    "{{ name is defined and not other is none }}": {"?name", "?other"},
-    "{% for item in order['items'] %}{{ item.sku }}{% endfor %}": {"?order['items']", "order['items'][].sku"},
-    "{% for i in order.get('items') %}{{ loop.index }}{{ i['sku'] }}{% endfor %}": {
-        "?order['items']",
-        "order['items'][].sku",
-    },
-    "{% for x in xs %}{{ x }}{% endfor %}{{ x }}": {"?xs", "x", "xs[]"},
-    "{% for x in xs if x.ok %}{% else %}{{ x.no }}{% endfor %}": {"?xs", "?xs[].ok", "x.no"},
-    "{% for k, v in d.items() %}{{ k }}{{ v.x }}{% endfor %}": {"?d", "d[][0]", "d[][1].x"},
-    "{% for x in xs|sort(attribute='a')|list %}{{ x.b }}{% endfor %}": {"?xs", "?xs[].a", "xs[].b"},
-    "{% for x in tree recursive %}{{ loop(x.kids) }}{% endfor %}": {"?tree", "?tree[].kids"},
-    "{% for i in range(3) %}{{ i }}{% endfor %}": set(),
-    "{% for x in a %}{% for y in x.b %}{{ y.c }}{{ x.d }}{% endfor %}{% endfor %}": {
-        "?a",
-        "?a[].b",
-        "a[].b[].c",
-        "a[].d",
-    },
-    "{{ items|map(attribute='sku')|join(', ') }}": {"items[].sku"},
-    "{{ items|selectattr('ok')|rejectattr('old', 'equalto', now)|sum('n') }}": {
-        "?items[].ok",
-        "?items[].old",
-        "?now",
-        "items[].n",
-    },
-    "{% set x = order %}{{ x.id }}": {"=order", "order.id"},
-    "{% set x = 'constant' %}{{ x }}": set(),
-    "{% set a, b = x, y %}{{ a.p }}{{ b.q }}": {"=x", "=y", "x.p", "y.q"},
-    "{% set a, b = pair %}{{ b.q }}": {"=pair", "pair[1].q"},
-    "{% set a = x %}{% set a = a.y %}{{ a.z }}": {"=x", "=x.y", "x.y.z"},
-    "{% if not name %}{% set name = 'you' %}{% endif %}{{ name }}": {"?name", "name"},
-    "{% if a %}{% set x = a %}{% elif b %}{% set x = b %}{% else %}{% set x = c %}{% endif %}{{ x.n }}": {
-        "=a",
-        "=b",
-        "=c",
-        "?a",
-        "?b",
-        "a.n",
-        "b.n",
-        "c.n",
-    },
-    "{% if a %}{% set x = 1 %}{% endif %}{{ x }}": {"?a", "x"},
-    "{% for i in a %}{% set x = 1 %}{% endfor %}{{ x }}": {"?a", "x"},
-    "{% set ns = namespace(n=0) %}{% for x in xs %}{% set ns.n = ns.n + x.p %}{% endfor %}{{ ns.n }}": {
-        "?xs",
-        "=xs[].p",
-        "xs[].p",
-    },
-    "{% set x %}{{ a }}{% endset %}{{ x }}": {"=a", "a"},
-    "{% with x = o.p %}{{ x.q }}{% endwith %}{{ x }}": {"=o.p", "o.p.q", "x"},
-    "{% macro m(i, j=k) %}{{ i.sku }}{{ j }}{% endmacro %}{{ m(x) }}": {"?k", "macro(1).sku", "macro(2)", "x"},
-    "{% macro line(it) %}{{ it.sku }}{% endmacro %}{{ line(x) }}": {"macro(1).sku", "x"},
-    "{% macro m() %}{{ caller(1) }}{% endmacro %}{% call(u) m() %}{{ u.n }}{% endcall %}": {"caller(1).n"},
-    "{% filter upper %}{{ a }}{% endfilter %}": {"a"},
-    "{% block b %}{{ a }}{% endblock %}{{ self.b() }}": {"a"},
-    "{% for i in a %}{% block b %}{{ i.x }}{% endblock %}{% endfor %}": {"?a", "i.x"},
-    "{{ a if b else c }}{{ (d or e).f }}": {"?b", "a", "c", "d.f", "e.f"},
-    "{{ a ~ b + c * -d }}{{ e in [f, {'g': h}] }}": {"?e", "?f", "?h", "a", "b", "c", "d"},
-    "{{ name.upper() }}{{ d.get(k) }}{{ 'x'.join(xs) }}": {"d", "k", "name", "xs"},
-    "{{ namespace }}{{ range }}": {"namespace", "range"},
-    "{{ cycler(a, b).next() }}{{ dict(a=b) }}": {"a", "b"},
-    "{# {{ a }} #}{% raw %}{{ b }}{% endraw %}{{ '{{ c }}' }}": set(),
-    "{{$.a.b}}{{ $['c'] }}{{{$.d}}}": {"$.a.b", "$.d", "$['c']"},
-    "{# {{$.a}} #}{% raw %}{{$.b}}{% endraw %}{% if c %}{{$.d}}{% endif %}": {"$.d", "?c"},
-    "{# {{$a}} #}": set(),
-    "{{ o._id }}{{ o.__typename }}": {"o.__typename", "o._id"},
-    "a }} %} #} { { b": set(),
-    "\ud800{{ \xdcberschrift }}": {"Überschrift"},
-    "{% autoescape true %}{{ a }}{% endautoescape %}": {"a"},
-    "{{ 9**9**9**9 }}{{ 'x' * 10**12 }}{{ range(10**9) }}": set(),
-    "{{ '{}'.format(a) }}{{ '%s'|format(a) }}": {"a"},
-    # What is never reached, and what is only given a name.
-    "{% if false %}{{ a }}{% elif b %}{{ c }}{% else %}{{ d }}{% endif %}": {"?b", "c", "d"},
-    "{% if true %}{{ a }}{% elif b %}{{ c }}{% else %}{{ d }}{% endif %}": {"a"},
-    "{% if not [] %}{{ a }}{% else %}{{ b }}{% endif %}{{ c if 0 else d }}": {"a", "d"},
-    "{% for x in [] %}{{ a }}{% else %}{{ b }}{% endfor %}": {"b"},
-    "{% for x in [1] %}{{ a }}{% else %}{{ b }}{% endfor %}": {"a"},
-    "{% for x in [1] if c %}{{ a }}{% else %}{{ b }}{% endfor %}": {"a", "b", "?c"},
-    "{{ false and a }}{{ true and b }}{{ 1 or c }}{{ '' or d }}": {"b", "d"},
-    "{{ a and b }}{{ a or b }}": {"?a", "a", "b"},
-    "{% macro m() %}{{ a }}{% endmacro %}": set(),
-    "{% set x = a %}": {"=a"},
-    "{% set x = a.b %}{% if x %}-{% endif %}": {"=a.b", "?a.b"},
-    "{{ name[0:0] }}{{ b[:0] }}": {"?name", "?b"},
-    # A path's steps, by whatever names them.
-    "{{ x['items'] }}{{ x['keys'].a }}": {"x['items']", "x['keys'].a"},
-    "{{ x|attr('id') }}": {"x|attr"},
-    "{{ xs|map(attribute='a.b')|join }}{{ xs|map(attribute=0)|join }}{{ ys|sum('n') }}": {
-        "xs[].a.b",
-        "xs[][0]",
-        "ys[].n",
-    },
-    "{{ xs|join(', ', 'a') }}{{ ys|unique(false, 'b')|first }}{{ zs|max(attribute='c') }}": {
-        "xs[].a",
-        "ys",
-        "?ys[].b",
-        "zs",
-        "?zs[].c",
-    },
-    "{{ xs|sort(false, false, 'a,b.0')|first }}{{ xs|groupby('items')|first }}": {
-        "xs",
-        "?xs[].a",
-        "?xs[].b[0]",
-        "?xs[]['items']",
-    },
-    # What can be called.
-    "{% set sep = joiner(', ') %}{% for x in xs %}{{ sep() }}{{ x }}{% endfor %}": {"?xs", "xs[]"},
-    "{% for x in xs %}{{ loop.cycle('a', b) }}{{ loop.changed(x.c) }}{% endfor %}": {"?xs", "b", "?xs[].c"},
-    "{% macro m(a) %}{{ a }}{{ m(a.next) }}{% endmacro %}{{ m(x) }}": {"macro(1)", "?macro(1).next", "x"},
-    "{% macro m() %}{{ varargs }}{{ kwargs }}{% endmacro %}{{ m(1, b=2) }}": set(),
-    "{{ [1].index(1) }}{{ {'a': 1}.items() }}{{ 'x'.upper() }}{{ 1.5.is_integer() }}": set(),
-    # A chain of operators is no nesting.
-    "{{ a" + " + a" * 120 + " }}": {"a"},
-    "{{ a" + " ~ a" * 1000 + " }}": {"a"},
-}
+# Each can be rendered in at least one situation.
+JINJA = [
+    "",
+    "{{ name }}{{name}}{{- name -}}",
+    "{% if tier == 'vip' %}Prioritise.{% endif %}",
+    "{{ order.id }}{{ order['id'] }}{{ order.get('id') }}",
+    "{{ a['b c'] }}{{ a[0] }}{{ a.0.x }}{{ a[-1] }}",
+    "{{ a[i].x }}",
+    "{{ name|upper|default('you', true) }}",
+    "{{ a|default(b) }}",
+    "{{ name is defined and not other is none }}",
+    "{% for item in order['items'] %}{{ item.sku }}{% endfor %}",
+    "{% for i in order.get('items') %}{{ loop.index }}{{ i['sku'] }}{% endfor %}",
+    "{% for x in xs %}{{ x }}{% endfor %}{{ x }}",
+    "{% for x in xs if x.ok %}{% else %}{{ x.no }}{% endfor %}",
+    "{% for k, v in d.items() %}{{ k }}{{ v.x }}{% endfor %}",
+    "{% for x in xs|sort(attribute='a')|list %}{{ x.b }}{% endfor %}",
+    "{% for x in tree recursive %}{{ loop(x.kids) }}{% endfor %}",
+    "{% for i in range(3) %}{{ i }}{% endfor %}",
+    "{% for x in a %}{% for y in x.b %}{{ y.c }}{{ x.d }}{% endfor %}{% endfor %}",
+    "{{ items|map(attribute='sku')|join(', ') }}",
+    "{{ items|selectattr('ok')|rejectattr('old', 'equalto', now)|sum('n') }}",
+    "{% set x = order %}{{ x.id }}",
+    "{% set x = 'constant' %}{{ x }}",
+    "{% set a, b = x, y %}{{ a.p }}{{ b.q }}",
+    "{% set a, b = pair %}{{ b.q }}",
+    "{% set a = x %}{% set a = a.y %}{{ a.z }}",
+    "{% if not name %}{% set name = 'you' %}{% endif %}{{ name }}",
+    "{% if a %}{% set x = a %}{% elif b %}{% set x = b %}{% else %}{% set x = c %}{% endif %}{{ x.n }}",
+    "{% if a %}{% set x = 1 %}{% endif %}{{ x }}",
+    "{% for i in a %}{% set x = 1 %}{% endfor %}{{ x }}",
+    "{% set ns = namespace(n=0) %}{% for x in xs %}{% set ns.n = ns.n + x.p %}{% endfor %}{{ ns.n }}",
+    "{% set x %}{{ a }}{% endset %}{{ x }}",
+    "{% with x = o.p %}{{ x.q }}{% endwith %}{{ x }}",
+    "{% macro m(i, j=k) %}{{ i.sku }}{{ j }}{% endmacro %}{{ m(x) }}",
+    "{% macro line(it) %}{{ it.sku }}{% endmacro %}{{ line(x) }}",
+    "{% macro m() %}{{ caller(1) }}{% endmacro %}{% call(u) m() %}{{ u.n }}{% endcall %}",
+    "{% filter upper %}{{ a }}{% endfilter %}",
+    "{% block b %}{{ a }}{% endblock %}{{ self.b() }}",
+    "{% for i in a %}{% block b %}{{ i.x }}{% endblock %}{% endfor %}",
+    "{{ a if b else c }}{{ (d or e).f }}",
+    "{{ name.upper() }}{{ d.get(k) }}{{ 'x'.join(xs) }}",
+    "{{ namespace }}{{ range }}",
+    "{{ cycler(a, b).next() }}{{ dict(a=b) }}",
+    "{# {{ a }} #}{% raw %}{{ b }}{% endraw %}{{ '{{ c }}' }}",
+    "{{$.a.b}}{{ $['c'] }}{{{$.d}}}",
+    "{# {{$.a}} #}{% raw %}{{$.b}}{% endraw %}{% if c %}{{$.d}}{% endif %}",
+    "{# {{$a}} #}",
+    "{{ o._id }}{{ o.__typename }}",
+    "a }} %} #} { { b",
+    "\ud800{{ Überschrift }}",
+    "{% autoescape true %}{{ a }}{% endautoescape %}",
+    "{{ '{}'.format(a) }}{{ '%s'|format(a) }}",
+    "{% if false %}{{ a }}{% elif b %}{{ c }}{% else %}{{ d }}{% endif %}",
+    "{% if true %}{{ a }}{% elif b %}{{ c }}{% else %}{{ d }}{% endif %}",
+    "{% if not [] %}{{ a }}{% else %}{{ b }}{% endif %}{{ c if 0 else d }}",
+    "{% for x in [] %}{{ a }}{% else %}{{ b }}{% endfor %}",
+    "{% for x in [1] %}{{ a }}{% else %}{{ b }}{% endfor %}",
+    "{% for x in [1] if c %}{{ a }}{% else %}{{ b }}{% endfor %}",
+    "{{ false and a }}{{ true and b }}{{ 1 or c }}{{ '' or d }}",
+    "{{ a and b }}{{ a or b }}",
+    "{% macro m() %}{{ a }}{% endmacro %}",
+    "{% set x = a %}",
+    "{% set x = a.b %}{% if x %}-{% endif %}",
+    "{{ name[0:0] }}{{ b[:0] }}",
+    "{{ x['items'] }}{{ x['keys'].a }}",
+    "{{ x|attr('id') }}",
+    "{{ xs|map(attribute='a.b')|join }}{{ xs|map(attribute=0)|join }}{{ ys|sum('n') }}",
+    "{{ xs|join(', ', 'a') }}{{ ys|unique(false, 'b')|first }}{{ zs|max(attribute='c') }}",
+    "{{ xs|sort(false, false, 'a,b.0')|first }}{{ xs|groupby('items')|first }}",
+    "{% set sep = joiner(', ') %}{% for x in xs %}{{ sep() }}{{ x }}{% endfor %}",
+    "{% for x in xs %}{{ loop.cycle('a', b) }}{{ loop.changed(x.c) }}{% endfor %}",
+    "{% macro m() %}{{ varargs }}{{ kwargs }}{% endmacro %}{{ m(1, b=2) }}",
+    "{{ [1].index(1) }}{{ {'a': 1}.items() }}{{ 'x'.upper() }}{{ 1.5.is_integer() }}",
+    # Agenta's to raise, in other situations or when it is shown.
+    "{% if a %}\n{% import 'a' as b %}{% endif %}",
+    "{% if false %}{{ a|nope }}{% endif %}",
+    "{{ a|map('nope') }}",
+    "{{ a|select('nope') }}",
+    "{{ a.__class__ }}",
+    "{{ a['__class__'] }}",
+    "{{ x.items }}",
+    "{% if x.keys %}{% endif %}",
+    "{{ lipsum(nope=1) }}",
+    "{{ '{{$.a}}' }}",
+    "{{ x.get('{{$.a}}') }}",
+    "{% filter upper %}{{$.a}}{% endfilter %}",
+    "{% set x %}{{$.a}}{% endset %}",
+    "{% macro m() %}{{$.a}}{% endmacro %}",
+]
 JINJA_ERRORS = {
     "{{ a": 1,
     "{% if a %}": 1,
@@ -281,15 +248,11 @@ JINJA_ERRORS = {
     "{% for x in y %}{% break %}{% endfor %}": 1,
     "{% include 'a' %}": 1,
     "{% include 'a' ignore missing %}": 1,
-    "{% if a %}\n{% import 'a' as b %}{% endif %}": 2,
     "{% from 'a' import b %}": 1,
     "{% extends 'a' %}": 1,
     "{{ a|nope }}": 1,
-    "{% if false %}{{ a|nope }}{% endif %}": 1,
     "{% filter nope %}{% endfilter %}": 1,
     "{{ a is nope }}": 1,
-    "{{ a|map('nope') }}": 1,
-    "{{ a|select('nope') }}": 1,
     "{{ a|replace('b') }}": 1,
     "{{ a|upper(1) }}": 1,
     "{{ a|round(digits=1) }}": 1,
@@ -298,8 +261,6 @@ JINJA_ERRORS = {
     "{{ caller() }}": 1,
     "{{ super() }}": 1,
     "{{ order.send() }}": 1,
-    "{{ a.__class__ }}": 1,
-    "{{ a['__class__'] }}": 1,
     "{{ ''.__class__.__mro__() }}": 1,
     "{{ a|default(b=1, b=2) }}": 1,
     "{% macro m(a, a) %}{% endmacro %}": 1,
@@ -310,18 +271,8 @@ JINJA_ERRORS = {
     "{% set order.id = 1 %}": 1,
     "{{$name}}": 1,
     "{% if {{$.a}} %}{% endif %}": 1,
-    "a\0b": 1,
-    "{{ " + "9" * 5000 + " }}": 1,
-    "{{ " + "(" * 1000: 1,
-    "{% if x %}" * 5000: 1,
-    "{% if x %}" * 60 + "{% endif %}" * 60: 1,
-    "{% for x in y %}" * 21 + "{% endfor %}" * 21: 1,
-    "{{ a" + "+a" * 1000 + " }}": 1,
-    "{{ a" + ".b" * 1000 + " }}": 1,
-    "{% set x = x.a + x.b %}" * 100: 1,
-    "{{ x.items }}": 1,
+    "a\x00b": 1,
     "{% for k, v in x.y.values %}{% endfor %}": 1,
-    "{% if x.keys %}{% endif %}": 1,
     "{{ a() }}": 1,
     "{% set a = 1 %}{{ a() }}": 1,
     "{% set f = x|attr('id') %}{{ f() }}": 1,
@@ -333,7 +284,6 @@ JINJA_ERRORS = {
     "{{ range() }}": 1,
     "{{ range(1, 2, 3, 4) }}": 1,
     "{{ joiner(1, 2) }}": 1,
-    "{{ lipsum(nope=1) }}": 1,
     "{% set x.y = 1 %}": 1,
     "{% set ns = namespace() %}{{ ns() }}": 1,
     "{% macro m(a) %}{% endmacro %}{{ m(1, 2) }}": 1,
@@ -343,61 +293,56 @@ JINJA_ERRORS = {
     "{% set a, b = 1, 2, 3 %}": 1,
     "{% set a, b = [1] %}": 1,
     "{% set a, b = 5 %}": 1,
-    "{{ '{{$.a}}' }}": 1,
-    "{{ x.get('{{$.a}}') }}": 1,
-    "{% filter upper %}{{$.a}}{% endfilter %}": 1,
-    "{% set x %}{{$.a}}{% endset %}": 1,
-    "{% macro m() %}{{$.a}}{% endmacro %}": 1,
     "{% call m() %}{{$.a}}{% endcall %}": 1,
     "{{$.a[}}": 1,
-    # Made to take long.
-    "{% set x = x ~ a %}" + "".join(f"{{% set x = x ~ a{i} %}}" for i in range(300)): 1,
-    "{% set x = x.abcdefghijklmnopqrstuvwxyz %}" * 1000: 1,
-    "{% macro m() %}" + "".join(f"{{{{ a{i} }}}}" for i in range(5000)) + "{% endmacro %}" + "{{ m() }}" * 9000: 1,
-    "{% if a %}" + "".join(f"{{% elif a %}}{{% set x{i} = 1 %}}" for i in range(3000)) + "{% endif %}": 1,
-    "{% set " + ", ".join(f"a{i}" for i in range(9000)) + " = " + " ~ ".join(f"b{i}" for i in range(190)) + " %}": 1,
+    "{{ 9**(9**9) }}": 1,
+    "{{ 'x' * 10**12 }}": 1,
+    "{{ range(10**9) }}": 1,
+    "{{ 'x'.ljust(10**9) }}{{ 'x'|center(10**9) }}": 1,
+    "{{ '%999999999d'|format(1) }}": 1,
+    "{{ '{:999999999}'.format(1) }}": 1,
+    "{% macro m() %}{{ m() }}{% endmacro %}{{ m() }}": 1,
+    "{{ " + "(" * 300 + "a" + ")" * 300 + " }}": 1,
+    "{{ " + "a + " * 5_000 + "a }}": None,
+    "{% for i in range(9999) %}{% for j in range(9999) %}x{% endfor %}{% endfor %}": None,
+    "{% set x = 'xxxxxxxxxx' %}" + "{% set x = x ~ x %}" * 18 + "{{ x }}": None,
 }
 
-MUSTACHE = {
-    "": set(),
-    "{{name}}{{ name }}{{{name}}}{{{ name }}}{{&name}}{{& name }}": {"name"},
-    "{{customer.name}}": {"customer.name"},
-    "{{#items}}- {{sku}} x{{qty}}\n{{/items}}{{^items}}no items{{/items}}": {
-        "#items",
-        "#items/sku",
-        "#items/qty",
-        "^items",
-    },
-    "{{# items }}{{ sku }}{{/ items }}": {"#items", "#items/sku"},
-    "{{#items}}{{/items}}{{sku}}": {"#items", "sku"},
-    "{{^a}}{{b}}{{/a}}": {"^a", "b"},
-    "{{#a}}{{^b}}{{c}}{{/b}}{{/a}}": {"#a", "#a/^b", "#a/c"},
-    "{{#a}}{{#b}}{{c}}{{/b}}{{d}}{{/a}}{{e}}": {"#a", "#a/#b", "#a/#b/c", "#a/d", "e"},
-    "{{#a}}{{.}}{{/a}}": {"#a", "#a/."},
-    "{{.}}": {"."},
-    "{{#a.b}}{{c.d}}{{/a.b}}": {"#a.b", "#a.b/c.d"},
-    "{{#a}}{{#a}}{{b}}{{/a}}{{/a}}": {"#a", "#a/#a", "#a/#a/b"},
-    "{{! a comment }}{{!}}": set(),
-    "{{!\n over {{ lines\n}}{{a}}": {"a"},
-    "{{=<% %>=}}<%a%>{{b}}<%=| |=%>|c|": {"a", "c"},
-    "{{=| |=}}|#a||b||/a|": {"#a", "#a/b"},
-    "{{$.a.b}}{{{ $['c'] }}}{{$}}": {"$.a.b", "$['c']", "$"},
-    "{{#a}}{{$.b}}{{/a}}": {"#a", "$.b"},
-    "{{=<% %>=}}{{$.a}}<%b%>": {"$.a", "b"},
-    "{{! {{$.a}} }}{{b}}": {"b"},
-    "{{\nname\n}}": {"name"},
-    "{{a b}}{{a\nb}}{{a|upper}}{{a-b}}": {"a b", "a\nb", "a|upper", "a-b"},
-    "{name} { {name}} }}": set(),
-    "{{a}}}": {"a"},
-    "{{名前}}\ud800": {"名前"},
-    "{{a/b}}": {"a/b"},
-    "{{#if x}}{{y}}{{/if x}}": {"#if x", "#if x/y"},
-    "{{a.0.b}}": {"a.0.b"},
-}
-MUSTACHE_ERRORS = {
+MUSTACHE = [
+    "",
+    "{{name}}{{ name }}{{{name}}}{{{ name }}}{{&name}}{{& name }}",
+    "{{customer.name}}",
+    "{{#items}}- {{sku}} x{{qty}}\n{{/items}}{{^items}}no items{{/items}}",
+    "{{# items }}{{ sku }}{{/ items }}",
+    "{{#items}}{{/items}}{{sku}}",
+    "{{^a}}{{b}}{{/a}}",
+    "{{#a}}{{^b}}{{c}}{{/b}}{{/a}}",
+    "{{#a}}{{#b}}{{c}}{{/b}}{{d}}{{/a}}{{e}}",
+    "{{#a}}{{.}}{{/a}}",
+    "{{.}}",
+    "{{#a.b}}{{c.d}}{{/a.b}}",
+    "{{#a}}{{#a}}{{b}}{{/a}}{{/a}}",
+    "{{! a comment }}{{!}}",
+    "{{!\n over {{ lines\n}}{{a}}",
+    "{{=<% %>=}}<%a%>{{b}}<%=| |=%>|c|",
+    "{{=| |=}}|#a||b||/a|",
+    "{{$.a.b}}{{{ $['c'] }}}{{$}}",
+    "{{#a}}{{$.b}}{{/a}}",
+    "{{=<% %>=}}{{$.a}}<%b%>",
+    "{{! {{$.a}} }}{{b}}",
+    "{{\nname\n}}",
+    "{{a b}}{{a\nb}}{{a|upper}}{{a-b}}",
+    "{name} { {name}} }}",
+    "{{a}}}",
+    "{{名前}}\ud800",
+    "{{a/b}}",
+    "{{#if x}}{{y}}{{/if x}}",
+    "{{a.0.b}}",
+]
+MUSTACHE_ERRORS: dict[str, tuple[int, int] | None] = {
     "{{>partial}}": (1, 1),
     "a\n{{ > partial }}": (2, 1),
-    "{{=<% %>=}}<%>p%>": (1, 15),
+    "{{=<% %>=}}<%>p%>": None,
     "{{}}": (1, 1),
     "a {{ }}": (1, 3),
     "{{{}}}": (1, 1),
@@ -408,12 +353,12 @@ MUSTACHE_ERRORS = {
     "{{/}}": None,
     "{{/json/pointer}}": (1, 1),
     "{{#a/b}}{{/a/b}}": (1, 9),
-    "{{#a}}": (1, 4),
-    "\n{{!\n\n}}\n {{^a}}": (5, 5),
-    "{{#a}}{{#b}}{{/a}}{{/b}}": (1, 16),
-    "{{/a}}": (1, 4),
-    "{{#a}}{{/b}}": (1, 10),
-    "{{#a}}{{/a.}}": (1, 10),
+    "{{#a}}": (1, 1),
+    "\n{{!\n\n}}\n {{^a}}": (5, 2),
+    "{{#a}}{{#b}}{{/a}}{{/b}}": (1, 13),
+    "{{/a}}": (1, 1),
+    "{{#a}}{{/b}}": (1, 7),
+    "{{#a}}{{/a.}}": (1, 7),
     "ok\nname: {{name": (2, 7),
     "{{{name}}": (1, 1),
     "{{a}} {{#b": (1, 7),
@@ -423,14 +368,14 @@ MUSTACHE_ERRORS = {
     "{{$name}}": (1, 1),
     "{{#a{{$.b}}}}": None,
     "{{#a {{$.b}} }} }}": None,
-    "a\0b": (1, 2),
-    "{{#a}}" * 100 + "{{/a}}" * 100: None,
+    "a\x00b": (1, 2),
     "{{=<% %>=}}<%a}}": None,
+    "{{#a}}" * 100 + "{{/a}}" * 100: None,
 }
 
 ACCEPTED = [
     (name, text, expected)
-    for name, table in (("curly", CURLY), ("fstring", FSTRING), ("jinja2", JINJA), ("mustache", MUSTACHE))
+    for name, table in (("curly", CURLY), ("fstring", FSTRING))
     for text, expected in table.items()
 ]
 
@@ -440,134 +385,157 @@ def _short(value: object) -> str | None:
     return f"{value[:60]}…" if isinstance(value, str) and len(value) > 60 else None
 
 
-REFUSED: list[tuple[str, str, tuple[int, int] | int | None]] = [
-    *(("curly", text, where) for text, where in CURLY_ERRORS.items()),
-    *(("fstring", text, where) for text, where in FSTRING_ERRORS.items()),
-    *(("jinja2", text, where) for text, where in JINJA_ERRORS.items()),
-    *(("mustache", text, where) for text, where in MUSTACHE_ERRORS.items()),
-]
-
-
 @pytest.mark.parametrize(("name", "text", "expected"), ACCEPTED, ids=_short)
 def test_finds_the_variables(name: str, text: str, expected: set[str]) -> None:
-    assert FORMATS[name].variables(text) == expected
+    found = READ[name](text)
+    assert {name for name in found if not name.endswith(":no long text")} == expected
 
 
-@pytest.mark.parametrize(("name", "text", "where"), REFUSED, ids=_short)
-def test_says_what_is_wrong_and_where(name: str, text: str, where: tuple[int, int] | int | None) -> None:
+@pytest.mark.parametrize(
+    ("name", "text"), [("jinja2", text) for text in JINJA] + [("mustache", text) for text in MUSTACHE], ids=_short
+)
+def test_can_be_rendered(name: str, text: str) -> None:
+    assert comparison.read(name, [text]) is None
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "where"),
+    [
+        *(("curly", text, where) for text, where in CURLY_ERRORS.items()),
+        *(("fstring", text, where) for text, where in FSTRING_ERRORS.items()),
+    ],
+    ids=_short,
+)
+def test_says_what_is_wrong_and_where(name: str, text: str, where: tuple[int, int]) -> None:
     with pytest.raises(TemplateSyntaxError) as caught:
-        FORMATS[name].variables(text)
+        READ[name](text)
     error = caught.value
     assert error.message.endswith(".")
     assert len(str(error)) < 400
-    if isinstance(where, int):
-        assert error.line == where
-    elif where:
-        assert (error.line, error.column) == where
+    assert (error.line, error.column) == where
 
 
 @pytest.mark.parametrize(
-    ("name", "before", "after"),
+    ("name", "text", "where"),
     [
-        ("curly", "Hi {{name}}, {{ a.b }}", "{{a.b}} and {{a.b}}: {{  name\t}}"),
-        ("fstring", "{price:.2f} {who!r}", "{who:>9} pays {price:,.0f}, {price}"),
-        ("jinja2", "{{ name|upper }}{% for x in xs %}{{ x.a }}{% endfor %}",
-         "{% for row in xs|list %}{{ row['a']|e }}{% endfor %}{{name}}"),
-        ("jinja2", "{% if a %}{{ b }}{% endif %}", "{{ b if a }}"),
-        ("jinja2", "{% for k, v in d.items() %}{{ v }}{% endfor %}", "{% for _, it in d|items %}{{ it }}{% endfor %}"),
-        ("mustache", "{{#a}}{{b}}{{/a}}{{c}}", "{{&c}} {{{c}}}\n{{# a }}\n{{ b }}{{ b }}\n{{/ a }}"),
+        *(("jinja2", text, where) for text, where in JINJA_ERRORS.items()),
+        *(("mustache", text, where) for text, where in MUSTACHE_ERRORS.items()),
     ],
-)  # fmt: skip
-def test_the_same_variables_written_otherwise(name: str, before: str, after: str) -> None:
-    assert FORMATS[name].variables(before) == FORMATS[name].variables(after)
+    ids=_short,
+)
+def test_says_why_it_cannot_be_rendered(name: str, text: str, where: tuple[int, int] | int | None) -> None:
+    fault = comparison.read(name, [text])
+    assert fault
+    assert len(fault.description) < 400
+    if isinstance(where, int):
+        assert f"(line {where}" in fault.description
+    elif where:
+        assert "(line {}, column {})".format(*where) in fault.description
 
 
 @pytest.mark.parametrize(
-    ("name", "before", "after"),
+    ("name", "before", "after", "lost", "invented"),
     [
-        ("curly", "{{a.b}}", "{{a.c}}"),
-        ("curly", "{{name}}", "{name}"),
-        ("curly", "{{name}}", "{{Name}}"),
-        ("fstring", "{order.id}", "{order[id]}"),
-        ("fstring", "{name}", "{{name}}"),
-        ("fstring", "{name} {n}", "{name:{n}}"),
-        ("fstring", "{name}", "{name:.2f}"),
-        ("jinja2", "{{ order.id }}", "{{ order.nope }}"),
-        ("jinja2", "{% for x in xs %}{{ x.sku }}{% endfor %}", "{% for x in xs %}{{ x.sku_id }}{% endfor %}"),
-        ("jinja2", "{% for x in xs %}{{ x.sku }}{% endfor %}", "{% for x in ys %}{{ x.sku }}{% endfor %}"),
-        ("jinja2", "{% for k, v in d.items() %}{{ k }}{% endfor %}", "{% for k, v in d.items() %}{{ v }}{% endfor %}"),
-        ("jinja2", "{% if tier %}{{ a }}{% endif %}", "{{ a }}"),
-        ("jinja2", "{{ xs|map(attribute='a')|join }}", "{{ xs|map(attribute='b')|join }}"),
-        ("jinja2", "{{ name }}", "{% raw %}{{ name }}{% endraw %}"),
-        ("mustache", "{{#a}}{{b}}{{/a}}", "{{#a}}{{/a}}{{b}}"),
-        ("mustache", "{{#a}}x{{/a}}", "{{a}}x"),
-        ("mustache", "{{#a}}x{{/a}}", "{{^a}}x{{/a}}"),
-        ("mustache", "{{#a}}x{{/a}}{{^a}}y{{/a}}", "{{#a}}x{{/a}}"),
-        ("mustache", "{{a}}", "{{! a }}"),
+        ("curly", "Hi {{name}}, {{ a.b }}", "{{a.b}} and {{a.b}}: {{  name\t}}", "", ""),
+        ("curly", "{{a}} {{b.c}}", "{{b.c}} {{d}}", "a", "d"),
+        ("curly", "{{a.b}}", "{{a.c}}", "a.b", "a.c"),
+        ("curly", "{{name}}", "{name}", "name", ""),
+        ("curly", "{{name}}", "{{Name}}", "name", "Name"),
+        ("curly", "{{$.a.b}}{{$['it\\'s']}}", "{{ $['a']['b'] }}{{$[\"it's\"]}}", "", ""),
+        ("fstring", "{order.id}", "{order[id]}", "order.id", "order[id]"),
+        ("fstring", "{name}", "{{name}}", "name", ""),
+        ("fstring", "{price:.2f} {who!r}", "{who:>9} pays {price:,.0f}, {price}", "", ""),
+        ("fstring", "{total:.2f}", "{total}", "", ""),
+        ("fstring", "{total:.2f}", "{total:,.1f} {total!r:>9}", "", ""),
+        ("fstring", "{total}", "{total:.2f}", "", "total:no text"),
+        ("fstring", "{total:.2f}", "{total:d}", "", "total:no fraction"),
+        ("fstring", "{total:{w}}", "{total} {w}", ":w", "w"),
+        ("fstring", "{b}", "{b!s:.1}", "", "b:no long text"),
+        ("fstring", "{b!s:.20}", "{b!s:.5}", "", "b:no long text"),
+        ("fstring", "{b!s:.5}", "{b!s:.20}{b!s:.5}", "", ""),
     ],
 )
-def test_other_variables(name: str, before: str, after: str) -> None:
-    assert FORMATS[name].variables(before) != FORMATS[name].variables(after)
+def test_what_was_lost_and_what_was_invented(name: str, before: str, after: str, lost: str, invented: str) -> None:
+    assert compared(READ[name](before), READ[name](after)) == (set(lost.split()), {invented} - {""})
 
 
-# An old text, a new one, and what that lost and invented.
-COMPARED = [
-    ("curly", "{{a}} {{b.c}}", "{{b.c}} {{d}}", "a", "d"),
-    ("fstring", "{total:.2f}", "{total}", "", ""),
-    ("fstring", "{total:.2f}", "{total:,.1f} {total!r:>9}", "", ""),
-    ("fstring", "{total}", "{total:.2f}", "", "total:no text"),
-    ("fstring", "{total:.2f}", "{total:d}", "", "total:no fraction"),
-    ("fstring", "{total:{w}}", "{total} {w}", ":w", "w"),
-    ("mustache", "{{#xs}}{{a}}{{/xs}}", "{{#xs}}{{a}}{{/xs}}{{^xs}}none{{/xs}}", "", ""),
-    ("mustache", "{{name}}", "{{name}}{{^name}}nobody{{/name}}", "", ""),
-    ("mustache", "{{#a}}{{#b}}x{{/b}}{{/a}}", "{{#a}}{{#b}}x{{/b}}{{^b}}y{{/b}}{{/a}}", "", ""),
-    ("mustache", "{{#a}}{{#b}}x{{/b}}{{/a}}", "{{#a}}{{#b}}x{{/b}}{{/a}}{{^b}}y{{/b}}", "", "^b"),
-    ("mustache", "{{^xs}}none{{/xs}}", "{{#xs}}some{{/xs}}", "^xs", "#xs"),
-    ("mustache", "{{name}}", "{{#name}}{{name}}{{/name}}", "name", "#name #name/name"),
-    # Shown: must be shown.
-    ("jinja2", "{{ a }}", "{% if a %}yes{% endif %}", "a", ""),
-    ("jinja2", "{{ a }}", "{{ a is defined }}{{ a == 1 }}{{ a and 'x' }}", "a", ""),
-    ("jinja2", "{{ a }}", "{{ 'x'|replace('y', a) }}", "a", ""),
-    ("jinja2", "{{ a }}", "{{ a|length }}{{ [a]|count }}{{ a.startswith('x') }}{{ a.count('x') }}", "a", ""),
-    ("jinja2", "{{ o.get('a', b) }}", "{{ o.a }}", "b", ""),
-    ("jinja2", "{{ a }}", "{% set x = a %}", "a", ""),
-    ("jinja2", "{{ a }}", "{% if false %}{{ a }}{% endif %}", "a", ""),
-    ("jinja2", "{{ a }}", "{% for x in [] %}{{ a }}{% endfor %}", "a", ""),
-    ("jinja2", "{{ a }}", "{% macro m() %}{{ a }}{% endmacro %}", "a", ""),
-    ("jinja2", "{{ a }}", "{{ a[0:0] }}", "a", ""),
-    ("jinja2", "{{ a }}", "{{ false and a }}", "a", ""),
-    ("jinja2", "{{ a }}", "{% set x = a %}{{ x }}", "", ""),
-    ("jinja2", "{{ a }}", "{% macro m() %}{{ a }}{% endmacro %}{{ m() }}", "", ""),
-    ("jinja2", "{{ a.id }}", "{{ a|attr('id') }}", "a.id", "a|attr"),
-    ("jinja2", "{{ a['items'] }}", "{% for x in a['items'] %}{{ x }}{% endfor %}", "", ""),
-    # Read: must be read or shown, also on the way to what is shown.
-    ("jinja2", "{% if a %}x{% endif %}", "x", "a", ""),
-    ("jinja2", "{% if a %}x{% endif %}", "{% set y = a %}x", "a", ""),
-    ("jinja2", "{% if a %}x{% endif %}", "{{ a }}", "", ""),
-    ("jinja2", "{% if a %}{{ a.id }}{% endif %}", "{{ a.id }}", "", ""),
-    ("jinja2", "{% if a.ok %}{{ a.id }}{% endif %}", "{{ a.id }}", "a.ok", ""),
-    ("jinja2", "{% for x in xs %}-{% endfor %}", "-", "xs", ""),
-    ("jinja2", "{% for x in xs %}{{ x.a }}{% endfor %}", "{{ xs|map(attribute='a')|join(', ') }}", "", ""),
-    ("jinja2", "{% set x = a %}{{ b }}", "{{ b }}", "", ""),
-    # New: may read what was there, and what that went through.
-    ("jinja2", "{{ a }}", "{{ a if a else 'nobody' }}", "", ""),
-    ("jinja2", "{{ a.id }}", "{% if a is defined and a.id %}{{ a.id }}{% endif %}", "", ""),
-    ("jinja2", "{{ a.id }}", "{% if a.ok %}{{ a.id }}{% endif %}", "", "a.ok"),
-    ("jinja2", "{{ a }}", "{% if a.id %}{{ a }}{% endif %}", "", "a.id"),
-    ("jinja2", "{{ a }}", "{% if b %}{{ a }}{% endif %}", "", "b"),
-    ("jinja2", "{{ a }}", "{% set x = b.c.d %}{{ a }}", "", "b.c.d"),
-    ("jinja2", "{{ a.id }}", "{{ a.id }} {{ a }}", "", "a"),
-    ("jinja2", "{{ xs|join }}", "{% for x in xs %}{{ loop.index }}: {{ x }}{% endfor %}", "", ""),
-    ("jinja2", "{% for x in xs %}{{ x }}{% endfor %}", "{{ xs|join(', ') }}{{ xs|length }}", "", ""),
-    ("jinja2", "{{ xs|sort(attribute='a')|first }}", "{{ xs|sort(attribute='b')|first }}", "xs[].a", "xs[].b"),
+# An old text, a new one, and whether that may take its place.
+RENDERED = [
+    ("mustache", "{{#xs}}{{a}}{{/xs}}", "{{#xs}}{{a}}{{/xs}}{{^xs}}none{{/xs}}", True),
+    ("mustache", "{{name}}", "{{name}}{{^name}}nobody{{/name}}", True),
+    ("mustache", "{{#a}}{{#b}}x{{/b}}{{/a}}", "{{#a}}{{#b}}x{{/b}}{{^b}}y{{/b}}{{/a}}", True),
+    ("mustache", "{{#a}}{{#b}}x{{/b}}{{/a}}", "{{#a}}{{#b}}x{{/b}}{{/a}}{{^b}}y{{/b}}", True),
+    ("mustache", "{{^xs}}none{{/xs}}", "{{#xs}}some{{/xs}}", False),
+    ("mustache", "{{name}}", "{{#name}}{{name}}{{/name}}", True),
+    ("jinja2", "{{ a }}", "{% if a %}yes{% endif %}", False),
+    ("jinja2", "{{ a }}", "{{ a is defined }}{{ a == 1 }}{{ a and 'x' }}", False),
+    ("jinja2", "{{ a }}", "{{ 'x'|replace('y', a) }}", False),
+    ("jinja2", "{{ a }}", "{{ a|length }}{{ [a]|count }}{{ a.startswith('x') }}{{ a.count('x') }}", False),
+    ("jinja2", "{{ o.get('a', b) }}", "{{ o.a }}", False),
+    ("jinja2", "{{ a }}", "{% set x = a %}", False),
+    ("jinja2", "{{ a }}", "{% if false %}{{ a }}{% endif %}", False),
+    ("jinja2", "{{ a }}", "{% for x in [] %}{{ a }}{% endfor %}", False),
+    ("jinja2", "{{ a }}", "{% macro m() %}{{ a }}{% endmacro %}", False),
+    ("jinja2", "{{ a }}", "{{ a[0:0] }}", False),
+    ("jinja2", "{{ a }}", "{{ false and a }}", False),
+    ("jinja2", "{{ a }}", "{% set x = a %}{{ x }}", True),
+    ("jinja2", "{{ a }}", "{% macro m() %}{{ a }}{% endmacro %}{{ m() }}", True),
+    ("jinja2", "{{ a.id }}", "{{ a|attr('id') }}", False),
+    ("jinja2", "{{ a['items'] }}", "{% for x in a['items'] %}{{ x }}{% endfor %}", False),
+    ("jinja2", "{% if a %}x{% endif %}", "x", False),
+    ("jinja2", "{% if a %}x{% endif %}", "{% set y = a %}x", False),
+    ("jinja2", "{% if a %}x{% endif %}", "{{ a }}", True),
+    ("jinja2", "{% if a %}{{ a.id }}{% endif %}", "{{ a.id }}", False),
+    ("jinja2", "{% if a.ok %}{{ a.id }}{% endif %}", "{{ a.id }}", False),
+    ("jinja2", "{% for x in xs %}-{% endfor %}", "-", False),
+    ("jinja2", "{% for x in xs %}{{ x.a }}{% endfor %}", "{{ xs|map(attribute='a')|join(', ') }}", True),
+    ("jinja2", "{% set x = a %}{{ b }}", "{{ b }}", False),
+    ("jinja2", "{{ a }}", "{{ a if a else 'nobody' }}", True),
+    ("jinja2", "{{ a.id }}", "{% if a is defined and a.id %}{{ a.id }}{% endif %}", True),
+    ("jinja2", "{{ a.id }}", "{% if a.ok %}{{ a.id }}{% endif %}", False),
+    ("jinja2", "{{ a }}", "{% if a.id %}{{ a }}{% endif %}", False),
+    ("jinja2", "{{ a }}", "{% if b %}{{ a }}{% endif %}", False),
+    ("jinja2", "{{ a }}", "{% set x = b.c.d %}{{ a }}", False),
+    ("jinja2", "{{ a.id }}", "{{ a.id }} {{ a }}", True),
+    ("jinja2", "{{ xs|join }}", "{% for x in xs %}{{ loop.index }}: {{ x }}{% endfor %}", True),
+    ("jinja2", "{% for x in xs %}{{ x }}{% endfor %}", "{{ xs|join(', ') }}{{ xs|length }}", True),
+    ("jinja2", "{{ xs|sort(attribute='a')|first }}", "{{ xs|sort(attribute='b')|first }}", False),
+    (
+        "jinja2",
+        "{{ name|upper }}{% for x in xs %}{{ x.a }}{% endfor %}",
+        "{% for row in xs|list %}{{ row['a']|e }}{% endfor %}{{name}}",
+        True,
+    ),
+    ("jinja2", "{% if a %}{{ b }}{% endif %}", "{{ b if a }}", True),
+    (
+        "jinja2",
+        "{% for k, v in d.items() %}{{ v }}{% endfor %}",
+        "{% for _, it in d|items %}{{ it }}{% endfor %}",
+        True,
+    ),
+    ("mustache", "{{#a}}{{b}}{{/a}}{{c}}", "{{&c}} {{{c}}}\n{{# a }}\n{{ b }}{{ b }}\n{{/ a }}", True),
+    ("mustache", "{{a.b.c}}", "{{#a}}{{b.c}}{{/a}}", True),
+    ("mustache", "{{{x}}}", "{{x}}", False),
+    ("mustache", "{{x}}", "{{{x}}}", True),
+    ("jinja2", "{% if tier == 'vip' %}{{ tier }}{% endif %}", "{% if tier == 'vip' %}VIP{% endif %}", False),
+    ("jinja2", "{{ text }}", "{{ text[:100] }}", False),
+    ("jinja2", "{{ text }}", "{{ text.split()[0] }}", False),
+    ("jinja2", "{% if xs|length > 3 %}{{ b }}{% endif %}", "{% if xs|length > 4 %}{{ b }}{% endif %}", False),
+    ("jinja2", "{{ xs[:3]|join }}", "{{ xs[:2]|join }}", False),
+    ("jinja2", "{{ '%.2f'|format(n) }}", "{{ n }}", True),
+    ("jinja2", "{{ n }}", "{{ '%.2f'|format(n) }}", False),
+    ("jinja2", "{{ a + 1 }}", "{{ 2 }}{% if a %}{% endif %}", False),
+    ("jinja2", "{{ a }}", "{{ a }}{{ a.nope }}", False),
+    ("jinja2", "{% for x in xs[:1] %}{{ x }}{% endfor %}", "{{ xs[:1]|join }}", True),
+    ("jinja2", "{{ t[lang] }}", "{{ t[lang]|default('?') }}", True),
+    ("jinja2", "{{ t[lang] }}", "{{ t['en'] }}{{ lang }}", False),
 ]
 
 
-@pytest.mark.parametrize(("name", "before", "after", "lost", "invented"), COMPARED)
-def test_what_was_lost_and_what_was_invented(name: str, before: str, after: str, lost: str, invented: str) -> None:
-    template_format = FORMATS[name]
-    found = template_format.compare(template_format.variables(before), template_format.variables(after))
-    assert found == (set(lost.split()), {invented} - {""} if ":" in invented else set(invented.split()))
+@pytest.mark.parametrize(("name", "before", "after", "whole"), RENDERED, ids=_short)
+def test_what_one_text_shows_the_other_shows(name: str, before: str, after: str, *, whole: bool) -> None:
+    faults = comparison.compare(name, [before], [], [after])
+    assert (not faults) is whole, faults
 
 
 BLANK = {
@@ -639,8 +607,11 @@ NOT_BLANK = {
     [(name, text, table is BLANK) for table in (BLANK, NOT_BLANK) for name, texts in table.items() for text in texts],
 )
 def test_knows_a_text_that_says_nothing(name: str, text: str, *, expected: bool) -> None:
-    FORMATS[name].variables(text)
-    assert FORMATS[name].is_blank(text) is expected
+    if name in READ:
+        assert is_blank(text) is expected
+    else:
+        faults = comparison.compare(name, [f"Hi {text}"], [], [text])
+        assert ("empty" in {fault.kind for fault in faults}) is expected
 
 
 def test_a_message_holds_nothing_that_breaks_a_terminal_or_utf_8() -> None:
@@ -651,15 +622,16 @@ def test_a_message_holds_nothing_that_breaks_a_terminal_or_utf_8() -> None:
     assert shown("\n" * 30) == "\\n" * 30
     assert shown("\n" * 31).endswith("…")
     with pytest.raises(TemplateSyntaxError) as caught:
-        FORMATS[DEFAULT].variables("{{\ud800[\x1b]}}")
+        READ[DEFAULT]("{{\ud800[\x1b]}}")
     assert str(caught.value).isprintable()
     assert str(caught.value).encode()
 
 
 def test_libraries_are_loaded_when_they_are_needed() -> None:
     code = (
-        "import sys; from agenta_ai_server.tools.refine_prompt.formats import FORMATS\n"
-        "FORMATS['curly'].variables('{{a}}'); FORMATS['fstring'].variables('{a}')\n"
-        "assert not {'jinja2', 'mystace'} & set(sys.modules), 'loaded'"
+        "import sys; from agenta_ai_server.tools.refine_prompt import tool\n"
+        "from agenta_ai_server.tools.refine_prompt.formats import READ\n"
+        "READ['curly']('{{a}}'); READ['fstring']('{a}')\n"
+        "assert not {'jinja2', 'mystace', 'jsonpath'} & set(sys.modules), 'loaded'"
     )
     subprocess.run([sys.executable, "-c", code], check=True)

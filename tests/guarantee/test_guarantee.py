@@ -170,7 +170,11 @@ BROKEN: dict[str, tuple[tuple[str, ...], str, str]] = {
     "jinja2: another attribute": (JINJA, second(JINJA, JINJA[2].replace("order.id", "order.nope")), "{{order.id}}"),
     "jinja2: a condition dropped": (JINJA, first(JINJA, "You help. Be quick."), "lost the variable {{tier}}"),
     "jinja2: another attribute in a loop": (JINJA, second(JINJA, JINJA[2].replace("item.sku", "item.id")), "sku"),
-    "jinja2: a loop dropped": (JINJA, second(JINJA, "{{ order.id }} {{ item.sku }} {{$.a.b}}"), "{{order['items']"),
+    "jinja2: a loop dropped": (
+        JINJA,
+        second(JINJA, "{{ order.id }} {{ item.sku }} {{$.a.b}}"),
+        "invented the variable {{item}}",
+    ),
     "jinja2: a filter that isn't": (JINJA, second(JINJA, JINJA[2].replace("upper", "shout")), "can't be rendered"),
     "jinja2: a test that isn't": (JINJA, first(JINJA, "{% if tier is vip %}{% endif %}"), "can't be rendered"),
     "jinja2: unclosed": (JINJA, first(JINJA, "{% if tier == 'vip' %} Be quick."), "can't be rendered"),
@@ -181,7 +185,7 @@ BROKEN: dict[str, tuple[tuple[str, ...], str, str]] = {
     ),
     "jinja2: an include": (JINJA, first(JINJA, JINJA[1] + "{% include 'x' %}"), "can't be rendered"),
     "jinja2: a call": (JINJA, first(JINJA, JINJA[1] + "{{ tier() }}"), "can't be rendered"),
-    "jinja2: a private attribute": (JINJA, first(JINJA, JINJA[1] + "{{ tier.__class__ }}"), "can't be rendered"),
+    "jinja2: a private attribute": (JINJA, first(JINJA, JINJA[1] + "{{ tier.__class__ }}"), "invented the variable"),
     "jinja2: in a comment": (JINJA, first(JINJA, "{# {{ tier }} #} You help."), "lost the variable {{tier}}"),
     "jinja2: raw": (JINJA, first(JINJA, "{% raw %}{{ tier }}{% endraw %} You help."), "lost the variable {{tier}}"),
     "jinja2: the JSONPath lost": (JINJA, second(JINJA, JINJA[2].replace("{{$.a.b}}", "")), "{{$.a.b}}"),
@@ -230,7 +234,7 @@ BROKEN: dict[str, tuple[tuple[str, ...], str, str]] = {
     "jinja2: a condition only given a name": (
         JINJA,
         first(JINJA, "You help.{% set t = tier %}"),
-        "lost the variable {{tier}}",
+        "no longer depends on the variable {{tier}}",
     ),
     "jinja2: an attribute and no item": (
         JINJA,
@@ -255,7 +259,7 @@ BROKEN: dict[str, tuple[tuple[str, ...], str, str]] = {
     "jinja2: something new given a name": (
         JINJA,
         first(JINJA, JINJA[1] + "{% set x = nope.a.b %}"),
-        "invented the variable {{nope.a.b}}",
+        "invented the variable {{nope}}",
     ),
     "jinja2: a local name called": (JINJA, first(JINJA, JINJA[1] + "{% set x = 1 %}{{ x() }}"), "can't be rendered"),
     "jinja2: a macro with too much": (
@@ -268,12 +272,12 @@ BROKEN: dict[str, tuple[tuple[str, ...], str, str]] = {
     "jinja2: a JSONPath in a filter": (
         JINJA,
         second(JINJA, JINJA[2].replace("{{$.a.b}}", "{% filter upper %}{{$.a.b}}{% endfilter %}")),
-        "A JSONPath can't stand in a filter",
+        "lost the variable {{$.a.b}}",
     ),
     "jinja2: a JSONPath in an expression": (
         JINJA,
         second(JINJA, JINJA[2].replace("{{$.a.b}}", "{{ '{{$.a.b}}'|upper }}")),
-        "A JSONPath can't stand in an expression",
+        "lost the variable {{$.a.b}}",
     ),
     "jinja2: a JSONPath in a comment": (
         JINJA,
@@ -283,7 +287,7 @@ BROKEN: dict[str, tuple[tuple[str, ...], str, str]] = {
     "jinja2: a name bomb": (
         JINJA,
         first(JINJA, JINJA[1] + "{% set tier = tier.a ~ tier.b %}" * 100),
-        "too complex to follow",
+        "invented the variables {{tier.a}}, {{tier.b}}",
     ),
     "jinja2: only dead branches": (
         ("jinja2", "Hi", "x"),
@@ -296,6 +300,14 @@ BROKEN: dict[str, tuple[tuple[str, ...], str, str]] = {
         first(MUSTACHE, MUSTACHE[1] + "{{^vip}}x{{/vip}}"),
         "invented the variable {{^vip}}",
     ),
+    "curly: a NUL": (CURLY, first(CURLY, C1 + " caf\0"), "put control characters into messages[0].content: U+0000"),
+    "fstring: an escape": (FSTRING, first(FSTRING, FSTRING[1] + " \x1b[1m"), "control characters"),
+    "mustache: escaped": (
+        MUSTACHE,
+        second(MUSTACHE, MUSTACHE[2].replace("{{{raw}}}", "{{raw}}")),
+        "escapes the variable",
+    ),
+    "fstring: cut to a character": (FSTRING, first(FSTRING, "In {language!s:.1}."), "{language:no long text}"),
     # Two rules at once: the caller reads the one that comes first, and finds the other in the details.
     "role and content": (CURLY, answer("", C2, roles=("user", "user")), "changed the role"),
     "null and empty": (CURLY, answer(None, ""), "no text for messages[0].content"),
@@ -384,7 +396,7 @@ WHOLE: dict[str, tuple[tuple[str, ...], str]] = {
     "other order": (CURLY, second(CURLY, "{{order.id}} {{/a/b}} {{ $.geo.region }} {{country}}")),
     "literal braces": (CURLY, first(CURLY, C1 + ' Say {"a": {"b": 1}} or {x} or }}.')),
     "an unclosed brace": (CURLY, first(CURLY, C1 + " Never write {{.")),
-    "unicode": (CURLY, first(CURLY, "日本語で😀 \u202e {{language}} \u0000 é")),
+    "unicode": (CURLY, first(CURLY, "日本語で😀 \u202e {{language}} é")),
     "a long text": (CURLY, first(CURLY, C1 + " Be kind." * 10_000)),
     "one character": (("curly", "Long text"), answer("x")),
     "Markdown": (CURLY, first(CURLY, f'# Role\n\n- {C1}\n\n```json\n{{"a": 1}}\n```')),
@@ -455,7 +467,7 @@ WHOLE: dict[str, tuple[tuple[str, ...], str]] = {
     "mustache: a comment": (MUSTACHE, first(MUSTACHE, MUSTACHE[1] + "{{! kind }}")),
     "mustache: sections in another order": (
         MUSTACHE,
-        second(MUSTACHE, "{{total}} {{raw}} {{^items}}-{{/items}}{{#items}}{{qty}} of {{sku}}\n{{/items}}"),
+        second(MUSTACHE, "{{total}} {{&raw}} {{^items}}-{{/items}}{{#items}}{{qty}} of {{sku}}\n{{/items}}"),
     ),
 }
 

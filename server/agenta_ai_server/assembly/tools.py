@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 def build_tools(settings: Settings, resources: Resources, completions: CompletionService) -> Catalog:
     """Build the catalog of tools."""
     apps = {"refine_prompt": settings.refine_prompt_key or ""}
-    available = discover(Dependencies(completions, apps, repairs=settings.repairs))
+    available = discover(Dependencies(completions, apps, repairs=settings.repairs, on_close=resources.on_close))
     with resources.faults_of("AGENTA_AI_GRPC_DISABLED_TOOLS"):
         return Catalog(tool_set(available, settings.missing, settings.disabled_tools))
     return Catalog(ToolSet())

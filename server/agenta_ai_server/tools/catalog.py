@@ -11,7 +11,7 @@ from agenta_ai_server import tools
 from agenta_ai_server.domain.tool import ToolSet
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Mapping
+    from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
 
     from agenta_ai_server.agenta.completion import CompletionService
     from agenta_ai_server.domain.tool import ToolSpec
@@ -25,11 +25,13 @@ class Dependencies:
         completions: Runs prompts that are deployed in Agenta.
         apps: Slug of the application that holds a tool's prompt, by the last segment of the tool's name.
         repairs: How often a tool may ask once more when the model's answer breaks its rules.
+        on_close: Takes what is to be awaited when the service has stopped.
     """
 
     completions: CompletionService
     apps: Mapping[str, str]
     repairs: int = 0
+    on_close: Callable[[Callable[[], Awaitable[object]]], None] = lambda _: None
 
 
 def discover(dependencies: Dependencies) -> list[ToolSpec]:

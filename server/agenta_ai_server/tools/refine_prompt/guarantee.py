@@ -2,38 +2,157 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import asyncio
+import re
+from typing import TYPE_CHECKING, TypeVar
 
 from agenta_ai_server.domain.errors import Violation
-from agenta_ai_server.tools.refine_prompt.formats import FORMATS, Demand, TemplateSyntaxError, shown
+from agenta_ai_server.tools.refine_prompt.formats import READ
+from agenta_ai_server.tools.refine_prompt.formats.syntax import Demand, TemplateSyntaxError, compared, is_blank, shown
+from agenta_ai_server.tools.refine_prompt.rendering.pool import LimitExceeded, WorkerFailed, Workers
+from agenta_ai_server.tools.refine_prompt.template import TemplateError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from agenta_ai_server.tools.refine_prompt.template import Template, Text
+
+__all__ = ["Guarantee", "WorkerFailed"]
+
+Result = TypeVar("Result")
 
 MAX_NAMES = 3
 # With twice as many, the answer would come near the 4 MiB that clients read by default.
 MAX_REFINED_CHARACTERS = 200_000
+# Far more than anybody writes. Reading and rendering tags takes time that grows with their number and length.
+MAX_TAGS = 1_000
+MAX_TAG_CHARACTERS = 40_000
+# From here on reading a text takes more than a few milliseconds.
+LONG_CHARACTERS = 10_000
+
+_TAG = re.compile(r"\{[{%][^{}]*[}%]\}")
+_LIMITS = "rendering it takes more than a second of the processor's time, or too much memory"
+_COMPLEX = f"it has more than {MAX_TAGS:,} tags, or more than {MAX_TAG_CHARACTERS:,} characters in its tags"
 
 
-def violations(prompt: Template, new: Sequence[tuple[object, object]]) -> list[Violation]:
-    """Return the rules that are broken if ``new`` takes the place of the prompt's texts; none if it may.
+class Guarantee:
+    """Checks prompts and refinements. Templates in ``jinja2`` and ``mustache`` are rendered in processes of their own.
 
-    Args:
-        prompt: The template; each of its texts was sent as a message.
-        new: Role and content of each message that came back.
+    It belongs to the event loop that runs its first check.
     """
+
+    def __init__(self) -> None:
+        self._workers = Workers()
+
+    async def check(self, prompt: Template, key: str) -> None:
+        """Check that each text of a prompt can be rendered in its format.
+
+        Args:
+            prompt: The prompt.
+            key: Who it is for; the templates of one key are rendered one after the other.
+
+        Raises:
+            TemplateError: It can't, or not within the limits.
+            WorkerFailed: No process could render it, for a reason that has nothing to do with the prompt.
+        """
+        if prompt.template_format in READ:
+            if fault := await computed(_unreadable, prompt.size, prompt):
+                raise TemplateError(_cannot_render(prompt, *fault))
+            return
+        texts = [text.content for text in prompt.texts]
+        if not await computed(is_simple, prompt.size, texts):
+            raise TemplateError(f"The template can't be checked: {_COMPLEX}.")
+        request = {"format": prompt.template_format, "old": texts, "fixed": [], "new": None}
+        try:
+            answer = await self._workers.ask(request, key)
+        except LimitExceeded:
+            raise TemplateError(f"The template can't be checked: {_LIMITS}.") from None
+        for index, _, description in answer["faults"]:
+            raise TemplateError(_cannot_render(prompt, prompt.texts[index], description))
+
+    async def violations(self, prompt: Template, new: Sequence[tuple[object, object]], key: str) -> list[Violation]:
+        """Return the rules that are broken if ``new`` takes the place of the prompt's texts; none if it may.
+
+        Args:
+            prompt: The template, which has been checked; each of its texts was sent as a message.
+            new: Role and content of each message that came back.
+            key: Who it is for.
+
+        Raises:
+            WorkerFailed: No process could render it, for a reason that has nothing to do with the prompt.
+        """
+        if broken := list(_structural(prompt, new)):
+            return broken
+        contents = [str(content) for _, content in new]
+        size = sum(map(len, contents))
+        if broken := list(controls(prompt, contents)):
+            return broken
+        if prompt.template_format in READ:
+            return await computed(lambda: list(variables(prompt, contents)), size)
+        if not await computed(is_simple, size, contents):
+            return [Violation("messages", f"The refinement can't be checked: {_COMPLEX}.")]
+        request = {
+            "format": prompt.template_format,
+            "old": [text.content for text in prompt.texts],
+            "fixed": [text.content for text in prompt.fixed],
+            "new": contents,
+        }
+        try:
+            answer = await self._workers.ask(request, key)
+        except LimitExceeded:
+            return [Violation("messages", f"The refinement can't be checked: {_LIMITS}.")]
+        return [_violation(prompt, *fault) for fault in answer["faults"]]
+
+    async def aclose(self) -> None:
+        """End the processes."""
+        await self._workers.aclose()
+
+
+async def computed(work: Callable[..., Result], size: int, *args: object) -> Result:
+    """Return ``work(*args)``, by a thread if ``size`` characters would keep other calls waiting."""
+    return await asyncio.to_thread(work, *args) if size > LONG_CHARACTERS else work(*args)
+
+
+def is_simple(texts: Sequence[str]) -> bool:
+    """Whether texts are worth being read at all, found out in time that grows with their length only."""
+    if sum(text.count("{{") + text.count("{%") for text in texts) > MAX_TAGS:
+        return False
+    return sum(len(tag) for text in texts for tag in _TAG.findall(text)) <= MAX_TAG_CHARACTERS
+
+
+def _cannot_render(prompt: Template, text: Text, description: str) -> str:
+    return f"{text.path} can't be rendered in the format {prompt.template_format}: {description.rstrip('.')}."
+
+
+def _unreadable(prompt: Template) -> tuple[Text, str] | None:
+    for text in prompt.texts:
+        try:
+            READ[prompt.template_format](text.content)
+        except TemplateSyntaxError as error:
+            return text, str(error)
+    return None
+
+
+def _violation(prompt: Template, index: int | None, kind: str, description: str) -> Violation:
+    if index is None:
+        return Violation("messages", description)
+    field = f"messages[{index}].content"
+    if kind == "empty":
+        return Violation(field, f"The refinement left {prompt.texts[index].path} empty.")
+    return Violation(field, f"The refinement of {_cannot_render(prompt, prompt.texts[index], description)}")
+
+
+def _structural(prompt: Template, new: Sequence[tuple[object, object]]) -> Iterator[Violation]:
     old = prompt.texts
     if len(new) != len(old):
-        return [Violation("messages", f"The refinement has {_messages(len(new))} where there were {len(old)}.")]
+        yield Violation("messages", f"The refinement has {_messages(len(new))} where there were {len(old)}.")
+        return
     # Before anything is read that could take long.
     if sum(len(content) for _, content in new if isinstance(content, str)) > MAX_REFINED_CHARACTERS:
-        return [Violation("messages", f"The refinement has more than {MAX_REFINED_CHARACTERS:,} characters.")]
-    pairs = enumerate(zip(old, new, strict=True))
-    broken = [violation for index, (text, message) in pairs for violation in _of_message(index, text, *message)]
-    # Only what is whole can be compared: an empty text has lost its variables too, but that isn't the point then.
-    return broken or list(_of_variables(prompt, [str(content) for _, content in new]))
+        yield Violation("messages", f"The refinement has more than {MAX_REFINED_CHARACTERS:,} characters.")
+        return
+    for index, (text, message) in enumerate(zip(old, new, strict=True)):
+        yield from _of_message(index, text, *message)
 
 
 def _messages(count: int) -> str:
@@ -49,23 +168,36 @@ def _of_message(index: int, text: Text, role: object, content: object) -> Iterat
         yield Violation(f"messages[{index}].content", f"The refinement left {text.path} empty.")
 
 
-def _of_variables(prompt: Template, contents: Sequence[str]) -> Iterator[Violation]:
-    template_format = FORMATS[prompt.template_format]
+_CONTROLS = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]")
+
+
+def controls(prompt: Template, contents: Sequence[str]) -> Iterator[Violation]:
+    """Models write a NUL where they mean an accented letter."""
+    known = {control for text in prompt.texts for control in _CONTROLS.findall(text.content)}
+    for index, (text, content) in enumerate(zip(prompt.texts, contents, strict=True)):
+        if invented := sorted(set(_CONTROLS.findall(content)) - known):
+            listed = ", ".join(f"U+{ord(control):04X}" for control in invented[:MAX_NAMES])
+            description = f"The refinement put control characters into {text.path}: {listed}."
+            yield Violation(f"messages[{index}].content", description)
+
+
+def variables(prompt: Template, contents: Sequence[str]) -> Iterator[Violation]:
+    names_in = READ[prompt.template_format]
     found: set[str] = set()
     unreadable = False
     for index, (text, content) in enumerate(zip(prompt.texts, contents, strict=True)):
         try:
-            found |= template_format.variables(content)
-            if template_format.is_blank(content) and not template_format.is_blank(text.content):
-                yield Violation(f"messages[{index}].content", f"The refinement left {text.path} empty.")
+            found |= names_in(content)
         except TemplateSyntaxError as error:
             unreadable = True
-            description = f"The refinement of {text.path} can't be rendered in the format {prompt.template_format}"
-            yield Violation(f"messages[{index}].content", f"{description}: {error}.")
+            yield _violation(prompt, index, "unreadable", str(error))
+        if is_blank(content) and not is_blank(text.content):
+            yield _violation(prompt, index, "empty", "")
     if unreadable:
         return
-    old, new = prompt.variables | prompt.fixed_variables, found | prompt.fixed_variables
-    lost, invented = template_format.compare(old, new)
+    fixed = frozenset[str]().union(*(_variables_if_any(prompt, text) for text in prompt.fixed))
+    old = frozenset[str]().union(fixed, *(names_in(text.content) for text in prompt.texts))
+    lost, invented = compared(old, found | fixed)
     demands = {name for name in invented if isinstance(name, Demand)}
     for verb, names in (("lost", lost), ("invented", invented - demands)):
         if names:
@@ -74,6 +206,14 @@ def _of_variables(prompt: Template, contents: Sequence[str]) -> Iterator[Violati
     if demands:
         listed = _listed(demands, prompt.template_format)
         yield Violation("messages", f"The refinement has a format specification that takes fewer values: {listed}.")
+
+
+def _variables_if_any(prompt: Template, text: Text) -> frozenset[str]:
+    """The variables of a text that stays as it is. If it can't be rendered, that isn't for a refinement to mend."""
+    try:
+        return READ[prompt.template_format](text.content)
+    except TemplateSyntaxError:
+        return frozenset()
 
 
 def _listed(names: Iterable[str], template_format: str) -> str:

@@ -6,16 +6,19 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from agenta_ai_server.tools.refine_prompt import strict_json
-from agenta_ai_server.tools.refine_prompt.formats import DEFAULT, FORMATS, TemplateSyntaxError
+from agenta_ai_server.tools.refine_prompt.formats import DEFAULT, FORMATS, READ
+from agenta_ai_server.tools.refine_prompt.formats.syntax import TemplateSyntaxError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from agenta_ai_server.domain.values import Json
 
 ROLES = ("system", "developer", "user", "assistant", "tool", "function")
 # The others are answers of tools: data, and no instructions to refine. The upstream's schema has only these four.
 REFINABLE_ROLES = ROLES[:4]
+#: Types of the parts of a content, as Agenta knows them.
+PARTS = ("text", "image_url", "input_audio", "file", "refusal")
 # The result repeats the messages as protobuf values, which can't be read when nested beyond 32 levels.
 MAX_CONTENT_DEPTH = 16
 
@@ -62,16 +65,19 @@ class Template:
         root: What it holds.
         texts: What can be refined, in the order in which it stands; at least one.
         template_format: Name of the format, one of ``FORMATS``.
-        variables: What the texts use.
-        fixed_variables: What the other texts use, those that stay as they are.
+        fixed: The other texts, those that stay as they are.
     """
 
     source: str
     root: dict[str, Any]
     texts: tuple[Text, ...]
     template_format: str
-    variables: frozenset[str]
-    fixed_variables: frozenset[str]
+    fixed: tuple[Text, ...]
+
+    @property
+    def size(self) -> int:
+        """The characters of its texts."""
+        return sum(len(text.content) for text in self.texts)
 
     @property
     def messages(self) -> list[dict[str, Any]]:
@@ -127,9 +133,8 @@ def parse(source: str) -> Template:
             f"No message holds text that could be refined: a role of {', '.join(REFINABLE_ROLES)} and a content with "
             "more than white space."
         )
-    used = frozenset[str]().union(*(_variables(text, template_format) for text in texts))
-    fixed = frozenset[str]().union(*(_fixed_variables(text, template_format) for text in every))
-    return Template(source, root, texts, template_format, used, fixed)
+    _check_response_format(root, template_format)
+    return Template(source, root, texts, template_format, tuple(text for text in every if not text.is_refinable))
 
 
 def _format(root: dict[str, Any]) -> str:
@@ -141,21 +146,31 @@ def _format(root: dict[str, Any]) -> str:
     return name
 
 
-def _variables(text: Text, template_format: str) -> frozenset[str]:
-    try:
-        return FORMATS[template_format].variables(text.content)
-    except TemplateSyntaxError as error:
-        raise TemplateError(f"{text.path} can't be rendered in the format {template_format}: {error}") from None
+def _check_response_format(root: dict[str, Any], template_format: str) -> None:
+    """Refuse what Agenta fails on: it formats each string of a response format as it does the texts."""
+    fallbacks = root.get("fallback_configs")
+    configs = {"llm_config": root.get("llm_config")}
+    configs |= {f"fallback_configs[{index}]": each for index, each in enumerate(fallbacks or ())}
+    for path, config in configs.items() if template_format == "fstring" else ():
+        for text in _strings(config.get("response_format")) if isinstance(config, dict) else ():
+            try:
+                READ[template_format](text)
+            except TemplateSyntaxError as error:
+                message = f"{path}.response_format can't be rendered in the format {template_format}: {error}"
+                raise TemplateError(message) from None
 
 
-def _fixed_variables(text: Text, template_format: str) -> frozenset[str]:
-    """The variables of a text that stays as it is. If it can't be rendered, that isn't for a refinement to mend."""
-    if text.is_refinable:
-        return frozenset()
-    try:
-        return FORMATS[template_format].variables(text.content)
-    except TemplateSyntaxError:
-        return frozenset()
+def _strings(value: Json) -> Iterator[str]:
+    match value:
+        case str():
+            yield value
+        case dict():
+            for key, item in value.items():
+                yield key
+                yield from _strings(item)
+        case list():
+            for item in value:
+                yield from _strings(item)
 
 
 def _texts(message: object, index: int) -> list[Text]:
@@ -181,7 +196,9 @@ def _part_texts(parts: list[Any], role: str, index: int) -> list[Text]:
     for number, part in enumerate(parts):
         if not isinstance(part, dict):
             raise TemplateError(f"messages[{index}].content[{number}] must be an object.")
-        if part.get("type") != "text":
+        if part.get("type") not in PARTS:
+            raise TemplateError(f"messages[{index}].content[{number}].type must be one of {', '.join(PARTS)}.")
+        if part["type"] != "text":
             continue
         if not isinstance(part.get("text"), str):
             raise TemplateError(f"messages[{index}].content[{number}].text must be a string.")

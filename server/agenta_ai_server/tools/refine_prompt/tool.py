@@ -2,29 +2,28 @@
 
 from __future__ import annotations
 
-import asyncio
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from agenta_ai_server.domain.errors import Reason, Refused, ToolFailed, UpstreamFailed, Violation
 from agenta_ai_server.domain.outcome import ToolOutcome
 from agenta_ai_server.domain.tool import Hints, Stage, ToolSpec
-from agenta_ai_server.tools.refine_prompt import answer, guarantee, strict_json, template
+from agenta_ai_server.tools.refine_prompt import answer, strict_json, template
+from agenta_ai_server.tools.refine_prompt.guarantee import Guarantee, WorkerFailed, computed
 from agenta_ai_server.tools.refine_prompt.prompt import CONTEXT, GUIDELINES, TEMPLATE
 from agenta_ai_server.tools.validation import input_schema, output_schema, validated
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
 
     from agenta_ai_server.agenta.completion import Completion, CompletionService
     from agenta_ai_server.domain.tool import ToolCall
     from agenta_ai_server.domain.values import Attempt, Json
     from agenta_ai_server.tools.catalog import Dependencies
+    from agenta_ai_server.tools.refine_prompt.answer import Answer
     from agenta_ai_server.tools.refine_prompt.template import Template
-
-Result = TypeVar("Result")
 
 NAME = "tools.agenta.api.refine_prompt"
 DESCRIPTION = (
@@ -44,8 +43,7 @@ REPAIR = (
     "the same way. What was wrong:"
 )
 MAX_VIOLATIONS = 10
-# From here on reading a text takes more than a few milliseconds: a full template in Jinja2 takes up to a second.
-LONG_CHARACTERS = 10_000
+UNCHECKED = "no process could be started to render it, or it was killed"
 
 
 class RefinePromptArguments(BaseModel):
@@ -103,9 +101,11 @@ class RefinePrompt:
         completions: Runs that prompt.
         app: Slug of the application that holds it.
         repairs: How often an answer that would break the prompt is asked for once more, at least 0.
+        guarantee: Checks prompts and answers.
     """
 
-    def __init__(self, completions: CompletionService, app: str, *, repairs: int) -> None:
+    def __init__(self, completions: CompletionService, app: str, *, repairs: int, guarantee: Guarantee) -> None:
+        self._guarantee = guarantee
         self._completions = completions
         self._app = app
         self._repairs = repairs
@@ -114,15 +114,16 @@ class RefinePrompt:
         """Refine one prompt.
 
         Raises:
-            Refused: ARGUMENTS_INVALID, for a template that can't be refined; DEADLINE_TOO_SHORT.
+            Refused: ARGUMENTS_INVALID, for a template that can't be refined; DEADLINE_TOO_SHORT; OVERLOADED, if no
+                process can be had to render it.
             ToolFailed: No completion came, or none that keeps the prompt whole.
         """
-        prompt = await _computed(_parsed, arguments.prompt_template_json)
+        prompt = await self._prompt(arguments.prompt_template_json, call)
         call.report(Stage.ASKING, "Asking Agenta for a refinement.")
         completion = await self._ask(prompt, arguments.guidelines or "", arguments, call)
         call.report(Stage.CHECKING, "Checking that the refinement keeps the prompt whole.")
         attempts = [*completion.attempts]
-        refinement = await _computed(_refinement, completion.text, prompt)
+        refinement = await self._refinement(completion.text, prompt, call, attempts)
         repairs = 0
         while refinement.violations and repairs < self._repairs:
             guidelines = _guidelines_of_repair(arguments.guidelines or "", refinement.violations)
@@ -137,10 +138,38 @@ class RefinePrompt:
                 break
             repairs += 1
             attempts += completion.attempts
-            refinement = await _computed(_refinement, completion.text, prompt)
+            refinement = await self._refinement(completion.text, prompt, call, attempts)
         if refinement.violations:
             raise _unusable(refinement.violations, attempts)
         return _result(refinement, attempts, repaired=repairs > 0)
+
+    async def _prompt(self, source: str, call: ToolCall) -> Template:
+        """Read the template, and check that it can be rendered."""
+        try:
+            prompt = await computed(_parsed, len(source), source)
+            await self._guarantee.check(prompt, _key(call))
+        except template.TemplateError as error:
+            field = "arguments.prompt_template_json"
+            violation = Violation(field, str(error))
+            raise Refused(Reason.ARGUMENTS_INVALID, f"{field}: {error}", violations=[violation]) from None
+        except WorkerFailed:
+            message = f"The template can't be checked: {UNCHECKED}. Nothing was sent to the model. Retry later."
+            raise Refused(Reason.OVERLOADED, message, retry_delay=1.0) from None
+        return prompt
+
+    async def _refinement(
+        self, text: str, prompt: Template, call: ToolCall, attempts: Sequence[Attempt]
+    ) -> _Refinement:
+        """Read what the model wrote, and check it against every rule."""
+        try:
+            refined = await computed(answer.parse, len(text), text)
+            broken = await self._guarantee.violations(prompt, refined.messages, _key(call))
+        except answer.AnswerError as error:
+            return _Refinement(violations=[error.violation])
+        except WorkerFailed:
+            message = f"The refinement can't be checked: {UNCHECKED}. It was discarded; the prompt is unchanged."
+            raise ToolFailed(Reason.UPSTREAM_OUTPUT_INVALID, message, attempts=attempts) from None
+        return _Refinement(violations=broken) if broken else await computed(_restored, len(text), refined, prompt)
 
     async def _ask(
         self, prompt: Template, guidelines: str, arguments: RefinePromptArguments, call: ToolCall
@@ -155,7 +184,10 @@ class RefinePrompt:
 
 def provide(dependencies: Dependencies) -> ToolSpec:
     """Make the tool."""
-    refine = RefinePrompt(dependencies.completions, dependencies.apps["refine_prompt"], repairs=dependencies.repairs)
+    guarantee = Guarantee()
+    dependencies.on_close(guarantee.aclose)
+    app = dependencies.apps["refine_prompt"]
+    refine = RefinePrompt(dependencies.completions, app, repairs=dependencies.repairs, guarantee=guarantee)
     return ToolSpec(
         name=NAME,
         title="Refine a prompt",
@@ -170,18 +202,13 @@ def provide(dependencies: Dependencies) -> ToolSpec:
     )
 
 
-async def _computed(work: Callable[..., Result], text: str, *rest: object) -> Result:
-    """Return ``work(text, *rest)``, by a thread if the text is so long that other calls would stand still."""
-    return await asyncio.to_thread(work, text, *rest) if len(text) > LONG_CHARACTERS else work(text, *rest)
+def _key(call: ToolCall) -> str:
+    """Return whose templates are rendered one after the other."""
+    return f"{call.caller.organization}/{call.caller.project}/{call.caller.user}"
 
 
 def _parsed(source: str) -> Template:
-    try:
-        return template.parse(source)
-    except template.TemplateError as error:
-        field = "arguments.prompt_template_json"
-        violation = Violation(field, str(error))
-        raise Refused(Reason.ARGUMENTS_INVALID, f"{field}: {error}", violations=[violation]) from None
+    return template.parse(source)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -194,14 +221,8 @@ class _Refinement:
     violations: Sequence[Violation] = ()
 
 
-def _refinement(text: str, prompt: Template) -> _Refinement:
-    """Read what the model wrote, and check it against every rule."""
-    try:
-        refined = answer.parse(text)
-    except answer.AnswerError as error:
-        return _Refinement(violations=[error.violation])
-    if broken := guarantee.violations(prompt, refined.messages):
-        return _Refinement(violations=broken)
+def _restored(refined: Answer, prompt: Template) -> _Refinement:
+    """Put the refined texts into the template."""
     root = prompt.with_texts([str(content) for _, content in refined.messages])
     summary = NO_CHANGE if root == prompt.root else refined.summary
     return _Refinement(root=root, source=strict_json.dump(root), summary=summary)

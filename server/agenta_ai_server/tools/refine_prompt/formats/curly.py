@@ -5,6 +5,9 @@ from __future__ import annotations
 from agenta_ai_server.tools.refine_prompt.formats import jsonpath
 from agenta_ai_server.tools.refine_prompt.formats.syntax import TemplateSyntaxError, shown
 
+#: Reading one takes about as long as reading 5,000 characters of text.
+MAX_PATHS = 200
+
 
 def variables(text: str) -> frozenset[str]:
     """The variables of a text, as written but for the blanks around them.
@@ -16,12 +19,16 @@ def variables(text: str) -> frozenset[str]:
         TemplateSyntaxError: A name that Agenta can resolve to no value at all.
     """
     found: dict[str, str] = {}
-    end = 0
+    end = paths = 0
     *closed, _ = text.split("}}")
     for segment in closed:
         end += len(segment)
         name = _placeholder(segment)
         if name is not None and name not in found:
+            paths += name.startswith("$")
+            if paths > MAX_PATHS:
+                start = text.rfind("{{", 0, end)
+                raise TemplateSyntaxError.at(f"There are more than {MAX_PATHS} JSONPaths.", text, start)
             found[name] = _checked(name, text, end)
         end += len("}}")
     return frozenset(found.values())
@@ -45,7 +52,7 @@ def _checked(name: str, text: str, end: int) -> str:
         return name
     start = text.rfind("{{", 0, end)
     if name.startswith("$"):
-        return jsonpath.check(name, text, start)
+        return jsonpath.canonical(name, text, start)
     if not name.strip("."):
         message = f"{{{{{shown(name)}}}}} can't be resolved: there must be a name between the braces."
         raise TemplateSyntaxError.at(message, text, start)

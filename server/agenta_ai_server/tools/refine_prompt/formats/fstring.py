@@ -23,6 +23,8 @@ _NO_NAME = re.compile(r"""^\s|\s$|^$|["',\n]""")
 
 # A field inside a format spec is mostly a width or a precision, and any number is as good as another.
 _WIDTH = "5"
+# Longer than what any spec is taken to show.
+_LONG = "x" * 10_000
 # A value of each kind, by what a spec that doesn't take it demands. Negative, since :c takes only some numbers.
 _KINDS = {"no text": "x", "no whole number": -1, "no fraction": 1.5}
 
@@ -52,6 +54,11 @@ def _variables(text: str, start: int, piece: str, *, prefix: str) -> Iterator[st
         _refuse(_spec_fault(spec, takes_none_of), name, text, offset)
         for kind in takes_none_of:
             yield Demand(f"{prefix}{name}:{kind}")
+        most = _most_characters(spec)
+        if most is not None:
+            cut = Demand(f"{prefix}{name}:no long text")
+            cut.most = most
+            yield cut
 
 
 def _refuse(reason: str, name: str, text: str, offset: int) -> None:
@@ -124,6 +131,16 @@ def _refused_kinds(spec: str, *, text_only: bool) -> frozenset[str]:
     if not text_only:
         return refused
     return frozenset(_KINDS if "no text" in refused else ())
+
+
+@lru_cache(maxsize=256)
+def _most_characters(spec: str) -> int | None:
+    """How much of a text a spec shows, if it isn't all of it."""
+    try:
+        shown_characters = len(format(_LONG, spec).strip())
+    except (ValueError, OverflowError):
+        return None
+    return shown_characters if shown_characters < len(_LONG) else None
 
 
 def _shows(value: object, spec: str) -> bool:

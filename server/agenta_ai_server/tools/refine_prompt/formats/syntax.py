@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import unicodedata
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Set
 
 
 class TemplateSyntaxError(ValueError):
@@ -32,9 +36,21 @@ class TemplateSyntaxError(ValueError):
 
 
 class Demand(str):
-    """Among the variables of a text, what it asks of the value of one: a refinement may drop it, but not add it."""
+    """Among the variables of a text, what it asks of the value of one: a refinement may drop it, but not add it.
 
-    __slots__ = ()
+    Attributes:
+        most: How many characters of a text it shows, if that is what it asks; a refinement may show more.
+    """
+
+    most: int | None = None
+
+
+def compared(old: Set[str], new: Set[str]) -> tuple[Set[str], Set[str]]:
+    """Return the names that were lost, and the names and demands that are new."""
+    lost = {name for name in old - new if not isinstance(name, Demand)}
+    cuts = {name: name.most for name in old if isinstance(name, Demand) and name.most is not None}
+    shorter = {name for name in new & cuts.keys() if isinstance(name, Demand) and (name.most or 0) < cuts[name]}
+    return lost, (new - old) | shorter
 
 
 def shown(name: str, length: int = 60) -> str:

@@ -1,0 +1,343 @@
+"""What a refinement breaks, found by rendering the old and the new texts with the same inputs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import chain, islice
+from typing import TYPE_CHECKING, Final
+
+from agenta_ai_server.tools.refine_prompt.formats.syntax import TemplateSyntaxError, is_blank, shown
+from agenta_ai_server.tools.refine_prompt.rendering.inputs import QUOTES, Inputs
+from agenta_ai_server.tools.refine_prompt.rendering.shapes import Shape
+from agenta_ai_server.tools.refine_prompt.rendering.situations import Situation, candidates, others
+from agenta_ai_server.tools.refine_prompt.rendering.text import Rendered, RenderError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence, Set
+
+    from agenta_ai_server.tools.refine_prompt.rendering.text import Format, Text
+
+MAX_SITUATIONS: Final = 64
+# So many characters are rendered at the most, in all situations together, if there are enough of them for a few.
+_MAX_RENDERED: Final = 4_000_000
+_FEWEST: Final = 8
+# A tag costs as much as so many characters.
+_TAG: Final = 200
+_MAX_NAMES: Final = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """What is wrong with one text, or with all of them together.
+
+    Attributes:
+        index: Of the text; ``None`` for all.
+        kind: ``unreadable``, ``empty`` or ``names``.
+        description: What is wrong, a sentence's end or a sentence.
+    """
+
+    index: int | None
+    kind: str
+    description: str
+
+
+def read(template_format: str, texts: Sequence[str]) -> Fault | None:
+    """Return why the texts of a prompt can't be rendered in any situation, or ``None`` if they can."""
+    parsed = _Parsed(template_format)
+    old = parsed.texts(texts)
+    return parsed.faults[0] if parsed.faults else _Comparison(template_format, parsed, old).fault
+
+
+def compare(template_format: str, old: Sequence[str], fixed: Sequence[str], new: Sequence[str]) -> list[Fault]:
+    """Return what is wrong with the new texts if they take the place of the old ones.
+
+    Args:
+        template_format: ``jinja2`` or ``mustache``.
+        old: The texts that were refined; they can be rendered.
+        fixed: The texts of the prompt that stay as they are, whether they can be rendered or not.
+        new: The texts that take the place of the old ones.
+    """
+    parsed = _Parsed(template_format)
+    comparison = _Comparison(template_format, parsed, parsed.texts(old))
+    parsed.faults.clear()
+    staying = [text for text in parsed.texts(fixed) if text]
+    parsed.faults.clear()
+    refined = parsed.texts(new)
+    if parsed.faults:
+        found = parsed.faults + comparison.faults(refined, staying, complete=False)
+        return sorted(found, key=lambda fault: len(new) if fault.index is None else fault.index)
+    return comparison.faults(refined, staying, complete=True)
+
+
+class _Parsed:
+    """Parses texts, and collects what is wrong with them."""
+
+    def __init__(self, template_format: str) -> None:
+        #: The JSONPaths of all texts, each with a number.
+        self.places: dict[str, int] = {}
+        self.format: Format
+        if template_format == "jinja2":
+            from agenta_ai_server.tools.refine_prompt.rendering.jinja import JinjaText
+
+            self.format = JinjaText
+        else:
+            from agenta_ai_server.tools.refine_prompt.rendering.mustache import MustacheText
+
+            self.format = MustacheText
+        self.faults: list[Fault] = []
+
+    def texts(self, texts: Sequence[str]) -> list[Text | None]:
+        """Return the texts, each ready to be rendered, or ``None`` if it can't be read."""
+        found: list[Text | None] = []
+        for index, text in enumerate(texts):
+            try:
+                found.append(self.format(text, self.places))
+            except TemplateSyntaxError as error:
+                found.append(None)
+                self.faults.append(Fault(index, "unreadable", str(error)))
+        return found
+
+
+@dataclass(slots=True)
+class _Shown:
+    """What all texts together show in one situation.
+
+    Attributes:
+        text: What is rendered, without blanks that say nothing.
+        blank: Whether each of the texts says nothing.
+        markers: The values in it.
+        paths: The JSONPaths in it.
+        misses: The unknown items that were asked for.
+    """
+
+    text: str
+    blank: list[bool]
+    markers: set[str]
+    paths: frozenset[str]
+    misses: set[str]
+
+
+class _Failed(Exception):
+    """One of the texts can't be rendered in a situation."""
+
+    def __init__(self, index: int, error: RenderError) -> None:
+        super().__init__(str(error))
+        self.index = index
+        self.error = error
+
+
+class _Comparison:
+    """The old texts, with the situations in which they are rendered.
+
+    Attributes:
+        fault: Why they can't be rendered in any, if they can't.
+    """
+
+    def __init__(self, template_format: str, parsed: _Parsed, old: Sequence[Text | None]) -> None:
+        self._format = template_format
+        self._parsed = parsed
+        self._old = [text for text in old if text]
+        self._root = Shape("")
+        for text in self._old:
+            text.survey(self._root)
+        self._inputs = Inputs(self._root)
+        self.fault: Fault | None = None
+        self._base = Situation()
+        failed: _Failed | None = None
+        for situation in islice(candidates(self._root, self._format), MAX_SITUATIONS):
+            try:
+                self._render(self._old, situation)
+            except _Failed as error:
+                failed = failed or error
+            else:
+                self._base = situation
+                return
+        if failed:
+            place = f" (line {failed.error.line})" if failed.error.line else ""
+            self.fault = Fault(failed.index, "unreadable", f"{failed.error.message}{place}")
+
+    def faults(self, new: Sequence[Text | None], fixed: Sequence[Text], *, complete: bool) -> list[Fault]:
+        """Return what is wrong with new texts; if some of them can't be read, only which ones are empty."""
+        survey = Shape("")
+        readable = [text for text in new if text]
+        for text in readable:
+            text.survey(survey)
+        self._root.merge(survey)
+        verdict = _Verdict()
+        if complete:
+            verdict.names(*self._parsed.format.compared(_names(self._old, fixed), _names(readable, fixed)))
+            old_paths, new_paths = _paths(self._old, fixed), _paths(readable, fixed)
+            verdict.names(old_paths - new_paths, new_paths - old_paths)
+        seen = self._compare(new, fixed, verdict, complete=complete)
+        if complete:
+            asked = {shape.name for shape in survey.walk()}
+            never = {shape for shape in self._root.walk() if "shown" in shape.uses and not shape.fallback} - seen
+            verdict.unasked({shape.name for shape in never} - asked)
+        return verdict.faults
+
+    def _compare(
+        self, new: Sequence[Text | None], fixed: Sequence[Text], verdict: _Verdict, *, complete: bool
+    ) -> set[Shape]:
+        """Render old and new in all situations, and return what the old texts showed in any."""
+        seen: set[Shape] = set()
+        base: tuple[_Shown, _Shown] | None = None
+        for situation in self._situations(new):
+            try:
+                old = self._render(self._old, situation, fixed)
+            except _Failed:
+                continue
+            shapes = {marker: self._inputs.shape_of(marker) for marker in old.markers}
+            seen |= set(shapes.values())
+            try:
+                refined = self._render(new, situation, fixed)
+            except _Failed as failed:
+                verdict.fails(failed.index, failed.error, situation)
+                continue
+            verdict.blank(old.blank, refined.blank)
+            if complete:
+                base = base or (old, refined)
+                lost = {shapes[marker].name for marker in old.markers - refined.markers} | (old.paths - refined.paths)
+                verdict.lost(lost, situation, self._base)
+                verdict.missed(refined.misses - old.misses)
+                self._judge_dependence(situation, base, (old, refined), verdict)
+        return seen
+
+    def _judge_dependence(
+        self, situation: Situation, base: tuple[_Shown, _Shown], now: tuple[_Shown, _Shown], verdict: _Verdict
+    ) -> None:
+        """Where the old texts depend on one input without showing it, the new ones do too."""
+        changed = [shape for shape in situation.choices if shape not in self._base.choices]
+        if len(changed) == 1 and not self._shows(changed[0], base[0], now[0]):
+            verdict.depends(changed[0], old=base[0].text != now[0].text, new=base[1].text != now[1].text)
+
+    def _situations(self, new: Sequence[Text | None]) -> Iterable[Situation]:
+        try:
+            base = self._render(self._old, self._base)
+        except _Failed:
+            return
+        shown_shapes = {self._inputs.shape_of(marker) for marker in base.markers}
+        unshown = {shape for shape in self._root.walk() if shape not in shown_shapes}
+        size = len(base.text) + _TAG * sum(text.size for text in [*self._old, *new] if text)
+        most = max(_FEWEST, min(MAX_SITUATIONS, _MAX_RENDERED // max(size, 1)))
+        found = chain(others(self._root, unshown), candidates(self._root, self._format))
+        seen = 0
+        yield self._base
+        for situation in found:
+            if seen == most:
+                return
+            combined = situation.over(self._base)
+            if combined.choices != self._base.choices or combined.mode != self._base.mode:
+                seen += 1
+                yield combined
+
+    def _shows(self, shape: Shape, *rendered: _Shown) -> bool:
+        inside = set(shape.walk())
+        markers = self._inputs.markers
+        return any(markers.get(marker) in inside for each in rendered for marker in each.markers)
+
+    def _render(self, texts: Sequence[Text | None], situation: Situation, fixed: Sequence[Text] = ()) -> _Shown:
+        """Render texts, and those that stay as they are, as far as that can be done."""
+        self._inputs.misses.clear()
+        rendered: list[Rendered] = []
+        for index, text in enumerate(texts):
+            if text is None:
+                rendered.append(Rendered("unreadable", "", frozenset()))
+                continue
+            try:
+                rendered.append(text.render(self._inputs.make(situation.choices, situation.mode)))
+            except RenderError as error:
+                raise _Failed(index, error) from None
+        misses = set(self._inputs.misses)
+        blank = [is_blank(each.text) for each in rendered]
+        for text in fixed:
+            try:
+                rendered.append(text.render(self._inputs.make(situation.choices, situation.mode)))
+            except RenderError:
+                continue
+        values = "\n".join(each.values for each in rendered)
+        masks = frozenset[str]().union(*(each.paths for each in rendered))
+        paths = frozenset(path for path, number in self._parsed.places.items() if f"\0Jp{number}\0" in masks)
+        if not rendered:
+            self._inputs.make(situation.choices, situation.mode)
+        return _Shown("\n".join(each.text for each in rendered), blank, self._inputs.shown(values), paths, misses)
+
+
+def _names(texts: Iterable[Text], fixed: Iterable[Text]) -> set[str]:
+    return {name for text in chain(texts, fixed) for name in text.names}
+
+
+def _paths(texts: Iterable[Text], fixed: Iterable[Text]) -> set[str]:
+    return {path for text in chain(texts, fixed) for path in text.paths}
+
+
+class _Verdict:
+    """Collects what is wrong, each thing once."""
+
+    def __init__(self) -> None:
+        self._said: set[str] = set()
+        self._whole: set[int] = set()
+        self._emptied: set[int] = set()
+        self._found: list[Fault] = []
+        self._of_names = 0
+
+    @property
+    def faults(self) -> list[Fault]:
+        """What was found."""
+        empty = [Fault(index, "empty", "") for index in sorted(self._emptied - self._whole)]
+        return [*self._found[: self._of_names], *empty, *self._found[self._of_names :]]
+
+    def names(self, lost: Set[str], invented: Set[str]) -> None:
+        """Judge names of inputs, and JSONPaths."""
+        self._say("lost", set(lost))
+        self._say("invented", set(invented))
+        self._of_names = len(self._found)
+
+    def unasked(self, names: set[str]) -> None:
+        """Judge items that were never shown in any situation, and that the new texts don't ask for."""
+        self._say("lost", names)
+
+    def missed(self, names: set[str]) -> None:
+        """Judge items that the new texts ask for and that nobody knows."""
+        self._say("invented", names)
+
+    def fails(self, index: int, error: RenderError, situation: Situation) -> None:
+        """Judge a text that can't be rendered where the old one could."""
+        when = f" when {situation}" if str(situation) else ""
+        place = f" (line {error.line})" if error.line else ""
+        if index not in {fault.index for fault in self._found if fault.kind == "unreadable"}:
+            self._found.append(Fault(index, "unreadable", f"{error.message}{place}{when}"))
+
+    def blank(self, old: list[bool], new: list[bool]) -> None:
+        """Judge texts that say nothing."""
+        for index, (before, after) in enumerate(zip(old, new, strict=True)):
+            if not before:
+                (self._emptied if after else self._whole).add(index)
+
+    def lost(self, names: Set[str], situation: Situation, base: Situation) -> None:
+        """Judge values and JSONPaths that aren't shown where they were."""
+        if situation is base:
+            self._say("lost", set(names))
+        elif situation.mode == QUOTES:
+            self._say("escaped", set(names))
+        else:
+            self._say("lost", set(names) - self._said, f" when {situation}")
+
+    def depends(self, shape: Shape, old: bool, new: bool) -> None:
+        """Judge whether the new texts depend on what the old ones depended on."""
+        if old and not new:
+            self._say("ignores", {shape.name})
+
+    def _say(self, verb: str, names: set[str], when: str = "") -> None:
+        names = {name for name in names if name not in self._said or verb == "invented"}
+        fresh = sorted(names)
+        if not fresh or (verb == "invented" and names <= self._said):
+            return
+        self._said |= names
+        listed = ", ".join(f"{{{{{shown(name)}}}}}" for name in fresh[:_MAX_NAMES])
+        more = f" and {len(fresh) - _MAX_NAMES} more" if len(fresh) > _MAX_NAMES else ""
+        noun = f"variable{'s' if len(fresh) > 1 else ''}"
+        sentence = {
+            "escaped": f"escapes the {noun} {listed}{more}, so that quotes become &quot;",
+            "ignores": f"no longer depends on the {noun} {listed}{more}",
+        }.get(verb, f"{verb} the {noun} {listed}{more}{when}")
+        self._found.append(Fault(None, "names", f"The refinement {sentence}."))

@@ -1,0 +1,184 @@
+"""Values that fit what is known of an input: markers, which are found again in what is rendered."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Any, Final
+
+from agenta_ai_server.tools.refine_prompt.rendering.shapes import ABSENT, KINDS, OTHER, Choice, Shape
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+# A text is made of chunks: 9, four octal digits that number the value, one that numbers the chunk, 8. Digits pass
+# through most filters, and a chunk can't begin inside of another one. The quote is there in one mode only.
+_CHUNK = re.compile(r'9[0-7]{5}"?8')
+_NUMBER = re.compile(r"(?<![\d.])[1-9]\d\d(?!\d)")
+_FIRST_NUMBER = 101
+_OTHER_NUMBER = 400
+_MOST_VALUES = 8**4
+# Deeper, a list has one element only.
+_MAX_NESTING = 3
+# Where the chunks of a long text begin, so that a cut is seen wherever it is.
+_LONG = (0, 8, 40, 100, 220, 460, 1000, 2000)
+
+# Modes, each of which is for all inputs at once.
+PLAIN: Final = ""
+LONG: Final = "long"
+FRACTIONS: Final = "fractions"
+QUOTES: Final = "quotes"
+FLAT: Final = "flat"
+
+
+class Object(dict[str, Any]):
+    """An object that tells which items were asked for that the old text doesn't know."""
+
+    def __init__(self, shape: Shape, misses: set[str]) -> None:
+        super().__init__()
+        self._shape, self._misses = shape, misses
+
+    def _miss(self, key: object) -> None:
+        _note_miss(self._shape, key, self._misses)
+
+    def get(self, key: object, default: Any = None) -> Any:
+        """Return an item, as a template asks for it."""
+        if key not in self:
+            self._miss(key)
+        return super().get(key, default)  # type: ignore[call-overload, unused-ignore]
+
+
+class Value(str):
+    """A text that tells which attributes were asked for."""
+
+    _shape: Shape
+    _misses: set[str]
+
+    def _miss(self, key: object) -> None:
+        _note_miss(self._shape, key, self._misses)
+
+
+# As errors name their types.
+for _type, _name in ((Object, "dict"), (Value, "str")):
+    _type.__name__, _type.__module__ = _name, "builtins"
+
+
+def note_miss(value: object, key: object) -> None:
+    """Note that an item of an input was asked for and isn't there."""
+    if isinstance(value, Object | Value):
+        value._miss(key)  # no template can reach what begins so
+
+
+def _note_miss(shape: Shape, key: object, misses: set[str]) -> None:
+    if isinstance(key, str) and key not in shape.keys:
+        misses.add(Shape(shape.name).key(key).name)
+
+
+class Inputs:
+    """Makes inputs of a shape. A value has the same marker in every situation, and is found by it.
+
+    Args:
+        root: The shape of all inputs together.
+    """
+
+    def __init__(self, root: Shape) -> None:
+        self._root = root
+        self._numbers: dict[tuple[Shape, tuple[int, ...]], int] = {}
+        #: What each marker in use stands for.
+        self.markers: dict[str, Shape] = {}
+        #: The constants in use, and what each is the value of.
+        self.literals: dict[str, Shape] = {}
+        #: Items that were asked for and are unknown.
+        self.misses: set[str] = set()
+
+    def make(self, choices: Mapping[Shape, Choice], mode: str) -> Object:
+        """Return new inputs."""
+        self._choices, self._mode = choices, mode
+        self.literals.clear()
+        return self._object(self._root, ())
+
+    def shown(self, values: str) -> set[str]:
+        """Return the markers and constants that are found in what was rendered."""
+        found = {*_CHUNK.findall(values), *_NUMBER.findall(values)} & self.markers.keys()
+        folded = values.casefold()
+        return found | {literal for literal in self.literals if literal.casefold() in folded}
+
+    def shape_of(self, marker: str) -> Shape:
+        """Return the shape of the value that a marker or a constant stands for."""
+        return self.markers.get(marker) or self.literals[marker]
+
+    def _object(self, shape: Shape, at: tuple[int, ...]) -> Object:
+        made = Object(shape, self.misses)
+        for key, child in shape.keys.items():
+            there = self._choices.get(child) is not ABSENT
+            if there and (self._mode == FLAT or not child.fallback):
+                made[key] = self._value(child, at)
+        if shape.keyed_by:
+            for key in (self._text(shape.keyed_by, ()), *shape.keyed_by.constants):
+                made[str(key)] = self._value(shape.element(), at)
+        elif shape.each or not (shape.keys or shape is self._root):
+            for number in range(2):
+                made[self._text(shape, (*at, number))] = self._value(shape.element(), (*at, number))
+        return made
+
+    def _value(self, shape: Shape, at: tuple[int, ...]) -> Any:
+        likeliest = shape.kinds[0]
+        choice = self._choices.get(shape, Choice(likeliest))
+        kind = choice.kind if choice.kind in KINDS else likeliest
+        if choice.kind == "literal":
+            if isinstance(choice.value, str) and sum(map(str.isalpha, choice.value)) > 1:
+                self.literals[choice.value] = shape
+            return choice.value
+        if choice.kind == "empty":
+            return {"list": [], "object": {}}.get(kind, "")
+        if self._mode == FLAT and "section" in shape.uses and kind == likeliest:
+            return True
+        if kind == "list":
+            return self._list(shape, choice, at)
+        if kind == "object":
+            return self._object(shape, at)
+        if kind in {"count", "number"}:
+            return self._numeric(shape, kind, choice, at)
+        return self._chosen_text(shape, choice, at)
+
+    def _list(self, shape: Shape, choice: Choice, at: tuple[int, ...]) -> list[Any] | str:
+        if choice.kind == "around":
+            # Whether something is looked for in a list or in a text can't always be told.
+            text = self._text(shape, at)
+            return self._chosen_text(shape, choice, at) if "text" in shape.uses else [choice.value, text]
+        size = choice.value if choice.kind == "size" else shape.least if len(at) < _MAX_NESTING else 1
+        elements = [self._value(shape.element(), (*at, number)) for number in range(size)]
+        return [*elements[:-1], self._text(shape.holds, at)] if shape.holds and elements else elements
+
+    def _chosen_text(self, shape: Shape, choice: Choice, at: tuple[int, ...]) -> str:
+        text = self._text(shape, at)
+        if choice.kind == "around":
+            return f"{choice.value}{text} {choice.value} {text}{choice.value}"
+        if choice.kind == "size":
+            return text.ljust(choice.value, "0")[: choice.value]
+        if shape.holds:
+            return f"{text} {self._text(shape.holds, at)}"
+        return f"{text} {text}" if choice is OTHER else text
+
+    def _number(self, shape: Shape, at: tuple[int, ...]) -> int:
+        return self._numbers.setdefault((shape, at), len(self._numbers))
+
+    def _numeric(self, shape: Shape, kind: str, choice: Choice, at: tuple[int, ...]) -> float:
+        if kind == "count":
+            return 3 if choice is OTHER else 1
+        number = _FIRST_NUMBER + self._number(shape, at) + (_OTHER_NUMBER if choice is OTHER else 0)
+        self.markers[str(number)] = shape
+        return number + (0.25 if self._mode == FRACTIONS else 0)
+
+    def _text(self, shape: Shape, at: tuple[int, ...]) -> str:
+        number = self._number(shape, at)
+        if number >= _MOST_VALUES:
+            return "0"
+        quote = '"' if self._mode == QUOTES else ""
+        chunks = [f"9{number:04o}{place}{quote}8" for place in range(8 if self._mode == LONG else 2)]
+        self.markers |= dict.fromkeys(chunks, shape)
+        text = ""
+        for start, chunk in zip(_LONG, chunks, strict=False):
+            text = text.ljust(start - 1, "0").ljust(start) + chunk
+        value = Value(text)
+        value._shape, value._misses = shape, self.misses
+        return value

@@ -1,0 +1,164 @@
+"""The processes that render templates, as the service sees them."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import signal
+import sys
+from asyncio.subprocess import DEVNULL, PIPE
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Any, Final
+
+if TYPE_CHECKING:
+    from asyncio.subprocess import Process
+    from collections.abc import AsyncIterator, Mapping
+
+_WORKER: Final = "agenta_ai_server.tools.refine_prompt.rendering.worker"
+_LENGTH_BYTES: Final = 4
+_MAX_ANSWER_BYTES: Final = 2**16
+# A worker ends itself after a second of the processor's time. This is for one that can't, or isn't given any.
+_SECONDS: Final = 5.0
+_STARTING_SECONDS: Final = 10.0
+_PROCESSES: Final = 2
+
+
+class LimitExceeded(Exception):
+    """Rendering took more than a second of the processor's time, or too much memory."""
+
+
+class WorkerFailed(Exception):
+    """No worker could answer, for a reason that has nothing to do with the templates."""
+
+
+class Workers:
+    """Renders templates in up to two processes, started with the first request.
+
+    It belongs to the event loop that makes its first request.
+    """
+
+    def __init__(self) -> None:
+        self._places = asyncio.Semaphore(_PROCESSES)
+        # For each key that waits or is served, whose turn it is and how many those are.
+        self._turns: dict[str, tuple[asyncio.Lock, int]] = {}
+        self._idle: list[Process] = []
+        self._running: set[asyncio.Task[dict[str, Any]]] = set()
+        self._closed = False
+
+    async def ask(self, request: Mapping[str, Any], key: str) -> dict[str, Any]:
+        """Let a worker answer.
+
+        Args:
+            request: What it is to do, as JSON.
+            key: Who it is for: one request at a time for each key, so that all keys get their turn.
+
+        Raises:
+            LimitExceeded: It took too long, or too much memory.
+            WorkerFailed: No worker could be started, or two of them failed.
+        """
+        # What has begun goes on if the caller leaves, because its answer would otherwise be taken for the next one.
+        task = asyncio.ensure_future(self._in_turn(json.dumps(request).encode(), key))
+        self._running.add(task)
+        task.add_done_callback(self._finished)
+        return await asyncio.shield(task)
+
+    def _finished(self, task: asyncio.Task[dict[str, Any]]) -> None:
+        self._running.discard(task)
+        if not task.cancelled():
+            task.exception()  # told to the caller, if there still is one
+
+    async def aclose(self) -> None:
+        """End all processes."""
+        self._closed = True
+        for task in list(self._running):
+            task.cancel()
+        await asyncio.gather(*self._running, return_exceptions=True)
+        for process in self._idle:
+            await _end(process)
+        self._idle.clear()
+
+    async def _in_turn(self, request: bytes, key: str) -> dict[str, Any]:
+        async with self._turn(key), self._places:
+            try:
+                return await self._answer(request)
+            except WorkerFailed:
+                # One that was killed from outside, or has waited too long for its next request.
+                return await self._answer(request)
+
+    @asynccontextmanager
+    async def _turn(self, key: str) -> AsyncIterator[None]:
+        turn, waiting = self._turns.get(key, (asyncio.Lock(), 0))
+        self._turns[key] = (turn, waiting + 1)
+        try:
+            async with turn:
+                yield
+        finally:
+            turn, waiting = self._turns.pop(key)
+            if waiting > 1:
+                self._turns[key] = (turn, waiting - 1)
+
+    async def _answer(self, request: bytes) -> dict[str, Any]:
+        process = await self._process()
+        try:
+            async with asyncio.timeout(_SECONDS):
+                answer = await _exchange(process, request)
+        except TimeoutError:
+            await _end(process)
+            raise LimitExceeded from None
+        except (OSError, asyncio.IncompleteReadError, ValueError):
+            await _end(process)
+            if process.returncode == -signal.SIGPROF:
+                raise LimitExceeded from None
+            raise WorkerFailed from None
+        except BaseException:
+            await asyncio.shield(_end(process))
+            raise
+        if "exceeded" in answer or self._closed:
+            await _end(process)
+        else:
+            self._idle.append(process)
+        if "exceeded" in answer:
+            raise LimitExceeded
+        return answer
+
+    async def _process(self) -> Process:
+        while self._idle:
+            process = self._idle.pop()
+            if process.returncode is None:
+                return process
+        try:
+            async with asyncio.timeout(_STARTING_SECONDS):
+                return await asyncio.create_subprocess_exec(
+                    *(sys.executable, "-I", "-m", _WORKER),
+                    stdin=PIPE,
+                    stdout=PIPE,
+                    stderr=DEVNULL,
+                    env={},
+                    cwd="/",
+                    start_new_session=True,
+                )
+        except (OSError, TimeoutError) as error:
+            raise WorkerFailed from error
+
+
+async def _exchange(process: Process, request: bytes) -> dict[str, Any]:
+    """Send a request and return the answer, or raise an OSError, ValueError or IncompleteReadError."""
+    if process.stdin is None or process.stdout is None:
+        raise AssertionError("the process was started without pipes")
+    process.stdin.write(len(request).to_bytes(_LENGTH_BYTES, "big") + request)
+    await process.stdin.drain()
+    length = int.from_bytes(await process.stdout.readexactly(_LENGTH_BYTES), "big")
+    if length > _MAX_ANSWER_BYTES:
+        raise ValueError("the answer is too long")
+    answer = json.loads(await process.stdout.readexactly(length))
+    if not isinstance(answer, dict):
+        raise ValueError("the answer is no object")
+    return answer
+
+
+async def _end(process: Process) -> None:
+    if process.returncode is None:
+        process.kill()
+    if process.stdin:
+        process.stdin.close()
+    await process.wait()

@@ -1,0 +1,286 @@
+"""Stand-ins for inputs that record what a Jinja2 template does with them, instead of having a value."""
+
+from __future__ import annotations
+
+from functools import wraps
+from typing import TYPE_CHECKING, Any, SupportsIndex
+
+from agenta_ai_server.tools.refine_prompt.rendering.shapes import METHODS, Shape
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+# A list inside of a list inside of a list …: deeper, a recursive loop is taken to end.
+_MAX_NESTING = 4
+_METHODS_OF_LISTS = frozenset(dir(list)) - frozenset(dir(str))
+_SEARCHES = frozenset({"startswith", "endswith", "find", "rfind", "index", "count", "replace", "removeprefix", "split"})
+# What a constant index of a list may be, and into how many pieces a text is taken to fall.
+_MAX_INDEX = 9
+_PIECES = 4
+
+
+class Probe(str):
+    """Has every attribute, item and element, and takes part in every operation.
+
+    It is a ``str``, since filters and methods ask for one.
+
+    Args:
+        shapes: Of the inputs that it may be.
+        derived: Whether it was made from these, as their length or their capitals, and has another shape than they.
+        measure: Whether it is their length.
+    """
+
+    __hash__ = str.__hash__
+
+    def __new__(cls, *shapes: Shape, derived: bool = False, measure: bool = False) -> Probe:
+        """Make one that reads as a digit."""
+        probe = super().__new__(cls, "1")
+        probe._shapes, probe.derived, probe.measure = shapes, derived, measure
+        return probe
+
+    _shapes: tuple[Shape, ...]
+    derived: bool
+    measure: bool
+
+    @property
+    def shapes(self) -> tuple[Shape, ...]:
+        """The shapes of the inputs that it may be."""
+        return self._shapes
+
+    def use(self, use: str) -> None:
+        """Record what is done with it."""
+        for shape in self.shapes:
+            # A sum that is used as a number is a sum of numbers.
+            if not self.derived or (use == "number" and shape.added_to):
+                shape.uses.add(use)
+            if use == "condition":
+                shape.uses.add(use)
+                shape.decides = True
+
+    def compare(self, other: object) -> None:
+        """Record what it is compared with."""
+        for shape in self.shapes:
+            shape.decides = True
+            if self.measure and isinstance(other, int):
+                shape.sizes.add(other)
+            elif not self.measure:
+                shape.compare(other)
+        if isinstance(other, int | float) and not isinstance(other, bool):
+            self.use("number")
+
+    def search(self, part: object) -> None:
+        """Record what is looked for in it."""
+        for shape in self.shapes:
+            shape.decides = True
+            if isinstance(part, Probe):
+                shape.holds = next((each for each in part.shapes if each is not shape), None)
+            elif isinstance(part, str):
+                shape.parts.append(part)
+
+    def key(self, name: str) -> Probe:
+        """Return what stands for one of its items."""
+        return Probe(*(shape.key(name) for shape in self.inner))
+
+    @property
+    def each(self) -> Probe:
+        """What stands for one of its elements."""
+        return Probe(*(shape.element() for shape in self.inner))
+
+    @property
+    def inner(self) -> tuple[Shape, ...]:
+        """What has its items: itself, or something new if it was derived."""
+        return tuple(Shape(shape.name) for shape in self.shapes) if self.derived else self.shapes
+
+    def made(self, use: str = "", *, measure: bool = False) -> Probe:
+        """Return what was made from it, by something that uses it in this way."""
+        if use:
+            self.use(use)
+        return Probe(*self.shapes, derived=True, measure=measure)
+
+    def method(self, name: str, *args: Any) -> Any:
+        """Call a method of texts, lists or objects."""
+        if name == "get" and args:
+            self.use("object")
+            return self[args[0]]
+        if name in METHODS:
+            self.use("object")
+            found = {"items": [(self.made(), self.each)], "keys": [self.made()], "values": [self.each]}
+            return found.get(name, self.each)
+        if name in _METHODS_OF_LISTS:
+            return self.made("list")
+        if name in _SEARCHES and args:
+            self.search(args[0])
+        made = self.made("text" if hasattr(str, name) else "")
+        return [made] * _PIECES if "split" in name or "partition" in name else made
+
+    def items(self) -> Any:
+        """Do as an object does."""
+        return self.method("items")
+
+    def keys(self) -> Any:
+        """Do as an object does."""
+        return self.method("keys")
+
+    def values(self) -> Any:
+        """Do as an object does."""
+        return self.method("values")
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Probe:
+        return self.made()
+
+    def __getitem__(self, key: Any) -> Any:
+        if isinstance(key, Probe):
+            for shape in self.inner:
+                element = shape.element()
+                own = element in key.shapes or shape in key.shapes
+                shape.keyed_by = None if own or not key.shapes else key.shapes[0]
+                shape.uses |= {"object"} if own else set()
+            return self.each
+        if isinstance(key, str):
+            return self.key(key)
+        if isinstance(key, slice):
+            for shape in self.shapes:
+                shape.sizes |= {abs(end) for end in (key.start, key.stop) if isinstance(end, int)}
+            return self
+        if isinstance(key, int) and not self.derived and 2 <= key < _MAX_INDEX:
+            for shape in self.shapes:
+                shape.least = max(shape.least, key + 1)
+        return self.each
+
+    def __iter__(self) -> Iterator[Any]:
+        if all(shape.name.count("[]") >= _MAX_NESTING for shape in self.shapes):
+            return iter(())
+        self.use("list")
+        return iter([self.each, self.each])
+
+    def __reversed__(self) -> Iterator[Any]:
+        return iter(self)
+
+    def __len__(self) -> int:
+        return 2
+
+    def __bool__(self) -> bool:
+        self.use("condition")
+        return True
+
+    def __contains__(self, part: object) -> bool:
+        self.search(part)
+        return True
+
+    def __eq__(self, other: object) -> bool:
+        self.compare(other)
+        return False
+
+    def __ne__(self, other: object) -> bool:
+        self.compare(other)
+        return True
+
+    def __format__(self, spec: str) -> str:
+        self.use("shown")
+        try:
+            return format("1", spec)
+        except ValueError:
+            self.use("number")
+            return "1"
+
+    def __str__(self) -> str:
+        self.use("shown")
+        return "1"
+
+    def __add__(self, other: Any) -> Any:
+        if isinstance(other, Probe):
+            for one, two in ((self, other), (other, self)):
+                for shape in one.shapes if not one.derived else ():
+                    shape.added_to += [each for each in two.shapes if each is not shape]
+            return self.made()
+        return self.made("number" if isinstance(other, int | float) else "list" if isinstance(other, list) else "text")
+
+    __radd__ = __add__
+
+    def __index__(self) -> int:
+        self.use("count")
+        return 1
+
+    def __int__(self) -> int:
+        self.use("number")
+        return 1
+
+    def __float__(self) -> float:
+        self.use("number")
+        return 1.0
+
+    def __round__(self, digits: SupportsIndex = 0) -> Probe:
+        return self.made("number")
+
+
+def _shapes(value: object) -> tuple[Shape, ...]:
+    return value.shapes if isinstance(value, Probe) else ()
+
+
+def _arithmetic(self: Probe, *others: Any) -> Probe:
+    for other in others:
+        if isinstance(other, Probe):
+            other.use("number")
+    return self.made("number")
+
+
+def _order(self: Probe, other: object) -> bool:
+    self.compare(other)
+    return True
+
+
+for _name in ("sub", "rsub", "mul", "rmul", "truediv", "rtruediv", "floordiv", "rfloordiv", "mod", "pow", "rpow"):
+    setattr(Probe, f"__{_name}__", _arithmetic)
+for _name in ("neg", "pos", "abs"):
+    setattr(Probe, f"__{_name}__", _arithmetic)
+for _name in ("lt", "le", "gt", "ge"):
+    setattr(Probe, f"__{_name}__", _order)
+
+
+class Attribute(Probe):
+    """An attribute of a probe, which is either an item or a method that is about to be called."""
+
+    owner: Probe
+    name: str
+
+    @classmethod
+    def of(cls, owner: Probe, name: str) -> Attribute:
+        """Return the attribute of this name."""
+        attribute = cls()
+        attribute.owner, attribute.name = owner, name
+        return attribute
+
+    @property
+    def shapes(self) -> tuple[Shape, ...]:
+        """The shapes of the items, which there are from now on."""
+        self._shapes = self._shapes or self.owner.key(self.name).shapes
+        return self._shapes
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        return self.owner.method(self.name, *args)
+
+
+def either(*values: Any) -> Any:
+    """Return what stands for all these values together."""
+    probes = [value for value in values if isinstance(value, Probe)]
+    shapes = [shape for probe in probes for shape in probe.shapes]
+    if not probes:
+        return values[0]
+    return Probe(*shapes, derived=all(probe.derived for probe in probes))
+
+
+def recorded(function: Callable[..., Any], name: str, use: str) -> Callable[..., Any]:
+    """Return a filter that never raises, and records that it was applied to a probe."""
+    place = 1 if hasattr(function, "jinja_pass_arg") else 0
+
+    @wraps(function)
+    def apply(*args: Any, **kwargs: Any) -> Any:
+        value = args[place] if len(args) > place else None
+        if isinstance(value, Probe) and use != "through":
+            return value.made(use, measure=use == "measure")
+        try:
+            return function(*args, **kwargs)
+        except Exception:
+            return value.made() if isinstance(value, Probe) else value
+
+    return apply

@@ -1,0 +1,131 @@
+"""The situations in which the old and the new texts are rendered: which inputs are there, and with which values."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from itertools import chain, combinations, zip_longest
+from typing import TYPE_CHECKING, Any, Final
+
+from agenta_ai_server.tools.refine_prompt.rendering.inputs import FLAT, FRACTIONS, LONG, PLAIN, QUOTES
+from agenta_ai_server.tools.refine_prompt.rendering.shapes import ABSENT, EMPTY, OTHER, Choice, Shape
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+_MAX_SIZE: Final = 25
+_MAX_PAIRS: Final = 2_000
+_DESCRIBED: Final = 3
+_MODES: Final = {
+    LONG: "all texts are long",
+    FRACTIONS: "all numbers have fractions",
+    QUOTES: "all texts hold quotes",
+    FLAT: "all sections are plain conditions",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Situation:
+    """What is unusual about the inputs.
+
+    Attributes:
+        choices: The values that aren't the usual ones, by what has them.
+        mode: What is so for all values.
+    """
+
+    choices: Mapping[Shape, Choice] = field(default_factory=dict)
+    mode: str = PLAIN
+
+    def __str__(self) -> str:
+        """Say for people when it occurs: "order.id is absent and tier is 'vip'"."""
+        said = [f"{shape.name} is {choice.says}" for shape, choice in self.choices.items()]
+        said += [_MODES[self.mode]] if self.mode else []
+        return " and ".join(said[:_DESCRIBED]) + (" and so on" if len(said) > _DESCRIBED else "")
+
+    def over(self, base: Situation) -> Situation:
+        """Return this situation with the choices of another one where it has none."""
+        return Situation({**base.choices, **self.choices}, self.mode or base.mode)
+
+
+def candidates(root: Shape, template_format: str) -> Iterator[Situation]:
+    """Yield all situations that may matter, the most telling first; the first has nothing unusual.
+
+    Args:
+        root: The shape of all inputs.
+        template_format: Name of the format.
+    """
+    yield Situation()
+    shapes = [shape for shape in root.walk() if shape is not root]
+    choices = {shape: found for shape in shapes if (found := list(_choices(shape)))}
+    yield Situation(mode=LONG)
+    if template_format == "mustache":
+        yield Situation(mode=QUOTES)
+    modes = [FLAT] if any("section" in shape.uses for shape in shapes) else []
+    modes += [FRACTIONS] if any("number" in shape.uses for shape in shapes) else []
+    yield from (Situation(mode=mode) for mode in modes)
+    single = [(shape, choice) for row in zip_longest(*_rows(choices)) for shape, choice in filter(None, row)]
+    for common in (ABSENT, EMPTY):
+        together = {shape: choice for shape, choice in single if choice is common}
+        if len(together) > 1:
+            yield Situation(together)
+    yield from (Situation({shape: choice}) for shape, choice in single)
+    yield from _diagonals(choices)
+    yield from (Situation({shape: choice}, mode) for mode in modes for shape, choice in single)
+    pairs = ((one, two) for one, two in combinations(single, 2) if one[0] is not two[0])
+    for _, pair in zip(range(_MAX_PAIRS), pairs, strict=False):
+        yield Situation(dict(pair))
+
+
+def others(root: Shape, unshown: set[Shape]) -> Iterator[Situation]:
+    """Yield the situations in which one input that isn't shown as it is has another value of its kind."""
+    for shape in root.walk():
+        if shape in unshown and shape.kinds[0] in {"text", "number", "count"}:
+            yield Situation({shape: OTHER})
+
+
+def _rows(choices: Mapping[Shape, list[Choice]]) -> Iterator[list[tuple[Shape, Choice]]]:
+    for shape, found in choices.items():
+        yield [(shape, choice) for choice in found]
+
+
+def _diagonals(choices: Mapping[Shape, list[Choice]]) -> Iterator[Situation]:
+    """Give all inputs that are compared with constants one of these at once."""
+    constants = {shape: same for shape, found in choices.items() if (same := [c for c in found if c.kind == "literal"])}
+    if len(constants) > 1:
+        for place in range(max(map(len, constants.values()))):
+            yield Situation({shape: found[place % len(found)] for shape, found in constants.items()})
+
+
+def _choices(shape: Shape) -> Iterator[Choice]:
+    first, *more = shape.kinds
+    if (shape.decides or "list" in shape.uses) and not shape.name.endswith("[]"):
+        yield ABSENT
+    yield from (_literal(constant) for constant in _constants(shape))
+    parts = list(dict.fromkeys(shape.parts))
+    parts += ["".join(parts)] if len(parts) > 1 else []
+    yield from (Choice("around", part, f"a text with {part!r}") for part in parts)
+    if first == "list" or "list" in more:
+        yield from (Choice("size", size, _elements(size)) for size in (0, 1))
+    sizes = chain.from_iterable((size, size + 1) for size in sorted(shape.sizes) if 0 <= size < _MAX_SIZE)
+    yield from (Choice("size", size, _elements(size)) for size in dict.fromkeys(sizes) if size > 2 or first == "text")
+    if shape.decides:
+        yield EMPTY
+    if "condition" in shape.uses or first in {"number", "count"}:
+        yield _literal(0 if first in {"number", "count"} else False)
+    yield from (Choice(kind, says=f"of the kind {kind}") for kind in more)
+    if "section" in shape.uses:
+        yield Choice("object", says="an object")
+
+
+def _constants(shape: Shape) -> Iterator[Any]:
+    for constant in shape.constants:
+        yield constant
+        if isinstance(constant, int | float) and not isinstance(constant, bool):
+            yield from (constant - 1, constant + 1)
+
+
+def _literal(constant: Any) -> Choice:
+    return Choice("literal", constant, repr(constant)[:40])
+
+
+def _elements(size: int) -> str:
+    return f"of length {size}"

@@ -1,0 +1,98 @@
+"""What both formats have in common: one text, ready to be rendered, and what can go wrong with it."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import Set
+
+    from agenta_ai_server.tools.refine_prompt.rendering.inputs import Object
+    from agenta_ai_server.tools.refine_prompt.rendering.shapes import Shape
+
+#: Around each piece of a text that stands there literally, so that values can be told from it.
+OPEN: Final = "\x01"
+CLOSE: Final = "\x02"
+#: The most that may be rendered from one text, in characters.
+MAX_OUTPUT: Final = 2_000_000
+
+_MARKED = re.compile(f"{OPEN}[^{CLOSE}]*{CLOSE}")
+_PATH = re.compile("\0Jp\\d+\0")
+
+
+class RenderError(Exception):
+    """A text can't be rendered with some inputs. The message is for people.
+
+    Args:
+        message: What is wrong, without a full stop.
+        line: Where, counted from 1; 0 if unknown.
+    """
+
+    def __init__(self, message: str, line: int = 0) -> None:
+        super().__init__(message)
+        self.message = message
+        self.line = line
+
+
+@dataclass(frozen=True, slots=True)
+class Rendered:
+    """What a text shows with some inputs.
+
+    Attributes:
+        text: All of it.
+        values: All but what stands in the text literally.
+        paths: The JSONPaths in it, as they are masked.
+    """
+
+    text: str
+    values: str
+    paths: frozenset[str]
+
+    @classmethod
+    def of(cls, marked: str) -> Rendered:
+        """Read what was rendered from a text whose literal pieces are marked."""
+        values = _MARKED.sub(OPEN, marked)
+        text = " ".join(marked.replace(OPEN, "").replace(CLOSE, "").split())
+        return cls(text, values, frozenset(_PATH.findall(values)))
+
+
+class Text(Protocol):
+    """One text of a prompt.
+
+    Attributes:
+        names: Of the inputs that it asks for, whether it is reached or not.
+        paths: The JSONPaths in it, in their canonical form.
+        size: How many tags it has.
+    """
+
+    names: frozenset[str]
+    paths: frozenset[str]
+    size: int
+
+    def survey(self, root: Shape) -> None:
+        """Find out what the text does with its inputs."""
+
+    def render(self, inputs: Object) -> Rendered:
+        """Render it. Raises :class:`RenderError`."""
+
+
+class Format(Protocol):
+    """What reads texts of a format."""
+
+    def __call__(self, text: str, places: dict[str, int]) -> Text:
+        """Read a text, with the number of each JSONPath. Raises ``TemplateSyntaxError``."""
+
+    @staticmethod
+    def compared(old: Set[str], new: Set[str]) -> tuple[Set[str], Set[str]]:
+        """Return the names that were lost, and those that were invented."""
+
+
+def marked(literal: str) -> str:
+    """Mark a literal piece of a text; what stands for a JSONPath is a value."""
+    at, pieces = 0, []
+    for path in _PATH.finditer(literal):
+        pieces += [OPEN, literal[at : path.start()], CLOSE, path[0]]
+        at = path.end()
+    return "".join([*pieces, OPEN, literal[at:], CLOSE])

@@ -1,0 +1,86 @@
+"""The process that renders templates: it reads one request after the other from its input, and answers on its output.
+
+A message is its length in four bytes, most significant first, and JSON.
+
+A template is hostile code that Jinja2's sandbox holds. Should one get out of it, it finds no environment, and can open
+no file or socket and start no process. What takes more than ``CPU_SECONDS`` ends the process.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import signal
+import sys
+from dataclasses import astuple
+from typing import TYPE_CHECKING, Any, Final
+
+from agenta_ai_server.tools.refine_prompt.rendering import comparison
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+#: What one request may take, of the processor's time.
+CPU_SECONDS: Final = 1.0
+#: What the process may take, of addresses; of which the interpreter has some 30 MB before it begins.
+MEMORY_BYTES: Final = 100 * 2**20
+#: Begins each message.
+LENGTH_BYTES: Final = 4
+_MAX_FAULTS: Final = 20
+_EVERYTHING: Final = "{{ 'é\\n'|tojson|pprint|urlencode|urlize }}{{ a.b.c }}"
+
+
+def main() -> None:
+    """Answer until the input ends."""
+    # Loads what is loaded when it is first used, before the limits forbid to open a file.
+    comparison.compare("jinja2", [_EVERYTHING], [], [_EVERYTHING, "{% if %}", "{% if a %}", "{{ a.b.c() }}"])
+    comparison.compare("mustache", ["{{$.a}}"], [], ["{{a}}"])
+    _limit()
+    while length := _read(LENGTH_BYTES):
+        request = json.loads(_read(int.from_bytes(length, "big")))
+        signal.setitimer(signal.ITIMER_PROF, CPU_SECONDS)
+        answer = _answer(request)
+        signal.setitimer(signal.ITIMER_PROF, 0)
+        encoded = json.dumps(answer).encode()
+        _write(len(encoded).to_bytes(LENGTH_BYTES, "big") + encoded)
+
+
+def _answer(request: Mapping[str, Any]) -> dict[str, Any]:
+    try:
+        if request["new"] is None:
+            fault = comparison.read(request["format"], request["old"])
+            faults = [fault] if fault else []
+        else:
+            faults = comparison.compare(request["format"], request["old"], request["fixed"], request["new"])
+    except Exception:
+        # Out of memory, or a fault of ours that a template has found: in both cases this process isn't used again.
+        return {"exceeded": True}
+    return {"faults": [astuple(fault) for fault in faults[:_MAX_FAULTS]]}
+
+
+def _limit() -> None:
+    # Has no effect on what is open, and nothing else is needed.
+    resource.setrlimit(resource.RLIMIT_NOFILE, (0, 0))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    if sys.platform == "linux":  # others don't have these, or don't keep to them
+        resource.setrlimit(resource.RLIMIT_NPROC, (0, 0))
+        resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))
+
+
+def _read(size: int) -> bytes:
+    pieces = []
+    while size and (piece := os.read(0, min(size, 2**16))):
+        pieces.append(piece)
+        size -= len(piece)
+    return b"".join(pieces)
+
+
+def _write(message: bytes) -> None:
+    while message:
+        message = message[os.write(1, message) :]
+
+
+if __name__ == "__main__":
+    main()

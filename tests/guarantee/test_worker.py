@@ -1,0 +1,210 @@
+"""The processes that render templates: what they can't do, and what becomes of a check when they fail."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import resource
+import signal
+import time
+from typing import TYPE_CHECKING, Any
+
+import grpc
+import psutil
+import pytest
+from calls import refine
+from conftest import settings_for
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+from agenta_ai.v1.tool_service_pb2_grpc import ToolServiceStub
+from agenta_ai_server.commands import serve
+from agenta_ai_server.tools.refine_prompt.rendering import pool
+from agenta_ai_server.tools.refine_prompt.rendering.pool import LimitExceeded, WorkerFailed, Workers
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from agenta_ai_server.standin.app import StandIn
+
+LOOP = "{% for i in range(9999) %}"
+ENDLESS = f"{{% set l = [0] %}}{LOOP}{LOOP}{{% set _ = l.append(l) %}}{{% endfor %}}{{% endfor %}}"
+HUNGRY = "{% set l = ['x'] %}{% for i in range(99) %}{% set _ = l.extend(l) %}{% endfor %}"
+
+
+def request(old: str, new: str | None = None, template_format: str = "jinja2") -> dict[str, Any]:
+    return {"format": template_format, "old": [old], "fixed": [], "new": None if new is None else [new]}
+
+
+@pytest.fixture
+async def workers() -> AsyncIterator[Workers]:
+    workers = Workers()
+    yield workers
+    await workers.aclose()
+    assert not processes()
+
+
+def processes() -> list[psutil.Process]:
+    return [child for child in psutil.Process().children() if "rendering.worker" in " ".join(child.cmdline())]
+
+
+async def test_a_process_has_nothing(workers: Workers) -> None:
+    assert await workers.ask(request("Hi {{ a }}"), "a") == {"faults": []}
+    (process,) = processes()
+    assert process.environ() == {}
+    assert process.cwd() == "/"
+    assert set(os.listdir(f"/proc/{process.pid}/fd")) == {"0", "1", "2"}
+    assert process.rlimit(resource.RLIMIT_NOFILE) == (0, 0)
+    assert process.rlimit(resource.RLIMIT_FSIZE) == (0, 0)
+    assert process.rlimit(resource.RLIMIT_CORE) == (0, 0)
+    assert process.rlimit(resource.RLIMIT_NPROC) == (0, 0)
+    assert process.rlimit(resource.RLIMIT_AS)[1] <= 100 * 2**20
+    assert process.memory_info().rss < 40 * 2**20
+    assert {"pydantic", "grpc"}.isdisjoint(os.path.basename(mapped.path) for mapped in process.memory_maps())
+
+
+# Ways out of Jinja2's sandbox that once were, or that were looked for.
+ESCAPES = [
+    "{{ ''.__class__.__mro__ }}",
+    "{{ a.__init__.__globals__ }}",
+    "{{ ''|attr('__class__') }}",
+    "{{ '{0.__class__}'.format(a) }}",
+    "{{ ('{0.__class__}'|attr('format'))(a) }}",
+    "{{ ['{0.__class__}']|map('format', a)|join }}",
+    "{{ '{a.__class__}'.format_map({'a': a}) }}",
+    "{{ cycler.__init__.__globals__ }}",
+    "{{ lipsum.__globals__ }}",
+    "{{ self.__class__ }}{{ self._TemplateReference__context }}",
+    "{{ a._shape.__class__ }}{{ a._miss.__func__ }}",
+    "{{ namespace.__init__ }}",
+    "{{ range.__class__.__subclasses__() }}",
+]
+
+
+@pytest.mark.parametrize("escape", ESCAPES)
+async def test_no_way_out(escape: str, workers: Workers) -> None:
+    answer = await workers.ask(request(f"Hi {{{{ a }}}}{escape}", f"Hi {{{{ a }}}}{escape}"), "a")
+    assert not any(word in str(answer) for word in ("<class", "<function", "<module"))
+    assert await workers.ask(request("Hi {{ a }}"), "a") == {"faults": []}
+
+
+@pytest.mark.parametrize("hostile", [ENDLESS, HUNGRY])
+async def test_what_takes_too_much_is_stopped(hostile: str, workers: Workers) -> None:
+    with pytest.raises(LimitExceeded):
+        await workers.ask(request(hostile), "a")
+    with pytest.raises(LimitExceeded):
+        await workers.ask(request("Hi", hostile), "a")
+    assert await workers.ask(request("Hi {{ a }}", "Hi"), "a") != {"faults": []}
+
+
+async def test_the_loop_goes_on_meanwhile(workers: Workers) -> None:
+    await workers.ask(request("Hi"), "a")
+    worst, cpu = 0.0, time.thread_time()
+    check = asyncio.ensure_future(workers.ask(request(ENDLESS), "a"))
+    while not check.done():
+        await asyncio.sleep(0.001)
+        worst, cpu = max(worst, time.thread_time() - cpu), time.thread_time()
+    assert isinstance(check.exception(), LimitExceeded)
+    assert worst < 0.02
+
+
+async def test_one_that_is_killed_is_replaced(workers: Workers) -> None:
+    await workers.ask(request("Hi"), "a")
+    (process,) = processes()
+    process.kill()
+    assert await workers.ask(request("Hi {{ a }}", "Hi {{ a }}"), "a") == {"faults": []}
+
+
+async def test_one_that_is_killed_during_a_check_is_replaced_once(workers: Workers) -> None:
+    await workers.ask(request("Hi"), "a")
+
+    async def killed(check: asyncio.Future[dict[str, Any]]) -> None:
+        seen: set[int] = set()
+        while len(seen) < 2 and not check.done():
+            for process in processes():
+                if process.pid not in seen and process.cpu_times().user > 0.3:
+                    seen.add(process.pid)
+                    process.kill()
+            await asyncio.sleep(0.005)
+
+    check = asyncio.ensure_future(workers.ask(request(ENDLESS), "a"))
+    await killed(check)
+    with pytest.raises((WorkerFailed, LimitExceeded)):
+        await check
+    assert await workers.ask(request("Hi"), "a") == {"faults": []}
+
+
+async def test_a_stopped_one_does_not_hold_a_check_for_ever(workers: Workers, monkeypatch: pytest.MonkeyPatch) -> None:
+    await workers.ask(request("Hi"), "a")
+    monkeypatch.setattr(pool, "_SECONDS", 0.2)
+    (process,) = processes()
+    process.send_signal(signal.SIGSTOP)
+    with pytest.raises(LimitExceeded):
+        await workers.ask(request("Hi"), "a")
+
+
+async def test_without_file_descriptors_it_fails_and_never_passes(workers: Workers) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    taken: list[int] = []
+    resource.setrlimit(resource.RLIMIT_NOFILE, (256, hard))
+    try:
+        while True:
+            try:
+                taken.append(os.open("/dev/null", os.O_RDONLY))
+            except OSError:
+                break
+        with pytest.raises(WorkerFailed):
+            await workers.ask(request("Hi", "Hi"), "a")
+    finally:
+        for descriptor in taken:
+            os.close(descriptor)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    assert await workers.ask(request("Hi", "Hi"), "a") == {"faults": []}
+
+
+async def test_many_at_once_share_two_processes(workers: Workers) -> None:
+    asked = [
+        workers.ask(request("Hi {{ a }}", f"Hi{' {{ a }}' * (number % 2)}"), str(number % 7)) for number in range(50)
+    ]
+    answers = await asyncio.gather(*asked)
+    assert [answer == {"faults": []} for answer in answers] == [number % 2 == 1 for number in range(50)]
+    assert len(processes()) == 2
+
+
+async def test_a_key_has_one_turn_after_the_other(workers: Workers) -> None:
+    """Ten hostile templates of one caller keep one process busy; the other one is there for everybody else."""
+    await asyncio.gather(workers.ask(request("Hi"), "a"), workers.ask(request("Hi"), "b"))
+    hostile = [asyncio.ensure_future(workers.ask(request(ENDLESS), "hostile")) for _ in range(10)]
+    await asyncio.sleep(0.1)
+    assert await workers.ask(request("Hi"), "somebody else") == {"faults": []}
+    assert sum(check.done() for check in hostile) < 10
+    await workers.aclose()
+    assert all(isinstance(each, BaseException) for each in await asyncio.gather(*hostile, return_exceptions=True))
+
+
+async def test_a_caller_that_leaves_does_not_mix_up_answers(workers: Workers) -> None:
+    for _ in range(20):
+        left = asyncio.ensure_future(workers.ask(request("Hi {{ a }}", "Hi"), "a"))
+        await asyncio.sleep(0.002)
+        left.cancel()
+        assert await workers.ask(request("Hi {{ a }}", "Hi {{ a }}"), "b") == {"faults": []}
+    assert await workers.ask(request("x" * 99_000 + "{{ a }}", "x" * 199_000 + "{{ a }}"), "a") == {"faults": []}
+
+
+async def test_health_is_answered_meanwhile(standin: StandIn) -> None:
+    """Four hostile templates at once: whatever else this machine does, the service itself doesn't stand still."""
+    async with serve.running(settings_for(standin)) as address, grpc.aio.insecure_channel(address) as channel:
+        stub = ToolServiceStub(channel)
+        health: Any = health_pb2_grpc.HealthStub(channel)
+        template = {"messages": [{"role": "user", "content": "Hi"}], "template_format": "jinja2"}
+        await stub.CallTool(refine(template))
+        template["messages"] = [{"role": "user", "content": ENDLESS}]
+        calls = [asyncio.ensure_future(stub.CallTool(refine(template))) for _ in range(4)]
+        answered, longest, cpu = 0, 0.0, time.thread_time()
+        while not calls[0].done():
+            await health.Check(health_pb2.HealthCheckRequest())
+            answered += 1
+            longest, cpu = max(longest, time.thread_time() - cpu), time.thread_time()
+        assert answered > 10
+        assert longest < 0.05
+        for failed in await asyncio.gather(*calls, return_exceptions=True):
+            assert "can't be checked: rendering it takes more than" in str(failed)
