@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from calls import refine
 
-from agenta_ai_server.standin.answers import success
 from agenta_ai_server.standin.app import StandIn, in_turn
+from agenta_ai_server.standin.faults import Fault
 
 if TYPE_CHECKING:
     from agenta_ai.v1.tool_service_pb2_grpc import ToolServiceAsyncStub
@@ -25,7 +25,7 @@ async def test_a_pair(case: dict[str, Any], standin: StandIn, stub: ToolServiceA
     template = {"messages": [{"role": "user", "content": case["old"]}], "template_format": case["format"]}
     new = case["old"] if case["new"] is None else case["new"]
     answer = {"messages": [{"role": "user", "content": new}], "summary": "Changed."}
-    standin.respond = in_turn(success(json.dumps(answer)))
+    standin.respond = in_turn(Fault(text=json.dumps(answer)))
     if case["new"] is None and case["expect"] == "refuse":
         with pytest.raises(Exception, match="can't be rendered"):
             await stub.CallTool(refine(template))
