@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 # through most filters, and a chunk can't begin inside of another one. The quote is there in one mode only.
 _CHUNK = re.compile(r'9[0-7]{5}"?8')
 _NUMBER = re.compile(r"(?<![\d.])[1-9]\d\d(?!\d)")
+# A text that no filter changes which only escapes, quotes or trims.
+_PLAIN = re.compile(r"[\w .,:-]+")
 _FIRST_NUMBER = 101
 _OTHER_NUMBER = 400
 _MOST_VALUES = 8**4
@@ -128,6 +130,10 @@ class Inputs:
             if isinstance(choice.value, str) and sum(map(str.isalpha, choice.value)) > 1:
                 self.literals[choice.value] = shape
             return choice.value
+        if choice.kind == "like":
+            other, place = choice.value, (0,) * choice.value.name.count("[]")
+            number = other.kinds[0] in {"count", "number"}
+            return self._numeric(other, other.kinds[0], choice, place) if number else self._text(other, place)
         if choice.kind == "empty":
             return {"list": [], "object": {}}.get(kind, "")
         if self._mode == FLAT and "section" in shape.uses and kind == likeliest:
@@ -152,7 +158,10 @@ class Inputs:
     def _chosen_text(self, shape: Shape, choice: Choice, at: tuple[int, ...]) -> str:
         text = self._text(shape, at)
         if choice.kind == "around":
-            return f"{choice.value}{text} {choice.value} {text}{choice.value}"
+            around = f"{choice.value}{text} {choice.value} {text}{choice.value}"
+            if _PLAIN.fullmatch(choice.value):
+                self.literals[around.strip()] = shape
+            return around
         if choice.kind == "size":
             return text.ljust(choice.value, "0")[: choice.value]
         if shape.holds:

@@ -63,6 +63,8 @@ class Probe(str):
             shape.decides = True
             if self.measure and isinstance(other, int):
                 shape.sizes.add(other)
+            elif isinstance(other, Probe):
+                shape.like = next((each for each in other.shapes if each is not shape), None)
             elif not self.measure:
                 shape.compare(other)
         if isinstance(other, int | float) and not isinstance(other, bool):
@@ -276,6 +278,8 @@ def recorded(function: Callable[..., Any], name: str, use: str) -> Callable[...,
     @wraps(function)
     def apply(*args: Any, **kwargs: Any) -> Any:
         value = args[place] if len(args) > place else None
+        if isinstance(value, Probe) and name == "replace":
+            value.search(args[place + 1] if len(args) > place + 1 else None)
         if isinstance(value, Probe) and use != "through":
             return value.made(use, measure=use == "measure")
         try:

@@ -24,8 +24,8 @@ class Choice:
     """A value other than the usual one.
 
     Attributes:
-        kind: ``absent``, ``empty``, ``literal``, ``around`` (a marker that begins, ends and is filled with a text),
-            ``size`` (of a list or a text), ``other`` (another marker), ``list``, ``text``, ``object``, ``number``.
+        kind: ``absent``, ``empty``, ``literal``, ``like`` (another input), ``around`` (a marker that begins, ends and is
+            filled with a text), ``size`` (of a list or a text), ``other`` (another marker), or one of ``KINDS``.
         value: What belongs to the kind.
         says: What that means for the input, for people.
     """
@@ -57,6 +57,7 @@ class Shape:
         keyed_by: What its keys come from.
         holds: What is one of its elements, or a part of it.
         added_to: What it is added to, and so is of one kind with.
+        like: Another input that it is compared with.
         least: How many elements it has at the least.
     """
 
@@ -72,6 +73,7 @@ class Shape:
     keyed_by: Shape | None = None
     holds: Shape | None = None
     added_to: list[Shape] = field(default_factory=list)
+    like: Shape | None = None
     least: int = 2
 
     def key(self, name: str) -> Shape:

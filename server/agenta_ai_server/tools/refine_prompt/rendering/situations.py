@@ -100,6 +100,8 @@ def _choices(shape: Shape) -> Iterator[Choice]:
     if (shape.decides or "list" in shape.uses) and not shape.name.endswith("[]"):
         yield ABSENT
     yield from (_literal(constant) for constant in _constants(shape))
+    if shape.like:
+        yield Choice("like", shape.like, f"the same as {shape.like.name}")
     parts = list(dict.fromkeys(shape.parts))
     parts += ["".join(parts)] if len(parts) > 1 else []
     yield from (Choice("around", part, f"a text with {part!r}") for part in parts)
