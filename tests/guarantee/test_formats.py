@@ -579,7 +579,8 @@ RENDERED = [
     (
         "jinja2",
         "{% for m in ms %}{% if m.role == 'user' and m.kind == 'text' %}{{ m.body }}{% endif %}{% endfor %}",
-        "{% for m in ms %}{% if m.role == 'user' %}{% if m.kind == 'image' %}{{ m.body }}{% endif %}{% endif %}{% endfor %}",
+        "{% for m in ms %}{% if m.role == 'user' %}{% if m.kind == 'image' %}{{ m.body }}{% endif %}{% endif %}"
+        "{% endfor %}",
         False,
     ),
     ("jinja2", "{{ user.name }} {{ user.age }}", "{{ user }}", True),

@@ -11,7 +11,7 @@ import pytest
 from calls import refine
 
 from agenta_ai_server.tools.refine_prompt import answer, prompt
-from agenta_ai_server.tools.refine_prompt.formats import FORMATS
+from agenta_ai_server.tools.refine_prompt.formats import FORMATS, READ
 
 if TYPE_CHECKING:
     from agenta_ai.v1.tool_service_pb2_grpc import ToolServiceAsyncStub
@@ -29,7 +29,7 @@ async def test_its_inputs_are_those_that_the_service_sends(standin: StandIn, stu
 
 
 def test_its_texts_name_the_inputs_once_each_and_no_other_variable() -> None:
-    used = frozenset().union(*(FORMATS["curly"].variables(text) for text in TEXTS))
+    used = frozenset().union(*(READ["curly"](text) for text in TEXTS))
     assert used == set(prompt.INPUTS)
     # Agenta takes each pair of double braces for a variable, also one that it couldn't resolve.
     assert sorted(re.findall(r"\{\{(.*?)\}\}", "\n".join(TEXTS), re.DOTALL)) == sorted(prompt.INPUTS)

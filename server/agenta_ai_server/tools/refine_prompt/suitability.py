@@ -6,8 +6,11 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from agenta_ai_server.tools.refine_prompt.formats import DEFAULT, FORMATS, TemplateSyntaxError
+from agenta_ai_server.tools.refine_prompt.formats import DEFAULT, FORMATS, READ
+from agenta_ai_server.tools.refine_prompt.formats.syntax import TemplateSyntaxError
 from agenta_ai_server.tools.refine_prompt.prompt import CONTEXT, GUIDELINES, INPUTS, TEMPLATE
+from agenta_ai_server.tools.refine_prompt.rendering.jinja import JinjaText
+from agenta_ai_server.tools.refine_prompt.rendering.mustache import MustacheText
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Mapping
@@ -70,7 +73,7 @@ def _flaws_of_inputs(prompt: Mapping[str, Any]) -> Iterator[Flaw]:
         yield Flaw(f"Its template format {name!r} is unknown.", f"Choose one of {', '.join(FORMATS)} in Agenta.", False)
         return
     try:
-        used = {variable for text in _texts(prompt) for variable in FORMATS[name].variables(text)}
+        used = {variable for text in _texts(prompt) for variable in _variables(name, text)}
     except TemplateSyntaxError as error:
         yield Flaw(f"One of its texts can't be rendered in the format {name}: {error}.", f"{PROVISION}, or correct it.")
         return
@@ -111,6 +114,17 @@ def _flaws_of_answer(prompt: Mapping[str, Any]) -> Iterator[Flaw]:
             f"{PROVISION}, or set a JSON schema with messages and summary.",
             is_fatal=False,
         )
+
+
+def _variables(template_format: str, text: str) -> frozenset[str]:
+    """Return the variables of one of the operator's own texts, which needs no worker.
+
+    Raises:
+        TemplateSyntaxError: It can't be rendered.
+    """
+    if read := READ.get(template_format):
+        return read(text)
+    return (JinjaText if template_format == "jinja2" else MustacheText)(text, {}).names
 
 
 def _texts(prompt: Mapping[str, Any]) -> Iterator[str]:

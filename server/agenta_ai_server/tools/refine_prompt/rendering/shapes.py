@@ -24,8 +24,8 @@ class Choice:
     """A value other than the usual one.
 
     Attributes:
-        kind: ``absent``, ``empty``, ``literal``, ``like`` (another input), ``around`` (a marker that begins, ends and is
-            filled with a text), ``size`` (of a list or a text), ``other`` (another marker), or one of ``KINDS``.
+        kind: ``absent``, ``empty``, ``literal``, ``like`` (another input), ``around`` (a marker that begins, ends and
+            is filled with a text), ``size`` (of a list or a text), ``other`` (another marker), or one of ``KINDS``.
         value: What belongs to the kind.
         says: What that means for the input, for people.
     """
