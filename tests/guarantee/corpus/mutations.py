@@ -123,6 +123,13 @@ BREAKING: dict[str, dict[str, Mutation]] = {
         "a JSONPath in a section": swap(r"(\{\{\$[^}]*\}\})", r"{{^region}}\1{{/region}}"),
         "another JSONPath": swap(r"\$\.region", "$.zone"),
         "a JSON Pointer": add("{{/a/b}}"),
+        "a stray end": add("{{/question}}"),
+        "crossed sections": add("{{#a}}{{#b}}{{/a}}{{/b}}"),
+        "an unclosed comment": add("{{! note"),
+        "an unclosed raw tag": add("{{{name"),
+        "a broken JSONPath": add("{{$.a[}}"),
+        "an unknown JSONPath": add("{{$.nowhere}}"),
+        "delimiters that are none": add("{{=<%=}}"),
         "a section inside of the other": swap(r"\{\{(\w+)\}\}", r"{{^zz}}{{^\1}}{{\1}}{{/\1}}{{/zz}}"),
     },
     "curly": {
@@ -153,6 +160,8 @@ BREAKING: dict[str, dict[str, Mutation]] = {
         "another JSONPath": swap(r"\$\.geo", "$.map"),
         "another pointer": swap(r"/order/code", "/order"),
         "a section": add("{{#if x}}y{{/if}}"),
+        "an index": add("{{a[0]}}"),
+        "an unknown pointer": add("{{/nowhere}}"),
     },
     "fstring": {
         "dropped": each(_FIELD, ""),
@@ -177,6 +186,8 @@ BREAKING: dict[str, dict[str, Mutation]] = {
         "a lone brace": add("}"),
         "an open brace": add("{"),
         "an example in JSON": add('{"a": 1}'),
+        "a number alone": add("{:d}"),
+        "a conversion alone": add("{!r}"),
         "a nested width": add("{invented:{width}}"),
         "in capitals": swap(r"(?<!\{)\{([a-z])", lambda m: m[0].upper()),  # type: ignore[arg-type]
         "braces undoubled": swap(r"\{\{|\}\}", "{"),
@@ -229,11 +240,14 @@ LEGITIMATE: dict[str, dict[str, Mutation]] = {
         "guarded by a dot": each(_MUSTACHE, "{{\0#}}{{.}}{{/#}}"),
         "a comment": add("{{! Keep this prompt short. }}"),
         "braces": add("Never write { or }."),
+        "single braces": add("Write {name} so."),
+        "a list": add("- one\n- two"),
+        "an open comment": add("<!-- mind this -->"),
         "on lines of their own": swap(r"(\{\{[#/^][\w.]+\}\})", r"\n\1\n"),
         "blanks in sections": swap(r"\{\{([#/^])([\w.]+)\}\}", r"{{\1 \2 }}"),
         "by a section": swap(r"\{\{(\w+)\.(\w+)\}\}", r"{{#\1}}{{\2}}{{/\1}}"),
         "upside down": lambda text: iter(
-            ["\n".join(reversed(text.split("\n"))) if "{{#" not in text else text + "\nNow."]
+            ["\n".join(reversed(text.split("\n"))) if not re.search(r"\{\{[#=]", text) else text + "\nNow."]
         ),
         "Markdown": lambda text: iter([f"# Task\n\n{text}\n\n---\nEnd."]),
     },

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import random
 import re
@@ -154,22 +155,35 @@ def _fstring(text: str, inputs: dict[str, Any]) -> str:
     return text.format(**inputs)
 
 
-def is_broken(template_format: str, old: str, new: str, schema: dict[str, Any], seed: str) -> bool:
-    """Whether the new text fails, or doesn't show a value, in a situation in which the old text did not."""
-    inputs = Inputs(schema, seed)
-    for given in inputs.situations(template_format):
-        values = set(inputs.values)
+class Oracle:
+    """Says what Agenta's renderers say of other texts in the place of one.
+
+    Args:
+        template_format: Name of the format.
+        old: The text.
+        schema: Of its inputs.
+        seed: Chooses the situations.
+    """
+
+    def __init__(self, template_format: str, old: str, schema: dict[str, Any], seed: str) -> None:
+        self._format = template_format
+        self._names = names(template_format, old)
+        # In each situation in which it can be rendered: the inputs, and the values that it shows.
+        self._shown: list[tuple[str, set[str]]] = []
+        inputs = Inputs(schema, seed)
+        for given in inputs.situations(template_format):
+            kept = json.dumps(given)
+            with contextlib.suppress(Exception):
+                before = render(template_format, old, json.loads(kept)).casefold()
+                self._shown.append((kept, {value for value in inputs.values if value.casefold() in before}))
+
+    def is_broken(self, new: str) -> bool:
+        """Whether the new text fails, or doesn't show a value, in a situation in which the old one did."""
         try:
-            before = render(template_format, old, json.loads(json.dumps(given))).casefold()
-        except Exception:
-            continue
-        try:
-            after = render(template_format, new, json.loads(json.dumps(given))).casefold()
+            for kept, values in self._shown:
+                after = render(self._format, new, json.loads(kept)).casefold()
+                if any(value.casefold() not in after for value in values):
+                    return True
+            return not names(self._format, new) <= self._names
         except Exception:
             return True
-        if any(value.casefold() in before and value.casefold() not in after for value in values):
-            return True
-    try:
-        return not names(template_format, new) <= names(template_format, old)
-    except Exception:
-        return True
