@@ -199,11 +199,14 @@ async def test_health_is_answered_meanwhile(standin: StandIn) -> None:
         await stub.CallTool(refine(template))
         template["messages"] = [{"role": "user", "content": ENDLESS}]
         calls = [asyncio.ensure_future(stub.CallTool(refine(template))) for _ in range(4)]
-        answered, longest, cpu = 0, 0.0, time.thread_time()
+        answered, longest = 0, 0.0
         while not calls[0].done():
             await health.Check(health_pb2.HealthCheckRequest())
             answered += 1
-            longest, cpu = max(longest, time.thread_time() - cpu), time.thread_time()
+            # What one turn of the loop takes of the processor's time, since others may have the processor meanwhile.
+            cpu = time.thread_time()
+            await asyncio.sleep(0)
+            longest = max(longest, time.thread_time() - cpu)
         assert answered > 10
         assert longest < 0.05
         for failed in await asyncio.gather(*calls, return_exceptions=True):
