@@ -1,9 +1,11 @@
-# Everything that is done with this project. "make demo" and "make test" need Python 3.11 or newer, and nothing else.
+# All tasks of this project. "make demo" and "make test" need Python 3.11 or newer, and nothing else.
 
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 TOOLS := .tools
+# Stamps: what the service needs is installed, and what development needs.
+RUNTIME := $(VENV)/.runtime
 READY := $(VENV)/.ready
 # uv trusts the machine's certificates, as pip does, and not only its own.
 export UV_SYSTEM_CERTS := 1
@@ -19,24 +21,46 @@ RUST_MINIMUM := $(shell sed -n 's/^rust-version = "\(.*\)"/\1/p' clients/rust/Ca
 BENCH := $(TOOLS)/bench/bin/python -m bench
 SAMPLE := examples/support_agent.json
 
+# A machine that has pip needs no other in the environment, which would take 26 MB and most of the time.
+PIP = $$(test -x $(BIN)/pip && echo $(BIN)/pip || echo $(PYTHON) -m pip --python $(VENV)) --disable-pip-version-check
+# Install the packages of a lock file, and show their progress on a terminal. Python compiles a module when it first needs it.
+define install
+@{ $(PIP) install --no-compile --require-hashes -r $(1) || echo Failed; } | while read -r what package _; do \
+  test $$what != Failed || exit 1; \
+  test -t 1 || continue; \
+  case $$what in \
+    Collecting) count=$$((count + 1)); printf '\r\033[K  %d of %d: %s' $$count $$(grep -c == $(1)) "$${package%%==*}";; \
+    Installing) printf '\r\033[K  unpacking';; \
+    Successfully) printf '\r\033[K';; \
+  esac; done
+endef
+
 .PHONY: help demo run test conformance test-slow test-oldest test-newest live bench bench-smoke lint check format proto docs clients baseline lock clean
 
 help: ## List these targets.
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 14
 
-$(READY): pyproject.toml requirements.lock
+$(VENV)/pyvenv.cfg:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed; this is " + sys.version.split()[0] + ". Say which with: make PYTHON=python3.12 …")'
-	@echo "Preparing $(VENV): takes a minute the first time."
-	@$(PYTHON) -m venv $(VENV)
-	@$(BIN)/pip install -q --disable-pip-version-check --require-hashes -r requirements.lock
-	@$(BIN)/pip install -q --disable-pip-version-check --no-deps -e .
+	@$(PYTHON) -m venv $$($(PYTHON) -m pip --version > /dev/null 2>&1 && echo --without-pip) $(VENV)
+
+$(RUNTIME): pyproject.toml requirements.lock | $(VENV)/pyvenv.cfg
+	@echo "Installing what the service needs into $(VENV): 90 MB, half a minute."
+	$(call install,requirements.lock)
+	@$(PIP) install -q --no-deps -e .
 	@touch $@
 
-demo: $(READY) ## Refine a sample prompt, with a stand-in for Agenta: no account needed.
+$(READY): $(RUNTIME) requirements-dev.lock
+	@echo "Installing what development needs into $(VENV): 600 MB, a minute or two."
+	$(call install,requirements-dev.lock)
+	@touch $@
+
+demo: $(RUNTIME) ## Refine a sample prompt, with a stand-in for Agenta: no account needed.
+	@echo "Starting the service and a stand-in for Agenta, and refining $(SAMPLE)."
 	@PATH="$(BIN):$$PATH" agenta-ai-server dev --listen 127.0.0.1:0 -- \
 	  agenta-ai refine $(SAMPLE) --guidelines "Be brief and polite."
 
-run: $(READY) ## Serve on 127.0.0.1:50051 with a stand-in for Agenta, until Ctrl-C.
+run: $(RUNTIME) ## Serve on 127.0.0.1:50051 with a stand-in for Agenta, until Ctrl-C.
 	@$(BIN)/agenta-ai-server dev
 
 test: $(READY) ## Run the tests; says which were left out for lack of a program. Below five minutes.
@@ -67,7 +91,7 @@ live: $(READY) ## Provision into a real Agenta, run the whole path, clean up. Ne
 
 $(TOOLS)/bench/.ready: $(READY) pyproject.toml bench/peers/ceiling/main.go bench/peers/ceiling/go.mod
 	@$(BIN)/uv venv -q --clear --python $(PYTHON) $(TOOLS)/bench
-	@$(BIN)/uv pip install -q --compile-bytecode -p $(TOOLS)/bench -c requirements.lock -e '.[server,redis,tracing]' --group bench
+	@$(BIN)/uv pip install -q --compile-bytecode -p $(TOOLS)/bench -c requirements-dev.lock -e '.[server,redis,tracing]' --group bench
 	@GOBIN=$(CURDIR)/$(TOOLS)/bin go install github.com/bojand/ghz/cmd/ghz@v0.121.0
 	@cd bench/peers/ceiling && go build -o $(CURDIR)/$(TOOLS)/bin/ . github.com/tsenart/vegeta/v12
 	@touch $@
@@ -133,9 +157,12 @@ baseline: $(READY) ## Make the contract and the Python client as they are the on
 	@$(BIN)/buf build protos -o tests/contract/baseline.binpb
 	@$(BIN)/stubgen -q -o tests/distribution/public $(addprefix client/agenta_ai/,$(addsuffix .py,__init__ client diff errors meta results sync testing version))
 
-lock: $(READY) ## Renew the versions that development uses.
-	@$(BIN)/uv pip compile -q --upgrade --universal --generate-hashes --no-header --no-annotate \
-	  --python-version 3.11 --extra server --extra cli --extra redis --extra tracing --group dev pyproject.toml -o requirements.lock
+LOCK := $(BIN)/uv pip compile -q --upgrade --universal --generate-hashes --no-header --no-annotate --python-version 3.11 \
+  --extra server --extra cli --extra redis --extra tracing pyproject.toml
+
+lock: $(READY) ## Renew the versions of what is installed: by users of the image and the demo, and for development.
+	@$(LOCK) -o requirements.lock
+	@$(LOCK) -c requirements.lock --group dev -o requirements-dev.lock
 
 clean: ## Remove what the other targets made.
 	@rm -rf $(VENV) $(TOOLS) dist build .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis clients/typescript/node_modules clients/typescript/dist clients/java/*/target clients/rust/target

@@ -82,7 +82,7 @@ def install(distributions: Distributions, tmp_path: Path) -> Callable[..., Insta
         folder = tmp_path / "environment"
         uv("venv", "--python", sys.executable, folder)
         wheel = f"agenta-ai{extras} @ {distributions.wheel.as_uri()}"
-        uv("pip", "install", "--python", folder, "--constraints", ROOT / "requirements.lock", wheel, *more)
+        uv("pip", "install", "--python", folder, "--constraints", ROOT / "requirements-dev.lock", wheel, *more)
         return Installation(folder / "bin")
 
     return installed
