@@ -29,6 +29,7 @@ define install
   test $$what != Failed || exit 1; \
   test -t 1 || continue; \
   case $$what in \
+    Requirement) count=$$((count + 1));; \
     Collecting) count=$$((count + 1)); printf '\r\033[K  %d of %d: %s' $$count $$(grep -c == $(1)) "$${package%%==*}";; \
     Installing) printf '\r\033[K  unpacking';; \
     Successfully) printf '\r\033[K';; \

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
+import socket
 import sys
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -19,6 +21,7 @@ from agenta_ai_server.standin.faults import Fault
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+LOOPBACK = "127.0.0.1"
 API_KEY = "standin-key"
 APP = "ai-refine"
 ENVIRONMENT = "production"
@@ -72,10 +75,11 @@ async def run(environment: Mapping[str, str], fault: str, command: Sequence[str]
         The command's exit code; 0 without one.
 
     Raises:
-        SettingsError: A setting or the fault's words are wrong.
+        SettingsError: A setting or the fault's words are wrong, or the machine has no 127.0.0.1.
         ListenError: The address can't be listened on.
         OutputError: How to call it can't be printed.
     """
+    _check_loopback()
     async with StandIn(api_key=API_KEY, app=APP, environment=ENVIRONMENT, fault=_fault(fault)) as standin:
         with TemporaryDirectory() as folder:
             path = Path(folder) / "keys.json"
@@ -107,6 +111,20 @@ async def run(environment: Mapping[str, str], fault: str, command: Sequence[str]
                 stdout.say(HINTS.format(address=address, key=key, standin=standin.url, program=PROGRAM))
                 await stop.wait()
     return 0
+
+
+def _check_loopback() -> None:
+    """Raise SettingsError if the stand-in could not be reached on this machine."""
+    try:
+        with socket.create_server((LOOPBACK, 0)) as listener, socket.create_connection(listener.getsockname()):
+            pass
+    except OSError as error:
+        raise settings.SettingsError(
+            [
+                f"{LOOPBACK}, where 'dev' runs its stand-in for Agenta, can't be used: {os.strerror(error.errno or 0)}. "
+                "Bring up the loopback interface: ip link set lo up; ip addr add 127.0.0.1/8 dev lo"
+            ]
+        ) from None
 
 
 def _fault(words: str) -> Fault:
