@@ -36,7 +36,7 @@ define install
   esac; done
 endef
 
-.PHONY: help demo run test conformance test-slow test-oldest test-newest live bench bench-smoke lint check format proto docs clients baseline lock clean
+.PHONY: help demo run test conformance test-slow test-oldest test-newest live bench bench-smoke lint check format proto docs clients deploy-check baseline lock clean
 
 help: ## List these targets.
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 14
@@ -153,6 +153,16 @@ clients: $(READY) ## Make the clients in other languages from protos/, check and
 	@cd clients/rust && for features in tls-ring,tls-native-roots tls-aws-lc,tls-webpki-roots ""; do \
 	  cargo +$(RUST_MINIMUM) check -q --locked -p agenta-ai --no-default-features --features "$$features" --target-dir target/minimum || exit 1; done
 	@test -z "$$(git status --porcelain -- clients)" || { git status --short -- clients; echo "Generated clients have changed: commit what 'make clients' made."; exit 1; }
+
+# What python:3.13-slim holds that matters here, from Debian's packages: no registry of images is needed.
+$(TOOLS)/image/base.tar:
+	@mkdir -p $(@D)
+	@debootstrap --variant=minbase --include=python3,ca-certificates trixie $(@D)/base > $(@D)/base.log
+	@tar -C $(@D)/base -cf $@ --exclude './var/cache/apt/*' --exclude './var/lib/apt/lists/*' .
+	@rm -rf $(@D)/base
+
+deploy-check: $(READY) $(TOOLS)/image/base.tar ## Build the image and run it. Needs root, podman, runc and debootstrap.
+	@$(BIN)/pytest -q -s tests/deploy/image.py --timeout 900
 
 baseline: $(READY) ## Make the contract and the Python client as they are the ones that must not be broken. For a release only.
 	@$(BIN)/buf build protos -o tests/contract/baseline.binpb

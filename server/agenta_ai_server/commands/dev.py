@@ -119,12 +119,12 @@ def _check_loopback() -> None:
         with socket.create_server((LOOPBACK, 0)) as listener, socket.create_connection(listener.getsockname()):
             pass
     except OSError as error:
-        raise settings.SettingsError(
-            [
-                f"{LOOPBACK}, where 'dev' runs its stand-in for Agenta, can't be used: {os.strerror(error.errno or 0)}. "
-                "Bring up the loopback interface: ip link set lo up; ip addr add 127.0.0.1/8 dev lo"
-            ]
-        ) from None
+        why = os.strerror(error.errno or 0)
+        fault = (
+            f"{LOOPBACK}, where 'dev' runs its stand-in for Agenta, can't be used: {why}. Bring up the loopback "
+            "interface: ip link set lo up; ip addr add 127.0.0.1/8 dev lo"
+        )
+        raise settings.SettingsError([fault]) from None
 
 
 def _fault(words: str) -> Fault:
