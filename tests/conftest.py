@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 PROGRAMS = {
     "promtool": "apt-get install prometheus",
     "kustomize": "go install sigs.k8s.io/kustomize/kustomize/v5@v5.6.0",
+    "helm": "go install helm.sh/helm/v3/cmd/helm@v3.19.4",
     "systemd-analyze": "apt-get install systemd",
     "go": "https://go.dev/doc/install, 1.26 or newer",
     "npm": "https://nodejs.org, 20.19 or newer",

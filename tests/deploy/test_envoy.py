@@ -18,6 +18,7 @@ from agenta_ai import Client
 from agenta_ai.v1 import tool_service_pb2
 from agenta_ai.v1.tool_service_pb2_grpc import ToolServiceStub
 from agenta_ai_server.commands import serve
+from agenta_ai_server.rpc.server import OPTIONS
 from agenta_ai_server.standin.app import StandIn
 
 if TYPE_CHECKING:
@@ -35,6 +36,16 @@ async def test_the_configuration_is_valid_as_it_is_shipped(configuration: Any, t
     )  # fmt: skip
     out, _ = await process.communicate()
     assert process.returncode == 0, out.decode()
+
+
+def test_envoy_pings_no_faster_than_the_service_permits(configuration: Any) -> None:
+    permitted = dict(OPTIONS)["grpc.http2.min_ping_interval_without_data_ms"] / 1000
+    options = configuration["static_resources"]["clusters"][0]["typed_extension_protocol_options"]
+    (protocol,) = options.values()
+    keepalive = protocol["explicit_http_config"]["http2_protocol_options"]["connection_keepalive"]
+    assert float(keepalive["interval"].removesuffix("s")) > permitted
+    # Envoy would ping at once on a connection that was idle for this long, whatever the interval.
+    assert "connection_idle_interval" not in keepalive
 
 
 async def test_one_connection_is_balanced_by_calls(standin: StandIn, front: Start) -> None:
