@@ -22,18 +22,33 @@ VALUES = yaml.safe_load((CHART / "values.yaml").read_text())
 # What a chart adds to each of its resources.
 OF_HELM = {"app.kubernetes.io/instance", "app.kubernetes.io/version", "app.kubernetes.io/managed-by", "helm.sh/chart"}
 ALL = (
-    "tls.enabled=true", "tls.clientCertificates=true", "metrics.serviceMonitor.enabled=true",
-    "autoscaling.callsInFlight=2000", "metrics.serviceMonitor.labels.release=prometheus", "podAnnotations.a=b", "podLabels.a=b",
-    "nodeSelector.a=b", "priorityClassName=high", "imagePullSecrets[0].name=registry", "tolerations[0].operator=Exists",
+    "tls.enabled=true",
+    "tls.clientCertificates=true",
+    "metrics.serviceMonitor.enabled=true",
+    "autoscaling.callsInFlight=2000",
+    "metrics.serviceMonitor.labels.release=prometheus",
+    "podAnnotations.a=b",
+    "podLabels.a=b",
+    "nodeSelector.a=b",
+    "priorityClassName=high",
+    "imagePullSecrets[0].name=registry",
+    "tolerations[0].operator=Exists",
     "affinity.nodeAffinity.requiredDuringSchedulingIgnoredDuringExecution.nodeSelectorTerms[0].matchFields[0].key=a",
     "affinity.nodeAffinity.requiredDuringSchedulingIgnoredDuringExecution.nodeSelectorTerms[0].matchFields[0].operator=Exists",
-    "extraEnv[0].name=OTEL_EXPORTER_OTLP_HEADERS", "extraEnv[0].valueFrom.secretKeyRef.name=otel",
-    "extraEnv[0].valueFrom.secretKeyRef.key=headers", "serviceAccount.annotations.a=b",
-)  # fmt: skip
+    "extraEnv[0].name=OTEL_EXPORTER_OTLP_HEADERS",
+    "extraEnv[0].valueFrom.secretKeyRef.name=otel",
+    "extraEnv[0].valueFrom.secretKeyRef.key=headers",
+    "serviceAccount.annotations.a=b",
+)
 NOTHING = (
-    "redis.enabled=false", "metrics.enabled=false", "autoscaling.enabled=false", "podDisruptionBudget.enabled=false",
-    "networkPolicy.enabled=false", "topologySpread=false", "serviceAccount.name=other",
-)  # fmt: skip
+    "redis.enabled=false",
+    "metrics.enabled=false",
+    "autoscaling.enabled=false",
+    "podDisruptionBudget.enabled=false",
+    "networkPolicy.enabled=false",
+    "topologySpread=false",
+    "serviceAccount.name=other",
+)
 
 pytestmark = pytest.mark.needs("helm")
 
