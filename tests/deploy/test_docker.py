@@ -17,6 +17,7 @@ from conftest import settings_for
 from deploy.conftest import DEPLOY
 
 from agenta_ai_server.commands import serve
+from agenta_ai_server.settings import load, schema
 
 if TYPE_CHECKING:
     from agenta_ai_server.standin.app import StandIn
@@ -61,6 +62,18 @@ def test_the_image_has_the_server_and_nothing_for_development(tmp_path: Path) ->
     installed = set(subprocess.check_output([image / "bin/python", "-c", names], text=True).split())
     assert installed > {"agenta-ai", "grpcio-health-checking", "redis", "uvloop"}
     assert not installed & {"pip", "pytest", "mypy", "rich"}
+
+
+def test_the_env_file_has_settings_that_are_known() -> None:
+    text = (DEPLOY / "server.env").read_text()
+    # Also those that are commented out: Docker and systemd would pass on quotes and comments at the end of a line.
+    offered = re.findall(r"^#?([A-Z_]+)=([^\s\"'#]+)$", text, re.MULTILINE)
+    assert len(offered) == len(re.findall("=", text)) - text.count("NAME=")
+    assert {name for name, _ in offered} <= {*schema.names()}
+    # As deploy/README.md and the unit of systemd add them.
+    files = {"AGENTA_AI_SERVICES_API_KEY": "x", "AGENTA_AI_GRPC_API_KEYS_FILE": "/keys.json"}
+    settings, _ = load({**dict(re.findall(r"^([A-Z_]+)=(.*)$", text, re.MULTILINE)), **files})
+    assert not settings.missing
 
 
 async def test_the_health_check(standin: StandIn) -> None:
