@@ -76,7 +76,7 @@ async def output(started: asyncio.subprocess.Process) -> tuple[int | None, str, 
     return started.returncode, out.decode(), err.decode()
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 async def test_a_signal_lets_running_calls_end(number: signal.Signals, standin: StandIn) -> None:
     async with process("serve", **environment(standin)) as started:
         async with grpc.aio.insecure_channel(await address_of(started)) as channel:
