@@ -184,6 +184,21 @@ async def test_a_run_that_dies_after_it_began_is_lost(world: World) -> None:
     assert await world.ledger.claim(B) == Claimed()
 
 
+@pytest.mark.parametrize("began", [False, True], ids=["claimed", "begun"])
+async def test_a_clock_that_is_set_back_prolongs_no_lease_of_a_dead_run(began: bool, world: World) -> None:
+    if not world.has_leases:
+        return
+    await world.ledger.claim(A)
+    if began:
+        assert await begin(world.ledger, A)
+    await world.pass_seconds(-3600)
+    assert await world.ledger.claim(B) == Following("a")
+    await world.pass_seconds(LEASE - 1)
+    assert await world.ledger.claim(B) == Following("a")
+    await world.pass_seconds(1.1)
+    assert await world.ledger.claim(B) == (Lost() if began else Claimed())
+
+
 async def test_a_lease_is_renewed_before_and_after_the_run_began(world: World) -> None:
     await world.ledger.claim(A)
     for step in (renew, begin, renew, begin):

@@ -113,6 +113,8 @@ class Rules:
         if entry.is_running and entry.token == run.token:
             return Claimed()
         if entry.is_running and now < entry.leased_until:
+            # No longer than a lease lasts: the clock may have been set back, and its holder be dead.
+            entry.leased_until = min(entry.leased_until, now + self._lease)
             entry.followed_until = now + FOLLOWER_SECONDS
             self._table.put(run.key, entry)
             return Following(entry.token)

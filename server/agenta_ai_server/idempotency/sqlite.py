@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import queue
 import sqlite3
@@ -334,9 +335,11 @@ class _SqlTable:
 
 
 def _why(error: Exception) -> str:
-    """Return the kind of an error: SQLite's name for it, as SQLITE_FULL, or that of its class."""
+    """Return the kind of an error: SQLite's name for it, as SQLITE_FULL, the system's, or that of its class."""
     if isinstance(error, LedgerFailed):
         return error.why
+    if type(error) is OSError and error.errno:
+        return errno.errorcode[error.errno]
     return getattr(error, "sqlite_errorname", None) or type(error).__name__
 
 
@@ -345,6 +348,8 @@ FAULTS = {
     "SQLITE_NOTADB": "isn't an SQLite file. Name another file.",
     "SQLITE_CORRUPT": "is damaged. Move it away; calls from before may then be billed twice.",
     "SQLITE_FULL": "can't grow: the disk is full. Make room.",
+    "ENOSPC": "can't be created: the disk is full. Make room.",
+    "EROFS": "is on a read-only file system. Name a file that can be written.",
     "SQLITE_READONLY": "can't be written. Let this user write it and its folder.",
     "SQLITE_CANTOPEN": "can't be opened. Let this user write it and its folder.",
     "SQLITE_BUSY": "is locked by another program. Stop that program.",

@@ -37,6 +37,10 @@ if is_running and known[2] == token then
 end
 if is_running and is_leased then
   redis.call('SET', followers, '', 'PX', follower_ms)
+  -- No longer than a lease lasts: the clock may have been set back, and its holder be dead.
+  if redis.call('PTTL', lease) > tonumber(lease_ms) then
+    redis.call('PEXPIRE', lease, lease_ms)
+  end
   return { 'following', known[2] }
 end
 local outcome = redis.call('HGET', id, 'data')
