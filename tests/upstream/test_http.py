@@ -463,6 +463,22 @@ async def test_a_name_that_does_not_resolve(error: Exception, opened: Opened, mo
         await post(opened("http://agenta.example"))
 
 
+async def test_a_name_is_resolved_again_after_a_failed_connection(
+    upstream: Upstream, opened: Opened, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    url = await upstream.start(lambda exchange: exchange.answer(b"here"))
+    addresses = ["127.0.0.2", "127.0.0.1"]
+
+    async def getaddrinfo(host: str, port: int, **_: object) -> object:
+        return [(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP, "", (addresses.pop(0), port))]
+
+    monkeypatch.setattr(asyncio.get_running_loop(), "getaddrinfo", getaddrinfo)
+    target = opened(url.replace("127.0.0.1", "agenta.example"))
+    with pytest.raises(httpx.ConnectError):
+        await post(target)
+    assert await post(target) == (200, b"here")
+
+
 async def test_resolving_a_name_is_bounded(opened: Opened, monkeypatch: pytest.MonkeyPatch) -> None:
     async def getaddrinfo(*args: object, **kwargs: object) -> object:
         return await asyncio.Event().wait()

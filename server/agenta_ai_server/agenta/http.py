@@ -7,6 +7,7 @@ httpx-aiohttp doesn't. It doesn't tell, though, whether a request may have been 
 from __future__ import annotations
 
 import asyncio
+import errno
 import ssl
 from contextvars import ContextVar
 from dataclasses import dataclass, field
@@ -57,6 +58,10 @@ class HttpResponse:
     status: int
     headers: httpx.Headers
     body: bytes | None
+
+
+class TooManyOpenFiles(httpx.ConnectError):
+    """There is no connection, because this machine allows no more open files. Nothing was sent."""
 
 
 class HttpClient:
@@ -124,6 +129,7 @@ class HttpClient:
 
         Raises:
             httpx.ConnectTimeout: There was no connection in time, and nothing was sent.
+            TooManyOpenFiles: There is no connection, for a reason of this machine, and nothing was sent.
             httpx.ConnectError: There is no connection, and nothing was sent.
             httpx.ReadTimeout: The response didn't come in time. The request may have been sent.
             httpx.ReadError: The connection broke. The request may have been sent.
@@ -255,6 +261,8 @@ class _Exchange:
         """Return what failed, by the library's own error: its map takes broken connections for connect time-outs."""
         cause = _cause(error)
         if self.transport is None:
+            if isinstance(cause, OSError) and cause.errno in (errno.EMFILE, errno.ENFILE):
+                return TooManyOpenFiles
             return httpx.ConnectTimeout if isinstance(cause, TimeoutError) else httpx.ConnectError
         if isinstance(cause, TimeoutError):
             return httpx.ReadTimeout
@@ -274,7 +282,12 @@ class _Connector(aiohttp.TCPConnector):
     """Tells the exchange which connection it has, and watches that connection."""
 
     async def connect(self, *args: Any, **kwargs: Any) -> Connection:
-        connection = await super().connect(*args, **kwargs)
+        try:
+            connection = await super().connect(*args, **kwargs)
+        except BaseException:  # a time-out arrives as a cancellation
+            # The name may lead to another address by now.
+            self.clear_dns_cache()
+            raise
         transport = connection.transport
         assert transport is not None
         watch = transport.get_protocol()
@@ -319,6 +332,7 @@ class _Watch(asyncio.Protocol):
 
 
 def _cause(error: BaseException) -> BaseException:
+    """Return what aiohttp raised, beneath what httpx makes of it."""
     return error.__cause__ if isinstance(error, httpx.TransportError) and error.__cause__ else error
 
 
