@@ -4,6 +4,8 @@ import asyncio
 import gzip
 import json
 import math
+import os
+import resource
 import time
 import traceback
 from datetime import UTC, datetime, timedelta
@@ -401,6 +403,21 @@ async def test_what_a_status_tells_of_agenta(status: int, healthy: bool, upstrea
 async def test_what_connections_tell_of_agenta(closed_port: int, upstream: Upstream, make: Make) -> None:
     assert (await failure(make(f"http://127.0.0.1:{closed_port}"))).healthy is False
     assert (await failure(make(await upstream.start(close_before_answering)))).healthy is False
+
+
+async def test_a_machine_without_a_file_left_tells_nothing_of_agenta(upstream: Upstream, make: Make) -> None:
+    service = make(await upstream.start(answering(text())))
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    last = os.open(os.devnull, os.O_RDONLY)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (last + 1, hard))
+    try:
+        error = await failure(service)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        os.close(last)
+    assert (error.reason, error.may_have_run, error.healthy) == (Reason.UPSTREAM_UNREACHABLE, False, None)
+    assert "no file left" in error.message
+    assert (await complete(service)).text == "refined"
 
 
 @pytest.mark.parametrize(("max_seconds", "healthy"), [(0.5, False), (1.5, None)])

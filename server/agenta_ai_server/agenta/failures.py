@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 import httpx
 
+from agenta_ai_server.agenta.http import TooManyOpenFiles
 from agenta_ai_server.agenta.retry_after import retry_delay
 from agenta_ai_server.domain.errors import Reason, UpstreamFailed
 
@@ -86,6 +87,11 @@ UNREACHABLE = Failure(
     retryable=True,
     transient=True,
     healthy=False,
+)
+TOO_MANY_OPEN_FILES = replace(
+    UNREACHABLE,
+    message="This service has no file left to open a connection with. Nothing was sent: try again.",
+    healthy=None,
 )
 TIMEOUT = Failure(
     Reason.UPSTREAM_TIMEOUT,
@@ -326,6 +332,8 @@ def of_connection(error: httpx.TransportError, seconds: float, most: float) -> F
 
     One that had much less can't tell that Agenta is slow: impatient callers must not speak for the patient ones.
     """
+    if isinstance(error, TooManyOpenFiles):
+        return TOO_MANY_OPEN_FILES
     if isinstance(error, httpx.ConnectTimeout):
         return replace(UNREACHABLE, healthy=False if seconds >= min(2 * MAX_CONNECT_SECONDS, most) else None)
     if isinstance(error, httpx.ConnectError):
