@@ -352,6 +352,19 @@ async def test_restarts_on_the_same_port(standin: StandIn) -> None:
     assert standin.url.endswith(f":{port}")
 
 
+async def test_a_machine_may_have_only_one_of_the_loopback_addresses() -> None:
+    standin = StandIn()
+    await standin.start(("192.0.2.1", "::1"))
+    try:
+        assert standin.url.startswith("http://[::1]:")
+        async with aiohttp.ClientSession(standin.url) as http:
+            assert (await run(http))[0] == 200
+    finally:
+        await standin.stop()
+    with pytest.raises(OSError, match=r"192\.0\.2\.1"):
+        await standin.start(("192.0.2.1",))
+
+
 async def test_closes_idle_connections() -> None:
     async with StandIn(idle=0.05) as standin:
         reader, writer = await asyncio.open_connection(*address(standin))

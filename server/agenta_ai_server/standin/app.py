@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import json
 import logging
 import socket
@@ -25,7 +26,7 @@ from agenta_ai_server.standin.traces import PATH as TRACES_PATH
 from agenta_ai_server.standin.traces import Traces
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping
+    from collections.abc import Collection, Mapping, Sequence
 
 DIRECTIVE = "standin:"
 """Guidelines that begin with it are the words of a fault."""
@@ -40,6 +41,8 @@ _MIB_OF_BLANKS = b" " * 1024 * 1024
 _GARBAGE = b"\x16\x03\x01 this is not HTTP\r\n\r\n"
 _BACKLOG = 4096  # as many may knock at once; the kernel's own limit is net.core.somaxconn
 _NO_FAULT = Fault()
+# A machine may have only one of them.
+_LOOPBACK = ("127.0.0.1", "::1")
 
 _log = logging.getLogger(__name__)
 
@@ -153,16 +156,21 @@ class StandIn:
     async def __aexit__(self, *_: object) -> None:
         await self.stop()
 
-    async def start(self, host: str = "127.0.0.1", port: int = 0) -> None:
-        """Listen. Port 0 takes a free one.
+    async def start(self, hosts: Sequence[str] = _LOOPBACK, port: int = 0) -> None:
+        """Listen on the first of these addresses that this machine has.
+
+        Args:
+            hosts: IP addresses.
+            port: The port; 0 takes a free one.
 
         Raises:
-            OSError: The port is taken.
+            OSError: The port is taken, or the machine has none of them.
         """
+        listening = _bound(hosts, port)
         self._server = web.Server(
             self._handle, handler_cancellation=True, access_log=None, keepalive_timeout=self._idle, lingering_time=0
         )
-        self._listener = await asyncio.get_running_loop().create_server(self._server, host, port, backlog=_BACKLOG)
+        self._listener = await asyncio.get_running_loop().create_server(self._server, sock=listening, backlog=_BACKLOG)
 
     async def stop(self) -> None:
         """Close everything at once, also connections whose call runs or stalls."""
@@ -199,7 +207,7 @@ class StandIn:
         if self._listener is None:
             raise RuntimeError("the stand-in was not started, or was stopped")
         host, port = self._listener.sockets[0].getsockname()[:2]
-        return f"http://{host}:{port}"
+        return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
     @property
     def connections(self) -> int:
@@ -461,3 +469,15 @@ def _torso(answer: Answer, fault: Fault) -> bytes:
     status = f"HTTP/1.1 {answer.status} {answers.phrase(answer.status)}\r\n"
     end = len(answer.body) if fault.length is not None else len(answer.body) // 2
     return f"{status}{headers}content-length: {length}\r\n\r\n".encode() + answer.body[:end]
+
+
+def _bound(hosts: Sequence[str], port: int) -> socket.socket:
+    missing = OSError(errno.EADDRNOTAVAIL, "no address of this machine")
+    for host in hosts:
+        try:
+            return socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
+        except OSError as error:
+            if error.errno not in (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT):
+                raise
+            missing = error
+    raise missing
