@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import sqlite3
 import stat
@@ -129,6 +130,24 @@ async def test_a_file_that_cant_be_used_says_why_and_stays_as_it_is(plant: Calla
             pass
     assert file_fault(raised.value.why).startswith(FAULTS[plant])
     assert content(planted) == before
+
+
+@pytest.mark.parametrize(
+    ("number", "said"),
+    [(errno.EROFS, "is on a read-only file system"), (errno.ENOSPC, "can't be created: the disk is")],
+)
+async def test_a_file_that_the_system_refuses(
+    number: int, said: str, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> int:
+        raise OSError(number, os.strerror(number))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "open", refuse)
+        with pytest.raises(LedgerFailed) as raised:
+            async with ledger_on(path):
+                pass
+    assert file_fault(raised.value.why).startswith(said)
 
 
 def damage(path: Path) -> None:
