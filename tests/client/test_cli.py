@@ -520,15 +520,18 @@ def test_nobody_is_there() -> None:
     assert done.stderr.count("\n") == 1
 
 
+FULL = "Cannot write to standard output: No space left on device."
+
+
 @pytest.mark.usefixtures("refined")
 @pytest.mark.parametrize(
     ("words", "complaint"),
     [
         ("refine - <&-", "Cannot read standard input: it is closed."),
         ("refine prompt.json >&-", "Cannot write to standard output: it is closed."),
-        ("refine prompt.json --json >/dev/full", "Cannot write to standard output: No space left on device."),
-        ("refine prompt.json >/dev/full", "Cannot write to standard output: No space left on device."),
-        ("refine prompt.json -o - >/dev/full", "Cannot write to standard output: No space left on device."),
+        ("refine prompt.json --json --request-id r >/dev/full", f"{FULL} To get the result again, use --request-id r."),
+        ("refine prompt.json --request-id r >/dev/full", f"{FULL} To get the result again, use --request-id r."),
+        ("refine prompt.json -o - --request-id r >/dev/full", f"{FULL} To get the result again, use --request-id r."),
         (
             "refine prompt.json --request-id r -o /dev/full >/dev/null",
             "Cannot write /dev/full: No space left on device. To get the refined prompt again, use --request-id r.",
@@ -544,6 +547,19 @@ def test_streams_that_fail(server: FakeServer, prompt: Path, words: str, complai
     assert "Traceback" not in done.stderr
     assert "Exception ignored" not in done.stderr
     assert len(server.service.requests) == (0 if "closed" in complaint else 1)
+
+
+@pytest.mark.usefixtures("refined")
+def test_results_of_several_files_that_cannot_be_printed(server: FakeServer, prompt: Path) -> None:
+    (prompt.parent / "other.json").write_bytes(prompt.read_bytes())
+    line = shlex.join([*COMMAND, "--target", server.target, "refine", "prompt.json", "other.json", "--json"])
+    done = subprocess.run(
+        ["sh", "-c", f"{line} >/dev/full"], capture_output=True, text=True, check=False, cwd=prompt.parent
+    )
+    assert done.returncode == 2
+    ids = {request.request_id for request in server.service.requests}
+    told = re.findall(r"(\w+\.json) --request-id ([0-9a-f-]{36})", done.stderr)
+    assert ({file for file, _ in told}, {told_id for _, told_id in told}) == ({"prompt.json", "other.json"}, ids)
 
 
 @pytest.mark.usefixtures("refined")

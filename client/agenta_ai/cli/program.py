@@ -73,7 +73,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return exits.BROKEN_PIPE
     except OSError as error:  # those of files are told where they come up
         _give_up_output()
-        return exits.complain(f"Cannot write to standard output: {error.strerror}.", exits.USAGE)
+        return exits.complain(f"Cannot write to standard output: {error.strerror}.{running.unseen()}", exits.USAGE)
     return code
 
 

@@ -1,4 +1,4 @@
-"""The calls that are on their way, so that Ctrl-C can tell how to get their results."""
+"""The calls of this command, so that a user who loses their results learns how to get them."""
 
 from __future__ import annotations
 
@@ -11,10 +11,11 @@ if TYPE_CHECKING:
 
 
 class Running:
-    """The calls that are on their way. Threads may share it."""
+    """The calls that are on their way, and those that were answered. Threads may share it."""
 
     def __init__(self) -> None:
         self._labels: dict[str, str] = {}
+        self._answered: dict[str, str] = {}
         self._changing = threading.Lock()
         self._frozen = False
 
@@ -34,6 +35,7 @@ class Running:
             self._ended(request_id)
             raise
         self._ended(request_id)
+        self._answered[request_id] = label
 
     def freeze(self) -> None:
         """Keep what is noted, whatever becomes of it: it was interrupted."""
@@ -57,6 +59,13 @@ class Running:
             "To get a result, run the command again for one file, with its --request-id:",
             *(f"{label} --request-id {request_id}" for request_id, label in calls),
         ]
+
+    def unseen(self) -> str:
+        """Return how to get the results that couldn't be printed; empty if there are none."""
+        if len(self._answered) == 1:
+            return f" To get the result again, use --request-id {next(iter(self._answered))}."
+        each = ", ".join(f"{label} --request-id {request_id}" for request_id, label in self._answered.items())
+        return f" To get a result again, run the command for one file: {each}." if each else ""
 
     def _ended(self, request_id: str) -> None:
         with self._changing:
