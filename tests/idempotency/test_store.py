@@ -267,7 +267,7 @@ async def test_nothing_is_sent_if_it_cant_be_recorded_and_the_id_is_free_again(b
             assert 1 <= (caught.value.retry_delay or 0) <= 2
             await claim.lease.release()
         # Whether or not the ledger has heard that it was to begin.
-        await store._write_pending()
+        await store.write_pending()
         assert isinstance(await other.claim("id", b"f"), Leading)
 
 
@@ -284,7 +284,7 @@ async def test_by_choice_a_run_begins_unrecorded(backing: Backing) -> None:
 async def test_a_lease_that_was_lost_begins_nothing(backing: Backing) -> None:
     async with store_on(backing, lease=60) as frozen, store_on(backing) as other:
         claim = await lead(frozen)
-        await frozen._ledger.end(Run("id", b"f", claim.lease.run.token), Ending(EndKind.RELEASED))  # type: ignore[attr-defined]
+        await frozen.ledger.end(Run("id", b"f", claim.lease.run.token), Ending(EndKind.RELEASED))  # type: ignore[attr-defined]
         second = await lead(other)
         with pytest.raises(LeaseLost):
             await claim.lease.begin()
@@ -540,6 +540,6 @@ async def test_one_end_that_cant_be_recorded_holds_up_no_other() -> None:
         await (await lead(store, key)).lease.complete(RunOutcome(b"result", keep=True))
     ledger.is_down = False
     for _ in range(2):
-        await store._write_pending()
+        await store.write_pending()
     assert ledger.ended == {"one", "two"}
     assert await store.claim("large", b"f") == Finished(b"result")

@@ -145,7 +145,7 @@ class LedgerStore:
         sealing: Sealing | None = None,
         begin_unrecorded: bool = False,
     ) -> None:
-        self._ledger = ledger
+        self.ledger = ledger
         self._ttl = ttl
         self._lease_seconds = lease
         self._sealing = sealing or Plain()
@@ -162,7 +162,7 @@ class LedgerStore:
         """SHARED or LOCAL; FALLBACK if the ledger didn't answer the last question."""
         if not self._available:
             return StoreState.FALLBACK
-        return StoreState.SHARED if self._ledger.is_shared else StoreState.LOCAL
+        return StoreState.SHARED if self.ledger.is_shared else StoreState.LOCAL
 
     def __contains__(self, key: str) -> bool:
         """Say whether the id has an outcome here that the ledger hasn't recorded."""
@@ -174,17 +174,17 @@ class LedgerStore:
         Raises:
             LedgerFailed: The ledger can't be opened.
         """
-        if self._ledger.is_shared:
+        if self.ledger.is_shared:
             self._renewing = asyncio.create_task(self._renew_forever())
-        await self._ledger.open()
+        await self.ledger.open()
 
     async def aclose(self) -> None:
         """Stop renewing leases, and close the ledger. Leases that are still held last until they run out."""
         if self._renewing:
             self._renewing.cancel()
             await asyncio.wait({self._renewing})
-        await self._write_pending()
-        await self._ledger.aclose()
+        await self.write_pending()
+        await self.ledger.aclose()
 
     async def claim(self, key: str, fingerprint: bytes, *, waited: str = "", rerun: bool = False) -> Claim:
         """Ask to run an id; see :meth:`Store.claim`."""
@@ -194,7 +194,7 @@ class LedgerStore:
             return self._finished(key, pending.ending.data)
         run = self._pending.take_claim(key, fingerprint) or Run(key, fingerprint, self._new_token())
         try:
-            answer = await self._ask(self._ledger.claim(run, waited=waited, rerun=rerun))
+            answer = await self._ask(self.ledger.claim(run, waited=waited, rerun=rerun))
         except (Refused, asyncio.CancelledError):
             # It may have been recorded, or still be.
             until = time.monotonic() + self._lease_seconds
@@ -241,12 +241,12 @@ class LedgerStore:
             await asyncio.sleep(self._lease_seconds / (3 if self._available else 12))
             with suppress(Refused):
                 await self._renew(list(self._leases.values()))
-            await self._write_pending()
+            await self.write_pending()
 
     async def _renew(self, leases: list[LedgerLease]) -> None:
         if not leases:
             return
-        held = await self._ask(self._ledger.hold([Hold(lease.run, lease.begun) for lease in leases]))
+        held = await self._ask(self.ledger.hold([Hold(lease.run, lease.begun) for lease in leases]))
         for lease, is_held in zip(leases, held, strict=True):
             # It may have ended while it was renewed.
             if not is_held and self._leases.pop(lease.run.token, None) is not None:
@@ -255,7 +255,7 @@ class LedgerStore:
     async def begin(self, run: Run) -> None:
         """Record that a run has begun; see :meth:`Lease.begin`."""
         try:
-            [is_held] = await self._ask(self._ledger.hold([Hold(run, begun=True)]))
+            [is_held] = await self._ask(self.ledger.hold([Hold(run, begun=True)]))
         except Refused:
             if not self._begin_unrecorded:
                 raise
@@ -271,16 +271,17 @@ class LedgerStore:
         is_kept = ending.kind is EndKind.KEPT
         until = time.monotonic() + max(self._ttl if is_kept else 0.0, self._lease_seconds)
         try:
-            await self._ask(self._ledger.end(run, ending))
+            await self._ask(self.ledger.end(run, ending))
         except Refused:
             self._pending.add(PendingEnd(run, ending, until))
 
-    async def _write_pending(self) -> None:
+    async def write_pending(self) -> None:
+        """Tell the ledger how runs ended of which it hasn't heard yet."""
         for end in self._pending.current():
             # Written now, it may be recorded at any time: no claim may use its run any more.
             end.is_claim = False
             try:
-                await self._ask(self._ledger.end(end.run, end.ending))
+                await self._ask(self.ledger.end(end.run, end.ending))
             except Refused:
                 # One that never fits mustn't hold up the others.
                 self._pending.postpone(end)
@@ -293,7 +294,7 @@ class LedgerStore:
         Raises:
             Refused: REPLAY_STORE_UNAVAILABLE.
         """
-        return await self._ask(self._ledger.followed(key))
+        return await self._ask(self.ledger.followed(key))
 
 
 @dataclass(slots=True, eq=False)
