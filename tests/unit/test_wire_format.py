@@ -44,17 +44,49 @@ def text(size: int) -> Callable[[Struct], None]:
     [
         (flat(MOST), False),
         (flat(MOST + 1), True),
-        (listed(MOST), False),
-        (listed(MOST + 1), True),
+        # The list and what it is in are values, too.
+        (listed(MOST - 2), False),
+        (listed(MOST - 1), True),
         (lambda struct: struct.update({"x": {"y": dict.fromkeys(map(str, range(MOST + 1)), 1)}}), True),
         (text(1_000_000), False),
         (lambda struct: struct.update({f"{n}": "long " * 100 for n in range(1500)}), False),
+        # The bound is that of all structs and lists together.
+        (lambda struct: struct.update({f"{n}": ["text"] * 1000 for n in range(9)}), False),
+        (lambda struct: struct.update({f"{n}": ["text"] * 1000 for n in range(10)}), True),
     ],
 )
 def test_what_is_a_flood(fill: Callable[[Struct], None], flooded: bool) -> None:
     data = request(fill)
     assert len(data) > LARGE_BYTES
     assert is_flooded(data, MOST) is flooded
+
+
+# Fields that the contract doesn't have, each in two bytes, and where they stand.
+UNKNOWN = {"a number": b"\x78\x00", "empty text": b"\x7a\x00"}
+PLACES: dict[str, Callable[[bytes], bytes]] = {
+    "the request": lambda fields: fields,
+    "the arguments": lambda fields: nested(2, fields),
+    "a value": lambda fields: nested(2, nested(1, nested(2, fields))),
+}
+
+
+@pytest.mark.parametrize("place", PLACES)
+@pytest.mark.parametrize("kind", UNKNOWN)
+def test_so_many_fields_that_looking_at_them_takes_long(kind: str, place: str) -> None:
+    few, many = (PLACES[place](UNKNOWN[kind] * count) for count in (MOST, 500_000))
+    assert not is_flooded(few, MOST)
+    assert is_flooded(many, MOST)
+
+
+def test_the_same_field_again_and_again() -> None:
+    assert is_flooded(nested(2, b"") * 500_000, MOST)
+
+
+def nested(number: int, content: bytes) -> bytes:
+    size = len(content)
+    # A number of five bytes, whatever it needs.
+    length = bytes([size >> shift & 0x7F | 0x80 for shift in (0, 7, 14, 21)]) + b"\x00"
+    return bytes([number << 3 | 2]) + length + content
 
 
 @given(st.binary(max_size=300))

@@ -32,7 +32,7 @@ def parse(data: bytes, read: Callable[[bytes], Request]) -> Request:
         read: The message's ``FromString``.
 
     Raises:
-        Refused: REQUEST_TOO_LARGE, REQUEST_MALFORMED, or ARGUMENTS_INVALID for more values than anything takes.
+        Refused: REQUEST_TOO_LARGE, REQUEST_MALFORMED, or ARGUMENTS_INVALID for more values or fields than anything takes.
     """
     if len(data) > MAX_REQUEST_BYTES:
         raise Refused(

@@ -1,4 +1,4 @@
-"""Finds a flood of values in a serialized ``CallToolRequest`` without parsing it.
+"""Finds a flood of values or fields in a serialized ``CallToolRequest`` without parsing it.
 
 A megabyte of tiny entries of one map takes a tenth of a second to parse, two thousand times as long as one of text, and
 must be parsed before the rate limit, which needs the tool's name. The encoding is
@@ -19,6 +19,8 @@ VARINT, LENGTH = 0, 2
 FIXED = {1: 8, 5: 4}
 #: What is smaller holds so few values that parsing it is quick.
 LARGE_BYTES = 1 << 16
+#: A value of a struct has an entry, its key, itself and what it holds; the rest is for what later clients may send.
+FIELDS_PER_VALUE = 5
 # The fields that lead to values, by number: Struct.fields, its entry's value, Value.struct_value and list_value,
 # ListValue.values.
 _VALUE: _Fields = {}
@@ -28,29 +30,31 @@ _REQUEST: _Fields = {2: _STRUCT}
 
 
 def is_flooded(data: bytes, most: int) -> bool:
-    """Say whether a single struct or list of the request holds more than ``most`` values.
+    """Say whether the request holds more than ``most`` values, or so many fields that it must hold something else.
 
     Args:
         data: A serialized ``CallToolRequest``. What isn't one is left to the parser.
-        most: Values that one struct or list may hold.
+        most: Values that the structs and lists of the request may hold in all.
     """
-    large = [(0, len(data), _REQUEST)]
-    while large:
-        begin, end, fields = large.pop()
-        found = 0
-        for number, start, stop in _nested(data, begin, end):
-            if (inner := fields.get(number)) is None:
-                continue
-            found += 1
-            if found > most:
+    values, fields_left = 0, most * FIELDS_PER_VALUE
+    nested = [(0, len(data), _REQUEST)]
+    while nested:
+        begin, end, fields = nested.pop()
+        for number, start, stop in _fields(data, begin, end):
+            fields_left -= 1
+            if (inner := fields.get(number)) is not None:
+                values += inner is _VALUE
+                nested.append((start, stop, inner))
+            if values > most or fields_left < 0:
                 return True
-            if stop - start >= LARGE_BYTES:
-                large.append((start, stop, inner))
     return False
 
 
-def _nested(data: bytes, position: int, end: int) -> Iterator[tuple[int, int, int]]:
-    """Yield the number, the begin and the end of each field with a length, up to where the data can't be read."""
+def _fields(data: bytes, position: int, end: int) -> Iterator[tuple[int, int, int]]:
+    """Yield the number, the begin and the end of each field, up to where the data can't be read.
+
+    Only fields with a length have a number here: the others hold no values.
+    """
     try:
         while position < end:
             tag, position = _varint(data, position)
@@ -59,10 +63,12 @@ def _nested(data: bytes, position: int, end: int) -> Iterator[tuple[int, int, in
                 size, position = _varint(data, position)
                 yield tag >> 3, position, position + size
                 position += size
-            elif kind == VARINT:
-                _, position = _varint(data, position)
             else:
-                position += FIXED[kind]
+                if kind == VARINT:
+                    _, position = _varint(data, position)
+                else:
+                    position += FIXED[kind]
+                yield 0, position, position
     except (IndexError, KeyError):
         return
 
