@@ -32,7 +32,8 @@ def parse(data: bytes, read: Callable[[bytes], Request]) -> Request:
         read: The message's ``FromString``.
 
     Raises:
-        Refused: REQUEST_TOO_LARGE, REQUEST_MALFORMED, or ARGUMENTS_INVALID for more values or fields than anything takes.
+        Refused: REQUEST_TOO_LARGE, REQUEST_MALFORMED, or ARGUMENTS_INVALID for more values or fields than anything
+            takes.
     """
     if len(data) > MAX_REQUEST_BYTES:
         raise Refused(
@@ -40,7 +41,7 @@ def parse(data: bytes, read: Callable[[bytes], Request]) -> Request:
             f"The request has {len(data):,} bytes, more than the maximum of {MAX_REQUEST_BYTES:,}. Send a smaller one.",
         )
     if len(data) >= LARGE_BYTES and is_flooded(data, MAX_VALUES):
-        wrong = Violation("arguments", f"Too many values (maximum {MAX_VALUES:,}).")
+        wrong = Violation("arguments", f"Too many values (maximum {MAX_VALUES:,}), or fields that the contract lacks.")
         raise _invalid_arguments(wrong)
     try:
         return read(data)

@@ -36,6 +36,8 @@ OPTIONS: Sequence[tuple[str, int]] = (
     ("grpc.keepalive_time_ms", 60_000),
     ("grpc.keepalive_timeout_ms", 20_000),
 )
+# After these a connection is closed that hasn't begun to speak TLS or HTTP/2. Others need its place.
+HANDSHAKE_SECONDS = 10.0
 # For how many seconds at the end of the drain the watchers know of it: enough for them to go elsewhere, and less than
 # what a client retries that has no elsewhere.
 NOTICE_SECONDS = 0.2
@@ -92,6 +94,7 @@ class Server:
         options = [*OPTIONS, ("grpc.so_reuseport", int(reuse_port))]
         # Beyond these, by default a thousand, grpc itself ends calls as CANCELLED, without a reason.
         options += [(name, max_pending_calls) for name in PENDING]
+        options.append(("grpc.server_handshake_timeout_ms", round(HANDSHAKE_SECONDS * 1000)))
         # Callers must not take all files, or those that say who may call could no longer be read.
         options.append(("grpc.max_allowed_incoming_connections", max_connections))
         if max_connection_age_seconds:

@@ -19,33 +19,40 @@ VARINT, LENGTH = 0, 2
 FIXED = {1: 8, 5: 4}
 #: What is smaller holds so few values that parsing it is quick.
 LARGE_BYTES = 1 << 16
-#: A value of a struct has an entry, its key, itself and what it holds; the rest is for what later clients may send.
-FIELDS_PER_VALUE = 5
-# The fields that lead to values, by number: Struct.fields, its entry's value, Value.struct_value and list_value,
-# ListValue.values.
+#: What a value needs at most: its entry in a struct, the entry's key, itself, and what it holds.
+FIELDS_OF_VALUE = 4
+#: Fields besides: the request's own, and those that later clients may send.
+OTHER_FIELDS = 1000
+# The fields that lead to values, by number: ListValue.values, an entry's value, Struct.fields, Value.struct_value and
+# list_value.
 _VALUE: _Fields = {}
-_STRUCT: _Fields = {1: {2: _VALUE}}
-_VALUE.update({5: _STRUCT, 6: {1: _VALUE}})
+_LIST: _Fields = {1: _VALUE}
+_ENTRY: _Fields = {2: _VALUE}
+_STRUCT: _Fields = {1: _ENTRY}
+_VALUE.update({5: _STRUCT, 6: _LIST})
 _REQUEST: _Fields = {2: _STRUCT}
 
 
 def is_flooded(data: bytes, most: int) -> bool:
-    """Say whether the request holds more than ``most`` values, or so many fields that it must hold something else.
+    """Say whether the request holds more than ``most`` values, or many fields that hold none.
+
+    Small structs and lists aren't looked into: to parse them is cheaper, even if there are many.
 
     Args:
         data: A serialized ``CallToolRequest``. What isn't one is left to the parser.
-        most: Values that the structs and lists of the request may hold in all.
+        most: Values that its large structs and lists may hold in all.
     """
-    values, fields_left = 0, most * FIELDS_PER_VALUE
+    values = found = 0
     nested = [(0, len(data), _REQUEST)]
     while nested:
         begin, end, fields = nested.pop()
         for number, start, stop in _fields(data, begin, end):
-            fields_left -= 1
+            found += 1
             if (inner := fields.get(number)) is not None:
-                values += inner is _VALUE
-                nested.append((start, stop, inner))
-            if values > most or fields_left < 0:
+                values += inner is _ENTRY or fields is _LIST
+                if stop - start >= LARGE_BYTES:
+                    nested.append((start, stop, inner))
+            if values > most or found > values * FIELDS_OF_VALUE + OTHER_FIELDS:
                 return True
     return False
 
