@@ -114,14 +114,12 @@ class Boundary(grpc.aio.ServerInterceptor):
         return reply.message
 
     def _admit_answer(self, reply: Reply, call: Call, context: Context) -> bool:
-        """Count the answer until it has left. ``False``: its caller leaves too much unread, and can repeat the call."""
-        size = len(reply.message)
-        if call.request_id and not self._unsent.fits(call.principal, size):
+        """Count the answer until it has left. ``False``: its caller leaves too much unread."""
+        caller, size = call.principal, len(reply.message)
+        if not self._unsent.fits(caller, size):
             return False
-        task = asyncio.current_task()
-        assert task
-        unsent = self._unsent.add(call.principal, size, task)
-        context.add_done_callback(cast("Any", lambda _: unsent.sent()))
+        self._unsent.add(caller, size)
+        context.add_done_callback(cast("Any", lambda _: self._unsent.remove(caller, size)))
         return True
 
     def _count(self, context: Context) -> None:

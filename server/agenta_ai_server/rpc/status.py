@@ -104,7 +104,7 @@ def answers_unread(call: Call) -> GrpcStatus:
     """Return the status of a ``call`` whose answer there is no room for; without an ErrorInfo, since it has run."""
     message = (
         "Too many answers wait for you to read them. Read them, then send the call again with the same request_id to "
-        "get its result."
+        "get its result. Without a request_id, the result is lost."
     )
     return GrpcStatus(grpc.StatusCode.RESOURCE_EXHAUSTED, message, call)
 
