@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 
     from agenta_ai.v1.tool_service_pb2_grpc import ToolServiceAsyncStub
-    from agenta_ai_server.standin.app import Received
+    from agenta_ai_server.standin.received import Received
 
 ROOT = Path(__file__).parent.parent
 REFINE = "tools.agenta.api.refine_prompt"

@@ -20,13 +20,15 @@ from agenta_ai_server.auth.authenticator import Credentials, invalid
 from agenta_ai_server.domain.call import Principal
 from agenta_ai_server.domain.errors import Reason, Refused
 from agenta_ai_server.standin import answers
-from agenta_ai_server.standin.answers import Answer
-from agenta_ai_server.standin.app import Received, StandIn, in_turn
+from agenta_ai_server.standin.answers import CannedResponse
+from agenta_ai_server.standin.app import StandIn, in_turn
 from agenta_ai_server.standin.faults import Fault
 from agenta_ai_server.standin.permissions import OLDER_PATH, PATH, Caller
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
+
+    from agenta_ai_server.standin.received import Received
 
     Make = Callable[..., AgentaAuthenticator]
 
@@ -99,7 +101,7 @@ async def unknown(authenticator: AgentaAuthenticator, credentials: Credentials =
     assert (error.reason, error.message) == (Reason.CREDENTIALS_INVALID, invalid().message)
 
 
-def allowing(claims: object, effect: object = "allow", scheme: str = "Secret ") -> Answer:
+def allowing(claims: object, effect: object = "allow", scheme: str = "Secret ") -> CannedResponse:
     payload = claims if isinstance(claims, str) else json.dumps(claims)
     parts = [base64.urlsafe_b64encode(part.encode()).rstrip(b"=").decode() for part in ('{"alg":"HS256"}', payload)]
     return answers.of_json(200, {"effect": effect, "credentials": f"{scheme}{parts[0]}.{parts[1]}.c2ln"})
@@ -294,7 +296,7 @@ async def test_a_project_that_is_none(project: str, standin: StandIn, make: Make
 # Fail closed.
 
 CLAIMS = {"user_id": "u", "project_id": "p", "workspace_id": "w", "organization_id": "o"}
-UNUSABLE: dict[str, Answer | Fault] = {
+UNUSABLE: dict[str, CannedResponse | Fault] = {
     "garbage": Fault(garbage=True),
     "reset": Fault(reset="headers"),
     "close within the body": Fault(close="body"),
@@ -323,8 +325,8 @@ UNUSABLE: dict[str, Answer | Fault] = {
     "a long organization": allowing(CLAIMS | {"organization_id": "o" * 257}),
     "a user with a line end": allowing(CLAIMS | {"user_id": "u\nroot"}),
     "two users in one": allowing('{"user_id": "u", "user_id": "root"}'),
-    "201": Answer(201, body=allowing(CLAIMS).body),
-    "compressed": Answer(200, {"content-encoding": "gzip"}, allowing(CLAIMS).body[:10]),
+    "201": CannedResponse(201, body=allowing(CLAIMS).body),
+    "compressed": CannedResponse(200, {"content-encoding": "gzip"}, allowing(CLAIMS).body[:10]),
 }
 
 
@@ -334,7 +336,7 @@ async def test_fails_closed(
 ) -> None:
     caplog.set_level(logging.DEBUG)
 
-    async def respond(_: Received) -> Answer | Fault:
+    async def respond(_: Received) -> CannedResponse | Fault:
         return UNUSABLE[case]
 
     standin.permissions.respond = respond

@@ -24,12 +24,14 @@ from proxy import Proxy
 
 from agenta_ai_server.auth.key_file import create_key, make_if_missing, revoke_key
 from agenta_ai_server.commands import serve
-from agenta_ai_server.standin.app import Received, StandIn
+from agenta_ai_server.standin.app import StandIn
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
 
     from conformance.vectors import Reply, Vector
+
+    from agenta_ai_server.standin.received import Received
 
 KEYS_FILE, JWKS_FILE = "keys.json", "jwks.json"
 ISSUER, AUDIENCE = "https://issuer.example", "agenta-ai"

@@ -22,7 +22,8 @@ if TYPE_CHECKING:
     from faults.suite import Caller
 
     from agenta_ai.v1.tool_service_pb2 import CallToolResponse
-    from agenta_ai_server.standin.app import Received, StandIn
+    from agenta_ai_server.standin.app import StandIn
+    from agenta_ai_server.standin.received import Received
 
 CALLS = 20
 SETTINGS = {RETRIES: "2", BREAKER: "on"}

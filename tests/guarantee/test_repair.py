@@ -14,8 +14,9 @@ from agenta_ai_server.standin.app import in_turn
 from agenta_ai_server.standin.faults import Fault
 
 if TYPE_CHECKING:
-    from agenta_ai_server.standin.answers import Answer
-    from agenta_ai_server.standin.app import Received, StandIn
+    from agenta_ai_server.standin.answers import CannedResponse
+    from agenta_ai_server.standin.app import StandIn
+    from agenta_ai_server.standin.received import Received
 
 ROLES = [message["role"] for message in TEMPLATE["messages"]]  # type: ignore[index]
 
@@ -91,7 +92,7 @@ async def test_what_brought_no_answer_is_not_repaired(fault: Fault, standin: Sta
 async def test_no_repair_without_the_time_for_it(standin: StandIn) -> None:
     replies = in_turn(LOSSY, GOOD)
 
-    async def slowly(received: Received) -> Answer | Fault | None:
+    async def slowly(received: Received) -> CannedResponse | Fault | None:
         await asyncio.sleep(0.5)
         return await replies(received)
 

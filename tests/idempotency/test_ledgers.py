@@ -9,7 +9,7 @@ import pytest
 from idempotency.conftest import RedisBacking
 
 from agenta_ai_server.idempotency.ledger import (
-    Answer,
+    ClaimAnswer,
     Claimed,
     Ending,
     EndKind,
@@ -346,7 +346,7 @@ async def test_nothing_is_remembered_by_choice(worlds: Worlds) -> None:
 
 async def test_many_leases_at_once(world: World) -> None:
     runs = [Run(str(number), b"f", str(number)) for number in range(1000)]
-    answers: list[Answer] = [await world.ledger.claim(run) for run in runs]
+    answers: list[ClaimAnswer] = [await world.ledger.claim(run) for run in runs]
     assert answers == [Claimed()] * 1000
     await world.ledger.end(runs[7], KEPT)
     held = await world.ledger.hold([Hold(run, begun=False) for run in runs])

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from replicas.replica import Replica
 
-    from agenta_ai_server.standin.app import Received
+    from agenta_ai_server.standin.received import Received
 
 pytestmark = pytest.mark.timeout(1800 if SLOW else 180)
 

@@ -9,9 +9,10 @@ from typing import Any
 import aiohttp
 import pytest
 
-from agenta_ai_server.standin.answers import Answer
-from agenta_ai_server.standin.app import Received, StandIn, in_turn
+from agenta_ai_server.standin.answers import CannedResponse
+from agenta_ai_server.standin.app import StandIn, in_turn
 from agenta_ai_server.standin.faults import Fault
+from agenta_ai_server.standin.received import Received
 
 TEMPLATE = json.dumps(
     {
@@ -292,7 +293,7 @@ async def test_unreadable_words_are_said_to_be(http: aiohttp.ClientSession) -> N
 
 
 async def test_replays_a_recorded_answer(standin: StandIn, http: aiohttp.ClientSession) -> None:
-    standin.respond = in_turn(Answer(418, {"content-type": "text/plain", "x-a": "b"}, b"[1]"), None)
+    standin.respond = in_turn(CannedResponse(418, {"content-type": "text/plain", "x-a": "b"}, b"[1]"), None)
     async with http.post("/services/completion/run", json=body(), headers=KEY) as response:
         assert (response.status, response.headers["x-a"], await response.read()) == (418, "b", b"[1]")
     assert (await run(http))[0] == 200

@@ -10,7 +10,7 @@ import aiohttp
 import pytest
 import yarl
 
-from agenta_ai_server.standin.answers import Answer
+from agenta_ai_server.standin.answers import CannedResponse
 from agenta_ai_server.standin.app import StandIn, in_turn
 from agenta_ai_server.standin.faults import Fault
 from agenta_ai_server.standin.permissions import PATH, Caller
@@ -89,7 +89,7 @@ async def test_faults(standin: StandIn, http: aiohttp.ClientSession) -> None:
     with pytest.raises(aiohttp.ClientOSError):
         await check(http, KEY)
     standin.permissions.fault = Fault()
-    standin.permissions.respond = in_turn(Answer(418, body=b"{}"), Fault(status=500))
+    standin.permissions.respond = in_turn(CannedResponse(418, body=b"{}"), Fault(status=500))
     assert [(await check(http, KEY))[0] for _ in range(3)] == [418, 500, 200]
 
 

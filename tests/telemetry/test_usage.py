@@ -32,7 +32,8 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
     from agenta_ai_server.settings import Settings
-    from agenta_ai_server.standin.app import Received, StandIn
+    from agenta_ai_server.standin.app import StandIn
+    from agenta_ai_server.standin.received import Received
 
 RECORDED = json.loads(Path("tests/data/trace_captures.json").read_text("utf-8"))
 TRACE, SPAN, CHILD = "e4cf1bee69ee436dfb3a84d40d72677c", "d5075ce4069ec95e", "bd96618d4fa04b1f"

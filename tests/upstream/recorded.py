@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from agenta_ai_server.agenta import failures
-from agenta_ai_server.standin.answers import Answer
+from agenta_ai_server.standin.answers import CannedResponse
 
 if TYPE_CHECKING:
     from agenta_ai_server.agenta.failures import Failure
@@ -175,11 +175,11 @@ FAILURES: list[tuple[Failure, list[str]]] = [
 EXPECTED = {case: failure for failure, cases in FAILURES for case in cases}
 
 
-def recorded(case: str) -> Answer:
+def recorded(case: str) -> CannedResponse:
     """The response as the stand-in can send it."""
     response = CAPTURES[case]["response"]
     body = response["body"]
-    return Answer(
+    return CannedResponse(
         response["status"],
         response.get("headers") or {},
         body.encode() if isinstance(body, str) else json.dumps(body).encode(),

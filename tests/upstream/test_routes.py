@@ -10,8 +10,9 @@ from conftest import connected, settings_for
 from agenta_ai_server.agenta.completions import AgentaCompletionService, AgentaConfig
 from agenta_ai_server.domain.errors import Reason, UpstreamFailed
 from agenta_ai_server.domain.listener import CallListener
-from agenta_ai_server.standin.app import INVOKE_PATH, RUN_PATH, StandIn, in_turn
+from agenta_ai_server.standin.app import StandIn, in_turn
 from agenta_ai_server.standin.faults import Fault
+from agenta_ai_server.standin.received import INVOKE_PATH, RUN_PATH
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable

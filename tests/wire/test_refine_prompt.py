@@ -12,8 +12,9 @@ from calls import REFINE, TEMPLATE, reason, refine, structured
 from google.protobuf import json_format
 
 from agenta_ai.v1 import tool_service_pb2
-from agenta_ai_server.standin.app import INVOKE_PATH, StandIn, in_turn
+from agenta_ai_server.standin.app import StandIn, in_turn
 from agenta_ai_server.standin.faults import Fault
+from agenta_ai_server.standin.received import INVOKE_PATH
 
 if TYPE_CHECKING:
     from agenta_ai.v1.tool_service_pb2_grpc import ToolServiceAsyncStub

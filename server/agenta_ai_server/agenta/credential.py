@@ -24,7 +24,7 @@ class ServerKey:
 
     def __init__(self, key: str, path: Path | None = None) -> None:
         self._key = key
-        self._file = ReloadingFile(path, _read) if path else None
+        self._file = ReloadingFile(path, _parse_key) if path else None
 
     @property
     def secret(self) -> str:
@@ -37,7 +37,7 @@ class ServerKey:
         return f"ApiKey {self.secret}"
 
 
-def _read(content: bytes) -> str:
+def _parse_key(content: bytes) -> str:
     if not (key := content.decode("utf-8-sig", errors="replace").strip()):
         raise ValueError("it is empty, and should hold this server's API key in Agenta")
     check_key(key)

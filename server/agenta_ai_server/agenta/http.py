@@ -167,7 +167,7 @@ class HttpClient:
     ) -> HttpResponse:
         response = await self._transport.handle_async_request(request)
         try:
-            body = await _read(response, max_body_bytes)
+            body = await _read_body(response, max_body_bytes)
         except (httpx.TransportError, aiohttp.ClientError) as error:
             if response.status_code == httpx.codes.OK or exchange.overflown:
                 raise
@@ -224,7 +224,7 @@ def _parsed(url: str) -> httpx.URL:
     return httpx.URL(url)
 
 
-async def _read(response: httpx.Response, max_bytes: int) -> bytes | None:
+async def _read_body(response: httpx.Response, max_bytes: int) -> bytes | None:
     body = bytearray()
     try:
         # Not decompressed: a small body could unfold to a huge one.

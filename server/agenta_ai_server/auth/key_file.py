@@ -152,7 +152,7 @@ def list_keys(path: Path) -> list[KeyRecord]:
     Raises:
         ValueError: The file is broken or can't be read.
     """
-    return list(_read(path).keys)
+    return list(_load(path).keys)
 
 
 def revoke_key(path: Path, key_id: str) -> None:
@@ -184,7 +184,7 @@ def _change(path: Path, change: Callable[[KeyFile], KeyFile]) -> None:
         try:
             # The file itself is no use as a lock: who waits for it would hold one that has been replaced meanwhile.
             fcntl.flock(folder, fcntl.LOCK_EX)
-            _replace(path, change(_read(path) if path.exists() else KeyFile()))
+            _replace(path, change(_load(path) if path.exists() else KeyFile()))
             os.fsync(folder)
         finally:
             os.close(folder)
@@ -213,7 +213,7 @@ def _replace(path: Path, content: KeyFile) -> None:
         raise
 
 
-def _read(path: Path) -> KeyFile:
+def _load(path: Path) -> KeyFile:
     content = read_file(path)
     try:
         return parse(KeyFile, content)

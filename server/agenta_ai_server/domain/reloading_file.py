@@ -56,7 +56,7 @@ class ReloadingFiles(Generic[Content]):
         self._looking = threading.Lock()
         # Taken before the content is read: a change in between is seen at the next look.
         self._version = self._stat()
-        self._content = self._read()
+        self._content = self._load()
         self._fault = ""
         # Since when it isn't known what the files say.
         self._unknown_since = math.inf
@@ -96,7 +96,7 @@ class ReloadingFiles(Generic[Content]):
 
     def _renew(self, version: Version) -> None:
         try:
-            content = self._read()
+            content = self._load()
         except ValueError as error:
             if not isinstance(error, Exhausted):
                 self._unknown_since = math.inf
@@ -118,7 +118,7 @@ class ReloadingFiles(Generic[Content]):
     def _stat(self) -> Version:
         return [_version(path) for path in self._paths]
 
-    def _read(self) -> Content:
+    def _load(self) -> Content:
         contents = [read_file(path) for path in self._paths]
         try:
             return self._parse(*contents)

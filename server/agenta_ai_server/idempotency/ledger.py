@@ -86,7 +86,7 @@ class Reused:
     """The id stands for something else."""
 
 
-Answer: TypeAlias = Claimed | Following | Finished | Lost | Reused
+ClaimAnswer: TypeAlias = Claimed | Following | Finished | Lost | Reused
 
 
 class LedgerFailed(Exception):
@@ -114,7 +114,7 @@ class Ledger(Protocol):
     async def open(self) -> None:
         """Get ready."""
 
-    async def claim(self, run: Run, *, waited: str = "", rerun: bool = False) -> Answer:
+    async def claim(self, run: Run, *, waited: str = "", rerun: bool = False) -> ClaimAnswer:
         """Claim an id.
 
         Args:

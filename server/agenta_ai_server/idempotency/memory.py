@@ -13,7 +13,7 @@ from agenta_ai_server.idempotency.rules import Rules
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from agenta_ai_server.idempotency.ledger import Answer, Ending, Hold, Run
+    from agenta_ai_server.idempotency.ledger import ClaimAnswer, Ending, Hold, Run
     from agenta_ai_server.idempotency.rules import Entry
 
 MAX_IDS = 250_000
@@ -62,7 +62,7 @@ class MemoryLedger:
     async def aclose(self) -> None:
         """Do nothing: there is nothing to close."""
 
-    async def claim(self, run: Run, *, waited: str = "", rerun: bool = False) -> Answer:
+    async def claim(self, run: Run, *, waited: str = "", rerun: bool = False) -> ClaimAnswer:
         """Claim an id; see :meth:`Ledger.claim`."""
         self._table.sweep()
         return self._rules.claim(run, waited, rerun)

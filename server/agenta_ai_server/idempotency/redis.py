@@ -10,7 +10,7 @@ from uuid import uuid4
 from agenta_ai_server.idempotency.ledger import (
     ENDING_SECONDS,
     FOLLOWER_SECONDS,
-    Answer,
+    ClaimAnswer,
     Claimed,
     Ending,
     EndKind,
@@ -84,7 +84,7 @@ class RedisLedger:
             raise unexpected_answer()
         await self._client.command("PTTL", self._name(key, "followers"))
 
-    async def claim(self, run: Run, *, waited: str = "", rerun: bool = False) -> Answer:
+    async def claim(self, run: Run, *, waited: str = "", rerun: bool = False) -> ClaimAnswer:
         """Claim an id; see :meth:`Ledger.claim`."""
         match await self._run(self._claim(run, waited, rerun)):
             case [b"claimed"]:

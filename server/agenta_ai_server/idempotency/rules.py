@@ -23,7 +23,7 @@ from agenta_ai_server.idempotency.ledger import (
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from agenta_ai_server.idempotency.ledger import Answer, Ending, Hold, Run
+    from agenta_ai_server.idempotency.ledger import ClaimAnswer, Ending, Hold, Run
 
 
 class State(IntEnum):
@@ -98,7 +98,7 @@ class Rules:
         self._lease = lease
         self._clock = clock
 
-    def claim(self, run: Run, waited: str, rerun: bool) -> Answer:
+    def claim(self, run: Run, waited: str, rerun: bool) -> ClaimAnswer:
         """Claim an id; see :meth:`Ledger.claim`."""
         now = self._clock()
         entry = self._find(run.key, now)

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from pathlib import Path
 
-    from agenta_ai_server.idempotency.ledger import Answer, Hold, Run
+    from agenta_ai_server.idempotency.ledger import ClaimAnswer, Hold, Run
 
 TIMEOUT_SECONDS = 2.0
 """How long one step may take, waiting for the disk and for other processes included."""
@@ -126,7 +126,7 @@ class SqliteLedger:
             await asyncio.to_thread(self._thread.join)
             self._thread = None
 
-    async def claim(self, run: Run, *, waited: str = "", rerun: bool = False) -> Answer:
+    async def claim(self, run: Run, *, waited: str = "", rerun: bool = False) -> ClaimAnswer:
         """Claim an id; see :meth:`Ledger.claim`."""
         return await self._do(lambda rules: rules.claim(run, waited, rerun))
 

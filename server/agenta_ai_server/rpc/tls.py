@@ -56,7 +56,7 @@ class Certificates:
 
     def __init__(self, files: TlsFiles) -> None:
         paths = [path for path in (files.certificate, files.key, files.client_authorities) if path]
-        self._watched = ReloadingFiles(paths, _read)
+        self._watched = ReloadingFiles(paths, _load_pair)
         self._used = self._watched.content
         self._client_authentication = files.client_authorities is not None
 
@@ -85,7 +85,7 @@ class _Content:
     expires: float
 
 
-def _read(certificate: bytes, key: bytes, authorities: bytes | None = None) -> _Content:
+def _load_pair(certificate: bytes, key: bytes, authorities: bytes | None = None) -> _Content:
     chain = read_certificates(certificate)
     first = chain[0]
     private = read_key(key)

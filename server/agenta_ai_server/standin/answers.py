@@ -52,7 +52,7 @@ def _json_headers() -> dict[str, str]:
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class CannedResponse:
     """An HTTP answer: its status, its headers without ``Content-Length``, and its body."""
 
     status: int
@@ -60,22 +60,22 @@ class Answer:
     body: bytes = b""
 
 
-def of_json(status: int, content: object) -> Answer:
+def of_json(status: int, content: object) -> CannedResponse:
     """An answer with a body of JSON."""
-    return Answer(status, body=json.dumps(content, ensure_ascii=False).encode())
+    return CannedResponse(status, body=json.dumps(content, ensure_ascii=False).encode())
 
 
-def plain_text(status: int, text: str) -> Answer:
+def plain_text(status: int, text: str) -> CannedResponse:
     """An answer with a body of plain text."""
-    return Answer(status, {"content-type": "text/plain; charset=utf-8"}, text.encode())
+    return CannedResponse(status, {"content-type": "text/plain; charset=utf-8"}, text.encode())
 
 
-def health() -> Answer:
+def health() -> CannedResponse:
     """The service runs."""
     return of_json(200, {"status": "ok"})
 
 
-def success(data: object, trace_id: str = "", span_id: str = "") -> Answer:
+def success(data: object, trace_id: str = "", span_id: str = "") -> CannedResponse:
     """A run that came to an end: ``data`` is what the model wrote, a text as a rule."""
     trace = UUID(trace_id) if trace_id else uuid4()
     content = {
@@ -90,7 +90,7 @@ def success(data: object, trace_id: str = "", span_id: str = "") -> Answer:
     return of_json(200, content)
 
 
-def invoked(data: object, trace_id: str = "", span_id: str = "") -> Answer:
+def invoked(data: object, trace_id: str = "", span_id: str = "") -> CannedResponse:
     """The same on the newer route. A model that declined leaves ``data`` empty."""
     ids = {
         "session_id": uuid4().hex,
@@ -108,41 +108,41 @@ def invoked(data: object, trace_id: str = "", span_id: str = "") -> Answer:
     return replace(answer, headers={**answer.headers, **headers, "x-ag-version": _VERSION})
 
 
-def failure(status: int) -> Answer:
+def failure(status: int) -> CannedResponse:
     """The failure that was recorded with this status, or else one that only names it."""
     if status in _BY_STATUS:
         return cause(_BY_STATUS[status])
     return of_json(status, {"detail": _DETAILS.get(status, phrase(status))})
 
 
-def cause(name: str) -> Answer:
+def cause(name: str) -> CannedResponse:
     """One of :data:`~agenta_ai_server.standin.causes.CAUSES`, as it was recorded."""
     return _failed_run(*CAUSES[name])
 
 
-def missing_prompt() -> Answer:
+def missing_prompt() -> CannedResponse:
     """The request names no environment, and no application that is known."""
     return _failed_run(400, "Missing parameter:\nAt 'prompt'", _MISSING)
 
 
-def missing_inputs(expected: list[str], given: list[str]) -> Answer:
+def missing_inputs(expected: list[str], given: list[str]) -> CannedResponse:
     """Some of the prompt's variables have no value."""
     return _failed_run(400, f"Invalid inputs:\nExpected '{expected}'\nGot ('list') '{given}'.", _INVALID_INPUTS)
 
 
-def unreplaced(index: int, names: list[str]) -> Answer:
+def unreplaced(index: int, names: list[str]) -> CannedResponse:
     """A text of the prompt has variables without a value."""
     message = f"Error in messages[{index}].content: Unreplaced variables in curly template: {names}."
     return _failed_run(500, message, FAILED)
 
 
-def no_model_credential(model: str) -> Answer:
+def no_model_credential(model: str) -> CannedResponse:
     """There is no credential for the model, or no such model."""
     status, message, kind, _ = CAUSES["no-model-credential"]
     return _failed_run(status, message.replace("gpt-4o-mini", model), kind)
 
 
-def not_deployed() -> Answer:
+def not_deployed() -> CannedResponse:
     """No such application, or not in this environment. It has no trace id: nothing ran."""
     return cause("not-deployed")
 
@@ -154,7 +154,7 @@ def written(refinement: str, fault: Fault) -> object:
     return _WRITTEN[fault.answer](refinement) if fault.answer else refinement
 
 
-def spoilt(answer: Answer, fault: Fault) -> Answer:
+def spoilt(answer: CannedResponse, fault: Fault) -> CannedResponse:
     """The answer with the fault's body and headers."""
     headers = dict(answer.headers)
     if fault.retry_after:
@@ -180,7 +180,7 @@ def spoilt(answer: Answer, fault: Fault) -> Answer:
     return answer
 
 
-def _failed_run(status: int, message: str, kind: str, has_trace: bool = True) -> Answer:
+def _failed_run(status: int, message: str, kind: str, has_trace: bool = True) -> CannedResponse:
     trace = {"session_id": uuid4().hex, "span_id": uuid4().hex[:16], "trace_id": uuid4().hex} if has_trace else {}
     outcome: dict[str, object] = {"code": status, "message": message, "type": kind}
     if kind == FAILED:
@@ -188,7 +188,7 @@ def _failed_run(status: int, message: str, kind: str, has_trace: bool = True) ->
     return of_json(status, {**trace, "version": _VERSION, "status": outcome})
 
 
-def _without_trace(answer: Answer) -> Answer:
+def _without_trace(answer: CannedResponse) -> CannedResponse:
     content = json.loads(answer.body)
     return replace(
         of_json(answer.status, {k: v for k, v in content.items() if k not in _TRACE_KEYS}), headers=answer.headers

@@ -10,18 +10,18 @@ import socket
 import struct
 from collections import deque
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NoReturn, Self, TypeAlias
 from uuid import uuid4
 
 from aiohttp import web
 
 from agenta_ai_server.standin import answers, prompts
-from agenta_ai_server.standin.answers import Answer
+from agenta_ai_server.standin.answers import CannedResponse
 from agenta_ai_server.standin.faults import Fault
 from agenta_ai_server.standin.management import COMPLETION, Environment, Management
 from agenta_ai_server.standin.permissions import PATHS as PERMISSIONS_PATHS
 from agenta_ai_server.standin.permissions import Caller, Permissions
+from agenta_ai_server.standin.received import INVOKE_PATH, RUN_PATH, Received
 from agenta_ai_server.standin.traces import PATH as TRACES_PATH
 from agenta_ai_server.standin.traces import Traces
 
@@ -34,9 +34,6 @@ DIRECTIVE = "standin:"
 FAULT_HEADER = "x-standin-fault"
 """The request header with the words of a fault."""
 
-RUN_PATH = "/services/completion/run"
-INVOKE_PATH = "/services/completion/v0/invoke"
-
 _MIB_OF_BLANKS = b" " * 1024 * 1024
 _GARBAGE = b"\x16\x03\x01 this is not HTTP\r\n\r\n"
 _BACKLOG = 4096  # as many may knock at once; the kernel's own limit is net.core.somaxconn
@@ -47,36 +44,15 @@ _LOOPBACK = ("127.0.0.1", "::1")
 _log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True, slots=True)
-class Received:
-    """A request as it came: its path with the query, its headers, in lower case and without the key, and its body."""
-
-    method: str
-    path: str
-    headers: Mapping[str, str]
-    body: bytes
-
-    @property
-    def run(self) -> Any:
-        """What is run, in the form of the older route, whichever it came by; ``None`` if it isn't JSON."""
-        return _content(self.path, self.body)
-
-    @property
-    def inputs(self) -> dict[str, Any]:
-        """The variables of the prompt that is run; empty if there are none."""
-        inputs = self.run.get("inputs") if isinstance(self.run, dict) else None
-        return inputs if isinstance(inputs, dict) else {}
-
-
-Respond: TypeAlias = Callable[[Received], Awaitable[Answer | Fault | None]]
+Respond: TypeAlias = Callable[[Received], Awaitable[CannedResponse | Fault | None]]
 """Says what one run is answered: a canned answer, what goes wrong, or ``None`` for the usual. It may wait."""
 
 
-def in_turn(*replies: Answer | Fault | None) -> Respond:
+def in_turn(*replies: CannedResponse | Fault | None) -> Respond:
     """Answer the next runs with these, in the order in which they come, and those after them as usual."""
     left = deque(replies)
 
-    async def respond(_: Received) -> Answer | Fault | None:
+    async def respond(_: Received) -> CannedResponse | Fault | None:
         return left.popleft() if left else None
 
     return respond
@@ -254,7 +230,7 @@ class StandIn:
         owner = self._owner if authorization == f"ApiKey {self._api_key}" else None
         return self.permissions.caller(authorization) or owner
 
-    def _managed(self, request: web.BaseRequest, received: Received) -> Answer | None:
+    def _managed(self, request: web.BaseRequest, received: Received) -> CannedResponse | None:
         caller = self._caller(request)
         if request.method == "GET" and request.path.startswith(TRACES_PATH):
             return self.traces.answer(request.path, caller)
@@ -288,7 +264,7 @@ class StandIn:
     async def _check(self, request: web.BaseRequest, received: Received) -> web.StreamResponse:
         checks = self.permissions
         reply = await checks.respond(received) if checks.respond else None
-        if isinstance(reply, Answer):
+        if isinstance(reply, CannedResponse):
             return _response(reply)
         fault = reply or checks.fault
         await asyncio.sleep(fault.delay)
@@ -299,7 +275,7 @@ class StandIn:
     async def _run(self, request: web.BaseRequest, received: Received) -> web.StreamResponse:
         content = received.run
         chosen = await self._chosen(received, content)
-        if isinstance(chosen, Answer):
+        if isinstance(chosen, CannedResponse):
             return _response(chosen)
         await asyncio.sleep(chosen.delay)
         answer = _failure(chosen) or self._refusal(request, content)
@@ -307,7 +283,7 @@ class StandIn:
             answer = self._success(request, content, chosen)
         return await _send(request, answers.spoilt(answer, chosen), chosen)
 
-    def _success(self, request: web.BaseRequest, content: Any, fault: Fault) -> Answer:
+    def _success(self, request: web.BaseRequest, content: Any, fault: Fault) -> CannedResponse:
         caller = self._caller(request)
         parameters = self._deployed(caller, content) if caller else None
         assert caller is not None
@@ -319,7 +295,7 @@ class StandIn:
         self.traces.add(caller.project_id, trace_id, span_id, read=len(json.dumps(inputs)), written=len(str(text)))
         return (answers.invoked if is_newer else answers.success)(text, trace_id, span_id)
 
-    async def _chosen(self, received: Received, content: Any) -> Answer | Fault:
+    async def _chosen(self, received: Received, content: Any) -> CannedResponse | Fault:
         reply = await self.respond(received) if self.respond else None
         if reply is not None:
             return reply
@@ -332,7 +308,7 @@ class StandIn:
             _log.warning("the words of a fault can't be read: %s", error)
             return answers.of_json(400, {"detail": str(error)})
 
-    def _refusal(self, request: web.BaseRequest, content: Any) -> Answer | None:
+    def _refusal(self, request: web.BaseRequest, content: Any) -> CannedResponse | None:
         caller = self._caller(request)
         if caller is None:
             return answers.failure(401)
@@ -360,33 +336,13 @@ class StandIn:
         return parameters
 
 
-def _parsed(body: bytes) -> Any:
-    try:
-        return json.loads(body)
-    except (ValueError, RecursionError):
-        return None
-
-
-def _content(path: str, body: bytes) -> Any:
-    """The body as the older route has it."""
-    content = _parsed(body)
-    if not path.startswith(INVOKE_PATH) or not isinstance(content, dict):
-        return content
-    data, references = content.get("data") or {}, content.get("references") or {}
-    slugs = {
-        "app": (references.get("application") or {}).get("slug"),
-        "environment": (references.get("environment") or {}).get("slug"),
-    }
-    return {"inputs": data.get("inputs"), **{name: slug for name, slug in slugs.items() if slug is not None}}
-
-
 def _trace_id(request: web.BaseRequest) -> str:
     """The trace that the caller has begun, if it has."""
     parts = request.headers.get("traceparent", "").split("-")
     return parts[1] if len(parts) == 4 else ""
 
 
-def _failure(fault: Fault) -> Answer | None:
+def _failure(fault: Fault) -> CannedResponse | None:
     if fault.cause:
         return answers.cause(fault.cause)
     return answers.failure(fault.status) if fault.status else None
@@ -407,11 +363,11 @@ def _guidelines(inputs: Mapping[str, object]) -> str:
     return "" if guidelines.startswith(DIRECTIVE) else guidelines
 
 
-def _response(answer: Answer) -> web.Response:
+def _response(answer: CannedResponse) -> web.Response:
     return web.Response(status=answer.status, headers=dict(answer.headers), body=answer.body)
 
 
-async def _send(request: web.BaseRequest, answer: Answer, fault: Fault) -> web.StreamResponse:
+async def _send(request: web.BaseRequest, answer: CannedResponse, fault: Fault) -> web.StreamResponse:
     if fault.drip:
         return await _drip(request, answer, fault.drip)
     if fault.huge:
@@ -421,7 +377,7 @@ async def _send(request: web.BaseRequest, answer: Answer, fault: Fault) -> web.S
     return _response(answer)
 
 
-async def _drip(request: web.BaseRequest, answer: Answer, pause: float) -> web.StreamResponse:
+async def _drip(request: web.BaseRequest, answer: CannedResponse, pause: float) -> web.StreamResponse:
     response = await _begun(request, answer, len(answer.body))
     for byte in answer.body:
         await response.write(bytes([byte]))
@@ -429,7 +385,7 @@ async def _drip(request: web.BaseRequest, answer: Answer, pause: float) -> web.S
     return response
 
 
-async def _stream_with_blanks(request: web.BaseRequest, answer: Answer, mebibytes: int) -> web.StreamResponse:
+async def _stream_with_blanks(request: web.BaseRequest, answer: CannedResponse, mebibytes: int) -> web.StreamResponse:
     response = await _begun(request, answer, len(answer.body) + mebibytes * len(_MIB_OF_BLANKS))
     await response.write(answer.body)
     for _ in range(mebibytes):
@@ -437,14 +393,14 @@ async def _stream_with_blanks(request: web.BaseRequest, answer: Answer, mebibyte
     return response
 
 
-async def _begun(request: web.BaseRequest, answer: Answer, length: int) -> web.StreamResponse:
+async def _begun(request: web.BaseRequest, answer: CannedResponse, length: int) -> web.StreamResponse:
     response = web.StreamResponse(status=answer.status, headers=dict(answer.headers))
     response.content_length = length
     await response.prepare(request)
     return response
 
 
-async def _break_off(request: web.BaseRequest, answer: Answer, fault: Fault) -> NoReturn:
+async def _break_off(request: web.BaseRequest, answer: CannedResponse, fault: Fault) -> NoReturn:
     """Send what the fault lets through, past aiohttp, which would mend it; then wait for the end of the connection."""
     transport = request.transport
     if transport is not None:
@@ -459,7 +415,7 @@ async def _break_off(request: web.BaseRequest, answer: Answer, fault: Fault) -> 
     raise AssertionError("nothing sets the event")
 
 
-def _torso(answer: Answer, fault: Fault) -> bytes:
+def _torso(answer: CannedResponse, fault: Fault) -> bytes:
     if fault.garbage:
         return _GARBAGE
     if "headers" in (fault.stall, fault.reset, fault.close):

@@ -15,7 +15,7 @@ from agenta_ai_server.standin import answers
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from agenta_ai_server.standin.answers import Answer
+    from agenta_ai_server.standin.answers import CannedResponse
     from agenta_ai_server.standin.permissions import Caller
 
 COMPLETION = "agenta:builtin:completion:v0"
@@ -163,7 +163,7 @@ class Management:
     def __init__(self) -> None:
         self.projects: defaultdict[str, Project] = defaultdict(Project)
 
-    def answer(self, method: str, path: str, caller: Caller | None, body: bytes) -> Answer | None:
+    def answer(self, method: str, path: str, caller: Caller | None, body: bytes) -> CannedResponse | None:
         """Return what Agenta would answer; ``None`` if it is another API's route."""
         found = next((route for route in _ROUTES if method == "POST" and route.pattern.fullmatch(path)), None)
         if found is None:

@@ -16,8 +16,8 @@ from agenta_ai_server.standin.faults import Fault
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
 
-    from agenta_ai_server.standin.answers import Answer
-    from agenta_ai_server.standin.app import Received
+    from agenta_ai_server.standin.answers import CannedResponse
+    from agenta_ai_server.standin.received import Received
 
 PATH = "/api/access/permissions/check"
 OLDER_PATH = "/api/permissions/verify"
@@ -86,7 +86,7 @@ class Permissions:
 
     callers: Mapping[str, Caller]
     fault: Fault = field(default_factory=Fault)
-    respond: Callable[[Received], Awaitable[Answer | Fault | None]] | None = None
+    respond: Callable[[Received], Awaitable[CannedResponse | Fault | None]] | None = None
     started: int = 0
     in_flight: int = 0
     peak: int = 0
@@ -95,7 +95,7 @@ class Permissions:
         """Return whose credential this is; ``None`` if it is unknown."""
         return self.callers.get(authorization) or self.callers.get(f"ApiKey {authorization}")
 
-    def verdict(self, authorization: str, query: Mapping[str, str]) -> Answer:
+    def verdict(self, authorization: str, query: Mapping[str, str]) -> CannedResponse:
         """Return what Agenta would answer."""
         caller = self.caller(authorization)
         if caller is None:
@@ -111,7 +111,7 @@ class Permissions:
         return answers.of_json(200, {"effect": "allow", "credentials": caller.credentials})
 
 
-def _no_uuid(value: str) -> Answer:
+def _no_uuid(value: str) -> CannedResponse:
     problem = f"invalid character: found `{value[:1]}` at 0"
     entry = {
         "type": "uuid_parsing",

@@ -12,14 +12,14 @@ from agenta_ai_server.standin.refine import refine
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
 
-    from agenta_ai_server.standin.answers import Answer
+    from agenta_ai_server.standin.answers import CannedResponse
 
 TEMPLATE, GUIDELINES, CONTEXT = "__ag_prompt_template_json", "__ag_guidelines", "__ag_context"
 MODEL = "gpt-4o-mini"
 PARAMETERS: dict[str, Any] = {
     "prompt": {
         "messages": [
-            {"role": "system", "content": "Refine the prompt template by the guidelines. Answer with JSON."},
+            {"role": "system", "content": "Refine the prompt template by the guidelines. CannedResponse with JSON."},
             {"role": "user", "content": f"{{{{{GUIDELINES}}}}}\n{{{{{CONTEXT}}}}}\n{{{{{TEMPLATE}}}}}"},
         ],
         "template_format": "curly",
@@ -36,7 +36,7 @@ _SINGLE = re.compile(r"(?<!\{)\{([A-Za-z_]\w*)\}(?!\})")
 
 def refusal(
     parameters: Mapping[str, Any], given: Collection[str], models: Collection[str] | None = None
-) -> Answer | None:
+) -> CannedResponse | None:
     """Return why Agenta doesn't ask the model; ``None`` if it does.
 
     Args:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from agenta_ai_server.standin import answers
 
 if TYPE_CHECKING:
-    from agenta_ai_server.standin.answers import Answer
+    from agenta_ai_server.standin.answers import CannedResponse
     from agenta_ai_server.standin.permissions import Caller
 
 PATH = "/api/traces/"
@@ -45,7 +45,7 @@ class Traces:
         if len(self._spans) > KEEP:
             self._spans.popitem(last=False)
 
-    def answer(self, path: str, caller: Caller | None) -> Answer:
+    def answer(self, path: str, caller: Caller | None) -> CannedResponse:
         """Return what Agenta would answer. The traces of other projects are unknown."""
         if caller is None:
             return answers.of_json(401, {"detail": {"message": "Unauthorized"}})

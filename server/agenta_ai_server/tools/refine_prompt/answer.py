@@ -28,7 +28,7 @@ class AnswerError(ValueError):
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class ModelReply:
     """A refinement as the model gave it; whether it keeps the prompt whole is yet to be checked.
 
     Attributes:
@@ -40,7 +40,7 @@ class Answer:
     summary: str
 
 
-def parse(text: str) -> Answer:
+def parse(text: str) -> ModelReply:
     """Read what the model wrote: JSON, bare or in a Markdown fence.
 
     Raises:
@@ -58,7 +58,7 @@ def parse(text: str) -> Answer:
         if not isinstance(message, dict):
             raise AnswerError(f"messages[{index}]", "The model's answer holds a message that is no object.")
         pairs.append((message.get("role"), message.get("content")))
-    return Answer(tuple(pairs), _one_line(root.get("summary")))
+    return ModelReply(tuple(pairs), _one_line(root.get("summary")))
 
 
 def _without_fence(text: str) -> str:

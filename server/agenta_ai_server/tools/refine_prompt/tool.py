@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from agenta_ai_server.domain.tool import ToolCall
     from agenta_ai_server.domain.values import Attempt, Json
     from agenta_ai_server.tools.catalog import Dependencies
-    from agenta_ai_server.tools.refine_prompt.answer import Answer
+    from agenta_ai_server.tools.refine_prompt.answer import ModelReply
     from agenta_ai_server.tools.refine_prompt.template import Template
 
 NAME = "tools.agenta.api.refine_prompt"
@@ -221,7 +221,7 @@ class _Refinement:
     violations: Sequence[Violation] = ()
 
 
-def _restored(refined: Answer, prompt: Template) -> _Refinement:
+def _restored(refined: ModelReply, prompt: Template) -> _Refinement:
     """Put the refined texts into the template."""
     root = prompt.with_texts([str(content) for _, content in refined.messages])
     summary = NO_CHANGE if root == prompt.root else refined.summary

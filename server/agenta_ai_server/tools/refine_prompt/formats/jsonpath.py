@@ -16,7 +16,7 @@ MAX_CHARACTERS = 500
 
 def canonical(expression: str, text: str, offset: int) -> str:
     """Return a JSONPath in its one normal form, or raise if Agenta would not take it for one."""
-    found = _read(expression) if len(expression) <= MAX_CHARACTERS else ""
+    found = _parse(expression) if len(expression) <= MAX_CHARACTERS else ""
     if not found:
         message = f"{{{{{shown(expression)}}}}} is no JSONPath: write it like $.a.b or $['a'][0]."
         raise TemplateSyntaxError.at(message, text, offset)
@@ -24,7 +24,7 @@ def canonical(expression: str, text: str, offset: int) -> str:
 
 
 @lru_cache(maxsize=1024)
-def _read(expression: str) -> str:
+def _parse(expression: str) -> str:
     import jsonpath
 
     if expression != "$" and not expression.startswith(("$.", "$[")):

@@ -37,8 +37,8 @@ def main() -> None:
     comparison.compare("jinja2", [_EVERYTHING], [], [_EVERYTHING, "{% if %}", "{% if a %}", "{{ a.b.c() }}"])
     comparison.compare("mustache", ["{{$.a}}"], [], ["{{a}}"])
     _limit()
-    while length := _read(LENGTH_BYTES):
-        request = json.loads(_read(int.from_bytes(length, "big")))
+    while length := _receive(LENGTH_BYTES):
+        request = json.loads(_receive(int.from_bytes(length, "big")))
         signal.setitimer(signal.ITIMER_PROF, CPU_SECONDS)
         answer = _answer(request)
         signal.setitimer(signal.ITIMER_PROF, 0)
@@ -69,7 +69,7 @@ def _limit() -> None:
         resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))
 
 
-def _read(size: int) -> bytes:
+def _receive(size: int) -> bytes:
     pieces = []
     while size and (piece := os.read(0, min(size, 2**16))):
         pieces.append(piece)
