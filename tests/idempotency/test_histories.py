@@ -125,7 +125,8 @@ class History:
         await self.ledgers[process].end(run, ending)
         if ending.kind in (EndKind.RELEASED, EndKind.PASSED_ON):
             billing.runs.pop(run.token, None)
-        elif run.token in billing.runs:
+        elif self.now < billing.runs.get(run.token, 0):
+            # One that was forgotten, because nobody renewed it for so long, isn't remembered by its end.
             billing.runs[run.token] = self.now + TTL
         del self.running[process, run.key]
 

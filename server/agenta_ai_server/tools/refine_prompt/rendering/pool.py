@@ -18,7 +18,7 @@ _WORKER: Final = "agenta_ai_server.tools.refine_prompt.rendering.worker"
 _LENGTH_BYTES: Final = 4
 _MAX_ANSWER_BYTES: Final = 2**16
 # A worker ends itself after a second of the processor's time. This is for one that can't, or isn't given any.
-_SECONDS: Final = 5.0
+_SECONDS: Final = 10.0
 _STARTING_SECONDS: Final = 10.0
 _PROCESSES: Final = 2
 
