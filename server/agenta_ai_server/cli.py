@@ -222,7 +222,7 @@ def _dev(arguments: argparse.Namespace) -> int:
     from agenta_ai_server.telemetry import logs
 
     settings = {"AGENTA_AI_GRPC_LISTEN": arguments.listen} if arguments.listen else {}
-    logs.configure("error" if arguments.command else "info", "text")
+    logs.configure("warning" if arguments.command else "info", "text")
     return _run(dev.run({**arguments.environment, **settings}, arguments.fault, arguments.command))
 
 

@@ -151,7 +151,7 @@ async def test_what_can_be_tried_again(example: Path) -> None:
     dev = (sys.executable, "-c", DEV, "dev", "--listen", "127.0.0.1:0", "--fault", "status=429 retry-after=70", "--")
     code, out, err = await run(*dev, "node", example)
     assert (code, out) == (1, "")
-    assert re.match("send [0-9a-f-]{36} again after 70000 ms: UPSTREAM_RATE_LIMITED: ", err)
+    assert re.search("(?m)^send [0-9a-f-]{36} again after 70000 ms: UPSTREAM_RATE_LIMITED: ", err)
 
 
 async def test_who_calls(example: Path, standin: StandIn, tmp_path: Path) -> None:
