@@ -38,7 +38,7 @@ REMOVED = {
     "AGENTA_AI_GRPC_JWT_ALGORITHMS": "every asymmetric algorithm is accepted that fits the issuer's key.",
     "AGENTA_AI_GRPC_JWT_LEEWAY_SECONDS": "clocks may differ by 30 seconds.",
     "AGENTA_AI_GRPC_LOG_SAMPLE": "AGENTA_AI_GRPC_LOG_LEVEL=warning leaves out the lines of calls that didn't fail.",
-    "AGENTA_AI_GRPC_MAX_UPSTREAM_SECONDS": "a request to Agenta takes at most AGENTA_AI_GRPC_MAX_CALL_SECONDS, and 60 seconds.",
+    "AGENTA_AI_GRPC_MAX_UPSTREAM_SECONDS": "a request takes at most AGENTA_AI_GRPC_MAX_CALL_SECONDS, and 60 seconds.",
     "AGENTA_AI_GRPC_MAX_WAITING": "half as many calls are queued as AGENTA_AI_GRPC_MAX_IN_FLIGHT says.",
     "AGENTA_AI_GRPC_REDIS_TIMEOUT_SECONDS": "Redis has half a second to answer.",
 }

@@ -283,8 +283,8 @@ class Calls(Group):
 
     max_call_seconds: float = setting(
         "AGENTA_AI_GRPC_MAX_CALL_SECONDS",
-        "Longest time of a call, retries and repairs included; also the deadline of callers who set none. One request to "
-        "Agenta takes 60 seconds at most.",
+        "Longest time of a call, retries and repairs included; also the deadline of callers who set none. One "
+        "request to Agenta takes 60 seconds at most.",
         "Operators whose proxy or callers give up earlier, or whose prompts take longer.",
         default=90,
         gt=0,
