@@ -44,6 +44,10 @@ _HEADERS = {
 }
 
 
+#: No response came: what :meth:`HttpClient.send` raises, for callers that know no HTTP library.
+TransportError = httpx.TransportError
+
+
 @dataclass(frozen=True, slots=True)
 class HttpResponse:
     """A final response.

@@ -10,8 +10,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import httpx
-
+from agenta_ai_server.agenta.http import TransportError
 from agenta_ai_server.checks.shared import Found, failed, get, ok, warning
 from agenta_ai_server.domain.files import read_file
 from agenta_ai_server.rpc.addresses import check_socket_path, served_addresses
@@ -46,7 +45,7 @@ async def metrics(settings: Settings) -> AsyncIterator[Found]:
     async def is_ours() -> bool:
         try:
             return b"agenta_ai_build_info" in ((await get(f"http://{listen}/metrics")).body or b"")
-        except httpx.TransportError:
+        except TransportError:
             return False
 
     yield await _address(listen, "AGENTA_AI_GRPC_METRICS_LISTEN", False, is_ours)

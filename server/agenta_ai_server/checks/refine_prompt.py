@@ -7,14 +7,12 @@ import json
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
-import httpx
-
 from agenta_ai_server.agenta import failures
 from agenta_ai_server.agenta.addresses import AgentaAddress
 from agenta_ai_server.agenta.api import AgentaApi
 from agenta_ai_server.agenta.credential import ServerKey
 from agenta_ai_server.agenta.deployments import read_state
-from agenta_ai_server.agenta.http import HttpClient
+from agenta_ai_server.agenta.http import HttpClient, TransportError
 from agenta_ai_server.agenta.management import OLDEST_RELEASE, ManagementClient, ManagementError, Problem
 from agenta_ai_server.agenta.permissions import Grant, PermissionChecks
 from agenta_ai_server.assembly.resources import Resources, secret
@@ -142,7 +140,7 @@ async def _project(http: HttpClient, address: AgentaAddress, key: str) -> str:
     """Say which project the key belongs to, so that a key of another one is recognized."""
     try:
         owner = await PermissionChecks(http, address, HTTP_SECONDS).ask(f"ApiKey {key}", "run_service")
-    except (httpx.TransportError, ValueError):
+    except (TransportError, ValueError):
         return ""
     if not isinstance(owner, Grant) or not owner.project:
         return ""

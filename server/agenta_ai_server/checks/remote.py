@@ -7,10 +7,8 @@ import time
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-import httpx
-
 from agenta_ai_server.agenta.addresses import AgentaAddress
-from agenta_ai_server.agenta.http import HttpClient
+from agenta_ai_server.agenta.http import HttpClient, TransportError
 from agenta_ai_server.agenta.permissions import Denial, PermissionChecks
 from agenta_ai_server.auth.jwks import KeySet, fetch_key_set
 from agenta_ai_server.checks.shared import HTTP_SECONDS, Found, failed, get, ok, sentence
@@ -31,7 +29,7 @@ async def token_keys(settings: Settings) -> AsyncIterator[Found]:
     name = "AGENTA_AI_GRPC_JWT_JWKS_FILE" if settings.jwt_jwks_file else "AGENTA_AI_GRPC_JWT_JWKS_URL"
     try:
         document = await _key_set(settings)
-    except httpx.TransportError as error:
+    except TransportError as error:
         yield failed(
             f"The issuer doesn't give them: {sentence(error)}",
             f"See that it runs and can be reached from here, or correct {name}.",
@@ -67,7 +65,7 @@ async def agenta(settings: Settings) -> AsyncIterator[Found]:
     began = time.perf_counter()
     try:
         answer = await get(url, **_way_to_agenta(settings))
-    except httpx.TransportError as error:
+    except TransportError as error:
         yield _unanswered(str(error))
         return
     if answer.status == 200 and _is_json(answer.body or b""):
@@ -97,7 +95,7 @@ async def agenta_key(settings: Settings) -> AsyncIterator[Found]:
     try:
         checks = PermissionChecks(http, address, HTTP_SECONDS)
         verdict = await checks.ask(f"ApiKey {settings.api_key.get_secret_value()}", "run_service")
-    except httpx.TransportError:
+    except TransportError:
         yield failed("Agenta can't be asked.", "See to Agenta first.")
     except ValueError as error:
         yield failed(f"Agenta doesn't say ({error}).", "See to Agenta first; then check again.")
@@ -127,7 +125,7 @@ async def traces(settings: Settings) -> AsyncIterator[Found]:
     origin = "{0.scheme}://{0.netloc}".format(urlsplit(url))
     try:
         status = (await get(url)).status
-    except httpx.TransportError as error:
+    except TransportError as error:
         yield failed(f"{origin} can't be reached: {error}.", f"Start the collector, or correct {name}.")
         return
     # Collectors take POST only, and refuse this with 405 or 401.

@@ -49,7 +49,7 @@ async def get(url: str, headers: dict[str, str] | None = None, **way: Any) -> Ht
     """Send a GET, in the ``way`` that :class:`~agenta_ai_server.agenta.http.HttpClient` is given.
 
     Raises:
-        httpx.TransportError: No response came. The text says why.
+        TransportError: No response came. The text says why.
     """
     client = HttpClient(url, keep_alive=False, **way)
     try:
