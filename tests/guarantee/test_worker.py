@@ -107,6 +107,18 @@ async def test_the_loop_goes_on_meanwhile(workers: Workers) -> None:
     assert worst < 0.02
 
 
+async def test_the_limit_is_told_from_a_failure_however_soon_it_is_noticed(workers: Workers) -> None:
+    """The signal is the one of the limit. What a process ended with must not be lost while its end is noticed."""
+    for _ in range(5):
+        checks = [asyncio.ensure_future(workers.ask(request(ENDLESS), key)) for key in "ab"]
+        while not all(check.done() for check in checks):
+            for process in processes():
+                if process.cpu_times().user > 0.2:
+                    process.send_signal(signal.SIGPROF)
+            await asyncio.sleep(0.01)
+        assert [type(check.exception()) for check in checks] == [LimitExceeded, LimitExceeded]
+
+
 async def test_one_that_is_killed_is_replaced(workers: Workers) -> None:
     await workers.ask(request("Hi"), "a")
     (process,) = processes()

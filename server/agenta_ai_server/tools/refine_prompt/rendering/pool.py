@@ -7,7 +7,7 @@ import json
 import signal
 import sys
 from asyncio.subprocess import DEVNULL, PIPE
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
@@ -20,6 +20,7 @@ _MAX_ANSWER_BYTES: Final = 2**16
 # A worker ends itself after a second of the processor's time. This is for one that can't, or isn't given any.
 _SECONDS: Final = 10.0
 _STARTING_SECONDS: Final = 10.0
+_ENDING_SECONDS: Final = 1.0
 _PROCESSES: Final = 2
 
 
@@ -103,7 +104,7 @@ class Workers:
             async with asyncio.timeout(_SECONDS):
                 answer = await _exchange(process, request)
         except TimeoutError:
-            await _end(process)
+            await _kill(process)
             raise LimitExceeded from None
         except (OSError, asyncio.IncompleteReadError, ValueError):
             await _end(process)
@@ -111,7 +112,7 @@ class Workers:
                 raise LimitExceeded from None
             raise WorkerFailed from None
         except BaseException:
-            await asyncio.shield(_end(process))
+            await asyncio.shield(_kill(process))
             raise
         if "exceeded" in answer or self._closed:
             await _end(process)
@@ -157,6 +158,17 @@ async def _exchange(process: Process, request: bytes) -> dict[str, Any]:
 
 
 async def _end(process: Process) -> None:
+    """Let a process end that has ended its output or gets no more input."""
+    if process.stdin:
+        process.stdin.close()
+    # Killing one that has just died would lose what it died of: Python reaps it before the event loop can.
+    with suppress(TimeoutError):
+        async with asyncio.timeout(_ENDING_SECONDS):
+            await process.wait()
+    await _kill(process)
+
+
+async def _kill(process: Process) -> None:
     if process.returncode is None:
         process.kill()
     if process.stdin:
