@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import shutil
+import threading
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
@@ -89,6 +90,15 @@ def nothing_private_is_logged(logged: list[str]) -> Iterator[None]:
     yield
     text = "\n".join(logged)
     assert not [private for private in PRIVATE if private in text]
+
+
+@pytest.fixture(autouse=True)
+def no_exporter_outlives_its_test() -> Iterator[None]:
+    """A service that stops doesn't wait for a collector that is gone; the exporter goes on for a while."""
+    yield
+    for thread in threading.enumerate():
+        if thread.name in ("flush-spans", "OtelBatchSpanRecordProcessor"):
+            thread.join(30)
 
 
 def settings_for(standin: StandIn, **overrides: str) -> Settings:

@@ -123,7 +123,10 @@ async def test_oversized(size: int, parties: Parties) -> None:
     # Beyond 8 KiB in all grpc refuses some, and beyond 16 KiB all, before we see them.
     assert big.kind in (INVALID, TOO_LARGE)
     assert many.kind in (INVALID, TOO_LARGE)
-    assert parties.standin.permissions.started == (1 if size < 8_192 and big.kind == INVALID else 0)
+    # One that grpc refuses may have been handed over all the same.
+    assert parties.standin.permissions.started <= (size < 8_192)
+    if size < 8_192 and big.kind == INVALID:
+        assert parties.standin.permissions.started == 1
 
 
 # Bytes that no grpc client sends, which is why they are put on the wire by hand.

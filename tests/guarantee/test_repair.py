@@ -93,13 +93,13 @@ async def test_no_repair_without_the_time_for_it(standin: StandIn) -> None:
     replies = in_turn(LOSSY, GOOD)
 
     async def slowly(received: Received) -> CannedResponse | Fault | None:
-        await asyncio.sleep(0.5)
+        await asyncio.sleep(1.5)
         return await replies(received)
 
     standin.respond = slowly
-    async with connected(settings_for(standin, AGENTA_AI_GRPC_REPAIRS="1")) as stub:
-        response = await stub.CallTool(
-            refine(), timeout=1.3
-        )  # less than a second is left when the first answer has come
+    settings = settings_for(standin, AGENTA_AI_GRPC_REPAIRS="1", AGENTA_AI_GRPC_MIN_REMAINING_SECONDS="10")
+    async with connected(settings) as stub:
+        # Less than ten seconds are left when the first answer has come.
+        response = await stub.CallTool(refine(), timeout=11.4)
     assert reason(response) == "UPSTREAM_OUTPUT_INVALID"
     assert standin.started == 1

@@ -127,7 +127,7 @@ async def test_a_request_that_outlives_its_call_counts_until_the_call_ends(
 ) -> None:
     asked = refine(guidelines="standin: delay=50")
     asked.request_id = str(uuid4())
-    async with connected(settings_for(standin)) as stub:
+    async with connected(settings_for(standin, AGENTA_AI_GRPC_MIN_REMAINING_SECONDS="0.1")) as stub:
         running = asyncio.ensure_future(stub.CallTool(asked, timeout=timeout))
         await standin.when(lambda: standin.in_flight == 1)
         # What still runs then is cancelled with the connection.

@@ -92,6 +92,7 @@ async def test_after_a_mix_of_calls(
         AGENTA_AI_GRPC_BREAKER="on",
         AGENTA_AI_GRPC_RETRIES="1",
         AGENTA_AI_GRPC_REPAIRS="1",
+        AGENTA_AI_GRPC_MIN_REMAINING_SECONDS="0.1",
     )
     async with connected(settings) as stub:
         await stub.Status(tool_service_pb2.StatusRequest())

@@ -93,7 +93,7 @@ async def test_one_trace_with_the_right_parents(
 
 
 async def test_how_calls_end(standin: StandIn, collector: Collector, monkeypatch: pytest.MonkeyPatch) -> None:
-    async with traced(standin, collector) as stub:
+    async with traced(standin, collector, AGENTA_AI_GRPC_MIN_REMAINING_SECONDS="0.1") as stub:
         await fails(stub.CallTool(request({})))
         standin.respond = in_turn(Fault(status=500))
         await stub.CallTool(refine())
