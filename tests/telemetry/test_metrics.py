@@ -92,7 +92,7 @@ async def test_after_a_mix_of_calls(
         AGENTA_AI_GRPC_BREAKER="on",
         AGENTA_AI_GRPC_RETRIES="1",
         AGENTA_AI_GRPC_REPAIRS="1",
-        AGENTA_AI_GRPC_MIN_REMAINING_SECONDS="0.1",
+        AGENTA_AI_GRPC_MIN_REMAINING_SECONDS="0.5",
     )
     async with connected(settings) as stub:
         await stub.Status(tool_service_pb2.StatusRequest())
@@ -112,7 +112,7 @@ async def test_after_a_mix_of_calls(
             await stub.CallTool(refine())
         await fails(stub.CallTool(request({"prompt_template_json": 7})))
         await fails(stub.CallTool(request({}, name="tools.of.no.body\n with a prompt")))
-        await fails(stub.CallTool(refine(), timeout=0.9))
+        await fails(stub.CallTool(refine(), timeout=0.4))
         await late(stub, standin)
         await cancelled(stub, standin, refine(guidelines="standin: delay=50"))
         with monkeypatch.context() as patched:
