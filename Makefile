@@ -36,7 +36,7 @@ define install
   esac; done
 endef
 
-.PHONY: help demo run test conformance test-slow test-oldest test-newest live bench bench-smoke lint check format proto docs clients deploy-check baseline lock clean
+.PHONY: help demo run test conformance test-slow test-oldest test-newest live bench bench-smoke lint check format proto docs docs-site clients deploy-check baseline lock clean
 
 help: ## List these targets.
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 14
@@ -141,6 +141,17 @@ docs: $(READY) ## Write the references of the settings and of the contract from 
 	@$(BIN)/python docs/configuration.py > docs/configuration.md
 	@$(BIN)/python docs/reference.py > docs/reference.md
 	@$(BIN)/python docs/completion.py > /dev/null
+
+$(TOOLS)/site/.ready: $(READY) pyproject.toml
+	@$(BIN)/uv venv -q --clear --python $(PYTHON) $(TOOLS)/site/venv
+	@$(BIN)/uv pip install -q -p $(TOOLS)/site/venv -c requirements-dev.lock --group docs
+	@npm install --silent --no-save --ignore-scripts --prefix $(TOOLS)/site mermaid@11.17.2
+	@touch $@
+
+docs-site: $(TOOLS)/site/.ready ## Build the site of the documentation, .tools/site/html. Needs Node. Every link must hold.
+	@$(BIN)/python docs/site/assemble.py $(TOOLS)/site/source
+	@cp $(TOOLS)/site/node_modules/mermaid/dist/mermaid.min.js $(TOOLS)/site/source/assets/
+	@$(TOOLS)/site/venv/bin/zensical build --strict -f $(TOOLS)/site/zensical.toml
 
 clients: $(READY) ## Make the clients in other languages from protos/, check and test them. Needs Go, Node, Java with Maven, and Rust.
 	@cd clients/go && ../../$(BIN)/buf generate

@@ -16,8 +16,9 @@ ROOT = Path(__file__).parents[2]
 
 
 def ours() -> Iterator[Path]:
+    # The links of pages that only the site has are checked when it is built.
     for folder, folders, names in os.walk(ROOT):
-        folders[:] = [name for name in folders if not name.startswith(".") and name != "node_modules"]
+        folders[:] = [name for name in folders if not name.startswith(".") and name not in ("node_modules", "pages")]
         yield from (Path(folder, name) for name in names if name.endswith(".md"))
 
 
