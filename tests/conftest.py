@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING
 
 import grpc.aio
 import pytest
+from hypothesis import HealthCheck
+from hypothesis import settings as hypothesis
 
 from agenta_ai.v1.tool_service_pb2_grpc import ToolServiceStub
 from agenta_ai_server.commands import serve
@@ -41,6 +43,16 @@ PROGRAMS = {
 
 # Whether there is time for what takes minutes, by "make test-slow"; else the same tests have smaller numbers.
 SLOW = os.environ.get("HYPOTHESIS_PROFILE") == "thorough"
+
+# Before any test is imported, and without Hypothesis' own deadline, which a loaded machine misses.
+hypothesis.register_profile("quick", max_examples=60, deadline=None, database=None)
+hypothesis.register_profile(
+    "thorough",
+    max_examples=20_000,
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much],
+)
+hypothesis.load_profile("thorough" if SLOW else "quick")
 
 # Our own key in Agenta, and what the prompts of the tests say.
 PRIVATE = ("standin-key", "You are a helpful assistant.", "Extract entities from")

@@ -17,7 +17,7 @@ import pytest
 from aiohttp import web
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed448, ed25519, rsa
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from agenta_ai_server.auth.authenticator import Credentials, invalid
@@ -263,7 +263,6 @@ def test_accepts_only_its_issuers_tokens(make: Any) -> None:
     assert not authenticator.accepts(bearer(f"{b64({'alg': 'none'})}.{b64(b'[' * 5000)}."))
 
 
-@settings(deadline=None)
 @given(st.text() | st.tuples(*[st.binary(max_size=40)] * 3).map(lambda parts: ".".join(b64(part) for part in parts)))
 def test_never_raises_on_what_it_does_not_accept(secret: str) -> None:
     assert not UNREACHABLE.accepts(bearer(secret))
@@ -419,7 +418,6 @@ async def test_says_that_a_good_token_has_expired(make: Any) -> None:
         assert error.message == "The token has expired: get a new one."
 
 
-@settings(deadline=None)
 @given(data=st.data())
 async def test_any_change_is_refused(data: st.DataObject, tmp_path_factory: pytest.TempPathFactory) -> None:
     path = tmp_path_factory.getbasetemp() / "jwks.json"

@@ -6,9 +6,9 @@
 from __future__ import annotations
 
 import json
-import os
 
 import pytest
+from conftest import SLOW
 from guarantee.corpus.mutations import BREAKING, LEGITIMATE, mutants
 from guarantee.corpus.oracle import Oracle
 from guarantee.corpus.templates import Sample, samples
@@ -18,7 +18,7 @@ from agenta_ai_server.tools.refine_prompt.formats import READ
 from agenta_ai_server.tools.refine_prompt.rendering import comparison
 
 SAMPLES = samples()
-FEW = os.environ.get("HYPOTHESIS_PROFILE") != "thorough"
+FEW = not SLOW
 
 
 def passes(sample: Sample, new: str) -> bool:

@@ -156,7 +156,7 @@ async def play_on_redis(server: RedisServer, steps: list[Step]) -> list[object]:
 
 @pytest.mark.needs("redis-server")
 @pytest.mark.timeout(0)
-@settings(max_examples=1000 if SLOW else 60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=1000 if SLOW else 60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(steps=STEPS)
 def test_an_id_is_billed_at_most_once_unless_its_caller_agrees(redis: RedisServer, steps: list[Step]) -> None:
     with TemporaryDirectory() as folder:

@@ -114,7 +114,7 @@ STEPS = st.lists(st.tuples(st.integers(0, 40), st.sampled_from("ab"), st.boolean
 
 
 @given(st.integers(1, 6), st.sampled_from([60, 120, 240]), STEPS)
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 def test_throttled_py_agrees(burst: int, per_minute: int, steps: list[tuple[int, str, bool]]) -> None:
     """Its numbers are floats, so time goes in steps that these hold exactly: eighths of a second."""
     clock = Clock(0)
@@ -139,7 +139,6 @@ def test_throttled_py_agrees(burst: int, per_minute: int, steps: list[tuple[int,
 
 
 @given(st.sampled_from(LIMITS), st.integers(0, 3))
-@settings(deadline=None)
 def test_a_burst_of_n_admits_exactly_n_and_denied_calls_cost_nothing(limit: Limit, denied: int) -> None:
     clock = Clock()
     memory = MemoryLimiter(clock=clock)

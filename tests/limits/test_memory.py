@@ -106,7 +106,7 @@ KEYS = {
 
 
 @given(st.integers(1, 6), st.lists(st.tuples(st.integers(0, 4000), st.sampled_from(sorted(KEYS))), max_size=80))
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 def test_what_is_forgotten_is_what_is_full_soonest(max_keys: int, steps: list[tuple[int, str]]) -> None:
     clock = Clock()
     memory = MemoryLimiter(max_keys, clock=clock)
