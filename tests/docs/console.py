@@ -116,7 +116,7 @@ def serving(starter: str, folder: Path) -> Iterator[tuple[str, str]]:
 
 def said(lines: Queue[str], pattern: str) -> str:
     while True:
-        if found := re.search(pattern, lines.get(timeout=30)):
+        if found := re.search(pattern, lines.get(timeout=120)):
             return found[1]
 
 
