@@ -25,15 +25,15 @@ from agenta_ai.v1 import tool_service_pb2 as pb
 from agenta_ai.v1 import tool_service_pb2_grpc
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import AsyncIterator, Iterator
     from pathlib import Path
 
 SERVICE = "agenta.ai.v1.ToolService"
 
 
 # A response, or a function that makes one; or a refusal, with or without the milliseconds after which to call again
-# (-1: never); or nothing, ever.
-Answer = Message | Callable[[Any], Message] | tuple[status_pb2.Status, int] | None
+# (-1: never); or nothing, ever. In a list: progress, and one of these.
+Answer = Message | Callable[[Any], Message] | tuple[status_pb2.Status, int] | list[Any] | None
 
 
 class FakeService(tool_service_pb2_grpc.ToolServiceServicer):
@@ -50,12 +50,24 @@ class FakeService(tool_service_pb2_grpc.ToolServiceServicer):
         self.trailers: tuple[tuple[str, str], ...] = ()
 
     async def _answer(self, request: Any, context: Any) -> Any:
+        return await self._end(self._next(request, context), request, context)
+
+    async def CallToolStream(self, request: Any, context: Any) -> AsyncIterator[Any]:  # noqa: N802
+        answer = self._next(request, context)
+        *progress, last = answer if isinstance(answer, list) else [answer]
+        for each in progress:
+            yield pb.CallToolStreamResponse(progress=each)
+        yield pb.CallToolStreamResponse(result=await self._end(last, request, context))
+
+    def _next(self, request: Any, context: Any) -> Any:
         self.asked.set()
         self.times.append(time.monotonic())
         self.requests.append(request)
         self.metadata.append(dict(context.invocation_metadata()))
         self.time_remaining.append(context.time_remaining())
-        answer = self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
+        return self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
+
+    async def _end(self, answer: Any, request: Any, context: Any) -> Any:
         if callable(answer):
             return await asyncio.to_thread(answer, request) if self.in_threads else answer(request)
         if answer is None:
