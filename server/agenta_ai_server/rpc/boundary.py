@@ -11,6 +11,7 @@ import math
 import secrets
 import time
 import traceback
+from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any, NoReturn, TypeAlias, TypeVar, cast
 
@@ -96,7 +97,9 @@ class Boundary(grpc.aio.ServerInterceptor):
             try:
                 result = await self._answer(answer, call, context)
                 await progress.stop()
-                await context.write(result)
+                # What can't be written has nobody left to read it. grpc would log it as a bug of the method.
+                with suppress(Exception):
+                    await context.write(result)
             finally:
                 progress.drop()
 
