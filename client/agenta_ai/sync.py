@@ -13,7 +13,7 @@ from agenta_ai import errors, failures, requests
 from agenta_ai.connection import connection, read_timeout
 from agenta_ai.credentials import AUTHORIZATION
 from agenta_ai.responses import read_progress
-from agenta_ai.results import RefinedPrompt
+from agenta_ai.results import Progress
 from agenta_ai.service_config import CALL_TIMEOUT
 from agenta_ai.v1.tool_service_pb2_grpc import ToolServiceStub
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from agenta_ai.attempts import Attempts
     from agenta_ai.meta import Metadata
     from agenta_ai.requests import Exchange, PromptTemplate
-    from agenta_ai.results import Progress, ServiceStatus, Tool, ToolResult
+    from agenta_ai.results import RefinedPrompt, ServiceStatus, Tool, ToolResult
 
 _Result = TypeVar("_Result")
 
@@ -155,6 +155,7 @@ class SyncClient:
         rerun_if_outcome_unknown: bool = False,
         metadata: Iterable[tuple[str, str | bytes]] = (),
         retries: int | None = None,
+        on_progress: Callable[[Progress], None] | None = None,
     ) -> ToolResult:
         """Run a tool. A tool that failed is a result too: see ``is_error``.
 
@@ -173,6 +174,7 @@ class SyncClient:
             metadata: Pairs to send with this call. A key that the client sends, too, replaces it.
             retries: How often it is sent again after a broken connection; ``0`` for never; the client's own if not
                 given.
+            on_progress: Called with what is happening while the tool runs: see :meth:`stream_tool`.
 
         Raises:
             InvalidInput: An argument can't be sent, or the request has more than 1 MiB. Nothing was sent.
@@ -180,7 +182,7 @@ class SyncClient:
                 open: call again with the same arguments and the error's ``request_id`` to get the result.
         """
         exchange = self._call(name, arguments, request_id, timeout, rerun_if_outcome_unknown, metadata, retries)
-        return self._send(exchange)
+        return self._watched(exchange, on_progress)
 
     def stream_tool(
         self,
@@ -242,7 +244,7 @@ class SyncClient:
             rerun_if_outcome_unknown: As for :meth:`call_tool`.
             metadata: As for :meth:`call_tool`.
             retries: As for :meth:`call_tool`.
-            on_progress: Called with what is happening while the prompt is refined: see :meth:`stream_tool`.
+            on_progress: As for :meth:`call_tool`.
 
         Raises:
             InvalidInput: The template is not a JSON object, or the request has more than 1 MiB. Nothing was sent.
@@ -254,13 +256,7 @@ class SyncClient:
             return self._call(name, arguments, request_id, timeout, rerun_if_outcome_unknown, metadata, retries)
 
         exchange = requests.refine_prompt(template, guidelines, context, call)
-        if on_progress is None:
-            return self._send(exchange)
-        for event in self._stream(exchange):
-            if isinstance(event, RefinedPrompt):
-                return event
-            on_progress(event)
-        raise AssertionError("a stream ended without a result")
+        return self._watched(exchange, on_progress)
 
     def refine_prompts(
         self,
@@ -335,6 +331,15 @@ class SyncClient:
             metadata=self._connection.extra_metadata(metadata),
             retries=retries,
         )
+
+    def _watched(self, exchange: Exchange[_Result], on_progress: Callable[[Progress], None] | None) -> _Result:
+        if on_progress is None:
+            return self._send(exchange)
+        for event in self._stream(exchange):
+            if not isinstance(event, Progress):
+                return event
+            on_progress(event)
+        raise AssertionError("a stream ended without a result")
 
     def _send(self, exchange: Exchange[_Result]) -> _Result:
         metadata = self._metadata(exchange)

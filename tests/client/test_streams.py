@@ -64,6 +64,15 @@ async def test_a_refinement_reports_its_progress(
         await call("refine_prompt", TEMPLATE, on_progress=seen.append)
 
 
+async def test_any_tool_reports_its_progress(
+    call: Call, server: FakeServer, answer: Callable[..., pb.CallToolResponse]
+) -> None:
+    seen: list[Progress] = []
+    server.answers([QUEUED, answer(content=[{"text": "Done."}])])
+    assert (await call("call_tool", "tools.x.y.z", {}, on_progress=seen.append)).text == "Done."
+    assert [progress.queue_position for progress in seen] == [3]
+
+
 async def test_nothing_is_sent_that_can_not_be(call: Call, server: FakeServer) -> None:
     with pytest.raises(InvalidInput):
         await call("stream_tool", "tools.x.y.z", {"n": object()})
