@@ -110,9 +110,9 @@ async def measure(count: int, in_flight: int, method: str, steps: int, seconds: 
         used = server.cpu_seconds - used
         peak = max(resident for _, resident in samples)
     # With many at once it only says how long they wait for each other.
-    first = f"{statistics.median(callers.firsts) * 1000:.1f}" if callers.firsts and in_flight == 1 else ""
+    first = f"{statistics.median(callers.firsts) * 1000:.1f}" if callers.firsts and in_flight == 1 else "–"
     messages, kib = max(callers.messages / count, 1), (peak - idle) * 1024 / in_flight
-    memory = f"{kib:.0f}" if in_flight >= MANY else ""
+    memory = f"{kib:.0f}" if in_flight >= MANY else "–"
     line(method, str(steps), str(in_flight), f"{messages:.1f}", first, f"{used / count * 1000:.2f}", memory)
 
 
