@@ -18,6 +18,8 @@ from agenta_ai_server.domain.tool import ToolCall, ToolSet, Waiters
 if TYPE_CHECKING:
     from grpc.aio import AioRpcError
 
+    from agenta_ai.v1.tool_service_pb2_grpc import ToolServiceAsyncStub
+
 REFINE = "tools.agenta.api.refine_prompt"
 # The template of the recorded answers: they refine its two messages.
 TEMPLATE = {
@@ -39,6 +41,21 @@ def request(arguments: dict[str, Any], *, name: str = REFINE, request_id: str = 
 def refine(template: object = TEMPLATE, **arguments: str) -> tool_service_pb2.CallToolRequest:
     source = template if isinstance(template, str) else json.dumps(template)
     return request({"prompt_template_json": source, **arguments})
+
+
+async def streamed(
+    stub: ToolServiceAsyncStub, asked: tool_service_pb2.CallToolRequest, **options: Any
+) -> tuple[list[tool_service_pb2.Progress], tool_service_pb2.CallToolResponse]:
+    """Make the call by the method that reports progress: the progress, and the result."""
+    call = stub.CallToolStream(as_stream(asked), **options)
+    *progress, last = [event async for event in call]
+    assert all(event.HasField("progress") for event in progress)
+    assert last.HasField("result")
+    return [event.progress for event in progress], last.result
+
+
+def as_stream(asked: tool_service_pb2.CallToolRequest) -> tool_service_pb2.CallToolStreamRequest:
+    return tool_service_pb2.CallToolStreamRequest.FromString(asked.SerializeToString())
 
 
 def tool_call(

@@ -50,7 +50,7 @@ class Attempts:
     ) -> None:
         self._policy = RETRY_POLICIES[method]
         self._retries = self._policy.retries if retries is None else retries
-        self._waits = wait_for_limit and method == "CallTool"
+        self._waits = wait_for_limit and method in ("CallTool", "CallToolStream")
         self._now = now
         self._deadline = now() + timeout
         self._lost = 0

@@ -4,21 +4,24 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 import grpc
 import grpc.aio
 
 from agenta_ai import errors, failures, requests
-from agenta_ai.attempts import Attempts
 from agenta_ai.connection import connection, read_timeout
 from agenta_ai.credentials import AUTHORIZATION
+from agenta_ai.responses import read_progress
+from agenta_ai.results import Progress
 from agenta_ai.service_config import CALL_TIMEOUT
 from agenta_ai.v1.tool_service_pb2_grpc import ToolServiceStub
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import AsyncGenerator, Callable, Iterable, Iterator, Mapping
 
+    from agenta_ai.attempts import Attempts
     from agenta_ai.credentials import TokenProvider
     from agenta_ai.meta import Metadata
     from agenta_ai.requests import Exchange, PromptTemplate
@@ -155,6 +158,7 @@ class Client:
         rerun_if_outcome_unknown: bool = False,
         metadata: Iterable[tuple[str, str | bytes]] = (),
         retries: int | None = None,
+        on_progress: Callable[[Progress], None] | None = None,
     ) -> ToolResult:
         """Run a tool. A tool that failed is a result too: see ``is_error``.
 
@@ -173,6 +177,7 @@ class Client:
             metadata: Pairs to send with this call. A key that the client sends, too, replaces it.
             retries: How often it is sent again after a broken connection; ``0`` for never; the client's own if not
                 given.
+            on_progress: Called with what is happening while the tool runs: see :meth:`stream_tool`.
 
         Raises:
             InvalidInput: An argument can't be sent, or the request has more than 1 MiB. Nothing was sent.
@@ -180,7 +185,43 @@ class Client:
                 open: call again with the same arguments and the error's ``request_id`` to get the result.
         """
         exchange = self._call(name, arguments, request_id, timeout, rerun_if_outcome_unknown, metadata, retries)
-        return await self._send(exchange)
+        return await self._watched(exchange, on_progress)
+
+    def stream_tool(
+        self,
+        name: str,
+        arguments: Mapping[str, Any],
+        *,
+        request_id: str | None = None,
+        timeout: float | None = None,
+        rerun_if_outcome_unknown: bool = False,
+        metadata: Iterable[tuple[str, str | bytes]] = (),
+        retries: int | None = None,
+    ) -> AsyncGenerator[Progress | ToolResult, None]:
+        """Run a tool, and yield what is happening to it while it runs; the last event is the result.
+
+        It is sent again as :meth:`call_tool` is, also after its stream broke. A repeat of a running call yields what is
+        happening from then on. Progress that isn't taken in time is left out. A server that is older than this method
+        reports none.
+
+        Args:
+            name: As for :meth:`call_tool`.
+            arguments: As for :meth:`call_tool`.
+            request_id: As for :meth:`call_tool`.
+            timeout: As for :meth:`call_tool`.
+            rerun_if_outcome_unknown: As for :meth:`call_tool`.
+            metadata: As for :meth:`call_tool`.
+            retries: As for :meth:`call_tool`.
+
+        Yields:
+            :class:`agenta_ai.Progress`, any number of times, and then the :class:`agenta_ai.ToolResult`.
+
+        Raises:
+            InvalidInput: As for :meth:`call_tool`.
+            CallFailed: As for :meth:`call_tool`.
+        """
+        exchange = self._call(name, arguments, request_id, timeout, rerun_if_outcome_unknown, metadata, retries)
+        return self._stream(exchange)
 
     async def refine_prompt(
         self,
@@ -193,6 +234,7 @@ class Client:
         rerun_if_outcome_unknown: bool = False,
         metadata: Iterable[tuple[str, str | bytes]] = (),
         retries: int | None = None,
+        on_progress: Callable[[Progress], None] | None = None,
     ) -> RefinedPrompt:
         """Have a model improve the messages of a prompt template. Variables, roles and everything else stay.
 
@@ -205,6 +247,7 @@ class Client:
             rerun_if_outcome_unknown: As for :meth:`call_tool`.
             metadata: As for :meth:`call_tool`.
             retries: As for :meth:`call_tool`.
+            on_progress: As for :meth:`call_tool`.
 
         Raises:
             InvalidInput: The template is not a JSON object, or the request has more than 1 MiB. Nothing was sent.
@@ -215,7 +258,8 @@ class Client:
         def call(name: str, arguments: Mapping[str, Any]) -> Exchange[ToolResult]:
             return self._call(name, arguments, request_id, timeout, rerun_if_outcome_unknown, metadata, retries)
 
-        return await self._send(requests.refine_prompt(template, guidelines, context, call))
+        exchange = requests.refine_prompt(template, guidelines, context, call)
+        return await self._watched(exchange, on_progress)
 
     async def refine_prompts(
         self,
@@ -285,47 +329,89 @@ class Client:
             retries=retries,
         )
 
+    async def _watched(self, exchange: Exchange[_Result], on_progress: Callable[[Progress], None] | None) -> _Result:
+        if on_progress is None:
+            return await self._send(exchange)
+        async for event in self._stream(exchange):
+            if not isinstance(event, Progress):
+                return event
+            on_progress(event)
+        raise AssertionError("a stream ended without a result")
+
     async def _send(self, exchange: Exchange[_Result]) -> _Result:
-        to = self._connection
         metadata = await self._metadata(exchange)
-        attempts = Attempts(
-            exchange.method,
-            exchange.timeout,
-            retries=to.retries if exchange.retries is None else exchange.retries,
-            wait_for_limit=to.wait_for_limit,
-        )
+        attempts = self._connection.attempts(exchange.method, exchange.timeout, exchange.retries)
         while True:
             try:
-                response, trailers = await self._attempt(exchange, metadata, attempts)
+                with self._told_if_closed(exchange):
+                    method = getattr(self._stub, exchange.method)
+                    call = method(exchange.request, timeout=attempts.remaining(), metadata=metadata)
+                    response, trailers = await call, await call.trailing_metadata()
             except grpc.RpcError as error:
-                failure = to.failed(error, exchange.request_id, exchange.timeout, open_before=attempts.is_open)
+                await self._pause_after(error, exchange, attempts)
             else:
-                return exchange.result(response, trailers)
-            delay = attempts.delay_after(failure)
-            if delay is None:
-                raise failure from None
-            await self._pause(delay, exchange, attempts)
+                return exchange.result(response, failures.trailers_of(trailers))
 
-    async def _attempt(self, exchange: Exchange[Any], metadata: Metadata, attempts: Attempts) -> tuple[Any, Metadata]:
-        method = getattr(self._stub, exchange.method)
+    async def _stream(self, exchange: Exchange[_Result]) -> AsyncGenerator[Progress | _Result, None]:
+        streamed = exchange.streamed()
+        metadata = await self._metadata(streamed)
+        attempts = self._connection.attempts(streamed.method, streamed.timeout, streamed.retries)
+        while True:
+            call: Any = None
+            result = None
+            try:
+                with self._told_if_closed(streamed):
+                    method: Any = self._stub.CallToolStream
+                    call = method(streamed.request, timeout=attempts.remaining(), metadata=metadata)
+                    async for response in call:
+                        if response.HasField("progress"):
+                            yield read_progress(response.progress)
+                        elif response.HasField("result"):
+                            result = response.result
+                    trailers = await call.trailing_metadata()
+            except grpc.RpcError as error:
+                if error.code() is grpc.StatusCode.UNIMPLEMENTED:
+                    break
+                await self._pause_after(error, streamed, attempts)
+            else:
+                yield streamed.result(result, failures.trailers_of(trailers))
+                return
+            finally:
+                if call:
+                    call.cancel()
+        # The server is older than the method.
+        answer = await self._send(exchange)
+        yield answer
+
+    @contextmanager
+    def _told_if_closed(self, exchange: Exchange[Any]) -> Iterator[None]:
         cancelled_before = _cancellations()
         try:
-            call = method(exchange.request, timeout=attempts.remaining(), metadata=metadata)
-            return await call, failures.trailers_of(await call.trailing_metadata())
+            yield
         except asyncio.CancelledError:
             # gRPC raises it for a channel that is closed, too, although nobody cancelled this task.
             if self._closing.is_set() and _cancellations() == cancelled_before:
                 raise failures.closed_during(exchange.request_id) from None
             raise
 
-    async def _pause(self, delay: float, exchange: Exchange[Any], attempts: Attempts) -> None:
+    async def _pause_after(self, error: grpc.RpcError, exchange: Exchange[Any], attempts: Attempts) -> None:
+        """Wait until the call may be sent again.
+
+        Raises:
+            CallFailed: It may not.
+        """
+        to = self._connection
+        failure = to.failed(error, exchange.request_id, exchange.timeout, open_before=attempts.is_open)
+        delay = attempts.delay_after(failure)
+        if delay is None:
+            raise failure from None
         try:
             async with asyncio.timeout(delay):
                 await self._closing.wait()
         except TimeoutError:
             if attempts.remaining() == 0:
                 raise failures.timed_out(
-                    self._connection.target, exchange.timeout, exchange.request_id, is_open=attempts.is_open
+                    to.target, exchange.timeout, exchange.request_id, is_open=attempts.is_open
                 ) from None
         else:
             raise failures.closed_during(exchange.request_id, is_open=attempts.is_open)

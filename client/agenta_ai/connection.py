@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import grpc
 import grpc.experimental
 
-from agenta_ai.attempts import check_retries
+from agenta_ai.attempts import Attempts, check_retries
 from agenta_ai.credentials import AUTHORIZATION, Credentials, TokenProvider, credentials
 from agenta_ai.errors import CallFailed, InvalidInput
 from agenta_ai.failures import call_failed
@@ -54,6 +54,11 @@ class Connection:
     def timeout_of(self, timeout: float | None) -> float:
         """Return the seconds that a tool may take: the call's own if given."""
         return self.timeout if timeout is None else check_timeout(timeout)
+
+    def attempts(self, method: str, timeout: float, retries: int | None) -> Attempts:
+        """Return the attempts of one call, whose time begins now; its own ``retries`` count if given."""
+        retries = self.retries if retries is None else retries
+        return Attempts(method, timeout, retries=retries, wait_for_limit=self.wait_for_limit)
 
     def failed(self, error: grpc.RpcError, request_id: str, timeout: float, *, open_before: bool) -> CallFailed:
         """Return what to raise for an error of gRPC: see :func:`agenta_ai.failures.call_failed`."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 from uuid import uuid4
 
@@ -61,16 +61,27 @@ class Exchange(Generic[_Result]):
     @property
     def request_id(self) -> str:
         """The idempotency key, by which the server knows a repeat; empty if no tool is called."""
-        return self.request.request_id if isinstance(self.request, tool_service_pb2.CallToolRequest) else ""
+        return getattr(self.request, "request_id", "")
+
+    def streamed(self) -> Exchange[_Result]:
+        """Return the same call of a tool by the method that reports progress. Its result is read the same way."""
+        request = tool_service_pb2.CallToolStreamRequest.FromString(self.request.SerializeToString())
+        return replace(self, method="CallToolStream", request=request)
 
     def result(self, response: Any, trailers: Metadata = ()) -> _Result:
         """Return the result.
+
+        Args:
+            response: The response; ``None`` if there was none, although the call ended well.
+            trailers: The metadata at the end of the call.
 
         Raises:
             ToolFailed: The tool failed, and its failure is not a result.
             AgentaError: The response can't be understood.
         """
         try:
+            if response is None:
+                raise ValueError("there is no response")
             return self.read(response, trailers)
         except (ValueError, OverflowError, RecursionError):
             error = AgentaError(

@@ -64,6 +64,18 @@ def read_tool(tool: tool_pb2.Tool) -> results.Tool:
     )
 
 
+def read_progress(progress: tool_service_pb2.Progress) -> results.Progress:
+    """Return what is happening to a call, in Python's types."""
+    return results.Progress(
+        stage=_state(tool_service_pb2.ProgressStage, progress.stage, results.ProgressStage.UNSPECIFIED),
+        text=progress.text,
+        done=progress.done,
+        total=progress.total,
+        queue_position=progress.queue_position,
+        retry_delay=seconds(progress.retry_delay) if progress.HasField("retry_delay") else None,
+    )
+
+
 def read_result(
     response: tool_service_pb2.CallToolResponse, request_id: str = "", trailers: Metadata = ()
 ) -> results.ToolResult:

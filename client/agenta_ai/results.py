@@ -39,6 +39,40 @@ class RateLimiterState(StrEnum):
     OFF = "OFF"
 
 
+class ProgressStage(StrEnum):
+    """What is happening to a call. One that this version doesn't know is read as ``UNSPECIFIED``."""
+
+    UNSPECIFIED = "UNSPECIFIED"
+    QUEUED = "QUEUED"
+    STARTED = "STARTED"
+    ASKING = "ASKING"
+    WAITING_FOR_RETRY = "WAITING_FOR_RETRY"
+    CHECKING = "CHECKING"
+    REPAIRING = "REPAIRING"
+    RUNNING_CASES = "RUNNING_CASES"
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """What is happening to a call while it runs. For display: stages may be skipped or repeated.
+
+    Attributes:
+        stage: What is happening.
+        text: The same in one sentence.
+        done: Steps that are done, from 0 to ``total``.
+        total: Steps in all; 0 if steps aren't counted.
+        queue_position: The call's estimated place in the queue: 1 is next; 0 if it isn't ``QUEUED``.
+        retry_delay: Seconds until the next attempt; ``None`` if it isn't ``WAITING_FOR_RETRY``.
+    """
+
+    stage: ProgressStage = ProgressStage.UNSPECIFIED
+    text: str = ""
+    done: int = 0
+    total: int = 0
+    queue_position: int = 0
+    retry_delay: float | None = None
+
+
 @dataclass(frozen=True, slots=True)
 class Icon:
     """A picture of a tool: an ``https:`` or ``data:`` URI, its media type and its sizes (``"48x48"``, ``"any"``)."""

@@ -4,20 +4,23 @@ from __future__ import annotations
 
 import threading
 from concurrent.futures import ThreadPoolExecutor, as_completed
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 import grpc
 
 from agenta_ai import errors, failures, requests
-from agenta_ai.attempts import Attempts
 from agenta_ai.connection import connection, read_timeout
 from agenta_ai.credentials import AUTHORIZATION
+from agenta_ai.responses import read_progress
+from agenta_ai.results import Progress
 from agenta_ai.service_config import CALL_TIMEOUT
 from agenta_ai.v1.tool_service_pb2_grpc import ToolServiceStub
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 
+    from agenta_ai.attempts import Attempts
     from agenta_ai.meta import Metadata
     from agenta_ai.requests import Exchange, PromptTemplate
     from agenta_ai.results import RefinedPrompt, ServiceStatus, Tool, ToolResult
@@ -152,6 +155,7 @@ class SyncClient:
         rerun_if_outcome_unknown: bool = False,
         metadata: Iterable[tuple[str, str | bytes]] = (),
         retries: int | None = None,
+        on_progress: Callable[[Progress], None] | None = None,
     ) -> ToolResult:
         """Run a tool. A tool that failed is a result too: see ``is_error``.
 
@@ -170,6 +174,7 @@ class SyncClient:
             metadata: Pairs to send with this call. A key that the client sends, too, replaces it.
             retries: How often it is sent again after a broken connection; ``0`` for never; the client's own if not
                 given.
+            on_progress: Called with what is happening while the tool runs: see :meth:`stream_tool`.
 
         Raises:
             InvalidInput: An argument can't be sent, or the request has more than 1 MiB. Nothing was sent.
@@ -177,7 +182,43 @@ class SyncClient:
                 open: call again with the same arguments and the error's ``request_id`` to get the result.
         """
         exchange = self._call(name, arguments, request_id, timeout, rerun_if_outcome_unknown, metadata, retries)
-        return self._send(exchange)
+        return self._watched(exchange, on_progress)
+
+    def stream_tool(
+        self,
+        name: str,
+        arguments: Mapping[str, Any],
+        *,
+        request_id: str | None = None,
+        timeout: float | None = None,
+        rerun_if_outcome_unknown: bool = False,
+        metadata: Iterable[tuple[str, str | bytes]] = (),
+        retries: int | None = None,
+    ) -> Generator[Progress | ToolResult, None, None]:
+        """Run a tool, and yield what is happening to it while it runs; the last event is the result.
+
+        It is sent again as :meth:`call_tool` is, also after its stream broke. A repeat of a running call yields what is
+        happening from then on. Progress that isn't taken in time is left out. A server that is older than this method
+        reports none.
+
+        Args:
+            name: As for :meth:`call_tool`.
+            arguments: As for :meth:`call_tool`.
+            request_id: As for :meth:`call_tool`.
+            timeout: As for :meth:`call_tool`.
+            rerun_if_outcome_unknown: As for :meth:`call_tool`.
+            metadata: As for :meth:`call_tool`.
+            retries: As for :meth:`call_tool`.
+
+        Yields:
+            :class:`agenta_ai.Progress`, any number of times, and then the :class:`agenta_ai.ToolResult`.
+
+        Raises:
+            InvalidInput: As for :meth:`call_tool`.
+            CallFailed: As for :meth:`call_tool`.
+        """
+        exchange = self._call(name, arguments, request_id, timeout, rerun_if_outcome_unknown, metadata, retries)
+        return self._stream(exchange)
 
     def refine_prompt(
         self,
@@ -190,6 +231,7 @@ class SyncClient:
         rerun_if_outcome_unknown: bool = False,
         metadata: Iterable[tuple[str, str | bytes]] = (),
         retries: int | None = None,
+        on_progress: Callable[[Progress], None] | None = None,
     ) -> RefinedPrompt:
         """Have a model improve the messages of a prompt template. Variables, roles and everything else stay.
 
@@ -202,6 +244,7 @@ class SyncClient:
             rerun_if_outcome_unknown: As for :meth:`call_tool`.
             metadata: As for :meth:`call_tool`.
             retries: As for :meth:`call_tool`.
+            on_progress: As for :meth:`call_tool`.
 
         Raises:
             InvalidInput: The template is not a JSON object, or the request has more than 1 MiB. Nothing was sent.
@@ -212,7 +255,8 @@ class SyncClient:
         def call(name: str, arguments: Mapping[str, Any]) -> Exchange[ToolResult]:
             return self._call(name, arguments, request_id, timeout, rerun_if_outcome_unknown, metadata, retries)
 
-        return self._send(requests.refine_prompt(template, guidelines, context, call))
+        exchange = requests.refine_prompt(template, guidelines, context, call)
+        return self._watched(exchange, on_progress)
 
     def refine_prompts(
         self,
@@ -288,34 +332,64 @@ class SyncClient:
             retries=retries,
         )
 
+    def _watched(self, exchange: Exchange[_Result], on_progress: Callable[[Progress], None] | None) -> _Result:
+        if on_progress is None:
+            return self._send(exchange)
+        for event in self._stream(exchange):
+            if not isinstance(event, Progress):
+                return event
+            on_progress(event)
+        raise AssertionError("a stream ended without a result")
+
     def _send(self, exchange: Exchange[_Result]) -> _Result:
-        to = self._connection
         metadata = self._metadata(exchange)
-        attempts = Attempts(
-            exchange.method,
-            exchange.timeout,
-            retries=to.retries if exchange.retries is None else exchange.retries,
-            wait_for_limit=to.wait_for_limit,
-        )
+        attempts = self._connection.attempts(exchange.method, exchange.timeout, exchange.retries)
         while True:
             try:
-                response, trailers = self._attempt(exchange, metadata, attempts)
+                with self._told_if_closed(exchange):
+                    method = getattr(self._stub, exchange.method)
+                    response, call = method.with_call(exchange.request, timeout=attempts.remaining(), metadata=metadata)
             except grpc.RpcError as error:
-                failure = to.failed(error, exchange.request_id, exchange.timeout, open_before=attempts.is_open)
+                self._pause_after(error, exchange, attempts)
             else:
-                return exchange.result(response, trailers)
-            delay = attempts.delay_after(failure)
-            if delay is None:
-                raise failure from None
-            self._pause(delay, exchange, attempts)
+                return exchange.result(response, failures.trailers_of(call.trailing_metadata()))
 
-    def _attempt(self, exchange: Exchange[Any], metadata: Metadata, attempts: Attempts) -> tuple[Any, Metadata]:
+    def _stream(self, exchange: Exchange[_Result]) -> Generator[Progress | _Result, None, None]:
+        streamed = exchange.streamed()
+        metadata = self._metadata(streamed)
+        attempts = self._connection.attempts(streamed.method, streamed.timeout, streamed.retries)
+        while True:
+            call: Any = None
+            result = None
+            try:
+                with self._told_if_closed(streamed):
+                    method: Any = self._stub.CallToolStream
+                    call = method(streamed.request, timeout=attempts.remaining(), metadata=metadata)
+                    for response in call:
+                        if response.HasField("progress"):
+                            yield read_progress(response.progress)
+                        elif response.HasField("result"):
+                            result = response.result
+            except grpc.RpcError as error:
+                if error.code() is grpc.StatusCode.UNIMPLEMENTED:
+                    break
+                self._pause_after(error, streamed, attempts)
+            else:
+                yield streamed.result(result, failures.trailers_of(call.trailing_metadata()))
+                return
+            finally:
+                if call:
+                    call.cancel()
+        # The server is older than the method.
+        answer = self._send(exchange)
+        yield answer
+
+    @contextmanager
+    def _told_if_closed(self, exchange: Exchange[Any]) -> Iterator[None]:
         if self._closing.is_set():
             raise errors.AgentaError(errors.CLOSED)
-        method = getattr(self._stub, exchange.method)
         try:
-            response, call = method.with_call(exchange.request, timeout=attempts.remaining(), metadata=metadata)
-            return response, failures.trailers_of(call.trailing_metadata())
+            yield
         except grpc.RpcError as error:
             if self._closing.is_set() and error.code() is grpc.StatusCode.CANCELLED:
                 raise failures.closed_during(exchange.request_id) from None
@@ -326,13 +400,21 @@ class SyncClient:
                 raise errors.AgentaError(errors.CLOSED) from None
             raise
 
-    def _pause(self, delay: float, exchange: Exchange[Any], attempts: Attempts) -> None:
+    def _pause_after(self, error: grpc.RpcError, exchange: Exchange[Any], attempts: Attempts) -> None:
+        """Wait until the call may be sent again.
+
+        Raises:
+            CallFailed: It may not.
+        """
+        to = self._connection
+        failure = to.failed(error, exchange.request_id, exchange.timeout, open_before=attempts.is_open)
+        delay = attempts.delay_after(failure)
+        if delay is None:
+            raise failure from None
         if self._closing.wait(delay):
             raise failures.closed_during(exchange.request_id, is_open=attempts.is_open)
         if attempts.remaining() == 0:
-            raise failures.timed_out(
-                self._connection.target, exchange.timeout, exchange.request_id, is_open=attempts.is_open
-            )
+            raise failures.timed_out(to.target, exchange.timeout, exchange.request_id, is_open=attempts.is_open)
 
     def _metadata(self, exchange: Exchange[Any]) -> Metadata:
         caller = self._connection.caller

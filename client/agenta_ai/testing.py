@@ -17,16 +17,18 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from agenta_ai.client import Client
 from agenta_ai.codec import from_struct
 from agenta_ai.errors import CLOSED, AgentaError
-from agenta_ai.results import RefinedPrompt, ServiceStatus, Tool, ToolResult
+from agenta_ai.results import Progress, RefinedPrompt, ServiceStatus, Tool, ToolResult
 from agenta_ai.sync import SyncClient
 from agenta_ai.v1 import tool_service_pb2
 
 if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, Generator, Iterator
+
     from agenta_ai.meta import Metadata
     from agenta_ai.requests import Exchange
 
@@ -38,7 +40,7 @@ class RecordedCall:
     """One call that a fake client was asked to make.
 
     Attributes:
-        method: ``"Status"``, ``"ListTools"`` or ``"CallTool"``.
+        method: ``"Status"``, ``"ListTools"``, ``"CallTool"`` or ``"CallToolStream"``.
         timeout: Seconds that it might take.
         metadata: Pairs that were given with the call.
         name: Name of the tool; empty if none was called.
@@ -54,8 +56,10 @@ class RecordedCall:
     request_id: str = ""
 
 
-Answer = RefinedPrompt | ToolResult | ServiceStatus | list[Tool] | BaseException
-#: What a fake client answers: a result, an error to raise, or a function that makes either from the call.
+Outcome = RefinedPrompt | ToolResult | ServiceStatus | list[Tool] | BaseException
+#: A result or an error to raise; in a tuple, the progress that a call reports before it.
+Answer = Outcome | tuple[Progress | Outcome, ...]
+#: What a fake client answers: an answer, or a function that makes one from the call.
 Scripted = Answer | Callable[[RecordedCall], Answer]
 
 
@@ -64,7 +68,7 @@ class _Script:
         self.answers = list(answers)
         self.calls: list[RecordedCall] = []
 
-    def play(self, exchange: Exchange[_Result]) -> _Result:
+    def play(self, exchange: Exchange[_Result]) -> Iterator[Progress | _Result]:
         call = _recorded(exchange)
         self.calls.append(call)
         if not self.answers:
@@ -74,11 +78,11 @@ class _Script:
             )
         scripted = self.answers.pop(0)
         answer = scripted(call) if callable(scripted) else scripted
-        if isinstance(answer, BaseException):
-            raise answer
-        completed: Any = _completed(answer, call)
-        result: _Result = completed
-        return result
+        *progress, outcome = answer if isinstance(answer, tuple) else (answer,)
+        yield from cast("list[Progress]", progress)
+        if isinstance(outcome, BaseException):
+            raise outcome
+        yield cast("_Result", _completed(outcome, call))
 
 
 class FakeClient(Client):
@@ -103,7 +107,15 @@ class FakeClient(Client):
     async def _send(self, exchange: Exchange[_Result]) -> _Result:
         if self._closing.is_set():
             raise AgentaError(CLOSED)
-        return self._script.play(exchange)
+        events = self._script.play(exchange)
+        return _last(events)
+
+    async def _stream(self, exchange: Exchange[_Result]) -> AsyncGenerator[Progress | _Result, None]:
+        if self._closing.is_set():
+            raise AgentaError(CLOSED)
+        events = self._script.play(exchange.streamed())
+        for event in events:
+            yield event
 
 
 class FakeSyncClient(SyncClient):
@@ -128,12 +140,25 @@ class FakeSyncClient(SyncClient):
     def _send(self, exchange: Exchange[_Result]) -> _Result:
         if self._closing.is_set():
             raise AgentaError(CLOSED)
-        return self._script.play(exchange)
+        events = self._script.play(exchange)
+        return _last(events)
+
+    def _stream(self, exchange: Exchange[_Result]) -> Generator[Progress | _Result, None, None]:
+        if self._closing.is_set():
+            raise AgentaError(CLOSED)
+        events = self._script.play(exchange.streamed())
+        yield from events
+
+
+def _last(events: Iterator[Progress | _Result]) -> _Result:
+    """Return the result; a call that isn't streamed reports no progress."""
+    *_, result = events
+    return cast("_Result", result)
 
 
 def _recorded(exchange: Exchange[Any]) -> RecordedCall:
     request = exchange.request
-    if not isinstance(request, tool_service_pb2.CallToolRequest):
+    if not isinstance(request, tool_service_pb2.CallToolRequest | tool_service_pb2.CallToolStreamRequest):
         return RecordedCall(exchange.method, exchange.timeout, exchange.metadata)
     return RecordedCall(
         exchange.method,
@@ -145,7 +170,7 @@ def _recorded(exchange: Exchange[Any]) -> RecordedCall:
     )
 
 
-def _completed(answer: Answer, call: RecordedCall) -> object:
+def _completed(answer: Progress | Outcome, call: RecordedCall) -> object:
     """Return the answer with what follows from the call, such as the original of a refinement."""
     if isinstance(answer, list):
         return answer, ""  # a page, and the token of the next

@@ -11,6 +11,7 @@ import time
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from ipaddress import ip_address
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 from uuid import uuid4
@@ -19,7 +20,7 @@ import grpc
 import grpc.aio
 import jwt
 from aiohttp import web
-from calls import REFINE, details, refine, request
+from calls import REFINE, details, refine, request, streamed
 from conftest import settings_for
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
@@ -346,7 +347,8 @@ class Parties:
 
 # What comes back
 
-RPCS = ("Status", "ListTools", "CallTool", "Health", "Reflection")
+CALLS = ("CallTool", "CallToolStream")
+RPCS = ("Status", "ListTools", *CALLS, "Health", "Reflection")
 
 
 @dataclass(frozen=True)
@@ -408,14 +410,19 @@ async def _unary(rpc: str, channel: grpc.aio.Channel, metadata: Metadata, name: 
         "Status": (stub.Status, tool_service_pb2.StatusRequest()),
         "ListTools": (stub.ListTools, tool_service_pb2.ListToolsRequest()),
         "CallTool": (stub.CallTool, refine() if name == REFINE else request({}, name=name)),
+        "CallToolStream": (partial(_last, stub), refine() if name == REFINE else request({}, name=name)),
         "Health": (health.Check, health_pb2.HealthCheckRequest()),
     }[rpc]
     answer = await method(sent, metadata=metadata, timeout=20)
-    if rpc != "CallTool":
+    if rpc not in CALLS:
         return json_format.MessageToDict(answer)
     assert not answer.is_error, answer.content[0].text
     found: dict[str, Any] = json_format.MessageToDict(answer.structured_content)
     return found
+
+
+async def _last(stub: Any, asked: tool_service_pb2.CallToolRequest, **options: Any) -> Any:
+    return (await streamed(stub, asked, **options))[1]
 
 
 async def _reflected(channel: grpc.aio.Channel, metadata: Metadata) -> Outcome:

@@ -234,6 +234,7 @@ async def test_matrix(adapter: str, case: str, expected: tuple[Kind, ...], parti
         "Status": status,
         "ListTools": listed,
         "CallTool": called,
+        "CallToolStream": called,
         "Health": NO_CONNECTION if expected is NO_HANDSHAKE else OK,
         "Reflection": NO_CONNECTION if expected is NO_HANDSHAKE else OK,
     }
@@ -244,7 +245,7 @@ async def test_matrix(adapter: str, case: str, expected: tuple[Kind, ...], parti
         refused = [outcome for outcome in outcomes.values() if outcome.kind == INVALID]
         (found,) = fingerprints(refused)
         assert found == BASELINE
-    assert parties.standin.started == (called == OK), "who is refused must not reach Agenta"
+    assert parties.standin.started == 2 * (called == OK), "who is refused must not reach Agenta"
 
 
 # What a caller without credentials reads. Every row that is refused must read the same, to the letter.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import AsyncGenerator, Callable, Generator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -25,15 +25,15 @@ from agenta_ai.v1 import tool_service_pb2 as pb
 from agenta_ai.v1 import tool_service_pb2_grpc
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import AsyncIterator, Iterator
     from pathlib import Path
 
 SERVICE = "agenta.ai.v1.ToolService"
 
 
 # A response, or a function that makes one; or a refusal, with or without the milliseconds after which to call again
-# (-1: never); or nothing, ever.
-Answer = Message | Callable[[Any], Message] | tuple[status_pb2.Status, int] | None
+# (-1: never); or nothing, ever. In a list: progress, and one of these, or an ellipsis: an end without a result.
+Answer = Message | Callable[[Any], Message] | tuple[status_pb2.Status, int] | list[Any] | None
 
 
 class FakeService(tool_service_pb2_grpc.ToolServiceServicer):
@@ -42,6 +42,7 @@ class FakeService(tool_service_pb2_grpc.ToolServiceServicer):
     def __init__(self) -> None:
         self.answers: list[Answer] = []
         self.asked = threading.Event()
+        self.left = threading.Event()
         self.requests: list[Any] = []
         self.metadata: list[dict[str, Any]] = []
         self.time_remaining: list[float] = []
@@ -50,16 +51,33 @@ class FakeService(tool_service_pb2_grpc.ToolServiceServicer):
         self.trailers: tuple[tuple[str, str], ...] = ()
 
     async def _answer(self, request: Any, context: Any) -> Any:
+        return await self._end(self._next(request, context), request, context)
+
+    async def CallToolStream(self, request: Any, context: Any) -> AsyncIterator[Any]:  # noqa: N802
+        answer = self._next(request, context)
+        *progress, last = answer if isinstance(answer, list) else [answer]
+        for each in progress:
+            yield pb.CallToolStreamResponse(progress=each)
+        if last is ...:
+            return
+        yield pb.CallToolStreamResponse(result=await self._end(last, request, context))
+
+    def _next(self, request: Any, context: Any) -> Any:
         self.asked.set()
         self.times.append(time.monotonic())
         self.requests.append(request)
         self.metadata.append(dict(context.invocation_metadata()))
         self.time_remaining.append(context.time_remaining())
-        answer = self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
+        return self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
+
+    async def _end(self, answer: Any, request: Any, context: Any) -> Any:
         if callable(answer):
             return await asyncio.to_thread(answer, request) if self.in_threads else answer(request)
         if answer is None:
-            await asyncio.Event().wait()
+            try:
+                await asyncio.Event().wait()
+            finally:
+                self.left.set()
         if isinstance(answer, tuple):
             status: Any = rpc_status.to_status(answer[0])
             pushback = ("grpc-retry-pushback-ms", str(answer[1]))
@@ -93,6 +111,10 @@ class FakeServer:
     def healthy(self, healthy: bool) -> None:
         states = health_pb2.HealthCheckResponse
         self._run(self._health.set(SERVICE, states.SERVING if healthy else states.NOT_SERVING))
+
+    async def left(self) -> None:
+        """Waits until a caller has left a call that isn't answered."""
+        assert await asyncio.to_thread(self.service.left.wait, 10)
 
     def cut(self) -> None:
         """Breaks the connection in mid-call, as when the server is killed."""
@@ -169,18 +191,20 @@ def tls_server(request: pytest.FixtureRequest, certificates: Certificates) -> It
 
 @pytest.fixture(params=[Client, SyncClient])
 def call(request: pytest.FixtureRequest, server: FakeServer) -> Call:
-    """Calls a method of either client: ``await call("status", client={...}, timeout=1)``."""
+    """Calls a method of either client: ``await call("status", client={...}, timeout=1)``. Events become a list."""
 
     def of_sync(method: str, args: Any, kwargs: Any, options: dict[str, Any]) -> Any:
         with SyncClient(**options) as client:
-            return getattr(client, method)(*args, **kwargs)
+            answer = getattr(client, method)(*args, **kwargs)
+            return list(answer) if isinstance(answer, Generator) else answer
 
     async def call(method: str, *args: Any, client: dict[str, Any] | None = None, **kwargs: Any) -> Any:
         options = {"target": server.target, **(client or {})}
         if request.param is SyncClient:
             return await asyncio.to_thread(of_sync, method, args, kwargs, options)
         async with Client(**options) as opened:
-            return await getattr(opened, method)(*args, **kwargs)
+            answer = getattr(opened, method)(*args, **kwargs)
+            return [event async for event in answer] if isinstance(answer, AsyncGenerator) else await answer
 
     return call
 

@@ -18,13 +18,12 @@ import pexpect.fdpexpect
 import pytest
 
 from agenta_ai import cli
+from agenta_ai.v1 import tool_service_pb2 as pb
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from client.conftest import FakeServer
-
-    from agenta_ai.v1 import tool_service_pb2 as pb
 
 MODULE = ["-m", "agenta_ai.cli"]
 WITHOUT_RICH = [
@@ -153,6 +152,35 @@ def test_progress(loud: FakeServer, width: int) -> None:
     assert child.exit_code == 0
     assert f"+{LONG.upper()}" in seen
     assert seen.rstrip().endswith("3 prompts: 3 refined, 0 unchanged, 0 failed.")
+
+
+@pytest.mark.parametrize("width", WIDTHS)
+@pytest.mark.parametrize("words", [["refine", "a.md"], ["call", "tools.x.y.z"]])
+def test_what_is_going_on(
+    words: list[str], width: int, server: FakeServer, answer: Callable[..., pb.CallToolResponse]
+) -> None:
+    queued = pb.Progress(text="Waiting for a free slot, at place 3 in the \x1b[31mqueue.")
+
+    def late(_: object) -> pb.CallToolResponse:
+        time.sleep(0.5)  # for as long as it takes to see the progress
+        return answer(is_error=True, content=[{"text": "No."}])
+
+    server.answers([queued, late])
+    server.service.in_threads = True
+    with terminal(server, *words, width=width) as child:
+        child.expect("Waiting for a free slot")
+        seen = f"{child.before}{child.after}{child.rest()}"
+    assert "\x1b[31m" not in seen, "what a server says can't paint"
+    assert "at place 3 in the" in seen if width > 60 else "…" in seen
+
+
+def test_who_sees_no_progress_asks_for_none(loud: FakeServer) -> None:
+    for quiet in ([], ["--quiet"]):
+        done = subprocess.run(
+            [sys.executable, *MODULE, "refine", "a.md", "--target", loud.target, *quiet], capture_output=True, text=True
+        )
+        assert done.returncode == 0
+    assert {type(request).__name__ for request in loud.service.requests} == {"CallToolRequest"}
 
 
 def test_quiet(loud: FakeServer) -> None:

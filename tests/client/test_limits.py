@@ -137,7 +137,7 @@ async def test_fifty_calls_at_once_all_get_their_turn(standin: StandIn, tmp_path
 def test_the_service_config_is_shared() -> None:
     lost = frozenset({"UNAVAILABLE", "CANCELLED"})
     assert {method: policy.codes for method, policy in RETRY_POLICIES.items()} == dict.fromkeys(
-        ("Status", "ListTools", "CallTool"), lost
+        ("Status", "ListTools", "CallTool", "CallToolStream"), lost
     )
     assert (RETRY_POLICIES["CallTool"].retries, RETRY_POLICIES["Status"].retries) == (4, 3)
     options = dict(connection("localhost:1").options)

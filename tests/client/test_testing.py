@@ -14,6 +14,8 @@ from agenta_ai import (
     CallFailed,
     Client,
     InvalidInput,
+    Progress,
+    ProgressStage,
     RefinedPrompt,
     ServiceState,
     ServiceStatus,
@@ -76,6 +78,32 @@ def test_an_answer_that_depends_on_the_call() -> None:
     client = FakeSyncClient(answer)
     client.add_answers(answer)
     assert [client.call_tool("x", {"n": n}).structured_content for n in (1, 2)] == [2, 3]
+
+
+PROGRESS = Progress(ProgressStage.ASKING, "Asking.")
+
+
+async def test_progress_before_an_answer() -> None:
+    limited = CallFailed("Rate limited.", code=grpc.StatusCode.RESOURCE_EXHAUSTED, reason="RATE_LIMITED")
+    answers = (
+        (PROGRESS, ToolResult(structured_content=3)),
+        (PROGRESS, limited),
+        (PROGRESS, REFINED),
+        (PROGRESS, REFINED),
+    )
+    seen: list[Progress] = []
+    sync = FakeSyncClient(*answers)
+    assert [type(event) for event in sync.stream_tool("x", {})] == [Progress, ToolResult]
+    with pytest.raises(CallFailed):
+        list(sync.stream_tool("x", {}))
+    assert sync.refine_prompt(TEMPLATE, on_progress=seen.append).summary == "Briefer."
+    assert sync.refine_prompt(TEMPLATE).summary == "Briefer.", "who doesn't ask for progress gets none"
+    assert [call.method for call in sync.calls] == [*["CallToolStream"] * 3, "CallTool"]
+    client = FakeClient(*answers)
+    assert [type(event) async for event in client.stream_tool("x", {})] == [Progress, ToolResult]
+    with pytest.raises(CallFailed):
+        [event async for event in client.stream_tool("x", {})]
+    assert seen == [PROGRESS]
 
 
 def test_what_could_never_be_sent_is_found() -> None:

@@ -56,6 +56,29 @@ async def test_one_organization_alone_uses_every_place() -> None:
 
 
 @virtual_time
+async def test_calls_in_a_queue_are_told_their_position() -> None:
+    limiter = ConcurrencyLimiter(1, 100)
+    told: dict[str, list[int]] = {}
+
+    async def call(name: str, organization: str, seconds: float) -> None:
+        async with limiter.slot(organization, None, told.setdefault(name, []).append):
+            await asyncio.sleep(seconds)
+
+    calls = [asyncio.create_task(call(f"a{number}", "a", 2.5)) for number in range(4)]
+    await asyncio.sleep(0.1)
+    calls.append(asyncio.create_task(call("b", "b", 0.5)))
+    await asyncio.gather(*calls)
+    assert told["a0"] == [], "it didn't wait"
+    assert told["a1"] == [1]
+    # At the latest, since it is of another organization: it gets the next slot.
+    assert told["b"] == [2]
+    assert told["a2"][0] == 2
+    assert told["a3"][0] == 3
+    assert all(positions == sorted(positions, reverse=True) for positions in told.values())
+    assert told["a3"][-1] == 1
+
+
+@virtual_time
 async def test_the_lines_are_taken_in_turn() -> None:
     calls = Calls(ConcurrencyLimiter(4, 100))
     await calls.start(["x", "y", "z", "u"])

@@ -30,6 +30,7 @@ class Client(Part):
         build: The commands that make it, if it must be made.
         run: The command that runs it.
         outcomes: Whether its program has the part of the line protocol that is about outcomes.
+        streams: Whether its program has the part that is about streams.
     """
 
     folder: str
@@ -37,6 +38,7 @@ class Client(Part):
     build: Annotated[tuple[str, ...], BeforeValidator(tuple)] = ()
     run: str
     outcomes: bool = False
+    streams: bool = False
 
     @property
     def command(self) -> list[str]:
@@ -50,7 +52,11 @@ class Client(Part):
 
     def playable(self, vectors: Iterable[Vector]) -> list[Vector]:
         """Those that its program can play."""
-        return [vector for vector in vectors if self.outcomes or not vector.needs_outcomes]
+        return [
+            vector
+            for vector in vectors
+            if (self.outcomes or not vector.needs_outcomes) and (self.streams or not vector.needs_streams)
+        ]
 
     def make(self) -> str:
         """Build it, and return what went wrong: nothing, as a rule."""

@@ -19,6 +19,8 @@ ADDED: dict[str, tuple[str, FIELD.Type.ValueType]] = {
     # On the wire, a new kind of content is a field like any other.
     "ContentBlock": ("table", FIELD.TYPE_STRING),
     "CallToolResponse": ("confidence", FIELD.TYPE_DOUBLE),
+    "CallToolStreamResponse": ("note", FIELD.TYPE_STRING),
+    "Progress": ("share", FIELD.TYPE_DOUBLE),
     "CallMeta": ("cost", FIELD.TYPE_STRING),
     "ToolError": ("advice", FIELD.TYPE_STRING),
     "Tool": ("price", FIELD.TYPE_FIXED64),

@@ -40,6 +40,8 @@ def fault_of(expected: Any) -> str | None:
             return None
         case {"$match": str(pattern), **rest} if not rest:
             return _fault_of_pattern(pattern)
+        case {"$in_order": [_, *_] as items, **rest} if not rest:
+            return fault_of(items)
         case {"$json": inner, **rest} | {"$exactly": inner, **rest} if not rest:
             return fault_of(inner)
         case dict() if wrong := [key for key in expected if key.startswith("$")]:
@@ -131,6 +133,17 @@ def _json(expected: Any, actual: Any, place: str, exactly: bool) -> Iterator[str
     yield from differences(expected, content, f"{place}, read", exactly)
 
 
+def _in_order(expected: list[Any], actual: Any, place: str, exactly: bool) -> Iterator[str]:
+    if not isinstance(actual, list):
+        yield f"{place}: expected a list, got {shown(actual)}"
+        return
+    came = iter(actual)
+    for item in expected:
+        if not any(not list(differences(item, each, place, exactly)) for each in came):
+            yield f"{place}: expected, after what was expected before it, {shown(item)}, got {shown(actual)}"
+            return
+
+
 def _exactly(expected: Any, actual: Any, place: str, _exactly: bool) -> Iterator[str]:
     yield from differences(expected, actual, place, exactly=True)
 
@@ -141,5 +154,6 @@ _WORDS: dict[str, Callable[[Any, Any, str, bool], Iterator[str]]] = {
     "$match": _match,
     "$repeat": _repeat,
     "$json": _json,
+    "$in_order": _in_order,
     "$exactly": _exactly,
 }

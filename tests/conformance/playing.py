@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING, Any
 
 from conformance.arrivals import HEADER, new_trace, traceparent
 from conformance.matching import ABSENT, differences, shown
-from conformance.vectors import Call, Expect, Part, expanded
+from conformance.vectors import STREAM, Call, Expect, Part, expanded
 from google.protobuf import json_format
 from google.protobuf.any_pb2 import Any as PackedDetail
 from google.rpc import error_details_pb2  # noqa: F401  # knows the details
 from pydantic import JsonValue, ValidationError
 
 from agenta_ai.v1 import tool_service_pb2
+from agenta_ai.v1.tool_service_pb2 import Progress
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -27,6 +28,7 @@ RESPONSES: dict[str, type[Any]] = {
     "Status": tool_service_pb2.StatusResponse,
     "ListTools": tool_service_pb2.ListToolsResponse,
     "CallTool": tool_service_pb2.CallToolResponse,
+    STREAM: tool_service_pb2.CallToolResponse,  # its result
 }
 # All that every refusal of ours has.
 DOMAIN, REASON_PREFIX, CALL_ID = "agenta.ai", "ERROR_REASON_", {"requestId": {"$match": "[0-9a-f]{32}"}}
@@ -42,6 +44,7 @@ class Result(Part):
     code: str
     message: str
     details: list[dict[str, JsonValue]]
+    progress: list[dict[str, JsonValue]] | None = None
     response: dict[str, JsonValue] | None = None
     native: JsonValue = None
     metadata: dict[str, list[str]]
@@ -112,7 +115,7 @@ def _asked(call: Call, id_: str, place: Place, trace: str) -> dict[str, Any]:
         asked["request"] = expanded(call.request)
     if not call.retries:
         asked["retries"] = False
-    for field in ("request_base64", "timeout", "cancel_after", "close_after"):
+    for field in ("request_base64", "timeout", "cancel_after", "close_after", "read_after"):
         if (value := getattr(call, field)) is not None:
             asked[field] = value
     return asked
@@ -136,6 +139,7 @@ def _judged(call: Call, reported: dict[str, Any], took: float, place: str) -> It
     if expect.says("message") or expect.code == "OK":
         yield from differences(expect.message or "", result.message, f"{place}: message")
     yield from _judged_details(call, result, f"{place}: details")
+    yield from _judged_progress(call, result, f"{place}: progress")
     yield from _judged_response(call, result, place)
     given = {name: values[0] if len(values) == 1 else values for name, values in result.metadata.items()}
     yield from differences(expect.metadata, given, f"{place}: metadata")
@@ -168,6 +172,20 @@ def _judged_details(call: Call, result: Result, place: str) -> Iterator[str]:
     yield from (f"{place}.{name}: not expected: {shown(found[name])}" for name in found.keys() - expected.keys())
 
 
+def _judged_progress(call: Call, result: Result, place: str) -> Iterator[str]:
+    if (result.progress is None) == (call.method == STREAM):
+        yield f"{place}: must be there exactly if the method is {STREAM}, and it is {call.method}"
+        return
+    try:
+        # Forms of JSON that mean the same are made one.
+        came = [json_format.MessageToDict(json_format.ParseDict(each, Progress())) for each in result.progress or ()]
+    except json_format.ParseError as error:
+        yield f"{place}: is no JSON of its type: {error}"
+        return
+    if call.expect.says("progress"):
+        yield from differences(call.expect.progress, came, place)
+
+
 def _judged_response(call: Call, result: Result, place: str) -> Iterator[str]:
     expect = call.expect
     if (result.response is None) == (result.code == "OK"):
@@ -180,7 +198,7 @@ def _judged_response(call: Call, result: Result, place: str) -> Iterator[str]:
     except json_format.ParseError as error:
         yield f"{place}: response: is no JSON of its type: {error}"
         return
-    has_content = call.method == "CallTool" and response.HasField("structured_content")
+    has_content = call.method in ("CallTool", STREAM) and response.HasField("structured_content")
     if has_content != ("native" in result.model_fields_set):
         yield f"{place}: native: must be there exactly if there is structured content"
     if expect.says("response"):

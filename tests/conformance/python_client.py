@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import datetime
 import json
 import sys
 import time
@@ -15,7 +16,7 @@ import grpc.aio
 from google.protobuf import json_format
 from google.rpc import error_details_pb2, status_pb2  # noqa: F401  # error_details_pb2 knows the details
 
-from agenta_ai import CallFailed, Client
+from agenta_ai import CallFailed, Client, Progress
 from agenta_ai.failures import trailers_of
 from agenta_ai.requests import Exchange
 from agenta_ai.responses import read_result
@@ -30,6 +31,7 @@ METHODS: dict[str, tuple[type[Message], type[Message]]] = {
     "Status": (tool_service_pb2.StatusRequest, tool_service_pb2.StatusResponse),
     "ListTools": (tool_service_pb2.ListToolsRequest, tool_service_pb2.ListToolsResponse),
     "CallTool": (tool_service_pb2.CallToolRequest, tool_service_pb2.CallToolResponse),
+    "CallToolStream": (tool_service_pb2.CallToolStreamRequest, tool_service_pb2.CallToolStreamResponse),
 }
 
 
@@ -54,14 +56,17 @@ def run(asked: dict[str, Any]) -> dict[str, Any]:
 
 async def call(asked: dict[str, Any]) -> dict[str, Any]:
     made = {"bare": bare, "shipped": shipped}[asked["client"]]
+    progress: list[tool_service_pb2.Progress] = []
     began = time.monotonic()
-    calling = asyncio.ensure_future(made(asked))
+    calling = asyncio.ensure_future(made(asked, progress))
     if "cancel_after" in asked:
         asyncio.get_running_loop().call_later(asked["cancel_after"], calling.cancel)
     try:
         result = await calling
     except asyncio.CancelledError:
         result = failed(grpc.StatusCode.CANCELLED, "", ())
+    if asked["method"] == "CallToolStream":
+        result["progress"] = [json_format.MessageToDict(each) for each in progress]
     return {**result, "seconds": time.monotonic() - began}
 
 
@@ -70,21 +75,35 @@ def channel(target: str) -> grpc.aio.Channel:
     return grpc.aio.insecure_channel(target, [("grpc.enable_retries", 0), ("grpc.enable_http_proxy", 0)])
 
 
-async def bare(asked: dict[str, Any]) -> dict[str, Any]:
+async def bare(asked: dict[str, Any], progress: list[tool_service_pb2.Progress]) -> dict[str, Any]:
     request_type, response_type = METHODS[asked["method"]]
     if "request_base64" in asked:
         data = base64.b64decode(asked["request_base64"])
     else:
         data = json_format.ParseDict(asked["request"], request_type()).SerializeToString()
-    method: Any = channel(asked["target"]).unary_unary(
+    to = channel(asked["target"])
+    streams = asked["method"] == "CallToolStream"
+    method: Any = (to.unary_stream if streams else to.unary_unary)(
         f"/agenta.ai.v1.ToolService/{asked['method']}", response_deserializer=response_type.FromString
     )
     call = method(data, timeout=asked.get("timeout"), metadata=list(asked.get("metadata", {}).items()))
     try:
-        response = await call
+        await asyncio.sleep(asked.get("read_after", 0))
+        response = await last(call, progress) if streams else await call
     except grpc.aio.AioRpcError as error:
         return failed(error.code(), error.details() or "", both(error.initial_metadata(), error.trailing_metadata()))
     return succeeded(response, both(await call.initial_metadata(), await call.trailing_metadata()))
+
+
+async def last(events: Any, progress: list[tool_service_pb2.Progress]) -> Any:
+    result = None
+    async for event in events:
+        match event.WhichOneof("event"):
+            case "progress":
+                progress.append(event.progress)
+            case "result":
+                result = event.result
+    return result
 
 
 @cache
@@ -92,10 +111,12 @@ def client(target: str, wait_for_limit: bool, retries: int | None) -> Client:
     return Client(target, wait_for_limit=wait_for_limit, retries=retries)
 
 
-async def shipped(asked: dict[str, Any]) -> dict[str, Any]:
+async def shipped(asked: dict[str, Any], progress: list[tool_service_pb2.Progress]) -> dict[str, Any]:
+    # The client makes a stream of what would be a single call.
+    name = asked["method"].removesuffix("Stream")
     exchange = Exchange(
-        asked["method"],
-        json_format.ParseDict(asked["request"], METHODS[asked["method"]][0]()),
+        name,
+        json_format.ParseDict(asked["request"], METHODS[name][0]()),
         succeeded,
         asked.get("timeout", 300),
         tuple(asked.get("metadata", {}).items()),
@@ -106,13 +127,32 @@ async def shipped(asked: dict[str, Any]) -> dict[str, Any]:
         client.cache_clear()
         closing = asyncio.ensure_future(closed(used, asked["close_after"]))
     try:
-        return await used._send(exchange)
+        if name == asked["method"]:
+            return await used._send(exchange)
+        async for event in used._stream(exchange):
+            if not isinstance(event, Progress):
+                return event
+            progress.append(message(event))
+        raise AssertionError("a stream ended without a result")
     except CallFailed as error:
         outcome = {"not_run": error.tool_was_run is False, "request_id": error.request_id, "sentence": str(error)}
         return failed(error.code, error.message, error.trailers) | {"outcome": outcome}
     finally:
         if closing:
             await closing
+
+
+def message(progress: Progress) -> tool_service_pb2.Progress:
+    made = tool_service_pb2.Progress(
+        stage=tool_service_pb2.ProgressStage.Value(f"PROGRESS_STAGE_{progress.stage}"),
+        text=progress.text,
+        done=progress.done,
+        total=progress.total,
+        queue_position=progress.queue_position,
+    )
+    if progress.retry_delay is not None:
+        made.retry_delay.FromTimedelta(datetime.timedelta(seconds=progress.retry_delay))
+    return made
 
 
 async def closed(used: Client, seconds: float) -> None:

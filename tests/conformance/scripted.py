@@ -11,7 +11,7 @@ import grpc
 import grpc.aio
 from conformance import later
 from conformance.arrivals import Arrival, Arrivals, trace_of
-from conformance.vectors import REQUESTS, Reply, expanded
+from conformance.vectors import REQUESTS, STREAM, Reply, expanded
 from google.protobuf import json_format
 from google.protobuf.any_pb2 import Any as PackedDetail
 from google.rpc import (
@@ -75,6 +75,8 @@ class Scripted:
                 raise AssertionError("abort returned")
             reply = script[min(len(self.arrivals.of(trace)), len(script)) - 1]
             try:
+                for event in reply.events:
+                    await context.write(later.response(method, expanded(event)))
                 await asyncio.sleep(reply.wait)
             except asyncio.CancelledError:
                 self.arrivals.end(arrival, closed=True)
@@ -85,7 +87,14 @@ class Scripted:
                 await asyncio.Event().wait()  # the call is cancelled when its connection is gone
             return await _answer(reply, method, context)
 
-        return grpc.unary_unary_rpc_method_handler(run)
+        async def stream(data: bytes, context: Any) -> None:
+            await context.write(await run(data, context))
+
+        return (
+            grpc.unary_stream_rpc_method_handler(stream)
+            if method == STREAM
+            else grpc.unary_unary_rpc_method_handler(run)
+        )
 
 
 async def _answer(reply: Reply, method: str, context: Any) -> bytes:
@@ -96,7 +105,8 @@ async def _answer(reply: Reply, method: str, context: Any) -> bytes:
     context.set_trailing_metadata(tuple(reply.metadata.items()))
     if reply.response_base64 is not None:
         return base64.b64decode(reply.response_base64)
-    return later.response(method, expanded(reply.response))
+    response = expanded(reply.response)
+    return later.response(method, {"result": response} if method == STREAM else response)
 
 
 def _status(reply: Reply) -> status_pb2.Status:

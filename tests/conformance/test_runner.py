@@ -152,6 +152,43 @@ async def test_an_outcome_is_compared(what: str) -> None:
     assert outcome.wrong == OUTCOMES[what]
 
 
+# What is said of the progress of a call.
+PROGRESS = {
+    "nothing": [],
+    "progress": [
+        'call 1: progress: expected, after what was expected before it, {"stage": "PROGRESS_STAGE_STARTED"}, '
+        'got [{"stage": "PROGRESS_STAGE_QUEUED", "text": "Later."}]'
+    ],
+    "progress-that-is-none": ["call 1: progress: is no JSON of its type: "],
+    "no-progress": [
+        "call 1: progress: must be there exactly if the method is CallToolStream, and it is CallToolStream"
+    ],
+}
+
+
+@pytest.mark.parametrize("what", PROGRESS)
+async def test_progress_is_compared(what: str) -> None:
+    raw = VECTOR.model_dump(mode="json", exclude_unset=True)
+    progress = {"$in_order": [{"stage": "PROGRESS_STAGE_STARTED"}]}
+    raw["calls"] = [{**raw["calls"][0], "method": "CallToolStream", "expect": {"code": "OK", "progress": progress}}]
+    (outcome,) = await played(what, Vector.model_validate_json(json.dumps(raw)))
+    assert len(outcome.wrong) == len(PROGRESS[what])
+    assert all(map(str.startswith, outcome.wrong, PROGRESS[what]))
+
+
+async def test_progress_of_a_single_answer_is_seen() -> None:
+    (outcome,) = await played("progress")
+    told = "progress: must be there exactly if the method is CallToolStream, and it is CallTool"
+    assert outcome.wrong == [f"call 1: {told}", f"call 2: {told}"]
+
+
+def test_streams_are_played_by_programs_that_know_them() -> None:
+    call = {"method": "CallToolStream", "expect": {"code": "OK"}}
+    vector = Vector.model_validate_json(json.dumps({"name": "x", "why": "It is.", "calls": [call]}))
+    assert Client(folder=".", run="").playable([VECTOR, vector]) == [VECTOR]
+    assert Client(folder=".", run="", streams=True).playable([VECTOR, vector]) == [VECTOR, vector]
+
+
 @pytest.mark.parametrize("change", [{"retries": False}, {"close_after": 1}, {"expect": {"code": "OK", "outcome": {}}}])
 def test_outcomes_are_played_by_programs_that_report_them(change: dict[str, Any]) -> None:
     call = {"request": {}, "expect": {"code": "OK"}, **change}
@@ -162,7 +199,7 @@ def test_outcomes_are_played_by_programs_that_report_them(change: dict[str, Any]
 
 
 def test_every_lie_is_tested() -> None:
-    assert liar.LIES.keys() - {"nothing"} <= SEEN.keys() | PARTLY_SEEN.keys() | OUTCOMES.keys()
+    assert liar.LIES.keys() - {"nothing"} <= SEEN.keys() | PARTLY_SEEN.keys() | OUTCOMES.keys() | PROGRESS.keys()
 
 
 async def test_a_program_that_dies_leaves_its_last_words() -> None:
@@ -306,6 +343,9 @@ COMPARED: list[tuple[Any, Any, list[str]]] = [
     ({"$match": "a.c"}, "abcd", ['x: expected a text like a.c, got "abcd"']),
     ({"$repeat": ["ab", 2]}, "abab", []),
     ({"$repeat": ["ab", 2]}, "aba", ['x: expected 2 times "ab", got "aba"']),
+    ({"$in_order": [1, {"a": 1}]}, [0, 1, 2, {"a": 1, "b": 2}, 3], []),
+    ({"$in_order": [1, 2]}, [2, 1], ["x: expected, after what was expected before it, 2, got [2, 1]"]),
+    ({"$in_order": [1]}, 1, ["x: expected a list, got 1"]),
     ({"$json": {"a": [1]}}, '{"a": [1], "b": 2}', []),
     ({"$exactly": {"$json": {"a": 1}}}, '{"a": 1, "b": 2}', ["x, read.b: not expected: 2"]),
     ({"$json": 1}, "one", ['x: expected a text of JSON, got "one"']),
@@ -326,6 +366,8 @@ def test_comparing(expected: Any, actual: Any, found: list[str]) -> None:
         ({"$between": [1]}, "$between"),
         ({"$absent": False}, "$absent"),
         ({"$exactly": {"$nothing": 1}}, "$nothing"),
+        ({"$in_order": []}, "$in_order"),
+        ({"$in_order": [{"$nothing": 1}]}, "$nothing"),
     ],
 )
 def test_expectations_that_expect_nothing(expected: Any, fault: str) -> None:
@@ -367,6 +409,8 @@ FAULTS: list[tuple[dict[str, Any], str]] = [
             ({"method": "Call", "expect": {"code": "OK"}}, "vectors[0].calls[0].method: "),
             ({"request": {"nam": "x"}, "expect": {"code": "OK"}}, "vectors[0].calls[0]: request: "),
             ({"request": {"name": "${k}"}, "expect": {"code": "OK"}}, "one: there is no value for ${k}"),
+            ({"read_after": 1, "expect": {"code": "OK"}}, "vectors[0].calls[0]: only CallToolStream has progress and"),
+            ({"expect": {"code": "OK", "progress": []}}, "vectors[0].calls[0]: only CallToolStream has progress and"),
             ({"timeout": -1, "expect": {"code": "OK"}}, "vectors[0].calls[0].timeout: "),
             ({"during": True, "expect": {"code": "OK"}}, "vectors[0]: calls[0].during: no call runs yet"),
             (

@@ -24,12 +24,14 @@ SERVERS_FILE = "servers.json"
 TARGETS_FILE = "targets.json"
 PLACEHOLDER = re.compile(r"\$\{([a-z0-9_]+)\}")
 
-Method = Literal["Status", "ListTools", "CallTool"]
+Method = Literal["Status", "ListTools", "CallTool", "CallToolStream"]
 REQUESTS: dict[str, type[Any]] = {
     "Status": tool_service_pb2.StatusRequest,
     "ListTools": tool_service_pb2.ListToolsRequest,
     "CallTool": tool_service_pb2.CallToolRequest,
+    "CallToolStream": tool_service_pb2.CallToolStreamRequest,
 }
+STREAM = "CallToolStream"
 # What every vector may say besides the names of its server's callers: new ids, and an address where nobody listens.
 UUIDS = ("uuid", "uuid2")
 NOBODY = "nobody"
@@ -78,6 +80,7 @@ class Expect(Part):
     message: Expected = None
     reason: Reason | None = None
     details: dict[str, Expected] = {}
+    progress: Expected = None
     response: Expected = None
     native: Expected = None
     metadata: dict[str, Expected] = {}
@@ -102,6 +105,7 @@ class Call(Part):
     wait_for_limit: bool = False
     retries: bool = True
     close_after: Seconds | None = None
+    read_after: Seconds | None = None
     target: Literal["server", "nobody"] = "server"
     times: Annotated[int, Field(ge=1)] = 1
     during: bool = False
@@ -111,6 +115,8 @@ class Call(Part):
     def _can_be_sent(self) -> Self:
         if self.request and self.request_base64 is not None:
             raise ValueError("request and request_base64 exclude each other")
+        if self.method != STREAM and (self.expect.says("progress") or self.read_after is not None):
+            raise ValueError(f"only {STREAM} has progress and read_after")
         try:
             json_format.ParseDict(expanded(self.request), REQUESTS[self.method]())
         except json_format.ParseError as error:
@@ -119,8 +125,12 @@ class Call(Part):
 
 
 class Reply(Part):
-    """What the scripted server answers to one attempt, after a while: a response, bytes, a status; or it is cut off."""
+    """What the scripted server answers to one attempt, after a while: a response, bytes, a status; or it is cut off.
 
+    On a stream come the events first, each a ``CallToolStreamResponse``, and then the response as its result.
+    """
+
+    events: tuple[dict[str, JsonValue], ...] = ()
     response: dict[str, JsonValue] | None = None
     response_base64: str | None = None
     status: Code | None = None
@@ -173,6 +183,11 @@ class Vector(Part):
         return any(
             call.expect.says("outcome") or not call.retries or call.close_after is not None for call in self.calls
         )
+
+    @property
+    def needs_streams(self) -> bool:
+        """Whether only programs can play it that know the method with progress."""
+        return any(call.method == STREAM for call in self.calls)
 
     def filled(self, values: Mapping[str, str]) -> Self:
         """The vector with these values in place of ``${name}``."""

@@ -13,7 +13,16 @@ from contract.versions import TODAY, filled, released
 from google.protobuf import any_pb2, duration_pb2, json_format
 from google.rpc import error_details_pb2, status_pb2
 
-from agenta_ai import AudioContent, CallFailed, Client, ImageContent, ResourceLink, ServiceState, TextContent
+from agenta_ai import (
+    AudioContent,
+    CallFailed,
+    Client,
+    ImageContent,
+    ResourceLink,
+    ServiceState,
+    TextContent,
+    ToolResult,
+)
 from agenta_ai_server.commands import serve
 
 if TYPE_CHECKING:
@@ -229,6 +238,14 @@ async def test_our_client_reads_the_old_servers_result() -> None:
     meta = result.meta
     assert (meta.trace_id, meta.repaired, meta.replayed, meta.warnings) == ("f" * 32, True, True, ("w",))
     assert [(attempt.trace_id, attempt.duration) for attempt in meta.attempts] == [("e" * 32, 1.5)]
+
+
+async def test_our_client_asks_the_old_server_for_no_progress() -> None:
+    answer = OLD.make("CallToolResponse", {"content": [{"text": "t"}]})
+    async with OLD.server({"CallTool": answer}) as address, Client(address) as client:
+        (result,) = [event async for event in client.stream_tool("tools.a.b.c", {})]
+    assert isinstance(result, ToolResult)
+    assert result.text == "t"
 
 
 async def test_our_client_reads_the_old_servers_failure() -> None:

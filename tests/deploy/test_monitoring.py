@@ -210,15 +210,17 @@ def is_met(matcher: Matcher, value: str) -> bool:
     return bool(re.fullmatch(matcher.value, value)) is (matcher.op in (MatchOp.Equal, MatchOp.Re))
 
 
-def counted_by(rule: str) -> set[tuple[str, str]]:
-    """The endings of CallTool that a recorded rule counts."""
+def counted_by(rule: str, method: str = "CallTool") -> set[tuple[str, str]]:
+    """The endings of calls of tools that a recorded rule counts, by whichever method."""
     parsed = promql_parser.parse(RECORDED[rule])
     matchers = [each.matchers.matchers for each in selectors(parsed) if each.name == "agenta_ai_calls_total"]
     return {
         (code, reason)
         for code, reason in ENDINGS
-        for labels in [{"method": "CallTool", "code": code, "reason": reason}]
-        if any(all(is_met(matcher, labels[matcher.name]) for matcher in each) for each in matchers)
+        if any(
+            all(is_met(matcher, {"method": method, "code": code, "reason": reason}[matcher.name]) for matcher in each)
+            for each in matchers
+        )
     }
 
 
@@ -235,6 +237,8 @@ def test_whose_failure_each_reason_is() -> None:
     assert counted_by("job:agenta_ai_calls:rate5m") == ours | {("OK", ""), ("UNAVAILABLE", "AUTHORITY_UNAVAILABLE")} | {
         ending for ending in ENDINGS if ending[1].startswith("UPSTREAM_")
     }
+    for rule in ("job:agenta_ai_own_failures:rate5m", "job:agenta_ai_calls:rate5m"):
+        assert counted_by(rule) == counted_by(rule, "CallToolStream")
 
 
 def test_every_alert_says_what_to_do() -> None:

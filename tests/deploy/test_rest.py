@@ -104,6 +104,13 @@ async def test_the_status(serve: Serve, prefix: str) -> None:
     assert tool["outputSchema"]["type"] == "object"
 
 
+async def test_progress_has_no_path(serve: Serve, standin: StandIn) -> None:
+    async with serve() as client:
+        for path in ("/ai/services/tools/stream", "/agenta.ai.v1.ToolService/CallToolStream"):
+            assert (await client.post(path, json=body())).status_code == 404
+    assert standin.started == 0
+
+
 async def test_a_tool_that_fails_is_no_failure_of_http(serve: Serve) -> None:
     async with serve() as client:
         response = await client.post(CALL, json=body(guidelines="standin: status=424"))

@@ -40,6 +40,7 @@ def test_python(served: dict[str, str], tmp_path: Path) -> None:
     ((_, _), (_, printed)) = run([CALLER, Command("python example.py", "")], tmp_path, served)
     assert "{'messages': [{'role': 'user', 'content': 'Translate {{text}} to {{language}}" in printed
     assert "+Translate {{text}} to {{language}}" in printed
+    assert "STARTED The tool has started." in printed
 
 
 def test_the_page_about_testing(tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 import pytest
 import trustme
 from faults.proxy import Proxy
-from faults.suite import keep_grpc, leaving_nothing, served
+from faults.suite import Caller, keep_grpc, leaving_nothing, served
 
 from agenta_ai_server.standin.app import StandIn
 
@@ -13,6 +13,12 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
 _warm = False
+
+
+@pytest.fixture(autouse=True, params=[False, True], ids=["unary", "stream"])
+def streams(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each test makes its calls by both methods."""
+    monkeypatch.setattr(Caller, "streams", request.param)
 
 
 @pytest.fixture

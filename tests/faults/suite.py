@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import grpc.aio
 import psutil
-from calls import refine
+from calls import refine, streamed
 from conftest import connected, settings_for
 
 if TYPE_CHECKING:
@@ -37,13 +37,19 @@ KEEPALIVE = "AGENTA_AI_GRPC_UPSTREAM_KEEPALIVE"
 class Caller:
     """Calls, and asserts that each call ends in time."""
 
+    #: Whether by the method that reports progress.
+    streams = False
+
     def __init__(self, stub: ToolServiceAsyncStub) -> None:
         self._stub = stub
 
     async def call(self, deadline: float = DEADLINE, **arguments: Any) -> CallToolResponse:
         started = time.monotonic()
         try:
-            return await self._stub.CallTool(refine(**arguments), timeout=deadline)
+            asked = refine(**arguments)
+            if self.streams:
+                return (await streamed(self._stub, asked, timeout=deadline))[1]
+            return await self._stub.CallTool(asked, timeout=deadline)
         finally:
             late = time.monotonic() - started - deadline
             assert late < LATE, f"{late:.3f} seconds too late"

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from uuid import uuid4
 
 import pytest
-from calls import refine
+from calls import refine, streamed
 from conftest import connected, settings_for
 from idempotency.conftest import until
 
@@ -39,4 +39,19 @@ async def test_a_stop_waits_for_what_others_wait_for(standin: StandIn, redis: Re
         await until(is_followed)
         await stopping.aclose()
         assert not (await repeat).is_error
+    assert standin.started == 1
+
+
+async def test_progress_stays_with_the_process_that_runs_the_call(standin: StandIn, redis: RedisServer) -> None:
+    settings = settings_for(standin, AGENTA_AI_GRPC_REDIS_URL=redis.url)
+    asked = refine(guidelines="standin: delay=1")
+    asked.request_id = str(uuid4())
+    async with connected(settings) as here, connected(settings) as elsewhere:
+        first = asyncio.ensure_future(streamed(here, asked))
+        await standin.when(lambda: standin.in_flight == 1)
+        progress, result = await streamed(elsewhere, asked)
+        assert (await first)[0]
+        assert progress == []
+        # It was waited for, and not replayed.
+        assert result == (await first)[1]
     assert standin.started == 1

@@ -176,6 +176,48 @@ async def test_progress_reaches_who_watches() -> None:
     await run.run(call_of(Tool(), watch=seen.append))
     assert [progress.stage for progress in seen] == [Stage.QUEUED, Stage.STARTED]
     assert all(progress.text for progress in seen)
+    assert [progress.queue_position for progress in seen] == [1, 0]
+    await busy
+
+
+@virtual_time
+async def test_a_repeat_sees_what_is_happening_from_then_on() -> None:
+    run, request_id = pipeline(slots=1), str(uuid4())
+    first, second, third = list[Progress](), list[Progress](), list[Progress]()
+    busy = asyncio.create_task(run.run(call_of(Tool(seconds=5))))
+    await asyncio.sleep(1)
+    tool = Tool(seconds=5)
+    calls = [asyncio.create_task(run.run(call_of(tool, request_id=request_id, watch=first.append)))]
+    await asyncio.sleep(1)
+    # Before anything else happens, it learns what has happened last.
+    calls.append(asyncio.create_task(run.run(call_of(tool, request_id=request_id, watch=second.append))))
+    await asyncio.sleep(0)
+    assert [progress.stage for progress in second] == [Stage.QUEUED]
+    # Who leaves learns nothing more, and who joins without watching nothing at all.
+    calls[0].cancel()
+    calls.append(asyncio.create_task(run.run(call_of(tool, request_id=request_id))))
+    await asyncio.sleep(4)
+    calls.append(asyncio.create_task(run.run(call_of(tool, request_id=request_id, watch=third.append))))
+    outcomes = await asyncio.gather(*calls[1:])
+    assert outcomes == [ToolOutcome("done", structured={"a": 1})] * 3
+    assert [progress.stage for progress in first] == [Stage.QUEUED]
+    assert [progress.stage for progress in second] == [Stage.QUEUED, Stage.STARTED]
+    assert [progress.stage for progress in third] == [Stage.STARTED]
+    # A stored result comes without progress.
+    fourth = list[Progress]()
+    assert (await run.run(call_of(tool, request_id=request_id, watch=fourth.append))).replayed
+    assert (fourth, tool.calls) == ([], 1)
+    await busy
+
+
+@virtual_time
+async def test_a_refused_call_was_never_queued() -> None:
+    run, seen = pipeline(slots=1), list[Progress]()
+    busy = asyncio.create_task(run.run(call_of(Tool(seconds=50))))
+    await asyncio.sleep(20)
+    late = call_of(Tool(), watch=seen.append, deadline=asyncio.get_running_loop().time() + 2)
+    assert await reason(asyncio.create_task(run.run(late))) is Reason.OVERLOADED
+    assert seen == []
     await busy
 
 

@@ -22,7 +22,7 @@ SERVICE = "/agenta.ai.v1.ToolService/"
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 
 
-@pytest.mark.parametrize("method", ["Status", "ListTools", "CallTool"])
+@pytest.mark.parametrize("method", ["Status", "ListTools", "CallTool", "CallToolStream"])
 async def test_a_request_that_does_not_arrive(method: str, standin: StandIn, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(handler, "MAX_READ_SECONDS", 0.3)
 

@@ -42,13 +42,14 @@ def _called(client: SyncClient, args: argparse.Namespace, running: Running) -> T
     request_id = str(uuid4()) if args.request_id is None else args.request_id
     screen = Screen(args.color, quiet=args.quiet)
     try:
-        with screen.waiting("calling the tool"), running.call(request_id):
+        with screen.waiting("calling the tool") as on_progress, running.call(request_id):
             return client.call_tool(
                 args.name,
                 arguments,
                 request_id=request_id,
                 timeout=args.timeout,
                 rerun_if_outcome_unknown=args.rerun_if_outcome_unknown,
+                on_progress=on_progress,
             )
     except CallFailed as failure:
         if failure.reason == "TOOL_NOT_FOUND":

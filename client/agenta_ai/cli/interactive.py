@@ -94,8 +94,8 @@ def _again(work: Work, done: Refinement) -> Refinement:
 
 
 def _refined(work: Work, prompt: Prompt, guidelines: str | None) -> Refinement:
-    with work.screen.waiting("refining"):
-        return work.refined(prompt, guidelines, prompt.name)
+    with work.screen.waiting("refining") as on_progress:
+        return work.refined(prompt, guidelines, prompt.name, on_progress)
 
 
 def _edited(done: Refinement) -> Refinement:

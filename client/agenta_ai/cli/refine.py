@@ -37,8 +37,8 @@ def _one(work: Work, name: str) -> int:
     prompt = work.read(name)
     if (output := work.output_of(name)) not in ("", "-"):
         streams.check_writable(output, "--output")
-    with work.screen.waiting("refining"):
-        done = work.refined(prompt)
+    with work.screen.waiting("refining") as on_progress:
+        done = work.refined(prompt, on_progress=on_progress)
     # Each is tried, whatever becomes of the other: the answer was paid for.
     try:
         work.keep(done, output)

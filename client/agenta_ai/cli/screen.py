@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Literal
 
 from agenta_ai.cli import streams
@@ -12,9 +12,8 @@ from agenta_ai.terminal import printable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-    from contextlib import AbstractContextManager
 
-    from agenta_ai import MessageChange
+    from agenta_ai import MessageChange, Progress
 
 Color = Literal["auto", "always", "never"]
 
@@ -68,11 +67,26 @@ class Screen:
         style, before, after = _OF_WORD[sign]
         return self.styled(text if self._colored else f"{before}{text}{after}", style)
 
-    def waiting(self, what: str) -> AbstractContextManager[object]:
-        """Show that something is going on, for as long as it does."""
+    @contextmanager
+    def waiting(self, what: str) -> Iterator[Callable[[Progress], None] | None]:
+        """Show that something is going on, for as long as it does.
+
+        What is yielded is called with what is going on; ``None`` if nobody sees it.
+        """
         console = self._console()
-        spinner: AbstractContextManager[object] = console.status(f"{what} …") if console else nullcontext()
-        return spinner
+        if console is None:
+            yield None
+            return
+        from rich.text import Text
+
+        with console.status(f"{what} …") as spinner:
+
+            def show(progress: Progress) -> None:
+                text = printable(progress.text).rstrip(".")
+                # On one line, whatever the width: the spinner and its blank take two columns.
+                spinner.update(Text(f"{text} …", no_wrap=True, overflow="ellipsis"))
+
+            yield show
 
     @contextmanager
     def progress(self, what: str, total: int) -> Iterator[Callable[[Callable[[], None]], None]]:

@@ -13,8 +13,9 @@ from agenta_ai.cli.screen import Screen
 
 if TYPE_CHECKING:
     import argparse
+    from collections.abc import Callable
 
-    from agenta_ai import RefinedPrompt, SyncClient
+    from agenta_ai import Progress, RefinedPrompt, SyncClient
     from agenta_ai.cli.prompts import Prompt
     from agenta_ai.cli.running import Running
 
@@ -58,7 +59,13 @@ class Work:
         """Return a prompt from its file."""
         return prompts.read(name, self.args.format, "system" if self.args.system else "user")
 
-    def refined(self, prompt: Prompt, guidelines: str | None = None, label: str = "") -> Refinement:
+    def refined(
+        self,
+        prompt: Prompt,
+        guidelines: str | None = None,
+        label: str = "",
+        on_progress: Callable[[Progress], None] | None = None,
+    ) -> Refinement:
         """Have the service refine a prompt, by other guidelines than the option's if given."""
         args = self.args
         request_id = str(uuid4()) if args.request_id is None else args.request_id
@@ -70,6 +77,7 @@ class Work:
                 request_id=request_id,
                 timeout=args.timeout,
                 rerun_if_outcome_unknown=args.rerun_if_outcome_unknown,
+                on_progress=on_progress,
             )
         return Refinement(prompt, prompt.with_template(answer.template), answer)
 

@@ -115,6 +115,52 @@ CACHE_SCOPE_PRIVATE: CacheScope.ValueType  # 2
 """The answer is for this caller alone."""
 Global___CacheScope: typing_extensions.TypeAlias = CacheScope
 
+class _ProgressStage:
+    ValueType = typing.NewType("ValueType", builtins.int)
+    V: typing_extensions.TypeAlias = ValueType
+
+class _ProgressStageEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._EnumTypeWrapper[_ProgressStage.ValueType], builtins.type):
+    DESCRIPTOR: google.protobuf.descriptor.EnumDescriptor
+    PROGRESS_STAGE_UNSPECIFIED: _ProgressStage.ValueType  # 0
+    """Not set."""
+    PROGRESS_STAGE_QUEUED: _ProgressStage.ValueType  # 1
+    """The call waits for a free slot of the server. Progress.queue_position is its place."""
+    PROGRESS_STAGE_STARTED: _ProgressStage.ValueType  # 2
+    """The call has a slot, and the tool has started."""
+    PROGRESS_STAGE_ASKING: _ProgressStage.ValueType  # 3
+    """The completion service has been asked, and its answer is awaited."""
+    PROGRESS_STAGE_WAITING_FOR_RETRY: _ProgressStage.ValueType  # 4
+    """The completion service couldn't answer, and will be asked again after Progress.retry_delay."""
+    PROGRESS_STAGE_CHECKING: _ProgressStage.ValueType  # 5
+    """An answer has come and is being checked."""
+    PROGRESS_STAGE_REPAIRING: _ProgressStage.ValueType  # 6
+    """The answer broke a rule, which Progress.text names, and the completion service is asked once more."""
+    PROGRESS_STAGE_RUNNING_CASES: _ProgressStage.ValueType  # 7
+    """The tool works through several cases. Progress.done of Progress.total are done."""
+
+class ProgressStage(_ProgressStage, metaclass=_ProgressStageEnumTypeWrapper):
+    """ProgressStage says what is happening to a call. A reader treats a value that it doesn't know as UNSPECIFIED, and
+    shows Progress.text.
+    """
+
+PROGRESS_STAGE_UNSPECIFIED: ProgressStage.ValueType  # 0
+"""Not set."""
+PROGRESS_STAGE_QUEUED: ProgressStage.ValueType  # 1
+"""The call waits for a free slot of the server. Progress.queue_position is its place."""
+PROGRESS_STAGE_STARTED: ProgressStage.ValueType  # 2
+"""The call has a slot, and the tool has started."""
+PROGRESS_STAGE_ASKING: ProgressStage.ValueType  # 3
+"""The completion service has been asked, and its answer is awaited."""
+PROGRESS_STAGE_WAITING_FOR_RETRY: ProgressStage.ValueType  # 4
+"""The completion service couldn't answer, and will be asked again after Progress.retry_delay."""
+PROGRESS_STAGE_CHECKING: ProgressStage.ValueType  # 5
+"""An answer has come and is being checked."""
+PROGRESS_STAGE_REPAIRING: ProgressStage.ValueType  # 6
+"""The answer broke a rule, which Progress.text names, and the completion service is asked once more."""
+PROGRESS_STAGE_RUNNING_CASES: ProgressStage.ValueType  # 7
+"""The tool works through several cases. Progress.done of Progress.total are done."""
+Global___ProgressStage: typing_extensions.TypeAlias = ProgressStage
+
 @typing.final
 class StatusRequest(google.protobuf.message.Message):
     """StatusRequest has no fields."""
@@ -378,6 +424,110 @@ class CallToolResponse(google.protobuf.message.Message):
     def ClearField(self, field_name: typing.Literal["content", b"content", "error", b"error", "is_error", b"is_error", "meta", b"meta", "structured_content", b"structured_content"]) -> None: ...
 
 Global___CallToolResponse: typing_extensions.TypeAlias = CallToolResponse
+
+@typing.final
+class CallToolStreamRequest(google.protobuf.message.Message):
+    """CallToolStreamRequest names a tool and gives its arguments. Its fields are those of CallToolRequest. At most 1 MiB when
+    serialised.
+    """
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: builtins.int
+    ARGUMENTS_FIELD_NUMBER: builtins.int
+    REQUEST_ID_FIELD_NUMBER: builtins.int
+    RERUN_IF_OUTCOME_UNKNOWN_FIELD_NUMBER: builtins.int
+    name: builtins.str
+    """Full name of the tool, as in CallToolRequest."""
+    request_id: builtins.str
+    """Makes it safe to send the call again, as in CallToolRequest."""
+    rerun_if_outcome_unknown: builtins.bool
+    """What to do with a request_id whose first run may have been billed and has no result, as in CallToolRequest."""
+    @property
+    def arguments(self) -> google.protobuf.struct_pb2.Struct:
+        """The arguments, as in CallToolRequest."""
+
+    def __init__(
+        self,
+        *,
+        name: builtins.str = ...,
+        arguments: google.protobuf.struct_pb2.Struct | None = ...,
+        request_id: builtins.str = ...,
+        rerun_if_outcome_unknown: builtins.bool = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["arguments", b"arguments"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["arguments", b"arguments", "name", b"name", "request_id", b"request_id", "rerun_if_outcome_unknown", b"rerun_if_outcome_unknown"]) -> None: ...
+
+Global___CallToolStreamRequest: typing_extensions.TypeAlias = CallToolStreamRequest
+
+@typing.final
+class CallToolStreamResponse(google.protobuf.message.Message):
+    """CallToolStreamResponse is one step of a call, or its result. A reader skips a message of which neither is set."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    PROGRESS_FIELD_NUMBER: builtins.int
+    RESULT_FIELD_NUMBER: builtins.int
+    @property
+    def progress(self) -> Global___Progress:
+        """What is happening to the call."""
+
+    @property
+    def result(self) -> Global___CallToolResponse:
+        """What the tool answered. The last message, and nothing follows it but the status OK."""
+
+    def __init__(
+        self,
+        *,
+        progress: Global___Progress | None = ...,
+        result: Global___CallToolResponse | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["event", b"event", "progress", b"progress", "result", b"result"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["event", b"event", "progress", b"progress", "result", b"result"]) -> None: ...
+    def WhichOneof(self, oneof_group: typing.Literal["event", b"event"]) -> typing.Literal["progress", "result"] | None: ...
+
+Global___CallToolStreamResponse: typing_extensions.TypeAlias = CallToolStreamResponse
+
+@typing.final
+class Progress(google.protobuf.message.Message):
+    """Progress says what is happening to a call."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    STAGE_FIELD_NUMBER: builtins.int
+    TEXT_FIELD_NUMBER: builtins.int
+    DONE_FIELD_NUMBER: builtins.int
+    TOTAL_FIELD_NUMBER: builtins.int
+    QUEUE_POSITION_FIELD_NUMBER: builtins.int
+    RETRY_DELAY_FIELD_NUMBER: builtins.int
+    stage: Global___ProgressStage.ValueType
+    """What is happening, for programs."""
+    text: builtins.str
+    """The same in one sentence for people. Never empty."""
+    done: builtins.int
+    """Steps that are done, from 0 to total. 0 if steps aren't counted."""
+    total: builtins.int
+    """Steps in all. 0 if steps aren't counted."""
+    queue_position: builtins.int
+    """The call's place in the queue, an estimate: 1 is next. Set exactly in the stage QUEUED, otherwise 0."""
+    @property
+    def retry_delay(self) -> google.protobuf.duration_pb2.Duration:
+        """Time from now until the next attempt. Set exactly in the stage WAITING_FOR_RETRY."""
+
+    def __init__(
+        self,
+        *,
+        stage: Global___ProgressStage.ValueType = ...,
+        text: builtins.str = ...,
+        done: builtins.int = ...,
+        total: builtins.int = ...,
+        queue_position: builtins.int = ...,
+        retry_delay: google.protobuf.duration_pb2.Duration | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["retry_delay", b"retry_delay"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["done", b"done", "queue_position", b"queue_position", "retry_delay", b"retry_delay", "stage", b"stage", "text", b"text", "total", b"total"]) -> None: ...
+
+Global___Progress: typing_extensions.TypeAlias = Progress
 
 @typing.final
 class CallMeta(google.protobuf.message.Message):

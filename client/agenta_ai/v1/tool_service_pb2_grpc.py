@@ -40,7 +40,7 @@ class ToolServiceStub(object):
     was not run, and ErrorInfo.reason is the name of an ErrorReason. Without one (UNAVAILABLE by a broken
     connection, DEADLINE_EXCEEDED, CANCELLED, INTERNAL) the tool may or may not have run.
 
-    Retry a CallTool automatically only if it has a request_id.
+    Retry a CallTool or a CallToolStream automatically only if it has a request_id.
     """
 
     def __init__(self, channel):
@@ -64,6 +64,11 @@ class ToolServiceStub(object):
                 request_serializer=tool__service__pb2.CallToolRequest.SerializeToString,
                 response_deserializer=tool__service__pb2.CallToolResponse.FromString,
                 _registered_method=True)
+        self.CallToolStream = channel.unary_stream(
+                '/agenta.ai.v1.ToolService/CallToolStream',
+                request_serializer=tool__service__pb2.CallToolStreamRequest.SerializeToString,
+                response_deserializer=tool__service__pb2.CallToolStreamResponse.FromString,
+                _registered_method=True)
 
 
 class ToolServiceServicer(object):
@@ -81,7 +86,7 @@ class ToolServiceServicer(object):
     was not run, and ErrorInfo.reason is the name of an ErrorReason. Without one (UNAVAILABLE by a broken
     connection, DEADLINE_EXCEEDED, CANCELLED, INTERNAL) the tool may or may not have run.
 
-    Retry a CallTool automatically only if it has a request_id.
+    Retry a CallTool or a CallToolStream automatically only if it has a request_id.
     """
 
     def Status(self, request, context):
@@ -107,6 +112,20 @@ class ToolServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def CallToolStream(self, request, context):
+        """CallToolStream runs one tool as CallTool does, and reports progress while it runs: any number of progress messages,
+        at most ten a second, then exactly one result, which equals the response of CallTool. It ends with a status as
+        CallTool does; if that isn't OK, there is no result, even if there was progress.
+
+        The same request_id is the same call, by whichever of the two methods it is sent. A repeat that joins a running
+        call gets its progress from then on; one that reaches another replica, or comes after the end, gets only the result.
+
+        Progress is for display. What a caller doesn't read in time is left out; the result never is.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_ToolServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -124,6 +143,11 @@ def add_ToolServiceServicer_to_server(servicer, server):
                     servicer.CallTool,
                     request_deserializer=tool__service__pb2.CallToolRequest.FromString,
                     response_serializer=tool__service__pb2.CallToolResponse.SerializeToString,
+            ),
+            'CallToolStream': grpc.unary_stream_rpc_method_handler(
+                    servicer.CallToolStream,
+                    request_deserializer=tool__service__pb2.CallToolStreamRequest.FromString,
+                    response_serializer=tool__service__pb2.CallToolStreamResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -148,7 +172,7 @@ class ToolService(object):
     was not run, and ErrorInfo.reason is the name of an ErrorReason. Without one (UNAVAILABLE by a broken
     connection, DEADLINE_EXCEEDED, CANCELLED, INTERNAL) the tool may or may not have run.
 
-    Retry a CallTool automatically only if it has a request_id.
+    Retry a CallTool or a CallToolStream automatically only if it has a request_id.
     """
 
     @staticmethod
@@ -222,6 +246,33 @@ class ToolService(object):
             '/agenta.ai.v1.ToolService/CallTool',
             tool__service__pb2.CallToolRequest.SerializeToString,
             tool__service__pb2.CallToolResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CallToolStream(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/agenta.ai.v1.ToolService/CallToolStream',
+            tool__service__pb2.CallToolStreamRequest.SerializeToString,
+            tool__service__pb2.CallToolStreamResponse.FromString,
             options,
             channel_credentials,
             insecure,

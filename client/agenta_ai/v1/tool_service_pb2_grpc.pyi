@@ -73,7 +73,23 @@ _ToolServiceCallToolType = typing_extensions.TypeVar(
     ],
 )
 
-class ToolServiceStub(typing.Generic[_ToolServiceStatusType, _ToolServiceListToolsType, _ToolServiceCallToolType]):
+_ToolServiceCallToolStreamType = typing_extensions.TypeVar(
+    '_ToolServiceCallToolStreamType',
+    grpc.UnaryStreamMultiCallable[
+        agenta_ai.v1.tool_service_pb2.CallToolStreamRequest,
+        agenta_ai.v1.tool_service_pb2.CallToolStreamResponse,
+    ],
+    grpc.aio.UnaryStreamMultiCallable[
+        agenta_ai.v1.tool_service_pb2.CallToolStreamRequest,
+        agenta_ai.v1.tool_service_pb2.CallToolStreamResponse,
+    ],
+    default=grpc.UnaryStreamMultiCallable[
+        agenta_ai.v1.tool_service_pb2.CallToolStreamRequest,
+        agenta_ai.v1.tool_service_pb2.CallToolStreamResponse,
+    ],
+)
+
+class ToolServiceStub(typing.Generic[_ToolServiceStatusType, _ToolServiceListToolsType, _ToolServiceCallToolType, _ToolServiceCallToolStreamType]):
     """ToolService lists AI tools and calls them on behalf of the caller.
 
     What travels as metadata, never as a field: the deadline (grpc-timeout), the credential (authorization) and
@@ -88,7 +104,7 @@ class ToolServiceStub(typing.Generic[_ToolServiceStatusType, _ToolServiceListToo
          was not run, and ErrorInfo.reason is the name of an ErrorReason. Without one (UNAVAILABLE by a broken
          connection, DEADLINE_EXCEEDED, CANCELLED, INTERNAL) the tool may or may not have run.
 
-    Retry a CallTool automatically only if it has a request_id.
+    Retry a CallTool or a CallToolStream automatically only if it has a request_id.
     """
 
     @typing.overload
@@ -104,6 +120,10 @@ class ToolServiceStub(typing.Generic[_ToolServiceStatusType, _ToolServiceListToo
         grpc.UnaryUnaryMultiCallable[
             agenta_ai.v1.tool_service_pb2.CallToolRequest,
             agenta_ai.v1.tool_service_pb2.CallToolResponse,
+        ],
+        grpc.UnaryStreamMultiCallable[
+            agenta_ai.v1.tool_service_pb2.CallToolStreamRequest,
+            agenta_ai.v1.tool_service_pb2.CallToolStreamResponse,
         ],
     ], channel: grpc.Channel) -> None: ...
 
@@ -121,6 +141,10 @@ class ToolServiceStub(typing.Generic[_ToolServiceStatusType, _ToolServiceListToo
             agenta_ai.v1.tool_service_pb2.CallToolRequest,
             agenta_ai.v1.tool_service_pb2.CallToolResponse,
         ],
+        grpc.aio.UnaryStreamMultiCallable[
+            agenta_ai.v1.tool_service_pb2.CallToolStreamRequest,
+            agenta_ai.v1.tool_service_pb2.CallToolStreamResponse,
+        ],
     ], channel: grpc.aio.Channel) -> None: ...
 
     Status: _ToolServiceStatusType
@@ -136,6 +160,17 @@ class ToolServiceStub(typing.Generic[_ToolServiceStatusType, _ToolServiceListToo
     deadline (90 seconds is a good one) and a request_id.
     """
 
+    CallToolStream: _ToolServiceCallToolStreamType
+    """CallToolStream runs one tool as CallTool does, and reports progress while it runs: any number of progress messages,
+    at most ten a second, then exactly one result, which equals the response of CallTool. It ends with a status as
+    CallTool does; if that isn't OK, there is no result, even if there was progress.
+
+    The same request_id is the same call, by whichever of the two methods it is sent. A repeat that joins a running
+    call gets its progress from then on; one that reaches another replica, or comes after the end, gets only the result.
+
+    Progress is for display. What a caller doesn't read in time is left out; the result never is.
+    """
+
 ToolServiceAsyncStub: typing_extensions.TypeAlias = ToolServiceStub[
     grpc.aio.UnaryUnaryMultiCallable[
         agenta_ai.v1.tool_service_pb2.StatusRequest,
@@ -148,6 +183,10 @@ ToolServiceAsyncStub: typing_extensions.TypeAlias = ToolServiceStub[
     grpc.aio.UnaryUnaryMultiCallable[
         agenta_ai.v1.tool_service_pb2.CallToolRequest,
         agenta_ai.v1.tool_service_pb2.CallToolResponse,
+    ],
+    grpc.aio.UnaryStreamMultiCallable[
+        agenta_ai.v1.tool_service_pb2.CallToolStreamRequest,
+        agenta_ai.v1.tool_service_pb2.CallToolStreamResponse,
     ],
 ]
 
@@ -166,7 +205,7 @@ class ToolServiceServicer(metaclass=abc.ABCMeta):
          was not run, and ErrorInfo.reason is the name of an ErrorReason. Without one (UNAVAILABLE by a broken
          connection, DEADLINE_EXCEEDED, CANCELLED, INTERNAL) the tool may or may not have run.
 
-    Retry a CallTool automatically only if it has a request_id.
+    Retry a CallTool or a CallToolStream automatically only if it has a request_id.
     """
 
     @abc.abstractmethod
@@ -195,6 +234,22 @@ class ToolServiceServicer(metaclass=abc.ABCMeta):
     ) -> typing.Union[agenta_ai.v1.tool_service_pb2.CallToolResponse, collections.abc.Awaitable[agenta_ai.v1.tool_service_pb2.CallToolResponse]]:
         """CallTool runs one tool and waits for its result. A model is asked, so it takes seconds and costs money: send a
         deadline (90 seconds is a good one) and a request_id.
+        """
+
+    @abc.abstractmethod
+    def CallToolStream(
+        self,
+        request: agenta_ai.v1.tool_service_pb2.CallToolStreamRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[collections.abc.Iterator[agenta_ai.v1.tool_service_pb2.CallToolStreamResponse], collections.abc.AsyncIterator[agenta_ai.v1.tool_service_pb2.CallToolStreamResponse]]:
+        """CallToolStream runs one tool as CallTool does, and reports progress while it runs: any number of progress messages,
+        at most ten a second, then exactly one result, which equals the response of CallTool. It ends with a status as
+        CallTool does; if that isn't OK, there is no result, even if there was progress.
+
+        The same request_id is the same call, by whichever of the two methods it is sent. A repeat that joins a running
+        call gets its progress from then on; one that reaches another replica, or comes after the end, gets only the result.
+
+        Progress is for display. What a caller doesn't read in time is left out; the result never is.
         """
 
 def add_ToolServiceServicer_to_server(servicer: ToolServiceServicer, server: typing.Union[grpc.Server, grpc.aio.Server]) -> None: ...

@@ -27,7 +27,7 @@ class AccessPolicy:
     """What each method needs.
 
     - ``Status`` and ``ListTools`` need ``view_ai_services``, if that is required, and show only what may be called.
-    - ``CallTool`` needs ``run_ai_services``, if that is required, and the tool's own permission.
+    - ``CallTool`` and ``CallToolStream`` need ``run_ai_services``, if that is required, and the tool's own permission.
     - A caller from whom a tool is hidden can't tell it from one that doesn't exist.
 
     Args:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, TypeAlias
 from agenta_ai_server.domain.errors import Reason, Refused
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from contextlib import AbstractAsyncContextManager
 
     from agenta_ai_server.domain.tool import HasDeadline
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
 WEIGHT = 1 / 32
 # Bounds of the delay that a refused call is told, in seconds, before the jitter.
 MIN_DELAY, MAX_DELAY = 1.0, 30.0
+# How often a call in a queue is told its position.
+POSITION_SECONDS = 1.0
 
 _Queue: TypeAlias = "OrderedDict[_Slot, None]"
 
@@ -59,6 +62,8 @@ class ConcurrencyLimiter:
         self._min_seconds = min_seconds
         self._in_flight = 0
         self._queued = 0
+        # Slots that calls in the queues have got so far.
+        self._called = 0
         self._held: dict[str, int] = {}
         # Queues in their turn: those of organizations below their share, and of the others.
         self._below: OrderedDict[str, _Queue] = OrderedDict()
@@ -81,18 +86,25 @@ class ConcurrencyLimiter:
         """Calls that wait for a slot."""
         return self._queued
 
-    def slot(self, organization: str, waiting: HasDeadline | None = None) -> AbstractAsyncContextManager[None]:
+    def slot(
+        self,
+        organization: str,
+        waiting: HasDeadline | None = None,
+        on_position: Callable[[int], None] | None = None,
+    ) -> AbstractAsyncContextManager[None]:
         """Hold a slot for as long as the context lasts; entering it waits for one.
 
         Args:
             organization: Who shares a queue; callers without an organization share that of ``""``.
             waiting: Who stops waiting at a deadline, which may change meanwhile; ``None`` for never.
+            on_position: Called when the call is put into a queue, and when a second later its position has changed. 1
+                is next; an estimate, since the queues take turns.
 
         Raises:
             Refused: OVERLOADED, on entering: at once if the queue is full or the deadline is expected to pass before
                 the call's turn; later if less than ``min_seconds`` remain before the deadline.
         """
-        return _Slot(self, organization, waiting)
+        return _Slot(self, organization, waiting, on_position)
 
     def _enter(self, slot: _Slot, now: float) -> bool:
         """Take a free slot, if there is one."""
@@ -107,6 +119,7 @@ class ConcurrencyLimiter:
         self._enqueue(slot, loop)
         assert slot.turn
         self._expire_in_time(slot, loop)
+        self._tell_position(slot, loop)
         try:
             entered = await slot.turn
         except asyncio.CancelledError:
@@ -120,6 +133,8 @@ class ConcurrencyLimiter:
         finally:
             if slot.expiry:
                 slot.expiry.cancel()
+            if slot.telling:
+                slot.telling.cancel()
         if not entered:
             raise self._overloaded(self._expected_wait(self._queued + 1, loop.time()))
 
@@ -140,6 +155,7 @@ class ConcurrencyLimiter:
             queue = queues[slot.organization] = OrderedDict()
         queue[slot] = None
         self._queued += 1
+        slot.last_turn = self._called + turns
         slot.turn = loop.create_future()
 
     def _exit(self, slot: _Slot, now: float) -> None:
@@ -161,6 +177,7 @@ class ConcurrencyLimiter:
                 if queue:
                     queues.move_to_end(organization)
                 self._count(organization, 1)
+                self._called += 1
                 slot.turn.set_result(True)
                 return
 
@@ -173,6 +190,14 @@ class ConcurrencyLimiter:
         elif last < math.inf and not slot.turn.done():
             self._leave_queue(slot)
             slot.turn.set_result(False)
+
+    def _tell_position(self, slot: _Slot, loop: asyncio.AbstractEventLoop, told: int = 0) -> None:
+        """Tell the call its position, now and whenever it has changed."""
+        if slot.on_position:
+            position = max(1, min(slot.last_turn - self._called, self._queued))
+            if position != told:
+                slot.on_position(position)
+            slot.telling = loop.call_later(POSITION_SECONDS, self._tell_position, slot, loop, position)
 
     def _leave_queue(self, slot: _Slot) -> None:
         queues = self._queues_of(slot.organization)
@@ -220,18 +245,32 @@ class _Slot:
     Attributes:
         since: When it got its slot, on the event loop's clock.
         turn: Done when its waiting is over: with ``True`` if it has got its slot.
+        last_turn: In the count of calls that have got a slot from a queue, the one that is expected to be its own at
+            the latest.
         expiry: What will end its waiting.
+        telling: What will tell it its position.
     """
 
-    __slots__ = ("_limiter", "_waiting", "expiry", "organization", "since", "turn")
+    __slots__ = (
+        "_limiter", "_waiting", "expiry", "last_turn", "on_position", "organization", "since", "telling", "turn",
+    )  # fmt: skip
 
-    def __init__(self, limiter: ConcurrencyLimiter, organization: str, waiting: HasDeadline | None) -> None:
+    def __init__(
+        self,
+        limiter: ConcurrencyLimiter,
+        organization: str,
+        waiting: HasDeadline | None,
+        on_position: Callable[[int], None] | None,
+    ) -> None:
         self._limiter = limiter
         self._waiting = waiting
         self.organization = organization
+        self.on_position = on_position
+        self.last_turn = 0
         self.since = 0.0
         self.turn: asyncio.Future[bool] | None = None
         self.expiry: asyncio.TimerHandle | None = None
+        self.telling: asyncio.TimerHandle | None = None
 
     @property
     def deadline(self) -> float:

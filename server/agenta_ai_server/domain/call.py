@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import unquote
 
 if TYPE_CHECKING:
+    from agenta_ai_server.domain.tool import Watch
     from agenta_ai_server.domain.values import Attempt
 
 PEER = re.compile(r"ipv[46]:(.+):\d+")
@@ -96,6 +97,7 @@ class Call:
         tool: Name of the tool that is called, for labels; never a name that no tool has.
         trace_id: The trace that the call belongs to; empty if unknown.
         requests: Its requests to the completion service, in their order.
+        watch: Takes the progress of its tool; ``None`` for a method that reports none.
     """
 
     id: str
@@ -113,6 +115,7 @@ class Call:
     tool: str = ""
     trace_id: str = ""
     requests: list[UpstreamRequest] = field(default_factory=list)
+    watch: Watch | None = None
 
     @property
     def rpc(self) -> str:

@@ -7,7 +7,7 @@ import math
 import re
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import TYPE_CHECKING, Protocol, TypeAlias
+from typing import TYPE_CHECKING, NamedTuple, Protocol, TypeAlias
 
 from agenta_ai_server.domain.deadline import too_little_time
 from agenta_ai_server.domain.errors import Reason, Refused
@@ -139,24 +139,6 @@ class HasDeadline(Protocol):
         """When the waiting ends, in seconds on the event loop's clock, as things are now; infinite for never."""
 
 
-@dataclass(slots=True, eq=False)
-class Waiters:
-    """The callers that wait for one run, which they join and leave while it goes on.
-
-    Attributes:
-        deadlines: When each of them stops waiting, in seconds on the event loop's clock; infinite for never.
-        begun: Whether the run may have cost something by now, so that it goes on for a while when all have left.
-    """
-
-    deadlines: list[float] = field(default_factory=list)
-    begun: bool = False
-
-    @property
-    def deadline(self) -> float:
-        """When the last of them stops waiting."""
-        return max(self.deadlines, default=-math.inf)
-
-
 class Stage(StrEnum):
     """What is happening to a call."""
 
@@ -166,23 +148,73 @@ class Stage(StrEnum):
     WAITING_FOR_RETRY = "waiting for retry"
     CHECKING = "checking"
     REPAIRING = "repairing"
+    RUNNING_CASES = "running cases"
 
 
-@dataclass(frozen=True, slots=True)
-class Progress:
-    """One step of a call, for whoever watches it.
+class Progress(NamedTuple):
+    """One step of a call, for its watchers.
 
     Attributes:
         stage: What is happening.
         text: The same in a sentence for people.
         done: Steps that are done; 0 if they aren't counted.
-        total: Steps in all; 0 if unknown.
+        total: Steps in all; 0 if they aren't counted.
+        queue_position: The call's place in the queue, from 1; 0 unless it is queued.
+        retry_delay: Seconds until the next attempt; ``None`` unless the call waits for it.
     """
 
     stage: Stage
     text: str
     done: int = 0
     total: int = 0
+    queue_position: int = 0
+    retry_delay: float | None = None
+
+
+Watch: TypeAlias = "Callable[[Progress], None]"
+"""Takes the progress of a call. It returns at once and doesn't raise."""
+
+
+@dataclass(slots=True, eq=False)
+class Waiters:
+    """The callers that wait for one run, which they join and leave while it goes on.
+
+    Attributes:
+        deadlines: When each of them stops waiting, in seconds on the event loop's clock; infinite for never.
+        watchers: Those of them that watch its progress.
+        latest: The last progress of the run; ``None`` before the first.
+        begun: Whether the run may have cost something by now, so that it goes on for a while when all have left.
+    """
+
+    deadlines: list[float] = field(default_factory=list)
+    watchers: list[Watch] = field(default_factory=list)
+    latest: Progress | None = None
+    begun: bool = False
+
+    @property
+    def deadline(self) -> float:
+        """When the last of them stops waiting."""
+        return max(self.deadlines, default=-math.inf)
+
+    def join(self, deadline: float, watch: Watch | None) -> None:
+        """Add a caller, and tell it what the run is doing."""
+        self.deadlines.append(deadline)
+        if watch:
+            self.watchers.append(watch)
+            if self.latest:
+                watch(self.latest)
+
+    def leave(self, deadline: float, watch: Watch | None) -> None:
+        """Remove a caller."""
+        self.deadlines.remove(deadline)
+        if watch:
+            self.watchers.remove(watch)
+
+    def report(self, progress: Progress) -> None:
+        """Tell all watchers, and those who will join."""
+        self.latest = progress
+        for watch in self.watchers:
+            watch(progress)
 
 
 @dataclass(slots=True, eq=False)
@@ -216,7 +248,7 @@ class ToolCall:
     rerun_if_outcome_unknown: bool = False
     response_metadata: list[tuple[str, str]] = field(default_factory=list)
     waiters: Waiters | None = None
-    watch: Callable[[Progress], None] | None = None
+    watch: Watch | None = None
     on_billing: Callable[[], Awaitable[None]] | None = None
     _arguments: dict[str, Json] | None = None
 
@@ -267,10 +299,19 @@ class ToolCall:
         if self.on_billing:
             await self.on_billing()
 
-    def report(self, stage: Stage, text: str, done: int = 0, total: int = 0) -> None:
-        """Tell whoever watches the call what is happening to it."""
+    def report(
+        self,
+        stage: Stage,
+        text: str,
+        done: int = 0,
+        total: int = 0,
+        *,
+        queue_position: int = 0,
+        retry_delay: float | None = None,
+    ) -> None:
+        """Tell the call's watchers what is happening to it: see :class:`Progress`."""
         if self.watch:
-            self.watch(Progress(stage, text, done, total))
+            self.watch(Progress(stage, text, done, total, queue_position, retry_delay))
 
 
 def service_disabled() -> Refused:

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Coroutine
     from types import TracebackType
 
+    from agenta_ai_server.domain.tool import Watch
     from agenta_ai_server.idempotency.store import Leading, Lease, Store
 
 # Seconds between looks at a run elsewhere: soon at first, since most joins come late in a run.
@@ -91,6 +92,7 @@ class InFlightCalls:
         rerun: bool = False,
         owner: str = "",
         on_join: Callable[[], None] = lambda: None,
+        watch: Watch | None = None,
     ) -> ToolOutcome:
         """Return the outcome of the id; run the work for it unless that is under way or done.
 
@@ -107,6 +109,7 @@ class InFlightCalls:
             rerun: Whether to run the id again if its outcome is lost.
             owner: Names the principal, to bound how many of its callers wait.
             on_join: Called if the caller only waits for a run that another has begun.
+            watch: Takes what the run is doing, from now on; a run in another process tells nothing.
 
         Returns:
             The outcome; a failure with OUTCOME_UNKNOWN if an earlier run may have been billed and left none.
@@ -120,7 +123,7 @@ class InFlightCalls:
         run = self._runs.get((key, fingerprint, rerun))
         if run is None or run.task.done():
             run = self._start(_Run(key, fingerprint, rerun, work))
-            return await self._wait(run, deadline)
+            return await self._wait(run, deadline, watch)
         if (
             len(run.callers.deadlines) >= MAX_CALLERS
             or self._joined >= self._max_joined
@@ -131,20 +134,20 @@ class InFlightCalls:
         self._joined += 1
         self._joined_by_owner[owner] += 1
         try:
-            return await self._wait(run, deadline)
+            return await self._wait(run, deadline, watch)
         finally:
             self._joined -= 1
             self._joined_by_owner[owner] -= 1
             if not self._joined_by_owner[owner]:
                 del self._joined_by_owner[owner]
 
-    async def _wait(self, run: _Run, deadline: float) -> ToolOutcome:
-        self._join(run, deadline)
+    async def _wait(self, run: _Run, deadline: float, watch: Watch | None) -> ToolOutcome:
+        self._join(run, deadline, watch)
         try:
             # Unlike a shield, it leaves no error behind that nobody has retrieved.
             await asyncio.wait({run.task})
         finally:
-            self._leave(run, deadline)
+            self._leave(run, deadline, watch)
         return run.result()
 
     async def idle(self) -> None:
@@ -183,14 +186,14 @@ class InFlightCalls:
         if self._runs.get(run.id) is run:
             del self._runs[run.id]
 
-    def _join(self, run: _Run, deadline: float) -> None:
-        run.callers.deadlines.append(deadline)
+    def _join(self, run: _Run, deadline: float, watch: Watch | None) -> None:
+        run.callers.join(deadline, watch)
         if run.closing:
             run.closing.cancel()
             run.closing = None
 
-    def _leave(self, run: _Run, deadline: float) -> None:
-        run.callers.deadlines.remove(deadline)
+    def _leave(self, run: _Run, deadline: float, watch: Watch | None) -> None:
+        run.callers.leave(deadline, watch)
         if run.callers.deadlines or run.task.done():
             return
         if run.callers.begun:

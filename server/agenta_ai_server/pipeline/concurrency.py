@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING
 
 from agenta_ai_server.domain.tool import Stage
@@ -25,8 +26,12 @@ class ConcurrencyLimit:
         Raises:
             Refused: OVERLOADED.
         """
-        if self._limiter.is_full:
-            call.report(Stage.QUEUED, "Waiting for a free slot.")
-        async with self._limiter.slot(call.caller.organization, call.waiting):
+        on_position = partial(_report_position, call) if call.watch else None
+        async with self._limiter.slot(call.caller.organization, call.waiting, on_position):
             call.report(Stage.STARTED, "The tool has started.")
             return await proceed(call)
+
+
+def _report_position(call: ToolCall, position: int) -> None:
+    text = f"Waiting for a free slot, at place {position} in the queue."
+    call.report(Stage.QUEUED, text, queue_position=position)

@@ -55,7 +55,7 @@ class Idempotency:
         async def work(waiters: Waiters, on_billing: Callable[[], Awaitable[None]]) -> ToolOutcome:
             # The run belongs to the id: it has a deadline of its own, and outlives its first caller.
             deadline = asyncio.get_running_loop().time() + call.max_seconds
-            run = replace(call, deadline=deadline, waiters=waiters, on_billing=on_billing)
+            run = replace(call, deadline=deadline, waiters=waiters, watch=waiters.report, on_billing=on_billing)
             run.require_time(self._min_seconds)
             return await within_deadline(run, proceed)
 
@@ -68,6 +68,7 @@ class Idempotency:
             rerun=call.rerun_if_outcome_unknown,
             owner=owner,
             on_join=call.forget_arguments,
+            watch=call.watch,
         )
 
 

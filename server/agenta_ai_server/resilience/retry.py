@@ -135,8 +135,10 @@ class RetryingCompletions:
     ) -> Completion:
         # Asked anew each time: callers join and leave.
         while (delay := self._delay(failures, min(until, call.waiting.deadline))) is not None:
-            call.report(Stage.WAITING_FOR_RETRY, f"Agenta is unavailable. Asking again in {delay:.1f} seconds.")
+            text = f"Agenta is unavailable. Asking again in {delay:.1f} seconds."
+            call.report(Stage.WAITING_FOR_RETRY, text, retry_delay=delay)
             await self._sleep(delay)
+            call.report(Stage.ASKING, "Asking Agenta again.")
             try:
                 completion = await self._inner.complete(app, inputs, replace(call, deadline=until))
             except UpstreamFailed as failure:

@@ -44,7 +44,7 @@ class Authentication(grpc.aio.ServerInterceptor):
             await self.identify(call)
             return await proceed(request, call)
 
-        return CallHandler(answer, calls_tool=handler.calls_tool)
+        return handler.answered_by(answer)
 
     async def identify(self, call: Call) -> None:
         """Name the caller.

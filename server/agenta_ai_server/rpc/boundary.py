@@ -11,6 +11,8 @@ import math
 import secrets
 import time
 import traceback
+from contextlib import suppress
+from functools import partial
 from typing import TYPE_CHECKING, Any, NoReturn, TypeAlias, TypeVar, cast
 
 import grpc
@@ -21,6 +23,7 @@ from agenta_ai_server.domain.errors import DeadlinePassed, Refused
 from agenta_ai_server.domain.listener import CallListener, CallOutcome
 from agenta_ai_server.rpc.handler import CallHandler, Request
 from agenta_ai_server.rpc.peer_identity import identities
+from agenta_ai_server.rpc.progress import Encode, ProgressSender
 from agenta_ai_server.rpc.status import GrpcStatus, answers_unread, deadline_passed, internal_error, refusal
 from agenta_ai_server.rpc.unsent import UnsentAnswers
 
@@ -76,17 +79,35 @@ class Boundary(grpc.aio.ServerInterceptor):
     def _wrapped(self, handler: CallHandler, method: str) -> GrpcHandler:
         answer, label = handler.answer, UNKNOWN_TOOL if handler.calls_tool else ""
 
-        async def run(_: object, context: Context) -> bytes:
+        def begin(context: Context) -> Call:
             self._count(context)
             call = _open_call(method, context, self._max_seconds)
             call.tool = label
             CURRENT_CALL.set(call)
             self._listener.call_began(call)
-            return await self._answer(answer, call, context)
+            return call
 
-        # On the wire the method is unary. As a stream of one request, without a deserializer, its bytes are read when
+        async def run(_: object, context: Context) -> bytes:
+            return await self._answer(answer, begin(context), context)
+
+        async def stream(_: object, context: Context, encode: Encode) -> None:
+            call = begin(context)
+            progress = ProgressSender(encode, context.write)
+            call.watch = progress.report
+            try:
+                result = await self._answer(answer, call, context)
+                await progress.stop()
+                # What can't be written has nobody left to read it. grpc would log it as a bug of the method.
+                with suppress(Exception):
+                    await context.write(result)
+            finally:
+                progress.drop()
+
+        # On the wire the request is unary. As a stream of one request, without a deserializer, its bytes are read when
         # they are needed and belong to nobody else. grpc itself would keep them for as long as the call lasts, and
         # would answer unreadable ones with UNKNOWN and an exception's text, before the caller has been authenticated.
+        if handler.write_progress:
+            return grpc.stream_stream_rpc_method_handler(partial(stream, encode=handler.write_progress))
         return grpc.stream_unary_rpc_method_handler(run)
 
     async def _answer(self, answer: Answer, call: Call, context: Context) -> bytes:

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from agenta_ai_server.domain.call import Call
     from agenta_ai_server.domain.outcome import ToolOutcome
     from agenta_ai_server.domain.tool import ToolCall
+    from agenta_ai_server.rpc.progress import Encode
 
     Base = grpc.RpcMethodHandler[bytes, bytes]
 else:
@@ -89,11 +90,17 @@ class CallHandler(Base):
     Args:
         answer: Answers a request. Raises ``Refused`` or ``DeadlinePassed``.
         calls_tool: Whether it calls a tool.
+        write_progress: Makes a message of a tool's progress; ``None`` for a method that answers once.
     """
 
-    def __init__(self, answer: Answer, *, calls_tool: bool = False) -> None:
+    def __init__(self, answer: Answer, *, calls_tool: bool = False, write_progress: Encode | None = None) -> None:
         self.answer = answer
         self.calls_tool = calls_tool
+        self.write_progress = write_progress
+
+    def answered_by(self, answer: Answer) -> CallHandler:
+        """Return the same method with another ``answer``, as a rule one that awaits this one's."""
+        return CallHandler(answer, calls_tool=self.calls_tool, write_progress=self.write_progress)
 
 
 class ToolHandler(CallHandler):
@@ -101,11 +108,17 @@ class ToolHandler(CallHandler):
 
     Args:
         read: Makes the tool call from a request; raises ``Refused``.
-        write: Makes the response from an outcome.
+        write: Makes the response from an outcome; the last one, for a method that also reports progress.
+        write_progress: Makes a response of a progress; ``None`` for a method that answers once.
     """
 
-    def __init__(self, read: Callable[[bytes, Call], ToolCall], write: Callable[[ToolOutcome], bytes]) -> None:
-        super().__init__(self._without_pipeline, calls_tool=True)
+    def __init__(
+        self,
+        read: Callable[[bytes, Call], ToolCall],
+        write: Callable[[ToolOutcome], bytes],
+        write_progress: Encode | None = None,
+    ) -> None:
+        super().__init__(self._without_pipeline, calls_tool=True, write_progress=write_progress)
         self.read = read
         self.write = write
 

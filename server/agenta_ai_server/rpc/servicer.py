@@ -15,7 +15,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from agenta_ai.codec import fill, to_struct
 from agenta_ai.v1 import content_pb2, error_pb2, tool_pb2, tool_service_pb2
 from agenta_ai_server.domain.errors import Reason, Refused, Violation
-from agenta_ai_server.domain.tool import ToolCall
+from agenta_ai_server.domain.tool import Stage, ToolCall
 from agenta_ai_server.limits.limiter import LimiterState
 from agenta_ai_server.pipeline.idempotency import UUID4
 from agenta_ai_server.rpc.handler import CallHandler, Reply, Request, ToolHandler
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from agenta_ai_server.domain.call import Call, Principal
     from agenta_ai_server.domain.outcome import ToolFailure, ToolOutcome
     from agenta_ai_server.domain.server_state import ServerState
-    from agenta_ai_server.domain.tool import ToolSet, ToolSpec
+    from agenta_ai_server.domain.tool import Progress, ToolSet, ToolSpec
     from agenta_ai_server.domain.values import Attempt
     from agenta_ai_server.limits.limits import Check, RateLimits
     from agenta_ai_server.tools.catalog import Catalog
@@ -47,6 +47,10 @@ LIMITER_STATES = {
     LimiterState.LOCAL: tool_service_pb2.RATE_LIMITER_STATE_LOCAL,
     LimiterState.FALLBACK: tool_service_pb2.RATE_LIMITER_STATE_FALLBACK,
 }
+
+STAGES = {stage: tool_service_pb2.ProgressStage.Value(f"PROGRESS_STAGE_{stage.name}") for stage in Stage}
+# What a caller doesn't read stays in memory, and a sentence may quote a prompt.
+MAX_PROGRESS_TEXT = 500
 
 AnyMessage = TypeVar("AnyMessage", bound=Message)
 
@@ -86,6 +90,8 @@ class ToolServicer:
                 "Status": _handler(tool_service_pb2.StatusRequest.FromString, self._status),
                 "ListTools": _handler(tool_service_pb2.ListToolsRequest.FromString, self._list_tools),
                 "CallTool": ToolHandler(self._read_call, write_outcome),
+                # The requests have the same fields, so that one parser reads both.
+                "CallToolStream": ToolHandler(self._read_call, write_last_outcome, write_progress),
             },
         )
 
@@ -151,6 +157,7 @@ class ToolServicer:
             request_id=request.request_id,
             rerun_if_outcome_unknown=request.rerun_if_outcome_unknown,
             response_metadata=call.response_metadata,
+            watch=call.watch,
         )
 
     def _definitions(self, tools: ToolSet) -> dict[str, tool_pb2.Tool]:
@@ -238,6 +245,28 @@ def _definition(tool: ToolSpec) -> tool_pb2.Tool:
 
 def write_outcome(outcome: ToolOutcome) -> bytes:
     """Return the ``CallToolResponse`` of a tool's outcome, serialized."""
+    return _response(outcome).SerializeToString()
+
+
+def write_last_outcome(outcome: ToolOutcome) -> bytes:
+    """Return the last ``CallToolStreamResponse`` of a call, serialized."""
+    return tool_service_pb2.CallToolStreamResponse(result=_response(outcome)).SerializeToString()
+
+
+def write_progress(progress: Progress) -> bytes:
+    """Return the ``CallToolStreamResponse`` of a call's progress, serialized."""
+    message = tool_service_pb2.Progress(
+        stage=STAGES[progress.stage],
+        text=progress.text[:MAX_PROGRESS_TEXT],
+        done=progress.done,
+        total=progress.total,
+        queue_position=progress.queue_position,
+        retry_delay=None if progress.retry_delay is None else to_duration(progress.retry_delay),
+    )
+    return tool_service_pb2.CallToolStreamResponse(progress=message).SerializeToString()
+
+
+def _response(outcome: ToolOutcome) -> tool_service_pb2.CallToolResponse:
     response = tool_service_pb2.CallToolResponse(
         content=[content_pb2.ContentBlock(text=outcome.text)], meta=_meta(outcome.attempts)
     )
@@ -249,7 +278,7 @@ def write_outcome(outcome: ToolOutcome) -> bytes:
         response.error.CopyFrom(_error(outcome.failure))
     else:
         fill(response.structured_content, outcome.structured, exact=False, max_depth=MAX_DEPTH)
-    return response.SerializeToString()
+    return response
 
 
 def _error(failure: ToolFailure) -> error_pb2.ToolError:

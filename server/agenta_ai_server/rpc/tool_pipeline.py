@@ -8,7 +8,7 @@ import grpc
 import grpc.aio
 
 from agenta_ai_server.pipeline.pipeline import Pipeline
-from agenta_ai_server.rpc.handler import CallHandler, Reply, ToolHandler
+from agenta_ai_server.rpc.handler import Reply, ToolHandler
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -40,4 +40,4 @@ class ToolPipeline(grpc.aio.ServerInterceptor):
             outcome = await self._pipeline.run(read(await request.read(), call))
             return Reply(write(outcome), outcome)
 
-        return CallHandler(answer, calls_tool=True)
+        return handler.answered_by(answer)

@@ -39,7 +39,7 @@ def is_flooded(data: bytes, most: int) -> bool:
     Small structs and lists aren't looked into: to parse them is cheaper, even if there are many.
 
     Args:
-        data: A serialized ``CallToolRequest``. What isn't one is left to the parser.
+        data: A serialized ``CallToolRequest`` or ``CallToolStreamRequest``. What is neither is left to the parser.
         most: Values that its large structs and lists may hold in all.
     """
     values = found = 0

@@ -127,7 +127,7 @@ class RefinePrompt:
         repairs = 0
         while refinement.violations and repairs < self._repairs:
             guidelines = _guidelines_of_repair(arguments.guidelines or "", refinement.violations)
-            call.report(Stage.REPAIRING, refinement.violations[0].description)
+            call.report(Stage.REPAIRING, f"Asking once more. {refinement.violations[0].description}")
             try:
                 completion = await self._ask(prompt, guidelines, arguments, call)
             except Refused:
