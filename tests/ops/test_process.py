@@ -15,6 +15,7 @@ import grpc.aio
 import pytest
 from calls import refine
 
+from agenta_ai.v1 import tool_service_pb2 as pb
 from agenta_ai.v1.tool_service_pb2_grpc import ToolServiceStub
 
 if TYPE_CHECKING:
@@ -232,3 +233,22 @@ async def test_a_wrong_address_of_redis_is_told_once_and_without_its_password(ur
         "  AGENTA_AI_GRPC_REDIS_URL: must be redis://host:port/number of the database, rediss://… for TLS, or unix:///path."
     ]
     assert "s3cret" not in err
+
+
+async def test_a_reader_of_the_log_that_stands_still_holds_up_no_call(standin: StandIn) -> None:
+    async with process("serve", **environment(standin)) as started:
+        async with grpc.aio.insecure_channel(await address_of(started)) as channel:
+            stub = ToolServiceStub(channel)
+            # From now on nobody reads. The lines fill this process's buffer and the pipe several times over.
+            async with asyncio.timeout(30):
+                for _ in range(40):
+                    await asyncio.gather(*(stub.Status(pb.StatusRequest()) for _ in range(50)))
+        started.terminate()
+        async with asyncio.timeout(30):
+            # Its wait() would wait for the end of the pipe, too.
+            while started.returncode is None:  # noqa: ASYNC110
+                await asyncio.sleep(0.05)
+        assert started.returncode == 0
+        _, _, errors = await output(started)
+    lines = errors.splitlines()
+    assert 500 < len([line for line in lines if "call ended" in line]) <= 2000

@@ -129,7 +129,7 @@ class Load:
         addresses: Of the replicas.
         ids: How many calls there are to be, each with an id of its own.
         timeout: Seconds until the deadline of one attempt.
-        attempts: How often a call is made at most.
+        patience: Seconds within which a caller repeats a call, whose process may be starting again.
 
     Attributes:
         outcomes: How many calls ended in each way.
@@ -137,7 +137,7 @@ class Load:
     """
 
     def __init__(
-        self, callers: Callers, addresses: Sequence[str], ids: int, *, timeout: float = 20, attempts: int = 10
+        self, callers: Callers, addresses: Sequence[str], ids: int, *, timeout: float = 20, patience: float = 120
     ) -> None:
         self.outcomes: Counter[str] = Counter()
         self.repeats = 0
@@ -145,7 +145,7 @@ class Load:
         self._addresses = addresses
         self._left = ids
         self._timeout = timeout
-        self._attempts = attempts
+        self._patience = patience
 
     async def run(self, at_once: int) -> None:
         async with AsyncExitStack() as stack, asyncio.TaskGroup() as group:
@@ -159,11 +159,15 @@ class Load:
             self.outcomes[await self._outcome(caller, str(uuid4()))] += 1
 
     async def _outcome(self, caller: Caller, request_id: str) -> str:
-        for attempt in range(self._attempts):
-            self.repeats += attempt > 0
+        first = time.monotonic()
+        while True:
             began = time.monotonic()
             outcome = await caller.call(request_id)
-            assert time.monotonic() - began < self._timeout + SLACK_SECONDS
+            ended = time.monotonic()
+            assert ended - began < self._timeout + SLACK_SECONDS
             if outcome != AGAIN:
                 return outcome
-        return "unfinished"
+            if ended - first >= self._patience:
+                return "unfinished"
+            self.repeats += 1
+            await asyncio.sleep(random.uniform(0.1, 0.5))

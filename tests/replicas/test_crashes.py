@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import random
 import signal
 from collections import Counter
@@ -18,7 +19,7 @@ from replicas.replica import Replicas, replicas
 from agenta_ai_server.standin.app import StandIn
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Sequence
     from pathlib import Path
 
     from replicas.callers import Callers
@@ -41,6 +42,7 @@ from agenta_ai_server.idempotency import redis, sqlite, store
 for ledger in (redis.RedisLedger, sqlite.SqliteLedger, store.LedgerStore):
     ledger.__init__.__kwdefaults__["lease"] = {LEASE}
 """
+KINDS = ("kill", "kill", "freeze")
 # Ends the growth of every file, as a full disk does.
 SMALL_FILES = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (400_000, 400_000))"
 
@@ -63,19 +65,19 @@ class Trouble:
     Args:
         made: Makes new ones in place of those killed.
         all_replicas: Those that run.
-        kills: The share of kills.
+        kinds: What is done to them, in turn.
 
     Attributes:
         killed: How often.
         frozen: How often, each time for longer than a lease.
     """
 
-    def __init__(self, made: Replicas, all_replicas: list[Replica], *, kills: float = 0.7) -> None:
+    def __init__(self, made: Replicas, all_replicas: list[Replica], kinds: Sequence[str] = KINDS) -> None:
         self.killed = 0
         self.frozen = 0
         self._made = made
         self._replicas = all_replicas
-        self._kills = kills
+        self._kinds = kinds
 
     @asynccontextmanager
     async def going_on(self) -> AsyncIterator[None]:
@@ -85,10 +87,10 @@ class Trouble:
         await asyncio.wait([troubling])
 
     async def _make(self) -> None:
-        while True:
+        for kind in itertools.cycle(self._kinds):
             await asyncio.sleep(random.uniform(0.2, 1.2))
             place = random.randrange(len(self._replicas))
-            if random.random() < self._kills:
+            if kind == "kill":
                 await self._kill(place)
             else:
                 await self._freeze(self._replicas[place])
@@ -163,7 +165,7 @@ async def test_no_id_is_billed_twice_by_a_process_that_freezes_and_only_remember
     async with replicas(model.standin) as made:
         only = [await made.make()]
         load = Load(callers, [only[0].address], 100, timeout=1.5 * LEASE - 0.25)
-        trouble = Trouble(made, only, kills=0)
+        trouble = Trouble(made, only, kinds=["freeze"])
         async with trouble.going_on():
             await load.run(CALLERS)
     assert_billed_once(model, load, 100)
@@ -174,7 +176,7 @@ async def test_no_id_is_billed_twice_while_the_disk_is_full(model: Model, caller
     file = {"AGENTA_AI_GRPC_IDEMPOTENCY_FILE": str(tmp_path / "ids.db")}
     async with replicas(model.standin, prelude=SMALL_FILES, **file) as made:
         both = await made.each_on_its_port(2)
-        load = Load(callers, [each.address for each in both], 100, timeout=3, attempts=1)
+        load = Load(callers, [each.address for each in both], 100, timeout=3, patience=0)
         await load.run(CALLERS)
     assert max(model.billed.values()) == 1
     assert set(load.outcomes) <= {"result", "OUTCOME_UNKNOWN", "unfinished"}, load.outcomes

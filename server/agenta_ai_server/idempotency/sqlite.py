@@ -166,7 +166,7 @@ class SqliteLedger:
     def _hand_over(self) -> None:
         """Give the thread what this turn of the event loop asks for.
 
-        It wakes once for all of it, and when the loop is about to rest: the two would otherwise wait for each other's GIL.
+        It wakes once for all of it, and when the loop is about to rest: the two would else wait for each other's GIL.
         """
         for step in self._new:
             self._steps.put(step)
