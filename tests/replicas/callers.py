@@ -26,8 +26,9 @@ if TYPE_CHECKING:
 
 RESULT, AGAIN = "result", ""
 RETRIED = {grpc.StatusCode.UNAVAILABLE.name, grpc.StatusCode.DEADLINE_EXCEEDED.name}
-# What a program takes besides its call: starting, and a machine that is busy.
+# What a program takes besides its call, on a machine that is busy.
 SLACK_SECONDS = 5.0
+START_SECONDS = 120.0
 
 
 class Caller(Protocol):
@@ -114,6 +115,9 @@ def by_program(language: str, folder: Path) -> Callers:
     async def callers(addresses: Sequence[str], timeout: float) -> AsyncIterator[Caller]:
         program = await Program(client.command, ROOT).start()
         try:
+            # Starting takes a while, and isn't part of the first call.
+            asked = {"id": "", "target": addresses[0], "method": "Status", "request": {}, "client": "bare"}
+            await program.ask(asked, START_SECONDS)
             yield ByProgram(program, addresses, timeout)
         finally:
             await program.kill()
