@@ -6,7 +6,6 @@ import asyncio
 import itertools
 import random
 import signal
-from collections import Counter
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
@@ -14,18 +13,16 @@ import pytest
 from conftest import SLOW
 from redis_server import RedisServer
 from replicas.callers import Load, by_program, by_python
+from replicas.model import LEASE, SHORT_LEASES
 from replicas.replica import Replicas, replicas
-
-from agenta_ai_server.standin.app import StandIn
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
     from pathlib import Path
 
     from replicas.callers import Callers
+    from replicas.model import Model
     from replicas.replica import Replica
-
-    from agenta_ai_server.standin.received import Received
 
 pytestmark = [pytest.mark.timeout(1800 if SLOW else 180), pytest.mark.usefixtures("own_connections")]
 
@@ -35,28 +32,9 @@ LANGUAGES = {"go": "go", "typescript": "npm", "java": "mvn", "rust": "cargo"} if
 PYTHON_IDS, PYTHON_CALLERS = (10_000, 64) if SLOW else (150, 24)
 IDS, CALLERS = 1_000, 12
 
-LEASE = 1.5
-# So that a run is found dead, and a frozen process outlasts its lease, in a test that ends soon.
-SHORT_LEASES = f"""
-from agenta_ai_server.idempotency import redis, sqlite, store
-for ledger in (redis.RedisLedger, sqlite.SqliteLedger, store.LedgerStore):
-    ledger.__init__.__kwdefaults__["lease"] = {LEASE}
-"""
 KINDS = ("kill", "kill", "freeze")
 # Ends the growth of every file, as a full disk does.
 SMALL_FILES = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (400_000, 400_000))"
-
-
-class Model:
-    """Is Agenta, and counts what it bills by the id that callers say in the context."""
-
-    def __init__(self) -> None:
-        self.billed: Counter[str] = Counter()
-        self.standin = StandIn(respond=self._respond, keep=1)
-
-    async def _respond(self, received: Received) -> None:
-        self.billed[received.inputs["__ag_context"]] += 1
-        await asyncio.sleep(random.uniform(0.02, 0.5))
 
 
 class Trouble:
@@ -107,13 +85,6 @@ class Trouble:
         self.frozen += 1
         await asyncio.sleep(1.5 * LEASE)
         victim.signal(signal.SIGCONT)
-
-
-@pytest.fixture
-async def model() -> AsyncIterator[Model]:
-    model = Model()
-    async with model.standin:
-        yield model
 
 
 @pytest.fixture(
