@@ -97,7 +97,8 @@ async def test_a_second_signal_ends_at_once(standin: StandIn) -> None:
             await standin.when(lambda: standin.in_flight == 1)
             started.send_signal(signal.SIGTERM)
             assert started.stderr
-            assert b"stopping" in await started.stderr.readline()
+            while b"stopping" not in await started.stderr.readline():
+                pass
             started.send_signal(signal.SIGTERM)
             with pytest.raises(grpc.aio.AioRpcError):
                 await call
@@ -165,6 +166,17 @@ async def test_disabled_is_said_at_the_start() -> None:
         await address_of(started)
         assert started.stderr
         assert b"disabled, because these are not set: AGENTA_AI_SERVICES_API_URL" in await started.stderr.readline()
+
+
+@pytest.mark.parametrize("is_remembered", [False, True])
+async def test_it_is_said_what_a_restart_forgets(is_remembered: bool, standin: StandIn, tmp_path: Path) -> None:
+    remembered = {"AGENTA_AI_GRPC_IDEMPOTENCY_FILE": str(tmp_path / "ids.db")} if is_remembered else {}
+    async with process("serve", **environment(standin, **remembered)) as started:
+        await address_of(started)
+        started.terminate()
+        code, _, err = await output(started)
+    assert code == 0
+    assert ("a restart forgets" in err) is not is_remembered
 
 
 async def test_dev_runs_a_command_and_ends_with_its_exit_code() -> None:
