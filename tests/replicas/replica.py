@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import os
+import random
 import re
+import socket
 import sys
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -19,6 +21,16 @@ PROGRAM = "import sys; from agenta_ai_server.cli import main; sys.exit(main())"
 LISTENING = re.compile(r"listening on ([0-9.]+:[0-9]+)")
 # For a machine that is busy with other tests.
 PATIENCE = 30
+
+
+def lasting_address() -> str:
+    """Find an address that a killed replica gets back: no connection of anybody's takes its port meanwhile."""
+    while True:
+        # Below those that Linux gives to connections (net.ipv4.ip_local_port_range).
+        port = random.randrange(20_000, 32_000)
+        with socket.socket() as found, suppress(OSError):
+            found.bind(("127.0.0.1", port))
+            return f"127.0.0.1:{port}"
 
 
 class Replica:

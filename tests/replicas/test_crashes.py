@@ -6,7 +6,7 @@ import asyncio
 import itertools
 import random
 import signal
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING
 
 import pytest
@@ -14,7 +14,7 @@ from conftest import SLOW
 from redis_server import RedisServer
 from replicas.callers import Load, by_program, by_python
 from replicas.model import LEASE, SHORT_LEASES
-from replicas.replica import Replicas, replicas
+from replicas.replica import Replicas, lasting_address, replicas
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
@@ -62,7 +62,8 @@ class Trouble:
         troubling = asyncio.create_task(self._make())
         yield
         troubling.cancel()
-        await asyncio.wait([troubling])
+        with suppress(asyncio.CancelledError):
+            await troubling
 
     async def _make(self) -> None:
         for kind in itertools.cycle(self._kinds):
@@ -118,7 +119,7 @@ async def test_no_id_is_billed_twice_while_processes_die_and_freeze(
 ) -> None:
     ids, at_once = (PYTHON_IDS, PYTHON_CALLERS) if language == "python" else (IDS, CALLERS)
     async with replicas(model.standin, prelude=SHORT_LEASES, **store) as made:
-        both = await made.each_on_its_port(2)
+        both = [await made.make(AGENTA_AI_GRPC_LISTEN=lasting_address()) for _ in range(2)]
         load, trouble = Load(callers, [each.address for each in both], ids), Trouble(made, both)
         async with trouble.going_on():
             await load.run(at_once)
