@@ -96,8 +96,8 @@ def _outcome(reported: dict[str, Any]) -> str:
     return AGAIN if error.get("retryable") else str(error["reason"]).removeprefix("ERROR_REASON_")
 
 
-def by_program(language: str, folder: Path) -> Callers:
-    """Make callers of the client of a language.
+def build(language: str, folder: Path) -> list[str]:
+    """Build the program of a language once, and return the command that runs it.
 
     Args:
         language: One of tests/conformance/clients.toml.
@@ -110,10 +110,16 @@ def by_program(language: str, folder: Path) -> Callers:
             fault = client.make()
             assert not fault, fault
             is_built.touch()
+    return client.command
+
+
+def by_program(language: str, folder: Path) -> Callers:
+    """Make callers of the client of a language; see :func:`build`."""
+    command = build(language, folder)
 
     @asynccontextmanager
     async def callers(addresses: Sequence[str], timeout: float) -> AsyncIterator[Caller]:
-        program = await Program(client.command, ROOT).start()
+        program = await Program(command, ROOT).start()
         try:
             # Starting takes a while, and isn't part of the first call.
             asked = {"id": "", "target": addresses[0], "method": "Status", "request": {}, "client": "bare"}

@@ -11,6 +11,8 @@ import sys
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from typing import TYPE_CHECKING
 
+import psutil
+
 if TYPE_CHECKING:
     import signal
     from collections.abc import AsyncIterator
@@ -86,6 +88,12 @@ class Replica:
     def said(self, words: str) -> list[str]:
         """The lines with these words."""
         return [line for line in self.log if words in line]
+
+    def peers(self) -> set[int]:
+        """The ports of those who are connected to it."""
+        port = int(self.address.rpartition(":")[2])
+        connections = psutil.Process(self.process.pid).net_connections("tcp")
+        return {each.raddr.port for each in connections if each.raddr and each.laddr.port == port}
 
     def signal(self, number: signal.Signals) -> None:
         """Send a signal."""
