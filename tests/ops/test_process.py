@@ -264,3 +264,18 @@ async def test_a_reader_of_the_log_that_stands_still_holds_up_no_call(standin: S
         _, _, errors = await output(started)
     lines = errors.splitlines()
     assert 500 < len([line for line in lines if "call ended" in line]) <= 2000
+
+
+async def test_it_runs_without_standard_error(standin: StandIn, tmp_path: Path) -> None:
+    socket = f"unix:{tmp_path / 'socket'}"
+    program = [sys.executable, "-c", "import sys; from agenta_ai_server.cli import main; sys.exit(main())", "serve"]
+    started = await asyncio.create_subprocess_exec(
+        "sh", "-c", 'exec "$@" 2>&-', "sh", *program, env=environment(standin, AGENTA_AI_GRPC_LISTEN=socket)
+    )
+    try:
+        async with grpc.aio.insecure_channel(socket) as channel:
+            await ToolServiceStub(channel).Status(pb.StatusRequest(), wait_for_ready=True, timeout=30)
+    finally:
+        started.terminate()
+        code = await started.wait()
+    assert code == 0

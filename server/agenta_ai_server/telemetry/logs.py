@@ -9,6 +9,7 @@ from __future__ import annotations
 import atexit
 import json
 import logging
+import os
 import re
 import sys
 import time
@@ -48,7 +49,7 @@ def configure(level: str, form: Format) -> None:
     # https://docs.python.org/3/howto/logging.html#optimization
     logging._srcfile = None
     logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
-    text = sys.stderr.isatty() if form == "auto" else form == "text"
+    text = bool(sys.stderr and sys.stderr.isatty()) if form == "auto" else form == "text"
     formatter = TextFormatter() if text else JsonFormatter()
     handler = BoundedHandler(_standard_error(formatter))
     handler.setFormatter(formatter)
@@ -64,7 +65,9 @@ def _standard_error(formatter: logging.Formatter) -> LogStream:
         told = {"name": __name__, "levelno": logging.WARNING, "levelname": "WARNING", "msg": LEFT_OUT, FIELDS: fields}
         return formatter.format(logging.makeLogRecord(told))
 
-    stream = LogStream(sys.stderr.fileno(), left_out)
+    # A process may be started without standard error, whose number another file would get.
+    descriptor = sys.stderr.fileno() if sys.stderr else os.open(os.devnull, os.O_WRONLY)
+    stream = LogStream(descriptor, left_out)
     atexit.register(stream.drain, DRAIN_SECONDS)
     return stream
 
