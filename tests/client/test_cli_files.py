@@ -249,6 +249,16 @@ def test_the_result_of_a_call(
     assert (second.request_id, second.rerun_if_outcome_unknown) == ("r", True)
 
 
+@pytest.mark.usefixtures("target")
+def test_the_way_out_of_a_lost_outcome(
+    server: FakeServer, answer: Callable[..., pb.CallToolResponse], capsys: pytest.CaptureFixture[str]
+) -> None:
+    sentence = "Its result is lost. To run it again, send a new request_id, or set rerun_if_outcome_unknown."
+    server.answers(answer(content=[{"text": sentence}], isError=True, error={"reason": "ERROR_REASON_OUTCOME_UNKNOWN"}))
+    assert cli.main(["call", "tools.x.y.z", "--request-id", "r"]) == 1
+    assert "or pass --rerun-if-outcome-unknown." in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("state", "told"),
     [

@@ -8,6 +8,7 @@ import os
 import resource
 import socket
 import ssl
+import subprocess
 import sys
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
@@ -454,6 +455,37 @@ async def test_a_running_server_whose_certificate_broke_isnt_called_a_stranger(
         found = {finding.part: finding for finding in wrong(await setup.findings())}
     assert sorted(found) == ["address", "certificates"]
     assert "Leave an agenta-ai-server that has an earlier certificate" in found["address"].remedy
+
+
+# No IPv4 loopback, and somebody listens on all addresses of IPv4. Then: the command.
+ONLY_IPV6 = """
+import socket, subprocess, sys
+for command in ("ip link set lo up", "ip addr del 127.0.0.1/8 dev lo"):
+    subprocess.run(command.split(), check=True)
+taken = socket.create_server(("0.0.0.0", 50551))
+sys.exit(subprocess.run(sys.argv[1:]).returncode)
+"""
+NETWORK_OF_ITS_OWN = ["unshare", "--map-root-user", "--net"]
+
+
+def may_unshare() -> bool:
+    try:
+        return subprocess.run([*NETWORK_OF_ITS_OWN, "ip", "link"], capture_output=True, check=False).returncode == 0
+    except FileNotFoundError:
+        return False
+
+
+@pytest.mark.skipif(not may_unshare(), reason="needs the permission to make a network namespace: unshare -rn")
+def test_nobody_is_blamed_for_an_address_that_this_machine_has_no_way_to() -> None:
+    program = "import sys; from agenta_ai_server.cli import main; sys.exit(main())"
+    settings = {"AGENTA_AI_GRPC_LISTEN": "0.0.0.0:50551", "AGENTA_AI_GRPC_AUTH": "none"}
+    done = subprocess.run(
+        [*NETWORK_OF_ITS_OWN, sys.executable, "-c", ONLY_IPV6, sys.executable, "-c", program, "check", "--json"],
+        env={**os.environ, **settings, "AGENTA_AI_GRPC_ALLOW_NO_AUTH": "true"}, capture_output=True, text=True,
+    )  # fmt: skip
+    [address] = [found for found in json.loads(done.stdout)["findings"] if found["part"] == "address"]
+    assert address["state"] == "warning"
+    assert "is taken, and can't be reached from here to see by whom" in address["said"]
 
 
 # Redis

@@ -15,6 +15,7 @@ import grpc.aio
 import pytest
 from calls import refine
 
+from agenta_ai.v1 import tool_service_pb2 as pb
 from agenta_ai.v1.tool_service_pb2_grpc import ToolServiceStub
 
 if TYPE_CHECKING:
@@ -96,7 +97,8 @@ async def test_a_second_signal_ends_at_once(standin: StandIn) -> None:
             await standin.when(lambda: standin.in_flight == 1)
             started.send_signal(signal.SIGTERM)
             assert started.stderr
-            assert b"stopping" in await started.stderr.readline()
+            while b"stopping" not in await started.stderr.readline():
+                pass
             started.send_signal(signal.SIGTERM)
             with pytest.raises(grpc.aio.AioRpcError):
                 await call
@@ -166,6 +168,17 @@ async def test_disabled_is_said_at_the_start() -> None:
         assert b"disabled, because these are not set: AGENTA_AI_SERVICES_API_URL" in await started.stderr.readline()
 
 
+@pytest.mark.parametrize("is_remembered", [False, True])
+async def test_it_is_said_what_a_restart_forgets(is_remembered: bool, standin: StandIn, tmp_path: Path) -> None:
+    remembered = {"AGENTA_AI_GRPC_IDEMPOTENCY_FILE": str(tmp_path / "ids.db")} if is_remembered else {}
+    async with process("serve", **environment(standin, **remembered)) as started:
+        await address_of(started)
+        started.terminate()
+        code, _, err = await output(started)
+    assert code == 0
+    assert ("a restart forgets" in err) is not is_remembered
+
+
 async def test_dev_runs_a_command_and_ends_with_its_exit_code() -> None:
     script = "import os; print(os.environ['AGENTA_AI_TARGET']); raise SystemExit(7)"
     async with process(
@@ -232,3 +245,37 @@ async def test_a_wrong_address_of_redis_is_told_once_and_without_its_password(ur
         "  AGENTA_AI_GRPC_REDIS_URL: must be redis://host:port/number of the database, rediss://… for TLS, or unix:///path."
     ]
     assert "s3cret" not in err
+
+
+async def test_a_reader_of_the_log_that_stands_still_holds_up_no_call(standin: StandIn) -> None:
+    async with process("serve", **environment(standin)) as started:
+        async with grpc.aio.insecure_channel(await address_of(started)) as channel:
+            stub = ToolServiceStub(channel)
+            # From now on nobody reads. The lines fill this process's buffer and the pipe several times over.
+            async with asyncio.timeout(30):
+                for _ in range(40):
+                    await asyncio.gather(*(stub.Status(pb.StatusRequest()) for _ in range(50)))
+        started.terminate()
+        async with asyncio.timeout(30):
+            # Its wait() would wait for the end of the pipe, too.
+            while started.returncode is None:  # noqa: ASYNC110
+                await asyncio.sleep(0.05)
+        assert started.returncode == 0
+        _, _, errors = await output(started)
+    lines = errors.splitlines()
+    assert 500 < len([line for line in lines if "call ended" in line]) <= 2000
+
+
+async def test_it_runs_without_standard_error(standin: StandIn, tmp_path: Path) -> None:
+    socket = f"unix:{tmp_path / 'socket'}"
+    program = [sys.executable, "-c", "import sys; from agenta_ai_server.cli import main; sys.exit(main())", "serve"]
+    started = await asyncio.create_subprocess_exec(
+        "sh", "-c", 'exec "$@" 2>&-', "sh", *program, env=environment(standin, AGENTA_AI_GRPC_LISTEN=socket)
+    )
+    try:
+        async with grpc.aio.insecure_channel(socket) as channel:
+            await ToolServiceStub(channel).Status(pb.StatusRequest(), wait_for_ready=True, timeout=30)
+    finally:
+        started.terminate()
+        code = await started.wait()
+    assert code == 0

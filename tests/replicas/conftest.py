@@ -6,12 +6,13 @@ from typing import TYPE_CHECKING
 
 import pytest
 from redis_server import RedisServer
+from replicas.model import Model
 
 from agenta_ai import connection
 from agenta_ai.service_config import CHANNEL_OPTIONS
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import AsyncIterator, Iterator
     from pathlib import Path
 
 PASSWORD = "7c1cb68-hush"
@@ -28,6 +29,13 @@ def redis(tmp_path: Path) -> Iterator[RedisServer]:
         yield server
     finally:
         server.kill()
+
+
+@pytest.fixture
+async def model() -> AsyncIterator[Model]:
+    model = Model()
+    async with model.standin:
+        yield model
 
 
 @pytest.fixture

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import os
+import random
 import re
+import socket
 import sys
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from typing import TYPE_CHECKING
+
+import psutil
 
 if TYPE_CHECKING:
     import signal
@@ -19,6 +23,16 @@ PROGRAM = "import sys; from agenta_ai_server.cli import main; sys.exit(main())"
 LISTENING = re.compile(r"listening on ([0-9.]+:[0-9]+)")
 # For a machine that is busy with other tests.
 PATIENCE = 30
+
+
+def lasting_address() -> str:
+    """Find an address that a killed replica gets back: no connection of anybody's takes its port meanwhile."""
+    while True:
+        # Below those that Linux gives to connections (net.ipv4.ip_local_port_range).
+        port = random.randrange(20_000, 32_000)
+        with socket.socket() as found, suppress(OSError):
+            found.bind(("127.0.0.1", port))
+            return f"127.0.0.1:{port}"
 
 
 class Replica:
@@ -74,6 +88,12 @@ class Replica:
     def said(self, words: str) -> list[str]:
         """The lines with these words."""
         return [line for line in self.log if words in line]
+
+    def peers(self) -> set[int]:
+        """The ports of those who are connected to it."""
+        port = int(self.address.rpartition(":")[2])
+        connections = psutil.Process(self.process.pid).net_connections("tcp")
+        return {each.raddr.port for each in connections if each.raddr and each.laddr.port == port}
 
     def signal(self, number: signal.Signals) -> None:
         """Send a signal."""

@@ -3,120 +3,103 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import random
 import signal
-import time
-from collections import Counter
+from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING
-from uuid import uuid4
 
-import grpc
 import pytest
-from calls import TEMPLATE
 from conftest import SLOW
 from redis_server import RedisServer
-from replicas.replica import Replicas, replicas
-
-from agenta_ai import CallFailed, Client, ToolFailed
-from agenta_ai_server.standin.app import StandIn
+from replicas.callers import Load, by_program, by_python
+from replicas.model import LEASE, SHORT_LEASES
+from replicas.replica import Replicas, lasting_address, replicas
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Sequence
     from pathlib import Path
 
+    from replicas.callers import Callers
+    from replicas.model import Model
     from replicas.replica import Replica
 
-    from agenta_ai_server.standin.received import Received
+pytestmark = [pytest.mark.timeout(1800 if SLOW else 180), pytest.mark.usefixtures("own_connections")]
 
-pytestmark = pytest.mark.timeout(1800 if SLOW else 180)
+# The clients are Python's alone where there is no time to build the others.
+LANGUAGES = {"go": "go", "typescript": "npm", "java": "mvn", "rust": "cargo"} if SLOW else {}
+# A program for each caller takes more of the machine than a client in this process.
+PYTHON_IDS, PYTHON_CALLERS = (10_000, 64) if SLOW else (150, 24)
+IDS, CALLERS = 1_000, 12
 
-IDS, CALLERS = (10_000, 64) if SLOW else (150, 24)
-LEASE = 1.5
-TIMEOUT = 20
-# So that a run is found dead, and a frozen process outlasts its lease, in a test that ends soon.
-SHORT_LEASES = f"""
-from agenta_ai_server.idempotency import redis, sqlite, store
-for ledger in (redis.RedisLedger, sqlite.SqliteLedger, store.LedgerStore):
-    ledger.__init__.__kwdefaults__["lease"] = {LEASE}
-"""
+KINDS = ("kill", "kill", "freeze")
 # Ends the growth of every file, as a full disk does.
 SMALL_FILES = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (400_000, 400_000))"
-RETRIED = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED)
 
 
-class Model:
-    """Is Agenta, and counts what it bills by the id that callers say in the context."""
+class Trouble:
+    """Kills or freezes one of the processes after the other.
 
-    def __init__(self) -> None:
-        self.billed: Counter[str] = Counter()
-        self.standin = StandIn(respond=self._respond, keep=1)
+    Args:
+        made: Makes new ones in place of those killed.
+        all_replicas: Those that run.
+        kinds: What is done to them, in turn.
 
-    async def _respond(self, received: Received) -> None:
-        self.billed[received.inputs["__ag_context"]] += 1
-        await asyncio.sleep(random.uniform(0.02, 0.5))
+    Attributes:
+        killed: How often.
+        frozen: How often, each time for longer than a lease.
+    """
 
+    def __init__(self, made: Replicas, all_replicas: list[Replica], kinds: Sequence[str] = KINDS) -> None:
+        self.killed = 0
+        self.frozen = 0
+        self._made = made
+        self._replicas = all_replicas
+        self._kinds = kinds
 
-class Callers:
-    """Callers of the shipped client that repeat a call, with the same id, until they know how it ended."""
+    @asynccontextmanager
+    async def going_on(self) -> AsyncIterator[None]:
+        troubling = asyncio.create_task(self._make())
+        yield
+        troubling.cancel()
+        with suppress(asyncio.CancelledError):
+            await troubling
 
-    def __init__(self, replicas: list[Replica], ids: int, *, timeout: float = TIMEOUT, attempts: int = 10) -> None:
-        self.outcomes: Counter[str] = Counter()
-        self._target = f"ipv4:{','.join(replica.address for replica in replicas)}"
-        self._left = ids
-        self._timeout = timeout
-        self._attempts = attempts
-
-    async def run(self) -> None:
-        async with asyncio.TaskGroup() as group:
-            for _ in range(CALLERS):
-                group.create_task(self._call_in_turn())
-
-    async def _call_in_turn(self) -> None:
-        async with Client(self._target, timeout=self._timeout) as client:
-            while self._left > 0:
-                self._left -= 1
-                self.outcomes[await self._outcome(client, str(uuid4()))] += 1
-
-    async def _outcome(self, client: Client, request_id: str) -> str:
-        for _ in range(self._attempts):
-            began = time.monotonic()
-            try:
-                await client.refine_prompt(TEMPLATE, context=request_id, request_id=request_id)
-            except ToolFailed as failure:
-                if not failure.retryable:
-                    return failure.reason
-            except CallFailed as failure:
-                if failure.code not in RETRIED:
-                    return f"{failure.code.name} {failure.reason}"
+    async def _make(self) -> None:
+        for kind in itertools.cycle(self._kinds):
+            await asyncio.sleep(random.uniform(0.2, 1.2))
+            place = random.randrange(len(self._replicas))
+            if kind == "kill":
+                await self._kill(place)
             else:
-                return "result"
-            finally:
-                assert time.monotonic() - began < self._timeout + 5
-        return "unfinished"
+                await self._freeze(self._replicas[place])
+
+    async def _kill(self, place: int) -> None:
+        victim = self._replicas[place]
+        victim.signal(signal.SIGKILL)
+        await victim.ended()
+        self.killed += 1
+        self._replicas[place] = await self._made.make(AGENTA_AI_GRPC_LISTEN=victim.address)
+
+    async def _freeze(self, victim: Replica) -> None:
+        victim.signal(signal.SIGSTOP)
+        self.frozen += 1
+        await asyncio.sleep(1.5 * LEASE)
+        victim.signal(signal.SIGCONT)
 
 
-async def trouble(made: Replicas, all_replicas: list[Replica], deaths: list[Replica]) -> None:
-    """Kill or freeze one of the processes after the other, and note those killed."""
-    while True:
-        await asyncio.sleep(random.uniform(0.2, 1.2))
-        place = random.randrange(len(all_replicas))
-        victim = all_replicas[place]
-        if random.random() < 0.7:
-            victim.signal(signal.SIGKILL)
-            await victim.ended()
-            deaths.append(victim)
-            all_replicas[place] = await made.make(AGENTA_AI_GRPC_LISTEN=victim.address)
-        else:
-            victim.signal(signal.SIGSTOP)
-            await asyncio.sleep(1.5 * LEASE)
-            victim.signal(signal.SIGCONT)
+@pytest.fixture(
+    params=["python", *(pytest.param(each, marks=pytest.mark.needs(LANGUAGES[each])) for each in LANGUAGES)]
+)
+def language(request: pytest.FixtureRequest) -> str:
+    found: str = request.param
+    return found
 
 
 @pytest.fixture
-async def model() -> AsyncIterator[Model]:
-    model = Model()
-    async with model.standin:
-        yield model
+def callers(language: str, tmp_path_factory: pytest.TempPathFactory) -> Callers:
+    # The parent is the same for all workers of one run.
+    return by_python if language == "python" else by_program(language, tmp_path_factory.getbasetemp().parent)
 
 
 @pytest.fixture(params=["sqlite", pytest.param("redis", marks=pytest.mark.needs("redis-server"))])
@@ -131,32 +114,58 @@ async def store(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator
     server.kill()
 
 
-@pytest.mark.usefixtures("own_connections")
-async def test_no_id_is_billed_twice_while_processes_die_and_freeze(model: Model, store: dict[str, str]) -> None:
+async def test_no_id_is_billed_twice_while_processes_die_and_freeze(
+    model: Model, store: dict[str, str], language: str, callers: Callers
+) -> None:
+    ids, at_once = (PYTHON_IDS, PYTHON_CALLERS) if language == "python" else (IDS, CALLERS)
     async with replicas(model.standin, prelude=SHORT_LEASES, **store) as made:
-        both = await made.each_on_its_port(2)
-        callers = Callers(both, IDS)
-        deaths: list[Replica] = []
-        troubling = asyncio.create_task(trouble(made, both, deaths))
-        await callers.run()
-        troubling.cancel()
-        await asyncio.wait([troubling])
-    assert max(model.billed.values()) == 1
-    assert callers.outcomes.total() == IDS
-    assert set(callers.outcomes) <= {"result", "OUTCOME_UNKNOWN"}, callers.outcomes
-    # Most succeeded, and processes died, or nothing would have been shown.
-    assert callers.outcomes["result"] > IDS / 2
-    assert deaths
+        both = [await made.make(AGENTA_AI_GRPC_LISTEN=lasting_address()) for _ in range(2)]
+        load, trouble = Load(callers, [each.address for each in both], ids), Trouble(made, both)
+        async with trouble.going_on():
+            await load.run(at_once)
+    print(told(model, load, trouble))  # noqa: T201  # for who runs it: pytest -rP shows it
+    assert_billed_once(model, load, ids)
+    # Most succeeded, and processes died and froze, or nothing would have been shown.
+    assert load.outcomes["result"] > ids / 2
+    assert trouble.killed
+    assert trouble.frozen or not SLOW
 
 
-@pytest.mark.usefixtures("own_connections")
-async def test_no_id_is_billed_twice_while_the_disk_is_full(model: Model, tmp_path: Path) -> None:
+async def test_no_id_is_billed_twice_by_a_process_that_freezes_and_only_remembers(
+    model: Model, language: str, callers: Callers
+) -> None:
+    async with replicas(model.standin) as made:
+        only = [await made.make()]
+        load = Load(callers, [only[0].address], 100, timeout=1.5 * LEASE - 0.25)
+        trouble = Trouble(made, only, kinds=["freeze"])
+        async with trouble.going_on():
+            await load.run(CALLERS)
+    assert_billed_once(model, load, 100)
+    assert load.outcomes["result"] == 100
+
+
+async def test_no_id_is_billed_twice_while_the_disk_is_full(model: Model, callers: Callers, tmp_path: Path) -> None:
     file = {"AGENTA_AI_GRPC_IDEMPOTENCY_FILE": str(tmp_path / "ids.db")}
     async with replicas(model.standin, prelude=SMALL_FILES, **file) as made:
         both = await made.each_on_its_port(2)
-        callers = Callers(both, 100, timeout=3, attempts=1)
-        await callers.run()
+        load = Load(callers, [each.address for each in both], 100, timeout=3, patience=0)
+        await load.run(CALLERS)
     assert max(model.billed.values()) == 1
-    assert set(callers.outcomes) <= {"result", "OUTCOME_UNKNOWN", "unfinished"}, callers.outcomes
-    assert callers.outcomes["result"] > 0
-    assert callers.outcomes["unfinished"] > 0
+    assert set(load.outcomes) <= {"result", "OUTCOME_UNKNOWN", "unfinished"}, load.outcomes
+    assert load.outcomes["result"] > 0
+    assert load.outcomes["unfinished"] > 0
+
+
+def assert_billed_once(model: Model, load: Load, ids: int) -> None:
+    assert max(model.billed.values()) == 1
+    assert load.outcomes.total() == ids
+    assert set(load.outcomes) <= {"result", "OUTCOME_UNKNOWN"}, load.outcomes
+
+
+def told(model: Model, load: Load, trouble: Trouble) -> str:
+    """Say what happened."""
+    return (
+        f"{load.outcomes.total()} ids, {load.repeats} repeats, billed {len(model.billed)} once, "
+        f"{sum(count > 1 for count in model.billed.values())} more than once; {dict(load.outcomes)}; "
+        f"{trouble.killed} kills, {trouble.frozen} freezes"
+    )

@@ -6,7 +6,6 @@ import asyncio
 import resource
 from typing import TYPE_CHECKING
 
-import psutil
 import pytest
 from calls import TEMPLATE
 from replicas.replica import PATIENCE, replicas
@@ -14,8 +13,6 @@ from replicas.replica import PATIENCE, replicas
 from agenta_ai import Client
 
 if TYPE_CHECKING:
-    from replicas.replica import Replica
-
     from agenta_ai_server.standin.app import StandIn
 
 SHARING = "processes that share the port"
@@ -66,13 +63,6 @@ async def test_connections_renew_themselves_and_no_call_notices(standin: StandIn
             while len(seen) < 4:
                 await client.refine_prompt(TEMPLATE)
                 calls += 1
-                seen |= callers(replica)
+                seen |= replica.peers()
             await slow
     assert standin.started == calls + 1
-
-
-def callers(replica: Replica) -> set[int]:
-    """The ports of those who are connected to it."""
-    port = int(replica.address.rpartition(":")[2])
-    connections = psutil.Process(replica.process.pid).net_connections("tcp")
-    return {each.raddr.port for each in connections if each.raddr and each.laddr.port == port}

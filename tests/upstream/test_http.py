@@ -131,6 +131,31 @@ async def test_a_connection_that_the_server_closed_while_idle_is_not_used(upstre
     assert upstream.connections == 3
 
 
+async def test_nor_is_one_whose_end_the_event_loop_has_not_heard(upstream: Upstream, opened: Opened) -> None:
+    async def handler(exchange: Exchange) -> None:
+        await exchange.answer()
+
+    url = await upstream.start(handler)
+    target = opened(url)
+    await post(target)
+    # As while this process stands still: the event loop doesn't come round before the next request.
+    upstream.exchanges[0].writer.get_extra_info("socket").shutdown(socket.SHUT_RDWR)
+    assert (await post(target))[0] == 200
+    assert upstream.connections == 2
+
+
+async def test_a_busy_connection_is_renewed_between_requests(upstream: Upstream, opened: Opened) -> None:
+    async def handler(exchange: Exchange) -> None:
+        await asyncio.sleep(0.02)
+        await exchange.answer()
+
+    url = await upstream.start(handler)
+    target = opened(url, max_connection_seconds=0.1)
+    for _ in range(20):
+        assert (await post(target))[0] == 200
+    assert 1 < upstream.connections < 20
+
+
 async def test_an_answer_that_nobody_asked_for_is_nobodys(upstream: Upstream, opened: Opened) -> None:
     async def handler(exchange: Exchange) -> None:
         await exchange.answer(b"asked for")

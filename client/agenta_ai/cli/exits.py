@@ -66,6 +66,7 @@ def in_words(failure: AgentaError, given: str, names: Mapping[str, str]) -> str:
             sentence = sentence.replace(
                 f"{words} {failure.request_id}", f"{_again(words)} --request-id {failure.request_id}"
             )
+    sentence = sentence.replace("set rerun_if_outcome_unknown", "pass --rerun-if-outcome-unknown")
     return sentence.replace("pass tls=True", "pass --tls").replace("choose plaintext", "pass --plaintext")
 
 

@@ -8,7 +8,11 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import math
+import random
+import select
 import ssl
+import time
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -84,6 +88,8 @@ class HttpClient:
         keep_alive: Whether a connection may serve one request after another. HTTP/1.1 can't tell a late second response
             from the response to the next request; without this, it can reach nobody.
         idle_seconds: How long an idle connection is kept.
+        max_connection_seconds: How long a connection is used, more or less, so that one that is never idle comes to
+            follow a changed name, too. It ends between two requests.
 
     Raises:
         ValueError: The proxy isn't the URL of an HTTP proxy.
@@ -98,6 +104,7 @@ class HttpClient:
         proxy: str | None = None,
         keep_alive: bool = True,
         idle_seconds: float = 4.0,
+        max_connection_seconds: float = 300.0,
     ) -> None:
         if proxy is not None:
             check_proxy_url(proxy)
@@ -105,6 +112,7 @@ class HttpClient:
         self._tls = _tls_context(ca_file, *(check_http_url(each).scheme for each in (url, proxy) if each))
         self._keep_alive = keep_alive
         self._idle_seconds = idle_seconds
+        self._max_connection_seconds = max_connection_seconds
         # The context is the session's as well. Without it, the transport would read the public authorities.
         self._transport = AiohttpTransport(verify=self._tls, trust_env=False, client=self._new_session)
         self._closed = False
@@ -185,6 +193,7 @@ class HttpClient:
     def _new_session(self) -> aiohttp.ClientSession:
         if self._keep_alive:
             connector = _Connector(limit=0, ssl=self._tls, keepalive_timeout=self._idle_seconds)
+            connector.max_seconds = self._max_connection_seconds
         else:
             connector = _Connector(limit=0, ssl=self._tls, force_close=True)
         return aiohttp.ClientSession(
@@ -285,23 +294,30 @@ _EXCHANGE: ContextVar[_Exchange] = ContextVar("exchange")
 class _Connector(aiohttp.TCPConnector):
     """Tells the exchange which connection it has, and watches that connection."""
 
+    max_seconds = math.inf
+
     async def connect(self, *args: Any, **kwargs: Any) -> Connection:
-        try:
-            connection = await super().connect(*args, **kwargs)
-        except BaseException:  # a time-out arrives as a cancellation
-            # The name may lead to another address by now.
-            self.clear_dns_cache()
-            raise
-        transport = connection.transport
-        assert transport is not None
-        watch = transport.get_protocol()
-        if not isinstance(watch, _Watch):
-            watch = _Watch(transport, watch)
-            transport.set_protocol(watch)
-        watch.connection = connection
-        watch.exchange = exchange = _EXCHANGE.get()
-        exchange.transport = transport
-        return connection
+        while True:
+            try:
+                connection = await super().connect(*args, **kwargs)
+            except BaseException:  # a time-out arrives as a cancellation
+                # The name may lead to another address by now.
+                self.clear_dns_cache()
+                raise
+            transport = connection.transport
+            assert transport is not None
+            watch = transport.get_protocol()
+            if not isinstance(watch, _Watch):
+                # Spread, so that connections that were opened together aren't all opened again together.
+                watch = _Watch(transport, watch, time.monotonic() + self.max_seconds * random.uniform(0.8, 1.2))  # noqa: S311
+                transport.set_protocol(watch)
+            elif watch.is_used_up():
+                connection.close()
+                continue
+            watch.connection = connection
+            watch.exchange = exchange = _EXCHANGE.get()
+            exchange.transport = transport
+            return connection
 
 
 @dataclass(slots=True, eq=False)
@@ -310,8 +326,21 @@ class _Watch(asyncio.Protocol):
 
     transport: asyncio.Transport
     inner: Any
+    last_use: float
+    unread: select.poll = field(init=False)
     connection: Connection = field(init=False)
     exchange: _Exchange = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.unread = select.poll()
+        self.unread.register(self.transport.get_extra_info("socket").fileno(), select.POLLIN)
+
+    def is_used_up(self) -> bool:
+        """Say whether the connection is too old, or has said something that the event loop hasn't heard yet.
+
+        When this process or its machine stood still, the other side may have closed it, and a request would be lost.
+        """
+        return time.monotonic() >= self.last_use or bool(self.unread.poll(0))
 
     def data_received(self, data: bytes) -> None:
         exchange = self.exchange

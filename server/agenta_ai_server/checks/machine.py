@@ -13,13 +13,16 @@ from typing import TYPE_CHECKING, Any
 from agenta_ai_server.agenta.http import TransportError
 from agenta_ai_server.checks.shared import Found, failed, get, ok, warning
 from agenta_ai_server.domain.files import read_file
-from agenta_ai_server.rpc.addresses import check_socket_path, served_addresses
+from agenta_ai_server.rpc.addresses import NO_PROTOCOL, check_socket_path, served_addresses
 from agenta_ai_server.rpc.server import is_served
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
 
     from agenta_ai_server.settings import Settings
+
+NO_WAY = NO_PROTOCOL | {errno.ENETUNREACH, errno.EHOSTUNREACH}
+CONNECT_SECONDS = 2.0
 
 
 async def address(settings: Settings) -> AsyncIterator[Found]:
@@ -57,6 +60,11 @@ async def _address(listen: str, name: str, is_shared: bool, is_ours: Callable[[]
     except OSError as error:
         if error.errno == errno.EADDRINUSE and await is_ours():
             return ok(f"{listen} is served by a running agenta-ai-server.")
+        if error.errno == errno.EADDRINUSE and (why := _unreachable(listen)):
+            return warning(
+                f"{listen} is taken, and can't be reached from here to see by whom: {why}.",
+                "See what listens there (ss -ltnp). No loopback: ip link set lo up; ip addr add 127.0.0.1/8 dev lo.",
+            )
         return failed(f"{listen} can't be listened on: {error.strerror}.", _way_out(error.errno, name))
     return ok(f"{listen} is free.")
 
@@ -74,6 +82,19 @@ def _bind_path(path: Path) -> None:
     with socket.socket(socket.AF_UNIX) as probe:
         if path.exists() and probe.connect_ex(str(path)) == 0:
             raise OSError(errno.EADDRINUSE, os.strerror(errno.EADDRINUSE))
+
+
+def _unreachable(listen: str) -> str:
+    """Return why this machine has no way to the address, which may be one for all of its addresses; empty if it has."""
+    host, _, port = listen.rpartition(":")
+    if listen.startswith("unix:"):
+        return ""
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), CONNECT_SECONDS).close()
+    except OSError as error:
+        if error.errno in NO_WAY:
+            return os.strerror(error.errno)
+    return ""
 
 
 def _way_out(number: int | None, name: str) -> str:

@@ -73,6 +73,11 @@ async def serve(settings: Settings, faults: Sequence[str] = ()) -> None:
     async with running(settings, faults):
         if settings.missing:
             log.warning("AI services are disabled, because these are not set: %s", ", ".join(settings.missing))
+        if not settings.idempotency_file and not settings.redis_url:
+            log.info(
+                "a restart forgets which request_ids were run, and repeats are then billed again: set "
+                "AGENTA_AI_GRPC_IDEMPOTENCY_FILE, or AGENTA_AI_GRPC_REDIS_URL for several machines"
+            )
         await stop.wait()
 
 

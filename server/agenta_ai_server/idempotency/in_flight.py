@@ -35,7 +35,7 @@ MAX_JOINED_PER_OWNER = 500
 
 OUTCOME_UNKNOWN = ToolOutcome(
     "An earlier call with this request_id may have been billed, and its result is lost. To run it again, send a new "
-    "request_id.",
+    "request_id, or set rerun_if_outcome_unknown. It may then be billed twice.",
     failure=ToolFailure(Reason.OUTCOME_UNKNOWN),
 )
 

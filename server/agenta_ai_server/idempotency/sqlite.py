@@ -102,6 +102,7 @@ class SqliteLedger:
     ) -> None:
         self._file = _File(path, ttl, lease, durable=durable, max_bytes=max_bytes, clock=clock)
         self._steps: queue.SimpleQueue[_Step[Any] | None] = queue.SimpleQueue()
+        self._new: list[_Step[Any]] = []
         self._thread: threading.Thread | None = None
 
     @property
@@ -122,6 +123,7 @@ class SqliteLedger:
     async def aclose(self) -> None:
         """Finish what was asked for, and close the file."""
         if self._thread:
+            self._hand_over()
             self._steps.put(None)
             await asyncio.to_thread(self._thread.join)
             self._thread = None
@@ -152,12 +154,23 @@ class SqliteLedger:
     async def _do(self, step: Callable[[Rules], Result]) -> Result:
         loop = asyncio.get_running_loop()
         future: asyncio.Future[Result] = loop.create_future()
-        self._steps.put(_Step(step, future, loop))
+        if not self._new:
+            loop.call_soon(self._hand_over)
+        self._new.append(_Step(step, future, loop))
+        timer = loop.call_later(TIMEOUT_SECONDS, _expire, future)
         try:
-            async with asyncio.timeout(TIMEOUT_SECONDS):
-                return await future
-        except TimeoutError:
-            raise LedgerFailed("TimeoutError") from None
+            return await future
+        finally:
+            timer.cancel()
+
+    def _hand_over(self) -> None:
+        """Give the thread what this turn of the event loop asks for.
+
+        It wakes once for all of it, and when the loop is about to rest: the two would else wait for each other's GIL.
+        """
+        for step in self._new:
+            self._steps.put(step)
+        self._new.clear()
 
     def _work(self) -> None:
         """Do what is asked for, until the end. Runs in the thread."""
@@ -201,6 +214,11 @@ class _Step(Generic[Result]):
             self.result = self.do(rules)
         except LedgerFailed as failure:
             self.error = failure
+
+
+def _expire(future: asyncio.Future[Any]) -> None:
+    if not future.done():
+        future.set_exception(LedgerFailed("TimeoutError"))
 
 
 def _settle(batch: list[_Step[Any]]) -> None:

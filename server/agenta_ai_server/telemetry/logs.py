@@ -6,8 +6,10 @@ UTF-8 as a whole, before anybody has been authenticated.
 
 from __future__ import annotations
 
+import atexit
 import json
 import logging
+import os
 import re
 import sys
 import time
@@ -16,6 +18,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Literal, TextIO, TypeAlias
 
 from agenta_ai_server.domain.call import CURRENT_CALL
+from agenta_ai_server.telemetry.log_stream import LogStream
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -25,6 +28,10 @@ Format: TypeAlias = Literal["auto", "json", "text"]
 OURS = "agenta_ai_server"
 FIELDS = "fields"
 """Name of the record's attribute that holds a dict of values besides the message, as ``extra`` passes it."""
+
+LEFT_OUT = "log lines were left out, because what reads the log didn't take them"
+DRAIN_SECONDS = 1.0
+"""How long the end of the process waits for what reads the log."""
 
 MAX_TEMPLATE_CHARACTERS = 200
 # As in the % operator's templates.
@@ -42,18 +49,34 @@ def configure(level: str, form: Format) -> None:
     # https://docs.python.org/3/howto/logging.html#optimization
     logging._srcfile = None
     logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
-    text = sys.stderr.isatty() if form == "auto" else form == "text"
-    handler = BoundedHandler()
-    handler.setFormatter(TextFormatter() if text else JsonFormatter())
+    text = bool(sys.stderr and sys.stderr.isatty()) if form == "auto" else form == "text"
+    formatter = TextFormatter() if text else JsonFormatter()
+    handler = BoundedHandler(_standard_error(formatter))
+    handler.setFormatter(formatter)
     logging.basicConfig(level=max(logging.getLevelName(level.upper()), logging.WARNING), handlers=[handler])
     logging.getLogger(OURS).setLevel(level.upper())
 
 
-class BoundedHandler(logging.StreamHandler[TextIO]):
+def _standard_error(formatter: logging.Formatter) -> LogStream:
+    """Return the stream to standard error. What waits for its reader when the process ends has a moment more."""
+
+    def left_out(lines: int) -> str:
+        fields = {"left_out": lines}
+        told = {"name": __name__, "levelno": logging.WARNING, "levelname": "WARNING", "msg": LEFT_OUT, FIELDS: fields}
+        return formatter.format(logging.makeLogRecord(told))
+
+    # A process may be started without standard error, whose number another file would get.
+    descriptor = sys.stderr.fileno() if sys.stderr else os.open(os.devnull, os.O_WRONLY)
+    stream = LogStream(descriptor, left_out)
+    atexit.register(stream.drain, DRAIN_SECONDS)
+    return stream
+
+
+class BoundedHandler(logging.StreamHandler["TextIO | LogStream"]):
     """Writes our records, and of other libraries' records no more than is known to be harmless.
 
     Args:
-        stream: Where to; ``None`` for standard error.
+        stream: Where to.
         lines: How many lines of one logger of a library are written within a window, at least 1.
         seconds: Length of a window.
         clock: Seconds that only go forward.
@@ -61,7 +84,7 @@ class BoundedHandler(logging.StreamHandler[TextIO]):
 
     def __init__(
         self,
-        stream: TextIO | None = None,
+        stream: TextIO | LogStream,
         *,
         lines: int = 10,
         seconds: float = 60.0,

@@ -11,6 +11,7 @@ import io.grpc.ForwardingClientCallListener.SimpleForwardingClientCallListener;
 import io.grpc.Metadata;
 import io.grpc.MethodDescriptor;
 import io.grpc.Status;
+import java.nio.channels.ClosedChannelException;
 import org.jspecify.annotations.Nullable;
 
 /**
@@ -40,12 +41,19 @@ record Attempts() implements ClientInterceptor {
                                 if (tracers.pushback != null) {
                                     trailers.put(PUSHBACK, tracers.pushback);
                                 }
-                                super.onClose(tracers.mark(status), trailers);
+                                super.onClose(tracers.mark(named(status)), trailers);
                             }
                         },
                         headers);
             }
         };
+    }
+
+    /** grpc-java has no code for a connection whose end it learns of while it writes. */
+    private static Status named(Status status) {
+        return status.getCode() == Status.Code.UNKNOWN && status.getCause() instanceof ClosedChannelException
+                ? Status.UNAVAILABLE.withDescription("the connection broke").withCause(status.getCause())
+                : status;
     }
 
     private static final class Tracers extends ClientStreamTracer.Factory {
