@@ -10,6 +10,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 from urllib.parse import unquote
 
+from agenta_ai_server.domain.record import record
+
 if TYPE_CHECKING:
     from agenta_ai_server.domain.tool import Watch
     from agenta_ai_server.domain.values import Attempt
@@ -17,7 +19,7 @@ if TYPE_CHECKING:
 PEER = re.compile(r"ipv[46]:(.+):\d+")
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Principal:
     """Who calls. Ids are opaque strings; an empty one means that the authority didn't name it.
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 import asyncio
 import time
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from agenta_ai_server.domain.call import CURRENT_CALL, UpstreamRequest
 from agenta_ai_server.domain.errors import UpstreamFailed
+from agenta_ai_server.domain.record import record
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -17,23 +17,23 @@ if TYPE_CHECKING:
     from agenta_ai_server.domain.call import Call
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record
 class CallOutcome:
     """How a call ended.
 
     Attributes:
         code: Name of its gRPC status, ``"OK"``.
+        seconds: From its arrival to its answer.
         reason: Name of the ``Reason`` for which it was refused or failed; empty for a success, a bug, a passed deadline
             and a caller who went away.
-        seconds: From its arrival to its answer.
         response_bytes: Size of the answer's message; 0 if there is none.
         replayed: Whether the answer is the stored one of an earlier call.
         repaired: Whether the tool asked once more, and with success, because the first answer broke a rule.
     """
 
     code: str
-    reason: str = ""
     seconds: float
+    reason: str = ""
     response_bytes: int = 0
     replayed: bool = False
     repaired: bool = False

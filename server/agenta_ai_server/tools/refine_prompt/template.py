@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from agenta_ai_server.domain.record import record
 from agenta_ai_server.tools.refine_prompt import strict_json
 from agenta_ai_server.tools.refine_prompt.formats import DEFAULT, FORMATS, READ
 from agenta_ai_server.tools.refine_prompt.formats.syntax import TemplateSyntaxError
@@ -27,7 +27,7 @@ class TemplateError(ValueError):
     """The template can't be refined. The message is a sentence for people that names the place."""
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Text:
     """One text of the template.
 
@@ -56,7 +56,7 @@ class Text:
         return f"messages[{self.message}].content[{self.part}].text"
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Template:
     """A prompt template.
 
