@@ -19,7 +19,7 @@ from agenta_ai_server.agenta.routes.reply import Prompt
 from agenta_ai_server.domain.agenta_url import check_key
 from agenta_ai_server.domain.deadline import MARGIN_SECONDS
 from agenta_ai_server.domain.errors import Reason, UpstreamFailed
-from agenta_ai_server.domain.listener import CallListener, record_request
+from agenta_ai_server.domain.listener import CallListener, RequestRecord
 from agenta_ai_server.domain.values import Attempt
 
 if TYPE_CHECKING:
@@ -136,7 +136,7 @@ class AgentaCompletionService:
         await call.begin_billing()
         url = self._address.services(route.path)
         clock = asyncio.get_running_loop().time
-        with record_request(url, self._listener) as sent:
+        with RequestRecord(url, self._listener) as sent:
             started = clock()
             seconds = self._seconds(call.remaining())
             headers = {"content-type": "application/json", "authorization": self._key.authorization, **sent.headers}

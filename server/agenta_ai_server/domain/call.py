@@ -7,6 +7,7 @@ import re
 import time
 from contextvars import ContextVar
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import TYPE_CHECKING
 from urllib.parse import unquote
 
@@ -127,8 +128,7 @@ class Call:
     @property
     def host(self) -> str:
         """Address of the caller without its port: ``"ipv6:%5B::1%5D:40112"`` gives ``"::1"``."""
-        found = PEER.fullmatch(self.peer)
-        return unquote(found[1]).strip("[]") if found else self.peer
+        return _host(self.peer)
 
     @property
     def upstream_seconds(self) -> float:
@@ -145,6 +145,12 @@ class Call:
     def values(self, key: str) -> list[str]:
         """Return what the caller sent under the ``key`` of its metadata, which has no ``-bin`` at its end."""
         return [value for name, value in self.metadata if name == key and isinstance(value, str)]
+
+
+@lru_cache(maxsize=1024)
+def _host(peer: str) -> str:
+    found = PEER.fullmatch(peer)
+    return unquote(found[1]).strip("[]") if found else peer
 
 
 CURRENT_CALL: ContextVar[Call | None] = ContextVar("current_call", default=None)
