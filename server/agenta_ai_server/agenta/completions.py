@@ -23,7 +23,7 @@ from agenta_ai_server.domain.listener import CallListener, RequestRecord
 from agenta_ai_server.domain.values import Attempt
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Awaitable, Mapping
     from pathlib import Path
 
     from agenta_ai_server.agenta.http import HttpResponse
@@ -151,13 +151,11 @@ class AgentaCompletionService:
             sent.attempt = attempt
             return self._completion(reply, attempt, prompt)
 
-    async def _post(self, url: str, headers: dict[str, str], body: bytes, seconds: float) -> HttpResponse:
+    def _post(self, url: str, headers: dict[str, str], body: bytes, seconds: float) -> Awaitable[HttpResponse]:
         # Half of the time at most, so that the end of the whole time never falls into connecting: a call that ends by
         # it was sent.
         connect = min(seconds / 2, failures.MAX_CONNECT_SECONDS)
-        return await self._http.send(
-            "POST", url, headers=headers, content=body, seconds=seconds, connect_seconds=connect
-        )
+        return self._http.send("POST", url, headers=headers, content=body, seconds=seconds, connect_seconds=connect)
 
     def _seconds(self, remaining: float) -> float:
         """Return how long the request may take, if so many seconds are left of the call."""

@@ -144,7 +144,7 @@ class InFlightCalls:
     async def _wait(self, run: _Run, deadline: float, watch: Watch | None) -> ToolOutcome:
         self._join(run, deadline, watch)
         ended = asyncio.get_running_loop().create_future()
-        run.waiting.add(ended)
+        run.waiting.append(ended)
         try:
             # Unlike a shield, it leaves no error behind that nobody has retrieved.
             await ended
@@ -298,7 +298,7 @@ class _Run:
     work: Work
     task: asyncio.Task[ToolOutcome] = field(init=False)
     callers: Waiters = field(default_factory=Waiters)
-    waiting: set[asyncio.Future[None]] = field(default_factory=set)
+    waiting: list[asyncio.Future[None]] = field(default_factory=list)
     ending: bool = False
     lease: Lease | None = None
     closing: asyncio.Task[None] | None = None
