@@ -27,7 +27,7 @@ from agenta_ai_server.domain.listener import CallOutcome
 from agenta_ai_server.standin.app import StandIn, in_turn
 from agenta_ai_server.standin.faults import Fault
 from agenta_ai_server.telemetry.call_log import AuditLog, CallLog
-from agenta_ai_server.telemetry.logs import JsonFormatter, TextFormatter
+from agenta_ai_server.telemetry.logs import FIELDS, JsonFormatter, TextFormatter, log_event
 from agenta_ai_server.tools.refine_prompt.tool import RefinePrompt
 
 if TYPE_CHECKING:
@@ -312,3 +312,28 @@ def test_a_failed_call_has_a_level_above_info(
     CallLog().call_ended(make_call(), CallOutcome(code=code, reason=reason, seconds=1))
     (line,) = lines.of("calls")
     assert line["level"] == level
+
+
+def test_an_event_is_a_record_as_the_library_makes_it(caplog: pytest.LogCaptureFixture) -> None:
+    logger = logging.getLogger("agenta_ai_server.events")
+    with caplog.at_level(logging.INFO, logger.name):
+        logger.warning("it happened", extra={FIELDS: {"call": "id"}})
+        log_event(logger, logging.WARNING, "it happened", {"call": "id"})
+        log_event(logger, logging.DEBUG, "it didn't", {})
+    made, event = caplog.records
+    assert vars(event).keys() == vars(made).keys()
+    for name in (
+        "name",
+        "levelno",
+        "levelname",
+        "msg",
+        "message",
+        "args",
+        "exc_info",
+        "exc_text",
+        "stack_info",
+        FIELDS,
+    ):
+        assert getattr(event, name) == getattr(made, name)
+    assert 0 <= event.created - made.created < 60
+    assert int(event.msecs) == int(event.created % 1 * 1000)

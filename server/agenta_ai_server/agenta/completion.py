@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
+from agenta_ai_server.domain.record import record
 from agenta_ai_server.domain.tool import service_disabled
 
 if TYPE_CHECKING:
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from agenta_ai_server.domain.values import Attempt
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Completion:
     """What the model wrote.
 

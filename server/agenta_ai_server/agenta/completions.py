@@ -19,11 +19,11 @@ from agenta_ai_server.agenta.routes.reply import Prompt
 from agenta_ai_server.domain.agenta_url import check_key
 from agenta_ai_server.domain.deadline import MARGIN_SECONDS
 from agenta_ai_server.domain.errors import Reason, UpstreamFailed
-from agenta_ai_server.domain.listener import CallListener, record_request
+from agenta_ai_server.domain.listener import CallListener, RequestRecord
 from agenta_ai_server.domain.values import Attempt
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Awaitable, Mapping
     from pathlib import Path
 
     from agenta_ai_server.agenta.http import HttpResponse
@@ -136,7 +136,7 @@ class AgentaCompletionService:
         await call.begin_billing()
         url = self._address.services(route.path)
         clock = asyncio.get_running_loop().time
-        with record_request(url, self._listener) as sent:
+        with RequestRecord(url, self._listener) as sent:
             started = clock()
             seconds = self._seconds(call.remaining())
             headers = {"content-type": "application/json", "authorization": self._key.authorization, **sent.headers}
@@ -151,13 +151,11 @@ class AgentaCompletionService:
             sent.attempt = attempt
             return self._completion(reply, attempt, prompt)
 
-    async def _post(self, url: str, headers: dict[str, str], body: bytes, seconds: float) -> HttpResponse:
+    def _post(self, url: str, headers: dict[str, str], body: bytes, seconds: float) -> Awaitable[HttpResponse]:
         # Half of the time at most, so that the end of the whole time never falls into connecting: a call that ends by
         # it was sent.
         connect = min(seconds / 2, failures.MAX_CONNECT_SECONDS)
-        return await self._http.send(
-            "POST", url, headers=headers, content=body, seconds=seconds, connect_seconds=connect
-        )
+        return self._http.send("POST", url, headers=headers, content=body, seconds=seconds, connect_seconds=connect)
 
     def _seconds(self, remaining: float) -> float:
         """Return how long the request may take, if so many seconds are left of the call."""

@@ -23,6 +23,7 @@ import httpx
 from httpx_aiohttp import AiohttpTransport
 
 from agenta_ai_server.domain.http_url import check_http_url, check_proxy_url
+from agenta_ai_server.domain.record import record
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -52,7 +53,7 @@ _HEADERS = {
 TransportError = httpx.TransportError
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class HttpResponse:
     """A final response.
 
@@ -225,10 +226,17 @@ def _request(
         raise ValueError("a header holds the end of a line")
     # httpx-aiohttp takes "pool" for all that happens before there is a connection, as aiohttp's "connect" does.
     extensions = {"timeout": {"pool": connect_seconds}}
-    if method == "GET":
-        return httpx.Request(method, url, headers=_HEADERS | headers, extensions=extensions)
-    all_headers = _HEADERS | headers | {"content-length": str(len(content))}
-    return httpx.Request(method, _parsed(url), headers=all_headers, stream=_Body(content), extensions=extensions)
+    all_headers = _HEADERS | headers
+    if len(content) > _CHUNK_BYTES:
+        all_headers["content-length"] = str(len(content))
+        return httpx.Request(method, _parsed(url), headers=all_headers, stream=_Body(content), extensions=extensions)
+    stream = httpx.ByteStream(content)
+    request = httpx.Request(method, _parsed(url), headers=all_headers, stream=stream, extensions=extensions)
+    # What has been read is sent as it is, and not through a generator.
+    request.read()
+    # Otherwise found out by trying.
+    request.headers.encoding = "ascii"
+    return request
 
 
 @lru_cache(maxsize=64)
@@ -239,9 +247,10 @@ def _parsed(url: str) -> httpx.URL:
 
 async def _read_body(response: httpx.Response, max_bytes: int) -> bytes | None:
     body = bytearray()
+    assert isinstance(response.stream, httpx.AsyncByteStream)
     try:
         # Not decompressed: a small body could unfold to a huge one.
-        async for chunk in response.aiter_raw():
+        async for chunk in response.stream:
             body += chunk
             if len(body) > max_bytes:
                 return None

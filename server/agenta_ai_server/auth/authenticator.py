@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from agenta_ai_server.domain.errors import Reason, Refused
+from agenta_ai_server.domain.record import record
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -24,7 +25,7 @@ Content = TypeVar("Content")
 _OWN_KEY = re.compile(OWN_KEY_PREFIX + r"[0-9a-z]+_[0-9a-f]{16}")
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Credentials:
     """What a caller shows of itself. Nothing in it has been checked, except the identities.
 

@@ -7,8 +7,11 @@ import re
 import time
 from contextvars import ContextVar
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import TYPE_CHECKING
 from urllib.parse import unquote
+
+from agenta_ai_server.domain.record import record
 
 if TYPE_CHECKING:
     from agenta_ai_server.domain.tool import Watch
@@ -17,7 +20,7 @@ if TYPE_CHECKING:
 PEER = re.compile(r"ipv[46]:(.+):\d+")
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Principal:
     """Who calls. Ids are opaque strings; an empty one means that the authority didn't name it.
 
@@ -125,8 +128,7 @@ class Call:
     @property
     def host(self) -> str:
         """Address of the caller without its port: ``"ipv6:%5B::1%5D:40112"`` gives ``"::1"``."""
-        found = PEER.fullmatch(self.peer)
-        return unquote(found[1]).strip("[]") if found else self.peer
+        return _host(self.peer)
 
     @property
     def upstream_seconds(self) -> float:
@@ -143,6 +145,12 @@ class Call:
     def values(self, key: str) -> list[str]:
         """Return what the caller sent under the ``key`` of its metadata, which has no ``-bin`` at its end."""
         return [value for name, value in self.metadata if name == key and isinstance(value, str)]
+
+
+@lru_cache(maxsize=1024)
+def _host(peer: str) -> str:
+    found = PEER.fullmatch(peer)
+    return unquote(found[1]).strip("[]") if found else peer
 
 
 CURRENT_CALL: ContextVar[Call | None] = ContextVar("current_call", default=None)

@@ -4,36 +4,36 @@ from __future__ import annotations
 
 import asyncio
 import time
-from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from agenta_ai_server.domain.call import CURRENT_CALL, UpstreamRequest
 from agenta_ai_server.domain.errors import UpstreamFailed
+from agenta_ai_server.domain.record import record
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable
+    from types import TracebackType
 
     from agenta_ai_server.domain.call import Call
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record
 class CallOutcome:
     """How a call ended.
 
     Attributes:
         code: Name of its gRPC status, ``"OK"``.
+        seconds: From its arrival to its answer.
         reason: Name of the ``Reason`` for which it was refused or failed; empty for a success, a bug, a passed deadline
             and a caller who went away.
-        seconds: From its arrival to its answer.
         response_bytes: Size of the answer's message; 0 if there is none.
         replayed: Whether the answer is the stored one of an earlier call.
         repaired: Whether the tool asked once more, and with success, because the first answer broke a rule.
     """
 
     code: str
-    reason: str = ""
     seconds: float
+    reason: str = ""
     response_bytes: int = 0
     replayed: bool = False
     repaired: bool = False
@@ -90,29 +90,41 @@ class CallListeners(CallListener):
             listener.request_ended(request, call)
 
 
-@contextmanager
-def record_request(url: str, listener: CallListener) -> Iterator[UpstreamRequest]:
-    """Tell the ``listener`` of a request that begins and ends with the context, for the current call."""
-    request = UpstreamRequest(url)
-    call = CURRENT_CALL.get()
-    listener.request_began(request, call)
-    if call:
-        call.requests.append(request)
-    # What the listeners took is ours, and not the completion service's.
-    request.began = time.perf_counter()
-    outcome = "INTERNAL"
-    try:
-        yield request
-        outcome = "OK"
-    except UpstreamFailed as failure:
-        outcome = failure.reason
-        request.attempt = failure.attempts[0]
-        request.explanation = failure.explanation
-        raise
-    except asyncio.CancelledError:
-        outcome = "CANCELLED"
-        raise
-    finally:
-        request.outcome = outcome
+class RequestRecord:
+    """Tells a listener of a request that begins and ends with the context, for the current call.
+
+    Args:
+        url: Where the request goes.
+        listener: Learns of it.
+    """
+
+    __slots__ = ("_call", "_listener", "_request")
+
+    def __init__(self, url: str, listener: CallListener) -> None:
+        self._request = UpstreamRequest(url)
+        self._listener = listener
+        self._call = CURRENT_CALL.get()
+
+    def __enter__(self) -> UpstreamRequest:
+        """Begin, and return what is to be filled in."""
+        request, call = self._request, self._call
+        self._listener.request_began(request, call)
+        if call:
+            call.requests.append(request)
+        # What the listeners took is ours, and not the completion service's.
+        request.began = time.perf_counter()
+        return request
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
+        """End, as the error says; it is raised all the same."""
+        request = self._request
+        if error is None:
+            request.outcome = "OK"
+        elif isinstance(error, UpstreamFailed):
+            request.outcome = error.reason
+            request.attempt = error.attempts[0]
+            request.explanation = error.explanation
+        else:
+            request.outcome = "CANCELLED" if isinstance(error, asyncio.CancelledError) else "INTERNAL"
         request.ended = time.perf_counter()
-        listener.request_ended(request, call)
+        self._listener.request_ended(request, self._call)

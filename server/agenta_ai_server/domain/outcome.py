@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from agenta_ai_server.domain.record import record
+
 if TYPE_CHECKING:
     from agenta_ai_server.domain.errors import Reason, ToolFailed, Violation
     from agenta_ai_server.domain.values import Attempt, Json
@@ -27,7 +29,7 @@ class ToolFailure:
     violations: tuple[Violation, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class ToolOutcome:
     """A tool's success or failure.
 

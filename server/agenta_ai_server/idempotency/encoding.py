@@ -11,6 +11,7 @@ from agenta_ai_server.domain.values import Attempt
 
 #: Grows with each change that an older reader would misread. Replicas of two versions may share a store.
 VERSION = 1
+_to_json = json.JSONEncoder(separators=(",", ":")).encode
 
 
 def encode(outcome: ToolOutcome) -> bytes:
@@ -30,7 +31,7 @@ def encode(outcome: ToolOutcome) -> bytes:
         "repaired": outcome.repaired,
         "warnings": outcome.warnings,
     }
-    return bytes([VERSION]) + json.dumps(document, separators=(",", ":")).encode("ascii")
+    return bytes([VERSION]) + _to_json(document).encode("ascii")
 
 
 def decode(data: bytes) -> ToolOutcome:

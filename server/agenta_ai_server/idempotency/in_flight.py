@@ -143,10 +143,13 @@ class InFlightCalls:
 
     async def _wait(self, run: _Run, deadline: float, watch: Watch | None) -> ToolOutcome:
         self._join(run, deadline, watch)
+        ended = asyncio.get_running_loop().create_future()
+        run.waiting.append(ended)
         try:
             # Unlike a shield, it leaves no error behind that nobody has retrieved.
-            await asyncio.wait({run.task})
+            await ended
         finally:
+            run.waiting.remove(ended)
             self._leave(run, deadline, watch)
         return run.result()
 
@@ -181,6 +184,10 @@ class InFlightCalls:
         # Retrieved here, because every caller may have left.
         if not run.task.cancelled() and (error := run.task.exception()):
             run.traceback = error.__traceback__
+        for ended in run.waiting:
+            # A caller that was cancelled just now may not have left yet.
+            if not ended.done():
+                ended.set_result(None)
 
     def _forget(self, run: _Run) -> None:
         if self._runs.get(run.id) is run:
@@ -279,6 +286,7 @@ class _Run:
     Attributes:
         rerun: Whether it is to run again if its outcome is lost.
         callers: Who waits for it here.
+        waiting: What each of them awaits.
         ending: Whether its work is done and only the store is still to record it.
         closing: What will cancel it unless somebody comes.
         traceback: Where its error was raised.
@@ -290,6 +298,7 @@ class _Run:
     work: Work
     task: asyncio.Task[ToolOutcome] = field(init=False)
     callers: Waiters = field(default_factory=Waiters)
+    waiting: list[asyncio.Future[None]] = field(default_factory=list)
     ending: bool = False
     lease: Lease | None = None
     closing: asyncio.Task[None] | None = None

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Protocol, TypeAlias, TypeVar
 from uuid import uuid4
 
 from agenta_ai_server.domain.errors import Reason, Refused
+from agenta_ai_server.domain.record import record
 from agenta_ai_server.idempotency.ledger import (
     FOLLOWER_SECONDS,
     Claimed,
@@ -49,7 +50,7 @@ class StoreState(Enum):
     FALLBACK = auto()
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class RunOutcome:
     """What a run brought.
 
@@ -90,7 +91,7 @@ class Lease(Protocol):
         """Return for how many seconds more somebody elsewhere is known to wait; 0 if nobody is."""
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Leading:
     """The claimant runs the id."""
 

@@ -9,6 +9,7 @@ from typing import Protocol
 
 from agenta_ai_server.domain.errors import Reason, Refused
 from agenta_ai_server.domain.gcra import MICROSECONDS
+from agenta_ai_server.domain.record import record
 
 MAX_BURST = 100_000
 MIN_PER_MINUTE, MAX_PER_MINUTE = 0.01, 60_000
@@ -52,7 +53,7 @@ class Limit:
         return self.burst * self.interval / MICROSECONDS
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Decision:
     """The answer of a rate limiter.
 

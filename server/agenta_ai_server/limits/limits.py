@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from agenta_ai_server.domain.record import record
 from agenta_ai_server.limits.policy import LimitPolicy
 
 if TYPE_CHECKING:
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from agenta_ai_server.limits.policy import Quota
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Check:
     """One question to the limiter and its answer."""
 

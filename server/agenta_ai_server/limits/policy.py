@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
     from agenta_ai_server.domain.call import Principal
 
+#: Quotas that a policy remembers.
+MAX_QUOTAS = 10_000
 Name = Annotated[str, StringConstraints(min_length=1)]
 
 
@@ -93,6 +95,7 @@ class LimitPolicy:
 
     def __init__(self) -> None:
         self._file = _File()
+        self._quota = lru_cache(maxsize=MAX_QUOTAS)(self._find_quota)
 
     @classmethod
     def parse(cls, content: bytes, tools: Collection[str] = ()) -> LimitPolicy:
@@ -119,13 +122,16 @@ class LimitPolicy:
 
     def quota(self, tool: str, principal: Principal) -> Quota | None:
         """Return what limits this caller's calls of this tool; ``None`` if nothing does."""
-        name, rule = next(found for found in self._rules(tool, principal) if found[1].decides)
-        return Quota(name, _key(tool, principal.organization, principal.user), rule.limit) if rule.limit else None
+        return self._quota(tool, principal.organization, principal.plan, principal.user)
 
-    def _rules(self, tool: str, principal: Principal) -> Iterator[tuple[str, _Rule]]:
+    def _find_quota(self, tool: str, organization: str, plan: str, user: str) -> Quota | None:
+        name, rule = next(found for found in self._rules(tool, organization, plan) if found[1].decides)
+        return Quota(name, digest(tool, organization, user).hex(), rule.limit) if rule.limit else None
+
+    def _rules(self, tool: str, organization: str, plan: str) -> Iterator[tuple[str, _Rule]]:
         scopes = [
-            ("organization", self._file.organizations.get(principal.organization)),
-            ("plan", self._file.plans.get(principal.plan)),
+            ("organization", self._file.organizations.get(organization)),
+            ("plan", self._file.plans.get(plan)),
         ]
         for name, rules in scopes:
             if rules:
@@ -147,8 +153,3 @@ def _faults(error: ValidationError) -> Iterator[str]:
         place = ".".join(str(part) for part in fault["loc"] if part != "[key]") or "at the top"
         message = "there is no such key" if fault["type"] == "extra_forbidden" else fault["msg"]
         yield f"{place}: {message.removeprefix('Value error, ')}"
-
-
-@lru_cache(maxsize=10_000)
-def _key(*parts: str) -> str:
-    return digest(*parts).hex()

@@ -6,6 +6,7 @@ import asyncio
 import json
 import re
 from dataclasses import replace
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from agenta_ai_server.domain.digest import digest
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from agenta_ai_server.idempotency.in_flight import InFlightCalls
     from agenta_ai_server.pipeline.pipeline import Proceed
 
+_to_json = json.JSONEncoder(sort_keys=True, separators=(",", ":")).encode
 UUID4 = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}", re.IGNORECASE)
 
 
@@ -73,9 +75,13 @@ class Idempotency:
 
 
 def _owner(caller: Principal) -> str:
-    return digest(caller.method, caller.user, caller.organization, caller.workspace, caller.project).hex()
+    return _digest(caller.method, caller.user, caller.organization, caller.workspace, caller.project)
+
+
+@lru_cache(maxsize=10_000)
+def _digest(*parts: str) -> str:
+    return digest(*parts).hex()
 
 
 def _fingerprint(call: ToolCall) -> bytes:
-    arguments = json.dumps(call.arguments, sort_keys=True, separators=(",", ":"))
-    return digest(call.name, arguments)
+    return digest(call.name, _to_json(call.arguments))

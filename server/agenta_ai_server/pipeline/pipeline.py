@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from functools import partial, reduce
-from typing import TYPE_CHECKING, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 from agenta_ai_server.domain.deadline import GRACE_SECONDS
 from agenta_ai_server.domain.errors import DeadlinePassed, ToolFailed
 from agenta_ai_server.domain.outcome import ToolOutcome
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Sequence
+    from collections.abc import Awaitable, Callable, Coroutine, Sequence
 
     from agenta_ai_server.domain.tool import ToolCall
 
@@ -41,14 +41,14 @@ class Pipeline:
         innermost: Proceed = run_tool
         self._proceed = reduce(_step, reversed(interceptors), innermost)
 
-    async def run(self, call: ToolCall) -> ToolOutcome:
+    def run(self, call: ToolCall) -> Coroutine[Any, Any, ToolOutcome]:
         """Return the outcome of one call.
 
         Raises:
             Refused: The call was refused, and the tool was not run.
             DeadlinePassed: The call took longer than it may.
         """
-        return await within_deadline(call, self._proceed)
+        return within_deadline(call, self._proceed)
 
 
 def _step(proceed: Proceed, interceptor: Interceptor) -> Proceed:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import grpc
 
 from agenta_ai_server.domain.errors import Reason, Refused
+from agenta_ai_server.domain.record import record
 
 if TYPE_CHECKING:
     from agenta_ai_server.domain.call import Call
@@ -30,7 +30,7 @@ Continuation: TypeAlias = Callable[[grpc.HandlerCallDetails], Awaitable[GrpcHand
 MAX_READ_SECONDS = 20.0
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Reply:
     """What a method answers.
 

@@ -6,7 +6,6 @@ answer stays with grpc until it is read or its connection ends. So it is counted
 
 from __future__ import annotations
 
-from collections import Counter
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -27,7 +26,7 @@ class UnsentAnswers:
     def __init__(self, max_bytes_of_caller: int = MAX_BYTES_OF_CALLER, max_bytes: int = MAX_BYTES) -> None:
         self._max_bytes_of_caller = max_bytes_of_caller
         self._max_bytes = max_bytes
-        self._of_caller: Counter[Hashable] = Counter()
+        self._of_caller: dict[Hashable, int] = {}
         self._bytes = 0
 
     @property
@@ -45,12 +44,11 @@ class UnsentAnswers:
 
     def add(self, caller: Hashable, size: int) -> None:
         """Count an answer."""
-        self._of_caller[caller] += size
+        self._of_caller[caller] = self._of_caller.get(caller, 0) + size
         self._bytes += size
 
     def remove(self, caller: Hashable, size: int) -> None:
         """Count an answer no longer: it has left, or its connection has ended."""
         self._bytes -= size
-        self._of_caller[caller] -= size
-        if not self._of_caller[caller]:
-            del self._of_caller[caller]
+        if left := self._of_caller.pop(caller, 0) - size:
+            self._of_caller[caller] = left

@@ -7,7 +7,7 @@ import logging
 from typing import TYPE_CHECKING, Any
 
 from agenta_ai_server.domain.listener import CallListener
-from agenta_ai_server.telemetry.logs import FIELDS
+from agenta_ai_server.telemetry.logs import FIELDS, log_event
 
 if TYPE_CHECKING:
     from agenta_ai_server.domain.call import Call, UpstreamRequest
@@ -67,7 +67,7 @@ class CallLog(CallListener):
             "replayed": ending.replayed,
             "repaired": ending.repaired,
         }
-        calls.log(level, "call ended", extra={FIELDS: fields})
+        log_event(calls, level, "call ended", fields)
 
 
 class AuditLog(CallListener):

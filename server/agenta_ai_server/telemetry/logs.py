@@ -32,6 +32,8 @@ FIELDS = "fields"
 LEFT_OUT = "log lines were left out, because what reads the log didn't take them"
 DRAIN_SECONDS = 1.0
 """How long the end of the process waits for what reads the log."""
+# All that a record holds.
+_BLANK = vars(logging.makeLogRecord({}))
 
 MAX_TEMPLATE_CHARACTERS = 200
 # As in the % operator's templates.
@@ -70,6 +72,27 @@ def _standard_error(formatter: logging.Formatter) -> LogStream:
     stream = LogStream(descriptor, left_out)
     atexit.register(stream.drain, DRAIN_SECONDS)
     return stream
+
+
+def log_event(logger: logging.Logger, level: int, message: str, fields: dict[str, Any]) -> None:
+    """Log a message and its fields, if the logger is on for the level.
+
+    The library's own way looks for the line of code, the thread and the process, and takes twice as long.
+
+    Args:
+        logger: One of this service's.
+        level: As the library counts it.
+        message: The same for each event of its kind.
+        fields: Values besides, by their names.
+    """
+    if logger.isEnabledFor(level):
+        now = time.time()
+        record = logging.LogRecord.__new__(logging.LogRecord)
+        vars(record).update(
+            _BLANK, name=logger.name, levelno=level, levelname=logging.getLevelName(level), msg=message,
+            created=now, msecs=int(now % 1 * 1000), fields=fields,
+        )  # fmt: skip
+        logger.handle(record)
 
 
 class BoundedHandler(logging.StreamHandler["TextIO | LogStream"]):

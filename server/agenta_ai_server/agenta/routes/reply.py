@@ -7,6 +7,8 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from agenta_ai_server.domain.record import record
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
@@ -16,7 +18,7 @@ _TRACE_ID = re.compile(r"[0-9a-f]{32}|[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}"
 _SPAN_ID = re.compile(r"[0-9a-f]{16}", re.IGNORECASE)
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Prompt:
     """A deployed prompt and the values of its variables.
 
@@ -44,7 +46,7 @@ class AgentaStatus:
     type: str
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Reply:
     """A response, read.
 

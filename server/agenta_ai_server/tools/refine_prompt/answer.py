@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 
 from agenta_ai_server.domain.errors import Violation
+from agenta_ai_server.domain.record import record
 from agenta_ai_server.tools.refine_prompt import strict_json
 
 FENCE = "```"
@@ -27,7 +27,7 @@ class AnswerError(ValueError):
         self.violation = Violation(field, description)
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class ModelReply:
     """A refinement as the model gave it; whether it keeps the prompt whole is yet to be checked.
 

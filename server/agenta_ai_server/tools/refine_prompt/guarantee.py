@@ -10,7 +10,7 @@ from agenta_ai_server.domain.errors import Violation
 from agenta_ai_server.tools.refine_prompt.formats import READ
 from agenta_ai_server.tools.refine_prompt.formats.syntax import Demand, TemplateSyntaxError, compared, is_blank, shown
 from agenta_ai_server.tools.refine_prompt.rendering.pool import LimitExceeded, WorkerFailed, Workers
-from agenta_ai_server.tools.refine_prompt.template import TemplateError
+from agenta_ai_server.tools.refine_prompt.template import TemplateError, cannot_render
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -45,7 +45,7 @@ class Guarantee:
         self._workers = Workers()
 
     async def check(self, prompt: Template, key: str) -> None:
-        """Check that each text of a prompt can be rendered in its format.
+        """Check that each text of a prompt can be rendered in its format, if that is one that is rendered.
 
         Args:
             prompt: The prompt.
@@ -55,9 +55,7 @@ class Guarantee:
             TemplateError: It can't, or not within the limits.
             WorkerFailed: No process could render it, for a reason that has nothing to do with the prompt.
         """
-        if prompt.template_format in READ:
-            if fault := await computed(_unreadable, prompt.size, prompt):
-                raise TemplateError(_cannot_render(prompt, *fault))
+        if prompt.variables is not None:
             return
         texts = [text.content for text in prompt.texts]
         if not await computed(is_simple, prompt.size, texts):
@@ -68,7 +66,7 @@ class Guarantee:
         except LimitExceeded:
             raise TemplateError(f"The template can't be checked: {_LIMITS}.") from None
         for index, _, description in answer["faults"]:
-            raise TemplateError(_cannot_render(prompt, prompt.texts[index], description))
+            raise TemplateError(cannot_render(prompt.texts[index], prompt.template_format, description))
 
     async def violations(self, prompt: Template, new: Sequence[tuple[object, object]], key: str) -> list[Violation]:
         """Return the rules that are broken if ``new`` takes the place of the prompt's texts; none if it may.
@@ -87,7 +85,7 @@ class Guarantee:
         size = sum(map(len, contents))
         if broken := list(controls(prompt, contents)):
             return broken
-        if prompt.template_format in READ:
+        if prompt.variables is not None:
             return await computed(lambda: list(variables(prompt, contents)), size)
         if not await computed(is_simple, size, contents):
             return [Violation("messages", f"The refinement can't be checked: {_COMPLEX}.")]
@@ -120,26 +118,14 @@ def is_simple(texts: Sequence[str]) -> bool:
     return sum(len(tag) for text in texts for tag in _TAG.findall(text)) <= MAX_TAG_CHARACTERS
 
 
-def _cannot_render(prompt: Template, text: Text, description: str) -> str:
-    return f"{text.path} can't be rendered in the format {prompt.template_format}: {description.rstrip('.')}."
-
-
-def _unreadable(prompt: Template) -> tuple[Text, str] | None:
-    for text in prompt.texts:
-        try:
-            READ[prompt.template_format](text.content)
-        except TemplateSyntaxError as error:
-            return text, str(error)
-    return None
-
-
 def _violation(prompt: Template, index: int | None, kind: str, description: str) -> Violation:
     if index is None:
         return Violation("messages", description)
     field = f"messages[{index}].content"
     if kind == "empty":
         return Violation(field, f"The refinement left {prompt.texts[index].path} empty.")
-    return Violation(field, f"The refinement of {_cannot_render(prompt, prompt.texts[index], description)}")
+    why = cannot_render(prompt.texts[index], prompt.template_format, description)
+    return Violation(field, f"The refinement of {why}")
 
 
 def _structural(prompt: Template, new: Sequence[tuple[object, object]]) -> Iterator[Violation]:
@@ -173,9 +159,12 @@ _CONTROLS = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]")
 
 def controls(prompt: Template, contents: Sequence[str]) -> Iterator[Violation]:
     """Models write a NUL where they mean an accented letter."""
+    found = [_CONTROLS.findall(content) for content in contents]
+    if not any(found):
+        return
     known = {control for text in prompt.texts for control in _CONTROLS.findall(text.content)}
-    for index, (text, content) in enumerate(zip(prompt.texts, contents, strict=True)):
-        if invented := sorted(set(_CONTROLS.findall(content)) - known):
+    for index, (text, written) in enumerate(zip(prompt.texts, found, strict=True)):
+        if invented := sorted(set(written) - known):
             listed = ", ".join(f"U+{ord(control):04X}" for control in invented[:MAX_NAMES])
             description = f"The refinement put control characters into {text.path}: {listed}."
             yield Violation(f"messages[{index}].content", description)
@@ -196,7 +185,7 @@ def variables(prompt: Template, contents: Sequence[str]) -> Iterator[Violation]:
     if unreadable:
         return
     fixed = frozenset[str]().union(*(_variables_if_any(prompt, text) for text in prompt.fixed))
-    old = frozenset[str]().union(fixed, *(names_in(text.content) for text in prompt.texts))
+    old = fixed | (prompt.variables or frozenset())
     lost, invented = compared(old, found | fixed)
     demands = {name for name in invented if isinstance(name, Demand)}
     for verb, names in (("lost", lost), ("invented", invented - demands)):

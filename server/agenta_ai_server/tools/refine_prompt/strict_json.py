@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import re
+from collections import Counter
 from json.encoder import encode_basestring
 from typing import TYPE_CHECKING, NoReturn
 
@@ -64,11 +65,11 @@ def depth(value: Json) -> int:
 
 
 def _object(pairs: list[tuple[str, Json]]) -> dict[str, Json]:
-    value: dict[str, Json] = {}
-    for key, item in pairs:
-        if key in value:
-            raise ValueError(f"has the key {key[:50]!r} twice in one object")
-        value[key] = item
+    value = dict(pairs)
+    if len(value) < len(pairs):
+        counts = Counter(key for key, _ in pairs)
+        twice = next(key for key, count in counts.items() if count > 1)
+        raise ValueError(f"has the key {twice[:50]!r} twice in one object")
     return value
 
 

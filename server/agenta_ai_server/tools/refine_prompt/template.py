@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from agenta_ai_server.domain.record import record
 from agenta_ai_server.tools.refine_prompt import strict_json
 from agenta_ai_server.tools.refine_prompt.formats import DEFAULT, FORMATS, READ
 from agenta_ai_server.tools.refine_prompt.formats.syntax import TemplateSyntaxError
@@ -27,7 +27,7 @@ class TemplateError(ValueError):
     """The template can't be refined. The message is a sentence for people that names the place."""
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Text:
     """One text of the template.
 
@@ -56,7 +56,7 @@ class Text:
         return f"messages[{self.message}].content[{self.part}].text"
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Template:
     """A prompt template.
 
@@ -66,6 +66,7 @@ class Template:
         texts: What can be refined, in the order in which it stands; at least one.
         template_format: Name of the format, one of ``FORMATS``.
         fixed: The other texts, those that stay as they are.
+        variables: What ``texts`` ask for, in a format that is read; ``None`` in one that is rendered.
     """
 
     source: str
@@ -73,6 +74,7 @@ class Template:
     texts: tuple[Text, ...]
     template_format: str
     fixed: tuple[Text, ...]
+    variables: frozenset[str] | None
 
     @property
     def size(self) -> int:
@@ -114,7 +116,7 @@ def parse(source: str) -> Template:
             that is a string, null, absent, or a list of parts.
 
     Raises:
-        TemplateError: It isn't one, or holds no text that could be refined.
+        TemplateError: It isn't one, or holds no text that could be refined, or one that can't be read in its format.
     """
     try:
         root = strict_json.parse(source)
@@ -134,7 +136,8 @@ def parse(source: str) -> Template:
             "more than white space."
         )
     _check_response_format(root, template_format)
-    return Template(source, root, texts, template_format, tuple(text for text in every if not text.is_refinable))
+    fixed = tuple(text for text in every if not text.is_refinable)
+    return Template(source, root, texts, template_format, fixed, _variables(texts, template_format))
 
 
 def _format(root: dict[str, Any]) -> str:
@@ -144,6 +147,23 @@ def _format(root: dict[str, Any]) -> str:
     if not isinstance(name, str) or name not in FORMATS:
         raise TemplateError(f"The template's 'template_format' must be one of {', '.join(FORMATS)}, or absent.")
     return name
+
+
+def cannot_render(text: Text, template_format: str, description: str) -> str:
+    """Say why a text can't be rendered, in a sentence for people."""
+    return f"{text.path} can't be rendered in the format {template_format}: {description.rstrip('.')}."
+
+
+def _variables(texts: tuple[Text, ...], template_format: str) -> frozenset[str] | None:
+    if (read := READ.get(template_format)) is None:
+        return None
+    found: set[str] = set()
+    for text in texts:
+        try:
+            found |= read(text.content)
+        except TemplateSyntaxError as error:
+            raise TemplateError(cannot_render(text, template_format, str(error))) from None
+    return frozenset(found)
 
 
 def _check_response_format(root: dict[str, Any], template_format: str) -> None:

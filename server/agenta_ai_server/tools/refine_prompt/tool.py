@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from agenta_ai_server.domain.errors import Reason, Refused, ToolFailed, UpstreamFailed, Violation
 from agenta_ai_server.domain.outcome import ToolOutcome
+from agenta_ai_server.domain.record import record
 from agenta_ai_server.domain.tool import Hints, Stage, ToolSpec
 from agenta_ai_server.tools.refine_prompt import answer, strict_json, template
 from agenta_ai_server.tools.refine_prompt.guarantee import Guarantee, WorkerFailed, computed
@@ -211,7 +212,7 @@ def _parsed(source: str) -> Template:
     return template.parse(source)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record
 class _Refinement:
     """The whole template refined, or the rules that the model's answer breaks."""
 

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import re
+
 from agenta_ai_server.tools.refine_prompt.formats import jsonpath
 from agenta_ai_server.tools.refine_prompt.formats.syntax import TemplateSyntaxError, shown
 
 #: Reading one takes about as long as reading 5,000 characters of text.
 MAX_PATHS = 200
+#: A name with nothing in it that has to be looked at.
+_PLAIN = re.compile(r"\{\{\s*(\w[\w.-]*)\s*\}\}")
 
 
 def variables(text: str) -> frozenset[str]:
@@ -18,6 +22,9 @@ def variables(text: str) -> frozenset[str]:
     Raises:
         TemplateSyntaxError: A name that Agenta can resolve to no value at all.
     """
+    plain = _PLAIN.findall(text)
+    if text.count("{") + text.count("}") == 4 * len(plain):
+        return frozenset(plain)
     found: dict[str, str] = {}
     end = paths = 0
     *closed, _ = text.split("}}")
