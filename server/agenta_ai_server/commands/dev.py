@@ -94,10 +94,7 @@ async def run(environment: Mapping[str, str], fault: str, command: Sequence[str]
                     "AGENTA_AI_GRPC_AUTH": "api_keys",
                     "AGENTA_AI_GRPC_API_KEYS_FILE": str(path),
                     "AGENTA_AI_GRPC_DRAIN_SECONDS": "0",
-                    "AGENTA_AI_SERVICES_API_URL": standin.url,
-                    "AGENTA_AI_SERVICES_API_KEY": API_KEY,
-                    "AGENTA_AI_SERVICES_ENVIRONMENT_SLUG": ENVIRONMENT,
-                    "AGENTA_AI_SERVICES_REFINE_PROMPT_KEY": APP,
+                    **standin.settings,
                 }
             )
             for warning in warnings:
