@@ -64,7 +64,10 @@ def _command(arguments: argparse.Namespace) -> int:
         from agenta_ai_server.rpc.server import ListenError
         from agenta_ai_server.settings import SettingsError
     except ModuleNotFoundError as error:
-        print(f"agenta-ai-server needs {error.name}: pip install 'agenta-ai[server]'", file=sys.stderr)
+        print(
+            f"agenta-ai-server needs {error.name}. Install the extra 'server': in a clone, pip install '.[server]'.",
+            file=sys.stderr,
+        )
         return EXIT_USAGE
 
     try:
@@ -227,17 +230,26 @@ def _dev(arguments: argparse.Namespace) -> int:
 
 
 def _config(arguments: argparse.Namespace) -> None:
+    from agenta_ai_server.assembly.service import find_faults
     from agenta_ai_server.commands import show_config
-    from agenta_ai_server.settings import load
+    from agenta_ai_server.settings import SettingsError, read
+    from agenta_ai_server.telemetry import logs
 
-    settings, warnings = load(arguments.environment)
-    for warning in warnings:
+    logs.configure("critical", "text")
+    reading = read(arguments.environment)
+    faults = _run(find_faults(reading.settings, reading.faults))
+    if reading.faults:
+        # A setting that is wrong has its default, which would be misleading to show.
+        raise SettingsError(faults)
+    for warning in reading.warnings:
         print(f"agenta-ai-server: {warning}", file=sys.stderr)
-    described = list(show_config.described(settings, arguments.environment))
+    described = list(show_config.described(reading.settings, arguments.environment))
     if arguments.json:
         stdout.say(json.dumps([asdict(setting) for setting in described], indent=2))
     else:
         stdout.say(show_config.table(described, _columns()))
+    if faults:
+        raise SettingsError(faults)
 
 
 def _check(arguments: argparse.Namespace) -> int:

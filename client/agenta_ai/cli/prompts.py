@@ -179,5 +179,5 @@ def _yaml() -> Any:
     try:
         import yaml
     except ImportError:
-        raise InvalidInput("YAML needs PyYAML. Run: pip install 'agenta-ai[cli]'") from None
+        raise InvalidInput("YAML needs PyYAML. Install the extra 'cli': in a clone, pip install '.[cli]'.") from None
     return yaml

@@ -84,7 +84,7 @@ async def run(environment: Mapping[str, str], fault: str, command: Sequence[str]
         with TemporaryDirectory() as folder:
             path = Path(folder) / "keys.json"
             key = create_key(path, **PRINCIPAL, permissions=["edit_workflows"], expires=None)
-            loaded, warnings = settings.load(
+            reading = settings.read(
                 {
                     **{
                         name: value
@@ -97,10 +97,10 @@ async def run(environment: Mapping[str, str], fault: str, command: Sequence[str]
                     **standin.settings,
                 }
             )
-            for warning in warnings:
+            for warning in reading.warnings:
                 log.warning(warning)
-            stop = serve.stop_signal(loaded.shutdown_grace_seconds)
-            async with serve.running(loaded) as address:
+            stop = serve.stop_signal(reading.settings.shutdown_grace_seconds)
+            async with serve.running(reading.settings, reading.faults) as address:
                 if command:
                     own = {name: value for name, value in environment.items() if name not in CREDENTIALS}
                     told = {"AGENTA_AI_TARGET": address, "AGENTA_AI_API_KEY": key}
