@@ -100,7 +100,7 @@ def _parser() -> argparse.ArgumentParser:
         "dev",
         help="serve with a stand-in for Agenta on this machine: no account, no model",
         description="Serve with a stand-in for Agenta on this machine. With a COMMAND, run it against the service, "
-        "and end with its exit code.",
+        "on a free port, and end with its exit code.",
     )
     dev.add_argument("--listen", help="address of the service, in place of AGENTA_AI_GRPC_LISTEN")
     dev.add_argument("--fault", default="", help="what the stand-in does wrong, for example 'status=503 retry-after=2'")
