@@ -200,7 +200,8 @@ def test_help_fits_the_window(width: int) -> None:
 
 @pytest.mark.parametrize("width", WIDTHS)
 def test_descriptions_fit_the_window(server: FakeServer, width: int) -> None:
-    server.answers(pb.ListToolsResponse(tools=[{"name": "tools.x.y.z", "description": f"{LONG} {LONG}"}]))
+    tools: Any = [{"name": "tools.x.y.z", "description": f"{LONG} {LONG}"}]
+    server.answers(pb.ListToolsResponse(tools=tools))
     with terminal(server, "tools", width=width) as child:
         lines = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]|\r", "", child.rest()).splitlines()
     assert child.exit_code == 0
