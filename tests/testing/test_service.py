@@ -87,7 +87,10 @@ def test_the_environment_has_no_effect(monkeypatch: pytest.MonkeyPatch) -> None:
         assert client.status().enabled
 
 
-def test_it_needs_no_pytest() -> None:
-    code = "import sys, agenta_ai_server.testing; print('pytest' in sys.modules)"
+def test_it_needs_no_pytest_and_prints_nothing() -> None:
+    code = (
+        "import sys; from agenta_ai_server.testing import run_service\n"
+        "with run_service(): print('pytest' in sys.modules)"
+    )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout == "False\n"
+    assert (done.stdout, done.stderr) == ("False\n", "")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -14,6 +15,9 @@ from agenta_ai_server.standin.app import StandIn
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator, Mapping
+
+# Where no logging is set up, nothing is printed.
+logging.getLogger("agenta_ai_server").addHandler(logging.NullHandler())
 
 
 @dataclass(frozen=True, slots=True)
