@@ -160,7 +160,11 @@ def _parsed(format_: Format, text: str) -> Any:
     yaml = _yaml()
     try:
         return yaml.safe_load(text)
-    except yaml.YAMLError as error:
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark
+        where = f": line {mark.line + 1} column {mark.column + 1}" if mark else ""
+        raise ValueError(f"{error.problem}{where}") from None
+    except yaml.YAMLError as error:  # of a character
         raise ValueError(str(error)) from None
 
 
