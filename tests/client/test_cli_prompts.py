@@ -135,6 +135,8 @@ def test_patterns(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert prompts.expand(["[x].md"]) == ["[x].md"]
     with pytest.raises(InvalidInput, match=r"^No file matches \*\.yaml\.$"):
         prompts.expand(["*.yaml"])
+    with pytest.raises(InvalidInput, match=r"^in is a folder\. Use a pattern, such as 'in/\*\*/\*\.md'\.$"):
+        prompts.expand(["in"])
 
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=12)

@@ -125,12 +125,14 @@ def expand(names: Sequence[str]) -> list[str]:
     """Return the names of files, with patterns such as ``prompts/**/*.md`` replaced by what they match.
 
     Raises:
-        InvalidInput: A pattern matches nothing, or a file is named more than once.
+        InvalidInput: A pattern matches nothing, or a folder is named.
     """
     from agenta_ai.errors import InvalidInput
 
     found: dict[str, None] = {}
     for name in names:
+        if os.path.isdir(name):
+            raise InvalidInput(f"{name} is a folder. Use a pattern, such as '{os.path.join(name, '**', '*.md')}'.")
         matches = [name]
         if name != "-" and not os.path.lexists(name) and glob.has_magic(name):
             matches = sorted(match for match in glob.glob(name, recursive=True) if os.path.isfile(match))
