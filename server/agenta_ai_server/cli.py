@@ -89,7 +89,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    serve = commands.add_parser("serve", help="serve calls until told to stop")
+    serve = commands.add_parser("serve", help="serve calls until a signal stops it")
     serve.add_argument(
         "--reuse-port",
         action="store_true",
@@ -116,14 +116,14 @@ def _parser() -> argparse.ArgumentParser:
             "is deployed there doesn't allow it; 2 wrong arguments or settings.",
         )
     )
-    config = commands.add_parser("config", help="print the settings that are in force, and where each came from")
+    config = commands.add_parser("config", help="print the effective settings, and where each came from")
     config.add_argument("--json", action="store_true", help="print JSON")
     config.set_defaults(run=_config)
     check = commands.add_parser(
         "check",
-        help="test the whole set-up, and say what to do about what is wrong",
+        help="test the whole set-up, and name a remedy for each fault",
         description="Test the whole set-up for real: settings, files, certificates, addresses, Redis, the issuer's "
-        "keys, Agenta. Exit code 0 only if all is fine.",
+        "keys, Agenta. Exit codes: 0 all is fine; 1 something is not; 2 wrong arguments.",
     )
     check.add_argument("--call", action="store_true", help="also refine a tiny prompt, which is paid for")
     check.add_argument("--json", action="store_true", help="print JSON")
