@@ -116,9 +116,7 @@ def no_exporter_outlives_its_test() -> Iterator[None]:
 
 def settings_for(standin: StandIn, **overrides: str) -> Settings:
     """The settings of a service on a free port in front of ``standin``; an override of "" removes one."""
-    # Also where the test deploys it only later.
-    app = {"AGENTA_AI_SERVICES_REFINE_PROMPT_KEY": "ai-refine"}
-    settings, warnings = load(environment_for(standin) | app | overrides)
+    settings, warnings = load(environment_for(standin) | overrides)
     assert not warnings
     return settings
 

@@ -34,6 +34,9 @@ DIRECTIVE = "standin:"
 FAULT_HEADER = "x-standin-fault"
 """The request header with the words of a fault."""
 
+APP = "ai-refine"
+"""The usual slug of the application that refines prompts."""
+
 _MIB_OF_BLANKS = b" " * 1024 * 1024
 _GARBAGE = b"\x16\x03\x01 this is not HTTP\r\n\r\n"
 _BACKLOG = 4096  # as many may knock at once; the kernel's own limit is net.core.somaxconn
@@ -93,7 +96,7 @@ class StandIn:
         self,
         *,
         api_key: str = "standin-key",
-        app: str = "ai-refine",
+        app: str = APP,
         environment: str = "production",
         models: Collection[str] | None = None,
         fault: Fault = _NO_FAULT,
@@ -194,12 +197,12 @@ class StandIn:
 
     @property
     def settings(self) -> dict[str, str]:
-        """The settings, by their names, of a service that uses it as Agenta."""
+        """The settings, by their names, of a service that uses it as Agenta, even before the application is there."""
         return {
             "AGENTA_AI_SERVICES_API_URL": self.url,
             "AGENTA_AI_SERVICES_API_KEY": self.api_key,
             "AGENTA_AI_SERVICES_ENVIRONMENT_SLUG": self._environment,
-            "AGENTA_AI_SERVICES_REFINE_PROMPT_KEY": self._app,
+            "AGENTA_AI_SERVICES_REFINE_PROMPT_KEY": self._app or APP,
         }
 
     @property
