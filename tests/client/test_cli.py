@@ -471,7 +471,7 @@ def test_a_tool_that_failed(
     ("argv", "complaint"),
     [
         (["refine", "no/such/file"], "Cannot read no/such/file: No such file"),
-        (["refine", "."], "Cannot read .: Is a directory"),
+        (["refine", "."], ". is a folder. Use a pattern"),
         (["refine", "{prompt}", "-o", "no/such/file"], "Cannot write no/such/file"),
         (["refine", sys.executable], "it is not text in UTF-8"),
         (["refine", __file__, "--format", "json"], "is not JSON: Expecting value: line 1"),
