@@ -58,7 +58,7 @@ $(READY): $(RUNTIME) requirements-dev.lock
 
 demo: $(RUNTIME) ## Refine a sample prompt, with a stand-in for Agenta: no account needed.
 	@echo "Starting the service and a stand-in for Agenta, and refining $(SAMPLE)."
-	@PATH="$(BIN):$$PATH" agenta-ai-server dev --listen 127.0.0.1:0 -- \
+	@PATH="$(BIN):$$PATH" agenta-ai-server dev -- \
 	  agenta-ai refine $(SAMPLE) --guidelines "Be brief and polite."
 
 run: $(RUNTIME) ## Serve on 127.0.0.1:50051 with a stand-in for Agenta, until Ctrl-C.

@@ -27,7 +27,8 @@ TRACES = """
 ## Traces
 
 Traces are sent by OTLP over HTTP when `OTEL_EXPORTER_OTLP_ENDPOINT` or `OTEL_EXPORTER_OTLP_TRACES_ENDPOINT` is set, or
-`OTEL_TRACES_EXPORTER=otlp` (to `http://localhost:4318`). They need `pip install 'agenta-ai[tracing]'`.
+`OTEL_TRACES_EXPORTER=otlp` (to `http://localhost:4318`). They need the extra `tracing`: in a
+clone, `pip install '.[tracing]'`.
 `OTEL_SERVICE_NAME`, `OTEL_RESOURCE_ATTRIBUTES`, the headers and all of the following are
 [OpenTelemetry's own variables](https://opentelemetry.io/docs/specs/otel/configuration/sdk-environment-variables/),
 which its SDK reads. The server checks them at the start: a wrong value is a fault like that of any setting."""

@@ -19,6 +19,7 @@ from agenta_ai_server.commands import serve
 from agenta_ai_server.domain.call import ANONYMOUS, Call
 from agenta_ai_server.settings import load
 from agenta_ai_server.standin.app import StandIn
+from agenta_ai_server.testing import environment_for
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator
@@ -115,23 +116,7 @@ def no_exporter_outlives_its_test() -> Iterator[None]:
 
 def settings_for(standin: StandIn, **overrides: str) -> Settings:
     """The settings of a service on a free port in front of ``standin``; an override of "" removes one."""
-    environment = {
-        "AGENTA_AI_SERVICES_API_URL": standin.url,
-        "AGENTA_AI_SERVICES_API_KEY": "standin-key",
-        "AGENTA_AI_SERVICES_ENVIRONMENT_SLUG": "production",
-        "AGENTA_AI_SERVICES_REFINE_PROMPT_KEY": "ai-refine",
-        "AGENTA_AI_GRPC_AUTH": "none",
-        "AGENTA_AI_GRPC_LISTEN": "127.0.0.1:0",
-        "AGENTA_AI_GRPC_SHUTDOWN_GRACE_SECONDS": "1",
-        "AGENTA_AI_GRPC_DRAIN_SECONDS": "0",
-        # As many calls as a test likes: one that is about limits switches them on.
-        "AGENTA_AI_GRPC_LIMITS": "off",
-        # One call, one request: a test that wants a second asks for it.
-        "AGENTA_AI_GRPC_REPAIRS": "0",
-        "AGENTA_AI_GRPC_RETRIES": "0",
-        "AGENTA_AI_GRPC_BREAKER": "off",
-    }
-    settings, warnings = load(environment | overrides)
+    settings, warnings = load(environment_for(standin) | overrides)
     assert not warnings
     return settings
 

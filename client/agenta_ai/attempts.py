@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import random
 import time
 from typing import TYPE_CHECKING
@@ -13,6 +14,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from agenta_ai.errors import CallFailed
+
+_log = logging.getLogger("agenta_ai")
 
 _PUSHBACK = "grpc-retry-pushback-ms"
 # Waiting calls spread over up to this many times the delay that the server told them. They can't see each other, and
@@ -67,6 +70,12 @@ class Attempts:
 
         A delay that reaches the deadline is cut there: no further attempt is possible then.
         """
+        delay = self._delay_after(failure)
+        if delay is not None:
+            _log.info("%s Sending the call again in %.1f s.", failure, delay)
+        return delay
+
+    def _delay_after(self, failure: CallFailed) -> float | None:
         self.is_open = self.is_open or failure.tool_was_run is None
         pushback = _pushback(failure)
         if pushback is not None and pushback < 0:

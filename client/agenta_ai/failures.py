@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from typing import TYPE_CHECKING, Any, TypeVar, cast
+from urllib.parse import unquote
 
 import grpc
 from google.protobuf.message import DecodeError, Message
@@ -39,8 +40,12 @@ _OPEN = (
     grpc.StatusCode.RESOURCE_EXHAUSTED,
 )
 _LAST_ERROR = re.compile(
-    r"^.*last error: (?:[A-Z_]+: )?(?:ipv[46]|unix|vsock)\S*: (?:Failed to connect to remote host: )?"
+    r"^.*last error: (?:[A-Z_]+: )?(?P<address>(?:ipv[46]|unix|vsock)\S*): (?:Failed to connect to remote host: )?"
 )
+
+# BoringSSL's words.
+_UNTRUSTED = re.compile(r"CERTIFICATE_VERIFY_FAILED: ([^:]+)")
+_IS_IT_RUNNING = "Is agenta-ai-server running there?"
 
 _Detail = TypeVar("_Detail", bound=Message)
 
@@ -204,24 +209,38 @@ def _no_answer(target: str, timeout: float) -> str:
 
 
 def _unreachable(message: str, target: str, tls: bool, open_before: bool) -> str:
-    what, remedy = _why_unreachable(message, tls)
+    what, remedy = _why_unreachable(message, target, tls)
     sent = "" if open_before else f" {NOTHING_WAS_SENT}"
     return f"Cannot reach {target} {'with TLS' if tls else 'without TLS'}: {what}.{sent} {remedy}"
 
 
-def _why_unreachable(message: str, tls: bool) -> tuple[str, str]:
+def _why_unreachable(message: str, target: str, tls: bool) -> tuple[str, str]:
     """Return why no connection came about, and what to do."""
     if message.startswith(_UNRESOLVED):
         return "the name cannot be resolved", "Check the name."
     why = _LAST_ERROR.sub("", message).strip().rstrip(".")
     if "Connection refused" in message:
-        return "connection refused", "Is agenta-ai-server running there?"
+        return _refused(message, target)
     if "backend unhealthy" in message:
         return "the server takes no calls at the moment", "Try again later, or ask its operator."
+    if "WRONG_VERSION_NUMBER" in message:
+        return "the server has no TLS", "To go without, choose plaintext."
+    if untrusted := _UNTRUSTED.search(message):
+        return f"its certificate is not trusted ({untrusted[1]})", "Check the certificate, or trust its authority."
     if "handshake" in message.lower():
         return why, "If the server has no TLS, choose plaintext; else check its certificate and your authorities."
     if "Socket closed" in message or "connection reset" in message.lower():
         # Also how TLS 1.3 ends for a client without a certificate that the server wants.
         wanted = "another certificate of its callers?" if tls else "TLS? Then pass tls=True."
         return "the server closes the connection", f"Does it want {wanted}"
-    return why, "Is agenta-ai-server running there?"
+    return why, _IS_IT_RUNNING
+
+
+def _refused(message: str, target: str) -> tuple[str, str]:
+    # Of several addresses, as localhost has them, gRPC tells the last error alone, which may hide the one that matters.
+    found = _LAST_ERROR.match(message)
+    address = unquote(found["address"].partition(":")[2]) if found else ""
+    if not address or address in target:
+        return "connection refused", _IS_IT_RUNNING
+    others = "Other addresses of the name may fail for other reasons: try each."
+    return f"connection refused by {address}", f"{_IS_IT_RUNNING} {others}"

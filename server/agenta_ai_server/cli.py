@@ -64,7 +64,10 @@ def _command(arguments: argparse.Namespace) -> int:
         from agenta_ai_server.rpc.server import ListenError
         from agenta_ai_server.settings import SettingsError
     except ModuleNotFoundError as error:
-        print(f"agenta-ai-server needs {error.name}: pip install 'agenta-ai[server]'", file=sys.stderr)
+        print(
+            f"agenta-ai-server needs {error.name}. Install the extra 'server': in a clone, pip install '.[server]'.",
+            file=sys.stderr,
+        )
         return EXIT_USAGE
 
     try:
@@ -86,7 +89,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    serve = commands.add_parser("serve", help="serve calls until told to stop")
+    serve = commands.add_parser("serve", help="serve calls until a signal stops it")
     serve.add_argument(
         "--reuse-port",
         action="store_true",
@@ -97,7 +100,7 @@ def _parser() -> argparse.ArgumentParser:
         "dev",
         help="serve with a stand-in for Agenta on this machine: no account, no model",
         description="Serve with a stand-in for Agenta on this machine. With a COMMAND, run it against the service, "
-        "and end with its exit code.",
+        "on a free port, and end with its exit code.",
     )
     dev.add_argument("--listen", help="address of the service, in place of AGENTA_AI_GRPC_LISTEN")
     dev.add_argument("--fault", default="", help="what the stand-in does wrong, for example 'status=503 retry-after=2'")
@@ -113,14 +116,14 @@ def _parser() -> argparse.ArgumentParser:
             "is deployed there doesn't allow it; 2 wrong arguments or settings.",
         )
     )
-    config = commands.add_parser("config", help="print the settings that are in force, and where each came from")
+    config = commands.add_parser("config", help="print the effective settings, and where each came from")
     config.add_argument("--json", action="store_true", help="print JSON")
     config.set_defaults(run=_config)
     check = commands.add_parser(
         "check",
-        help="test the whole set-up, and say what to do about what is wrong",
+        help="test the whole set-up, and name a remedy for each fault",
         description="Test the whole set-up for real: settings, files, certificates, addresses, Redis, the issuer's "
-        "keys, Agenta. Exit code 0 only if all is fine.",
+        "keys, Agenta. Exit codes: 0 all is fine; 1 something is not; 2 wrong arguments.",
     )
     check.add_argument("--call", action="store_true", help="also refine a tiny prompt, which is paid for")
     check.add_argument("--json", action="store_true", help="print JSON")
@@ -227,17 +230,26 @@ def _dev(arguments: argparse.Namespace) -> int:
 
 
 def _config(arguments: argparse.Namespace) -> None:
+    from agenta_ai_server.assembly.service import find_faults
     from agenta_ai_server.commands import show_config
-    from agenta_ai_server.settings import load
+    from agenta_ai_server.settings import SettingsError, read
+    from agenta_ai_server.telemetry import logs
 
-    settings, warnings = load(arguments.environment)
-    for warning in warnings:
+    logs.configure("critical", "text")
+    reading = read(arguments.environment)
+    faults = _run(find_faults(reading.settings, reading.faults))
+    if reading.faults:
+        # A setting that is wrong has its default, which would be misleading to show.
+        raise SettingsError(faults)
+    for warning in reading.warnings:
         print(f"agenta-ai-server: {warning}", file=sys.stderr)
-    described = list(show_config.described(settings, arguments.environment))
+    described = list(show_config.described(reading.settings, arguments.environment))
     if arguments.json:
         stdout.say(json.dumps([asdict(setting) for setting in described], indent=2))
     else:
         stdout.say(show_config.table(described, _columns()))
+    if faults:
+        raise SettingsError(faults)
 
 
 def _check(arguments: argparse.Namespace) -> int:

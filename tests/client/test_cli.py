@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import io
 import json
+import logging
 import os
 import re
 import shlex
@@ -16,8 +17,8 @@ import pytest
 from google.protobuf.json_format import ParseDict
 from google.rpc import error_details_pb2, status_pb2
 
-from agenta_ai import cli
-from agenta_ai.cli import streams
+from agenta_ai import CallFailed, cli
+from agenta_ai.cli import streams, waits
 from agenta_ai.v1 import tool_service_pb2 as pb
 
 if TYPE_CHECKING:
@@ -417,7 +418,7 @@ def test_a_server_lost_in_mid_call(server: FakeServer) -> None:
     server.answers(None)
     argv = [*COMMAND, "call", "tools.x.y.z", "--target", server.target]
     with subprocess.Popen(argv, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as running:
-        assert server.service.asked.wait(10)
+        assert server.service.asked.wait(30)
         server.cut()
         err = running.communicate(timeout=20)[1]
     (request,) = server.service.requests
@@ -470,7 +471,7 @@ def test_a_tool_that_failed(
     ("argv", "complaint"),
     [
         (["refine", "no/such/file"], "Cannot read no/such/file: No such file"),
-        (["refine", "."], "Cannot read .: Is a directory"),
+        (["refine", "."], ". is a folder. Use a pattern"),
         (["refine", "{prompt}", "-o", "no/such/file"], "Cannot write no/such/file"),
         (["refine", sys.executable], "it is not text in UTF-8"),
         (["refine", __file__, "--format", "json"], "is not JSON: Expecting value: line 1"),
@@ -645,7 +646,7 @@ def test_control_c(server: FakeServer) -> None:
         # Where the tests run in the background, they and all that they start ignore the signal.
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
-    assert server.service.asked.wait(10)
+    assert server.service.asked.wait(30)
     running.send_signal(signal.SIGINT)
     assert running.communicate(timeout=10)[1] == b""
     assert running.returncode == 130
@@ -678,3 +679,38 @@ def test_json_of_everything() -> None:
     with pytest.raises(TypeError, match="object"):
         streams.to_json(object())
     assert streams.to_json(b"\0\1") == '"AAE="'
+
+
+# Waiting
+
+
+def test_a_wait_is_explained(
+    server: FakeServer,
+    refused: Callable[..., status_pb2.Status],
+    answer: Callable[..., pb.CallToolResponse],
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(waits, "_SHORTEST_SECONDS", 0.0)
+    retry = error_details_pb2.RetryInfo()
+    retry.retry_delay.FromMilliseconds(10)
+    busy = refused(Code.UNAVAILABLE, "OVERLOADED", "The service is at capacity. Try again in 0.0 seconds.", retry)
+    argv = ["call", "tools.x.y.z", "--target", server.target]
+    for options, told in (
+        ([], "agenta-ai: The service is at capacity. Waiting 1 s.\n"),
+        (["--quiet"], ""),
+    ):
+        server.answers((busy, 10), answer(structuredContent={}))
+        assert cli.main([*argv, *options]) == 0
+        assert capsys.readouterr().err == told
+
+
+def test_calls_that_wait_at_the_same_time_share_a_line(capsys: pytest.CaptureFixture[str]) -> None:
+    busy = CallFailed("Rate limited. Try again in 3 s.", code=Code.RESOURCE_EXHAUSTED, retry_delay=3)
+    broken = CallFailed("The connection broke.", code=Code.UNAVAILABLE)
+    log = logging.getLogger("agenta_ai")
+    with waits.told():
+        for failure, delay in (broken, 2.0), (busy, 0.5), (busy, 2.5), (busy, 2.5):
+            log.info("%s Sending the call again in %.1f s.", failure, delay)
+    log.info("%s Sending the call again in %.1f s.", busy, 2.5)
+    assert capsys.readouterr().err == "agenta-ai: Rate limited. Waiting 3 s.\n"

@@ -221,7 +221,7 @@ def test_a_tool_that_there_is_not(
     ):
         server.answers(no_tool, pb.ListToolsResponse(tools=tools))
         assert cli.main(["call", name]) == 2
-        assert capsys.readouterr().err == f"agenta-ai: There is no tool. {advice}\n"
+        assert capsys.readouterr().err == f"agenta-ai: There is no tool {name}. {advice}\n"
 
 
 def test_a_request_that_is_too_large(server: FakeServer, prompts: Path, capsys: pytest.CaptureFixture[str]) -> None:

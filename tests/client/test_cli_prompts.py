@@ -108,7 +108,12 @@ def test_a_change_of_something_else_is_written_in_full(tmp_path: Path) -> None:
     [
         ("a.json", '{"messages": ', "is not JSON: Expecting value"),
         ("a.json", '"text"', "is not a prompt template"),
-        ("a.yaml", "messages: [", "is not YAML: while parsing"),
+        (
+            "a.yaml",
+            "messages: [",
+            "is not YAML: expected the node content, but found '<stream end>': line 1 column 12.",
+        ),
+        ("a.yaml", "a: \x01", "is not YAML: unacceptable character"),
         ("a.yaml", "only text", "is not a prompt template. It should look like"),
         ("prompt", '{"messages": [', "is not JSON"),
         ("a.md", " \n", "is empty"),
@@ -130,6 +135,8 @@ def test_patterns(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert prompts.expand(["[x].md"]) == ["[x].md"]
     with pytest.raises(InvalidInput, match=r"^No file matches \*\.yaml\.$"):
         prompts.expand(["*.yaml"])
+    with pytest.raises(InvalidInput, match=r"^in is a folder\. Use a pattern, such as 'in/\*\*/\*\.md'\.$"):
+        prompts.expand(["in"])
 
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=12)

@@ -89,6 +89,7 @@ def test_list_use_and_remove(capsys: pytest.CaptureFixture[str], file: Path) -> 
         (["target", "add", "x", "http://ai.example.com"], "Give host:port, without http"),
         (["target", "add", "x", "localhost:1", "--api-key-file", "no/such"], "Cannot read no/such"),
         (["target", "add", "x", "ai.example.com:1", "--plaintext", "--api-key-file", "-"], "in plaintext"),
+        (["target", "add", "x", "localhost", "--api-key-file", "no.txt"], "target 'localhost': has no port"),
         (["target", "add", "x", "localhost:1", "--token-file", "/dev/null"], ""),
     ],
 )
@@ -128,9 +129,25 @@ def test_words_for_options(argv: list[str], shown: str, capsys: pytest.CaptureFi
 def test_help_has_examples(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         cli.main([command, "--help"])
-    assert f"examples:\n  agenta-ai {command}" in capsys.readouterr().out.replace(
-        "  echo '{\"prompt", "  agenta-ai call"
-    )
+    assert f"examples:\n  agenta-ai {command}" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("command", ["", "status", "tools", "whoami", "call", "refine", "target", "completion"])
+def test_help_fits_an_ordinary_window(
+    command: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    with pytest.raises(SystemExit):
+        cli.main([*filter(None, [command]), "--help"])
+    assert [line for line in capsys.readouterr().out.splitlines() if len(line) > 80] == []
+
+
+@pytest.mark.parametrize("argv", [[], ["target"]])
+def test_without_a_command_there_is_help(argv: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as exit_:
+        cli.main(argv)
+    assert exit_.value.code == 2
+    assert "examples:\n  agenta-ai" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -13,9 +13,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import grpc
 import pexpect
 import pexpect.fdpexpect
 import pytest
+from google.rpc import error_details_pb2, status_pb2
 
 from agenta_ai import cli
 from agenta_ai.v1 import tool_service_pb2 as pb
@@ -196,6 +198,17 @@ def test_help_fits_the_window(width: int) -> None:
     assert max(map(len, options.splitlines())) <= width
 
 
+@pytest.mark.parametrize("width", WIDTHS)
+def test_descriptions_fit_the_window(server: FakeServer, width: int) -> None:
+    tools: Any = [{"name": "tools.x.y.z", "description": f"{LONG} {LONG}"}]
+    server.answers(pb.ListToolsResponse(tools=tools))
+    with terminal(server, "tools", width=width) as child:
+        lines = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]|\r", "", child.rest()).splitlines()
+    assert child.exit_code == 0
+    assert max(map(len, lines)) <= width
+    assert " ".join(line.strip() for line in lines).endswith(f"{LONG} {LONG}")
+
+
 @pytest.mark.parametrize("words", [["refine", "a.md"], ["call", "tools.x.y.z"]])
 def test_control_c_tells_the_request_id(server: FakeServer, words: list[str]) -> None:
     server.answers(None)
@@ -281,6 +294,29 @@ def test_interactive_can_be_left(loud: FakeServer, leave: str) -> None:
     assert child.exit_code == 0
     assert len(loud.service.requests) == 1
     assert Path("a.md").read_text() == f"{LONG}\n"
+
+
+def test_control_c_at_a_question(loud: FakeServer) -> None:
+    with terminal(loud, "refine", "a.md", "b.md", "--interactive") as child:
+        child.expect(r"\(q\)uit\? ")
+        child.send("\x03")
+        seen = child.rest()
+    assert child.exit_code == 130
+    assert "request-id" not in seen
+    assert "Traceback" not in seen
+    assert Path("a.md").read_text() == f"{LONG}\n"
+
+
+@pytest.mark.parametrize("words", [["refine", "a.md"], ["refine", "*.md"]], ids=["one", "many"])
+def test_a_wait_is_explained(loud: FakeServer, refused: Callable[..., status_pb2.Status], words: list[str]) -> None:
+    retry = error_details_pb2.RetryInfo(retry_delay={"seconds": 1})
+    open_ = refused(grpc.StatusCode.UNAVAILABLE, "UPSTREAM_CIRCUIT_OPEN", "It fails: try again in 1 seconds.", retry)
+    loud.answers((open_, 1000), *loud.service.answers)
+    with terminal(loud, *words) as child:
+        child.expect(r"agenta-ai: It fails\. Waiting 1 s\.")
+        seen = child.rest()
+    assert child.exit_code == 0
+    assert f"+{LONG.upper()}" in seen
 
 
 @pytest.mark.parametrize(

@@ -111,6 +111,10 @@ def test_what_others_say(code: Code, message: str | None, sentence: str) -> None
 
 FAILING = "connections to all backends failing; last error: "
 REFUSED = FAILING + "UNKNOWN: ipv4:127.0.0.1:1: Failed to connect to remote host: connect: Connection refused (111)"
+TLS = FAILING + (
+    "UNKNOWN: ipv4:127.0.0.1:1: Tls handshake failed (TSI_PROTOCOL_FAILURE): SSL_ERROR_SSL: error:100000f7:SSL "
+    "routines:OPENSSL_internal:"
+)
 HANDSHAKE = FAILING + "UNAVAILABLE: ipv4:127.0.0.1:1: Ssl handshake failed: certificate verify failed"
 
 
@@ -118,7 +122,12 @@ HANDSHAKE = FAILING + "UNAVAILABLE: ipv4:127.0.0.1:1: Ssl handshake failed: cert
 @pytest.mark.parametrize(
     ("message", "why"),
     [
-        (REFUSED, "connection refused. Nothing was sent. Is agenta-ai-server running there?"),
+        (
+            REFUSED,
+            "connection refused by 127.0.0.1:1. Nothing was sent. Is agenta-ai-server running there? Other addresses "
+            "of the name may fail for other reasons: try each.",
+        ),
+        (REFUSED.replace("ipv4:127.0.0.1", "ipv6:%5B::1%5D"), "connection refused by [::1]:1. Nothing was sent. Is"),
         (
             FAILING + "UNAVAILABLE: ipv4:127.0.0.1:1: backend unhealthy",
             "the server takes no calls at the moment. Nothing was sent. Try again later, or ask its operator.",
@@ -127,6 +136,15 @@ HANDSHAKE = FAILING + "UNAVAILABLE: ipv4:127.0.0.1:1: Ssl handshake failed: cert
             HANDSHAKE,
             "Ssl handshake failed: certificate verify failed. Nothing was sent. If the server has no TLS, choose "
             "plaintext; else check its certificate and your authorities.",
+        ),
+        (
+            TLS + "WRONG_VERSION_NUMBER: Invalid certificate verification context: OK",
+            "the server has no TLS. Nothing was sent. To go without, choose plaintext.",
+        ),
+        (
+            TLS + "CERTIFICATE_VERIFY_FAILED: unable to get local issuer certificate: OK",
+            "its certificate is not trusted (unable to get local issuer certificate). Nothing was sent. Check the "
+            "certificate, or trust its authority.",
         ),
         (FAILING + "ipv4:1.2.3.4:1: Network unreachable", "Network unreachable. Nothing was sent. Is agenta-ai-server"),
         ("errors resolving host:1: [Domain name not found]", "the name cannot be resolved. Nothing was sent. Check"),
@@ -163,7 +181,8 @@ def test_the_outcome_is_open(code: Code, message: str) -> None:
 def test_an_earlier_attempt_leaves_the_outcome_open(refused: Callable[..., status_pb2.Status]) -> None:
     unreachable = failed(Code.UNAVAILABLE, REFUSED, None, open_before=True)
     assert str(unreachable) == (
-        "Cannot reach host:1 without TLS: connection refused. Is agenta-ai-server running there?" + OUTCOME_OPEN
+        "Cannot reach host:1 without TLS: connection refused by 127.0.0.1:1. Is agenta-ai-server running there? Other "
+        "addresses of the name may fail for other reasons: try each." + OUTCOME_OPEN
     )
     assert unreachable.tool_was_run is None
     status = refused(Code.UNAVAILABLE, "OVERLOADED", "Too busy.")

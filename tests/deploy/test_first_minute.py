@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 import sys
@@ -42,3 +43,15 @@ def test_a_machine_without_a_loopback_is_told() -> None:
     assert "Traceback" not in done.stderr
     assert "127.0.0.1" in done.stderr
     assert "ip link set lo up" in done.stderr
+
+
+@pytest.mark.skipif(not may_unshare(), reason="needs the permission to make a network namespace: unshare -rn")
+def test_a_machine_with_an_ipv6_loopback_alone_is_enough() -> None:
+    only_ipv6 = 'ip link set lo up && ip addr del 127.0.0.1/8 dev lo && exec "$@"'
+    folder = os.path.dirname(sys.executable)
+    program = [f"{folder}/agenta-ai-server", "dev", "--", f"{folder}/agenta-ai", "whoami"]
+    done = subprocess.run(
+        [*NO_LOOPBACK, "sh", "-c", only_ipv6, "sh", *program], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert "[::1]:" in done.stdout

@@ -37,7 +37,7 @@ async def test_the_client_alone(install: Callable[..., Installation], address: s
     assert "usage: agenta-ai-server " in installed.run("agenta-ai-server", "--help")
     for command in ("serve", "check"):
         said = installed.run("agenta-ai-server", command, code=2)
-        assert re.fullmatch(r"agenta-ai-server needs \w+: pip install 'agenta-ai\[server\]'\n", said)
+        assert re.fullmatch(r"agenta-ai-server needs \w+\. Install the extra 'server': .*\n", said)
 
 
 async def test_the_command_line(install: Callable[..., Installation], address: str) -> None:

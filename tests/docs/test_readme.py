@@ -44,20 +44,13 @@ def test_python(served: dict[str, str], tmp_path: Path) -> None:
 
 
 def test_the_page_about_testing(tmp_path: Path) -> None:
-    code = (ROOT / "docs/testing.md").read_text().partition("```python\n")[2].partition("```")[0]
-    assert "FakeSyncClient" in code
-    (tmp_path / "test_example.py").write_text(code)
-    command = [
-        sys.executable,
-        "-m",
-        "pytest",
-        "-q",
-        "-p",
-        "no:cacheprovider",
-        "--rootdir",
-        str(tmp_path),
-        str(tmp_path),
-    ]
-    done = subprocess.run(command, cwd=tmp_path, env=environment(), capture_output=True, text=True, check=False)
+    blocks = re.findall(r"^```python\n(.*?)^```$", (ROOT / "docs/testing.md").read_text(), re.DOTALL | re.MULTILINE)
+    assert len(blocks) == 3
+    for number, code in enumerate(blocks):
+        (tmp_path / f"test_example_{number}.py").write_text(code)
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--rootdir", str(tmp_path), str(tmp_path)],
+        cwd=tmp_path, env=environment(), capture_output=True, text=True, check=False,
+    )  # fmt: skip
     assert done.returncode == 0, done.stdout
-    assert "3 passed" in done.stdout
+    assert f"{sum(code.count('def test_') for code in blocks)} passed" in done.stdout

@@ -22,9 +22,10 @@ if TYPE_CHECKING:
 URL, KEY = "https://cloud.agenta.ai", "AGENTA_API_KEY=…"
 
 
-async def test_from_a_url_and_a_key_to_a_refined_prompt_in_five_commands(tmp_path: Path) -> None:
+async def test_from_a_url_and_a_key_to_a_refined_prompt_in_a_few_commands(tmp_path: Path) -> None:
     section = (ROOT / "README.md").read_text("utf-8").partition("## Run it\n")[2]
-    install, export, provision, serve, refine = islice(commands(section), 5)
+    environment, install, export, provision, serve, again, refine = islice(commands(section), 7)
+    assert environment.text.endswith(again.text)
     assert install.text == "pip install '.[server]'"
     assert refine.text.startswith("agenta-ai refine ")
     (tmp_path / "examples").symlink_to(ROOT / "examples")

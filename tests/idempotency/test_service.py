@@ -30,7 +30,9 @@ async def test_a_file_that_cant_be_used_keeps_the_service_from_starting(standin:
     with pytest.raises(SettingsError) as raised:
         async with serve.running(settings_for(standin, AGENTA_AI_GRPC_IDEMPOTENCY_FILE=str(damaged))):
             pass
-    assert raised.value.faults == ["AGENTA_AI_GRPC_IDEMPOTENCY_FILE: isn't an SQLite file. Name another file."]
+    assert raised.value.faults == [
+        "AGENTA_AI_GRPC_IDEMPOTENCY_FILE: isn't an SQLite database. Set another path, or move this file away."
+    ]
 
 
 async def test_by_choice_the_service_goes_on_without_its_file(
@@ -43,7 +45,7 @@ async def test_by_choice_the_service_goes_on_without_its_file(
         first, second = [await stub.CallTool(asked) for _ in range(2)]
     assert not first.meta.replayed
     assert second.meta.replayed
-    assert "AGENTA_AI_GRPC_IDEMPOTENCY_FILE: isn't an SQLite file." in caplog.text
+    assert "AGENTA_AI_GRPC_IDEMPOTENCY_FILE: isn't an SQLite database." in caplog.text
 
 
 @pytest.mark.parametrize("storage", ["plain", "encrypted", "off"])

@@ -114,8 +114,8 @@ def content(path: Path) -> bytes:
 
 
 FAULTS: dict[Callable[[Path], Path], str] = {
-    not_sqlite: "isn't an SQLite file",
-    something_else: "is an SQLite file of something else",
+    not_sqlite: "isn't an SQLite database",
+    something_else: "is an SQLite database of another program",
     a_folder: "is a folder",
     no_folder: "is in a folder that doesn't exist",
 }

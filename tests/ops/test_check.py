@@ -335,7 +335,7 @@ FAULTS: dict[str, tuple[Plant, str, str, str]] = {
         makes_ids_file(b"not a database " * 100),
         "request ids",
         "failed",
-        "Name another file",
+        "Set another path",
     ),
     "open file of ids": (makes_ids_file(b"", mode=0o644), "request ids", "warning", "chmod 600"),
     "no folder for ids": (
@@ -635,7 +635,7 @@ async def test_what_is_not_installed(setup: Setup, monkeypatch: pytest.MonkeyPat
     monkeypatch.setitem(sys.modules, "redis.asyncio", None)
     setup.environment["AGENTA_AI_GRPC_REDIS_URL"] = "redis://host"
     (found,) = wrong(await setup.findings())
-    assert found.remedy == "pip install 'agenta-ai[redis]'"
+    assert found.remedy == "Install the extra 'redis': in a clone, pip install '.[redis]'."
 
 
 async def test_serve_says_so_too(setup: Setup, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -644,7 +644,7 @@ async def test_serve_says_so_too(setup: Setup, monkeypatch: pytest.MonkeyPatch) 
     with pytest.raises(SettingsError) as told:
         async with serve.running(settings_for(setup.standin, AGENTA_AI_GRPC_REDIS_URL="redis://host")):
             pass
-    needed = "needs redis.asyncio. Install it: pip install 'agenta-ai[redis]'."
+    needed = "needs redis.asyncio. Install the extra 'redis': in a clone, pip install '.[redis]'."
     assert told.value.faults == [f"AGENTA_AI_GRPC_REDIS_URL: {needed}"]
 
 

@@ -23,6 +23,8 @@ TRACES = "Traces, by OpenTelemetry's own variables"
 def environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     for name in NAMES:
         monkeypatch.delenv(name, raising=False)
+    # It would last longer than these tests.
+    monkeypatch.setattr("agenta_ai_server.telemetry.logs.configure", lambda *_: None)
     (tmp_path / "key").write_text("the-s3cret\n")
     for name, value in {
         "GRPC_VERBOSITY": "NONE",
@@ -35,7 +37,7 @@ def environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
         "AGENTA_AI_SERVICES_ENVIRONMENT": "staging",
         "AGENTA_AI_GRPC_JWT_ISSUER": "https://issuer.example",
         "AGENTA_AI_GRPC_JWT_AUDIENCE": "agenta-ai",
-        "AGENTA_AI_GRPC_JWT_JWKS_FILE": "jwks.json",
+        "AGENTA_AI_GRPC_JWT_JWKS_URL": "https://issuer.example/jwks",
         "AGENTA_AI_GRPC_JWT_CLAIMS": "plan=tier,user=name",
         "AGENTA_AI_GRPC_RETRY_UNSAFE": "True",
         "AGENTA_AI_GRPC_MAX_CALL_SECONDS": "90.0",
@@ -101,3 +103,53 @@ def test_wrong_settings(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.
     assert out == ""
     assert "AGENTA_AI_GRPC_RETRIES: " in err
     assert "'jwt' needs AGENTA_AI_GRPC_JWT_ISSUER." in err
+
+
+SEVERAL_FAULTS = {
+    "AGENTA_AI_GRPC_AUHT": "none",  # misspelt
+    "AGENTA_AI_GRPC_RETRIES": "many",
+    "AGENTA_AI_GRPC_RESULT_STORAGE": "encrypted",
+    "AGENTA_AI_GRPC_RESULT_KEYS_FILE": "/none/keys",
+    "AGENTA_AI_GRPC_LIMITS_FILE": "/none/limits.toml",
+    "AGENTA_AI_GRPC_TLS_CERT_FILE": "/none/cert.pem",
+    "AGENTA_AI_GRPC_TLS_KEY_FILE": "/none/key.pem",
+}
+ALL_FAULTS = [
+    "AGENTA_AI_GRPC_RETRIES: must be a valid integer.",
+    "AGENTA_AI_GRPC_AUTH: must be set: any of api_keys, jwt, agenta, mtls, or none to admit everybody who can connect.",
+    "AGENTA_AI_GRPC_AUHT is unknown and has no effect: did you mean AGENTA_AI_GRPC_AUTH?",
+    "AGENTA_AI_GRPC_LIMITS_FILE: can't read /none/limits.toml: No such file or directory.",
+    "AGENTA_AI_GRPC_RESULT_KEYS_FILE: can't be read: No such file or directory.",
+    "AGENTA_AI_GRPC_TLS_CERT_FILE: can't read /none/cert.pem: No such file or directory.",
+    "AGENTA_AI_GRPC_TLS_KEY_FILE: can't read /none/key.pem: No such file or directory.",
+]
+
+
+@pytest.mark.parametrize("command", ["serve", "config", "check"])
+def test_every_command_lists_all_faults(
+    command: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in NAMES:
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.delenv("AGENTA_AI_SERVICES_API_KEY_FILE")
+    monkeypatch.delenv("AGENTA_AI_SERVICES_ENVIRONMENT")
+    for name, value in SEVERAL_FAULTS.items():
+        monkeypatch.setenv(name, value)
+    arguments = ["check", "--json"] if command == "check" else [command]
+    assert cli.main(arguments) == (1 if command == "check" else 2)
+    out, err = capsys.readouterr()
+    if command == "check":
+        assert [each["said"] for each in json.loads(out)["findings"] if each["state"] == "failed"] == ALL_FAULTS
+    else:
+        assert out == ""
+        assert err == "\n  ".join(["agenta-ai-server can't start with these settings:", *ALL_FAULTS]) + "\n"
+
+
+def test_config_shows_the_settings_although_a_file_is_wrong(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AGENTA_AI_GRPC_LIMITS_FILE", "/none/limits.toml")
+    assert cli.main(["config"]) == 2
+    out, err = capsys.readouterr()
+    assert "/none/limits.toml" in out
+    assert "AGENTA_AI_GRPC_LIMITS_FILE: can't read /none/limits.toml: No such file or directory." in err

@@ -128,5 +128,5 @@ async def test_what_must_be_installed_is_said(monkeypatch: pytest.MonkeyPatch) -
         build_telemetry(settings, resources)
         with pytest.raises(SettingsError) as error:
             await resources.start()
-    needed = "needs opentelemetry. Install it: pip install 'agenta-ai[tracing]'."
+    needed = "needs opentelemetry. Install the extra 'tracing': in a clone, pip install '.[tracing]'."
     assert error.value.faults == [f"OTEL_EXPORTER_OTLP_ENDPOINT: {needed}"]

@@ -53,7 +53,7 @@ def _called(client: SyncClient, args: argparse.Namespace, running: Running) -> T
             )
     except CallFailed as failure:
         if failure.reason == "TOOL_NOT_FOUND":
-            failure.args = (f"{str(failure).rstrip('.')}. {_meant(client, args.name)}",)
+            failure.args = (f"There is no tool {args.name}. {_meant(client, args.name)}",)
         raise
 
 

@@ -22,6 +22,13 @@ _OF_STATUS = {
     "PERMISSION_DENIED": NOT_ALLOWED,
     "RESOURCE_EXHAUSTED": LIMITED,
 }
+# What the client's sentences say of its arguments.
+_OPTIONS = {
+    "pass tls=True": "pass --tls",
+    "choose plaintext": "pass --plaintext",
+    "trust its authority": "trust its authority with --ca",
+    "set rerun_if_outcome_unknown": "pass --rerun-if-outcome-unknown",
+}
 _TOOL_FAILURE = ("reason", "message", "retryable", "retry_delay", "field_violations", "meta", "request_id", "call_id")
 _CALL_FAILURE = ("reason", "message", "field_violations", "retry_delay", "request_id", "call_id", "tool_was_run")
 
@@ -66,8 +73,9 @@ def in_words(failure: AgentaError, given: str, names: Mapping[str, str]) -> str:
             sentence = sentence.replace(
                 f"{words} {failure.request_id}", f"{_again(words)} --request-id {failure.request_id}"
             )
-    sentence = sentence.replace("set rerun_if_outcome_unknown", "pass --rerun-if-outcome-unknown")
-    return sentence.replace("pass tls=True", "pass --tls").replace("choose plaintext", "pass --plaintext")
+    for words, option in _OPTIONS.items():
+        sentence = sentence.replace(words, option)
+    return sentence
 
 
 def _again(words: str) -> str:

@@ -6,6 +6,7 @@ import os
 import shlex
 import subprocess
 import tempfile
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -37,6 +38,8 @@ def interact(names: Sequence[str], work: Work) -> int:
         The exit code: that of the last failure, if there was one.
     """
     code = exits.OK
+    with suppress(ImportError):  # not everywhere
+        import readline  # noqa: F401  # with it, input() lets a line be edited
     for name in names:
         try:
             _one(name, work)
@@ -55,8 +58,8 @@ def _one(name: str, work: Work) -> None:
     streams.check_writable(output, "--output")
     work.screen.heading(name)
     done = _refined(work, prompt, None)
+    _show(work, done)
     while True:
-        _show(work, done)
         match _ask(_QUESTION)[:1].lower():
             case "a":
                 done.after.write(output)
@@ -69,8 +72,10 @@ def _one(name: str, work: Work) -> None:
                 raise _QuitError
             case "r":
                 done = _again(work, done)
+                _show(work, done)
             case "e":
                 done = _edited(done)
+                _show(work, done)
             case _:
                 work.screen.say("Type one of the letters in brackets, and Enter.")
 

@@ -57,7 +57,7 @@ def tools(args: argparse.Namespace, how: Access, _: Running) -> int:
         streams.print_json(found)
         return exits.OK
     for tool in found:
-        screen.say(f"{tool.name}  {tool.title}\n    {tool.description}")
+        screen.say(f"{tool.name}  {tool.title}\n{screen.wrapped(tool.description, '    ')}")
     return exits.OK
 
 

@@ -6,7 +6,8 @@ import argparse
 import re
 import sys
 from difflib import get_close_matches
-from typing import TYPE_CHECKING, Any, NoReturn
+from functools import partial
+from typing import TYPE_CHECKING, NoReturn
 
 from agenta_ai.cli.access import DEFAULT_TARGET
 from agenta_ai.version import __version__
@@ -23,8 +24,14 @@ environment:
   AGENTA_AI_PROJECT       id of the project to act in
 No option takes a secret, because everybody on this machine can read options.
 
-exit codes: 0 fine, 1 the tool failed or --check found a change, 2 wrong usage, input or output, 3 not allowed,
-4 rate limited, 5 no answer or another failure, 130 interrupted.
+exit codes:
+  0    fine
+  1    the tool failed, or --check found a change
+  2    wrong usage, input or output
+  3    not allowed
+  4    rate limited
+  5    no answer, or another failure
+  130  interrupted
 """
 
 EXAMPLES = """\
@@ -44,29 +51,29 @@ OF_COMMAND = {
     "call": (
         "examples:\n"
         "  agenta-ai call tools.agenta.api.refine_prompt --args @arguments.json\n"
-        '  echo \'{"prompt_template_json": "…"}\' | agenta-ai call tools.agenta.api.refine_prompt --args - --json\n'
+        "  agenta-ai call tools.agenta.api.refine_prompt --args - --json < arguments.json\n"
     ),
     "refine": (
         "examples:\n"
         '  agenta-ai refine prompt.json -g "Be brief" -o refined.json\n'
-        "  agenta-ai refine prompt.md --system -i              a system message; write it back\n"
-        "  agenta-ai refine 'prompts/**/*.md' -i -j 8          many files, 8 at a time\n"
-        "  agenta-ai refine prompts/*.yaml --check --quiet     in CI: exit code 1 if one would change\n"
-        "  agenta-ai refine prompt.md --interactive            accept, refine again, edit, skip\n"
-        "  cat prompt.md | agenta-ai refine - -o - > new.md    from standard input to standard output\n"
+        "  agenta-ai refine prompt.md --system -i            # as a system message\n"
+        "  agenta-ai refine 'prompts/**/*.md' -i -j 8        # many files, 8 at a time\n"
+        "  agenta-ai refine prompts/*.yaml --check --quiet   # in CI\n"
+        "  agenta-ai refine prompt.md --interactive          # decide about each\n"
+        "  cat prompt.md | agenta-ai refine - -o - > new.md  # text in, text out\n"
     ),
     "target": (
         "examples:\n"
-        "  agenta-ai target add staging ai.example.com:443     asks for a key, if on a terminal\n"
+        "  agenta-ai target add staging ai.example.com:443   # asks for the key\n"
         "  agenta-ai target add staging ai.example.com:443 --api-key-file key.txt\n"
         "  agenta-ai target use staging\n"
         "  agenta-ai target list\n"
     ),
     "completion": (
         "examples:\n"
-        "  agenta-ai completion bash > ~/.local/share/bash-completion/completions/agenta-ai\n"
         "  agenta-ai completion zsh > ~/.zfunc/_agenta-ai\n"
         "  agenta-ai completion fish > ~/.config/fish/completions/agenta-ai.fish\n"
+        '  eval "$(agenta-ai completion bash)"  # in ~/.bashrc\n'
     ),
 }
 # Shorter than argparse's own, which lists all options.
@@ -79,6 +86,7 @@ USAGE = {
     "version": "",
 }
 SHELLS = ("bash", "zsh", "fish")
+_NOTHING_CHOSEN = "the following arguments are required: "
 _UNKNOWN_CHOICE = re.compile(r"invalid choice: '([^']*)'")
 _UNKNOWN_WORDS = re.compile(r"unrecognized arguments: (.*)", re.DOTALL)
 
@@ -91,7 +99,10 @@ class Parser(argparse.ArgumentParser):
         super().__init__(*args, **kwargs)  # type: ignore[arg-type]
 
     def error(self, message: str) -> NoReturn:
-        """Write the usage, what is wrong, and what may have been meant."""
+        """Write the usage, what is wrong, and what may have been meant. Where no command is given, write the help."""
+        if message in (_NOTHING_CHOSEN + "COMMAND", _NOTHING_CHOSEN + "ACTION"):
+            self.print_help(sys.stderr)
+            sys.exit(2)
         self.print_usage(sys.stderr)
         sys.stderr.write(f"{self.prog}: {self._with_advice(message)}\n")
         sys.exit(2)
@@ -124,15 +135,14 @@ class Parser(argparse.ArgumentParser):
 
 def build() -> Parser:
     """Return the parser."""
-    common: Any = _common()
     parser = Parser(
         prog="agenta-ai",
         usage="%(prog)s [OPTIONS] COMMAND …",
         description="Small AI tools, called by name.",
         epilog=EXAMPLES + ENVIRONMENT,
-        parents=[common],
     )
     parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
+    _common(parser)
     commands = parser.add_subparsers(metavar="COMMAND", required=True, parser_class=Parser, prog="agenta-ai")
 
     def command(name: str, help_: str, *, common_too: bool = True) -> Parser:
@@ -142,8 +152,9 @@ def build() -> Parser:
             help=help_,
             description=_sentence(help_),
             epilog=OF_COMMAND.get(name),
-            parents=[common] * common_too,
         )
+        if common_too:
+            _common(made)
         made.set_defaults(command=name)
         return made
 
@@ -168,27 +179,28 @@ def _sentence(text: str) -> str:
     return f"{text[:1].upper()}{text[1:]}."
 
 
-def _common() -> argparse.ArgumentParser:
-    """Return the options that may stand before the command and after it.
+def _common(parser: Parser) -> None:
+    """Add the options that may stand before the command and after it.
 
     They have no default here: that of the command would overwrite what was given before it.
     """
-    common = argparse.ArgumentParser(add_help=False, argument_default=argparse.SUPPRESS)
-    common.add_argument(
-        "--target", metavar="HOST:PORT", help=f"the server, or the name of a target; {DEFAULT_TARGET} by default"
-    )
-    common.add_argument("--timeout", type=float, metavar="SECONDS", help="90 for tools and 10 for the rest by default")
-    security = common.add_mutually_exclusive_group()
-    security.add_argument("--tls", action="store_true", dest="tls", help="TLS, also to this machine")
-    security.add_argument("--plaintext", action="store_false", dest="tls", help="no TLS, also to other machines")
-    common.add_argument("--ca", metavar="FILE", help="TLS, trusting these authorities, not the system's; in PEM")
-    common.add_argument("--cert", metavar="FILE", help="TLS, with this certificate to say who calls; in PEM")
-    common.add_argument("--key", metavar="FILE", help="the key of --cert; in PEM, unencrypted")
-    common.add_argument(
-        "--color", choices=("auto", "always", "never"), metavar="WHEN", help="auto, always or never; auto by default"
-    )
-    common.add_argument("-q", "--quiet", action="store_true", help="print errors and warnings only")
-    return common
+    group = parser.add_argument_group("options of all commands")
+    security = group.add_mutually_exclusive_group()
+    add = partial(group.add_argument, default=argparse.SUPPRESS)
+    add("--target", metavar="HOST:PORT", help=f"the server, or the name of a target; {DEFAULT_TARGET} by default")
+    add("--timeout", type=float, metavar="SECONDS", help="90 for tools and 10 for the rest by default")
+    for option, value, help_ in (
+        ("--tls", True, "TLS, also to this machine"),
+        ("--plaintext", False, "no TLS, also to other machines"),
+    ):
+        security.add_argument(
+            option, action="store_const", const=value, dest="tls", default=argparse.SUPPRESS, help=help_
+        )
+    add("--ca", metavar="FILE", help="TLS, trusting these authorities, not the system's; in PEM")
+    add("--cert", metavar="FILE", help="TLS, with this certificate to say who calls; in PEM")
+    add("--key", metavar="FILE", help="the key of --cert; in PEM, unencrypted")
+    add("--color", choices=("auto", "always", "never"), metavar="WHEN", help="auto, always or never; auto by default")
+    add("-q", "--quiet", action="store_true", help="print errors and warnings only")
 
 
 def _json(parser: argparse.ArgumentParser) -> None:

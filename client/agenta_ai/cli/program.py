@@ -6,6 +6,7 @@ import argparse
 import io
 import os
 import sys
+from contextlib import nullcontext
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -95,7 +96,10 @@ def _run(args: argparse.Namespace, running: Running) -> int:
         how = access(args)
         given, names = how.given, dict(how.names)
         module, _, name = _CALLING[args.command].partition(":")
-        code: int = getattr(import_module(module), name)(args, how, running)
+        from agenta_ai.cli import waits
+
+        with nullcontext() if args.quiet else waits.told():
+            code: int = getattr(import_module(module), name)(args, how, running)
         return code
     except AgentaError as failure:
         return _failed(failure, args, exits.in_words(failure, given, names))

@@ -125,12 +125,14 @@ def expand(names: Sequence[str]) -> list[str]:
     """Return the names of files, with patterns such as ``prompts/**/*.md`` replaced by what they match.
 
     Raises:
-        InvalidInput: A pattern matches nothing, or a file is named more than once.
+        InvalidInput: A pattern matches nothing, or a folder is named.
     """
     from agenta_ai.errors import InvalidInput
 
     found: dict[str, None] = {}
     for name in names:
+        if os.path.isdir(name):
+            raise InvalidInput(f"{name} is a folder. Use a pattern, such as '{os.path.join(name, '**', '*.md')}'.")
         matches = [name]
         if name != "-" and not os.path.lexists(name) and glob.has_magic(name):
             matches = sorted(match for match in glob.glob(name, recursive=True) if os.path.isfile(match))
@@ -160,7 +162,11 @@ def _parsed(format_: Format, text: str) -> Any:
     yaml = _yaml()
     try:
         return yaml.safe_load(text)
-    except yaml.YAMLError as error:
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark
+        where = f": line {mark.line + 1} column {mark.column + 1}" if mark else ""
+        raise ValueError(f"{error.problem}{where}") from None
+    except yaml.YAMLError as error:  # of a character
         raise ValueError(str(error)) from None
 
 
@@ -179,5 +185,5 @@ def _yaml() -> Any:
     try:
         import yaml
     except ImportError:
-        raise InvalidInput("YAML needs PyYAML. Run: pip install 'agenta-ai[cli]'") from None
+        raise InvalidInput("YAML needs PyYAML. Install the extra 'cli': in a clone, pip install '.[cli]'.") from None
     return yaml

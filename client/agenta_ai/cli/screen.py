@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import shutil
 import sys
+import textwrap
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -43,6 +45,13 @@ class Screen:
         """Write a line, unless it is to be quiet."""
         if not self.quiet:
             streams.say(text)
+
+    def wrapped(self, text: str, indent: str) -> str:
+        """Return the text with each line indented, and broken between words where a terminal is narrower."""
+        if not streams.is_terminal(sys.stdout):
+            return f"{indent}{text}"
+        width = max(shutil.get_terminal_size().columns, 20)
+        return textwrap.fill(text, width, initial_indent=indent, subsequent_indent=indent)
 
     def heading(self, text: str) -> None:
         """Write a line that stands above others."""
@@ -98,7 +107,7 @@ class Screen:
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
-        with Progress(*columns, console=console, transient=True, redirect_stdout=False, redirect_stderr=False) as bar:
+        with Progress(*columns, console=console, transient=True, redirect_stdout=False) as bar:
             task = bar.add_task(f"{what} …", total=total)
 
             def step(show: Callable[[], None]) -> None:

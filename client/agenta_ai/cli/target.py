@@ -20,7 +20,10 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _add(args: argparse.Namespace, targets: saved.Targets) -> None:
+    from agenta_ai.targets import resolve
+
     name = saved.check_name(args.name)
+    resolve(args.address)  # before a key is typed for nothing
     api_key, token = _secrets(args)
     target = saved.Target(
         address=args.address,

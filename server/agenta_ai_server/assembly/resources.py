@@ -58,7 +58,8 @@ class Resources:
             self._note(f"{setting}: {str(error).rstrip('.')}.")
         except ModuleNotFoundError as error:
             extra = "tracing" if setting.startswith("OTEL_") else "redis"
-            self._note(f"{setting}: needs {error.name}. Install it: pip install 'agenta-ai[{extra}]'.")
+            how = f"Install the extra '{extra}': in a clone, pip install '.[{extra}]'."
+            self._note(f"{setting}: needs {error.name}. {how}")
 
     def _note(self, fault: str) -> None:
         # Two parts may use the same setting.

@@ -11,6 +11,7 @@ from agenta_ai_server.assembly.auth import build_authenticator, build_policy
 from agenta_ai_server.assembly.idempotency import build_idempotency
 from agenta_ai_server.assembly.limits import build_limits
 from agenta_ai_server.assembly.redis import build_redis
+from agenta_ai_server.assembly.resources import Resources
 from agenta_ai_server.assembly.rpc import build_limiter, build_pipeline, build_server
 from agenta_ai_server.assembly.telemetry import build_telemetry
 from agenta_ai_server.assembly.tls import build_certificates
@@ -20,7 +21,8 @@ from agenta_ai_server.domain.server_state import ServerState
 from agenta_ai_server.rpc.servicer import ToolServicer
 
 if TYPE_CHECKING:
-    from agenta_ai_server.assembly.resources import Resources
+    from collections.abc import Sequence
+
     from agenta_ai_server.idempotency.in_flight import InFlightCalls
     from agenta_ai_server.rpc.server import Server
     from agenta_ai_server.settings import Settings
@@ -71,3 +73,15 @@ def build_service(settings: Settings, resources: Resources) -> Service:
         certificates=certificates,
     )
     return Service(state, server, repeats.in_flight)
+
+
+async def find_faults(settings: Settings, faults: Sequence[str] = ()) -> list[str]:
+    """Return everything that would stop the start, without starting anything.
+
+    Args:
+        settings: The settings.
+        faults: What is known to be wrong with them. What is wrong with the files that they name is added.
+    """
+    async with Resources(faults) as resources:
+        build_service(settings, resources)
+        return resources.faults

@@ -72,7 +72,9 @@ async def redis(settings: Settings) -> AsyncIterator[Found]:
     try:
         from agenta_ai_server.redis.client import RedisClient, RedisFailed
     except ModuleNotFoundError:
-        yield failed("The package redis isn't installed.", "pip install 'agenta-ai[redis]'")
+        yield failed(
+            "The package redis isn't installed.", "Install the extra 'redis': in a clone, pip install '.[redis]'."
+        )
         return
     client = RedisClient(settings.redis_url.get_secret_value(), timeout=SECONDS)
     try:

@@ -118,7 +118,9 @@ async def traces(settings: Settings) -> AsyncIterator[Found]:
     if not settings.traces_url:
         return
     if importlib.util.find_spec("opentelemetry") is None:
-        yield failed("OpenTelemetry isn't installed.", "pip install 'agenta-ai[tracing]'")
+        yield failed(
+            "OpenTelemetry isn't installed.", "Install the extra 'tracing': in a clone, pip install '.[tracing]'."
+        )
         return
     name = TRACES_ENDPOINT if TRACES_ENDPOINT in settings.otel else ENDPOINT
     url = settings.traces_url

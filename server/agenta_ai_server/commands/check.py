@@ -7,11 +7,12 @@ import textwrap
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from agenta_ai_server.assembly.service import find_faults
 from agenta_ai_server.checks import files, machine, refine_prompt, remote
 from agenta_ai_server.checks.redis import redis
 from agenta_ai_server.checks.request_ids import request_ids
 from agenta_ai_server.checks.shared import failed
-from agenta_ai_server.settings import Settings, SettingsError, load
+from agenta_ai_server.settings import Settings, read
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -62,16 +63,17 @@ async def run(environment: Mapping[str, str], *, call: bool = False) -> list[Fin
     """Ask all parts at the same time.
 
     Args:
-        environment: As :func:`~agenta_ai_server.settings.load` takes it.
+        environment: As :func:`~agenta_ai_server.settings.read` takes it.
         call: Whether to have a prompt refined as well, which is paid for.
     """
-    try:
-        settings, warnings = load(environment)
-    except SettingsError as error:
-        faults = [Finding("settings", "failed", fault, _remedy(fault)) for fault in error.faults]
-        return [*faults, Finding("the rest", "skipped", "Not checked.", "Correct the settings first.")]
-    found = [Finding("settings", "ok", f"{len(settings.model_fields_set)} are set, and fit together.")]
-    found += [Finding("settings", "warning", each) for each in warnings]
+    reading = read(environment)
+    settings = reading.settings
+    if reading.faults:
+        faults = await find_faults(settings, reading.faults)
+        found = [Finding("settings", "failed", fault, _remedy(fault)) for fault in faults]
+        return [*found, Finding("the rest", "skipped", "Not checked.", "Correct the settings first.")]
+    found = [Finding("settings", "ok", "They are valid, and fit together.")]
+    found += [Finding("settings", "warning", each) for each in reading.warnings]
     asked = PROBES | ({"refinement": refine_prompt.refinement} if call else {})
     answers = await asyncio.gather(*(_asked(part, probe, settings) for part, probe in asked.items()))
     return [*found, *(finding for answer in answers for finding in answer)]
@@ -94,7 +96,10 @@ async def _asked(part: str, probe: Probe, settings: Settings) -> list[Finding]:
 
 
 def _remedy(fault: str) -> str:
-    name = fault.partition(":")[0].partition(" ")[0]
+    name, colon, _ = fault.partition(":")
+    if not colon or " is unknown " in name:
+        return ""  # the sentence says it
+    name = name.partition(" ")[0]
     return f"Correct {name}: docs/configuration.md says what it may be."
 
 

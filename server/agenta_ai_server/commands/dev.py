@@ -21,7 +21,8 @@ from agenta_ai_server.standin.faults import Fault
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-LOOPBACK = "127.0.0.1"
+LOOPBACK = ("127.0.0.1", "::1")
+PORT = 50051
 API_KEY = "standin-key"
 APP = "ai-refine"
 ENVIRONMENT = "production"
@@ -75,7 +76,7 @@ async def run(environment: Mapping[str, str], fault: str, command: Sequence[str]
         The command's exit code; 0 without one.
 
     Raises:
-        SettingsError: A setting or the fault's words are wrong, or the machine has no 127.0.0.1.
+        SettingsError: A setting or the fault's words are wrong, or the machine has no loopback address.
         ListenError: The address can't be listened on.
         OutputError: How to call it can't be printed.
     """
@@ -84,8 +85,10 @@ async def run(environment: Mapping[str, str], fault: str, command: Sequence[str]
         with TemporaryDirectory() as folder:
             path = Path(folder) / "keys.json"
             key = create_key(path, **PRINCIPAL, permissions=["edit_workflows"], expires=None)
-            loaded, warnings = settings.load(
+            reading = settings.read(
                 {
+                    # A command learns the port, and may run while another service has the usual one.
+                    "AGENTA_AI_GRPC_LISTEN": f"{standin.host}:{0 if command else PORT}",
                     **{
                         name: value
                         for name, value in environment.items()
@@ -94,16 +97,13 @@ async def run(environment: Mapping[str, str], fault: str, command: Sequence[str]
                     "AGENTA_AI_GRPC_AUTH": "api_keys",
                     "AGENTA_AI_GRPC_API_KEYS_FILE": str(path),
                     "AGENTA_AI_GRPC_DRAIN_SECONDS": "0",
-                    "AGENTA_AI_SERVICES_API_URL": standin.url,
-                    "AGENTA_AI_SERVICES_API_KEY": API_KEY,
-                    "AGENTA_AI_SERVICES_ENVIRONMENT_SLUG": ENVIRONMENT,
-                    "AGENTA_AI_SERVICES_REFINE_PROMPT_KEY": APP,
+                    **standin.settings,
                 }
             )
-            for warning in warnings:
+            for warning in reading.warnings:
                 log.warning(warning)
-            stop = serve.stop_signal(loaded.shutdown_grace_seconds)
-            async with serve.running(loaded) as address:
+            stop = serve.stop_signal(reading.settings.shutdown_grace_seconds)
+            async with serve.running(reading.settings, reading.faults) as address:
                 if command:
                     own = {name: value for name, value in environment.items() if name not in CREDENTIALS}
                     told = {"AGENTA_AI_TARGET": address, "AGENTA_AI_API_KEY": key}
@@ -115,16 +115,23 @@ async def run(environment: Mapping[str, str], fault: str, command: Sequence[str]
 
 def _check_loopback() -> None:
     """Raise SettingsError if the stand-in could not be reached on this machine."""
-    try:
-        with socket.create_server((LOOPBACK, 0)) as listener, socket.create_connection(listener.getsockname()):
-            pass
-    except OSError as error:
-        why = os.strerror(error.errno or 0)
+    found = [_why_unreachable(host) for host in LOOPBACK]
+    if all(found):
         fault = (
-            f"{LOOPBACK}, where 'dev' runs its stand-in for Agenta, can't be used: {why}. Bring up the loopback "
-            "interface: ip link set lo up; ip addr add 127.0.0.1/8 dev lo"
+            f"{LOOPBACK[0]}, where 'dev' runs its stand-in for Agenta, can't be used: {found[0]}. Bring up the "
+            "loopback interface: ip link set lo up; ip addr add 127.0.0.1/8 dev lo"
         )
-        raise settings.SettingsError([fault]) from None
+        raise settings.SettingsError([fault])
+
+
+def _why_unreachable(host: str) -> str:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        with socket.create_server((host, 0), family=family) as listener:
+            socket.create_connection(listener.getsockname()[:2]).close()
+    except OSError as error:
+        return os.strerror(error.errno or 0)
+    return ""
 
 
 def _fault(words: str) -> Fault:

@@ -362,8 +362,8 @@ def _why(error: Exception) -> str:
 
 
 FAULTS = {
-    "NotALedger": "is an SQLite file of something else. Name another file.",
-    "SQLITE_NOTADB": "isn't an SQLite file. Name another file.",
+    "NotALedger": "is an SQLite database of another program. Set another path.",
+    "SQLITE_NOTADB": "isn't an SQLite database. Set another path, or move this file away.",
     "SQLITE_CORRUPT": "is damaged. Move it away; calls from before may then be billed twice.",
     "SQLITE_FULL": "can't grow: the disk is full. Make room.",
     "ENOSPC": "can't be created: the disk is full. Make room.",

@@ -63,7 +63,8 @@ class Reading:
 
     Attributes:
         settings: The settings; those that are wrong have their defaults.
-        faults: What is wrong with them, a sentence each, beginning with the name of a setting.
+        faults: What is wrong with them, a sentence each, beginning with the name of a setting. If anything is, what
+            there is to say about names is among them: a misspelt one may be why another is missing.
         warnings: Sentences about names that are deprecated, removed or unknown, and about risks.
     """
 
@@ -95,7 +96,7 @@ def read(environment: Mapping[str, str]) -> Reading:
             the path of a file that holds it, under its name with ``_FILE`` added.
     """
     values = {name: value.strip() for name, value in environment.items() if value.strip()}
-    warnings = [warning for name in sorted(values) for warning in _warnings(name)]
+    about_names = [sentence for name in sorted(values) for sentence in _about_name(name)]
     faults = [f"{old}: is now called {new}: rename it." for old, new in RENAMED.items() if old in values]
     if old := values.get(OLD_ENVIRONMENT):
         values.setdefault(ENVIRONMENT, old)
@@ -117,6 +118,9 @@ def read(environment: Mapping[str, str]) -> Reading:
     # What is right by itself may contradict the rest.
     faults += [fault for fault in find_contradictions(settings) if fault.partition(":")[0] not in wrong]
     faults += otel_faults
+    if faults:
+        return Reading(settings, [*faults, *about_names], [])
+    warnings = about_names
     if settings.takes_credentials_in_plaintext:
         warnings.append(
             f"AGENTA_AI_GRPC_LISTEN: {settings.listen} takes credentials from other machines without TLS, so that they "
@@ -142,10 +146,11 @@ def _read_secret_files(values: dict[str, str]) -> Iterator[str]:
 
 
 def _sentence(details: ErrorDetails) -> str:
-    return details["msg"].removeprefix("Value error, ").replace("Input should", "must").rstrip(".") + "."
+    text = details["msg"].removeprefix("Value error, ").replace("Input should", "must")
+    return text.partition(", unable to parse")[0].rstrip(".") + "."
 
 
-def _warnings(name: str) -> Iterator[str]:
+def _about_name(name: str) -> Iterator[str]:
     """Yield what to say about a name that isn't a setting."""
     known = [*names(), *(f"{secret}_FILE" for secret in secrets())]
     near = difflib.get_close_matches(name, known, n=1, cutoff=0.8)

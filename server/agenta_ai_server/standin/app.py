@@ -34,6 +34,9 @@ DIRECTIVE = "standin:"
 FAULT_HEADER = "x-standin-fault"
 """The request header with the words of a fault."""
 
+APP = "ai-refine"
+"""The usual slug of the application that refines prompts."""
+
 _MIB_OF_BLANKS = b" " * 1024 * 1024
 _GARBAGE = b"\x16\x03\x01 this is not HTTP\r\n\r\n"
 _BACKLOG = 4096  # as many may knock at once; the kernel's own limit is net.core.somaxconn
@@ -93,7 +96,7 @@ class StandIn:
         self,
         *,
         api_key: str = "standin-key",
-        app: str = "ai-refine",
+        app: str = APP,
         environment: str = "production",
         models: Collection[str] | None = None,
         fault: Fault = _NO_FAULT,
@@ -180,10 +183,27 @@ class StandIn:
         Raises:
             RuntimeError: It doesn't listen.
         """
-        if self._listener is None:
-            raise RuntimeError("the stand-in was not started, or was stopped")
-        host, port = self._listener.sockets[0].getsockname()[:2]
-        return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+        return f"http://{self.host}:{self._listening()[1]}"
+
+    @property
+    def host(self) -> str:
+        """The address of this machine that it listens on: ``127.0.0.1``, or ``[::1]`` if there is no other.
+
+        Raises:
+            RuntimeError: It doesn't listen.
+        """
+        host = self._listening()[0]
+        return f"[{host}]" if ":" in host else host
+
+    @property
+    def settings(self) -> dict[str, str]:
+        """The settings, by their names, of a service that uses it as Agenta, even before the application is there."""
+        return {
+            "AGENTA_AI_SERVICES_API_URL": self.url,
+            "AGENTA_AI_SERVICES_API_KEY": self.api_key,
+            "AGENTA_AI_SERVICES_ENVIRONMENT_SLUG": self._environment,
+            "AGENTA_AI_SERVICES_REFINE_PROMPT_KEY": self._app or APP,
+        }
 
     @property
     def connections(self) -> int:
@@ -194,6 +214,12 @@ class StandIn:
         """Wait until a condition on ``started``, ``finished``, ``in_flight``, ``requests`` or ``permissions`` holds."""
         while not condition():
             await self._changed.wait()
+
+    def _listening(self) -> tuple[str, int]:
+        if self._listener is None:
+            raise RuntimeError("the stand-in was not started, or was stopped")
+        host, port = self._listener.sockets[0].getsockname()[:2]
+        return host, port
 
     def _notify(self) -> None:
         self._changed.set()

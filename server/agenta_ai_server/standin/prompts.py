@@ -19,7 +19,7 @@ MODEL = "gpt-4o-mini"
 PARAMETERS: dict[str, Any] = {
     "prompt": {
         "messages": [
-            {"role": "system", "content": "Refine the prompt template by the guidelines. CannedResponse with JSON."},
+            {"role": "system", "content": "Refine the prompt template by the guidelines. Answer with JSON."},
             {"role": "user", "content": f"{{{{{GUIDELINES}}}}}\n{{{{{CONTEXT}}}}}\n{{{{{TEMPLATE}}}}}"},
         ],
         "template_format": "curly",
