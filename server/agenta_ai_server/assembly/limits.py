@@ -28,7 +28,7 @@ def build_limits(
         with resources.faults_of("AGENTA_AI_GRPC_LIMITS_FILE"):
             policy = ReloadingFile(
                 settings.limits_file,
-                lambda content: LimitPolicy.parse(content, [tool.name for tool in catalog.current.tools]),
+                lambda content: LimitPolicy.parse(content, [tool.name for tool in catalog.current.everything]),
             )
     limiter = _limiter(settings, redis)
     resources.on_start(limiter.connect)

@@ -54,9 +54,7 @@ class ReloadingFiles(Generic[Content]):
         self._clock = clock
         self._looked = clock()
         self._looking = threading.Lock()
-        # Taken before the content is read: a change in between is seen at the next look.
-        self._version = self._stat()
-        self._content = self._load()
+        self._content, self._version = self._load()
         self._fault = ""
         # Since when it isn't known what the files say.
         self._unknown_since = math.inf
@@ -74,6 +72,11 @@ class ReloadingFiles(Generic[Content]):
         return self._content
 
     @property
+    def is_broken(self) -> bool:
+        """Whether they can't be read or used as they are now, so that what they said last is in effect."""
+        return bool(self._fault)
+
+    @property
     def unknown_seconds(self) -> float:
         """For how long it hasn't been known what they say: no file can be opened, or reading them hangs.
 
@@ -83,9 +86,8 @@ class ReloadingFiles(Generic[Content]):
 
     def _look(self, done: threading.Event) -> None:
         try:
-            version = self._stat()
-            if version != self._version or self._fault:
-                self._renew(version)
+            if self._stat() != self._version or self._fault:
+                self._renew()
             else:
                 self._unknown_since = math.inf
         except Exception as error:
@@ -94,9 +96,9 @@ class ReloadingFiles(Generic[Content]):
             self._looking.release()
             done.set()
 
-    def _renew(self, version: Version) -> None:
+    def _renew(self) -> None:
         try:
-            content = self._load()
+            content, version = self._load()
         except ValueError as error:
             if not isinstance(error, Exhausted):
                 self._unknown_since = math.inf
@@ -118,10 +120,12 @@ class ReloadingFiles(Generic[Content]):
     def _stat(self) -> Version:
         return [_version(path) for path in self._paths]
 
-    def _load(self) -> Content:
+    def _load(self) -> tuple[Content, Version]:
+        # The version is taken before the content is read: a change in between is seen at the next look.
+        version = self._stat()
         contents = [read_file(path) for path in self._paths]
         try:
-            return self._parse(*contents)
+            return self._parse(*contents), version
         except ValueError as error:
             raise ValueError(f"{self._names}: {error}") from None
 
@@ -139,6 +143,45 @@ class ReloadingFile(ReloadingFiles[Content]):
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         super().__init__([path], parse, every=every, patience=patience, clock=clock)
+
+
+class ReloadingDocument(ReloadingFiles[Content]):
+    """As :class:`ReloadingFiles`, for one file that names others, which count as part of it.
+
+    Args:
+        path: The file.
+        parse: As there; also takes what reads another file and raises ``ValueError`` if it can't.
+        every: As there.
+        patience: As there.
+        clock: As there.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        parse: Callable[[bytes, Callable[[Path], bytes]], Content],
+        *,
+        every: float = 1.0,
+        patience: float = 0.25,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._named: dict[Path, tuple[int, ...] | None] = {}
+        super().__init__(
+            [path], lambda content: parse(content, self._read), every=every, patience=patience, clock=clock
+        )
+
+    def _stat(self) -> Version:
+        return [*super()._stat(), *map(_version, self._named)]
+
+    def _load(self) -> tuple[Content, Version]:
+        self._named = {}
+        (version, *_) = self._stat()
+        content, _ = super()._load()
+        return content, [version, *self._named.values()]
+
+    def _read(self, path: Path) -> bytes:
+        self._named.setdefault(path, _version(path))
+        return read_file(path)
 
 
 def _version(path: Path) -> tuple[int, ...] | None:

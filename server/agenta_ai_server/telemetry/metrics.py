@@ -189,6 +189,15 @@ class Metrics(CallListener):
                 lambda: certificates.expires,
             )
 
+    def watch_tools(self, count: Callable[[], int], is_file_broken: Callable[[], bool]) -> None:
+        """Add the gauges of a tools file."""
+        self.gauge("agenta_ai_tools", "Tools that can be called now.", count)
+        self.gauge(
+            "agenta_ai_tools_file_broken",
+            "1 while the tools file can't be used as it is now, so that its last valid version is in effect; else 0.",
+            is_file_broken,
+        )
+
     def call_ended(self, call: Call, ending: CallOutcome) -> None:
         """Count it."""
         self._calls(call.rpc, call.tool, ending.code, ending.reason).inc()

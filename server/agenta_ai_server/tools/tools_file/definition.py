@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
@@ -11,6 +11,20 @@ if TYPE_CHECKING:
 
     from agenta_ai_server.domain.tool import Hints
     from agenta_ai_server.domain.values import Json
+    from agenta_ai_server.tools.json_schema.schema import Schema
+
+
+@dataclass(frozen=True, slots=True)
+class Checks:
+    """The schemas of a tool, compiled.
+
+    Attributes:
+        arguments: Checks the arguments.
+        result: Checks the result; ``None`` for a tool that answers with text.
+    """
+
+    arguments: Schema
+    result: Schema | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +64,7 @@ class ToolDefinition:
         prompt_file: The prompt that is shipped with the file, for ``provision --tools``; ``None`` if there is none.
         prompt: What that file says; ``None`` if there is none.
         line: Where the tool begins in the file, from 1.
+        checks: The schemas, compiled.
     """
 
     name: str
@@ -69,3 +84,4 @@ class ToolDefinition:
     prompt_file: Path | None
     prompt: Mapping[str, Json] | None
     line: int
+    checks: Checks = field(repr=False, compare=False)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import tomllib
+from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -12,20 +13,48 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints, Validation
 
 from agenta_ai_server.domain.files import read_file
 from agenta_ai_server.domain.tool import NAME, Hints
-from agenta_ai_server.tools.tools_file.definition import Example, ToolDefinition
+from agenta_ai_server.tools import strict_json
+from agenta_ai_server.tools.json_schema.schema import Schema, SchemaError
+from agenta_ai_server.tools.tools_file.definition import Checks, Example, ToolDefinition
 from agenta_ai_server.tools.tools_file.lines import line_of, locate
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
+    from agenta_ai_server.agenta.completion import Kind
     from agenta_ai_server.domain.values import Json
     from agenta_ai_server.tools.tools_file.lines import Place
 
 MAX_TOOLS = 500
 MAX_FAULTS = 50
 MAX_SECONDS = 600.0
+# All of them are in one answer to Status, of which clients read 4 MiB by default.
+MAX_SCHEMA_BYTES = 2 * 1024 * 1024
+MESSAGES = "messages"
+WRONG_NAME = (
+    "must have the form tools.<provider>.<group>.<tool>, in quotes, of a-z, 0-9 and _: "
+    '[tools."tools.acme.support.classify_ticket"]'
+)
 
 Slug = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_.-]+$", max_length=200)]
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What the service allows that a file is for.
+
+    Attributes:
+        taken: Names that other tools have.
+        max_seconds: What a call may take at most.
+        min_seconds: What a call must have left to be made.
+    """
+
+    taken: frozenset[str] = frozenset()
+    max_seconds: float = MAX_SECONDS
+    min_seconds: float = 0.0
+
+
+ANY = Limits()
 
 
 class ToolsFileError(ValueError):
@@ -39,7 +68,7 @@ class ToolsFileError(ValueError):
         shown = faults[:MAX_FAULTS]
         if len(faults) > MAX_FAULTS:
             shown.append(f"and {len(faults) - MAX_FAULTS} more faults")
-        super().__init__("\n".join(shown))
+        super().__init__("; ".join(shown) if len(shown) == 1 else "\n    ".join(["it has faults:", *shown]))
         self.faults = faults
 
 
@@ -90,13 +119,14 @@ def read(path: Path) -> tuple[ToolDefinition, ...]:
 
 
 def parse(
-    content: bytes, folder: Path, *, read_beside: Callable[[Path], bytes] = read_file
+    content: bytes, folder: Path, limits: Limits = ANY, *, read_beside: Callable[[Path], bytes] = read_file
 ) -> tuple[ToolDefinition, ...]:
     """Return the tools that a file says.
 
     Args:
         content: TOML, in UTF-8.
         folder: Where the file is, and the files that it names.
+        limits: What the service that it is for allows.
         read_beside: Reads those; raises ``ValueError`` with a sentence that names the path.
 
     Raises:
@@ -109,7 +139,7 @@ def parse(
         raise ToolsFileError([f"isn't UTF-8 (at byte {error.start})"]) from None
     except (tomllib.TOMLDecodeError, RecursionError) as error:
         raise ToolsFileError([f"isn't TOML: {error or 'it is nested too deeply'}"]) from None
-    reading = _Reading(locate(text), folder, read_beside)
+    reading = _Reading(locate(text), folder, limits, read_beside)
     tools = reading.tools(document)
     if reading.faults:
         raise ToolsFileError([f"line {line}: {fault}" for line, fault in sorted(reading.faults)])
@@ -121,10 +151,15 @@ class _Reading:
 
     Attributes:
         faults: The line and a sentence for each.
+        schema_bytes: Size of all schemas so far, as JSON.
     """
 
-    def __init__(self, lines: dict[Place, int], folder: Path, read_beside: Callable[[Path], bytes]) -> None:
+    def __init__(
+        self, lines: dict[Place, int], folder: Path, limits: Limits, read_beside: Callable[[Path], bytes]
+    ) -> None:
         self.faults: list[tuple[int, str]] = []
+        self.schema_bytes = 0
+        self._limits = limits
         self._lines = lines
         self._folder = folder
         self._read_beside = read_beside
@@ -140,7 +175,11 @@ class _Reading:
         if len(tables) > MAX_TOOLS:
             self._fault(("tools",), f"there are {len(tables)} tools, and {MAX_TOOLS} may be")
             return ()
-        return tuple(tool for name, table in tables.items() if (tool := self._tool(name, table)))
+        read = tuple(tool for name, table in tables.items() if (tool := self._tool(name, table)))
+        if self.schema_bytes > MAX_SCHEMA_BYTES:
+            sentence = f"the schemas have {self.schema_bytes:,} bytes together, and {MAX_SCHEMA_BYTES:,} may be"
+            self._fault(("tools",), sentence)
+        return read
 
     def _fault(self, place: Place, sentence: str) -> None:
         path = place[1:] if place[:1] == ("tools",) else place
@@ -150,23 +189,26 @@ class _Reading:
     def _tool(self, name: str, table: object) -> ToolDefinition | None:
         place = ("tools", name)
         if not NAME.fullmatch(name):
-            form = "must have the form tools.<provider>.<group>.<tool>, in quotes, of a-z, 0-9 and _"
-            self._fault(place, f'{form}: [tools."tools.acme.support.classify_ticket"]')
+            self._fault(place, WRONG_NAME)
             return None
+        if name in self._limits.taken:
+            self._fault(place, "is the name of a built-in tool")
         before = len(self.faults)
         tool = self._checked(place, table)
         arguments = self._schema((*place, "arguments"), tool.arguments)
         result = None if tool.result is None else self._schema((*place, "result"), tool.result)
-        examples = self._examples(place, tool)
         prompt_file = None if tool.prompt is None else self._beside((*place, "prompt"), tool.prompt)
         prompt = None if prompt_file is None else self._prompt((*place, "prompt"), prompt_file)
-        if len(self.faults) > before:
+        checks = self._compiled(place, arguments, result)
+        examples = self._examples(place, tool, checks)
+        self._check_together(place, tool, arguments, prompt)
+        if checks is None or len(self.faults) > before:
             return None
         return ToolDefinition(
             name=name,
             application=tool.application,
             environment=tool.environment,
-            kind=tool.kind or ("chat" if _takes_messages(arguments) else "completion"),
+            kind=_kind(tool, arguments),
             title=tool.title or name.rpartition(".")[2].replace("_", " ").capitalize(),
             description=tool.description,
             permission=tool.permission,
@@ -180,6 +222,7 @@ class _Reading:
             prompt_file=prompt_file,
             prompt=prompt,
             line=line_of(self._lines, place),
+            checks=checks,
         )
 
     def _checked(self, place: Place, table: object) -> _Tool:
@@ -205,14 +248,20 @@ class _Reading:
 
     def _json_file(self, place: Place, path: Path) -> dict[str, Json]:
         try:
-            schema = json.loads(self._read_beside(path))
-        except (ValueError, RecursionError) as error:
-            is_json = isinstance(error, json.JSONDecodeError | UnicodeDecodeError | RecursionError)
-            self._fault(place, f"{path.name} isn't JSON: {error}" if is_json else str(error))
+            content = self._read_beside(path)
+        except ValueError as error:
+            self._fault(place, str(error))
             return {}
-        if isinstance(schema, dict):
-            return schema
-        self._fault(place, f"{path.name} must hold a JSON object")
+        try:
+            schema = strict_json.parse(content.decode(), exact=False)
+        except UnicodeDecodeError as error:
+            self._fault(place, f"{path.name} isn't UTF-8 (at byte {error.start})")
+        except ValueError as error:
+            self._fault(place, f"{path.name} {error}")
+        else:
+            if isinstance(schema, dict):
+                return schema
+            self._fault(place, f"{path.name} must hold a JSON object")
         return {}
 
     def _prompt(self, place: Place, path: Path) -> dict[str, Json] | None:
@@ -232,14 +281,97 @@ class _Reading:
             return None
         return self._folder / relative
 
-    def _examples(self, place: Place, tool: _Tool) -> tuple[Example, ...]:
+    def _compiled(self, place: Place, arguments: dict[str, Json], result: dict[str, Json] | None) -> Checks | None:
+        if arguments.get("type") != "object":
+            self._fault((*place, "arguments"), 'must have type = "object"')
+        checks = {"arguments": self._compiled_one((*place, "arguments"), arguments)}
+        if result is not None:
+            checks["result"] = self._compiled_one((*place, "result"), result)
+        if checks["arguments"] is None or None in checks.values():
+            return None
+        return Checks(checks["arguments"], checks.get("result"))
+
+    def _compiled_one(self, place: Place, source: dict[str, Json]) -> Schema | None:
+        self.schema_bytes += len(json.dumps(source))
+        try:
+            schema = Schema(source)
+        except SchemaError as error:
+            for path, sentence in error.faults:
+                self._fault((*place, *path), sentence)
+            return None
+        properties = source.get("properties")
+        for name, each in properties.items() if isinstance(properties, dict) else ():
+            if isinstance(each, dict) and "default" in each:
+                self._check_default((*place, "properties", name, "default"), name, each["default"], schema)
+        return schema
+
+    def _check_default(self, place: Place, name: str, default: Json, schema: Schema) -> None:
+        for violation in schema.violations({name: default}, ""):
+            rest = violation.field.removeprefix(name)
+            if violation.field.startswith(name) and rest[:1] in ("", ".", "["):
+                self._fault(place, f"isn't valid by its own schema: {violation.description}")
+
+    def _examples(self, place: Place, tool: _Tool, checks: Checks | None) -> tuple[Example, ...]:
         examples = []
         for index, example in enumerate(tool.examples):
             here = (*place, "examples", index)
             self._check_json((*here, "arguments"), example.arguments)
             self._check_json((*here, "result"), example.result)
+            if checks:
+                self._check_example(here, example, checks)
             examples.append(Example(example.arguments, example.result, line_of(self._lines, here)))
         return tuple(examples)
+
+    def _check_example(self, place: Place, example: _Example, checks: Checks) -> None:
+        for violation in checks.arguments.violations(example.arguments, "arguments"):
+            self._fault(place, f"{violation.field}: {violation.description}")
+        if example.result is None:
+            return
+        if checks.result is None:
+            if not isinstance(example.result, str):
+                self._fault((*place, "result"), "must be a text: the tool has no schema of a result")
+            return
+        for violation in checks.result.violations(example.result, "result"):
+            self._fault((*place, "result"), f"{violation.field}: {violation.description}")
+
+    def _check_together(
+        self, place: Place, tool: _Tool, arguments: Mapping[str, Json], prompt: Mapping[str, Json] | None
+    ) -> None:
+        """Note what is right by itself and contradicts the rest."""
+        if tool.repairs and tool.result is None:
+            self._fault((*place, "repairs"), "needs a schema of the result: no text is invalid")
+        if tool.repairs and not tool.feedback:
+            self._fault((*place, "repairs"), "needs feedback: the input of the prompt that takes what was wrong")
+        properties = arguments.get("properties")
+        names = set(properties if isinstance(properties, dict) else ())
+        if tool.feedback in names:
+            self._fault((*place, "feedback"), "is an argument: the prompt needs an input of its own for it")
+        if _kind(tool, arguments) == "chat" and not _takes_messages(arguments):
+            self._fault(place, 'a chat application needs an argument "messages" of type array')
+        if tool.timeout_seconds is not None:
+            self._check_timeout((*place, "timeout_seconds"), tool.timeout_seconds)
+        if prompt is not None:
+            self._check_inputs(place, tool, names, prompt)
+
+    def _check_timeout(self, place: Place, seconds: float) -> None:
+        least, most = self._limits.min_seconds, self._limits.max_seconds
+        if seconds > most:
+            self._fault(place, f"must be at most {most:g}, the service's own (AGENTA_AI_GRPC_MAX_CALL_SECONDS)")
+        if seconds <= least:
+            self._fault(
+                place, f"must be more than {least:g}, or every call is refused (AGENTA_AI_GRPC_MIN_REMAINING_SECONDS)"
+            )
+
+    def _check_inputs(self, place: Place, tool: _Tool, names: set[str], prompt: Mapping[str, Json]) -> None:
+        keys = prompt.get("input_keys")
+        if not isinstance(keys, list):
+            return
+        inputs = {str(key) for key in keys}
+        arguments = names - {MESSAGES} | ({tool.feedback} if tool.feedback else set())
+        for name in sorted(inputs - arguments):
+            self._fault((*place, "arguments"), f"lacks {name!r}, which is an input of {tool.prompt}")
+        for name in sorted(arguments - inputs):
+            self._fault((*place, "arguments", "properties", name), f"is no input of {tool.prompt}")
 
     def _check_json(self, place: Place, value: object) -> None:
         """Note what TOML has and JSON doesn't."""
@@ -256,6 +388,10 @@ class _Reading:
                 pass
             case _:
                 self._fault(place, "is a date or time, which JSON doesn't have: write it in quotes")
+
+
+def _kind(tool: _Tool, arguments: Mapping[str, Json]) -> Kind:
+    return tool.kind or ("chat" if _takes_messages(arguments) else "completion")
 
 
 def _takes_messages(arguments: Mapping[str, Json]) -> bool:
