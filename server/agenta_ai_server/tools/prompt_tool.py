@@ -55,8 +55,6 @@ class PromptTool:
         self._definition = definition
         self._completions = completions
         self._prompt = DeployedPrompt(definition.application, definition.environment, definition.kind)
-        properties = definition.arguments.get("properties")
-        self._properties: dict[str, Any] = properties if isinstance(properties, dict) else {}
 
     async def run(self, call: ToolCall) -> ToolOutcome:
         """Run the prompt.
@@ -65,7 +63,11 @@ class PromptTool:
             Refused: ARGUMENTS_INVALID, before anything was sent; DEADLINE_TOO_SHORT; UPSTREAM_CIRCUIT_OPEN.
             ToolFailed: No completion came, or none that the result's schema allows.
         """
-        inputs = self._inputs(self._checked(call.arguments))
+        arguments = with_defaults(self._definition, call.arguments)
+        if violations := self._definition.checks.arguments.violations(arguments, "arguments"):
+            first = violations[0]
+            raise Refused(Reason.ARGUMENTS_INVALID, f"{first.field}: {first.description}", violations=violations)
+        inputs = inputs_of(self._definition, arguments)
 
         async def run(violations: Sequence[Violation]) -> Completion:
             return await self._completions.complete(self._prompt, {**inputs, **self._feedback(violations)}, call)
@@ -82,23 +84,6 @@ class PromptTool:
         )
         asked = await ask(question, call, self._definition.repairs)
         return ToolOutcome(asked.answer.text, asked.answer.structured, attempts=asked.attempts, repaired=asked.repaired)
-
-    def _checked(self, given: dict[str, Json]) -> dict[str, Json]:
-        """Return the arguments with the defaults of those that are missing."""
-        defaults = {name: each["default"] for name, each in self._properties.items() if _has_default(each)}
-        arguments = defaults | given
-        if violations := self._definition.checks.arguments.violations(arguments, "arguments"):
-            first = violations[0]
-            raise Refused(Reason.ARGUMENTS_INVALID, f"{first.field}: {first.description}", violations=violations)
-        return arguments
-
-    def _inputs(self, arguments: dict[str, Json]) -> dict[str, Json]:
-        """Return what the prompt is run with. Agenta refuses a run in which a variable of the prompt has no value."""
-        inputs: dict[str, Json] = dict.fromkeys(self._properties, "")
-        inputs |= {name: value if isinstance(value, str) else _as_json(value) for name, value in arguments.items()}
-        if self._definition.kind == "chat":
-            inputs[MESSAGES] = arguments.get(MESSAGES, [])
-        return inputs
 
     def _feedback(self, violations: Sequence[Violation]) -> dict[str, Json]:
         if not self._definition.feedback:
@@ -137,6 +122,30 @@ def spec(definition: ToolDefinition, completions: CompletionService) -> ToolSpec
         needs=NEEDS if definition.environment else (*NEEDS, NEEDS_ENVIRONMENT),
         max_seconds=definition.timeout_seconds,
     )
+
+
+def with_defaults(definition: ToolDefinition, arguments: Mapping[str, Json]) -> dict[str, Json]:
+    """Return the arguments, and the defaults of those that are missing."""
+    defaults = {name: each["default"] for name, each in _properties(definition).items() if _has_default(each)}
+    return {**defaults, **arguments}
+
+
+def inputs_of(definition: ToolDefinition, arguments: Mapping[str, Json]) -> dict[str, Json]:
+    """Return what the prompt is run with: texts, and the messages of a chat application as they are.
+
+    An argument that may be missing, and is, becomes an empty text: Agenta refuses a run in which a variable of the
+    prompt has no value.
+    """
+    inputs: dict[str, Json] = dict.fromkeys(_properties(definition), "")
+    inputs |= {name: value if isinstance(value, str) else _as_json(value) for name, value in arguments.items()}
+    if definition.kind == "chat":
+        inputs[MESSAGES] = arguments.get(MESSAGES, [])
+    return inputs
+
+
+def _properties(definition: ToolDefinition) -> dict[str, Any]:
+    properties = definition.arguments.get("properties")
+    return properties if isinstance(properties, dict) else {}
 
 
 def _has_default(schema: Mapping[str, Json] | bool) -> bool:

@@ -150,7 +150,7 @@ def _violations(error: jsonschema_rs.ValidationError, root: str) -> Iterator[Vio
         yield Violation(path_of(root, [*steps, value]), "Required, and missing.")
     elif keyword in ("additionalProperties", "unevaluatedProperties"):
         for name in value[:MAX_VIOLATIONS]:
-            yield Violation(path_of(root, [*steps, name]), "Unknown: the schema has no such key.")
+            yield Violation(path_of(root, [*steps, name]), "Unknown: the schema doesn't allow this key.")
     else:
         yield Violation(path_of(root, steps) or WHOLE, _sentence(keyword, value))
 
@@ -167,6 +167,10 @@ def _shown(*values: object) -> str:
     return text if len(text) <= MAX_SHOWN else f"{text[:MAX_SHOWN]}…"
 
 
+def _counted(number: int, noun: str) -> str:
+    return f"{number} {noun}" if number == 1 else f"{number:,} {noun}s"
+
+
 _SENTENCES: dict[str, Callable[[Any], str]] = {
     "anyOf": lambda _: "Must be valid by one of the schema's alternatives.",
     "const": lambda value: f"Must be {_shown(value)}.",
@@ -176,13 +180,13 @@ _SENTENCES: dict[str, Callable[[Any], str]] = {
     "exclusiveMinimum": lambda limit: f"Must be greater than {limit}.",
     "falseSchema": lambda _: "Must be absent.",
     "format": lambda form: f"Must have the format {form}.",
-    "maxItems": lambda limit: f"Must have at most {limit} items.",
-    "maxLength": lambda limit: f"Must have at most {limit} characters.",
-    "maxProperties": lambda limit: f"Must have at most {limit} keys.",
+    "maxItems": lambda limit: f"Must have at most {_counted(limit, 'item')}.",
+    "maxLength": lambda limit: f"Must have at most {_counted(limit, 'character')}.",
+    "maxProperties": lambda limit: f"Must have at most {_counted(limit, 'key')}.",
     "maximum": lambda limit: f"Must be at most {limit}.",
-    "minItems": lambda limit: f"Must have at least {limit} items.",
-    "minLength": lambda limit: f"Must have at least {limit} characters.",
-    "minProperties": lambda limit: f"Must have at least {limit} keys.",
+    "minItems": lambda limit: f"Must have at least {_counted(limit, 'item')}.",
+    "minLength": lambda limit: f"Must have at least {_counted(limit, 'character')}.",
+    "minProperties": lambda limit: f"Must have at least {_counted(limit, 'key')}.",
     "minimum": lambda limit: f"Must be at least {limit}.",
     "multipleOf": lambda factor: f"Must be a multiple of {factor}.",
     "not": lambda _: "Must not be as the schema's not describes.",
