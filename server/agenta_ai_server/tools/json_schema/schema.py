@@ -63,7 +63,7 @@ class Schema:
         if faults := list(find_faults(source)) or [_fault(error) for error in _META.iter_errors(source)]:
             raise SchemaError(faults)
         try:
-            self._validator = _compiled(_with_short_patterns(source))
+            self._validator = _compiled(_adapted(source))
         except jsonschema_rs.ValidationError as error:
             raise SchemaError(list(_wrong_patterns(source)) or [_fault(error)]) from None
 
@@ -133,10 +133,13 @@ def _wrong_patterns(source: Mapping[str, Json]) -> Iterator[Found]:
                 yield place, WRONG_PATTERN
 
 
-def _with_short_patterns(source: Mapping[str, Json]) -> dict[str, Any]:
+def _adapted(source: Mapping[str, Json]) -> dict[str, Any]:
     """Return the schema with each pattern applied to short strings only, and long ones refused."""
     schema = copy.deepcopy(dict(source))
     for _, each in list(subschemas(schema)):
+        if each.get("additionalProperties") is False:
+            # Without it, the library doesn't say which key is too much.
+            each.setdefault("properties", {})
         if "pattern" in each:
             short = {"maxLength": MAX_PATTERN_CHARACTERS}
             bounded = {"if": short, "then": {"pattern": each.pop("pattern")}, "else": short}
@@ -151,6 +154,8 @@ def _violations(error: jsonschema_rs.ValidationError, root: str) -> Iterator[Vio
     elif keyword in ("additionalProperties", "unevaluatedProperties"):
         for name in value[:MAX_VIOLATIONS]:
             yield Violation(path_of(root, [*steps, name]), "Unknown: the schema doesn't allow this key.")
+    elif keyword == "propertyNames":
+        yield Violation(path_of(root, [*steps, value.instance]), _sentence(value.kind.name, value.kind.value))
     else:
         yield Violation(path_of(root, steps) or WHOLE, _sentence(keyword, value))
 

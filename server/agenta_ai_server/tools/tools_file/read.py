@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from agenta_ai_server.tools.tools_file.lines import Place
 
 MAX_TOOLS = 500
+# Agenta is asked about each of them for each caller.
+MAX_PERMISSIONS = 20
 MAX_FAULTS = 50
 MAX_SECONDS = 600.0
 # All of them are in one answer to Status, of which clients read 4 MiB by default.
@@ -179,6 +181,9 @@ class _Reading:
         if self.schema_bytes > MAX_SCHEMA_BYTES:
             sentence = f"the schemas have {self.schema_bytes:,} bytes together, and {MAX_SCHEMA_BYTES:,} may be"
             self._fault(("tools",), sentence)
+        permissions = {tool.permission for tool in read}
+        if len(permissions) > MAX_PERMISSIONS:
+            self._fault(("tools",), f"{len(permissions)} permissions are named, and {MAX_PERMISSIONS} may be")
         return read
 
     def _fault(self, place: Place, sentence: str) -> None:
@@ -239,12 +244,15 @@ class _Reading:
         return _Tool.model_validate({"application": "-", "description": "-"} | right)
 
     def _schema(self, place: Place, table: dict[str, Any]) -> dict[str, Json]:
-        """Return a schema that stands in the document, or in a file beside it."""
+        """Return a schema that stands in the document, or in a file beside it; one without content if it is wrong."""
+        before = len(self.faults)
         if set(table) == {"file"} and isinstance(table["file"], str):
             path = self._beside((*place, "file"), table["file"])
-            return {} if path is None else self._json_file((*place, "file"), path)
-        self._check_json(place, table)
-        return table
+            schema = {} if path is None else self._json_file((*place, "file"), path)
+        else:
+            self._check_json(place, table)
+            schema = table
+        return schema if len(self.faults) == before else {"type": "object"}
 
     def _json_file(self, place: Place, path: Path) -> dict[str, Json]:
         try:
