@@ -89,7 +89,7 @@ def expected_paths(error: ValidationError) -> Iterator[str]:
                 yield path_of("v", [*steps, name])
     elif error.validator == "additionalProperties" and error.validator_value is False:
         for name in error.instance:
-            if name not in error.schema.get("properties", {}):
+            if isinstance(error.schema, dict) and name not in error.schema.get("properties", {}):
                 yield path_of("v", [*steps, name])
     else:
         yield path_of("v", steps)
@@ -200,7 +200,7 @@ def test_a_pattern_is_matched_with_short_strings_only() -> None:
 
 
 def test_recursion_through_the_value_is_fine() -> None:
-    tree = {"type": "object", "properties": {"children": {"type": "array", "items": {"$ref": "#"}}}}
+    tree: dict[str, Any] = {"type": "object", "properties": {"children": {"type": "array", "items": {"$ref": "#"}}}}
     (violation,) = Schema(tree).violations({"children": [{"children": [{"children": 1}]}]}, "v")
     assert violation.field == "v.children[0].children[0].children"
 

@@ -226,8 +226,8 @@ def test_each_key_has_the_line_that_it_stands_in(lines: list[str]) -> None:
     # What has no line is a table that only stands in the names of others.
     assert all(any(other[: len(place)] == place for other in located) for place in places - set(located))
     rows = text.split("\n")
-    for place, line in located.items():
-        assert 1 <= line <= len(rows)
+    for place, number in located.items():
+        assert 1 <= number <= len(rows)
         if isinstance(place[-1], str) and place[-1] in "abk":
-            assert place[-1] in rows[line - 1] or "u0061" in rows[line - 1]
+            assert place[-1] in rows[number - 1] or "u0061" in rows[number - 1]
     assert line_of(located, ("nowhere",)) == 1

@@ -160,10 +160,10 @@ async def _deployed(
     async def follow() -> None:
         while True:
             definitions = await asyncio.to_thread(lambda: file.content)
-            standin.offer([_canned(definition) for definition in definitions])
+            standin.offer([canned_prompt(definition) for definition in definitions])
             await asyncio.sleep(LOOK_SECONDS / 2)
 
-    standin.offer([_canned(definition) for definition in file.content])
+    standin.offer([canned_prompt(definition) for definition in file.content])
     task = asyncio.create_task(follow())
     try:
         yield
@@ -172,7 +172,7 @@ async def _deployed(
         await asyncio.gather(task, return_exceptions=True)
 
 
-def _canned(definition: ToolDefinition) -> CannedPrompt:
+def canned_prompt(definition: ToolDefinition) -> CannedPrompt:
     """Return the prompt of a tool, as the stand-in needs it."""
     names = [*inputs_of(definition, {}), *([definition.feedback] if definition.feedback else [])]
     examples = []
