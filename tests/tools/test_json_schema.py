@@ -71,7 +71,7 @@ def changed(value: Any) -> st.SearchStrategy[Any]:
     inner: st.SearchStrategy[Any] = st.nothing()
     if isinstance(value, dict):
         for key, item in value.items():
-            inner |= changed(item).map(lambda other, key=key: {**value, key: other})
+            inner |= st.builds(lambda name, other: {**value, name: other}, st.just(key), changed(item))
             inner |= st.just({name: kept for name, kept in value.items() if name != key})
         inner |= VALUES.map(lambda other: {**value, "more": other})
     elif isinstance(value, list) and value:
@@ -83,12 +83,14 @@ def changed(value: Any) -> st.SearchStrategy[Any]:
 def expected_paths(error: ValidationError) -> Iterator[str]:
     """The paths that our violations have for an error of the other library."""
     steps = list(error.absolute_path)
+    value: Any = error.instance
     if error.validator == "required":
-        for name in error.validator_value:
-            if name not in error.instance:
+        required: Any = error.validator_value
+        for name in required:
+            if name not in value:
                 yield path_of("v", [*steps, name])
     elif error.validator == "additionalProperties" and error.validator_value is False:
-        for name in error.instance:
+        for name in value:
             if isinstance(error.schema, dict) and name not in error.schema.get("properties", {}):
                 yield path_of("v", [*steps, name])
     else:

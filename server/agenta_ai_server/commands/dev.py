@@ -22,6 +22,7 @@ from agenta_ai_server.domain.reloading_file import ReloadingDocument
 from agenta_ai_server.standin.app import StandIn
 from agenta_ai_server.standin.canned import CannedPrompt
 from agenta_ai_server.standin.faults import Fault
+from agenta_ai_server.tools.catalog import MAX_NAMES
 from agenta_ai_server.tools.prompt_tool import MESSAGES, inputs_of, with_defaults
 from agenta_ai_server.tools.tools_file import read
 
@@ -70,7 +71,7 @@ Ctrl-C stops it.
 """
 
 TOOL_HINTS = """
-{count} tools of the tools file, which is read again when it changes. To call the first:
+The tools of {file}, which is read again when it changes: {names}. To call the first:
   grpcurl -plaintext -H "authorization: ApiKey $AGENTA_AI_API_KEY" \\
     -d '{call}' \\
     {address} agenta.ai.v1.ToolService/CallTool
@@ -133,7 +134,7 @@ async def run(
                     told = {"AGENTA_AI_TARGET": address, "AGENTA_AI_API_KEY": key}
                     return await _run_command(command, {**own, **told}, stop)
                 hints = HINTS.format(address=address, key=key, standin=standin.url, program=PROGRAM)
-                stdout.say(hints + _hints_of_tools(definitions, address))
+                stdout.say(hints + _hints_of_tools(definitions, tools_file, address))
                 await stop.wait()
     return 0
 
@@ -191,14 +192,15 @@ def canned_prompt(definition: ToolDefinition) -> CannedPrompt:
     )
 
 
-def _hints_of_tools(definitions: Sequence[ToolDefinition], address: str) -> str:
+def _hints_of_tools(definitions: Sequence[ToolDefinition], file: Path | None, address: str) -> str:
     """Return how to call the first tool of a file."""
     if not definitions:
         return ""
     first = definitions[0]
     arguments = dict(first.examples[0].arguments) if first.examples else {}
     call = json.dumps({"name": first.name, "arguments": arguments}).replace("'", "\\u0027")
-    return TOOL_HINTS.format(count=len(definitions), address=address, call=call)
+    names = ", ".join(definition.name for definition in definitions[:MAX_NAMES])
+    return TOOL_HINTS.format(file=file, names=names, address=address, call=call)
 
 
 def _check_loopback() -> None:

@@ -107,6 +107,10 @@ class _Tool(_Part):
     prompt: Annotated[str, Field(min_length=1)] | None = None
 
 
+KEYS = tuple(_Tool.model_fields)
+"""The keys that a tool may have."""
+
+
 def read(path: Path) -> tuple[ToolDefinition, ...]:
     """Return the tools of the file at ``path``, in its order.
 
