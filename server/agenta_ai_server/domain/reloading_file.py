@@ -21,6 +21,14 @@ Version: TypeAlias = list[tuple[int, ...] | None]
 log = logging.getLogger(__name__)
 
 
+class _Unusable(ValueError):
+    """What the files of this version say can't be used."""
+
+    def __init__(self, sentence: str, version: Version) -> None:
+        super().__init__(sentence)
+        self.version = version
+
+
 class ReloadingFiles(Generic[Content]):
     """What some files say together, no more than ``every`` seconds behind them. Broken ones never replace good ones.
 
@@ -56,6 +64,8 @@ class ReloadingFiles(Generic[Content]):
         self._looking = threading.Lock()
         self._content, self._version = self._load()
         self._fault = ""
+        # What can't be parsed can't be parsed later either, unless it changes.
+        self._unusable: Version = []
         # Since when it isn't known what the files say.
         self._unknown_since = math.inf
 
@@ -86,7 +96,8 @@ class ReloadingFiles(Generic[Content]):
 
     def _look(self, done: threading.Event) -> None:
         try:
-            if self._stat() != self._version or self._fault:
+            version = self._stat()
+            if version != self._unusable and (version != self._version or self._fault):
                 self._renew()
             else:
                 self._unknown_since = math.inf
@@ -103,6 +114,7 @@ class ReloadingFiles(Generic[Content]):
             if not isinstance(error, Exhausted):
                 self._unknown_since = math.inf
             # The version stays the old one: what can't be read now may be readable unchanged at the next look.
+            self._unusable = error.version if isinstance(error, _Unusable) else []
             if self._fault != str(error):
                 self._fault = str(error)
                 log.error("%s; the last valid version stays in effect", error)
@@ -110,6 +122,7 @@ class ReloadingFiles(Generic[Content]):
             self._content = content
             self._version = version
             self._fault = ""
+            self._unusable = []
             self._unknown_since = math.inf
             log.info("read %s again, because it has changed", self._names)
 
@@ -127,7 +140,7 @@ class ReloadingFiles(Generic[Content]):
         try:
             return self._parse(*contents), version
         except ValueError as error:
-            raise ValueError(f"{self._names}: {error}") from None
+            raise _Unusable(f"{self._names}: {error}", version) from None
 
 
 class ReloadingFile(ReloadingFiles[Content]):
@@ -166,6 +179,7 @@ class ReloadingDocument(ReloadingFiles[Content]):
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._named: dict[Path, tuple[int, ...] | None] = {}
+        self._is_unread = False
         super().__init__(
             [path], lambda content: parse(content, self._read), every=every, patience=patience, clock=clock
         )
@@ -175,13 +189,23 @@ class ReloadingDocument(ReloadingFiles[Content]):
 
     def _load(self) -> tuple[Content, Version]:
         self._named = {}
+        self._is_unread = False
         (version, *_) = self._stat()
-        content, _ = super()._load()
+        try:
+            content, _ = super()._load()
+        except _Unusable as error:
+            if self._is_unread:
+                raise ValueError(str(error)) from None
+            raise _Unusable(str(error), [version, *self._named.values()]) from None
         return content, [version, *self._named.values()]
 
     def _read(self, path: Path) -> bytes:
         self._named.setdefault(path, _version(path))
-        return read_file(path)
+        try:
+            return read_file(path)
+        except ValueError:
+            self._is_unread = True
+            raise
 
 
 def _version(path: Path) -> tuple[int, ...] | None:

@@ -35,6 +35,9 @@ _ONE = ("not", "if", "then", "else", "additionalProperties", "items", "contains"
         "unevaluatedItems", "unevaluatedProperties")  # fmt: skip
 _LISTS = ("allOf", "anyOf", "oneOf", "prefixItems")
 _TABLES = ("properties", "patternProperties", "dependentSchemas", "$defs", "definitions")
+# Without any of these, no more than two subschemas apply to one place.
+_MULTIPLYING = ("$ref", "allOf", "anyOf", "oneOf", "not", "if", "dependentSchemas", "patternProperties", "contains",
+                "unevaluatedItems", "unevaluatedProperties")  # fmt: skip
 _IN_PLACE = ("not", "if", "then", "else")
 _UNSUPPORTED = ("$dynamicRef", "$dynamicAnchor", "$recursiveRef", "$recursiveAnchor", "$anchor", "$vocabulary")
 
@@ -44,6 +47,8 @@ def find_faults(schema: Mapping[str, Json]) -> Iterator[Found]:
     yield from _faults_of_size(schema)
     if wrong := list(_faults_of_keywords(schema)):
         yield from wrong
+        return
+    if not any(keyword in each for _, each in subschemas(schema) for keyword in _MULTIPLYING):
         return
     if _most_visits(schema) > MAX_VISITS:
         yield (

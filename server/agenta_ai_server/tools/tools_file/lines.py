@@ -85,12 +85,12 @@ class _Locator:
         keys = []
         while True:
             self._skip_blanks()
-            if string := _STRING.match(self._text, self._at):
-                keys.append(str(tomllib.loads(f"key = {string[0]}")["key"]))
-                self._at = string.end()
-            elif bare := _BARE.match(self._text, self._at):
+            if bare := _BARE.match(self._text, self._at):
                 keys.append(bare[0])
                 self._at = bare.end()
+            elif string := _STRING.match(self._text, self._at):
+                keys.append(_unquoted(string[0]))
+                self._at = string.end()
             if self._skip_blanks() != ".":
                 return keys
             self._at += 1
@@ -136,3 +136,8 @@ class _Locator:
         line += self._text.count("\n", counted, at)
         self._counted = (at, line)
         self._lines.setdefault(place, line)
+
+
+def _unquoted(key: str) -> str:
+    # For tomllib alone each of hundreds of names would be a document.
+    return str(tomllib.loads(f"key = {key}")["key"]) if "\\" in key else key[1:-1]
