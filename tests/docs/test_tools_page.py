@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 import pytest
 from docs.console import ROOT, matches, replay, sections
 
-from agenta_ai_server.tools.tools_file.read import KEYS, parse
+from agenta_ai_server.tools.tools_file.read import parse
+from agenta_ai_server.tools.tools_file.tables import KEYS
 
 if TYPE_CHECKING:
     from pathlib import Path

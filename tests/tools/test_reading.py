@@ -12,8 +12,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from agenta_ai_server.tools.tools_file.contradictions import Limits
 from agenta_ai_server.tools.tools_file.lines import line_of, locate
-from agenta_ai_server.tools.tools_file.read import Limits, ToolsFileError, parse, read
+from agenta_ai_server.tools.tools_file.read import ToolsFileError, parse, read
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -149,6 +150,11 @@ def test_all_faults_of_all_tools_at_once() -> None:
     ]
     with pytest.raises(ToolsFileError, match="and 10 more faults"):
         parse(text.encode(), Path())
+
+
+@pytest.mark.parametrize("deep", [f"result = {{ x = {'[' * 5000}{']' * 5000} }}", f"result.{'.'.join('a' * 5000)} = 1"])
+def test_nested_too_deeply(deep: str) -> None:
+    assert faults(GOOD + deep) == ["is nested too deeply"]
 
 
 def test_there_are_bounds() -> None:

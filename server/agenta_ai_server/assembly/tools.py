@@ -81,7 +81,8 @@ def _file(
 ) -> ReloadingDocument[list[ToolSpec]]:
     # Imported only where there is a file, for the sake of the start.
     from agenta_ai_server.tools.prompt_tool import spec
-    from agenta_ai_server.tools.tools_file.read import Limits, parse
+    from agenta_ai_server.tools.tools_file.contradictions import Limits
+    from agenta_ai_server.tools.tools_file.read import parse
 
     limits = Limits(
         frozenset(tool.name for tool in built_in),

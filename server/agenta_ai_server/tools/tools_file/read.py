@@ -3,60 +3,39 @@
 from __future__ import annotations
 
 import json
-import math
 import tomllib
-from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Any
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
+from pydantic import ValidationError
 
 from agenta_ai_server.domain.files import read_file
 from agenta_ai_server.domain.tool import NAME, Hints
 from agenta_ai_server.tools import strict_json
 from agenta_ai_server.tools.json_schema.schema import Schema, SchemaError
+from agenta_ai_server.tools.tools_file.contradictions import Limits, find_contradictions, find_non_json
 from agenta_ai_server.tools.tools_file.definition import Checks, Example, ToolDefinition
 from agenta_ai_server.tools.tools_file.lines import line_of, locate
+from agenta_ai_server.tools.tools_file.tables import ExampleTable, ToolTable, kind_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterable
 
-    from agenta_ai_server.agenta.completion import Kind
     from agenta_ai_server.domain.values import Json
+    from agenta_ai_server.tools.json_schema.bounds import Found
     from agenta_ai_server.tools.tools_file.lines import Place
 
 MAX_TOOLS = 500
 # Agenta is asked about each of them for each caller.
 MAX_PERMISSIONS = 20
 MAX_FAULTS = 50
-MAX_SECONDS = 600.0
+TOO_DEEP = "is nested too deeply"
 # All of them are in one answer to Status, of which clients read 4 MiB by default.
 MAX_SCHEMA_BYTES = 2 * 1024 * 1024
-MESSAGES = "messages"
 WRONG_NAME = (
     "must have the form tools.<provider>.<group>.<tool>, in quotes, of a-z, 0-9 and _: "
     '[tools."tools.acme.support.classify_ticket"]'
 )
-
-Slug = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_.-]+$", max_length=200)]
-
-
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """What the service allows that a file is for.
-
-    Attributes:
-        taken: Names that other tools have.
-        max_seconds: What a call may take at most.
-        min_seconds: What a call must have left to be made.
-    """
-
-    taken: frozenset[str] = frozenset()
-    max_seconds: float = MAX_SECONDS
-    min_seconds: float = 0.0
-
-
-ANY = Limits()
 
 
 class ToolsFileError(ValueError):
@@ -74,43 +53,6 @@ class ToolsFileError(ValueError):
         self.faults = faults
 
 
-class _Part(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, hide_input_in_errors=True)
-
-
-class _Hints(_Part):
-    read_only: bool | None = None
-    destructive: bool | None = None
-    idempotent: bool | None = None
-    open_world: bool | None = None
-
-
-class _Example(_Part):
-    arguments: dict[str, Any] = {}
-    result: Any = None
-
-
-class _Tool(_Part):
-    application: Slug
-    environment: Slug = ""
-    kind: Literal["completion", "chat"] | None = None
-    title: Annotated[str, Field(max_length=200)] = ""
-    description: Annotated[str, Field(min_length=1, max_length=4000)]
-    permission: Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]*$", max_length=100)] = "run_service"
-    hints: _Hints = _Hints()
-    timeout_seconds: Annotated[float | None, Field(gt=0, le=MAX_SECONDS)] = None
-    repairs: Annotated[int, Field(ge=0, le=3)] = 0
-    feedback: Annotated[str, Field(max_length=200)] = ""
-    arguments: dict[str, Any] = {"type": "object", "additionalProperties": False}
-    result: dict[str, Any] | None = None
-    examples: Annotated[list[_Example], Field(max_length=100)] = []
-    prompt: Annotated[str, Field(min_length=1)] | None = None
-
-
-KEYS = tuple(_Tool.model_fields)
-"""The keys that a tool may have."""
-
-
 def read(path: Path) -> tuple[ToolDefinition, ...]:
     """Return the tools of the file at ``path``, in its order.
 
@@ -125,14 +67,14 @@ def read(path: Path) -> tuple[ToolDefinition, ...]:
 
 
 def parse(
-    content: bytes, folder: Path, limits: Limits = ANY, *, read_beside: Callable[[Path], bytes] = read_file
+    content: bytes, folder: Path, limits: Limits | None = None, *, read_beside: Callable[[Path], bytes] = read_file
 ) -> tuple[ToolDefinition, ...]:
     """Return the tools that a file says.
 
     Args:
         content: TOML, in UTF-8.
         folder: Where the file is, and the files that it names.
-        limits: What the service that it is for allows.
+        limits: What the service that it is for allows; by default what every service may.
         read_beside: Reads those; raises ``ValueError`` with a sentence that names the path.
 
     Raises:
@@ -143,10 +85,15 @@ def parse(
         document = tomllib.loads(text)
     except UnicodeDecodeError as error:
         raise ToolsFileError([f"isn't UTF-8 (at byte {error.start})"]) from None
-    except (tomllib.TOMLDecodeError, RecursionError) as error:
-        raise ToolsFileError([f"isn't TOML: {error or 'it is nested too deeply'}"]) from None
-    reading = _Reading(locate(text), folder, limits, read_beside)
-    tools = reading.tools(document)
+    except tomllib.TOMLDecodeError as error:
+        raise ToolsFileError([f"isn't TOML: {error}"]) from None
+    except RecursionError:
+        raise ToolsFileError([TOO_DEEP]) from None
+    try:
+        reading = _Reading(locate(text), folder, limits or Limits(), read_beside)
+        tools = reading.tools(document)
+    except RecursionError:
+        raise ToolsFileError([TOO_DEEP]) from None
     if reading.faults:
         raise ToolsFileError([f"line {line}: {fault}" for line, fault in sorted(reading.faults)])
     return tools
@@ -195,6 +142,10 @@ class _Reading:
         where = ".".join(str(step) for step in path)
         self.faults.append((line_of(self._lines, place), f"{where}: {sentence}" if where else sentence))
 
+    def _note(self, place: Place, found: Iterable[Found]) -> None:
+        for path, sentence in found:
+            self._fault((*place, *path), sentence)
+
     def _tool(self, name: str, table: object) -> ToolDefinition | None:
         place = ("tools", name)
         if not NAME.fullmatch(name):
@@ -210,14 +161,14 @@ class _Reading:
         prompt = None if prompt_file is None else self._prompt((*place, "prompt"), prompt_file)
         checks = self._compiled(place, arguments, result)
         examples = self._examples(place, tool, checks)
-        self._check_together(place, tool, arguments, prompt)
+        self._note(place, find_contradictions(tool, arguments, prompt, self._limits))
         if checks is None or len(self.faults) > before:
             return None
         return ToolDefinition(
             name=name,
             application=tool.application,
             environment=tool.environment,
-            kind=_kind(tool, arguments),
+            kind=kind_of(tool, arguments),
             title=tool.title or name.rpartition(".")[2].replace("_", " ").capitalize(),
             description=tool.description,
             permission=tool.permission,
@@ -234,10 +185,10 @@ class _Reading:
             checks=checks,
         )
 
-    def _checked(self, place: Place, table: object) -> _Tool:
+    def _checked(self, place: Place, table: object) -> ToolTable:
         """Return what is right of a tool's keys, so that the faults of the schemas in it are found as well."""
         try:
-            return _Tool.model_validate(table)
+            return ToolTable.model_validate(table)
         except ValidationError as error:
             faults = error.errors(include_url=False, include_input=False, include_context=False)
         for fault in faults:
@@ -245,7 +196,7 @@ class _Reading:
             self._fault((*place, *fault["loc"]), message.removeprefix("Value error, "))
         wrong = {fault["loc"][0] for fault in faults if fault["loc"]}
         right = {key: value for key, value in table.items() if key not in wrong} if isinstance(table, dict) else {}
-        return _Tool.model_validate({"application": "-", "description": "-"} | right)
+        return ToolTable.model_validate({"application": "-", "description": "-"} | right)
 
     def _schema(self, place: Place, table: dict[str, Any]) -> dict[str, Json]:
         """Return a schema that stands in the document, or in a file beside it; one without content if it is wrong."""
@@ -254,7 +205,7 @@ class _Reading:
             path = self._beside((*place, "file"), table["file"])
             schema = {} if path is None else self._json_file((*place, "file"), path)
         else:
-            self._check_json(place, table)
+            self._note(place, find_non_json(table))
             schema = table
         return schema if len(self.faults) == before else {"type": "object"}
 
@@ -308,8 +259,7 @@ class _Reading:
         try:
             schema = Schema(source)
         except SchemaError as error:
-            for path, sentence in error.faults:
-                self._fault((*place, *path), sentence)
+            self._note(place, error.faults)
             return None
         properties = source.get("properties")
         for name, each in properties.items() if isinstance(properties, dict) else ():
@@ -323,18 +273,18 @@ class _Reading:
             if violation.field.startswith(name) and rest[:1] in ("", ".", "["):
                 self._fault(place, f"isn't valid by its own schema: {violation.description}")
 
-    def _examples(self, place: Place, tool: _Tool, checks: Checks | None) -> tuple[Example, ...]:
+    def _examples(self, place: Place, tool: ToolTable, checks: Checks | None) -> tuple[Example, ...]:
         examples = []
         for index, example in enumerate(tool.examples):
             here = (*place, "examples", index)
-            self._check_json((*here, "arguments"), example.arguments)
-            self._check_json((*here, "result"), example.result)
+            self._note((*here, "arguments"), find_non_json(example.arguments))
+            self._note((*here, "result"), find_non_json(example.result))
             if checks:
                 self._check_example(here, example, checks)
             examples.append(Example(example.arguments, example.result, line_of(self._lines, here)))
         return tuple(examples)
 
-    def _check_example(self, place: Place, example: _Example, checks: Checks) -> None:
+    def _check_example(self, place: Place, example: ExampleTable, checks: Checks) -> None:
         for violation in checks.arguments.violations(example.arguments, "arguments"):
             self._fault(place, f"{violation.field}: {violation.description}")
         if example.result is None:
@@ -345,69 +295,3 @@ class _Reading:
             return
         for violation in checks.result.violations(example.result, "result"):
             self._fault((*place, "result"), f"{violation.field}: {violation.description}")
-
-    def _check_together(
-        self, place: Place, tool: _Tool, arguments: Mapping[str, Json], prompt: Mapping[str, Json] | None
-    ) -> None:
-        """Note what is right by itself and contradicts the rest."""
-        if tool.repairs and tool.result is None:
-            self._fault((*place, "repairs"), "needs a schema of the result: no text is invalid")
-        if tool.repairs and not tool.feedback:
-            self._fault((*place, "repairs"), "needs feedback: the input of the prompt that takes what was wrong")
-        properties = arguments.get("properties")
-        names = set(properties if isinstance(properties, dict) else ())
-        if tool.feedback in names:
-            self._fault((*place, "feedback"), "is an argument: the prompt needs an input of its own for it")
-        if _kind(tool, arguments) == "chat" and not _takes_messages(arguments):
-            self._fault(place, 'a chat application needs an argument "messages" of type array')
-        if tool.timeout_seconds is not None:
-            self._check_timeout((*place, "timeout_seconds"), tool.timeout_seconds)
-        if prompt is not None:
-            self._check_inputs(place, tool, names, prompt)
-
-    def _check_timeout(self, place: Place, seconds: float) -> None:
-        least, most = self._limits.min_seconds, self._limits.max_seconds
-        if seconds > most:
-            self._fault(place, f"must be at most {most:g}, the service's own (AGENTA_AI_GRPC_MAX_CALL_SECONDS)")
-        if seconds <= least:
-            self._fault(
-                place, f"must be more than {least:g}, or every call is refused (AGENTA_AI_GRPC_MIN_REMAINING_SECONDS)"
-            )
-
-    def _check_inputs(self, place: Place, tool: _Tool, names: set[str], prompt: Mapping[str, Json]) -> None:
-        keys = prompt.get("input_keys")
-        if not isinstance(keys, list):
-            return
-        inputs = {str(key) for key in keys}
-        arguments = names - {MESSAGES} | ({tool.feedback} if tool.feedback else set())
-        for name in sorted(inputs - arguments):
-            self._fault((*place, "arguments"), f"lacks {name!r}, which is an input of {tool.prompt}")
-        for name in sorted(arguments - inputs):
-            self._fault((*place, "arguments", "properties", name), f"is no input of {tool.prompt}")
-
-    def _check_json(self, place: Place, value: object) -> None:
-        """Note what TOML has and JSON doesn't."""
-        match value:
-            case dict():
-                for key, item in value.items():
-                    self._check_json((*place, key), item)
-            case list():
-                for index, item in enumerate(value):
-                    self._check_json((*place, index), item)
-            case float() if not math.isfinite(value):
-                self._fault(place, f"is {value}, which JSON doesn't have")
-            case None | bool() | int() | float() | str():
-                pass
-            case _:
-                self._fault(place, "is a date or time, which JSON doesn't have: write it in quotes")
-
-
-def _kind(tool: _Tool, arguments: Mapping[str, Json]) -> Kind:
-    return tool.kind or ("chat" if _takes_messages(arguments) else "completion")
-
-
-def _takes_messages(arguments: Mapping[str, Json]) -> bool:
-    """Whether these are the arguments of a chat application: there is a list of messages among them."""
-    properties = arguments.get("properties")
-    messages = properties.get("messages") if isinstance(properties, dict) else None
-    return isinstance(messages, dict) and messages.get("type") == "array"
