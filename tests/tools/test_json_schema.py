@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
 
 from agenta_ai_server.standin.instances import instance
-from agenta_ai_server.tools.json_schema.schema import MAX_PATTERN_CHARACTERS, Schema, SchemaError, path_of
+from agenta_ai_server.tools.json_schema.schema import MAX_PATTERN_CHARACTERS, Schema, SchemaError
+from agenta_ai_server.tools.json_schema.values import path_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

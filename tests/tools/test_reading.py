@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import re
+import subprocess
+import sys
 import tomllib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -167,6 +169,15 @@ def test_there_are_bounds() -> None:
     assert "bytes together, and 2,097,152 may be" in fault
     (fault,) = faults("".join(GOOD.replace("b.c", f"b.c{n}") + f'permission = "p{n}"\n' for n in range(21)))
     assert "21 permissions are named, and 20 may be" in fault
+
+
+def test_a_start_without_a_file_does_not_pay_for_it() -> None:
+    look = (
+        "import sys; from agenta_ai_server.assembly import tools, service; tools.described_tools(); print(*sys.modules)"
+    )
+    loaded = subprocess.run([sys.executable, "-c", look], capture_output=True, text=True, check=True).stdout.split()
+    assert "agenta_ai_server.tools.prompt_tool" in loaded
+    assert not {"jsonschema_rs", "jsonschema", "agenta_ai_server.tools.tools_file.read"}.intersection(loaded)
 
 
 def test_not_utf8() -> None:

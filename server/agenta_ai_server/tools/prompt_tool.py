@@ -11,7 +11,7 @@ from agenta_ai_server.domain.outcome import ToolOutcome
 from agenta_ai_server.domain.tool import JSON_SCHEMA, ToolSpec
 from agenta_ai_server.tools import model_json
 from agenta_ai_server.tools.asking import AnswerInvalid, Question, ask
-from agenta_ai_server.tools.json_schema.schema import WHOLE, count_values
+from agenta_ai_server.tools.json_schema.values import WHOLE, count_values
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

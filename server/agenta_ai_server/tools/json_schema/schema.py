@@ -11,6 +11,7 @@ import jsonschema_rs
 from agenta_ai_server.domain.errors import Violation
 from agenta_ai_server.domain.tool import JSON_SCHEMA
 from agenta_ai_server.tools.json_schema.bounds import find_faults, subschemas
+from agenta_ai_server.tools.json_schema.values import WHOLE, count_values, path_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -26,8 +27,6 @@ MAX_PATTERN_CHARACTERS = 10_000
 #: Of the compiled pattern, in bytes.
 MAX_PATTERN_BYTES = 20_000
 MAX_SHOWN = 200
-#: Stands for the value as a whole where paths begin with a key of it.
-WHOLE = "answer"
 WRONG_PATTERN = (
     "must be a regular expression that is matched in linear time, without look-around and back-references, and no "
     "larger than 20,000 bytes when compiled"
@@ -97,25 +96,6 @@ class Schema:
             self._validator.validate(value)
         except jsonschema_rs.ValidationError as error:
             yield error
-
-
-def count_values(value: Json, most: int) -> int:
-    """Return how many values there are, nested ones included; ``most`` if there are as many or more."""
-    count, waiting = 0, [value]
-    while waiting and count < most:
-        each = waiting.pop()
-        count += 1
-        if isinstance(each, dict):
-            waiting.extend(each.values())
-        elif isinstance(each, list):
-            waiting.extend(each)
-    return count
-
-
-def path_of(root: str, steps: list[str | int]) -> str:
-    """Return a path as callers read it: ``arguments.items[3].name``."""
-    path = root + "".join(f"[{step}]" if isinstance(step, int) else f".{step[:100]}" for step in steps)
-    return path.removeprefix(".")
 
 
 def _compiled(schema: dict[str, Any]) -> jsonschema_rs.Draft202012Validator:
