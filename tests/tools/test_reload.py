@@ -207,6 +207,32 @@ async def test_all_faults_at_the_start(standin: StandIn, tmp_path: Path) -> None
     assert limits.startswith("AGENTA_AI_GRPC_LIMITS_FILE: can't read gone.toml")
 
 
+async def test_limits_may_name_a_tool_before_it_is_there(
+    standin: StandIn, write: Write, tmp_path: Path, logged: list[str]
+) -> None:
+    path, limits, new = write(version("a")), tmp_path / "limits.toml", "tools.acme.a.new"
+    limits.write_text("unlimited = true\n")
+    settings = settings_for(
+        standin,
+        AGENTA_AI_GRPC_TOOLS_FILE=str(path),
+        AGENTA_AI_GRPC_LIMITS="on",
+        AGENTA_AI_GRPC_LIMITS_FILE=str(limits),
+    )
+
+    async def call(name: str) -> grpc.StatusCode:
+        return await stub.CallTool(request({"a": "x"}, name=name)).code()
+
+    async def is_limited() -> bool:
+        return await call(new) is grpc.StatusCode.RESOURCE_EXHAUSTED
+
+    async with connected(settings) as stub:
+        limits.write_text(f'unlimited = true\n[tools."{new}"]\nburst = 1\nper_minute = 1\n')
+        while not any("there is no tool 'tools.acme.a.new'" in line for line in logged):
+            assert await call(ONE) is grpc.StatusCode.OK
+        write(version("a").replace(TWO, new))
+        await eventually(is_limited, True)
+
+
 async def test_limits_may_name_the_tools_of_the_file(standin: StandIn, write: Write, tmp_path: Path) -> None:
     path, limits = write(version("a")), tmp_path / "limits.toml"
     limits.write_text(f'unlimited = true\n[tools."{ONE}"]\nburst = 1\nper_minute = 1\n')

@@ -86,6 +86,10 @@ class ReloadingFiles(Generic[Content]):
         """Whether they can't be read or used as they are now, so that what they said last is in effect."""
         return bool(self._fault)
 
+    def retry(self) -> None:
+        """Parse at the next look what couldn't be used, although it hasn't changed: what it is compared with has."""
+        self._unusable = []
+
     @property
     def unknown_seconds(self) -> float:
         """For how long it hasn't been known what they say: no file can be opened, or reading them hangs.
