@@ -11,7 +11,7 @@ import jsonschema_rs
 from agenta_ai_server.domain.errors import Violation
 from agenta_ai_server.domain.tool import JSON_SCHEMA
 from agenta_ai_server.tools.json_schema.bounds import find_faults, subschemas
-from agenta_ai_server.tools.json_schema.values import WHOLE, count_values, path_of
+from agenta_ai_server.tools.json_schema.values import WHOLE, count_values, find_long_key, path_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -24,6 +24,8 @@ MAX_VIOLATIONS = 10
 MAX_VALUES_FOR_ALL = 200
 #: What a string with a pattern has at most. Matching takes time that grows with its length, 25 ms here at the worst.
 MAX_PATTERN_CHARACTERS = 10_000
+#: What a key has at most where keys are matched.
+MAX_KEY_CHARACTERS = 1_000
 #: Of the compiled pattern, in bytes.
 MAX_PATTERN_BYTES = 20_000
 MAX_SHOWN = 200
@@ -65,10 +67,7 @@ class Schema:
             self._validator = _compiled(_adapted(source))
         except jsonschema_rs.ValidationError as error:
             raise SchemaError(list(_wrong_patterns(source)) or [_fault(error)]) from None
-
-    def is_valid(self, value: Json) -> bool:
-        """Whether the schema allows the value."""
-        return self._validator.is_valid(value)
+        self._matches_keys = any("patternProperties" in each for _, each in subschemas(source))
 
     def violations(self, value: Json, root: str) -> list[Violation]:
         """Return what the schema doesn't allow, at most ten violations; none if the value is valid.
@@ -77,6 +76,8 @@ class Schema:
             value: What is checked.
             root: What paths begin with, ``"arguments"``; with an empty one they begin with a key of the value.
         """
+        if self._matches_keys and (place := find_long_key(value, MAX_KEY_CHARACTERS)) is not None:
+            return [Violation(path_of(root, place), f"Must have keys of at most {MAX_KEY_CHARACTERS:,} characters.")]
         if self._validator.is_valid(value):
             return []
         found: list[Violation] = []

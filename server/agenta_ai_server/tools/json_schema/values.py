@@ -28,3 +28,18 @@ def path_of(root: str, steps: list[str | int]) -> str:
     """Return a path as callers read it: ``arguments.items[3].name``."""
     path = root + "".join(f"[{step}]" if isinstance(step, int) else f".{step[:100]}" for step in steps)
     return path.removeprefix(".")
+
+
+def find_long_key(value: Json, most: int) -> list[str | int] | None:
+    """Return the path to a key of more than ``most`` characters, the key included; ``None`` if there is none."""
+    waiting: list[tuple[list[str | int], Json]] = [([], value)]
+    while waiting:
+        path, each = waiting.pop()
+        if isinstance(each, dict):
+            for key in each:
+                if len(key) > most:
+                    return [*path, key]
+            waiting.extend(([*path, key], item) for key, item in each.items())
+        elif isinstance(each, list):
+            waiting.extend(([*path, index], item) for index, item in enumerate(each))
+    return None
