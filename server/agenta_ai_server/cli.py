@@ -104,6 +104,12 @@ def _parser() -> argparse.ArgumentParser:
     )
     dev.add_argument("--listen", help="address of the service, in place of AGENTA_AI_GRPC_LISTEN")
     dev.add_argument("--fault", default="", help="what the stand-in does wrong, for example 'status=503 retry-after=2'")
+    dev.add_argument(
+        "--tools",
+        metavar="FILE",
+        type=Path,
+        help="tools file whose prompts the stand-in has, in place of AGENTA_AI_GRPC_TOOLS_FILE",
+    )
     dev.add_argument("command", nargs="*", metavar="COMMAND", help="run this, with AGENTA_AI_TARGET set, then stop")
     dev.set_defaults(run=_dev)
     _add_provision(
@@ -226,7 +232,9 @@ def _dev(arguments: argparse.Namespace) -> int:
 
     settings = {"AGENTA_AI_GRPC_LISTEN": arguments.listen} if arguments.listen else {}
     logs.configure("warning" if arguments.command else "info", "text")
-    return _run(dev.run({**arguments.environment, **settings}, arguments.fault, arguments.command))
+    given = arguments.environment.get(dev.TOOLS_FILE, "").strip()
+    tools_file = arguments.tools or (Path(given) if given else None)
+    return _run(dev.run({**arguments.environment, **settings}, arguments.fault, arguments.command, tools_file))
 
 
 def _config(arguments: argparse.Namespace) -> None:

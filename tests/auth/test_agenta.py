@@ -114,6 +114,17 @@ def project(number: int) -> str:
 # What is asked, and what is made of the answer.
 
 
+async def test_other_tools_may_need_other_permissions(standin: StandIn, make: Make) -> None:
+    authenticator, both = make(), EDIT | {"run_service"}
+    assert (await authenticator.authenticate(GOOD)).permissions == EDIT
+    authenticator.ask_about(EDIT)
+    await authenticator.authenticate(GOOD)
+    assert standin.permissions.started == 1, "nothing has changed"
+    authenticator.ask_about(both)
+    assert (await authenticator.authenticate(GOOD)).permissions == both
+    assert standin.permissions.started == 3
+
+
 @pytest.mark.parametrize(
     ("credentials", "accepted"),
     [

@@ -58,7 +58,7 @@ def commands(text: str) -> Iterator[Command]:
     for block in BLOCK.findall(text):
         for part in re.split(r"^\$ ", block, flags=re.MULTILINE)[1:]:
             first, *lines = part.splitlines()
-            more = [line.removeprefix("> ") for line in takewhile(lambda line: line.startswith("> "), lines)]
+            more = [line[2:] for line in takewhile(lambda line: f"{line} ".startswith("> "), lines)]
             yield Command("\n".join([first, *more]), "\n".join(lines[len(more) :]).strip("\n"))
 
 

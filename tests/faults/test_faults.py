@@ -18,6 +18,7 @@ from calls import details, reason, tool_call
 from faults import proxy as faults
 from faults.suite import BREAKER, DEADLINE, KEEPALIVE, RETRIES, RETRY_UNSAFE, served
 
+from agenta_ai_server.agenta.completion import DeployedPrompt
 from agenta_ai_server.agenta.completions import AgentaCompletionService, AgentaConfig
 from agenta_ai_server.domain.errors import Reason, UpstreamFailed
 from agenta_ai_server.standin.app import in_turn
@@ -88,7 +89,7 @@ async def test_a_request_that_nobody_takes(fault: Fault, proxy: Proxy) -> None:
     try:
         with pytest.raises(UpstreamFailed) as failed:
             async with asyncio.timeout(10):
-                await service.complete("app", inputs, tool_call())
+                await service.complete(DeployedPrompt("app"), inputs, tool_call())
         assert failed.value.reason is Reason.UPSTREAM_TIMEOUT
     finally:
         await service.aclose()

@@ -19,7 +19,7 @@ from calls import tool_call
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from agenta_ai_server.agenta.completion import Completion
+from agenta_ai_server.agenta.completion import Completion, DeployedPrompt
 from agenta_ai_server.domain.errors import Reason, Refused, ToolFailed
 from agenta_ai_server.domain.values import Attempt
 from agenta_ai_server.tools.refine_prompt.guarantee import Guarantee
@@ -124,7 +124,7 @@ class Model:
     def __init__(self, text: str) -> None:
         self._text = text
 
-    async def complete(self, app: str, inputs: Mapping[str, str], call: ToolCall) -> Completion:
+    async def complete(self, prompt: DeployedPrompt, inputs: Mapping[str, Json], call: ToolCall) -> Completion:
         return Completion(self._text, Attempt("0" * 32, 0.0))
 
     async def aclose(self) -> None:
@@ -139,7 +139,7 @@ class Service:
         self._guarantee = Guarantee()
 
     def run(self, source: str, written: str) -> ToolOutcome:
-        tool = RefinePrompt(Model(written), "app", repairs=0, guarantee=self._guarantee)
+        tool = RefinePrompt(Model(written), DeployedPrompt("app"), repairs=0, guarantee=self._guarantee)
         return self._runner.run(tool.run(RefinePromptArguments(prompt_template_json=source), tool_call()))
 
     def close(self) -> None:

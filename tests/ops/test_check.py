@@ -233,6 +233,14 @@ def makes_ids_file(content: bytes, mode: int = 0o600) -> Plant:
     return plant
 
 
+def makes_tools_file(content: str) -> Plant:
+    def plant(setup: Setup) -> dict[str, str]:
+        setup.write("tools.toml", content)
+        return {"AGENTA_AI_GRPC_TOOLS_FILE": str(setup.folder / "tools.toml")}
+
+    return plant
+
+
 FAULTS: dict[str, tuple[Plant, str, str, str]] = {
     "wrong value": (sets(AGENTA_AI_GRPC_RETRIES="many"), "settings", "failed", "AGENTA_AI_GRPC_RETRIES"),
     "contradiction": (sets(AGENTA_AI_GRPC_AUTH="none,jwt"), "settings", "failed", "AGENTA_AI_GRPC_AUTH"),
@@ -256,6 +264,12 @@ FAULTS: dict[str, tuple[Plant, str, str, str]] = {
         "tools",
         "warning",
         "AGENTA_AI_GRPC_DISABLED_TOOLS",
+    ),
+    "broken tools file": (
+        makes_tools_file('[tools."tools.a.b.c"]\nx = 1\n'),
+        "tools",
+        "failed",
+        "Correct AGENTA_AI_GRPC_TOOLS_FILE",
     ),
     "no keys": (lambda setup: (setup.folder / "keys.json").unlink(), "API keys", "warning", "Restore it"),
     "open keys": (lambda setup: (setup.folder / "keys.json").chmod(0o644), "API keys", "warning", "chmod 600"),

@@ -99,6 +99,22 @@ def test_permissions_that_let_no_tool_be_called_or_do_not_exist_are_worth_a_word
     assert [row["permissions"] for row in listed(capsys)] == [",".join(given.split())]
 
 
+def test_the_tools_of_a_file_count_too(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "tools.toml"
+    monkeypatch.setenv("AGENTA_AI_GRPC_TOOLS_FILE", str(path))
+    for text, said in [
+        ('[tools."tools.a.b.c"]\napplication = "a"\ndescription = "d"\npermission = "view"', ""),
+        ("x = 1", "The tools file can't be used, so the key's permissions weren't compared with it"),
+    ]:
+        path.write_text(text)
+        assert keys("create", *WHO, "--permission=view") == 0
+        err = capsys.readouterr().err
+        assert err.startswith(said)
+        assert bool(err) is bool(said)
+
+
 @pytest.mark.parametrize(
     ("redirection", "why"),
     [(">/dev/full", "No space left on device"), (">&-", "it is closed"), ("", "Broken pipe")],

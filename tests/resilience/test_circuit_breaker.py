@@ -9,7 +9,7 @@ import pytest
 from calls import tool_call
 from upstream.fakes import Clock, Scripted, failed, unavailable
 
-from agenta_ai_server.agenta.completion import Completion
+from agenta_ai_server.agenta.completion import Completion, DeployedPrompt
 from agenta_ai_server.agenta.failures import NOT_DEPLOYED
 from agenta_ai_server.domain.call import Principal
 from agenta_ai_server.domain.errors import Reason, Refused, UpstreamFailed
@@ -148,9 +148,9 @@ async def test_callers_are_told_apart_by_who_they_are(breaker: Breaker) -> None:
     good = CircuitBreakingCompletions(Scripted("text"), breaker)
     bad = CircuitBreakingCompletions(Scripted(failed(Reason.UPSTREAM_FAILED)), breaker)
     for _ in range(40):
-        await good.complete("app", {}, tool_call(caller=Principal("a", organization="o")))
+        await good.complete(DeployedPrompt("app"), {}, tool_call(caller=Principal("a", organization="o")))
         with pytest.raises(UpstreamFailed):
-            await bad.complete("app", {}, tool_call(caller=Principal("b", organization="o")))
+            await bad.complete(DeployedPrompt("app"), {}, tool_call(caller=Principal("b", organization="o")))
     assert state_of(breaker) is State.CLOSED
 
 
@@ -310,7 +310,7 @@ def test_each_change_is_told_and_logged_once(clock: Clock, caplog: pytest.LogCap
 
 
 async def complete(service: CompletionService) -> Completion:
-    return await service.complete("app", {}, tool_call())
+    return await service.complete(DeployedPrompt("app"), {}, tool_call())
 
 
 async def test_what_passes(breaker: Breaker) -> None:

@@ -11,6 +11,7 @@ import pytest
 from calls import tool_call
 from upstream.fakes import Clock, Scripted, circuit_open, failed, unavailable, unreachable
 
+from agenta_ai_server.agenta.completion import DeployedPrompt
 from agenta_ai_server.domain.errors import Reason, Refused, UpstreamFailed
 from agenta_ai_server.domain.tool import Waiters
 from agenta_ai_server.resilience.retry import RetryBudget, RetryingCompletions
@@ -33,8 +34,10 @@ def retrying(service: Scripted, clock: Clock, *, jitter: float = 1.0, **options:
     return RetryingCompletions(service, clock=clock, sleep=clock.sleep, jitter=lambda: jitter, **options)
 
 
-async def complete(service: CompletionService, deadline: float = math.inf) -> Completion:
-    return await service.complete("app", {}, tool_call(deadline=deadline))
+async def complete(
+    service: CompletionService, deadline: float = math.inf, waiters: Waiters | None = None
+) -> Completion:
+    return await service.complete(DeployedPrompt("app"), {}, tool_call(deadline=deadline, waiters=waiters))
 
 
 async def failure(service: CompletionService, deadline: float = math.inf) -> UpstreamFailed:
@@ -247,9 +250,13 @@ async def test_nothing_is_sent_again_when_nobody_waits_for_it_any_more(clock: Cl
     run_ends, callers = clock.now + 90, Waiters([clock.now + 60, clock.now + 3.0])
     callers.deadlines.remove(clock.now + 60)
     with pytest.raises(UpstreamFailed) as caught:
-        await retrying(service, clock).complete("app", {}, tool_call(deadline=run_ends, waiters=callers))
+        await retrying(service, clock).complete(
+            DeployedPrompt("app"), {}, tool_call(deadline=run_ends, waiters=callers)
+        )
     assert (caught.value.retry_delay, service.calls, clock.slept) == (2.0, 1, [])
     callers.deadlines.append(clock.now + 60)
     service.replies.insert(1, unavailable(delay=2.0))
-    completion = await retrying(service, clock).complete("app", {}, tool_call(deadline=run_ends, waiters=callers))
+    completion = await retrying(service, clock).complete(
+        DeployedPrompt("app"), {}, tool_call(deadline=run_ends, waiters=callers)
+    )
     assert (completion.text, service.calls) == ("text", 3)

@@ -21,15 +21,19 @@ from agenta_ai.v1 import tool_service_pb2
 from agenta_ai.v1.tool_service_pb2_grpc import ToolServiceStub
 from agenta_ai_server.auth.key_file import create_key
 from agenta_ai_server.commands import serve
+from agenta_ai_server.domain.listener import CallOutcome
 from agenta_ai_server.standin.app import in_turn
 from agenta_ai_server.standin.faults import Fault
+from agenta_ai_server.telemetry.metrics import MAX_TOOLS, OTHER_TOOLS, Metrics
 from agenta_ai_server.tools.refine_prompt.tool import RefinePrompt
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
     from telemetry.conftest import Samples
 
+    from agenta_ai_server.domain.call import Call
     from agenta_ai_server.standin.app import StandIn
 
 REQUIRED = {
@@ -261,3 +265,19 @@ async def test_they_are_there_before_the_port_and_until_the_end(standin: StandIn
         stub: Any = ToolServiceStub(channel)
         await stub.Status(tool_service_pb2.StatusRequest())
         assert "agenta_ai_build_info" in await text_of(metrics)
+
+
+def test_tools_that_come_and_go_do_not_add_up(make_call: Callable[[], Call]) -> None:
+    metrics = Metrics("1")
+    for number in range(MAX_TOOLS + 50):
+        call = make_call()
+        call.tool = f"tools.a.b.t{number}"
+        metrics.call_ended(call, CallOutcome(code="OK", seconds=0.1))
+    calls = [
+        sample
+        for family in metrics.registry.collect()
+        for sample in family.samples
+        if sample.name == "agenta_ai_calls_total"
+    ]
+    assert len(calls) == MAX_TOOLS + 1
+    assert [sample.value for sample in calls if sample.labels["tool"] == OTHER_TOOLS] == [50]

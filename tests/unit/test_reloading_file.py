@@ -155,6 +155,24 @@ def test_broken_never_replaces_good(
     assert caplog.messages[1:] == [f"read {path} again, because it has changed"]
 
 
+def test_what_cannot_be_used_is_parsed_once(path: Path, clock: Clock) -> None:
+    parsed: list[bytes] = []
+
+    def count(content: bytes) -> str:
+        parsed.append(content)
+        return parse(content)
+
+    file = ReloadingFile(path, count, clock=clock)
+    path.write_text("broken")
+    for _ in range(3):
+        clock.now += 1
+        assert (file.content, file.is_broken) == ("one", True)
+    assert parsed == [b"one", b"broken"]
+    path.write_text("two")
+    clock.now += 1
+    assert (file.content, file.is_broken) == ("two", False)
+
+
 def test_reads_again_what_could_not_be_read_for_a_moment(
     path: Path, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -300,8 +300,9 @@ def test_the_old_name_of_the_environment() -> None:
 
 
 def test_there_are_few_enough_to_remember() -> None:
-    # 43, and eight for what came later: the route and connections to Agenta, who may come by it, usage, stored results.
-    assert len(names()) <= 51
+    # 43, and nine for what came later: the route and connections to Agenta, who may come by it, usage, stored results,
+    # the tools file.
+    assert len(names()) <= 52
 
 
 def test_each_says_what_it_is_and_who_sets_it() -> None:

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from agenta_ai_server.tools.refine_prompt.strict_json import MAX_DEPTH, depth, dump, parse
+from agenta_ai_server.tools.strict_json import MAX_DEPTH, depth, dump, parse
 
 
 @pytest.mark.parametrize(

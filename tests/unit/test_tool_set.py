@@ -9,7 +9,7 @@ from concurrency.virtual_time import virtual_time
 from agenta_ai_server.domain.errors import Reason, Refused
 from agenta_ai_server.domain.outcome import ToolOutcome
 from agenta_ai_server.domain.tool import ToolCall, ToolSet, ToolSpec, Waiters
-from agenta_ai_server.tools.catalog import Catalog, tool_set
+from agenta_ai_server.tools.catalog import Catalog, check_disabled, tool_set
 
 
 async def say_name(call: ToolCall) -> ToolOutcome:
@@ -29,12 +29,27 @@ ONE, TWO = tool("tools.a.b.one"), tool("tools.a.b.two", "URL", "KEY")
         ([ONE, ONE], (), "two tools are named tools.a.b.one"),
         ([tool("tools.a.one")], (), "no name of the form"),
         ([tool("tools.a.b.One")], (), "no name of the form"),
-        ([ONE], ("tools.a.b.tow",), "there is no tool tools.a.b.tow. The tools are: tools.a.b.one"),
     ],
 )
 def test_faults(tools: list[ToolSpec], disabled: tuple[str, ...], why: str) -> None:
     with pytest.raises(ValueError, match=why):
         tool_set(tools, (), disabled)
+
+
+def test_what_does_not_exist_cannot_be_switched_off() -> None:
+    check_disabled([ONE, TWO], [ONE.name])
+    with pytest.raises(ValueError, match=r"there is no tool tools\.a\.b\.tow\. The tools are: tools\.a\.b\.one$"):
+        check_disabled([ONE], ["tools.a.b.tow"])
+    many = [tool(f"tools.a.b.t{number}") for number in range(30)]
+    with pytest.raises(ValueError, match=r"tools\.a\.b\.t26 and 10 more$"):
+        check_disabled(many, ["tools.a.b.tow"])
+
+
+def test_listeners_learn_of_a_change() -> None:
+    catalog, seen = Catalog(ToolSet([ONE])), list[ToolSet]()
+    catalog.on_change(seen.append)
+    catalog.current = ToolSet([TWO])
+    assert seen == [catalog.current]
 
 
 @pytest.mark.parametrize("name", ["", ".", "tools", "tools.a", "tools.a.b", "tools.a.b.", "tools.a.b.one.x", "x"])

@@ -12,7 +12,9 @@ from agenta_ai_server.domain.values import Attempt
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
 
+    from agenta_ai_server.agenta.completion import DeployedPrompt
     from agenta_ai_server.domain.tool import ToolCall
+    from agenta_ai_server.domain.values import Json
 
 BOUGHT = {Reason.UPSTREAM_TIMEOUT, Reason.UPSTREAM_BROKEN, Reason.UPSTREAM_FAILED, Reason.UPSTREAM_OUTPUT_INVALID}
 FINAL = {Reason.UPSTREAM_REJECTED, Reason.UPSTREAM_CREDENTIALS_REJECTED, Reason.UPSTREAM_MISCONFIGURED}
@@ -53,7 +55,7 @@ class Scripted:
     def calls(self) -> int:
         return len(self.deadlines)
 
-    async def complete(self, app: str, inputs: Mapping[str, str], call: ToolCall) -> Completion:
+    async def complete(self, prompt: DeployedPrompt, inputs: Mapping[str, Json], call: ToolCall) -> Completion:
         self.deadlines.append(call.deadline)
         reply = self.replies[min(self.calls, len(self.replies)) - 1]
         if isinstance(reply, Exception):

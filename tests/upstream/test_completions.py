@@ -17,6 +17,7 @@ import pytest
 from calls import tool_call
 
 from agenta_ai_server.agenta.addresses import AgentaAddress
+from agenta_ai_server.agenta.completion import DeployedPrompt
 from agenta_ai_server.agenta.completions import AgentaCompletionService, AgentaConfig
 from agenta_ai_server.agenta.retry_after import retry_delay
 from agenta_ai_server.domain.errors import Reason, Refused, UpstreamFailed
@@ -55,7 +56,7 @@ async def make() -> AsyncIterator[Make]:
 
 
 async def complete(service: CompletionService, deadline: float = math.inf) -> Completion:
-    return await service.complete("ai-refine", INPUTS, tool_call(deadline=deadline))
+    return await service.complete(DeployedPrompt("ai-refine"), INPUTS, tool_call(deadline=deadline))
 
 
 async def failure(service: CompletionService) -> UpstreamFailed:
@@ -138,7 +139,7 @@ async def test_a_completion(upstream: Upstream, make: Make) -> None:
 
 async def test_any_string_can_be_sent(upstream: Upstream, make: Make) -> None:
     service = make(await upstream.start(answering(text())))
-    await service.complete("app", {"a": "\ud800 \x00 \u2028"}, tool_call())
+    await service.complete(DeployedPrompt("app"), {"a": "\ud800 \x00 \u2028"}, tool_call())
     assert json.loads(upstream.exchanges[0].body)["inputs"] == {"a": "\ud800 \x00 \u2028"}
 
 
@@ -517,7 +518,9 @@ async def test_many_calls_at_once(upstream: Upstream, make: Make) -> None:
         await exchange.answer(json.dumps(text(json.loads(exchange.body)["inputs"]["n"])).encode())
 
     service = make(await upstream.start(handler))
-    completions = await asyncio.gather(*(service.complete("app", {"n": str(n)}, tool_call()) for n in range(calls)))
+    completions = await asyncio.gather(
+        *(service.complete(DeployedPrompt("app"), {"n": str(n)}, tool_call()) for n in range(calls))
+    )
     assert [completion.text for completion in completions] == [str(n) for n in range(calls)]
 
 

@@ -7,6 +7,7 @@ import pytest
 from calls import refine, structured, tool_call
 from conftest import connected, settings_for
 
+from agenta_ai_server.agenta.completion import DeployedPrompt
 from agenta_ai_server.agenta.completions import AgentaCompletionService, AgentaConfig
 from agenta_ai_server.domain.errors import Reason, UpstreamFailed
 from agenta_ai_server.domain.listener import CallListener
@@ -46,7 +47,7 @@ async def make(standin: StandIn) -> AsyncIterator[Make]:
 
 
 async def complete(service: AgentaCompletionService) -> str:
-    return (await service.complete("ai-refine", INPUTS, tool_call())).attempt.trace_id
+    return (await service.complete(DeployedPrompt("ai-refine"), INPUTS, tool_call())).attempt.trace_id
 
 
 def paths(standin: StandIn) -> list[str]:

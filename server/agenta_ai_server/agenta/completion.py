@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal, Protocol, TypeAlias
 
 from agenta_ai_server.domain.record import record
 from agenta_ai_server.domain.tool import service_disabled
@@ -11,7 +12,25 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from agenta_ai_server.domain.tool import ToolCall
-    from agenta_ai_server.domain.values import Attempt
+    from agenta_ai_server.domain.values import Attempt, Json
+
+Kind: TypeAlias = Literal["completion", "chat"]
+
+
+@dataclass(frozen=True, slots=True)
+class DeployedPrompt:
+    """Which prompt is run.
+
+    Attributes:
+        application: Slug of the application that holds it.
+        environment: Slug of the environment that it is deployed to; empty for the service's own.
+        kind: The type of the application. A chat application takes an input ``messages``, a list of messages, besides
+            its variables.
+    """
+
+    application: str
+    environment: str = ""
+    kind: Kind = "completion"
 
 
 @record
@@ -37,12 +56,12 @@ class Completion:
 class CompletionService(Protocol):
     """Runs prompts that are deployed in Agenta."""
 
-    async def complete(self, app: str, inputs: Mapping[str, str], call: ToolCall) -> Completion:
+    async def complete(self, prompt: DeployedPrompt, inputs: Mapping[str, Json], call: ToolCall) -> Completion:
         """Run one prompt and return what the model wrote. A cancelled call closes its connection.
 
         Args:
-            app: Slug of the application whose prompt is run.
-            inputs: The prompt's variables.
+            prompt: Which one.
+            inputs: The prompt's variables, texts as a rule: Agenta puts other values in as JSON.
             call: The tool call that it is for: how long it may take, and who waits for it.
 
         Raises:
@@ -59,7 +78,7 @@ class CompletionService(Protocol):
 class Unconfigured:
     """Stands for the completion service where the settings that it needs are missing."""
 
-    async def complete(self, app: str, inputs: Mapping[str, str], call: ToolCall) -> Completion:
+    async def complete(self, prompt: DeployedPrompt, inputs: Mapping[str, Json], call: ToolCall) -> Completion:
         """Refuse.
 
         Raises:

@@ -10,11 +10,11 @@ import httpx
 
 from agenta_ai_server.agenta import failures
 from agenta_ai_server.agenta.addresses import AgentaAddress
-from agenta_ai_server.agenta.completion import Completion
+from agenta_ai_server.agenta.completion import Completion, DeployedPrompt
 from agenta_ai_server.agenta.credential import ServerKey
 from agenta_ai_server.agenta.explanation import explain
 from agenta_ai_server.agenta.http import HttpClient
-from agenta_ai_server.agenta.routes import INVOKE, RUN
+from agenta_ai_server.agenta.routes import CHAT_INVOKE, CHAT_RUN, INVOKE, RUN
 from agenta_ai_server.agenta.routes.reply import Prompt
 from agenta_ai_server.domain.agenta_url import check_key
 from agenta_ai_server.domain.deadline import MARGIN_SECONDS
@@ -26,12 +26,16 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Mapping
     from pathlib import Path
 
+    from agenta_ai_server.agenta.completion import Kind
     from agenta_ai_server.agenta.http import HttpResponse
     from agenta_ai_server.agenta.routes import Route
     from agenta_ai_server.agenta.routes.reply import Reply
     from agenta_ai_server.domain.tool import ToolCall
+    from agenta_ai_server.domain.values import Json
 
-_ROUTES = {"auto": (INVOKE, RUN), "invoke": (INVOKE,), "run": (RUN,)}
+_NEWER: dict[Kind, Route] = {"completion": INVOKE, "chat": CHAT_INVOKE}
+_OLDER: dict[Kind, Route] = {"completion": RUN, "chat": CHAT_RUN}
+_ROUTES = {"auto": (_NEWER, _OLDER), "invoke": (_NEWER,), "run": (_OLDER,)}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,7 +46,7 @@ class AgentaConfig:
         api_url: As :meth:`~agenta_ai_server.agenta.addresses.AgentaAddress.parse` takes it.
         api_key: An Agenta API key, without the scheme. Never shown.
         api_key_file: File that holds the key, in place of that, and is read again when it changes.
-        environment: Slug of the environment whose deployed prompts are run.
+        environment: Slug of the environment whose deployed prompts are run; empty if each prompt names its own.
         route: How prompts are run; ``"auto"`` takes the newer route where Agenta has it.
         ca_file: Certificates of the authorities to trust, as PEM, in place of the public ones.
         proxy: URL of an HTTP proxy, maybe with credentials. Never shown.
@@ -97,39 +101,39 @@ class AgentaCompletionService:
         self._http = HttpClient(
             self._address.root, ca_file=config.ca_file, proxy=config.proxy, keep_alive=config.keep_alive
         )
-        # The first is the one in use.
-        self._routes = list(_ROUTES[config.route])
+        # By the kind of application; the first is the one in use.
+        self._routes: dict[Kind, list[Route]] = {
+            kind: [routes[kind] for routes in _ROUTES[config.route]] for kind in _NEWER
+        }
 
-    async def complete(self, app: str, inputs: Mapping[str, str], call: ToolCall) -> Completion:
+    async def complete(self, prompt: DeployedPrompt, inputs: Mapping[str, Json], call: ToolCall) -> Completion:
         """Run one prompt and return what the model wrote, the empty string included.
 
         Raises:
             Refused: DEADLINE_TOO_SHORT, before anything was sent.
             UpstreamFailed: No completion, for one of the ``UPSTREAM_`` reasons.
         """
-        prompt = Prompt(app, self._config.environment, inputs)
-        route, *others = self._routes
+        run = Prompt(prompt.application, prompt.environment or self._config.environment, inputs)
+        routes = self._routes[prompt.kind]
+        route, *others = routes
         try:
-            return await self._run(route, prompt, call)
+            return await self._run(route, run, call)
         except _MissingRoute as missing:
             for other in others:
                 try:
-                    completion = await self._run(other, prompt, call)
+                    completion = await self._run(other, run, call)
                 except _MissingRoute:
                     break
                 except UpstreamFailed:
-                    self._prefer(other)
+                    _prefer(other, routes)
                     raise
-                self._prefer(other)
+                _prefer(other, routes)
                 return completion
             raise missing from None
 
     async def aclose(self) -> None:
         """Close all connections. Calls that run fail."""
         await self._http.aclose()
-
-    def _prefer(self, route: Route) -> None:
-        self._routes.sort(key=lambda each: each is not route)
 
     async def _run(self, route: Route, prompt: Prompt, call: ToolCall) -> Completion:
         call.require_time(self._config.min_seconds)
@@ -170,6 +174,10 @@ class AgentaCompletionService:
             message = f"The completion service's answer can't be used: {problem}"
             raise UpstreamFailed(Reason.UPSTREAM_OUTPUT_INVALID, message, attempt=attempt, may_have_run=True)
         return Completion(reply.output, attempt)
+
+
+def _prefer(route: Route, routes: list[Route]) -> None:
+    routes.sort(key=lambda each: each is not route)
 
 
 class _MissingRoute(UpstreamFailed):

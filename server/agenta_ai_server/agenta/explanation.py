@@ -6,9 +6,10 @@ import re
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
 
     from agenta_ai_server.agenta.routes.reply import Reply
+    from agenta_ai_server.domain.values import Json
 
 _MAX_CHARACTERS = 400
 _SECRETS = re.compile(
@@ -20,7 +21,7 @@ _SECRETS = re.compile(
 )
 
 
-def explain(reply: Reply, inputs: Mapping[str, str], secrets: Iterable[str] = ()) -> str:
+def explain(reply: Reply, inputs: Mapping[str, Json], secrets: Iterable[str] = ()) -> str:
     """Return Agenta's own sentence for the operator, without secrets, addresses and texts of the prompt.
 
     Args:
@@ -34,7 +35,7 @@ def explain(reply: Reply, inputs: Mapping[str, str], secrets: Iterable[str] = ()
     for secret in secrets:
         message = message.replace(secret, "…")
     words = _SECRETS.sub("…", message)[:_MAX_CHARACTERS].split()
-    sent = " ".join(" ".join(value.split()) for value in inputs.values())
+    sent = " ".join(" ".join(text.split()) for text in _texts(dict(inputs)))
     hidden = {
         place
         for begin in range(len(words))
@@ -44,3 +45,15 @@ def explain(reply: Reply, inputs: Mapping[str, str], secrets: Iterable[str] = ()
         for place in range(begin, begin + length)
     }
     return " ".join("…" if place in hidden else word for place, word in enumerate(words))
+
+
+def _texts(value: Json) -> Iterator[str]:
+    match value:
+        case str():
+            yield value
+        case dict():
+            for item in value.values():
+                yield from _texts(item)
+        case list():
+            for item in value:
+                yield from _texts(item)

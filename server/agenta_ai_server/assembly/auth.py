@@ -84,7 +84,7 @@ def _agenta(settings: Settings, resources: Resources, policy: AccessPolicy, cata
     from agenta_ai_server.auth.agenta import AgentaAuthConfig, AgentaAuthenticator
 
     with resources.faults_of("AGENTA_AI_GRPC_AUTH: agenta"):
-        return AgentaAuthenticator(
+        authenticator = AgentaAuthenticator(
             AgentaAuthConfig(
                 api_url=given(settings.api_url),
                 permissions=policy.permissions(catalog.current),
@@ -96,4 +96,6 @@ def _agenta(settings: Settings, resources: Resources, policy: AccessPolicy, cata
                 proxy=secret(settings.upstream_proxy),
             )
         )
+        catalog.on_change(lambda tools: authenticator.ask_about(policy.permissions(tools)))
+        return authenticator
     return None

@@ -26,10 +26,12 @@ def build_limits(
     policy = None
     if settings.limits_file:
         with resources.faults_of("AGENTA_AI_GRPC_LIMITS_FILE"):
-            policy = ReloadingFile(
+            policy = file = ReloadingFile(
                 settings.limits_file,
-                lambda content: LimitPolicy.parse(content, [tool.name for tool in catalog.current.tools]),
+                lambda content: LimitPolicy.parse(content, [tool.name for tool in catalog.current.everything]),
             )
+            # It may name a tool that wasn't there before.
+            catalog.on_change(lambda _: file.retry())
     limiter = _limiter(settings, redis)
     resources.on_start(limiter.connect)
     resources.on_close(limiter.aclose)

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from agenta_ai_server.idempotency.in_flight import InFlightCalls
     from agenta_ai_server.rpc.server import Server
     from agenta_ai_server.settings import Settings
+    from agenta_ai_server.tools.catalog import Catalog
 
 log = logging.getLogger(__name__)
 
@@ -36,11 +37,13 @@ class Service:
 
     Attributes:
         state: The process.
+        catalog: Its tools.
         server: Its listener.
         in_flight: What it runs for callers who repeat their calls.
     """
 
     state: ServerState
+    catalog: Catalog
     server: Server
     in_flight: InFlightCalls
 
@@ -51,7 +54,7 @@ def build_service(settings: Settings, resources: Resources) -> Service:
     # First, so that it sees what the others do until these have closed.
     telemetry = build_telemetry(settings, resources)
     upstream = build_upstream(settings, resources, telemetry.listener, state)
-    catalog = build_tools(settings, resources, upstream.completions)
+    catalog = build_tools(settings, resources, upstream.completions, telemetry.metrics)
     policy = build_policy(settings)
     authenticator = build_authenticator(settings, resources, policy, catalog)
     redis = build_redis(settings, resources)
@@ -72,7 +75,7 @@ def build_service(settings: Settings, resources: Resources) -> Service:
         listener=telemetry.listener,
         certificates=certificates,
     )
-    return Service(state, server, repeats.in_flight)
+    return Service(state, catalog, server, repeats.in_flight)
 
 
 async def find_faults(settings: Settings, faults: Sequence[str] = ()) -> list[str]:

@@ -2,28 +2,128 @@
 
 from __future__ import annotations
 
+import asyncio
+import logging
 from typing import TYPE_CHECKING
 
 from agenta_ai_server.agenta.completion import Unconfigured
+from agenta_ai_server.domain.deadline import MARGIN_SECONDS
+from agenta_ai_server.domain.reloading_file import ReloadingDocument
 from agenta_ai_server.domain.tool import ToolSet
-from agenta_ai_server.tools.catalog import Catalog, Dependencies, discover, tool_set
+from agenta_ai_server.tools.catalog import Catalog, Dependencies, check_disabled, discover, tool_set
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
     from agenta_ai_server.agenta.completion import CompletionService
     from agenta_ai_server.assembly.resources import Resources
     from agenta_ai_server.domain.tool import ToolSpec
     from agenta_ai_server.settings import Settings
+    from agenta_ai_server.telemetry.metrics import Metrics
+
+# Between looks at the tools file.
+LOOK_SECONDS = 1.0
+
+log = logging.getLogger(__name__)
 
 
-def build_tools(settings: Settings, resources: Resources, completions: CompletionService) -> Catalog:
-    """Build the catalog of tools."""
+def build_tools(
+    settings: Settings, resources: Resources, completions: CompletionService, metrics: Metrics | None = None
+) -> Catalog:
+    """Build the catalog of tools: the built-in ones, and those of the tools file, which is read again when it changes.
+
+    Args:
+        settings: The settings.
+        resources: Notes what is wrong with the file, and starts and stops looking at it.
+        completions: Runs prompts.
+        metrics: Shows whether the file can be used; ``None`` if there are none.
+    """
     apps = {"refine_prompt": settings.refine_prompt_key or ""}
-    available = discover(Dependencies(completions, apps, repairs=settings.repairs, on_close=resources.on_close))
+    built_in = discover(Dependencies(completions, apps, repairs=settings.repairs, on_close=resources.on_close))
+    catalog = Catalog(ToolSet(), may_change=settings.tools_file is not None)
+    if settings.tools_file is None:
+        available = built_in
+    else:
+        available = []
+        with resources.faults_of("AGENTA_AI_GRPC_TOOLS_FILE"):
+            file = _file(settings, settings.tools_file, built_in, completions)
+            available = file.content
+            _follow(file, available, catalog, settings, resources)
+            if metrics:
+                metrics.watch_tools(lambda: len(catalog.current.tools), lambda: file.is_broken)
+        if not available:
+            # What is wrong with the file has been noted; which tools are switched off can't be checked.
+            return catalog
     with resources.faults_of("AGENTA_AI_GRPC_DISABLED_TOOLS"):
-        return Catalog(tool_set(available, settings.missing, settings.disabled_tools))
-    return Catalog(ToolSet())
+        check_disabled(available, settings.disabled_tools)
+        catalog.current = tool_set(available, settings.missing, settings.disabled_tools)
+    return catalog
 
 
-def described_tools() -> list[ToolSpec]:
-    """Return the built-in tools to look at, and not to run."""
-    return discover(Dependencies(Unconfigured(), {"refine_prompt": ""}))
+def described_tools(tools_file: Path | None = None) -> list[ToolSpec]:
+    """Return the built-in tools, and those of the file, to look at and not to run.
+
+    Raises:
+        ValueError: The file can't be used.
+    """
+    built_in = discover(Dependencies(Unconfigured(), {"refine_prompt": ""}))
+    if tools_file is None:
+        return built_in
+    from agenta_ai_server.tools.prompt_tool import spec
+    from agenta_ai_server.tools.tools_file.read import read
+
+    return [*built_in, *(spec(definition, Unconfigured()) for definition in read(tools_file))]
+
+
+def _file(
+    settings: Settings, path: Path, built_in: list[ToolSpec], completions: CompletionService
+) -> ReloadingDocument[list[ToolSpec]]:
+    # Imported only where there is a file, for the sake of the start.
+    from agenta_ai_server.tools.prompt_tool import spec
+    from agenta_ai_server.tools.tools_file.contradictions import Limits
+    from agenta_ai_server.tools.tools_file.read import parse
+
+    limits = Limits(
+        frozenset(tool.name for tool in built_in),
+        settings.max_call_seconds,
+        settings.min_remaining_seconds + MARGIN_SECONDS,
+    )
+
+    def read(content: bytes, read_beside: Callable[[Path], bytes]) -> list[ToolSpec]:
+        definitions = parse(content, path.parent, limits, read_beside=read_beside)
+        return [*built_in, *(spec(definition, completions) for definition in definitions)]
+
+    # Looked at by a task of its own, in a thread, so that no call waits for it.
+    return ReloadingDocument(path, read, every=0, patience=LOOK_SECONDS)
+
+
+def _follow(
+    file: ReloadingDocument[list[ToolSpec]],
+    known: list[ToolSpec],
+    catalog: Catalog,
+    settings: Settings,
+    resources: Resources,
+) -> None:
+    """Put the tools of a changed file into the catalog while the service runs."""
+
+    async def follow() -> None:
+        current = known
+        while True:
+            await asyncio.sleep(LOOK_SECONDS)
+            available = await asyncio.to_thread(lambda: file.content)
+            if available is not current:
+                current = available
+                catalog.current = tool_set(available, settings.missing, settings.disabled_tools)
+                log.info("there are %d tools now", len(catalog.current.tools))
+
+    async def start() -> None:
+        task = asyncio.create_task(follow(), name="follow-tools-file")
+
+        async def stop() -> None:
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+
+        resources.on_close(stop)
+
+    resources.on_start(start)

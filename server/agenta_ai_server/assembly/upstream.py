@@ -56,14 +56,14 @@ def build_completions(
     settings: Settings, resources: Resources, listener: CallListener | None = None
 ) -> AgentaCompletionService | None:
     """Build the bare client; ``None`` if the settings don't say all of what it needs."""
-    if not (settings.api_url and settings.api_key and settings.environment_slug):
+    if not (settings.api_url and settings.api_key):
         return None
     with resources.faults_of("AGENTA_AI_SERVICES_API_KEY_FILE"):
         config = AgentaConfig(
             api_url=settings.api_url,
             api_key=settings.api_key.get_secret_value(),
             api_key_file=settings.api_key_file,
-            environment=settings.environment_slug,
+            environment=settings.environment_slug or "",
             route=settings.upstream_route,
             ca_file=settings.upstream_ca_file,
             proxy=secret(settings.upstream_proxy),

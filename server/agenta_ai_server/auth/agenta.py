@@ -121,6 +121,7 @@ class AgentaAuthenticator:
 
     def __init__(self, config: AgentaAuthConfig, *, clock: Callable[[], float] = time.monotonic) -> None:
         self._config = config
+        self._permissions = config.permissions
         self._clock = clock
         self._address = AgentaAddress.parse(config.api_url)
         self._http = HttpClient(self._address.root, ca_file=config.ca_file, proxy=config.proxy, keep_alive=False)
@@ -136,6 +137,13 @@ class AgentaAuthenticator:
         self._consents = _Memory(config.max_entries, clock)
         self._refusals = _Memory(config.max_entries, clock)
         self._is_available = True
+
+    def ask_about(self, permissions: frozenset[str]) -> None:
+        """Ask about these permissions from now on. What was found out about others is forgotten."""
+        if permissions != self._permissions:
+            self._permissions = permissions
+            self._consents = _Memory(self._config.max_entries, self._clock)
+            self._refusals = _Memory(self._config.max_entries, self._clock)
 
     def accepts(self, credentials: Credentials) -> bool:
         """Say whether this is a credential that Agenta could know, and none of this service's own keys."""
@@ -181,7 +189,7 @@ class AgentaAuthenticator:
                     return partial(_too_much, delay)
                 # Before they are asked: what they say is at least as old.
                 now = self._clock()
-                permissions = sorted(self._config.permissions)
+                permissions = sorted(self._permissions)
                 answers = await asyncio.gather(*(self._check(permission, credentials) for permission in permissions))
         except TimeoutError:
             self._note("no answer came in time")
@@ -221,7 +229,7 @@ class AgentaAuthenticator:
         elif not isinstance(outcome, Principal) or not outcome.permissions:
             self._refusals.keep(key, now + self._config.deny_seconds, outcome)
         else:
-            is_all = outcome.permissions == self._config.permissions
+            is_all = outcome.permissions == self._permissions
             seconds = self._config.allow_seconds if is_all else self._config.deny_seconds
             self._consents.keep(key, now + seconds, outcome)
 

@@ -17,12 +17,13 @@ from agenta_ai_server.checks.shared import Found, failed, ok, sentence, warning
 from agenta_ai_server.domain.files import read_file
 from agenta_ai_server.limits.policy import LimitPolicy
 from agenta_ai_server.rpc.tls import Certificates, TlsFiles, read_certificates, unusual_key
-from agenta_ai_server.tools.catalog import tool_set
+from agenta_ai_server.tools.catalog import MAX_NAMES, check_disabled, tool_set
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Sequence
     from pathlib import Path
 
+    from agenta_ai_server.domain.tool import ToolSpec
     from agenta_ai_server.settings import Settings
 
 SOON = 14 * 86_400
@@ -30,18 +31,32 @@ SOON = 14 * 86_400
 
 async def tools(settings: Settings) -> AsyncIterator[Found]:
     """Which tools there are."""
-    if settings.missing:
-        yield failed("AI services are disabled: callers get SERVICE_DISABLED.", f"Set {', '.join(settings.missing)}.")
+    try:
+        available = described_tools(settings.tools_file)
+    except ValueError as error:
+        yield failed(
+            f"{settings.tools_file}: {sentence(error)} A running server keeps the tools of the last valid version.",
+            "Correct AGENTA_AI_GRPC_TOOLS_FILE: docs/tools.md has its form.",
+        )
         return
     try:
-        left = tool_set(described_tools(), settings.missing, settings.disabled_tools).tools
+        check_disabled(available, settings.disabled_tools)
     except ValueError as error:
         yield failed(sentence(error), "Correct AGENTA_AI_GRPC_DISABLED_TOOLS.")
         return
-    if left:
-        yield ok(f"There are: {', '.join(tool.name for tool in left)}.")
+    found = tool_set(available, settings.missing, settings.disabled_tools)
+    if found.missing_settings and not found.tools:
+        missing = ", ".join(found.missing_settings)
+        yield failed("AI services are disabled: callers get SERVICE_DISABLED.", f"Set {missing}.")
+    elif found.tools:
+        yield ok(f"There are: {_listed(found.tools)}.")
     else:
         yield warning("All tools are switched off.", "Remove one from AGENTA_AI_GRPC_DISABLED_TOOLS.")
+
+
+def _listed(tools: Sequence[ToolSpec]) -> str:
+    names = ", ".join(tool.name for tool in tools[:MAX_NAMES])
+    return f"{names} and {len(tools) - MAX_NAMES} more" if len(tools) > MAX_NAMES else names
 
 
 async def api_keys(settings: Settings) -> AsyncIterator[Found]:
@@ -94,7 +109,10 @@ async def limits(settings: Settings) -> AsyncIterator[Found]:
     path = settings.limits_file
     if settings.limits == "off" or path is None:
         return
-    names = [tool.name for tool in described_tools()]
+    try:
+        names = [tool.name for tool in described_tools(settings.tools_file)]
+    except ValueError:
+        return  # the tools say so
     try:
         LimitPolicy.parse(read_file(path), names)
     except ValueError as error:

@@ -3,29 +3,40 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 import os
 import socket
 import sys
+from contextlib import asynccontextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 from agenta_ai.cli import CREDENTIALS
 from agenta_ai_server import settings
+from agenta_ai_server.assembly.tools import LOOK_SECONDS
 from agenta_ai_server.auth.key_file import create_key
 from agenta_ai_server.commands import serve, stdout
+from agenta_ai_server.domain.reloading_file import ReloadingDocument
 from agenta_ai_server.standin.app import StandIn
+from agenta_ai_server.standin.canned import CannedPrompt
 from agenta_ai_server.standin.faults import Fault
+from agenta_ai_server.tools.catalog import MAX_NAMES
+from agenta_ai_server.tools.prompt_tool import MESSAGES, inputs_of, with_defaults
+from agenta_ai_server.tools.tools_file import read
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+
+    from agenta_ai_server.tools.tools_file.definition import ToolDefinition
 
 LOOPBACK = ("127.0.0.1", "::1")
 PORT = 50051
 API_KEY = "standin-key"
 APP = "ai-refine"
 ENVIRONMENT = "production"
+TOOLS_FILE = "AGENTA_AI_GRPC_TOOLS_FILE"
 PRINCIPAL = {"user": "developer", "organization": "development", "project": "development"}
 
 # The one that belongs to this server, whether or not its folder is on the PATH.
@@ -60,10 +71,19 @@ After the last the stand-in is left alone for a while, as Agenta would be, unles
 Ctrl-C stops it.
 """
 
+TOOL_HINTS = """
+The tools of {file}, which is read again when it changes: {names}. To call the first:
+  grpcurl -plaintext -H "authorization: ApiKey $AGENTA_AI_API_KEY" \\
+    -d '{call}' \\
+    {address} agenta.ai.v1.ToolService/CallTool
+"""
+
 log = logging.getLogger(__name__)
 
 
-async def run(environment: Mapping[str, str], fault: str, command: Sequence[str]) -> int:
+async def run(
+    environment: Mapping[str, str], fault: str, command: Sequence[str], tools_file: Path | None = None
+) -> int:
     """Serve until told to stop, or until ``command`` has ended.
 
     Args:
@@ -71,6 +91,7 @@ async def run(environment: Mapping[str, str], fault: str, command: Sequence[str]
         fault: What the stand-in does wrong, in the words of :class:`Fault`; empty for nothing.
         command: A program and its arguments, run with ``AGENTA_AI_TARGET`` and ``AGENTA_AI_API_KEY`` set, and with no
             other credential; empty for none.
+        tools_file: Says which tools there are besides the built-in ones; their prompts are deployed in the stand-in.
 
     Returns:
         The command's exit code; 0 without one.
@@ -81,10 +102,13 @@ async def run(environment: Mapping[str, str], fault: str, command: Sequence[str]
         OutputError: How to call it can't be printed.
     """
     _check_loopback()
+    file = _tools(tools_file) if tools_file else None
     async with StandIn(api_key=API_KEY, app=APP, environment=ENVIRONMENT, fault=_fault(fault)) as standin:
         with TemporaryDirectory() as folder:
             path = Path(folder) / "keys.json"
-            key = create_key(path, **PRINCIPAL, permissions=["edit_workflows"], expires=None)
+            definitions = file.content if file else ()
+            permissions = sorted({"edit_workflows", *(each.permission for each in definitions)})
+            key = create_key(path, **PRINCIPAL, permissions=permissions, expires=None)
             reading = settings.read(
                 {
                     # A command learns the port, and may run while another service has the usual one.
@@ -94,6 +118,7 @@ async def run(environment: Mapping[str, str], fault: str, command: Sequence[str]
                         for name, value in environment.items()
                         if name.startswith((settings.PREFIX, "OTEL_"))
                     },
+                    **({TOOLS_FILE: str(tools_file)} if tools_file else {}),
                     "AGENTA_AI_GRPC_AUTH": "api_keys",
                     "AGENTA_AI_GRPC_API_KEYS_FILE": str(path),
                     "AGENTA_AI_GRPC_DRAIN_SECONDS": "0",
@@ -103,14 +128,79 @@ async def run(environment: Mapping[str, str], fault: str, command: Sequence[str]
             for warning in reading.warnings:
                 log.warning(warning)
             stop = serve.stop_signal(reading.settings.shutdown_grace_seconds)
-            async with serve.running(reading.settings, reading.faults) as address:
+            async with _deployed(file, standin), serve.running(reading.settings, reading.faults) as address:
                 if command:
                     own = {name: value for name, value in environment.items() if name not in CREDENTIALS}
                     told = {"AGENTA_AI_TARGET": address, "AGENTA_AI_API_KEY": key}
                     return await _run_command(command, {**own, **told}, stop)
-                stdout.say(HINTS.format(address=address, key=key, standin=standin.url, program=PROGRAM))
+                hints = HINTS.format(address=address, key=key, standin=standin.url, program=PROGRAM)
+                stdout.say(hints + _hints_of_tools(definitions, tools_file, address))
                 await stop.wait()
     return 0
+
+
+def _tools(path: Path) -> ReloadingDocument[tuple[ToolDefinition, ...]]:
+    def parsed(content: bytes, read_beside: Callable[[Path], bytes]) -> tuple[ToolDefinition, ...]:
+        return read.parse(content, path.parent, read_beside=read_beside)
+
+    try:
+        return ReloadingDocument(path, parsed, every=0, patience=LOOK_SECONDS)
+    except ValueError as error:
+        raise settings.SettingsError([f"{TOOLS_FILE}: {error}"]) from None
+
+
+@asynccontextmanager
+async def _deployed(
+    file: ReloadingDocument[tuple[ToolDefinition, ...]] | None, standin: StandIn
+) -> AsyncIterator[None]:
+    """Keep the prompts of the tools deployed in the stand-in while the file changes."""
+    if file is None:
+        yield
+        return
+
+    async def follow() -> None:
+        while True:
+            definitions = await asyncio.to_thread(lambda: file.content)
+            standin.offer([canned_prompt(definition) for definition in definitions])
+            await asyncio.sleep(LOOK_SECONDS / 2)
+
+    standin.offer([canned_prompt(definition) for definition in file.content])
+    task = asyncio.create_task(follow())
+    try:
+        yield
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+
+def canned_prompt(definition: ToolDefinition) -> CannedPrompt:
+    """Return the prompt of a tool, as the stand-in needs it."""
+    names = [*inputs_of(definition, {}), *([definition.feedback] if definition.feedback else [])]
+    examples = []
+    for example in definition.examples:
+        inputs = inputs_of(definition, with_defaults(definition, example.arguments))
+        if example.result is not None:
+            answer = example.result if definition.result is None else json.dumps(example.result, ensure_ascii=False)
+            examples.append((inputs, str(answer)))
+    return CannedPrompt(
+        application=definition.application,
+        environment=definition.environment or ENVIRONMENT,
+        kind=definition.kind,
+        inputs=tuple(name for name in names if not (definition.kind == "chat" and name == MESSAGES)),
+        result=definition.result,
+        examples=tuple(examples),
+    )
+
+
+def _hints_of_tools(definitions: Sequence[ToolDefinition], file: Path | None, address: str) -> str:
+    """Return how to call the first tool of a file."""
+    if not definitions:
+        return ""
+    first = definitions[0]
+    arguments = dict(first.examples[0].arguments) if first.examples else {}
+    call = json.dumps({"name": first.name, "arguments": arguments}).replace("'", "\\u0027")
+    names = ", ".join(definition.name for definition in definitions[:MAX_NAMES])
+    return TOOL_HINTS.format(file=file, names=names, address=address, call=call)
 
 
 def _check_loopback() -> None:

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from agenta_ai_server.auth.key_file import KeyRecord
 
 FILE = "AGENTA_AI_GRPC_API_KEYS_FILE"
+TOOLS_FILE = "AGENTA_AI_GRPC_TOOLS_FILE"
+CHECK = "agenta-ai-server check"
 REQUIRED = "AGENTA_AI_GRPC_REQUIRED_PERMISSIONS"
 PERIOD = re.compile(r"(\d{1,5})([dh])")
 COLUMNS = ("id", "state", "user", "organization", "project", "plan", "permissions", "created", "expires")
@@ -65,7 +67,11 @@ def create(arguments: argparse.Namespace) -> None:
 
 def _doubt(permissions: frozenset[str], environment: Mapping[str, str]) -> str:
     """Return a warning about the permissions of a key. The key is made all the same: it may be for another server."""
-    tools = ToolSet(described_tools())
+    file = environment.get(TOOLS_FILE, "").strip()
+    try:
+        tools = ToolSet(described_tools(Path(file) if file else None))
+    except ValueError:
+        return f"The tools file can't be used, so the key's permissions weren't compared with it: see {CHECK}."
     named = {name.strip() for name in environment.get(REQUIRED, "").split(",")}
     policy = AccessPolicy(named.intersection(SERVICE_PERMISSIONS))
     known = policy.permissions(tools)

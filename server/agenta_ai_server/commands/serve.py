@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
 
     from agenta_ai_server.assembly.service import Service
+    from agenta_ai_server.domain.tool import ToolSet
     from agenta_ai_server.settings import Settings
 
 # A terminal that closes sends SIGHUP. There is nothing to reload by a signal: files are read again when they change.
@@ -42,11 +43,21 @@ async def running(settings: Settings, faults: Sequence[str] = ()) -> AsyncIterat
         service = build_service(settings, resources)
         await resources.start()
         address = await service.server.start(settings.listen)
+        _report_disabled(service.catalog.current)
         try:
             yield address
         finally:
             service.state.draining = True
             await _stop(service, settings.drain_seconds, settings.shutdown_grace_seconds)
+
+
+def _report_disabled(tools: ToolSet) -> None:
+    missing = ", ".join(tools.missing_settings)
+    if missing and not tools.tools:
+        log.warning("AI services are disabled, because these are not set: %s", missing)
+    elif missing:
+        disabled = [tool.name for tool in tools.everything if tool.name not in tools]
+        log.info("%d tools are disabled, because these are not set: %s: %s", len(disabled), missing, disabled[0])
 
 
 async def _stop(service: Service, drain: float, grace: float) -> None:
@@ -71,8 +82,6 @@ async def serve(settings: Settings, faults: Sequence[str] = ()) -> None:
     """
     stop = stop_signal(settings.shutdown_grace_seconds)
     async with running(settings, faults):
-        if settings.missing:
-            log.warning("AI services are disabled, because these are not set: %s", ", ".join(settings.missing))
         if not settings.idempotency_file and not settings.redis_url:
             log.info(
                 "a restart forgets which request_ids were run, and repeats are then billed again: set "

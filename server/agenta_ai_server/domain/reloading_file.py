@@ -21,6 +21,14 @@ Version: TypeAlias = list[tuple[int, ...] | None]
 log = logging.getLogger(__name__)
 
 
+class _Unusable(ValueError):
+    """What the files of this version say can't be used."""
+
+    def __init__(self, sentence: str, version: Version) -> None:
+        super().__init__(sentence)
+        self.version = version
+
+
 class ReloadingFiles(Generic[Content]):
     """What some files say together, no more than ``every`` seconds behind them. Broken ones never replace good ones.
 
@@ -54,10 +62,10 @@ class ReloadingFiles(Generic[Content]):
         self._clock = clock
         self._looked = clock()
         self._looking = threading.Lock()
-        # Taken before the content is read: a change in between is seen at the next look.
-        self._version = self._stat()
-        self._content = self._load()
+        self._content, self._version = self._load()
         self._fault = ""
+        # What can't be parsed can't be parsed later either, unless it changes.
+        self._unusable: Version = []
         # Since when it isn't known what the files say.
         self._unknown_since = math.inf
 
@@ -74,6 +82,15 @@ class ReloadingFiles(Generic[Content]):
         return self._content
 
     @property
+    def is_broken(self) -> bool:
+        """Whether they can't be read or used as they are now, so that what they said last is in effect."""
+        return bool(self._fault)
+
+    def retry(self) -> None:
+        """Parse at the next look what couldn't be used, although it hasn't changed: what it is compared with has."""
+        self._unusable = []
+
+    @property
     def unknown_seconds(self) -> float:
         """For how long it hasn't been known what they say: no file can be opened, or reading them hangs.
 
@@ -84,8 +101,8 @@ class ReloadingFiles(Generic[Content]):
     def _look(self, done: threading.Event) -> None:
         try:
             version = self._stat()
-            if version != self._version or self._fault:
-                self._renew(version)
+            if version != self._unusable and (version != self._version or self._fault):
+                self._renew()
             else:
                 self._unknown_since = math.inf
         except Exception as error:
@@ -94,13 +111,14 @@ class ReloadingFiles(Generic[Content]):
             self._looking.release()
             done.set()
 
-    def _renew(self, version: Version) -> None:
+    def _renew(self) -> None:
         try:
-            content = self._load()
+            content, version = self._load()
         except ValueError as error:
             if not isinstance(error, Exhausted):
                 self._unknown_since = math.inf
             # The version stays the old one: what can't be read now may be readable unchanged at the next look.
+            self._unusable = error.version if isinstance(error, _Unusable) else []
             if self._fault != str(error):
                 self._fault = str(error)
                 log.error("%s; the last valid version stays in effect", error)
@@ -108,6 +126,7 @@ class ReloadingFiles(Generic[Content]):
             self._content = content
             self._version = version
             self._fault = ""
+            self._unusable = []
             self._unknown_since = math.inf
             log.info("read %s again, because it has changed", self._names)
 
@@ -118,12 +137,14 @@ class ReloadingFiles(Generic[Content]):
     def _stat(self) -> Version:
         return [_version(path) for path in self._paths]
 
-    def _load(self) -> Content:
+    def _load(self) -> tuple[Content, Version]:
+        # The version is taken before the content is read: a change in between is seen at the next look.
+        version = self._stat()
         contents = [read_file(path) for path in self._paths]
         try:
-            return self._parse(*contents)
+            return self._parse(*contents), version
         except ValueError as error:
-            raise ValueError(f"{self._names}: {error}") from None
+            raise _Unusable(f"{self._names}: {error}", version) from None
 
 
 class ReloadingFile(ReloadingFiles[Content]):
@@ -139,6 +160,56 @@ class ReloadingFile(ReloadingFiles[Content]):
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         super().__init__([path], parse, every=every, patience=patience, clock=clock)
+
+
+class ReloadingDocument(ReloadingFiles[Content]):
+    """As :class:`ReloadingFiles`, for one file that names others, which count as part of it.
+
+    Args:
+        path: The file.
+        parse: As there; also takes what reads another file and raises ``ValueError`` if it can't.
+        every: As there.
+        patience: As there.
+        clock: As there.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        parse: Callable[[bytes, Callable[[Path], bytes]], Content],
+        *,
+        every: float = 1.0,
+        patience: float = 0.25,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._named: dict[Path, tuple[int, ...] | None] = {}
+        self._is_unread = False
+        super().__init__(
+            [path], lambda content: parse(content, self._read), every=every, patience=patience, clock=clock
+        )
+
+    def _stat(self) -> Version:
+        return [*super()._stat(), *map(_version, self._named)]
+
+    def _load(self) -> tuple[Content, Version]:
+        self._named = {}
+        self._is_unread = False
+        (version, *_) = self._stat()
+        try:
+            content, _ = super()._load()
+        except _Unusable as error:
+            if self._is_unread:
+                raise ValueError(str(error)) from None
+            raise _Unusable(str(error), [version, *self._named.values()]) from None
+        return content, [version, *self._named.values()]
+
+    def _read(self, path: Path) -> bytes:
+        self._named.setdefault(path, _version(path))
+        try:
+            return read_file(path)
+        except ValueError:
+            self._is_unread = True
+            raise
 
 
 def _version(path: Path) -> tuple[int, ...] | None:

@@ -15,8 +15,9 @@ from agenta_ai_server.resilience.window import CountsByKey
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from agenta_ai_server.agenta.completion import Completion, CompletionService
+    from agenta_ai_server.agenta.completion import Completion, CompletionService, DeployedPrompt
     from agenta_ai_server.domain.tool import ToolCall
+    from agenta_ai_server.domain.values import Json
 
 _WINDOW_SECONDS = 10.0
 _MIN_CALLS = 20
@@ -181,7 +182,7 @@ class CircuitBreakingCompletions:
         self._inner = inner
         self._breaker = breaker
 
-    async def complete(self, app: str, inputs: Mapping[str, str], call: ToolCall) -> Completion:
+    async def complete(self, prompt: DeployedPrompt, inputs: Mapping[str, Json], call: ToolCall) -> Completion:
         """Run one prompt, as the service itself.
 
         Raises:
@@ -192,7 +193,7 @@ class CircuitBreakingCompletions:
         healthy: bool | None = None
         retry_after: float | None = None
         try:
-            completion = await self._inner.complete(app, inputs, call)
+            completion = await self._inner.complete(prompt, inputs, call)
             healthy = True
         except UpstreamFailed as failure:
             healthy = failure.healthy

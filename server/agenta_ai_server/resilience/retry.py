@@ -15,9 +15,9 @@ from agenta_ai_server.resilience.window import Window
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
 
-    from agenta_ai_server.agenta.completion import Completion, CompletionService
+    from agenta_ai_server.agenta.completion import Completion, CompletionService, DeployedPrompt
     from agenta_ai_server.domain.tool import ToolCall
-    from agenta_ai_server.domain.values import Attempt
+    from agenta_ai_server.domain.values import Attempt, Json
 
 _BASE_SECONDS = 0.2
 _MAX_BACKOFF_SECONDS = 5.0
@@ -98,7 +98,7 @@ class RetryingCompletions:
         self._sleep = sleep
         self._jitter = jitter
 
-    async def complete(self, app: str, inputs: Mapping[str, str], call: ToolCall) -> Completion:
+    async def complete(self, prompt: DeployedPrompt, inputs: Mapping[str, Json], call: ToolCall) -> Completion:
         """Run one prompt, as the service itself.
 
         Raises:
@@ -108,7 +108,7 @@ class RetryingCompletions:
         """
         until = min(self._clock() + self._max_seconds, call.deadline)
         try:
-            completion = await self._inner.complete(app, inputs, call)
+            completion = await self._inner.complete(prompt, inputs, call)
         except UpstreamFailed as failure:
             failures = [failure]
         else:
@@ -116,7 +116,7 @@ class RetryingCompletions:
             return completion
         self._budget.count_call()
         try:
-            return await self._again(app, inputs, until, call, failures)
+            return await self._again(prompt, inputs, until, call, failures)
         finally:
             # A failure leads to its frames, and they to it: all would stay, with the prompt, until a collection.
             failures.clear()
@@ -127,8 +127,8 @@ class RetryingCompletions:
 
     async def _again(
         self,
-        app: str,
-        inputs: Mapping[str, str],
+        prompt: DeployedPrompt,
+        inputs: Mapping[str, Json],
         until: float,
         call: ToolCall,
         failures: list[UpstreamFailed],
@@ -140,7 +140,7 @@ class RetryingCompletions:
             await self._sleep(delay)
             call.report(Stage.ASKING, "Asking Agenta again.")
             try:
-                completion = await self._inner.complete(app, inputs, replace(call, deadline=until))
+                completion = await self._inner.complete(prompt, inputs, replace(call, deadline=until))
             except UpstreamFailed as failure:
                 failures.append(failure)
             except Refused as refused:

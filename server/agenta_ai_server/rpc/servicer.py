@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import binascii
 from functools import partial
@@ -37,6 +38,8 @@ if TYPE_CHECKING:
 DEFAULT_PAGE_SIZE = 50
 MAX_PAGE_SIZE = 100
 LIST_TTL_SECONDS = 300
+# Where the tools may be others soon.
+CHANGING_LIST_TTL_SECONDS = 30
 TOKEN_PREFIX = b"after:"
 # What a tool was paid for is sent, also to the few clients that can read so many levels.
 MAX_DEPTH = 100
@@ -81,6 +84,7 @@ class ToolServicer:
         self._limits = limits
         self._max_seconds = max_seconds
         self._described: tuple[ToolSet | None, dict[str, tool_pb2.Tool]] = (None, {})
+        self._list_ttl = Duration(seconds=CHANGING_LIST_TTL_SECONDS if catalog.may_change else LIST_TTL_SECONDS)
 
     def handlers(self) -> grpc.GenericRpcHandler:
         """Return the methods, as they stand behind the interceptors."""
@@ -99,7 +103,6 @@ class ToolServicer:
         """Describe the service as this caller sees it."""
         self._policy.check_view(call.caller)
         tools = self._catalog.current
-        definitions = self._definitions(tools)
         enabled = not tools.missing_settings or bool(tools.tools)
         return tool_service_pb2.StatusResponse(
             enabled=enabled,
@@ -107,12 +110,9 @@ class ToolServicer:
             missing_settings=() if enabled else tools.missing_settings,
             server_version=self._state.version,
             start_time=Timestamp(seconds=int(self._state.started)),
-            tools=[
-                tool_service_pb2.ToolStatus(
-                    tool=definitions[tool.name], rate_limit=await self._rate_limit(tool.name, call.caller)
-                )
-                for tool in self._policy.visible(call.caller, tools)
-            ],
+            tools=await asyncio.gather(
+                *(self._tool_status(tool, tools, call.caller) for tool in self._policy.visible(call.caller, tools))
+            ),
             rate_limiter_state=LIMITER_STATES[self._limits.state if self._limits else None],
         )
 
@@ -124,13 +124,12 @@ class ToolServicer:
         size = _page_size(request.page_size)
         after = _decode_page_token(request.page_token)
         tools = self._catalog.current
-        definitions = self._definitions(tools)
-        names = [tool.name for tool in self._policy.visible(call.caller, tools) if tool.name > after]
+        rest = [tool for tool in self._policy.visible(call.caller, tools) if tool.name > after]
         everyone_sees_this = call.caller.permissions is None
         return tool_service_pb2.ListToolsResponse(
-            tools=[definitions[name] for name in names[:size]],
-            next_page_token=_encode_page_token(names[size - 1]) if len(names) > size else "",
-            ttl=Duration(seconds=LIST_TTL_SECONDS),
+            tools=[self._definition(tool, tools) for tool in rest[:size]],
+            next_page_token=_encode_page_token(rest[size - 1].name) if len(rest) > size else "",
+            ttl=self._list_ttl,
             cache_scope=tool_service_pb2.CACHE_SCOPE_PUBLIC
             if everyone_sees_this
             else tool_service_pb2.CACHE_SCOPE_PRIVATE,
@@ -160,13 +159,19 @@ class ToolServicer:
             watch=call.watch,
         )
 
-    def _definitions(self, tools: ToolSet) -> dict[str, tool_pb2.Tool]:
-        """Return the tools as the contract describes them, by name; made once for each set."""
+    def _definition(self, tool: ToolSpec, tools: ToolSet) -> tool_pb2.Tool:
+        """Return a tool as the contract describes it; made once for each set, and when it is first needed."""
         described, definitions = self._described
         if described is not tools:
-            definitions = {tool.name: _definition(tool) for tool in tools.tools}
+            definitions = {}
             self._described = (tools, definitions)
-        return definitions
+        if tool.name not in definitions:
+            definitions[tool.name] = _definition(tool)
+        return definitions[tool.name]
+
+    async def _tool_status(self, tool: ToolSpec, tools: ToolSet, principal: Principal) -> tool_service_pb2.ToolStatus:
+        rate_limit = await self._rate_limit(tool.name, principal)
+        return tool_service_pb2.ToolStatus(tool=self._definition(tool, tools), rate_limit=rate_limit)
 
     async def _rate_limit(self, tool: str, principal: Principal) -> tool_service_pb2.RateLimit | None:
         try:

@@ -218,6 +218,11 @@ class Tools(Group):
 
     title = "Tools, and requests to Agenta"
 
+    tools_file: Path | None = setting(
+        "AGENTA_AI_GRPC_TOOLS_FILE",
+        "TOML file that says which deployed prompts are tools, read again when it changes: docs/tools.md.",
+        "Operators who offer prompts of their own.",
+    )
     disabled_tools: Names = setting(
         "AGENTA_AI_GRPC_DISABLED_TOOLS",
         "Names of tools to disable.",

@@ -15,21 +15,23 @@ from uuid import uuid4
 
 from aiohttp import web
 
-from agenta_ai_server.standin import answers, prompts
+from agenta_ai_server.standin import answers, canned, prompts
 from agenta_ai_server.standin.answers import CannedResponse
 from agenta_ai_server.standin.faults import Fault
 from agenta_ai_server.standin.management import COMPLETION, Environment, Management
 from agenta_ai_server.standin.permissions import PATHS as PERMISSIONS_PATHS
 from agenta_ai_server.standin.permissions import Caller, Permissions
-from agenta_ai_server.standin.received import INVOKE_PATH, RUN_PATH, Received
+from agenta_ai_server.standin.received import CHAT_PATHS, INVOKE_PATHS, RUN_PATHS, Received
 from agenta_ai_server.standin.traces import PATH as TRACES_PATH
 from agenta_ai_server.standin.traces import Traces
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping, Sequence
+    from collections.abc import Collection, Iterable, Mapping, Sequence
+
+    from agenta_ai_server.standin.canned import CannedPrompt
 
 DIRECTIVE = "standin:"
-"""Guidelines that begin with it are the words of a fault."""
+"""An input that begins with it, such as guidelines, holds the words of a fault."""
 
 FAULT_HEADER = "x-standin-fault"
 """The request header with the words of a fault."""
@@ -119,6 +121,7 @@ class StandIn:
         self.traces = Traces()
         self._owner = Caller()
         self._models = models
+        self._canned: dict[tuple[str, str], CannedPrompt] = {}
         self._app = app
         self._environment = environment
         if app:
@@ -235,7 +238,7 @@ class StandIn:
         if request.path in self.lacks:
             return _response(answers.of_json(404, {"detail": "Not Found"}))
         match request.method, request.path:
-            case "POST", path if path in (RUN_PATH, INVOKE_PATH):
+            case "POST", path if path in RUN_PATHS:
                 return await self._counted(request, received)
             case "GET", path if path in PERMISSIONS_PATHS:
                 return await self._checked(request, received)
@@ -243,10 +246,23 @@ class StandIn:
                 return _response(answers.health())
         return _response(self._managed(request, received) or answers.failure(404))
 
-    def _deploy(self, app: str, environment: str) -> None:
+    def offer(self, offered: Iterable[CannedPrompt]) -> None:
+        """Deploy these prompts, in place of those that were offered before; what they hold already is left as it is."""
+        self._canned = {(each.application, each.environment): each for each in offered}
+        for (application, environment), each in self._canned.items():
+            project = self.management.projects[self._owner.project_id]
+            deployed = project.deployed(application, environment)
+            if deployed is None or deployed["data"] != each.data:
+                self._deploy(application, environment, each.data)
+
+    def _deploy(self, app: str, environment: str, data: dict[str, Any] | None = None) -> None:
         project, user = self.management.projects[self._owner.project_id], self._owner.user_id
-        data = {"uri": COMPLETION, "parameters": prompts.PARAMETERS}
-        application = project.create(app, app, data, user)
+        data = data or {"uri": COMPLETION, "parameters": prompts.PARAMETERS}
+        application = project.applications.get(app)
+        if application is None:
+            application = project.create(app, app, data, user)
+        else:
+            application.commit(data, user)
         where = project.environments.setdefault(environment, Environment(environment))
         project.deploy(application, application.revisions[-1], where, user)
 
@@ -315,11 +331,22 @@ class StandIn:
         assert caller is not None
         assert parameters is not None
         inputs = content["inputs"]
-        text = answers.written(prompts.written(parameters, inputs, _guidelines(inputs)), fault)
-        is_newer = request.path == INVOKE_PATH
+        text = answers.written(self._written(content, parameters, inputs), fault)
+        is_newer = request.path in INVOKE_PATHS
+        if request.path in CHAT_PATHS:
+            text = {"role": "assistant", "content": text}
         trace_id, span_id = (is_newer and _trace_id(request)) or uuid4().hex, uuid4().hex[:16]
         self.traces.add(caller.project_id, trace_id, span_id, read=len(json.dumps(inputs)), written=len(str(text)))
         return (answers.invoked if is_newer else answers.success)(text, trace_id, span_id)
+
+    def _written(self, content: Any, parameters: Mapping[str, Any], inputs: Mapping[str, Any]) -> str:
+        offered = self._canned.get((content.get("app"), content.get("environment")))
+        example = offered.example(inputs) if offered else None
+        if example is not None:
+            return example
+        if prompts.TEMPLATE in inputs:
+            return prompts.written(parameters, inputs, _guidelines(inputs))
+        return canned.answer(parameters, inputs)
 
     async def _chosen(self, received: Received, content: Any) -> CannedResponse | Fault:
         reply = await self.respond(received) if self.respond else None
@@ -375,11 +402,11 @@ def _failure(fault: Fault) -> CannedResponse | None:
 
 
 def _directive(content: Any) -> str | None:
-    """The words of a fault in the first line of a call's guidelines, if there are any."""
+    """The words of a fault in the first line of a call's guidelines, or of any other input, if there are any."""
     inputs = content.get("inputs") if isinstance(content, dict) else None
-    guidelines = inputs.get("__ag_guidelines") if isinstance(inputs, dict) else None
-    if isinstance(guidelines, str) and guidelines.startswith(DIRECTIVE):
-        return guidelines.removeprefix(DIRECTIVE).partition("\n")[0]
+    for value in inputs.values() if isinstance(inputs, dict) else ():
+        if isinstance(value, str) and value.startswith(DIRECTIVE):
+            return value.removeprefix(DIRECTIVE).partition("\n")[0]
     return None
 
 

@@ -11,6 +11,11 @@ if TYPE_CHECKING:
 
 RUN_PATH = "/services/completion/run"
 INVOKE_PATH = "/services/completion/v0/invoke"
+CHAT_RUN_PATH = "/services/chat/run"
+CHAT_INVOKE_PATH = "/services/chat/v0/invoke"
+INVOKE_PATHS = (INVOKE_PATH, CHAT_INVOKE_PATH)
+CHAT_PATHS = (CHAT_RUN_PATH, CHAT_INVOKE_PATH)
+RUN_PATHS = (RUN_PATH, CHAT_RUN_PATH, *INVOKE_PATHS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,8 +42,12 @@ class Received:
 def content_of(path: str, body: bytes) -> Any:
     """The body as the older route has it."""
     content = parsed(body)
-    if not path.startswith(INVOKE_PATH) or not isinstance(content, dict):
+    if not isinstance(content, dict):
         return content
+    if not path.startswith(INVOKE_PATHS):
+        # The older route of chat applications has the messages beside the other inputs.
+        messages = {"messages": content["messages"]} if "messages" in content else {}
+        return {**content, "inputs": {**content["inputs"], **messages}} if messages else content
     data, references = content.get("data") or {}, content.get("references") or {}
     slugs = {
         "app": (references.get("application") or {}).get("slug"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from typing import Any
 
 SUMMARY = "Offline stand-in: applied fixed rules, asked no model."
 UNREADABLE = "Sure! But I found no prompt template to refine."
@@ -66,9 +67,9 @@ def refine(template_json: str, guidelines: str, context: str = "") -> str:
 
 def without_tags(refinement: str) -> str:
     """Drop all template tags from what :func:`refine` wrote: what a careless model does."""
-    if refinement == UNREADABLE:
+    answer = _read(refinement)
+    if answer is None:
         return refinement
-    answer = json.loads(refinement)
     for message in answer["messages"]:
         if isinstance(message["content"], str):
             message["content"] = _SYNTAX.sub("", message["content"])
@@ -77,10 +78,19 @@ def without_tags(refinement: str) -> str:
 
 def without_last_message(refinement: str) -> str:
     """Drop the last message from what :func:`refine` wrote: another thing that models do."""
-    if refinement == UNREADABLE:
+    answer = _read(refinement)
+    if answer is None:
         return refinement
-    answer = json.loads(refinement)
     return json.dumps(answer | {"messages": answer["messages"][:-1]}, ensure_ascii=False)
+
+
+def _read(refinement: str) -> dict[str, Any] | None:
+    """Return what :func:`refine` wrote; ``None`` for what it writes without a template, and for other prompts."""
+    try:
+        answer = json.loads(refinement)
+    except ValueError:
+        return None
+    return answer if isinstance(answer, dict) and "messages" in answer else None
 
 
 def _plainer(content: object) -> object:

@@ -1,7 +1,8 @@
 """Counts and times, for Prometheus.
 
-Label values are bounded: methods, codes and reasons are the contract's names, tools those that are registered, and
-outcomes ``"OK"``, ``"CANCELLED"``, ``"INTERNAL"`` or a reason.
+Label values are bounded: methods, codes and reasons are the contract's names, tools those that are registered and
+``"other"`` for those that a tools file had beyond a thousand in the course of time, and outcomes ``"OK"``,
+``"CANCELLED"``, ``"INTERNAL"`` or a reason.
 """
 
 from __future__ import annotations
@@ -45,6 +46,9 @@ STORE_STATES = {StoreState.SHARED: 0, StoreState.LOCAL: 1, StoreState.FALLBACK: 
 # Seconds. A model takes its time, and a call ends after 90 by default; what the service itself adds are milliseconds.
 CALL_BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 20, 30, 60, 90)
 OVERHEAD_BUCKETS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
+# Each has some forty series. Those of a tool that is gone stay until the process ends.
+MAX_TOOLS = 1_000
+OTHER_TOOLS = "other"
 OUTPUT_INVALID = "UPSTREAM_OUTPUT_INVALID"
 # Seconds after which a scraper that sends nothing is let go.
 SCRAPER_SECONDS = 10
@@ -87,6 +91,7 @@ class Metrics(CallListener):
         # When a series began is of use to OpenMetrics alone, and would double their number.
         disable_created_metrics()  # type: ignore[no-untyped-call]
         self.registry = registry = CollectorRegistry()
+        self._tools: set[str] = set()
         ProcessCollector(registry=registry)
         self._calls = _Children(
             Counter(
@@ -189,14 +194,24 @@ class Metrics(CallListener):
                 lambda: certificates.expires,
             )
 
+    def watch_tools(self, count: Callable[[], int], is_file_broken: Callable[[], bool]) -> None:
+        """Add the gauges of a tools file."""
+        self.gauge("agenta_ai_tools", "Tools that can be called now.", count)
+        self.gauge(
+            "agenta_ai_tools_file_broken",
+            "1 while the tools file can't be used as it is now, so that its last valid version is in effect; else 0.",
+            is_file_broken,
+        )
+
     def call_ended(self, call: Call, ending: CallOutcome) -> None:
         """Count it."""
-        self._calls(call.rpc, call.tool, ending.code, ending.reason).inc()
-        self._call_seconds(call.rpc, call.tool).observe(ending.seconds)
+        tool = self._label(call.tool)
+        self._calls(call.rpc, tool, ending.code, ending.reason).inc()
+        self._call_seconds(call.rpc, tool).observe(ending.seconds)
         if ending.replayed:
             self._replayed.inc()
         if call.requests and ending.code == "OK":
-            self._overhead_seconds(call.tool).observe(max(0.0, ending.seconds - call.upstream_seconds))
+            self._overhead_seconds(tool).observe(max(0.0, ending.seconds - call.upstream_seconds))
             self._count_repair(call, ending)
 
     def request_began(self, request: UpstreamRequest, call: Call | None) -> None:
@@ -206,7 +221,14 @@ class Metrics(CallListener):
 
     def request_ended(self, request: UpstreamRequest, call: Call | None) -> None:
         """Count it."""
-        self._upstream_seconds(call.tool if call else "", request.outcome).observe(request.seconds)
+        self._upstream_seconds(self._label(call.tool) if call else "", request.outcome).observe(request.seconds)
+
+    def _label(self, tool: str) -> str:
+        if tool not in self._tools:
+            if len(self._tools) >= MAX_TOOLS:
+                return OTHER_TOOLS
+            self._tools.add(tool)
+        return tool
 
     def _count_repair(self, call: Call, ending: CallOutcome) -> None:
         if ending.repaired:

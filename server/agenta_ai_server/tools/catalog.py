@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     from agenta_ai_server.agenta.completion import CompletionService
     from agenta_ai_server.domain.tool import ToolSpec
 
+# In an error.
+MAX_NAMES = 20
+
 
 @dataclass(frozen=True, slots=True)
 class Dependencies:
@@ -45,12 +48,33 @@ def discover(dependencies: Dependencies) -> list[ToolSpec]:
 class Catalog:
     """Knows the tools. The set changes as a whole; a call keeps the set that it began with.
 
-    Attributes:
+    Args:
         current: The tools as they are now.
+        may_change: Whether they may be others later.
+
+    Attributes:
+        may_change: As given.
     """
 
-    def __init__(self, current: ToolSet) -> None:
-        self.current = current
+    def __init__(self, current: ToolSet, *, may_change: bool = False) -> None:
+        self._current = current
+        self._listeners: list[Callable[[ToolSet], None]] = []
+        self.may_change = may_change
+
+    @property
+    def current(self) -> ToolSet:
+        """The tools as they are now."""
+        return self._current
+
+    @current.setter
+    def current(self, tools: ToolSet) -> None:
+        self._current = tools
+        for listener in self._listeners:
+            listener(tools)
+
+    def on_change(self, listener: Callable[[ToolSet], None]) -> None:
+        """Call this with the tools each time that they have changed."""
+        self._listeners.append(listener)
 
 
 def tool_set(available: Iterable[ToolSpec], missing_settings: Collection[str], disabled: Collection[str]) -> ToolSet:
@@ -62,10 +86,18 @@ def tool_set(available: Iterable[ToolSpec], missing_settings: Collection[str], d
         disabled: Names of the tools that are switched off: they don't exist for any caller.
 
     Raises:
-        ValueError: A tool is switched off that doesn't exist, or a name is malformed or given twice.
+        ValueError: A name is malformed or given twice.
     """
-    everything = list(available)
-    names = sorted(tool.name for tool in everything)
+    return ToolSet((tool for tool in available if tool.name not in disabled), missing_settings)
+
+
+def check_disabled(available: Iterable[ToolSpec], disabled: Collection[str]) -> None:
+    """Check that the tools exist that are switched off.
+
+    Raises:
+        ValueError: One doesn't.
+    """
+    names = sorted(tool.name for tool in available)
     if unknown := sorted(set(disabled).difference(names)):
-        raise ValueError(f"there is no tool {', '.join(unknown)}. The tools are: {', '.join(names)}")
-    return ToolSet((tool for tool in everything if tool.name not in disabled), missing_settings)
+        more = f" and {len(names) - MAX_NAMES} more" if len(names) > MAX_NAMES else ""
+        raise ValueError(f"there is no tool {', '.join(unknown)}. The tools are: {', '.join(names[:MAX_NAMES])}{more}")

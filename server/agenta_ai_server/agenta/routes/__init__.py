@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from agenta_ai_server.agenta.http import HttpResponse
     from agenta_ai_server.agenta.routes.reply import Prompt, Reply
 
-__all__ = ["INVOKE", "RUN", "Invoke", "Route", "Run"]
+__all__ = ["CHAT_INVOKE", "CHAT_RUN", "INVOKE", "RUN", "Invoke", "Route", "Run"]
 
 
 class Route(Protocol):
@@ -30,7 +30,10 @@ class Route(Protocol):
         """Return what the response says, whatever it is."""
 
 
-INVOKE: Route = Invoke()
+INVOKE: Route = Invoke("completion")
 """Since Agenta v0.96.0. The caller's trace goes on in Agenta."""
-RUN: Route = Run()
+RUN: Route = Run("completion")
 """In all releases; since v0.96.1 an adapter in front of the other."""
+CHAT_INVOKE: Route = Invoke("chat")
+CHAT_RUN: Route = Run("chat")
+"""The same for chat applications."""

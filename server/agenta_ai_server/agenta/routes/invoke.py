@@ -1,20 +1,27 @@
-"""``POST /services/completion/v0/invoke``: in Agenta since v0.96.0."""
+"""``POST /services/<kind>/v0/invoke``: in Agenta since v0.96.0."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from agenta_ai_server.agenta.routes.reply import encoded, parsed, reply
+from agenta_ai_server.agenta.routes.reply import encoded, parsed, reply, text_of
 
 if TYPE_CHECKING:
+    from agenta_ai_server.agenta.completion import Kind
     from agenta_ai_server.agenta.http import HttpResponse
     from agenta_ai_server.agenta.routes.reply import Prompt, Reply
 
 
 class Invoke:
-    """The route's codec."""
+    """The route's codec.
 
-    path = "completion/v0/invoke"
+    Args:
+        kind: The type of the applications that it runs.
+    """
+
+    def __init__(self, kind: Kind) -> None:
+        self.path = f"{kind}/v0/invoke"
+        self._is_chat = kind == "chat"
 
     def encode(self, prompt: Prompt) -> bytes:
         """Return the body of the request."""
@@ -26,9 +33,10 @@ class Invoke:
         document = parsed(response)
         data = document.get("data")
         # A model that declined leaves "data" empty.
+        output = data.get("outputs") if isinstance(data, dict) else None
         return reply(
             response,
             document,
             has_output=isinstance(data, dict),
-            output=data.get("outputs") if isinstance(data, dict) else None,
+            output=text_of(output) if self._is_chat else output,
         )

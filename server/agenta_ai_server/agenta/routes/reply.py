@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from agenta_ai_server.agenta.http import HttpResponse
+    from agenta_ai_server.domain.values import Json
 
 _TRACE_ID = re.compile(r"[0-9a-f]{32}|[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNORECASE)
 _SPAN_ID = re.compile(r"[0-9a-f]{16}", re.IGNORECASE)
@@ -25,12 +26,12 @@ class Prompt:
     Attributes:
         app: Slug of the application.
         environment: Slug of the environment that it is deployed to.
-        inputs: The variables.
+        inputs: The variables; of a chat application also its ``messages``.
     """
 
     app: str
     environment: str
-    inputs: Mapping[str, str]
+    inputs: Mapping[str, Json]
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +108,15 @@ def reply(response: HttpResponse, document: dict[str, Any], *, has_output: bool,
         failed=failed,
         retry_after=response.headers.get("retry-after"),
     )
+
+
+def text_of(output: Any) -> Any:
+    """Return the text of a message that a chat application gave; the ``output`` as it is if it is no such message."""
+    content = output.get("content") if isinstance(output, dict) else output
+    if isinstance(content, list) and all(isinstance(part, dict) for part in content):
+        texts = [part.get("text") for part in content if part.get("type") == "text"]
+        content = "".join(text for text in texts if isinstance(text, str)) or None
+    return content
 
 
 def _trace_id(*values: object) -> str:

@@ -1,26 +1,42 @@
-"""``POST /services/completion/run``: in all releases of Agenta."""
+"""``POST /services/<kind>/run``: in all releases of Agenta."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from agenta_ai_server.agenta.routes.reply import encoded, parsed, reply
+from agenta_ai_server.agenta.routes.reply import encoded, parsed, reply, text_of
 
 if TYPE_CHECKING:
+    from agenta_ai_server.agenta.completion import Kind
     from agenta_ai_server.agenta.http import HttpResponse
     from agenta_ai_server.agenta.routes.reply import Prompt, Reply
 
 
 class Run:
-    """The route's codec."""
+    """The route's codec.
 
-    path = "completion/run"
+    Args:
+        kind: The type of the applications that it runs.
+    """
+
+    def __init__(self, kind: Kind) -> None:
+        self.path = f"{kind}/run"
+        self._is_chat = kind == "chat"
 
     def encode(self, prompt: Prompt) -> bytes:
         """Return the body of the request."""
-        return encoded({"inputs": dict(prompt.inputs), "environment": prompt.environment, "app": prompt.app})
+        inputs = dict(prompt.inputs)
+        # This route knows the messages of a chat by a key of their own, and leaves out any among the inputs.
+        messages = {"messages": inputs.pop("messages", [])} if self._is_chat else {}
+        return encoded({"inputs": inputs, **messages, "environment": prompt.environment, "app": prompt.app})
 
     def decode(self, response: HttpResponse) -> Reply:
         """Return what the response says."""
         document = parsed(response)
-        return reply(response, document, has_output="data" in document, output=document.get("data"))
+        output = document.get("data")
+        return reply(
+            response,
+            document,
+            has_output="data" in document,
+            output=text_of(output) if self._is_chat else output,
+        )

@@ -6,9 +6,8 @@ import re
 
 from agenta_ai_server.domain.errors import Violation
 from agenta_ai_server.domain.record import record
-from agenta_ai_server.tools.refine_prompt import strict_json
+from agenta_ai_server.tools import model_json
 
-FENCE = "```"
 # What could move the cursor of a terminal or turn the direction of a line.
 CONTROLS = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]")
 MAX_SUMMARY_CHARACTERS = 500
@@ -47,7 +46,7 @@ def parse(text: str) -> ModelReply:
         AnswerError: It isn't a JSON object with a list of messages.
     """
     try:
-        root = strict_json.parse(_without_fence(text.strip().removeprefix("\ufeff")))
+        root = model_json.parse(text)
     except ValueError:
         raise AnswerError("answer", "The model's answer is not the JSON that was asked for.") from None
     messages = root.get("messages") if isinstance(root, dict) else None
@@ -59,15 +58,6 @@ def parse(text: str) -> ModelReply:
             raise AnswerError(f"messages[{index}]", "The model's answer holds a message that is no object.")
         pairs.append((message.get("role"), message.get("content")))
     return ModelReply(tuple(pairs), _one_line(root.get("summary")))
-
-
-def _without_fence(text: str) -> str:
-    """Return what stands between Markdown's fences, if the text is that and nothing else."""
-    first, _, rest = text.partition("\n")
-    language = first.removeprefix(FENCE).strip()
-    if first.startswith(FENCE) and rest.endswith(FENCE) and (not language or language.isalnum()):
-        return rest.removesuffix(FENCE)
-    return text
 
 
 def _one_line(summary: object) -> str:

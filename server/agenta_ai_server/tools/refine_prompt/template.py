@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from agenta_ai_server.domain.record import record
-from agenta_ai_server.tools.refine_prompt import strict_json
+from agenta_ai_server.tools import strict_json
 from agenta_ai_server.tools.refine_prompt.formats import DEFAULT, FORMATS, READ
 from agenta_ai_server.tools.refine_prompt.formats.syntax import TemplateSyntaxError
 

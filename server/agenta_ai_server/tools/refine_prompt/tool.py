@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import field
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from agenta_ai_server.domain.errors import Reason, Refused, ToolFailed, UpstreamFailed, Violation
+from agenta_ai_server.agenta.completion import DeployedPrompt
+from agenta_ai_server.domain.errors import Reason, Refused, ToolFailed, Violation
 from agenta_ai_server.domain.outcome import ToolOutcome
 from agenta_ai_server.domain.record import record
-from agenta_ai_server.domain.tool import Hints, Stage, ToolSpec
-from agenta_ai_server.tools.refine_prompt import answer, strict_json, template
+from agenta_ai_server.domain.tool import Hints, ToolSpec
+from agenta_ai_server.tools import strict_json
+from agenta_ai_server.tools.asking import AnswerInvalid, Asked, Question, as_list, ask
+from agenta_ai_server.tools.refine_prompt import answer, template
 from agenta_ai_server.tools.refine_prompt.guarantee import Guarantee, WorkerFailed, computed
 from agenta_ai_server.tools.refine_prompt.prompt import CONTEXT, GUIDELINES, TEMPLATE
 from agenta_ai_server.tools.validation import input_schema, output_schema, validated
@@ -43,7 +45,6 @@ REPAIR = (
     "as were given, with the same roles in the same order, and with exactly the variables that were given, written in "
     "the same way. What was wrong:"
 )
-MAX_VIOLATIONS = 10
 UNCHECKED = "no process could be started to render it, or it was killed"
 
 
@@ -100,15 +101,17 @@ class RefinePrompt:
 
     Args:
         completions: Runs that prompt.
-        app: Slug of the application that holds it.
+        prompt: Which one.
         repairs: How often an answer that would break the prompt is asked for once more, at least 0.
         guarantee: Checks prompts and answers.
     """
 
-    def __init__(self, completions: CompletionService, app: str, *, repairs: int, guarantee: Guarantee) -> None:
+    def __init__(
+        self, completions: CompletionService, prompt: DeployedPrompt, *, repairs: int, guarantee: Guarantee
+    ) -> None:
         self._guarantee = guarantee
         self._completions = completions
-        self._app = app
+        self._prompt = prompt
         self._repairs = repairs
 
     async def run(self, arguments: RefinePromptArguments, call: ToolCall) -> ToolOutcome:
@@ -119,32 +122,25 @@ class RefinePrompt:
                 process can be had to render it.
             ToolFailed: No completion came, or none that keeps the prompt whole.
         """
-        prompt = await self._prompt(arguments.prompt_template_json, call)
-        call.report(Stage.ASKING, "Asking Agenta for a refinement.")
-        completion = await self._ask(prompt, arguments.guidelines or "", arguments, call)
-        call.report(Stage.CHECKING, "Checking that the refinement keeps the prompt whole.")
-        attempts = [*completion.attempts]
-        refinement = await self._refinement(completion.text, prompt, call, attempts)
-        repairs = 0
-        while refinement.violations and repairs < self._repairs:
-            guidelines = _guidelines_of_repair(arguments.guidelines or "", refinement.violations)
-            call.report(Stage.REPAIRING, f"Asking once more. {refinement.violations[0].description}")
-            try:
-                completion = await self._ask(prompt, guidelines, arguments, call)
-            except Refused:
-                break  # too little time is left, or the completion service has begun to fail
-            except UpstreamFailed as failure:
-                # What the caller is told is still the answer that came, and that was paid for.
-                attempts += failure.attempts
-                break
-            repairs += 1
-            attempts += completion.attempts
-            refinement = await self._refinement(completion.text, prompt, call, attempts)
-        if refinement.violations:
-            raise _unusable(refinement.violations, attempts)
-        return _result(refinement, attempts, repaired=repairs > 0)
+        prompt = await self._template(arguments.prompt_template_json, call)
 
-    async def _prompt(self, source: str, call: ToolCall) -> Template:
+        async def run(violations: Sequence[Violation]) -> Completion:
+            guidelines = arguments.guidelines or ""
+            return await self._ask(prompt, _guidelines_of_repair(guidelines, violations), arguments, call)
+
+        async def read(text: str, attempts: Sequence[Attempt]) -> _Refinement:
+            return await self._refinement(text, prompt, call, attempts)
+
+        question = Question(
+            ask=run,
+            read=read,
+            asking="Asking Agenta for a refinement.",
+            checking="Checking that the refinement keeps the prompt whole.",
+            failure=lambda broken: f"{broken.description.rstrip('.')}, and was discarded; the prompt is unchanged.",
+        )
+        return _result(await ask(question, call, self._repairs))
+
+    async def _template(self, source: str, call: ToolCall) -> Template:
         """Read the template, and check that it can be rendered."""
         try:
             prompt = await computed(_parsed, len(source), source)
@@ -161,16 +157,22 @@ class RefinePrompt:
     async def _refinement(
         self, text: str, prompt: Template, call: ToolCall, attempts: Sequence[Attempt]
     ) -> _Refinement:
-        """Read what the model wrote, and check it against every rule."""
+        """Read what the model wrote, and check it against every rule.
+
+        Raises:
+            AnswerInvalid: It breaks one.
+        """
         try:
             refined = await computed(answer.parse, len(text), text)
             broken = await self._guarantee.violations(prompt, refined.messages, _key(call))
         except answer.AnswerError as error:
-            return _Refinement(violations=[error.violation])
+            raise AnswerInvalid([error.violation]) from None
         except WorkerFailed:
             message = f"The refinement can't be checked: {UNCHECKED}. It was discarded; the prompt is unchanged."
             raise ToolFailed(Reason.UPSTREAM_OUTPUT_INVALID, message, attempts=attempts) from None
-        return _Refinement(violations=broken) if broken else await computed(_restored, len(text), refined, prompt)
+        if broken:
+            raise AnswerInvalid(broken)
+        return await computed(_restored, len(text), refined, prompt)
 
     async def _ask(
         self, prompt: Template, guidelines: str, arguments: RefinePromptArguments, call: ToolCall
@@ -180,15 +182,15 @@ class RefinePrompt:
             GUIDELINES: guidelines,
             CONTEXT: arguments.context or "",
         }
-        return await self._completions.complete(self._app, inputs, call)
+        return await self._completions.complete(self._prompt, inputs, call)
 
 
 def provide(dependencies: Dependencies) -> ToolSpec:
     """Make the tool."""
     guarantee = Guarantee()
     dependencies.on_close(guarantee.aclose)
-    app = dependencies.apps["refine_prompt"]
-    refine = RefinePrompt(dependencies.completions, app, repairs=dependencies.repairs, guarantee=guarantee)
+    prompt = DeployedPrompt(dependencies.apps["refine_prompt"])
+    refine = RefinePrompt(dependencies.completions, prompt, repairs=dependencies.repairs, guarantee=guarantee)
     return ToolSpec(
         name=NAME,
         title="Refine a prompt",
@@ -214,27 +216,26 @@ def _parsed(source: str) -> Template:
 
 @record
 class _Refinement:
-    """The whole template refined, or the rules that the model's answer breaks."""
+    """The whole template, refined."""
 
-    root: dict[str, Any] = field(default_factory=dict)
-    source: str = ""
-    summary: str = ""
-    violations: Sequence[Violation] = ()
+    root: dict[str, Any]
+    source: str
+    summary: str
 
 
 def _restored(refined: ModelReply, prompt: Template) -> _Refinement:
     """Put the refined texts into the template."""
     root = prompt.with_texts([str(content) for _, content in refined.messages])
     summary = NO_CHANGE if root == prompt.root else refined.summary
-    return _Refinement(root=root, source=strict_json.dump(root), summary=summary)
+    return _Refinement(root, strict_json.dump(root), summary)
 
 
 def _guidelines_of_repair(guidelines: str, violations: Sequence[Violation]) -> str:
-    found = "\n".join(f"- {violation.description}" for violation in violations[:MAX_VIOLATIONS])
-    return f"{guidelines}\n\n{REPAIR}\n{found}".strip()
+    return f"{guidelines}\n\n{REPAIR}\n{as_list(violations)}".strip() if violations else guidelines
 
 
-def _result(refinement: _Refinement, attempts: Sequence[Attempt], *, repaired: bool) -> ToolOutcome:
+def _result(asked: Asked[_Refinement]) -> ToolOutcome:
+    refinement = asked.answer
     messages: list[Json] = [
         {"role": message["role"], "content": message.get("content")} for message in refinement.root["messages"]
     ]
@@ -245,15 +246,6 @@ def _result(refinement: _Refinement, attempts: Sequence[Attempt], *, repaired: b
             "summary": refinement.summary,
             "prompt_template_json": refinement.source,
         },
-        attempts=tuple(attempts),
-        repaired=repaired,
-    )
-
-
-def _unusable(violations: Sequence[Violation], attempts: Sequence[Attempt]) -> ToolFailed:
-    return ToolFailed(
-        Reason.UPSTREAM_OUTPUT_INVALID,
-        f"{violations[0].description.rstrip('.')}, and was discarded; the prompt is unchanged.",
-        violations=violations[:MAX_VIOLATIONS],
-        attempts=attempts,
+        attempts=asked.attempts,
+        repaired=asked.repaired,
     )

@@ -17,8 +17,12 @@ MAX_DIGITS = 300
 ESCAPED_SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 
 
-def parse(text: str) -> Json:
+def parse(text: str, *, exact: bool = True) -> Json:
     """Return the value that ``text`` holds.
+
+    Args:
+        text: JSON.
+        exact: Whether numbers keep the text that they were read from, for :func:`dump`; else they are plain ones.
 
     Raises:
         ValueError: ``text`` isn't JSON, or is JSON that readers understand differently: with NaN, infinity or a number
@@ -28,7 +32,7 @@ def parse(text: str) -> Json:
     if text.startswith("\ufeff"):
         raise ValueError("starts with a byte order mark: remove it")
     try:
-        value: Json = _DECODER.decode(text)
+        value: Json = (_DECODER if exact else _PLAIN_DECODER).decode(text)
     except json.JSONDecodeError as error:
         raise ValueError(f"is no JSON: {error.msg} at line {error.lineno}, column {error.colno}") from None
     except RecursionError:
@@ -93,11 +97,19 @@ def _number(literal: str) -> float:
     return number
 
 
+def _plain_number(literal: str) -> float:
+    return float(_number(literal))
+
+
 def _integer(literal: str) -> int | float:
     # Python reads no more digits than some thousands, and a double holds some three hundred.
     if len(literal) > MAX_DIGITS:
         raise ValueError(f"holds a number of {len(literal)} digits, which is too large")
     return _number(literal) if literal == "-0" else int(literal)
+
+
+def _plain_integer(literal: str) -> int:
+    return int(_integer(literal))
 
 
 def _check_unicode(value: Json) -> None:
@@ -109,4 +121,7 @@ def _check_unicode(value: Json) -> None:
 
 _DECODER = json.JSONDecoder(
     object_pairs_hook=_object, parse_constant=_constant, parse_float=_number, parse_int=_integer
+)
+_PLAIN_DECODER = json.JSONDecoder(
+    object_pairs_hook=_object, parse_constant=_constant, parse_float=_plain_number, parse_int=_plain_integer
 )

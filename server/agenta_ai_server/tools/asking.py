@@ -1,0 +1,115 @@
+"""Asks a deployed prompt for an answer that keeps a tool's rules, and once more if the tool says so."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Generic, TypeVar
+
+from agenta_ai_server.domain.errors import Reason, Refused, ToolFailed, UpstreamFailed
+from agenta_ai_server.domain.tool import Stage
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Sequence
+
+    from agenta_ai_server.agenta.completion import Completion
+    from agenta_ai_server.domain.errors import Violation
+    from agenta_ai_server.domain.tool import ToolCall
+    from agenta_ai_server.domain.values import Attempt
+
+MAX_VIOLATIONS = 10
+
+Answer = TypeVar("Answer")
+
+
+class AnswerInvalid(Exception):
+    """The model's answer breaks the tool's rules.
+
+    Attributes:
+        violations: The rules, at least one.
+    """
+
+    def __init__(self, violations: Sequence[Violation]) -> None:
+        super().__init__(violations[0].description)
+        self.violations = tuple(violations)
+
+
+@dataclass(frozen=True, slots=True)
+class Asked(Generic[Answer]):
+    """An answer that keeps the rules.
+
+    Attributes:
+        answer: As it was read.
+        attempts: The requests that were sent, in their order.
+        repaired: Whether the first answer broke a rule.
+    """
+
+    answer: Answer
+    attempts: tuple[Attempt, ...]
+    repaired: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Question(Generic[Answer]):
+    """What is asked, and how its answer is read.
+
+    Attributes:
+        ask: Runs the prompt, given what was wrong with the last answer; nothing was, the first time.
+        read: Reads what the model wrote; raises ``AnswerInvalid``. Is given the requests that were sent so far.
+        asking: What the caller is told while the model works, in a sentence.
+        checking: What the caller is told while the answer is checked, in a sentence.
+        failure: What the caller is told of an answer that stays invalid, given the first violation: a sentence.
+    """
+
+    ask: Callable[[Sequence[Violation]], Awaitable[Completion]]
+    read: Callable[[str, Sequence[Attempt]], Awaitable[Answer]]
+    asking: str
+    checking: str
+    failure: Callable[[Violation], str]
+
+
+async def ask(question: Question[Answer], call: ToolCall, repairs: int) -> Asked[Answer]:
+    """Return an answer that keeps the rules.
+
+    Args:
+        question: What is asked.
+        call: The tool call that it is for.
+        repairs: How often an invalid answer is asked for once more, at least 0. Each is billed.
+
+    Raises:
+        Refused: DEADLINE_TOO_SHORT or UPSTREAM_CIRCUIT_OPEN, before anything was sent.
+        ToolFailed: No completion came, or none that keeps the rules: UPSTREAM_OUTPUT_INVALID with the violations.
+    """
+    call.report(Stage.ASKING, question.asking)
+    completion = await question.ask(())
+    attempts = [*completion.attempts]
+    for repair in range(repairs + 1):
+        call.report(Stage.CHECKING, question.checking)
+        try:
+            answer = await question.read(completion.text, attempts)
+        except AnswerInvalid as invalid:
+            violations = invalid.violations
+        else:
+            return Asked(answer, tuple(attempts), repaired=repair > 0)
+        if repair == repairs:
+            break
+        call.report(Stage.REPAIRING, f"Asking once more. {violations[0].description}")
+        try:
+            completion = await question.ask(violations)
+        except Refused:
+            break  # too little time is left, or the completion service has begun to fail
+        except UpstreamFailed as failure:
+            # What the caller is told is still the answer that came, and that was paid for.
+            attempts += failure.attempts
+            break
+        attempts += completion.attempts
+    raise ToolFailed(
+        Reason.UPSTREAM_OUTPUT_INVALID,
+        question.failure(violations[0]),
+        violations=violations[:MAX_VIOLATIONS],
+        attempts=attempts,
+    )
+
+
+def as_list(violations: Sequence[Violation]) -> str:
+    """Return the violations as a list that a model reads."""
+    return "\n".join(f"- {violation.description}" for violation in violations[:MAX_VIOLATIONS])

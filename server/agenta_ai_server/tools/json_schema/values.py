@@ -1,0 +1,45 @@
+"""What is said of values without a schema: how many there are, and the path to one."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from agenta_ai_server.domain.values import Json
+
+#: Stands for the value as a whole where paths begin with a key of it.
+WHOLE = "answer"
+
+
+def count_values(value: Json, most: int) -> int:
+    """Return how many values there are, nested ones included; ``most`` if there are as many or more."""
+    count, waiting = 0, [value]
+    while waiting and count < most:
+        each = waiting.pop()
+        count += 1
+        if isinstance(each, dict):
+            waiting.extend(each.values())
+        elif isinstance(each, list):
+            waiting.extend(each)
+    return count
+
+
+def path_of(root: str, steps: list[str | int]) -> str:
+    """Return a path as callers read it: ``arguments.items[3].name``."""
+    path = root + "".join(f"[{step}]" if isinstance(step, int) else f".{step[:100]}" for step in steps)
+    return path.removeprefix(".")
+
+
+def find_long_key(value: Json, most: int) -> list[str | int] | None:
+    """Return the path to a key of more than ``most`` characters, the key included; ``None`` if there is none."""
+    waiting: list[tuple[list[str | int], Json]] = [([], value)]
+    while waiting:
+        path, each = waiting.pop()
+        if isinstance(each, dict):
+            for key in each:
+                if len(key) > most:
+                    return [*path, key]
+            waiting.extend(([*path, key], item) for key, item in each.items())
+        elif isinstance(each, list):
+            waiting.extend(([*path, index], item) for index, item in enumerate(each))
+    return None

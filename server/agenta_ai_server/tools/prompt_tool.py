@@ -1,0 +1,176 @@
+"""A tool that is a deployed prompt and two schemas: everything that a tools file says of it, and no code of its own."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+from agenta_ai_server.agenta.completion import DeployedPrompt
+from agenta_ai_server.domain.errors import Reason, Refused, Violation
+from agenta_ai_server.domain.outcome import ToolOutcome
+from agenta_ai_server.domain.tool import JSON_SCHEMA, ToolSpec
+from agenta_ai_server.tools import model_json
+from agenta_ai_server.tools.asking import AnswerInvalid, Question, ask
+from agenta_ai_server.tools.json_schema.values import WHOLE, count_values
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from agenta_ai_server.agenta.completion import Completion, CompletionService
+    from agenta_ai_server.domain.tool import ToolCall
+    from agenta_ai_server.domain.values import Attempt, Json
+    from agenta_ai_server.tools.json_schema.schema import Schema
+    from agenta_ai_server.tools.tools_file.definition import ToolDefinition
+
+NEEDS = ("AGENTA_AI_SERVICES_API_KEY", "AGENTA_AI_SERVICES_API_URL")
+NEEDS_ENVIRONMENT = "AGENTA_AI_SERVICES_ENVIRONMENT_SLUG"
+MESSAGES = "messages"
+#: The result of a tool without a schema for it.
+TEXT_RESULT: dict[str, Json] = {
+    "$schema": JSON_SCHEMA,
+    "type": "object",
+    "additionalProperties": False,
+    "required": ["text"],
+    "properties": {"text": {"type": "string", "description": "The answer."}},
+}
+# It is sent twice, as content and as the structured result, and clients read 4 MiB by default.
+MAX_ANSWER_CHARACTERS = 400_000
+# As for arguments.
+MAX_ANSWER_VALUES = 10_000
+REPAIR = (
+    "Your last answer was discarded. Answer again, with nothing but JSON that is valid by the schema that was given. "
+    "What was wrong:"
+)
+
+
+class PromptTool:
+    """Runs a deployed prompt with checked arguments, and checks its answer.
+
+    Args:
+        definition: What the tools file says of it.
+        completions: Runs the prompt.
+    """
+
+    def __init__(self, definition: ToolDefinition, completions: CompletionService) -> None:
+        self._definition = definition
+        self._completions = completions
+        self._prompt = DeployedPrompt(definition.application, definition.environment, definition.kind)
+
+    async def run(self, call: ToolCall) -> ToolOutcome:
+        """Run the prompt.
+
+        Raises:
+            Refused: ARGUMENTS_INVALID, before anything was sent; DEADLINE_TOO_SHORT; UPSTREAM_CIRCUIT_OPEN.
+            ToolFailed: No completion came, or none that the result's schema allows.
+        """
+        arguments = with_defaults(self._definition, call.arguments)
+        if violations := self._definition.checks.arguments.violations(arguments, "arguments"):
+            first = violations[0]
+            raise Refused(Reason.ARGUMENTS_INVALID, f"{first.field}: {first.description}", violations=violations)
+        inputs = inputs_of(self._definition, arguments)
+
+        async def run(violations: Sequence[Violation]) -> Completion:
+            return await self._completions.complete(self._prompt, {**inputs, **self._feedback(violations)}, call)
+
+        async def read(text: str, _: Sequence[Attempt]) -> ToolOutcome:
+            return self._read(text)
+
+        question = Question(
+            ask=run,
+            read=read,
+            asking="Asking Agenta for an answer.",
+            checking="Checking the answer.",
+            failure=_failure,
+        )
+        asked = await ask(question, call, self._definition.repairs)
+        return ToolOutcome(asked.answer.text, asked.answer.structured, attempts=asked.attempts, repaired=asked.repaired)
+
+    def _feedback(self, violations: Sequence[Violation]) -> dict[str, Json]:
+        if not self._definition.feedback:
+            return {}
+        found = "\n".join(f"- {violation.field}: {violation.description}" for violation in violations)
+        return {self._definition.feedback: f"{REPAIR}\n{found}" if violations else ""}
+
+    def _read(self, text: str) -> ToolOutcome:
+        """Return what the model wrote as a success.
+
+        Raises:
+            AnswerInvalid: It breaks the schema of the result, or is too long.
+        """
+        if len(text) > MAX_ANSWER_CHARACTERS:
+            raise AnswerInvalid([Violation(WHOLE, f"Must have at most {MAX_ANSWER_CHARACTERS} characters.")])
+        schema = self._definition.checks.result
+        if schema is None:
+            return ToolOutcome(text, structured={"text": text})
+        value = _parsed(text)
+        if violations := _violations(value, schema):
+            raise AnswerInvalid(violations)
+        return ToolOutcome(_as_json(value), structured=value)
+
+
+def spec(definition: ToolDefinition, completions: CompletionService) -> ToolSpec:
+    """Return the tool of a definition."""
+    return ToolSpec(
+        name=definition.name,
+        title=definition.title,
+        description=definition.description,
+        permission=definition.permission,
+        input_schema={"$schema": JSON_SCHEMA, **definition.arguments},
+        output_schema=TEXT_RESULT if definition.result is None else {"$schema": JSON_SCHEMA, **definition.result},
+        run=PromptTool(definition, completions).run,
+        hints=definition.hints,
+        needs=NEEDS if definition.environment else (*NEEDS, NEEDS_ENVIRONMENT),
+        max_seconds=definition.timeout_seconds,
+    )
+
+
+def with_defaults(definition: ToolDefinition, arguments: Mapping[str, Json]) -> dict[str, Json]:
+    """Return the arguments, and the defaults of those that are missing."""
+    defaults = {name: each["default"] for name, each in _properties(definition).items() if _has_default(each)}
+    return {**defaults, **arguments}
+
+
+def inputs_of(definition: ToolDefinition, arguments: Mapping[str, Json]) -> dict[str, Json]:
+    """Return what the prompt is run with: texts, and the messages of a chat application as they are.
+
+    An argument that may be missing, and is, becomes an empty text: Agenta refuses a run in which a variable of the
+    prompt has no value.
+    """
+    inputs: dict[str, Json] = dict.fromkeys(_properties(definition), "")
+    inputs |= {name: value if isinstance(value, str) else _as_json(value) for name, value in arguments.items()}
+    if definition.kind == "chat":
+        inputs[MESSAGES] = arguments.get(MESSAGES, [])
+    return inputs
+
+
+def _properties(definition: ToolDefinition) -> dict[str, Any]:
+    properties = definition.arguments.get("properties")
+    return properties if isinstance(properties, dict) else {}
+
+
+def _has_default(schema: Mapping[str, Json] | bool) -> bool:
+    return isinstance(schema, dict) and "default" in schema
+
+
+def _as_json(value: Json) -> str:
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+
+
+def _parsed(text: str) -> Json:
+    try:
+        return model_json.parse(text, exact=False)
+    except ValueError:
+        raise AnswerInvalid([Violation(WHOLE, "Must be JSON, and nothing else.")]) from None
+
+
+def _violations(value: Json, schema: Schema) -> list[Violation]:
+    if count_values(value, MAX_ANSWER_VALUES) == MAX_ANSWER_VALUES:
+        return [Violation(WHOLE, f"Must have fewer than {MAX_ANSWER_VALUES} values.")]
+    return schema.violations(value, "")
+
+
+def _failure(broken: Violation) -> str:
+    description = broken.description.rstrip(".")
+    return (
+        f"The model's answer breaks the schema of this tool's result, and was discarded: {broken.field}: {description}."
+    )
