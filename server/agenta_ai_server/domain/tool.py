@@ -23,6 +23,7 @@ JSON_SCHEMA = "https://json-schema.org/draft/2020-12/schema"
 NAME = re.compile(r"tools\.[a-z0-9_]+\.[a-z0-9_]+\.[a-z0-9_]+")
 
 Run: TypeAlias = "Callable[[ToolCall], Awaitable[ToolOutcome]]"
+_Namespace: TypeAlias = "dict[str, _Namespace | ToolSpec]"
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +66,7 @@ class ToolSpec:
 
 
 class ToolSet:
-    """The tools at one moment, found by their names. Never changes.
+    """The tools at one moment, found by their names, one namespace after the other. Never changes.
 
     Args:
         tools: All tools.
@@ -87,13 +88,9 @@ class ToolSet:
         lacking = {name for tool in self.everything for name in tool.needs}
         self.missing_settings = tuple(sorted(missing & lacking))
         self._enabled = frozenset(tool.name for tool in self.tools)
-        self._by_name: dict[str, ToolSpec] = {}
+        self._root: _Namespace = {}
         for tool in self.everything:
-            if not NAME.fullmatch(tool.name):
-                raise ValueError(f"{tool.name} is no name of the form tools.<provider>.<group>.<tool>")
-            if tool.name in self._by_name:
-                raise ValueError(f"two tools are named {tool.name}")
-            self._by_name[tool.name] = tool
+            self._add(tool)
 
     def __contains__(self, name: str) -> bool:
         """Say whether a tool of this name can be called."""
@@ -101,7 +98,10 @@ class ToolSet:
 
     def find(self, name: str) -> ToolSpec | None:
         """Return the tool of this name, also one that lacks a setting; ``None`` if there is none."""
-        return self._by_name.get(name)
+        space: _Namespace | ToolSpec | None = self._root
+        for segment in name.split("."):
+            space = space.get(segment) if isinstance(space, dict) else None
+        return space if isinstance(space, ToolSpec) else None
 
     def get(self, name: str) -> ToolSpec:
         """Return the tool of this name.
@@ -116,6 +116,19 @@ class ToolSet:
         if name not in self:
             raise service_disabled()
         return tool
+
+    def _add(self, tool: ToolSpec) -> None:
+        if not NAME.fullmatch(tool.name):
+            raise ValueError(f"{tool.name} is no name of the form tools.<provider>.<group>.<tool>")
+        *namespaces, last = tool.name.split(".")
+        space = self._root
+        for namespace in namespaces:
+            inner = space.setdefault(namespace, {})
+            assert isinstance(inner, dict)  # names have four segments each, so no tool is another's namespace
+            space = inner
+        if last in space:
+            raise ValueError(f"two tools are named {tool.name}")
+        space[last] = tool
 
 
 class HasDeadline(Protocol):
