@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import gc
 import random
 import sys
 import time
@@ -72,7 +73,17 @@ class Caller:
         self._asked: deque[tool_service_pb2.CallToolRequest] = deque(maxlen=8)
 
     def _call(self, asked: tool_service_pb2.CallToolRequest, timeout: float = TIMEOUT) -> Any:
-        return self._stub.CallTool(asked, metadata=credentials(self._key), timeout=timeout)
+        """Make a call, by either method."""
+        if self._dice.random() < 0.5:
+            return self._stub.CallTool(asked, metadata=credentials(self._key), timeout=timeout)
+        return asyncio.ensure_future(self._streamed(asked, timeout))
+
+    async def _streamed(self, asked: tool_service_pb2.CallToolRequest, timeout: float) -> Any:
+        same = tool_service_pb2.CallToolStreamRequest.FromString(asked.SerializeToString())
+        *_, last = [
+            event async for event in self._stub.CallToolStream(same, metadata=credentials(self._key), timeout=timeout)
+        ]
+        return last.result
 
     def _uuid(self) -> str:
         return str(UUID(int=self._dice.getrandbits(128), version=4))
@@ -261,6 +272,8 @@ class Soak:
 
     async def rested(self) -> dict[str, float]:
         """What the service holds when nobody has called for a while."""
+        # The error of a stream leads to its channel, whose connection would stay for as long as there is one.
+        gc.collect()
         await asyncio.sleep(REST)
         server = self._service.server
         # Results expire when there are calls.
@@ -273,7 +286,7 @@ class Soak:
 
 async def soak(count: int, seed: int, picture: Path | None) -> list[str]:
     """Return what is wrong."""
-    async with rig("delay=0.02", ORGANIZATIONS, replay_seconds=REPLAY) as service:
+    async with rig("delay=0.02", ORGANIZATIONS, result_ttl_seconds=REPLAY) as service:
         run = Soak(service, seed)
         warm_up = int(count * WARM_UP)
         began = time.perf_counter()
