@@ -16,6 +16,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from idempotency.test_ledgers import ByClock, ByRedis
 
+from agenta_ai_server.idempotency import sqlite
 from agenta_ai_server.idempotency.ledger import Claimed, Ending, EndKind, Following, Hold, Run
 from agenta_ai_server.idempotency.redis import RedisLedger
 from agenta_ai_server.idempotency.sqlite import SqliteLedger
@@ -137,6 +138,8 @@ async def play_on_file(folder: str, steps: list[Step]) -> list[object]:
         SqliteLedger(Path(folder) / "ids.db", TTL, lease=LEASE, clock=lambda: world.now) for _ in range(2)
     ]
     async with AsyncExitStack() as stack:
+        # Of a busy disk this test has nothing to say.
+        stack.enter_context(pytest.MonkeyPatch.context()).setattr(sqlite, "TIMEOUT_SECONDS", 60)
         for ledger in two:
             await ledger.open()
             stack.push_async_callback(ledger.aclose)
@@ -145,7 +148,7 @@ async def play_on_file(folder: str, steps: list[Step]) -> list[object]:
 
 async def play_on_redis(server: RedisServer, steps: list[Step]) -> list[object]:
     server.do("FLUSHALL")
-    clients = [RedisClient(server.url, timeout=10) for _ in range(2)]
+    clients = [RedisClient(server.url, timeout=60) for _ in range(2)]
     two: list[Ledger] = [RedisLedger(client, TTL, lease=LEASE) for client in clients]
     try:
         return await History(two, ByRedis(two[0], server)).play(steps)

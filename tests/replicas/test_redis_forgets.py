@@ -10,7 +10,6 @@ from uuid import UUID
 
 import pytest
 from calls import TEMPLATE
-from redis_server import RedisServer
 from replicas.model import SHORT_LEASES
 from replicas.replica import PATIENCE, replicas
 
@@ -18,8 +17,8 @@ from agenta_ai import CallFailed, Client
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from pathlib import Path
 
+    from redis_server import RedisServer
     from replicas.model import Model
     from replicas.replica import Replica
 
@@ -41,9 +40,7 @@ async def until(holds: Callable[[], object]) -> None:
 
 
 @pytest.mark.usefixtures("own_connections")
-async def test_what_can_be_billed_twice(model: Model, tmp_path: Path) -> None:
-    redis = RedisServer(tmp_path)
-    await asyncio.to_thread(redis.start)
+async def test_what_can_be_billed_twice(model: Model, redis: RedisServer) -> None:
     async with replicas(model.standin, prelude=SHORT_LEASES, AGENTA_AI_GRPC_REDIS_URL=redis.url) as made:
         running, frozen, dying, other = await made.each_on_its_port(4)
         await call(other, "ended before")
@@ -71,7 +68,6 @@ async def test_what_can_be_billed_twice(model: Model, tmp_path: Path) -> None:
         model.answers.set()
         await asyncio.gather(*calls, *repeats)
         assert await call(other, "came after")
-    redis.kill()
     assert model.billed == {
         "ended before": 2,
         "its process died before": 2,

@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 TIMEOUT_SECONDS = 2.0
 """How long one step may take, waiting for the disk and for other processes included."""
 
+OPEN_SECONDS = 30.0
+"""How long opening may take. After a crash, what the last process wrote may have to be read first."""
+
 MAX_FILE_BYTES = 1 << 30
 # Beyond the size that makes outcomes leave, so that recording that a run has begun doesn't fail for want of room.
 SPARE_PAGES = 2048
@@ -118,7 +121,7 @@ class SqliteLedger:
         """
         self._thread = threading.Thread(target=self._work, name="idempotency-file", daemon=True)
         self._thread.start()
-        await self._do(lambda _rules: None)
+        await self._do(lambda _rules: None, OPEN_SECONDS)
 
     async def aclose(self) -> None:
         """Finish what was asked for, and close the file."""
@@ -151,13 +154,13 @@ class SqliteLedger:
         """Return for how many seconds more somebody counts as waiting; see :meth:`Ledger.followed`."""
         return await self._do(lambda rules: rules.followed(key))
 
-    async def _do(self, step: Callable[[Rules], Result]) -> Result:
+    async def _do(self, step: Callable[[Rules], Result], seconds: float | None = None) -> Result:
         loop = asyncio.get_running_loop()
         future: asyncio.Future[Result] = loop.create_future()
         if not self._new:
             loop.call_soon(self._hand_over)
         self._new.append(_Step(step, future, loop))
-        timer = loop.call_later(TIMEOUT_SECONDS, _expire, future)
+        timer = loop.call_later(seconds or TIMEOUT_SECONDS, _expire, future)
         try:
             return await future
         finally:
