@@ -1,0 +1,133 @@
+"""Compares a tool of the file with the prompt that is deployed for it. Asks nobody and changes nothing."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import TYPE_CHECKING, Any
+
+from agenta_ai_server.tools.drift.deployed import JSON_OBJECT, Kind
+from agenta_ai_server.tools.drift.schemas import schema_changes
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from agenta_ai_server.tools.drift.deployed import DeployedPrompt
+    from agenta_ai_server.tools.drift.schemas import SchemaChange
+
+
+class Drift(StrEnum):
+    """In which way a tool and its prompt don't belong together."""
+
+    NO_APPLICATION = "no_application"
+    NO_ENVIRONMENT = "no_environment"
+    NOT_DEPLOYED = "not_deployed"
+    ARCHIVED = "archived"
+    KIND_CHANGED = "kind_changed"
+    CANNOT_RUN = "cannot_run"
+    INPUT_ADDED = "input_added"
+    INPUT_REMOVED = "input_removed"
+    INPUT_RENAMED = "input_renamed"
+    RESULT_ADDED = "result_added"
+    RESULT_REMOVED = "result_removed"
+    RESULT_CHANGED = "result_changed"
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """One difference between a tool of the file and its deployed prompt.
+
+    Attributes:
+        drift: Which.
+        text: What is so, in a sentence.
+        remedy: What to do about it, in a sentence.
+        name: The input that it is about; empty if it is about none.
+        new_name: What the input is called now, if it was renamed.
+        change: The change of the result's schema, if it is about that.
+    """
+
+    drift: Drift
+    text: str
+    remedy: str
+    name: str = ""
+    new_name: str = ""
+    change: SchemaChange | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Contract:
+    """What the file says of a tool, as far as its prompt is concerned.
+
+    Attributes:
+        kind: The type of its application.
+        arguments: Names of its arguments, in their order.
+        feedback: The input that takes what was wrong with an answer; empty for none.
+        result: JSON Schema of its result; ``None`` if the answer is text.
+    """
+
+    kind: Kind
+    arguments: tuple[str, ...]
+    feedback: str = ""
+    result: Mapping[str, Any] | None = None
+
+
+def differences(ours: Contract, deployed: DeployedPrompt) -> list[Difference]:
+    """Return how a deployed prompt differs from what the file says of it; none if they belong together.
+
+    Args:
+        ours: The file's tool.
+        deployed: Its prompt.
+    """
+    if ours.kind is not deployed.kind:
+        return [_other_kind(ours.kind, deployed)]
+    if deployed.fault:
+        return [Difference(Drift.CANNOT_RUN, deployed.fault, "Correct the prompt in Agenta.")]
+    return [*_inputs(ours, deployed), *_result(ours.result, deployed.result)]
+
+
+def _other_kind(ours: Kind, deployed: DeployedPrompt) -> Difference:
+    if deployed.kind is Kind.OTHER:
+        text = f"The application holds no prompt: it has {f'the type {deployed.uri}' if deployed.uri else 'no type'}."
+        return Difference(Drift.KIND_CHANGED, text, "Deploy a completion or chat application, or remove the tool.")
+    text = f"The application is a {deployed.kind} application, and the file says {ours}."
+    return Difference(Drift.KIND_CHANGED, text, f'Set kind = "{deployed.kind}", and review the arguments.')
+
+
+def _inputs(ours: Contract, deployed: DeployedPrompt) -> Iterator[Difference]:
+    given = {*ours.arguments, *([ours.feedback] if ours.feedback else [])}
+    gained = [name for name in deployed.inputs if name not in given]
+    known = {*deployed.inputs, *deployed.possible}
+    lost = [name for name in ours.arguments if name not in known]
+    if len(gained) == len(lost) == 1:
+        text = f"The input {lost[0]} is called {gained[0]} now."
+        remedy = f"Rename the argument, or the input in Agenta back to {lost[0]}."
+        yield Difference(Drift.INPUT_RENAMED, text, remedy, lost[0], gained[0])
+        return
+    for name in gained:
+        text = f"The input {name} is new: the tool has no argument for it."
+        yield Difference(Drift.INPUT_ADDED, text, "Run agenta-ai-server tools pull, or add the argument.", name)
+    for name in lost:
+        text = f"The input {name} is gone: the argument has no effect."
+        yield Difference(Drift.INPUT_REMOVED, text, "Remove the argument, or put the input back in Agenta.", name)
+    if ours.feedback and ours.feedback not in known:
+        text = f"The input {ours.feedback} is gone, which takes what was wrong with an answer."
+        yield Difference(Drift.INPUT_REMOVED, text, "Correct feedback, or put the input back in Agenta.", ours.feedback)
+
+
+def _result(ours: Mapping[str, Any] | None, theirs: Mapping[str, Any] | None) -> Iterator[Difference]:
+    # JSON without a schema may well be meant as text.
+    if ours is None and theirs in (None, JSON_OBJECT):
+        return
+    if theirs is None:
+        text = "The prompt answers with text now: it has no response_format, and the tool has a result."
+        remedy = "Set the response_format in Agenta again, or remove the result."
+        yield Difference(Drift.RESULT_REMOVED, text, remedy)
+    elif ours is None:
+        text = "The prompt answers with JSON, and the tool has no result: callers get the JSON as text."
+        yield Difference(Drift.RESULT_ADDED, text, "Add the result: agenta-ai-server tools pull --widen writes it.")
+    elif theirs != JSON_OBJECT:
+        for change in schema_changes(ours, theirs):
+            subject = f"result.{change.place}" if change.place else "result"
+            text = f"{subject} {change.text}."
+            remedy = "Change the result, or the response_format in Agenta."
+            yield Difference(Drift.RESULT_CHANGED, text, remedy, change=change)
