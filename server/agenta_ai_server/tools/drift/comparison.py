@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
-from agenta_ai_server.tools.drift.deployed import JSON_OBJECT, Kind
+from agenta_ai_server.tools.drift.deployed import JSON_OBJECT
 from agenta_ai_server.tools.drift.schemas import schema_changes
 
 if TYPE_CHECKING:
@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
     from agenta_ai_server.tools.drift.deployed import DeployedPrompt
     from agenta_ai_server.tools.drift.schemas import SchemaChange
+    from agenta_ai_server.tools.tools_file.definition import ToolDefinition
 
 
 class Drift(StrEnum):
@@ -54,64 +55,49 @@ class Difference:
     change: SchemaChange | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Contract:
-    """What the file says of a tool, as far as its prompt is concerned.
-
-    Attributes:
-        kind: The type of its application.
-        arguments: Names of its arguments, in their order.
-        feedback: The input that takes what was wrong with an answer; empty for none.
-        result: JSON Schema of its result; ``None`` if the answer is text.
-    """
-
-    kind: Kind
-    arguments: tuple[str, ...]
-    feedback: str = ""
-    result: Mapping[str, Any] | None = None
-
-
-def differences(ours: Contract, deployed: DeployedPrompt) -> list[Difference]:
-    """Return how a deployed prompt differs from what the file says of it; none if they belong together.
-
-    Args:
-        ours: The file's tool.
-        deployed: Its prompt.
-    """
-    if ours.kind is not deployed.kind:
-        return [_other_kind(ours.kind, deployed)]
+def differences(tool: ToolDefinition, deployed: DeployedPrompt) -> list[Difference]:
+    """Return how a deployed prompt differs from what the file says of it; none if they belong together."""
+    if tool.kind != deployed.kind:
+        return [_other_kind(tool, deployed)]
     if deployed.fault:
         return [Difference(Drift.CANNOT_RUN, deployed.fault, "Correct the prompt in Agenta.")]
-    return [*_inputs(ours, deployed), *_result(ours.result, deployed.result)]
+    return [*_inputs(tool, deployed), *_result(tool.result, deployed.result)]
 
 
-def _other_kind(ours: Kind, deployed: DeployedPrompt) -> Difference:
-    if deployed.kind is Kind.OTHER:
-        text = f"The application holds no prompt: it has {f'the type {deployed.uri}' if deployed.uri else 'no type'}."
+def argument_names(tool: ToolDefinition) -> tuple[str, ...]:
+    """Return the names of a tool's arguments, in the order of the file."""
+    properties = tool.arguments.get("properties")
+    return tuple(properties) if isinstance(properties, dict) else ()
+
+
+def _other_kind(tool: ToolDefinition, deployed: DeployedPrompt) -> Difference:
+    if deployed.kind == "other":
+        which = f"the type {deployed.uri}" if deployed.uri else "no type"
+        text = f"The application holds no prompt: it has {which}."
         return Difference(Drift.KIND_CHANGED, text, "Deploy a completion or chat application, or remove the tool.")
-    text = f"The application is a {deployed.kind} application, and the file says {ours}."
+    text = f"The application is a {deployed.kind} application now, and the tool is of the kind {tool.kind}."
     return Difference(Drift.KIND_CHANGED, text, f'Set kind = "{deployed.kind}", and review the arguments.')
 
 
-def _inputs(ours: Contract, deployed: DeployedPrompt) -> Iterator[Difference]:
-    given = {*ours.arguments, *([ours.feedback] if ours.feedback else [])}
-    gained = [name for name in deployed.inputs if name not in given]
+def _inputs(tool: ToolDefinition, deployed: DeployedPrompt) -> Iterator[Difference]:
+    arguments = argument_names(tool)
     known = {*deployed.inputs, *deployed.possible}
-    lost = [name for name in ours.arguments if name not in known]
+    gained = [name for name in deployed.inputs if name not in (*arguments, tool.feedback)]
+    lost = [name for name in arguments if name not in known]
     if len(gained) == len(lost) == 1:
         text = f"The input {lost[0]} is called {gained[0]} now."
         remedy = f"Rename the argument, or the input in Agenta back to {lost[0]}."
         yield Difference(Drift.INPUT_RENAMED, text, remedy, lost[0], gained[0])
         return
     for name in gained:
-        text = f"The input {name} is new: the tool has no argument for it."
-        yield Difference(Drift.INPUT_ADDED, text, "Run agenta-ai-server tools pull, or add the argument.", name)
+        text = f"The input {name} is new, and the tool has no argument for it."
+        yield Difference(Drift.INPUT_ADDED, text, "Add the argument: agenta-ai-server tools pull does so.", name)
     for name in lost:
-        text = f"The input {name} is gone: the argument has no effect."
+        text = f"The input {name} is gone, so the argument has no effect."
         yield Difference(Drift.INPUT_REMOVED, text, "Remove the argument, or put the input back in Agenta.", name)
-    if ours.feedback and ours.feedback not in known:
-        text = f"The input {ours.feedback} is gone, which takes what was wrong with an answer."
-        yield Difference(Drift.INPUT_REMOVED, text, "Correct feedback, or put the input back in Agenta.", ours.feedback)
+    if tool.feedback and tool.feedback not in known:
+        text = f"The input {tool.feedback} is gone, which takes what was wrong with an answer."
+        yield Difference(Drift.INPUT_REMOVED, text, "Correct feedback, or put the input back in Agenta.", tool.feedback)
 
 
 def _result(ours: Mapping[str, Any] | None, theirs: Mapping[str, Any] | None) -> Iterator[Difference]:

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from enum import StrEnum
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
 
-from agenta_ai_server.tools.drift.inputs import UnknownFormat, read_inputs
+from agenta_ai_server.tools.drift.inputs import PromptInputs, UnknownFormat, read_inputs
 from agenta_ai_server.tools.refine_prompt.formats.syntax import TemplateSyntaxError
 
 if TYPE_CHECKING:
@@ -21,12 +20,8 @@ JSON_OBJECT: Final[Mapping[str, Any]] = {"type": "object"}
 """The schema of an answer that is JSON by Agenta's ``json_object``, and has no schema of its own."""
 
 
-class Kind(StrEnum):
-    """The type of an application."""
-
-    COMPLETION = "completion"
-    CHAT = "chat"
-    OTHER = "other"
+Kind: TypeAlias = Literal["completion", "chat", "other"]
+"""The type of an application: other ones hold no prompt, and can't be tools."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,10 +30,11 @@ class DeployedPrompt:
 
     Attributes:
         version: The version of the application, ``"2"``.
-        kind: Its type: a completion, a chat, or another one, which can't be a tool.
+        kind: Its type.
         uri: The type by Agenta's own name, ``"agenta:builtin:completion:v0"``; empty if it has none.
         inputs: Names of the inputs that a run must have: those that it declares in their order, then the others.
         possible: Names that may be inputs, and may also be items of one.
+        structured: Inputs that are objects or lists, as far as the texts show.
         input_schemas: JSON Schemas of inputs, by name, where the prompt's author has given some.
         result: JSON Schema of the answer; ``None`` if it is text.
         fault: Why Agenta can't run it, in a sentence; empty if nothing is known to be wrong.
@@ -49,6 +45,7 @@ class DeployedPrompt:
     uri: str = ""
     inputs: tuple[str, ...] = ()
     possible: frozenset[str] = frozenset()
+    structured: frozenset[str] = frozenset()
     input_schemas: Mapping[str, Any] = field(default_factory=dict)
     result: Mapping[str, Any] | None = None
     fault: str = ""
@@ -59,26 +56,23 @@ def read_deployed(revision: Revision) -> DeployedPrompt:
     schemas = _object(revision.schemas, "inputs")
     prompt = _object(revision.parameters, "prompt")
     if not isinstance(prompt.get("messages"), list):
-        return DeployedPrompt(revision.version, Kind.OTHER, revision.uri)
-    kind = Kind.CHAT if "is_chat" in revision.flags or ":chat:" in revision.uri else Kind.COMPLETION
-    inputs: tuple[str, ...] = ()
-    possible: frozenset[str] = frozenset()
-    fault = ""
+        return DeployedPrompt(revision.version, "other", revision.uri)
+    kind: Kind = "chat" if "is_chat" in revision.flags or ":chat:" in revision.uri else "completion"
+    found, fault = PromptInputs((), frozenset()), ""
     try:
         found = read_inputs(prompt)
-        inputs, possible = found.needed, found.possible
     except UnknownFormat as error:
         fault = str(error)
     except TemplateSyntaxError as error:
         fault = f"One of its texts can't be rendered: {error}."
-    if kind is Kind.CHAT and MESSAGES not in inputs:
-        inputs = (*inputs, MESSAGES)
+    messages = (MESSAGES,) if kind == "chat" and MESSAGES not in found.needed else ()
     return DeployedPrompt(
         version=revision.version,
         kind=kind,
         uri=revision.uri,
-        inputs=inputs,
-        possible=possible,
+        inputs=(*found.needed, *messages),
+        possible=found.possible,
+        structured=found.structured,
         input_schemas=_object(schemas, "properties"),
         result=_result(prompt, _object(revision.schemas, "outputs")),
         fault=fault,

@@ -12,7 +12,7 @@ from agenta_ai_server.tools.refine_prompt.rendering.mustache import MustacheText
 from agenta_ai_server.tools.refine_prompt.rendering.shapes import Shape
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Collection, Iterable, Iterator, Mapping
 
 _FIRST_NAME = re.compile(r"/?([^.\[/]+)")
 # The input that a JSONPath in its normal form begins at; none for one that searches all inputs.
@@ -31,11 +31,13 @@ class PromptInputs:
         declared: ``input_keys``, without all of which Agenta refuses a run; empty if it declares none.
         used: Those that a text uses.
         possible: Those that a text may use: names in a section of mustache, which may also be items of its value.
+        structured: Those of which a text uses parts or elements, so that they are objects or lists.
     """
 
     declared: tuple[str, ...]
     used: frozenset[str]
     possible: frozenset[str] = frozenset()
+    structured: frozenset[str] = frozenset()
 
     @property
     def needed(self) -> tuple[str, ...]:
@@ -58,23 +60,45 @@ def read_inputs(prompt: Mapping[str, Any]) -> PromptInputs:
         raise UnknownFormat(f"Its template format {name!r} is unknown.")
     keys = prompt.get("input_keys")
     declared = tuple(dict.fromkeys(key for key in keys if isinstance(key, str))) if isinstance(keys, list) else ()
-    used: set[str] = set()
-    possible: set[str] = set()
+    found = _Found(declared)
     for text in texts(prompt):
         if read := READ.get(name):
+            found.add_variables(read(text))
+        elif name == "jinja2":
+            jinja = JinjaText(text, {})
+            found.add_variables(jinja.names | jinja.paths)
+        else:
+            found.add_mustache(MustacheText(text, {}))
+    return PromptInputs(
+        declared, frozenset(found.used), frozenset(found.possible - found.used), frozenset(found.structured)
+    )
+
+
+class _Found:
+    """What was found in the texts so far."""
+
+    def __init__(self, declared: Collection[str]) -> None:
+        self.used: set[str] = set()
+        self.possible: set[str] = set()
+        self.structured: set[str] = set()
+        self._declared = declared
+
+    def add_variables(self, variables: Iterable[str]) -> None:
+        for variable in variables:
             # A declared input may have a dot in its name.
-            used |= {variable if variable in declared else _input(variable) for variable in read(text)}
-            continue
-        parsed = (JinjaText if name == "jinja2" else MustacheText)(text, {})
-        used |= {_input(path) for path in parsed.paths}
-        if isinstance(parsed, JinjaText):
-            used |= parsed.names
-            continue
+            name, is_part = (variable, False) if variable in self._declared else _input(variable)
+            if name:
+                self.used.add(name)
+                self.structured |= {name} if is_part else set()
+
+    def add_mustache(self, text: MustacheText) -> None:
+        self.add_variables(text.paths)
         root = Shape("")
-        parsed.survey(root)
-        for key, shape in root.keys.items():
-            (possible if shape.fallback else used).add(key)
-    return PromptInputs(declared, frozenset(used - {""}), frozenset(possible - used))
+        text.survey(root)
+        for name, shape in root.keys.items():
+            (self.possible if shape.fallback else self.used).add(name)
+            if shape.keys or shape.each:
+                self.structured.add(name)
 
 
 def texts(prompt: Mapping[str, Any]) -> Iterator[str]:
@@ -87,10 +111,10 @@ def texts(prompt: Mapping[str, Any]) -> Iterator[str]:
                 yield part["text"]
 
 
-def _input(variable: str) -> str:
-    """Return the input that a variable is a part of; empty if it is a search in all of them."""
-    if variable.startswith("$"):
-        root = _ROOT.match(variable)
-        return (root[1] or root[2]) if root else ""
-    first = _FIRST_NAME.match(variable)
-    return first[1] if first else variable
+def _input(variable: str) -> tuple[str, bool]:
+    """Return the input that a variable asks for, and whether it is only a part of it; no name for a search in all."""
+    pattern = _ROOT if variable.startswith("$") else _FIRST_NAME
+    found = pattern.match(variable)
+    if found is None:
+        return ("", False) if pattern is _ROOT else (variable, False)
+    return next(filter(None, found.groups())), found.end() < len(variable)
