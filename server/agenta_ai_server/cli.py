@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from agenta_ai import __version__
 from agenta_ai_server.commands import stdout
+from agenta_ai_server.commands.tools.parser import add_tools
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Sequence
@@ -134,6 +135,9 @@ def _parser() -> argparse.ArgumentParser:
     check.add_argument("--call", action="store_true", help="also refine a tiny prompt, which is paid for")
     check.add_argument("--json", action="store_true", help="print JSON")
     check.set_defaults(run=_check)
+    tools = commands.add_parser("tools", help="list the tools of a tools file, and compare it with what is deployed")
+    add_tools(tools)
+    tools.set_defaults(run=_tools)
     _add_keys(commands.add_parser("keys", help="make, list and revoke API keys of this service"))
     return parser
 
@@ -294,6 +298,19 @@ def _provision(arguments: argparse.Namespace) -> int:
         return _run(provision.run(arguments.environment, options))
     except SettingsError as error:
         print("agenta-ai-server provision:", *error.faults, sep="\n  ", file=sys.stderr)
+        return EXIT_USAGE
+
+
+def _tools(arguments: argparse.Namespace) -> int:
+    from agenta_ai_server.settings import SettingsError
+    from agenta_ai_server.telemetry import logs
+
+    logs.configure("critical", "text")
+    try:
+        ending: int | Coroutine[Any, Any, int] = arguments.command(arguments)
+        return ending if isinstance(ending, int) else _run(ending)
+    except SettingsError as error:
+        print("agenta-ai-server tools:", *error.faults, sep="\n  ", file=sys.stderr)
         return EXIT_USAGE
 
 

@@ -4,31 +4,28 @@ from __future__ import annotations
 
 import shlex
 import sys
-from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from agenta_ai_server.agenta.addresses import AgentaAddress
-from agenta_ai_server.agenta.api import AgentaApi
-from agenta_ai_server.agenta.credential import ServerKey
 from agenta_ai_server.agenta.deployments import read_state
-from agenta_ai_server.agenta.http import HttpClient
-from agenta_ai_server.agenta.management import ManagementClient, ManagementError
+from agenta_ai_server.agenta.management import ManagementError
 from agenta_ai_server.commands import stdout
-from agenta_ai_server.domain.agenta_url import check_key
+from agenta_ai_server.commands.management import URL, open_management
 from agenta_ai_server.provisioning.execute import execute
 from agenta_ai_server.provisioning.plan import CannotProvision, Step, Wanted, plan, previous
-from agenta_ai_server.settings import SettingsError, read
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Mapping
+    from collections.abc import Mapping
     from pathlib import Path
 
-API_KEY = "AGENTA_API_KEY"
-# The settings of the server that also say how to reach Agenta.
-URL = "AGENTA_AI_SERVICES_API_URL"
+    from agenta_ai_server.agenta.management import ManagementClient
+
 APPLICATION = "AGENTA_AI_SERVICES_REFINE_PROMPT_KEY"
-SHARED = (URL, "AGENTA_AI_GRPC_UPSTREAM_CA_FILE", "AGENTA_AI_GRPC_UPSTREAM_PROXY")
+KEY_NEEDED = (
+    "is missing. Set it to an API key of a user with the role developer or above, or give a file that holds "
+    "one with --api-key-file. The server's own key isn't used: it needs less"
+)
 EXIT_REFUSED = 1
 
 CREDENTIAL_NOTE = (
@@ -76,7 +73,7 @@ async def run(environment: Mapping[str, str], options: Options) -> int:
     if not options.application:
         options = replace(options, application=environment.get(APPLICATION, "").strip() or "ai-refine")
     try:
-        async with _management(environment, options) as management:
+        async with open_management(environment, options.api_key_file, KEY_NEEDED) as management:
             if options.rollback:
                 await _roll_back(management, options)
             else:
@@ -116,41 +113,6 @@ async def _roll_back(management: ManagementClient, options: Options) -> None:
     message = "agenta-ai-server provision: rollback"
     await management.deploy(options.application, version, options.environment, message)
     _report(f"Deployed {where}.")
-
-
-@asynccontextmanager
-async def _management(environment: Mapping[str, str], options: Options) -> AsyncIterator[ManagementClient]:
-    reading = read(environment)
-    faults = [fault for fault in reading.faults if fault.startswith(SHARED)]
-    settings = reading.settings
-    if not faults and settings.api_url is None:
-        faults.append(f"{URL}: is missing. Set it to the address of Agenta, such as https://cloud.agenta.ai.")
-    try:
-        key = _key(environment, options.api_key_file)
-    except ValueError as error:
-        faults.append(f"{'--api-key-file' if options.api_key_file else API_KEY}: {str(error).rstrip('.')}.")
-    if faults or settings.api_url is None:
-        raise SettingsError(faults)
-    address = AgentaAddress.parse(settings.api_url)
-    proxy = settings.upstream_proxy.get_secret_value() if settings.upstream_proxy else None
-    http = HttpClient(address.root, ca_file=settings.upstream_ca_file, proxy=proxy, keep_alive=False)
-    try:
-        yield ManagementClient(AgentaApi(http, address, key))
-    finally:
-        await http.aclose()
-
-
-def _key(environment: Mapping[str, str], path: Path | None) -> ServerKey:
-    if path is not None:
-        return ServerKey("", path)
-    key = environment.get(API_KEY, "").strip()
-    if not key:
-        raise ValueError(
-            "is missing. Set it to an API key of a user with the role developer or above, or give a file that holds "
-            "one with --api-key-file. The server's own key isn't used: it needs less"
-        )
-    check_key(key)
-    return ServerKey(key)
 
 
 def _exports(environment: Mapping[str, str], options: Options) -> str:

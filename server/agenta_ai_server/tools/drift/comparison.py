@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
-from agenta_ai_server.tools.drift.deployed import JSON_OBJECT
+from agenta_ai_server.tools.drift.deployed import JSON_OBJECT, read_deployed
 from agenta_ai_server.tools.drift.schemas import schema_changes
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
+    from agenta_ai_server.agenta.deployments import ApplicationState
     from agenta_ai_server.tools.drift.deployed import DeployedPrompt
     from agenta_ai_server.tools.drift.schemas import SchemaChange
     from agenta_ai_server.tools.tools_file.definition import ToolDefinition
@@ -32,6 +33,12 @@ class Drift(StrEnum):
     RESULT_ADDED = "result_added"
     RESULT_REMOVED = "result_removed"
     RESULT_CHANGED = "result_changed"
+
+
+FATAL: Final = frozenset(
+    {Drift.NO_APPLICATION, Drift.NO_ENVIRONMENT, Drift.NOT_DEPLOYED, Drift.KIND_CHANGED, Drift.CANNOT_RUN}
+)
+"""With these, every call of the tool fails."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +69,32 @@ def differences(tool: ToolDefinition, deployed: DeployedPrompt) -> list[Differen
     if deployed.fault:
         return [Difference(Drift.CANNOT_RUN, deployed.fault, "Correct the prompt in Agenta.")]
     return [*_inputs(tool, deployed), *_result(tool.result, deployed.result)]
+
+
+def state_differences(tool: ToolDefinition, state: ApplicationState, environment: str) -> list[Difference]:
+    """Return how what there is in Agenta differs from what the file says of a tool.
+
+    Args:
+        tool: The tool.
+        state: Its application and environment.
+        environment: Slug of the environment.
+    """
+    slug = tool.application
+    if state.environment is None:
+        text = f"The project of this key has no environment {environment}."
+        return [Difference(Drift.NO_ENVIRONMENT, text, "Correct the environment, or use the key of another project.")]
+    if state.application is None:
+        text = f"There is no application {slug} in the project of this key."
+        return [Difference(Drift.NO_APPLICATION, text, "Correct the tool's application, or use another key.")]
+    found = []
+    if state.application.is_archived:
+        text = f"{slug} is archived. Agenta's web interface doesn't show it."
+        found.append(Difference(Drift.ARCHIVED, text, "Restore it in Agenta, or remove the tool."))
+    if state.deployed is None:
+        newest = f"; its newest version is {state.latest.version}" if state.latest else ""
+        text = f"{slug} isn't deployed to {environment}{newest}."
+        return [*found, Difference(Drift.NOT_DEPLOYED, text, "Deploy it in Agenta, or remove the tool.")]
+    return [*found, *differences(tool, read_deployed(state.deployed))]
 
 
 def argument_names(tool: ToolDefinition) -> tuple[str, ...]:
