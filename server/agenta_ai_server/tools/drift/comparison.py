@@ -142,7 +142,7 @@ def _result(ours: Mapping[str, Any] | None, theirs: Mapping[str, Any] | None) ->
         remedy = "Set the response_format in Agenta again, or remove the result."
         yield Difference(Drift.RESULT_REMOVED, text, remedy)
     elif ours is None:
-        text = "The prompt answers with JSON, and the tool has no result: callers get the JSON as text."
+        text = "The prompt answers with JSON, and the tool has no result: it is passed on as text."
         yield Difference(Drift.RESULT_ADDED, text, "Add the result: agenta-ai-server tools pull --widen writes it.")
     elif theirs != JSON_OBJECT:
         for change in schema_changes(ours, theirs):

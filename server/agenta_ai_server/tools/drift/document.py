@@ -134,7 +134,7 @@ class ToolsDocument:
         if isinstance(path, str) and set(expected[part]) == {"file"}:
             schema = json.loads(self.beside.get(path) or self._read_beside(path))
             for edit in edits:
-                _apply(schema, edit, lambda value: value)
+                apply_edit(schema, edit, lambda value: value)
             self.beside[path] = f"{json.dumps(schema, indent=2, ensure_ascii=False)}\n"
             return True
         if not all(_is_writable(edit) for edit in edits):
@@ -145,8 +145,8 @@ class ToolsDocument:
             tool[part] = tomlkit.table()
             tool[part].update(start)
         for edit in edits:
-            _apply(expected[part], edit, copy.deepcopy)
-            _apply(tool[part], edit, lambda value: tomlkit.value(toml_value(value)))
+            apply_edit(expected[part], edit, copy.deepcopy)
+            apply_edit(tool[part], edit, lambda value: tomlkit.value(toml_value(value)))
         return True
 
     def _entry(self, tool: NewTool) -> str:
@@ -239,7 +239,7 @@ def _is_writable(edit: Edit) -> bool:
     return bool(edit.path)
 
 
-def _apply(schema: Any, edit: Edit, made: Callable[[Any], Any]) -> None:
+def apply_edit(schema: Any, edit: Edit, made: Callable[[Any], Any]) -> None:
     """Make one change in a schema, which is a dict or a part of a TOML document.
 
     Args:
@@ -252,18 +252,29 @@ def _apply(schema: Any, edit: Edit, made: Callable[[Any], Any]) -> None:
         # As people write it: properties.name = { … }
         schema.append(tomlkit.key([steps[0], last]), made(edit.value))
         return
+    outer = schema
     for step in steps:
         if step not in schema:
             schema[step] = made({})
-        schema = schema[step]
-    match edit.do:
-        case "set":
-            schema[last] = made(edit.value)
-        case "remove":
-            schema.pop(last, None)
-        case "include" if last not in schema:
-            schema[last] = made([edit.value])
-        case "include" if edit.value not in schema[last]:
-            schema[last].append(edit.value)
-        case "exclude" if last in schema and edit.value in schema[last]:
-            schema[last].remove(edit.value)
+        outer, schema = schema, schema[step]
+    if edit.do == "set":
+        schema[last] = made(edit.value)
+    elif edit.do == "remove":
+        schema.pop(last, None)
+        if steps[-1:] == ["properties"] and not schema:
+            # Where each property has a line of its own, none is left to say so.
+            del outer["properties"]
+    else:
+        _edit_list(schema, last, edit, made)
+
+
+def _edit_list(schema: Any, key: str, edit: Edit, made: Callable[[Any], Any]) -> None:
+    """Have the list that a schema has under a key hold the edit's value, or not."""
+    holds = edit.value in schema.get(key, ())
+    if edit.do == "exclude" and holds:
+        schema[key].remove(edit.value)
+    elif edit.do == "include" and not holds:
+        if key in schema:
+            schema[key].append(edit.value)
+        else:
+            schema[key] = made([edit.value])
