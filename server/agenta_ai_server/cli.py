@@ -31,6 +31,23 @@ EXIT_BROKEN_PIPE = 141
 # New ones after which garbage is looked for: about a megabyte.
 GARBAGE_OBJECTS = 10_000
 
+PROVISION = """\
+Create the application, commit and deploy the prompt: only what differs. Takes the address of Agenta from
+AGENTA_AI_SERVICES_API_URL and an API key from AGENTA_API_KEY, whose owner must have the role developer or above.
+Prints the server's settings.
+"""
+PROVISION_EXAMPLES = """\
+examples:
+  agenta-ai-server provision --environment production --model gpt-4o-mini
+  agenta-ai-server provision --environment production --model gpt-4o-mini --dry-run
+  agenta-ai-server provision --environment production --rollback
+  agenta-ai-server provision --environment production --tools tools.toml
+  agenta-ai-server provision --environment production --tools tools.toml --only tools.acme.support.summarize --rollback
+
+exit codes: 0 done, or nothing to do; 1 Agenta or what is deployed there doesn't allow it; 2 wrong arguments, settings
+or tools file
+"""
+
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command and return its exit code.
@@ -116,11 +133,10 @@ def _parser() -> argparse.ArgumentParser:
     _add_provision(
         commands.add_parser(
             "provision",
-            help="deploy the prompt that refines prompts to your Agenta",
-            description="Create the application, commit and deploy the prompt: only what differs. Takes the address of "
-            "Agenta from AGENTA_AI_SERVICES_API_URL and an API key from AGENTA_API_KEY, whose owner must have the role "
-            "developer or above. Prints the server's settings. Exit codes: 0 done, or nothing to do; 1 Agenta or what "
-            "is deployed there doesn't allow it; 2 wrong arguments or settings.",
+            help="deploy the prompt that refines prompts, or those of a tools file, to your Agenta",
+            description=PROVISION,
+            epilog=PROVISION_EXAMPLES,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
         )
     )
     config = commands.add_parser("config", help="print the effective settings, and where each came from")
@@ -146,7 +162,7 @@ def _add_provision(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--environment", dest="environment_slug", required=True, metavar="SLUG", help="environment to deploy to"
     )
-    change = parser.add_mutually_exclusive_group(required=True)
+    change = parser.add_mutually_exclusive_group()
     change.add_argument("--model", metavar="NAME", help="model of the prompt, as Agenta names it, gpt-4o-mini")
     change.add_argument("--rollback", action="store_true", help="deploy the version that was deployed before")
     parser.add_argument(
@@ -154,6 +170,12 @@ def _add_provision(parser: argparse.ArgumentParser) -> None:
         metavar="SLUG",
         default="",
         help="application that holds the prompt; by default AGENTA_AI_SERVICES_REFINE_PROMPT_KEY, or else ai-refine",
+    )
+    parser.add_argument(
+        "--tools", metavar="FILE", type=Path, help="deploy the prompts that this tools file names, in its place"
+    )
+    parser.add_argument(
+        "--only", metavar="TOOL", action="append", default=[], help="of these, only the prompt of this tool; repeatable"
     )
     parser.add_argument(
         "--api-key-file", metavar="FILE", type=Path, help="file with the key, in place of AGENTA_API_KEY"
@@ -289,6 +311,8 @@ def _provision(arguments: argparse.Namespace) -> int:
         environment=arguments.environment_slug,
         application=arguments.application,
         model=arguments.model or "",
+        tools=arguments.tools,
+        only=tuple(arguments.only),
         api_key_file=arguments.api_key_file,
         dry_run=arguments.dry_run,
         overwrite=arguments.overwrite,
