@@ -99,7 +99,7 @@ DRIFTED: dict[str, tuple[str, str, list[tuple[Drift, str]]]] = {
     ),
     "became a completion": (
         "capital",
-        file(TWO, kind="chat"),
+        file(f"{TWO}{CONVERSATION}", kind="chat"),
         [(Drift.KIND_CHANGED, "The application is a completion application now, and the tool is of the kind chat.")],
     ),
     "lost an input of a chat": (

@@ -47,7 +47,8 @@ def read_tools(path: Path, names: Collection[str] = ()) -> tuple[ToolDefinition,
     try:
         tools = read(path)
     except ToolsFileError as error:
-        raise SettingsError([f"{path}: {fault}" for fault in error.faults]) from None
+        faults = [fault if str(path) in fault else f"{path}: {fault}" for fault in error.faults]
+        raise SettingsError(faults) from None
     known = {tool.name for tool in tools}
     if unknown := sorted(set(names) - known):
         raise SettingsError(

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
     from agenta_ai_server.agenta.deployments import ApplicationState
-    from agenta_ai_server.tools.drift.deployed import DeployedPrompt
+    from agenta_ai_server.tools.drift.deployed import PromptInterface
     from agenta_ai_server.tools.drift.schemas import SchemaChange
     from agenta_ai_server.tools.tools_file.definition import ToolDefinition
 
@@ -62,7 +62,7 @@ class Difference:
     change: SchemaChange | None = None
 
 
-def differences(tool: ToolDefinition, deployed: DeployedPrompt) -> list[Difference]:
+def differences(tool: ToolDefinition, deployed: PromptInterface) -> list[Difference]:
     """Return how a deployed prompt differs from what the file says of it; none if they belong together."""
     if tool.kind != deployed.kind:
         return [_other_kind(tool, deployed)]
@@ -103,7 +103,7 @@ def argument_names(tool: ToolDefinition) -> tuple[str, ...]:
     return tuple(properties) if isinstance(properties, dict) else ()
 
 
-def _other_kind(tool: ToolDefinition, deployed: DeployedPrompt) -> Difference:
+def _other_kind(tool: ToolDefinition, deployed: PromptInterface) -> Difference:
     if deployed.kind == "other":
         which = f"the type {deployed.uri}" if deployed.uri else "no type"
         text = f"The application holds no prompt: it has {which}."
@@ -112,7 +112,7 @@ def _other_kind(tool: ToolDefinition, deployed: DeployedPrompt) -> Difference:
     return Difference(Drift.KIND_CHANGED, text, f'Set kind = "{deployed.kind}", and review the arguments.')
 
 
-def _inputs(tool: ToolDefinition, deployed: DeployedPrompt) -> Iterator[Difference]:
+def _inputs(tool: ToolDefinition, deployed: PromptInterface) -> Iterator[Difference]:
     arguments = argument_names(tool)
     known = {*deployed.inputs, *deployed.possible}
     gained = [name for name in deployed.inputs if name not in (*arguments, tool.feedback)]

@@ -25,8 +25,8 @@ Kind: TypeAlias = Literal["completion", "chat", "other"]
 
 
 @dataclass(frozen=True, slots=True)
-class DeployedPrompt:
-    """A deployed prompt.
+class PromptInterface:
+    """What a deployed prompt takes and gives.
 
     Attributes:
         version: The version of the application, ``"2"``.
@@ -51,12 +51,12 @@ class DeployedPrompt:
     fault: str = ""
 
 
-def read_deployed(revision: Revision) -> DeployedPrompt:
+def read_deployed(revision: Revision) -> PromptInterface:
     """Return what a revision takes and gives."""
     schemas = _object(revision.schemas, "inputs")
     prompt = _object(revision.parameters, "prompt")
     if not isinstance(prompt.get("messages"), list):
-        return DeployedPrompt(revision.version, "other", revision.uri)
+        return PromptInterface(revision.version, "other", revision.uri)
     kind: Kind = "chat" if "is_chat" in revision.flags or ":chat:" in revision.uri else "completion"
     found, fault = PromptInputs((), frozenset()), ""
     try:
@@ -66,7 +66,7 @@ def read_deployed(revision: Revision) -> DeployedPrompt:
     except TemplateSyntaxError as error:
         fault = f"One of its texts can't be rendered: {error}."
     messages = (MESSAGES,) if kind == "chat" and MESSAGES not in found.needed else ()
-    return DeployedPrompt(
+    return PromptInterface(
         version=revision.version,
         kind=kind,
         uri=revision.uri,

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from agenta_ai_server.tools.drift.comparison import Difference
-    from agenta_ai_server.tools.drift.deployed import DeployedPrompt
+    from agenta_ai_server.tools.drift.deployed import PromptInterface
 
 MAX_COLUMNS = 120
 MAX_DESCRIPTION, MAX_TITLE = 4000, 200
@@ -56,7 +56,7 @@ class NewTool:
     environment: str
     title: str
     description: str
-    deployed: DeployedPrompt
+    deployed: PromptInterface
 
 
 class ToolsDocument:
@@ -90,7 +90,7 @@ class ToolsDocument:
             text = f"{text.rstrip()}\n\n"
         return text + "\n".join(self._added)
 
-    def follow(self, name: str, deployed: DeployedPrompt, difference: Difference, *, widen: bool) -> str:
+    def follow(self, name: str, deployed: PromptInterface, difference: Difference, *, widen: bool) -> str:
         """Change a tool so that one difference is gone, if that is allowed.
 
         Args:
@@ -105,9 +105,9 @@ class ToolsDocument:
         edits: tuple[Edit, ...] = ()
         match difference.drift:
             case Drift.INPUT_ADDED:
-                done = f"Added the argument {difference.name}."
-                argument = Edit(("properties", difference.name), "set", _argument(deployed, difference.name))
-                edits = (argument, Edit(("required",), "include", difference.name))
+                # Not a required one, which callers and examples don't have yet.
+                done = f"Added the argument {difference.name}, which callers may leave out."
+                edits = (Edit(("properties", difference.name), "set", _argument(deployed, difference.name)),)
             case Drift.RESULT_CHANGED if difference.change and (widen or not difference.change.widens):
                 done = f"Changed the result: {difference.text}"
                 edits = difference.change.edits
@@ -210,7 +210,7 @@ def free_name(provider: str, group: str, slug: str, taken: Iterable[str]) -> str
     return name
 
 
-def _argument(deployed: DeployedPrompt, name: str) -> dict[str, Any]:
+def _argument(deployed: PromptInterface, name: str) -> dict[str, Any]:
     """Return the schema of a new argument: as the prompt's author wrote it, or else what its texts show."""
     if isinstance(written := deployed.input_schemas.get(name), dict):
         return dict(written)
