@@ -128,6 +128,9 @@ def _parser() -> argparse.ArgumentParser:
         type=Path,
         help="tools file whose prompts the stand-in has, in place of AGENTA_AI_GRPC_TOOLS_FILE",
     )
+    dev.add_argument(
+        "--empty", action="store_true", help="nothing is deployed in the stand-in, so that you can: see provision"
+    )
     dev.add_argument("command", nargs="*", metavar="COMMAND", help="run this, with AGENTA_AI_TARGET set, then stop")
     dev.set_defaults(run=_dev)
     _add_provision(
@@ -260,7 +263,8 @@ def _dev(arguments: argparse.Namespace) -> int:
     logs.configure("warning" if arguments.command else "info", "text")
     given = arguments.environment.get(dev.TOOLS_FILE, "").strip()
     tools_file = arguments.tools or (Path(given) if given else None)
-    return _run(dev.run({**arguments.environment, **settings}, arguments.fault, arguments.command, tools_file))
+    environment = {**arguments.environment, **settings}
+    return _run(dev.run(environment, arguments.fault, arguments.command, tools_file, empty=arguments.empty))
 
 
 def _config(arguments: argparse.Namespace) -> None:

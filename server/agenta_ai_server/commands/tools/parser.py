@@ -33,6 +33,14 @@ examples:
 exit codes: 0 the file fits what is deployed, 1 something is left to you, 2 wrong arguments, settings or file, or Agenta
 can't be read
 """
+TEST_EXAMPLES = """\
+examples:
+  agenta-ai-server tools test                                    by the stand-in: free, and without an account
+  agenta-ai-server tools test tools.acme.support.summarize --json
+  agenta-ai-server tools test --live                             by the deployed prompts, which is billed
+
+exit codes: 0 all examples pass, 1 one fails, 2 wrong arguments, settings or file
+"""
 
 
 def add_tools(parser: argparse.ArgumentParser) -> None:
@@ -66,6 +74,21 @@ def add_tools(parser: argparse.ArgumentParser) -> None:
             commands, "pull", "write or update the file from what is deployed in Agenta", PULL_EXAMPLES, file, agenta
         )
     )
+    _add_test(_command(commands, "test", "run the examples of the file", TEST_EXAMPLES, file))
+
+
+def _add_test(test: argparse.ArgumentParser) -> None:
+    test.add_argument("names", nargs="*", metavar="TOOL", help="name of a tool; all if none is given")
+    test.add_argument(
+        "--live",
+        action="store_true",
+        help="run the prompts that are deployed in Agenta, by the server's settings; each example is billed",
+    )
+    test.add_argument(
+        "--exact", action="store_true", help="with --live: results must be those of the examples, not only valid"
+    )
+    test.add_argument("--json", action="store_true", help="print JSON")
+    test.set_defaults(command=_test)
 
 
 def _add_pull(pull: argparse.ArgumentParser) -> None:
@@ -133,3 +156,16 @@ def _pull(arguments: argparse.Namespace) -> Coroutine[Any, Any, int]:
         dry_run=arguments.dry_run,
     )
     return pull.run(arguments.environment, options)
+
+
+def _test(arguments: argparse.Namespace) -> Coroutine[Any, Any, int]:
+    from agenta_ai_server.commands.tools import test
+
+    options = test.Options(
+        names=tuple(arguments.names),
+        file=arguments.file,
+        live=arguments.live,
+        exact=arguments.exact,
+        as_json=arguments.json,
+    )
+    return test.run(arguments.environment, options)
