@@ -66,7 +66,8 @@ def followed(text: str, deployed: Revision, *, widen: bool = False) -> tuple[str
     document = ToolsDocument(text, nothing_beside)
     prompt = read_deployed(deployed)
     (tool, *_) = parse(text.encode(), Path())
-    done, left = [], []
+    done: list[str] = []
+    left: list[str] = []
     for difference in differences(tool, prompt):
         said = document.follow(NAME, prompt, difference, widen=widen)
         (done if said else left).append(said or difference.text)

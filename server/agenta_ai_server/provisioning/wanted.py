@@ -117,7 +117,7 @@ def _is_of_a_tool(revision: Revision, history: Sequence[Deployment]) -> bool:
 
 def _prompt(tool: ToolDefinition, model: str) -> dict[str, Any]:
     """Return the prompt as Agenta has it."""
-    given = dict(tool.prompt or {})
+    given: dict[str, Any] = dict(tool.prompt or {})
     if unknown := sorted(given.keys() - _KEYS):
         raise PromptFileError(
             f"{_file(tool)} has the unknown key {unknown[0]}. The keys are {', '.join(sorted(_KEYS))}."

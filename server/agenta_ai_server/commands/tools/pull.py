@@ -147,7 +147,7 @@ class _Pull:
         self._own_slug = environment_of(environment, "")
         self._refine_application = environment.get(REFINE_APPLICATION, "").strip()
         self._options = options
-        text = HEADER if file.text is None else file.text
+        text = file.text if file.text and file.text.strip() else HEADER
         self._document = ToolsDocument(text, lambda name: read_file(file.path.parent / name))
         self._states: Mapping[Place, ApplicationState] = {}
         self._new: list[str] = []
