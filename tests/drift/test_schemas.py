@@ -117,6 +117,15 @@ def test_with_the_edits_the_file_follows(case: str) -> None:
     assert followed["properties"]["queue"].get("description") == "Where it goes."
 
 
+def test_the_types_of_listed_values_need_not_be_written() -> None:
+    both = {"type": "string", "enum": ["a", "b"]}
+    assert schema_changes({"enum": ["b", "a"]}, both) == schema_changes(both, {"enum": ["a", "b"]}) == []
+    assert schema_changes({"const": 1}, {"type": "integer", "enum": [1]}) == []
+    assert [change.text for change in schema_changes({"enum": ["a"]}, {"type": "string"})] == [
+        "may have other values than the listed ones"
+    ]
+
+
 def test_who_allows_more_keys_has_decided_so() -> None:
     ours = {name: each for name, each in OURS.items() if name != "additionalProperties"}
     assert schema_changes(ours, OURS) == []

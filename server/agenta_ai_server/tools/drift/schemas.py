@@ -29,7 +29,16 @@ _COMPARED = frozenset({"$ref", "additionalProperties", "const", "enum", "items",
 # Their members are schemas by name, and not keywords.
 _MAPS = frozenset({"$defs", "definitions", "dependentSchemas", "patternProperties", "properties"})
 _MAX_REFERENCES = 8
-_TYPES = ("array", "boolean", "integer", "null", "number", "object", "string")
+_TYPE_NAMES = {
+    bool: "boolean",
+    dict: "object",
+    float: "number",
+    int: "integer",
+    list: "array",
+    str: "string",
+    type(None): "null",
+}
+_TYPES = tuple(_TYPE_NAMES.values())
 
 
 @dataclass(frozen=True, slots=True)
@@ -245,17 +254,25 @@ def _bare(schema: Any) -> Any:
 
 
 def _type_set(schema: Mapping[str, Any]) -> frozenset[str]:
-    given = schema.get("type", _TYPES)
-    types = frozenset(given if isinstance(given, list | tuple) else [given])
+    """Return the types of the values that a schema allows, as far as its own keywords say."""
+    given = schema.get("type")
+    if given is None:
+        values = _listed_values(schema)
+        given = _TYPES if values is None else [_TYPE_NAMES[type(value)] for value in values]
+    types = frozenset([given] if isinstance(given, str) else given)
     return types | {"integer"} if "number" in types else types
 
 
-def _allowed(schema: Mapping[str, Any]) -> list[str] | None:
-    """Return the only values that a schema allows, as JSON; ``None`` if it lists none."""
+def _listed_values(schema: Mapping[str, Any]) -> list[Any] | None:
+    """Return the only values that a schema allows; ``None`` if it lists none."""
     values = [schema["const"]] if "const" in schema else schema.get("enum")
-    return (
-        [json.dumps(each, sort_keys=True, ensure_ascii=False) for each in values] if isinstance(values, list) else None
-    )
+    return values if isinstance(values, list) else None
+
+
+def _allowed(schema: Mapping[str, Any]) -> list[str] | None:
+    """Return these values as JSON."""
+    values = _listed_values(schema)
+    return None if values is None else [json.dumps(each, sort_keys=True, ensure_ascii=False) for each in values]
 
 
 def _listed(types: Any) -> str:
