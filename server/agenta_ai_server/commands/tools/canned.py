@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from agenta_ai_server.tools.tools_file.definition import ToolDefinition
 
 
-def canned_prompt(definition: ToolDefinition, environment: str) -> CannedPrompt:
+def canned_prompt(definition: ToolDefinition, environment: str = "production") -> CannedPrompt:
     """Return the prompt of a tool, as the stand-in needs it.
 
     Args:
