@@ -7,10 +7,10 @@ from agenta_ai_server.standin.canned import MODEL, CannedPrompt
 _CLASSIFICATION = {
     "type": "object",
     "additionalProperties": False,
-    "required": ["queue", "urgency"],
+    "required": ["topic", "score"],
     "properties": {
-        "queue": {"type": "string", "enum": ["billing", "shipping", "technical", "other"]},
-        "urgency": {"type": "integer"},
+        "topic": {"type": "string", "enum": ["price", "quality", "service", "other"]},
+        "score": {"type": "integer"},
     },
 }
 
@@ -23,11 +23,11 @@ def samples(environment: str) -> list[CannedPrompt]:
     """
     classify = {
         "messages": [
-            {"role": "system", "content": "Assign a support ticket to a queue. Say how urgent it is, from 1 to 5."},
-            {"role": "user", "content": "The ticket, in the language {{language}}:\n{{ticket}}"},
+            {"role": "system", "content": "Say what customers' feedback is about, and score it from 1 to 5."},
+            {"role": "user", "content": "The feedback, in the language {{language}}:\n{{feedback}}"},
         ],
         "template_format": "curly",
-        "input_keys": ["ticket", "language"],
+        "input_keys": ["feedback", "language"],
         "llm_config": {
             "model": MODEL,
             "response_format": {
@@ -36,27 +36,27 @@ def samples(environment: str) -> list[CannedPrompt]:
             },
         },
     }
-    summarize = {
-        "messages": [{"role": "user", "content": "Summarize this in at most {{sentences}} sentences:\n{{text}}"}],
+    shorten = {
+        "messages": [{"role": "user", "content": "Shorten this to at most {{sentences}} sentences:\n{{text}}"}],
         "template_format": "curly",
         "input_keys": ["text", "sentences"],
         "llm_config": {"model": MODEL},
     }
     return [
         CannedPrompt(
-            application="classify-ticket",
+            application="classify-feedback",
             environment=environment,
             kind="completion",
-            inputs=("ticket", "language"),
+            inputs=("feedback", "language"),
             parameters={"prompt": classify},
-            description="Assigns a support ticket to a queue, and says how urgent it is.",
+            description="Says what customers' feedback is about, and scores it from 1 to 5.",
         ),
         CannedPrompt(
-            application="summarize",
+            application="shorten",
             environment=environment,
             kind="completion",
             inputs=("text", "sentences"),
-            parameters={"prompt": summarize},
-            description="Summarizes a text.",
+            parameters={"prompt": shorten},
+            description="Shortens a text.",
         ),
     ]
