@@ -20,7 +20,7 @@ SERVER, CLIENT = PROGRAMS / "agenta-ai-server", PROGRAMS / "agenta-ai"
 EXAMPLES = Path("examples/tools.toml")
 
 
-async def scripted(script: str, *options: str) -> tuple[int, str, str]:
+async def scripted(script: str, *options: str) -> tuple[int | None, str, str]:
     """What a script prints that ``dev`` runs, and how it ends."""
     arguments = ("dev", "--listen", "127.0.0.1:0", *options, "--", "sh", "-ec", script)
     async with process(*arguments, **environment()) as started:

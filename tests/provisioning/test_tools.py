@@ -80,7 +80,8 @@ def environment(standin: StandIn) -> dict[str, str]:
 
 
 async def run(standin: StandIn, file: Path, **more: Any) -> int:
-    options = Options(**({"environment": "production", "model": "gpt-4o-mini", "tools": file} | more))
+    given: dict[str, Any] = {"environment": "production", "model": "gpt-4o-mini", "tools": file}
+    options = Options(**(given | more))
     return await provision.run(environment(standin), options)
 
 
