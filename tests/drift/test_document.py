@@ -47,6 +47,7 @@ arguments = { domain = "geography" }
 [tools."tools.acme.geo.capital".result]
 type = "object"
 required = ["capital", "size"]  # both
+additionalProperties = false
 properties.capital = { type = "string", description = "Its name." }
 properties.size = { type = "integer" }
 

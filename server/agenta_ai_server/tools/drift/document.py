@@ -115,7 +115,7 @@ class ToolsDocument:
                 done = "Added the result."
                 edits = tuple(Edit((key,), "set", each) for key, each in deployed.result.items())
         part = "arguments" if difference.drift is Drift.INPUT_ADDED else "result"
-        return done if edits and self._edit(name, part, edits) else ""
+        return done if edits and self.edit(name, part, edits) else ""
 
     def add(self, tool: NewTool) -> None:
         """Add a tool at the end.
@@ -125,7 +125,7 @@ class ToolsDocument:
         """
         self._added.append(self._entry(tool))
 
-    def _edit(self, name: str, part: str, edits: tuple[Edit, ...]) -> bool:
+    def edit(self, name: str, part: str, edits: tuple[Edit, ...]) -> bool:
         """Make changes in one schema of a tool; return whether that was possible."""
         expected = self._expected["tools"][name]
         tool: Any = self._document["tools"]
@@ -259,11 +259,11 @@ def apply_edit(schema: Any, edit: Edit, made: Callable[[Any], Any]) -> None:
         outer, schema = schema, schema[step]
     if edit.do == "set":
         schema[last] = made(edit.value)
-    elif edit.do == "remove":
+    elif edit.do in ("remove", "drop"):
         schema.pop(last, None)
-        if steps[-1:] == ["properties"] and not schema:
+        if edit.do == "drop" and not schema:
             # Where each property has a line of its own, none is left to say so.
-            del outer["properties"]
+            del outer[steps[-1]]
     else:
         _edit_list(schema, last, edit, made)
 

@@ -47,13 +47,13 @@ class Edit:
 
     Attributes:
         path: Where.
-        do: ``"set"`` the value there, ``"remove"`` what is there, ``"include"`` the value in the list there, or
-            ``"exclude"`` it.
+        do: ``"set"`` the value there, ``"remove"`` what is there, ``"drop"`` it as the property of an object, which
+            may be its last, ``"include"`` the value in the list there, or ``"exclude"`` it.
         value: The value.
     """
 
     path: Path
-    do: Literal["set", "remove", "include", "exclude"]
+    do: Literal["set", "remove", "drop", "include", "exclude"]
     value: Any = None
 
 
@@ -118,13 +118,16 @@ class _Comparison:
         self, ours: Mapping[str, Any], theirs: Mapping[str, Any], place: str, path: Path
     ) -> Iterator[SchemaChange]:
         known, deployed = _object(ours, "properties"), _object(theirs, "properties")
+        # Of a key that has no schema of its own, any value may be allowed, or none.
+        others = ours.get("additionalProperties", True)
         needed, sure = _strings(ours, "required"), _strings(theirs, "required")
         required = (*path, "required")
         for name in known:
             inner, where = _joined(place, name), (*path, "properties", name)
             if name not in deployed:
-                edits = (Edit(where, "remove"), Edit(required, "exclude", name))
-                yield SchemaChange(inner, "is no longer part of it", name in needed, edits)
+                edits = (Edit(where, "drop"), Edit(required, "exclude", name))
+                is_wider = name in needed or others is not False
+                yield SchemaChange(inner, "is no longer part of it", is_wider, edits)
                 continue
             yield from self.schemas(known[name], deployed[name], inner, where)
             if name in needed and name not in sure:
@@ -135,7 +138,7 @@ class _Comparison:
             if name not in known:
                 also = (Edit(required, "include", name),) if name in sure else ()
                 edit = self._set((*path, "properties", name), deployed[name])
-                yield SchemaChange(_joined(place, name), "is new", True, (edit, *also))
+                yield SchemaChange(_joined(place, name), "is new", others is not True, (edit, *also))
 
     def _inner(
         self, keyword: str, place: str, ours: Mapping[str, Any], theirs: Mapping[str, Any], path: Path
@@ -174,7 +177,8 @@ def _types(ours: Mapping[str, Any], theirs: Mapping[str, Any], place: str, path:
 
 def _values(ours: Mapping[str, Any], theirs: Mapping[str, Any], place: str, path: Path) -> Iterator[SchemaChange]:
     known, deployed = _allowed(ours), _allowed(theirs)
-    edits = tuple(_follow(theirs, path, name) for name in ("enum", "const") if name in ours or name in theirs)
+    # Without the list, the type may have to be written that followed from it.
+    edits = tuple(_follow(theirs, path, name) for name in ("enum", "const", "type") if name in ours or name in theirs)
     if deployed is None:
         if known is not None:
             yield SchemaChange(place, "may have other values than the listed ones", True, edits)
