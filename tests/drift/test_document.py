@@ -185,7 +185,7 @@ def test_a_null_cannot_be_written_into_the_file() -> None:
     )
     assert "result.mood is new." in left
     assert "mood" not in new
-    assert len(done) == 2
+    assert len(done) == 3
 
 
 @pytest.mark.parametrize(

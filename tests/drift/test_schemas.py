@@ -93,9 +93,9 @@ CASES: dict[str, tuple[dict[str, Any], list[tuple[str, str, bool]]]] = {
     "no alternatives": (changed(note={}), [("note", "has no anyOf", True)]),
     "other keys": (
         {name: each for name, each in OURS.items() if name != "additionalProperties"},
-        [("*", "is described otherwise", True)],
+        [("*", "may be anything now", True)],
     ),
-    "any value": (changed(tags={"type": "array"}), [("tags[]", "is described otherwise", True)]),
+    "any value": (changed(tags={"type": "array"}), [("tags[]", "may be anything now", True)]),
 }
 
 
@@ -124,6 +124,11 @@ def test_the_types_of_listed_values_need_not_be_written() -> None:
     assert [change.text for change in schema_changes({"enum": ["a"]}, {"type": "string"})] == [
         "may have other values than the listed ones"
     ]
+
+
+def test_elements_that_were_free() -> None:
+    (change,) = schema_changes({"type": "array"}, {"type": "array", "items": {"type": "string"}})
+    assert (change.place, change.text, change.widens) == ("[]", "is no longer just anything", False)
 
 
 def test_who_allows_more_keys_has_decided_so() -> None:

@@ -146,9 +146,10 @@ class _Comparison:
         where = (*path, keyword)
         if keyword in ours and keyword in theirs:
             yield from self.schemas(ours[keyword], theirs[keyword], place, where)
-        elif ours.get(keyword, True) != theirs.get(keyword, True):
-            edit = self._set(where, theirs[keyword]) if keyword in theirs else Edit(where, "remove")
-            yield SchemaChange(place, "is described otherwise", keyword in ours, (edit,))
+        elif keyword in theirs and theirs[keyword] is not True:
+            yield SchemaChange(place, "is no longer just anything", False, (self._set(where, theirs[keyword]),))
+        elif keyword in ours and ours[keyword] is not True:
+            yield SchemaChange(place, "may be anything now", True, (Edit(where, "remove"),))
 
     def _others(
         self, ours: Mapping[str, Any], theirs: Mapping[str, Any], place: str, path: Path
