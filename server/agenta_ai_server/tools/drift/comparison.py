@@ -146,7 +146,7 @@ def _result(ours: Mapping[str, Any] | None, theirs: Mapping[str, Any] | None) ->
         yield Difference(Drift.RESULT_ADDED, text, "Add the result: agenta-ai-server tools pull --widen writes it.")
     elif theirs != JSON_OBJECT:
         for change in schema_changes(ours, theirs):
-            subject = f"result.{change.place}" if change.place else "result"
+            subject = f"result.{change.place}".replace(".[", "[").rstrip(".")
             text = f"{subject} {change.text}."
             remedy = "Change the result, or the response_format in Agenta."
             yield Difference(Drift.RESULT_CHANGED, text, remedy, change=change)
