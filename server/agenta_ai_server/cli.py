@@ -175,7 +175,7 @@ def _add_provision(parser: argparse.ArgumentParser) -> None:
         help="application that holds the prompt; by default AGENTA_AI_SERVICES_REFINE_PROMPT_KEY, or else ai-refine",
     )
     parser.add_argument(
-        "--tools", metavar="FILE", type=Path, help="deploy the prompts that this tools file names, in its place"
+        "--tools", metavar="FILE", type=Path, help="deploy the prompts that this file names, not the refine prompt"
     )
     parser.add_argument(
         "--only", metavar="TOOL", action="append", default=[], help="of these, only the prompt of this tool; repeatable"

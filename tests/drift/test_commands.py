@@ -8,9 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from drift.recorded import RECORDED, deploy, project
+from ops.test_process import environment as plain
+from ops.test_process import output, process
 
 from agenta_ai_server import cli
 from agenta_ai_server.commands.tools import diff, pull
+from agenta_ai_server.commands.tools import list as listing
 from agenta_ai_server.settings import SettingsError
 from agenta_ai_server.standin.app import StandIn
 from agenta_ai_server.standin.permissions import ROLES, Caller
@@ -377,22 +380,27 @@ async def test_a_folder_that_cannot_be_written(
 async def test_the_list(standin: StandIn, file: Path, capsys: pytest.CaptureFixture[str]) -> None:
     await pulled(standin, file, "capital", "support-chat")
     capsys.readouterr()
-    assert cli.main(["tools", "list", "--file", str(file)]) == 0
+    assert listing.run({}, file) == 0
     assert capsys.readouterr().out.splitlines() == [
         "NAME                               APPLICATION   KIND        ARGUMENTS         RESULT  PERMISSION   EXAMPLES",
         "tools.agenta.prompts.capital       capital       completion  domain country    text    run_service  0",
         "tools.agenta.prompts.support_chat  support-chat  chat        company messages  text    run_service  0",
     ]
-    assert cli.main(["tools", "list", "--file", str(file), "--json"]) == 0
+    assert listing.run({}, file, as_json=True) == 0
     assert [each["kind"] for each in json.loads(capsys.readouterr().out)] == ["completion", "chat"]
 
 
-def test_faults_are_usage_errors(file: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert cli.main(["tools", "list", "--file", str(file)]) == 2
-    assert capsys.readouterr().err == f"agenta-ai-server tools:\n  can't read {file}: No such file or directory\n"
+async def test_the_list_of_a_file_without_tools(tmp_path: Path) -> None:
+    file = tmp_path / "tools.toml"
+    async with process("tools", "list", "--file", str(file), **plain()) as started:
+        assert await output(started) == (
+            2,
+            "",
+            f"agenta-ai-server tools:\n  can't read {file}: No such file or directory\n",
+        )
     file.write_text("")
-    assert cli.main(["tools", "list", "--file", str(file)]) == 0
-    assert capsys.readouterr().out == "The file has no tools.\n"
+    async with process("tools", "list", "--file", str(file), **plain()) as started:
+        assert await output(started) == (0, "The file has no tools.\n", "")
 
 
 @pytest.mark.parametrize("command", ["list", "diff", "pull", "test"])

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from drift.recorded import deploy
 
-from agenta_ai_server import cli
 from agenta_ai_server.commands.tools import test
 from agenta_ai_server.settings import SettingsError
 from agenta_ai_server.standin.app import StandIn, in_turn
@@ -74,8 +73,8 @@ async def tried(standin: StandIn, file: Path, **options: Any) -> int:
     return await test.run(environment(standin), test.Options(file=file, live=True, **options))
 
 
-def test_the_shipped_examples_pass_without_an_account(capsys: pytest.CaptureFixture[str]) -> None:
-    assert cli.main(["tools", "test", "--file", str(EXAMPLES)]) == 0
+async def test_the_shipped_examples_pass_without_an_account(capsys: pytest.CaptureFixture[str]) -> None:
+    assert await test.run({}, test.Options(file=EXAMPLES)) == 0
     out, err = capsys.readouterr()
     assert out.splitlines()[-1] == "4 of 4 examples pass."
     assert out.startswith("ok      tools.examples.support.classify_ticket, example 1 (line ")
