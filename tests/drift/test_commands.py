@@ -311,7 +311,7 @@ async def test_what_is_no_tool(standin: StandIn, file: Path, capsys: pytest.Capt
     deploy(standin, "broken", broken)
     assert await pulled(standin, file, "hook-app", "nope", "broken", "capital") == 1
     err = capsys.readouterr().err
-    assert "Not done: Skipped: hook-app holds no prompt (agenta:custom:hook:v0), so it can't be a tool." in err
+    assert "Not done: hook-app holds no prompt (agenta:custom:hook:v0), so it can't be a tool." in err
     assert "Not done: nope isn't deployed to production. Correct the slug, or deploy it in Agenta." in err
     assert "Not done: broken: One of its texts can't be rendered: " in err
     assert [tool.application for tool in read(file)] == ["capital"]

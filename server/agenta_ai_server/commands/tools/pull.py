@@ -196,8 +196,10 @@ class _Pull:
         deployed = read_deployed(state.deployed)
         if deployed.kind == "other":
             reason = f"{slug} holds no prompt ({deployed.uri or 'no type'}), so it can't be a tool."
-            is_asked_for = slug in self._options.applications
-            (self.report.left if is_asked_for else self.report.done).append(f"Skipped: {reason}")
+            if slug in self._options.applications:
+                self.report.left.append(reason)
+            else:
+                self.report.done.append(f"Skipped: {reason}")
             return False
         if deployed.fault:
             self.report.left.append(f"{slug}: {deployed.fault} Correct the prompt in Agenta.")
