@@ -23,7 +23,7 @@ from google.protobuf.struct_pb2 import Struct
 
 from agenta_ai.v1 import tool_service_pb2
 from agenta_ai.v1.tool_service_pb2_grpc import ToolServiceStub
-from agenta_ai_server.commands.dev import canned_prompt
+from agenta_ai_server.commands.tools.canned import canned_prompt
 from agenta_ai_server.standin.app import StandIn
 from agenta_ai_server.tools.tools_file.read import read
 

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from agenta_ai import __version__
 from agenta_ai_server.commands import stdout
+from agenta_ai_server.commands.tools.parser import add_tools
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Sequence
@@ -29,6 +30,23 @@ EXIT_BROKEN_PIPE = 141
 
 # New ones after which garbage is looked for: about a megabyte.
 GARBAGE_OBJECTS = 10_000
+
+PROVISION = """\
+Create the application, commit and deploy the prompt: only what differs. Takes the address of Agenta from
+AGENTA_AI_SERVICES_API_URL and an API key from AGENTA_API_KEY, whose owner must have the role developer or above.
+Prints the server's settings.
+"""
+PROVISION_EXAMPLES = """\
+examples:
+  agenta-ai-server provision --environment production --model gpt-4o-mini
+  agenta-ai-server provision --environment production --model gpt-4o-mini --dry-run
+  agenta-ai-server provision --environment production --rollback
+  agenta-ai-server provision --environment production --tools tools.toml
+  agenta-ai-server provision --environment production --tools tools.toml --only tools.acme.support.summarize --rollback
+
+exit codes: 0 done, or nothing to do; 1 Agenta or what is deployed there doesn't allow it; 2 wrong arguments, settings
+or tools file
+"""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -110,16 +128,18 @@ def _parser() -> argparse.ArgumentParser:
         type=Path,
         help="tools file whose prompts the stand-in has, in place of AGENTA_AI_GRPC_TOOLS_FILE",
     )
+    dev.add_argument(
+        "--empty", action="store_true", help="nothing is deployed in the stand-in, so that you can: see provision"
+    )
     dev.add_argument("command", nargs="*", metavar="COMMAND", help="run this, with AGENTA_AI_TARGET set, then stop")
     dev.set_defaults(run=_dev)
     _add_provision(
         commands.add_parser(
             "provision",
-            help="deploy the prompt that refines prompts to your Agenta",
-            description="Create the application, commit and deploy the prompt: only what differs. Takes the address of "
-            "Agenta from AGENTA_AI_SERVICES_API_URL and an API key from AGENTA_API_KEY, whose owner must have the role "
-            "developer or above. Prints the server's settings. Exit codes: 0 done, or nothing to do; 1 Agenta or what "
-            "is deployed there doesn't allow it; 2 wrong arguments or settings.",
+            help="deploy the prompt that refines prompts, or those of a tools file, to your Agenta",
+            description=PROVISION,
+            epilog=PROVISION_EXAMPLES,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
         )
     )
     config = commands.add_parser("config", help="print the effective settings, and where each came from")
@@ -134,6 +154,9 @@ def _parser() -> argparse.ArgumentParser:
     check.add_argument("--call", action="store_true", help="also refine a tiny prompt, which is paid for")
     check.add_argument("--json", action="store_true", help="print JSON")
     check.set_defaults(run=_check)
+    tools = commands.add_parser("tools", help="list the tools of a tools file, and compare it with what is deployed")
+    add_tools(tools)
+    tools.set_defaults(run=_tools)
     _add_keys(commands.add_parser("keys", help="make, list and revoke API keys of this service"))
     return parser
 
@@ -142,7 +165,7 @@ def _add_provision(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--environment", dest="environment_slug", required=True, metavar="SLUG", help="environment to deploy to"
     )
-    change = parser.add_mutually_exclusive_group(required=True)
+    change = parser.add_mutually_exclusive_group()
     change.add_argument("--model", metavar="NAME", help="model of the prompt, as Agenta names it, gpt-4o-mini")
     change.add_argument("--rollback", action="store_true", help="deploy the version that was deployed before")
     parser.add_argument(
@@ -150,6 +173,12 @@ def _add_provision(parser: argparse.ArgumentParser) -> None:
         metavar="SLUG",
         default="",
         help="application that holds the prompt; by default AGENTA_AI_SERVICES_REFINE_PROMPT_KEY, or else ai-refine",
+    )
+    parser.add_argument(
+        "--tools", metavar="FILE", type=Path, help="deploy the prompts that this file names, not the refine prompt"
+    )
+    parser.add_argument(
+        "--only", metavar="TOOL", action="append", default=[], help="of these, only the prompt of this tool; repeatable"
     )
     parser.add_argument(
         "--api-key-file", metavar="FILE", type=Path, help="file with the key, in place of AGENTA_API_KEY"
@@ -234,7 +263,8 @@ def _dev(arguments: argparse.Namespace) -> int:
     logs.configure("warning" if arguments.command else "info", "text")
     given = arguments.environment.get(dev.TOOLS_FILE, "").strip()
     tools_file = arguments.tools or (Path(given) if given else None)
-    return _run(dev.run({**arguments.environment, **settings}, arguments.fault, arguments.command, tools_file))
+    environment = {**arguments.environment, **settings}
+    return _run(dev.run(environment, arguments.fault, arguments.command, tools_file, empty=arguments.empty))
 
 
 def _config(arguments: argparse.Namespace) -> None:
@@ -285,6 +315,8 @@ def _provision(arguments: argparse.Namespace) -> int:
         environment=arguments.environment_slug,
         application=arguments.application,
         model=arguments.model or "",
+        tools=arguments.tools,
+        only=tuple(arguments.only),
         api_key_file=arguments.api_key_file,
         dry_run=arguments.dry_run,
         overwrite=arguments.overwrite,
@@ -294,6 +326,19 @@ def _provision(arguments: argparse.Namespace) -> int:
         return _run(provision.run(arguments.environment, options))
     except SettingsError as error:
         print("agenta-ai-server provision:", *error.faults, sep="\n  ", file=sys.stderr)
+        return EXIT_USAGE
+
+
+def _tools(arguments: argparse.Namespace) -> int:
+    from agenta_ai_server.settings import SettingsError
+    from agenta_ai_server.telemetry import logs
+
+    logs.configure("critical", "text")
+    try:
+        ending: int | Coroutine[Any, Any, int] = arguments.command(arguments)
+        return ending if isinstance(ending, int) else _run(ending)
+    except SettingsError as error:
+        print("agenta-ai-server tools:", *error.faults, sep="\n  ", file=sys.stderr)
         return EXIT_USAGE
 
 

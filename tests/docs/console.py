@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 ROOT = Path(__file__).parents[2]
-ADDRESS, KEY = "127.0.0.1:50051", "aai_…"
+ADDRESS, KEY, STANDIN = "127.0.0.1:50051", "aai_…", "http://127.0.0.1:…"
 DEFAULT_SERVER = "agenta-ai-server dev"
 STARTS_SERVER = re.compile(r"(?:[A-Z_]+=\S+ )*agenta-ai-server (?:dev|serve)\b")
 BLOCK = re.compile(r"^```console\n(.*?)^```$", re.DOTALL | re.MULTILINE)
@@ -75,8 +75,8 @@ def replay(section: Section, folder: Path) -> Iterator[tuple[Command, str]]:
     for name in ("client", "examples", "protos"):
         (folder / name).symlink_to(ROOT / name)
     yield from run(section.before, folder)
-    with serving(section.server, folder) as (address, key):
-        yield from run(section.after, folder, {ADDRESS: address, KEY: key})
+    with serving(section.server, folder) as real:
+        yield from run(section.after, folder, real)
 
 
 def run(session: list[Command], folder: Path, real: dict[str, str] | None = None) -> Iterator[tuple[Command, str]]:
@@ -95,8 +95,8 @@ def run(session: list[Command], folder: Path, real: dict[str, str] | None = None
 
 
 @contextmanager
-def serving(starter: str, folder: Path) -> Iterator[tuple[str, str]]:
-    """Run a server, and tell its address and its key."""
+def serving(starter: str, folder: Path) -> Iterator[dict[str, str]]:
+    """Run a server, and tell what stands for its address and its key, and for the address of its stand-in."""
     starter = starter.replace("agenta-ai-server", "exec agenta-ai-server", 1)
     with subprocess.Popen(
         ["bash", "-c", starter], cwd=folder, env=environment(), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
@@ -107,8 +107,11 @@ def serving(starter: str, folder: Path) -> Iterator[tuple[str, str]]:
         reader = Thread(target=lambda: deque(map(lines.put, process.stdout or ()), maxlen=0))
         reader.start()
         try:
-            address = said(lines, r"(?:services|listening) on ([\d.:]+)")
-            yield address, said(lines, r"AGENTA_AI_API_KEY=(\w+)") if " dev" in starter else KEY
+            real = {ADDRESS: said(lines, r"(?:services|listening) on ([\d.:]+)")}
+            if " dev" in starter:
+                real[KEY] = said(lines, r"AGENTA_AI_API_KEY=(\w+)")
+                real[STANDIN] = said(lines, r"AGENTA_AI_SERVICES_API_URL=(\S+)")
+            yield real
         finally:
             process.kill()
             reader.join()

@@ -22,8 +22,8 @@ CALLER = Command(f"export AGENTA_AI_TARGET={ADDRESS} AGENTA_AI_API_KEY={KEY}", "
 def served(tmp_path: Path) -> Iterator[dict[str, str]]:
     """What stands for the address and the key that the documents show."""
     (tmp_path / "examples").symlink_to(ROOT / "examples")
-    with serving("agenta-ai-server dev", tmp_path) as (address, key):
-        yield {ADDRESS: address, KEY: key}
+    with serving("agenta-ai-server dev", tmp_path) as real:
+        yield real
 
 
 def test_the_command_line(served: dict[str, str], tmp_path: Path) -> None:

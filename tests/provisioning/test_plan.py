@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from agenta_ai_server.agenta.deployments import ApplicationState
 from agenta_ai_server.agenta.management import Application, Deployment, Environment, Revision
-from agenta_ai_server.provisioning.plan import CannotProvision, Plan, Step, Wanted, plan, previous
+from agenta_ai_server.provisioning.plan import CannotProvision, Plan, Step, plan, previous
+from agenta_ai_server.provisioning.wanted import refine_prompt
 from agenta_ai_server.tools.refine_prompt import prompt
 
-WANTED = Wanted("ai-refine", "production", "gpt-4o-mini")
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+WANTED = refine_prompt("ai-refine", "production", "gpt-4o-mini")
 APPLICATION = Application("1", "ai-refine", "2")
 ARCHIVED = Application("1", "ai-refine", "2", is_archived=True)
 PRODUCTION = Environment("3", "production", "4")
 THEIRS = {"prompt": {"messages": [{"role": "user", "content": "Refine {{it}}"}]}}
 
 
-def revision(version: str, parameters: dict[str, Any], uri: str = prompt.URI) -> Revision:
+def revision(version: str, parameters: Mapping[str, Any], uri: str = prompt.URI) -> Revision:
     return Revision(f"id-{version}", version, "", "", "", uri, parameters, frozenset())
 
 
@@ -94,7 +98,7 @@ def test_the_diff_shows_the_lines_of_texts() -> None:
     diff = plan(WANTED, ApplicationState(APPLICATION, PRODUCTION, OTHER_MODEL, OTHER_MODEL)).diff
     assert [line for line in diff.splitlines() if line[:1] in "+-"] == [
         "--- ai-refine version 1 (deployed)",
-        f"+++ refine prompt {prompt.version()} of agenta-ai-server",
+        f"+++ refine prompt {prompt.version()}",
         '-      "model": "gpt-4o",',
         '+      "model": "gpt-4o-mini",',
     ]

@@ -164,8 +164,7 @@ def older_release(standin: StandIn) -> None:
 
 
 REFUSALS: dict[Callable[[StandIn], None], str] = {
-    archived: "The application 'ai-refine' is archived. Restore it in Agenta, or choose another slug with "
-    "--application.",
+    archived: "The application 'ai-refine' is archived. Restore it in Agenta, or choose another slug.",
     no_environment: "The project of this API key has no environment 'production'. Correct --environment",
     viewer: "The owner of this API key may not create an application: the role in the project is too low.",
     older_release: "has no management API that can read applications. Correct the address, or update Agenta to v0.96.6",
@@ -244,7 +243,12 @@ async def test_the_application_that_the_server_is_set_to(standin: StandIn) -> No
         ),
         (["--environment", "production", "--model", "m", "--dry-run"], 0, "--- nothing", ""),
         (["--environment", "nowhere", "--model", "m"], 1, "", "has no environment 'nowhere'"),
-        (["--environment", "production"], 2, "", "one of the arguments --model --rollback is required"),
+        (
+            ["--environment", "production"],
+            2,
+            "",
+            "--model: is missing. Give the model as Agenta names it, or --rollback.",
+        ),
         (["--model", "m"], 2, "", "the following arguments are required: --environment"),
         (["--environment", "production", "--model", "m", "--api-key-file", "/none"], 2, "", "--api-key-file: "),
     ],

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from agenta_ai_server.commands.dev import canned_prompt
+from agenta_ai_server.commands.tools.canned import canned_prompt
 from agenta_ai_server.tools.tools_file.read import read
 
 if TYPE_CHECKING:

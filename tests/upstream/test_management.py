@@ -254,3 +254,50 @@ async def test_the_stand_in_derives_the_recorded_flags(recorded: dict[str, Any],
     assert revision
     assert revision.flags == {name for name, holds in recorded["flags"].items() if holds}
     assert revision.parameters == data["parameters"]
+
+
+DEPLOYED = {each["case"]: each for each in json.loads(Path("tests/data/deployed_apps.json").read_text("utf-8"))}
+SHAPES = [case for case in DEPLOYED if case.startswith("retrieve_")]
+
+
+async def test_what_an_environment_holds() -> None:
+    recorded = DEPLOYED["environment_lists_all"]
+    async with answering(200, json.dumps(recorded["answer"]).encode()) as (url, received), client(url) as management:
+        found = await management.deployed_applications("production")
+    assert received == [(recorded["request"], recorded["body"])]
+    assert found == sorted(found)
+    assert {"capital", "hook-app", "support-chat"} <= set(found)
+
+
+async def test_what_an_environment_of_the_stand_in_holds(standin: StandIn) -> None:
+    async with client(standin.url) as management:
+        assert await management.deployed_applications("production") == [APP]
+        assert await management.deployed_applications("staging") == []
+        assert await management.deployed_applications("nowhere") == []
+
+
+@pytest.mark.parametrize("case", SHAPES)
+async def test_the_stand_in_shows_what_is_deployed_as_recorded(case: str, standin: StandIn) -> None:
+    recorded = DEPLOYED[case]["answer"]["application_revision"]
+    slug = recorded["application_slug"]
+    project = standin.management.projects[Caller().project_id]
+    data = {name: each for name, each in recorded["data"].items() if name not in ("schemas", "url")}
+    given = recorded["data"].get("schemas", {})
+    # What the creator gives is kept; the schema of the answer is derived only where it is missing.
+    if "inputs" in given:
+        data["schemas"] = {name: given[name] for name in ("inputs", "outputs")}
+    application = project.create(slug, recorded.get("name", ""), data, "ada", recorded.get("description", ""))
+    project.deploy(application, application.revisions[-1], project.environments["production"], "ada")
+    async with answering(200, json.dumps(DEPLOYED[case]["answer"]).encode()) as (url, _), client(url) as real:
+        expected = await real.deployed_revision("production", slug)
+    async with client(standin.url) as management:
+        found = await management.deployed_revision("production", slug)
+        shown = await management.application(slug)
+    assert found is not None
+    assert expected is not None
+    assert (found.uri, found.flags) == (expected.uri, expected.flags)
+    assert {name: found.schemas.get(name) for name in ("inputs", "outputs")} == {
+        name: expected.schemas.get(name) for name in ("inputs", "outputs")
+    }
+    assert shown is not None
+    assert (shown.name, shown.description) == (recorded.get("name", ""), recorded.get("description", ""))

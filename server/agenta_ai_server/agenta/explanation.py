@@ -5,10 +5,13 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
+from agenta_ai_server.domain.listener import CallListener
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
     from agenta_ai_server.agenta.routes.reply import Reply
+    from agenta_ai_server.domain.call import Call, UpstreamRequest
     from agenta_ai_server.domain.values import Json
 
 _MAX_CHARACTERS = 400
@@ -57,3 +60,18 @@ def _texts(value: Json) -> Iterator[str]:
         case list():
             for item in value:
                 yield from _texts(item)
+
+
+class LastExplanation(CallListener):
+    """Keeps what Agenta said about the last request.
+
+    Attributes:
+        last: The sentence; empty if it said none.
+    """
+
+    def __init__(self) -> None:
+        self.last = ""
+
+    def request_ended(self, request: UpstreamRequest, call: Call | None) -> None:
+        """Keep it."""
+        self.last = request.explanation

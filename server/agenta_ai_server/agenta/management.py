@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 Read = TypeVar("Read")
 
 OLDEST_RELEASE: Final = "v0.96.6"
+# After an application's slug, what an environment calls the revision that it holds of it.
+_REVISION: Final = ".revision"
 MAX_SAID_CHARACTERS = 300
 
 
@@ -67,12 +69,16 @@ class Application:
         slug: Its name in requests.
         variant_id: UUID of the variant that new revisions belong to.
         is_archived: Whether it is archived. Archived applications still run.
+        name: Its name for people; empty if it has none.
+        description: What it is for; empty if it doesn't say.
     """
 
     id: str
     slug: str
     variant_id: str
     is_archived: bool = False
+    name: str = ""
+    description: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +94,7 @@ class Revision:
         uri: The type of the application, ``"agenta:builtin:completion:v0"``; empty if the commit didn't name one.
         parameters: What was committed, the prompt under ``"prompt"``.
         flags: The properties that Agenta derives, such as ``"is_chat"``: those that hold.
+        schemas: JSON Schemas of ``"inputs"`` and ``"outputs"``, as far as Agenta knows them.
     """
 
     id: str
@@ -98,6 +105,7 @@ class Revision:
     uri: str
     parameters: Mapping[str, Any] = field(repr=False)
     flags: frozenset[str]
+    schemas: Mapping[str, Any] = field(repr=False, default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -210,11 +218,17 @@ class ManagementClient:
         body = await self._post("simple/environments/query", query, "read environments")
         return _first(body, "environments", _environment)
 
+    async def deployed_applications(self, environment: str) -> list[str]:
+        """Return the slugs of the applications that the environment holds, sorted; none if there is no environment."""
+        body = await self._retrieve("environments/revisions/retrieve", {"environment_ref": {"slug": environment}})
+        references = _object(_object(_object(body, "environment_revision"), "data"), "references")
+        return sorted(key.removesuffix(_REVISION) for key in references if key.endswith(_REVISION))
+
     async def history(self, environment: Environment, application: str) -> list[Deployment]:
         """Return what the environment has held of the application, the newest first."""
         query = {"environment_revisions": {"environment_id": environment.id}}
         body = await self._post("environments/revisions/log", query, "read environments")
-        key = f"{application}.revision"
+        key = f"{application}{_REVISION}"
         return [_deployment(each, key) for each in _objects(body, "environment_revisions")]
 
     async def undeploy(self, environment: Environment, application: str, message: str) -> None:
@@ -223,20 +237,24 @@ class ManagementClient:
             "environment_id": environment.id,
             "environment_variant_id": environment.variant_id,
             "message": message,
-            "delta": {"remove": [f"{application}.revision"]},
+            "delta": {"remove": [f"{application}{_REVISION}"]},
         }
         path = "environments/revisions/commit"
         await self._write(path, {"environment_revision": revision}, "environment_revision", dict)
 
     async def _revision(self, reference: Mapping[str, Any]) -> Revision | None:
-        try:
-            body = await self._post("applications/revisions/retrieve", reference, "read applications")
-        except ManagementError as error:
-            if error.problem is Problem.NOT_FOUND:
-                return None
-            raise
+        body = await self._retrieve("applications/revisions/retrieve", reference)
         found = body.get("application_revision")
         return _revision(found) if isinstance(found, dict) else None
+
+    async def _retrieve(self, path: str, reference: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the body of the response; empty if there is no such thing."""
+        try:
+            return await self._post(path, reference, f"read {path.partition('/')[0]}")
+        except ManagementError as error:
+            if error.problem is Problem.NOT_FOUND:
+                return {}
+            raise
 
     async def _write(
         self, path: str, content: Mapping[str, Any], name: str, read: Callable[[dict[str, Any]], Read], doing: str = ""
@@ -346,8 +364,14 @@ def _object(found: Mapping[str, Any], name: str) -> dict[str, Any]:
 
 
 def _application(found: Mapping[str, Any]) -> Application:
-    is_archived = found.get("deleted_at") is not None
-    return Application(_text(found, "id"), _text(found, "slug"), _text(found, "variant_id"), is_archived)
+    return Application(
+        id=_text(found, "id"),
+        slug=_text(found, "slug"),
+        variant_id=_text(found, "variant_id"),
+        is_archived=found.get("deleted_at") is not None,
+        name=_text(found, "name"),
+        description=_text(found, "description"),
+    )
 
 
 def _environment(found: Mapping[str, Any]) -> Environment:
@@ -365,6 +389,7 @@ def _revision(found: Mapping[str, Any]) -> Revision:
         uri=_text(data, "uri"),
         parameters=_object(data, "parameters"),
         flags=frozenset(name for name, holds in _object(found, "flags").items() if holds is True),
+        schemas=_object(data, "schemas"),
     )
 
 

@@ -7,9 +7,7 @@ import hashlib
 import os
 import re
 import secrets
-import stat
 import string
-import tempfile
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -18,7 +16,7 @@ from pydantic import AwareDatetime, BeforeValidator, Field, ValidationError, mod
 
 from agenta_ai_server.auth.authenticator import OWN_KEY_PREFIX
 from agenta_ai_server.auth.records import PrincipalRecord, Record, parse, refuse_repeated, sentence
-from agenta_ai_server.domain.files import read_file
+from agenta_ai_server.domain.files import read_file, replace_file
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -184,33 +182,14 @@ def _change(path: Path, change: Callable[[KeyFile], KeyFile]) -> None:
         try:
             # The file itself is no use as a lock: who waits for it would hold one that has been replaced meanwhile.
             fcntl.flock(folder, fcntl.LOCK_EX)
-            _replace(path, change(_load(path) if path.exists() else KeyFile()))
+            changed = change(_load(path) if path.exists() else KeyFile())
+            replace_file(path, changed.model_dump_json(indent=2).encode() + b"\n")
             os.fsync(folder)
         finally:
             os.close(folder)
     except OSError as error:
         way_out = ". Make its folder first, for this user alone" if isinstance(error, FileNotFoundError) else ""
         raise ValueError(f"can't write {path}: {error.strerror}{way_out}") from None
-
-
-def _replace(path: Path, content: KeyFile) -> None:
-    """Write the file so that whoever reads it sees all of the old or all of the new one, even after a crash."""
-    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with open(descriptor, "wb") as file:
-            if path.exists():
-                # A server that could no longer read it, for instance because root revoked a key, would stay with the
-                # old one, and so with the revoked key.
-                old = path.stat()
-                os.fchown(descriptor, old.st_uid, old.st_gid)
-                os.fchmod(descriptor, stat.S_IMODE(old.st_mode))
-            file.write(content.model_dump_json(indent=2).encode() + b"\n")
-            file.flush()
-            os.fsync(descriptor)
-        os.replace(temporary, path)
-    except BaseException:
-        os.unlink(temporary)
-        raise
 
 
 def _load(path: Path) -> KeyFile:

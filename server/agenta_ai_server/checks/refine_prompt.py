@@ -4,24 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import json
-from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
 from agenta_ai_server.agenta import failures
-from agenta_ai_server.agenta.addresses import AgentaAddress
 from agenta_ai_server.agenta.api import AgentaApi
 from agenta_ai_server.agenta.credential import ServerKey
 from agenta_ai_server.agenta.deployments import read_state
+from agenta_ai_server.agenta.explanation import LastExplanation
 from agenta_ai_server.agenta.http import HttpClient, TransportError
 from agenta_ai_server.agenta.management import OLDEST_RELEASE, ManagementClient, ManagementError, Problem
 from agenta_ai_server.agenta.permissions import Grant, PermissionChecks
-from agenta_ai_server.assembly.resources import Resources, secret
+from agenta_ai_server.assembly.resources import Resources
 from agenta_ai_server.assembly.tools import build_tools
 from agenta_ai_server.assembly.upstream import build_completions
-from agenta_ai_server.checks.shared import HTTP_SECONDS, Found, failed, ok, warning
+from agenta_ai_server.checks.shared import HTTP_SECONDS, Found, failed, ok, open_agenta, warning
 from agenta_ai_server.domain.call import ANONYMOUS
 from agenta_ai_server.domain.errors import Refused
-from agenta_ai_server.domain.listener import CallListener
 from agenta_ai_server.domain.tool import ToolCall
 from agenta_ai_server.pipeline.pipeline import run_tool
 from agenta_ai_server.tools.refine_prompt import prompt
@@ -30,9 +28,9 @@ from agenta_ai_server.tools.refine_prompt.suitability import flaws
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
 
+    from agenta_ai_server.agenta.addresses import AgentaAddress
     from agenta_ai_server.agenta.deployments import ApplicationState
     from agenta_ai_server.agenta.management import Deployment, Revision
-    from agenta_ai_server.domain.call import Call, UpstreamRequest
     from agenta_ai_server.domain.outcome import ToolOutcome
     from agenta_ai_server.domain.values import Json
     from agenta_ai_server.settings import Settings
@@ -65,7 +63,7 @@ async def deployment(settings: Settings) -> AsyncIterator[Found]:
     if settings.missing:
         return
     slug, environment = settings.refine_prompt_key or "", settings.environment_slug or ""
-    async with _http(settings) as (http, address, key):
+    async with open_agenta(settings) as (http, address, key):
         management = ManagementClient(AgentaApi(http, address, ServerKey(key), seconds=HTTP_SECONDS))
         try:
             state = await read_state(management, slug, environment)
@@ -147,21 +145,9 @@ async def _project(http: HttpClient, address: AgentaAddress, key: str) -> str:
     return f" ({owner.project} of the organization {owner.organization})"
 
 
-@asynccontextmanager
-async def _http(settings: Settings) -> AsyncIterator[tuple[HttpClient, AgentaAddress, str]]:
-    address = AgentaAddress.parse(settings.api_url or "")
-    http = HttpClient(
-        address.root, ca_file=settings.upstream_ca_file, proxy=secret(settings.upstream_proxy), keep_alive=False
-    )
-    try:
-        yield http, address, secret(settings.api_key) or ""
-    finally:
-        await http.aclose()
-
-
 async def refinement(settings: Settings) -> AsyncIterator[Found]:
     """Whether a tiny prompt is refined as its guidelines and context say. This is paid for."""
-    explanations = _Explanations()
+    explanations = LastExplanation()
     async with Resources() as resources:
         completions = build_completions(settings, resources, explanations)
         if completions is None or settings.refine_prompt_key is None:
@@ -199,14 +185,3 @@ def _effect(outcome: ToolOutcome, explanation: str) -> list[Found]:
 
 def _remedy(reason: str, message: str) -> str:
     return REMEDIES.get(message, f"docs/operations.md says what to do about {reason}.")
-
-
-class _Explanations(CallListener):
-    """Keeps what Agenta said about the last request."""
-
-    def __init__(self) -> None:
-        self.last = ""
-
-    def request_ended(self, request: UpstreamRequest, call: Call | None) -> None:
-        """Keep it."""
-        self.last = request.explanation

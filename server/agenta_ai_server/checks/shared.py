@@ -5,9 +5,12 @@ No sentence of theirs holds a secret, nor the text of somebody else's error, whi
 
 from __future__ import annotations
 
+from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias
 
+from agenta_ai_server.agenta.addresses import AgentaAddress
 from agenta_ai_server.agenta.http import HttpClient, HttpResponse
+from agenta_ai_server.assembly.resources import secret
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
@@ -56,6 +59,19 @@ async def get(url: str, headers: dict[str, str] | None = None, **way: Any) -> Ht
         return await client.send("GET", url, headers=headers, seconds=HTTP_SECONDS)
     finally:
         await client.aclose()
+
+
+@asynccontextmanager
+async def open_agenta(settings: Settings) -> AsyncIterator[tuple[HttpClient, AgentaAddress, str]]:
+    """Open the way to Agenta that the settings name: the client, the address, and the server's key."""
+    address = AgentaAddress.parse(settings.api_url or "")
+    http = HttpClient(
+        address.root, ca_file=settings.upstream_ca_file, proxy=secret(settings.upstream_proxy), keep_alive=False
+    )
+    try:
+        yield http, address, secret(settings.api_key) or ""
+    finally:
+        await http.aclose()
 
 
 def sentence(error: Exception) -> str:

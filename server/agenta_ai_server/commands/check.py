@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from agenta_ai_server.assembly.service import find_faults
-from agenta_ai_server.checks import files, machine, refine_prompt, remote
+from agenta_ai_server.checks import files, machine, refine_prompt, remote, tools_file
 from agenta_ai_server.checks.redis import redis
 from agenta_ai_server.checks.request_ids import request_ids
 from agenta_ai_server.checks.shared import failed
@@ -36,6 +36,7 @@ PROBES: dict[str, Probe] = {
     "Agenta": remote.agenta,
     "Agenta key": remote.agenta_key,
     "prompt": refine_prompt.deployment,
+    "tool prompts": tools_file.deployments,
     "traces": remote.traces,
     "open files": machine.open_files,
 }

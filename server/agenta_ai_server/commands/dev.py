@@ -18,12 +18,12 @@ from agenta_ai_server import settings
 from agenta_ai_server.assembly.tools import LOOK_SECONDS
 from agenta_ai_server.auth.key_file import create_key
 from agenta_ai_server.commands import serve, stdout
+from agenta_ai_server.commands.tools.canned import canned_prompt
 from agenta_ai_server.domain.reloading_file import ReloadingDocument
 from agenta_ai_server.standin.app import StandIn
-from agenta_ai_server.standin.canned import CannedPrompt
 from agenta_ai_server.standin.faults import Fault
+from agenta_ai_server.standin.samples import samples
 from agenta_ai_server.tools.catalog import MAX_NAMES
-from agenta_ai_server.tools.prompt_tool import MESSAGES, inputs_of, with_defaults
 from agenta_ai_server.tools.tools_file import read
 
 if TYPE_CHECKING:
@@ -37,6 +37,8 @@ API_KEY = "standin-key"
 APP = "ai-refine"
 ENVIRONMENT = "production"
 TOOLS_FILE = "AGENTA_AI_GRPC_TOOLS_FILE"
+# What a tool needs that names no permission: a tool that is added later must be seen, too.
+DEFAULT_PERMISSION = "run_service"
 PRINCIPAL = {"user": "developer", "organization": "development", "project": "development"}
 
 # The one that belongs to this server, whether or not its folder is on the PATH.
@@ -66,9 +68,18 @@ with SyncClient("{address}", api_key=os.environ["AGENTA_AI_API_KEY"]) as client:
 With the command line:
   {program} --target {address} refine examples/support_agent.json -g "Be brief"
 
+To read and change what is deployed in the stand-in, as in Agenta (provision, tools pull, tools diff, check):
+  export AGENTA_AI_SERVICES_API_URL={standin} AGENTA_API_KEY={api_key} \\
+    AGENTA_AI_SERVICES_ENVIRONMENT_SLUG={environment}
+
 To see a failure, give the guidelines "standin: answer=lossy", "standin: delay=3", "standin: status=503 retry-after=2".
 After the last the stand-in is left alone for a while, as Agenta would be, unless you set AGENTA_AI_GRPC_BREAKER=off.
 Ctrl-C stops it.
+"""
+
+EMPTY_HINT = """
+Nothing is deployed in the stand-in, so calls fail. To deploy the refine prompt, after the last export:
+  agenta-ai-server provision --environment {environment} --model gpt-4o-mini
 """
 
 TOOL_HINTS = """
@@ -82,16 +93,23 @@ log = logging.getLogger(__name__)
 
 
 async def run(
-    environment: Mapping[str, str], fault: str, command: Sequence[str], tools_file: Path | None = None
+    environment: Mapping[str, str],
+    fault: str,
+    command: Sequence[str],
+    tools_file: Path | None = None,
+    *,
+    empty: bool = False,
 ) -> int:
     """Serve until told to stop, or until ``command`` has ended.
 
     Args:
         environment: For the server's own settings; those of Agenta are replaced by the stand-in's.
         fault: What the stand-in does wrong, in the words of :class:`Fault`; empty for nothing.
-        command: A program and its arguments, run with ``AGENTA_AI_TARGET`` and ``AGENTA_AI_API_KEY`` set, and with no
-            other credential; empty for none.
+        command: A program and its arguments, run with ``AGENTA_AI_TARGET`` and ``AGENTA_AI_API_KEY`` set for the
+            service, and with no other credential; for the stand-in with the variables of ``agenta-ai-server
+            provision``; empty for none.
         tools_file: Says which tools there are besides the built-in ones; their prompts are deployed in the stand-in.
+        empty: Whether nothing is deployed in the stand-in, so that one can do so.
 
     Returns:
         The command's exit code; 0 without one.
@@ -103,11 +121,12 @@ async def run(
     """
     _check_loopback()
     file = _tools(tools_file) if tools_file else None
-    async with StandIn(api_key=API_KEY, app=APP, environment=ENVIRONMENT, fault=_fault(fault)) as standin:
+    app = "" if empty else APP
+    async with StandIn(api_key=API_KEY, app=app, environment=ENVIRONMENT, fault=_fault(fault)) as standin:
         with TemporaryDirectory() as folder:
             path = Path(folder) / "keys.json"
             definitions = file.content if file else ()
-            permissions = sorted({"edit_workflows", *(each.permission for each in definitions)})
+            permissions = sorted({"edit_workflows", DEFAULT_PERMISSION, *(each.permission for each in definitions)})
             key = create_key(path, **PRINCIPAL, permissions=permissions, expires=None)
             reading = settings.read(
                 {
@@ -128,15 +147,33 @@ async def run(
             for warning in reading.warnings:
                 log.warning(warning)
             stop = serve.stop_signal(reading.settings.shutdown_grace_seconds)
-            async with _deployed(file, standin), serve.running(reading.settings, reading.faults) as address:
+            deployed = _deployed(file, standin, deploy=not empty)
+            async with deployed, serve.running(reading.settings, reading.faults) as address:
                 if command:
                     own = {name: value for name, value in environment.items() if name not in CREDENTIALS}
                     told = {"AGENTA_AI_TARGET": address, "AGENTA_AI_API_KEY": key}
-                    return await _run_command(command, {**own, **told}, stop)
-                hints = HINTS.format(address=address, key=key, standin=standin.url, program=PROGRAM)
-                stdout.say(hints + _hints_of_tools(definitions, tools_file, address))
+                    return await _run_command(command, {**own, **told, **_variables(standin)}, stop)
+                hints = HINTS.format(
+                    address=address,
+                    key=key,
+                    standin=standin.url,
+                    api_key=API_KEY,
+                    environment=ENVIRONMENT,
+                    program=PROGRAM,
+                )
+                empty_hint = EMPTY_HINT.format(environment=ENVIRONMENT) if empty else ""
+                stdout.say(hints + empty_hint + _hints_of_tools(definitions, tools_file, address))
                 await stop.wait()
     return 0
+
+
+def _variables(standin: StandIn) -> dict[str, str]:
+    """Return the environment in which commands find the stand-in in place of Agenta."""
+    return {
+        "AGENTA_AI_SERVICES_API_URL": standin.url,
+        "AGENTA_API_KEY": API_KEY,
+        "AGENTA_AI_SERVICES_ENVIRONMENT_SLUG": ENVIRONMENT,
+    }
 
 
 def _tools(path: Path) -> ReloadingDocument[tuple[ToolDefinition, ...]]:
@@ -151,9 +188,11 @@ def _tools(path: Path) -> ReloadingDocument[tuple[ToolDefinition, ...]]:
 
 @asynccontextmanager
 async def _deployed(
-    file: ReloadingDocument[tuple[ToolDefinition, ...]] | None, standin: StandIn
+    file: ReloadingDocument[tuple[ToolDefinition, ...]] | None, standin: StandIn, *, deploy: bool
 ) -> AsyncIterator[None]:
-    """Keep the prompts of the tools deployed in the stand-in while the file changes."""
+    """Keep the prompts of the tools offered in the stand-in, and deployed if it says so, while the file changes."""
+    for sample in samples(ENVIRONMENT) if deploy else ():
+        standin.deploy(sample)
     if file is None:
         yield
         return
@@ -161,35 +200,16 @@ async def _deployed(
     async def follow() -> None:
         while True:
             definitions = await asyncio.to_thread(lambda: file.content)
-            standin.offer([canned_prompt(definition) for definition in definitions])
+            standin.offer([canned_prompt(definition, ENVIRONMENT) for definition in definitions], deploy=deploy)
             await asyncio.sleep(LOOK_SECONDS / 2)
 
-    standin.offer([canned_prompt(definition) for definition in file.content])
+    standin.offer([canned_prompt(definition, ENVIRONMENT) for definition in file.content], deploy=deploy)
     task = asyncio.create_task(follow())
     try:
         yield
     finally:
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
-
-
-def canned_prompt(definition: ToolDefinition) -> CannedPrompt:
-    """Return the prompt of a tool, as the stand-in needs it."""
-    names = [*inputs_of(definition, {}), *([definition.feedback] if definition.feedback else [])]
-    examples = []
-    for example in definition.examples:
-        inputs = inputs_of(definition, with_defaults(definition, example.arguments))
-        if example.result is not None:
-            answer = example.result if definition.result is None else json.dumps(example.result, ensure_ascii=False)
-            examples.append((inputs, str(answer)))
-    return CannedPrompt(
-        application=definition.application,
-        environment=definition.environment or ENVIRONMENT,
-        kind=definition.kind,
-        inputs=tuple(name for name in names if not (definition.kind == "chat" and name == MESSAGES)),
-        result=definition.result,
-        examples=tuple(examples),
-    )
 
 
 def _hints_of_tools(definitions: Sequence[ToolDefinition], file: Path | None, address: str) -> str:

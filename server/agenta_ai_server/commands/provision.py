@@ -1,34 +1,38 @@
-"""The command ``agenta-ai-server provision``: deploys the refine prompt to a user's Agenta."""
+"""The command ``agenta-ai-server provision``: deploys the refine prompt, or prompts of tools, to a user's Agenta."""
 
 from __future__ import annotations
 
 import shlex
 import sys
-from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from agenta_ai_server.agenta.addresses import AgentaAddress
-from agenta_ai_server.agenta.api import AgentaApi
-from agenta_ai_server.agenta.credential import ServerKey
 from agenta_ai_server.agenta.deployments import read_state
-from agenta_ai_server.agenta.http import HttpClient
-from agenta_ai_server.agenta.management import ManagementClient, ManagementError
+from agenta_ai_server.agenta.management import ManagementError
 from agenta_ai_server.commands import stdout
-from agenta_ai_server.domain.agenta_url import check_key
+from agenta_ai_server.commands.management import URL, open_management
+from agenta_ai_server.commands.tools.source import FILE, read_tools
 from agenta_ai_server.provisioning.execute import execute
-from agenta_ai_server.provisioning.plan import CannotProvision, Step, Wanted, plan, previous
-from agenta_ai_server.settings import SettingsError, read
+from agenta_ai_server.provisioning.plan import CannotProvision, Step, plan, previous
+from agenta_ai_server.provisioning.wanted import MADE_BY, PromptFileError, refine_prompt, tool_prompt
+from agenta_ai_server.settings import ENVIRONMENT, SettingsError
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Mapping
+    from collections.abc import Iterable, Mapping, Sequence
     from pathlib import Path
 
-API_KEY = "AGENTA_API_KEY"
-# The settings of the server that also say how to reach Agenta.
-URL = "AGENTA_AI_SERVICES_API_URL"
+    from agenta_ai_server.agenta.deployments import ApplicationState, Place
+    from agenta_ai_server.agenta.management import Deployment, ManagementClient
+    from agenta_ai_server.provisioning.plan import Plan
+    from agenta_ai_server.provisioning.wanted import Wanted
+    from agenta_ai_server.tools.tools_file.definition import ToolDefinition
+
 APPLICATION = "AGENTA_AI_SERVICES_REFINE_PROMPT_KEY"
-SHARED = (URL, "AGENTA_AI_GRPC_UPSTREAM_CA_FILE", "AGENTA_AI_GRPC_UPSTREAM_PROXY")
+KEY_NEEDED = (
+    "is missing. Set it to an API key of a user with the role developer or above, or give a file that holds "
+    "one with --api-key-file. The server's own key isn't used: it needs less"
+)
 EXIT_REFUSED = 1
 
 CREDENTIAL_NOTE = (
@@ -44,7 +48,9 @@ class Options:
     Attributes:
         environment: Slug of the environment.
         application: Slug of the application; empty for the one that the server is set to, or else ``"ai-refine"``.
-        model: Name of the model in Agenta; empty for a rollback.
+        model: Name of the model in Agenta; empty for a rollback, and for prompts of tools that name their own.
+        tools: The tools file whose prompts are deployed, in place of the refine prompt.
+        only: Names of the tools whose prompts matter; none for all.
         api_key_file: File with the key, in place of the variable.
         dry_run: Whether to print the change and make none.
         overwrite: Whether to replace a prompt that provision didn't make.
@@ -54,6 +60,8 @@ class Options:
     environment: str
     application: str = ""
     model: str = ""
+    tools: Path | None = None
+    only: tuple[str, ...] = ()
     api_key_file: Path | None = None
     dry_run: bool = False
     overwrite: bool = False
@@ -71,94 +79,152 @@ async def run(environment: Mapping[str, str], options: Options) -> int:
         0 if it is done or there was nothing to do, 1 if Agenta or what is deployed there doesn't allow it.
 
     Raises:
-        SettingsError: The key or the address is missing or malformed.
+        SettingsError: The key, the address, or the tools file is missing or has faults.
     """
+    _check(options)
     if not options.application:
         options = replace(options, application=environment.get(APPLICATION, "").strip() or "ai-refine")
+    tools = _tools_with_prompts(options)
+    wanted = [] if options.rollback else _wanted(tools, options)
+    places = [_place(tool, options) for tool in tools] or [(options.application, options.environment)]
     try:
-        async with _management(environment, options) as management:
+        async with open_management(environment, options.api_key_file, KEY_NEEDED) as management:
             if options.rollback:
-                await _roll_back(management, options)
+                refused = await _roll_back(management, places, options)
             else:
-                await _provision(management, options)
-    except (CannotProvision, ManagementError) as error:
-        if isinstance(error, CannotProvision) and error.diff:
-            _report(error.diff)
+                refused = await _provision(management, wanted, options)
+    except ManagementError as error:
         _report(f"agenta-ai-server provision: {error} {error.remedy}")
+        return EXIT_REFUSED
+    for each in refused:
+        if each.diff:
+            _report(each.diff)
+        _report(f"agenta-ai-server provision: {each} {each.remedy}")
+    if refused:
         return EXIT_REFUSED
     if not options.dry_run:
         stdout.say(_exports(environment, options))
     return 0
 
 
-async def _provision(management: ManagementClient, options: Options) -> None:
-    wanted = Wanted(options.application, options.environment, options.model)
-    found = await read_state(management, wanted.application, wanted.environment)
-    change = plan(wanted, found, overwrite=options.overwrite)
-    if not change.steps:
-        _report(f"No change: {wanted.application} in {wanted.environment} is up to date.")
-    elif options.dry_run:
-        stdout.say(change.diff or f"Would deploy the newest version of {wanted.application} to {wanted.environment}.")
-    else:
-        await execute(management, wanted, found, change, _report)
-        if Step.CREATE in change.steps:
-            _report(CREDENTIAL_NOTE)
-
-
-async def _roll_back(management: ManagementClient, options: Options) -> None:
-    found = await read_state(management, options.application, options.environment)
-    history = await management.history(found.environment, options.application) if found.environment else []
-    version = previous(found, options.environment, history)
-    where = f"version {version} of {options.application} to {options.environment}"
-    if options.dry_run:
-        stdout.say(f"Would deploy {where}.")
-        return
-    message = "agenta-ai-server provision: rollback"
-    await management.deploy(options.application, version, options.environment, message)
-    _report(f"Deployed {where}.")
-
-
-@asynccontextmanager
-async def _management(environment: Mapping[str, str], options: Options) -> AsyncIterator[ManagementClient]:
-    reading = read(environment)
-    faults = [fault for fault in reading.faults if fault.startswith(SHARED)]
-    settings = reading.settings
-    if not faults and settings.api_url is None:
-        faults.append(f"{URL}: is missing. Set it to the address of Agenta, such as https://cloud.agenta.ai.")
-    try:
-        key = _key(environment, options.api_key_file)
-    except ValueError as error:
-        faults.append(f"{'--api-key-file' if options.api_key_file else API_KEY}: {str(error).rstrip('.')}.")
-    if faults or settings.api_url is None:
+def _check(options: Options) -> None:
+    faults = []
+    if options.tools and options.application:
+        faults.append("--application: a tools file names the applications itself. Leave it out.")
+    if options.only and not options.tools:
+        faults.append("--only: names tools of a tools file. Give the file with --tools.")
+    if not options.rollback and not options.model and not options.tools:
+        faults.append("--model: is missing. Give the model as Agenta names it, or --rollback.")
+    if options.rollback and options.tools and not options.only:
+        # The other prompts of the file may have been deployed at another time.
+        faults.append("--only: is missing. Name each tool whose prompt is to be rolled back.")
+    if faults:
         raise SettingsError(faults)
-    address = AgentaAddress.parse(settings.api_url)
-    proxy = settings.upstream_proxy.get_secret_value() if settings.upstream_proxy else None
-    http = HttpClient(address.root, ca_file=settings.upstream_ca_file, proxy=proxy, keep_alive=False)
-    try:
-        yield ManagementClient(AgentaApi(http, address, key))
-    finally:
-        await http.aclose()
 
 
-def _key(environment: Mapping[str, str], path: Path | None) -> ServerKey:
-    if path is not None:
-        return ServerKey("", path)
-    key = environment.get(API_KEY, "").strip()
-    if not key:
-        raise ValueError(
-            "is missing. Set it to an API key of a user with the role developer or above, or give a file that holds "
-            "one with --api-key-file. The server's own key isn't used: it needs less"
-        )
-    check_key(key)
-    return ServerKey(key)
+def _tools_with_prompts(options: Options) -> list[ToolDefinition]:
+    if options.tools is None:
+        return []
+    tools = read_tools(options.tools, options.only)
+    found = [tool for tool in tools if tool.prompt is not None]
+    if lacking := [tool.name for tool in tools if tool.prompt is None and options.only]:
+        raise SettingsError([f"{options.tools}: {name} names no prompt file. Add prompt." for name in lacking])
+    if not found:
+        raise SettingsError([f"{options.tools}: no tool names a prompt file. Add prompt to one."])
+    return found
+
+
+def _wanted(tools: Iterable[ToolDefinition], options: Options) -> list[Wanted]:
+    """Return what is to be deployed, once for each application and environment."""
+    if options.tools is None:
+        return [refine_prompt(options.application, options.environment, options.model)]
+    found: dict[Place, Wanted] = {}
+    faults = []
+    for tool in tools:
+        try:
+            wanted = tool_prompt(tool, options.environment, options.model)
+        except PromptFileError as error:
+            faults.append(f"{tool.name}: {error}")
+            continue
+        other = found.setdefault(_place(tool, options), wanted)
+        if other.parameters != wanted.parameters:
+            faults.append(f"{tool.name}: {other.label} has another prompt for {tool.application}. Give both the same.")
+    if faults:
+        raise SettingsError(faults)
+    return list(found.values())
+
+
+def _place(tool: ToolDefinition, options: Options) -> Place:
+    return tool.application, tool.environment or options.environment
+
+
+async def _provision(
+    management: ManagementClient, wanted: Sequence[Wanted], options: Options
+) -> Sequence[CannotProvision]:
+    """Make all changes, or none if one of them can't be made. Return why it can't."""
+    changes: list[tuple[Wanted, ApplicationState, Plan]] = []
+    refused = []
+    for each in wanted:
+        try:
+            changes.append((each, *await _planned(management, each, options)))
+        except CannotProvision as error:
+            refused.append(error)
+    if refused:
+        return refused
+    created: set[str] = set()
+    for each, found, change in changes:
+        if options.dry_run and change.steps:
+            where = f"{each.application} to {each.environment}"
+            stdout.say(change.diff or f"Would deploy the newest version of {where}.")
+            continue
+        if each.application in created:
+            # For another environment, a moment ago.
+            found, change = await _planned(management, each, options)
+        if not change.steps:
+            _report(f"No change: {each.application} in {each.environment} is up to date.")
+        else:
+            await execute(management, each, found, change, _report)
+            created |= {each.application} if Step.CREATE in change.steps else set()
+    if created:
+        _report(CREDENTIAL_NOTE)
+    return []
+
+
+async def _planned(management: ManagementClient, wanted: Wanted, options: Options) -> tuple[ApplicationState, Plan]:
+    found, history = await _read(management, (wanted.application, wanted.environment))
+    return found, plan(wanted, found, history, overwrite=options.overwrite)
+
+
+async def _roll_back(
+    management: ManagementClient, places: Iterable[Place], options: Options
+) -> Sequence[CannotProvision]:
+    refused = []
+    for application, environment in dict.fromkeys(places):
+        found, history = await _read(management, (application, environment))
+        try:
+            version = previous(found, environment, history)
+        except CannotProvision as error:
+            refused.append(error)
+            continue
+        where = f"version {version} of {application} to {environment}"
+        if options.dry_run:
+            stdout.say(f"Would deploy {where}.")
+            continue
+        await management.deploy(application, version, environment, f"{MADE_BY}rollback")
+        _report(f"Deployed {where}.")
+    return refused
+
+
+async def _read(management: ManagementClient, place: Place) -> tuple[ApplicationState, list[Deployment]]:
+    application, environment = place
+    found = await read_state(management, application, environment)
+    history = await management.history(found.environment, application) if found.environment else []
+    return found, history
 
 
 def _exports(environment: Mapping[str, str], options: Options) -> str:
-    settings = {
-        URL: AgentaAddress.parse(environment[URL]).root,
-        "AGENTA_AI_SERVICES_ENVIRONMENT_SLUG": options.environment,
-        APPLICATION: options.application,
-    }
+    settings = {URL: AgentaAddress.parse(environment[URL]).root, ENVIRONMENT: options.environment}
+    settings |= {FILE: str(options.tools)} if options.tools else {APPLICATION: options.application}
     lines = [f"export {name}={shlex.quote(value)}" for name, value in settings.items()]
     return "\n".join([*lines, "# And AGENTA_AI_SERVICES_API_KEY or its _FILE: a viewer's key is enough."])
 

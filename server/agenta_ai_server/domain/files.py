@@ -1,10 +1,11 @@
-"""Reading files that settings name."""
+"""Reading and replacing files that settings and commands name."""
 
 from __future__ import annotations
 
 import errno
 import os
 import stat
+import tempfile
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -51,3 +52,32 @@ def read_file(path: Path) -> bytes:
     if len(content) > MAX_BYTES:
         raise ValueError(f"{path} has more than {MAX_BYTES // 1024**2} MiB")
     return content.removeprefix(BYTE_ORDER_MARK)
+
+
+def replace_file(path: Path, content: bytes, *, mode: int = 0o600) -> None:
+    """Write a file so that readers see all of the old or all of the new content, even after a crash.
+
+    Args:
+        path: The file; no symbolic link, which would be replaced itself.
+        content: What it shall hold.
+        mode: Permissions of a new file. One that is there keeps its owner and its permissions.
+
+    Raises:
+        OSError: It can't be written.
+    """
+    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with open(descriptor, "wb") as file:
+            os.fchmod(descriptor, mode)
+            if path.exists():
+                # A server that could no longer read the file would stay with what it has read before.
+                old = path.stat()
+                os.fchown(descriptor, old.st_uid, old.st_gid)
+                os.fchmod(descriptor, stat.S_IMODE(old.st_mode))
+            file.write(content)
+            file.flush()
+            os.fsync(descriptor)
+        os.replace(temporary, path)
+    except BaseException:
+        os.unlink(temporary)
+        raise

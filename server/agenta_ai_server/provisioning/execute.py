@@ -5,17 +5,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from agenta_ai_server.provisioning.plan import Step
-from agenta_ai_server.tools.refine_prompt import prompt
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from agenta_ai_server.agenta.deployments import ApplicationState
     from agenta_ai_server.agenta.management import ManagementClient
-    from agenta_ai_server.provisioning.plan import Plan, Wanted
-
-NAME = "AI refine"
-DESCRIPTION = "Refines prompts for the Agenta AI services. Made by agenta-ai-server provision."
+    from agenta_ai_server.provisioning.plan import Plan
+    from agenta_ai_server.provisioning.wanted import Wanted
 
 
 async def execute(
@@ -33,15 +30,15 @@ async def execute(
     Raises:
         ManagementError: Agenta can't be reached, refuses or fails.
     """
-    message = f"agenta-ai-server provision: refine prompt {prompt.version()}"
+    slug, message = wanted.application, wanted.message
     revision = found.latest
     if Step.CREATE in plan.steps:
-        await management.create_application(wanted.application, NAME, DESCRIPTION, prompt.URI, wanted.parameters)
-        revision = await management.latest_revision(wanted.application)
-        report(f"Created the application {wanted.application}.")
+        await management.create_application(slug, wanted.name, wanted.description, wanted.uri, wanted.parameters)
+        revision = await management.latest_revision(slug)
+        report(f"Created the application {slug}.")
     if Step.COMMIT in plan.steps and found.application:
-        revision = await management.commit(found.application, prompt.URI, wanted.parameters, message)
-        report(f"Committed version {revision.version} of {wanted.application}.")
+        revision = await management.commit(found.application, wanted.uri, wanted.parameters, message)
+        report(f"Committed version {revision.version} of {slug}.")
     if Step.DEPLOY in plan.steps and revision:
-        await management.deploy(wanted.application, revision.version, wanted.environment, message)
-        report(f"Deployed version {revision.version} of {wanted.application} to {wanted.environment}.")
+        await management.deploy(slug, revision.version, wanted.environment, message)
+        report(f"Deployed version {revision.version} of {slug} to {wanted.environment}.")

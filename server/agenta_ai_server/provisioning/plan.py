@@ -8,13 +8,12 @@ from dataclasses import dataclass
 from enum import Enum, auto
 from typing import TYPE_CHECKING, Any
 
-from agenta_ai_server.tools.refine_prompt import prompt
-
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from agenta_ai_server.agenta.deployments import ApplicationState
     from agenta_ai_server.agenta.management import Deployment, Revision
+    from agenta_ai_server.provisioning.wanted import Wanted
 
 
 class Step(Enum):
@@ -40,26 +39,6 @@ class CannotProvision(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class Wanted:
-    """What is wanted: the shipped prompt, deployed.
-
-    Attributes:
-        application: Slug of the application that is to hold it.
-        environment: Slug of the environment where it is to run.
-        model: Name of its model in Agenta.
-    """
-
-    application: str
-    environment: str
-    model: str
-
-    @property
-    def parameters(self) -> dict[str, Any]:
-        """The parameters of the application."""
-        return prompt.parameters(self.model)
-
-
-@dataclass(frozen=True, slots=True)
 class Plan:
     """The change.
 
@@ -72,12 +51,15 @@ class Plan:
     diff: str = ""
 
 
-def plan(wanted: Wanted, found: ApplicationState, *, overwrite: bool = False) -> Plan:
+def plan(
+    wanted: Wanted, found: ApplicationState, history: Sequence[Deployment] = (), *, overwrite: bool = False
+) -> Plan:
     """Return what to do.
 
     Args:
         wanted: What is to be deployed.
         found: What there is.
+        history: What the environment has held of the application, the newest first.
         overwrite: Whether a prompt that provision didn't make may be replaced.
 
     Raises:
@@ -87,10 +69,10 @@ def plan(wanted: Wanted, found: ApplicationState, *, overwrite: bool = False) ->
     _check_application(wanted.application, found)
     base = found.deployed or found.latest
     diff = _diff(wanted, found, base)
-    if not overwrite and base is not None and base.parameters and prompt.shipped_version(base.parameters) is None:
+    if not overwrite and base and _is_theirs(base, wanted, history):
         raise CannotProvision(
             f"The prompt in {wanted.application}, version {base.version}, wasn't made by agenta-ai-server provision.",
-            "Give --overwrite to replace it, which --rollback undoes, or --application to deploy under another slug.",
+            "Give --overwrite to replace it, which --rollback undoes, or deploy under another slug.",
             diff,
         )
     if found.application is None:
@@ -132,14 +114,17 @@ def _check_environment(slug: str, found: ApplicationState) -> None:
 
 def _check_application(slug: str, found: ApplicationState) -> None:
     if found.application and found.application.is_archived:
-        raise CannotProvision(
-            f"The application {slug!r} is archived.", "Restore it in Agenta, or choose another slug with --application."
-        )
+        raise CannotProvision(f"The application {slug!r} is archived.", "Restore it in Agenta, or choose another slug.")
+
+
+def _is_theirs(base: Revision, wanted: Wanted, history: Sequence[Deployment]) -> bool:
+    is_something = base.parameters and base.parameters != wanted.parameters
+    return bool(is_something) and not wanted.is_ours(base, history)
 
 
 def _is_wanted(revision: Revision | None, wanted: Wanted) -> bool:
     # A revision that was committed without its type has no uri.
-    return revision is not None and revision.uri == prompt.URI and revision.parameters == wanted.parameters
+    return revision is not None and revision.uri == wanted.uri and revision.parameters == wanted.parameters
 
 
 def _diff(wanted: Wanted, found: ApplicationState, base: Revision | None) -> str:
@@ -149,7 +134,7 @@ def _diff(wanted: Wanted, found: ApplicationState, base: Revision | None) -> str
         _lines(base.parameters) if base else [],
         _lines(wanted.parameters),
         old,
-        f"refine prompt {prompt.version()} of agenta-ai-server",
+        wanted.label,
         lineterm="",
     )
     return "\n".join(lines)

@@ -125,7 +125,7 @@ class StandIn:
         self._app = app
         self._environment = environment
         if app:
-            self._deploy(app, environment)
+            self._deploy(app, environment, {"uri": COMPLETION, "parameters": prompts.PARAMETERS})
         self._idle = idle
         self._changed = asyncio.Event()
         self._server: web.Server | None = None
@@ -246,21 +246,30 @@ class StandIn:
                 return _response(answers.health())
         return _response(self._managed(request, received) or answers.failure(404))
 
-    def offer(self, offered: Iterable[CannedPrompt]) -> None:
-        """Deploy these prompts, in place of those that were offered before; what they hold already is left as it is."""
-        self._canned = {(each.application, each.environment): each for each in offered}
-        for (application, environment), each in self._canned.items():
-            project = self.management.projects[self._owner.project_id]
-            deployed = project.deployed(application, environment)
-            if deployed is None or deployed["data"] != each.data:
-                self._deploy(application, environment, each.data)
+    def offer(self, offered: Iterable[CannedPrompt], *, deploy: bool = True) -> None:
+        """Answer runs of these prompts by their examples, in place of those that were offered before.
 
-    def _deploy(self, app: str, environment: str, data: dict[str, Any] | None = None) -> None:
+        Args:
+            offered: The prompts.
+            deploy: Whether to deploy them, too. What somebody else has deployed is left as it is.
+        """
+        before, self._canned = self._canned, {(each.application, each.environment): each for each in offered}
+        project = self.management.projects[self._owner.project_id]
+        for place, each in self._canned.items() if deploy else ():
+            deployed = project.deployed(*place)
+            is_ours = place in before and deployed is not None and deployed["data"] == before[place].data
+            if deployed is None or (is_ours and before[place].data != each.data):
+                self.deploy(each)
+
+    def deploy(self, prompt: CannedPrompt) -> None:
+        """Deploy a prompt, as the owner of the key would."""
+        self._deploy(prompt.application, prompt.environment, prompt.data, prompt.description)
+
+    def _deploy(self, app: str, environment: str, data: dict[str, Any], description: str = "") -> None:
         project, user = self.management.projects[self._owner.project_id], self._owner.user_id
-        data = data or {"uri": COMPLETION, "parameters": prompts.PARAMETERS}
         application = project.applications.get(app)
         if application is None:
-            application = project.create(app, app, data, user)
+            application = project.create(app, app, data, user, description)
         else:
             application.commit(data, user)
         where = project.environments.setdefault(environment, Environment(environment))

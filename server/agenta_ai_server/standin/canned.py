@@ -30,6 +30,7 @@ class CannedPrompt:
         result: JSON Schema of what it answers; ``None`` for text.
         examples: Inputs and what is answered to them; inputs that it doesn't name may be any.
         parameters: As Agenta would have them; ``None`` to make some up.
+        description: What the application says of itself; empty for nothing.
     """
 
     application: str
@@ -39,6 +40,7 @@ class CannedPrompt:
     result: Mapping[str, Any] | None = None
     examples: tuple[tuple[Mapping[str, Any], str], ...] = ()
     parameters: Mapping[str, Any] | None = None
+    description: str = ""
 
     @property
     def data(self) -> dict[str, Any]:

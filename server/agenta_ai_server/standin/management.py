@@ -29,6 +29,19 @@ _FLAGS = {
     "agenta:custom:code:v0": ("is_managed", "is_custom", "is_code", "has_url", "has_script"),
     "": (),
 }
+_OUTPUTS = {
+    "agenta:builtin:completion:v0": {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "type": ["string", "object", "array"],
+        "description": "Generated response, which may be text or structured data.",
+    },
+    "agenta:builtin:chat:v0": {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "x-ag-type-ref": "message",
+        "type": "object",
+        "description": "Final chat message returned by the workflow.",
+    },
+}
 _FORBIDDEN = {"detail": "You do not have access to perform this action. Please contact your organization admin."}
 _UNAUTHORIZED = {"detail": {"message": "Unauthorized"}}
 _NOTHING_DONE = {"count": 0}
@@ -44,6 +57,7 @@ class Application:
 
     slug: str
     name: str
+    description: str = ""
     revisions: list[Body] = field(default_factory=list)
     archived_at: str | None = None
     id: str = field(default_factory=lambda: str(uuid4()))
@@ -73,14 +87,21 @@ class Application:
         deleted = {"deleted_at": self.archived_at} if self.archived_at else {}
         return {
             "flags": latest["flags"],
-            "name": self.name,
+            **self._labels(),
             "slug": self.slug,
             "id": self.id,
-            "data": latest["data"],
+            "data": _with_schemas(latest["data"]),
             "variant_id": self.variant_id,
             "revision_id": latest["id"],
             **deleted,
         }
+
+    def revision_shown(self, revision: Body) -> Body:
+        """Return one of its revisions as the routes show it."""
+        return {**self._labels(), **revision, "data": _with_schemas(revision["data"])}
+
+    def _labels(self) -> Body:
+        return {"name": self.name} | ({"description": self.description} if self.description else {})
 
 
 @dataclass(slots=True)
@@ -123,9 +144,9 @@ class Project:
         default_factory=lambda: {slug: Environment(slug) for slug in ENVIRONMENTS}
     )
 
-    def create(self, slug: str, name: str, data: Body, author: str) -> Application:
+    def create(self, slug: str, name: str, data: Body, author: str, description: str = "") -> Application:
         """Make an application, with an empty revision and one that holds the data."""
-        application = self.applications[slug] = Application(slug, name)
+        application = self.applications[slug] = Application(slug, name, description)
         application.commit({}, author, "Initial commit")
         application.commit(data, author)
         return application
@@ -220,7 +241,8 @@ def _create_application(request: _Request) -> Reply:
     data = application.get("data", {})
     if data.get("uri", "") not in _FLAGS:
         return 500, _unexpected("create_simple_application")
-    created = request.project.create(slug, application.get("name", ""), data, request.user)
+    name, description = application.get("name", ""), application.get("description", "")
+    created = request.project.create(slug, name, data, request.user, description)
     return 200, {"count": 1, "application": created.shown()}
 
 
@@ -234,13 +256,16 @@ def _archive(request: _Request) -> Reply:
 
 def _retrieve(request: _Request) -> Reply:
     slug, environment = request.slug("application_ref") or "", request.slug("environment_ref")
+    application = request.project.applications.get(slug)
     if environment is not None:
         revision = request.project.deployed(slug, environment)
-        return (200, {"count": 1, "application_revision": revision}) if revision else (404, _NOT_IN_ENVIRONMENT)
-    application = request.project.applications.get(slug)
-    if application is None:
+        if application is None or revision is None:
+            return 404, _NOT_IN_ENVIRONMENT
+    elif application is None:
         return 200, _NOTHING_DONE
-    return 200, {"count": 1, "application_revision": application.revisions[-1]}
+    else:
+        revision = application.revisions[-1]
+    return 200, {"count": 1, "application_revision": application.revision_shown(revision)}
 
 
 def _commit(request: _Request) -> Reply:
@@ -266,6 +291,15 @@ def _deploy(request: _Request) -> Reply:
         return 404, {"detail": "Environment revision not found."}
     request.project.deploy(application, found[-1], environment, request.user, request.content.get("message", ""))
     return 200, {"count": 1, "application_revision": found[-1]}
+
+
+def _retrieve_environment(request: _Request) -> Reply:
+    environment = request.project.environments.get(request.slug("environment_ref") or "")
+    if environment is None:
+        return 404, {"detail": "Environment revision not found."}
+    if not environment.revisions:
+        return 200, _NOTHING_DONE
+    return 200, {"count": 1, "environment_revision": environment.revisions[-1]}
 
 
 def _query_environments(request: _Request) -> Reply:
@@ -313,10 +347,21 @@ _ROUTES = [
         ("applications/revisions/commit", "edit_applications", _commit),
         ("applications/revisions/deploy", "deploy_environments", _deploy),
         ("simple/environments/query", "view_environments", _query_environments),
+        ("environments/revisions/retrieve", "view_environments", _retrieve_environment),
         ("environments/revisions/log", "view_environments", _environment_log),
         ("environments/revisions/commit", "deploy_environments", _commit_environment),
     ]
 ]
+
+
+def _with_schemas(data: Body) -> Body:
+    """Add the schema of the answer, as Agenta derives it where the creator gave none."""
+    kind = _OUTPUTS.get(data.get("uri", ""))
+    if kind is None:
+        return data
+    config = data.get("parameters", {}).get("prompt", {}).get("llm_config", {})
+    chosen = (config.get("response_format") or {}).get("json_schema", {}).get("schema")
+    return data | {"schemas": {"outputs": chosen or kind} | data.get("schemas", {})}
 
 
 def _flags(uri: str) -> Body:

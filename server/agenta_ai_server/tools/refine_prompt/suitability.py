@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from agenta_ai_server.tools.refine_prompt.formats import DEFAULT, FORMATS, READ
+from agenta_ai_server.tools.drift.inputs import UnknownFormat, read_inputs
+from agenta_ai_server.tools.refine_prompt.formats import DEFAULT, FORMATS
 from agenta_ai_server.tools.refine_prompt.formats.syntax import TemplateSyntaxError
 from agenta_ai_server.tools.refine_prompt.prompt import CONTEXT, GUIDELINES, INPUTS, TEMPLATE
-from agenta_ai_server.tools.refine_prompt.rendering.jinja import JinjaText
-from agenta_ai_server.tools.refine_prompt.rendering.mustache import MustacheText
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Mapping
@@ -18,8 +16,6 @@ if TYPE_CHECKING:
 PROVISION = "Run agenta-ai-server provision --overwrite"
 # Agenta runs nothing if a variable of these has no value.
 STRICT_FORMATS = ("curly", "fstring")
-
-_FIRST_NAME = re.compile(r"[^.\[/]+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,18 +65,16 @@ def _flaws_of_kind(uri: str, flags: Collection[str]) -> Iterator[Flaw]:
 
 def _flaws_of_inputs(prompt: Mapping[str, Any]) -> Iterator[Flaw]:
     name = prompt.get("template_format") or DEFAULT
-    if name not in FORMATS:
-        yield Flaw(f"Its template format {name!r} is unknown.", f"Choose one of {', '.join(FORMATS)} in Agenta.", False)
-        return
     try:
-        used = {variable for text in _texts(prompt) for variable in _variables(name, text)}
+        inputs = read_inputs(prompt)
+    except UnknownFormat as error:
+        yield Flaw(str(error), f"Choose one of {', '.join(FORMATS)} in Agenta.", False)
+        return
     except TemplateSyntaxError as error:
         yield Flaw(f"One of its texts can't be rendered in the format {name}: {error}.", f"{PROVISION}, or correct it.")
         return
-    used = {first[0] if (first := _FIRST_NAME.match(variable)) else variable for variable in used}
-    keys = prompt.get("input_keys")
-    required = set(keys) if isinstance(keys, list) else set()
-    others = sorted((required | used).difference(INPUTS))
+    used, required = inputs.used | inputs.possible, set(inputs.declared)
+    others = sorted((required | inputs.used).difference(INPUTS))
     if others and (TEMPLATE not in used or required.difference(INPUTS)):
         yield Flaw(
             f"It takes other inputs than the service sends: {', '.join(others)}.",
@@ -114,23 +108,3 @@ def _flaws_of_answer(prompt: Mapping[str, Any]) -> Iterator[Flaw]:
             f"{PROVISION}, or set a JSON schema with messages and summary.",
             is_fatal=False,
         )
-
-
-def _variables(template_format: str, text: str) -> frozenset[str]:
-    """Return the variables of one of the operator's own texts, which needs no worker.
-
-    Raises:
-        TemplateSyntaxError: It can't be rendered.
-    """
-    if read := READ.get(template_format):
-        return read(text)
-    return (JinjaText if template_format == "jinja2" else MustacheText)(text, {}).names
-
-
-def _texts(prompt: Mapping[str, Any]) -> Iterator[str]:
-    for message in prompt["messages"]:
-        content = message.get("content") if isinstance(message, dict) else None
-        parts = content if isinstance(content, list) else [{"text": content}]
-        for part in parts:
-            if isinstance(part, dict) and isinstance(part.get("text"), str):
-                yield part["text"]

@@ -1,0 +1,1 @@
+"""Whether the tools file and the prompts that are deployed in Agenta still belong together."""
