@@ -2,26 +2,53 @@
 
 from __future__ import annotations
 
-from typing import Any
+from functools import cache
+from typing import TYPE_CHECKING, Any
 
 from hypothesis import strategies as st
 
-from agenta_ai_server.domain.outcome import ToolOutcome
-from agenta_ai_server.domain.tool import ToolCall, ToolSpec
+from agenta_ai_server.domain.tool import ToolSpec
 from agenta_ai_server.typed.names import InvalidName, field_name, json_name
 
-NAMES = st.one_of(
-    st.from_regex(r"[a-z][a-z0-9]{0,5}(_[a-z0-9]{1,4}){0,2}", fullmatch=True),
-    st.from_regex(r"[a-z][a-z0-9]{0,3}([A-Z][a-z0-9]{1,4}){0,2}", fullmatch=True),
-    st.from_regex(r"[a-z][a-z0-9]{0,3}(-[a-z0-9]{1,4}){0,2}", fullmatch=True),
-    st.sampled_from(["from", "class", "message", "string", "builder", "arguments", "result", "oneof", "reserved"]),
+if TYPE_CHECKING:
+    from agenta_ai_server.domain.outcome import ToolOutcome
+    from agenta_ai_server.domain.tool import ToolCall
+
+NAMES = st.sampled_from(
+    [
+        "a",
+        "b2",
+        "text",
+        "due_date",
+        "due-date",
+        "dueDate",
+        "x1_y2",
+        "a1",
+        "a_1",
+        "ab",
+        "aB",
+        "isOK",
+        "OKis",
+        "foo-bar",
+        "from",
+        "class",
+        "message",
+        "string",
+        "builder",
+        "arguments",
+        "result",
+        "oneof",
+        "reserved",
+        "map",
+        "outcome",
+    ]
 )
 SCALARS: list[dict[str, Any]] = [
     {"type": "string", "minLength": 0, "maxLength": 10},
     {"type": "string", "enum": ["billing", "", "a b"]},
     {"const": "fixed"},
     {"type": "integer"},
-    {"enum": [1, 2**60 + 1]},
+    {"enum": [1, 2**53]},
     {"type": "number", "description": "A number.\nOf two lines."},
     {"type": "boolean", "default": True},
 ]
@@ -57,6 +84,7 @@ def objects(draw: st.DrawFn, depth: int = 2) -> dict[str, Any]:
     return {"type": "object", "properties": properties, "required": required, "additionalProperties": False}
 
 
+@cache
 def schemas(depth: int) -> st.SearchStrategy[Any]:
     scalars = st.sampled_from(SCALARS)
     inner = objects(depth - 1) if depth else scalars
@@ -84,41 +112,45 @@ VALUES = st.recursive(
 )
 
 
-@st.composite
-def instances(draw: st.DrawFn, schema: Any) -> Any:
-    """An instance of a schema."""
+OF_TYPES: dict[str, st.SearchStrategy[Any]] = {
+    "string": TEXT,
+    "integer": st.integers(-(2**53), 2**53),
+    "number": NUMBERS,
+    "boolean": st.booleans(),
+}
+
+
+def instances(schema: Any) -> st.SearchStrategy[Any]:
+    """The instances of a schema."""
     match schema:
-        case {"anyOf": [inner, {"type": "null"}]}:
-            return draw(st.one_of(st.none(), instances(inner)))
+        case {"anyOf": choices} | {"oneOf": choices}:
+            return st.one_of([instances(each) for each in choices])
         case {"enum": values}:
-            return draw(st.sampled_from(values))
+            return st.sampled_from(values)
         case {"const": value}:
-            return value
-        case {"oneOf": choices}:
-            return draw(st.one_of([instances(each) for each in choices]))
+            return st.just(value)
+        case {"type": "null"}:
+            return st.none()
         case {"type": [*types]}:
-            return draw(instances({"type": draw(st.sampled_from(types))}))
-        case {"type": "string"}:
-            return draw(TEXT)
-        case {"type": "integer"}:
-            return draw(st.integers(-(2**63), 2**63 - 1) if len(schema) == 1 else st.integers(-5, 5))
-        case {"type": "number"}:
-            return draw(NUMBERS)
-        case {"type": "boolean"}:
-            return draw(st.booleans())
-        case {"type": "array", **rest}:
-            items = instances(rest["items"]) if "items" in rest else VALUES
-            return draw(st.lists(items, min_size=rest.get("minItems", 0), max_size=3))
-        case {"type": "object", "properties": properties}:
-            return {
-                name: draw(instances(inner))
-                for name, inner in properties.items()
-                if name in schema.get("required", ()) or draw(st.booleans())
-            }
-        case {"type": "object", **rest}:
-            values = instances(rest["additionalProperties"]) if "additionalProperties" in rest else VALUES
-            return draw(st.dictionaries(TEXT, values, max_size=3))
-    return draw(VALUES)
+            return st.one_of([instances({"type": each}) for each in types])
+        case {"type": "array" | "object"}:
+            return compounds(schema)
+        case {"type": str(name)}:
+            return OF_TYPES[name]
+    return VALUES
+
+
+def compounds(schema: dict[str, Any]) -> st.SearchStrategy[Any]:
+    match schema:
+        case {"type": "array"}:
+            items = instances(schema["items"]) if "items" in schema else VALUES
+            return st.lists(items, min_size=schema.get("minItems", 0), max_size=3)
+        case {"properties": known, "required": required}:
+            each = {name: instances(inner) for name, inner in known.items()}
+            optional = {name: inner for name, inner in each.items() if name not in required}
+            return st.fixed_dictionaries({name: each[name] for name in required}, optional=optional)
+    values = instances(schema["additionalProperties"]) if "additionalProperties" in schema else VALUES
+    return st.dictionaries(TEXT, values, max_size=3)
 
 
 async def nothing(_: ToolCall) -> ToolOutcome:

@@ -70,10 +70,14 @@ def changes(lock: Lock, shapes: Mapping[str, ToolShape]) -> list[Change]:
 def _changes(then: Message, now: Message, path: str, side: _Side) -> Iterator[Change]:
     before = {field.key: field for field in then.fields}
     after = {field.key: field for field in now.fields}
+    names = {field.name for field in now.fields}
     for name in before | after:
         place = f"{path}.{name}"
         if name not in after:
             lost = side is _Side.RESULT and before[name].required
+            if before[name].name in names:
+                yield Change(place, f"Its field {before[name].name} is now another property's.", breaking=True)
+                continue
             why = "The property is gone, and was always there." if lost else "The property is gone."
             yield Change(place, why, breaking=lost)
         elif name not in before:

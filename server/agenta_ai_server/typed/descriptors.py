@@ -17,7 +17,7 @@ from google.protobuf.descriptor_pb2 import (
 from agenta_ai.v1 import content_pb2, error_pb2, tool_service_pb2
 from agenta_ai_server.typed.names import MethodName, field_name, json_name, method_name
 from agenta_ai_server.typed.schema import nested_name
-from agenta_ai_server.typed.shape import Kind, Label, Message, ToolShape
+from agenta_ai_server.typed.shape import REUSED, Kind, Label, Message, ToolShape
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -180,9 +180,10 @@ class _File:
             if field.label is Label.REPEATED:
                 added.label = FieldDescriptorProto.LABEL_REPEATED
         _add_presence(message, shape.fields)
-        for name, reserved in shape.reserved.items():
+        used = {field.name for field in shape.fields}
+        for name, reserved in sorted(shape.reserved.items(), key=lambda each: each[1].number):
             message.reserved_range.add(start=reserved.number, end=reserved.number + 1)
-            if "#" not in name:
+            if REUSED not in name and field_name(name) not in used:
                 message.reserved_name.append(field_name(name))
 
     def _add_message(self, message: DescriptorProto, added: FieldDescriptorProto, field: Field, at: _Nesting) -> None:

@@ -11,7 +11,7 @@ from collections import ChainMap
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-from agenta_ai_server.typed.shape import Fault, Field, Kind, Label, Message, Reserved, ToolShape, Unmapped
+from agenta_ai_server.typed.shape import REUSED, Fault, Field, Kind, Label, Message, Reserved, ToolShape, Unmapped
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -100,7 +100,7 @@ def _updated(message: Message, known: Message) -> Message:
             reserved[name] = Reserved(other.number, other.type)
         elif now.type != other.type:
             # Its name goes on with another number, and only the old number is reserved.
-            reserved[f"{name}#{other.number}"] = Reserved(other.number, other.type)
+            reserved[f"{name}{REUSED}{other.number}"] = Reserved(other.number, other.type)
     used = [each.number for each in locked.values()] + [each.number for each in reserved.values()]
     free = max(used, default=0) + 1
     fields = []
@@ -114,7 +114,7 @@ def _updated(message: Message, known: Message) -> Message:
             number = reserved.pop(each.key).number
         else:
             if back:
-                reserved[f"{each.key}#{back.number}"] = reserved.pop(each.key)
+                reserved[f"{each.key}{REUSED}{back.number}"] = reserved.pop(each.key)
             number = free = RESERVED_NUMBERS.stop if free in RESERVED_NUMBERS else free
             free += 1
         fields.append(replace(each, number=number, message=each.message and _updated(each.message, inner)))

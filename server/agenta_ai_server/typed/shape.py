@@ -32,6 +32,10 @@ class Label(StrEnum):
     MAP = "map<string, {}>"
 
 
+#: Stands before the number in the key of a reserved field whose property goes on with another number.
+REUSED = "#"
+
+
 @dataclass(frozen=True, slots=True)
 class Reserved:
     """A field that was there once: its number and name are never used for another one.
@@ -84,7 +88,8 @@ class Message:
 
     Attributes:
         fields: Its fields, in the order of the schema.
-        reserved: Fields that were there once, by the names of their properties.
+        reserved: Fields that were there once, by the names of their properties; if the property has another field
+            now, with :data:`REUSED` and the number behind it.
         comment: What it is; may be empty.
     """
 
