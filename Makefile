@@ -122,7 +122,7 @@ lint: $(READY) ## Lint, types, floors, contract.
 	@$(BIN)/buf breaking protos --against tests/contract/baseline.binpb
 
 check: lint proto docs ## Lint, and see that what is generated is as it is committed.
-	@git diff --exit-code --stat -- client/agenta_ai/v1 docs/configuration.md docs/reference.md client/agenta_ai/cli/completion || { echo "Generated files have changed: commit what 'make proto docs' made."; exit 1; }
+	@git diff --exit-code --stat -- client/agenta_ai/v1 client/agenta_ai/tools protos/agenta/ai/tools server/agenta_ai_server/typed/builtin.lock docs/configuration.md docs/reference.md client/agenta_ai/cli/completion || { echo "Generated files have changed: commit what 'make proto docs' made."; exit 1; }
 
 format: $(READY) ## Put the code into its form.
 	@$(BIN)/ruff check --fix .
@@ -134,7 +134,8 @@ $(TOOLS)/proto/.ready: $(READY) pyproject.toml
 	@$(BIN)/uv pip install -q -p $(TOOLS)/proto --group proto
 	@touch $@
 
-proto: $(TOOLS)/proto/.ready ## Generate the Python code from protos/.
+proto: $(TOOLS)/proto/.ready ## Describe our own tools in protos/, and generate the Python code from it.
+	@$(BIN)/python protos/tools.py
 	@PATH="$(TOOLS)/proto/bin:$$PATH" python protos/generate.py
 
 docs: $(READY) ## Write the references of the settings and of the contract from these themselves.

@@ -67,12 +67,14 @@ class Boundary(grpc.aio.ServerInterceptor):
         await self._idle.wait()
 
     async def intercept_service(self, continuation: Continuation, details: grpc.HandlerCallDetails) -> GrpcHandler:
-        """Make grpc's handler of one of ours. Called for each call, while the chain is the same for each method."""
+        """Make grpc's handler of one of ours. Called for each call, while the chain is the same for most methods."""
         if known := self._handlers.get(details.method):
             return known
         handler = await continuation(details)
         if not isinstance(handler, CallHandler):
             return handler
+        if handler.recorded_as:
+            return self._wrapped(handler, handler.recorded_as)
         wrapped = self._handlers[details.method] = self._wrapped(handler, details.method)
         return wrapped
 

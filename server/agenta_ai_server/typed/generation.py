@@ -37,6 +37,7 @@ class TypedMethod:
 
     Attributes:
         tool: Name of the tool.
+        shape: Its messages.
         request: Class of the request.
         response: Class of the response.
         arguments: Converts what the tool takes.
@@ -45,6 +46,7 @@ class TypedMethod:
 
     def __init__(self, tool: TypedTool, pool: descriptor_pool.DescriptorPool) -> None:
         self.tool = tool.name
+        self.shape = tool.shape
         self.request = _message_class(pool, f"{tool.method.package}.{tool.method.method}Request")
         self.response = _message_class(pool, f"{tool.method.package}.{tool.method.method}Response")
         self.arguments = MessageCodec(tool.shape.arguments)

@@ -9,6 +9,8 @@ from __future__ import annotations
 import json
 from collections import ChainMap
 from dataclasses import dataclass, field, replace
+from functools import cache
+from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
 from agenta_ai_server.typed.shape import REUSED, Fault, Field, Kind, Label, Message, Reserved, ToolShape, Unmapped
@@ -143,6 +145,12 @@ def load(path: Path) -> Lock:
     except (ValueError, KeyError, TypeError, AttributeError):
         how = "Restore it from version control: it keeps the field numbers that callers rely on."
         raise LockError(f"{path} is not a lock file of this version. {how}") from None
+
+
+@cache
+def builtin() -> Lock:
+    """Return the numbers of the tools that come with the server."""
+    return parse((files(__package__) / "builtin.lock").read_text(encoding="utf-8"))
 
 
 def parse(text: str) -> Lock:
