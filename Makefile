@@ -186,7 +186,7 @@ LOCK := $(BIN)/uv pip compile -q --upgrade --universal --generate-hashes --no-he
 
 lock: $(READY) ## Renew the versions of what is installed: by users of the image and the demo, and for development.
 	@$(LOCK) -o requirements.lock
-	@$(LOCK) -c requirements.lock --group dev -o requirements-dev.lock
+	@$(LOCK) -c requirements.lock --group dev --group protoc -o requirements-dev.lock
 
 clean: ## Remove what the other targets made.
 	@rm -rf $(VENV) $(TOOLS) dist build .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis clients/typescript/node_modules clients/typescript/dist clients/java/*/target clients/rust/target

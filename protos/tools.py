@@ -19,7 +19,7 @@ LOCK = Path(lock.__file__).with_name("builtin.lock")
 def main() -> None:
     """Write both, unless callers with old stubs would fail."""
     tools = described_tools()
-    known = lock.load(LOCK)
+    known = lock.builtin()
     found, faults = shapes(tools)
     broken = [change for change in changes(known, found) if change.breaking]
     if faults or broken:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
+from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 
 from agenta_ai_server.domain.tool import ToolSpec
@@ -13,6 +14,9 @@ from agenta_ai_server.typed.names import InvalidName, field_name, json_name
 if TYPE_CHECKING:
     from agenta_ai_server.domain.outcome import ToolOutcome
     from agenta_ai_server.domain.tool import ToolCall
+
+# A busy machine takes its time.
+CALM = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 NAMES = st.sampled_from(
     [
@@ -172,6 +176,6 @@ def tool(
     )
 
 
-def properties(required: tuple[str, ...] = (), **schemas: Any) -> dict[str, Any]:
+def properties(required: tuple[str, ...] = (), /, **schemas: Any) -> dict[str, Any]:
     """The schema of an object."""
     return {"type": "object", "properties": schemas, "required": list(required), "additionalProperties": False}

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from typed.buf import WIRE_JSON, buf, complaints, write
-from typed.schemas import distinct, objects, properties, schemas, tool
+from typed.schemas import CALM, distinct, objects, properties, schemas, tool
 
 from agenta_ai_server.typed.compatibility import changes
 from agenta_ai_server.typed.lock import Lock, dump, numbered, parse, updated
@@ -88,7 +88,7 @@ def test_a_tool_that_comes_back_keeps_its_numbers() -> None:
     assert lock.removed == {NAME}
     with pytest.raises(Unmapped, match="not in the lock file"):
         numbered(NAME, shape(BEFORE)[NAME], lock)
-    again = updated(parse(dump(lock)), shape(properties(b=TEXT, c=TEXT)))
+    again = updated(parse(dump(lock).encode()), shape(properties(b=TEXT, c=TEXT)))
     assert not again.removed
     assert [(field.key, field.number) for field in again.tools[NAME].arguments.fields] == [("b", 2), ("c", 3)]
 
@@ -120,18 +120,19 @@ def changed(draw: st.DrawFn, schema: dict[str, Any]) -> dict[str, Any]:
     return properties(tuple(draw(st.lists(st.sampled_from(sorted(after)), unique=True)) if after else ()), **after)
 
 
+@CALM
 @given(objects(1), st.data())
 def test_a_number_is_never_used_twice(schema: dict[str, Any], data: st.DataObject) -> None:
     lock, seen = Lock(), dict[int, tuple[str, str]]()
     for _ in range(4):
-        lock = updated(parse(dump(lock)), shape(schema))
+        lock = updated(parse(dump(lock).encode()), shape(schema))
         for field in lock.tools[NAME].arguments.fields:
             assert seen.setdefault(field.number, (field.key, field.type)) == (field.key, field.type)
         assert not changes(lock, shape(schema))
         schema = data.draw(changed(schema))
 
 
-@settings(max_examples=10, deadline=None)
+@settings(CALM, max_examples=10)
 @given(st.lists(objects(1), min_size=8, max_size=8), st.data())
 def test_buf_finds_no_change_breaking_that_we_do_not(each: list[dict[str, Any]], data: st.DataObject) -> None:
     names = [f"tools.acme.group_{index}.classify" for index in range(len(each))]
@@ -150,7 +151,7 @@ def test_buf_finds_no_change_breaking_that_we_do_not(each: list[dict[str, Any]],
     assert theirs <= found
 
 
-@settings(max_examples=10, deadline=None)
+@settings(CALM, max_examples=10)
 @given(st.lists(objects(1), min_size=8, max_size=8), st.data())
 def test_files_are_as_buf_wants_them(each: list[dict[str, Any]], data: st.DataObject) -> None:
     tools: dict[str, ToolShape] = {}

@@ -6,9 +6,9 @@ from typing import Any
 
 import jsonschema
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
-from typed.schemas import instances, objects, properties, tool
+from typed.schemas import CALM, instances, objects, properties, tool
 
 from agenta_ai.codec import CodecError
 from agenta_ai_server.typed.generation import Generation, TypedMethod
@@ -31,7 +31,7 @@ def schemas_and_instances(draw: st.DrawFn) -> tuple[dict[str, Any], Any]:
     return schema, draw(instances(schema))
 
 
-@settings(deadline=None)
+@CALM
 @given(schemas_and_instances())
 def test_message_to_json_to_message_loses_nothing(case: tuple[dict[str, Any], Any]) -> None:
     schema, instance = case

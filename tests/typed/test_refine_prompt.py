@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, cast
 from uuid import uuid4
 
 import grpc.aio
@@ -112,7 +112,7 @@ async def test_wrong_arguments_are_refused_before_anything_is_paid_for(
 
 async def test_unreadable_bytes(channel: grpc.aio.Channel) -> None:
     with pytest.raises(grpc.aio.AioRpcError) as raised:
-        await channel.unary_unary(f"/{SERVICE}/RefinePrompt")(b"\xff\xff")
+        await cast("Any", channel).unary_unary(f"/{SERVICE}/RefinePrompt")(b"\xff\xff")
     assert details(raised.value)["ErrorInfo"]["reason"] == "ERROR_REASON_REQUEST_MALFORMED"
 
 
@@ -156,7 +156,7 @@ async def test_what_is_hidden_looks_as_if_it_were_not_there(standin: StandIn, tm
     settings = settings_for(standin, **overrides)
     async with serve.running(settings) as address, grpc.aio.insecure_channel(address) as channel:
         for method in METHODS:
-            call = channel.unary_unary(f"/{method}")
+            call = cast("Any", channel).unary_unary(f"/{method}")
             with pytest.raises(grpc.aio.AioRpcError) as raised:
                 await call(b"")
             assert raised.value.code() is grpc.StatusCode.UNAUTHENTICATED

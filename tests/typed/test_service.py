@@ -27,7 +27,7 @@ from agenta_ai_server.rpc.tool_pipeline import ToolPipeline
 from agenta_ai_server.rpc.typed_methods import TypedMethods, TypedTools
 from agenta_ai_server.tools.catalog import Catalog
 from agenta_ai_server.typed.generation import Generation
-from agenta_ai_server.typed.lock import Lock, updated
+from agenta_ai_server.typed.lock import Lock, updated, with_numbers
 from agenta_ai_server.typed.tools import shapes
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ class Tools:
         """Serve these tools from now on; return what a client is generated from."""
         if numbered:
             self.lock = updated(self.lock, shapes(specs)[0])
-        self.catalog.current = ToolSet(specs)
+        self.catalog.current = ToolSet(with_numbers(specs, self.lock))
         return Generation(specs, self.lock)
 
     async def call(self, stub: Generation, arguments: dict[str, Any], name: str = "Classify") -> Any:
@@ -67,7 +67,7 @@ class Tools:
 @pytest.fixture
 async def tools() -> AsyncIterator[Tools]:
     tools = Tools()
-    typed = TypedTools(tools.catalog, lambda: tools.lock)
+    typed = TypedTools(tools.catalog)
     server = Server(
         Boundary(10),
         [Authentication(None), ToolPipeline([Authorize(AccessPolicy())])],

@@ -19,7 +19,6 @@ from agenta_ai_server.rpc.servicer import ToolServicer
 from agenta_ai_server.rpc.tool_calls import ToolCalls
 from agenta_ai_server.rpc.tool_pipeline import ToolPipeline
 from agenta_ai_server.rpc.typed_methods import TypedMethods, TypedTools
-from agenta_ai_server.typed.lock import builtin
 
 if TYPE_CHECKING:
     from agenta_ai_server.auth.authenticator import Authenticator
@@ -79,7 +78,7 @@ def build_services(
 ) -> Services:
     """Build what answers calls."""
     calls = ToolCalls(catalog, max_seconds=settings.max_call_seconds)
-    typed = TypedTools(catalog, builtin)
+    typed = TypedTools(catalog)
     return Services(ToolServicer(state, catalog, policy, calls, limits), typed, TypedMethods(typed, calls))
 
 

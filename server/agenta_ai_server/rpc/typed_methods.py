@@ -19,12 +19,11 @@ from agenta_ai_server.rpc.parsing import MAX_VALUES, invalid_arguments, parse
 from agenta_ai_server.rpc.servicer import error_message, meta_message
 from agenta_ai_server.rpc.wire_format import LARGE_BYTES, LIST, STRUCT, VALUE, TypedFields
 from agenta_ai_server.typed.generation import Generation
+from agenta_ai_server.typed.lock import Lock, lock_of
 from agenta_ai_server.typed.names import ROOT, snake_case
 from agenta_ai_server.typed.shape import Kind
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from google.protobuf.message import Message as ProtoMessage
 
     from agenta_ai_server.domain.call import Call
@@ -36,7 +35,6 @@ if TYPE_CHECKING:
     from agenta_ai_server.rpc.wire_format import Fields
     from agenta_ai_server.tools.catalog import Catalog
     from agenta_ai_server.typed.generation import TypedMethod
-    from agenta_ai_server.typed.lock import Lock
     from agenta_ai_server.typed.shape import Message
 
 PREFIX = f"/{ROOT}."
@@ -53,14 +51,12 @@ class TypedTools:
 
     Args:
         catalog: Knows the tools.
-        lock: Returns the numbers of their fields; asked again when the tools have changed.
     """
 
-    def __init__(self, catalog: Catalog, lock: Callable[[], Lock]) -> None:
+    def __init__(self, catalog: Catalog) -> None:
         self._catalog = catalog
-        self._lock = lock
         self._tools: ToolSet | None = None
-        self._generation = Generation((), lock())
+        self._generation = Generation((), Lock())
 
     @property
     def current(self) -> Generation:
@@ -68,7 +64,7 @@ class TypedTools:
         tools = self._catalog.current
         if self._tools is not tools:
             self._tools = tools
-            self._generation = Generation(tools.everything, self._lock())
+            self._generation = Generation(tools.everything, lock_of(tools.everything))
             for fault in self._generation.faults:
                 log.warning("no typed method, only CallTool: %s", fault)
         return self._generation

@@ -45,6 +45,8 @@ def property_comment(name: str, schema: Mapping[str, Any], *, required: bool, nu
 
 
 def _range(least: Any, most: Any, what: str) -> str:
+    if least == 1 and most is None:
+        return "Not empty."
     if not least:
         return f"At most {most} {what}." if most is not None else ""
     return f"At least {least} {what}." if most is None else f"From {least} to {most} {what}."

@@ -47,8 +47,8 @@ class TypedMethod:
     def __init__(self, tool: TypedTool, pool: descriptor_pool.DescriptorPool) -> None:
         self.tool = tool.name
         self.shape = tool.shape
-        self.request = _message_class(pool, f"{tool.method.package}.{tool.method.method}Request")
-        self.response = _message_class(pool, f"{tool.method.package}.{tool.method.method}Response")
+        self.request: Any = _message_class(pool, f"{tool.method.package}.{tool.method.method}Request")
+        self.response: Any = _message_class(pool, f"{tool.method.package}.{tool.method.method}Response")
         self.arguments = MessageCodec(tool.shape.arguments)
         self.result = MessageCodec(tool.shape.result)
 

@@ -16,8 +16,10 @@ from typing import TYPE_CHECKING, Any
 from agenta_ai_server.typed.shape import REUSED, Fault, Field, Kind, Label, Message, Reserved, ToolShape, Unmapped
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
     from pathlib import Path
+
+    from agenta_ai_server.domain.tool import ToolSpec
 
 VERSION = 1
 LABELS = {label.format(kind): (kind, label) for label in Label for kind in Kind}
@@ -26,7 +28,7 @@ RESERVED_NUMBERS = range(19_000, 20_000)
 
 
 class LockError(ValueError):
-    """The lock file can't be read. ``str()`` is a sentence that says where and what to do."""
+    """What is given is no lock file. ``str()`` says what to do."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,43 +132,51 @@ def _names(message: Message) -> set[str]:
 # --- The file
 
 
-def load(path: Path) -> Lock:
-    """Return what the lock file holds; an empty lock if there is no file.
-
-    Raises:
-        LockError: It can't be read, or isn't a lock file.
-    """
-    try:
-        return parse(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return Lock()
-    except OSError as error:
-        raise LockError(f"{path} can't be read: {error.strerror}.") from None
-    except (ValueError, KeyError, TypeError, AttributeError):
-        how = "Restore it from version control: it keeps the field numbers that callers rely on."
-        raise LockError(f"{path} is not a lock file of this version. {how}") from None
+def beside(tools_file: Path) -> Path:
+    """Return the path of the lock file of a tools file: ``tools.lock`` beside ``tools.toml``."""
+    return tools_file.with_suffix(".lock")
 
 
 @cache
 def builtin() -> Lock:
     """Return the numbers of the tools that come with the server."""
-    return parse((files(__package__) / "builtin.lock").read_text(encoding="utf-8"))
+    return parse((files(__package__) / "builtin.lock").read_bytes())
 
 
-def parse(text: str) -> Lock:
-    """Return the lock that ``text`` holds.
+def parse(content: bytes) -> Lock:
+    """Return what a lock file holds.
 
     Raises:
-        ValueError, KeyError, TypeError, AttributeError: It holds none.
+        LockError: It isn't one of this version.
     """
-    root = json.loads(text)
-    if root["version"] != VERSION:
-        raise ValueError("another version")
-    tools = root["tools"]
-    return Lock(
-        {name: ToolShape(_message(tool["arguments"]), _message(tool["result"])) for name, tool in tools.items()},
-        frozenset(name for name, tool in tools.items() if tool.get("removed")),
-    )
+    try:
+        root = json.loads(content)
+        if root["version"] != VERSION:
+            raise ValueError("another version")
+        tools = root["tools"]
+        return Lock(
+            {name: _tool(tool) for name, tool in tools.items()},
+            frozenset(name for name, tool in tools.items() if tool.get("removed")),
+        )
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        how = "Restore it from version control: it keeps the field numbers that callers rely on."
+        raise LockError(f"isn't a lock file of this version. {how}") from None
+
+
+def with_numbers(tools: Iterable[ToolSpec], lock: Lock) -> list[ToolSpec]:
+    """Return the tools with what the lock has of them."""
+    known = {name: _stored_tool(tool) for name, tool in lock.tools.items() if name not in lock.removed}
+    return [replace(tool, field_numbers=known.get(tool.name)) for tool in tools]
+
+
+def lock_of(tools: Iterable[ToolSpec]) -> Lock:
+    """Return the numbers of these tools, the built-in ones among them."""
+    numbers = {tool.name: _tool(dict(tool.field_numbers)) for tool in tools if tool.field_numbers}
+    return Lock(builtin().tools | numbers)
+
+
+def _tool(stored: dict[str, Any]) -> ToolShape:
+    return ToolShape(_message(stored["arguments"]), _message(stored["result"]))
 
 
 def _message(stored: dict[str, Any]) -> Message:
@@ -191,15 +201,13 @@ def _field(name: str, stored: dict[str, Any]) -> Field:
 
 def dump(lock: Lock) -> str:
     """Return the lock as the text of its file."""
-    tools = {
-        name: {
-            **({"removed": True} if name in lock.removed else {}),
-            "arguments": _stored_message(tool.arguments),
-            "result": _stored_message(tool.result),
-        }
-        for name, tool in lock.tools.items()
-    }
+    removed = {name: {"removed": True} for name in lock.removed}
+    tools = {name: removed.get(name, {}) | _stored_tool(tool) for name, tool in lock.tools.items()}
     return json.dumps({"version": VERSION, "tools": tools}, indent=2, ensure_ascii=False) + "\n"
+
+
+def _stored_tool(tool: ToolShape) -> dict[str, Any]:
+    return {"arguments": _stored_message(tool.arguments), "result": _stored_message(tool.result)}
 
 
 def _stored_message(message: Message) -> dict[str, Any]:
