@@ -114,7 +114,7 @@ func defaults(target string, retries bool) []grpc.DialOption {
 	again.BaseDelay = 200 * time.Millisecond
 	options := []grpc.DialOption{
 		grpc.WithTransportCredentials(credentials.NewTLS(&tls.Config{MinVersion: tls.VersionTLS12})),
-		grpc.WithDefaultServiceConfig(ServiceConfig),
+		grpc.WithDefaultServiceConfig(withTypedMethods(ServiceConfig)),
 		// A DNS record can't change the service config.
 		grpc.WithDisableServiceConfig(),
 		grpc.WithUserAgent("agenta-ai-go/" + Version),
