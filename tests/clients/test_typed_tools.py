@@ -1,0 +1,65 @@
+"""The three tools of examples/tools.toml, called by typed code in each language, from stubs that are generated here."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+TOOLS = ROOT / "examples/tools.toml"
+EXAMPLES = ROOT / "examples/typed"
+PRINTED = "billing, urgency 2\n2 mug, 1 teapot for Ada Lovelace, London\nThe meeting is on Tuesday at ten.\n"
+BIN = Path(sys.executable).parent
+
+# For the first build, on a machine that has built nothing yet.
+pytestmark = pytest.mark.timeout(600)
+
+
+def run(*command: str | Path, cwd: Path = ROOT, **environment: str) -> str:
+    """Runs a program, and returns what it prints."""
+    path = f"{BIN}{os.pathsep}{os.environ['PATH']}"
+    done = subprocess.run(
+        command, cwd=cwd, env={**os.environ, "PATH": path, **environment}, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def served(*command: str | Path, cwd: Path = ROOT, **environment: str) -> str:
+    """Runs a program against a server that has the three tools, and returns what it prints."""
+    server = ("agenta-ai-server", "dev", "--listen", "127.0.0.1:0", "--tools", TOOLS, "--")
+    return run(*server, *command, cwd=cwd, AGENTA_AI_API_KEY="", **environment)
+
+
+def proto(out: Path, *options: str) -> None:
+    """Writes the files of the three tools."""
+    copy = shutil.copytree(ROOT / "examples", out.with_name(f"{out.name}-examples"))
+    run("agenta-ai-server", "tools", "proto", "--file", copy / "tools.toml", "--out", out, *options)
+
+
+def test_python(tmp_path: Path) -> None:
+    proto(tmp_path / "code", "--python")
+    printed = served(sys.executable, EXAMPLES / "python/main.py", PYTHONPATH=str(tmp_path / "code"))
+    assert printed == PRINTED
+
+
+@pytest.mark.needs("go")
+def test_go(tmp_path: Path) -> None:
+    client = ROOT / "clients/go"
+    module = shutil.copytree(EXAMPLES / "go", tmp_path / "module")
+    proto(module / "protos")
+    plugins = tmp_path / "plugins"
+    plugins.mkdir()
+    for package in ("google.golang.org/protobuf/cmd/protoc-gen-go", "google.golang.org/grpc/cmd/protoc-gen-go-grpc"):
+        run("go", "build", "-o", plugins / package.rpartition("/")[2], package, cwd=client)
+    run(BIN / "buf", "generate", cwd=module, PATH=f"{plugins}{os.pathsep}{os.environ['PATH']}")
+    run("go", "mod", "edit", f"-replace=github.com/Agenta-AI/agenta-ai-grpc/clients/go={client}", cwd=module)
+    assert run("gofmt", "-l", "main.go", cwd=module) == ""
+    run("go", "vet", ".", cwd=module)
+    run("go", "build", "-o", tmp_path / "typed", ".", cwd=module)
+    assert served(tmp_path / "typed") == PRINTED
