@@ -1,7 +1,9 @@
-"""Calls the three tools of examples/tools.toml by stubs that were generated from their .proto files.
+"""Call the three tools of examples/tools.toml by stubs that were generated from their .proto files.
 
-agenta-ai-server tools proto --file examples/tools.toml --out build/python --python
-PYTHONPATH=build/python agenta-ai-server dev --tools examples/tools.toml -- python examples/typed/python/main.py
+::
+
+    agenta-ai-server tools proto --file examples/tools.toml --out build/python --python
+    PYTHONPATH=build/python agenta-ai-server dev --tools examples/tools.toml -- python examples/typed/python/main.py
 """
 
 from __future__ import annotations
