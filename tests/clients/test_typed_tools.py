@@ -36,14 +36,14 @@ def served(*command: str | Path, cwd: Path = ROOT, **environment: str) -> str:
     return run(*server, *command, cwd=cwd, AGENTA_AI_API_KEY="", **environment)
 
 
-def proto(out: Path, *options: str) -> None:
+def proto(tmp_path: Path, out: Path, *options: str) -> None:
     """Writes the files of the three tools."""
-    copy = shutil.copytree(ROOT / "examples", out.with_name(f"{out.name}-examples"))
+    copy = shutil.copytree(ROOT / "examples", tmp_path / "examples")
     run("agenta-ai-server", "tools", "proto", "--file", copy / "tools.toml", "--out", out, *options)
 
 
 def test_python(tmp_path: Path) -> None:
-    proto(tmp_path / "code", "--python")
+    proto(tmp_path, tmp_path / "code", "--python")
     printed = served(sys.executable, EXAMPLES / "python/main.py", PYTHONPATH=str(tmp_path / "code"))
     assert printed == PRINTED
 
@@ -52,7 +52,7 @@ def test_python(tmp_path: Path) -> None:
 def test_go(tmp_path: Path) -> None:
     client = ROOT / "clients/go"
     module = shutil.copytree(EXAMPLES / "go", tmp_path / "module")
-    proto(module / "protos")
+    proto(tmp_path, module / "protos")
     plugins = tmp_path / "plugins"
     plugins.mkdir()
     for package in ("google.golang.org/protobuf/cmd/protoc-gen-go", "google.golang.org/grpc/cmd/protoc-gen-go-grpc"):
@@ -63,3 +63,19 @@ def test_go(tmp_path: Path) -> None:
     run("go", "vet", ".", cwd=module)
     run("go", "build", "-o", tmp_path / "typed", ".", cwd=module)
     assert served(tmp_path / "typed") == PRINTED
+
+
+@pytest.mark.needs("npm")
+def test_typescript(tmp_path: Path) -> None:
+    ignored = shutil.ignore_patterns("node_modules", "dist")
+    package = shutil.copytree(ROOT / "clients/typescript", tmp_path / "package", ignore=ignored)
+    run("npm", "ci", "--prefer-offline", cwd=package)
+    run("npm", "run", "build", cwd=package)
+    # In the folder of the package, "agenta-ai" and what development needs are found.
+    module = shutil.copytree(EXAMPLES / "typescript", package / "typed")
+    (module / "package.json").unlink()
+    (module / "node_modules").symlink_to(package / "node_modules")
+    proto(tmp_path, module / "protos")
+    run(BIN / "buf", "generate", cwd=module)
+    run("npx", "tsc", "-p", "typed", cwd=package)
+    assert served("node", module / "dist/main.js") == PRINTED

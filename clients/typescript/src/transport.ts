@@ -18,6 +18,7 @@ import { Repeats } from "./repeats.js";
 import { SERVICE_CONFIG } from "./service_config.js";
 import { checkTarget, isLocal } from "./target.js";
 import { ipOf, serverNameOf, tlsCredentials } from "./tls.js";
+import { callsTool, isTyped } from "./tools.js";
 import { ToolService } from "./v1.js";
 import { VERSION } from "./version.js";
 
@@ -151,7 +152,11 @@ export class Transport {
    * the last may have run the tool.
    */
   async #attempts(call: Call): Promise<Answer | CallError> {
-    const repeats = new Repeats(call.method.name, this.#retries, this.#waitForLimit);
+    const repeats = new Repeats(
+      isTyped(call.method) ? ToolService.method.callTool.name : call.method.name,
+      this.#retries,
+      this.#waitForLimit,
+    );
     for (;;) {
       const attempt: Attempt = { sent: false, answered: false };
       const answer = await this.#attempt(call, attempt);
@@ -243,7 +248,7 @@ function failed(call: Call, code: Code, text: string, init: Partial<CallErrorIni
   return new CallError({
     code,
     text,
-    isTool: call.method.name === ToolService.method.callTool.name,
+    isTool: callsTool(call.method),
     requestId,
     outcome,
     ...init,
