@@ -79,3 +79,20 @@ def test_typescript(tmp_path: Path) -> None:
     run(BIN / "buf", "generate", cwd=module)
     run("npx", "tsc", "-p", "typed", cwd=package)
     assert served("node", module / "dist/main.js") == PRINTED
+
+
+@pytest.mark.needs("mvn")
+def test_java(tmp_path: Path) -> None:
+    # A copy, for another worker may be building the same.
+    ignored = shutil.ignore_patterns("target")
+    sources = shutil.copytree(ROOT / "clients/java", tmp_path / "clients/java", ignore=ignored)
+    shutil.copytree(ROOT / "protos", tmp_path / "protos")
+    module = shutil.copytree(EXAMPLES / "java", sources / "typed")
+    for pom, old, new in (
+        (module / "pom.xml", "../../../clients/java/pom.xml", "../pom.xml"),
+        (sources / "pom.xml", "<module>example</module>", "<module>typed</module>"),
+    ):
+        pom.write_text(pom.read_text().replace(old, new))
+    proto(tmp_path, module / "protos")
+    run("mvn", "-q", "-B", "package", "-Dmaven.test.skip=true", "-pl", "typed", "-am", cwd=sources)
+    assert served("java", "-jar", module / "target/typed.jar") == PRINTED

@@ -19,10 +19,12 @@ use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt};
 use tower::{Service, ServiceExt};
 
+use crate::client::CALL_TIMEOUT;
 use crate::credentials::{BoxError, Credentials};
 use crate::endpoints::Endpoints;
 use crate::outcome::{DOMAIN, Failure, Progress, is_refusal};
 use crate::service_config::RetryPolicy;
+use crate::typed::{is_typed, named};
 use crate::v1::ErrorReason;
 
 /// The largest request that the service accepts, and the largest answer.
@@ -34,7 +36,7 @@ const TIMEOUT: &str = "grpc-timeout";
 const PUSHBACK: &str = "grpc-retry-pushback-ms";
 const PREVIOUS_ATTEMPTS: &str = "grpc-previous-rpc-attempts";
 /// What comes before a message: whether it is compressed, and its size.
-const PREFIX_BYTES: usize = 5;
+pub(crate) const PREFIX_BYTES: usize = 5;
 const SHORTEST_WAIT: Duration = Duration::from_millis(100);
 
 /// A channel for the methods of the service, none of which streams. It says who calls, keeps to the time-out of a request over
@@ -66,8 +68,11 @@ impl Service<Request<Body>> for Connection {
         Poll::Ready(Ok(()))
     }
 
-    fn call(&mut self, request: Request<Body>) -> Self::Future {
+    fn call(&mut self, mut request: Request<Body>) -> Self::Future {
         let shared = self.0.clone();
+        if is_typed(request.uri().path()) && !request.headers().contains_key(TIMEOUT) {
+            request.headers_mut().insert(TIMEOUT, left(Instant::now() + CALL_TIMEOUT));
+        }
         Box::pin(async move { shared.send(request).await })
     }
 }
@@ -114,7 +119,9 @@ impl Shared {
         progress: &Progress,
     ) -> Result<Response<Body>, Failure> {
         let (head, body) = request.into_parts();
-        let mut request = Request::from_parts(head, body.collect().await?.to_bytes());
+        let body = body.collect().await?.to_bytes();
+        let body = if is_typed(head.uri.path()) { named(body) } else { body };
+        let mut request = Request::from_parts(head, body);
         check_size(request.body())?;
         self.credentials.sign(request.headers_mut()).await?;
         let path = request.uri().path().to_owned();
@@ -192,7 +199,7 @@ impl Shared {
     /// the server says and up to as much again, so that calls that were refused together come back one by one.
     fn wait(&self, path: &str, refusal: &Status, deadline: Option<Instant>) -> Option<Duration> {
         let forbidden = refusal.metadata().get(PUSHBACK).is_some_and(|pushback| pushback.as_bytes().starts_with(b"-"));
-        if !self.wait_for_limit || path != CALL_TOOL || forbidden {
+        if !self.wait_for_limit || !(path == CALL_TOOL || is_typed(path)) || forbidden {
             return None;
         }
         let told = refusal.get_details_retry_info().and_then(|info| info.retry_delay).unwrap_or_default();

@@ -10,6 +10,7 @@ import java.io.Reader;
 import java.io.UncheckedIOException;
 import java.nio.charset.StandardCharsets;
 import java.util.EnumSet;
+import java.util.List;
 import java.util.Map;
 import java.util.Set;
 
@@ -24,8 +25,23 @@ final class ServiceConfig {
 
     private ServiceConfig() {}
 
-    /** The form in which grpc-java takes it. */
+    /**
+     * The form in which grpc-java takes it, with the retries of CallTool for all methods that it doesn't name: a client gives
+     * each call of a tool a request_id.
+     */
+    @SuppressWarnings("unchecked")
     static Map<String, ?> read() {
+        Map<String, ?> config = parsed();
+        for (var each : (List<Map<String, Object>>) config.get("methodConfig")) {
+            var names = (List<Map<String, Object>>) each.get("name");
+            if (names.stream().anyMatch(name -> "CallTool".equals(name.get("method")))) {
+                names.add(Map.of());
+            }
+        }
+        return config;
+    }
+
+    private static Map<String, ?> parsed() {
         try (InputStream file = ServiceConfig.class.getResourceAsStream("service_config.json");
                 Reader text = new InputStreamReader(file, StandardCharsets.UTF_8)) {
             return new Gson().fromJson(text, new TypeToken<Map<String, ?>>() {});

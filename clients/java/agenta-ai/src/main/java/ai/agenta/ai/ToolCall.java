@@ -1,10 +1,9 @@
 package ai.agenta.ai;
 
-import ai.agenta.ai.v1.CallToolRequest;
 import ai.agenta.ai.v1.CallToolResponse;
 import ai.agenta.ai.v1.ErrorReason;
-import ai.agenta.ai.v1.ToolServiceGrpc;
 import com.google.protobuf.Any;
+import com.google.protobuf.Message;
 import com.google.rpc.ErrorInfo;
 import io.grpc.CallOptions;
 import io.grpc.Channel;
@@ -12,6 +11,7 @@ import io.grpc.ClientCall;
 import io.grpc.Context;
 import io.grpc.Deadline;
 import io.grpc.Metadata;
+import io.grpc.MethodDescriptor;
 import io.grpc.Status;
 import io.grpc.StatusRuntimeException;
 import io.grpc.protobuf.StatusProto;
@@ -23,7 +23,7 @@ import java.util.concurrent.TimeUnit;
 import org.jspecify.annotations.Nullable;
 
 /** One call of a tool, which comes back after a rate limit if it is to wait for that. */
-final class ToolCall {
+final class ToolCall<Q extends Message, A extends Message> {
     /** The largest request that the service accepts. */
     static final int MAX_REQUEST_BYTES = 1 << 20;
 
@@ -32,24 +32,25 @@ final class ToolCall {
     private static final Duration SHORTEST_WAIT = Duration.ofMillis(100);
 
     private final Channel channel;
-    private final CallToolRequest request;
+    private final MethodDescriptor<Q, A> method;
+    private final Q request;
     private final CallOptions options;
     private final ToolCallOptions more;
     private final boolean waitForLimit;
     private final Deadline deadline;
     private final Context caller = Context.current();
-    private final CompletableFuture<CallToolResponse> result = new CompletableFuture<>();
+    private final CompletableFuture<A> result = new CompletableFuture<>();
     // Null between two attempts.
-    private @Nullable ClientCall<CallToolRequest, CallToolResponse> current;
+    private @Nullable ClientCall<Q, A> current;
     private boolean closed;
     // What became of the attempts before the current one.
     private volatile Outcome.Kind before = Outcome.Kind.UNSENT;
 
-    ToolCall(Channel channel, CallToolRequest request, ToolCallOptions more, boolean waitForLimit) {
+    ToolCall(
+            Channel channel, MethodDescriptor<Q, A> method, Q request, ToolCallOptions more, boolean waitForLimit) {
         this.channel = channel;
-        this.request = more.rerunIfOutcomeUnknown()
-                ? request.toBuilder().setRerunIfOutcomeUnknown(true).build()
-                : request;
+        this.method = method;
+        this.request = more.rerunIfOutcomeUnknown() ? TypedMethods.rerun(request) : request;
         this.deadline =
                 Detached.earlier(Deadline.after(more.timeout().toNanos(), TimeUnit.NANOSECONDS), caller.getDeadline());
         this.options =
@@ -59,7 +60,7 @@ final class ToolCall {
     }
 
     /** Makes the call. To cancel the future cancels the call. */
-    CompletableFuture<CallToolResponse> start() {
+    CompletableFuture<A> start() {
         int bytes = request.getSerializedSize();
         if (bytes > MAX_REQUEST_BYTES) {
             end(tooLarge(bytes));
@@ -102,7 +103,7 @@ final class ToolCall {
     }
 
     private void end(StatusRuntimeException thrown) {
-        result.completeExceptionally(new CallException(thrown, request.getRequestId(), before));
+        result.completeExceptionally(new CallException(thrown, TypedMethods.requestId(request), before));
     }
 
     private synchronized void cancel(@Nullable Throwable failure) {
@@ -116,7 +117,7 @@ final class ToolCall {
             return;
         }
         caller.run(() -> {
-            var call = channel.newCall(ToolServiceGrpc.getCallToolMethod(), options);
+            var call = channel.newCall(method, options);
             current = call;
             Metadata headers = new Metadata();
             headers.merge(more.headers());
@@ -127,7 +128,7 @@ final class ToolCall {
         });
     }
 
-    private void ended(Status status, Metadata trailers, @Nullable CallToolResponse response) {
+    private void ended(Status status, Metadata trailers, @Nullable A response) {
         try {
             more.onTrailers().accept(trailers);
         } catch (Throwable failure) { // or the call would never end
@@ -135,13 +136,16 @@ final class ToolCall {
             return;
         }
         if (!status.isOk()) {
-            refused(new CallException(status.asRuntimeException(trailers), request.getRequestId(), before), trailers);
+            refused(new CallException(status.asRuntimeException(trailers), TypedMethods.requestId(request), before), trailers);
         } else if (response == null) {
             end(Status.INTERNAL.withDescription("The server sent no response").asRuntimeException());
-        } else if (response.getIsError()) {
-            result.completeExceptionally(new ToolException(response, request.getRequestId()));
         } else {
-            result.complete(response);
+            CallToolResponse failed = TypedMethods.failed(response);
+            if (failed == null) {
+                result.complete(response);
+            } else {
+                result.completeExceptionally(new ToolException(failed, TypedMethods.requestId(request)));
+            }
         }
     }
 
@@ -195,11 +199,11 @@ final class ToolCall {
         return pushback != null && pushback.startsWith("-");
     }
 
-    private final class Listener extends ClientCall.Listener<CallToolResponse> {
-        private @Nullable CallToolResponse response;
+    private final class Listener extends ClientCall.Listener<A> {
+        private @Nullable A response;
 
         @Override
-        public void onMessage(CallToolResponse message) {
+        public void onMessage(A message) {
             response = message;
         }
 
