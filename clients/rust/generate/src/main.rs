@@ -10,25 +10,35 @@ const CRATE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/..");
 
 const TOOLS: &str = "agenta.ai.tools.";
 
-/// The files whose packages are wanted.
-fn only(all: &prost_types::FileDescriptorSet, wanted: impl Fn(&str) -> bool) -> prost_types::FileDescriptorSet {
-    prost_types::FileDescriptorSet { file: all.file.iter().filter(|file| wanted(file.package())).cloned().collect() }
+fn without_tools(all: &prost_types::FileDescriptorSet) -> prost_types::FileDescriptorSet {
+    let file = all.file.iter().filter(|file| !file.package().starts_with(TOOLS)).cloned().collect();
+    prost_types::FileDescriptorSet { file }
 }
 
 fn main() -> Result<(), Box<dyn Error>> {
     let mut bytes = Vec::new();
     std::io::stdin().read_to_end(&mut bytes)?;
     let all = prost_types::FileDescriptorSet::decode(&*bytes)?;
-    let descriptors = only(&all, |package| !package.starts_with(TOOLS));
+    let descriptors = without_tools(&all);
     tonic_prost_build::configure()
         .build_server(false)
         .out_dir(format!("{CRATE}/src/generated"))
         .compile_fds(descriptors.clone())?;
+    // Makes the contract once more, because the tools refer to it.
+    let apart = std::env::temp_dir().join(format!("agenta-ai-tools-{}", std::process::id()));
+    std::fs::create_dir_all(&apart)?;
     tonic_prost_build::configure()
         .build_server(false)
         .extern_path(".agenta.ai.v1", "crate::v1")
-        .out_dir(format!("{CRATE}/src/generated"))
-        .compile_fds(only(&all, |package| package.starts_with(TOOLS)))?;
+        .out_dir(&apart)
+        .compile_fds(all)?;
+    for made in std::fs::read_dir(&apart)? {
+        let name = made?.file_name().to_string_lossy().into_owned();
+        if name.starts_with(TOOLS) {
+            std::fs::copy(apart.join(&name), format!("{CRATE}/src/generated/{name}"))?;
+        }
+    }
+    std::fs::remove_dir_all(&apart)?;
     tonic_prost_build::configure()
         .build_client(false)
         .extern_path(".agenta.ai.v1", "::agenta_ai::v1")
