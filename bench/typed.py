@@ -21,13 +21,15 @@ from agenta_ai_server.typed.tools import shapes
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from agenta_ai_server.domain.values import Json
+
 COUNT, ROUNDS = 5_000, 5
 TEMPLATE = (Path(__file__).parent / "prompt.json").read_text()
-ITEM = {
+ITEM: dict[str, Json] = {
     "type": "object",
     "properties": {"product": {"type": "string"}, "quantity": {"type": "integer"}, "price": {"type": "number"}},
 }
-ORDER = {"type": "object", "properties": {"items": {"type": "array", "items": ITEM}}}
+ORDER: dict[str, Json] = {"type": "object", "properties": {"items": {"type": "array", "items": ITEM}}}
 ITEMS = {"items": [{"product": f"Product {index}", "quantity": index, "price": 1.5} for index in range(50)]}
 
 

@@ -54,15 +54,15 @@ pub mod refine_prompt_response {
     #[derive(Clone, PartialEq, ::prost::Message)]
     pub struct Result {
         /// As many as were given, with their roles and order.
-        /// Required. At least 1 items.
+        /// Required. Not empty.
         #[prost(message, repeated, tag = "1")]
         pub messages: ::prost::alloc::vec::Vec<result::MessagesItem>,
         /// One line on what was changed.
-        /// Required. At least 1 characters.
+        /// Required. Not empty.
         #[prost(string, optional, tag = "2")]
         pub summary: ::core::option::Option<::prost::alloc::string::String>,
         /// The whole template as JSON, with the refined texts put back.
-        /// Required. At least 1 characters.
+        /// Required. Not empty.
         #[prost(string, optional, tag = "3")]
         pub prompt_template_json: ::core::option::Option<::prost::alloc::string::String>,
     }

@@ -139,16 +139,16 @@ class RefinePromptResponse(google.protobuf.message.Message):
         PROMPT_TEMPLATE_JSON_FIELD_NUMBER: builtins.int
         summary: builtins.str
         """One line on what was changed.
-        Required. At least 1 characters.
+        Required. Not empty.
         """
         prompt_template_json: builtins.str
         """The whole template as JSON, with the refined texts put back.
-        Required. At least 1 characters.
+        Required. Not empty.
         """
         @property
         def messages(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___RefinePromptResponse.Result.MessagesItem]:
             """As many as were given, with their roles and order.
-            Required. At least 1 items.
+            Required. Not empty.
             """
 
         def __init__(

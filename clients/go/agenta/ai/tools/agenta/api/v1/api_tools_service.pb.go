@@ -269,13 +269,13 @@ func (x *RefinePromptRequest_Arguments) GetContext() string {
 type RefinePromptResponse_Result struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// As many as were given, with their roles and order.
-	// Required. At least 1 items.
+	// Required. Not empty.
 	Messages []*RefinePromptResponse_Result_MessagesItem `protobuf:"bytes,1,rep,name=messages,proto3" json:"messages,omitempty"`
 	// One line on what was changed.
-	// Required. At least 1 characters.
+	// Required. Not empty.
 	Summary *string `protobuf:"bytes,2,opt,name=summary,proto3,oneof" json:"summary,omitempty"`
 	// The whole template as JSON, with the refined texts put back.
-	// Required. At least 1 characters.
+	// Required. Not empty.
 	PromptTemplateJson *string `protobuf:"bytes,3,opt,name=prompt_template_json,proto3,oneof" json:"prompt_template_json,omitempty"`
 	unknownFields      protoimpl.UnknownFields
 	sizeCache          protoimpl.SizeCache

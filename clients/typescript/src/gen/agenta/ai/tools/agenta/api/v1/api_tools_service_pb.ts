@@ -158,7 +158,7 @@ export const RefinePromptResponseSchema: GenMessage<RefinePromptResponse> = /*@_
 export type RefinePromptResponse_Result = Message<"agenta.ai.tools.agenta.api.v1.RefinePromptResponse.Result"> & {
   /**
    * As many as were given, with their roles and order.
-   * Required. At least 1 items.
+   * Required. Not empty.
    *
    * @generated from field: repeated agenta.ai.tools.agenta.api.v1.RefinePromptResponse.Result.MessagesItem messages = 1;
    */
@@ -166,7 +166,7 @@ export type RefinePromptResponse_Result = Message<"agenta.ai.tools.agenta.api.v1
 
   /**
    * One line on what was changed.
-   * Required. At least 1 characters.
+   * Required. Not empty.
    *
    * @generated from field: optional string summary = 2;
    */
@@ -174,7 +174,7 @@ export type RefinePromptResponse_Result = Message<"agenta.ai.tools.agenta.api.v1
 
   /**
    * The whole template as JSON, with the refined texts put back.
-   * Required. At least 1 characters.
+   * Required. Not empty.
    *
    * @generated from field: optional string prompt_template_json = 3 [json_name = "prompt_template_json"];
    */
