@@ -96,3 +96,17 @@ def test_java(tmp_path: Path) -> None:
     proto(tmp_path, module / "protos")
     run("mvn", "-q", "-B", "package", "-Dmaven.test.skip=true", "-pl", "typed", "-am", cwd=sources)
     assert served("java", "-jar", module / "target/typed.jar") == PRINTED
+
+
+@pytest.mark.needs("cargo")
+def test_rust(tmp_path: Path) -> None:
+    client = ROOT / "clients/rust"
+    module = shutil.copytree(EXAMPLES / "rust", tmp_path / "module")
+    manifest = module / "Cargo.toml"
+    manifest.write_text(manifest.read_text().replace("../../../clients/rust", str(client)))
+    # The versions that are pinned.
+    shutil.copy(client / "Cargo.lock", module)
+    proto(tmp_path, module / "protos")
+    run("cargo", "fmt", "--check", "--", "--config-path", client, cwd=module)
+    run("cargo", "build", "-q", cwd=module)
+    assert served(module / "target/debug/typed") == PRINTED

@@ -7,8 +7,8 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use agenta_ai::v1::{
-    self, CallToolRequest, CallToolResponse, ErrorReason, ListToolsRequest, ListToolsResponse, StatusRequest,
-    StatusResponse,
+    self, CallToolRequest, CallToolResponse, CallToolStreamRequest, CallToolStreamResponse, ErrorReason, ListToolsRequest,
+    ListToolsResponse, StatusRequest, StatusResponse,
 };
 use agenta_ai::{Builder, CALL_TIMEOUT, Client, Error, pack, request, unpack};
 use prost_types::value::Kind;
@@ -118,6 +118,15 @@ impl Service {
 
 #[tonic::async_trait]
 impl ToolService for Service {
+    type CallToolStreamStream = tonic::codegen::BoxStream<CallToolStreamResponse>;
+
+    async fn call_tool_stream(
+        &self,
+        _: Request<CallToolStreamRequest>,
+    ) -> Result<Response<Self::CallToolStreamStream>, Status> {
+        Err(Status::unimplemented("this client reads no progress"))
+    }
+
     async fn call_tool(&self, request: Request<CallToolRequest>) -> Result<Response<CallToolResponse>, Status> {
         self.next(&request, request.get_ref().clone()).await.map(Response::new)
     }
