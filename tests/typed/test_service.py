@@ -243,3 +243,16 @@ async def test_health_knows_the_services(tools: Tools) -> None:
         await health.Check(asked)
     tools.serve(echo(properties(text=TEXT)))
     assert (await health.Check(asked)).status == health_pb2.HealthCheckResponse.SERVING
+
+
+async def test_tools_are_prepared_before_they_change(tools: Tools) -> None:
+    stub = tools.serve(echo(properties(text=TEXT)))
+    assert (await tools.call(stub, {"text": "a"})).result.text == "a"
+    more = [echo(properties(text=TEXT)), tool(properties(), name="tools.acme.support.other")]
+    tools.lock = updated(tools.lock, shapes(more)[0])
+    after = ToolSet(with_numbers(more, tools.lock))
+    await asyncio.to_thread(tools.catalog.prepare, after)
+    # Until they are the current ones, calls see the others, and what was prepared isn't lost.
+    assert (await tools.call(stub, {"text": "a"})).result.text == "a"
+    tools.catalog.current = after
+    assert (await tools.call(stub, {"text": "b"})).result.text == "b"

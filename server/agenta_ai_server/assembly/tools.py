@@ -136,7 +136,9 @@ def _follow(
             available = await asyncio.to_thread(lambda: file.content)
             if available is not current:
                 current = available
-                catalog.current = tool_set(available, settings.missing, settings.disabled_tools)
+                tools = tool_set(available, settings.missing, settings.disabled_tools)
+                await asyncio.to_thread(catalog.prepare, tools)
+                catalog.current = tools
                 log.info("there are %d tools now", len(catalog.current.tools))
 
     async def start() -> None:

@@ -19,7 +19,7 @@ from agenta_ai_server.rpc.parsing import MAX_VALUES, invalid_arguments, parse
 from agenta_ai_server.rpc.servicer import error_message, meta_message
 from agenta_ai_server.rpc.wire_format import LARGE_BYTES, LIST, STRUCT, VALUE, TypedFields
 from agenta_ai_server.typed.generation import Generation
-from agenta_ai_server.typed.lock import Lock, lock_of
+from agenta_ai_server.typed.lock import lock_of
 from agenta_ai_server.typed.names import ROOT, snake_case
 from agenta_ai_server.typed.shape import Kind
 
@@ -49,25 +49,35 @@ log = logging.getLogger(__name__)
 class TypedTools:
     """The typed methods of the tools as they are now.
 
+    Those of hundreds of tools take half a second to make, so they are made before the tools change.
+
     Args:
         catalog: Knows the tools.
     """
 
     def __init__(self, catalog: Catalog) -> None:
         self._catalog = catalog
-        self._tools: ToolSet | None = None
-        self._generation = Generation((), Lock())
+        self._made = self._prepared = _made(catalog.current)
+        catalog.before_change(self._prepare)
 
     @property
     def current(self) -> Generation:
-        """The methods of the current tools; made when the tools have changed."""
+        """The methods of the current tools."""
         tools = self._catalog.current
-        if self._tools is not tools:
-            self._tools = tools
-            self._generation = Generation(tools.everything, lock_of(tools.everything))
-            for fault in self._generation.faults:
-                log.warning("no typed method, only CallTool: %s", fault)
-        return self._generation
+        if self._made[0] is not tools:
+            self._made = self._prepared if self._prepared[0] is tools else _made(tools)
+        return self._made[1]
+
+    def _prepare(self, tools: ToolSet) -> None:
+        self._prepared = _made(tools)
+
+
+def _made(tools: ToolSet) -> tuple[ToolSet, Generation]:
+    """Return the tools with their methods, and log why some have none."""
+    generation = Generation(tools.everything, lock_of(tools.everything))
+    for fault in generation.faults:
+        log.warning("no typed method, only CallTool: %s", fault)
+    return tools, generation
 
 
 class TypedMethods(grpc.GenericRpcHandler):

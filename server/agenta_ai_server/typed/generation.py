@@ -16,6 +16,7 @@ from google.protobuf.descriptor_pb2 import FileDescriptorProto, FileDescriptorSe
 import agenta_ai.v1
 from agenta_ai_server.typed.conversion import MessageCodec
 from agenta_ai_server.typed.descriptors import files
+from agenta_ai_server.typed.shape import Fault
 from agenta_ai_server.typed.tools import typed_tools
 
 if TYPE_CHECKING:
@@ -73,11 +74,19 @@ class Generation:
         self.pool = descriptor_pool.DescriptorPool()
         for file in contract_files():
             self.pool.Add(file)
-        self.files: Mapping[str, FileDescriptorProto] = {file.name: file for file in files(typed)}
-        for file in self.files.values():
-            self.pool.Add(file)
+        self.files: dict[str, FileDescriptorProto] = {}
+        for file in files(typed):
+            try:
+                self.pool.Add(file)
+            except TypeError:
+                # The names of its fields and messages contradict each other in a way that only protobuf finds.
+                self.faults.append(Fault(file.package, "protobuf refuses its messages. Rename properties."))
+            else:
+                self.files[file.name] = file
         self.services = tuple(f"{file.package}.{file.service[0].name}" for file in self.files.values())
-        self.methods: Mapping[str, TypedMethod] = {tool.method.path: TypedMethod(tool, self.pool) for tool in typed}
+        self.methods: Mapping[str, TypedMethod] = {
+            tool.method.path: TypedMethod(tool, self.pool) for tool in typed if tool.method.file in self.files
+        }
 
 
 @cache

@@ -46,8 +46,7 @@ final class ToolCall<Q extends Message, A extends Message> {
     // What became of the attempts before the current one.
     private volatile Outcome.Kind before = Outcome.Kind.UNSENT;
 
-    ToolCall(
-            Channel channel, MethodDescriptor<Q, A> method, Q request, ToolCallOptions more, boolean waitForLimit) {
+    ToolCall(Channel channel, MethodDescriptor<Q, A> method, Q request, ToolCallOptions more, boolean waitForLimit) {
         this.channel = channel;
         this.method = method;
         this.request = more.rerunIfOutcomeUnknown() ? TypedMethods.rerun(request) : request;
@@ -136,7 +135,9 @@ final class ToolCall<Q extends Message, A extends Message> {
             return;
         }
         if (!status.isOk()) {
-            refused(new CallException(status.asRuntimeException(trailers), TypedMethods.requestId(request), before), trailers);
+            refused(
+                    new CallException(status.asRuntimeException(trailers), TypedMethods.requestId(request), before),
+                    trailers);
         } else if (response == null) {
             end(Status.INTERNAL.withDescription("The server sent no response").asRuntimeException());
         } else {

@@ -39,8 +39,7 @@ class TypedMethodsTest {
     @BeforeEach
     void begin() throws IOException {
         var health = new HealthStatusManager();
-        health.setStatus(
-                "agenta.ai.v1.ToolService", io.grpc.health.v1.HealthCheckResponse.ServingStatus.SERVING);
+        health.setStatus("agenta.ai.v1.ToolService", io.grpc.health.v1.HealthCheckResponse.ServingStatus.SERVING);
         server = Grpc.newServerBuilderForPort(0, InsecureServerCredentials.create())
                 .addService(health.getHealthService())
                 .addService(new Service())
