@@ -24,9 +24,10 @@ from agenta_ai_server.typed.source import source
 from agenta_ai_server.typed.tools import shapes, typed_tools
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Collection, Mapping, Sequence
 
     from agenta_ai_server.domain.tool import ToolSpec
+    from agenta_ai_server.typed.compatibility import Change
 
 DESCRIPTOR_SET = "tools.binpb"
 PYTHON_ROOT = "agenta_ai_tools"
@@ -79,6 +80,23 @@ def run(environment: Mapping[str, str], options: Options) -> int:
     except OSError as error:
         raise SettingsError([f"{error.filename} can't be written: {error.strerror}."]) from None
     return 0
+
+
+def typed_changes(path: Path, names: Collection[str] = ()) -> list[Change]:
+    """Return what has changed in the typed methods of a tools file since its lock file was written.
+
+    Args:
+        path: The tools file. Without a lock file beside it nothing has changed.
+        names: The tools that matter; none for all.
+
+    Raises:
+        SettingsError: One of the files can't be used.
+    """
+    if not lock.beside(path).exists():
+        return []
+    tools, known = _read(path)
+    found = changes(known, shapes(tools)[0])
+    return [change for change in found if not names or change.path.partition(":")[0] in names]
 
 
 def _read(path: Path) -> tuple[list[ToolSpec], lock.Lock]:
