@@ -145,7 +145,7 @@ async def test_the_example_of_progress(example: Path) -> None:
     code, out, err = await run(*dev, "node", example.with_name("progress.js"))
     assert code == 0
     assert out.strip()
-    assert len(err.splitlines()) >= 2  # started, and asked
+    assert err.strip()  # what was happening
 
 
 async def test_the_example_without_a_server(example: Path, nobody: str) -> None:
