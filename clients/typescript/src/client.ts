@@ -16,6 +16,7 @@ import { toArguments } from "./arguments.js";
 import { Code } from "./code.js";
 import { CallError, ToolError } from "./errors.js";
 import type { CallOptions, CallToolOptions, ClientOptions } from "./options.js";
+import { follow, type ToolEvent } from "./progress.js";
 import { Transport } from "./transport.js";
 import {
   CallToolRequestSchema,
@@ -105,6 +106,24 @@ export class Client implements Disposable {
     }
     const content = response.structuredContent;
     return { result: (content ? toJson(ValueSchema, content) : null) as T, response, requestId };
+  }
+
+  /**
+   * Runs a tool, and yields what is happening to it while it runs; the last event is its result. The call is that of
+   * {@link Client.callTool}, with the same errors and retries. It begins when the first event is asked for, and leaving the
+   * loop before its end cancels it. Progress that a slow reader doesn't take in time is left out.
+   *
+   * @param name - As for `callTool`.
+   * @param args - As for `callTool`.
+   * @typeParam T - As for `callTool`.
+   * @throws TypeError, CallError and ToolError as `callTool` does.
+   */
+  streamTool<T = JsonValue>(
+    name: string,
+    args: object = {},
+    options: CallToolOptions = {},
+  ): AsyncGenerator<ToolEvent<T>, void, undefined> {
+    return follow((following) => this.callTool<T>(name, args, { ...options, ...following }), options);
   }
 
   /**

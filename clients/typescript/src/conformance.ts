@@ -1,9 +1,12 @@
 /** The conformance program, by the line protocol of tests/conformance. */
 import { createInterface } from "node:readline";
+import { setTimeout as delay } from "node:timers/promises";
 import {
+  create,
   createRegistry,
   type DescMessage,
   type DescMethodUnary,
+  fromBinary,
   fromJson,
   type JsonObject,
   type JsonValue,
@@ -12,12 +15,20 @@ import {
   toJson,
 } from "@bufbuild/protobuf";
 import { type Any, AnySchema, ValueSchema } from "@bufbuild/protobuf/wkt";
+import { Client, credentials, type ServiceError } from "@grpc/grpc-js";
 import { Code } from "./code.js";
 import { CallError } from "./errors.js";
 import { file_google_rpc_error_details } from "./gen/google/rpc/error_details_pb.js";
-import type { Metadata } from "./options.js";
+import { fromGrpc, toGrpc } from "./metadata.js";
+import type { CallOptions, Metadata } from "./options.js";
 import { Transport } from "./transport.js";
-import { type CallToolResponse, ToolService } from "./v1.js";
+import {
+  type CallToolResponse,
+  CallToolResponseSchema,
+  CallToolStreamResponseSchema,
+  ProgressSchema,
+  ToolService,
+} from "./v1.js";
 
 interface Case {
   id: string;
@@ -32,21 +43,30 @@ interface Case {
   wait_for_limit?: boolean;
   retries?: boolean;
   close_after?: number;
+  read_after?: number;
 }
 
+type Sent = Promise<MessageShape<DescMessage>>;
+
+const STREAM = ToolService.method.callToolStream;
+// The client makes a stream of what would be a single call.
 const METHODS = new Map<string, DescMethodUnary>(
-  ToolService.methods.map((method) => [method.name, method as DescMethodUnary]),
+  ToolService.methods.map((method) => {
+    const unary = method === STREAM ? ToolService.method.callTool : method;
+    return [method.name, unary as DescMethodUnary];
+  }),
 );
 const REGISTRY = createRegistry(file_google_rpc_error_details);
 const transports = new Map<string, Transport>();
+const clients = new Map<string, Client>();
 
 for await (const line of createInterface({ input: process.stdin })) {
   const asked: Case = JSON.parse(line);
   const result = await run(asked).catch((error) => ({ error: String(error) }));
   process.stdout.write(`${JSON.stringify({ id: asked.id, ...result })}\n`);
 }
-for (const transport of transports.values()) {
-  transport.close();
+for (const open of [...transports.values(), ...clients.values()]) {
+  open.close();
 }
 
 async function run(asked: Case): Promise<JsonObject> {
@@ -66,18 +86,62 @@ async function run(asked: Case): Promise<JsonObject> {
   const began = performance.now();
   const closing =
     asked.close_after === undefined ? undefined : setTimeout(() => transport.close(), asked.close_after * 1000);
-  const outcome = await transport
-    .send(method, request, {
-      timeoutMs: asked.timeout === undefined ? Number.POSITIVE_INFINITY : asked.timeout * 1000,
-      signal: asked.cancel_after === undefined ? undefined : AbortSignal.timeout(asked.cancel_after * 1000),
-      metadata: asked.metadata ?? {},
-      onHeader: keep,
-      onTrailer: keep,
-      requestId,
-    })
-    .then((response) => answered(method, response), refused);
+  const progress: JsonValue[] = [];
+  const streams = asked.method === STREAM.name;
+  const options: CallOptions & { timeoutMs: number; requestId: string } = {
+    timeoutMs: asked.timeout === undefined ? Number.POSITIVE_INFINITY : asked.timeout * 1000,
+    signal: asked.cancel_after === undefined ? undefined : AbortSignal.timeout(asked.cancel_after * 1000),
+    metadata: asked.metadata ?? {},
+    onProgress: streams ? (came) => progress.push(toJson(ProgressSchema, came)) : undefined,
+    onHeader: keep,
+    onTrailer: keep,
+    requestId,
+  };
+  const sent: Sent =
+    streams && asked.client === "bare" ? stream(asked, request, options) : transport.send(method, request, options);
+  const outcome = await sent.then((response) => answered(method, response), refused);
   clearTimeout(closing);
-  return { ...outcome, metadata: received, seconds: (performance.now() - began) / 1000 };
+  const took = (performance.now() - began) / 1000;
+  return { ...outcome, ...(streams && { progress }), metadata: received, seconds: took };
+}
+
+/** Makes a call with progress by grpc-js alone. */
+async function stream(asked: Case, request: Uint8Array, options: CallOptions & { timeoutMs: number }): Sent {
+  const { onProgress, onHeader, onTrailer, signal, timeoutMs, metadata = {} } = options;
+  const client = clientFor(asked.target);
+  const opened = client.makeServerStreamRequest(
+    `/${STREAM.parent.typeName}/${STREAM.name}`,
+    (bytes: Uint8Array) => Buffer.from(bytes),
+    (bytes) => fromBinary(CallToolStreamResponseSchema, bytes),
+    request,
+    toGrpc(metadata),
+    { deadline: Date.now() + timeoutMs },
+  );
+  opened.on("metadata", (header) => onHeader?.(fromGrpc(header)));
+  opened.on("status", (status) => onTrailer?.(fromGrpc(status.metadata)));
+  signal?.addEventListener("abort", () => opened.cancel());
+  let result = create(CallToolResponseSchema);
+  try {
+    await delay((asked.read_after ?? 0) * 1000);
+    for await (const { event } of opened) {
+      if (event.case === "progress") {
+        onProgress?.(event.value);
+      } else if (event.case === "result") {
+        result = event.value;
+      }
+    }
+  } catch (error) {
+    const { code, details, metadata: trailer } = error as ServiceError;
+    const said = { code: code as number, text: details, trailer: fromGrpc(trailer) };
+    throw new CallError({ ...said, isTool: true, requestId: "", outcome: "open" });
+  }
+  return result;
+}
+
+function clientFor(target: string): Client {
+  const made = clients.get(target) ?? new Client(target, credentials.createInsecure(), { "grpc.enable_retries": 0 });
+  clients.set(target, made);
+  return made;
 }
 
 function bytes(asked: Case, method: DescMethodUnary): Uint8Array {

@@ -95,7 +95,7 @@ class Boundary(grpc.aio.ServerInterceptor):
             progress = ProgressSender(encode, context.write)
             call.watch = progress.report
             try:
-                result = await self._answer(answer, call, context)
+                result = await self._answer(answer, call, context, progress)
                 await progress.stop()
                 # What can't be written has nobody left to read it. grpc would log it as a bug of the method.
                 with suppress(Exception):
@@ -110,7 +110,9 @@ class Boundary(grpc.aio.ServerInterceptor):
             return grpc.stream_stream_rpc_method_handler(partial(stream, encode=handler.write_progress))
         return grpc.stream_unary_rpc_method_handler(run)
 
-    async def _answer(self, answer: Answer, call: Call, context: Context) -> bytes:
+    async def _answer(
+        self, answer: Answer, call: Call, context: Context, progress: ProgressSender | None = None
+    ) -> bytes:
         """Return the answer to the ``call``, or end it with a status; tell the listener of either."""
         began = time.perf_counter()
         allowed = context.time_remaining()
@@ -128,6 +130,8 @@ class Boundary(grpc.aio.ServerInterceptor):
             reply = answers_unread(call)
         if isinstance(reply, GrpcStatus):
             self._listener.call_ended(call, CallOutcome(code=reply.code.name, reason=reply.reason, seconds=seconds))
+            if progress:
+                await progress.stop()  # or grpc would have two things to write at a time, and send no status
             await _abort(reply, context)
         self._listener.call_ended(call, _outcome(reply, seconds))
         # A tool that failed is answered with OK, which has no place for a RequestInfo.

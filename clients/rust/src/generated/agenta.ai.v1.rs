@@ -467,6 +467,65 @@ pub struct CallToolResponse {
     #[prost(message, optional, tag = "5")]
     pub meta: ::core::option::Option<CallMeta>,
 }
+/// CallToolStreamRequest names a tool and gives its arguments. Its fields are those of CallToolRequest. At most 1 MiB when
+/// serialised.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct CallToolStreamRequest {
+    /// Full name of the tool, as in CallToolRequest.
+    #[prost(string, tag = "1")]
+    pub name: ::prost::alloc::string::String,
+    /// The arguments, as in CallToolRequest.
+    #[prost(message, optional, tag = "2")]
+    pub arguments: ::core::option::Option<::prost_types::Struct>,
+    /// Makes it safe to send the call again, as in CallToolRequest.
+    #[prost(string, tag = "3")]
+    pub request_id: ::prost::alloc::string::String,
+    /// What to do with a request_id whose first run may have been billed and has no result, as in CallToolRequest.
+    #[prost(bool, tag = "4")]
+    pub rerun_if_outcome_unknown: bool,
+}
+/// CallToolStreamResponse is one step of a call, or its result. A reader skips a message of which neither is set.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct CallToolStreamResponse {
+    /// What the message holds.
+    #[prost(oneof = "call_tool_stream_response::Event", tags = "1, 2")]
+    pub event: ::core::option::Option<call_tool_stream_response::Event>,
+}
+/// Nested message and enum types in `CallToolStreamResponse`.
+pub mod call_tool_stream_response {
+    /// What the message holds.
+    #[derive(Clone, PartialEq, ::prost::Oneof)]
+    pub enum Event {
+        /// What is happening to the call.
+        #[prost(message, tag = "1")]
+        Progress(super::Progress),
+        /// What the tool answered. The last message, and nothing follows it but the status OK.
+        #[prost(message, tag = "2")]
+        Result(super::CallToolResponse),
+    }
+}
+/// Progress says what is happening to a call.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Progress {
+    /// What is happening, for programs.
+    #[prost(enumeration = "ProgressStage", tag = "1")]
+    pub stage: i32,
+    /// The same in one sentence for people. Never empty.
+    #[prost(string, tag = "2")]
+    pub text: ::prost::alloc::string::String,
+    /// Steps that are done, from 0 to total. 0 if steps aren't counted.
+    #[prost(uint32, tag = "3")]
+    pub done: u32,
+    /// Steps in all. 0 if steps aren't counted.
+    #[prost(uint32, tag = "4")]
+    pub total: u32,
+    /// The call's place in the queue, an estimate: 1 is next. Set exactly in the stage QUEUED, otherwise 0.
+    #[prost(uint32, tag = "5")]
+    pub queue_position: u32,
+    /// Time from now until the next attempt. Set exactly in the stage WAITING_FOR_RETRY.
+    #[prost(message, optional, tag = "6")]
+    pub retry_delay: ::core::option::Option<::prost_types::Duration>,
+}
 /// CallMeta tells how a result came about.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct CallMeta {
@@ -613,6 +672,60 @@ impl CacheScope {
         }
     }
 }
+/// ProgressStage says what is happening to a call. A reader treats a value that it doesn't know as UNSPECIFIED, and
+/// shows Progress.text.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
+#[repr(i32)]
+pub enum ProgressStage {
+    /// Not set.
+    Unspecified = 0,
+    /// The call waits for a free slot of the server. Progress.queue_position is its place.
+    Queued = 1,
+    /// The call has a slot, and the tool has started.
+    Started = 2,
+    /// The completion service has been asked, and its answer is awaited.
+    Asking = 3,
+    /// The completion service couldn't answer, and will be asked again after Progress.retry_delay.
+    WaitingForRetry = 4,
+    /// An answer has come and is being checked.
+    Checking = 5,
+    /// The answer broke a rule, which Progress.text names, and the completion service is asked once more.
+    Repairing = 6,
+    /// The tool works through several cases. Progress.done of Progress.total are done.
+    RunningCases = 7,
+}
+impl ProgressStage {
+    /// String value of the enum field names used in the ProtoBuf definition.
+    ///
+    /// The values are not transformed in any way and thus are considered stable
+    /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+    pub fn as_str_name(&self) -> &'static str {
+        match self {
+            Self::Unspecified => "PROGRESS_STAGE_UNSPECIFIED",
+            Self::Queued => "PROGRESS_STAGE_QUEUED",
+            Self::Started => "PROGRESS_STAGE_STARTED",
+            Self::Asking => "PROGRESS_STAGE_ASKING",
+            Self::WaitingForRetry => "PROGRESS_STAGE_WAITING_FOR_RETRY",
+            Self::Checking => "PROGRESS_STAGE_CHECKING",
+            Self::Repairing => "PROGRESS_STAGE_REPAIRING",
+            Self::RunningCases => "PROGRESS_STAGE_RUNNING_CASES",
+        }
+    }
+    /// Creates an enum from field names used in the ProtoBuf definition.
+    pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+        match value {
+            "PROGRESS_STAGE_UNSPECIFIED" => Some(Self::Unspecified),
+            "PROGRESS_STAGE_QUEUED" => Some(Self::Queued),
+            "PROGRESS_STAGE_STARTED" => Some(Self::Started),
+            "PROGRESS_STAGE_ASKING" => Some(Self::Asking),
+            "PROGRESS_STAGE_WAITING_FOR_RETRY" => Some(Self::WaitingForRetry),
+            "PROGRESS_STAGE_CHECKING" => Some(Self::Checking),
+            "PROGRESS_STAGE_REPAIRING" => Some(Self::Repairing),
+            "PROGRESS_STAGE_RUNNING_CASES" => Some(Self::RunningCases),
+            _ => None,
+        }
+    }
+}
 /// Generated client implementations.
 pub mod tool_service_client {
     #![allow(
@@ -638,7 +751,7 @@ pub mod tool_service_client {
     ///      was not run, and ErrorInfo.reason is the name of an ErrorReason. Without one (UNAVAILABLE by a broken
     ///      connection, DEADLINE_EXCEEDED, CANCELLED, INTERNAL) the tool may or may not have run.
     ///
-    /// Retry a CallTool automatically only if it has a request_id.
+    /// Retry a CallTool or a CallToolStream automatically only if it has a request_id.
     #[derive(Debug, Clone)]
     pub struct ToolServiceClient<T> {
         inner: tonic::client::Grpc<T>,
@@ -781,6 +894,38 @@ pub mod tool_service_client {
             req.extensions_mut()
                 .insert(GrpcMethod::new("agenta.ai.v1.ToolService", "CallTool"));
             self.inner.unary(req, path, codec).await
+        }
+        /// CallToolStream runs one tool as CallTool does, and reports progress while it runs: any number of progress messages,
+        /// at most ten a second, then exactly one result, which equals the response of CallTool. It ends with a status as
+        /// CallTool does; if that isn't OK, there is no result, even if there was progress.
+        ///
+        /// The same request_id is the same call, by whichever of the two methods it is sent. A repeat that joins a running
+        /// call gets its progress from then on; one that reaches another replica, or comes after the end, gets only the result.
+        ///
+        /// Progress is for display. What a caller doesn't read in time is left out; the result never is.
+        pub async fn call_tool_stream(
+            &mut self,
+            request: impl tonic::IntoRequest<super::CallToolStreamRequest>,
+        ) -> std::result::Result<
+            tonic::Response<tonic::codec::Streaming<super::CallToolStreamResponse>>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/agenta.ai.v1.ToolService/CallToolStream",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("agenta.ai.v1.ToolService", "CallToolStream"));
+            self.inner.server_streaming(req, path, codec).await
         }
     }
 }

@@ -38,6 +38,30 @@ pub mod tool_service_server {
             tonic::Response<::agenta_ai::v1::CallToolResponse>,
             tonic::Status,
         >;
+        /// Server streaming response type for the CallToolStream method.
+        type CallToolStreamStream: tonic::codegen::tokio_stream::Stream<
+                Item = std::result::Result<
+                    ::agenta_ai::v1::CallToolStreamResponse,
+                    tonic::Status,
+                >,
+            >
+            + std::marker::Send
+            + 'static;
+        /// CallToolStream runs one tool as CallTool does, and reports progress while it runs: any number of progress messages,
+        /// at most ten a second, then exactly one result, which equals the response of CallTool. It ends with a status as
+        /// CallTool does; if that isn't OK, there is no result, even if there was progress.
+        ///
+        /// The same request_id is the same call, by whichever of the two methods it is sent. A repeat that joins a running
+        /// call gets its progress from then on; one that reaches another replica, or comes after the end, gets only the result.
+        ///
+        /// Progress is for display. What a caller doesn't read in time is left out; the result never is.
+        async fn call_tool_stream(
+            &self,
+            request: tonic::Request<::agenta_ai::v1::CallToolStreamRequest>,
+        ) -> std::result::Result<
+            tonic::Response<Self::CallToolStreamStream>,
+            tonic::Status,
+        >;
     }
     /// ToolService lists AI tools and calls them on behalf of the caller.
     ///
@@ -53,7 +77,7 @@ pub mod tool_service_server {
     ///      was not run, and ErrorInfo.reason is the name of an ErrorReason. Without one (UNAVAILABLE by a broken
     ///      connection, DEADLINE_EXCEEDED, CANCELLED, INTERNAL) the tool may or may not have run.
     ///
-    /// Retry a CallTool automatically only if it has a request_id.
+    /// Retry a CallTool or a CallToolStream automatically only if it has a request_id.
     #[derive(Debug)]
     pub struct ToolServiceServer<T> {
         inner: Arc<T>,
@@ -261,6 +285,55 @@ pub mod tool_service_server {
                                 max_encoding_message_size,
                             );
                         let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/agenta.ai.v1.ToolService/CallToolStream" => {
+                    #[allow(non_camel_case_types)]
+                    struct CallToolStreamSvc<T: ToolService>(pub Arc<T>);
+                    impl<
+                        T: ToolService,
+                    > tonic::server::ServerStreamingService<
+                        ::agenta_ai::v1::CallToolStreamRequest,
+                    > for CallToolStreamSvc<T> {
+                        type Response = ::agenta_ai::v1::CallToolStreamResponse;
+                        type ResponseStream = T::CallToolStreamStream;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::ResponseStream>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<
+                                ::agenta_ai::v1::CallToolStreamRequest,
+                            >,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as ToolService>::call_tool_stream(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = CallToolStreamSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.server_streaming(method, req).await;
                         Ok(res)
                     };
                     Box::pin(fut)

@@ -202,6 +202,80 @@ func (CacheScope) EnumDescriptor() ([]byte, []int) {
 	return file_agenta_ai_v1_tool_service_proto_rawDescGZIP(), []int{2}
 }
 
+// ProgressStage says what is happening to a call. A reader treats a value that it doesn't know as UNSPECIFIED, and
+// shows Progress.text.
+type ProgressStage int32
+
+const (
+	// Not set.
+	ProgressStage_PROGRESS_STAGE_UNSPECIFIED ProgressStage = 0
+	// The call waits for a free slot of the server. Progress.queue_position is its place.
+	ProgressStage_PROGRESS_STAGE_QUEUED ProgressStage = 1
+	// The call has a slot, and the tool has started.
+	ProgressStage_PROGRESS_STAGE_STARTED ProgressStage = 2
+	// The completion service has been asked, and its answer is awaited.
+	ProgressStage_PROGRESS_STAGE_ASKING ProgressStage = 3
+	// The completion service couldn't answer, and will be asked again after Progress.retry_delay.
+	ProgressStage_PROGRESS_STAGE_WAITING_FOR_RETRY ProgressStage = 4
+	// An answer has come and is being checked.
+	ProgressStage_PROGRESS_STAGE_CHECKING ProgressStage = 5
+	// The answer broke a rule, which Progress.text names, and the completion service is asked once more.
+	ProgressStage_PROGRESS_STAGE_REPAIRING ProgressStage = 6
+	// The tool works through several cases. Progress.done of Progress.total are done.
+	ProgressStage_PROGRESS_STAGE_RUNNING_CASES ProgressStage = 7
+)
+
+// Enum value maps for ProgressStage.
+var (
+	ProgressStage_name = map[int32]string{
+		0: "PROGRESS_STAGE_UNSPECIFIED",
+		1: "PROGRESS_STAGE_QUEUED",
+		2: "PROGRESS_STAGE_STARTED",
+		3: "PROGRESS_STAGE_ASKING",
+		4: "PROGRESS_STAGE_WAITING_FOR_RETRY",
+		5: "PROGRESS_STAGE_CHECKING",
+		6: "PROGRESS_STAGE_REPAIRING",
+		7: "PROGRESS_STAGE_RUNNING_CASES",
+	}
+	ProgressStage_value = map[string]int32{
+		"PROGRESS_STAGE_UNSPECIFIED":       0,
+		"PROGRESS_STAGE_QUEUED":            1,
+		"PROGRESS_STAGE_STARTED":           2,
+		"PROGRESS_STAGE_ASKING":            3,
+		"PROGRESS_STAGE_WAITING_FOR_RETRY": 4,
+		"PROGRESS_STAGE_CHECKING":          5,
+		"PROGRESS_STAGE_REPAIRING":         6,
+		"PROGRESS_STAGE_RUNNING_CASES":     7,
+	}
+)
+
+func (x ProgressStage) Enum() *ProgressStage {
+	p := new(ProgressStage)
+	*p = x
+	return p
+}
+
+func (x ProgressStage) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (ProgressStage) Descriptor() protoreflect.EnumDescriptor {
+	return file_agenta_ai_v1_tool_service_proto_enumTypes[3].Descriptor()
+}
+
+func (ProgressStage) Type() protoreflect.EnumType {
+	return &file_agenta_ai_v1_tool_service_proto_enumTypes[3]
+}
+
+func (x ProgressStage) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use ProgressStage.Descriptor instead.
+func (ProgressStage) EnumDescriptor() ([]byte, []int) {
+	return file_agenta_ai_v1_tool_service_proto_rawDescGZIP(), []int{3}
+}
+
 // StatusRequest has no fields.
 type StatusRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -756,6 +830,258 @@ func (x *CallToolResponse) GetMeta() *CallMeta {
 	return nil
 }
 
+// CallToolStreamRequest names a tool and gives its arguments. Its fields are those of CallToolRequest. At most 1 MiB when
+// serialised.
+type CallToolStreamRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Full name of the tool, as in CallToolRequest.
+	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	// The arguments, as in CallToolRequest.
+	Arguments *structpb.Struct `protobuf:"bytes,2,opt,name=arguments,proto3" json:"arguments,omitempty"`
+	// Makes it safe to send the call again, as in CallToolRequest.
+	RequestId string `protobuf:"bytes,3,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
+	// What to do with a request_id whose first run may have been billed and has no result, as in CallToolRequest.
+	RerunIfOutcomeUnknown bool `protobuf:"varint,4,opt,name=rerun_if_outcome_unknown,json=rerunIfOutcomeUnknown,proto3" json:"rerun_if_outcome_unknown,omitempty"`
+	unknownFields         protoimpl.UnknownFields
+	sizeCache             protoimpl.SizeCache
+}
+
+func (x *CallToolStreamRequest) Reset() {
+	*x = CallToolStreamRequest{}
+	mi := &file_agenta_ai_v1_tool_service_proto_msgTypes[8]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CallToolStreamRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CallToolStreamRequest) ProtoMessage() {}
+
+func (x *CallToolStreamRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_agenta_ai_v1_tool_service_proto_msgTypes[8]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CallToolStreamRequest.ProtoReflect.Descriptor instead.
+func (*CallToolStreamRequest) Descriptor() ([]byte, []int) {
+	return file_agenta_ai_v1_tool_service_proto_rawDescGZIP(), []int{8}
+}
+
+func (x *CallToolStreamRequest) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *CallToolStreamRequest) GetArguments() *structpb.Struct {
+	if x != nil {
+		return x.Arguments
+	}
+	return nil
+}
+
+func (x *CallToolStreamRequest) GetRequestId() string {
+	if x != nil {
+		return x.RequestId
+	}
+	return ""
+}
+
+func (x *CallToolStreamRequest) GetRerunIfOutcomeUnknown() bool {
+	if x != nil {
+		return x.RerunIfOutcomeUnknown
+	}
+	return false
+}
+
+// CallToolStreamResponse is one step of a call, or its result. A reader skips a message of which neither is set.
+type CallToolStreamResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// What the message holds.
+	//
+	// Types that are valid to be assigned to Event:
+	//
+	//	*CallToolStreamResponse_Progress
+	//	*CallToolStreamResponse_Result
+	Event         isCallToolStreamResponse_Event `protobuf_oneof:"event"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CallToolStreamResponse) Reset() {
+	*x = CallToolStreamResponse{}
+	mi := &file_agenta_ai_v1_tool_service_proto_msgTypes[9]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CallToolStreamResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CallToolStreamResponse) ProtoMessage() {}
+
+func (x *CallToolStreamResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_agenta_ai_v1_tool_service_proto_msgTypes[9]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CallToolStreamResponse.ProtoReflect.Descriptor instead.
+func (*CallToolStreamResponse) Descriptor() ([]byte, []int) {
+	return file_agenta_ai_v1_tool_service_proto_rawDescGZIP(), []int{9}
+}
+
+func (x *CallToolStreamResponse) GetEvent() isCallToolStreamResponse_Event {
+	if x != nil {
+		return x.Event
+	}
+	return nil
+}
+
+func (x *CallToolStreamResponse) GetProgress() *Progress {
+	if x != nil {
+		if x, ok := x.Event.(*CallToolStreamResponse_Progress); ok {
+			return x.Progress
+		}
+	}
+	return nil
+}
+
+func (x *CallToolStreamResponse) GetResult() *CallToolResponse {
+	if x != nil {
+		if x, ok := x.Event.(*CallToolStreamResponse_Result); ok {
+			return x.Result
+		}
+	}
+	return nil
+}
+
+type isCallToolStreamResponse_Event interface {
+	isCallToolStreamResponse_Event()
+}
+
+type CallToolStreamResponse_Progress struct {
+	// What is happening to the call.
+	Progress *Progress `protobuf:"bytes,1,opt,name=progress,proto3,oneof"`
+}
+
+type CallToolStreamResponse_Result struct {
+	// What the tool answered. The last message, and nothing follows it but the status OK.
+	Result *CallToolResponse `protobuf:"bytes,2,opt,name=result,proto3,oneof"`
+}
+
+func (*CallToolStreamResponse_Progress) isCallToolStreamResponse_Event() {}
+
+func (*CallToolStreamResponse_Result) isCallToolStreamResponse_Event() {}
+
+// Progress says what is happening to a call.
+type Progress struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// What is happening, for programs.
+	Stage ProgressStage `protobuf:"varint,1,opt,name=stage,proto3,enum=agenta.ai.v1.ProgressStage" json:"stage,omitempty"`
+	// The same in one sentence for people. Never empty.
+	Text string `protobuf:"bytes,2,opt,name=text,proto3" json:"text,omitempty"`
+	// Steps that are done, from 0 to total. 0 if steps aren't counted.
+	Done uint32 `protobuf:"varint,3,opt,name=done,proto3" json:"done,omitempty"`
+	// Steps in all. 0 if steps aren't counted.
+	Total uint32 `protobuf:"varint,4,opt,name=total,proto3" json:"total,omitempty"`
+	// The call's place in the queue, an estimate: 1 is next. Set exactly in the stage QUEUED, otherwise 0.
+	QueuePosition uint32 `protobuf:"varint,5,opt,name=queue_position,json=queuePosition,proto3" json:"queue_position,omitempty"`
+	// Time from now until the next attempt. Set exactly in the stage WAITING_FOR_RETRY.
+	RetryDelay    *durationpb.Duration `protobuf:"bytes,6,opt,name=retry_delay,json=retryDelay,proto3" json:"retry_delay,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Progress) Reset() {
+	*x = Progress{}
+	mi := &file_agenta_ai_v1_tool_service_proto_msgTypes[10]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Progress) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Progress) ProtoMessage() {}
+
+func (x *Progress) ProtoReflect() protoreflect.Message {
+	mi := &file_agenta_ai_v1_tool_service_proto_msgTypes[10]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Progress.ProtoReflect.Descriptor instead.
+func (*Progress) Descriptor() ([]byte, []int) {
+	return file_agenta_ai_v1_tool_service_proto_rawDescGZIP(), []int{10}
+}
+
+func (x *Progress) GetStage() ProgressStage {
+	if x != nil {
+		return x.Stage
+	}
+	return ProgressStage_PROGRESS_STAGE_UNSPECIFIED
+}
+
+func (x *Progress) GetText() string {
+	if x != nil {
+		return x.Text
+	}
+	return ""
+}
+
+func (x *Progress) GetDone() uint32 {
+	if x != nil {
+		return x.Done
+	}
+	return 0
+}
+
+func (x *Progress) GetTotal() uint32 {
+	if x != nil {
+		return x.Total
+	}
+	return 0
+}
+
+func (x *Progress) GetQueuePosition() uint32 {
+	if x != nil {
+		return x.QueuePosition
+	}
+	return 0
+}
+
+func (x *Progress) GetRetryDelay() *durationpb.Duration {
+	if x != nil {
+		return x.RetryDelay
+	}
+	return nil
+}
+
 // CallMeta tells how a result came about.
 type CallMeta struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -776,7 +1102,7 @@ type CallMeta struct {
 
 func (x *CallMeta) Reset() {
 	*x = CallMeta{}
-	mi := &file_agenta_ai_v1_tool_service_proto_msgTypes[8]
+	mi := &file_agenta_ai_v1_tool_service_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -788,7 +1114,7 @@ func (x *CallMeta) String() string {
 func (*CallMeta) ProtoMessage() {}
 
 func (x *CallMeta) ProtoReflect() protoreflect.Message {
-	mi := &file_agenta_ai_v1_tool_service_proto_msgTypes[8]
+	mi := &file_agenta_ai_v1_tool_service_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -801,7 +1127,7 @@ func (x *CallMeta) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CallMeta.ProtoReflect.Descriptor instead.
 func (*CallMeta) Descriptor() ([]byte, []int) {
-	return file_agenta_ai_v1_tool_service_proto_rawDescGZIP(), []int{8}
+	return file_agenta_ai_v1_tool_service_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *CallMeta) GetTraceId() string {
@@ -852,7 +1178,7 @@ type Attempt struct {
 
 func (x *Attempt) Reset() {
 	*x = Attempt{}
-	mi := &file_agenta_ai_v1_tool_service_proto_msgTypes[9]
+	mi := &file_agenta_ai_v1_tool_service_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -864,7 +1190,7 @@ func (x *Attempt) String() string {
 func (*Attempt) ProtoMessage() {}
 
 func (x *Attempt) ProtoReflect() protoreflect.Message {
-	mi := &file_agenta_ai_v1_tool_service_proto_msgTypes[9]
+	mi := &file_agenta_ai_v1_tool_service_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -877,7 +1203,7 @@ func (x *Attempt) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Attempt.ProtoReflect.Descriptor instead.
 func (*Attempt) Descriptor() ([]byte, []int) {
-	return file_agenta_ai_v1_tool_service_proto_rawDescGZIP(), []int{9}
+	return file_agenta_ai_v1_tool_service_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *Attempt) GetTraceId() string {
@@ -940,7 +1266,25 @@ const file_agenta_ai_v1_tool_service_proto_rawDesc = "" +
 	"\x12structured_content\x18\x02 \x01(\v2\x16.google.protobuf.ValueR\x11structuredContent\x12\x19\n" +
 	"\bis_error\x18\x03 \x01(\bR\aisError\x12-\n" +
 	"\x05error\x18\x04 \x01(\v2\x17.agenta.ai.v1.ToolErrorR\x05error\x12*\n" +
-	"\x04meta\x18\x05 \x01(\v2\x16.agenta.ai.v1.CallMetaR\x04meta\"\xac\x01\n" +
+	"\x04meta\x18\x05 \x01(\v2\x16.agenta.ai.v1.CallMetaR\x04meta\"\xba\x01\n" +
+	"\x15CallToolStreamRequest\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x125\n" +
+	"\targuments\x18\x02 \x01(\v2\x17.google.protobuf.StructR\targuments\x12\x1d\n" +
+	"\n" +
+	"request_id\x18\x03 \x01(\tR\trequestId\x127\n" +
+	"\x18rerun_if_outcome_unknown\x18\x04 \x01(\bR\x15rerunIfOutcomeUnknown\"\x91\x01\n" +
+	"\x16CallToolStreamResponse\x124\n" +
+	"\bprogress\x18\x01 \x01(\v2\x16.agenta.ai.v1.ProgressH\x00R\bprogress\x128\n" +
+	"\x06result\x18\x02 \x01(\v2\x1e.agenta.ai.v1.CallToolResponseH\x00R\x06resultB\a\n" +
+	"\x05event\"\xde\x01\n" +
+	"\bProgress\x121\n" +
+	"\x05stage\x18\x01 \x01(\x0e2\x1b.agenta.ai.v1.ProgressStageR\x05stage\x12\x12\n" +
+	"\x04text\x18\x02 \x01(\tR\x04text\x12\x12\n" +
+	"\x04done\x18\x03 \x01(\rR\x04done\x12\x14\n" +
+	"\x05total\x18\x04 \x01(\rR\x05total\x12%\n" +
+	"\x0equeue_position\x18\x05 \x01(\rR\rqueuePosition\x12:\n" +
+	"\vretry_delay\x18\x06 \x01(\v2\x19.google.protobuf.DurationR\n" +
+	"retryDelay\"\xac\x01\n" +
 	"\bCallMeta\x12\x19\n" +
 	"\btrace_id\x18\x01 \x01(\tR\atraceId\x121\n" +
 	"\battempts\x18\x02 \x03(\v2\x15.agenta.ai.v1.AttemptR\battempts\x12\x1a\n" +
@@ -966,11 +1310,21 @@ const file_agenta_ai_v1_tool_service_proto_rawDesc = "" +
 	"CacheScope\x12\x1b\n" +
 	"\x17CACHE_SCOPE_UNSPECIFIED\x10\x00\x12\x16\n" +
 	"\x12CACHE_SCOPE_PUBLIC\x10\x01\x12\x17\n" +
-	"\x13CACHE_SCOPE_PRIVATE\x10\x022\xf5\x01\n" +
+	"\x13CACHE_SCOPE_PRIVATE\x10\x02*\x84\x02\n" +
+	"\rProgressStage\x12\x1e\n" +
+	"\x1aPROGRESS_STAGE_UNSPECIFIED\x10\x00\x12\x19\n" +
+	"\x15PROGRESS_STAGE_QUEUED\x10\x01\x12\x1a\n" +
+	"\x16PROGRESS_STAGE_STARTED\x10\x02\x12\x19\n" +
+	"\x15PROGRESS_STAGE_ASKING\x10\x03\x12$\n" +
+	" PROGRESS_STAGE_WAITING_FOR_RETRY\x10\x04\x12\x1b\n" +
+	"\x17PROGRESS_STAGE_CHECKING\x10\x05\x12\x1c\n" +
+	"\x18PROGRESS_STAGE_REPAIRING\x10\x06\x12 \n" +
+	"\x1cPROGRESS_STAGE_RUNNING_CASES\x10\a2\xd4\x02\n" +
 	"\vToolService\x12H\n" +
 	"\x06Status\x12\x1b.agenta.ai.v1.StatusRequest\x1a\x1c.agenta.ai.v1.StatusResponse\"\x03\x90\x02\x01\x12Q\n" +
 	"\tListTools\x12\x1e.agenta.ai.v1.ListToolsRequest\x1a\x1f.agenta.ai.v1.ListToolsResponse\"\x03\x90\x02\x01\x12I\n" +
-	"\bCallTool\x12\x1d.agenta.ai.v1.CallToolRequest\x1a\x1e.agenta.ai.v1.CallToolResponseB\x9c\x01\n" +
+	"\bCallTool\x12\x1d.agenta.ai.v1.CallToolRequest\x1a\x1e.agenta.ai.v1.CallToolResponse\x12]\n" +
+	"\x0eCallToolStream\x12#.agenta.ai.v1.CallToolStreamRequest\x1a$.agenta.ai.v1.CallToolStreamResponse0\x01B\x9c\x01\n" +
 	"\x0fai.agenta.ai.v1B\x10ToolServiceProtoP\x01Z@github.com/Agenta-AI/agenta-ai-grpc/clients/go/agenta/ai/v1;aiv1\xa2\x02\x03AAI\xaa\x02\fAgenta.AI.V1\xca\x02\fAgenta\\AI\\V1\xea\x02\x0eAgenta::AI::V1b\x06proto3"
 
 var (
@@ -985,59 +1339,70 @@ func file_agenta_ai_v1_tool_service_proto_rawDescGZIP() []byte {
 	return file_agenta_ai_v1_tool_service_proto_rawDescData
 }
 
-var file_agenta_ai_v1_tool_service_proto_enumTypes = make([]protoimpl.EnumInfo, 3)
-var file_agenta_ai_v1_tool_service_proto_msgTypes = make([]protoimpl.MessageInfo, 10)
+var file_agenta_ai_v1_tool_service_proto_enumTypes = make([]protoimpl.EnumInfo, 4)
+var file_agenta_ai_v1_tool_service_proto_msgTypes = make([]protoimpl.MessageInfo, 13)
 var file_agenta_ai_v1_tool_service_proto_goTypes = []any{
-	(ServiceState)(0),             // 0: agenta.ai.v1.ServiceState
-	(RateLimiterState)(0),         // 1: agenta.ai.v1.RateLimiterState
-	(CacheScope)(0),               // 2: agenta.ai.v1.CacheScope
-	(*StatusRequest)(nil),         // 3: agenta.ai.v1.StatusRequest
-	(*StatusResponse)(nil),        // 4: agenta.ai.v1.StatusResponse
-	(*ToolStatus)(nil),            // 5: agenta.ai.v1.ToolStatus
-	(*RateLimit)(nil),             // 6: agenta.ai.v1.RateLimit
-	(*ListToolsRequest)(nil),      // 7: agenta.ai.v1.ListToolsRequest
-	(*ListToolsResponse)(nil),     // 8: agenta.ai.v1.ListToolsResponse
-	(*CallToolRequest)(nil),       // 9: agenta.ai.v1.CallToolRequest
-	(*CallToolResponse)(nil),      // 10: agenta.ai.v1.CallToolResponse
-	(*CallMeta)(nil),              // 11: agenta.ai.v1.CallMeta
-	(*Attempt)(nil),               // 12: agenta.ai.v1.Attempt
-	(*timestamppb.Timestamp)(nil), // 13: google.protobuf.Timestamp
-	(*Tool)(nil),                  // 14: agenta.ai.v1.Tool
-	(*durationpb.Duration)(nil),   // 15: google.protobuf.Duration
-	(*structpb.Struct)(nil),       // 16: google.protobuf.Struct
-	(*ContentBlock)(nil),          // 17: agenta.ai.v1.ContentBlock
-	(*structpb.Value)(nil),        // 18: google.protobuf.Value
-	(*ToolError)(nil),             // 19: agenta.ai.v1.ToolError
+	(ServiceState)(0),              // 0: agenta.ai.v1.ServiceState
+	(RateLimiterState)(0),          // 1: agenta.ai.v1.RateLimiterState
+	(CacheScope)(0),                // 2: agenta.ai.v1.CacheScope
+	(ProgressStage)(0),             // 3: agenta.ai.v1.ProgressStage
+	(*StatusRequest)(nil),          // 4: agenta.ai.v1.StatusRequest
+	(*StatusResponse)(nil),         // 5: agenta.ai.v1.StatusResponse
+	(*ToolStatus)(nil),             // 6: agenta.ai.v1.ToolStatus
+	(*RateLimit)(nil),              // 7: agenta.ai.v1.RateLimit
+	(*ListToolsRequest)(nil),       // 8: agenta.ai.v1.ListToolsRequest
+	(*ListToolsResponse)(nil),      // 9: agenta.ai.v1.ListToolsResponse
+	(*CallToolRequest)(nil),        // 10: agenta.ai.v1.CallToolRequest
+	(*CallToolResponse)(nil),       // 11: agenta.ai.v1.CallToolResponse
+	(*CallToolStreamRequest)(nil),  // 12: agenta.ai.v1.CallToolStreamRequest
+	(*CallToolStreamResponse)(nil), // 13: agenta.ai.v1.CallToolStreamResponse
+	(*Progress)(nil),               // 14: agenta.ai.v1.Progress
+	(*CallMeta)(nil),               // 15: agenta.ai.v1.CallMeta
+	(*Attempt)(nil),                // 16: agenta.ai.v1.Attempt
+	(*timestamppb.Timestamp)(nil),  // 17: google.protobuf.Timestamp
+	(*Tool)(nil),                   // 18: agenta.ai.v1.Tool
+	(*durationpb.Duration)(nil),    // 19: google.protobuf.Duration
+	(*structpb.Struct)(nil),        // 20: google.protobuf.Struct
+	(*ContentBlock)(nil),           // 21: agenta.ai.v1.ContentBlock
+	(*structpb.Value)(nil),         // 22: google.protobuf.Value
+	(*ToolError)(nil),              // 23: agenta.ai.v1.ToolError
 }
 var file_agenta_ai_v1_tool_service_proto_depIdxs = []int32{
 	0,  // 0: agenta.ai.v1.StatusResponse.state:type_name -> agenta.ai.v1.ServiceState
-	13, // 1: agenta.ai.v1.StatusResponse.start_time:type_name -> google.protobuf.Timestamp
-	5,  // 2: agenta.ai.v1.StatusResponse.tools:type_name -> agenta.ai.v1.ToolStatus
+	17, // 1: agenta.ai.v1.StatusResponse.start_time:type_name -> google.protobuf.Timestamp
+	6,  // 2: agenta.ai.v1.StatusResponse.tools:type_name -> agenta.ai.v1.ToolStatus
 	1,  // 3: agenta.ai.v1.StatusResponse.rate_limiter_state:type_name -> agenta.ai.v1.RateLimiterState
-	14, // 4: agenta.ai.v1.ToolStatus.tool:type_name -> agenta.ai.v1.Tool
-	6,  // 5: agenta.ai.v1.ToolStatus.rate_limit:type_name -> agenta.ai.v1.RateLimit
-	15, // 6: agenta.ai.v1.RateLimit.next_call_delay:type_name -> google.protobuf.Duration
-	14, // 7: agenta.ai.v1.ListToolsResponse.tools:type_name -> agenta.ai.v1.Tool
-	15, // 8: agenta.ai.v1.ListToolsResponse.ttl:type_name -> google.protobuf.Duration
+	18, // 4: agenta.ai.v1.ToolStatus.tool:type_name -> agenta.ai.v1.Tool
+	7,  // 5: agenta.ai.v1.ToolStatus.rate_limit:type_name -> agenta.ai.v1.RateLimit
+	19, // 6: agenta.ai.v1.RateLimit.next_call_delay:type_name -> google.protobuf.Duration
+	18, // 7: agenta.ai.v1.ListToolsResponse.tools:type_name -> agenta.ai.v1.Tool
+	19, // 8: agenta.ai.v1.ListToolsResponse.ttl:type_name -> google.protobuf.Duration
 	2,  // 9: agenta.ai.v1.ListToolsResponse.cache_scope:type_name -> agenta.ai.v1.CacheScope
-	16, // 10: agenta.ai.v1.CallToolRequest.arguments:type_name -> google.protobuf.Struct
-	17, // 11: agenta.ai.v1.CallToolResponse.content:type_name -> agenta.ai.v1.ContentBlock
-	18, // 12: agenta.ai.v1.CallToolResponse.structured_content:type_name -> google.protobuf.Value
-	19, // 13: agenta.ai.v1.CallToolResponse.error:type_name -> agenta.ai.v1.ToolError
-	11, // 14: agenta.ai.v1.CallToolResponse.meta:type_name -> agenta.ai.v1.CallMeta
-	12, // 15: agenta.ai.v1.CallMeta.attempts:type_name -> agenta.ai.v1.Attempt
-	15, // 16: agenta.ai.v1.Attempt.duration:type_name -> google.protobuf.Duration
-	3,  // 17: agenta.ai.v1.ToolService.Status:input_type -> agenta.ai.v1.StatusRequest
-	7,  // 18: agenta.ai.v1.ToolService.ListTools:input_type -> agenta.ai.v1.ListToolsRequest
-	9,  // 19: agenta.ai.v1.ToolService.CallTool:input_type -> agenta.ai.v1.CallToolRequest
-	4,  // 20: agenta.ai.v1.ToolService.Status:output_type -> agenta.ai.v1.StatusResponse
-	8,  // 21: agenta.ai.v1.ToolService.ListTools:output_type -> agenta.ai.v1.ListToolsResponse
-	10, // 22: agenta.ai.v1.ToolService.CallTool:output_type -> agenta.ai.v1.CallToolResponse
-	20, // [20:23] is the sub-list for method output_type
-	17, // [17:20] is the sub-list for method input_type
-	17, // [17:17] is the sub-list for extension type_name
-	17, // [17:17] is the sub-list for extension extendee
-	0,  // [0:17] is the sub-list for field type_name
+	20, // 10: agenta.ai.v1.CallToolRequest.arguments:type_name -> google.protobuf.Struct
+	21, // 11: agenta.ai.v1.CallToolResponse.content:type_name -> agenta.ai.v1.ContentBlock
+	22, // 12: agenta.ai.v1.CallToolResponse.structured_content:type_name -> google.protobuf.Value
+	23, // 13: agenta.ai.v1.CallToolResponse.error:type_name -> agenta.ai.v1.ToolError
+	15, // 14: agenta.ai.v1.CallToolResponse.meta:type_name -> agenta.ai.v1.CallMeta
+	20, // 15: agenta.ai.v1.CallToolStreamRequest.arguments:type_name -> google.protobuf.Struct
+	14, // 16: agenta.ai.v1.CallToolStreamResponse.progress:type_name -> agenta.ai.v1.Progress
+	11, // 17: agenta.ai.v1.CallToolStreamResponse.result:type_name -> agenta.ai.v1.CallToolResponse
+	3,  // 18: agenta.ai.v1.Progress.stage:type_name -> agenta.ai.v1.ProgressStage
+	19, // 19: agenta.ai.v1.Progress.retry_delay:type_name -> google.protobuf.Duration
+	16, // 20: agenta.ai.v1.CallMeta.attempts:type_name -> agenta.ai.v1.Attempt
+	19, // 21: agenta.ai.v1.Attempt.duration:type_name -> google.protobuf.Duration
+	4,  // 22: agenta.ai.v1.ToolService.Status:input_type -> agenta.ai.v1.StatusRequest
+	8,  // 23: agenta.ai.v1.ToolService.ListTools:input_type -> agenta.ai.v1.ListToolsRequest
+	10, // 24: agenta.ai.v1.ToolService.CallTool:input_type -> agenta.ai.v1.CallToolRequest
+	12, // 25: agenta.ai.v1.ToolService.CallToolStream:input_type -> agenta.ai.v1.CallToolStreamRequest
+	5,  // 26: agenta.ai.v1.ToolService.Status:output_type -> agenta.ai.v1.StatusResponse
+	9,  // 27: agenta.ai.v1.ToolService.ListTools:output_type -> agenta.ai.v1.ListToolsResponse
+	11, // 28: agenta.ai.v1.ToolService.CallTool:output_type -> agenta.ai.v1.CallToolResponse
+	13, // 29: agenta.ai.v1.ToolService.CallToolStream:output_type -> agenta.ai.v1.CallToolStreamResponse
+	26, // [26:30] is the sub-list for method output_type
+	22, // [22:26] is the sub-list for method input_type
+	22, // [22:22] is the sub-list for extension type_name
+	22, // [22:22] is the sub-list for extension extendee
+	0,  // [0:22] is the sub-list for field type_name
 }
 
 func init() { file_agenta_ai_v1_tool_service_proto_init() }
@@ -1048,13 +1413,17 @@ func file_agenta_ai_v1_tool_service_proto_init() {
 	file_agenta_ai_v1_content_proto_init()
 	file_agenta_ai_v1_error_proto_init()
 	file_agenta_ai_v1_tool_proto_init()
+	file_agenta_ai_v1_tool_service_proto_msgTypes[9].OneofWrappers = []any{
+		(*CallToolStreamResponse_Progress)(nil),
+		(*CallToolStreamResponse_Result)(nil),
+	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_agenta_ai_v1_tool_service_proto_rawDesc), len(file_agenta_ai_v1_tool_service_proto_rawDesc)),
-			NumEnums:      3,
-			NumMessages:   10,
+			NumEnums:      4,
+			NumMessages:   13,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -21,9 +21,10 @@ import (
 const _ = grpc.SupportPackageIsVersion9
 
 const (
-	ToolService_Status_FullMethodName    = "/agenta.ai.v1.ToolService/Status"
-	ToolService_ListTools_FullMethodName = "/agenta.ai.v1.ToolService/ListTools"
-	ToolService_CallTool_FullMethodName  = "/agenta.ai.v1.ToolService/CallTool"
+	ToolService_Status_FullMethodName         = "/agenta.ai.v1.ToolService/Status"
+	ToolService_ListTools_FullMethodName      = "/agenta.ai.v1.ToolService/ListTools"
+	ToolService_CallTool_FullMethodName       = "/agenta.ai.v1.ToolService/CallTool"
+	ToolService_CallToolStream_FullMethodName = "/agenta.ai.v1.ToolService/CallToolStream"
 )
 
 // ToolServiceClient is the client API for ToolService service.
@@ -44,7 +45,7 @@ const (
 //     was not run, and ErrorInfo.reason is the name of an ErrorReason. Without one (UNAVAILABLE by a broken
 //     connection, DEADLINE_EXCEEDED, CANCELLED, INTERNAL) the tool may or may not have run.
 //
-// Retry a CallTool automatically only if it has a request_id.
+// Retry a CallTool or a CallToolStream automatically only if it has a request_id.
 type ToolServiceClient interface {
 	// Status says whether the service is switched on and healthy, and what this caller may use.
 	// It is answered under overload too, and costs nothing of the caller's rate limit.
@@ -54,6 +55,15 @@ type ToolServiceClient interface {
 	// CallTool runs one tool and waits for its result. A model is asked, so it takes seconds and costs money: send a
 	// deadline (90 seconds is a good one) and a request_id.
 	CallTool(ctx context.Context, in *CallToolRequest, opts ...grpc.CallOption) (*CallToolResponse, error)
+	// CallToolStream runs one tool as CallTool does, and reports progress while it runs: any number of progress messages,
+	// at most ten a second, then exactly one result, which equals the response of CallTool. It ends with a status as
+	// CallTool does; if that isn't OK, there is no result, even if there was progress.
+	//
+	// The same request_id is the same call, by whichever of the two methods it is sent. A repeat that joins a running
+	// call gets its progress from then on; one that reaches another replica, or comes after the end, gets only the result.
+	//
+	// Progress is for display. What a caller doesn't read in time is left out; the result never is.
+	CallToolStream(ctx context.Context, in *CallToolStreamRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[CallToolStreamResponse], error)
 }
 
 type toolServiceClient struct {
@@ -94,6 +104,25 @@ func (c *toolServiceClient) CallTool(ctx context.Context, in *CallToolRequest, o
 	return out, nil
 }
 
+func (c *toolServiceClient) CallToolStream(ctx context.Context, in *CallToolStreamRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[CallToolStreamResponse], error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	stream, err := c.cc.NewStream(ctx, &ToolService_ServiceDesc.Streams[0], ToolService_CallToolStream_FullMethodName, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	x := &grpc.GenericClientStream[CallToolStreamRequest, CallToolStreamResponse]{ClientStream: stream}
+	if err := x.ClientStream.SendMsg(in); err != nil {
+		return nil, err
+	}
+	if err := x.ClientStream.CloseSend(); err != nil {
+		return nil, err
+	}
+	return x, nil
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type ToolService_CallToolStreamClient = grpc.ServerStreamingClient[CallToolStreamResponse]
+
 // ToolServiceServer is the server API for ToolService service.
 // All implementations must embed UnimplementedToolServiceServer
 // for forward compatibility.
@@ -112,7 +141,7 @@ func (c *toolServiceClient) CallTool(ctx context.Context, in *CallToolRequest, o
 //     was not run, and ErrorInfo.reason is the name of an ErrorReason. Without one (UNAVAILABLE by a broken
 //     connection, DEADLINE_EXCEEDED, CANCELLED, INTERNAL) the tool may or may not have run.
 //
-// Retry a CallTool automatically only if it has a request_id.
+// Retry a CallTool or a CallToolStream automatically only if it has a request_id.
 type ToolServiceServer interface {
 	// Status says whether the service is switched on and healthy, and what this caller may use.
 	// It is answered under overload too, and costs nothing of the caller's rate limit.
@@ -122,6 +151,15 @@ type ToolServiceServer interface {
 	// CallTool runs one tool and waits for its result. A model is asked, so it takes seconds and costs money: send a
 	// deadline (90 seconds is a good one) and a request_id.
 	CallTool(context.Context, *CallToolRequest) (*CallToolResponse, error)
+	// CallToolStream runs one tool as CallTool does, and reports progress while it runs: any number of progress messages,
+	// at most ten a second, then exactly one result, which equals the response of CallTool. It ends with a status as
+	// CallTool does; if that isn't OK, there is no result, even if there was progress.
+	//
+	// The same request_id is the same call, by whichever of the two methods it is sent. A repeat that joins a running
+	// call gets its progress from then on; one that reaches another replica, or comes after the end, gets only the result.
+	//
+	// Progress is for display. What a caller doesn't read in time is left out; the result never is.
+	CallToolStream(*CallToolStreamRequest, grpc.ServerStreamingServer[CallToolStreamResponse]) error
 	mustEmbedUnimplementedToolServiceServer()
 }
 
@@ -140,6 +178,9 @@ func (UnimplementedToolServiceServer) ListTools(context.Context, *ListToolsReque
 }
 func (UnimplementedToolServiceServer) CallTool(context.Context, *CallToolRequest) (*CallToolResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method CallTool not implemented")
+}
+func (UnimplementedToolServiceServer) CallToolStream(*CallToolStreamRequest, grpc.ServerStreamingServer[CallToolStreamResponse]) error {
+	return status.Error(codes.Unimplemented, "method CallToolStream not implemented")
 }
 func (UnimplementedToolServiceServer) mustEmbedUnimplementedToolServiceServer() {}
 func (UnimplementedToolServiceServer) testEmbeddedByValue()                     {}
@@ -216,6 +257,17 @@ func _ToolService_CallTool_Handler(srv interface{}, ctx context.Context, dec fun
 	return interceptor(ctx, in, info, handler)
 }
 
+func _ToolService_CallToolStream_Handler(srv interface{}, stream grpc.ServerStream) error {
+	m := new(CallToolStreamRequest)
+	if err := stream.RecvMsg(m); err != nil {
+		return err
+	}
+	return srv.(ToolServiceServer).CallToolStream(m, &grpc.GenericServerStream[CallToolStreamRequest, CallToolStreamResponse]{ServerStream: stream})
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type ToolService_CallToolStreamServer = grpc.ServerStreamingServer[CallToolStreamResponse]
+
 // ToolService_ServiceDesc is the grpc.ServiceDesc for ToolService service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -236,6 +288,12 @@ var ToolService_ServiceDesc = grpc.ServiceDesc{
 			Handler:    _ToolService_CallTool_Handler,
 		},
 	},
-	Streams:  []grpc.StreamDesc{},
+	Streams: []grpc.StreamDesc{
+		{
+			StreamName:    "CallToolStream",
+			Handler:       _ToolService_CallToolStream_Handler,
+			ServerStreams: true,
+		},
+	},
 	Metadata: "agenta/ai/v1/tool_service.proto",
 }

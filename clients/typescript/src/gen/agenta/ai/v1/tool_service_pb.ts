@@ -20,7 +20,7 @@ import type { JsonObject, Message } from "@bufbuild/protobuf";
  * Describes the file agenta/ai/v1/tool_service.proto.
  */
 export const file_agenta_ai_v1_tool_service: GenFile = /*@__PURE__*/
-  fileDesc("Ch9hZ2VudGEvYWkvdjEvdG9vbF9zZXJ2aWNlLnByb3RvEgxhZ2VudGEuYWkudjEiDwoNU3RhdHVzUmVxdWVzdCKTAgoOU3RhdHVzUmVzcG9uc2USDwoHZW5hYmxlZBgBIAEoCBIpCgVzdGF0ZRgCIAEoDjIaLmFnZW50YS5haS52MS5TZXJ2aWNlU3RhdGUSGAoQbWlzc2luZ19zZXR0aW5ncxgDIAMoCRIWCg5zZXJ2ZXJfdmVyc2lvbhgEIAEoCRIuCgpzdGFydF90aW1lGAUgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBInCgV0b29scxgGIAMoCzIYLmFnZW50YS5haS52MS5Ub29sU3RhdHVzEjoKEnJhdGVfbGltaXRlcl9zdGF0ZRgHIAEoDjIeLmFnZW50YS5haS52MS5SYXRlTGltaXRlclN0YXRlIlsKClRvb2xTdGF0dXMSIAoEdG9vbBgBIAEoCzISLmFnZW50YS5haS52MS5Ub29sEisKCnJhdGVfbGltaXQYAiABKAsyFy5hZ2VudGEuYWkudjEuUmF0ZUxpbWl0InwKCVJhdGVMaW1pdBINCgVidXJzdBgBIAEoDRIZChFyZWZpbGxfcGVyX21pbnV0ZRgCIAEoDRIRCglyZW1haW5pbmcYAyABKA0SMgoPbmV4dF9jYWxsX2RlbGF5GAQgASgLMhkuZ29vZ2xlLnByb3RvYnVmLkR1cmF0aW9uIjkKEExpc3RUb29sc1JlcXVlc3QSEQoJcGFnZV9zaXplGAEgASgFEhIKCnBhZ2VfdG9rZW4YAiABKAkipgEKEUxpc3RUb29sc1Jlc3BvbnNlEiEKBXRvb2xzGAEgAygLMhIuYWdlbnRhLmFpLnYxLlRvb2wSFwoPbmV4dF9wYWdlX3Rva2VuGAIgASgJEiYKA3R0bBgDIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbhItCgtjYWNoZV9zY29wZRgEIAEoDjIYLmFnZW50YS5haS52MS5DYWNoZVNjb3BlIoEBCg9DYWxsVG9vbFJlcXVlc3QSDAoEbmFtZRgBIAEoCRIqCglhcmd1bWVudHMYAiABKAsyFy5nb29nbGUucHJvdG9idWYuU3RydWN0EhIKCnJlcXVlc3RfaWQYAyABKAkSIAoYcmVydW5faWZfb3V0Y29tZV91bmtub3duGAQgASgIItMBChBDYWxsVG9vbFJlc3BvbnNlEisKB2NvbnRlbnQYASADKAsyGi5hZ2VudGEuYWkudjEuQ29udGVudEJsb2NrEjIKEnN0cnVjdHVyZWRfY29udGVudBgCIAEoCzIWLmdvb2dsZS5wcm90b2J1Zi5WYWx1ZRIQCghpc19lcnJvchgDIAEoCBImCgVlcnJvchgEIAEoCzIXLmFnZW50YS5haS52MS5Ub29sRXJyb3ISJAoEbWV0YRgFIAEoCzIWLmFnZW50YS5haS52MS5DYWxsTWV0YSJ7CghDYWxsTWV0YRIQCgh0cmFjZV9pZBgBIAEoCRInCghhdHRlbXB0cxgCIAMoCzIVLmFnZW50YS5haS52MS5BdHRlbXB0EhAKCHJlcGFpcmVkGAMgASgIEhAKCHJlcGxheWVkGAQgASgIEhAKCHdhcm5pbmdzGAUgAygJIkgKB0F0dGVtcHQSEAoIdHJhY2VfaWQYASABKAkSKwoIZHVyYXRpb24YAiABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb24qnAEKDFNlcnZpY2VTdGF0ZRIdChlTRVJWSUNFX1NUQVRFX1VOU1BFQ0lGSUVEEAASGQoVU0VSVklDRV9TVEFURV9TRVJWSU5HEAESGgoWU0VSVklDRV9TVEFURV9ESVNBQkxFRBACEhoKFlNFUlZJQ0VfU1RBVEVfREVHUkFERUQQAxIaChZTRVJWSUNFX1NUQVRFX0RSQUlOSU5HEAQqsAEKEFJhdGVMaW1pdGVyU3RhdGUSIgoeUkFURV9MSU1JVEVSX1NUQVRFX1VOU1BFQ0lGSUVEEAASHQoZUkFURV9MSU1JVEVSX1NUQVRFX1NIQVJFRBABEhwKGFJBVEVfTElNSVRFUl9TVEFURV9MT0NBTBACEh8KG1JBVEVfTElNSVRFUl9TVEFURV9GQUxMQkFDSxADEhoKFlJBVEVfTElNSVRFUl9TVEFURV9PRkYQBCpaCgpDYWNoZVNjb3BlEhsKF0NBQ0hFX1NDT1BFX1VOU1BFQ0lGSUVEEAASFgoSQ0FDSEVfU0NPUEVfUFVCTElDEAESFwoTQ0FDSEVfU0NPUEVfUFJJVkFURRACMvUBCgtUb29sU2VydmljZRJICgZTdGF0dXMSGy5hZ2VudGEuYWkudjEuU3RhdHVzUmVxdWVzdBocLmFnZW50YS5haS52MS5TdGF0dXNSZXNwb25zZSIDkAIBElEKCUxpc3RUb29scxIeLmFnZW50YS5haS52MS5MaXN0VG9vbHNSZXF1ZXN0Gh8uYWdlbnRhLmFpLnYxLkxpc3RUb29sc1Jlc3BvbnNlIgOQAgESSQoIQ2FsbFRvb2wSHS5hZ2VudGEuYWkudjEuQ2FsbFRvb2xSZXF1ZXN0Gh4uYWdlbnRhLmFpLnYxLkNhbGxUb29sUmVzcG9uc2VCnAEKD2FpLmFnZW50YS5haS52MUIQVG9vbFNlcnZpY2VQcm90b1ABWkBnaXRodWIuY29tL0FnZW50YS1BSS9hZ2VudGEtYWktZ3JwYy9jbGllbnRzL2dvL2FnZW50YS9haS92MTthaXYxogIDQUFJqgIMQWdlbnRhLkFJLlYxygIMQWdlbnRhXEFJXFYx6gIOQWdlbnRhOjpBSTo6VjFiBnByb3RvMw", [file_agenta_ai_v1_content, file_agenta_ai_v1_error, file_agenta_ai_v1_tool, file_google_protobuf_duration, file_google_protobuf_struct, file_google_protobuf_timestamp]);
+  fileDesc("Ch9hZ2VudGEvYWkvdjEvdG9vbF9zZXJ2aWNlLnByb3RvEgxhZ2VudGEuYWkudjEiDwoNU3RhdHVzUmVxdWVzdCKTAgoOU3RhdHVzUmVzcG9uc2USDwoHZW5hYmxlZBgBIAEoCBIpCgVzdGF0ZRgCIAEoDjIaLmFnZW50YS5haS52MS5TZXJ2aWNlU3RhdGUSGAoQbWlzc2luZ19zZXR0aW5ncxgDIAMoCRIWCg5zZXJ2ZXJfdmVyc2lvbhgEIAEoCRIuCgpzdGFydF90aW1lGAUgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBInCgV0b29scxgGIAMoCzIYLmFnZW50YS5haS52MS5Ub29sU3RhdHVzEjoKEnJhdGVfbGltaXRlcl9zdGF0ZRgHIAEoDjIeLmFnZW50YS5haS52MS5SYXRlTGltaXRlclN0YXRlIlsKClRvb2xTdGF0dXMSIAoEdG9vbBgBIAEoCzISLmFnZW50YS5haS52MS5Ub29sEisKCnJhdGVfbGltaXQYAiABKAsyFy5hZ2VudGEuYWkudjEuUmF0ZUxpbWl0InwKCVJhdGVMaW1pdBINCgVidXJzdBgBIAEoDRIZChFyZWZpbGxfcGVyX21pbnV0ZRgCIAEoDRIRCglyZW1haW5pbmcYAyABKA0SMgoPbmV4dF9jYWxsX2RlbGF5GAQgASgLMhkuZ29vZ2xlLnByb3RvYnVmLkR1cmF0aW9uIjkKEExpc3RUb29sc1JlcXVlc3QSEQoJcGFnZV9zaXplGAEgASgFEhIKCnBhZ2VfdG9rZW4YAiABKAkipgEKEUxpc3RUb29sc1Jlc3BvbnNlEiEKBXRvb2xzGAEgAygLMhIuYWdlbnRhLmFpLnYxLlRvb2wSFwoPbmV4dF9wYWdlX3Rva2VuGAIgASgJEiYKA3R0bBgDIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbhItCgtjYWNoZV9zY29wZRgEIAEoDjIYLmFnZW50YS5haS52MS5DYWNoZVNjb3BlIoEBCg9DYWxsVG9vbFJlcXVlc3QSDAoEbmFtZRgBIAEoCRIqCglhcmd1bWVudHMYAiABKAsyFy5nb29nbGUucHJvdG9idWYuU3RydWN0EhIKCnJlcXVlc3RfaWQYAyABKAkSIAoYcmVydW5faWZfb3V0Y29tZV91bmtub3duGAQgASgIItMBChBDYWxsVG9vbFJlc3BvbnNlEisKB2NvbnRlbnQYASADKAsyGi5hZ2VudGEuYWkudjEuQ29udGVudEJsb2NrEjIKEnN0cnVjdHVyZWRfY29udGVudBgCIAEoCzIWLmdvb2dsZS5wcm90b2J1Zi5WYWx1ZRIQCghpc19lcnJvchgDIAEoCBImCgVlcnJvchgEIAEoCzIXLmFnZW50YS5haS52MS5Ub29sRXJyb3ISJAoEbWV0YRgFIAEoCzIWLmFnZW50YS5haS52MS5DYWxsTWV0YSKHAQoVQ2FsbFRvb2xTdHJlYW1SZXF1ZXN0EgwKBG5hbWUYASABKAkSKgoJYXJndW1lbnRzGAIgASgLMhcuZ29vZ2xlLnByb3RvYnVmLlN0cnVjdBISCgpyZXF1ZXN0X2lkGAMgASgJEiAKGHJlcnVuX2lmX291dGNvbWVfdW5rbm93bhgEIAEoCCJ/ChZDYWxsVG9vbFN0cmVhbVJlc3BvbnNlEioKCHByb2dyZXNzGAEgASgLMhYuYWdlbnRhLmFpLnYxLlByb2dyZXNzSAASMAoGcmVzdWx0GAIgASgLMh4uYWdlbnRhLmFpLnYxLkNhbGxUb29sUmVzcG9uc2VIAEIHCgVldmVudCKpAQoIUHJvZ3Jlc3MSKgoFc3RhZ2UYASABKA4yGy5hZ2VudGEuYWkudjEuUHJvZ3Jlc3NTdGFnZRIMCgR0ZXh0GAIgASgJEgwKBGRvbmUYAyABKA0SDQoFdG90YWwYBCABKA0SFgoOcXVldWVfcG9zaXRpb24YBSABKA0SLgoLcmV0cnlfZGVsYXkYBiABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb24iewoIQ2FsbE1ldGESEAoIdHJhY2VfaWQYASABKAkSJwoIYXR0ZW1wdHMYAiADKAsyFS5hZ2VudGEuYWkudjEuQXR0ZW1wdBIQCghyZXBhaXJlZBgDIAEoCBIQCghyZXBsYXllZBgEIAEoCBIQCgh3YXJuaW5ncxgFIAMoCSJICgdBdHRlbXB0EhAKCHRyYWNlX2lkGAEgASgJEisKCGR1cmF0aW9uGAIgASgLMhkuZ29vZ2xlLnByb3RvYnVmLkR1cmF0aW9uKpwBCgxTZXJ2aWNlU3RhdGUSHQoZU0VSVklDRV9TVEFURV9VTlNQRUNJRklFRBAAEhkKFVNFUlZJQ0VfU1RBVEVfU0VSVklORxABEhoKFlNFUlZJQ0VfU1RBVEVfRElTQUJMRUQQAhIaChZTRVJWSUNFX1NUQVRFX0RFR1JBREVEEAMSGgoWU0VSVklDRV9TVEFURV9EUkFJTklORxAEKrABChBSYXRlTGltaXRlclN0YXRlEiIKHlJBVEVfTElNSVRFUl9TVEFURV9VTlNQRUNJRklFRBAAEh0KGVJBVEVfTElNSVRFUl9TVEFURV9TSEFSRUQQARIcChhSQVRFX0xJTUlURVJfU1RBVEVfTE9DQUwQAhIfChtSQVRFX0xJTUlURVJfU1RBVEVfRkFMTEJBQ0sQAxIaChZSQVRFX0xJTUlURVJfU1RBVEVfT0ZGEAQqWgoKQ2FjaGVTY29wZRIbChdDQUNIRV9TQ09QRV9VTlNQRUNJRklFRBAAEhYKEkNBQ0hFX1NDT1BFX1BVQkxJQxABEhcKE0NBQ0hFX1NDT1BFX1BSSVZBVEUQAiqEAgoNUHJvZ3Jlc3NTdGFnZRIeChpQUk9HUkVTU19TVEFHRV9VTlNQRUNJRklFRBAAEhkKFVBST0dSRVNTX1NUQUdFX1FVRVVFRBABEhoKFlBST0dSRVNTX1NUQUdFX1NUQVJURUQQAhIZChVQUk9HUkVTU19TVEFHRV9BU0tJTkcQAxIkCiBQUk9HUkVTU19TVEFHRV9XQUlUSU5HX0ZPUl9SRVRSWRAEEhsKF1BST0dSRVNTX1NUQUdFX0NIRUNLSU5HEAUSHAoYUFJPR1JFU1NfU1RBR0VfUkVQQUlSSU5HEAYSIAocUFJPR1JFU1NfU1RBR0VfUlVOTklOR19DQVNFUxAHMtQCCgtUb29sU2VydmljZRJICgZTdGF0dXMSGy5hZ2VudGEuYWkudjEuU3RhdHVzUmVxdWVzdBocLmFnZW50YS5haS52MS5TdGF0dXNSZXNwb25zZSIDkAIBElEKCUxpc3RUb29scxIeLmFnZW50YS5haS52MS5MaXN0VG9vbHNSZXF1ZXN0Gh8uYWdlbnRhLmFpLnYxLkxpc3RUb29sc1Jlc3BvbnNlIgOQAgESSQoIQ2FsbFRvb2wSHS5hZ2VudGEuYWkudjEuQ2FsbFRvb2xSZXF1ZXN0Gh4uYWdlbnRhLmFpLnYxLkNhbGxUb29sUmVzcG9uc2USXQoOQ2FsbFRvb2xTdHJlYW0SIy5hZ2VudGEuYWkudjEuQ2FsbFRvb2xTdHJlYW1SZXF1ZXN0GiQuYWdlbnRhLmFpLnYxLkNhbGxUb29sU3RyZWFtUmVzcG9uc2UwAUKcAQoPYWkuYWdlbnRhLmFpLnYxQhBUb29sU2VydmljZVByb3RvUAFaQGdpdGh1Yi5jb20vQWdlbnRhLUFJL2FnZW50YS1haS1ncnBjL2NsaWVudHMvZ28vYWdlbnRhL2FpL3YxO2FpdjGiAgNBQUmqAgxBZ2VudGEuQUkuVjHKAgxBZ2VudGFcQUlcVjHqAg5BZ2VudGE6OkFJOjpWMWIGcHJvdG8z", [file_agenta_ai_v1_content, file_agenta_ai_v1_error, file_agenta_ai_v1_tool, file_google_protobuf_duration, file_google_protobuf_struct, file_google_protobuf_timestamp]);
 
 /**
  * StatusRequest has no fields.
@@ -338,6 +338,142 @@ export const CallToolResponseSchema: GenMessage<CallToolResponse> = /*@__PURE__*
   messageDesc(file_agenta_ai_v1_tool_service, 7);
 
 /**
+ * CallToolStreamRequest names a tool and gives its arguments. Its fields are those of CallToolRequest. At most 1 MiB when
+ * serialised.
+ *
+ * @generated from message agenta.ai.v1.CallToolStreamRequest
+ */
+export type CallToolStreamRequest = Message<"agenta.ai.v1.CallToolStreamRequest"> & {
+  /**
+   * Full name of the tool, as in CallToolRequest.
+   *
+   * @generated from field: string name = 1;
+   */
+  name: string;
+
+  /**
+   * The arguments, as in CallToolRequest.
+   *
+   * @generated from field: google.protobuf.Struct arguments = 2;
+   */
+  arguments?: JsonObject | undefined;
+
+  /**
+   * Makes it safe to send the call again, as in CallToolRequest.
+   *
+   * @generated from field: string request_id = 3;
+   */
+  requestId: string;
+
+  /**
+   * What to do with a request_id whose first run may have been billed and has no result, as in CallToolRequest.
+   *
+   * @generated from field: bool rerun_if_outcome_unknown = 4;
+   */
+  rerunIfOutcomeUnknown: boolean;
+};
+
+/**
+ * Describes the message agenta.ai.v1.CallToolStreamRequest.
+ * Use `create(CallToolStreamRequestSchema)` to create a new message.
+ */
+export const CallToolStreamRequestSchema: GenMessage<CallToolStreamRequest> = /*@__PURE__*/
+  messageDesc(file_agenta_ai_v1_tool_service, 8);
+
+/**
+ * CallToolStreamResponse is one step of a call, or its result. A reader skips a message of which neither is set.
+ *
+ * @generated from message agenta.ai.v1.CallToolStreamResponse
+ */
+export type CallToolStreamResponse = Message<"agenta.ai.v1.CallToolStreamResponse"> & {
+  /**
+   * What the message holds.
+   *
+   * @generated from oneof agenta.ai.v1.CallToolStreamResponse.event
+   */
+  event: {
+    /**
+     * What is happening to the call.
+     *
+     * @generated from field: agenta.ai.v1.Progress progress = 1;
+     */
+    value: Progress;
+    case: "progress";
+  } | {
+    /**
+     * What the tool answered. The last message, and nothing follows it but the status OK.
+     *
+     * @generated from field: agenta.ai.v1.CallToolResponse result = 2;
+     */
+    value: CallToolResponse;
+    case: "result";
+  } | { case: undefined; value?: undefined };
+};
+
+/**
+ * Describes the message agenta.ai.v1.CallToolStreamResponse.
+ * Use `create(CallToolStreamResponseSchema)` to create a new message.
+ */
+export const CallToolStreamResponseSchema: GenMessage<CallToolStreamResponse> = /*@__PURE__*/
+  messageDesc(file_agenta_ai_v1_tool_service, 9);
+
+/**
+ * Progress says what is happening to a call.
+ *
+ * @generated from message agenta.ai.v1.Progress
+ */
+export type Progress = Message<"agenta.ai.v1.Progress"> & {
+  /**
+   * What is happening, for programs.
+   *
+   * @generated from field: agenta.ai.v1.ProgressStage stage = 1;
+   */
+  stage: ProgressStage;
+
+  /**
+   * The same in one sentence for people. Never empty.
+   *
+   * @generated from field: string text = 2;
+   */
+  text: string;
+
+  /**
+   * Steps that are done, from 0 to total. 0 if steps aren't counted.
+   *
+   * @generated from field: uint32 done = 3;
+   */
+  done: number;
+
+  /**
+   * Steps in all. 0 if steps aren't counted.
+   *
+   * @generated from field: uint32 total = 4;
+   */
+  total: number;
+
+  /**
+   * The call's place in the queue, an estimate: 1 is next. Set exactly in the stage QUEUED, otherwise 0.
+   *
+   * @generated from field: uint32 queue_position = 5;
+   */
+  queuePosition: number;
+
+  /**
+   * Time from now until the next attempt. Set exactly in the stage WAITING_FOR_RETRY.
+   *
+   * @generated from field: google.protobuf.Duration retry_delay = 6;
+   */
+  retryDelay?: Duration | undefined;
+};
+
+/**
+ * Describes the message agenta.ai.v1.Progress.
+ * Use `create(ProgressSchema)` to create a new message.
+ */
+export const ProgressSchema: GenMessage<Progress> = /*@__PURE__*/
+  messageDesc(file_agenta_ai_v1_tool_service, 10);
+
+/**
  * CallMeta tells how a result came about.
  *
  * @generated from message agenta.ai.v1.CallMeta
@@ -385,7 +521,7 @@ export type CallMeta = Message<"agenta.ai.v1.CallMeta"> & {
  * Use `create(CallMetaSchema)` to create a new message.
  */
 export const CallMetaSchema: GenMessage<CallMeta> = /*@__PURE__*/
-  messageDesc(file_agenta_ai_v1_tool_service, 8);
+  messageDesc(file_agenta_ai_v1_tool_service, 11);
 
 /**
  * Attempt is one request to the completion service.
@@ -413,7 +549,7 @@ export type Attempt = Message<"agenta.ai.v1.Attempt"> & {
  * Use `create(AttemptSchema)` to create a new message.
  */
 export const AttemptSchema: GenMessage<Attempt> = /*@__PURE__*/
-  messageDesc(file_agenta_ai_v1_tool_service, 9);
+  messageDesc(file_agenta_ai_v1_tool_service, 12);
 
 /**
  * ServiceState says what the service is doing. A reader treats a value that it doesn't know as SERVING.
@@ -547,6 +683,76 @@ export const CacheScopeSchema: GenEnum<CacheScope> = /*@__PURE__*/
   enumDesc(file_agenta_ai_v1_tool_service, 2);
 
 /**
+ * ProgressStage says what is happening to a call. A reader treats a value that it doesn't know as UNSPECIFIED, and
+ * shows Progress.text.
+ *
+ * @generated from enum agenta.ai.v1.ProgressStage
+ */
+export enum ProgressStage {
+  /**
+   * Not set.
+   *
+   * @generated from enum value: PROGRESS_STAGE_UNSPECIFIED = 0;
+   */
+  UNSPECIFIED = 0,
+
+  /**
+   * The call waits for a free slot of the server. Progress.queue_position is its place.
+   *
+   * @generated from enum value: PROGRESS_STAGE_QUEUED = 1;
+   */
+  QUEUED = 1,
+
+  /**
+   * The call has a slot, and the tool has started.
+   *
+   * @generated from enum value: PROGRESS_STAGE_STARTED = 2;
+   */
+  STARTED = 2,
+
+  /**
+   * The completion service has been asked, and its answer is awaited.
+   *
+   * @generated from enum value: PROGRESS_STAGE_ASKING = 3;
+   */
+  ASKING = 3,
+
+  /**
+   * The completion service couldn't answer, and will be asked again after Progress.retry_delay.
+   *
+   * @generated from enum value: PROGRESS_STAGE_WAITING_FOR_RETRY = 4;
+   */
+  WAITING_FOR_RETRY = 4,
+
+  /**
+   * An answer has come and is being checked.
+   *
+   * @generated from enum value: PROGRESS_STAGE_CHECKING = 5;
+   */
+  CHECKING = 5,
+
+  /**
+   * The answer broke a rule, which Progress.text names, and the completion service is asked once more.
+   *
+   * @generated from enum value: PROGRESS_STAGE_REPAIRING = 6;
+   */
+  REPAIRING = 6,
+
+  /**
+   * The tool works through several cases. Progress.done of Progress.total are done.
+   *
+   * @generated from enum value: PROGRESS_STAGE_RUNNING_CASES = 7;
+   */
+  RUNNING_CASES = 7,
+}
+
+/**
+ * Describes the enum agenta.ai.v1.ProgressStage.
+ */
+export const ProgressStageSchema: GenEnum<ProgressStage> = /*@__PURE__*/
+  enumDesc(file_agenta_ai_v1_tool_service, 3);
+
+/**
  * ToolService lists AI tools and calls them on behalf of the caller.
  *
  * What travels as metadata, never as a field: the deadline (grpc-timeout), the credential (authorization) and
@@ -561,7 +767,7 @@ export const CacheScopeSchema: GenEnum<CacheScope> = /*@__PURE__*/
  *      was not run, and ErrorInfo.reason is the name of an ErrorReason. Without one (UNAVAILABLE by a broken
  *      connection, DEADLINE_EXCEEDED, CANCELLED, INTERNAL) the tool may or may not have run.
  *
- * Retry a CallTool automatically only if it has a request_id.
+ * Retry a CallTool or a CallToolStream automatically only if it has a request_id.
  *
  * @generated from service agenta.ai.v1.ToolService
  */
@@ -597,6 +803,23 @@ export const ToolService: GenService<{
     methodKind: "unary";
     input: typeof CallToolRequestSchema;
     output: typeof CallToolResponseSchema;
+  },
+  /**
+   * CallToolStream runs one tool as CallTool does, and reports progress while it runs: any number of progress messages,
+   * at most ten a second, then exactly one result, which equals the response of CallTool. It ends with a status as
+   * CallTool does; if that isn't OK, there is no result, even if there was progress.
+   *
+   * The same request_id is the same call, by whichever of the two methods it is sent. A repeat that joins a running
+   * call gets its progress from then on; one that reaches another replica, or comes after the end, gets only the result.
+   *
+   * Progress is for display. What a caller doesn't read in time is left out; the result never is.
+   *
+   * @generated from rpc agenta.ai.v1.ToolService.CallToolStream
+   */
+  callToolStream: {
+    methodKind: "server_streaming";
+    input: typeof CallToolStreamRequestSchema;
+    output: typeof CallToolStreamResponseSchema;
   },
 }> = /*@__PURE__*/
   serviceDesc(file_agenta_ai_v1_tool_service, 0);
