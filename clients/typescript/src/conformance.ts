@@ -15,7 +15,7 @@ import {
   toJson,
 } from "@bufbuild/protobuf";
 import { type Any, AnySchema, ValueSchema } from "@bufbuild/protobuf/wkt";
-import { Client, credentials, type ServiceError } from "@grpc/grpc-js";
+import { Client, credentials, type StatusObject, status } from "@grpc/grpc-js";
 import { Code } from "./code.js";
 import { CallError } from "./errors.js";
 import { file_google_rpc_error_details } from "./gen/google/rpc/error_details_pb.js";
@@ -117,12 +117,17 @@ async function stream(asked: Case, request: Uint8Array, options: CallOptions & {
     toGrpc(metadata),
     { deadline: Date.now() + timeoutMs },
   );
+  let last: StatusObject | undefined;
   opened.on("metadata", (header) => onHeader?.(fromGrpc(header)));
-  opened.on("status", (status) => onTrailer?.(fromGrpc(status.metadata)));
+  opened.on("error", () => {}); // is the status, too, and may come before anything is read
+  opened.on("status", (ended) => {
+    last = ended;
+    onTrailer?.(fromGrpc(ended.metadata));
+  });
   signal?.addEventListener("abort", () => opened.cancel());
   let result = create(CallToolResponseSchema);
+  await delay((asked.read_after ?? 0) * 1000);
   try {
-    await delay((asked.read_after ?? 0) * 1000);
     for await (const { event } of opened) {
       if (event.case === "progress") {
         onProgress?.(event.value);
@@ -131,8 +136,12 @@ async function stream(asked: Case, request: Uint8Array, options: CallOptions & {
       }
     }
   } catch (error) {
-    const { code, details, metadata: trailer } = error as ServiceError;
-    const said = { code: code as number, text: details, trailer: fromGrpc(trailer) };
+    if (last === undefined) {
+      throw error;
+    }
+  }
+  if (last && last.code !== status.OK) {
+    const said = { code: last.code as number, text: last.details, trailer: fromGrpc(last.metadata) };
     throw new CallError({ ...said, isTool: true, requestId: "", outcome: "open" });
   }
   return result;
