@@ -178,6 +178,29 @@ def test_what_could_make_the_server_slow_is_refused(schema: dict[str, Any], why:
         Schema(schema)
 
 
+def test_all_faults_are_found_at_once() -> None:
+    wrong: dict[str, Any] = {
+        "properties": {
+            "a": {"type": "strin"},
+            "b": {"$ref": "https://example.com/b.json"},
+            "c": {"pattern": "(?<=x)y"},
+            "d": {"pattern": 3, "patternProperties": {"(": {}}},
+            "e": {"$ref": 3, "patternProperties": ["("]},
+        }
+    }
+    with pytest.raises(SchemaError) as error:
+        Schema(wrong)
+    assert sorted(".".join(map(str, path)) for path, _ in error.value.faults) == [
+        "properties.a.type",
+        "properties.b.$ref",
+        "properties.c.pattern",
+        "properties.d.pattern",
+        "properties.d.patternProperties.(",
+        "properties.e.$ref",
+        "properties.e.patternProperties",
+    ]
+
+
 @pytest.mark.parametrize(
     ("schema", "value"),
     [

@@ -44,7 +44,6 @@ _UNSUPPORTED = ("$dynamicRef", "$dynamicAnchor", "$recursiveRef", "$recursiveAnc
 
 def find_faults(schema: Mapping[str, Json]) -> Iterator[Found]:
     """Yield what a schema holds that it may not, each with the path to it. A valid schema isn't assumed."""
-    yield from _faults_of_size(schema)
     if wrong := list(_faults_of_keywords(schema)):
         yield from wrong
         return
@@ -94,7 +93,8 @@ def resolve(root: Mapping[str, Json], reference: str) -> Any:
     return found
 
 
-def _faults_of_size(schema: Mapping[str, Json]) -> Iterator[Found]:
+def find_faults_of_size(schema: Mapping[str, Json]) -> Iterator[Found]:
+    """Yield in what a schema is too large, each with the path to it."""
     size = len(json.dumps(schema, ensure_ascii=False, separators=(",", ":")).encode(errors="replace"))
     if size > MAX_BYTES:
         yield (), f"has {size:,} bytes as JSON, and {MAX_BYTES:,} may be"

@@ -10,7 +10,7 @@ import jsonschema_rs
 
 from agenta_ai_server.domain.errors import Violation
 from agenta_ai_server.domain.tool import JSON_SCHEMA
-from agenta_ai_server.tools.json_schema.bounds import find_faults, subschemas
+from agenta_ai_server.tools.json_schema.bounds import find_faults, find_faults_of_size, subschemas
 from agenta_ai_server.tools.json_schema.values import WHOLE, count_values, find_long_key, path_of
 
 if TYPE_CHECKING:
@@ -61,7 +61,7 @@ class Schema:
     """
 
     def __init__(self, source: Mapping[str, Json]) -> None:
-        if faults := list(find_faults(source)) or [_fault(error) for error in _META.iter_errors(source)]:
+        if faults := _faults(source):
             raise SchemaError(faults)
         try:
             self._validator = _compiled(_adapted(source))
@@ -103,10 +103,27 @@ def _compiled(schema: dict[str, Any]) -> jsonschema_rs.Draft202012Validator:
     return jsonschema_rs.Draft202012Validator(schema, pattern_options=_ENGINE, validate_formats=True, offline=True)
 
 
+def _faults(source: Mapping[str, Json]) -> list[Found]:
+    """Return all that is wrong with a schema, one fault for each place."""
+    too_large = list(find_faults_of_size(source))
+    faults = [*too_large, *find_faults(source)]
+    if not too_large:
+        faults += [_fault(error) for error in _META.iter_errors(source)]
+        # Patterns are compiled anyway where nothing else is wrong.
+        faults += _wrong_patterns(source) if faults else ()
+    first: dict[Path, Found] = {}
+    for found in faults:
+        first.setdefault(found[0], found)
+    return list(first.values())
+
+
 def _wrong_patterns(source: Mapping[str, Json]) -> Iterator[Found]:
+    """Yield the patterns that can't be compiled. A valid schema isn't assumed."""
     for path, each in subschemas(source):
-        patterns: dict[Path, str] = {(*path, "pattern"): each["pattern"]} if "pattern" in each else {}
-        patterns |= {(*path, "patternProperties", name): name for name in each.get("patternProperties", {})}
+        pattern, of_keys = each.get("pattern"), each.get("patternProperties")
+        patterns: dict[Path, str] = {(*path, "pattern"): pattern} if isinstance(pattern, str) else {}
+        if isinstance(of_keys, dict):
+            patterns |= {(*path, "patternProperties", name): name for name in of_keys}
         for place, pattern in patterns.items():
             try:
                 _compiled({"pattern": pattern})
