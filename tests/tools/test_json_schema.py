@@ -233,8 +233,8 @@ def deep(levels: int, innermost: Any) -> Any:
     ids=["keys", "text", "items"],
 )
 def test_what_fits_no_alternative_is_told_quickly(keyword: str, innermost: Any) -> None:
-    node = {"type": "object", "required": ["more"], "properties": {"more": {"$ref": "#/$defs/either"}}}
-    either = {keyword: [{"type": "integer"}, node]}
+    node: dict[str, Any] = {"type": "object", "required": ["more"], "properties": {"more": {"$ref": "#/$defs/either"}}}
+    either: dict[str, Any] = {keyword: [{"type": "integer"}, node]}
     schema = Schema({"$defs": {"either": either}, "properties": {"more": {"$ref": "#/$defs/either"}}})
     value = deep(29, innermost)
     assert [violation.field for violation in schema.violations(value, "v")] == ["v.more"]
@@ -263,7 +263,10 @@ def test_references_into_alternatives_are_followed() -> None:
 
 
 def test_alternatives_say_what_they_describe() -> None:
-    either = {"anyOf": [{"properties": {"a": True}}, {"properties": {"b": True}}], "oneOf": [{"properties": {"c": {}}}]}
+    either: dict[str, Any] = {
+        "anyOf": [{"properties": {"a": True}}, {"properties": {"b": True}}],
+        "oneOf": [{"properties": {"c": {}}}],
+    }
     schema = Schema({**either, "unevaluatedProperties": False})
     assert not schema.violations({"a": 1, "b": 2, "c": 3}, "v")
     assert [violation.field for violation in schema.violations({"a": 1, "d": 4}, "v")] == ["v.d"]
