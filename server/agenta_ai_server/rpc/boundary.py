@@ -36,6 +36,8 @@ CALL_ID_KEY = "x-request-id"
 # A caller may tell us that its deadline has passed before our own clock does: on their way deadlines are rounded up, by
 # at most a hundredth.
 ROUNDING, LATENCY_SECONDS = 0.01, 0.02
+# In which answers must have left when the server stops, and nothing else holds it up. Who reads none would do so.
+LEAVE_SECONDS = 10.0
 # A tool's name as its caller sent it must not become a label or a line in a log.
 UNKNOWN_TOOL = "unknown"
 
@@ -58,13 +60,19 @@ class Boundary(grpc.aio.ServerInterceptor):
         self._listener = listener or CallListener()
         self._unsent = UnsentAnswers()
         self._handlers: dict[str, GrpcHandler] = {}
-        self._in_flight = 0
-        self._idle = asyncio.Event()
-        self._idle.set()
+        self._running = _Count()
+        # Until the answer has left.
+        self._open = _Count()
 
     async def idle(self) -> None:
-        """Wait until no call is running."""
-        await self._idle.wait()
+        """Wait until no call is running, and a few seconds more at most for the answers to leave."""
+        while not self._open.is_zero.is_set():
+            await self._running.is_zero.wait()
+            with suppress(TimeoutError):
+                async with asyncio.timeout(LEAVE_SECONDS):
+                    await self._open.is_zero.wait()
+            if self._running.is_zero.is_set():
+                return
 
     async def intercept_service(self, continuation: Continuation, details: grpc.HandlerCallDetails) -> GrpcHandler:
         """Make grpc's handler of one of ours. Called for each call, while the chain is the same for each method."""
@@ -80,7 +88,8 @@ class Boundary(grpc.aio.ServerInterceptor):
         answer, label = handler.answer, UNKNOWN_TOOL if handler.calls_tool else ""
 
         def begin(context: Context) -> Call:
-            self._count(context)
+            self._open.add(1)
+            context.add_done_callback(cast("Any", lambda _: self._open.add(-1)))
             call = _open_call(method, context, self._max_seconds)
             call.tool = label
             CURRENT_CALL.set(call)
@@ -117,6 +126,7 @@ class Boundary(grpc.aio.ServerInterceptor):
         began = time.perf_counter()
         allowed = context.time_remaining()
         request = Request(context.read)
+        self._running.add(1)
         try:
             reply = await _run_or_status(answer(request, call), call)
         except asyncio.CancelledError:
@@ -125,6 +135,7 @@ class Boundary(grpc.aio.ServerInterceptor):
             raise
         finally:
             call.request_bytes = request.size
+            self._running.add(-1)
         seconds = time.perf_counter() - began
         if not isinstance(reply, GrpcStatus) and not self._admit_answer(reply, call, context):
             reply = answers_unread(call)
@@ -147,16 +158,25 @@ class Boundary(grpc.aio.ServerInterceptor):
         context.add_done_callback(cast("Any", lambda _: self._unsent.remove(caller, size)))
         return True
 
-    def _count(self, context: Context) -> None:
-        self._in_flight += 1
-        self._idle.clear()
-        # Called when the answer has left, not when it has been made.
-        context.add_done_callback(cast("Any", self._uncount))
 
-    def _uncount(self, _context: Any) -> None:
-        self._in_flight -= 1
-        if not self._in_flight:
-            self._idle.set()
+class _Count:
+    """A number of calls.
+
+    Attributes:
+        is_zero: Set while there are none.
+    """
+
+    def __init__(self) -> None:
+        self._number = 0
+        self.is_zero = asyncio.Event()
+        self.is_zero.set()
+
+    def add(self, change: int) -> None:
+        self._number += change
+        if self._number:
+            self.is_zero.clear()
+        else:
+            self.is_zero.set()
 
 
 async def _run_or_status(work: Awaitable[Result], call: Call) -> Result | GrpcStatus:

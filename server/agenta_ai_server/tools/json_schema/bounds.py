@@ -26,6 +26,8 @@ MAX_BYTES = 64 * 1024
 MAX_DEPTH = 28
 #: Subschemas that apply to one place of a value.
 MAX_VISITS = 50
+#: Entries of what is compared one by one with each value that a keyword applies to.
+MAX_COMPARED = 500
 #: Levels of a value, see ``strict_json``.
 MAX_VALUE_DEPTH = 100
 #: The largest integer up to which a double, and so a ``Struct``, holds every integer.
@@ -121,10 +123,20 @@ def _faults_of_keywords(schema: Mapping[str, Json]) -> Iterator[Found]:
         for keyword in _UNSUPPORTED:
             if keyword in each:
                 yield (*path, keyword), f"{keyword} isn't supported: refer to '#/$defs/<name>' by $ref"
+        for keyword in ("enum", "dependentRequired", "dependentSchemas"):
+            if _compared(each.get(keyword)) > MAX_COMPARED:
+                yield (*path, keyword), f"has more than {MAX_COMPARED} entries, and isn't of strings or integers only"
         if "$id" in each and path:
             yield (*path, "$id"), "an $id may stand at the top of the schema only"
         if "$ref" in each:
             yield from _faults_of_reference(schema, known, (*path, "$ref"), each["$ref"])
+
+
+def _compared(entries: object) -> int:
+    """Return how many entries are compared one by one: strings alone and integers alone are found at once."""
+    if isinstance(entries, list) and {type(entry) for entry in entries} in ({str}, {int}):
+        return 0
+    return len(entries) if isinstance(entries, list | dict) else 0
 
 
 def _faults_of_reference(
