@@ -710,7 +710,7 @@ def test_a_wait_is_explained(
 def test_calls_that_wait_at_the_same_time_share_a_line(capsys: pytest.CaptureFixture[str]) -> None:
     busy = CallFailed("Rate limited. Try again in 3 s.", code=Code.RESOURCE_EXHAUSTED, retry_delay=3)
     broken = CallFailed("The connection broke.", code=Code.UNAVAILABLE)
-    log = logging.getLogger("agenta_ai")
+    log = logging.getLogger("agenta_ai.attempts")
     with waits.told():
         for failure, delay in (broken, 2.0), (busy, 0.5), (busy, 2.5), (busy, 2.5):
             log.info("%s Sending the call again in %.1f s.", failure, delay)
