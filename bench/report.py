@@ -24,7 +24,19 @@ PEERS = ("service", "REST, fresh client", "REST, shared client", "MCP", "floor",
 SERVICE, FRESH, _, MCP, FLOOR, CEILING = PEERS
 # What the whole is judged by: enough calls in flight for the core to be busy.
 USUAL = (0.0, 32)
-PRINTED = ("load", "overload", "soak", "limits", "idempotency", "telemetry", "typed", "concurrency", "streams", "tools")
+PRINTED = (
+    "load",
+    "overload",
+    "soak",
+    "limits",
+    "idempotency",
+    "telemetry",
+    "typed",
+    "concurrency",
+    "streams",
+    "tools",
+    "guarantee",
+)
 PERCENTILES = ("p50_ms", "p99_ms", "p999_ms")
 NONE = "–"
 

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from agenta_ai.errors import CallFailed
 
-_log = logging.getLogger("agenta_ai")
+_log = logging.getLogger(__name__)
 
 _PUSHBACK = "grpc-retry-pushback-ms"
 # Waiting calls spread over up to this many times the delay that the server told them. They can't see each other, and

@@ -94,6 +94,7 @@ class Client:
         self._opened: ToolServiceAsyncStub | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._closing = asyncio.Event()
+        self._streams: set[Any] = set()
 
     async def __aenter__(self) -> Self:
         return self
@@ -108,6 +109,9 @@ class Client:
         fail with :class:`agenta_ai.AgentaError`, and nothing is sent.
         """
         self._closing.set()
+        # Older releases of gRPC don't find those that are read within a generator.
+        for call in self._streams:
+            call.cancel()
         if self._channel is not None:
             await self._channel.close()
 
@@ -381,6 +385,7 @@ class Client:
                 with self._told_if_closed(streamed):
                     method: Any = self._stub.CallToolStream
                     call = method(streamed.request, timeout=attempts.remaining(), metadata=metadata)
+                    self._streams.add(call)
                     async for response in call:
                         if response.HasField("progress"):
                             yield read_progress(response.progress)
@@ -397,6 +402,7 @@ class Client:
             finally:
                 if call:
                     call.cancel()
+                    self._streams.discard(call)
         # The server is older than the method.
         answer = await self._send(exchange)
         yield answer

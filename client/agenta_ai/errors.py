@@ -135,7 +135,7 @@ def sentence(
     message: str, violations: Sequence[FieldViolation] = (), retry_delay: float | None = None, *, joint: str = "; "
 ) -> str:
     """Return the message, completed by what it leaves out of the details: violations and the time to wait."""
-    untold = [f"{v.field}: {v.description}" for v in violations if not _tells(message, v)]
+    untold = [f"{v.field}: {v.description}" for v in _untold(message, violations)]
     if retry_delay is not None and "try again in" not in message.lower():
         when = f"in {max(1, math.ceil(retry_delay))} s"
         message, said = _TRY_AGAIN.subn(rf"\1 {when}", message, count=1)
@@ -144,9 +144,18 @@ def sentence(
     return joint.join([message.rstrip(".") if untold else message, *untold])
 
 
-def _tells(message: str, violation: FieldViolation) -> bool:
-    description = violation.description.rstrip(".")
-    return violation.field in message or (description != "" and description in message)
+def _untold(message: str, violations: Sequence[FieldViolation]) -> list[FieldViolation]:
+    """Return the violations that the message leaves out. What it says of one isn't said of the next."""
+    untold = []
+    for violation in violations:
+        description = violation.description.rstrip(".")
+        # A whole name: "arguments.text" isn't "arguments.text_format", and not "arguments.text[3]" either.
+        field = re.search(rf"(?<![\w.]){re.escape(violation.field)}(?!\w|\.\w|\[)", message)
+        if field or (description and description in message):
+            message = message.replace(description, "", 1)
+        else:
+            untold.append(violation)
+    return untold
 
 
 def _repr(error: CallFailed | ToolFailed, first: str) -> str:

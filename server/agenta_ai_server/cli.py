@@ -129,7 +129,7 @@ def _parser() -> argparse.ArgumentParser:
         help="tools file whose prompts the stand-in has, in place of AGENTA_AI_GRPC_TOOLS_FILE",
     )
     dev.add_argument(
-        "--empty", action="store_true", help="nothing is deployed in the stand-in, so that you can: see provision"
+        "--empty", action="store_true", help="deploy nothing in the stand-in, so that you can try 'provision'"
     )
     dev.add_argument("command", nargs="*", metavar="COMMAND", help="run this, with AGENTA_AI_TARGET set, then stop")
     dev.set_defaults(run=_dev)

@@ -132,16 +132,16 @@ def leaks(text: str, parties: Parties) -> list[str]:
     return [known[:8] for known in forms if known in text]
 
 
-@pytest.mark.parametrize(
-    ("name", "value"),
-    [
-        ("AGENTA_AI_SERVICES_API_KEY", f"{OUR_KEY} with blanks"),
-        ("AGENTA_AI_SERVICES_API_URL", f"https://user:{OUR_KEY}@agenta.example"),
-        ("AGENTA_AI_GRPC_UPSTREAM_PROXY", f"socks5://user:{OUR_KEY}@proxy.example"),
-        ("AGENTA_AI_GRPC_REDIS_URL", f"http://:{OUR_KEY}@redis.example"),
-        ("AGENTA_AI_GRPC_JWT_JWKS_URL", f"https://user:{OUR_KEY}@issuer.example"),
-    ],
-)
+WRONG_SETTINGS = [
+    ("AGENTA_AI_SERVICES_API_KEY", f"{OUR_KEY} with blanks"),
+    ("AGENTA_AI_SERVICES_API_URL", f"https://user:{OUR_KEY}@agenta.example"),
+    ("AGENTA_AI_GRPC_UPSTREAM_PROXY", f"socks5://user:{OUR_KEY}@proxy.example"),
+    ("AGENTA_AI_GRPC_REDIS_URL", f"http://:{OUR_KEY}@redis.example"),
+    ("AGENTA_AI_GRPC_JWT_JWKS_URL", f"https://user:{OUR_KEY}@issuer.example"),
+]
+
+
+@pytest.mark.parametrize(("name", "value"), WRONG_SETTINGS)
 async def test_of_settings_that_are_wrong(name: str, value: str, tmp_path: Path) -> None:
     settings = environment() | {
         "AGENTA_AI_GRPC_AUTH": "jwt",
@@ -157,3 +157,10 @@ async def test_of_settings_that_are_wrong(name: str, value: str, tmp_path: Path)
     assert out == ""
     assert OUR_KEY not in err
     assert "Traceback" not in err
+
+
+@pytest.mark.parametrize(("name", "value"), WRONG_SETTINGS)
+async def test_of_settings_that_nothing_uses(name: str, value: str) -> None:
+    async with process("config", **environment() | {"AGENTA_AI_GRPC_AUTH": "none", name: value}) as started:
+        _, out, err = await output(started)
+    assert OUR_KEY not in out + err

@@ -163,7 +163,7 @@ async def peer(channel: grpc.aio.Channel, shown: Any) -> Any:
 
 
 async def test_renewals_under_load_drop_no_call(parties: Parties, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tls, "ReloadingFiles", partial(ReloadingFiles, every=0.0))
+    monkeypatch.setattr(tls, "ReloadingFiles", partial(ReloadingFiles, every=0.0, patience=30.0))
     shown = authorization(f"ApiKey {parties.key('edit_workflows')}")
     made, done = [], asyncio.Event()
 
@@ -204,7 +204,7 @@ def _mixed(parties: Parties) -> Pair:
 async def test_a_broken_pair_keeps_the_old_one(
     parties: Parties, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(tls, "ReloadingFiles", partial(ReloadingFiles, every=0.0))
+    monkeypatch.setattr(tls, "ReloadingFiles", partial(ReloadingFiles, every=0.0, patience=30.0))
     async with parties.serving("api_keys", tls=True):
         good = parties.server
         for case, make, why in BROKEN:
@@ -224,7 +224,7 @@ async def test_a_broken_pair_keeps_the_old_one(
 
 
 async def test_the_expiry_is_that_of_what_is_shown(parties: Parties, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tls, "ReloadingFiles", partial(ReloadingFiles, every=0.0))
+    monkeypatch.setattr(tls, "ReloadingFiles", partial(ReloadingFiles, every=0.0, patience=30.0))
     now = datetime.now().timestamp()
     parties.use(parties.server)
     files = tls.TlsFiles(parties.folder / "server.pem", parties.folder / "server.key")
@@ -237,7 +237,7 @@ async def test_the_expiry_is_that_of_what_is_shown(parties: Parties, monkeypatch
 
 
 async def test_a_byte_order_mark_is_left_out(parties: Parties, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tls, "ReloadingFiles", partial(ReloadingFiles, every=0.0))
+    monkeypatch.setattr(tls, "ReloadingFiles", partial(ReloadingFiles, every=0.0, patience=30.0))
     async with parties.serving("api_keys", tls=True):
         new = parties.authority.server()
         parties.use(Pair(BYTE_ORDER_MARK + new.certificate, BYTE_ORDER_MARK + new.key))
@@ -261,7 +261,7 @@ async def test_keys_that_grpcs_clients_cannot_use_are_warned_about(
 async def test_a_pair_that_is_not_valid_yet_is_used_when_its_time_has_come(
     parties: Parties, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(tls, "ReloadingFiles", partial(ReloadingFiles, every=0.0))
+    monkeypatch.setattr(tls, "ReloadingFiles", partial(ReloadingFiles, every=0.0, patience=30.0))
     async with parties.serving("api_keys", tls=True):
         old, new = parties.server, parties.authority.server(begin=timedelta(hours=1))
         parties.use(new)
@@ -271,7 +271,7 @@ async def test_a_pair_that_is_not_valid_yet_is_used_when_its_time_has_come(
 
 
 async def test_new_authorities_of_callers(parties: Parties, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tls, "ReloadingFiles", partial(ReloadingFiles, every=0.0))
+    monkeypatch.setattr(tls, "ReloadingFiles", partial(ReloadingFiles, every=0.0, patience=30.0))
     parties.know(SPIFFE, "edit_workflows")
     other = Authority()
     old, new = parties.authority.issue(uri(SPIFFE)), other.issue(uri(SPIFFE))

@@ -68,16 +68,17 @@ class FakeService(tool_service_pb2_grpc.ToolServiceServicer):
         self.requests.append(request)
         self.metadata.append(dict(context.invocation_metadata()))
         self.time_remaining.append(context.time_remaining())
-        return self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
+        answer = self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
+        if answer is None or (isinstance(answer, list) and answer[-1] is None):
+            # It only ends because its caller leaves, also while the progress before it is written.
+            context.add_done_callback(lambda _: self.left.set())
+        return answer
 
     async def _end(self, answer: Any, request: Any, context: Any) -> Any:
         if callable(answer):
             return await asyncio.to_thread(answer, request) if self.in_threads else answer(request)
         if answer is None:
-            try:
-                await asyncio.Event().wait()
-            finally:
-                self.left.set()
+            await asyncio.Event().wait()
         if isinstance(answer, tuple):
             status: Any = rpc_status.to_status(answer[0])
             pushback = ("grpc-retry-pushback-ms", str(answer[1]))

@@ -370,12 +370,14 @@ def test_a_request_id_is_passed_on(
     refused: Callable[..., status_pb2.Status],
     prompt: Path,
     words: list[str],
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     server.answers(refined, refused(Code.INVALID_ARGUMENT, "REQUEST_INVALID", "request_id: no UUID"))
     argv = [*(word.format(prompt=prompt) for word in words), "--target", server.target, "--request-id", "abc"]
     assert cli.main(argv) == 0
     assert cli.main(argv) == 2
     assert [request.request_id for request in server.service.requests] == ["abc", "abc"]
+    assert capsys.readouterr().err.endswith("agenta-ai: --request-id: no UUID\n")
 
 
 NEW_ID = r"[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}"
@@ -708,7 +710,7 @@ def test_a_wait_is_explained(
 def test_calls_that_wait_at_the_same_time_share_a_line(capsys: pytest.CaptureFixture[str]) -> None:
     busy = CallFailed("Rate limited. Try again in 3 s.", code=Code.RESOURCE_EXHAUSTED, retry_delay=3)
     broken = CallFailed("The connection broke.", code=Code.UNAVAILABLE)
-    log = logging.getLogger("agenta_ai")
+    log = logging.getLogger("agenta_ai.attempts")
     with waits.told():
         for failure, delay in (broken, 2.0), (busy, 0.5), (busy, 2.5), (busy, 2.5):
             log.info("%s Sending the call again in %.1f s.", failure, delay)

@@ -153,12 +153,16 @@ def test_without_a_command_there_is_help(argv: list[str], capsys: pytest.Capture
 @pytest.mark.parametrize(
     ("argv", "advice"),
     [
-        (["statsu"], "There is no statsu. Did you mean status?"),
-        (["xyz"], "There is no xyz. Run agenta-ai --help."),
-        (["refine", "a.md", "--guidlines", "x"], "There is no --guidlines. Did you mean --guidelines?"),
-        (["target", "lst"], "There is no lst. Did you mean list?"),
+        (["statsu"], "There is no command statsu. Did you mean status?"),
+        (["xyz"], "There is no command xyz. Choose from status, tools, whoami, call, "),
+        (["refine", "a.md", "--guidlines", "x"], "There is no option --guidlines. Did you mean --guidelines?"),
+        (["target", "lst"], "There is no action lst. Did you mean list?"),
         (["call", "x", "--json", '{"a": 1}'], "Give the arguments of a tool by --args."),
-        (["help", "refin"], "Did you mean refine?"),
+        (["help", "refin"], "There is no command refin. Did you mean refine?"),
+        (["help", "xyz"], "There is no command xyz. Choose from status, "),
+        (["completion", "tcsh"], "There is no shell tcsh. Choose from bash, zsh, fish."),
+        (["refine", "a.md", "--diff", "char"], "--diff: can't be char. Choose from line, word."),
+        (["status", "--color", "sometimes"], "--color: can't be sometimes. Choose from auto, always, never."),
     ],
 )
 def test_did_you_mean(argv: list[str], advice: str, capsys: pytest.CaptureFixture[str]) -> None:

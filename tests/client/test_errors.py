@@ -261,9 +261,19 @@ LOST = FieldViolation("messages", "It lost {{name}}.")
         ),
         ("Not usable.", [LOST], "Not usable; messages: It lost {{name}}."),
         ("Not usable.", [FieldViolation("messages", "")], "Not usable; messages: "),
+        (
+            "arguments.feedback: Required, and missing.",
+            [
+                FieldViolation("arguments.feedback", "Required, and missing."),
+                FieldViolation("arguments.language", "Required, and missing."),
+                FieldViolation("arguments.feed", "Unknown."),
+            ],
+            "arguments.feedback: Required, and missing; arguments.language: Required, and missing.; "
+            "arguments.feed: Unknown.",
+        ),
     ],
 )
-def test_no_fault_is_told_twice(message: str, violations: list[FieldViolation], sentence: str) -> None:
+def test_each_fault_is_told_once(message: str, violations: list[FieldViolation], sentence: str) -> None:
     assert str(ToolFailed(message, reason="", meta=CallMeta(), field_violations=violations)) == sentence
 
 

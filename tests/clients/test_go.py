@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import time
@@ -99,6 +100,12 @@ async def test_the_example(programs: Path, address: str) -> None:
 def test_the_readme_has_the_example() -> None:
     source = (MODULE / "example/main.go").read_text()
     assert f"```go\n{source}```\n" in (MODULE / "README.md").read_text()
+
+
+def test_the_readme_has_the_example_of_progress() -> None:
+    """It is a part of one that "go test" runs."""
+    (block,) = re.findall(r"```go\n(\t[^`]*WithProgress[^`]*)```", (MODULE / "README.md").read_text())
+    assert block in (MODULE / "agentaai/example_test.go").read_text()
 
 
 def test_the_module_can_be_used_by_others(tmp_path: Path) -> None:

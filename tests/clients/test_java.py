@@ -60,6 +60,13 @@ async def test_the_example(example: Path, address: str) -> None:
     assert_refined(out)
 
 
+async def test_the_example_of_progress(example: Path, address: str) -> None:
+    code, out, err = await run("java", "-cp", example, "ai.agenta.ai.example.ProgressExample", AGENTA_AI_TARGET=address)
+    assert code == 0
+    assert out.strip()
+    assert err.strip()  # what was happening
+
+
 async def test_the_example_is_told_why(example: Path, standin: StandIn) -> None:
     async with serve.running(settings_for(standin, AGENTA_AI_SERVICES_API_KEY="")) as address:
         code, out, err = await run("java", "-jar", example, AGENTA_AI_TARGET=address)
@@ -114,6 +121,7 @@ def test_the_public_api_is_as_it_was(example: Path) -> None:
     assert api.read_text() == "\n".join(public) + "\n"
 
 
-def test_the_readme_has_the_example() -> None:
-    source = (FOLDER / "example/src/main/java/ai/agenta/ai/example/Example.java").read_text()
+@pytest.mark.parametrize("name", ["Example.java", "ProgressExample.java"])
+def test_the_readme_has_the_example(name: str) -> None:
+    source = (FOLDER / "example/src/main/java/ai/agenta/ai/example" / name).read_text()
     assert f"```java\n{source}```\n" in (FOLDER / "README.md").read_text()

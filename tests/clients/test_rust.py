@@ -47,6 +47,13 @@ async def test_the_example(example: Path, address: str) -> None:
     assert_refined(out)
 
 
+async def test_the_example_of_progress(example: Path, address: str) -> None:
+    code, out, err = await run(example.with_name("progress"), AGENTA_AI_TARGET=address)
+    assert code == 0
+    assert out.strip()
+    assert err.strip()  # what was happening
+
+
 async def test_the_example_is_told_why(example: Path, standin: StandIn) -> None:
     async with serve.running(settings_for(standin, AGENTA_AI_SERVICES_API_KEY="")) as address:
         code, out, err = await run(example, AGENTA_AI_TARGET=address)
@@ -138,6 +145,7 @@ def test_the_package_is_complete() -> None:
         assert f"\n{key} = " in metadata
 
 
-def test_the_readme_has_the_example() -> None:
-    source = (FOLDER / "examples/refine.rs").read_text()
+@pytest.mark.parametrize("name", ["refine.rs", "progress.rs"])
+def test_the_readme_has_the_example(name: str) -> None:
+    source = (FOLDER / "examples" / name).read_text()
     assert f"```rust\n{source}```\n" in (FOLDER / "README.md").read_text()

@@ -121,8 +121,9 @@ def test_the_readme_has_a_bundle_that_works(example: Path) -> None:
     assert "is a web address: give host:port" in ended.stderr
 
 
-def test_the_readme_has_the_example() -> None:
-    source = (PACKAGE / "example/refine.ts").read_text()
+@pytest.mark.parametrize("name", ["refine.ts", "progress.ts"])
+def test_the_readme_has_the_example(name: str) -> None:
+    source = (PACKAGE / "example" / name).read_text()
     assert f"```ts\n{source}```\n" in (PACKAGE / "README.md").read_text()
 
 
@@ -137,6 +138,14 @@ async def test_the_example(example: Path) -> None:
     code, out, err = await run(*dev, "node", example)
     assert (code, err) == (0, "")
     assert_refined(out)
+
+
+async def test_the_example_of_progress(example: Path) -> None:
+    dev = (sys.executable, "-c", DEV, "dev", "--listen", "127.0.0.1:0", "--")
+    code, out, err = await run(*dev, "node", example.with_name("progress.js"))
+    assert code == 0
+    assert out.strip()
+    assert err.strip()  # what was happening
 
 
 async def test_the_example_without_a_server(example: Path, nobody: str) -> None:

@@ -137,7 +137,9 @@ async def test_a_dry_run_prints_a_diff_and_writes_nothing(
     standin: StandIn, file: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert await pulled(standin, file, "capital", dry_run=True) == 0
-    assert '+application = "capital"' in capsys.readouterr().out
+    out, err = capsys.readouterr()
+    assert '+application = "capital"' in out
+    assert err.splitlines()[-1] == "This was a dry run: nothing was written."
     assert text(file) == ""
 
 

@@ -103,7 +103,7 @@ async def test_a_live_run_says_first_what_it_costs(
     out, err = capsys.readouterr()
     assert err == (
         f"Running 2 examples with the prompts that are deployed in Agenta at {standin.url}. "
-        "This costs 2 calls of models, which their providers bill.\n"
+        "This costs 2 calls of a model, which its provider bills.\n"
     )
     # A model may well answer otherwise; the answer is valid.
     assert f"ok      {NAME}, example 1 (line 15): The result is {{" in out

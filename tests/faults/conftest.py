@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import itertools
 from typing import TYPE_CHECKING
 
 import pytest
@@ -15,10 +16,11 @@ if TYPE_CHECKING:
 _warm = False
 
 
-@pytest.fixture(autouse=True, params=[False, True], ids=["unary", "stream"])
-def streams(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each test makes its calls by both methods."""
-    monkeypatch.setattr(Caller, "streams", request.param)
+@pytest.fixture(autouse=True, params=["unary", "stream"])
+def methods(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each test makes its calls by one method, and then by the other; "mixed" are calls by both at once."""
+    methods = {"unary": [False], "stream": [True], "mixed": [False, True]}
+    monkeypatch.setattr(Caller, "streams", itertools.cycle(methods[request.param]))
 
 
 @pytest.fixture

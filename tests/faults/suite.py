@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gc
+import itertools
 import time
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -16,7 +17,7 @@ from calls import refine, streamed
 from conftest import connected, settings_for
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Iterator
 
     from faults.proxy import Proxy
 
@@ -37,8 +38,8 @@ KEEPALIVE = "AGENTA_AI_GRPC_UPSTREAM_KEEPALIVE"
 class Caller:
     """Calls, and asserts that each call ends in time."""
 
-    #: Whether by the method that reports progress.
-    streams = False
+    #: For each call, whether it is made by the method that reports progress.
+    streams: Iterator[bool] = itertools.repeat(False)
 
     def __init__(self, stub: ToolServiceAsyncStub) -> None:
         self._stub = stub
@@ -47,7 +48,7 @@ class Caller:
         started = time.monotonic()
         try:
             asked = refine(**arguments)
-            if self.streams:
+            if next(self.streams):
                 return (await streamed(self._stub, asked, timeout=deadline))[1]
             return await self._stub.CallTool(asked, timeout=deadline)
         finally:

@@ -63,6 +63,7 @@ FAULTS: dict[Fault, tuple[tuple[str, bool], int]] = {
     faults.garbage: (BROKEN, 0),
 }
 by_name = pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.__name__)
+mixed = pytest.mark.parametrize("methods", ["mixed"], indirect=True)
 LONG = "x" * 9_000
 
 
@@ -207,6 +208,7 @@ def _context(fault: str, authority: trustme.CA) -> ssl.SSLContext:
 
 
 @by_name
+@mixed
 async def test_one_in_ten_under_load(fault: Fault, proxy: Proxy, standin: StandIn) -> None:
     chosen = itertools.cycle([fault] + [faults.pass_on] * 9)
     proxy.choose = lambda: next(chosen)
@@ -220,6 +222,7 @@ async def test_one_in_ten_under_load(fault: Fault, proxy: Proxy, standin: StandI
     assert standin.started == 50 - len(failed) * (1 - paid), "each was paid for once, or not at all"
 
 
+@mixed
 async def test_refused_now_and_then_under_load(proxy: Proxy, standin: StandIn) -> None:
     async with served(proxy, standin, **{RETRIES: "5"}) as caller:
         calls = []
@@ -235,6 +238,7 @@ async def test_refused_now_and_then_under_load(proxy: Proxy, standin: StandIn) -
     assert standin.started == 100
 
 
+@mixed
 async def test_everything_at_once(proxy: Proxy, standin: StandIn) -> None:
     chance = random.Random(1)
     proxy.choose = lambda: chance.choice(list(FAULTS)) if chance.random() < 0.5 else faults.pass_on

@@ -260,3 +260,17 @@ async def test_nothing_is_sent_again_when_nobody_waits_for_it_any_more(clock: Cl
         DeployedPrompt("app"), {}, tool_call(deadline=run_ends, waiters=callers)
     )
     assert (completion.text, service.calls) == ("text", 3)
+
+
+async def test_progress_says_how_long_a_wait_is(clock: Clock) -> None:
+    texts: list[str] = []
+    call = tool_call(deadline=math.inf)
+    call.watch = lambda progress: texts.append(progress.text)
+    service = Scripted(unavailable(), unavailable(delay=2.0), "text")
+    await retrying(service, clock).complete(DeployedPrompt("app"), {}, call)
+    assert texts == [
+        "Agenta can't answer now. Asking again in a moment.",
+        "Asking Agenta again.",
+        "Agenta can't answer now. Asking again in 2 s.",
+        "Asking Agenta again.",
+    ]

@@ -367,7 +367,7 @@ async def test_a_machine_may_have_only_one_of_the_loopback_addresses() -> None:
 
 
 async def test_closes_idle_connections() -> None:
-    async with StandIn(idle=0.05) as standin:
+    async with StandIn(idle=1) as standin:
         reader, writer = await asyncio.open_connection(*address(standin))
         writer.write(b"GET /services/health HTTP/1.1\r\nhost: x\r\n\r\n")
         assert b'"ok"' in await reader.read()

@@ -95,7 +95,7 @@ async def test_arguments_become_inputs(standin: StandIn, write: Write) -> None:
     (received,) = standin.requests
     assert received.path == INVOKE_PATH
     assert json.loads(received.body) == {
-        "data": {"inputs": {"ticket": 'Say "hi"', "language": "en", "history": '["a","é"]', "limit": "3"}},
+        "data": {"inputs": {"ticket": 'Say "hi"', "language": "en", "history": ["a", "é"], "limit": 3}},
         "references": {"application": {"slug": "classify"}, "environment": {"slug": "production"}},
     }
 
@@ -103,7 +103,13 @@ async def test_arguments_become_inputs(standin: StandIn, write: Write) -> None:
 async def test_what_is_left_out_is_an_empty_text(standin: StandIn, write: Write) -> None:
     async with service(standin, write(FILE)) as stub:
         await call(stub, CLASSIFY, ticket="x")
-    assert standin.requests[0].inputs == {"ticket": "x", "language": "en", "history": "", "limit": "3"}
+    assert standin.requests[0].inputs == {"ticket": "x", "language": "en", "history": "", "limit": 3}
+
+
+async def test_null_is_an_empty_text(standin: StandIn, write: Write) -> None:
+    async with service(standin, write(FILE.replace('type = "array"', 'type = ["array", "null"]', 1))) as stub:
+        await call(stub, CLASSIFY, ticket="x", history=None)
+    assert standin.requests[0].inputs == {"ticket": "x", "language": "en", "history": "", "limit": 3}
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from agenta_ai_server.domain.reloading_file import NotYet
 from agenta_ai_server.domain.reloading_file import ReloadingFile as Impatient
 from agenta_ai_server.domain.reloading_file import ReloadingFiles as ImpatientFiles
 
@@ -111,6 +112,26 @@ def test_unchanged_is_read_once(path: Path, clock: Clock) -> None:
     for _ in range(3):
         clock.now += 10
         assert file.content == "first"
+
+
+@pytest.mark.parametrize(("fault", "times"), [(ValueError("broken"), 1), (NotYet("not yet"), 4)])
+def test_what_is_unusable_is_parsed_again_only_if_time_may_mend_it(
+    path: Path, clock: Clock, fault: ValueError, times: int
+) -> None:
+    parsed: list[bytes] = []
+
+    def parse(content: bytes) -> str:
+        parsed.append(content)
+        if content == b"two":
+            raise fault
+        return content.decode()
+
+    file = ReloadingFile(path, parse, clock=clock)
+    replace(path, "two")
+    for _ in range(4):
+        clock.now += 10
+        assert file.content == "one"
+    assert parsed == [b"one"] + times * [b"two"]
 
 
 def test_change_while_it_is_read(path: Path, clock: Clock) -> None:

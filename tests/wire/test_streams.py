@@ -203,6 +203,16 @@ async def test_a_refusal_comes_behind_progress_that_is_read_late(
     assert details(refused.value)["ErrorInfo"]["reason"] == "ERROR_REASON_OVERLOADED"
 
 
+async def test_a_refusal_comes_while_the_first_progress_is_written(tool: Talkative, stub: ToolServiceAsyncStub) -> None:
+    """grpc sends the initial metadata with the first message, and mustn't be given it again with the status."""
+    tool.refuses = True
+    tool.may_end.set()
+    for _ in range(20):
+        with pytest.raises(grpc.aio.AioRpcError) as refused:
+            await streamed(stub, request({}, name=NAME))
+        assert details(refused.value)["ErrorInfo"]["reason"] == "ERROR_REASON_OVERLOADED"
+
+
 async def test_a_caller_that_leaves_an_unread_result_is_no_bug(
     standin: StandIn, logged: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -60,10 +60,10 @@ def in_words(failure: AgentaError, given: str, names: Mapping[str, str]) -> str:
     """
     from agenta_ai import CallFailed, InvalidInput
 
-    sentence = str(failure)
+    argument, colon, complaint = str(failure).partition(":")
+    sentence = names.get(argument, argument) + colon + complaint
     if isinstance(failure, InvalidInput):
-        argument, colon, complaint = sentence.partition(":")
-        return names.get(argument, argument) + colon + complaint
+        return sentence
     if isinstance(failure, CallFailed) and failure.code.name == "UNAUTHENTICATED":
         if not given:
             return "The server requires credentials. Set AGENTA_AI_API_KEY, or use a target that has them."

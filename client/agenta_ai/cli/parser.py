@@ -87,7 +87,7 @@ USAGE = {
 }
 SHELLS = ("bash", "zsh", "fish")
 _NOTHING_CHOSEN = "the following arguments are required: "
-_UNKNOWN_CHOICE = re.compile(r"invalid choice: '([^']*)'")
+_UNKNOWN_CHOICE = re.compile(r"argument (?:\S+/)?(\S+): invalid choice: '([^']*)'")
 _UNKNOWN_WORDS = re.compile(r"unrecognized arguments: (.*)", re.DOTALL)
 
 
@@ -109,20 +109,28 @@ class Parser(argparse.ArgumentParser):
 
     def _with_advice(self, message: str) -> str:
         if wrong := _UNKNOWN_CHOICE.search(message):
-            return f"There is no {wrong[1]}. {self._meant(wrong[1], self._words())}"
+            name, word = wrong.groups()
+            choices = self._choices(name)
+            one_of = f"Choose from {', '.join(choices)}."
+            if name in self._option_string_actions:
+                return f"{name}: can't be {word}. {one_of}"
+            return f"There is no {name.lower()} {word}. {_meant(word, choices) or one_of}"
         if wrong := _UNKNOWN_WORDS.search(message):
             first = wrong[1].split()[0]
+            help_ = f"Run {self.prog} --help."
             if first[:1] in "{[":
                 return f"{wrong[1][:40]!r} is not an option. Give the arguments of a tool by --args."
-            return f"There is no {first}. {self._meant(first.partition('=')[0], self._options())}"
+            return f"There is no option {first}. {_meant(first.partition('=')[0], self._options()) or help_}"
         return _sentence(message)
 
-    def _meant(self, word: str, known: Sequence[str]) -> str:
-        close = get_close_matches(word, known, 1)
-        return f"Did you mean {close[0]}?" if close else f"Run {self.prog} --help."
-
-    def _words(self) -> list[str]:
-        return [word for action in self._actions for word in action.choices or ()]
+    def _choices(self, name: str) -> list[str]:
+        """Return what may be given for an option or argument."""
+        return [
+            word
+            for action in self._actions
+            if name in (*action.option_strings, action.metavar, action.dest)
+            for word in action.choices or ()
+        ]
 
     def _options(self) -> list[str]:
         """Return the options of the parser and of its commands."""
@@ -131,6 +139,11 @@ class Parser(argparse.ArgumentParser):
             if isinstance(action, argparse._SubParsersAction):
                 options += [option for each in action.choices.values() for option in each._option_string_actions]
         return options
+
+
+def _meant(word: str, known: Sequence[str]) -> str:
+    close = get_close_matches(word, known, 1)
+    return f"Did you mean {close[0]}?" if close else ""
 
 
 def build() -> Parser:

@@ -40,7 +40,8 @@ class Waits(logging.Handler):
 @contextmanager
 def told() -> Iterator[None]:
     """Write lines for as long as the context lasts."""
-    log, handler = logging.getLogger("agenta_ai"), Waits()
+    # Nothing else is logged under this name, so that each record has what emit expects.
+    log, handler = logging.getLogger("agenta_ai.attempts"), Waits()
     log.setLevel(logging.INFO)
     log.addHandler(handler)
     try:

@@ -50,6 +50,7 @@ type service struct {
 	aiv1.UnimplementedToolServiceServer
 
 	onArrival func()
+	left      chan struct{} // closed when the caller of a stream without an end has left
 
 	mu       sync.Mutex
 	answers  []answer
@@ -61,6 +62,7 @@ type answer struct {
 	err      error
 	pushback string
 	never    bool
+	progress []string // the texts of what is reported first
 }
 
 func (s *service) next(ctx context.Context, request *aiv1.CallToolRequest) answer {
@@ -94,6 +96,31 @@ func (s *service) CallTool(ctx context.Context, request *aiv1.CallToolRequest) (
 	return next.response, next.err
 }
 
+func (s *service) CallToolStream(
+	request *aiv1.CallToolStreamRequest, stream grpc.ServerStreamingServer[aiv1.CallToolStreamResponse],
+) error {
+	next := s.next(stream.Context(), &aiv1.CallToolRequest{RequestId: request.RequestId, Arguments: request.Arguments})
+	for _, text := range next.progress {
+		event := &aiv1.CallToolStreamResponse_Progress{Progress: &aiv1.Progress{Text: text}}
+		if err := stream.Send(&aiv1.CallToolStreamResponse{Event: event}); err != nil {
+			return err
+		}
+	}
+	if s.onArrival != nil {
+		s.onArrival()
+	}
+	if next.never {
+		<-stream.Context().Done()
+		close(s.left)
+		return stream.Context().Err()
+	}
+	if next.response != nil {
+		event := &aiv1.CallToolStreamResponse_Result{Result: next.response}
+		_ = stream.Send(&aiv1.CallToolStreamResponse{Event: event})
+	}
+	return next.err
+}
+
 func (s *service) Status(ctx context.Context, _ *aiv1.StatusRequest) (*aiv1.StatusResponse, error) {
 	return &aiv1.StatusResponse{Enabled: true}, s.next(ctx, nil).err
 }
@@ -107,7 +134,7 @@ func serve(t *testing.T, listener net.Listener, options []grpc.ServerOption, ans
 			t.Fatal(err)
 		}
 	}
-	served := &service{answers: answers}
+	served := &service{answers: answers, left: make(chan struct{})}
 	server := grpc.NewServer(options...)
 	healthy := health.NewServer()
 	healthy.SetServingStatus(aiv1.ToolService_ServiceDesc.ServiceName, healthpb.HealthCheckResponse_SERVING)

@@ -3,11 +3,8 @@ package agentaai
 import (
 	"context"
 	"errors"
-	"math/rand/v2"
-	"slices"
 	"sync"
 	"sync/atomic"
-	"time"
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
@@ -15,15 +12,10 @@ import (
 	"google.golang.org/grpc/stats"
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/proto"
-
-	aiv1 "github.com/Agenta-AI/agenta-ai-grpc/clients/go/agenta/ai/v1"
 )
 
 // MaxRequestBytes is the size of the largest request, serialized. A larger one is not sent.
 const MaxRequestBytes = 1 << 20
-
-// unknownDelay is how long a limited call waits if the server doesn't say.
-const unknownDelay = time.Second
 
 // ErrClosed is wrapped by the errors of calls that [Conn.Close] ended, and of calls that are made after it.
 var ErrClosed = errors.New("the client is closed")
@@ -34,6 +26,7 @@ type Conn struct {
 	*grpc.ClientConn
 
 	waitForLimit bool
+	streamPolicy retryPolicy
 	closing      context.Context // done when Close is called
 	closed       context.CancelCauseFunc
 }
@@ -45,7 +38,8 @@ func (c *Conn) Close() error {
 	return c.ClientConn.Close()
 }
 
-// Invoke makes a unary call: see [grpc.ClientConn.Invoke]. Generated clients use it.
+// Invoke makes a unary call: see [grpc.ClientConn.Invoke]. Generated clients use it. A call of a tool may have
+// [WithProgress].
 //
 // A call by a tool's own method, of a client that was generated from the files of "agenta-ai-server tools proto", gets a
 // request_id if it has none, and a deadline of [CallTimeout] if ctx has none. If the tool ran and failed, it returns a
@@ -69,53 +63,30 @@ func (c *Conn) invoke(ctx context.Context, method string, request, reply any, op
 	defer context.AfterFunc(c.closing, func() { cancel(ErrClosed) })()
 	sent := new(history)
 	ctx = context.WithValue(ctx, historyKey{}, sent)
+	attempts := c.attempts(request, options)
 	for {
 		var trailer metadata.MD
 		all := append(options[:len(options):len(options)], grpc.Trailer(&trailer))
-		err := c.ClientConn.Invoke(ctx, method, request, reply, all...)
+		err := attempts.send(ctx, method, request, reply, all...)
 		if err == nil {
 			return nil
 		}
+		if c.closing.Err() != nil && status.Code(err) == codes.Unavailable {
+			cancel(ErrClosed) // this is what broke the connection
+			err = ctx.Err()
+		}
 		failure := newCallError(err)
 		failure.describe(method, request)
-		if c.waitForLimit && !slices.Contains(trailer.Get("grpc-retry-pushback-ms"), "-1") && waitFor(ctx, failure) {
-			if ctx.Err() == nil {
+		if delay, again := attempts.delayAfter(ctx, failure, trailer.Get("grpc-retry-pushback-ms")); again {
+			if err = sleep(ctx, delay); err == nil {
 				continue
 			}
-			failure = newCallError(ctx.Err())
+			failure = newCallError(err)
 			failure.describe(method, request)
 		}
 		sent.explain(ctx, failure)
 		return failure
 	}
-}
-
-// waitFor waits until a call that a rate limit refused may be sent again, or ctx ends. It returns false at once if
-// something else refused the call, or the wait would outlast the deadline.
-func waitFor(ctx context.Context, failure *CallError) bool {
-	if failure.Reason != aiv1.ErrorReason_ERROR_REASON_RATE_LIMITED {
-		return false
-	}
-	delay := failure.RetryDelay
-	if delay <= 0 {
-		delay = unknownDelay
-	}
-	// Calls that were refused together must not come back together.
-	jitter := rand.N(max(delay/2, 100*time.Millisecond))
-	if deadline, found := ctx.Deadline(); found {
-		spare := time.Until(deadline) - delay
-		if spare <= 0 {
-			return false
-		}
-		jitter = min(jitter, spare/2)
-	}
-	timer := time.NewTimer(delay + jitter)
-	defer timer.Stop()
-	select {
-	case <-timer.C:
-	case <-ctx.Done():
-	}
-	return true
 }
 
 type historyKey struct{}

@@ -9,7 +9,6 @@ package agentaai
 import (
 	"context"
 	"crypto/tls"
-	_ "embed"
 	"errors"
 	"time"
 
@@ -24,21 +23,6 @@ import (
 
 // Version is the version of this client. It is part of the user agent.
 const Version = "0.1.0"
-
-// ServiceConfig is the gRPC service config of a [Conn]: load balancing, health checks and retries. It is the same in the
-// clients of all languages.
-//
-// A call is retried if the server is unavailable, the connection breaks, or the server stops before it has started the
-// call, which arrives as CANCELLED. A retry keeps its request_id, so the server runs the tool once: see [NewRequest].
-//
-//go:embed service_config.json
-var ServiceConfig string
-
-// unretriedServiceConfig is [ServiceConfig] without its methodConfig.
-const unretriedServiceConfig = `{
-	"loadBalancingConfig": [{"round_robin": {}}],
-	"healthCheckConfig": {"serviceName": "agenta.ai.v1.ToolService"}
-}`
 
 // Option is a [grpc.DialOption] of this package. Only [Dial] understands it: [grpc.NewClient] ignores it.
 type Option struct {
@@ -70,7 +54,7 @@ func WithoutRetries() Option {
 //
 // By default it is in plaintext to a local target (localhost, 127.0.0.0/8, ::1, a Unix socket) and over TLS with the
 // system's certificate authorities to any other. Use [grpc.WithTransportCredentials] for other authorities or for a client
-// certificate. Its service config is [ServiceConfig]: Dial fails if options contain [grpc.WithDefaultServiceConfig],
+// certificate. Its load balancing and retries are those of [ServiceConfig]: Dial fails if options contain [grpc.WithDefaultServiceConfig],
 // which would replace it.
 //
 // Dial fails if target is not an address or a credential can't be sent.
@@ -105,7 +89,11 @@ func Dial(target string, options ...grpc.DialOption) (*Conn, error) {
 		return nil, err
 	}
 	closing, closed := context.WithCancelCause(context.Background())
-	return &Conn{ClientConn: conn, waitForLimit: set.waitForLimit, closing: closing, closed: closed}, nil
+	made := &Conn{ClientConn: conn, waitForLimit: set.waitForLimit, closing: closing, closed: closed}
+	if set.retries {
+		made.streamPolicy = streamPolicy
+	}
+	return made, nil
 }
 
 func defaults(target string, retries bool) []grpc.DialOption {
@@ -114,7 +102,7 @@ func defaults(target string, retries bool) []grpc.DialOption {
 	again.BaseDelay = 200 * time.Millisecond
 	options := []grpc.DialOption{
 		grpc.WithTransportCredentials(credentials.NewTLS(&tls.Config{MinVersion: tls.VersionTLS12})),
-		grpc.WithDefaultServiceConfig(withTypedMethods(ServiceConfig)),
+		grpc.WithDefaultServiceConfig(retriedServiceConfig),
 		// A DNS record can't change the service config.
 		grpc.WithDisableServiceConfig(),
 		grpc.WithUserAgent("agenta-ai-go/" + Version),

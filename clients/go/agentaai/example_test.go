@@ -50,6 +50,32 @@ func ExampleCallTool() {
 	// Output: Shorter.
 }
 
+func ExampleWithProgress() {
+	conn, err := agentaai.Dial(target)
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer conn.Close()
+
+	request, err := agentaai.NewRequest("tools.agenta.api.refine_prompt", map[string]any{
+		"prompt_template_json": `{"messages": [{"role": "user", "content": "Please translate {{text}}"}]}`,
+	})
+	if err != nil {
+		log.Fatal(err)
+	}
+	result, _, err := agentaai.CallTool[map[string]any](context.Background(), conn, request,
+		agentaai.WithProgress(func(progress *aiv1.Progress) {
+			fmt.Println(progress.Text)
+		}))
+	if err != nil {
+		log.Fatal(err)
+	}
+	fmt.Println(result["summary"])
+	// Output:
+	// Asking Agenta.
+	// Shorter.
+}
+
 func ExampleCallError() {
 	conn, err := agentaai.Dial(target)
 	if err != nil {
@@ -105,6 +131,16 @@ func (service) CallTool(_ context.Context, request *aiv1.CallToolRequest) (*aiv1
 	}
 	content := &structpb.Struct{Fields: map[string]*structpb.Value{"summary": structpb.NewStringValue("Shorter.")}}
 	return &aiv1.CallToolResponse{StructuredContent: structpb.NewStructValue(content)}, nil
+}
+
+func (s service) CallToolStream(
+	request *aiv1.CallToolStreamRequest, stream grpc.ServerStreamingServer[aiv1.CallToolStreamResponse],
+) error {
+	asking := &aiv1.Progress{Stage: aiv1.ProgressStage_PROGRESS_STAGE_ASKING, Text: "Asking Agenta."}
+	result, err := s.CallTool(stream.Context(), &aiv1.CallToolRequest{Name: request.GetName()})
+	return errors.Join(err,
+		stream.Send(&aiv1.CallToolStreamResponse{Event: &aiv1.CallToolStreamResponse_Progress{Progress: asking}}),
+		stream.Send(&aiv1.CallToolStreamResponse{Event: &aiv1.CallToolStreamResponse_Result{Result: result}}))
 }
 
 func serve() string {

@@ -2,8 +2,6 @@ package agentaai
 
 import (
 	"context"
-	"encoding/json"
-	"slices"
 	"strings"
 
 	"github.com/google/uuid"
@@ -70,27 +68,6 @@ func requestIDOf(request any) string {
 		return named.GetRequestId()
 	}
 	return ""
-}
-
-// withTypedMethods returns the service config with the retries of CallTool for all methods that it doesn't name: a Conn
-// gives each call of a tool a request_id.
-func withTypedMethods(serviceConfig string) string {
-	var config map[string]any
-	if err := json.Unmarshal([]byte(serviceConfig), &config); err != nil {
-		panic(err)
-	}
-	for _, each := range config["methodConfig"].([]any) {
-		method := each.(map[string]any)
-		names := method["name"].([]any)
-		if slices.ContainsFunc(names, func(name any) bool { return name.(map[string]any)["method"] == "CallTool" }) {
-			method["name"] = append(names, map[string]any{})
-		}
-	}
-	complete, err := json.Marshal(config)
-	if err != nil {
-		panic(err)
-	}
-	return string(complete)
 }
 
 // isTyped is whether a tool has this method of its own.

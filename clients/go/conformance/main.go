@@ -27,8 +27,15 @@ import (
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/anypb"
 
+	apiv1 "github.com/Agenta-AI/agenta-ai-grpc/clients/go/agenta/ai/tools/agenta/api/v1"
 	aiv1 "github.com/Agenta-AI/agenta-ai-grpc/clients/go/agenta/ai/v1"
 	"github.com/Agenta-AI/agenta-ai-grpc/clients/go/agentaai"
+)
+
+const (
+	servicePath  = "/agenta.ai.v1.ToolService/"
+	streamMethod = "CallToolStream"
+	typedMethod  = "RefinePrompt"
 )
 
 // call is what the runner asks for.
@@ -45,6 +52,7 @@ type call struct {
 	WaitForLimit  bool              `json:"wait_for_limit"`
 	Retries       *bool             `json:"retries"`
 	CloseAfter    *float64          `json:"close_after"`
+	ReadAfter     float64           `json:"read_after"`
 }
 
 // result is what came of it.
@@ -54,6 +62,7 @@ type result struct {
 	Message  string              `json:"message"`
 	Details  []any               `json:"details"`
 	Response json.RawMessage     `json:"response,omitempty"`
+	Progress *[]json.RawMessage  `json:"progress,omitempty"`
 	Native   json.RawMessage     `json:"native,omitempty"`
 	Metadata map[string][]string `json:"metadata"`
 	Seconds  float64             `json:"seconds"`
@@ -133,15 +142,30 @@ func (open connections) run(asked call) (*result, error) {
 	}
 	ctx = metadata.NewOutgoingContext(ctx, metadata.New(asked.Metadata))
 	var header, trailer metadata.MD
+	var progress *[]json.RawMessage
+	options := []grpc.CallOption{
+		grpc.Header(&header), grpc.Trailer(&trailer), grpc.ForceCodecV2(rawCodec{encoding.GetCodecV2("proto")}),
+	}
 	began := time.Now()
-	err = conn.Invoke(ctx, "/agenta.ai.v1.ToolService/"+asked.Method, request, response,
-		grpc.Header(&header), grpc.Trailer(&trailer), grpc.ForceCodecV2(rawCodec{encoding.GetCodecV2("proto")}))
+	if asked.Method == streamMethod {
+		progress = &[]json.RawMessage{}
+		err = stream(ctx, conn, asked, request, response, func(came *aiv1.Progress) {
+			text, _ := protojson.Marshal(came)
+			*progress = append(*progress, text)
+		}, options)
+	} else {
+		err = conn.Invoke(ctx, path(asked.Method), request, response, options...)
+	}
+	if _, ran := errors.AsType[*agentaai.ToolError](err); ran { // of a typed method, whose response says why it failed
+		err = nil
+	}
 	said := status.Convert(err)
 	answer := &result{
 		ID:       asked.ID,
 		Code:     code.Code(said.Code()).String(),
 		Message:  said.Message(),
 		Details:  details(said.Proto().GetDetails()),
+		Progress: progress,
 		Metadata: texts(header, trailer),
 		Seconds:  time.Since(began).Seconds(),
 	}
@@ -153,6 +177,38 @@ func (open connections) run(asked call) (*result, error) {
 		answer.Outcome = &outcome{refused.NotRun, refused.RequestID, refused.Error()}
 	}
 	return answer, nil
+}
+
+// stream makes a call with progress: as the shipped client does, or message by message.
+func stream(
+	ctx context.Context, conn grpc.ClientConnInterface, asked call, request any, response proto.Message,
+	report func(*aiv1.Progress), options []grpc.CallOption,
+) error {
+	if asked.Client == "shipped" {
+		return conn.Invoke(ctx, servicePath+"CallTool", request, response, append(options, agentaai.WithProgress(report))...)
+	}
+	opened, err := conn.NewStream(ctx, &aiv1.ToolService_ServiceDesc.Streams[0], servicePath+streamMethod, options...)
+	if err != nil {
+		return err
+	}
+	if err := errors.Join(opened.SendMsg(request), opened.CloseSend()); err != nil && !errors.Is(err, io.EOF) {
+		return err
+	}
+	time.Sleep(seconds(asked.ReadAfter))
+	for {
+		var event aiv1.CallToolStreamResponse
+		if err := opened.RecvMsg(&event); errors.Is(err, io.EOF) {
+			return nil
+		} else if err != nil {
+			return err
+		}
+		if progress := event.GetProgress(); progress != nil {
+			report(progress)
+		}
+		if result := event.GetResult(); result != nil {
+			proto.Merge(response, result)
+		}
+	}
 }
 
 func (open connections) to(wanted connection) (grpc.ClientConnInterface, error) {
@@ -181,6 +237,13 @@ func (open connections) to(wanted connection) (grpc.ClientConnInterface, error) 
 	return conn, err
 }
 
+func path(method string) string {
+	if method == typedMethod {
+		return apiv1.ApiToolsService_RefinePrompt_FullMethodName
+	}
+	return servicePath + method
+}
+
 // messages are what is sent, a message or its bytes, and what is to be filled.
 func messages(asked call) (any, proto.Message, error) {
 	var request, response proto.Message
@@ -191,6 +254,13 @@ func messages(asked call) (any, proto.Message, error) {
 		request, response = &aiv1.ListToolsRequest{}, &aiv1.ListToolsResponse{}
 	case "CallTool":
 		request, response = &aiv1.CallToolRequest{}, &aiv1.CallToolResponse{}
+	case streamMethod:
+		request, response = &aiv1.CallToolStreamRequest{}, &aiv1.CallToolResponse{}
+		if asked.Client == "shipped" { // which makes a stream of what would be a single call
+			request = &aiv1.CallToolRequest{}
+		}
+	case typedMethod:
+		request, response = &apiv1.RefinePromptRequest{}, &apiv1.RefinePromptResponse{}
 	default:
 		return nil, nil, fmt.Errorf("unknown method %q", asked.Method)
 	}

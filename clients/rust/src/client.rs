@@ -7,17 +7,18 @@ use tokio::sync::watch;
 #[cfg(any(feature = "tls-ring", feature = "tls-aws-lc"))]
 use tonic::transport::ClientTlsConfig;
 use tonic::transport::{Endpoint, Error as TransportError};
-use tonic::{Code, IntoRequest, Status};
+use tonic::{Code, IntoRequest, Request, Status};
 use uuid::Uuid;
 
 use crate::connection::{Connection, MAX_ANSWER_BYTES, Shared};
 use crate::credentials::{BoxError, Credentials};
 use crate::endpoints::Endpoints;
 use crate::errors::{CallError, ConfigError, Error, ToolError};
-use crate::outcome::Progress;
+use crate::outcome::History;
+use crate::stream::ToolStream;
 use crate::target::Target;
 use crate::v1::tool_service_client::ToolServiceClient;
-use crate::v1::{CallToolRequest, CallToolResponse};
+use crate::v1::{CallToolRequest, CallToolResponse, CallToolStreamRequest};
 use crate::values::pack;
 
 /// The time that [`Client::call_tool`] gives to a tool if its request says nothing else.
@@ -99,21 +100,28 @@ impl Client {
     ///
     /// The call was refused or had no answer, or has no `request_id`, or the tool ran and failed.
     pub async fn call_tool(&self, request: impl IntoRequest<CallToolRequest>) -> Result<CallToolResponse, Error> {
-        let mut request = request.into_request();
-        let request_id = request.get_ref().request_id.clone();
-        let failed = |status: Status| Error::Call(Box::new(CallError::of(status, request_id.clone())));
-        if request_id.is_empty() {
-            let said = "request_id: must not be empty, or a repeat would run the tool again";
-            return Err(failed(Progress::default().end(Status::new(Code::InvalidArgument, said).into())));
+        let (request, request_id) = checked(request)?;
+        match self.stub().call_tool(request).await {
+            Ok(response) => succeeded(response.into_inner(), request_id),
+            Err(status) => Err(failed(status, request_id)),
         }
-        if !request.metadata().contains_key(TIMEOUT) {
-            request.set_timeout(CALL_TIMEOUT);
+    }
+
+    /// Runs a tool, and tells what is happening to it while it runs; the last event is its result. The call is that of
+    /// [`call_tool`](Self::call_tool), with the same errors, time-out and retries, and dropping the stream cancels it.
+    ///
+    /// Progress is for display: stages may be skipped, and repeated when the call is sent again. What isn't read in time is left
+    /// out. A server that is older than this method reports nothing.
+    ///
+    /// # Errors
+    ///
+    /// The call has no `request_id`. All else is an error of the stream.
+    pub async fn stream_tool(&self, request: impl IntoRequest<CallToolRequest>) -> Result<ToolStream, Error> {
+        let (request, request_id) = checked(request)?;
+        match self.stub().call_tool_stream(request.map(streamed)).await {
+            Ok(response) => Ok(ToolStream::new(response.into_inner(), request_id)),
+            Err(status) => Err(failed(status, request_id)),
         }
-        let response = self.stub().call_tool(request).await.map_err(failed)?.into_inner();
-        if response.is_error {
-            return Err(Error::Tool(Box::new(ToolError { request_id, ..response.into() })));
-        }
-        Ok(response)
     }
 
     /// The generated client on this connection. Its requests need time-outs of their own.
@@ -136,6 +144,37 @@ impl Client {
     pub fn close(&self) {
         self.connection.close();
     }
+}
+
+/// The request with a time-out, and its `request_id`.
+fn checked(request: impl IntoRequest<CallToolRequest>) -> Result<(Request<CallToolRequest>, String), Error> {
+    let mut request = request.into_request();
+    let request_id = request.get_ref().request_id.clone();
+    if request_id.is_empty() {
+        let said = "request_id: must not be empty, or a repeat would run the tool again";
+        let status = History::default().end(Status::new(Code::InvalidArgument, said).into());
+        return Err(failed(status, request_id));
+    }
+    if !request.metadata().contains_key(TIMEOUT) {
+        request.set_timeout(CALL_TIMEOUT);
+    }
+    Ok((request, request_id))
+}
+
+fn streamed(request: CallToolRequest) -> CallToolStreamRequest {
+    let CallToolRequest { name, arguments, request_id, rerun_if_outcome_unknown } = request;
+    CallToolStreamRequest { name, arguments, request_id, rerun_if_outcome_unknown }
+}
+
+pub(crate) fn succeeded(response: CallToolResponse, request_id: String) -> Result<CallToolResponse, Error> {
+    if response.is_error {
+        return Err(Error::Tool(Box::new(ToolError { request_id, ..response.into() })));
+    }
+    Ok(response)
+}
+
+pub(crate) fn failed(status: Status, request_id: String) -> Error {
+    Error::Call(Box::new(CallError::of(status, request_id)))
 }
 
 impl Builder {

@@ -2,6 +2,7 @@
 
 use std::error::Error as StdError;
 use std::fmt::{Debug, Formatter};
+use std::future::ready;
 use std::io::{self, ErrorKind};
 use std::pin::Pin;
 use std::sync::Arc;
@@ -9,7 +10,8 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use http::header::{HeaderMap, HeaderValue};
-use http::{Request, Response};
+use http::uri::PathAndQuery;
+use http::{Request, Response, Uri};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, sleep_until};
@@ -22,7 +24,8 @@ use tower::{Service, ServiceExt};
 use crate::client::CALL_TIMEOUT;
 use crate::credentials::{BoxError, Credentials};
 use crate::endpoints::Endpoints;
-use crate::outcome::{DOMAIN, Failure, Progress, is_refusal};
+use crate::events::{Events, Sink};
+use crate::outcome::{DOMAIN, Failure, History, is_refusal};
 use crate::service_config::RetryPolicy;
 use crate::typed::{is_typed, named};
 use crate::v1::ErrorReason;
@@ -32,6 +35,7 @@ pub(crate) const MAX_REQUEST_BYTES: usize = 1 << 20;
 pub(crate) const MAX_ANSWER_BYTES: usize = 16 << 20;
 
 pub(crate) const CALL_TOOL: &str = "/agenta.ai.v1.ToolService/CallTool";
+const CALL_TOOL_STREAM: &str = "/agenta.ai.v1.ToolService/CallToolStream";
 const TIMEOUT: &str = "grpc-timeout";
 const PUSHBACK: &str = "grpc-retry-pushback-ms";
 const PREVIOUS_ATTEMPTS: &str = "grpc-previous-rpc-attempts";
@@ -39,8 +43,8 @@ const PREVIOUS_ATTEMPTS: &str = "grpc-previous-rpc-attempts";
 pub(crate) const PREFIX_BYTES: usize = 5;
 const SHORTEST_WAIT: Duration = Duration::from_millis(100);
 
-/// A channel for the methods of the service, none of which streams. It says who calls, keeps to the time-out of a request over
-/// all its attempts, sends again what came to nothing, and waits for rate limits if it is to.
+/// A channel for the methods of the service. It says who calls, keeps to the time-out of a request over all its attempts, sends
+/// again what came to nothing, streams that have begun included, and waits for rate limits if it is to.
 #[derive(Clone)]
 pub struct Connection(Arc<Shared>);
 
@@ -70,10 +74,14 @@ impl Service<Request<Body>> for Connection {
 
     fn call(&mut self, mut request: Request<Body>) -> Self::Future {
         let shared = self.0.clone();
+        if request.uri().path() == CALL_TOOL_STREAM {
+            let events = Events::new(|sink| async move { shared.send(request, Some(sink)).await.map(drop) });
+            return Box::pin(ready(Ok(Response::new(Body::new(events)))));
+        }
         if is_typed(request.uri().path()) && !request.headers().contains_key(TIMEOUT) {
             request.headers_mut().insert(TIMEOUT, left(Instant::now() + CALL_TIMEOUT));
         }
-        Box::pin(async move { shared.send(request).await })
+        Box::pin(async move { shared.send(request, None).await })
     }
 }
 
@@ -89,12 +97,12 @@ impl Connection {
 }
 
 impl Shared {
-    /// Makes a call, unless the client is closed, until its deadline.
-    async fn send(&self, request: Request<Body>) -> Result<Response<Body>, Status> {
-        let progress = Progress::default();
+    /// Makes a call, unless the client is closed, until its deadline. A stream goes to the sink, and the answer is empty.
+    async fn send(&self, request: Request<Body>, sink: Option<Sink>) -> Result<Response<Body>, Status> {
+        let history = History::default();
         let mut closed = self.closed.subscribe();
         if *closed.borrow_and_update() {
-            return Err(progress.end(Status::cancelled("The client is closed").into()));
+            return Err(history.end(Status::cancelled("The client is closed").into()));
         }
         let deadline = deadline(request.headers());
         let passed = async {
@@ -105,18 +113,19 @@ impl Shared {
         };
         let outcome = tokio::select! {
             biased;
-            outcome = self.repeat(request, deadline, &progress) => outcome,
+            outcome = self.repeat(request, sink, deadline, &history) => outcome,
             () = passed => Err(too_late().into()),
             _ = closed.changed() => Err(Status::cancelled("The client was closed").into()),
         };
-        outcome.map_err(|failure| progress.end(failure))
+        outcome.map_err(|failure| history.end(failure))
     }
 
     async fn repeat(
         &self,
         request: Request<Body>,
+        sink: Option<Sink>,
         deadline: Option<Instant>,
-        progress: &Progress,
+        history: &History,
     ) -> Result<Response<Body>, Failure> {
         let (head, body) = request.into_parts();
         let body = body.collect().await?.to_bytes();
@@ -124,35 +133,40 @@ impl Shared {
         let mut request = Request::from_parts(head, body);
         check_size(request.body())?;
         self.credentials.sign(request.headers_mut()).await?;
-        let path = request.uri().path().to_owned();
+        let mut streams = sink.is_some();
         let mut attempts = 0;
         let mut total: u64 = 0;
         loop {
             attempts += 1;
             total += 1;
-            let failure = match self.attempt(&request, deadline, progress).await {
-                Ok(response) => return answer(response).await,
-                Err(failure) => failure,
+            let failure = match (self.attempt(&request, deadline, history).await, &sink) {
+                (Ok(response), Some(sink)) if streams => match sink.follow(response).await {
+                    Ok(()) => return Ok(Response::default()),
+                    Err(failure) => failure,
+                },
+                (Ok(response), Some(sink)) => return sink.convert(answer(response).await?).await,
+                (Ok(response), None) => return answer(response).await,
+                (Err(failure), _) => failure,
             };
+            if streams && failure.status.code() == Code::Unimplemented {
+                // The server is older than the method.
+                *request.uri_mut() = sibling(request.uri(), CALL_TOOL);
+                streams = false;
+                attempts = 0;
+                history.failed(&failure.status);
+                continue;
+            }
+            let path = request.uri().path();
             if deadline.is_some_and(|at| at <= Instant::now()) {
                 return Err(too_late().into());
             }
-            let limited = is_limited(&failure.status);
-            let pause = if limited {
-                self.wait(&path, &failure.status, deadline)
-            } else {
-                self.pause(&path, &failure.status, attempts)
-            };
-            let Some(pause) = pause else {
+            let Some(pause) = self.pause(path, &failure.status, &mut attempts, deadline) else {
                 if is_refusal(&failure.status) {
-                    progress.failed(&failure.status);
+                    history.failed(&failure.status);
                 }
                 return Err(failure);
             };
-            if limited {
-                attempts = 0;
-            }
-            progress.failed(&failure.status);
+            history.failed(&failure.status);
             sleep(pause).await;
             request.headers_mut().insert(PREVIOUS_ATTEMPTS, total.into());
         }
@@ -163,35 +177,39 @@ impl Shared {
         &self,
         request: &Request<Bytes>,
         deadline: Option<Instant>,
-        progress: &Progress,
+        history: &History,
     ) -> Result<Response<Body>, Failure> {
         loop {
             let route = self.endpoints.next().await?;
             let mut request =
-                request.clone().map(|bytes| Body::new(Watched { bytes: Some(bytes), progress: progress.clone() }));
+                request.clone().map(|bytes| Body::new(Watched { bytes: Some(bytes), history: history.clone() }));
             if let Some(at) = deadline {
                 request.headers_mut().insert(TIMEOUT, left(at));
             }
             let failure = match route.channel().oneshot(request).await {
                 Ok(response) => return begun(response).map_err(Failure::from),
-                Err(error) => lost(error.into(), progress.is_sent()),
+                Err(error) => lost(error.into(), history.is_sent()),
             };
-            if progress.is_sent() || !self.endpoints.failed(&route) {
+            if history.is_sent() || !self.endpoints.failed(&route) {
                 return Err(failure);
             }
         }
     }
 
-    /// How long to wait before a call is sent again that came to nothing. None: it isn't.
-    fn pause(&self, path: &str, failure: &Status, attempts: u64) -> Option<Duration> {
+    /// How long to wait before a call is sent again. None: it isn't. A rate limit makes the attempts begin anew.
+    fn pause(&self, path: &str, failure: &Status, attempts: &mut u64, deadline: Option<Instant>) -> Option<Duration> {
+        if is_limited(failure) {
+            *attempts = 0;
+            return self.wait(path, failure, deadline);
+        }
         let policy = RetryPolicy::of(path).filter(|_| self.retries)?;
-        if attempts >= policy.max_attempts || !policy.repeats(failure.code()) {
+        if *attempts >= policy.max_attempts || !policy.repeats(failure.code()) {
             return None;
         }
         match failure.metadata().get(PUSHBACK) {
             // One that is negative or can't be read means that there is to be no other attempt.
             Some(pushback) => Some(Duration::from_millis(pushback.to_str().ok()?.parse().ok()?)),
-            None => Some(policy.backoff(attempts)),
+            None => Some(policy.backoff(*attempts)),
         }
     }
 
@@ -199,7 +217,7 @@ impl Shared {
     /// the server says and up to as much again, so that calls that were refused together come back one by one.
     fn wait(&self, path: &str, refusal: &Status, deadline: Option<Instant>) -> Option<Duration> {
         let forbidden = refusal.metadata().get(PUSHBACK).is_some_and(|pushback| pushback.as_bytes().starts_with(b"-"));
-        if !self.wait_for_limit || !(path == CALL_TOOL || is_typed(path)) || forbidden {
+        if !self.wait_for_limit || !(matches!(path, CALL_TOOL | CALL_TOOL_STREAM) || is_typed(path)) || forbidden {
             return None;
         }
         let told = refusal.get_details_retry_info().and_then(|info| info.retry_delay).unwrap_or_default();
@@ -215,7 +233,7 @@ impl Shared {
 /// The bytes of a request. That they are taken means that its headers are on their way, on a connection that is there.
 struct Watched {
     bytes: Option<Bytes>,
-    progress: Progress,
+    history: History,
 }
 
 impl HttpBody for Watched {
@@ -226,7 +244,7 @@ impl HttpBody for Watched {
         mut self: Pin<&mut Self>,
         _: &mut Context<'_>,
     ) -> Poll<Option<Result<http_body::Frame<Bytes>, Status>>> {
-        self.progress.sent();
+        self.history.sent();
         Poll::Ready(self.bytes.take().map(|bytes| Ok(http_body::Frame::data(bytes))))
     }
 
@@ -258,6 +276,13 @@ async fn answer(response: Response<Body>) -> Result<Response<Body>, Failure> {
     Ok(Response::from_parts(head, Body::new(body)))
 }
 
+/// Another method of the same service.
+fn sibling(uri: &Uri, path: &'static str) -> Uri {
+    let mut parts = uri.clone().into_parts();
+    parts.path_and_query = Some(PathAndQuery::from_static(path));
+    Uri::from_parts(parts).expect("only the path has changed")
+}
+
 fn check_size(framed: &Bytes) -> Result<(), Status> {
     let bytes = framed.len().saturating_sub(PREFIX_BYTES);
     if bytes <= MAX_REQUEST_BYTES {
@@ -279,7 +304,7 @@ fn too_late() -> Status {
 }
 
 /// What is left of a connection that broke, if the request was sent, or never came about.
-fn lost(error: BoxError, sent: bool) -> Failure {
+pub(crate) fn lost(error: BoxError, sent: bool) -> Failure {
     if error.is::<LengthLimitError>() {
         return Status::resource_exhausted(format!("the answer has more than {MAX_ANSWER_BYTES} bytes")).into();
     }

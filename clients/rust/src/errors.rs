@@ -136,7 +136,7 @@ impl ToolError {
                 .map(|each| FieldViolation { field: each.field, description: each.description })
                 .collect(),
             request_id: String::new(),
-            meta: meta,
+            meta,
         }
     }
 }

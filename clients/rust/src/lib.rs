@@ -9,8 +9,10 @@ mod connection;
 mod credentials;
 mod endpoints;
 mod errors;
+mod events;
 mod outcome;
 mod service_config;
+mod stream;
 mod target;
 mod typed;
 mod values;
@@ -18,6 +20,7 @@ mod values;
 pub use client::{Builder, CALL_TIMEOUT, Client, request};
 pub use connection::Connection;
 pub use errors::{CallError, ConfigError, Error, FieldViolation, ToolError};
+pub use stream::{ToolEvent, ToolStream};
 pub use values::{pack, unpack};
 // Their types are in the interface of this crate.
 pub use {prost, prost_types, tonic, tonic_types};

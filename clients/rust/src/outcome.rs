@@ -52,7 +52,7 @@ pub(crate) fn is_refusal(status: &Status) -> bool {
 
 /// What became of the attempts of one call so far.
 #[derive(Clone, Default)]
-pub(crate) struct Progress(Arc<Flags>);
+pub(crate) struct History(Arc<Flags>);
 
 #[derive(Default)]
 struct Flags {
@@ -61,7 +61,7 @@ struct Flags {
     refused: AtomicBool,
 }
 
-impl Progress {
+impl History {
     /// Notes that the attempt is on its way.
     pub(crate) fn sent(&self) {
         self.0.sent.store(true, Ordering::SeqCst);

@@ -94,7 +94,7 @@ mod tests {
 
     #[test]
     fn is_read() {
-        for (method, attempts) in [("Status", 4), ("ListTools", 4), ("CallTool", 5)] {
+        for (method, attempts) in [("Status", 4), ("ListTools", 4), ("CallTool", 5), ("CallToolStream", 5)] {
             let policy = RetryPolicy::of(&format!("/agenta.ai.v1.ToolService/{method}")).unwrap();
             assert_eq!(policy.max_attempts, attempts);
             assert_eq!(policy.codes, ["UNAVAILABLE", "CANCELLED"]);

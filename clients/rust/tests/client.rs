@@ -6,18 +6,20 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use agenta_ai::v1::call_tool_stream_response::Event;
 use agenta_ai::v1::{
-    self, CallToolRequest, CallToolResponse, CallToolStreamRequest, CallToolStreamResponse, ErrorReason, ListToolsRequest,
-    ListToolsResponse, StatusRequest, StatusResponse,
+    self, CallToolRequest, CallToolResponse, CallToolStreamRequest, CallToolStreamResponse, ErrorReason,
+    ListToolsRequest, ListToolsResponse, StatusRequest, StatusResponse,
 };
-use agenta_ai::{Builder, CALL_TIMEOUT, Client, Error, pack, request, unpack};
+use agenta_ai::{Builder, CALL_TIMEOUT, Client, Error, ToolEvent, ToolStream, pack, request, unpack};
 use prost_types::value::Kind;
 use serde::Deserialize;
 use serde_json::{Value, json};
 use tokio::net::{TcpListener, UnixListener};
-use tokio::sync::Notify;
+use tokio::sync::{Notify, mpsc};
 use tokio::task::AbortHandle;
-use tokio_stream::wrappers::{TcpListenerStream, UnixListenerStream};
+use tokio_stream::StreamExt;
+use tokio_stream::wrappers::{ReceiverStream, TcpListenerStream, UnixListenerStream};
 use tonic::body::Body;
 use tonic::transport::{Certificate, ClientTlsConfig, Identity, Server, ServerTlsConfig};
 use tonic::{Code, Request, Response, Status};
@@ -34,6 +36,7 @@ mod server {
 }
 
 type Answer = Result<CallToolResponse, Status>;
+type Events = ReceiverStream<Result<CallToolStreamResponse, Status>>;
 
 /// One attempt as the server saw it.
 #[derive(Clone)]
@@ -50,6 +53,8 @@ struct Service {
     answers: Arc<Mutex<VecDeque<Answer>>>,
     arrivals: Arc<Mutex<Vec<Arrival>>>,
     arrived: Arc<Notify>,
+    /// The caller of a stream that isn't answered has gone away.
+    left: Arc<Notify>,
     bucket: Arc<Mutex<Option<Bucket>>>,
 }
 
@@ -87,7 +92,13 @@ impl Drop for Served {
 impl Service {
     fn new(answers: impl IntoIterator<Item = Answer>) -> Self {
         let answers = Arc::new(Mutex::new(answers.into_iter().collect()));
-        Self { answers, arrivals: Arc::default(), arrived: Arc::default(), bucket: Arc::default() }
+        Self {
+            answers,
+            arrivals: Arc::default(),
+            arrived: Arc::default(),
+            left: Arc::default(),
+            bucket: Arc::default(),
+        }
     }
 
     /// Without an answer, none comes.
@@ -118,17 +129,41 @@ impl Service {
 
 #[tonic::async_trait]
 impl ToolService for Service {
-    type CallToolStreamStream = tonic::codegen::BoxStream<CallToolStreamResponse>;
-
-    async fn call_tool_stream(
-        &self,
-        _: Request<CallToolStreamRequest>,
-    ) -> Result<Response<Self::CallToolStreamStream>, Status> {
-        Err(Status::unimplemented("this client reads no progress"))
-    }
-
     async fn call_tool(&self, request: Request<CallToolRequest>) -> Result<Response<CallToolResponse>, Status> {
         self.next(&request, request.get_ref().clone()).await.map(Response::new)
+    }
+
+    type CallToolStreamStream = Events;
+
+    /// Reports `x`, but for what is refused, and then answers as a call without progress is answered. What is answered with OK
+    /// and no content ends without a result.
+    async fn call_tool_stream(&self, request: Request<CallToolStreamRequest>) -> Result<Response<Events>, Status> {
+        let CallToolStreamRequest { name, arguments, request_id, rerun_if_outcome_unknown } = request.get_ref().clone();
+        let message = CallToolRequest { name, arguments, request_id, rerun_if_outcome_unknown };
+        let answer = self.choose(&request, message);
+        self.arrived.notify_one();
+        if let Some(Err(refused)) = &answer
+            && refused.code() == Code::Unimplemented
+        {
+            return Err(refused.clone());
+        }
+        let (sender, events) = mpsc::channel(1);
+        let left = self.left.clone();
+        tokio::spawn(async move {
+            let progress = v1::Progress { text: "x".to_owned(), ..Default::default() };
+            sender.send(Ok(event(Event::Progress(progress)))).await.ok();
+            match answer {
+                Some(Ok(response)) if response == CallToolResponse::default() => {}
+                Some(answer) => {
+                    sender.send(answer.map(|response| event(Event::Result(response)))).await.ok();
+                }
+                None => {
+                    sender.closed().await;
+                    left.notify_one();
+                }
+            }
+        });
+        Ok(Response::new(ReceiverStream::new(events)))
     }
 
     async fn status(&self, request: Request<StatusRequest>) -> Result<Response<StatusResponse>, Status> {
@@ -139,6 +174,10 @@ impl ToolService for Service {
     async fn list_tools(&self, _: Request<ListToolsRequest>) -> Result<Response<ListToolsResponse>, Status> {
         Err(Status::unimplemented("not asked for"))
     }
+}
+
+fn event(event: Event) -> CallToolStreamResponse {
+    CallToolStreamResponse { event: Some(event) }
 }
 
 impl Served {
@@ -696,4 +735,156 @@ async fn key_is_sent_over_a_socket() {
     std::fs::remove_file(path).unwrap();
     outcome.unwrap();
     assert_eq!(served.arrivals()[0].authorization.as_deref(), Some("ApiKey k"));
+}
+
+/// The texts of the progress of a call, and how it ended.
+async fn followed(served: &Served, options: impl FnOnce(Builder) -> Builder) -> (String, Result<Value, Error>) {
+    let client = options(Client::to(&served.target)).build().unwrap();
+    let mut stream = client.stream_tool(simple()).await.unwrap();
+    let mut texts = String::new();
+    loop {
+        match stream.message().await {
+            Ok(Some(ToolEvent::Progress(progress))) => texts.push_str(&progress.text),
+            Ok(Some(ToolEvent::Result(result))) => {
+                assert_eq!(stream.message().await.unwrap(), None);
+                return (texts, Ok(unpack(result.structured_content).unwrap()));
+            }
+            Ok(None) => panic!("no result"),
+            Err(error) => {
+                assert_eq!(stream.message().await.unwrap(), None);
+                return (texts, Err(error));
+            }
+        }
+    }
+}
+
+/// What the server says of itself after progress.
+fn broken(pushback: &str) -> Answer {
+    let mut status = Status::unavailable("No.");
+    status.metadata_mut().insert("grpc-retry-pushback-ms", pushback.parse().unwrap());
+    Err(status)
+}
+
+#[tokio::test]
+async fn progress_and_result() {
+    let refused = || {
+        let details = ErrorDetails::with_error_info("ERROR_REASON_TOOL_NOT_FOUND", "agenta.ai", []);
+        Err(Status::with_error_details(Code::NotFound, "No.", details))
+    };
+    for (name, answers, texts, code, attempts) in [
+        ("result", vec![done()], "x", Code::Ok, 1),
+        ("broken", vec![broken("1"), broken("1"), done()], "xxx", Code::Ok, 3),
+        ("broken for good", vec![broken("1")], "xxxxx", Code::Unavailable, 5),
+        ("never again", vec![broken("-1")], "x", Code::Unavailable, 1),
+        ("pushback that is no number", vec![broken("soon")], "x", Code::Unavailable, 1),
+        ("refused", vec![refused()], "x", Code::NotFound, 1),
+        ("limited", vec![limited(1), done()], "xx", Code::Ok, 2),
+        ("older server", vec![Err(Status::unimplemented("No.")), done()], "", Code::Ok, 2),
+        ("older server that fails", vec![Err(Status::unimplemented("No.")), refused()], "", Code::NotFound, 2),
+        ("no result", vec![Ok(CallToolResponse::default())], "x", Code::Internal, 1),
+    ] {
+        let served = Served::new(answers).await;
+        let (came, end) = followed(&served, Builder::wait_for_limit).await;
+        assert_eq!(came, texts, "{name}");
+        match end {
+            Ok(result) => assert_eq!((result, code), (json!("done"), Code::Ok), "{name}"),
+            Err(Error::Call(error)) => {
+                assert_eq!(error.code(), code, "{name}: {error}");
+                assert_eq!(error.not_run, code == Code::NotFound, "{name}: {error}");
+            }
+            Err(error) => panic!("{name}: {error}"),
+        }
+        let arrivals = served.arrivals();
+        assert_eq!(arrivals.len(), attempts, "{name}");
+        assert!(arrivals.iter().all(|each| each.request == arrivals[0].request), "{name}");
+    }
+}
+
+#[tokio::test]
+async fn stream_that_breaks_without_retries_is_in_doubt() {
+    let served = Served::new([broken("1")]).await;
+    let (texts, end) = followed(&served, Builder::disable_retries).await;
+    let Err(Error::Call(error)) = end else { panic!("{end:?}") };
+    assert_eq!((&*texts, error.code(), served.arrivals().len()), ("x", Code::Unavailable, 1));
+    assert!(error.to_string().ends_with(&may_have_run(&error)), "{error}");
+}
+
+#[tokio::test]
+async fn result_of_a_stream_that_failed() {
+    let failed = CallToolResponse { is_error: true, ..Default::default() };
+    let served = Served::new([Ok(failed)]).await;
+    let (_, end) = followed(&served, |builder| builder).await;
+    let Err(Error::Tool(error)) = end else { panic!("{end:?}") };
+    assert_eq!(error.request_id, served.arrivals()[0].request.request_id);
+}
+
+/// A stream of which the first message has come, and no other comes.
+async fn begun() -> (Served, Client, ToolStream) {
+    let served = Served::new([]).await;
+    let client = Client::to(&served.target).build().unwrap();
+    let mut stream = client.stream_tool(simple()).await.unwrap();
+    assert!(matches!(stream.message().await, Ok(Some(ToolEvent::Progress(_)))));
+    (served, client, stream)
+}
+
+#[tokio::test]
+async fn stream_that_is_dropped_is_cancelled() {
+    let (served, _client, stream) = begun().await;
+    drop(stream);
+    served.service.left.notified().await;
+}
+
+#[tokio::test]
+async fn closing_ends_a_stream() {
+    let (served, client, mut stream) = begun().await;
+    let id = served.arrivals()[0].request.request_id.clone();
+    client.close();
+    let Err(Error::Call(error)) = stream.message().await else { panic!("not closed") };
+    assert_eq!((error.code(), error.status.message()), (Code::Cancelled, "The client was closed"));
+    assert_eq!(error.request_id, id);
+    assert!(error.to_string().ends_with(&may_have_run(&error)), "{error}");
+    served.service.left.notified().await;
+}
+
+#[tokio::test]
+async fn time_out_ends_a_stream() {
+    let served = Served::new([]).await;
+    let client = Client::to(&served.target).build().unwrap();
+    let mut request = Request::new(simple());
+    request.set_timeout(Duration::from_secs(1));
+    let mut stream = client.stream_tool(request).await.unwrap();
+    assert!(matches!(stream.message().await, Ok(Some(ToolEvent::Progress(_)))));
+    let Err(Error::Call(error)) = stream.message().await else { panic!("not ended") };
+    assert_eq!((error.code(), error.not_run), (Code::DeadlineExceeded, false));
+}
+
+#[tokio::test]
+async fn events_are_a_stream() {
+    let served = Served::new([done()]).await;
+    let client = Client::to(&served.target).build().unwrap();
+    let events: Vec<_> = client.stream_tool(simple()).await.unwrap().collect().await;
+    assert!(matches!(&events[..], [Ok(ToolEvent::Progress(_)), Ok(ToolEvent::Result(_))]), "{events:?}");
+    // The generated client has the same, and its retries.
+    let served = Served::new([broken("1"), done()]).await;
+    let client = Client::to(&served.target).build().unwrap();
+    let CallToolRequest { name, arguments, request_id, .. } = simple();
+    let request = CallToolStreamRequest { name, arguments, request_id, ..Default::default() };
+    let events: Vec<_> = client.stub().call_tool_stream(request).await.unwrap().into_inner().collect().await;
+    assert_eq!(events.len(), 3, "{events:?}");
+}
+
+#[tokio::test]
+async fn stream_without_a_server() {
+    let client = Client::to("127.0.0.1:1").disable_retries().build().unwrap();
+    let mut stream = client.stream_tool(simple()).await.unwrap();
+    let Err(Error::Call(error)) = stream.message().await else { panic!("connected") };
+    assert!(error.not_run && error.to_string().ends_with(NOTHING_SENT), "{error}");
+}
+
+#[tokio::test]
+async fn stream_without_an_id() {
+    let client = Client::to("127.0.0.1:1").build().unwrap();
+    let request = CallToolRequest { request_id: String::new(), ..simple() };
+    let Err(Error::Call(error)) = client.stream_tool(request).await else { panic!("sent") };
+    assert_eq!((error.code(), error.not_run), (Code::InvalidArgument, true));
 }

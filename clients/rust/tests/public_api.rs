@@ -9,12 +9,13 @@ use std::time::Duration;
 use agenta_ai::tonic::transport::ClientTlsConfig;
 use agenta_ai::tonic::{Code, Request, Status};
 use agenta_ai::v1::tool_service_client::ToolServiceClient;
-use agenta_ai::v1::{CallMeta, CallToolRequest, CallToolResponse, ErrorReason};
+use agenta_ai::v1::{CallMeta, CallToolRequest, CallToolResponse, ErrorReason, Progress};
 use agenta_ai::{
-    Builder, CALL_TIMEOUT, CallError, Client, ConfigError, Connection, Error, FieldViolation, ToolError, pack,
-    prost_types, request, tonic_types, unpack,
+    Builder, CALL_TIMEOUT, CallError, Client, ConfigError, Connection, Error, FieldViolation, ToolError, ToolEvent,
+    ToolStream, pack, prost_types, request, tonic_types, unpack,
 };
 use serde_json::Value;
+use tokio_stream::Stream;
 
 const fn shared<T: Clone + Send + Sync + Debug + 'static>() {}
 const fn error<T: StdError + Display + Clone + Send + Sync + 'static>() {}
@@ -73,4 +74,17 @@ async fn calls(client: Client, request: CallToolRequest) -> Result<CallToolRespo
         Err(Error::Config(_) | Error::Call(_) | Error::Tool(_) | _) | Ok(_) => {}
     }
     client.call_tool(Request::new(request)).await
+}
+
+#[expect(dead_code, reason = "that it can be compiled is the test")]
+async fn streams(client: Client, request: CallToolRequest) -> Result<(), Error> {
+    fn sent<T: Send + Unpin + Debug + Stream<Item = Result<ToolEvent, Error>>>(stream: T) -> T {
+        stream
+    }
+    let mut stream: ToolStream = sent(client.stream_tool(request).await?);
+    match stream.message().await? {
+        Some(ToolEvent::Progress(Progress { .. })) | None => {}
+        Some(ToolEvent::Result(result)) => drop::<Box<CallToolResponse>>(result),
+    }
+    Ok(())
 }

@@ -17,6 +17,7 @@ import { toArguments } from "./arguments.js";
 import { Code } from "./code.js";
 import { CallError, ToolError, type ToolFailure } from "./errors.js";
 import type { CallOptions, CallToolOptions, ClientOptions } from "./options.js";
+import { follow, type ToolEvent } from "./progress.js";
 import { callsTool, isTyped, type ToolRequest } from "./tools.js";
 import { Transport } from "./transport.js";
 import {
@@ -110,10 +111,28 @@ export class Client implements Disposable {
   }
 
   /**
+   * Runs a tool, and yields what is happening to it while it runs; the last event is its result. The call is that of
+   * {@link Client.callTool}, with the same errors and retries. It begins when the first event is asked for, and leaving the
+   * loop before its end cancels it. Progress that a slow reader doesn't take in time is left out.
+   *
+   * @param name - As for `callTool`.
+   * @param args - As for `callTool`.
+   * @typeParam T - As for `callTool`.
+   * @throws TypeError, CallError and ToolError as `callTool` does.
+   */
+  streamTool<T = JsonValue>(
+    name: string,
+    args: object = {},
+    options: CallToolOptions = {},
+  ): AsyncGenerator<ToolEvent<T>, void, undefined> {
+    return follow((following) => this.callTool<T>(name, args, { ...options, ...following }), options);
+  }
+
+  /**
    * Calls any method of the contract with a message, such as `ToolService.method.status`, or one that a tool has of its own,
    * from code that was generated from the files of "agenta-ai-server tools proto".
    *
-   * A call of a tool by its own method gets a request_id if the request has none.
+   * A call of a tool by its own method gets a request_id if the request has none. It reports no progress.
    *
    * @throws CallError if the call ends with a status other than OK.
    * @throws ToolError if a tool was called by its own method, ran and failed.

@@ -1,9 +1,12 @@
 /** The conformance program, by the line protocol of tests/conformance. */
 import { createInterface } from "node:readline";
+import { setTimeout as delay } from "node:timers/promises";
 import {
+  create,
   createRegistry,
   type DescMessage,
   type DescMethodUnary,
+  fromBinary,
   fromJson,
   type JsonObject,
   type JsonValue,
@@ -12,12 +15,22 @@ import {
   toJson,
 } from "@bufbuild/protobuf";
 import { type Any, AnySchema, ValueSchema } from "@bufbuild/protobuf/wkt";
+import { credentials, Client as GrpcClient, type StatusObject, status } from "@grpc/grpc-js";
+import { Client } from "./client.js";
 import { Code } from "./code.js";
-import { CallError } from "./errors.js";
+import { CallError, ToolError } from "./errors.js";
 import { file_google_rpc_error_details } from "./gen/google/rpc/error_details_pb.js";
-import type { Metadata } from "./options.js";
+import { fromGrpc, toGrpc } from "./metadata.js";
+import type { CallOptions, Metadata } from "./options.js";
+import { ApiToolsService } from "./refine_prompt.js";
 import { Transport } from "./transport.js";
-import { type CallToolResponse, ToolService } from "./v1.js";
+import {
+  type CallToolResponse,
+  CallToolResponseSchema,
+  CallToolStreamResponseSchema,
+  ProgressSchema,
+  ToolService,
+} from "./v1.js";
 
 interface Case {
   id: string;
@@ -32,21 +45,33 @@ interface Case {
   wait_for_limit?: boolean;
   retries?: boolean;
   close_after?: number;
+  read_after?: number;
 }
 
+type Sent = Promise<MessageShape<DescMessage>>;
+type SendOptions = CallOptions & { timeoutMs: number; requestId: string };
+
+const STREAM = ToolService.method.callToolStream;
+const TYPED = ApiToolsService.method.refinePrompt;
+// The client makes a stream of what would be a single call.
 const METHODS = new Map<string, DescMethodUnary>(
-  ToolService.methods.map((method) => [method.name, method as DescMethodUnary]),
+  [...ToolService.methods, TYPED].map((method) => {
+    const unary = method === STREAM ? ToolService.method.callTool : method;
+    return [method.name, unary as DescMethodUnary];
+  }),
 );
 const REGISTRY = createRegistry(file_google_rpc_error_details);
 const transports = new Map<string, Transport>();
+const clients = new Map<string, GrpcClient>();
+const shipped = new Map<string, Client>();
 
 for await (const line of createInterface({ input: process.stdin })) {
   const asked: Case = JSON.parse(line);
   const result = await run(asked).catch((error) => ({ error: String(error) }));
   process.stdout.write(`${JSON.stringify({ id: asked.id, ...result })}\n`);
 }
-for (const transport of transports.values()) {
-  transport.close();
+for (const open of [...transports.values(), ...clients.values(), ...shipped.values()]) {
+  open.close();
 }
 
 async function run(asked: Case): Promise<JsonObject> {
@@ -66,18 +91,94 @@ async function run(asked: Case): Promise<JsonObject> {
   const began = performance.now();
   const closing =
     asked.close_after === undefined ? undefined : setTimeout(() => transport.close(), asked.close_after * 1000);
-  const outcome = await transport
-    .send(method, request, {
-      timeoutMs: asked.timeout === undefined ? Number.POSITIVE_INFINITY : asked.timeout * 1000,
-      signal: asked.cancel_after === undefined ? undefined : AbortSignal.timeout(asked.cancel_after * 1000),
-      metadata: asked.metadata ?? {},
-      onHeader: keep,
-      onTrailer: keep,
-      requestId,
-    })
-    .then((response) => answered(method, response), refused);
+  const progress: JsonValue[] = [];
+  const streams = asked.method === STREAM.name;
+  const options: SendOptions = {
+    timeoutMs: asked.timeout === undefined ? Number.POSITIVE_INFINITY : asked.timeout * 1000,
+    signal: asked.cancel_after === undefined ? undefined : AbortSignal.timeout(asked.cancel_after * 1000),
+    metadata: asked.metadata ?? {},
+    onProgress: streams ? (came) => progress.push(toJson(ProgressSchema, came)) : undefined,
+    onHeader: keep,
+    onTrailer: keep,
+    requestId,
+  };
+  const outcome = await send(asked, method, request, options).then((response) => answered(method, response), refused);
   clearTimeout(closing);
-  return { ...outcome, metadata: received, seconds: (performance.now() - began) / 1000 };
+  const took = (performance.now() - began) / 1000;
+  return { ...outcome, ...(streams && { progress }), metadata: received, seconds: took };
+}
+
+function send(asked: Case, method: DescMethodUnary, request: Uint8Array, options: SendOptions): Sent {
+  if (asked.client === "bare" && asked.method === STREAM.name) {
+    return stream(asked, request, options);
+  }
+  return asked.client === "shipped" && asked.method === TYPED.name
+    ? typed(asked, request, options)
+    : transportFor(asked).send(method, request, options);
+}
+
+/** Calls a tool by its own method, as the README has it. */
+async function typed(asked: Case, request: Uint8Array, { timeoutMs, ...options }: SendOptions): Sent {
+  const limit = asked.timeout === undefined ? {} : { timeoutMs };
+  try {
+    return await shippedFor(asked).call(TYPED, fromBinary(TYPED.input, request), { ...options, ...limit });
+  } catch (error) {
+    if (!(error instanceof ToolError)) {
+      throw error;
+    }
+    const { reason, retryable, text, meta } = error;
+    const outcome = { case: "error" as const, value: { reason, retryable } };
+    return create(TYPED.output, { outcome, content: [{ kind: { case: "text", value: text } }], ...(meta && { meta }) });
+  }
+}
+
+/** Makes a call with progress by grpc-js alone. */
+async function stream(asked: Case, request: Uint8Array, options: SendOptions): Sent {
+  const { onProgress, onHeader, onTrailer, signal, timeoutMs, metadata = {} } = options;
+  const client = clientFor(asked.target);
+  const opened = client.makeServerStreamRequest(
+    `/${STREAM.parent.typeName}/${STREAM.name}`,
+    (bytes: Uint8Array) => Buffer.from(bytes),
+    (bytes) => fromBinary(CallToolStreamResponseSchema, bytes),
+    request,
+    toGrpc(metadata),
+    { deadline: Date.now() + timeoutMs },
+  );
+  let last: StatusObject | undefined;
+  opened.on("metadata", (header) => onHeader?.(fromGrpc(header)));
+  opened.on("error", () => {}); // is the status, too, and may come before anything is read
+  opened.on("status", (ended) => {
+    last = ended;
+    onTrailer?.(fromGrpc(ended.metadata));
+  });
+  signal?.addEventListener("abort", () => opened.cancel());
+  let result = create(CallToolResponseSchema);
+  await delay((asked.read_after ?? 0) * 1000);
+  try {
+    for await (const { event } of opened) {
+      if (event.case === "progress") {
+        onProgress?.(event.value);
+      } else if (event.case === "result") {
+        result = event.value;
+      }
+    }
+  } catch (error) {
+    if (last === undefined) {
+      throw error;
+    }
+  }
+  if (last && last.code !== status.OK) {
+    const said = { code: last.code as number, text: last.details, trailer: fromGrpc(last.metadata) };
+    throw new CallError({ ...said, isTool: true, requestId: "", outcome: "open" });
+  }
+  return result;
+}
+
+function clientFor(target: string): GrpcClient {
+  const made =
+    clients.get(target) ?? new GrpcClient(target, credentials.createInsecure(), { "grpc.enable_retries": 0 });
+  clients.set(target, made);
+  return made;
 }
 
 function bytes(asked: Case, method: DescMethodUnary): Uint8Array {
@@ -96,6 +197,13 @@ function transportFor(asked: Case): Transport {
   } else {
     transports.delete(key);
   }
+  return made;
+}
+
+function shippedFor({ target, wait_for_limit: waitForLimit = false, retries = true }: Case): Client {
+  const key = JSON.stringify([target, retries, waitForLimit]);
+  const made = shipped.get(key) ?? new Client(target, { retries, waitForLimit });
+  shipped.set(key, made);
   return made;
 }
 

@@ -25,5 +25,14 @@ export type {
   MetadataValue,
   TlsOptions,
 } from "./options.js";
-export { type CallMeta, type CallToolResponse, ErrorReason, type StatusResponse, type Tool } from "./v1.js";
+export type { ToolEvent } from "./progress.js";
+export {
+  type CallMeta,
+  type CallToolResponse,
+  ErrorReason,
+  type Progress,
+  ProgressStage,
+  type StatusResponse,
+  type Tool,
+} from "./v1.js";
 export { VERSION } from "./version.js";

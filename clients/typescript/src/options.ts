@@ -1,3 +1,5 @@
+import type { Progress } from "./v1.js";
+
 /** A text, or the bytes of a name that ends in "-bin". */
 export type MetadataValue = string | Uint8Array;
 
@@ -57,7 +59,16 @@ export interface CallOptions {
   readonly signal?: AbortSignal | undefined;
   /** More metadata to send. */
   readonly metadata?: MetadataInit | undefined;
-  /** Receives the metadata that comes before the answer. If it throws, the call fails with what it threw. */
+  /**
+   * Receives what is happening to a call of a tool while it runs; other calls report nothing. The call has the same result,
+   * errors, deadline and retries as without it. Progress is for display: stages may be skipped, and repeated after a retry. A
+   * server that is older than this option reports nothing. If it throws, the call ends and fails with what it threw.
+   */
+  readonly onProgress?: ((progress: Progress) => void) | undefined;
+  /**
+   * Receives the metadata that comes before the answer; with `onProgress`, that of each attempt. If it throws, the call fails
+   * with what it threw.
+   */
   readonly onHeader?: ((metadata: Metadata) => void) | undefined;
   /** Receives the metadata that comes after the answer, or with an error. If it throws, the call fails with that. */
   readonly onTrailer?: ((metadata: Metadata) => void) | undefined;

@@ -24,7 +24,7 @@ export class Repeats {
    * Milliseconds to wait before the next attempt; undefined if there is none.
    *
    * @param error - How the last one ended.
-   * @param answered - Whether an answer had begun to come.
+   * @param answered - Whether an answer had begun to come that must not be repeated.
    * @param deadline - That of the call, as Date.now() has it.
    */
   delay(error: CallError, answered: boolean, deadline: number): number | undefined {

@@ -12,7 +12,7 @@ export const SERVICE_CONFIG = {
   healthCheckConfig: { serviceName: ToolService.typeName },
   methodConfig: [
     retried([ToolService.method.status.name, ToolService.method.listTools.name], 4),
-    retried([ToolService.method.callTool.name], 5),
+    retried([ToolService.method.callTool.name, ToolService.method.callToolStream.name], 5),
   ],
 };
 

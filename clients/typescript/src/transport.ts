@@ -1,11 +1,19 @@
-import { type DescMessage, type DescMethodUnary, fromBinary, type MessageShape } from "@bufbuild/protobuf";
+import {
+  type DescMessage,
+  type DescMethod,
+  type DescMethodUnary,
+  fromBinary,
+  type MessageShape,
+} from "@bufbuild/protobuf";
 import {
   type CallCredentials,
   type ChannelOptions,
   Client,
+  type ClientReadableStream,
+  type ClientUnaryCall,
   credentials,
   Metadata,
-  type ServiceError,
+  type StatusObject,
   status,
 } from "@grpc/grpc-js";
 import { onAbort, sleep } from "./abort.js";
@@ -19,7 +27,13 @@ import { SERVICE_CONFIG } from "./service_config.js";
 import { checkTarget, isLocal } from "./target.js";
 import { ipOf, serverNameOf, tlsCredentials } from "./tls.js";
 import { callsTool, isTyped } from "./tools.js";
-import { ToolService } from "./v1.js";
+import {
+  type CallToolResponse,
+  type CallToolStreamResponse,
+  CallToolStreamResponseSchema,
+  type Progress,
+  ToolService,
+} from "./v1.js";
 import { VERSION } from "./version.js";
 
 interface SendOptions extends CallOptions {
@@ -38,6 +52,8 @@ interface Call {
   readonly options: SendOptions;
   /** Aborted by the caller's signal, or by close. */
   readonly ended: AbortController;
+  /** Whether it is made as a stream that reports progress. */
+  streams: boolean;
   /** What became of the attempts until now, should no other be sent. */
   outcome: Outcome;
 }
@@ -47,6 +63,9 @@ interface Answer {
   readonly response: MessageShape<DescMessage>;
   readonly trailer: PlainMetadata;
 }
+
+/** Takes how an attempt ended, and the metadata that came last. */
+type End = (answer: MessageShape<DescMessage> | CallError, trailer: Metadata) => void;
 
 /** One attempt of a call. */
 interface Attempt {
@@ -123,6 +142,7 @@ export class Transport {
       metadata: toGrpc(metadata),
       options,
       ended: new AbortController(),
+      streams: options.onProgress !== undefined && method.name === ToolService.method.callTool.name,
       outcome: "unsent",
     };
     if (this.#closed) {
@@ -149,7 +169,7 @@ export class Transport {
 
   /**
    * Makes attempts for as long as they may be repeated. grpc-js could retry, too, but wouldn't tell whether an attempt before
-   * the last may have run the tool.
+   * the last may have run the tool, and gives a stream up that has begun.
    */
   async #attempts(call: Call): Promise<Answer | CallError> {
     const repeats = new Repeats(
@@ -163,7 +183,12 @@ export class Transport {
       if (!(answer instanceof CallError) || call.ended.signal.aborted) {
         return answer;
       }
-      const delay = repeats.delay(answer, attempt.answered, call.deadline);
+      if (call.streams && answer.code === Code.UNIMPLEMENTED) {
+        // The server is older than the method.
+        call.streams = false;
+        continue;
+      }
+      const delay = repeats.delay(answer, attempt.answered && !call.streams, call.deadline);
       if (delay === undefined) {
         return answer;
       }
@@ -177,45 +202,101 @@ export class Transport {
     }
   }
 
-  /** Makes one attempt. Rejects only with what onHeader throws. */
+  /** Makes one attempt. Rejects only with what onHeader or onProgress throws. */
   #attempt(call: Call, attempt: Attempt): Promise<Answer | CallError> {
     const { signal } = call.ended;
+    const { onHeader, onProgress } = call.options;
     return new Promise((resolve, reject) => {
-      let answer: MessageShape<DescMessage> | CallError;
       let thrown: { error: unknown } | undefined;
-      const sent = this.#client.makeUnaryRequest(
-        `/${call.method.parent.typeName}/${call.method.name}`,
-        (bytes: Uint8Array) => Buffer.from(bytes),
-        (bytes) => fromBinary(call.method.output, bytes),
-        call.request,
-        call.metadata,
-        { deadline: call.deadline, credentials: this.#credentials(attempt) },
-        (error, response) => {
-          // There is a response exactly if there is no error.
-          answer = error ? failureOf(call, attempt, error) : (response as MessageShape<DescMessage>);
-        },
-      );
-      const cancel = () => sent.cancel();
-      signal.addEventListener("abort", cancel);
-      sent.on("metadata", (header) => {
-        attempt.answered = true;
-        try {
-          call.options.onHeader?.(fromGrpc(header));
-        } catch (error) {
-          thrown = { error };
-          sent.cancel();
+      const guarded = (callback: () => void) => {
+        if (!thrown) {
+          try {
+            callback();
+          } catch (error) {
+            thrown = { error };
+            sent.cancel();
+          }
         }
-      });
-      // Comes last, after the callback.
-      sent.on("status", ({ metadata }) => {
+      };
+      const end: End = (answer, trailer) => {
         signal.removeEventListener("abort", cancel);
         if (thrown) {
           reject(thrown.error);
         } else {
-          resolve(answer instanceof CallError ? answer : { response: answer, trailer: fromGrpc(metadata) });
+          resolve(answer instanceof CallError ? answer : { response: answer, trailer: fromGrpc(trailer) });
         }
+      };
+      const sent = call.streams
+        ? this.#stream(call, attempt, (progress) => guarded(() => onProgress?.(progress)), end)
+        : this.#unary(call, attempt, end);
+      const cancel = () => sent.cancel();
+      signal.addEventListener("abort", cancel);
+      sent.on("metadata", (header) => {
+        attempt.answered = true;
+        guarded(() => onHeader?.(fromGrpc(header)));
       });
     });
+  }
+
+  #unary(call: Call, attempt: Attempt, end: End): ClientUnaryCall {
+    let answer: MessageShape<DescMessage> | CallError;
+    const sent = this.#client.makeUnaryRequest(
+      pathOf(call.method),
+      (bytes: Uint8Array) => Buffer.from(bytes),
+      (bytes) => fromBinary(call.method.output, bytes),
+      call.request,
+      call.metadata,
+      { deadline: call.deadline, credentials: this.#credentials(attempt) },
+      (error, response) => {
+        // There is a response exactly if there is no error.
+        answer = error ? failureOf(call, attempt, error) : (response as MessageShape<DescMessage>);
+      },
+    );
+    // Comes last, after the callback.
+    sent.on("status", ({ metadata }) => end(answer, metadata));
+    return sent;
+  }
+
+  #stream(
+    call: Call,
+    attempt: Attempt,
+    report: (progress: Progress) => void,
+    end: End,
+  ): ClientReadableStream<CallToolStreamResponse> {
+    let result: CallToolResponse | undefined;
+    let last: StatusObject;
+    const sent = this.#client.makeServerStreamRequest(
+      pathOf(ToolService.method.callToolStream),
+      // Both methods have the same fields.
+      (bytes: Uint8Array) => Buffer.from(bytes),
+      (bytes) => fromBinary(CallToolStreamResponseSchema, bytes),
+      call.request,
+      call.metadata,
+      { deadline: call.deadline, credentials: this.#credentials(attempt) },
+    );
+    sent.on("data", ({ event }: CallToolStreamResponse) => {
+      if (event.case === "progress") {
+        report(event.value);
+      } else if (event.case === "result") {
+        result = event.value;
+      }
+    });
+    sent.on("error", () => {}); // is the status, too
+    sent.on("status", (status) => {
+      last = status;
+    });
+    // Comes last, after all messages.
+    sent.on("end", () => {
+      if (last.code !== status.OK) {
+        end(failureOf(call, attempt, last), last.metadata);
+      } else if (result) {
+        end(result, last.metadata);
+      } else {
+        const none = { ...last, code: status.INTERNAL, details: "The stream ended without a result" };
+        end(failureOf(call, attempt, none), last.metadata);
+      }
+    });
+    return sent;
   }
 
   /** Those of one call: grpc-js asks for them for each attempt that has a connection, just before it is sent. */
@@ -243,6 +324,10 @@ export class Transport {
   }
 }
 
+function pathOf(method: DescMethod): string {
+  return `/${method.parent.typeName}/${method.name}`;
+}
+
 function failed(call: Call, code: Code, text: string, init: Partial<CallErrorInit> = {}): CallError {
   const { requestId, outcome } = call;
   return new CallError({
@@ -262,7 +347,7 @@ function aborted(call: Call): CallError {
     : failed(call, Code.CANCELLED, "The call was cancelled", { cause: reason });
 }
 
-function failureOf(call: Call, attempt: Attempt, error: ServiceError): CallError {
+function failureOf(call: Call, attempt: Attempt, error: StatusObject): CallError {
   const { sent, credentialError } = attempt;
   const [code, trailer] = [error.code as number, fromGrpc(error.metadata)];
   if (sent && call.outcome !== "open") {

@@ -134,11 +134,17 @@ def _follow(
         while True:
             await asyncio.sleep(LOOK_SECONDS)
             available = await asyncio.to_thread(lambda: file.content)
-            if available is not current:
-                current = available
+            if available is current:
+                continue
+            current = available
+            try:
                 tools = tool_set(available, settings.missing, settings.disabled_tools)
                 await asyncio.to_thread(catalog.prepare, tools)
                 catalog.current = tools
+            except Exception as error:
+                # Without this, the task would end unseen, and no later change would take effect.
+                log.error("the changed tools aren't used because of a bug: %s", type(error).__name__)
+            else:
                 log.info("there are %d tools now", len(catalog.current.tools))
 
     async def start() -> None:

@@ -68,7 +68,7 @@ with SyncClient("{address}", api_key=os.environ["AGENTA_AI_API_KEY"]) as client:
 With the command line:
   {program} --target {address} refine examples/support_agent.json -g "Be brief"
 
-To read and change what is deployed in the stand-in, as in Agenta (provision, tools pull, tools diff, check):
+To read and change what is deployed in the stand-in, as in Agenta (provision, tools pull, tools diff):
   export AGENTA_AI_SERVICES_API_URL={standin} AGENTA_API_KEY={api_key} \\
     AGENTA_AI_SERVICES_ENVIRONMENT_SLUG={environment}
 

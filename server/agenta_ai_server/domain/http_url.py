@@ -33,6 +33,16 @@ def has_credentials(parts: SplitResult) -> bool:
     return "@" in parts.netloc
 
 
+def check_no_credentials(url: str) -> None:
+    """Check that a URL, whatever else is wrong with it, has no credentials.
+
+    Raises:
+        ValueError: It has. The sentence doesn't repeat them.
+    """
+    if "@" in re.split("[/?#]", url.partition("//")[2], maxsplit=1)[0]:
+        raise ValueError("must not have credentials: leave them out")
+
+
 def check_proxy_url(proxy: str) -> None:
     """Check the URL of an HTTP proxy, which may have a user and a password.
 

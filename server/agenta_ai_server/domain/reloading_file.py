@@ -21,6 +21,10 @@ Version: TypeAlias = list[tuple[int, ...] | None]
 log = logging.getLogger(__name__)
 
 
+class NotYet(ValueError):
+    """What the files say can't be used yet. It may be later, although they don't change."""
+
+
 class _Unusable(ValueError):
     """What the files of this version say can't be used."""
 
@@ -37,7 +41,8 @@ class ReloadingFiles(Generic[Content]):
     Args:
         paths: The files, which must be regular ones. A byte order mark is left out.
         parse: Makes the content from the bytes of each file, one argument for each; raises ``ValueError`` with a
-            sentence that quotes no secret. It is called in a thread.
+            sentence that quotes no secret, ``NotYet`` if it is to be called again at the next look although nothing has
+            changed. It is called in a thread.
         every: Seconds between looks at whether a file has changed.
         patience: Seconds that the one who causes such a look waits for it at most.
         clock: Seconds that only go forward.
@@ -143,6 +148,8 @@ class ReloadingFiles(Generic[Content]):
         contents = [read_file(path) for path in self._paths]
         try:
             return self._parse(*contents), version
+        except NotYet as error:
+            raise NotYet(f"{self._names}: {error}") from None
         except ValueError as error:
             raise _Unusable(f"{self._names}: {error}", version) from None
 

@@ -101,7 +101,7 @@ class ToolSet:
     def find(self, name: str) -> ToolSpec | None:
         """Return the tool of this name, also one that lacks a setting; ``None`` if there is none."""
         space: _Namespace | ToolSpec | None = self._root
-        for segment in name.split("."):
+        for segment in name.split(".", 4):
             space = space.get(segment) if isinstance(space, dict) else None
         return space if isinstance(space, ToolSpec) else None
 

@@ -135,8 +135,8 @@ class RetryingCompletions:
     ) -> Completion:
         # Asked anew each time: callers join and leave.
         while (delay := self._delay(failures, min(until, call.waiting.deadline))) is not None:
-            text = f"Agenta is unavailable. Asking again in {delay:.1f} seconds."
-            call.report(Stage.WAITING_FOR_RETRY, text, retry_delay=delay)
+            when = f"in {delay:.0f} s" if delay >= 1 else "in a moment"
+            call.report(Stage.WAITING_FOR_RETRY, f"Agenta can't answer now. Asking again {when}.", retry_delay=delay)
             await self._sleep(delay)
             call.report(Stage.ASKING, "Asking Agenta again.")
             try:

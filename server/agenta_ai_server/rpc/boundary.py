@@ -36,6 +36,8 @@ CALL_ID_KEY = "x-request-id"
 # A caller may tell us that its deadline has passed before our own clock does: on their way deadlines are rounded up, by
 # at most a hundredth.
 ROUNDING, LATENCY_SECONDS = 0.01, 0.02
+# In which answers must have left when the server stops, and nothing else holds it up. Who reads none would do so.
+LEAVE_SECONDS = 10.0
 # A tool's name as its caller sent it must not become a label or a line in a log.
 UNKNOWN_TOOL = "unknown"
 
@@ -58,13 +60,19 @@ class Boundary(grpc.aio.ServerInterceptor):
         self._listener = listener or CallListener()
         self._unsent = UnsentAnswers()
         self._handlers: dict[str, GrpcHandler] = {}
-        self._in_flight = 0
-        self._idle = asyncio.Event()
-        self._idle.set()
+        self._running = _Count()
+        # Until the answer has left.
+        self._open = _Count()
 
     async def idle(self) -> None:
-        """Wait until no call is running."""
-        await self._idle.wait()
+        """Wait until no call is running, and a few seconds more at most for the answers to leave."""
+        while not self._open.is_zero.is_set():
+            await self._running.is_zero.wait()
+            with suppress(TimeoutError):
+                async with asyncio.timeout(LEAVE_SECONDS):
+                    await self._open.is_zero.wait()
+            if self._running.is_zero.is_set():
+                return
 
     async def intercept_service(self, continuation: Continuation, details: grpc.HandlerCallDetails) -> GrpcHandler:
         """Make grpc's handler of one of ours. Called for each call, while the chain is the same for most methods."""
@@ -82,7 +90,8 @@ class Boundary(grpc.aio.ServerInterceptor):
         answer, label = handler.answer, UNKNOWN_TOOL if handler.calls_tool else ""
 
         def begin(context: Context) -> Call:
-            self._count(context)
+            self._open.add(1)
+            context.add_done_callback(cast("Any", lambda _: self._open.add(-1)))
             call = _open_call(method, context, self._max_seconds)
             call.tool = label
             CURRENT_CALL.set(call)
@@ -97,7 +106,7 @@ class Boundary(grpc.aio.ServerInterceptor):
             progress = ProgressSender(encode, context.write)
             call.watch = progress.report
             try:
-                result = await self._answer(answer, call, context)
+                result = await self._answer(answer, call, context, progress)
                 await progress.stop()
                 # What can't be written has nobody left to read it. grpc would log it as a bug of the method.
                 with suppress(Exception):
@@ -112,11 +121,14 @@ class Boundary(grpc.aio.ServerInterceptor):
             return grpc.stream_stream_rpc_method_handler(partial(stream, encode=handler.write_progress))
         return grpc.stream_unary_rpc_method_handler(run)
 
-    async def _answer(self, answer: Answer, call: Call, context: Context) -> bytes:
+    async def _answer(
+        self, answer: Answer, call: Call, context: Context, progress: ProgressSender | None = None
+    ) -> bytes:
         """Return the answer to the ``call``, or end it with a status; tell the listener of either."""
         began = time.perf_counter()
         allowed = context.time_remaining()
         request = Request(context.read)
+        self._running.add(1)
         try:
             reply = await _run_or_status(answer(request, call), call)
         except asyncio.CancelledError:
@@ -125,11 +137,14 @@ class Boundary(grpc.aio.ServerInterceptor):
             raise
         finally:
             call.request_bytes = request.size
+            self._running.add(-1)
         seconds = time.perf_counter() - began
         if not isinstance(reply, GrpcStatus) and not self._admit_answer(reply, call, context):
             reply = answers_unread(call)
         if isinstance(reply, GrpcStatus):
             self._listener.call_ended(call, CallOutcome(code=reply.code.name, reason=reply.reason, seconds=seconds))
+            if progress:
+                await progress.stop()  # or grpc would have two things to write at a time, and send no status
             await _abort(reply, context)
         self._listener.call_ended(call, _outcome(reply, seconds))
         # A tool that failed is answered with OK, which has no place for a RequestInfo.
@@ -145,16 +160,25 @@ class Boundary(grpc.aio.ServerInterceptor):
         context.add_done_callback(cast("Any", lambda _: self._unsent.remove(caller, size)))
         return True
 
-    def _count(self, context: Context) -> None:
-        self._in_flight += 1
-        self._idle.clear()
-        # Called when the answer has left, not when it has been made.
-        context.add_done_callback(cast("Any", self._uncount))
 
-    def _uncount(self, _context: Any) -> None:
-        self._in_flight -= 1
-        if not self._in_flight:
-            self._idle.set()
+class _Count:
+    """A number of calls.
+
+    Attributes:
+        is_zero: Set while there are none.
+    """
+
+    def __init__(self) -> None:
+        self._number = 0
+        self.is_zero = asyncio.Event()
+        self.is_zero.set()
+
+    def add(self, change: int) -> None:
+        self._number += change
+        if self._number:
+            self.is_zero.clear()
+        else:
+            self.is_zero.set()
 
 
 async def _run_or_status(work: Awaitable[Result], call: Call) -> Result | GrpcStatus:

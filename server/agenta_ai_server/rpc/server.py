@@ -25,11 +25,18 @@ if TYPE_CHECKING:
     from agenta_ai_server.rpc.tls import Certificates
     from agenta_ai_server.rpc.typed_methods import TypedTools
 
+# Enough for five hundred requests of 10 KB a second on one connection with a round trip of 50 ms.
+MAX_UNREAD_BYTES = 1 << 18
+
 OPTIONS: Sequence[tuple[str, int]] = (
     # Larger than what we refuse with details, which grpc's own refusal has none of; but not by much: a half-received
     # message is kept until the connection ends.
     ("grpc.max_receive_message_length", MAX_REQUEST_BYTES * 5 // 4),
     ("grpc.max_concurrent_streams", 1000),
+    # What a caller may send on a stream before it is read, apart from the rest of a message that is awaited. By
+    # measuring the network grpc would raise it to several megabytes, for streams too that nobody reads any further.
+    ("grpc.http2.bdp_probe", 0),
+    ("grpc.http2.lookahead_bytes", MAX_UNREAD_BYTES),
     # Long calls die behind balancers unless callers may ping. Without these, grpc answers pings by closing.
     ("grpc.keepalive_permit_without_calls", 1),
     ("grpc.http2.min_ping_interval_without_data_ms", 8_000),

@@ -15,7 +15,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_private_key
 
-from agenta_ai_server.domain.reloading_file import ReloadingFiles
+from agenta_ai_server.domain.reloading_file import NotYet, ReloadingFiles
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -94,7 +94,7 @@ def _load_pair(certificate: bytes, key: bytes, authorities: bytes | None = None)
         raise ValueError("the certificate does not belong to the key")
     now = datetime.now(UTC)
     if now < first.not_valid_before_utc:
-        raise ValueError(f"the certificate isn't valid before {first.not_valid_before_utc:%Y-%m-%d %H:%M:%S} UTC")
+        raise NotYet(f"the certificate isn't valid before {first.not_valid_before_utc:%Y-%m-%d %H:%M:%S} UTC")
     if first.not_valid_after_utc < now:
         raise ValueError(f"the certificate expired at {first.not_valid_after_utc:%Y-%m-%d %H:%M} UTC")
     if authorities is not None:

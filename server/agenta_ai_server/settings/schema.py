@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, TypeAlias
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr
 
 from agenta_ai_server.domain.agenta_url import check_agenta_url, check_key
-from agenta_ai_server.domain.http_url import check_proxy_url
+from agenta_ai_server.domain.http_url import check_no_credentials, check_proxy_url
 from agenta_ai_server.redis.url import check_redis_url
 from agenta_ai_server.settings.values import (
     AllowedIds,
@@ -174,7 +174,7 @@ class Authentication(Group):
     jwt_audience: str | None = setting(
         "AGENTA_AI_GRPC_JWT_AUDIENCE", "Audience of the tokens: their claim aud.", "Needed for jwt."
     )
-    jwt_jwks_url: str | None = setting(
+    jwt_jwks_url: Annotated[str | None, checked_by(check_no_credentials)] = setting(
         "AGENTA_AI_GRPC_JWT_JWKS_URL",
         "URL of the issuer's key set, https://…",
         "Needed for jwt, unless the keys are in a file.",

@@ -131,13 +131,14 @@ def with_defaults(definition: ToolDefinition, arguments: Mapping[str, Json]) -> 
 
 
 def inputs_of(definition: ToolDefinition, arguments: Mapping[str, Json]) -> dict[str, Json]:
-    """Return what the prompt is run with: texts, and the messages of a chat application as they are.
+    """Return what the prompt is run with: the arguments, as Agenta's own callers send them.
 
-    An argument that may be missing, and is, becomes an empty text: Agenta refuses a run in which a variable of the
-    prompt has no value.
+    Agenta writes a value that isn't a text as JSON where a prompt shows it, and a template can go through a list. An
+    argument that is missing or null becomes an empty text, because Agenta refuses a run in which a variable of the
+    prompt has no value, and drops nulls on its older route.
     """
     inputs: dict[str, Json] = dict.fromkeys(_properties(definition), "")
-    inputs |= {name: value if isinstance(value, str) else _as_json(value) for name, value in arguments.items()}
+    inputs |= {name: "" if value is None else value for name, value in arguments.items()}
     if definition.kind == "chat":
         inputs[MESSAGES] = arguments.get(MESSAGES, [])
     return inputs

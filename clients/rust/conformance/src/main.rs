@@ -5,6 +5,8 @@ use std::error::Error;
 use std::io::{BufRead, Write};
 use std::time::{Duration, Instant};
 
+use agenta_ai::tools::api_v1;
+use agenta_ai::v1::call_tool_stream_response::Event;
 use agenta_ai::{CallError, Client, unpack, v1};
 use base64::prelude::{BASE64_STANDARD, Engine};
 use prost::Message;
@@ -15,13 +17,19 @@ use tonic::client::Grpc;
 use tonic::codec::{Codec, DecodeBuf, Decoder, EncodeBuf, Encoder};
 use tonic::metadata::{KeyAndValueRef, MetadataKey, MetadataMap};
 use tonic::transport::{Channel, Endpoint};
-use tonic::{Request, Response, Status};
+use tonic::{Code, Request, Response, Status};
 use tonic_types::pb;
 
 type Failure = Box<dyn Error>;
 
+const STREAM: &str = "CallToolStream";
+const TYPED: &str = "RefinePrompt";
+
 /// The contract, and the details of errors.
 const DESCRIPTORS: &[u8] = include_bytes!("../../../../client/agenta_ai/v1/descriptor_set.binpb");
+
+/// The methods of our own tools.
+const TOOLS: &[u8] = include_bytes!("tools.binpb");
 
 /// Those that are open, by all that makes them differ.
 #[derive(Default)]
@@ -38,7 +46,9 @@ enum Kind {
 
 #[tokio::main(worker_threads = 1)]
 async fn main() -> Result<(), Failure> {
-    let mut program = Program { pool: DescriptorPool::decode(DESCRIPTORS)?, ..Program::default() };
+    let mut pool = DescriptorPool::decode(DESCRIPTORS)?;
+    pool.decode_file_descriptor_set(TOOLS)?;
+    let mut program = Program { pool, ..Program::default() };
     let mut output = std::io::stdout().lock();
     for line in std::io::stdin().lock().lines() {
         let call: Value = serde_json::from_str(&line?)?;
@@ -56,13 +66,17 @@ async fn main() -> Result<(), Failure> {
 impl Program {
     async fn make(&mut self, call: &Value) -> Result<Value, Failure> {
         let method = text(call, "method")?;
+        let streams = method == STREAM;
         let mut request = Request::new(self.request(call, method)?);
         *request.metadata_mut() = metadata(call)?;
         if let Some(timeout) = seconds(call, "timeout") {
             request.set_timeout(timeout);
         }
         let kind = self.connection(call)?;
-        let path = format!("/agenta.ai.v1.ToolService/{method}");
+        let path = match method {
+            TYPED => "/agenta.ai.tools.agenta.api.v1.ApiToolsService/RefinePrompt".to_owned(),
+            _ => format!("/agenta.ai.v1.ToolService/{method}"),
+        };
         if let (Kind::Shipped(client), Some(after)) = (&kind, seconds(call, "close_after")) {
             self.open.clear();
             let client = client.clone();
@@ -72,13 +86,22 @@ impl Program {
             });
         }
         let began = Instant::now();
+        let mut progress = Vec::new();
         let sent = async {
-            match &kind {
-                // tonic itself takes a time-out that has passed for a call that was cancelled.
-                Kind::Bare(channel) => send(Grpc::new(channel.clone()), request, path).await.map_err(|status| {
-                    if status.message() == "Timeout expired" { Status::deadline_exceeded("") } else { status }
-                }),
-                Kind::Shipped(client) => send(Grpc::new(client.connection()), request, path).await,
+            match (&kind, streams) {
+                (Kind::Bare(channel), false) => send(Grpc::new(channel.clone()), request, path).await.map_err(named),
+                (Kind::Bare(channel), true) => {
+                    let after = seconds(call, "read_after").unwrap_or_default();
+                    let sent = stream(Grpc::new(channel.clone()), request, path, after, &mut progress);
+                    // tonic's own time-out ends with the first message.
+                    let limit = seconds(call, "timeout").unwrap_or(Duration::MAX);
+                    let ended = tokio::time::timeout(limit, sent).await;
+                    ended.unwrap_or_else(|_| Err(Status::deadline_exceeded(""))).map_err(named)
+                }
+                (Kind::Shipped(client), false) => send(Grpc::new(client.connection()), request, path).await,
+                (Kind::Shipped(client), true) => {
+                    stream(Grpc::new(client.connection()), request, path, Duration::ZERO, &mut progress).await
+                }
             }
         };
         let outcome = match seconds(call, "cancel_after") {
@@ -98,6 +121,10 @@ impl Program {
             }
         };
         result["seconds"] = taken.into();
+        if streams {
+            let shown = progress.iter().map(|each| self.shown("Progress", &each.encode_to_vec()));
+            result["progress"] = shown.collect::<Result<_, _>>()?;
+        }
         Ok(result)
     }
 
@@ -107,6 +134,7 @@ impl Program {
         let message = match method {
             "Status" => v1::StatusResponse::decode(bytes)?.encode_to_vec(),
             "ListTools" => v1::ListToolsResponse::decode(bytes)?.encode_to_vec(),
+            TYPED => api_v1::RefinePromptResponse::decode(bytes)?.encode_to_vec(),
             _ => {
                 let answer = v1::CallToolResponse::decode(bytes)?;
                 if let Some(content) = answer.structured_content.clone() {
@@ -115,9 +143,13 @@ impl Program {
                 answer.encode_to_vec()
             }
         };
-        let response = self.message(&format!("{method}Response"))?;
-        result["response"] = serde_json::to_value(DynamicMessage::decode(response, &*message)?)?;
+        // The result of a stream is a CallToolResponse.
+        result["response"] = self.shown(&format!("{}Response", method.trim_end_matches("Stream")), &message)?;
         Ok(result)
+    }
+
+    fn shown(&self, name: &str, message: &[u8]) -> Result<Value, Failure> {
+        Ok(serde_json::to_value(DynamicMessage::decode(self.message(name)?, message)?)?)
     }
 
     fn failed(&self, status: &Status) -> Result<Value, Failure> {
@@ -149,13 +181,17 @@ impl Program {
         Ok(match method {
             "Status" => v1::StatusRequest::decode(&*bytes)?.encode_to_vec(),
             "ListTools" => v1::ListToolsRequest::decode(&*bytes)?.encode_to_vec(),
+            STREAM => v1::CallToolStreamRequest::decode(&*bytes)?.encode_to_vec(),
+            TYPED => api_v1::RefinePromptRequest::decode(&*bytes)?.encode_to_vec(),
             _ => v1::CallToolRequest::decode(&*bytes)?.encode_to_vec(),
         }
         .into())
     }
 
     fn message(&self, name: &str) -> Result<prost_reflect::MessageDescriptor, Failure> {
-        let found = self.pool.get_message_by_name(&format!("agenta.ai.v1.{name}"));
+        let found = ["agenta.ai.v1", "agenta.ai.tools.agenta.api.v1"]
+            .iter()
+            .find_map(|package| self.pool.get_message_by_name(&format!("{package}.{name}")));
         Ok(found.ok_or_else(|| format!("no message is called {name}"))?)
     }
 
@@ -191,10 +227,53 @@ where
     grpc.max_decoding_message_size(16 << 20).unary(request, path, Raw).await
 }
 
+/// Makes a call with progress, and returns its result like the response of one without.
+async fn stream<T>(
+    mut grpc: Grpc<T>,
+    request: Request<Bytes>,
+    path: String,
+    read_after: Duration,
+    progress: &mut Vec<v1::Progress>,
+) -> Result<Response<Bytes>, Status>
+where
+    T: tonic::client::GrpcService<tonic::body::Body>,
+    T::ResponseBody: tonic::codegen::Body<Data = Bytes> + Send + 'static,
+    <T::ResponseBody as tonic::codegen::Body>::Error: Into<tonic::codegen::StdError> + Send,
+{
+    grpc.ready().await.map_err(|error| Status::from_error(error.into()))?;
+    let path = path.parse().map_err(|_| Status::internal("no path"))?;
+    let sent = grpc.max_decoding_message_size(16 << 20).server_streaming(request, path, Raw).await?;
+    let (mut metadata, mut messages, _) = sent.into_parts();
+    tokio::time::sleep(read_after).await;
+    let mut result = Bytes::new();
+    while let Some(message) = messages.message().await? {
+        let event = v1::CallToolStreamResponse::decode(message).map_err(|error| Status::internal(error.to_string()))?;
+        match event.event {
+            Some(Event::Progress(each)) => progress.push(each),
+            Some(Event::Result(answer)) => result = answer.encode_to_vec().into(),
+            None => {}
+        }
+    }
+    if let Some(trailers) = messages.trailers().await? {
+        metadata.as_mut().extend(trailers.into_headers());
+    }
+    Ok(Response::from_parts(metadata, result, tonic::Extensions::default()))
+}
+
+/// What tonic itself calls otherwise: a time-out that has passed is a call that was cancelled to it, and a stream whose
+/// connection broke is unknown.
+fn named(status: Status) -> Status {
+    match (status.code(), status.source()) {
+        _ if status.message() == "Timeout expired" => Status::deadline_exceeded(""),
+        (Code::Unknown, Some(_)) => Status::unavailable(status.message()),
+        _ => status,
+    }
+}
+
 /// What the error of the shipped client says, to which `Client::call_tool` adds the `request_id` like this.
 fn outcome_of(status: Status, call: &Value) -> Value {
     let mut error = CallError::from(status);
-    if call["method"] == "CallTool" {
+    if call["request"].get("requestId").is_some() {
         call["request"]["requestId"].as_str().unwrap_or_default().clone_into(&mut error.request_id);
     }
     json!({"not_run": error.not_run, "request_id": error.request_id, "sentence": error.to_string()})

@@ -1,5 +1,5 @@
 //! Makes the Rust code of the contract and of our own tools, whose descriptors come on standard input: the clients for the
-//! crate, and the server for its tests.
+//! crate, the server for its tests, and the descriptors of the tools for the conformance program.
 
 use std::error::Error;
 use std::io::Read;
@@ -10,16 +10,22 @@ const CRATE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/..");
 
 const TOOLS: &str = "agenta.ai.tools.";
 
-fn without_tools(all: &prost_types::FileDescriptorSet) -> prost_types::FileDescriptorSet {
-    let file = all.file.iter().filter(|file| !file.package().starts_with(TOOLS)).cloned().collect();
-    prost_types::FileDescriptorSet { file }
+/// The files of the contract, with those that it imports, and the files of the tools, without their comments.
+fn divided(all: &prost_types::FileDescriptorSet) -> (prost_types::FileDescriptorSet, prost_types::FileDescriptorSet) {
+    let (mut tools, contract): (Vec<_>, _) =
+        all.file.iter().cloned().partition(|file| file.package().starts_with(TOOLS));
+    for file in &mut tools {
+        file.source_code_info = None;
+    }
+    (prost_types::FileDescriptorSet { file: contract }, prost_types::FileDescriptorSet { file: tools })
 }
 
 fn main() -> Result<(), Box<dyn Error>> {
     let mut bytes = Vec::new();
     std::io::stdin().read_to_end(&mut bytes)?;
     let all = prost_types::FileDescriptorSet::decode(&*bytes)?;
-    let descriptors = without_tools(&all);
+    let (descriptors, tools) = divided(&all);
+    std::fs::write(format!("{CRATE}/conformance/src/tools.binpb"), tools.encode_to_vec())?;
     tonic_prost_build::configure()
         .build_server(false)
         .out_dir(format!("{CRATE}/src/generated"))

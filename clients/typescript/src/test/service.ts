@@ -13,10 +13,13 @@ import {
 } from "@bufbuild/protobuf";
 import { type Any, anyPack, durationFromMs, ValueSchema } from "@bufbuild/protobuf/wkt";
 import {
+  type handleServerStreamingCall,
   type handleUnaryCall,
   Metadata,
   Server,
   ServerCredentials,
+  type ServerUnaryCall,
+  type ServerWritableStream,
   type ServiceDefinition,
   status,
 } from "@grpc/grpc-js";
@@ -29,6 +32,9 @@ import {
   CallToolRequestSchema,
   type CallToolResponse,
   CallToolResponseSchema,
+  type CallToolStreamRequest,
+  type CallToolStreamResponse,
+  CallToolStreamResponseSchema,
   ListToolsRequestSchema,
   ListToolsResponseSchema,
   StatusResponseSchema,
@@ -38,6 +44,8 @@ import {
 export interface Answer {
   /** None: it never comes. */
   response?: CallToolResponse;
+  /** Of a stream: the texts of what is reported first. */
+  progress?: string[];
   code?: status;
   details?: Any[];
   trailer?: Record<string, string | Buffer>;
@@ -45,10 +53,12 @@ export interface Answer {
   pages?: Record<string, string>;
 }
 
+type ToolCall = CallToolRequest | CallToolStreamRequest;
+
 export interface Arrival {
   at: number;
   /** Of a tool's call alone. */
-  request: CallToolRequest | undefined;
+  request: ToolCall | undefined;
   metadata: Metadata;
   /** Milliseconds until its deadline. */
   left: number;
@@ -58,6 +68,8 @@ export interface Service {
   target: string;
   server: Server;
   arrivals: Arrival[];
+  /** Resolves when the caller of a stream has left before its end. */
+  left: Promise<void>;
 }
 
 /** Gives one answer to each attempt of a call, and the last one to all that follow; or what a function returns. */
@@ -68,12 +80,17 @@ export async function serve(
   transport = ServerCredentials.createInsecure(),
 ): Promise<Service> {
   const arrivals: Arrival[] = [];
-  const handle: handleUnaryCall<Message, Message> = (call, callback) => {
+  const arrived = (
+    call: ServerUnaryCall<Message, Message> | ServerWritableStream<Message, Message>,
+    tool?: ToolCall,
+  ) => {
     const at = Date.now();
+    arrivals.push({ at, request: tool, metadata: call.metadata, left: Number(call.getDeadline()) - at });
+    return typeof answers === "function" ? answers() : (answers[Math.min(arrivals.length, answers.length) - 1] ?? {});
+  };
+  const handle: handleUnaryCall<Message, Message> = (call, callback) => {
     const request = isMessage(call.request, CallToolRequestSchema) ? call.request : undefined;
-    arrivals.push({ at, request, metadata: call.metadata, left: Number(call.getDeadline()) - at });
-    const answer =
-      typeof answers === "function" ? answers() : (answers[Math.min(arrivals.length, answers.length) - 1] ?? {});
+    const answer = arrived(call, request);
     if (answer.code !== undefined) {
       callback({ code: answer.code, details: "No.", metadata: trailer(answer) });
     } else if (isMessage(call.request, ListToolsRequestSchema)) {
@@ -84,13 +101,32 @@ export async function serve(
       callback(null, request ? answer.response : create(StatusResponseSchema, { enabled: true }), trailer(answer));
     }
   };
+  let leave = () => {};
+  const left = new Promise<void>((resolve) => {
+    leave = resolve;
+  });
+  const stream: handleServerStreamingCall<Message, Message> = (call) => {
+    const answer = arrived(call, call.request as CallToolStreamRequest);
+    call.on("cancelled", leave);
+    for (const text of answer.progress ?? []) {
+      call.write(event({ case: "progress", value: { text } }));
+    }
+    if (answer.response) {
+      call.write(event({ case: "result", value: answer.response }));
+    }
+    if (answer.code !== undefined) {
+      call.emit("error", { code: answer.code, details: "No.", metadata: trailer(answer) });
+    } else if (answer.response || answer.trailer) {
+      call.end(trailer(answer));
+    }
+  };
   const server = new Server({ "grpc.max_receive_message_length": 2 << 20 });
-  server.addService(DEFINITION, { CallTool: handle, ListTools: handle, Status: handle });
+  server.addService(DEFINITION, { CallTool: handle, CallToolStream: stream, ListTools: handle, Status: handle });
   t.after(() => server.forceShutdown());
   const port = await new Promise<number>((resolve, reject) => {
     server.bindAsync(address, transport, (error, port) => (error ? reject(error) : resolve(port)));
   });
-  return { target: address.replace(/:0$/, `:${port}`), server, arrivals };
+  return { target: address.replace(/:0$/, `:${port}`), server, arrivals, left };
 }
 
 export function connect(t: TestContext, target: string, options?: ClientOptions): Client {
@@ -120,6 +156,10 @@ export function detail<Desc extends DescMessage>(schema: Desc, init: MessageInit
   return anyPack(schema, create(schema, init));
 }
 
+function event(given: MessageInitShape<typeof CallToolStreamResponseSchema>["event"]): CallToolStreamResponse {
+  return create(CallToolStreamResponseSchema, given && { event: given });
+}
+
 function trailer({ code = 0, details = [], trailer = {} }: Answer): Metadata {
   const metadata = new Metadata();
   if (details.length > 0) {
@@ -133,12 +173,12 @@ function trailer({ code = 0, details = [], trailer = {} }: Answer): Metadata {
 }
 
 const DEFINITION: ServiceDefinition = Object.fromEntries(
-  ToolService.methods.map(({ name, input, output }) => [
+  ToolService.methods.map(({ name, input, output, methodKind }) => [
     name,
     {
       path: `/${ToolService.typeName}/${name}`,
       requestStream: false,
-      responseStream: false,
+      responseStream: methodKind !== "unary",
       requestSerialize: (message) => Buffer.from(toBinary(input, message)),
       requestDeserialize: (bytes) => fromBinary(input, bytes),
       responseSerialize: (message) => Buffer.from(toBinary(output, message)),

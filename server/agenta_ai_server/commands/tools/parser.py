@@ -26,7 +26,7 @@ exit codes: 0 no differences, 1 differences, 2 wrong arguments, settings or file
 """
 PULL_EXAMPLES = """\
 examples:
-  agenta-ai-server tools pull                           have the file's tools follow what is deployed
+  agenta-ai-server tools pull                           update the file's tools to what is deployed
   agenta-ai-server tools pull classify-ticket           and add the application classify-ticket
   agenta-ai-server tools pull --all --dry-run           show what adding everything would write
   agenta-ai-server tools pull summarize --provider acme --group support

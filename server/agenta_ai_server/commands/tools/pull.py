@@ -248,6 +248,8 @@ class _Pull:
             _say(f"Not done: {line}")
         if not changed and not self.report.left:
             _say(f"No change: {self._file.path} fits what is deployed.")
+        if changed and self._options.dry_run:
+            _say("This was a dry run: nothing was written.")
 
     def _check(self, text: str) -> None:
         def read_beside(path: Path) -> bytes:

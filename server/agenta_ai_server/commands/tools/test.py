@@ -191,9 +191,10 @@ def _cost(tools: Sequence[ToolDefinition], loaded: Settings) -> str:
     least = sum(len(tool.examples) for tool in tools)
     most = sum(len(tool.examples) * (1 + tool.repairs) for tool in tools)
     calls = f"{least}" if least == most else f"{least} to {most}"
+    examples = "1 example" if least == 1 else f"{least} examples"
     return (
-        f"Running {least} examples with the prompts that are deployed in Agenta at {loaded.api_url}. "
-        f"This costs {calls} calls of models, which their providers bill."
+        f"Running {examples} with the prompts that are deployed in Agenta at {loaded.api_url}. "
+        f"This costs {calls} {'call' if most == 1 else 'calls'} of a model, which its provider bills."
     )
 
 

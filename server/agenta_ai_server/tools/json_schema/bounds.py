@@ -26,6 +26,8 @@ MAX_BYTES = 64 * 1024
 MAX_DEPTH = 28
 #: Subschemas that apply to one place of a value.
 MAX_VISITS = 50
+#: Entries of what is compared one by one with each value that a keyword applies to.
+MAX_COMPARED = 500
 #: Levels of a value, see ``strict_json``.
 MAX_VALUE_DEPTH = 100
 #: The largest integer up to which a double, and so a ``Struct``, holds every integer.
@@ -44,7 +46,6 @@ _UNSUPPORTED = ("$dynamicRef", "$dynamicAnchor", "$recursiveRef", "$recursiveAnc
 
 def find_faults(schema: Mapping[str, Json]) -> Iterator[Found]:
     """Yield what a schema holds that it may not, each with the path to it. A valid schema isn't assumed."""
-    yield from _faults_of_size(schema)
     if wrong := list(_faults_of_keywords(schema)):
         yield from wrong
         return
@@ -94,7 +95,8 @@ def resolve(root: Mapping[str, Json], reference: str) -> Any:
     return found
 
 
-def _faults_of_size(schema: Mapping[str, Json]) -> Iterator[Found]:
+def find_faults_of_size(schema: Mapping[str, Json]) -> Iterator[Found]:
+    """Yield in what a schema is too large, each with the path to it."""
     size = len(json.dumps(schema, ensure_ascii=False, separators=(",", ":")).encode(errors="replace"))
     if size > MAX_BYTES:
         yield (), f"has {size:,} bytes as JSON, and {MAX_BYTES:,} may be"
@@ -121,10 +123,20 @@ def _faults_of_keywords(schema: Mapping[str, Json]) -> Iterator[Found]:
         for keyword in _UNSUPPORTED:
             if keyword in each:
                 yield (*path, keyword), f"{keyword} isn't supported: refer to '#/$defs/<name>' by $ref"
+        for keyword in ("enum", "dependentRequired", "dependentSchemas"):
+            if _compared(each.get(keyword)) > MAX_COMPARED:
+                yield (*path, keyword), f"has more than {MAX_COMPARED} entries, and isn't of strings or integers only"
         if "$id" in each and path:
             yield (*path, "$id"), "an $id may stand at the top of the schema only"
         if "$ref" in each:
             yield from _faults_of_reference(schema, known, (*path, "$ref"), each["$ref"])
+
+
+def _compared(entries: object) -> int:
+    """Return how many entries are compared one by one: strings alone and integers alone are found at once."""
+    if isinstance(entries, list) and {type(entry) for entry in entries} in ({str}, {int}):
+        return 0
+    return len(entries) if isinstance(entries, list | dict) else 0
 
 
 def _faults_of_reference(

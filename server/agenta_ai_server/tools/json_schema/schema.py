@@ -5,12 +5,13 @@ from __future__ import annotations
 import copy
 import json
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
 
 import jsonschema_rs
 
 from agenta_ai_server.domain.errors import Violation
 from agenta_ai_server.domain.tool import JSON_SCHEMA
-from agenta_ai_server.tools.json_schema.bounds import find_faults, subschemas
+from agenta_ai_server.tools.json_schema.bounds import find_faults, find_faults_of_size, resolve, subschemas
 from agenta_ai_server.tools.json_schema.values import WHOLE, count_values, find_long_key, path_of
 
 if TYPE_CHECKING:
@@ -34,6 +35,7 @@ WRONG_PATTERN = (
     "larger than 20,000 bytes when compiled"
 )
 
+_ALTERNATIVES = ("anyOf", "oneOf")
 _ENGINE = jsonschema_rs.RegexOptions(size_limit=MAX_PATTERN_BYTES)
 _META = jsonschema_rs.Draft202012Validator({"$ref": JSON_SCHEMA}, offline=True)
 
@@ -61,7 +63,7 @@ class Schema:
     """
 
     def __init__(self, source: Mapping[str, Json]) -> None:
-        if faults := list(find_faults(source)) or [_fault(error) for error in _META.iter_errors(source)]:
+        if faults := _faults(source):
             raise SchemaError(faults)
         try:
             self._validator = _compiled(_adapted(source))
@@ -100,13 +102,33 @@ class Schema:
 
 
 def _compiled(schema: dict[str, Any]) -> jsonschema_rs.Draft202012Validator:
-    return jsonschema_rs.Draft202012Validator(schema, pattern_options=_ENGINE, validate_formats=True, offline=True)
+    # The library's messages quote the value, which takes far longer than checking it. Nobody reads them.
+    return jsonschema_rs.Draft202012Validator(
+        schema, pattern_options=_ENGINE, validate_formats=True, offline=True, mask="value"
+    )
+
+
+def _faults(source: Mapping[str, Json]) -> list[Found]:
+    """Return all that is wrong with a schema, one fault for each place."""
+    too_large = list(find_faults_of_size(source))
+    faults = [*too_large, *find_faults(source)]
+    if not too_large:
+        faults += [_fault(error) for error in _META.iter_errors(source)]
+        # Patterns are compiled anyway where nothing else is wrong.
+        faults += _wrong_patterns(source) if faults else ()
+    first: dict[Path, Found] = {}
+    for found in faults:
+        first.setdefault(found[0], found)
+    return list(first.values())
 
 
 def _wrong_patterns(source: Mapping[str, Json]) -> Iterator[Found]:
+    """Yield the patterns that can't be compiled. A valid schema isn't assumed."""
     for path, each in subschemas(source):
-        patterns: dict[Path, str] = {(*path, "pattern"): each["pattern"]} if "pattern" in each else {}
-        patterns |= {(*path, "patternProperties", name): name for name in each.get("patternProperties", {})}
+        pattern, of_keys = each.get("pattern"), each.get("patternProperties")
+        patterns: dict[Path, str] = {(*path, "pattern"): pattern} if isinstance(pattern, str) else {}
+        if isinstance(of_keys, dict):
+            patterns |= {(*path, "patternProperties", name): name for name in of_keys}
         for place, pattern in patterns.items():
             try:
                 _compiled({"pattern": pattern})
@@ -115,17 +137,45 @@ def _wrong_patterns(source: Mapping[str, Json]) -> Iterator[Found]:
 
 
 def _adapted(source: Mapping[str, Json]) -> dict[str, Any]:
-    """Return the schema with each pattern applied to short strings only, and long ones refused."""
+    """Return a schema that allows the same, and is checked as quickly as it can be.
+
+    Patterns, and the format of patterns, are applied to short strings only, and long ones refused. Alternatives become
+    conditions: of a value that fits none, the library would otherwise tell why it fits neither, and copy it for that,
+    once for each level on which an alternative leads to others.
+    """
     schema = copy.deepcopy(dict(source))
-    for _, each in list(subschemas(schema)):
+    known = [each for _, each in subschemas(schema)]
+    targets = [(each, resolve(schema, each["$ref"])) for each in known if "$ref" in each]
+    for each in known:
         if each.get("additionalProperties") is False:
             # Without it, the library doesn't say which key is too much.
             each.setdefault("properties", {})
-        if "pattern" in each:
-            short = {"maxLength": MAX_PATTERN_CHARACTERS}
-            bounded = {"if": short, "then": {"pattern": each.pop("pattern")}, "else": short}
-            each["allOf"] = [*each.get("allOf", ()), bounded]
+        added = [_for_short_strings("pattern", each.pop("pattern"))] if "pattern" in each else []
+        if each.get("format") == "regex":
+            added.append(_for_short_strings("format", each.pop("format")))
+        added += [_condition(keyword, each.pop(keyword)) for keyword in _ALTERNATIVES if keyword in each]
+        if added:
+            each["allOf"] = [*each.get("allOf", ()), *added]
+    places = {id(each): path for path, each in subschemas(schema)}
+    for each, target in targets:
+        each["$ref"] = _reference(places[id(target)])
     return schema
+
+
+def _for_short_strings(keyword: str, value: Json) -> dict[str, Any]:
+    short = {"maxLength": MAX_PATTERN_CHARACTERS}
+    return {"if": short, "then": {keyword: value}, "else": short}
+
+
+def _condition(keyword: str, alternatives: list[Json]) -> dict[str, Any]:
+    """Return a schema that allows what the alternatives allow. Its error says no more than the name of the keyword."""
+    return {"if": {keyword: alternatives}, "else": {"not": {"$comment": keyword}}}
+
+
+def _reference(path: Path) -> str:
+    """Return the JSON pointer (RFC 6901) to a place in the same schema, as a URI."""
+    steps = (str(step).replace("~", "~0").replace("/", "~1") for step in path)
+    return "#" + "".join(f"/{quote(step, safe='~')}" for step in steps)
 
 
 def _violations(error: jsonschema_rs.ValidationError, root: str) -> Iterator[Violation]:
@@ -137,6 +187,8 @@ def _violations(error: jsonschema_rs.ValidationError, root: str) -> Iterator[Vio
             yield Violation(path_of(root, [*steps, name]), "Unknown: the schema doesn't allow this key.")
     elif keyword == "propertyNames":
         yield Violation(path_of(root, [*steps, value.instance]), _sentence(value.kind.name, value.kind.value))
+    elif keyword == "not" and isinstance(value, dict) and value.get("$comment") in _ALTERNATIVES:
+        yield Violation(path_of(root, steps) or WHOLE, _sentence(value["$comment"], None))
     else:
         yield Violation(path_of(root, steps) or WHOLE, _sentence(keyword, value))
 

@@ -1,5 +1,6 @@
 package ai.agenta.ai;
 
+import ai.agenta.ai.ServiceConfig.RetryPolicy;
 import ai.agenta.ai.v1.CallToolRequest;
 import ai.agenta.ai.v1.CallToolResponse;
 import ai.agenta.ai.v1.ToolServiceGrpc;
@@ -31,12 +32,14 @@ public final class Client implements AutoCloseable {
     private final ManagedChannel channel;
     private final Closing closing;
     private final boolean waitForLimit;
+    private final RetryPolicy streams;
     private final Set<ToolCall<?, ?>> inFlight = ConcurrentHashMap.newKeySet();
 
-    private Client(ManagedChannel channel, Closing closing, boolean waitForLimit) {
+    private Client(ManagedChannel channel, Closing closing, boolean waitForLimit, RetryPolicy streams) {
         this.channel = channel;
         this.closing = closing;
         this.waitForLimit = waitForLimit;
+        this.streams = streams;
     }
 
     /**
@@ -145,10 +148,13 @@ public final class Client implements AutoCloseable {
                     .withCause(interrupted);
             throw new CallException(status.asRuntimeException(), requestId, Outcome.Kind.OPEN);
         } catch (ExecutionException failure) {
-            if (failure.getCause() instanceof RuntimeException cause) {
+            if (failure.getCause() instanceof AgentaException cause) {
                 // Points to who called, and not to a thread of grpc-java.
                 cause.fillInStackTrace();
                 throw cause;
+            }
+            if (failure.getCause() instanceof RuntimeException cause) {
+                throw cause; // of a callback, to which it points
             }
             throw new IllegalStateException("a callback failed", failure.getCause());
         }
@@ -168,7 +174,7 @@ public final class Client implements AutoCloseable {
 
     private <Q extends Message, A extends Message> CompletableFuture<A> start(
             MethodDescriptor<Q, A> method, Q request, ToolCallOptions options) {
-        var call = new ToolCall<>(channel, method, request, options, waitForLimit);
+        var call = new ToolCall<>(channel, method, request, options, waitForLimit, streams);
         inFlight.add(call);
         var result = call.start();
         result.whenComplete((response, failure) -> inFlight.remove(call));
@@ -272,7 +278,8 @@ public final class Client implements AutoCloseable {
                 builder.disableRetry();
             }
             more.accept(builder);
-            return new Client(builder.build(), closing, waitForLimit);
+            var streams = retries ? ServiceConfig.streams() : RetryPolicy.NEVER;
+            return new Client(builder.build(), closing, waitForLimit, streams);
         }
     }
 }

@@ -15,7 +15,7 @@ import java.util.concurrent.atomic.AtomicBoolean;
 final class Closing implements ClientInterceptor {
     static final Status DURING = Status.CANCELLED.withDescription("The client was closed");
     static final Status WHILE_WAITING = Outcome.mark(
-            Status.CANCELLED.withDescription("The client was closed while the call waited for the rate limit"),
+            Status.CANCELLED.withDescription("The client was closed while the call waited to be sent again"),
             Outcome.Kind.REFUSED);
     static final Status AFTER =
             Outcome.mark(Status.CANCELLED.withDescription("The client is closed"), Outcome.Kind.UNSENT);

@@ -1,7 +1,13 @@
 package ai.agenta.ai;
 
+import ai.agenta.ai.ServiceConfig.RetryPolicy;
+import ai.agenta.ai.v1.CallToolRequest;
 import ai.agenta.ai.v1.CallToolResponse;
+import ai.agenta.ai.v1.CallToolStreamRequest;
+import ai.agenta.ai.v1.CallToolStreamResponse;
 import ai.agenta.ai.v1.ErrorReason;
+import ai.agenta.ai.v1.Progress;
+import ai.agenta.ai.v1.ToolServiceGrpc;
 import com.google.protobuf.Any;
 import com.google.protobuf.Message;
 import com.google.rpc.ErrorInfo;
@@ -20,9 +26,13 @@ import java.util.Locale;
 import java.util.concurrent.CompletableFuture;
 import java.util.concurrent.ThreadLocalRandom;
 import java.util.concurrent.TimeUnit;
+import java.util.function.Function;
 import org.jspecify.annotations.Nullable;
 
-/** One call of a tool, which comes back after a rate limit if it is to wait for that. */
+/**
+ * One call of a tool, over all its attempts that grpc-java doesn't make itself: after a rate limit, if it is to wait for that,
+ * and after the stream of one that reports progress broke.
+ */
 final class ToolCall<Q extends Message, A extends Message> {
     /** The largest request that the service accepts. */
     static final int MAX_REQUEST_BYTES = 1 << 20;
@@ -37,16 +47,26 @@ final class ToolCall<Q extends Message, A extends Message> {
     private final CallOptions options;
     private final ToolCallOptions more;
     private final boolean waitForLimit;
+    private RetryPolicy policy;
+    private boolean streams;
+    // Repeats by the policy since the last rate limit.
+    private int lost;
     private final Deadline deadline;
     private final Context caller = Context.current();
     private final CompletableFuture<A> result = new CompletableFuture<>();
     // Null between two attempts.
-    private @Nullable ClientCall<Q, A> current;
+    private @Nullable ClientCall<?, ?> current;
     private boolean closed;
     // What became of the attempts before the current one.
     private volatile Outcome.Kind before = Outcome.Kind.UNSENT;
 
-    ToolCall(Channel channel, MethodDescriptor<Q, A> method, Q request, ToolCallOptions more, boolean waitForLimit) {
+    ToolCall(
+            Channel channel,
+            MethodDescriptor<Q, A> method,
+            Q request,
+            ToolCallOptions more,
+            boolean waitForLimit,
+            RetryPolicy streams) {
         this.channel = channel;
         this.method = method;
         this.request = more.rerunIfOutcomeUnknown() ? TypedMethods.rerun(request) : request;
@@ -56,6 +76,8 @@ final class ToolCall<Q extends Message, A extends Message> {
                 CallOptions.DEFAULT.withCallCredentials(more.credentials()).withDeadline(deadline);
         this.more = more;
         this.waitForLimit = waitForLimit;
+        this.streams = more.onProgress() != null && request instanceof CallToolRequest;
+        this.policy = this.streams ? streams : RetryPolicy.NEVER;
     }
 
     /** Makes the call. To cancel the future cancels the call. */
@@ -89,7 +111,7 @@ final class ToolCall<Q extends Message, A extends Message> {
                 .asRuntimeException(trailers);
     }
 
-    /** Ends the call, if it waits for a limit. The channel ends its attempts. */
+    /** Ends the call, if it waits between two attempts. The channel ends these. */
     void close() {
         boolean waits;
         synchronized (this) {
@@ -116,15 +138,46 @@ final class ToolCall<Q extends Message, A extends Message> {
             return;
         }
         caller.run(() -> {
-            var call = channel.newCall(method, options);
-            current = call;
-            Metadata headers = new Metadata();
-            headers.merge(more.headers());
-            call.start(new Listener(), headers);
-            call.sendMessage(request);
-            call.halfClose();
-            call.request(2);
+            if (streams) {
+                start(ToolServiceGrpc.getCallToolStreamMethod(), streamed((CallToolRequest) request), Streaming::new);
+            } else {
+                start(method, request, call -> new Unary());
+            }
         });
+    }
+
+    private <T, R> void start(
+            MethodDescriptor<T, R> method, T message, Function<ClientCall<T, R>, ClientCall.Listener<R>> listener) {
+        var call = channel.newCall(method, options);
+        current = call;
+        Metadata headers = new Metadata();
+        headers.merge(more.headers());
+        call.start(listener.apply(call), headers);
+        call.sendMessage(message);
+        call.halfClose();
+        call.request(2);
+    }
+
+    private static CallToolStreamRequest streamed(CallToolRequest request) {
+        var streamed = CallToolStreamRequest.newBuilder()
+                .setName(request.getName())
+                .setRequestId(request.getRequestId())
+                .setRerunIfOutcomeUnknown(request.getRerunIfOutcomeUnknown());
+        if (request.hasArguments()) {
+            streamed.setArguments(request.getArguments());
+        }
+        return streamed.build();
+    }
+
+    private void report(Progress progress) {
+        if (result.isDone()) {
+            return;
+        }
+        try {
+            more.onProgress().accept(progress);
+        } catch (Throwable failure) { // which ends the call
+            result.completeExceptionally(failure);
+        }
     }
 
     private void ended(Status status, Metadata trailers, @Nullable A response) {
@@ -151,7 +204,14 @@ final class ToolCall<Q extends Message, A extends Message> {
     }
 
     private void refused(CallException failure, Metadata trailers) {
-        Duration wait = waitForLimit ? wait(failure, trailers) : null;
+        if (streams && failure.code() == Status.Code.UNIMPLEMENTED) {
+            // The server is older than the method.
+            streams = false;
+            policy = RetryPolicy.NEVER;
+            attempt();
+            return;
+        }
+        Duration wait = wait(failure, trailers);
         if (wait == null) {
             result.completeExceptionally(failure);
             return;
@@ -178,14 +238,32 @@ final class ToolCall<Q extends Message, A extends Message> {
                 });
     }
 
-    /**
-     * How long to wait for the limit. Null: the call isn't limited, or would have to wait for longer than it has time. As long
-     * as the server says and up to as much again, so that calls that were refused together come back one by one.
-     */
+    /** How long to wait until the call is sent again. Null: it isn't. */
     private @Nullable Duration wait(CallException failure, Metadata trailers) {
-        if (failure.reason() != ErrorReason.ERROR_REASON_RATE_LIMITED || isForbidden(trailers.get(PUSHBACK))) {
+        Duration told = pushback(trailers);
+        if (told != null && told.isNegative()) {
             return null;
         }
+        if (failure.reason() == ErrorReason.ERROR_REASON_RATE_LIMITED) {
+            lost = 0;
+            return waitForLimit ? waitForLimit(failure) : null;
+        }
+        if (lost + 1 >= policy.maxAttempts()
+                || !ServiceConfig.REPEATED.contains(failure.code())
+                || caller.isCancelled()) {
+            return null;
+        }
+        Duration wait = told == null ? policy.backoff(lost) : told;
+        lost++;
+        Duration left = Duration.ofNanos(deadline.timeRemaining(TimeUnit.NANOSECONDS));
+        return wait.compareTo(left) < 0 ? wait : left;
+    }
+
+    /**
+     * How long to wait for the limit. Null: the call would have to wait for longer than it has time. As long as the server says
+     * and up to as much again, so that calls that were refused together come back one by one.
+     */
+    private @Nullable Duration waitForLimit(CallException failure) {
         Duration told = failure.retryDelay().compareTo(SHORTEST_WAIT) > 0 ? failure.retryDelay() : SHORTEST_WAIT;
         long spare = deadline.timeRemaining(TimeUnit.NANOSECONDS) - told.toNanos();
         if (spare <= 0) {
@@ -195,17 +273,47 @@ final class ToolCall<Q extends Message, A extends Message> {
         return told.plusNanos((long) jitter);
     }
 
-    /** Whether the server says that there is to be no other attempt. */
-    private static boolean isForbidden(@Nullable String pushback) {
-        return pushback != null && pushback.startsWith("-");
+    /** The time after which the server wants another attempt, negative if it wants none. Null: it doesn't say. */
+    private static @Nullable Duration pushback(Metadata trailers) {
+        String millis = trailers.get(PUSHBACK);
+        try {
+            return millis == null ? null : Duration.ofMillis(Integer.parseInt(millis));
+        } catch (NumberFormatException unreadable) { // grpc-java reads it as never, too
+            return Duration.ofMillis(-1);
+        }
     }
 
-    private final class Listener extends ClientCall.Listener<A> {
+    private final class Unary extends ClientCall.Listener<A> {
         private @Nullable A response;
 
         @Override
         public void onMessage(A message) {
             response = message;
+        }
+
+        @Override
+        public void onClose(Status status, Metadata trailers) {
+            ended(status, trailers, response);
+        }
+    }
+
+    private final class Streaming extends ClientCall.Listener<CallToolStreamResponse> {
+        private final ClientCall<?, ?> call;
+        private @Nullable A response;
+
+        Streaming(ClientCall<?, ?> call) {
+            this.call = call;
+        }
+
+        @Override
+        @SuppressWarnings("unchecked") // only CallTool streams
+        public void onMessage(CallToolStreamResponse message) {
+            switch (message.getEventCase()) {
+                case PROGRESS -> report(message.getProgress());
+                case RESULT -> response = (A) message.getResult();
+                case EVENT_NOT_SET -> {} // of a later version
+            }
+            call.request(1);
         }
 
         @Override

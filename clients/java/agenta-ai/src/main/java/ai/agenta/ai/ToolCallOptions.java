@@ -1,5 +1,6 @@
 package ai.agenta.ai;
 
+import ai.agenta.ai.v1.Progress;
 import io.grpc.CallCredentials;
 import io.grpc.Metadata;
 import java.time.Duration;
@@ -10,25 +11,28 @@ import org.jspecify.annotations.Nullable;
 public final class ToolCallOptions {
     /** Those of a call that says nothing: {@link Client#CALL_TIMEOUT}, and nothing else. */
     public static final ToolCallOptions DEFAULT =
-            new ToolCallOptions(Client.CALL_TIMEOUT, new Metadata(), null, false, trailers -> {});
+            new ToolCallOptions(Client.CALL_TIMEOUT, new Metadata(), null, false, trailers -> {}, null);
 
     private final Duration timeout;
     private final Metadata headers;
     private final @Nullable CallCredentials credentials;
     private final boolean rerunIfOutcomeUnknown;
     private final Consumer<Metadata> onTrailers;
+    private final @Nullable Consumer<Progress> onProgress;
 
     private ToolCallOptions(
             Duration timeout,
             Metadata headers,
             @Nullable CallCredentials credentials,
             boolean rerunIfOutcomeUnknown,
-            Consumer<Metadata> onTrailers) {
+            Consumer<Metadata> onTrailers,
+            @Nullable Consumer<Progress> onProgress) {
         this.timeout = timeout;
         this.headers = headers;
         this.credentials = credentials;
         this.rerunIfOutcomeUnknown = rerunIfOutcomeUnknown;
         this.onTrailers = onTrailers;
+        this.onProgress = onProgress;
     }
 
     /**
@@ -40,7 +44,7 @@ public final class ToolCallOptions {
         if (timeout.isZero() || timeout.isNegative()) {
             throw new IllegalArgumentException("timeout: must be positive");
         }
-        return new ToolCallOptions(timeout, headers, credentials, rerunIfOutcomeUnknown, onTrailers);
+        return new ToolCallOptions(timeout, headers, credentials, rerunIfOutcomeUnknown, onTrailers, onProgress);
     }
 
     /**
@@ -59,12 +63,12 @@ public final class ToolCallOptions {
         Metadata all = new Metadata();
         all.merge(headers);
         all.merge(more);
-        return new ToolCallOptions(timeout, all, credentials, rerunIfOutcomeUnknown, onTrailers);
+        return new ToolCallOptions(timeout, all, credentials, rerunIfOutcomeUnknown, onTrailers, onProgress);
     }
 
     /** Says who makes this call, besides what the client says. */
     public ToolCallOptions withCredentials(CallCredentials credentials) {
-        return new ToolCallOptions(timeout, headers, credentials, rerunIfOutcomeUnknown, onTrailers);
+        return new ToolCallOptions(timeout, headers, credentials, rerunIfOutcomeUnknown, onTrailers, onProgress);
     }
 
     /**
@@ -72,15 +76,28 @@ public final class ToolCallOptions {
      * with {@code ERROR_REASON_OUTCOME_UNKNOWN}. The tool may then be billed twice.
      */
     public ToolCallOptions withRerunIfOutcomeUnknown() {
-        return new ToolCallOptions(timeout, headers, credentials, true, onTrailers);
+        return new ToolCallOptions(timeout, headers, credentials, true, onTrailers, onProgress);
     }
 
     /**
-     * Passes the trailing metadata of each answer to a consumer: that of rate limits that are waited for, and at last that of
-     * the call, before it ends. If the consumer throws, so does the call.
+     * Passes the trailing metadata of each answer to a consumer: that of rate limits that are waited for and of streams that
+     * broke, and at last that of the call, before it ends. If the consumer throws, so does the call.
      */
     public ToolCallOptions withTrailers(Consumer<Metadata> consumer) {
-        return new ToolCallOptions(timeout, headers, credentials, rerunIfOutcomeUnknown, consumer);
+        return new ToolCallOptions(timeout, headers, credentials, rerunIfOutcomeUnknown, consumer, onProgress);
+    }
+
+    /**
+     * Tells a consumer what is happening to the call while it runs: that it is queued, has started, waits for a retry, and so
+     * on. The call has the same result, exceptions, time-out and repeats as without it.
+     *
+     * <p>Progress is for display: stages may be skipped, and repeated when the call is sent again. The consumer gets one message
+     * after the other, on a thread of the channel, and none after the call has ended. A slow one delays only its own call, and
+     * what is too much for it is left out. If it throws, so does the call. A server that is older than this option reports
+     * nothing.
+     */
+    public ToolCallOptions withProgress(Consumer<Progress> consumer) {
+        return new ToolCallOptions(timeout, headers, credentials, rerunIfOutcomeUnknown, onTrailers, consumer);
     }
 
     Duration timeout() {
@@ -102,5 +119,10 @@ public final class ToolCallOptions {
 
     Consumer<Metadata> onTrailers() {
         return onTrailers;
+    }
+
+    @Nullable
+    Consumer<Progress> onProgress() {
+        return onProgress;
     }
 }

@@ -4,6 +4,9 @@ import static org.junit.jupiter.api.Assertions.assertTrue;
 
 import ai.agenta.ai.v1.CallToolRequest;
 import ai.agenta.ai.v1.CallToolResponse;
+import ai.agenta.ai.v1.CallToolStreamRequest;
+import ai.agenta.ai.v1.CallToolStreamResponse;
+import ai.agenta.ai.v1.Progress;
 import ai.agenta.ai.v1.StatusRequest;
 import ai.agenta.ai.v1.StatusResponse;
 import ai.agenta.ai.v1.ToolServiceGrpc;
@@ -52,10 +55,29 @@ final class FakeService extends ToolServiceGrpc.ToolServiceImplBase implements S
     private static final Metadata.Key<String> TRACE = Metadata.Key.of("traceparent", Metadata.ASCII_STRING_MARSHALLER);
     private static final Context.Key<Metadata> HEADERS = Context.key("headers");
 
-    /** A response, or an error, or neither: then no answer comes. */
-    record Answer(CallToolResponse response, StatusRuntimeException error) {
+    /**
+     * A response, or an error, or neither: then no answer comes. A stream reports progress first, and may have both, or
+     * end with nothing.
+     */
+    record Answer(CallToolResponse response, StatusRuntimeException error, boolean ends, List<String> progress) {
+        Answer(CallToolResponse response, StatusRuntimeException error) {
+            this(response, error, response != null || error != null, List.of());
+        }
+
         static Answer never() {
             return new Answer(null, null);
+        }
+
+        static Answer nothing() {
+            return new Answer(null, null, true, List.of());
+        }
+
+        Answer reporting(String... texts) {
+            return new Answer(response, error, ends, List.of(texts));
+        }
+
+        Answer with(Answer other) {
+            return new Answer(other.response, error, ends, progress);
         }
 
         /** A rate limit that asks to come back after some milliseconds. */
@@ -210,6 +232,30 @@ final class FakeService extends ToolServiceGrpc.ToolServiceImplBase implements S
         }
         if (answer.response != null) {
             observer.onNext(answer.response);
+            observer.onCompleted();
+        }
+    }
+
+    @Override
+    public void callToolStream(CallToolStreamRequest request, StreamObserver<CallToolStreamResponse> observer) {
+        Answer answer = next(CallToolRequest.newBuilder()
+                .setName(request.getName())
+                .setArguments(request.getArguments())
+                .setRequestId(request.getRequestId())
+                .build());
+        for (String text : answer.progress) {
+            observer.onNext(CallToolStreamResponse.newBuilder()
+                    .setProgress(Progress.newBuilder().setText(text))
+                    .build());
+        }
+        if (answer.response != null) {
+            observer.onNext(CallToolStreamResponse.newBuilder()
+                    .setResult(answer.response)
+                    .build());
+        }
+        if (answer.error != null) {
+            observer.onError(answer.error);
+        } else if (answer.ends) {
             observer.onCompleted();
         }
     }

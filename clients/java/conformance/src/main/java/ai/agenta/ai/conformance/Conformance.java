@@ -5,11 +5,17 @@ import ai.agenta.ai.Client;
 import ai.agenta.ai.ToolCallOptions;
 import ai.agenta.ai.ToolException;
 import ai.agenta.ai.Values;
+import ai.agenta.ai.tools.agenta.api.v1.ApiToolsServiceGrpc;
+import ai.agenta.ai.tools.agenta.api.v1.RefinePromptRequest;
+import ai.agenta.ai.tools.agenta.api.v1.RefinePromptResponse;
 import ai.agenta.ai.v1.CallToolRequest;
 import ai.agenta.ai.v1.CallToolResponse;
+import ai.agenta.ai.v1.CallToolStreamResponse;
+import ai.agenta.ai.v1.Progress;
 import ai.agenta.ai.v1.ToolServiceGrpc;
 import com.google.gson.Gson;
 import com.google.gson.GsonBuilder;
+import com.google.gson.JsonArray;
 import com.google.gson.JsonElement;
 import com.google.gson.JsonObject;
 import com.google.gson.JsonParser;
@@ -43,18 +49,27 @@ import java.time.Duration;
 import java.util.ArrayList;
 import java.util.Base64;
 import java.util.HashMap;
+import java.util.Iterator;
 import java.util.List;
 import java.util.Map;
 import java.util.TreeMap;
 import java.util.concurrent.CancellationException;
+import java.util.concurrent.CompletableFuture;
 import java.util.concurrent.CompletionException;
+import java.util.concurrent.CopyOnWriteArrayList;
 import java.util.concurrent.Executors;
 import java.util.concurrent.ScheduledExecutorService;
 import java.util.concurrent.TimeUnit;
 import java.util.concurrent.atomic.AtomicReference;
+import java.util.concurrent.locks.LockSupport;
+import java.util.stream.Stream;
 
 /** Makes the calls that come as lines of JSON, and prints what came of each: see tests/conformance. */
 public final class Conformance {
+    private static final String STREAM =
+            ToolServiceGrpc.getCallToolStreamMethod().getBareMethodName();
+    private static final MethodDescriptor<RefinePromptRequest, RefinePromptResponse> TYPED =
+            ApiToolsServiceGrpc.getRefinePromptMethod();
     private static final Gson GSON = new GsonBuilder().serializeNulls().create();
     private static final JsonFormat.Printer PRINTER = JsonFormat.printer()
             .omittingInsignificantWhitespace()
@@ -93,8 +108,10 @@ public final class Conformance {
     }
 
     private void make(JsonObject call, JsonObject result) throws IOException {
-        MethodDescriptor<?, ?> method = method(call.get("method").getAsString());
+        String name = call.get("method").getAsString();
+        MethodDescriptor<?, ?> method = method(name);
         byte[] request = request(call, method);
+        List<Progress> progress = name.equals(STREAM) ? new CopyOnWriteArrayList<>() : null;
         Connection connection = connection(call);
         connection.headers().set(null);
         connection.trailers().set(null);
@@ -102,10 +119,9 @@ public final class Conformance {
         Message response = null;
         CallException thrown = null;
         try {
-            response = connection.client() != null
-                            && call.get("method").getAsString().equals("CallTool")
-                    ? callTool(connection.client(), call, CallToolRequest.parseFrom(request))
-                    : (Message) call(connection.channel(), call, taking(method), request);
+            response = connection.client() != null && (name.startsWith("CallTool") || method == TYPED)
+                    ? callTool(connection.client(), call, request, progress)
+                    : call(connection.channel(), call, taking(method), request, progress);
         } catch (CallException failure) {
             thrown = failure;
         } catch (StatusRuntimeException failure) {
@@ -122,6 +138,13 @@ public final class Conformance {
                 "metadata",
                 GSON.toJsonTree(
                         texts(connection.headers().get(), connection.trailers().get())));
+        if (progress != null) {
+            JsonArray came = new JsonArray();
+            for (Progress each : progress) {
+                came.add(JsonParser.parseString(PRINTER.print(each)));
+            }
+            result.add("progress", came);
+        }
         if (response != null) {
             result.add("response", JsonParser.parseString(PRINTER.print(response)));
         }
@@ -130,25 +153,58 @@ public final class Conformance {
         }
     }
 
-    private <T> T call(Channel channel, JsonObject call, MethodDescriptor<byte[], T> method, byte[] request) {
+    private Message call(
+            Channel channel,
+            JsonObject call,
+            MethodDescriptor<byte[], ?> method,
+            byte[] request,
+            List<Progress> progress) {
         CallOptions options = CallOptions.DEFAULT;
         if (call.has("timeout")) {
             options = options.withDeadlineAfter(nanos(call.get("timeout")), TimeUnit.NANOSECONDS);
         }
-        ClientCall<byte[], T> made = ClientInterceptors.intercept(
+        ClientCall<byte[], ?> made = ClientInterceptors.intercept(
                         channel, MetadataUtils.newAttachHeadersInterceptor(metadata(call)))
                 .newCall(method, options);
         cancelLater(call, () -> made.cancel("cancelled", null));
-        return ClientCalls.blockingUnaryCall(made, request);
+        if (progress == null) {
+            return (Message) ClientCalls.blockingUnaryCall(made, request);
+        }
+        return result(ClientCalls.blockingServerStreamingCall(made, request), call, progress);
+    }
+
+    private static Message result(Iterator<?> events, JsonObject call, List<Progress> progress) {
+        if (call.has("read_after")) {
+            LockSupport.parkNanos(nanos(call.get("read_after")));
+        }
+        Message result = null;
+        while (events.hasNext()) {
+            var event = (CallToolStreamResponse) events.next();
+            if (event.hasProgress()) {
+                progress.add(event.getProgress());
+            }
+            if (event.hasResult()) {
+                result = event.getResult();
+            }
+        }
+        return result;
     }
 
     /** Calls a tool as the README has it. */
-    private Message callTool(Client client, JsonObject call, CallToolRequest request) {
+    private Message callTool(Client client, JsonObject call, byte[] request, List<Progress> progress)
+            throws InvalidProtocolBufferException {
         ToolCallOptions options = ToolCallOptions.DEFAULT.withHeaders(metadata(call));
         if (call.has("timeout")) {
             options = options.withTimeout(Duration.ofNanos(nanos(call.get("timeout"))));
         }
-        var made = client.callToolAsync(request, options);
+        if (progress != null) {
+            options = options.withProgress(progress::add);
+        }
+        boolean typed = call.get("method").getAsString().equals(TYPED.getBareMethodName());
+        CompletableFuture<? extends Message> made = typed
+                ? client.callAsync(TYPED, RefinePromptRequest.parseFrom(request), options)
+                // The same bytes are a request of either method.
+                : client.callToolAsync(CallToolRequest.parseFrom(request), options);
         cancelLater(call, () -> made.cancel(true));
         if (call.has("close_after")) {
             connections.clear();
@@ -160,7 +216,14 @@ public final class Conformance {
             throw new CallException(Status.CANCELLED.asRuntimeException());
         } catch (CompletionException failure) {
             if (failure.getCause() instanceof ToolException failed) {
-                return failed.response();
+                CallToolResponse answer = failed.response();
+                return !typed
+                        ? answer
+                        : RefinePromptResponse.newBuilder()
+                                .setError(answer.getError())
+                                .addAllContent(answer.getContentList())
+                                .setMeta(answer.getMeta())
+                                .build();
             }
             throw (CallException) failure.getCause();
         }
@@ -211,7 +274,8 @@ public final class Conformance {
     }
 
     private static MethodDescriptor<?, ?> method(String name) {
-        return ToolServiceGrpc.getServiceDescriptor().getMethods().stream()
+        return Stream.of(ToolServiceGrpc.getServiceDescriptor(), ApiToolsServiceGrpc.getServiceDescriptor())
+                .flatMap(service -> service.getMethods().stream())
                 .filter(method -> name.equals(method.getBareMethodName()))
                 .findAny()
                 .orElseThrow(() -> new IllegalArgumentException("no method is called " + name));
