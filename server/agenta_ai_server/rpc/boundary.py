@@ -74,8 +74,12 @@ class Boundary(grpc.aio.ServerInterceptor):
             if self._running.is_zero.is_set():
                 return
 
+    def forget_methods(self) -> None:
+        """Look up all methods anew: those of tools may have changed."""
+        self._handlers.clear()
+
     async def intercept_service(self, continuation: Continuation, details: grpc.HandlerCallDetails) -> GrpcHandler:
-        """Make grpc's handler of one of ours. Called for each call, while the chain is the same for most methods."""
+        """Make grpc's handler of one of ours. Called for each call, while the chain is the same for each method."""
         if known := self._handlers.get(details.method):
             return known
         handler = await continuation(details)

@@ -91,8 +91,8 @@ class CallHandler(Base):
         answer: Answers a request. Raises ``Refused`` or ``DeadlinePassed``.
         calls_tool: Whether it calls a tool.
         write_progress: Makes a message of a tool's progress; ``None`` for a method that answers once.
-        recorded_as: Full name of the method in logs and traces. Set for a handler that is made for each call, because
-            methods come and go; empty for one that is kept, and recorded by the name that the caller sent.
+        recorded_as: Full name of the method in logs and traces, of a handler that answers methods of any name; empty
+            for one that answers a single method, by whose name it is recorded.
     """
 
     def __init__(

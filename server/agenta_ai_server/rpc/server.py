@@ -111,6 +111,7 @@ class Server:
             options.append(("grpc.max_connection_age_ms", round(max_connection_age_seconds * 1000)))
             options.append(("grpc.max_connection_age_grace_ms", round(max_call_seconds * 1000)))
         self._server = grpc.aio.server(interceptors=[boundary, *interceptors], options=options)
+        typed.on_change(boundary.forget_methods)
         self._health = Health(lambda: typed.current.services)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         self._server.add_generic_rpc_handlers(tuple(services))

@@ -24,6 +24,8 @@ from agenta_ai_server.typed.names import ROOT, snake_case
 from agenta_ai_server.typed.shape import Kind
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from google.protobuf.message import Message as ProtoMessage
 
     from agenta_ai_server.domain.call import Call
@@ -68,6 +70,10 @@ class TypedTools:
             self._made = self._prepared if self._prepared[0] is tools else _made(tools)
         return self._made[1]
 
+    def on_change(self, listener: Callable[[], None]) -> None:
+        """Call this each time that the methods have changed."""
+        self._catalog.on_change(lambda _: listener())
+
     def _prepare(self, tools: ToolSet) -> None:
         self._prepared = _made(tools)
 
@@ -101,7 +107,7 @@ class TypedMethods(grpc.GenericRpcHandler):
         if method is None:
             # Refused by the pipeline, as CallTool would: a hidden tool can't be told from one that doesn't exist.
             return ToolHandler(partial(self._read_unknown, path), _write_nothing, recorded_as=UNKNOWN_METHOD)
-        return ToolHandler(partial(self._read, method), partial(write_outcome, method), recorded_as=path)
+        return ToolHandler(partial(self._read, method), partial(write_outcome, method))
 
     def _read(self, method: TypedMethod, data: bytes, call: Call) -> ToolCall:
         fields = {1: _fields(method.shape.arguments)} if len(data) >= LARGE_BYTES else {}
