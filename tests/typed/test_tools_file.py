@@ -3,23 +3,47 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
+from uuid import uuid4
 
 import grpc.aio
 import pytest
 from calls import details
 from conftest import settings_for
 
+from agenta_ai.v1 import error_pb2
+from agenta_ai_server.assembly import tools
+from agenta_ai_server.cli import main
 from agenta_ai_server.commands import serve
+from agenta_ai_server.commands.tools.canned import canned_prompt
 from agenta_ai_server.settings import SettingsError
+from agenta_ai_server.standin import answers
+from agenta_ai_server.standin.app import in_turn
+from agenta_ai_server.tools import prompt_tool
+from agenta_ai_server.tools.tools_file.read import read
+from agenta_ai_server.typed import lock
+from agenta_ai_server.typed.generation import Generation
 
 if TYPE_CHECKING:
     from agenta_ai_server.standin.app import StandIn
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
+COUNT = """
+[tools."tools.acme.support.count"]
+application = "count"
+description = "Counts on."
+arguments = { type = "object", required = ["number"], properties.number = { type = "integer" } }
+result = { type = "object", properties.number = { type = "integer" } }
+"""
 METHOD = "/agenta.ai.tools.examples.support.v1.SupportToolsService/ClassifyTicket"
+
+
+@pytest.fixture(autouse=True)
+def looks_often(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tools, "LOOK_SECONDS", 0.02)
 
 
 @pytest.fixture
@@ -64,3 +88,34 @@ async def test_a_broken_lock_file_stops_the_start(standin: StandIn, tools_file: 
     with pytest.raises(SettingsError, match=r"tools\.lock isn't a lock file of this version"):
         async with serve.running(settings):
             pass
+
+
+async def test_integers_that_are_no_doubles_survive(standin: StandIn, tmp_path: Path) -> None:
+    path = tmp_path / "tools.toml"
+    path.write_text(COUNT)
+    assert main(["tools", "proto", "--file", str(path)]) == 0
+    definitions = read(path)
+    standin.offer(canned_prompt(each) for each in definitions)
+    specs = [prompt_tool.spec(each, cast("Any", None)) for each in definitions]
+    ((name, method),) = Generation(specs, lock.parse(lock.beside(path).read_bytes())).methods.items()
+    large = 2**53 + 1
+    standin.respond = in_turn(*(answers.invoked(json.dumps({"number": number})) for number in (-large, 2**63)))
+    settings = settings_for(standin, AGENTA_AI_GRPC_TOOLS_FILE=str(path))
+    async with serve.running(settings) as address, grpc.aio.insecure_channel(address) as channel:
+
+        async def call(number: int, request_id: str = "") -> Any:
+            sent: Any = channel.unary_unary(name, method.request.SerializeToString, method.response.FromString)
+            return await sent(method.request(arguments={"number": number}, request_id=request_id))
+
+        request_id = str(uuid4())
+        assert (await call(large, request_id)).result.number == -large
+        assert standin.requests[-1].inputs == {"number": large}
+        again = await call(large, request_id)
+        assert (again.result.number, again.meta.replayed) == (-large, True)
+        # Another call, although both numbers are the same as doubles.
+        with pytest.raises(grpc.aio.AioRpcError) as raised:
+            await call(large - 1, request_id)
+        assert raised.value.code() is grpc.StatusCode.ABORTED
+        error = (await call(1)).error
+        assert error.reason == error_pb2.ERROR_REASON_UPSTREAM_OUTPUT_INVALID
+        assert [violation.field for violation in error.field_violations] == ["result.number"]
