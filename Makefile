@@ -72,7 +72,7 @@ conformance: $(READY) ## Play the same vectors with the clients of all languages
 
 test-slow: $(READY) ## Run what is too long for every run: 20,000 examples of each property, crashes under load, a soak.
 	@HYPOTHESIS_PROFILE=thorough $(BIN)/pytest -q -n $(WORKERS) --timeout 0 \
-	  tests/guarantee tests/replicas tests/limits/test_history.py tests/idempotency/test_histories.py tests/auth/test_attacks.py tests/soak tests/distribution
+	  tests/guarantee tests/replicas tests/limits/test_history.py tests/idempotency/test_histories.py tests/auth/test_attacks.py tests/clients/test_typed_tools.py tests/soak tests/distribution
 
 test-oldest: $(READY) ## Run the tests on Python 3.11 with the oldest dependencies that are declared.
 	@$(BIN)/uv venv -q --clear --python 3.11 $(TOOLS)/oldest
@@ -165,6 +165,7 @@ clients: $(READY) ## Make the clients in other languages from protos/, check and
 	@cd clients/rust && cargo package -q --locked --allow-dirty -p agenta-ai
 	@cd clients/rust && for features in tls-ring,tls-native-roots tls-aws-lc,tls-webpki-roots ""; do \
 	  cargo +$(RUST_MINIMUM) check -q --locked -p agenta-ai --no-default-features --features "$$features" --target-dir target/minimum || exit 1; done
+	@HYPOTHESIS_PROFILE=thorough $(BIN)/pytest -q tests/clients/test_typed_tools.py
 	@test -z "$$(git status --porcelain -- clients)" || { git status --short -- clients; echo "Generated clients have changed: commit what 'make clients' made."; exit 1; }
 
 # What python:3.13-slim holds that matters here, from Debian's packages: no registry of images is needed.

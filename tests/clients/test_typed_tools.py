@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from conftest import SLOW
 
 ROOT = Path(__file__).parents[2]
 TOOLS = ROOT / "examples/tools.toml"
@@ -16,6 +17,7 @@ EXAMPLES = ROOT / "examples/typed"
 PRINTED = "billing, urgency 2\n2 mug, 1 teapot for Ada Lovelace, London\nThe meeting is on Tuesday at ten.\n"
 BIN = Path(sys.executable).parent
 
+compiled = pytest.mark.skipif(not SLOW, reason="takes minutes: make clients, or make test-slow")
 # For the first build, on a machine that has built nothing yet.
 pytestmark = pytest.mark.timeout(600)
 
@@ -49,6 +51,7 @@ def test_python(tmp_path: Path) -> None:
 
 
 @pytest.mark.needs("go")
+@compiled
 def test_go(tmp_path: Path) -> None:
     client = ROOT / "clients/go"
     module = shutil.copytree(EXAMPLES / "go", tmp_path / "module")
@@ -66,6 +69,7 @@ def test_go(tmp_path: Path) -> None:
 
 
 @pytest.mark.needs("npm")
+@compiled
 def test_typescript(tmp_path: Path) -> None:
     ignored = shutil.ignore_patterns("node_modules", "dist")
     package = shutil.copytree(ROOT / "clients/typescript", tmp_path / "package", ignore=ignored)
@@ -82,6 +86,7 @@ def test_typescript(tmp_path: Path) -> None:
 
 
 @pytest.mark.needs("mvn")
+@compiled
 def test_java(tmp_path: Path) -> None:
     # A copy, for another worker may be building the same.
     ignored = shutil.ignore_patterns("target")
@@ -99,6 +104,7 @@ def test_java(tmp_path: Path) -> None:
 
 
 @pytest.mark.needs("cargo")
+@compiled
 def test_rust(tmp_path: Path) -> None:
     client = ROOT / "clients/rust"
     module = shutil.copytree(EXAMPLES / "rust", tmp_path / "module")
@@ -108,5 +114,6 @@ def test_rust(tmp_path: Path) -> None:
     shutil.copy(client / "Cargo.lock", module)
     proto(tmp_path, module / "protos")
     run("cargo", "fmt", "--check", "--", "--config-path", client, cwd=module)
-    run("cargo", "build", "-q", cwd=module)
-    assert served(module / "target/debug/typed") == PRINTED
+    target = client / "target"  # of the client's own builds, which has compiled most of it already
+    run("cargo", "build", "-q", cwd=module, CARGO_TARGET_DIR=str(target))
+    assert served(target / "debug/typed") == PRINTED
