@@ -72,7 +72,7 @@ conformance: $(READY) ## Play the same vectors with the clients of all languages
 
 test-slow: $(READY) ## Run what is too long for every run: 20,000 examples of each property, crashes under load, a soak.
 	@HYPOTHESIS_PROFILE=thorough $(BIN)/pytest -q -n $(WORKERS) --timeout 0 \
-	  tests/guarantee tests/replicas tests/limits/test_history.py tests/idempotency/test_histories.py tests/auth/test_attacks.py tests/soak tests/distribution
+	  tests/guarantee tests/replicas tests/limits/test_history.py tests/idempotency/test_histories.py tests/auth/test_attacks.py tests/clients/test_typed_tools.py tests/soak tests/distribution
 
 test-oldest: $(READY) ## Run the tests on Python 3.11 with the oldest dependencies that are declared.
 	@$(BIN)/uv venv -q --clear --python 3.11 $(TOOLS)/oldest
@@ -103,7 +103,7 @@ bench: $(TOOLS)/bench/.ready ## Measure: remakes all of bench/README.md in a qua
 	@$(BENCH).load 500 2000 5000 > bench/results/load.txt
 	@$(BENCH).overload --plot bench/plots/overload.png > bench/results/overload.txt
 	-@$(BENCH).soak --calls 40000 --plot bench/plots/soak.png > bench/results/soak.txt
-	@for each in concurrency limits idempotency telemetry streams tools guarantee; do $(BENCH).$$each > bench/results/$$each.txt || exit 1; done
+	@for each in concurrency limits idempotency telemetry streams tools typed guarantee; do $(BENCH).$$each > bench/results/$$each.txt || exit 1; done
 	@$(BENCH).report
 
 bench-smoke: $(TOOLS)/bench/.ready ## See that everything that is compared can be measured, and that bench/README.md shows the last results.
@@ -122,7 +122,7 @@ lint: $(READY) ## Lint, types, floors, contract.
 	@$(BIN)/buf breaking protos --against tests/contract/baseline.binpb
 
 check: lint proto docs ## Lint, and see that what is generated is as it is committed.
-	@git diff --exit-code --stat -- client/agenta_ai/v1 docs/configuration.md docs/reference.md client/agenta_ai/cli/completion || { echo "Generated files have changed: commit what 'make proto docs' made."; exit 1; }
+	@git diff --exit-code --stat -- client/agenta_ai/v1 client/agenta_ai/tools protos/agenta/ai/tools server/agenta_ai_server/typed/builtin.lock docs/configuration.md docs/reference.md client/agenta_ai/cli/completion || { echo "Generated files have changed: commit what 'make proto docs' made."; exit 1; }
 
 format: $(READY) ## Put the code into its form.
 	@$(BIN)/ruff check --fix .
@@ -134,7 +134,8 @@ $(TOOLS)/proto/.ready: $(READY) pyproject.toml
 	@$(BIN)/uv pip install -q -p $(TOOLS)/proto --group proto
 	@touch $@
 
-proto: $(TOOLS)/proto/.ready ## Generate the Python code from protos/.
+proto: $(TOOLS)/proto/.ready ## Describe our own tools in protos/, and generate the Python code from it.
+	@$(BIN)/python protos/tools.py
 	@PATH="$(TOOLS)/proto/bin:$$PATH" python protos/generate.py
 
 docs: $(READY) ## Write the references of the settings and of the contract from these themselves.
@@ -164,6 +165,7 @@ clients: $(READY) ## Make the clients in other languages from protos/, check and
 	@cd clients/rust && cargo package -q --locked --allow-dirty -p agenta-ai
 	@cd clients/rust && for features in tls-ring,tls-native-roots tls-aws-lc,tls-webpki-roots ""; do \
 	  cargo +$(RUST_MINIMUM) check -q --locked -p agenta-ai --no-default-features --features "$$features" --target-dir target/minimum || exit 1; done
+	@HYPOTHESIS_PROFILE=thorough $(BIN)/pytest -q tests/clients/test_typed_tools.py
 	@test -z "$$(git status --porcelain -- clients)" || { git status --short -- clients; echo "Generated clients have changed: commit what 'make clients' made."; exit 1; }
 
 # What python:3.13-slim holds that matters here, from Debian's packages: no registry of images is needed.
@@ -185,7 +187,7 @@ LOCK := $(BIN)/uv pip compile -q --upgrade --universal --generate-hashes --no-he
 
 lock: $(READY) ## Renew the versions of what is installed: by users of the image and the demo, and for development.
 	@$(LOCK) -o requirements.lock
-	@$(LOCK) -c requirements.lock --group dev -o requirements-dev.lock
+	@$(LOCK) -c requirements.lock --group dev --group protoc -o requirements-dev.lock
 
 clean: ## Remove what the other targets made.
 	@rm -rf $(VENV) $(TOOLS) dist build .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis clients/typescript/node_modules clients/typescript/dist clients/java/*/target clients/rust/target

@@ -31,6 +31,7 @@ PRINTED = (
     "limits",
     "idempotency",
     "telemetry",
+    "typed",
     "concurrency",
     "streams",
     "tools",

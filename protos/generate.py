@@ -1,13 +1,11 @@
-"""Generates the Python code of the contract, under an import root of our own.
+"""Generates the Python code of the contract and of our own tools, under an import root of our own.
 
-protoc names Python modules after the proto packages, so ``agenta/ai/v1`` would become the Python package ``agenta``,
-which belongs to the published Agenta SDK. The import root is therefore rewritten to ``agenta_ai.v1``. The names in the
-contract itself (``agenta.ai.v1.ToolService``, ``agenta/ai/v1/tool.proto``) stay as they are: they are what travels.
+``agenta_ai_server/typed/python_code.py`` says why and how. The names in the contract itself
+(``agenta.ai.v1.ToolService``, ``agenta/ai/v1/tool.proto``) stay as they are: they are what travels.
 """
 
 from __future__ import annotations
 
-import re
 import shutil
 import sys
 import tempfile
@@ -16,24 +14,17 @@ from importlib.resources import files
 from pathlib import Path
 
 PROTOS = Path(__file__).parent
-PACKAGE = PROTOS.parent / "client" / "agenta_ai" / "v1"
-SOURCES = sorted(path.relative_to(PROTOS).as_posix() for path in PROTOS.glob("agenta/**/*.proto"))
+CLIENT = PROTOS.parent / "client" / "agenta_ai"
+CONTRACT = sorted(path.relative_to(PROTOS).as_posix() for path in PROTOS.glob("agenta/ai/v1/*.proto"))
+TOOLS = sorted(path.relative_to(PROTOS).as_posix() for path in PROTOS.glob("agenta/ai/tools/**/*.proto"))
 COMPILER = "1.76.0"
 
-INIT = '''"""Generated from ``protos/agenta/ai/v1``: the messages and stubs of the contract. Never edited by hand."""
+INIT = '''"""Generated from ``protos/agenta/ai/{}``: messages and stubs. Never edited by hand."""
 '''
 
-
-def rewrite_import_root(code: str) -> str:
-    """Return the generated ``code`` (Python or stub) with the module ``agenta.ai.v1`` renamed to ``agenta_ai.v1``.
-
-    Only module names are touched: imports, uses of fully qualified modules in stubs, and the module name that the
-    messages are given. Names of the contract never end in ``_pb2``, so they can't match.
-    """
-    code = re.sub(r"\bagenta\.ai\.v1\.(\w+_pb2)\b", r"agenta_ai.v1.\1", code)
-    code = re.sub(r"^from agenta\.ai\.v1 import ", "from agenta_ai.v1 import ", code, flags=re.MULTILINE)
-    # The stubs import their siblings for the side effect of naming the package: "import agenta.ai.v1.tool_pb2".
-    return code.replace("agenta_dot_ai_dot_v1_dot_", "")
+# This environment has what makes the code, and not what the server needs.
+sys.path.insert(0, str(PROTOS.parent / "server"))
+from agenta_ai_server.typed.python_code import rewritten  # noqa: E402  # after the path is known
 
 
 def compile_protos(out: Path) -> None:
@@ -59,7 +50,9 @@ def compile_protos(out: Path) -> None:
         "google/rpc/error_details.proto",
         "google/rpc/status.proto",
     ]
-    if any(protoc.main([*protoc_with_paths, *options, *SOURCES]) for options in (code, description)):
+    if protoc.main([*protoc_with_paths, *code, *CONTRACT, *TOOLS]) or protoc.main(
+        [*protoc_with_paths, *description, *CONTRACT]
+    ):
         sys.exit("protoc failed: see above.")
 
 
@@ -72,15 +65,23 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as temporary:
         out = Path(temporary)
         compile_protos(out)
-        shutil.rmtree(PACKAGE, ignore_errors=True)
-        PACKAGE.mkdir(parents=True)
-        (PACKAGE / "__init__.py").write_text(INIT)
-        for path in sorted((out / "agenta/ai/v1").iterdir()):
-            if path.stem.endswith("_pb2_grpc") and not path.name.startswith("tool_service"):
-                continue  # empty: the plugins write one for each file, with a service in it or not
-            (PACKAGE / path.name).write_text(rewrite_import_root(path.read_text()))
+        replace_package(out / "agenta/ai/v1", CLIENT / "v1")
+        replace_package(out / "agenta/ai/tools", CLIENT / "tools")
         # For callers of a server whose reflection is off: grpcurl -protoset.
-        shutil.copy(out / "descriptor_set.binpb", PACKAGE)
+        shutil.copy(out / "descriptor_set.binpb", CLIENT / "v1")
+
+
+def replace_package(generated: Path, package: Path) -> None:
+    """Replace a package by what was generated for it."""
+    shutil.rmtree(package, ignore_errors=True)
+    for path in sorted(generated.rglob("*.py*")):
+        if path.stem.endswith("_pb2_grpc") and "_service" not in path.stem:
+            continue  # empty: the plugins write one for each file, with a service in it or not
+        target = package / path.relative_to(generated)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_text(rewritten(path.read_text()))
+    for folder in (package, *(path for path in package.rglob("*") if path.is_dir())):
+        (folder / "__init__.py").write_text(INIT.format(folder.relative_to(CLIENT).as_posix()))
 
 
 if __name__ == "__main__":

@@ -91,10 +91,13 @@ class _Written(logging.Handler):
 def logged() -> Iterator[list[str]]:
     """What has been logged so far."""
     written = _Written()
-    root = logging.getLogger()
+    root, ours = logging.getLogger(), logging.getLogger("agenta_ai_server")
+    level = ours.level
     root.addHandler(written)
     yield written.lines
     root.removeHandler(written)
+    # A command that ran in this process has set it.
+    ours.setLevel(level)
 
 
 @pytest.fixture(autouse=True)

@@ -5,12 +5,12 @@ from __future__ import annotations
 import asyncio
 import inspect
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Self, TypeVar, cast
 
 import grpc
 import grpc.aio
 
-from agenta_ai import errors, failures, requests
+from agenta_ai import errors, failures, requests, typed
 from agenta_ai.connection import connection, read_timeout
 from agenta_ai.credentials import AUTHORIZATION
 from agenta_ai.responses import read_progress
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from agenta_ai.attempts import Attempts
     from agenta_ai.credentials import TokenProvider
     from agenta_ai.meta import Metadata
-    from agenta_ai.requests import Exchange, PromptTemplate
+    from agenta_ai.requests import Exchange, PromptTemplate, TypedMethod
     from agenta_ai.results import RefinedPrompt, ServiceStatus, Tool, ToolResult
     from agenta_ai.v1.tool_service_pb2_grpc import ToolServiceAsyncStub
 
@@ -313,6 +313,23 @@ class Client:
                 worker.cancel()
         return [done[index] for index in sorted(done)]
 
+    def channel(self) -> grpc.aio.Channel:
+        """Return a channel for a stub that was generated from a tool's ``.proto`` file.
+
+        Its calls have this client's credentials, time-out and retries, and a request_id. They return the response of a
+        tool that did its work, and raise as :meth:`refine_prompt` does::
+
+            tools = SupportToolsServiceStub(client.channel())
+            response = await tools.ClassifyTicket(ClassifyTicketRequest(arguments={"ticket": "My invoice is wrong."}))
+
+        Of what gRPC's own calls take besides the request, these take ``timeout`` and ``metadata``.
+        """
+        return cast("grpc.aio.Channel", typed.StubChannel(self._send_typed))
+
+    async def _send_typed(self, method: TypedMethod, request: Any, timeout: float | None, metadata: Any) -> Any:
+        to = self._connection
+        return await self._send(typed.exchange(method, request, to.timeout_of(timeout), to.extra_metadata(metadata)))
+
     def _call(
         self,
         name: str,
@@ -348,7 +365,8 @@ class Client:
         while True:
             try:
                 with self._told_if_closed(exchange):
-                    method = getattr(self._stub, exchange.method)
+                    stub = self._stub
+                    method = exchange.typed.on(self._channel) if exchange.typed else getattr(stub, exchange.method)
                     call = method(exchange.request, timeout=attempts.remaining(), metadata=metadata)
                     response, trailers = await call, await call.trailing_metadata()
             except grpc.RpcError as error:

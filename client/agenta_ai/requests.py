@@ -38,6 +38,25 @@ PromptTemplate = Mapping[str, Any] | str | JsonModel
 
 
 @dataclass(frozen=True, slots=True)
+class TypedMethod:
+    """One method of a generated stub.
+
+    Attributes:
+        path: As gRPC sends it.
+        serialize: Makes bytes of a request.
+        parse: Makes a response of bytes.
+    """
+
+    path: str
+    serialize: Callable[[Any], bytes]
+    parse: Callable[[bytes], Any]
+
+    def on(self, channel: Any) -> Any:
+        """Return the method on one of gRPC's own channels."""
+        return channel.unary_unary(self.path, request_serializer=self.serialize, response_deserializer=self.parse)
+
+
+@dataclass(frozen=True, slots=True)
 class Exchange(Generic[_Result]):
     """One request and what to make of its response.
 
@@ -49,6 +68,7 @@ class Exchange(Generic[_Result]):
         timeout: Seconds that it may take, with all its attempts.
         metadata: What is sent with this call, besides what goes with every call.
         retries: How often it is sent again; ``None`` as the client has it.
+        typed: The tool's own method, in place of ``method``; ``None``: there is none.
     """
 
     method: str
@@ -57,6 +77,7 @@ class Exchange(Generic[_Result]):
     timeout: float
     metadata: Metadata = ()
     retries: int | None = None
+    typed: TypedMethod | None = None
 
     @property
     def request_id(self) -> str:
@@ -138,11 +159,7 @@ def call_tool(
         request_id=request_id,
         rerun_if_outcome_unknown=rerun_if_outcome_unknown,
     )
-    if (size := request.ByteSize()) > MAX_REQUEST_BYTES:
-        raise InvalidInput(
-            f"The request has {size:,} bytes, and the limit is {MAX_REQUEST_BYTES:,}. Nothing was sent. "
-            "Shorten the arguments."
-        )
+    check_size(request)
     return Exchange(
         "CallTool",
         request,
@@ -151,6 +168,19 @@ def call_tool(
         metadata,
         check_retries(retries),
     )
+
+
+def check_size(request: Message) -> None:
+    """Check that the request isn't too large for the server.
+
+    Raises:
+        InvalidInput: It is.
+    """
+    if (size := request.ByteSize()) > MAX_REQUEST_BYTES:
+        raise InvalidInput(
+            f"The request has {size:,} bytes, and the limit is {MAX_REQUEST_BYTES:,}. Nothing was sent. "
+            "Shorten the arguments."
+        )
 
 
 def refine_prompt(

@@ -85,8 +85,8 @@ def read_result(
         content=tuple(block for block in blocks if block is not None),
         structured_content=from_value(response.structured_content),
         is_error=response.is_error,
-        error=_tool_error(response.error) if response.HasField("error") else None,
-        meta=_meta(response.meta),
+        error=read_tool_error(response.error) if response.HasField("error") else None,
+        meta=read_meta(response.meta),
         request_id=request_id,
         call_id=call_id_of(trailers),
         trailers=trailers,
@@ -133,7 +133,8 @@ def _content(block: content_pb2.ContentBlock) -> results.Content | None:
     return None
 
 
-def _meta(meta: tool_service_pb2.CallMeta) -> CallMeta:
+def read_meta(meta: tool_service_pb2.CallMeta) -> CallMeta:
+    """Return how a result came about, in Python's types."""
     return CallMeta(
         trace_id=meta.trace_id,
         attempts=tuple(Attempt(attempt.trace_id, seconds(attempt.duration)) for attempt in meta.attempts),
@@ -143,7 +144,8 @@ def _meta(meta: tool_service_pb2.CallMeta) -> CallMeta:
     )
 
 
-def _tool_error(error: error_pb2.ToolError) -> results.ToolError:
+def read_tool_error(error: error_pb2.ToolError) -> results.ToolError:
+    """Return why a tool failed, in Python's types."""
     return results.ToolError(
         reason=_enum_name(error_pb2.ErrorReason, error.reason).removeprefix(REASON_PREFIX),
         retryable=error.retryable,

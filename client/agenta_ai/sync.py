@@ -5,11 +5,11 @@ from __future__ import annotations
 import threading
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Self, TypeVar, cast
 
 import grpc
 
-from agenta_ai import errors, failures, requests
+from agenta_ai import errors, failures, requests, typed
 from agenta_ai.connection import connection, read_timeout
 from agenta_ai.credentials import AUTHORIZATION
 from agenta_ai.responses import read_progress
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from agenta_ai.attempts import Attempts
     from agenta_ai.meta import Metadata
-    from agenta_ai.requests import Exchange, PromptTemplate
+    from agenta_ai.requests import Exchange, PromptTemplate, TypedMethod
     from agenta_ai.results import RefinedPrompt, ServiceStatus, Tool, ToolResult
 
 _Result = TypeVar("_Result")
@@ -312,6 +312,23 @@ class SyncClient:
             pool.shutdown(wait=False)
         return [done[index] for index in sorted(done)]
 
+    def channel(self) -> grpc.Channel:
+        """Return a channel for a stub that was generated from a tool's ``.proto`` file.
+
+        Its calls have this client's credentials, time-out and retries, and a request_id. They return the response of a
+        tool that did its work, and raise as :meth:`refine_prompt` does::
+
+            tools = SupportToolsServiceStub(client.channel())
+            response = tools.ClassifyTicket(ClassifyTicketRequest(arguments={"ticket": "My invoice is wrong."}))
+
+        Of what gRPC's own calls take besides the request, these take ``timeout`` and ``metadata``.
+        """
+        return cast("grpc.Channel", typed.StubChannel(self._send_typed))
+
+    def _send_typed(self, method: TypedMethod, request: Any, timeout: float | None, metadata: Any) -> Any:
+        to = self._connection
+        return self._send(typed.exchange(method, request, to.timeout_of(timeout), to.extra_metadata(metadata)))
+
     def _call(
         self,
         name: str,
@@ -347,7 +364,9 @@ class SyncClient:
         while True:
             try:
                 with self._told_if_closed(exchange):
-                    method = getattr(self._stub, exchange.method)
+                    method = (
+                        exchange.typed.on(self._channel) if exchange.typed else getattr(self._stub, exchange.method)
+                    )
                     response, call = method.with_call(exchange.request, timeout=attempts.remaining(), metadata=metadata)
             except grpc.RpcError as error:
                 self._pause_after(error, exchange, attempts)

@@ -31,6 +31,7 @@ class Client(Part):
         run: The command that runs it.
         outcomes: Whether its program has the part of the line protocol that is about outcomes.
         streams: Whether its program has the part that is about streams.
+        typed: Whether its program has the part that is about typed methods.
     """
 
     folder: str
@@ -39,6 +40,7 @@ class Client(Part):
     run: str
     outcomes: bool = False
     streams: bool = False
+    typed: bool = False
 
     @property
     def command(self) -> list[str]:
@@ -55,7 +57,9 @@ class Client(Part):
         return [
             vector
             for vector in vectors
-            if (self.outcomes or not vector.needs_outcomes) and (self.streams or not vector.needs_streams)
+            if (self.outcomes or not vector.needs_outcomes)
+            and (self.streams or not vector.needs_streams)
+            and (self.typed or not vector.needs_typed)
         ]
 
     def make(self) -> str:

@@ -10,8 +10,11 @@ from google.protobuf import descriptor_pb2, json_format, message_factory
 from google.protobuf.descriptor_pool import DescriptorPool
 
 import agenta_ai.v1
+from agenta_ai.tools.agenta.api.v1 import api_tools_service_pb2
 
 PACKAGE = "agenta.ai.v1"
+# Those of a tool are of their own package.
+TYPED_FILE = api_tools_service_pb2.DESCRIPTOR
 NUMBER = 1000
 FIELD = descriptor_pb2.FieldDescriptorProto
 # What each message has besides, under that number.
@@ -26,6 +29,7 @@ ADDED: dict[str, tuple[str, FIELD.Type.ValueType]] = {
     "Tool": ("price", FIELD.TYPE_FIXED64),
     "ListToolsResponse": ("total", FIELD.TYPE_INT32),
     "StatusResponse": ("region", FIELD.TYPE_STRING),
+    "RefinePromptResponse": ("note", FIELD.TYPE_STRING),
 }
 
 
@@ -35,7 +39,9 @@ def response(method: str, content: dict[str, Any]) -> bytes:
     Raises:
         json_format.ParseError: It is none, not even of the later contract.
     """
-    message = message_factory.GetMessageClass(_pool().FindMessageTypeByName(f"{PACKAGE}.{method}Response"))()
+    name = f"{method}Response"
+    package = TYPED_FILE.package if name in TYPED_FILE.message_types_by_name else PACKAGE
+    message = message_factory.GetMessageClass(_pool().FindMessageTypeByName(f"{package}.{name}"))()
     data: bytes = json_format.ParseDict(content, message).SerializeToString()
     return data
 
@@ -45,9 +51,11 @@ def _pool() -> DescriptorPool:
     (folder,) = agenta_ai.v1.__path__
     files = descriptor_pb2.FileDescriptorSet.FromString((Path(folder) / "descriptor_set.binpb").read_bytes())
     pool = DescriptorPool()
-    for file in files.file:
+    typed = descriptor_pb2.FileDescriptorProto()
+    TYPED_FILE.CopyToProto(typed)
+    for file in (*files.file, typed):
         for message in file.message_type:
-            if file.package == PACKAGE and message.name in ADDED:
+            if file.package in (PACKAGE, TYPED_FILE.package) and message.name in ADDED:
                 name, kind = ADDED[message.name]
                 message.field.add(name=name, number=NUMBER, type=kind, label=FIELD.LABEL_OPTIONAL, json_name=name)
         pool.Add(file)

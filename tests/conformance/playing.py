@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 from conformance.arrivals import HEADER, new_trace, traceparent
 from conformance.matching import ABSENT, differences, shown
-from conformance.vectors import STREAM, Call, Expect, Part, expanded
+from conformance.vectors import STREAM, TYPED, Call, Expect, Part, expanded
 from google.protobuf import json_format
 from google.protobuf.any_pb2 import Any as PackedDetail
 from google.rpc import error_details_pb2  # noqa: F401  # knows the details
 from pydantic import JsonValue, ValidationError
 
+from agenta_ai.tools.agenta.api.v1 import api_tools_service_pb2
 from agenta_ai.v1 import tool_service_pb2
 from agenta_ai.v1.tool_service_pb2 import Progress
 
@@ -29,6 +30,7 @@ RESPONSES: dict[str, type[Any]] = {
     "ListTools": tool_service_pb2.ListToolsResponse,
     "CallTool": tool_service_pb2.CallToolResponse,
     STREAM: tool_service_pb2.CallToolResponse,  # its result
+    TYPED: api_tools_service_pb2.RefinePromptResponse,
 }
 # All that every refusal of ours has.
 DOMAIN, REASON_PREFIX, CALL_ID = "agenta.ai", "ERROR_REASON_", {"requestId": {"$match": "[0-9a-f]{32}"}}

@@ -16,10 +16,11 @@ import grpc.aio
 from google.protobuf import json_format
 from google.rpc import error_details_pb2, status_pb2  # noqa: F401  # error_details_pb2 knows the details
 
-from agenta_ai import CallFailed, Client, Progress
+from agenta_ai import CallFailed, Client, Progress, ToolFailed
 from agenta_ai.failures import trailers_of
 from agenta_ai.requests import Exchange
 from agenta_ai.responses import read_result
+from agenta_ai.tools.agenta.api.v1 import api_tools_service_pb2, api_tools_service_pb2_grpc
 from agenta_ai.v1 import tool_service_pb2
 
 if TYPE_CHECKING:
@@ -32,7 +33,9 @@ METHODS: dict[str, tuple[type[Message], type[Message]]] = {
     "ListTools": (tool_service_pb2.ListToolsRequest, tool_service_pb2.ListToolsResponse),
     "CallTool": (tool_service_pb2.CallToolRequest, tool_service_pb2.CallToolResponse),
     "CallToolStream": (tool_service_pb2.CallToolStreamRequest, tool_service_pb2.CallToolStreamResponse),
+    "RefinePrompt": (api_tools_service_pb2.RefinePromptRequest, api_tools_service_pb2.RefinePromptResponse),
 }
+TYPED = "RefinePrompt"
 
 
 def main() -> None:
@@ -84,7 +87,7 @@ async def bare(asked: dict[str, Any], progress: list[tool_service_pb2.Progress])
     to = channel(asked["target"])
     streams = asked["method"] == "CallToolStream"
     method: Any = (to.unary_stream if streams else to.unary_unary)(
-        f"/agenta.ai.v1.ToolService/{asked['method']}", response_deserializer=response_type.FromString
+        f"/{service_of(asked['method'])}/{asked['method']}", response_deserializer=response_type.FromString
     )
     call = method(data, timeout=asked.get("timeout"), metadata=list(asked.get("metadata", {}).items()))
     try:
@@ -93,6 +96,12 @@ async def bare(asked: dict[str, Any], progress: list[tool_service_pb2.Progress])
     except grpc.aio.AioRpcError as error:
         return failed(error.code(), error.details() or "", both(error.initial_metadata(), error.trailing_metadata()))
     return succeeded(response, both(await call.initial_metadata(), await call.trailing_metadata()))
+
+
+def service_of(method: str) -> str:
+    of = api_tools_service_pb2 if method == TYPED else tool_service_pb2
+    (service,) = of.DESCRIPTOR.services_by_name.values()
+    return str(service.full_name)
 
 
 async def last(events: Any, progress: list[tool_service_pb2.Progress]) -> Any:
@@ -112,6 +121,22 @@ def client(target: str, wait_for_limit: bool, retries: int | None) -> Client:
 
 
 async def shipped(asked: dict[str, Any], progress: list[tool_service_pb2.Progress]) -> dict[str, Any]:
+    used = client(asked["target"], asked.get("wait_for_limit", False), None if asked.get("retries", True) else 0)
+    closing = None
+    if "close_after" in asked:
+        client.cache_clear()
+        closing = asyncio.ensure_future(closed(used, asked["close_after"]))
+    try:
+        return await (typed(used, asked) if asked["method"] == TYPED else generic(used, asked, progress))
+    except CallFailed as error:
+        outcome = {"not_run": error.tool_was_run is False, "request_id": error.request_id, "sentence": str(error)}
+        return failed(error.code, error.message, error.trailers) | {"outcome": outcome}
+    finally:
+        if closing:
+            await closing
+
+
+async def generic(used: Client, asked: dict[str, Any], progress: list[tool_service_pb2.Progress]) -> dict[str, Any]:
     # The client makes a stream of what would be a single call.
     name = asked["method"].removesuffix("Stream")
     exchange = Exchange(
@@ -121,25 +146,25 @@ async def shipped(asked: dict[str, Any], progress: list[tool_service_pb2.Progres
         asked.get("timeout", 300),
         tuple(asked.get("metadata", {}).items()),
     )
-    used = client(asked["target"], asked.get("wait_for_limit", False), None if asked.get("retries", True) else 0)
-    closing = None
-    if "close_after" in asked:
-        client.cache_clear()
-        closing = asyncio.ensure_future(closed(used, asked["close_after"]))
+    if name == asked["method"]:
+        return await used._send(exchange)
+    async for event in used._stream(exchange):
+        if not isinstance(event, Progress):
+            return event
+        progress.append(message(event))
+    raise AssertionError("a stream ended without a result")
+
+
+async def typed(used: Client, asked: dict[str, Any]) -> dict[str, Any]:
+    stub: Any = api_tools_service_pb2_grpc.ApiToolsServiceStub(used.channel())
+    request = json_format.ParseDict(asked["request"], METHODS[TYPED][0]())
+    metadata = tuple(asked.get("metadata", {}).items())
     try:
-        if name == asked["method"]:
-            return await used._send(exchange)
-        async for event in used._stream(exchange):
-            if not isinstance(event, Progress):
-                return event
-            progress.append(message(event))
-        raise AssertionError("a stream ended without a result")
-    except CallFailed as error:
-        outcome = {"not_run": error.tool_was_run is False, "request_id": error.request_id, "sentence": str(error)}
-        return failed(error.code, error.message, error.trailers) | {"outcome": outcome}
-    finally:
-        if closing:
-            await closing
+        response = await stub.RefinePrompt(request, timeout=asked.get("timeout"), metadata=metadata)
+    except ToolFailed as error:
+        failure = {"reason": f"ERROR_REASON_{error.reason}", "retryable": error.retryable}
+        response = json_format.ParseDict({"error": failure, "content": [{"text": error.message}]}, METHODS[TYPED][1]())
+    return succeeded(response, ())
 
 
 def message(progress: Progress) -> tool_service_pb2.Progress:

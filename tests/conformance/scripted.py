@@ -11,7 +11,7 @@ import grpc
 import grpc.aio
 from conformance import later
 from conformance.arrivals import Arrival, Arrivals, trace_of
-from conformance.vectors import REQUESTS, STREAM, Reply, expanded
+from conformance.vectors import REQUESTS, STREAM, TYPED, Reply, expanded
 from google.protobuf import json_format
 from google.protobuf.any_pb2 import Any as PackedDetail
 from google.rpc import (
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Mapping
 
 SERVICE = "agenta.ai.v1.ToolService"
+TYPED_SERVICE = "agenta.ai.tools.agenta.api.v1.ApiToolsService"
 # The largest request that a client of the service may want to send, and some more.
 OPTIONS = (("grpc.max_receive_message_length", 8 << 20),)
 CODES = {code.value[0]: code for code in grpc.StatusCode}
@@ -50,7 +51,8 @@ class Scripted:
     async def running(self) -> AsyncIterator[str]:
         """Serve on a free port of loopback, whose address is yielded."""
         server = grpc.aio.server(options=OPTIONS)
-        server.add_registered_method_handlers(SERVICE, {method: self._handler(method) for method in REQUESTS})
+        for service, methods in ((SERVICE, REQUESTS.keys() - {TYPED}), (TYPED_SERVICE, {TYPED})):
+            server.add_registered_method_handlers(service, {method: self._handler(method) for method in methods})
         healthy = health.aio.HealthServicer()
         health_pb2_grpc.add_HealthServicer_to_server(healthy, server)
         for service in ("", SERVICE):

@@ -13,6 +13,7 @@ from google.protobuf import json_format
 from google.rpc import code_pb2
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, JsonValue, ValidationError, model_validator
 
+from agenta_ai.tools.agenta.api.v1 import api_tools_service_pb2
 from agenta_ai.v1 import error_pb2, tool_service_pb2
 
 if TYPE_CHECKING:
@@ -24,14 +25,17 @@ SERVERS_FILE = "servers.json"
 TARGETS_FILE = "targets.json"
 PLACEHOLDER = re.compile(r"\$\{([a-z0-9_]+)\}")
 
-Method = Literal["Status", "ListTools", "CallTool", "CallToolStream"]
+Method = Literal["Status", "ListTools", "CallTool", "CallToolStream", "RefinePrompt"]
 REQUESTS: dict[str, type[Any]] = {
     "Status": tool_service_pb2.StatusRequest,
     "ListTools": tool_service_pb2.ListToolsRequest,
     "CallTool": tool_service_pb2.CallToolRequest,
     "CallToolStream": tool_service_pb2.CallToolStreamRequest,
+    "RefinePrompt": api_tools_service_pb2.RefinePromptRequest,
 }
 STREAM = "CallToolStream"
+# The method that a tool has of its own, of another service than the others.
+TYPED = "RefinePrompt"
 # What every vector may say besides the names of its server's callers: new ids, and an address where nobody listens.
 UUIDS = ("uuid", "uuid2")
 NOBODY = "nobody"
@@ -188,6 +192,11 @@ class Vector(Part):
     def needs_streams(self) -> bool:
         """Whether only programs can play it that know the method with progress."""
         return any(call.method == STREAM for call in self.calls)
+
+    @property
+    def needs_typed(self) -> bool:
+        """Whether only programs can play it that know a tool's own method."""
+        return any(call.method == TYPED for call in self.calls)
 
     def filled(self, values: Mapping[str, str]) -> Self:
         """The vector with these values in place of ``${name}``."""

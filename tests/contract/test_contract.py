@@ -11,10 +11,11 @@ from importlib.resources import files
 from pathlib import Path
 
 import pytest
-from generate import rewrite_import_root
 from google.protobuf.descriptor_pb2 import FileDescriptorSet
 
+from agenta_ai.tools.agenta.api.v1 import api_tools_service_pb2
 from agenta_ai.v1 import tool_service_pb2, tool_service_pb2_grpc
+from agenta_ai_server.typed.python_code import rewritten
 
 ROOT = Path(__file__).parents[2]
 BASELINE = ROOT / "tests/contract/baseline.binpb"
@@ -89,7 +90,7 @@ DESCRIPTOR = add(b'\\n\\x17agenta/ai/v1/tool.proto\\x12\\x0cagenta.ai.v1')
 '/agenta.ai.v1.ToolService/CallTool'
 """
     assert (
-        rewrite_import_root(code)
+        rewritten(code)
         == """
 from agenta_ai.v1 import tool_pb2 as tool__pb2
 import agenta_ai.v1.tool_pb2
@@ -104,7 +105,9 @@ def test_the_import_root_leaves_the_name_of_the_sdk_alone() -> None:
     assert tool_service_pb2.CallToolRequest.__module__ == "agenta_ai.v1.tool_service_pb2"
     assert tool_service_pb2.CallToolRequest.DESCRIPTOR.full_name == "agenta.ai.v1.CallToolRequest"
     assert tool_service_pb2_grpc.ToolServiceServicer.__module__ == "agenta_ai.v1.tool_service_pb2_grpc"
-    generated = "".join(path.read_text() for path in (ROOT / "client/agenta_ai/v1").glob("*.py*"))
+    assert api_tools_service_pb2.RefinePromptRequest.__module__ == "agenta_ai.tools.agenta.api.v1.api_tools_service_pb2"
+    folders = [ROOT / "client/agenta_ai" / name for name in ("v1", "tools")]
+    generated = "".join(path.read_text() for folder in folders for path in folder.rglob("*.py"))
     assert "import agenta." not in generated
     assert "from agenta." not in generated
 

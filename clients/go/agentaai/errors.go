@@ -118,10 +118,8 @@ func tooLargeError(method string, request proto.Message) *CallError {
 
 // describe adds what is known of the call.
 func (e *CallError) describe(method string, request any) {
-	e.isTool = method == aiv1.ToolService_CallTool_FullMethodName
-	if call, ok := request.(*aiv1.CallToolRequest); ok {
-		e.RequestID = call.GetRequestId()
-	}
+	e.isTool = method == aiv1.ToolService_CallTool_FullMethodName || isTyped(method)
+	e.RequestID = requestIDOf(request)
 }
 
 // Error is one sentence for people.
@@ -186,7 +184,7 @@ type ToolError struct {
 	Meta *aiv1.CallMeta
 }
 
-func newToolError(request *aiv1.CallToolRequest, response *aiv1.CallToolResponse) *ToolError {
+func newToolError(requestID string, response toolResponse) *ToolError {
 	failure := response.GetError()
 	var texts []string
 	for _, block := range response.GetContent() {
@@ -200,7 +198,7 @@ func newToolError(request *aiv1.CallToolRequest, response *aiv1.CallToolResponse
 		Retryable:       failure.GetRetryable(),
 		RetryDelay:      failure.GetRetryDelay().AsDuration(),
 		FieldViolations: violations(failure.GetFieldViolations()),
-		RequestID:       request.GetRequestId(),
+		RequestID:       requestID,
 		Meta:            response.GetMeta(),
 	}
 }

@@ -20,7 +20,7 @@ import (
 // call, which arrives as CANCELLED. A retry keeps its request_id, so the server runs the tool once: see [NewRequest].
 //
 // gRPC doesn't retry a stream that has begun. A [Conn] therefore leaves CallToolStream out, and retries a call that has
-// [WithProgress] itself, by the same policy.
+// [WithProgress] itself, by the same policy. It retries the methods that tools have of their own as it does CallTool.
 //
 //go:embed service_config.json
 var ServiceConfig string
@@ -33,12 +33,12 @@ type serviceConfig struct {
 
 type methodConfig struct {
 	Name        []methodName `json:"name"`
-	RetryPolicy retryPolicy  `json:"retryPolicy"`
+	RetryPolicy retryPolicy  `json:"retryPolicy,omitzero"`
 }
 
 type methodName struct {
-	Service string `json:"service"`
-	Method  string `json:"method"`
+	Service string `json:"service,omitempty"`
+	Method  string `json:"method,omitempty"`
 }
 
 // retryPolicy is a gRPC retry policy. The zero value retries nothing.
@@ -77,14 +77,18 @@ func splitServiceConfig() (retried, unretried string, stream retryPolicy) {
 	if err := json.Unmarshal([]byte(ServiceConfig), &config); err != nil {
 		panic(err)
 	}
+	streaming := methodName{aiv1.ToolService_ServiceDesc.ServiceName, "CallToolStream"}
 	for i, each := range config.MethodConfig {
-		config.MethodConfig[i].Name = slices.DeleteFunc(each.Name, func(name methodName) bool {
-			return "/"+name.Service+"/"+name.Method == aiv1.ToolService_CallToolStream_FullMethodName
-		})
-		if len(config.MethodConfig[i].Name) < len(each.Name) {
+		if at := slices.Index(each.Name, streaming); at >= 0 {
 			stream = each.RetryPolicy
+			each.Name = slices.Delete(each.Name, at, at+1)
 		}
+		if slices.Contains(each.Name, methodName{streaming.Service, "CallTool"}) {
+			each.Name = append(each.Name, methodName{}) // all that are not named
+		}
+		config.MethodConfig[i].Name = each.Name
 	}
+	config.MethodConfig = append(config.MethodConfig, methodConfig{Name: []methodName{streaming}})
 	retried = marshal(config)
 	config.MethodConfig = nil
 	return retried, marshal(config), stream

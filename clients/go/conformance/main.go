@@ -27,6 +27,7 @@ import (
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/anypb"
 
+	apiv1 "github.com/Agenta-AI/agenta-ai-grpc/clients/go/agenta/ai/tools/agenta/api/v1"
 	aiv1 "github.com/Agenta-AI/agenta-ai-grpc/clients/go/agenta/ai/v1"
 	"github.com/Agenta-AI/agenta-ai-grpc/clients/go/agentaai"
 )
@@ -34,6 +35,7 @@ import (
 const (
 	servicePath  = "/agenta.ai.v1.ToolService/"
 	streamMethod = "CallToolStream"
+	typedMethod  = "RefinePrompt"
 )
 
 // call is what the runner asks for.
@@ -152,7 +154,10 @@ func (open connections) run(asked call) (*result, error) {
 			*progress = append(*progress, text)
 		}, options)
 	} else {
-		err = conn.Invoke(ctx, servicePath+asked.Method, request, response, options...)
+		err = conn.Invoke(ctx, path(asked.Method), request, response, options...)
+	}
+	if _, ran := errors.AsType[*agentaai.ToolError](err); ran { // of a typed method, whose response says why it failed
+		err = nil
 	}
 	said := status.Convert(err)
 	answer := &result{
@@ -232,6 +237,13 @@ func (open connections) to(wanted connection) (grpc.ClientConnInterface, error) 
 	return conn, err
 }
 
+func path(method string) string {
+	if method == typedMethod {
+		return apiv1.ApiToolsService_RefinePrompt_FullMethodName
+	}
+	return servicePath + method
+}
+
 // messages are what is sent, a message or its bytes, and what is to be filled.
 func messages(asked call) (any, proto.Message, error) {
 	var request, response proto.Message
@@ -247,6 +259,8 @@ func messages(asked call) (any, proto.Message, error) {
 		if asked.Client == "shipped" { // which makes a stream of what would be a single call
 			request = &aiv1.CallToolRequest{}
 		}
+	case typedMethod:
+		request, response = &apiv1.RefinePromptRequest{}, &apiv1.RefinePromptResponse{}
 	default:
 		return nil, nil, fmt.Errorf("unknown method %q", asked.Method)
 	}

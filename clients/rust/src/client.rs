@@ -130,7 +130,10 @@ impl Client {
         ToolServiceClient::new(self.connection()).max_decoding_message_size(MAX_ANSWER_BYTES)
     }
 
-    /// The connection, for tonic's own calls.
+    /// The connection, for tonic's own calls, such as those of a client that was generated from the files of
+    /// `agenta-ai-server tools proto`. A call of a tool by its own method gets a `request_id` if its request has none, and
+    /// [`CALL_TIMEOUT`] if it has no time-out; it is sent again as [`Client::call_tool`] is. [`CallError`] reads the status that
+    /// it returns, and [`ToolError::new`] what a tool that failed has answered.
     #[must_use]
     pub fn connection(&self) -> Connection {
         self.connection.clone()

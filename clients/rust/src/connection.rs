@@ -21,18 +21,20 @@ use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt};
 use tower::{Service, ServiceExt};
 
+use crate::client::CALL_TIMEOUT;
 use crate::credentials::{BoxError, Credentials};
 use crate::endpoints::Endpoints;
 use crate::events::{Events, Sink};
 use crate::outcome::{DOMAIN, Failure, History, is_refusal};
 use crate::service_config::RetryPolicy;
+use crate::typed::{is_typed, named};
 use crate::v1::ErrorReason;
 
 /// The largest request that the service accepts, and the largest answer.
 pub(crate) const MAX_REQUEST_BYTES: usize = 1 << 20;
 pub(crate) const MAX_ANSWER_BYTES: usize = 16 << 20;
 
-const CALL_TOOL: &str = "/agenta.ai.v1.ToolService/CallTool";
+pub(crate) const CALL_TOOL: &str = "/agenta.ai.v1.ToolService/CallTool";
 const CALL_TOOL_STREAM: &str = "/agenta.ai.v1.ToolService/CallToolStream";
 const TIMEOUT: &str = "grpc-timeout";
 const PUSHBACK: &str = "grpc-retry-pushback-ms";
@@ -70,11 +72,14 @@ impl Service<Request<Body>> for Connection {
         Poll::Ready(Ok(()))
     }
 
-    fn call(&mut self, request: Request<Body>) -> Self::Future {
+    fn call(&mut self, mut request: Request<Body>) -> Self::Future {
         let shared = self.0.clone();
         if request.uri().path() == CALL_TOOL_STREAM {
             let events = Events::new(|sink| async move { shared.send(request, Some(sink)).await.map(drop) });
             return Box::pin(ready(Ok(Response::new(Body::new(events)))));
+        }
+        if is_typed(request.uri().path()) && !request.headers().contains_key(TIMEOUT) {
+            request.headers_mut().insert(TIMEOUT, left(Instant::now() + CALL_TIMEOUT));
         }
         Box::pin(async move { shared.send(request, None).await })
     }
@@ -123,7 +128,9 @@ impl Shared {
         history: &History,
     ) -> Result<Response<Body>, Failure> {
         let (head, body) = request.into_parts();
-        let mut request = Request::from_parts(head, body.collect().await?.to_bytes());
+        let body = body.collect().await?.to_bytes();
+        let body = if is_typed(head.uri.path()) { named(body) } else { body };
+        let mut request = Request::from_parts(head, body);
         check_size(request.body())?;
         self.credentials.sign(request.headers_mut()).await?;
         let mut streams = sink.is_some();
@@ -210,7 +217,7 @@ impl Shared {
     /// the server says and up to as much again, so that calls that were refused together come back one by one.
     fn wait(&self, path: &str, refusal: &Status, deadline: Option<Instant>) -> Option<Duration> {
         let forbidden = refusal.metadata().get(PUSHBACK).is_some_and(|pushback| pushback.as_bytes().starts_with(b"-"));
-        if !self.wait_for_limit || !matches!(path, CALL_TOOL | CALL_TOOL_STREAM) || forbidden {
+        if !self.wait_for_limit || !(matches!(path, CALL_TOOL | CALL_TOOL_STREAM) || is_typed(path)) || forbidden {
             return None;
         }
         let told = refusal.get_details_retry_info().and_then(|info| info.retry_delay).unwrap_or_default();

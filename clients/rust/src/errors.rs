@@ -113,8 +113,15 @@ impl From<Status> for CallError {
 
 impl From<v1::CallToolResponse> for ToolError {
     fn from(response: v1::CallToolResponse) -> Self {
-        let error = response.error.unwrap_or_default();
-        let texts = response.content.into_iter().filter_map(|block| match block.kind {
+        Self::new(response.error.unwrap_or_default(), response.content, response.meta)
+    }
+}
+
+impl ToolError {
+    /// Reads what a tool that failed has answered, by whichever method.
+    #[must_use]
+    pub fn new(error: v1::ToolError, content: Vec<v1::ContentBlock>, meta: Option<v1::CallMeta>) -> Self {
+        let texts = content.into_iter().filter_map(|block| match block.kind {
             Some(Kind::Text(text)) => Some(text),
             _ => None,
         });
@@ -129,7 +136,7 @@ impl From<v1::CallToolResponse> for ToolError {
                 .map(|each| FieldViolation { field: each.field, description: each.description })
                 .collect(),
             request_id: String::new(),
-            meta: response.meta,
+            meta,
         }
     }
 }

@@ -6,6 +6,9 @@ use std::time::Duration;
 use serde_json::Value;
 use tonic::Code;
 
+use crate::connection::CALL_TOOL;
+use crate::typed::is_typed;
+
 const FILE: &str = include_str!("service_config.json");
 
 /// How a call is sent again if the server is unavailable, or the connection breaks, or the server stops before it has begun,
@@ -21,10 +24,12 @@ pub(crate) struct RetryPolicy {
 }
 
 impl RetryPolicy {
-    /// The one of a method, such as `/agenta.ai.v1.ToolService/CallTool`.
+    /// The one of a method, such as `/agenta.ai.v1.ToolService/CallTool`, which also holds for those that tools have of their
+    /// own.
     pub(crate) fn of(path: &str) -> Option<&'static Self> {
         static POLICIES: LazyLock<Vec<RetryPolicy>> = LazyLock::new(read);
-        POLICIES.iter().find(|policy| policy.method == path)
+        let method = if is_typed(path) { CALL_TOOL } else { path };
+        POLICIES.iter().find(|policy| policy.method == method)
     }
 
     pub(crate) fn repeats(&self, code: Code) -> bool {

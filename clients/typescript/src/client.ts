@@ -1,6 +1,7 @@
 /// <reference lib="esnext.disposable" preserve="true" />
 import { randomUUID } from "node:crypto";
 import {
+  clone,
   create,
   type DescMessage,
   type DescMethodUnary,
@@ -14,9 +15,10 @@ import {
 import { ValueSchema } from "@bufbuild/protobuf/wkt";
 import { toArguments } from "./arguments.js";
 import { Code } from "./code.js";
-import { CallError, ToolError } from "./errors.js";
+import { CallError, ToolError, type ToolFailure } from "./errors.js";
 import type { CallOptions, CallToolOptions, ClientOptions } from "./options.js";
 import { follow, type ToolEvent } from "./progress.js";
+import { callsTool, isTyped, type ToolRequest } from "./tools.js";
 import { Transport } from "./transport.js";
 import {
   CallToolRequestSchema,
@@ -127,34 +129,46 @@ export class Client implements Disposable {
   }
 
   /**
-   * Calls any method of the contract with a message, such as `ToolService.method.status`.
+   * Calls any method of the contract with a message, such as `ToolService.method.status`, or one that a tool has of its own,
+   * from code that was generated from the files of "agenta-ai-server tools proto".
+   *
+   * A call of a tool by its own method gets a request_id if the request has none. It reports no progress.
    *
    * @throws CallError if the call ends with a status other than OK.
+   * @throws ToolError if a tool was called by its own method, ran and failed.
    */
   async call<I extends DescMessage, O extends DescMessage>(
     method: DescMethodUnary<I, O>,
     request: MessageInitShape<I>,
     options: CallOptions = {},
   ): Promise<MessageShape<O>> {
-    const message = create(method.input, request);
-    const call = isMessage(message, CallToolRequestSchema) ? message : undefined;
-    if (call?.requestId === "") {
+    let message = create(method.input, request);
+    if (isMessage(message, CallToolRequestSchema) && message.requestId === "") {
       throw new TypeError("requestId is empty: callTool makes one if it is left out");
     }
-    const { timeoutMs = call ? CALL_TIMEOUT_MS : READ_TIMEOUT_MS } = options;
-    const requestId = call?.requestId ?? "";
+    const isTool = callsTool(method);
+    if (isTyped(method) && requestIdOf(message) === "") {
+      // The caller's message stays as it is: another call with it is another one.
+      message = Object.assign(clone(method.input, message), { requestId: randomUUID() });
+    }
+    const { timeoutMs = isTool ? CALL_TIMEOUT_MS : READ_TIMEOUT_MS } = options;
+    const requestId = isTool ? requestIdOf(message) : "";
     const bytes = toBinary(method.input, message);
     if (bytes.length > MAX_REQUEST_BYTES) {
       throw new CallError({
         code: Code.INVALID_ARGUMENT,
         reason: ErrorReason.REQUEST_TOO_LARGE,
         text: `The request has ${bytes.length} bytes, and the limit is ${MAX_REQUEST_BYTES}: shorten its arguments`,
-        isTool: call !== undefined,
+        isTool,
         requestId,
         outcome: "unsent",
       });
     }
-    return this.#transport.send(method, bytes, { ...options, timeoutMs, requestId });
+    const response = await this.#transport.send(method, bytes, { ...options, timeoutMs, requestId });
+    if (isTyped(method)) {
+      throwIfFailed(response as unknown as ToolResponse, requestId);
+    }
+    return response;
   }
 
   /**
@@ -169,4 +183,19 @@ export class Client implements Disposable {
   [Symbol.dispose](): void {
     this.close();
   }
+}
+
+/** What the responses of all tools have. */
+interface ToolResponse extends Pick<ToolFailure, "content" | "meta"> {
+  readonly outcome: { readonly case?: string; readonly value?: unknown };
+}
+
+function throwIfFailed({ outcome, content, meta }: ToolResponse, requestId: string): void {
+  if (outcome.case === "error") {
+    throw new ToolError({ error: outcome.value as ToolFailure["error"], content, meta }, requestId);
+  }
+}
+
+function requestIdOf(message: unknown): string {
+  return (message as ToolRequest).requestId;
 }

@@ -15,12 +15,14 @@ import {
   toJson,
 } from "@bufbuild/protobuf";
 import { type Any, AnySchema, ValueSchema } from "@bufbuild/protobuf/wkt";
-import { Client, credentials, type StatusObject, status } from "@grpc/grpc-js";
+import { credentials, Client as GrpcClient, type StatusObject, status } from "@grpc/grpc-js";
+import { Client } from "./client.js";
 import { Code } from "./code.js";
-import { CallError } from "./errors.js";
+import { CallError, ToolError } from "./errors.js";
 import { file_google_rpc_error_details } from "./gen/google/rpc/error_details_pb.js";
 import { fromGrpc, toGrpc } from "./metadata.js";
 import type { CallOptions, Metadata } from "./options.js";
+import { ApiToolsService } from "./refine_prompt.js";
 import { Transport } from "./transport.js";
 import {
   type CallToolResponse,
@@ -47,25 +49,28 @@ interface Case {
 }
 
 type Sent = Promise<MessageShape<DescMessage>>;
+type SendOptions = CallOptions & { timeoutMs: number; requestId: string };
 
 const STREAM = ToolService.method.callToolStream;
+const TYPED = ApiToolsService.method.refinePrompt;
 // The client makes a stream of what would be a single call.
 const METHODS = new Map<string, DescMethodUnary>(
-  ToolService.methods.map((method) => {
+  [...ToolService.methods, TYPED].map((method) => {
     const unary = method === STREAM ? ToolService.method.callTool : method;
     return [method.name, unary as DescMethodUnary];
   }),
 );
 const REGISTRY = createRegistry(file_google_rpc_error_details);
 const transports = new Map<string, Transport>();
-const clients = new Map<string, Client>();
+const clients = new Map<string, GrpcClient>();
+const shipped = new Map<string, Client>();
 
 for await (const line of createInterface({ input: process.stdin })) {
   const asked: Case = JSON.parse(line);
   const result = await run(asked).catch((error) => ({ error: String(error) }));
   process.stdout.write(`${JSON.stringify({ id: asked.id, ...result })}\n`);
 }
-for (const open of [...transports.values(), ...clients.values()]) {
+for (const open of [...transports.values(), ...clients.values(), ...shipped.values()]) {
   open.close();
 }
 
@@ -88,7 +93,7 @@ async function run(asked: Case): Promise<JsonObject> {
     asked.close_after === undefined ? undefined : setTimeout(() => transport.close(), asked.close_after * 1000);
   const progress: JsonValue[] = [];
   const streams = asked.method === STREAM.name;
-  const options: CallOptions & { timeoutMs: number; requestId: string } = {
+  const options: SendOptions = {
     timeoutMs: asked.timeout === undefined ? Number.POSITIVE_INFINITY : asked.timeout * 1000,
     signal: asked.cancel_after === undefined ? undefined : AbortSignal.timeout(asked.cancel_after * 1000),
     metadata: asked.metadata ?? {},
@@ -97,16 +102,47 @@ async function run(asked: Case): Promise<JsonObject> {
     onTrailer: keep,
     requestId,
   };
-  const sent: Sent =
-    streams && asked.client === "bare" ? stream(asked, request, options) : transport.send(method, request, options);
-  const outcome = await sent.then((response) => answered(method, response), refused);
+  const outcome = await send(asked, transport, method, request, options).then(
+    (response) => answered(method, response),
+    refused,
+  );
   clearTimeout(closing);
   const took = (performance.now() - began) / 1000;
   return { ...outcome, ...(streams && { progress }), metadata: received, seconds: took };
 }
 
+function send(
+  asked: Case,
+  transport: Transport,
+  method: DescMethodUnary,
+  request: Uint8Array,
+  options: SendOptions,
+): Sent {
+  if (asked.client === "bare" && asked.method === STREAM.name) {
+    return stream(asked, request, options);
+  }
+  return asked.client === "shipped" && asked.method === TYPED.name
+    ? typed(asked, request, options)
+    : transport.send(method, request, options);
+}
+
+/** Calls a tool by its own method, as the README has it. */
+async function typed(asked: Case, request: Uint8Array, { timeoutMs, ...options }: SendOptions): Sent {
+  const limit = asked.timeout === undefined ? {} : { timeoutMs };
+  try {
+    return await shippedFor(asked).call(TYPED, fromBinary(TYPED.input, request), { ...options, ...limit });
+  } catch (error) {
+    if (!(error instanceof ToolError)) {
+      throw error;
+    }
+    const { reason, retryable, text, meta } = error;
+    const outcome = { case: "error" as const, value: { reason, retryable } };
+    return create(TYPED.output, { outcome, content: [{ kind: { case: "text", value: text } }], ...(meta && { meta }) });
+  }
+}
+
 /** Makes a call with progress by grpc-js alone. */
-async function stream(asked: Case, request: Uint8Array, options: CallOptions & { timeoutMs: number }): Sent {
+async function stream(asked: Case, request: Uint8Array, options: SendOptions): Sent {
   const { onProgress, onHeader, onTrailer, signal, timeoutMs, metadata = {} } = options;
   const client = clientFor(asked.target);
   const opened = client.makeServerStreamRequest(
@@ -147,8 +183,9 @@ async function stream(asked: Case, request: Uint8Array, options: CallOptions & {
   return result;
 }
 
-function clientFor(target: string): Client {
-  const made = clients.get(target) ?? new Client(target, credentials.createInsecure(), { "grpc.enable_retries": 0 });
+function clientFor(target: string): GrpcClient {
+  const made =
+    clients.get(target) ?? new GrpcClient(target, credentials.createInsecure(), { "grpc.enable_retries": 0 });
   clients.set(target, made);
   return made;
 }
@@ -169,6 +206,13 @@ function transportFor(asked: Case): Transport {
   } else {
     transports.delete(key);
   }
+  return made;
+}
+
+function shippedFor({ target, wait_for_limit: waitForLimit = false, retries = true }: Case): Client {
+  const key = JSON.stringify([target, retries, waitForLimit]);
+  const made = shipped.get(key) ?? new Client(target, { retries, waitForLimit });
+  shipped.set(key, made);
   return made;
 }
 

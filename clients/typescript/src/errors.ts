@@ -116,6 +116,9 @@ export class CallError extends Error {
   }
 }
 
+/** What a {@link ToolError} is made of. */
+export type ToolFailure = Pick<CallToolResponse, "error" | "content" | "meta">;
+
 /** A tool that ran and failed. Its message is one sentence for people. */
 export class ToolError extends Error {
   override readonly name = "ToolError";
@@ -134,7 +137,7 @@ export class ToolError extends Error {
   /** How the answer came about. */
   readonly meta: CallMeta | undefined;
 
-  constructor({ error, content, meta }: CallToolResponse, requestId: string) {
+  constructor({ error, content, meta }: ToolFailure, requestId: string) {
     const reason = error?.reason ?? ErrorReason.UNSPECIFIED;
     const text = content.flatMap(({ kind }) => (kind.case === "text" ? [kind.value] : [])).join("\n");
     const retryDelayMs = milliseconds(error?.retryDelay);

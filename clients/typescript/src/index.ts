@@ -13,6 +13,7 @@ export {
   type Outcome,
   type QuotaViolation,
   ToolError,
+  type ToolFailure,
 } from "./errors.js";
 export type {
   CallOptions,

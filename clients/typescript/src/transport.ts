@@ -26,6 +26,7 @@ import { Repeats } from "./repeats.js";
 import { SERVICE_CONFIG } from "./service_config.js";
 import { checkTarget, isLocal } from "./target.js";
 import { ipOf, serverNameOf, tlsCredentials } from "./tls.js";
+import { callsTool, isTyped } from "./tools.js";
 import {
   type CallToolResponse,
   type CallToolStreamResponse,
@@ -141,7 +142,7 @@ export class Transport {
       metadata: toGrpc(metadata),
       options,
       ended: new AbortController(),
-      streams: options.onProgress !== undefined && isTool(method),
+      streams: options.onProgress !== undefined && method.name === ToolService.method.callTool.name,
       outcome: "unsent",
     };
     if (this.#closed) {
@@ -171,7 +172,11 @@ export class Transport {
    * the last may have run the tool, and gives a stream up that has begun.
    */
   async #attempts(call: Call): Promise<Answer | CallError> {
-    const repeats = new Repeats(call.method.name, this.#retries, this.#waitForLimit);
+    const repeats = new Repeats(
+      isTyped(call.method) ? ToolService.method.callTool.name : call.method.name,
+      this.#retries,
+      this.#waitForLimit,
+    );
     for (;;) {
       const attempt: Attempt = { sent: false, answered: false };
       const answer = await this.#attempt(call, attempt);
@@ -323,16 +328,12 @@ function pathOf(method: DescMethod): string {
   return `/${method.parent.typeName}/${method.name}`;
 }
 
-function isTool(method: DescMethodUnary<DescMessage, DescMessage>): boolean {
-  return method.name === ToolService.method.callTool.name;
-}
-
 function failed(call: Call, code: Code, text: string, init: Partial<CallErrorInit> = {}): CallError {
   const { requestId, outcome } = call;
   return new CallError({
     code,
     text,
-    isTool: isTool(call.method),
+    isTool: callsTool(call.method),
     requestId,
     outcome,
     ...init,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import resource
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from agenta_ai_server.concurrency.limiter import ConcurrencyLimiter
@@ -14,17 +15,21 @@ from agenta_ai_server.rpc import reflection
 from agenta_ai_server.rpc.authentication import Authentication
 from agenta_ai_server.rpc.boundary import Boundary
 from agenta_ai_server.rpc.server import Server
+from agenta_ai_server.rpc.servicer import ToolServicer
+from agenta_ai_server.rpc.tool_calls import ToolCalls
 from agenta_ai_server.rpc.tool_pipeline import ToolPipeline
+from agenta_ai_server.rpc.typed_methods import TypedMethods, TypedTools
 
 if TYPE_CHECKING:
     from agenta_ai_server.auth.authenticator import Authenticator
     from agenta_ai_server.auth.policy import AccessPolicy
     from agenta_ai_server.domain.listener import CallListener
+    from agenta_ai_server.domain.server_state import ServerState
     from agenta_ai_server.idempotency.in_flight import InFlightCalls
     from agenta_ai_server.limits.limits import RateLimits
-    from agenta_ai_server.rpc.servicer import ToolServicer
     from agenta_ai_server.rpc.tls import Certificates
     from agenta_ai_server.settings import Settings
+    from agenta_ai_server.tools.catalog import Catalog
 
 # Calls that need no slot: of Status, of repeats that join a run, and those that are about to be refused.
 CALLS_WITHOUT_SLOT = 10_000
@@ -53,9 +58,33 @@ def build_pipeline(
     )
 
 
+@dataclass(frozen=True, slots=True)
+class Services:
+    """What answers calls.
+
+    Attributes:
+        tools: The contract's own service.
+        typed: Knows the services of the tools.
+        methods: Answers these.
+    """
+
+    tools: ToolServicer
+    typed: TypedTools
+    methods: TypedMethods
+
+
+def build_services(
+    settings: Settings, state: ServerState, catalog: Catalog, policy: AccessPolicy, limits: RateLimits | None
+) -> Services:
+    """Build what answers calls."""
+    calls = ToolCalls(catalog, max_seconds=settings.max_call_seconds)
+    typed = TypedTools(catalog)
+    return Services(ToolServicer(state, catalog, policy, calls, limits), typed, TypedMethods(typed, calls))
+
+
 def build_server(
     settings: Settings,
-    servicer: ToolServicer,
+    services: Services,
     authenticator: Authenticator | None,
     pipeline: ToolPipeline,
     *,
@@ -66,7 +95,12 @@ def build_server(
     return Server(
         Boundary(settings.max_call_seconds, listener),
         [Authentication(authenticator), pipeline],
-        [servicer.handlers(), *(reflection.handlers() if settings.reflection == "on" else ())],
+        [
+            services.tools.handlers(),
+            services.methods,
+            *(reflection.handlers(services.typed) if settings.reflection == "on" else ()),
+        ],
+        services.typed,
         tls=certificates,
         max_call_seconds=settings.max_call_seconds,
         max_connection_age_seconds=settings.max_connection_age_seconds,

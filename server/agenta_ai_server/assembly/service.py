@@ -12,13 +12,12 @@ from agenta_ai_server.assembly.idempotency import build_idempotency
 from agenta_ai_server.assembly.limits import build_limits
 from agenta_ai_server.assembly.redis import build_redis
 from agenta_ai_server.assembly.resources import Resources
-from agenta_ai_server.assembly.rpc import build_limiter, build_pipeline, build_server
+from agenta_ai_server.assembly.rpc import build_limiter, build_pipeline, build_server, build_services
 from agenta_ai_server.assembly.telemetry import build_telemetry
 from agenta_ai_server.assembly.tls import build_certificates
 from agenta_ai_server.assembly.tools import build_tools
 from agenta_ai_server.assembly.upstream import build_upstream
 from agenta_ai_server.domain.server_state import ServerState
-from agenta_ai_server.rpc.servicer import ToolServicer
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -69,7 +68,7 @@ def build_service(settings: Settings, resources: Resources) -> Service:
         telemetry.metrics.watch(limiter, limits, repeats.store, upstream.breaker, certificates)
     server = build_server(
         settings,
-        ToolServicer(state, catalog, policy, limits, max_seconds=settings.max_call_seconds),
+        build_services(settings, state, catalog, policy, limits),
         authenticator,
         build_pipeline(settings, policy, repeats.in_flight, limits, limiter),
         listener=telemetry.listener,

@@ -11,6 +11,7 @@ from agenta_ai_server.domain.deadline import MARGIN_SECONDS
 from agenta_ai_server.domain.reloading_file import ReloadingDocument
 from agenta_ai_server.domain.tool import ToolSet
 from agenta_ai_server.tools.catalog import Catalog, Dependencies, check_disabled, discover, tool_set
+from agenta_ai_server.typed import lock
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -92,10 +93,31 @@ def _file(
 
     def read(content: bytes, read_beside: Callable[[Path], bytes]) -> list[ToolSpec]:
         definitions = parse(content, path.parent, limits, read_beside=read_beside)
-        return [*built_in, *(spec(definition, completions) for definition in definitions)]
+        specs = (spec(definition, completions) for definition in definitions)
+        return [*built_in, *lock.with_numbers(specs, _read_lock(path, read_beside))]
 
     # Looked at by a task of its own, in a thread, so that no call waits for it.
     return ReloadingDocument(path, read, every=0, patience=LOOK_SECONDS)
+
+
+def _read_lock(tools_file: Path, read_beside: Callable[[Path], bytes]) -> lock.Lock:
+    """Return the lock of a tools file; an empty one if there is none.
+
+    Raises:
+        ValueError: It can't be used.
+    """
+    path = lock.beside(tools_file)
+    try:
+        # Also where it is missing, so that it is noticed when it is there.
+        content = read_beside(path)
+    except ValueError:
+        if path.exists():
+            raise
+        return lock.Lock()
+    try:
+        return lock.parse(content)
+    except lock.LockError as error:
+        raise ValueError(f"{path} {error}") from None
 
 
 def _follow(
@@ -116,7 +138,9 @@ def _follow(
                 continue
             current = available
             try:
-                catalog.current = tool_set(available, settings.missing, settings.disabled_tools)
+                tools = tool_set(available, settings.missing, settings.disabled_tools)
+                await asyncio.to_thread(catalog.prepare, tools)
+                catalog.current = tools
             except Exception as error:
                 # Without this, the task would end unseen, and no later change would take effect.
                 log.error("the changed tools aren't used because of a bug: %s", type(error).__name__)

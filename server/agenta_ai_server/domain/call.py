@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from agenta_ai_server.domain.tool import Watch
     from agenta_ai_server.domain.values import Attempt
 
+TYPED_METHODS = "/agenta.ai.tools"
 PEER = re.compile(r"ipv[46]:(.+):\d+")
 
 
@@ -122,8 +123,8 @@ class Call:
 
     @property
     def rpc(self) -> str:
-        """Name of its method in the contract, ``"CallTool"``."""
-        return self.method.rpartition("/")[2]
+        """Name of its method in the contract, ``"CallTool"``; the same for a tool's own method."""
+        return "CallTool" if self.method.startswith(TYPED_METHODS) else self.method.rpartition("/")[2]
 
     @property
     def host(self) -> str:

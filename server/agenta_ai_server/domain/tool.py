@@ -51,6 +51,7 @@ class ToolSpec:
         hints: How it behaves.
         needs: Names of the settings without which it is disabled.
         max_seconds: What one call may take at most; ``None`` for the service's own maximum.
+        field_numbers: What the lock file has of it, from which its typed method is made; ``None``: nothing.
     """
 
     name: str
@@ -63,6 +64,7 @@ class ToolSpec:
     hints: Hints = field(default_factory=Hints)
     needs: tuple[str, ...] = ()
     max_seconds: float | None = None
+    field_numbers: Mapping[str, Json] | None = None
 
 
 class ToolSet:

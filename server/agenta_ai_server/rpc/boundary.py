@@ -73,6 +73,10 @@ class Boundary(grpc.aio.ServerInterceptor):
             if self._running.is_zero.is_set():
                 return
 
+    def forget_methods(self) -> None:
+        """Look up all methods anew: those of tools may have changed."""
+        self._handlers.clear()
+
     async def intercept_service(self, continuation: Continuation, details: grpc.HandlerCallDetails) -> GrpcHandler:
         """Make grpc's handler of one of ours. Called for each call, while the chain is the same for each method."""
         if known := self._handlers.get(details.method):
@@ -80,6 +84,8 @@ class Boundary(grpc.aio.ServerInterceptor):
         handler = await continuation(details)
         if not isinstance(handler, CallHandler):
             return handler
+        if handler.recorded_as:
+            return self._wrapped(handler, handler.recorded_as)
         wrapped = self._handlers[details.method] = self._wrapped(handler, details.method)
         return wrapped
 

@@ -91,16 +91,31 @@ class CallHandler(Base):
         answer: Answers a request. Raises ``Refused`` or ``DeadlinePassed``.
         calls_tool: Whether it calls a tool.
         write_progress: Makes a message of a tool's progress; ``None`` for a method that answers once.
+        recorded_as: Full name of the method in logs and traces, of a handler that answers methods of any name; empty
+            for one that answers a single method, by whose name it is recorded.
     """
 
-    def __init__(self, answer: Answer, *, calls_tool: bool = False, write_progress: Encode | None = None) -> None:
+    def __init__(
+        self,
+        answer: Answer,
+        *,
+        calls_tool: bool = False,
+        write_progress: Encode | None = None,
+        recorded_as: str = "",
+    ) -> None:
         self.answer = answer
         self.calls_tool = calls_tool
         self.write_progress = write_progress
+        self.recorded_as = recorded_as
 
     def answered_by(self, answer: Answer) -> CallHandler:
         """Return the same method with another ``answer``, as a rule one that awaits this one's."""
-        return CallHandler(answer, calls_tool=self.calls_tool, write_progress=self.write_progress)
+        return CallHandler(
+            answer,
+            calls_tool=self.calls_tool,
+            write_progress=self.write_progress,
+            recorded_as=self.recorded_as,
+        )
 
 
 class ToolHandler(CallHandler):
@@ -110,6 +125,7 @@ class ToolHandler(CallHandler):
         read: Makes the tool call from a request; raises ``Refused``.
         write: Makes the response from an outcome; the last one, for a method that also reports progress.
         write_progress: Makes a response of a progress; ``None`` for a method that answers once.
+        recorded_as: As for :class:`CallHandler`.
     """
 
     def __init__(
@@ -117,8 +133,12 @@ class ToolHandler(CallHandler):
         read: Callable[[bytes, Call], ToolCall],
         write: Callable[[ToolOutcome], bytes],
         write_progress: Encode | None = None,
+        *,
+        recorded_as: str = "",
     ) -> None:
-        super().__init__(self._without_pipeline, calls_tool=True, write_progress=write_progress)
+        super().__init__(
+            self._without_pipeline, calls_tool=True, write_progress=write_progress, recorded_as=recorded_as
+        )
         self.read = read
         self.write = write
 

@@ -16,7 +16,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from agenta_ai_server.rpc.status import SERVICE
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Callable, Collection
 
     from google.protobuf.message import Message
 
@@ -32,32 +32,38 @@ class Health(health_pb2_grpc.HealthServicer):
     Balancers check. grpc's clients watch: they stop using a connection whose server isn't serving, but don't open
     another one, and behind a balancer of connections, or on a shared port, it is the only one they have.
 
+    Args:
+        services: Returns the names of the tools' services, which come and go.
+
     Attributes:
         draining: Whether the server is to stop.
         stopping: Set when it stops.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, services: Callable[[], Collection[str]]) -> None:
+        self._services = services
         self.draining = False
         self.stopping = asyncio.Event()
 
     async def Check(self, request: health_pb2.HealthCheckRequest, context: Context) -> Response:  # noqa: N802
         """Answer who asks."""
-        if request.service not in NAMES:
+        if not self._knows(request.service):
             await context.abort(grpc.StatusCode.NOT_FOUND, "There is no service of this name.")
         return self._response()
 
     async def List(self, request: Message, context: Context) -> Message:  # noqa: N802
         """Answer who asks for all. Called only by a grpcio-health-checking that is new enough to have the messages."""
         messages: Any = health_pb2
-        answer: Message = messages.HealthListResponse(statuses=dict.fromkeys(NAMES, self._response()))
+        answer: Message = messages.HealthListResponse(
+            statuses=dict.fromkeys((*NAMES, *self._services()), self._response())
+        )
         return answer
 
     async def Watch(  # noqa: N802
         self, request: health_pb2.HealthCheckRequest, context: Context
     ) -> AsyncIterator[Response]:
         """Tell who watches, now and when it changes."""
-        if request.service not in NAMES:
+        if not self._knows(request.service):
             yield Response(status=Response.SERVICE_UNKNOWN)
         else:
             if not self.stopping.is_set():
@@ -66,6 +72,9 @@ class Health(health_pb2_grpc.HealthServicer):
             yield Response(status=Response.NOT_SERVING)
         # A watch lasts until the caller or the server ends it.
         await asyncio.get_running_loop().create_future()
+
+    def _knows(self, service: str) -> bool:
+        return service in NAMES or service in self._services()
 
     def _response(self) -> Response:
         return Response(status=Response.NOT_SERVING if self.draining else Response.SERVING)

@@ -8,7 +8,7 @@ from google.protobuf.message import DecodeError, Message
 
 from agenta_ai.codec import CodecError, from_struct
 from agenta_ai_server.domain.errors import Reason, Refused, Violation
-from agenta_ai_server.rpc.wire_format import LARGE_BYTES, is_flooded
+from agenta_ai_server.rpc.wire_format import CALL_TOOL, LARGE_BYTES, is_flooded
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from google.protobuf.struct_pb2 import Struct
 
     from agenta_ai_server.domain.values import Json
+    from agenta_ai_server.rpc.wire_format import Fields
 
 MAX_REQUEST_BYTES = 1 << 20
 # In all structs and lists of a request together.
@@ -24,12 +25,13 @@ MAX_VALUES = 10_000
 Request = TypeVar("Request", bound=Message)
 
 
-def parse(data: bytes, read: Callable[[bytes], Request]) -> Request:
+def parse(data: bytes, read: Callable[[bytes], Request], fields: Fields = CALL_TOOL) -> Request:
     """Return the message that ``data`` holds.
 
     Args:
         data: The request as it came.
         read: The message's ``FromString``.
+        fields: The fields of the message that lead to values.
 
     Raises:
         Refused: REQUEST_TOO_LARGE, REQUEST_MALFORMED, or ARGUMENTS_INVALID for more values or fields than anything
@@ -40,7 +42,7 @@ def parse(data: bytes, read: Callable[[bytes], Request]) -> Request:
             Reason.REQUEST_TOO_LARGE,
             f"The request has {len(data):,} bytes, more than the maximum of {MAX_REQUEST_BYTES:,}. Send a smaller one.",
         )
-    if len(data) >= LARGE_BYTES and is_flooded(data, MAX_VALUES):
+    if len(data) >= LARGE_BYTES and is_flooded(data, MAX_VALUES, fields):
         wrong = Violation("arguments", f"Too many values (maximum {MAX_VALUES:,}), or fields that the contract lacks.")
         raise _invalid_arguments(wrong)
     try:
@@ -62,8 +64,13 @@ def read_arguments(struct: Struct) -> dict[str, Json]:
     try:
         return from_struct(struct, max_values=MAX_VALUES)
     except CodecError as error:
-        wrong = Violation(f"arguments{error.path}", error.problem)
-    raise _invalid_arguments(wrong)
+        refused = invalid_arguments(error)
+    raise refused
+
+
+def invalid_arguments(error: CodecError) -> Refused:
+    """Return the refusal of arguments that can't be read."""
+    return _invalid_arguments(Violation(f"arguments{error.path}", error.problem))
 
 
 def _invalid_arguments(wrong: Violation) -> Refused:

@@ -2,27 +2,27 @@
 
 from __future__ import annotations
 
-from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
 import grpc
 from google.protobuf import descriptor_pool
-from google.protobuf.descriptor_pb2 import FileDescriptorProto, FileDescriptorSet
 from google.protobuf.message import DecodeError
 from grpc_health.v1 import health_pb2
 from grpc_reflection.v1alpha import reflection, reflection_pb2
 from grpc_reflection.v1alpha.reflection import aio
 
-import agenta_ai.v1
 from agenta_ai_server.rpc.status import SERVICE
+from agenta_ai_server.typed.generation import Generation, contract_files
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
 
     from google.protobuf.descriptor import FileDescriptor
+    from google.protobuf.descriptor_pb2 import FileDescriptorProto
     from google.protobuf.message import Message
 
     from agenta_ai_server.rpc.boundary import Context
+    from agenta_ai_server.rpc.typed_methods import TypedTools
 
 LISTED = (SERVICE, health_pb2.DESCRIPTOR.services_by_name["Health"].full_name, reflection.SERVICE_NAME)
 # v1 differs from v1alpha in nothing but its name. It isn't listed, since its descriptor isn't in the pool, and a caller
@@ -30,12 +30,16 @@ LISTED = (SERVICE, health_pb2.DESCRIPTOR.services_by_name["Health"].full_name, r
 VERSIONS = (reflection.SERVICE_NAME, "grpc.reflection.v1.ServerReflection")
 
 
-def handlers() -> Iterator[grpc.GenericRpcHandler]:
-    """Make the handlers of the reflection service, which answers everybody, in the versions that callers ask for."""
-    servicer = aio.ReflectionServicer(LISTED, pool=_Pool())
+def handlers(typed: TypedTools) -> Iterator[grpc.GenericRpcHandler]:
+    """Make the handlers of the reflection service, which answers everybody, in the versions that callers ask for.
+
+    Args:
+        typed: Knows the services of the tools, which come and go.
+    """
+    described = _Described(typed)
 
     async def answer(requests: Any, context: Context) -> AsyncIterator[Message]:
-        responses: Any = servicer.ServerReflectionInfo(requests, context)
+        responses: Any = described.servicer.ServerReflectionInfo(requests, context)
         async for response in responses:
             yield response
 
@@ -48,6 +52,22 @@ def handlers() -> Iterator[grpc.GenericRpcHandler]:
         yield grpc.method_handlers_generic_handler(version, {"ServerReflectionInfo": method})
 
 
+class _Described:
+    """What is described at the moment."""
+
+    def __init__(self, typed: TypedTools) -> None:
+        self._typed = typed
+        self._servicers: dict[Generation, Any] = {}
+
+    @property
+    def servicer(self) -> Any:
+        """The servicer of the current generation of tools."""
+        now = self._typed.current
+        if now not in self._servicers:
+            self._servicers = {now: aio.ReflectionServicer((*LISTED, *now.services), pool=_Pool(now))}
+        return self._servicers[now]
+
+
 def _request(data: bytes) -> reflection_pb2.ServerReflectionRequest:
     """Read a request; an unreadable one counts as empty, which reflection refuses without exposing an exception."""
     try:
@@ -57,26 +77,39 @@ def _request(data: bytes) -> reflection_pb2.ServerReflectionRequest:
 
 
 class _Pool:
-    """Python's descriptors, with the comments and JSON names of the shipped descriptor set, which Python drops."""
+    """Python's descriptors, and those of the tools, with the comments and JSON names, which Python's pools drop."""
 
-    def __init__(self) -> None:
-        self._pool = descriptor_pool.Default()
-        shipped = FileDescriptorSet.FromString((files(agenta_ai.v1) / "descriptor_set.binpb").read_bytes())
-        self._shipped = {file.name: file for file in shipped.file}
+    def __init__(self, generation: Generation) -> None:
+        self._pools = (generation.pool, descriptor_pool.Default())
+        self._shipped = {file.name: file for file in contract_files()} | dict(generation.files)
 
     def __getattr__(self, name: str) -> Any:
-        return getattr(self._pool, name)
+        return getattr(self._pools[-1], name)
 
     def FindFileByName(self, name: str) -> _File:  # noqa: N802  # the name is that of Python's pool
-        return _File(self._pool.FindFileByName(name), self._shipped)
+        return self._first("FindFileByName", name)
 
     def FindFileContainingSymbol(self, symbol: str) -> _File:  # noqa: N802
         try:
-            file = self._pool.FindFileContainingSymbol(symbol)
+            return self._first("FindFileContainingSymbol", symbol)
         except KeyError:
             # Methods are symbols too, which ghz asks for. Python finds them only if told what they are.
-            file = self._pool.FindMethodByName(symbol).containing_service.file
-        return _File(file, self._shipped)
+            return self._first("FindMethodByName", symbol)
+
+    def _first(self, find: str, name: str) -> _File:
+        """Return the file that the first pool finds.
+
+        Raises:
+            KeyError: None does.
+        """
+        for pool in self._pools:
+            try:
+                found = getattr(pool, find)(name)
+            except KeyError:
+                continue
+            file = found.containing_service.file if find == "FindMethodByName" else found
+            return _File(file, self._shipped)
+        raise KeyError(name)
 
 
 class _File:

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
     from agenta_ai_server.rpc.boundary import Boundary
     from agenta_ai_server.rpc.tls import Certificates
+    from agenta_ai_server.rpc.typed_methods import TypedTools
 
 # Enough for five hundred requests of 10 KB a second on one connection with a round trip of 50 ms.
 MAX_UNREAD_BYTES = 1 << 18
@@ -74,7 +75,8 @@ class Server:
     Args:
         boundary: The first interceptor.
         interceptors: What each call passes behind it, in this order.
-        services: The contract's methods, and reflection.
+        services: The contract's methods, those of the tools, and reflection.
+        typed: Knows the services of the tools.
         tls: Makes the listener's credentials; ``None`` for plaintext.
         max_call_seconds: What a call may take at most.
         max_connection_age_seconds: After these, give or take a tenth, a client must connect anew; 0: never.
@@ -88,6 +90,7 @@ class Server:
         boundary: Boundary,
         interceptors: Sequence[grpc.aio.ServerInterceptor],
         services: Sequence[grpc.GenericRpcHandler],
+        typed: TypedTools,
         *,
         tls: Certificates | None = None,
         max_call_seconds: float,
@@ -108,7 +111,8 @@ class Server:
             options.append(("grpc.max_connection_age_ms", round(max_connection_age_seconds * 1000)))
             options.append(("grpc.max_connection_age_grace_ms", round(max_call_seconds * 1000)))
         self._server = grpc.aio.server(interceptors=[boundary, *interceptors], options=options)
-        self._health = Health()
+        typed.on_change(boundary.forget_methods)
+        self._health = Health(lambda: typed.current.services)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         self._server.add_generic_rpc_handlers(tuple(services))
         self._tls = tls

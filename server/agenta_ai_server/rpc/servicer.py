@@ -16,23 +16,22 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from agenta_ai.codec import fill, to_struct
 from agenta_ai.v1 import content_pb2, error_pb2, tool_pb2, tool_service_pb2
 from agenta_ai_server.domain.errors import Reason, Refused, Violation
-from agenta_ai_server.domain.tool import Stage, ToolCall
+from agenta_ai_server.domain.tool import Stage
 from agenta_ai_server.limits.limiter import LimiterState
-from agenta_ai_server.pipeline.idempotency import UUID4
 from agenta_ai_server.rpc.handler import CallHandler, Reply, Request, ToolHandler
 from agenta_ai_server.rpc.parsing import parse, read_arguments
 from agenta_ai_server.rpc.status import REASON_PREFIX, SERVICE, to_duration
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterable
+    from collections.abc import Awaitable, Callable
 
     from agenta_ai_server.auth.policy import AccessPolicy
     from agenta_ai_server.domain.call import Call, Principal
     from agenta_ai_server.domain.outcome import ToolFailure, ToolOutcome
     from agenta_ai_server.domain.server_state import ServerState
-    from agenta_ai_server.domain.tool import Progress, ToolSet, ToolSpec
-    from agenta_ai_server.domain.values import Attempt
+    from agenta_ai_server.domain.tool import Progress, ToolCall, ToolSet, ToolSpec
     from agenta_ai_server.limits.limits import Check, RateLimits
+    from agenta_ai_server.rpc.tool_calls import ToolCalls
     from agenta_ai_server.tools.catalog import Catalog
 
 DEFAULT_PAGE_SIZE = 50
@@ -65,8 +64,8 @@ class ToolServicer:
         state: The state of this server process.
         catalog: Knows the tools.
         policy: Says who may see which of them.
+        calls: Makes the calls of tools.
         limits: The rate limits that callers are kept to; ``None`` if there are none.
-        max_seconds: What one call of a tool may take at most, if the tool itself doesn't say.
     """
 
     def __init__(
@@ -74,15 +73,14 @@ class ToolServicer:
         state: ServerState,
         catalog: Catalog,
         policy: AccessPolicy,
+        calls: ToolCalls,
         limits: RateLimits | None = None,
-        *,
-        max_seconds: float,
     ) -> None:
         self._state = state
         self._catalog = catalog
         self._policy = policy
+        self._calls = calls
         self._limits = limits
-        self._max_seconds = max_seconds
         self._described: tuple[ToolSet | None, dict[str, tool_pb2.Tool]] = (None, {})
         self._list_ttl = Duration(seconds=CHANGING_LIST_TTL_SECONDS if catalog.may_change else LIST_TTL_SECONDS)
 
@@ -136,27 +134,14 @@ class ToolServicer:
         )
 
     def _read_call(self, data: bytes, call: Call) -> ToolCall:
-        """Make the tool call of a ``CallToolRequest``, and note in ``call`` what listeners want to know of it."""
+        """Make the tool call of a ``CallToolRequest``."""
         request = parse(data, tool_service_pb2.CallToolRequest.FromString)
-        tools = self._catalog.current
-        spec = tools.find(request.name)
-        if spec:
-            call.tool = spec.name
-        if UUID4.fullmatch(request.request_id):
-            call.request_id = request.request_id
-        max_seconds = self._max_seconds if spec is None or spec.max_seconds is None else spec.max_seconds
-        return ToolCall(
-            call_id=call.id,
-            name=request.name,
-            caller=call.caller,
-            deadline=min(call.client_deadline, call.arrived + max_seconds),
-            tools=tools,
-            max_seconds=max_seconds,
-            read_arguments=partial(read_arguments, request.arguments),
+        return self._calls.open(
+            call,
+            request.name,
+            partial(read_arguments, request.arguments),
             request_id=request.request_id,
             rerun_if_outcome_unknown=request.rerun_if_outcome_unknown,
-            response_metadata=call.response_metadata,
-            watch=call.watch,
         )
 
     def _definition(self, tool: ToolSpec, tools: ToolSet) -> tool_pb2.Tool:
@@ -273,20 +258,18 @@ def write_progress(progress: Progress) -> bytes:
 
 def _response(outcome: ToolOutcome) -> tool_service_pb2.CallToolResponse:
     response = tool_service_pb2.CallToolResponse(
-        content=[content_pb2.ContentBlock(text=outcome.text)], meta=_meta(outcome.attempts)
+        content=[content_pb2.ContentBlock(text=outcome.text)], meta=meta_message(outcome)
     )
-    response.meta.repaired = outcome.repaired
-    response.meta.replayed = outcome.replayed
-    response.meta.warnings.extend(outcome.warnings)
     if outcome.failure:
         response.is_error = True
-        response.error.CopyFrom(_error(outcome.failure))
+        response.error.CopyFrom(error_message(outcome.failure))
     else:
         fill(response.structured_content, outcome.structured, exact=False, max_depth=MAX_DEPTH)
     return response
 
 
-def _error(failure: ToolFailure) -> error_pb2.ToolError:
+def error_message(failure: ToolFailure) -> error_pb2.ToolError:
+    """Return why a tool failed, as the contract has it."""
     return error_pb2.ToolError(
         reason=error_pb2.ErrorReason.Value(REASON_PREFIX + failure.reason),
         retryable=failure.retryable,
@@ -298,6 +281,21 @@ def _error(failure: ToolFailure) -> error_pb2.ToolError:
     )
 
 
+def meta_message(outcome: ToolOutcome) -> tool_service_pb2.CallMeta:
+    """Return how an outcome came about, as the contract has it."""
+    made = [
+        tool_service_pb2.Attempt(trace_id=attempt.trace_id, duration=to_duration(attempt.seconds))
+        for attempt in outcome.attempts
+    ]
+    return tool_service_pb2.CallMeta(
+        trace_id=made[-1].trace_id if made else "",
+        attempts=made,
+        repaired=outcome.repaired,
+        replayed=outcome.replayed,
+        warnings=outcome.warnings,
+    )
+
+
 def _rate_limit(check: Check) -> tool_service_pb2.RateLimit:
     return tool_service_pb2.RateLimit(
         burst=check.quota.limit.burst,
@@ -305,11 +303,3 @@ def _rate_limit(check: Check) -> tool_service_pb2.RateLimit:
         remaining=check.decision.remaining,
         next_call_delay=to_duration(check.decision.delay),
     )
-
-
-def _meta(attempts: Iterable[Attempt]) -> tool_service_pb2.CallMeta:
-    made = [
-        tool_service_pb2.Attempt(trace_id=attempt.trace_id, duration=to_duration(attempt.seconds))
-        for attempt in attempts
-    ]
-    return tool_service_pb2.CallMeta(trace_id=made[-1].trace_id if made else "", attempts=made)

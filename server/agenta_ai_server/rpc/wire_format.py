@@ -1,4 +1,4 @@
-"""Finds a flood of values or fields in a serialized ``CallToolRequest`` without parsing it.
+"""Finds a flood of values or fields in a serialized request without parsing it.
 
 A megabyte of tiny entries of one map takes a tenth of a second to parse, two thousand times as long as one of text, and
 must be parsed before the rate limit, which needs the tool's name. The encoding is
@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, TypeAlias
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-_Fields: TypeAlias = "dict[int, _Fields]"
+Fields: TypeAlias = "dict[int, Fields]"
+"""The fields of a message that lead to values, by number, with those of what they hold."""
 
 VARINT, LENGTH = 0, 2
 #: The other kinds of fields, with their sizes in bytes.
@@ -23,33 +24,37 @@ LARGE_BYTES = 1 << 16
 FIELDS_OF_VALUE = 4
 #: Fields besides: the request's own, and those that later clients may send.
 OTHER_FIELDS = 1000
-# The fields that lead to values, by number: ListValue.values, an entry's value, Struct.fields, Value.struct_value and
-# list_value.
-_VALUE: _Fields = {}
-_LIST: _Fields = {1: _VALUE}
-_ENTRY: _Fields = {2: _VALUE}
-_STRUCT: _Fields = {1: _ENTRY}
-_VALUE.update({5: _STRUCT, 6: _LIST})
-_REQUEST: _Fields = {2: _STRUCT}
+# ListValue.values, an entry's value, Struct.fields, Value.struct_value and list_value.
+VALUE: Fields = {}
+LIST: Fields = {1: VALUE}
+_ENTRY: Fields = {2: VALUE}
+STRUCT: Fields = {1: _ENTRY}
+VALUE.update({5: STRUCT, 6: LIST})
+CALL_TOOL: Fields = {2: STRUCT}
 
 
-def is_flooded(data: bytes, most: int) -> bool:
+class TypedFields(dict[int, Fields]):
+    """The fields of a message each of which is a value itself, as those of typed arguments are."""
+
+
+def is_flooded(data: bytes, most: int, request: Fields = CALL_TOOL) -> bool:
     """Say whether the request holds more than ``most`` values, or many fields that hold none.
 
     Small structs and lists aren't looked into: to parse them is cheaper, even if there are many.
 
     Args:
-        data: A serialized ``CallToolRequest`` or ``CallToolStreamRequest``. What is neither is left to the parser.
+        data: A serialized request. What isn't one is left to the parser.
         most: Values that its large structs and lists may hold in all.
+        request: The fields of the request that lead to values.
     """
     values = found = 0
-    nested = [(0, len(data), _REQUEST)]
+    nested = [(0, len(data), request)]
     while nested:
         begin, end, fields = nested.pop()
         for number, start, stop in _fields(data, begin, end):
             found += 1
             if (inner := fields.get(number)) is not None:
-                values += inner is _ENTRY or fields is _LIST
+                values += inner is _ENTRY or fields is LIST or isinstance(fields, TypedFields)
                 if stop - start >= LARGE_BYTES:
                     nested.append((start, stop, inner))
             if values > most or found > values * FIELDS_OF_VALUE + OTHER_FIELDS:

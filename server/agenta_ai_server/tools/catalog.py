@@ -59,6 +59,7 @@ class Catalog:
     def __init__(self, current: ToolSet, *, may_change: bool = False) -> None:
         self._current = current
         self._listeners: list[Callable[[ToolSet], None]] = []
+        self._preparing: list[Callable[[ToolSet], None]] = []
         self.may_change = may_change
 
     @property
@@ -71,6 +72,15 @@ class Catalog:
         self._current = tools
         for listener in self._listeners:
             listener(tools)
+
+    def prepare(self, tools: ToolSet) -> None:
+        """Do what takes time before these become the current tools. May be called in a thread."""
+        for prepare in self._preparing:
+            prepare(tools)
+
+    def before_change(self, prepare: Callable[[ToolSet], None]) -> None:
+        """Call this with tools that are about to become the current ones, in whatever thread."""
+        self._preparing.append(prepare)
 
     def on_change(self, listener: Callable[[ToolSet], None]) -> None:
         """Call this with the tools each time that they have changed."""

@@ -5,6 +5,7 @@ use std::error::Error;
 use std::io::{BufRead, Write};
 use std::time::{Duration, Instant};
 
+use agenta_ai::tools::api_v1;
 use agenta_ai::v1::call_tool_stream_response::Event;
 use agenta_ai::{CallError, Client, unpack, v1};
 use base64::prelude::{BASE64_STANDARD, Engine};
@@ -22,9 +23,13 @@ use tonic_types::pb;
 type Failure = Box<dyn Error>;
 
 const STREAM: &str = "CallToolStream";
+const TYPED: &str = "RefinePrompt";
 
 /// The contract, and the details of errors.
 const DESCRIPTORS: &[u8] = include_bytes!("../../../../client/agenta_ai/v1/descriptor_set.binpb");
+
+/// The methods of our own tools.
+const TOOLS: &[u8] = include_bytes!("tools.binpb");
 
 /// Those that are open, by all that makes them differ.
 #[derive(Default)]
@@ -41,7 +46,9 @@ enum Kind {
 
 #[tokio::main(worker_threads = 1)]
 async fn main() -> Result<(), Failure> {
-    let mut program = Program { pool: DescriptorPool::decode(DESCRIPTORS)?, ..Program::default() };
+    let mut pool = DescriptorPool::decode(DESCRIPTORS)?;
+    pool.decode_file_descriptor_set(TOOLS)?;
+    let mut program = Program { pool, ..Program::default() };
     let mut output = std::io::stdout().lock();
     for line in std::io::stdin().lock().lines() {
         let call: Value = serde_json::from_str(&line?)?;
@@ -66,7 +73,10 @@ impl Program {
             request.set_timeout(timeout);
         }
         let kind = self.connection(call)?;
-        let path = format!("/agenta.ai.v1.ToolService/{method}");
+        let path = match method {
+            TYPED => "/agenta.ai.tools.agenta.api.v1.ApiToolsService/RefinePrompt".to_owned(),
+            _ => format!("/agenta.ai.v1.ToolService/{method}"),
+        };
         if let (Kind::Shipped(client), Some(after)) = (&kind, seconds(call, "close_after")) {
             self.open.clear();
             let client = client.clone();
@@ -124,6 +134,7 @@ impl Program {
         let message = match method {
             "Status" => v1::StatusResponse::decode(bytes)?.encode_to_vec(),
             "ListTools" => v1::ListToolsResponse::decode(bytes)?.encode_to_vec(),
+            TYPED => api_v1::RefinePromptResponse::decode(bytes)?.encode_to_vec(),
             _ => {
                 let answer = v1::CallToolResponse::decode(bytes)?;
                 if let Some(content) = answer.structured_content.clone() {
@@ -171,13 +182,16 @@ impl Program {
             "Status" => v1::StatusRequest::decode(&*bytes)?.encode_to_vec(),
             "ListTools" => v1::ListToolsRequest::decode(&*bytes)?.encode_to_vec(),
             STREAM => v1::CallToolStreamRequest::decode(&*bytes)?.encode_to_vec(),
+            TYPED => api_v1::RefinePromptRequest::decode(&*bytes)?.encode_to_vec(),
             _ => v1::CallToolRequest::decode(&*bytes)?.encode_to_vec(),
         }
         .into())
     }
 
     fn message(&self, name: &str) -> Result<prost_reflect::MessageDescriptor, Failure> {
-        let found = self.pool.get_message_by_name(&format!("agenta.ai.v1.{name}"));
+        let found = ["agenta.ai.v1", "agenta.ai.tools.agenta.api.v1"]
+            .iter()
+            .find_map(|package| self.pool.get_message_by_name(&format!("{package}.{name}")));
         Ok(found.ok_or_else(|| format!("no message is called {name}"))?)
     }
 
@@ -259,7 +273,7 @@ fn named(status: Status) -> Status {
 /// What the error of the shipped client says, to which `Client::call_tool` adds the `request_id` like this.
 fn outcome_of(status: Status, call: &Value) -> Value {
     let mut error = CallError::from(status);
-    if call["method"] == "CallTool" || call["method"] == STREAM {
+    if call["request"].get("requestId").is_some() {
         call["request"]["requestId"].as_str().unwrap_or_default().clone_into(&mut error.request_id);
     }
     json!({"not_run": error.not_run, "request_id": error.request_id, "sentence": error.to_string()})

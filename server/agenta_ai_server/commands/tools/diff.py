@@ -11,6 +11,7 @@ from agenta_ai_server.agenta.deployments import read_states
 from agenta_ai_server.agenta.management import ManagementError
 from agenta_ai_server.commands import stdout
 from agenta_ai_server.commands.management import open_management
+from agenta_ai_server.commands.tools.proto import typed_changes
 from agenta_ai_server.commands.tools.source import check_environment, environment_of, file_of, read_tools
 from agenta_ai_server.tools.drift.comparison import Drift, state_differences
 
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from agenta_ai_server.agenta.deployments import ApplicationState
     from agenta_ai_server.tools.drift.comparison import Difference
     from agenta_ai_server.tools.tools_file.definition import ToolDefinition
+    from agenta_ai_server.typed.compatibility import Change
 
 EXIT_DIFFERENT, EXIT_TROUBLE = 1, 2
 SIGNS = {
@@ -87,7 +89,9 @@ async def run(environment: Mapping[str, str], options: Options) -> int:
     Raises:
         SettingsError: A setting or the file is missing or has faults.
     """
-    tools = read_tools(file_of(environment, options.file), options.names)
+    path = file_of(environment, options.file)
+    tools = read_tools(path, options.names)
+    typed = typed_changes(path, options.names)
     slug = environment_of(environment, options.environment)
     if not all(tool.environment for tool in tools):
         check_environment(slug)
@@ -102,12 +106,16 @@ async def run(environment: Mapping[str, str], options: Options) -> int:
     for tool in tools:
         place = places[tool.name]
         compared.append(Compared(tool, place[1], states[place], state_differences(tool, states[place], place[1])))
-    stdout.say(_json(compared) if options.as_json else _text(compared))
-    return EXIT_DIFFERENT if any(each.differences for each in compared) else 0
+    stdout.say(_json(compared, typed) if options.as_json else _text(compared, typed))
+    return EXIT_DIFFERENT if typed or any(each.differences for each in compared) else 0
 
 
-def _text(compared: Sequence[Compared]) -> str:
+def _text(compared: Sequence[Compared], typed: Sequence[Change]) -> str:
     lines = []
+    if typed:
+        lines += ["Typed methods differ from the lock file; ! breaks callers with stubs of before:"]
+        lines += [f"  {'!' if change.breaking else '+'} {change}" for change in typed]
+        lines += ["    → 'agenta-ai-server tools proto' brings the lock file up to date.", ""]
     for each in compared:
         if not each.differences:
             continue
@@ -127,7 +135,7 @@ def _text(compared: Sequence[Compared]) -> str:
     return "\n".join(lines)
 
 
-def _json(compared: Sequence[Compared]) -> str:
+def _json(compared: Sequence[Compared], typed: Sequence[Change]) -> str:
     tools = [
         {
             "name": each.tool.name,
@@ -141,4 +149,6 @@ def _json(compared: Sequence[Compared]) -> str:
         }
         for each in compared
     ]
-    return json.dumps({"ok": not any(each.differences for each in compared), "tools": tools}, indent=2)
+    changed = [{"path": change.path, "text": change.description, "breaking": change.breaking} for change in typed]
+    ok = not typed and not any(each.differences for each in compared)
+    return json.dumps({"ok": ok, "tools": tools, "typed": changed}, indent=2)

@@ -6,6 +6,8 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from agenta_ai_server.commands.tools.proto_parser import add_proto
+
 if TYPE_CHECKING:
     from collections.abc import Coroutine
 
@@ -75,6 +77,7 @@ def add_tools(parser: argparse.ArgumentParser) -> None:
         )
     )
     _add_test(_command(commands, "test", "run the examples of the file", TEST_EXAMPLES, file))
+    add_proto(commands)
 
 
 def _add_test(test: argparse.ArgumentParser) -> None:

@@ -3,11 +3,14 @@ package ai.agenta.ai;
 import ai.agenta.ai.ServiceConfig.RetryPolicy;
 import ai.agenta.ai.v1.CallToolRequest;
 import ai.agenta.ai.v1.CallToolResponse;
+import ai.agenta.ai.v1.ToolServiceGrpc;
+import com.google.protobuf.Message;
 import io.grpc.ChannelCredentials;
 import io.grpc.Grpc;
 import io.grpc.InsecureChannelCredentials;
 import io.grpc.ManagedChannel;
 import io.grpc.ManagedChannelBuilder;
+import io.grpc.MethodDescriptor;
 import io.grpc.Status;
 import io.grpc.TlsChannelCredentials;
 import java.time.Duration;
@@ -30,7 +33,7 @@ public final class Client implements AutoCloseable {
     private final Closing closing;
     private final boolean waitForLimit;
     private final RetryPolicy streams;
-    private final Set<ToolCall> inFlight = ConcurrentHashMap.newKeySet();
+    private final Set<ToolCall<?, ?>> inFlight = ConcurrentHashMap.newKeySet();
 
     private Client(ManagedChannel channel, Closing closing, boolean waitForLimit, RetryPolicy streams) {
         this.channel = channel;
@@ -102,7 +105,39 @@ public final class Client implements AutoCloseable {
      * @throws IllegalArgumentException if the request has no request_id
      */
     public CallToolResponse callTool(CallToolRequest request, ToolCallOptions options) {
-        var result = callToolAsync(request, options);
+        return await(callToolAsync(request, options), request.getRequestId());
+    }
+
+    /**
+     * Runs a tool by a method of its own, of code that was generated from the files of "agenta-ai-server tools proto":
+     *
+     * <pre>{@code
+     * client.call(SupportToolsServiceGrpc.getClassifyTicketMethod(), request)
+     * }</pre>
+     *
+     * The request gets a request_id if it has none.
+     *
+     * @throws CallException if the call was refused or had no answer
+     * @throws ToolException if the tool ran and failed
+     */
+    public <Q extends Message, A extends Message> A call(MethodDescriptor<Q, A> method, Q request) {
+        return call(method, request, ToolCallOptions.DEFAULT);
+    }
+
+    /** Runs a tool by a method of its own: see {@link #call(MethodDescriptor, Message)}. */
+    public <Q extends Message, A extends Message> A call(
+            MethodDescriptor<Q, A> method, Q request, ToolCallOptions options) {
+        Q named = TypedMethods.named(request);
+        return await(start(method, named, options), TypedMethods.requestId(named));
+    }
+
+    /** Runs a tool by a method of its own without blocking: see {@link #callToolAsync}. */
+    public <Q extends Message, A extends Message> CompletableFuture<A> callAsync(
+            MethodDescriptor<Q, A> method, Q request, ToolCallOptions options) {
+        return start(method, TypedMethods.named(request), options);
+    }
+
+    private static <A> A await(CompletableFuture<A> result, String requestId) {
         try {
             return result.get();
         } catch (InterruptedException interrupted) {
@@ -111,7 +146,7 @@ public final class Client implements AutoCloseable {
             var status = Status.CANCELLED
                     .withDescription("The thread was interrupted")
                     .withCause(interrupted);
-            throw new CallException(status.asRuntimeException(), request.getRequestId(), Outcome.Kind.OPEN);
+            throw new CallException(status.asRuntimeException(), requestId, Outcome.Kind.OPEN);
         } catch (ExecutionException failure) {
             if (failure.getCause() instanceof AgentaException cause) {
                 // Points to who called, and not to a thread of grpc-java.
@@ -134,7 +169,12 @@ public final class Client implements AutoCloseable {
      */
     public CompletableFuture<CallToolResponse> callToolAsync(CallToolRequest request, ToolCallOptions options) {
         checked(request.getRequestId());
-        ToolCall call = new ToolCall(channel, request, options, waitForLimit, streams);
+        return start(ToolServiceGrpc.getCallToolMethod(), request, options);
+    }
+
+    private <Q extends Message, A extends Message> CompletableFuture<A> start(
+            MethodDescriptor<Q, A> method, Q request, ToolCallOptions options) {
+        var call = new ToolCall<>(channel, method, request, options, waitForLimit, streams);
         inFlight.add(call);
         var result = call.start();
         result.whenComplete((response, failure) -> inFlight.remove(call));
@@ -223,7 +263,7 @@ public final class Client implements AutoCloseable {
         public Client build() {
             Closing closing = new Closing();
             ManagedChannelBuilder<?> builder = Grpc.newChannelBuilder(target.name(), transport)
-                    .intercept(caller, new Attempts(), closing, new Detached())
+                    .intercept(caller, new Attempts(), closing, new Detached(), new TypedMethods())
                     .defaultServiceConfig(ServiceConfig.read())
                     // A record in the DNS can't change what is retried.
                     .disableServiceConfigLookUp()

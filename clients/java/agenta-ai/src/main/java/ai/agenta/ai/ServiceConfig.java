@@ -32,15 +32,22 @@ final class ServiceConfig {
     private ServiceConfig() {}
 
     /**
-     * The form in which grpc-java takes it, without calls that report progress: grpc-java doesn't repeat a stream that has
-     * begun. {@link ToolCall} repeats them.
+     * The form in which grpc-java takes it, with the retries of CallTool for all methods that it doesn't name: a client gives
+     * each call of a tool a request_id. Calls that report progress have none: grpc-java doesn't repeat a stream that has begun.
+     * {@link ToolCall} repeats them.
      */
+    @SuppressWarnings("unchecked")
     static Map<String, ?> read() {
         Map<String, ?> config = read(new TypeToken<Map<String, ?>>() {});
-        for (Object method : (List<?>) config.get("methodConfig")) {
-            ((List<?>) ((Map<?, ?>) method).get("name"))
-                    .removeIf(name -> STREAM.equals(((Map<?, ?>) name).get("method")));
+        var methods = (List<Map<String, ?>>) config.get("methodConfig");
+        for (var method : methods) {
+            var names = (List<Map<String, Object>>) method.get("name");
+            names.removeIf(name -> STREAM.equals(name.get("method")));
+            if (names.stream().anyMatch(name -> "CallTool".equals(name.get("method")))) {
+                names.add(Map.of());
+            }
         }
+        methods.add(Map.of("name", List.of(Map.of("service", ToolServiceGrpc.SERVICE_NAME, "method", STREAM))));
         return config;
     }
 

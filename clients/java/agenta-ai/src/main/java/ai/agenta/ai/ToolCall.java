@@ -9,6 +9,7 @@ import ai.agenta.ai.v1.ErrorReason;
 import ai.agenta.ai.v1.Progress;
 import ai.agenta.ai.v1.ToolServiceGrpc;
 import com.google.protobuf.Any;
+import com.google.protobuf.Message;
 import com.google.rpc.ErrorInfo;
 import io.grpc.CallOptions;
 import io.grpc.Channel;
@@ -32,7 +33,7 @@ import org.jspecify.annotations.Nullable;
  * One call of a tool, over all its attempts that grpc-java doesn't make itself: after a rate limit, if it is to wait for that,
  * and after the stream of one that reports progress broke.
  */
-final class ToolCall {
+final class ToolCall<Q extends Message, A extends Message> {
     /** The largest request that the service accepts. */
     static final int MAX_REQUEST_BYTES = 1 << 20;
 
@@ -41,7 +42,8 @@ final class ToolCall {
     private static final Duration SHORTEST_WAIT = Duration.ofMillis(100);
 
     private final Channel channel;
-    private final CallToolRequest request;
+    private final MethodDescriptor<Q, A> method;
+    private final Q request;
     private final CallOptions options;
     private final ToolCallOptions more;
     private final boolean waitForLimit;
@@ -51,7 +53,7 @@ final class ToolCall {
     private int lost;
     private final Deadline deadline;
     private final Context caller = Context.current();
-    private final CompletableFuture<CallToolResponse> result = new CompletableFuture<>();
+    private final CompletableFuture<A> result = new CompletableFuture<>();
     // Null between two attempts.
     private @Nullable ClientCall<?, ?> current;
     private boolean closed;
@@ -59,23 +61,27 @@ final class ToolCall {
     private volatile Outcome.Kind before = Outcome.Kind.UNSENT;
 
     ToolCall(
-            Channel channel, CallToolRequest request, ToolCallOptions more, boolean waitForLimit, RetryPolicy streams) {
+            Channel channel,
+            MethodDescriptor<Q, A> method,
+            Q request,
+            ToolCallOptions more,
+            boolean waitForLimit,
+            RetryPolicy streams) {
         this.channel = channel;
-        this.request = more.rerunIfOutcomeUnknown()
-                ? request.toBuilder().setRerunIfOutcomeUnknown(true).build()
-                : request;
+        this.method = method;
+        this.request = more.rerunIfOutcomeUnknown() ? TypedMethods.rerun(request) : request;
         this.deadline =
                 Detached.earlier(Deadline.after(more.timeout().toNanos(), TimeUnit.NANOSECONDS), caller.getDeadline());
         this.options =
                 CallOptions.DEFAULT.withCallCredentials(more.credentials()).withDeadline(deadline);
         this.more = more;
         this.waitForLimit = waitForLimit;
-        this.streams = more.onProgress() != null;
+        this.streams = more.onProgress() != null && request instanceof CallToolRequest;
         this.policy = this.streams ? streams : RetryPolicy.NEVER;
     }
 
     /** Makes the call. To cancel the future cancels the call. */
-    CompletableFuture<CallToolResponse> start() {
+    CompletableFuture<A> start() {
         int bytes = request.getSerializedSize();
         if (bytes > MAX_REQUEST_BYTES) {
             end(tooLarge(bytes));
@@ -118,7 +124,7 @@ final class ToolCall {
     }
 
     private void end(StatusRuntimeException thrown) {
-        result.completeExceptionally(new CallException(thrown, request.getRequestId(), before));
+        result.completeExceptionally(new CallException(thrown, TypedMethods.requestId(request), before));
     }
 
     private synchronized void cancel(@Nullable Throwable failure) {
@@ -133,15 +139,15 @@ final class ToolCall {
         }
         caller.run(() -> {
             if (streams) {
-                start(ToolServiceGrpc.getCallToolStreamMethod(), streamed(), Streaming::new);
+                start(ToolServiceGrpc.getCallToolStreamMethod(), streamed((CallToolRequest) request), Streaming::new);
             } else {
-                start(ToolServiceGrpc.getCallToolMethod(), request, call -> new Unary());
+                start(method, request, call -> new Unary());
             }
         });
     }
 
-    private <Q, A> void start(
-            MethodDescriptor<Q, A> method, Q message, Function<ClientCall<Q, A>, ClientCall.Listener<A>> listener) {
+    private <T, R> void start(
+            MethodDescriptor<T, R> method, T message, Function<ClientCall<T, R>, ClientCall.Listener<R>> listener) {
         var call = channel.newCall(method, options);
         current = call;
         Metadata headers = new Metadata();
@@ -152,7 +158,7 @@ final class ToolCall {
         call.request(2);
     }
 
-    private CallToolStreamRequest streamed() {
+    private static CallToolStreamRequest streamed(CallToolRequest request) {
         var streamed = CallToolStreamRequest.newBuilder()
                 .setName(request.getName())
                 .setRequestId(request.getRequestId())
@@ -174,7 +180,7 @@ final class ToolCall {
         }
     }
 
-    private void ended(Status status, Metadata trailers, @Nullable CallToolResponse response) {
+    private void ended(Status status, Metadata trailers, @Nullable A response) {
         try {
             more.onTrailers().accept(trailers);
         } catch (Throwable failure) { // or the call would never end
@@ -182,13 +188,18 @@ final class ToolCall {
             return;
         }
         if (!status.isOk()) {
-            refused(new CallException(status.asRuntimeException(trailers), request.getRequestId(), before), trailers);
+            refused(
+                    new CallException(status.asRuntimeException(trailers), TypedMethods.requestId(request), before),
+                    trailers);
         } else if (response == null) {
             end(Status.INTERNAL.withDescription("The server sent no response").asRuntimeException());
-        } else if (response.getIsError()) {
-            result.completeExceptionally(new ToolException(response, request.getRequestId()));
         } else {
-            result.complete(response);
+            CallToolResponse failed = TypedMethods.failed(response);
+            if (failed == null) {
+                result.complete(response);
+            } else {
+                result.completeExceptionally(new ToolException(failed, TypedMethods.requestId(request)));
+            }
         }
     }
 
@@ -272,11 +283,11 @@ final class ToolCall {
         }
     }
 
-    private final class Unary extends ClientCall.Listener<CallToolResponse> {
-        private @Nullable CallToolResponse response;
+    private final class Unary extends ClientCall.Listener<A> {
+        private @Nullable A response;
 
         @Override
-        public void onMessage(CallToolResponse message) {
+        public void onMessage(A message) {
             response = message;
         }
 
@@ -288,17 +299,18 @@ final class ToolCall {
 
     private final class Streaming extends ClientCall.Listener<CallToolStreamResponse> {
         private final ClientCall<?, ?> call;
-        private @Nullable CallToolResponse response;
+        private @Nullable A response;
 
         Streaming(ClientCall<?, ?> call) {
             this.call = call;
         }
 
         @Override
+        @SuppressWarnings("unchecked") // only CallTool streams
         public void onMessage(CallToolStreamResponse message) {
             switch (message.getEventCase()) {
                 case PROGRESS -> report(message.getProgress());
-                case RESULT -> response = message.getResult();
+                case RESULT -> response = (A) message.getResult();
                 case EVENT_NOT_SET -> {} // of a later version
             }
             call.request(1);

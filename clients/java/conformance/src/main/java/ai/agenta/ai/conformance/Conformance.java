@@ -5,6 +5,9 @@ import ai.agenta.ai.Client;
 import ai.agenta.ai.ToolCallOptions;
 import ai.agenta.ai.ToolException;
 import ai.agenta.ai.Values;
+import ai.agenta.ai.tools.agenta.api.v1.ApiToolsServiceGrpc;
+import ai.agenta.ai.tools.agenta.api.v1.RefinePromptRequest;
+import ai.agenta.ai.tools.agenta.api.v1.RefinePromptResponse;
 import ai.agenta.ai.v1.CallToolRequest;
 import ai.agenta.ai.v1.CallToolResponse;
 import ai.agenta.ai.v1.CallToolStreamResponse;
@@ -51,6 +54,7 @@ import java.util.List;
 import java.util.Map;
 import java.util.TreeMap;
 import java.util.concurrent.CancellationException;
+import java.util.concurrent.CompletableFuture;
 import java.util.concurrent.CompletionException;
 import java.util.concurrent.CopyOnWriteArrayList;
 import java.util.concurrent.Executors;
@@ -58,11 +62,14 @@ import java.util.concurrent.ScheduledExecutorService;
 import java.util.concurrent.TimeUnit;
 import java.util.concurrent.atomic.AtomicReference;
 import java.util.concurrent.locks.LockSupport;
+import java.util.stream.Stream;
 
 /** Makes the calls that come as lines of JSON, and prints what came of each: see tests/conformance. */
 public final class Conformance {
     private static final String STREAM =
             ToolServiceGrpc.getCallToolStreamMethod().getBareMethodName();
+    private static final MethodDescriptor<RefinePromptRequest, RefinePromptResponse> TYPED =
+            ApiToolsServiceGrpc.getRefinePromptMethod();
     private static final Gson GSON = new GsonBuilder().serializeNulls().create();
     private static final JsonFormat.Printer PRINTER = JsonFormat.printer()
             .omittingInsignificantWhitespace()
@@ -112,9 +119,8 @@ public final class Conformance {
         Message response = null;
         CallException thrown = null;
         try {
-            response = connection.client() != null && name.startsWith("CallTool")
-                    // The same bytes are a request of either method.
-                    ? callTool(connection.client(), call, CallToolRequest.parseFrom(request), progress)
+            response = connection.client() != null && (name.startsWith("CallTool") || method == TYPED)
+                    ? callTool(connection.client(), call, request, progress)
                     : call(connection.channel(), call, taking(method), request, progress);
         } catch (CallException failure) {
             thrown = failure;
@@ -185,7 +191,8 @@ public final class Conformance {
     }
 
     /** Calls a tool as the README has it. */
-    private Message callTool(Client client, JsonObject call, CallToolRequest request, List<Progress> progress) {
+    private Message callTool(Client client, JsonObject call, byte[] request, List<Progress> progress)
+            throws InvalidProtocolBufferException {
         ToolCallOptions options = ToolCallOptions.DEFAULT.withHeaders(metadata(call));
         if (call.has("timeout")) {
             options = options.withTimeout(Duration.ofNanos(nanos(call.get("timeout"))));
@@ -193,7 +200,11 @@ public final class Conformance {
         if (progress != null) {
             options = options.withProgress(progress::add);
         }
-        var made = client.callToolAsync(request, options);
+        boolean typed = call.get("method").getAsString().equals(TYPED.getBareMethodName());
+        CompletableFuture<? extends Message> made = typed
+                ? client.callAsync(TYPED, RefinePromptRequest.parseFrom(request), options)
+                // The same bytes are a request of either method.
+                : client.callToolAsync(CallToolRequest.parseFrom(request), options);
         cancelLater(call, () -> made.cancel(true));
         if (call.has("close_after")) {
             connections.clear();
@@ -205,7 +216,14 @@ public final class Conformance {
             throw new CallException(Status.CANCELLED.asRuntimeException());
         } catch (CompletionException failure) {
             if (failure.getCause() instanceof ToolException failed) {
-                return failed.response();
+                CallToolResponse answer = failed.response();
+                return !typed
+                        ? answer
+                        : RefinePromptResponse.newBuilder()
+                                .setError(answer.getError())
+                                .addAllContent(answer.getContentList())
+                                .setMeta(answer.getMeta())
+                                .build();
             }
             throw (CallException) failure.getCause();
         }
@@ -256,7 +274,8 @@ public final class Conformance {
     }
 
     private static MethodDescriptor<?, ?> method(String name) {
-        return ToolServiceGrpc.getServiceDescriptor().getMethods().stream()
+        return Stream.of(ToolServiceGrpc.getServiceDescriptor(), ApiToolsServiceGrpc.getServiceDescriptor())
+                .flatMap(service -> service.getMethods().stream())
                 .filter(method -> name.equals(method.getBareMethodName()))
                 .findAny()
                 .orElseThrow(() -> new IllegalArgumentException("no method is called " + name));

@@ -1,0 +1,67 @@
+"""Makes the call that the pipeline gets, whichever method it came by."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from agenta_ai_server.domain.tool import ToolCall
+from agenta_ai_server.pipeline.idempotency import UUID4
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from agenta_ai_server.domain.call import Call
+    from agenta_ai_server.domain.values import Json
+    from agenta_ai_server.tools.catalog import Catalog
+
+
+class ToolCalls:
+    """Makes tool calls.
+
+    Args:
+        catalog: Knows the tools.
+        max_seconds: What one call of a tool may take at most, if the tool itself doesn't say.
+    """
+
+    def __init__(self, catalog: Catalog, *, max_seconds: float) -> None:
+        self._catalog = catalog
+        self._max_seconds = max_seconds
+
+    def open(
+        self,
+        call: Call,
+        name: str,
+        read_arguments: Callable[[], dict[str, Json]],
+        *,
+        request_id: str,
+        rerun_if_outcome_unknown: bool,
+    ) -> ToolCall:
+        """Make the tool call of a request, and note in ``call`` what listeners want to know of it.
+
+        Args:
+            call: The RPC.
+            name: Name of the tool, as the caller gave it.
+            read_arguments: As in :class:`ToolCall`.
+            request_id: As in :class:`ToolCall`.
+            rerun_if_outcome_unknown: As in :class:`ToolCall`.
+        """
+        tools = self._catalog.current
+        spec = tools.find(name)
+        if spec:
+            call.tool = spec.name
+        if UUID4.fullmatch(request_id):
+            call.request_id = request_id
+        max_seconds = self._max_seconds if spec is None or spec.max_seconds is None else spec.max_seconds
+        return ToolCall(
+            call_id=call.id,
+            name=name,
+            caller=call.caller,
+            deadline=min(call.client_deadline, call.arrived + max_seconds),
+            tools=tools,
+            max_seconds=max_seconds,
+            read_arguments=read_arguments,
+            request_id=request_id,
+            rerun_if_outcome_unknown=rerun_if_outcome_unknown,
+            response_metadata=call.response_metadata,
+            watch=call.watch,
+        )

@@ -1,0 +1,197 @@
+"""The typed methods of the tools: looked up for each call, because tools come and go while the server runs."""
+
+from __future__ import annotations
+
+import logging
+import re
+from dataclasses import replace
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import grpc
+
+from agenta_ai.codec import CodecError
+from agenta_ai.v1 import content_pb2
+from agenta_ai_server.domain.errors import Reason, Refused, Violation
+from agenta_ai_server.domain.outcome import ToolFailure
+from agenta_ai_server.rpc.handler import ToolHandler
+from agenta_ai_server.rpc.parsing import MAX_VALUES, invalid_arguments, parse
+from agenta_ai_server.rpc.servicer import error_message, meta_message
+from agenta_ai_server.rpc.wire_format import LARGE_BYTES, LIST, STRUCT, VALUE, TypedFields
+from agenta_ai_server.typed.generation import Generation
+from agenta_ai_server.typed.lock import lock_of
+from agenta_ai_server.typed.names import ROOT, snake_case
+from agenta_ai_server.typed.shape import Kind
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from google.protobuf.message import Message as ProtoMessage
+
+    from agenta_ai_server.domain.call import Call
+    from agenta_ai_server.domain.outcome import ToolOutcome
+    from agenta_ai_server.domain.tool import ToolCall, ToolSet
+    from agenta_ai_server.domain.values import Json
+    from agenta_ai_server.rpc.handler import GrpcHandler
+    from agenta_ai_server.rpc.tool_calls import ToolCalls
+    from agenta_ai_server.rpc.wire_format import Fields
+    from agenta_ai_server.tools.catalog import Catalog
+    from agenta_ai_server.typed.generation import TypedMethod
+    from agenta_ai_server.typed.shape import Message
+
+PREFIX = f"/{ROOT}."
+# The names that callers send for methods that don't exist must not become lines in a log.
+UNKNOWN_METHOD = f"/{ROOT}/Unknown"
+METHOD = re.compile(rf"/{re.escape(ROOT)}\.([a-z0-9_]+)\.([a-z0-9_]+)\.v1\.[A-Za-z0-9]+ToolsService/([A-Za-z0-9]+)")
+STRUCTS: dict[Kind, Fields] = {Kind.VALUE: VALUE, Kind.OBJECT: STRUCT, Kind.LIST: LIST}
+
+log = logging.getLogger(__name__)
+
+
+class TypedTools:
+    """The typed methods of the tools as they are now.
+
+    Those of hundreds of tools take half a second to make, so they are made before the tools change.
+
+    Args:
+        catalog: Knows the tools.
+    """
+
+    def __init__(self, catalog: Catalog) -> None:
+        self._catalog = catalog
+        self._made = self._prepared = _made(catalog.current)
+        catalog.before_change(self._prepare)
+
+    @property
+    def current(self) -> Generation:
+        """The methods of the current tools."""
+        tools = self._catalog.current
+        if self._made[0] is not tools:
+            self._made = self._prepared if self._prepared[0] is tools else _made(tools)
+        return self._made[1]
+
+    def on_change(self, listener: Callable[[], None]) -> None:
+        """Call this each time that the methods have changed."""
+        self._catalog.on_change(lambda _: listener())
+
+    def _prepare(self, tools: ToolSet) -> None:
+        self._prepared = _made(tools)
+
+
+def _made(tools: ToolSet) -> tuple[ToolSet, Generation]:
+    """Return the tools with their methods, and log why some have none."""
+    generation = Generation(tools.everything, lock_of(tools.everything))
+    for fault in generation.faults:
+        log.warning("no typed method, only CallTool: %s", fault)
+    return tools, generation
+
+
+class TypedMethods(grpc.GenericRpcHandler):
+    """Answers the typed methods. Registered before the server starts, and looks up the method of each call.
+
+    Args:
+        typed: Knows the methods.
+        calls: Makes the calls of tools.
+    """
+
+    def __init__(self, typed: TypedTools, calls: ToolCalls) -> None:
+        self._typed = typed
+        self._calls = calls
+
+    def service(self, handler_call_details: grpc.HandlerCallDetails) -> GrpcHandler:
+        """Return what answers a typed method, or one that looks like it; ``None`` for any other."""
+        path = str(handler_call_details.method)
+        if not path.startswith(PREFIX):
+            return None
+        method = self._typed.current.methods.get(path)
+        if method is None:
+            # Refused by the pipeline, as CallTool would: a hidden tool can't be told from one that doesn't exist.
+            return ToolHandler(partial(self._read_unknown, path), _write_nothing, recorded_as=UNKNOWN_METHOD)
+        return ToolHandler(partial(self._read, method), partial(write_outcome, method))
+
+    def _read(self, method: TypedMethod, data: bytes, call: Call) -> ToolCall:
+        fields = {1: _fields(method.shape.arguments)} if len(data) >= LARGE_BYTES else {}
+        request: Any = parse(data, method.request.FromString, fields)
+        return self._calls.open(
+            call,
+            method.tool,
+            partial(_arguments, method, request.arguments),
+            request_id=request.request_id,
+            rerun_if_outcome_unknown=request.rerun_if_outcome_unknown,
+        )
+
+    def _read_unknown(self, path: str, _: bytes, call: Call) -> ToolCall:
+        name = tool_name(path)
+        return self._calls.open(call, name, partial(_refuse, name), request_id="", rerun_if_outcome_unknown=False)
+
+
+def tool_name(path: str) -> str:
+    """Return the tool that a method would call; the method itself if its name says nothing of one."""
+    found = METHOD.fullmatch(path)
+    return f"tools.{found[1]}.{found[2]}.{snake_case(found[3])}" if found else path
+
+
+def write_outcome(method: TypedMethod, outcome: ToolOutcome) -> bytes:
+    """Return the response of a tool's outcome, serialized."""
+    response: Any = method.response()
+    if outcome.failure is None:
+        try:
+            response.result.SetInParent()
+            method.result.write(response.result, _object(outcome.structured))
+        except CodecError as error:
+            outcome = _unsendable(outcome, error)
+    if outcome.failure:
+        # Of another pool, whose messages don't mix with ours. The oneof drops what was written of the result.
+        response.error.MergeFromString(error_message(outcome.failure).SerializeToString())
+    block = content_pb2.ContentBlock(text=outcome.text)
+    response.content.add().MergeFromString(block.SerializeToString())
+    response.meta.MergeFromString(meta_message(outcome).SerializeToString())
+    serialized: bytes = response.SerializeToString()
+    return serialized
+
+
+def _write_nothing(_: ToolOutcome) -> bytes:
+    raise AssertionError("a method that doesn't exist has an outcome")
+
+
+def _object(structured: Json) -> dict[str, Json]:
+    if not isinstance(structured, dict):
+        raise CodecError("Is not an object.")
+    return structured
+
+
+def _arguments(method: TypedMethod, arguments: ProtoMessage) -> dict[str, Json]:
+    """Return the arguments as JSON.
+
+    Raises:
+        Refused: ARGUMENTS_INVALID.
+    """
+    try:
+        return method.arguments.read(arguments, MAX_VALUES)
+    except CodecError as error:
+        refused = invalid_arguments(error)
+    raise refused
+
+
+def _refuse(name: str) -> dict[str, Json]:
+    message = f"The tool {name[:100]!r} has no typed method on this server. Call it by CallTool."
+    raise Refused(Reason.TOOL_NOT_FOUND, message, resource=name)
+
+
+def _unsendable(outcome: ToolOutcome, error: CodecError) -> ToolOutcome:
+    """Return the failure of a result that the method's messages can't hold."""
+    wrong = Violation(f"result{error.path}", error.problem)
+    text = (
+        f"The tool's result can't be sent by this method. {wrong.field}: {wrong.description} CallTool with the same "
+        "request_id returns it."
+    )
+    failure = ToolFailure(Reason.UPSTREAM_OUTPUT_INVALID, violations=(wrong,))
+    return replace(outcome, text=text, structured=None, failure=failure)
+
+
+def _fields(message: Message) -> Fields:
+    """Return the fields of a message that lead to values."""
+    fields = TypedFields()
+    for field in message.fields:
+        fields[field.number] = _fields(field.message) if field.message else STRUCTS.get(field.kind, {})
+    return fields
