@@ -167,15 +167,14 @@ HEALTH = b"/grpc.health.v1.Health/Check"
 REFLECTION = b"/grpc.reflection.v1.ServerReflection/ServerReflectionInfo"
 
 
-@pytest.mark.parametrize("path", [STATUS, CALL_TOOL, HEALTH, REFLECTION])
-async def test_metadata_that_is_sent_by_reference_is_counted(path: bytes, parties: Parties) -> None:
+async def test_metadata_that_is_sent_by_reference_is_counted(parties: Parties) -> None:
     first = _headers(STATUS) + b"\x40" + _hpack(b"x") + _hpack(b"y" * 99)
-    many, few = _headers(path) + REPEATED * 15_000, _headers(STATUS) + REPEATED * 100
     async with parties.serving("api_keys"):
-        refused = await answer_by_hand(parties.address, first, many)
-        served = await answer_by_hand(parties.address, first, few)
-    assert b"grpc-status\x018" in refused
-    assert b"grpc-status\x0216" in served
+        served = await answer_by_hand(parties.address, first, _headers(STATUS) + REPEATED * 100)
+        assert b"grpc-status\x0216" in served
+        for path in (STATUS, CALL_TOOL, HEALTH, REFLECTION):
+            refused = await answer_by_hand(parties.address, first, _headers(path) + REPEATED * 15_000)
+            assert b"grpc-status\x018" in refused, path
 
 
 async def status_by_hand(address: str, value: bytes) -> bytes:
