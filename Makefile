@@ -36,7 +36,7 @@ define install
   esac; done
 endef
 
-.PHONY: help demo run test conformance test-slow test-oldest test-newest live bench bench-smoke lint check format proto docs docs-site pictures clients deploy-check baseline lock clean
+.PHONY: help demo run test conformance test-slow test-oldest test-newest live bench bench-smoke lint check format proto docs docs-site pictures clients deploy-check release-check baseline lock clean
 
 help: ## List these targets.
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 14
@@ -186,6 +186,14 @@ $(TOOLS)/browser/.ready: $(READY) examples/browser/package.json
 
 deploy-check: $(READY) $(TOOLS)/image/base.tar $(TOOLS)/browser/.ready ## Run the image, and gRPC-Web in a browser. Needs root, podman, runc, debootstrap, Node and chromium.
 	@$(BIN)/pytest -q -s tests/deploy/image.py tests/deploy/browser.py --timeout 900
+
+$(TOOLS)/release/.ready: $(READY) pyproject.toml
+	@$(BIN)/uv venv -q --clear --python $(PYTHON) $(TOOLS)/release/venv
+	@$(BIN)/uv pip install -q -p $(TOOLS)/release/venv --group release
+	@touch $@
+
+release-check: $(TOOLS)/release/.ready ## Build all packages, the chart and the bill of materials into dist/, and check them. Publishes nothing.
+	@$(BIN)/python release/check.py
 
 baseline: $(READY) ## Make the contract and the Python client as they are the ones that must not be broken. For a release only.
 	@$(BIN)/buf build protos -o tests/contract/baseline.binpb

@@ -46,7 +46,7 @@ def run(faults: Iterable[Fault | None]) -> list[str]:
             dimensions=(40, COLUMNS),
         )  # fmt: skip
         terminal.expect(pexpect.EOF)
-    return CLEARED.split(CURSOR.sub("", terminal.before).replace("\r\n", "\n"))
+    return CLEARED.split(CURSOR.sub("", terminal.before or "").replace("\r\n", "\n"))
 
 
 def draw(name: str, *lines: str) -> None:

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 HERE = Path(__file__).parent
-CALLER = [("traceparent", "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01")]
+CALLER = (("traceparent", "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"),)
 TEMPLATE = '{"messages": [{"role": "user", "content": "Please translate {{text}} in order to help."}]}'
 # The first request fails, and the answer to the second has to be repaired.
 FAULTS = (Fault(status=503, delay=0.2), Fault(answer="fewer", delay=0.6), Fault(delay=0.5))

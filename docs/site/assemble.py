@@ -32,6 +32,7 @@ ELSEWHERE = {
     "CHANGELOG.md": "changelog.md",
     "CONTRIBUTING.md": "contributing.md",
     "SECURITY.md": "reporting.md",
+    "release/README.md": "release.md",
     **{f"clients/{language}/README.md": f"clients/{language}.md" for language in ("go", "typescript", "java", "rust")},
 }
 
