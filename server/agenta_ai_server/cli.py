@@ -131,7 +131,9 @@ def _parser() -> argparse.ArgumentParser:
     dev.add_argument(
         "--empty", action="store_true", help="deploy nothing in the stand-in, so that you can try 'provision'"
     )
-    dev.add_argument("command", nargs="*", metavar="COMMAND", help="command to run with AGENTA_AI_TARGET set; then stop")
+    dev.add_argument(
+        "command", nargs="*", metavar="COMMAND", help="command to run with AGENTA_AI_TARGET set; then stop"
+    )
     dev.set_defaults(run=_dev)
     _add_provision(
         commands.add_parser(
@@ -166,7 +168,9 @@ def _add_provision(parser: argparse.ArgumentParser) -> None:
         "--environment", dest="environment_slug", required=True, metavar="SLUG", help="environment to deploy to"
     )
     change = parser.add_mutually_exclusive_group()
-    change.add_argument("--model", metavar="NAME", help="the prompt's model, as Agenta names it, for example gpt-4o-mini")
+    change.add_argument(
+        "--model", metavar="NAME", help="the prompt's model, as Agenta names it, for example gpt-4o-mini"
+    )
     change.add_argument("--rollback", action="store_true", help="deploy the version that was deployed before")
     parser.add_argument(
         "--application",
@@ -175,14 +179,19 @@ def _add_provision(parser: argparse.ArgumentParser) -> None:
         help="application of the prompt; by default AGENTA_AI_SERVICES_REFINE_PROMPT_KEY, or else ai-refine",
     )
     parser.add_argument(
-        "--tools", metavar="FILE", type=Path, help="deploy the prompts that this tools file names, not the refine prompt"
+        "--tools",
+        metavar="FILE",
+        type=Path,
+        help="deploy the prompts that this tools file names, not the refine prompt",
     )
     parser.add_argument(
-        "--only", metavar="TOOL", action="append", default=[], help="with --tools: only the prompt of this tool; repeatable"
+        "--only",
+        metavar="TOOL",
+        action="append",
+        default=[],
+        help="with --tools: only the prompt of this tool; repeatable",
     )
-    parser.add_argument(
-        "--api-key-file", metavar="FILE", type=Path, help="file with the key; overrides AGENTA_API_KEY"
-    )
+    parser.add_argument("--api-key-file", metavar="FILE", type=Path, help="file with the key; overrides AGENTA_API_KEY")
     parser.add_argument("--dry-run", action="store_true", help="print the change as a diff, and change nothing")
     parser.add_argument("--overwrite", action="store_true", help="replace a prompt that provision didn't create")
     parser.set_defaults(run=_provision)
@@ -198,7 +207,12 @@ def _add_keys(parser: argparse.ArgumentParser) -> None:
     create.add_argument("--project", required=True, help="id of the project that the key is for")
     create.add_argument("--workspace", default="", help="id of the workspace")
     create.add_argument("--plan", default="", help="name of the plan, for its rate limits")
-    create.add_argument("--permission", action="append", default=[], help="permission of the key, for example edit_workflows; repeatable")
+    create.add_argument(
+        "--permission",
+        action="append",
+        default=[],
+        help="permission of the key, for example edit_workflows; repeatable",
+    )
     create.add_argument("--expires", metavar="WHEN", help="90d, 12h or 2027-01-31; by default never")
     create.set_defaults(run=_keys("create"))
     show = commands.add_parser("list", parents=[file], help="list the keys, without their secrets")

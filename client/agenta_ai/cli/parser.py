@@ -267,7 +267,9 @@ def _refine(parser: argparse.ArgumentParser) -> None:
         "--interactive", action="store_true", help="ask what to do with each prompt: accept, refine again, edit, skip"
     )
     parser.add_argument("--diff", choices=("line", "word"), default="line", metavar="KIND", help="line or word")
-    parser.add_argument("-j", "--jobs", type=int, default=4, metavar="N", help="number of prompts to refine at once; 4 by default")
+    parser.add_argument(
+        "-j", "--jobs", type=int, default=4, metavar="N", help="number of prompts to refine at once; 4 by default"
+    )
     parser.add_argument("--json", action="store_true", help="print JSON, also for a failure; a list for several files")
     _paid(parser)
 
@@ -280,7 +282,9 @@ def _target(parser: Parser) -> None:
     secrets = add.add_mutually_exclusive_group()
     secrets.add_argument("--api-key-file", metavar="FILE", help="a file that holds the key; - for standard input")
     secrets.add_argument("--token-file", metavar="FILE", help="a file that holds a token; - for standard input")
-    secrets.add_argument("--no-credentials", action="store_true", help="don't ask for a key, because the server needs none")
+    secrets.add_argument(
+        "--no-credentials", action="store_true", help="don't ask for a key, because the server needs none"
+    )
     add.add_argument("--project", default="", metavar="ID", help="id of the project to act in")
     security = add.add_mutually_exclusive_group()
     security.add_argument("--tls", action="store_true", dest="tls", help="use TLS, even to this machine")

@@ -98,10 +98,16 @@ def _add_pull(pull: argparse.ArgumentParser) -> None:
     pull.add_argument("applications", nargs="*", metavar="APPLICATION", help="slug of an application to add")
     pull.add_argument("--all", action="store_true", help="add every application that is deployed to the environment")
     pull.add_argument(
-        "--provider", default="", metavar="NAME", help="second part of new names; by default that of the file's last tool, or agenta"
+        "--provider",
+        default="",
+        metavar="NAME",
+        help="second part of new names; by default that of the file's last tool, or agenta",
     )
     pull.add_argument(
-        "--group", default="", metavar="NAME", help="third part of new names; by default that of the file's last tool, or prompts"
+        "--group",
+        default="",
+        metavar="NAME",
+        help="third part of new names; by default that of the file's last tool, or prompts",
     )
     pull.add_argument(
         "--widen", action="store_true", help="also change results to allow more, which callers may not expect"
