@@ -1,4 +1,4 @@
-"""How a call can end other than well.
+"""The ways in which a call can fail.
 
 Three classes, because callers must be able to tell three things apart: :class:`InvalidInput` was never sent,
 :class:`CallFailed` came back as a status, :class:`ToolFailed` means that the tool ran and failed.
@@ -98,7 +98,7 @@ class ToolFailed(AgentaError):
         retryable: Whether the same call with the same request_id may succeed later. True only if nothing was billed.
         retry_delay: Seconds to wait before that; ``None`` if unknown.
         field_violations: The rules that the tool's answer broke, if that is why.
-        meta: How the result came about.
+        meta: How the result was produced.
         trace_id: ``meta.trace_id``.
         request_id: The idempotency key of the call.
         call_id: The server's own id of the call, for its operator's logs.
@@ -134,7 +134,7 @@ class ToolFailed(AgentaError):
 def sentence(
     message: str, violations: Sequence[FieldViolation] = (), retry_delay: float | None = None, *, joint: str = "; "
 ) -> str:
-    """Return the message, completed by what it leaves out of the details: violations and the time to wait."""
+    """Return the message, completed with the violations and the retry delay that it doesn't mention."""
     untold = [f"{v.field}: {v.description}" for v in _untold(message, violations)]
     if retry_delay is not None and "try again in" not in message.lower():
         when = f"in {max(1, math.ceil(retry_delay))} s"
@@ -145,7 +145,7 @@ def sentence(
 
 
 def _untold(message: str, violations: Sequence[FieldViolation]) -> list[FieldViolation]:
-    """Return the violations that the message leaves out. What it says of one isn't said of the next."""
+    """Return the violations that the message doesn't mention."""
     untold = []
     for violation in violations:
         description = violation.description.rstrip(".")

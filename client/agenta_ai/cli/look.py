@@ -22,7 +22,7 @@ _WHAT_IT_MEANS = {
 
 
 def status(args: argparse.Namespace, how: Access, _: Running) -> int:
-    """Print what the service is doing, and what the caller may use."""
+    """Print the state of the service, and what the caller may use."""
     screen = Screen(args.color, quiet=args.quiet)
     with how.client() as client, screen.waiting("asking for the status"):
         found = client.status(timeout=args.timeout)

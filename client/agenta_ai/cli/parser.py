@@ -22,7 +22,7 @@ environment:
   AGENTA_AI_API_KEY_FILE  a file with the API key
   AGENTA_AI_TOKEN         a bearer token
   AGENTA_AI_PROJECT       id of the project to act in
-No option takes a secret, because other users of this machine can see command lines.
+No option takes a secret, because other users can see command lines.
 
 exit codes:
   0    success

@@ -37,7 +37,7 @@ class AgentaApi:
     """Sends requests with one key. Nothing is sent again by itself, except a GET whose connection broke.
 
     Args:
-        http: Sends the requests; closed by whoever made it.
+        http: Sends the requests; closed by its owner.
         address: Where Agenta is.
         key: Whose rights count.
         seconds: Bounds each request.

@@ -345,7 +345,7 @@ class _Watch(asyncio.Protocol):
         self.unread.register(self.transport.get_extra_info("socket").fileno(), select.POLLIN)
 
     def is_used_up(self) -> bool:
-        """Say whether the connection is too old, or has said something that the event loop hasn't heard yet.
+        """Return whether the connection is too old, or has said something that the event loop hasn't heard yet.
 
         When this process or its machine stood still, the other side may have closed it, and a request would be lost.
         """

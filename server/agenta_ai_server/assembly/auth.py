@@ -29,7 +29,7 @@ def build_policy(settings: Settings) -> AccessPolicy:
 def build_authenticator(
     settings: Settings, resources: Resources, policy: AccessPolicy, catalog: Catalog
 ) -> Authenticator | None:
-    """Build what finds out who calls; ``None`` if everyone may."""
+    """Build the authenticator; ``None`` if everyone may call."""
     if settings.auth == ("none",):
         log.warning("AGENTA_AI_GRPC_AUTH is none: everybody who can reach %s may call", settings.listen)
         return None

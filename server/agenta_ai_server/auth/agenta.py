@@ -146,11 +146,11 @@ class AgentaAuthenticator:
             self._refusals = _Memory(self._config.max_entries, self._clock)
 
     def accepts(self, credentials: Credentials) -> bool:
-        """Say whether this is a credential that Agenta could know, and none of this service's own keys."""
+        """Return whether this is a credential that Agenta could know, and none of this service's own keys."""
         return credentials.scheme in SCHEMES and not holds_own_key(credentials.secret)
 
     async def authenticate(self, credentials: Credentials) -> Principal:
-        """Return who calls, with those permissions that Agenta grants; without ids if it grants none.
+        """Return the caller, with the permissions that Agenta grants; without ids if it grants none.
 
         A caller outside the organizations, projects and workspaces that are allowed has no permissions here, and so
         gets the same answer as one to whom Agenta grants none. Its ids are for the audit log.
@@ -293,7 +293,7 @@ def _key(credentials: Credentials) -> bytes:
 
 
 def _network(host: str) -> str:
-    """Return what a caller can't change about its address: whoever has one of IPv6 has a whole network of them."""
+    """Return the part of an address that a caller can't change: each IPv6 user has a whole network of addresses."""
     try:
         address = ipaddress.ip_address(host.partition("%")[0])
     except ValueError:
@@ -324,7 +324,7 @@ def _combined(answers: Mapping[str, _Answer]) -> _Outcome:
 
 
 def _is_futile(outcome: _Outcome, answers: Collection[_Answer], project: str) -> bool:
-    """Say whether Agenta answered for nothing, so that whoever could go on like that must be stopped."""
+    """Return whether a check was futile, so that it counts against the caller's bucket."""
     if isinstance(outcome, Principal):
         # Projects can be made up. Without one, this is the only question about a credential that Agenta knows.
         return outcome == _NOBODY and project != ""

@@ -25,11 +25,11 @@ log = logging.getLogger(__name__)
 
 
 class ApiKeyAuthenticator:
-    """Finds out who calls by a file of API keys, which is read again when it changes.
+    """Identifies callers by a file of API keys, which is reloaded when it changes.
 
     A file that breaks or vanishes revokes nothing: its last valid version stays in effect, expiry included. So a file
     that is being copied, or a volume that is gone for a moment, locks nobody out. Keys are revoked by what the file
-    says. While it can't be read for want of descriptors, or because the disk hangs, nobody is admitted after a minute.
+    says. If it can't be read because descriptors run out or the disk hangs, no one is admitted after a minute.
 
     Args:
         path: The file. One without keys is made, readable by its owner only, where there is none.
@@ -47,7 +47,7 @@ class ApiKeyAuthenticator:
         self._keys = ReloadingFile(path, self._parse, every=every)
 
     def accepts(self, credentials: Credentials) -> bool:
-        """Say whether it is a key of this service's own making, by its beginning."""
+        """Return whether it is a key of this service's own making, by its beginning."""
         return credentials.scheme == "ApiKey" and credentials.secret.startswith(OWN_KEY_PREFIX)
 
     async def authenticate(self, credentials: Credentials) -> Principal:

@@ -64,13 +64,13 @@ def holds_own_key(secret: str) -> bool:
 
 
 class Authenticator(Protocol):
-    """One way to find out who calls."""
+    """One way to identify callers."""
 
     def accepts(self, credentials: Credentials) -> bool:
         """Say by the form of the credentials alone whether this authenticator is the one to ask."""
 
     async def authenticate(self, credentials: Credentials) -> Principal:
-        """Return who calls.
+        """Return the caller.
 
         Raises:
             Refused: CREDENTIALS_INVALID, made by :func:`invalid`, whatever is wrong with them; CREDENTIALS_EXPIRED for
@@ -93,11 +93,11 @@ class CredentialRouter:
         self._authenticators = tuple(authenticators)
 
     def accepts(self, credentials: Credentials) -> bool:
-        """Say whether there is anybody to ask."""
+        """Return whether there is anybody to ask."""
         return any(authenticator.accepts(credentials) for authenticator in self._authenticators)
 
     async def authenticate(self, credentials: Credentials) -> Principal:
-        """Return who calls, or raise as every :class:`Authenticator` does."""
+        """Return the caller. Raises like every :class:`Authenticator`."""
         for authenticator in self._authenticators:
             if authenticator.accepts(credentials):
                 return await authenticator.authenticate(credentials)

@@ -112,7 +112,7 @@ class JwtAuthenticator:
         await self._keys.start()
 
     def accepts(self, credentials: Credentials) -> bool:
-        """Say whether this is a bearer token that names the issuer."""
+        """Return whether this is a bearer token that names the issuer."""
         if credentials.scheme != "Bearer":
             return False
         try:
@@ -122,7 +122,7 @@ class JwtAuthenticator:
         return claims.get("iss") == self._config.issuer
 
     async def authenticate(self, credentials: Credentials) -> Principal:
-        """Return who calls, as the token says, or raise as every authenticator does."""
+        """Return the caller that the token names. Raises like every authenticator."""
         try:
             return self._principal(await self._verified(credentials.secret))
         except jwt.ExpiredSignatureError:

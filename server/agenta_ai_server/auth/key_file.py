@@ -58,7 +58,7 @@ class KeyRecord(PrincipalRecord):
     disabled: bool
 
     def is_valid(self, now: float) -> bool:
-        """Say whether the key is good at ``now``, in seconds since the epoch."""
+        """Return whether the key is good at ``now``, in seconds since the epoch."""
         return not self.disabled and (self.expires is None or now < self.expires.timestamp())
 
 

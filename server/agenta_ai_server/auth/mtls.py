@@ -48,7 +48,7 @@ class IdentityFile(Record):
 
 
 class MtlsAuthenticator:
-    """Finds out who calls by the names in the caller's certificate and a file of what they mean.
+    """Identifies callers by the names in their certificates, and a file that maps names to principals.
 
     The file is read again when it changes. One that breaks or vanishes revokes nothing, as with API keys.
 
@@ -64,7 +64,7 @@ class MtlsAuthenticator:
         self._principals = ReloadingFile(path, _parse, every=every)
 
     def accepts(self, credentials: Credentials) -> bool:
-        """Say whether there is a certificate and nothing else to go by."""
+        """Return whether there is a certificate and nothing else to go by."""
         return not credentials.scheme and bool(credentials.identities)
 
     async def authenticate(self, credentials: Credentials) -> Principal:

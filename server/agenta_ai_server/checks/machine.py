@@ -1,4 +1,4 @@
-"""What this machine lets the server have: its addresses, and so many open files."""
+"""Checks of this machine: its addresses, and the limit of open files."""
 
 from __future__ import annotations
 

@@ -55,7 +55,7 @@ def _looked_at(path: Path) -> tuple[Found | None, bool]:
     if path.exists():
         is_open = path.stat().st_mode & 0o077
         return warning(f"{path} is accessible to other users.", f"chmod 600 {path}") if is_open else None, True
-    # Created here, it would belong to whoever runs this.
+    # If this command created it, it would belong to the command's user.
     if os.access(path.parent, os.W_OK):
         return ok(f"The server will create {path}."), False
     return failed(f"{path} can't be created.", f"Make {path.parent}, and let the server's user write it."), False

@@ -104,7 +104,7 @@ def stop_signal(grace: float) -> asyncio.Event:
         for number in STOP_SIGNALS:
             loop.remove_signal_handler(number)
             signal.signal(number, signal.SIG_DFL)
-        # Last, so that whoever reads it can rely on the second signal.
+        # Logged last, so that a reader of the line can rely on the second signal.
         log.info("stopping; running calls have %g seconds to end", grace)
 
     for number in STOP_SIGNALS:

@@ -39,7 +39,7 @@ class Principal:
     method: str = ""
 
     def may(self, permission: str) -> bool:
-        """Say whether the caller has the ``permission``."""
+        """Return whether the caller has the ``permission``."""
         return self.permissions is None or permission in self.permissions
 
 

@@ -25,7 +25,7 @@ KINDS = {
 
 
 class Exhausted(ValueError):
-    """The file can't be opened for want of descriptors or memory. The text says so."""
+    """The file can't be opened, because descriptors or memory have run out. The text says so."""
 
 
 def read_file(path: Path) -> bytes:

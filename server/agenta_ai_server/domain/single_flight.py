@@ -22,7 +22,7 @@ class SingleFlight(Generic[Key, Value]):
         self._tasks: dict[Key, asyncio.Task[Value]] = {}
 
     def __contains__(self, key: Key) -> bool:
-        """Say whether the work of the key is under way."""
+        """Return whether the work of the key is under way."""
         return key in self._tasks
 
     def start(self, key: Key, work: Callable[[], Coroutine[Any, Any, Value]]) -> asyncio.Task[Value]:

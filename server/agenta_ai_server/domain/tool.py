@@ -95,7 +95,7 @@ class ToolSet:
             self._add(tool)
 
     def __contains__(self, name: str) -> bool:
-        """Say whether a tool of this name can be called."""
+        """Return whether a tool of this name can be called."""
         return name in self._enabled
 
     def find(self, name: str) -> ToolSpec | None:
@@ -282,7 +282,7 @@ class ToolCall:
         return self.deadline - asyncio.get_running_loop().time()
 
     def require_time(self, least: float) -> None:
-        """Refuse the call if it ends, or the last caller stops waiting for it, in less than so many seconds.
+        """Refuse the call if it ends, or its last caller stops waiting, in less than ``least`` seconds.
 
         Raises:
             Refused: DEADLINE_TOO_SHORT.

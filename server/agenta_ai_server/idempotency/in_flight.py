@@ -232,7 +232,7 @@ class InFlightCalls:
             try:
                 return await self._lead(run, claim.lease)
             except LeaseLost:
-                # Nothing was sent. Whoever has claimed the id meanwhile runs it.
+                # Nothing was sent. The process that has claimed the id meanwhile runs it.
                 run.ending = False
 
     async def _claim(self, run: _Run) -> tuple[Leading | Finished | Lost, str]:

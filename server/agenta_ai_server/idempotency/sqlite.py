@@ -29,11 +29,11 @@ OPEN_SECONDS = 30.0
 """How long opening may take. After a crash, what the last process wrote may have to be read first."""
 
 MAX_FILE_BYTES = 1 << 30
-# Beyond the size that makes outcomes leave, so that recording that a run has begun doesn't fail for want of room.
+# Space beyond the size at which outcomes are dropped, so that there is always room to record that a run has begun.
 SPARE_PAGES = 2048
 # Steps that are committed together.
 BATCH = 256
-# Batches from one sweep to the next. A sweep takes out more than so many full batches can bring in.
+# Batches from one sweep to the next. A sweep removes more entries than that many full batches can add.
 SWEEP_EVERY = 16
 
 # "AAI" and a version of the tables, which an older or newer service would misread.
@@ -192,7 +192,7 @@ class SqliteLedger:
         batch = []
         with suppress(queue.Empty):
             while step:
-                # Nobody waits for it any more, and whoever asked for it doesn't rely on it.
+                # No one waits for it any more, and its caller doesn't rely on it.
                 if not step.future.done():
                     batch.append(step)
                 if len(batch) == BATCH:
@@ -281,7 +281,7 @@ class _File:
             with suppress(sqlite3.Error):
                 connection.execute("ROLLBACK")
             if isinstance(error, sqlite3.DatabaseError) and not isinstance(error, sqlite3.OperationalError):
-                # Damaged: whoever replaces the file needn't restart the service.
+                # Damaged. Close it, so that replacing the file needs no restart.
                 self.close()
             raise
 

@@ -166,7 +166,7 @@ class LedgerStore:
         return StoreState.SHARED if self.ledger.is_shared else StoreState.LOCAL
 
     def __contains__(self, key: str) -> bool:
-        """Say whether the id has an outcome here that the ledger hasn't recorded."""
+        """Return whether the id has an outcome here that the ledger hasn't recorded."""
         return self._pending.kept(key) is not None
 
     async def start(self) -> None:

@@ -65,13 +65,13 @@ class RetryingCompletions:
     Args:
         inner: The service; behind a breaker, so that each request counts.
         retries: How often a call is sent again at most, at least 0.
-        max_seconds: No retry ends later than so many seconds after the call's begin, whatever its deadline.
+        max_seconds: No retry ends later than this many seconds after the call began, whatever its deadline.
         least_seconds: Seconds before a deadline from which on the service refuses calls.
         unsafe: Whether to send again also after a time-out, a broken connection, or a proxy's 502 or 504, and so maybe
             to pay twice.
         budget: Limits all retries together.
         clock: What deadlines are on; ``None`` for the running event loop's clock.
-        sleep: Waits for so many seconds.
+        sleep: Waits for a number of seconds.
         jitter: Returns a random number from 0 to 1.
     """
 

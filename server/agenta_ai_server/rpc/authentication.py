@@ -1,4 +1,4 @@
-"""Finds out who calls, before anything of the request is read."""
+"""Identifies the caller, before any of the request is read."""
 
 from __future__ import annotations
 

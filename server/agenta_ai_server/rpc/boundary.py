@@ -208,7 +208,7 @@ async def _abort(status: GrpcStatus, context: Context) -> NoReturn:
 
 
 def _is_too_large(metadata: Iterable[tuple[str, str | bytes]] | None) -> bool:
-    """Say whether there is more metadata than grpc is to let in.
+    """Return whether there is more metadata than grpc is to let in.
 
     It doesn't count what its caller sends by reference to a header before (RFC 7541, 6.1): in one byte each, fifteen
     thousand of them are four megabytes here.
@@ -253,7 +253,7 @@ def _outcome(reply: Reply, seconds: float) -> CallOutcome:
 
 
 def _code_of_cancellation(allowed: float | None, remaining: float | None) -> str:
-    """Return why grpc cancelled a call that was allowed so many seconds and has so many left; ``None``: no deadline."""
+    """Return why grpc cancelled a call, from its allowed and its remaining seconds; ``None``: no deadline."""
     if allowed is None or remaining is None or remaining > allowed * ROUNDING + LATENCY_SECONDS:
         return "CANCELLED"
     return "DEADLINE_EXCEEDED"

@@ -182,7 +182,7 @@ def _with_port(addresses: Sequence[str], port: int) -> str:
 
 
 async def is_served(address: str, certificate: str | None = None) -> bool:
-    """Say whether what listens on ``address`` is this service.
+    """Return whether what listens on ``address`` is this service.
 
     Args:
         address: As :meth:`Server.start` takes it.

@@ -40,7 +40,7 @@ LIST_TTL_SECONDS = 300
 # Where the tools may be others soon.
 CHANGING_LIST_TTL_SECONDS = 30
 TOKEN_PREFIX = b"after:"
-# What a tool was paid for is sent, also to the few clients that can read so many levels.
+# A result that was billed is sent, even though only a few clients can read this many levels.
 MAX_DEPTH = 100
 
 LIMITER_STATES = {

@@ -35,7 +35,7 @@ class UnsentAnswers:
         return self._bytes
 
     def fits(self, caller: Hashable, size: int) -> bool:
-        """Say whether the ``caller`` may leave so many bytes more unread.
+        """Return whether the ``caller`` may leave that many more bytes unread.
 
         Its first answer always fits: callers that read nothing must not keep others from theirs.
         """

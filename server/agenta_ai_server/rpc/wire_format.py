@@ -38,7 +38,7 @@ class TypedFields(dict[int, Fields]):
 
 
 def is_flooded(data: bytes, most: int, request: Fields = CALL_TOOL) -> bool:
-    """Say whether the request holds more than ``most`` values, or many fields that hold none.
+    """Return whether the request holds more than ``most`` values, or many fields that hold none.
 
     Small structs and lists aren't looked into: to parse them is cheaper, even if there are many.
 

@@ -87,7 +87,7 @@ class StandIn:
         lacks: As given.
         management: The applications and environments of each project.
         traces: What each run cost.
-        permissions: The check of permissions: who calls, what goes wrong, and how often it was asked.
+        permissions: The check of permissions: its callers, its fault, and its counters.
         requests: The requests that came, to whatever path, oldest first.
         started: How many runs came.
         finished: How many of them were answered, well or badly; not those that were broken off by either side.
@@ -295,7 +295,7 @@ class StandIn:
             response = await self._run(request, received)
             self.finished += 1
         finally:
-            # Before the answer is sent: whoever has read it must find its run no longer in flight.
+            # Before the answer is sent: a reader of the answer must find the run no longer in flight.
             self.in_flight -= 1
             self._notify()
         return response

@@ -29,7 +29,7 @@ class Traces:
         self._spans: OrderedDict[tuple[str, str], list[dict[str, Any]]] = OrderedDict()
 
     def add(self, project: str, trace_id: str, span_id: str, *, read: int, written: int) -> None:
-        """Note a run in which a model read and wrote so many characters."""
+        """Record a run in which a model read and wrote this many characters."""
         prompt, completion = float(read // CHARACTERS_PER_TOKEN), float(written // CHARACTERS_PER_TOKEN)
         tokens = {"total": prompt + completion, "prompt": prompt, "completion": completion}
         costs = {name: number * DOLLARS_PER_TOKEN for name, number in tokens.items()}

@@ -61,7 +61,7 @@ class LogStream:
             writer.join(seconds)
 
     def _write_at_once(self, data: bytes) -> bool:
-        # A pipe that has room takes so many bytes without blocking.
+        # A pipe that has room takes this many bytes without blocking.
         if self._writer or self._dropped or len(data) > select.PIPE_BUF or not self._poll.poll(0):
             return False
         try:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     Read = Callable[[Any, "Reader"], Json]
 
 INT64 = range(-(2**63), 2**63)
-# What a tool was paid for is sent, also to the few clients that can read so many levels.
+# A result that was billed is sent, even though only a few clients can read this many levels.
 MAX_DEPTH = 100
 
 

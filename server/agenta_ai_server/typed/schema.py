@@ -231,7 +231,7 @@ def _is_wrapped(schema: Mapping[str, Any]) -> bool:
 
 
 def _has_known_properties(schema: Mapping[str, Any]) -> bool:
-    """Say whether it is an object all of whose properties are listed in one place."""
+    """Return whether it is an object all of whose properties are listed in one place."""
     branches = [schema[key] for key in COMBINATORS if key in schema]
     return _type_of(schema) == "object" and bool(schema.get("properties")) and not _names_properties(branches)
 

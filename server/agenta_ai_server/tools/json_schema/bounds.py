@@ -174,7 +174,7 @@ def _most_visits(root: Mapping[str, Json]) -> int:
 
 
 class _Visits:
-    """Counts how many subschemas apply to a place so many levels below the one that a schema applies to."""
+    """Counts the subschemas that apply to a place a given number of levels below the place of a schema."""
 
     def __init__(self, root: Mapping[str, Json]) -> None:
         self._root = root
