@@ -40,7 +40,7 @@ _ROUTES = {"auto": (_NEWER, _OLDER), "invoke": (_NEWER,), "run": (_OLDER,)}
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AgentaConfig:
-    """Where Agenta is, and how requests are sent to it.
+    """The address of Agenta, and how to send requests to it.
 
     Attributes:
         api_url: As :meth:`~agenta_ai_server.agenta.addresses.AgentaAddress.parse` takes it.
@@ -85,8 +85,8 @@ class AgentaCompletionService:
     It belongs to the event loop that runs its first call, and holds that loop's connections until :meth:`aclose`.
 
     Args:
-        config: Where Agenta is, and how requests are sent to it.
-        listener: Learns of each request.
+        config: The address of Agenta, and how to send requests to it.
+        listener: Is notified of each request.
 
     Raises:
         ValueError: The proxy isn't the URL of an HTTP proxy, or the file of the key can't be read, or holds none.

@@ -1,4 +1,4 @@
-"""What went wrong with a run, who can mend it, and whether it may be sent again.
+"""Classifies failed runs: what went wrong, who can fix it, and whether a retry is safe.
 
 ``may_have_run`` follows the money: a request that was refused before a model was asked has bought nothing, although it
 arrived. The sentences are the only text that reaches a caller. Agenta's own text decides which one it is, and never
@@ -180,7 +180,7 @@ AGENTA_API_DOWN = Failure(
     healthy=False,
 )
 
-# The rest, by HTTP status.
+# All other failures, by HTTP status.
 
 CREDENTIALS_REJECTED = Failure(
     Reason.UPSTREAM_CREDENTIALS_REJECTED,
@@ -270,7 +270,7 @@ _BY_PROVIDER_ERROR = {
 
 
 def of_reply(reply: Reply) -> Failure | None:
-    """Return how the run failed; ``None`` for a success, whose text may still be of no use."""
+    """Return how the run failed; ``None`` for a success, whose text may still be unusable."""
     status = reply.http_status
     if status == HTTPStatus.OK:
         return None
@@ -344,7 +344,7 @@ def of_connection(error: httpx.TransportError, seconds: float, most: float) -> F
 
 
 def problem_of(reply: Reply) -> str:
-    """Say why the text of a success is of no use, and the way out; nothing if it can be used."""
+    """Return why the text of a success is unusable, and what to do; empty if it is usable."""
     if not reply.is_complete:
         return "it has more than 2 MiB. Ask for less text."
     if not reply.is_plain:

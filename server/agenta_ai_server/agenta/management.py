@@ -23,7 +23,7 @@ MAX_SAID_CHARACTERS = 300
 
 
 class Problem(Enum):
-    """Why the management API didn't do what it was asked for."""
+    """Why a request to the management API failed."""
 
     UNREACHABLE = auto()
     KEY_UNKNOWN = auto()
@@ -189,7 +189,7 @@ class ManagementClient:
         return await self._revision({"application_ref": {"slug": application}})
 
     async def commit(self, application: Application, uri: str, parameters: Mapping[str, Any], message: str) -> Revision:
-        """Make a new revision, also if it is equal to the newest one."""
+        """Create a revision, even if it equals the newest one."""
         revision = {
             "application_id": application.id,
             # Without it, Agenta answers 200 and does nothing.
@@ -202,7 +202,7 @@ class ManagementClient:
         return await self._write(path, {"application_revision": revision}, "application_revision", _revision)
 
     async def deploy(self, application: str, version: str, environment: str, message: str) -> Revision:
-        """Deploy a revision, also if it is deployed already."""
+        """Deploy a revision, even if it is deployed already."""
         deployment = {
             "application_ref": {"slug": application},
             "application_revision_ref": {"version": version},

@@ -1,4 +1,4 @@
-"""Agenta's permission check: who a credential belongs to, and whether it grants one permission."""
+"""Agenta's permission check: the owner of a credential, and whether it grants one permission."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _ID = re.compile(r"[!-~]{0,256}")
 
 
 class Denial(Enum):
-    """The answers that don't say who the credential belongs to."""
+    """The answers that don't name the owner of the credential."""
 
     FORBIDDEN = auto()
     UNKNOWN_CREDENTIAL = auto()

@@ -1,4 +1,4 @@
-"""Who may call. What is off isn't built, and its libraries aren't imported."""
+"""Authentication and access policy. Modes that are off aren't built, and their libraries aren't imported."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Callers that show a credential of Agenta's: Agenta itself says whose it is and what they may do."""
+"""Authenticates callers with an Agenta credential: Agenta names the owner and the permissions."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AgentaAuthConfig:
-    """Where Agenta is, what it is asked, and how often.
+    """The address of Agenta, and the bounds on checks.
 
     Attributes:
         api_url: An http or https URL, with or without ``/api``, ``/services`` or a slash at its end.
@@ -111,7 +111,7 @@ class AgentaAuthenticator:
     It belongs to the event loop of its first call.
 
     Args:
-        config: Where Agenta is, and what it is asked.
+        config: The address of Agenta, and the bounds on checks.
         clock: Seconds that only go forward.
 
     Raises:
@@ -139,7 +139,7 @@ class AgentaAuthenticator:
         self._is_available = True
 
     def ask_about(self, permissions: frozenset[str]) -> None:
-        """Ask about these permissions from now on. What was found out about others is forgotten."""
+        """Check these permissions from now on. Cached answers about others are discarded."""
         if permissions != self._permissions:
             self._permissions = permissions
             self._consents = _Memory(self._config.max_entries, self._clock)
@@ -173,7 +173,7 @@ class AgentaAuthenticator:
         await self._http.aclose()
 
     async def _outcome(self, credentials: Credentials) -> _Outcome:
-        """Return what is known of the credentials, or ask, or join who asks."""
+        """Return the cached answer, or check the credentials, or join a running check."""
         key = _key(credentials)
         known = self._consents.get(key) or self._refusals.get(key)
         if known is not None:
@@ -223,7 +223,7 @@ class AgentaAuthenticator:
             return _Failed.UNUSABLE
 
     def _keep(self, key: bytes, now: float, outcome: _Outcome) -> None:
-        """Remember what was found out: failures for as long as callers are told to wait."""
+        """Cache the outcome; failures for the retry delay that callers get."""
         if outcome is _unavailable:
             self._refusals.keep(key, now + _RETRY_SECONDS, outcome)
         elif not isinstance(outcome, Principal) or not outcome.permissions:
@@ -234,7 +234,7 @@ class AgentaAuthenticator:
             self._consents.keep(key, now + seconds, outcome)
 
     def _note(self, problem: str) -> None:
-        """Log that Agenta fails, and that it no longer does, but not each time."""
+        """Log when Agenta begins to fail and when it recovers, but not each failure."""
         if problem and self._is_available:
             _log.warning("can't ask Agenta at %s who calls: %s", self._address.root, problem)
         elif not problem and not self._is_available:
@@ -259,7 +259,7 @@ class _Memory:
 
 
 class _Budget:
-    """Counts what is futile, by who asks: a bucket for each."""
+    """Counts futile checks, with a bucket for each address or credential."""
 
     def __init__(self, burst: int, per_second: float, max_buckets: int, clock: Callable[[], float]) -> None:
         self._burst = burst
@@ -288,7 +288,7 @@ def _project(project: str) -> str:
 
 
 def _key(credentials: Credentials) -> bytes:
-    """Return what stands for the credentials in memory: their hash, for they are secret and may be long."""
+    """Return the cache key of the credentials: their hash, because they are secret and may be long."""
     return digest(credentials.scheme, credentials.secret, credentials.project, size=32)
 
 
@@ -304,7 +304,7 @@ def _network(host: str) -> str:
 
 
 def _combined(answers: Mapping[str, _Answer]) -> _Outcome:
-    """Put the answers together, by permission. Where they contradict each other, nobody is believed."""
+    """Combine the answers, by permission. If they contradict each other, none is trusted."""
     if Denial.UNKNOWN_CREDENTIAL in answers.values():
         return invalid
     grants = {answer for answer in answers.values() if isinstance(answer, Grant)}
@@ -324,7 +324,7 @@ def _combined(answers: Mapping[str, _Answer]) -> _Outcome:
 
 
 def _is_futile(outcome: _Outcome, answers: Collection[_Answer], project: str) -> bool:
-    """Return whether a check was futile, so that it counts against the caller's bucket."""
+    """Return whether a check was futile, so that it counts against the caller's address and credential."""
     if isinstance(outcome, Principal):
         # Projects can be made up. Without one, this is the only question about a credential that Agenta knows.
         return outcome == _NOBODY and project != ""

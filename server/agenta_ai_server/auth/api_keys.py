@@ -1,4 +1,4 @@
-"""Callers that show an API key that this service has made."""
+"""Authenticates callers with an API key of this service."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ class ApiKeyAuthenticator:
         Raises:
             Refused: CREDENTIALS_INVALID, whatever is wrong with it; AUTHORITY_UNAVAILABLE if the file can't be read.
         """
-        # The same work whatever comes out, so that the time it takes doesn't tell which ids there are.
+        # The same work for every outcome, so that timing doesn't reveal which ids exist.
         well_formed = KEY.fullmatch(credentials.secret)
         key_id, secret = well_formed.groups() if well_formed else ("", "")
         record = known(self._keys).get(key_id)

@@ -1,4 +1,4 @@
-"""The public keys of who issues tokens: a JSON Web Key Set, from a file or by HTTP."""
+"""The public keys of the token issuer: a JSON Web Key Set, from a file or by HTTP."""
 
 from __future__ import annotations
 
@@ -83,10 +83,10 @@ class KeySet:
 
 
 class KeySource(Protocol):
-    """Where the keys come from."""
+    """A source of keys."""
 
     async def start(self) -> None:
-        """Get the keys. If that fails, it is logged, and they are asked for again when they are needed."""
+        """Fetch the keys. A failure is logged, and they are fetched again when they are needed."""
 
     async def find(self, key_id: str | None, algorithm: str) -> jwt.PyJWK | None:
         """Return the key for the id, ``None`` for the only one, if there is one, and if it fits the algorithm.
@@ -174,7 +174,7 @@ class KeyServer:
         self._asking: SingleFlight[str, None] = SingleFlight()
 
     async def start(self) -> None:
-        """Ask for the keys for the first time."""
+        """Fetch the keys for the first time."""
         await self._ask()
 
     async def find(self, key_id: str | None, algorithm: str) -> jwt.PyJWK | None:
@@ -202,7 +202,7 @@ class KeyServer:
         return None if key is than else key
 
     async def aclose(self) -> None:
-        """Stop asking."""
+        """Stop fetching."""
         await self._asking.aclose()
         await self._http.aclose()
 
@@ -210,13 +210,13 @@ class KeyServer:
         return self._keys if self._clock() - self._renewed < self._max_age else None
 
     async def _ask(self) -> KeySet | None:
-        """Ask, if it is time to, or join who asks; return what may be used after that."""
+        """Fetch the keys if it is time to, or join a running fetch; return the usable keys."""
         if self._begin():
             await self._asking.run(URL, self._renew)
         return self._current()
 
     def _begin(self) -> bool:
-        """Ask, if it is time to, and say whether a question is under way."""
+        """Fetch the keys if it is time to, and return whether a fetch is running."""
         if URL not in self._asking and self._clock() >= self._may_ask:
             self._may_ask = self._clock() + self._cooldown
             self._asking.start(URL, self._renew)

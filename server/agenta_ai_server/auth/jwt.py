@@ -1,4 +1,4 @@
-"""Callers who show a JSON Web Token of an issuer that the operator trusts."""
+"""Authenticates callers with a JSON Web Token of a trusted issuer."""
 
 from __future__ import annotations
 
@@ -45,11 +45,11 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JwtConfig:
-    """Whose tokens are good, and what they say.
+    """The issuer, the audience and the claims of accepted tokens.
 
     Attributes:
-        issuer: What ``iss`` must be, to the letter.
-        audience: What ``aud`` must be or hold.
+        issuer: The exact value of ``iss``.
+        audience: A value that ``aud`` must equal or contain.
         jwks_url: Where the issuer's keys are; either this or ``jwks_file``.
         jwks_file: File with the issuer's keys, read again when it changes.
         claims: Names of claims that differ from :data:`CLAIMS`. A dot leads into a claim that is an object, unless a
@@ -94,7 +94,7 @@ class JwtAuthenticator:
     The project that a caller wishes for isn't looked at: it is the token that says where it is good.
 
     Args:
-        config: Whose tokens are good.
+        config: The accepted tokens.
         clock: Seconds that only go forward.
 
     Raises:
@@ -108,7 +108,7 @@ class JwtAuthenticator:
         self._keys = _key_source(config, clock)
 
     async def start(self) -> None:
-        """Get the issuer's keys. If that fails, it is logged, and they are asked for again when they are needed."""
+        """Fetch the issuer's keys. A failure is logged, and they are fetched again when they are needed."""
         await self._keys.start()
 
     def accepts(self, credentials: Credentials) -> bool:
@@ -131,7 +131,7 @@ class JwtAuthenticator:
         except (jwt.PyJWTError, ValueError) as error:
             _log.debug("refused a token: %s", str(error))
             raise invalid() from None
-        # Only the bearer of a token that is good in all else may know.
+        # Only the bearer of a token that is otherwise valid may learn this.
         try:
             self._principal(await self._verified(credentials.secret, verify_exp=False))
         except (jwt.PyJWTError, ValueError):
@@ -230,7 +230,7 @@ _DECODER = _Decoder()
 
 
 def _claim(claims: dict[str, Any], name: str) -> object:
-    """Return what a claim says, ``None`` if it is missing."""
+    """Return the value of a claim, ``None`` if it is missing."""
     value: object = claims
     for step in [name] if name in claims else name.split("."):
         if not isinstance(value, dict):

@@ -58,7 +58,7 @@ class KeyRecord(PrincipalRecord):
     disabled: bool
 
     def is_valid(self, now: float) -> bool:
-        """Return whether the key is good at ``now``, in seconds since the epoch."""
+        """Return whether the key is valid at ``now``, in seconds since the epoch."""
         return not self.disabled and (self.expires is None or now < self.expires.timestamp())
 
 
@@ -75,7 +75,7 @@ class KeyFile(Record):
 
 
 def hashed(secret: str) -> str:
-    """Return what the file holds in place of the ``secret``."""
+    """Return the hash that the file has for the ``secret``."""
     # A slow hash makes up for secrets that can be guessed. 256 random bits can't be, at any speed.
     return "sha256:" + hashlib.sha256(secret.encode()).hexdigest()
 
@@ -174,7 +174,7 @@ def revoke_key(path: Path, key_id: str) -> None:
 
 
 def _change(path: Path, change: Callable[[KeyFile], KeyFile]) -> None:
-    """Rewrite the file, or make it, one writer after the other."""
+    """Rewrite or create the file, under a lock."""
     # What a symbolic link leads to, because the link itself would be replaced by a file.
     path = Path(os.path.realpath(path))
     try:

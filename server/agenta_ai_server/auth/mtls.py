@@ -1,4 +1,4 @@
-"""Callers that show a certificate, which the transport has verified."""
+"""Authenticates callers with a client certificate, which the transport has verified."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ class MtlsAuthenticator:
         self._principals = ReloadingFile(path, _parse, every=every)
 
     def accepts(self, credentials: Credentials) -> bool:
-        """Return whether there is a certificate and nothing else to go by."""
+        """Return whether the caller has a certificate and no other credential."""
         return not credentials.scheme and bool(credentials.identities)
 
     async def authenticate(self, credentials: Credentials) -> Principal:

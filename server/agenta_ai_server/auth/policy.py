@@ -1,4 +1,4 @@
-"""The access policy: who may do what."""
+"""The access policy: which caller may do what."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ ANY = "edit_workflows"
 
 
 class AccessPolicy:
-    """What each method needs.
+    """The permissions that each method requires.
 
     - ``Status`` and ``ListTools`` need ``view_ai_services``, if that is required, and show only what may be called.
     - ``CallTool`` and ``CallToolStream`` need ``run_ai_services``, if that is required, and the tool's own permission.

@@ -1,4 +1,4 @@
-"""What the files that name callers have in common: who a caller is, and how such a file is read."""
+"""The parts that files about callers share: a caller's identity, and how such a file is read."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Record(BaseModel):
 
 
 class PrincipalRecord(Record):
-    """Who somebody is, by the fields of :class:`Principal`. Without permissions, one may do nothing."""
+    """An identity, with the fields of :class:`Principal`. Without permissions, it may do nothing."""
 
     user: Annotated[str, Field(min_length=1)]
     organization: str = ""

@@ -1,4 +1,4 @@
-"""Findings about what remembers request_ids."""
+"""Checks of the store of request_ids."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 async def request_ids(settings: Settings) -> AsyncIterator[Found]:
-    """Whether a repeated call is recognized, and for how long."""
+    """Check that repeated calls are recognized, and for how long."""
     if settings.result_storage == "encrypted" and settings.result_keys_file:
         try:
             Encrypted.from_file(settings.result_keys_file)

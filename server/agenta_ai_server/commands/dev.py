@@ -1,4 +1,4 @@
-"""The service together with a stand-in for Agenta, on this machine alone."""
+"""Runs the service with a stand-in for Agenta, only on this machine."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ API_KEY = "standin-key"
 APP = "ai-refine"
 ENVIRONMENT = "production"
 TOOLS_FILE = "AGENTA_AI_GRPC_TOOLS_FILE"
-# What a tool needs that names no permission: a tool that is added later must be seen, too.
+# The permission of a tool that names none, so that tools that are added later are visible too.
 DEFAULT_PERMISSION = "run_service"
 PRINCIPAL = {"user": "developer", "organization": "development", "project": "development"}
 
@@ -190,7 +190,7 @@ def _tools(path: Path) -> ReloadingDocument[tuple[ToolDefinition, ...]]:
 async def _deployed(
     file: ReloadingDocument[tuple[ToolDefinition, ...]] | None, standin: StandIn, *, deploy: bool
 ) -> AsyncIterator[None]:
-    """Keep the prompts of the tools offered in the stand-in, and deployed if it says so, while the file changes."""
+    """Update the prompts in the stand-in when the tools file changes."""
     for sample in samples(ENVIRONMENT) if deploy else ():
         standin.deploy(sample)
     if file is None:

@@ -1,4 +1,4 @@
-"""Runs the service: starts its parts, waits for the signal to stop, and takes them down again."""
+"""Runs the service: starts its parts, waits for a signal, and stops them."""
 
 from __future__ import annotations
 

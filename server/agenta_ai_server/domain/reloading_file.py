@@ -22,11 +22,11 @@ log = logging.getLogger(__name__)
 
 
 class NotYet(ValueError):
-    """What the files say can't be used yet. It may be later, although they don't change."""
+    """The content of the files can't be used yet, but may become usable without a change."""
 
 
 class _Unusable(ValueError):
-    """What the files of this version say can't be used."""
+    """The content of this version of the files can't be used."""
 
     def __init__(self, sentence: str, version: Version) -> None:
         super().__init__(sentence)

@@ -1,4 +1,4 @@
-"""Work that several callers need at the same time, done once."""
+"""Runs work once for several callers that need it at the same time."""
 
 from __future__ import annotations
 

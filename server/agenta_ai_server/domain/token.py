@@ -1,4 +1,4 @@
-"""JSON Web Tokens as they come, before anybody has verified them."""
+"""Unverified JSON Web Tokens."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _COMPACT = re.compile(r"([A-Za-z0-9_-]+)\.([A-Za-z0-9_-]+)\.([A-Za-z0-9_-]*)")
 
 @dataclass(frozen=True, slots=True)
 class Token:
-    """What a token says of itself.
+    """The unverified content of a token.
 
     Attributes:
         header: How it is signed.

@@ -134,7 +134,7 @@ class ToolSet:
 
 
 class HasDeadline(Protocol):
-    """Something that is waited for until a deadline."""
+    """Something with a deadline."""
 
     @property
     def deadline(self) -> float:
@@ -142,7 +142,7 @@ class HasDeadline(Protocol):
 
 
 class Stage(StrEnum):
-    """What is happening to a call."""
+    """The stage of a call."""
 
     QUEUED = "queued"
     STARTED = "started"
@@ -179,7 +179,7 @@ Watch: TypeAlias = "Callable[[Progress], None]"
 
 @dataclass(slots=True, eq=False)
 class Waiters:
-    """The callers that wait for one run, which they join and leave while it goes on.
+    """The callers that wait for one run, and join and leave it while it is running.
 
     Attributes:
         deadlines: When each of them stops waiting, in seconds on the event loop's clock; infinite for never.
@@ -199,7 +199,7 @@ class Waiters:
         return max(self.deadlines, default=-math.inf)
 
     def join(self, deadline: float, watch: Watch | None) -> None:
-        """Add a caller, and tell it what the run is doing."""
+        """Add a caller, and send it the run's current progress."""
         self.deadlines.append(deadline)
         if watch:
             self.watchers.append(watch)
@@ -213,7 +213,7 @@ class Waiters:
             self.watchers.remove(watch)
 
     def report(self, progress: Progress) -> None:
-        """Tell all watchers, and those who will join."""
+        """Send the progress to all watchers, and keep it for those who join later."""
         self.latest = progress
         for watch in self.watchers:
             watch(progress)
@@ -226,7 +226,7 @@ class ToolCall:
     Attributes:
         call_id: The server's own id of the call, in logs and errors.
         name: Name of the tool, as the caller gave it.
-        caller: Who calls.
+        caller: The caller.
         deadline: When the call ends at the latest, in seconds on the event loop's clock.
         max_seconds: How long a run of the tool may take at most.
         tools: The tools as they were when the call began.
@@ -268,7 +268,7 @@ class ToolCall:
         return self._arguments
 
     def forget_arguments(self) -> None:
-        """Let go of the arguments: this call only waits for the outcome of another one."""
+        """Release the arguments: this call only waits for the outcome of another one."""
         self._arguments = {}
         self.read_arguments = dict
 
@@ -311,7 +311,7 @@ class ToolCall:
         queue_position: int = 0,
         retry_delay: float | None = None,
     ) -> None:
-        """Tell the call's watchers what is happening to it: see :class:`Progress`."""
+        """Report the call's progress to its watchers: see :class:`Progress`."""
         if self.watch:
             self.watch(Progress(stage, text, done, total, queue_position, retry_delay))
 

@@ -209,7 +209,7 @@ class InFlightCalls:
             self._abandon(run)
 
     async def _close(self, run: _Run) -> None:
-        """Abandon the run when nobody has waited for it for a while, here or elsewhere."""
+        """Abandon the run when no one has waited for it for a while, here or elsewhere."""
         seconds = self._linger
         while seconds:
             await asyncio.sleep(seconds)

@@ -53,7 +53,7 @@ class MemoryLedger:
         return False
 
     def __contains__(self, key: str) -> bool:
-        """Return whether anything is known of the id."""
+        """Return whether the id is known."""
         return self._table.get(key) is not None
 
     async def open(self) -> None:

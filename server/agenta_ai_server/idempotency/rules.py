@@ -1,4 +1,4 @@
-"""The states of an id, and what each step makes of them. ``lua/`` has the same rules for Redis.
+"""The states of an id, and the rules of each step. ``lua/`` has the same rules for Redis.
 
 ``docs/architecture.md`` has the diagram.
 """
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 
 class State(IntEnum):
-    """What is known of an id. One that isn't in the table is new, or has expired."""
+    """The state of an id. An id that isn't in the table is new, or has expired."""
 
     CLAIMED = 0
     """A run is about to begin. It hasn't been billed."""
@@ -41,7 +41,7 @@ class State(IntEnum):
 
 @dataclass(slots=True)
 class Entry:
-    """What is known of one id.
+    """The entry of one id.
 
     Attributes:
         fingerprint: What it stands for.

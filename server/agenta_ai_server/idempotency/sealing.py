@@ -19,7 +19,7 @@ _ID_BYTES = 4
 
 
 class Sealing(Protocol):
-    """Turns outcomes into what is stored, and back."""
+    """Converts outcomes to their stored form, and back."""
 
     def seal(self, key: str, data: bytes) -> bytes | None:
         """Return what to store for the id of this ``key``; ``None`` to store nothing."""

@@ -114,7 +114,7 @@ class SqliteLedger:
         return True
 
     async def open(self) -> None:
-        """Open the file, and create it if need be.
+        """Open the file, and create it if necessary.
 
         Raises:
             LedgerFailed: It can't be opened, or it isn't such a file.
@@ -124,7 +124,7 @@ class SqliteLedger:
         await self._do(lambda _rules: None, OPEN_SECONDS)
 
     async def aclose(self) -> None:
-        """Finish what was asked for, and close the file."""
+        """Finish the pending steps, and close the file."""
         if self._thread:
             self._hand_over()
             self._steps.put(None)
@@ -176,7 +176,7 @@ class SqliteLedger:
         self._new.clear()
 
     def _work(self) -> None:
-        """Do what is asked for, until the end. Runs in the thread."""
+        """Run steps until the end. Runs in the thread."""
         while (batch := self._next_batch()) is not None:
             self._file.commit(batch)
             if batch:
@@ -204,7 +204,7 @@ class SqliteLedger:
 
 @dataclass(slots=True, eq=False)
 class _Step(Generic[Result]):
-    """One thing to do in the thread, and what came of it."""
+    """One step for the thread, and its result."""
 
     do: Callable[[Rules], Result]
     future: asyncio.Future[Result]
@@ -307,7 +307,7 @@ class _File:
         return connection
 
     def _sweep(self, connection: sqlite3.Connection) -> None:
-        """Now and then, forget what has expired, and make room."""
+        """Occasionally delete expired entries, and make room."""
         self._batches += 1
         if self._batches % SWEEP_EVERY:
             return

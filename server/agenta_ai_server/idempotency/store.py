@@ -1,4 +1,4 @@
-"""Decides who runs an id, and keeps outcomes for a while, in whatever ledger."""
+"""Decides which process runs an id, and stores outcomes for a while, in any ledger."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ class StoreState(Enum):
 
 @record
 class RunOutcome:
-    """What a run brought.
+    """The result of a run.
 
     Attributes:
         data: The outcome, encoded; ``None`` if it isn't to be stored.
@@ -102,7 +102,7 @@ Claim: TypeAlias = Leading | Following | Finished | Lost
 
 
 class Store(Protocol):
-    """Decides who runs an id, and keeps outcomes for a while."""
+    """Decides which process runs an id, and stores outcomes for a while."""
 
     @property
     def state(self) -> StoreState:
@@ -277,7 +277,7 @@ class LedgerStore:
             self._pending.add(PendingEnd(run, ending, until))
 
     async def write_pending(self) -> None:
-        """Tell the ledger how runs ended of which it hasn't heard yet."""
+        """Record the ends of runs that the ledger doesn't have yet."""
         for end in self._pending.current():
             # Written now, it may be recorded at any time: no claim may use its run any more.
             end.is_claim = False

@@ -1,4 +1,4 @@
-"""A rate limiter that does without its shared store while that fails."""
+"""A rate limiter that falls back to a local one while its shared store fails."""
 
 from __future__ import annotations
 

@@ -24,7 +24,7 @@ AUTHORIZATION = re.compile(r"([A-Za-z]{1,16}) +([!#-&(-~]{1,8192})")
 
 
 class Authentication(grpc.aio.ServerInterceptor):
-    """Names the caller of each of the contract's methods, or refuses the call.
+    """Identifies the caller of each of the contract's methods, or refuses the call.
 
     Args:
         authenticator: Knows the callers; ``None`` admits everyone as one anonymous principal.
@@ -47,7 +47,7 @@ class Authentication(grpc.aio.ServerInterceptor):
         return handler.answered_by(answer)
 
     async def identify(self, call: Call) -> None:
-        """Name the caller.
+        """Identify the caller.
 
         Raises:
             Refused: As the authenticator does.

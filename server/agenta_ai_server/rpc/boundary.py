@@ -53,7 +53,7 @@ class Boundary(grpc.aio.ServerInterceptor):
 
     Args:
         max_seconds: The deadline of a call whose caller sets none, or a later one. The pipeline enforces it.
-        listener: Learns of each call.
+        listener: Is notified of each call.
     """
 
     def __init__(self, max_seconds: float, listener: CallListener | None = None) -> None:
@@ -62,11 +62,11 @@ class Boundary(grpc.aio.ServerInterceptor):
         self._unsent = UnsentAnswers()
         self._handlers: dict[str, GrpcHandler] = {}
         self._running = _Count()
-        # Until the answer has left.
+        # Until the response has been sent.
         self._open = _Count()
 
     async def idle(self) -> None:
-        """Wait until no call is running, and a few seconds more at most for the answers to leave."""
+        """Wait until no call is running, and then at most a few seconds for responses to be sent."""
         while not self._open.is_zero.is_set():
             await self._running.is_zero.wait()
             with suppress(TimeoutError):
@@ -76,7 +76,7 @@ class Boundary(grpc.aio.ServerInterceptor):
                 return
 
     def forget_methods(self) -> None:
-        """Look up all methods anew: those of tools may have changed."""
+        """Discard cached methods, because those of tools may have changed."""
         self._handlers.clear()
 
     async def intercept_service(self, continuation: Continuation, details: grpc.HandlerCallDetails) -> GrpcHandler:
@@ -131,7 +131,7 @@ class Boundary(grpc.aio.ServerInterceptor):
     async def _answer(
         self, answer: Answer, call: Call, context: Context, progress: ProgressSender | None = None
     ) -> bytes:
-        """Return the answer to the ``call``, or end it with a status; tell the listener of either."""
+        """Return the response to the ``call``, or end it with a status, and notify the listener."""
         began = time.perf_counter()
         allowed = context.time_remaining()
         request = Request(context.read)
@@ -159,7 +159,7 @@ class Boundary(grpc.aio.ServerInterceptor):
         return reply.message
 
     def _admit_answer(self, reply: Reply, call: Call, context: Context) -> bool:
-        """Count the answer until it has left. ``False``: its caller leaves too much unread."""
+        """Count the response until it has been sent. ``False``: its caller leaves too much unread."""
         caller, size = call.principal, len(reply.message)
         if not self._unsent.fits(caller, size):
             return False
@@ -169,7 +169,7 @@ class Boundary(grpc.aio.ServerInterceptor):
 
 
 class _Count:
-    """A number of calls.
+    """A counter of calls.
 
     Attributes:
         is_zero: Set while there are none.
@@ -189,7 +189,7 @@ class _Count:
 
 
 async def _run_or_status(work: Awaitable[Result], call: Call) -> Result | GrpcStatus:
-    """Return what ``work`` returns; if it raises, the status that this means."""
+    """Return the result of ``work``, or the status for its exception."""
     try:
         return await work
     except Refused as refused:
@@ -208,7 +208,7 @@ async def _abort(status: GrpcStatus, context: Context) -> NoReturn:
 
 
 def _is_too_large(metadata: Iterable[tuple[str, str | bytes]] | None) -> bool:
-    """Return whether there is more metadata than grpc is to let in.
+    """Return whether the metadata exceeds the limit.
 
     It doesn't count what its caller sends by reference to a header before (RFC 7541, 6.1): in one byte each, fifteen
     thousand of them are four megabytes here.
@@ -222,7 +222,7 @@ async def _refuse_metadata(_: object, context: Context) -> NoReturn:
 
 
 def _open_call(method: str, context: Context, max_seconds: float) -> Call:
-    """Return what grpc's ``context`` knows of a call, which ends after ``max_seconds`` at the latest."""
+    """Return the call of grpc's ``context``, which ends after ``max_seconds`` at the latest."""
     remaining = context.time_remaining()
     now = asyncio.get_running_loop().time()
     client_deadline = math.inf if remaining is None else now + remaining

@@ -1,4 +1,4 @@
-"""The progress of one call on its way to the caller: never more than it reads, and never in the way of the result."""
+"""Sends the progress of one call: never more than the caller reads, and never delaying the result."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class ProgressSender:
             await asyncio.wait({self._writing})
 
     def drop(self) -> None:
-        """Drop what hasn't been sent, and all that comes."""
+        """Drop everything that hasn't been sent, and all later progress."""
         self._write = None
         if self._pause:
             self._pause.cancel()

@@ -1,4 +1,4 @@
-"""The server's description of itself, comments included, for callers such as grpcurl."""
+"""Reflection: describes the server, including comments, to callers such as grpcurl."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def handlers(typed: TypedTools) -> Iterator[grpc.GenericRpcHandler]:
 
 
 class _Described:
-    """What is described at the moment."""
+    """What reflection describes at the moment."""
 
     def __init__(self, typed: TypedTools) -> None:
         self._typed = typed

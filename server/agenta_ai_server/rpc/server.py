@@ -1,4 +1,4 @@
-"""The listener: the contract's service, health and reflection on one port, from ready to drained."""
+"""The listener: serves the contract, health and reflection on one port, and drains on shutdown."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ HANDSHAKE_SECONDS = 10.0
 # How long before the end of the drain those that watch the health learn of it: long enough to go to another server, and
 # short enough for the retries of a client that has no other.
 NOTICE_SECONDS = 0.2
-# How long to wait for a listener to say whether it is this service. A busy machine takes more than a second.
+# How long to wait for a listener's answer whether it is this service. A busy machine takes more than a second.
 ANSWER_SECONDS = 5
 PENDING = ("grpc.server.max_pending_requests", "grpc.server.max_pending_requests_hard_limit")
 
@@ -60,7 +60,7 @@ class ListenError(OSError):
     """The address can't be listened on.
 
     Args:
-        message: Which, and why.
+        message: The address and the reason.
         setting: Name of the one that sets it.
     """
 
@@ -182,7 +182,7 @@ def _with_port(addresses: Sequence[str], port: int) -> str:
 
 
 async def is_served(address: str, certificate: str | None = None) -> bool:
-    """Return whether what listens on ``address`` is this service.
+    """Return whether the listener on ``address`` is this service.
 
     Args:
         address: As :meth:`Server.start` takes it.

@@ -51,14 +51,14 @@ LIMITER_STATES = {
 }
 
 STAGES = {stage: tool_service_pb2.ProgressStage.Value(f"PROGRESS_STAGE_{stage.name}") for stage in Stage}
-# What a caller doesn't read stays in memory, and a sentence may quote a prompt.
+# Unread progress stays in memory, and a sentence may quote a prompt.
 MAX_PROGRESS_TEXT = 500
 
 AnyMessage = TypeVar("AnyMessage", bound=Message)
 
 
 class ToolServicer:
-    """Answers ``agenta.ai.v1.ToolService``.
+    """Implements ``agenta.ai.v1.ToolService``.
 
     Args:
         state: The state of this server process.

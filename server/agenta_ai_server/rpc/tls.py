@@ -45,7 +45,7 @@ class TlsFiles:
 
 
 class Certificates:
-    """What handshakes use: the files' content, read again when it changes. Connections that there are stay.
+    """The content of the files for handshakes, reloaded when it changes. Open connections keep the old one.
 
     Only what grpc itself loads counts: it takes fewer kinds of keys than are well formed.
 
@@ -147,7 +147,7 @@ def read_certificates(pem: bytes) -> list[x509.Certificate]:
 
 
 def read_authorities(pem: bytes) -> list[x509.Certificate]:
-    """Return who may have issued the callers' certificates.
+    """Return the authorities of callers' certificates.
 
     Raises:
         ValueError: There is none.

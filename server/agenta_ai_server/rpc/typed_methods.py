@@ -71,7 +71,7 @@ class TypedTools:
         return self._made[1]
 
     def on_change(self, listener: Callable[[], None]) -> None:
-        """Call this each time that the methods have changed."""
+        """Call this whenever the methods have changed."""
         self._catalog.on_change(lambda _: listener())
 
     def _prepare(self, tools: ToolSet) -> None:
@@ -87,7 +87,7 @@ def _made(tools: ToolSet) -> tuple[ToolSet, Generation]:
 
 
 class TypedMethods(grpc.GenericRpcHandler):
-    """Answers the typed methods. Registered before the server starts, and looks up the method of each call.
+    """Handles the typed methods. Registered before the server starts, and looks up the method of each call.
 
     Args:
         typed: Knows the methods.
@@ -99,7 +99,7 @@ class TypedMethods(grpc.GenericRpcHandler):
         self._calls = calls
 
     def service(self, handler_call_details: grpc.HandlerCallDetails) -> GrpcHandler:
-        """Return what answers a typed method, or one that looks like it; ``None`` for any other."""
+        """Return the handler of a typed method, or of one with a similar name; ``None`` for any other."""
         path = str(handler_call_details.method)
         if not path.startswith(PREFIX):
             return None

@@ -1,4 +1,4 @@
-"""Finds a flood of values or fields in a serialized request without parsing it.
+"""Detects a flood of values or fields in a serialized request without parsing it.
 
 A megabyte of tiny entries of one map takes a tenth of a second to parse, two thousand times as long as one of text, and
 must be parsed before the rate limit, which needs the tool's name. The encoding is

@@ -70,7 +70,7 @@ class Group(BaseModel):
 
 
 class Agenta(Group):
-    """Where Agenta is, and the refine prompt in it."""
+    """The address of Agenta, and the refine prompt there."""
 
     title = "Agenta"
 
@@ -279,7 +279,7 @@ class Tools(Group):
 
 
 class Calls(Group):
-    """How long calls take, how many run, and repeats of a request_id."""
+    """The duration and number of calls, and repeats of a request_id."""
 
     title = "Time, load and request_ids"
 

@@ -54,7 +54,7 @@ Respond: TypeAlias = Callable[[Received], Awaitable[CannedResponse | Fault | Non
 
 
 def in_turn(*replies: CannedResponse | Fault | None) -> Respond:
-    """Answer the next runs with these, in the order in which they come, and those after them as usual."""
+    """Answer the next runs with these, in order, and later ones as usual."""
     left = deque(replies)
 
     async def respond(_: Received) -> CannedResponse | Fault | None:

@@ -78,7 +78,7 @@ class UsageMetrics(CallListener):
         task.add_done_callback(self._pending.discard)
 
     async def aclose(self) -> None:
-        """Wait a little for what is still to be read, and count the rest as unread."""
+        """Wait briefly for pending traces, and count the rest as unread."""
         if self._pending:
             _, late = await asyncio.wait(self._pending, timeout=CLOSE_SECONDS)
             for task in late:

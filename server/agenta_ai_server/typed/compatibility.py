@@ -1,4 +1,4 @@
-"""What changed since the lock was written, and whether stubs that were generated then still work."""
+"""Finds the changes since the lock was written, and whether older stubs still work."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Change:
 
 
 class _Side(Enum):
-    """Who writes a message, which decides what may change in it."""
+    """The writer of a message, which decides what may change in it."""
 
     ARGUMENTS = auto()
     RESULT = auto()

@@ -1,4 +1,4 @@
-"""Between a typed message and the JSON of a tool's arguments or result."""
+"""Converts between a typed message and the JSON of a tool's arguments or result."""
 
 from __future__ import annotations
 

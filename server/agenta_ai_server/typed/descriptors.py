@@ -1,4 +1,4 @@
-"""From numbered shapes to the descriptors of files, comments included."""
+"""Builds the descriptors of files, including comments, from numbered shapes."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ RERUN = (
 
 @dataclass(frozen=True, slots=True)
 class TypedTool:
-    """What the method of one tool is made of.
+    """The parts of one tool's method.
 
     Attributes:
         name: ``"tools.acme.support.classify_ticket"``.

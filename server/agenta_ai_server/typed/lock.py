@@ -28,7 +28,7 @@ RESERVED_NUMBERS = range(19_000, 20_000)
 
 
 class LockError(ValueError):
-    """What is given is no lock file. ``str()`` says what to do."""
+    """The content isn't a lock file. ``str()`` says what to do."""
 
 
 @dataclass(frozen=True, slots=True)

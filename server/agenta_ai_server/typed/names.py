@@ -1,4 +1,4 @@
-"""The names of typed methods: what a tool, a group of tools and a property are called in protobuf."""
+"""The protobuf names of tools, groups of tools and properties."""
 
 from __future__ import annotations
 

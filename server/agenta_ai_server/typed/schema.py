@@ -1,4 +1,4 @@
-"""From JSON Schema 2020-12 to the shape of a message.
+"""Converts a JSON Schema 2020-12 to the shape of a message.
 
 What protobuf has no type for becomes a ``Value``, ``Struct`` or ``ListValue``, so that every instance of the schema can
 be held. The tool itself checks arguments by the schema; here only the types matter.

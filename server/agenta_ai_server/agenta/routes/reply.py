@@ -1,4 +1,4 @@
-"""What is run, and what Agenta said to it: the same for every route."""
+"""A run and Agenta's reply, in a form that is the same for every route."""
 
 from __future__ import annotations
 

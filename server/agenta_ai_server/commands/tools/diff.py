@@ -1,4 +1,4 @@
-"""The command ``agenta-ai-server tools diff``: whether the tools file fits what is deployed."""
+"""The command ``agenta-ai-server tools diff``: compares the tools file with what is deployed."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ SIGNS = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Options:
-    """What the command line says.
+    """The command's options.
 
     Attributes:
         names: The tools to compare; none for all.

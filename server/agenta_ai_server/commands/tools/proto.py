@@ -37,7 +37,7 @@ EXIT_BREAKING = 1
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Options:
-    """What the command line says.
+    """The command's options.
 
     Attributes:
         file: The tools file, in place of the server's.

@@ -1,4 +1,4 @@
-"""What a schema may hold, so that a check by it takes time that grows with the value's size only.
+"""Limits on schemas, so that the time of a check depends only on the value's size.
 
 A validator visits a place of a value once for each subschema that applies to it. ``$ref`` and ``allOf`` can multiply
 that without an end: thirty definitions, each of which names the one before twice, are a billion visits. So the visits

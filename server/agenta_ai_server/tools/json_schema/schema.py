@@ -1,4 +1,4 @@
-"""Checks values by a JSON Schema, and says what is wrong by the path to it."""
+"""Checks values against a JSON Schema, and reports violations by path."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ class Schema:
         self._matches_keys = any("patternProperties" in each for _, each in subschemas(source))
 
     def violations(self, value: Json, root: str) -> list[Violation]:
-        """Return what the schema doesn't allow, at most ten violations; none if the value is valid.
+        """Return at most ten violations of the schema; none if the value is valid.
 
         Args:
             value: What is checked.

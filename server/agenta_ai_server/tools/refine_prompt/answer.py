@@ -1,4 +1,4 @@
-"""What the model wrote, read as a refinement."""
+"""Reads the model's answer as a refinement."""
 
 from __future__ import annotations
 

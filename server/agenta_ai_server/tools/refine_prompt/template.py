@@ -1,4 +1,4 @@
-"""A prompt template: what in it can be refined, and how refined texts are put back."""
+"""Prompt templates: finds the texts that can be refined, and puts refined texts back."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Reads a tools file as a whole: every tool in it is right, or every fault is told with its line."""
+"""Reads a tools file as a whole, and reports every fault with its line."""
 
 from __future__ import annotations
 

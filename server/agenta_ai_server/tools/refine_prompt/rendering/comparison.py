@@ -1,4 +1,4 @@
-"""What a refinement breaks, found by rendering the old and the new texts with the same inputs."""
+"""Finds what a refinement breaks, by rendering the old and the new texts with the same inputs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Values that fit what is known of an input: markers, which are found again in what is rendered."""
+"""Makes values for inputs: markers that can be found again in rendered texts."""
 
 from __future__ import annotations
 

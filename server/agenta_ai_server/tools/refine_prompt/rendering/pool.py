@@ -1,4 +1,4 @@
-"""The processes that render templates, as the service sees them."""
+"""Manages the processes that render templates."""
 
 from __future__ import annotations
 
