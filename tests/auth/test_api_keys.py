@@ -221,7 +221,7 @@ def test_place_is_wrong(tmp_path: Path, name: str, why: str) -> None:
         ({"hash": "hunter2"}, r"keys\[1\]\.hash: "),
         ({"hash": "sha256:" + SECRET + "\n"}, r"keys\[1\]\.hash: "),
         ({"id": "ABCDEFGHIJK1"}, r"keys\[1\]\.id: "),
-        ({"id": "abcdefghijk1"}, "more than once the same id: abcdefghijk1$"),
+        ({"id": "abcdefghijk1"}, "duplicate id: abcdefghijk1$"),
         ({"user": ""}, r"keys\[1\]\.user: "),
         ({"user": 7}, r"keys\[1\]\.user: "),
         ({"permissions": "hunter2"}, r"keys\[1\]\.permissions: "),

@@ -113,7 +113,7 @@ def _tls(args: argparse.Namespace, target: saved.Target) -> bool | grpc.ChannelC
     if not (ca or args.cert or args.key):
         return wanted
     if wanted is False:
-        raise InvalidInput("--plaintext has no use for --ca, --cert and --key. Leave out the one or the others.")
+        raise InvalidInput("--plaintext can't be combined with --ca, --cert and --key. Leave out either.")
     if bool(args.cert) != bool(args.key):
         raise InvalidInput("--cert and --key belong together. Give both.")
     import grpc

@@ -76,7 +76,7 @@ class AgentaConfig:
         except ValueError as error:
             raise ValueError(f"The API key {error}.") from None
         if not 0 <= self.min_seconds <= self.max_seconds:
-            raise ValueError("The least time of a call must be from 0 to its most.")
+            raise ValueError("min_seconds must be from 0 to max_seconds.")
 
 
 class AgentaCompletionService:

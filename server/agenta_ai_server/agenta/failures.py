@@ -145,7 +145,7 @@ MODEL_CREDENTIAL_REJECTED = _provider(
     "of this service to renew the provider's key in Agenta."
 )
 QUOTA_EXHAUSTED = _provider(
-    "The quota at the model's provider is used up. Nothing was billed. Ask whoever pays for the model to raise it."
+    "The quota at the model's provider is used up. Nothing was billed. Ask the owner of the account there to raise it."
 )
 PROVIDER_RATE_LIMITED = _provider(
     "The model's provider limits the rate of requests. Nothing was billed. Try again later.", retryable=True

@@ -276,10 +276,10 @@ class ManagementClient:
             raise ManagementError(
                 Problem.UNREACHABLE,
                 f"Agenta can't be reached: {error}.",
-                "See that it runs, and that its address is correct.",
+                "Check that it is running, and that its address is correct.",
             ) from None
         except ValueError as error:
-            raise ManagementError(Problem.FAILED, str(error), "See what stands before Agenta.") from None
+            raise ManagementError(Problem.FAILED, str(error), "Check the proxy in front of Agenta.") from None
         if response.status != httpx.codes.OK:
             raise _refusal(response, doing)
         if not isinstance(response.document, dict):

@@ -119,13 +119,13 @@ def decode(response: HttpResponse, project: str = "") -> Verdict:
     document = json_object(response.body)
     scheme, _, token = str(document.get("credentials")).partition(" ")
     if document.get("effect") != "allow" or scheme != "Secret":
-        raise ValueError("its answer allows nothing, and denies nothing")
+        raise ValueError("its response neither allows nor denies")
     # Unverified: it has just come from its issuer.
     claims = unverified(token).claims
     names = ("user_id", "project_id", "workspace_id", "organization_id")
     grant = Grant(*(_id(claims, name) for name in names))
     if not grant.user or project not in ("", grant.project):
-        raise ValueError("its answer is about somebody else")
+        raise ValueError("its response is about another project")
     return grant
 
 

@@ -84,7 +84,7 @@ async def _open(server: MetricsServer, address: str) -> None:
         await server.start()
     except OSError as error:
         raise ListenError(
-            f"can't serve metrics on {address}: it is in use, or no address of this machine.",
+            f"can't serve metrics on {address}: it is in use, or isn't an address of this machine.",
             "AGENTA_AI_GRPC_METRICS_LISTEN",
         ) from error
 

@@ -86,11 +86,11 @@ class AgentaAuthConfig:
     def __post_init__(self) -> None:
         AgentaAddress.parse(self.api_url)
         if not self.permissions:
-            raise ValueError("Agenta can only be asked about permissions: name one at least.")
+            raise ValueError("Agenta can only check permissions: name at least one.")
         if not self.allow:
-            raise ValueError("Say whom to admit: ids of organizations, projects or workspaces, or *.")
+            raise ValueError("Name whom to admit: ids of organizations, projects or workspaces, or *.")
         if min(self.max_entries, self.max_checks, self.futile_burst) < 1 or self.futile_per_second <= 0:
-            raise ValueError("The bounds of asking Agenta must be 1 at least.")
+            raise ValueError("The bounds on checks by Agenta must be at least 1.")
 
 
 class _Failed(Enum):

@@ -61,7 +61,7 @@ class KeySet:
     def __init__(self, document: bytes) -> None:
         entries = json_object(document).get("keys")
         if not isinstance(entries, list):
-            raise ValueError("it is no JSON Web Key Set")
+            raise ValueError("it isn't a JSON Web Key Set")
         # A member that is null is absent.
         present = [_without_nulls(entry) for entry in entries if isinstance(entry, dict)]
         public = [entry for entry in present if not _is_secret(entry)]
@@ -69,7 +69,7 @@ class KeySet:
             _log.warning("left out %d keys of a key set that are none, or not public", len(entries) - len(public))
         usable = [keys for entry in public if (keys := _keys(entry))]
         if not usable:
-            raise ValueError("it has no public key for an algorithm of tokens")
+            raise ValueError("it has no public key for a supported algorithm")
         self._only = usable[0] if len(usable) == 1 else {}
         self._by_id: dict[tuple[str, str], jwt.PyJWK] = {}
         for keys in usable:

@@ -243,12 +243,12 @@ def _id(value: object) -> str:
     if value is None:
         return ""
     if not isinstance(value, str) or len(value) > _MAX_ID_CHARACTERS or not value.isprintable():
-        raise ValueError("a claim that should be an id is none")
+        raise ValueError("a claim that should be an id isn't one")
     return value
 
 
 def _names(value: object) -> frozenset[str]:
     names = value.split() if isinstance(value, str) else [] if value is None else value
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
-        raise ValueError("the claim with the permissions is no list of names")
+        raise ValueError("the claim with the permissions isn't a list of names")
     return frozenset(names)

@@ -163,7 +163,7 @@ def revoke_key(path: Path, key_id: str) -> None:
     def disable(file: KeyFile) -> KeyFile:
         if all(record.id != key_id for record in file.keys):
             # Not quoted: it may be a whole key that somebody took for the id.
-            raise ValueError(f"{path}: no key has this id. It is what stands between the two underscores of a key.")
+            raise ValueError(f"{path}: no key has this id. It is the part of a key between its two underscores.")
         return KeyFile(
             keys=tuple(
                 record.model_copy(update={"disabled": True}) if record.id == key_id else record for record in file.keys

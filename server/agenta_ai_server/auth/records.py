@@ -67,7 +67,7 @@ def parse(model: type[Content], content: bytes) -> Content:
 def refuse_repeated(names: Iterable[str], kind: str) -> None:
     """Raise ``ValueError`` if one of the ``names``, which are names of a ``kind`` and no secrets, is there twice."""
     if repeated := [name for name, count in Counter(names).items() if count > 1]:
-        raise ValueError(f"more than once the same {kind}: {', '.join(repeated)}")
+        raise ValueError(f"duplicate {kind}: {', '.join(repeated)}")
 
 
 def sentence(error: ValidationError) -> str:

@@ -112,7 +112,7 @@ def revoke(arguments: argparse.Namespace) -> None:
 def _path(arguments: argparse.Namespace) -> Path:
     path = arguments.file or arguments.environment.get(FILE, "").strip()
     if not path:
-        raise ValueError(f"say by --file where the keys are, or set {FILE}")
+        raise ValueError(f"give the file of the keys with --file, or set {FILE}")
     return Path(path)
 
 

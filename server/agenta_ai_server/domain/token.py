@@ -34,7 +34,7 @@ def unverified(token: str) -> Token:
     """
     parts = _COMPACT.fullmatch(token) if len(token) <= MAX_CHARACTERS else None
     if parts is None:
-        raise ValueError("it is no signed token, or too long")
+        raise ValueError("it isn't a signed token, or is too long")
     header, claims, _ = (_decoded(part) for part in parts.groups())
     return Token(json_object(header), json_object(claims))
 
@@ -49,9 +49,9 @@ def json_object(data: bytes) -> dict[str, Any]:
     try:
         value = json.loads(data, object_pairs_hook=_without_repetition, parse_constant=_no_number)
     except (ValueError, RecursionError):
-        raise ValueError("it is no unambiguous JSON") from None
+        raise ValueError("it isn't unambiguous JSON") from None
     if not isinstance(value, dict):
-        raise ValueError("it is no JSON object")
+        raise ValueError("it isn't a JSON object")
     return value
 
 
@@ -59,7 +59,7 @@ def _decoded(part: str) -> bytes:
     try:
         return base64.urlsafe_b64decode(part + "=" * (-len(part) % 4))
     except ValueError:
-        raise ValueError("it is no base64url") from None
+        raise ValueError("it isn't base64url") from None
 
 
 def _without_repetition(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

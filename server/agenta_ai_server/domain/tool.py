@@ -121,7 +121,7 @@ class ToolSet:
 
     def _add(self, tool: ToolSpec) -> None:
         if not NAME.fullmatch(tool.name):
-            raise ValueError(f"{tool.name} is no name of the form tools.<provider>.<group>.<tool>")
+            raise ValueError(f"{tool.name} isn't a name of the form tools.<provider>.<group>.<tool>")
         *namespaces, last = tool.name.split(".")
         space = self._root
         for namespace in namespaces:

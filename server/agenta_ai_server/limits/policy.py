@@ -35,9 +35,9 @@ class _Rule(BaseModel):
     @model_validator(mode="after")
     def _whole(self) -> _Rule:
         if (self.burst is None) is not (self.per_minute is None):
-            raise ValueError("burst and per_minute go together")
+            raise ValueError("burst and per_minute must be given together")
         if self.unlimited and self.burst is not None:
-            raise ValueError("unlimited goes without burst and per_minute")
+            raise ValueError("unlimited excludes burst and per_minute")
         return self
 
     @property

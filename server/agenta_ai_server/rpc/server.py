@@ -137,7 +137,9 @@ class Server:
         try:
             port = self._add_port(address)
         except RuntimeError as error:
-            raise ListenError(f"can't listen on {address}: it is in use, or no address of this machine.") from error
+            raise ListenError(
+                f"can't listen on {address}: it is in use, or isn't an address of this machine."
+            ) from error
         await self._server.start()
         log.info("listening on %s", ", ".join(served) if path else _with_port(served, port))
         return address if path else f"{address.rpartition(':')[0]}:{port}"
@@ -219,4 +221,4 @@ async def _check_path(address: str, path: Path) -> None:
         return
     writer.close()
     await writer.wait_closed()
-    raise ListenError(f"can't listen on {address}: another server does.")
+    raise ListenError(f"can't listen on {address}: another server already does.")

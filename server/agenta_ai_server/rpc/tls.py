@@ -120,8 +120,8 @@ def _check_loadable(certificate: bytes, key: bytes, authorities: bytes | None) -
         server.add_secure_port(f"unix-abstract:agenta-ai-{uuid4()}" if LINUX else "localhost:0", credentials)
     except RuntimeError:
         raise ValueError(
-            "grpc can't load the certificate and its key, or the client authorities, though they are well formed. Use "
-            "a key of type RSA (2048 bits or more) or ECDSA (P-256, P-384)"
+            "grpc can't load the certificate and its key, or the client authorities, although they are well formed. "
+            "Use a key of type RSA (2048 bits or more) or ECDSA (P-256, P-384)"
         ) from None
     finally:
         server.stop(None)

@@ -153,7 +153,7 @@ async def _exchange(process: Process, request: bytes) -> dict[str, Any]:
         raise ValueError("the answer is too long")
     answer = json.loads(await process.stdout.readexactly(length))
     if not isinstance(answer, dict):
-        raise ValueError("the answer is no object")
+        raise ValueError("the answer isn't an object")
     return answer
 
 
