@@ -28,7 +28,7 @@ EXIT_USAGE = 2
 EXIT_LISTEN = 3
 EXIT_BROKEN_PIPE = 141
 
-# New ones after which garbage is looked for: about a megabyte.
+# New objects after which garbage is collected: about a megabyte.
 GARBAGE_OBJECTS = 10_000
 
 PROVISION = """\
@@ -52,7 +52,7 @@ settings or tools file
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command and return its exit code.
 
-    0 fine, 1 a check found something that isn't, a key was made and can't be printed, or a prompt can't be provisioned,
+    0 success, 1 a check found a fault, a key was made and can't be printed, or a prompt can't be provisioned,
     2 wrong arguments, settings or output, 3 an address that is taken, 141 nobody reads the output any more.
     """
     stdout.prepare_streams()
@@ -68,16 +68,16 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _command(arguments: argparse.Namespace) -> int:
-    # As it came: what is set here is for this process, and not for a command that "dev" runs.
+    # A copy: variables set below are for this process, not for a command that "dev" runs.
     arguments.environment = dict(os.environ)
-    # Grpc comments on what we say better ourselves: a taken port, a command that "dev" starts by forking.
+    # We report these better than grpc does: a taken port, a command that "dev" starts by forking.
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "false")
-    # What is imported now stays. Looking for garbage among it would take a sixth of the start.
+    # Imported modules stay. Collecting garbage among them would take a sixth of the start.
     gc.disable()
     # Where rich is installed, httpx would import its command line with it, which is never used here.
     sys.modules.setdefault("httpx._main", cast("Any", None))
-    # Imported only now, so that --help is quick.
+    # Imported late, so that --help is quick.
     try:
         from agenta_ai_server.rpc.server import ListenError
         from agenta_ai_server.settings import SettingsError
@@ -246,7 +246,7 @@ def _serve(arguments: argparse.Namespace) -> None:
     from agenta_ai_server.telemetry import logs
 
     reading = read({**arguments.environment, **({"AGENTA_AI_GRPC_REUSE_PORT": "true"} if arguments.reuse_port else {})})
-    # What is wrong comes as one message.
+    # All faults are reported in one message.
     logs.configure("critical" if reading.faults else reading.settings.log_level, reading.settings.log_format)
     for warning in reading.warnings:
         logging.getLogger(__name__).warning(warning)
@@ -255,7 +255,7 @@ def _serve(arguments: argparse.Namespace) -> None:
 
 
 def _raise_file_limit(needed: int) -> None:
-    """Let the process open as many files as it needs, or as it may."""
+    """Raise the limit of open files to what the process needs, or to the maximum."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = needed if hard == resource.RLIM_INFINITY else min(needed, hard)
     if soft != resource.RLIM_INFINITY and soft < wanted:
@@ -308,7 +308,7 @@ def _check(arguments: argparse.Namespace) -> int:
     from agenta_ai_server.commands import check
     from agenta_ai_server.telemetry import logs
 
-    # What is wrong is told by the findings.
+    # The findings report what is wrong.
     logs.configure("critical", "text")
     findings = _run(check.run(arguments.environment, call=arguments.call))
     is_fine = all(finding.state == "ok" for finding in findings)
@@ -365,6 +365,6 @@ def _run(main: Coroutine[Any, Any, Result]) -> Result:
 
     gc.freeze()
     gc.enable()
-    # Calls leave few cycles. Every 700 objects, as by default, those that wait would be looked at again and again.
+    # Calls leave few cycles. With the default of 700 objects, waiting calls would be scanned again and again.
     gc.set_threshold(GARBAGE_OBJECTS)
     return uvloop.run(main)

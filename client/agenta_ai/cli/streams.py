@@ -78,7 +78,7 @@ def write(name: str, text: str, mark: bytes = b"") -> None:
     if name == "-":
         sys.stdout.write(text)
         return
-    # Half of a surrogate pair is no text, but its escape is what JSON has for it.
+    # Half of a surrogate pair isn't text, but JSON can escape it.
     content = mark + text.encode(errors="backslashreplace")
     try:
         path = Path(os.path.realpath(name))

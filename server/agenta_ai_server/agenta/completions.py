@@ -45,7 +45,7 @@ class AgentaConfig:
     Attributes:
         api_url: As :meth:`~agenta_ai_server.agenta.addresses.AgentaAddress.parse` takes it.
         api_key: An Agenta API key, without the scheme. Never shown.
-        api_key_file: File that holds the key, in place of that, and is read again when it changes.
+        api_key_file: File that holds the key, in place of that, and is reloaded when it changes.
         environment: Slug of the environment whose deployed prompts are run; empty if each prompt names its own.
         route: How prompts are run; ``"auto"`` takes the newer route where Agenta has it.
         ca_file: Certificates of the authorities to trust, as PEM, in place of the public ones.

@@ -241,7 +241,7 @@ def _request(
 
 @lru_cache(maxsize=64)
 def _parsed(url: str) -> httpx.URL:
-    # Reading a URL takes as long as all else of making a request, and there are few.
+    # Parsing a URL takes as long as all other parts of making a request, and there are few URLs.
     return httpx.URL(url)
 
 

@@ -125,7 +125,7 @@ class Environment:
 
 @dataclass(frozen=True, slots=True)
 class Deployment:
-    """What one revision of an environment holds of one application.
+    """The deployment of one application in one revision of an environment.
 
     Attributes:
         author: UUID of the user who made this revision of the environment.

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from agenta_ai_server.settings import AuthMode, Settings
     from agenta_ai_server.tools.catalog import Catalog
 
-# The order in which they may accept a credential: the API keys first, so that one of ours is shown to nobody else.
+# The order in which they may accept a credential: API keys first, so that our own keys are never sent elsewhere.
 AUTH_ORDER: tuple[AuthMode, ...] = ("api_keys", "jwt", "agenta", "mtls", "none")
 
 log = logging.getLogger(__name__)

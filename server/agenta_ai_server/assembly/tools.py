@@ -32,7 +32,7 @@ log = logging.getLogger(__name__)
 def build_tools(
     settings: Settings, resources: Resources, completions: CompletionService, metrics: Metrics | None = None
 ) -> Catalog:
-    """Build the catalog of tools: the built-in ones, and those of the tools file, which is read again when it changes.
+    """Build the catalog of tools: the built-in ones, and those of the tools file, which is reloaded when it changes.
 
     Args:
         settings: The settings.

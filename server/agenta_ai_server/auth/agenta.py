@@ -101,7 +101,7 @@ class _Failed(Enum):
 
 
 _Answer: TypeAlias = Grant | Denial | _Failed
-# Made anew for each caller: an exception that several raise would gather the traces of all.
+# Created for each caller: an exception that several callers raise would collect all their tracebacks.
 _Outcome: TypeAlias = Principal | Callable[[], Refused]
 
 
@@ -112,7 +112,7 @@ class AgentaAuthenticator:
 
     Args:
         config: The address of Agenta, and the bounds on checks.
-        clock: Seconds that only go forward.
+        clock: Monotonic clock, in seconds.
 
     Raises:
         ValueError: The proxy is no URL of an HTTP proxy.

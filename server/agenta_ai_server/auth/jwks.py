@@ -49,13 +49,13 @@ _log = logging.getLogger(__name__)
 
 
 class KeySet:
-    """Keys, each by its id and an algorithm that it may be used with. Never empty.
+    """Keys, by id and algorithm. Never empty.
 
     Args:
         document: A JSON Web Key Set. What isn't meant for verifying, or can't be used for it, is left out.
 
     Raises:
-        ValueError: It is no key set, or has no key that can be used.
+        ValueError: It isn't a key set, or has no usable key.
     """
 
     def __init__(self, document: bytes) -> None:
@@ -107,7 +107,7 @@ class KeySource(Protocol):
 
 
 class KeyFile:
-    """Keys from a file, which is read again when it changes.
+    """Keys from a file, which is reloaded when it changes.
 
     Raises:
         ValueError: It can't be read or used.
@@ -144,7 +144,7 @@ class KeyServer:
         cooldown: Seconds between two questions at least, however many tokens name keys that aren't known. As long as
             there are no keys at all, it is no more than 5.
         max_age: Seconds after which keys that couldn't be renewed aren't used any more.
-        clock: Seconds that only go forward.
+        clock: Monotonic clock, in seconds.
 
     Raises:
         ValueError: The URL can't be used. The sentence doesn't repeat it.

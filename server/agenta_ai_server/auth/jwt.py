@@ -51,7 +51,7 @@ class JwtConfig:
         issuer: The exact value of ``iss``.
         audience: A value that ``aud`` must equal or contain.
         jwks_url: Where the issuer's keys are; either this or ``jwks_file``.
-        jwks_file: File with the issuer's keys, read again when it changes.
+        jwks_file: File with the issuer's keys, reloaded when it changes.
         claims: Names of claims that differ from :data:`CLAIMS`. A dot leads into a claim that is an object, unless a
             claim has the dot in its name.
         refresh: As for :class:`~agenta_ai_server.auth.jwks.KeyServer`.
@@ -89,13 +89,13 @@ class JwtConfig:
 
 
 class JwtAuthenticator:
-    """An :class:`~agenta_ai_server.auth.authenticator.Authenticator` that needs nobody but the issuer's keys.
+    """An :class:`~agenta_ai_server.auth.authenticator.Authenticator` that needs only the issuer's keys.
 
-    The project that a caller wishes for isn't looked at: it is the token that says where it is good.
+    The project that a caller requests is ignored: the token determines it.
 
     Args:
         config: The accepted tokens.
-        clock: Seconds that only go forward.
+        clock: Monotonic clock, in seconds.
 
     Raises:
         ValueError: The file of keys can't be used, or the proxy is no URL of one.

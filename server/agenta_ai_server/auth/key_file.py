@@ -154,7 +154,7 @@ def list_keys(path: Path) -> list[KeyRecord]:
 
 
 def revoke_key(path: Path, key_id: str) -> None:
-    """Disable a key for good. Doing so again is no error.
+    """Disable a key for good. It is not an error if it is disabled already.
 
     Raises:
         ValueError: No key has the id, or the file is broken or can't be written.
@@ -162,7 +162,7 @@ def revoke_key(path: Path, key_id: str) -> None:
 
     def disable(file: KeyFile) -> KeyFile:
         if all(record.id != key_id for record in file.keys):
-            # Not quoted: it may be a whole key that somebody took for the id.
+            # Not quoted: the user may have given a whole key instead of its id.
             raise ValueError(f"{path}: no key has this id. It is the part of a key between its two underscores.")
         return KeyFile(
             keys=tuple(
@@ -180,7 +180,7 @@ def _change(path: Path, change: Callable[[KeyFile], KeyFile]) -> None:
     try:
         folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
         try:
-            # The file itself is no use as a lock: who waits for it would hold one that has been replaced meanwhile.
+            # The file itself can't be the lock: a waiting writer would lock a file that has been replaced meanwhile.
             fcntl.flock(folder, fcntl.LOCK_EX)
             changed = change(_load(path) if path.exists() else KeyFile())
             replace_file(path, changed.model_dump_json(indent=2).encode() + b"\n")

@@ -71,7 +71,7 @@ class MtlsAuthenticator:
         """Return whose certificate it is.
 
         Raises:
-            Refused: CREDENTIALS_INVALID if its names mean nobody, or more than one principal; AUTHORITY_UNAVAILABLE if
+            Refused: CREDENTIALS_INVALID if its names match no principal, or more than one; AUTHORITY_UNAVAILABLE if
                 the file can't be read.
         """
         principals_by_name = known(self._principals)

@@ -19,7 +19,7 @@ RUN = "run_ai_services"
 SERVICE_PERMISSIONS = (VIEW, RUN)
 #: What Agenta calls those permissions that it has under another name.
 NAMES_IN_AGENTA = {VIEW: "view_workflows", RUN: "run_service"}
-# Agenta says who somebody is only when it is asked about a permission.
+# Agenta identifies a caller only in a check of a permission.
 ANY = "edit_workflows"
 
 

@@ -169,7 +169,7 @@ def _effect(outcome: ToolOutcome, explanation: str) -> list[Found]:
     if outcome.failure:
         said = f" Agenta says: “{explanation}”" if explanation else ""
         reason = outcome.failure.reason
-        # The rest of the text is for callers, whom it sends to the operator.
+        # The rest of the text tells callers to ask the operator.
         cause = outcome.text.partition(". ")[0].rstrip(".")
         return [failed(f"{reason}: {cause}.{said}", _remedy(reason, outcome.text))]
     written = json.dumps(outcome.structured, ensure_ascii=False).lower()

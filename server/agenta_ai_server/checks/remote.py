@@ -143,7 +143,7 @@ def _way_to_agenta(settings: Settings) -> dict[str, Any]:
 
 
 def _unanswered(why: str) -> Found:
-    """Return what an attempt to reach Agenta says of the way there, by the name of the error."""
+    """Return what an error says about the connection to Agenta, by the error's name."""
     if "Certificate" in why or "SSL" in why:
         return failed(
             f"Its certificate isn't trusted, or it has no TLS ({why}).",

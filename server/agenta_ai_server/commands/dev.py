@@ -83,7 +83,7 @@ Nothing is deployed in the stand-in, so calls fail. To deploy the refine prompt,
 """
 
 TOOL_HINTS = """
-The tools of {file}, which is read again when it changes: {names}. To call the first:
+The tools of {file}, which is reloaded when it changes: {names}. To call the first:
   grpcurl -plaintext -H "authorization: ApiKey $AGENTA_AI_API_KEY" \\
     -d '{call}' \\
     {address} agenta.ai.v1.ToolService/CallTool
@@ -100,7 +100,7 @@ async def run(
     *,
     empty: bool = False,
 ) -> int:
-    """Serve until told to stop, or until ``command`` has ended.
+    """Serve until a signal, or until ``command`` has ended.
 
     Args:
         environment: For the server's own settings; those of Agenta are replaced by the stand-in's.
@@ -130,7 +130,7 @@ async def run(
             key = create_key(path, **PRINCIPAL, permissions=permissions, expires=None)
             reading = settings.read(
                 {
-                    # A command learns the port, and may run while another service has the usual one.
+                    # The command gets the port, so another service may have the usual one.
                     "AGENTA_AI_GRPC_LISTEN": f"{standin.host}:{0 if command else PORT}",
                     **{
                         name: value

@@ -63,7 +63,7 @@ def _report_disabled(tools: ToolSet) -> None:
 async def _stop(service: Service, drain: float, grace: float) -> None:
     last = asyncio.get_running_loop().time() + drain + grace
     await service.server.stop(drain, grace)
-    # Callers of other replicas may wait for what runs here, and would otherwise be billed again.
+    # Callers of other replicas may be waiting for running calls, and would otherwise be billed again.
     with suppress(TimeoutError):
         async with asyncio.timeout_at(last):
             await service.in_flight.idle()

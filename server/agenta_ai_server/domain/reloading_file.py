@@ -1,4 +1,4 @@
-"""Files that are read again when they change."""
+"""Files that are reloaded when they change."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class ReloadingFiles(Generic[Content]):
             changed. It is called in a thread.
         every: Seconds between looks at whether a file has changed.
         patience: Seconds that the one who causes such a look waits for it at most.
-        clock: Seconds that only go forward.
+        clock: Monotonic clock, in seconds.
 
     Raises:
         ValueError: The files can't be read or parsed at the start.

@@ -26,7 +26,7 @@ class LocalFallback:
         shared: The store of all processes, whose runs may begin unrecorded.
         local: A store of this process, on ``ledger``.
         ledger: The ledger of the local store.
-        clock: Seconds that only go forward.
+        clock: Monotonic clock, in seconds.
     """
 
     def __init__(

@@ -24,9 +24,9 @@ if TYPE_CHECKING:
     from agenta_ai_server.domain.tool import Watch
     from agenta_ai_server.idempotency.store import Leading, Lease, Store
 
-# Seconds between looks at a run elsewhere: soon at first, since most joins come late in a run.
+# Seconds between polls of a run elsewhere: short at first, because most callers join late in a run.
 FIRST_LOOK, LAST_LOOK, SLOWER = 0.05, 0.25, 1.5
-# Far above any result there is. A larger one isn't stored, since it would push out too many others.
+# Far above any real result. A larger one isn't stored, because it would evict too many others.
 MAX_RESULT_BYTES = 4 << 20
 # How many callers may wait for one run, and for all runs of one principal. They pass neither the rate limit nor the
 # concurrency limit, and each holds a call of the transport.
@@ -74,7 +74,7 @@ class InFlightCalls:
         self._max_joined_per_owner = max_joined_per_owner
         self._joined = 0
         self._joined_by_owner: Counter[str] = Counter()
-        # By fingerprint too: only the store knows which of two fingerprints an id stands for.
+        # Keyed by fingerprint too: only the store knows to which of two fingerprints an id belongs.
         self._runs: dict[_RunId, _Run] = {}
         self._tasks: dict[asyncio.Task[Any], _Run] = {}
 
@@ -185,7 +185,7 @@ class InFlightCalls:
         if not run.task.cancelled() and (error := run.task.exception()):
             run.traceback = error.__traceback__
         for ended in run.waiting:
-            # A caller that was cancelled just now may not have left yet.
+            # A caller that has just been cancelled may not have left yet.
             if not ended.done():
                 ended.set_result(None)
 
@@ -273,7 +273,7 @@ class InFlightCalls:
         return outcome
 
     async def _finish(self, run: _Run, end: Coroutine[None, None, None]) -> None:
-        # What is billed must not be lost because its last caller leaves just now.
+        # A billed result must not be lost because its last caller leaves at this moment.
         run.ending = True
         run.lease = None
         await end
@@ -322,7 +322,7 @@ def _stored(data: bytes, *, replayed: bool) -> ToolOutcome:
     try:
         return replace(decode(data), replayed=replayed)
     except ValueError as error:
-        # Of a later version, for example, after a downgrade. It was billed all the same.
+        # For example, a later version's result after a downgrade. It was billed anyway.
         log.error("an outcome can't be read: %s", error)  # the trace tells nothing more
         return OUTCOME_UNKNOWN
 

@@ -12,9 +12,9 @@ from agenta_ai_server.idempotency.ledger import EndKind
 if TYPE_CHECKING:
     from agenta_ai_server.idempotency.ledger import Ending, Run
 
-# What all may take in memory. The oldest make room for new ones.
+# Memory for all ends. The oldest are dropped to make room.
 MAX_BYTES = 64 << 20
-# What one takes besides its outcome: itself, its run, and a link and a slot of the ordered dictionary.
+# Memory of one end in addition to its outcome: the objects, and a link and a slot of the ordered dictionary.
 ENTRY_BYTES = 1000
 
 

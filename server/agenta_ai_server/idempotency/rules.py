@@ -113,7 +113,7 @@ class Rules:
         if entry.is_running and entry.token == run.token:
             return Claimed()
         if entry.is_running and now < entry.leased_until:
-            # No longer than a lease lasts: the clock may have been set back, and its holder be dead.
+            # At most the length of a lease: the clock may have been set back, and the holder may be dead.
             entry.leased_until = min(entry.leased_until, now + self._lease)
             entry.followed_until = now + FOLLOWER_SECONDS
             self._table.put(run.key, entry)
@@ -128,7 +128,7 @@ class Rules:
         now = self._clock()
         entry = self._find(run.key, now)
         if entry is None:
-            # The table has lost it, or the lease has run out and nobody has claimed the id since.
+            # The table has lost it, or the lease has run out and no one has claimed the id since.
             entry = Entry(run.fingerprint, run.token, State.CLAIMED, False, 0.0, 0.0)
         elif entry.token != run.token:
             return False
@@ -180,7 +180,7 @@ class Rules:
         entry.expires = entry.leased_until + (self._ttl if may_be_billed else 0.0)
 
     def _keep(self, run: Run, entry: Entry | None, data: bytes | None, now: float) -> None:
-        # The first outcome stays, also when a caller had the id run again meanwhile.
+        # The first outcome stays, even if a caller has rerun the id meanwhile.
         if entry and (entry.fingerprint != run.fingerprint or entry.data is not None):
             return
         if entry and entry.state is State.FINISHED and data is None:

@@ -197,7 +197,7 @@ class LedgerStore:
         try:
             answer = await self._ask(self.ledger.claim(run, waited=waited, rerun=rerun))
         except (Refused, asyncio.CancelledError):
-            # It may have been recorded, or still be.
+            # It may have been recorded, or may still be recorded later.
             until = time.monotonic() + self._lease_seconds
             self._pending.add(PendingEnd(run, Ending(EndKind.RELEASED), until, is_claim=True))
             raise
@@ -238,7 +238,7 @@ class LedgerStore:
 
     async def _renew_forever(self) -> None:
         while True:
-            # Sooner again if it failed: the leases run out meanwhile.
+            # Retry sooner after a failure, because leases run out meanwhile.
             await asyncio.sleep(self._lease_seconds / (3 if self._available else 12))
             with suppress(Refused):
                 await self._renew(list(self._leases.values()))
@@ -279,12 +279,12 @@ class LedgerStore:
     async def write_pending(self) -> None:
         """Record the ends of runs that the ledger doesn't have yet."""
         for end in self._pending.current():
-            # Written now, it may be recorded at any time: no claim may use its run any more.
+            # Once it is written, it may be recorded at any time: no claim may use its run any more.
             end.is_claim = False
             try:
                 await self._ask(self.ledger.end(end.run, end.ending))
             except Refused:
-                # One that never fits mustn't hold up the others.
+                # One that never fits must not block the others.
                 self._pending.postpone(end)
                 return
             self._pending.remove(end)
@@ -335,7 +335,7 @@ class LedgerLease:
             return await self.store.followed(self.run.key)
         except Refused:
             self.in_doubt = True
-            # Not for as long as the ledger is away: those who wait elsewhere are refused meanwhile.
+            # Not while the ledger is unavailable: callers elsewhere are refused meanwhile.
             return 0.0 if was_in_doubt else FOLLOWER_SECONDS
 
 

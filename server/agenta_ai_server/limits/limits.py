@@ -51,7 +51,7 @@ class RateLimits:
         return await self._check(self._limiter.take, tool, principal)
 
     async def peek(self, tool: str, principal: Principal) -> Check | None:
-        """As :meth:`take`, without taking."""
+        """Return what :meth:`take` would, without taking a call."""
         return await self._check(self._limiter.peek, tool, principal)
 
     async def _check(

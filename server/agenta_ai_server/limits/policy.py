@@ -28,7 +28,7 @@ class _Rule(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
     burst: Annotated[int | None, Field(ge=1, le=MAX_BURST)] = None
-    # Whole, as the contract tells it to callers.
+    # A whole number, as in the contract.
     per_minute: Annotated[int | None, Field(ge=1, le=MAX_PER_MINUTE)] = None
     unlimited: bool = False
 

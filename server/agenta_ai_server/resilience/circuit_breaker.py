@@ -52,7 +52,7 @@ class Breaker:
     Args:
         open_seconds: How long it stays open at first, more than 0, at most 30.
         on_change: Called with the new state at each change. Must not raise.
-        clock: Seconds that only go forward.
+        clock: Monotonic clock, in seconds.
         jitter: Returns a random number from 0 to 1.
     """
 

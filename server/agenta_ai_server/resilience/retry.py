@@ -30,7 +30,7 @@ class RetryBudget:
     Args:
         share: Retries for each call of the last 10 seconds, at least 0.
         per_second: Retries in a second beyond that, so that also a quiet service can retry; at least 0.
-        clock: Seconds that only go forward.
+        clock: Monotonic clock, in seconds.
     """
 
     def __init__(

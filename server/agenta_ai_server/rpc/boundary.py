@@ -39,7 +39,7 @@ ROUNDING, LATENCY_SECONDS = 0.01, 0.02
 LEAVE_SECONDS = 10.0
 # Of metadata, counted as in RFC 7541, 4.1: grpc's own limit.
 MAX_METADATA_BYTES, ENTRY_BYTES = 16 << 10, 32
-# A tool's name as its caller sent it must not become a label or a line in a log.
+# A tool name that a caller sent must not become a label or reach the log.
 UNKNOWN_TOOL = "unknown"
 
 Result = TypeVar("Result")
@@ -115,7 +115,7 @@ class Boundary(grpc.aio.ServerInterceptor):
             try:
                 result = await self._answer(answer, call, context, progress)
                 await progress.stop()
-                # What can't be written has nobody left to read it. grpc would log it as a bug of the method.
+                # If it can't be written, no one is left to read it. grpc would log it as a bug of the method.
                 with suppress(Exception):
                     await context.write(result)
             finally:
@@ -151,7 +151,7 @@ class Boundary(grpc.aio.ServerInterceptor):
         if isinstance(reply, GrpcStatus):
             self._listener.call_ended(call, CallOutcome(code=reply.code.name, reason=reply.reason, seconds=seconds))
             if progress:
-                await progress.stop()  # or grpc would have two things to write at a time, and send no status
+                await progress.stop()  # otherwise grpc would have two concurrent writes, and send no status
             await _abort(reply, context)
         self._listener.call_ended(call, _outcome(reply, seconds))
         # A tool that failed is answered with OK, which has no place for a RequestInfo.

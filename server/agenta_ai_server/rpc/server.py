@@ -102,10 +102,10 @@ class Server:
         self._boundary = boundary
         # A second server on a taken port must fail instead of sharing it silently.
         options = [*OPTIONS, ("grpc.so_reuseport", int(reuse_port))]
-        # Beyond these, by default a thousand, grpc itself ends calls as CANCELLED, without a reason.
+        # Beyond this number, by default a thousand, grpc itself ends calls as CANCELLED, without a reason.
         options += [(name, max_pending_calls) for name in PENDING]
         options.append(("grpc.server_handshake_timeout_ms", round(HANDSHAKE_SECONDS * 1000)))
-        # Callers must not take all files, or those that say who may call could no longer be read.
+        # Callers must not use up all file descriptors, or the files with keys could no longer be read.
         options.append(("grpc.max_allowed_incoming_connections", max_connections))
         if max_connection_age_seconds:
             options.append(("grpc.max_connection_age_ms", round(max_connection_age_seconds * 1000)))
@@ -162,7 +162,7 @@ class Server:
         self._health.stopping.set()
         await asyncio.sleep(min(drain, NOTICE_SECONDS))
         stopping = asyncio.create_task(self._server.stop(grace))
-        # grpc would wait the whole grace for streams that never end by themselves: callers that watch the health.
+        # grpc would wait the whole grace period for health watches, which never end by themselves.
         done = asyncio.create_task(self._boundary.idle())
         await asyncio.wait([stopping, done], return_when=asyncio.FIRST_COMPLETED)
         done.cancel()

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 DEFAULT_PAGE_SIZE = 50
 MAX_PAGE_SIZE = 100
 LIST_TTL_SECONDS = 300
-# Where the tools may be others soon.
+# If the tools may change soon.
 CHANGING_LIST_TTL_SECONDS = 30
 TOKEN_PREFIX = b"after:"
 # A result that was billed is sent, even though only a few clients can read this many levels.

@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from agenta_ai_server.typed.shape import Message
 
 PREFIX = f"/{ROOT}."
-# The names that callers send for methods that don't exist must not become lines in a log.
+# Names of nonexistent methods come from callers, and must not reach the log.
 UNKNOWN_METHOD = f"/{ROOT}/Unknown"
 METHOD = re.compile(rf"/{re.escape(ROOT)}\.([a-z0-9_]+)\.([a-z0-9_]+)\.v1\.[A-Za-z0-9]+ToolsService/([A-Za-z0-9]+)")
 STRUCTS: dict[Kind, Fields] = {Kind.VALUE: VALUE, Kind.OBJECT: STRUCT, Kind.LIST: LIST}

@@ -485,10 +485,10 @@ class Settings(Telemetry, Lifetime, RateLimits, Calls, Tools, Authentication, Li
         return FILES_PER_CALL * (self.max_in_flight + self.max_queued) + OTHER_FILES
 
     def max_connections(self, file_limit: int) -> int:
-        """Return how many connections callers may hold, so that files are left for all else.
+        """Return how many connections callers may hold, so that files are left for everything else.
 
         Args:
-            file_limit: How many files the process may open; not positive for no limit.
+            file_limit: How many files the process may open; 0 or less for no limit.
         """
         if file_limit <= 0:
             return MAX_INT

@@ -102,7 +102,7 @@ class BoundedHandler(logging.StreamHandler["TextIO | LogStream"]):
         stream: Where to.
         lines: How many lines of one logger of a library are written within a window, at least 1.
         seconds: Length of a window.
-        clock: Seconds that only go forward.
+        clock: Monotonic clock, in seconds.
     """
 
     def __init__(

@@ -123,7 +123,7 @@ async def _running(
 ) -> AsyncIterator[tuple[Settings, Catalog, LastExplanation]]:
     """Build the tools as the server has them."""
     explanations = LastExplanation()
-    # Nobody can connect, so nobody has to be told apart.
+    # No one can connect, so callers needn't be distinguished.
     source = (
         nullcontext({"AGENTA_AI_GRPC_AUTH": "none", **environment}) if options.live else _offline(environment, tools)
     )
