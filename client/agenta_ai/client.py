@@ -413,7 +413,7 @@ class Client:
         try:
             yield
         except asyncio.CancelledError:
-            # gRPC raises it for a channel that is closed, too, although nobody cancelled this task.
+            # gRPC also raises it when the channel is closed, although this task wasn't cancelled.
             if self._closing.is_set() and _cancellations() == cancelled_before:
                 raise failures.closed_during(exchange.request_id) from None
             raise

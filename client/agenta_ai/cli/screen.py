@@ -80,7 +80,7 @@ class Screen:
     def waiting(self, what: str) -> Iterator[Callable[[Progress], None] | None]:
         """Show a spinner for as long as the context lasts.
 
-        What is yielded is called with what is going on; ``None`` if nobody sees it.
+        Yields a function that takes the text to show; ``None`` if it wouldn't be visible.
         """
         console = self._console()
         if console is None:
@@ -99,7 +99,7 @@ class Screen:
 
     @contextmanager
     def progress(self, what: str, total: int) -> Iterator[Callable[[Callable[[], None]], None]]:
-        """Show a progress bar. What is yielded is called with what to print, and counts one more."""
+        """Show a progress bar. Yields a function that prints a text and counts one more."""
         console = self._console()
         if console is None:
             yield lambda show: show()

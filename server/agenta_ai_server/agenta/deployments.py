@@ -51,7 +51,7 @@ async def read_state(management: ManagementClient, application: str, environment
     return ApplicationState(
         application=found,
         environment=await management.environment(environment),
-        # Without an application, neither would say why there is no revision.
+        # Without an application, neither would explain why there is no revision.
         deployed=await management.deployed_revision(environment, application) if found else None,
         latest=await management.latest_revision(application) if found else None,
     )

@@ -248,7 +248,7 @@ class ManagementClient:
         return _revision(found) if isinstance(found, dict) else None
 
     async def _retrieve(self, path: str, reference: Mapping[str, Any]) -> dict[str, Any]:
-        """Return the body of the response; empty if there is no such thing."""
+        """Return the body of the response; empty if the resource doesn't exist."""
         try:
             return await self._post(path, reference, f"read {path.partition('/')[0]}")
         except ManagementError as error:

@@ -68,7 +68,7 @@ class PermissionChecks:
         Args:
             authorization: The caller's credential with its scheme.
             action: Agenta's name of the permission.
-            project: UUID of the project it is asked for; empty for the credential's own.
+            project: UUID of the project to check; empty for the credential's own.
 
         Raises:
             httpx.TransportError: No response came. The text says why, and quotes nothing.
@@ -103,7 +103,7 @@ def decode(response: HttpResponse, project: str = "") -> Verdict:
 
     Args:
         response: What Agenta answered.
-        project: The project that was asked for, if any.
+        project: The project that was requested, if any.
 
     Raises:
         ValueError: It says neither yes nor no, or is about another project. The sentence quotes nothing of it.

@@ -34,7 +34,7 @@ class ApiKeyAuthenticator:
     Args:
         path: The file. One without keys is made, readable by its owner only, where there is none.
         clock: Seconds since the epoch, for expiry.
-        every: Seconds between looks at whether the file has changed: how long a revoked key may go on.
+        every: Seconds between checks for changes of the file: how long a revoked key may still be accepted.
 
     Raises:
         ValueError: The file can't be made or read, or it is broken.

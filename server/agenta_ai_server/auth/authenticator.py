@@ -49,7 +49,7 @@ def known(file: ReloadingFile[Content]) -> Content:
     """Return what a file says about callers, as long as it is known.
 
     Raises:
-        Refused: AUTHORITY_UNAVAILABLE, because for a minute nobody could read it, and it may revoke the credential.
+        Refused: AUTHORITY_UNAVAILABLE, because it has been unreadable for a minute, and may revoke the credential.
     """
     content = file.content
     if file.unknown_seconds > MAX_UNKNOWN_SECONDS:

@@ -139,7 +139,7 @@ class KeyServer:
         url: Where they are.
         http: Asks for them; closed with this.
         timeout: Seconds that a request may take in all.
-        refresh: Seconds after which they are asked for again. Meanwhile, and while that fails, the old ones are used;
+        refresh: Seconds after which they are fetched again. Until then, and while that fails, the old ones are used;
             after twice as long, a caller waits for the answer.
         cooldown: Seconds between two questions at least, however many tokens name keys that aren't known. As long as
             there are no keys at all, it is no more than 5.
@@ -186,7 +186,7 @@ class KeyServer:
             raise Refused(Reason.AUTHORITY_UNAVAILABLE, message, retry_delay=delay)
         age = self._clock() - self._renewed
         if age >= LONG_OVERDUE * self._refresh:
-            # Nobody has called for a while, and a key may have been withdrawn meanwhile.
+            # There were no calls for a while, and a key may have been withdrawn meanwhile.
             keys = await self._ask() or keys
         elif age >= self._refresh:
             self._begin()

@@ -54,7 +54,7 @@ class MtlsAuthenticator:
 
     Args:
         path: The file.
-        every: Seconds between looks at whether the file has changed.
+        every: Seconds between checks for changes of the file.
 
     Raises:
         ValueError: The file can't be read, or it is broken.

@@ -40,7 +40,7 @@ class CallOutcome:
 
     @property
     def is_success(self) -> bool:
-        """Whether the caller got what it asked for."""
+        """Whether the call succeeded."""
         return self.code == "OK" and not self.reason
 
 

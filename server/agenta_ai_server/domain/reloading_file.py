@@ -36,14 +36,14 @@ class _Unusable(ValueError):
 class ReloadingFiles(Generic[Content]):
     """What some files say together, no more than ``every`` seconds behind them. Broken ones never replace good ones.
 
-    Files are looked at and read in a thread, so that a file system that hangs stops nobody.
+    Files are checked and read in a thread, so that a hanging file system blocks no one.
 
     Args:
         paths: The files, which must be regular ones. A byte order mark is left out.
         parse: Makes the content from the bytes of each file, one argument for each; raises ``ValueError`` with a
             sentence that quotes no secret, ``NotYet`` if it is to be called again at the next look although nothing has
             changed. It is called in a thread.
-        every: Seconds between looks at whether a file has changed.
+        every: Seconds between checks for changes of a file.
         patience: Seconds that the one who causes such a look waits for it at most.
         clock: Monotonic clock, in seconds.
 

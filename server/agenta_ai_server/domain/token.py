@@ -30,7 +30,7 @@ def unverified(token: str) -> Token:
     """Read a signed token in its compact form.
 
     Raises:
-        ValueError: It is no such token, or has more than 8,192 characters. The sentence quotes nothing of it.
+        ValueError: It isn't such a token, or has more than 8,192 characters. The sentence doesn't quote it.
     """
     parts = _COMPACT.fullmatch(token) if len(token) <= MAX_CHARACTERS else None
     if parts is None:

@@ -185,7 +185,7 @@ class Waiters:
         deadlines: When each of them stops waiting, in seconds on the event loop's clock; infinite for never.
         watchers: Those of them that watch its progress.
         latest: The last progress of the run; ``None`` before the first.
-        begun: Whether the run may have cost something by now, so that it goes on for a while when all have left.
+        begun: Whether the run may have been billed, so that it continues for a while when all callers have left.
     """
 
     deadlines: list[float] = field(default_factory=list)
@@ -235,8 +235,8 @@ class ToolCall:
         rerun_if_outcome_unknown: Whether to run an id again whose first run may have been billed and left no result.
         response_metadata: What the answer carries besides the outcome.
         waiters: Who waits for the outcome, if several may; ``None`` for this call's caller alone.
-        watch: Takes the progress of the call; ``None`` if nobody watches.
-        on_billing: Runs before the call costs something; ``None`` if nobody needs to know.
+        watch: Receives the progress of the call; ``None`` if no one watches.
+        on_billing: Runs before anything is billed; ``None`` if that isn't recorded.
     """
 
     call_id: str

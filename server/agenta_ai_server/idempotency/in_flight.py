@@ -49,14 +49,14 @@ log = logging.getLogger(__name__)
 class InFlightCalls:
     """The calls in flight: each id is run once, and its callers share the outcome.
 
-    A run belongs to its id and not to a caller: it goes on when a caller leaves, ends by its own deadline, and is
+    A run belongs to its id and not to a caller: it continues when a caller leaves, ends by its own deadline, and is
     cancelled when nobody has waited for it for a while, or at once if nothing can have been billed. It belongs to one
     event loop.
 
     Args:
         store: Decides who runs an id.
-        linger: For how many seconds a run that may have been billed goes on when its last caller has left. A repeat in
-            that time joins it; a later one finds its outcome lost.
+        linger: For how many seconds a run that may have been billed continues after its last caller has left. A repeat
+            in that time joins it; a later one finds its outcome lost.
         max_joined: How many callers may wait for runs that others have begun here.
         max_joined_per_owner: How many of them may belong to one owner.
     """
@@ -96,11 +96,11 @@ class InFlightCalls:
     ) -> ToolOutcome:
         """Return the outcome of the id; run the work for it unless that is under way or done.
 
-        A caller that is cancelled leaves, and the run goes on without it for as long as others wait, or for a while.
+        A caller that is cancelled leaves, and the run continues for as long as others wait, or for a while.
 
         Args:
             key: Names the id: its principal and request_id, hashed.
-            fingerprint: A hash of what is asked for; another one for the same key is refused.
+            fingerprint: A hash of the request; a different one for the same key is refused.
             work: Does it, in a task of its own and with the context of its first caller, and ends by itself. Gets its
                 callers, and what it must await before it may be billed, which may raise ``Refused`` and must not be
                 caught. It is cancelled as soon as all callers have left unless it has told them that it has begun. It
@@ -146,7 +146,7 @@ class InFlightCalls:
         ended = asyncio.get_running_loop().create_future()
         run.waiting.append(ended)
         try:
-            # Unlike a shield, it leaves no error behind that nobody has retrieved.
+            # Unlike a shield, it leaves no unretrieved error behind.
             await ended
         finally:
             run.waiting.remove(ended)
@@ -288,7 +288,7 @@ class _Run:
         callers: Who waits for it here.
         waiting: What each of them awaits.
         ending: Whether its work is done and only the store is still to record it.
-        closing: What will cancel it unless somebody comes.
+        closing: The timer that will cancel it unless a caller joins.
         traceback: Where its error was raised.
     """
 

@@ -134,7 +134,7 @@ class Ledger(Protocol):
         """Record how a run ended."""
 
     async def followed(self, key: str) -> float:
-        """Return for how many seconds more a claimant elsewhere counts as waiting for the id."""
+        """Return for how many more seconds a claimant elsewhere counts as waiting for the id."""
 
     async def aclose(self) -> None:
         """Close what was opened."""

@@ -76,7 +76,7 @@ class MemoryLedger:
         self._rules.end(run, ending)
 
     async def followed(self, key: str) -> float:
-        """Return for how many seconds more somebody counts as waiting; see :meth:`Ledger.followed`."""
+        """Return for how many more seconds a claimant counts as waiting; see :meth:`Ledger.followed`."""
         return self._rules.followed(key)
 
 

@@ -50,7 +50,7 @@ class Entry:
         spent: Whether a run before that one may have been billed.
         leased_until: When the run counts as dead unless it is held again.
         expires: When the entry is forgotten.
-        followed_until: Until when somebody elsewhere counts as waiting.
+        followed_until: Until when a claimant elsewhere counts as waiting.
         data: The outcome, if it is stored.
     """
 
@@ -156,7 +156,7 @@ class Rules:
             self._table.put_ending(run.token, ending.data, now + ENDING_SECONDS)
 
     def followed(self, key: str) -> float:
-        """Return for how many seconds more somebody elsewhere counts as waiting."""
+        """Return for how many more seconds a claimant elsewhere counts as waiting."""
         now = self._clock()
         entry = self._find(key, now)
         return max(entry.followed_until - now, 0.0) if entry else 0.0

@@ -151,7 +151,7 @@ class SqliteLedger:
             raise
 
     async def followed(self, key: str) -> float:
-        """Return for how many seconds more somebody counts as waiting; see :meth:`Ledger.followed`."""
+        """Return for how many more seconds a claimant counts as waiting; see :meth:`Ledger.followed`."""
         return await self._do(lambda rules: rules.followed(key))
 
     async def _do(self, step: Callable[[Rules], Result], seconds: float | None = None) -> Result:

@@ -88,7 +88,7 @@ class Lease(Protocol):
         """End without an outcome: the id is lost if the run has begun, and free otherwise. Never fails."""
 
     async def awaited(self) -> float:
-        """Return for how many seconds more somebody elsewhere is known to wait; 0 if nobody is."""
+        """Return for how many more seconds a claimant elsewhere counts as waiting; 0 if none does."""
 
 
 @record
@@ -290,7 +290,7 @@ class LedgerStore:
             self._pending.remove(end)
 
     async def followed(self, key: str) -> float:
-        """Return for how many seconds more somebody elsewhere counts as waiting.
+        """Return for how many more seconds a claimant elsewhere counts as waiting.
 
         Raises:
             Refused: REPLAY_STORE_UNAVAILABLE.
@@ -304,7 +304,7 @@ class LedgerLease:
 
     Attributes:
         begun: Whether something may be billed from now on.
-        in_doubt: Whether the ledger couldn't tell, the last time, if somebody waits elsewhere.
+        in_doubt: Whether the ledger couldn't say, the last time, if a claimant is waiting elsewhere.
     """
 
     store: LedgerStore

@@ -90,7 +90,7 @@ def tool_prompt(tool: ToolDefinition, environment: str, model: str) -> Wanted:
         model: Name of the model if the prompt names none; empty for none.
 
     Raises:
-        PromptFileError: The prompt is no prompt, names no model, or doesn't fit the tool.
+        PromptFileError: The prompt is invalid, names no model, or doesn't fit the tool.
     """
     parameters = {"prompt": _prompt(tool, model)}
     uri = URIS[tool.kind]

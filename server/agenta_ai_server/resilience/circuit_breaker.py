@@ -175,7 +175,7 @@ class CircuitBreakingCompletions:
 
     Args:
         inner: The service.
-        breaker: Decides which calls get there, and is told how they ended.
+        breaker: Decides which calls are admitted, and counts their outcomes.
     """
 
     def __init__(self, inner: CompletionService, breaker: Breaker) -> None:

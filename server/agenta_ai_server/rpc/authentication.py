@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 PROJECT_KEY = "x-agenta-project-id"
 # The scheme's case doesn't matter (RFC 9110, 11.1), except to Agenta, which knows these spellings.
 SCHEMES = {scheme.lower(): scheme for scheme in ("ApiKey", "Bearer", "Secret")}
-# Visible ASCII but for quotes: a key of ours that somebody has put into them must not be taken for one of Agenta's.
+# Visible ASCII except quotes: one of our keys in quotes must not be mistaken for a key of Agenta.
 AUTHORIZATION = re.compile(r"([A-Za-z]{1,16}) +([!#-&(-~]{1,8192})")
 
 

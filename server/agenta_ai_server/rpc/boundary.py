@@ -122,7 +122,7 @@ class Boundary(grpc.aio.ServerInterceptor):
                 progress.drop()
 
         # On the wire the request is unary. As a stream of one request, without a deserializer, its bytes are read when
-        # they are needed and belong to nobody else. grpc itself would keep them for as long as the call lasts, and
+        # they are needed and nothing else keeps them. grpc itself would keep them for as long as the call lasts, and
         # would answer unreadable ones with UNKNOWN and an exception's text, before the caller has been authenticated.
         if handler.write_progress:
             return grpc.stream_stream_rpc_method_handler(partial(stream, encode=handler.write_progress))

@@ -60,7 +60,7 @@ class Request:
         self.size = 0
 
     async def read(self) -> bytes:
-        """Return the message's bytes. Nobody else holds them: what waits later on must not keep them in memory.
+        """Return the message's bytes. Nothing else holds them: a waiting call must not keep them in memory.
 
         Raises:
             Refused: DEADLINE_TOO_SHORT. What has arrived of it takes memory, and its caller may have set no deadline.

@@ -28,7 +28,7 @@ class ProgressSender:
 
     def __init__(self, encode: Encode, write: Write) -> None:
         self._encode = encode
-        # None once the call has ended: its run may go on for others, and mustn't hold grpc's part of the call.
+        # None once the call has ended: its run may continue for others, and must not keep grpc's part of the call.
         self._write: Write | None = write
         self._latest: Progress | None = None
         self._writing: asyncio.Task[None] | None = None

@@ -79,7 +79,7 @@ class Server:
         typed: Knows the services of the tools.
         tls: Makes the listener's credentials; ``None`` for plaintext.
         max_call_seconds: What a call may take at most.
-        max_connection_age_seconds: After these, give or take a tenth, a client must connect anew; 0: never.
+        max_connection_age_seconds: After these, plus or minus a tenth, a client must reconnect; 0: never.
         max_pending_calls: Calls that may have arrived and not been looked at yet.
         max_connections: Connections that callers may hold at a time. Others are closed at once.
         reuse_port: Whether to share the port with other processes that do so too.
@@ -188,7 +188,7 @@ async def is_served(address: str, certificate: str | None = None) -> bool:
 
     Args:
         address: As :meth:`Server.start` takes it.
-        certificate: PEM of the one that it shows, for a listener with TLS, whose health can't be had by everybody.
+        certificate: PEM of the certificate that a listener with TLS shows, because its health may require one.
     """
     if certificate is not None:
         host, _, port = address.rpartition(":")

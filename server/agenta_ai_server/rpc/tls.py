@@ -109,7 +109,7 @@ def _load_pair(certificate: bytes, key: bytes, authorities: bytes | None = None)
 
 
 def _check_loadable(certificate: bytes, key: bytes, authorities: bytes | None) -> None:
-    """See that grpc takes them. It has no other way to tell than to make a listener, here one that nobody finds.
+    """Check that grpc accepts them. The only way is to create a listener, here on an address that no one knows.
 
     Raises:
         ValueError: It doesn't.

@@ -105,7 +105,7 @@ class TypedMethods(grpc.GenericRpcHandler):
             return None
         method = self._typed.current.methods.get(path)
         if method is None:
-            # Refused by the pipeline, as CallTool would: a hidden tool can't be told from one that doesn't exist.
+            # The pipeline refuses it like a CallTool, so that a hidden tool looks like one that doesn't exist.
             return ToolHandler(partial(self._read_unknown, path), _write_nothing, recorded_as=UNKNOWN_METHOD)
         return ToolHandler(partial(self._read, method), partial(write_outcome, method))
 

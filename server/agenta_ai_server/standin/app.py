@@ -251,7 +251,7 @@ class StandIn:
 
         Args:
             offered: The prompts.
-            deploy: Whether to deploy them, too. What somebody else has deployed is left as it is.
+            deploy: Whether to deploy them, too. Prompts that another caller has deployed stay.
         """
         before, self._canned = self._canned, {(each.application, each.environment): each for each in offered}
         project = self.management.projects[self._owner.project_id]

@@ -30,7 +30,7 @@ CLOSE_SECONDS = 2.0
 class UsageMetrics(CallListener):
     """Counts what each request has used, by tool and organization.
 
-    At most 1,000 requests wait to be read, and at most 1,000 organizations are told apart; later ones share a label.
+    At most 1,000 requests wait to be read, and at most 1,000 organizations are distinguished; later ones share a label.
 
     Args:
         reader: Reads the traces.

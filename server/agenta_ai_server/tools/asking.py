@@ -73,7 +73,7 @@ async def ask(question: Question[Answer], call: ToolCall, repairs: int) -> Asked
     Args:
         question: What is asked.
         call: The tool call that it is for.
-        repairs: How often an invalid answer is asked for once more, at least 0. Each is billed.
+        repairs: How often the model is asked again after an invalid answer, at least 0. Each is billed.
 
     Raises:
         Refused: DEADLINE_TOO_SHORT or UPSTREAM_CIRCUIT_OPEN, before anything was sent.

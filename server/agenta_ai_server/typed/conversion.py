@@ -59,7 +59,7 @@ class MessageCodec:
             except CodecError as error:
                 error.at(field.key)
                 raise
-        # Those that aren't set are values, too, of which few bytes could make many.
+        # Unset ones are values, too: a few bytes could contain many of them.
         for _ in range(len(result) - len(listed)):
             reader.count()
         return result

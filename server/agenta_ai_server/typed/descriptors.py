@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from agenta_ai_server.typed.shape import Field
 
-# Fields of the descriptors' own messages, of which the paths of comments are made.
+# Field numbers of the descriptors' messages, which form the paths of comments.
 _MESSAGE, _SERVICE = (FileDescriptorProto.MESSAGE_TYPE_FIELD_NUMBER, FileDescriptorProto.SERVICE_FIELD_NUMBER)
 _SYNTAX = FileDescriptorProto.SYNTAX_FIELD_NUMBER
 _FIELD, _NESTED = DescriptorProto.FIELD_FIELD_NUMBER, DescriptorProto.NESTED_TYPE_FIELD_NUMBER

@@ -109,7 +109,7 @@ class _Comparison:
         yield from _values(ours, theirs, place, path)
         yield from self._properties(ours, theirs, place, path)
         yield from self._inner("items", f"{place}[]", ours, theirs, path)
-        # If the file allows more keys than the model is held to, somebody wants it so.
+        # If the file allows more keys than the deployed schema, that is intended.
         if ours.get("additionalProperties", True) is not True:
             yield from self._inner("additionalProperties", _joined(place, "*"), ours, theirs, path)
         yield from self._others(ours, theirs, place, path)

@@ -22,7 +22,7 @@ Found: TypeAlias = "tuple[Path, str]"
 
 #: As JSON. 500 tools with two small ones each still fit into the 4 MiB that clients read by default.
 MAX_BYTES = 64 * 1024
-#: Levels of objects and arrays. Each is three of a ``Struct``, of which every client reads a hundred.
+#: Levels of objects and arrays. Each is three levels of a ``Struct``; every client reads a hundred of those.
 MAX_DEPTH = 28
 #: Subschemas that apply to one place of a value.
 MAX_VISITS = 50

@@ -107,7 +107,7 @@ class Schema:
 
 
 def _compiled(schema: dict[str, Any]) -> jsonschema_rs.Draft202012Validator:
-    # The library's messages quote the value, which takes far longer than checking it. Nobody reads them.
+    # The library's messages quote the value, which takes far longer than checking it, and they aren't used.
     return jsonschema_rs.Draft202012Validator(
         schema, pattern_options=_ENGINE, validate_formats=True, offline=True, mask="value"
     )

@@ -15,7 +15,7 @@ NO_SUMMARY = "The prompt was refined."
 
 
 class AnswerError(ValueError):
-    """The model's text is no refinement.
+    """The model's text isn't a refinement.
 
     Attributes:
         violation: The rule that it breaks.
