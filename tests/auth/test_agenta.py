@@ -615,7 +615,7 @@ async def test_a_flood_of_unknown_credentials_at_once(standin: StandIn, make: Ma
     assert sum(error.reason is Reason.CREDENTIALS_INVALID for error in errors) == asked
     left = [error for error in errors if error.reason is Reason.AUTHORITY_UNAVAILABLE]
     assert len(left) == 10_000 - asked
-    assert left[-1].message.startswith("Agenta granted nothing too often to this address")
+    assert left[-1].message.startswith("Too many failed credential checks from this address")
     assert left[-1].retry_delay == pytest.approx(asked - 19)
     # Neither those who are known there nor those who are elsewhere notice.
     assert await authenticator.authenticate(Credentials("ApiKey", SECRET, host="10.6.6.6")) == OWNER

@@ -297,7 +297,7 @@ async def test_reader_sees_no_change_before_the_time(path: Path) -> None:
 async def test_warns_if_it_is_open_to_others(
     path: Path, caplog: pytest.LogCaptureFixture, bits: int, warns: bool
 ) -> None:
-    warning = [f"{path} can be read by everybody or written by its group: chmod 600 {path}"] * warns
+    warning = [f"{path} can be read by everyone or written by its group: chmod 600 {path}"] * warns
     write(path, RECORD).chmod(bits)
     authenticator = ApiKeyAuthenticator(path, every=0)
     for _ in range(3):

@@ -270,7 +270,7 @@ def test_the_way_out_of_a_lost_outcome(
         ),
         (
             pb.SERVICE_STATE_DRAINING,
-            "draining, version 1.0.0\nThe server is about to stop. Calls belong elsewhere.\n",
+            "draining, version 1.0.0\nThe server is shutting down. Send calls to another one.\n",
         ),
     ],
 )

@@ -294,7 +294,11 @@ BROKEN: dict[str, tuple[tuple[str, ...], str, str]] = {
         answer("{% if false %}Hi{% endif %}", "x"),
         "left messages[0].content",
     ),
-    "curly: a JSONPath that stays open": (CURLY, second(CURLY, C2.replace("$.geo.region", "$.geo[")), "is no JSONPath"),
+    "curly: a JSONPath that stays open": (
+        CURLY,
+        second(CURLY, C2.replace("$.geo.region", "$.geo[")),
+        "isn't a JSONPath",
+    ),
     "mustache: an inverted section of something else": (
         MUSTACHE,
         first(MUSTACHE, MUSTACHE[1] + "{{^vip}}x{{/vip}}"),

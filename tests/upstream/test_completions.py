@@ -417,7 +417,7 @@ async def test_a_machine_without_a_file_left_tells_nothing_of_agenta(upstream: U
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
         os.close(last)
     assert (error.reason, error.may_have_run, error.healthy) == (Reason.UPSTREAM_UNREACHABLE, False, None)
-    assert "no file left" in error.message
+    assert "no file descriptor left" in error.message
     assert (await complete(service)).text == "refined"
 
 

@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from agenta_ai.cli.running import Running
 
 _WHAT_IT_MEANS = {
-    ServiceState.DEGRADED: "Calls are failing: Agenta, or the model behind it, fails at the moment. Try again later.",
-    ServiceState.DRAINING: "The server is about to stop. Calls belong elsewhere.",
+    ServiceState.DEGRADED: "Calls are failing because Agenta or the model behind it fails. Try again later.",
+    ServiceState.DRAINING: "The server is shutting down. Send calls to another one.",
 }
 
 

@@ -90,7 +90,7 @@ UNREACHABLE = Failure(
 )
 TOO_MANY_OPEN_FILES = replace(
     UNREACHABLE,
-    message="This service has no file left to open a connection with. Nothing was sent: try again.",
+    message="This service has no file descriptor left for a connection. Nothing was sent: try again.",
     healthy=None,
 )
 TIMEOUT = Failure(

@@ -31,7 +31,7 @@ def build_authenticator(
 ) -> Authenticator | None:
     """Build the authenticator; ``None`` if everyone may call."""
     if settings.auth == ("none",):
-        log.warning("AGENTA_AI_GRPC_AUTH is none: everybody who can reach %s may call", settings.listen)
+        log.warning("AGENTA_AI_GRPC_AUTH is none: anyone who can reach %s may call", settings.listen)
         return None
     modes = sorted(settings.auth, key=AUTH_ORDER.index)
     built = [_build(mode, settings, resources, policy, catalog) for mode in modes]

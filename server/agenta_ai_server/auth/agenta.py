@@ -236,9 +236,9 @@ class AgentaAuthenticator:
     def _note(self, problem: str) -> None:
         """Log when Agenta begins to fail and when it recovers, but not each failure."""
         if problem and self._is_available:
-            _log.warning("can't ask Agenta at %s who calls: %s", self._address.root, problem)
+            _log.warning("can't check credentials with Agenta at %s: %s", self._address.root, problem)
         elif not problem and not self._is_available:
-            _log.info("Agenta at %s says again who calls", self._address.root)
+            _log.info("Agenta at %s checks credentials again", self._address.root)
         self._is_available = not problem
 
 
@@ -338,7 +338,7 @@ def _unavailable() -> Refused:
 
 def _too_much(delay: float) -> Refused:
     message = (
-        "Agenta granted nothing too often to this address or to these credentials, and isn't asked anything new now. "
+        "Too many failed credential checks from this address or with these credentials. "
         "Check the credentials and x-agenta-project-id, and try again later."
     )
     return Refused(Reason.AUTHORITY_UNAVAILABLE, message, retry_delay=delay)

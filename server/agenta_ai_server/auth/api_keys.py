@@ -72,5 +72,5 @@ class ApiKeyAuthenticator:
         keys = {record.id: record for record in parse(KeyFile, content).keys}
         # Last, because a broken file is tried again and again.
         if self._path.stat().st_mode & 0o027:
-            log.warning("%s can be read by everybody or written by its group: chmod 600 %s", self._path, self._path)
+            log.warning("%s can be read by everyone or written by its group: chmod 600 %s", self._path, self._path)
         return keys

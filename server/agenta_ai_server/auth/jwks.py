@@ -66,7 +66,7 @@ class KeySet:
         present = [_without_nulls(entry) for entry in entries if isinstance(entry, dict)]
         public = [entry for entry in present if not _is_secret(entry)]
         if len(public) < len(entries):
-            _log.warning("left out %d keys of a key set that are none, or not public", len(entries) - len(public))
+            _log.warning("ignored %d keys of a key set that are invalid or not public", len(entries) - len(public))
         usable = [keys for entry in public if (keys := _keys(entry))]
         if not usable:
             raise ValueError("it has no public key for a supported algorithm")
@@ -182,7 +182,7 @@ class KeyServer:
         keys = self._current() or await self._ask()
         if keys is None:
             delay = max(self._may_ask - self._clock(), 1.0)
-            message = "The keys that tokens are checked with can't be had now. Try again."
+            message = "The keys for checking tokens are unavailable. Try again."
             raise Refused(Reason.AUTHORITY_UNAVAILABLE, message, retry_delay=delay)
         age = self._clock() - self._renewed
         if age >= LONG_OVERDUE * self._refresh:

@@ -110,7 +110,7 @@ def find_faults_of_size(schema: Mapping[str, Json]) -> Iterator[Found]:
         ]
         for path, value in level:
             if isinstance(value, int) and abs(value) > MAX_INTEGER:
-                yield path, "is an integer beyond 2**53, which not every reader of JSON holds exactly"
+                yield path, "is an integer beyond 2**53, which not every JSON reader represents exactly"
     if level:
         yield level[0][0][:MAX_DEPTH], f"is nested more than {MAX_DEPTH} levels deep"
 
@@ -127,7 +127,7 @@ def _faults_of_keywords(schema: Mapping[str, Json]) -> Iterator[Found]:
             if _compared(each.get(keyword)) > MAX_COMPARED:
                 yield (*path, keyword), f"has more than {MAX_COMPARED} entries, and isn't of strings or integers only"
         if "$id" in each and path:
-            yield (*path, "$id"), "an $id may stand at the top of the schema only"
+            yield (*path, "$id"), "$id is allowed only at the top of the schema"
         if "$ref" in each:
             yield from _faults_of_reference(schema, known, (*path, "$ref"), each["$ref"])
 
@@ -151,7 +151,7 @@ def _faults_of_reference(
         yield path, f"refers to {reference[:100]!r}, which isn't there"
         return
     if not any(found is each for each in known.values()):
-        yield path, f"refers to {reference[:100]!r}, which is no subschema"
+        yield path, f"refers to {reference[:100]!r}, which isn't a subschema"
 
 
 class _EndlessError(Exception):
