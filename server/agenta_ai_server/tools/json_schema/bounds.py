@@ -127,7 +127,7 @@ def _faults_of_keywords(schema: Mapping[str, Json]) -> Iterator[Found]:
             if _compared(each.get(keyword)) > MAX_COMPARED:
                 yield (*path, keyword), f"has more than {MAX_COMPARED} entries, and isn't of strings or integers only"
         if "$id" in each and path:
-            yield (*path, "$id"), "$id is allowed only at the top of the schema"
+            yield (*path, "$id"), "is allowed only at the top of the schema"
         if "$ref" in each:
             yield from _faults_of_reference(schema, known, (*path, "$ref"), each["$ref"])
 
