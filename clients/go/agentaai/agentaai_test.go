@@ -320,7 +320,7 @@ func TestRefusalIsDecoded(t *testing.T) {
 		!reflect.DeepEqual(refused.FieldViolations, []FieldViolation{{"arguments.a", "Too long."}}) {
 		t.Errorf("got %+v", refused)
 	}
-	if want := "RATE_LIMITED: No.; arguments.a: Too long.; try again in 1.5s"; err.Error() != want {
+	if want := "RATE_LIMITED: No; arguments.a: Too long; try again in 2 s"; err.Error() != want {
 		t.Errorf("got %q, want %q", err, want)
 	}
 	if len(served.arrivals) != 1 {
@@ -373,7 +373,7 @@ func TestToolThatFailed(t *testing.T) {
 		!reflect.DeepEqual(failed.FieldViolations, []FieldViolation{{"f", "d"}}) {
 		t.Errorf("got %+v", failed)
 	}
-	if want := "UPSTREAM_UNAVAILABLE: Down.; f: d; try again in 2s"; err.Error() != want {
+	if want := "UPSTREAM_UNAVAILABLE: Down; f: d; try again in 2 s"; err.Error() != want {
 		t.Errorf("got %q, want %q", err, want)
 	}
 }

@@ -319,7 +319,7 @@ async fn refusal_is_decoded() {
     assert_eq!((violation.field.as_str(), violation.description.as_str()), ("arguments.a", "Too long."));
     assert_eq!(error.quota_violations[0].subject, "default");
     assert_eq!((error.call_id.as_str(), error.request_id.len()), ("r", 36));
-    assert_eq!(error.to_string(), "RATE_LIMITED: No.; arguments.a: Too long.; try again in 1.5s");
+    assert_eq!(error.to_string(), "RATE_LIMITED: No; arguments.a: Too long; try again in 2 s");
     assert_eq!(served.arrivals().len(), 1);
 }
 
@@ -367,7 +367,7 @@ async fn tool_that_failed() {
     assert_eq!((failed.reason, failed.retryable), (ErrorReason::UpstreamUnavailable, true));
     assert_eq!(failed.retry_delay, Some(Duration::from_secs(2)));
     assert_eq!(failed.meta.as_ref().unwrap().trace_id, "t");
-    assert_eq!(failed.to_string(), "UPSTREAM_UNAVAILABLE: Down.; f: d; try again in 2s");
+    assert_eq!(failed.to_string(), "UPSTREAM_UNAVAILABLE: Down; f: d; try again in 2 s");
 }
 
 #[tokio::test]

@@ -130,7 +130,7 @@ final class ClientTest {
         assertEquals(List.of(new FieldViolation("arguments.a", "Too long.")), failure.fieldViolations());
         assertEquals(List.of(quota), failure.quotaViolations());
         assertEquals("r", failure.callId());
-        assertEquals("RATE_LIMITED: No.; arguments.a: Too long.; try again in 1.5 s", failure.getMessage());
+        assertEquals("RATE_LIMITED: No; arguments.a: Too long; try again in 2 s", failure.getMessage());
     }
 
     @Test
@@ -186,7 +186,7 @@ final class ClientTest {
             assertEquals("Down.", failure.description());
             assertEquals(List.of(new FieldViolation("f", "d")), failure.fieldViolations());
             assertEquals("t", failure.response().getMeta().getTraceId());
-            assertEquals("UPSTREAM_UNAVAILABLE: Down.; f: d; try again in 2.0 s", failure.getMessage());
+            assertEquals("UPSTREAM_UNAVAILABLE: Down; f: d; try again in 2 s", failure.getMessage());
         }
     }
 
