@@ -223,6 +223,19 @@ func TestResultIsPutIntoNativeType(t *testing.T) {
 	}
 }
 
+func TestGeneratedClientHasRequestIDs(t *testing.T) {
+	lost := answer{err: status.Error(codes.Unavailable, "lost"), pushback: "0"}
+	target, served := serve(t, nil, nil, lost, answer{response: &aiv1.CallToolResponse{}})
+	request := &aiv1.CallToolRequest{Name: "t"}
+	if _, err := aiv1.NewToolServiceClient(dial(t, target)).CallTool(t.Context(), request); err != nil {
+		t.Fatal(err)
+	}
+	first, second := served.arrivals[0].request.GetRequestId(), served.arrivals[1].request.GetRequestId()
+	if len(first) != 36 || first != second || request.GetRequestId() != "" {
+		t.Errorf("both attempts have the same request_id: %q, %q", first, second)
+	}
+}
+
 func TestRequestIDs(t *testing.T) {
 	first, second := newRequest(t).RequestId, newRequest(t).RequestId
 	if first == second {

@@ -66,9 +66,8 @@ fn name(text: &str, name: &str) -> Option<usize> {
     }
     text.match_indices(name).map(|(at, _)| at).find(|at| {
         let (before, after) = (&text[..*at], &text[at + name.len()..]);
-        let goes_on = begins_with_word(after)
-            || after.starts_with('[')
-            || after.strip_prefix('.').is_some_and(begins_with_word);
+        let goes_on =
+            begins_with_word(after) || after.starts_with('[') || after.strip_prefix('.').is_some_and(begins_with_word);
         !ends_with_word(before) && !before.ends_with('.') && !goes_on
     })
 }

@@ -42,7 +42,9 @@ final class Sentence {
             }
             String description = withoutPeriod(each.description());
             if (!description.isEmpty()) {
-                rest = Pattern.compile(description, Pattern.LITERAL).matcher(rest).replaceFirst(" ");
+                rest = Pattern.compile(description, Pattern.LITERAL)
+                        .matcher(rest)
+                        .replaceFirst(" ");
             }
             if (rest.equals(before)) {
                 untold.add(each.field().isEmpty() ? each.description() : each.field() + ": " + each.description());
