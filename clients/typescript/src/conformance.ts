@@ -102,19 +102,28 @@ async function run(asked: Case): Promise<JsonObject> {
     onTrailer: keep,
     requestId,
   };
-  const outcome = await send(asked, method, request, options).then((response) => answered(method, response), refused);
+  const outcome = await send(asked, transport, method, request, options).then(
+    (response) => answered(method, response),
+    refused,
+  );
   clearTimeout(closing);
   const took = (performance.now() - began) / 1000;
   return { ...outcome, ...(streams && { progress }), metadata: received, seconds: took };
 }
 
-function send(asked: Case, method: DescMethodUnary, request: Uint8Array, options: SendOptions): Sent {
+function send(
+  asked: Case,
+  transport: Transport,
+  method: DescMethodUnary,
+  request: Uint8Array,
+  options: SendOptions,
+): Sent {
   if (asked.client === "bare" && asked.method === STREAM.name) {
     return stream(asked, request, options);
   }
   return asked.client === "shipped" && asked.method === TYPED.name
     ? typed(asked, request, options)
-    : transportFor(asked).send(method, request, options);
+    : transport.send(method, request, options);
 }
 
 /** Calls a tool by its own method, as the README has it. */
