@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 
 _PUSHBACK = "grpc-retry-pushback-ms"
-# Waiting calls spread over up to this many times the delay that the server told them. They can't see each other, and
-# the more often one was refused, the more of them there seem to be.
+# Waiting calls spread over at most this many times the delay that the server asked for. They don't know of each other,
+# and the more often one is refused, the more of them there probably are.
 _WIDEST_SPREAD = 4
 _SMALLEST_DELAY = 0.05
 _SHORTEST_ATTEMPT = 0.001

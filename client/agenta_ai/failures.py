@@ -237,7 +237,8 @@ def _why_unreachable(message: str, target: str, tls: bool) -> tuple[str, str]:
 
 
 def _refused(message: str, target: str) -> tuple[str, str]:
-    # Of several addresses, as localhost has them, gRPC tells the last error alone, which may hide the one that matters.
+    # If a name has several addresses, as localhost has, gRPC reports only the last error, which may hide the one that
+    # matters.
     found = _LAST_ERROR.match(message)
     address = unquote(found["address"].partition(":")[2]) if found else ""
     if not address or address in target:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import re
 
-# By these a server could play tricks with the terminal: control characters but tab and newline, other characters that
-# end a line, and those that turn the direction of writing.
+# Characters that a server could use to manipulate the terminal: control characters except tab and newline, other
+# characters that end a line, and those that change the direction of writing.
 CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]")
 
 

@@ -203,7 +203,8 @@ def test_descriptions_fit_the_window(server: FakeServer, width: int) -> None:
     tools: Any = [{"name": "tools.x.y.z", "description": f"{LONG} {LONG}"}]
     server.answers(pb.ListToolsResponse(tools=tools))
     with terminal(server, "tools", width=width) as child:
-        lines = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]|\r", "", child.rest()).splitlines()
+        # What is shown while it waits ends with a carriage return.
+        lines = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", child.rest()).splitlines()
     assert child.exit_code == 0
     assert max(map(len, lines)) <= width
     assert " ".join(line.strip() for line in lines).endswith(f"{LONG} {LONG}")

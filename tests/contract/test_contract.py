@@ -107,7 +107,7 @@ def test_the_import_root_leaves_the_name_of_the_sdk_alone() -> None:
     assert tool_service_pb2_grpc.ToolServiceServicer.__module__ == "agenta_ai.v1.tool_service_pb2_grpc"
     assert api_tools_service_pb2.RefinePromptRequest.__module__ == "agenta_ai.tools.agenta.api.v1.api_tools_service_pb2"
     folders = [ROOT / "client/agenta_ai" / name for name in ("v1", "tools")]
-    generated = "".join(path.read_text() for folder in folders for path in folder.rglob("*.py*"))
+    generated = "".join(path.read_text() for folder in folders for path in folder.rglob("*.py"))
     assert "import agenta." not in generated
     assert "from agenta." not in generated
 

@@ -56,7 +56,8 @@ class RedisBacking:
     def __init__(self, server: RedisServer) -> None:
         self.server = server
         self.url = server.url
-        self.timeout = 0.5
+        # More than the default, which a loaded machine misses also when Redis is well.
+        self.timeout = 1.5
 
     @asynccontextmanager
     async def ledger(self, ttl: float = 600, lease: float = LEASE) -> AsyncIterator[RedisLedger]:

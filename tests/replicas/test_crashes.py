@@ -33,6 +33,8 @@ PYTHON_IDS, PYTHON_CALLERS = (10_000, 64) if SLOW else (150, 24)
 IDS, CALLERS = 1_000, 12
 
 KINDS = ("kill", "kill", "freeze")
+# Calls that end between two troubles, however slow the machine is.
+ENDED_CALLS = 10
 # Ends the growth of every file, as a full disk does.
 SMALL_FILES = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (400_000, 400_000))"
 
@@ -43,6 +45,7 @@ class Trouble:
     Args:
         made: Makes new ones in place of those killed.
         all_replicas: Those that run.
+        load: The calls meanwhile.
         kinds: What is done to them, in turn.
 
     Attributes:
@@ -50,11 +53,12 @@ class Trouble:
         frozen: How often, each time for longer than a lease.
     """
 
-    def __init__(self, made: Replicas, all_replicas: list[Replica], kinds: Sequence[str] = KINDS) -> None:
+    def __init__(self, made: Replicas, all_replicas: list[Replica], load: Load, kinds: Sequence[str] = KINDS) -> None:
         self.killed = 0
         self.frozen = 0
         self._made = made
         self._replicas = all_replicas
+        self._load = load
         self._kinds = kinds
 
     @asynccontextmanager
@@ -67,12 +71,18 @@ class Trouble:
 
     async def _make(self) -> None:
         for kind in itertools.cycle(self._kinds):
-            await asyncio.sleep(random.uniform(0.2, 1.2))
+            await self._pause()
             place = random.randrange(len(self._replicas))
             if kind == "kill":
                 await self._kill(place)
             else:
                 await self._freeze(self._replicas[place])
+
+    async def _pause(self) -> None:
+        enough = self._load.outcomes.total() + ENDED_CALLS
+        await asyncio.sleep(random.uniform(0.2, 1.2))
+        while self._load.outcomes.total() < enough:  # noqa: ASYNC110  # callers say nothing to each other
+            await asyncio.sleep(0.05)
 
     async def _kill(self, place: int) -> None:
         victim = self._replicas[place]
@@ -120,7 +130,8 @@ async def test_no_id_is_billed_twice_while_processes_die_and_freeze(
     ids, at_once = (PYTHON_IDS, PYTHON_CALLERS) if language == "python" else (IDS, CALLERS)
     async with replicas(model.standin, prelude=SHORT_LEASES, **store) as made:
         both = [await made.make(AGENTA_AI_GRPC_LISTEN=lasting_address()) for _ in range(2)]
-        load, trouble = Load(callers, [each.address for each in both], ids), Trouble(made, both)
+        load = Load(callers, [each.address for each in both], ids)
+        trouble = Trouble(made, both, load)
         async with trouble.going_on():
             await load.run(at_once)
     print(told(model, load, trouble))  # noqa: T201  # for who runs it: pytest -rP shows it
@@ -137,7 +148,7 @@ async def test_no_id_is_billed_twice_by_a_process_that_freezes_and_only_remember
     async with replicas(model.standin) as made:
         only = [await made.make()]
         load = Load(callers, [only[0].address], 100, timeout=1.5 * LEASE - 0.25)
-        trouble = Trouble(made, only, kinds=["freeze"])
+        trouble = Trouble(made, only, load, kinds=["freeze"])
         async with trouble.going_on():
             await load.run(CALLERS)
     assert_billed_once(model, load, 100)

@@ -56,6 +56,8 @@ SCALARS: list[dict[str, Any]] = [
     {"type": "number", "description": "A number.\nOf two lines."},
     {"type": "boolean", "default": True},
 ]
+# Where it has a field of its own: a Value holds doubles.
+LARGE: dict[str, Any] = {"type": "integer", "format": "int64"}
 FREE: list[Any] = [
     True,
     {},
@@ -80,35 +82,38 @@ def distinct(names: list[str]) -> list[str]:
 
 
 @st.composite
-def objects(draw: st.DrawFn, depth: int = 2) -> dict[str, Any]:
-    """The schema of an object with known properties."""
+def objects(draw: st.DrawFn, depth: int = 2, *, large: bool = True) -> dict[str, Any]:
+    """The schema of an object with known properties; ``large``: with integers that are no doubles."""
     names = distinct(draw(st.lists(NAMES, min_size=1, max_size=5)))
-    properties = {name: draw(schemas(depth)) for name in names or ["text"]}
+    properties = {name: draw(schemas(depth, large=large)) for name in names or ["text"]}
     required = draw(st.lists(st.sampled_from(sorted(properties)), unique=True))
     return {"type": "object", "properties": properties, "required": required, "additionalProperties": False}
 
 
 @cache
-def schemas(depth: int) -> st.SearchStrategy[Any]:
+def schemas(depth: int, *, large: bool = True) -> st.SearchStrategy[Any]:
     scalars = st.sampled_from(SCALARS)
-    inner = objects(depth - 1) if depth else scalars
+    single = st.sampled_from([*SCALARS, LARGE]) if large else scalars
+    inner = objects(depth - 1, large=large) if depth else single
+    maybe = st.one_of(scalars, objects(depth - 1, large=False)) if depth else scalars
     plain = st.one_of(
-        scalars,
+        single,
         st.sampled_from(FREE),
         inner,
-        st.builds(lambda items: {"type": "array", "items": items}, st.one_of(scalars, inner)),
+        st.builds(lambda items: {"type": "array", "items": items}, st.one_of(single, inner)),
         st.builds(lambda items: {"type": "array", "items": items, "minItems": 1}, scalars),
         st.builds(lambda values: {"type": "object", "additionalProperties": values}, scalars),
     )
     return st.one_of(
         plain,
-        st.builds(lambda schema: {"anyOf": [schema, {"type": "null"}]}, st.one_of(scalars, inner)),
-        st.builds(lambda schema: {"anyOf": [schema, {"type": "null"}], "default": None}, st.one_of(scalars, inner)),
+        st.builds(lambda schema: {"anyOf": [schema, {"type": "null"}]}, maybe),
+        st.builds(lambda schema: {"anyOf": [schema, {"type": "null"}], "default": None}, maybe),
     )
 
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=10)
-NUMBERS = st.floats(allow_nan=False, allow_infinity=False)
+# Zero has no sign: it is read as an integer, as CallTool reads it, so that both are the same call.
+NUMBERS = st.floats(allow_nan=False, allow_infinity=False).map(lambda number: number + 0.0)
 VALUES = st.recursive(
     st.one_of(st.none(), st.booleans(), st.integers(-(2**53), 2**53), NUMBERS, TEXT),
     lambda inner: st.one_of(st.lists(inner, max_size=3), st.dictionaries(TEXT, inner, max_size=3)),
@@ -139,6 +144,8 @@ def instances(schema: Any) -> st.SearchStrategy[Any]:
             return st.one_of([instances({"type": each}) for each in types])
         case {"type": "array" | "object"}:
             return compounds(schema)
+        case {"type": "integer", "format": "int64"}:
+            return st.integers(-(2**63), 2**63 - 1)
         case {"type": str(name)}:
             return OF_TYPES[name]
     return VALUES

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from typed.schemas import CALM, instances, objects, properties, tool
 
-from agenta_ai.codec import CodecError
+from agenta_ai.codec import CodecError, from_struct, to_struct
 from agenta_ai_server.typed.generation import Generation, TypedMethod
 from agenta_ai_server.typed.lock import Lock, updated
 from agenta_ai_server.typed.tools import shapes
@@ -118,13 +118,33 @@ def test_a_message_with_what_json_lacks_is_refused_with_its_place() -> None:
     assert raised.value.path == ".x.y[1]"
 
 
-def test_values_are_counted() -> None:
-    codec = method(properties(x={"type": "array", "items": {"type": "string"}}, y={}))
+LISTS = {"type": "array", "items": {"type": "string"}}
+TABLE = {"type": "object", "additionalProperties": {"type": "integer"}}
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"x": ["a", "b"], "y": {"z": [1, 2]}},
+        {"x": [], "many": [{"x": [], "t": {}, "n": None}, {"x": ["a"], "t": {"b": 1}, "n": "c"}]},
+    ],
+)
+def test_values_are_counted_as_in_a_struct(values: dict[str, Any]) -> None:
+    inner = properties(("x", "t", "n"), x=LISTS, t=TABLE, n={"type": ["string", "null"]})
+    codec = method(properties(("x",), x=LISTS, y={}, many={"type": "array", "items": inner}))
     request = codec.request()
-    codec.arguments.write(request.arguments, {"x": ["a", "b"], "y": {"z": [1, 2]}})
-    assert codec.arguments.read(request.arguments, max_values=6)
+    codec.arguments.write(request.arguments, values)
+    count = next(most for most in range(100) if _fits(values, most))
+    assert codec.arguments.read(request.arguments, count) == values
     with pytest.raises(CodecError, match="Too many values"):
-        codec.arguments.read(request.arguments, max_values=5)
+        codec.arguments.read(request.arguments, count - 1)
+
+
+def _fits(values: dict[str, Any], most: int) -> bool:
+    try:
+        return from_struct(to_struct(values), max_values=most) == values
+    except CodecError:
+        return False
 
 
 def test_keys_without_a_field_stay_in_the_generic_result() -> None:

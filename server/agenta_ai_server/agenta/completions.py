@@ -156,13 +156,13 @@ class AgentaCompletionService:
             return self._completion(reply, attempt, prompt)
 
     def _post(self, url: str, headers: dict[str, str], body: bytes, seconds: float) -> Awaitable[HttpResponse]:
-        # Half of the time at most, so that the end of the whole time never falls into connecting: a call that ends by
-        # it was sent.
+        # At most half, so that the overall time-out never ends an attempt that is still connecting: if it ends one, the
+        # request was sent.
         connect = min(seconds / 2, failures.MAX_CONNECT_SECONDS)
         return self._http.send("POST", url, headers=headers, content=body, seconds=seconds, connect_seconds=connect)
 
     def _seconds(self, remaining: float) -> float:
-        """Return how long the request may take, if so many seconds are left of the call."""
+        """Return how long the request may take, in seconds, if the call has ``remaining`` seconds left."""
         return min(self._config.max_seconds, remaining - min(MARGIN_SECONDS, remaining / 2))
 
     def _completion(self, reply: Reply, attempt: Attempt, prompt: Prompt) -> Completion:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, assert_never
 
 from agenta_ai_server.assembly.resources import given, secret
 from agenta_ai_server.auth.authenticator import CredentialRouter
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from agenta_ai_server.settings import AuthMode, Settings
     from agenta_ai_server.tools.catalog import Catalog
 
-# In which they may accept credentials; an API key of our own making is never shown to anybody else.
+# The order in which they may accept a credential: the API keys first, so that one of ours is shown to nobody else.
 AUTH_ORDER: tuple[AuthMode, ...] = ("api_keys", "jwt", "agenta", "mtls")
 
 log = logging.getLogger(__name__)
@@ -33,7 +33,8 @@ def build_authenticator(
     if settings.auth == ("none",):
         log.warning("AGENTA_AI_GRPC_AUTH is none: everybody who can reach %s may call", settings.listen)
         return None
-    built = [_build(mode, settings, resources, policy, catalog) for mode in AUTH_ORDER if mode in settings.auth]
+    modes = sorted(settings.auth, key=AUTH_ORDER.index)
+    built = [_build(mode, settings, resources, policy, catalog) for mode in modes]
     authenticators = [authenticator for authenticator in built if authenticator]
     router = CredentialRouter(authenticators)
     resources.on_close(router.aclose)
@@ -58,6 +59,10 @@ def _build(
             return _jwt(settings, resources)
         case "agenta":
             return _agenta(settings, resources, policy, catalog)
+        case "none":
+            return None
+        case _:
+            assert_never(mode)
     return None
 
 

@@ -34,12 +34,10 @@ class Telemetry:
 
     Attributes:
         listener: Learns of each call.
-        audit: Learns of those that are denied, also by services beside the contract's.
         metrics: Also takes gauges; ``None`` if they are off.
     """
 
     listener: CallListener
-    audit: AuditLog
     metrics: Metrics | None
 
 
@@ -50,7 +48,7 @@ def build_telemetry(settings: Settings, resources: Resources) -> Telemetry:
     resources.on_close(audit.aclose)
     # The one that knows the trace comes before those that write it down.
     listeners = [_tracing(settings, resources), CallLog(), audit, *([metrics] if metrics else [])]
-    return Telemetry(CallListeners([*listeners, *_usage(settings, resources, metrics)]), audit, metrics)
+    return Telemetry(CallListeners([*listeners, *_usage(settings, resources, metrics)]), metrics)
 
 
 def _metrics(settings: Settings, resources: Resources) -> Metrics | None:

@@ -133,7 +133,7 @@ class AgentaAuthenticator:
         # Half: one credential alone must not shut out the others of its address.
         self._by_credential = _Budget(max(burst // 2, 1), per_second / 2, config.max_entries, clock)
         self._asking: SingleFlight[bytes, _Outcome] = SingleFlight()
-        # Apart: whoever is refused a lot must not push out the consents of others.
+        # Kept apart, so that many refusals can't evict the consents of other callers.
         self._consents = _Memory(config.max_entries, clock)
         self._refusals = _Memory(config.max_entries, clock)
         self._is_available = True

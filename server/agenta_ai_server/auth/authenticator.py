@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from agenta_ai_server.domain.reloading_file import ReloadingFile
 
 OWN_KEY_PREFIX = "aai_"
-# After which a file that can't be read for want of descriptors, or because the disk hangs, admits nobody any more.
+# How long the last content stays valid while the file can't be read: no file descriptor is free, or the disk hangs.
 MAX_UNKNOWN_SECONDS = 60.0
 RETRY_SECONDS = 5.0
 

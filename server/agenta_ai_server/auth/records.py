@@ -58,8 +58,8 @@ def parse(model: type[Content], content: bytes) -> Content:
         parsed = model.model_validate_json(content)
     except ValidationError as error:
         raise ValueError(sentence(error)) from None
-    # Only now, because this parser knows no bound of nesting. The one above takes the last of two equal names, so that
-    # a "disabled" that somebody adds to a record could be without effect.
+    # pydantic keeps the last of two equal names, so a "disabled" that is added to a record could be without effect.
+    # This parser comes second, because it doesn't limit nesting.
     json.loads(content, object_pairs_hook=lambda pairs: refuse_repeated((name for name, _ in pairs), "field"))
     return parsed
 

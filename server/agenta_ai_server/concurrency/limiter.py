@@ -143,7 +143,8 @@ class ConcurrencyLimiter:
         queues = self._queues_of(slot.organization)
         queue = queues.get(slot.organization)
         length = len(queue) if queue else 0
-        # Each other queue has at most as many turns before it as its own, and all have no more than there are calls.
+        # An upper bound: before this call's turn each other queue gets at most as many turns as this one, and all of
+        # them get no more turns than there are queued calls.
         others = len(self._below) + len(self._above) - (length > 0)
         turns = min(self._queued, length + others * (length + 1)) + 1
         now = loop.time()
@@ -226,8 +227,8 @@ class ConcurrencyLimiter:
         return self._below if self._held.get(organization, 0) < self._share else self._above
 
     def _expected_wait(self, turns: int, now: float) -> float:
-        """Seconds until so many slots will have been freed, by the mean of how long calls hold theirs."""
-        # If nothing has moved for longer than that, calls have become slower than those that have ended.
+        """Return the seconds until ``turns`` slots will have been freed, by how long calls hold theirs on average."""
+        # If no slot has been freed for longer than the average, the running calls are slower than those before them.
         return turns * max(self._mean_seconds, now - self._moved) / self._slots
 
     def _overloaded(self, wait: float) -> Refused:

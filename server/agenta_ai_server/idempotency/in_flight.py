@@ -255,7 +255,7 @@ class InFlightCalls:
             await self._finish(run, lease.release())
             raise
         except Refused:
-            # Whoever comes while this is recorded isn't refused with the others.
+            # A caller that comes while this is being recorded begins a run of its own.
             self._forget(run)
             await self._finish(run, lease.release())
             raise
@@ -313,7 +313,7 @@ class _Run:
         if self.task.cancelled():
             raise asyncio.CancelledError
         if error := self.task.exception():
-            # Each caller would add itself to the traceback, were it not set back.
+            # Raising it again for each caller would make the traceback longer each time.
             raise error.with_traceback(self.traceback)
         return self.task.result()
 

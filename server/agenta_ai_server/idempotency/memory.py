@@ -86,7 +86,7 @@ class _MemoryTable:
         self._max_bytes = max_bytes
         self._clock = clock
         self._running: dict[str, Entry] = {}
-        # Those that expire, the first to do so first; the same for those of them that have an outcome, with its size.
+        # Entries that have ended, in the order in which they expire, and the sizes of their outcomes in the same order.
         self._ended: OrderedDict[str, Entry] = OrderedDict()
         self._sizes: OrderedDict[str, int] = OrderedDict()
         self._bytes = 0

@@ -23,7 +23,7 @@ Name = Annotated[str, StringConstraints(min_length=1)]
 
 
 class _Rule(BaseModel):
-    """A limit, none at all, or nothing, which leaves it to others."""
+    """A limit, an exemption, or neither, so that the next rule decides."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 

@@ -71,7 +71,7 @@ class Breaker:
         self._by_caller: CountsByKey[str] = CountsByKey(_WINDOW_SECONDS, clock)
         self._state = State.CLOSED
         self._failed_probes = 0
-        # Until then nobody is let through, unless it is closed: the end of being open, or of waiting for a probe.
+        # When the open period, or the wait for a probe, ends. Without meaning while the breaker is closed.
         self._until = 0.0
         self._entry = 0
 

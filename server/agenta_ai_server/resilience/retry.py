@@ -118,7 +118,7 @@ class RetryingCompletions:
         try:
             return await self._again(prompt, inputs, until, call, failures)
         finally:
-            # A failure leads to its frames, and they to it: all would stay, with the prompt, until a collection.
+            # A failure and its frames refer to each other, and would keep the prompt in memory until a collection.
             failures.clear()
 
     async def aclose(self) -> None:

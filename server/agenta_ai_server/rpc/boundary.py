@@ -33,10 +33,9 @@ if TYPE_CHECKING:
     from agenta_ai_server.rpc.handler import Answer, Continuation, GrpcHandler, Reply
 
 CALL_ID_KEY = "x-request-id"
-# A caller may tell us that its deadline has passed before our own clock does: on their way deadlines are rounded up, by
-# at most a hundredth.
+# A caller's deadline may pass before ours does, because gRPC rounds deadlines up when it sends them, by at most 1 %.
 ROUNDING, LATENCY_SECONDS = 0.01, 0.02
-# In which answers must have left when the server stops, and nothing else holds it up. Who reads none would do so.
+# How long a stopping server waits for its last answers to be read. Clients that don't read must not hold it up.
 LEAVE_SECONDS = 10.0
 # A tool's name as its caller sent it must not become a label or a line in a log.
 UNKNOWN_TOOL = "unknown"
@@ -51,7 +50,7 @@ class Boundary(grpc.aio.ServerInterceptor):
     """Must be the first interceptor of the server.
 
     Args:
-        max_seconds: What a call may take at most, and does if its caller sets no deadline.
+        max_seconds: The deadline of a call whose caller sets none, or a later one. The pipeline enforces it.
         listener: Learns of each call.
     """
 

@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from google.protobuf.message import Message
 
 NAMES = ("", SERVICE)
-HEALTH = health_pb2.DESCRIPTOR.services_by_name["Health"].full_name
 
 Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
 Response = health_pb2.HealthCheckResponse

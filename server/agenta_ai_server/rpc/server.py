@@ -44,12 +44,12 @@ OPTIONS: Sequence[tuple[str, int]] = (
     ("grpc.keepalive_time_ms", 60_000),
     ("grpc.keepalive_timeout_ms", 20_000),
 )
-# After these a connection is closed that hasn't begun to speak TLS or HTTP/2. Others need its place.
+# How long a connection may take to begin TLS and HTTP/2. Then it is closed, so that others get its place.
 HANDSHAKE_SECONDS = 10.0
-# For how many seconds at the end of the drain the watchers know of it: enough for them to go elsewhere, and less than
-# what a client retries that has no elsewhere.
+# How long before the end of the drain those that watch the health learn of it: long enough to go to another server, and
+# short enough for the retries of a client that has no other.
 NOTICE_SECONDS = 0.2
-# In which a listener must say whether it is this service; a busy machine takes more than one.
+# How long to wait for a listener to say whether it is this service. A busy machine takes more than a second.
 ANSWER_SECONDS = 5
 PENDING = ("grpc.server.max_pending_requests", "grpc.server.max_pending_requests_hard_limit")
 

@@ -1,7 +1,7 @@
 """Answers that wait for their callers to read them: bounded in bytes.
 
-Nothing that grpc.aio offers ends a call whose answer is under way: to cancel its task frees the task only, while the
-answer stays with grpc until it is read or its connection ends. So it is counted for as long as that.
+grpc.aio has no way to end a call whose answer is being sent. Cancelling its task frees only the task: the answer stays
+with grpc until it is read or its connection ends, and is counted until then.
 """
 
 from __future__ import annotations

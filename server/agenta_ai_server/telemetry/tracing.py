@@ -104,7 +104,7 @@ class Tracing(CallListener):
 
     async def aclose(self) -> None:
         """Send what hasn't been sent yet, as far as there is time."""
-        # In a thread that nobody waits for longer, and that doesn't keep the process from ending.
+        # In a daemon thread, so that a collector that doesn't answer can't keep the process from ending.
         flushing = threading.Thread(target=self._provider.shutdown, name="flush-spans", daemon=True)
         flushing.start()
         await asyncio.to_thread(flushing.join, self._flush_seconds)

@@ -35,7 +35,7 @@ TEXT_RESULT: dict[str, Json] = {
 }
 # It is sent twice, as content and as the structured result, and clients read 4 MiB by default.
 MAX_ANSWER_CHARACTERS = 400_000
-# As for arguments.
+# The same bound as for arguments.
 MAX_ANSWER_VALUES = 10_000
 REPAIR = (
     "Your last answer was discarded. Answer again, with nothing but JSON that is valid by the schema that was given. "

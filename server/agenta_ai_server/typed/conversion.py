@@ -51,13 +51,17 @@ class MessageCodec:
     def _read(self, message: ProtoMessage, reader: Reader) -> dict[str, Json]:
         result: dict[str, Json] = {name: make() for name, make in self._empty}
         fields = self._fields
-        for descriptor, value in message.ListFields():
+        listed = message.ListFields()
+        for descriptor, value in listed:
             field = fields[descriptor.number]
             try:
                 result[field.key] = field.read(value, reader)
             except CodecError as error:
                 error.at(field.key)
                 raise
+        # Those that aren't set are values, too, of which few bytes could make many.
+        for _ in range(len(result) - len(listed)):
+            reader.count()
         return result
 
     def write(self, message: ProtoMessage, values: Mapping[str, Json]) -> None:
@@ -122,6 +126,7 @@ class _FieldCodec:
         return self._codec._read(message, reader)
 
     def _read_many(self, values: Iterable[Any], reader: Reader) -> Json:
+        reader.count()
         result: list[Json] = []
         read = self._read_one
         for index, value in enumerate(values):
@@ -133,6 +138,7 @@ class _FieldCodec:
         return result
 
     def _read_map(self, values: Mapping[str, Any], reader: Reader) -> Json:
+        reader.count()
         result: dict[str, Json] = {}
         read = self._read_one
         for key, value in values.items():

@@ -18,10 +18,10 @@ if TYPE_CHECKING:
     from agenta_ai_server.tools.refine_prompt.rendering.text import Format, Text
 
 MAX_SITUATIONS: Final = 64
-# So many characters are rendered at the most, in all situations together, if there are enough of them for a few.
+# The most characters that are rendered in all situations together. At least _FEWEST situations are always rendered.
 _MAX_RENDERED: Final = 4_000_000
 _FEWEST: Final = 8
-# A tag costs as much as so many characters.
+# A tag costs as much as this many characters.
 _TAG: Final = 200
 _MAX_NAMES: Final = 3
 

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 # through most filters, and a chunk can't begin inside of another one. The quote is there in one mode only.
 _CHUNK = re.compile(r'9[0-7]{5}"?8')
 _NUMBER = re.compile(r"(?<![\d.])[1-9]\d\d(?!\d)")
-# A text that no filter changes which only escapes, quotes or trims.
+# A text that filters leave as it is if they only escape, quote or trim.
 _PLAIN = re.compile(r"[\w .,:-]+")
 _FIRST_NUMBER = 101
 _OTHER_NUMBER = 400

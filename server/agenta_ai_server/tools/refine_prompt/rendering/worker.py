@@ -21,9 +21,9 @@ from agenta_ai_server.tools.refine_prompt.rendering import comparison
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-#: What one request may take, of the processor's time.
+#: The CPU time that one request may take.
 CPU_SECONDS: Final = 1.0
-#: What the process may take, of addresses; of which the interpreter has some 30 MB before it begins.
+#: The address space that the process may take. The interpreter alone needs about 30 MB of it.
 MEMORY_BYTES: Final = 100 * 2**20
 #: Begins each message.
 LENGTH_BYTES: Final = 4
