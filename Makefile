@@ -36,7 +36,7 @@ define install
   esac; done
 endef
 
-.PHONY: help demo run test conformance test-slow test-oldest test-newest live bench bench-smoke lint check format proto docs docs-site clients deploy-check baseline lock clean
+.PHONY: help demo run test conformance test-slow test-oldest test-newest live bench bench-smoke lint check format proto docs docs-site pictures clients deploy-check release-check baseline lock clean
 
 help: ## List these targets.
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 14
@@ -152,6 +152,10 @@ $(TOOLS)/site/.ready: $(READY) pyproject.toml
 	@npm install --silent --no-save --ignore-scripts --prefix $(TOOLS)/site mermaid@11.17.2
 	@touch $@
 
+pictures: $(READY) ## Draw the pictures of the documentation from real runs.
+	@$(BIN)/python docs/pictures/terminal.py
+	@$(BIN)/python docs/pictures/trace.py
+
 docs-site: $(TOOLS)/site/.ready ## Build the site of the documentation, .tools/site/html. Needs Node. Every link must hold.
 	@$(BIN)/python docs/site/assemble.py $(TOOLS)/site/source
 	@cp $(TOOLS)/site/node_modules/mermaid/dist/mermaid.min.js $(TOOLS)/site/source/assets/
@@ -178,8 +182,21 @@ $(TOOLS)/image/base.tar:
 	@tar -C $(@D)/base -cf $@ --exclude './var/cache/apt/*' --exclude './var/lib/apt/lists/*' .
 	@rm -rf $(@D)/base
 
-deploy-check: $(READY) $(TOOLS)/image/base.tar ## Build the image and run it. Needs root, podman, runc and debootstrap.
-	@$(BIN)/pytest -q -s tests/deploy/image.py --timeout 900
+$(TOOLS)/browser/.ready: $(READY) examples/browser/package.json
+	@mkdir -p $(@D) && cp examples/browser/package.json $(@D)
+	@npm install --silent --ignore-scripts --prefix $(@D)
+	@touch $@
+
+deploy-check: $(READY) $(TOOLS)/image/base.tar $(TOOLS)/browser/.ready ## Run the image, and gRPC-Web in a browser. Needs root, podman, runc, debootstrap, Node and chromium.
+	@$(BIN)/pytest -q -s tests/deploy/image.py tests/deploy/browser.py --timeout 900
+
+$(TOOLS)/release/.ready: $(READY) pyproject.toml
+	@$(BIN)/uv venv -q --clear --python $(PYTHON) $(TOOLS)/release/venv
+	@$(BIN)/uv pip install -q -p $(TOOLS)/release/venv --group release
+	@touch $@
+
+release-check: $(TOOLS)/release/.ready ## Build all packages, the chart and the bill of materials into dist/, and check them. Publishes nothing.
+	@$(BIN)/python release/check.py
 
 baseline: $(READY) ## Make the contract and the clients in Python, Java and Rust as they are the ones that must not be broken. For a release only.
 	@$(BIN)/buf build protos -o tests/contract/baseline.binpb

@@ -1,6 +1,6 @@
-"""Writes the tables of README.md and the plots from what the last run has left in results/. Measures nothing.
+"""Writes the tables of README.md and docs/comparison.md and the plots from the files in results/. Measures nothing.
 
-With ``--check`` it writes nothing, and ends with 1 if the tables aren't those of the results.
+With ``--check`` it writes nothing, and exits with 1 if the tables aren't those of the results.
 
 A figure is the median of the rounds, and what stands in brackets is their least and most.
 """
@@ -19,6 +19,7 @@ from bench.servers import RESULTS
 
 FOLDER = Path(__file__).parent
 README = FOLDER / "README.md"
+PAGES = (README, FOLDER.parent / "docs/comparison.md")
 PLOTS = FOLDER / "plots"
 PEERS = ("service", "REST, fresh client", "REST, shared client", "MCP", "floor", "ceiling")
 SERVICE, FRESH, _, MCP, FLOOR, CEILING = PEERS
@@ -112,6 +113,33 @@ class Comparison:
             (peer, *(number(self.latency(peer, delay, which)) for delay in delays for which in PERCENTILES))
             for peer in PEERS
         ]
+        return [("", *heads), *rows]
+
+    def summary(self) -> list[tuple[str, ...]]:
+        """The service and what people would use in its place."""
+        rows = []
+        for peer in PEERS[:4]:
+            held = self.many.get(peer, {"idle_mib": float("nan"), "in_flight_kib": float("nan")})
+            median_ms, slow_ms = (number(self.latency(peer, 0.05, which)) for which in ("p50_ms", "p99_ms"))
+            cpu = self.cpu(peer)
+            rows.append(
+                (
+                    peer,
+                    number(cpu),
+                    whole(1000 / cpu),
+                    median_ms,
+                    slow_ms,
+                    *(whole(held[which]) for which in ("idle_mib", "in_flight_kib")),
+                )
+            )
+        heads = (
+            "CPU per call, ms",
+            "calls per core and second",
+            "overhead, ms: 50 %",
+            "99 %",
+            "idle, MiB",
+            "KiB per call",
+        )
         return [("", *heads), *rows]
 
     def memory(self) -> list[tuple[str, ...]]:
@@ -238,17 +266,21 @@ def main() -> str | None:
     tables = {
         "targets": targets(compared, parts), "cpu": compared.cpu_times(), "rates": compared.rates(),
         "latency": compared.latencies(), "memory": compared.memory(), "parts": parts.table(),
-        "starts": parts.started(), "processes": parts.processes(),
+        "starts": parts.started(), "processes": parts.processes(), "summary": compared.summary(),
     }  # fmt: skip
     contents = {name: table(rows) for name, rows in tables.items()} | {"machine": machine(results["compare"])}
     for name in PRINTED:
         contents[name] = f"```\n{(RESULTS / f'{name}.txt').read_text().rstrip()}\n```"
-    written = text = README.read_text()
-    for name, content in contents.items():
-        text = filled(text, name, content)
+    for page in PAGES:
+        written = text = page.read_text()
+        for name, content in contents.items():
+            text = filled(text, name, content)
+        if sys.argv[1:] != ["--check"]:
+            page.write_text(text)
+        elif text != written:
+            return f"{page.name} doesn't match bench/results: run bench.report."
     if sys.argv[1:] == ["--check"]:
-        return None if text == written else "bench/README.md isn't what bench/results make of it: run bench.report."
-    README.write_text(text)
+        return None
     PLOTS.mkdir(exist_ok=True)
     draw(compared)
     print(contents["targets"])

@@ -15,50 +15,51 @@ if TYPE_CHECKING:
 INTRODUCTION = """\
 # Configuration
 
-Made by `make docs` from [settings/schema.py](../server/agenta_ai_server/settings/schema.py): change it there.
+The server is configured by environment variables. An empty value counts as unset, and lists are separated by commas.
+Each secret can be read from a file instead: append `_FILE` to its name and give the path, for example
+`AGENTA_AI_SERVICES_API_KEY_FILE`. If settings are invalid, the server doesn't start, and one message lists all faults,
+including those in the files that the settings name. Unknown names with the same prefixes cause a warning.
 
-The server is configured by its environment. An empty value counts as absent. Lists are separated by commas. Each
-secret can also be given as a file: its path under the setting's name with `_FILE` added, for example
-`AGENTA_AI_SERVICES_API_KEY_FILE`. Wrong settings stop the start with one message that lists all faults, those of the
-files that they name included. An unknown name that begins like these is warned about. `agenta-ai-server config` prints
-the settings in effect and where each came from; `agenta-ai-server check` tests them."""
+`agenta-ai-server config` prints the settings in effect and where each came from; `agenta-ai-server check` tests them.
+`make docs` generates this page from [settings/schema.py](../server/agenta_ai_server/settings/schema.py)."""
 
 TRACES = """
 ## Traces
 
-Traces are sent by OTLP over HTTP when `OTEL_EXPORTER_OTLP_ENDPOINT` or `OTEL_EXPORTER_OTLP_TRACES_ENDPOINT` is set, or
-`OTEL_TRACES_EXPORTER=otlp` (to `http://localhost:4318`). They need the extra `tracing`: in a
-clone, `pip install '.[tracing]'`.
-`OTEL_SERVICE_NAME`, `OTEL_RESOURCE_ATTRIBUTES`, the headers and all of the following are
-[OpenTelemetry's own variables](https://opentelemetry.io/docs/specs/otel/configuration/sdk-environment-variables/),
-which its SDK reads. The server checks them at the start: a wrong value is a fault like that of any setting."""
+The server sends traces by OTLP over HTTP if `OTEL_EXPORTER_OTLP_ENDPOINT` or `OTEL_EXPORTER_OTLP_TRACES_ENDPOINT` is
+set, or if `OTEL_TRACES_EXPORTER=otlp` (to `http://localhost:4318`). This needs the extra `tracing`: in a clone,
+`pip install '.[tracing]'`.
+
+`OTEL_SERVICE_NAME`, `OTEL_RESOURCE_ATTRIBUTES`, the headers and the variables below are
+[OpenTelemetry's own](https://opentelemetry.io/docs/specs/otel/configuration/sdk-environment-variables/), read by its
+SDK. The server checks them at start; an invalid value is a fault like that of any other setting."""
 
 # What this page adds to the groups' titles.
 NOTES = {
-    "Who may call": ": [security.md](security.md)",
-    "Rate limits, Redis": ": [limits.md](limits.md)",
+    "Authentication and authorization": ": [security.md](security.md)",
+    "Rate limits and Redis": ": [limits.md](limits.md)",
 }
 
 
 def main() -> None:
     print(INTRODUCTION)
     for group in GROUPS:
-        title = group.title.replace("request_id", "`request_id`") + NOTES.get(group.title, "")
-        print(f"\n## {title}\n\n| setting | default | meaning | who sets it and why |\n| --- | --- | --- | --- |")
+        title = group.title.replace("request_ids", "`request_id`s") + NOTES.get(group.title, "")
+        print(f"\n## {title}\n\n| setting | default | meaning | when to set it |\n| --- | --- | --- | --- |")
         for _, field in fields_of(group):
             secret = " (secret)" if is_secret(field) else ""
             meaning = f"{field.description}{bounds(field)}"
-            print(f"| `{field.alias}`{secret} | {default(field)} | {meaning} | {why(field)} |")
+            print(f"| `{field.alias}`{secret} | {default(field)} | {meaning} | {when(field)} |")
     print(TRACES, "\n" + ", ".join(f"`{name}`" for name in CHECKS) + ".", sep="\n")
     print("\n## Renamed and removed\n\n| old | now |\n| --- | --- |")
     for old, new in RENAMED.items():
-        print(f"| `{old}` | `{new}`; the old name is a fault |")
+        print(f"| `{old}` | `{new}`; the old name is an error |")
     for old, instead in REMOVED.items():
         print(f"| `{old}` | removed: {instead} |")
 
 
-def why(field: FieldInfo) -> str:
-    return str(cast("dict[str, Any]", field.json_schema_extra)["why"])
+def when(field: FieldInfo) -> str:
+    return str(cast("dict[str, Any]", field.json_schema_extra)["when"])
 
 
 def default(field: FieldInfo) -> str:

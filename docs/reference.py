@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 INTRODUCTION = """\
 # Reference of the contract
 
-Made by `make docs` from [protos/agenta/ai/v1](../protos/agenta/ai/v1): change it there. [contract.md](contract.md) says
-how to use these messages, and what will stay as it is. Names in JSON are the same in lowerCamelCase."""
+[contract.md](contract.md) explains how to use these messages, and what stays stable. In JSON, names are the same in
+lowerCamelCase. `make docs` generates this page from [protos/agenta/ai/v1](../protos/agenta/ai/v1)."""
 
 # What is called comes first, and then what it needs.
 FILES = ("tool_service", "tool", "content", "error")

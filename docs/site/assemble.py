@@ -32,6 +32,7 @@ ELSEWHERE = {
     "CHANGELOG.md": "changelog.md",
     "CONTRIBUTING.md": "contributing.md",
     "SECURITY.md": "reporting.md",
+    "release/README.md": "release.md",
     **{f"clients/{language}/README.md": f"clients/{language}.md" for language in ("go", "typescript", "java", "rust")},
 }
 
@@ -75,12 +76,22 @@ def with_links(text: str, document: Path, known: dict[Path, Path], target: Path)
         if (ROOT / leads_to).is_dir():
             return label
         if leads_to not in known:
-            write(target / FILES / leads_to, (ROOT / leads_to).read_bytes())
+            copy(leads_to, known, target)
         page = known.get(leads_to, FILES / leads_to)
         there = os.path.relpath(page, known[document].parent)
         return f"{mark}[{label}]({there}{'#' if anchor else ''}{anchor})"
 
     return LINK.sub(turned, text)
+
+
+def copy(document: Path, known: dict[Path, Path], target: Path) -> None:
+    """Copy a file to which a page links. The links of a document have to hold there too."""
+    content = (ROOT / document).read_bytes()
+    if document.suffix == ".md":
+        here = known | {document: FILES / document}
+        write(target / FILES / document, with_links(content.decode(), document, here, target))
+    else:
+        write(target / FILES / document, content)
 
 
 def navigation(entries: list[dict[str, Any]]) -> Iterator[str]:

@@ -129,6 +129,9 @@ async def test_oversized(size: int, parties: Parties) -> None:
         assert parties.standin.permissions.started == 1
 
 
+STATUS = b"/agenta.ai.v1.ToolService/Status"
+CALL_TOOL = b"/agenta.ai.v1.ToolService/CallTool"
+
 # Bytes that no grpc client sends, which is why they are put on the wire by hand.
 BYTES = [
     "ApiKey ä".encode(),
@@ -158,24 +161,35 @@ async def test_what_is_put_on_the_wire_by_hand_is_a_call(parties: Parties) -> No
         assert b"grpc-status\x010" in await status_by_hand(parties.address, f"ApiKey {key}".encode())
 
 
+# A header that stands in HPACK's table is sent again by one byte, which grpc doesn't count.
+REPEATED = b"\xbe"
+HEALTH = b"/grpc.health.v1.Health/Check"
+REFLECTION = b"/grpc.reflection.v1.ServerReflection/ServerReflectionInfo"
+
+
+async def test_metadata_that_is_sent_by_reference_is_counted(parties: Parties) -> None:
+    first = _headers(STATUS) + b"\x40" + _hpack(b"x") + _hpack(b"y" * 99)
+    async with parties.serving("api_keys"):
+        served = await answer_by_hand(parties.address, first, _headers(STATUS) + REPEATED * 100)
+        assert b"grpc-status\x0216" in served
+        for path in (STATUS, CALL_TOOL, HEALTH, REFLECTION):
+            refused = await answer_by_hand(parties.address, first, _headers(path) + REPEATED * 15_000)
+            assert b"grpc-status\x018" in refused, path
+
+
 async def status_by_hand(address: str, value: bytes) -> bytes:
     """Call ``Status`` with this ``authorization``, and return what the server says until the call ends."""
+    return await answer_by_hand(address, _headers(STATUS, authorization=value))
+
+
+async def answer_by_hand(address: str, *blocks: bytes) -> bytes:
+    """Make a call with each block of headers on one connection, and return what the server says of the last one."""
     host, _, port = address.rpartition(":")
     reader, writer = await asyncio.open_connection(host, int(port))
-    headers = {
-        b":method": b"POST",
-        b":scheme": b"http",
-        b":path": b"/agenta.ai.v1.ToolService/Status",
-        b":authority": b"localhost",
-        b"te": b"trailers",
-        b"content-type": b"application/grpc",
-        b"authorization": value,
-    }
-    block = b"".join(b"\x00" + _hpack(name) + _hpack(content) for name, content in headers.items())
-    message = bytes(5)
-    writer.write(
-        b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + _frame(4, 0, 0) + _frame(1, 4, 1, block) + _frame(0, 1, 1, message)
-    )
+    writer.write(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + _frame(4, 0, 0))
+    last = 2 * len(blocks) - 1
+    for stream, block in zip(range(1, last + 1, 2), blocks, strict=True):
+        writer.write(_frame(1, 4, stream, block) + _frame(0, 1, stream, bytes(5)))
     answer = b""
     try:
         async with asyncio.timeout(10):
@@ -183,8 +197,8 @@ async def status_by_hand(address: str, value: bytes) -> bytes:
                 head = await reader.readexactly(9)
                 body = await reader.readexactly(int.from_bytes(head[:3]))
                 kind, flags, stream = head[3], head[4], int.from_bytes(head[5:])
-                answer += body if stream else b""
-                if kind == 7 or (stream and (kind == 3 or flags & 1)):
+                answer += body if stream == last else b""
+                if kind == 7 or (stream == last and (kind == 3 or flags & 1)):
                     return answer + (b"RST" if kind in (3, 7) else b"")
     except (asyncio.IncompleteReadError, ConnectionError):
         return answer
@@ -192,6 +206,19 @@ async def status_by_hand(address: str, value: bytes) -> bytes:
         writer.close()
         with contextlib.suppress(ConnectionError):
             await writer.wait_closed()
+
+
+def _headers(path: bytes, **more: bytes) -> bytes:
+    headers = {
+        b":method": b"POST",
+        b":scheme": b"http",
+        b":path": path,
+        b":authority": b"localhost",
+        b"te": b"trailers",
+        b"content-type": b"application/grpc",
+        **{name.encode(): value for name, value in more.items()},
+    }
+    return b"".join(b"\x00" + _hpack(name) + _hpack(content) for name, content in headers.items())
 
 
 def _frame(kind: int, flags: int, stream: int, body: bytes = b"") -> bytes:

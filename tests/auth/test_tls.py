@@ -7,6 +7,7 @@ import ssl
 from datetime import datetime, timedelta
 from functools import partial
 from ipaddress import ip_address
+from time import time
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
@@ -18,11 +19,12 @@ from calls import request, structured
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519
 
+from agenta_ai.v1 import tool_service_pb2
 from agenta_ai.v1.tool_service_pb2_grpc import ToolServiceStub
 from agenta_ai_server.commands import serve
 from agenta_ai_server.domain.files import BYTE_ORDER_MARK
 from agenta_ai_server.domain.reloading_file import ReloadingFiles
-from agenta_ai_server.rpc import tls
+from agenta_ai_server.rpc import peer_identity, tls
 from agenta_ai_server.settings import SettingsError
 
 if TYPE_CHECKING:
@@ -100,6 +102,22 @@ async def test_an_authority_for_one_domain_names_nobody_of_another(
     lines = [record for record in caplog.records if "of the client certificate with serial number" in record.message]
     assert len(lines) == (1 if forged[0].kind == INVALID else 0), "once for each certificate"
     assert "attacker" not in caplog.text
+
+
+async def test_a_certificate_that_has_expired_names_nobody(parties: Parties, monkeypatch: pytest.MonkeyPatch) -> None:
+    # TLS itself looks at the clock in the handshake only, and not in that of a session that is resumed.
+    parties.know(SPIFFE, "edit_workflows")
+    pair = parties.authority.issue(uri(SPIFFE), lifetime=timedelta(hours=1))
+    begin = time()
+    async with parties.serving("mtls"), parties.channel(pair) as channel:
+        stub: Any = ToolServiceStub(channel)
+        for seconds, code in (
+            (0, grpc.StatusCode.OK),
+            (3500, grpc.StatusCode.OK),
+            (3700, grpc.StatusCode.UNAUTHENTICATED),
+        ):
+            monkeypatch.setattr(peer_identity, "time", lambda now=begin + seconds: now)
+            assert await stub.Status(tool_service_pb2.StatusRequest()).code() is code
 
 
 async def test_an_authority_of_the_servers_is_not_one_of_the_callers(parties: Parties) -> None:

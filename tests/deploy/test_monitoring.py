@@ -41,6 +41,8 @@ RULES = [
 ]
 DASHBOARD = json.loads((MONITORING / "dashboard.json").read_text())
 
+RUNBOOK = "https://github.com/Agenta-AI/agenta-ai-grpc/blob/main/docs/alerts.md"
+
 RECORDED: dict[str, str] = {rule["record"]: rule["expr"] for rule in RULES if "record" in rule}
 ALERTS = {rule["alert"] for rule in RULES if "alert" in rule}
 
@@ -246,6 +248,21 @@ def test_every_alert_says_what_to_do() -> None:
         if "alert" in rule:
             assert rule["annotations"].keys() == {"summary", "description", "runbook_url"}
             assert rule["labels"]["severity"] in {"critical", "warning"}
+            assert rule["annotations"]["runbook_url"] == f"{RUNBOOK}#{rule['alert'].lower()}"
+
+
+def test_every_alert_has_its_section() -> None:
+    page = (MONITORING.parents[1] / "docs/alerts.md").read_text()
+    sections = re.findall(r"^## (\w+)\n(.+?)(?=^## |\Z)", page, re.MULTILINE | re.DOTALL)
+    assert [name for name, _ in sections] == list(dict.fromkeys(rule["alert"] for rule in RULES if "alert" in rule))
+    severities: dict[str, set[str]] = {}
+    for rule in RULES:
+        if "alert" in rule:
+            severities.setdefault(rule["alert"], set()).add(rule["labels"]["severity"])
+    for name, text in sections:
+        named = re.findall(r"\*\*(critical|warning)\b", text.lower())
+        assert set(named) == severities[name]
+        assert all(f"- **{part}**: " in text for part in ("Meaning", "Callers", "Do"))
 
 
 @pytest.mark.needs("promtool")

@@ -50,3 +50,7 @@ def test_a_page_that_is_missing_in_the_navigation(tmp_path: Path, monkeypatch: p
     monkeypatch.setattr(site, "navigation", lambda _: iter(["index.md", "nowhere.md"]))
     with pytest.raises(SystemExit, match=r"differ: .*limits\.md.*nowhere\.md"):
         site.assemble(tmp_path / "source")
+
+
+def test_the_example_for_browsers_is_shown_as_it_is() -> None:
+    assert f"```ts\n{(ROOT / 'examples/browser/refine.ts').read_text()}```" in (ROOT / "docs/browser.md").read_text()

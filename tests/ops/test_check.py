@@ -287,7 +287,7 @@ FAULTS: dict[str, tuple[Plant, str, str, str]] = {
         "failed",
         "AGENTA_AI_GRPC_MTLS_PRINCIPALS_FILE",
     ),
-    "no principals": (writes("principals.json", '{"principals": []}'), "principals", "warning", "Add who may call"),
+    "no principals": (writes("principals.json", '{"principals": []}'), "principals", "warning", "Add principals"),
     "misspelt limit": (writes("limits.toml", "brust = 3"), "limits", "failed", "AGENTA_AI_GRPC_LIMITS_FILE"),
     "limit of no tool": (
         writes("limits.toml", '[tools."tools.agenta.api.nothing"]\nburst = 1\nper_minute = 1'),
@@ -296,19 +296,19 @@ FAULTS: dict[str, tuple[Plant, str, str, str]] = {
         "AGENTA_AI_GRPC_LIMITS_FILE",
     ),
     "mismatched pair": (mismatched, "certificates", "failed", "AGENTA_AI_GRPC_TLS_CERT_FILE"),
-    "expired": (lambda setup: setup.certificate(days=-1), "certificates", "failed", "of the same renewal"),
-    "not yet valid": (lambda setup: setup.certificate(begin=1), "certificates", "failed", "see to the clock"),
+    "expired": (lambda setup: setup.certificate(days=-1), "certificates", "failed", "that belongs to it"),
+    "not yet valid": (lambda setup: setup.certificate(begin=1), "certificates", "failed", "check the clock"),
     "expires soon": (lambda setup: setup.certificate(days=13), "certificates", "warning", "Renew it"),
     "no authority": (writes("ca.pem", "garbage"), "certificates", "failed", "PEM form"),
     "taken": (taken("AGENTA_AI_GRPC_LISTEN"), "address", "failed", "ss -ltnp"),
     "not ours": (sets(AGENTA_AI_GRPC_LISTEN="192.0.2.1:50051"), "address", "failed", "an address of this machine"),
-    "no folder": (sets(AGENTA_AI_GRPC_LISTEN="unix:/none/socket"), "address", "failed", "Make the folder, or set"),
+    "no folder": (sets(AGENTA_AI_GRPC_LISTEN="unix:/none/socket"), "address", "failed", "Create the folder, or set"),
     "metrics taken": (taken("AGENTA_AI_GRPC_METRICS_LISTEN"), "metrics", "failed", "Stop it, or set another port"),
     "no issuer": (
         sets(AGENTA_AI_GRPC_JWT_JWKS_URL=f"http://{CLOSED}/jwks"),
         "token keys",
         "failed",
-        "See that it runs and can be reached from here, or correct AGENTA_AI_GRPC_JWT_JWKS_URL.",
+        "Check that it is running and reachable from here, or correct AGENTA_AI_GRPC_JWT_JWKS_URL.",
     ),
     "no URL of the issuer": (
         sets(AGENTA_AI_GRPC_JWT_JWKS_URL="issuer.example"),
@@ -323,7 +323,12 @@ FAULTS: dict[str, tuple[Plant, str, str, str]] = {
         "Correct AGENTA_AI_GRPC_JWT_JWKS_FILE.",
     ),
     "no key set": (issuer_answers("<html>"), "token keys", "failed", "AGENTA_AI_GRPC_JWT_JWKS_URL"),
-    "Agenta down": (sets(AGENTA_AI_SERVICES_API_URL=f"http://{CLOSED}"), "Agenta", "failed", "See that it runs"),
+    "Agenta down": (
+        sets(AGENTA_AI_SERVICES_API_URL=f"http://{CLOSED}"),
+        "Agenta",
+        "failed",
+        "Check that it is running",
+    ),
     "Agenta's name": (sets(AGENTA_AI_SERVICES_API_URL="http://agenta.invalid"), "Agenta", "failed", "the host in"),
     "Agenta without TLS": (
         lambda setup: {"AGENTA_AI_SERVICES_API_URL": setup.standin.url.replace("http:", "https:")},
@@ -336,7 +341,7 @@ FAULTS: dict[str, tuple[Plant, str, str, str]] = {
     "Agenta elsewhere": (agenta_answers(404), "Agenta", "failed", "Correct the path"),
     "not Agenta": (agenta_answers(200, "<html>Log in</html>"), "Agenta", "failed", "address of Agenta's API"),
     "proxy": (sets(AGENTA_AI_GRPC_UPSTREAM_PROXY=f"http://me:s3cret@{CLOSED}"), "Agenta", "failed", "UPSTREAM_PROXY"),
-    "unknown key": (unknown_agenta_key, "Agenta key", "failed", "Make a key in Agenta"),
+    "unknown key": (unknown_agenta_key, "Agenta key", "failed", "Create a key in Agenta"),
     "powerless key": (powerless_agenta_key, "Agenta key", "failed", "a role that may"),
     "no collector": (
         sets(OTEL_EXPORTER_OTLP_ENDPOINT=f"http://{CLOSED}"),
@@ -395,7 +400,7 @@ async def test_a_planted_fault_is_found_and_its_remedy_named(fault: str, setup: 
 async def test_too_few_files(setup: Setup, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(resource, "getrlimit", lambda _: (256, 512))
     (found,) = wrong(await setup.findings())
-    assert (found.part, found.said) == ("open files", "512 may be open at once, and 530 may be needed.")
+    assert (found.part, found.said) == ("open files", "The limit is 512, and up to 530 may be needed.")
     assert "ulimit -Hn" in found.remedy
 
 
@@ -421,7 +426,7 @@ async def test_what_is_wrong_with_agentas_certificate(
         setup.environment["AGENTA_AI_SERVICES_API_URL"] = f"https://127.0.0.1:{port}"
         found = {finding.part: finding for finding in wrong(await setup.findings())}
     assert said in found["Agenta"].said
-    assert "Renew one that has expired" in found["Agenta"].remedy
+    assert "Renew it if it has expired" in found["Agenta"].remedy
 
 
 async def test_a_part_that_hangs_keeps_nobody_waiting(setup: Setup, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -468,7 +473,7 @@ async def test_a_running_server_whose_certificate_broke_isnt_called_a_stranger(
         break_down(Path(setup.environment["AGENTA_AI_GRPC_TLS_CERT_FILE"]))
         found = {finding.part: finding for finding in wrong(await setup.findings())}
     assert sorted(found) == ["address", "certificates"]
-    assert "Leave an agenta-ai-server that has an earlier certificate" in found["address"].remedy
+    assert "an agenta-ai-server with an older certificate, leave it" in found["address"].remedy
 
 
 # No IPv4 loopback, and somebody listens on all addresses of IPv4. Then: the command.
@@ -499,7 +504,7 @@ def test_nobody_is_blamed_for_an_address_that_this_machine_has_no_way_to() -> No
     )  # fmt: skip
     [address] = [found for found in json.loads(done.stdout)["findings"] if found["part"] == "address"]
     assert address["state"] == "warning"
-    assert "is taken, and can't be reached from here to see by whom" in address["said"]
+    assert "is in use, and can't be reached from here" in address["said"]
 
 
 # Redis
@@ -575,9 +580,9 @@ REDIS_FAULTS: dict[Callable[[RedisServer], str], tuple[str, str]] = {
     without_scripts: ("failed", "ACL SETUSER"),
     without_our_names: ("failed", "~agenta-ai:*"),
     without_so_many_databases: ("failed", "Correct the number"),
-    without_its_socket: ("failed", "Redis' own socket"),
-    down: ("failed", "See that it runs"),
-    frozen: ("failed", "See that it runs"),
+    without_its_socket: ("failed", "if it is Redis's socket"),
+    down: ("failed", "Check that it is running"),
+    frozen: ("failed", "Check that it is running"),
 }
 
 

@@ -78,7 +78,7 @@ MISCONFIGURED = {
     "wrong-inputs-nokeys": WRONG_INPUTS,
     "ignores-inputs": Expected(
         ("failed", "never shows the model the template", "put __ag_prompt_template_json into a message"),
-        ("failed", "UPSTREAM_OUTPUT_INVALID: ", "docs/operations.md"),
+        ("failed", "UPSTREAM_OUTPUT_INVALID: ", "docs/errors.md"),
     ),
     "no-guidelines": Expected(
         ("warning", "ignores what callers ask for: no text names __ag_guidelines and __ag_context", "into a message"),

@@ -215,11 +215,30 @@ def test_all_faults_are_found_at_once() -> None:
         ({"type": "array", "items": {"type": "string"}, "uniqueItems": True}, [1] * 9_999),
         ({"additionalProperties": {"type": "string"}}, {f"k{n}": n for n in range(9_999)}),
         ({"items": {"$ref": "#"}, "type": "array"}, [[[[[1]]]]] * 2_000),
+        # Near to the same double: the library's hash is the same for all of them.
+        ({"uniqueItems": True}, [10**29 + number for number in range(9_999)]),
+        ({"uniqueItems": True}, [{"a": [10**299 + number]} for number in range(1_300)]),
+        ({"items": {"multipleOf": 0.5, "maximum": 0}}, [10**299] * 9_999),
     ],
 )
 def test_what_is_within_the_bounds_is_quick(schema: dict[str, Any], value: Any) -> None:
     # By the time-out of all tests: without the bounds, each of these takes minutes.
     assert 1 <= len(Schema(schema).violations(value, "v")) <= 10
+
+
+@pytest.mark.parametrize(
+    ("schema", "value", "valid"),
+    [
+        ({"uniqueItems": True}, [2**53 - 1, 2**53], True),
+        ({"uniqueItems": True}, [2**53, 2**53 + 1], False),
+        ({"uniqueItems": True}, [True, 1], True),
+        ({"type": "integer", "minimum": 0}, 10**400, True),
+        ({"type": "integer", "maximum": 0}, -(10**400), True),
+        ({"const": 2**53}, 2**53 + 1, True),
+    ],
+)
+def test_large_integers_are_what_callers_read(schema: dict[str, Any], value: Any, valid: bool) -> None:
+    assert (not Schema(schema).violations(value, "v")) is valid
 
 
 def deep(levels: int, innermost: Any) -> Any:
@@ -272,9 +291,10 @@ def test_alternatives_say_what_they_describe() -> None:
     assert [violation.field for violation in schema.violations({"a": 1, "d": 4}, "v")] == ["v.d"]
 
 
-def test_a_pattern_is_matched_with_short_strings_only() -> None:
-    schema = Schema({"type": "object", "properties": {"a": {"pattern": "^a*$"}, "b": {"type": "string"}}})
-    assert not schema.violations({"a": "a" * MAX_PATTERN_CHARACTERS, "b": "b" * 100_000}, "v")
+@pytest.mark.parametrize("slow", [{"pattern": "^a*$"}, {"format": "regex"}, {"format": "idn-hostname"}], ids=str)
+def test_what_takes_long_is_matched_with_short_strings_only(slow: dict[str, Any]) -> None:
+    schema = Schema({"type": "object", "properties": {"a": slow, "b": {"type": "string"}}})
+    assert not schema.violations({"a": "a" * 63, "b": "b" * 100_000}, "v")
     (violation,) = schema.violations({"a": "a" * (MAX_PATTERN_CHARACTERS + 1)}, "v")
     assert (violation.field, violation.description) == ("v.a", "Must have at most 10,000 characters.")
 

@@ -305,12 +305,12 @@ def test_there_are_few_enough_to_remember() -> None:
     assert len(names()) <= 52
 
 
-def test_each_says_what_it_is_and_who_sets_it() -> None:
+def test_each_says_what_it_is_and_when_to_set_it() -> None:
     for group in GROUPS:
         for name, field in fields_of(group):
             extra = field.json_schema_extra
-            why = extra["why"] if isinstance(extra, dict) else None
-            for sentence in (field.description, why):
+            when = extra["when"] if isinstance(extra, dict) else None
+            for sentence in (field.description, when):
                 assert isinstance(sentence, str), name
                 assert sentence[0].isupper(), name
                 assert sentence[-1] in ".…", name

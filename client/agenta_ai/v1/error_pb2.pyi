@@ -39,7 +39,7 @@ class _ErrorReasonEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._En
         { "reason": "ERROR_REASON_CREDENTIALS_INVALID", "domain": "agenta.ai" }
     """
     ERROR_REASON_CREDENTIALS_EXPIRED: _ErrorReason.ValueType  # 3
-    """UNAUTHENTICATED: the token is genuine, but its time is over. Get a new one.
+    """UNAUTHENTICATED: the token is genuine but has expired. Get a new one.
 
         { "reason": "ERROR_REASON_CREDENTIALS_EXPIRED", "domain": "agenta.ai" }
     """
@@ -49,8 +49,8 @@ class _ErrorReasonEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._En
         { "reason": "ERROR_REASON_AUTHORITY_UNAVAILABLE", "domain": "agenta.ai" }
     """
     ERROR_REASON_PERMISSION_DENIED: _ErrorReason.ValueType  # 5
-    """PERMISSION_DENIED: the caller may not do this. Also the answer for a tool that doesn't exist, to a caller that may
-    not see all tools.
+    """PERMISSION_DENIED: the caller may not do this. A caller who may not see all tools gets this also for a tool that
+    doesn't exist.
 
         { "reason": "ERROR_REASON_PERMISSION_DENIED", "domain": "agenta.ai" }
     """
@@ -60,105 +60,105 @@ class _ErrorReasonEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._En
         { "reason": "ERROR_REASON_TOOL_NOT_FOUND", "domain": "agenta.ai" }
     """
     ERROR_REASON_REQUEST_MALFORMED: _ErrorReason.ValueType  # 7
-    """INVALID_ARGUMENT: the bytes of the request are no message of the method's type.
+    """INVALID_ARGUMENT: the request isn't a message of the method's type.
 
         { "reason": "ERROR_REASON_REQUEST_MALFORMED", "domain": "agenta.ai" }
     """
     ERROR_REASON_REQUEST_TOO_LARGE: _ErrorReason.ValueType  # 8
-    """INVALID_ARGUMENT: the request has more than 1 MiB.
+    """INVALID_ARGUMENT: the request is larger than 1 MiB.
 
         { "reason": "ERROR_REASON_REQUEST_TOO_LARGE", "domain": "agenta.ai" }
     """
     ERROR_REASON_REQUEST_INVALID: _ErrorReason.ValueType  # 9
-    """INVALID_ARGUMENT: a field of the request, other than a tool's argument, has a value that it can't have.
-    google.rpc.BadRequest names it.
+    """INVALID_ARGUMENT: a field of the request, other than the tool's arguments, is invalid. google.rpc.BadRequest names
+    it.
 
         { "reason": "ERROR_REASON_REQUEST_INVALID", "domain": "agenta.ai" }
     """
     ERROR_REASON_ARGUMENTS_INVALID: _ErrorReason.ValueType  # 10
-    """INVALID_ARGUMENT: arguments break the tool's input_schema. google.rpc.BadRequest names each, as "arguments.…".
+    """INVALID_ARGUMENT: arguments don't match the tool's input_schema. google.rpc.BadRequest names each, as "arguments.…".
 
         { "reason": "ERROR_REASON_ARGUMENTS_INVALID", "domain": "agenta.ai" }
     """
     ERROR_REASON_RATE_LIMITED: _ErrorReason.ValueType  # 11
-    """RESOURCE_EXHAUSTED: the caller's rate limit for this tool is used up. google.rpc.RetryInfo says when to come back.
+    """RESOURCE_EXHAUSTED: the caller's rate limit for this tool is used up. google.rpc.RetryInfo has the delay.
 
         { "reason": "ERROR_REASON_RATE_LIMITED", "domain": "agenta.ai" }
     """
     ERROR_REASON_RATE_LIMITER_UNAVAILABLE: _ErrorReason.ValueType  # 12
-    """UNAVAILABLE: the rate limit can't be counted, and the server is set to refuse calls then. Try again.
+    """UNAVAILABLE: the rate limiter is unavailable and configured to fail closed. Try again.
 
         { "reason": "ERROR_REASON_RATE_LIMITER_UNAVAILABLE", "domain": "agenta.ai" }
     """
     ERROR_REASON_OVERLOADED: _ErrorReason.ValueType  # 13
-    """UNAVAILABLE: too many calls are running or waiting. google.rpc.RetryInfo says when to come back.
+    """UNAVAILABLE: too many calls are running or waiting. google.rpc.RetryInfo has the delay.
 
         { "reason": "ERROR_REASON_OVERLOADED", "domain": "agenta.ai" }
     """
     ERROR_REASON_UPSTREAM_CIRCUIT_OPEN: _ErrorReason.ValueType  # 14
-    """UNAVAILABLE: the completion service has been failing, and isn't asked for a while. google.rpc.RetryInfo says when
-    to come back.
+    """UNAVAILABLE: the completion service keeps failing, so the circuit breaker is open. google.rpc.RetryInfo has the
+    delay.
 
         { "reason": "ERROR_REASON_UPSTREAM_CIRCUIT_OPEN", "domain": "agenta.ai" }
     """
     ERROR_REASON_SHUTTING_DOWN: _ErrorReason.ValueType  # 15
-    """No server sends it: gRPC itself ends the calls that a stopping server has not begun, as CANCELLED or UNAVAILABLE."""
+    """Never sent: gRPC itself ends calls that a stopping server has not begun, with CANCELLED or UNAVAILABLE."""
     ERROR_REASON_REQUEST_ID_REUSED: _ErrorReason.ValueType  # 16
-    """ABORTED: the request_id was used before, with other arguments or for another tool. Make a new one.
+    """ABORTED: the request_id was used before, with other arguments or for another tool. Create a new one.
 
         { "reason": "ERROR_REASON_REQUEST_ID_REUSED", "domain": "agenta.ai" }
     """
     ERROR_REASON_DEADLINE_TOO_SHORT: _ErrorReason.ValueType  # 17
-    """DEADLINE_EXCEEDED: too little time was left for it to be worth paying for an answer. Nothing was bought.
+    """DEADLINE_EXCEEDED: too little time was left for an answer. Nothing was billed.
 
         { "reason": "ERROR_REASON_DEADLINE_TOO_SHORT", "domain": "agenta.ai" }
     """
     ERROR_REASON_REPLAY_STORE_UNAVAILABLE: _ErrorReason.ValueType  # 18
-    """UNAVAILABLE: the store that makes a request_id safe can't be reached. Try again.
+    """UNAVAILABLE: the idempotency store can't be reached. Try again with the same request_id.
 
         { "reason": "ERROR_REASON_REPLAY_STORE_UNAVAILABLE", "domain": "agenta.ai" }
     """
     ERROR_REASON_UPSTREAM_UNREACHABLE: _ErrorReason.ValueType  # 100
-    """The completion service can't be reached: no connection was made, so nothing was bought. Retryable."""
+    """The completion service can't be reached: there was no connection, so nothing was billed. Retryable."""
     ERROR_REASON_UPSTREAM_TIMEOUT: _ErrorReason.ValueType  # 101
-    """No answer came in time. It may have been paid for, so it isn't retryable."""
+    """No answer came in time. The call may have been billed, so it isn't retryable."""
     ERROR_REASON_UPSTREAM_BROKEN: _ErrorReason.ValueType  # 102
-    """The connection broke, or what came was no HTTP, after the request had been sent. It may have been paid for, so it
+    """The connection broke after the request was sent, or the response wasn't HTTP. The call may have been billed, so it
     isn't retryable.
     """
     ERROR_REASON_UPSTREAM_CREDENTIALS_REJECTED: _ErrorReason.ValueType  # 103
-    """The completion service doesn't accept the credential of this server (HTTP 401 or 403). An operator must mend it."""
+    """The completion service doesn't accept the credential of this server (HTTP 401 or 403). An operator must fix it."""
     ERROR_REASON_UPSTREAM_REJECTED: _ErrorReason.ValueType  # 104
-    """The completion service refused the request (any other HTTP 3xx or 4xx). An operator must look at it."""
+    """The completion service rejected the request (any other HTTP 3xx or 4xx). An operator must look at it."""
     ERROR_REASON_UPSTREAM_RATE_LIMITED: _ErrorReason.ValueType  # 105
     """The completion service limits this server's requests (HTTP 429). Retryable, after retry_delay if set."""
     ERROR_REASON_UPSTREAM_PROVIDER_FAILED: _ErrorReason.ValueType  # 106
-    """The model's provider refused (HTTP 424): its limits, or its credential in Agenta. Retryable only where waiting helps."""
+    """The model's provider refused (HTTP 424): its limits, or its credential in Agenta. Retryable only if waiting helps."""
     ERROR_REASON_UPSTREAM_FAILED: _ErrorReason.ValueType  # 107
     """The completion service failed (any HTTP 5xx but 504, and a 503 with a trace in Agenta). The call may have been billed,
     so it isn't retryable.
     """
     ERROR_REASON_UPSTREAM_UNAVAILABLE: _ErrorReason.ValueType  # 108
-    """The completion service is unavailable (HTTP 503 without a trace in Agenta). Nothing was bought. Retryable, after
+    """The completion service is unavailable (HTTP 503 without a trace in Agenta). Nothing was billed. Retryable, after
     retry_delay if set.
     """
     ERROR_REASON_UPSTREAM_OUTPUT_INVALID: _ErrorReason.ValueType  # 109
-    """An answer came, but it is not a usable result. field_violations say what is wrong with it."""
+    """The model's answer is not a usable result. field_violations say why."""
     ERROR_REASON_OUTCOME_UNKNOWN: _ErrorReason.ValueType  # 110
     """An earlier call with this request_id may have been billed, and its result is lost: its server died or lost the
-    connection to its store. The service never runs the tool again by itself. To run it again, send a new request_id,
+    connection to its store. The service never reruns the tool automatically. To run it again, send a new request_id,
     or set CallToolRequest.rerun_if_outcome_unknown. Not retryable.
     """
     ERROR_REASON_UPSTREAM_MISCONFIGURED: _ErrorReason.ValueType  # 111
     """The prompt behind the tool can't be run as it is set up in Agenta: it isn't deployed in the environment, or it
-    doesn't fit the tool. Nothing was bought. An operator must correct it. Not retryable.
+    doesn't fit the tool. Nothing was billed. An operator must correct it. Not retryable.
     """
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """ErrorReason is why a call was refused (1 to 99) or a tool failed (from 100).
 
-    A refused call carries the name of its reason, prefix included, as the reason of a google.rpc.ErrorInfo with the
-    domain "agenta.ai". A reader treats a value that it doesn't know by the status code, or by ToolError.retryable.
+    The status of a refused call has a google.rpc.ErrorInfo with the domain "agenta.ai", whose reason is the name of the
+    value, including the prefix. A reader treats an unknown value by the status code, or by ToolError.retryable.
     """
 
 ERROR_REASON_UNSPECIFIED: ErrorReason.ValueType  # 0
@@ -174,7 +174,7 @@ ERROR_REASON_CREDENTIALS_INVALID: ErrorReason.ValueType  # 2
     { "reason": "ERROR_REASON_CREDENTIALS_INVALID", "domain": "agenta.ai" }
 """
 ERROR_REASON_CREDENTIALS_EXPIRED: ErrorReason.ValueType  # 3
-"""UNAUTHENTICATED: the token is genuine, but its time is over. Get a new one.
+"""UNAUTHENTICATED: the token is genuine but has expired. Get a new one.
 
     { "reason": "ERROR_REASON_CREDENTIALS_EXPIRED", "domain": "agenta.ai" }
 """
@@ -184,8 +184,8 @@ ERROR_REASON_AUTHORITY_UNAVAILABLE: ErrorReason.ValueType  # 4
     { "reason": "ERROR_REASON_AUTHORITY_UNAVAILABLE", "domain": "agenta.ai" }
 """
 ERROR_REASON_PERMISSION_DENIED: ErrorReason.ValueType  # 5
-"""PERMISSION_DENIED: the caller may not do this. Also the answer for a tool that doesn't exist, to a caller that may
-not see all tools.
+"""PERMISSION_DENIED: the caller may not do this. A caller who may not see all tools gets this also for a tool that
+doesn't exist.
 
     { "reason": "ERROR_REASON_PERMISSION_DENIED", "domain": "agenta.ai" }
 """
@@ -195,104 +195,104 @@ ERROR_REASON_TOOL_NOT_FOUND: ErrorReason.ValueType  # 6
     { "reason": "ERROR_REASON_TOOL_NOT_FOUND", "domain": "agenta.ai" }
 """
 ERROR_REASON_REQUEST_MALFORMED: ErrorReason.ValueType  # 7
-"""INVALID_ARGUMENT: the bytes of the request are no message of the method's type.
+"""INVALID_ARGUMENT: the request isn't a message of the method's type.
 
     { "reason": "ERROR_REASON_REQUEST_MALFORMED", "domain": "agenta.ai" }
 """
 ERROR_REASON_REQUEST_TOO_LARGE: ErrorReason.ValueType  # 8
-"""INVALID_ARGUMENT: the request has more than 1 MiB.
+"""INVALID_ARGUMENT: the request is larger than 1 MiB.
 
     { "reason": "ERROR_REASON_REQUEST_TOO_LARGE", "domain": "agenta.ai" }
 """
 ERROR_REASON_REQUEST_INVALID: ErrorReason.ValueType  # 9
-"""INVALID_ARGUMENT: a field of the request, other than a tool's argument, has a value that it can't have.
-google.rpc.BadRequest names it.
+"""INVALID_ARGUMENT: a field of the request, other than the tool's arguments, is invalid. google.rpc.BadRequest names
+it.
 
     { "reason": "ERROR_REASON_REQUEST_INVALID", "domain": "agenta.ai" }
 """
 ERROR_REASON_ARGUMENTS_INVALID: ErrorReason.ValueType  # 10
-"""INVALID_ARGUMENT: arguments break the tool's input_schema. google.rpc.BadRequest names each, as "arguments.…".
+"""INVALID_ARGUMENT: arguments don't match the tool's input_schema. google.rpc.BadRequest names each, as "arguments.…".
 
     { "reason": "ERROR_REASON_ARGUMENTS_INVALID", "domain": "agenta.ai" }
 """
 ERROR_REASON_RATE_LIMITED: ErrorReason.ValueType  # 11
-"""RESOURCE_EXHAUSTED: the caller's rate limit for this tool is used up. google.rpc.RetryInfo says when to come back.
+"""RESOURCE_EXHAUSTED: the caller's rate limit for this tool is used up. google.rpc.RetryInfo has the delay.
 
     { "reason": "ERROR_REASON_RATE_LIMITED", "domain": "agenta.ai" }
 """
 ERROR_REASON_RATE_LIMITER_UNAVAILABLE: ErrorReason.ValueType  # 12
-"""UNAVAILABLE: the rate limit can't be counted, and the server is set to refuse calls then. Try again.
+"""UNAVAILABLE: the rate limiter is unavailable and configured to fail closed. Try again.
 
     { "reason": "ERROR_REASON_RATE_LIMITER_UNAVAILABLE", "domain": "agenta.ai" }
 """
 ERROR_REASON_OVERLOADED: ErrorReason.ValueType  # 13
-"""UNAVAILABLE: too many calls are running or waiting. google.rpc.RetryInfo says when to come back.
+"""UNAVAILABLE: too many calls are running or waiting. google.rpc.RetryInfo has the delay.
 
     { "reason": "ERROR_REASON_OVERLOADED", "domain": "agenta.ai" }
 """
 ERROR_REASON_UPSTREAM_CIRCUIT_OPEN: ErrorReason.ValueType  # 14
-"""UNAVAILABLE: the completion service has been failing, and isn't asked for a while. google.rpc.RetryInfo says when
-to come back.
+"""UNAVAILABLE: the completion service keeps failing, so the circuit breaker is open. google.rpc.RetryInfo has the
+delay.
 
     { "reason": "ERROR_REASON_UPSTREAM_CIRCUIT_OPEN", "domain": "agenta.ai" }
 """
 ERROR_REASON_SHUTTING_DOWN: ErrorReason.ValueType  # 15
-"""No server sends it: gRPC itself ends the calls that a stopping server has not begun, as CANCELLED or UNAVAILABLE."""
+"""Never sent: gRPC itself ends calls that a stopping server has not begun, with CANCELLED or UNAVAILABLE."""
 ERROR_REASON_REQUEST_ID_REUSED: ErrorReason.ValueType  # 16
-"""ABORTED: the request_id was used before, with other arguments or for another tool. Make a new one.
+"""ABORTED: the request_id was used before, with other arguments or for another tool. Create a new one.
 
     { "reason": "ERROR_REASON_REQUEST_ID_REUSED", "domain": "agenta.ai" }
 """
 ERROR_REASON_DEADLINE_TOO_SHORT: ErrorReason.ValueType  # 17
-"""DEADLINE_EXCEEDED: too little time was left for it to be worth paying for an answer. Nothing was bought.
+"""DEADLINE_EXCEEDED: too little time was left for an answer. Nothing was billed.
 
     { "reason": "ERROR_REASON_DEADLINE_TOO_SHORT", "domain": "agenta.ai" }
 """
 ERROR_REASON_REPLAY_STORE_UNAVAILABLE: ErrorReason.ValueType  # 18
-"""UNAVAILABLE: the store that makes a request_id safe can't be reached. Try again.
+"""UNAVAILABLE: the idempotency store can't be reached. Try again with the same request_id.
 
     { "reason": "ERROR_REASON_REPLAY_STORE_UNAVAILABLE", "domain": "agenta.ai" }
 """
 ERROR_REASON_UPSTREAM_UNREACHABLE: ErrorReason.ValueType  # 100
-"""The completion service can't be reached: no connection was made, so nothing was bought. Retryable."""
+"""The completion service can't be reached: there was no connection, so nothing was billed. Retryable."""
 ERROR_REASON_UPSTREAM_TIMEOUT: ErrorReason.ValueType  # 101
-"""No answer came in time. It may have been paid for, so it isn't retryable."""
+"""No answer came in time. The call may have been billed, so it isn't retryable."""
 ERROR_REASON_UPSTREAM_BROKEN: ErrorReason.ValueType  # 102
-"""The connection broke, or what came was no HTTP, after the request had been sent. It may have been paid for, so it
+"""The connection broke after the request was sent, or the response wasn't HTTP. The call may have been billed, so it
 isn't retryable.
 """
 ERROR_REASON_UPSTREAM_CREDENTIALS_REJECTED: ErrorReason.ValueType  # 103
-"""The completion service doesn't accept the credential of this server (HTTP 401 or 403). An operator must mend it."""
+"""The completion service doesn't accept the credential of this server (HTTP 401 or 403). An operator must fix it."""
 ERROR_REASON_UPSTREAM_REJECTED: ErrorReason.ValueType  # 104
-"""The completion service refused the request (any other HTTP 3xx or 4xx). An operator must look at it."""
+"""The completion service rejected the request (any other HTTP 3xx or 4xx). An operator must look at it."""
 ERROR_REASON_UPSTREAM_RATE_LIMITED: ErrorReason.ValueType  # 105
 """The completion service limits this server's requests (HTTP 429). Retryable, after retry_delay if set."""
 ERROR_REASON_UPSTREAM_PROVIDER_FAILED: ErrorReason.ValueType  # 106
-"""The model's provider refused (HTTP 424): its limits, or its credential in Agenta. Retryable only where waiting helps."""
+"""The model's provider refused (HTTP 424): its limits, or its credential in Agenta. Retryable only if waiting helps."""
 ERROR_REASON_UPSTREAM_FAILED: ErrorReason.ValueType  # 107
 """The completion service failed (any HTTP 5xx but 504, and a 503 with a trace in Agenta). The call may have been billed,
 so it isn't retryable.
 """
 ERROR_REASON_UPSTREAM_UNAVAILABLE: ErrorReason.ValueType  # 108
-"""The completion service is unavailable (HTTP 503 without a trace in Agenta). Nothing was bought. Retryable, after
+"""The completion service is unavailable (HTTP 503 without a trace in Agenta). Nothing was billed. Retryable, after
 retry_delay if set.
 """
 ERROR_REASON_UPSTREAM_OUTPUT_INVALID: ErrorReason.ValueType  # 109
-"""An answer came, but it is not a usable result. field_violations say what is wrong with it."""
+"""The model's answer is not a usable result. field_violations say why."""
 ERROR_REASON_OUTCOME_UNKNOWN: ErrorReason.ValueType  # 110
 """An earlier call with this request_id may have been billed, and its result is lost: its server died or lost the
-connection to its store. The service never runs the tool again by itself. To run it again, send a new request_id,
+connection to its store. The service never reruns the tool automatically. To run it again, send a new request_id,
 or set CallToolRequest.rerun_if_outcome_unknown. Not retryable.
 """
 ERROR_REASON_UPSTREAM_MISCONFIGURED: ErrorReason.ValueType  # 111
 """The prompt behind the tool can't be run as it is set up in Agenta: it isn't deployed in the environment, or it
-doesn't fit the tool. Nothing was bought. An operator must correct it. Not retryable.
+doesn't fit the tool. Nothing was billed. An operator must correct it. Not retryable.
 """
 Global___ErrorReason: typing_extensions.TypeAlias = ErrorReason
 
 @typing.final
 class ToolError(google.protobuf.message.Message):
-    """ToolError says why a tool failed after it had been run."""
+    """ToolError says why a tool ran and failed."""
 
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
@@ -301,16 +301,16 @@ class ToolError(google.protobuf.message.Message):
     RETRY_DELAY_FIELD_NUMBER: builtins.int
     FIELD_VIOLATIONS_FIELD_NUMBER: builtins.int
     reason: Global___ErrorReason.ValueType
-    """The class of failure, one of those numbered from 100."""
+    """The reason, one of those numbered from 100."""
     retryable: builtins.bool
-    """Whether sending the same call again, with the same request_id, may succeed. Nothing was bought in that case."""
+    """Whether a retry with the same request_id may succeed. If so, nothing was billed."""
     @property
     def retry_delay(self) -> google.protobuf.duration_pb2.Duration:
-        """How long to wait before that. Not set if unknown."""
+        """How long to wait before the retry. Not set if unknown."""
 
     @property
     def field_violations(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___FieldViolation]:
-        """The rules that the tool's answer broke, if that is why it failed."""
+        """The rules that the model's answer broke, if that is the reason."""
 
     def __init__(
         self,
@@ -327,7 +327,7 @@ Global___ToolError: typing_extensions.TypeAlias = ToolError
 
 @typing.final
 class FieldViolation(google.protobuf.message.Message):
-    """FieldViolation is one rule that one field broke."""
+    """FieldViolation is a rule that a field broke."""
 
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 

@@ -72,8 +72,8 @@ Global___Tool: typing_extensions.TypeAlias = Tool
 
 @typing.final
 class ToolAnnotations(google.protobuf.message.Message):
-    """ToolAnnotations are hints about how a tool behaves, as the Model Context Protocol has them. A hint that is not set
-    has the default of that protocol, which is not always false.
+    """ToolAnnotations are hints about how a tool behaves, as in the Model Context Protocol. An unset hint has the default of
+    that protocol, which is not always false.
     """
 
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
@@ -83,13 +83,13 @@ class ToolAnnotations(google.protobuf.message.Message):
     IDEMPOTENT_HINT_FIELD_NUMBER: builtins.int
     OPEN_WORLD_HINT_FIELD_NUMBER: builtins.int
     read_only_hint: builtins.bool
-    """The tool changes nothing in its environment. Not set means false."""
+    """The tool doesn't change its environment. Not set means false."""
     destructive_hint: builtins.bool
-    """The tool may destroy something. Not set means true. Has no meaning if read_only_hint."""
+    """The tool may destroy data. Not set means true. Ignored if read_only_hint is true."""
     idempotent_hint: builtins.bool
-    """Calling the tool twice with the same arguments has no further effect. Not set means false."""
+    """Calling the tool again with the same arguments has no further effect. Not set means false."""
     open_world_hint: builtins.bool
-    """The tool deals with things outside the service, such as a model. Not set means true."""
+    """The tool interacts with external systems, such as a model. Not set means true."""
     def __init__(
         self,
         *,

@@ -40,7 +40,7 @@ class _ServiceStateEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._E
     SERVICE_STATE_DEGRADED: _ServiceState.ValueType  # 3
     """The completion service behind the tools is failing, and most calls are refused until it recovers."""
     SERVICE_STATE_DRAINING: _ServiceState.ValueType  # 4
-    """The server is about to stop: calls that run are finished, new ones belong elsewhere."""
+    """The server is shutting down: it finishes running calls, and new calls should go to another server."""
 
 class ServiceState(_ServiceState, metaclass=_ServiceStateEnumTypeWrapper):
     """ServiceState says what the service is doing. A reader treats a value that it doesn't know as SERVING."""
@@ -54,7 +54,7 @@ SERVICE_STATE_DISABLED: ServiceState.ValueType  # 2
 SERVICE_STATE_DEGRADED: ServiceState.ValueType  # 3
 """The completion service behind the tools is failing, and most calls are refused until it recovers."""
 SERVICE_STATE_DRAINING: ServiceState.ValueType  # 4
-"""The server is about to stop: calls that run are finished, new ones belong elsewhere."""
+"""The server is shutting down: it finishes running calls, and new calls should go to another server."""
 Global___ServiceState: typing_extensions.TypeAlias = ServiceState
 
 class _RateLimiterState:
@@ -66,27 +66,27 @@ class _RateLimiterStateEnumTypeWrapper(google.protobuf.internal.enum_type_wrappe
     RATE_LIMITER_STATE_UNSPECIFIED: _RateLimiterState.ValueType  # 0
     """Not set."""
     RATE_LIMITER_STATE_SHARED: _RateLimiterState.ValueType  # 1
-    """In a store that all replicas share: limits are exact over all of them."""
+    """In a store that all replicas share: limits are exact across all of them."""
     RATE_LIMITER_STATE_LOCAL: _RateLimiterState.ValueType  # 2
-    """In this process alone, as configured."""
+    """Only in this process, as configured."""
     RATE_LIMITER_STATE_FALLBACK: _RateLimiterState.ValueType  # 3
-    """In this process alone, for as long as the shared store can't be reached."""
+    """Only in this process, while the shared store can't be reached."""
     RATE_LIMITER_STATE_OFF: _RateLimiterState.ValueType  # 4
     """Nowhere: there is no limit."""
 
 class RateLimiterState(_RateLimiterState, metaclass=_RateLimiterStateEnumTypeWrapper):
-    """RateLimiterState says where the rate limit is being counted. A reader treats a value that it doesn't know as
+    """RateLimiterState says where rate limits are counted. A reader treats a value that it doesn't know as
     UNSPECIFIED.
     """
 
 RATE_LIMITER_STATE_UNSPECIFIED: RateLimiterState.ValueType  # 0
 """Not set."""
 RATE_LIMITER_STATE_SHARED: RateLimiterState.ValueType  # 1
-"""In a store that all replicas share: limits are exact over all of them."""
+"""In a store that all replicas share: limits are exact across all of them."""
 RATE_LIMITER_STATE_LOCAL: RateLimiterState.ValueType  # 2
-"""In this process alone, as configured."""
+"""Only in this process, as configured."""
 RATE_LIMITER_STATE_FALLBACK: RateLimiterState.ValueType  # 3
-"""In this process alone, for as long as the shared store can't be reached."""
+"""Only in this process, while the shared store can't be reached."""
 RATE_LIMITER_STATE_OFF: RateLimiterState.ValueType  # 4
 """Nowhere: there is no limit."""
 Global___RateLimiterState: typing_extensions.TypeAlias = RateLimiterState
@@ -100,19 +100,19 @@ class _CacheScopeEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._Enu
     CACHE_SCOPE_UNSPECIFIED: _CacheScope.ValueType  # 0
     """Not set."""
     CACHE_SCOPE_PUBLIC: _CacheScope.ValueType  # 1
-    """The answer is the same for every caller."""
+    """The response is the same for every caller."""
     CACHE_SCOPE_PRIVATE: _CacheScope.ValueType  # 2
-    """The answer is for this caller alone."""
+    """The response is only for this caller."""
 
 class CacheScope(_CacheScope, metaclass=_CacheScopeEnumTypeWrapper):
-    """CacheScope says who may share a kept answer. A reader treats a value that it doesn't know as PRIVATE."""
+    """CacheScope says who may share a cached response. A reader treats a value that it doesn't know as PRIVATE."""
 
 CACHE_SCOPE_UNSPECIFIED: CacheScope.ValueType  # 0
 """Not set."""
 CACHE_SCOPE_PUBLIC: CacheScope.ValueType  # 1
-"""The answer is the same for every caller."""
+"""The response is the same for every caller."""
 CACHE_SCOPE_PRIVATE: CacheScope.ValueType  # 2
-"""The answer is for this caller alone."""
+"""The response is only for this caller."""
 Global___CacheScope: typing_extensions.TypeAlias = CacheScope
 
 class _ProgressStage:
@@ -124,19 +124,19 @@ class _ProgressStageEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._
     PROGRESS_STAGE_UNSPECIFIED: _ProgressStage.ValueType  # 0
     """Not set."""
     PROGRESS_STAGE_QUEUED: _ProgressStage.ValueType  # 1
-    """The call waits for a free slot of the server. Progress.queue_position is its place."""
+    """The call is waiting for a free slot. Progress.queue_position is its position."""
     PROGRESS_STAGE_STARTED: _ProgressStage.ValueType  # 2
     """The call has a slot, and the tool has started."""
     PROGRESS_STAGE_ASKING: _ProgressStage.ValueType  # 3
-    """The completion service has been asked, and its answer is awaited."""
+    """A request was sent to the completion service."""
     PROGRESS_STAGE_WAITING_FOR_RETRY: _ProgressStage.ValueType  # 4
-    """The completion service couldn't answer, and will be asked again after Progress.retry_delay."""
+    """The completion service couldn't answer. The request is retried after Progress.retry_delay."""
     PROGRESS_STAGE_CHECKING: _ProgressStage.ValueType  # 5
-    """An answer has come and is being checked."""
+    """The answer has arrived and is being checked."""
     PROGRESS_STAGE_REPAIRING: _ProgressStage.ValueType  # 6
-    """The answer broke a rule, which Progress.text names, and the completion service is asked once more."""
+    """The answer broke a rule, which Progress.text names, and the model is asked again."""
     PROGRESS_STAGE_RUNNING_CASES: _ProgressStage.ValueType  # 7
-    """The tool works through several cases. Progress.done of Progress.total are done."""
+    """The tool is running several cases. Progress.done of Progress.total are done."""
 
 class ProgressStage(_ProgressStage, metaclass=_ProgressStageEnumTypeWrapper):
     """ProgressStage says what is happening to a call. A reader treats a value that it doesn't know as UNSPECIFIED, and
@@ -146,19 +146,19 @@ class ProgressStage(_ProgressStage, metaclass=_ProgressStageEnumTypeWrapper):
 PROGRESS_STAGE_UNSPECIFIED: ProgressStage.ValueType  # 0
 """Not set."""
 PROGRESS_STAGE_QUEUED: ProgressStage.ValueType  # 1
-"""The call waits for a free slot of the server. Progress.queue_position is its place."""
+"""The call is waiting for a free slot. Progress.queue_position is its position."""
 PROGRESS_STAGE_STARTED: ProgressStage.ValueType  # 2
 """The call has a slot, and the tool has started."""
 PROGRESS_STAGE_ASKING: ProgressStage.ValueType  # 3
-"""The completion service has been asked, and its answer is awaited."""
+"""A request was sent to the completion service."""
 PROGRESS_STAGE_WAITING_FOR_RETRY: ProgressStage.ValueType  # 4
-"""The completion service couldn't answer, and will be asked again after Progress.retry_delay."""
+"""The completion service couldn't answer. The request is retried after Progress.retry_delay."""
 PROGRESS_STAGE_CHECKING: ProgressStage.ValueType  # 5
-"""An answer has come and is being checked."""
+"""The answer has arrived and is being checked."""
 PROGRESS_STAGE_REPAIRING: ProgressStage.ValueType  # 6
-"""The answer broke a rule, which Progress.text names, and the completion service is asked once more."""
+"""The answer broke a rule, which Progress.text names, and the model is asked again."""
 PROGRESS_STAGE_RUNNING_CASES: ProgressStage.ValueType  # 7
-"""The tool works through several cases. Progress.done of Progress.total are done."""
+"""The tool is running several cases. Progress.done of Progress.total are done."""
 Global___ProgressStage: typing_extensions.TypeAlias = ProgressStage
 
 @typing.final
@@ -187,13 +187,13 @@ class StatusResponse(google.protobuf.message.Message):
     TOOLS_FIELD_NUMBER: builtins.int
     RATE_LIMITER_STATE_FIELD_NUMBER: builtins.int
     enabled: builtins.bool
-    """Whether tools can be called: every setting that the service needs is present."""
+    """Whether tools can be called, because all required settings are set."""
     state: Global___ServiceState.ValueType
-    """What the service is doing at the moment."""
+    """The current state of the service."""
     server_version: builtins.str
     """Version of the server, by semantic versioning, for example "1.4.0"."""
     rate_limiter_state: Global___RateLimiterState.ValueType
-    """Where the rate limit is being counted."""
+    """Where rate limits are counted."""
     @property
     def missing_settings(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
         """Names of the settings that are missing, sorted; never a value. Empty if enabled."""
@@ -224,7 +224,7 @@ Global___StatusResponse: typing_extensions.TypeAlias = StatusResponse
 
 @typing.final
 class ToolStatus(google.protobuf.message.Message):
-    """ToolStatus is one tool with what this caller has left of its rate limit."""
+    """ToolStatus is one tool with this caller's rate limit."""
 
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
@@ -232,7 +232,7 @@ class ToolStatus(google.protobuf.message.Message):
     RATE_LIMIT_FIELD_NUMBER: builtins.int
     @property
     def tool(self) -> agenta_ai.v1.tool_pb2.Tool:
-        """The definition, as ListTools gives it."""
+        """The definition, as ListTools returns it."""
 
     @property
     def rate_limit(self) -> Global___RateLimit:
@@ -251,7 +251,7 @@ Global___ToolStatus: typing_extensions.TypeAlias = ToolStatus
 
 @typing.final
 class RateLimit(google.protobuf.message.Message):
-    """RateLimit is the state of one caller's limit for one tool. Reading it uses nothing up."""
+    """RateLimit is the state of one caller's limit for one tool. Reading it doesn't count as a call."""
 
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
@@ -291,11 +291,9 @@ class ListToolsRequest(google.protobuf.message.Message):
     PAGE_SIZE_FIELD_NUMBER: builtins.int
     PAGE_TOKEN_FIELD_NUMBER: builtins.int
     page_size: builtins.int
-    """Tools to return at most, from 1 to 100; a larger number means 100. 0 means 50. A negative number is
-    INVALID_ARGUMENT.
-    """
+    """Maximum number of tools, from 1 to 100. Larger values mean 100, 0 means 50; negative values are INVALID_ARGUMENT."""
     page_token: builtins.str
-    """next_page_token of the page before, as it came. Empty for the first page."""
+    """The next_page_token of the previous page, unchanged. Empty for the first page."""
     def __init__(
         self,
         *,
@@ -319,14 +317,14 @@ class ListToolsResponse(google.protobuf.message.Message):
     next_page_token: builtins.str
     """The token of the next page. Empty on the last one."""
     cache_scope: Global___CacheScope.ValueType
-    """Who may share a kept answer."""
+    """Who may share the cached response."""
     @property
     def tools(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[agenta_ai.v1.tool_pb2.Tool]:
         """The page's tools, sorted by name."""
 
     @property
     def ttl(self) -> google.protobuf.duration_pb2.Duration:
-        """How long the answer may be kept before asking again."""
+        """How long the response may be cached."""
 
     def __init__(
         self,
@@ -343,7 +341,7 @@ Global___ListToolsResponse: typing_extensions.TypeAlias = ListToolsResponse
 
 @typing.final
 class CallToolRequest(google.protobuf.message.Message):
-    """CallToolRequest names a tool and gives its arguments. At most 1 MiB when serialised."""
+    """CallToolRequest names a tool and gives its arguments. At most 1 MiB when serialized."""
 
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
@@ -354,19 +352,18 @@ class CallToolRequest(google.protobuf.message.Message):
     name: builtins.str
     """Full name of the tool, for example "tools.agenta.api.refine_prompt"."""
     request_id: builtins.str
-    """Makes it safe to send the call again: a UUID, version 4, in its 36-character form, new for every call that is meant
-    to be a new one and kept for its retries. A repeat with the same caller, tool and arguments joins the running
-    call or gets its stored result; with other arguments it is ABORTED. Empty: every call is a new one.
+    """Makes retries safe: a UUID, version 4, in its 36-character form. Create a new one for each new call, and keep it for
+    retries. A repeat with the same caller, tool and arguments joins the running call or gets its stored result; with
+    different arguments it fails with ABORTED. If empty, each call is a new one.
     """
     rerun_if_outcome_unknown: builtins.bool
-    """What to do with a request_id whose first run may have been billed and has no result: false answers with
-    ERROR_REASON_OUTCOME_UNKNOWN, true runs the tool again, which may be billed twice. Without a request_id it does
-    nothing.
+    """What to do if the first run of the request_id may have been billed but its result is lost: false fails with
+    ERROR_REASON_OUTCOME_UNKNOWN, true runs the tool again, which may be billed twice. Ignored without a request_id.
     """
     @property
     def arguments(self) -> google.protobuf.struct_pb2.Struct:
-        """The arguments, as the tool's input_schema has them. A Struct holds every number as a double and loses the order
-        of keys: tools take what must survive that, such as a prompt template, as a string that holds JSON.
+        """The arguments, valid by the tool's input_schema. A Struct stores every number as a double and loses the order of
+        keys. Tools therefore take data that must survive, such as a prompt template, as a string of JSON.
         """
 
     def __init__(
@@ -384,7 +381,7 @@ Global___CallToolRequest: typing_extensions.TypeAlias = CallToolRequest
 
 @typing.final
 class CallToolResponse(google.protobuf.message.Message):
-    """CallToolResponse is what a tool answered."""
+    """CallToolResponse is the result of a tool."""
 
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
@@ -397,19 +394,19 @@ class CallToolResponse(google.protobuf.message.Message):
     """Whether the tool ran and failed."""
     @property
     def content(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[agenta_ai.v1.content_pb2.ContentBlock]:
-        """The result for people, at least one block. If is_error, one text that says what went wrong."""
+        """The result for people, at least one block. If is_error, a single text that says what went wrong."""
 
     @property
     def structured_content(self) -> google.protobuf.struct_pb2.Value:
-        """The result for programs, as the tool's output_schema has it. Not set if is_error."""
+        """The result for programs, valid by the tool's output_schema. Not set if is_error."""
 
     @property
     def error(self) -> agenta_ai.v1.error_pb2.ToolError:
-        """Why the tool failed. Set exactly if is_error."""
+        """Why the tool failed. Set if and only if is_error."""
 
     @property
     def meta(self) -> Global___CallMeta:
-        """How the result came about."""
+        """How the result was produced."""
 
     def __init__(
         self,
@@ -427,9 +424,7 @@ Global___CallToolResponse: typing_extensions.TypeAlias = CallToolResponse
 
 @typing.final
 class CallToolStreamRequest(google.protobuf.message.Message):
-    """CallToolStreamRequest names a tool and gives its arguments. Its fields are those of CallToolRequest. At most 1 MiB when
-    serialised.
-    """
+    """CallToolStreamRequest has the fields of CallToolRequest. At most 1 MiB when serialized."""
 
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
@@ -440,9 +435,9 @@ class CallToolStreamRequest(google.protobuf.message.Message):
     name: builtins.str
     """Full name of the tool, as in CallToolRequest."""
     request_id: builtins.str
-    """Makes it safe to send the call again, as in CallToolRequest."""
+    """Makes retries safe, as in CallToolRequest."""
     rerun_if_outcome_unknown: builtins.bool
-    """What to do with a request_id whose first run may have been billed and has no result, as in CallToolRequest."""
+    """What to do if the result of an earlier run is lost, as in CallToolRequest."""
     @property
     def arguments(self) -> google.protobuf.struct_pb2.Struct:
         """The arguments, as in CallToolRequest."""
@@ -462,7 +457,7 @@ Global___CallToolStreamRequest: typing_extensions.TypeAlias = CallToolStreamRequ
 
 @typing.final
 class CallToolStreamResponse(google.protobuf.message.Message):
-    """CallToolStreamResponse is one step of a call, or its result. A reader skips a message of which neither is set."""
+    """CallToolStreamResponse is the progress of a call, or its result. A reader skips a message in which neither is set."""
 
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
@@ -474,7 +469,7 @@ class CallToolStreamResponse(google.protobuf.message.Message):
 
     @property
     def result(self) -> Global___CallToolResponse:
-        """What the tool answered. The last message, and nothing follows it but the status OK."""
+        """The result. This is the last message; only the status OK follows."""
 
     def __init__(
         self,
@@ -505,14 +500,14 @@ class Progress(google.protobuf.message.Message):
     text: builtins.str
     """The same in one sentence for people. Never empty."""
     done: builtins.int
-    """Steps that are done, from 0 to total. 0 if steps aren't counted."""
+    """Number of steps that are done, from 0 to total. 0 if steps aren't counted."""
     total: builtins.int
-    """Steps in all. 0 if steps aren't counted."""
+    """Total number of steps. 0 if steps aren't counted."""
     queue_position: builtins.int
-    """The call's place in the queue, an estimate: 1 is next. Set exactly in the stage QUEUED, otherwise 0."""
+    """The call's estimated position in the queue; 1 is next. Set only in the stage QUEUED, otherwise 0."""
     @property
     def retry_delay(self) -> google.protobuf.duration_pb2.Duration:
-        """Time from now until the next attempt. Set exactly in the stage WAITING_FOR_RETRY."""
+        """Time until the next attempt. Set only in the stage WAITING_FOR_RETRY."""
 
     def __init__(
         self,
@@ -531,7 +526,7 @@ Global___Progress: typing_extensions.TypeAlias = Progress
 
 @typing.final
 class CallMeta(google.protobuf.message.Message):
-    """CallMeta tells how a result came about."""
+    """CallMeta describes how a result was produced."""
 
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
@@ -541,20 +536,18 @@ class CallMeta(google.protobuf.message.Message):
     REPLAYED_FIELD_NUMBER: builtins.int
     WARNINGS_FIELD_NUMBER: builtins.int
     trace_id: builtins.str
-    """Trace in Agenta that holds the model's answer that the result was made from: 32 lowercase hexadecimal digits.
-    Empty if none is known.
-    """
+    """Trace in Agenta with the model's answer behind the result: 32 lowercase hexadecimal digits. Empty if unknown."""
     repaired: builtins.bool
-    """Whether the first answer broke a rule and the result comes from asking once more."""
+    """Whether the first answer broke a rule, and the result is from a later one."""
     replayed: builtins.bool
     """Whether this is the stored result of an earlier call with the same request_id."""
     @property
     def attempts(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___Attempt]:
-        """The requests that were sent to the completion service, in their order. A replayed result has those of the original."""
+        """The requests to the completion service, in order. A replayed result has those of the original call."""
 
     @property
     def warnings(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
-        """Sentences about what a caller should know although the call succeeded, for example a setting that is deprecated."""
+        """What a caller should know although the call succeeded, in sentences, for example that a setting is deprecated."""
 
     def __init__(
         self,
@@ -578,10 +571,10 @@ class Attempt(google.protobuf.message.Message):
     TRACE_ID_FIELD_NUMBER: builtins.int
     DURATION_FIELD_NUMBER: builtins.int
     trace_id: builtins.str
-    """Trace in Agenta: 32 lowercase hexadecimal digits. Empty if none is known."""
+    """Trace in Agenta: 32 lowercase hexadecimal digits. Empty if unknown."""
     @property
     def duration(self) -> google.protobuf.duration_pb2.Duration:
-        """From sending the request to its end."""
+        """Duration of the request."""
 
     def __init__(
         self,

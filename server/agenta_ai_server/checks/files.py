@@ -49,9 +49,9 @@ async def tools(settings: Settings) -> AsyncIterator[Found]:
         missing = ", ".join(found.missing_settings)
         yield failed("AI services are disabled: callers get SERVICE_DISABLED.", f"Set {missing}.")
     elif found.tools:
-        yield ok(f"There are: {_listed(found.tools)}.")
+        yield ok(f"Available: {_listed(found.tools)}.")
     else:
-        yield warning("All tools are switched off.", "Remove one from AGENTA_AI_GRPC_DISABLED_TOOLS.")
+        yield warning("All tools are disabled.", "Remove one from AGENTA_AI_GRPC_DISABLED_TOOLS.")
 
 
 def _listed(tools: Sequence[ToolSpec]) -> str:
@@ -65,14 +65,14 @@ async def api_keys(settings: Settings) -> AsyncIterator[Found]:
     if "api_keys" not in settings.auth or path is None:
         return
     if not path.exists():
-        make = "make a key: agenta-ai-server keys create."
+        make = "create a key: agenta-ai-server keys create."
         if os.access(path.parent, os.W_OK):
             # A new file would take from a running server the keys that it still knows.
             yield warning(
-                f"{path} isn't there, so no key is known.", f"Restore it from a copy; if there is none, {make}"
+                f"{path} doesn't exist, so there are no keys.", f"Restore it from a copy; if there is none, {make}"
             )
         else:
-            yield failed(f"{path} isn't there, and can't be made.", f"Make {path.parent} writable, and {make}")
+            yield failed(f"{path} doesn't exist and can't be created.", f"Make {path.parent} writable, and {make}")
         return
     try:
         keys = list_keys(path)
@@ -80,10 +80,10 @@ async def api_keys(settings: Settings) -> AsyncIterator[Found]:
         yield failed(sentence(error), "Restore AGENTA_AI_GRPC_API_KEYS_FILE from a copy, or make it readable.")
         return
     if path.stat().st_mode & 0o077:
-        yield warning(f"{path} is open to others than its owner.", f"chmod 600 {path}")
+        yield warning(f"{path} is accessible to other users.", f"chmod 600 {path}")
     valid = sum(key.is_valid(time.time()) for key in keys)
     if not valid:
-        yield warning(f"None of its {len(keys)} keys is valid.", "Make one: agenta-ai-server keys create.")
+        yield warning(f"None of its {len(keys)} keys is valid.", "Create one: agenta-ai-server keys create.")
     else:
         yield ok(f"{valid} of {len(keys)} keys are valid.")
 
@@ -101,7 +101,7 @@ async def principals(settings: Settings) -> AsyncIterator[Found]:
     if known:
         yield ok(f"{len(known)} names in certificates are known.")
     else:
-        yield warning(f"{path} names nobody, so nobody may call.", "Add who may call: docs/security.md.")
+        yield warning(f"{path} has no principals, so no one may call.", "Add principals: docs/security.md.")
 
 
 async def limits(settings: Settings) -> AsyncIterator[Found]:
@@ -131,8 +131,8 @@ async def certificates(settings: Settings) -> AsyncIterator[Found]:
     except ValueError as error:
         yield failed(
             sentence(error),
-            "Put a certificate and its key, both in PEM form and of the same renewal, into "
-            "AGENTA_AI_GRPC_TLS_CERT_FILE and AGENTA_AI_GRPC_TLS_KEY_FILE, and see to the clock: docs/security.md.",
+            "Put a certificate and the key that belongs to it, both as PEM, into "
+            "AGENTA_AI_GRPC_TLS_CERT_FILE and AGENTA_AI_GRPC_TLS_KEY_FILE, and check the clock: docs/security.md.",
         )
         return
     if unusual := unusual_key(read_certificates(read_file(files.certificate))[0]):
@@ -151,9 +151,11 @@ def _lifetime(path: Path) -> Found:
     end = min(each.not_valid_after_utc for each in chain)
     left = (end - now).total_seconds()
     if begin > now:
-        return failed(f"{path} isn't valid before {begin:%Y-%m-%d %H:%M} UTC.", "Set the clock, or use another one.")
+        return failed(
+            f"{path} isn't valid before {begin:%Y-%m-%d %H:%M} UTC.", "Correct the clock, or use another certificate."
+        )
     if left < 0:
         return failed(f"A certificate in {path} expired at {end:%Y-%m-%d %H:%M} UTC.", f"Renew {path}.")
     if left < SOON:
-        return warning(f"{path} expires in {left / 86_400:.1f} days.", "Renew it; it is read again by itself.")
+        return warning(f"{path} expires in {left / 86_400:.1f} days.", "Renew it; the server reloads it.")
     return ok(f"{path} is valid for {left / 86_400:.0f} days.")

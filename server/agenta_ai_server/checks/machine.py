@@ -62,8 +62,8 @@ async def _address(listen: str, name: str, is_shared: bool, is_ours: Callable[[]
             return ok(f"{listen} is served by a running agenta-ai-server.")
         if error.errno == errno.EADDRINUSE and (why := _unreachable(listen)):
             return warning(
-                f"{listen} is taken, and can't be reached from here to see by whom: {why}.",
-                "See what listens there (ss -ltnp). No loopback: ip link set lo up; ip addr add 127.0.0.1/8 dev lo.",
+                f"{listen} is in use, and can't be reached from here to see by which program: {why}.",
+                "See what listens there (ss -ltnp). If lo is down: ip link set lo up; ip addr add 127.0.0.1/8 dev lo.",
             )
         return failed(f"{listen} can't be listened on: {error.strerror}.", _way_out(error.errno, name))
     return ok(f"{listen} is free.")
@@ -103,16 +103,16 @@ def _way_out(number: int | None, name: str) -> str:
             stop = "Stop it"
             if name == "AGENTA_AI_GRPC_LISTEN":
                 # One of ours is known by its certificate, which may have been renewed.
-                stop = "Leave an agenta-ai-server that has an earlier certificate; stop anything else"
-            return f"See what listens there (ss -ltnp). {stop}, or set another port by {name}."
+                stop = "If it is an agenta-ai-server with an older certificate, leave it; otherwise stop it"
+            return f"See what listens there (ss -ltnp). {stop}, or set another port in {name}."
         case errno.EADDRNOTAVAIL:
             return f"Set {name} to an address of this machine, or to 0.0.0.0 for all of them."
         case errno.EEXIST:
             return f"Remove the file, or set {name} to another path."
         case errno.ENOENT:
-            return f"Make the folder, or set {name} to a path in a folder that is there."
+            return f"Create the folder, or set {name} to a path in an existing folder."
         case errno.EACCES:
-            return f"Set {name} to a port from 1024 on, or a path in a folder that this user may write."
+            return f"Set {name} to a port of at least 1024, or a path in a folder that this user can write to."
     return f"Set {name} to another address."
 
 
@@ -121,8 +121,8 @@ async def open_files(settings: Settings) -> AsyncIterator[Found]:
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if hard != resource.RLIM_INFINITY and hard < settings.open_files:
         yield warning(
-            f"{hard:,} may be open at once, and {settings.open_files:,} may be needed.",
+            f"The limit is {hard:,}, and up to {settings.open_files:,} may be needed.",
             "Raise the limit (ulimit -Hn, LimitNOFILE), or lower AGENTA_AI_GRPC_MAX_IN_FLIGHT.",
         )
     else:
-        yield ok(f"{settings.open_files:,} may be needed, and no fewer are allowed.")
+        yield ok(f"Up to {settings.open_files:,} may be needed, and that many are allowed.")

@@ -27,38 +27,38 @@ NOT_PERMITTED = ("Its user may not run the scripts of rate limits and repeats.",
 # By the names of the client library's exceptions.
 FAILURES = {
     "AuthenticationError": (
-        "It refuses the user or the password.",
+        "It rejects the user or the password.",
         "Correct them in AGENTA_AI_GRPC_REDIS_URL: redis://user:password@host:6379/0.",
     ),
     "ReadOnlyError": (
         "It is a replica, which can't be written.",
         "Set AGENTA_AI_GRPC_REDIS_URL to the address of the primary.",
     ),
-    "OutOfMemoryError": ("Its memory is full.", "Raise its maxmemory, or remove what else is in it."),
+    "OutOfMemoryError": ("Its memory is full.", "Raise its maxmemory, or remove other data."),
     "BusyLoadingError": ("It is still loading its data.", "Wait, and check again."),
     "SSLError": (
         "Its certificate isn't trusted, or it has no TLS.",
-        "Renew one that has expired. For an authority of your own, add ?ssl_ca_certs=FILE to AGENTA_AI_GRPC_REDIS_URL.",
+        "Renew it if it has expired. For an authority of your own, add ?ssl_ca_certs=FILE to AGENTA_AI_GRPC_REDIS_URL.",
     ),
     "FileNotFoundError": (
-        "A file that its URL names isn't there.",
-        "Correct the path in AGENTA_AI_GRPC_REDIS_URL; if it is Redis' own socket, see that it runs.",
+        "A file in its URL doesn't exist.",
+        "Correct the path in AGENTA_AI_GRPC_REDIS_URL; if it is Redis's socket, check that Redis is running.",
     ),
     "NoPermissionError": NOT_PERMITTED,
     "ResponseError": NOT_PERMITTED,
     "UnexpectedAnswer": (
-        "Its scripts give other answers than Redis 7 or Valkey.",
+        "Its scripts don't behave as in Redis 7 or Valkey.",
         "Set AGENTA_AI_GRPC_REDIS_URL to a Redis, version 7 or later, or a Valkey.",
     ),
     "NoSuchDatabaseError": (
-        "It has no database of this number.",
+        "It has no database with this number.",
         "Correct the number in AGENTA_AI_GRPC_REDIS_URL, redis://host:6379/0, or raise databases in Redis.",
     ),
 }
 FAILURES["SSLCertVerificationError"] = FAILURES["SSLError"]
 UNREACHABLE = (
     "It can't be reached.",
-    "See that it runs; correct host and port in AGENTA_AI_GRPC_REDIS_URL, with rediss:// if it has TLS.",
+    "Check that it is running; correct host and port in AGENTA_AI_GRPC_REDIS_URL, with rediss:// if it has TLS.",
 )
 
 
@@ -137,9 +137,9 @@ async def _latency(client: RedisClient) -> float:
 def _slow_or_ok(latency: float) -> Found:
     from agenta_ai_server.redis.client import TIMEOUT_SECONDS
 
-    said = f"It answers in {latency * 1000:.1f} ms"
+    said = f"It responds in {latency * 1000:.1f} ms"
     if latency > TIMEOUT_SECONDS / 2:
-        return warning(f"{said}, and has {TIMEOUT_SECONDS * 1000:g} ms.", "Bring it nearer.")
+        return warning(f"{said}; the timeout is {TIMEOUT_SECONDS * 1000:g} ms.", "Run it closer to the server.")
     return ok(f"{said}, and runs the scripts of rate limits and repeats.")
 
 

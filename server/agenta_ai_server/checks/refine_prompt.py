@@ -184,4 +184,4 @@ def _effect(outcome: ToolOutcome, explanation: str) -> list[Found]:
 
 
 def _remedy(reason: str, message: str) -> str:
-    return REMEDIES.get(message, f"docs/operations.md says what to do about {reason}.")
+    return REMEDIES.get(message, f"docs/errors.md says what to do about {reason}.")

@@ -31,17 +31,17 @@ async def token_keys(settings: Settings) -> AsyncIterator[Found]:
         document = await _key_set(settings)
     except TransportError as error:
         yield failed(
-            f"The issuer doesn't give them: {sentence(error)}",
-            f"See that it runs and can be reached from here, or correct {name}.",
+            f"The issuer doesn't return them: {sentence(error)}",
+            f"Check that it is running and reachable from here, or correct {name}.",
         )
         return
     except ValueError as error:
-        yield failed(f"They can't be had: {sentence(error)}", f"Correct {name}.")
+        yield failed(f"They can't be read: {sentence(error)}", f"Correct {name}.")
         return
     try:
         KeySet(document)
     except ValueError as error:
-        yield failed(f"What was read can't be used: {sentence(error)}", f"Correct {name}.")
+        yield failed(f"They can't be used: {sentence(error)}", f"Correct {name}.")
     else:
         yield ok("At least one key can be used.")
 
@@ -77,12 +77,12 @@ async def agenta(settings: Settings) -> AsyncIterator[Found]:
 def _no_health(url: str, status: int) -> Found:
     name = "AGENTA_AI_SERVICES_API_URL"
     if status // 100 == 3:
-        return failed(f"{url} redirects (HTTP {status}).", f"Set {name} to where it leads: with https://, as a rule.")
+        return failed(f"{url} redirects (HTTP {status}).", f"Set {name} to the target, usually with https://.")
     if status // 100 == 5:
         return failed(f"{url} fails (HTTP {status}).", "Look at the logs of Agenta, and of what stands before it.")
     if status == 200:
-        return failed(f"{url} answers something else than Agenta.", f"Set {name} to the address of Agenta's API.")
-    return failed(f"{url} isn't there (HTTP {status}).", f"Correct the path in {name}: https://cloud.agenta.ai.")
+        return failed(f"{url} isn't Agenta.", f"Set {name} to the address of Agenta's API.")
+    return failed(f"{url} doesn't exist (HTTP {status}).", f"Correct the path in {name}: https://cloud.agenta.ai.")
 
 
 async def agenta_key(settings: Settings) -> AsyncIterator[Found]:
@@ -96,19 +96,19 @@ async def agenta_key(settings: Settings) -> AsyncIterator[Found]:
         checks = PermissionChecks(http, address, HTTP_SECONDS)
         verdict = await checks.ask(f"ApiKey {settings.api_key.get_secret_value()}", "run_service")
     except TransportError:
-        yield failed("Agenta can't be asked.", "See to Agenta first.")
+        yield failed("Agenta can't be reached.", "Fix Agenta first.")
     except ValueError as error:
-        yield failed(f"Agenta doesn't say ({error}).", "See to Agenta first; then check again.")
+        yield failed(f"Agenta didn't answer ({error}).", "Fix Agenta first, then run check again.")
     else:
         match verdict:
             case Denial.UNKNOWN_CREDENTIAL:
-                yield failed("Agenta doesn't know it.", f"Make a key in Agenta, and put it into {source}.")
+                yield failed("Agenta doesn't know it.", f"Create a key in Agenta, and put it into {source}.")
             case Denial.FORBIDDEN:
                 yield failed(
                     "It may not run services.", f"Give its owner a role that may, or put another into {source}."
                 )
             case _:
-                yield ok("Agenta knows it, and lets it run services.")
+                yield ok("Agenta knows it, and it may run services.")
     finally:
         await http.aclose()
 
@@ -132,7 +132,7 @@ async def traces(settings: Settings) -> AsyncIterator[Found]:
         return
     # Collectors take POST only, and refuse this with 405 or 401.
     if status == 404 or status // 100 in (3, 5):
-        yield failed(f"{url} doesn't take traces (HTTP {status}).", f"Correct {name}: OTLP over HTTP, port 4318.")
+        yield failed(f"{url} doesn't accept traces (HTTP {status}).", f"Correct {name}: OTLP over HTTP, port 4318.")
     else:
         yield ok(f"{origin} can be reached.")
 
@@ -147,16 +147,16 @@ def _unanswered(why: str) -> Found:
     if "Certificate" in why or "SSL" in why:
         return failed(
             f"Its certificate isn't trusted, or it has no TLS ({why}).",
-            "Renew one that has expired. Else set AGENTA_AI_GRPC_UPSTREAM_CA_FILE to its authority's, or correct "
+            "Renew it if it has expired. Otherwise set AGENTA_AI_GRPC_UPSTREAM_CA_FILE to its authority's, or correct "
             "AGENTA_AI_SERVICES_API_URL.",
         )
     if "Proxy" in why:
         return failed(f"The proxy can't be used ({why}).", "Correct AGENTA_AI_GRPC_UPSTREAM_PROXY.")
     if "DNS" in why:
-        return failed("The name of its host leads nowhere.", "Correct the host in AGENTA_AI_SERVICES_API_URL.")
+        return failed("Its host name can't be resolved.", "Correct the host in AGENTA_AI_SERVICES_API_URL.")
     return failed(
         f"It can't be reached: {why}.",
-        "See that it runs, correct AGENTA_AI_SERVICES_API_URL, and let traffic through (firewall, NetworkPolicy).",
+        "Check that it is running, correct AGENTA_AI_SERVICES_API_URL, and allow traffic (firewall, NetworkPolicy).",
     )
 
 

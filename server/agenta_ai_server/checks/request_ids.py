@@ -54,7 +54,7 @@ def _looked_at(path: Path) -> tuple[Found | None, bool]:
     """Return what its permissions say, and whether it exists."""
     if path.exists():
         is_open = path.stat().st_mode & 0o077
-        return warning(f"{path} is open to others than its owner.", f"chmod 600 {path}") if is_open else None, True
+        return warning(f"{path} is accessible to other users.", f"chmod 600 {path}") if is_open else None, True
     # Created here, it would belong to whoever runs this.
     if os.access(path.parent, os.W_OK):
         return ok(f"The server will create {path}."), False

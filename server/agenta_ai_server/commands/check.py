@@ -73,7 +73,7 @@ async def run(environment: Mapping[str, str], *, call: bool = False) -> list[Fin
         faults = await find_faults(settings, reading.faults)
         found = [Finding("settings", "failed", fault, _remedy(fault)) for fault in faults]
         return [*found, Finding("the rest", "skipped", "Not checked.", "Correct the settings first.")]
-    found = [Finding("settings", "ok", "They are valid, and fit together.")]
+    found = [Finding("settings", "ok", "They are valid and consistent.")]
     found += [Finding("settings", "warning", each) for each in reading.warnings]
     asked = PROBES | ({"refinement": refine_prompt.refinement} if call else {})
     answers = await asyncio.gather(*(_asked(part, probe, settings) for part, probe in asked.items()))

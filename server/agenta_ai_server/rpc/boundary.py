@@ -28,7 +28,7 @@ from agenta_ai_server.rpc.status import GrpcStatus, answers_unread, deadline_pas
 from agenta_ai_server.rpc.unsent import UnsentAnswers
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable
+    from collections.abc import Awaitable, Iterable
 
     from agenta_ai_server.rpc.handler import Answer, Continuation, GrpcHandler, Reply
 
@@ -37,6 +37,8 @@ CALL_ID_KEY = "x-request-id"
 ROUNDING, LATENCY_SECONDS = 0.01, 0.02
 # How long a stopping server waits for its last answers to be read. Clients that don't read must not hold it up.
 LEAVE_SECONDS = 10.0
+# Of metadata, counted as in RFC 7541, 4.1: grpc's own limit.
+MAX_METADATA_BYTES, ENTRY_BYTES = 16 << 10, 32
 # A tool's name as its caller sent it must not become a label or a line in a log.
 UNKNOWN_TOOL = "unknown"
 
@@ -79,6 +81,8 @@ class Boundary(grpc.aio.ServerInterceptor):
 
     async def intercept_service(self, continuation: Continuation, details: grpc.HandlerCallDetails) -> GrpcHandler:
         """Make grpc's handler of one of ours. Called for each call, while the chain is the same for each method."""
+        if _is_too_large(details.invocation_metadata):
+            return _TOO_MUCH_METADATA
         if known := self._handlers.get(details.method):
             return known
         handler = await continuation(details)
@@ -203,6 +207,20 @@ async def _abort(status: GrpcStatus, context: Context) -> NoReturn:
     raise AssertionError("abort returned")
 
 
+def _is_too_large(metadata: Iterable[tuple[str, str | bytes]] | None) -> bool:
+    """Say whether there is more metadata than grpc is to let in.
+
+    It doesn't count what its caller sends by reference to a header before (RFC 7541, 6.1): in one byte each, fifteen
+    thousand of them are four megabytes here.
+    """
+    return sum(len(key) + len(value) + ENTRY_BYTES for key, value in metadata or ()) > MAX_METADATA_BYTES
+
+
+async def _refuse_metadata(_: object, context: Context) -> NoReturn:
+    await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, "The metadata is larger than 16 KiB. Send less of it.")
+    raise AssertionError("abort returned")
+
+
 def _open_call(method: str, context: Context, max_seconds: float) -> Call:
     """Return what grpc's ``context`` knows of a call, which ends after ``max_seconds`` at the latest."""
     remaining = context.time_remaining()
@@ -245,3 +263,6 @@ def _log_bug(error: Exception, call: Call) -> None:
     # Where it happened, without the exception's own text: that may quote a prompt or a credential.
     frames = "".join(traceback.format_tb(error.__traceback__))
     log.error("call %s to %s ended by a bug: %s\n%s", call.id, call.method, type(error).__name__, frames)
+
+
+_TOO_MUCH_METADATA: GrpcHandler = grpc.stream_unary_rpc_method_handler(_refuse_metadata)

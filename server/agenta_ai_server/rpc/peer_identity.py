@@ -1,13 +1,15 @@
-r"""The names in a caller's certificate, read from the certificate itself.
+r"""The names in a caller's certificate, read from the certificate itself, for as long as it is valid.
 
 grpc's own ``peer_dns`` and ``peer_uri`` end at a NUL, so that ``DNS:victim.example\0.attacker.test`` would pass for
-``victim.example``, also under an authority whose name constraints permit ``attacker.test`` only.
+``victim.example``, also under an authority whose name constraints permit ``attacker.test`` only. And TLS looks at the
+clock in a full handshake only: a connection that stays open, and a session that is resumed, outlive the certificate.
 """
 
 from __future__ import annotations
 
 import logging
 from functools import lru_cache
+from time import time
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -29,14 +31,19 @@ def identities(auth_context: Mapping[str, Iterable[bytes]]) -> tuple[str, ...]:
     each certificate. So is a DNS name with a colon, which could pass for a URI, and a URI without one.
 
     Args:
-        auth_context: What grpc knows of the connection. Without a certificate there are no names.
+        auth_context: What grpc knows of the connection. Without a certificate, or with one that has expired, there
+            are no names.
     """
     certificates = tuple(auth_context.get(CERTIFICATE, ()))
-    return _names(certificates[0]) if certificates else ()
+    if not certificates:
+        return ()
+    names, end = _read(certificates[0])
+    return names if time() <= end else ()
 
 
 @lru_cache(MAX_CERTIFICATES)
-def _names(pem: bytes) -> tuple[str, ...]:
+def _read(pem: bytes) -> tuple[tuple[str, ...], float]:
+    """Return the names in a certificate, and until when it is valid, in seconds since the epoch."""
     # Without client certificates it isn't needed, and takes a while to import.
     from cryptography import x509
     from cryptography.hazmat.primitives.hashes import SHA256
@@ -57,7 +64,7 @@ def _names(pem: bytes) -> tuple[str, ...]:
             certificate.serial_number,
             certificate.fingerprint(SHA256()).hex(),
         )
-    return names
+    return names, certificate.not_valid_after_utc.timestamp()
 
 
 def _alternative_names(certificate: x509.Certificate) -> Iterator[str]:

@@ -33,14 +33,14 @@ RENAMED = {
 }
 """Old names, which are faults: to ignore one silently could cost money."""
 REMOVED = {
-    "AGENTA_AI_GRPC_AGENTA_PERMISSIONS": "the names of permissions in Agenta are known.",
-    "AGENTA_AI_GRPC_CHANNELZ": "channelz was removed; metrics and 'ss -tnp' show connections.",
-    "AGENTA_AI_GRPC_JWT_ALGORITHMS": "every asymmetric algorithm is accepted that fits the issuer's key.",
+    "AGENTA_AI_GRPC_AGENTA_PERMISSIONS": "the server knows the names of permissions in Agenta.",
+    "AGENTA_AI_GRPC_CHANNELZ": "use metrics and 'ss -tnp' to see connections.",
+    "AGENTA_AI_GRPC_JWT_ALGORITHMS": "every asymmetric algorithm that fits the issuer's key is accepted.",
     "AGENTA_AI_GRPC_JWT_LEEWAY_SECONDS": "clocks may differ by 30 seconds.",
-    "AGENTA_AI_GRPC_LOG_SAMPLE": "AGENTA_AI_GRPC_LOG_LEVEL=warning leaves out the lines of calls that didn't fail.",
-    "AGENTA_AI_GRPC_MAX_UPSTREAM_SECONDS": "a request takes at most AGENTA_AI_GRPC_MAX_CALL_SECONDS, and 60 seconds.",
-    "AGENTA_AI_GRPC_MAX_WAITING": "half as many calls are queued as AGENTA_AI_GRPC_MAX_IN_FLIGHT says.",
-    "AGENTA_AI_GRPC_REDIS_TIMEOUT_SECONDS": "Redis has half a second to answer.",
+    "AGENTA_AI_GRPC_LOG_SAMPLE": "AGENTA_AI_GRPC_LOG_LEVEL=warning omits the lines of calls that didn't fail.",
+    "AGENTA_AI_GRPC_MAX_UPSTREAM_SECONDS": "a request takes at most AGENTA_AI_GRPC_MAX_CALL_SECONDS, up to 60 seconds.",
+    "AGENTA_AI_GRPC_MAX_WAITING": "the queue holds half of AGENTA_AI_GRPC_MAX_IN_FLIGHT.",
+    "AGENTA_AI_GRPC_REDIS_TIMEOUT_SECONDS": "the timeout is half a second.",
 }
 """Settings that no longer exist, which are warnings, and what holds instead."""
 

@@ -1,4 +1,4 @@
-"""Every setting: its name in the environment, default, bounds, meaning, and who sets it and why.
+"""Every setting: its name in the environment, default, bounds, meaning, and when to set it.
 
 One class for each group. To add a setting, add a field to its group; ``make docs`` writes docs/configuration.md.
 """
@@ -45,17 +45,17 @@ MAX_INT = 2**31 - 1
 MAX_UPSTREAM_SECONDS = 60.0
 
 
-def setting(name: str, meaning: str, why: str, *, default: Any = None, **bounds: float) -> Any:
+def setting(name: str, meaning: str, when: str, *, default: Any = None, **bounds: float) -> Any:
     """Declare a setting.
 
     Args:
         name: Its name in the environment.
         meaning: What it is, in a sentence.
-        why: Who sets it and why, in a sentence.
+        when: When to set it, in a sentence.
         default: Its value if it isn't set.
         bounds: ``ge``, ``gt`` and ``le``, as pydantic takes them.
     """
-    return Field(default, alias=name, description=meaning, json_schema_extra={"why": why}, **bounds)  # type: ignore[call-overload]
+    return Field(default, alias=name, description=meaning, json_schema_extra={"when": when}, **bounds)  # type: ignore[call-overload]
 
 
 class Group(BaseModel):
@@ -76,23 +76,23 @@ class Agenta(Group):
 
     api_url: Annotated[str | None, checked_by(check_agenta_url)] = setting(
         "AGENTA_AI_SERVICES_API_URL",
-        "Address of Agenta, https://cloud.agenta.ai.",
-        "Everybody: without it, prompts can't be run.",
+        "URL of Agenta, for example https://cloud.agenta.ai.",
+        "Always: without it, prompts can't be run.",
     )
     api_key: Annotated[SecretStr | None, checked_by(check_key)] = setting(
         "AGENTA_AI_SERVICES_API_KEY",
-        "This server's API key in Agenta. Its file is read again when it changes.",
-        "Everybody: a viewer's key is enough. As a file, it can be rotated without a restart.",
+        "The server's API key in Agenta. A file is reloaded when it changes.",
+        "Always. A viewer's key is enough. A key in a file can be rotated without a restart.",
     )
     environment_slug: str | None = setting(
         "AGENTA_AI_SERVICES_ENVIRONMENT_SLUG",
-        "Slug of the environment where the prompts are deployed.",
-        "Everybody: it separates staging from production.",
+        "Slug of the environment in Agenta in which the prompts are deployed.",
+        "Always: it separates staging from production.",
     )
     refine_prompt_key: str | None = setting(
         "AGENTA_AI_SERVICES_REFINE_PROMPT_KEY",
-        "Slug of the application that holds the prompt which refines prompts.",
-        "Operators who offer refine_prompt; without it, that tool is disabled.",
+        "Slug of the application in Agenta with the prompt that refines prompts.",
+        "To offer refine_prompt; without it, that tool is disabled.",
     )
     # Given as AGENTA_AI_SERVICES_API_KEY_FILE, which every secret has.
     api_key_file: Path | None = None
@@ -101,37 +101,37 @@ class Agenta(Group):
 class Listener(Group):
     """The port."""
 
-    title = "The listener"
+    title = "Listener"
 
     listen: ListenAddress = setting(
         "AGENTA_AI_GRPC_LISTEN",
         "Address to listen on: 127.0.0.1:50051, [::1]:50051 or unix:path.",
-        "Operators, to serve other machines (0.0.0.0:50051) or a local proxy.",
+        "To serve other machines (0.0.0.0:50051) or a local proxy.",
         default="127.0.0.1:50051",
     )
     reuse_port: bool = setting(
         "AGENTA_AI_GRPC_REUSE_PORT",
-        "Share the port with other processes that do so too; the kernel spreads connections over them.",
-        "Operators who run a process for each core without a load balancer.",
+        "Share the port with other processes that also set this. The kernel distributes connections among them.",
+        "To run a process per core without a load balancer.",
         default=False,
     )
     tls_cert_file: Path | None = setting(
         "AGENTA_AI_GRPC_TLS_CERT_FILE",
         "PEM file with the server's certificate and its chain.",
-        "Operators whose callers come over a network and no proxy terminates TLS.",
+        "If callers connect over a network and no proxy terminates TLS.",
     )
     tls_key_file: Path | None = setting(
         "AGENTA_AI_GRPC_TLS_KEY_FILE", "PEM file with the certificate's private key.", "Together with the certificate."
     )
     tls_client_ca_file: Path | None = setting(
         "AGENTA_AI_GRPC_TLS_CLIENT_CA_FILE",
-        "PEM file with the authorities of callers' certificates; every caller then needs one.",
-        "Operators who use mutual TLS.",
+        "PEM file with the certificate authorities of callers. Every caller then needs a certificate.",
+        "For mutual TLS.",
     )
     reflection: OnOff = setting(
         "AGENTA_AI_GRPC_REFLECTION",
-        "Whether the server describes its contract to everybody who can connect, as grpcurl asks for.",
-        "Operators who don't want to show it, because a scanner reports reflection, for example.",
+        "Whether the server describes its contract to anyone who can connect, as grpcurl needs.",
+        "To turn reflection off, for example because a security scanner reports it.",
         default="on",
     )
 
@@ -139,69 +139,65 @@ class Listener(Group):
 class Authentication(Group):
     """Who may call."""
 
-    title = "Who may call"
+    title = "Authentication and authorization"
 
     auth: Annotated[tuple[AuthMode, ...], BeforeValidator(split_names)] = setting(
         "AGENTA_AI_GRPC_AUTH",
-        "How callers are authenticated: any of api_keys, jwt, agenta, mtls; or none, which admits everybody who can "
+        "How callers are authenticated: any of api_keys, jwt, agenta, mtls; or none, which admits anyone who can "
         "connect.",
-        "Everybody must choose: there is no default.",
+        "Always: there is no default.",
         default=(),
     )
     allow_no_auth: bool = setting(
         "AGENTA_AI_GRPC_ALLOW_NO_AUTH",
         "Allow AGENTA_AI_GRPC_AUTH=none on an address that other machines can reach.",
-        "Operators whose service mesh authenticates callers.",
+        "If a service mesh authenticates callers.",
         default=False,
     )
     required_permissions: Annotated[
         tuple[Literal["view_ai_services", "run_ai_services"], ...], BeforeValidator(split_names)
     ] = setting(
         "AGENTA_AI_GRPC_REQUIRED_PERMISSIONS",
-        "Permissions for the service as a whole that callers need besides those of its tools: view_ai_services, "
-        "run_ai_services.",
-        "Operators who admit only some of those who have a tool's permission.",
+        "Permissions that every caller needs in addition to those of the tools: view_ai_services, run_ai_services.",
+        "To admit only some of the callers who have a tool's permission.",
         default=(),
     )
     api_keys_file: Path | None = setting(
         "AGENTA_AI_GRPC_API_KEYS_FILE",
-        "File with the hashes of the API keys that 'agenta-ai-server keys' makes.",
-        "Needed for api_keys.",
+        "File with the hashes of the API keys that 'agenta-ai-server keys' creates.",
+        "For api_keys.",
     )
-    jwt_issuer: str | None = setting(
-        "AGENTA_AI_GRPC_JWT_ISSUER", "Issuer of the tokens: their claim iss.", "Needed for jwt."
-    )
+    jwt_issuer: str | None = setting("AGENTA_AI_GRPC_JWT_ISSUER", "Issuer of the tokens: their claim iss.", "For jwt.")
     jwt_audience: str | None = setting(
-        "AGENTA_AI_GRPC_JWT_AUDIENCE", "Audience of the tokens: their claim aud.", "Needed for jwt."
+        "AGENTA_AI_GRPC_JWT_AUDIENCE", "Audience of the tokens: their claim aud.", "For jwt."
     )
     jwt_jwks_url: Annotated[str | None, checked_by(check_no_credentials)] = setting(
         "AGENTA_AI_GRPC_JWT_JWKS_URL",
         "URL of the issuer's key set, https://…",
-        "Needed for jwt, unless the keys are in a file.",
+        "For jwt, unless the keys are in a file.",
     )
     jwt_jwks_file: Path | None = setting(
         "AGENTA_AI_GRPC_JWT_JWKS_FILE",
-        "File with the issuer's key set, read again when it changes.",
-        "Operators whose server can't reach the issuer.",
+        "File with the issuer's key set, reloaded when it changes.",
+        "If the server can't reach the issuer.",
     )
     jwt_claims: Pairs = setting(
         "AGENTA_AI_GRPC_JWT_CLAIMS",
-        "Claims that hold user, project, workspace, organization, plan and permissions, where their names differ: "
-        "organization=org_id,permissions=scope.",
-        "Operators whose issuer names its claims otherwise.",
+        "Names of the claims for user, project, workspace, organization, plan and permissions, where they "
+        "differ: organization=org_id,permissions=scope.",
+        "If the issuer uses other names.",
         default={},
     )
     agenta_allow: AllowedIds = setting(
         "AGENTA_AI_GRPC_AGENTA_ALLOW",
-        "Whom agenta admits: ids of organizations, projects or workspaces, separated by commas; or * for everybody "
-        "whom that Agenta knows.",
-        "Needed for agenta: otherwise every organization of a shared Agenta could call at this service's expense.",
+        "Ids of the organizations, projects or workspaces in Agenta whose members may call; or * for all of them.",
+        "For agenta: otherwise every organization of a shared Agenta could call at this service's expense.",
         default=(),
     )
     agenta_auth_seconds: float = setting(
         "AGENTA_AI_GRPC_AGENTA_AUTH_SECONDS",
-        "Seconds for which Agenta's permission for a caller is cached.",
-        "Operators who need revocation to take effect sooner, or Agenta to be asked less often.",
+        "Seconds for which Agenta's approval of a caller is cached.",
+        "To make revocation take effect sooner, or to ask Agenta less often.",
         default=60,
         ge=0,
         le=3600,
@@ -209,74 +205,75 @@ class Authentication(Group):
     mtls_principals_file: Path | None = setting(
         "AGENTA_AI_GRPC_MTLS_PRINCIPALS_FILE",
         "File that maps the names in callers' certificates to principals.",
-        "Needed for mtls.",
+        "For mtls.",
     )
 
 
 class Tools(Group):
     """Tools, and the requests to Agenta."""
 
-    title = "Tools, and requests to Agenta"
+    title = "Tools and requests to Agenta"
 
     tools_file: Path | None = setting(
         "AGENTA_AI_GRPC_TOOLS_FILE",
-        "TOML file that says which deployed prompts are tools, read again when it changes: docs/tools.md.",
-        "Operators who offer prompts of their own.",
+        "TOML file that defines which deployed prompts are tools, reloaded when it changes: docs/tools.md.",
+        "To offer prompts of your own.",
     )
     disabled_tools: Names = setting(
         "AGENTA_AI_GRPC_DISABLED_TOOLS",
         "Names of tools to disable.",
-        "Operators who switch a tool off in an incident, or for good.",
+        "To turn off a tool in an incident, or permanently.",
         default=(),
     )
     repairs: int = setting(
         "AGENTA_AI_GRPC_REPAIRS",
-        "How often the model is asked again when its answer would break the prompt.",
-        "Operators who don't want to pay for a second answer set 0; each repair is billed.",
+        "How often the model is asked again if its answer would break the prompt.",
+        "Each repair is billed; 0 turns them off.",
         default=1,
         ge=0,
         le=3,
     )
     upstream_ca_file: CaFile | None = setting(
         "AGENTA_AI_GRPC_UPSTREAM_CA_FILE",
-        "PEM file with the authorities that Agenta's certificate is checked against, in place of the public ones.",
-        "Operators of an Agenta with a private certificate authority.",
+        "PEM file with the certificate authorities for Agenta's certificate, in place of the public ones.",
+        "If Agenta's certificate is from a private authority.",
     )
     upstream_proxy: Annotated[SecretStr | None, checked_by(check_proxy_url)] = setting(
         "AGENTA_AI_GRPC_UPSTREAM_PROXY",
         "HTTP proxy for requests to Agenta: http://host:port.",
-        "Operators whose network reaches Agenta only through a proxy.",
+        "If the network reaches Agenta only through a proxy.",
     )
     upstream_route: Literal["auto", "invoke", "run"] = setting(
         "AGENTA_AI_GRPC_UPSTREAM_ROUTE",
-        "How prompts are run: invoke exists since Agenta v0.96.0, run always; auto takes the first that exists.",
-        "Operators whose proxy lets only one of the routes through.",
+        "Route that runs prompts. invoke needs Agenta v0.96.0; run exists in all versions; auto uses invoke if "
+        "it exists.",
+        "If a proxy allows only one of the routes.",
         default="auto",
     )
     upstream_keepalive: OnOff = setting(
         "AGENTA_AI_GRPC_UPSTREAM_KEEPALIVE",
-        "Whether a connection to Agenta serves one request after another.",
-        "Operators behind a proxy that may answer a request twice set off: a late response then reaches no other call.",
+        "Whether connections to Agenta are reused.",
+        "Set off behind a proxy that may answer a request twice, so that a late response can't reach another call.",
         default="on",
     )
     retries: int = setting(
         "AGENTA_AI_GRPC_RETRIES",
-        "How often a request to Agenta is sent again when nothing can have been billed.",
-        "Operators with retries elsewhere, such as a service mesh, set 0.",
+        "How often a request to Agenta is retried if nothing can have been billed.",
+        "Set 0 if something else retries, such as a service mesh.",
         default=2,
         ge=0,
         le=5,
     )
     retry_unsafe: bool = setting(
         "AGENTA_AI_GRPC_RETRY_UNSAFE",
-        "Send a request again also after a time-out or a broken answer, when it may already have been billed.",
-        "Operators who would rather pay twice than fail.",
+        "Also retry after a time-out or a broken response, when the request may have been billed.",
+        "If you would rather pay twice than fail.",
         default=False,
     )
     breaker: OnOff = setting(
         "AGENTA_AI_GRPC_BREAKER",
         "Whether a circuit breaker stops requests to Agenta for a while when half of them fail.",
-        "Developers who want to see each failure; operators who have a breaker in front of Agenta.",
+        "Set off to see each failure in development, or if another breaker is in front of Agenta.",
         default="on",
     )
 
@@ -284,13 +281,13 @@ class Tools(Group):
 class Calls(Group):
     """How long calls take, how many run, and repeats of a request_id."""
 
-    title = "Time, load, and repeats of a request_id"
+    title = "Time, load and request_ids"
 
     max_call_seconds: float = setting(
         "AGENTA_AI_GRPC_MAX_CALL_SECONDS",
-        "Longest time of a call, retries and repairs included; also the deadline of callers who set none. One "
-        "request to Agenta takes 60 seconds at most.",
-        "Operators whose proxy or callers give up earlier, or whose prompts take longer.",
+        "Longest time of a call, including retries and repairs; also the deadline of calls without one. A single "
+        "request to Agenta takes at most 60 seconds.",
+        "If proxies or callers give up earlier, or prompts take longer.",
         default=90,
         gt=0,
         le=600,
@@ -298,56 +295,56 @@ class Calls(Group):
     min_remaining_seconds: float = setting(
         "AGENTA_AI_GRPC_MIN_REMAINING_SECONDS",
         "A call with less time left before its deadline is refused before anything is billed.",
-        "Operators whose model never answers that soon set it to its fastest answer.",
+        "Set it to the shortest time in which your model answers.",
         default=1,
         ge=0,
         le=60,
     )
     max_in_flight: int = setting(
         "AGENTA_AI_GRPC_MAX_IN_FLIGHT",
-        "Tool calls that run at the same time. Half as many more are queued, the others refused.",
-        "Operators who size it to the memory of the machine or to what Agenta takes.",
+        "Tool calls that run at the same time. Half as many more are queued; the rest are refused.",
+        "To fit the machine's memory, or the load that Agenta can take.",
         default=4000,
         ge=1,
         le=100_000,
     )
     result_ttl_seconds: float = setting(
         "AGENTA_AI_GRPC_RESULT_TTL_SECONDS",
-        "Seconds for which results are kept for repeats of their request_id; 0 keeps none.",
-        "Operators whose callers repeat later than after ten minutes, or who must not store results.",
+        "Seconds for which results are stored for repeats of their request_id; 0 stores none.",
+        "If callers repeat calls after more than ten minutes, or results must not be stored.",
         default=600,
         ge=0,
         le=86_400,
     )
     idempotency_file: Path | None = setting(
         "AGENTA_AI_GRPC_IDEMPOTENCY_FILE",
-        "SQLite file that remembers each request_id through a crash, for all processes of one machine. Without it, "
-        "Redis does; without both, each process remembers for itself until it ends.",
-        "Operators of one machine, and so most: it keeps a call from being billed twice.",
+        "SQLite file that keeps each request_id across a crash, for all processes of one machine. Without it, "
+        "Redis keeps them; without both, each process does so in memory.",
+        "On a single machine: it keeps calls from being billed twice.",
     )
     idempotency_durable: OnOff = setting(
         "AGENTA_AI_GRPC_IDEMPOTENCY_DURABLE",
-        "Whether what the file remembers survives a power cut too; calls then wait for the disk.",
-        "Operators of machines whose power isn't secured.",
+        "Whether the file also survives a power failure. Calls then wait for the disk.",
+        "If the machine has no backup power.",
         default="off",
     )
     result_storage: Literal["plain", "encrypted", "off"] = setting(
         "AGENTA_AI_GRPC_RESULT_STORAGE",
-        "How results are stored for repeats: as they are, encrypted, or not at all. Without a stored result, a repeat "
-        "of a finished call is answered with OUTCOME_UNKNOWN.",
-        "Operators whose prompts must not lie in Redis or on a disk in clear text.",
+        "How results are stored for repeats: as they are, encrypted, or not at all. If a result isn't stored, a "
+        "repeat of the finished call gets OUTCOME_UNKNOWN.",
+        "If results must not be in Redis or on a disk in clear text.",
         default="plain",
     )
     result_keys_file: Path | None = setting(
         "AGENTA_AI_GRPC_RESULT_KEYS_FILE",
-        "Keys of encrypted results: 32 random bytes each in base64, one a line, the newest first.",
-        "Operators who encrypt results.",
+        "Keys of encrypted results: 32 random bytes in base64, one key per line, the newest first.",
+        "For encrypted results.",
     )
     idempotency_on_store_failure: Literal["refuse", "local"] = setting(
         "AGENTA_AI_GRPC_IDEMPOTENCY_ON_STORE_FAILURE",
-        "While the store of results fails: refuse calls with a request_id, or fall back to what this process knows, so "
-        "that a repeat at another replica is billed twice.",
-        "Operators to whom availability matters more than being billed once.",
+        "While the store of request_ids fails: refuse calls that have one, or use only what this process knows, "
+        "in which case a repeat at another replica is billed twice.",
+        "Set local if availability matters more than being billed once.",
         default="refuse",
     )
 
@@ -355,59 +352,59 @@ class Calls(Group):
 class RateLimits(Group):
     """How many calls each caller may make."""
 
-    title = "Rate limits, Redis"
+    title = "Rate limits and Redis"
 
     limits: OnOff = setting(
         "AGENTA_AI_GRPC_LIMITS",
         "Whether calls are rate limited.",
-        "Operators whose gateway limits already.",
+        "Set off if a gateway limits them.",
         default="on",
     )
     limits_file: Path | None = setting(
         "AGENTA_AI_GRPC_LIMITS_FILE",
-        "TOML file with the rate limits, read again when it changes; without it, bursts of 10 and 30 calls a minute "
-        "for each tool, organization and user.",
-        "Operators with plans, or with callers that need more.",
+        "TOML file with the rate limits, reloaded when it changes. Without it, each user of an organization has "
+        "a burst of 10 and 30 calls a minute for each tool.",
+        "If there are plans, or callers that need more.",
     )
     limits_on_store_failure: Literal["local", "refuse"] = setting(
         "AGENTA_AI_GRPC_LIMITS_ON_STORE_FAILURE",
-        "While Redis fails: limit in each process by itself, or refuse calls.",
-        "Operators to whom exceeding a limit is worse than an outage.",
+        "While Redis fails: limit in each process separately, or refuse calls.",
+        "Set refuse if exceeding a limit is worse than an outage.",
         default="local",
     )
     redis_url: Annotated[SecretStr | None, checked_by(check_redis_url)] = setting(
         "AGENTA_AI_GRPC_REDIS_URL",
         "Redis or Valkey that all replicas share: redis://host:port/0, or rediss:// for TLS.",
-        "Operators of more than one replica: limits and results are then shared.",
+        "With more than one replica, to share rate limits and results.",
     )
 
 
 class Lifetime(Group):
     """The age of connections, and shutdown."""
 
-    title = "Age of connections, shutdown"
+    title = "Connections and shutdown"
 
     max_connection_age_seconds: float = setting(
         "AGENTA_AI_GRPC_MAX_CONNECTION_AGE_SECONDS",
         "Seconds after which a connection is closed gracefully, so that callers reconnect and find new replicas; "
-        "0: never.",
-        "Operators who scale often, or who want revoked client certificates to lose their connections sooner.",
+        "0 means never.",
+        "If you scale often, or revoked client certificates must lose their connections sooner.",
         default=1800,
         ge=0,
         le=86_400,
     )
     drain_seconds: float = setting(
         "AGENTA_AI_GRPC_DRAIN_SECONDS",
-        "On shutdown, seconds of reporting NOT_SERVING while calls are still accepted.",
-        "Operators whose load balancer takes longer to notice.",
+        "On shutdown, seconds during which the server reports NOT_SERVING but still accepts calls.",
+        "If the load balancer takes longer to notice.",
         default=1,
         ge=0,
         le=3600,
     )
     shutdown_grace_seconds: float = setting(
         "AGENTA_AI_GRPC_SHUTDOWN_GRACE_SECONDS",
-        "On shutdown, seconds for running calls to end.",
-        "Operators whose platform kills the process sooner.",
+        "On shutdown, seconds for running calls to finish.",
+        "If the platform kills the process sooner.",
         default=95,
         ge=0,
         le=3600,
@@ -417,34 +414,34 @@ class Lifetime(Group):
 class Telemetry(Group):
     """Logs and metrics."""
 
-    title = "Logs, metrics"
+    title = "Logs and metrics"
 
     log_level: Annotated[
         Literal["debug", "info", "warning", "error"],
         BeforeValidator(lambda value: value.lower() if isinstance(value, str) else value),
     ] = setting(
         "AGENTA_AI_GRPC_LOG_LEVEL",
-        "The least severe messages that are logged. The lines of successful and refused calls are info, those of "
-        "failed ones warning, bugs error.",
-        "Operators who want a line for failures only set warning.",
+        "Lowest level that is logged. Successful and refused calls are logged at info, failed calls at warning, "
+        "bugs at error.",
+        "Set warning to log only failures.",
         default="info",
     )
     log_format: Literal["auto", "json", "text"] = setting(
         "AGENTA_AI_GRPC_LOG_FORMAT",
-        "Format of log lines; auto is text on a terminal, and JSON otherwise.",
-        "Operators who read logs without a collector.",
+        "Format of the log. auto is text on a terminal and JSON otherwise.",
+        "Set text if people read the log directly.",
         default="auto",
     )
     metrics_listen: IpAddress | None = setting(
         "AGENTA_AI_GRPC_METRICS_LISTEN",
-        "Address that serves metrics for Prometheus, 127.0.0.1:9464; without it there are none. Each process needs its "
-        "own.",
-        "Operators who monitor with Prometheus.",
+        "Address of the metrics for Prometheus, for example 127.0.0.1:9464; without it there are none. Each "
+        "process needs its own.",
+        "To monitor with Prometheus.",
     )
     usage_metrics: OnOff = setting(
         "AGENTA_AI_GRPC_USAGE_METRICS",
-        "Whether the metrics count tokens and cost, which are read from Agenta's traces after each call.",
-        "Operators who share the cost of models among organizations; it is one more request to Agenta for each.",
+        "Whether metrics include tokens and cost, which the server reads from Agenta's trace after each call.",
+        "To divide the cost of models among organizations. It costs one more request to Agenta per call.",
         default="off",
     )
     # OpenTelemetry's own variables, as they are given: the SDK reads them itself.

@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
+from guarantee.corpus.oracle import DELIMITERS
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
@@ -46,6 +48,24 @@ def swap(old: str, new: str) -> Mutation:
 def add(more: str) -> Mutation:
     """Put something at the end."""
     return lambda text: iter([f"{text}\n{more}"])
+
+
+def _by_delimiters(mutate: Mutation, text: str) -> Iterator[str]:
+    """Mutate a text of mustache, also the part of it that has other delimiters than braces."""
+    change = DELIMITERS.search(text)
+    if not change:
+        yield from mutate(text)
+        return
+    before, after = text[: change.end()], text[change.end() :]
+    tags = {change[1]: "{{", change[2]: "}}", "{{": "\1", "}}": "\2"}
+    for new in mutate(_replaced(after, tags)):
+        yield before + _replaced(new, {to: old for old, to in tags.items()})
+    for new in mutate(text[: change.start()]):
+        yield new + text[change.start() :]
+
+
+def _replaced(text: str, pairs: dict[str, str]) -> str:
+    return re.sub("|".join(map(re.escape, pairs)), lambda match: pairs[match[0]], text)
 
 
 _TEXT = re.compile(r"^(?:You|Answer|Return|Say|Be|Quote)[^{}\n]*$", re.MULTILINE)
@@ -109,6 +129,14 @@ BREAKING: dict[str, dict[str, Mutation]] = {
         "an invented name": add("{{invented_name}}"),
         "an invented section": add("{{#invented}}x{{invented_name}}{{/invented}}"),
         "an unclosed section": add("{{#question}}"),
+        "an invented path": add("{{user.invented}}"),
+        "an invented raw name": add("{{{invented_name}}}"),
+        "an invented name by ampersand": add("{{&invented_name}}"),
+        "an invented condition": add("{{^invented}}x{{/invented}}"),
+        "an invented list": add("{{#invented}}{{.}}{{/invented}}"),
+        "an unclosed inversion": add("{{^question}}"),
+        "an unfinished tag": add("{{question}"),
+        "a nameless section": add("{{#}}x{{/}}"),
         "a partial": add("{{> other}}"),
         "an empty tag": add("{{ }}"),
         "a section dropped": swap(r"\{\{[#/](?!\.)[\w.]+\}\}", ""),
@@ -242,6 +270,9 @@ LEGITIMATE: dict[str, dict[str, Mutation]] = {
         "braces": add("Never write { or }."),
         "single braces": add("Write {name} so."),
         "a list": add("- one\n- two"),
+        "JSON": add('{"a": [1]}'),
+        "a table": add("| a | b |\n| - | - |"),
+        "a closed pair": add("Never write }}."),
         "an open comment": add("<!-- mind this -->"),
         "on lines of their own": swap(r"(\{\{[#/^][\w.]+\}\})", r"\n\1\n"),
         "blanks in sections": swap(r"\{\{([#/^])([\w.]+)\}\}", r"{{\1 \2 }}"),
@@ -295,7 +326,7 @@ LEGITIMATE: dict[str, dict[str, Mutation]] = {
 def mutants(kinds: dict[str, Mutation], text: str) -> Iterator[tuple[str, str]]:
     """Each change of a text with its kind."""
     for kind, mutate in kinds.items():
-        for new in mutate(text):
+        for new in _by_delimiters(mutate, text):
             if new != text:
                 # The number sign is itself a part of some forms.
                 yield kind, new.replace("\0", "#")

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 WORDS = ("Amber", "Birch", "Cedar", "Delta", "Ember", "Fjord", "Grove", "Heron", "Inlet", "Jasper", "Knoll", "Lotus")
 _PATH = re.compile(r"\{\{\{?\s*(\$[^{}]*?)\s*\}?\}\}")
 _UNTOUCHED = re.compile(r"\{%-?\s*raw\s*-?%\}.*?\{%-?\s*endraw\s*-?%\}|\{#.*?#\}", re.DOTALL)
+_COMMENT = re.compile(r"\{\{!.*?\}\}", re.DOTALL)
+DELIMITERS = re.compile(r"\{\{=(\S+) (\S+)=\}\}")
 _CURLY = re.compile(r"\{\{\s*(.*?)\s*\}\}")
 SITUATIONS = 40
 
@@ -84,10 +86,20 @@ def render(template_format: str, text: str, inputs: dict[str, Any]) -> str:
 
 
 def names(template_format: str, text: str) -> set[str]:
-    """The names of the inputs that a text asks for, where a parser tells them."""
+    """The names of the inputs that a text asks for, or the steps of their paths, where rendering doesn't tell them."""
+    if template_format == "mustache":
+        return set(_steps(_COMMENT.sub("", text)))
     if template_format != "jinja2":
         return set()
     return meta.find_undeclared_variables(SandboxedEnvironment().parse(_PATH.sub("x", text)))
+
+
+def _steps(text: str, opening: str = "{{") -> Iterator[str]:
+    change = DELIMITERS.search(text)
+    for tag in re.finditer(rf"{re.escape(opening)}[{{&#^]?\s*([A-Za-z_][\w.]*)", text[: change and change.start()]):
+        yield from tag[1].split(".")
+    if change:
+        yield from _steps(text[change.end() :], change[1])
 
 
 def _string(value: Any) -> str:

@@ -48,6 +48,9 @@ class PromptInputs:
 def read_inputs(prompt: Mapping[str, Any]) -> PromptInputs:
     """Return the inputs of a prompt.
 
+    Its texts are parsed and never rendered, so that they need no process of their own. A hostile one takes a few
+    seconds, which only the commands spend that call this, and no server.
+
     Args:
         prompt: What a revision holds as ``parameters.prompt``, with a list of ``messages``.
 

@@ -12,7 +12,7 @@ import jsonschema_rs
 from agenta_ai_server.domain.errors import Violation
 from agenta_ai_server.domain.tool import JSON_SCHEMA
 from agenta_ai_server.tools.json_schema.bounds import find_faults, find_faults_of_size, resolve, subschemas
-from agenta_ai_server.tools.json_schema.values import WHOLE, count_values, find_long_key, path_of
+from agenta_ai_server.tools.json_schema.values import WHOLE, count_values, find_long_key, path_of, with_doubles
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -36,6 +36,8 @@ WRONG_PATTERN = (
 )
 
 _ALTERNATIVES = ("anyOf", "oneOf")
+# Of the formats, those whose check takes as long as that of a pattern.
+_SLOW_FORMATS = ("regex", "idn-hostname")
 _ENGINE = jsonschema_rs.RegexOptions(size_limit=MAX_PATTERN_BYTES)
 _META = jsonschema_rs.Draft202012Validator({"$ref": JSON_SCHEMA}, offline=True)
 
@@ -80,6 +82,9 @@ class Schema:
         """
         if self._matches_keys and (place := find_long_key(value, MAX_KEY_CHARACTERS)) is not None:
             return [Violation(path_of(root, place), f"Must have keys of at most {MAX_KEY_CHARACTERS:,} characters.")]
+        # Integers beyond 64 bits are compared in the time of long division, and hashed as the doubles that they are
+        # near to: ten thousand of them take uniqueItems half a minute.
+        value = with_doubles(value)
         if self._validator.is_valid(value):
             return []
         found: list[Violation] = []
@@ -139,7 +144,7 @@ def _wrong_patterns(source: Mapping[str, Json]) -> Iterator[Found]:
 def _adapted(source: Mapping[str, Json]) -> dict[str, Any]:
     """Return a schema that allows the same, and is checked as quickly as it can be.
 
-    Patterns, and the format of patterns, are applied to short strings only, and long ones refused. Alternatives become
+    Patterns, and slow formats, are applied to short strings only, and long ones refused. Alternatives become
     conditions: of a value that fits none, the library would otherwise tell why it fits neither, and copy it for that,
     once for each level on which an alternative leads to others.
     """
@@ -151,7 +156,7 @@ def _adapted(source: Mapping[str, Json]) -> dict[str, Any]:
             # Without it, the library doesn't say which key is too much.
             each.setdefault("properties", {})
         added = [_for_short_strings("pattern", each.pop("pattern"))] if "pattern" in each else []
-        if each.get("format") == "regex":
+        if each.get("format") in _SLOW_FORMATS:
             added.append(_for_short_strings("format", each.pop("format")))
         added += [_condition(keyword, each.pop(keyword)) for keyword in _ALTERNATIVES if keyword in each]
         if added:

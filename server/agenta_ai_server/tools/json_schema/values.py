@@ -1,14 +1,18 @@
-"""What is said of values without a schema: how many there are, and the path to one."""
+"""What is said of values without a schema: how many there are, the path to one, and what callers read."""
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING
+
+from agenta_ai_server.tools.json_schema.bounds import MAX_INTEGER
 
 if TYPE_CHECKING:
     from agenta_ai_server.domain.values import Json
 
 #: Stands for the value as a whole where paths begin with a key of it.
 WHOLE = "answer"
+_MAX_DOUBLE = int(sys.float_info.max)
 
 
 def count_values(value: Json, most: int) -> int:
@@ -43,3 +47,14 @@ def find_long_key(value: Json, most: int) -> list[str | int] | None:
         elif isinstance(each, list):
             waiting.extend(([*path, index], item) for index, item in enumerate(each))
     return None
+
+
+def with_doubles(value: Json) -> Json:
+    """Return the value with a double in place of each integer beyond 2**53, as a ``Struct`` holds it."""
+    if isinstance(value, dict):
+        return {key: with_doubles(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [with_doubles(item) for item in value]
+    if isinstance(value, int) and abs(value) > MAX_INTEGER:
+        return float(min(max(value, -_MAX_DOUBLE), _MAX_DOUBLE))
+    return value

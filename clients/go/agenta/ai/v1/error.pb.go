@@ -26,8 +26,8 @@ const (
 
 // ErrorReason is why a call was refused (1 to 99) or a tool failed (from 100).
 //
-// A refused call carries the name of its reason, prefix included, as the reason of a google.rpc.ErrorInfo with the
-// domain "agenta.ai". A reader treats a value that it doesn't know by the status code, or by ToolError.retryable.
+// The status of a refused call has a google.rpc.ErrorInfo with the domain "agenta.ai", whose reason is the name of the
+// value, including the prefix. A reader treats an unknown value by the status code, or by ToolError.retryable.
 type ErrorReason int32
 
 const (
@@ -41,7 +41,7 @@ const (
 	//
 	//	{ "reason": "ERROR_REASON_CREDENTIALS_INVALID", "domain": "agenta.ai" }
 	ErrorReason_ERROR_REASON_CREDENTIALS_INVALID ErrorReason = 2
-	// UNAUTHENTICATED: the token is genuine, but its time is over. Get a new one.
+	// UNAUTHENTICATED: the token is genuine but has expired. Get a new one.
 	//
 	//	{ "reason": "ERROR_REASON_CREDENTIALS_EXPIRED", "domain": "agenta.ai" }
 	ErrorReason_ERROR_REASON_CREDENTIALS_EXPIRED ErrorReason = 3
@@ -49,8 +49,8 @@ const (
 	//
 	//	{ "reason": "ERROR_REASON_AUTHORITY_UNAVAILABLE", "domain": "agenta.ai" }
 	ErrorReason_ERROR_REASON_AUTHORITY_UNAVAILABLE ErrorReason = 4
-	// PERMISSION_DENIED: the caller may not do this. Also the answer for a tool that doesn't exist, to a caller that may
-	// not see all tools.
+	// PERMISSION_DENIED: the caller may not do this. A caller who may not see all tools gets this also for a tool that
+	// doesn't exist.
 	//
 	//	{ "reason": "ERROR_REASON_PERMISSION_DENIED", "domain": "agenta.ai" }
 	ErrorReason_ERROR_REASON_PERMISSION_DENIED ErrorReason = 5
@@ -58,85 +58,85 @@ const (
 	//
 	//	{ "reason": "ERROR_REASON_TOOL_NOT_FOUND", "domain": "agenta.ai" }
 	ErrorReason_ERROR_REASON_TOOL_NOT_FOUND ErrorReason = 6
-	// INVALID_ARGUMENT: the bytes of the request are no message of the method's type.
+	// INVALID_ARGUMENT: the request isn't a message of the method's type.
 	//
 	//	{ "reason": "ERROR_REASON_REQUEST_MALFORMED", "domain": "agenta.ai" }
 	ErrorReason_ERROR_REASON_REQUEST_MALFORMED ErrorReason = 7
-	// INVALID_ARGUMENT: the request has more than 1 MiB.
+	// INVALID_ARGUMENT: the request is larger than 1 MiB.
 	//
 	//	{ "reason": "ERROR_REASON_REQUEST_TOO_LARGE", "domain": "agenta.ai" }
 	ErrorReason_ERROR_REASON_REQUEST_TOO_LARGE ErrorReason = 8
-	// INVALID_ARGUMENT: a field of the request, other than a tool's argument, has a value that it can't have.
-	// google.rpc.BadRequest names it.
+	// INVALID_ARGUMENT: a field of the request, other than the tool's arguments, is invalid. google.rpc.BadRequest names
+	// it.
 	//
 	//	{ "reason": "ERROR_REASON_REQUEST_INVALID", "domain": "agenta.ai" }
 	ErrorReason_ERROR_REASON_REQUEST_INVALID ErrorReason = 9
-	// INVALID_ARGUMENT: arguments break the tool's input_schema. google.rpc.BadRequest names each, as "arguments.…".
+	// INVALID_ARGUMENT: arguments don't match the tool's input_schema. google.rpc.BadRequest names each, as "arguments.…".
 	//
 	//	{ "reason": "ERROR_REASON_ARGUMENTS_INVALID", "domain": "agenta.ai" }
 	ErrorReason_ERROR_REASON_ARGUMENTS_INVALID ErrorReason = 10
-	// RESOURCE_EXHAUSTED: the caller's rate limit for this tool is used up. google.rpc.RetryInfo says when to come back.
+	// RESOURCE_EXHAUSTED: the caller's rate limit for this tool is used up. google.rpc.RetryInfo has the delay.
 	//
 	//	{ "reason": "ERROR_REASON_RATE_LIMITED", "domain": "agenta.ai" }
 	ErrorReason_ERROR_REASON_RATE_LIMITED ErrorReason = 11
-	// UNAVAILABLE: the rate limit can't be counted, and the server is set to refuse calls then. Try again.
+	// UNAVAILABLE: the rate limiter is unavailable and configured to fail closed. Try again.
 	//
 	//	{ "reason": "ERROR_REASON_RATE_LIMITER_UNAVAILABLE", "domain": "agenta.ai" }
 	ErrorReason_ERROR_REASON_RATE_LIMITER_UNAVAILABLE ErrorReason = 12
-	// UNAVAILABLE: too many calls are running or waiting. google.rpc.RetryInfo says when to come back.
+	// UNAVAILABLE: too many calls are running or waiting. google.rpc.RetryInfo has the delay.
 	//
 	//	{ "reason": "ERROR_REASON_OVERLOADED", "domain": "agenta.ai" }
 	ErrorReason_ERROR_REASON_OVERLOADED ErrorReason = 13
-	// UNAVAILABLE: the completion service has been failing, and isn't asked for a while. google.rpc.RetryInfo says when
-	// to come back.
+	// UNAVAILABLE: the completion service keeps failing, so the circuit breaker is open. google.rpc.RetryInfo has the
+	// delay.
 	//
 	//	{ "reason": "ERROR_REASON_UPSTREAM_CIRCUIT_OPEN", "domain": "agenta.ai" }
 	ErrorReason_ERROR_REASON_UPSTREAM_CIRCUIT_OPEN ErrorReason = 14
-	// No server sends it: gRPC itself ends the calls that a stopping server has not begun, as CANCELLED or UNAVAILABLE.
+	// Never sent: gRPC itself ends calls that a stopping server has not begun, with CANCELLED or UNAVAILABLE.
 	//
 	// Deprecated: Marked as deprecated in agenta/ai/v1/error.proto.
 	ErrorReason_ERROR_REASON_SHUTTING_DOWN ErrorReason = 15
-	// ABORTED: the request_id was used before, with other arguments or for another tool. Make a new one.
+	// ABORTED: the request_id was used before, with other arguments or for another tool. Create a new one.
 	//
 	//	{ "reason": "ERROR_REASON_REQUEST_ID_REUSED", "domain": "agenta.ai" }
 	ErrorReason_ERROR_REASON_REQUEST_ID_REUSED ErrorReason = 16
-	// DEADLINE_EXCEEDED: too little time was left for it to be worth paying for an answer. Nothing was bought.
+	// DEADLINE_EXCEEDED: too little time was left for an answer. Nothing was billed.
 	//
 	//	{ "reason": "ERROR_REASON_DEADLINE_TOO_SHORT", "domain": "agenta.ai" }
 	ErrorReason_ERROR_REASON_DEADLINE_TOO_SHORT ErrorReason = 17
-	// UNAVAILABLE: the store that makes a request_id safe can't be reached. Try again.
+	// UNAVAILABLE: the idempotency store can't be reached. Try again with the same request_id.
 	//
 	//	{ "reason": "ERROR_REASON_REPLAY_STORE_UNAVAILABLE", "domain": "agenta.ai" }
 	ErrorReason_ERROR_REASON_REPLAY_STORE_UNAVAILABLE ErrorReason = 18
-	// The completion service can't be reached: no connection was made, so nothing was bought. Retryable.
+	// The completion service can't be reached: there was no connection, so nothing was billed. Retryable.
 	ErrorReason_ERROR_REASON_UPSTREAM_UNREACHABLE ErrorReason = 100
-	// No answer came in time. It may have been paid for, so it isn't retryable.
+	// No answer came in time. The call may have been billed, so it isn't retryable.
 	ErrorReason_ERROR_REASON_UPSTREAM_TIMEOUT ErrorReason = 101
-	// The connection broke, or what came was no HTTP, after the request had been sent. It may have been paid for, so it
+	// The connection broke after the request was sent, or the response wasn't HTTP. The call may have been billed, so it
 	// isn't retryable.
 	ErrorReason_ERROR_REASON_UPSTREAM_BROKEN ErrorReason = 102
-	// The completion service doesn't accept the credential of this server (HTTP 401 or 403). An operator must mend it.
+	// The completion service doesn't accept the credential of this server (HTTP 401 or 403). An operator must fix it.
 	ErrorReason_ERROR_REASON_UPSTREAM_CREDENTIALS_REJECTED ErrorReason = 103
-	// The completion service refused the request (any other HTTP 3xx or 4xx). An operator must look at it.
+	// The completion service rejected the request (any other HTTP 3xx or 4xx). An operator must look at it.
 	ErrorReason_ERROR_REASON_UPSTREAM_REJECTED ErrorReason = 104
 	// The completion service limits this server's requests (HTTP 429). Retryable, after retry_delay if set.
 	ErrorReason_ERROR_REASON_UPSTREAM_RATE_LIMITED ErrorReason = 105
-	// The model's provider refused (HTTP 424): its limits, or its credential in Agenta. Retryable only where waiting helps.
+	// The model's provider refused (HTTP 424): its limits, or its credential in Agenta. Retryable only if waiting helps.
 	ErrorReason_ERROR_REASON_UPSTREAM_PROVIDER_FAILED ErrorReason = 106
 	// The completion service failed (any HTTP 5xx but 504, and a 503 with a trace in Agenta). The call may have been billed,
 	// so it isn't retryable.
 	ErrorReason_ERROR_REASON_UPSTREAM_FAILED ErrorReason = 107
-	// The completion service is unavailable (HTTP 503 without a trace in Agenta). Nothing was bought. Retryable, after
+	// The completion service is unavailable (HTTP 503 without a trace in Agenta). Nothing was billed. Retryable, after
 	// retry_delay if set.
 	ErrorReason_ERROR_REASON_UPSTREAM_UNAVAILABLE ErrorReason = 108
-	// An answer came, but it is not a usable result. field_violations say what is wrong with it.
+	// The model's answer is not a usable result. field_violations say why.
 	ErrorReason_ERROR_REASON_UPSTREAM_OUTPUT_INVALID ErrorReason = 109
 	// An earlier call with this request_id may have been billed, and its result is lost: its server died or lost the
-	// connection to its store. The service never runs the tool again by itself. To run it again, send a new request_id,
+	// connection to its store. The service never reruns the tool automatically. To run it again, send a new request_id,
 	// or set CallToolRequest.rerun_if_outcome_unknown. Not retryable.
 	ErrorReason_ERROR_REASON_OUTCOME_UNKNOWN ErrorReason = 110
 	// The prompt behind the tool can't be run as it is set up in Agenta: it isn't deployed in the environment, or it
-	// doesn't fit the tool. Nothing was bought. An operator must correct it. Not retryable.
+	// doesn't fit the tool. Nothing was billed. An operator must correct it. Not retryable.
 	ErrorReason_ERROR_REASON_UPSTREAM_MISCONFIGURED ErrorReason = 111
 )
 
@@ -237,16 +237,16 @@ func (ErrorReason) EnumDescriptor() ([]byte, []int) {
 	return file_agenta_ai_v1_error_proto_rawDescGZIP(), []int{0}
 }
 
-// ToolError says why a tool failed after it had been run.
+// ToolError says why a tool ran and failed.
 type ToolError struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The class of failure, one of those numbered from 100.
+	// The reason, one of those numbered from 100.
 	Reason ErrorReason `protobuf:"varint,1,opt,name=reason,proto3,enum=agenta.ai.v1.ErrorReason" json:"reason,omitempty"`
-	// Whether sending the same call again, with the same request_id, may succeed. Nothing was bought in that case.
+	// Whether a retry with the same request_id may succeed. If so, nothing was billed.
 	Retryable bool `protobuf:"varint,2,opt,name=retryable,proto3" json:"retryable,omitempty"`
-	// How long to wait before that. Not set if unknown.
+	// How long to wait before the retry. Not set if unknown.
 	RetryDelay *durationpb.Duration `protobuf:"bytes,3,opt,name=retry_delay,json=retryDelay,proto3" json:"retry_delay,omitempty"`
-	// The rules that the tool's answer broke, if that is why it failed.
+	// The rules that the model's answer broke, if that is the reason.
 	FieldViolations []*FieldViolation `protobuf:"bytes,4,rep,name=field_violations,json=fieldViolations,proto3" json:"field_violations,omitempty"`
 	unknownFields   protoimpl.UnknownFields
 	sizeCache       protoimpl.SizeCache
@@ -310,7 +310,7 @@ func (x *ToolError) GetFieldViolations() []*FieldViolation {
 	return nil
 }
 
-// FieldViolation is one rule that one field broke.
+// FieldViolation is a rule that a field broke.
 type FieldViolation struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Path of the field, for example "messages[2].content".

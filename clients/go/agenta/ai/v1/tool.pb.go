@@ -124,17 +124,17 @@ func (x *Tool) GetIcons() []*Icon {
 	return nil
 }
 
-// ToolAnnotations are hints about how a tool behaves, as the Model Context Protocol has them. A hint that is not set
-// has the default of that protocol, which is not always false.
+// ToolAnnotations are hints about how a tool behaves, as in the Model Context Protocol. An unset hint has the default of
+// that protocol, which is not always false.
 type ToolAnnotations struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The tool changes nothing in its environment. Not set means false.
+	// The tool doesn't change its environment. Not set means false.
 	ReadOnlyHint *bool `protobuf:"varint,1,opt,name=read_only_hint,json=readOnlyHint,proto3,oneof" json:"read_only_hint,omitempty"`
-	// The tool may destroy something. Not set means true. Has no meaning if read_only_hint.
+	// The tool may destroy data. Not set means true. Ignored if read_only_hint is true.
 	DestructiveHint *bool `protobuf:"varint,2,opt,name=destructive_hint,json=destructiveHint,proto3,oneof" json:"destructive_hint,omitempty"`
-	// Calling the tool twice with the same arguments has no further effect. Not set means false.
+	// Calling the tool again with the same arguments has no further effect. Not set means false.
 	IdempotentHint *bool `protobuf:"varint,3,opt,name=idempotent_hint,json=idempotentHint,proto3,oneof" json:"idempotent_hint,omitempty"`
-	// The tool deals with things outside the service, such as a model. Not set means true.
+	// The tool interacts with external systems, such as a model. Not set means true.
 	OpenWorldHint *bool `protobuf:"varint,4,opt,name=open_world_hint,json=openWorldHint,proto3,oneof" json:"open_world_hint,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache

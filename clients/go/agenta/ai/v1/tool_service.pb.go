@@ -38,7 +38,7 @@ const (
 	ServiceState_SERVICE_STATE_DISABLED ServiceState = 2
 	// The completion service behind the tools is failing, and most calls are refused until it recovers.
 	ServiceState_SERVICE_STATE_DEGRADED ServiceState = 3
-	// The server is about to stop: calls that run are finished, new ones belong elsewhere.
+	// The server is shutting down: it finishes running calls, and new calls should go to another server.
 	ServiceState_SERVICE_STATE_DRAINING ServiceState = 4
 )
 
@@ -87,18 +87,18 @@ func (ServiceState) EnumDescriptor() ([]byte, []int) {
 	return file_agenta_ai_v1_tool_service_proto_rawDescGZIP(), []int{0}
 }
 
-// RateLimiterState says where the rate limit is being counted. A reader treats a value that it doesn't know as
+// RateLimiterState says where rate limits are counted. A reader treats a value that it doesn't know as
 // UNSPECIFIED.
 type RateLimiterState int32
 
 const (
 	// Not set.
 	RateLimiterState_RATE_LIMITER_STATE_UNSPECIFIED RateLimiterState = 0
-	// In a store that all replicas share: limits are exact over all of them.
+	// In a store that all replicas share: limits are exact across all of them.
 	RateLimiterState_RATE_LIMITER_STATE_SHARED RateLimiterState = 1
-	// In this process alone, as configured.
+	// Only in this process, as configured.
 	RateLimiterState_RATE_LIMITER_STATE_LOCAL RateLimiterState = 2
-	// In this process alone, for as long as the shared store can't be reached.
+	// Only in this process, while the shared store can't be reached.
 	RateLimiterState_RATE_LIMITER_STATE_FALLBACK RateLimiterState = 3
 	// Nowhere: there is no limit.
 	RateLimiterState_RATE_LIMITER_STATE_OFF RateLimiterState = 4
@@ -149,15 +149,15 @@ func (RateLimiterState) EnumDescriptor() ([]byte, []int) {
 	return file_agenta_ai_v1_tool_service_proto_rawDescGZIP(), []int{1}
 }
 
-// CacheScope says who may share a kept answer. A reader treats a value that it doesn't know as PRIVATE.
+// CacheScope says who may share a cached response. A reader treats a value that it doesn't know as PRIVATE.
 type CacheScope int32
 
 const (
 	// Not set.
 	CacheScope_CACHE_SCOPE_UNSPECIFIED CacheScope = 0
-	// The answer is the same for every caller.
+	// The response is the same for every caller.
 	CacheScope_CACHE_SCOPE_PUBLIC CacheScope = 1
-	// The answer is for this caller alone.
+	// The response is only for this caller.
 	CacheScope_CACHE_SCOPE_PRIVATE CacheScope = 2
 )
 
@@ -209,19 +209,19 @@ type ProgressStage int32
 const (
 	// Not set.
 	ProgressStage_PROGRESS_STAGE_UNSPECIFIED ProgressStage = 0
-	// The call waits for a free slot of the server. Progress.queue_position is its place.
+	// The call is waiting for a free slot. Progress.queue_position is its position.
 	ProgressStage_PROGRESS_STAGE_QUEUED ProgressStage = 1
 	// The call has a slot, and the tool has started.
 	ProgressStage_PROGRESS_STAGE_STARTED ProgressStage = 2
-	// The completion service has been asked, and its answer is awaited.
+	// A request was sent to the completion service.
 	ProgressStage_PROGRESS_STAGE_ASKING ProgressStage = 3
-	// The completion service couldn't answer, and will be asked again after Progress.retry_delay.
+	// The completion service couldn't answer. The request is retried after Progress.retry_delay.
 	ProgressStage_PROGRESS_STAGE_WAITING_FOR_RETRY ProgressStage = 4
-	// An answer has come and is being checked.
+	// The answer has arrived and is being checked.
 	ProgressStage_PROGRESS_STAGE_CHECKING ProgressStage = 5
-	// The answer broke a rule, which Progress.text names, and the completion service is asked once more.
+	// The answer broke a rule, which Progress.text names, and the model is asked again.
 	ProgressStage_PROGRESS_STAGE_REPAIRING ProgressStage = 6
-	// The tool works through several cases. Progress.done of Progress.total are done.
+	// The tool is running several cases. Progress.done of Progress.total are done.
 	ProgressStage_PROGRESS_STAGE_RUNNING_CASES ProgressStage = 7
 )
 
@@ -316,9 +316,9 @@ func (*StatusRequest) Descriptor() ([]byte, []int) {
 // StatusResponse describes the service as this caller sees it.
 type StatusResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Whether tools can be called: every setting that the service needs is present.
+	// Whether tools can be called, because all required settings are set.
 	Enabled bool `protobuf:"varint,1,opt,name=enabled,proto3" json:"enabled,omitempty"`
-	// What the service is doing at the moment.
+	// The current state of the service.
 	State ServiceState `protobuf:"varint,2,opt,name=state,proto3,enum=agenta.ai.v1.ServiceState" json:"state,omitempty"`
 	// Names of the settings that are missing, sorted; never a value. Empty if enabled.
 	MissingSettings []string `protobuf:"bytes,3,rep,name=missing_settings,json=missingSettings,proto3" json:"missing_settings,omitempty"`
@@ -328,7 +328,7 @@ type StatusResponse struct {
 	StartTime *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=start_time,json=startTime,proto3" json:"start_time,omitempty"`
 	// The tools that this caller may call, sorted by name. Empty if not enabled.
 	Tools []*ToolStatus `protobuf:"bytes,6,rep,name=tools,proto3" json:"tools,omitempty"`
-	// Where the rate limit is being counted.
+	// Where rate limits are counted.
 	RateLimiterState RateLimiterState `protobuf:"varint,7,opt,name=rate_limiter_state,json=rateLimiterState,proto3,enum=agenta.ai.v1.RateLimiterState" json:"rate_limiter_state,omitempty"`
 	unknownFields    protoimpl.UnknownFields
 	sizeCache        protoimpl.SizeCache
@@ -413,10 +413,10 @@ func (x *StatusResponse) GetRateLimiterState() RateLimiterState {
 	return RateLimiterState_RATE_LIMITER_STATE_UNSPECIFIED
 }
 
-// ToolStatus is one tool with what this caller has left of its rate limit.
+// ToolStatus is one tool with this caller's rate limit.
 type ToolStatus struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The definition, as ListTools gives it.
+	// The definition, as ListTools returns it.
 	Tool *Tool `protobuf:"bytes,1,opt,name=tool,proto3" json:"tool,omitempty"`
 	// This caller's limit for this tool. Not set if there is none.
 	RateLimit     *RateLimit `protobuf:"bytes,2,opt,name=rate_limit,json=rateLimit,proto3" json:"rate_limit,omitempty"`
@@ -468,7 +468,7 @@ func (x *ToolStatus) GetRateLimit() *RateLimit {
 	return nil
 }
 
-// RateLimit is the state of one caller's limit for one tool. Reading it uses nothing up.
+// RateLimit is the state of one caller's limit for one tool. Reading it doesn't count as a call.
 type RateLimit struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Calls that may be made at once after a long pause, at least 1.
@@ -544,10 +544,9 @@ func (x *RateLimit) GetNextCallDelay() *durationpb.Duration {
 // ListToolsRequest asks for one page of tools.
 type ListToolsRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Tools to return at most, from 1 to 100; a larger number means 100. 0 means 50. A negative number is
-	// INVALID_ARGUMENT.
+	// Maximum number of tools, from 1 to 100. Larger values mean 100, 0 means 50; negative values are INVALID_ARGUMENT.
 	PageSize int32 `protobuf:"varint,1,opt,name=page_size,json=pageSize,proto3" json:"page_size,omitempty"`
-	// next_page_token of the page before, as it came. Empty for the first page.
+	// The next_page_token of the previous page, unchanged. Empty for the first page.
 	PageToken     string `protobuf:"bytes,2,opt,name=page_token,json=pageToken,proto3" json:"page_token,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -604,9 +603,9 @@ type ListToolsResponse struct {
 	Tools []*Tool `protobuf:"bytes,1,rep,name=tools,proto3" json:"tools,omitempty"`
 	// The token of the next page. Empty on the last one.
 	NextPageToken string `protobuf:"bytes,2,opt,name=next_page_token,json=nextPageToken,proto3" json:"next_page_token,omitempty"`
-	// How long the answer may be kept before asking again.
+	// How long the response may be cached.
 	Ttl *durationpb.Duration `protobuf:"bytes,3,opt,name=ttl,proto3" json:"ttl,omitempty"`
-	// Who may share a kept answer.
+	// Who may share the cached response.
 	CacheScope    CacheScope `protobuf:"varint,4,opt,name=cache_scope,json=cacheScope,proto3,enum=agenta.ai.v1.CacheScope" json:"cache_scope,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -670,21 +669,20 @@ func (x *ListToolsResponse) GetCacheScope() CacheScope {
 	return CacheScope_CACHE_SCOPE_UNSPECIFIED
 }
 
-// CallToolRequest names a tool and gives its arguments. At most 1 MiB when serialised.
+// CallToolRequest names a tool and gives its arguments. At most 1 MiB when serialized.
 type CallToolRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Full name of the tool, for example "tools.agenta.api.refine_prompt".
 	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
-	// The arguments, as the tool's input_schema has them. A Struct holds every number as a double and loses the order
-	// of keys: tools take what must survive that, such as a prompt template, as a string that holds JSON.
+	// The arguments, valid by the tool's input_schema. A Struct stores every number as a double and loses the order of
+	// keys. Tools therefore take data that must survive, such as a prompt template, as a string of JSON.
 	Arguments *structpb.Struct `protobuf:"bytes,2,opt,name=arguments,proto3" json:"arguments,omitempty"`
-	// Makes it safe to send the call again: a UUID, version 4, in its 36-character form, new for every call that is meant
-	// to be a new one and kept for its retries. A repeat with the same caller, tool and arguments joins the running
-	// call or gets its stored result; with other arguments it is ABORTED. Empty: every call is a new one.
+	// Makes retries safe: a UUID, version 4, in its 36-character form. Create a new one for each new call, and keep it for
+	// retries. A repeat with the same caller, tool and arguments joins the running call or gets its stored result; with
+	// different arguments it fails with ABORTED. If empty, each call is a new one.
 	RequestId string `protobuf:"bytes,3,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
-	// What to do with a request_id whose first run may have been billed and has no result: false answers with
-	// ERROR_REASON_OUTCOME_UNKNOWN, true runs the tool again, which may be billed twice. Without a request_id it does
-	// nothing.
+	// What to do if the first run of the request_id may have been billed but its result is lost: false fails with
+	// ERROR_REASON_OUTCOME_UNKNOWN, true runs the tool again, which may be billed twice. Ignored without a request_id.
 	RerunIfOutcomeUnknown bool `protobuf:"varint,4,opt,name=rerun_if_outcome_unknown,json=rerunIfOutcomeUnknown,proto3" json:"rerun_if_outcome_unknown,omitempty"`
 	unknownFields         protoimpl.UnknownFields
 	sizeCache             protoimpl.SizeCache
@@ -748,18 +746,18 @@ func (x *CallToolRequest) GetRerunIfOutcomeUnknown() bool {
 	return false
 }
 
-// CallToolResponse is what a tool answered.
+// CallToolResponse is the result of a tool.
 type CallToolResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The result for people, at least one block. If is_error, one text that says what went wrong.
+	// The result for people, at least one block. If is_error, a single text that says what went wrong.
 	Content []*ContentBlock `protobuf:"bytes,1,rep,name=content,proto3" json:"content,omitempty"`
-	// The result for programs, as the tool's output_schema has it. Not set if is_error.
+	// The result for programs, valid by the tool's output_schema. Not set if is_error.
 	StructuredContent *structpb.Value `protobuf:"bytes,2,opt,name=structured_content,json=structuredContent,proto3" json:"structured_content,omitempty"`
 	// Whether the tool ran and failed.
 	IsError bool `protobuf:"varint,3,opt,name=is_error,json=isError,proto3" json:"is_error,omitempty"`
-	// Why the tool failed. Set exactly if is_error.
+	// Why the tool failed. Set if and only if is_error.
 	Error *ToolError `protobuf:"bytes,4,opt,name=error,proto3" json:"error,omitempty"`
-	// How the result came about.
+	// How the result was produced.
 	Meta          *CallMeta `protobuf:"bytes,5,opt,name=meta,proto3" json:"meta,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -830,17 +828,16 @@ func (x *CallToolResponse) GetMeta() *CallMeta {
 	return nil
 }
 
-// CallToolStreamRequest names a tool and gives its arguments. Its fields are those of CallToolRequest. At most 1 MiB when
-// serialised.
+// CallToolStreamRequest has the fields of CallToolRequest. At most 1 MiB when serialized.
 type CallToolStreamRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Full name of the tool, as in CallToolRequest.
 	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
 	// The arguments, as in CallToolRequest.
 	Arguments *structpb.Struct `protobuf:"bytes,2,opt,name=arguments,proto3" json:"arguments,omitempty"`
-	// Makes it safe to send the call again, as in CallToolRequest.
+	// Makes retries safe, as in CallToolRequest.
 	RequestId string `protobuf:"bytes,3,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
-	// What to do with a request_id whose first run may have been billed and has no result, as in CallToolRequest.
+	// What to do if the result of an earlier run is lost, as in CallToolRequest.
 	RerunIfOutcomeUnknown bool `protobuf:"varint,4,opt,name=rerun_if_outcome_unknown,json=rerunIfOutcomeUnknown,proto3" json:"rerun_if_outcome_unknown,omitempty"`
 	unknownFields         protoimpl.UnknownFields
 	sizeCache             protoimpl.SizeCache
@@ -904,10 +901,10 @@ func (x *CallToolStreamRequest) GetRerunIfOutcomeUnknown() bool {
 	return false
 }
 
-// CallToolStreamResponse is one step of a call, or its result. A reader skips a message of which neither is set.
+// CallToolStreamResponse is the progress of a call, or its result. A reader skips a message in which neither is set.
 type CallToolStreamResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// What the message holds.
+	// The content of the message.
 	//
 	// Types that are valid to be assigned to Event:
 	//
@@ -983,7 +980,7 @@ type CallToolStreamResponse_Progress struct {
 }
 
 type CallToolStreamResponse_Result struct {
-	// What the tool answered. The last message, and nothing follows it but the status OK.
+	// The result. This is the last message; only the status OK follows.
 	Result *CallToolResponse `protobuf:"bytes,2,opt,name=result,proto3,oneof"`
 }
 
@@ -998,13 +995,13 @@ type Progress struct {
 	Stage ProgressStage `protobuf:"varint,1,opt,name=stage,proto3,enum=agenta.ai.v1.ProgressStage" json:"stage,omitempty"`
 	// The same in one sentence for people. Never empty.
 	Text string `protobuf:"bytes,2,opt,name=text,proto3" json:"text,omitempty"`
-	// Steps that are done, from 0 to total. 0 if steps aren't counted.
+	// Number of steps that are done, from 0 to total. 0 if steps aren't counted.
 	Done uint32 `protobuf:"varint,3,opt,name=done,proto3" json:"done,omitempty"`
-	// Steps in all. 0 if steps aren't counted.
+	// Total number of steps. 0 if steps aren't counted.
 	Total uint32 `protobuf:"varint,4,opt,name=total,proto3" json:"total,omitempty"`
-	// The call's place in the queue, an estimate: 1 is next. Set exactly in the stage QUEUED, otherwise 0.
+	// The call's estimated position in the queue; 1 is next. Set only in the stage QUEUED, otherwise 0.
 	QueuePosition uint32 `protobuf:"varint,5,opt,name=queue_position,json=queuePosition,proto3" json:"queue_position,omitempty"`
-	// Time from now until the next attempt. Set exactly in the stage WAITING_FOR_RETRY.
+	// Time until the next attempt. Set only in the stage WAITING_FOR_RETRY.
 	RetryDelay    *durationpb.Duration `protobuf:"bytes,6,opt,name=retry_delay,json=retryDelay,proto3" json:"retry_delay,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1082,19 +1079,18 @@ func (x *Progress) GetRetryDelay() *durationpb.Duration {
 	return nil
 }
 
-// CallMeta tells how a result came about.
+// CallMeta describes how a result was produced.
 type CallMeta struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Trace in Agenta that holds the model's answer that the result was made from: 32 lowercase hexadecimal digits.
-	// Empty if none is known.
+	// Trace in Agenta with the model's answer behind the result: 32 lowercase hexadecimal digits. Empty if unknown.
 	TraceId string `protobuf:"bytes,1,opt,name=trace_id,json=traceId,proto3" json:"trace_id,omitempty"`
-	// The requests that were sent to the completion service, in their order. A replayed result has those of the original.
+	// The requests to the completion service, in order. A replayed result has those of the original call.
 	Attempts []*Attempt `protobuf:"bytes,2,rep,name=attempts,proto3" json:"attempts,omitempty"`
-	// Whether the first answer broke a rule and the result comes from asking once more.
+	// Whether the first answer broke a rule, and the result is from a later one.
 	Repaired bool `protobuf:"varint,3,opt,name=repaired,proto3" json:"repaired,omitempty"`
 	// Whether this is the stored result of an earlier call with the same request_id.
 	Replayed bool `protobuf:"varint,4,opt,name=replayed,proto3" json:"replayed,omitempty"`
-	// Sentences about what a caller should know although the call succeeded, for example a setting that is deprecated.
+	// What a caller should know although the call succeeded, in sentences, for example that a setting is deprecated.
 	Warnings      []string `protobuf:"bytes,5,rep,name=warnings,proto3" json:"warnings,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1168,9 +1164,9 @@ func (x *CallMeta) GetWarnings() []string {
 // Attempt is one request to the completion service.
 type Attempt struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Trace in Agenta: 32 lowercase hexadecimal digits. Empty if none is known.
+	// Trace in Agenta: 32 lowercase hexadecimal digits. Empty if unknown.
 	TraceId string `protobuf:"bytes,1,opt,name=trace_id,json=traceId,proto3" json:"trace_id,omitempty"`
-	// From sending the request to its end.
+	// Duration of the request.
 	Duration      *durationpb.Duration `protobuf:"bytes,2,opt,name=duration,proto3" json:"duration,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache

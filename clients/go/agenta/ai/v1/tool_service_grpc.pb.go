@@ -33,36 +33,36 @@ const (
 //
 // ToolService lists AI tools and calls them on behalf of the caller.
 //
-// What travels as metadata, never as a field: the deadline (grpc-timeout), the credential (authorization) and
-// the trace context (traceparent).
+// The deadline (grpc-timeout), the credential (authorization) and the trace context (traceparent) are metadata,
+// never fields.
 //
 // A call ends in one of three ways:
 //
-//  1. OK and is_error = false: the tool did its work.
-//  2. OK and is_error = true: the tool ran and failed. CallToolResponse.error says why, and whether sending
-//     the call again may help.
-//  3. A status other than OK. If its details hold a google.rpc.ErrorInfo with the domain "agenta.ai", the tool
-//     was not run, and ErrorInfo.reason is the name of an ErrorReason. Without one (UNAVAILABLE by a broken
-//     connection, DEADLINE_EXCEEDED, CANCELLED, INTERNAL) the tool may or may not have run.
+//  1. OK and is_error = false: the tool succeeded.
+//  2. OK and is_error = true: the tool ran and failed. CallToolResponse.error says why, and whether a retry
+//     may help.
+//  3. A status other than OK. If its details contain a google.rpc.ErrorInfo with the domain "agenta.ai", the
+//     tool was not run, and ErrorInfo.reason is the name of an ErrorReason. Without one (UNAVAILABLE because of a
+//     broken connection, DEADLINE_EXCEEDED, CANCELLED, INTERNAL) the tool may have run.
 //
 // Retry a CallTool or a CallToolStream automatically only if it has a request_id.
 type ToolServiceClient interface {
-	// Status says whether the service is switched on and healthy, and what this caller may use.
-	// It is answered under overload too, and costs nothing of the caller's rate limit.
+	// Status says whether the service is enabled and healthy, and which tools this caller may use.
+	// It works under overload too, and doesn't count towards the caller's rate limit.
 	Status(ctx context.Context, in *StatusRequest, opts ...grpc.CallOption) (*StatusResponse, error)
 	// ListTools lists the tools that this caller may call, sorted by name, with their JSON Schemas.
 	ListTools(ctx context.Context, in *ListToolsRequest, opts ...grpc.CallOption) (*ListToolsResponse, error)
-	// CallTool runs one tool and waits for its result. A model is asked, so it takes seconds and costs money: send a
-	// deadline (90 seconds is a good one) and a request_id.
+	// CallTool runs one tool and waits for its result. It usually calls a model, which takes seconds and costs money: set
+	// a deadline, for example 90 seconds, and a request_id.
 	CallTool(ctx context.Context, in *CallToolRequest, opts ...grpc.CallOption) (*CallToolResponse, error)
 	// CallToolStream runs one tool as CallTool does, and reports progress while it runs: any number of progress messages,
 	// at most ten a second, then exactly one result, which equals the response of CallTool. It ends with a status as
 	// CallTool does; if that isn't OK, there is no result, even if there was progress.
 	//
-	// The same request_id is the same call, by whichever of the two methods it is sent. A repeat that joins a running
-	// call gets its progress from then on; one that reaches another replica, or comes after the end, gets only the result.
+	// The same request_id is the same call in both methods. A repeat that joins a running call gets its progress from then
+	// on; one that reaches another replica, or comes after the end, gets only the result.
 	//
-	// Progress is for display. What a caller doesn't read in time is left out; the result never is.
+	// Progress is for display. Progress that a caller doesn't read in time is dropped; the result never is.
 	CallToolStream(ctx context.Context, in *CallToolStreamRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[CallToolStreamResponse], error)
 }
 
@@ -129,36 +129,36 @@ type ToolService_CallToolStreamClient = grpc.ServerStreamingClient[CallToolStrea
 //
 // ToolService lists AI tools and calls them on behalf of the caller.
 //
-// What travels as metadata, never as a field: the deadline (grpc-timeout), the credential (authorization) and
-// the trace context (traceparent).
+// The deadline (grpc-timeout), the credential (authorization) and the trace context (traceparent) are metadata,
+// never fields.
 //
 // A call ends in one of three ways:
 //
-//  1. OK and is_error = false: the tool did its work.
-//  2. OK and is_error = true: the tool ran and failed. CallToolResponse.error says why, and whether sending
-//     the call again may help.
-//  3. A status other than OK. If its details hold a google.rpc.ErrorInfo with the domain "agenta.ai", the tool
-//     was not run, and ErrorInfo.reason is the name of an ErrorReason. Without one (UNAVAILABLE by a broken
-//     connection, DEADLINE_EXCEEDED, CANCELLED, INTERNAL) the tool may or may not have run.
+//  1. OK and is_error = false: the tool succeeded.
+//  2. OK and is_error = true: the tool ran and failed. CallToolResponse.error says why, and whether a retry
+//     may help.
+//  3. A status other than OK. If its details contain a google.rpc.ErrorInfo with the domain "agenta.ai", the
+//     tool was not run, and ErrorInfo.reason is the name of an ErrorReason. Without one (UNAVAILABLE because of a
+//     broken connection, DEADLINE_EXCEEDED, CANCELLED, INTERNAL) the tool may have run.
 //
 // Retry a CallTool or a CallToolStream automatically only if it has a request_id.
 type ToolServiceServer interface {
-	// Status says whether the service is switched on and healthy, and what this caller may use.
-	// It is answered under overload too, and costs nothing of the caller's rate limit.
+	// Status says whether the service is enabled and healthy, and which tools this caller may use.
+	// It works under overload too, and doesn't count towards the caller's rate limit.
 	Status(context.Context, *StatusRequest) (*StatusResponse, error)
 	// ListTools lists the tools that this caller may call, sorted by name, with their JSON Schemas.
 	ListTools(context.Context, *ListToolsRequest) (*ListToolsResponse, error)
-	// CallTool runs one tool and waits for its result. A model is asked, so it takes seconds and costs money: send a
-	// deadline (90 seconds is a good one) and a request_id.
+	// CallTool runs one tool and waits for its result. It usually calls a model, which takes seconds and costs money: set
+	// a deadline, for example 90 seconds, and a request_id.
 	CallTool(context.Context, *CallToolRequest) (*CallToolResponse, error)
 	// CallToolStream runs one tool as CallTool does, and reports progress while it runs: any number of progress messages,
 	// at most ten a second, then exactly one result, which equals the response of CallTool. It ends with a status as
 	// CallTool does; if that isn't OK, there is no result, even if there was progress.
 	//
-	// The same request_id is the same call, by whichever of the two methods it is sent. A repeat that joins a running
-	// call gets its progress from then on; one that reaches another replica, or comes after the end, gets only the result.
+	// The same request_id is the same call in both methods. A repeat that joins a running call gets its progress from then
+	// on; one that reaches another replica, or comes after the end, gets only the result.
 	//
-	// Progress is for display. What a caller doesn't read in time is left out; the result never is.
+	// Progress is for display. Progress that a caller doesn't read in time is dropped; the result never is.
 	CallToolStream(*CallToolStreamRequest, grpc.ServerStreamingServer[CallToolStreamResponse]) error
 	mustEmbedUnimplementedToolServiceServer()
 }

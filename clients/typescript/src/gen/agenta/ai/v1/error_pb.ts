@@ -17,34 +17,34 @@ export const file_agenta_ai_v1_error: GenFile = /*@__PURE__*/
   fileDesc("ChhhZ2VudGEvYWkvdjEvZXJyb3IucHJvdG8SDGFnZW50YS5haS52MSKxAQoJVG9vbEVycm9yEikKBnJlYXNvbhgBIAEoDjIZLmFnZW50YS5haS52MS5FcnJvclJlYXNvbhIRCglyZXRyeWFibGUYAiABKAgSLgoLcmV0cnlfZGVsYXkYAyABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb24SNgoQZmllbGRfdmlvbGF0aW9ucxgEIAMoCzIcLmFnZW50YS5haS52MS5GaWVsZFZpb2xhdGlvbiI0Cg5GaWVsZFZpb2xhdGlvbhINCgVmaWVsZBgBIAEoCRITCgtkZXNjcmlwdGlvbhgCIAEoCSqNCQoLRXJyb3JSZWFzb24SHAoYRVJST1JfUkVBU09OX1VOU1BFQ0lGSUVEEAASIQodRVJST1JfUkVBU09OX1NFUlZJQ0VfRElTQUJMRUQQARIkCiBFUlJPUl9SRUFTT05fQ1JFREVOVElBTFNfSU5WQUxJRBACEiQKIEVSUk9SX1JFQVNPTl9DUkVERU5USUFMU19FWFBJUkVEEAMSJgoiRVJST1JfUkVBU09OX0FVVEhPUklUWV9VTkFWQUlMQUJMRRAEEiIKHkVSUk9SX1JFQVNPTl9QRVJNSVNTSU9OX0RFTklFRBAFEh8KG0VSUk9SX1JFQVNPTl9UT09MX05PVF9GT1VORBAGEiIKHkVSUk9SX1JFQVNPTl9SRVFVRVNUX01BTEZPUk1FRBAHEiIKHkVSUk9SX1JFQVNPTl9SRVFVRVNUX1RPT19MQVJHRRAIEiAKHEVSUk9SX1JFQVNPTl9SRVFVRVNUX0lOVkFMSUQQCRIiCh5FUlJPUl9SRUFTT05fQVJHVU1FTlRTX0lOVkFMSUQQChIdChlFUlJPUl9SRUFTT05fUkFURV9MSU1JVEVEEAsSKQolRVJST1JfUkVBU09OX1JBVEVfTElNSVRFUl9VTkFWQUlMQUJMRRAMEhsKF0VSUk9SX1JFQVNPTl9PVkVSTE9BREVEEA0SJgoiRVJST1JfUkVBU09OX1VQU1RSRUFNX0NJUkNVSVRfT1BFThAOEiIKGkVSUk9SX1JFQVNPTl9TSFVUVElOR19ET1dOEA8aAggBEiIKHkVSUk9SX1JFQVNPTl9SRVFVRVNUX0lEX1JFVVNFRBAQEiMKH0VSUk9SX1JFQVNPTl9ERUFETElORV9UT09fU0hPUlQQERIpCiVFUlJPUl9SRUFTT05fUkVQTEFZX1NUT1JFX1VOQVZBSUxBQkxFEBISJQohRVJST1JfUkVBU09OX1VQU1RSRUFNX1VOUkVBQ0hBQkxFEGQSIQodRVJST1JfUkVBU09OX1VQU1RSRUFNX1RJTUVPVVQQZRIgChxFUlJPUl9SRUFTT05fVVBTVFJFQU1fQlJPS0VOEGYSLgoqRVJST1JfUkVBU09OX1VQU1RSRUFNX0NSRURFTlRJQUxTX1JFSkVDVEVEEGcSIgoeRVJST1JfUkVBU09OX1VQU1RSRUFNX1JFSkVDVEVEEGgSJgoiRVJST1JfUkVBU09OX1VQU1RSRUFNX1JBVEVfTElNSVRFRBBpEikKJUVSUk9SX1JFQVNPTl9VUFNUUkVBTV9QUk9WSURFUl9GQUlMRUQQahIgChxFUlJPUl9SRUFTT05fVVBTVFJFQU1fRkFJTEVEEGsSJQohRVJST1JfUkVBU09OX1VQU1RSRUFNX1VOQVZBSUxBQkxFEGwSKAokRVJST1JfUkVBU09OX1VQU1RSRUFNX09VVFBVVF9JTlZBTElEEG0SIAocRVJST1JfUkVBU09OX09VVENPTUVfVU5LTk9XThBuEicKI0VSUk9SX1JFQVNPTl9VUFNUUkVBTV9NSVNDT05GSUdVUkVEEG9ClgEKD2FpLmFnZW50YS5haS52MUIKRXJyb3JQcm90b1ABWkBnaXRodWIuY29tL0FnZW50YS1BSS9hZ2VudGEtYWktZ3JwYy9jbGllbnRzL2dvL2FnZW50YS9haS92MTthaXYxogIDQUFJqgIMQWdlbnRhLkFJLlYxygIMQWdlbnRhXEFJXFYx6gIOQWdlbnRhOjpBSTo6VjFiBnByb3RvMw", [file_google_protobuf_duration]);
 
 /**
- * ToolError says why a tool failed after it had been run.
+ * ToolError says why a tool ran and failed.
  *
  * @generated from message agenta.ai.v1.ToolError
  */
 export type ToolError = Message<"agenta.ai.v1.ToolError"> & {
   /**
-   * The class of failure, one of those numbered from 100.
+   * The reason, one of those numbered from 100.
    *
    * @generated from field: agenta.ai.v1.ErrorReason reason = 1;
    */
   reason: ErrorReason;
 
   /**
-   * Whether sending the same call again, with the same request_id, may succeed. Nothing was bought in that case.
+   * Whether a retry with the same request_id may succeed. If so, nothing was billed.
    *
    * @generated from field: bool retryable = 2;
    */
   retryable: boolean;
 
   /**
-   * How long to wait before that. Not set if unknown.
+   * How long to wait before the retry. Not set if unknown.
    *
    * @generated from field: google.protobuf.Duration retry_delay = 3;
    */
   retryDelay?: Duration | undefined;
 
   /**
-   * The rules that the tool's answer broke, if that is why it failed.
+   * The rules that the model's answer broke, if that is the reason.
    *
    * @generated from field: repeated agenta.ai.v1.FieldViolation field_violations = 4;
    */
@@ -59,7 +59,7 @@ export const ToolErrorSchema: GenMessage<ToolError> = /*@__PURE__*/
   messageDesc(file_agenta_ai_v1_error, 0);
 
 /**
- * FieldViolation is one rule that one field broke.
+ * FieldViolation is a rule that a field broke.
  *
  * @generated from message agenta.ai.v1.FieldViolation
  */
@@ -89,8 +89,8 @@ export const FieldViolationSchema: GenMessage<FieldViolation> = /*@__PURE__*/
 /**
  * ErrorReason is why a call was refused (1 to 99) or a tool failed (from 100).
  *
- * A refused call carries the name of its reason, prefix included, as the reason of a google.rpc.ErrorInfo with the
- * domain "agenta.ai". A reader treats a value that it doesn't know by the status code, or by ToolError.retryable.
+ * The status of a refused call has a google.rpc.ErrorInfo with the domain "agenta.ai", whose reason is the name of the
+ * value, including the prefix. A reader treats an unknown value by the status code, or by ToolError.retryable.
  *
  * @generated from enum agenta.ai.v1.ErrorReason
  */
@@ -121,7 +121,7 @@ export enum ErrorReason {
   CREDENTIALS_INVALID = 2,
 
   /**
-   * UNAUTHENTICATED: the token is genuine, but its time is over. Get a new one.
+   * UNAUTHENTICATED: the token is genuine but has expired. Get a new one.
    *
    *     { "reason": "ERROR_REASON_CREDENTIALS_EXPIRED", "domain": "agenta.ai" }
    *
@@ -139,8 +139,8 @@ export enum ErrorReason {
   AUTHORITY_UNAVAILABLE = 4,
 
   /**
-   * PERMISSION_DENIED: the caller may not do this. Also the answer for a tool that doesn't exist, to a caller that may
-   * not see all tools.
+   * PERMISSION_DENIED: the caller may not do this. A caller who may not see all tools gets this also for a tool that
+   * doesn't exist.
    *
    *     { "reason": "ERROR_REASON_PERMISSION_DENIED", "domain": "agenta.ai" }
    *
@@ -158,7 +158,7 @@ export enum ErrorReason {
   TOOL_NOT_FOUND = 6,
 
   /**
-   * INVALID_ARGUMENT: the bytes of the request are no message of the method's type.
+   * INVALID_ARGUMENT: the request isn't a message of the method's type.
    *
    *     { "reason": "ERROR_REASON_REQUEST_MALFORMED", "domain": "agenta.ai" }
    *
@@ -167,7 +167,7 @@ export enum ErrorReason {
   REQUEST_MALFORMED = 7,
 
   /**
-   * INVALID_ARGUMENT: the request has more than 1 MiB.
+   * INVALID_ARGUMENT: the request is larger than 1 MiB.
    *
    *     { "reason": "ERROR_REASON_REQUEST_TOO_LARGE", "domain": "agenta.ai" }
    *
@@ -176,8 +176,8 @@ export enum ErrorReason {
   REQUEST_TOO_LARGE = 8,
 
   /**
-   * INVALID_ARGUMENT: a field of the request, other than a tool's argument, has a value that it can't have.
-   * google.rpc.BadRequest names it.
+   * INVALID_ARGUMENT: a field of the request, other than the tool's arguments, is invalid. google.rpc.BadRequest names
+   * it.
    *
    *     { "reason": "ERROR_REASON_REQUEST_INVALID", "domain": "agenta.ai" }
    *
@@ -186,7 +186,7 @@ export enum ErrorReason {
   REQUEST_INVALID = 9,
 
   /**
-   * INVALID_ARGUMENT: arguments break the tool's input_schema. google.rpc.BadRequest names each, as "arguments.…".
+   * INVALID_ARGUMENT: arguments don't match the tool's input_schema. google.rpc.BadRequest names each, as "arguments.…".
    *
    *     { "reason": "ERROR_REASON_ARGUMENTS_INVALID", "domain": "agenta.ai" }
    *
@@ -195,7 +195,7 @@ export enum ErrorReason {
   ARGUMENTS_INVALID = 10,
 
   /**
-   * RESOURCE_EXHAUSTED: the caller's rate limit for this tool is used up. google.rpc.RetryInfo says when to come back.
+   * RESOURCE_EXHAUSTED: the caller's rate limit for this tool is used up. google.rpc.RetryInfo has the delay.
    *
    *     { "reason": "ERROR_REASON_RATE_LIMITED", "domain": "agenta.ai" }
    *
@@ -204,7 +204,7 @@ export enum ErrorReason {
   RATE_LIMITED = 11,
 
   /**
-   * UNAVAILABLE: the rate limit can't be counted, and the server is set to refuse calls then. Try again.
+   * UNAVAILABLE: the rate limiter is unavailable and configured to fail closed. Try again.
    *
    *     { "reason": "ERROR_REASON_RATE_LIMITER_UNAVAILABLE", "domain": "agenta.ai" }
    *
@@ -213,7 +213,7 @@ export enum ErrorReason {
   RATE_LIMITER_UNAVAILABLE = 12,
 
   /**
-   * UNAVAILABLE: too many calls are running or waiting. google.rpc.RetryInfo says when to come back.
+   * UNAVAILABLE: too many calls are running or waiting. google.rpc.RetryInfo has the delay.
    *
    *     { "reason": "ERROR_REASON_OVERLOADED", "domain": "agenta.ai" }
    *
@@ -222,8 +222,8 @@ export enum ErrorReason {
   OVERLOADED = 13,
 
   /**
-   * UNAVAILABLE: the completion service has been failing, and isn't asked for a while. google.rpc.RetryInfo says when
-   * to come back.
+   * UNAVAILABLE: the completion service keeps failing, so the circuit breaker is open. google.rpc.RetryInfo has the
+   * delay.
    *
    *     { "reason": "ERROR_REASON_UPSTREAM_CIRCUIT_OPEN", "domain": "agenta.ai" }
    *
@@ -232,7 +232,7 @@ export enum ErrorReason {
   UPSTREAM_CIRCUIT_OPEN = 14,
 
   /**
-   * No server sends it: gRPC itself ends the calls that a stopping server has not begun, as CANCELLED or UNAVAILABLE.
+   * Never sent: gRPC itself ends calls that a stopping server has not begun, with CANCELLED or UNAVAILABLE.
    *
    * @generated from enum value: ERROR_REASON_SHUTTING_DOWN = 15 [deprecated = true];
    * @deprecated
@@ -240,7 +240,7 @@ export enum ErrorReason {
   SHUTTING_DOWN = 15,
 
   /**
-   * ABORTED: the request_id was used before, with other arguments or for another tool. Make a new one.
+   * ABORTED: the request_id was used before, with other arguments or for another tool. Create a new one.
    *
    *     { "reason": "ERROR_REASON_REQUEST_ID_REUSED", "domain": "agenta.ai" }
    *
@@ -249,7 +249,7 @@ export enum ErrorReason {
   REQUEST_ID_REUSED = 16,
 
   /**
-   * DEADLINE_EXCEEDED: too little time was left for it to be worth paying for an answer. Nothing was bought.
+   * DEADLINE_EXCEEDED: too little time was left for an answer. Nothing was billed.
    *
    *     { "reason": "ERROR_REASON_DEADLINE_TOO_SHORT", "domain": "agenta.ai" }
    *
@@ -258,7 +258,7 @@ export enum ErrorReason {
   DEADLINE_TOO_SHORT = 17,
 
   /**
-   * UNAVAILABLE: the store that makes a request_id safe can't be reached. Try again.
+   * UNAVAILABLE: the idempotency store can't be reached. Try again with the same request_id.
    *
    *     { "reason": "ERROR_REASON_REPLAY_STORE_UNAVAILABLE", "domain": "agenta.ai" }
    *
@@ -267,21 +267,21 @@ export enum ErrorReason {
   REPLAY_STORE_UNAVAILABLE = 18,
 
   /**
-   * The completion service can't be reached: no connection was made, so nothing was bought. Retryable.
+   * The completion service can't be reached: there was no connection, so nothing was billed. Retryable.
    *
    * @generated from enum value: ERROR_REASON_UPSTREAM_UNREACHABLE = 100;
    */
   UPSTREAM_UNREACHABLE = 100,
 
   /**
-   * No answer came in time. It may have been paid for, so it isn't retryable.
+   * No answer came in time. The call may have been billed, so it isn't retryable.
    *
    * @generated from enum value: ERROR_REASON_UPSTREAM_TIMEOUT = 101;
    */
   UPSTREAM_TIMEOUT = 101,
 
   /**
-   * The connection broke, or what came was no HTTP, after the request had been sent. It may have been paid for, so it
+   * The connection broke after the request was sent, or the response wasn't HTTP. The call may have been billed, so it
    * isn't retryable.
    *
    * @generated from enum value: ERROR_REASON_UPSTREAM_BROKEN = 102;
@@ -289,14 +289,14 @@ export enum ErrorReason {
   UPSTREAM_BROKEN = 102,
 
   /**
-   * The completion service doesn't accept the credential of this server (HTTP 401 or 403). An operator must mend it.
+   * The completion service doesn't accept the credential of this server (HTTP 401 or 403). An operator must fix it.
    *
    * @generated from enum value: ERROR_REASON_UPSTREAM_CREDENTIALS_REJECTED = 103;
    */
   UPSTREAM_CREDENTIALS_REJECTED = 103,
 
   /**
-   * The completion service refused the request (any other HTTP 3xx or 4xx). An operator must look at it.
+   * The completion service rejected the request (any other HTTP 3xx or 4xx). An operator must look at it.
    *
    * @generated from enum value: ERROR_REASON_UPSTREAM_REJECTED = 104;
    */
@@ -310,7 +310,7 @@ export enum ErrorReason {
   UPSTREAM_RATE_LIMITED = 105,
 
   /**
-   * The model's provider refused (HTTP 424): its limits, or its credential in Agenta. Retryable only where waiting helps.
+   * The model's provider refused (HTTP 424): its limits, or its credential in Agenta. Retryable only if waiting helps.
    *
    * @generated from enum value: ERROR_REASON_UPSTREAM_PROVIDER_FAILED = 106;
    */
@@ -325,7 +325,7 @@ export enum ErrorReason {
   UPSTREAM_FAILED = 107,
 
   /**
-   * The completion service is unavailable (HTTP 503 without a trace in Agenta). Nothing was bought. Retryable, after
+   * The completion service is unavailable (HTTP 503 without a trace in Agenta). Nothing was billed. Retryable, after
    * retry_delay if set.
    *
    * @generated from enum value: ERROR_REASON_UPSTREAM_UNAVAILABLE = 108;
@@ -333,7 +333,7 @@ export enum ErrorReason {
   UPSTREAM_UNAVAILABLE = 108,
 
   /**
-   * An answer came, but it is not a usable result. field_violations say what is wrong with it.
+   * The model's answer is not a usable result. field_violations say why.
    *
    * @generated from enum value: ERROR_REASON_UPSTREAM_OUTPUT_INVALID = 109;
    */
@@ -341,7 +341,7 @@ export enum ErrorReason {
 
   /**
    * An earlier call with this request_id may have been billed, and its result is lost: its server died or lost the
-   * connection to its store. The service never runs the tool again by itself. To run it again, send a new request_id,
+   * connection to its store. The service never reruns the tool automatically. To run it again, send a new request_id,
    * or set CallToolRequest.rerun_if_outcome_unknown. Not retryable.
    *
    * @generated from enum value: ERROR_REASON_OUTCOME_UNKNOWN = 110;
@@ -350,7 +350,7 @@ export enum ErrorReason {
 
   /**
    * The prompt behind the tool can't be run as it is set up in Agenta: it isn't deployed in the environment, or it
-   * doesn't fit the tool. Nothing was bought. An operator must correct it. Not retryable.
+   * doesn't fit the tool. Nothing was billed. An operator must correct it. Not retryable.
    *
    * @generated from enum value: ERROR_REASON_UPSTREAM_MISCONFIGURED = 111;
    */

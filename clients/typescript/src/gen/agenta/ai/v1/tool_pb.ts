@@ -79,35 +79,35 @@ export const ToolSchema: GenMessage<Tool> = /*@__PURE__*/
   messageDesc(file_agenta_ai_v1_tool, 0);
 
 /**
- * ToolAnnotations are hints about how a tool behaves, as the Model Context Protocol has them. A hint that is not set
- * has the default of that protocol, which is not always false.
+ * ToolAnnotations are hints about how a tool behaves, as in the Model Context Protocol. An unset hint has the default of
+ * that protocol, which is not always false.
  *
  * @generated from message agenta.ai.v1.ToolAnnotations
  */
 export type ToolAnnotations = Message<"agenta.ai.v1.ToolAnnotations"> & {
   /**
-   * The tool changes nothing in its environment. Not set means false.
+   * The tool doesn't change its environment. Not set means false.
    *
    * @generated from field: optional bool read_only_hint = 1;
    */
   readOnlyHint?: boolean | undefined;
 
   /**
-   * The tool may destroy something. Not set means true. Has no meaning if read_only_hint.
+   * The tool may destroy data. Not set means true. Ignored if read_only_hint is true.
    *
    * @generated from field: optional bool destructive_hint = 2;
    */
   destructiveHint?: boolean | undefined;
 
   /**
-   * Calling the tool twice with the same arguments has no further effect. Not set means false.
+   * Calling the tool again with the same arguments has no further effect. Not set means false.
    *
    * @generated from field: optional bool idempotent_hint = 3;
    */
   idempotentHint?: boolean | undefined;
 
   /**
-   * The tool deals with things outside the service, such as a model. Not set means true.
+   * The tool interacts with external systems, such as a model. Not set means true.
    *
    * @generated from field: optional bool open_world_hint = 4;
    */

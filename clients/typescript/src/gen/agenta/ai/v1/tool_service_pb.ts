@@ -44,14 +44,14 @@ export const StatusRequestSchema: GenMessage<StatusRequest> = /*@__PURE__*/
  */
 export type StatusResponse = Message<"agenta.ai.v1.StatusResponse"> & {
   /**
-   * Whether tools can be called: every setting that the service needs is present.
+   * Whether tools can be called, because all required settings are set.
    *
    * @generated from field: bool enabled = 1;
    */
   enabled: boolean;
 
   /**
-   * What the service is doing at the moment.
+   * The current state of the service.
    *
    * @generated from field: agenta.ai.v1.ServiceState state = 2;
    */
@@ -86,7 +86,7 @@ export type StatusResponse = Message<"agenta.ai.v1.StatusResponse"> & {
   tools: ToolStatus[];
 
   /**
-   * Where the rate limit is being counted.
+   * Where rate limits are counted.
    *
    * @generated from field: agenta.ai.v1.RateLimiterState rate_limiter_state = 7;
    */
@@ -101,13 +101,13 @@ export const StatusResponseSchema: GenMessage<StatusResponse> = /*@__PURE__*/
   messageDesc(file_agenta_ai_v1_tool_service, 1);
 
 /**
- * ToolStatus is one tool with what this caller has left of its rate limit.
+ * ToolStatus is one tool with this caller's rate limit.
  *
  * @generated from message agenta.ai.v1.ToolStatus
  */
 export type ToolStatus = Message<"agenta.ai.v1.ToolStatus"> & {
   /**
-   * The definition, as ListTools gives it.
+   * The definition, as ListTools returns it.
    *
    * @generated from field: agenta.ai.v1.Tool tool = 1;
    */
@@ -129,7 +129,7 @@ export const ToolStatusSchema: GenMessage<ToolStatus> = /*@__PURE__*/
   messageDesc(file_agenta_ai_v1_tool_service, 2);
 
 /**
- * RateLimit is the state of one caller's limit for one tool. Reading it uses nothing up.
+ * RateLimit is the state of one caller's limit for one tool. Reading it doesn't count as a call.
  *
  * @generated from message agenta.ai.v1.RateLimit
  */
@@ -177,15 +177,14 @@ export const RateLimitSchema: GenMessage<RateLimit> = /*@__PURE__*/
  */
 export type ListToolsRequest = Message<"agenta.ai.v1.ListToolsRequest"> & {
   /**
-   * Tools to return at most, from 1 to 100; a larger number means 100. 0 means 50. A negative number is
-   * INVALID_ARGUMENT.
+   * Maximum number of tools, from 1 to 100. Larger values mean 100, 0 means 50; negative values are INVALID_ARGUMENT.
    *
    * @generated from field: int32 page_size = 1;
    */
   pageSize: number;
 
   /**
-   * next_page_token of the page before, as it came. Empty for the first page.
+   * The next_page_token of the previous page, unchanged. Empty for the first page.
    *
    * @generated from field: string page_token = 2;
    */
@@ -220,14 +219,14 @@ export type ListToolsResponse = Message<"agenta.ai.v1.ListToolsResponse"> & {
   nextPageToken: string;
 
   /**
-   * How long the answer may be kept before asking again.
+   * How long the response may be cached.
    *
    * @generated from field: google.protobuf.Duration ttl = 3;
    */
   ttl?: Duration | undefined;
 
   /**
-   * Who may share a kept answer.
+   * Who may share the cached response.
    *
    * @generated from field: agenta.ai.v1.CacheScope cache_scope = 4;
    */
@@ -242,7 +241,7 @@ export const ListToolsResponseSchema: GenMessage<ListToolsResponse> = /*@__PURE_
   messageDesc(file_agenta_ai_v1_tool_service, 5);
 
 /**
- * CallToolRequest names a tool and gives its arguments. At most 1 MiB when serialised.
+ * CallToolRequest names a tool and gives its arguments. At most 1 MiB when serialized.
  *
  * @generated from message agenta.ai.v1.CallToolRequest
  */
@@ -255,26 +254,25 @@ export type CallToolRequest = Message<"agenta.ai.v1.CallToolRequest"> & {
   name: string;
 
   /**
-   * The arguments, as the tool's input_schema has them. A Struct holds every number as a double and loses the order
-   * of keys: tools take what must survive that, such as a prompt template, as a string that holds JSON.
+   * The arguments, valid by the tool's input_schema. A Struct stores every number as a double and loses the order of
+   * keys. Tools therefore take data that must survive, such as a prompt template, as a string of JSON.
    *
    * @generated from field: google.protobuf.Struct arguments = 2;
    */
   arguments?: JsonObject | undefined;
 
   /**
-   * Makes it safe to send the call again: a UUID, version 4, in its 36-character form, new for every call that is meant
-   * to be a new one and kept for its retries. A repeat with the same caller, tool and arguments joins the running
-   * call or gets its stored result; with other arguments it is ABORTED. Empty: every call is a new one.
+   * Makes retries safe: a UUID, version 4, in its 36-character form. Create a new one for each new call, and keep it for
+   * retries. A repeat with the same caller, tool and arguments joins the running call or gets its stored result; with
+   * different arguments it fails with ABORTED. If empty, each call is a new one.
    *
    * @generated from field: string request_id = 3;
    */
   requestId: string;
 
   /**
-   * What to do with a request_id whose first run may have been billed and has no result: false answers with
-   * ERROR_REASON_OUTCOME_UNKNOWN, true runs the tool again, which may be billed twice. Without a request_id it does
-   * nothing.
+   * What to do if the first run of the request_id may have been billed but its result is lost: false fails with
+   * ERROR_REASON_OUTCOME_UNKNOWN, true runs the tool again, which may be billed twice. Ignored without a request_id.
    *
    * @generated from field: bool rerun_if_outcome_unknown = 4;
    */
@@ -289,20 +287,20 @@ export const CallToolRequestSchema: GenMessage<CallToolRequest> = /*@__PURE__*/
   messageDesc(file_agenta_ai_v1_tool_service, 6);
 
 /**
- * CallToolResponse is what a tool answered.
+ * CallToolResponse is the result of a tool.
  *
  * @generated from message agenta.ai.v1.CallToolResponse
  */
 export type CallToolResponse = Message<"agenta.ai.v1.CallToolResponse"> & {
   /**
-   * The result for people, at least one block. If is_error, one text that says what went wrong.
+   * The result for people, at least one block. If is_error, a single text that says what went wrong.
    *
    * @generated from field: repeated agenta.ai.v1.ContentBlock content = 1;
    */
   content: ContentBlock[];
 
   /**
-   * The result for programs, as the tool's output_schema has it. Not set if is_error.
+   * The result for programs, valid by the tool's output_schema. Not set if is_error.
    *
    * @generated from field: google.protobuf.Value structured_content = 2;
    */
@@ -316,14 +314,14 @@ export type CallToolResponse = Message<"agenta.ai.v1.CallToolResponse"> & {
   isError: boolean;
 
   /**
-   * Why the tool failed. Set exactly if is_error.
+   * Why the tool failed. Set if and only if is_error.
    *
    * @generated from field: agenta.ai.v1.ToolError error = 4;
    */
   error?: ToolError | undefined;
 
   /**
-   * How the result came about.
+   * How the result was produced.
    *
    * @generated from field: agenta.ai.v1.CallMeta meta = 5;
    */
@@ -338,8 +336,7 @@ export const CallToolResponseSchema: GenMessage<CallToolResponse> = /*@__PURE__*
   messageDesc(file_agenta_ai_v1_tool_service, 7);
 
 /**
- * CallToolStreamRequest names a tool and gives its arguments. Its fields are those of CallToolRequest. At most 1 MiB when
- * serialised.
+ * CallToolStreamRequest has the fields of CallToolRequest. At most 1 MiB when serialized.
  *
  * @generated from message agenta.ai.v1.CallToolStreamRequest
  */
@@ -359,14 +356,14 @@ export type CallToolStreamRequest = Message<"agenta.ai.v1.CallToolStreamRequest"
   arguments?: JsonObject | undefined;
 
   /**
-   * Makes it safe to send the call again, as in CallToolRequest.
+   * Makes retries safe, as in CallToolRequest.
    *
    * @generated from field: string request_id = 3;
    */
   requestId: string;
 
   /**
-   * What to do with a request_id whose first run may have been billed and has no result, as in CallToolRequest.
+   * What to do if the result of an earlier run is lost, as in CallToolRequest.
    *
    * @generated from field: bool rerun_if_outcome_unknown = 4;
    */
@@ -381,13 +378,13 @@ export const CallToolStreamRequestSchema: GenMessage<CallToolStreamRequest> = /*
   messageDesc(file_agenta_ai_v1_tool_service, 8);
 
 /**
- * CallToolStreamResponse is one step of a call, or its result. A reader skips a message of which neither is set.
+ * CallToolStreamResponse is the progress of a call, or its result. A reader skips a message in which neither is set.
  *
  * @generated from message agenta.ai.v1.CallToolStreamResponse
  */
 export type CallToolStreamResponse = Message<"agenta.ai.v1.CallToolStreamResponse"> & {
   /**
-   * What the message holds.
+   * The content of the message.
    *
    * @generated from oneof agenta.ai.v1.CallToolStreamResponse.event
    */
@@ -401,7 +398,7 @@ export type CallToolStreamResponse = Message<"agenta.ai.v1.CallToolStreamRespons
     case: "progress";
   } | {
     /**
-     * What the tool answered. The last message, and nothing follows it but the status OK.
+     * The result. This is the last message; only the status OK follows.
      *
      * @generated from field: agenta.ai.v1.CallToolResponse result = 2;
      */
@@ -438,28 +435,28 @@ export type Progress = Message<"agenta.ai.v1.Progress"> & {
   text: string;
 
   /**
-   * Steps that are done, from 0 to total. 0 if steps aren't counted.
+   * Number of steps that are done, from 0 to total. 0 if steps aren't counted.
    *
    * @generated from field: uint32 done = 3;
    */
   done: number;
 
   /**
-   * Steps in all. 0 if steps aren't counted.
+   * Total number of steps. 0 if steps aren't counted.
    *
    * @generated from field: uint32 total = 4;
    */
   total: number;
 
   /**
-   * The call's place in the queue, an estimate: 1 is next. Set exactly in the stage QUEUED, otherwise 0.
+   * The call's estimated position in the queue; 1 is next. Set only in the stage QUEUED, otherwise 0.
    *
    * @generated from field: uint32 queue_position = 5;
    */
   queuePosition: number;
 
   /**
-   * Time from now until the next attempt. Set exactly in the stage WAITING_FOR_RETRY.
+   * Time until the next attempt. Set only in the stage WAITING_FOR_RETRY.
    *
    * @generated from field: google.protobuf.Duration retry_delay = 6;
    */
@@ -474,28 +471,27 @@ export const ProgressSchema: GenMessage<Progress> = /*@__PURE__*/
   messageDesc(file_agenta_ai_v1_tool_service, 10);
 
 /**
- * CallMeta tells how a result came about.
+ * CallMeta describes how a result was produced.
  *
  * @generated from message agenta.ai.v1.CallMeta
  */
 export type CallMeta = Message<"agenta.ai.v1.CallMeta"> & {
   /**
-   * Trace in Agenta that holds the model's answer that the result was made from: 32 lowercase hexadecimal digits.
-   * Empty if none is known.
+   * Trace in Agenta with the model's answer behind the result: 32 lowercase hexadecimal digits. Empty if unknown.
    *
    * @generated from field: string trace_id = 1;
    */
   traceId: string;
 
   /**
-   * The requests that were sent to the completion service, in their order. A replayed result has those of the original.
+   * The requests to the completion service, in order. A replayed result has those of the original call.
    *
    * @generated from field: repeated agenta.ai.v1.Attempt attempts = 2;
    */
   attempts: Attempt[];
 
   /**
-   * Whether the first answer broke a rule and the result comes from asking once more.
+   * Whether the first answer broke a rule, and the result is from a later one.
    *
    * @generated from field: bool repaired = 3;
    */
@@ -509,7 +505,7 @@ export type CallMeta = Message<"agenta.ai.v1.CallMeta"> & {
   replayed: boolean;
 
   /**
-   * Sentences about what a caller should know although the call succeeded, for example a setting that is deprecated.
+   * What a caller should know although the call succeeded, in sentences, for example that a setting is deprecated.
    *
    * @generated from field: repeated string warnings = 5;
    */
@@ -530,14 +526,14 @@ export const CallMetaSchema: GenMessage<CallMeta> = /*@__PURE__*/
  */
 export type Attempt = Message<"agenta.ai.v1.Attempt"> & {
   /**
-   * Trace in Agenta: 32 lowercase hexadecimal digits. Empty if none is known.
+   * Trace in Agenta: 32 lowercase hexadecimal digits. Empty if unknown.
    *
    * @generated from field: string trace_id = 1;
    */
   traceId: string;
 
   /**
-   * From sending the request to its end.
+   * Duration of the request.
    *
    * @generated from field: google.protobuf.Duration duration = 2;
    */
@@ -586,7 +582,7 @@ export enum ServiceState {
   DEGRADED = 3,
 
   /**
-   * The server is about to stop: calls that run are finished, new ones belong elsewhere.
+   * The server is shutting down: it finishes running calls, and new calls should go to another server.
    *
    * @generated from enum value: SERVICE_STATE_DRAINING = 4;
    */
@@ -600,7 +596,7 @@ export const ServiceStateSchema: GenEnum<ServiceState> = /*@__PURE__*/
   enumDesc(file_agenta_ai_v1_tool_service, 0);
 
 /**
- * RateLimiterState says where the rate limit is being counted. A reader treats a value that it doesn't know as
+ * RateLimiterState says where rate limits are counted. A reader treats a value that it doesn't know as
  * UNSPECIFIED.
  *
  * @generated from enum agenta.ai.v1.RateLimiterState
@@ -614,21 +610,21 @@ export enum RateLimiterState {
   UNSPECIFIED = 0,
 
   /**
-   * In a store that all replicas share: limits are exact over all of them.
+   * In a store that all replicas share: limits are exact across all of them.
    *
    * @generated from enum value: RATE_LIMITER_STATE_SHARED = 1;
    */
   SHARED = 1,
 
   /**
-   * In this process alone, as configured.
+   * Only in this process, as configured.
    *
    * @generated from enum value: RATE_LIMITER_STATE_LOCAL = 2;
    */
   LOCAL = 2,
 
   /**
-   * In this process alone, for as long as the shared store can't be reached.
+   * Only in this process, while the shared store can't be reached.
    *
    * @generated from enum value: RATE_LIMITER_STATE_FALLBACK = 3;
    */
@@ -649,7 +645,7 @@ export const RateLimiterStateSchema: GenEnum<RateLimiterState> = /*@__PURE__*/
   enumDesc(file_agenta_ai_v1_tool_service, 1);
 
 /**
- * CacheScope says who may share a kept answer. A reader treats a value that it doesn't know as PRIVATE.
+ * CacheScope says who may share a cached response. A reader treats a value that it doesn't know as PRIVATE.
  *
  * @generated from enum agenta.ai.v1.CacheScope
  */
@@ -662,14 +658,14 @@ export enum CacheScope {
   UNSPECIFIED = 0,
 
   /**
-   * The answer is the same for every caller.
+   * The response is the same for every caller.
    *
    * @generated from enum value: CACHE_SCOPE_PUBLIC = 1;
    */
   PUBLIC = 1,
 
   /**
-   * The answer is for this caller alone.
+   * The response is only for this caller.
    *
    * @generated from enum value: CACHE_SCOPE_PRIVATE = 2;
    */
@@ -697,7 +693,7 @@ export enum ProgressStage {
   UNSPECIFIED = 0,
 
   /**
-   * The call waits for a free slot of the server. Progress.queue_position is its place.
+   * The call is waiting for a free slot. Progress.queue_position is its position.
    *
    * @generated from enum value: PROGRESS_STAGE_QUEUED = 1;
    */
@@ -711,35 +707,35 @@ export enum ProgressStage {
   STARTED = 2,
 
   /**
-   * The completion service has been asked, and its answer is awaited.
+   * A request was sent to the completion service.
    *
    * @generated from enum value: PROGRESS_STAGE_ASKING = 3;
    */
   ASKING = 3,
 
   /**
-   * The completion service couldn't answer, and will be asked again after Progress.retry_delay.
+   * The completion service couldn't answer. The request is retried after Progress.retry_delay.
    *
    * @generated from enum value: PROGRESS_STAGE_WAITING_FOR_RETRY = 4;
    */
   WAITING_FOR_RETRY = 4,
 
   /**
-   * An answer has come and is being checked.
+   * The answer has arrived and is being checked.
    *
    * @generated from enum value: PROGRESS_STAGE_CHECKING = 5;
    */
   CHECKING = 5,
 
   /**
-   * The answer broke a rule, which Progress.text names, and the completion service is asked once more.
+   * The answer broke a rule, which Progress.text names, and the model is asked again.
    *
    * @generated from enum value: PROGRESS_STAGE_REPAIRING = 6;
    */
   REPAIRING = 6,
 
   /**
-   * The tool works through several cases. Progress.done of Progress.total are done.
+   * The tool is running several cases. Progress.done of Progress.total are done.
    *
    * @generated from enum value: PROGRESS_STAGE_RUNNING_CASES = 7;
    */
@@ -755,17 +751,17 @@ export const ProgressStageSchema: GenEnum<ProgressStage> = /*@__PURE__*/
 /**
  * ToolService lists AI tools and calls them on behalf of the caller.
  *
- * What travels as metadata, never as a field: the deadline (grpc-timeout), the credential (authorization) and
- * the trace context (traceparent).
+ * The deadline (grpc-timeout), the credential (authorization) and the trace context (traceparent) are metadata,
+ * never fields.
  *
  * A call ends in one of three ways:
  *
- *   1. OK and is_error = false: the tool did its work.
- *   2. OK and is_error = true: the tool ran and failed. CallToolResponse.error says why, and whether sending
- *      the call again may help.
- *   3. A status other than OK. If its details hold a google.rpc.ErrorInfo with the domain "agenta.ai", the tool
- *      was not run, and ErrorInfo.reason is the name of an ErrorReason. Without one (UNAVAILABLE by a broken
- *      connection, DEADLINE_EXCEEDED, CANCELLED, INTERNAL) the tool may or may not have run.
+ *   1. OK and is_error = false: the tool succeeded.
+ *   2. OK and is_error = true: the tool ran and failed. CallToolResponse.error says why, and whether a retry
+ *      may help.
+ *   3. A status other than OK. If its details contain a google.rpc.ErrorInfo with the domain "agenta.ai", the
+ *      tool was not run, and ErrorInfo.reason is the name of an ErrorReason. Without one (UNAVAILABLE because of a
+ *      broken connection, DEADLINE_EXCEEDED, CANCELLED, INTERNAL) the tool may have run.
  *
  * Retry a CallTool or a CallToolStream automatically only if it has a request_id.
  *
@@ -773,8 +769,8 @@ export const ProgressStageSchema: GenEnum<ProgressStage> = /*@__PURE__*/
  */
 export const ToolService: GenService<{
   /**
-   * Status says whether the service is switched on and healthy, and what this caller may use.
-   * It is answered under overload too, and costs nothing of the caller's rate limit.
+   * Status says whether the service is enabled and healthy, and which tools this caller may use.
+   * It works under overload too, and doesn't count towards the caller's rate limit.
    *
    * @generated from rpc agenta.ai.v1.ToolService.Status
    */
@@ -794,8 +790,8 @@ export const ToolService: GenService<{
     output: typeof ListToolsResponseSchema;
   },
   /**
-   * CallTool runs one tool and waits for its result. A model is asked, so it takes seconds and costs money: send a
-   * deadline (90 seconds is a good one) and a request_id.
+   * CallTool runs one tool and waits for its result. It usually calls a model, which takes seconds and costs money: set
+   * a deadline, for example 90 seconds, and a request_id.
    *
    * @generated from rpc agenta.ai.v1.ToolService.CallTool
    */
@@ -809,10 +805,10 @@ export const ToolService: GenService<{
    * at most ten a second, then exactly one result, which equals the response of CallTool. It ends with a status as
    * CallTool does; if that isn't OK, there is no result, even if there was progress.
    *
-   * The same request_id is the same call, by whichever of the two methods it is sent. A repeat that joins a running
-   * call gets its progress from then on; one that reaches another replica, or comes after the end, gets only the result.
+   * The same request_id is the same call in both methods. A repeat that joins a running call gets its progress from then
+   * on; one that reaches another replica, or comes after the end, gets only the result.
    *
-   * Progress is for display. What a caller doesn't read in time is left out; the result never is.
+   * Progress is for display. Progress that a caller doesn't read in time is dropped; the result never is.
    *
    * @generated from rpc agenta.ai.v1.ToolService.CallToolStream
    */
