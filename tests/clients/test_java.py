@@ -115,8 +115,10 @@ def java(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
 @pytest.mark.parametrize("java", [*_javas(), JAVA_21], ids=str, indirect=True)
 async def test_the_vectors_with_each_java(java: Path, example: Path) -> None:
     program = example.parents[2] / "conformance/target/conformance.jar"
+    client = clients()["java"]
+    options = [option for option in client.command if option.startswith("-XX")]
     vectors, known = load()
-    outcomes = await play([str(java), "-jar", str(program)], clients()["java"].playable(vectors), known)
+    outcomes = await play([str(java), *options, "-jar", str(program)], client.playable(vectors), known)
     assert not failures({"java": outcomes})
 
 
