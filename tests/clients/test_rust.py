@@ -164,7 +164,7 @@ def test_the_public_api_is_compatible(tmp_path: Path) -> None:
 
 def semver_checks(baseline: Path) -> subprocess.CompletedProcess[str]:
     tools = FOLDER.parents[1] / ".tools/bin"
-    command = ["cargo", "semver-checks", "-p", "agenta-ai", "--release-type", "minor", "--baseline-root", baseline]
+    command = ["cargo", "semver-checks", "-p", "agenta-ai", "--release-type", "minor", f"--baseline-root={baseline}"]
     path = f"{tools}{os.pathsep}{os.environ['PATH']}"
     return subprocess.run(command, cwd=FOLDER, env={**os.environ, "PATH": path}, capture_output=True, text=True)
 
