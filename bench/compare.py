@@ -21,6 +21,7 @@ IN_FLIGHT = (1, 32, 256)
 # Beside an upstream that answers at once.
 DELAYED = (0.05, 32)
 RATE = 200
+OPEN_ROUNDS = 2
 LONG_DELAY = 2.0
 
 
@@ -95,7 +96,7 @@ async def main(rounds: int, seconds: float, counts: Sequence[int], many: int) ->
         servers = await every(start)
         at_many = await many_in_flight(start, servers, many, seconds * 5)
         closed = await closed_loops(start, servers, rounds, seconds, counts)
-        opened = await open_loops(start, servers, rounds, seconds * 4)
+        opened = await open_loops(start, servers, OPEN_ROUNDS, seconds * 4)
     results = {"many": {"in_flight": many, "peers": at_many}, "closed": closed, "open": opened, "rate": RATE}
     return save("compare", results, servers)
 
