@@ -19,6 +19,7 @@ ONE_VERSION_IS_ENOUGH := $(addprefix --ignore=tests/,clients conformance deploy 
 # The oldest Rust that the client declares. rustup gets it when it is missing.
 RUST_MINIMUM := $(shell sed -n 's/^rust-version = "\(.*\)"/\1/p' clients/rust/Cargo.toml)
 BENCH := $(TOOLS)/bench/bin/python -m bench
+BEFORE := f5b559f
 SAMPLE := examples/support_agent.json
 
 # A machine that has pip needs no other in the environment, which would take 26 MB and most of the time.
@@ -97,16 +98,27 @@ $(TOOLS)/bench/.ready: $(READY) pyproject.toml bench/peers/ceiling/main.go bench
 	@cd bench/peers/ceiling && go build -o $(CURDIR)/$(TOOLS)/bin/ . github.com/tsenart/vegeta/v12
 	@touch $@
 
-bench: $(TOOLS)/bench/.ready ## Measure: remakes all of bench/README.md in a quarter of an hour. Needs Go, redis-server, and a quiet machine.
+# The state before the refactoring, as a peer. A shallow clone doesn't have it.
+$(TOOLS)/before/.ready: requirements-dev.lock | $(READY)
+	@if git cat-file -e $(BEFORE)^{commit} 2> /dev/null; then \
+	  $(BIN)/uv venv -q --clear --python $(PYTHON) $(TOOLS)/before && mkdir $(TOOLS)/before/source && \
+	  git archive $(BEFORE) client server pyproject.toml README.md LICENSE CHANGELOG.md | tar -xC $(TOOLS)/before/source && \
+	  $(BIN)/uv pip install -q --compile-bytecode -p $(TOOLS)/before -c requirements-dev.lock '$(TOOLS)/before/source[server]' && \
+	  touch $@; \
+	else echo "This clone lacks commit $(BEFORE), so the state before the refactoring isn't measured. Get it: git fetch --unshallow"; fi
+
+bench: $(TOOLS)/bench/.ready $(TOOLS)/before/.ready ## Measure: remakes bench/README.md and docs/scale.md in 20 minutes. Needs Go, redis-server, and a quiet machine.
 	@$(BENCH).compare
 	@$(BENCH).parts
+	@$(BENCH).scale
+	@$(BENCH).replicas
 	@$(BENCH).load 500 2000 5000 > bench/results/load.txt
 	@$(BENCH).overload --plot bench/plots/overload.png > bench/results/overload.txt
 	-@$(BENCH).soak --calls 40000 --plot bench/plots/soak.png > bench/results/soak.txt
 	@for each in concurrency limits idempotency telemetry streams tools typed guarantee; do $(BENCH).$$each > bench/results/$$each.txt || exit 1; done
 	@$(BENCH).report
 
-bench-smoke: $(TOOLS)/bench/.ready ## See that everything that is compared can be measured, and that bench/README.md shows the last results.
+bench-smoke: $(TOOLS)/bench/.ready $(TOOLS)/before/.ready ## See that everything that is compared can be measured, and that bench/README.md shows the last results.
 	@cd bench/peers/ceiling && test -z "$$(gofmt -l .)" && go mod tidy -diff && go vet .
 	@$(BENCH).smoke
 	@$(BENCH).report --check

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 from contextlib import contextmanager
+from itertools import cycle
 from typing import TYPE_CHECKING, Any, Self, TypeVar, cast
 
 import grpc
@@ -58,6 +59,9 @@ class Client:
         retries: How often a call is sent again after its connection broke or the server was unavailable: ``None`` for
             4 times (3 times for ``status`` and ``list_tools``), ``0`` for never. All attempts have the same request_id
             and share one time-out.
+        connections: How many connections the calls go over in turn, 1 to 100. One carries a thousand calls at a time,
+            which is enough unless what is behind the target spreads connections instead of calls: several processes on
+            one port, or a balancer of TCP.
 
     Raises:
         InvalidInput: The target is not an address, another argument can't be used, or credentials would be sent to
@@ -77,6 +81,7 @@ class Client:
         project: str | None = None,
         wait_for_limit: bool = False,
         retries: int | None = None,
+        connections: int = 1,
     ) -> None:
         self._connection = connection(
             target,
@@ -89,9 +94,10 @@ class Client:
             project=project,
             wait_for_limit=wait_for_limit,
             retries=retries,
+            connections=connections,
         )
-        self._channel: grpc.aio.Channel | None = None
-        self._opened: ToolServiceAsyncStub | None = None
+        self._channels: list[grpc.aio.Channel] = []
+        self._turns: Iterator[tuple[grpc.aio.Channel, ToolServiceAsyncStub]] = iter(())
         self._loop: asyncio.AbstractEventLoop | None = None
         self._closing = asyncio.Event()
         self._streams: set[Any] = set()
@@ -112,8 +118,8 @@ class Client:
         # Older releases of gRPC don't find those that are read within a generator.
         for call in self._streams:
             call.cancel()
-        if self._channel is not None:
-            await self._channel.close()
+        for channel in self._channels:
+            await channel.close()
 
     async def status(
         self, *, timeout: float | None = None, metadata: Iterable[tuple[str, str | bytes]] = ()
@@ -365,8 +371,8 @@ class Client:
         while True:
             try:
                 with self._told_if_closed(exchange):
-                    stub = self._stub
-                    method = exchange.typed.on(self._channel) if exchange.typed else getattr(stub, exchange.method)
+                    channel, stub = self._next()
+                    method = exchange.typed.on(channel) if exchange.typed else getattr(stub, exchange.method)
                     call = method(exchange.request, timeout=attempts.remaining(), metadata=metadata)
                     response, trailers = await call, await call.trailing_metadata()
             except grpc.RpcError as error:
@@ -383,7 +389,8 @@ class Client:
             result = None
             try:
                 with self._told_if_closed(streamed):
-                    method: Any = self._stub.CallToolStream
+                    _, stub = self._next()
+                    method: Any = stub.CallToolStream
                     call = method(streamed.request, timeout=attempts.remaining(), metadata=metadata)
                     self._streams.add(call)
                     async for response in call:
@@ -452,24 +459,26 @@ class Client:
             raise
         return requests.merged(caller.with_token(token), exchange.metadata)
 
-    @property
-    def _stub(self) -> ToolServiceAsyncStub:
+    def _next(self) -> tuple[grpc.aio.Channel, ToolServiceAsyncStub]:
+        """Return the connection whose turn it is, and the methods on it."""
         # After a provider was awaited, the client may be closed.
         if self._closing.is_set():
             raise errors.AgentaError(errors.CLOSED)
         # Opened late, because a channel belongs to the event loop that it is opened in.
         loop = asyncio.get_running_loop()
-        if self._opened is None:
+        if not self._channels:
             self._loop = loop
-            to = self._connection
-            if to.channel_credentials is None:
-                self._channel = grpc.aio.insecure_channel(to.address, to.options)
-            else:
-                self._channel = grpc.aio.secure_channel(to.address, to.channel_credentials, to.options)
-            self._opened = ToolServiceStub(self._channel)
+            self._channels = [self._open() for _ in range(self._connection.connections)]
+            self._turns = cycle([(channel, ToolServiceStub(channel)) for channel in self._channels])
         if self._loop is not loop:
             raise errors.InvalidInput("This client was used in another event loop. Make one for each loop.")
-        return self._opened
+        return next(self._turns)
+
+    def _open(self) -> grpc.aio.Channel:
+        to = self._connection
+        if to.channel_credentials is None:
+            return grpc.aio.insecure_channel(to.address, to.options)
+        return grpc.aio.secure_channel(to.address, to.channel_credentials, to.options)
 
 
 def _cancellations() -> int:

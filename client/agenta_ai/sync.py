@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import contextmanager
+from itertools import cycle
 from typing import TYPE_CHECKING, Any, Self, TypeVar, cast
 
 import grpc
@@ -53,6 +54,9 @@ class SyncClient:
         retries: How often a call is sent again after its connection broke or the server was unavailable: ``None`` for
             4 times (3 times for ``status`` and ``list_tools``), ``0`` for never. All attempts have the same request_id
             and share one time-out.
+        connections: How many connections the calls go over in turn, 1 to 100. One carries a thousand calls at a time,
+            which is enough unless what is behind the target spreads connections instead of calls: several processes on
+            one port, or a balancer of TCP.
 
     Raises:
         InvalidInput: The target is not an address, another argument can't be used, or credentials would be sent to
@@ -72,6 +76,7 @@ class SyncClient:
         project: str | None = None,
         wait_for_limit: bool = False,
         retries: int | None = None,
+        connections: int = 1,
     ) -> None:
         self._connection = connection(
             target,
@@ -84,13 +89,11 @@ class SyncClient:
             project=project,
             wait_for_limit=wait_for_limit,
             retries=retries,
+            connections=connections,
         )
-        to = self._connection
-        if to.channel_credentials is None:
-            self._channel = grpc.insecure_channel(to.address, to.options)
-        else:
-            self._channel = grpc.secure_channel(to.address, to.channel_credentials, to.options)
-        self._stub = ToolServiceStub(self._channel)
+        self._channels = [self._open() for _ in range(connections)]
+        # Threads may share it: a turn is one step of the interpreter.
+        self._turns = cycle([(channel, ToolServiceStub(channel)) for channel in self._channels])
         self._closing = threading.Event()
 
     def __enter__(self) -> Self:
@@ -106,7 +109,8 @@ class SyncClient:
         open. New calls fail with :class:`agenta_ai.AgentaError`, and nothing is sent.
         """
         self._closing.set()
-        self._channel.close()
+        for channel in self._channels:
+            channel.close()
 
     def status(
         self, *, timeout: float | None = None, metadata: Iterable[tuple[str, str | bytes]] = ()
@@ -364,9 +368,8 @@ class SyncClient:
         while True:
             try:
                 with self._told_if_closed(exchange):
-                    method = (
-                        exchange.typed.on(self._channel) if exchange.typed else getattr(self._stub, exchange.method)
-                    )
+                    channel, stub = next(self._turns)
+                    method = exchange.typed.on(channel) if exchange.typed else getattr(stub, exchange.method)
                     response, call = method.with_call(exchange.request, timeout=attempts.remaining(), metadata=metadata)
             except grpc.RpcError as error:
                 self._pause_after(error, exchange, attempts)
@@ -382,7 +385,8 @@ class SyncClient:
             result = None
             try:
                 with self._told_if_closed(streamed):
-                    method: Any = self._stub.CallToolStream
+                    _, stub = next(self._turns)
+                    method: Any = stub.CallToolStream
                     call = method(streamed.request, timeout=attempts.remaining(), metadata=metadata)
                     for response in call:
                         if response.HasField("progress"):
@@ -434,6 +438,12 @@ class SyncClient:
             raise failures.closed_during(exchange.request_id, is_open=attempts.is_open)
         if attempts.remaining() == 0:
             raise failures.timed_out(to.target, exchange.timeout, exchange.request_id, is_open=attempts.is_open)
+
+    def _open(self) -> grpc.Channel:
+        to = self._connection
+        if to.channel_credentials is None:
+            return grpc.insecure_channel(to.address, to.options)
+        return grpc.secure_channel(to.address, to.channel_credentials, to.options)
 
     def _metadata(self, exchange: Exchange[Any]) -> Metadata:
         caller = self._connection.caller

@@ -209,6 +209,15 @@ async def test_calls_go_round_and_only_to_healthy_servers(call: Call, server: Fa
     assert server.service.requests == []
 
 
+@pytest.mark.parametrize("connections", [1, 3])
+async def test_calls_go_over_several_connections(call: Call, server: FakeServer, connections: int) -> None:
+    pages = [pb.ListToolsResponse(next_page_token=token) for token in ("1", "2", "3", "4", "5", "")]
+    server.answers(*pages)
+    await call("list_tools", client={"connections": connections})
+    assert len(set(server.service.peers)) == connections
+    assert server.service.peers[:3] == server.service.peers[3:]
+
+
 async def test_what_cannot_be_sent_is_not(call: Call, server: FakeServer) -> None:
     with pytest.raises(InvalidInput, match=r"arguments\.x"):
         await call("call_tool", "tools.x.y.z", {"x": object()})

@@ -93,7 +93,8 @@ def parsed(response: HttpResponse) -> dict[str, Any]:
 
 def reply(response: HttpResponse, document: dict[str, Any], *, has_output: bool, output: Any) -> Reply:
     """Return what all routes have in common, and the output that one of them has found."""
-    trace_id = _trace_id(document.get("trace_id"), document.get("traceId"), response.headers.get("x-ag-trace-id"))
+    trace_id = _trace_id(document.get("trace_id"), document.get("traceId"))
+    trace_id = trace_id or _trace_id(response.headers.get("x-ag-trace-id"))
     span = document.get("span_id")
     failed = _status(document.get("status"))
     return Reply(
