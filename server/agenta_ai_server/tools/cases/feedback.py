@@ -1,0 +1,69 @@
+"""What a refinement is told of the cases: which fail, how, and why the last attempts weren't taken."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+from agenta_ai_server.tools.cases.expectations import describe
+from agenta_ai_server.tools.cases.trial import Verdict
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from agenta_ai_server.tools.cases.arguments import RefineWithCasesArguments
+    from agenta_ai_server.tools.cases.trial import Trial
+
+#: As for the context of refine_prompt.
+MAX_CONTEXT_CHARACTERS = 10_000
+MAX_REJECTIONS_CHARACTERS = 1_500
+# Of one case: what is given to it, expected of it, written for it, and wrong with it.
+FIELDS = 4
+LABEL_CHARACTERS = 80
+INSTRUCTIONS = (
+    "The prompt is tested with cases. The context lists those that fail, what the model wrote and what is wrong with "
+    "it. Change the prompt so that these cases pass and all others still do. State general rules that also hold for "
+    "other inputs, and do not copy the inputs or the expected outputs of cases into the prompt."
+)
+
+
+def guidelines(arguments: RefineWithCasesArguments) -> str:
+    """Return what the refinement should achieve."""
+    return f"{arguments.guidelines or ''}\n\n{INSTRUCTIONS}".strip()
+
+
+def context(arguments: RefineWithCasesArguments, trial: Trial, rejections: Sequence[str]) -> str:
+    """Return what the refinement should know, at most ``MAX_CONTEXT_CHARACTERS``.
+
+    Args:
+        arguments: The cases, and what their caller says of the prompt.
+        trial: What came of the cases with the prompt that is to be refined.
+        rejections: Why earlier refinements weren't taken, in sentences.
+    """
+    given = f"{arguments.context}\n\n" if arguments.context else ""
+    rejected = "".join(f"\n- {sentence}" for sentence in rejections)[-MAX_REJECTIONS_CHARACTERS:]
+    if rejected:
+        rejected = f"\n\nRefinements that were rejected:{rejected}"
+    failing = trial.those(Verdict.FAILED)
+    heading = "Test cases that fail with this prompt:"
+    left = MAX_CONTEXT_CHARACTERS - len(given) - len(rejected) - len(heading)
+    most = max(left // len(failing) - LABEL_CHARACTERS * FIELDS, 0) // FIELDS
+    cases = "".join(_case(arguments, trial, index, most) for index in failing)
+    return f"{given}{heading}{cases[:left]}{rejected}"
+
+
+def _case(arguments: RefineWithCasesArguments, trial: Trial, index: int, most: int) -> str:
+    case = arguments.cases[index]
+    run = next(run for run in trial.cases[index].runs if run.faults)
+    remark = f"\nRemark: {' '.join(_cut(case.remark, most).split())}" if case.remark else ""
+    return (
+        f"\n\nCase {_cut(arguments.name_of(index), LABEL_CHARACTERS)}"
+        f"\nInputs: {_cut(json.dumps(case.inputs, ensure_ascii=False), most)}"
+        f"\nExpected: {_cut(describe(case.expected), most)}{remark}"
+        f"\nOutput: {_cut(run.output, most)}"
+        f"\nWrong: {_cut(' '.join(run.faults), most)}"
+    )
+
+
+def _cut(text: str, most: int) -> str:
+    return text if len(text) <= most else f"{text[:most]}…"
