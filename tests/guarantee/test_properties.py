@@ -23,6 +23,7 @@ from agenta_ai_server.agenta.completion import Completion, DeployedPrompt
 from agenta_ai_server.domain.errors import Reason, Refused, ToolFailed
 from agenta_ai_server.domain.values import Attempt
 from agenta_ai_server.tools.refine_prompt.guarantee import Guarantee
+from agenta_ai_server.tools.refine_prompt.refiner import Refiner
 from agenta_ai_server.tools.refine_prompt.tool import RefinePrompt, RefinePromptArguments
 
 if TYPE_CHECKING:
@@ -139,7 +140,8 @@ class Service:
         self._guarantee = Guarantee()
 
     def run(self, source: str, written: str) -> ToolOutcome:
-        tool = RefinePrompt(Model(written), DeployedPrompt("app"), repairs=0, guarantee=self._guarantee)
+        refiner = Refiner(Model(written), DeployedPrompt("app"), repairs=0, guarantee=self._guarantee)
+        tool = RefinePrompt(refiner)
         return self._runner.run(tool.run(RefinePromptArguments(prompt_template_json=source), tool_call()))
 
     def close(self) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING
 
 import re2
@@ -131,11 +132,6 @@ class Expectation:
             yield f"Can't be checked: {error}."
 
 
-def describe(expected: Expected) -> str:
-    """Return what is expected as JSON, for a model to read."""
-    return _as_json(expected.model_dump(mode="json", exclude_unset=True), most=2_000)
-
-
 def _compiled(pattern: str | None, violations: list[Violation]) -> re2._Regexp | None:
     if pattern is None:
         return None
@@ -164,8 +160,6 @@ def _shown(text: str) -> str:
     return f'"{text if len(text) <= MAX_SHOWN else text[:MAX_SHOWN] + "…"}"'
 
 
-def _as_json(value: Json, most: int = MAX_SHOWN) -> str:
-    import json
-
+def _as_json(value: Json) -> str:
     text = json.dumps(value, ensure_ascii=False)
-    return text if len(text) <= most else f"{text[:most]}…"
+    return text if len(text) <= MAX_SHOWN else f"{text[:MAX_SHOWN]}…"

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from agenta_ai_server.tools.cases.expectations import describe
 from agenta_ai_server.tools.cases.trial import Verdict
 
 if TYPE_CHECKING:
@@ -58,11 +57,15 @@ def _case(arguments: RefineWithCasesArguments, trial: Trial, index: int, most: i
     remark = f"\nRemark: {' '.join(_cut(case.remark, most).split())}" if case.remark else ""
     return (
         f"\n\nCase {_cut(arguments.name_of(index), LABEL_CHARACTERS)}"
-        f"\nInputs: {_cut(json.dumps(case.inputs, ensure_ascii=False), most)}"
-        f"\nExpected: {_cut(describe(case.expected), most)}{remark}"
+        f"\nInputs: {_cut(_as_json(case.inputs), most)}"
+        f"\nExpected: {_cut(_as_json(case.expected.model_dump(exclude_unset=True)), most)}{remark}"
         f"\nOutput: {_cut(run.output, most)}"
         f"\nWrong: {_cut(' '.join(run.faults), most)}"
     )
+
+
+def _as_json(value: dict[str, Any]) -> str:
+    return json.dumps(value, ensure_ascii=False)
 
 
 def _cut(text: str, most: int) -> str:

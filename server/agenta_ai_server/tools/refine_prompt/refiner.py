@@ -97,12 +97,7 @@ class Refiner:
         """
 
         async def run(violations: Sequence[Violation]) -> Completion:
-            inputs = {
-                TEMPLATE: prompt.for_upstream(),
-                GUIDELINES: _guidelines_of_repair(guidelines, violations),
-                CONTEXT: context,
-            }
-            return await self._completions.complete(self._prompt, inputs, call)
+            return await self._ask(prompt, _guidelines_of_repair(guidelines, violations), context, call)
 
         async def read(text: str, attempts: Sequence[Attempt]) -> Refinement:
             return await self._refinement(text, prompt, call, attempts)
@@ -115,6 +110,10 @@ class Refiner:
             failure=lambda broken: f"{broken.description.rstrip('.')}, and was discarded; the prompt is unchanged.",
         )
         return await ask(question, call, self._repairs)
+
+    async def _ask(self, prompt: Template, guidelines: str, context: str, call: ToolCall) -> Completion:
+        inputs = {TEMPLATE: prompt.for_upstream(), GUIDELINES: guidelines, CONTEXT: context}
+        return await self._completions.complete(self._prompt, inputs, call)
 
     async def _refinement(self, text: str, prompt: Template, call: ToolCall, attempts: Sequence[Attempt]) -> Refinement:
         """Read what the model wrote, and check it against every rule.
