@@ -257,7 +257,7 @@ _NOT_RETRIEVED = re.compile(r"Client error '404 Not Found' for url '\S*/revision
 _UNREPLACED = re.compile(r"Error in messages\[\d+\]\.content: Unreplaced variables\b")
 _NO_CONNECTION = re.compile(r"All connection attempts failed")
 _PROVIDER_ERROR = re.compile(r"litellm\.(\w+):")
-# What the caller of an inline prompt can mend itself. Its prompt may be why Agenta fails, so that says nothing of Agenta.
+# What the caller of an inline prompt can mend. That the prompt may be why Agenta fails says nothing of Agenta's health.
 _OF_INLINE = {
     NOT_DEPLOYED: _misconfigured("Agenta can't read the prompt. Send one as Agenta's playground has it."),
     WRONG_INPUTS: _misconfigured(
