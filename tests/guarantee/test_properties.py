@@ -29,6 +29,7 @@ from agenta_ai_server.tools.refine_prompt.tool import RefinePrompt, RefinePrompt
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
+    from agenta_ai_server.agenta.completion import AnyPrompt
     from agenta_ai_server.domain.outcome import ToolOutcome
     from agenta_ai_server.domain.tool import ToolCall
 from agenta_ai_server.domain.values import Json
@@ -125,7 +126,7 @@ class Model:
     def __init__(self, text: str) -> None:
         self._text = text
 
-    async def complete(self, prompt: DeployedPrompt, inputs: Mapping[str, Json], call: ToolCall) -> Completion:
+    async def complete(self, prompt: AnyPrompt, inputs: Mapping[str, Json], call: ToolCall) -> Completion:
         return Completion(self._text, Attempt("0" * 32, 0.0))
 
     async def aclose(self) -> None:

@@ -16,9 +16,10 @@ if TYPE_CHECKING:
 #: As for the context of refine_prompt.
 MAX_CONTEXT_CHARACTERS = 10_000
 MAX_REJECTIONS_CHARACTERS = 1_500
-# Of one case: what is given to it, expected of it, written for it, and wrong with it.
-FIELDS = 4
-LABEL_CHARACTERS = 80
+# Of one case: its inputs, what is expected, its remark, the output, and what is wrong with it. With less room than this
+# for each, a model would learn nothing, and is told of fewer cases.
+FIELDS, MIN_CASE_CHARACTERS = 5, 500
+NAME_CHARACTERS, LABEL_CHARACTERS = 80, 150
 INSTRUCTIONS = (
     "The prompt is tested with cases. The context lists those that fail, what the model wrote and what is wrong with "
     "it. Change the prompt so that these cases pass and all others still do. State general rules that also hold for "
@@ -44,11 +45,12 @@ def context(arguments: RefineWithCasesArguments, trial: Trial, rejections: Seque
     if rejected:
         rejected = f"\n\nRefinements that were rejected:{rejected}"
     failing = trial.those(Verdict.FAILED)
-    heading = "Test cases that fail with this prompt:"
+    heading = f"Test cases that fail with this prompt, {len(failing)} of {len(trial.cases)}:"
     left = MAX_CONTEXT_CHARACTERS - len(given) - len(rejected) - len(heading)
-    most = max(left // len(failing) - LABEL_CHARACTERS * FIELDS, 0) // FIELDS
-    cases = "".join(_case(arguments, trial, index, most) for index in failing)
-    return f"{given}{heading}{cases[:left]}{rejected}"
+    shown = failing[: left // MIN_CASE_CHARACTERS]
+    most = (left // len(shown) - LABEL_CHARACTERS) // FIELDS
+    cases = "".join(_case(arguments, trial, index, most) for index in shown)
+    return f"{given}{heading}{cases}{rejected}"
 
 
 def _case(arguments: RefineWithCasesArguments, trial: Trial, index: int, most: int) -> str:
@@ -56,7 +58,7 @@ def _case(arguments: RefineWithCasesArguments, trial: Trial, index: int, most: i
     run = next(run for run in trial.cases[index].runs if run.faults)
     remark = f"\nRemark: {' '.join(_cut(case.remark, most).split())}" if case.remark else ""
     return (
-        f"\n\nCase {_cut(arguments.name_of(index), LABEL_CHARACTERS)}"
+        f"\n\nCase {_cut(arguments.name_of(index), NAME_CHARACTERS)}"
         f"\nInputs: {_cut(_as_json(case.inputs), most)}"
         f"\nExpected: {_cut(_as_json(case.expected.model_dump(exclude_unset=True)), most)}{remark}"
         f"\nOutput: {_cut(run.output, most)}"
