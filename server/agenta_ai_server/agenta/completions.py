@@ -150,7 +150,7 @@ class AgentaCompletionService:
             url += f"?{urlencode({'project_id': credential.project})}"
         authorization = credential.authorization if credential else self._key.authorization
         clock = asyncio.get_running_loop().time
-        with RequestRecord(url, self._listener) as sent:
+        with RequestRecord(url, self._listener, call.resends) as sent:
             sent.is_callers = credential is not None
             started = clock()
             seconds = self._seconds(call.remaining())

@@ -77,6 +77,7 @@ class UpstreamRequest:
         began: When it began, in seconds on the clock of ``time.perf_counter``.
         ended: When it ended, on the same clock; ``None`` while it runs.
         explanation: Agenta's own sentence about its failure, without secrets and prompts; for operators only.
+        resends: How often the same was sent before.
         is_callers: Whether it was made with the caller's own credential: this server can't read its trace.
     """
 
@@ -88,6 +89,7 @@ class UpstreamRequest:
     began: float = field(default_factory=time.perf_counter)
     ended: float | None = None
     explanation: str = ""
+    resends: int = 0
     is_callers: bool = False
 
     @property
@@ -155,8 +157,14 @@ class Call:
 
     @property
     def upstream_seconds(self) -> float:
-        """How long its requests to the completion service took together, up to now; one may outlive the call."""
-        return sum(request.seconds for request in self.requests)
+        """How long requests of it to the completion service were under way, up to now; one may outlive the call."""
+        seconds, until = 0.0, -math.inf
+        for request in self.requests:
+            # Those that were under way at the same time count once.
+            end = request.began + request.seconds
+            seconds += max(end - max(request.began, until), 0.0)
+            until = max(until, end)
+        return seconds
 
     @property
     def caller(self) -> Principal:

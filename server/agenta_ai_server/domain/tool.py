@@ -240,6 +240,7 @@ class ToolCall:
         waiters: Who waits for the outcome, if several may; ``None`` for this call's caller alone.
         watch: Takes the progress of the call; ``None`` if nobody watches.
         on_billing: Runs before the call costs something; ``None`` if nobody needs to know.
+        resends: How often the request to the completion service that is made next was sent before.
     """
 
     call_id: str
@@ -256,6 +257,7 @@ class ToolCall:
     waiters: Waiters | None = None
     watch: Watch | None = None
     on_billing: Callable[[], Awaitable[None]] | None = None
+    resends: int = 0
     _arguments: dict[str, Json] | None = None
 
     @property

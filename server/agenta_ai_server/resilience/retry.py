@@ -140,7 +140,7 @@ class RetryingCompletions:
             await self._sleep(delay)
             call.report(Stage.ASKING, "Asking Agenta again.")
             try:
-                completion = await self._inner.complete(prompt, inputs, replace(call, deadline=until))
+                completion = await self._inner.complete(prompt, inputs, replace(call, deadline=until, resends=len(failures)))
             except UpstreamFailed as failure:
                 failures.append(failure)
             except Refused as refused:
