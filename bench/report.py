@@ -37,6 +37,7 @@ PRINTED = (
     "streams",
     "tools",
     "guarantee",
+    "cases",
 )
 PERCENTILES = ("p50_ms", "p99_ms", "p999_ms")
 NONE = "–"

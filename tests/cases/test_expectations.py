@@ -100,7 +100,10 @@ def test_patterns_cannot_hang(pattern: str, output: str) -> None:
 
 def test_patterns_are_matched_in_outputs_of_bounded_length() -> None:
     (wrong,) = faults("a" * (MAX_PATTERN_CHARACTERS + 1), pattern="a")
-    assert wrong == "Must have at most 10,000 characters, because a pattern is matched."
+    assert wrong == "Must have at most 10,000 characters, because a pattern of this size is matched."
+    # A large pattern takes longer for each of them.
+    (wrong,) = faults("a" * 9_000, pattern=r"(a?){150}a{150}")
+    assert re.fullmatch(r"Must have at most [5-8],\d{3} characters, because .*", wrong)
 
 
 def test_a_comparison_is_given_up_before_it_takes_long() -> None:

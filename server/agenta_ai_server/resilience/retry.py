@@ -140,7 +140,8 @@ class RetryingCompletions:
             await self._sleep(delay)
             call.report(Stage.ASKING, "Asking Agenta again.")
             try:
-                completion = await self._inner.complete(prompt, inputs, replace(call, deadline=until, resends=len(failures)))
+                again = replace(call, deadline=until, resends=len(failures))
+                completion = await self._inner.complete(prompt, inputs, again)
             except UpstreamFailed as failure:
                 failures.append(failure)
             except Refused as refused:

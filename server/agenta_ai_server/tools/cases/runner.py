@@ -11,7 +11,7 @@ from agenta_ai_server.agenta.completion import InlinePrompt
 from agenta_ai_server.domain.errors import Refused, ToolFailed
 from agenta_ai_server.domain.tool import Stage
 from agenta_ai_server.tools.cases.trial import CaseRun, CaseRuns, Trial
-from agenta_ai_server.tools.refine_prompt.guarantee import computed
+from agenta_ai_server.tools.refine_prompt.guarantee import LONG_CHARACTERS, computed
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -57,6 +57,7 @@ class CaseRunner:
         arguments: The cases, and how often each is run.
         expectations: Of each case.
         prepared: Returns a template as it is run.
+        checking: Held while an output is checked that takes long, so that one processor at most is busy with it.
         call: The call that it is for.
     """
 
@@ -67,6 +68,7 @@ class CaseRunner:
         arguments: RefineWithCasesArguments,
         expectations: list[Expectation],
         prepared: Callable[[Mapping[str, Any]], dict[str, Any]],
+        checking: asyncio.Semaphore,
         call: ToolCall,
     ) -> None:
         self._completions = completions
@@ -74,6 +76,7 @@ class CaseRunner:
         self._arguments = arguments
         self._expectations = expectations
         self._prepared = prepared
+        self._checking = checking
         self._call = call
 
     async def run(self, root: Mapping[str, Any], what: str) -> Trial:
@@ -137,6 +140,11 @@ class CaseRunner:
             attempts = error.attempts if isinstance(error, ToolFailed) else ()
             # Without its frames, which hold the prompt.
             return CaseRun(error=error.with_traceback(None), trace_id=attempts[-1].trace_id if attempts else "")
-        expectation = self._expectations[index]
-        faults = await computed(expectation.faults, expectation.work(completion.text), completion.text)
+        faults = await self._faults(self._expectations[index], completion.text)
         return CaseRun(completion.text, tuple(faults), trace_id=completion.attempt.trace_id)
+
+    async def _faults(self, expectation: Expectation, output: str) -> list[str]:
+        if (work := expectation.work(output)) <= LONG_CHARACTERS:
+            return expectation.faults(output)
+        async with self._checking:
+            return await computed(expectation.faults, work, output)

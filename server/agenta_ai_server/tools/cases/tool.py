@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 from typing import TYPE_CHECKING, Any
 
@@ -45,6 +46,7 @@ class RefineWithCases:
     def __init__(self, dependencies: Dependencies) -> None:
         self._dependencies = dependencies
         self._prompt = DeployedPrompt(dependencies.apps["refine_prompt"])
+        self._checking = asyncio.Semaphore(1)
 
     def admits(self, principal: Principal) -> bool:
         """Say whether somebody pays for this caller's runs."""
@@ -73,7 +75,7 @@ class RefineWithCases:
         _refuse(_missing_inputs(prompt, arguments))
         paying = _Paying(of, arguments, is_callers=call.credential is not None)
         paying.check(prompt.root)
-        runner = CaseRunner(counted, of.limiter, arguments, expectations, paying.prepared, call)
+        runner = CaseRunner(counted, of.limiter, arguments, expectations, paying.prepared, self._checking, call)
         found = await Search(arguments, refiner, runner, paying.excess, call).run(prompt)
         return outcome(arguments, found, find_copied(prompt, found.best.prompt, expectations), counted)
 
