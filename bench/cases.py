@@ -40,8 +40,8 @@ OUTCOMES: dict[str, dict[str, Any]] = {
     "nothing changed in both rounds": {"cases": [SENTENCE, HOPELESS, *CASES[:3]]},
     "broke the prompt in both rounds": {"cases": CASES, "guidelines": "standin: answer=fewer delay=1"},
 }
-# Twenty cases, five runs of each, three rounds: four hundred runs. Each output is as long as may be for its pattern, which
-# is as costly as may be, and is checked by a schema and searched in JSON.
+# Twenty cases, five runs of each, three rounds: four hundred runs. Each output is as long as may be for its pattern,
+# which is as costly as may be, and is checked by a schema and searched in JSON.
 LONG = "a" * 9_900
 LARGEST: dict[str, Any] = {
     "cases": [

@@ -301,9 +301,8 @@ async def test_what_a_refinement_is_told_stays_within_its_limit() -> None:
     most = {"context": "c" * 5000, "guidelines": "g" * 8000}
     for cases in (1, 20):
         model = Model()
-        dependencies = {"spending": Spending(("gpt-4o-mini",), 10**8)}
         given = arguments([case] * cases, max_model_calls=200, max_rounds=3, **most)
-        await outcome_of(model, given, **dependencies)
+        await outcome_of(model, given, spending=Spending(("gpt-4o-mini",), 10**8))
         assert all(len(context) <= MAX_CONTEXT_CHARACTERS for context in model.contexts)
         assert model.contexts[0].startswith(f"{most['context']}\n\nTest cases that fail with this prompt, ")
         assert model.contexts[0].count("Remark: yyy") == min(cases, 9), "of fewer, so that each says something"
