@@ -35,7 +35,7 @@ class RunReport(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    passed: bool
+    passed: Annotated[bool, Field(description="Whether an output came, and is as expected.")]
     output: Annotated[str, Field(description="What the model wrote, cut after 1,500 characters; empty if none came.")]
     faults: Annotated[list[str], Field(description="What is wrong with it, in sentences, 5 at most.")]
     failure: Annotated[str, Field(description="Why no output came; empty if one did.")]
@@ -49,7 +49,7 @@ class CaseResult(BaseModel):
 
     verdict: Annotated[VERDICTS, Field(description="'unknown' if too many of its runs gave no output.")]
     passes: Annotated[int, Field(ge=0, description="How many of its runs passed.")]
-    runs: list[RunReport]
+    runs: Annotated[list[RunReport], Field(description="In the order in which they ended.")]
 
 
 class CaseReport(BaseModel):
@@ -57,7 +57,7 @@ class CaseReport(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    name: str
+    name: Annotated[str, Field(description="As it was given, or its number.")]
     before: Annotated[CaseResult, Field(description="With the prompt as it came.")]
     after: Annotated[CaseResult, Field(description="With the prompt that is given back: as before if it is the same.")]
 
@@ -82,7 +82,7 @@ class CopiedText(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     case: Annotated[str, Field(description="Name of the case that expects it.")]
-    text: str
+    text: Annotated[str, Field(description="As it was expected.")]
 
 
 class RefineWithCasesResult(BaseModel):
@@ -95,10 +95,10 @@ class RefineWithCasesResult(BaseModel):
     ]
     summary: Annotated[str, Field(min_length=1, description="What came of it, in a line.")]
     improved: Annotated[bool, Field(description="Whether a case that failed before passes now.")]
-    passed_before: Annotated[int, Field(ge=0)]
-    passed_after: Annotated[int, Field(ge=0)]
+    passed_before: Annotated[int, Field(ge=0, description="How many cases passed with the prompt as it came.")]
+    passed_after: Annotated[int, Field(ge=0, description="How many pass with the one that is given back.")]
     cases: Annotated[list[CaseReport], Field(min_length=1, description="In the order in which they were given.")]
-    rounds: list[RoundReport]
+    rounds: Annotated[list[RoundReport], Field(description="What was tried, in its order.")]
     stopped: Annotated[
         Literal["all_pass", "none_fails", "rounds_used", "deadline", "upstream_failed"],
         Field(description="Why there was no further round."),
