@@ -75,11 +75,12 @@ def build_tools(
             return catalog
     with resources.faults_of("AGENTA_AI_GRPC_DISABLED_TOOLS"):
         check_disabled(available, settings.disabled_tools)
-        catalog.current = tool_set(available, settings.missing, _disabled(settings))
+        catalog.current = tool_set(available, settings.missing, switched_off(settings))
     return catalog
 
 
-def _disabled(settings: Settings) -> tuple[str, ...]:
+def switched_off(settings: Settings) -> tuple[str, ...]:
+    """Return the names of the tools that the settings switch off: by name, or because nobody pays for them."""
     return (*settings.disabled_tools, *(() if settings.offers_cases else (REFINE_WITH_CASES,)))
 
 
@@ -159,7 +160,7 @@ def _follow(
                 continue
             current = available
             try:
-                tools = tool_set(available, settings.missing, _disabled(settings))
+                tools = tool_set(available, settings.missing, switched_off(settings))
                 await asyncio.to_thread(catalog.prepare, tools)
                 catalog.current = tools
             except Exception as error:
