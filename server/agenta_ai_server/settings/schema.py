@@ -288,14 +288,14 @@ class Cases(Group):
         "Models that test cases may be run with by callers without a credential of Agenta's, at the expense of this "
         "server's key: gpt-4o-mini,gpt-4o. Without it, only callers by AGENTA_AI_GRPC_AUTH=agenta have the tool "
         "refine_prompt_with_cases, with their own models.",
-        "Operators who pay for the test cases of all callers.",
+        "If this service pays for the test cases of all callers.",
         default=(),
     )
     cases_max_tokens: int = setting(
         "AGENTA_AI_GRPC_CASES_MAX_TOKENS",
         "Tokens that the runs of one call may take at most, prompts and answers together, at the expense of this "
         "server's key; what may take more is refused before anything is billed.",
-        "Operators who have set AGENTA_AI_GRPC_CASES_MODELS, by what a call may cost.",
+        "With AGENTA_AI_GRPC_CASES_MODELS, by what a call may cost.",
         default=200_000,
         ge=1000,
         le=100_000_000,
@@ -304,7 +304,7 @@ class Cases(Group):
         "AGENTA_AI_GRPC_CASES_MAX_SECONDS",
         "Longest time of a call of refine_prompt_with_cases, in place of AGENTA_AI_GRPC_MAX_CALL_SECONDS; also the "
         "deadline of callers who set none.",
-        "Operators whose models are slow, or whose proxy gives up earlier.",
+        "If models are slow, or a proxy gives up earlier.",
         default=300,
         gt=0,
         le=3600,
