@@ -115,7 +115,7 @@ bench: $(TOOLS)/bench/.ready $(TOOLS)/before/.ready ## Measure: remakes bench/RE
 	@$(BENCH).load 500 2000 5000 > bench/results/load.txt
 	@$(BENCH).overload --plot bench/plots/overload.png > bench/results/overload.txt
 	-@$(BENCH).soak --calls 40000 --plot bench/plots/soak.png > bench/results/soak.txt
-	@for each in concurrency limits idempotency telemetry streams tools typed guarantee; do $(BENCH).$$each > bench/results/$$each.txt || exit 1; done
+	@for each in concurrency limits idempotency telemetry streams tools typed guarantee cases; do $(BENCH).$$each > bench/results/$$each.txt || exit 1; done
 	@$(BENCH).report
 
 bench-smoke: $(TOOLS)/bench/.ready $(TOOLS)/before/.ready ## See that everything that is compared can be measured, and that bench/README.md shows the last results.

@@ -39,6 +39,7 @@ PRINTED = (
     "streams",
     "tools",
     "guarantee",
+    "cases",
 )
 # What scale.md derives: so many calls a second, of which the model takes so long, on cores that are at most so busy.
 RATES = (10, 1_000, 100_000)

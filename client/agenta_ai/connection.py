@@ -13,7 +13,7 @@ from agenta_ai.attempts import Attempts, check_retries
 from agenta_ai.credentials import AUTHORIZATION, Credentials, TokenProvider, credentials
 from agenta_ai.errors import CallFailed, InvalidInput
 from agenta_ai.failures import call_failed
-from agenta_ai.service_config import CALL_TIMEOUT, CHANNEL_OPTIONS, MAX_TIMEOUT, READ_TIMEOUT
+from agenta_ai.service_config import CALL_TIMEOUT, CASES_TIMEOUT, CHANNEL_OPTIONS, MAX_TIMEOUT, READ_TIMEOUT
 from agenta_ai.targets import is_local, resolve
 
 if TYPE_CHECKING:
@@ -58,6 +58,10 @@ class Connection:
     def timeout_of(self, timeout: float | None) -> float:
         """Return the seconds that a tool may take: the call's own if given."""
         return self.timeout if timeout is None else check_timeout(timeout)
+
+    def cases_timeout_of(self, timeout: float | None) -> float:
+        """Return the seconds that a refinement against test cases may take: the call's own if given."""
+        return max(self.timeout, CASES_TIMEOUT) if timeout is None else check_timeout(timeout)
 
     def attempts(self, method: str, timeout: float, retries: int | None) -> Attempts:
         """Return the attempts of one call, whose time begins now; its own ``retries`` count if given."""

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 
     from agenta_ai.attempts import Attempts
+    from agenta_ai.cases import PromptCase, RefinedWithCases
     from agenta_ai.meta import Metadata
     from agenta_ai.requests import Exchange, PromptTemplate, TypedMethod
     from agenta_ai.results import RefinedPrompt, ServiceStatus, Tool, ToolResult
@@ -260,6 +261,68 @@ class SyncClient:
             return self._call(name, arguments, request_id, timeout, rerun_if_outcome_unknown, metadata, retries)
 
         exchange = requests.refine_prompt(template, guidelines, context, call)
+        return self._watched(exchange, on_progress)
+
+    def refine_prompt_with_cases(
+        self,
+        template: PromptTemplate,
+        cases: Iterable[PromptCase],
+        *,
+        guidelines: str = "",
+        context: str = "",
+        max_rounds: int | None = None,
+        repeat: int | None = None,
+        pass_at_least: int | None = None,
+        max_model_calls: int | None = None,
+        request_id: str | None = None,
+        timeout: float | None = None,
+        rerun_if_outcome_unknown: bool = False,
+        metadata: Iterable[tuple[str, str | bytes]] = (),
+        retries: int | None = None,
+        on_progress: Callable[[Progress], None] | None = None,
+    ) -> RefinedWithCases:
+        """Have a model improve a prompt template until it passes its test cases.
+
+        No case that passed before fails in the reported runs of the new prompt. If nothing was better, the template
+        comes back as it was.
+
+        Args:
+            template: The whole template: a mapping, its JSON, or a model that has ``model_dump_json``.
+            cases: The test cases, 1 to 20.
+            guidelines: Instructions for the refinement, at most 8,000 characters.
+            context: What the prompt is for, at most 5,000 characters.
+            max_rounds: How often a refinement is tried at most, 1 to 3; 2 if not given.
+            repeat: How often each case is run, 1 to 5; once if not given.
+            pass_at_least: In how many of its runs a case must pass, 1 to ``repeat``; in all of them if not given.
+            max_model_calls: What may take more calls of models is refused before anything is paid for, 1 to 1,000; 40
+                if not given.
+            request_id: As for :meth:`call_tool`.
+            timeout: Seconds that it may take; if not given, 300, or the client's own if that is more.
+            rerun_if_outcome_unknown: As for :meth:`call_tool`.
+            metadata: As for :meth:`call_tool`.
+            retries: As for :meth:`call_tool`.
+            on_progress: As for :meth:`call_tool`.
+
+        Raises:
+            InvalidInput: The template is not a JSON object, a case can't be sent, or the request has more than 1 MiB.
+                Nothing was sent.
+            CallFailed: As for :meth:`call_tool`.
+            ToolFailed: No run of the prompt as it is gave an output.
+        """
+        seconds = self._connection.cases_timeout_of(timeout)
+
+        def call(name: str, arguments: Mapping[str, Any]) -> Exchange[ToolResult]:
+            return self._call(name, arguments, request_id, seconds, rerun_if_outcome_unknown, metadata, retries)
+
+        options = {
+            "guidelines": guidelines,
+            "context": context,
+            "max_rounds": max_rounds,
+            "repeat": repeat,
+            "pass_at_least": pass_at_least,
+            "max_model_calls": max_model_calls,
+        }
+        exchange = requests.refine_prompt_with_cases(template, cases, options, call)
         return self._watched(exchange, on_progress)
 
     def refine_prompts(

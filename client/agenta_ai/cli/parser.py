@@ -26,7 +26,7 @@ No option takes a secret, because everybody on this machine can read options.
 
 exit codes:
   0    fine
-  1    the tool failed, or --check found a change
+  1    the tool failed, --check found a change, or nothing improved with --cases
   2    wrong usage, input or output
   3    not allowed
   4    rate limited
@@ -61,6 +61,7 @@ OF_COMMAND = {
         "  agenta-ai refine prompts/*.yaml --check --quiet   # in CI\n"
         "  agenta-ai refine prompt.md --interactive          # decide about each\n"
         "  cat prompt.md | agenta-ai refine - -o - > new.md  # text in, text out\n"
+        "  agenta-ai refine prompt.json --cases cases.jsonl  # until its test cases pass\n"
     ),
     "target": (
         "examples:\n"
@@ -266,6 +267,13 @@ def _refine(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--interactive", action="store_true", help="ask what to do with each: accept, refine again, edit, skip"
     )
+    cases = parser.add_argument_group("refining against test cases")
+    cases.add_argument("--cases", metavar="FILE", help="test cases: JSON lines or CSV; - for standard input")
+    cases.add_argument("--rounds", type=int, metavar="N", help="tries at most, 1 to 3; 2 by default")
+    cases.add_argument("--repeat", type=int, metavar="N", help="runs of each case, 1 to 5; 1 by default")
+    cases.add_argument("--pass-at-least", type=int, metavar="K", help="runs of a case that must pass; all by default")
+    cases.add_argument("--max-calls", type=int, metavar="N", help="calls of models at most; 40 by default")
+    cases.add_argument("--report", metavar="FILE", help="write a report as Markdown; - for standard output")
     parser.add_argument("--diff", choices=("line", "word"), default="line", metavar="KIND", help="line or word")
     parser.add_argument("-j", "--jobs", type=int, default=4, metavar="N", help="prompts at the same time; 4 by default")
     parser.add_argument("--json", action="store_true", help="print JSON, also of a failure; a list for several files")

@@ -21,17 +21,19 @@ _SPAN_ID = re.compile(r"[0-9a-f]{16}", re.IGNORECASE)
 
 @record
 class Prompt:
-    """A deployed prompt and the values of its variables.
+    """A prompt and the values of its variables.
 
     Attributes:
         app: Slug of the application.
         environment: Slug of the environment that it is deployed to.
         inputs: The variables; of a chat application also its ``messages``.
+        parameters: The prompt itself, if it isn't deployed; application and environment are empty then.
     """
 
     app: str
     environment: str
     inputs: Mapping[str, Json]
+    parameters: Mapping[str, Json] | None = None
 
 
 @dataclass(frozen=True, slots=True)
