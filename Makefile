@@ -79,13 +79,13 @@ test-oldest: $(READY) ## Run the tests on Python 3.11 with the oldest dependenci
 	@$(BIN)/uv venv -q --clear --python 3.11 $(TOOLS)/oldest
 	@$(BIN)/uv pip install -q -p $(TOOLS)/oldest --resolution lowest-direct -e . 
 	@$(TOOLS)/oldest/bin/python -c 'import agenta_ai, agenta_ai.v1.tool_service_pb2_grpc'
-	@$(BIN)/uv pip install -q -p $(TOOLS)/oldest --resolution lowest-direct -e '.[server,cli,redis,tracing]' --group dev
+	@$(BIN)/uv pip install -q -p $(TOOLS)/oldest --resolution lowest-direct -e '.[server,cli,mcp,redis,tracing]' --group dev
 	@$(TOOLS)/oldest/bin/pytest -q -n $(WORKERS) $(ONE_VERSION_IS_ENOUGH)
 
 test-newest: $(READY) ## Run the tests on the newest Python of this machine with the newest dependencies.
 	@newest=$$(for python in python3.15 python3.14 python3.13 python3.12 $(PYTHON); do $$python -c '' 2>/dev/null && echo $$python && break; done); \
 	  $(BIN)/uv venv --clear --python $$newest $(TOOLS)/newest
-	@$(BIN)/uv pip install -q -p $(TOOLS)/newest --upgrade -e '.[server,cli,redis,tracing]' --group dev
+	@$(BIN)/uv pip install -q -p $(TOOLS)/newest --upgrade -e '.[server,cli,mcp,redis,tracing]' --group dev
 	@$(TOOLS)/newest/bin/pytest -q -n $(WORKERS) $(ONE_VERSION_IS_ENOUGH)
 
 live: $(READY) ## Provision into a real Agenta, run the whole path, clean up. Needs AGENTA_AI_SERVICES_API_URL and AGENTA_API_KEY. Costs a few calls.
@@ -216,7 +216,7 @@ LOCK := $(BIN)/uv pip compile -q --upgrade --universal --generate-hashes --no-he
 
 lock: $(READY) ## Renew the versions of what is installed: by users of the image and the demo, and for development.
 	@$(LOCK) -o requirements.lock
-	@$(LOCK) -c requirements.lock --group dev --group protoc -o requirements-dev.lock
+	@$(LOCK) -c requirements.lock --extra mcp --group dev --group protoc -o requirements-dev.lock
 
 clean: ## Remove what the other targets made.
 	@rm -rf $(VENV) $(TOOLS) dist build .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis clients/typescript/node_modules clients/typescript/dist clients/java/*/target clients/rust/target

@@ -43,6 +43,7 @@ if TYPE_CHECKING:
         Tool,
         ToolAnnotations,
         ToolError,
+        ToolPage,
         ToolResult,
         ToolStatus,
     )
@@ -78,6 +79,7 @@ __all__ = [
     "ToolAnnotations",
     "ToolError",
     "ToolFailed",
+    "ToolPage",
     "ToolResult",
     "ToolStatus",
     "__version__",

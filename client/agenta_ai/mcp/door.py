@@ -1,0 +1,88 @@
+"""The door of the HTTP endpoint: whom it lets the service be asked by."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from starlette.responses import PlainTextResponse
+
+from agenta_ai.credentials import AUTHORIZATION
+from agenta_ai.errors import AgentaError, CallFailed, InvalidInput
+from agenta_ai.mcp.callers import digest
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from starlette.responses import Response
+
+    from agenta_ai.client import Client
+    from agenta_ai.meta import Metadata
+
+#: Seconds for which the service isn't asked again whether it accepts a caller. Each call carries its credentials to the
+#: service all the same: what is remembered decides only whether a refusal is a 401 or the failure of a call.
+REMEMBERED_SECONDS = 30.0
+MAX_REMEMBERED = 10_000
+#: Seconds that the question may take.
+CHECK_SECONDS = 5.0
+
+
+@dataclass
+class Door:
+    """Refuses callers that the service refuses, by the HTTP statuses that MCP clients act on.
+
+    Attributes:
+        client: Of the service, without credentials of its own.
+        metadata_url: Where it is described who issues tokens; empty if nowhere.
+        needs_credentials: Whether requests without credentials are refused whatever the service says.
+        clock: Seconds that never go back.
+    """
+
+    client: Client
+    metadata_url: str = ""
+    needs_credentials: bool = False
+    clock: Callable[[], float] = time.monotonic
+    _accepted: dict[str, float] = field(default_factory=dict)
+
+    async def refusal(self, caller: Metadata) -> Response | None:
+        """Return what a caller is refused with; ``None`` if the service accepts it, or can't be asked now."""
+        has_credentials = any(key == AUTHORIZATION for key, _ in caller)
+        if self.needs_credentials and not has_credentials:
+            return self._unauthorized(has_credentials)
+        key = digest(caller)
+        if self._accepted.get(key, 0.0) > self.clock():
+            return None
+        try:
+            await self.client.status(timeout=CHECK_SECONDS, metadata=caller)
+        except InvalidInput:  # it can't even be sent
+            return self._unauthorized(has_credentials)
+        except CallFailed as failure:
+            if failure.code.name == "UNAUTHENTICATED":
+                return self._unauthorized(has_credentials)
+            if failure.code.name == "PERMISSION_DENIED":
+                return PlainTextResponse("The service does not permit this caller to use it.", 403)
+            return None  # the request itself meets the same outage, and says so in MCP's way
+        except AgentaError:
+            return None
+        self._remember(key)
+        return None
+
+    def _unauthorized(self, has_credentials: bool) -> Response:
+        """Return a 401 by RFC 6750, 3: an error code only for those who sent something."""
+        challenge = ['error="invalid_token"'] if has_credentials else []
+        if self.metadata_url:
+            challenge.append(f'resource_metadata="{self.metadata_url}"')
+        return PlainTextResponse(
+            "The service requires valid credentials: send them as Authorization.",
+            401,
+            {"WWW-Authenticate": f"Bearer {', '.join(challenge)}".rstrip()},
+        )
+
+    def _remember(self, key: str) -> None:
+        now = self.clock()
+        if len(self._accepted) >= MAX_REMEMBERED:
+            self._accepted = {kept: until for kept, until in self._accepted.items() if until > now}
+        if len(self._accepted) >= MAX_REMEMBERED:
+            self._accepted.clear()
+        self._accepted[key] = now + REMEMBERED_SECONDS
