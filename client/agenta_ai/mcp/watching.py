@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import anyio
 
 from agenta_ai.errors import AgentaError, CallFailed
+from agenta_ai.requests import check_token
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -57,6 +58,10 @@ async def watch_tools(
 async def _all_tools(client: Client, metadata: Metadata) -> tuple[list[Tool], float]:
     """Return all tools, and the seconds for which the list may be kept."""
     page = await client.list_tools_page(metadata=metadata)
-    if not page.next_page_token:
-        return [*page.tools], page.ttl or DEFAULT_SECONDS
-    return await client.list_tools(metadata=metadata), page.ttl or DEFAULT_SECONDS
+    tools = [*page.tools]
+    seen: set[str] = set()
+    while page.next_page_token:
+        check_token(page.next_page_token, seen)
+        page = await client.list_tools_page(page.next_page_token, metadata=metadata)
+        tools += page.tools
+    return tools, page.ttl or DEFAULT_SECONDS

@@ -1,0 +1,113 @@
+"""The bridge in front of a scripted client, of a service in this process, and as a program of its own."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from mcp import Client as McpClient
+from mcp import StdioServerParameters
+from mcp.client.stdio import stdio_client
+
+from agenta_ai import ToolPage
+from agenta_ai.mcp.bridge import Bridge
+from agenta_ai.mcp.names import Names
+from agenta_ai.testing import FakeClient
+from agenta_ai_server.testing import run_service
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from contextlib import AbstractContextManager
+
+    from agenta_ai.client import Client
+    from agenta_ai_server.testing import LocalService
+
+#: The stateless revision, and the last one that begins with a handshake.
+REVISIONS = ("2026-07-28", "2025-11-25")
+REFINE = "tools.agenta.api.refine_prompt"
+ARGUMENTS = {"prompt_template_json": '{"messages": [{"role": "user", "content": "Please translate {{text}}"}]}'}
+COMMAND = [sys.executable, "-m", "agenta_ai.cli", "mcp"]
+
+
+def mode_of(revision: str) -> Any:
+    """Return how the SDK's client is made to speak a revision."""
+    return "legacy" if revision == "2025-11-25" else revision
+
+
+def talking_to(
+    client: Client, revision: str = REVISIONS[0], *, remote: bool = False, underscore: bool = False
+) -> McpClient:
+    """Return a client of MCP, in this process, of a bridge in front of ``client``."""
+    bridge = Bridge(client, Names(underscore), lambda _: (), remote=remote)
+    return McpClient(bridge.server(), mode=mode_of(revision))
+
+
+def over_stdio(target: str, *options: str, revision: str = REVISIONS[0], **variables: str) -> McpClient:
+    """Return a client of MCP that runs the bridge as a program, in front of the service at ``target``."""
+    run = StdioServerParameters(
+        command=COMMAND[0], args=[*COMMAND[1:], "--target", target, *options], env={**clean_environment(), **variables}
+    )
+    return McpClient(stdio_client(run), mode=mode_of(revision))
+
+
+def clean_environment() -> dict[str, str]:
+    """Return the environment without what says which server is called, and by whom."""
+    return {name: value for name, value in os.environ.items() if not name.startswith("AGENTA_")}
+
+
+@contextmanager
+def over_http(target: str, *options: str, **variables: str) -> Iterator[str]:
+    """Run the bridge as a program over HTTP, and yield its URL."""
+    command = [*COMMAND, "--target", target, "--listen", "127.0.0.1:0", *options]
+    with subprocess.Popen(
+        command, env={**clean_environment(), **variables}, stderr=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stderr
+        try:
+            line = process.stderr.readline()
+            while line and "serving MCP at" not in line:
+                line = process.stderr.readline()
+            assert line, "the bridge ended"
+            yield line.split()[-1]
+        finally:
+            process.terminate()
+            process.stderr.read()
+
+
+class ScriptedService(FakeClient):
+    """A client of the service that answers calls of tools by a script, and always has the same pages of tools.
+
+    Attributes:
+        pages: The pages, by their tokens. Nothing else that is asked for comes from here.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.pages: dict[str, ToolPage | Exception] = {"": ToolPage(ttl=300)}
+
+    async def list_tools_page(self, page_token: str = "", **_: Any) -> ToolPage:
+        page = self.pages[page_token]
+        if isinstance(page, Exception):
+            raise page
+        return page
+
+
+@pytest.fixture
+def fake() -> ScriptedService:
+    return ScriptedService()
+
+
+@pytest.fixture(scope="module")
+def service() -> Iterator[LocalService]:
+    """A service that everybody may call."""
+    with run_service() as running:
+        yield running
+
+
+@pytest.fixture
+def service_with() -> Callable[..., AbstractContextManager[LocalService]]:
+    return run_service
