@@ -2,29 +2,36 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
+import socket
 import subprocess
 import sys
-from contextlib import contextmanager
+from contextlib import asynccontextmanager, contextmanager
 from typing import TYPE_CHECKING, Any
 
+import httpx2
 import pytest
+import uvicorn
+from client.conftest import certificates, server
 from mcp import Client as McpClient
 from mcp import StdioServerParameters
 from mcp.client.stdio import stdio_client
+from mcp.client.streamable_http import streamable_http_client
 
-from agenta_ai import ToolPage
+from agenta_ai import Client, ToolPage
+from agenta_ai.mcp import http
 from agenta_ai.mcp.bridge import Bridge
 from agenta_ai.mcp.names import Names
 from agenta_ai.testing import FakeClient
 from agenta_ai_server.testing import run_service
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-    from contextlib import AbstractContextManager
+    from collections.abc import AsyncIterator, Iterator
 
-    from agenta_ai.client import Client
     from agenta_ai_server.testing import LocalService
+
+__all__ = ["certificates", "server"]
 
 #: The stateless revision, and the last one that begins with a handshake.
 REVISIONS = ("2026-07-28", "2025-11-25")
@@ -57,6 +64,35 @@ def over_stdio(target: str, *options: str, revision: str = REVISIONS[0], **varia
 def clean_environment() -> dict[str, str]:
     """Return the environment without what says which server is called, and by whom."""
     return {name: value for name, value in os.environ.items() if not name.startswith("AGENTA_")}
+
+
+@asynccontextmanager
+async def http_bridge(target: str, access: http.Access | None = None) -> AsyncIterator[str]:
+    """Run the bridge over HTTP in this process, and yield its URL."""
+    async with Client(target) as client, Client(target, retries=0) as asking:
+        application = http.app(client, asking, Names(), access or http.Access())
+        running = uvicorn.Server(uvicorn.Config(application, port=0, log_config=None, timeout_graceful_shutdown=1))
+        with http_listener() as listener:
+            task = asyncio.create_task(running.serve(sockets=[listener]))
+            try:
+                yield f"http://127.0.0.1:{listener.getsockname()[1]}/mcp"
+            finally:
+                running.should_exit = True
+                await task
+
+
+def http_listener() -> socket.socket:
+    return socket.create_server(("127.0.0.1", 0))
+
+
+@asynccontextmanager
+async def http_client(url: str, revision: str = REVISIONS[0], **headers: str) -> AsyncIterator[McpClient]:
+    """Yield a client of MCP over HTTP that sends these headers, too."""
+    async with (
+        httpx2.AsyncClient(headers={name.replace("_", "-"): value for name, value in headers.items()}) as sending,
+        McpClient(streamable_http_client(url, http_client=sending), mode=mode_of(revision)) as client,
+    ):
+        yield client
 
 
 @contextmanager
@@ -106,8 +142,3 @@ def service() -> Iterator[LocalService]:
     """A service that everybody may call."""
     with run_service() as running:
         yield running
-
-
-@pytest.fixture
-def service_with() -> Callable[..., AbstractContextManager[LocalService]]:
-    return run_service

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import anyio
 from mcp.server.stdio import stdio_server
 
 from agenta_ai.mcp.bridge import Bridge, initialization
@@ -22,5 +23,8 @@ async def serve(client: Client, names: Names, timeout: float | None = None) -> N
         timeout: Seconds that a tool may take; the client's own if not given.
     """
     server = Bridge(client, names, lambda _: (), remote=False, timeout=timeout).server()
-    async with stdio_server() as (incoming, outgoing):
-        await server.run(incoming, outgoing, initialization(server))
+    try:
+        async with stdio_server() as (incoming, outgoing):
+            await server.run(incoming, outgoing, initialization(server))
+    except* (BrokenPipeError, ConnectionResetError, anyio.BrokenResourceError):
+        pass  # the client is gone

@@ -41,7 +41,7 @@ def tool(tool: results.Tool, names: Names, version: str) -> types.Tool:
         name=names.shown(tool.name),
         title=tool.title or None,
         description=tool.description or None,
-        input_schema=_in_order(tool.input_schema),
+        input_schema={"type": "object", **_in_order(tool.input_schema)},
         output_schema=_in_order(tool.output_schema) if _may_have(tool.output_schema, version) else None,
         annotations=types.ToolAnnotations(
             title=tool.title or None,
