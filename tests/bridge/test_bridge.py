@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import itertools
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 from uuid import UUID
 
 import grpc
@@ -49,6 +49,11 @@ TOOL = Tool(
 
 def failure(code: Code, text: str, **details: Any) -> CallFailed:
     return CallFailed(text, code=code, request_id="00000000-0000-4000-8000-000000000000", **details)
+
+
+def repeating(request_id: object) -> types.RequestParamsMeta:
+    meta: dict[str, Any] = {"ai.agenta/call": {"requestId": request_id}}
+    return cast("types.RequestParamsMeta", meta)
 
 
 def text_of(result: types.CallToolResult) -> str:
@@ -316,8 +321,8 @@ async def test_a_program_may_repeat_its_own_call(fake: ScriptedService, revision
     fake.add_answers(ToolResult((TextContent("Done."),)))
     request_id = "0a0a0a0a-0000-4000-8000-000000000000"
     async with talking_to(fake, revision) as client:
-        await client.call_tool(TOOL.name, {}, meta={"ai.agenta/call": {"requestId": request_id}})
-        wrong = await client.call_tool(TOOL.name, {}, meta={"ai.agenta/call": {"requestId": 3}})
+        await client.call_tool(TOOL.name, {}, meta=repeating(request_id))
+        wrong = await client.call_tool(TOOL.name, {}, meta=repeating(3))
     assert [call.request_id for call in fake.calls] == [request_id]
     assert text_of(wrong) == '_meta: "ai.agenta/call" must be an object with a string requestId.'
 

@@ -103,7 +103,7 @@ async def test_a_refused_caller_gets_401_and_learns_who_issues_tokens(
     async with http_bridge(protected.address, PROTECTED) as url, httpx.AsyncClient(headers=HEADERS) as client:
         for case, (headers, challenge) in cases.items():
             for method in ("POST", "GET", "DELETE"):
-                sent = {name: value.encode("latin-1") for name, value in headers.items()}
+                sent = [(name.encode(), value.encode("latin-1")) for name, value in headers.items()]
                 response = await client.request(method, url, headers=sent)
                 assert (response.status_code, response.headers["WWW-Authenticate"]) == (401, challenge), case
         response = await client.get(url.replace("/mcp", "/.well-known/oauth-protected-resource/mcp"))

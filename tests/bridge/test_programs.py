@@ -40,7 +40,7 @@ LARGE = ParseDict({"content": [{"text": "x" * 1_000_000}]}, pb.CallToolResponse(
 async def test_a_session_over_standard_input_and_output(service: LocalService, revision: str) -> None:
     seen: list[str | None] = []
 
-    async def on_progress(_: float, __: float | None, message: str | None) -> None:
+    async def on_progress(progress: float, total: float | None, message: str | None) -> None:
         seen.append(message)
 
     async with over_stdio(service.address, "--names", "underscore", revision=revision) as client:
@@ -52,6 +52,7 @@ async def test_a_session_over_standard_input_and_output(service: LocalService, r
     assert refined.structured_content["messages"] == [{"role": "user", "content": "Translate {{text}}"}]
     assert "The tool has started." in seen
     assert wrong.is_error
+    assert wrong.meta
     assert {each["field"] for each in wrong.meta["ai.agenta/error"]["fieldViolations"]} == {
         "arguments.prompt_template_json",
         "arguments.guidelines",
@@ -62,7 +63,7 @@ async def cancelled(client: Any, server: FakeServer) -> None:
     """Begin a call that never ends, cancel it once it runs, and wait until the service notices."""
     begun = asyncio.Event()
 
-    async def on_progress(_: float, __: float | None, ___: str | None) -> None:
+    async def on_progress(progress: float, total: float | None, message: str | None) -> None:
         begun.set()
 
     server.answers([STEP, None])
@@ -96,7 +97,7 @@ async def test_a_service_that_restarts_runs_the_call_once_by_its_id(server: Fake
         server.answers([STEP, None])
         begun = asyncio.Event()
 
-        async def on_progress(_: float, __: float | None, ___: str | None) -> None:
+        async def on_progress(progress: float, total: float | None, message: str | None) -> None:
             begun.set()
 
         call = asyncio.create_task(client.call_tool(REFINE, {}, progress_callback=on_progress))
@@ -194,5 +195,5 @@ async def test_a_client_that_never_reads_keeps_no_call(server: FakeServer, progr
     for _ in range(5):
         assert await asyncio.to_thread(answered.acquire, timeout=30)
     program.process.send_signal(signal.SIGTERM)
+    program.stdout._transport.resume_reading()  # type: ignore[attr-defined] # else its end isn't noticed
     assert await program.ended() == -signal.SIGTERM
-    program.stdout._transport.resume_reading()  # type: ignore[attr-defined]

@@ -201,6 +201,7 @@ class _Endpoint:
 
 
 def _caller(context: Context) -> Metadata:
+    assert context.request is not None
     return caller_of(context.request)
 
 
