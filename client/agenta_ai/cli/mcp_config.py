@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 #: Where each client keeps its servers. A program that isn't here takes what Cursor takes, as a rule.
 FILES = {
-    "claude": "claude_desktop_config.json of Claude Desktop, or .mcp.json of a project for Claude Code",
+    "claude": ".mcp.json of a project for Claude Code, or claude_desktop_config.json of Claude Desktop",
     "cursor": "~/.cursor/mcp.json, or .cursor/mcp.json of a project",
     "vscode": ".vscode/mcp.json of a project",
 }
@@ -26,9 +26,8 @@ def run(args: argparse.Namespace) -> int:
     streams.note(f"Paste this into {FILES[args.client]}:")
     streams.print_json(_settings(args, _server(args)))
     if not _target(args):
-        streams.note(
-            f"It takes the key from {_KEY}. To keep it out of the environment, add a target: agenta-ai target add"
-        )
+        desktop = " Claude Desktop can't: it needs a target." if args.client == "claude" else ""
+        streams.note(f"It passes {_KEY} on.{desktop} To save the key instead, run: agenta-ai target add")
     return exits.OK
 
 

@@ -302,7 +302,7 @@ def _mcp(parser: Parser) -> None:
         help="with --issuer: what tokens are issued for, the service's audience",
     )
     add("--issuer", default="", metavar="URL", help="with --resource: the server that issues tokens to callers")
-    actions = parser.add_subparsers(metavar="config", parser_class=Parser, prog="agenta-ai mcp")
+    actions = parser.add_subparsers(metavar="ACTION", parser_class=Parser, prog="agenta-ai mcp")
     config = actions.add_parser(
         "config", help="print the settings for a client", description="Print the settings for a client to paste."
     )
