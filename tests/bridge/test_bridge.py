@@ -265,6 +265,14 @@ async def test_a_list_that_cannot_be_had_says_why(
     assert error.value.code == expected
 
 
+async def test_no_argument_is_asked_for_in_a_header(fake: ScriptedService) -> None:
+    text = {"type": "string", "x-mcp-header": "Text"}
+    fake.pages = {"": ToolPage((Tool(name=TOOL.name, input_schema={**OBJECT, "properties": {"text": text}}),))}
+    async with talking_to(fake) as client:
+        tool = (await client.list_tools()).tools[0]
+    assert tool.input_schema == OBJECT
+
+
 @pytest.mark.parametrize("revision", REVISIONS)
 async def test_names_without_dots(fake: ScriptedService, revision: str) -> None:
     fake.pages = {"": ToolPage((TOOL,))}

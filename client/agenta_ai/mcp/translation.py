@@ -64,9 +64,17 @@ def _may_have(output_schema: dict[str, Any], version: str) -> bool:
 
 
 def _in_order(schema: dict[str, Any]) -> dict[str, Any]:
-    """Return the schema with sorted keys, which a Struct doesn't keep in order: hosts cache prompts by their text."""
-    ordered: dict[str, Any] = json.loads(json.dumps(schema, sort_keys=True))
+    """Return the schema with sorted keys, which a Struct doesn't keep in order: hosts cache prompts by their text.
+
+    It asks for no argument in a header: a server would have to compare them for each call.
+    """
+    ordered: dict[str, Any] = json.loads(json.dumps(schema, sort_keys=True), object_hook=_without_headers)
     return ordered
+
+
+def _without_headers(schema: dict[str, Any]) -> dict[str, Any]:
+    schema.pop("x-mcp-header", None)
+    return schema
 
 
 def call_result(result: results.ToolResult, version: str) -> types.CallToolResult:
