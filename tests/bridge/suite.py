@@ -73,7 +73,7 @@ class SuiteService(tool_service_pb2_grpc.ToolServiceServicer):
 
     async def ListTools(self, _: Any, __: Any) -> pb.ListToolsResponse:  # noqa: N802
         schemas = {name: SCHEMA_2020_12 if "schema" in name else OBJECT for name in sorted(RESULTS)}
-        tools = [{"name": name, "title": name, "inputSchema": schema} for name, schema in schemas.items()]
+        tools = [{"name": name, "description": name, "inputSchema": schema} for name, schema in schemas.items()]
         return ParseDict({"tools": tools, "ttl": "60s", "cacheScope": "CACHE_SCOPE_PUBLIC"}, pb.ListToolsResponse())
 
     async def CallToolStream(self, request: Any, context: Any) -> AsyncIterator[pb.CallToolStreamResponse]:  # noqa: N802

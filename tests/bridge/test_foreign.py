@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from bridge.conftest import COMMAND, REFINE, REVISIONS, clean_environment, over_http
+from bridge.conftest import ARGUMENTS, COMMAND, REFINE, REVISIONS, clean_environment, over_http
 from bridge.suite import suite_service
 from conftest import SLOW
 
@@ -154,7 +154,8 @@ def test_the_inspector(tools: Path, service: LocalService, url: str) -> None:
     for server in ([url], [*COMMAND, "--target", service.address]):
         listed = json.loads(made(ROOT, *inspector, *server, "--method", "tools/list", PATH=path))
         assert [tool["name"] for tool in listed["tools"]] == [REFINE]
-        template = 'prompt_template_json={"messages": [{"role": "user", "content": "Please translate {{text}}"}]}'
+        # It reads values as JSON.
+        template = f"prompt_template_json={json.dumps(ARGUMENTS['prompt_template_json'])}"
         call = ["--method", "tools/call", "--tool-name", REFINE, "--tool-arg", template]
         called = json.loads(made(ROOT, *inspector, *server, *call, PATH=path))
         assert called["structuredContent"]["messages"] == [{"role": "user", "content": "Translate {{text}}"}]
