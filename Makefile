@@ -73,7 +73,7 @@ conformance: $(READY) ## Play the same vectors with the clients of all languages
 
 test-slow: $(READY) ## Run what is too long for every run: 20,000 examples of each property, crashes under load, a soak.
 	@HYPOTHESIS_PROFILE=thorough $(BIN)/pytest -q -n $(WORKERS) --timeout 0 \
-	  tests/guarantee tests/replicas tests/limits/test_history.py tests/idempotency/test_histories.py tests/auth/test_attacks.py tests/clients/test_typed_tools.py tests/soak tests/distribution
+	  tests/guarantee tests/replicas tests/limits/test_history.py tests/idempotency/test_histories.py tests/auth/test_attacks.py tests/clients/test_typed_tools.py tests/soak tests/distribution tests/bridge/test_foreign.py
 
 test-oldest: $(READY) ## Run the tests on Python 3.11 with the oldest dependencies that are declared.
 	@$(BIN)/uv venv -q --clear --python 3.11 $(TOOLS)/oldest
@@ -93,7 +93,7 @@ live: $(READY) ## Provision into a real Agenta, run the whole path, clean up. Ne
 
 $(TOOLS)/bench/.ready: $(READY) pyproject.toml bench/peers/ceiling/main.go bench/peers/ceiling/go.mod
 	@$(BIN)/uv venv -q --clear --python $(PYTHON) $(TOOLS)/bench
-	@$(BIN)/uv pip install -q --compile-bytecode -p $(TOOLS)/bench -c requirements-dev.lock -e '.[server,redis,tracing]' --group bench
+	@$(BIN)/uv pip install -q --compile-bytecode -p $(TOOLS)/bench -c requirements-dev.lock -e '.[server,mcp,redis,tracing]' --group bench
 	@GOBIN=$(CURDIR)/$(TOOLS)/bin go install github.com/bojand/ghz/cmd/ghz@v0.121.0
 	@cd bench/peers/ceiling && go build -o $(CURDIR)/$(TOOLS)/bin/ . github.com/tsenart/vegeta/v12
 	@touch $@
@@ -115,7 +115,7 @@ bench: $(TOOLS)/bench/.ready $(TOOLS)/before/.ready ## Measure: remakes bench/RE
 	@$(BENCH).load 500 2000 5000 > bench/results/load.txt
 	@$(BENCH).overload --plot bench/plots/overload.png > bench/results/overload.txt
 	-@$(BENCH).soak --calls 40000 --plot bench/plots/soak.png > bench/results/soak.txt
-	@for each in concurrency limits idempotency telemetry streams tools typed guarantee; do $(BENCH).$$each > bench/results/$$each.txt || exit 1; done
+	@for each in concurrency limits idempotency telemetry streams mcp tools typed guarantee; do $(BENCH).$$each > bench/results/$$each.txt || exit 1; done
 	@$(BENCH).report
 
 bench-smoke: $(TOOLS)/bench/.ready $(TOOLS)/before/.ready ## See that everything that is compared can be measured, and that bench/README.md shows the last results.

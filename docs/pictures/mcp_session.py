@@ -1,4 +1,4 @@
-"""Draws docs/pictures/mcp_session.svg: a real session of an MCP client with the bridge, in front of a stand-in for Agenta.
+"""Draws mcp_session.svg: a real session of an MCP client with the bridge, in front of a stand-in for Agenta.
 
 The model's first answer loses the variables, so that the service asks it once more.
 """
@@ -27,6 +27,15 @@ TEMPLATE = {
         {"role": "user", "content": "{{question}}"},
     ]
 }
+ANSWER = json.dumps(
+    {
+        "messages": [
+            {"role": "system", "content": "You are a support agent of {{company}}. Answer in {{language}}, briefly."},
+            {"role": "user", "content": "{{question}}"},
+        ],
+        "summary": "Shorter.",
+    }
+)
 # Wide enough apart to be reported one by one: there are ten reports a second at most.
 SECONDS = 0.5
 FONT = re.compile(r"@font-face \{.*?\}\s*", re.DOTALL)
@@ -57,7 +66,7 @@ async def session(screen: Console, target: str) -> None:
 
 def main() -> None:
     screen = Console(record=True, width=100, file=io.StringIO(), force_terminal=True)
-    standin = StandIn(respond=in_turn(Fault(delay=SECONDS, answer="lossy"), Fault(delay=SECONDS)))
+    standin = StandIn(respond=in_turn(Fault(delay=SECONDS, answer="lossy"), Fault(delay=SECONDS, text=ANSWER)))
     with run_service({"AGENTA_AI_GRPC_REPAIRS": "1"}, standin=standin) as service:
         asyncio.run(session(screen, service.address))
     drawn = screen.export_svg(title="An MCP client", unique_id="mcp")

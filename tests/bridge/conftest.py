@@ -105,7 +105,7 @@ def over_http(target: str, *options: str, **variables: str) -> Iterator[str]:
         assert process.stderr
         try:
             line = process.stderr.readline()
-            while line and "serving MCP at" not in line:
+            while line and "listening on" not in line:
                 line = process.stderr.readline()
             assert line, "the bridge ended"
             yield line.split()[-1]

@@ -6,7 +6,8 @@ import asyncio
 import json
 import signal
 import threading
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
+from uuid import uuid4
 
 import anyio
 import pytest
@@ -27,6 +28,8 @@ from agenta_ai.v1 import tool_service_pb2 as pb
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
+
+    import mcp_types as types
 
     from agenta_ai_server.testing import LocalService
 
@@ -92,6 +95,37 @@ async def test_so_it_is_over_http(server: FakeServer, revision: str) -> None:
         await cancelled(client, server)
 
 
+async def test_http_clients_that_never_read_hold_up_nobody(server: FakeServer) -> None:
+    """Their answers wait for them until they leave, and others are served."""
+    meta = {
+        "progressToken": 1,
+        "io.modelcontextprotocol/protocolVersion": REVISIONS[0],
+        "io.modelcontextprotocol/clientInfo": {"name": "t", "version": "1"},
+        "io.modelcontextprotocol/clientCapabilities": {},
+    }
+    params = {"name": REFINE, "arguments": {}, "_meta": meta}
+    body = json.dumps({"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": params})
+    request = (
+        f"POST /mcp HTTP/1.1\r\nHost: localhost:1\r\nContent-Type: application/json\r\n"
+        f"Content-Length: {len(body)}\r\nAccept: application/json, text/event-stream\r\n"
+        f"MCP-Protocol-Version: {REVISIONS[0]}\r\nMcp-Method: tools/call\r\nMcp-Name: {REFINE}\r\n\r\n{body}"
+    )
+    server.answers(pb.StatusResponse(enabled=True), *[[STEP, LARGE]] * 5, DONE, pb.ListToolsResponse())
+    async with http_bridge(server.target) as url:
+        host, port = url.removeprefix("http://").removesuffix("/mcp").split(":")
+        deaf = []
+        for _ in range(5):
+            reader, writer = await asyncio.open_connection(host, int(port), limit=1)
+            deaf.append(writer)
+            writer.write(request.encode())
+            # The head comes with the first progress: the call is under way. Nothing more is read.
+            assert b"200" in (await reader.read(15))
+        async with http_client(url) as client:
+            assert not (await client.call_tool(REFINE, {})).is_error
+        for writer in deaf:
+            writer.close()
+
+
 async def test_a_service_that_restarts_runs_the_call_once_by_its_id(server: FakeServer) -> None:
     async with over_stdio(server.target) as client:
         server.answers([STEP, None])
@@ -151,6 +185,29 @@ async def program(server: FakeServer) -> AsyncIterator[Program]:
     if process.returncode is None:
         process.kill()
     await process.communicate()
+
+
+async def test_a_call_whose_bridge_was_killed_is_billed_once(service: LocalService) -> None:
+    """Its client repeats it by its requestId, through another bridge, and gets the result."""
+    standin, request_id = service.standin, str(uuid4())
+    before = standin.started
+    arguments = {**ARGUMENTS, "guidelines": "standin: delay=0.5"}
+    repeated = cast("types.RequestParamsMeta", {"ai.agenta/call": {"requestId": request_id}})
+    process = await asyncio.create_subprocess_exec(
+        *COMMAND, "--target", service.address, env=clean_environment(),
+        stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE,
+    )  # fmt: skip
+    killed = Program(process)
+    await killed.begin()
+    meta = {**repeated, "progressToken": 1}
+    await killed.send("tools/call", 1, name=REFINE, arguments=arguments, _meta=meta)
+    assert b"The tool has started." in await killed.stdout.readline()
+    process.kill()
+    await process.communicate()
+    async with over_stdio(service.address) as client:
+        result = await client.call_tool(REFINE, arguments, meta=repeated)
+    assert not result.is_error
+    assert standin.started - before == 1
 
 
 async def test_a_bridge_that_is_killed_leaves_nothing_running(server: FakeServer, program: Program) -> None:

@@ -70,5 +70,5 @@ async def _over_http(args: argparse.Namespace, how: Access) -> None:
         with where.bind() as listener:
             host, port = listener.getsockname()[:2]
             shown = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-            streams.note(f"agenta-ai: serving MCP at {'https' if tls else 'http'}://{shown}{http.PATH}")
+            streams.note(f"agenta-ai: listening on {'https' if tls else 'http'}://{shown}{http.PATH}")
             await http.serve(application, listener, tls)
