@@ -93,7 +93,8 @@ class OverStdio:
         number = len(self._waiting)
         answer = self._waiting[number] = asyncio.get_running_loop().create_future()
         self._stdin.write(json.dumps(message(number, method, **params)).encode() + b"\n")
-        return await answer
+        found: dict[str, Any] = await answer
+        return found
 
     async def call(self) -> None:
         answer = await self.ask("tools/call", name=REFINE, arguments=ARGUMENTS)

@@ -76,6 +76,9 @@ class SuiteService(tool_service_pb2_grpc.ToolServiceServicer):
         tools = [{"name": name, "description": name, "inputSchema": schema} for name, schema in schemas.items()]
         return ParseDict({"tools": tools, "ttl": "60s", "cacheScope": "CACHE_SCOPE_PUBLIC"}, pb.ListToolsResponse())
 
+    async def CallTool(self, _: Any, context: Any) -> Any:  # noqa: N802
+        await context.abort(grpc.StatusCode.UNIMPLEMENTED, "The bridge calls CallToolStream.")
+
     async def CallToolStream(self, request: Any, context: Any) -> AsyncIterator[pb.CallToolStreamResponse]:  # noqa: N802
         if request.name not in RESULTS:
             await context.abort_with_status(rpc_status.to_status(NOT_FOUND))

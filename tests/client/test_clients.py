@@ -67,7 +67,7 @@ async def test_all_pages_of_tools(call: Call, server: FakeServer) -> None:
 
 
 async def test_one_page_of_tools(call: Call, server: FakeServer) -> None:
-    page = pb.ListToolsResponse(tools=[tool_pb2.Tool(name="a")], next_page_token="2", cache_scope="CACHE_SCOPE_PUBLIC")
+    page = pb.ListToolsResponse(tools=[tool_pb2.Tool(name="a")], next_page_token="2", cache_scope=pb.CACHE_SCOPE_PUBLIC)
     page.ttl.FromMilliseconds(30_500)
     server.answers(page, pb.ListToolsResponse())
     assert await call("list_tools_page") == ToolPage((Tool("a"),), "2", ttl=30.5, is_public=True)
