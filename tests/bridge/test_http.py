@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -181,14 +182,28 @@ def refused(code: str) -> CallFailed:
         (ServiceStatus(), None),
         (refused("UNAUTHENTICATED"), 401),
         (refused("PERMISSION_DENIED"), 403),
-        (refused("UNAVAILABLE"), None),
-        (refused("DEADLINE_EXCEEDED"), None),
+        (refused("UNAVAILABLE"), 503),
+        (refused("DEADLINE_EXCEEDED"), 503),
     ],
 )
-async def test_only_the_service_refuses_callers(answer: ServiceStatus | CallFailed, status: int | None) -> None:
+async def test_only_the_service_accepts_callers(answer: ServiceStatus | CallFailed, status: int | None) -> None:
     entrance = door.Door(FakeClient(answer))
     refusal = await entrance.refusal((("authorization", "Bearer x"),))
     assert (refusal.status_code if refusal else None) == status
+    assert ("Retry-After" in refusal.headers if refusal else False) == (status == 503)
+
+
+async def test_in_an_outage_those_pass_who_were_accepted_before() -> None:
+    now = 0.0
+    answers = [ServiceStatus(), refused("UNAVAILABLE"), refused("UNAUTHENTICATED"), refused("UNAVAILABLE")]
+    entrance = door.Door(FakeClient(*answers), clock=lambda: now)
+    ann = (("authorization", "Bearer ann"),)
+    seen = []
+    for _ in answers:
+        refusal = await entrance.refusal(ann)
+        seen.append(refusal.status_code if refusal else None)
+        now += door.REMEMBERED_SECONDS
+    assert seen == [None, None, 401, 503]
 
 
 async def test_who_was_accepted_is_asked_about_again_after_a_while() -> None:
@@ -211,6 +226,13 @@ async def test_what_is_remembered_has_a_bound(monkeypatch: pytest.MonkeyPatch) -
     for name in "abcde":
         await entrance.refusal((("authorization", f"Bearer {name}"),))
         assert len(entrance._accepted) <= 2
+
+
+def test_answers_do_not_wait_for_acknowledgements() -> None:
+    with listening.address("127.0.0.1:0").bind() as listener, socket.create_connection(listener.getsockname()):
+        connection, _ = listener.accept()
+        with connection:
+            assert connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
 
 
 async def test_where_credentials_are_needed_a_caller_without_is_not_asked_about() -> None:

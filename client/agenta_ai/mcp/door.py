@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -9,8 +10,9 @@ from typing import TYPE_CHECKING
 from starlette.responses import PlainTextResponse
 
 from agenta_ai.credentials import AUTHORIZATION
-from agenta_ai.errors import AgentaError, CallFailed, InvalidInput
+from agenta_ai.errors import AgentaError, InvalidInput
 from agenta_ai.mcp.callers import digest
+from agenta_ai.mcp.failures import OUTAGE_SECONDS, retry_delay, status_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -43,30 +45,43 @@ class Door:
     metadata_url: str = ""
     needs_credentials: bool = False
     clock: Callable[[], float] = time.monotonic
+    # By the digests of their credentials: when the service accepted them last.
     _accepted: dict[str, float] = field(default_factory=dict)
 
     async def refusal(self, caller: Metadata) -> Response | None:
-        """Return what a caller is refused with; ``None`` if the service accepts it, or can't be asked now."""
+        """Return what a caller is refused with; ``None`` if the service accepts it.
+
+        While the service can't be asked, those pass whom it has accepted before: their calls meet the same outage, and
+        say so in MCP's way.
+        """
         has_credentials = any(key == AUTHORIZATION for key, _ in caller)
         if self.needs_credentials and not has_credentials:
             return self._unauthorized(has_credentials)
         key = digest(caller)
-        if self._accepted.get(key, 0.0) > self.clock():
+        accepted = self._accepted.get(key)
+        if accepted is not None and self.clock() - accepted < REMEMBERED_SECONDS:
             return None
         try:
             await self.client.status(timeout=CHECK_SECONDS, metadata=caller)
         except InvalidInput:  # it can't even be sent
             return self._unauthorized(has_credentials)
-        except CallFailed as failure:
-            if failure.code.name == "UNAUTHENTICATED":
-                return self._unauthorized(has_credentials)
-            if failure.code.name == "PERMISSION_DENIED":
-                return PlainTextResponse("The service does not permit this caller to use it.", 403)
-            return None  # the request itself meets the same outage, and says so in MCP's way
-        except AgentaError:
-            return None
+        except AgentaError as failure:
+            return self._refused(failure, key, has_credentials)
         self._remember(key)
         return None
+
+    def _refused(self, failure: AgentaError, key: str, has_credentials: bool) -> Response | None:
+        status = status_of(failure)
+        if status in ("UNAUTHENTICATED", "PERMISSION_DENIED"):
+            self._accepted.pop(key, None)
+            if status == "UNAUTHENTICATED":
+                return self._unauthorized(has_credentials)
+            return PlainTextResponse("The service does not permit this caller to use it.", 403)
+        if key in self._accepted:
+            return None
+        seconds = math.ceil(retry_delay(failure) or OUTAGE_SECONDS)
+        sentence = f"The service can't say now whether it accepts this caller. Try again in {seconds} s."
+        return PlainTextResponse(sentence, 503, {"Retry-After": str(seconds)})
 
     def _unauthorized(self, has_credentials: bool) -> Response:
         """Return a 401 by RFC 6750, 3: an error code only for those who sent something."""
@@ -80,9 +95,7 @@ class Door:
         )
 
     def _remember(self, key: str) -> None:
-        now = self.clock()
+        self._accepted.pop(key, None)
         if len(self._accepted) >= MAX_REMEMBERED:
-            self._accepted = {kept: until for kept, until in self._accepted.items() if until > now}
-        if len(self._accepted) >= MAX_REMEMBERED:
-            self._accepted.clear()
-        self._accepted[key] = now + REMEMBERED_SECONDS
+            del self._accepted[next(iter(self._accepted))]  # the one that was asked about longest ago
+        self._accepted[key] = self.clock()

@@ -18,6 +18,7 @@ ERROR_META = "ai.agenta/error"
 #: Seconds after which to come again, if an outage doesn't say.
 OUTAGE_SECONDS = 30.0
 
+_CALLERS_FAULT = ("INVALID_ARGUMENT", "NOT_FOUND")
 _MAY_HAVE_RUN = "The call may have run and may have been billed."
 # Neither a model nor a person can give a request_id to an MCP client.
 _ADVICE = re.compile(r" (?:To get its result, send it again with|Use) request_id \S+")
@@ -45,19 +46,18 @@ def tool_error(failure: AgentaError, *, remote: bool) -> types.CallToolResult:
 
 def protocol_error(failure: AgentaError, *, remote: bool) -> MCPError:
     """Return a failure of a request that calls no tool."""
-    wrong = isinstance(failure, InvalidInput) or (isinstance(failure, CallFailed) and _code(failure) in _CALLERS_FAULT)
+    wrong = isinstance(failure, InvalidInput) or (
+        isinstance(failure, CallFailed) and status_of(failure) in _CALLERS_FAULT
+    )
     code = types.INVALID_PARAMS if wrong else types.INTERNAL_ERROR
     return MCPError(code, sentence(failure, remote=remote), {ERROR_META: facts(failure)})
-
-
-_CALLERS_FAULT = ("INVALID_ARGUMENT", "NOT_FOUND")
 
 
 def sentence(failure: AgentaError, *, remote: bool) -> str:
     """Return what happened and what to do, in words that fit an MCP client."""
     if not isinstance(failure, CallFailed):
         return str(failure)
-    if _code(failure) == "UNAUTHENTICATED":
+    if status_of(failure) == "UNAUTHENTICATED":
         if remote:
             return "The service does not accept the credentials of this request. Send valid ones."
         return (
@@ -66,7 +66,7 @@ def sentence(failure: AgentaError, *, remote: bool) -> str:
         )
     text = _ADVICE.sub("", str(failure))
     if remote and not failure.reason:
-        text = _IN_GENERAL.get(_code(failure), "The call failed.")
+        text = _IN_GENERAL.get(status_of(failure), "The call failed.")
         if failure.request_id and failure.tool_was_run is None:
             text += f" {_MAY_HAVE_RUN}"
     if failure.retry_delay is None and (delay := retry_delay(failure)) and "try again" not in text.lower():
@@ -80,16 +80,21 @@ def retry_delay(failure: AgentaError) -> float | None:
         return failure.retry_delay
     if not isinstance(failure, CallFailed) or failure.reason == "SERVICE_DISABLED":
         return None
-    if failure.retry_delay is None and _code(failure) == "UNAVAILABLE":
+    if failure.retry_delay is None and status_of(failure) == "UNAVAILABLE":
         return OUTAGE_SECONDS
     return failure.retry_delay
+
+
+def status_of(failure: AgentaError) -> str:
+    """Return the name of the status that a call ended with; empty if it didn't end with one."""
+    return failure.code.name if isinstance(failure, CallFailed) else ""
 
 
 def facts(failure: AgentaError) -> dict[str, Any]:
     """Return what programs can act on. ``requestId`` in the ``_meta`` of a repeat gets the result of the same call."""
     known: dict[str, Any] = {
         "reason": getattr(failure, "reason", "") or ("INVALID_INPUT" if isinstance(failure, InvalidInput) else ""),
-        "status": _code(failure),
+        "status": status_of(failure),
         "retryDelaySeconds": retry_delay(failure),
         "retryable": getattr(failure, "retryable", None),
         "requestId": failure.request_id,
@@ -101,7 +106,3 @@ def facts(failure: AgentaError) -> dict[str, Any]:
 
 def _violation(violation: FieldViolation) -> dict[str, str]:
     return {"field": violation.field, "description": violation.description}
-
-
-def _code(failure: AgentaError) -> str:
-    return failure.code.name if isinstance(failure, CallFailed) else ""
