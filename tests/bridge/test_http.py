@@ -15,7 +15,7 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 from jwt.algorithms import RSAAlgorithm
 
 from agenta_ai import CallFailed, Client, InvalidInput, ServiceStatus, cli
-from agenta_ai.mcp import door, http, listening
+from agenta_ai.mcp import caller_check, http, listening
 from agenta_ai.testing import FakeClient
 from agenta_ai_server.testing import run_service
 
@@ -187,45 +187,46 @@ def refused(code: str) -> CallFailed:
     ],
 )
 async def test_only_the_service_accepts_callers(answer: ServiceStatus | CallFailed, status: int | None) -> None:
-    entrance = door.Door(FakeClient(answer))
-    refusal = await entrance.refusal((("authorization", "Bearer x"),))
+    check = caller_check.CallerCheck(FakeClient(answer))
+    refusal = await check.refusal((("authorization", "Bearer x"),))
     assert (refusal.status_code if refusal else None) == status
     assert ("Retry-After" in refusal.headers if refusal else False) == (status == 503)
 
 
 async def test_in_an_outage_those_pass_who_were_accepted_before() -> None:
     now = 0.0
-    answers = [ServiceStatus(), refused("UNAVAILABLE"), refused("UNAUTHENTICATED"), refused("UNAVAILABLE")]
-    entrance = door.Door(FakeClient(*answers), clock=lambda: now)
+    down = refused("UNAVAILABLE")
+    asking = FakeClient(ServiceStatus(), down, refused("UNAUTHENTICATED"), down)
+    check = caller_check.CallerCheck(asking, clock=lambda: now)
     ann = (("authorization", "Bearer ann"),)
     seen = []
-    for _ in answers:
-        refusal = await entrance.refusal(ann)
+    for _ in range(4):
+        refusal = await check.refusal(ann)
         seen.append(refusal.status_code if refusal else None)
-        now += door.REMEMBERED_SECONDS
+        now += caller_check.REMEMBERED_SECONDS
     assert seen == [None, None, 401, 503]
 
 
 async def test_who_was_accepted_is_asked_about_again_after_a_while() -> None:
     now = 0.0
     asking = FakeClient(*[ServiceStatus()] * 3, refused("UNAUTHENTICATED"))
-    entrance = door.Door(asking, clock=lambda: now)
+    check = caller_check.CallerCheck(asking, clock=lambda: now)
     ann, ben = (("authorization", "Bearer ann"),), (("authorization", "Bearer ben"),)
     for caller in (ann, ann, ben, ann):
-        assert await entrance.refusal(caller) is None
+        assert await check.refusal(caller) is None
     assert len(asking.calls) == 2
-    now = door.REMEMBERED_SECONDS
-    assert await entrance.refusal(ann) is None
-    assert await entrance.refusal(ben) is not None
+    now = caller_check.REMEMBERED_SECONDS
+    assert await check.refusal(ann) is None
+    assert await check.refusal(ben) is not None
     assert [call.metadata for call in asking.calls] == [ann, ben, ann, ben]
 
 
 async def test_what_is_remembered_has_a_bound(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(door, "MAX_REMEMBERED", 2)
-    entrance = door.Door(FakeClient(*[ServiceStatus()] * 5))
+    monkeypatch.setattr(caller_check, "MAX_REMEMBERED", 2)
+    check = caller_check.CallerCheck(FakeClient(*[ServiceStatus()] * 5))
     for name in "abcde":
-        await entrance.refusal((("authorization", f"Bearer {name}"),))
-        assert len(entrance._accepted) <= 2
+        await check.refusal((("authorization", f"Bearer {name}"),))
+        assert len(check._accepted) <= 2
 
 
 def test_answers_do_not_wait_for_acknowledgements() -> None:
@@ -236,8 +237,8 @@ def test_answers_do_not_wait_for_acknowledgements() -> None:
 
 
 async def test_where_credentials_are_needed_a_caller_without_is_not_asked_about() -> None:
-    entrance = door.Door(FakeClient(), needs_credentials=True)
-    refusal = await entrance.refusal(())
+    check = caller_check.CallerCheck(FakeClient(), needs_credentials=True)
+    refusal = await check.refusal(())
     assert refusal
     assert refusal.status_code == 401
 

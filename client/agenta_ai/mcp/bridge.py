@@ -147,7 +147,7 @@ class _Listen:
 
 
 def initialization(server: Server[TaskGroup]) -> Any:
-    """Return what a client of an earlier revision is told over stdio."""
+    """Return the answer to the handshake of an earlier revision over stdio."""
     return server.create_initialization_options(NotificationOptions(tools_changed=True))
 
 

@@ -46,9 +46,7 @@ def tool_error(failure: AgentaError, *, remote: bool) -> types.CallToolResult:
 
 def protocol_error(failure: AgentaError, *, remote: bool) -> MCPError:
     """Return a failure of a request that calls no tool."""
-    wrong = isinstance(failure, InvalidInput) or (
-        isinstance(failure, CallFailed) and status_of(failure) in _CALLERS_FAULT
-    )
+    wrong = isinstance(failure, InvalidInput) or status_of(failure) in _CALLERS_FAULT
     code = types.INVALID_PARAMS if wrong else types.INTERNAL_ERROR
     return MCPError(code, sentence(failure, remote=remote), {ERROR_META: facts(failure)})
 

@@ -22,8 +22,8 @@ from starlette.routing import Route
 
 from agenta_ai.errors import InvalidInput
 from agenta_ai.mcp.bridge import Bridge
+from agenta_ai.mcp.caller_check import CallerCheck
 from agenta_ai.mcp.callers import caller_of, digest
-from agenta_ai.mcp.door import Door
 
 if TYPE_CHECKING:
     import socket
@@ -127,7 +127,7 @@ def app(client: Client, asking: Client, names: Names, access: Access, timeout: f
     endpoint = _Endpoint(
         manager,
         TransportSecurityMiddleware(access.security),
-        Door(asking, access.metadata_url, access.needs_credentials),
+        CallerCheck(asking, access.metadata_url, access.needs_credentials),
     )
 
     @asynccontextmanager
@@ -181,17 +181,17 @@ class _Endpoint:
     """The endpoint: Host and Origin first, then the credentials, then MCP."""
 
     def __init__(
-        self, manager: StreamableHTTPSessionManager, security: TransportSecurityMiddleware, door: Door
+        self, manager: StreamableHTTPSessionManager, security: TransportSecurityMiddleware, check: CallerCheck
     ) -> None:
         self._manager = manager
         self._security = security
-        self._door = door
+        self._check = check
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         request = Request(scope)
         caller = caller_of(request)
         refusal = await self._security.validate_request(request, is_post=request.method == "POST")
-        refusal = refusal or await self._door.refusal(caller)
+        refusal = refusal or await self._check.refusal(caller)
         if refusal is not None:
             await refusal(scope, receive, send)
             return

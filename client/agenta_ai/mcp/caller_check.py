@@ -1,4 +1,4 @@
-"""The door of the HTTP endpoint: whom it lets the service be asked by."""
+"""Checks the credentials of an HTTP request before it is read."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ CHECK_SECONDS = 5.0
 
 
 @dataclass
-class Door:
+class CallerCheck:
     """Refuses callers that the service refuses, by the HTTP statuses that MCP clients act on.
 
     Attributes:
