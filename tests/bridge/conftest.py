@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import httpx2
 import pytest
 import uvicorn
-from client.conftest import certificates, server
+from client.conftest import FakeServer, FakeService, certificates
 from mcp import Client as McpClient
 from mcp import StdioServerParameters
 from mcp.client.stdio import stdio_client
@@ -24,6 +24,7 @@ from agenta_ai.mcp import http
 from agenta_ai.mcp.bridge import Bridge
 from agenta_ai.mcp.names import Names
 from agenta_ai.testing import FakeClient
+from agenta_ai.v1 import tool_service_pb2 as pb
 from agenta_ai_server.testing import run_service
 
 if TYPE_CHECKING:
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
 
     from agenta_ai_server.testing import LocalService
 
-__all__ = ["certificates", "server"]
+__all__ = ["certificates"]
 
 #: The stateless revision, and the last one that begins with a handshake.
 REVISIONS = ("2026-07-28", "2025-11-25")
@@ -130,6 +131,24 @@ class ScriptedService(FakeClient):
         if isinstance(page, Exception):
             raise page
         return page
+
+
+async def _status(*_: object) -> pb.StatusResponse:
+    return pb.StatusResponse(enabled=True)
+
+
+async def _no_tools(*_: object) -> pb.ListToolsResponse:
+    return pb.ListToolsResponse()
+
+
+@pytest.fixture
+def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeServer]:
+    """A service that answers calls of tools as a test tells it to; it accepts everybody, and lists nothing."""
+    monkeypatch.setattr(FakeService, "Status", _status)
+    monkeypatch.setattr(FakeService, "ListTools", _no_tools)
+    server = FakeServer()
+    yield server
+    server.close()
 
 
 @pytest.fixture

@@ -90,7 +90,6 @@ async def test_a_call_that_is_cancelled_is_cancelled_at_the_service(server: Fake
 
 @pytest.mark.parametrize("revision", REVISIONS)
 async def test_so_it_is_over_http(server: FakeServer, revision: str) -> None:
-    server.answers(pb.StatusResponse(enabled=True))
     async with http_bridge(server.target) as url, http_client(url, revision) as client:
         await cancelled(client, server)
 
@@ -110,7 +109,7 @@ async def test_http_clients_that_never_read_hold_up_nobody(server: FakeServer) -
         f"Content-Length: {len(body)}\r\nAccept: application/json, text/event-stream\r\n"
         f"MCP-Protocol-Version: {REVISIONS[0]}\r\nMcp-Method: tools/call\r\nMcp-Name: {REFINE}\r\n\r\n{body}"
     )
-    server.answers(pb.StatusResponse(enabled=True), *[[STEP, LARGE]] * 5, DONE, pb.ListToolsResponse())
+    server.answers(*[[STEP, LARGE]] * 5, DONE)
     async with http_bridge(server.target) as url:
         host, port = url.removeprefix("http://").removesuffix("/mcp").split(":")
         deaf = []
@@ -140,7 +139,7 @@ async def test_a_service_that_restarts_runs_the_call_once_by_its_id(server: Fake
         server.cut()
         after = FakeServer(server.target)
         try:
-            after.answers(DONE, pb.ListToolsResponse())
+            after.answers(DONE)
             result = await call
         finally:
             after.close()
