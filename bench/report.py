@@ -37,6 +37,7 @@ PRINTED = (
     "typed",
     "concurrency",
     "streams",
+    "mcp",
     "tools",
     "guarantee",
     "cases",

@@ -54,6 +54,7 @@ if TYPE_CHECKING:
         Tool,
         ToolAnnotations,
         ToolError,
+        ToolPage,
         ToolResult,
         ToolStatus,
     )
@@ -98,6 +99,7 @@ __all__ = [
     "ToolAnnotations",
     "ToolError",
     "ToolFailed",
+    "ToolPage",
     "ToolResult",
     "ToolStatus",
     "Verdict",

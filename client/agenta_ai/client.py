@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from agenta_ai.credentials import TokenProvider
     from agenta_ai.meta import Metadata
     from agenta_ai.requests import Exchange, PromptTemplate, TypedMethod
-    from agenta_ai.results import RefinedPrompt, ServiceStatus, Tool, ToolResult
+    from agenta_ai.results import RefinedPrompt, ServiceStatus, Tool, ToolPage, ToolResult
     from agenta_ai.v1.tool_service_pb2_grpc import ToolServiceAsyncStub
 
 _Result = TypeVar("_Result")
@@ -151,13 +151,34 @@ class Client:
             AgentaError: The pages have no end, because the server repeats one.
         """
         seconds, extra = read_timeout(timeout), self._connection.extra_metadata(metadata)
-        tools, token = await self._send(requests.list_tools("", seconds, extra))
+        page = await self._send(requests.list_tools("", seconds, extra))
+        tools = [*page.tools]
         seen: set[str] = set()
-        while token:
-            requests.check_token(token, seen)
-            page, token = await self._send(requests.list_tools(token, seconds, extra))
-            tools += page
+        while page.next_page_token:
+            requests.check_token(page.next_page_token, seen)
+            page = await self._send(requests.list_tools(page.next_page_token, seconds, extra))
+            tools += page.tools
         return tools
+
+    async def list_tools_page(
+        self,
+        page_token: str = "",
+        *,
+        timeout: float | None = None,
+        metadata: Iterable[tuple[str, str | bytes]] = (),
+    ) -> ToolPage:
+        """Return one page of the tools that this caller may call, and how long it may be kept.
+
+        Args:
+            page_token: ``next_page_token`` of the page before; empty for the first page.
+            timeout: Seconds that it may take; 10 if not given.
+            metadata: Pairs to send with this call, in addition to the client's own.
+
+        Raises:
+            CallFailed: There was no answer, or the token isn't one of the server's.
+        """
+        extra = self._connection.extra_metadata(metadata)
+        return await self._send(requests.list_tools(page_token, read_timeout(timeout), extra))
 
     async def call_tool(
         self,

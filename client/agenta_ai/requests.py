@@ -123,9 +123,9 @@ def status(timeout: float, metadata: Metadata = ()) -> Exchange[results.ServiceS
     return Exchange("Status", request, lambda response, _: responses.read_status(response), timeout, metadata)
 
 
-def list_tools(page_token: str, timeout: float, metadata: Metadata = ()) -> Exchange[tuple[list[results.Tool], str]]:
-    """Return the question for one page of tools, and for the token of the next: empty on the last one."""
-    request = tool_service_pb2.ListToolsRequest(page_token=page_token)
+def list_tools(page_token: str, timeout: float, metadata: Metadata = ()) -> Exchange[results.ToolPage]:
+    """Return the question for one page of tools: see :meth:`agenta_ai.Client.list_tools_page`."""
+    request = tool_service_pb2.ListToolsRequest(page_token=_text(page_token, "page_token"))
     return Exchange("ListTools", request, lambda response, _: responses.read_page(response), timeout, metadata)
 
 

@@ -40,9 +40,14 @@ def read_status(response: tool_service_pb2.StatusResponse) -> results.ServiceSta
     )
 
 
-def read_page(response: tool_service_pb2.ListToolsResponse) -> tuple[list[results.Tool], str]:
-    """Return a page of tools in Python's types, and the token of the next page."""
-    return [read_tool(tool) for tool in response.tools], response.next_page_token
+def read_page(response: tool_service_pb2.ListToolsResponse) -> results.ToolPage:
+    """Return a page of tools in Python's types."""
+    return results.ToolPage(
+        tools=tuple(read_tool(tool) for tool in response.tools),
+        next_page_token=response.next_page_token,
+        ttl=seconds(response.ttl),
+        is_public=response.cache_scope == tool_service_pb2.CACHE_SCOPE_PUBLIC,
+    )
 
 
 def read_tool(tool: tool_pb2.Tool) -> results.Tool:
