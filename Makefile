@@ -71,9 +71,12 @@ test: $(READY) ## Run the tests; says which were left out for lack of a program.
 conformance: $(READY) ## Play the same vectors with the clients of all languages. See tests/conformance.
 	@PYTHONPATH=tests $(BIN)/python -m conformance.runner
 
-test-slow: $(READY) ## Run what is too long for every run: 20,000 examples of each property, crashes under load, a soak.
+$(TOOLS)/bin/cargo-semver-checks:
+	@cargo install -q --locked --root $(TOOLS) cargo-semver-checks@0.51.0
+
+test-slow: $(READY) $(TOOLS)/bin/cargo-semver-checks ## Run what is too long for every run: 20,000 examples of each property, crashes under load, a soak.
 	@HYPOTHESIS_PROFILE=thorough $(BIN)/pytest -q -n $(WORKERS) --timeout 0 \
-	  tests/guarantee tests/replicas tests/limits/test_history.py tests/idempotency/test_histories.py tests/auth/test_attacks.py tests/clients/test_typed_tools.py tests/soak tests/distribution tests/bridge/test_foreign.py
+	  tests/guarantee tests/replicas tests/limits/test_history.py tests/idempotency/test_histories.py tests/auth/test_attacks.py tests/clients tests/soak tests/distribution tests/bridge/test_foreign.py
 
 test-oldest: $(READY) ## Run the tests on Python 3.11 with the oldest dependencies that are declared.
 	@$(BIN)/uv venv -q --clear --python 3.11 $(TOOLS)/oldest
@@ -179,7 +182,7 @@ clients: $(READY) ## Make the clients in other languages from protos/, check and
 	@cd clients/rust && cargo fmt --all --check && cargo clippy -q --locked --workspace --all-targets -- -D warnings
 	@cd clients/rust && RUSTDOCFLAGS="-D warnings" cargo doc -q --locked --no-deps --workspace && cargo test -q --locked --workspace
 	@cd clients/rust && cargo package -q --locked --allow-dirty -p agenta-ai
-	@cd clients/rust && for features in tls-ring,tls-native-roots tls-aws-lc,tls-webpki-roots ""; do \
+	@cd clients/rust && for features in tls-ring,tls-native-roots tls-aws-lc,tls-webpki-roots tls-ring,tls-aws-lc,tls-native-roots ""; do \
 	  cargo +$(RUST_MINIMUM) check -q --locked -p agenta-ai --no-default-features --features "$$features" --target-dir target/minimum || exit 1; done
 	@HYPOTHESIS_PROFILE=thorough $(BIN)/pytest -q tests/clients/test_typed_tools.py
 	@test -z "$$(git status --porcelain -- clients)" || { git status --short -- clients; echo "Generated clients have changed: commit what 'make clients' made."; exit 1; }
@@ -207,9 +210,12 @@ $(TOOLS)/release/.ready: $(READY) pyproject.toml
 release-check: $(TOOLS)/release/.ready ## Build all packages, the chart and the bill of materials into dist/, and check them. Publishes nothing.
 	@$(BIN)/python release/check.py
 
-baseline: $(READY) ## Make the contract and the Python client as they are the ones that must not be broken. For a release only.
+baseline: $(READY) ## Make the contract and the clients in Python, Java and Rust as they are the ones that must not be broken. For a release only.
 	@$(BIN)/buf build protos -o tests/contract/baseline.binpb
 	@$(BIN)/stubgen -q -o tests/distribution/public $(addprefix client/agenta_ai/,$(addsuffix .py,__init__ client diff errors meta results sync testing version))
+	@mvn -q -B -f clients/java clean package -Dmaven.test.skip=true -pl agenta-ai -am
+	@cd clients/java/agenta-ai/target/classes && jar --create --file ../../../baseline.jar --date 2026-01-01T00:00:00Z --no-manifest ai/agenta/ai/*.class
+	@cd clients/rust && cargo package -q --locked --allow-dirty --no-verify -p agenta-ai && cp target/package/agenta-ai-*.crate baseline.crate
 
 LOCK := $(BIN)/uv pip compile -q --upgrade --universal --generate-hashes --no-header --no-annotate --python-version 3.11 \
   --extra server --extra cli --extra redis --extra tracing pyproject.toml
