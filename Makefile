@@ -19,6 +19,7 @@ ONE_VERSION_IS_ENOUGH := $(addprefix --ignore=tests/,clients conformance deploy 
 # The oldest Rust that the client declares. rustup gets it when it is missing.
 RUST_MINIMUM := $(shell sed -n 's/^rust-version = "\(.*\)"/\1/p' clients/rust/Cargo.toml)
 BENCH := $(TOOLS)/bench/bin/python -m bench
+BEFORE := f5b559f
 SAMPLE := examples/support_agent.json
 
 # A machine that has pip needs no other in the environment, which would take 26 MB and most of the time.
@@ -70,21 +71,24 @@ test: $(READY) ## Run the tests; says which were left out for lack of a program.
 conformance: $(READY) ## Play the same vectors with the clients of all languages. See tests/conformance.
 	@PYTHONPATH=tests $(BIN)/python -m conformance.runner
 
-test-slow: $(READY) ## Run what is too long for every run: 20,000 examples of each property, crashes under load, a soak.
+$(TOOLS)/bin/cargo-semver-checks:
+	@cargo install -q --locked --root $(TOOLS) cargo-semver-checks@0.51.0
+
+test-slow: $(READY) $(TOOLS)/bin/cargo-semver-checks ## Run what is too long for every run: 20,000 examples of each property, crashes under load, a soak.
 	@HYPOTHESIS_PROFILE=thorough $(BIN)/pytest -q -n $(WORKERS) --timeout 0 \
-	  tests/guarantee tests/replicas tests/limits/test_history.py tests/idempotency/test_histories.py tests/auth/test_attacks.py tests/clients/test_typed_tools.py tests/soak tests/distribution
+	  tests/guarantee tests/replicas tests/limits/test_history.py tests/idempotency/test_histories.py tests/auth/test_attacks.py tests/clients tests/soak tests/distribution tests/bridge/test_foreign.py
 
 test-oldest: $(READY) ## Run the tests on Python 3.11 with the oldest dependencies that are declared.
 	@$(BIN)/uv venv -q --clear --python 3.11 $(TOOLS)/oldest
 	@$(BIN)/uv pip install -q -p $(TOOLS)/oldest --resolution lowest-direct -e . 
 	@$(TOOLS)/oldest/bin/python -c 'import agenta_ai, agenta_ai.v1.tool_service_pb2_grpc'
-	@$(BIN)/uv pip install -q -p $(TOOLS)/oldest --resolution lowest-direct -e '.[server,cli,redis,tracing]' --group dev
+	@$(BIN)/uv pip install -q -p $(TOOLS)/oldest --resolution lowest-direct -e '.[server,cli,mcp,redis,tracing]' --group dev
 	@$(TOOLS)/oldest/bin/pytest -q -n $(WORKERS) $(ONE_VERSION_IS_ENOUGH)
 
 test-newest: $(READY) ## Run the tests on the newest Python of this machine with the newest dependencies.
 	@newest=$$(for python in python3.15 python3.14 python3.13 python3.12 $(PYTHON); do $$python -c '' 2>/dev/null && echo $$python && break; done); \
 	  $(BIN)/uv venv --clear --python $$newest $(TOOLS)/newest
-	@$(BIN)/uv pip install -q -p $(TOOLS)/newest --upgrade -e '.[server,cli,redis,tracing]' --group dev
+	@$(BIN)/uv pip install -q -p $(TOOLS)/newest --upgrade -e '.[server,cli,mcp,redis,tracing]' --group dev
 	@$(TOOLS)/newest/bin/pytest -q -n $(WORKERS) $(ONE_VERSION_IS_ENOUGH)
 
 live: $(READY) ## Provision into a real Agenta, run the whole path, clean up. Needs AGENTA_AI_SERVICES_API_URL and AGENTA_API_KEY. Costs a few calls.
@@ -92,21 +96,32 @@ live: $(READY) ## Provision into a real Agenta, run the whole path, clean up. Ne
 
 $(TOOLS)/bench/.ready: $(READY) pyproject.toml bench/peers/ceiling/main.go bench/peers/ceiling/go.mod
 	@$(BIN)/uv venv -q --clear --python $(PYTHON) $(TOOLS)/bench
-	@$(BIN)/uv pip install -q --compile-bytecode -p $(TOOLS)/bench -c requirements-dev.lock -e '.[server,redis,tracing]' --group bench
+	@$(BIN)/uv pip install -q --compile-bytecode -p $(TOOLS)/bench -c requirements-dev.lock -e '.[server,mcp,redis,tracing]' --group bench
 	@GOBIN=$(CURDIR)/$(TOOLS)/bin go install github.com/bojand/ghz/cmd/ghz@v0.121.0
 	@cd bench/peers/ceiling && go build -o $(CURDIR)/$(TOOLS)/bin/ . github.com/tsenart/vegeta/v12
 	@touch $@
 
-bench: $(TOOLS)/bench/.ready ## Measure: remakes all of bench/README.md in a quarter of an hour. Needs Go, redis-server, and a quiet machine.
+# The state before the refactoring, as a peer. A shallow clone doesn't have it.
+$(TOOLS)/before/.ready: requirements-dev.lock | $(READY)
+	@if git cat-file -e $(BEFORE)^{commit} 2> /dev/null; then \
+	  $(BIN)/uv venv -q --clear --python $(PYTHON) $(TOOLS)/before && mkdir $(TOOLS)/before/source && \
+	  git archive $(BEFORE) client server pyproject.toml README.md LICENSE CHANGELOG.md | tar -xC $(TOOLS)/before/source && \
+	  $(BIN)/uv pip install -q --compile-bytecode -p $(TOOLS)/before -c requirements-dev.lock '$(TOOLS)/before/source[server]' && \
+	  touch $@; \
+	else echo "This clone lacks commit $(BEFORE), so the state before the refactoring isn't measured. Get it: git fetch --unshallow"; fi
+
+bench: $(TOOLS)/bench/.ready $(TOOLS)/before/.ready ## Measure: remakes bench/README.md and docs/scale.md in 20 minutes. Needs Go, redis-server, and a quiet machine.
 	@$(BENCH).compare
 	@$(BENCH).parts
+	@$(BENCH).scale
+	@$(BENCH).replicas
 	@$(BENCH).load 500 2000 5000 > bench/results/load.txt
 	@$(BENCH).overload --plot bench/plots/overload.png > bench/results/overload.txt
 	-@$(BENCH).soak --calls 40000 --plot bench/plots/soak.png > bench/results/soak.txt
-	@for each in concurrency limits idempotency telemetry streams tools typed guarantee; do $(BENCH).$$each > bench/results/$$each.txt || exit 1; done
+	@for each in concurrency limits idempotency telemetry streams mcp tools typed guarantee cases; do $(BENCH).$$each > bench/results/$$each.txt || exit 1; done
 	@$(BENCH).report
 
-bench-smoke: $(TOOLS)/bench/.ready ## See that everything that is compared can be measured, and that bench/README.md shows the last results.
+bench-smoke: $(TOOLS)/bench/.ready $(TOOLS)/before/.ready ## See that everything that is compared can be measured, and that bench/README.md shows the last results.
 	@cd bench/peers/ceiling && test -z "$$(gofmt -l .)" && go mod tidy -diff && go vet .
 	@$(BENCH).smoke
 	@$(BENCH).report --check
@@ -167,7 +182,7 @@ clients: $(READY) ## Make the clients in other languages from protos/, check and
 	@cd clients/rust && cargo fmt --all --check && cargo clippy -q --locked --workspace --all-targets -- -D warnings
 	@cd clients/rust && RUSTDOCFLAGS="-D warnings" cargo doc -q --locked --no-deps --workspace && cargo test -q --locked --workspace
 	@cd clients/rust && cargo package -q --locked --allow-dirty -p agenta-ai
-	@cd clients/rust && for features in tls-ring,tls-native-roots tls-aws-lc,tls-webpki-roots ""; do \
+	@cd clients/rust && for features in tls-ring,tls-native-roots tls-aws-lc,tls-webpki-roots tls-ring,tls-aws-lc,tls-native-roots ""; do \
 	  cargo +$(RUST_MINIMUM) check -q --locked -p agenta-ai --no-default-features --features "$$features" --target-dir target/minimum || exit 1; done
 	@HYPOTHESIS_PROFILE=thorough $(BIN)/pytest -q tests/clients/test_typed_tools.py
 	@test -z "$$(git status --porcelain -- clients)" || { git status --short -- clients; echo "Generated clients have changed: commit what 'make clients' made."; exit 1; }
@@ -195,16 +210,19 @@ $(TOOLS)/release/.ready: $(READY) pyproject.toml
 release-check: $(TOOLS)/release/.ready ## Build all packages, the chart and the bill of materials into dist/, and check them. Publishes nothing.
 	@$(BIN)/python release/check.py
 
-baseline: $(READY) ## Make the contract and the Python client as they are the ones that must not be broken. For a release only.
+baseline: $(READY) ## Make the contract and the clients in Python, Java and Rust as they are the ones that must not be broken. For a release only.
 	@$(BIN)/buf build protos -o tests/contract/baseline.binpb
 	@$(BIN)/stubgen -q -o tests/distribution/public $(addprefix client/agenta_ai/,$(addsuffix .py,__init__ client diff errors meta results sync testing version))
+	@mvn -q -B -f clients/java clean package -Dmaven.test.skip=true -pl agenta-ai -am
+	@cd clients/java/agenta-ai/target/classes && jar --create --file ../../../baseline.jar --date 2026-01-01T00:00:00Z --no-manifest ai/agenta/ai/*.class
+	@cd clients/rust && cargo package -q --locked --allow-dirty --no-verify -p agenta-ai && cp target/package/agenta-ai-*.crate baseline.crate
 
 LOCK := $(BIN)/uv pip compile -q --upgrade --universal --generate-hashes --no-header --no-annotate --python-version 3.11 \
   --extra server --extra cli --extra redis --extra tracing pyproject.toml
 
 lock: $(READY) ## Renew the versions of what is installed: by users of the image and the demo, and for development.
 	@$(LOCK) -o requirements.lock
-	@$(LOCK) -c requirements.lock --group dev --group protoc -o requirements-dev.lock
+	@$(LOCK) -c requirements.lock --extra mcp --group dev --group protoc -o requirements-dev.lock
 
 clean: ## Remove what the other targets made.
 	@rm -rf $(VENV) $(TOOLS) dist build .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis clients/typescript/node_modules clients/typescript/dist clients/java/*/target clients/rust/target

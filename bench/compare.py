@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import argparse
 import sys
-from itertools import product
 from typing import TYPE_CHECKING, Any
 
 import uvloop
@@ -17,22 +16,28 @@ from bench.servers import Bench, Server, bench, save
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-FRESH = "REST, fresh client"
 DELAYS = (0.0, 0.05)
 IN_FLIGHT = (1, 32, 256)
-# With a client for each call it answers some thirty calls a second: more in flight would only wait.
-MOST_FOR_FRESH = 32
+# Beside an upstream that answers at once.
+DELAYED = (0.05, 32)
 RATE = 200
+OPEN_ROUNDS = 2
 LONG_DELAY = 2.0
 
 
 async def every(start: Bench) -> list[Server]:
     """The peers, the service first."""
+    before = await start.before()
+    if before is None:
+        print("The history lacks the state before the refactoring, as in a shallow clone: it is left out.", flush=True)
     return [
         await start.service(),
-        await start.rest("fresh"),
-        await start.rest("shared"),
-        await start.mcp(),
+        *([before] if before else []),
+        await start.rest("uvicorn"),
+        await start.rest("granian"),
+        await start.mcp("sdk", "MCP SDK"),
+        await start.mcp("fastmcp", "FastMCP"),
+        await start.connect(),
         await start.floor(),
         await start.ceiling(),
     ]
@@ -43,9 +48,8 @@ async def many_in_flight(start: Bench, servers: Sequence[Server], count: int, se
     await start.delay(LONG_DELAY)
     results = {}
     for server in waiting(servers, LONG_DELAY):
-        if server.name != FRESH:
-            results[server.name] = await server.memory(Load(seconds, in_flight=count))
-            told(server.name, f"{count} in flight", results[server.name])
+        results[server.name] = await server.memory(Load(seconds, in_flight=count))
+        told(server.name, f"{count} in flight", results[server.name])
     return results
 
 
@@ -54,13 +58,12 @@ async def closed_loops(
 ) -> list[dict[str, Any]]:
     rows: dict[tuple[str, float, int], list[dict[str, float]]] = {}
     for _ in range(rounds):
-        for delay, count in product(DELAYS, counts):
+        for delay, count in (*((0.0, count) for count in counts), DELAYED):
             await start.delay(delay)
             for server in waiting(servers, delay):
-                if server.name != FRESH or count <= MOST_FOR_FRESH:
-                    measured = await server.measure(Load(seconds, in_flight=count), delay)
-                    rows.setdefault((server.name, delay, count), []).append(measured)
-                    told(server.name, f"{count} in flight, delay {delay}", measured)
+                measured = await server.measure(Load(seconds, in_flight=count), delay)
+                rows.setdefault((server.name, delay, count), []).append(measured)
+                told(server.name, f"{count} in flight, delay {delay}", measured)
     return [
         {"peer": peer, "delay": delay, "in_flight": count, "rounds": measured}
         for (peer, delay, count), measured in rows.items()
@@ -73,10 +76,9 @@ async def open_loops(start: Bench, servers: Sequence[Server], rounds: int, secon
         for delay in DELAYS:
             await start.delay(delay)
             for server in waiting(servers, delay):
-                if server.name != FRESH:
-                    measured = await server.measure(Load(seconds, rate=RATE), delay)
-                    rows.setdefault((server.name, delay), []).append(measured)
-                    told(server.name, f"{RATE} a second, delay {delay}", measured)
+                measured = await server.measure(Load(seconds, rate=RATE), delay)
+                rows.setdefault((server.name, delay), []).append(measured)
+                told(server.name, f"{RATE} a second, delay {delay}", measured)
     return [{"peer": peer, "delay": delay, "rounds": measured} for (peer, delay), measured in rows.items()]
 
 
@@ -94,7 +96,7 @@ async def main(rounds: int, seconds: float, counts: Sequence[int], many: int) ->
         servers = await every(start)
         at_many = await many_in_flight(start, servers, many, seconds * 5)
         closed = await closed_loops(start, servers, rounds, seconds, counts)
-        opened = await open_loops(start, servers, rounds, seconds * 4)
+        opened = await open_loops(start, servers, OPEN_ROUNDS, seconds * 4)
     results = {"many": {"in_flight": many, "peers": at_many}, "closed": closed, "open": opened, "rate": RATE}
     return save("compare", results, servers)
 

@@ -35,11 +35,13 @@ class Load:
         seconds: For how long; calls that are then in flight are waited for.
         in_flight: So many all the time, or
         rate: so many a second.
+        connections: Over so many, by gRPC; 0 for as many as calls in flight, up to sixteen.
     """
 
     seconds: float
     in_flight: int = 0
     rate: int = 0
+    connections: int = 0
 
 
 @dataclass(frozen=True)
@@ -76,7 +78,8 @@ class Ghz:
         if load.rate:
             how = ["--async", "--rps", str(load.rate), "-c", "4", "--connections", "4"]
         else:
-            how = ["-c", str(load.in_flight), "--connections", str(min(load.in_flight, 16))]
+            connections = load.connections or min(load.in_flight, 16)
+            how = ["-c", str(load.in_flight), "--connections", str(connections)]
         report = json.loads(await _output(*self._command, *how, "-z", f"{load.seconds}s"))
         details = report["details"] or []
         return Answers(
@@ -91,16 +94,16 @@ class Vegeta:
     Args:
         url: What is posted to.
         headers: Of each request.
-        body: Of each request, sent as JSON.
+        body: Of each request.
         folder: For its files.
     """
 
-    def __init__(self, url: str, headers: Mapping[str, str], body: object, folder: Path) -> None:
+    def __init__(self, url: str, headers: Mapping[str, str], body: bytes, folder: Path) -> None:
         target = {
             "method": "POST",
             "url": url,
-            "header": {name: [value] for name, value in ({"content-type": "application/json"} | dict(headers)).items()},
-            "body": base64.b64encode(json.dumps(body).encode()).decode(),
+            "header": {name: [value] for name, value in headers.items()},
+            "body": base64.b64encode(body).decode(),
         }
         self._targets = folder / "targets.json"
         self._targets.write_text(f"{json.dumps(target)}\n")

@@ -1,4 +1,4 @@
-"""What the parts of the service cost: each left out in turn, beside all of them; its start, memory, a second process.
+"""What the parts of the service cost: each left out in turn, beside all of them; its start and its memory.
 
 The variants take turns in every round, and each is compared with the whole of the same round.
 """
@@ -8,14 +8,17 @@ from __future__ import annotations
 import argparse
 import sys
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import uvloop
 from bench.generators import Load
 from bench.servers import COMMAND, Bench, Server, bench, save
+from bench.tools import tools_file
 
 ALL = "all on"
 IN_FLIGHT = 32
+TOOLS = 500
 LONG_DELAY = 2.0
 
 
@@ -50,24 +53,15 @@ async def in_turns(servers: list[Server], rounds: int, seconds: float) -> dict[s
 async def starts(start: Bench, count: int) -> dict[str, list[float]]:
     """Seconds."""
     client = str(Path(COMMAND).with_name("agenta-ai"))
+    with TemporaryDirectory() as folder:
+        file = tools_file(Path(folder), TOOLS)
+        with_tools = [await start.seconds_to_serving(tools_file=file) for _ in range(count)]
     return {
         "serving": [await start.seconds_to_serving() for _ in range(count)],
+        f"serving {TOOLS} tools": with_tools,
         "agenta-ai-server --help": [await start.seconds_of(COMMAND, "--help") for _ in range(count)],
         "agenta-ai --help": [await start.seconds_of(client, "--help") for _ in range(count)],
     }
-
-
-async def replicas(rounds: int, seconds: float) -> tuple[dict[str, list[dict[str, float]]], list[Server]]:
-    """One process and two, with generator and upstream on the same cores."""
-    results: dict[str, list[dict[str, float]]] = {}
-    async with bench(pinned=False) as start:
-        servers = [await start.replicas(count) for count in (1, 2)]
-        for _ in range(rounds):
-            for server in servers:
-                measured = await server.measure(Load(seconds, in_flight=IN_FLIGHT))
-                results.setdefault(server.name, []).append(measured)
-                print(server.name, measured, sep="; ", flush=True)
-    return results, servers
 
 
 async def main(rounds: int, seconds: float, many: int) -> int:
@@ -80,11 +74,10 @@ async def main(rounds: int, seconds: float, many: int) -> int:
         await start.delay(0)
         servers = await variants(start)
         costs = await in_turns(servers, rounds, seconds)
-    processes, more = await replicas(rounds, seconds)
     results: dict[str, Any] = {
-        "starts": begins, "memory": {"in_flight": many, **memory}, "costs": costs, "processes": processes,
+        "starts": begins, "memory": {"in_flight": many, **memory}, "costs": costs,
     }  # fmt: skip
-    return save("parts", results, [plain, *servers, *more])
+    return save("parts", results, [plain, *servers])
 
 
 if __name__ == "__main__":

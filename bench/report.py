@@ -1,4 +1,4 @@
-"""Writes the tables of README.md and docs/comparison.md and the plots from the files in results/. Measures nothing.
+"""Writes the tables of README.md and of two pages in docs/, and the plots, from results/. Measures nothing.
 
 With ``--check`` it writes nothing, and exits with 1 if the tables aren't those of the results.
 
@@ -8,6 +8,7 @@ A figure is the median of the rounds, and what stands in brackets is their least
 from __future__ import annotations
 
 import json
+import math
 import re
 import sys
 from pathlib import Path
@@ -19,10 +20,11 @@ from bench.servers import RESULTS
 
 FOLDER = Path(__file__).parent
 README = FOLDER / "README.md"
-PAGES = (README, FOLDER.parent / "docs/comparison.md")
+PAGES = (README, *(FOLDER.parent / "docs" / name for name in ("comparison.md", "scale.md")))
 PLOTS = FOLDER / "plots"
-PEERS = ("service", "REST, fresh client", "REST, shared client", "MCP", "floor", "ceiling")
-SERVICE, FRESH, _, MCP, FLOOR, CEILING = PEERS
+SERVICE, BEFORE, MCP, FLOOR, CEILING = "service", "before", "MCP SDK", "floor", "ceiling"
+# What people would use in place of another.
+CHOICES = (SERVICE, "REST on uvicorn", "REST on granian", MCP, "FastMCP")
 # What the whole is judged by: enough calls in flight for the core to be busy.
 USUAL = (0.0, 32)
 PRINTED = (
@@ -35,11 +37,20 @@ PRINTED = (
     "typed",
     "concurrency",
     "streams",
+    "mcp",
     "tools",
     "guarantee",
+    "cases",
 )
+# What scale.md derives: so many calls a second, of which the model takes so long, on cores that are at most so busy.
+RATES = (10, 1_000, 100_000)
+MODEL_SECONDS = 2
+BUSY = 0.6
+# One alone couldn't be replaced without a gap.
+LEAST_PROCESSES = 2
 PERCENTILES = ("p50_ms", "p99_ms", "p999_ms")
 NONE = "–"
+JSON = ("compare", "parts", "scale", "replicas")
 
 
 class Target(NamedTuple):
@@ -79,6 +90,12 @@ class Comparison:
         self.many_in_flight: int = results["many"]["in_flight"]
         self.rate: int = results["rate"]
         self.loads = list(dict.fromkeys((delay, count) for delay, count, _ in self.closed))
+        self.peers = list(dict.fromkeys(peer for _, _, peer in self.closed))
+
+    @property
+    def idle_kib(self) -> float:
+        """What a process of the service holds without calls."""
+        return self.many[SERVICE]["idle_mib"] * 1024
 
     def cpu(self, peer: str, load: tuple[float, int] = USUAL) -> float:
         """CPU time of a call in ms; nan if that wasn't measured."""
@@ -86,7 +103,7 @@ class Comparison:
 
     def cpu_times(self) -> list[tuple[str, ...]]:
         rows = []
-        for peer in PEERS:
+        for peer in self.peers:
             usual = [each["cpu_ms"] for each in self.closed[(*USUAL, peer)]]
             many = self.many[peer]["cpu_ms"] if peer in self.many else float("nan")
             each = [number(value) for value in (*(self.cpu(peer, load) for load in self.loads), many)]
@@ -98,7 +115,7 @@ class Comparison:
     def rates(self) -> list[tuple[str, ...]]:
         loads = [load for load in self.loads if load[0] == 0]
         rows = []
-        for peer in PEERS:
+        for peer in self.peers:
             rates = [middle([each["per_second"] for each in self.closed.get((*load, peer), [])]) for load in loads]
             rows.append((peer, *(whole(rate) for rate in rates), whole(1000 / self.cpu(peer))))
         return [("", *(f"{count} in flight" for _, count in loads), "a core has room for"), *rows]
@@ -111,14 +128,14 @@ class Comparison:
         heads = [f"{delay * 1000:g} ms: {name}" for delay in delays for name in ("50 %", "99 %", "99.9 %")]
         rows = [
             (peer, *(number(self.latency(peer, delay, which)) for delay in delays for which in PERCENTILES))
-            for peer in PEERS
+            for peer in self.peers
         ]
         return [("", *heads), *rows]
 
     def summary(self) -> list[tuple[str, ...]]:
         """The service and what people would use in its place."""
         rows = []
-        for peer in PEERS[:4]:
+        for peer in CHOICES:
             held = self.many.get(peer, {"idle_mib": float("nan"), "in_flight_kib": float("nan")})
             median_ms, slow_ms = (number(self.latency(peer, 0.05, which)) for which in ("p50_ms", "p99_ms"))
             cpu = self.cpu(peer)
@@ -159,7 +176,6 @@ class Parts:
         self.whole, *self._others = self.costs
         self.memory: dict[str, float] = results["memory"]
         self.starts: dict[str, list[float]] = results["starts"]
-        self._processes: dict[str, list[dict[str, float]]] = results["processes"]
 
     def beside(self, name: str) -> list[float]:
         """Of each round, the share by which a call costs more than with all on."""
@@ -179,35 +195,69 @@ class Parts:
         ]
         return [("", "s", "from to"), *rows]
 
-    def processes(self) -> list[tuple[str, ...]]:
-        rows = []
-        for name, rounds in self._processes.items():
-            each = [[one[what] for one in rounds] for what in ("per_second", "cpu_ms")]
-            rows.append((name, whole(median(each[0])), number(median(each[1]))))
-        return [("", "calls a second", "CPU time, ms"), *rows]
-
 
 def targets(compared: Comparison, parts: Parts) -> list[tuple[str, ...]]:
-    cpu, rate = compared.cpu(SERVICE), f"at {compared.rate} calls a second"
+    cpu, floor = compared.cpu(SERVICE), compared.cpu(FLOOR)
     slowest = {which: max(compared.latency(SERVICE, delay, which) for delay in (0.0, 0.05)) for which in PERCENTILES}
+    least = {which: compared.latency(FLOOR, 0.0, which) for which in PERCENTILES}
+    many, rate = f"{compared.many_in_flight} in flight", f"at {compared.rate} calls a second"
     helps = max(median(each) for name, each in parts.starts.items() if name.endswith("--help"))
-    many = f"{compared.many_in_flight} in flight"
     rows = [
-        Target("CPU time of a call", cpu, 0.45, " ms"),
-        Target("that of REST with a fresh client, to it", compared.cpu(FRESH) / cpu, 60, " times", at_least=True),
-        Target("that of MCP, to it", compared.cpu(MCP) / cpu, 6, " times", at_least=True),
-        Target("it, to the floor", cpu / compared.cpu(FLOOR), 3, " times"),
-        Target(f"it with {many}, to 32", compared.many[SERVICE]["cpu_ms"] / cpu, 1.25, " times"),
-        Target(f"overhead {rate}, median", slowest["p50_ms"], 1, " ms"),
-        Target(f"overhead {rate}, 99 %", slowest["p99_ms"], 3, " ms"),
+        Target("MCP SDK's CPU time, to the service's", compared.cpu(MCP) / cpu, 4, " times", at_least=True),
+        Target(f"CPU time with {many}, to 32", compared.many[SERVICE]["cpu_ms"] / cpu, 1.2, " times"),
+        Target(f"time {rate} to the floor's, median", slowest["p50_ms"] / least["p50_ms"], 2, " times"),
+        Target(f"time {rate} to the floor's, 99 %", slowest["p99_ms"] / least["p99_ms"], 2.2, " times"),
         Target("memory when idle, without metrics", parts.memory["idle_mib"], 70, " MiB"),
         Target(f"memory of a call, {many}", parts.memory["in_flight_kib"], 45, " KiB"),
-        Target("start until SERVING", median(parts.starts["serving"]), 0.8, " s"),
+        Target("start until SERVING, 500 tools", median(parts.starts["serving 500 tools"]), 0.4, " s"),
         Target("--help, the slower command", helps, 0.2, " s"),
-        Target("a call with traces, to without", 1 + median(parts.beside("with traces")), 1.25, " times"),
+        Target("CPU time with traces, to without", 1 + median(parts.beside("with traces")), 1.2, " times"),
     ]
-    ceiling = ("it, to the ceiling", f"{cpu / compared.cpu(CEILING):.3g} times", "", "")
-    return [("", "measured", "target", ""), *(each.row for each in rows), ceiling]
+    known = [("CPU time, to the floor's", cpu / floor), ("CPU time, to the ceiling's", cpu / compared.cpu(CEILING))]
+    if BEFORE in compared.peers:
+        old = compared.cpu(BEFORE)
+        rows.insert(0, Target("CPU time, to that before the refactoring", cpu / old, 0.85, " times"))
+        known.insert(0, ("CPU time before the refactoring, to the floor's", old / floor))
+    plain = [(figure, f"{measured:.3g} times", "", "") for figure, measured in known]
+    return [("", "measured", "target", ""), *(each.row for each in rows), *plain]
+
+
+def connections(scale: dict[str, Any]) -> list[tuple[str, ...]]:
+    rows = []
+    for row in scale["rows"]:
+        rounds = row["rounds"]
+        rate, idle, busiest = (median([each[what] for each in rounds]) for what in ("per_second", "idle", "busiest"))
+        rows.append((str(row["processes"]), str(row["connections"]), whole(rate), f"{idle:.0f}", f"{busiest:.0%}"))
+    return [("processes", "connections", "calls a second", "idle processes", "the busiest one's share"), *rows]
+
+
+def replicas(results: dict[str, Any]) -> list[tuple[str, ...]]:
+    limited, ids, lone = (results[name] for name in ("limits", "ids", "lone"))
+    rows = [
+        ("checks of one caller's limit", limited, f"{limited['allowed']:,} of {limited['burst']:,} allowed"),
+        (f"{ids['ids']:,} request_ids, each at 3 replicas at once", ids, f"{ids['runs']:,} runs"),
+        ("calls with a limit and a request_id of their own", lone, ""),
+    ]
+    table = [
+        (name, f"{each['calls']:,}", f"{each['operations']:.1f}", f"{each['redis_us']:.0f}", outcome)
+        for name, each, outcome in rows
+    ]
+    return [("", "calls", "operations a call", "Redis' CPU time of one, µs", ""), *table]
+
+
+def needs(compared: Comparison, simulated: dict[str, Any]) -> list[tuple[str, ...]]:
+    """What so many calls a second need, of what a call costs here."""
+    rows = []
+    for rate in RATES:
+        processes = max(math.ceil(rate * compared.cpu(SERVICE) / 1000 / BUSY), LEAST_PROCESSES)
+        operations = rate * simulated["lone"]["operations"]
+        servers = math.ceil(operations * simulated["lone"]["redis_us"] / 1e6 / BUSY)
+        in_flight = rate * MODEL_SECONDS
+        gib = (in_flight * compared.many[SERVICE]["in_flight_kib"] + processes * compared.idle_kib) / 1024**2
+        figures = (f"{processes:,}", whole(operations), str(servers), f"{in_flight:,}", f"{gib:,.1f} GiB")
+        rows.append((f"{rate:,}", *figures))
+    heads = ("processes", "Redis operations a second", "Redis servers", "connections to Agenta", "memory of all")
+    return [("calls a second", *heads), *rows]
 
 
 def middle(values: list[float]) -> float:
@@ -239,7 +289,7 @@ def machine(results: dict[str, Any]) -> str:
 def draw(compared: Comparison) -> None:
     with plot(PLOTS / "cpu.png", "CPU time of a call by calls in flight, upstream at once", "in flight", "ms") as axes:
         counts = [count for delay, count in compared.loads if not delay]
-        for peer in PEERS:
+        for peer in compared.peers:
             axes.plot(counts, [compared.cpu(peer, (0.0, count)) for count in counts], marker="o", label=peer)
         axes.set(xscale="log", yscale="log", xticks=counts, xticklabels=counts)
     title = f"Time beyond the upstream's 50 ms, at {compared.rate} calls a second"
@@ -261,12 +311,14 @@ def filled(text: str, name: str, content: str) -> str:
 
 def main() -> str | None:
     """Return what is wrong."""
-    results = {name: json.loads((RESULTS / f"{name}.json").read_text()) for name in ("compare", "parts")}
+    results = {name: json.loads((RESULTS / f"{name}.json").read_text()) for name in JSON}
     compared, parts = Comparison(results["compare"]), Parts(results["parts"])
     tables = {
         "targets": targets(compared, parts), "cpu": compared.cpu_times(), "rates": compared.rates(),
         "latency": compared.latencies(), "memory": compared.memory(), "parts": parts.table(),
-        "starts": parts.started(), "processes": parts.processes(), "summary": compared.summary(),
+        "starts": parts.started(), "connections": connections(results["scale"]),
+        "replicas": replicas(results["replicas"]), "derived": needs(compared, results["replicas"]),
+        "summary": compared.summary(),
     }  # fmt: skip
     contents = {name: table(rows) for name, rows in tables.items()} | {"machine": machine(results["compare"])}
     for name in PRINTED:

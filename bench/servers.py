@@ -25,6 +25,7 @@ from bench.generators import TOOLS, Answers, Ghz, Load, Vegeta
 from bench.rig import (
     CHANNEL_OPTIONS,
     REFINE,
+    ROOT,
     TEMPLATE,
     Program,
     credentials,
@@ -39,16 +40,34 @@ from google.protobuf import json_format
 from grpc.aio import insecure_channel
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
+from agenta_ai.v1.tool_service_pb2 import CallToolResponse
 from agenta_ai_server.standin.refine import refine
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Sequence
+    from collections.abc import AsyncIterator, Callable, Sequence
 
 RESULTS = Path(__file__).parent / "results"
+BEFORE = ROOT / ".tools" / "before" / "bin" / "agenta-ai-server"
 COMMAND = str(Path(sys.executable).parent / "agenta-ai-server")
 ARGUMENTS = {"prompt_template_json": json.dumps(TEMPLATE)}
-MCP_CALL = {"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": {"name": REFINE, "arguments": ARGUMENTS}}
-MCP_ACCEPT = {"accept": "application/json, text/event-stream"}
+# The stateless revision, in which a request says all that a session used to.
+MCP_VERSION = "2026-07-28"
+MCP_META = {
+    f"io.modelcontextprotocol/{name}": value
+    for name, value in (
+        ("protocolVersion", MCP_VERSION), ("clientCapabilities", {}), ("clientInfo", {"name": "bench", "version": "0"}),
+    )
+}  # fmt: skip
+MCP_PARAMS = {"name": REFINE, "arguments": ARGUMENTS, "_meta": MCP_META}
+MCP_CALL = {"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": MCP_PARAMS}
+MCP_HEADERS = {
+    "accept": "application/json, text/event-stream", "mcp-protocol-version": MCP_VERSION,
+    "mcp-method": "tools/call", "mcp-name": REFINE,
+}  # fmt: skip
+# What the servers are made of.
+MEASURED = (
+    "grpcio", "httpx", "uvloop", "pydantic", "fastapi", "uvicorn", "granian", "mcp", "fastmcp", "connectrpc",
+)  # fmt: skip
 # Nobody balances over it, who would have to notice.
 QUICK_STOP = {"drain_seconds": 0}
 # Before anything counts: connections open, and whatever is made at the first call is made.
@@ -153,6 +172,15 @@ class Bench:
         program, address = await self.started([COMMAND, "serve"], **environment, **variables)
         return await self._called(Server(name, [program], self._ghz(address, name, with_ids=with_ids)), address)
 
+    async def before(self) -> Server | None:
+        """The service before its refactoring; ``None`` where it isn't installed, for lack of the history."""
+        if not BEFORE.exists():
+            return None
+        environment = deployed(self._folder, self._url, metrics_listen="127.0.0.1:0", **QUICK_STOP)
+        # Its own packages, and not those of this environment.
+        program, address = await self.started([str(BEFORE), "serve"], **environment, PYTHONPATH="")
+        return await self._called(Server("before", [program], self._ghz(address, "before")), address)
+
     async def replicas(self, count: int) -> Server:
         """So many processes of the service on one port."""
         programs: list[Program] = []
@@ -164,17 +192,29 @@ class Bench:
         name = "1 process" if count == 1 else f"{count} processes"
         return await self._called(Server(name, programs, self._ghz(address, name)), address)
 
-    async def rest(self, client: str) -> Server:
-        """The REST endpoint, with a ``fresh`` or a ``shared`` HTTP client."""
-        program, address = await self.started(_module("rest", client), **self._environment)
-        headers = {"authorization": f"ApiKey {self._key}"}
-        body = {"name": REFINE, "arguments": ARGUMENTS}
-        return await self._posted(f"REST, {client} client", program, f"http://{address}/tools/call", headers, body)
+    async def rest(self, host: str) -> Server:
+        """The REST endpoint, on ``uvicorn`` or ``granian``."""
+        program, address = await self.started(_module("rest", host), **self._environment)
+        headers = {"content-type": "application/json", "authorization": f"ApiKey {self._key}"}
+        body = json.dumps({"name": REFINE, "arguments": ARGUMENTS}).encode()
+        return await self._posted(
+            f"REST on {host}", program, f"http://{address}/tools/call", headers, body, _structured_of_json
+        )
 
-    async def mcp(self) -> Server:
-        """The MCP server."""
-        program, address = await self.started(_module("mcp"), **self._environment)
-        return await self._posted("MCP", program, f"http://{address}/mcp", MCP_ACCEPT, MCP_CALL)
+    async def mcp(self, library: str, name: str) -> Server:
+        """The MCP server of the ``sdk`` or of ``fastmcp``."""
+        program, address = await self.started(_module("mcp", library), **self._environment)
+        headers = {"content-type": "application/json", **MCP_HEADERS}
+        body = json.dumps(MCP_CALL).encode()
+        return await self._posted(name, program, f"http://{address}/mcp", headers, body, _structured_of_json)
+
+    async def connect(self) -> Server:
+        """The method of the contract, by Connect."""
+        program, address = await self.started(_module("connect"), **self._environment)
+        headers = {"content-type": "application/proto", "connect-protocol-version": "1"}
+        url = f"http://{address}/agenta.ai.v1.ToolService/CallTool"
+        body = request().SerializeToString()
+        return await self._posted("connectrpc", program, url, headers, body, _structured_of_message)
 
     async def floor(self) -> Server:
         """The method that does nothing."""
@@ -200,12 +240,12 @@ class Bench:
         self._stack.push_async_callback(program.stop)
         return program, address
 
-    async def seconds_to_serving(self) -> float:
+    async def seconds_to_serving(self, **settings: object) -> float:
         """From the start of a process of the service to its first answer about its health, which must be SERVING."""
         with socket.socket() as found:
             found.bind(("127.0.0.1", 0))
             address = f"127.0.0.1:{found.getsockname()[1]}"
-        environment = deployed(self._folder, self._url, listen=address, **QUICK_STOP)
+        environment = deployed(self._folder, self._url, listen=address, **QUICK_STOP, **settings)
         began = time.perf_counter()
         starting = asyncio.create_task(self.started([COMMAND, "serve"], **environment))
         while not await _serving(address):  # noqa: ASYNC110
@@ -243,11 +283,15 @@ class Bench:
             answer = await stub_of(channel).CallTool(request(), metadata=credentials(self._key), timeout=60)
         return await _checked(server, json_format.MessageToDict(answer.structured_content))
 
-    async def _posted(self, name: str, program: Program, url: str, headers: dict[str, str], body: object) -> Server:
-        async with httpx.AsyncClient() as client:
-            answer = (await client.post(url, headers=headers, json=body, timeout=60)).raise_for_status().json()
+    async def _posted(
+        self, name: str, program: Program, url: str, headers: dict[str, str], body: bytes,
+        structured: Callable[[bytes], Any],
+    ) -> Server:  # fmt: skip
+        # One that logs its address before it listens refuses the first.
+        async with httpx.AsyncClient(transport=httpx.AsyncHTTPTransport(retries=5)) as client:
+            answer = (await client.post(url, headers=headers, content=body, timeout=60)).raise_for_status().content
         server = Server(name, [program], Vegeta(url, headers, body, self._own_folder(name)))
-        return await _checked(server, answer.get("result", answer)["structuredContent"])
+        return await _checked(server, structured(answer))
 
 
 @asynccontextmanager
@@ -287,7 +331,7 @@ def machine() -> dict[str, object]:
         "processor": cpus[0] if cpus else platform.machine(),
         "cores": len(os.sched_getaffinity(0)),
         "python": platform.python_version(),
-        **{name: version(name) for name in ("grpcio", "fastapi", "uvicorn", "httpx", "mcp", "pydantic", "uvloop")},
+        **{name: version(name) for name in MEASURED},
     }
 
 
@@ -303,6 +347,15 @@ async def _serving(address: str) -> bool:
         check: Any = health_pb2_grpc.HealthStub(channel)
         answer = await check.Check(health_pb2.HealthCheckRequest(), timeout=60)
     return bool(answer.status == health_pb2.HealthCheckResponse.SERVING)
+
+
+def _structured_of_json(body: bytes) -> Any:
+    answer = json.loads(body)
+    return answer.get("result", answer)["structuredContent"]
+
+
+def _structured_of_message(body: bytes) -> Any:
+    return json_format.MessageToDict(CallToolResponse.FromString(body).structured_content)
 
 
 async def _checked(server: Server, structured: Any) -> Server:

@@ -1,4 +1,4 @@
-"""What a tools file costs: start, memory, ListTools and calls of a server with 500 tools, against one with one tool.
+"""What a tools file costs: memory, ListTools and calls of a server with 500 tools, against one with one tool.
 
 The stand-in runs in this process, the server in one of its own, whose processor time is counted. Nothing is asserted.
 """
@@ -9,7 +9,6 @@ import argparse
 import asyncio
 import os
 import re
-import statistics
 import sys
 import tempfile
 import time
@@ -44,7 +43,7 @@ def tools_file(folder: Path, count: int) -> Path:
     return path
 
 
-async def measure(count: int, calls: int, starts: int) -> None:
+async def measure(count: int, calls: int) -> None:
     print(f"{count} tools")
     with tempfile.TemporaryDirectory() as folder:
         path = tools_file(Path(folder), count)
@@ -62,11 +61,10 @@ async def measure(count: int, calls: int, starts: int) -> None:
                 "AGENTA_AI_GRPC_LOG_FORMAT": "text",
                 "AGENTA_AI_GRPC_DRAIN_SECONDS": "0",
             }
-            started = [await measure_once(settings, calls if run == 0 else 0) for run in range(starts)]
-    print(f"  start: {statistics.median(started) * 1000:.0f} ms of the processor")
+            await measure_calls(settings, calls)
 
 
-async def measure_once(settings: dict[str, str], calls: int) -> float:
+async def measure_calls(settings: dict[str, str], calls: int) -> None:
     program = Path(sys.executable).with_name("agenta-ai-server")
     process = await asyncio.create_subprocess_exec(
         program, "serve", env=settings, stdout=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.PIPE
@@ -79,16 +77,12 @@ async def measure_once(settings: dict[str, str], calls: int) -> float:
         # What nobody reads would fill the pipe.
         reading = asyncio.create_task(process.stderr.read())
         server = psutil.Process(process.pid)
-        started = seconds(server)
-        if calls:
-            memory = server.memory_info().rss / 2**20
-            async with grpc.aio.insecure_channel(found[1].decode()) as channel:
-                stub = ToolServiceStub(channel)
-                await ask(server, "ListTools, the first, which describes them", 1, list_tools(stub, 100))
-                await ask(server, "ListTools, a page of 50", calls, list_tools(stub, 50))
-                await ask(server, "CallTool", calls, call_tool(stub))
-            print(f"  {memory:.0f} MiB after the start")
-        return started
+        print(f"  {server.memory_info().rss / 2**20:.0f} MiB after the start")
+        async with grpc.aio.insecure_channel(found[1].decode()) as channel:
+            stub = ToolServiceStub(channel)
+            await ask(server, "ListTools, the first, which describes them", 1, list_tools(stub, 100))
+            await ask(server, "ListTools, a page of 50", calls, list_tools(stub, 50))
+            await ask(server, "CallTool", calls, call_tool(stub))
     finally:
         process.kill()
         await reading
@@ -122,14 +116,12 @@ def seconds(server: psutil.Process) -> float:
     return float(times.user + times.system)
 
 
-async def main(calls: int, starts: int) -> None:
+async def main(calls: int) -> None:
     for count in (1, 500):
-        await measure(count, calls, starts)
+        await measure(count, calls)
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--calls", type=int, default=5000)
-    parser.add_argument("--starts", type=int, default=5)
-    given = parser.parse_args()
-    uvloop.run(main(given.calls, given.starts))
+    parser.add_argument("--calls", type=int, default=3000)
+    uvloop.run(main(parser.parse_args().calls))

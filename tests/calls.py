@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from agenta_ai.v1.tool_service_pb2_grpc import ToolServiceAsyncStub
 
 REFINE = "tools.agenta.api.refine_prompt"
+WITH_CASES = "tools.agenta.api.refine_prompt_with_cases"
 # The template of the recorded answers: they refine its two messages.
 TEMPLATE = {
     "messages": [

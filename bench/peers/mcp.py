@@ -1,12 +1,19 @@
-"""The tool on an MCP server: the official SDK's FastMCP over stateless HTTP, answers of JSON, no credentials."""
+"""The tool on an MCP server over stateless HTTP, with answers of JSON and no credentials.
+
+``python -m bench.peers.mcp sdk`` is the official SDK's server, ``fastmcp`` that of FastMCP.
+"""
 
 from __future__ import annotations
 
+import sys
+from typing import Any
+
 import httpx
-import uvicorn
+from bench.peers.hosting import on_uvicorn
 from bench.peers.work import LIMITS, NAME, TIMEOUT, Arguments, Refined, refine
-from mcp.server.fastmcp import FastMCP
-from mcp.server.fastmcp.exceptions import ToolError
+from fastmcp import FastMCP
+from mcp.server.mcpserver import MCPServer
+from mcp.server.mcpserver.exceptions import ToolError
 
 client = httpx.AsyncClient(timeout=TIMEOUT, limits=LIMITS)
 
@@ -22,7 +29,17 @@ async def refine_prompt(
     return answer.structuredContent
 
 
-if __name__ == "__main__":
-    server = FastMCP("agenta", stateless_http=True, json_response=True, log_level="WARNING")
+def with_sdk() -> Any:
+    server = MCPServer("agenta", log_level="WARNING")
     server.add_tool(refine_prompt, name=NAME)
-    uvicorn.run(server.streamable_http_app(), port=0, backlog=4096)
+    return server.streamable_http_app(stateless_http=True, json_response=True)
+
+
+def with_fastmcp() -> Any:
+    server = FastMCP("agenta")
+    server.tool(refine_prompt, name=NAME)
+    return server.http_app(stateless_http=True, json_response=True)
+
+
+if __name__ == "__main__":
+    on_uvicorn(with_sdk() if sys.argv[1] == "sdk" else with_fastmcp())

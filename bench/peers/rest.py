@@ -1,6 +1,6 @@
-"""The tool as a REST endpoint: FastAPI on uvicorn, with an API key, a permission and a rate limit.
+"""The tool as a REST endpoint of FastAPI, with an API key, a permission and a rate limit.
 
-``python -m bench.peers.rest fresh`` makes an HTTP client for each call, as endpoints often do; ``shared`` has one.
+``python -m bench.peers.rest uvicorn`` runs it on uvicorn, ``granian`` on granian. One HTTP client serves all calls.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import httpx
-import uvicorn
+from bench.peers.hosting import on_granian, on_uvicorn
 from bench.peers.work import LIMITS, NAME, TIMEOUT, Answer, Arguments, refine
 from fastapi import Depends, FastAPI, Header, HTTPException
 from pydantic import BaseModel
@@ -57,12 +57,7 @@ async def limited(principal: Annotated[Principal, Depends(permitted)]) -> None:
         raise HTTPException(429, "Too many calls.")
 
 
-async def with_fresh_client(call: Call, _: Annotated[None, Depends(limited)]) -> Answer:
-    async with httpx.AsyncClient(timeout=TIMEOUT) as client:
-        return await refine(client, call.arguments)
-
-
-def with_shared_client() -> FastAPI:
+def app() -> FastAPI:
     client = httpx.AsyncClient(timeout=TIMEOUT, limits=LIMITS)
 
     @asynccontextmanager
@@ -70,19 +65,14 @@ def with_shared_client() -> FastAPI:
         async with client:
             yield
 
-    async def with_client(call: Call, _: Annotated[None, Depends(limited)]) -> Answer:
+    async def call_tool(call: Call, _: Annotated[None, Depends(limited)]) -> Answer:
         return await refine(client, call.arguments)
 
-    app = FastAPI(lifespan=lifespan)
-    app.add_api_route("/tools/call", with_client, methods=["POST"])
-    return app
-
-
-def with_fresh_clients() -> FastAPI:
-    app = FastAPI()
-    app.add_api_route("/tools/call", with_fresh_client, methods=["POST"])
-    return app
+    made = FastAPI(lifespan=lifespan)
+    made.add_api_route("/tools/call", call_tool, methods=["POST"])
+    return made
 
 
 if __name__ == "__main__":
-    uvicorn.run(with_shared_client() if sys.argv[1] == "shared" else with_fresh_clients(), port=0, backlog=4096)
+    serve = on_granian if sys.argv[1] == "granian" else on_uvicorn
+    serve(app())

@@ -21,11 +21,22 @@ from typing import TYPE_CHECKING, Any
 from agenta_ai.version import __version__
 
 if TYPE_CHECKING:
+    from agenta_ai.cases import (
+        CaseReport,
+        CaseResult,
+        CaseRun,
+        CopiedText,
+        Expected,
+        PromptCase,
+        RefinedWithCases,
+        RefinementRound,
+        Verdict,
+    )
     from agenta_ai.client import Client
     from agenta_ai.diff import MessageChange, diff_messages
     from agenta_ai.errors import AgentaError, CallFailed, InvalidInput, ToolFailed
     from agenta_ai.meta import Attempt, CallMeta, FieldViolation
-    from agenta_ai.requests import REFINE_PROMPT
+    from agenta_ai.requests import REFINE_PROMPT, REFINE_PROMPT_WITH_CASES
     from agenta_ai.results import (
         AudioContent,
         Content,
@@ -43,6 +54,7 @@ if TYPE_CHECKING:
         Tool,
         ToolAnnotations,
         ToolError,
+        ToolPage,
         ToolResult,
         ToolStatus,
     )
@@ -51,14 +63,20 @@ if TYPE_CHECKING:
 
 __all__ = [
     "REFINE_PROMPT",
+    "REFINE_PROMPT_WITH_CASES",
     "SERVICE_CONFIG",
     "AgentaError",
     "Attempt",
     "AudioContent",
     "CallFailed",
     "CallMeta",
+    "CaseReport",
+    "CaseResult",
+    "CaseRun",
     "Client",
     "Content",
+    "CopiedText",
+    "Expected",
     "FieldViolation",
     "Icon",
     "ImageContent",
@@ -66,9 +84,12 @@ __all__ = [
     "MessageChange",
     "Progress",
     "ProgressStage",
+    "PromptCase",
     "RateLimit",
     "RateLimiterState",
     "RefinedPrompt",
+    "RefinedWithCases",
+    "RefinementRound",
     "ResourceLink",
     "ServiceState",
     "ServiceStatus",
@@ -78,14 +99,17 @@ __all__ = [
     "ToolAnnotations",
     "ToolError",
     "ToolFailed",
+    "ToolPage",
     "ToolResult",
     "ToolStatus",
+    "Verdict",
     "__version__",
     "diff_messages",
 ]
 
 _ELSEWHERE = {
     "REFINE_PROMPT": "requests",
+    "REFINE_PROMPT_WITH_CASES": "requests",
     "SERVICE_CONFIG": "service_config",
     "Client": "client",
     "SyncClient": "sync",
@@ -98,6 +122,15 @@ _ELSEWHERE = {
     "Attempt": "meta",
     "CallMeta": "meta",
     "FieldViolation": "meta",
+    "CaseReport": "cases",
+    "CaseResult": "cases",
+    "CaseRun": "cases",
+    "CopiedText": "cases",
+    "Expected": "cases",
+    "PromptCase": "cases",
+    "RefinedWithCases": "cases",
+    "RefinementRound": "cases",
+    "Verdict": "cases",
 }
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 from contextlib import contextmanager
+from itertools import cycle
 from typing import TYPE_CHECKING, Any, Self, TypeVar, cast
 
 import grpc
@@ -22,10 +23,11 @@ if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable, Iterable, Iterator, Mapping
 
     from agenta_ai.attempts import Attempts
+    from agenta_ai.cases import PromptCase, RefinedWithCases
     from agenta_ai.credentials import TokenProvider
     from agenta_ai.meta import Metadata
     from agenta_ai.requests import Exchange, PromptTemplate, TypedMethod
-    from agenta_ai.results import RefinedPrompt, ServiceStatus, Tool, ToolResult
+    from agenta_ai.results import RefinedPrompt, ServiceStatus, Tool, ToolPage, ToolResult
     from agenta_ai.v1.tool_service_pb2_grpc import ToolServiceAsyncStub
 
 _Result = TypeVar("_Result")
@@ -58,6 +60,9 @@ class Client:
         retries: How often a call is sent again after its connection broke or the server was unavailable: ``None`` for
             4 times (3 times for ``status`` and ``list_tools``), ``0`` for never. All attempts have the same request_id
             and share one time-out.
+        connections: How many connections the calls go over in turn, 1 to 100. One carries a thousand calls at a time,
+            which is enough unless what is behind the target spreads connections instead of calls: several processes on
+            one port, or a balancer of TCP.
 
     Raises:
         InvalidInput: The target is not an address, another argument can't be used, or credentials would be sent to
@@ -77,6 +82,7 @@ class Client:
         project: str | None = None,
         wait_for_limit: bool = False,
         retries: int | None = None,
+        connections: int = 1,
     ) -> None:
         self._connection = connection(
             target,
@@ -89,9 +95,10 @@ class Client:
             project=project,
             wait_for_limit=wait_for_limit,
             retries=retries,
+            connections=connections,
         )
-        self._channel: grpc.aio.Channel | None = None
-        self._opened: ToolServiceAsyncStub | None = None
+        self._channels: list[grpc.aio.Channel] = []
+        self._turns: Iterator[tuple[grpc.aio.Channel, ToolServiceAsyncStub]] = iter(())
         self._loop: asyncio.AbstractEventLoop | None = None
         self._closing = asyncio.Event()
         self._streams: set[Any] = set()
@@ -112,8 +119,8 @@ class Client:
         # Older releases of gRPC don't find those that are read within a generator.
         for call in self._streams:
             call.cancel()
-        if self._channel is not None:
-            await self._channel.close()
+        for channel in self._channels:
+            await channel.close()
 
     async def status(
         self, *, timeout: float | None = None, metadata: Iterable[tuple[str, str | bytes]] = ()
@@ -144,13 +151,34 @@ class Client:
             AgentaError: The pages have no end, because the server repeats one.
         """
         seconds, extra = read_timeout(timeout), self._connection.extra_metadata(metadata)
-        tools, token = await self._send(requests.list_tools("", seconds, extra))
+        page = await self._send(requests.list_tools("", seconds, extra))
+        tools = [*page.tools]
         seen: set[str] = set()
-        while token:
-            requests.check_token(token, seen)
-            page, token = await self._send(requests.list_tools(token, seconds, extra))
-            tools += page
+        while page.next_page_token:
+            requests.check_token(page.next_page_token, seen)
+            page = await self._send(requests.list_tools(page.next_page_token, seconds, extra))
+            tools += page.tools
         return tools
+
+    async def list_tools_page(
+        self,
+        page_token: str = "",
+        *,
+        timeout: float | None = None,
+        metadata: Iterable[tuple[str, str | bytes]] = (),
+    ) -> ToolPage:
+        """Return one page of the tools that this caller may call, and how long it may be kept.
+
+        Args:
+            page_token: ``next_page_token`` of the page before; empty for the first page.
+            timeout: Seconds that it may take; 10 if not given.
+            metadata: Pairs to send with this call, in addition to the client's own.
+
+        Raises:
+            CallFailed: There was no answer, or the token isn't one of the server's.
+        """
+        extra = self._connection.extra_metadata(metadata)
+        return await self._send(requests.list_tools(page_token, read_timeout(timeout), extra))
 
     async def call_tool(
         self,
@@ -265,6 +293,68 @@ class Client:
         exchange = requests.refine_prompt(template, guidelines, context, call)
         return await self._watched(exchange, on_progress)
 
+    async def refine_prompt_with_cases(
+        self,
+        template: PromptTemplate,
+        cases: Iterable[PromptCase],
+        *,
+        guidelines: str = "",
+        context: str = "",
+        max_rounds: int | None = None,
+        repeat: int | None = None,
+        pass_at_least: int | None = None,
+        max_model_calls: int | None = None,
+        request_id: str | None = None,
+        timeout: float | None = None,
+        rerun_if_outcome_unknown: bool = False,
+        metadata: Iterable[tuple[str, str | bytes]] = (),
+        retries: int | None = None,
+        on_progress: Callable[[Progress], None] | None = None,
+    ) -> RefinedWithCases:
+        """Have a model improve a prompt template until it passes its test cases.
+
+        No case that passed before fails in the reported runs of the new prompt. If nothing was better, the template
+        comes back as it was.
+
+        Args:
+            template: The whole template: a mapping, its JSON, or a model that has ``model_dump_json``.
+            cases: The test cases, 1 to 20.
+            guidelines: Instructions for the refinement, at most 8,000 characters.
+            context: What the prompt is for, at most 5,000 characters.
+            max_rounds: How often a refinement is tried at most, 1 to 3; 2 if not given.
+            repeat: How often each case is run, 1 to 5; once if not given.
+            pass_at_least: In how many of its runs a case must pass, 1 to ``repeat``; in all of them if not given.
+            max_model_calls: What may take more calls of models is refused before anything is paid for, 1 to 1,000; 40
+                if not given.
+            request_id: As for :meth:`call_tool`.
+            timeout: Seconds that it may take; if not given, 300, or the client's own if that is more.
+            rerun_if_outcome_unknown: As for :meth:`call_tool`.
+            metadata: As for :meth:`call_tool`.
+            retries: As for :meth:`call_tool`.
+            on_progress: As for :meth:`call_tool`.
+
+        Raises:
+            InvalidInput: The template is not a JSON object, a case can't be sent, or the request has more than 1 MiB.
+                Nothing was sent.
+            CallFailed: As for :meth:`call_tool`.
+            ToolFailed: No run of the prompt as it is gave an output.
+        """
+        seconds = self._connection.cases_timeout_of(timeout)
+
+        def call(name: str, arguments: Mapping[str, Any]) -> Exchange[ToolResult]:
+            return self._call(name, arguments, request_id, seconds, rerun_if_outcome_unknown, metadata, retries)
+
+        options = {
+            "guidelines": guidelines,
+            "context": context,
+            "max_rounds": max_rounds,
+            "repeat": repeat,
+            "pass_at_least": pass_at_least,
+            "max_model_calls": max_model_calls,
+        }
+        exchange = requests.refine_prompt_with_cases(template, cases, options, call)
+        return await self._watched(exchange, on_progress)
+
     async def refine_prompts(
         self,
         templates: Iterable[PromptTemplate],
@@ -365,8 +455,8 @@ class Client:
         while True:
             try:
                 with self._told_if_closed(exchange):
-                    stub = self._stub
-                    method = exchange.typed.on(self._channel) if exchange.typed else getattr(stub, exchange.method)
+                    channel, stub = self._next()
+                    method = exchange.typed.on(channel) if exchange.typed else getattr(stub, exchange.method)
                     call = method(exchange.request, timeout=attempts.remaining(), metadata=metadata)
                     response, trailers = await call, await call.trailing_metadata()
             except grpc.RpcError as error:
@@ -383,7 +473,8 @@ class Client:
             result = None
             try:
                 with self._told_if_closed(streamed):
-                    method: Any = self._stub.CallToolStream
+                    _, stub = self._next()
+                    method: Any = stub.CallToolStream
                     call = method(streamed.request, timeout=attempts.remaining(), metadata=metadata)
                     self._streams.add(call)
                     async for response in call:
@@ -452,24 +543,26 @@ class Client:
             raise
         return requests.merged(caller.with_token(token), exchange.metadata)
 
-    @property
-    def _stub(self) -> ToolServiceAsyncStub:
+    def _next(self) -> tuple[grpc.aio.Channel, ToolServiceAsyncStub]:
+        """Return the connection whose turn it is, and the methods on it."""
         # After a provider was awaited, the client may be closed.
         if self._closing.is_set():
             raise errors.AgentaError(errors.CLOSED)
         # Opened late, because a channel belongs to the event loop that it is opened in.
         loop = asyncio.get_running_loop()
-        if self._opened is None:
+        if not self._channels:
             self._loop = loop
-            to = self._connection
-            if to.channel_credentials is None:
-                self._channel = grpc.aio.insecure_channel(to.address, to.options)
-            else:
-                self._channel = grpc.aio.secure_channel(to.address, to.channel_credentials, to.options)
-            self._opened = ToolServiceStub(self._channel)
+            self._channels = [self._open() for _ in range(self._connection.connections)]
+            self._turns = cycle([(channel, ToolServiceStub(channel)) for channel in self._channels])
         if self._loop is not loop:
             raise errors.InvalidInput("This client was used in another event loop. Make one for each loop.")
-        return self._opened
+        return next(self._turns)
+
+    def _open(self) -> grpc.aio.Channel:
+        to = self._connection
+        if to.channel_credentials is None:
+            return grpc.aio.insecure_channel(to.address, to.options)
+        return grpc.aio.secure_channel(to.address, to.channel_credentials, to.options)
 
 
 def _cancellations() -> int:

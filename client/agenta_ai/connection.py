@@ -13,13 +13,15 @@ from agenta_ai.attempts import Attempts, check_retries
 from agenta_ai.credentials import AUTHORIZATION, Credentials, TokenProvider, credentials
 from agenta_ai.errors import CallFailed, InvalidInput
 from agenta_ai.failures import call_failed
-from agenta_ai.service_config import CALL_TIMEOUT, CHANNEL_OPTIONS, MAX_TIMEOUT, READ_TIMEOUT
+from agenta_ai.service_config import CALL_TIMEOUT, CASES_TIMEOUT, CHANNEL_OPTIONS, MAX_TIMEOUT, READ_TIMEOUT
 from agenta_ai.targets import is_local, resolve
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from agenta_ai.meta import Metadata
+
+MAX_CONNECTIONS = 100
 
 _METADATA_KEY = re.compile(r"[0-9A-Za-z_.-]+")
 _METADATA_TEXT = re.compile(r"[ -~]*")
@@ -39,6 +41,7 @@ class Connection:
         caller: Who calls, and what else is sent with every call.
         wait_for_limit: Whether calls wait for a rate limit.
         retries: How often a call is sent again; ``None`` as the service config has it.
+        connections: How many connections calls go over.
     """
 
     target: str
@@ -50,10 +53,15 @@ class Connection:
     caller: Credentials
     wait_for_limit: bool
     retries: int | None
+    connections: int
 
     def timeout_of(self, timeout: float | None) -> float:
         """Return the seconds that a tool may take: the call's own if given."""
         return self.timeout if timeout is None else check_timeout(timeout)
+
+    def cases_timeout_of(self, timeout: float | None) -> float:
+        """Return the seconds that a refinement against test cases may take: the call's own if given."""
+        return max(self.timeout, CASES_TIMEOUT) if timeout is None else check_timeout(timeout)
 
     def attempts(self, method: str, timeout: float, retries: int | None) -> Attempts:
         """Return the attempts of one call, whose time begins now; its own ``retries`` count if given."""
@@ -104,6 +112,7 @@ def connection(
     project: str | None = None,
     wait_for_limit: bool = False,
     retries: int | None = None,
+    connections: int = 1,
 ) -> Connection:
     """Check and complete the arguments of a client: see :class:`agenta_ai.Client`.
 
@@ -116,6 +125,9 @@ def connection(
     if local:
         # gRPC would send plaintext calls to this machine through the proxy that http_proxy names.
         options.append(("grpc.enable_http_proxy", 0))
+    if _check_connections(connections) > 1:
+        # gRPC would let the channels of a process share one.
+        options.append(("grpc.use_local_subchannel_pool", 1))
     made = Connection(
         target=target,
         address=address,
@@ -132,10 +144,17 @@ def connection(
         ),
         wait_for_limit=wait_for_limit,
         retries=check_retries(retries),
+        connections=connections,
     )
     if made.caller.given:
         made.check_credentials(made.caller.given)
     return made
+
+
+def _check_connections(connections: int) -> int:
+    if not isinstance(connections, int) or isinstance(connections, bool) or not 1 <= connections <= MAX_CONNECTIONS:
+        raise InvalidInput(f"connections: must be an integer from 1 to {MAX_CONNECTIONS}.")
+    return connections
 
 
 def _channel_credentials(tls: bool | grpc.ChannelCredentials) -> grpc.ChannelCredentials | None:

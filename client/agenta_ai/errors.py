@@ -131,29 +131,31 @@ class ToolFailed(AgentaError):
         return _repr(self, f"retryable={self.retryable}")
 
 
-def sentence(
-    message: str, violations: Sequence[FieldViolation] = (), retry_delay: float | None = None, *, joint: str = "; "
-) -> str:
-    """Return the message, completed with the violations and the retry delay that it doesn't mention."""
-    untold = [f"{v.field}: {v.description}" for v in _untold(message, violations)]
-    if retry_delay is not None and "try again in" not in message.lower():
-        when = f"in {max(1, math.ceil(retry_delay))} s"
+def sentence(message: str, violations: Sequence[FieldViolation] = (), retry_delay: float | None = None) -> str:
+    """Return the message, completed with the violations and the retry delay that it doesn't mention.
+
+    The rule is that of the clients of all languages: tests/conformance/sentences.json.
+    """
+    untold = [f"{v.field}: {v.description}" if v.field else v.description for v in _untold(message, violations)]
+    if retry_delay and "try again in" not in message.lower():
+        when = f"in {math.ceil(retry_delay)} s"
         message, said = _TRY_AGAIN.subn(rf"\1 {when}", message, count=1)
         if not said:
             untold.append(f"try again {when}")
-    return joint.join([message.rstrip(".") if untold else message, *untold])
+    *parts, last = [message, *untold]
+    return "; ".join([*(part.rstrip(".") for part in parts), last])
 
 
 def _untold(message: str, violations: Sequence[FieldViolation]) -> list[FieldViolation]:
     """Return the violations that the message doesn't mention."""
     untold = []
     for violation in violations:
-        description = violation.description.rstrip(".")
         # A whole name: "arguments.text" isn't "arguments.text_format", and not "arguments.text[3]" either.
-        field = re.search(rf"(?<![\w.]){re.escape(violation.field)}(?!\w|\.\w|\[)", message)
-        if field or (description and description in message):
-            message = message.replace(description, "", 1)
-        else:
+        name = rf"(?<![\w.]){re.escape(violation.field)}(?!\w|\.\w|\[)" if violation.field else "(?!)"
+        description = re.escape(violation.description.rstrip(".")) or "(?!)"
+        message, names = re.subn(name, " ", message, count=1)
+        message, descriptions = re.subn(description, " ", message, count=1)
+        if not names and not descriptions:
             untold.append(violation)
     return untold
 

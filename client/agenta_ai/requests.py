@@ -15,13 +15,17 @@ from agenta_ai.service_config import MAX_REQUEST_BYTES
 from agenta_ai.v1 import tool_service_pb2
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from google.protobuf.message import Message
 
-    from agenta_ai import results
+    from agenta_ai import cases, results
     from agenta_ai.meta import Metadata
 
 #: Name of the tool that ``refine_prompt`` calls.
 REFINE_PROMPT = "tools.agenta.api.refine_prompt"
+#: Name of the tool that ``refine_prompt_with_cases`` calls.
+REFINE_PROMPT_WITH_CASES = "tools.agenta.api.refine_prompt_with_cases"
 
 _Result = TypeVar("_Result")
 _Other = TypeVar("_Other")
@@ -119,9 +123,9 @@ def status(timeout: float, metadata: Metadata = ()) -> Exchange[results.ServiceS
     return Exchange("Status", request, lambda response, _: responses.read_status(response), timeout, metadata)
 
 
-def list_tools(page_token: str, timeout: float, metadata: Metadata = ()) -> Exchange[tuple[list[results.Tool], str]]:
-    """Return the exchange for one page of tools and the token of the next one, which is empty on the last page."""
-    request = tool_service_pb2.ListToolsRequest(page_token=page_token)
+def list_tools(page_token: str, timeout: float, metadata: Metadata = ()) -> Exchange[results.ToolPage]:
+    """Return the exchange for one page of tools: see :meth:`agenta_ai.Client.list_tools_page`."""
+    request = tool_service_pb2.ListToolsRequest(page_token=_text(page_token, "page_token"))
     return Exchange("ListTools", request, lambda response, _: responses.read_page(response), timeout, metadata)
 
 
@@ -201,6 +205,33 @@ def refine_prompt(
     arguments = {"prompt_template_json": template_json, "guidelines": guidelines, "context": context}
     exchange = call(REFINE_PROMPT, arguments)
     return with_result(exchange, lambda result: responses.read_refined(result, original))
+
+
+def refine_prompt_with_cases(
+    template: PromptTemplate,
+    given: Iterable[cases.PromptCase],
+    options: Mapping[str, Any],
+    call: Callable[[str, dict[str, Any]], Exchange[results.ToolResult]],
+) -> Exchange[cases.RefinedWithCases]:
+    """Return a refinement against test cases: see :meth:`agenta_ai.Client.refine_prompt_with_cases`.
+
+    Args:
+        template: The template.
+        given: The cases.
+        options: The other arguments of the tool; those that are ``None`` are left out.
+        call: Makes the call of a tool from its name and its arguments.
+    """
+    template_json, original = read_template(template)
+    arguments = {name: value for name, value in options.items() if value is not None}
+    arguments |= {"prompt_template_json": template_json, "cases": [_case(case) for case in given]}
+    exchange = call(REFINE_PROMPT_WITH_CASES, arguments)
+    return with_result(exchange, lambda result: responses.read_refined_with_cases(result, original))
+
+
+def _case(case: object) -> dict[str, Any]:
+    if not isinstance(case, Mapping):
+        raise InvalidInput(f"cases: each must be a mapping with inputs and expected, not a {type(case).__name__}.")
+    return dict(case)
 
 
 def with_result(exchange: Exchange[_Result], convert: Callable[[_Result], _Other]) -> Exchange[_Other]:

@@ -6,7 +6,7 @@ import json
 from datetime import UTC
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from agenta_ai import results
+from agenta_ai import cases, results
 from agenta_ai.codec import from_struct, from_value
 from agenta_ai.failures import REASON_PREFIX, call_id_of, seconds
 from agenta_ai.meta import Attempt, CallMeta, FieldViolation, Metadata
@@ -40,9 +40,14 @@ def read_status(response: tool_service_pb2.StatusResponse) -> results.ServiceSta
     )
 
 
-def read_page(response: tool_service_pb2.ListToolsResponse) -> tuple[list[results.Tool], str]:
-    """Return a page of tools in Python's types, and the token of the next page."""
-    return [read_tool(tool) for tool in response.tools], response.next_page_token
+def read_page(response: tool_service_pb2.ListToolsResponse) -> results.ToolPage:
+    """Return a page of tools in Python's types."""
+    return results.ToolPage(
+        tools=tuple(read_tool(tool) for tool in response.tools),
+        next_page_token=response.next_page_token,
+        ttl=seconds(response.ttl),
+        is_public=response.cache_scope == tool_service_pb2.CACHE_SCOPE_PUBLIC,
+    )
 
 
 def read_tool(tool: tool_pb2.Tool) -> results.Tool:
@@ -116,6 +121,60 @@ def read_refined(result: results.ToolResult, original: dict[str, Any]) -> result
                     trailers=result.trailers,
                 )
     raise ValueError("The answer is not a refinement.")
+
+
+def read_refined_with_cases(result: results.ToolResult, original: dict[str, Any]) -> cases.RefinedWithCases:
+    """Return what ``tools.agenta.api.refine_prompt_with_cases`` answered.
+
+    Raises:
+        ToolFailed: The tool failed.
+        ValueError: The answer isn't of the form that this version knows.
+    """
+    result.raise_for_error()
+    answer = result.structured_content
+    try:
+        text = answer["prompt_template_json"]
+        template = json.loads(text)
+        if not isinstance(template, dict):
+            raise TypeError
+        return cases.RefinedWithCases(
+            template=template,
+            summary=str(answer["summary"]),
+            improved=bool(answer["improved"]),
+            passed_before=int(answer["passed_before"]),
+            passed_after=int(answer["passed_after"]),
+            cases=tuple(
+                cases.CaseReport(each["name"], _case_result(each["before"]), _case_result(each["after"]))
+                for each in answer["cases"]
+            ),
+            rounds=tuple(
+                cases.RefinementRound(each["end"], each["why"], each["summary"], int(each["passed"]))
+                for each in answer["rounds"]
+            ),
+            stopped=str(answer["stopped"]),
+            model_calls=int(answer["model_calls"]),
+            copied_texts=tuple(cases.CopiedText(each["case"], each["text"]) for each in answer["copied_texts"]),
+            original=original,
+            template_json=text,
+            meta=result.meta,
+            request_id=result.request_id,
+            call_id=result.call_id,
+            trailers=result.trailers,
+        )
+    except (KeyError, TypeError):
+        raise ValueError("The answer is not a refinement against test cases.") from None
+
+
+def _case_result(answer: Any) -> cases.CaseResult:
+    known = {verdict.value for verdict in cases.Verdict}
+    return cases.CaseResult(
+        verdict=cases.Verdict(answer["verdict"] if answer["verdict"] in known else "unknown"),
+        passes=int(answer["passes"]),
+        runs=tuple(
+            cases.CaseRun(each["passed"], each["output"], tuple(each["faults"]), each["failure"], each["trace_id"])
+            for each in answer["runs"]
+        ),
+    )
 
 
 def _content(block: content_pb2.ContentBlock) -> results.Content | None:

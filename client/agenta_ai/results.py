@@ -106,6 +106,23 @@ class Tool:
 
 
 @dataclass(frozen=True, slots=True)
+class ToolPage:
+    """One page of the tools that a caller may call.
+
+    Attributes:
+        tools: The page's tools, sorted by name.
+        next_page_token: The token of the next page. Empty on the last one.
+        ttl: Seconds for which the page may be kept; 0 if the server didn't say.
+        is_public: Whether the page is the same for every caller, so that all may share a kept one.
+    """
+
+    tools: tuple[Tool, ...] = ()
+    next_page_token: str = ""
+    ttl: float = 0.0
+    is_public: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class RateLimit:
     """One caller's limit for one tool.
 

@@ -18,6 +18,9 @@ from agenta_ai.version import __version__
 #: Seconds that ``call_tool`` and ``refine_prompt`` may take if the caller doesn't say.
 CALL_TIMEOUT = 90.0
 
+#: Seconds that ``refine_prompt_with_cases`` may take if the caller doesn't say, unless the client has more.
+CASES_TIMEOUT = 300.0
+
 #: Seconds that ``status`` and each page of ``list_tools`` may take if the caller doesn't say.
 READ_TIMEOUT = 10.0
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import contextmanager
+from itertools import cycle
 from typing import TYPE_CHECKING, Any, Self, TypeVar, cast
 
 import grpc
@@ -21,9 +22,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 
     from agenta_ai.attempts import Attempts
+    from agenta_ai.cases import PromptCase, RefinedWithCases
     from agenta_ai.meta import Metadata
     from agenta_ai.requests import Exchange, PromptTemplate, TypedMethod
-    from agenta_ai.results import RefinedPrompt, ServiceStatus, Tool, ToolResult
+    from agenta_ai.results import RefinedPrompt, ServiceStatus, Tool, ToolPage, ToolResult
 
 _Result = TypeVar("_Result")
 
@@ -53,6 +55,9 @@ class SyncClient:
         retries: How often a call is sent again after its connection broke or the server was unavailable: ``None`` for
             4 times (3 times for ``status`` and ``list_tools``), ``0`` for never. All attempts have the same request_id
             and share one time-out.
+        connections: How many connections the calls go over in turn, 1 to 100. One carries a thousand calls at a time,
+            which is enough unless what is behind the target spreads connections instead of calls: several processes on
+            one port, or a balancer of TCP.
 
     Raises:
         InvalidInput: The target is not an address, another argument can't be used, or credentials would be sent to
@@ -72,6 +77,7 @@ class SyncClient:
         project: str | None = None,
         wait_for_limit: bool = False,
         retries: int | None = None,
+        connections: int = 1,
     ) -> None:
         self._connection = connection(
             target,
@@ -84,13 +90,11 @@ class SyncClient:
             project=project,
             wait_for_limit=wait_for_limit,
             retries=retries,
+            connections=connections,
         )
-        to = self._connection
-        if to.channel_credentials is None:
-            self._channel = grpc.insecure_channel(to.address, to.options)
-        else:
-            self._channel = grpc.secure_channel(to.address, to.channel_credentials, to.options)
-        self._stub = ToolServiceStub(self._channel)
+        self._channels = [self._open() for _ in range(connections)]
+        # Threads may share it: a turn is one step of the interpreter.
+        self._turns = cycle([(channel, ToolServiceStub(channel)) for channel in self._channels])
         self._closing = threading.Event()
 
     def __enter__(self) -> Self:
@@ -106,7 +110,8 @@ class SyncClient:
         open. New calls fail with :class:`agenta_ai.AgentaError`, and nothing is sent.
         """
         self._closing.set()
-        self._channel.close()
+        for channel in self._channels:
+            channel.close()
 
     def status(
         self, *, timeout: float | None = None, metadata: Iterable[tuple[str, str | bytes]] = ()
@@ -137,13 +142,34 @@ class SyncClient:
             AgentaError: The pages have no end, because the server repeats one.
         """
         seconds, extra = read_timeout(timeout), self._connection.extra_metadata(metadata)
-        tools, token = self._send(requests.list_tools("", seconds, extra))
+        page = self._send(requests.list_tools("", seconds, extra))
+        tools = [*page.tools]
         seen: set[str] = set()
-        while token:
-            requests.check_token(token, seen)
-            page, token = self._send(requests.list_tools(token, seconds, extra))
-            tools += page
+        while page.next_page_token:
+            requests.check_token(page.next_page_token, seen)
+            page = self._send(requests.list_tools(page.next_page_token, seconds, extra))
+            tools += page.tools
         return tools
+
+    def list_tools_page(
+        self,
+        page_token: str = "",
+        *,
+        timeout: float | None = None,
+        metadata: Iterable[tuple[str, str | bytes]] = (),
+    ) -> ToolPage:
+        """Return one page of the tools that this caller may call, and how long it may be kept.
+
+        Args:
+            page_token: ``next_page_token`` of the page before; empty for the first page.
+            timeout: Seconds that it may take; 10 if not given.
+            metadata: Pairs to send with this call, in addition to the client's own.
+
+        Raises:
+            CallFailed: There was no answer, or the token isn't one of the server's.
+        """
+        extra = self._connection.extra_metadata(metadata)
+        return self._send(requests.list_tools(page_token, read_timeout(timeout), extra))
 
     def call_tool(
         self,
@@ -258,6 +284,68 @@ class SyncClient:
         exchange = requests.refine_prompt(template, guidelines, context, call)
         return self._watched(exchange, on_progress)
 
+    def refine_prompt_with_cases(
+        self,
+        template: PromptTemplate,
+        cases: Iterable[PromptCase],
+        *,
+        guidelines: str = "",
+        context: str = "",
+        max_rounds: int | None = None,
+        repeat: int | None = None,
+        pass_at_least: int | None = None,
+        max_model_calls: int | None = None,
+        request_id: str | None = None,
+        timeout: float | None = None,
+        rerun_if_outcome_unknown: bool = False,
+        metadata: Iterable[tuple[str, str | bytes]] = (),
+        retries: int | None = None,
+        on_progress: Callable[[Progress], None] | None = None,
+    ) -> RefinedWithCases:
+        """Have a model improve a prompt template until it passes its test cases.
+
+        No case that passed before fails in the reported runs of the new prompt. If nothing was better, the template
+        comes back as it was.
+
+        Args:
+            template: The whole template: a mapping, its JSON, or a model that has ``model_dump_json``.
+            cases: The test cases, 1 to 20.
+            guidelines: Instructions for the refinement, at most 8,000 characters.
+            context: What the prompt is for, at most 5,000 characters.
+            max_rounds: How often a refinement is tried at most, 1 to 3; 2 if not given.
+            repeat: How often each case is run, 1 to 5; once if not given.
+            pass_at_least: In how many of its runs a case must pass, 1 to ``repeat``; in all of them if not given.
+            max_model_calls: What may take more calls of models is refused before anything is paid for, 1 to 1,000; 40
+                if not given.
+            request_id: As for :meth:`call_tool`.
+            timeout: Seconds that it may take; if not given, 300, or the client's own if that is more.
+            rerun_if_outcome_unknown: As for :meth:`call_tool`.
+            metadata: As for :meth:`call_tool`.
+            retries: As for :meth:`call_tool`.
+            on_progress: As for :meth:`call_tool`.
+
+        Raises:
+            InvalidInput: The template is not a JSON object, a case can't be sent, or the request has more than 1 MiB.
+                Nothing was sent.
+            CallFailed: As for :meth:`call_tool`.
+            ToolFailed: No run of the prompt as it is gave an output.
+        """
+        seconds = self._connection.cases_timeout_of(timeout)
+
+        def call(name: str, arguments: Mapping[str, Any]) -> Exchange[ToolResult]:
+            return self._call(name, arguments, request_id, seconds, rerun_if_outcome_unknown, metadata, retries)
+
+        options = {
+            "guidelines": guidelines,
+            "context": context,
+            "max_rounds": max_rounds,
+            "repeat": repeat,
+            "pass_at_least": pass_at_least,
+            "max_model_calls": max_model_calls,
+        }
+        exchange = requests.refine_prompt_with_cases(template, cases, options, call)
+        return self._watched(exchange, on_progress)
+
     def refine_prompts(
         self,
         templates: Iterable[PromptTemplate],
@@ -364,9 +452,8 @@ class SyncClient:
         while True:
             try:
                 with self._told_if_closed(exchange):
-                    method = (
-                        exchange.typed.on(self._channel) if exchange.typed else getattr(self._stub, exchange.method)
-                    )
+                    channel, stub = next(self._turns)
+                    method = exchange.typed.on(channel) if exchange.typed else getattr(stub, exchange.method)
                     response, call = method.with_call(exchange.request, timeout=attempts.remaining(), metadata=metadata)
             except grpc.RpcError as error:
                 self._pause_after(error, exchange, attempts)
@@ -382,7 +469,8 @@ class SyncClient:
             result = None
             try:
                 with self._told_if_closed(streamed):
-                    method: Any = self._stub.CallToolStream
+                    _, stub = next(self._turns)
+                    method: Any = stub.CallToolStream
                     call = method(streamed.request, timeout=attempts.remaining(), metadata=metadata)
                     for response in call:
                         if response.HasField("progress"):
@@ -434,6 +522,12 @@ class SyncClient:
             raise failures.closed_during(exchange.request_id, is_open=attempts.is_open)
         if attempts.remaining() == 0:
             raise failures.timed_out(to.target, exchange.timeout, exchange.request_id, is_open=attempts.is_open)
+
+    def _open(self) -> grpc.Channel:
+        to = self._connection
+        if to.channel_credentials is None:
+            return grpc.insecure_channel(to.address, to.options)
+        return grpc.secure_channel(to.address, to.channel_credentials, to.options)
 
     def _metadata(self, exchange: Exchange[Any]) -> Metadata:
         caller = self._connection.caller

@@ -19,10 +19,11 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
+from agenta_ai.cases import RefinedWithCases
 from agenta_ai.client import Client
 from agenta_ai.codec import from_struct
 from agenta_ai.errors import CLOSED, AgentaError
-from agenta_ai.results import Progress, RefinedPrompt, ServiceStatus, Tool, ToolResult
+from agenta_ai.results import Progress, RefinedPrompt, ServiceStatus, Tool, ToolPage, ToolResult
 from agenta_ai.sync import SyncClient
 from agenta_ai.v1 import tool_service_pb2
 
@@ -56,7 +57,7 @@ class RecordedCall:
     request_id: str = ""
 
 
-Outcome = RefinedPrompt | ToolResult | ServiceStatus | list[Tool] | BaseException
+Outcome = RefinedPrompt | RefinedWithCases | ToolResult | ServiceStatus | ToolPage | list[Tool] | BaseException
 #: A result or an error to raise; in a tuple, the progress that a call reports before it.
 Answer = Outcome | tuple[Progress | Outcome, ...]
 #: What a fake client answers: an answer, or a function that makes one from the call.
@@ -173,9 +174,9 @@ def _recorded(exchange: Exchange[Any]) -> RecordedCall:
 def _completed(answer: Progress | Outcome, call: RecordedCall) -> object:
     """Return the answer with what follows from the call, such as the original of a refinement."""
     if isinstance(answer, list):
-        return answer, ""  # a page, and the token of the next
-    if isinstance(answer, RefinedPrompt) and not answer.original:
+        return ToolPage(tuple(answer))
+    if isinstance(answer, RefinedPrompt | RefinedWithCases) and not answer.original:
         answer = replace(answer, original=json.loads(call.arguments.get("prompt_template_json", "{}")))
-    if isinstance(answer, RefinedPrompt | ToolResult) and not answer.request_id:
+    if isinstance(answer, RefinedPrompt | RefinedWithCases | ToolResult) and not answer.request_id:
         return replace(answer, request_id=call.request_id)
     return answer

@@ -47,6 +47,7 @@ class FakeService(tool_service_pb2_grpc.ToolServiceServicer):
         self.metadata: list[dict[str, Any]] = []
         self.time_remaining: list[float] = []
         self.times: list[float] = []
+        self.peers: list[str] = []
         self.in_threads = False
         self.trailers: tuple[tuple[str, str], ...] = ()
 
@@ -66,6 +67,7 @@ class FakeService(tool_service_pb2_grpc.ToolServiceServicer):
         self.asked.set()
         self.times.append(time.monotonic())
         self.requests.append(request)
+        self.peers.append(context.peer())
         self.metadata.append(dict(context.invocation_metadata()))
         self.time_remaining.append(context.time_remaining())
         answer = self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]

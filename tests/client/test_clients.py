@@ -10,7 +10,17 @@ import grpc
 import pytest
 from google.rpc import error_details_pb2, status_pb2
 
-from agenta_ai import AgentaError, CallFailed, Client, InvalidInput, ServiceState, SyncClient, ToolFailed
+from agenta_ai import (
+    AgentaError,
+    CallFailed,
+    Client,
+    InvalidInput,
+    ServiceState,
+    SyncClient,
+    Tool,
+    ToolFailed,
+    ToolPage,
+)
 from agenta_ai.v1 import tool_pb2
 from agenta_ai.v1 import tool_service_pb2 as pb
 
@@ -54,6 +64,15 @@ async def test_all_pages_of_tools(call: Call, server: FakeServer) -> None:
     tools = await call("list_tools")
     assert [tool.name for tool in tools] == ["a", "b", "c"]
     assert [request.page_token for request in server.service.requests] == ["", "1", "2"]
+
+
+async def test_one_page_of_tools(call: Call, server: FakeServer) -> None:
+    page = pb.ListToolsResponse(tools=[tool_pb2.Tool(name="a")], next_page_token="2", cache_scope=pb.CACHE_SCOPE_PUBLIC)
+    page.ttl.FromMilliseconds(30_500)
+    server.answers(page, pb.ListToolsResponse())
+    assert await call("list_tools_page") == ToolPage((Tool("a"),), "2", ttl=30.5, is_public=True)
+    assert await call("list_tools_page", "2") == ToolPage()
+    assert [request.page_token for request in server.service.requests] == ["", "2"]
 
 
 async def test_pages_that_go_round(call: Call, server: FakeServer) -> None:
@@ -207,6 +226,15 @@ async def test_calls_go_round_and_only_to_healthy_servers(call: Call, server: Fa
     finally:
         other.close()
     assert server.service.requests == []
+
+
+@pytest.mark.parametrize("connections", [1, 3])
+async def test_calls_go_over_several_connections(call: Call, server: FakeServer, connections: int) -> None:
+    pages = [pb.ListToolsResponse(next_page_token=token) for token in ("1", "2", "3", "4", "5", "")]
+    server.answers(*pages)
+    await call("list_tools", client={"connections": connections})
+    assert len(set(server.service.peers)) == connections
+    assert server.service.peers[:3] == server.service.peers[3:]
 
 
 async def test_what_cannot_be_sent_is_not(call: Call, server: FakeServer) -> None:

@@ -160,6 +160,12 @@ def test_metadata_that_cannot_be_sent(pair: Any, complaint: str) -> None:
     assert "secret" not in str(refused.value)
 
 
+@pytest.mark.parametrize("connections", [0, 101, 1.5, "2", True])
+def test_connections_are_a_number(connections: Any) -> None:
+    with pytest.raises(InvalidInput, match=r"^connections: must be an integer from 1 to 100\."):
+        connection("localhost:1", connections=connections)
+
+
 @pytest.mark.parametrize("retries", [-1, 1.5, "2", True])
 def test_retries_are_a_number(retries: Any) -> None:
     with pytest.raises(InvalidInput, match=r"^retries: must be an integer of at least 0"):

@@ -268,7 +268,7 @@ LOST = FieldViolation("messages", "It lost {{name}}.")
                 FieldViolation("arguments.language", "Required, and missing."),
                 FieldViolation("arguments.feed", "Unknown."),
             ],
-            "arguments.feedback: Required, and missing; arguments.language: Required, and missing.; "
+            "arguments.feedback: Required, and missing; arguments.language: Required, and missing; "
             "arguments.feed: Unknown.",
         ),
     ],

@@ -14,7 +14,9 @@ LIBRARY = Path(str(import_module("grpc._cython.cygrpc").__file__)).read_bytes()
 ALLOWED_PING_MS = 8_000
 
 
-@pytest.mark.parametrize("name", [name for name, _ in CHANNEL_OPTIONS] + ["grpc.enable_http_proxy"])
+@pytest.mark.parametrize(
+    "name", [name for name, _ in CHANNEL_OPTIONS] + ["grpc.enable_http_proxy", "grpc.use_local_subchannel_pool"]
+)
 def test_the_library_knows_every_option(name: str) -> None:
     assert f"{name}\0".encode() in LIBRARY
 

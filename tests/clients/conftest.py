@@ -5,14 +5,18 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import shutil
 import socket
+import subprocess
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
+
+TYPESCRIPT = Path(__file__).parents[2] / "clients/typescript"
 
 
 async def run(*command: str | Path, **environment: str) -> tuple[int | None, str, str]:
@@ -38,3 +42,17 @@ def nobody() -> Iterator[str]:
     with socket.socket() as bound:
         bound.bind(("127.0.0.1", 0))
         yield "{}:{}".format(*bound.getsockname())
+
+
+@pytest.fixture(scope="session")
+def typescript(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of the TypeScript package, built with the dependencies that are pinned."""
+    # A copy, for another worker may be building the same.
+    folder = tmp_path_factory.mktemp("typescript") / "package"
+    shutil.copytree(TYPESCRIPT, folder, ignore=shutil.ignore_patterns("node_modules", "dist"))
+    npm = shutil.which("npm")
+    assert npm
+    for command in (["ci", "--prefer-offline"], ["run", "build"]):
+        made = subprocess.run([npm, *command], cwd=folder, capture_output=True, text=True)
+        assert made.returncode == 0, made.stdout + made.stderr
+    return folder

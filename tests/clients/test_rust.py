@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import shutil
 import subprocess
 import tarfile
@@ -13,7 +14,7 @@ from typing import TYPE_CHECKING
 import pytest
 import trustme
 from clients.conftest import assert_refined, run
-from conftest import settings_for
+from conftest import SLOW, settings_for
 
 from agenta_ai_server.commands import serve
 
@@ -143,6 +144,29 @@ def test_the_package_is_complete() -> None:
     metadata = (FOLDER / "Cargo.toml").read_text()
     for key in "description", "repository", "documentation", "readme", "keywords", "categories":
         assert f"\n{key} = " in metadata
+
+
+@pytest.mark.skipif(not SLOW, reason="takes minutes: make test-slow")
+@pytest.mark.timeout(1800)
+def test_the_public_api_is_compatible(tmp_path: Path) -> None:
+    """With that of the last release, baseline.crate, as cargo-semver-checks compares them: what breaks it is found."""
+    with tarfile.open(FOLDER / "baseline.crate") as files:
+        files.extractall(tmp_path, filter="data")
+    (baseline,) = tmp_path.iterdir()
+    compared = semver_checks(baseline)
+    assert compared.returncode == 0, compared.stdout + compared.stderr
+    library = baseline / "src/lib.rs"
+    library.write_text(library.read_text() + "/// Gone since.\npub fn gone() {}\n")
+    broken = semver_checks(baseline)
+    assert broken.returncode != 0
+    assert "function agenta_ai::gone" in broken.stdout
+
+
+def semver_checks(baseline: Path) -> subprocess.CompletedProcess[str]:
+    tools = FOLDER.parents[1] / ".tools/bin"
+    command = ["cargo", "semver-checks", "-p", "agenta-ai", "--release-type", "minor", f"--baseline-root={baseline}"]
+    path = f"{tools}{os.pathsep}{os.environ['PATH']}"
+    return subprocess.run(command, cwd=FOLDER, env={**os.environ, "PATH": path}, capture_output=True, text=True)
 
 
 @pytest.mark.parametrize("name", ["refine.rs", "progress.rs"])

@@ -85,7 +85,7 @@ def test_metadata(distributions: Distributions) -> None:
     links = re.findall(r"\]\(([^)]*)\)", str(about.get_payload()))
     assert len(links) == len(re.findall(r"\]\(", (ROOT / "README.md").read_text())) > 10
     assert all(re.match("https://[a-z.]+(/|$)", link) for link in links)
-    assert set(about.get_all("Provides-Extra", [])) == {"cli", "redis", "server", "tracing"}
+    assert set(about.get_all("Provides-Extra", [])) == {"cli", "mcp", "redis", "server", "tracing"}
     assert {url.partition(", ")[0] for url in about.get_all("Project-URL", [])} == {"Homepage", "Source", "Changelog"}
     pythons = [line.rpartition(" :: ")[2] for line in about.get_all("Classifier", []) if "Python ::" in line]
     assert pythons == ["3.11", "3.12", "3.13"]

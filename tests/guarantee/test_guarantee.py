@@ -492,6 +492,16 @@ async def test_what_keeps_the_prompt_whole_is_accepted(kind: str, standin: Stand
     assert (result["summary"] == "No change.") == (kind == "nothing changed")
 
 
+@pytest.mark.parametrize("name", ["curly", "fstring"])
+@pytest.mark.parametrize("value", [5, "text", {"a": 1}, [None, 5, {"response_format": 5}]])
+async def test_other_keys_may_hold_anything(
+    name: str, value: Any, standin: StandIn, stub: ToolServiceAsyncStub
+) -> None:
+    original = template((name, "Answer."), fallback_configs=value, llm_config=value)
+    result = structured(await stub.CallTool(refine(original)))
+    assert json.loads(result["prompt_template_json"])["fallback_configs"] == value
+
+
 UNRENDERABLE = {
     "curly": ("Fine.", "Index\n {{a[0]}}", "line 2, column 2"),
     "fstring": ("Fine.", '{"a": 1}', "line 1"),

@@ -23,11 +23,13 @@ from agenta_ai_server.agenta.completion import Completion, DeployedPrompt
 from agenta_ai_server.domain.errors import Reason, Refused, ToolFailed
 from agenta_ai_server.domain.values import Attempt
 from agenta_ai_server.tools.refine_prompt.guarantee import Guarantee
+from agenta_ai_server.tools.refine_prompt.refiner import Refiner
 from agenta_ai_server.tools.refine_prompt.tool import RefinePrompt, RefinePromptArguments
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
+    from agenta_ai_server.agenta.completion import AnyPrompt
     from agenta_ai_server.domain.outcome import ToolOutcome
     from agenta_ai_server.domain.tool import ToolCall
 from agenta_ai_server.domain.values import Json
@@ -124,7 +126,7 @@ class Model:
     def __init__(self, text: str) -> None:
         self._text = text
 
-    async def complete(self, prompt: DeployedPrompt, inputs: Mapping[str, Json], call: ToolCall) -> Completion:
+    async def complete(self, prompt: AnyPrompt, inputs: Mapping[str, Json], call: ToolCall) -> Completion:
         return Completion(self._text, Attempt("0" * 32, 0.0))
 
     async def aclose(self) -> None:
@@ -139,7 +141,8 @@ class Service:
         self._guarantee = Guarantee()
 
     def run(self, source: str, written: str) -> ToolOutcome:
-        tool = RefinePrompt(Model(written), DeployedPrompt("app"), repairs=0, guarantee=self._guarantee)
+        refiner = Refiner(Model(written), DeployedPrompt("app"), repairs=0, guarantee=self._guarantee)
+        tool = RefinePrompt(refiner)
         return self._runner.run(tool.run(RefinePromptArguments(prompt_template_json=source), tool_call()))
 
     def close(self) -> None:

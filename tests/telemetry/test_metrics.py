@@ -25,7 +25,7 @@ from agenta_ai_server.domain.listener import CallOutcome
 from agenta_ai_server.standin.app import in_turn
 from agenta_ai_server.standin.faults import Fault
 from agenta_ai_server.telemetry.metrics import MAX_TOOLS, OTHER_TOOLS, Metrics
-from agenta_ai_server.tools.refine_prompt.tool import RefinePrompt
+from agenta_ai_server.tools.refine_prompt.refiner import Refiner
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -120,7 +120,7 @@ async def test_after_a_mix_of_calls(
         await late(stub, standin)
         await cancelled(stub, standin, refine(guidelines="standin: delay=50"))
         with monkeypatch.context() as patched:
-            patched.setattr(RefinePrompt, "_ask", None)
+            patched.setattr(Refiner, "_ask", None)
             await fails(stub.CallTool(refine()))
         await stub.CallTool(refine())
         await stub.CallTool(refine())

@@ -17,7 +17,7 @@ from telemetry.test_metrics import cancelled, fails, late
 from agenta_ai_server.auth.key_file import create_key
 from agenta_ai_server.standin.app import in_turn
 from agenta_ai_server.standin.faults import Fault
-from agenta_ai_server.tools.refine_prompt.tool import RefinePrompt
+from agenta_ai_server.tools.refine_prompt.refiner import Refiner
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -100,7 +100,7 @@ async def test_how_calls_end(standin: StandIn, collector: Collector, monkeypatch
         await late(stub, standin)
         await cancelled(stub, standin, refine(guidelines="standin: delay=50"))
         with monkeypatch.context() as patched:
-            patched.setattr(RefinePrompt, "_ask", None)
+            patched.setattr(Refiner, "_ask", None)
             await fails(stub.CallTool(refine()))
     unset, error = Status.STATUS_CODE_UNSET, Status.STATUS_CODE_ERROR
     ends = [

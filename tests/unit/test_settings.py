@@ -300,9 +300,9 @@ def test_the_old_name_of_the_environment() -> None:
 
 
 def test_there_are_few_enough_to_remember() -> None:
-    # 43, and nine for what came later: the route and connections to Agenta, who may come by it, usage, stored results,
-    # the tools file.
-    assert len(names()) <= 52
+    # 43, and twelve for what came later: route and connections to Agenta, who may come by it, usage, stored results,
+    # the tools file, test cases.
+    assert len(names()) <= 55
 
 
 def test_each_says_what_it_is_and_when_to_set_it() -> None:

@@ -12,7 +12,7 @@ from agenta_ai_server.domain.values import Attempt
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
 
-    from agenta_ai_server.agenta.completion import DeployedPrompt
+    from agenta_ai_server.agenta.completion import AnyPrompt
     from agenta_ai_server.domain.tool import ToolCall
     from agenta_ai_server.domain.values import Json
 
@@ -55,7 +55,7 @@ class Scripted:
     def calls(self) -> int:
         return len(self.deadlines)
 
-    async def complete(self, prompt: DeployedPrompt, inputs: Mapping[str, Json], call: ToolCall) -> Completion:
+    async def complete(self, prompt: AnyPrompt, inputs: Mapping[str, Json], call: ToolCall) -> Completion:
         self.deadlines.append(call.deadline)
         reply = self.replies[min(self.calls, len(self.replies)) - 1]
         if isinstance(reply, Exception):

@@ -299,7 +299,7 @@ async def test_a_bug_is_told_apart_and_says_nothing(
     def bug(*_: object) -> None:
         raise KeyError("sec" + "ret")
 
-    monkeypatch.setattr("agenta_ai_server.tools.refine_prompt.tool._parsed", bug)
+    monkeypatch.setattr("agenta_ai_server.tools.refine_prompt.template.parse", bug)
     async with connected(settings_for(standin)) as stub:
         with pytest.raises(grpc.aio.AioRpcError) as broken:
             await stub.CallTool(refine())

@@ -26,7 +26,7 @@ No option takes a secret, because other users can see command lines.
 
 exit codes:
   0    success
-  1    the tool failed, or --check found a change
+  1    the tool failed, --check found a change, or nothing improved with --cases
   2    invalid usage, input or output
   3    not allowed
   4    rate limited
@@ -61,6 +61,7 @@ OF_COMMAND = {
         "  agenta-ai refine prompts/*.yaml --check --quiet   # in CI\n"
         "  agenta-ai refine prompt.md --interactive          # decide about each\n"
         "  cat prompt.md | agenta-ai refine - -o - > new.md  # text in, text out\n"
+        "  agenta-ai refine prompt.json --cases cases.jsonl  # until its test cases pass\n"
     ),
     "target": (
         "examples:\n"
@@ -68,6 +69,12 @@ OF_COMMAND = {
         "  agenta-ai target add staging ai.example.com:443 --api-key-file key.txt\n"
         "  agenta-ai target use staging\n"
         "  agenta-ai target list\n"
+    ),
+    "mcp": (
+        "examples:\n"
+        "  agenta-ai mcp config cursor         # what to paste into Cursor's settings\n"
+        "  agenta-ai mcp --target staging      # over standard input and output\n"
+        "  agenta-ai mcp --listen 127.0.0.1:8080\n"
     ),
     "completion": (
         "examples:\n"
@@ -80,6 +87,7 @@ OF_COMMAND = {
 USAGE = {
     "call": "[OPTIONS] NAME",
     "refine": "[OPTIONS] FILE…",
+    "mcp": "[OPTIONS] [config CLIENT]",
     "target": "ACTION …",
     "completion": "SHELL",
     "help": "[COMMAND]",
@@ -179,6 +187,7 @@ def build() -> Parser:
         _json(command(name, help_))
     _call(command("call", "call a tool, and print its result"))
     _refine(command("refine", "refine prompts, and show what changed"))
+    _mcp(command("mcp", "serve the tools to clients of the Model Context Protocol"))
     _target(command("target", "save servers and their credentials under names", common_too=False))
     completion = command("completion", "print a script that completes commands and options", common_too=False)
     completion.add_argument("shell", choices=SHELLS, help="bash, zsh or fish")
@@ -266,12 +275,60 @@ def _refine(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--interactive", action="store_true", help="ask what to do with each prompt: accept, refine again, edit, skip"
     )
+    cases = parser.add_argument_group("refining against test cases")
+    cases.add_argument("--cases", metavar="FILE", help="test cases: JSON lines or CSV; - for standard input")
+    cases.add_argument("--rounds", type=int, metavar="N", help="tries at most, 1 to 3; 2 by default")
+    cases.add_argument("--repeat", type=int, metavar="N", help="runs of each case, 1 to 5; 1 by default")
+    cases.add_argument("--pass-at-least", type=int, metavar="K", help="runs of a case that must pass; all by default")
+    cases.add_argument("--max-calls", type=int, metavar="N", help="calls of models at most; 40 by default")
+    cases.add_argument("--report", metavar="FILE", help="write a report as Markdown; - for standard output")
     parser.add_argument("--diff", choices=("line", "word"), default="line", metavar="KIND", help="line or word")
     parser.add_argument(
         "-j", "--jobs", type=int, default=4, metavar="N", help="number of prompts to refine at once; 4 by default"
     )
     parser.add_argument("--json", action="store_true", help="print JSON, also for a failure; a list for several files")
     _paid(parser)
+
+
+def _mcp(parser: Parser) -> None:
+    _names(parser)
+    add = parser.add_argument
+    add("--listen", metavar="HOST:PORT", help="streamable HTTP at this address; standard input and output if not given")
+    add("--listen-cert", metavar="FILE", help="with --listen: TLS, with this certificate; in PEM")
+    add("--listen-key", metavar="FILE", help="the key of --listen-cert; in PEM, unencrypted")
+    add("--behind-tls-proxy", action="store_true", help="with --listen: a proxy in front has TLS")
+    add(
+        "--host", action="append", default=[], metavar="NAME[:PORT]",
+        help="with --listen: accept this Host, too; NAME:* for any port; may be repeated",
+    )  # fmt: skip
+    add(
+        "--origin", action="append", default=[], metavar="URL",
+        help="with --listen: let web pages of this origin call; may be repeated",
+    )  # fmt: skip
+    add(
+        "--resource",
+        default="",
+        metavar="URL",
+        help="with --issuer: what tokens are issued for, the service's audience",
+    )
+    add("--issuer", default="", metavar="URL", help="with --resource: the server that issues tokens to callers")
+    actions = parser.add_subparsers(metavar="ACTION", parser_class=Parser, prog="agenta-ai mcp")
+    config = actions.add_parser(
+        "config", help="print the settings for a client", description="Print the settings for a client to paste."
+    )
+    config.add_argument("client", choices=("claude", "cursor", "vscode"), help="claude, cursor or vscode")
+    config.add_argument(
+        "--target", default=argparse.SUPPRESS, metavar="NAME", help="the target to use; the current one by default"
+    )
+    _names(config)
+    config.set_defaults(command="mcp config")
+
+
+def _names(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--names", choices=("dots", "underscore"), default="dots", metavar="STYLE",
+        help="dots, or underscore for model APIs that reject dots in names of tools",
+    )  # fmt: skip
 
 
 def _target(parser: Parser) -> None:

@@ -25,6 +25,7 @@ _CALLING = {
     "whoami": "agenta_ai.cli.look:whoami",
     "call": "agenta_ai.cli.call:call",
     "refine": "agenta_ai.cli.refine:refine",
+    "mcp": "agenta_ai.cli.mcp:mcp",
 }
 _DEFAULTS: dict[str, Any] = {
     "target": None,
@@ -127,4 +128,8 @@ def _without_a_server(args: argparse.Namespace) -> int:
             from agenta_ai.cli import target
 
             return target.run(args)
+        case "mcp config":
+            from agenta_ai.cli import mcp_config
+
+            return mcp_config.run(args)
     return exits.OK

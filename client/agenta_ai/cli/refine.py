@@ -7,8 +7,9 @@ import sys
 from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 from typing import TYPE_CHECKING
 
-from agenta_ai import AgentaError, InvalidInput, RefinedPrompt
+from agenta_ai import AgentaError, InvalidInput, RefinedPrompt, RefinedWithCases
 from agenta_ai.cli import exits, prompts, streams
+from agenta_ai.cli.cases import refine_with_cases
 from agenta_ai.cli.interactive import interact
 from agenta_ai.cli.work import Work
 
@@ -28,6 +29,8 @@ def refine(args: argparse.Namespace, how: Access, running: Running) -> int:
     # Many prompts exceed the burst of a rate limit.
     with how.client(wait_for_limit=args.wait or len(names) > 1, retries=args.retries) as client:
         work = Work(client, args, running)
+        if args.cases:
+            return refine_with_cases(names[0], client, work)
         if args.interactive:
             return interact(names, work)
         return _one(work, names[0]) if len(names) == 1 else _many(work, names, how)
@@ -134,13 +137,24 @@ class _Findings:
         return {"file": name, "error": str(failure), **(exits.as_json(failure) or {})}
 
 
-def _as_json(answer: RefinedPrompt) -> dict[str, object]:
+def _as_json(answer: RefinedPrompt | RefinedWithCases) -> dict[str, object]:
     names = ("template", "messages", "summary", "trace_id", "meta", "request_id", "call_id")
     return {name: getattr(answer, name) for name in names}
 
 
 def _check_usage(args: argparse.Namespace, names: Sequence[str]) -> None:
     wrong = {
+        "--cases is for one prompt. Name one file.": args.cases is not None and len(names) > 1,
+        "--cases decides itself what is better. Leave out --check and --interactive.": (
+            args.cases is not None and (args.check or args.interactive)
+        ),
+        "Standard input can't be both the prompt and the cases. Name a file.": args.cases == "-" and "-" in names,
+        "--report - wants standard output for itself. Leave out --json and --output -.": (
+            args.report == "-" and (args.json or args.output == "-")
+        ),
+        "--rounds, --repeat, --pass-at-least, --max-calls and --report belong to --cases. Name a file of cases.": (
+            args.cases is None and any(value is not None for value in _of_cases(args))
+        ),
         "--jobs must be at least 1.": args.jobs < 1,
         "--output - and --json both want standard output. Choose one.": args.output == "-" and args.json,
         "--in-place cannot write standard input back. Use --output.": args.in_place and "-" in names,
@@ -160,3 +174,7 @@ def _check_usage(args: argparse.Namespace, names: Sequence[str]) -> None:
     for sentence, applies in wrong.items():
         if applies:
             raise InvalidInput(sentence)
+
+
+def _of_cases(args: argparse.Namespace) -> tuple[object, ...]:
+    return args.rounds, args.repeat, args.pass_at_least, args.max_calls, args.report

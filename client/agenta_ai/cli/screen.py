@@ -53,10 +53,14 @@ class Screen:
         width = max(shutil.get_terminal_size().columns, 20)
         return textwrap.fill(text, width, initial_indent=indent, subsequent_indent=indent)
 
+    def line(self, text: str, style: str) -> None:
+        """Write a line, in colour if colours are shown."""
+        if not self.quiet:
+            print(self.styled(text, style))
+
     def heading(self, text: str) -> None:
         """Write a heading."""
-        if not self.quiet:
-            print(self.styled(text, "bold"))
+        self.line(text, "bold")
 
     def difference(self, changes: list[MessageChange], kind: Literal["line", "word"] = "line") -> None:
         """Draw a diff."""

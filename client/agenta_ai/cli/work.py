@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     import argparse
     from collections.abc import Callable
 
-    from agenta_ai import Progress, RefinedPrompt, SyncClient
+    from agenta_ai import Progress, RefinedPrompt, RefinedWithCases, SyncClient
     from agenta_ai.cli.prompts import Prompt
     from agenta_ai.cli.running import Running
 
@@ -32,7 +32,7 @@ class Refinement:
 
     before: Prompt
     after: Prompt
-    answer: RefinedPrompt
+    answer: RefinedPrompt | RefinedWithCases
 
     @property
     def changed(self) -> bool:
@@ -102,7 +102,7 @@ class Work:
             again = f"To get the refined prompt again, use --request-id {done.answer.request_id}."
             raise InvalidInput(f"{failure} {again}") from None
 
-    def warn(self, answer: RefinedPrompt) -> None:
+    def warn(self, answer: RefinedPrompt | RefinedWithCases) -> None:
         """Write the warnings of an answer."""
         for warning in answer.meta.warnings:
             streams.note(f"warning: {warning}")

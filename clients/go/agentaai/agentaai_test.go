@@ -223,6 +223,19 @@ func TestResultIsPutIntoNativeType(t *testing.T) {
 	}
 }
 
+func TestGeneratedClientHasRequestIDs(t *testing.T) {
+	lost := answer{err: status.Error(codes.Unavailable, "lost"), pushback: "0"}
+	target, served := serve(t, nil, nil, lost, answer{response: &aiv1.CallToolResponse{}})
+	request := &aiv1.CallToolRequest{Name: "t"}
+	if _, err := aiv1.NewToolServiceClient(dial(t, target)).CallTool(t.Context(), request); err != nil {
+		t.Fatal(err)
+	}
+	first, second := served.arrivals[0].request.GetRequestId(), served.arrivals[1].request.GetRequestId()
+	if len(first) != 36 || first != second || request.GetRequestId() != "" {
+		t.Errorf("both attempts have the same request_id: %q, %q", first, second)
+	}
+}
+
 func TestRequestIDs(t *testing.T) {
 	first, second := newRequest(t).RequestId, newRequest(t).RequestId
 	if first == second {
@@ -320,7 +333,7 @@ func TestRefusalIsDecoded(t *testing.T) {
 		!reflect.DeepEqual(refused.FieldViolations, []FieldViolation{{"arguments.a", "Too long."}}) {
 		t.Errorf("got %+v", refused)
 	}
-	if want := "RATE_LIMITED: No.; arguments.a: Too long.; try again in 1.5s"; err.Error() != want {
+	if want := "RATE_LIMITED: No; arguments.a: Too long; try again in 2 s"; err.Error() != want {
 		t.Errorf("got %q, want %q", err, want)
 	}
 	if len(served.arrivals) != 1 {
@@ -373,7 +386,7 @@ func TestToolThatFailed(t *testing.T) {
 		!reflect.DeepEqual(failed.FieldViolations, []FieldViolation{{"f", "d"}}) {
 		t.Errorf("got %+v", failed)
 	}
-	if want := "UPSTREAM_UNAVAILABLE: Down.; f: d; try again in 2s"; err.Error() != want {
+	if want := "UPSTREAM_UNAVAILABLE: Down; f: d; try again in 2 s"; err.Error() != want {
 		t.Errorf("got %q, want %q", err, want)
 	}
 }

@@ -12,6 +12,8 @@ import (
 	"google.golang.org/grpc/stats"
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/proto"
+
+	aiv1 "github.com/Agenta-AI/agenta-ai-grpc/clients/go/agenta/ai/v1"
 )
 
 // MaxRequestBytes is the size of the largest request, serialized. A larger one is not sent.
@@ -43,10 +45,17 @@ func (c *Conn) Close() error {
 //
 // A call by a tool's own method, of a client that was generated from the files of "agenta-ai-server tools proto", gets a
 // request_id if it has none, and a deadline of [CallTimeout] if ctx has none. If the tool ran and failed, it returns a
-// [*ToolError].
+// [*ToolError]. A call by CallTool gets a request_id if it has none, because it is retried.
 func (c *Conn) Invoke(ctx context.Context, method string, request, reply any, options ...grpc.CallOption) error {
 	if isTyped(method) {
 		return c.invokeTyped(ctx, method, request, reply, options...)
+	}
+	if method == aiv1.ToolService_CallTool_FullMethodName {
+		named, err := withRequestID(request)
+		if err != nil {
+			return err
+		}
+		request = named
 	}
 	return c.invoke(ctx, method, request, reply, options...)
 }

@@ -66,7 +66,9 @@ func Dial(target string, options ...grpc.DialOption) (*Conn, error) {
 	var theirs []grpc.DialOption
 	for _, option := range options {
 		if ours, ok := option.(Option); ok {
-			ours.apply(&set)
+			if ours.apply != nil { // the zero value
+				ours.apply(&set)
+			}
 		} else {
 			theirs = append(theirs, option)
 		}

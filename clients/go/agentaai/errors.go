@@ -124,11 +124,15 @@ func (e *CallError) describe(method string, request any) {
 
 // Error is one sentence for people.
 func (e *CallError) Error() string {
-	said := sentence(cause(e.Reason, e.Code.String()), e.Message, e.FieldViolations, e.RetryDelay)
-	if remark := e.remark(); remark != "" {
-		said = strings.TrimRight(said, ".") + ". " + remark
+	said := cause(e.Reason, e.Code.String()) + ": " + sentence(e.Message, e.FieldViolations, e.RetryDelay)
+	remark := e.remark()
+	switch {
+	case remark == "":
+		return said
+	case strings.HasSuffix(said, ".") || strings.HasSuffix(said, "?"):
+		return said + " " + remark
 	}
-	return said
+	return said + ". " + remark
 }
 
 // remark says what became of a call that the service didn't refuse itself.
@@ -205,7 +209,7 @@ func newToolError(requestID string, response toolResponse) *ToolError {
 
 // Error is one sentence for people.
 func (e *ToolError) Error() string {
-	return sentence(cause(e.Reason, "the tool failed"), e.Message, e.FieldViolations, e.RetryDelay)
+	return cause(e.Reason, "the tool failed") + ": " + sentence(e.Message, e.FieldViolations, e.RetryDelay)
 }
 
 // violations are those of either message that has them.
@@ -225,18 +229,4 @@ func cause(reason aiv1.ErrorReason, otherwise string) string {
 		return otherwise
 	}
 	return strings.TrimPrefix(reason.String(), reasonPrefix)
-}
-
-// sentence has the message, and what it leaves out of the details.
-func sentence(cause, message string, broken []FieldViolation, retryDelay time.Duration) string {
-	said := cause + ": " + message
-	for _, each := range broken {
-		if !strings.Contains(message, each.Field) {
-			said += fmt.Sprintf("; %s: %s", each.Field, each.Description)
-		}
-	}
-	if retryDelay > 0 {
-		said += fmt.Sprintf("; try again in %s", retryDelay.Round(time.Millisecond))
-	}
-	return said
 }

@@ -24,6 +24,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
         match event {
             ToolEvent::Progress(progress) => eprintln!("{}", progress.text),
             ToolEvent::Result(result) => println!("{}", unpack::<Refined>(result.structured_content)?.summary),
+            _ => {} // of a later version
         }
     }
     Ok(())

@@ -124,7 +124,8 @@ impl Client {
         }
     }
 
-    /// The generated client on this connection. Its requests need time-outs of their own.
+    /// The generated client on this connection. Its requests need time-outs of their own. A call of a tool gets a `request_id` if
+    /// its request has none, so that it is run once when it is sent again.
     #[must_use]
     pub fn stub(&self) -> ToolServiceClient<Connection> {
         ToolServiceClient::new(self.connection()).max_decoding_message_size(MAX_ANSWER_BYTES)

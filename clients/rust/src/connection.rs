@@ -35,7 +35,7 @@ pub(crate) const MAX_REQUEST_BYTES: usize = 1 << 20;
 pub(crate) const MAX_ANSWER_BYTES: usize = 16 << 20;
 
 pub(crate) const CALL_TOOL: &str = "/agenta.ai.v1.ToolService/CallTool";
-const CALL_TOOL_STREAM: &str = "/agenta.ai.v1.ToolService/CallToolStream";
+pub(crate) const CALL_TOOL_STREAM: &str = "/agenta.ai.v1.ToolService/CallToolStream";
 const TIMEOUT: &str = "grpc-timeout";
 const PUSHBACK: &str = "grpc-retry-pushback-ms";
 const PREVIOUS_ATTEMPTS: &str = "grpc-previous-rpc-attempts";
@@ -129,7 +129,7 @@ impl Shared {
     ) -> Result<Response<Body>, Failure> {
         let (head, body) = request.into_parts();
         let body = body.collect().await?.to_bytes();
-        let body = if is_typed(head.uri.path()) { named(body) } else { body };
+        let body = named(head.uri.path(), body);
         let mut request = Request::from_parts(head, body);
         check_size(request.body())?;
         self.credentials.sign(request.headers_mut()).await?;

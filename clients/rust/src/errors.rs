@@ -7,6 +7,7 @@ use tonic::{Code, Status};
 use tonic_types::{QuotaViolation, StatusExt};
 
 use crate::outcome::{DOMAIN, Outcome, is_refusal};
+use crate::sentence::sentence;
 use crate::v1;
 use crate::v1::content_block::Kind;
 
@@ -211,8 +212,8 @@ impl Display for CallError {
     fn fmt(&self, out: &mut Formatter<'_>) -> std::fmt::Result {
         let code = format!("{:?}", self.status.code());
         let cause = cause(self.reason, &code);
-        let said = sentence(cause, self.status.message(), &self.field_violations, self.retry_delay);
-        out.write_str(&said)?;
+        let said = sentence(self.status.message(), &self.field_violations, self.retry_delay);
+        write!(out, "{cause}: {said}")?;
         let Some(outcome) = self.outcome() else { return Ok(()) };
         let end = if said.ends_with(['.', '?']) { "" } else { "." };
         write!(out, "{end} {outcome}")
@@ -223,7 +224,7 @@ impl Display for CallError {
 impl Display for ToolError {
     fn fmt(&self, out: &mut Formatter<'_>) -> std::fmt::Result {
         let cause = cause(self.reason, "the tool failed");
-        out.write_str(&sentence(cause, &self.message, &self.field_violations, self.retry_delay))
+        write!(out, "{cause}: {}", sentence(&self.message, &self.field_violations, self.retry_delay))
     }
 }
 
@@ -265,13 +266,4 @@ fn cause(reason: v1::ErrorReason, otherwise: &str) -> &str {
         v1::ErrorReason::Unspecified => otherwise,
         _ => reason.as_str_name().trim_start_matches(REASON_PREFIX),
     }
-}
-
-/// The message, and what it leaves out of the details.
-fn sentence(cause: &str, message: &str, violations: &[FieldViolation], retry_delay: Option<Duration>) -> String {
-    let mut parts = vec![format!("{cause}: {message}")];
-    let untold = violations.iter().filter(|each| !message.contains(&each.field));
-    parts.extend(untold.map(|each| format!("{}: {}", each.field, each.description)));
-    parts.extend(retry_delay.filter(|delay| !delay.is_zero()).map(|delay| format!("try again in {delay:?}")));
-    parts.join("; ")
 }

@@ -11,6 +11,7 @@ mod endpoints;
 mod errors;
 mod events;
 mod outcome;
+mod sentence;
 mod service_config;
 mod stream;
 mod target;

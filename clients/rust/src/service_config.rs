@@ -1,4 +1,5 @@
-//! What `service_config.json` says, the file that the clients of all languages share. tonic knows no service config.
+//! What `service_config.json` says, the file that the clients of all languages share. tonic knows no service config, so neither
+//! an option nor a record in the DNS can replace this one.
 
 use std::sync::LazyLock;
 use std::time::Duration;

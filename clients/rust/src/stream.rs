@@ -13,6 +13,7 @@ use crate::v1::{CallToolResponse, CallToolStreamResponse, Progress};
 
 /// What is happening to a call of a tool, or, as the last event, its result.
 #[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
 pub enum ToolEvent {
     /// What is happening.
     Progress(Progress),

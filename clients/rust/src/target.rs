@@ -23,7 +23,10 @@ impl Target {
         }
         let lower = target.to_ascii_lowercase();
         if lower.starts_with("http:") || lower.starts_with("https:") {
-            return Err(ConfigError::new(format!("target {target:?} is a web address: write it as host:port")));
+            // It isn't shown: web addresses may hold passwords.
+            return Err(ConfigError::new(
+                "the target is a web address: write it as host:port, without http".to_owned(),
+            ));
         }
         host_and_port(target.strip_prefix("dns:///").unwrap_or(target)).ok_or_else(|| {
             ConfigError::new(format!(
@@ -100,6 +103,8 @@ mod tests {
             let parsed = Target::parse(text).unwrap();
             assert_eq!((parsed.authority().as_str(), parsed), (authority, target));
         }
+        let shown = Target::parse("https://user:secret@10.0.0.1").unwrap_err().to_string();
+        assert!(shown.contains("is a web address") && !shown.contains("secret"), "{shown}");
         for text in ["user@10.0.0.1:1", "a:70000", "a:+1", "a b:1", "unix:", "[localhost]:1"] {
             assert!(Target::parse(text).is_err(), "{text}");
         }

@@ -8,14 +8,17 @@ use serde_json::{Error, Number, Value as Json};
 /// Whole numbers up to here are the same as doubles.
 const MAX_SAFE_INTEGER: f64 = 9_007_199_254_740_992.0;
 
+/// The deepest nesting of arguments: protobuf reads at most 100 nested messages, and each level takes three.
+const MAX_DEPTH: usize = 32;
+
 /// Packs arguments, a struct or a map. Numbers are sent as doubles, and NaN and infinity as null, as
 /// `serde_json` has it.
 ///
 /// # Errors
 ///
-/// They are no object of JSON.
+/// They are no object of JSON, are nested too deep, or have an integer that a double can't hold.
 pub fn pack(arguments: &impl Serialize) -> Result<Struct, Error> {
-    match packed(serde_json::to_value(arguments)?) {
+    match packed(serde_json::to_value(arguments)?, "arguments", MAX_DEPTH)? {
         Kind::StructValue(arguments) => Ok(arguments),
         _ => Err(Error::custom("arguments are an object")),
     }
@@ -30,21 +33,43 @@ pub fn unpack<T: DeserializeOwned>(value: Option<Value>) -> Result<T, Error> {
     serde_json::from_value(unpacked(value.unwrap_or_default()))
 }
 
-fn packed(json: Json) -> Kind {
-    match json {
+fn packed(json: Json, path: &str, depth: usize) -> Result<Kind, Error> {
+    Ok(match json {
         Json::Null => Kind::NullValue(0),
         Json::Bool(value) => Kind::BoolValue(value),
-        Json::Number(value) => Kind::NumberValue(value.as_f64().unwrap_or(f64::NAN)),
+        Json::Number(value) => Kind::NumberValue(double(&value, path)?),
         Json::String(value) => Kind::StringValue(value),
-        Json::Array(values) => Kind::ListValue(ListValue { values: values.into_iter().map(value).collect() }),
-        Json::Object(fields) => {
-            Kind::StructValue(Struct { fields: fields.into_iter().map(|(name, each)| (name, value(each))).collect() })
+        Json::Array(_) | Json::Object(_) if depth == 0 => {
+            let begin: String = path.chars().take(80).collect();
+            return Err(Error::custom(format!("{begin}…: nested too deep to be sent: send it as a string of JSON")));
         }
-    }
+        Json::Array(values) => {
+            let values = values.into_iter().enumerate();
+            let values = values.map(|(index, each)| value(each, &format!("{path}[{index}]"), depth - 1));
+            Kind::ListValue(ListValue { values: values.collect::<Result<_, _>>()? })
+        }
+        Json::Object(fields) => {
+            let fields = fields.into_iter().map(|(name, each)| {
+                let each = value(each, &format!("{path}.{name}"), depth - 1)?;
+                Ok::<_, Error>((name, each))
+            });
+            Kind::StructValue(Struct { fields: fields.collect::<Result<_, _>>()? })
+        }
+    })
 }
 
-fn value(json: Json) -> Value {
-    Value { kind: Some(packed(json)) }
+fn value(json: Json, path: &str, depth: usize) -> Result<Value, Error> {
+    Ok(Value { kind: Some(packed(json, path, depth)?) })
+}
+
+fn double(number: &Number, path: &str) -> Result<f64, Error> {
+    let double = number.as_f64().unwrap_or(f64::NAN);
+    let integer = number.as_i64().map(i128::from).or(number.as_u64().map(i128::from));
+    #[expect(clippy::cast_possible_truncation, reason = "a double from an integer of 64 bits fits")]
+    if integer.is_some_and(|integer| double as i128 != integer) {
+        return Err(Error::custom(format!("{path}: the integer {number} doesn't fit a double: send it as a string")));
+    }
+    Ok(double)
 }
 
 fn unpacked(value: Value) -> Json {

@@ -301,6 +301,33 @@ fn arguments_are_an_object() {
     assert!(request("tools.x.y.z", &BTreeMap::from([((1, 2), 3)])).is_err());
 }
 
+#[test]
+fn arguments_arrive_as_they_are_or_not_at_all() {
+    let error = pack(&json!({"a": [1, {"id": 9_007_199_254_740_993_u64}]})).unwrap_err().to_string();
+    assert_eq!(error, "arguments.a[1].id: the integer 9007199254740993 doesn't fit a double: send it as a string");
+    assert!(pack(&json!({"id": u64::MAX})).is_err());
+    for fits in [i64::MIN, -9_007_199_254_740_992, 9_007_199_254_740_994] {
+        assert!(pack(&json!({"id": fits})).is_ok(), "{fits}");
+    }
+    let mut deep = json!([]);
+    for _ in 0..31 {
+        deep = json!([deep]);
+    }
+    let error = pack(&json!({"a": deep})).unwrap_err().to_string();
+    assert!(error.ends_with("nested too deep to be sent: send it as a string of JSON"), "{error}");
+    assert!(pack(&json!({"a": deep[0]})).is_ok());
+}
+
+#[tokio::test]
+async fn calls_by_the_stub_are_named_because_they_are_sent_again() {
+    let served = Served::new([refused(Code::Unavailable, "0"), done()]).await;
+    let client = Client::to(&served.target).build().unwrap();
+    client.stub().call_tool(CallToolRequest { name: "t".into(), ..Default::default() }).await.unwrap();
+    let ids: Vec<_> = served.arrivals().into_iter().map(|arrival| arrival.request.request_id).collect();
+    assert_eq!(ids.len(), 2);
+    assert_eq!((ids[0].len(), &ids[0]), (36, &ids[1]));
+}
+
 #[tokio::test]
 async fn refusal_is_decoded() {
     let mut details = ErrorDetails::new();
@@ -319,7 +346,7 @@ async fn refusal_is_decoded() {
     assert_eq!((violation.field.as_str(), violation.description.as_str()), ("arguments.a", "Too long."));
     assert_eq!(error.quota_violations[0].subject, "default");
     assert_eq!((error.call_id.as_str(), error.request_id.len()), ("r", 36));
-    assert_eq!(error.to_string(), "RATE_LIMITED: No.; arguments.a: Too long.; try again in 1.5s");
+    assert_eq!(error.to_string(), "RATE_LIMITED: No; arguments.a: Too long; try again in 2 s");
     assert_eq!(served.arrivals().len(), 1);
 }
 
@@ -367,7 +394,7 @@ async fn tool_that_failed() {
     assert_eq!((failed.reason, failed.retryable), (ErrorReason::UpstreamUnavailable, true));
     assert_eq!(failed.retry_delay, Some(Duration::from_secs(2)));
     assert_eq!(failed.meta.as_ref().unwrap().trace_id, "t");
-    assert_eq!(failed.to_string(), "UPSTREAM_UNAVAILABLE: Down.; f: d; try again in 2s");
+    assert_eq!(failed.to_string(), "UPSTREAM_UNAVAILABLE: Down; f: d; try again in 2 s");
 }
 
 #[tokio::test]
@@ -515,9 +542,9 @@ fn client_is_made_outside_a_runtime() {
     assert_eq!(format!("{client:?}"), r#"Client { connection: Connection { target: "127.0.0.1:1", .. } }"#);
     let builder = format!("{:?}", Client::to("127.0.0.1:1").api_key("secret"));
     assert!(!builder.contains("secret"), "{builder}");
-    for target in ["http://127.0.0.1:1", "127.0.0.1"] {
+    for (target, said) in [("http://127.0.0.1:1", "is a web address"), ("127.0.0.1", "\"127.0.0.1\"")] {
         let Err(Error::Config(error)) = Client::to(target).build() else { panic!("{target} is no target") };
-        assert!(error.to_string().contains(target), "{error}");
+        assert!(error.to_string().contains(said), "{error}");
     }
 }
 
@@ -749,7 +776,7 @@ async fn followed(served: &Served, options: impl FnOnce(Builder) -> Builder) -> 
                 assert_eq!(stream.message().await.unwrap(), None);
                 return (texts, Ok(unpack(result.structured_content).unwrap()));
             }
-            Ok(None) => panic!("no result"),
+            Ok(_) => panic!("no result"),
             Err(error) => {
                 assert_eq!(stream.message().await.unwrap(), None);
                 return (texts, Err(error));

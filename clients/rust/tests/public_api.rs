@@ -85,6 +85,7 @@ async fn streams(client: Client, request: CallToolRequest) -> Result<(), Error> 
     match stream.message().await? {
         Some(ToolEvent::Progress(Progress { .. })) | None => {}
         Some(ToolEvent::Result(result)) => drop::<Box<CallToolResponse>>(result),
+        Some(_) => unreachable!("of a later version"),
     }
     Ok(())
 }

@@ -10,6 +10,7 @@ import {
 } from "./gen/google/rpc/error_details_pb.js";
 import { StatusSchema } from "./gen/google/rpc/status_pb.js";
 import type { Metadata } from "./options.js";
+import { sentence } from "./sentence.js";
 import { type CallMeta, type CallToolResponse, ErrorReason, ErrorReasonSchema } from "./v1.js";
 
 const DOMAIN = "agenta.ai";
@@ -99,9 +100,12 @@ export class CallError extends Error {
     const why = info?.domain === DOMAIN ? reasonOf(info.reason) : (reason ?? ErrorReason.UNSPECIFIED);
     const retryDelayMs = milliseconds(find(details, RetryInfoSchema)?.retryDelay);
     const fieldViolations = find(details, BadRequestSchema)?.fieldViolations ?? [];
-    const said = sentence(why, Code[code], text, fieldViolations, retryDelayMs);
+    const said = `${nameOf(why, Code[code])}: ${sentence(text, fieldViolations, retryDelayMs)}`;
     const remark = remarkOn(outcome, isTool, why, requestId);
-    super(remark ? `${said.replace(/\.+$/, "")}. ${remark}` : said, cause === undefined ? undefined : { cause });
+    super(
+      remark ? `${said}${/[.?]$/.test(said) ? "" : "."} ${remark}` : said,
+      cause === undefined ? undefined : { cause },
+    );
     this.code = code;
     this.reason = why;
     this.notRun = outcome !== "open";
@@ -142,7 +146,7 @@ export class ToolError extends Error {
     const text = content.flatMap(({ kind }) => (kind.case === "text" ? [kind.value] : [])).join("\n");
     const retryDelayMs = milliseconds(error?.retryDelay);
     const fieldViolations = error?.fieldViolations ?? [];
-    super(sentence(reason, "the tool failed", text, fieldViolations, retryDelayMs));
+    super(`${nameOf(reason, "the tool failed")}: ${sentence(text, fieldViolations, retryDelayMs)}`);
     this.reason = reason;
     this.text = text;
     this.retryable = error?.retryable ?? false;
@@ -190,19 +194,8 @@ function milliseconds(duration: Duration | undefined): number | undefined {
   return duration && durationMs(duration);
 }
 
-/** The message, and what it leaves out of the details. */
-function sentence(
-  reason: ErrorReason,
-  otherwise: string | undefined,
-  message: string,
-  broken: readonly FieldViolation[],
-  retryDelayMs: number | undefined,
-): string {
-  const cause = reason === ErrorReason.UNSPECIFIED ? otherwise : (ErrorReason[reason] ?? otherwise);
-  const unnamed = broken.filter(({ field }) => !message.includes(field));
-  const details = unnamed.map(({ field, description }) => `; ${field}: ${description}`);
-  const wait = retryDelayMs ? `; try again in ${retryDelayMs / 1000} s` : "";
-  return `${cause}: ${message}${details.join("")}${wait}`;
+function nameOf(reason: ErrorReason, otherwise: string | undefined): string | undefined {
+  return reason === ErrorReason.UNSPECIFIED ? otherwise : (ErrorReason[reason] ?? otherwise);
 }
 
 /** What became of the call, if its status doesn't say so. */

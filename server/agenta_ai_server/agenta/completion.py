@@ -11,6 +11,7 @@ from agenta_ai_server.domain.tool import service_disabled
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from agenta_ai_server.domain.call import AgentaCredential
     from agenta_ai_server.domain.tool import ToolCall
     from agenta_ai_server.domain.values import Attempt, Json
 
@@ -31,6 +32,22 @@ class DeployedPrompt:
     application: str
     environment: str = ""
     kind: Kind = "completion"
+
+
+@dataclass(frozen=True, slots=True)
+class InlinePrompt:
+    """A prompt that isn't deployed, and is sent with each run.
+
+    Attributes:
+        parameters: As Agenta's completion applications have them, ``{"prompt": {"messages": [...], ...}}``.
+        credential: Whose project and models it is run with; ``None`` for this server's own key.
+    """
+
+    parameters: Mapping[str, Json]
+    credential: AgentaCredential | None = None
+
+
+AnyPrompt: TypeAlias = DeployedPrompt | InlinePrompt
 
 
 @record
@@ -54,9 +71,9 @@ class Completion:
 
 
 class CompletionService(Protocol):
-    """Runs prompts that are deployed in Agenta."""
+    """Runs prompts in Agenta."""
 
-    async def complete(self, prompt: DeployedPrompt, inputs: Mapping[str, Json], call: ToolCall) -> Completion:
+    async def complete(self, prompt: AnyPrompt, inputs: Mapping[str, Json], call: ToolCall) -> Completion:
         """Run one prompt, and return the model's text. A cancelled call closes its connection.
 
         Args:
@@ -78,7 +95,7 @@ class CompletionService(Protocol):
 class Unconfigured:
     """Replaces the completion service if the settings that it needs are missing."""
 
-    async def complete(self, prompt: DeployedPrompt, inputs: Mapping[str, Json], call: ToolCall) -> Completion:
+    async def complete(self, prompt: AnyPrompt, inputs: Mapping[str, Json], call: ToolCall) -> Completion:
         """Refuse.
 
         Raises:

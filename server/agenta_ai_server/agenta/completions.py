@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
+from urllib.parse import urlencode
 
 import httpx
 
 from agenta_ai_server.agenta import failures
 from agenta_ai_server.agenta.addresses import AgentaAddress
-from agenta_ai_server.agenta.completion import Completion, DeployedPrompt
+from agenta_ai_server.agenta.completion import Completion, InlinePrompt
 from agenta_ai_server.agenta.credential import ServerKey
 from agenta_ai_server.agenta.explanation import explain
 from agenta_ai_server.agenta.http import HttpClient
@@ -26,10 +27,11 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Mapping
     from pathlib import Path
 
-    from agenta_ai_server.agenta.completion import Kind
+    from agenta_ai_server.agenta.completion import AnyPrompt, Kind
     from agenta_ai_server.agenta.http import HttpResponse
     from agenta_ai_server.agenta.routes import Route
     from agenta_ai_server.agenta.routes.reply import Reply
+    from agenta_ai_server.domain.call import AgentaCredential
     from agenta_ai_server.domain.tool import ToolCall
     from agenta_ai_server.domain.values import Json
 
@@ -106,13 +108,16 @@ class AgentaCompletionService:
             kind: [routes[kind] for routes in _ROUTES[config.route]] for kind in _NEWER
         }
 
-    async def complete(self, prompt: DeployedPrompt, inputs: Mapping[str, Json], call: ToolCall) -> Completion:
+    async def complete(self, prompt: AnyPrompt, inputs: Mapping[str, Json], call: ToolCall) -> Completion:
         """Run one prompt and return what the model wrote, the empty string included.
 
         Raises:
             Refused: DEADLINE_TOO_SHORT, before anything was sent.
             UpstreamFailed: No completion, for one of the ``UPSTREAM_`` reasons.
         """
+        if isinstance(prompt, InlinePrompt):
+            # Only the newer route takes them.
+            return await self._run(INVOKE, Prompt("", "", inputs, prompt.parameters), call, prompt.credential)
         run = Prompt(prompt.application, prompt.environment or self._config.environment, inputs)
         routes = self._routes[prompt.kind]
         route, *others = routes
@@ -135,15 +140,21 @@ class AgentaCompletionService:
         """Close all connections. Calls that run fail."""
         await self._http.aclose()
 
-    async def _run(self, route: Route, prompt: Prompt, call: ToolCall) -> Completion:
+    async def _run(
+        self, route: Route, prompt: Prompt, call: ToolCall, credential: AgentaCredential | None = None
+    ) -> Completion:
         call.require_time(self._config.min_seconds)
         await call.begin_billing()
         url = self._address.services(route.path)
+        if credential and credential.project:
+            url += f"?{urlencode({'project_id': credential.project})}"
+        authorization = credential.authorization if credential else self._key.authorization
         clock = asyncio.get_running_loop().time
-        with RequestRecord(url, self._listener) as sent:
+        with RequestRecord(url, self._listener, call.resends) as sent:
+            sent.is_callers = credential is not None
             started = clock()
             seconds = self._seconds(call.remaining())
-            headers = {"content-type": "application/json", "authorization": self._key.authorization, **sent.headers}
+            headers = {"content-type": "application/json", "authorization": authorization, **sent.headers}
             try:
                 response = await self._post(url, headers, route.encode(prompt), seconds)
             except httpx.TransportError as error:
@@ -153,7 +164,7 @@ class AgentaCompletionService:
             reply = route.decode(response)
             attempt = Attempt(reply.trace_id, clock() - started, reply.span_id)
             sent.attempt = attempt
-            return self._completion(reply, attempt, prompt)
+            return _completion(reply, attempt, prompt, authorization.partition(" ")[2])
 
     def _post(self, url: str, headers: dict[str, str], body: bytes, seconds: float) -> Awaitable[HttpResponse]:
         # At most half, so that the overall time-out never ends an attempt that is still connecting: if it ends one, the
@@ -165,15 +176,17 @@ class AgentaCompletionService:
         """Return how long the request may take, in seconds, if the call has ``remaining`` seconds left."""
         return min(self._config.max_seconds, remaining - min(MARGIN_SECONDS, remaining / 2))
 
-    def _completion(self, reply: Reply, attempt: Attempt, prompt: Prompt) -> Completion:
-        if failure := failures.of_reply(reply):
-            explanation = explain(reply, prompt.inputs, [self._key.secret])
-            error = failure.as_error(attempt, reply, explanation)
-            raise _MissingRoute.of(error) if failures.is_missing_route(reply) else error
-        if problem := failures.problem_of(reply):
-            message = f"The completion service's answer can't be used: {problem}"
-            raise UpstreamFailed(Reason.UPSTREAM_OUTPUT_INVALID, message, attempt=attempt, may_have_run=True)
-        return Completion(reply.output, attempt)
+
+def _completion(reply: Reply, attempt: Attempt, prompt: Prompt, secret: str) -> Completion:
+    is_inline = prompt.parameters is not None
+    if failure := failures.of_reply(reply, is_inline=is_inline):
+        explanation = explain(reply, {**prompt.inputs, "": dict(prompt.parameters or {})}, [secret])
+        error = failure.as_error(attempt, reply, explanation)
+        raise _MissingRoute.of(error) if failures.is_missing_route(reply) else error
+    if problem := failures.problem_of(reply):
+        message = f"The completion service's answer can't be used: {problem}"
+        raise UpstreamFailed(Reason.UPSTREAM_OUTPUT_INVALID, message, attempt=attempt, may_have_run=True)
+    return Completion(reply.output, attempt)
 
 
 def _prefer(route: Route, routes: list[Route]) -> None:

@@ -257,6 +257,30 @@ _NOT_RETRIEVED = re.compile(r"Client error '404 Not Found' for url '\S*/revision
 _UNREPLACED = re.compile(r"Error in messages\[\d+\]\.content: Unreplaced variables\b")
 _NO_CONNECTION = re.compile(r"All connection attempts failed")
 _PROVIDER_ERROR = re.compile(r"litellm\.(\w+):")
+# What the caller of an inline prompt can mend. That the prompt may be why Agenta fails says nothing of Agenta's health.
+_OF_INLINE = {
+    NOT_DEPLOYED: _misconfigured("Agenta can't read the prompt. Send one as Agenta's playground has it."),
+    WRONG_INPUTS: _misconfigured(
+        "The inputs are others than the prompt's. Give a value for each of its variables and 'input_keys'."
+    ),
+    UNFILLED_VARIABLES: _misconfigured("The prompt has variables that get no value. Give one for each of them."),
+    NO_MODEL_CREDENTIAL: _misconfigured(
+        "Agenta has no credential for the prompt's model, or doesn't know the model. Add the provider's key in Agenta, "
+        "or choose another model."
+    ),
+    UNKNOWN_MODEL: _misconfigured("The model's provider doesn't have the prompt's model. Choose another one."),
+    REJECTED: replace(
+        REJECTED,
+        message="The completion service refused the prompt (HTTP {status}). Try it in Agenta's playground, and ask the "
+        "operator of this service whether Agenta is older than v0.96.0.",
+    ),
+    CREDENTIALS_REJECTED: replace(
+        CREDENTIALS_REJECTED,
+        message="Agenta doesn't let this credential run prompts (HTTP {status}). Use one that has the permission "
+        "run_service in its project.",
+    ),
+    FAILED: replace(FAILED, healthy=None),
+}
 _QUOTA = re.compile(r"exceeded your current quota|insufficient_quota")
 _BY_PROVIDER_ERROR = {
     "AuthenticationError": MODEL_CREDENTIAL_REJECTED,
@@ -269,13 +293,19 @@ _BY_PROVIDER_ERROR = {
 }
 
 
-def of_reply(reply: Reply) -> Failure | None:
-    """Return how the run failed; ``None`` for a success, whose text may still be unusable."""
+def of_reply(reply: Reply, *, is_inline: bool = False) -> Failure | None:
+    """Return how the run failed; ``None`` for a success, whose text may still be unusable.
+
+    Args:
+        reply: What Agenta said.
+        is_inline: Whether the prompt is the caller's own, and not one that is deployed.
+    """
     status = reply.http_status
     if status == HTTPStatus.OK:
         return None
     told = _told_by_agenta(reply) if status >= HTTPStatus.BAD_REQUEST else None
-    return told or _BY_HTTP_STATUS.get(status, _by_class)(reply)
+    failure = told or _BY_HTTP_STATUS.get(status, _by_class)(reply)
+    return _OF_INLINE.get(failure, failure) if is_inline else failure
 
 
 def _by_class(reply: Reply) -> Failure:

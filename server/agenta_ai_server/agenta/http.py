@@ -179,6 +179,8 @@ class HttpClient:
         self, request: httpx.Request, exchange: _Exchange, max_body_bytes: int, sent_bytes: int
     ) -> HttpResponse:
         response = await self._transport.handle_async_request(request)
+        # Any byte is a character in it. Otherwise found out by trying.
+        response.headers.encoding = "iso-8859-1"
         try:
             body = await _read_body(response, max_body_bytes)
         except (httpx.TransportError, aiohttp.ClientError) as error:
@@ -247,6 +249,7 @@ def _parsed(url: str) -> httpx.URL:
 
 async def _read_body(response: httpx.Response, max_bytes: int) -> bytes | None:
     body = bytearray()
+    is_read = False
     assert isinstance(response.stream, httpx.AsyncByteStream)
     try:
         # Not decompressed, because a small body could expand to a huge one.
@@ -254,8 +257,11 @@ async def _read_body(response: httpx.Response, max_bytes: int) -> bytes | None:
             body += chunk
             if len(body) > max_bytes:
                 return None
+        is_read = True
     finally:
-        await response.aclose()
+        # What was read to its end has been closed by that.
+        if not is_read:
+            await response.aclose()
     return bytes(body)
 
 

@@ -11,7 +11,6 @@ from agenta_ai_server.idempotency.in_flight import InFlightCalls
 from agenta_ai_server.idempotency.ledger import LedgerFailed
 from agenta_ai_server.idempotency.memory import MemoryLedger
 from agenta_ai_server.idempotency.sealing import Encrypted, Plain, Unstored
-from agenta_ai_server.idempotency.sqlite import SqliteLedger, file_fault
 from agenta_ai_server.idempotency.store import LedgerStore
 from agenta_ai_server.settings import SettingsError
 
@@ -62,6 +61,8 @@ async def _start(store: LedgerStore, falls_back: bool) -> None:
     try:
         await store.start()
     except LedgerFailed as failure:
+        from agenta_ai_server.idempotency.sqlite import file_fault
+
         sentence = f"AGENTA_AI_GRPC_IDEMPOTENCY_FILE: {file_fault(failure.why)}"
         if not falls_back:
             raise SettingsError([sentence]) from None
@@ -71,7 +72,10 @@ async def _start(store: LedgerStore, falls_back: bool) -> None:
 def _shared_ledger(settings: Settings, redis: RedisClient | None) -> Ledger | None:
     """Build the ledger that other processes use too: the file if there is one, and else Redis."""
     ttl = settings.result_ttl_seconds
+    # Either is imported only where it is used, for the sake of the start.
     if settings.idempotency_file:
+        from agenta_ai_server.idempotency.sqlite import SqliteLedger
+
         return SqliteLedger(settings.idempotency_file, ttl, durable=settings.idempotency_durable == "on")
     if redis:
         from agenta_ai_server.idempotency.redis import RedisLedger

@@ -102,7 +102,7 @@ def build_server(
         ],
         services.typed,
         tls=certificates,
-        max_call_seconds=settings.max_call_seconds,
+        max_call_seconds=settings.longest_call_seconds,
         max_connection_age_seconds=settings.max_connection_age_seconds,
         max_pending_calls=settings.max_in_flight + settings.max_queued + CALLS_WITHOUT_SLOT,
         max_connections=settings.max_connections(resource.getrlimit(resource.RLIMIT_NOFILE)[0]),

@@ -53,14 +53,14 @@ def build_service(settings: Settings, resources: Resources) -> Service:
     # First, so that it sees what the others do until these have closed.
     telemetry = build_telemetry(settings, resources)
     upstream = build_upstream(settings, resources, telemetry.listener, state)
-    catalog = build_tools(settings, resources, upstream.completions, telemetry.metrics)
+    limiter = build_limiter(settings)
+    catalog = build_tools(settings, resources, upstream.completions, telemetry.metrics, limiter)
     policy = build_policy(settings)
     authenticator = build_authenticator(settings, resources, policy, catalog)
     redis = build_redis(settings, resources)
     limits = build_limits(settings, resources, catalog, redis)
     repeats = build_idempotency(settings, resources, redis)
     certificates = build_certificates(settings, resources)
-    limiter = build_limiter(settings)
     if settings.reuse_port and not settings.redis_url:
         alone = "count rate limits" if settings.idempotency_file else "count rate limits and know request_ids"
         log.warning("processes that share the port each %s on their own. To share, set AGENTA_AI_GRPC_REDIS_URL", alone)

@@ -7,9 +7,12 @@ import logging
 from typing import TYPE_CHECKING
 
 from agenta_ai_server.agenta.completion import Unconfigured
+from agenta_ai_server.concurrency.limiter import ConcurrencyLimiter
 from agenta_ai_server.domain.deadline import MARGIN_SECONDS
 from agenta_ai_server.domain.reloading_file import ReloadingDocument
 from agenta_ai_server.domain.tool import ToolSet
+from agenta_ai_server.tools.cases.spending import Spending
+from agenta_ai_server.tools.cases.tool import NAME as REFINE_WITH_CASES
 from agenta_ai_server.tools.catalog import Catalog, Dependencies, check_disabled, discover, tool_set
 from agenta_ai_server.typed import lock
 
@@ -30,7 +33,11 @@ log = logging.getLogger(__name__)
 
 
 def build_tools(
-    settings: Settings, resources: Resources, completions: CompletionService, metrics: Metrics | None = None
+    settings: Settings,
+    resources: Resources,
+    completions: CompletionService,
+    metrics: Metrics | None = None,
+    limiter: ConcurrencyLimiter | None = None,
 ) -> Catalog:
     """Build the catalog of tools: the built-in ones, and those of the tools file, which is reloaded when it changes.
 
@@ -39,9 +46,19 @@ def build_tools(
         resources: Notes what is wrong with the file, and starts and stops looking at it.
         completions: Runs prompts.
         metrics: Shows whether the file can be used; ``None`` if there are none.
+        limiter: Gives the slots of calls, for tools that do several things at once; ``None`` for one of their own.
     """
-    apps = {"refine_prompt": settings.refine_prompt_key or ""}
-    built_in = discover(Dependencies(completions, apps, repairs=settings.repairs, on_close=resources.on_close))
+    built_in = discover(
+        Dependencies(
+            completions,
+            {"refine_prompt": settings.refine_prompt_key or ""},
+            repairs=settings.repairs,
+            cases_seconds=settings.cases_max_seconds,
+            spending=Spending(settings.cases_models, settings.cases_max_tokens),
+            limiter=limiter or ConcurrencyLimiter(),
+            on_close=resources.on_close,
+        )
+    )
     catalog = Catalog(ToolSet(), may_change=settings.tools_file is not None)
     if settings.tools_file is None:
         available = built_in
@@ -58,8 +75,13 @@ def build_tools(
             return catalog
     with resources.faults_of("AGENTA_AI_GRPC_DISABLED_TOOLS"):
         check_disabled(available, settings.disabled_tools)
-        catalog.current = tool_set(available, settings.missing, settings.disabled_tools)
+        catalog.current = tool_set(available, settings.missing, switched_off(settings))
     return catalog
+
+
+def switched_off(settings: Settings) -> tuple[str, ...]:
+    """Return the names of the tools that the settings switch off: by name, or because nobody pays for them."""
+    return (*settings.disabled_tools, *(() if settings.offers_cases else (REFINE_WITH_CASES,)))
 
 
 def described_tools(tools_file: Path | None = None) -> list[ToolSpec]:
@@ -138,7 +160,7 @@ def _follow(
                 continue
             current = available
             try:
-                tools = tool_set(available, settings.missing, settings.disabled_tools)
+                tools = tool_set(available, settings.missing, switched_off(settings))
                 await asyncio.to_thread(catalog.prepare, tools)
                 catalog.current = tools
             except Exception as error:

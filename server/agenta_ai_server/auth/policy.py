@@ -45,7 +45,7 @@ class AccessPolicy:
         """Return the tools that the caller may call, sorted by name."""
         if not self._has(principal, RUN):
             return []
-        return [tool for tool in tools.tools if principal.may(tool.permission)]
+        return [tool for tool in tools.tools if _may(principal, tool)]
 
     def check_view(self, principal: Principal) -> None:
         """Refuse a caller who may not see the status and the list of tools.
@@ -67,7 +67,7 @@ class AccessPolicy:
         tool = tools.find(name)
         may_run = self._has(principal, RUN)
         asked_for = (tool,) if tool else tools.everything
-        if not all(may_run and principal.may(each.permission) for each in asked_for):
+        if not all(may_run and _may(principal, each) for each in asked_for):
             raise Refused(
                 Reason.PERMISSION_DENIED,
                 "You may not call this tool, or there is no such tool. ListTools lists the tools that you may call.",
@@ -75,3 +75,7 @@ class AccessPolicy:
 
     def _has(self, principal: Principal, permission: str) -> bool:
         return permission not in self._required or principal.may(permission)
+
+
+def _may(principal: Principal, tool: ToolSpec) -> bool:
+    return principal.may(tool.permission) and tool.admits(principal)

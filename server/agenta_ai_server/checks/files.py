@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from cryptography import x509
 
-from agenta_ai_server.assembly.tools import described_tools
+from agenta_ai_server.assembly.tools import described_tools, switched_off
 from agenta_ai_server.auth.key_file import list_keys
 from agenta_ai_server.auth.mtls import IdentityFile
 from agenta_ai_server.auth.records import parse
@@ -44,7 +44,7 @@ async def tools(settings: Settings) -> AsyncIterator[Found]:
     except ValueError as error:
         yield failed(sentence(error), "Correct AGENTA_AI_GRPC_DISABLED_TOOLS.")
         return
-    found = tool_set(available, settings.missing, settings.disabled_tools)
+    found = tool_set(available, settings.missing, switched_off(settings))
     if found.missing_settings and not found.tools:
         missing = ", ".join(found.missing_settings)
         yield failed("AI services are disabled: callers get SERVICE_DISABLED.", f"Set {missing}.")

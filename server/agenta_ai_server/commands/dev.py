@@ -21,6 +21,7 @@ from agenta_ai_server.commands import serve, stdout
 from agenta_ai_server.commands.tools.canned import canned_prompt
 from agenta_ai_server.domain.reloading_file import ReloadingDocument
 from agenta_ai_server.standin.app import StandIn
+from agenta_ai_server.standin.canned import MODEL
 from agenta_ai_server.standin.faults import Fault
 from agenta_ai_server.standin.samples import samples
 from agenta_ai_server.tools.catalog import MAX_NAMES
@@ -132,6 +133,8 @@ async def run(
                 {
                     # The command gets the port, so another service may have the usual one.
                     "AGENTA_AI_GRPC_LISTEN": f"{standin.host}:{0 if command else PORT}",
+                    # No model costs anything here.
+                    "AGENTA_AI_GRPC_CASES_MODELS": MODEL,
                     **{
                         name: value
                         for name, value in environment.items()

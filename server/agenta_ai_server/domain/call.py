@@ -38,12 +38,30 @@ class Principal:
     permissions: frozenset[str] | None = frozenset()
     method: str = ""
 
+    @property
+    def is_known_to_agenta(self) -> bool:
+        """Whether the caller came by a credential of Agenta's, with which prompts can be run."""
+        return self.method == "agenta"
+
     def may(self, permission: str) -> bool:
         """Return whether the caller has the ``permission``."""
         return self.permissions is None or permission in self.permissions
 
 
 ANONYMOUS = Principal(user="anonymous", permissions=None, method="none")
+
+
+@dataclass(frozen=True, slots=True)
+class AgentaCredential:
+    """A caller's own credential in Agenta, which Agenta has accepted. ``repr()`` shows no secret.
+
+    Attributes:
+        authorization: As the header ``Authorization`` has it, its scheme included.
+        project: Id of the project that the caller acts in; empty for the credential's own.
+    """
+
+    authorization: str = field(repr=False)
+    project: str = ""
 
 
 @dataclass(slots=True, eq=False)
@@ -59,6 +77,8 @@ class UpstreamRequest:
         began: When it began, in seconds on the clock of ``time.perf_counter``.
         ended: When it ended, on the same clock; ``None`` while it runs.
         explanation: Agenta's own sentence about its failure, without secrets and prompts; for operators only.
+        resends: How often the same was sent before.
+        is_callers: Whether it was made with the caller's own credential: this server can't read its trace.
     """
 
     url: str
@@ -69,6 +89,8 @@ class UpstreamRequest:
     began: float = field(default_factory=time.perf_counter)
     ended: float | None = None
     explanation: str = ""
+    resends: int = 0
+    is_callers: bool = False
 
     @property
     def trace_id(self) -> str:
@@ -95,6 +117,7 @@ class Call:
         deadline: When the call ends at the latest: the caller's deadline or the service's maximum, on the same clock.
         identities: URIs and DNS names of the caller's certificate, which the transport has verified.
         principal: The caller; ``None`` until the call has been authenticated.
+        credential: What the caller proved it with, if it is a credential of Agenta's, else ``None``.
         response_metadata: What the answer carries besides the result.
         request_bytes: Size of the request's message.
         request_id: The caller's idempotency key, if it is well-formed; empty otherwise.
@@ -113,6 +136,7 @@ class Call:
     deadline: float = math.inf
     identities: tuple[str, ...] = ()
     principal: Principal | None = None
+    credential: AgentaCredential | None = None
     response_metadata: list[tuple[str, str]] = field(default_factory=list)
     request_bytes: int = 0
     request_id: str = ""
@@ -133,8 +157,14 @@ class Call:
 
     @property
     def upstream_seconds(self) -> float:
-        """How long its requests to the completion service took together, up to now; one may outlive the call."""
-        return sum(request.seconds for request in self.requests)
+        """How long requests of it to the completion service were under way, up to now; one may outlive the call."""
+        seconds, until = 0.0, -math.inf
+        for request in self.requests:
+            # Those that were under way at the same time count once.
+            end = request.began + request.seconds
+            seconds += max(end - max(request.began, until), 0.0)
+            until = max(until, end)
+        return seconds
 
     @property
     def caller(self) -> Principal:

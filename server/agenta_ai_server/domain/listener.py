@@ -96,12 +96,13 @@ class RequestRecord:
     Args:
         url: Where the request goes.
         listener: Learns of it.
+        resends: How often the same was sent before.
     """
 
     __slots__ = ("_call", "_listener", "_request")
 
-    def __init__(self, url: str, listener: CallListener) -> None:
-        self._request = UpstreamRequest(url)
+    def __init__(self, url: str, listener: CallListener, resends: int = 0) -> None:
+        self._request = UpstreamRequest(url, resends=resends)
         self._listener = listener
         self._call = CURRENT_CALL.get()
 

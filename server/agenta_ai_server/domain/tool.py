@@ -15,7 +15,7 @@ from agenta_ai_server.domain.errors import Reason, Refused
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
 
-    from agenta_ai_server.domain.call import Principal
+    from agenta_ai_server.domain.call import AgentaCredential, Principal
     from agenta_ai_server.domain.outcome import ToolOutcome
     from agenta_ai_server.domain.values import Json
 
@@ -52,6 +52,7 @@ class ToolSpec:
         needs: Names of the settings without which it is disabled.
         max_seconds: What one call may take at most; ``None`` for the service's own maximum.
         field_numbers: What the lock file has of it, from which its typed method is made; ``None``: nothing.
+        admits: Says of a caller who has the permission whether the tool is there for it at all.
     """
 
     name: str
@@ -65,6 +66,7 @@ class ToolSpec:
     needs: tuple[str, ...] = ()
     max_seconds: float | None = None
     field_numbers: Mapping[str, Json] | None = None
+    admits: Callable[[Principal], bool] = lambda _: True
 
 
 class ToolSet:
@@ -91,6 +93,8 @@ class ToolSet:
         self.missing_settings = tuple(sorted(missing & lacking))
         self._enabled = frozenset(tool.name for tool in self.tools)
         self._root: _Namespace = {}
+        # Those that were found before: a call asks four times.
+        self._found: dict[str, ToolSpec] = {}
         for tool in self.everything:
             self._add(tool)
 
@@ -100,10 +104,15 @@ class ToolSet:
 
     def find(self, name: str) -> ToolSpec | None:
         """Return the tool of this name, also one that lacks a setting; ``None`` if there is none."""
+        if found := self._found.get(name):
+            return found
         space: _Namespace | ToolSpec | None = self._root
         for segment in name.split(".", 4):
             space = space.get(segment) if isinstance(space, dict) else None
-        return space if isinstance(space, ToolSpec) else None
+        if not isinstance(space, ToolSpec):
+            return None
+        self._found[name] = space
+        return space
 
     def get(self, name: str) -> ToolSpec:
         """Return the tool of this name.
@@ -227,6 +236,7 @@ class ToolCall:
         call_id: The server's own id of the call, in logs and errors.
         name: Name of the tool, as the caller gave it.
         caller: The caller.
+        credential: The caller's own credential in Agenta; ``None`` if it came by another.
         deadline: When the call ends at the latest, in seconds on the event loop's clock.
         max_seconds: How long a run of the tool may take at most.
         tools: The tools as they were when the call began.
@@ -237,6 +247,7 @@ class ToolCall:
         waiters: Who waits for the outcome, if several may; ``None`` for this call's caller alone.
         watch: Receives the progress of the call; ``None`` if no one watches.
         on_billing: Runs before anything is billed; ``None`` if that isn't recorded.
+        resends: How often the request to the completion service that is made next was sent before.
     """
 
     call_id: str
@@ -247,11 +258,13 @@ class ToolCall:
     tools: ToolSet
     read_arguments: Callable[[], dict[str, Json]]
     request_id: str = ""
+    credential: AgentaCredential | None = None
     rerun_if_outcome_unknown: bool = False
     response_metadata: list[tuple[str, str]] = field(default_factory=list)
     waiters: Waiters | None = None
     watch: Watch | None = None
     on_billing: Callable[[], Awaitable[None]] | None = None
+    resends: int = 0
     _arguments: dict[str, Json] | None = None
 
     @property
@@ -281,13 +294,17 @@ class ToolCall:
         """Return the seconds that are left of the call's deadline; negative if it has passed."""
         return self.deadline - asyncio.get_running_loop().time()
 
+    def awaited(self) -> float:
+        """Return the seconds until the call ends, or the last caller stops waiting for it."""
+        return min(self.deadline, self.waiting.deadline) - asyncio.get_running_loop().time()
+
     def require_time(self, least: float) -> None:
         """Refuse the call if it ends, or its last caller stops waiting, in less than ``least`` seconds.
 
         Raises:
             Refused: DEADLINE_TOO_SHORT.
         """
-        if min(self.deadline, self.waiting.deadline) - asyncio.get_running_loop().time() < least:
+        if self.awaited() < least:
             raise too_little_time(least)
 
     async def begin_billing(self) -> None:

@@ -15,7 +15,7 @@ from agenta_ai_server.resilience.window import CountsByKey
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from agenta_ai_server.agenta.completion import Completion, CompletionService, DeployedPrompt
+    from agenta_ai_server.agenta.completion import AnyPrompt, Completion, CompletionService
     from agenta_ai_server.domain.tool import ToolCall
     from agenta_ai_server.domain.values import Json
 
@@ -182,7 +182,7 @@ class CircuitBreakingCompletions:
         self._inner = inner
         self._breaker = breaker
 
-    async def complete(self, prompt: DeployedPrompt, inputs: Mapping[str, Json], call: ToolCall) -> Completion:
+    async def complete(self, prompt: AnyPrompt, inputs: Mapping[str, Json], call: ToolCall) -> Completion:
         """Run one prompt, as the service itself.
 
         Raises:

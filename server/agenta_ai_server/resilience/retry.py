@@ -15,7 +15,7 @@ from agenta_ai_server.resilience.window import Window
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
 
-    from agenta_ai_server.agenta.completion import Completion, CompletionService, DeployedPrompt
+    from agenta_ai_server.agenta.completion import AnyPrompt, Completion, CompletionService
     from agenta_ai_server.domain.tool import ToolCall
     from agenta_ai_server.domain.values import Attempt, Json
 
@@ -98,7 +98,7 @@ class RetryingCompletions:
         self._sleep = sleep
         self._jitter = jitter
 
-    async def complete(self, prompt: DeployedPrompt, inputs: Mapping[str, Json], call: ToolCall) -> Completion:
+    async def complete(self, prompt: AnyPrompt, inputs: Mapping[str, Json], call: ToolCall) -> Completion:
         """Run one prompt, as the service itself.
 
         Raises:
@@ -127,7 +127,7 @@ class RetryingCompletions:
 
     async def _again(
         self,
-        prompt: DeployedPrompt,
+        prompt: AnyPrompt,
         inputs: Mapping[str, Json],
         until: float,
         call: ToolCall,
@@ -140,7 +140,8 @@ class RetryingCompletions:
             await self._sleep(delay)
             call.report(Stage.ASKING, "Asking Agenta again.")
             try:
-                completion = await self._inner.complete(prompt, inputs, replace(call, deadline=until))
+                again = replace(call, deadline=until, resends=len(failures))
+                completion = await self._inner.complete(prompt, inputs, again)
             except UpstreamFailed as failure:
                 failures.append(failure)
             except Refused as refused:

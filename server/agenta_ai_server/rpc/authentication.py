@@ -9,7 +9,7 @@ import grpc
 import grpc.aio
 
 from agenta_ai_server.auth.authenticator import Credentials, invalid
-from agenta_ai_server.domain.call import ANONYMOUS, Call
+from agenta_ai_server.domain.call import ANONYMOUS, AgentaCredential, Call
 from agenta_ai_server.rpc.handler import CallHandler, Reply, Request
 
 if TYPE_CHECKING:
@@ -54,8 +54,11 @@ class Authentication(grpc.aio.ServerInterceptor):
         """
         if self._authenticator is None:
             call.principal = ANONYMOUS
-        else:
-            call.principal = await self._authenticator.authenticate(_credentials(call))
+            return
+        shown = _credentials(call)
+        call.principal = await self._authenticator.authenticate(shown)
+        if call.principal.is_known_to_agenta:
+            call.credential = AgentaCredential(f"{shown.scheme} {shown.secret}", shown.project)
 
 
 def _credentials(call: Call) -> Credentials:

@@ -56,6 +56,7 @@ class ToolCalls:
             call_id=call.id,
             name=name,
             caller=call.caller,
+            credential=call.credential,
             deadline=min(call.client_deadline, call.arrived + max_seconds),
             tools=tools,
             max_seconds=max_seconds,

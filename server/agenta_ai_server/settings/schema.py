@@ -278,6 +278,39 @@ class Tools(Group):
     )
 
 
+class Cases(Group):
+    """The tool that refines a prompt against test cases."""
+
+    title = "Refining against test cases"
+
+    cases_models: Names = setting(
+        "AGENTA_AI_GRPC_CASES_MODELS",
+        "Models that test cases may be run with by callers without a credential of Agenta's, at the expense of this "
+        "server's key: gpt-4o-mini,gpt-4o. Without it, only callers by AGENTA_AI_GRPC_AUTH=agenta have the tool "
+        "refine_prompt_with_cases, with their own models.",
+        "If this service pays for the test cases of all callers.",
+        default=(),
+    )
+    cases_max_tokens: int = setting(
+        "AGENTA_AI_GRPC_CASES_MAX_TOKENS",
+        "Tokens that the runs of one call may take at most, prompts and answers together, at the expense of this "
+        "server's key; what may take more is refused before anything is billed.",
+        "With AGENTA_AI_GRPC_CASES_MODELS, by what a call may cost.",
+        default=200_000,
+        ge=1000,
+        le=100_000_000,
+    )
+    cases_max_seconds: float = setting(
+        "AGENTA_AI_GRPC_CASES_MAX_SECONDS",
+        "Longest time of a call of refine_prompt_with_cases, in place of AGENTA_AI_GRPC_MAX_CALL_SECONDS; also the "
+        "deadline of callers who set none.",
+        "If models are slow, or a proxy gives up earlier.",
+        default=300,
+        gt=0,
+        le=3600,
+    )
+
+
 class Calls(Group):
     """The duration and number of calls, and repeats of a request_id."""
 
@@ -448,12 +481,14 @@ class Telemetry(Group):
     otel: Mapping[str, str] = Field({}, repr=False)
 
 
-GROUPS: tuple[type[Group], ...] = (Agenta, Listener, Authentication, Tools, Calls, RateLimits, Lifetime, Telemetry)
+GROUPS: tuple[type[Group], ...] = (
+    Agenta, Listener, Authentication, Tools, Cases, Calls, RateLimits, Lifetime, Telemetry
+)  # fmt: skip
 """In the order in which they are shown."""
 
 
 # In the opposite order, because pydantic collects the fields from the last base on.
-class Settings(Telemetry, Lifetime, RateLimits, Calls, Tools, Authentication, Listener, Agenta):
+class Settings(Telemetry, Lifetime, RateLimits, Calls, Cases, Tools, Authentication, Listener, Agenta):
     """The server's configuration. Made by :func:`~agenta_ai_server.settings.load`."""
 
     title = "All"
@@ -463,6 +498,16 @@ class Settings(Telemetry, Lifetime, RateLimits, Calls, Tools, Authentication, Li
         """Names of the settings without which the feature is disabled; empty if it is enabled."""
         needed = ("api_url", "api_key", "environment_slug", "refine_prompt_key")
         return tuple(name_of(field) for field in needed if getattr(self, field) is None)
+
+    @property
+    def offers_cases(self) -> bool:
+        """Whether anybody may refine a prompt against test cases."""
+        return bool(self.cases_models) or "agenta" in self.auth
+
+    @property
+    def longest_call_seconds(self) -> float:
+        """What a call of any tool may take at most, in seconds."""
+        return max(self.max_call_seconds, self.cases_max_seconds if self.offers_cases else 0)
 
     @property
     def max_upstream_seconds(self) -> float:

@@ -31,8 +31,24 @@ def find_contradictions(settings: Settings) -> Iterator[str]:
             "AGENTA_AI_GRPC_MIN_REMAINING_SECONDS: must be less than AGENTA_AI_GRPC_MAX_CALL_SECONDS, which is "
             f"{settings.max_call_seconds:g}, by more than {MARGIN_SECONDS:g}, or every call would be refused."
         )
+    yield from _cases_faults(settings)
     if settings.result_storage == "encrypted" and settings.result_keys_file is None:
         yield "AGENTA_AI_GRPC_RESULT_STORAGE: 'encrypted' needs AGENTA_AI_GRPC_RESULT_KEYS_FILE."
+
+
+def _cases_faults(settings: Settings) -> Iterator[str]:
+    if not settings.offers_cases:
+        return
+    if settings.min_remaining_seconds + MARGIN_SECONDS >= settings.cases_max_seconds:
+        yield (
+            "AGENTA_AI_GRPC_CASES_MAX_SECONDS: must be more than AGENTA_AI_GRPC_MIN_REMAINING_SECONDS, which is "
+            f"{settings.min_remaining_seconds:g}, by more than {MARGIN_SECONDS:g}, or every call would be refused."
+        )
+    if settings.cases_models and settings.upstream_route == "run":
+        yield (
+            "AGENTA_AI_GRPC_CASES_MODELS: needs the route invoke, and AGENTA_AI_GRPC_UPSTREAM_ROUTE is run. Set it to "
+            "auto or invoke, or remove the models."
+        )
 
 
 def _auth_faults(settings: Settings) -> Iterator[str]:

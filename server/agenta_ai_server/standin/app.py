@@ -15,7 +15,7 @@ from uuid import uuid4
 
 from aiohttp import web
 
-from agenta_ai_server.standin import answers, canned, prompts
+from agenta_ai_server.standin import answers, canned, model, prompts
 from agenta_ai_server.standin.answers import CannedResponse
 from agenta_ai_server.standin.faults import Fault
 from agenta_ai_server.standin.management import COMPLETION, Environment, Management
@@ -353,6 +353,8 @@ class StandIn:
         example = offered.example(inputs) if offered else None
         if example is not None:
             return example
+        if "parameters" in content:
+            return model.answer(parameters, inputs)
         if prompts.TEMPLATE in inputs:
             return prompts.written(parameters, inputs, _guidelines(inputs))
         return canned.answer(parameters, inputs)
@@ -376,7 +378,9 @@ class StandIn:
             return answers.failure(401)
         parameters = self._deployed(caller, content)
         # A known application needs no environment.
-        if not isinstance(content, dict) or ("environment" not in content and parameters is None):
+        if not isinstance(content, dict) or not isinstance(parameters or {}, dict):
+            return answers.missing_prompt()
+        if "environment" not in content and parameters is None:
             return answers.missing_prompt()
         if parameters is None:
             return answers.not_deployed()
@@ -387,9 +391,12 @@ class StandIn:
         return prompts.refusal(parameters, given, self._models)
 
     def _deployed(self, caller: Caller, content: Any) -> dict[str, Any] | None:
-        """The parameters that the request names; ``None`` if there are none."""
+        """The parameters that the request names, or holds; ``None`` if there are none."""
         if not isinstance(content, dict):
             return None
+        if "parameters" in content:
+            held: dict[str, Any] = content["parameters"]
+            return held
         project = self.management.projects[caller.project_id]
         app = content.get("app")
         environment = content.get("environment", self._environment if app == self._app else None)

@@ -45,16 +45,16 @@ def refusal(
         models: The models that there is a credential for; ``None`` for any.
     """
     prompt = parameters.get("prompt")
-    if not isinstance(prompt, dict):
+    if not isinstance(prompt, dict) or not isinstance(prompt.get("messages"), list):
         return answers.missing_prompt()
     keys = prompt.get("input_keys")
     if keys is not None and not set(given) >= set(keys):
         return answers.missing_inputs(sorted(keys), sorted(given))
     if prompt.get("template_format", "curly") == "curly":
         for index, message in enumerate(prompt["messages"]):
-            if missing := sorted(set(_DOUBLE.findall(str(message["content"]))).difference(given)):
+            if missing := sorted(set(_DOUBLE.findall(str(message.get("content")))).difference(given)):
                 return answers.unreplaced(index, missing)
-    model = prompt.get("llm_config", {}).get("model", MODEL)
+    model = (prompt.get("llm_config") or {}).get("model", MODEL)
     return None if models is None or model in models else answers.no_model_credential(model)
 
 

@@ -49,6 +49,8 @@ def content_of(path: str, body: bytes) -> Any:
         messages = {"messages": content["messages"]} if "messages" in content else {}
         return {**content, "inputs": {**content["inputs"], **messages}} if messages else content
     data, references = content.get("data") or {}, content.get("references") or {}
+    if "parameters" in data:
+        return {"inputs": data.get("inputs"), "parameters": data["parameters"]}
     slugs = {
         "app": (references.get("application") or {}).get("slug"),
         "environment": (references.get("environment") or {}).get("slug"),

@@ -39,6 +39,9 @@ _SYNTAX = re.compile(
 )
 # From here on a mustache template's tags may look like anything.
 _OTHER_DELIMITERS = "{{="
+# What refine_prompt_with_cases sends besides: its own instructions end the guidelines, and the context has the cases.
+_INSTRUCTIONS = re.compile(r"\s*The prompt is tested with cases\..*", re.DOTALL)
+_REMARK = re.compile(r"^Remark: (.+)$", re.MULTILINE)
 
 
 def refine(template_json: str, guidelines: str, context: str = "") -> str:
@@ -47,7 +50,7 @@ def refine(template_json: str, guidelines: str, context: str = "") -> str:
     Args:
         template_json: The JSON text of a template: an object with ``messages``, each with ``role`` and ``content``.
         guidelines: Become a sentence of the first message, unless they are empty or hold braces.
-        context: Becomes another one, if the guidelines mention it.
+        context: Becomes another one, if the guidelines mention it. The remarks on test cases in it become sentences.
 
     Returns:
         What a model would write: the JSON text of an object with ``messages`` and ``summary``, or prose if the template
@@ -58,10 +61,23 @@ def refine(template_json: str, guidelines: str, context: str = "") -> str:
         refined = [{"role": message["role"], "content": _plainer(message["content"])} for message in messages]
     except (ValueError, KeyError, TypeError, IndexError, RecursionError):
         return UNREADABLE
+    if _INSTRUCTIONS.search(guidelines):
+        return _refined_by_cases(refined, _INSTRUCTIONS.sub("", guidelines), context)
     if refined and isinstance(refined[0]["content"], str):
         refined[0]["content"] = _guided(refined[0]["content"], "Guidelines", guidelines)
         if "context" in guidelines:
             refined[0]["content"] = _guided(refined[0]["content"], "Context", context)
+    return json.dumps({"messages": refined, "summary": SUMMARY}, ensure_ascii=False)
+
+
+def _refined_by_cases(refined: list[dict[str, Any]], guidelines: str, context: str) -> str:
+    first = refined[0]
+    if isinstance(first["content"], str):
+        first["content"] = _guided(first["content"], "Guidelines", guidelines)
+        for remark in _REMARK.findall(context):
+            sentence = _ended(remark.strip())
+            if sentence not in first["content"] and "{" not in sentence and "}" not in sentence:
+                first["content"] = f"{first['content']}\n{sentence}"
     return json.dumps({"messages": refined, "summary": SUMMARY}, ensure_ascii=False)
 
 

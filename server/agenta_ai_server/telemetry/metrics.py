@@ -215,8 +215,8 @@ class Metrics(CallListener):
             self._count_repair(call, ending)
 
     def request_began(self, request: UpstreamRequest, call: Call | None) -> None:
-        """Count it, if it is a retry: what follows an answer is a new question."""
-        if call and call.requests and call.requests[-1].outcome != "OK":
+        """Count it, if it is a retry."""
+        if request.resends:
             self._retries.inc()
 
     def request_ended(self, request: UpstreamRequest, call: Call | None) -> None:

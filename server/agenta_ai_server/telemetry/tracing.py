@@ -86,8 +86,8 @@ class Tracing(CallListener):
         """Begin its span, and add its context to the request."""
         span = self._tracer.start_span("POST", kind=SpanKind.CLIENT, attributes=_target(request.url))
         self._requests[request] = span
-        if call and call.requests and span.is_recording():
-            span.set_attribute("http.request.resend_count", len(call.requests))
+        if request.resends and span.is_recording():
+            span.set_attribute("http.request.resend_count", request.resends)
         _W3C.inject(request.headers, trace.set_span_in_context(span))
 
     def request_ended(self, request: UpstreamRequest, call: Call | None) -> None:

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from agenta_ai_server import tools
+from agenta_ai_server.concurrency.limiter import ConcurrencyLimiter
 from agenta_ai_server.domain.tool import ToolSet
+from agenta_ai_server.tools.cases.spending import Spending
+from agenta_ai_server.tools.refine_prompt.guarantee import Guarantee
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
@@ -28,12 +31,20 @@ class Dependencies:
         completions: Runs prompts that are deployed in Agenta.
         apps: Slug of the application that holds a tool's prompt, by the last segment of the tool's name.
         repairs: How often a tool may ask once more when the model's answer breaks its rules.
+        cases_seconds: What refining a prompt against test cases may take at most.
+        spending: What runs of test cases may cost this service.
+        limiter: Gives the slots of calls.
+        guarantee: Checks prompts and refinements.
         on_close: Takes what is to be awaited when the service has stopped.
     """
 
     completions: CompletionService
     apps: Mapping[str, str]
     repairs: int = 0
+    cases_seconds: float = 300.0
+    spending: Spending = field(default_factory=Spending)
+    limiter: ConcurrencyLimiter = field(default_factory=ConcurrencyLimiter)
+    guarantee: Guarantee = field(default_factory=Guarantee)
     on_close: Callable[[Callable[[], Awaitable[object]]], None] = lambda _: None
 
 

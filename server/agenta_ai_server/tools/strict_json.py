@@ -46,17 +46,29 @@ def parse(text: str, *, exact: bool = True) -> Json:
 
 def dump(value: Json) -> str:
     """Return ``value`` as JSON without needless blanks or escapes, its numbers as they were read."""
+    return _dump_literals(value) if _has_literals(value) else _ENCODER.encode(value)
+
+
+def _has_literals(value: Json) -> bool:
+    """Say whether a number isn't written as Python would, which the library's encoder, in C, can't."""
+    if isinstance(value, str):
+        return False
+    if isinstance(value, dict):
+        return any(map(_has_literals, value.values()))
+    return any(map(_has_literals, value)) if isinstance(value, list) else isinstance(value, _Number)
+
+
+def _dump_literals(value: Json) -> str:
     match value:
         case dict():
-            return "{" + ",".join(f"{encode_basestring(key)}:{dump(item)}" for key, item in value.items()) + "}"
+            items = (f"{encode_basestring(key)}:{_dump_literals(item)}" for key, item in value.items())
+            return "{" + ",".join(items) + "}"
         case list():
-            return "[" + ",".join(map(dump, value)) + "]"
-        case str():
-            return encode_basestring(value)
+            return "[" + ",".join(map(_dump_literals, value)) + "]"
         case _Number():
             return value.literal
         case _:
-            return json.dumps(value, allow_nan=False)
+            return _ENCODER.encode(value)
 
 
 def depth(value: Json) -> int:
@@ -91,14 +103,15 @@ class _Number(float):
 
 
 def _number(literal: str) -> float:
-    number = _Number(literal)
-    if math.isinf(number):
-        raise ValueError(f"holds the number {literal[:50]}, which is too large")
-    return number
+    number = _plain_number(literal)
+    return number if repr(number) == literal else _Number(literal)
 
 
 def _plain_number(literal: str) -> float:
-    return float(_number(literal))
+    number = float(literal)
+    if math.isinf(number):
+        raise ValueError(f"holds the number {literal[:50]}, which is too large")
+    return number
 
 
 def _integer(literal: str) -> int | float:
@@ -119,6 +132,7 @@ def _check_unicode(value: Json) -> None:
         raise ValueError("holds half of a surrogate pair, which isn't a character") from None
 
 
+_ENCODER = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":"))
 _DECODER = json.JSONDecoder(
     object_pairs_hook=_object, parse_constant=_constant, parse_float=_number, parse_int=_integer
 )

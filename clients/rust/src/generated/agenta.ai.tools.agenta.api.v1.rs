@@ -92,6 +92,337 @@ pub mod refine_prompt_response {
         Error(crate::v1::ToolError),
     }
 }
+/// RefinePromptWithCasesRequest is a call of tools.agenta.api.refine_prompt_with_cases. At most 1 MiB when serialised.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct RefinePromptWithCasesRequest {
+    /// What the tool takes.
+    #[prost(message, optional, tag = "1")]
+    pub arguments: ::core::option::Option<refine_prompt_with_cases_request::Arguments>,
+    /// Makes it safe to send the call again: a UUID, version 4, new for every call that is meant to be a new one and kept
+    /// for its retries. As in CallToolRequest, with which it shares the ids: the same id with the same arguments is the
+    /// same call, whichever method it is sent to. Empty: every call is a new one.
+    #[prost(string, tag = "2")]
+    pub request_id: ::prost::alloc::string::String,
+    /// What to do with a request_id whose first run may have been billed and has no result: false answers with
+    /// ERROR_REASON_OUTCOME_UNKNOWN, true runs the tool again, which may be billed twice.
+    #[prost(bool, tag = "3")]
+    pub rerun_if_outcome_unknown: bool,
+}
+/// Nested message and enum types in `RefinePromptWithCasesRequest`.
+pub mod refine_prompt_with_cases_request {
+    /// What to refine, against which cases, and at what cost.
+    #[derive(Clone, PartialEq, ::prost::Message)]
+    pub struct Arguments {
+        /// The whole prompt template as JSON: an object with 'messages', and optionally 'template_format', 'input_keys',
+        /// 'llm_config' and whatever else belongs to it.
+        /// Required. From 1 to 100000 characters.
+        #[prost(string, optional, tag = "1")]
+        pub prompt_template_json: ::core::option::Option<::prost::alloc::string::String>,
+        /// What the prompt is tested with.
+        /// Required. From 1 to 20 items.
+        #[prost(message, repeated, tag = "2")]
+        pub cases: ::prost::alloc::vec::Vec<arguments::CasesItem>,
+        /// What the refinement should achieve besides, in plain words.
+        /// At most 8000 characters.
+        #[prost(string, optional, tag = "3")]
+        pub guidelines: ::core::option::Option<::prost::alloc::string::String>,
+        /// What the prompt is for: its users, its data, its answers.
+        /// At most 5000 characters.
+        #[prost(string, optional, tag = "4")]
+        pub context: ::core::option::Option<::prost::alloc::string::String>,
+        /// How often a refinement is tried at most.
+        /// Default: 2. At least 1. At most 3.
+        #[prost(int64, optional, tag = "5")]
+        pub max_rounds: ::core::option::Option<i64>,
+        /// How often each case is run.
+        /// Default: 1. At least 1. At most 5.
+        #[prost(int64, optional, tag = "6")]
+        pub repeat: ::core::option::Option<i64>,
+        /// In how many of its runs a case must pass; in all of them by default.
+        /// At least 1. At most 5.
+        #[prost(int64, optional, tag = "7")]
+        pub pass_at_least: ::core::option::Option<i64>,
+        /// What may take more calls of models than this is refused before anything is paid for.
+        /// Default: 40. At least 1. At most 1000.
+        #[prost(int64, optional, tag = "8")]
+        pub max_model_calls: ::core::option::Option<i64>,
+    }
+    /// Nested message and enum types in `Arguments`.
+    pub mod arguments {
+        /// One test case.
+        #[derive(Clone, PartialEq, ::prost::Message)]
+        pub struct CasesItem {
+            /// Names the case in the report.
+            /// From 1 to 100 characters.
+            #[prost(string, optional, tag = "1")]
+            pub name: ::core::option::Option<::prost::alloc::string::String>,
+            /// Values of the prompt's variables.
+            /// Required.
+            #[prost(message, optional, tag = "2")]
+            pub inputs: ::core::option::Option<::prost_types::Struct>,
+            /// What is expected of an output: all that is given must hold, and something must be given.
+            /// Required. Not empty.
+            #[prost(message, optional, tag = "3")]
+            pub expected: ::core::option::Option<cases_item::Expected>,
+            /// What the output should be like, in plain words.
+            /// At most 1000 characters.
+            #[prost(string, optional, tag = "4")]
+            pub remark: ::core::option::Option<::prost::alloc::string::String>,
+        }
+        /// Nested message and enum types in `CasesItem`.
+        pub mod cases_item {
+            /// What is expected of an output: all that is given must hold, and something must be given.
+            #[derive(Clone, PartialEq, ::prost::Message)]
+            pub struct Expected {
+                /// The output, but for white space around it.
+                /// From 1 to 10000 characters.
+                #[prost(string, optional, tag = "1")]
+                pub equals: ::core::option::Option<::prost::alloc::string::String>,
+                /// Texts that the output contains, all of them.
+                /// From 1 to 20 items.
+                #[prost(message, optional, tag = "2")]
+                pub contains_all: ::core::option::Option<::prost_types::ListValue>,
+                /// Texts of which the output contains one at least.
+                /// From 1 to 20 items.
+                #[prost(message, optional, tag = "3")]
+                pub contains_any: ::core::option::Option<::prost_types::ListValue>,
+                /// Texts of which the output contains none.
+                /// From 1 to 20 items.
+                #[prost(message, optional, tag = "4")]
+                pub contains_none: ::core::option::Option<::prost_types::ListValue>,
+                /// Regular expression, RE2, that matches somewhere in the output, or all of it with ^ and $. Outputs have at
+                /// most 10,000 characters then.
+                /// From 1 to 1000 characters.
+                #[prost(string, optional, tag = "5")]
+                pub pattern: ::core::option::Option<::prost::alloc::string::String>,
+                /// JSON Schema 2020-12 by which the output is valid JSON.
+                #[prost(message, optional, tag = "6")]
+                pub json_schema: ::core::option::Option<::prost_types::Struct>,
+                /// The output, as JSON. The order of keys and the layout don't matter.
+                #[prost(message, optional, tag = "7")]
+                pub json_equals: ::core::option::Option<::prost_types::Value>,
+                /// What the output contains, as JSON: of objects, these keys with such values; of lists, these items in any
+                /// order. 1,000 values at most.
+                #[prost(message, optional, tag = "8")]
+                pub json_contains: ::core::option::Option<::prost_types::Value>,
+                /// How many characters the output has at most.
+                /// At least 1. At most 1000000.
+                #[prost(int64, optional, tag = "9")]
+                pub max_characters: ::core::option::Option<i64>,
+            }
+        }
+    }
+}
+/// RefinePromptWithCasesResponse is what tools.agenta.api.refine_prompt_with_cases answered.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct RefinePromptWithCasesResponse {
+    /// The result for people, at least one block; of a failure, one text that says what went wrong.
+    #[prost(message, repeated, tag = "3")]
+    pub content: ::prost::alloc::vec::Vec<crate::v1::ContentBlock>,
+    /// How the result came about.
+    #[prost(message, optional, tag = "4")]
+    pub meta: ::core::option::Option<crate::v1::CallMeta>,
+    /// How the tool ended.
+    #[prost(oneof = "refine_prompt_with_cases_response::Outcome", tags = "1, 2")]
+    pub outcome: ::core::option::Option<refine_prompt_with_cases_response::Outcome>,
+}
+/// Nested message and enum types in `RefinePromptWithCasesResponse`.
+pub mod refine_prompt_with_cases_response {
+    /// The best prompt, and how it does on the cases.
+    #[derive(Clone, PartialEq, ::prost::Message)]
+    pub struct Result {
+        /// The whole template as JSON: as it came if nothing was better.
+        /// Required. Not empty.
+        #[prost(string, optional, tag = "1")]
+        pub prompt_template_json: ::core::option::Option<::prost::alloc::string::String>,
+        /// What came of it, in a line.
+        /// Required. Not empty.
+        #[prost(string, optional, tag = "2")]
+        pub summary: ::core::option::Option<::prost::alloc::string::String>,
+        /// Whether a case that failed before passes now.
+        /// Required.
+        #[prost(bool, optional, tag = "3")]
+        pub improved: ::core::option::Option<bool>,
+        /// How many cases passed with the prompt as it came.
+        /// Required. At least 0.
+        #[prost(int64, optional, tag = "4")]
+        pub passed_before: ::core::option::Option<i64>,
+        /// How many pass with the one that is given back.
+        /// Required. At least 0.
+        #[prost(int64, optional, tag = "5")]
+        pub passed_after: ::core::option::Option<i64>,
+        /// In the order in which they were given.
+        /// Required. Not empty.
+        #[prost(message, repeated, tag = "6")]
+        pub cases: ::prost::alloc::vec::Vec<result::CasesItem>,
+        /// What was tried, in its order.
+        /// Required.
+        #[prost(message, repeated, tag = "7")]
+        pub rounds: ::prost::alloc::vec::Vec<result::RoundsItem>,
+        /// Why there was no further round.
+        /// Required. One of: "all_pass", "none_fails", "rounds_used", "deadline", "upstream_failed".
+        #[prost(string, optional, tag = "8")]
+        pub stopped: ::core::option::Option<::prost::alloc::string::String>,
+        /// How many calls of models may have been billed.
+        /// Required. At least 0.
+        #[prost(int64, optional, tag = "9")]
+        pub model_calls: ::core::option::Option<i64>,
+        /// Expected texts that the refinement put into the prompt: it may pass by these alone.
+        /// Required.
+        #[prost(message, repeated, tag = "10")]
+        pub copied_texts: ::prost::alloc::vec::Vec<result::CopiedTextsItem>,
+    }
+    /// Nested message and enum types in `Result`.
+    pub mod result {
+        /// A case before and after.
+        #[derive(Clone, PartialEq, ::prost::Message)]
+        pub struct CasesItem {
+            /// As it was given, or its number.
+            /// Required.
+            #[prost(string, optional, tag = "1")]
+            pub name: ::core::option::Option<::prost::alloc::string::String>,
+            /// With the prompt as it came.
+            /// Required.
+            #[prost(message, optional, tag = "2")]
+            pub before: ::core::option::Option<cases_item::Before>,
+            /// With the prompt that is given back: as before if it is the same.
+            /// Required.
+            #[prost(message, optional, tag = "3")]
+            pub after: ::core::option::Option<cases_item::After>,
+        }
+        /// Nested message and enum types in `CasesItem`.
+        pub mod cases_item {
+            /// With the prompt as it came.
+            #[derive(Clone, PartialEq, ::prost::Message)]
+            pub struct Before {
+                /// 'unknown' if too many of its runs gave no output.
+                /// Required. One of: "passed", "failed", "unknown".
+                #[prost(string, optional, tag = "1")]
+                pub verdict: ::core::option::Option<::prost::alloc::string::String>,
+                /// How many of its runs passed.
+                /// Required. At least 0.
+                #[prost(int64, optional, tag = "2")]
+                pub passes: ::core::option::Option<i64>,
+                /// In the order in which they ended.
+                /// Required.
+                #[prost(message, repeated, tag = "3")]
+                pub runs: ::prost::alloc::vec::Vec<before::RunsItem>,
+            }
+            /// Nested message and enum types in `Before`.
+            pub mod before {
+                /// One run of a case.
+                #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+                pub struct RunsItem {
+                    /// Whether an output came, and is as expected.
+                    /// Required.
+                    #[prost(bool, optional, tag = "1")]
+                    pub passed: ::core::option::Option<bool>,
+                    /// What the model wrote, cut after 1,500 characters; empty if none came.
+                    /// Required.
+                    #[prost(string, optional, tag = "2")]
+                    pub output: ::core::option::Option<::prost::alloc::string::String>,
+                    /// What is wrong with it, in sentences, 5 at most.
+                    /// Required.
+                    #[prost(string, repeated, tag = "3")]
+                    pub faults: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+                    /// Why no output came; empty if one did.
+                    /// Required.
+                    #[prost(string, optional, tag = "4")]
+                    pub failure: ::core::option::Option<::prost::alloc::string::String>,
+                    /// Trace of the run in Agenta; empty if unknown.
+                    /// Required.
+                    #[prost(string, optional, tag = "5")]
+                    pub trace_id: ::core::option::Option<::prost::alloc::string::String>,
+                }
+            }
+            /// With the prompt that is given back: as before if it is the same.
+            #[derive(Clone, PartialEq, ::prost::Message)]
+            pub struct After {
+                /// 'unknown' if too many of its runs gave no output.
+                /// Required. One of: "passed", "failed", "unknown".
+                #[prost(string, optional, tag = "1")]
+                pub verdict: ::core::option::Option<::prost::alloc::string::String>,
+                /// How many of its runs passed.
+                /// Required. At least 0.
+                #[prost(int64, optional, tag = "2")]
+                pub passes: ::core::option::Option<i64>,
+                /// In the order in which they ended.
+                /// Required.
+                #[prost(message, repeated, tag = "3")]
+                pub runs: ::prost::alloc::vec::Vec<after::RunsItem>,
+            }
+            /// Nested message and enum types in `After`.
+            pub mod after {
+                /// One run of a case.
+                #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+                pub struct RunsItem {
+                    /// Whether an output came, and is as expected.
+                    /// Required.
+                    #[prost(bool, optional, tag = "1")]
+                    pub passed: ::core::option::Option<bool>,
+                    /// What the model wrote, cut after 1,500 characters; empty if none came.
+                    /// Required.
+                    #[prost(string, optional, tag = "2")]
+                    pub output: ::core::option::Option<::prost::alloc::string::String>,
+                    /// What is wrong with it, in sentences, 5 at most.
+                    /// Required.
+                    #[prost(string, repeated, tag = "3")]
+                    pub faults: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+                    /// Why no output came; empty if one did.
+                    /// Required.
+                    #[prost(string, optional, tag = "4")]
+                    pub failure: ::core::option::Option<::prost::alloc::string::String>,
+                    /// Trace of the run in Agenta; empty if unknown.
+                    /// Required.
+                    #[prost(string, optional, tag = "5")]
+                    pub trace_id: ::core::option::Option<::prost::alloc::string::String>,
+                }
+            }
+        }
+        /// One round.
+        #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+        pub struct RoundsItem {
+            /// What became of its refinement.
+            /// Required. One of: "taken", "not_better", "made_worse", "incomplete", "rejected".
+            #[prost(string, optional, tag = "1")]
+            pub end: ::core::option::Option<::prost::alloc::string::String>,
+            /// The same in a sentence.
+            /// Required.
+            #[prost(string, optional, tag = "2")]
+            pub why: ::core::option::Option<::prost::alloc::string::String>,
+            /// What the refinement changed; empty if there was none.
+            /// Required.
+            #[prost(string, optional, tag = "3")]
+            pub summary: ::core::option::Option<::prost::alloc::string::String>,
+            /// How many cases passed with it; 0 if they weren't run.
+            /// Required. At least 0.
+            #[prost(int64, optional, tag = "4")]
+            pub passed: ::core::option::Option<i64>,
+        }
+        /// An expected text that stands in the new prompt, and didn't in the old one.
+        #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+        pub struct CopiedTextsItem {
+            /// Name of the case that expects it.
+            /// Required.
+            #[prost(string, optional, tag = "1")]
+            pub case: ::core::option::Option<::prost::alloc::string::String>,
+            /// As it was expected.
+            /// Required.
+            #[prost(string, optional, tag = "2")]
+            pub text: ::core::option::Option<::prost::alloc::string::String>,
+        }
+    }
+    /// How the tool ended.
+    #[derive(Clone, PartialEq, ::prost::Oneof)]
+    pub enum Outcome {
+        /// The result, if the tool did its work.
+        #[prost(message, tag = "1")]
+        Result(Result),
+        /// Why the tool failed, if it ran and failed.
+        #[prost(message, tag = "2")]
+        Error(crate::v1::ToolError),
+    }
+}
 /// Generated client implementations.
 pub mod api_tools_service_client {
     #![allow(
@@ -201,6 +532,39 @@ pub mod api_tools_service_client {
                     GrpcMethod::new(
                         "agenta.ai.tools.agenta.api.v1.ApiToolsService",
                         "RefinePrompt",
+                    ),
+                );
+            self.inner.unary(req, path, codec).await
+        }
+        /// Refine a prompt against test cases: tools.agenta.api.refine_prompt_with_cases.
+        /// Runs a prompt template on test cases, has it refined by those that fail, and runs them again, until all pass or the
+        /// rounds are used up. No case that passed before fails in the reported runs of the new prompt. What it may cost at
+        /// most is computed first.
+        pub async fn refine_prompt_with_cases(
+            &mut self,
+            request: impl tonic::IntoRequest<super::RefinePromptWithCasesRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::RefinePromptWithCasesResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/agenta.ai.tools.agenta.api.v1.ApiToolsService/RefinePromptWithCases",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(
+                    GrpcMethod::new(
+                        "agenta.ai.tools.agenta.api.v1.ApiToolsService",
+                        "RefinePromptWithCases",
                     ),
                 );
             self.inner.unary(req, path, codec).await

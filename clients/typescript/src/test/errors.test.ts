@@ -36,7 +36,7 @@ test("a refusal is decoded", async (t) => {
   );
   assert.equal(refused.callId, "r");
   assert.match(refused.requestId, /^[0-9a-f-]{36}$/);
-  assert.equal(refused.message, "RATE_LIMITED: No.; arguments.a: Too long.; try again in 1.5 s");
+  assert.equal(refused.message, "RATE_LIMITED: No; arguments.a: Too long; try again in 2 s");
   assert.equal(refused.cause, undefined);
 });
 
@@ -97,7 +97,7 @@ test("a tool that failed", async (t) => {
   ]);
   assert.equal(failed.meta?.traceId, "t");
   assert.match(failed.requestId, /^[0-9a-f-]{36}$/);
-  assert.equal(failed.message, "UPSTREAM_UNAVAILABLE: Down.\nSorry.; f: d; try again in 2 s");
+  assert.equal(failed.message, "UPSTREAM_UNAVAILABLE: Down.\nSorry; f: d; try again in 2 s");
 });
 
 for (const { name, error } of [

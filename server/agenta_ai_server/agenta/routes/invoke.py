@@ -25,6 +25,8 @@ class Invoke:
 
     def encode(self, prompt: Prompt) -> bytes:
         """Return the body of the request."""
+        if prompt.parameters is not None:
+            return encoded({"data": {"inputs": dict(prompt.inputs), "parameters": dict(prompt.parameters)}})
         references = {"application": {"slug": prompt.app}, "environment": {"slug": prompt.environment}}
         return encoded({"data": {"inputs": dict(prompt.inputs)}, "references": references})
 

@@ -21,17 +21,19 @@ _SPAN_ID = re.compile(r"[0-9a-f]{16}", re.IGNORECASE)
 
 @record
 class Prompt:
-    """A deployed prompt and the values of its variables.
+    """A prompt and the values of its variables.
 
     Attributes:
         app: Slug of the application.
         environment: Slug of the environment that it is deployed to.
         inputs: The variables; of a chat application also its ``messages``.
+        parameters: The prompt itself, if it isn't deployed; application and environment are empty then.
     """
 
     app: str
     environment: str
     inputs: Mapping[str, Json]
+    parameters: Mapping[str, Json] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +95,8 @@ def parsed(response: HttpResponse) -> dict[str, Any]:
 
 def reply(response: HttpResponse, document: dict[str, Any], *, has_output: bool, output: Any) -> Reply:
     """Return what all routes have in common, and the output that one of them has found."""
-    trace_id = _trace_id(document.get("trace_id"), document.get("traceId"), response.headers.get("x-ag-trace-id"))
+    trace_id = _trace_id(document.get("trace_id"), document.get("traceId"))
+    trace_id = trace_id or _trace_id(response.headers.get("x-ag-trace-id"))
     span = document.get("span_id")
     failed = _status(document.get("status"))
     return Reply(

@@ -64,17 +64,17 @@ def subschemas(schema: object, path: Path = ()) -> Iterator[tuple[Path, dict[str
     if not isinstance(schema, dict):
         return
     yield path, schema
-    for keyword in _ONE:
-        if keyword in schema:
-            yield from subschemas(schema[keyword], (*path, keyword))
-    for keyword in _LISTS:
-        held = schema.get(keyword)
-        for index, each in enumerate(held if isinstance(held, list) else ()):
-            yield from subschemas(each, (*path, keyword, index))
-    for keyword in _TABLES:
-        held = schema.get(keyword)
-        for name, each in held.items() if isinstance(held, dict) else ():
-            yield from subschemas(each, (*path, keyword, name))
+    for keyword, held in schema.items():
+        if not isinstance(held, dict | list):
+            continue
+        if keyword in _ONE:
+            yield from subschemas(held, (*path, keyword))
+        elif keyword in _LISTS:
+            for index, each in enumerate(_list(held)):
+                yield from subschemas(each, (*path, keyword, index))
+        elif keyword in _TABLES and isinstance(held, dict):
+            for name, each in held.items():
+                yield from subschemas(each, (*path, keyword, name))
 
 
 def resolve(root: Mapping[str, Json], reference: str) -> Any:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import json
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
@@ -148,7 +147,7 @@ def _adapted(source: Mapping[str, Json]) -> dict[str, Any]:
     conditions: of a value that fits none, the library would otherwise tell why it fits neither, and copy it for that,
     once for each level on which an alternative leads to others.
     """
-    schema = copy.deepcopy(dict(source))
+    schema: dict[str, Any] = json.loads(json.dumps(source))
     known = [each for _, each in subschemas(schema)]
     targets = [(each, resolve(schema, each["$ref"])) for each in known if "$ref" in each]
     for each in known:
@@ -161,7 +160,7 @@ def _adapted(source: Mapping[str, Json]) -> dict[str, Any]:
         added += [_condition(keyword, each.pop(keyword)) for keyword in _ALTERNATIVES if keyword in each]
         if added:
             each["allOf"] = [*each.get("allOf", ()), *added]
-    places = {id(each): path for path, each in subschemas(schema)}
+    places = {id(each): path for path, each in subschemas(schema)} if targets else {}
     for each, target in targets:
         each["$ref"] = _reference(places[id(target)])
     return schema

@@ -168,10 +168,15 @@ def _variables(texts: tuple[Text, ...], template_format: str) -> frozenset[str] 
 
 def _check_response_format(root: dict[str, Any], template_format: str) -> None:
     """Refuse what Agenta fails on: it formats each string of a response format as it does the texts."""
+    if template_format != "fstring":
+        return
     fallbacks = root.get("fallback_configs")
     configs = {"llm_config": root.get("llm_config")}
-    configs |= {f"fallback_configs[{index}]": each for index, each in enumerate(fallbacks or ())}
-    for path, config in configs.items() if template_format == "fstring" else ():
+    configs |= {
+        f"fallback_configs[{index}]": each
+        for index, each in enumerate(fallbacks if isinstance(fallbacks, list) else ())
+    }
+    for path, config in configs.items():
         for text in _strings(config.get("response_format")) if isinstance(config, dict) else ():
             try:
                 READ[template_format](text)

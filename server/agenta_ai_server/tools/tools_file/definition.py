@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from agenta_ai_server.domain.tool import Hints
     from agenta_ai_server.domain.values import Json
     from agenta_ai_server.tools.json_schema.schema import Schema
+    from agenta_ai_server.tools.tools_file.lines import Lines, Place
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,18 +29,41 @@ class Checks:
 
 
 @dataclass(frozen=True, slots=True)
+class Position:
+    """A place in the file.
+
+    Attributes:
+        lines: Of the file.
+        place: The path to a value.
+    """
+
+    lines: Lines
+    place: Place
+
+    @property
+    def line(self) -> int:
+        """The line of the place, from 1."""
+        return self.lines.of(self.place)
+
+
+@dataclass(frozen=True, slots=True)
 class Example:
     """One call of a tool, and what it may result in.
 
     Attributes:
         arguments: What the tool is called with; valid by its schema.
         result: A result that is valid by the tool's schema, or a text if it has none; ``None`` if the file gives none.
-        line: Where it stands in the file, from 1.
+        position: Where it stands in the file.
     """
 
     arguments: Mapping[str, Json]
     result: Json
-    line: int
+    position: Position = field(repr=False, compare=False)
+
+    @property
+    def line(self) -> int:
+        """Where it stands in the file, from 1."""
+        return self.position.line
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,7 +87,7 @@ class ToolDefinition:
         examples: In the order of the file.
         prompt_file: The prompt that is shipped with the file, for ``provision --tools``; ``None`` if there is none.
         prompt: What that file says; ``None`` if there is none.
-        line: Where the tool begins in the file, from 1.
+        position: Where the tool begins in the file.
         checks: The schemas, compiled.
     """
 
@@ -83,5 +107,10 @@ class ToolDefinition:
     examples: tuple[Example, ...]
     prompt_file: Path | None
     prompt: Mapping[str, Json] | None
-    line: int
+    position: Position = field(repr=False, compare=False)
     checks: Checks = field(repr=False, compare=False)
+
+    @property
+    def line(self) -> int:
+        """Where the tool begins in the file, from 1."""
+        return self.position.line

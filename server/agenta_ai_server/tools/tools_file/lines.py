@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import tomllib
+from functools import cached_property
 from typing import TypeAlias
 
 Place: TypeAlias = tuple[str | int, ...]
@@ -31,6 +32,25 @@ def line_of(lines: dict[Place, int], place: Place) -> int:
     while place and place not in lines:
         place = place[:-1]
     return lines.get(place, 1)
+
+
+class Lines:
+    """The lines of a document's keys, found when one is first needed: a service without faults needs none.
+
+    Args:
+        document: As :func:`locate` takes it.
+    """
+
+    def __init__(self, document: str) -> None:
+        self._document = document
+
+    @cached_property
+    def _located(self) -> dict[Place, int]:
+        return locate(self._document)
+
+    def of(self, place: Place) -> int:
+        """Return the line of ``place``, see :func:`line_of`."""
+        return line_of(self._located, place)
 
 
 class _Locator:

@@ -14,8 +14,8 @@ from agenta_ai_server.domain.tool import NAME, Hints
 from agenta_ai_server.tools import strict_json
 from agenta_ai_server.tools.json_schema.schema import Schema, SchemaError
 from agenta_ai_server.tools.tools_file.contradictions import Limits, find_contradictions, find_non_json
-from agenta_ai_server.tools.tools_file.definition import Checks, Example, ToolDefinition
-from agenta_ai_server.tools.tools_file.lines import line_of, locate
+from agenta_ai_server.tools.tools_file.definition import Checks, Example, Position, ToolDefinition
+from agenta_ai_server.tools.tools_file.lines import Lines
 from agenta_ai_server.tools.tools_file.tables import ExampleTable, ToolTable, kind_of
 
 if TYPE_CHECKING:
@@ -90,7 +90,7 @@ def parse(
     except RecursionError:
         raise ToolsFileError([TOO_DEEP]) from None
     try:
-        reading = _Reading(locate(text), folder, limits or Limits(), read_beside)
+        reading = _Reading(Lines(text), folder, limits or Limits(), read_beside)
         tools = reading.tools(document)
     except RecursionError:
         raise ToolsFileError([TOO_DEEP]) from None
@@ -107,9 +107,7 @@ class _Reading:
         schema_bytes: Size of all schemas so far, as JSON.
     """
 
-    def __init__(
-        self, lines: dict[Place, int], folder: Path, limits: Limits, read_beside: Callable[[Path], bytes]
-    ) -> None:
+    def __init__(self, lines: Lines, folder: Path, limits: Limits, read_beside: Callable[[Path], bytes]) -> None:
         self.faults: list[tuple[int, str]] = []
         self.schema_bytes = 0
         self._limits = limits
@@ -140,7 +138,7 @@ class _Reading:
     def _fault(self, place: Place, sentence: str) -> None:
         path = place[1:] if place[:1] == ("tools",) else place
         where = ".".join(str(step) for step in path)
-        self.faults.append((line_of(self._lines, place), f"{where}: {sentence}" if where else sentence))
+        self.faults.append((self._lines.of(place), f"{where}: {sentence}" if where else sentence))
 
     def _note(self, place: Place, found: Iterable[Found]) -> None:
         for path, sentence in found:
@@ -181,7 +179,7 @@ class _Reading:
             examples=examples,
             prompt_file=prompt_file,
             prompt=prompt,
-            line=line_of(self._lines, place),
+            position=Position(self._lines, place),
             checks=checks,
         )
 
@@ -281,7 +279,7 @@ class _Reading:
             self._note((*here, "result"), find_non_json(example.result))
             if checks:
                 self._check_example(here, example, checks)
-            examples.append(Example(example.arguments, example.result, line_of(self._lines, here)))
+            examples.append(Example(example.arguments, example.result, Position(self._lines, here)))
         return tuple(examples)
 
     def _check_example(self, place: Place, example: ExampleTable, checks: Checks) -> None:

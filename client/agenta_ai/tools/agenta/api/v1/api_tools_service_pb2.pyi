@@ -198,3 +198,665 @@ class RefinePromptResponse(google.protobuf.message.Message):
     def WhichOneof(self, oneof_group: typing.Literal["outcome", b"outcome"]) -> typing.Literal["result", "error"] | None: ...
 
 Global___RefinePromptResponse: typing_extensions.TypeAlias = RefinePromptResponse
+
+@typing.final
+class RefinePromptWithCasesRequest(google.protobuf.message.Message):
+    """RefinePromptWithCasesRequest is a call of tools.agenta.api.refine_prompt_with_cases. At most 1 MiB when serialised."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    @typing.final
+    class Arguments(google.protobuf.message.Message):
+        """What to refine, against which cases, and at what cost."""
+
+        DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+        @typing.final
+        class CasesItem(google.protobuf.message.Message):
+            """One test case."""
+
+            DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+            @typing.final
+            class Expected(google.protobuf.message.Message):
+                """What is expected of an output: all that is given must hold, and something must be given."""
+
+                DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+                EQUALS_FIELD_NUMBER: builtins.int
+                CONTAINS_ALL_FIELD_NUMBER: builtins.int
+                CONTAINS_ANY_FIELD_NUMBER: builtins.int
+                CONTAINS_NONE_FIELD_NUMBER: builtins.int
+                PATTERN_FIELD_NUMBER: builtins.int
+                JSON_SCHEMA_FIELD_NUMBER: builtins.int
+                JSON_EQUALS_FIELD_NUMBER: builtins.int
+                JSON_CONTAINS_FIELD_NUMBER: builtins.int
+                MAX_CHARACTERS_FIELD_NUMBER: builtins.int
+                equals: builtins.str
+                """The output, but for white space around it.
+                From 1 to 10000 characters.
+                """
+                pattern: builtins.str
+                """Regular expression, RE2, that matches somewhere in the output, or all of it with ^ and $. Outputs have at
+                most 10,000 characters then.
+                From 1 to 1000 characters.
+                """
+                max_characters: builtins.int
+                """How many characters the output has at most.
+                At least 1. At most 1000000.
+                """
+                @property
+                def contains_all(self) -> google.protobuf.struct_pb2.ListValue:
+                    """Texts that the output contains, all of them.
+                    From 1 to 20 items.
+                    """
+
+                @property
+                def contains_any(self) -> google.protobuf.struct_pb2.ListValue:
+                    """Texts of which the output contains one at least.
+                    From 1 to 20 items.
+                    """
+
+                @property
+                def contains_none(self) -> google.protobuf.struct_pb2.ListValue:
+                    """Texts of which the output contains none.
+                    From 1 to 20 items.
+                    """
+
+                @property
+                def json_schema(self) -> google.protobuf.struct_pb2.Struct:
+                    """JSON Schema 2020-12 by which the output is valid JSON."""
+
+                @property
+                def json_equals(self) -> google.protobuf.struct_pb2.Value:
+                    """The output, as JSON. The order of keys and the layout don't matter."""
+
+                @property
+                def json_contains(self) -> google.protobuf.struct_pb2.Value:
+                    """What the output contains, as JSON: of objects, these keys with such values; of lists, these items in any
+                    order. 1,000 values at most.
+                    """
+
+                def __init__(
+                    self,
+                    *,
+                    equals: builtins.str | None = ...,
+                    contains_all: google.protobuf.struct_pb2.ListValue | None = ...,
+                    contains_any: google.protobuf.struct_pb2.ListValue | None = ...,
+                    contains_none: google.protobuf.struct_pb2.ListValue | None = ...,
+                    pattern: builtins.str | None = ...,
+                    json_schema: google.protobuf.struct_pb2.Struct | None = ...,
+                    json_equals: google.protobuf.struct_pb2.Value | None = ...,
+                    json_contains: google.protobuf.struct_pb2.Value | None = ...,
+                    max_characters: builtins.int | None = ...,
+                ) -> None: ...
+                def HasField(self, field_name: typing.Literal["_equals", b"_equals", "_max_characters", b"_max_characters", "_pattern", b"_pattern", "contains_all", b"contains_all", "contains_any", b"contains_any", "contains_none", b"contains_none", "equals", b"equals", "json_contains", b"json_contains", "json_equals", b"json_equals", "json_schema", b"json_schema", "max_characters", b"max_characters", "pattern", b"pattern"]) -> builtins.bool: ...
+                def ClearField(self, field_name: typing.Literal["_equals", b"_equals", "_max_characters", b"_max_characters", "_pattern", b"_pattern", "contains_all", b"contains_all", "contains_any", b"contains_any", "contains_none", b"contains_none", "equals", b"equals", "json_contains", b"json_contains", "json_equals", b"json_equals", "json_schema", b"json_schema", "max_characters", b"max_characters", "pattern", b"pattern"]) -> None: ...
+                @typing.overload
+                def WhichOneof(self, oneof_group: typing.Literal["_equals", b"_equals"]) -> typing.Literal["equals"] | None: ...
+                @typing.overload
+                def WhichOneof(self, oneof_group: typing.Literal["_max_characters", b"_max_characters"]) -> typing.Literal["max_characters"] | None: ...
+                @typing.overload
+                def WhichOneof(self, oneof_group: typing.Literal["_pattern", b"_pattern"]) -> typing.Literal["pattern"] | None: ...
+
+            NAME_FIELD_NUMBER: builtins.int
+            INPUTS_FIELD_NUMBER: builtins.int
+            EXPECTED_FIELD_NUMBER: builtins.int
+            REMARK_FIELD_NUMBER: builtins.int
+            name: builtins.str
+            """Names the case in the report.
+            From 1 to 100 characters.
+            """
+            remark: builtins.str
+            """What the output should be like, in plain words.
+            At most 1000 characters.
+            """
+            @property
+            def inputs(self) -> google.protobuf.struct_pb2.Struct:
+                """Values of the prompt's variables.
+                Required.
+                """
+
+            @property
+            def expected(self) -> Global___RefinePromptWithCasesRequest.Arguments.CasesItem.Expected:
+                """What is expected of an output: all that is given must hold, and something must be given.
+                Required. Not empty.
+                """
+
+            def __init__(
+                self,
+                *,
+                name: builtins.str | None = ...,
+                inputs: google.protobuf.struct_pb2.Struct | None = ...,
+                expected: Global___RefinePromptWithCasesRequest.Arguments.CasesItem.Expected | None = ...,
+                remark: builtins.str | None = ...,
+            ) -> None: ...
+            def HasField(self, field_name: typing.Literal["_name", b"_name", "_remark", b"_remark", "expected", b"expected", "inputs", b"inputs", "name", b"name", "remark", b"remark"]) -> builtins.bool: ...
+            def ClearField(self, field_name: typing.Literal["_name", b"_name", "_remark", b"_remark", "expected", b"expected", "inputs", b"inputs", "name", b"name", "remark", b"remark"]) -> None: ...
+            @typing.overload
+            def WhichOneof(self, oneof_group: typing.Literal["_name", b"_name"]) -> typing.Literal["name"] | None: ...
+            @typing.overload
+            def WhichOneof(self, oneof_group: typing.Literal["_remark", b"_remark"]) -> typing.Literal["remark"] | None: ...
+
+        PROMPT_TEMPLATE_JSON_FIELD_NUMBER: builtins.int
+        CASES_FIELD_NUMBER: builtins.int
+        GUIDELINES_FIELD_NUMBER: builtins.int
+        CONTEXT_FIELD_NUMBER: builtins.int
+        MAX_ROUNDS_FIELD_NUMBER: builtins.int
+        REPEAT_FIELD_NUMBER: builtins.int
+        PASS_AT_LEAST_FIELD_NUMBER: builtins.int
+        MAX_MODEL_CALLS_FIELD_NUMBER: builtins.int
+        prompt_template_json: builtins.str
+        """The whole prompt template as JSON: an object with 'messages', and optionally 'template_format', 'input_keys',
+        'llm_config' and whatever else belongs to it.
+        Required. From 1 to 100000 characters.
+        """
+        guidelines: builtins.str
+        """What the refinement should achieve besides, in plain words.
+        At most 8000 characters.
+        """
+        context: builtins.str
+        """What the prompt is for: its users, its data, its answers.
+        At most 5000 characters.
+        """
+        max_rounds: builtins.int
+        """How often a refinement is tried at most.
+        Default: 2. At least 1. At most 3.
+        """
+        repeat: builtins.int
+        """How often each case is run.
+        Default: 1. At least 1. At most 5.
+        """
+        pass_at_least: builtins.int
+        """In how many of its runs a case must pass; in all of them by default.
+        At least 1. At most 5.
+        """
+        max_model_calls: builtins.int
+        """What may take more calls of models than this is refused before anything is paid for.
+        Default: 40. At least 1. At most 1000.
+        """
+        @property
+        def cases(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___RefinePromptWithCasesRequest.Arguments.CasesItem]:
+            """What the prompt is tested with.
+            Required. From 1 to 20 items.
+            """
+
+        def __init__(
+            self,
+            *,
+            prompt_template_json: builtins.str | None = ...,
+            cases: collections.abc.Iterable[Global___RefinePromptWithCasesRequest.Arguments.CasesItem] | None = ...,
+            guidelines: builtins.str | None = ...,
+            context: builtins.str | None = ...,
+            max_rounds: builtins.int | None = ...,
+            repeat: builtins.int | None = ...,
+            pass_at_least: builtins.int | None = ...,
+            max_model_calls: builtins.int | None = ...,
+        ) -> None: ...
+        def HasField(self, field_name: typing.Literal["_context", b"_context", "_guidelines", b"_guidelines", "_max_model_calls", b"_max_model_calls", "_max_rounds", b"_max_rounds", "_pass_at_least", b"_pass_at_least", "_prompt_template_json", b"_prompt_template_json", "_repeat", b"_repeat", "context", b"context", "guidelines", b"guidelines", "max_model_calls", b"max_model_calls", "max_rounds", b"max_rounds", "pass_at_least", b"pass_at_least", "prompt_template_json", b"prompt_template_json", "repeat", b"repeat"]) -> builtins.bool: ...
+        def ClearField(self, field_name: typing.Literal["_context", b"_context", "_guidelines", b"_guidelines", "_max_model_calls", b"_max_model_calls", "_max_rounds", b"_max_rounds", "_pass_at_least", b"_pass_at_least", "_prompt_template_json", b"_prompt_template_json", "_repeat", b"_repeat", "cases", b"cases", "context", b"context", "guidelines", b"guidelines", "max_model_calls", b"max_model_calls", "max_rounds", b"max_rounds", "pass_at_least", b"pass_at_least", "prompt_template_json", b"prompt_template_json", "repeat", b"repeat"]) -> None: ...
+        @typing.overload
+        def WhichOneof(self, oneof_group: typing.Literal["_context", b"_context"]) -> typing.Literal["context"] | None: ...
+        @typing.overload
+        def WhichOneof(self, oneof_group: typing.Literal["_guidelines", b"_guidelines"]) -> typing.Literal["guidelines"] | None: ...
+        @typing.overload
+        def WhichOneof(self, oneof_group: typing.Literal["_max_model_calls", b"_max_model_calls"]) -> typing.Literal["max_model_calls"] | None: ...
+        @typing.overload
+        def WhichOneof(self, oneof_group: typing.Literal["_max_rounds", b"_max_rounds"]) -> typing.Literal["max_rounds"] | None: ...
+        @typing.overload
+        def WhichOneof(self, oneof_group: typing.Literal["_pass_at_least", b"_pass_at_least"]) -> typing.Literal["pass_at_least"] | None: ...
+        @typing.overload
+        def WhichOneof(self, oneof_group: typing.Literal["_prompt_template_json", b"_prompt_template_json"]) -> typing.Literal["prompt_template_json"] | None: ...
+        @typing.overload
+        def WhichOneof(self, oneof_group: typing.Literal["_repeat", b"_repeat"]) -> typing.Literal["repeat"] | None: ...
+
+    ARGUMENTS_FIELD_NUMBER: builtins.int
+    REQUEST_ID_FIELD_NUMBER: builtins.int
+    RERUN_IF_OUTCOME_UNKNOWN_FIELD_NUMBER: builtins.int
+    request_id: builtins.str
+    """Makes it safe to send the call again: a UUID, version 4, new for every call that is meant to be a new one and kept
+    for its retries. As in CallToolRequest, with which it shares the ids: the same id with the same arguments is the
+    same call, whichever method it is sent to. Empty: every call is a new one.
+    """
+    rerun_if_outcome_unknown: builtins.bool
+    """What to do with a request_id whose first run may have been billed and has no result: false answers with
+    ERROR_REASON_OUTCOME_UNKNOWN, true runs the tool again, which may be billed twice.
+    """
+    @property
+    def arguments(self) -> Global___RefinePromptWithCasesRequest.Arguments:
+        """What the tool takes."""
+
+    def __init__(
+        self,
+        *,
+        arguments: Global___RefinePromptWithCasesRequest.Arguments | None = ...,
+        request_id: builtins.str = ...,
+        rerun_if_outcome_unknown: builtins.bool = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["arguments", b"arguments"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["arguments", b"arguments", "request_id", b"request_id", "rerun_if_outcome_unknown", b"rerun_if_outcome_unknown"]) -> None: ...
+
+Global___RefinePromptWithCasesRequest: typing_extensions.TypeAlias = RefinePromptWithCasesRequest
+
+@typing.final
+class RefinePromptWithCasesResponse(google.protobuf.message.Message):
+    """RefinePromptWithCasesResponse is what tools.agenta.api.refine_prompt_with_cases answered."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    @typing.final
+    class Result(google.protobuf.message.Message):
+        """The best prompt, and how it does on the cases."""
+
+        DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+        @typing.final
+        class CasesItem(google.protobuf.message.Message):
+            """A case before and after."""
+
+            DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+            @typing.final
+            class Before(google.protobuf.message.Message):
+                """With the prompt as it came."""
+
+                DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+                @typing.final
+                class RunsItem(google.protobuf.message.Message):
+                    """One run of a case."""
+
+                    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+                    PASSED_FIELD_NUMBER: builtins.int
+                    OUTPUT_FIELD_NUMBER: builtins.int
+                    FAULTS_FIELD_NUMBER: builtins.int
+                    FAILURE_FIELD_NUMBER: builtins.int
+                    TRACE_ID_FIELD_NUMBER: builtins.int
+                    passed: builtins.bool
+                    """Whether an output came, and is as expected.
+                    Required.
+                    """
+                    output: builtins.str
+                    """What the model wrote, cut after 1,500 characters; empty if none came.
+                    Required.
+                    """
+                    failure: builtins.str
+                    """Why no output came; empty if one did.
+                    Required.
+                    """
+                    trace_id: builtins.str
+                    """Trace of the run in Agenta; empty if unknown.
+                    Required.
+                    """
+                    @property
+                    def faults(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
+                        """What is wrong with it, in sentences, 5 at most.
+                        Required.
+                        """
+
+                    def __init__(
+                        self,
+                        *,
+                        passed: builtins.bool | None = ...,
+                        output: builtins.str | None = ...,
+                        faults: collections.abc.Iterable[builtins.str] | None = ...,
+                        failure: builtins.str | None = ...,
+                        trace_id: builtins.str | None = ...,
+                    ) -> None: ...
+                    def HasField(self, field_name: typing.Literal["_failure", b"_failure", "_output", b"_output", "_passed", b"_passed", "_trace_id", b"_trace_id", "failure", b"failure", "output", b"output", "passed", b"passed", "trace_id", b"trace_id"]) -> builtins.bool: ...
+                    def ClearField(self, field_name: typing.Literal["_failure", b"_failure", "_output", b"_output", "_passed", b"_passed", "_trace_id", b"_trace_id", "failure", b"failure", "faults", b"faults", "output", b"output", "passed", b"passed", "trace_id", b"trace_id"]) -> None: ...
+                    @typing.overload
+                    def WhichOneof(self, oneof_group: typing.Literal["_failure", b"_failure"]) -> typing.Literal["failure"] | None: ...
+                    @typing.overload
+                    def WhichOneof(self, oneof_group: typing.Literal["_output", b"_output"]) -> typing.Literal["output"] | None: ...
+                    @typing.overload
+                    def WhichOneof(self, oneof_group: typing.Literal["_passed", b"_passed"]) -> typing.Literal["passed"] | None: ...
+                    @typing.overload
+                    def WhichOneof(self, oneof_group: typing.Literal["_trace_id", b"_trace_id"]) -> typing.Literal["trace_id"] | None: ...
+
+                VERDICT_FIELD_NUMBER: builtins.int
+                PASSES_FIELD_NUMBER: builtins.int
+                RUNS_FIELD_NUMBER: builtins.int
+                verdict: builtins.str
+                """'unknown' if too many of its runs gave no output.
+                Required. One of: "passed", "failed", "unknown".
+                """
+                passes: builtins.int
+                """How many of its runs passed.
+                Required. At least 0.
+                """
+                @property
+                def runs(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___RefinePromptWithCasesResponse.Result.CasesItem.Before.RunsItem]:
+                    """In the order in which they ended.
+                    Required.
+                    """
+
+                def __init__(
+                    self,
+                    *,
+                    verdict: builtins.str | None = ...,
+                    passes: builtins.int | None = ...,
+                    runs: collections.abc.Iterable[Global___RefinePromptWithCasesResponse.Result.CasesItem.Before.RunsItem] | None = ...,
+                ) -> None: ...
+                def HasField(self, field_name: typing.Literal["_passes", b"_passes", "_verdict", b"_verdict", "passes", b"passes", "verdict", b"verdict"]) -> builtins.bool: ...
+                def ClearField(self, field_name: typing.Literal["_passes", b"_passes", "_verdict", b"_verdict", "passes", b"passes", "runs", b"runs", "verdict", b"verdict"]) -> None: ...
+                @typing.overload
+                def WhichOneof(self, oneof_group: typing.Literal["_passes", b"_passes"]) -> typing.Literal["passes"] | None: ...
+                @typing.overload
+                def WhichOneof(self, oneof_group: typing.Literal["_verdict", b"_verdict"]) -> typing.Literal["verdict"] | None: ...
+
+            @typing.final
+            class After(google.protobuf.message.Message):
+                """With the prompt that is given back: as before if it is the same."""
+
+                DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+                @typing.final
+                class RunsItem(google.protobuf.message.Message):
+                    """One run of a case."""
+
+                    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+                    PASSED_FIELD_NUMBER: builtins.int
+                    OUTPUT_FIELD_NUMBER: builtins.int
+                    FAULTS_FIELD_NUMBER: builtins.int
+                    FAILURE_FIELD_NUMBER: builtins.int
+                    TRACE_ID_FIELD_NUMBER: builtins.int
+                    passed: builtins.bool
+                    """Whether an output came, and is as expected.
+                    Required.
+                    """
+                    output: builtins.str
+                    """What the model wrote, cut after 1,500 characters; empty if none came.
+                    Required.
+                    """
+                    failure: builtins.str
+                    """Why no output came; empty if one did.
+                    Required.
+                    """
+                    trace_id: builtins.str
+                    """Trace of the run in Agenta; empty if unknown.
+                    Required.
+                    """
+                    @property
+                    def faults(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
+                        """What is wrong with it, in sentences, 5 at most.
+                        Required.
+                        """
+
+                    def __init__(
+                        self,
+                        *,
+                        passed: builtins.bool | None = ...,
+                        output: builtins.str | None = ...,
+                        faults: collections.abc.Iterable[builtins.str] | None = ...,
+                        failure: builtins.str | None = ...,
+                        trace_id: builtins.str | None = ...,
+                    ) -> None: ...
+                    def HasField(self, field_name: typing.Literal["_failure", b"_failure", "_output", b"_output", "_passed", b"_passed", "_trace_id", b"_trace_id", "failure", b"failure", "output", b"output", "passed", b"passed", "trace_id", b"trace_id"]) -> builtins.bool: ...
+                    def ClearField(self, field_name: typing.Literal["_failure", b"_failure", "_output", b"_output", "_passed", b"_passed", "_trace_id", b"_trace_id", "failure", b"failure", "faults", b"faults", "output", b"output", "passed", b"passed", "trace_id", b"trace_id"]) -> None: ...
+                    @typing.overload
+                    def WhichOneof(self, oneof_group: typing.Literal["_failure", b"_failure"]) -> typing.Literal["failure"] | None: ...
+                    @typing.overload
+                    def WhichOneof(self, oneof_group: typing.Literal["_output", b"_output"]) -> typing.Literal["output"] | None: ...
+                    @typing.overload
+                    def WhichOneof(self, oneof_group: typing.Literal["_passed", b"_passed"]) -> typing.Literal["passed"] | None: ...
+                    @typing.overload
+                    def WhichOneof(self, oneof_group: typing.Literal["_trace_id", b"_trace_id"]) -> typing.Literal["trace_id"] | None: ...
+
+                VERDICT_FIELD_NUMBER: builtins.int
+                PASSES_FIELD_NUMBER: builtins.int
+                RUNS_FIELD_NUMBER: builtins.int
+                verdict: builtins.str
+                """'unknown' if too many of its runs gave no output.
+                Required. One of: "passed", "failed", "unknown".
+                """
+                passes: builtins.int
+                """How many of its runs passed.
+                Required. At least 0.
+                """
+                @property
+                def runs(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___RefinePromptWithCasesResponse.Result.CasesItem.After.RunsItem]:
+                    """In the order in which they ended.
+                    Required.
+                    """
+
+                def __init__(
+                    self,
+                    *,
+                    verdict: builtins.str | None = ...,
+                    passes: builtins.int | None = ...,
+                    runs: collections.abc.Iterable[Global___RefinePromptWithCasesResponse.Result.CasesItem.After.RunsItem] | None = ...,
+                ) -> None: ...
+                def HasField(self, field_name: typing.Literal["_passes", b"_passes", "_verdict", b"_verdict", "passes", b"passes", "verdict", b"verdict"]) -> builtins.bool: ...
+                def ClearField(self, field_name: typing.Literal["_passes", b"_passes", "_verdict", b"_verdict", "passes", b"passes", "runs", b"runs", "verdict", b"verdict"]) -> None: ...
+                @typing.overload
+                def WhichOneof(self, oneof_group: typing.Literal["_passes", b"_passes"]) -> typing.Literal["passes"] | None: ...
+                @typing.overload
+                def WhichOneof(self, oneof_group: typing.Literal["_verdict", b"_verdict"]) -> typing.Literal["verdict"] | None: ...
+
+            NAME_FIELD_NUMBER: builtins.int
+            BEFORE_FIELD_NUMBER: builtins.int
+            AFTER_FIELD_NUMBER: builtins.int
+            name: builtins.str
+            """As it was given, or its number.
+            Required.
+            """
+            @property
+            def before(self) -> Global___RefinePromptWithCasesResponse.Result.CasesItem.Before:
+                """With the prompt as it came.
+                Required.
+                """
+
+            @property
+            def after(self) -> Global___RefinePromptWithCasesResponse.Result.CasesItem.After:
+                """With the prompt that is given back: as before if it is the same.
+                Required.
+                """
+
+            def __init__(
+                self,
+                *,
+                name: builtins.str | None = ...,
+                before: Global___RefinePromptWithCasesResponse.Result.CasesItem.Before | None = ...,
+                after: Global___RefinePromptWithCasesResponse.Result.CasesItem.After | None = ...,
+            ) -> None: ...
+            def HasField(self, field_name: typing.Literal["_name", b"_name", "after", b"after", "before", b"before", "name", b"name"]) -> builtins.bool: ...
+            def ClearField(self, field_name: typing.Literal["_name", b"_name", "after", b"after", "before", b"before", "name", b"name"]) -> None: ...
+            def WhichOneof(self, oneof_group: typing.Literal["_name", b"_name"]) -> typing.Literal["name"] | None: ...
+
+        @typing.final
+        class RoundsItem(google.protobuf.message.Message):
+            """One round."""
+
+            DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+            END_FIELD_NUMBER: builtins.int
+            WHY_FIELD_NUMBER: builtins.int
+            SUMMARY_FIELD_NUMBER: builtins.int
+            PASSED_FIELD_NUMBER: builtins.int
+            end: builtins.str
+            """What became of its refinement.
+            Required. One of: "taken", "not_better", "made_worse", "incomplete", "rejected".
+            """
+            why: builtins.str
+            """The same in a sentence.
+            Required.
+            """
+            summary: builtins.str
+            """What the refinement changed; empty if there was none.
+            Required.
+            """
+            passed: builtins.int
+            """How many cases passed with it; 0 if they weren't run.
+            Required. At least 0.
+            """
+            def __init__(
+                self,
+                *,
+                end: builtins.str | None = ...,
+                why: builtins.str | None = ...,
+                summary: builtins.str | None = ...,
+                passed: builtins.int | None = ...,
+            ) -> None: ...
+            def HasField(self, field_name: typing.Literal["_end", b"_end", "_passed", b"_passed", "_summary", b"_summary", "_why", b"_why", "end", b"end", "passed", b"passed", "summary", b"summary", "why", b"why"]) -> builtins.bool: ...
+            def ClearField(self, field_name: typing.Literal["_end", b"_end", "_passed", b"_passed", "_summary", b"_summary", "_why", b"_why", "end", b"end", "passed", b"passed", "summary", b"summary", "why", b"why"]) -> None: ...
+            @typing.overload
+            def WhichOneof(self, oneof_group: typing.Literal["_end", b"_end"]) -> typing.Literal["end"] | None: ...
+            @typing.overload
+            def WhichOneof(self, oneof_group: typing.Literal["_passed", b"_passed"]) -> typing.Literal["passed"] | None: ...
+            @typing.overload
+            def WhichOneof(self, oneof_group: typing.Literal["_summary", b"_summary"]) -> typing.Literal["summary"] | None: ...
+            @typing.overload
+            def WhichOneof(self, oneof_group: typing.Literal["_why", b"_why"]) -> typing.Literal["why"] | None: ...
+
+        @typing.final
+        class CopiedTextsItem(google.protobuf.message.Message):
+            """An expected text that stands in the new prompt, and didn't in the old one."""
+
+            DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+            CASE_FIELD_NUMBER: builtins.int
+            TEXT_FIELD_NUMBER: builtins.int
+            case: builtins.str
+            """Name of the case that expects it.
+            Required.
+            """
+            text: builtins.str
+            """As it was expected.
+            Required.
+            """
+            def __init__(
+                self,
+                *,
+                case: builtins.str | None = ...,
+                text: builtins.str | None = ...,
+            ) -> None: ...
+            def HasField(self, field_name: typing.Literal["_case", b"_case", "_text", b"_text", "case", b"case", "text", b"text"]) -> builtins.bool: ...
+            def ClearField(self, field_name: typing.Literal["_case", b"_case", "_text", b"_text", "case", b"case", "text", b"text"]) -> None: ...
+            @typing.overload
+            def WhichOneof(self, oneof_group: typing.Literal["_case", b"_case"]) -> typing.Literal["case"] | None: ...
+            @typing.overload
+            def WhichOneof(self, oneof_group: typing.Literal["_text", b"_text"]) -> typing.Literal["text"] | None: ...
+
+        PROMPT_TEMPLATE_JSON_FIELD_NUMBER: builtins.int
+        SUMMARY_FIELD_NUMBER: builtins.int
+        IMPROVED_FIELD_NUMBER: builtins.int
+        PASSED_BEFORE_FIELD_NUMBER: builtins.int
+        PASSED_AFTER_FIELD_NUMBER: builtins.int
+        CASES_FIELD_NUMBER: builtins.int
+        ROUNDS_FIELD_NUMBER: builtins.int
+        STOPPED_FIELD_NUMBER: builtins.int
+        MODEL_CALLS_FIELD_NUMBER: builtins.int
+        COPIED_TEXTS_FIELD_NUMBER: builtins.int
+        prompt_template_json: builtins.str
+        """The whole template as JSON: as it came if nothing was better.
+        Required. Not empty.
+        """
+        summary: builtins.str
+        """What came of it, in a line.
+        Required. Not empty.
+        """
+        improved: builtins.bool
+        """Whether a case that failed before passes now.
+        Required.
+        """
+        passed_before: builtins.int
+        """How many cases passed with the prompt as it came.
+        Required. At least 0.
+        """
+        passed_after: builtins.int
+        """How many pass with the one that is given back.
+        Required. At least 0.
+        """
+        stopped: builtins.str
+        """Why there was no further round.
+        Required. One of: "all_pass", "none_fails", "rounds_used", "deadline", "upstream_failed".
+        """
+        model_calls: builtins.int
+        """How many calls of models may have been billed.
+        Required. At least 0.
+        """
+        @property
+        def cases(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___RefinePromptWithCasesResponse.Result.CasesItem]:
+            """In the order in which they were given.
+            Required. Not empty.
+            """
+
+        @property
+        def rounds(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___RefinePromptWithCasesResponse.Result.RoundsItem]:
+            """What was tried, in its order.
+            Required.
+            """
+
+        @property
+        def copied_texts(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___RefinePromptWithCasesResponse.Result.CopiedTextsItem]:
+            """Expected texts that the refinement put into the prompt: it may pass by these alone.
+            Required.
+            """
+
+        def __init__(
+            self,
+            *,
+            prompt_template_json: builtins.str | None = ...,
+            summary: builtins.str | None = ...,
+            improved: builtins.bool | None = ...,
+            passed_before: builtins.int | None = ...,
+            passed_after: builtins.int | None = ...,
+            cases: collections.abc.Iterable[Global___RefinePromptWithCasesResponse.Result.CasesItem] | None = ...,
+            rounds: collections.abc.Iterable[Global___RefinePromptWithCasesResponse.Result.RoundsItem] | None = ...,
+            stopped: builtins.str | None = ...,
+            model_calls: builtins.int | None = ...,
+            copied_texts: collections.abc.Iterable[Global___RefinePromptWithCasesResponse.Result.CopiedTextsItem] | None = ...,
+        ) -> None: ...
+        def HasField(self, field_name: typing.Literal["_improved", b"_improved", "_model_calls", b"_model_calls", "_passed_after", b"_passed_after", "_passed_before", b"_passed_before", "_prompt_template_json", b"_prompt_template_json", "_stopped", b"_stopped", "_summary", b"_summary", "improved", b"improved", "model_calls", b"model_calls", "passed_after", b"passed_after", "passed_before", b"passed_before", "prompt_template_json", b"prompt_template_json", "stopped", b"stopped", "summary", b"summary"]) -> builtins.bool: ...
+        def ClearField(self, field_name: typing.Literal["_improved", b"_improved", "_model_calls", b"_model_calls", "_passed_after", b"_passed_after", "_passed_before", b"_passed_before", "_prompt_template_json", b"_prompt_template_json", "_stopped", b"_stopped", "_summary", b"_summary", "cases", b"cases", "copied_texts", b"copied_texts", "improved", b"improved", "model_calls", b"model_calls", "passed_after", b"passed_after", "passed_before", b"passed_before", "prompt_template_json", b"prompt_template_json", "rounds", b"rounds", "stopped", b"stopped", "summary", b"summary"]) -> None: ...
+        @typing.overload
+        def WhichOneof(self, oneof_group: typing.Literal["_improved", b"_improved"]) -> typing.Literal["improved"] | None: ...
+        @typing.overload
+        def WhichOneof(self, oneof_group: typing.Literal["_model_calls", b"_model_calls"]) -> typing.Literal["model_calls"] | None: ...
+        @typing.overload
+        def WhichOneof(self, oneof_group: typing.Literal["_passed_after", b"_passed_after"]) -> typing.Literal["passed_after"] | None: ...
+        @typing.overload
+        def WhichOneof(self, oneof_group: typing.Literal["_passed_before", b"_passed_before"]) -> typing.Literal["passed_before"] | None: ...
+        @typing.overload
+        def WhichOneof(self, oneof_group: typing.Literal["_prompt_template_json", b"_prompt_template_json"]) -> typing.Literal["prompt_template_json"] | None: ...
+        @typing.overload
+        def WhichOneof(self, oneof_group: typing.Literal["_stopped", b"_stopped"]) -> typing.Literal["stopped"] | None: ...
+        @typing.overload
+        def WhichOneof(self, oneof_group: typing.Literal["_summary", b"_summary"]) -> typing.Literal["summary"] | None: ...
+
+    RESULT_FIELD_NUMBER: builtins.int
+    ERROR_FIELD_NUMBER: builtins.int
+    CONTENT_FIELD_NUMBER: builtins.int
+    META_FIELD_NUMBER: builtins.int
+    @property
+    def result(self) -> Global___RefinePromptWithCasesResponse.Result:
+        """The result, if the tool did its work."""
+
+    @property
+    def error(self) -> agenta_ai.v1.error_pb2.ToolError:
+        """Why the tool failed, if it ran and failed."""
+
+    @property
+    def content(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[agenta_ai.v1.content_pb2.ContentBlock]:
+        """The result for people, at least one block; of a failure, one text that says what went wrong."""
+
+    @property
+    def meta(self) -> agenta_ai.v1.tool_service_pb2.CallMeta:
+        """How the result came about."""
+
+    def __init__(
+        self,
+        *,
+        result: Global___RefinePromptWithCasesResponse.Result | None = ...,
+        error: agenta_ai.v1.error_pb2.ToolError | None = ...,
+        content: collections.abc.Iterable[agenta_ai.v1.content_pb2.ContentBlock] | None = ...,
+        meta: agenta_ai.v1.tool_service_pb2.CallMeta | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["error", b"error", "meta", b"meta", "outcome", b"outcome", "result", b"result"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["content", b"content", "error", b"error", "meta", b"meta", "outcome", b"outcome", "result", b"result"]) -> None: ...
+    def WhichOneof(self, oneof_group: typing.Literal["outcome", b"outcome"]) -> typing.Literal["result", "error"] | None: ...
+
+Global___RefinePromptWithCasesResponse: typing_extensions.TypeAlias = RefinePromptWithCasesResponse

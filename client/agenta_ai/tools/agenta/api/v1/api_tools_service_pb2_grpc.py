@@ -40,6 +40,11 @@ class ApiToolsServiceStub(object):
                 request_serializer=agenta_dot_ai_dot_tools_dot_agenta_dot_api_dot_v1_dot_api__tools__service__pb2.RefinePromptRequest.SerializeToString,
                 response_deserializer=agenta_dot_ai_dot_tools_dot_agenta_dot_api_dot_v1_dot_api__tools__service__pb2.RefinePromptResponse.FromString,
                 _registered_method=True)
+        self.RefinePromptWithCases = channel.unary_unary(
+                '/agenta.ai.tools.agenta.api.v1.ApiToolsService/RefinePromptWithCases',
+                request_serializer=agenta_dot_ai_dot_tools_dot_agenta_dot_api_dot_v1_dot_api__tools__service__pb2.RefinePromptWithCasesRequest.SerializeToString,
+                response_deserializer=agenta_dot_ai_dot_tools_dot_agenta_dot_api_dot_v1_dot_api__tools__service__pb2.RefinePromptWithCasesResponse.FromString,
+                _registered_method=True)
 
 
 class ApiToolsServiceServicer(object):
@@ -55,6 +60,16 @@ class ApiToolsServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def RefinePromptWithCases(self, request, context):
+        """Refine a prompt against test cases: tools.agenta.api.refine_prompt_with_cases.
+        Runs a prompt template on test cases, has it refined by those that fail, and runs them again, until all pass or the
+        rounds are used up. No case that passed before fails in the reported runs of the new prompt. What it may cost at
+        most is computed first.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_ApiToolsServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -62,6 +77,11 @@ def add_ApiToolsServiceServicer_to_server(servicer, server):
                     servicer.RefinePrompt,
                     request_deserializer=agenta_dot_ai_dot_tools_dot_agenta_dot_api_dot_v1_dot_api__tools__service__pb2.RefinePromptRequest.FromString,
                     response_serializer=agenta_dot_ai_dot_tools_dot_agenta_dot_api_dot_v1_dot_api__tools__service__pb2.RefinePromptResponse.SerializeToString,
+            ),
+            'RefinePromptWithCases': grpc.unary_unary_rpc_method_handler(
+                    servicer.RefinePromptWithCases,
+                    request_deserializer=agenta_dot_ai_dot_tools_dot_agenta_dot_api_dot_v1_dot_api__tools__service__pb2.RefinePromptWithCasesRequest.FromString,
+                    response_serializer=agenta_dot_ai_dot_tools_dot_agenta_dot_api_dot_v1_dot_api__tools__service__pb2.RefinePromptWithCasesResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -92,6 +112,33 @@ class ApiToolsService(object):
             '/agenta.ai.tools.agenta.api.v1.ApiToolsService/RefinePrompt',
             agenta_dot_ai_dot_tools_dot_agenta_dot_api_dot_v1_dot_api__tools__service__pb2.RefinePromptRequest.SerializeToString,
             agenta_dot_ai_dot_tools_dot_agenta_dot_api_dot_v1_dot_api__tools__service__pb2.RefinePromptResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RefinePromptWithCases(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/agenta.ai.tools.agenta.api.v1.ApiToolsService/RefinePromptWithCases',
+            agenta_dot_ai_dot_tools_dot_agenta_dot_api_dot_v1_dot_api__tools__service__pb2.RefinePromptWithCasesRequest.SerializeToString,
+            agenta_dot_ai_dot_tools_dot_agenta_dot_api_dot_v1_dot_api__tools__service__pb2.RefinePromptWithCasesResponse.FromString,
             options,
             channel_credentials,
             insecure,

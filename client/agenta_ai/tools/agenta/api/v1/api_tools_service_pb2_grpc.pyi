@@ -41,7 +41,23 @@ _ApiToolsServiceRefinePromptType = typing_extensions.TypeVar(
     ],
 )
 
-class ApiToolsServiceStub(typing.Generic[_ApiToolsServiceRefinePromptType]):
+_ApiToolsServiceRefinePromptWithCasesType = typing_extensions.TypeVar(
+    '_ApiToolsServiceRefinePromptWithCasesType',
+    grpc.UnaryUnaryMultiCallable[
+        agenta_ai.tools.agenta.api.v1.api_tools_service_pb2.RefinePromptWithCasesRequest,
+        agenta_ai.tools.agenta.api.v1.api_tools_service_pb2.RefinePromptWithCasesResponse,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        agenta_ai.tools.agenta.api.v1.api_tools_service_pb2.RefinePromptWithCasesRequest,
+        agenta_ai.tools.agenta.api.v1.api_tools_service_pb2.RefinePromptWithCasesResponse,
+    ],
+    default=grpc.UnaryUnaryMultiCallable[
+        agenta_ai.tools.agenta.api.v1.api_tools_service_pb2.RefinePromptWithCasesRequest,
+        agenta_ai.tools.agenta.api.v1.api_tools_service_pb2.RefinePromptWithCasesResponse,
+    ],
+)
+
+class ApiToolsServiceStub(typing.Generic[_ApiToolsServiceRefinePromptType, _ApiToolsServiceRefinePromptWithCasesType]):
     """ApiToolsService calls the tools of the group api of agenta."""
 
     @typing.overload
@@ -49,6 +65,10 @@ class ApiToolsServiceStub(typing.Generic[_ApiToolsServiceRefinePromptType]):
         grpc.UnaryUnaryMultiCallable[
             agenta_ai.tools.agenta.api.v1.api_tools_service_pb2.RefinePromptRequest,
             agenta_ai.tools.agenta.api.v1.api_tools_service_pb2.RefinePromptResponse,
+        ],
+        grpc.UnaryUnaryMultiCallable[
+            agenta_ai.tools.agenta.api.v1.api_tools_service_pb2.RefinePromptWithCasesRequest,
+            agenta_ai.tools.agenta.api.v1.api_tools_service_pb2.RefinePromptWithCasesResponse,
         ],
     ], channel: grpc.Channel) -> None: ...
 
@@ -58,6 +78,10 @@ class ApiToolsServiceStub(typing.Generic[_ApiToolsServiceRefinePromptType]):
             agenta_ai.tools.agenta.api.v1.api_tools_service_pb2.RefinePromptRequest,
             agenta_ai.tools.agenta.api.v1.api_tools_service_pb2.RefinePromptResponse,
         ],
+        grpc.aio.UnaryUnaryMultiCallable[
+            agenta_ai.tools.agenta.api.v1.api_tools_service_pb2.RefinePromptWithCasesRequest,
+            agenta_ai.tools.agenta.api.v1.api_tools_service_pb2.RefinePromptWithCasesResponse,
+        ],
     ], channel: grpc.aio.Channel) -> None: ...
 
     RefinePrompt: _ApiToolsServiceRefinePromptType
@@ -66,10 +90,21 @@ class ApiToolsServiceStub(typing.Generic[_ApiToolsServiceRefinePromptType]):
     messages, their roles and order, and everything that is not text come back as they were.
     """
 
+    RefinePromptWithCases: _ApiToolsServiceRefinePromptWithCasesType
+    """Refine a prompt against test cases: tools.agenta.api.refine_prompt_with_cases.
+    Runs a prompt template on test cases, has it refined by those that fail, and runs them again, until all pass or the
+    rounds are used up. No case that passed before fails in the reported runs of the new prompt. What it may cost at
+    most is computed first.
+    """
+
 ApiToolsServiceAsyncStub: typing_extensions.TypeAlias = ApiToolsServiceStub[
     grpc.aio.UnaryUnaryMultiCallable[
         agenta_ai.tools.agenta.api.v1.api_tools_service_pb2.RefinePromptRequest,
         agenta_ai.tools.agenta.api.v1.api_tools_service_pb2.RefinePromptResponse,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        agenta_ai.tools.agenta.api.v1.api_tools_service_pb2.RefinePromptWithCasesRequest,
+        agenta_ai.tools.agenta.api.v1.api_tools_service_pb2.RefinePromptWithCasesResponse,
     ],
 ]
 
@@ -85,6 +120,18 @@ class ApiToolsServiceServicer(metaclass=abc.ABCMeta):
         """Refine a prompt: tools.agenta.api.refine_prompt.
         Rewrites the texts of a prompt template so that a model follows them better, by the guidelines given. The number of
         messages, their roles and order, and everything that is not text come back as they were.
+        """
+
+    @abc.abstractmethod
+    def RefinePromptWithCases(
+        self,
+        request: agenta_ai.tools.agenta.api.v1.api_tools_service_pb2.RefinePromptWithCasesRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[agenta_ai.tools.agenta.api.v1.api_tools_service_pb2.RefinePromptWithCasesResponse, collections.abc.Awaitable[agenta_ai.tools.agenta.api.v1.api_tools_service_pb2.RefinePromptWithCasesResponse]]:
+        """Refine a prompt against test cases: tools.agenta.api.refine_prompt_with_cases.
+        Runs a prompt template on test cases, has it refined by those that fail, and runs them again, until all pass or the
+        rounds are used up. No case that passed before fails in the reported runs of the new prompt. What it may cost at
+        most is computed first.
         """
 
 def add_ApiToolsServiceServicer_to_server(servicer: ApiToolsServiceServicer, server: typing.Union[grpc.Server, grpc.aio.Server]) -> None: ...

@@ -197,6 +197,178 @@ func (*RefinePromptResponse_Result_) isRefinePromptResponse_Outcome() {}
 
 func (*RefinePromptResponse_Error) isRefinePromptResponse_Outcome() {}
 
+// RefinePromptWithCasesRequest is a call of tools.agenta.api.refine_prompt_with_cases. At most 1 MiB when serialised.
+type RefinePromptWithCasesRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// What the tool takes.
+	Arguments *RefinePromptWithCasesRequest_Arguments `protobuf:"bytes,1,opt,name=arguments,proto3" json:"arguments,omitempty"`
+	// Makes it safe to send the call again: a UUID, version 4, new for every call that is meant to be a new one and kept
+	// for its retries. As in CallToolRequest, with which it shares the ids: the same id with the same arguments is the
+	// same call, whichever method it is sent to. Empty: every call is a new one.
+	RequestId string `protobuf:"bytes,2,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
+	// What to do with a request_id whose first run may have been billed and has no result: false answers with
+	// ERROR_REASON_OUTCOME_UNKNOWN, true runs the tool again, which may be billed twice.
+	RerunIfOutcomeUnknown bool `protobuf:"varint,3,opt,name=rerun_if_outcome_unknown,json=rerunIfOutcomeUnknown,proto3" json:"rerun_if_outcome_unknown,omitempty"`
+	unknownFields         protoimpl.UnknownFields
+	sizeCache             protoimpl.SizeCache
+}
+
+func (x *RefinePromptWithCasesRequest) Reset() {
+	*x = RefinePromptWithCasesRequest{}
+	mi := &file_agenta_ai_tools_agenta_api_v1_api_tools_service_proto_msgTypes[2]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RefinePromptWithCasesRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RefinePromptWithCasesRequest) ProtoMessage() {}
+
+func (x *RefinePromptWithCasesRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_agenta_ai_tools_agenta_api_v1_api_tools_service_proto_msgTypes[2]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RefinePromptWithCasesRequest.ProtoReflect.Descriptor instead.
+func (*RefinePromptWithCasesRequest) Descriptor() ([]byte, []int) {
+	return file_agenta_ai_tools_agenta_api_v1_api_tools_service_proto_rawDescGZIP(), []int{2}
+}
+
+func (x *RefinePromptWithCasesRequest) GetArguments() *RefinePromptWithCasesRequest_Arguments {
+	if x != nil {
+		return x.Arguments
+	}
+	return nil
+}
+
+func (x *RefinePromptWithCasesRequest) GetRequestId() string {
+	if x != nil {
+		return x.RequestId
+	}
+	return ""
+}
+
+func (x *RefinePromptWithCasesRequest) GetRerunIfOutcomeUnknown() bool {
+	if x != nil {
+		return x.RerunIfOutcomeUnknown
+	}
+	return false
+}
+
+// RefinePromptWithCasesResponse is what tools.agenta.api.refine_prompt_with_cases answered.
+type RefinePromptWithCasesResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// How the tool ended.
+	//
+	// Types that are valid to be assigned to Outcome:
+	//
+	//	*RefinePromptWithCasesResponse_Result_
+	//	*RefinePromptWithCasesResponse_Error
+	Outcome isRefinePromptWithCasesResponse_Outcome `protobuf_oneof:"outcome"`
+	// The result for people, at least one block; of a failure, one text that says what went wrong.
+	Content []*v1.ContentBlock `protobuf:"bytes,3,rep,name=content,proto3" json:"content,omitempty"`
+	// How the result came about.
+	Meta          *v1.CallMeta `protobuf:"bytes,4,opt,name=meta,proto3" json:"meta,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RefinePromptWithCasesResponse) Reset() {
+	*x = RefinePromptWithCasesResponse{}
+	mi := &file_agenta_ai_tools_agenta_api_v1_api_tools_service_proto_msgTypes[3]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RefinePromptWithCasesResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RefinePromptWithCasesResponse) ProtoMessage() {}
+
+func (x *RefinePromptWithCasesResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_agenta_ai_tools_agenta_api_v1_api_tools_service_proto_msgTypes[3]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RefinePromptWithCasesResponse.ProtoReflect.Descriptor instead.
+func (*RefinePromptWithCasesResponse) Descriptor() ([]byte, []int) {
+	return file_agenta_ai_tools_agenta_api_v1_api_tools_service_proto_rawDescGZIP(), []int{3}
+}
+
+func (x *RefinePromptWithCasesResponse) GetOutcome() isRefinePromptWithCasesResponse_Outcome {
+	if x != nil {
+		return x.Outcome
+	}
+	return nil
+}
+
+func (x *RefinePromptWithCasesResponse) GetResult() *RefinePromptWithCasesResponse_Result {
+	if x != nil {
+		if x, ok := x.Outcome.(*RefinePromptWithCasesResponse_Result_); ok {
+			return x.Result
+		}
+	}
+	return nil
+}
+
+func (x *RefinePromptWithCasesResponse) GetError() *v1.ToolError {
+	if x != nil {
+		if x, ok := x.Outcome.(*RefinePromptWithCasesResponse_Error); ok {
+			return x.Error
+		}
+	}
+	return nil
+}
+
+func (x *RefinePromptWithCasesResponse) GetContent() []*v1.ContentBlock {
+	if x != nil {
+		return x.Content
+	}
+	return nil
+}
+
+func (x *RefinePromptWithCasesResponse) GetMeta() *v1.CallMeta {
+	if x != nil {
+		return x.Meta
+	}
+	return nil
+}
+
+type isRefinePromptWithCasesResponse_Outcome interface {
+	isRefinePromptWithCasesResponse_Outcome()
+}
+
+type RefinePromptWithCasesResponse_Result_ struct {
+	// The result, if the tool did its work.
+	Result *RefinePromptWithCasesResponse_Result `protobuf:"bytes,1,opt,name=result,proto3,oneof"`
+}
+
+type RefinePromptWithCasesResponse_Error struct {
+	// Why the tool failed, if it ran and failed.
+	Error *v1.ToolError `protobuf:"bytes,2,opt,name=error,proto3,oneof"`
+}
+
+func (*RefinePromptWithCasesResponse_Result_) isRefinePromptWithCasesResponse_Outcome() {}
+
+func (*RefinePromptWithCasesResponse_Error) isRefinePromptWithCasesResponse_Outcome() {}
+
 // What to refine, and how.
 type RefinePromptRequest_Arguments struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -216,7 +388,7 @@ type RefinePromptRequest_Arguments struct {
 
 func (x *RefinePromptRequest_Arguments) Reset() {
 	*x = RefinePromptRequest_Arguments{}
-	mi := &file_agenta_ai_tools_agenta_api_v1_api_tools_service_proto_msgTypes[2]
+	mi := &file_agenta_ai_tools_agenta_api_v1_api_tools_service_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -228,7 +400,7 @@ func (x *RefinePromptRequest_Arguments) String() string {
 func (*RefinePromptRequest_Arguments) ProtoMessage() {}
 
 func (x *RefinePromptRequest_Arguments) ProtoReflect() protoreflect.Message {
-	mi := &file_agenta_ai_tools_agenta_api_v1_api_tools_service_proto_msgTypes[2]
+	mi := &file_agenta_ai_tools_agenta_api_v1_api_tools_service_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -283,7 +455,7 @@ type RefinePromptResponse_Result struct {
 
 func (x *RefinePromptResponse_Result) Reset() {
 	*x = RefinePromptResponse_Result{}
-	mi := &file_agenta_ai_tools_agenta_api_v1_api_tools_service_proto_msgTypes[3]
+	mi := &file_agenta_ai_tools_agenta_api_v1_api_tools_service_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -295,7 +467,7 @@ func (x *RefinePromptResponse_Result) String() string {
 func (*RefinePromptResponse_Result) ProtoMessage() {}
 
 func (x *RefinePromptResponse_Result) ProtoReflect() protoreflect.Message {
-	mi := &file_agenta_ai_tools_agenta_api_v1_api_tools_service_proto_msgTypes[3]
+	mi := &file_agenta_ai_tools_agenta_api_v1_api_tools_service_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -347,7 +519,7 @@ type RefinePromptResponse_Result_MessagesItem struct {
 
 func (x *RefinePromptResponse_Result_MessagesItem) Reset() {
 	*x = RefinePromptResponse_Result_MessagesItem{}
-	mi := &file_agenta_ai_tools_agenta_api_v1_api_tools_service_proto_msgTypes[4]
+	mi := &file_agenta_ai_tools_agenta_api_v1_api_tools_service_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -359,7 +531,7 @@ func (x *RefinePromptResponse_Result_MessagesItem) String() string {
 func (*RefinePromptResponse_Result_MessagesItem) ProtoMessage() {}
 
 func (x *RefinePromptResponse_Result_MessagesItem) ProtoReflect() protoreflect.Message {
-	mi := &file_agenta_ai_tools_agenta_api_v1_api_tools_service_proto_msgTypes[4]
+	mi := &file_agenta_ai_tools_agenta_api_v1_api_tools_service_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -387,6 +559,973 @@ func (x *RefinePromptResponse_Result_MessagesItem) GetContent() *structpb.Value 
 		return x.Content
 	}
 	return nil
+}
+
+// What to refine, against which cases, and at what cost.
+type RefinePromptWithCasesRequest_Arguments struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The whole prompt template as JSON: an object with 'messages', and optionally 'template_format', 'input_keys',
+	// 'llm_config' and whatever else belongs to it.
+	// Required. From 1 to 100000 characters.
+	PromptTemplateJson *string `protobuf:"bytes,1,opt,name=prompt_template_json,proto3,oneof" json:"prompt_template_json,omitempty"`
+	// What the prompt is tested with.
+	// Required. From 1 to 20 items.
+	Cases []*RefinePromptWithCasesRequest_Arguments_CasesItem `protobuf:"bytes,2,rep,name=cases,proto3" json:"cases,omitempty"`
+	// What the refinement should achieve besides, in plain words.
+	// At most 8000 characters.
+	Guidelines *string `protobuf:"bytes,3,opt,name=guidelines,proto3,oneof" json:"guidelines,omitempty"`
+	// What the prompt is for: its users, its data, its answers.
+	// At most 5000 characters.
+	Context *string `protobuf:"bytes,4,opt,name=context,proto3,oneof" json:"context,omitempty"`
+	// How often a refinement is tried at most.
+	// Default: 2. At least 1. At most 3.
+	MaxRounds *int64 `protobuf:"varint,5,opt,name=max_rounds,proto3,oneof" json:"max_rounds,omitempty"`
+	// How often each case is run.
+	// Default: 1. At least 1. At most 5.
+	Repeat *int64 `protobuf:"varint,6,opt,name=repeat,proto3,oneof" json:"repeat,omitempty"`
+	// In how many of its runs a case must pass; in all of them by default.
+	// At least 1. At most 5.
+	PassAtLeast *int64 `protobuf:"varint,7,opt,name=pass_at_least,proto3,oneof" json:"pass_at_least,omitempty"`
+	// What may take more calls of models than this is refused before anything is paid for.
+	// Default: 40. At least 1. At most 1000.
+	MaxModelCalls *int64 `protobuf:"varint,8,opt,name=max_model_calls,proto3,oneof" json:"max_model_calls,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RefinePromptWithCasesRequest_Arguments) Reset() {
+	*x = RefinePromptWithCasesRequest_Arguments{}
+	mi := &file_agenta_ai_tools_agenta_api_v1_api_tools_service_proto_msgTypes[7]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RefinePromptWithCasesRequest_Arguments) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RefinePromptWithCasesRequest_Arguments) ProtoMessage() {}
+
+func (x *RefinePromptWithCasesRequest_Arguments) ProtoReflect() protoreflect.Message {
+	mi := &file_agenta_ai_tools_agenta_api_v1_api_tools_service_proto_msgTypes[7]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RefinePromptWithCasesRequest_Arguments.ProtoReflect.Descriptor instead.
+func (*RefinePromptWithCasesRequest_Arguments) Descriptor() ([]byte, []int) {
+	return file_agenta_ai_tools_agenta_api_v1_api_tools_service_proto_rawDescGZIP(), []int{2, 0}
+}
+
+func (x *RefinePromptWithCasesRequest_Arguments) GetPromptTemplateJson() string {
+	if x != nil && x.PromptTemplateJson != nil {
+		return *x.PromptTemplateJson
+	}
+	return ""
+}
+
+func (x *RefinePromptWithCasesRequest_Arguments) GetCases() []*RefinePromptWithCasesRequest_Arguments_CasesItem {
+	if x != nil {
+		return x.Cases
+	}
+	return nil
+}
+
+func (x *RefinePromptWithCasesRequest_Arguments) GetGuidelines() string {
+	if x != nil && x.Guidelines != nil {
+		return *x.Guidelines
+	}
+	return ""
+}
+
+func (x *RefinePromptWithCasesRequest_Arguments) GetContext() string {
+	if x != nil && x.Context != nil {
+		return *x.Context
+	}
+	return ""
+}
+
+func (x *RefinePromptWithCasesRequest_Arguments) GetMaxRounds() int64 {
+	if x != nil && x.MaxRounds != nil {
+		return *x.MaxRounds
+	}
+	return 0
+}
+
+func (x *RefinePromptWithCasesRequest_Arguments) GetRepeat() int64 {
+	if x != nil && x.Repeat != nil {
+		return *x.Repeat
+	}
+	return 0
+}
+
+func (x *RefinePromptWithCasesRequest_Arguments) GetPassAtLeast() int64 {
+	if x != nil && x.PassAtLeast != nil {
+		return *x.PassAtLeast
+	}
+	return 0
+}
+
+func (x *RefinePromptWithCasesRequest_Arguments) GetMaxModelCalls() int64 {
+	if x != nil && x.MaxModelCalls != nil {
+		return *x.MaxModelCalls
+	}
+	return 0
+}
+
+// One test case.
+type RefinePromptWithCasesRequest_Arguments_CasesItem struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Names the case in the report.
+	// From 1 to 100 characters.
+	Name *string `protobuf:"bytes,1,opt,name=name,proto3,oneof" json:"name,omitempty"`
+	// Values of the prompt's variables.
+	// Required.
+	Inputs *structpb.Struct `protobuf:"bytes,2,opt,name=inputs,proto3" json:"inputs,omitempty"`
+	// What is expected of an output: all that is given must hold, and something must be given.
+	// Required. Not empty.
+	Expected *RefinePromptWithCasesRequest_Arguments_CasesItem_Expected `protobuf:"bytes,3,opt,name=expected,proto3" json:"expected,omitempty"`
+	// What the output should be like, in plain words.
+	// At most 1000 characters.
+	Remark        *string `protobuf:"bytes,4,opt,name=remark,proto3,oneof" json:"remark,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RefinePromptWithCasesRequest_Arguments_CasesItem) Reset() {
+	*x = RefinePromptWithCasesRequest_Arguments_CasesItem{}
+	mi := &file_agenta_ai_tools_agenta_api_v1_api_tools_service_proto_msgTypes[8]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RefinePromptWithCasesRequest_Arguments_CasesItem) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RefinePromptWithCasesRequest_Arguments_CasesItem) ProtoMessage() {}
+
+func (x *RefinePromptWithCasesRequest_Arguments_CasesItem) ProtoReflect() protoreflect.Message {
+	mi := &file_agenta_ai_tools_agenta_api_v1_api_tools_service_proto_msgTypes[8]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RefinePromptWithCasesRequest_Arguments_CasesItem.ProtoReflect.Descriptor instead.
+func (*RefinePromptWithCasesRequest_Arguments_CasesItem) Descriptor() ([]byte, []int) {
+	return file_agenta_ai_tools_agenta_api_v1_api_tools_service_proto_rawDescGZIP(), []int{2, 0, 0}
+}
+
+func (x *RefinePromptWithCasesRequest_Arguments_CasesItem) GetName() string {
+	if x != nil && x.Name != nil {
+		return *x.Name
+	}
+	return ""
+}
+
+func (x *RefinePromptWithCasesRequest_Arguments_CasesItem) GetInputs() *structpb.Struct {
+	if x != nil {
+		return x.Inputs
+	}
+	return nil
+}
+
+func (x *RefinePromptWithCasesRequest_Arguments_CasesItem) GetExpected() *RefinePromptWithCasesRequest_Arguments_CasesItem_Expected {
+	if x != nil {
+		return x.Expected
+	}
+	return nil
+}
+
+func (x *RefinePromptWithCasesRequest_Arguments_CasesItem) GetRemark() string {
+	if x != nil && x.Remark != nil {
+		return *x.Remark
+	}
+	return ""
+}
+
+// What is expected of an output: all that is given must hold, and something must be given.
+type RefinePromptWithCasesRequest_Arguments_CasesItem_Expected struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The output, but for white space around it.
+	// From 1 to 10000 characters.
+	Equals *string `protobuf:"bytes,1,opt,name=equals,proto3,oneof" json:"equals,omitempty"`
+	// Texts that the output contains, all of them.
+	// From 1 to 20 items.
+	ContainsAll *structpb.ListValue `protobuf:"bytes,2,opt,name=contains_all,proto3" json:"contains_all,omitempty"`
+	// Texts of which the output contains one at least.
+	// From 1 to 20 items.
+	ContainsAny *structpb.ListValue `protobuf:"bytes,3,opt,name=contains_any,proto3" json:"contains_any,omitempty"`
+	// Texts of which the output contains none.
+	// From 1 to 20 items.
+	ContainsNone *structpb.ListValue `protobuf:"bytes,4,opt,name=contains_none,proto3" json:"contains_none,omitempty"`
+	// Regular expression, RE2, that matches somewhere in the output, or all of it with ^ and $. Outputs have at
+	// most 10,000 characters then.
+	// From 1 to 1000 characters.
+	Pattern *string `protobuf:"bytes,5,opt,name=pattern,proto3,oneof" json:"pattern,omitempty"`
+	// JSON Schema 2020-12 by which the output is valid JSON.
+	JsonSchema *structpb.Struct `protobuf:"bytes,6,opt,name=json_schema,proto3" json:"json_schema,omitempty"`
+	// The output, as JSON. The order of keys and the layout don't matter.
+	JsonEquals *structpb.Value `protobuf:"bytes,7,opt,name=json_equals,proto3" json:"json_equals,omitempty"`
+	// What the output contains, as JSON: of objects, these keys with such values; of lists, these items in any
+	// order. 1,000 values at most.
+	JsonContains *structpb.Value `protobuf:"bytes,8,opt,name=json_contains,proto3" json:"json_contains,omitempty"`
+	// How many characters the output has at most.
+	// At least 1. At most 1000000.
+	MaxCharacters *int64 `protobuf:"varint,9,opt,name=max_characters,proto3,oneof" json:"max_characters,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RefinePromptWithCasesRequest_Arguments_CasesItem_Expected) Reset() {
+	*x = RefinePromptWithCasesRequest_Arguments_CasesItem_Expected{}
+	mi := &file_agenta_ai_tools_agenta_api_v1_api_tools_service_proto_msgTypes[9]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RefinePromptWithCasesRequest_Arguments_CasesItem_Expected) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RefinePromptWithCasesRequest_Arguments_CasesItem_Expected) ProtoMessage() {}
+
+func (x *RefinePromptWithCasesRequest_Arguments_CasesItem_Expected) ProtoReflect() protoreflect.Message {
+	mi := &file_agenta_ai_tools_agenta_api_v1_api_tools_service_proto_msgTypes[9]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RefinePromptWithCasesRequest_Arguments_CasesItem_Expected.ProtoReflect.Descriptor instead.
+func (*RefinePromptWithCasesRequest_Arguments_CasesItem_Expected) Descriptor() ([]byte, []int) {
+	return file_agenta_ai_tools_agenta_api_v1_api_tools_service_proto_rawDescGZIP(), []int{2, 0, 0, 0}
+}
+
+func (x *RefinePromptWithCasesRequest_Arguments_CasesItem_Expected) GetEquals() string {
+	if x != nil && x.Equals != nil {
+		return *x.Equals
+	}
+	return ""
+}
+
+func (x *RefinePromptWithCasesRequest_Arguments_CasesItem_Expected) GetContainsAll() *structpb.ListValue {
+	if x != nil {
+		return x.ContainsAll
+	}
+	return nil
+}
+
+func (x *RefinePromptWithCasesRequest_Arguments_CasesItem_Expected) GetContainsAny() *structpb.ListValue {
+	if x != nil {
+		return x.ContainsAny
+	}
+	return nil
+}
+
+func (x *RefinePromptWithCasesRequest_Arguments_CasesItem_Expected) GetContainsNone() *structpb.ListValue {
+	if x != nil {
+		return x.ContainsNone
+	}
+	return nil
+}
+
+func (x *RefinePromptWithCasesRequest_Arguments_CasesItem_Expected) GetPattern() string {
+	if x != nil && x.Pattern != nil {
+		return *x.Pattern
+	}
+	return ""
+}
+
+func (x *RefinePromptWithCasesRequest_Arguments_CasesItem_Expected) GetJsonSchema() *structpb.Struct {
+	if x != nil {
+		return x.JsonSchema
+	}
+	return nil
+}
+
+func (x *RefinePromptWithCasesRequest_Arguments_CasesItem_Expected) GetJsonEquals() *structpb.Value {
+	if x != nil {
+		return x.JsonEquals
+	}
+	return nil
+}
+
+func (x *RefinePromptWithCasesRequest_Arguments_CasesItem_Expected) GetJsonContains() *structpb.Value {
+	if x != nil {
+		return x.JsonContains
+	}
+	return nil
+}
+
+func (x *RefinePromptWithCasesRequest_Arguments_CasesItem_Expected) GetMaxCharacters() int64 {
+	if x != nil && x.MaxCharacters != nil {
+		return *x.MaxCharacters
+	}
+	return 0
+}
+
+// The best prompt, and how it does on the cases.
+type RefinePromptWithCasesResponse_Result struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The whole template as JSON: as it came if nothing was better.
+	// Required. Not empty.
+	PromptTemplateJson *string `protobuf:"bytes,1,opt,name=prompt_template_json,proto3,oneof" json:"prompt_template_json,omitempty"`
+	// What came of it, in a line.
+	// Required. Not empty.
+	Summary *string `protobuf:"bytes,2,opt,name=summary,proto3,oneof" json:"summary,omitempty"`
+	// Whether a case that failed before passes now.
+	// Required.
+	Improved *bool `protobuf:"varint,3,opt,name=improved,proto3,oneof" json:"improved,omitempty"`
+	// How many cases passed with the prompt as it came.
+	// Required. At least 0.
+	PassedBefore *int64 `protobuf:"varint,4,opt,name=passed_before,proto3,oneof" json:"passed_before,omitempty"`
+	// How many pass with the one that is given back.
+	// Required. At least 0.
+	PassedAfter *int64 `protobuf:"varint,5,opt,name=passed_after,proto3,oneof" json:"passed_after,omitempty"`
+	// In the order in which they were given.
+	// Required. Not empty.
+	Cases []*RefinePromptWithCasesResponse_Result_CasesItem `protobuf:"bytes,6,rep,name=cases,proto3" json:"cases,omitempty"`
+	// What was tried, in its order.
+	// Required.
+	Rounds []*RefinePromptWithCasesResponse_Result_RoundsItem `protobuf:"bytes,7,rep,name=rounds,proto3" json:"rounds,omitempty"`
+	// Why there was no further round.
+	// Required. One of: "all_pass", "none_fails", "rounds_used", "deadline", "upstream_failed".
+	Stopped *string `protobuf:"bytes,8,opt,name=stopped,proto3,oneof" json:"stopped,omitempty"`
+	// How many calls of models may have been billed.
+	// Required. At least 0.
+	ModelCalls *int64 `protobuf:"varint,9,opt,name=model_calls,proto3,oneof" json:"model_calls,omitempty"`
+	// Expected texts that the refinement put into the prompt: it may pass by these alone.
+	// Required.
+	CopiedTexts   []*RefinePromptWithCasesResponse_Result_CopiedTextsItem `protobuf:"bytes,10,rep,name=copied_texts,proto3" json:"copied_texts,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RefinePromptWithCasesResponse_Result) Reset() {
+	*x = RefinePromptWithCasesResponse_Result{}
+	mi := &file_agenta_ai_tools_agenta_api_v1_api_tools_service_proto_msgTypes[10]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RefinePromptWithCasesResponse_Result) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RefinePromptWithCasesResponse_Result) ProtoMessage() {}
+
+func (x *RefinePromptWithCasesResponse_Result) ProtoReflect() protoreflect.Message {
+	mi := &file_agenta_ai_tools_agenta_api_v1_api_tools_service_proto_msgTypes[10]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RefinePromptWithCasesResponse_Result.ProtoReflect.Descriptor instead.
+func (*RefinePromptWithCasesResponse_Result) Descriptor() ([]byte, []int) {
+	return file_agenta_ai_tools_agenta_api_v1_api_tools_service_proto_rawDescGZIP(), []int{3, 0}
+}
+
+func (x *RefinePromptWithCasesResponse_Result) GetPromptTemplateJson() string {
+	if x != nil && x.PromptTemplateJson != nil {
+		return *x.PromptTemplateJson
+	}
+	return ""
+}
+
+func (x *RefinePromptWithCasesResponse_Result) GetSummary() string {
+	if x != nil && x.Summary != nil {
+		return *x.Summary
+	}
+	return ""
+}
+
+func (x *RefinePromptWithCasesResponse_Result) GetImproved() bool {
+	if x != nil && x.Improved != nil {
+		return *x.Improved
+	}
+	return false
+}
+
+func (x *RefinePromptWithCasesResponse_Result) GetPassedBefore() int64 {
+	if x != nil && x.PassedBefore != nil {
+		return *x.PassedBefore
+	}
+	return 0
+}
+
+func (x *RefinePromptWithCasesResponse_Result) GetPassedAfter() int64 {
+	if x != nil && x.PassedAfter != nil {
+		return *x.PassedAfter
+	}
+	return 0
+}
+
+func (x *RefinePromptWithCasesResponse_Result) GetCases() []*RefinePromptWithCasesResponse_Result_CasesItem {
+	if x != nil {
+		return x.Cases
+	}
+	return nil
+}
+
+func (x *RefinePromptWithCasesResponse_Result) GetRounds() []*RefinePromptWithCasesResponse_Result_RoundsItem {
+	if x != nil {
+		return x.Rounds
+	}
+	return nil
+}
+
+func (x *RefinePromptWithCasesResponse_Result) GetStopped() string {
+	if x != nil && x.Stopped != nil {
+		return *x.Stopped
+	}
+	return ""
+}
+
+func (x *RefinePromptWithCasesResponse_Result) GetModelCalls() int64 {
+	if x != nil && x.ModelCalls != nil {
+		return *x.ModelCalls
+	}
+	return 0
+}
+
+func (x *RefinePromptWithCasesResponse_Result) GetCopiedTexts() []*RefinePromptWithCasesResponse_Result_CopiedTextsItem {
+	if x != nil {
+		return x.CopiedTexts
+	}
+	return nil
+}
+
+// A case before and after.
+type RefinePromptWithCasesResponse_Result_CasesItem struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// As it was given, or its number.
+	// Required.
+	Name *string `protobuf:"bytes,1,opt,name=name,proto3,oneof" json:"name,omitempty"`
+	// With the prompt as it came.
+	// Required.
+	Before *RefinePromptWithCasesResponse_Result_CasesItem_Before `protobuf:"bytes,2,opt,name=before,proto3" json:"before,omitempty"`
+	// With the prompt that is given back: as before if it is the same.
+	// Required.
+	After         *RefinePromptWithCasesResponse_Result_CasesItem_After `protobuf:"bytes,3,opt,name=after,proto3" json:"after,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RefinePromptWithCasesResponse_Result_CasesItem) Reset() {
+	*x = RefinePromptWithCasesResponse_Result_CasesItem{}
+	mi := &file_agenta_ai_tools_agenta_api_v1_api_tools_service_proto_msgTypes[11]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RefinePromptWithCasesResponse_Result_CasesItem) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RefinePromptWithCasesResponse_Result_CasesItem) ProtoMessage() {}
+
+func (x *RefinePromptWithCasesResponse_Result_CasesItem) ProtoReflect() protoreflect.Message {
+	mi := &file_agenta_ai_tools_agenta_api_v1_api_tools_service_proto_msgTypes[11]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RefinePromptWithCasesResponse_Result_CasesItem.ProtoReflect.Descriptor instead.
+func (*RefinePromptWithCasesResponse_Result_CasesItem) Descriptor() ([]byte, []int) {
+	return file_agenta_ai_tools_agenta_api_v1_api_tools_service_proto_rawDescGZIP(), []int{3, 0, 0}
+}
+
+func (x *RefinePromptWithCasesResponse_Result_CasesItem) GetName() string {
+	if x != nil && x.Name != nil {
+		return *x.Name
+	}
+	return ""
+}
+
+func (x *RefinePromptWithCasesResponse_Result_CasesItem) GetBefore() *RefinePromptWithCasesResponse_Result_CasesItem_Before {
+	if x != nil {
+		return x.Before
+	}
+	return nil
+}
+
+func (x *RefinePromptWithCasesResponse_Result_CasesItem) GetAfter() *RefinePromptWithCasesResponse_Result_CasesItem_After {
+	if x != nil {
+		return x.After
+	}
+	return nil
+}
+
+// One round.
+type RefinePromptWithCasesResponse_Result_RoundsItem struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// What became of its refinement.
+	// Required. One of: "taken", "not_better", "made_worse", "incomplete", "rejected".
+	End *string `protobuf:"bytes,1,opt,name=end,proto3,oneof" json:"end,omitempty"`
+	// The same in a sentence.
+	// Required.
+	Why *string `protobuf:"bytes,2,opt,name=why,proto3,oneof" json:"why,omitempty"`
+	// What the refinement changed; empty if there was none.
+	// Required.
+	Summary *string `protobuf:"bytes,3,opt,name=summary,proto3,oneof" json:"summary,omitempty"`
+	// How many cases passed with it; 0 if they weren't run.
+	// Required. At least 0.
+	Passed        *int64 `protobuf:"varint,4,opt,name=passed,proto3,oneof" json:"passed,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RefinePromptWithCasesResponse_Result_RoundsItem) Reset() {
+	*x = RefinePromptWithCasesResponse_Result_RoundsItem{}
+	mi := &file_agenta_ai_tools_agenta_api_v1_api_tools_service_proto_msgTypes[12]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RefinePromptWithCasesResponse_Result_RoundsItem) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RefinePromptWithCasesResponse_Result_RoundsItem) ProtoMessage() {}
+
+func (x *RefinePromptWithCasesResponse_Result_RoundsItem) ProtoReflect() protoreflect.Message {
+	mi := &file_agenta_ai_tools_agenta_api_v1_api_tools_service_proto_msgTypes[12]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RefinePromptWithCasesResponse_Result_RoundsItem.ProtoReflect.Descriptor instead.
+func (*RefinePromptWithCasesResponse_Result_RoundsItem) Descriptor() ([]byte, []int) {
+	return file_agenta_ai_tools_agenta_api_v1_api_tools_service_proto_rawDescGZIP(), []int{3, 0, 1}
+}
+
+func (x *RefinePromptWithCasesResponse_Result_RoundsItem) GetEnd() string {
+	if x != nil && x.End != nil {
+		return *x.End
+	}
+	return ""
+}
+
+func (x *RefinePromptWithCasesResponse_Result_RoundsItem) GetWhy() string {
+	if x != nil && x.Why != nil {
+		return *x.Why
+	}
+	return ""
+}
+
+func (x *RefinePromptWithCasesResponse_Result_RoundsItem) GetSummary() string {
+	if x != nil && x.Summary != nil {
+		return *x.Summary
+	}
+	return ""
+}
+
+func (x *RefinePromptWithCasesResponse_Result_RoundsItem) GetPassed() int64 {
+	if x != nil && x.Passed != nil {
+		return *x.Passed
+	}
+	return 0
+}
+
+// An expected text that stands in the new prompt, and didn't in the old one.
+type RefinePromptWithCasesResponse_Result_CopiedTextsItem struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Name of the case that expects it.
+	// Required.
+	Case *string `protobuf:"bytes,1,opt,name=case,proto3,oneof" json:"case,omitempty"`
+	// As it was expected.
+	// Required.
+	Text          *string `protobuf:"bytes,2,opt,name=text,proto3,oneof" json:"text,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RefinePromptWithCasesResponse_Result_CopiedTextsItem) Reset() {
+	*x = RefinePromptWithCasesResponse_Result_CopiedTextsItem{}
+	mi := &file_agenta_ai_tools_agenta_api_v1_api_tools_service_proto_msgTypes[13]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RefinePromptWithCasesResponse_Result_CopiedTextsItem) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RefinePromptWithCasesResponse_Result_CopiedTextsItem) ProtoMessage() {}
+
+func (x *RefinePromptWithCasesResponse_Result_CopiedTextsItem) ProtoReflect() protoreflect.Message {
+	mi := &file_agenta_ai_tools_agenta_api_v1_api_tools_service_proto_msgTypes[13]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RefinePromptWithCasesResponse_Result_CopiedTextsItem.ProtoReflect.Descriptor instead.
+func (*RefinePromptWithCasesResponse_Result_CopiedTextsItem) Descriptor() ([]byte, []int) {
+	return file_agenta_ai_tools_agenta_api_v1_api_tools_service_proto_rawDescGZIP(), []int{3, 0, 2}
+}
+
+func (x *RefinePromptWithCasesResponse_Result_CopiedTextsItem) GetCase() string {
+	if x != nil && x.Case != nil {
+		return *x.Case
+	}
+	return ""
+}
+
+func (x *RefinePromptWithCasesResponse_Result_CopiedTextsItem) GetText() string {
+	if x != nil && x.Text != nil {
+		return *x.Text
+	}
+	return ""
+}
+
+// With the prompt as it came.
+type RefinePromptWithCasesResponse_Result_CasesItem_Before struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// 'unknown' if too many of its runs gave no output.
+	// Required. One of: "passed", "failed", "unknown".
+	Verdict *string `protobuf:"bytes,1,opt,name=verdict,proto3,oneof" json:"verdict,omitempty"`
+	// How many of its runs passed.
+	// Required. At least 0.
+	Passes *int64 `protobuf:"varint,2,opt,name=passes,proto3,oneof" json:"passes,omitempty"`
+	// In the order in which they ended.
+	// Required.
+	Runs          []*RefinePromptWithCasesResponse_Result_CasesItem_Before_RunsItem `protobuf:"bytes,3,rep,name=runs,proto3" json:"runs,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RefinePromptWithCasesResponse_Result_CasesItem_Before) Reset() {
+	*x = RefinePromptWithCasesResponse_Result_CasesItem_Before{}
+	mi := &file_agenta_ai_tools_agenta_api_v1_api_tools_service_proto_msgTypes[14]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RefinePromptWithCasesResponse_Result_CasesItem_Before) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RefinePromptWithCasesResponse_Result_CasesItem_Before) ProtoMessage() {}
+
+func (x *RefinePromptWithCasesResponse_Result_CasesItem_Before) ProtoReflect() protoreflect.Message {
+	mi := &file_agenta_ai_tools_agenta_api_v1_api_tools_service_proto_msgTypes[14]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RefinePromptWithCasesResponse_Result_CasesItem_Before.ProtoReflect.Descriptor instead.
+func (*RefinePromptWithCasesResponse_Result_CasesItem_Before) Descriptor() ([]byte, []int) {
+	return file_agenta_ai_tools_agenta_api_v1_api_tools_service_proto_rawDescGZIP(), []int{3, 0, 0, 0}
+}
+
+func (x *RefinePromptWithCasesResponse_Result_CasesItem_Before) GetVerdict() string {
+	if x != nil && x.Verdict != nil {
+		return *x.Verdict
+	}
+	return ""
+}
+
+func (x *RefinePromptWithCasesResponse_Result_CasesItem_Before) GetPasses() int64 {
+	if x != nil && x.Passes != nil {
+		return *x.Passes
+	}
+	return 0
+}
+
+func (x *RefinePromptWithCasesResponse_Result_CasesItem_Before) GetRuns() []*RefinePromptWithCasesResponse_Result_CasesItem_Before_RunsItem {
+	if x != nil {
+		return x.Runs
+	}
+	return nil
+}
+
+// With the prompt that is given back: as before if it is the same.
+type RefinePromptWithCasesResponse_Result_CasesItem_After struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// 'unknown' if too many of its runs gave no output.
+	// Required. One of: "passed", "failed", "unknown".
+	Verdict *string `protobuf:"bytes,1,opt,name=verdict,proto3,oneof" json:"verdict,omitempty"`
+	// How many of its runs passed.
+	// Required. At least 0.
+	Passes *int64 `protobuf:"varint,2,opt,name=passes,proto3,oneof" json:"passes,omitempty"`
+	// In the order in which they ended.
+	// Required.
+	Runs          []*RefinePromptWithCasesResponse_Result_CasesItem_After_RunsItem `protobuf:"bytes,3,rep,name=runs,proto3" json:"runs,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RefinePromptWithCasesResponse_Result_CasesItem_After) Reset() {
+	*x = RefinePromptWithCasesResponse_Result_CasesItem_After{}
+	mi := &file_agenta_ai_tools_agenta_api_v1_api_tools_service_proto_msgTypes[15]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RefinePromptWithCasesResponse_Result_CasesItem_After) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RefinePromptWithCasesResponse_Result_CasesItem_After) ProtoMessage() {}
+
+func (x *RefinePromptWithCasesResponse_Result_CasesItem_After) ProtoReflect() protoreflect.Message {
+	mi := &file_agenta_ai_tools_agenta_api_v1_api_tools_service_proto_msgTypes[15]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RefinePromptWithCasesResponse_Result_CasesItem_After.ProtoReflect.Descriptor instead.
+func (*RefinePromptWithCasesResponse_Result_CasesItem_After) Descriptor() ([]byte, []int) {
+	return file_agenta_ai_tools_agenta_api_v1_api_tools_service_proto_rawDescGZIP(), []int{3, 0, 0, 1}
+}
+
+func (x *RefinePromptWithCasesResponse_Result_CasesItem_After) GetVerdict() string {
+	if x != nil && x.Verdict != nil {
+		return *x.Verdict
+	}
+	return ""
+}
+
+func (x *RefinePromptWithCasesResponse_Result_CasesItem_After) GetPasses() int64 {
+	if x != nil && x.Passes != nil {
+		return *x.Passes
+	}
+	return 0
+}
+
+func (x *RefinePromptWithCasesResponse_Result_CasesItem_After) GetRuns() []*RefinePromptWithCasesResponse_Result_CasesItem_After_RunsItem {
+	if x != nil {
+		return x.Runs
+	}
+	return nil
+}
+
+// One run of a case.
+type RefinePromptWithCasesResponse_Result_CasesItem_Before_RunsItem struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Whether an output came, and is as expected.
+	// Required.
+	Passed *bool `protobuf:"varint,1,opt,name=passed,proto3,oneof" json:"passed,omitempty"`
+	// What the model wrote, cut after 1,500 characters; empty if none came.
+	// Required.
+	Output *string `protobuf:"bytes,2,opt,name=output,proto3,oneof" json:"output,omitempty"`
+	// What is wrong with it, in sentences, 5 at most.
+	// Required.
+	Faults []string `protobuf:"bytes,3,rep,name=faults,proto3" json:"faults,omitempty"`
+	// Why no output came; empty if one did.
+	// Required.
+	Failure *string `protobuf:"bytes,4,opt,name=failure,proto3,oneof" json:"failure,omitempty"`
+	// Trace of the run in Agenta; empty if unknown.
+	// Required.
+	TraceId       *string `protobuf:"bytes,5,opt,name=trace_id,proto3,oneof" json:"trace_id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RefinePromptWithCasesResponse_Result_CasesItem_Before_RunsItem) Reset() {
+	*x = RefinePromptWithCasesResponse_Result_CasesItem_Before_RunsItem{}
+	mi := &file_agenta_ai_tools_agenta_api_v1_api_tools_service_proto_msgTypes[16]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RefinePromptWithCasesResponse_Result_CasesItem_Before_RunsItem) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RefinePromptWithCasesResponse_Result_CasesItem_Before_RunsItem) ProtoMessage() {}
+
+func (x *RefinePromptWithCasesResponse_Result_CasesItem_Before_RunsItem) ProtoReflect() protoreflect.Message {
+	mi := &file_agenta_ai_tools_agenta_api_v1_api_tools_service_proto_msgTypes[16]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RefinePromptWithCasesResponse_Result_CasesItem_Before_RunsItem.ProtoReflect.Descriptor instead.
+func (*RefinePromptWithCasesResponse_Result_CasesItem_Before_RunsItem) Descriptor() ([]byte, []int) {
+	return file_agenta_ai_tools_agenta_api_v1_api_tools_service_proto_rawDescGZIP(), []int{3, 0, 0, 0, 0}
+}
+
+func (x *RefinePromptWithCasesResponse_Result_CasesItem_Before_RunsItem) GetPassed() bool {
+	if x != nil && x.Passed != nil {
+		return *x.Passed
+	}
+	return false
+}
+
+func (x *RefinePromptWithCasesResponse_Result_CasesItem_Before_RunsItem) GetOutput() string {
+	if x != nil && x.Output != nil {
+		return *x.Output
+	}
+	return ""
+}
+
+func (x *RefinePromptWithCasesResponse_Result_CasesItem_Before_RunsItem) GetFaults() []string {
+	if x != nil {
+		return x.Faults
+	}
+	return nil
+}
+
+func (x *RefinePromptWithCasesResponse_Result_CasesItem_Before_RunsItem) GetFailure() string {
+	if x != nil && x.Failure != nil {
+		return *x.Failure
+	}
+	return ""
+}
+
+func (x *RefinePromptWithCasesResponse_Result_CasesItem_Before_RunsItem) GetTraceId() string {
+	if x != nil && x.TraceId != nil {
+		return *x.TraceId
+	}
+	return ""
+}
+
+// One run of a case.
+type RefinePromptWithCasesResponse_Result_CasesItem_After_RunsItem struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Whether an output came, and is as expected.
+	// Required.
+	Passed *bool `protobuf:"varint,1,opt,name=passed,proto3,oneof" json:"passed,omitempty"`
+	// What the model wrote, cut after 1,500 characters; empty if none came.
+	// Required.
+	Output *string `protobuf:"bytes,2,opt,name=output,proto3,oneof" json:"output,omitempty"`
+	// What is wrong with it, in sentences, 5 at most.
+	// Required.
+	Faults []string `protobuf:"bytes,3,rep,name=faults,proto3" json:"faults,omitempty"`
+	// Why no output came; empty if one did.
+	// Required.
+	Failure *string `protobuf:"bytes,4,opt,name=failure,proto3,oneof" json:"failure,omitempty"`
+	// Trace of the run in Agenta; empty if unknown.
+	// Required.
+	TraceId       *string `protobuf:"bytes,5,opt,name=trace_id,proto3,oneof" json:"trace_id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RefinePromptWithCasesResponse_Result_CasesItem_After_RunsItem) Reset() {
+	*x = RefinePromptWithCasesResponse_Result_CasesItem_After_RunsItem{}
+	mi := &file_agenta_ai_tools_agenta_api_v1_api_tools_service_proto_msgTypes[17]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RefinePromptWithCasesResponse_Result_CasesItem_After_RunsItem) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RefinePromptWithCasesResponse_Result_CasesItem_After_RunsItem) ProtoMessage() {}
+
+func (x *RefinePromptWithCasesResponse_Result_CasesItem_After_RunsItem) ProtoReflect() protoreflect.Message {
+	mi := &file_agenta_ai_tools_agenta_api_v1_api_tools_service_proto_msgTypes[17]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RefinePromptWithCasesResponse_Result_CasesItem_After_RunsItem.ProtoReflect.Descriptor instead.
+func (*RefinePromptWithCasesResponse_Result_CasesItem_After_RunsItem) Descriptor() ([]byte, []int) {
+	return file_agenta_ai_tools_agenta_api_v1_api_tools_service_proto_rawDescGZIP(), []int{3, 0, 0, 1, 0}
+}
+
+func (x *RefinePromptWithCasesResponse_Result_CasesItem_After_RunsItem) GetPassed() bool {
+	if x != nil && x.Passed != nil {
+		return *x.Passed
+	}
+	return false
+}
+
+func (x *RefinePromptWithCasesResponse_Result_CasesItem_After_RunsItem) GetOutput() string {
+	if x != nil && x.Output != nil {
+		return *x.Output
+	}
+	return ""
+}
+
+func (x *RefinePromptWithCasesResponse_Result_CasesItem_After_RunsItem) GetFaults() []string {
+	if x != nil {
+		return x.Faults
+	}
+	return nil
+}
+
+func (x *RefinePromptWithCasesResponse_Result_CasesItem_After_RunsItem) GetFailure() string {
+	if x != nil && x.Failure != nil {
+		return *x.Failure
+	}
+	return ""
+}
+
+func (x *RefinePromptWithCasesResponse_Result_CasesItem_After_RunsItem) GetTraceId() string {
+	if x != nil && x.TraceId != nil {
+		return *x.TraceId
+	}
+	return ""
 }
 
 var File_agenta_ai_tools_agenta_api_v1_api_tools_service_proto protoreflect.FileDescriptor
@@ -425,9 +1564,142 @@ const file_agenta_ai_tools_agenta_api_v1_api_tools_service_proto_rawDesc = "" +
 	"\n" +
 	"\b_summaryB\x17\n" +
 	"\x15_prompt_template_jsonB\t\n" +
-	"\aoutcome2\x8a\x01\n" +
+	"\aoutcome\"\xf1\v\n" +
+	"\x1cRefinePromptWithCasesRequest\x12c\n" +
+	"\targuments\x18\x01 \x01(\v2E.agenta.ai.tools.agenta.api.v1.RefinePromptWithCasesRequest.ArgumentsR\targuments\x12\x1d\n" +
+	"\n" +
+	"request_id\x18\x02 \x01(\tR\trequestId\x127\n" +
+	"\x18rerun_if_outcome_unknown\x18\x03 \x01(\bR\x15rerunIfOutcomeUnknown\x1a\x93\n" +
+	"\n" +
+	"\tArguments\x127\n" +
+	"\x14prompt_template_json\x18\x01 \x01(\tH\x00R\x14prompt_template_json\x88\x01\x01\x12e\n" +
+	"\x05cases\x18\x02 \x03(\v2O.agenta.ai.tools.agenta.api.v1.RefinePromptWithCasesRequest.Arguments.CasesItemR\x05cases\x12#\n" +
+	"\n" +
+	"guidelines\x18\x03 \x01(\tH\x01R\n" +
+	"guidelines\x88\x01\x01\x12\x1d\n" +
+	"\acontext\x18\x04 \x01(\tH\x02R\acontext\x88\x01\x01\x12#\n" +
+	"\n" +
+	"max_rounds\x18\x05 \x01(\x03H\x03R\n" +
+	"max_rounds\x88\x01\x01\x12\x1b\n" +
+	"\x06repeat\x18\x06 \x01(\x03H\x04R\x06repeat\x88\x01\x01\x12)\n" +
+	"\rpass_at_least\x18\a \x01(\x03H\x05R\rpass_at_least\x88\x01\x01\x12-\n" +
+	"\x0fmax_model_calls\x18\b \x01(\x03H\x06R\x0fmax_model_calls\x88\x01\x01\x1a\x91\x06\n" +
+	"\tCasesItem\x12\x17\n" +
+	"\x04name\x18\x01 \x01(\tH\x00R\x04name\x88\x01\x01\x12/\n" +
+	"\x06inputs\x18\x02 \x01(\v2\x17.google.protobuf.StructR\x06inputs\x12t\n" +
+	"\bexpected\x18\x03 \x01(\v2X.agenta.ai.tools.agenta.api.v1.RefinePromptWithCasesRequest.Arguments.CasesItem.ExpectedR\bexpected\x12\x1b\n" +
+	"\x06remark\x18\x04 \x01(\tH\x01R\x06remark\x88\x01\x01\x1a\x92\x04\n" +
+	"\bExpected\x12\x1b\n" +
+	"\x06equals\x18\x01 \x01(\tH\x00R\x06equals\x88\x01\x01\x12>\n" +
+	"\fcontains_all\x18\x02 \x01(\v2\x1a.google.protobuf.ListValueR\fcontains_all\x12>\n" +
+	"\fcontains_any\x18\x03 \x01(\v2\x1a.google.protobuf.ListValueR\fcontains_any\x12@\n" +
+	"\rcontains_none\x18\x04 \x01(\v2\x1a.google.protobuf.ListValueR\rcontains_none\x12\x1d\n" +
+	"\apattern\x18\x05 \x01(\tH\x01R\apattern\x88\x01\x01\x129\n" +
+	"\vjson_schema\x18\x06 \x01(\v2\x17.google.protobuf.StructR\vjson_schema\x128\n" +
+	"\vjson_equals\x18\a \x01(\v2\x16.google.protobuf.ValueR\vjson_equals\x12<\n" +
+	"\rjson_contains\x18\b \x01(\v2\x16.google.protobuf.ValueR\rjson_contains\x12+\n" +
+	"\x0emax_characters\x18\t \x01(\x03H\x02R\x0emax_characters\x88\x01\x01B\t\n" +
+	"\a_equalsB\n" +
+	"\n" +
+	"\b_patternB\x11\n" +
+	"\x0f_max_charactersB\a\n" +
+	"\x05_nameB\t\n" +
+	"\a_remarkB\x17\n" +
+	"\x15_prompt_template_jsonB\r\n" +
+	"\v_guidelinesB\n" +
+	"\n" +
+	"\b_contextB\r\n" +
+	"\v_max_roundsB\t\n" +
+	"\a_repeatB\x10\n" +
+	"\x0e_pass_at_leastB\x12\n" +
+	"\x10_max_model_calls\"\xad\x12\n" +
+	"\x1dRefinePromptWithCasesResponse\x12]\n" +
+	"\x06result\x18\x01 \x01(\v2C.agenta.ai.tools.agenta.api.v1.RefinePromptWithCasesResponse.ResultH\x00R\x06result\x12/\n" +
+	"\x05error\x18\x02 \x01(\v2\x17.agenta.ai.v1.ToolErrorH\x00R\x05error\x124\n" +
+	"\acontent\x18\x03 \x03(\v2\x1a.agenta.ai.v1.ContentBlockR\acontent\x12*\n" +
+	"\x04meta\x18\x04 \x01(\v2\x16.agenta.ai.v1.CallMetaR\x04meta\x1a\x8e\x10\n" +
+	"\x06Result\x127\n" +
+	"\x14prompt_template_json\x18\x01 \x01(\tH\x00R\x14prompt_template_json\x88\x01\x01\x12\x1d\n" +
+	"\asummary\x18\x02 \x01(\tH\x01R\asummary\x88\x01\x01\x12\x1f\n" +
+	"\bimproved\x18\x03 \x01(\bH\x02R\bimproved\x88\x01\x01\x12)\n" +
+	"\rpassed_before\x18\x04 \x01(\x03H\x03R\rpassed_before\x88\x01\x01\x12'\n" +
+	"\fpassed_after\x18\x05 \x01(\x03H\x04R\fpassed_after\x88\x01\x01\x12c\n" +
+	"\x05cases\x18\x06 \x03(\v2M.agenta.ai.tools.agenta.api.v1.RefinePromptWithCasesResponse.Result.CasesItemR\x05cases\x12f\n" +
+	"\x06rounds\x18\a \x03(\v2N.agenta.ai.tools.agenta.api.v1.RefinePromptWithCasesResponse.Result.RoundsItemR\x06rounds\x12\x1d\n" +
+	"\astopped\x18\b \x01(\tH\x05R\astopped\x88\x01\x01\x12%\n" +
+	"\vmodel_calls\x18\t \x01(\x03H\x06R\vmodel_calls\x88\x01\x01\x12w\n" +
+	"\fcopied_texts\x18\n" +
+	" \x03(\v2S.agenta.ai.tools.agenta.api.v1.RefinePromptWithCasesResponse.Result.CopiedTextsItemR\fcopied_texts\x1a\xc2\b\n" +
+	"\tCasesItem\x12\x17\n" +
+	"\x04name\x18\x01 \x01(\tH\x00R\x04name\x88\x01\x01\x12l\n" +
+	"\x06before\x18\x02 \x01(\v2T.agenta.ai.tools.agenta.api.v1.RefinePromptWithCasesResponse.Result.CasesItem.BeforeR\x06before\x12i\n" +
+	"\x05after\x18\x03 \x01(\v2S.agenta.ai.tools.agenta.api.v1.RefinePromptWithCasesResponse.Result.CasesItem.AfterR\x05after\x1a\x9c\x03\n" +
+	"\x06Before\x12\x1d\n" +
+	"\averdict\x18\x01 \x01(\tH\x00R\averdict\x88\x01\x01\x12\x1b\n" +
+	"\x06passes\x18\x02 \x01(\x03H\x01R\x06passes\x88\x01\x01\x12q\n" +
+	"\x04runs\x18\x03 \x03(\v2].agenta.ai.tools.agenta.api.v1.RefinePromptWithCasesResponse.Result.CasesItem.Before.RunsItemR\x04runs\x1a\xcb\x01\n" +
+	"\bRunsItem\x12\x1b\n" +
+	"\x06passed\x18\x01 \x01(\bH\x00R\x06passed\x88\x01\x01\x12\x1b\n" +
+	"\x06output\x18\x02 \x01(\tH\x01R\x06output\x88\x01\x01\x12\x16\n" +
+	"\x06faults\x18\x03 \x03(\tR\x06faults\x12\x1d\n" +
+	"\afailure\x18\x04 \x01(\tH\x02R\afailure\x88\x01\x01\x12\x1f\n" +
+	"\btrace_id\x18\x05 \x01(\tH\x03R\btrace_id\x88\x01\x01B\t\n" +
+	"\a_passedB\t\n" +
+	"\a_outputB\n" +
+	"\n" +
+	"\b_failureB\v\n" +
+	"\t_trace_idB\n" +
+	"\n" +
+	"\b_verdictB\t\n" +
+	"\a_passes\x1a\x9a\x03\n" +
+	"\x05After\x12\x1d\n" +
+	"\averdict\x18\x01 \x01(\tH\x00R\averdict\x88\x01\x01\x12\x1b\n" +
+	"\x06passes\x18\x02 \x01(\x03H\x01R\x06passes\x88\x01\x01\x12p\n" +
+	"\x04runs\x18\x03 \x03(\v2\\.agenta.ai.tools.agenta.api.v1.RefinePromptWithCasesResponse.Result.CasesItem.After.RunsItemR\x04runs\x1a\xcb\x01\n" +
+	"\bRunsItem\x12\x1b\n" +
+	"\x06passed\x18\x01 \x01(\bH\x00R\x06passed\x88\x01\x01\x12\x1b\n" +
+	"\x06output\x18\x02 \x01(\tH\x01R\x06output\x88\x01\x01\x12\x16\n" +
+	"\x06faults\x18\x03 \x03(\tR\x06faults\x12\x1d\n" +
+	"\afailure\x18\x04 \x01(\tH\x02R\afailure\x88\x01\x01\x12\x1f\n" +
+	"\btrace_id\x18\x05 \x01(\tH\x03R\btrace_id\x88\x01\x01B\t\n" +
+	"\a_passedB\t\n" +
+	"\a_outputB\n" +
+	"\n" +
+	"\b_failureB\v\n" +
+	"\t_trace_idB\n" +
+	"\n" +
+	"\b_verdictB\t\n" +
+	"\a_passesB\a\n" +
+	"\x05_name\x1a\x9d\x01\n" +
+	"\n" +
+	"RoundsItem\x12\x15\n" +
+	"\x03end\x18\x01 \x01(\tH\x00R\x03end\x88\x01\x01\x12\x15\n" +
+	"\x03why\x18\x02 \x01(\tH\x01R\x03why\x88\x01\x01\x12\x1d\n" +
+	"\asummary\x18\x03 \x01(\tH\x02R\asummary\x88\x01\x01\x12\x1b\n" +
+	"\x06passed\x18\x04 \x01(\x03H\x03R\x06passed\x88\x01\x01B\x06\n" +
+	"\x04_endB\x06\n" +
+	"\x04_whyB\n" +
+	"\n" +
+	"\b_summaryB\t\n" +
+	"\a_passed\x1aU\n" +
+	"\x0fCopiedTextsItem\x12\x17\n" +
+	"\x04case\x18\x01 \x01(\tH\x00R\x04case\x88\x01\x01\x12\x17\n" +
+	"\x04text\x18\x02 \x01(\tH\x01R\x04text\x88\x01\x01B\a\n" +
+	"\x05_caseB\a\n" +
+	"\x05_textB\x17\n" +
+	"\x15_prompt_template_jsonB\n" +
+	"\n" +
+	"\b_summaryB\v\n" +
+	"\t_improvedB\x10\n" +
+	"\x0e_passed_beforeB\x0f\n" +
+	"\r_passed_afterB\n" +
+	"\n" +
+	"\b_stoppedB\x0e\n" +
+	"\f_model_callsB\t\n" +
+	"\aoutcome2\x9f\x02\n" +
 	"\x0fApiToolsService\x12w\n" +
-	"\fRefinePrompt\x122.agenta.ai.tools.agenta.api.v1.RefinePromptRequest\x1a3.agenta.ai.tools.agenta.api.v1.RefinePromptResponseB\x8e\x01\n" +
+	"\fRefinePrompt\x122.agenta.ai.tools.agenta.api.v1.RefinePromptRequest\x1a3.agenta.ai.tools.agenta.api.v1.RefinePromptResponse\x12\x92\x01\n" +
+	"\x15RefinePromptWithCases\x12;.agenta.ai.tools.agenta.api.v1.RefinePromptWithCasesRequest\x1a<.agenta.ai.tools.agenta.api.v1.RefinePromptWithCasesResponseB\x8e\x01\n" +
 	" ai.agenta.ai.tools.agenta.api.v1B\x14ApiToolsServiceProtoP\x01ZRgithub.com/Agenta-AI/agenta-ai-grpc/clients/go/agenta/ai/tools/agenta/api/v1;apiv1b\x06proto3"
 
 var (
@@ -442,33 +1714,71 @@ func file_agenta_ai_tools_agenta_api_v1_api_tools_service_proto_rawDescGZIP() []
 	return file_agenta_ai_tools_agenta_api_v1_api_tools_service_proto_rawDescData
 }
 
-var file_agenta_ai_tools_agenta_api_v1_api_tools_service_proto_msgTypes = make([]protoimpl.MessageInfo, 5)
+var file_agenta_ai_tools_agenta_api_v1_api_tools_service_proto_msgTypes = make([]protoimpl.MessageInfo, 18)
 var file_agenta_ai_tools_agenta_api_v1_api_tools_service_proto_goTypes = []any{
-	(*RefinePromptRequest)(nil),                      // 0: agenta.ai.tools.agenta.api.v1.RefinePromptRequest
-	(*RefinePromptResponse)(nil),                     // 1: agenta.ai.tools.agenta.api.v1.RefinePromptResponse
-	(*RefinePromptRequest_Arguments)(nil),            // 2: agenta.ai.tools.agenta.api.v1.RefinePromptRequest.Arguments
-	(*RefinePromptResponse_Result)(nil),              // 3: agenta.ai.tools.agenta.api.v1.RefinePromptResponse.Result
-	(*RefinePromptResponse_Result_MessagesItem)(nil), // 4: agenta.ai.tools.agenta.api.v1.RefinePromptResponse.Result.MessagesItem
-	(*v1.ToolError)(nil),                             // 5: agenta.ai.v1.ToolError
-	(*v1.ContentBlock)(nil),                          // 6: agenta.ai.v1.ContentBlock
-	(*v1.CallMeta)(nil),                              // 7: agenta.ai.v1.CallMeta
-	(*structpb.Value)(nil),                           // 8: google.protobuf.Value
+	(*RefinePromptRequest)(nil),                                            // 0: agenta.ai.tools.agenta.api.v1.RefinePromptRequest
+	(*RefinePromptResponse)(nil),                                           // 1: agenta.ai.tools.agenta.api.v1.RefinePromptResponse
+	(*RefinePromptWithCasesRequest)(nil),                                   // 2: agenta.ai.tools.agenta.api.v1.RefinePromptWithCasesRequest
+	(*RefinePromptWithCasesResponse)(nil),                                  // 3: agenta.ai.tools.agenta.api.v1.RefinePromptWithCasesResponse
+	(*RefinePromptRequest_Arguments)(nil),                                  // 4: agenta.ai.tools.agenta.api.v1.RefinePromptRequest.Arguments
+	(*RefinePromptResponse_Result)(nil),                                    // 5: agenta.ai.tools.agenta.api.v1.RefinePromptResponse.Result
+	(*RefinePromptResponse_Result_MessagesItem)(nil),                       // 6: agenta.ai.tools.agenta.api.v1.RefinePromptResponse.Result.MessagesItem
+	(*RefinePromptWithCasesRequest_Arguments)(nil),                         // 7: agenta.ai.tools.agenta.api.v1.RefinePromptWithCasesRequest.Arguments
+	(*RefinePromptWithCasesRequest_Arguments_CasesItem)(nil),               // 8: agenta.ai.tools.agenta.api.v1.RefinePromptWithCasesRequest.Arguments.CasesItem
+	(*RefinePromptWithCasesRequest_Arguments_CasesItem_Expected)(nil),      // 9: agenta.ai.tools.agenta.api.v1.RefinePromptWithCasesRequest.Arguments.CasesItem.Expected
+	(*RefinePromptWithCasesResponse_Result)(nil),                           // 10: agenta.ai.tools.agenta.api.v1.RefinePromptWithCasesResponse.Result
+	(*RefinePromptWithCasesResponse_Result_CasesItem)(nil),                 // 11: agenta.ai.tools.agenta.api.v1.RefinePromptWithCasesResponse.Result.CasesItem
+	(*RefinePromptWithCasesResponse_Result_RoundsItem)(nil),                // 12: agenta.ai.tools.agenta.api.v1.RefinePromptWithCasesResponse.Result.RoundsItem
+	(*RefinePromptWithCasesResponse_Result_CopiedTextsItem)(nil),           // 13: agenta.ai.tools.agenta.api.v1.RefinePromptWithCasesResponse.Result.CopiedTextsItem
+	(*RefinePromptWithCasesResponse_Result_CasesItem_Before)(nil),          // 14: agenta.ai.tools.agenta.api.v1.RefinePromptWithCasesResponse.Result.CasesItem.Before
+	(*RefinePromptWithCasesResponse_Result_CasesItem_After)(nil),           // 15: agenta.ai.tools.agenta.api.v1.RefinePromptWithCasesResponse.Result.CasesItem.After
+	(*RefinePromptWithCasesResponse_Result_CasesItem_Before_RunsItem)(nil), // 16: agenta.ai.tools.agenta.api.v1.RefinePromptWithCasesResponse.Result.CasesItem.Before.RunsItem
+	(*RefinePromptWithCasesResponse_Result_CasesItem_After_RunsItem)(nil),  // 17: agenta.ai.tools.agenta.api.v1.RefinePromptWithCasesResponse.Result.CasesItem.After.RunsItem
+	(*v1.ToolError)(nil),                                                   // 18: agenta.ai.v1.ToolError
+	(*v1.ContentBlock)(nil),                                                // 19: agenta.ai.v1.ContentBlock
+	(*v1.CallMeta)(nil),                                                    // 20: agenta.ai.v1.CallMeta
+	(*structpb.Value)(nil),                                                 // 21: google.protobuf.Value
+	(*structpb.Struct)(nil),                                                // 22: google.protobuf.Struct
+	(*structpb.ListValue)(nil),                                             // 23: google.protobuf.ListValue
 }
 var file_agenta_ai_tools_agenta_api_v1_api_tools_service_proto_depIdxs = []int32{
-	2, // 0: agenta.ai.tools.agenta.api.v1.RefinePromptRequest.arguments:type_name -> agenta.ai.tools.agenta.api.v1.RefinePromptRequest.Arguments
-	3, // 1: agenta.ai.tools.agenta.api.v1.RefinePromptResponse.result:type_name -> agenta.ai.tools.agenta.api.v1.RefinePromptResponse.Result
-	5, // 2: agenta.ai.tools.agenta.api.v1.RefinePromptResponse.error:type_name -> agenta.ai.v1.ToolError
-	6, // 3: agenta.ai.tools.agenta.api.v1.RefinePromptResponse.content:type_name -> agenta.ai.v1.ContentBlock
-	7, // 4: agenta.ai.tools.agenta.api.v1.RefinePromptResponse.meta:type_name -> agenta.ai.v1.CallMeta
-	4, // 5: agenta.ai.tools.agenta.api.v1.RefinePromptResponse.Result.messages:type_name -> agenta.ai.tools.agenta.api.v1.RefinePromptResponse.Result.MessagesItem
-	8, // 6: agenta.ai.tools.agenta.api.v1.RefinePromptResponse.Result.MessagesItem.content:type_name -> google.protobuf.Value
-	0, // 7: agenta.ai.tools.agenta.api.v1.ApiToolsService.RefinePrompt:input_type -> agenta.ai.tools.agenta.api.v1.RefinePromptRequest
-	1, // 8: agenta.ai.tools.agenta.api.v1.ApiToolsService.RefinePrompt:output_type -> agenta.ai.tools.agenta.api.v1.RefinePromptResponse
-	8, // [8:9] is the sub-list for method output_type
-	7, // [7:8] is the sub-list for method input_type
-	7, // [7:7] is the sub-list for extension type_name
-	7, // [7:7] is the sub-list for extension extendee
-	0, // [0:7] is the sub-list for field type_name
+	4,  // 0: agenta.ai.tools.agenta.api.v1.RefinePromptRequest.arguments:type_name -> agenta.ai.tools.agenta.api.v1.RefinePromptRequest.Arguments
+	5,  // 1: agenta.ai.tools.agenta.api.v1.RefinePromptResponse.result:type_name -> agenta.ai.tools.agenta.api.v1.RefinePromptResponse.Result
+	18, // 2: agenta.ai.tools.agenta.api.v1.RefinePromptResponse.error:type_name -> agenta.ai.v1.ToolError
+	19, // 3: agenta.ai.tools.agenta.api.v1.RefinePromptResponse.content:type_name -> agenta.ai.v1.ContentBlock
+	20, // 4: agenta.ai.tools.agenta.api.v1.RefinePromptResponse.meta:type_name -> agenta.ai.v1.CallMeta
+	7,  // 5: agenta.ai.tools.agenta.api.v1.RefinePromptWithCasesRequest.arguments:type_name -> agenta.ai.tools.agenta.api.v1.RefinePromptWithCasesRequest.Arguments
+	10, // 6: agenta.ai.tools.agenta.api.v1.RefinePromptWithCasesResponse.result:type_name -> agenta.ai.tools.agenta.api.v1.RefinePromptWithCasesResponse.Result
+	18, // 7: agenta.ai.tools.agenta.api.v1.RefinePromptWithCasesResponse.error:type_name -> agenta.ai.v1.ToolError
+	19, // 8: agenta.ai.tools.agenta.api.v1.RefinePromptWithCasesResponse.content:type_name -> agenta.ai.v1.ContentBlock
+	20, // 9: agenta.ai.tools.agenta.api.v1.RefinePromptWithCasesResponse.meta:type_name -> agenta.ai.v1.CallMeta
+	6,  // 10: agenta.ai.tools.agenta.api.v1.RefinePromptResponse.Result.messages:type_name -> agenta.ai.tools.agenta.api.v1.RefinePromptResponse.Result.MessagesItem
+	21, // 11: agenta.ai.tools.agenta.api.v1.RefinePromptResponse.Result.MessagesItem.content:type_name -> google.protobuf.Value
+	8,  // 12: agenta.ai.tools.agenta.api.v1.RefinePromptWithCasesRequest.Arguments.cases:type_name -> agenta.ai.tools.agenta.api.v1.RefinePromptWithCasesRequest.Arguments.CasesItem
+	22, // 13: agenta.ai.tools.agenta.api.v1.RefinePromptWithCasesRequest.Arguments.CasesItem.inputs:type_name -> google.protobuf.Struct
+	9,  // 14: agenta.ai.tools.agenta.api.v1.RefinePromptWithCasesRequest.Arguments.CasesItem.expected:type_name -> agenta.ai.tools.agenta.api.v1.RefinePromptWithCasesRequest.Arguments.CasesItem.Expected
+	23, // 15: agenta.ai.tools.agenta.api.v1.RefinePromptWithCasesRequest.Arguments.CasesItem.Expected.contains_all:type_name -> google.protobuf.ListValue
+	23, // 16: agenta.ai.tools.agenta.api.v1.RefinePromptWithCasesRequest.Arguments.CasesItem.Expected.contains_any:type_name -> google.protobuf.ListValue
+	23, // 17: agenta.ai.tools.agenta.api.v1.RefinePromptWithCasesRequest.Arguments.CasesItem.Expected.contains_none:type_name -> google.protobuf.ListValue
+	22, // 18: agenta.ai.tools.agenta.api.v1.RefinePromptWithCasesRequest.Arguments.CasesItem.Expected.json_schema:type_name -> google.protobuf.Struct
+	21, // 19: agenta.ai.tools.agenta.api.v1.RefinePromptWithCasesRequest.Arguments.CasesItem.Expected.json_equals:type_name -> google.protobuf.Value
+	21, // 20: agenta.ai.tools.agenta.api.v1.RefinePromptWithCasesRequest.Arguments.CasesItem.Expected.json_contains:type_name -> google.protobuf.Value
+	11, // 21: agenta.ai.tools.agenta.api.v1.RefinePromptWithCasesResponse.Result.cases:type_name -> agenta.ai.tools.agenta.api.v1.RefinePromptWithCasesResponse.Result.CasesItem
+	12, // 22: agenta.ai.tools.agenta.api.v1.RefinePromptWithCasesResponse.Result.rounds:type_name -> agenta.ai.tools.agenta.api.v1.RefinePromptWithCasesResponse.Result.RoundsItem
+	13, // 23: agenta.ai.tools.agenta.api.v1.RefinePromptWithCasesResponse.Result.copied_texts:type_name -> agenta.ai.tools.agenta.api.v1.RefinePromptWithCasesResponse.Result.CopiedTextsItem
+	14, // 24: agenta.ai.tools.agenta.api.v1.RefinePromptWithCasesResponse.Result.CasesItem.before:type_name -> agenta.ai.tools.agenta.api.v1.RefinePromptWithCasesResponse.Result.CasesItem.Before
+	15, // 25: agenta.ai.tools.agenta.api.v1.RefinePromptWithCasesResponse.Result.CasesItem.after:type_name -> agenta.ai.tools.agenta.api.v1.RefinePromptWithCasesResponse.Result.CasesItem.After
+	16, // 26: agenta.ai.tools.agenta.api.v1.RefinePromptWithCasesResponse.Result.CasesItem.Before.runs:type_name -> agenta.ai.tools.agenta.api.v1.RefinePromptWithCasesResponse.Result.CasesItem.Before.RunsItem
+	17, // 27: agenta.ai.tools.agenta.api.v1.RefinePromptWithCasesResponse.Result.CasesItem.After.runs:type_name -> agenta.ai.tools.agenta.api.v1.RefinePromptWithCasesResponse.Result.CasesItem.After.RunsItem
+	0,  // 28: agenta.ai.tools.agenta.api.v1.ApiToolsService.RefinePrompt:input_type -> agenta.ai.tools.agenta.api.v1.RefinePromptRequest
+	2,  // 29: agenta.ai.tools.agenta.api.v1.ApiToolsService.RefinePromptWithCases:input_type -> agenta.ai.tools.agenta.api.v1.RefinePromptWithCasesRequest
+	1,  // 30: agenta.ai.tools.agenta.api.v1.ApiToolsService.RefinePrompt:output_type -> agenta.ai.tools.agenta.api.v1.RefinePromptResponse
+	3,  // 31: agenta.ai.tools.agenta.api.v1.ApiToolsService.RefinePromptWithCases:output_type -> agenta.ai.tools.agenta.api.v1.RefinePromptWithCasesResponse
+	30, // [30:32] is the sub-list for method output_type
+	28, // [28:30] is the sub-list for method input_type
+	28, // [28:28] is the sub-list for extension type_name
+	28, // [28:28] is the sub-list for extension extendee
+	0,  // [0:28] is the sub-list for field type_name
 }
 
 func init() { file_agenta_ai_tools_agenta_api_v1_api_tools_service_proto_init() }
@@ -480,16 +1790,31 @@ func file_agenta_ai_tools_agenta_api_v1_api_tools_service_proto_init() {
 		(*RefinePromptResponse_Result_)(nil),
 		(*RefinePromptResponse_Error)(nil),
 	}
-	file_agenta_ai_tools_agenta_api_v1_api_tools_service_proto_msgTypes[2].OneofWrappers = []any{}
-	file_agenta_ai_tools_agenta_api_v1_api_tools_service_proto_msgTypes[3].OneofWrappers = []any{}
+	file_agenta_ai_tools_agenta_api_v1_api_tools_service_proto_msgTypes[3].OneofWrappers = []any{
+		(*RefinePromptWithCasesResponse_Result_)(nil),
+		(*RefinePromptWithCasesResponse_Error)(nil),
+	}
 	file_agenta_ai_tools_agenta_api_v1_api_tools_service_proto_msgTypes[4].OneofWrappers = []any{}
+	file_agenta_ai_tools_agenta_api_v1_api_tools_service_proto_msgTypes[5].OneofWrappers = []any{}
+	file_agenta_ai_tools_agenta_api_v1_api_tools_service_proto_msgTypes[6].OneofWrappers = []any{}
+	file_agenta_ai_tools_agenta_api_v1_api_tools_service_proto_msgTypes[7].OneofWrappers = []any{}
+	file_agenta_ai_tools_agenta_api_v1_api_tools_service_proto_msgTypes[8].OneofWrappers = []any{}
+	file_agenta_ai_tools_agenta_api_v1_api_tools_service_proto_msgTypes[9].OneofWrappers = []any{}
+	file_agenta_ai_tools_agenta_api_v1_api_tools_service_proto_msgTypes[10].OneofWrappers = []any{}
+	file_agenta_ai_tools_agenta_api_v1_api_tools_service_proto_msgTypes[11].OneofWrappers = []any{}
+	file_agenta_ai_tools_agenta_api_v1_api_tools_service_proto_msgTypes[12].OneofWrappers = []any{}
+	file_agenta_ai_tools_agenta_api_v1_api_tools_service_proto_msgTypes[13].OneofWrappers = []any{}
+	file_agenta_ai_tools_agenta_api_v1_api_tools_service_proto_msgTypes[14].OneofWrappers = []any{}
+	file_agenta_ai_tools_agenta_api_v1_api_tools_service_proto_msgTypes[15].OneofWrappers = []any{}
+	file_agenta_ai_tools_agenta_api_v1_api_tools_service_proto_msgTypes[16].OneofWrappers = []any{}
+	file_agenta_ai_tools_agenta_api_v1_api_tools_service_proto_msgTypes[17].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_agenta_ai_tools_agenta_api_v1_api_tools_service_proto_rawDesc), len(file_agenta_ai_tools_agenta_api_v1_api_tools_service_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   5,
+			NumMessages:   18,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

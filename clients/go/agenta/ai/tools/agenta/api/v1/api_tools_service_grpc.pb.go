@@ -21,7 +21,8 @@ import (
 const _ = grpc.SupportPackageIsVersion9
 
 const (
-	ApiToolsService_RefinePrompt_FullMethodName = "/agenta.ai.tools.agenta.api.v1.ApiToolsService/RefinePrompt"
+	ApiToolsService_RefinePrompt_FullMethodName          = "/agenta.ai.tools.agenta.api.v1.ApiToolsService/RefinePrompt"
+	ApiToolsService_RefinePromptWithCases_FullMethodName = "/agenta.ai.tools.agenta.api.v1.ApiToolsService/RefinePromptWithCases"
 )
 
 // ApiToolsServiceClient is the client API for ApiToolsService service.
@@ -34,6 +35,11 @@ type ApiToolsServiceClient interface {
 	// Rewrites the texts of a prompt template so that a model follows them better, by the guidelines given. The number of
 	// messages, their roles and order, and everything that is not text come back as they were.
 	RefinePrompt(ctx context.Context, in *RefinePromptRequest, opts ...grpc.CallOption) (*RefinePromptResponse, error)
+	// Refine a prompt against test cases: tools.agenta.api.refine_prompt_with_cases.
+	// Runs a prompt template on test cases, has it refined by those that fail, and runs them again, until all pass or the
+	// rounds are used up. No case that passed before fails in the reported runs of the new prompt. What it may cost at
+	// most is computed first.
+	RefinePromptWithCases(ctx context.Context, in *RefinePromptWithCasesRequest, opts ...grpc.CallOption) (*RefinePromptWithCasesResponse, error)
 }
 
 type apiToolsServiceClient struct {
@@ -54,6 +60,16 @@ func (c *apiToolsServiceClient) RefinePrompt(ctx context.Context, in *RefineProm
 	return out, nil
 }
 
+func (c *apiToolsServiceClient) RefinePromptWithCases(ctx context.Context, in *RefinePromptWithCasesRequest, opts ...grpc.CallOption) (*RefinePromptWithCasesResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(RefinePromptWithCasesResponse)
+	err := c.cc.Invoke(ctx, ApiToolsService_RefinePromptWithCases_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 // ApiToolsServiceServer is the server API for ApiToolsService service.
 // All implementations must embed UnimplementedApiToolsServiceServer
 // for forward compatibility.
@@ -64,6 +80,11 @@ type ApiToolsServiceServer interface {
 	// Rewrites the texts of a prompt template so that a model follows them better, by the guidelines given. The number of
 	// messages, their roles and order, and everything that is not text come back as they were.
 	RefinePrompt(context.Context, *RefinePromptRequest) (*RefinePromptResponse, error)
+	// Refine a prompt against test cases: tools.agenta.api.refine_prompt_with_cases.
+	// Runs a prompt template on test cases, has it refined by those that fail, and runs them again, until all pass or the
+	// rounds are used up. No case that passed before fails in the reported runs of the new prompt. What it may cost at
+	// most is computed first.
+	RefinePromptWithCases(context.Context, *RefinePromptWithCasesRequest) (*RefinePromptWithCasesResponse, error)
 	mustEmbedUnimplementedApiToolsServiceServer()
 }
 
@@ -76,6 +97,9 @@ type UnimplementedApiToolsServiceServer struct{}
 
 func (UnimplementedApiToolsServiceServer) RefinePrompt(context.Context, *RefinePromptRequest) (*RefinePromptResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method RefinePrompt not implemented")
+}
+func (UnimplementedApiToolsServiceServer) RefinePromptWithCases(context.Context, *RefinePromptWithCasesRequest) (*RefinePromptWithCasesResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method RefinePromptWithCases not implemented")
 }
 func (UnimplementedApiToolsServiceServer) mustEmbedUnimplementedApiToolsServiceServer() {}
 func (UnimplementedApiToolsServiceServer) testEmbeddedByValue()                         {}
@@ -116,6 +140,24 @@ func _ApiToolsService_RefinePrompt_Handler(srv interface{}, ctx context.Context,
 	return interceptor(ctx, in, info, handler)
 }
 
+func _ApiToolsService_RefinePromptWithCases_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(RefinePromptWithCasesRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(ApiToolsServiceServer).RefinePromptWithCases(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: ApiToolsService_RefinePromptWithCases_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(ApiToolsServiceServer).RefinePromptWithCases(ctx, req.(*RefinePromptWithCasesRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 // ApiToolsService_ServiceDesc is the grpc.ServiceDesc for ApiToolsService service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -126,6 +168,10 @@ var ApiToolsService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "RefinePrompt",
 			Handler:    _ApiToolsService_RefinePrompt_Handler,
+		},
+		{
+			MethodName: "RefinePromptWithCases",
+			Handler:    _ApiToolsService_RefinePromptWithCases_Handler,
 		},
 	},
 	Streams:  []grpc.StreamDesc{},

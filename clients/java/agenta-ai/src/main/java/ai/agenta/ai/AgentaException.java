@@ -36,22 +36,6 @@ public abstract sealed class AgentaException extends RuntimeException permits Ca
     /** The time after which a new attempt makes sense. Zero if unknown. */
     public abstract Duration retryDelay();
 
-    /** The cause and the message, followed by what the message leaves out of the details. */
-    static String sentence(String cause, String message, List<FieldViolation> violations, Duration retryDelay) {
-        StringBuilder said = new StringBuilder(cause).append(": ").append(message);
-        for (FieldViolation each : violations) {
-            if (!message.contains(each.field())) {
-                said.append("; ").append(each.field()).append(": ").append(each.description());
-            }
-        }
-        if (retryDelay.compareTo(Duration.ZERO) > 0) {
-            said.append("; try again in ")
-                    .append(retryDelay.toMillis() / 1000.0)
-                    .append(" s");
-        }
-        return said.toString();
-    }
-
     static String name(ErrorReason reason, String otherwise) {
         return switch (reason) {
             case ERROR_REASON_UNSPECIFIED, UNRECOGNIZED -> otherwise;

@@ -23,6 +23,7 @@ import org.jspecify.annotations.Nullable;
  * is kept from it after an attempt whose status is not to be repeated.
  */
 record Attempts() implements ClientInterceptor {
+    private static final String BROKEN = "the connection broke";
     private static final Metadata.Key<String> PUSHBACK =
             Metadata.Key.of("grpc-retry-pushback-ms", Metadata.ASCII_STRING_MARSHALLER);
     private static final Metadata.Key<byte[]> DETAILS =
@@ -52,8 +53,14 @@ record Attempts() implements ClientInterceptor {
     /** grpc-java has no code for a connection whose end it learns of while it writes. */
     private static Status named(Status status) {
         return status.getCode() == Status.Code.UNKNOWN && status.getCause() instanceof ClosedChannelException
-                ? Status.UNAVAILABLE.withDescription("the connection broke").withCause(status.getCause())
+                ? Status.UNAVAILABLE.withDescription(BROKEN).withCause(status.getCause())
                 : status;
+    }
+
+    /** Whether a call failed in this way, in which grpc-java doesn't send it again. */
+    static boolean brokeWhileWriting(CallException failure) {
+        return failure.code() == Status.Code.UNAVAILABLE
+                && failure.description().equals(BROKEN);
     }
 
     private static final class Tracers extends ClientStreamTracer.Factory {

@@ -98,7 +98,8 @@ public final class CallException extends AgentaException {
 
     @Override
     public String getMessage() {
-        String sentence = sentence(name(reason, code.toString()), explanation(), fieldViolations, retryDelay);
+        String sentence =
+                name(reason, code.toString()) + ": " + Sentence.of(explanation(), fieldViolations, retryDelay);
         boolean isTool = !requestId().isEmpty();
         return switch (outcome) {
             case UNSENT ->

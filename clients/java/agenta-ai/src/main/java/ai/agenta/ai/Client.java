@@ -6,6 +6,7 @@ import ai.agenta.ai.v1.CallToolResponse;
 import ai.agenta.ai.v1.ToolServiceGrpc;
 import com.google.protobuf.Message;
 import io.grpc.ChannelCredentials;
+import io.grpc.ForwardingChannelBuilder2;
 import io.grpc.Grpc;
 import io.grpc.InsecureChannelCredentials;
 import io.grpc.ManagedChannel;
@@ -13,7 +14,11 @@ import io.grpc.ManagedChannelBuilder;
 import io.grpc.MethodDescriptor;
 import io.grpc.Status;
 import io.grpc.TlsChannelCredentials;
+import java.io.IOException;
+import java.io.UncheckedIOException;
+import java.nio.charset.StandardCharsets;
 import java.time.Duration;
+import java.util.Map;
 import java.util.Set;
 import java.util.UUID;
 import java.util.concurrent.CompletableFuture;
@@ -28,6 +33,8 @@ import org.jspecify.annotations.Nullable;
 public final class Client implements AutoCloseable {
     /** The time that a call of a tool has if it doesn't say. */
     public static final Duration CALL_TIMEOUT = Duration.ofSeconds(90);
+
+    private static final String VERSION = version();
 
     private final ManagedChannel channel;
     private final Closing closing;
@@ -78,6 +85,14 @@ public final class Client implements AutoCloseable {
                 .setArguments(Values.pack(arguments))
                 .setRequestId(checked(requestId))
                 .build();
+    }
+
+    private static String version() {
+        try (var file = Client.class.getResourceAsStream("version.txt")) {
+            return new String(file.readAllBytes(), StandardCharsets.UTF_8).strip();
+        } catch (IOException failure) {
+            throw new UncheckedIOException(failure);
+        }
     }
 
     private static String checked(String requestId) {
@@ -181,7 +196,10 @@ public final class Client implements AutoCloseable {
         return result;
     }
 
-    /** The channel, for the generated stubs. They need deadlines of their own. */
+    /**
+     * The channel, for the generated stubs. They need deadlines of their own. A call of a tool gets a request_id if its request
+     * has none, so that it is run once when it is sent again.
+     */
     public ManagedChannel channel() {
         return channel;
     }
@@ -253,7 +271,10 @@ public final class Client implements AutoCloseable {
             return this;
         }
 
-        /** Sets whatever else grpc-java can, last of all. */
+        /**
+         * Sets whatever else grpc-java can, last of all, but no service config: that would replace the load balancing and
+         * retries of this client, so {@link #build} throws an {@code IllegalArgumentException}.
+         */
         public Builder configure(Consumer<ManagedChannelBuilder<?>> change) {
             more = change;
             return this;
@@ -267,7 +288,7 @@ public final class Client implements AutoCloseable {
                     .defaultServiceConfig(ServiceConfig.read())
                     // A record in the DNS can't change what is retried.
                     .disableServiceConfigLookUp()
-                    .userAgent("agenta-ai-java")
+                    .userAgent("agenta-ai-java/" + VERSION)
                     // A request that doesn't fit is never sent again. The largest is 1 MiB, and so is the default.
                     .perRpcBufferLimit(2 << 20)
                     .maxInboundMessageSize(16 << 20)
@@ -277,9 +298,30 @@ public final class Client implements AutoCloseable {
             if (!retries) {
                 builder.disableRetry();
             }
-            more.accept(builder);
+            more.accept(new Configured(builder));
             var streams = retries ? ServiceConfig.streams() : RetryPolicy.NEVER;
             return new Client(builder.build(), closing, waitForLimit, streams);
+        }
+    }
+
+    /** What may be configured: all but what would replace our service config in silence. */
+    private static final class Configured extends ForwardingChannelBuilder2<Configured> {
+        private final ManagedChannelBuilder<?> builder;
+
+        Configured(ManagedChannelBuilder<?> builder) {
+            this.builder = builder;
+        }
+
+        @Override
+        protected ManagedChannelBuilder<?> delegate() {
+            return builder;
+        }
+
+        @Override
+        public Configured defaultServiceConfig(@Nullable Map<String, ?> config) {
+            throw new IllegalArgumentException(
+                    "defaultServiceConfig would replace the load balancing and retries of this"
+                            + " client: remove it; disableRetries() switches retries off");
         }
     }
 }

@@ -27,7 +27,8 @@ record Target(String name, boolean local) {
     static Target parse(String target) {
         String lower = target.toLowerCase(Locale.ROOT);
         if (lower.startsWith("http:") || lower.startsWith("https:")) {
-            throw new IllegalArgumentException("target \"" + target + "\" is a web address: write it as host:port");
+            // It isn't shown: web addresses may hold passwords.
+            throw new IllegalArgumentException("the target is a web address: write it as host:port, without http");
         }
         boolean scheme = SCHEMES.stream().anyMatch(target::startsWith) || target.contains("://");
         if (!scheme && !HOST_AND_PORT.matcher(target).matches()) {

@@ -31,7 +31,7 @@ import org.jspecify.annotations.Nullable;
 
 /**
  * One call of a tool, over all its attempts that grpc-java doesn't make itself: after a rate limit, if it is to wait for that,
- * and after the stream of one that reports progress broke.
+ * and after the stream of one that reports progress broke, or the connection while it was written to.
  */
 final class ToolCall<Q extends Message, A extends Message> {
     /** The largest request that the service accepts. */
@@ -47,6 +47,7 @@ final class ToolCall<Q extends Message, A extends Message> {
     private final CallOptions options;
     private final ToolCallOptions more;
     private final boolean waitForLimit;
+    private final RetryPolicy own;
     private RetryPolicy policy;
     private boolean streams;
     // Repeats by the policy since the last rate limit.
@@ -77,6 +78,7 @@ final class ToolCall<Q extends Message, A extends Message> {
         this.more = more;
         this.waitForLimit = waitForLimit;
         this.streams = more.onProgress() != null && request instanceof CallToolRequest;
+        this.own = streams;
         this.policy = this.streams ? streams : RetryPolicy.NEVER;
     }
 
@@ -248,6 +250,7 @@ final class ToolCall<Q extends Message, A extends Message> {
             lost = 0;
             return waitForLimit ? waitForLimit(failure) : null;
         }
+        RetryPolicy policy = Attempts.brokeWhileWriting(failure) ? own : this.policy;
         if (lost + 1 >= policy.maxAttempts()
                 || !ServiceConfig.REPEATED.contains(failure.code())
                 || caller.isCancelled()) {

@@ -37,7 +37,7 @@ public final class ToolException extends AgentaException {
 
     @Override
     public String getMessage() {
-        return sentence(name(reason(), "the tool failed"), description(), fieldViolations(), retryDelay());
+        return name(reason(), "the tool failed") + ": " + Sentence.of(description(), fieldViolations(), retryDelay());
     }
 
     /** What the tool said. */

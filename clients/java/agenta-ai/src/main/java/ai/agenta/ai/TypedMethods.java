@@ -4,6 +4,7 @@ import ai.agenta.ai.v1.CallMeta;
 import ai.agenta.ai.v1.CallToolResponse;
 import ai.agenta.ai.v1.ContentBlock;
 import ai.agenta.ai.v1.ToolError;
+import ai.agenta.ai.v1.ToolServiceGrpc;
 import com.google.protobuf.Descriptors.FieldDescriptor;
 import com.google.protobuf.Message;
 import io.grpc.CallOptions;
@@ -18,7 +19,7 @@ import org.jspecify.annotations.Nullable;
 
 /**
  * Knows the methods that tools have of their own, of code that was generated from the files of "agenta-ai-server tools proto".
- * As an interceptor it gives each call a request_id: they are sent again when the connection breaks.
+ * As an interceptor it gives each call of a tool a request_id: it is sent again when the connection breaks.
  */
 record TypedMethods() implements ClientInterceptor {
     private static final String PACKAGE = "agenta.ai.tools.";
@@ -26,7 +27,9 @@ record TypedMethods() implements ClientInterceptor {
     @Override
     public <Q, A> ClientCall<Q, A> interceptCall(MethodDescriptor<Q, A> method, CallOptions options, Channel next) {
         ClientCall<Q, A> call = next.newCall(method, options);
-        if (!method.getFullMethodName().startsWith(PACKAGE)) {
+        String name = method.getFullMethodName();
+        if (!name.startsWith(PACKAGE)
+                && !name.equals(ToolServiceGrpc.getCallToolMethod().getFullMethodName())) {
             return call;
         }
         return new SimpleForwardingClientCall<>(call) {

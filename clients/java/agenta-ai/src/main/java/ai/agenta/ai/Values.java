@@ -2,30 +2,40 @@ package ai.agenta.ai;
 
 import com.google.gson.Gson;
 import com.google.gson.GsonBuilder;
+import com.google.gson.JsonElement;
 import com.google.gson.JsonParseException;
+import com.google.gson.JsonPrimitive;
 import com.google.protobuf.InvalidProtocolBufferException;
 import com.google.protobuf.Struct;
 import com.google.protobuf.Value;
 import com.google.protobuf.util.JsonFormat;
 import java.lang.reflect.Type;
+import java.math.BigDecimal;
 import java.nio.charset.StandardCharsets;
+import java.util.regex.Pattern;
 import org.jspecify.annotations.Nullable;
 
 /** Arguments and results as native types. Numbers travel as doubles, and the keys of an object have no order. */
 public final class Values {
     private static final Gson GSON = new GsonBuilder().serializeNulls().create();
+    /** The deepest nesting of arguments: protobuf reads at most 100 nested messages, and each level takes three. */
+    private static final int MAX_DEPTH = 32;
+
+    private static final Pattern INTEGER = Pattern.compile("-?\\d+");
 
     private Values() {}
 
     /**
      * Packs a map or a record.
      *
-     * @throws IllegalArgumentException if it can't be sent
+     * @throws IllegalArgumentException if it can't be sent, for example because it has an integer that a double can't hold
      */
     public static Struct pack(Object arguments) {
         Struct.Builder packed = Struct.newBuilder();
         try {
-            String text = GSON.toJson(arguments);
+            JsonElement json = GSON.toJsonTree(arguments);
+            check(json, "arguments", MAX_DEPTH);
+            String text = GSON.toJson(json);
             if (!StandardCharsets.UTF_8.newEncoder().canEncode(text)) {
                 throw new IllegalArgumentException("a text holds half a character, which can't be sent");
             }
@@ -34,6 +44,36 @@ public final class Values {
             throw new IllegalArgumentException("the arguments can't be sent: " + failure.getMessage(), failure);
         }
         return packed.build();
+    }
+
+    private static void check(JsonElement value, String path, int depth) {
+        if ((value.isJsonObject() || value.isJsonArray()) && depth == 0) {
+            String begin = path.substring(0, Math.min(path.length(), 80));
+            throw new IllegalArgumentException(begin + "…: nested too deep to be sent: send it as a string of JSON");
+        }
+        if (value.isJsonObject()) {
+            value.getAsJsonObject()
+                    .entrySet()
+                    .forEach(each -> check(each.getValue(), path + "." + each.getKey(), depth - 1));
+        } else if (value.isJsonArray()) {
+            int index = 0;
+            for (JsonElement each : value.getAsJsonArray()) {
+                check(each, path + "[" + index++ + "]", depth - 1);
+            }
+        } else if (value instanceof JsonPrimitive primitive && primitive.isNumber()) {
+            checkInteger(primitive.getAsString(), path);
+        }
+    }
+
+    private static void checkInteger(String number, String path) {
+        if (!INTEGER.matcher(number).matches()) {
+            return;
+        }
+        double sent = Double.parseDouble(number);
+        if (Double.isInfinite(sent) || new BigDecimal(sent).compareTo(new BigDecimal(number)) != 0) {
+            throw new IllegalArgumentException(
+                    path + ": the integer " + number + " doesn't fit a double: send it as a string");
+        }
     }
 
     /**

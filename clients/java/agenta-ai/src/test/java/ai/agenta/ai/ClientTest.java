@@ -25,6 +25,7 @@ import io.grpc.Status.Code;
 import io.grpc.StatusRuntimeException;
 import io.grpc.health.v1.HealthCheckResponse.ServingStatus;
 import java.io.IOException;
+import java.math.BigDecimal;
 import java.net.InetAddress;
 import java.net.ServerSocket;
 import java.time.Duration;
@@ -103,6 +104,48 @@ final class ClientTest {
     }
 
     @Test
+    void argumentsArriveAsTheyAreOrNotAtAll() {
+        var unfit = Map.of("a", List.of(1, Map.of("id", 9_007_199_254_740_993L)));
+        assertEquals(
+                "arguments.a[1].id: the integer 9007199254740993 doesn't fit a double: send it as a string",
+                assertThrows(IllegalArgumentException.class, () -> Client.request("t", unfit))
+                        .getMessage());
+        for (Object fits : List.of(Long.MIN_VALUE, 9_007_199_254_740_994L, 0.1, new BigDecimal("1.5"))) {
+            Client.request("t", Map.of("id", fits));
+        }
+        Object deep = List.of();
+        for (int level = 2; level < 32; level++) {
+            deep = List.of(deep);
+        }
+        Client.request("t", Map.of("a", deep));
+        Object deeper = List.of(deep);
+        assertTrue(assertThrows(IllegalArgumentException.class, () -> Client.request("t", Map.of("a", deeper)))
+                .getMessage()
+                .endsWith("nested too deep to be sent: send it as a string of JSON"));
+    }
+
+    @Test
+    void callsByTheStubAreNamedBecauseTheyAreSentAgain() throws IOException {
+        try (FakeService service = new FakeService(Answer.refused(Code.UNAVAILABLE, "1"), Answer.done());
+                Client client = Client.to(service.target()).build()) {
+            ToolServiceGrpc.newBlockingStub(client.channel()).callTool(CallToolRequest.getDefaultInstance());
+            assertEquals(2, service.arrivals.size());
+            String id = service.arrivals.get(0).request().getRequestId();
+            assertEquals(36, id.length());
+            assertEquals(id, service.arrivals.get(1).request().getRequestId());
+        }
+    }
+
+    @Test
+    void theServerSeesTheVersion() throws IOException {
+        try (FakeService service = new FakeService(Answer.done())) {
+            call(service, options -> options);
+            String agent = service.arrivals.get(0).userAgent().orElseThrow();
+            assertTrue(agent.matches("agenta-ai-java/\\d+\\.\\d+\\.\\d+.*"), agent);
+        }
+    }
+
+    @Test
     void refusalIsDecoded() throws IOException {
         var quota = QuotaFailure.Violation.newBuilder()
                 .setQuotaId("default")
@@ -130,7 +173,7 @@ final class ClientTest {
         assertEquals(List.of(new FieldViolation("arguments.a", "Too long.")), failure.fieldViolations());
         assertEquals(List.of(quota), failure.quotaViolations());
         assertEquals("r", failure.callId());
-        assertEquals("RATE_LIMITED: No.; arguments.a: Too long.; try again in 1.5 s", failure.getMessage());
+        assertEquals("RATE_LIMITED: No; arguments.a: Too long; try again in 2 s", failure.getMessage());
     }
 
     @Test
@@ -186,7 +229,7 @@ final class ClientTest {
             assertEquals("Down.", failure.description());
             assertEquals(List.of(new FieldViolation("f", "d")), failure.fieldViolations());
             assertEquals("t", failure.response().getMeta().getTraceId());
-            assertEquals("UPSTREAM_UNAVAILABLE: Down.; f: d; try again in 2.0 s", failure.getMessage());
+            assertEquals("UPSTREAM_UNAVAILABLE: Down; f: d; try again in 2 s", failure.getMessage());
         }
     }
 

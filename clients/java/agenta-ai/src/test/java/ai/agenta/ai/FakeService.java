@@ -53,6 +53,8 @@ final class FakeService extends ToolServiceGrpc.ToolServiceImplBase implements S
     private static final Metadata.Key<String> AUTHORIZATION =
             Metadata.Key.of("authorization", Metadata.ASCII_STRING_MARSHALLER);
     private static final Metadata.Key<String> TRACE = Metadata.Key.of("traceparent", Metadata.ASCII_STRING_MARSHALLER);
+    private static final Metadata.Key<String> USER_AGENT =
+            Metadata.Key.of("user-agent", Metadata.ASCII_STRING_MARSHALLER);
     private static final Context.Key<Metadata> HEADERS = Context.key("headers");
 
     /**
@@ -129,7 +131,8 @@ final class FakeService extends ToolServiceGrpc.ToolServiceImplBase implements S
             Instant at,
             Duration left,
             Optional<String> authorization,
-            Optional<String> traceparent) {}
+            Optional<String> traceparent,
+            Optional<String> userAgent) {}
 
     /** A moment, by the clock that never jumps. */
     record Instant(long nanos) {
@@ -280,7 +283,8 @@ final class FakeService extends ToolServiceGrpc.ToolServiceImplBase implements S
                 Instant.now(),
                 left,
                 Optional.ofNullable(headers.get(AUTHORIZATION)),
-                Optional.ofNullable(headers.get(TRACE))));
+                Optional.ofNullable(headers.get(TRACE)),
+                Optional.ofNullable(headers.get(USER_AGENT))));
         Context.current().addListener(context -> cancelled.release(), Runnable::run);
         arrived.release();
         if (bucket != null) {

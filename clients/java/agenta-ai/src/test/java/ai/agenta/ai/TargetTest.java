@@ -1,6 +1,7 @@
 package ai.agenta.ai;
 
 import static org.junit.jupiter.api.Assertions.assertEquals;
+import static org.junit.jupiter.api.Assertions.assertFalse;
 import static org.junit.jupiter.api.Assertions.assertThrows;
 
 import com.google.gson.Gson;
@@ -8,6 +9,7 @@ import com.google.gson.reflect.TypeToken;
 import java.io.IOException;
 import java.nio.file.Files;
 import java.util.List;
+import org.junit.jupiter.api.Test;
 import org.junit.jupiter.params.ParameterizedTest;
 import org.junit.jupiter.params.provider.MethodSource;
 
@@ -27,5 +29,11 @@ final class TargetTest {
         } else {
             assertEquals(row.kind(), Target.parse(row.target()).local() ? "local" : "remote");
         }
+    }
+
+    @Test
+    void passwordsAreNotShown() {
+        var error = assertThrows(IllegalArgumentException.class, () -> Client.to("https://user:secret@10.0.0.1"));
+        assertFalse(error.getMessage().contains("secret"), error.getMessage());
     }
 }

@@ -12,15 +12,15 @@ import type { ToolError } from "../../../../v1/error_pb.js";
 import { file_agenta_ai_v1_error } from "../../../../v1/error_pb.js";
 import type { CallMeta } from "../../../../v1/tool_service_pb.js";
 import { file_agenta_ai_v1_tool_service } from "../../../../v1/tool_service_pb.js";
-import type { Value } from "@bufbuild/protobuf/wkt";
+import type { ListValue, Value } from "@bufbuild/protobuf/wkt";
 import { file_google_protobuf_struct } from "@bufbuild/protobuf/wkt";
-import type { Message } from "@bufbuild/protobuf";
+import type { JsonObject, Message } from "@bufbuild/protobuf";
 
 /**
  * Describes the file agenta/ai/tools/agenta/api/v1/api_tools_service.proto.
  */
 export const file_agenta_ai_tools_agenta_api_v1_api_tools_service: GenFile = /*@__PURE__*/
-  fileDesc("CjVhZ2VudGEvYWkvdG9vbHMvYWdlbnRhL2FwaS92MS9hcGlfdG9vbHNfc2VydmljZS5wcm90bxIdYWdlbnRhLmFpLnRvb2xzLmFnZW50YS5hcGkudjEixgIKE1JlZmluZVByb21wdFJlcXVlc3QSTwoJYXJndW1lbnRzGAEgASgLMjwuYWdlbnRhLmFpLnRvb2xzLmFnZW50YS5hcGkudjEuUmVmaW5lUHJvbXB0UmVxdWVzdC5Bcmd1bWVudHMSEgoKcmVxdWVzdF9pZBgCIAEoCRIgChhyZXJ1bl9pZl9vdXRjb21lX3Vua25vd24YAyABKAgapwEKCUFyZ3VtZW50cxI3ChRwcm9tcHRfdGVtcGxhdGVfanNvbhgBIAEoCUgAUhRwcm9tcHRfdGVtcGxhdGVfanNvbogBARIXCgpndWlkZWxpbmVzGAIgASgJSAGIAQESFAoHY29udGV4dBgDIAEoCUgCiAEBQhcKFV9wcm9tcHRfdGVtcGxhdGVfanNvbkINCgtfZ3VpZGVsaW5lc0IKCghfY29udGV4dCKbBAoUUmVmaW5lUHJvbXB0UmVzcG9uc2USTAoGcmVzdWx0GAEgASgLMjouYWdlbnRhLmFpLnRvb2xzLmFnZW50YS5hcGkudjEuUmVmaW5lUHJvbXB0UmVzcG9uc2UuUmVzdWx0SAASKAoFZXJyb3IYAiABKAsyFy5hZ2VudGEuYWkudjEuVG9vbEVycm9ySAASKwoHY29udGVudBgDIAMoCzIaLmFnZW50YS5haS52MS5Db250ZW50QmxvY2sSJAoEbWV0YRgEIAEoCzIWLmFnZW50YS5haS52MS5DYWxsTWV0YRqsAgoGUmVzdWx0ElkKCG1lc3NhZ2VzGAEgAygLMkcuYWdlbnRhLmFpLnRvb2xzLmFnZW50YS5hcGkudjEuUmVmaW5lUHJvbXB0UmVzcG9uc2UuUmVzdWx0Lk1lc3NhZ2VzSXRlbRIUCgdzdW1tYXJ5GAIgASgJSACIAQESNwoUcHJvbXB0X3RlbXBsYXRlX2pzb24YAyABKAlIAVIUcHJvbXB0X3RlbXBsYXRlX2pzb26IAQEaUwoMTWVzc2FnZXNJdGVtEhEKBHJvbGUYASABKAlIAIgBARInCgdjb250ZW50GAIgASgLMhYuZ29vZ2xlLnByb3RvYnVmLlZhbHVlQgcKBV9yb2xlQgoKCF9zdW1tYXJ5QhcKFV9wcm9tcHRfdGVtcGxhdGVfanNvbkIJCgdvdXRjb21lMooBCg9BcGlUb29sc1NlcnZpY2USdwoMUmVmaW5lUHJvbXB0EjIuYWdlbnRhLmFpLnRvb2xzLmFnZW50YS5hcGkudjEuUmVmaW5lUHJvbXB0UmVxdWVzdBozLmFnZW50YS5haS50b29scy5hZ2VudGEuYXBpLnYxLlJlZmluZVByb21wdFJlc3BvbnNlQo4BCiBhaS5hZ2VudGEuYWkudG9vbHMuYWdlbnRhLmFwaS52MUIUQXBpVG9vbHNTZXJ2aWNlUHJvdG9QAVpSZ2l0aHViLmNvbS9BZ2VudGEtQUkvYWdlbnRhLWFpLWdycGMvY2xpZW50cy9nby9hZ2VudGEvYWkvdG9vbHMvYWdlbnRhL2FwaS92MTthcGl2MWIGcHJvdG8z", [file_agenta_ai_v1_content, file_agenta_ai_v1_error, file_agenta_ai_v1_tool_service, file_google_protobuf_struct]);
+  fileDesc("CjVhZ2VudGEvYWkvdG9vbHMvYWdlbnRhL2FwaS92MS9hcGlfdG9vbHNfc2VydmljZS5wcm90bxIdYWdlbnRhLmFpLnRvb2xzLmFnZW50YS5hcGkudjEixgIKE1JlZmluZVByb21wdFJlcXVlc3QSTwoJYXJndW1lbnRzGAEgASgLMjwuYWdlbnRhLmFpLnRvb2xzLmFnZW50YS5hcGkudjEuUmVmaW5lUHJvbXB0UmVxdWVzdC5Bcmd1bWVudHMSEgoKcmVxdWVzdF9pZBgCIAEoCRIgChhyZXJ1bl9pZl9vdXRjb21lX3Vua25vd24YAyABKAgapwEKCUFyZ3VtZW50cxI3ChRwcm9tcHRfdGVtcGxhdGVfanNvbhgBIAEoCUgAUhRwcm9tcHRfdGVtcGxhdGVfanNvbogBARIXCgpndWlkZWxpbmVzGAIgASgJSAGIAQESFAoHY29udGV4dBgDIAEoCUgCiAEBQhcKFV9wcm9tcHRfdGVtcGxhdGVfanNvbkINCgtfZ3VpZGVsaW5lc0IKCghfY29udGV4dCKbBAoUUmVmaW5lUHJvbXB0UmVzcG9uc2USTAoGcmVzdWx0GAEgASgLMjouYWdlbnRhLmFpLnRvb2xzLmFnZW50YS5hcGkudjEuUmVmaW5lUHJvbXB0UmVzcG9uc2UuUmVzdWx0SAASKAoFZXJyb3IYAiABKAsyFy5hZ2VudGEuYWkudjEuVG9vbEVycm9ySAASKwoHY29udGVudBgDIAMoCzIaLmFnZW50YS5haS52MS5Db250ZW50QmxvY2sSJAoEbWV0YRgEIAEoCzIWLmFnZW50YS5haS52MS5DYWxsTWV0YRqsAgoGUmVzdWx0ElkKCG1lc3NhZ2VzGAEgAygLMkcuYWdlbnRhLmFpLnRvb2xzLmFnZW50YS5hcGkudjEuUmVmaW5lUHJvbXB0UmVzcG9uc2UuUmVzdWx0Lk1lc3NhZ2VzSXRlbRIUCgdzdW1tYXJ5GAIgASgJSACIAQESNwoUcHJvbXB0X3RlbXBsYXRlX2pzb24YAyABKAlIAVIUcHJvbXB0X3RlbXBsYXRlX2pzb26IAQEaUwoMTWVzc2FnZXNJdGVtEhEKBHJvbGUYASABKAlIAIgBARInCgdjb250ZW50GAIgASgLMhYuZ29vZ2xlLnByb3RvYnVmLlZhbHVlQgcKBV9yb2xlQgoKCF9zdW1tYXJ5QhcKFV9wcm9tcHRfdGVtcGxhdGVfanNvbkIJCgdvdXRjb21lIu8KChxSZWZpbmVQcm9tcHRXaXRoQ2FzZXNSZXF1ZXN0ElgKCWFyZ3VtZW50cxgBIAEoCzJFLmFnZW50YS5haS50b29scy5hZ2VudGEuYXBpLnYxLlJlZmluZVByb21wdFdpdGhDYXNlc1JlcXVlc3QuQXJndW1lbnRzEhIKCnJlcXVlc3RfaWQYAiABKAkSIAoYcmVydW5faWZfb3V0Y29tZV91bmtub3duGAMgASgIGr4JCglBcmd1bWVudHMSNwoUcHJvbXB0X3RlbXBsYXRlX2pzb24YASABKAlIAFIUcHJvbXB0X3RlbXBsYXRlX2pzb26IAQESXgoFY2FzZXMYAiADKAsyTy5hZ2VudGEuYWkudG9vbHMuYWdlbnRhLmFwaS52MS5SZWZpbmVQcm9tcHRXaXRoQ2FzZXNSZXF1ZXN0LkFyZ3VtZW50cy5DYXNlc0l0ZW0SFwoKZ3VpZGVsaW5lcxgDIAEoCUgBiAEBEhQKB2NvbnRleHQYBCABKAlIAogBARIjCgptYXhfcm91bmRzGAUgASgDSANSCm1heF9yb3VuZHOIAQESEwoGcmVwZWF0GAYgASgDSASIAQESKQoNcGFzc19hdF9sZWFzdBgHIAEoA0gFUg1wYXNzX2F0X2xlYXN0iAEBEi0KD21heF9tb2RlbF9jYWxscxgIIAEoA0gGUg9tYXhfbW9kZWxfY2FsbHOIAQEa4AUKCUNhc2VzSXRlbRIRCgRuYW1lGAEgASgJSACIAQESJwoGaW5wdXRzGAIgASgLMhcuZ29vZ2xlLnByb3RvYnVmLlN0cnVjdBJqCghleHBlY3RlZBgDIAEoCzJYLmFnZW50YS5haS50b29scy5hZ2VudGEuYXBpLnYxLlJlZmluZVByb21wdFdpdGhDYXNlc1JlcXVlc3QuQXJndW1lbnRzLkNhc2VzSXRlbS5FeHBlY3RlZBITCgZyZW1hcmsYBCABKAlIAYgBARqBBAoIRXhwZWN0ZWQSEwoGZXF1YWxzGAEgASgJSACIAQESPgoMY29udGFpbnNfYWxsGAIgASgLMhouZ29vZ2xlLnByb3RvYnVmLkxpc3RWYWx1ZVIMY29udGFpbnNfYWxsEj4KDGNvbnRhaW5zX2FueRgDIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5MaXN0VmFsdWVSDGNvbnRhaW5zX2FueRJACg1jb250YWluc19ub25lGAQgASgLMhouZ29vZ2xlLnByb3RvYnVmLkxpc3RWYWx1ZVINY29udGFpbnNfbm9uZRIUCgdwYXR0ZXJuGAUgASgJSAGIAQESOQoLanNvbl9zY2hlbWEYBiABKAsyFy5nb29nbGUucHJvdG9idWYuU3RydWN0Ugtqc29uX3NjaGVtYRI4Cgtqc29uX2VxdWFscxgHIAEoCzIWLmdvb2dsZS5wcm90b2J1Zi5WYWx1ZVILanNvbl9lcXVhbHMSPAoNanNvbl9jb250YWlucxgIIAEoCzIWLmdvb2dsZS5wcm90b2J1Zi5WYWx1ZVINanNvbl9jb250YWlucxIrCg5tYXhfY2hhcmFjdGVycxgJIAEoA0gCUg5tYXhfY2hhcmFjdGVyc4gBAUIJCgdfZXF1YWxzQgoKCF9wYXR0ZXJuQhEKD19tYXhfY2hhcmFjdGVyc0IHCgVfbmFtZUIJCgdfcmVtYXJrQhcKFV9wcm9tcHRfdGVtcGxhdGVfanNvbkINCgtfZ3VpZGVsaW5lc0IKCghfY29udGV4dEINCgtfbWF4X3JvdW5kc0IJCgdfcmVwZWF0QhAKDl9wYXNzX2F0X2xlYXN0QhIKEF9tYXhfbW9kZWxfY2FsbHMiuBAKHVJlZmluZVByb21wdFdpdGhDYXNlc1Jlc3BvbnNlElUKBnJlc3VsdBgBIAEoCzJDLmFnZW50YS5haS50b29scy5hZ2VudGEuYXBpLnYxLlJlZmluZVByb21wdFdpdGhDYXNlc1Jlc3BvbnNlLlJlc3VsdEgAEigKBWVycm9yGAIgASgLMhcuYWdlbnRhLmFpLnYxLlRvb2xFcnJvckgAEisKB2NvbnRlbnQYAyADKAsyGi5hZ2VudGEuYWkudjEuQ29udGVudEJsb2NrEiQKBG1ldGEYBCABKAsyFi5hZ2VudGEuYWkudjEuQ2FsbE1ldGEatw4KBlJlc3VsdBI3ChRwcm9tcHRfdGVtcGxhdGVfanNvbhgBIAEoCUgAUhRwcm9tcHRfdGVtcGxhdGVfanNvbogBARIUCgdzdW1tYXJ5GAIgASgJSAGIAQESFQoIaW1wcm92ZWQYAyABKAhIAogBARIpCg1wYXNzZWRfYmVmb3JlGAQgASgDSANSDXBhc3NlZF9iZWZvcmWIAQESJwoMcGFzc2VkX2FmdGVyGAUgASgDSARSDHBhc3NlZF9hZnRlcogBARJcCgVjYXNlcxgGIAMoCzJNLmFnZW50YS5haS50b29scy5hZ2VudGEuYXBpLnYxLlJlZmluZVByb21wdFdpdGhDYXNlc1Jlc3BvbnNlLlJlc3VsdC5DYXNlc0l0ZW0SXgoGcm91bmRzGAcgAygLMk4uYWdlbnRhLmFpLnRvb2xzLmFnZW50YS5hcGkudjEuUmVmaW5lUHJvbXB0V2l0aENhc2VzUmVzcG9uc2UuUmVzdWx0LlJvdW5kc0l0ZW0SFAoHc3RvcHBlZBgIIAEoCUgFiAEBEiUKC21vZGVsX2NhbGxzGAkgASgDSAZSC21vZGVsX2NhbGxziAEBEncKDGNvcGllZF90ZXh0cxgKIAMoCzJTLmFnZW50YS5haS50b29scy5hZ2VudGEuYXBpLnYxLlJlZmluZVByb21wdFdpdGhDYXNlc1Jlc3BvbnNlLlJlc3VsdC5Db3BpZWRUZXh0c0l0ZW1SDGNvcGllZF90ZXh0cxq9BwoJQ2FzZXNJdGVtEhEKBG5hbWUYASABKAlIAIgBARJkCgZiZWZvcmUYAiABKAsyVC5hZ2VudGEuYWkudG9vbHMuYWdlbnRhLmFwaS52MS5SZWZpbmVQcm9tcHRXaXRoQ2FzZXNSZXNwb25zZS5SZXN1bHQuQ2FzZXNJdGVtLkJlZm9yZRJiCgVhZnRlchgDIAEoCzJTLmFnZW50YS5haS50b29scy5hZ2VudGEuYXBpLnYxLlJlZmluZVByb21wdFdpdGhDYXNlc1Jlc3BvbnNlLlJlc3VsdC5DYXNlc0l0ZW0uQWZ0ZXIa5AIKBkJlZm9yZRIUCgd2ZXJkaWN0GAEgASgJSACIAQESEwoGcGFzc2VzGAIgASgDSAGIAQESawoEcnVucxgDIAMoCzJdLmFnZW50YS5haS50b29scy5hZ2VudGEuYXBpLnYxLlJlZmluZVByb21wdFdpdGhDYXNlc1Jlc3BvbnNlLlJlc3VsdC5DYXNlc0l0ZW0uQmVmb3JlLlJ1bnNJdGVtGqoBCghSdW5zSXRlbRITCgZwYXNzZWQYASABKAhIAIgBARITCgZvdXRwdXQYAiABKAlIAYgBARIOCgZmYXVsdHMYAyADKAkSFAoHZmFpbHVyZRgEIAEoCUgCiAEBEh8KCHRyYWNlX2lkGAUgASgJSANSCHRyYWNlX2lkiAEBQgkKB19wYXNzZWRCCQoHX291dHB1dEIKCghfZmFpbHVyZUILCglfdHJhY2VfaWRCCgoIX3ZlcmRpY3RCCQoHX3Bhc3NlcxriAgoFQWZ0ZXISFAoHdmVyZGljdBgBIAEoCUgAiAEBEhMKBnBhc3NlcxgCIAEoA0gBiAEBEmoKBHJ1bnMYAyADKAsyXC5hZ2VudGEuYWkudG9vbHMuYWdlbnRhLmFwaS52MS5SZWZpbmVQcm9tcHRXaXRoQ2FzZXNSZXNwb25zZS5SZXN1bHQuQ2FzZXNJdGVtLkFmdGVyLlJ1bnNJdGVtGqoBCghSdW5zSXRlbRITCgZwYXNzZWQYASABKAhIAIgBARITCgZvdXRwdXQYAiABKAlIAYgBARIOCgZmYXVsdHMYAyADKAkSFAoHZmFpbHVyZRgEIAEoCUgCiAEBEh8KCHRyYWNlX2lkGAUgASgJSANSCHRyYWNlX2lkiAEBQgkKB19wYXNzZWRCCQoHX291dHB1dEIKCghfZmFpbHVyZUILCglfdHJhY2VfaWRCCgoIX3ZlcmRpY3RCCQoHX3Bhc3Nlc0IHCgVfbmFtZRqCAQoKUm91bmRzSXRlbRIQCgNlbmQYASABKAlIAIgBARIQCgN3aHkYAiABKAlIAYgBARIUCgdzdW1tYXJ5GAMgASgJSAKIAQESEwoGcGFzc2VkGAQgASgDSAOIAQFCBgoEX2VuZEIGCgRfd2h5QgoKCF9zdW1tYXJ5QgkKB19wYXNzZWQaSQoPQ29waWVkVGV4dHNJdGVtEhEKBGNhc2UYASABKAlIAIgBARIRCgR0ZXh0GAIgASgJSAGIAQFCBwoFX2Nhc2VCBwoFX3RleHRCFwoVX3Byb21wdF90ZW1wbGF0ZV9qc29uQgoKCF9zdW1tYXJ5QgsKCV9pbXByb3ZlZEIQCg5fcGFzc2VkX2JlZm9yZUIPCg1fcGFzc2VkX2FmdGVyQgoKCF9zdG9wcGVkQg4KDF9tb2RlbF9jYWxsc0IJCgdvdXRjb21lMp8CCg9BcGlUb29sc1NlcnZpY2USdwoMUmVmaW5lUHJvbXB0EjIuYWdlbnRhLmFpLnRvb2xzLmFnZW50YS5hcGkudjEuUmVmaW5lUHJvbXB0UmVxdWVzdBozLmFnZW50YS5haS50b29scy5hZ2VudGEuYXBpLnYxLlJlZmluZVByb21wdFJlc3BvbnNlEpIBChVSZWZpbmVQcm9tcHRXaXRoQ2FzZXMSOy5hZ2VudGEuYWkudG9vbHMuYWdlbnRhLmFwaS52MS5SZWZpbmVQcm9tcHRXaXRoQ2FzZXNSZXF1ZXN0GjwuYWdlbnRhLmFpLnRvb2xzLmFnZW50YS5hcGkudjEuUmVmaW5lUHJvbXB0V2l0aENhc2VzUmVzcG9uc2VCjgEKIGFpLmFnZW50YS5haS50b29scy5hZ2VudGEuYXBpLnYxQhRBcGlUb29sc1NlcnZpY2VQcm90b1ABWlJnaXRodWIuY29tL0FnZW50YS1BSS9hZ2VudGEtYWktZ3JwYy9jbGllbnRzL2dvL2FnZW50YS9haS90b29scy9hZ2VudGEvYXBpL3YxO2FwaXYxYgZwcm90bzM", [file_agenta_ai_v1_content, file_agenta_ai_v1_error, file_agenta_ai_v1_tool_service, file_google_protobuf_struct]);
 
 /**
  * RefinePromptRequest is a call of tools.agenta.api.refine_prompt. At most 1 MiB when serialised.
@@ -219,6 +219,697 @@ export const RefinePromptResponse_Result_MessagesItemSchema: GenMessage<RefinePr
   messageDesc(file_agenta_ai_tools_agenta_api_v1_api_tools_service, 1, 0, 0);
 
 /**
+ * RefinePromptWithCasesRequest is a call of tools.agenta.api.refine_prompt_with_cases. At most 1 MiB when serialised.
+ *
+ * @generated from message agenta.ai.tools.agenta.api.v1.RefinePromptWithCasesRequest
+ */
+export type RefinePromptWithCasesRequest = Message<"agenta.ai.tools.agenta.api.v1.RefinePromptWithCasesRequest"> & {
+  /**
+   * What the tool takes.
+   *
+   * @generated from field: agenta.ai.tools.agenta.api.v1.RefinePromptWithCasesRequest.Arguments arguments = 1;
+   */
+  arguments?: RefinePromptWithCasesRequest_Arguments | undefined;
+
+  /**
+   * Makes it safe to send the call again: a UUID, version 4, new for every call that is meant to be a new one and kept
+   * for its retries. As in CallToolRequest, with which it shares the ids: the same id with the same arguments is the
+   * same call, whichever method it is sent to. Empty: every call is a new one.
+   *
+   * @generated from field: string request_id = 2;
+   */
+  requestId: string;
+
+  /**
+   * What to do with a request_id whose first run may have been billed and has no result: false answers with
+   * ERROR_REASON_OUTCOME_UNKNOWN, true runs the tool again, which may be billed twice.
+   *
+   * @generated from field: bool rerun_if_outcome_unknown = 3;
+   */
+  rerunIfOutcomeUnknown: boolean;
+};
+
+/**
+ * Describes the message agenta.ai.tools.agenta.api.v1.RefinePromptWithCasesRequest.
+ * Use `create(RefinePromptWithCasesRequestSchema)` to create a new message.
+ */
+export const RefinePromptWithCasesRequestSchema: GenMessage<RefinePromptWithCasesRequest> = /*@__PURE__*/
+  messageDesc(file_agenta_ai_tools_agenta_api_v1_api_tools_service, 2);
+
+/**
+ * What to refine, against which cases, and at what cost.
+ *
+ * @generated from message agenta.ai.tools.agenta.api.v1.RefinePromptWithCasesRequest.Arguments
+ */
+export type RefinePromptWithCasesRequest_Arguments = Message<"agenta.ai.tools.agenta.api.v1.RefinePromptWithCasesRequest.Arguments"> & {
+  /**
+   * The whole prompt template as JSON: an object with 'messages', and optionally 'template_format', 'input_keys',
+   * 'llm_config' and whatever else belongs to it.
+   * Required. From 1 to 100000 characters.
+   *
+   * @generated from field: optional string prompt_template_json = 1 [json_name = "prompt_template_json"];
+   */
+  promptTemplateJson?: string | undefined;
+
+  /**
+   * What the prompt is tested with.
+   * Required. From 1 to 20 items.
+   *
+   * @generated from field: repeated agenta.ai.tools.agenta.api.v1.RefinePromptWithCasesRequest.Arguments.CasesItem cases = 2;
+   */
+  cases: RefinePromptWithCasesRequest_Arguments_CasesItem[];
+
+  /**
+   * What the refinement should achieve besides, in plain words.
+   * At most 8000 characters.
+   *
+   * @generated from field: optional string guidelines = 3;
+   */
+  guidelines?: string | undefined;
+
+  /**
+   * What the prompt is for: its users, its data, its answers.
+   * At most 5000 characters.
+   *
+   * @generated from field: optional string context = 4;
+   */
+  context?: string | undefined;
+
+  /**
+   * How often a refinement is tried at most.
+   * Default: 2. At least 1. At most 3.
+   *
+   * @generated from field: optional int64 max_rounds = 5 [json_name = "max_rounds"];
+   */
+  maxRounds?: bigint | undefined;
+
+  /**
+   * How often each case is run.
+   * Default: 1. At least 1. At most 5.
+   *
+   * @generated from field: optional int64 repeat = 6;
+   */
+  repeat?: bigint | undefined;
+
+  /**
+   * In how many of its runs a case must pass; in all of them by default.
+   * At least 1. At most 5.
+   *
+   * @generated from field: optional int64 pass_at_least = 7 [json_name = "pass_at_least"];
+   */
+  passAtLeast?: bigint | undefined;
+
+  /**
+   * What may take more calls of models than this is refused before anything is paid for.
+   * Default: 40. At least 1. At most 1000.
+   *
+   * @generated from field: optional int64 max_model_calls = 8 [json_name = "max_model_calls"];
+   */
+  maxModelCalls?: bigint | undefined;
+};
+
+/**
+ * Describes the message agenta.ai.tools.agenta.api.v1.RefinePromptWithCasesRequest.Arguments.
+ * Use `create(RefinePromptWithCasesRequest_ArgumentsSchema)` to create a new message.
+ */
+export const RefinePromptWithCasesRequest_ArgumentsSchema: GenMessage<RefinePromptWithCasesRequest_Arguments> = /*@__PURE__*/
+  messageDesc(file_agenta_ai_tools_agenta_api_v1_api_tools_service, 2, 0);
+
+/**
+ * One test case.
+ *
+ * @generated from message agenta.ai.tools.agenta.api.v1.RefinePromptWithCasesRequest.Arguments.CasesItem
+ */
+export type RefinePromptWithCasesRequest_Arguments_CasesItem = Message<"agenta.ai.tools.agenta.api.v1.RefinePromptWithCasesRequest.Arguments.CasesItem"> & {
+  /**
+   * Names the case in the report.
+   * From 1 to 100 characters.
+   *
+   * @generated from field: optional string name = 1;
+   */
+  name?: string | undefined;
+
+  /**
+   * Values of the prompt's variables.
+   * Required.
+   *
+   * @generated from field: google.protobuf.Struct inputs = 2;
+   */
+  inputs?: JsonObject | undefined;
+
+  /**
+   * What is expected of an output: all that is given must hold, and something must be given.
+   * Required. Not empty.
+   *
+   * @generated from field: agenta.ai.tools.agenta.api.v1.RefinePromptWithCasesRequest.Arguments.CasesItem.Expected expected = 3;
+   */
+  expected?: RefinePromptWithCasesRequest_Arguments_CasesItem_Expected | undefined;
+
+  /**
+   * What the output should be like, in plain words.
+   * At most 1000 characters.
+   *
+   * @generated from field: optional string remark = 4;
+   */
+  remark?: string | undefined;
+};
+
+/**
+ * Describes the message agenta.ai.tools.agenta.api.v1.RefinePromptWithCasesRequest.Arguments.CasesItem.
+ * Use `create(RefinePromptWithCasesRequest_Arguments_CasesItemSchema)` to create a new message.
+ */
+export const RefinePromptWithCasesRequest_Arguments_CasesItemSchema: GenMessage<RefinePromptWithCasesRequest_Arguments_CasesItem> = /*@__PURE__*/
+  messageDesc(file_agenta_ai_tools_agenta_api_v1_api_tools_service, 2, 0, 0);
+
+/**
+ * What is expected of an output: all that is given must hold, and something must be given.
+ *
+ * @generated from message agenta.ai.tools.agenta.api.v1.RefinePromptWithCasesRequest.Arguments.CasesItem.Expected
+ */
+export type RefinePromptWithCasesRequest_Arguments_CasesItem_Expected = Message<"agenta.ai.tools.agenta.api.v1.RefinePromptWithCasesRequest.Arguments.CasesItem.Expected"> & {
+  /**
+   * The output, but for white space around it.
+   * From 1 to 10000 characters.
+   *
+   * @generated from field: optional string equals = 1;
+   */
+  equals?: string | undefined;
+
+  /**
+   * Texts that the output contains, all of them.
+   * From 1 to 20 items.
+   *
+   * @generated from field: google.protobuf.ListValue contains_all = 2 [json_name = "contains_all"];
+   */
+  containsAll?: ListValue | undefined;
+
+  /**
+   * Texts of which the output contains one at least.
+   * From 1 to 20 items.
+   *
+   * @generated from field: google.protobuf.ListValue contains_any = 3 [json_name = "contains_any"];
+   */
+  containsAny?: ListValue | undefined;
+
+  /**
+   * Texts of which the output contains none.
+   * From 1 to 20 items.
+   *
+   * @generated from field: google.protobuf.ListValue contains_none = 4 [json_name = "contains_none"];
+   */
+  containsNone?: ListValue | undefined;
+
+  /**
+   * Regular expression, RE2, that matches somewhere in the output, or all of it with ^ and $. Outputs have at
+   * most 10,000 characters then.
+   * From 1 to 1000 characters.
+   *
+   * @generated from field: optional string pattern = 5;
+   */
+  pattern?: string | undefined;
+
+  /**
+   * JSON Schema 2020-12 by which the output is valid JSON.
+   *
+   * @generated from field: google.protobuf.Struct json_schema = 6 [json_name = "json_schema"];
+   */
+  jsonSchema?: JsonObject | undefined;
+
+  /**
+   * The output, as JSON. The order of keys and the layout don't matter.
+   *
+   * @generated from field: google.protobuf.Value json_equals = 7 [json_name = "json_equals"];
+   */
+  jsonEquals?: Value | undefined;
+
+  /**
+   * What the output contains, as JSON: of objects, these keys with such values; of lists, these items in any
+   * order. 1,000 values at most.
+   *
+   * @generated from field: google.protobuf.Value json_contains = 8 [json_name = "json_contains"];
+   */
+  jsonContains?: Value | undefined;
+
+  /**
+   * How many characters the output has at most.
+   * At least 1. At most 1000000.
+   *
+   * @generated from field: optional int64 max_characters = 9 [json_name = "max_characters"];
+   */
+  maxCharacters?: bigint | undefined;
+};
+
+/**
+ * Describes the message agenta.ai.tools.agenta.api.v1.RefinePromptWithCasesRequest.Arguments.CasesItem.Expected.
+ * Use `create(RefinePromptWithCasesRequest_Arguments_CasesItem_ExpectedSchema)` to create a new message.
+ */
+export const RefinePromptWithCasesRequest_Arguments_CasesItem_ExpectedSchema: GenMessage<RefinePromptWithCasesRequest_Arguments_CasesItem_Expected> = /*@__PURE__*/
+  messageDesc(file_agenta_ai_tools_agenta_api_v1_api_tools_service, 2, 0, 0, 0);
+
+/**
+ * RefinePromptWithCasesResponse is what tools.agenta.api.refine_prompt_with_cases answered.
+ *
+ * @generated from message agenta.ai.tools.agenta.api.v1.RefinePromptWithCasesResponse
+ */
+export type RefinePromptWithCasesResponse = Message<"agenta.ai.tools.agenta.api.v1.RefinePromptWithCasesResponse"> & {
+  /**
+   * How the tool ended.
+   *
+   * @generated from oneof agenta.ai.tools.agenta.api.v1.RefinePromptWithCasesResponse.outcome
+   */
+  outcome: {
+    /**
+     * The result, if the tool did its work.
+     *
+     * @generated from field: agenta.ai.tools.agenta.api.v1.RefinePromptWithCasesResponse.Result result = 1;
+     */
+    value: RefinePromptWithCasesResponse_Result;
+    case: "result";
+  } | {
+    /**
+     * Why the tool failed, if it ran and failed.
+     *
+     * @generated from field: agenta.ai.v1.ToolError error = 2;
+     */
+    value: ToolError;
+    case: "error";
+  } | { case: undefined; value?: undefined };
+
+  /**
+   * The result for people, at least one block; of a failure, one text that says what went wrong.
+   *
+   * @generated from field: repeated agenta.ai.v1.ContentBlock content = 3;
+   */
+  content: ContentBlock[];
+
+  /**
+   * How the result came about.
+   *
+   * @generated from field: agenta.ai.v1.CallMeta meta = 4;
+   */
+  meta?: CallMeta | undefined;
+};
+
+/**
+ * Describes the message agenta.ai.tools.agenta.api.v1.RefinePromptWithCasesResponse.
+ * Use `create(RefinePromptWithCasesResponseSchema)` to create a new message.
+ */
+export const RefinePromptWithCasesResponseSchema: GenMessage<RefinePromptWithCasesResponse> = /*@__PURE__*/
+  messageDesc(file_agenta_ai_tools_agenta_api_v1_api_tools_service, 3);
+
+/**
+ * The best prompt, and how it does on the cases.
+ *
+ * @generated from message agenta.ai.tools.agenta.api.v1.RefinePromptWithCasesResponse.Result
+ */
+export type RefinePromptWithCasesResponse_Result = Message<"agenta.ai.tools.agenta.api.v1.RefinePromptWithCasesResponse.Result"> & {
+  /**
+   * The whole template as JSON: as it came if nothing was better.
+   * Required. Not empty.
+   *
+   * @generated from field: optional string prompt_template_json = 1 [json_name = "prompt_template_json"];
+   */
+  promptTemplateJson?: string | undefined;
+
+  /**
+   * What came of it, in a line.
+   * Required. Not empty.
+   *
+   * @generated from field: optional string summary = 2;
+   */
+  summary?: string | undefined;
+
+  /**
+   * Whether a case that failed before passes now.
+   * Required.
+   *
+   * @generated from field: optional bool improved = 3;
+   */
+  improved?: boolean | undefined;
+
+  /**
+   * How many cases passed with the prompt as it came.
+   * Required. At least 0.
+   *
+   * @generated from field: optional int64 passed_before = 4 [json_name = "passed_before"];
+   */
+  passedBefore?: bigint | undefined;
+
+  /**
+   * How many pass with the one that is given back.
+   * Required. At least 0.
+   *
+   * @generated from field: optional int64 passed_after = 5 [json_name = "passed_after"];
+   */
+  passedAfter?: bigint | undefined;
+
+  /**
+   * In the order in which they were given.
+   * Required. Not empty.
+   *
+   * @generated from field: repeated agenta.ai.tools.agenta.api.v1.RefinePromptWithCasesResponse.Result.CasesItem cases = 6;
+   */
+  cases: RefinePromptWithCasesResponse_Result_CasesItem[];
+
+  /**
+   * What was tried, in its order.
+   * Required.
+   *
+   * @generated from field: repeated agenta.ai.tools.agenta.api.v1.RefinePromptWithCasesResponse.Result.RoundsItem rounds = 7;
+   */
+  rounds: RefinePromptWithCasesResponse_Result_RoundsItem[];
+
+  /**
+   * Why there was no further round.
+   * Required. One of: "all_pass", "none_fails", "rounds_used", "deadline", "upstream_failed".
+   *
+   * @generated from field: optional string stopped = 8;
+   */
+  stopped?: string | undefined;
+
+  /**
+   * How many calls of models may have been billed.
+   * Required. At least 0.
+   *
+   * @generated from field: optional int64 model_calls = 9 [json_name = "model_calls"];
+   */
+  modelCalls?: bigint | undefined;
+
+  /**
+   * Expected texts that the refinement put into the prompt: it may pass by these alone.
+   * Required.
+   *
+   * @generated from field: repeated agenta.ai.tools.agenta.api.v1.RefinePromptWithCasesResponse.Result.CopiedTextsItem copied_texts = 10 [json_name = "copied_texts"];
+   */
+  copiedTexts: RefinePromptWithCasesResponse_Result_CopiedTextsItem[];
+};
+
+/**
+ * Describes the message agenta.ai.tools.agenta.api.v1.RefinePromptWithCasesResponse.Result.
+ * Use `create(RefinePromptWithCasesResponse_ResultSchema)` to create a new message.
+ */
+export const RefinePromptWithCasesResponse_ResultSchema: GenMessage<RefinePromptWithCasesResponse_Result> = /*@__PURE__*/
+  messageDesc(file_agenta_ai_tools_agenta_api_v1_api_tools_service, 3, 0);
+
+/**
+ * A case before and after.
+ *
+ * @generated from message agenta.ai.tools.agenta.api.v1.RefinePromptWithCasesResponse.Result.CasesItem
+ */
+export type RefinePromptWithCasesResponse_Result_CasesItem = Message<"agenta.ai.tools.agenta.api.v1.RefinePromptWithCasesResponse.Result.CasesItem"> & {
+  /**
+   * As it was given, or its number.
+   * Required.
+   *
+   * @generated from field: optional string name = 1;
+   */
+  name?: string | undefined;
+
+  /**
+   * With the prompt as it came.
+   * Required.
+   *
+   * @generated from field: agenta.ai.tools.agenta.api.v1.RefinePromptWithCasesResponse.Result.CasesItem.Before before = 2;
+   */
+  before?: RefinePromptWithCasesResponse_Result_CasesItem_Before | undefined;
+
+  /**
+   * With the prompt that is given back: as before if it is the same.
+   * Required.
+   *
+   * @generated from field: agenta.ai.tools.agenta.api.v1.RefinePromptWithCasesResponse.Result.CasesItem.After after = 3;
+   */
+  after?: RefinePromptWithCasesResponse_Result_CasesItem_After | undefined;
+};
+
+/**
+ * Describes the message agenta.ai.tools.agenta.api.v1.RefinePromptWithCasesResponse.Result.CasesItem.
+ * Use `create(RefinePromptWithCasesResponse_Result_CasesItemSchema)` to create a new message.
+ */
+export const RefinePromptWithCasesResponse_Result_CasesItemSchema: GenMessage<RefinePromptWithCasesResponse_Result_CasesItem> = /*@__PURE__*/
+  messageDesc(file_agenta_ai_tools_agenta_api_v1_api_tools_service, 3, 0, 0);
+
+/**
+ * With the prompt as it came.
+ *
+ * @generated from message agenta.ai.tools.agenta.api.v1.RefinePromptWithCasesResponse.Result.CasesItem.Before
+ */
+export type RefinePromptWithCasesResponse_Result_CasesItem_Before = Message<"agenta.ai.tools.agenta.api.v1.RefinePromptWithCasesResponse.Result.CasesItem.Before"> & {
+  /**
+   * 'unknown' if too many of its runs gave no output.
+   * Required. One of: "passed", "failed", "unknown".
+   *
+   * @generated from field: optional string verdict = 1;
+   */
+  verdict?: string | undefined;
+
+  /**
+   * How many of its runs passed.
+   * Required. At least 0.
+   *
+   * @generated from field: optional int64 passes = 2;
+   */
+  passes?: bigint | undefined;
+
+  /**
+   * In the order in which they ended.
+   * Required.
+   *
+   * @generated from field: repeated agenta.ai.tools.agenta.api.v1.RefinePromptWithCasesResponse.Result.CasesItem.Before.RunsItem runs = 3;
+   */
+  runs: RefinePromptWithCasesResponse_Result_CasesItem_Before_RunsItem[];
+};
+
+/**
+ * Describes the message agenta.ai.tools.agenta.api.v1.RefinePromptWithCasesResponse.Result.CasesItem.Before.
+ * Use `create(RefinePromptWithCasesResponse_Result_CasesItem_BeforeSchema)` to create a new message.
+ */
+export const RefinePromptWithCasesResponse_Result_CasesItem_BeforeSchema: GenMessage<RefinePromptWithCasesResponse_Result_CasesItem_Before> = /*@__PURE__*/
+  messageDesc(file_agenta_ai_tools_agenta_api_v1_api_tools_service, 3, 0, 0, 0);
+
+/**
+ * One run of a case.
+ *
+ * @generated from message agenta.ai.tools.agenta.api.v1.RefinePromptWithCasesResponse.Result.CasesItem.Before.RunsItem
+ */
+export type RefinePromptWithCasesResponse_Result_CasesItem_Before_RunsItem = Message<"agenta.ai.tools.agenta.api.v1.RefinePromptWithCasesResponse.Result.CasesItem.Before.RunsItem"> & {
+  /**
+   * Whether an output came, and is as expected.
+   * Required.
+   *
+   * @generated from field: optional bool passed = 1;
+   */
+  passed?: boolean | undefined;
+
+  /**
+   * What the model wrote, cut after 1,500 characters; empty if none came.
+   * Required.
+   *
+   * @generated from field: optional string output = 2;
+   */
+  output?: string | undefined;
+
+  /**
+   * What is wrong with it, in sentences, 5 at most.
+   * Required.
+   *
+   * @generated from field: repeated string faults = 3;
+   */
+  faults: string[];
+
+  /**
+   * Why no output came; empty if one did.
+   * Required.
+   *
+   * @generated from field: optional string failure = 4;
+   */
+  failure?: string | undefined;
+
+  /**
+   * Trace of the run in Agenta; empty if unknown.
+   * Required.
+   *
+   * @generated from field: optional string trace_id = 5 [json_name = "trace_id"];
+   */
+  traceId?: string | undefined;
+};
+
+/**
+ * Describes the message agenta.ai.tools.agenta.api.v1.RefinePromptWithCasesResponse.Result.CasesItem.Before.RunsItem.
+ * Use `create(RefinePromptWithCasesResponse_Result_CasesItem_Before_RunsItemSchema)` to create a new message.
+ */
+export const RefinePromptWithCasesResponse_Result_CasesItem_Before_RunsItemSchema: GenMessage<RefinePromptWithCasesResponse_Result_CasesItem_Before_RunsItem> = /*@__PURE__*/
+  messageDesc(file_agenta_ai_tools_agenta_api_v1_api_tools_service, 3, 0, 0, 0, 0);
+
+/**
+ * With the prompt that is given back: as before if it is the same.
+ *
+ * @generated from message agenta.ai.tools.agenta.api.v1.RefinePromptWithCasesResponse.Result.CasesItem.After
+ */
+export type RefinePromptWithCasesResponse_Result_CasesItem_After = Message<"agenta.ai.tools.agenta.api.v1.RefinePromptWithCasesResponse.Result.CasesItem.After"> & {
+  /**
+   * 'unknown' if too many of its runs gave no output.
+   * Required. One of: "passed", "failed", "unknown".
+   *
+   * @generated from field: optional string verdict = 1;
+   */
+  verdict?: string | undefined;
+
+  /**
+   * How many of its runs passed.
+   * Required. At least 0.
+   *
+   * @generated from field: optional int64 passes = 2;
+   */
+  passes?: bigint | undefined;
+
+  /**
+   * In the order in which they ended.
+   * Required.
+   *
+   * @generated from field: repeated agenta.ai.tools.agenta.api.v1.RefinePromptWithCasesResponse.Result.CasesItem.After.RunsItem runs = 3;
+   */
+  runs: RefinePromptWithCasesResponse_Result_CasesItem_After_RunsItem[];
+};
+
+/**
+ * Describes the message agenta.ai.tools.agenta.api.v1.RefinePromptWithCasesResponse.Result.CasesItem.After.
+ * Use `create(RefinePromptWithCasesResponse_Result_CasesItem_AfterSchema)` to create a new message.
+ */
+export const RefinePromptWithCasesResponse_Result_CasesItem_AfterSchema: GenMessage<RefinePromptWithCasesResponse_Result_CasesItem_After> = /*@__PURE__*/
+  messageDesc(file_agenta_ai_tools_agenta_api_v1_api_tools_service, 3, 0, 0, 1);
+
+/**
+ * One run of a case.
+ *
+ * @generated from message agenta.ai.tools.agenta.api.v1.RefinePromptWithCasesResponse.Result.CasesItem.After.RunsItem
+ */
+export type RefinePromptWithCasesResponse_Result_CasesItem_After_RunsItem = Message<"agenta.ai.tools.agenta.api.v1.RefinePromptWithCasesResponse.Result.CasesItem.After.RunsItem"> & {
+  /**
+   * Whether an output came, and is as expected.
+   * Required.
+   *
+   * @generated from field: optional bool passed = 1;
+   */
+  passed?: boolean | undefined;
+
+  /**
+   * What the model wrote, cut after 1,500 characters; empty if none came.
+   * Required.
+   *
+   * @generated from field: optional string output = 2;
+   */
+  output?: string | undefined;
+
+  /**
+   * What is wrong with it, in sentences, 5 at most.
+   * Required.
+   *
+   * @generated from field: repeated string faults = 3;
+   */
+  faults: string[];
+
+  /**
+   * Why no output came; empty if one did.
+   * Required.
+   *
+   * @generated from field: optional string failure = 4;
+   */
+  failure?: string | undefined;
+
+  /**
+   * Trace of the run in Agenta; empty if unknown.
+   * Required.
+   *
+   * @generated from field: optional string trace_id = 5 [json_name = "trace_id"];
+   */
+  traceId?: string | undefined;
+};
+
+/**
+ * Describes the message agenta.ai.tools.agenta.api.v1.RefinePromptWithCasesResponse.Result.CasesItem.After.RunsItem.
+ * Use `create(RefinePromptWithCasesResponse_Result_CasesItem_After_RunsItemSchema)` to create a new message.
+ */
+export const RefinePromptWithCasesResponse_Result_CasesItem_After_RunsItemSchema: GenMessage<RefinePromptWithCasesResponse_Result_CasesItem_After_RunsItem> = /*@__PURE__*/
+  messageDesc(file_agenta_ai_tools_agenta_api_v1_api_tools_service, 3, 0, 0, 1, 0);
+
+/**
+ * One round.
+ *
+ * @generated from message agenta.ai.tools.agenta.api.v1.RefinePromptWithCasesResponse.Result.RoundsItem
+ */
+export type RefinePromptWithCasesResponse_Result_RoundsItem = Message<"agenta.ai.tools.agenta.api.v1.RefinePromptWithCasesResponse.Result.RoundsItem"> & {
+  /**
+   * What became of its refinement.
+   * Required. One of: "taken", "not_better", "made_worse", "incomplete", "rejected".
+   *
+   * @generated from field: optional string end = 1;
+   */
+  end?: string | undefined;
+
+  /**
+   * The same in a sentence.
+   * Required.
+   *
+   * @generated from field: optional string why = 2;
+   */
+  why?: string | undefined;
+
+  /**
+   * What the refinement changed; empty if there was none.
+   * Required.
+   *
+   * @generated from field: optional string summary = 3;
+   */
+  summary?: string | undefined;
+
+  /**
+   * How many cases passed with it; 0 if they weren't run.
+   * Required. At least 0.
+   *
+   * @generated from field: optional int64 passed = 4;
+   */
+  passed?: bigint | undefined;
+};
+
+/**
+ * Describes the message agenta.ai.tools.agenta.api.v1.RefinePromptWithCasesResponse.Result.RoundsItem.
+ * Use `create(RefinePromptWithCasesResponse_Result_RoundsItemSchema)` to create a new message.
+ */
+export const RefinePromptWithCasesResponse_Result_RoundsItemSchema: GenMessage<RefinePromptWithCasesResponse_Result_RoundsItem> = /*@__PURE__*/
+  messageDesc(file_agenta_ai_tools_agenta_api_v1_api_tools_service, 3, 0, 1);
+
+/**
+ * An expected text that stands in the new prompt, and didn't in the old one.
+ *
+ * @generated from message agenta.ai.tools.agenta.api.v1.RefinePromptWithCasesResponse.Result.CopiedTextsItem
+ */
+export type RefinePromptWithCasesResponse_Result_CopiedTextsItem = Message<"agenta.ai.tools.agenta.api.v1.RefinePromptWithCasesResponse.Result.CopiedTextsItem"> & {
+  /**
+   * Name of the case that expects it.
+   * Required.
+   *
+   * @generated from field: optional string case = 1;
+   */
+  case?: string | undefined;
+
+  /**
+   * As it was expected.
+   * Required.
+   *
+   * @generated from field: optional string text = 2;
+   */
+  text?: string | undefined;
+};
+
+/**
+ * Describes the message agenta.ai.tools.agenta.api.v1.RefinePromptWithCasesResponse.Result.CopiedTextsItem.
+ * Use `create(RefinePromptWithCasesResponse_Result_CopiedTextsItemSchema)` to create a new message.
+ */
+export const RefinePromptWithCasesResponse_Result_CopiedTextsItemSchema: GenMessage<RefinePromptWithCasesResponse_Result_CopiedTextsItem> = /*@__PURE__*/
+  messageDesc(file_agenta_ai_tools_agenta_api_v1_api_tools_service, 3, 0, 2);
+
+/**
  * ApiToolsService calls the tools of the group api of agenta.
  *
  * @generated from service agenta.ai.tools.agenta.api.v1.ApiToolsService
@@ -235,6 +926,19 @@ export const ApiToolsService: GenService<{
     methodKind: "unary";
     input: typeof RefinePromptRequestSchema;
     output: typeof RefinePromptResponseSchema;
+  },
+  /**
+   * Refine a prompt against test cases: tools.agenta.api.refine_prompt_with_cases.
+   * Runs a prompt template on test cases, has it refined by those that fail, and runs them again, until all pass or the
+   * rounds are used up. No case that passed before fails in the reported runs of the new prompt. What it may cost at
+   * most is computed first.
+   *
+   * @generated from rpc agenta.ai.tools.agenta.api.v1.ApiToolsService.RefinePromptWithCases
+   */
+  refinePromptWithCases: {
+    methodKind: "unary";
+    input: typeof RefinePromptWithCasesRequestSchema;
+    output: typeof RefinePromptWithCasesResponseSchema;
   },
 }> = /*@__PURE__*/
   serviceDesc(file_agenta_ai_tools_agenta_api_v1_api_tools_service, 0);

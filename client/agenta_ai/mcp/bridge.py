@@ -1,0 +1,179 @@
+"""The server of MCP: each request becomes a call of the service."""
+
+from __future__ import annotations
+
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import anyio
+import mcp_types as types
+from mcp.server.lowlevel import NotificationOptions, Server
+from mcp.server.subscriptions import InMemorySubscriptionBus, ListenHandler, ToolsListChanged
+from mcp.shared.exceptions import MCPError
+
+from agenta_ai.errors import AgentaError, CallFailed, InvalidInput
+from agenta_ai.mcp import failures, translation
+from agenta_ai.mcp.progress import ProgressReport
+from agenta_ai.mcp.watching import watch_tools
+from agenta_ai.results import Progress
+from agenta_ai.version import __version__
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable
+
+    from anyio.abc import TaskGroup
+    from mcp.server.context import ServerRequestContext
+
+    from agenta_ai.client import Client
+    from agenta_ai.mcp.names import Names
+    from agenta_ai.meta import Metadata
+    from agenta_ai.results import ToolResult
+
+    Context = ServerRequestContext[TaskGroup, Any]
+
+INSTRUCTIONS = (
+    "Small AI tools, run by Agenta AI services. A call asks a model, so it takes seconds and costs money. "
+    "If a tool reports wrong arguments, correct those that it names and call it again."
+)
+#: Streams that wait for changes of the tools, at most.
+MAX_LISTENERS = 1024
+
+
+@dataclass(frozen=True)
+class Bridge:
+    """Answers the requests of MCP clients.
+
+    Attributes:
+        client: Of the service.
+        names: How tools are named.
+        caller: Returns what a request says of who calls, as metadata of the service.
+        remote: Whether callers may be on other machines.
+        timeout: Seconds that a tool may take; the client's own if ``None``.
+    """
+
+    client: Client
+    names: Names
+    caller: Callable[[Context], Metadata]
+    remote: bool
+    timeout: float | None = None
+
+    def server(self) -> Server[TaskGroup]:
+        """Return the server, which any of the SDK's transports can run."""
+        made: Server[TaskGroup] = Server(
+            "agenta-ai",
+            version=__version__,
+            title="Agenta AI services",
+            website_url="https://agenta.ai",
+            instructions=INSTRUCTIONS,
+            lifespan=_background,
+            # No argument travels as a header, too, so there is no schema to look up for each call.
+            get_tool_input_schema=_no_header_arguments,
+            on_list_tools=self._list_tools,
+            on_call_tool=self._call_tool,
+            on_subscriptions_listen=_Listen(self),
+        )
+        made.add_notification_handler("notifications/initialized", types.NotificationParams, self._initialized)
+        return made
+
+    async def _list_tools(self, context: Context, params: types.PaginatedRequestParams | None) -> types.ListToolsResult:
+        cursor = params.cursor if params else None
+        try:
+            page = await self.client.list_tools_page(cursor or "", metadata=self.caller(context))
+        except AgentaError as failure:
+            raise failures.protocol_error(failure, remote=self.remote) from None
+        return translation.tool_page(page, self.names, context.protocol_version)
+
+    async def _call_tool(self, context: Context, params: types.CallToolRequestParams) -> types.CallToolResult:
+        try:
+            result = await self._run(context, params)
+            result.raise_for_error()
+        except AgentaError as failure:
+            if isinstance(failure, CallFailed) and failure.reason == "TOOL_NOT_FOUND":
+                raise MCPError(types.INVALID_PARAMS, f"There is no tool {params.name!a}.") from None
+            return failures.tool_error(failure, remote=self.remote)
+        return translation.call_result(result, context.protocol_version)
+
+    async def _run(self, context: Context, params: types.CallToolRequestParams) -> ToolResult:
+        report = ProgressReport(context.session)
+        events = self.client.stream_tool(
+            self.names.meant(params.name),
+            params.arguments or {},
+            request_id=_request_id(context),
+            timeout=self.timeout,
+            metadata=self.caller(context),
+        )
+        async for event in events:
+            if not isinstance(event, Progress):
+                return event
+            await report.send(event)
+        raise AssertionError("a stream ended without a result")
+
+    async def _initialized(self, context: Context, _: types.NotificationParams | None) -> None:
+        """Tell a client of an earlier revision about changes, over stdio: it has no way to ask for them."""
+        if context.request is None:
+            context.lifespan_context.start_soon(
+                watch_tools, self.client, self.caller(context), context.session.send_tool_list_changed
+            )
+
+
+class _Listen:
+    """Serves ``subscriptions/listen``: each stream watches the tools of its own caller."""
+
+    def __init__(self, bridge: Bridge) -> None:
+        self._bridge = bridge
+        self._open = 0
+
+    async def __call__(
+        self, context: Context, params: types.SubscriptionsListenRequestParams
+    ) -> types.SubscriptionsListenResult:
+        if self._open >= MAX_LISTENERS:
+            raise MCPError(types.INTERNAL_ERROR, "Too many clients wait for changes. Try again later.")
+        bus = InMemorySubscriptionBus()
+        self._open += 1
+        try:
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(
+                    watch_tools,
+                    self._bridge.client,
+                    self._bridge.caller(context),
+                    lambda: bus.publish(ToolsListChanged()),
+                )
+                result = await ListenHandler(bus)(context, params)
+                tasks.cancel_scope.cancel()
+        finally:
+            self._open -= 1
+        return result
+
+
+def initialization(server: Server[TaskGroup]) -> Any:
+    """Return the answer to the handshake of an earlier revision over stdio."""
+    return server.create_initialization_options(NotificationOptions(tools_changed=True))
+
+
+def _request_id(context: Context) -> str | None:
+    """Return the idempotency key that a client may send, in ``_meta``, to repeat a call of its own.
+
+    Raises:
+        InvalidInput: It isn't a string.
+    """
+    meta: Any = context.meta or {}
+    call = meta.get(translation.CALL_META)
+    if call is None:
+        return None
+    if not isinstance(call, dict) or not isinstance(call.get("requestId"), str):
+        raise InvalidInput(f'_meta: "{translation.CALL_META}" must be an object with a string requestId.')
+    request_id: str = call["requestId"]
+    return request_id
+
+
+def _no_header_arguments(_: str) -> None:
+    return None
+
+
+@asynccontextmanager
+async def _background(_: Server[TaskGroup]) -> AsyncIterator[TaskGroup]:
+    """Keep tasks for as long as the server runs."""
+    async with anyio.create_task_group() as tasks:
+        yield tasks
+        tasks.cancel_scope.cancel()

@@ -1,0 +1,220 @@
+"""The bridge over streamable HTTP."""
+
+from __future__ import annotations
+
+import ssl
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+
+import uvicorn
+from mcp.server.auth.middleware.bearer_auth import AuthenticatedUser
+from mcp.server.auth.provider import AccessToken
+from mcp.server.streamable_http_manager import StreamableHTTPSessionManager
+from mcp.server.transport_security import TransportSecurityMiddleware, TransportSecuritySettings
+from starlette.applications import Starlette
+from starlette.middleware import Middleware
+from starlette.middleware.cors import CORSMiddleware
+from starlette.requests import Request
+from starlette.responses import JSONResponse
+from starlette.routing import Route
+
+from agenta_ai.errors import InvalidInput
+from agenta_ai.mcp.bridge import Bridge
+from agenta_ai.mcp.caller_check import CallerCheck
+from agenta_ai.mcp.callers import caller_of, digest
+
+if TYPE_CHECKING:
+    import socket
+    from collections.abc import AsyncIterator, Callable, Sequence
+
+    from starlette.types import Receive, Scope, Send
+
+    from agenta_ai.client import Client
+    from agenta_ai.mcp.bridge import Context
+    from agenta_ai.mcp.names import Names
+    from agenta_ai.meta import Metadata
+
+PATH = "/mcp"
+WELL_KNOWN = "/.well-known/oauth-protected-resource"
+#: Sessions of earlier revisions at the same time, and the seconds after which an idle one ends.
+MAX_SESSIONS = 1000
+SESSION_SECONDS = 600.0
+MAX_CONNECTIONS = 1000
+#: Bytes of one request: what the service takes, and room for the envelope and for escapes.
+MAX_REQUEST_BYTES = 4 << 20
+KEEP_ALIVE_SECONDS = 75
+GRACE_SECONDS = 10
+
+_LOCAL_HOSTS = ("127.0.0.1", "localhost", "[::1]")
+
+
+@dataclass(frozen=True)
+class Access:
+    """Who may reach the endpoint, and what they are told about tokens.
+
+    Attributes:
+        hosts: Values of Host that are accepted besides those of this machine; ``"name:*"`` for any port.
+        origins: Origins of the web pages that may call; none by default.
+        resource: The URL that tokens are issued for: the audience that the service expects. Empty if unknown.
+        issuer: URL of the server that issues them; empty if none is configured.
+        needs_credentials: Whether a request without credentials is refused whatever the service says.
+    """
+
+    hosts: Sequence[str] = ()
+    origins: Sequence[str] = ()
+    resource: str = ""
+    issuer: str = ""
+    needs_credentials: bool = False
+
+    def __post_init__(self) -> None:
+        if bool(self.resource) != bool(self.issuer):
+            raise InvalidInput("--resource and --issuer belong together. Give both.")
+        for option, url in (("--resource", self.resource), ("--issuer", self.issuer)):
+            parts = urlsplit(url)
+            if url and (parts.scheme not in ("https", "http") or not parts.netloc or parts.query or parts.fragment):
+                raise InvalidInput(f"{option} {url}: must be an https URL without query and fragment.")
+
+    @property
+    def metadata_url(self) -> str:
+        """Where the resource is described (RFC 9728, 3.1); empty if no issuer is configured."""
+        if not self.issuer:
+            return ""
+        parts = urlsplit(self.resource)
+        return f"{parts.scheme}://{parts.netloc}{self.metadata_path}"
+
+    @property
+    def metadata_path(self) -> str:
+        """The path of that URL."""
+        return WELL_KNOWN + urlsplit(self.resource).path.rstrip("/")
+
+    @property
+    def security(self) -> TransportSecuritySettings:
+        """What Host and Origin may be: a page of another site must not reach a server of this machine."""
+        own = [urlsplit(self.resource).netloc] if self.resource else []
+        return TransportSecuritySettings(
+            allowed_hosts=[*own, *self.hosts, *_LOCAL_HOSTS, *(f"{host}:*" for host in _LOCAL_HOSTS)],
+            allowed_origins=[
+                *self.origins,
+                *(
+                    f"{scheme}://{host}{port}"
+                    for scheme in ("http", "https")
+                    for host in _LOCAL_HOSTS
+                    for port in ("", ":*")
+                ),
+            ],
+        )
+
+
+def app(client: Client, asking: Client, names: Names, access: Access, timeout: float | None = None) -> Starlette:
+    """Return the application.
+
+    Args:
+        client: Of the service, without credentials of its own: each request brings those of its caller.
+        asking: The same, for the question whether the service accepts a caller: it doesn't retry.
+        names: How tools are named.
+        access: Who may reach it.
+        timeout: Seconds that a tool may take; the client's own if not given.
+    """
+    bridge = Bridge(client, names, _caller, remote=True, timeout=timeout)
+    manager = StreamableHTTPSessionManager(
+        bridge.server(),
+        session_idle_timeout=SESSION_SECONDS,
+        max_sessions=MAX_SESSIONS,
+        max_request_body_size=MAX_REQUEST_BYTES,
+    )
+    endpoint = _Endpoint(
+        manager,
+        TransportSecurityMiddleware(access.security),
+        CallerCheck(asking, access.metadata_url, access.needs_credentials),
+    )
+
+    @asynccontextmanager
+    async def lifespan(_: Starlette) -> AsyncIterator[None]:
+        async with manager.run():
+            yield
+
+    routes = [Route(PATH, endpoint)]
+    if access.issuer:
+        routes.append(Route(access.metadata_path, _described(access)))
+    # Pages may read answers only where their origin is named.
+    pages = Middleware(
+        CORSMiddleware,
+        allow_origins=[*access.origins],
+        allow_methods=["GET", "POST", "DELETE"],
+        allow_headers=["*"],
+        expose_headers=["Mcp-Session-Id", "WWW-Authenticate"],
+    )
+    return Starlette(routes=routes, middleware=[pages] if access.origins else [], lifespan=lifespan)
+
+
+async def serve(application: Starlette, listener: socket.socket, tls: tuple[str, str] | None) -> None:
+    """Serve until a signal comes: then running calls have ten seconds.
+
+    Args:
+        application: The application.
+        listener: Where it listens.
+        tls: The files of the certificate and of its key; ``None`` without TLS.
+    """
+    config = uvicorn.Config(
+        application,
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        ws="none",
+        lifespan="on",
+        limit_concurrency=MAX_CONNECTIONS,
+        timeout_keep_alive=KEEP_ALIVE_SECONDS,
+        timeout_graceful_shutdown=GRACE_SECONDS,
+        ssl_certfile=tls[0] if tls else None,
+        ssl_keyfile=tls[1] if tls else None,
+    )
+    try:
+        config.load()
+    except (OSError, ssl.SSLError):
+        raise InvalidInput("--listen-cert and --listen-key: must be a certificate and its own key, in PEM.") from None
+    await uvicorn.Server(config).serve(sockets=[listener])
+
+
+class _Endpoint:
+    """The endpoint: Host and Origin first, then the credentials, then MCP."""
+
+    def __init__(
+        self, manager: StreamableHTTPSessionManager, security: TransportSecurityMiddleware, check: CallerCheck
+    ) -> None:
+        self._manager = manager
+        self._security = security
+        self._check = check
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        request = Request(scope)
+        caller = caller_of(request)
+        refusal = await self._security.validate_request(request, is_post=request.method == "POST")
+        refusal = refusal or await self._check.refusal(caller)
+        if refusal is not None:
+            await refusal(scope, receive, send)
+            return
+        # A session belongs to the credentials that began it: the SDK compares their users.
+        scope["user"] = AuthenticatedUser(AccessToken(token="", client_id=digest(caller), scopes=[]))
+        await self._manager.handle_request(scope, receive, send)
+
+
+def _caller(context: Context) -> Metadata:
+    assert context.request is not None
+    return caller_of(context.request)
+
+
+def _described(access: Access) -> Callable[[Request], JSONResponse]:
+    """Return what answers with the protected resource's metadata (RFC 9728, 2)."""
+    metadata = {
+        "resource": access.resource,
+        "resource_name": "Agenta AI services",
+        "authorization_servers": [access.issuer],
+        "bearer_methods_supported": ["header"],
+    }
+
+    def answer(_: Request) -> JSONResponse:
+        return JSONResponse(metadata, headers={"Access-Control-Allow-Origin": "*", "Cache-Control": "max-age=3600"})
+
+    return answer

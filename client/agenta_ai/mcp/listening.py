@@ -1,0 +1,94 @@
+"""Where the HTTP endpoint listens, and what it takes to be reached from other machines."""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+import socket
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from agenta_ai.errors import CallFailed, InvalidInput
+
+if TYPE_CHECKING:
+    from agenta_ai.client import Client
+
+_ADDRESS = re.compile(r"(?:\[(?P<v6>[0-9A-Fa-f:.]+)\]|(?P<host>[^:\[\]]+)):(?P<port>[0-9]{1,5})")
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """An address to listen on: a name or an IP address, and a port, 0 for any free one."""
+
+    host: str
+    port: int
+
+    @property
+    def is_loopback(self) -> bool:
+        """Whether only this machine reaches it."""
+        if self.host == "localhost":
+            return True
+        try:
+            return ipaddress.ip_address(self.host).is_loopback
+        except ValueError:
+            return False
+
+    def bind(self) -> socket.socket:
+        """Return a socket that listens there.
+
+        Raises:
+            InvalidInput: It can't be had.
+        """
+        try:
+            found = socket.getaddrinfo(self.host, self.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+            family, _, _, _, where = found[0]
+            listener = socket.create_server(where[:2], family=family)
+        except OSError as error:
+            raise InvalidInput(f"--listen {self.host}:{self.port}: {error.strerror}.") from None
+        # Connections inherit it. asyncio sets it only where the socket names its protocol, which this one doesn't;
+        # without it an answer waits 40 ms for the acknowledgement of its head.
+        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        return listener
+
+
+def address(text: str) -> Address:
+    """Return the address.
+
+    Raises:
+        InvalidInput: It isn't ``host:port``.
+    """
+    found = _ADDRESS.fullmatch(text)
+    if not found or int(found["port"]) > 65535:
+        raise InvalidInput(f"--listen {text}: must be host:port, or [host]:port for IPv6.")
+    return Address(found["v6"] or found["host"], int(found["port"]))
+
+
+async def check_exposure(where: Address, asking: Client, *, encrypted: bool) -> None:
+    """Find out whether other machines may reach the endpoint.
+
+    Args:
+        where: Where it listens.
+        asking: A client of the service without credentials.
+        encrypted: Whether TLS protects the way to it, here or at a proxy.
+
+    Raises:
+        InvalidInput: They may not: credentials would travel in plaintext, or nobody would need any.
+        CallFailed: The service can't be asked whether it requires credentials.
+    """
+    if where.is_loopback:
+        return
+    if not encrypted:
+        raise InvalidInput(
+            f"--listen {where.host}: other machines would send their credentials in plaintext. Give --listen-cert and "
+            "--listen-key, or --behind-tls-proxy if a proxy in front has TLS, or listen on 127.0.0.1."
+        )
+    try:
+        await asking.status()
+    except CallFailed as failure:
+        if failure.code.name == "UNAUTHENTICATED":
+            return
+        raise
+    raise InvalidInput(
+        f"--listen {where.host}: the service requires no credentials of its own, so everybody who reaches this "
+        "address could call it. Switch authentication on at the service, or listen on 127.0.0.1."
+    )

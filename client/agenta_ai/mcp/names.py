@@ -1,0 +1,31 @@
+"""Names of tools, as MCP clients see them."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+_SEGMENT = "[a-z0-9]+(?:_[a-z0-9]+)*"
+# What can be written with underscores and read back: in other names "__" could be one dot or two underscores.
+_REVERSIBLE = re.compile(rf"{_SEGMENT}(?:\.{_SEGMENT})*")
+
+
+@dataclass(frozen=True, slots=True)
+class Names:
+    """How tools are named towards MCP clients.
+
+    Attributes:
+        underscore: Whether each dot is written as two underscores, ``tools__agenta__api__refine_prompt``, because some
+            model APIs reject dots. A name with two underscores in a row, or with one beside a dot, keeps its dots: it
+            couldn't be read back.
+    """
+
+    underscore: bool = False
+
+    def shown(self, name: str) -> str:
+        """Return what MCP clients call the tool of this name."""
+        return name.replace(".", "__") if self.underscore and _REVERSIBLE.fullmatch(name) else name
+
+    def meant(self, shown: str) -> str:
+        """Return the name of the tool that an MCP client calls so."""
+        return shown.replace("__", ".") if self.underscore and "." not in shown else shown

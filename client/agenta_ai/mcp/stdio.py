@@ -1,0 +1,30 @@
+"""The bridge over standard input and output."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import anyio
+from mcp.server.stdio import stdio_server
+
+from agenta_ai.mcp.bridge import Bridge, initialization
+
+if TYPE_CHECKING:
+    from agenta_ai.client import Client
+    from agenta_ai.mcp.names import Names
+
+
+async def serve(client: Client, names: Names, timeout: float | None = None) -> None:
+    """Serve the one client at the other end until it leaves.
+
+    Args:
+        client: Of the service, with the credentials of the user.
+        names: How tools are named.
+        timeout: Seconds that a tool may take; the client's own if not given.
+    """
+    server = Bridge(client, names, lambda _: (), remote=False, timeout=timeout).server()
+    try:
+        async with stdio_server() as (incoming, outgoing):
+            await server.run(incoming, outgoing, initialization(server))
+    except* (BrokenPipeError, ConnectionResetError, anyio.BrokenResourceError):
+        pass  # the client is gone

@@ -1,0 +1,124 @@
+"""What the tool takes."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+MAX_CASES, MAX_ROUNDS, MAX_REPEAT = 20, 3, 5
+#: What all runs and refinements of the largest request come to.
+MAX_MODEL_CALLS = 1000
+
+Text = Annotated[str, Field(min_length=1, max_length=10_000)]
+Texts = Annotated[list[Annotated[str, Field(min_length=1, max_length=2_000)]], Field(min_length=1, max_length=20)]
+
+
+class Expected(BaseModel):
+    """What is expected of an output: all that is given must hold, and something must be given."""
+
+    model_config = ConfigDict(extra="forbid", json_schema_extra={"minProperties": 1})
+
+    equals: Annotated[Text | None, Field(description="The output, but for white space around it.")] = None
+    contains_all: Annotated[Texts | None, Field(description="Texts that the output contains, all of them.")] = None
+    contains_any: Annotated[Texts | None, Field(description="Texts of which the output contains one at least.")] = None
+    contains_none: Annotated[Texts | None, Field(description="Texts of which the output contains none.")] = None
+    pattern: Annotated[
+        str | None,
+        Field(
+            min_length=1,
+            max_length=1_000,
+            description="Regular expression, RE2, that matches somewhere in the output, or all of it with ^ and $. "
+            "Outputs have at most 10,000 characters then.",
+        ),
+    ] = None
+    json_schema: Annotated[
+        dict[str, Any] | None, Field(description="JSON Schema 2020-12 by which the output is valid JSON.")
+    ] = None
+    json_equals: Annotated[
+        Any, Field(description="The output, as JSON. The order of keys and the layout don't matter.")
+    ] = None
+    json_contains: Annotated[
+        Any,
+        Field(
+            description="What the output contains, as JSON: of objects, these keys with such values; of lists, these "
+            "items in any order. 1,000 values at most."
+        ),
+    ] = None
+    max_characters: Annotated[
+        int | None, Field(ge=1, le=1_000_000, description="How many characters the output has at most.")
+    ] = None
+
+    @model_validator(mode="after")
+    def _something_is_given(self) -> Expected:
+        # A null is a value for the JSON ones, and means nothing for the others.
+        if not any(getattr(self, name) is not None or name.startswith("json_e") for name in self.model_fields_set):
+            raise ValueError("Must expect something: give at least one property")
+        return self
+
+
+class Case(BaseModel):
+    """One test case."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    name: Annotated[str | None, Field(min_length=1, max_length=100, description="Names the case in the report.")] = None
+    inputs: Annotated[dict[str, Any], Field(description="Values of the prompt's variables.")]
+    expected: Expected
+    remark: Annotated[
+        str | None, Field(max_length=1_000, description="What the output should be like, in plain words.")
+    ] = None
+
+
+class RefineWithCasesArguments(BaseModel):
+    """What to refine, against which cases, and at what cost."""
+
+    model_config = ConfigDict(extra="forbid", title="RefinePromptWithCasesArguments")
+
+    prompt_template_json: Annotated[
+        str,
+        Field(
+            min_length=1,
+            max_length=100_000,
+            description="The whole prompt template as JSON: an object with 'messages', and optionally "
+            "'template_format', 'input_keys', 'llm_config' and whatever else belongs to it.",
+        ),
+    ]
+    cases: Annotated[
+        list[Case], Field(min_length=1, max_length=MAX_CASES, description="What the prompt is tested with.")
+    ]
+    guidelines: Annotated[
+        str | None, Field(max_length=8_000, description="What the refinement should achieve besides, in plain words.")
+    ] = None
+    context: Annotated[
+        str | None, Field(max_length=5_000, description="What the prompt is for: its users, its data, its answers.")
+    ] = None
+    max_rounds: Annotated[int, Field(ge=1, le=MAX_ROUNDS, description="How often a refinement is tried at most.")] = 2
+    repeat: Annotated[int, Field(ge=1, le=MAX_REPEAT, description="How often each case is run.")] = 1
+    pass_at_least: Annotated[
+        int | None,
+        Field(ge=1, le=MAX_REPEAT, description="In how many of its runs a case must pass; in all of them by default."),
+    ] = None
+    max_model_calls: Annotated[
+        int,
+        Field(
+            ge=1,
+            le=MAX_MODEL_CALLS,
+            description="What may take more calls of models than this is refused before anything is paid for.",
+        ),
+    ] = 40
+
+    @model_validator(mode="after")
+    def _no_more_passes_than_runs(self) -> RefineWithCasesArguments:
+        if self.pass_at_least is not None and self.pass_at_least > self.repeat:
+            raise ValueError("pass_at_least must not be more than repeat")
+        return self
+
+    @property
+    def passes(self) -> int:
+        """In how many of its runs a case must pass."""
+        return self.repeat if self.pass_at_least is None else self.pass_at_least
+
+    def name_of(self, index: int) -> str:
+        """Return what a case is called in the report."""
+        return self.cases[index].name or f"case {index + 1}"

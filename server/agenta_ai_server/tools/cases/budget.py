@@ -1,0 +1,33 @@
+"""How many calls of models a request may take at most: computed first, and refused before anything is paid for."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from agenta_ai_server.domain.errors import Violation
+
+if TYPE_CHECKING:
+    from agenta_ai_server.tools.cases.arguments import RefineWithCasesArguments
+
+
+def most_calls(arguments: RefineWithCasesArguments, repairs: int) -> int:
+    """Return what the request may take at most.
+
+    Args:
+        arguments: The request.
+        repairs: How often a refinement is asked for once more.
+    """
+    runs = len(arguments.cases) * arguments.repeat
+    return runs + arguments.max_rounds * (runs + 1 + repairs)
+
+
+def excess(arguments: RefineWithCasesArguments, repairs: int) -> Violation | None:
+    """Return why the request is refused; ``None`` if it stays within its own limit."""
+    most = most_calls(arguments, repairs)
+    if most <= arguments.max_model_calls:
+        return None
+    return Violation(
+        "arguments.max_model_calls",
+        f"The request may take up to {most} calls of models, and {arguments.max_model_calls} are allowed. Raise "
+        "max_model_calls, or use fewer cases, a smaller max_rounds or a smaller repeat.",
+    )

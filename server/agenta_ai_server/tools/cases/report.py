@@ -1,0 +1,185 @@
+"""What the tool gives back."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from agenta_ai_server.domain.outcome import ToolOutcome
+from agenta_ai_server.tools import strict_json
+from agenta_ai_server.tools.cases.search import Stop
+from agenta_ai_server.tools.cases.trial import Verdict
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from agenta_ai_server.tools.cases.arguments import RefineWithCasesArguments
+    from agenta_ai_server.tools.cases.copied import Copied
+    from agenta_ai_server.tools.cases.counting import CountingCompletions
+    from agenta_ai_server.tools.cases.search import Found
+    from agenta_ai_server.tools.cases.trial import CaseRun, CaseRuns
+
+# So that the largest report stays below the 4 MiB that clients read by default.
+MAX_OUTPUT_CHARACTERS, MAX_FAULTS, MAX_SENTENCE_CHARACTERS, MAX_COPIED = 1_500, 5, 300, 20
+VERDICTS = Literal["passed", "failed", "unknown"]
+_WHY_STOPPED = {
+    Stop.DEADLINE: "There was too little time for a further round before the deadline.",
+    Stop.UPSTREAM_FAILED: "There was no further round, because of a failure.",
+    Stop.NONE_FAILS: "Some cases couldn't be run, and the others pass.",
+}
+
+
+class RunReport(BaseModel):
+    """One run of a case."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    passed: Annotated[bool, Field(description="Whether an output came, and is as expected.")]
+    output: Annotated[str, Field(description="What the model wrote, cut after 1,500 characters; empty if none came.")]
+    faults: Annotated[list[str], Field(description="What is wrong with it, in sentences, 5 at most.")]
+    failure: Annotated[str, Field(description="Why no output came; empty if one did.")]
+    trace_id: Annotated[str, Field(description="Trace of the run in Agenta; empty if unknown.")]
+
+
+class CaseResult(BaseModel):
+    """A case with one prompt."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    verdict: Annotated[VERDICTS, Field(description="'unknown' if too many of its runs gave no output.")]
+    passes: Annotated[int, Field(ge=0, description="How many of its runs passed.")]
+    runs: Annotated[list[RunReport], Field(description="In the order in which they ended.")]
+
+
+class CaseReport(BaseModel):
+    """A case before and after."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    name: Annotated[str, Field(description="As it was given, or its number.")]
+    before: Annotated[CaseResult, Field(description="With the prompt as it came.")]
+    after: Annotated[CaseResult, Field(description="With the prompt that is given back: as before if it is the same.")]
+
+
+class RoundReport(BaseModel):
+    """One round."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    end: Annotated[
+        Literal["taken", "not_better", "made_worse", "incomplete", "rejected"],
+        Field(description="What became of its refinement."),
+    ]
+    why: Annotated[str, Field(description="The same in a sentence.")]
+    summary: Annotated[str, Field(description="What the refinement changed; empty if there was none.")]
+    passed: Annotated[int, Field(ge=0, description="How many cases passed with it; 0 if they weren't run.")]
+
+
+class CopiedText(BaseModel):
+    """An expected text that stands in the new prompt, and didn't in the old one."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    case: Annotated[str, Field(description="Name of the case that expects it.")]
+    text: Annotated[str, Field(description="As it was expected.")]
+
+
+class RefineWithCasesResult(BaseModel):
+    """The best prompt, and how it does on the cases."""
+
+    model_config = ConfigDict(extra="forbid", title="RefinePromptWithCasesResult")
+
+    prompt_template_json: Annotated[
+        str, Field(min_length=1, description="The whole template as JSON: as it came if nothing was better.")
+    ]
+    summary: Annotated[str, Field(min_length=1, description="What came of it, in a line.")]
+    improved: Annotated[bool, Field(description="Whether a case that failed before passes now.")]
+    passed_before: Annotated[int, Field(ge=0, description="How many cases passed with the prompt as it came.")]
+    passed_after: Annotated[int, Field(ge=0, description="How many pass with the one that is given back.")]
+    cases: Annotated[list[CaseReport], Field(min_length=1, description="In the order in which they were given.")]
+    rounds: Annotated[list[RoundReport], Field(description="What was tried, in its order.")]
+    stopped: Annotated[
+        Literal["all_pass", "none_fails", "rounds_used", "deadline", "upstream_failed"],
+        Field(description="Why there was no further round."),
+    ]
+    model_calls: Annotated[int, Field(ge=0, description="How many calls of models may have been billed.")]
+    copied_texts: Annotated[
+        list[CopiedText],
+        Field(description="Expected texts that the refinement put into the prompt: it may pass by these alone."),
+    ]
+
+
+def outcome(
+    arguments: RefineWithCasesArguments, found: Found, copied: Sequence[Copied], counted: CountingCompletions
+) -> ToolOutcome:
+    """Return what came of a search as the outcome of the call."""
+    original, best = found.original, found.best
+    result = RefineWithCasesResult(
+        prompt_template_json=strict_json.dump(best.prompt.root) if found.improved else original.prompt.source,
+        summary=_summary(found),
+        improved=found.improved,
+        passed_before=original.trial.passed,
+        passed_after=best.trial.passed,
+        cases=[
+            CaseReport(name=arguments.name_of(index), before=_case(before), after=_case(after))
+            for index, (before, after) in enumerate(zip(original.trial.cases, best.trial.cases, strict=True))
+        ],
+        rounds=[
+            RoundReport(end=each.end.value, why=_cut(each.why), summary=_cut(each.summary), passed=each.passed)
+            for each in found.rounds
+        ],
+        stopped=found.stop.value,
+        model_calls=counted.calls,
+        copied_texts=[
+            CopiedText(case=arguments.name_of(each.case), text=_cut(each.text)) for each in copied[:MAX_COPIED]
+        ],
+    )
+    return ToolOutcome(
+        result.summary,
+        structured=result.model_dump(mode="json"),
+        attempts=tuple(counted.attempts),
+        warnings=tuple(_warnings(found, copied)),
+    )
+
+
+def _summary(found: Found) -> str:
+    before, after, total = found.original.trial.passed, found.best.trial.passed, len(found.original.trial.cases)
+    if found.improved:
+        return f"{after} of {total} cases pass; before, {before} did. {found.best.summary}"
+    if found.stop is Stop.ALL_PASS:
+        return f"All {total} cases pass already. The prompt is unchanged."
+    tried = "; no refinement was better" if found.rounds else ""
+    return f"{before} of {total} cases pass{tried}. The prompt is unchanged."
+
+
+def _warnings(found: Found, copied: Sequence[Copied]) -> list[str]:
+    warnings = []
+    if why := _WHY_STOPPED.get(found.stop):
+        warnings.append(f"{why} {found.why}".strip())
+    if unknown := len(found.best.trial.those(Verdict.UNKNOWN)):
+        warnings.append(f"Of {unknown} cases it isn't known whether they pass, because runs gave no output.")
+    if copied:
+        warnings.append(
+            "Expected texts were copied into the prompt, which may pass by these alone: see copied_texts, and test it "
+            "with other inputs."
+        )
+    return warnings
+
+
+def _case(case: CaseRuns) -> CaseResult:
+    return CaseResult(verdict=case.verdict.value, passes=case.passes, runs=[_run(run) for run in case.runs])
+
+
+def _run(run: CaseRun) -> RunReport:
+    return RunReport(
+        passed=run.passed,
+        output=_cut(run.output, MAX_OUTPUT_CHARACTERS),
+        faults=[_cut(fault) for fault in run.faults[:MAX_FAULTS]],
+        failure=_cut(run.failure),
+        trace_id=run.trace_id,
+    )
+
+
+def _cut(text: str, most: int = MAX_SENTENCE_CHARACTERS) -> str:
+    return text if len(text) <= most else f"{text[: most - 1]}…"

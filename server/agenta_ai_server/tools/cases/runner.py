@@ -1,0 +1,150 @@
+"""Runs a prompt on all cases, several at once."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
+
+from agenta_ai_server.agenta.completion import InlinePrompt
+from agenta_ai_server.domain.errors import Refused, ToolFailed
+from agenta_ai_server.domain.tool import Stage
+from agenta_ai_server.tools.cases.trial import CaseRun, CaseRuns, Trial
+from agenta_ai_server.tools.refine_prompt.guarantee import LONG_CHARACTERS, computed
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from agenta_ai_server.agenta.completion import CompletionService
+    from agenta_ai_server.concurrency.limiter import ConcurrencyLimiter
+    from agenta_ai_server.domain.tool import ToolCall
+    from agenta_ai_server.tools.cases.arguments import RefineWithCasesArguments
+    from agenta_ai_server.tools.cases.expectations import Expectation
+
+#: Runs of one call at the same time.
+MAX_AT_ONCE = 5
+#: What is kept of a call's time to report what came of it.
+REPORT_SECONDS = 0.5
+
+
+def bounded(call: ToolCall) -> ToolCall:
+    """Return the call with a deadline that leaves time for the report, as long as somebody waits for it."""
+    return replace(call, deadline=asyncio.get_running_loop().time() + call.awaited() - REPORT_SECONDS)
+
+
+@dataclass(slots=True, eq=False)
+class _Progress:
+    """The runs of one trial, those that wait and those that have ended."""
+
+    parameters: dict[str, Any]
+    waiting: deque[int]
+    total: int
+    tell: Callable[[int, int], None]
+    done: int = 0
+    runs: dict[int, list[CaseRun]] = field(default_factory=dict)
+
+
+class CaseRunner:
+    """Runs the cases of one call.
+
+    Each run holds a slot. The first uses that of the call itself, so that there is always one; the others take slots
+    that are free, and never one that another call waits for.
+
+    Args:
+        completions: Runs prompts.
+        limiter: Gives the slots.
+        arguments: The cases, and how often each is run.
+        expectations: Of each case.
+        prepared: Returns a template as it is run.
+        checking: Held while an output is checked that takes long, so that one processor at most is busy with it.
+        call: The call that it is for.
+    """
+
+    def __init__(
+        self,
+        completions: CompletionService,
+        limiter: ConcurrencyLimiter,
+        arguments: RefineWithCasesArguments,
+        expectations: list[Expectation],
+        prepared: Callable[[Mapping[str, Any]], dict[str, Any]],
+        checking: asyncio.Semaphore,
+        call: ToolCall,
+    ) -> None:
+        self._completions = completions
+        self._limiter = limiter
+        self._arguments = arguments
+        self._expectations = expectations
+        self._prepared = prepared
+        self._checking = checking
+        self._call = call
+
+    async def run(self, root: Mapping[str, Any], what: str) -> Trial:
+        """Run all cases with one template.
+
+        Args:
+            root: The template.
+            what: What the caller is told meanwhile, in a sentence without its end.
+
+        Raises:
+            Refused: The call can't be recorded as begun, and nothing was sent.
+        """
+        # Once, and before there are tasks: what it raises is for whoever runs the call.
+        await self._call.begin_billing()
+        cases, repeat = len(self._arguments.cases), self._arguments.repeat
+        progress = _Progress(
+            {"prompt": self._prepared(root)},
+            deque(index for _ in range(repeat) for index in range(cases)),
+            cases * repeat,
+            lambda done, total: self._call.report(
+                Stage.RUNNING_CASES, f"{what}: {done} of {total} runs are done.", done, total
+            ),
+        )
+        progress.tell(0, progress.total)
+        clock = asyncio.get_running_loop().time
+        began = clock()
+        try:
+            async with asyncio.TaskGroup() as group:
+                group.create_task(self._run_on_own_slot(progress))
+                for _ in range(min(MAX_AT_ONCE, progress.total) - 1):
+                    group.create_task(self._run_on_free_slots(progress))
+        except ExceptionGroup as errors:
+            raise errors.exceptions[0] from None  # a bug, to be seen where it is
+        runs = (tuple(progress.runs[index]) for index in range(cases))
+        return Trial(tuple(CaseRuns(each, self._arguments.passes) for each in runs), clock() - began)
+
+    async def _run_on_own_slot(self, progress: _Progress) -> None:
+        while progress.waiting:
+            await self._run_next(progress)
+
+    async def _run_on_free_slots(self, progress: _Progress) -> None:
+        # Not full, so that nobody waits, and entering doesn't either.
+        while progress.waiting and not self._limiter.is_full:
+            async with self._limiter.slot(self._call.caller.organization):
+                await self._run_next(progress)
+
+    async def _run_next(self, progress: _Progress) -> None:
+        index = progress.waiting.popleft()
+        run = await self._run(index, progress.parameters)
+        progress.runs.setdefault(index, []).append(run)
+        progress.done += 1
+        progress.tell(progress.done, progress.total)
+
+    async def _run(self, index: int, parameters: dict[str, Any]) -> CaseRun:
+        prompt = InlinePrompt(parameters, self._call.credential)
+        # The watchers are told of the whole, not of the pauses of each run.
+        call = replace(bounded(self._call), watch=None)
+        try:
+            completion = await self._completions.complete(prompt, self._arguments.cases[index].inputs, call)
+        except (ToolFailed, Refused) as error:
+            attempts = error.attempts if isinstance(error, ToolFailed) else ()
+            # Without its frames, which hold the prompt.
+            return CaseRun(error=error.with_traceback(None), trace_id=attempts[-1].trace_id if attempts else "")
+        faults = await self._faults(self._expectations[index], completion.text)
+        return CaseRun(completion.text, tuple(faults), trace_id=completion.attempt.trace_id)
+
+    async def _faults(self, expectation: Expectation, output: str) -> list[str]:
+        if (work := expectation.work(output)) <= LONG_CHARACTERS:
+            return expectation.faults(output)
+        async with self._checking:
+            return await computed(expectation.faults, work, output)

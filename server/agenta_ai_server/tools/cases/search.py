@@ -1,0 +1,268 @@
+"""Looks for a prompt that passes more cases: refines, runs all cases again, and takes only what made none worse."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import TYPE_CHECKING
+
+from agenta_ai_server.domain.errors import Reason, Refused, ToolFailed
+from agenta_ai_server.domain.record import record
+from agenta_ai_server.tools.cases import feedback
+from agenta_ai_server.tools.cases.runner import REPORT_SECONDS, bounded
+from agenta_ai_server.tools.cases.trial import Trial, Verdict
+from agenta_ai_server.tools.refine_prompt import template
+from agenta_ai_server.tools.refine_prompt.guarantee import computed
+from agenta_ai_server.tools.refine_prompt.refiner import NO_CHANGE, Refinement
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from typing import Any
+
+    from agenta_ai_server.domain.tool import ToolCall
+    from agenta_ai_server.tools.cases.arguments import RefineWithCasesArguments
+    from agenta_ai_server.tools.cases.runner import CaseRunner
+    from agenta_ai_server.tools.refine_prompt.refiner import Refiner
+    from agenta_ai_server.tools.refine_prompt.template import Template
+
+MAX_NAMES = 3
+
+
+class RoundEnd(StrEnum):
+    """What became of the refinement of one round."""
+
+    TAKEN = "taken"
+    NOT_BETTER = "not_better"
+    MADE_WORSE = "made_worse"
+    INCOMPLETE = "incomplete"
+    REJECTED = "rejected"
+
+
+class Stop(StrEnum):
+    """Why there was no further round."""
+
+    ALL_PASS = "all_pass"  # noqa: S105  # no password
+    NONE_FAILS = "none_fails"
+    ROUNDS_USED = "rounds_used"
+    DEADLINE = "deadline"
+    UPSTREAM_FAILED = "upstream_failed"
+
+
+@record
+class Round:
+    """One round.
+
+    Attributes:
+        end: What became of its refinement.
+        why: The same in a sentence.
+        summary: What the refinement changed; empty if there was none.
+        passed: How many cases passed with it; 0 if they weren't run.
+    """
+
+    end: RoundEnd
+    why: str
+    summary: str = ""
+    passed: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """A prompt, and what came of the cases with it."""
+
+    prompt: Template
+    trial: Trial
+    summary: str
+
+
+@dataclass(slots=True)
+class Found:
+    """What came of the search.
+
+    Attributes:
+        original: The prompt as it came.
+        best: The one that passes most, which may be the original.
+        rounds: In their order.
+        stop: Why there was no further round.
+        why: What failed, in a sentence, if that is why.
+    """
+
+    original: Candidate
+    best: Candidate
+    rounds: list[Round] = field(default_factory=list)
+    stop: Stop = Stop.ROUNDS_USED
+    why: str = ""
+
+    @property
+    def improved(self) -> bool:
+        """Whether a case that failed passes now."""
+        return self.best is not self.original
+
+
+class _Stopped(Exception):
+    """The search can't go on."""
+
+    def __init__(self, stop: Stop, why: str = "") -> None:
+        super().__init__(why)
+        self.stop = stop
+        self.why = why
+
+
+class Search:
+    """Looks for a better prompt, for one call.
+
+    Args:
+        arguments: The cases, and how many rounds there may be.
+        refiner: Refines prompts.
+        runner: Runs the cases.
+        excess: Says of a template why it may not be run, or nothing.
+        call: The call that it is for.
+    """
+
+    def __init__(
+        self,
+        arguments: RefineWithCasesArguments,
+        refiner: Refiner,
+        runner: CaseRunner,
+        excess: Callable[[Mapping[str, Any]], str],
+        call: ToolCall,
+    ) -> None:
+        self._arguments = arguments
+        self._refiner = refiner
+        self._runner = runner
+        self._excess = excess
+        self._call = call
+        # How long things took at most, so far.
+        self._trial_seconds = self._refining_seconds = 0.0
+
+    async def run(self, prompt: Template) -> Found:
+        """Return the best prompt. Once anything was billed, it always returns what is known.
+
+        Raises:
+            Refused: Nothing was sent.
+            ToolFailed: No run of the original gave an output.
+        """
+        trial = await self._trial(prompt.root, "Running the test cases with the prompt as it is")
+        if not trial.has_output:
+            raise _failure(trial)
+        original = Candidate(prompt, trial, NO_CHANGE)
+        found = Found(original, original)
+        try:
+            while len(found.rounds) < self._arguments.max_rounds:
+                self._check_whether_to_go_on(found)
+                await self._round(found)
+            if not found.best.trial.those(Verdict.FAILED):
+                self._check_whether_to_go_on(found)
+        except _Stopped as stopped:
+            found.stop, found.why = stopped.stop, stopped.why
+        return found
+
+    async def _trial(self, root: Mapping[str, Any], what: str) -> Trial:
+        trial = await self._runner.run(root, what)
+        self._trial_seconds = max(self._trial_seconds, trial.seconds)
+        return trial
+
+    def _check_whether_to_go_on(self, found: Found) -> None:
+        """Raise if there is nothing to refine, or too little time for a whole round."""
+        trial = found.best.trial
+        if trial.passed == len(trial.cases):
+            raise _Stopped(Stop.ALL_PASS)
+        if not trial.those(Verdict.FAILED):
+            raise _Stopped(Stop.NONE_FAILS)
+        # A refinement writes the whole prompt. Before the first, nothing tells how long that takes, but that it is one
+        # call of a model, and all runs of a trial took that time.
+        needed = self._trial_seconds + (self._refining_seconds or self._trial_seconds) + REPORT_SECONDS
+        if self._call.awaited() < needed:
+            raise _Stopped(Stop.DEADLINE)
+
+    async def _round(self, found: Found) -> None:
+        """Refine the best prompt so far, and take the refinement if it is better.
+
+        Raises:
+            _Stopped: The refinement didn't come, or no run with it gave an output.
+        """
+        refinement = await self._refined(found)
+        if isinstance(refinement, Round):
+            found.rounds.append(refinement)
+            return
+        number = f"Round {len(found.rounds) + 1} of {self._arguments.max_rounds}"
+        trial = await self._trial(refinement.root, f"{number}: running the test cases")
+        round_ = self._judged(found, trial, refinement.summary)
+        found.rounds.append(round_)
+        if round_.end is RoundEnd.TAKEN:
+            prompt = await computed(template.parse, len(refinement.source), refinement.source)
+            found.best = Candidate(prompt, trial, refinement.summary)
+        if not trial.has_output:
+            raise _Stopped(*_why_nothing_came(trial, self._call))
+
+    async def _refined(self, found: Found) -> Refinement | Round:
+        """Return a refinement to be tried, or a round that ends without one."""
+        rejections = [round_.why for round_ in found.rounds if round_.end is not RoundEnd.TAKEN]
+        context = feedback.context(self._arguments, found.best.trial, rejections)
+        clock = asyncio.get_running_loop().time
+        began = clock()
+        try:
+            guidelines = feedback.guidelines(self._arguments)
+            asked = await self._refiner.refine(found.best.prompt, guidelines, context, bounded(self._call))
+        except Refused as refused:
+            is_late = refused.reason is Reason.DEADLINE_TOO_SHORT
+            raise _Stopped(Stop.DEADLINE if is_late else Stop.UPSTREAM_FAILED, refused.message) from None
+        except ToolFailed as failed:
+            if failed.reason is not Reason.UPSTREAM_OUTPUT_INVALID:
+                is_late = self._call.awaited() < 2 * REPORT_SECONDS
+                raise _Stopped(Stop.DEADLINE if is_late else Stop.UPSTREAM_FAILED, failed.message) from None
+            return Round(RoundEnd.REJECTED, failed.message)
+        finally:
+            self._refining_seconds = max(self._refining_seconds, clock() - began)
+        refinement = asked.answer
+        if refinement.root == found.best.prompt.root:
+            return Round(RoundEnd.NOT_BETTER, "The refinement changed nothing.", refinement.summary)
+        if why := self._excess(refinement.root):
+            return Round(RoundEnd.REJECTED, why, refinement.summary)
+        return refinement
+
+    def _judged(self, found: Found, trial: Trial, summary: str) -> Round:
+        """Say whether a refinement is taken."""
+
+        def named(indices: list[int]) -> str:
+            more = f" and {len(indices) - MAX_NAMES} more" if len(indices) > MAX_NAMES else ""
+            return ", ".join(f'"{self._arguments.name_of(index)}"' for index in indices[:MAX_NAMES]) + more
+
+        before = found.original.trial
+        passed_before, failed_before = (set(before.those(verdict)) for verdict in (Verdict.PASSED, Verdict.FAILED))
+        worse = sorted(passed_before.intersection(trial.those(Verdict.FAILED)))
+        unknown = sorted(passed_before.intersection(trial.those(Verdict.UNKNOWN)))
+        gained = len(failed_before.intersection(trial.those(Verdict.PASSED)))
+        if worse:
+            end, why = RoundEnd.MADE_WORSE, f"Cases that had passed failed with it: {named(worse)}."
+            faults = next((run.faults[0] for run in trial.cases[worse[0]].runs if run.faults), "")
+            why = f"{why} {faults}".strip()
+        elif unknown:
+            end = RoundEnd.INCOMPLETE
+            why = f"Whether cases still pass that had passed couldn't be found out: {named(unknown)}."
+        elif gained <= len(failed_before.intersection(found.best.trial.those(Verdict.PASSED))):
+            end, why = RoundEnd.NOT_BETTER, f"No more cases passed with it: {trial.passed} of {len(trial.cases)}."
+        else:
+            end, why = RoundEnd.TAKEN, f"{trial.passed} of {len(trial.cases)} cases passed with it."
+        return Round(end, why, summary, trial.passed)
+
+
+def _failure(trial: Trial) -> ToolFailed | Refused:
+    """Return why no run of the original gave an output."""
+    failed = [error for error in trial.errors if isinstance(error, ToolFailed)]
+    if not failed:
+        return trial.errors[0]
+    first = failed[0]
+    return ToolFailed(
+        first.reason,
+        first.message,
+        retryable=all(error.retryable for error in failed),
+        retry_delay=first.retry_delay,
+        attempts=[attempt for error in failed for attempt in error.attempts],
+    )
+
+
+def _why_nothing_came(trial: Trial, call: ToolCall) -> tuple[Stop, str]:
+    if call.awaited() < 2 * REPORT_SECONDS:
+        return Stop.DEADLINE, ""
+    return Stop.UPSTREAM_FAILED, trial.cases[0].runs[0].failure

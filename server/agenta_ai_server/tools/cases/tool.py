@@ -1,0 +1,167 @@
+"""The tool: what is checked before anything is paid for, and the way from arguments to the report."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from typing import TYPE_CHECKING, Any
+
+from agenta_ai_server.agenta.completion import DeployedPrompt
+from agenta_ai_server.domain.errors import Reason, Refused, Violation
+from agenta_ai_server.domain.tool import Hints, ToolSpec
+from agenta_ai_server.tools.cases import budget
+from agenta_ai_server.tools.cases.arguments import RefineWithCasesArguments
+from agenta_ai_server.tools.cases.counting import CountingCompletions
+from agenta_ai_server.tools.refine_prompt.refiner import Refiner
+from agenta_ai_server.tools.refine_prompt.tool import NEEDS
+from agenta_ai_server.tools.validation import input_schema, output_schema, validated
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping
+
+    from agenta_ai_server.domain.call import Principal
+    from agenta_ai_server.domain.outcome import ToolOutcome
+    from agenta_ai_server.domain.tool import ToolCall
+    from agenta_ai_server.tools.cases.expectations import Expectation
+    from agenta_ai_server.tools.catalog import Dependencies
+    from agenta_ai_server.tools.refine_prompt.template import Template
+
+NAME = "tools.agenta.api.refine_prompt_with_cases"
+DESCRIPTION = (
+    "Runs a prompt template on test cases, has it refined by those that fail, and runs them again, until all pass or "
+    "the rounds are used up. No case that passed before fails in the reported runs of the new prompt. What it may cost "
+    "at most is computed first."
+)
+MAX_VIOLATIONS = 10
+_ROOT = re.compile(r"[^.\[]+")
+
+
+class RefineWithCases:
+    """The tool.
+
+    Args:
+        dependencies: What it is made from.
+    """
+
+    def __init__(self, dependencies: Dependencies) -> None:
+        self._dependencies = dependencies
+        self._prompt = DeployedPrompt(dependencies.apps["refine_prompt"])
+        self._checking = asyncio.Semaphore(1)
+
+    def admits(self, principal: Principal) -> bool:
+        """Say whether somebody pays for this caller's runs."""
+        return principal.is_known_to_agenta or bool(self._dependencies.spending.models)
+
+    async def run(self, arguments: RefineWithCasesArguments, call: ToolCall) -> ToolOutcome:
+        """Refine one prompt against its cases.
+
+        Raises:
+            Refused: ARGUMENTS_INVALID, for what can't be refined, checked or paid for; DEADLINE_TOO_SHORT; OVERLOADED;
+                UPSTREAM_CIRCUIT_OPEN. Nothing was sent.
+            ToolFailed: No run of the prompt as it is gave an output.
+        """
+        # Loaded only now: what checks outputs isn't needed for the start.
+        from agenta_ai_server.tools.cases.copied import find_copied
+        from agenta_ai_server.tools.cases.report import outcome
+        from agenta_ai_server.tools.cases.runner import CaseRunner
+        from agenta_ai_server.tools.cases.search import Search
+
+        of = self._dependencies
+        counted = CountingCompletions(of.completions)
+        refiner = Refiner(counted, self._prompt, repairs=of.repairs, guarantee=of.guarantee)
+        _refuse([budget.excess(arguments, of.repairs)])
+        expectations = _compiled(arguments)
+        prompt = await refiner.template(arguments.prompt_template_json, call)
+        _refuse(_missing_inputs(prompt, arguments))
+        paying = _Paying(of, arguments, is_callers=call.credential is not None)
+        paying.check(prompt.root)
+        runner = CaseRunner(counted, of.limiter, arguments, expectations, paying.prepared, self._checking, call)
+        found = await Search(arguments, refiner, runner, paying.excess, call).run(prompt)
+        return outcome(arguments, found, find_copied(prompt, found.best.prompt, expectations), counted)
+
+
+class _Paying:
+    """What is run at whose expense."""
+
+    def __init__(self, dependencies: Dependencies, arguments: RefineWithCasesArguments, *, is_callers: bool) -> None:
+        self._spending = dependencies.spending
+        self._arguments = arguments
+        self._is_callers = is_callers
+
+    def check(self, root: Mapping[str, Any]) -> None:
+        """Refuse a template that names another model, or may take too much."""
+        if self._is_callers:
+            return
+        _refuse(self._spending.violations(root))
+        if why := self.excess(root):
+            _refuse([Violation("arguments.cases", why)])
+
+    def excess(self, root: Mapping[str, Any]) -> str:
+        """Say why a template may not be run; nothing if it may."""
+        if self._is_callers:
+            return ""
+        inputs = [case.inputs for case in self._arguments.cases]
+        return self._spending.excess(root, inputs, self._arguments.repeat, self._arguments.max_rounds + 1)
+
+    def prepared(self, root: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the template as it is run."""
+        return dict(root) if self._is_callers else self._spending.prepared(root)
+
+
+def provide(dependencies: Dependencies) -> ToolSpec:
+    """Make the tool."""
+    from agenta_ai_server.tools.cases.report import RefineWithCasesResult
+
+    refine = RefineWithCases(dependencies)
+    return ToolSpec(
+        name=NAME,
+        title="Refine a prompt against test cases",
+        description=DESCRIPTION,
+        permission="edit_workflows",
+        input_schema=input_schema(RefineWithCasesArguments),
+        output_schema=output_schema(RefineWithCasesResult),
+        run=validated(RefineWithCasesArguments, RefineWithCasesResult, refine.run),
+        hints=Hints(read_only=True, destructive=False, idempotent=False, open_world=True),
+        needs=NEEDS,
+        max_seconds=dependencies.cases_seconds,
+        admits=refine.admits,
+    )
+
+
+def _refuse(violations: Iterable[Violation | None]) -> None:
+    """Refuse the call if there is anything wrong.
+
+    Raises:
+        Refused: ARGUMENTS_INVALID.
+    """
+    found = [violation for violation in violations if violation][:MAX_VIOLATIONS]
+    if found:
+        first = found[0]
+        raise Refused(Reason.ARGUMENTS_INVALID, f"{first.field}: {first.description}", violations=found)
+
+
+def _compiled(arguments: RefineWithCasesArguments) -> list[Expectation]:
+    from agenta_ai_server.tools.cases.expectations import Expectation, ExpectationError
+
+    compiled, violations = [], []
+    for index, case in enumerate(arguments.cases):
+        try:
+            compiled.append(Expectation(case.expected))
+        except ExpectationError as error:
+            path = f"arguments.cases[{index}].expected"
+            violations += [Violation(f"{path}.{each.field}", each.description) for each in error.violations]
+    _refuse(violations)
+    return compiled
+
+
+def _missing_inputs(prompt: Template, arguments: RefineWithCasesArguments) -> Iterator[Violation]:
+    """Yield the variables that a case gives no value. In formats that are rendered, Agenta finds that out."""
+    keys = prompt.root.get("input_keys")
+    declared = {key for key in keys if isinstance(key, str)} if isinstance(keys, list) else set()
+    read = {str(name) for name in prompt.variables or () if type(name) is str and name[:1] not in "$/"}
+    for index, case in enumerate(arguments.cases):
+        for name in sorted(declared | read):
+            root = _ROOT.match(name)
+            if name in case.inputs or (name not in declared and root and root[0] in case.inputs):
+                continue
+            yield Violation(f"arguments.cases[{index}].inputs.{name[:100]}", "Required: the prompt has this variable.")

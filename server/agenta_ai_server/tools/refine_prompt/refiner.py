@@ -1,0 +1,150 @@
+"""The way from a template to a refined one: asks the deployed prompt, and keeps every rule of the guarantee."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from agenta_ai_server.domain.errors import Reason, Refused, ToolFailed, Violation
+from agenta_ai_server.domain.record import record
+from agenta_ai_server.tools import strict_json
+from agenta_ai_server.tools.asking import AnswerInvalid, Asked, Question, as_list, ask
+from agenta_ai_server.tools.refine_prompt import answer, template
+from agenta_ai_server.tools.refine_prompt.guarantee import Guarantee, WorkerFailed, computed
+from agenta_ai_server.tools.refine_prompt.prompt import CONTEXT, GUIDELINES, TEMPLATE
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from agenta_ai_server.agenta.completion import Completion, CompletionService, DeployedPrompt
+    from agenta_ai_server.domain.tool import ToolCall
+    from agenta_ai_server.domain.values import Attempt
+    from agenta_ai_server.tools.refine_prompt.answer import ModelReply
+    from agenta_ai_server.tools.refine_prompt.template import Template
+
+NO_CHANGE = "No change."
+REPAIR = (
+    "Your last answer would have broken the prompt and was discarded. Answer again: JSON as before, as many messages "
+    "as were given, with the same roles in the same order, and with exactly the variables that were given, written in "
+    "the same way. What was wrong:"
+)
+UNCHECKED = "no process could be started to render it, or it was killed"
+
+
+@record
+class Refinement:
+    """A refined template.
+
+    Attributes:
+        root: The whole template, with the refined texts in it.
+        source: The same as JSON.
+        summary: What was changed, in one line.
+    """
+
+    root: dict[str, Any]
+    source: str
+    summary: str
+
+
+class Refiner:
+    """Refines templates by a prompt that is deployed in Agenta.
+
+    Args:
+        completions: Runs that prompt.
+        prompt: Which one.
+        repairs: How often the model is asked again if its answer would break the prompt, at least 0.
+        guarantee: Checks prompts and answers.
+    """
+
+    def __init__(
+        self, completions: CompletionService, prompt: DeployedPrompt, *, repairs: int, guarantee: Guarantee
+    ) -> None:
+        self._guarantee = guarantee
+        self._completions = completions
+        self._prompt = prompt
+        self._repairs = repairs
+
+    async def template(self, source: str, call: ToolCall) -> Template:
+        """Read the argument ``prompt_template_json``, and check that it can be rendered.
+
+        Raises:
+            Refused: ARGUMENTS_INVALID, for a template that can't be refined; OVERLOADED, if no process can be had to
+                render it.
+        """
+        try:
+            prompt = await computed(template.parse, len(source), source)
+            await self._guarantee.check(prompt, _key(call))
+        except template.TemplateError as error:
+            field = "arguments.prompt_template_json"
+            violation = Violation(field, str(error))
+            raise Refused(Reason.ARGUMENTS_INVALID, f"{field}: {error}", violations=[violation]) from None
+        except WorkerFailed:
+            message = f"The template can't be checked: {UNCHECKED}. Nothing was sent to the model. Retry later."
+            raise Refused(Reason.OVERLOADED, message, retry_delay=1.0) from None
+        return prompt
+
+    async def refine(self, prompt: Template, guidelines: str, context: str, call: ToolCall) -> Asked[Refinement]:
+        """Have a template refined.
+
+        Args:
+            prompt: The template, as :meth:`template` read it.
+            guidelines: What the refinement should achieve; may be empty.
+            context: What the prompt is for; may be empty.
+            call: The call that it is for.
+
+        Raises:
+            Refused: DEADLINE_TOO_SHORT or UPSTREAM_CIRCUIT_OPEN, before anything was sent.
+            ToolFailed: No completion came, or none that keeps the prompt whole.
+        """
+
+        async def run(violations: Sequence[Violation]) -> Completion:
+            return await self._ask(prompt, _guidelines_of_repair(guidelines, violations), context, call)
+
+        async def read(text: str, attempts: Sequence[Attempt]) -> Refinement:
+            return await self._refinement(text, prompt, call, attempts)
+
+        question = Question(
+            ask=run,
+            read=read,
+            asking="Asking Agenta for a refinement.",
+            checking="Checking that the refinement keeps the prompt whole.",
+            failure=lambda broken: f"{broken.description.rstrip('.')}, and was discarded; the prompt is unchanged.",
+        )
+        return await ask(question, call, self._repairs)
+
+    async def _ask(self, prompt: Template, guidelines: str, context: str, call: ToolCall) -> Completion:
+        inputs = {TEMPLATE: prompt.for_upstream(), GUIDELINES: guidelines, CONTEXT: context}
+        return await self._completions.complete(self._prompt, inputs, call)
+
+    async def _refinement(self, text: str, prompt: Template, call: ToolCall, attempts: Sequence[Attempt]) -> Refinement:
+        """Read what the model wrote, and check it against every rule.
+
+        Raises:
+            AnswerInvalid: It breaks one.
+        """
+        try:
+            refined = await computed(answer.parse, len(text), text)
+            broken = await self._guarantee.violations(prompt, refined.messages, _key(call))
+        except answer.AnswerError as error:
+            raise AnswerInvalid([error.violation]) from None
+        except WorkerFailed:
+            message = f"The refinement can't be checked: {UNCHECKED}. It was discarded; the prompt is unchanged."
+            raise ToolFailed(Reason.UPSTREAM_OUTPUT_INVALID, message, attempts=attempts) from None
+        if broken:
+            raise AnswerInvalid(broken)
+        return await computed(_restored, len(text), refined, prompt)
+
+
+def _key(call: ToolCall) -> str:
+    """Return whose templates are rendered one after the other."""
+    return f"{call.caller.organization}/{call.caller.project}/{call.caller.user}"
+
+
+def _restored(refined: ModelReply, prompt: Template) -> Refinement:
+    """Put the refined texts into the template."""
+    root = prompt.with_texts([str(content) for _, content in refined.messages])
+    summary = NO_CHANGE if root == prompt.root else refined.summary
+    return Refinement(root, strict_json.dump(root), summary)
+
+
+def _guidelines_of_repair(guidelines: str, violations: Sequence[Violation]) -> str:
+    return f"{guidelines}\n\n{REPAIR}\n{as_list(violations)}".strip() if violations else guidelines

@@ -1,0 +1,317 @@
+"""The bridge over HTTP: who may reach it, and how it is told that a caller is refused."""
+
+from __future__ import annotations
+
+import json
+import socket
+import time
+from typing import TYPE_CHECKING, Any
+
+import httpx
+import jwt
+import pytest
+from bridge.conftest import ARGUMENTS, REFINE, REVISIONS, http_bridge, http_client
+from cryptography.hazmat.primitives.asymmetric import rsa
+from jwt.algorithms import RSAAlgorithm
+
+from agenta_ai import CallFailed, Client, InvalidInput, ServiceStatus, cli
+from agenta_ai.mcp import caller_check, http, listening
+from agenta_ai.testing import FakeClient
+from agenta_ai_server.testing import run_service
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from client.conftest import Certificates
+
+    from agenta_ai_server.testing import LocalService
+
+ISSUER = "https://issuer.example"
+RESOURCE = "https://ai.example.com/mcp"
+PROTECTED = http.Access(resource=RESOURCE, issuer=ISSUER)
+DISCOVER = {"jsonrpc": "2.0", "id": 1, "method": "tools/list", "params": {}}
+HEADERS = {"Accept": "application/json, text/event-stream", "Content-Type": "application/json"}
+
+
+@pytest.fixture(scope="module")
+def key() -> rsa.RSAPrivateKey:
+    return rsa.generate_private_key(65537, 2048)
+
+
+@pytest.fixture
+def token(key: rsa.RSAPrivateKey) -> Callable[..., str]:
+    def token(**claims: Any) -> str:
+        wanted = {
+            "iss": ISSUER,
+            "aud": RESOURCE,
+            "sub": "ann",
+            "organization": "acme",
+            "permissions": ["edit_workflows"],
+        }
+        times = {"iat": int(time.time()), "exp": int(time.time()) + 60}
+        return jwt.encode({**wanted, **times, **claims}, key, "RS256", {"kid": "one"})
+
+    return token
+
+
+@pytest.fixture(scope="module")
+def protected(key: rsa.RSAPrivateKey, tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalService]:
+    """A service that accepts the tokens of one issuer, for one audience."""
+    file = tmp_path_factory.mktemp("keys") / "jwks.json"
+    public = {**RSAAlgorithm.to_jwk(key.public_key(), as_dict=True), "kid": "one", "alg": "RS256", "use": "sig"}
+    file.write_text(json.dumps({"keys": [public]}))
+    settings = {
+        "AGENTA_AI_GRPC_AUTH": "jwt",
+        "AGENTA_AI_GRPC_JWT_ISSUER": ISSUER,
+        "AGENTA_AI_GRPC_JWT_AUDIENCE": RESOURCE,
+        "AGENTA_AI_GRPC_JWT_JWKS_FILE": str(file),
+    }
+    with run_service(settings) as service:
+        yield service
+
+
+@pytest.mark.parametrize("revision", REVISIONS)
+async def test_the_credentials_of_each_request_go_on_to_the_service(
+    protected: LocalService, token: Callable[..., str], revision: str
+) -> None:
+    async with (
+        http_bridge(protected.address, PROTECTED) as url,
+        http_client(url, revision, Authorization=f"Bearer {token()}") as client,
+    ):
+        tools = (await client.list_tools()).tools
+        result = await client.call_tool(REFINE, ARGUMENTS)
+    assert REFINE in [tool.name for tool in tools]
+    assert not result.is_error
+
+
+async def test_a_refused_caller_gets_401_and_learns_who_issues_tokens(
+    protected: LocalService, token: Callable[..., str]
+) -> None:
+    described = 'resource_metadata="https://ai.example.com/.well-known/oauth-protected-resource/mcp"'
+    cases = {
+        "nothing": ({}, f"Bearer {described}"),
+        "nonsense": ({"Authorization": "Bearer nonsense"}, f'Bearer error="invalid_token", {described}'),
+        "what cannot be sent": ({"Authorization": "Bearer \xff"}, f'Bearer error="invalid_token", {described}'),
+        "a token for another service": (
+            {"Authorization": f"Bearer {token(aud='https://other.example')}"},
+            f'Bearer error="invalid_token", {described}',
+        ),
+        "a token that has expired": (
+            {"Authorization": f"Bearer {token(exp=1)}"},
+            f'Bearer error="invalid_token", {described}',
+        ),
+    }
+    async with http_bridge(protected.address, PROTECTED) as url, httpx.AsyncClient(headers=HEADERS) as client:
+        for case, (headers, challenge) in cases.items():
+            for method in ("POST", "GET", "DELETE"):
+                sent = [(name.encode(), value.encode("latin-1")) for name, value in headers.items()]
+                response = await client.request(method, url, headers=sent)
+                assert (response.status_code, response.headers["WWW-Authenticate"]) == (401, challenge), case
+        response = await client.get(url.replace("/mcp", "/.well-known/oauth-protected-resource/mcp"))
+    assert response.json() == {
+        "resource": RESOURCE,
+        "resource_name": "Agenta AI services",
+        "authorization_servers": [ISSUER],
+        "bearer_methods_supported": ["header"],
+    }
+
+
+async def test_without_an_issuer_there_is_nothing_to_learn(protected: LocalService) -> None:
+    async with http_bridge(protected.address) as url, httpx.AsyncClient(headers=HEADERS) as client:
+        response = await client.post(url, json=DISCOVER)
+        described = await client.get(url.replace("/mcp", "/.well-known/oauth-protected-resource/mcp"))
+    assert (response.status_code, response.headers["WWW-Authenticate"]) == (401, "Bearer")
+    assert described.status_code == 404
+
+
+async def test_a_session_belongs_to_the_credentials_that_began_it(
+    protected: LocalService, token: Callable[..., str]
+) -> None:
+    begin = {"protocolVersion": REVISIONS[1], "capabilities": {}, "clientInfo": {"name": "test", "version": "1"}}
+    async with http_bridge(protected.address) as url, httpx.AsyncClient(headers=HEADERS) as client:
+        ann, ben = ({"Authorization": f"Bearer {token(sub=name)}"} for name in ("ann", "ben"))
+        response = await client.post(
+            url, headers=ann, json={"jsonrpc": "2.0", "id": 0, "method": "initialize", "params": begin}
+        )
+        session = {"Mcp-Session-Id": response.headers["Mcp-Session-Id"], "MCP-Protocol-Version": REVISIONS[1]}
+        stolen = await client.post(url, headers={**ben, **session}, json=DISCOVER)
+        own = await client.post(url, headers={**ann, **session}, json=DISCOVER)
+    assert (stolen.status_code, own.status_code) == (404, 200)
+
+
+@pytest.mark.parametrize(
+    ("headers", "access", "status"),
+    [
+        ({}, http.Access(), 200),
+        ({"Host": "localhost:1234"}, http.Access(), 200),
+        ({"Host": "evil.example"}, http.Access(), 421),
+        ({"Host": "evil.example"}, http.Access(hosts=["ai.example.com"]), 421),
+        ({"Host": "ai.example.com"}, http.Access(hosts=["ai.example.com"]), 200),
+        ({"Host": "ai.example.com"}, PROTECTED, 200),
+        ({"Origin": "http://localhost:6274"}, http.Access(), 200),
+        ({"Origin": "http://localhost"}, http.Access(), 200),
+        ({"Origin": "https://evil.example"}, http.Access(), 403),
+        ({"Origin": "http://localhost.evil.example"}, http.Access(), 403),
+        ({"Origin": "null"}, http.Access(), 403),
+        ({"Origin": "https://app.example.com"}, http.Access(origins=["https://app.example.com"]), 200),
+        ({"Origin": "https://app.example.com.evil.example"}, http.Access(origins=["https://app.example.com"]), 403),
+    ],
+)
+async def test_pages_of_other_sites_do_not_reach_it(
+    service: LocalService, headers: dict[str, str], access: http.Access, status: int
+) -> None:
+    async with http_bridge(service.address, access) as url, httpx.AsyncClient(headers=HEADERS) as client:
+        begin = {"protocolVersion": REVISIONS[1], "capabilities": {}, "clientInfo": {"name": "test", "version": "1"}}
+        response = await client.post(
+            url, headers=headers, json={"jsonrpc": "2.0", "id": 0, "method": "initialize", "params": begin}
+        )
+    assert response.status_code == status
+    allowed = headers.get("Origin") if access.origins and status == 200 else None
+    assert response.headers.get("Access-Control-Allow-Origin") == allowed
+
+
+def refused(code: str) -> CallFailed:
+    import grpc
+
+    return CallFailed("No.", code=grpc.StatusCode[code])
+
+
+@pytest.mark.parametrize(
+    ("answer", "status"),
+    [
+        (ServiceStatus(), None),
+        (refused("UNAUTHENTICATED"), 401),
+        (refused("PERMISSION_DENIED"), 403),
+        (refused("UNAVAILABLE"), 503),
+        (refused("DEADLINE_EXCEEDED"), 503),
+    ],
+)
+async def test_only_the_service_accepts_callers(answer: ServiceStatus | CallFailed, status: int | None) -> None:
+    check = caller_check.CallerCheck(FakeClient(answer))
+    refusal = await check.refusal((("authorization", "Bearer x"),))
+    assert (refusal.status_code if refusal else None) == status
+    assert ("Retry-After" in refusal.headers if refusal else False) == (status == 503)
+
+
+async def test_in_an_outage_those_pass_who_were_accepted_before() -> None:
+    now = 0.0
+    down = refused("UNAVAILABLE")
+    asking = FakeClient(ServiceStatus(), down, refused("UNAUTHENTICATED"), down)
+    check = caller_check.CallerCheck(asking, clock=lambda: now)
+    ann = (("authorization", "Bearer ann"),)
+    seen = []
+    for _ in range(4):
+        refusal = await check.refusal(ann)
+        seen.append(refusal.status_code if refusal else None)
+        now += caller_check.REMEMBERED_SECONDS
+    assert seen == [None, None, 401, 503]
+
+
+async def test_who_was_accepted_is_asked_about_again_after_a_while() -> None:
+    now = 0.0
+    asking = FakeClient(*[ServiceStatus()] * 3, refused("UNAUTHENTICATED"))
+    check = caller_check.CallerCheck(asking, clock=lambda: now)
+    ann, ben = (("authorization", "Bearer ann"),), (("authorization", "Bearer ben"),)
+    for caller in (ann, ann, ben, ann):
+        assert await check.refusal(caller) is None
+    assert len(asking.calls) == 2
+    now = caller_check.REMEMBERED_SECONDS
+    assert await check.refusal(ann) is None
+    assert await check.refusal(ben) is not None
+    assert [call.metadata for call in asking.calls] == [ann, ben, ann, ben]
+
+
+async def test_what_is_remembered_has_a_bound(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(caller_check, "MAX_REMEMBERED", 2)
+    check = caller_check.CallerCheck(FakeClient(*[ServiceStatus()] * 5))
+    for name in "abcde":
+        await check.refusal((("authorization", f"Bearer {name}"),))
+        assert len(check._accepted) <= 2
+
+
+def test_answers_do_not_wait_for_acknowledgements() -> None:
+    with listening.address("127.0.0.1:0").bind() as listener, socket.create_connection(listener.getsockname()):
+        connection, _ = listener.accept()
+        with connection:
+            assert connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+
+
+async def test_where_credentials_are_needed_a_caller_without_is_not_asked_about() -> None:
+    check = caller_check.CallerCheck(FakeClient(), needs_credentials=True)
+    refusal = await check.refusal(())
+    assert refusal
+    assert refusal.status_code == 401
+
+
+@pytest.mark.parametrize(
+    ("text", "host", "port", "is_loopback"),
+    [
+        ("127.0.0.1:8080", "127.0.0.1", 8080, True),
+        ("localhost:0", "localhost", 0, True),
+        ("[::1]:80", "::1", 80, True),
+        ("0.0.0.0:80", "0.0.0.0", 80, False),
+        ("[::]:80", "::", 80, False),
+        ("ai.example.com:80", "ai.example.com", 80, False),
+        ("10.0.0.1:80", "10.0.0.1", 80, False),
+    ],
+)
+def test_addresses(text: str, host: str, port: int, is_loopback: bool) -> None:
+    found = listening.address(text)
+    assert (found.host, found.port, found.is_loopback) == (host, port, is_loopback)
+
+
+@pytest.mark.parametrize("text", ["8080", ":80", "127.0.0.1", "http://127.0.0.1:80", "::1:80", "a:99999", "a:-1"])
+def test_what_is_no_address(text: str) -> None:
+    with pytest.raises(InvalidInput, match="--listen"):
+        listening.address(text)
+
+
+async def test_other_machines_reach_it_only_with_tls_and_credentials(
+    service: LocalService, protected: LocalService
+) -> None:
+    everywhere, here = listening.address("0.0.0.0:0"), listening.address("127.0.0.1:0")
+    async with Client(service.address) as open_, Client(protected.address) as closed:
+        await listening.check_exposure(here, open_, encrypted=False)
+        await listening.check_exposure(everywhere, closed, encrypted=True)
+        with pytest.raises(InvalidInput, match="in plaintext"):
+            await listening.check_exposure(everywhere, closed, encrypted=False)
+        with pytest.raises(InvalidInput, match="requires no credentials"):
+            await listening.check_exposure(everywhere, open_, encrypted=True)
+    with pytest.raises(CallFailed, match="Cannot reach"):
+        async with Client("127.0.0.1:1", retries=0) as nobody:
+            await listening.check_exposure(everywhere, nobody, encrypted=True)
+
+
+@pytest.mark.parametrize(
+    ("options", "complaint"),
+    [
+        (["--listen", "0.0.0.0:0"], "in plaintext"),
+        (["--listen", "8080"], "must be host:port"),
+        (["--listen", "127.0.0.1:0", "--listen-cert", "x"], "belong together"),
+        (["--listen", "127.0.0.1:0", "--listen-cert", "missing", "--listen-key", "missing"], "--listen-cert"),
+        (["--listen", "127.0.0.1:0", "--issuer", ISSUER], "belong together"),
+        (["--listen", "127.0.0.1:0", "--issuer", "issuer", "--resource", RESOURCE], "must be an https URL"),
+        (["--origin", "https://app.example.com"], "Give --listen too"),
+        (["--listen", "127.0.0.1:0", "--plaintext", "--target", "ai.example.com:443"], "plaintext"),
+    ],
+)
+def test_what_it_refuses_to_do(
+    options: list[str], complaint: str, service: LocalService, capsys: pytest.CaptureFixture[str]
+) -> None:
+    target = [] if "--target" in options else ["--target", service.address]
+    assert cli.main(["mcp", *target, *options]) == 2
+    assert complaint in capsys.readouterr().err
+
+
+async def test_tls(protected: LocalService, token: Callable[..., str], certificates: Certificates) -> None:
+    import ssl
+
+    from bridge.conftest import over_http
+
+    options = ["--listen-cert", str(certificates.server), "--listen-key", str(certificates.server_key)]
+    with over_http(protected.address, *options) as url:
+        assert url.startswith("https://")
+        trusting = ssl.create_default_context(cafile=str(certificates.ca))
+        async with httpx.AsyncClient(headers=HEADERS, verify=trusting) as client:
+            response = await client.post(url, json=DISCOVER)
+    assert response.status_code == 401

@@ -1,0 +1,109 @@
+"""What is run at this service's expense, and what isn't."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from agenta_ai_server.tools.cases.spending import BYTES_PER_TOKEN, Spending
+
+MESSAGES = [{"role": "user", "content": "Sort {{message}}"}]
+SPENDING = Spending(("small", "large"), 10_000)
+
+
+@pytest.mark.parametrize(
+    "root",
+    [
+        {},
+        {"llm_config": None},
+        {"llm_config": {}},
+        {
+            "llm_config": {
+                "model": "large",
+                "temperature": 0.5,
+                "max_tokens": 5,
+                "response_format": {"type": "json_object"},
+            }
+        },
+        {"template_format": "fstring", "input_keys": ["message"]},
+        {"fallback_configs": None},
+    ],
+)
+def test_what_is_run(root: dict[str, Any]) -> None:
+    assert SPENDING.violations({"messages": MESSAGES, **root}) == []
+
+
+@pytest.mark.parametrize(
+    ("root", "why"),
+    [
+        (
+            {"llm_config": {"model": "huge"}},
+            "It names the model huge, and this service runs cases only with small, large.",
+        ),
+        ({"llm_config": {"model": ["small"]}}, "a model that is no name"),
+        ({"llm_config": "small"}, "must be an object"),
+        ({"fallback_configs": [{"model": "huge"}]}, "It has fallback_configs"),
+        ({"retry_config": {"max_retries": 5}}, "It has retry_config"),
+        ({"llm_config": {"n": 100}}, "It has llm_config.n,"),
+        ({"llm_config": {"tools": [{}]}}, "It has llm_config.tools,"),
+        ({"llm_config": {"connection": "mine"}}, "It has llm_config.connection,"),
+        ({"llm_config": {"max_tokens": -1000}}, "an integer of at least 1"),
+        ({"llm_config": {"max_tokens": 0}}, "an integer of at least 1"),
+        ({"llm_config": {"max_tokens": True}}, "an integer of at least 1"),
+        ({"llm_config": {"max_tokens": 5.5}}, "an integer of at least 1"),
+        ({"template_format": "jinja2"}, "Its format must be one of curly, fstring"),
+        ({"template_format": "mustache"}, "Its format must be one of curly, fstring"),
+        ({"messages": [{"role": "user", "content": [{"type": "image_url"}]}]}, "texts only"),
+    ],
+)
+def test_what_is_not(root: dict[str, Any], why: str) -> None:
+    (violation,) = SPENDING.violations({"messages": MESSAGES, **root})
+    assert violation.field == "arguments.prompt_template_json"
+    assert why in violation.description
+
+
+def test_without_models_nothing_is_run() -> None:
+    (violation,) = Spending().violations({"messages": MESSAGES})
+    assert "at its own expense" in violation.description
+
+
+def test_a_template_is_run_with_a_model_and_a_limit() -> None:
+    root = {"messages": MESSAGES, "llm_config": {"temperature": 0}}
+    assert SPENDING.prepared(root) == {
+        "messages": MESSAGES,
+        "llm_config": {"temperature": 0, "model": "small", "max_tokens": 1000},
+    }
+    assert root["llm_config"] == {"temperature": 0}
+    chosen = {"messages": MESSAGES, "llm_config": {"model": "large", "max_tokens": 7}}
+    assert SPENDING.prepared(chosen) == chosen
+
+
+def test_what_may_take_too_many_tokens_is_refused() -> None:
+    root = {"messages": MESSAGES, "llm_config": {"max_tokens": 100}}
+    assert not SPENDING.excess(root, [{"message": "a"}] * 20, 1, 3)
+    why = SPENDING.excess(root, [{"message": "a" * 3000}] * 20, 1, 3)
+    assert "up to 67," in why
+    assert "pays for 10,000" in why
+
+
+@given(st.lists(st.text(max_size=20), min_size=1, max_size=4), st.integers(1, 9), st.sampled_from(["curly", "fstring"]))
+def test_the_estimate_is_never_less_than_what_is_rendered(texts: list[str], times: int, template_format: str) -> None:
+    opening, closing = ("{{", "}}") if template_format == "curly" else ("{", "}")
+    content = f"x{opening}message{closing}" * times
+    root = {
+        "messages": [{"role": "user", "content": content}],
+        "template_format": template_format,
+        "llm_config": {"max_tokens": 1},
+    }
+    rendered = sum(len(content.replace(f"{opening}message{closing}", text).encode()) for text in texts)
+    most = Spending(("small",), rendered // BYTES_PER_TOKEN)
+    assert most.excess(root, [{"message": text} for text in texts], 1, 1)
+
+
+def test_a_path_may_stand_for_all_inputs() -> None:
+    root = {"messages": [{"role": "user", "content": "{{$.items[0]}}"}], "llm_config": {"max_tokens": 1}}
+    inputs: dict[str, Any] = {"items": ["a" * 3000], "more": "b" * 3000}
+    assert Spending(("small",), 2000).excess(root, [inputs], 1, 1)
