@@ -277,10 +277,12 @@ def _refine(parser: argparse.ArgumentParser) -> None:
     )
     cases = parser.add_argument_group("refining against test cases")
     cases.add_argument("--cases", metavar="FILE", help="test cases: JSON lines or CSV; - for standard input")
-    cases.add_argument("--rounds", type=int, metavar="N", help="tries at most, 1 to 3; 2 by default")
+    cases.add_argument("--rounds", type=int, metavar="N", help="maximum number of refinements, 1 to 3; 2 by default")
     cases.add_argument("--repeat", type=int, metavar="N", help="runs of each case, 1 to 5; 1 by default")
-    cases.add_argument("--pass-at-least", type=int, metavar="K", help="runs of a case that must pass; all by default")
-    cases.add_argument("--max-calls", type=int, metavar="N", help="calls of models at most; 40 by default")
+    cases.add_argument(
+        "--pass-at-least", type=int, metavar="K", help="how many runs of a case must pass; all by default"
+    )
+    cases.add_argument("--max-calls", type=int, metavar="N", help="maximum number of model calls; 40 by default")
     cases.add_argument("--report", metavar="FILE", help="write a report as Markdown; - for standard output")
     parser.add_argument("--diff", choices=("line", "word"), default="line", metavar="KIND", help="line or word")
     parser.add_argument(
@@ -293,23 +295,23 @@ def _refine(parser: argparse.ArgumentParser) -> None:
 def _mcp(parser: Parser) -> None:
     _names(parser)
     add = parser.add_argument
-    add("--listen", metavar="HOST:PORT", help="streamable HTTP at this address; standard input and output if not given")
-    add("--listen-cert", metavar="FILE", help="with --listen: TLS, with this certificate; in PEM")
-    add("--listen-key", metavar="FILE", help="the key of --listen-cert; in PEM, unencrypted")
-    add("--behind-tls-proxy", action="store_true", help="with --listen: a proxy in front has TLS")
+    add("--listen", metavar="HOST:PORT", help="serve streamable HTTP at this address; by default standard I/O")
+    add("--listen-cert", metavar="FILE", help="with --listen: use TLS with this certificate (PEM)")
+    add("--listen-key", metavar="FILE", help="the key of --listen-cert (PEM, unencrypted)")
+    add("--behind-tls-proxy", action="store_true", help="with --listen: a proxy in front terminates TLS")
     add(
         "--host", action="append", default=[], metavar="NAME[:PORT]",
-        help="with --listen: accept this Host, too; NAME:* for any port; may be repeated",
+        help="with --listen: also accept this Host; NAME:* for any port; repeatable",
     )  # fmt: skip
     add(
         "--origin", action="append", default=[], metavar="URL",
-        help="with --listen: let web pages of this origin call; may be repeated",
+        help="with --listen: allow calls from web pages of this origin; repeatable",
     )  # fmt: skip
     add(
         "--resource",
         default="",
         metavar="URL",
-        help="with --issuer: what tokens are issued for, the service's audience",
+        help="with --issuer: the audience of tokens, which is also that of the service",
     )
     add("--issuer", default="", metavar="URL", help="with --resource: the server that issues tokens to callers")
     actions = parser.add_subparsers(metavar="ACTION", parser_class=Parser, prog="agenta-ai mcp")
