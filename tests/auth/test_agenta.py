@@ -763,7 +763,7 @@ async def test_can_be_closed_while_it_asks(standin: StandIn, make: Make) -> None
         ({"api_url": "https://agenta.example#s3cret"}, "fragment"),
         ({"api_url": "https://agenta.example/a s3cret"}, "blanks"),
         ({"api_url": "https://[s3cret"}, "is not a URL"),
-        ({"permissions": frozenset()}, "name one"),
+        ({"permissions": frozenset()}, "name at least one"),
         ({"allow": frozenset()}, "whom to admit"),
         ({"max_entries": 0}, "bounds"),
         ({"max_checks": 0}, "bounds"),

@@ -265,7 +265,7 @@ def test_the_way_out_of_a_lost_outcome(
         (pb.SERVICE_STATE_SERVING, "serving, version 1.0.0\n"),
         (
             pb.SERVICE_STATE_DEGRADED,
-            "degraded, version 1.0.0\nCalls are failing: Agenta, or the model behind it, fails at the moment. "
+            "degraded, version 1.0.0\nCalls are failing because Agenta or the model behind it fails. "
             "Try again later.\n",
         ),
         (

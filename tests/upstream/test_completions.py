@@ -591,7 +591,7 @@ def test_what_is_no_api_key(api_key: str) -> None:
 
 @pytest.mark.parametrize(("least", "most"), [(-1.0, 1.0), (2.0, 1.0), (float("nan"), 1.0)])
 def test_what_are_no_times(least: float, most: float) -> None:
-    with pytest.raises(ValueError, match="The least time"):
+    with pytest.raises(ValueError, match="min_seconds must be"):
         AgentaConfig(
             api_url="https://a.example", api_key=KEY, environment="production", min_seconds=least, max_seconds=most
         )
