@@ -45,14 +45,10 @@ PROGRAMS = {
 # Whether there is time for what takes minutes, by "make test-slow"; else the same tests have smaller numbers.
 SLOW = os.environ.get("HYPOTHESIS_PROFILE") == "thorough"
 
-# Before any test is imported, and without Hypothesis' own deadline, which a loaded machine misses.
-hypothesis.register_profile("quick", max_examples=60, deadline=None, database=None)
-hypothesis.register_profile(
-    "thorough",
-    max_examples=20_000,
-    deadline=None,
-    suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much],
-)
+# Before any test is imported. What is off here depends on how busy the machine is, or on the seed.
+UNHURRIED = hypothesis(deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much])
+hypothesis.register_profile("quick", UNHURRIED, max_examples=60, database=None)
+hypothesis.register_profile("thorough", UNHURRIED, max_examples=20_000)
 hypothesis.load_profile("thorough" if SLOW else "quick")
 
 # Our own key in Agenta, and what the prompts of the tests say.

@@ -12,9 +12,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from conftest import SLOW
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+# In CI, "make clients" has built most of it already.
+slow_to_build = pytest.mark.skipif(
+    not (SLOW or os.environ.get("CI")), reason="takes minutes to build: make test-slow, or CI=1 make test"
+)
 
 TYPESCRIPT = Path(__file__).parents[2] / "clients/typescript"
 

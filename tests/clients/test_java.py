@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from clients.conftest import assert_refined, run
+from clients.conftest import assert_refined, run, slow_to_build
 from conformance.clients import clients
 from conformance.report import failures
 from conformance.runner import run as play
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from agenta_ai_server.standin.app import StandIn
 
 # For the first build, on a machine that has built nothing yet.
-pytestmark = [pytest.mark.needs("mvn"), pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.needs("mvn"), pytest.mark.timeout(600), slow_to_build]
 
 FOLDER = Path(__file__).parents[2] / "clients/java"
 # A package of PyPI that has the runtime of Java 21, which not every distribution has.

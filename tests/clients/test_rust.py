@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 import trustme
-from clients.conftest import assert_refined, run
+from clients.conftest import assert_refined, run, slow_to_build
 from conftest import SLOW, settings_for
 
 from agenta_ai_server.commands import serve
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from agenta_ai_server.standin.app import StandIn
 
 # For the first build, on a machine that has built nothing yet.
-pytestmark = [pytest.mark.needs("cargo"), pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.needs("cargo"), pytest.mark.timeout(600), slow_to_build]
 
 FOLDER = Path(__file__).parents[2] / "clients/rust"
 

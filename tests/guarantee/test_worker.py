@@ -45,7 +45,11 @@ async def workers() -> AsyncIterator[Workers]:
 
 
 def processes() -> list[psutil.Process]:
-    return [child for child in psutil.Process().children() if "rendering.worker" in " ".join(child.cmdline())]
+    found = []
+    for child in psutil.Process().children():
+        with suppress(psutil.NoSuchProcess):  # it may be ending
+            found += [child] if "rendering.worker" in " ".join(child.cmdline()) else []
+    return found
 
 
 async def test_a_process_has_nothing(workers: Workers) -> None:

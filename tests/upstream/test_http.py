@@ -102,7 +102,7 @@ async def test_as_many_connections_as_calls_in_flight(upstream: Upstream, opened
 
     url = await upstream.start(handler)
     target = opened(url)
-    answers = await asyncio.gather(*(post(target, str(n).encode()) for n in range(calls)))
+    answers = await asyncio.gather(*(post(target, str(n).encode(), connect=20.0) for n in range(calls)))
     assert [body for _, body in answers] == [str(n).encode() for n in range(calls)]
 
 
