@@ -1,4 +1,4 @@
-"""Whether a call is sent again, and when. Pure decisions, without I/O."""
+"""Decides whether a call is retried, and when. Pure functions, without I/O."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 
 _PUSHBACK = "grpc-retry-pushback-ms"
-# Waiting calls spread over at most this many times the delay that the server asked for. They don't know of each other,
+# Waiting calls spread over at most this many times the delay that the server sent. They don't know of each other,
 # and the more often one is refused, the more of them there probably are.
 _WIDEST_SPREAD = 4
 _SMALLEST_DELAY = 0.05
@@ -34,12 +34,12 @@ class Attempts:
     Args:
         method: Name of the method, for example ``"CallTool"``.
         timeout: Seconds for all attempts together.
-        retries: How often the call is sent again after a broken connection; ``None`` as the service config has it.
+        retries: How often to retry after a broken connection; ``None`` for the service config's number.
         wait_for_limit: Whether the call is sent again after a rate limit, for as long as the deadline allows.
         now: Seconds of a clock that never goes back.
 
     Attributes:
-        is_open: Whether an attempt may have run the tool without a word of how it ended.
+        is_open: Whether an attempt may have run the tool, with an unknown outcome.
     """
 
     def __init__(
@@ -66,7 +66,7 @@ class Attempts:
         return left if left > _SHORTEST_ATTEMPT else 0.0
 
     def delay_after(self, failure: CallFailed) -> float | None:
-        """Note that an attempt failed, and return the seconds until the next; ``None`` if it was the last.
+        """Record a failed attempt, and return the seconds until the next one; ``None`` if it was the last.
 
         A delay that reaches the deadline is cut there: no further attempt is possible then.
         """
@@ -116,7 +116,7 @@ def check_retries(retries: int | None) -> int | None:
 
 
 def _pushback(failure: CallFailed) -> float | None:
-    """Return the seconds that the server wants to pass before a repeat; below 0: never; ``None`` if it doesn't say."""
+    """Return the server's retry delay in seconds; below 0: never; ``None`` if it doesn't say."""
     text = next((value for key, value in failure.trailers if key == _PUSHBACK), None)
     try:
         return None if text is None else int(text) / 1000

@@ -147,7 +147,7 @@ class RefinedWithCases:
         copied_texts: Expected texts that were copied into the prompt: it may pass by these alone.
         original: The template as it was sent.
         template_json: The template as the server wrote it, in JSON.
-        meta: How the result came about.
+        meta: How the result was produced.
         request_id: The idempotency key of the call.
         call_id: The server's own id of the call, for its operator's logs. Empty if the server didn't send one.
         trailers: The metadata at the end of the call, such as what is left of a rate limit.

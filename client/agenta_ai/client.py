@@ -43,13 +43,13 @@ class Client:
         tls: ``True``: with the system's certificate authorities (or those of the file that
             ``GRPC_DEFAULT_SSL_ROOTS_FILE_PATH`` names). Credentials: with these. ``False``: plaintext. ``None``:
             plaintext to this machine, TLS to any other. ``grpc.ssl_channel_credentials(ca, key, certificate)``, each
-            the bytes of a PEM file, also proves by a certificate who calls.
+            the bytes of a PEM file, also authenticates by a certificate.
         timeout: Seconds that a tool may take, unless a call says otherwise. Greater than 0, at most a year.
         metadata: Pairs to send with every call. Keys are lowercased; those that end in ``-bin`` take bytes, all others
             a line of printable ASCII.
-        api_key: Says who calls: a key of the server, ``"aai_…"``, or of Agenta. 1 to 8192 visible ASCII characters. At
-            most one of ``api_key``, ``token`` and ``token_provider`` is given.
-        token: Says who calls: a bearer token, of the same characters.
+        api_key: Authenticates the caller: a key of the server, ``"aai_…"``, or of Agenta. 1 to 8192 visible ASCII
+            characters. At most one of ``api_key``, ``token`` and ``token_provider`` is given.
+        token: Authenticates the caller: a bearer token, of the same characters.
         token_provider: Makes the bearer token of each call, just before it is sent: a function, or a coroutine
             function. It caches the token itself if making one takes time, and its time is not part of the time-out.
             What it raises is raised by the call, unchanged, and nothing was sent.
@@ -504,7 +504,7 @@ class Client:
         try:
             yield
         except asyncio.CancelledError:
-            # gRPC raises it for a channel that is closed, too, although nobody cancelled this task.
+            # gRPC also raises it when the channel is closed, although this task wasn't cancelled.
             if self._closing.is_set() and _cancellations() == cancelled_before:
                 raise failures.closed_during(exchange.request_id) from None
             raise

@@ -59,7 +59,7 @@ def from_struct(struct: Struct, *, max_values: int | None = None) -> dict[str, A
     Args:
         struct: The message.
         max_values: How many values it may hold at most, nested ones included; ``None`` for any number. A megabyte can
-            hold so many that all other calls would wait for the end of the walk.
+            hold so many values that all other calls would have to wait.
 
     Raises:
         CodecError: A number isn't finite, or there are more than ``max_values`` values.

@@ -1,4 +1,4 @@
-"""Where calls go, and what goes with each: checked once, when a client is made."""
+"""The target of calls and what is sent with each, checked once when a client is created."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _METADATA_TEXT = re.compile(r"[ -~]*")
 
 @dataclass(frozen=True, slots=True)
 class Connection:
-    """What a client was made with.
+    """The configuration of a client.
 
     Attributes:
         target: The server, as the user wrote it.
@@ -92,7 +92,7 @@ class Connection:
         return pairs
 
     def check_credentials(self, given: str) -> None:
-        """Refuse credentials that would travel in plaintext to another machine."""
+        """Refuse to send credentials to another machine in plaintext."""
         if self.channel_credentials is None and not self.is_local:
             raise InvalidInput(
                 f"{given}: credentials are not sent to another machine in plaintext. Nothing was sent. "
@@ -114,7 +114,7 @@ def connection(
     retries: int | None = None,
     connections: int = 1,
 ) -> Connection:
-    """Check and complete what a client is made with: see :class:`agenta_ai.Client`.
+    """Check and complete the arguments of a client: see :class:`agenta_ai.Client`.
 
     Raises:
         InvalidInput: One of them can't be used.
@@ -123,7 +123,7 @@ def connection(
     local = is_local(address)
     options = list(CHANNEL_OPTIONS)
     if local:
-        # gRPC would hand calls to this machine, in plaintext, to the proxy that http_proxy names.
+        # gRPC would send plaintext calls to this machine through the proxy that http_proxy names.
         options.append(("grpc.enable_http_proxy", 0))
     if _check_connections(connections) > 1:
         # gRPC would let the channels of a process share one.
@@ -158,7 +158,7 @@ def _check_connections(connections: int) -> int:
 
 
 def _channel_credentials(tls: bool | grpc.ChannelCredentials) -> grpc.ChannelCredentials | None:
-    # gRPC has credentials that mean plaintext, which must not pass for TLS.
+    # gRPC has credentials that mean plaintext, which must not count as TLS.
     if not tls or tls is grpc.experimental.insecure_channel_credentials():  # type: ignore[no-untyped-call]
         return None
     return tls if isinstance(tls, grpc.ChannelCredentials) else grpc.ssl_channel_credentials()

@@ -1,4 +1,4 @@
-"""What says who calls: a key or a token, and the project to act in."""
+"""A client's credentials: a key or a token, and the project to act in."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ _VISIBLE = re.compile(rf"[!-~]{{1,{MAX_CHARACTERS}}}")
 
 @dataclass(frozen=True, slots=True)
 class Credentials:
-    """Who calls, and what else goes with every call. ``repr()`` shows no secret.
+    """The credentials and metadata of every call. ``repr()`` shows no secret.
 
     Attributes:
-        given: Name of the argument that says who calls, for example ``"api_key"``; empty if none does.
+        given: Name of the argument with the credential, for example ``"api_key"``; empty if there is none.
         metadata: What is sent with every call, except for the token of the provider.
         provider: Makes the token of each call; ``None`` if there is none.
     """
@@ -38,7 +38,7 @@ class Credentials:
     provider: TokenProvider | None = field(repr=False)
 
     def with_token(self, token: object) -> Metadata:
-        """Return what is sent with a call that the provider made this token for.
+        """Return the metadata of a call for which the provider made this token.
 
         Raises:
             InvalidInput: It can't be a token. It isn't shown.
@@ -54,7 +54,7 @@ def credentials(
     project: str | None,
     metadata: Metadata,
 ) -> Credentials:
-    """Check what a client is given to say who calls: see :class:`agenta_ai.Client`.
+    """Check the credentials of a client: see :class:`agenta_ai.Client`.
 
     Args:
         api_key: A key of the server, or of Agenta.

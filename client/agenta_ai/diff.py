@@ -1,4 +1,4 @@
-"""What changed between two lists of chat messages, as text that people read."""
+"""The differences between two lists of chat messages, as text for people."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How a call can end other than well.
+"""The ways in which a call can fail.
 
 Three classes, because callers must be able to tell three things apart: :class:`InvalidInput` was never sent,
 :class:`CallFailed` came back as a status, :class:`ToolFailed` means that the tool ran and failed.
@@ -98,7 +98,7 @@ class ToolFailed(AgentaError):
         retryable: Whether the same call with the same request_id may succeed later. True only if nothing was billed.
         retry_delay: Seconds to wait before that; ``None`` if unknown.
         field_violations: The rules that the tool's answer broke, if that is why.
-        meta: How the result came about.
+        meta: How the result was produced.
         trace_id: ``meta.trace_id``.
         request_id: The idempotency key of the call.
         call_id: The server's own id of the call, for its operator's logs.
@@ -132,7 +132,7 @@ class ToolFailed(AgentaError):
 
 
 def sentence(message: str, violations: Sequence[FieldViolation] = (), retry_delay: float | None = None) -> str:
-    """Return the message, completed by what it leaves out of the details: violations and the time to wait.
+    """Return the message, completed with the violations and the retry delay that it doesn't mention.
 
     The rule is that of the clients of all languages: tests/conformance/sentences.json.
     """
@@ -147,7 +147,7 @@ def sentence(message: str, violations: Sequence[FieldViolation] = (), retry_dela
 
 
 def _untold(message: str, violations: Sequence[FieldViolation]) -> list[FieldViolation]:
-    """Return the violations that the message leaves out. What it says of one isn't said of the next."""
+    """Return the violations that the message doesn't mention."""
     untold = []
     for violation in violations:
         # A whole name: "arguments.text" isn't "arguments.text_format", and not "arguments.text[3]" either.

@@ -26,17 +26,17 @@ REASON_PREFIX = "ERROR_REASON_"
 CALL_ID_TRAILER = "x-request-id"
 NOTHING_WAS_SENT = "Nothing was sent."
 
-# How gRPC says that an attempt was never sent: no address was found, or no connection came about.
+# gRPC's messages for attempts that were never sent: no address was found, or no connection was made.
 _UNRESOLVED = ("errors resolving", "DNS resolution failed")
 _UNSENT = ("connections to all backends failing", "failed to connect to all addresses", *_UNRESOLVED)
-# With these and no word from the service, the outcome is open.
+# With these codes and no ErrorInfo from the service, the outcome is unknown.
 _OPEN = (
     grpc.StatusCode.UNAVAILABLE,
     grpc.StatusCode.DEADLINE_EXCEEDED,
     grpc.StatusCode.CANCELLED,
     grpc.StatusCode.INTERNAL,
     grpc.StatusCode.UNKNOWN,
-    # gRPC's own: an answer that is too large.
+    # gRPC's own code for a response that is too large.
     grpc.StatusCode.RESOURCE_EXHAUSTED,
 )
 _LAST_ERROR = re.compile(
@@ -75,7 +75,7 @@ def call_failed(
     credentials: str = "",
     open_before: bool = False,
 ) -> CallFailed:
-    """Return what to raise for an error of gRPC.
+    """Return the exception for an error of gRPC.
 
     Args:
         error: What a stub raised, of either kind of channel.
@@ -83,7 +83,7 @@ def call_failed(
         tls: Whether the connection has TLS.
         request_id: The idempotency key that was sent; empty if no tool was called.
         timeout: The seconds that the call had.
-        credentials: Name of the argument that said who calls; empty if none did.
+        credentials: Name of the argument with the credential; empty if there was none.
         open_before: Whether an earlier attempt of this call may have run the tool.
     """
     code, message = error.code(), error.details() or ""
@@ -124,7 +124,7 @@ def call_failed(
 
 
 def timed_out(target: str, timeout: float, request_id: str, *, is_open: bool) -> CallFailed:
-    """Return what to raise if the deadline passes between two attempts."""
+    """Return the exception for a deadline that passes between two attempts."""
     text = _no_answer(target, timeout)
     return CallFailed(
         outcome_open(text, request_id) if is_open and request_id else text,
@@ -147,7 +147,7 @@ def closed_during(request_id: str, *, is_open: bool = True) -> CallFailed:
 
 
 def outcome_open(text: str, request_id: str) -> str:
-    """Return the sentence, completed by how to get the result of a call whose outcome is open."""
+    """Return the sentence, with how to get the result of a call whose outcome is unknown."""
     return (
         f"{text if text.endswith(('.', '?')) else text + '.'} The call may have run and may have been billed. "
         f"To get its result, send it again with request_id {request_id}."
@@ -192,7 +192,7 @@ def _of_the_service(
 
 
 def _of_grpc(code: grpc.StatusCode, message: str, target: str, timeout: float) -> str:
-    """Return the sentence for a status that gRPC or a proxy made, which knows nothing of our way out."""
+    """Return the sentence for a status from gRPC or a proxy, with what to do."""
     if code is grpc.StatusCode.DEADLINE_EXCEEDED:
         return _no_answer(target, timeout)
     if code is grpc.StatusCode.UNAVAILABLE:
@@ -215,7 +215,7 @@ def _unreachable(message: str, target: str, tls: bool, open_before: bool) -> str
 
 
 def _why_unreachable(message: str, target: str, tls: bool) -> tuple[str, str]:
-    """Return why no connection came about, and what to do."""
+    """Return why there was no connection, and what to do."""
     if message.startswith(_UNRESOLVED):
         return "the name cannot be resolved", "Check the name."
     why = _LAST_ERROR.sub("", message).strip().rstrip(".")
@@ -230,7 +230,7 @@ def _why_unreachable(message: str, target: str, tls: bool) -> tuple[str, str]:
     if "handshake" in message.lower():
         return why, "If the server has no TLS, choose plaintext; else check its certificate and your authorities."
     if "Socket closed" in message or "connection reset" in message.lower():
-        # Also how TLS 1.3 ends for a client without a certificate that the server wants.
+        # TLS 1.3 also ends like this for a client that lacks a required certificate.
         wanted = "another certificate of its callers?" if tls else "TLS? Then pass tls=True."
         return "the server closes the connection", f"Does it want {wanted}"
     return why, _IS_IT_RUNNING

@@ -1,4 +1,4 @@
-"""What results and errors have in common."""
+"""Types that results and errors share."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Attempt:
 
 @dataclass(frozen=True, slots=True)
 class CallMeta:
-    """How a result came about.
+    """How a result was produced.
 
     Attributes:
         trace_id: Trace in Agenta that holds the model's answer. Empty if none is known.

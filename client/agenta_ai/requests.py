@@ -62,7 +62,7 @@ class TypedMethod:
 
 @dataclass(frozen=True, slots=True)
 class Exchange(Generic[_Result]):
-    """One request and what to make of its response.
+    """One request, and how to read its response.
 
     Attributes:
         method: Name of the method, for example ``"CallTool"``.
@@ -118,13 +118,13 @@ class Exchange(Generic[_Result]):
 
 
 def status(timeout: float, metadata: Metadata = ()) -> Exchange[results.ServiceStatus]:
-    """Return the question for the status: see :meth:`agenta_ai.Client.status`."""
+    """Return the exchange for the status: see :meth:`agenta_ai.Client.status`."""
     request = tool_service_pb2.StatusRequest()
     return Exchange("Status", request, lambda response, _: responses.read_status(response), timeout, metadata)
 
 
 def list_tools(page_token: str, timeout: float, metadata: Metadata = ()) -> Exchange[results.ToolPage]:
-    """Return the question for one page of tools: see :meth:`agenta_ai.Client.list_tools_page`."""
+    """Return the exchange for one page of tools: see :meth:`agenta_ai.Client.list_tools_page`."""
     request = tool_service_pb2.ListToolsRequest(page_token=_text(page_token, "page_token"))
     return Exchange("ListTools", request, lambda response, _: responses.read_page(response), timeout, metadata)
 
@@ -258,7 +258,7 @@ def check_concurrency(concurrency: int) -> int:
 
 
 def sends(key: str, metadata: Metadata) -> bool:
-    """Tell whether the metadata has this key."""
+    """Return whether the metadata has this key."""
     return any(name == key for name, _ in metadata)
 
 

@@ -70,7 +70,7 @@ def read_tool(tool: tool_pb2.Tool) -> results.Tool:
 
 
 def read_progress(progress: tool_service_pb2.Progress) -> results.Progress:
-    """Return what is happening to a call, in Python's types."""
+    """Return the progress of a call, in Python's types."""
     return results.Progress(
         stage=_state(tool_service_pb2.ProgressStage, progress.stage, results.ProgressStage.UNSPECIFIED),
         text=progress.text,
@@ -84,7 +84,7 @@ def read_progress(progress: tool_service_pb2.Progress) -> results.Progress:
 def read_result(
     response: tool_service_pb2.CallToolResponse, request_id: str = "", trailers: Metadata = ()
 ) -> results.ToolResult:
-    """Return what a tool answered, in Python's types."""
+    """Return the result of a tool, in Python's types."""
     blocks = (_content(block) for block in response.content)
     return results.ToolResult(
         content=tuple(block for block in blocks if block is not None),
@@ -99,7 +99,7 @@ def read_result(
 
 
 def read_refined(result: results.ToolResult, original: dict[str, Any]) -> results.RefinedPrompt:
-    """Return what ``tools.agenta.api.refine_prompt`` answered.
+    """Return the result of ``tools.agenta.api.refine_prompt``.
 
     Raises:
         ToolFailed: The tool failed.
@@ -193,7 +193,7 @@ def _content(block: content_pb2.ContentBlock) -> results.Content | None:
 
 
 def read_meta(meta: tool_service_pb2.CallMeta) -> CallMeta:
-    """Return how a result came about, in Python's types."""
+    """Return how a result was produced, in Python's types."""
     return CallMeta(
         trace_id=meta.trace_id,
         attempts=tuple(Attempt(attempt.trace_id, seconds(attempt.duration)) for attempt in meta.attempts),

@@ -1,4 +1,4 @@
-"""What calls answer with, in Python's own types. Durations are seconds; times are in UTC.
+"""The results of calls, in Python's own types. Durations are seconds; times are in UTC.
 
 Most fields have defaults, so that a test makes a result in one line: ``ToolResult(structured_content={"n": 3})``.
 """
@@ -231,7 +231,7 @@ class ToolResult:
         structured_content: The result for programs, a JSON value. ``None`` if ``is_error``.
         is_error: Whether the tool ran and failed.
         error: Why it failed; ``None`` unless ``is_error``.
-        meta: How the result came about.
+        meta: How the result was produced.
         request_id: The idempotency key of the call.
         call_id: The server's own id of the call, for its operator's logs. Empty if the server didn't send one.
         trailers: The metadata at the end of the call, such as what is left of a rate limit.
@@ -281,7 +281,7 @@ class RefinedPrompt:
         summary: What was changed, in one line.
         original: The template as it was sent.
         template_json: The refined template as the server wrote it, in JSON.
-        meta: How the result came about.
+        meta: How the result was produced.
         request_id: The idempotency key of the call.
         call_id: The server's own id of the call, for its operator's logs. Empty if the server didn't send one.
         trailers: The metadata at the end of the call, such as what is left of a rate limit.

@@ -43,5 +43,5 @@ def resolve(target: object) -> str:
 
 
 def is_local(address: str) -> bool:
-    """Tell whether a resolved target stays on this machine, so that it needs no TLS."""
+    """Return whether a resolved target stays on this machine, so that it needs no TLS."""
     return _LOCAL.fullmatch(address) is not None

@@ -28,13 +28,13 @@ EXIT_USAGE = 2
 EXIT_LISTEN = 3
 EXIT_BROKEN_PIPE = 141
 
-# New ones after which garbage is looked for: about a megabyte.
+# New objects after which garbage is collected: about a megabyte.
 GARBAGE_OBJECTS = 10_000
 
 PROVISION = """\
-Create the application, commit and deploy the prompt: only what differs. Takes the address of Agenta from
+Create the application, and commit and deploy the prompt, as far as they differ. Read the address of Agenta from
 AGENTA_AI_SERVICES_API_URL and an API key from AGENTA_API_KEY, whose owner must have the role developer or above.
-Prints the server's settings.
+Print the server's settings.
 """
 PROVISION_EXAMPLES = """\
 examples:
@@ -44,15 +44,15 @@ examples:
   agenta-ai-server provision --environment production --tools tools.toml
   agenta-ai-server provision --environment production --tools tools.toml --only tools.acme.support.summarize --rollback
 
-exit codes: 0 done, or nothing to do; 1 Agenta or what is deployed there doesn't allow it; 2 wrong arguments, settings
-or tools file
+exit codes: 0 success, or nothing to do; 1 refused by Agenta, or because of what is deployed there; 2 invalid arguments,
+settings or tools file
 """
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command and return its exit code.
 
-    0 fine, 1 a check found something that isn't, a key was made and can't be printed, or a prompt can't be provisioned,
+    0 success, 1 a check found a fault, a key was made and can't be printed, or a prompt can't be provisioned,
     2 wrong arguments, settings or output, 3 an address that is taken, 141 nobody reads the output any more.
     """
     stdout.prepare_streams()
@@ -68,16 +68,16 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _command(arguments: argparse.Namespace) -> int:
-    # As it came: what is set here is for this process, and not for a command that "dev" runs.
+    # A copy: variables set below are for this process, not for a command that "dev" runs.
     arguments.environment = dict(os.environ)
-    # Grpc comments on what we say better ourselves: a taken port, a command that "dev" starts by forking.
+    # We report these better than grpc does: a taken port, a command that "dev" starts by forking.
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "false")
-    # What is imported now stays. Looking for garbage among it would take a sixth of the start.
+    # Imported modules stay. Collecting garbage among them would take a sixth of the start.
     gc.disable()
     # Where rich is installed, httpx would import its command line with it, which is never used here.
     sys.modules.setdefault("httpx._main", cast("Any", None))
-    # Imported only now, so that --help is quick.
+    # Imported late, so that --help is quick.
     try:
         from agenta_ai_server.rpc.server import ListenError
         from agenta_ai_server.settings import SettingsError
@@ -103,40 +103,42 @@ def _command(arguments: argparse.Namespace) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="agenta-ai-server",
-        description="Agenta AI services over gRPC. Configured by environment variables: see the README.",
+        description="Agenta AI services over gRPC. Environment variables configure the server: see the README.",
     )
     parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    serve = commands.add_parser("serve", help="serve calls until a signal stops it")
+    serve = commands.add_parser("serve", help="serve calls until stopped by a signal")
     serve.add_argument(
         "--reuse-port",
         action="store_true",
-        help="share the port with other processes that do so too, as AGENTA_AI_GRPC_REUSE_PORT=true",
+        help="share the port with other processes that also set this; same as AGENTA_AI_GRPC_REUSE_PORT=true",
     )
     serve.set_defaults(run=_serve)
     dev = commands.add_parser(
         "dev",
-        help="serve with a stand-in for Agenta on this machine: no account, no model",
-        description="Serve with a stand-in for Agenta on this machine. With a COMMAND, run it against the service, "
-        "on a free port, and end with its exit code.",
+        help="serve with a stand-in for Agenta on this machine, without an account or a model",
+        description="Serve with a stand-in for Agenta on this machine. If a COMMAND is given, run it against the "
+        "service, on a free port, and exit with its exit code.",
     )
-    dev.add_argument("--listen", help="address of the service, in place of AGENTA_AI_GRPC_LISTEN")
-    dev.add_argument("--fault", default="", help="what the stand-in does wrong, for example 'status=503 retry-after=2'")
+    dev.add_argument("--listen", help="address of the service; overrides AGENTA_AI_GRPC_LISTEN")
+    dev.add_argument("--fault", default="", help="how the stand-in fails, for example 'status=503 retry-after=2'")
     dev.add_argument(
         "--tools",
         metavar="FILE",
         type=Path,
-        help="tools file whose prompts the stand-in has, in place of AGENTA_AI_GRPC_TOOLS_FILE",
+        help="tools file whose prompts the stand-in has; overrides AGENTA_AI_GRPC_TOOLS_FILE",
     )
     dev.add_argument(
         "--empty", action="store_true", help="deploy nothing in the stand-in, so that you can try 'provision'"
     )
-    dev.add_argument("command", nargs="*", metavar="COMMAND", help="run this, with AGENTA_AI_TARGET set, then stop")
+    dev.add_argument(
+        "command", nargs="*", metavar="COMMAND", help="command to run with AGENTA_AI_TARGET set; then stop"
+    )
     dev.set_defaults(run=_dev)
     _add_provision(
         commands.add_parser(
             "provision",
-            help="deploy the prompt that refines prompts, or those of a tools file, to your Agenta",
+            help="deploy the refine prompt, or the prompts of a tools file, to your Agenta",
             description=PROVISION,
             epilog=PROVISION_EXAMPLES,
             formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -148,16 +150,16 @@ def _parser() -> argparse.ArgumentParser:
     check = commands.add_parser(
         "check",
         help="test the whole set-up, and name a remedy for each fault",
-        description="Test the whole set-up for real: settings, files, certificates, addresses, Redis, the issuer's "
-        "keys, Agenta. Exit codes: 0 all is fine; 1 something is not; 2 wrong arguments.",
+        description="Test the whole set-up: settings, files, certificates, addresses, Redis, the issuer's keys, "
+        "Agenta. Exit codes: 0 everything is fine; 1 a failure or a warning; 2 invalid arguments.",
     )
-    check.add_argument("--call", action="store_true", help="also refine a tiny prompt, which is paid for")
+    check.add_argument("--call", action="store_true", help="also refine a tiny prompt, which is billed")
     check.add_argument("--json", action="store_true", help="print JSON")
     check.set_defaults(run=_check)
     tools = commands.add_parser("tools", help="list the tools of a tools file, and compare it with what is deployed")
     add_tools(tools)
     tools.set_defaults(run=_tools)
-    _add_keys(commands.add_parser("keys", help="make, list and revoke API keys of this service"))
+    _add_keys(commands.add_parser("keys", help="create, list and revoke API keys of this service"))
     return parser
 
 
@@ -166,40 +168,52 @@ def _add_provision(parser: argparse.ArgumentParser) -> None:
         "--environment", dest="environment_slug", required=True, metavar="SLUG", help="environment to deploy to"
     )
     change = parser.add_mutually_exclusive_group()
-    change.add_argument("--model", metavar="NAME", help="model of the prompt, as Agenta names it, gpt-4o-mini")
+    change.add_argument(
+        "--model", metavar="NAME", help="the prompt's model, as Agenta names it, for example gpt-4o-mini"
+    )
     change.add_argument("--rollback", action="store_true", help="deploy the version that was deployed before")
     parser.add_argument(
         "--application",
         metavar="SLUG",
         default="",
-        help="application that holds the prompt; by default AGENTA_AI_SERVICES_REFINE_PROMPT_KEY, or else ai-refine",
+        help="application of the prompt; by default AGENTA_AI_SERVICES_REFINE_PROMPT_KEY, or else ai-refine",
     )
     parser.add_argument(
-        "--tools", metavar="FILE", type=Path, help="deploy the prompts that this file names, not the refine prompt"
+        "--tools",
+        metavar="FILE",
+        type=Path,
+        help="deploy the prompts that this tools file names, not the refine prompt",
     )
     parser.add_argument(
-        "--only", metavar="TOOL", action="append", default=[], help="of these, only the prompt of this tool; repeatable"
+        "--only",
+        metavar="TOOL",
+        action="append",
+        default=[],
+        help="with --tools: only the prompt of this tool; repeatable",
     )
-    parser.add_argument(
-        "--api-key-file", metavar="FILE", type=Path, help="file with the key, in place of AGENTA_API_KEY"
-    )
+    parser.add_argument("--api-key-file", metavar="FILE", type=Path, help="file with the key; overrides AGENTA_API_KEY")
     parser.add_argument("--dry-run", action="store_true", help="print the change as a diff, and change nothing")
-    parser.add_argument("--overwrite", action="store_true", help="replace a prompt that provision didn't make")
+    parser.add_argument("--overwrite", action="store_true", help="replace a prompt that provision didn't create")
     parser.set_defaults(run=_provision)
 
 
 def _add_keys(parser: argparse.ArgumentParser) -> None:
     file = argparse.ArgumentParser(add_help=False)
-    file.add_argument("--file", help="where the keys are, in place of AGENTA_AI_GRPC_API_KEYS_FILE")
+    file.add_argument("--file", help="file of the keys; overrides AGENTA_AI_GRPC_API_KEYS_FILE")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    create = commands.add_parser("create", parents=[file], help="make a key and print it, alone and this once")
-    create.add_argument("--user", required=True, help="id of the user that the key stands for")
+    create = commands.add_parser("create", parents=[file], help="create a key, and print it; it is never shown again")
+    create.add_argument("--user", required=True, help="id of the user that the key identifies")
     create.add_argument("--organization", required=True, help="id of the user's organization")
     create.add_argument("--project", required=True, help="id of the project that the key is for")
     create.add_argument("--workspace", default="", help="id of the workspace")
     create.add_argument("--plan", default="", help="name of the plan, for its rate limits")
-    create.add_argument("--permission", action="append", default=[], help="what it may do, edit_workflows; repeatable")
-    create.add_argument("--expires", metavar="WHEN", help="90d, 12h, 2027-01-31; never if not given")
+    create.add_argument(
+        "--permission",
+        action="append",
+        default=[],
+        help="permission of the key, for example edit_workflows; repeatable",
+    )
+    create.add_argument("--expires", metavar="WHEN", help="90d, 12h or 2027-01-31; by default never")
     create.set_defaults(run=_keys("create"))
     show = commands.add_parser("list", parents=[file], help="list the keys, without their secrets")
     show.add_argument("--json", action="store_true", help="print JSON")
@@ -232,7 +246,7 @@ def _serve(arguments: argparse.Namespace) -> None:
     from agenta_ai_server.telemetry import logs
 
     reading = read({**arguments.environment, **({"AGENTA_AI_GRPC_REUSE_PORT": "true"} if arguments.reuse_port else {})})
-    # What is wrong comes as one message.
+    # All faults are reported in one message.
     logs.configure("critical" if reading.faults else reading.settings.log_level, reading.settings.log_format)
     for warning in reading.warnings:
         logging.getLogger(__name__).warning(warning)
@@ -241,7 +255,7 @@ def _serve(arguments: argparse.Namespace) -> None:
 
 
 def _raise_file_limit(needed: int) -> None:
-    """Let the process open as many files as it needs, or as it may."""
+    """Raise the limit of open files to what the process needs, or to the maximum."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = needed if hard == resource.RLIM_INFINITY else min(needed, hard)
     if soft != resource.RLIM_INFINITY and soft < wanted:
@@ -294,7 +308,7 @@ def _check(arguments: argparse.Namespace) -> int:
     from agenta_ai_server.commands import check
     from agenta_ai_server.telemetry import logs
 
-    # What is wrong is told by the findings.
+    # The findings report what is wrong.
     logs.configure("critical", "text")
     findings = _run(check.run(arguments.environment, call=arguments.call))
     is_fine = all(finding.state == "ok" for finding in findings)
@@ -351,6 +365,6 @@ def _run(main: Coroutine[Any, Any, Result]) -> Result:
 
     gc.freeze()
     gc.enable()
-    # Calls leave few cycles. Every 700 objects, as by default, those that wait would be looked at again and again.
+    # Calls leave few cycles. With the default of 700 objects, waiting calls would be scanned again and again.
     gc.set_threshold(GARBAGE_OBJECTS)
     return uvloop.run(main)

@@ -615,7 +615,7 @@ async def test_a_flood_of_unknown_credentials_at_once(standin: StandIn, make: Ma
     assert sum(error.reason is Reason.CREDENTIALS_INVALID for error in errors) == asked
     left = [error for error in errors if error.reason is Reason.AUTHORITY_UNAVAILABLE]
     assert len(left) == 10_000 - asked
-    assert left[-1].message.startswith("Agenta granted nothing too often to this address")
+    assert left[-1].message.startswith("Too many failed credential checks from this address")
     assert left[-1].retry_delay == pytest.approx(asked - 19)
     # Neither those who are known there nor those who are elsewhere notice.
     assert await authenticator.authenticate(Credentials("ApiKey", SECRET, host="10.6.6.6")) == OWNER
@@ -763,7 +763,7 @@ async def test_can_be_closed_while_it_asks(standin: StandIn, make: Make) -> None
         ({"api_url": "https://agenta.example#s3cret"}, "fragment"),
         ({"api_url": "https://agenta.example/a s3cret"}, "blanks"),
         ({"api_url": "https://[s3cret"}, "is not a URL"),
-        ({"permissions": frozenset()}, "name one"),
+        ({"permissions": frozenset()}, "name at least one"),
         ({"allow": frozenset()}, "whom to admit"),
         ({"max_entries": 0}, "bounds"),
         ({"max_checks": 0}, "bounds"),

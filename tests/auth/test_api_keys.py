@@ -221,7 +221,7 @@ def test_place_is_wrong(tmp_path: Path, name: str, why: str) -> None:
         ({"hash": "hunter2"}, r"keys\[1\]\.hash: "),
         ({"hash": "sha256:" + SECRET + "\n"}, r"keys\[1\]\.hash: "),
         ({"id": "ABCDEFGHIJK1"}, r"keys\[1\]\.id: "),
-        ({"id": "abcdefghijk1"}, "more than once the same id: abcdefghijk1$"),
+        ({"id": "abcdefghijk1"}, "duplicate id: abcdefghijk1$"),
         ({"user": ""}, r"keys\[1\]\.user: "),
         ({"user": 7}, r"keys\[1\]\.user: "),
         ({"permissions": "hunter2"}, r"keys\[1\]\.permissions: "),
@@ -297,7 +297,7 @@ async def test_reader_sees_no_change_before_the_time(path: Path) -> None:
 async def test_warns_if_it_is_open_to_others(
     path: Path, caplog: pytest.LogCaptureFixture, bits: int, warns: bool
 ) -> None:
-    warning = [f"{path} can be read by everybody or written by its group: chmod 600 {path}"] * warns
+    warning = [f"{path} can be read by everyone or written by its group: chmod 600 {path}"] * warns
     write(path, RECORD).chmod(bits)
     authenticator = ApiKeyAuthenticator(path, every=0)
     for _ in range(3):

@@ -490,7 +490,7 @@ async def test_ignores_secret_keys(make: Any, caplog: pytest.LogCaptureFixture) 
     assert (await refused(authenticator, token(OTHER_RSA, "private"))).reason is Reason.CREDENTIALS_INVALID
     # It is the only usable key now.
     assert (await authenticator.authenticate(bearer(token(kid=...)))).user == "ada"
-    assert "left out 3 keys" in caplog.text
+    assert "ignored 3 keys" in caplog.text
     assert private["d"] not in caplog.text
     assert shared["k"] not in caplog.text
 

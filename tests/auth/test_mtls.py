@@ -104,7 +104,7 @@ NAME_RULE = r"principals\[0\].identity: must be one URI or DNS name"
         ([{"identity": "a.example b.example", "user": "u"}], NAME_RULE),
         ([{"identity": "a.example\n", "user": "u"}], NAME_RULE),
         ([{"identity": "\u212a.example", "user": "u"}], NAME_RULE),
-        ([{"identity": "a", "user": "u"}, {"identity": "A", "user": "u"}], "more than once the same identity: a$"),
+        ([{"identity": "a", "user": "u"}, {"identity": "A", "user": "u"}], "duplicate identity: a$"),
         ([{"identity": "a"}], r"principals\[0\].user: Field required"),
         ([{"user": "u"}], r"principals\[0\].identity: Field required"),
         ([{"identity": "a", "user": "u", "permission": ["run"]}], r"principals\[0\].permission: is unknown"),

@@ -390,7 +390,7 @@ async def test_every_fault_is_told_at_once(parties: Parties) -> None:
             pass
     starts = {
         "AGENTA_AI_GRPC_API_KEYS_FILE": "keys.json: Invalid JSON",
-        "AGENTA_AI_GRPC_JWT_JWKS_FILE": "jwks.json: it is no JSON object.",
+        "AGENTA_AI_GRPC_JWT_JWKS_FILE": "jwks.json: it isn't a JSON object.",
         "AGENTA_AI_GRPC_MTLS_PRINCIPALS_FILE": "identities.json: principals: Field required.",
         "AGENTA_AI_GRPC_TLS_CERT_FILE": "the certificate expired at ",
     }

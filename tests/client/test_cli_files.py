@@ -265,12 +265,12 @@ def test_the_way_out_of_a_lost_outcome(
         (pb.SERVICE_STATE_SERVING, "serving, version 1.0.0\n"),
         (
             pb.SERVICE_STATE_DEGRADED,
-            "degraded, version 1.0.0\nCalls are failing: Agenta, or the model behind it, fails at the moment. "
+            "degraded, version 1.0.0\nCalls are failing because Agenta or the model behind it fails. "
             "Try again later.\n",
         ),
         (
             pb.SERVICE_STATE_DRAINING,
-            "draining, version 1.0.0\nThe server is about to stop. Calls belong elsewhere.\n",
+            "draining, version 1.0.0\nThe server is shutting down. Send calls to another one.\n",
         ),
     ],
 )

@@ -157,7 +157,7 @@ def test_without_a_command_there_is_help(argv: list[str], capsys: pytest.Capture
         (["xyz"], "There is no command xyz. Choose from status, tools, whoami, call, "),
         (["refine", "a.md", "--guidlines", "x"], "There is no option --guidlines. Did you mean --guidelines?"),
         (["target", "lst"], "There is no action lst. Did you mean list?"),
-        (["call", "x", "--json", '{"a": 1}'], "Give the arguments of a tool by --args."),
+        (["call", "x", "--json", '{"a": 1}'], "Pass the arguments of a tool with --args."),
         (["help", "refin"], "There is no command refin. Did you mean refine?"),
         (["help", "xyz"], "There is no command xyz. Choose from status, "),
         (["completion", "tcsh"], "There is no shell tcsh. Choose from bash, zsh, fish."),

@@ -213,7 +213,7 @@ def test_wrong_usage_is_one_clear_line(arguments: list[str], why: str, capsys: p
 def test_without_a_file(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(FILE, " ")
     assert keys("list") == 2
-    assert capsys.readouterr().err == f"agenta-ai-server keys: say by --file where the keys are, or set {FILE}.\n"
+    assert capsys.readouterr().err == f"agenta-ai-server keys: give the file of the keys with --file, or set {FILE}.\n"
 
 
 @pytest.mark.parametrize("command", [["list"], ["create", *WHO], ["revoke", "000000000000"]])

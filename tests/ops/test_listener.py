@@ -114,7 +114,7 @@ async def test_no_proxy_stands_between_a_server_and_its_own_check(
 async def test_a_live_unix_socket_is_not_taken_away(standin: StandIn, tmp_path: Path) -> None:
     settings = settings_for(standin, AGENTA_AI_GRPC_LISTEN=f"unix:{tmp_path}/s")
     async with connected(settings) as stub:
-        with pytest.raises(ListenError, match="another server does"):
+        with pytest.raises(ListenError, match="another server already does"):
             async with serve.running(settings):
                 pass
         assert (await stub.Status(tool_service_pb2.StatusRequest())).enabled

@@ -252,7 +252,7 @@ async def test_a_busy_port_stops_the_start(standin: StandIn) -> None:
     assert code == 3
     assert "listening on" not in err
     assert err.splitlines()[-1] == (
-        f"agenta-ai-server can't serve metrics on {taken}: it is in use, or no address of this machine. "
+        f"agenta-ai-server can't serve metrics on {taken}: it is in use, or isn't an address of this machine. "
         "AGENTA_AI_GRPC_METRICS_LISTEN sets the address."
     )
 

@@ -169,7 +169,7 @@ BRANCHING = {"$ref": "#/$defs/n", "$defs": {"n": {"anyOf": [{"properties": {"x":
         ({"patternProperties": {"(?<=a)b": {}}}, "must be a regular expression that is matched in linear time"),
         ({"$dynamicRef": "#x"}, "isn't supported"),
         ({"properties": {"a": {"$id": "http://127.0.0.1/"}}}, "at the top of the schema only"),
-        ({"$ref": "#/enum/0", "enum": [{"type": "string"}]}, "is no subschema"),
+        ({"$ref": "#/enum/0", "enum": [{"type": "string"}]}, "isn't a subschema"),
         (
             {"$schema": "http://json-schema.org/draft-07/schema#"},
             "must be https://json-schema.org/draft/2020-12/schema",

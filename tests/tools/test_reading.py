@@ -110,7 +110,7 @@ def test_a_list_of_messages_makes_it_a_chat() -> None:
         (GOOD + 'result = { file = "list.json" }', ["line 5: .*list.json must hold a JSON object"]),
         (
             GOOD + 'prompt = "prompt.toml"',
-            ["line 4: .*text: is no input of prompt.toml", "line 4: .*lacks 'tone', which is an input of"],
+            ["line 4: .*text: isn't an input of prompt.toml", "line 4: .*lacks 'tone', which is an input of"],
         ),
         (GOOD + 'prompt = "twice.json"', ["line 5: .*prompt: twice.json isn't TOML"]),
         (

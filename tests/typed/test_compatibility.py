@@ -60,7 +60,7 @@ BEFORE = properties(("x",), x=TEXT, y=NUMBER, inner=properties(z=TEXT))
             "and required",
         ),
         (BEFORE, properties(x=TEXT), "result.x", "no longer required"),
-        (BEFORE, properties(more=TEXT), "result.x", "was always there"),
+        (BEFORE, properties(more=TEXT), "result.x", "was always present"),
     ],
 )
 def test_changes(after: dict[str, Any], result: dict[str, Any] | None, place: str, description: str) -> None:

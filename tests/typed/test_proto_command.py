@@ -58,7 +58,7 @@ def test_a_breaking_change_is_written_only_if_it_is_allowed(tmp_path: Path, capf
 
 def test_a_tool_without_a_typed_method_is_reported(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     assert proto(write(tmp_path, 'text = { type = "string" }, 1st = { type = "string" }')) == 0
-    assert "no typed method, only CallTool: tools.acme.support.classify: arguments.1st: " in capfd.readouterr().err
+    assert "no typed method, use CallTool: tools.acme.support.classify: arguments.1st: " in capfd.readouterr().err
 
 
 @pytest.mark.parametrize("content", ["no JSON", "[]", '{"version": 2}', '{"version": 1, "tools": {"x": {}}}'])

@@ -182,7 +182,7 @@ def test_secrets_from_files(tmp_path: Path) -> None:
     assert load(environment)[0].api_key == settings.api_key, "a byte order mark is not part of the key"
     key.write_text("'the-secret'")
     assert faults(environment) == [
-        "AGENTA_AI_SERVICES_API_KEY_FILE: must not be in quotes: remove them, since nothing does so on the way."
+        "AGENTA_AI_SERVICES_API_KEY_FILE: must not be in quotes: remove them, because nothing else does."
     ]
     key.unlink()
     assert faults(environment) == [f"AGENTA_AI_SERVICES_API_KEY_FILE: can't read {key}: No such file or directory."]

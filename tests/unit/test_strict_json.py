@@ -16,10 +16,10 @@ def test_what_is_read_is_written_the_same(text: str) -> None:
 @pytest.mark.parametrize(
     ("text", "why"),
     [
-        ("", "is no JSON: Expecting value at line 1, column 1"),
+        ("", "isn't JSON: Expecting value at line 1, column 1"),
         ("{\n,}", "line 2, column 1"),
-        ("{} {}", "is no JSON"),
-        ("'a'", "is no JSON"),
+        ("{} {}", "isn't JSON"),
+        ("'a'", "isn't JSON"),
         ("\ufeff{}", "byte order mark"),
         ("[NaN]", "NaN"),
         ("[-Infinity]", "-Infinity"),

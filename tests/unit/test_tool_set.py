@@ -27,8 +27,8 @@ ONE, TWO = tool("tools.a.b.one"), tool("tools.a.b.two", "URL", "KEY")
     ("tools", "disabled", "why"),
     [
         ([ONE, ONE], (), "two tools are named tools.a.b.one"),
-        ([tool("tools.a.one")], (), "no name of the form"),
-        ([tool("tools.a.b.One")], (), "no name of the form"),
+        ([tool("tools.a.one")], (), "isn't a name of the form"),
+        ([tool("tools.a.b.One")], (), "isn't a name of the form"),
     ],
 )
 def test_faults(tools: list[ToolSpec], disabled: tuple[str, ...], why: str) -> None:

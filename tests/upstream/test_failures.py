@@ -30,7 +30,7 @@ REMEDIES: list[tuple[Failure, str]] = [
     (failures.MODEL_CREDENTIAL_REJECTED, "credential.* operator .* renew the provider's key in Agenta"),
     (failures.UNKNOWN_MODEL, "operator .* another model"),
     (failures.PROVIDER_RATE_LIMITED, "limits the rate.* Try again later"),
-    (failures.QUOTA_EXHAUSTED, "quota.* whoever pays for the model"),
+    (failures.QUOTA_EXHAUSTED, "quota.* the owner of the account there"),
     (failures.PROMPT_TOO_LONG, "too long.* shorter"),
     (failures.PROVIDER_FAILED, "model's provider failed.* may have been billed"),
     (failures.AGENTA_API_DOWN, "can't reach Agenta's API.* operator .* all of Agenta runs"),

@@ -134,7 +134,7 @@ REFUSED: list[tuple[str, Message | bytes, StatusCode, str, str, str]] = [
     *[
         (CALL, refine(template), StatusCode.INVALID_ARGUMENT, "ARGUMENTS_INVALID", FIELD, word)
         for template, word in [
-            ("be nice", "is no JSON"),
+            ("be nice", "isn't JSON"),
             ("\ufeff{}", "byte order mark"),
             ("[" * 90_000, "levels deep"),
             ('{"messages": [], "n": NaN}', "NaN"),

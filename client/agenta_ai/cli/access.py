@@ -1,4 +1,4 @@
-"""Which server is called, by whom, and how: from options, the environment and the named targets."""
+"""The server and the credentials, from options, the environment and the named targets."""
 
 from __future__ import annotations
 
@@ -18,20 +18,20 @@ if TYPE_CHECKING:
 
 DEFAULT_TARGET = "127.0.0.1:50051"
 
-#: The variables that say who calls, and the client's argument for each. Options would show in the list of processes.
+#: The variables with credentials, and the client's argument for each. Options would show in the list of processes.
 CREDENTIALS = {"AGENTA_AI_API_KEY": "api_key", "AGENTA_AI_API_KEY_FILE": "api_key", "AGENTA_AI_TOKEN": "token"}
 
 
 @dataclass(frozen=True)
 class Access:
-    """How a server is called. ``repr()`` shows no secret.
+    """How to reach a server. ``repr()`` shows no secret.
 
     Attributes:
         name: Name of the target; empty if it has none.
         address: The server.
         tls: As the client wants it.
-        given: The variable, option or target that says who calls; empty if none does.
-        credentials: The client's arguments that say who calls.
+        given: The variable, option or target with the credential; empty if there is none.
+        credentials: The client's arguments with the credential.
         names: Names of the command line by the client's arguments, for errors.
     """
 
@@ -51,7 +51,7 @@ class Access:
 
 
 def access(args: argparse.Namespace) -> Access:
-    """Return how the server is called.
+    """Return how to reach the server.
 
     Raises:
         InvalidInput: A file can't be read, or options, variables or targets don't fit together.
@@ -85,7 +85,7 @@ def _target(args: argparse.Namespace) -> tuple[str, saved.Target]:
 
 
 def _credentials(name: str, target: saved.Target) -> tuple[str, dict[str, str]]:
-    """Return what says who calls, empty if nothing does, and the client's arguments.
+    """Return the name of the credential's source, empty if there is none, and the client's arguments.
 
     A variable comes before what the target has.
     """
@@ -113,7 +113,7 @@ def _tls(args: argparse.Namespace, target: saved.Target) -> bool | grpc.ChannelC
     if not (ca or args.cert or args.key):
         return wanted
     if wanted is False:
-        raise InvalidInput("--plaintext has no use for --ca, --cert and --key. Leave out the one or the others.")
+        raise InvalidInput("--plaintext can't be combined with --ca, --cert and --key. Leave out either.")
     if bool(args.cert) != bool(args.key):
         raise InvalidInput("--cert and --key belong together. Give both.")
     import grpc
@@ -124,7 +124,7 @@ def _tls(args: argparse.Namespace, target: saved.Target) -> bool | grpc.ChannelC
 
 
 def _check_certificates(ca: str | None, cert: str | None, key: str | None) -> None:
-    """Find out what is wrong with the files, of which gRPC would only say that it cannot connect."""
+    """Check the files. For faults in them, gRPC would only report that it cannot connect."""
     import ssl
 
     from agenta_ai.errors import InvalidInput
@@ -137,7 +137,7 @@ def _check_certificates(ca: str | None, cert: str | None, key: str | None) -> No
         raise InvalidInput(f"--ca {ca}: must hold certificates in PEM.") from None
     try:
         if cert:
-            # An empty password, because ssl would ask for one on the terminal.
+            # An empty password keeps ssl from asking for one on the terminal.
             context.load_cert_chain(cert, key, password="")
     except OSError:  # ssl has its errors among them
         raise InvalidInput("--cert and --key: must be a certificate and its own key, in PEM and unencrypted.") from None

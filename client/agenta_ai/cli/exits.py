@@ -24,7 +24,7 @@ _OF_STATUS = {
     "PERMISSION_DENIED": NOT_ALLOWED,
     "RESOURCE_EXHAUSTED": LIMITED,
 }
-# What the client's sentences say of its arguments.
+# How the client's sentences name its arguments.
 _OPTIONS = {
     "pass tls=True": "pass --tls",
     "choose plaintext": "pass --plaintext",
@@ -53,11 +53,11 @@ def complain(failure: object, code: int) -> int:
 
 
 def in_words(failure: AgentaError, given: str, names: Mapping[str, str]) -> str:
-    """Return the failure in the words of the command line, where the client's own sentence names arguments.
+    """Return the sentence for a failure, with the client's arguments renamed to those of the command line.
 
     Args:
         failure: What was raised.
-        given: The variable, option or target that said who calls; empty if none did.
+        given: The variable, option or target with the credential; empty if there was none.
         names: Names of the command line by the client's arguments.
     """
     from agenta_ai import CallFailed, InvalidInput
@@ -85,7 +85,7 @@ def _again(words: str) -> str:
 
 
 def as_json(failure: AgentaError) -> dict[str, Any] | None:
-    """Return what scripts get to read instead of a result; ``None`` if nothing came back."""
+    """Return the JSON that scripts get instead of a result; ``None`` if there was no response."""
     from agenta_ai import CallFailed, ToolFailed
 
     if isinstance(failure, ToolFailed):

@@ -1,4 +1,4 @@
-"""``refine --interactive``: one prompt after the other, with a person deciding."""
+"""``refine --interactive``: the user decides about one prompt after the other."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _QUESTION = "(a)ccept, (r)efine again, (e)dit, (s)kip, (q)uit? "
 
 
 class _QuitError(Exception):
-    """The user wants no more."""
+    """The user has quit."""
 
 
 def interact(names: Sequence[str], work: Work) -> int:
@@ -88,7 +88,7 @@ def _show(work: Work, done: Refinement) -> None:
 
 
 def _again(work: Work, done: Refinement) -> Refinement:
-    """Refine the refined prompt by other guidelines; the difference stays that to the file."""
+    """Refine the refined prompt with other guidelines; the diff is still against the file."""
     guidelines = _ask("Guidelines: ")
     try:
         again = _refined(work, done.after, guidelines)

@@ -1,4 +1,4 @@
-"""Texts are replaced in JSON and YAML, and everything else stays as it was written: layout, numbers, comments."""
+"""Replaces texts in JSON and YAML, and keeps everything else as it was written: layout, numbers, comments."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ _SCALAR = re.compile(r"[^\s,\]}]+")
 
 
 class OtherChangeError(ValueError):
-    """Something else than texts differs."""
+    """Something other than texts differs."""
 
 
 def changed_texts(old: object, new: object, path: Path = ()) -> Iterator[tuple[Path, str]]:
-    """Yield where texts differ, and the new ones.
+    """Yield the places where texts differ, with the new texts.
 
     Raises:
         OtherChangeError: Something else differs.
@@ -52,7 +52,7 @@ def in_json(text: str, changes: Mapping[Path, str]) -> str:
 
 
 def in_yaml(text: str, changes: Mapping[Path, str]) -> str:
-    """Return YAML with new texts at these places, each in the style of the old one as far as that can hold it."""
+    """Return YAML with new texts at these places, in the style of the old ones if possible."""
     import yaml
 
     nodes = dict(_yaml_scalars(yaml.compose(text, Loader=yaml.SafeLoader)))
@@ -92,7 +92,7 @@ def _skip(text: str, at: int) -> int:
 
 
 def _scan(text: str, at: int, path: Path, found: list[tuple[Path, tuple[int, int]]]) -> int:
-    """Note the texts of the value that begins here, and return where it ends."""
+    """Record the texts of the value that begins here, and return its end."""
     match text[at]:
         case '"':
             end: int = scanstring(text, at + 1, False)[1]

@@ -16,13 +16,13 @@ if TYPE_CHECKING:
     from agenta_ai.cli.running import Running
 
 _WHAT_IT_MEANS = {
-    ServiceState.DEGRADED: "Calls are failing: Agenta, or the model behind it, fails at the moment. Try again later.",
-    ServiceState.DRAINING: "The server is about to stop. Calls belong elsewhere.",
+    ServiceState.DEGRADED: "Calls are failing because Agenta or the model behind it fails. Try again later.",
+    ServiceState.DRAINING: "The server is shutting down. Send calls to another one.",
 }
 
 
 def status(args: argparse.Namespace, how: Access, _: Running) -> int:
-    """Print what the service is doing, and what the caller may use."""
+    """Print the state of the service, and what the caller may use."""
     screen = Screen(args.color, quiet=args.quiet)
     with how.client() as client, screen.waiting("asking for the status"):
         found = client.status(timeout=args.timeout)

@@ -1,4 +1,4 @@
-"""The words of the command line."""
+"""The command-line parser."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ if TYPE_CHECKING:
 ENVIRONMENT = """\
 environment:
   AGENTA_AI_TARGET        the server, or the name of a target
-  AGENTA_AI_API_KEY       says who calls; or one of these:
-  AGENTA_AI_API_KEY_FILE  a file that holds the key
+  AGENTA_AI_API_KEY       the API key; or one of these two:
+  AGENTA_AI_API_KEY_FILE  a file with the API key
   AGENTA_AI_TOKEN         a bearer token
   AGENTA_AI_PROJECT       id of the project to act in
-No option takes a secret, because everybody on this machine can read options.
+No option takes a secret, because other users can see command lines.
 
 exit codes:
-  0    fine
+  0    success
   1    the tool failed, --check found a change, or nothing improved with --cases
-  2    wrong usage, input or output
+  2    invalid usage, input or output
   3    not allowed
   4    rate limited
   5    no answer, or another failure
@@ -83,7 +83,7 @@ OF_COMMAND = {
         '  eval "$(agenta-ai completion bash)"  # in ~/.bashrc\n'
     ),
 }
-# Shorter than argparse's own, which lists all options.
+# These are shorter than argparse's own usage, which lists all options.
 USAGE = {
     "call": "[OPTIONS] NAME",
     "refine": "[OPTIONS] FILE…",
@@ -100,14 +100,14 @@ _UNKNOWN_WORDS = re.compile(r"unrecognized arguments: (.*)", re.DOTALL)
 
 
 class Parser(argparse.ArgumentParser):
-    """A parser that says what may have been meant."""
+    """A parser that suggests what the user may have meant."""
 
     def __init__(self, *args: object, **kwargs: object) -> None:
         kwargs.setdefault("formatter_class", argparse.RawDescriptionHelpFormatter)
         super().__init__(*args, **kwargs)  # type: ignore[arg-type]
 
     def error(self, message: str) -> NoReturn:
-        """Write the usage, what is wrong, and what may have been meant. Where no command is given, write the help."""
+        """Write the usage, the error and a suggestion. If no command is given, write the help."""
         if message in (_NOTHING_CHOSEN + "COMMAND", _NOTHING_CHOSEN + "ACTION"):
             self.print_help(sys.stderr)
             sys.exit(2)
@@ -127,12 +127,12 @@ class Parser(argparse.ArgumentParser):
             first = wrong[1].split()[0]
             help_ = f"Run {self.prog} --help."
             if first[:1] in "{[":
-                return f"{wrong[1][:40]!r} is not an option. Give the arguments of a tool by --args."
+                return f"{wrong[1][:40]!r} is not an option. Pass the arguments of a tool with --args."
             return f"There is no option {first}. {_meant(first.partition('=')[0], self._options()) or help_}"
         return _sentence(message)
 
     def _choices(self, name: str) -> list[str]:
-        """Return what may be given for an option or argument."""
+        """Return the values that an option or argument accepts."""
         return [
             word
             for action in self._actions
@@ -180,18 +180,18 @@ def build() -> Parser:
         return made
 
     for name, help_ in (
-        ("status", "what the service is doing, and what you may use"),
-        ("tools", "the tools that you may call"),
-        ("whoami", "which server is called, and whether it accepts your credentials"),
+        ("status", "show the state of the service, and what you may use"),
+        ("tools", "list the tools that you may call"),
+        ("whoami", "show which server is used, and whether it accepts your credentials"),
     ):
         _json(command(name, help_))
     _call(command("call", "call a tool, and print its result"))
     _refine(command("refine", "refine prompts, and show what changed"))
     _mcp(command("mcp", "serve the tools to clients of the Model Context Protocol"))
-    _target(command("target", "give servers names, with the credentials for each", common_too=False))
+    _target(command("target", "save servers and their credentials under names", common_too=False))
     completion = command("completion", "print a script that completes commands and options", common_too=False)
     completion.add_argument("shell", choices=SHELLS, help="bash, zsh or fish")
-    help_words = command("help", "show this help, or that of a command", common_too=False)
+    help_words = command("help", "show this help, or the help of a command", common_too=False)
     help_words.add_argument("topic", nargs="?", metavar="COMMAND", choices=[*commands.choices], help="the command")
     command("version", "show the version", common_too=False)
     return parser
@@ -202,47 +202,47 @@ def _sentence(text: str) -> str:
 
 
 def _common(parser: Parser) -> None:
-    """Add the options that may stand before the command and after it.
+    """Add the options that may be given before or after the command.
 
-    They have no default here: that of the command would overwrite what was given before it.
+    They have no default here: the command's default would overwrite a value that was given before the command.
     """
     group = parser.add_argument_group("options of all commands")
     security = group.add_mutually_exclusive_group()
     add = partial(group.add_argument, default=argparse.SUPPRESS)
     add("--target", metavar="HOST:PORT", help=f"the server, or the name of a target; {DEFAULT_TARGET} by default")
-    add("--timeout", type=float, metavar="SECONDS", help="90 for tools and 10 for the rest by default")
+    add("--timeout", type=float, metavar="SECONDS", help="time-out; by default 90 for tools and 10 for the rest")
     for option, value, help_ in (
-        ("--tls", True, "TLS, also to this machine"),
-        ("--plaintext", False, "no TLS, also to other machines"),
+        ("--tls", True, "use TLS, even to this machine"),
+        ("--plaintext", False, "use no TLS, even to other machines"),
     ):
         security.add_argument(
             option, action="store_const", const=value, dest="tls", default=argparse.SUPPRESS, help=help_
         )
-    add("--ca", metavar="FILE", help="TLS, trusting these authorities, not the system's; in PEM")
-    add("--cert", metavar="FILE", help="TLS, with this certificate to say who calls; in PEM")
-    add("--key", metavar="FILE", help="the key of --cert; in PEM, unencrypted")
+    add("--ca", metavar="FILE", help="use TLS, and trust these authorities instead of the system's (PEM)")
+    add("--cert", metavar="FILE", help="use TLS, and authenticate with this certificate (PEM)")
+    add("--key", metavar="FILE", help="the key of --cert (PEM, unencrypted)")
     add("--color", choices=("auto", "always", "never"), metavar="WHEN", help="auto, always or never; auto by default")
     add("-q", "--quiet", action="store_true", help="print errors and warnings only")
 
 
 def _json(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--json", action="store_true", help="print JSON, also of a failure")
+    parser.add_argument("--json", action="store_true", help="print JSON, also for a failure")
 
 
 def _paid(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--wait", action="store_true", help="wait for rate limits, as long as --timeout allows")
     parser.add_argument(
-        "--retries", type=int, metavar="N", help="send a call again so often after a broken connection; 4 by default"
+        "--retries", type=int, metavar="N", help="how often to retry after a broken connection; 4 by default"
     )
     parser.add_argument(
         "--request-id",
         metavar="UUID",
-        help="the id of an earlier call, to get its result; a new one if not given",
+        help="id of an earlier call, to get its result; by default a new one",
     )
     parser.add_argument(
         "--rerun-if-outcome-unknown",
         action="store_true",
-        help="with --request-id: run the tool again if its result was lost; it may be billed twice",
+        help="with --request-id: if the result is lost, run the tool again; it may be billed twice",
     )
 
 
@@ -251,7 +251,7 @@ def _call(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--args", metavar="JSON", default="{}", help="the arguments: a JSON object, @FILE, or - for standard input"
     )
-    parser.add_argument("--json", action="store_true", help="print all of the result as JSON, also of a failure")
+    parser.add_argument("--json", action="store_true", help="print the whole result as JSON, also for a failure")
     _paid(parser)
 
 
@@ -261,7 +261,7 @@ def _refine(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("-g", "--guidelines", default="", metavar="TEXT", help="instructions for the refinement")
     parser.add_argument("-c", "--context", default="", metavar="TEXT", help="what the prompt is for")
-    parser.add_argument("--system", action="store_true", help="a text is a system message, not a user's")
+    parser.add_argument("--system", action="store_true", help="treat a text as a system message, not a user's")
     parser.add_argument("--format", choices=("text", "json", "yaml"), metavar="FORMAT", help="text, json or yaml")
     where = parser.add_mutually_exclusive_group()
     where.add_argument("-i", "--in-place", action="store_true", help="write the refined prompts back to their files")
@@ -269,45 +269,49 @@ def _refine(parser: argparse.ArgumentParser) -> None:
         "-o",
         "--output",
         metavar="FILE",
-        help="write the refined prompt to this file; - for standard output; a folder for several",
+        help="write the refined prompt to this file, or several to this folder; - for standard output",
     )
     where.add_argument("--check", action="store_true", help="write nothing; exit code 1 if a prompt would change")
     parser.add_argument(
-        "--interactive", action="store_true", help="ask what to do with each: accept, refine again, edit, skip"
+        "--interactive", action="store_true", help="ask what to do with each prompt: accept, refine again, edit, skip"
     )
     cases = parser.add_argument_group("refining against test cases")
     cases.add_argument("--cases", metavar="FILE", help="test cases: JSON lines or CSV; - for standard input")
-    cases.add_argument("--rounds", type=int, metavar="N", help="tries at most, 1 to 3; 2 by default")
+    cases.add_argument("--rounds", type=int, metavar="N", help="maximum number of refinements, 1 to 3; 2 by default")
     cases.add_argument("--repeat", type=int, metavar="N", help="runs of each case, 1 to 5; 1 by default")
-    cases.add_argument("--pass-at-least", type=int, metavar="K", help="runs of a case that must pass; all by default")
-    cases.add_argument("--max-calls", type=int, metavar="N", help="calls of models at most; 40 by default")
+    cases.add_argument(
+        "--pass-at-least", type=int, metavar="K", help="how many runs of a case must pass; all by default"
+    )
+    cases.add_argument("--max-calls", type=int, metavar="N", help="maximum number of model calls; 40 by default")
     cases.add_argument("--report", metavar="FILE", help="write a report as Markdown; - for standard output")
     parser.add_argument("--diff", choices=("line", "word"), default="line", metavar="KIND", help="line or word")
-    parser.add_argument("-j", "--jobs", type=int, default=4, metavar="N", help="prompts at the same time; 4 by default")
-    parser.add_argument("--json", action="store_true", help="print JSON, also of a failure; a list for several files")
+    parser.add_argument(
+        "-j", "--jobs", type=int, default=4, metavar="N", help="number of prompts to refine at once; 4 by default"
+    )
+    parser.add_argument("--json", action="store_true", help="print JSON, also for a failure; a list for several files")
     _paid(parser)
 
 
 def _mcp(parser: Parser) -> None:
     _names(parser)
     add = parser.add_argument
-    add("--listen", metavar="HOST:PORT", help="streamable HTTP at this address; standard input and output if not given")
-    add("--listen-cert", metavar="FILE", help="with --listen: TLS, with this certificate; in PEM")
-    add("--listen-key", metavar="FILE", help="the key of --listen-cert; in PEM, unencrypted")
-    add("--behind-tls-proxy", action="store_true", help="with --listen: a proxy in front has TLS")
+    add("--listen", metavar="HOST:PORT", help="serve streamable HTTP at this address; by default standard I/O")
+    add("--listen-cert", metavar="FILE", help="with --listen: use TLS with this certificate (PEM)")
+    add("--listen-key", metavar="FILE", help="the key of --listen-cert (PEM, unencrypted)")
+    add("--behind-tls-proxy", action="store_true", help="with --listen: a proxy in front terminates TLS")
     add(
         "--host", action="append", default=[], metavar="NAME[:PORT]",
-        help="with --listen: accept this Host, too; NAME:* for any port; may be repeated",
+        help="with --listen: also accept this Host; NAME:* for any port; repeatable",
     )  # fmt: skip
     add(
         "--origin", action="append", default=[], metavar="URL",
-        help="with --listen: let web pages of this origin call; may be repeated",
+        help="with --listen: allow calls from web pages of this origin; repeatable",
     )  # fmt: skip
     add(
         "--resource",
         default="",
         metavar="URL",
-        help="with --issuer: what tokens are issued for, the service's audience",
+        help="with --issuer: the audience of tokens, which is also that of the service",
     )
     add("--issuer", default="", metavar="URL", help="with --resource: the server that issues tokens to callers")
     actions = parser.add_subparsers(metavar="ACTION", parser_class=Parser, prog="agenta-ai mcp")
@@ -337,16 +341,18 @@ def _target(parser: Parser) -> None:
     secrets = add.add_mutually_exclusive_group()
     secrets.add_argument("--api-key-file", metavar="FILE", help="a file that holds the key; - for standard input")
     secrets.add_argument("--token-file", metavar="FILE", help="a file that holds a token; - for standard input")
-    secrets.add_argument("--no-credentials", action="store_true", help="the server needs none: don't ask for a key")
+    secrets.add_argument(
+        "--no-credentials", action="store_true", help="don't ask for a key, because the server needs none"
+    )
     add.add_argument("--project", default="", metavar="ID", help="id of the project to act in")
     security = add.add_mutually_exclusive_group()
-    security.add_argument("--tls", action="store_true", dest="tls", help="TLS, also to this machine")
-    security.add_argument("--plaintext", action="store_false", dest="tls", help="no TLS, also to other machines")
-    add.add_argument("--ca", default="", metavar="FILE", help="trust these authorities, not the system's; in PEM")
-    use = actions.add_parser("use", help="use a target where none is given", description="Use a target by default.")
-    remove = actions.add_parser("remove", help="forget a target", description="Forget a target.")
+    security.add_argument("--tls", action="store_true", dest="tls", help="use TLS, even to this machine")
+    security.add_argument("--plaintext", action="store_false", dest="tls", help="use no TLS, even to other machines")
+    add.add_argument("--ca", default="", metavar="FILE", help="trust these authorities instead of the system's (PEM)")
+    use = actions.add_parser("use", help="use a target by default", description="Use a target by default.")
+    remove = actions.add_parser("remove", help="remove a target", description="Remove a target.")
     for each in (use, remove):
-        each.add_argument("name", metavar="NAME", help="of the target")
+        each.add_argument("name", metavar="NAME", help="name of the target")
     listing = actions.add_parser("list", help="list the targets", description="List the targets.")
     _json(listing)
     for name, each in actions.choices.items():

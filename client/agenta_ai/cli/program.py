@@ -1,4 +1,4 @@
-"""Runs one command, and turns whatever happens into an exit code."""
+"""Runs one command, and returns an exit code whatever happens."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(encoding="utf-8", errors="backslashreplace")
-    # gRPC writes notes of its own to stderr, which is for one line of ours.
+    # Keep gRPC's own messages out of stderr.
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     if sys.stdout is None:  # how Python says that it is closed
         return exits.complain("Cannot write to standard output: it is closed.", exits.USAGE)
@@ -64,7 +64,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         try:
             code = _run(parser.build().parse_args(argv, argparse.Namespace(**_DEFAULTS)), running)
         finally:
-            # Also what help wrote, before it ends by SystemExit.
+            # This includes the help, before it raises SystemExit.
             sys.stdout.flush()
     except KeyboardInterrupt:
         for line in running.notes():
@@ -73,14 +73,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         _give_up_output()
         return exits.BROKEN_PIPE
-    except OSError as error:  # those of files are told where they come up
+    except OSError as error:  # errors of files are reported where they occur
         _give_up_output()
         return exits.complain(f"Cannot write to standard output: {error.strerror}.{running.unseen()}", exits.USAGE)
     return code
 
 
 def _give_up_output() -> None:
-    """Let nothing be written when the interpreter exits: it must not fail then."""
+    """Discard what is left to write, so that the interpreter's exit doesn't fail."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
@@ -107,7 +107,7 @@ def _run(args: argparse.Namespace, running: Running) -> int:
 
 
 def _failed(failure: AgentaError, args: argparse.Namespace, words: str) -> int:
-    # Complained of first: standard output may not take its part.
+    # Reported first: writing to standard output may fail.
     code = exits.complain(words, exits.exit_code(failure))
     if args.json and (content := exits.as_json(failure)):
         streams.print_json(content)

@@ -1,4 +1,4 @@
-"""Prompts as people have them: text, Markdown, YAML and JSON. What was text stays text, and layout stays as it was."""
+"""Reads and writes prompts as text, Markdown, YAML and JSON, and keeps their format and layout."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ Format = Literal["text", "json", "yaml"]
 FORMATS: tuple[Format, ...] = ("text", "json", "yaml")
 
 _BY_SUFFIX: dict[str, Format] = {".json": "json", ".yaml": "yaml", ".yml": "yaml", ".md": "text", ".txt": "text"}
-# How a template begins that is written in JSON; a text may begin with {{name}}.
+# The beginning of a JSON template; a text may begin with {{name}}.
 _LIKE_JSON = re.compile(r'\s*(\{\s*["}]|\[\s*\{\s*")')
-# What Markdown has before its text: settings of other tools.
+# The front matter of Markdown, with settings of other tools.
 _FRONT_MATTER = re.compile(r"---\r?\n.*?\n---\r?\n\s*", re.DOTALL)
 
 
@@ -59,7 +59,7 @@ class Prompt:
         return parse(self.name, text, self.mark, self.format, role)
 
     def write(self, name: str) -> None:
-        """Write the prompt to a file. A byte order mark stays in its own file, and gets into no other."""
+        """Write the prompt to a file. A byte order mark is written only to the file that had it."""
         streams.write(name, self.text, self.mark if name == self.name else b"")
 
     def _written(self, template: dict[str, Any]) -> str:
@@ -98,7 +98,7 @@ def read(name: str, wanted: Format | None, role: str) -> Prompt:
 
 
 def parse(name: str, text: str, mark: bytes, format_: Format, role: str) -> Prompt:
-    """Return the prompt that a text is. See :func:`read`."""
+    """Return a text as a prompt. See :func:`read`."""
     from agenta_ai.errors import InvalidInput
 
     if not text.strip():
@@ -148,7 +148,7 @@ def _format_of(name: str, text: str) -> Format:
 
 
 def _framed(name: str, text: str) -> tuple[str, str, str]:
-    """Return what stands before a text, the text, and the blanks after it: they aren't part of the prompt."""
+    """Return the front matter, the text, and the blanks after it, which aren't part of the prompt."""
     head = ""
     if name.lower().endswith((".md", ".markdown")) and (matter := _FRONT_MATTER.match(text)):
         head = matter[0]

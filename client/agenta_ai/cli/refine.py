@@ -23,10 +23,10 @@ if TYPE_CHECKING:
 
 
 def refine(args: argparse.Namespace, how: Access, running: Running) -> int:
-    """Refine the prompts, and do with them what the options say."""
+    """Refine the prompts, and write them as the options say."""
     names = prompts.expand(args.files)
     _check_usage(args, names)
-    # Many prompts are more than a limit lets through at once.
+    # Many prompts exceed the burst of a rate limit.
     with how.client(wait_for_limit=args.wait or len(names) > 1, retries=args.retries) as client:
         work = Work(client, args, running)
         if args.cases:
@@ -42,7 +42,7 @@ def _one(work: Work, name: str) -> int:
         streams.check_writable(output, "--output")
     with work.screen.waiting("refining") as on_progress:
         done = work.refined(prompt, on_progress=on_progress)
-    # Each is tried, whatever becomes of the other: the answer was paid for.
+    # Try both, even if one fails: the answer has been billed.
     try:
         work.keep(done, output)
     finally:
@@ -56,7 +56,7 @@ def _show(work: Work, done: Refinement) -> None:
         streams.print_json(_as_json(answer))
         return
     if work.args.output == "-":
-        # Standard output is the prompt alone.
+        # Standard output gets only the prompt.
         if not work.screen.quiet:
             streams.note(answer.summary)
     else:
@@ -74,7 +74,7 @@ def _many(work: Work, names: Sequence[str], how: Access) -> int:
             for future in as_completed(waited):
                 step(lambda future=future: found.add(waited[future], future))  # type: ignore[misc]
     except BaseException:
-        # What runs isn't waited for: closing the client ends it.
+        # Don't wait for running calls: closing the client ends them.
         work.running.freeze()
         raise
     finally:
@@ -92,7 +92,7 @@ def _refined_file(work: Work, name: str) -> Refinement:
 
 
 class _Findings:
-    """What became of many prompts."""
+    """The outcomes of many prompts."""
 
     def __init__(self, work: Work, how: Access) -> None:
         self._work = work

@@ -1,4 +1,4 @@
-"""The calls of this command, so that a user who loses their results learns how to get them."""
+"""Tracks the calls of this command, so that a user who loses their results learns how to get them."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 
 class Running:
-    """The calls that are on their way, and those that were answered. Threads may share it."""
+    """The running and the answered calls. Thread-safe."""
 
     def __init__(self) -> None:
         self._labels: dict[str, str] = {}
@@ -21,11 +21,11 @@ class Running:
 
     @contextmanager
     def call(self, request_id: str, label: str = "") -> Iterator[None]:
-        """Note a call for as long as it runs; when it is interrupted, for good.
+        """Track a call while it runs; keep it if it is interrupted.
 
         Args:
             request_id: Its idempotency key.
-            label: What tells it from others, such as the name of a file.
+            label: Distinguishes it from others, such as the name of a file.
         """
         with self._changing:
             self._labels[request_id] = label
@@ -38,12 +38,12 @@ class Running:
         self._answered[request_id] = label
 
     def freeze(self) -> None:
-        """Keep what is noted, whatever becomes of it: it was interrupted."""
+        """Keep the call, because it was interrupted."""
         with self._changing:
             self._frozen = True
 
     def notes(self) -> list[str]:
-        """Return what an interrupted user needs to know about the calls that are on their way."""
+        """Return what an interrupted user needs to know about the running calls."""
         with self._changing:
             calls = list(self._labels.items())
         if not calls:

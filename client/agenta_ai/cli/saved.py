@@ -1,4 +1,4 @@
-"""Targets that a person has given a name, with what says who calls there, in a file that only this person can read."""
+"""Named targets with their credentials, in a file that only the user can read."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _READABLE_BY_OTHERS = 0o077
 
 @dataclass(frozen=True)
 class Target:
-    """A server and what says who calls there. ``repr()`` shows no secret.
+    """A server and the credentials for it. ``repr()`` shows no secret.
 
     Attributes:
         address: ``host:port``, or another address of gRPC.
@@ -37,13 +37,13 @@ class Target:
 
     @property
     def credential(self) -> str:
-        """What says who calls, in a word."""
+        """The kind of credential, in a word."""
         return "API key" if self.api_key else "token" if self.token else "none"
 
 
 @dataclass
 class Targets:
-    """All named targets, and which of them is used if none is given."""
+    """All named targets, and the one that is used by default."""
 
     targets: dict[str, Target] = field(default_factory=dict)
     current: str = ""

@@ -1,4 +1,4 @@
-"""What is drawn for people: colours, differences, progress."""
+"""Terminal output for people: colors, diffs, progress."""
 
 from __future__ import annotations
 
@@ -42,12 +42,12 @@ class Screen:
         return f"\x1b[{_CODES[style]}m{text}\x1b[0m" if self._colored and style in _CODES else text
 
     def say(self, text: str) -> None:
-        """Write a line, unless it is to be quiet."""
+        """Write a line, unless ``quiet`` is set."""
         if not self.quiet:
             streams.say(text)
 
     def wrapped(self, text: str, indent: str) -> str:
-        """Return the text with each line indented, and broken between words where a terminal is narrower."""
+        """Return the text with each line indented, and wrapped to the width of the terminal."""
         if not streams.is_terminal(sys.stdout):
             return f"{indent}{text}"
         width = max(shutil.get_terminal_size().columns, 20)
@@ -59,11 +59,11 @@ class Screen:
             print(self.styled(text, style))
 
     def heading(self, text: str) -> None:
-        """Write a line that stands above others."""
+        """Write a heading."""
         self.line(text, "bold")
 
     def difference(self, changes: list[MessageChange], kind: Literal["line", "word"] = "line") -> None:
-        """Draw what changed."""
+        """Draw a diff."""
         if self.quiet:
             return
         for change in changes:
@@ -82,9 +82,9 @@ class Screen:
 
     @contextmanager
     def waiting(self, what: str) -> Iterator[Callable[[Progress], None] | None]:
-        """Show that something is going on, for as long as it does.
+        """Show a spinner for as long as the context lasts.
 
-        What is yielded is called with what is going on; ``None`` if nobody sees it.
+        Yields a function that takes the text to show; ``None`` if it wouldn't be visible.
         """
         console = self._console()
         if console is None:
@@ -103,7 +103,7 @@ class Screen:
 
     @contextmanager
     def progress(self, what: str, total: int) -> Iterator[Callable[[Callable[[], None]], None]]:
-        """Show how much is done. What is yielded is called with what to print, and counts one more."""
+        """Show a progress bar. Yields a function that prints a text and counts one more."""
         console = self._console()
         if console is None:
             yield lambda show: show()

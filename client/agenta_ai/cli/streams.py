@@ -18,7 +18,7 @@ _BOM = b"\xef\xbb\xbf"
 
 
 def shown(name: str) -> str:
-    """Return the name of a file as an error shows it."""
+    """Return the name of a file for an error."""
     return "standard input" if name == "-" else name
 
 
@@ -55,7 +55,7 @@ def read_text(name: str) -> tuple[str, bytes]:
 
 
 def check_writable(name: str, option: str) -> None:
-    """Find out before the model is paid whether its answer can be kept.
+    """Check, before the model is billed, that its answer can be written.
 
     Raises:
         InvalidInput: The file can't be written.
@@ -78,7 +78,7 @@ def write(name: str, text: str, mark: bytes = b"") -> None:
     if name == "-":
         sys.stdout.write(text)
         return
-    # Half of a surrogate pair is no text, but its escape is what JSON has for it.
+    # Half of a surrogate pair isn't text, but JSON can escape it.
     content = mark + text.encode(errors="backslashreplace")
     try:
         path = Path(os.path.realpath(name))
@@ -117,7 +117,7 @@ def say(text: str) -> None:
 
 
 def note(text: str) -> None:
-    """Write a line to standard error. Where that is closed, print would choose standard output."""
+    """Write a line to standard error. If that is closed, ``print`` would write to standard output."""
     if sys.stderr is not None:
         with suppress(OSError):
             print(printable(text), file=sys.stderr)
@@ -131,7 +131,7 @@ def print_json(value: object) -> None:
 def to_json(value: object, *, indent: int | None = 2) -> str:
     """Return a value as JSON, with control characters escaped."""
     text = json.dumps(value, ensure_ascii=False, indent=indent, default=_jsonable)
-    # Those that JSON lets stand.
+    # Control characters that JSON doesn't escape.
     return CONTROLS.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
 
 
@@ -153,5 +153,5 @@ def _jsonable(value: object) -> object:
 
 
 def is_terminal(stream: TextIO | None) -> bool:
-    """Tell whether somebody reads or types there."""
+    """Return whether the stream is a terminal."""
     return stream is not None and stream.isatty()

@@ -23,7 +23,7 @@ def _add(args: argparse.Namespace, targets: saved.Targets) -> None:
     from agenta_ai.targets import resolve
 
     name = saved.check_name(args.name)
-    resolve(args.address)  # before a key is typed for nothing
+    resolve(args.address)  # check before the user types a key in vain
     api_key, token = _secrets(args)
     target = saved.Target(
         address=args.address,
@@ -44,7 +44,7 @@ def _add(args: argparse.Namespace, targets: saved.Targets) -> None:
 
 
 def _secrets(args: argparse.Namespace) -> tuple[str, str]:
-    """Return the API key and the token; empty what there isn't."""
+    """Return the API key and the token; each is empty if there is none."""
     if args.token_file:
         return "", streams.read_text(args.token_file)[0].strip()
     if args.api_key_file:
@@ -57,7 +57,7 @@ def _secrets(args: argparse.Namespace) -> tuple[str, str]:
 
 
 def _check(target: saved.Target) -> None:
-    """Find out what is wrong with a target as long as the user is thinking of it."""
+    """Check a target when it is added, so that the user learns of a fault at once."""
     from agenta_ai.connection import connection
 
     connection(

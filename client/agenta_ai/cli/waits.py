@@ -1,4 +1,4 @@
-"""Why nothing happens for a while: the server has told a call to come back later, and it waits."""
+"""Reports why a call waits: the server asked it to retry later."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Waits(logging.Handler):
         self._until = 0.0
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Write what the client logs of an attempt that failed."""
+        """Write a line for a failed attempt that the client has logged."""
         failure, delay = cast("tuple[CallFailed, float]", cast("Any", record.args))
         now = time.monotonic()
         if failure.retry_delay is None or delay < _SHORTEST_SECONDS or now < self._until:
@@ -40,7 +40,7 @@ class Waits(logging.Handler):
 @contextmanager
 def told() -> Iterator[None]:
     """Write lines for as long as the context lasts."""
-    # Nothing else is logged under this name, so that each record has what emit expects.
+    # Nothing else is logged under this name, so each record has the attributes that emit expects.
     log, handler = logging.getLogger("agenta_ai.attempts"), Waits()
     log.setLevel(logging.INFO)
     log.addHandler(handler)

@@ -1,4 +1,4 @@
-"""The refinement of one prompt, by the options of the command."""
+"""Refines one prompt with the options of the command."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Refinement:
-    """What became of one prompt.
+    """The outcome of one prompt.
 
     Attributes:
         before: As it was read.
@@ -41,7 +41,7 @@ class Refinement:
 
 
 class Work:
-    """Refines prompts by the options of one command.
+    """Refines prompts with the options of one command.
 
     Args:
         client: Of the server.
@@ -66,7 +66,7 @@ class Work:
         label: str = "",
         on_progress: Callable[[Progress], None] | None = None,
     ) -> Refinement:
-        """Have the service refine a prompt, by other guidelines than the option's if given."""
+        """Refine a prompt, with other guidelines than the option's if given."""
         args = self.args
         request_id = str(uuid4()) if args.request_id is None else args.request_id
         with self.running.call(request_id, label):
@@ -82,14 +82,14 @@ class Work:
         return Refinement(prompt, prompt.with_template(answer.template), answer)
 
     def output_of(self, name: str) -> str:
-        """Return where a refined prompt is written; empty if nowhere."""
+        """Return the file to which a refined prompt is written; empty if there is none."""
         if self.args.in_place:
             return name
         output: str = self.args.output or ""
         return os.path.join(output, os.path.basename(name)) if output != "-" and os.path.isdir(output) else output
 
     def keep(self, done: Refinement, output: str) -> None:
-        """Write a refined prompt where it belongs, if that is anywhere.
+        """Write a refined prompt to its file, if there is one.
 
         Raises:
             InvalidInput: It can't be written. The sentence tells how to get the result again.

@@ -1,4 +1,4 @@
-"""Where Agenta's routes are."""
+"""The URLs of Agenta's routes."""
 
 from __future__ import annotations
 

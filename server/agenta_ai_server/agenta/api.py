@@ -34,12 +34,12 @@ class ApiResponse:
 
 
 class AgentaApi:
-    """Sends requests with one key. Nothing is sent again by itself, except a GET whose connection broke.
+    """Sends requests with one key. Nothing is retried, except a GET whose connection broke.
 
     Args:
-        http: Sends the requests; closed by whoever made it.
+        http: Sends the requests; closed by its owner.
         address: Where Agenta is.
-        key: Whose rights count.
+        key: The API key, whose permissions apply.
         seconds: Bounds each request.
     """
 

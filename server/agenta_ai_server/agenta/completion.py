@@ -20,7 +20,7 @@ Kind: TypeAlias = Literal["completion", "chat"]
 
 @dataclass(frozen=True, slots=True)
 class DeployedPrompt:
-    """Which prompt is run.
+    """The prompt to run.
 
     Attributes:
         application: Slug of the application that holds it.
@@ -56,7 +56,7 @@ class Completion:
 
     Attributes:
         text: As the model wrote it.
-        attempt: The request that brought it.
+        attempt: The request that returned it.
         earlier: The requests before it, which failed, in their order.
     """
 
@@ -74,12 +74,12 @@ class CompletionService(Protocol):
     """Runs prompts in Agenta."""
 
     async def complete(self, prompt: AnyPrompt, inputs: Mapping[str, Json], call: ToolCall) -> Completion:
-        """Run one prompt and return what the model wrote. A cancelled call closes its connection.
+        """Run one prompt, and return the model's text. A cancelled call closes its connection.
 
         Args:
             prompt: Which one.
             inputs: The prompt's variables, texts as a rule: Agenta puts other values in as JSON.
-            call: The tool call that it is for: how long it may take, and who waits for it.
+            call: The tool call, which has the deadline and the waiting callers.
 
         Raises:
             Refused: DEADLINE_TOO_SHORT or UPSTREAM_CIRCUIT_OPEN, before anything was sent.
@@ -93,7 +93,7 @@ class CompletionService(Protocol):
 
 
 class Unconfigured:
-    """Stands for the completion service where the settings that it needs are missing."""
+    """Replaces the completion service if the settings that it needs are missing."""
 
     async def complete(self, prompt: AnyPrompt, inputs: Mapping[str, Json], call: ToolCall) -> Completion:
         """Refuse.

@@ -42,12 +42,12 @@ _ROUTES = {"auto": (_NEWER, _OLDER), "invoke": (_NEWER,), "run": (_OLDER,)}
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AgentaConfig:
-    """Where Agenta is, and how requests are sent to it.
+    """The address of Agenta, and how to send requests to it.
 
     Attributes:
         api_url: As :meth:`~agenta_ai_server.agenta.addresses.AgentaAddress.parse` takes it.
         api_key: An Agenta API key, without the scheme. Never shown.
-        api_key_file: File that holds the key, in place of that, and is read again when it changes.
+        api_key_file: File that holds the key, in place of that, and is reloaded when it changes.
         environment: Slug of the environment whose deployed prompts are run; empty if each prompt names its own.
         route: How prompts are run; ``"auto"`` takes the newer route where Agenta has it.
         ca_file: Certificates of the authorities to trust, as PEM, in place of the public ones.
@@ -78,7 +78,7 @@ class AgentaConfig:
         except ValueError as error:
             raise ValueError(f"The API key {error}.") from None
         if not 0 <= self.min_seconds <= self.max_seconds:
-            raise ValueError("The least time of a call must be from 0 to its most.")
+            raise ValueError("min_seconds must be from 0 to max_seconds.")
 
 
 class AgentaCompletionService:
@@ -87,8 +87,8 @@ class AgentaCompletionService:
     It belongs to the event loop that runs its first call, and holds that loop's connections until :meth:`aclose`.
 
     Args:
-        config: Where Agenta is, and how requests are sent to it.
-        listener: Learns of each request.
+        config: The address of Agenta, and how to send requests to it.
+        listener: Is notified of each request.
 
     Raises:
         ValueError: The proxy isn't the URL of an HTTP proxy, or the file of the key can't be read, or holds none.

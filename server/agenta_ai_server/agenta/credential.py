@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 class ServerKey:
-    """The key, from a setting or from a file that is read again when it changes.
+    """The key, from a setting or from a file that is reloaded when it changes.
 
     Args:
         key: The key, without a scheme.

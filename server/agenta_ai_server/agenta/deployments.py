@@ -1,4 +1,4 @@
-"""What there is of one application: itself, its environment, and which of its revisions runs there."""
+"""Reads the state of an application: itself, its environment, and the revision that is deployed there."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class ApplicationState:
 
 
 async def read_state(management: ManagementClient, application: str, environment: str) -> ApplicationState:
-    """Return what there is. A viewer's key is enough.
+    """Return the state of one application. A viewer's key is enough.
 
     Args:
         management: Reads it.
@@ -51,14 +51,14 @@ async def read_state(management: ManagementClient, application: str, environment
     return ApplicationState(
         application=found,
         environment=await management.environment(environment),
-        # Without an application, neither would say why there is no revision.
+        # Without an application, neither would explain why there is no revision.
         deployed=await management.deployed_revision(environment, application) if found else None,
         latest=await management.latest_revision(application) if found else None,
     )
 
 
 async def read_states(management: ManagementClient, places: Collection[Place]) -> Mapping[Place, ApplicationState]:
-    """Return what there is of several applications, a few at a time.
+    """Return the states of several applications, a few at a time.
 
     The newest revision is read only where none is deployed, because it takes a request for each.
 

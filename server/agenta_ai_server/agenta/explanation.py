@@ -1,4 +1,4 @@
-"""What Agenta itself said of a failure, for the operator."""
+"""Extracts Agenta's own message about a failure, for the operator."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _SECRETS = re.compile(
 
 
 def explain(reply: Reply, inputs: Mapping[str, Json], secrets: Iterable[str] = ()) -> str:
-    """Return Agenta's own sentence for the operator, without secrets, addresses and texts of the prompt.
+    """Return Agenta's own message for the operator, without secrets, addresses and texts of the prompt.
 
     Args:
         reply: What Agenta answered.

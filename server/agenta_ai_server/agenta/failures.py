@@ -1,4 +1,4 @@
-"""What went wrong with a run, who can mend it, and whether it may be sent again.
+"""Classifies failed runs: what went wrong, who can fix it, and whether a retry is safe.
 
 ``may_have_run`` follows the money: a request that was refused before a model was asked has bought nothing, although it
 arrived. The sentences are the only text that reaches a caller. Agenta's own text decides which one it is, and never
@@ -90,7 +90,7 @@ UNREACHABLE = Failure(
 )
 TOO_MANY_OPEN_FILES = replace(
     UNREACHABLE,
-    message="This service has no file left to open a connection with. Nothing was sent: try again.",
+    message="This service has no file descriptor left for a connection. Nothing was sent: try again.",
     healthy=None,
 )
 TIMEOUT = Failure(
@@ -145,7 +145,7 @@ MODEL_CREDENTIAL_REJECTED = _provider(
     "of this service to renew the provider's key in Agenta."
 )
 QUOTA_EXHAUSTED = _provider(
-    "The quota at the model's provider is used up. Nothing was billed. Ask whoever pays for the model to raise it."
+    "The quota at the model's provider is used up. Nothing was billed. Ask the owner of the account there to raise it."
 )
 PROVIDER_RATE_LIMITED = _provider(
     "The model's provider limits the rate of requests. Nothing was billed. Try again later.", retryable=True
@@ -180,7 +180,7 @@ AGENTA_API_DOWN = Failure(
     healthy=False,
 )
 
-# The rest, by HTTP status.
+# All other failures, by HTTP status.
 
 CREDENTIALS_REJECTED = Failure(
     Reason.UPSTREAM_CREDENTIALS_REJECTED,
@@ -294,7 +294,7 @@ _BY_PROVIDER_ERROR = {
 
 
 def of_reply(reply: Reply, *, is_inline: bool = False) -> Failure | None:
-    """Return how the run failed; ``None`` for a success, whose text may still be of no use.
+    """Return how the run failed; ``None`` for a success, whose text may still be unusable.
 
     Args:
         reply: What Agenta said.
@@ -374,7 +374,7 @@ def of_connection(error: httpx.TransportError, seconds: float, most: float) -> F
 
 
 def problem_of(reply: Reply) -> str:
-    """Say why the text of a success is of no use, and the way out; nothing if it can be used."""
+    """Return why the text of a success is unusable, and what to do; empty if it is usable."""
     if not reply.is_complete:
         return "it has more than 2 MiB. Ask for less text."
     if not reply.is_plain:

@@ -43,7 +43,7 @@ _CHUNK_BYTES = 256 * 1024
 
 _HEADERS = {
     "accept": "application/json",
-    # Compressed, a small body could unfold to a huge one.
+    # A small compressed body could expand to a huge one.
     "accept-encoding": "identity",
     "user-agent": "agenta-ai-server",
 }
@@ -70,7 +70,7 @@ class HttpResponse:
 
 
 class TooManyOpenFiles(httpx.ConnectError):
-    """There is no connection, because this machine allows no more open files. Nothing was sent."""
+    """The connection failed because no more files can be opened. Nothing was sent."""
 
 
 class HttpClient:
@@ -236,14 +236,14 @@ def _request(
     request = httpx.Request(method, _parsed(url), headers=all_headers, stream=stream, extensions=extensions)
     # What has been read is sent as it is, and not through a generator.
     request.read()
-    # Otherwise found out by trying.
+    # Otherwise httpx would detect the encoding.
     request.headers.encoding = "ascii"
     return request
 
 
 @lru_cache(maxsize=64)
 def _parsed(url: str) -> httpx.URL:
-    # Reading a URL takes as long as all else of making a request, and there are few.
+    # Parsing a URL takes as long as all other parts of making a request, and there are few URLs.
     return httpx.URL(url)
 
 
@@ -252,7 +252,7 @@ async def _read_body(response: httpx.Response, max_bytes: int) -> bytes | None:
     is_read = False
     assert isinstance(response.stream, httpx.AsyncByteStream)
     try:
-        # Not decompressed: a small body could unfold to a huge one.
+        # Not decompressed, because a small body could expand to a huge one.
         async for chunk in response.stream:
             body += chunk
             if len(body) > max_bytes:
@@ -267,7 +267,7 @@ async def _read_body(response: httpx.Response, max_bytes: int) -> bytes | None:
 
 @dataclass(slots=True, eq=False)
 class _Exchange:
-    """What the connection tells of one request.
+    """What the connection reports about one request.
 
     Attributes:
         max_bytes: How much may come.
@@ -307,7 +307,7 @@ _EXCHANGE: ContextVar[_Exchange] = ContextVar("exchange")
 
 
 class _Connector(aiohttp.TCPConnector):
-    """Tells the exchange which connection it has, and watches that connection."""
+    """Passes the connection to the exchange, and watches that connection."""
 
     max_seconds = math.inf
 
@@ -337,7 +337,7 @@ class _Connector(aiohttp.TCPConnector):
 
 @dataclass(slots=True, eq=False)
 class _Watch(asyncio.Protocol):
-    """Passes on what a connection says, and closes one that says what nobody asked for, or too much."""
+    """Passes on received data, and closes a connection that sends unrequested or too much data."""
 
     transport: asyncio.Transport
     inner: Any
@@ -351,7 +351,7 @@ class _Watch(asyncio.Protocol):
         self.unread.register(self.transport.get_extra_info("socket").fileno(), select.POLLIN)
 
     def is_used_up(self) -> bool:
-        """Say whether the connection is too old, or has said something that the event loop hasn't heard yet.
+        """Return whether the connection is too old, or has said something that the event loop hasn't heard yet.
 
         When this process or its machine stood still, the other side may have closed it, and a request would be lost.
         """

@@ -23,7 +23,7 @@ MAX_SAID_CHARACTERS = 300
 
 
 class Problem(Enum):
-    """Why the management API didn't do what it was asked for."""
+    """Why a request to the management API failed."""
 
     UNREACHABLE = auto()
     KEY_UNKNOWN = auto()
@@ -125,7 +125,7 @@ class Environment:
 
 @dataclass(frozen=True, slots=True)
 class Deployment:
-    """What one revision of an environment holds of one application.
+    """The deployment of one application in one revision of an environment.
 
     Attributes:
         author: UUID of the user who made this revision of the environment.
@@ -189,7 +189,7 @@ class ManagementClient:
         return await self._revision({"application_ref": {"slug": application}})
 
     async def commit(self, application: Application, uri: str, parameters: Mapping[str, Any], message: str) -> Revision:
-        """Make a new revision, also if it is equal to the newest one."""
+        """Create a revision, even if it equals the newest one."""
         revision = {
             "application_id": application.id,
             # Without it, Agenta answers 200 and does nothing.
@@ -202,7 +202,7 @@ class ManagementClient:
         return await self._write(path, {"application_revision": revision}, "application_revision", _revision)
 
     async def deploy(self, application: str, version: str, environment: str, message: str) -> Revision:
-        """Deploy a revision, also if it is deployed already."""
+        """Deploy a revision, even if it is deployed already."""
         deployment = {
             "application_ref": {"slug": application},
             "application_revision_ref": {"version": version},
@@ -248,7 +248,7 @@ class ManagementClient:
         return _revision(found) if isinstance(found, dict) else None
 
     async def _retrieve(self, path: str, reference: Mapping[str, Any]) -> dict[str, Any]:
-        """Return the body of the response; empty if there is no such thing."""
+        """Return the body of the response; empty if the resource doesn't exist."""
         try:
             return await self._post(path, reference, f"read {path.partition('/')[0]}")
         except ManagementError as error:
@@ -276,10 +276,10 @@ class ManagementClient:
             raise ManagementError(
                 Problem.UNREACHABLE,
                 f"Agenta can't be reached: {error}.",
-                "See that it runs, and that its address is correct.",
+                "Check that it is running, and that its address is correct.",
             ) from None
         except ValueError as error:
-            raise ManagementError(Problem.FAILED, str(error), "See what stands before Agenta.") from None
+            raise ManagementError(Problem.FAILED, str(error), "Check the proxy in front of Agenta.") from None
         if response.status != httpx.codes.OK:
             raise _refusal(response, doing)
         if not isinstance(response.document, dict):

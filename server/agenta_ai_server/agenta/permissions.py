@@ -1,4 +1,4 @@
-"""Agenta's permission check: who a credential belongs to, and whether it grants one permission."""
+"""Agenta's permission check: the owner of a credential, and whether it grants one permission."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _ID = re.compile(r"[!-~]{0,256}")
 
 
 class Denial(Enum):
-    """The answers that don't say who the credential belongs to."""
+    """The answers that don't name the owner of the credential."""
 
     FORBIDDEN = auto()
     UNKNOWN_CREDENTIAL = auto()
@@ -68,7 +68,7 @@ class PermissionChecks:
         Args:
             authorization: The caller's credential with its scheme.
             action: Agenta's name of the permission.
-            project: UUID of the project it is asked for; empty for the credential's own.
+            project: UUID of the project to check; empty for the credential's own.
 
         Raises:
             httpx.TransportError: No response came. The text says why, and quotes nothing.
@@ -103,7 +103,7 @@ def decode(response: HttpResponse, project: str = "") -> Verdict:
 
     Args:
         response: What Agenta answered.
-        project: The project that was asked for, if any.
+        project: The project that was requested, if any.
 
     Raises:
         ValueError: It says neither yes nor no, or is about another project. The sentence quotes nothing of it.
@@ -119,13 +119,13 @@ def decode(response: HttpResponse, project: str = "") -> Verdict:
     document = json_object(response.body)
     scheme, _, token = str(document.get("credentials")).partition(" ")
     if document.get("effect") != "allow" or scheme != "Secret":
-        raise ValueError("its answer allows nothing, and denies nothing")
+        raise ValueError("its response neither allows nor denies")
     # Unverified: it has just come from its issuer.
     claims = unverified(token).claims
     names = ("user_id", "project_id", "workspace_id", "organization_id")
     grant = Grant(*(_id(claims, name) for name in names))
     if not grant.user or project not in ("", grant.project):
-        raise ValueError("its answer is about somebody else")
+        raise ValueError("its response is about another project")
     return grant
 
 

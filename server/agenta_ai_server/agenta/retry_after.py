@@ -11,7 +11,7 @@ _MAX_SECONDS = 3600.0
 
 
 def retry_delay(retry_after: str | None, *, now: datetime) -> float | None:
-    """Return the seconds to wait by a Retry-After header, 0 to 3600; ``None`` if it doesn't say.
+    """Return the seconds to wait according to a Retry-After header, 0 to 3600; ``None`` if it doesn't say.
 
     Args:
         retry_after: The header's value, seconds or an HTTP date (RFC 9110, section 10.2.3); ``None`` if there is none.

@@ -1,4 +1,4 @@
-"""What a run has cost, from its trace in Agenta."""
+"""Reads the cost of a run from its trace in Agenta."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class UsageReader:
         self._api = api
 
     async def read(self, trace_id: str, span_id: str) -> Usage | None:
-        """Return what a run has used; ``None`` if Agenta doesn't say, or not yet: it takes about a second.
+        """Return the usage of a run; ``None`` if Agenta doesn't have it, or not yet: it takes about a second.
 
         Args:
             trace_id: The trace, 32 lowercase hexadecimal digits.

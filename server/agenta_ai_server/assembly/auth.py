@@ -1,4 +1,4 @@
-"""Who may call. What is off isn't built, and its libraries aren't imported."""
+"""Authentication and access policy. Modes that are off aren't built, and their libraries aren't imported."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from agenta_ai_server.settings import AuthMode, Settings
     from agenta_ai_server.tools.catalog import Catalog
 
-# The order in which they may accept a credential: the API keys first, so that one of ours is shown to nobody else.
+# The order in which they may accept a credential: API keys first, so that our own keys are never sent elsewhere.
 AUTH_ORDER: tuple[AuthMode, ...] = ("api_keys", "jwt", "agenta", "mtls", "none")
 
 log = logging.getLogger(__name__)
@@ -29,9 +29,9 @@ def build_policy(settings: Settings) -> AccessPolicy:
 def build_authenticator(
     settings: Settings, resources: Resources, policy: AccessPolicy, catalog: Catalog
 ) -> Authenticator | None:
-    """Build what finds out who calls; ``None`` if everyone may."""
+    """Build the authenticator; ``None`` if everyone may call."""
     if settings.auth == ("none",):
-        log.warning("AGENTA_AI_GRPC_AUTH is none: everybody who can reach %s may call", settings.listen)
+        log.warning("AGENTA_AI_GRPC_AUTH is none: anyone who can reach %s may call", settings.listen)
         return None
     modes = sorted(settings.auth, key=AUTH_ORDER.index)
     built = [_build(mode, settings, resources, policy, catalog) for mode in modes]

@@ -1,4 +1,4 @@
-"""Runs of calls with a request_id, and the store of their results."""
+"""Builds idempotency: the runs of calls with a request_id, and the store of their results."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Repeats:
-    """The calls that run, and the store of those that have ended."""
+    """The calls in flight, and the store of finished ones."""
 
     in_flight: InFlightCalls
     store: Store
 
 
 def build_idempotency(settings: Settings, resources: Resources, redis: RedisClient | None) -> Repeats:
-    """Build what runs a request_id once."""
+    """Build the part that runs each request_id only once."""
     store = _store(settings, resources, redis)
     in_flight = InFlightCalls(store)
     resources.on_close(in_flight.aclose)

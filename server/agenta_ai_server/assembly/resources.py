@@ -47,7 +47,7 @@ class Resources:
 
     @contextmanager
     def faults_of(self, setting: str) -> Iterator[None]:
-        """Note what is wrong with the ``setting``, so that the faults of the others are found too."""
+        """Record a fault of the ``setting``, so that the faults of other settings are also found."""
         try:
             yield
         except MissingSetting:

@@ -36,7 +36,7 @@ CALLS_WITHOUT_SLOT = 10_000
 
 
 def build_limiter(settings: Settings) -> ConcurrencyLimiter:
-    """Build what caps the calls that run at once."""
+    """Build the concurrency limiter."""
     return ConcurrencyLimiter(settings.max_in_flight, settings.max_queued, min_seconds=settings.min_remaining_seconds)
 
 
@@ -47,7 +47,7 @@ def build_pipeline(
     limits: RateLimits | None,
     limiter: ConcurrencyLimiter,
 ) -> ToolPipeline:
-    """Build what each call of a tool passes: the list is its order."""
+    """Build the interceptors of a tool call, in their order."""
     return ToolPipeline(
         [
             Authorize(policy),
@@ -60,7 +60,7 @@ def build_pipeline(
 
 @dataclass(frozen=True, slots=True)
 class Services:
-    """What answers calls.
+    """The services of the listener.
 
     Attributes:
         tools: The contract's own service.
@@ -76,7 +76,7 @@ class Services:
 def build_services(
     settings: Settings, state: ServerState, catalog: Catalog, policy: AccessPolicy, limits: RateLimits | None
 ) -> Services:
-    """Build what answers calls."""
+    """Build the services of the listener."""
     calls = ToolCalls(catalog, max_seconds=settings.max_call_seconds)
     typed = TypedTools(catalog)
     return Services(ToolServicer(state, catalog, policy, calls, limits), typed, TypedMethods(typed, calls))

@@ -30,10 +30,10 @@ MAX_FLUSH_SECONDS = 5.0
 
 @dataclass(frozen=True, slots=True)
 class Telemetry:
-    """What learns of calls.
+    """The listeners to calls.
 
     Attributes:
-        listener: Learns of each call.
+        listener: Is notified of each call.
         metrics: Also takes gauges; ``None`` if they are off.
     """
 
@@ -42,7 +42,7 @@ class Telemetry:
 
 
 def build_telemetry(settings: Settings, resources: Resources) -> Telemetry:
-    """Build what learns of calls. To be built first, so that it is closed last."""
+    """Build the listeners to calls. Must be built first, so that they are closed last."""
     metrics = _metrics(settings, resources)
     audit = AuditLog()
     resources.on_close(audit.aclose)
@@ -84,7 +84,7 @@ async def _open(server: MetricsServer, address: str) -> None:
         await server.start()
     except OSError as error:
         raise ListenError(
-            f"can't serve metrics on {address}: it is in use, or no address of this machine.",
+            f"can't serve metrics on {address}: it is in use, or isn't an address of this machine.",
             "AGENTA_AI_GRPC_METRICS_LISTEN",
         ) from error
 

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 def build_certificates(settings: Settings, resources: Resources) -> Certificates | None:
-    """Build what makes the listener's credentials; ``None`` for plaintext."""
+    """Build the part that makes the listener's TLS credentials; ``None`` for plaintext."""
     if not (settings.tls_cert_file and settings.tls_key_file):
         return None
     from agenta_ai_server.rpc.tls import Certificates, TlsFiles, read_authorities, read_certificates, read_key

@@ -39,7 +39,7 @@ def build_tools(
     metrics: Metrics | None = None,
     limiter: ConcurrencyLimiter | None = None,
 ) -> Catalog:
-    """Build the catalog of tools: the built-in ones, and those of the tools file, which is read again when it changes.
+    """Build the catalog of tools: the built-in ones, and those of the tools file, which is reloaded when it changes.
 
     Args:
         settings: The settings.
@@ -102,7 +102,7 @@ def described_tools(tools_file: Path | None = None) -> list[ToolSpec]:
 def _file(
     settings: Settings, path: Path, built_in: list[ToolSpec], completions: CompletionService
 ) -> ReloadingDocument[list[ToolSpec]]:
-    # Imported only where there is a file, for the sake of the start.
+    # Imported only if there is a file, so that the start is fast.
     from agenta_ai_server.tools.prompt_tool import spec
     from agenta_ai_server.tools.tools_file.contradictions import Limits
     from agenta_ai_server.tools.tools_file.read import parse

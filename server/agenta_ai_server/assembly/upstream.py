@@ -1,4 +1,4 @@
-"""The way to Agenta's completion service."""
+"""Builds the client of Agenta's completion service."""
 
 from __future__ import annotations
 

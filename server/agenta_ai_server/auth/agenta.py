@@ -1,4 +1,4 @@
-"""Callers that show a credential of Agenta's: Agenta itself says whose it is and what they may do."""
+"""Authenticates callers with an Agenta credential: Agenta names the owner and the permissions."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AgentaAuthConfig:
-    """Where Agenta is, what it is asked, and how often.
+    """The address of Agenta, and the bounds on checks.
 
     Attributes:
         api_url: An http or https URL, with or without ``/api``, ``/services`` or a slash at its end.
@@ -86,11 +86,11 @@ class AgentaAuthConfig:
     def __post_init__(self) -> None:
         AgentaAddress.parse(self.api_url)
         if not self.permissions:
-            raise ValueError("Agenta can only be asked about permissions: name one at least.")
+            raise ValueError("Agenta can only check permissions: name at least one.")
         if not self.allow:
-            raise ValueError("Say whom to admit: ids of organizations, projects or workspaces, or *.")
+            raise ValueError("Name whom to admit: ids of organizations, projects or workspaces, or *.")
         if min(self.max_entries, self.max_checks, self.futile_burst) < 1 or self.futile_per_second <= 0:
-            raise ValueError("The bounds of asking Agenta must be 1 at least.")
+            raise ValueError("The bounds on checks by Agenta must be at least 1.")
 
 
 class _Failed(Enum):
@@ -101,7 +101,7 @@ class _Failed(Enum):
 
 
 _Answer: TypeAlias = Grant | Denial | _Failed
-# Made anew for each caller: an exception that several raise would gather the traces of all.
+# Created for each caller: an exception that several callers raise would collect all their tracebacks.
 _Outcome: TypeAlias = Principal | Callable[[], Refused]
 
 
@@ -111,8 +111,8 @@ class AgentaAuthenticator:
     It belongs to the event loop of its first call.
 
     Args:
-        config: Where Agenta is, and what it is asked.
-        clock: Seconds that only go forward.
+        config: The address of Agenta, and the bounds on checks.
+        clock: Monotonic clock, in seconds.
 
     Raises:
         ValueError: The proxy is no URL of an HTTP proxy.
@@ -139,18 +139,18 @@ class AgentaAuthenticator:
         self._is_available = True
 
     def ask_about(self, permissions: frozenset[str]) -> None:
-        """Ask about these permissions from now on. What was found out about others is forgotten."""
+        """Check these permissions from now on. Cached answers about others are discarded."""
         if permissions != self._permissions:
             self._permissions = permissions
             self._consents = _Memory(self._config.max_entries, self._clock)
             self._refusals = _Memory(self._config.max_entries, self._clock)
 
     def accepts(self, credentials: Credentials) -> bool:
-        """Say whether this is a credential that Agenta could know, and none of this service's own keys."""
+        """Return whether this is a credential that Agenta could know, and none of this service's own keys."""
         return credentials.scheme in SCHEMES and not holds_own_key(credentials.secret)
 
     async def authenticate(self, credentials: Credentials) -> Principal:
-        """Return who calls, with those permissions that Agenta grants; without ids if it grants none.
+        """Return the caller, with the permissions that Agenta grants; without ids if it grants none.
 
         A caller outside the organizations, projects and workspaces that are allowed has no permissions here, and so
         gets the same answer as one to whom Agenta grants none. Its ids are for the audit log.
@@ -173,7 +173,7 @@ class AgentaAuthenticator:
         await self._http.aclose()
 
     async def _outcome(self, credentials: Credentials) -> _Outcome:
-        """Return what is known of the credentials, or ask, or join who asks."""
+        """Return the cached answer, or check the credentials, or join a running check."""
         key = _key(credentials)
         known = self._consents.get(key) or self._refusals.get(key)
         if known is not None:
@@ -223,7 +223,7 @@ class AgentaAuthenticator:
             return _Failed.UNUSABLE
 
     def _keep(self, key: bytes, now: float, outcome: _Outcome) -> None:
-        """Remember what was found out: failures for as long as callers are told to wait."""
+        """Cache the outcome; failures for the retry delay that callers get."""
         if outcome is _unavailable:
             self._refusals.keep(key, now + _RETRY_SECONDS, outcome)
         elif not isinstance(outcome, Principal) or not outcome.permissions:
@@ -234,11 +234,11 @@ class AgentaAuthenticator:
             self._consents.keep(key, now + seconds, outcome)
 
     def _note(self, problem: str) -> None:
-        """Log that Agenta fails, and that it no longer does, but not each time."""
+        """Log when Agenta begins to fail and when it recovers, but not each failure."""
         if problem and self._is_available:
-            _log.warning("can't ask Agenta at %s who calls: %s", self._address.root, problem)
+            _log.warning("can't check credentials with Agenta at %s: %s", self._address.root, problem)
         elif not problem and not self._is_available:
-            _log.info("Agenta at %s says again who calls", self._address.root)
+            _log.info("Agenta at %s checks credentials again", self._address.root)
         self._is_available = not problem
 
 
@@ -259,7 +259,7 @@ class _Memory:
 
 
 class _Budget:
-    """Counts what is futile, by who asks: a bucket for each."""
+    """Counts futile checks, with a bucket for each address or credential."""
 
     def __init__(self, burst: int, per_second: float, max_buckets: int, clock: Callable[[], float]) -> None:
         self._burst = burst
@@ -288,12 +288,12 @@ def _project(project: str) -> str:
 
 
 def _key(credentials: Credentials) -> bytes:
-    """Return what stands for the credentials in memory: their hash, for they are secret and may be long."""
+    """Return the cache key of the credentials: their hash, because they are secret and may be long."""
     return digest(credentials.scheme, credentials.secret, credentials.project, size=32)
 
 
 def _network(host: str) -> str:
-    """Return what a caller can't change about its address: whoever has one of IPv6 has a whole network of them."""
+    """Return the part of an address that a caller can't change: each IPv6 user has a whole network of addresses."""
     try:
         address = ipaddress.ip_address(host.partition("%")[0])
     except ValueError:
@@ -304,7 +304,7 @@ def _network(host: str) -> str:
 
 
 def _combined(answers: Mapping[str, _Answer]) -> _Outcome:
-    """Put the answers together, by permission. Where they contradict each other, nobody is believed."""
+    """Combine the answers, by permission. If they contradict each other, none is trusted."""
     if Denial.UNKNOWN_CREDENTIAL in answers.values():
         return invalid
     grants = {answer for answer in answers.values() if isinstance(answer, Grant)}
@@ -324,7 +324,7 @@ def _combined(answers: Mapping[str, _Answer]) -> _Outcome:
 
 
 def _is_futile(outcome: _Outcome, answers: Collection[_Answer], project: str) -> bool:
-    """Say whether Agenta answered for nothing, so that whoever could go on like that must be stopped."""
+    """Return whether a check was futile, so that it counts against the caller's address and credential."""
     if isinstance(outcome, Principal):
         # Projects can be made up. Without one, this is the only question about a credential that Agenta knows.
         return outcome == _NOBODY and project != ""
@@ -338,7 +338,7 @@ def _unavailable() -> Refused:
 
 def _too_much(delay: float) -> Refused:
     message = (
-        "Agenta granted nothing too often to this address or to these credentials, and isn't asked anything new now. "
+        "Too many failed credential checks from this address or with these credentials. "
         "Check the credentials and x-agenta-project-id, and try again later."
     )
     return Refused(Reason.AUTHORITY_UNAVAILABLE, message, retry_delay=delay)

@@ -1,4 +1,4 @@
-"""Callers that show an API key that this service has made."""
+"""Authenticates callers with an API key of this service."""
 
 from __future__ import annotations
 
@@ -25,16 +25,16 @@ log = logging.getLogger(__name__)
 
 
 class ApiKeyAuthenticator:
-    """Finds out who calls by a file of API keys, which is read again when it changes.
+    """Identifies callers by a file of API keys, which is reloaded when it changes.
 
     A file that breaks or vanishes revokes nothing: its last valid version stays in effect, expiry included. So a file
     that is being copied, or a volume that is gone for a moment, locks nobody out. Keys are revoked by what the file
-    says. While it can't be read for want of descriptors, or because the disk hangs, nobody is admitted after a minute.
+    says. If it can't be read because descriptors run out or the disk hangs, no one is admitted after a minute.
 
     Args:
         path: The file. One without keys is made, readable by its owner only, where there is none.
         clock: Seconds since the epoch, for expiry.
-        every: Seconds between looks at whether the file has changed: how long a revoked key may go on.
+        every: Seconds between checks for changes of the file: how long a revoked key may still be accepted.
 
     Raises:
         ValueError: The file can't be made or read, or it is broken.
@@ -47,7 +47,7 @@ class ApiKeyAuthenticator:
         self._keys = ReloadingFile(path, self._parse, every=every)
 
     def accepts(self, credentials: Credentials) -> bool:
-        """Say whether it is a key of this service's own making, by its beginning."""
+        """Return whether it is a key of this service's own making, by its beginning."""
         return credentials.scheme == "ApiKey" and credentials.secret.startswith(OWN_KEY_PREFIX)
 
     async def authenticate(self, credentials: Credentials) -> Principal:
@@ -56,7 +56,7 @@ class ApiKeyAuthenticator:
         Raises:
             Refused: CREDENTIALS_INVALID, whatever is wrong with it; AUTHORITY_UNAVAILABLE if the file can't be read.
         """
-        # The same work whatever comes out, so that the time it takes doesn't tell which ids there are.
+        # The same work for every outcome, so that timing doesn't reveal which ids exist.
         well_formed = KEY.fullmatch(credentials.secret)
         key_id, secret = well_formed.groups() if well_formed else ("", "")
         record = known(self._keys).get(key_id)
@@ -72,5 +72,5 @@ class ApiKeyAuthenticator:
         keys = {record.id: record for record in parse(KeyFile, content).keys}
         # Last, because a broken file is tried again and again.
         if self._path.stat().st_mode & 0o027:
-            log.warning("%s can be read by everybody or written by its group: chmod 600 %s", self._path, self._path)
+            log.warning("%s can be read by everyone or written by its group: chmod 600 %s", self._path, self._path)
         return keys

@@ -1,4 +1,4 @@
-"""Who calls: what all ways of finding out have in common, and which one is asked."""
+"""The interface of authenticators, and the router that selects one by the form of the credential."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _OWN_KEY = re.compile(OWN_KEY_PREFIX + r"[0-9a-z]+_[0-9a-f]{16}")
 
 @record
 class Credentials:
-    """What a caller shows of itself. Nothing in it has been checked, except the identities.
+    """A caller's credentials. Nothing in them has been checked, except the identities.
 
     Attributes:
         scheme: First word of the ``authorization`` metadata, ``"ApiKey"``, ``"Bearer"`` or ``"Secret"``, in the
@@ -49,7 +49,7 @@ def known(file: ReloadingFile[Content]) -> Content:
     """Return what a file says about callers, as long as it is known.
 
     Raises:
-        Refused: AUTHORITY_UNAVAILABLE, because for a minute nobody could read it, and it may revoke the credential.
+        Refused: AUTHORITY_UNAVAILABLE, because it has been unreadable for a minute, and may revoke the credential.
     """
     content = file.content
     if file.unknown_seconds > MAX_UNKNOWN_SECONDS:
@@ -64,13 +64,13 @@ def holds_own_key(secret: str) -> bool:
 
 
 class Authenticator(Protocol):
-    """One way to find out who calls."""
+    """One way to identify callers."""
 
     def accepts(self, credentials: Credentials) -> bool:
-        """Say by the form of the credentials alone whether this authenticator is the one to ask."""
+        """Return whether this authenticator is responsible for credentials of this form."""
 
     async def authenticate(self, credentials: Credentials) -> Principal:
-        """Return who calls.
+        """Return the caller.
 
         Raises:
             Refused: CREDENTIALS_INVALID, made by :func:`invalid`, whatever is wrong with them; CREDENTIALS_EXPIRED for
@@ -83,7 +83,7 @@ class Authenticator(Protocol):
 
 
 class CredentialRouter:
-    """Asks the one authenticator that the form of the credentials calls for, and never a second one.
+    """Passes credentials to the one authenticator that is responsible for their form, and never to a second one.
 
     Args:
         authenticators: In the order in which they may accept.
@@ -93,11 +93,11 @@ class CredentialRouter:
         self._authenticators = tuple(authenticators)
 
     def accepts(self, credentials: Credentials) -> bool:
-        """Say whether there is anybody to ask."""
+        """Return whether an authenticator is responsible."""
         return any(authenticator.accepts(credentials) for authenticator in self._authenticators)
 
     async def authenticate(self, credentials: Credentials) -> Principal:
-        """Return who calls, or raise as every :class:`Authenticator` does."""
+        """Return the caller. Raises like every :class:`Authenticator`."""
         for authenticator in self._authenticators:
             if authenticator.accepts(credentials):
                 return await authenticator.authenticate(credentials)
@@ -110,7 +110,7 @@ class CredentialRouter:
 
 
 def invalid() -> Refused:
-    """Return the one answer to missing, unknown, revoked and malformed credentials, which tells none from another."""
+    """Return the refusal of missing, unknown, revoked and malformed credentials, which is the same for all."""
     return Refused(
         Reason.CREDENTIALS_INVALID,
         "The credentials are missing or not valid: send one authorization metadata, 'ApiKey <key>' or "

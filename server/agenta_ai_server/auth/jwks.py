@@ -1,4 +1,4 @@
-"""The public keys of who issues tokens: a JSON Web Key Set, from a file or by HTTP."""
+"""The public keys of the token issuer: a JSON Web Key Set, from a file or by HTTP."""
 
 from __future__ import annotations
 
@@ -49,27 +49,27 @@ _log = logging.getLogger(__name__)
 
 
 class KeySet:
-    """Keys, each by its id and an algorithm that it may be used with. Never empty.
+    """Keys, by id and algorithm. Never empty.
 
     Args:
         document: A JSON Web Key Set. What isn't meant for verifying, or can't be used for it, is left out.
 
     Raises:
-        ValueError: It is no key set, or has no key that can be used.
+        ValueError: It isn't a key set, or has no usable key.
     """
 
     def __init__(self, document: bytes) -> None:
         entries = json_object(document).get("keys")
         if not isinstance(entries, list):
-            raise ValueError("it is no JSON Web Key Set")
+            raise ValueError("it isn't a JSON Web Key Set")
         # A member that is null is absent.
         present = [_without_nulls(entry) for entry in entries if isinstance(entry, dict)]
         public = [entry for entry in present if not _is_secret(entry)]
         if len(public) < len(entries):
-            _log.warning("left out %d keys of a key set that are none, or not public", len(entries) - len(public))
+            _log.warning("ignored %d keys of a key set that are invalid or not public", len(entries) - len(public))
         usable = [keys for entry in public if (keys := _keys(entry))]
         if not usable:
-            raise ValueError("it has no public key for an algorithm of tokens")
+            raise ValueError("it has no public key for a supported algorithm")
         self._only = usable[0] if len(usable) == 1 else {}
         self._by_id: dict[tuple[str, str], jwt.PyJWK] = {}
         for keys in usable:
@@ -83,10 +83,10 @@ class KeySet:
 
 
 class KeySource(Protocol):
-    """Where the keys come from."""
+    """A source of keys."""
 
     async def start(self) -> None:
-        """Get the keys. If that fails, it is logged, and they are asked for again when they are needed."""
+        """Fetch the keys. A failure is logged, and they are fetched again when they are needed."""
 
     async def find(self, key_id: str | None, algorithm: str) -> jwt.PyJWK | None:
         """Return the key for the id, ``None`` for the only one, if there is one, and if it fits the algorithm.
@@ -107,7 +107,7 @@ class KeySource(Protocol):
 
 
 class KeyFile:
-    """Keys from a file, which is read again when it changes.
+    """Keys from a file, which is reloaded when it changes.
 
     Raises:
         ValueError: It can't be read or used.
@@ -139,12 +139,12 @@ class KeyServer:
         url: Where they are.
         http: Asks for them; closed with this.
         timeout: Seconds that a request may take in all.
-        refresh: Seconds after which they are asked for again. Meanwhile, and while that fails, the old ones are used;
+        refresh: Seconds after which they are fetched again. Until then, and while that fails, the old ones are used;
             after twice as long, a caller waits for the answer.
         cooldown: Seconds between two questions at least, however many tokens name keys that aren't known. As long as
             there are no keys at all, it is no more than 5.
         max_age: Seconds after which keys that couldn't be renewed aren't used any more.
-        clock: Seconds that only go forward.
+        clock: Monotonic clock, in seconds.
 
     Raises:
         ValueError: The URL can't be used. The sentence doesn't repeat it.
@@ -174,7 +174,7 @@ class KeyServer:
         self._asking: SingleFlight[str, None] = SingleFlight()
 
     async def start(self) -> None:
-        """Ask for the keys for the first time."""
+        """Fetch the keys for the first time."""
         await self._ask()
 
     async def find(self, key_id: str | None, algorithm: str) -> jwt.PyJWK | None:
@@ -182,11 +182,11 @@ class KeyServer:
         keys = self._current() or await self._ask()
         if keys is None:
             delay = max(self._may_ask - self._clock(), 1.0)
-            message = "The keys that tokens are checked with can't be had now. Try again."
+            message = "The keys for checking tokens are unavailable. Try again."
             raise Refused(Reason.AUTHORITY_UNAVAILABLE, message, retry_delay=delay)
         age = self._clock() - self._renewed
         if age >= LONG_OVERDUE * self._refresh:
-            # Nobody has called for a while, and a key may have been withdrawn meanwhile.
+            # There were no calls for a while, and a key may have been withdrawn meanwhile.
             keys = await self._ask() or keys
         elif age >= self._refresh:
             self._begin()
@@ -202,7 +202,7 @@ class KeyServer:
         return None if key is than else key
 
     async def aclose(self) -> None:
-        """Stop asking."""
+        """Stop fetching."""
         await self._asking.aclose()
         await self._http.aclose()
 
@@ -210,13 +210,13 @@ class KeyServer:
         return self._keys if self._clock() - self._renewed < self._max_age else None
 
     async def _ask(self) -> KeySet | None:
-        """Ask, if it is time to, or join who asks; return what may be used after that."""
+        """Fetch the keys if it is time to, or join a running fetch; return the usable keys."""
         if self._begin():
             await self._asking.run(URL, self._renew)
         return self._current()
 
     def _begin(self) -> bool:
-        """Ask, if it is time to, and say whether a question is under way."""
+        """Fetch the keys if it is time to, and return whether a fetch is running."""
         if URL not in self._asking and self._clock() >= self._may_ask:
             self._may_ask = self._clock() + self._cooldown
             self._asking.start(URL, self._renew)

@@ -1,4 +1,4 @@
-"""Callers who show a JSON Web Token of an issuer that the operator trusts."""
+"""Authenticates callers with a JSON Web Token of a trusted issuer."""
 
 from __future__ import annotations
 
@@ -45,13 +45,13 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JwtConfig:
-    """Whose tokens are good, and what they say.
+    """The issuer, the audience and the claims of accepted tokens.
 
     Attributes:
-        issuer: What ``iss`` must be, to the letter.
-        audience: What ``aud`` must be or hold.
+        issuer: The exact value of ``iss``.
+        audience: A value that ``aud`` must equal or contain.
         jwks_url: Where the issuer's keys are; either this or ``jwks_file``.
-        jwks_file: File with the issuer's keys, read again when it changes.
+        jwks_file: File with the issuer's keys, reloaded when it changes.
         claims: Names of claims that differ from :data:`CLAIMS`. A dot leads into a claim that is an object, unless a
             claim has the dot in its name.
         refresh: As for :class:`~agenta_ai_server.auth.jwks.KeyServer`.
@@ -89,13 +89,13 @@ class JwtConfig:
 
 
 class JwtAuthenticator:
-    """An :class:`~agenta_ai_server.auth.authenticator.Authenticator` that needs nobody but the issuer's keys.
+    """An :class:`~agenta_ai_server.auth.authenticator.Authenticator` that needs only the issuer's keys.
 
-    The project that a caller wishes for isn't looked at: it is the token that says where it is good.
+    The project that a caller requests is ignored: the token determines it.
 
     Args:
-        config: Whose tokens are good.
-        clock: Seconds that only go forward.
+        config: The accepted tokens.
+        clock: Monotonic clock, in seconds.
 
     Raises:
         ValueError: The file of keys can't be used, or the proxy is no URL of one.
@@ -108,11 +108,11 @@ class JwtAuthenticator:
         self._keys = _key_source(config, clock)
 
     async def start(self) -> None:
-        """Get the issuer's keys. If that fails, it is logged, and they are asked for again when they are needed."""
+        """Fetch the issuer's keys. A failure is logged, and they are fetched again when they are needed."""
         await self._keys.start()
 
     def accepts(self, credentials: Credentials) -> bool:
-        """Say whether this is a bearer token that names the issuer."""
+        """Return whether this is a bearer token that names the issuer."""
         if credentials.scheme != "Bearer":
             return False
         try:
@@ -122,7 +122,7 @@ class JwtAuthenticator:
         return claims.get("iss") == self._config.issuer
 
     async def authenticate(self, credentials: Credentials) -> Principal:
-        """Return who calls, as the token says, or raise as every authenticator does."""
+        """Return the caller that the token names. Raises like every authenticator."""
         try:
             return self._principal(await self._verified(credentials.secret))
         except jwt.ExpiredSignatureError:
@@ -131,7 +131,7 @@ class JwtAuthenticator:
         except (jwt.PyJWTError, ValueError) as error:
             _log.debug("refused a token: %s", str(error))
             raise invalid() from None
-        # Only the bearer of a token that is good in all else may know.
+        # Only the bearer of a token that is otherwise valid may learn this.
         try:
             self._principal(await self._verified(credentials.secret, verify_exp=False))
         except (jwt.PyJWTError, ValueError):
@@ -230,7 +230,7 @@ _DECODER = _Decoder()
 
 
 def _claim(claims: dict[str, Any], name: str) -> object:
-    """Return what a claim says, ``None`` if it is missing."""
+    """Return the value of a claim, ``None`` if it is missing."""
     value: object = claims
     for step in [name] if name in claims else name.split("."):
         if not isinstance(value, dict):
@@ -243,12 +243,12 @@ def _id(value: object) -> str:
     if value is None:
         return ""
     if not isinstance(value, str) or len(value) > _MAX_ID_CHARACTERS or not value.isprintable():
-        raise ValueError("a claim that should be an id is none")
+        raise ValueError("a claim that should be an id isn't one")
     return value
 
 
 def _names(value: object) -> frozenset[str]:
     names = value.split() if isinstance(value, str) else [] if value is None else value
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
-        raise ValueError("the claim with the permissions is no list of names")
+        raise ValueError("the claim with the permissions isn't a list of names")
     return frozenset(names)

@@ -58,7 +58,7 @@ class KeyRecord(PrincipalRecord):
     disabled: bool
 
     def is_valid(self, now: float) -> bool:
-        """Say whether the key is good at ``now``, in seconds since the epoch."""
+        """Return whether the key is valid at ``now``, in seconds since the epoch."""
         return not self.disabled and (self.expires is None or now < self.expires.timestamp())
 
 
@@ -75,7 +75,7 @@ class KeyFile(Record):
 
 
 def hashed(secret: str) -> str:
-    """Return what the file holds in place of the ``secret``."""
+    """Return the hash that the file has for the ``secret``."""
     # A slow hash makes up for secrets that can be guessed. 256 random bits can't be, at any speed.
     return "sha256:" + hashlib.sha256(secret.encode()).hexdigest()
 
@@ -154,7 +154,7 @@ def list_keys(path: Path) -> list[KeyRecord]:
 
 
 def revoke_key(path: Path, key_id: str) -> None:
-    """Disable a key for good. Doing so again is no error.
+    """Disable a key for good. It is not an error if it is disabled already.
 
     Raises:
         ValueError: No key has the id, or the file is broken or can't be written.
@@ -162,8 +162,8 @@ def revoke_key(path: Path, key_id: str) -> None:
 
     def disable(file: KeyFile) -> KeyFile:
         if all(record.id != key_id for record in file.keys):
-            # Not quoted: it may be a whole key that somebody took for the id.
-            raise ValueError(f"{path}: no key has this id. It is what stands between the two underscores of a key.")
+            # Not quoted: the user may have given a whole key instead of its id.
+            raise ValueError(f"{path}: no key has this id. It is the part of a key between its two underscores.")
         return KeyFile(
             keys=tuple(
                 record.model_copy(update={"disabled": True}) if record.id == key_id else record for record in file.keys
@@ -174,13 +174,13 @@ def revoke_key(path: Path, key_id: str) -> None:
 
 
 def _change(path: Path, change: Callable[[KeyFile], KeyFile]) -> None:
-    """Rewrite the file, or make it, one writer after the other."""
+    """Rewrite or create the file, under a lock."""
     # What a symbolic link leads to, because the link itself would be replaced by a file.
     path = Path(os.path.realpath(path))
     try:
         folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
         try:
-            # The file itself is no use as a lock: who waits for it would hold one that has been replaced meanwhile.
+            # The file itself can't be the lock: a waiting writer would lock a file that has been replaced meanwhile.
             fcntl.flock(folder, fcntl.LOCK_EX)
             changed = change(_load(path) if path.exists() else KeyFile())
             replace_file(path, changed.model_dump_json(indent=2).encode() + b"\n")

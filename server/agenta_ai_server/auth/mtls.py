@@ -1,4 +1,4 @@
-"""Callers that show a certificate, which the transport has verified."""
+"""Authenticates callers with a client certificate, which the transport has verified."""
 
 from __future__ import annotations
 
@@ -48,13 +48,13 @@ class IdentityFile(Record):
 
 
 class MtlsAuthenticator:
-    """Finds out who calls by the names in the caller's certificate and a file of what they mean.
+    """Identifies callers by the names in their certificates, and a file that maps names to principals.
 
     The file is read again when it changes. One that breaks or vanishes revokes nothing, as with API keys.
 
     Args:
         path: The file.
-        every: Seconds between looks at whether the file has changed.
+        every: Seconds between checks for changes of the file.
 
     Raises:
         ValueError: The file can't be read, or it is broken.
@@ -64,14 +64,14 @@ class MtlsAuthenticator:
         self._principals = ReloadingFile(path, _parse, every=every)
 
     def accepts(self, credentials: Credentials) -> bool:
-        """Say whether there is a certificate and nothing else to go by."""
+        """Return whether the caller has a certificate and no other credential."""
         return not credentials.scheme and bool(credentials.identities)
 
     async def authenticate(self, credentials: Credentials) -> Principal:
         """Return whose certificate it is.
 
         Raises:
-            Refused: CREDENTIALS_INVALID if its names mean nobody, or more than one principal; AUTHORITY_UNAVAILABLE if
+            Refused: CREDENTIALS_INVALID if its names match no principal, or more than one; AUTHORITY_UNAVAILABLE if
                 the file can't be read.
         """
         principals_by_name = known(self._principals)

@@ -1,4 +1,4 @@
-"""The access policy: who may do what."""
+"""The access policy: which caller may do what."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ RUN = "run_ai_services"
 SERVICE_PERMISSIONS = (VIEW, RUN)
 #: What Agenta calls those permissions that it has under another name.
 NAMES_IN_AGENTA = {VIEW: "view_workflows", RUN: "run_service"}
-# Agenta says who somebody is only when it is asked about a permission.
+# Agenta identifies a caller only in a check of a permission.
 ANY = "edit_workflows"
 
 
 class AccessPolicy:
-    """What each method needs.
+    """The permissions that each method requires.
 
     - ``Status`` and ``ListTools`` need ``view_ai_services``, if that is required, and show only what may be called.
     - ``CallTool`` and ``CallToolStream`` need ``run_ai_services``, if that is required, and the tool's own permission.

@@ -1,4 +1,4 @@
-"""What the files that name callers have in common: who a caller is, and how such a file is read."""
+"""The parts that files about callers share: a caller's identity, and how such a file is read."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Record(BaseModel):
 
 
 class PrincipalRecord(Record):
-    """Who somebody is, by the fields of :class:`Principal`. Without permissions, one may do nothing."""
+    """An identity, with the fields of :class:`Principal`. Without permissions, it may do nothing."""
 
     user: Annotated[str, Field(min_length=1)]
     organization: str = ""
@@ -67,7 +67,7 @@ def parse(model: type[Content], content: bytes) -> Content:
 def refuse_repeated(names: Iterable[str], kind: str) -> None:
     """Raise ``ValueError`` if one of the ``names``, which are names of a ``kind`` and no secrets, is there twice."""
     if repeated := [name for name, count in Counter(names).items() if count > 1]:
-        raise ValueError(f"more than once the same {kind}: {', '.join(repeated)}")
+        raise ValueError(f"duplicate {kind}: {', '.join(repeated)}")
 
 
 def sentence(error: ValidationError) -> str:

@@ -1,1 +1,1 @@
-"""What the command ``check`` asks each part of the set-up. A part that isn't set up says nothing."""
+"""The checks of the command ``check``. A part that isn't configured yields no finding."""

@@ -1,4 +1,4 @@
-"""What can be told from the settings and the files that they name."""
+"""Checks of the settings and of the files that they name."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ SOON = 14 * 86_400
 
 
 async def tools(settings: Settings) -> AsyncIterator[Found]:
-    """Which tools there are."""
+    """Check which tools are available."""
     try:
         available = described_tools(settings.tools_file)
     except ValueError as error:
@@ -60,7 +60,7 @@ def _listed(tools: Sequence[ToolSpec]) -> str:
 
 
 async def api_keys(settings: Settings) -> AsyncIterator[Found]:
-    """Whether somebody has a key, and nobody else can read the file."""
+    """Check that there is a key, and that other users can't read the file."""
     path = settings.api_keys_file
     if "api_keys" not in settings.auth or path is None:
         return
@@ -89,7 +89,7 @@ async def api_keys(settings: Settings) -> AsyncIterator[Found]:
 
 
 async def principals(settings: Settings) -> AsyncIterator[Found]:
-    """Whose certificates are known."""
+    """Check the principals of certificates."""
     path = settings.mtls_principals_file
     if "mtls" not in settings.auth or path is None:
         return
@@ -105,7 +105,7 @@ async def principals(settings: Settings) -> AsyncIterator[Found]:
 
 
 async def limits(settings: Settings) -> AsyncIterator[Found]:
-    """Whether the policy can be read."""
+    """Check that the policy can be read."""
     path = settings.limits_file
     if settings.limits == "off" or path is None:
         return
@@ -122,7 +122,7 @@ async def limits(settings: Settings) -> AsyncIterator[Found]:
 
 
 async def certificates(settings: Settings) -> AsyncIterator[Found]:
-    """Whether the certificates can be used, and for how long."""
+    """Check that the certificates can be used, and for how long."""
     if not (settings.tls_cert_file and settings.tls_key_file):
         return
     files = TlsFiles(settings.tls_cert_file, settings.tls_key_file, settings.tls_client_ca_file)

@@ -1,4 +1,4 @@
-"""What this machine lets the server have: its addresses, and so many open files."""
+"""Checks of this machine: its addresses, and the limit of open files."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ CONNECT_SECONDS = 2.0
 
 
 async def address(settings: Settings) -> AsyncIterator[Found]:
-    """Whether it can be listened on, or is already by a running server."""
+    """Check that the server can listen on the address, or that a running server already does."""
 
     async def is_ours() -> bool:
         if settings.tls_cert_file is None:
             return await is_served(settings.listen)
-        # One that can't be read is told of by itself, and a running server goes on with the one before.
+        # Another check reports an unreadable file, and a running server keeps using the previous one.
         with suppress(OSError, ValueError):
             return await is_served(settings.listen, read_file(settings.tls_cert_file).decode())
         return False
@@ -117,7 +117,7 @@ def _way_out(number: int | None, name: str) -> str:
 
 
 async def open_files(settings: Settings) -> AsyncIterator[Found]:
-    """Whether the process may open as many files as the full load takes."""
+    """Check that the process may open as many files as the full load needs."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if hard != resource.RLIM_INFINITY and hard < settings.open_files:
         yield warning(

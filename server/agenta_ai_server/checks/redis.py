@@ -1,4 +1,4 @@
-"""Findings about Redis."""
+"""Checks of Redis."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ UNREACHABLE = (
 
 
 async def redis(settings: Settings) -> AsyncIterator[Found]:
-    """Whether rate limits and the results of calls can be kept there."""
+    """Check that Redis can store rate limits and results."""
     if settings.redis_url is None:
         if settings.reuse_port:
             alone = "count rate limits" if settings.idempotency_file else "count rate limits and know request_ids"

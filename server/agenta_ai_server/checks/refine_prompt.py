@@ -59,7 +59,7 @@ REMEDIES = {
 
 
 async def deployment(settings: Settings) -> AsyncIterator[Found]:
-    """Which prompt is deployed, and whether it fits. If Agenta or its key is at fault, other parts say so."""
+    """Check which prompt is deployed, and whether it fits. Other checks report faults of Agenta or its key."""
     if settings.missing:
         return
     slug, environment = settings.refine_prompt_key or "", settings.environment_slug or ""
@@ -146,7 +146,7 @@ async def _project(http: HttpClient, address: AgentaAddress, key: str) -> str:
 
 
 async def refinement(settings: Settings) -> AsyncIterator[Found]:
-    """Whether a tiny prompt is refined as its guidelines and context say. This is paid for."""
+    """Check that a tiny prompt is refined as its guidelines and context say. This is billed."""
     explanations = LastExplanation()
     async with Resources() as resources:
         completions = build_completions(settings, resources, explanations)
@@ -169,7 +169,7 @@ def _effect(outcome: ToolOutcome, explanation: str) -> list[Found]:
     if outcome.failure:
         said = f" Agenta says: “{explanation}”" if explanation else ""
         reason = outcome.failure.reason
-        # The rest of the text is for callers, whom it sends to the operator.
+        # The rest of the text tells callers to ask the operator.
         cause = outcome.text.partition(". ")[0].rstrip(".")
         return [failed(f"{reason}: {cause}.{said}", _remedy(reason, outcome.text))]
     written = json.dumps(outcome.structured, ensure_ascii=False).lower()

@@ -1,4 +1,4 @@
-"""What those say who are asked over HTTP: the issuer of tokens, Agenta, and the collector of traces."""
+"""Checks over HTTP: the token issuer, Agenta, and the trace collector."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 async def token_keys(settings: Settings) -> AsyncIterator[Found]:
-    """Whether tokens can be checked with the issuer's keys."""
+    """Check that tokens can be verified with the issuer's keys."""
     if "jwt" not in settings.auth:
         return
     name = "AGENTA_AI_GRPC_JWT_JWKS_FILE" if settings.jwt_jwks_file else "AGENTA_AI_GRPC_JWT_JWKS_URL"
@@ -58,7 +58,7 @@ async def _key_set(settings: Settings) -> bytes:
 
 
 async def agenta(settings: Settings) -> AsyncIterator[Found]:
-    """Whether it can be reached, and is Agenta."""
+    """Check that Agenta can be reached, and is Agenta."""
     if settings.api_url is None:
         return
     url = AgentaAddress.parse(settings.api_url).services("health")
@@ -86,7 +86,7 @@ def _no_health(url: str, status: int) -> Found:
 
 
 async def agenta_key(settings: Settings) -> AsyncIterator[Found]:
-    """Whether Agenta knows our key: its check of permissions says so, and costs nothing."""
+    """Check that Agenta knows the server's key, by its permission check, which costs nothing."""
     if settings.api_url is None or settings.api_key is None:
         return
     address = AgentaAddress.parse(settings.api_url)
@@ -114,7 +114,7 @@ async def agenta_key(settings: Settings) -> AsyncIterator[Found]:
 
 
 async def traces(settings: Settings) -> AsyncIterator[Found]:
-    """Whether somebody takes them."""
+    """Check that a collector accepts traces."""
     if not settings.traces_url:
         return
     if importlib.util.find_spec("opentelemetry") is None:
@@ -143,7 +143,7 @@ def _way_to_agenta(settings: Settings) -> dict[str, Any]:
 
 
 def _unanswered(why: str) -> Found:
-    """Return what an attempt to reach Agenta says of the way there, by the name of the error."""
+    """Return what an error says about the connection to Agenta, by the error's name."""
     if "Certificate" in why or "SSL" in why:
         return failed(
             f"Its certificate isn't trusted, or it has no TLS ({why}).",

@@ -1,4 +1,4 @@
-"""Findings about what remembers request_ids."""
+"""Checks of the store of request_ids."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 async def request_ids(settings: Settings) -> AsyncIterator[Found]:
-    """Whether a repeated call is recognized, and for how long."""
+    """Check that repeated calls are recognized, and for how long."""
     if settings.result_storage == "encrypted" and settings.result_keys_file:
         try:
             Encrypted.from_file(settings.result_keys_file)
@@ -55,7 +55,7 @@ def _looked_at(path: Path) -> tuple[Found | None, bool]:
     if path.exists():
         is_open = path.stat().st_mode & 0o077
         return warning(f"{path} is accessible to other users.", f"chmod 600 {path}") if is_open else None, True
-    # Created here, it would belong to whoever runs this.
+    # If this command created it, it would belong to the command's user.
     if os.access(path.parent, os.W_OK):
         return ok(f"The server will create {path}."), False
     return failed(f"{path} can't be created.", f"Make {path.parent}, and let the server's user write it."), False

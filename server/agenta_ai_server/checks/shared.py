@@ -1,4 +1,4 @@
-"""What the probes share: the form of what they say, and how they ask.
+"""The parts that checks share: the form of a finding, and requests.
 
 No sentence of theirs holds a secret, nor the text of somebody else's error, which may.
 """
@@ -34,17 +34,17 @@ Probe: TypeAlias = "Callable[[Settings], AsyncIterator[Found]]"
 
 
 def ok(said: str) -> Found:
-    """Return that all is fine."""
+    """Return a finding that everything is fine."""
     return Found("ok", said)
 
 
 def warning(said: str, remedy: str) -> Found:
-    """Return that it works, and won't do so for long or in every case."""
+    """Return a warning: it works, but not for long or not in every case."""
     return Found("warning", said, remedy)
 
 
 def failed(said: str, remedy: str) -> Found:
-    """Return that it doesn't work."""
+    """Return a failure."""
     return Found("failed", said, remedy)
 
 

@@ -1,4 +1,4 @@
-"""The prompts behind the tools of the tools file: whether they are deployed, and still fit."""
+"""Checks of the prompts behind a tools file: whether they are deployed and still match."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ async def deployments(settings: Settings) -> AsyncIterator[Found]:
     """Whether what is deployed fits the file. What is wrong with the file, Agenta or its key, other parts say."""
     if settings.tools_file is None or not (settings.api_url and settings.api_key):
         return
-    # Imported only where there is a file, for the sake of the start.
+    # Imported only if there is a file, so that the start is fast.
     from agenta_ai_server.tools.drift.comparison import FATAL, state_differences
     from agenta_ai_server.tools.tools_file.read import ToolsFileError, read
 

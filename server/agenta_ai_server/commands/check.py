@@ -1,4 +1,4 @@
-"""The command ``agenta-ai-server check``: asks each part of the set-up, and says what to do about what is wrong."""
+"""The command ``agenta-ai-server check``: checks each part of the set-up, and names a remedy for each fault."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 # Seconds that one part may take.
 MAX_SECONDS = 15.0
-# In the order in which they are told.
+# In the order in which they are printed.
 PROBES: dict[str, Probe] = {
     "tools": files.tools,
     "API keys": files.api_keys,
@@ -44,7 +44,7 @@ PROBES: dict[str, Probe] = {
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """What one part says of itself.
+    """The finding of one check.
 
     Attributes:
         part: Its name.
@@ -61,11 +61,11 @@ class Finding:
 
 
 async def run(environment: Mapping[str, str], *, call: bool = False) -> list[Finding]:
-    """Ask all parts at the same time.
+    """Run all checks at the same time.
 
     Args:
         environment: As :func:`~agenta_ai_server.settings.read` takes it.
-        call: Whether to have a prompt refined as well, which is paid for.
+        call: Whether to refine a prompt as well, which is billed.
     """
     reading = read(environment)
     settings = reading.settings
@@ -86,11 +86,11 @@ async def _asked(part: str, probe: Probe, settings: Settings) -> list[Finding]:
     try:
         async with asyncio.timeout(seconds):
             async for each in probe(settings):
-                found.append(each)  # noqa: PERF401  # what was found before it took too long is told
+                found.append(each)  # noqa: PERF401  # report what was found before the time-out
     except TimeoutError:
         found.append(failed(f"It took more than {seconds:g} seconds.", "Check again, and look at the network."))
     except Exception as error:
-        # Without its text, which may hold a secret; and the other parts are told nevertheless.
+        # Without its text, which may hold a secret. The other checks are still reported.
         bug = f"The check itself failed by a bug: {type(error).__name__}."
         found.append(failed(bug, "Report it with the version that 'agenta-ai-server --version' prints."))
     return [Finding(part, each.state, each.said, each.remedy) for each in found]

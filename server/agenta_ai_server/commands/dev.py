@@ -1,4 +1,4 @@
-"""The service together with a stand-in for Agenta, on this machine alone."""
+"""Runs the service with a stand-in for Agenta, only on this machine."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ API_KEY = "standin-key"
 APP = "ai-refine"
 ENVIRONMENT = "production"
 TOOLS_FILE = "AGENTA_AI_GRPC_TOOLS_FILE"
-# What a tool needs that names no permission: a tool that is added later must be seen, too.
+# The permission of a tool that names none, so that tools that are added later are visible too.
 DEFAULT_PERMISSION = "run_service"
 PRINCIPAL = {"user": "developer", "organization": "development", "project": "development"}
 
@@ -84,7 +84,7 @@ Nothing is deployed in the stand-in, so calls fail. To deploy the refine prompt,
 """
 
 TOOL_HINTS = """
-The tools of {file}, which is read again when it changes: {names}. To call the first:
+The tools of {file}, which is reloaded when it changes: {names}. To call the first:
   grpcurl -plaintext -H "authorization: ApiKey $AGENTA_AI_API_KEY" \\
     -d '{call}' \\
     {address} agenta.ai.v1.ToolService/CallTool
@@ -101,7 +101,7 @@ async def run(
     *,
     empty: bool = False,
 ) -> int:
-    """Serve until told to stop, or until ``command`` has ended.
+    """Serve until a signal, or until ``command`` has ended.
 
     Args:
         environment: For the server's own settings; those of Agenta are replaced by the stand-in's.
@@ -131,7 +131,7 @@ async def run(
             key = create_key(path, **PRINCIPAL, permissions=permissions, expires=None)
             reading = settings.read(
                 {
-                    # A command learns the port, and may run while another service has the usual one.
+                    # The command gets the port, so another service may have the usual one.
                     "AGENTA_AI_GRPC_LISTEN": f"{standin.host}:{0 if command else PORT}",
                     # No model costs anything here.
                     "AGENTA_AI_GRPC_CASES_MODELS": MODEL,
@@ -193,7 +193,7 @@ def _tools(path: Path) -> ReloadingDocument[tuple[ToolDefinition, ...]]:
 async def _deployed(
     file: ReloadingDocument[tuple[ToolDefinition, ...]] | None, standin: StandIn, *, deploy: bool
 ) -> AsyncIterator[None]:
-    """Keep the prompts of the tools offered in the stand-in, and deployed if it says so, while the file changes."""
+    """Update the prompts in the stand-in when the tools file changes."""
     for sample in samples(ENVIRONMENT) if deploy else ():
         standin.deploy(sample)
     if file is None:

@@ -32,11 +32,11 @@ COLUMNS = ("id", "state", "user", "organization", "project", "plan", "permission
 
 
 class KeyUnseen(Exception):
-    """A key was made, and nobody can have seen it. The text says how to revoke it."""
+    """A key was created but couldn't be printed. The text says how to revoke it."""
 
 
 def create(arguments: argparse.Namespace) -> None:
-    """Make a key and print it, alone and once, on standard output.
+    """Create a key, and print it to standard output, once and without other text.
 
     Raises:
         ValueError: It can't be made.
@@ -66,7 +66,7 @@ def create(arguments: argparse.Namespace) -> None:
 
 
 def _doubt(permissions: frozenset[str], environment: Mapping[str, str]) -> str:
-    """Return a warning about the permissions of a key. The key is made all the same: it may be for another server."""
+    """Return a warning about the permissions of a key. It is created anyway: it may be for another server."""
     file = environment.get(TOOLS_FILE, "").strip()
     try:
         tools = ToolSet(described_tools(Path(file) if file else None))
@@ -84,7 +84,7 @@ def _doubt(permissions: frozenset[str], environment: Mapping[str, str]) -> str:
 
 
 def show(arguments: argparse.Namespace) -> None:
-    """Print the keys, without what would let anybody use them.
+    """Print the keys, without their secrets.
 
     Raises:
         ValueError: The file can't be read.
@@ -112,7 +112,7 @@ def revoke(arguments: argparse.Namespace) -> None:
 def _path(arguments: argparse.Namespace) -> Path:
     path = arguments.file or arguments.environment.get(FILE, "").strip()
     if not path:
-        raise ValueError(f"say by --file where the keys are, or set {FILE}")
+        raise ValueError(f"give the file of the keys with --file, or set {FILE}")
     return Path(path)
 
 

@@ -1,4 +1,4 @@
-"""The way to Agenta's management API, for the commands that read or change what is deployed."""
+"""Opens Agenta's management API for the commands that read or change what is deployed."""
 
 from __future__ import annotations
 

@@ -43,7 +43,7 @@ CREDENTIAL_NOTE = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Options:
-    """What the command line says.
+    """The command's options.
 
     Attributes:
         environment: Slug of the environment.
@@ -69,7 +69,7 @@ class Options:
 
 
 async def run(environment: Mapping[str, str], options: Options) -> int:
-    """Provision, and print the settings to export on standard output. All else goes to standard error.
+    """Provision, and print the settings to export to standard output. Everything else goes to standard error.
 
     Args:
         environment: Holds the key and the address of Agenta.

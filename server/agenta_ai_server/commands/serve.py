@@ -1,4 +1,4 @@
-"""Runs the service: starts its parts, waits for the signal to stop, and takes them down again."""
+"""Runs the service: starts its parts, waits for a signal, and stops them."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def _report_disabled(tools: ToolSet) -> None:
 async def _stop(service: Service, drain: float, grace: float) -> None:
     last = asyncio.get_running_loop().time() + drain + grace
     await service.server.stop(drain, grace)
-    # Callers of other replicas may wait for what runs here, and would otherwise be billed again.
+    # Callers of other replicas may be waiting for running calls, and would otherwise be billed again.
     with suppress(TimeoutError):
         async with asyncio.timeout_at(last):
             await service.in_flight.idle()
@@ -104,7 +104,7 @@ def stop_signal(grace: float) -> asyncio.Event:
         for number in STOP_SIGNALS:
             loop.remove_signal_handler(number)
             signal.signal(number, signal.SIG_DFL)
-        # Last, so that whoever reads it can rely on the second signal.
+        # Logged last, so that a reader of the line can rely on the second signal.
         log.info("stopping; running calls have %g seconds to end", grace)
 
     for number in STOP_SIGNALS:

@@ -1,4 +1,4 @@
-"""The command ``agenta-ai-server config``: the settings that are in force, and where each came from."""
+"""The command ``agenta-ai-server config``: the settings in effect, and where each came from."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ OTEL_SECTION = "Traces, by OpenTelemetry's own variables"
 
 @dataclass(frozen=True, slots=True)
 class Setting:
-    """One setting as it is in force.
+    """One setting in effect.
 
     Attributes:
         section: What it is about.

@@ -1,4 +1,4 @@
-"""Standard output, which may be closed, full, or read by nobody any more."""
+"""Standard output, which may be closed, full, or without a reader."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 class OutputError(Exception):
-    """Standard output takes nothing. The text says why.
+    """Standard output can't be written. The text says why.
 
     Attributes:
         is_unread: Whether that is because its reader has left.
@@ -26,7 +26,7 @@ class OutputError(Exception):
 
 
 def prepare_streams() -> None:
-    """Take the places of standard streams that are closed: a socket would get them, over which libuv aborts.
+    """Replace closed standard streams: otherwise a socket would get their numbers, which makes libuv abort.
 
     Writing to standard output fails as before, and what is written to standard error is lost. Characters that standard
     output doesn't know are written as escapes.
@@ -52,7 +52,7 @@ def say(text: str) -> None:
 
 @contextmanager
 def printed() -> Iterator[None]:
-    """Write what is printed inside at its end, and not when the interpreter exits.
+    """Flush what is printed inside when the context ends, and not when the interpreter exits.
 
     Raises:
         OutputError: It can't be written.

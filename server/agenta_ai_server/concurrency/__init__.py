@@ -1,1 +1,1 @@
-"""Who may be in flight: a bounded number of places, and fair waiting for one."""
+"""The concurrency limit: a fixed number of slots, and a fair queue for them."""

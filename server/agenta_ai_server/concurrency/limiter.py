@@ -18,9 +18,9 @@ if TYPE_CHECKING:
 
 # How much one call's duration moves the mean of all: about the last 60 calls count.
 WEIGHT = 1 / 32
-# Bounds of the delay that a refused call is told, in seconds, before the jitter.
+# Bounds of the retry delay of a refused call, in seconds, before the jitter.
 MIN_DELAY, MAX_DELAY = 1.0, 30.0
-# How often a call in a queue is told its position.
+# How often a queued call gets its position.
 POSITION_SECONDS = 1.0
 
 _Queue: TypeAlias = "OrderedDict[_Slot, None]"
@@ -193,7 +193,7 @@ class ConcurrencyLimiter:
             slot.turn.set_result(False)
 
     def _tell_position(self, slot: _Slot, loop: asyncio.AbstractEventLoop, told: int = 0) -> None:
-        """Tell the call its position, now and whenever it has changed."""
+        """Report the call's position, now and whenever it has changed."""
         if slot.on_position:
             position = max(1, min(slot.last_turn - self._called, self._queued))
             if position != told:
@@ -211,7 +211,7 @@ class ConcurrencyLimiter:
             del queues[slot.organization]
 
     def _count(self, organization: str, change: int) -> None:
-        """Note that the organization holds a slot more or less, and put its queue where it belongs then."""
+        """Count a slot more or less for the organization, and move its queue accordingly."""
         self._in_flight += change
         held = self._held.get(organization, 0) + change
         if held:

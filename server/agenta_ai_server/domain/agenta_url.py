@@ -45,4 +45,4 @@ def check_key(key: str) -> None:
     if not re.fullmatch(r"[!-~]+", key):
         raise ValueError("must be visible ASCII characters, without blanks and line ends")
     if key[0] == key[-1] and key[0] in "\"'":
-        raise ValueError("must not be in quotes: remove them, since nothing does so on the way")
+        raise ValueError("must not be in quotes: remove them, because nothing else does")

@@ -1,4 +1,4 @@
-"""One RPC: who makes it, until when, and what is recorded of it for metrics, traces and logs."""
+"""One RPC: its caller, its deadline, and what metrics, traces and logs record of it."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ PEER = re.compile(r"ipv[46]:(.+):\d+")
 
 @record
 class Principal:
-    """Who calls. Ids are opaque strings; an empty one means that the authority didn't name it.
+    """A caller. Ids are opaque strings; an empty one means that the authority didn't name it.
 
     Attributes:
         method: How the caller proved it, for example ``"none"`` or ``"api_key"``.
@@ -44,7 +44,7 @@ class Principal:
         return self.method == "agenta"
 
     def may(self, permission: str) -> bool:
-        """Say whether the caller has the ``permission``."""
+        """Return whether the caller has the ``permission``."""
         return self.permissions is None or permission in self.permissions
 
 
@@ -66,7 +66,7 @@ class AgentaCredential:
 
 @dataclass(slots=True, eq=False)
 class UpstreamRequest:
-    """One request to the completion service. All but the headers and its begin is known when it has ended.
+    """One request to the completion service. Everything but the headers and its begin is known when it has ended.
 
     Attributes:
         url: Where it goes.
@@ -116,7 +116,7 @@ class Call:
         client_deadline: The caller's own deadline, on the same clock; infinite if there is none.
         deadline: When the call ends at the latest: the caller's deadline or the service's maximum, on the same clock.
         identities: URIs and DNS names of the caller's certificate, which the transport has verified.
-        principal: Who calls; ``None`` until the call has been authenticated.
+        principal: The caller; ``None`` until the call has been authenticated.
         credential: What the caller proved it with, if it is a credential of Agenta's, else ``None``.
         response_metadata: What the answer carries besides the result.
         request_bytes: Size of the request's message.
@@ -168,7 +168,7 @@ class Call:
 
     @property
     def caller(self) -> Principal:
-        """Who calls; it is a bug to ask before the call has been authenticated."""
+        """The caller. It is a bug to read it before the call has been authenticated."""
         if self.principal is None:
             raise AssertionError("the call passed no authentication")
         return self.principal
@@ -185,4 +185,4 @@ def _host(peer: str) -> str:
 
 
 CURRENT_CALL: ContextVar[Call | None] = ContextVar("current_call", default=None)
-"""The call that is being worked on. A run that others have joined works on that of its first caller."""
+"""The current call. In a run that others have joined, it is that of the first caller."""

@@ -1,4 +1,4 @@
-"""One way to hash several values."""
+"""Hashes several values."""
 
 from __future__ import annotations
 

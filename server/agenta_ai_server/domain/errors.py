@@ -153,7 +153,7 @@ class UpstreamFailed(ToolFailed):
         reason: Why.
         message: As for :class:`ToolFailed`.
         attempt: The request that failed.
-        may_have_run: Whether the request may have reached the completion service, and so may have been paid for.
+        may_have_run: Whether the request may have reached the completion service, and so may have been billed.
         retryable: As for :class:`ToolFailed`.
         retry_delay: As for :class:`ToolFailed`.
         transient: Whether the same request may succeed within seconds.

@@ -25,7 +25,7 @@ KINDS = {
 
 
 class Exhausted(ValueError):
-    """The file can't be opened for want of descriptors or memory. The text says so."""
+    """The file can't be opened, because descriptors or memory have run out. The text says so."""
 
 
 def read_file(path: Path) -> bytes:
@@ -36,7 +36,7 @@ def read_file(path: Path) -> bytes:
         ValueError: It can't be read, isn't a regular file, or has more than 16 MiB. The sentence names the path.
     """
     try:
-        # Without waiting, which opening a named pipe would do until somebody writes.
+        # Don't block: opening a named pipe would wait for a writer.
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
         try:
             kind = stat.S_IFMT(os.fstat(descriptor).st_mode)

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 MICROSECONDS = 1_000_000
 """Time is counted in whole microseconds, which a double holds exactly: Redis's scripts have no other numbers."""
 
-# Each write can make one entry old. Looking at two for each write keeps up with that.
+# Each write can make one entry stale. Checking two per write keeps up with that.
 LOOKS = 2
 
 Key = TypeVar("Key", bound="Hashable")
@@ -27,7 +27,7 @@ class Buckets(Generic[Key]):
 
     Args:
         max_keys: Buckets to remember at most, at least 1; each takes about 250 bytes.
-        clock: Seconds that only go forward.
+        clock: Monotonic clock, in seconds.
     """
 
     def __init__(self, max_keys: int, clock: Callable[[], float] = time.monotonic) -> None:
@@ -55,7 +55,7 @@ class Buckets(Generic[Key]):
         """
         now = self._now()
         full_at = self._full_at.get(key, now)
-        # No further away than the limit can put it: the limit may have been larger.
+        # At most the refill time of the current limit: the limit may have been larger.
         wait = min(max(full_at - now, 0), burst * interval)
         allowed = wait <= (burst - 1) * interval
         if allowed:

@@ -1,4 +1,4 @@
-"""What there is to see of a call and of its requests to the completion service, for metrics, traces and logs."""
+"""The interface through which metrics, traces and logs observe calls and their requests to the completion service."""
 
 from __future__ import annotations
 
@@ -40,27 +40,27 @@ class CallOutcome:
 
     @property
     def is_success(self) -> bool:
-        """Whether the caller got what it asked for."""
+        """Whether the call succeeded."""
         return self.code == "OK" and not self.reason
 
 
 class CallListener:
-    """Learns of calls and of their requests to the completion service. This one ignores them.
+    """Observes calls and their requests to the completion service. The base class ignores them.
 
     Its methods run in the task, and so in the context, of the call or request. They must be quick and must not raise.
     """
 
     def call_began(self, call: Call) -> None:
-        """A call came; nothing is known yet of its caller and its content."""
+        """A call has arrived; its caller and content aren't known yet."""
 
     def call_ended(self, call: Call, ending: CallOutcome) -> None:
-        """A call ended, each exactly once, and its answer is about to be sent."""
+        """A call has ended, and its response is about to be sent. Called exactly once per call."""
 
     def request_began(self, request: UpstreamRequest, call: Call | None) -> None:
         """A request to the completion service is about to be sent, for ``call`` if it is known for which."""
 
     def request_ended(self, request: UpstreamRequest, call: Call | None) -> None:
-        """That request ended, well or badly. Its call may have ended before."""
+        """The request has ended, well or badly. Its call may have ended before."""
 
 
 class CallListeners(CallListener):
@@ -91,7 +91,7 @@ class CallListeners(CallListener):
 
 
 class RequestRecord:
-    """Tells a listener of a request that begins and ends with the context, for the current call.
+    """Notifies a listener of a request of the current call, which begins and ends with the context.
 
     Args:
         url: Where the request goes.
@@ -112,7 +112,7 @@ class RequestRecord:
         self._listener.request_began(request, call)
         if call:
             call.requests.append(request)
-        # What the listeners took is ours, and not the completion service's.
+        # The time of the listeners isn't the completion service's.
         request.began = time.perf_counter()
         return request
 

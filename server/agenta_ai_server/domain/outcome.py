@@ -1,4 +1,4 @@
-"""What a tool call results in, as plain data that any transport can send and any store can keep."""
+"""The outcome of a tool call, as plain data that any transport can send and any store can keep."""
 
 from __future__ import annotations
 

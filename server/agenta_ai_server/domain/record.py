@@ -1,4 +1,4 @@
-"""Records that each call makes."""
+"""Fast data classes for the objects that each call creates."""
 
 from __future__ import annotations
 

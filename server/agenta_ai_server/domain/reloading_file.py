@@ -1,4 +1,4 @@
-"""Files that are read again when they change."""
+"""Files that are reloaded when they change."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ log = logging.getLogger(__name__)
 
 
 class NotYet(ValueError):
-    """What the files say can't be used yet. It may be later, although they don't change."""
+    """The content of the files can't be used yet, but may become usable without a change."""
 
 
 class _Unusable(ValueError):
-    """What the files of this version say can't be used."""
+    """The content of this version of the files can't be used."""
 
     def __init__(self, sentence: str, version: Version) -> None:
         super().__init__(sentence)
@@ -36,16 +36,16 @@ class _Unusable(ValueError):
 class ReloadingFiles(Generic[Content]):
     """What some files say together, no more than ``every`` seconds behind them. Broken ones never replace good ones.
 
-    Files are looked at and read in a thread, so that a file system that hangs stops nobody.
+    Files are checked and read in a thread, so that a hanging file system blocks no one.
 
     Args:
         paths: The files, which must be regular ones. A byte order mark is left out.
         parse: Makes the content from the bytes of each file, one argument for each; raises ``ValueError`` with a
             sentence that quotes no secret, ``NotYet`` if it is to be called again at the next look although nothing has
             changed. It is called in a thread.
-        every: Seconds between looks at whether a file has changed.
+        every: Seconds between checks for changes of a file.
         patience: Seconds that the one who causes such a look waits for it at most.
-        clock: Seconds that only go forward.
+        clock: Monotonic clock, in seconds.
 
     Raises:
         ValueError: The files can't be read or parsed at the start.

@@ -1,4 +1,4 @@
-"""What is known of this server process as a whole."""
+"""The state of this server process."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Work that several callers need at the same time, done once."""
+"""Runs work once for several callers that need it at the same time."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ Value = TypeVar("Value")
 class SingleFlight(Generic[Key, Value]):
     """Runs the work of each key once at a time. Callers that come meanwhile share its result or error.
 
-    The work runs in a task of its own, with the context of its first caller, and goes on when callers are cancelled.
+    The work runs in a task of its own, with the context of its first caller, and continues when callers are cancelled.
     """
 
     def __init__(self) -> None:
         self._tasks: dict[Key, asyncio.Task[Value]] = {}
 
     def __contains__(self, key: Key) -> bool:
-        """Say whether the work of the key is under way."""
+        """Return whether the work of the key is running."""
         return key in self._tasks
 
     def start(self, key: Key, work: Callable[[], Coroutine[Any, Any, Value]]) -> asyncio.Task[Value]:
-        """Start the work of the key unless it is under way, and return its task, which nobody but this may cancel."""
+        """Start the work of the key unless it is running, and return its task, which only this object may cancel."""
         task = self._tasks.get(key)
         if task is None:
             task = self._tasks[key] = asyncio.create_task(work())
@@ -48,5 +48,5 @@ class SingleFlight(Generic[Key, Value]):
     def _end(self, key: Key, task: asyncio.Task[Value]) -> None:
         del self._tasks[key]
         if not task.cancelled():
-            # All callers may have left; an error that nobody has retrieved would be logged.
+            # All callers may have left, and an unretrieved error would be logged.
             task.exception()

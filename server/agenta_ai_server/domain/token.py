@@ -1,4 +1,4 @@
-"""JSON Web Tokens as they come, before anybody has verified them."""
+"""Unverified JSON Web Tokens."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _COMPACT = re.compile(r"([A-Za-z0-9_-]+)\.([A-Za-z0-9_-]+)\.([A-Za-z0-9_-]*)")
 
 @dataclass(frozen=True, slots=True)
 class Token:
-    """What a token says of itself.
+    """The unverified content of a token.
 
     Attributes:
         header: How it is signed.
@@ -30,11 +30,11 @@ def unverified(token: str) -> Token:
     """Read a signed token in its compact form.
 
     Raises:
-        ValueError: It is no such token, or has more than 8,192 characters. The sentence quotes nothing of it.
+        ValueError: It isn't such a token, or has more than 8,192 characters. The sentence doesn't quote it.
     """
     parts = _COMPACT.fullmatch(token) if len(token) <= MAX_CHARACTERS else None
     if parts is None:
-        raise ValueError("it is no signed token, or too long")
+        raise ValueError("it isn't a signed token, or is too long")
     header, claims, _ = (_decoded(part) for part in parts.groups())
     return Token(json_object(header), json_object(claims))
 
@@ -49,9 +49,9 @@ def json_object(data: bytes) -> dict[str, Any]:
     try:
         value = json.loads(data, object_pairs_hook=_without_repetition, parse_constant=_no_number)
     except (ValueError, RecursionError):
-        raise ValueError("it is no unambiguous JSON") from None
+        raise ValueError("it isn't unambiguous JSON") from None
     if not isinstance(value, dict):
-        raise ValueError("it is no JSON object")
+        raise ValueError("it isn't a JSON object")
     return value
 
 
@@ -59,7 +59,7 @@ def _decoded(part: str) -> bytes:
     try:
         return base64.urlsafe_b64decode(part + "=" * (-len(part) % 4))
     except ValueError:
-        raise ValueError("it is no base64url") from None
+        raise ValueError("it isn't base64url") from None
 
 
 def _without_repetition(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -99,7 +99,7 @@ class ToolSet:
             self._add(tool)
 
     def __contains__(self, name: str) -> bool:
-        """Say whether a tool of this name can be called."""
+        """Return whether a tool of this name can be called."""
         return name in self._enabled
 
     def find(self, name: str) -> ToolSpec | None:
@@ -130,7 +130,7 @@ class ToolSet:
 
     def _add(self, tool: ToolSpec) -> None:
         if not NAME.fullmatch(tool.name):
-            raise ValueError(f"{tool.name} is no name of the form tools.<provider>.<group>.<tool>")
+            raise ValueError(f"{tool.name} isn't a name of the form tools.<provider>.<group>.<tool>")
         *namespaces, last = tool.name.split(".")
         space = self._root
         for namespace in namespaces:
@@ -143,7 +143,7 @@ class ToolSet:
 
 
 class HasDeadline(Protocol):
-    """Something that is waited for until a deadline."""
+    """Something with a deadline."""
 
     @property
     def deadline(self) -> float:
@@ -151,7 +151,7 @@ class HasDeadline(Protocol):
 
 
 class Stage(StrEnum):
-    """What is happening to a call."""
+    """The stage of a call."""
 
     QUEUED = "queued"
     STARTED = "started"
@@ -188,13 +188,13 @@ Watch: TypeAlias = "Callable[[Progress], None]"
 
 @dataclass(slots=True, eq=False)
 class Waiters:
-    """The callers that wait for one run, which they join and leave while it goes on.
+    """The callers that wait for one run, and join and leave it while it is running.
 
     Attributes:
         deadlines: When each of them stops waiting, in seconds on the event loop's clock; infinite for never.
         watchers: Those of them that watch its progress.
         latest: The last progress of the run; ``None`` before the first.
-        begun: Whether the run may have cost something by now, so that it goes on for a while when all have left.
+        begun: Whether the run may have been billed, so that it continues for a while when all callers have left.
     """
 
     deadlines: list[float] = field(default_factory=list)
@@ -208,7 +208,7 @@ class Waiters:
         return max(self.deadlines, default=-math.inf)
 
     def join(self, deadline: float, watch: Watch | None) -> None:
-        """Add a caller, and tell it what the run is doing."""
+        """Add a caller, and send it the run's current progress."""
         self.deadlines.append(deadline)
         if watch:
             self.watchers.append(watch)
@@ -222,7 +222,7 @@ class Waiters:
             self.watchers.remove(watch)
 
     def report(self, progress: Progress) -> None:
-        """Tell all watchers, and those who will join."""
+        """Send the progress to all watchers, and keep it for those who join later."""
         self.latest = progress
         for watch in self.watchers:
             watch(progress)
@@ -235,7 +235,7 @@ class ToolCall:
     Attributes:
         call_id: The server's own id of the call, in logs and errors.
         name: Name of the tool, as the caller gave it.
-        caller: Who calls.
+        caller: The caller.
         credential: The caller's own credential in Agenta; ``None`` if it came by another.
         deadline: When the call ends at the latest, in seconds on the event loop's clock.
         max_seconds: How long a run of the tool may take at most.
@@ -245,8 +245,8 @@ class ToolCall:
         rerun_if_outcome_unknown: Whether to run an id again whose first run may have been billed and left no result.
         response_metadata: What the answer carries besides the outcome.
         waiters: Who waits for the outcome, if several may; ``None`` for this call's caller alone.
-        watch: Takes the progress of the call; ``None`` if nobody watches.
-        on_billing: Runs before the call costs something; ``None`` if nobody needs to know.
+        watch: Receives the progress of the call; ``None`` if no one watches.
+        on_billing: Runs before anything is billed; ``None`` if that isn't recorded.
         resends: How often the request to the completion service that is made next was sent before.
     """
 
@@ -281,7 +281,7 @@ class ToolCall:
         return self._arguments
 
     def forget_arguments(self) -> None:
-        """Let go of the arguments: this call only waits for the outcome of another one."""
+        """Release the arguments: this call only waits for the outcome of another one."""
         self._arguments = {}
         self.read_arguments = dict
 
@@ -299,7 +299,7 @@ class ToolCall:
         return min(self.deadline, self.waiting.deadline) - asyncio.get_running_loop().time()
 
     def require_time(self, least: float) -> None:
-        """Refuse the call if it ends, or the last caller stops waiting for it, in less than so many seconds.
+        """Refuse the call if it ends, or its last caller stops waiting, in less than ``least`` seconds.
 
         Raises:
             Refused: DEADLINE_TOO_SHORT.
@@ -328,7 +328,7 @@ class ToolCall:
         queue_position: int = 0,
         retry_delay: float | None = None,
     ) -> None:
-        """Tell the call's watchers what is happening to it: see :class:`Progress`."""
+        """Report the call's progress to its watchers: see :class:`Progress`."""
         if self.watch:
             self.watch(Progress(stage, text, done, total, queue_position, retry_delay))
 

@@ -1,4 +1,4 @@
-"""A store that does without its shared ledger while that fails."""
+"""A store that falls back to the memory of this process while its shared ledger fails."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ PAUSE = 1.0
 
 
 class LocalFallback:
-    """Asks the shared store, and the memory of this process in its place while it is unavailable.
+    """Uses the shared store, or the memory of this process while the shared store is unavailable.
 
     Meanwhile, repeats that reach this process are billed once, and repeats that reach another are billed again.
 
@@ -26,7 +26,7 @@ class LocalFallback:
         shared: The store of all processes, whose runs may begin unrecorded.
         local: A store of this process, on ``ledger``.
         ledger: The ledger of the local store.
-        clock: Seconds that only go forward.
+        clock: Monotonic clock, in seconds.
     """
 
     def __init__(

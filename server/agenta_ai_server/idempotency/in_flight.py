@@ -24,9 +24,9 @@ if TYPE_CHECKING:
     from agenta_ai_server.domain.tool import Watch
     from agenta_ai_server.idempotency.store import Leading, Lease, Store
 
-# Seconds between looks at a run elsewhere: soon at first, since most joins come late in a run.
+# Seconds between polls of a run elsewhere: short at first, because most callers join late in a run.
 FIRST_LOOK, LAST_LOOK, SLOWER = 0.05, 0.25, 1.5
-# Far above any result there is. A larger one isn't stored, since it would push out too many others.
+# Far above any real result. A larger one isn't stored, because it would evict too many others.
 MAX_RESULT_BYTES = 4 << 20
 # How many callers may wait for one run, and for all runs of one principal. They pass neither the rate limit nor the
 # concurrency limit, and each holds a call of the transport.
@@ -49,14 +49,14 @@ log = logging.getLogger(__name__)
 class InFlightCalls:
     """The calls in flight: each id is run once, and its callers share the outcome.
 
-    A run belongs to its id and not to a caller: it goes on when a caller leaves, ends by its own deadline, and is
+    A run belongs to its id and not to a caller: it continues when a caller leaves, ends by its own deadline, and is
     cancelled when nobody has waited for it for a while, or at once if nothing can have been billed. It belongs to one
     event loop.
 
     Args:
         store: Decides who runs an id.
-        linger: For how many seconds a run that may have been billed goes on when its last caller has left. A repeat in
-            that time joins it; a later one finds its outcome lost.
+        linger: For how many seconds a run that may have been billed continues after its last caller has left. A repeat
+            in that time joins it; a later one finds its outcome lost.
         max_joined: How many callers may wait for runs that others have begun here.
         max_joined_per_owner: How many of them may belong to one owner.
     """
@@ -74,7 +74,7 @@ class InFlightCalls:
         self._max_joined_per_owner = max_joined_per_owner
         self._joined = 0
         self._joined_by_owner: Counter[str] = Counter()
-        # By fingerprint too: only the store knows which of two fingerprints an id stands for.
+        # Keyed by fingerprint too: only the store knows to which of two fingerprints an id belongs.
         self._runs: dict[_RunId, _Run] = {}
         self._tasks: dict[asyncio.Task[Any], _Run] = {}
 
@@ -96,11 +96,11 @@ class InFlightCalls:
     ) -> ToolOutcome:
         """Return the outcome of the id; run the work for it unless that is under way or done.
 
-        A caller that is cancelled leaves, and the run goes on without it for as long as others wait, or for a while.
+        A caller that is cancelled leaves, and the run continues for as long as others wait, or for a while.
 
         Args:
             key: Names the id: its principal and request_id, hashed.
-            fingerprint: A hash of what is asked for; another one for the same key is refused.
+            fingerprint: A hash of the request; a different one for the same key is refused.
             work: Does it, in a task of its own and with the context of its first caller, and ends by itself. Gets its
                 callers, and what it must await before it may be billed, which may raise ``Refused`` and must not be
                 caught. It is cancelled as soon as all callers have left unless it has told them that it has begun. It
@@ -146,7 +146,7 @@ class InFlightCalls:
         ended = asyncio.get_running_loop().create_future()
         run.waiting.append(ended)
         try:
-            # Unlike a shield, it leaves no error behind that nobody has retrieved.
+            # Unlike a shield, it leaves no unretrieved error behind.
             await ended
         finally:
             run.waiting.remove(ended)
@@ -185,7 +185,7 @@ class InFlightCalls:
         if not run.task.cancelled() and (error := run.task.exception()):
             run.traceback = error.__traceback__
         for ended in run.waiting:
-            # A caller that was cancelled just now may not have left yet.
+            # A caller that has just been cancelled may not have left yet.
             if not ended.done():
                 ended.set_result(None)
 
@@ -209,7 +209,7 @@ class InFlightCalls:
             self._abandon(run)
 
     async def _close(self, run: _Run) -> None:
-        """Abandon the run when nobody has waited for it for a while, here or elsewhere."""
+        """Abandon the run when no one has waited for it for a while, here or elsewhere."""
         seconds = self._linger
         while seconds:
             await asyncio.sleep(seconds)
@@ -232,7 +232,7 @@ class InFlightCalls:
             try:
                 return await self._lead(run, claim.lease)
             except LeaseLost:
-                # Nothing was sent. Whoever has claimed the id meanwhile runs it.
+                # Nothing was sent. The process that has claimed the id meanwhile runs it.
                 run.ending = False
 
     async def _claim(self, run: _Run) -> tuple[Leading | Finished | Lost, str]:
@@ -273,7 +273,7 @@ class InFlightCalls:
         return outcome
 
     async def _finish(self, run: _Run, end: Coroutine[None, None, None]) -> None:
-        # What is billed must not be lost because its last caller leaves just now.
+        # A billed result must not be lost because its last caller leaves at this moment.
         run.ending = True
         run.lease = None
         await end
@@ -288,7 +288,7 @@ class _Run:
         callers: Who waits for it here.
         waiting: What each of them awaits.
         ending: Whether its work is done and only the store is still to record it.
-        closing: What will cancel it unless somebody comes.
+        closing: The timer that will cancel it unless a caller joins.
         traceback: Where its error was raised.
     """
 
@@ -322,7 +322,7 @@ def _stored(data: bytes, *, replayed: bool) -> ToolOutcome:
     try:
         return replace(decode(data), replayed=replayed)
     except ValueError as error:
-        # Of a later version, for example, after a downgrade. It was billed all the same.
+        # For example, a later version's result after a downgrade. It was billed anyway.
         log.error("an outcome can't be read: %s", error)  # the trace tells nothing more
         return OUTCOME_UNKNOWN
 

@@ -1,4 +1,4 @@
-"""The interface of a ledger, which records what became of each id, and the values that it takes and gives."""
+"""The interface of a ledger, which records the state of each id, and its values."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Run(NamedTuple):
 
 
 class Hold(NamedTuple):
-    """A run that goes on, and whether it may have been billed."""
+    """A running run, and whether it may have been billed."""
 
     run: Run
     begun: bool
@@ -41,13 +41,13 @@ class EndKind(StrEnum):
     """How a run ended."""
 
     KEPT = auto()
-    """With an outcome that every repeat gets."""
+    """It has an outcome that every repeat gets."""
     PASSED_ON = auto()
-    """With an outcome that only those get who wait for it: nothing was billed, and a repeat runs again."""
+    """It has an outcome for those who wait now: nothing was billed, and a later repeat runs again."""
     RELEASED = auto()
-    """Without an outcome, and nothing was billed."""
+    """It has no outcome, and nothing was billed."""
     ABANDONED = auto()
-    """Without an outcome; it may have been billed if it has begun."""
+    """It has no outcome, and may have been billed if it has begun."""
 
 
 class Ending(NamedTuple):
@@ -102,7 +102,7 @@ class LedgerFailed(Exception):
 
 
 class Ledger(Protocol):
-    """Records who runs an id, whether the run may have been billed, and its outcome. See ``rules.py`` for the states.
+    """Records the run of an id, whether it may have been billed, and its outcome. See ``rules.py`` for the states.
 
     All methods raise :class:`LedgerFailed`.
     """
@@ -134,7 +134,7 @@ class Ledger(Protocol):
         """Record how a run ended."""
 
     async def followed(self, key: str) -> float:
-        """Return for how many seconds more a claimant elsewhere counts as waiting for the id."""
+        """Return for how many more seconds a claimant elsewhere counts as waiting for the id."""
 
     async def aclose(self) -> None:
         """Close what was opened."""

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 MAX_IDS = 250_000
 MAX_RESULT_BYTES = 64 << 20
-# How many expired entries one step takes out. More than one, so that they leave faster than new ones come.
+# How many expired entries one step removes. More than one, so that they are removed faster than new ones arrive.
 SWEEP = 8
 
 
@@ -32,7 +32,7 @@ class MemoryLedger:
         ttl: Seconds for which an id is remembered after its run; 0 forgets it at once.
         max_ids: Ids to remember at most; each takes about 500 bytes besides its outcome.
         max_bytes: What the outcomes may take together.
-        clock: Seconds that only go forward.
+        clock: Monotonic clock, in seconds.
     """
 
     def __init__(
@@ -44,7 +44,7 @@ class MemoryLedger:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._table = _MemoryTable(max_ids, max_bytes, clock)
-        # A lease ends with the process, and so does this.
+        # A lease ends with the process, and so does this ledger.
         self._rules = Rules(self._table, ttl, math.inf, clock)
 
     @property
@@ -53,7 +53,7 @@ class MemoryLedger:
         return False
 
     def __contains__(self, key: str) -> bool:
-        """Say whether anything is known of the id."""
+        """Return whether the id is known."""
         return self._table.get(key) is not None
 
     async def open(self) -> None:
@@ -76,7 +76,7 @@ class MemoryLedger:
         self._rules.end(run, ending)
 
     async def followed(self, key: str) -> float:
-        """Return for how many seconds more somebody counts as waiting; see :meth:`Ledger.followed`."""
+        """Return for how many more seconds a claimant counts as waiting; see :meth:`Ledger.followed`."""
         return self._rules.followed(key)
 
 

@@ -1,4 +1,4 @@
-"""Ends of runs that a failing ledger hasn't recorded, kept in the memory of this process."""
+"""Keeps the ends of runs that a failing ledger hasn't recorded, in the memory of this process."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from agenta_ai_server.idempotency.ledger import EndKind
 if TYPE_CHECKING:
     from agenta_ai_server.idempotency.ledger import Ending, Run
 
-# What all may take in memory. The oldest make room for new ones.
+# Memory for all ends. The oldest are dropped to make room.
 MAX_BYTES = 64 << 20
-# What one takes besides its outcome: itself, its run, and a link and a slot of the ordered dictionary.
+# Memory of one end in addition to its outcome: the objects, and a link and a slot of the ordered dictionary.
 ENTRY_BYTES = 1000
 
 
@@ -66,12 +66,12 @@ class PendingWrites:
             self._size -= end.size
 
     def postpone(self, end: PendingEnd) -> None:
-        """Put an end behind the others."""
+        """Move an end behind the others."""
         if self._ends.get(end.run.key) is end:
             self._ends.move_to_end(end.run.key)
 
     def current(self) -> list[PendingEnd]:
-        """Return those that still make a difference, and forget the others."""
+        """Return the ends that still matter, and forget the others."""
         for end in list(self._ends.values()):
             if end.until <= time.monotonic():
                 self.remove(end)

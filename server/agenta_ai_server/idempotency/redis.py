@@ -114,7 +114,7 @@ class RedisLedger:
         await self._run(self._end(run, ending))
 
     async def followed(self, key: str) -> float:
-        """Return for how many seconds more somebody counts as waiting; see :meth:`Ledger.followed`."""
+        """Return for how many more seconds a claimant counts as waiting; see :meth:`Ledger.followed`."""
         try:
             left = await self._client.command("PTTL", self._name(key, "followers"))
         except RedisFailed as failure:

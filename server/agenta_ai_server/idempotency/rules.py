@@ -1,4 +1,4 @@
-"""The states of an id, and what each step makes of them. ``lua/`` has the same rules for Redis.
+"""The states of an id, and the rules of each step. ``lua/`` has the same rules for Redis.
 
 ``docs/architecture.md`` has the diagram.
 """
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 
 class State(IntEnum):
-    """What is known of an id. One that isn't in the table is new, or has expired."""
+    """The state of an id. An id that isn't in the table is new, or has expired."""
 
     CLAIMED = 0
     """A run is about to begin. It hasn't been billed."""
@@ -41,7 +41,7 @@ class State(IntEnum):
 
 @dataclass(slots=True)
 class Entry:
-    """What is known of one id.
+    """The entry of one id.
 
     Attributes:
         fingerprint: What it stands for.
@@ -50,7 +50,7 @@ class Entry:
         spent: Whether a run before that one may have been billed.
         leased_until: When the run counts as dead unless it is held again.
         expires: When the entry is forgotten.
-        followed_until: Until when somebody elsewhere counts as waiting.
+        followed_until: Until when a claimant elsewhere counts as waiting.
         data: The outcome, if it is stored.
     """
 
@@ -113,7 +113,7 @@ class Rules:
         if entry.is_running and entry.token == run.token:
             return Claimed()
         if entry.is_running and now < entry.leased_until:
-            # No longer than a lease lasts: the clock may have been set back, and its holder be dead.
+            # At most the length of a lease: the clock may have been set back, and the holder may be dead.
             entry.leased_until = min(entry.leased_until, now + self._lease)
             entry.followed_until = now + FOLLOWER_SECONDS
             self._table.put(run.key, entry)
@@ -128,7 +128,7 @@ class Rules:
         now = self._clock()
         entry = self._find(run.key, now)
         if entry is None:
-            # The table has lost it, or the lease has run out and nobody has claimed the id since.
+            # The table has lost it, or the lease has run out and no one has claimed the id since.
             entry = Entry(run.fingerprint, run.token, State.CLAIMED, False, 0.0, 0.0)
         elif entry.token != run.token:
             return False
@@ -156,7 +156,7 @@ class Rules:
             self._table.put_ending(run.token, ending.data, now + ENDING_SECONDS)
 
     def followed(self, key: str) -> float:
-        """Return for how many seconds more somebody elsewhere counts as waiting."""
+        """Return for how many more seconds a claimant elsewhere counts as waiting."""
         now = self._clock()
         entry = self._find(key, now)
         return max(entry.followed_until - now, 0.0) if entry else 0.0
@@ -180,7 +180,7 @@ class Rules:
         entry.expires = entry.leased_until + (self._ttl if may_be_billed else 0.0)
 
     def _keep(self, run: Run, entry: Entry | None, data: bytes | None, now: float) -> None:
-        # The first outcome stays, also when a caller had the id run again meanwhile.
+        # The first outcome stays, even if a caller has rerun the id meanwhile.
         if entry and (entry.fingerprint != run.fingerprint or entry.data is not None):
             return
         if entry and entry.state is State.FINISHED and data is None:

@@ -19,7 +19,7 @@ _ID_BYTES = 4
 
 
 class Sealing(Protocol):
-    """Turns outcomes into what is stored, and back."""
+    """Converts outcomes to their stored form, and back."""
 
     def seal(self, key: str, data: bytes) -> bytes | None:
         """Return what to store for the id of this ``key``; ``None`` to store nothing."""
@@ -83,7 +83,7 @@ class Encrypted:
             keys = []
         if not keys or any(len(key) != KEY_BYTES for key in keys):
             raise ValueError(
-                "must hold keys of 32 bytes in base64, one a line, the newest first. Make one: openssl rand -base64 32"
+                "must hold 32-byte keys in base64, one per line, the newest first. Make one: openssl rand -base64 32"
             )
         return cls(keys)
 

@@ -29,11 +29,11 @@ OPEN_SECONDS = 30.0
 """How long opening may take. After a crash, what the last process wrote may have to be read first."""
 
 MAX_FILE_BYTES = 1 << 30
-# Beyond the size that makes outcomes leave, so that recording that a run has begun doesn't fail for want of room.
+# Space beyond the size at which outcomes are dropped, so that there is always room to record that a run has begun.
 SPARE_PAGES = 2048
 # Steps that are committed together.
 BATCH = 256
-# Batches from one sweep to the next. A sweep takes out more than so many full batches can bring in.
+# Batches from one sweep to the next. A sweep removes more entries than that many full batches can add.
 SWEEP_EVERY = 16
 
 # "AAI" and a version of the tables, which an older or newer service would misread.
@@ -114,7 +114,7 @@ class SqliteLedger:
         return True
 
     async def open(self) -> None:
-        """Open the file, and create it if need be.
+        """Open the file, and create it if necessary.
 
         Raises:
             LedgerFailed: It can't be opened, or it isn't such a file.
@@ -124,7 +124,7 @@ class SqliteLedger:
         await self._do(lambda _rules: None, OPEN_SECONDS)
 
     async def aclose(self) -> None:
-        """Finish what was asked for, and close the file."""
+        """Finish the pending steps, and close the file."""
         if self._thread:
             self._hand_over()
             self._steps.put(None)
@@ -151,7 +151,7 @@ class SqliteLedger:
             raise
 
     async def followed(self, key: str) -> float:
-        """Return for how many seconds more somebody counts as waiting; see :meth:`Ledger.followed`."""
+        """Return for how many more seconds a claimant counts as waiting; see :meth:`Ledger.followed`."""
         return await self._do(lambda rules: rules.followed(key))
 
     async def _do(self, step: Callable[[Rules], Result], seconds: float | None = None) -> Result:
@@ -176,7 +176,7 @@ class SqliteLedger:
         self._new.clear()
 
     def _work(self) -> None:
-        """Do what is asked for, until the end. Runs in the thread."""
+        """Run steps until the end. Runs in the thread."""
         while (batch := self._next_batch()) is not None:
             self._file.commit(batch)
             if batch:
@@ -192,7 +192,7 @@ class SqliteLedger:
         batch = []
         with suppress(queue.Empty):
             while step:
-                # Nobody waits for it any more, and whoever asked for it doesn't rely on it.
+                # No one waits for it any more, and its caller doesn't rely on it.
                 if not step.future.done():
                     batch.append(step)
                 if len(batch) == BATCH:
@@ -204,7 +204,7 @@ class SqliteLedger:
 
 @dataclass(slots=True, eq=False)
 class _Step(Generic[Result]):
-    """One thing to do in the thread, and what came of it."""
+    """One step for the thread, and its result."""
 
     do: Callable[[Rules], Result]
     future: asyncio.Future[Result]
@@ -281,7 +281,7 @@ class _File:
             with suppress(sqlite3.Error):
                 connection.execute("ROLLBACK")
             if isinstance(error, sqlite3.DatabaseError) and not isinstance(error, sqlite3.OperationalError):
-                # Damaged: whoever replaces the file needn't restart the service.
+                # Damaged. Close it, so that replacing the file needs no restart.
                 self.close()
             raise
 
@@ -307,7 +307,7 @@ class _File:
         return connection
 
     def _sweep(self, connection: sqlite3.Connection) -> None:
-        """Now and then, forget what has expired, and make room."""
+        """Occasionally delete expired entries, and make room."""
         self._batches += 1
         if self._batches % SWEEP_EVERY:
             return

@@ -1,4 +1,4 @@
-"""Decides who runs an id, and keeps outcomes for a while, in whatever ledger."""
+"""Decides which process runs an id, and stores outcomes for a while, in any ledger."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ class StoreState(Enum):
 
 @record
 class RunOutcome:
-    """What a run brought.
+    """The result of a run.
 
     Attributes:
         data: The outcome, encoded; ``None`` if it isn't to be stored.
@@ -88,7 +88,7 @@ class Lease(Protocol):
         """End without an outcome: the id is lost if the run has begun, and free otherwise. Never fails."""
 
     async def awaited(self) -> float:
-        """Return for how many seconds more somebody elsewhere is known to wait; 0 if nobody is."""
+        """Return for how many more seconds a claimant elsewhere counts as waiting; 0 if none does."""
 
 
 @record
@@ -102,7 +102,7 @@ Claim: TypeAlias = Leading | Following | Finished | Lost
 
 
 class Store(Protocol):
-    """Decides who runs an id, and keeps outcomes for a while."""
+    """Decides which process runs an id, and stores outcomes for a while."""
 
     @property
     def state(self) -> StoreState:
@@ -166,7 +166,7 @@ class LedgerStore:
         return StoreState.SHARED if self.ledger.is_shared else StoreState.LOCAL
 
     def __contains__(self, key: str) -> bool:
-        """Say whether the id has an outcome here that the ledger hasn't recorded."""
+        """Return whether the id has an outcome here that the ledger hasn't recorded."""
         return self._pending.kept(key) is not None
 
     async def start(self) -> None:
@@ -197,7 +197,7 @@ class LedgerStore:
         try:
             answer = await self._ask(self.ledger.claim(run, waited=waited, rerun=rerun))
         except (Refused, asyncio.CancelledError):
-            # It may have been recorded, or still be.
+            # It may have been recorded, or may still be recorded later.
             until = time.monotonic() + self._lease_seconds
             self._pending.add(PendingEnd(run, Ending(EndKind.RELEASED), until, is_claim=True))
             raise
@@ -238,7 +238,7 @@ class LedgerStore:
 
     async def _renew_forever(self) -> None:
         while True:
-            # Sooner again if it failed: the leases run out meanwhile.
+            # Retry sooner after a failure, because leases run out meanwhile.
             await asyncio.sleep(self._lease_seconds / (3 if self._available else 12))
             with suppress(Refused):
                 await self._renew(list(self._leases.values()))
@@ -277,20 +277,20 @@ class LedgerStore:
             self._pending.add(PendingEnd(run, ending, until))
 
     async def write_pending(self) -> None:
-        """Tell the ledger how runs ended of which it hasn't heard yet."""
+        """Record the ends of runs that the ledger doesn't have yet."""
         for end in self._pending.current():
-            # Written now, it may be recorded at any time: no claim may use its run any more.
+            # Once it is written, it may be recorded at any time: no claim may use its run any more.
             end.is_claim = False
             try:
                 await self._ask(self.ledger.end(end.run, end.ending))
             except Refused:
-                # One that never fits mustn't hold up the others.
+                # One that never fits must not block the others.
                 self._pending.postpone(end)
                 return
             self._pending.remove(end)
 
     async def followed(self, key: str) -> float:
-        """Return for how many seconds more somebody elsewhere counts as waiting.
+        """Return for how many more seconds a claimant elsewhere counts as waiting.
 
         Raises:
             Refused: REPLAY_STORE_UNAVAILABLE.
@@ -304,7 +304,7 @@ class LedgerLease:
 
     Attributes:
         begun: Whether something may be billed from now on.
-        in_doubt: Whether the ledger couldn't tell, the last time, if somebody waits elsewhere.
+        in_doubt: Whether the ledger couldn't say, the last time, if a claimant is waiting elsewhere.
     """
 
     store: LedgerStore
@@ -335,7 +335,7 @@ class LedgerLease:
             return await self.store.followed(self.run.key)
         except Refused:
             self.in_doubt = True
-            # Not for as long as the ledger is away: those who wait elsewhere are refused meanwhile.
+            # Not while the ledger is unavailable: callers elsewhere are refused meanwhile.
             return 0.0 if was_in_doubt else FOLLOWER_SECONDS
 
 

@@ -1,4 +1,4 @@
-"""A rate limiter that does without its shared store while that fails."""
+"""A rate limiter that falls back to a local one while its shared store fails."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class FallbackLimiter:
         on_failure: ``"local"``: the local limiter decides while the shared one fails. ``"refuse"``: calls are refused
             meanwhile (fail closed).
         every: Seconds between probes, more than 0; shortened at random by up to a half.
-        clock: Seconds that only go forward.
+        clock: Monotonic clock, in seconds.
     """
 
     def __init__(
@@ -111,7 +111,7 @@ class FallbackLimiter:
 
     def _count(self, failure: StoreFailed) -> None:
         self._timeouts += 1
-        # Of the many calls that were under way, only the first changes anything.
+        # Of many concurrent calls, only the first changes the state.
         if self._state is LimiterState.SHARED and (not failure.timed_out or self._timeouts >= TIMEOUTS):
             self._fall_back(failure)
 
@@ -122,7 +122,7 @@ class FallbackLimiter:
         self._state = LimiterState.FALLBACK
 
     def _plan_probe(self) -> None:
-        self._probe_at = self._clock() + self._every * random.uniform(0.5, 1)  # noqa: S311  # spreads the replicas
+        self._probe_at = self._clock() + self._every * random.uniform(0.5, 1)  # noqa: S311  # spreads the probes of replicas
 
     def _start_probe(self) -> None:
         if self._clock() >= self._probe_at:

@@ -1,4 +1,4 @@
-"""What a caller may know of its limit, as draft-ietf-httpapi-ratelimit-headers-11 writes it."""
+"""The rate limit fields of draft-ietf-httpapi-ratelimit-headers-11."""
 
 from __future__ import annotations
 

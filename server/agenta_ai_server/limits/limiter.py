@@ -1,4 +1,4 @@
-"""The interface of a rate limiter. Every one gives the same answers to the same history."""
+"""The interface of a rate limiter. All implementations give the same answers to the same history."""
 
 from __future__ import annotations
 

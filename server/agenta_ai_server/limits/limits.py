@@ -1,4 +1,4 @@
-"""The limits that are in force: who may make how many calls, and what is left of them."""
+"""The rate limits in effect: the policy, and the limiter that counts."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 @record
 class Check:
-    """One question to the limiter and its answer."""
+    """One check by the limiter, and its decision."""
 
     quota: Quota
     decision: Decision
@@ -51,7 +51,7 @@ class RateLimits:
         return await self._check(self._limiter.take, tool, principal)
 
     async def peek(self, tool: str, principal: Principal) -> Check | None:
-        """As :meth:`take`, without taking."""
+        """Return what :meth:`take` would, without taking a call."""
         return await self._check(self._limiter.peek, tool, principal)
 
     async def _check(

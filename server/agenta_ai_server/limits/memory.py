@@ -19,7 +19,7 @@ class MemoryLimiter:
 
     Args:
         max_keys: Buckets to remember at most, at least 1; each takes about 250 bytes.
-        clock: Seconds that only go forward.
+        clock: Monotonic clock, in seconds.
     """
 
     def __init__(self, max_keys: int = 100_000, *, clock: Callable[[], float] = time.monotonic) -> None:

@@ -1,4 +1,4 @@
-"""Which limit holds for whom, and whose calls count together."""
+"""The policy of rate limits: which limit applies to a caller, and which calls share a bucket."""
 
 from __future__ import annotations
 
@@ -23,21 +23,21 @@ Name = Annotated[str, StringConstraints(min_length=1)]
 
 
 class _Rule(BaseModel):
-    """A limit, an exemption, or neither, so that the next rule decides."""
+    """A limit, an exemption, or neither, in which case the next rule decides."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
     burst: Annotated[int | None, Field(ge=1, le=MAX_BURST)] = None
-    # Whole, as the contract tells it to callers.
+    # A whole number, as in the contract.
     per_minute: Annotated[int | None, Field(ge=1, le=MAX_PER_MINUTE)] = None
     unlimited: bool = False
 
     @model_validator(mode="after")
     def _whole(self) -> _Rule:
         if (self.burst is None) is not (self.per_minute is None):
-            raise ValueError("burst and per_minute go together")
+            raise ValueError("burst and per_minute must be given together")
         if self.unlimited and self.burst is not None:
-            raise ValueError("unlimited goes without burst and per_minute")
+            raise ValueError("unlimited excludes burst and per_minute")
         return self
 
     @property
@@ -121,7 +121,7 @@ class LimitPolicy:
         return policy
 
     def quota(self, tool: str, principal: Principal) -> Quota | None:
-        """Return what limits this caller's calls of this tool; ``None`` if nothing does."""
+        """Return the limit of this caller for this tool; ``None`` if there is none."""
         return self._quota(tool, principal.organization, principal.plan, principal.user)
 
     def _find_quota(self, tool: str, organization: str, plan: str, user: str) -> Quota | None:

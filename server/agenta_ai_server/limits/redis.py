@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from agenta_ai_server.redis.client import RedisClient
 
 GCRA = Script(Path(__file__).with_name("gcra.lua").read_text())
-# Takes a call, because a store may still be readable when it can't be written.
+# The probe takes a call, because a store may be readable but not writable.
 PROBE_KEY = "probe"
 PROBE_LIMIT = Limit(burst=1_000, per_minute=60_000)
 

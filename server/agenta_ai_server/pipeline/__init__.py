@@ -1,1 +1,1 @@
-"""What a tool call passes on its way to the tool: decided here, without grpc and without protobuf."""
+"""The pipeline that a tool call passes on its way to the tool, without grpc and without protobuf."""

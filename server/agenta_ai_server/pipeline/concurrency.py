@@ -1,4 +1,4 @@
-"""Runs no more tools at once than the server can carry."""
+"""Limits how many tools run at once."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Runs a call once, however often it is sent."""
+"""Runs a call only once, even if it is sent several times."""
 
 from __future__ import annotations
 

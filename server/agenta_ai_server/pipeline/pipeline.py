@@ -56,7 +56,7 @@ def _step(proceed: Proceed, interceptor: Interceptor) -> Proceed:
 
 
 async def run_tool(call: ToolCall) -> ToolOutcome:
-    """Run the tool; what it fails with becomes its outcome."""
+    """Run the tool; a failure becomes its outcome."""
     try:
         return await call.tools.get(call.name).run(call)
     except ToolFailed as failed:

@@ -1,4 +1,4 @@
-"""Keeps callers to their rate limits, and tells them what is left in headers that programs obey."""
+"""Enforces rate limits, and reports what is left in headers for programs."""
 
 from __future__ import annotations
 

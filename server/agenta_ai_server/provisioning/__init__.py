@@ -1,1 +1,1 @@
-"""Puts the refine prompt into a user's Agenta: what there is, what has to change, and the change."""
+"""Deploys prompts to a user's Agenta: reads the state, plans the change, and makes it."""

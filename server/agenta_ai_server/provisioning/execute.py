@@ -1,4 +1,4 @@
-"""Makes the change in Agenta that was planned."""
+"""Executes a planned change in Agenta."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 async def execute(
     management: ManagementClient, wanted: Wanted, found: ApplicationState, plan: Plan, report: Callable[[str], None]
 ) -> None:
-    """Make the change. What was done when a step fails stays, and the next plan continues there.
+    """Make the change. If a step fails, the completed steps stay, and the next plan continues there.
 
     Args:
         management: Makes it.

@@ -1,4 +1,4 @@
-"""What has to change in Agenta, from what is wanted and what there is. Asks nobody and changes nothing."""
+"""Plans the change in Agenta, from the wanted and the existing state. Pure functions, without I/O."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Step(Enum):
 
 
 class CannotProvision(Exception):
-    """The change can't be made, or must not be made without being asked for. The text is a sentence.
+    """The change can't be made, or needs an explicit option. The text is a sentence.
 
     Attributes:
         remedy: What to do about it, in a sentence.
@@ -54,7 +54,7 @@ class Plan:
 def plan(
     wanted: Wanted, found: ApplicationState, history: Sequence[Deployment] = (), *, overwrite: bool = False
 ) -> Plan:
-    """Return what to do.
+    """Return the plan.
 
     Args:
         wanted: What is to be deployed.

@@ -1,4 +1,4 @@
-"""What is to be deployed: the shipped refine prompt, or the prompt that a tools file ships for a tool."""
+"""The wanted state: the shipped refine prompt, or a prompt that a tools file names."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ class Wanted:
 
 
 def refine_prompt(application: str, environment: str, model: str) -> Wanted:
-    """Return what deploys the shipped refine prompt.
+    """Return the wanted state for the shipped refine prompt.
 
     Args:
         application: Slug of its application.
@@ -82,7 +82,7 @@ def refine_prompt(application: str, environment: str, model: str) -> Wanted:
 
 
 def tool_prompt(tool: ToolDefinition, environment: str, model: str) -> Wanted:
-    """Return what deploys the prompt that a tool ships.
+    """Return the wanted state for the prompt of a tool.
 
     Args:
         tool: A tool with a prompt.
@@ -90,7 +90,7 @@ def tool_prompt(tool: ToolDefinition, environment: str, model: str) -> Wanted:
         model: Name of the model if the prompt names none; empty for none.
 
     Raises:
-        PromptFileError: The prompt is no prompt, names no model, or doesn't fit the tool.
+        PromptFileError: The prompt is invalid, names no model, or doesn't fit the tool.
     """
     parameters = {"prompt": _prompt(tool, model)}
     uri = URIS[tool.kind]
@@ -155,7 +155,7 @@ def _stripped(content: Any) -> Any:
 
 
 def _response_format(tool: ToolDefinition) -> dict[str, Any] | None:
-    """Return what holds the model to the tool's result."""
+    """Return the response format that enforces the tool's result schema."""
     if tool.result is None:
         return None
     name = tool.name.removeprefix("tools.").replace(".", "_")[-MAX_FORMAT_NAME:]

@@ -69,7 +69,7 @@ class ScriptCall:
 
 
 class RedisFailed(Exception):
-    """Redis gave no answer, or none that can be used.
+    """Redis gave no response, or an unusable one.
 
     Args:
         why: The name of the error's class, never its text, which may hold an address.
@@ -83,7 +83,7 @@ class RedisFailed(Exception):
 
 
 def unexpected_answer() -> RedisFailed:
-    """Make the error for an answer that isn't understood: something other than this service's scripts gave it."""
+    """Return the error for a response that this service's scripts never give."""
     return RedisFailed("UnexpectedAnswer")
 
 

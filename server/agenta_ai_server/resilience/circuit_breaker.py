@@ -1,4 +1,4 @@
-"""A completion service that keeps failing isn't asked for a while, and then by one call first."""
+"""A circuit breaker for the completion service."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ log = logging.getLogger(__name__)
 
 
 class State(StrEnum):
-    """Whether calls pass: all, none, or one at a time to find out."""
+    """The state of the breaker: all calls pass, none, or one probe at a time."""
 
     CLOSED = auto()
     OPEN = auto()
@@ -52,7 +52,7 @@ class Breaker:
     Args:
         open_seconds: How long it stays open at first, more than 0, at most 30.
         on_change: Called with the new state at each change. Must not raise.
-        clock: Seconds that only go forward.
+        clock: Monotonic clock, in seconds.
         jitter: Returns a random number from 0 to 1.
     """
 
@@ -77,13 +77,13 @@ class Breaker:
 
     @property
     def state(self) -> State:
-        """What the next call will meet: an open breaker is half-open from when its time is over."""
+        """The state for the next call: an open breaker is half-open once its period is over."""
         if self._state is State.OPEN and self._clock() >= self._until:
             return State.HALF_OPEN
         return self._state
 
     def enter(self) -> int:
-        """Let a call through, and return what :meth:`leave` must be given at its end.
+        """Admit a call, and return the entry to pass to :meth:`leave` at its end.
 
         Raises:
             Refused: UPSTREAM_CIRCUIT_OPEN, with a delay after which a call may be let through.
@@ -126,7 +126,7 @@ class Breaker:
             self._change(State.CLOSED)
         else:
             self._failed_probes += 1
-            # As a float it would overflow after a night without Agenta.
+            # A float would overflow after a night without Agenta.
             longer = self._open_seconds * 2 ** min(self._failed_probes, 10)
             self._open(max(asked, min(longer, _MAX_OPEN_SECONDS)))
 
@@ -175,7 +175,7 @@ class CircuitBreakingCompletions:
 
     Args:
         inner: The service.
-        breaker: Decides which calls get there, and is told how they ended.
+        breaker: Decides which calls are admitted, and counts their outcomes.
     """
 
     def __init__(self, inner: CompletionService, breaker: Breaker) -> None:
@@ -201,7 +201,7 @@ class CircuitBreakingCompletions:
                 retry_after = failure.retry_delay
             raise
         finally:
-            # Also a cancelled call must leave, for it may be the probe.
+            # A cancelled call must leave too, because it may be the probe.
             caller = f"{call.caller.organization}/{call.caller.user}"
             self._breaker.leave(entry, healthy=healthy, retry_after=retry_after, caller=caller)
         return completion

@@ -1,4 +1,4 @@
-"""Sending a request again, where that can't buy the same answer twice."""
+"""Retries requests if that can't be billed twice."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ _WINDOW_SECONDS = 10.0
 
 
 class RetryBudget:
-    """Keeps retries a small share of the calls, so that they don't add to the load that makes calls fail.
+    """Limits retries to a small share of the calls, so that they don't add to an overload.
 
     Args:
         share: Retries for each call of the last 10 seconds, at least 0.
         per_second: Retries in a second beyond that, so that also a quiet service can retry; at least 0.
-        clock: Seconds that only go forward.
+        clock: Monotonic clock, in seconds.
     """
 
     def __init__(
@@ -41,11 +41,11 @@ class RetryBudget:
         self._calls = Window(_WINDOW_SECONDS, clock)
 
     def count_call(self) -> None:
-        """Count a call, whatever became of it."""
+        """Count a call, whatever its outcome."""
         self._calls.add(1, 0)
 
     def take(self) -> bool:
-        """Take one retry, and say whether there was one."""
+        """Take one retry from the budget, and return whether there was one."""
         calls = self._calls
         calls.forget()
         left = calls.special + 1 <= self._share * calls.events + self._reserve
@@ -58,20 +58,20 @@ class RetryingCompletions:
     """A :class:`~agenta_ai_server.agenta.completion.CompletionService` that is asked again if it may be.
 
     It may be where nothing was bought and seconds may help: no connection, HTTP 429, and a 503 without a trace in
-    Agenta. The pause grows exponentially from 0.2 to 5 seconds, of which each takes a random part, so that callers
+    Agenta. The pause grows exponentially from 0.2 to 5 seconds; each caller waits a random part of it, so that callers
     don't come back together; a ``Retry-After`` comes on top of it (RFC 9110, section 10.2.3), so no retry is earlier.
     What can't be done in time isn't tried: the failure is raised at once, with its delay.
 
     Args:
         inner: The service; behind a breaker, so that each request counts.
         retries: How often a call is sent again at most, at least 0.
-        max_seconds: No retry ends later than so many seconds after the call's begin, whatever its deadline.
+        max_seconds: No retry ends later than this many seconds after the call began, whatever its deadline.
         least_seconds: Seconds before a deadline from which on the service refuses calls.
         unsafe: Whether to send again also after a time-out, a broken connection, or a proxy's 502 or 504, and so maybe
             to pay twice.
         budget: Limits all retries together.
         clock: What deadlines are on; ``None`` for the running event loop's clock.
-        sleep: Waits for so many seconds.
+        sleep: Waits for a number of seconds.
         jitter: Returns a random number from 0 to 1.
     """
 
@@ -133,7 +133,7 @@ class RetryingCompletions:
         call: ToolCall,
         failures: list[UpstreamFailed],
     ) -> Completion:
-        # Asked anew each time: callers join and leave.
+        # Read each time, because callers join and leave.
         while (delay := self._delay(failures, min(until, call.waiting.deadline))) is not None:
             when = f"in {delay:.0f} s" if delay >= 1 else "in a moment"
             call.report(Stage.WAITING_FOR_RETRY, f"Agenta can't answer now. Asking again {when}.", retry_delay=delay)
@@ -173,13 +173,13 @@ def _attempts(failures: list[UpstreamFailed]) -> tuple[Attempt, ...]:
 
 
 def _told(failures: list[UpstreamFailed], retry_delay: float | None = None) -> UpstreamFailed:
-    """Return the failure that the caller is told, for all of them.
+    """Return the failure that the caller gets, for all of them.
 
     Args:
         failures: In their order.
         retry_delay: Seconds that what refused a further request asks to wait, if it does.
     """
-    # A later request that bought nothing doesn't undo what may have been bought before.
+    # A later request that wasn't billed doesn't change that an earlier one may have been.
     told = next((failure for failure in reversed(failures) if failure.may_have_run), failures[-1])
     told.attempts = _attempts(failures)
     if told.retryable and retry_delay is not None:

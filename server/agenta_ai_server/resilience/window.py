@@ -19,7 +19,7 @@ class Window:
 
     Args:
         seconds: How far back it looks, more than 0. Events are forgotten in twenty steps, so up to 5% too early.
-        clock: Seconds that only go forward.
+        clock: Monotonic clock, in seconds.
 
     Attributes:
         events: How many there were; as of the last :meth:`add` or :meth:`forget`.
@@ -74,7 +74,7 @@ class CountsByKey(Generic[Key]):
 
     Args:
         seconds: How far back it looks, more than 0. Events are forgotten in twenty steps, so up to 5% too early.
-        clock: Seconds that only go forward.
+        clock: Monotonic clock, in seconds.
 
     Attributes:
         total: Of all keys together; as of the last :meth:`add` or :meth:`worst`.

@@ -1,4 +1,4 @@
-"""What a listener would serve. grpc is content with a part of it, and doesn't say with which, or why not."""
+"""The addresses that a listener can serve. grpc accepts a part of them, without saying which or why."""
 
 from __future__ import annotations
 

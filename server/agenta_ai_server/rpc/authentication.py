@@ -1,4 +1,4 @@
-"""Finds out who calls, before anything of the request is read."""
+"""Identifies the caller, before any of the request is read."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ if TYPE_CHECKING:
 PROJECT_KEY = "x-agenta-project-id"
 # The scheme's case doesn't matter (RFC 9110, 11.1), except to Agenta, which knows these spellings.
 SCHEMES = {scheme.lower(): scheme for scheme in ("ApiKey", "Bearer", "Secret")}
-# Visible ASCII but for quotes: a key of ours that somebody has put into them must not be taken for one of Agenta's.
+# Visible ASCII except quotes: one of our keys in quotes must not be mistaken for a key of Agenta.
 AUTHORIZATION = re.compile(r"([A-Za-z]{1,16}) +([!#-&(-~]{1,8192})")
 
 
 class Authentication(grpc.aio.ServerInterceptor):
-    """Names the caller of each of the contract's methods, or refuses the call.
+    """Identifies the caller of each of the contract's methods, or refuses the call.
 
     Args:
         authenticator: Knows the callers; ``None`` admits everyone as one anonymous principal.
@@ -47,7 +47,7 @@ class Authentication(grpc.aio.ServerInterceptor):
         return handler.answered_by(answer)
 
     async def identify(self, call: Call) -> None:
-        """Name the caller.
+        """Identify the caller.
 
         Raises:
             Refused: As the authenticator does.

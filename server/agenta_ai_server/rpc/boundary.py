@@ -39,7 +39,7 @@ ROUNDING, LATENCY_SECONDS = 0.01, 0.02
 LEAVE_SECONDS = 10.0
 # Of metadata, counted as in RFC 7541, 4.1: grpc's own limit.
 MAX_METADATA_BYTES, ENTRY_BYTES = 16 << 10, 32
-# A tool's name as its caller sent it must not become a label or a line in a log.
+# A tool name that a caller sent must not become a label or reach the log.
 UNKNOWN_TOOL = "unknown"
 
 Result = TypeVar("Result")
@@ -53,7 +53,7 @@ class Boundary(grpc.aio.ServerInterceptor):
 
     Args:
         max_seconds: The deadline of a call whose caller sets none, or a later one. The pipeline enforces it.
-        listener: Learns of each call.
+        listener: Is notified of each call.
     """
 
     def __init__(self, max_seconds: float, listener: CallListener | None = None) -> None:
@@ -62,11 +62,11 @@ class Boundary(grpc.aio.ServerInterceptor):
         self._unsent = UnsentAnswers()
         self._handlers: dict[str, GrpcHandler] = {}
         self._running = _Count()
-        # Until the answer has left.
+        # Until the response has been sent.
         self._open = _Count()
 
     async def idle(self) -> None:
-        """Wait until no call is running, and a few seconds more at most for the answers to leave."""
+        """Wait until no call is running, and then at most a few seconds for responses to be sent."""
         while not self._open.is_zero.is_set():
             await self._running.is_zero.wait()
             with suppress(TimeoutError):
@@ -76,7 +76,7 @@ class Boundary(grpc.aio.ServerInterceptor):
                 return
 
     def forget_methods(self) -> None:
-        """Look up all methods anew: those of tools may have changed."""
+        """Discard cached methods, because those of tools may have changed."""
         self._handlers.clear()
 
     async def intercept_service(self, continuation: Continuation, details: grpc.HandlerCallDetails) -> GrpcHandler:
@@ -115,14 +115,14 @@ class Boundary(grpc.aio.ServerInterceptor):
             try:
                 result = await self._answer(answer, call, context, progress)
                 await progress.stop()
-                # What can't be written has nobody left to read it. grpc would log it as a bug of the method.
+                # If it can't be written, no one is left to read it. grpc would log it as a bug of the method.
                 with suppress(Exception):
                     await context.write(result)
             finally:
                 progress.drop()
 
         # On the wire the request is unary. As a stream of one request, without a deserializer, its bytes are read when
-        # they are needed and belong to nobody else. grpc itself would keep them for as long as the call lasts, and
+        # they are needed and nothing else keeps them. grpc itself would keep them for as long as the call lasts, and
         # would answer unreadable ones with UNKNOWN and an exception's text, before the caller has been authenticated.
         if handler.write_progress:
             return grpc.stream_stream_rpc_method_handler(partial(stream, encode=handler.write_progress))
@@ -131,7 +131,7 @@ class Boundary(grpc.aio.ServerInterceptor):
     async def _answer(
         self, answer: Answer, call: Call, context: Context, progress: ProgressSender | None = None
     ) -> bytes:
-        """Return the answer to the ``call``, or end it with a status; tell the listener of either."""
+        """Return the response to the ``call``, or end it with a status, and notify the listener."""
         began = time.perf_counter()
         allowed = context.time_remaining()
         request = Request(context.read)
@@ -151,7 +151,7 @@ class Boundary(grpc.aio.ServerInterceptor):
         if isinstance(reply, GrpcStatus):
             self._listener.call_ended(call, CallOutcome(code=reply.code.name, reason=reply.reason, seconds=seconds))
             if progress:
-                await progress.stop()  # or grpc would have two things to write at a time, and send no status
+                await progress.stop()  # otherwise grpc would have two concurrent writes, and send no status
             await _abort(reply, context)
         self._listener.call_ended(call, _outcome(reply, seconds))
         # A tool that failed is answered with OK, which has no place for a RequestInfo.
@@ -159,7 +159,7 @@ class Boundary(grpc.aio.ServerInterceptor):
         return reply.message
 
     def _admit_answer(self, reply: Reply, call: Call, context: Context) -> bool:
-        """Count the answer until it has left. ``False``: its caller leaves too much unread."""
+        """Count the response until it has been sent. ``False``: its caller leaves too much unread."""
         caller, size = call.principal, len(reply.message)
         if not self._unsent.fits(caller, size):
             return False
@@ -169,7 +169,7 @@ class Boundary(grpc.aio.ServerInterceptor):
 
 
 class _Count:
-    """A number of calls.
+    """A counter of calls.
 
     Attributes:
         is_zero: Set while there are none.
@@ -189,7 +189,7 @@ class _Count:
 
 
 async def _run_or_status(work: Awaitable[Result], call: Call) -> Result | GrpcStatus:
-    """Return what ``work`` returns; if it raises, the status that this means."""
+    """Return the result of ``work``, or the status for its exception."""
     try:
         return await work
     except Refused as refused:
@@ -208,7 +208,7 @@ async def _abort(status: GrpcStatus, context: Context) -> NoReturn:
 
 
 def _is_too_large(metadata: Iterable[tuple[str, str | bytes]] | None) -> bool:
-    """Say whether there is more metadata than grpc is to let in.
+    """Return whether the metadata exceeds the limit.
 
     It doesn't count what its caller sends by reference to a header before (RFC 7541, 6.1): in one byte each, fifteen
     thousand of them are four megabytes here.
@@ -222,7 +222,7 @@ async def _refuse_metadata(_: object, context: Context) -> NoReturn:
 
 
 def _open_call(method: str, context: Context, max_seconds: float) -> Call:
-    """Return what grpc's ``context`` knows of a call, which ends after ``max_seconds`` at the latest."""
+    """Return the call of grpc's ``context``, which ends after ``max_seconds`` at the latest."""
     remaining = context.time_remaining()
     now = asyncio.get_running_loop().time()
     client_deadline = math.inf if remaining is None else now + remaining
@@ -253,7 +253,7 @@ def _outcome(reply: Reply, seconds: float) -> CallOutcome:
 
 
 def _code_of_cancellation(allowed: float | None, remaining: float | None) -> str:
-    """Return why grpc cancelled a call that was allowed so many seconds and has so many left; ``None``: no deadline."""
+    """Return why grpc cancelled a call, from its allowed and its remaining seconds; ``None``: no deadline."""
     if allowed is None or remaining is None or remaining > allowed * ROUNDING + LATENCY_SECONDS:
         return "CANCELLED"
     return "DEADLINE_EXCEEDED"

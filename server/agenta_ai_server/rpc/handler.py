@@ -22,7 +22,7 @@ else:
     Base = grpc.RpcMethodHandler
 
 GrpcHandler: TypeAlias = "grpc.RpcMethodHandler[Any, Any] | None"
-"""What grpc's interceptors hand to each other; ``None`` for an unknown method."""
+"""The handler that grpc's interceptors pass on; ``None`` for an unknown method."""
 Continuation: TypeAlias = Callable[[grpc.HandlerCallDetails], Awaitable[GrpcHandler]]
 
 
@@ -32,7 +32,7 @@ MAX_READ_SECONDS = 20.0
 
 @record
 class Reply:
-    """What a method answers.
+    """The response of a method.
 
     Attributes:
         message: The serialized response.
@@ -60,7 +60,7 @@ class Request:
         self.size = 0
 
     async def read(self) -> bytes:
-        """Return the message's bytes. Nobody else holds them: what waits later on must not keep them in memory.
+        """Return the message's bytes. Nothing else holds them: a waiting call must not keep them in memory.
 
         Raises:
             Refused: DEADLINE_TOO_SHORT. What has arrived of it takes memory, and its caller may have set no deadline.
@@ -119,7 +119,7 @@ class CallHandler(Base):
 
 
 class ToolHandler(CallHandler):
-    """A method that calls a tool. The pipeline stands between its two halves.
+    """A method that calls a tool. The pipeline runs between its two halves.
 
     Args:
         read: Makes the tool call from a request; raises ``Refused``.

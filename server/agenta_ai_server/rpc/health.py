@@ -1,4 +1,4 @@
-"""Whether calls are served, for balancers and clients: ``grpc.health.v1``.
+"""Health for load balancers and clients: ``grpc.health.v1``.
 
 Not the servicer of grpcio-health-checking: that holds a lock while it writes to a watcher, so that one who doesn't read
 keeps all others from being told, and the server from stopping.
@@ -46,13 +46,13 @@ class Health(health_pb2_grpc.HealthServicer):
         self.stopping = asyncio.Event()
 
     async def Check(self, request: health_pb2.HealthCheckRequest, context: Context) -> Response:  # noqa: N802
-        """Answer who asks."""
+        """Answer a check."""
         if not self._knows(request.service):
             await context.abort(grpc.StatusCode.NOT_FOUND, "There is no service of this name.")
         return self._response()
 
     async def List(self, request: Message, context: Context) -> Message:  # noqa: N802
-        """Answer who asks for all. Called only by a grpcio-health-checking that is new enough to have the messages."""
+        """Answer a check of all services. Called only if grpcio-health-checking is new enough to have the messages."""
         messages: Any = health_pb2
         answer: Message = messages.HealthListResponse(
             statuses=dict.fromkeys((*NAMES, *self._services()), self._response())
@@ -62,7 +62,7 @@ class Health(health_pb2_grpc.HealthServicer):
     async def Watch(  # noqa: N802
         self, request: health_pb2.HealthCheckRequest, context: Context
     ) -> AsyncIterator[Response]:
-        """Tell who watches, now and when it changes."""
+        """Send the status to a watcher, now and when it changes."""
         if not self._knows(request.service):
             yield Response(status=Response.SERVICE_UNKNOWN)
         else:

@@ -1,4 +1,4 @@
-"""Reads requests: after the caller is known, because it costs far more than finding that out."""
+"""Parses requests, after authentication, because parsing costs far more."""
 
 from __future__ import annotations
 

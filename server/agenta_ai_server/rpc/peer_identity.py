@@ -52,7 +52,7 @@ def _read(pem: bytes) -> tuple[tuple[str, ...], float]:
     try:
         found = list(_alternative_names(certificate))
     except (ValueError, x509.DuplicateExtension, x509.UnsupportedGeneralNameType):
-        # An extension that can't be read names nobody.
+        # An unreadable extension has no names.
         found = [""]
     names = tuple(name for name in found if _is_name(name))
     if len(names) < len(found):

@@ -1,4 +1,4 @@
-"""The progress of one call on its way to the caller: never more than it reads, and never in the way of the result."""
+"""Sends the progress of one call: never more than the caller reads, and never delaying the result."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class ProgressSender:
 
     def __init__(self, encode: Encode, write: Write) -> None:
         self._encode = encode
-        # None once the call has ended: its run may go on for others, and mustn't hold grpc's part of the call.
+        # None once the call has ended: its run may continue for others, and must not keep grpc's part of the call.
         self._write: Write | None = write
         self._latest: Progress | None = None
         self._writing: asyncio.Task[None] | None = None
@@ -47,7 +47,7 @@ class ProgressSender:
             await asyncio.wait({self._writing})
 
     def drop(self) -> None:
-        """Drop what hasn't been sent, and all that comes."""
+        """Drop everything that hasn't been sent, and all later progress."""
         self._write = None
         if self._pause:
             self._pause.cancel()

@@ -1,4 +1,4 @@
-"""The server's description of itself, comments included, for callers such as grpcurl."""
+"""Reflection: describes the server, including comments, to callers such as grpcurl."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ VERSIONS = (reflection.SERVICE_NAME, "grpc.reflection.v1.ServerReflection")
 
 
 def handlers(typed: TypedTools) -> Iterator[grpc.GenericRpcHandler]:
-    """Make the handlers of the reflection service, which answers everybody, in the versions that callers ask for.
+    """Return the handlers of the reflection service, which is open to everyone, in both versions.
 
     Args:
         typed: Knows the services of the tools, which come and go.
@@ -53,7 +53,7 @@ def handlers(typed: TypedTools) -> Iterator[grpc.GenericRpcHandler]:
 
 
 class _Described:
-    """What is described at the moment."""
+    """What reflection describes at the moment."""
 
     def __init__(self, typed: TypedTools) -> None:
         self._typed = typed
@@ -93,7 +93,7 @@ class _Pool:
         try:
             return self._first("FindFileContainingSymbol", symbol)
         except KeyError:
-            # Methods are symbols too, which ghz asks for. Python finds them only if told what they are.
+            # Methods are symbols too, and ghz looks them up. Python's pool has a separate look-up for them.
             return self._first("FindMethodByName", symbol)
 
     def _first(self, find: str, name: str) -> _File:

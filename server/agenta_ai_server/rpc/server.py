@@ -1,4 +1,4 @@
-"""The listener: the contract's service, health and reflection on one port, from ready to drained."""
+"""The listener: serves the contract, health and reflection on one port, and drains on shutdown."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ HANDSHAKE_SECONDS = 10.0
 # How long before the end of the drain those that watch the health learn of it: long enough to go to another server, and
 # short enough for the retries of a client that has no other.
 NOTICE_SECONDS = 0.2
-# How long to wait for a listener to say whether it is this service. A busy machine takes more than a second.
+# How long to wait for a listener's answer whether it is this service. A busy machine takes more than a second.
 ANSWER_SECONDS = 5
 PENDING = ("grpc.server.max_pending_requests", "grpc.server.max_pending_requests_hard_limit")
 
@@ -60,7 +60,7 @@ class ListenError(OSError):
     """The address can't be listened on.
 
     Args:
-        message: Which, and why.
+        message: The address and the reason.
         setting: Name of the one that sets it.
     """
 
@@ -79,7 +79,7 @@ class Server:
         typed: Knows the services of the tools.
         tls: Makes the listener's credentials; ``None`` for plaintext.
         max_call_seconds: What a call may take at most.
-        max_connection_age_seconds: After these, give or take a tenth, a client must connect anew; 0: never.
+        max_connection_age_seconds: After these, plus or minus a tenth, a client must reconnect; 0: never.
         max_pending_calls: Calls that may have arrived and not been looked at yet.
         max_connections: Connections that callers may hold at a time. Others are closed at once.
         reuse_port: Whether to share the port with other processes that do so too.
@@ -102,10 +102,10 @@ class Server:
         self._boundary = boundary
         # A second server on a taken port must fail instead of sharing it silently.
         options = [*OPTIONS, ("grpc.so_reuseport", int(reuse_port))]
-        # Beyond these, by default a thousand, grpc itself ends calls as CANCELLED, without a reason.
+        # Beyond this number, by default a thousand, grpc itself ends calls as CANCELLED, without a reason.
         options += [(name, max_pending_calls) for name in PENDING]
         options.append(("grpc.server_handshake_timeout_ms", round(HANDSHAKE_SECONDS * 1000)))
-        # Callers must not take all files, or those that say who may call could no longer be read.
+        # Callers must not use up all file descriptors, or the files with keys could no longer be read.
         options.append(("grpc.max_allowed_incoming_connections", max_connections))
         if max_connection_age_seconds:
             options.append(("grpc.max_connection_age_ms", round(max_connection_age_seconds * 1000)))
@@ -137,7 +137,9 @@ class Server:
         try:
             port = self._add_port(address)
         except RuntimeError as error:
-            raise ListenError(f"can't listen on {address}: it is in use, or no address of this machine.") from error
+            raise ListenError(
+                f"can't listen on {address}: it is in use, or isn't an address of this machine."
+            ) from error
         await self._server.start()
         log.info("listening on %s", ", ".join(served) if path else _with_port(served, port))
         return address if path else f"{address.rpartition(':')[0]}:{port}"
@@ -160,7 +162,7 @@ class Server:
         self._health.stopping.set()
         await asyncio.sleep(min(drain, NOTICE_SECONDS))
         stopping = asyncio.create_task(self._server.stop(grace))
-        # grpc would wait the whole grace for streams that never end by themselves: callers that watch the health.
+        # grpc would wait the whole grace period for health watches, which never end by themselves.
         done = asyncio.create_task(self._boundary.idle())
         await asyncio.wait([stopping, done], return_when=asyncio.FIRST_COMPLETED)
         done.cancel()
@@ -182,11 +184,11 @@ def _with_port(addresses: Sequence[str], port: int) -> str:
 
 
 async def is_served(address: str, certificate: str | None = None) -> bool:
-    """Say whether what listens on ``address`` is this service.
+    """Return whether the listener on ``address`` is this service.
 
     Args:
         address: As :meth:`Server.start` takes it.
-        certificate: PEM of the one that it shows, for a listener with TLS, whose health can't be had by everybody.
+        certificate: PEM of the certificate that a listener with TLS shows, because its health may require one.
     """
     if certificate is not None:
         host, _, port = address.rpartition(":")
@@ -219,4 +221,4 @@ async def _check_path(address: str, path: Path) -> None:
         return
     writer.close()
     await writer.wait_closed()
-    raise ListenError(f"can't listen on {address}: another server does.")
+    raise ListenError(f"can't listen on {address}: another server already does.")

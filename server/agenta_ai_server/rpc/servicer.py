@@ -37,10 +37,10 @@ if TYPE_CHECKING:
 DEFAULT_PAGE_SIZE = 50
 MAX_PAGE_SIZE = 100
 LIST_TTL_SECONDS = 300
-# Where the tools may be others soon.
+# If the tools may change soon.
 CHANGING_LIST_TTL_SECONDS = 30
 TOKEN_PREFIX = b"after:"
-# What a tool was paid for is sent, also to the few clients that can read so many levels.
+# A result that was billed is sent, even though only a few clients can read this many levels.
 MAX_DEPTH = 100
 
 LIMITER_STATES = {
@@ -51,14 +51,14 @@ LIMITER_STATES = {
 }
 
 STAGES = {stage: tool_service_pb2.ProgressStage.Value(f"PROGRESS_STAGE_{stage.name}") for stage in Stage}
-# What a caller doesn't read stays in memory, and a sentence may quote a prompt.
+# Unread progress stays in memory, and a sentence may quote a prompt.
 MAX_PROGRESS_TEXT = 500
 
 AnyMessage = TypeVar("AnyMessage", bound=Message)
 
 
 class ToolServicer:
-    """Answers ``agenta.ai.v1.ToolService``.
+    """Implements ``agenta.ai.v1.ToolService``.
 
     Args:
         state: The state of this server process.

@@ -1,4 +1,4 @@
-"""The status table: which reason is answered with which code, and with what details."""
+"""The status table: the code and the details for each reason."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ CODES = {
 
 
 class GrpcStatus:
-    """A status as grpc wants it.
+    """A status for grpc.
 
     Args:
         code: Its code, not OK.
@@ -95,13 +95,13 @@ def internal_error(call: Call) -> GrpcStatus:
 
 
 def deadline_passed(call: Call) -> GrpcStatus:
-    """Return the status of a ``call`` that took longer than it may; without an ErrorInfo, as for a bug."""
+    """Return the status of a ``call`` that exceeded its deadline; without an ErrorInfo, as for a bug."""
     message = "The call took longer than the server allows. The tool may have run, and the call may have been billed."
     return GrpcStatus(grpc.StatusCode.DEADLINE_EXCEEDED, message, call)
 
 
 def answers_unread(call: Call) -> GrpcStatus:
-    """Return the status of a ``call`` whose answer there is no room for; without an ErrorInfo, since it has run."""
+    """Return the status of a ``call`` whose response was dropped; without an ErrorInfo, because the tool has run."""
     message = (
         "Too many answers wait for you to read them. Read them, then send the call again with the same request_id to "
         "get its result. Without a request_id, the result is lost."
@@ -139,11 +139,11 @@ def _exceeded(quota: ExceededQuota) -> details_pb2.QuotaFailure.Violation:
 
 
 def _retry_trailers(refused: Refused, call: Call) -> Iterator[tuple[str, str]]:
-    """Say when to retry in the ways that programs obey by themselves: grpc's clients, and those of HTTP."""
+    """Set the retry delay in the metadata that grpc's clients and HTTP clients obey automatically."""
     delay = refused.retry_delay
     if delay is not None:
         yield "retry-after", str(math.ceil(delay))
-    # A client that waits in vain tells its caller of a deadline, and not of what it waited for.
+    # A client that waits in vain reports a deadline to its caller, and not the reason of the wait.
     in_vain = delay is not None and delay >= call.deadline - asyncio.get_running_loop().time()
     if in_vain or refused.reason is Reason.SERVICE_DISABLED:
         yield "grpc-retry-pushback-ms", "-1"

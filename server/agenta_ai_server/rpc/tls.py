@@ -45,7 +45,7 @@ class TlsFiles:
 
 
 class Certificates:
-    """What handshakes use: the files' content, read again when it changes. Connections that there are stay.
+    """The content of the files for handshakes, reloaded when it changes. Open connections keep the old one.
 
     Only what grpc itself loads counts: it takes fewer kinds of keys than are well formed.
 
@@ -109,7 +109,7 @@ def _load_pair(certificate: bytes, key: bytes, authorities: bytes | None = None)
 
 
 def _check_loadable(certificate: bytes, key: bytes, authorities: bytes | None) -> None:
-    """See that grpc takes them. It has no other way to tell than to make a listener, here one that nobody finds.
+    """Check that grpc accepts them. The only way is to create a listener, here on an address that no one knows.
 
     Raises:
         ValueError: It doesn't.
@@ -120,8 +120,8 @@ def _check_loadable(certificate: bytes, key: bytes, authorities: bytes | None) -
         server.add_secure_port(f"unix-abstract:agenta-ai-{uuid4()}" if LINUX else "localhost:0", credentials)
     except RuntimeError:
         raise ValueError(
-            "grpc can't load the certificate and its key, or the client authorities, though they are well formed. Use "
-            "a key of type RSA (2048 bits or more) or ECDSA (P-256, P-384)"
+            "grpc can't load the certificate and its key, or the client authorities, although they are well formed. "
+            "Use a key of type RSA (2048 bits or more) or ECDSA (P-256, P-384)"
         ) from None
     finally:
         server.stop(None)
@@ -147,7 +147,7 @@ def read_certificates(pem: bytes) -> list[x509.Certificate]:
 
 
 def read_authorities(pem: bytes) -> list[x509.Certificate]:
-    """Return who may have issued the callers' certificates.
+    """Return the authorities of callers' certificates.
 
     Raises:
         ValueError: There is none.

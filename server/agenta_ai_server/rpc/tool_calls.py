@@ -1,4 +1,4 @@
-"""Makes the call that the pipeline gets, whichever method it came by."""
+"""Builds the tool call for the pipeline, for every method."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class ToolCalls:
         request_id: str,
         rerun_if_outcome_unknown: bool,
     ) -> ToolCall:
-        """Make the tool call of a request, and note in ``call`` what listeners want to know of it.
+        """Build the tool call of a request, and record in ``call`` what listeners need.
 
         Args:
             call: The RPC.

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 class ToolPipeline(grpc.aio.ServerInterceptor):
-    """Runs each call of a tool through the interceptors, whichever method it came by.
+    """Runs each tool call through the interceptors, for every method.
 
     Args:
         interceptors: In the order in which a call passes them.

@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from agenta_ai_server.typed.shape import Message
 
 PREFIX = f"/{ROOT}."
-# The names that callers send for methods that don't exist must not become lines in a log.
+# Names of nonexistent methods come from callers, and must not reach the log.
 UNKNOWN_METHOD = f"/{ROOT}/Unknown"
 METHOD = re.compile(rf"/{re.escape(ROOT)}\.([a-z0-9_]+)\.([a-z0-9_]+)\.v1\.[A-Za-z0-9]+ToolsService/([A-Za-z0-9]+)")
 STRUCTS: dict[Kind, Fields] = {Kind.VALUE: VALUE, Kind.OBJECT: STRUCT, Kind.LIST: LIST}
@@ -71,7 +71,7 @@ class TypedTools:
         return self._made[1]
 
     def on_change(self, listener: Callable[[], None]) -> None:
-        """Call this each time that the methods have changed."""
+        """Call this whenever the methods have changed."""
         self._catalog.on_change(lambda _: listener())
 
     def _prepare(self, tools: ToolSet) -> None:
@@ -87,7 +87,7 @@ def _made(tools: ToolSet) -> tuple[ToolSet, Generation]:
 
 
 class TypedMethods(grpc.GenericRpcHandler):
-    """Answers the typed methods. Registered before the server starts, and looks up the method of each call.
+    """Handles the typed methods. Registered before the server starts, and looks up the method of each call.
 
     Args:
         typed: Knows the methods.
@@ -99,13 +99,13 @@ class TypedMethods(grpc.GenericRpcHandler):
         self._calls = calls
 
     def service(self, handler_call_details: grpc.HandlerCallDetails) -> GrpcHandler:
-        """Return what answers a typed method, or one that looks like it; ``None`` for any other."""
+        """Return the handler of a typed method, or of one with a similar name; ``None`` for any other."""
         path = str(handler_call_details.method)
         if not path.startswith(PREFIX):
             return None
         method = self._typed.current.methods.get(path)
         if method is None:
-            # Refused by the pipeline, as CallTool would: a hidden tool can't be told from one that doesn't exist.
+            # The pipeline refuses it like a CallTool, so that a hidden tool looks like one that doesn't exist.
             return ToolHandler(partial(self._read_unknown, path), _write_nothing, recorded_as=UNKNOWN_METHOD)
         return ToolHandler(partial(self._read, method), partial(write_outcome, method))
 

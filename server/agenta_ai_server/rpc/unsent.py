@@ -1,4 +1,4 @@
-"""Answers that wait for their callers to read them: bounded in bytes.
+"""Limits the bytes of unread responses.
 
 grpc.aio has no way to end a call whose answer is being sent. Cancelling its task frees only the task: the answer stays
 with grpc until it is read or its connection ends, and is counted until then.
@@ -16,7 +16,7 @@ MAX_BYTES = 256 << 20
 
 
 class UnsentAnswers:
-    """Counts the bytes of answers that grpc holds until they have left.
+    """Counts the bytes of responses that grpc holds until they have been sent.
 
     Args:
         max_bytes_of_caller: What one caller may leave unread.
@@ -35,7 +35,7 @@ class UnsentAnswers:
         return self._bytes
 
     def fits(self, caller: Hashable, size: int) -> bool:
-        """Say whether the ``caller`` may leave so many bytes more unread.
+        """Return whether the ``caller`` may leave that many more bytes unread.
 
         Its first answer always fits: callers that read nothing must not keep others from theirs.
         """
@@ -43,12 +43,12 @@ class UnsentAnswers:
         return not held or (held + size <= self._max_bytes_of_caller and self._bytes + size <= self._max_bytes)
 
     def add(self, caller: Hashable, size: int) -> None:
-        """Count an answer."""
+        """Count a response."""
         self._of_caller[caller] = self._of_caller.get(caller, 0) + size
         self._bytes += size
 
     def remove(self, caller: Hashable, size: int) -> None:
-        """Count an answer no longer: it has left, or its connection has ended."""
+        """Remove a response: it has been sent, or its connection has ended."""
         self._bytes -= size
         if left := self._of_caller.pop(caller, 0) - size:
             self._of_caller[caller] = left

@@ -1,4 +1,4 @@
-"""Finds a flood of values or fields in a serialized request without parsing it.
+"""Detects a flood of values or fields in a serialized request without parsing it.
 
 A megabyte of tiny entries of one map takes a tenth of a second to parse, two thousand times as long as one of text, and
 must be parsed before the rate limit, which needs the tool's name. The encoding is
@@ -38,7 +38,7 @@ class TypedFields(dict[int, Fields]):
 
 
 def is_flooded(data: bytes, most: int, request: Fields = CALL_TOOL) -> bool:
-    """Say whether the request holds more than ``most`` values, or many fields that hold none.
+    """Return whether the request holds more than ``most`` values, or many fields that hold none.
 
     Small structs and lists aren't looked into: to parse them is cheaper, even if there are many.
 

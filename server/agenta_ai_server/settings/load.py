@@ -1,4 +1,4 @@
-"""Reads the settings from the environment, and says everything that is wrong with them at once."""
+"""Reads the settings from the environment, and reports all their faults at once."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ RENAMED = {
     "AGENTA_AI_GRPC_REPLAY_SECONDS": "AGENTA_AI_GRPC_RESULT_TTL_SECONDS",
     "AGENTA_AI_GRPC_REPLAY_ON_STORE_FAILURE": "AGENTA_AI_GRPC_IDEMPOTENCY_ON_STORE_FAILURE",
 }
-"""Old names, which are faults: to ignore one silently could cost money."""
+"""Old names, which are faults, because ignoring one silently could cost money."""
 REMOVED = {
     "AGENTA_AI_GRPC_AGENTA_PERMISSIONS": "the server knows the names of permissions in Agenta.",
     "AGENTA_AI_GRPC_CHANNELZ": "use metrics and 'ss -tnp' to see connections.",
@@ -42,7 +42,7 @@ REMOVED = {
     "AGENTA_AI_GRPC_MAX_WAITING": "the queue holds half of AGENTA_AI_GRPC_MAX_IN_FLIGHT.",
     "AGENTA_AI_GRPC_REDIS_TIMEOUT_SECONDS": "the timeout is half a second.",
 }
-"""Settings that no longer exist, which are warnings, and what holds instead."""
+"""Settings that no longer exist, which cause warnings, and what applies instead."""
 
 
 class SettingsError(ValueError):
@@ -59,7 +59,7 @@ class SettingsError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """What the environment says.
+    """The settings that were read from the environment.
 
     Attributes:
         settings: The settings; those that are wrong have their defaults.
@@ -151,7 +151,7 @@ def _sentence(details: ErrorDetails) -> str:
 
 
 def _about_name(name: str) -> Iterator[str]:
-    """Yield what to say about a name that isn't a setting."""
+    """Yield warnings and faults about a name that isn't a setting."""
     known = [*names(), *(f"{secret}_FILE" for secret in secrets())]
     near = difflib.get_close_matches(name, known, n=1, cutoff=0.8)
     if name in known or name in RENAMED:

@@ -70,7 +70,7 @@ class Group(BaseModel):
 
 
 class Agenta(Group):
-    """Where Agenta is, and the refine prompt in it."""
+    """The address of Agenta, and the refine prompt there."""
 
     title = "Agenta"
 
@@ -312,7 +312,7 @@ class Cases(Group):
 
 
 class Calls(Group):
-    """How long calls take, how many run, and repeats of a request_id."""
+    """The duration and number of calls, and repeats of a request_id."""
 
     title = "Time, load and request_ids"
 
@@ -530,10 +530,10 @@ class Settings(Telemetry, Lifetime, RateLimits, Calls, Cases, Tools, Authenticat
         return FILES_PER_CALL * (self.max_in_flight + self.max_queued) + OTHER_FILES
 
     def max_connections(self, file_limit: int) -> int:
-        """Return how many connections callers may hold, so that files are left for all else.
+        """Return how many connections callers may hold, so that files are left for everything else.
 
         Args:
-            file_limit: How many files the process may open; not positive for no limit.
+            file_limit: How many files the process may open; 0 or less for no limit.
         """
         if file_limit <= 0:
             return MAX_INT

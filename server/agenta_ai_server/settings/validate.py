@@ -1,4 +1,4 @@
-"""Faults that show only when several settings are looked at together."""
+"""Finds faults that concern several settings together."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The types of settings: how a text of the environment becomes a value, and what is wrong with it otherwise."""
+"""The types of settings: parse and validate the texts of the environment."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def checked_by(check: Callable[[str], object]) -> AfterValidator:
 
 
 def read_text(path: Path) -> str:
-    """Return what a file says, without a byte order mark and blanks around it.
+    """Return the content of a file, without a byte order mark and surrounding blanks.
 
     Raises:
         ValueError: It can't be read, is empty or isn't text.

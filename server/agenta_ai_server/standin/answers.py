@@ -1,4 +1,4 @@
-"""What Agenta's completion service answers: as it was recorded, and spoilt by a fault."""
+"""The recorded responses of Agenta's completion service, modified by faults."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def health() -> CannedResponse:
 
 
 def success(data: object, trace_id: str = "", span_id: str = "") -> CannedResponse:
-    """A run that came to an end: ``data`` is what the model wrote, a text as a rule."""
+    """A finished run: ``data`` is the model's output, usually a text."""
     trace = UUID(trace_id) if trace_id else uuid4()
     content = {
         "version": "3.0",
@@ -148,14 +148,14 @@ def not_deployed() -> CannedResponse:
 
 
 def written(refinement: str, fault: Fault) -> object:
-    """What the model wrote: the refinement, unless the fault says otherwise."""
+    """The model's output: the refinement, unless the fault says otherwise."""
     if fault.text is not None:
         return fault.text
     return _WRITTEN[fault.answer](refinement) if fault.answer else refinement
 
 
 def spoilt(answer: CannedResponse, fault: Fault) -> CannedResponse:
-    """The answer with the fault's body and headers."""
+    """The response with the fault's body and headers."""
     headers = dict(answer.headers)
     if fault.retry_after:
         headers["retry-after"] = fault.retry_after

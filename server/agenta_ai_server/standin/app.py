@@ -54,7 +54,7 @@ Respond: TypeAlias = Callable[[Received], Awaitable[CannedResponse | Fault | Non
 
 
 def in_turn(*replies: CannedResponse | Fault | None) -> Respond:
-    """Answer the next runs with these, in the order in which they come, and those after them as usual."""
+    """Answer the next runs with these, in order, and later ones as usual."""
     left = deque(replies)
 
     async def respond(_: Received) -> CannedResponse | Fault | None:
@@ -87,7 +87,7 @@ class StandIn:
         lacks: As given.
         management: The applications and environments of each project.
         traces: What each run cost.
-        permissions: The check of permissions: who calls, what goes wrong, and how often it was asked.
+        permissions: The check of permissions: its callers, its fault, and its counters.
         requests: The requests that came, to whatever path, oldest first.
         started: How many runs came.
         finished: How many of them were answered, well or badly; not those that were broken off by either side.
@@ -251,7 +251,7 @@ class StandIn:
 
         Args:
             offered: The prompts.
-            deploy: Whether to deploy them, too. What somebody else has deployed is left as it is.
+            deploy: Whether to deploy them, too. Prompts that another caller has deployed stay.
         """
         before, self._canned = self._canned, {(each.application, each.environment): each for each in offered}
         project = self.management.projects[self._owner.project_id]
@@ -295,7 +295,7 @@ class StandIn:
             response = await self._run(request, received)
             self.finished += 1
         finally:
-            # Before the answer is sent: whoever has read it must find its run no longer in flight.
+            # Before the answer is sent: a reader of the answer must find the run no longer in flight.
             self.in_flight -= 1
             self._notify()
         return response

@@ -1,4 +1,4 @@
-"""Prompts of any kind, and what the stand-in answers in place of their models."""
+"""Prompts of any kind, and the stand-in's answers for their models."""
 
 from __future__ import annotations
 

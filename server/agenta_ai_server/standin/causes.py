@@ -1,4 +1,4 @@
-"""The failures of a run, as Agenta was recorded to say them."""
+"""The failures of a run, as recorded from Agenta."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the stand-in can be told to do wrong."""
+"""The faults of the stand-in."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _EXCLUSIVE = (("status", "cause"), ("answer", "text"), ("stall", "reset", "close
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Fault:
-    """One way for a run to go wrong; without arguments, none.
+    """One way in which a run fails; without arguments, none.
 
     What the answer is (``status``, ``cause``, ``retry_after``, ``body``, ``answer``, ``text``), when it begins
     (``delay``) and how it is sent (the rest, of which only one can be given) go together freely.

@@ -1,4 +1,4 @@
-"""A value that a JSON Schema allows, always the same one: what a model would answer, without a model."""
+"""Makes a value that a JSON Schema allows, always the same one, in place of a model's answer."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ def _of_type(name: str, schema: dict[str, Any], root: Any, depth: int) -> Any:
 
 def _object(schema: dict[str, Any], root: Any, depth: int) -> dict[str, Any]:
     properties = schema.get("properties", {})
-    # The optional ones too, for the sake of who looks at it, unless the schema goes on for ever.
+    # Include optional properties, which is more useful to people, unless the schema is recursive.
     wanted = [*properties] if depth < _MAX_DEPTH // 2 else []
     wanted += [name for name in schema.get("required", []) if name not in wanted]
     return {name: instance(properties.get(name, {}), root, depth + 1) for name in wanted if depth < _MAX_DEPTH}

@@ -1,4 +1,4 @@
-"""Agenta's management API: the applications and environments of each project, and what is answered, as recorded."""
+"""Agenta's management API: the applications and environments of each project, with recorded responses."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ class Application:
     variant_id: str = field(default_factory=lambda: str(uuid4()))
 
     def commit(self, data: Body, author: str, message: str = "") -> Body:
-        """Add a revision, also if it is equal to the last."""
+        """Add a revision, even if it equals the last one."""
         revision = {
             "application_id": self.id,
             "application_slug": self.slug,
@@ -154,7 +154,7 @@ class Project:
     def deploy(
         self, application: Application, revision: Body, environment: Environment, author: str, message: str = ""
     ) -> None:
-        """Put the revision into the environment, also if it is there already."""
+        """Put the revision into the environment, even if it is there already."""
         reference = {
             "application": {"id": application.id},
             "application_variant": {"id": application.variant_id},

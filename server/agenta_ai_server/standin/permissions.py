@@ -1,4 +1,4 @@
-"""Agenta's check of permissions: who is known, what they may do, and what is answered, as it was recorded."""
+"""Agenta's check of permissions: the known callers, their permissions, and the recorded responses."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ OLDER_PATH = "/api/permissions/verify"
 """Before v0.103.0."""
 PATHS = (PATH, OLDER_PATH)
 
-_KEY = b"stand-in"  # Agenta keeps its own to itself, so nobody checks what is signed with it
+_KEY = b"stand-in"  # Agenta's own key is secret, so no one verifies tokens signed with this one
 _EXPIRES = 4102444800
 VIEWER = frozenset({"run_service", "view_applications", "view_environments", "view_spans", "view_workflows"})
 EDITOR = VIEWER | {"edit_applications", "edit_spans", "edit_workflows", "run_workflows"}
@@ -38,7 +38,7 @@ ROLES = {
     "admin": DEVELOPER,
     "owner": OWNER,
 }
-"""What the roles in a project may do, of what matters here."""
+"""The relevant permissions of the roles in a project."""
 
 _RESOURCES = ("service", "local_secrets")
 _FORBIDDEN = answers.of_json(403, {"detail": "Forbidden"})
@@ -46,7 +46,7 @@ _FORBIDDEN = answers.of_json(403, {"detail": "Forbidden"})
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Caller:
-    """Whose a credential is, and what they may do in their one project."""
+    """The owner of a credential, and their permissions in their one project."""
 
     user_id: str = "01a1fd54-f01e-7562-a7cf-1621f0ae9ac6"
     user_email: str = "owner@example.com"
@@ -73,7 +73,7 @@ class Caller:
 
 @dataclass(slots=True)
 class Permissions:
-    """What is answered to a check of permissions. It can be changed while the stand-in runs.
+    """The answers to checks of permissions. They can be changed while the stand-in runs.
 
     Attributes:
         callers: Who is known, by the whole ``Authorization`` header. A bare key is taken for an API key.
@@ -92,7 +92,7 @@ class Permissions:
     peak: int = 0
 
     def caller(self, authorization: str) -> Caller | None:
-        """Return whose credential this is; ``None`` if it is unknown."""
+        """Return the owner of the credential; ``None`` if it is unknown."""
         return self.callers.get(authorization) or self.callers.get(f"ApiKey {authorization}")
 
     def verdict(self, authorization: str, query: Mapping[str, str]) -> CannedResponse:

@@ -1,4 +1,4 @@
-"""What Agenta does with a deployed prompt before it asks the model: which inputs it takes, and what it refuses."""
+"""Agenta's checks of a deployed prompt and its inputs before it asks the model."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the stand-in does in place of a model: a few fixed rules that make a prompt plainer."""
+"""Refines prompts by a few fixed rules, in place of a model."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ _COURTESY = re.compile(r"\b(please|kindly) +(\w?)", re.IGNORECASE)
 _DOUBLED_BLANKS = re.compile(r"(?<=\S) {2,}(?=\S)")
 _TRAILING_BLANKS = re.compile(r"[ \t]+(?=\n)")
 
-# Rather too much than too little, as the format isn't looked at: a tag goes on to the last closing brace before the
+# The format isn't known, so match too much rather than too little: a tag extends to the last closing brace before the
 # next opening one, so that nested braces and braces in a tag's strings stay inside; one that never closes, to the end.
 _SYNTAX = re.compile(
     r"(?:\{%.*?(?:%\}|\Z)|\{\#.*?(?:\#\}|\Z)|\{\{.*?(?:\}\}|\Z)|\{[^}]*(?:\}|\Z))(?:[^{}]*\})*", re.DOTALL
@@ -82,7 +82,7 @@ def _refined_by_cases(refined: list[dict[str, Any]], guidelines: str, context: s
 
 
 def without_tags(refinement: str) -> str:
-    """Drop all template tags from what :func:`refine` wrote: what a careless model does."""
+    """Drop all template tags from the output of :func:`refine`, like a careless model."""
     answer = _read(refinement)
     if answer is None:
         return refinement
@@ -93,7 +93,7 @@ def without_tags(refinement: str) -> str:
 
 
 def without_last_message(refinement: str) -> str:
-    """Drop the last message from what :func:`refine` wrote: another thing that models do."""
+    """Drop the last message from the output of :func:`refine`, like a careless model."""
     answer = _read(refinement)
     if answer is None:
         return refinement

@@ -1,4 +1,4 @@
-"""Prompts that ``agenta-ai-server dev`` has deployed, besides the one that refines prompts, to make tools of."""
+"""The prompts that ``agenta-ai-server dev`` deploys besides the refine prompt, to make tools from."""
 
 from __future__ import annotations
 

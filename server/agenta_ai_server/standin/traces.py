@@ -1,4 +1,4 @@
-"""What Agenta tells of a run by its trace: tokens and cost, as they were recorded."""
+"""The tokens and the cost of runs in Agenta's traces, as recorded."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class Traces:
     """The traces of the last runs.
 
     Attributes:
-        unready: How often the traces are asked for in vain before they are there; Agenta takes about 0.7 s.
+        unready: How many requests for a trace fail before it is available; Agenta takes about 0.7 s.
     """
 
     def __init__(self) -> None:
@@ -29,7 +29,7 @@ class Traces:
         self._spans: OrderedDict[tuple[str, str], list[dict[str, Any]]] = OrderedDict()
 
     def add(self, project: str, trace_id: str, span_id: str, *, read: int, written: int) -> None:
-        """Note a run in which a model read and wrote so many characters."""
+        """Record a run in which a model read and wrote this many characters."""
         prompt, completion = float(read // CHARACTERS_PER_TOKEN), float(written // CHARACTERS_PER_TOKEN)
         tokens = {"total": prompt + completion, "prompt": prompt, "completion": completion}
         costs = {name: number * DOLLARS_PER_TOKEN for name, number in tokens.items()}

@@ -1,4 +1,4 @@
-"""One log line for each call, and one for each that was denied. Ids, names and numbers: no prompt, no credential."""
+"""Logs one line per call, and one per denied call, with ids, names and numbers, but no prompt or credential."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ calls = logging.getLogger("agenta_ai_server.calls")
 audit = logging.getLogger("agenta_ai_server.audit")
 upstream = logging.getLogger("agenta_ai_server.upstream")
 
-# By gRPC's status: a bug of ours, and what the caller has no part in. All else is the caller's own doing.
+# By gRPC's status: our own bugs, and failures that the caller didn't cause. The caller causes all others.
 LEVELS = {
     **dict.fromkeys(("INTERNAL", "UNKNOWN", "DATA_LOSS"), logging.ERROR),
     **dict.fromkeys(("UNAVAILABLE", "DEADLINE_EXCEEDED"), logging.WARNING),
@@ -71,14 +71,14 @@ class CallLog(CallListener):
 
 
 class AuditLog(CallListener):
-    """Logs each call that was denied, and from a caller who floods the service only the first ones.
+    """Logs each denied call, but only the first ones of a caller who floods the service.
 
     Within a window as many lines are written for each address as are allowed, and at its end one that says how many
     were left out. Addresses that there is no more room for share one count.
 
     Args:
         lines: Lines for each address in a window, at least 1.
-        hosts: Addresses that are told apart in a window, at least 1.
+        hosts: Addresses that are counted separately in a window, at least 1.
         seconds: Length of a window.
     """
 
@@ -103,7 +103,7 @@ class AuditLog(CallListener):
             audit.warning("access denied", extra={FIELDS: _who_and_what(call, ending)})
 
     async def aclose(self) -> None:
-        """Tell what was left out so far."""
+        """Log how many lines have been left out so far."""
         if self._end:
             self._end.cancel()
             self._tell()

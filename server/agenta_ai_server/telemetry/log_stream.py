@@ -1,4 +1,4 @@
-"""Where log lines go: a reader that stands still costs lines, and never holds up the service."""
+"""Writes log lines: a stalled reader loses lines, but never blocks the service."""
 
 from __future__ import annotations
 
@@ -55,13 +55,13 @@ class LogStream:
         """Do nothing: what can be written has been. See :meth:`drain`."""
 
     def drain(self, seconds: float) -> None:
-        """Wait until what waits is written, and no longer than ``seconds``."""
+        """Wait until all lines are written, but no longer than ``seconds``."""
         writer = self._writer
         if writer:
             writer.join(seconds)
 
     def _write_at_once(self, data: bytes) -> bool:
-        # A pipe that has room takes so many bytes without blocking.
+        # A pipe that has room takes this many bytes without blocking.
         if self._writer or self._dropped or len(data) > select.PIPE_BUF or not self._poll.poll(0):
             return False
         try:
@@ -89,7 +89,7 @@ class LogStream:
         return _Line(f"{self._left_out(dropped)}\n".encode(), dropped)
 
     def _write_waiting(self) -> None:
-        """Write what waits, until nothing does. Runs in the thread."""
+        """Write the waiting lines until there are none. Runs in the thread."""
         poll = _writable(self._descriptor)
         while line := self._next():
             is_written = _write_all(self._descriptor, poll, line.data)
@@ -123,14 +123,14 @@ def _writable(descriptor: int) -> select.poll:
 
 
 def _write_all(descriptor: int, poll: select.poll, data: bytes) -> bool:
-    """Write the data in pieces that the reader has room for, and say whether that went well."""
+    """Write the data in pieces that the reader has room for, and return whether that succeeded."""
     rest = memoryview(data)
     while rest:
         try:
             if poll.poll(_PATIENCE_MS):
                 rest = rest[os.write(descriptor, rest[: select.PIPE_BUF]) :]
         except BlockingIOError:
-            # Somebody else has filled it.
+            # Another process has filled it.
             time.sleep(_PATIENCE_MS / 1000)
         except OSError:
             # The reader is gone, or the disk is full.

@@ -1,4 +1,4 @@
-"""How log lines look: JSON for programs, text for people. Neither shows an exception's own words.
+"""Formats log lines: JSON for programs, text for people. Neither shows an exception's message.
 
 Of other libraries' records only the template is written, without what they put into it: grpc logs metadata that isn't
 UTF-8 as a whole, before anybody has been authenticated.
@@ -47,7 +47,7 @@ def configure(level: str, form: Format) -> None:
         level: The least severe ones, ``"debug"``, ``"info"``, ``"warning"`` or ``"error"``.
         form: ``"auto"`` is text on a terminal, and JSON otherwise.
     """
-    # Nobody is told by which line, thread and process something was logged, and to find out takes half of the time:
+    # The log doesn't show the line of code, the thread and the process, which would take half of the time:
     # https://docs.python.org/3/howto/logging.html#optimization
     logging._srcfile = None
     logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
@@ -60,7 +60,7 @@ def configure(level: str, form: Format) -> None:
 
 
 def _standard_error(formatter: logging.Formatter) -> LogStream:
-    """Return the stream to standard error. What waits for its reader when the process ends has a moment more."""
+    """Return the stream to standard error, which has a moment to write waiting lines when the process ends."""
 
     def left_out(lines: int) -> str:
         fields = {"left_out": lines}
@@ -96,13 +96,13 @@ def log_event(logger: logging.Logger, level: int, message: str, fields: dict[str
 
 
 class BoundedHandler(logging.StreamHandler["TextIO | LogStream"]):
-    """Writes our records, and of other libraries' records no more than is known to be harmless.
+    """Writes our records, and only the harmless part of other libraries' records.
 
     Args:
         stream: Where to.
         lines: How many lines of one logger of a library are written within a window, at least 1.
         seconds: Length of a window.
-        clock: Seconds that only go forward.
+        clock: Monotonic clock, in seconds.
     """
 
     def __init__(
@@ -157,7 +157,7 @@ _to_json = json.JSONEncoder(ensure_ascii=False, default=str).encode
 
 
 class _Formatter(logging.Formatter):
-    """Tells of an exception what it is and where it happened. Its text may quote a prompt or a credential."""
+    """Formats an exception as its type and place. Its text may quote a prompt or a credential."""
 
     def formatException(  # noqa: N802  # the base class's name
         self, ei: tuple[type[BaseException], BaseException, TracebackType | None] | tuple[None, None, None]

@@ -1,4 +1,4 @@
-"""Counts and times, for Prometheus.
+"""Metrics for Prometheus.
 
 Label values are bounded: methods, codes and reasons are the contract's names, tools those that are registered and
 ``"other"`` for those that a tools file had beyond a thousand in the course of time, and outcomes ``"OK"``,
@@ -50,7 +50,7 @@ OVERHEAD_BUCKETS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 
 MAX_TOOLS = 1_000
 OTHER_TOOLS = "other"
 OUTPUT_INVALID = "UPSTREAM_OUTPUT_INVALID"
-# Seconds after which a scraper that sends nothing is let go.
+# Seconds after which a scraper that sends nothing is disconnected.
 SCRAPER_SECONDS = 10
 
 Child = TypeVar("Child", Counter, Histogram)
@@ -154,7 +154,7 @@ class Metrics(CallListener):
         build.labels(version).set(1)
 
     def gauge(self, name: str, description: str, value: Callable[[], float]) -> None:
-        """Add a value that is asked for at each scrape, in another thread."""
+        """Add a gauge whose value is read at each scrape, in another thread."""
         Gauge(name, description, registry=self.registry).set_function(value)
 
     def watch(
@@ -274,7 +274,7 @@ class MetricsServer:
 
 
 class _Handler(WSGIRequestHandler):
-    """Lets go of scrapers that send nothing: the library's own handler keeps a thread for each of them for ever."""
+    """Disconnects scrapers that send nothing: the library's own handler keeps a thread for each of them forever."""
 
     timeout = SCRAPER_SECONDS
 

@@ -1,4 +1,4 @@
-"""OpenTelemetry's own environment variables: which of them decide about traces, and what is wrong with them.
+"""OpenTelemetry's own environment variables: finds those that concern traces, and their faults.
 
 The SDK reads them itself. Some wrong values end it with a traceback, others it ignores silently, so they are checked
 here first: https://opentelemetry.io/docs/specs/otel/configuration/sdk-environment-variables/. Needs no SDK.

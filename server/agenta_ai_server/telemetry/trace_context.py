@@ -1,4 +1,4 @@
-"""W3C trace context, taken from the caller's metadata and handed on: https://www.w3.org/TR/trace-context/."""
+"""Forwards the W3C trace context of the caller: https://www.w3.org/TR/trace-context/."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def trace_context(call: Call) -> dict[str, str]:
 
 
 class PassingOn(CallListener):
-    """Hands the caller's trace context on to the completion service, where no spans of our own come in between."""
+    """Forwards the caller's trace context to the completion service, without spans of our own."""
 
     def call_began(self, call: Call) -> None:
         """Note the trace that the call belongs to."""

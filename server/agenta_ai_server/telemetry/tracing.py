@@ -83,7 +83,7 @@ class Tracing(CallListener):
         span.end()
 
     def request_began(self, request: UpstreamRequest, call: Call | None) -> None:
-        """Begin its span, and have the request carry it."""
+        """Begin its span, and add its context to the request."""
         span = self._tracer.start_span("POST", kind=SpanKind.CLIENT, attributes=_target(request.url))
         self._requests[request] = span
         if request.resends and span.is_recording():

@@ -30,7 +30,7 @@ CLOSE_SECONDS = 2.0
 class UsageMetrics(CallListener):
     """Counts what each request has used, by tool and organization.
 
-    At most 1,000 requests wait to be read, and at most 1,000 organizations are told apart; later ones share a label.
+    At most 1,000 requests wait to be read, and at most 1,000 organizations are distinguished; later ones share a label.
 
     Args:
         reader: Reads the traces.
@@ -78,7 +78,7 @@ class UsageMetrics(CallListener):
         task.add_done_callback(self._pending.discard)
 
     async def aclose(self) -> None:
-        """Wait a little for what is still to be read, and count the rest as unread."""
+        """Wait briefly for pending traces, and count the rest as unread."""
         if self._pending:
             _, late = await asyncio.wait(self._pending, timeout=CLOSE_SECONDS)
             for task in late:

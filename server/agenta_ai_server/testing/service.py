@@ -38,7 +38,7 @@ class LocalService:
 def run_service(settings: Mapping[str, str] | None = None, *, standin: StandIn | None = None) -> Iterator[LocalService]:
     """Run the service on a free port of this machine, in a thread, for as long as the context lasts.
 
-    It takes nothing from the environment. Everybody may call it, as often as they like, and one call makes exactly one
+    It takes nothing from the environment. Anyone may call it, as often as they like, and one call makes exactly one
     request: authentication, rate limits, retries, repairs and the circuit breaker are off unless ``settings`` switch
     them on.
 

@@ -1,4 +1,4 @@
-"""Asks a deployed prompt for an answer that keeps a tool's rules, and once more if the tool says so."""
+"""Runs a deployed prompt until its answer follows a tool's rules, with as many repairs as the tool allows."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class AnswerInvalid(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Asked(Generic[Answer]):
-    """An answer that keeps the rules.
+    """An answer that follows the rules.
 
     Attributes:
         answer: As it was read.
@@ -50,14 +50,14 @@ class Asked(Generic[Answer]):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Question(Generic[Answer]):
-    """What is asked, and how its answer is read.
+    """A prompt to run, and how to read its answer.
 
     Attributes:
         ask: Runs the prompt, given what was wrong with the last answer; nothing was, the first time.
         read: Reads what the model wrote; raises ``AnswerInvalid``. Is given the requests that were sent so far.
-        asking: What the caller is told while the model works, in a sentence.
-        checking: What the caller is told while the answer is checked, in a sentence.
-        failure: What the caller is told of an answer that stays invalid, given the first violation: a sentence.
+        asking: The progress sentence while the model works.
+        checking: The progress sentence while the answer is checked.
+        failure: Returns the sentence for an answer that stays invalid, given the first violation.
     """
 
     ask: Callable[[Sequence[Violation]], Awaitable[Completion]]
@@ -68,12 +68,12 @@ class Question(Generic[Answer]):
 
 
 async def ask(question: Question[Answer], call: ToolCall, repairs: int) -> Asked[Answer]:
-    """Return an answer that keeps the rules.
+    """Return an answer that follows the rules.
 
     Args:
         question: What is asked.
         call: The tool call that it is for.
-        repairs: How often an invalid answer is asked for once more, at least 0. Each is billed.
+        repairs: How often the model is asked again after an invalid answer, at least 0. Each is billed.
 
     Raises:
         Refused: DEADLINE_TOO_SHORT or UPSTREAM_CIRCUIT_OPEN, before anything was sent.
@@ -98,7 +98,7 @@ async def ask(question: Question[Answer], call: ToolCall, repairs: int) -> Asked
         except Refused:
             break  # too little time is left, or the completion service has begun to fail
         except UpstreamFailed as failure:
-            # What the caller is told is still the answer that came, and that was paid for.
+            # The caller still gets the failure of the answer that came, because it was billed.
             attempts += failure.attempts
             break
         attempts += completion.attempts

@@ -1,4 +1,4 @@
-"""Which tools there are."""
+"""The catalog of tools."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ MAX_NAMES = 20
 
 @dataclass(frozen=True, slots=True)
 class Dependencies:
-    """What tools may be made from.
+    """The dependencies of tools.
 
     Attributes:
         completions: Runs prompts that are deployed in Agenta.
@@ -57,7 +57,7 @@ def discover(dependencies: Dependencies) -> list[ToolSpec]:
 
 
 class Catalog:
-    """Knows the tools. The set changes as a whole; a call keeps the set that it began with.
+    """The current tools. The set changes as a whole; a call keeps the set with which it began.
 
     Args:
         current: The tools as they are now.
@@ -85,16 +85,16 @@ class Catalog:
             listener(tools)
 
     def prepare(self, tools: ToolSet) -> None:
-        """Do what takes time before these become the current tools. May be called in a thread."""
+        """Do slow preparations before these become the current tools. May be called in a thread."""
         for prepare in self._preparing:
             prepare(tools)
 
     def before_change(self, prepare: Callable[[ToolSet], None]) -> None:
-        """Call this with tools that are about to become the current ones, in whatever thread."""
+        """Call this, in any thread, with tools that are about to become the current ones."""
         self._preparing.append(prepare)
 
     def on_change(self, listener: Callable[[ToolSet], None]) -> None:
-        """Call this with the tools each time that they have changed."""
+        """Call this with the tools whenever they have changed."""
         self._listeners.append(listener)
 
 

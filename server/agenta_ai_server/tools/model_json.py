@@ -26,7 +26,7 @@ def parse(text: str, *, exact: bool = True) -> Json:
 
 
 def _without_fence(text: str) -> str:
-    """Return what stands between Markdown's fences, if the text is that and nothing else."""
+    """Return the content of a Markdown fence, if the text is nothing but that."""
     first, _, rest = text.partition("\n")
     language = first.removeprefix(FENCE).strip()
     if first.startswith(FENCE) and rest.endswith(FENCE) and (not language or language.isalnum()):

@@ -1,4 +1,4 @@
-"""A tool that is a deployed prompt and two schemas: everything that a tools file says of it, and no code of its own."""
+"""A tool without code of its own: a deployed prompt and two schemas, as a tools file defines it."""
 
 from __future__ import annotations
 

@@ -27,14 +27,14 @@ def parse(text: str, *, exact: bool = True) -> Json:
     Raises:
         ValueError: ``text`` isn't JSON, or is JSON that readers understand differently: with NaN, infinity or a number
             too large for a double, a key twice in one object, half of a surrogate pair, a byte order mark, or more
-            than ``MAX_DEPTH`` levels. The message is the end of a sentence for people: "is no JSON: …".
+            than ``MAX_DEPTH`` levels. The message is the end of a sentence for people: "isn't JSON: …".
     """
     if text.startswith("\ufeff"):
         raise ValueError("starts with a byte order mark: remove it")
     try:
         value: Json = (_DECODER if exact else _PLAIN_DECODER).decode(text)
     except json.JSONDecodeError as error:
-        raise ValueError(f"is no JSON: {error.msg} at line {error.lineno}, column {error.colno}") from None
+        raise ValueError(f"isn't JSON: {error.msg} at line {error.lineno}, column {error.colno}") from None
     except RecursionError:
         raise ValueError(f"is nested more than {MAX_DEPTH} levels deep") from None
     if text.count("{") + text.count("[") > MAX_DEPTH and depth(value) > MAX_DEPTH:
@@ -129,7 +129,7 @@ def _check_unicode(value: Json) -> None:
     try:
         dump(value).encode()
     except UnicodeEncodeError:
-        raise ValueError("holds half of a surrogate pair, which is no character") from None
+        raise ValueError("holds half of a surrogate pair, which isn't a character") from None
 
 
 _ENCODER = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":"))

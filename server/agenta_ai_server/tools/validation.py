@@ -1,4 +1,4 @@
-"""Tools whose arguments and results are pydantic models: the schemas are made from them."""
+"""Derives schemas and checks from pydantic models of arguments and results."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""Typed methods: from a tool's JSON Schemas to protobuf messages, and between those and JSON."""
+"""Typed methods: derives protobuf messages from a tool's JSON Schemas, and converts them to and from JSON."""

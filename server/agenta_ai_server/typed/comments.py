@@ -1,4 +1,4 @@
-"""The comments of messages and fields: what the schema says of them, in sentences."""
+"""Writes the comments of messages and fields from the schema."""
 
 from __future__ import annotations
 

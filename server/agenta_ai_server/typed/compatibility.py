@@ -1,4 +1,4 @@
-"""What changed since the lock was written, and whether stubs that were generated then still work."""
+"""Finds the changes since the lock was written, and whether older stubs still work."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Change:
 
 
 class _Side(Enum):
-    """Who writes a message, which decides what may change in it."""
+    """The writer of a message, which decides what may change in it."""
 
     ARGUMENTS = auto()
     RESULT = auto()
@@ -57,7 +57,7 @@ def changes(lock: Lock, shapes: Mapping[str, ToolShape]) -> list[Change]:
     found = []
     for name in sorted(known.keys() | shapes.keys()):
         if name not in shapes:
-            found.append(Change(name, "The tool is gone, or has no typed method any more.", breaking=True))
+            found.append(Change(name, "The tool was removed, or no longer has a typed method.", breaking=True))
         elif name not in known:
             found.append(Change(name, "The tool is new.", breaking=False))
         else:
@@ -78,7 +78,7 @@ def _changes(then: Message, now: Message, path: str, side: _Side) -> Iterator[Ch
             if before[name].name in names:
                 yield Change(place, f"Its field {before[name].name} is now another property's.", breaking=True)
                 continue
-            why = "The property is gone, and was always there." if lost else "The property is gone."
+            why = "The property was removed, and was always present." if lost else "The property was removed."
             yield Change(place, why, breaking=lost)
         elif name not in before:
             needed = side is _Side.ARGUMENTS and after[name].required

@@ -1,4 +1,4 @@
-"""Between a typed message and the JSON of a tool's arguments or result."""
+"""Converts between a typed message and the JSON of a tool's arguments or result."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     Read = Callable[[Any, "Reader"], Json]
 
 INT64 = range(-(2**63), 2**63)
-# What a tool was paid for is sent, also to the few clients that can read so many levels.
+# A result that was billed is sent, even though only a few clients can read this many levels.
 MAX_DEPTH = 100
 
 
@@ -59,7 +59,7 @@ class MessageCodec:
             except CodecError as error:
                 error.at(field.key)
                 raise
-        # Those that aren't set are values, too, of which few bytes could make many.
+        # Unset ones are values, too: a few bytes could contain many of them.
         for _ in range(len(result) - len(listed)):
             reader.count()
         return result

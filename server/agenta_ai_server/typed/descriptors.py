@@ -1,4 +1,4 @@
-"""From numbered shapes to the descriptors of files, comments included."""
+"""Builds the descriptors of files, including comments, from numbered shapes."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from agenta_ai_server.typed.shape import Field
 
-# Fields of the descriptors' own messages, of which the paths of comments are made.
+# Field numbers of the descriptors' messages, which form the paths of comments.
 _MESSAGE, _SERVICE = (FileDescriptorProto.MESSAGE_TYPE_FIELD_NUMBER, FileDescriptorProto.SERVICE_FIELD_NUMBER)
 _SYNTAX = FileDescriptorProto.SYNTAX_FIELD_NUMBER
 _FIELD, _NESTED = DescriptorProto.FIELD_FIELD_NUMBER, DescriptorProto.NESTED_TYPE_FIELD_NUMBER
@@ -56,7 +56,7 @@ RERUN = (
 
 @dataclass(frozen=True, slots=True)
 class TypedTool:
-    """What the method of one tool is made of.
+    """The parts of one tool's method.
 
     Attributes:
         name: ``"tools.acme.support.classify_ticket"``.

@@ -1,4 +1,4 @@
-"""The typed methods of one generation of the catalog, with a descriptor pool of their own.
+"""Builds the typed methods of one generation of the catalog, with their own descriptor pool.
 
 A pool refuses a file that has changed, and messages of two pools don't mix: each generation has its own, and a call
 keeps the one that it began with.

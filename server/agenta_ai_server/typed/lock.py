@@ -28,7 +28,7 @@ RESERVED_NUMBERS = range(19_000, 20_000)
 
 
 class LockError(ValueError):
-    """What is given is no lock file. ``str()`` says what to do."""
+    """The content isn't a lock file. ``str()`` says what to do."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +103,7 @@ def _updated(message: Message, known: Message) -> Message:
         if now is None:
             reserved[name] = Reserved(other.number, other.type)
         elif now.type != other.type:
-            # Its name goes on with another number, and only the old number is reserved.
+            # Its name is used with another number, and only the old number is reserved.
             reserved[f"{name}{REUSED}{other.number}"] = Reserved(other.number, other.type)
     used = [each.number for each in locked.values()] + [each.number for each in reserved.values()]
     free = max(used, default=0) + 1

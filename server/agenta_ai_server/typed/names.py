@@ -1,4 +1,4 @@
-"""The names of typed methods: what a tool, a group of tools and a property are called in protobuf."""
+"""The protobuf names of tools, groups of tools and properties."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def field_name(name: str) -> str:
     """
     field = snake_case(name)
     if not SNAKE_CASE.fullmatch(field):
-        raise InvalidName("The name is neither snake_case nor camelCase nor kebab-case, so that it has no field.")
+        raise InvalidName("The name is neither snake_case nor camelCase nor kebab-case, so it has no field.")
     return field
 
 

@@ -1,4 +1,4 @@
-"""From JSON Schema 2020-12 to the shape of a message.
+"""Converts a JSON Schema 2020-12 to the shape of a message.
 
 What protobuf has no type for becomes a ``Value``, ``Struct`` or ``ListValue``, so that every instance of the schema can
 be held. The tool itself checks arguments by the schema; here only the types matter.
@@ -231,7 +231,7 @@ def _is_wrapped(schema: Mapping[str, Any]) -> bool:
 
 
 def _has_known_properties(schema: Mapping[str, Any]) -> bool:
-    """Say whether it is an object all of whose properties are listed in one place."""
+    """Return whether it is an object all of whose properties are listed in one place."""
     branches = [schema[key] for key in COMBINATORS if key in schema]
     return _type_of(schema) == "object" and bool(schema.get("properties")) and not _names_properties(branches)
 

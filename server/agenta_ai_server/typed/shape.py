@@ -1,4 +1,4 @@
-"""The shape of a message: which fields it has, as plain data. What the lock file holds, and descriptors are made of."""
+"""The shape of a message: its fields, as plain data. What the lock file holds, and descriptors are made of."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Label(StrEnum):
     MAP = "map<string, {}>"
 
 
-#: Stands before the number in the key of a reserved field whose property goes on with another number.
+#: Precedes the number in the key of a reserved field whose property now has another number.
 REUSED = "#"
 
 
@@ -113,7 +113,7 @@ class ToolShape:
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """Why a tool has no typed method.
+    """A reason why a tool has no typed method.
 
     Attributes:
         path: The place: ``"arguments.ticket"``; the tool's name or the parts of it, if that is why.

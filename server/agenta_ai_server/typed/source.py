@@ -1,4 +1,4 @@
-"""From a file's descriptor to its text, as ``buf format`` would write it."""
+"""Writes a file's descriptor as text, formatted like ``buf format``."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which tools have a typed method, and why others have none."""
+"""Selects the tools that have a typed method, and reports why others have none."""
 
 from __future__ import annotations
 

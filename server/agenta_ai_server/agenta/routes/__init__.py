@@ -31,7 +31,7 @@ class Route(Protocol):
 
 
 INVOKE: Route = Invoke("completion")
-"""Since Agenta v0.96.0. The caller's trace goes on in Agenta."""
+"""Since Agenta v0.96.0. The caller's trace continues in Agenta."""
 RUN: Route = Run("completion")
 """In all releases; since v0.96.1 an adapter in front of the other."""
 CHAT_INVOKE: Route = Invoke("chat")

@@ -1,4 +1,4 @@
-"""What is run, and what Agenta said to it: the same for every route."""
+"""A run and Agenta's reply, in a form that is the same for every route."""
 
 from __future__ import annotations
 
@@ -114,7 +114,7 @@ def reply(response: HttpResponse, document: dict[str, Any], *, has_output: bool,
 
 
 def text_of(output: Any) -> Any:
-    """Return the text of a message that a chat application gave; the ``output`` as it is if it is no such message."""
+    """Return the text of a chat application's message, or the ``output`` itself if it isn't such a message."""
     content = output.get("content") if isinstance(output, dict) else output
     if isinstance(content, list) and all(isinstance(part, dict) for part in content):
         texts = [part.get("text") for part in content if part.get("type") == "text"]

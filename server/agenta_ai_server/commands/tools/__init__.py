@@ -1,1 +1,1 @@
-"""The commands ``agenta-ai-server tools``: what is in the tools file, and whether it fits what is deployed."""
+"""The commands ``agenta-ai-server tools``: show the tools file, and compare it with what is deployed."""

@@ -1,4 +1,4 @@
-"""The command ``agenta-ai-server tools diff``: whether the tools file fits what is deployed."""
+"""The command ``agenta-ai-server tools diff``: compares the tools file with what is deployed."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ SIGNS = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Options:
-    """What the command line says.
+    """The command's options.
 
     Attributes:
         names: The tools to compare; none for all.
@@ -113,7 +113,7 @@ async def run(environment: Mapping[str, str], options: Options) -> int:
 def _text(compared: Sequence[Compared], typed: Sequence[Change]) -> str:
     lines = []
     if typed:
-        lines += ["Typed methods differ from the lock file; ! breaks callers with stubs of before:"]
+        lines += ["Typed methods differ from the lock file; ! marks changes that break callers with older stubs:"]
         lines += [f"  {'!' if change.breaking else '+'} {change}" for change in typed]
         lines += ["    → 'agenta-ai-server tools proto' brings the lock file up to date.", ""]
     for each in compared:

@@ -1,4 +1,4 @@
-"""The command line of ``agenta-ai-server tools``. Imports nothing that takes time, so that --help is quick."""
+"""The parser of ``agenta-ai-server tools``. Imports nothing slow, so that --help is quick."""
 
 from __future__ import annotations
 
@@ -22,46 +22,46 @@ examples:
   agenta-ai-server tools diff tools.acme.support.classify_ticket --environment staging
   agenta-ai-server tools diff --json || echo "the file and what is deployed differ"
 
-exit codes: 0 no differences, 1 differences, 2 wrong arguments, settings or file, or Agenta can't be read
+exit codes: 0 no differences, 1 differences, 2 invalid arguments, settings or file, or Agenta can't be read
 """
 PULL_EXAMPLES = """\
 examples:
-  agenta-ai-server tools pull                           update the file's tools to what is deployed
-  agenta-ai-server tools pull classify-ticket           and add the application classify-ticket
+  agenta-ai-server tools pull                           update the tools in the file
+  agenta-ai-server tools pull classify-ticket           also add the application classify-ticket
   agenta-ai-server tools pull --all --dry-run           show what adding everything would write
   agenta-ai-server tools pull summarize --provider acme --group support
                                                         name it tools.acme.support.summarize
 
-exit codes: 0 the file fits what is deployed, 1 something is left to you, 2 wrong arguments, settings or file, or Agenta
-can't be read
+exit codes: 0 the file matches what is deployed, 1 some differences are left to you, 2 invalid arguments, settings or
+file, or Agenta can't be read
 """
 TEST_EXAMPLES = """\
 examples:
-  agenta-ai-server tools test                                    by the stand-in: free, and without an account
+  agenta-ai-server tools test                                    use the stand-in: free, and without an account
   agenta-ai-server tools test tools.acme.support.summarize --json
-  agenta-ai-server tools test --live                             by the deployed prompts, which is billed
+  agenta-ai-server tools test --live                             run the deployed prompts, which is billed
 
-exit codes: 0 all examples pass, 1 one fails, 2 wrong arguments, settings or file
+exit codes: 0 all examples pass, 1 at least one fails, 2 invalid arguments, settings or file
 """
 
 
 def add_tools(parser: argparse.ArgumentParser) -> None:
     """Add the commands, each with ``command``: from the arguments to an exit code, or to a coroutine for one."""
     file = argparse.ArgumentParser(add_help=False)
-    file.add_argument("--file", metavar="FILE", type=Path, help="tools file, in place of AGENTA_AI_GRPC_TOOLS_FILE")
+    file.add_argument("--file", metavar="FILE", type=Path, help="tools file; overrides AGENTA_AI_GRPC_TOOLS_FILE")
     agenta = argparse.ArgumentParser(add_help=False)
     agenta.add_argument(
         "--environment",
         dest="environment_slug",
         metavar="SLUG",
         default="",
-        help="environment of tools that name none, in place of AGENTA_AI_SERVICES_ENVIRONMENT_SLUG",
+        help="environment of tools that don't name one; overrides AGENTA_AI_SERVICES_ENVIRONMENT_SLUG",
     )
     agenta.add_argument(
         "--api-key-file",
         metavar="FILE",
         type=Path,
-        help="file with an API key of Agenta, in place of AGENTA_API_KEY, or else AGENTA_AI_SERVICES_API_KEY",
+        help="file with an API key of Agenta; by default AGENTA_API_KEY is used, or else AGENTA_AI_SERVICES_API_KEY",
     )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     show = _command(commands, "list", "list the tools of the file", LIST_EXAMPLES, file)
@@ -85,10 +85,10 @@ def _add_test(test: argparse.ArgumentParser) -> None:
     test.add_argument(
         "--live",
         action="store_true",
-        help="run the prompts that are deployed in Agenta, by the server's settings; each example is billed",
+        help="run the prompts that are deployed in Agenta, with the server's settings; each example is billed",
     )
     test.add_argument(
-        "--exact", action="store_true", help="with --live: results must be those of the examples, not only valid"
+        "--exact", action="store_true", help="with --live: results must equal those of the examples, not only be valid"
     )
     test.add_argument("--json", action="store_true", help="print JSON")
     test.set_defaults(command=_test)
@@ -98,13 +98,19 @@ def _add_pull(pull: argparse.ArgumentParser) -> None:
     pull.add_argument("applications", nargs="*", metavar="APPLICATION", help="slug of an application to add")
     pull.add_argument("--all", action="store_true", help="add every application that is deployed to the environment")
     pull.add_argument(
-        "--provider", default="", metavar="NAME", help="second part of new names; by default as in the file, or agenta"
+        "--provider",
+        default="",
+        metavar="NAME",
+        help="second part of new names; by default that of the file's last tool, or agenta",
     )
     pull.add_argument(
-        "--group", default="", metavar="NAME", help="third part of new names; by default as in the file, or prompts"
+        "--group",
+        default="",
+        metavar="NAME",
+        help="third part of new names; by default that of the file's last tool, or prompts",
     )
     pull.add_argument(
-        "--widen", action="store_true", help="also change a result so that it allows more, which callers may not expect"
+        "--widen", action="store_true", help="also change results to allow more, which callers may not expect"
     )
     pull.add_argument("--dry-run", action="store_true", help="print the change as a diff, and change nothing")
     pull.set_defaults(command=_pull)

@@ -37,7 +37,7 @@ EXIT_BREAKING = 1
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Options:
-    """What the command line says.
+    """The command's options.
 
     Attributes:
         file: The tools file, in place of the server's.
@@ -65,12 +65,12 @@ def run(environment: Mapping[str, str], options: Options) -> int:
     tools, known = _read(path)
     shaped, faults = shapes(tools)
     for fault in faults:
-        print(f"no typed method, only CallTool: {fault}", file=sys.stderr, flush=True)
+        print(f"no typed method, use CallTool: {fault}", file=sys.stderr, flush=True)
     found = changes(known, shaped)
     stdout.say("\n".join(f"{'!' if change.breaking else '+'} {change}" for change in found) or "No changes.")
     if any(change.breaking for change in found) and not options.allow_breaking:
         remedy = "Undo them, give the tool another name, or accept them with --allow-breaking. Nothing was written."
-        print(f"Changes marked ! break callers with stubs of before. {remedy}", file=sys.stderr, flush=True)
+        print(f"Changes marked ! break callers with older stubs. {remedy}", file=sys.stderr, flush=True)
         return EXIT_BREAKING
     updated = lock.updated(known, shaped)
     try:

@@ -1,4 +1,4 @@
-"""The command line of ``agenta-ai-server tools proto``. Imports nothing that takes time, so that --help is quick."""
+"""The parser of ``agenta-ai-server tools proto``. Imports nothing slow, so that --help is quick."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from typing import Any
 
 EXAMPLES = """\
 examples:
-  agenta-ai-server tools proto                              number new fields in tools.lock, beside the tools file
-  agenta-ai-server tools proto --out protos                 and write the .proto files and their descriptor set
-  agenta-ai-server tools proto --out src --python           and Python code for them
+  agenta-ai-server tools proto                              number new fields in tools.lock, next to the tools file
+  agenta-ai-server tools proto --out protos                 also write the .proto files and their descriptor set
+  agenta-ai-server tools proto --out src --python           also write Python code for them
 
-exit codes: 0 written, 1 a change would break callers and nothing is written, 2 wrong arguments, settings or file
+exit codes: 0 written, 1 a change would break callers and nothing was written, 2 invalid arguments, settings or file
 """
 
 
@@ -26,15 +26,15 @@ def add_proto(commands: Any) -> None:
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--file", metavar="FILE", type=Path, help="tools file, in place of AGENTA_AI_GRPC_TOOLS_FILE")
+    parser.add_argument("--file", metavar="FILE", type=Path, help="tools file; overrides AGENTA_AI_GRPC_TOOLS_FILE")
     parser.add_argument("--out", metavar="DIR", type=Path, help="folder for the .proto files and tools.binpb")
     parser.add_argument(
         "--python",
         action="store_true",
-        help="also write Python code, as the package agenta_ai_tools in DIR; needs grpcio-tools",
+        help="also write Python code, the package agenta_ai_tools, to DIR; needs grpcio-tools",
     )
     parser.add_argument(
-        "--allow-breaking", action="store_true", help="number also what breaks callers with stubs of before"
+        "--allow-breaking", action="store_true", help="write changes even if they break callers with older stubs"
     )
     parser.set_defaults(command=_proto)
 

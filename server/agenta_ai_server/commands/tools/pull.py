@@ -35,7 +35,7 @@ NEW_FILE_MODE = 0o644
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Options:
-    """What the command line says.
+    """The command's options.
 
     Attributes:
         applications: Slugs of the applications to add, if they aren't in the file yet.
@@ -62,7 +62,7 @@ class Options:
 
 @dataclass(slots=True)
 class Report:
-    """What was changed, and what is left to people."""
+    """The changes that were made, and those that are left to people."""
 
     done: list[str] = field(default_factory=list)
     left: list[str] = field(default_factory=list)
@@ -163,7 +163,7 @@ class _Pull:
         self._states = await read_states(management, {*known, *((each, self._slug) for each in self._new)})
 
     def update(self) -> None:
-        """Have the tools of the file follow what is deployed for them."""
+        """Update the tools of the file to what is deployed for them."""
         for tool in self._file.tools:
             place = self._place(tool)
             state = self._states[place]

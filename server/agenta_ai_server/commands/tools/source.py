@@ -1,4 +1,4 @@
-"""Which tools file a command works on, and for which environment."""
+"""The tools file and the environment of a command."""
 
 from __future__ import annotations
 
@@ -58,6 +58,6 @@ def read_tools(path: Path, names: Collection[str] = ()) -> tuple[ToolDefinition,
 
 
 def check_environment(slug: str) -> None:
-    """Raise SettingsError if it isn't known which environment is meant."""
+    """Raise SettingsError if no environment is given."""
     if not slug:
         raise SettingsError([f"{ENVIRONMENT}: is missing. Set it, or give the environment's slug with --environment."])

@@ -41,7 +41,7 @@ EXIT_FAILED = 1
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Options:
-    """What the command line says.
+    """The command's options.
 
     Attributes:
         names: The tools whose examples are run; none for all.
@@ -60,7 +60,7 @@ class Options:
 
 @dataclass(frozen=True, slots=True)
 class Tested:
-    """How one example went.
+    """The outcome of one example.
 
     Attributes:
         tool: Name of the tool.
@@ -123,7 +123,7 @@ async def _running(
 ) -> AsyncIterator[tuple[Settings, Catalog, LastExplanation]]:
     """Build the tools as the server has them."""
     explanations = LastExplanation()
-    # Nobody can connect, so nobody has to be told apart.
+    # No one can connect, so callers needn't be distinguished.
     source = (
         nullcontext({"AGENTA_AI_GRPC_AUTH": "none", **environment}) if options.live else _offline(environment, tools)
     )
@@ -160,7 +160,7 @@ def _missing(loaded: Settings) -> list[str]:
 async def _outcome(
     tool: ToolDefinition, example: Example, catalog: Catalog, loaded: Settings, options: Options
 ) -> tuple[bool, str]:
-    """Run one example. Return whether it passes, and what is to be said about it."""
+    """Run one example. Return whether it passes, and a sentence about it."""
     seconds = tool.timeout_seconds or loaded.max_call_seconds
     deadline = asyncio.get_running_loop().time() + seconds
     arguments = dict(example.arguments)

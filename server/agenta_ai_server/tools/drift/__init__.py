@@ -1,1 +1,1 @@
-"""Whether the tools file and the prompts that are deployed in Agenta still belong together."""
+"""Compares the tools file with the prompts that are deployed in Agenta."""

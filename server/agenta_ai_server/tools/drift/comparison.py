@@ -1,4 +1,4 @@
-"""Compares a tool of the file with the prompt that is deployed for it. Asks nobody and changes nothing."""
+"""Compares a tool of the file with its deployed prompt. Pure functions, without I/O."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 class Drift(StrEnum):
-    """In which way a tool and its prompt don't belong together."""
+    """The kinds of differences between a tool and its prompt."""
 
     NO_APPLICATION = "no_application"
     NO_ENVIRONMENT = "no_environment"
@@ -63,7 +63,7 @@ class Difference:
 
 
 def differences(tool: ToolDefinition, deployed: PromptInterface) -> list[Difference]:
-    """Return how a deployed prompt differs from what the file says of it; none if they belong together."""
+    """Return the differences between a deployed prompt and its tool in the file."""
     if tool.kind != deployed.kind:
         return [_other_kind(tool, deployed)]
     if deployed.fault:
@@ -72,7 +72,7 @@ def differences(tool: ToolDefinition, deployed: PromptInterface) -> list[Differe
 
 
 def state_differences(tool: ToolDefinition, state: ApplicationState, environment: str) -> list[Difference]:
-    """Return how what there is in Agenta differs from what the file says of a tool.
+    """Return the differences between the state in Agenta and a tool in the file.
 
     Args:
         tool: The tool.

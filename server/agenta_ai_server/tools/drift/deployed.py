@@ -1,4 +1,4 @@
-"""What a deployed prompt takes and gives, as far as Agenta tells."""
+"""The inputs and the result of a deployed prompt, as far as Agenta describes them."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ Kind: TypeAlias = Literal["completion", "chat", "other"]
 
 @dataclass(frozen=True, slots=True)
 class PromptInterface:
-    """What a deployed prompt takes and gives.
+    """The inputs and the result of a deployed prompt.
 
     Attributes:
         version: The version of the application, ``"2"``.
@@ -52,7 +52,7 @@ class PromptInterface:
 
 
 def read_deployed(revision: Revision) -> PromptInterface:
-    """Return what a revision takes and gives."""
+    """Return the inputs and the result of a revision."""
     schemas = _object(revision.schemas, "inputs")
     prompt = _object(revision.parameters, "prompt")
     if not isinstance(prompt.get("messages"), list):

@@ -1,4 +1,4 @@
-"""Edits a tools file, and keeps everything in it that people wrote: order, comments and layout."""
+"""Edits a tools file, and preserves what people wrote: order, comments and layout."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The inputs of a deployed prompt: those that it declares, and those that its texts use."""
+"""Finds the inputs of a deployed prompt: those that it declares, and those that its texts use."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ def read_inputs(prompt: Mapping[str, Any]) -> PromptInputs:
 
 
 class _Found:
-    """What was found in the texts so far."""
+    """The inputs that were found in the texts so far."""
 
     def __init__(self, declared: Collection[str]) -> None:
         self.used: set[str] = set()

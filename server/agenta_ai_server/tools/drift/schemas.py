@@ -1,4 +1,4 @@
-"""Compares the schema that the tools file has of a result with the one that a deployed prompt is held to."""
+"""Compares a result's schema in the tools file with the schema that the deployed prompt enforces."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ class SchemaChange:
 
 
 def schema_changes(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> list[SchemaChange]:
-    """Return what the deployed schema has otherwise than the file's; none if both are the same in effect.
+    """Return the differences between the deployed schema and the file's; none if both have the same effect.
 
     Annotations don't count, and neither do limits that only the file has, such as ``maxLength``: models can't be held
     to many of them, so people add them there. Of ``anyOf`` and the like only the whole is compared.
@@ -109,7 +109,7 @@ class _Comparison:
         yield from _values(ours, theirs, place, path)
         yield from self._properties(ours, theirs, place, path)
         yield from self._inner("items", f"{place}[]", ours, theirs, path)
-        # If the file allows more keys than the model is held to, somebody wants it so.
+        # If the file allows more keys than the deployed schema, that is intended.
         if ours.get("additionalProperties", True) is not True:
             yield from self._inner("additionalProperties", _joined(place, "*"), ours, theirs, path)
         yield from self._others(ours, theirs, place, path)
@@ -227,7 +227,7 @@ def _resolved(schema: Any, root: Mapping[str, Any], path: Path) -> tuple[Any, Pa
 
 
 def _inlined(schema: Any, root: Mapping[str, Any], within: tuple[int, ...] = ()) -> Any:
-    """Return a schema that needs nothing of its document. What refers to itself allows everything there."""
+    """Return a self-contained schema. Recursive references allow everything."""
     if isinstance(schema, list):
         return [_inlined(each, root, within) for each in schema]
     if not isinstance(schema, dict):

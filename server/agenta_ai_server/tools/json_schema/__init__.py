@@ -1,1 +1,1 @@
-"""JSON Schema 2020-12: what a schema may hold so that checking a value is always quick, and the checking itself."""
+"""JSON Schema 2020-12: limits on schemas that keep checks fast, and the checks."""

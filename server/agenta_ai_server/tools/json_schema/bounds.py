@@ -1,4 +1,4 @@
-"""What a schema may hold, so that a check by it takes time that grows with the value's size only.
+"""Limits on schemas, so that the time of a check depends only on the value's size.
 
 A validator visits a place of a value once for each subschema that applies to it. ``$ref`` and ``allOf`` can multiply
 that without an end: thirty definitions, each of which names the one before twice, are a billion visits. So the visits
@@ -22,7 +22,7 @@ Found: TypeAlias = "tuple[Path, str]"
 
 #: As JSON. 500 tools with two small ones each still fit into the 4 MiB that clients read by default.
 MAX_BYTES = 64 * 1024
-#: Levels of objects and arrays. Each is three of a ``Struct``, of which every client reads a hundred.
+#: Levels of objects and arrays. Each is three levels of a ``Struct``; every client reads a hundred of those.
 MAX_DEPTH = 28
 #: Subschemas that apply to one place of a value.
 MAX_VISITS = 50
@@ -110,7 +110,7 @@ def find_faults_of_size(schema: Mapping[str, Json]) -> Iterator[Found]:
         ]
         for path, value in level:
             if isinstance(value, int) and abs(value) > MAX_INTEGER:
-                yield path, "is an integer beyond 2**53, which not every reader of JSON holds exactly"
+                yield path, "is an integer beyond 2**53, which not every JSON reader represents exactly"
     if level:
         yield level[0][0][:MAX_DEPTH], f"is nested more than {MAX_DEPTH} levels deep"
 
@@ -127,7 +127,7 @@ def _faults_of_keywords(schema: Mapping[str, Json]) -> Iterator[Found]:
             if _compared(each.get(keyword)) > MAX_COMPARED:
                 yield (*path, keyword), f"has more than {MAX_COMPARED} entries, and isn't of strings or integers only"
         if "$id" in each and path:
-            yield (*path, "$id"), "an $id may stand at the top of the schema only"
+            yield (*path, "$id"), "is allowed only at the top of the schema"
         if "$ref" in each:
             yield from _faults_of_reference(schema, known, (*path, "$ref"), each["$ref"])
 
@@ -151,7 +151,7 @@ def _faults_of_reference(
         yield path, f"refers to {reference[:100]!r}, which isn't there"
         return
     if not any(found is each for each in known.values()):
-        yield path, f"refers to {reference[:100]!r}, which is no subschema"
+        yield path, f"refers to {reference[:100]!r}, which isn't a subschema"
 
 
 class _EndlessError(Exception):
@@ -174,7 +174,7 @@ def _most_visits(root: Mapping[str, Json]) -> int:
 
 
 class _Visits:
-    """Counts how many subschemas apply to a place so many levels below the one that a schema applies to."""
+    """Counts the subschemas that apply to a place a given number of levels below the place of a schema."""
 
     def __init__(self, root: Mapping[str, Json]) -> None:
         self._root = root

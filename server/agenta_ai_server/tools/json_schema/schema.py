@@ -1,4 +1,4 @@
-"""Checks values by a JSON Schema, and says what is wrong by the path to it."""
+"""Checks values against a JSON Schema, and reports violations by path."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ class Schema:
         self._matches_keys = any("patternProperties" in each for _, each in subschemas(source))
 
     def violations(self, value: Json, root: str) -> list[Violation]:
-        """Return what the schema doesn't allow, at most ten violations; none if the value is valid.
+        """Return at most ten violations of the schema; none if the value is valid.
 
         Args:
             value: What is checked.
@@ -106,7 +106,7 @@ class Schema:
 
 
 def _compiled(schema: dict[str, Any]) -> jsonschema_rs.Draft202012Validator:
-    # The library's messages quote the value, which takes far longer than checking it. Nobody reads them.
+    # The library's messages quote the value, which takes far longer than checking it, and they aren't used.
     return jsonschema_rs.Draft202012Validator(
         schema, pattern_options=_ENGINE, validate_formats=True, offline=True, mask="value"
     )

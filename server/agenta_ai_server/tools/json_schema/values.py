@@ -1,4 +1,4 @@
-"""What is said of values without a schema: how many there are, the path to one, and what callers read."""
+"""Helpers for values without a schema: counting, paths, and texts for callers."""
 
 from __future__ import annotations
 

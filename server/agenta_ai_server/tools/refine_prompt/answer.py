@@ -1,4 +1,4 @@
-"""What the model wrote, read as a refinement."""
+"""Reads the model's answer as a refinement."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ NO_SUMMARY = "The prompt was refined."
 
 
 class AnswerError(ValueError):
-    """The model's text is no refinement.
+    """The model's text isn't a refinement.
 
     Attributes:
         violation: The rule that it breaks.
@@ -48,14 +48,14 @@ def parse(text: str) -> ModelReply:
     try:
         root = model_json.parse(text)
     except ValueError:
-        raise AnswerError("answer", "The model's answer is not the JSON that was asked for.") from None
+        raise AnswerError("answer", "The model's answer isn't the requested JSON.") from None
     messages = root.get("messages") if isinstance(root, dict) else None
     if not isinstance(root, dict) or not isinstance(messages, list):
-        raise AnswerError("messages", "The model's answer holds no list of messages.")
+        raise AnswerError("messages", "The model's answer has no list of messages.")
     pairs = []
     for index, message in enumerate(messages):
         if not isinstance(message, dict):
-            raise AnswerError(f"messages[{index}]", "The model's answer holds a message that is no object.")
+            raise AnswerError(f"messages[{index}]", "The model's answer has a message that isn't an object.")
         pairs.append((message.get("role"), message.get("content")))
     return ModelReply(tuple(pairs), _one_line(root.get("summary")))
 

@@ -1,4 +1,4 @@
-"""The rules that a refinement keeps, so that it can take the place of the prompt that it refines."""
+"""Checks the rules that let a refinement replace the original prompt."""
 
 from __future__ import annotations
 
@@ -112,7 +112,7 @@ async def computed(work: Callable[..., Result], size: int, *args: object) -> Res
 
 
 def is_simple(texts: Sequence[str]) -> bool:
-    """Whether texts are worth being read at all, found out in time that grows with their length only."""
+    """Whether texts are small enough to be parsed, checked in linear time."""
     if sum(text.count("{{") + text.count("{%") for text in texts) > MAX_TAGS:
         return False
     return sum(len(tag) for text in texts for tag in _TAG.findall(text)) <= MAX_TAG_CHARACTERS
@@ -133,7 +133,7 @@ def _structural(prompt: Template, new: Sequence[tuple[object, object]]) -> Itera
     if len(new) != len(old):
         yield Violation("messages", f"The refinement has {_messages(len(new))} where there were {len(old)}.")
         return
-    # Before anything is read that could take long.
+    # Before anything slow is parsed.
     if sum(len(content) for _, content in new if isinstance(content, str)) > MAX_REFINED_CHARACTERS:
         yield Violation("messages", f"The refinement has more than {MAX_REFINED_CHARACTERS:,} characters.")
         return

@@ -51,7 +51,7 @@ class Refiner:
     Args:
         completions: Runs that prompt.
         prompt: Which one.
-        repairs: How often an answer that would break the prompt is asked for once more, at least 0.
+        repairs: How often the model is asked again if its answer would break the prompt, at least 0.
         guarantee: Checks prompts and answers.
     """
 

@@ -1,4 +1,4 @@
-"""Whether a deployed prompt can serve refine_prompt: what is wrong with it, and what to do about that."""
+"""Checks whether a deployed prompt is suitable for refine_prompt: its faults, each with a remedy."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A prompt template: what in it can be refined, and how refined texts are put back."""
+"""Prompt templates: finds the texts that can be refined, and puts refined texts back."""
 
 from __future__ import annotations
 
@@ -132,8 +132,8 @@ def parse(source: str) -> Template:
     texts = tuple(text for text in every if text.is_refinable)
     if not texts:
         raise TemplateError(
-            f"No message holds text that could be refined: a role of {', '.join(REFINABLE_ROLES)} and a content with "
-            "more than white space."
+            f"No message has text to refine: it needs one of the roles {', '.join(REFINABLE_ROLES)} and a content "
+            "other than white space."
         )
     _check_response_format(root, template_format)
     fixed = tuple(text for text in every if not text.is_refinable)

@@ -94,4 +94,4 @@ def _faults_of_inputs(tool: ToolTable, names: set[str], prompt: Mapping[str, Jso
     for name in sorted(inputs - arguments):
         yield ("arguments",), f"lacks {name!r}, which is an input of {tool.prompt}"
     for name in sorted(arguments - inputs):
-        yield ("arguments", "properties", name), f"is no input of {tool.prompt}"
+        yield ("arguments", "properties", name), f"isn't an input of {tool.prompt}"

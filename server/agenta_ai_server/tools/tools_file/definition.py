@@ -82,7 +82,7 @@ class ToolDefinition:
         arguments: JSON Schema 2020-12 of the arguments, of type object.
         result: JSON Schema 2020-12 of the result; ``None`` for a tool that answers with text.
         timeout_seconds: What one call may take at most; ``None`` for the service's own maximum.
-        repairs: How often an answer that breaks the result's schema is asked for once more, from 0 to 3.
+        repairs: How often the model is asked again if its answer breaks the result's schema, from 0 to 3.
         feedback: Input of the prompt that takes what was wrong with the last answer; empty if there is none.
         examples: In the order of the file.
         prompt_file: The prompt that is shipped with the file, for ``provision --tools``; ``None`` if there is none.

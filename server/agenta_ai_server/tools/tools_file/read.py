@@ -1,4 +1,4 @@
-"""Reads a tools file as a whole: every tool in it is right, or every fault is told with its line."""
+"""Reads a tools file as a whole, and reports every fault with its line."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ MAX_TOOLS = 500
 MAX_PERMISSIONS = 20
 MAX_FAULTS = 50
 TOO_DEEP = "is nested too deeply"
-# All of them are in one answer to Status, of which clients read 4 MiB by default.
+# A response of Status contains all of them, and clients read at most 4 MiB by default.
 MAX_SCHEMA_BYTES = 2 * 1024 * 1024
 WRONG_NAME = (
     "must have the form tools.<provider>.<group>.<tool>, in quotes, of a-z, 0-9 and _: "

@@ -1,4 +1,4 @@
-"""The tables of a tools file: their keys, and what each may be."""
+"""The tables of a tools file: their keys and types."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class _Hints(_Part):
 
 
 class ExampleTable(_Part):
-    """One call of a tool, and what it may result in."""
+    """An example: one call of a tool, and a possible result."""
 
     arguments: dict[str, Any] = {}
     result: Any = None

@@ -109,7 +109,7 @@ def _name_fault(name: str) -> str:
         return "inputs have names, not numbers"
     except ValueError as error:
         return str(error)
-    return "this is no name of an input" if _NO_NAME.search(str(root)) else ""
+    return "this isn't the name of an input" if _NO_NAME.search(str(root)) else ""
 
 
 def _field_fault(spec: str, conversion: str | None, *, nested: bool) -> str:

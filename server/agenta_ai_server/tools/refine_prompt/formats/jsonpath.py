@@ -18,7 +18,7 @@ def canonical(expression: str, text: str, offset: int) -> str:
     """Return a JSONPath in its one normal form, or raise if Agenta would not take it for one."""
     found = _parse(expression) if len(expression) <= MAX_CHARACTERS else ""
     if not found:
-        message = f"{{{{{shown(expression)}}}}} is no JSONPath: write it like $.a.b or $['a'][0]."
+        message = f"{{{{{shown(expression)}}}}} isn't a JSONPath: write it like $.a.b or $['a'][0]."
         raise TemplateSyntaxError.at(message, text, offset)
     return found
 

@@ -1,4 +1,4 @@
-"""What is wrong with a text, and where."""
+"""Syntax errors in a text, with their place."""
 
 from __future__ import annotations
 

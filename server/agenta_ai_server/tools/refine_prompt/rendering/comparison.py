@@ -1,4 +1,4 @@
-"""What a refinement breaks, found by rendering the old and the new texts with the same inputs."""
+"""Finds what a refinement breaks, by rendering the old and the new texts with the same inputs."""
 
 from __future__ import annotations
 
@@ -107,7 +107,7 @@ class _Shown:
         blank: Whether each of the texts says nothing.
         markers: The values in it.
         paths: The JSONPaths in it.
-        misses: The unknown items that were asked for.
+        misses: The unknown items that were accessed.
     """
 
     text: str
@@ -297,7 +297,7 @@ class _Verdict:
         self._say("lost", names)
 
     def missed(self, names: set[str]) -> None:
-        """Judge items that the new texts ask for and that nobody knows."""
+        """Judge accesses of the new texts to unknown items."""
         self._say("invented", names)
 
     def fails(self, index: int, error: RenderError, situation: Situation) -> None:

@@ -1,4 +1,4 @@
-"""Values that fit what is known of an input: markers, which are found again in what is rendered."""
+"""Makes values for inputs: markers that can be found again in rendered texts."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ FLAT: Final = "flat"
 
 
 class Object(dict[str, Any]):
-    """An object that tells which items were asked for that the old text doesn't know."""
+    """An object that records accesses to items that the old text doesn't know."""
 
     def __init__(self, shape: Shape, misses: set[str]) -> None:
         super().__init__()
@@ -50,7 +50,7 @@ class Object(dict[str, Any]):
 
 
 class Value(str):
-    """A text that tells which attributes were asked for."""
+    """A text that records accesses to attributes."""
 
     _shape: Shape
     _misses: set[str]
@@ -65,7 +65,7 @@ for _type, _name in ((Object, "dict"), (Value, "str")):
 
 
 def note_miss(value: object, key: object) -> None:
-    """Note that an item of an input was asked for and isn't there."""
+    """Record an access to an unknown item of an input."""
     if isinstance(value, Object | Value):
         value._miss(key)  # no template can reach what begins so
 
@@ -89,7 +89,7 @@ class Inputs:
         self.markers: dict[str, Shape] = {}
         #: The constants in use, and what each is the value of.
         self.literals: dict[str, Shape] = {}
-        #: Items that were asked for and are unknown.
+        #: Unknown items that were accessed.
         self.misses: set[str] = set()
 
     def make(self, choices: Mapping[Shape, Choice], mode: str) -> Object:
@@ -148,7 +148,7 @@ class Inputs:
 
     def _list(self, shape: Shape, choice: Choice, at: tuple[int, ...]) -> list[Any] | str:
         if choice.kind == "around":
-            # Whether something is looked for in a list or in a text can't always be told.
+            # A search in a list can't always be distinguished from one in a text.
             text = self._text(shape, at)
             return self._chosen_text(shape, choice, at) if "text" in shape.uses else [choice.value, text]
         size = choice.value if choice.kind == "size" else shape.least if len(at) < _MAX_NESTING else 1

@@ -208,7 +208,7 @@ def _readable(work: Callable[..., Result], *args: Any) -> Result:
         fault = (error.message or "").rstrip(".")
         raise TemplateSyntaxError(f"Jinja2 can't read this: {shown(fault, 200)}.", error.lineno) from None
     except (SyntaxError, RecursionError, MemoryError):
-        raise TemplateSyntaxError("This is nested too deep.", 1) from None
+        raise TemplateSyntaxError("This is nested too deeply.", 1) from None
     except (ValueError, OverflowError):
         raise TemplateSyntaxError("Jinja2 can't read this: a number is too long.", 1) from None
 
@@ -351,7 +351,7 @@ def _range(*args: int) -> range:
 
 def _refuse(too_much: bool) -> None:
     if too_much:
-        raise SecurityError(f"it makes something of more than {_MOST:,} elements")
+        raise SecurityError(f"it creates a value with more than {_MOST:,} elements")
 
 
 SANDBOX: Final = Sandbox()

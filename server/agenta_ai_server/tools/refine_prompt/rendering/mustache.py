@@ -65,7 +65,7 @@ class MustacheText:
                 or depth > _MAX_DEPTH
                 or not (node.data or node.tag_type is TagType.LITERAL)
             ):
-                raise TemplateSyntaxError("A tag has no name, is a partial, or is nested too deep.", 1)
+                raise TemplateSyntaxError("A tag has no name, is a partial, or is nested too deeply.", 1)
             if node.tag_type is TagType.LITERAL:
                 node.data = marked(node.data)
             else:

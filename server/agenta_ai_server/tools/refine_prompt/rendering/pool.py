@@ -1,4 +1,4 @@
-"""The processes that render templates, as the service sees them."""
+"""Manages the processes that render templates."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ class Workers:
             LimitExceeded: It took too long, or too much memory.
             WorkerFailed: No worker could be started, or two of them failed.
         """
-        # What has begun goes on if the caller leaves, because its answer would otherwise be taken for the next one.
+        # A request continues when its caller leaves: its answer would otherwise be mistaken for the next one's.
         task = asyncio.ensure_future(self._in_turn(json.dumps(request).encode(), key))
         self._running.add(task)
         task.add_done_callback(self._finished)
@@ -66,7 +66,7 @@ class Workers:
     def _finished(self, task: asyncio.Task[dict[str, Any]]) -> None:
         self._running.discard(task)
         if not task.cancelled():
-            task.exception()  # told to the caller, if there still is one
+            task.exception()  # the caller gets it, if there still is one
 
     async def aclose(self) -> None:
         """End all processes."""
@@ -153,7 +153,7 @@ async def _exchange(process: Process, request: bytes) -> dict[str, Any]:
         raise ValueError("the answer is too long")
     answer = json.loads(await process.stdout.readexactly(length))
     if not isinstance(answer, dict):
-        raise ValueError("the answer is no object")
+        raise ValueError("the answer isn't an object")
     return answer
 
 

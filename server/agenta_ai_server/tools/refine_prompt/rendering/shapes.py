@@ -1,4 +1,4 @@
-"""What is known of an input, from what templates do with it."""
+"""Describes an input by what templates do with it."""
 
 from __future__ import annotations
 

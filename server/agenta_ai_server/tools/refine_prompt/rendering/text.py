@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from agenta_ai_server.tools.refine_prompt.rendering.inputs import Object
     from agenta_ai_server.tools.refine_prompt.rendering.shapes import Shape
 
-#: Around each piece of a text that stands there literally, so that values can be told from it.
+#: Surrounds each literal piece of a text, to distinguish it from values.
 OPEN: Final = "\x01"
 CLOSE: Final = "\x02"
 #: The most that may be rendered from one text, in characters.
