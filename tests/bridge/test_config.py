@@ -88,5 +88,6 @@ def test_the_extra_is_named_where_it_is_missing(
     monkeypatch.setattr(command, "find_spec", lambda _: None)
     assert cli.main(["mcp"]) == 2
     assert (
-        capsys.readouterr().err == "agenta-ai: agenta-ai mcp needs the extra mcp. Run: pip install 'agenta-ai[mcp]'\n"
+        capsys.readouterr().err == "agenta-ai: agenta-ai mcp needs the MCP SDK, version 2. "
+        "Install the extra 'mcp': in a clone, pip install '.[mcp]'.\n"
     )

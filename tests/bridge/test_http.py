@@ -266,6 +266,14 @@ def test_what_is_no_address(text: str) -> None:
         listening.address(text)
 
 
+def test_a_port_that_is_in_use() -> None:
+    with listening.address("127.0.0.1:0").bind() as listener:
+        port = listener.getsockname()[1]
+        with pytest.raises(InvalidInput) as refused:
+            listening.address(f"127.0.0.1:{port}").bind()
+    assert str(refused.value) == f"--listen 127.0.0.1:{port}: Address already in use. Choose another address or port."
+
+
 async def test_other_machines_reach_it_only_with_tls_and_credentials(
     service: LocalService, protected: LocalService
 ) -> None:

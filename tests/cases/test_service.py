@@ -80,14 +80,18 @@ async def test_repeats_of_a_request_id_are_paid_once(standin: StandIn, stub: Too
 @pytest.mark.parametrize(
     ("given", "field", "why"),
     [
-        (asked(repeat=5), "arguments.max_model_calls", "up to 77 calls of models, and 40 are allowed"),
+        (asked(repeat=5), "arguments.max_model_calls", "up to 77 model calls, and 40 are allowed"),
         (asked([]), "arguments.cases", "at least 1 item"),
         (asked([HOPELESS] * 21), "arguments.cases", "at most 20 items"),
         (asked([{**HOPELESS, "inputs": {}}]), "arguments.cases[0].inputs.message", "the prompt has this variable"),
-        (asked([{**HOPELESS, "expected": {}}]), "arguments.cases[0].expected", "Must expect something"),
-        (asked([{**HOPELESS, "expected": {"is": 1}}]), "arguments.cases[0].expected.is", "Unknown"),
+        (asked([{**HOPELESS, "expected": {}}]), "arguments.cases[0].expected", "Must have at least one property"),
+        (
+            asked([{**HOPELESS, "expected": {"is": 1}}]),
+            "arguments.cases[0].expected.is",
+            "Unknown key. Known are: equals,",
+        ),
         (asked([HOPELESS, {**HOPELESS, "expected": {"pattern": "("}}]), "arguments.cases[1].expected.pattern", "RE2"),
-        (asked(repeat=2, pass_at_least=3), "arguments", "must not be more than repeat"),
+        (asked(repeat=2, pass_at_least=3), "arguments.pass_at_least", "Must be at most repeat, which is 2."),
         (asked(prompt=changed(model="gpt-4o")), "arguments.prompt_template_json", "the model gpt-4o"),
         (asked(prompt=changed(model="gpt-4o-mini", max_tokens=50_000)), "arguments.cases", "tokens"),
         (asked(prompt="{}"), "arguments.prompt_template_json", "'messages'"),
@@ -102,6 +106,7 @@ async def test_what_is_refused_before_anything_is_paid(
     (violation, *_) = details(refused.value)["BadRequest"]["fieldViolations"]
     assert violation["field"] == field
     assert why in violation["description"]
+    assert "Value error" not in violation["description"]
     assert standin.started == 0
 
 
@@ -138,6 +143,7 @@ async def test_agenta_down_in_the_second_round(standin: StandIn, stub: ToolServi
     assert (result["improved"], result["passed_after"], result["stopped"]) == (True, 1, "upstream_failed")
     assert "no topic fits" in result["prompt_template_json"]
     assert "because of a failure" in response.meta.warnings[0]
+    assert "Nothing was billed" not in response.meta.warnings[0], "the runs before were"
     assert standin.in_flight == 0
 
 

@@ -33,7 +33,10 @@ def test_files_that_buf_accepts(tmp_path: Path, capfd: pytest.CaptureFixture[str
     path = write(tmp_path, 'text = { type = "string" }')
     out = tmp_path / "protos"
     assert proto(path, "--out", str(out)) == 0
-    assert capfd.readouterr() == ("+ tools.acme.support.classify: The tool is new.\n", "")
+    assert capfd.readouterr() == (
+        f"+ tools.acme.support.classify: The tool is new.\nWrote 1 .proto file to {out}.\n",
+        "",
+    )
     shutil.copytree(PROTOS / "agenta/ai/v1", out / "agenta/ai/v1")
     done = buf("lint", str(out))
     assert (done.returncode, done.stdout) == (0, "")

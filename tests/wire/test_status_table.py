@@ -152,7 +152,7 @@ REFUSED: list[tuple[str, Message | bytes, StatusCode, str, str, str]] = [
             ({"messages": [{"role": "user", "content": ["x"]}]}, "messages[0].content[0]"),
             ({"messages": [{"role": "user", "content": [{"type": "text"}]}]}, "content[0].text"),
             ({"messages": [{"role": "user", "content": [nested(20)]}]}, "16 levels"),
-            ({"messages": [{"role": "user", "content": " "}, {"role": "tool", "content": "x"}]}, "No message holds"),
+            ({"messages": [{"role": "user", "content": " "}, {"role": "tool", "content": "x"}]}, "No message has text"),
         ]
     ],
 ]

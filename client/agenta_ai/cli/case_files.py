@@ -62,7 +62,7 @@ def _of_table(name: str, text: str) -> list[PromptCase]:
     try:
         for row in reader:
             if None in row or None in row.values():
-                raise _wrong(name, reader.line_num, "has not as many cells as there are columns")
+                raise _wrong(name, reader.line_num, "doesn't have one cell for each column")
             cases.append(_case(name, reader.line_num, row))
     except csv.Error as error:
         raise _wrong(name, reader.line_num, f"is not CSV: {error}") from None
@@ -77,7 +77,11 @@ def _case(name: str, number: int, row: dict[str, str]) -> PromptCase:
         elif column in _EXPECTED or column.startswith(_PREFIX):
             property_ = _EXPECTED.get(column) or column.removeprefix(_PREFIX)
             if property_ not in _PROPERTIES:
-                raise _wrong(name, 1, f"has the column {column}. Known are {', '.join(map(_column, _PROPERTIES))}")
+                raise _wrong(
+                    name,
+                    1,
+                    f"has the column {column}. Known columns of this kind: {', '.join(map(_column, _PROPERTIES))}",
+                )
             if cell:
                 case["expected"][property_] = _value(name, number, property_, cell)
         else:
@@ -97,7 +101,7 @@ def _value(name: str, number: int, property_: str, cell: str) -> Any:
     try:
         return json.loads(cell)
     except (ValueError, RecursionError):
-        raise _wrong(name, number, f"has no JSON in the column {_column(property_)}") from None
+        raise _wrong(name, number, f"has something other than JSON in the column {_column(property_)}") from None
 
 
 def _wrong(name: str, number: int, problem: str) -> Exception:

@@ -20,7 +20,9 @@ if TYPE_CHECKING:
 def mcp(args: argparse.Namespace, how: Access, _: Running) -> int:
     """Serve MCP over standard input and output, or over HTTP."""
     if find_spec("mcp_types") is None:  # which version 1 of the SDK doesn't have
-        raise InvalidInput("agenta-ai mcp needs the extra mcp. Run: pip install 'agenta-ai[mcp]'")
+        raise InvalidInput(
+            "agenta-ai mcp needs the MCP SDK, version 2. Install the extra 'mcp': in a clone, pip install '.[mcp]'."
+        )
     _check_options(args)
     asyncio.run(_over_http(args, how) if args.listen else _over_stdio(args, how))
     return exits.OK

@@ -145,7 +145,7 @@ def _as_json(answer: RefinedPrompt | RefinedWithCases) -> dict[str, object]:
 def _check_usage(args: argparse.Namespace, names: Sequence[str]) -> None:
     wrong = {
         "--cases is for one prompt. Name one file.": args.cases is not None and len(names) > 1,
-        "--cases decides itself what is better. Leave out --check and --interactive.": (
+        "--cases can't be combined with --check or --interactive. Leave them out.": (
             args.cases is not None and (args.check or args.interactive)
         ),
         "Standard input can't be both the prompt and the cases. Name a file.": args.cases == "-" and "-" in names,

@@ -51,8 +51,8 @@ class CallerCheck:
     async def refusal(self, caller: Metadata) -> Response | None:
         """Return what a caller is refused with; ``None`` if the service accepts it.
 
-        While the service can't be asked, those pass whom it has accepted before: their calls meet the same outage, and
-        say so in MCP's way.
+        While the service can't be reached, callers that it accepted before pass: their calls meet the same outage and
+        report it as MCP errors.
         """
         has_credentials = any(key == AUTHORIZATION for key, _ in caller)
         if self.needs_credentials and not has_credentials:

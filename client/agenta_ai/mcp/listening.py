@@ -44,7 +44,9 @@ class Address:
             family, _, _, _, where = found[0]
             listener = socket.create_server(where[:2], family=family)
         except OSError as error:
-            raise InvalidInput(f"--listen {self.host}:{self.port}: {error.strerror}.") from None
+            # Python appends the address to the system's words for what create_server met.
+            reason = (error.strerror or str(error)).partition(" (while attempting")[0]
+            raise InvalidInput(f"--listen {self.host}:{self.port}: {reason}. Choose another address or port.") from None
         # Connections inherit it. asyncio sets it only where the socket names its protocol, which this one doesn't;
         # without it an answer waits 40 ms for the acknowledgement of its head.
         listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -73,7 +75,7 @@ async def check_exposure(where: Address, asking: Client, *, encrypted: bool) -> 
 
     Raises:
         InvalidInput: They may not: credentials would travel in plaintext, or nobody would need any.
-        CallFailed: The service can't be asked whether it requires credentials.
+        CallFailed: The service doesn't answer whether it requires credentials.
     """
     if where.is_loopback:
         return

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, get_args
 
 from pydantic import BaseModel, ValidationError
 
@@ -10,7 +10,7 @@ from agenta_ai_server.domain.errors import Reason, Refused, Violation
 from agenta_ai_server.domain.tool import JSON_SCHEMA
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Iterable, Iterator
 
     from pydantic_core import ErrorDetails
 
@@ -76,7 +76,25 @@ def _arguments(model: type[Arguments], arguments: dict[str, Json]) -> Arguments:
 def _violation(details: ErrorDetails, model: type[BaseModel]) -> Violation:
     steps = (f"[{step}]" if isinstance(step, int) else f".{step[:100]}" for step in details["loc"])
     path = "arguments" + "".join(steps)
-    description = details["msg"] + "."
+    description = details["msg"].removeprefix("Value error, ") + "."
     if details["type"] == "extra_forbidden":
-        description = f"Unknown argument. The tool takes: {', '.join(model.model_fields)}."
+        *above, _ = details["loc"]
+        known = ", ".join(_model_at(model, above).model_fields)
+        description = f"Unknown key. Known are: {known}." if above else f"Unknown argument. The tool takes: {known}."
     return Violation(path, description)
+
+
+def _model_at(model: type[BaseModel], path: Iterable[int | str]) -> type[BaseModel]:
+    """Return the model of the value that a path leads to."""
+    for step in path:
+        if isinstance(step, str) and step in model.model_fields:
+            model = next(_models(model.model_fields[step].annotation), model)
+    return model
+
+
+def _models(annotation: Any) -> Iterator[type[BaseModel]]:
+    """Yield the models that a type is made of, such as that of a list's items."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        yield annotation
+    for part in get_args(annotation):
+        yield from _models(part)

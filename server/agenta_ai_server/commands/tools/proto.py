@@ -76,7 +76,9 @@ def run(environment: Mapping[str, str], options: Options) -> int:
     try:
         _write(lock.beside(path), lock.dump(updated).encode())
         if options.out:
-            _write_files(options.out, files(typed_tools(tools, updated)[0]), python=options.python)
+            described = files(typed_tools(tools, updated)[0])
+            _write_files(options.out, described, python=options.python)
+            stdout.say(f"Wrote {len(described)} .proto file{'s' * (len(described) != 1)} to {options.out}.")
     except OSError as error:
         raise SettingsError([f"{error.filename} can't be written: {error.strerror}."]) from None
     return 0
@@ -146,7 +148,9 @@ def _write_python(out: Path, names: Sequence[str]) -> None:
     try:
         from grpc_tools import protoc
     except ModuleNotFoundError:
-        raise SettingsError(["--python needs protoc: pip install grpcio-tools"]) from None
+        raise SettingsError(
+            ["--python: needs protoc. Run pip install grpcio-tools, and try again. All other files are written."]
+        ) from None
     with tempfile.TemporaryDirectory() as folder:
         generated = Path(folder)
         described = f"--descriptor_set_in={out / DESCRIPTOR_SET}"

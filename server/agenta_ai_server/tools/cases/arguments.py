@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 
 MAX_CASES, MAX_ROUNDS, MAX_REPEAT = 20, 3, 5
 #: What all runs and refinements of the largest request come to.
@@ -53,7 +53,7 @@ class Expected(BaseModel):
     def _something_is_given(self) -> Expected:
         # A null is a value for the JSON ones, and means nothing for the others.
         if not any(getattr(self, name) is not None or name.startswith("json_e") for name in self.model_fields_set):
-            raise ValueError("Must expect something: give at least one property")
+            raise ValueError("Must have at least one property, such as equals or contains_all")
         return self
 
 
@@ -108,11 +108,13 @@ class RefineWithCasesArguments(BaseModel):
         ),
     ] = 40
 
-    @model_validator(mode="after")
-    def _no_more_passes_than_runs(self) -> RefineWithCasesArguments:
-        if self.pass_at_least is not None and self.pass_at_least > self.repeat:
-            raise ValueError("pass_at_least must not be more than repeat")
-        return self
+    @field_validator("pass_at_least")
+    @classmethod
+    def _no_more_passes_than_runs(cls, passes: int | None, info: ValidationInfo) -> int | None:
+        repeat = info.data.get("repeat")  # missing if it is invalid itself
+        if passes is not None and repeat is not None and passes > repeat:
+            raise ValueError(f"Must be at most repeat, which is {repeat}")
+        return passes
 
     @property
     def passes(self) -> int:

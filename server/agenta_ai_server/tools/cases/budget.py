@@ -28,6 +28,6 @@ def excess(arguments: RefineWithCasesArguments, repairs: int) -> Violation | Non
         return None
     return Violation(
         "arguments.max_model_calls",
-        f"The request may take up to {most} calls of models, and {arguments.max_model_calls} are allowed. Raise "
+        f"The request may take up to {most} model calls, and {arguments.max_model_calls} are allowed. Raise "
         "max_model_calls, or use fewer cases, a smaller max_rounds or a smaller repeat.",
     )

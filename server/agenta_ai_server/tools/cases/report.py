@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 # So that the largest report stays below the 4 MiB that clients read by default.
 MAX_OUTPUT_CHARACTERS, MAX_FAULTS, MAX_SENTENCE_CHARACTERS, MAX_COPIED = 1_500, 5, 300, 20
 VERDICTS = Literal["passed", "failed", "unknown"]
+# True of the request that failed, and not of the call, whose runs were billed.
+_NOTHING_BILLED = " Nothing was billed."
 _WHY_STOPPED = {
     Stop.DEADLINE: "There was too little time for a further round before the deadline.",
     Stop.UPSTREAM_FAILED: "There was no further round, because of a failure.",
@@ -156,7 +158,7 @@ def _summary(found: Found) -> str:
 def _warnings(found: Found, copied: Sequence[Copied]) -> list[str]:
     warnings = []
     if why := _WHY_STOPPED.get(found.stop):
-        warnings.append(f"{why} {found.why}".strip())
+        warnings.append(f"{why} {found.why.replace(_NOTHING_BILLED, '')}".strip())
     if unknown := len(found.best.trial.those(Verdict.UNKNOWN)):
         warnings.append(f"Of {unknown} cases it isn't known whether they pass, because runs gave no output.")
     if copied:
