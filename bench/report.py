@@ -203,21 +203,21 @@ def targets(compared: Comparison, parts: Parts) -> list[tuple[str, ...]]:
     many, rate = f"{compared.many_in_flight} in flight", f"at {compared.rate} calls a second"
     helps = max(median(each) for name, each in parts.starts.items() if name.endswith("--help"))
     rows = [
-        Target("MCP SDK's CPU time, to the service's", compared.cpu(MCP) / cpu, 4, " times", at_least=True),
-        Target(f"CPU time with {many}, to 32", compared.many[SERVICE]["cpu_ms"] / cpu, 1.2, " times"),
-        Target(f"time {rate} to the floor's, median", slowest["p50_ms"] / least["p50_ms"], 2, " times"),
-        Target(f"time {rate} to the floor's, 99 %", slowest["p99_ms"] / least["p99_ms"], 2.2, " times"),
+        Target("CPU time: MCP SDK / service", compared.cpu(MCP) / cpu, 4, " times", at_least=True),
+        Target(f"CPU time: {many} / 32 in flight", compared.many[SERVICE]["cpu_ms"] / cpu, 1.2, " times"),
+        Target(f"median latency {rate}: service / floor", slowest["p50_ms"] / least["p50_ms"], 2, " times"),
+        Target(f"99th percentile {rate}: service / floor", slowest["p99_ms"] / least["p99_ms"], 2.2, " times"),
         Target("memory when idle, without metrics", parts.memory["idle_mib"], 70, " MiB"),
-        Target(f"memory of a call, {many}", parts.memory["in_flight_kib"], 45, " KiB"),
-        Target("start until SERVING, 500 tools", median(parts.starts["serving 500 tools"]), 0.4, " s"),
-        Target("--help, the slower command", helps, 0.2, " s"),
-        Target("CPU time with traces, to without", 1 + median(parts.beside("with traces")), 1.2, " times"),
+        Target(f"memory per call, {many}", parts.memory["in_flight_kib"], 45, " KiB"),
+        Target("start until SERVING, with 500 tools", median(parts.starts["serving 500 tools"]), 0.4, " s"),
+        Target("--help, slower command", helps, 0.2, " s"),
+        Target("CPU time: with traces / without", 1 + median(parts.beside("with traces")), 1.2, " times"),
     ]
-    known = [("CPU time, to the floor's", cpu / floor), ("CPU time, to the ceiling's", cpu / compared.cpu(CEILING))]
+    known = [("CPU time: service / floor", cpu / floor), ("CPU time: service / ceiling", cpu / compared.cpu(CEILING))]
     if BEFORE in compared.peers:
         old = compared.cpu(BEFORE)
-        rows.insert(0, Target("CPU time, to that before the refactoring", cpu / old, 0.85, " times"))
-        known.insert(0, ("CPU time before the refactoring, to the floor's", old / floor))
+        rows.insert(0, Target("CPU time: service / before the refactoring", cpu / old, 0.85, " times"))
+        known.insert(0, ("CPU time: before the refactoring / floor", old / floor))
     plain = [(figure, f"{measured:.3g} times", "", "") for figure, measured in known]
     return [("", "measured", "target", ""), *(each.row for each in rows), *plain]
 
