@@ -137,7 +137,12 @@ async def test_what_takes_long_to_check_keeps_nobody_waiting(
 
 async def test_no_more_is_wrong_than_is_told(stub: ToolServiceAsyncStub, monkeypatch: pytest.MonkeyPatch) -> None:
     made = []
-    monkeypatch.setattr(tool, "Violation", lambda *args: made.append(args) or Violation(*args))
+
+    def noted(*args: str) -> Violation:
+        made.append(Violation(*args))
+        return made[-1]
+
+    monkeypatch.setattr(tool, "Violation", noted)
     keys = [f"{n:x}" for n in range(9000)]
     with pytest.raises(grpc.aio.AioRpcError) as refused:
         await stub.CallTool(asked([HOPELESS] * 9, prompt=json.dumps({**json.loads(PROMPT), "input_keys": keys})))

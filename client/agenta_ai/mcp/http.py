@@ -12,7 +12,6 @@ from urllib.parse import urlsplit
 import uvicorn
 from mcp.server.auth.middleware.bearer_auth import AuthenticatedUser, AuthorizationContext, authorization_context
 from mcp.server.auth.provider import AccessToken
-from mcp.server.streamable_http import StreamableHTTPServerTransport
 from mcp.server.streamable_http_manager import StreamableHTTPSessionManager
 from mcp.server.transport_security import TransportSecurityMiddleware, TransportSecuritySettings
 from starlette.applications import Starlette
@@ -33,6 +32,7 @@ if TYPE_CHECKING:
     import socket
     from collections.abc import AsyncIterator, Callable, Sequence
 
+    from mcp.server.streamable_http import StreamableHTTPServerTransport
     from starlette.types import Receive, Scope, Send
 
     from agenta_ai.client import Client
@@ -222,9 +222,10 @@ class _Sessions(StreamableHTTPSessionManager):
 
     def _admit_session(self, requestor: AuthorizationContext | None) -> StreamableHTTPServerTransport | None:
         # Where the service needs no credentials, all callers are one.
-        is_known = requestor is not None and requestor != _ANYBODY
-        if is_known and [*self._session_owners.values()].count(requestor) >= MAX_SESSIONS_OF_CALLER:
-            return None
+        if requestor is not None and requestor != _ANYBODY:
+            own = sum(owner == requestor for owner in self._session_owners.values())
+            if own >= MAX_SESSIONS_OF_CALLER:
+                return None
         return super()._admit_session(requestor)
 
 

@@ -96,15 +96,19 @@ class Spending:
         most = config.get("max_tokens")
         if most is not None and (isinstance(most, bool) or not isinstance(most, int) or most < 1):
             yield "Its llm_config.max_tokens must be an integer of at least 1."
-        if (root.get("template_format") or "curly") not in FORMATS:
-            yield f"Its format must be one of {', '.join(FORMATS)}, because loops have no limit."
-        if any(not isinstance(message.get("content") or "", str) for message in root["messages"]):
-            yield "Its messages must be texts only, because the tokens of pictures and files aren't known."
-        if root.get("template_format") == "fstring" and not all(map(_has_names_alone, _strings(root))):
-            yield (
-                "Its placeholders must be names alone, {name}, because a format such as {name:>9999} can make any number "
-                "of tokens."
-            )
+        yield from _faults_of_texts(root)
+
+
+def _faults_of_texts(root: Mapping[str, Any]) -> Iterator[str]:
+    if (root.get("template_format") or "curly") not in FORMATS:
+        yield f"Its format must be one of {', '.join(FORMATS)}, because loops have no limit."
+    if any(not isinstance(message.get("content") or "", str) for message in root["messages"]):
+        yield "Its messages must be texts only, because the tokens of pictures and files aren't known."
+    if root.get("template_format") == "fstring" and not all(map(_has_names_alone, _strings(root))):
+        yield (
+            "Its placeholders must be names alone, {name}, because a format such as {name:>9999} can make any number "
+            "of tokens."
+        )
 
 
 def _prompt_tokens(root: Mapping[str, Any], inputs: Mapping[str, Json]) -> int:
