@@ -2,25 +2,29 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import socket
+import subprocess
 import time
 from typing import TYPE_CHECKING, Any
 
 import httpx
 import jwt
 import pytest
-from bridge.conftest import ARGUMENTS, REFINE, REVISIONS, http_bridge, http_client
+import uvicorn
+from bridge.conftest import ARGUMENTS, COMMAND, REFINE, REVISIONS, clean_environment, http_bridge, http_client
 from cryptography.hazmat.primitives.asymmetric import rsa
 from jwt.algorithms import RSAAlgorithm
+from uvicorn.server import ServerState
 
 from agenta_ai import CallFailed, Client, InvalidInput, ServiceStatus, cli
-from agenta_ai.mcp import caller_check, http, listening
+from agenta_ai.mcp import body, caller_check, connections, http, listening
 from agenta_ai.testing import FakeClient
 from agenta_ai_server.testing import run_service
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Awaitable, Callable, Iterator
 
     from client.conftest import Certificates
 
@@ -137,6 +141,122 @@ async def test_a_session_belongs_to_the_credentials_that_began_it(
         stolen = await client.post(url, headers={**ben, **session}, json=DISCOVER)
         own = await client.post(url, headers={**ann, **session}, json=DISCOVER)
     assert (stolen.status_code, own.status_code) == (404, 200)
+
+
+async def test_nobody_takes_the_sessions_of_others(
+    protected: LocalService, token: Callable[..., str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(http, "MAX_SESSIONS_OF_CALLER", 2)
+    begin = {"protocolVersion": REVISIONS[1], "capabilities": {}, "clientInfo": {"name": "test", "version": "1"}}
+    initialize = {"jsonrpc": "2.0", "id": 0, "method": "initialize", "params": begin}
+    async with http_bridge(protected.address) as url, httpx.AsyncClient(headers=HEADERS) as client:
+        ann, ben = ({"Authorization": f"Bearer {token(sub=name)}"} for name in ("ann", "ben"))
+        responses = [await client.post(url, headers=who, json=initialize) for who in (ann, ann, ann, ben)]
+        assert [response.status_code for response in responses] == [200, 200, 503, 200]
+        ended = {**ann, "Mcp-Session-Id": responses[0].headers["Mcp-Session-Id"]}
+        await client.delete(url, headers=ended)
+        assert (await client.post(url, headers=ann, json=initialize)).status_code == 200
+
+
+async def test_who_begins_without_credentials_shares_the_sessions(
+    service: LocalService, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(http, "MAX_SESSIONS_OF_CALLER", 1)
+    begin = {"protocolVersion": REVISIONS[1], "capabilities": {}, "clientInfo": {"name": "test", "version": "1"}}
+    initialize = {"jsonrpc": "2.0", "id": 0, "method": "initialize", "params": begin}
+    async with http_bridge(service.address) as url, httpx.AsyncClient(headers=HEADERS) as client:
+        assert [(await client.post(url, json=initialize)).status_code for _ in range(3)] == [200] * 3
+
+
+async def test_a_slash_too_many_leads_nowhere(service: LocalService) -> None:
+    async with http_bridge(service.address) as url, httpx.AsyncClient(headers=HEADERS) as client:
+        response = await client.post(f"{url}/", headers={"Host": "evil.example"}, json=DISCOVER)
+    assert response.status_code == 404
+
+
+@pytest.mark.parametrize(
+    ("value", "status"),
+    [
+        ("[" + "0," * 2_000_000 + "0]", 413),
+        ("[" + "{}," * 30_000 + "{}]", 413),
+        ('"' + "a, b: [c], {d} " * 50_000 + '"', 400),
+        ("[" * 100_000 + "]" * 100_000, 400),
+        ("[" + "0," * 9_000 + '"' + " " * 70_000 + '"]', 400),
+        ('"' + " " * (5 << 20) + '"', 413),
+    ],
+    ids=["numbers", "objects", "text", "levels", "few values", "bytes"],
+)
+async def test_a_flood_of_values_is_refused_before_it_is_read(service: LocalService, value: str, status: int) -> None:
+    """A 400 is the SDK's, which misses the rest of the request."""
+    async with http_bridge(service.address) as url, httpx.AsyncClient(headers=HEADERS) as client:
+        response = await client.post(url, content=f'{{"arguments": {value}}}')
+    assert response.status_code == status
+
+
+def receiving(*chunks: bytes | None) -> Callable[[], Awaitable[dict[str, Any]]]:
+    """Return what brings these chunks, then nothing more; ``None`` says that the sender left."""
+    left = list(chunks)
+
+    async def receive() -> dict[str, Any]:
+        if not left:
+            await asyncio.Event().wait()
+        chunk = left.pop(0)
+        if chunk is None:
+            return {"type": "http.disconnect"}
+        return {"type": "http.request", "body": chunk, "more_body": True}
+
+    return receive
+
+
+async def test_the_bodies_that_are_arriving_have_a_bound_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(body, "MAX_BYTES", 100)
+    bodies = body.Bodies()
+    slow = [asyncio.ensure_future(bodies.read(receiving(b"x" * 50))) for _ in range(2)]
+    await asyncio.sleep(0)
+    with pytest.raises(body.Refusal, match="Too many requests") as refused:
+        await bodies.read(receiving(b"x"))
+    assert refused.value.response.status_code == 503
+    slow[0].cancel()
+    await asyncio.gather(slow[0], return_exceptions=True)
+    again = await bodies.read(receiving(b"x", None))
+    assert [(await again())["type"] for _ in range(2)] == ["http.request", "http.disconnect"]
+    slow[1].cancel()
+
+
+async def test_a_body_that_does_not_arrive(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(body, "READ_SECONDS", 0.0)
+    with pytest.raises(body.Refusal, match="hasn't arrived") as refused:
+        await body.Bodies().read(receiving(b"x"))
+    assert refused.value.response.status_code == 408
+
+
+@pytest.mark.parametrize("sent", [b"", b"GET /mcp HTTP/1.1\r\nHost: x\r\nX: "], ids=["nothing", "half of a head"])
+async def test_a_connection_without_a_request_is_closed(sent: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(connections, "HEAD_SECONDS", 0.01)
+    config = uvicorn.Config(lambda *_: None, http=connections.Connection)
+    config.load()
+    loop = asyncio.get_running_loop()
+    server = await loop.create_server(
+        lambda: connections.Connection(config=config, server_state=ServerState(), app_state={}), "127.0.0.1", 0
+    )
+    async with server, asyncio.timeout(10):
+        reader, writer = await asyncio.open_connection(*server.sockets[0].getsockname())
+        writer.write(sent)
+        assert await reader.read() == b""
+        writer.close()
+
+
+def test_what_anybody_sends_is_not_logged(service: LocalService) -> None:
+    command = [*COMMAND, "--target", service.address, "--listen", "127.0.0.1:0"]
+    with subprocess.Popen(command, env=clean_environment(), stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr
+        try:
+            url = process.stderr.readline().split()[-1]
+            for headers in ({"Host": "evil.example"}, {"Origin": "https://evil.example"}, {"Mcp-Session-Id": "evil"}):
+                assert httpx.post(url, headers={**HEADERS, **headers}, json=DISCOVER).status_code >= 400
+        finally:
+            process.terminate()
+        assert "evil" not in process.stderr.read()
 
 
 @pytest.mark.parametrize(

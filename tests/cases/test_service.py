@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import threading
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
@@ -15,12 +16,14 @@ from conftest import connected, settings_for
 
 from agenta_ai.v1 import tool_service_pb2 as pb
 from agenta_ai_server.auth.key_file import create_key
+from agenta_ai_server.domain.errors import Violation
 from agenta_ai_server.standin.app import StandIn
 from agenta_ai_server.standin.faults import Fault
 from agenta_ai_server.standin.permissions import Caller
+from agenta_ai_server.tools.cases import copied, expectations, tool
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Callable
     from pathlib import Path
 
     from agenta_ai.v1.tool_service_pb2_grpc import ToolServiceAsyncStub
@@ -108,6 +111,43 @@ async def test_what_is_refused_before_anything_is_paid(
     assert why in violation["description"]
     assert "Value error" not in violation["description"]
     assert standin.started == 0
+
+
+async def test_what_takes_long_to_check_keeps_nobody_waiting(
+    stub: ToolServiceAsyncStub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Twenty patterns take two seconds to compile, and a schema of many patterns half a second."""
+    threads = []
+
+    def noting(work: Callable[..., Any]) -> Callable[..., Any]:
+        def noted(*args: Any) -> Any:
+            threads.append(threading.current_thread())
+            return work(*args)
+
+        return noted
+
+    monkeypatch.setattr(expectations, "Expectation", noting(expectations.Expectation))
+    monkeypatch.setattr(copied, "find_copied", noting(copied.find_copied))
+    pattern = {**CASES[0], "expected": {"pattern": "x" * 200}}
+    words = {**CASES[0], "expected": {"contains_none": ["xyz"], "contains_any": [f"word {n}" for n in range(20)]}}
+    await stub.CallTool(asked([*CASES, pattern, *[words] * 4], max_model_calls=60, guidelines="Be brief. " * 9))
+    assert len(threads) == len(CASES) + 5 + 1
+    assert threading.main_thread() not in threads
+
+
+async def test_no_more_is_wrong_than_is_told(stub: ToolServiceAsyncStub, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = []
+
+    def noted(*args: str) -> Violation:
+        made.append(Violation(*args))
+        return made[-1]
+
+    monkeypatch.setattr(tool, "Violation", noted)
+    keys = [f"{n:x}" for n in range(9000)]
+    with pytest.raises(grpc.aio.AioRpcError) as refused:
+        await stub.CallTool(asked([HOPELESS] * 9, prompt=json.dumps({**json.loads(PROMPT), "input_keys": keys})))
+    told = details(refused.value)["BadRequest"]["fieldViolations"]
+    assert len(made) == len(told) == 10
 
 
 async def test_a_refinement_that_breaks_the_prompt_is_rejected(standin: StandIn, stub: ToolServiceAsyncStub) -> None:

@@ -57,6 +57,10 @@ def test_what_is_run(root: dict[str, Any]) -> None:
         ({"template_format": "jinja2"}, "Its format must be one of curly, fstring"),
         ({"template_format": "mustache"}, "Its format must be one of curly, fstring"),
         ({"messages": [{"role": "user", "content": [{"type": "image_url"}]}]}, "texts only"),
+        *(
+            ({"messages": [{"role": "user", "content": content}], "template_format": "fstring"}, "names alone")
+            for content in ("{message:>9999}", "{message:{width}}", "{message!r}", "{message.__doc__}", "{message[0]}")
+        ),
     ],
 )
 def test_what_is_not(root: dict[str, Any], why: str) -> None:
@@ -101,6 +105,30 @@ def test_the_estimate_is_never_less_than_what_is_rendered(texts: list[str], time
     rendered = sum(len(content.replace(f"{opening}message{closing}", text).encode()) for text in texts)
     most = Spending(("small",), rendered // BYTES_PER_TOKEN)
     assert most.excess(root, [{"message": text} for text in texts], 1, 1)
+
+
+@pytest.mark.parametrize(
+    ("content", "more", "inputs"),
+    [
+        ("{{a b}}" * 50, {}, {"a": "", "a b": "x" * 1000}),
+        ("{{a.b}}" * 50, {}, {"a": "", "a.b": "x" * 1000}),
+        ("{{ä-é!}}" * 50, {}, {"ä-é!": "x" * 1000}),
+        ("{a b}" * 50, {"template_format": "fstring"}, {"a": "", "a b": "x" * 1000}),
+        ("x", {"llm_config": {"response_format": {"enum": list(range(10_000))}}}, {}),
+        ("x", {"messages": [{"role": "user", "content": "x", "tool_calls": [123456] * 10_000}]}, {}),
+    ],
+)
+def test_nothing_that_a_model_reads_is_left_out_of_the_estimate(
+    content: str, more: dict[str, Any], inputs: dict[str, Any]
+) -> None:
+    root = {"messages": [{"role": "user", "content": content}], **more}
+    assert not SPENDING.violations(root)
+    assert "tokens" in SPENDING.excess(root, [inputs], 1, 1)
+
+
+def test_a_refinement_may_not_do_what_the_template_may_not() -> None:
+    refined = {"messages": [{"role": "user", "content": "{message:>9999}"}], "template_format": "fstring"}
+    assert "names alone" in SPENDING.excess(refined, [{"message": "a"}], 1, 1)
 
 
 def test_a_path_may_stand_for_all_inputs() -> None:

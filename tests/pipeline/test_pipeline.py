@@ -6,6 +6,7 @@ import asyncio
 import subprocess
 import sys
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING
 from uuid import uuid4
 
@@ -107,6 +108,23 @@ async def test_a_call_that_joins_another_lets_go_of_its_arguments_while_it_waits
     assert (first.arguments, second.arguments) == ({"a": 1}, {})
     assert [outcome.structured for outcome in await asyncio.gather(*running)] == [{"a": 1}] * 2
     assert tool.calls == 1
+
+
+@virtual_time
+async def test_a_call_that_waits_for_a_slot_lets_go_of_its_request() -> None:
+    """It may have unknown fields, which take a megabyte."""
+    run, tool, read = pipeline(slots=1), Tool(seconds=5), list[str]()
+
+    def arguments(name: str) -> dict[str, object]:
+        read.append(name)
+        return {}
+
+    calls = [call_of(tool, _arguments=None, read_arguments=partial(arguments, name)) for name in ("runs", "waits")]
+    running = [asyncio.create_task(run.run(call)) for call in calls]
+    await asyncio.sleep(1)
+    assert (read, tool.calls) == (["waits"], 1)
+    assert calls[1].read_arguments is dict
+    await asyncio.gather(*running)
 
 
 @virtual_time

@@ -5,16 +5,19 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import pytest
+from google.protobuf import struct_pb2
 from hypothesis import given
 from hypothesis import strategies as st
 
 from agenta_ai.v1 import tool_service_pb2
-from agenta_ai_server.rpc.wire_format import LARGE_BYTES, is_flooded
+from agenta_ai_server.rpc.wire_format import DOUBLES, LARGE_BYTES, VARINTS, TypedFields, is_flooded
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from google.protobuf.struct_pb2 import Struct
+
+    from agenta_ai_server.rpc.wire_format import Fields
 
 MOST = 10_000
 
@@ -50,9 +53,9 @@ def text(size: int) -> Callable[[Struct], None]:
         (lambda struct: struct.update({"x": {"y": dict.fromkeys(map(str, range(MOST + 1)), 1)}}), True),
         (text(1_000_000), False),
         (lambda struct: struct.update({f"{n}": "long " * 100 for n in range(1500)}), False),
-        # Small ones aren't looked into.
-        (lambda struct: struct.update({f"{n}": ["text"] * 1000 for n in range(20)}), False),
-        # The bound is that of all large ones together.
+        # The bound is that of all together, large or small.
+        (lambda struct: struct.update({f"{n}": ["text"] * 1000 for n in range(9)}), False),
+        (lambda struct: struct.update({f"{n}": ["text"] * 1000 for n in range(20)}), True),
         (lambda struct: struct.update({"a": ["some text"] * 6000, "b": ["some text"] * 6000}), True),
     ],
 )
@@ -81,6 +84,32 @@ def test_so_many_fields_that_looking_at_them_takes_long(kind: str, place: str) -
 
 def test_the_same_field_again_and_again() -> None:
     assert is_flooded(nested(2, b"") * 500_000, MOST)
+
+
+@pytest.mark.parametrize("entries", [10, 4500])
+def test_a_struct_in_many_pieces(entries: int) -> None:
+    """A parser makes one of all that are sent for the same field."""
+    count = MOST // entries
+    pieces = [flat_from(n * entries, entries) for n in range(count + 1)]
+    assert not is_flooded(b"".join(pieces[:count]), MOST)
+    assert is_flooded(b"".join(pieces), MOST)
+
+
+def flat_from(first: int, count: int) -> bytes:
+    struct = struct_pb2.Struct()
+    struct.update({f"{first + n}": None for n in range(count)})
+    return nested(2, struct.SerializeToString())
+
+
+@pytest.mark.parametrize(
+    ("kind", "number", "flooded"),
+    [(VARINTS, b"\x01", True), (VARINTS, b"\xff\x01", True), (DOUBLES, b"\x00" * 8, True), ({}, b"0", False)],
+)
+def test_numbers_that_are_packed_into_one_field(kind: Fields, number: bytes, flooded: bool) -> None:
+    fields: Fields = {1: TypedFields({3: kind})}
+    # The list is a value, too.
+    assert not is_flooded(nested(1, nested(3, number * (MOST - 1))), MOST, fields)
+    assert is_flooded(nested(1, nested(3, number * MOST)), MOST, fields) is flooded
 
 
 def nested(number: int, content: bytes) -> bytes:

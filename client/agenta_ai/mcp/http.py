@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import ssl
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -9,7 +10,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 import uvicorn
-from mcp.server.auth.middleware.bearer_auth import AuthenticatedUser
+from mcp.server.auth.middleware.bearer_auth import AuthenticatedUser, AuthorizationContext, authorization_context
 from mcp.server.auth.provider import AccessToken
 from mcp.server.streamable_http_manager import StreamableHTTPSessionManager
 from mcp.server.transport_security import TransportSecurityMiddleware, TransportSecuritySettings
@@ -21,14 +22,17 @@ from starlette.responses import JSONResponse
 from starlette.routing import Route
 
 from agenta_ai.errors import InvalidInput
+from agenta_ai.mcp.body import MAX_REQUEST_BYTES, Bodies, Refusal
 from agenta_ai.mcp.bridge import Bridge
 from agenta_ai.mcp.caller_check import CallerCheck
 from agenta_ai.mcp.callers import caller_of, digest
+from agenta_ai.mcp.connections import KEEP_ALIVE_SECONDS, Connection
 
 if TYPE_CHECKING:
     import socket
     from collections.abc import AsyncIterator, Callable, Sequence
 
+    from mcp.server.streamable_http import StreamableHTTPServerTransport
     from starlette.types import Receive, Scope, Send
 
     from agenta_ai.client import Client
@@ -40,11 +44,10 @@ PATH = "/mcp"
 WELL_KNOWN = "/.well-known/oauth-protected-resource"
 #: Sessions of earlier revisions at the same time, and the seconds after which an idle one ends.
 MAX_SESSIONS = 1000
+#: Of these, sessions that begin with the same credentials.
+MAX_SESSIONS_OF_CALLER = 100
 SESSION_SECONDS = 600.0
 MAX_CONNECTIONS = 1000
-#: Bytes of one request: what the service takes, and room for the envelope and for escapes.
-MAX_REQUEST_BYTES = 4 << 20
-KEEP_ALIVE_SECONDS = 75
 GRACE_SECONDS = 10
 
 _LOCAL_HOSTS = ("127.0.0.1", "localhost", "[::1]")
@@ -118,7 +121,7 @@ def app(client: Client, asking: Client, names: Names, access: Access, timeout: f
         timeout: Seconds that a tool may take; the client's own if not given.
     """
     bridge = Bridge(client, names, _caller, remote=True, timeout=timeout)
-    manager = StreamableHTTPSessionManager(
+    manager = _Sessions(
         bridge.server(),
         session_idle_timeout=SESSION_SECONDS,
         max_sessions=MAX_SESSIONS,
@@ -146,7 +149,10 @@ def app(client: Client, asking: Client, names: Names, access: Access, timeout: f
         allow_headers=["*"],
         expose_headers=["Mcp-Session-Id", "WWW-Authenticate"],
     )
-    return Starlette(routes=routes, middleware=[pages] if access.origins else [], lifespan=lifespan)
+    made = Starlette(routes=routes, middleware=[pages] if access.origins else [], lifespan=lifespan)
+    # It would send those who add a slash to the host that they name, which nobody has checked.
+    made.router.redirect_slashes = False
+    return made
 
 
 async def serve(application: Starlette, listener: socket.socket, tls: tuple[str, str] | None) -> None:
@@ -157,8 +163,12 @@ async def serve(application: Starlette, listener: socket.socket, tls: tuple[str,
         listener: Where it listens.
         tls: The files of the certificate and of its key; ``None`` without TLS.
     """
+    # Below errors they log what anybody sends, such as a wrong Host, as often as it comes.
+    for library in ("mcp", "uvicorn"):
+        logging.getLogger(library).setLevel(logging.ERROR)
     config = uvicorn.Config(
         application,
+        http=Connection,
         log_config=None,
         access_log=False,
         server_header=False,
@@ -186,6 +196,7 @@ class _Endpoint:
         self._manager = manager
         self._security = security
         self._check = check
+        self._bodies = Bodies()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         request = Request(scope)
@@ -196,8 +207,33 @@ class _Endpoint:
             await refusal(scope, receive, send)
             return
         # A session belongs to the credentials that began it: the SDK compares their users.
-        scope["user"] = AuthenticatedUser(AccessToken(token="", client_id=digest(caller), scopes=[]))
+        scope["user"] = _user(caller)
+        if request.method == "POST":
+            try:
+                receive = await self._bodies.read(receive)
+            except Refusal as refused:
+                await refused.response(scope, receive, send)
+                return
         await self._manager.handle_request(scope, receive, send)
+
+
+class _Sessions(StreamableHTTPSessionManager):
+    """The sessions of all callers, of which none may take all."""
+
+    def _admit_session(self, requestor: AuthorizationContext | None) -> StreamableHTTPServerTransport | None:
+        # Where the service needs no credentials, all callers are one.
+        if requestor is not None and requestor != _ANYBODY:
+            own = sum(owner == requestor for owner in self._session_owners.values())
+            if own >= MAX_SESSIONS_OF_CALLER:
+                return None
+        return super()._admit_session(requestor)
+
+
+def _user(caller: Metadata) -> AuthenticatedUser:
+    return AuthenticatedUser(AccessToken(token="", client_id=digest(caller), scopes=[]))
+
+
+_ANYBODY = authorization_context(_user(()))
 
 
 def _caller(context: Context) -> Metadata:

@@ -24,8 +24,11 @@ class ConcurrencyLimit:
         """Hold a slot for as long as the call runs.
 
         Raises:
-            Refused: OVERLOADED.
+            Refused: OVERLOADED, or ARGUMENTS_INVALID for arguments that can't be read.
         """
+        if self._limiter.is_full:
+            # What waits holds the arguments only: the request takes far more memory if it has unknown fields.
+            _ = call.arguments
         on_position = partial(_report_position, call) if call.watch else None
         async with self._limiter.slot(call.caller.organization, call.waiting, on_position):
             call.report(Stage.STARTED, "The tool has started.")

@@ -17,11 +17,11 @@ from agenta_ai_server.domain.outcome import ToolFailure
 from agenta_ai_server.rpc.handler import ToolHandler
 from agenta_ai_server.rpc.parsing import MAX_VALUES, invalid_arguments, parse
 from agenta_ai_server.rpc.servicer import error_message, meta_message
-from agenta_ai_server.rpc.wire_format import LARGE_BYTES, LIST, STRUCT, VALUE, TypedFields
+from agenta_ai_server.rpc.wire_format import DOUBLES, LARGE_BYTES, LIST, STRUCT, VALUE, VARINTS, TypedFields
 from agenta_ai_server.typed.generation import Generation
 from agenta_ai_server.typed.lock import lock_of
 from agenta_ai_server.typed.names import ROOT, snake_case
-from agenta_ai_server.typed.shape import Kind
+from agenta_ai_server.typed.shape import Kind, Label
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -44,6 +44,7 @@ PREFIX = f"/{ROOT}."
 UNKNOWN_METHOD = f"/{ROOT}/Unknown"
 METHOD = re.compile(rf"/{re.escape(ROOT)}\.([a-z0-9_]+)\.([a-z0-9_]+)\.v1\.[A-Za-z0-9]+ToolsService/([A-Za-z0-9]+)")
 STRUCTS: dict[Kind, Fields] = {Kind.VALUE: VALUE, Kind.OBJECT: STRUCT, Kind.LIST: LIST}
+PACKED: dict[Kind, Fields] = {Kind.INTEGER: VARINTS, Kind.BOOLEAN: VARINTS, Kind.NUMBER: DOUBLES}
 
 log = logging.getLogger(__name__)
 
@@ -193,5 +194,6 @@ def _fields(message: Message) -> Fields:
     """Return the fields of a message that lead to values."""
     fields = TypedFields()
     for field in message.fields:
-        fields[field.number] = _fields(field.message) if field.message else STRUCTS.get(field.kind, {})
+        known = STRUCTS | PACKED if field.label is Label.REPEATED else STRUCTS
+        fields[field.number] = _fields(field.message) if field.message else known.get(field.kind, {})
     return fields

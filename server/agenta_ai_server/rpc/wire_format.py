@@ -31,6 +31,11 @@ _ENTRY: Fields = {2: VALUE}
 STRUCT: Fields = {1: _ENTRY}
 VALUE.update({5: STRUCT, 6: LIST})
 CALL_TOOL: Fields = {2: STRUCT}
+# Lists of numbers that are packed into one field, with how many values its bytes hold at most.
+VARINTS: Fields = {}
+DOUBLES: Fields = {}
+# Each number ends with a byte below these.
+_GOES_ON = bytes(range(0x80, 0x100))
 
 
 class TypedFields(dict[int, Fields]):
@@ -40,7 +45,7 @@ class TypedFields(dict[int, Fields]):
 def is_flooded(data: bytes, most: int, request: Fields = CALL_TOOL) -> bool:
     """Return whether the request holds more than ``most`` values, or many fields that hold none.
 
-    Small structs and lists aren't looked into: to parse them is cheaper, even if there are many.
+    Small structs and lists are looked into, too: a parser makes one struct of many that are sent for the same field.
 
     Args:
         data: A serialized request. What isn't one is left to the parser.
@@ -55,11 +60,19 @@ def is_flooded(data: bytes, most: int, request: Fields = CALL_TOOL) -> bool:
             found += 1
             if (inner := fields.get(number)) is not None:
                 values += inner is _ENTRY or fields is LIST or isinstance(fields, TypedFields)
-                if stop - start >= LARGE_BYTES:
+                values += _packed(data, start, stop, inner)
+                if inner:
                     nested.append((start, stop, inner))
             if values > most or found > values * FIELDS_OF_VALUE + OTHER_FIELDS:
                 return True
     return False
+
+
+def _packed(data: bytes, start: int, stop: int, fields: Fields) -> int:
+    """Return how many numbers are packed into a field; 0 if it isn't one of packed numbers."""
+    if fields is VARINTS:
+        return len(data[start:stop].translate(None, _GOES_ON))
+    return (stop - start) // FIXED[1] if fields is DOUBLES else 0
 
 
 def _fields(data: bytes, position: int, end: int) -> Iterator[tuple[int, int, int]]:

@@ -10,6 +10,7 @@ import re2
 from agenta_ai_server.domain.errors import Violation
 from agenta_ai_server.tools import model_json
 from agenta_ai_server.tools.cases import json_matching
+from agenta_ai_server.tools.json_schema.bounds import subschemas
 from agenta_ai_server.tools.json_schema.schema import Schema, SchemaError
 from agenta_ai_server.tools.json_schema.values import WHOLE, count_values, path_of
 
@@ -25,6 +26,8 @@ MAX_PATTERN_CHARACTERS, MAX_PATTERN_SIZE, MAX_PATTERN_WORK = 10_000, 1_500, 5_00
 MAX_PATTERN_BYTES = 1 << 18
 #: Values of JSON in an output that is looked at, and in what is expected of one.
 MAX_VALUES, MAX_EXPECTED_VALUES = 10_000, 1_000
+#: Patterns in a schema, each of which takes up to half a millisecond to compile.
+MAX_SCHEMA_PATTERNS = 20
 MAX_SHOWN = 200
 WRONG_PATTERN = "Must be a regular expression of RE2, without look-around and back-references, and not too large."
 _JSON = ("json_schema", "json_equals", "json_contains")
@@ -149,12 +152,22 @@ def _compiled(pattern: str | None, violations: list[Violation]) -> re2._Regexp |
 
 
 def _schema(source: dict[str, Json] | None, violations: list[Violation]) -> Schema | None:
+    if _count_patterns(source) > MAX_SCHEMA_PATTERNS:
+        violations.append(Violation("json_schema", f"Must have at most {MAX_SCHEMA_PATTERNS} patterns."))
+        return None
     try:
         return None if source is None else Schema(source)
     except SchemaError as error:
         found = [(path_of("json_schema", list(path)), f"It {sentence}.") for path, sentence in error.faults]
         violations += [Violation(path, sentence) for path, sentence in found]
         return None
+
+
+def _count_patterns(source: dict[str, Json] | None) -> int:
+    of_keys = (each.get("patternProperties") for _, each in subschemas(source))
+    return sum(len(each) for each in of_keys if isinstance(each, dict)) + sum(
+        "pattern" in each for _, each in subschemas(source)
+    )
 
 
 def _shown(text: str) -> str:

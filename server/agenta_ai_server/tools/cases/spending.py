@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 import re
 from dataclasses import dataclass
+from string import Formatter
 from typing import TYPE_CHECKING, Any
 
 from agenta_ai_server.domain.errors import Violation
+from agenta_ai_server.tools import strict_json
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -24,8 +26,10 @@ KEYS = ("messages", "template_format", "input_keys", "llm_config")
 CONFIG_KEYS = (
     "model", "max_tokens", "temperature", "top_p", "frequency_penalty", "presence_penalty", "response_format",
 )  # fmt: skip
-#: In others, a loop can make any number of tokens of a short text.
-FORMATS = {"curly": re.compile(r"\{\{\s*([\w-]*)"), "fstring": re.compile(r"\{([\w-]*)")}
+#: In others, a loop can make any number of tokens of a short text. Of each: what opens a placeholder, and a whole one.
+FORMATS = {"curly": ("{{", re.compile(r"\{\{([^{}]*)\}\}")), "fstring": ("{", re.compile(r"\{([^{}]*)\}"))}
+# What names a value, and doesn't format it or walk through it.
+_NAME_ALONE = re.compile(r"[^.\[]*")
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,14 +56,16 @@ class Spending:
         return [Violation(TEMPLATE, sentence) for sentence in self._faults(root)]
 
     def excess(self, root: Mapping[str, Any], inputs: Sequence[Mapping[str, Json]], runs: int, passes: int) -> str:
-        """Say that a template may take too many tokens; nothing if it doesn't.
+        """Say that a template may take too many tokens, or isn't run at all; nothing if it may be run.
 
         Args:
-            root: The template, without :meth:`violations`.
+            root: The template, which may be a refinement of one without :meth:`violations`.
             inputs: Of each case.
             runs: Of each case, in one pass.
             passes: How often all cases are run at most.
         """
+        if fault := next(self._faults(root), ""):
+            return fault
         answer = self.prepared(root)["llm_config"]["max_tokens"]
         tokens = passes * runs * sum(_prompt_tokens(root, each) + answer for each in inputs)
         if tokens <= self.max_tokens:
@@ -90,21 +96,45 @@ class Spending:
         most = config.get("max_tokens")
         if most is not None and (isinstance(most, bool) or not isinstance(most, int) or most < 1):
             yield "Its llm_config.max_tokens must be an integer of at least 1."
-        if (root.get("template_format") or "curly") not in FORMATS:
-            yield f"Its format must be one of {', '.join(FORMATS)}, because loops have no limit."
-        if any(not isinstance(message.get("content") or "", str) for message in root["messages"]):
-            yield "Its messages must be texts only, because the tokens of pictures and files aren't known."
+        yield from _faults_of_texts(root)
+
+
+def _faults_of_texts(root: Mapping[str, Any]) -> Iterator[str]:
+    if (root.get("template_format") or "curly") not in FORMATS:
+        yield f"Its format must be one of {', '.join(FORMATS)}, because loops have no limit."
+    if any(not isinstance(message.get("content") or "", str) for message in root["messages"]):
+        yield "Its messages must be texts only, because the tokens of pictures and files aren't known."
+    if root.get("template_format") == "fstring" and not all(map(_has_names_alone, _strings(root))):
+        yield (
+            "Its placeholders must be names alone, {name}, because a format such as {name:>9999} can make any number "
+            "of tokens."
+        )
 
 
 def _prompt_tokens(root: Mapping[str, Any], inputs: Mapping[str, Json]) -> int:
     """Return about how many tokens the model reads, rather too many: each tag counts what it is replaced by."""
-    source = "\n".join(_strings(root))
     sizes = {name: _size(value) for name, value in inputs.items()}
-    # A path such as {{$.items}} may stand for all of them.
+    # A path such as {{$.items}} may stand for all of them, and so may whatever isn't exactly a name.
     everything = sum(sizes.values())
-    tags = FORMATS[root.get("template_format") or "curly"].findall(source)
-    size = len(source.encode(errors="replace")) + sum(sizes.get(tag, everything if tag == "" else 0) for tag in tags)
+    opening, placeholder = FORMATS[root.get("template_format") or "curly"]
+    source = "\n".join(_strings(root))
+    names = [name.strip() for name in placeholder.findall(source)]
+    others = max(source.count(opening) - len(names), 0)
+    # Numbers and syntax are read by a model, too, for example those of a response_format.
+    size = len(strict_json.dump(dict(root)).encode(errors="replace"))
+    size += sum(sizes.get(name, everything) for name in names) + others * everything
     return -(-size // BYTES_PER_TOKEN)
+
+
+def _has_names_alone(text: str) -> bool:
+    """Whether the placeholders of an fstring name values, and neither format them nor walk through them."""
+    try:
+        return all(
+            name is None or (not spec and not conversion and _NAME_ALONE.fullmatch(name))
+            for _, name, spec, conversion in Formatter().parse(text)
+        )
+    except ValueError:
+        return False
 
 
 def _strings(value: Json | Mapping[str, Any]) -> Iterator[str]:

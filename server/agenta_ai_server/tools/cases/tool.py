@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from agenta_ai_server.agenta.completion import DeployedPrompt
@@ -12,6 +13,7 @@ from agenta_ai_server.domain.tool import Hints, ToolSpec
 from agenta_ai_server.tools.cases import budget
 from agenta_ai_server.tools.cases.arguments import RefineWithCasesArguments
 from agenta_ai_server.tools.cases.counting import CountingCompletions
+from agenta_ai_server.tools.refine_prompt.guarantee import computed
 from agenta_ai_server.tools.refine_prompt.refiner import Refiner
 from agenta_ai_server.tools.refine_prompt.tool import NEEDS
 from agenta_ai_server.tools.validation import input_schema, output_schema, validated
@@ -33,6 +35,8 @@ DESCRIPTION = (
     "at most is computed first."
 )
 MAX_VIOLATIONS = 10
+#: What it takes to compile a character of a pattern, or a value of a schema.
+CHARACTERS_OF_COMPILING = 100
 _ROOT = re.compile(r"[^.\[]+")
 
 
@@ -70,14 +74,18 @@ class RefineWithCases:
         counted = CountingCompletions(of.completions)
         refiner = Refiner(counted, self._prompt, repairs=of.repairs, guarantee=of.guarantee)
         _refuse([budget.excess(arguments, of.repairs)])
-        expectations = _compiled(arguments)
+        async with self._checking:
+            expectations = await computed(_compiled, _work(arguments), arguments)
         prompt = await refiner.template(arguments.prompt_template_json, call)
         _refuse(_missing_inputs(prompt, arguments))
         paying = _Paying(of, arguments, is_callers=call.credential is not None)
         paying.check(prompt.root)
         runner = CaseRunner(counted, of.limiter, arguments, expectations, paying.prepared, self._checking, call)
         found = await Search(arguments, refiner, runner, paying.excess, call).run(prompt)
-        return outcome(arguments, found, find_copied(prompt, found.best.prompt, expectations), counted)
+        best = found.best.prompt
+        work = len(best.source) * sum(len(each.texts) for each in expectations)
+        copied = await computed(find_copied, work, prompt, best, expectations)
+        return outcome(arguments, found, copied, counted)
 
 
 class _Paying:
@@ -134,10 +142,20 @@ def _refuse(violations: Iterable[Violation | None]) -> None:
     Raises:
         Refused: ARGUMENTS_INVALID.
     """
-    found = [violation for violation in violations if violation][:MAX_VIOLATIONS]
+    found = list(islice(filter(None, violations), MAX_VIOLATIONS))
     if found:
         first = found[0]
         raise Refused(Reason.ARGUMENTS_INVALID, f"{first.field}: {first.description}", violations=found)
+
+
+def _work(arguments: RefineWithCasesArguments) -> int:
+    """Return what compiling the expectations costs, in characters that are looked at once: 20 patterns take seconds."""
+    from agenta_ai_server.tools.json_schema.values import count_values
+
+    return sum(
+        CHARACTERS_OF_COMPILING * (len(case.expected.pattern or "") + count_values(case.expected.json_schema, 10_000))
+        for case in arguments.cases
+    )
 
 
 def _compiled(arguments: RefineWithCasesArguments) -> list[Expectation]:
@@ -150,6 +168,8 @@ def _compiled(arguments: RefineWithCasesArguments) -> list[Expectation]:
         except ExpectationError as error:
             path = f"arguments.cases[{index}].expected"
             violations += [Violation(f"{path}.{each.field}", each.description) for each in error.violations]
+            if len(violations) >= MAX_VIOLATIONS:
+                break
     _refuse(violations)
     return compiled
 
