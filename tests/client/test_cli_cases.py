@@ -11,7 +11,7 @@ import pytest
 
 from agenta_ai import InvalidInput, RefinedWithCases, SyncClient, ToolFailed, ToolResult, Verdict, cli
 from agenta_ai.cases import CaseReport, CaseResult, CaseRun, CopiedText, RefinementRound
-from agenta_ai.cli import case_files, case_report
+from agenta_ai.cli import case_files, case_report, exits
 from agenta_ai.codec import from_struct
 from agenta_ai.responses import read_refined_with_cases
 from agenta_ai.testing import FakeClient, FakeSyncClient
@@ -209,6 +209,22 @@ def test_wrong_usage(
     assert refine(server, *words) == 2
     assert sentence in capsys.readouterr().err
     assert server.service.requests == []
+
+
+@pytest.mark.parametrize(
+    ("said", "shown"),
+    [
+        ("arguments.max_model_calls: Raise max_model_calls.", "--max-calls: Raise --max-calls."),
+        ("arguments.pass_at_least: Must be at most repeat.", "--pass-at-least: Must be at most repeat."),
+        ("arguments.max_rounds: Too many; arguments.repeat: Too many.", "--rounds: Too many; --repeat: Too many."),
+        ("arguments.cases[7].expected.pattern: No.", "case 8 of --cases, expected.pattern: No."),
+        ("arguments.cases[0]: No inputs.", "case 1 of --cases: No inputs."),
+        ("arguments.guidelines: Too long.", "--guidelines: Too long."),
+        ("The context is too long.", "The context is too long."),
+    ],
+)
+def test_refusals_name_options(said: str, shown: str) -> None:
+    assert exits.as_options(said) == shown
 
 
 def test_it_is_for_one_prompt(server: FakeServer, files: Path, capsys: pytest.CaptureFixture[str]) -> None:

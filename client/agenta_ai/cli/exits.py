@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Any
 
 from agenta_ai.cli import streams
@@ -31,6 +32,12 @@ _OPTIONS = {
     "trust its authority": "trust its authority with --ca",
     "set rerun_if_outcome_unknown": "pass --rerun-if-outcome-unknown",
 }
+# How "refine" names the arguments of its tools. Those without an underscore are words of the sentences as well.
+_OF_REFINE = re.compile(
+    r"\b(?:arguments\.)?(max_model_calls|max_rounds|pass_at_least)\b|\barguments\.(repeat|guidelines|context)\b"
+)
+_SHORTER = {"max_model_calls": "max-calls", "max_rounds": "rounds", "pass_at_least": "pass-at-least"}
+_CASE = re.compile(r"\barguments\.cases\[(\d+)\](\.?)")
 _TOOL_FAILURE = ("reason", "message", "retryable", "retry_delay", "field_violations", "meta", "request_id", "call_id")
 _CALL_FAILURE = ("reason", "message", "field_violations", "retry_delay", "request_id", "call_id", "tool_was_run")
 
@@ -44,6 +51,12 @@ def exit_code(failure: AgentaError) -> int:
     if isinstance(failure, InvalidInput):
         return USAGE
     return _OF_STATUS.get(failure.code.name, UNAVAILABLE) if isinstance(failure, CallFailed) else UNAVAILABLE
+
+
+def as_options(sentence: str) -> str:
+    """Return a sentence about the arguments of ``refine``, with its options in place of them."""
+    sentence = _CASE.sub(lambda found: f"case {int(found[1]) + 1} of --cases{', ' if found[2] else ''}", sentence)
+    return _OF_REFINE.sub(lambda found: f"--{_SHORTER.get(found[1] or found[2], found[2])}", sentence)
 
 
 def complain(failure: object, code: int) -> int:

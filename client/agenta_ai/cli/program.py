@@ -103,7 +103,8 @@ def _run(args: argparse.Namespace, running: Running) -> int:
             code: int = getattr(import_module(module), name)(args, how, running)
         return code
     except AgentaError as failure:
-        return _failed(failure, args, exits.in_words(failure, given, names))
+        words = exits.in_words(failure, given, names)
+        return _failed(failure, args, exits.as_options(words) if args.command == "refine" else words)
 
 
 def _failed(failure: AgentaError, args: argparse.Namespace, words: str) -> int:
