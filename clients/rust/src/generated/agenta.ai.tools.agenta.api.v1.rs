@@ -110,19 +110,19 @@ pub struct RefinePromptWithCasesRequest {
 }
 /// Nested message and enum types in `RefinePromptWithCasesRequest`.
 pub mod refine_prompt_with_cases_request {
-    /// What to refine, against which cases, and at what cost.
+    /// The prompt, the test cases and the bounds of the cost.
     #[derive(Clone, PartialEq, ::prost::Message)]
     pub struct Arguments {
         /// The whole prompt template as JSON: an object with 'messages', and optionally 'template_format', 'input_keys',
-        /// 'llm_config' and whatever else belongs to it.
+        /// 'llm_config' and other keys.
         /// Required. From 1 to 100000 characters.
         #[prost(string, optional, tag = "1")]
         pub prompt_template_json: ::core::option::Option<::prost::alloc::string::String>,
-        /// What the prompt is tested with.
+        /// The test cases.
         /// Required. From 1 to 20 items.
         #[prost(message, repeated, tag = "2")]
         pub cases: ::prost::alloc::vec::Vec<arguments::CasesItem>,
-        /// What the refinement should achieve besides, in plain words.
+        /// What else the refinement should achieve, in your own words.
         /// At most 8000 characters.
         #[prost(string, optional, tag = "3")]
         pub guidelines: ::core::option::Option<::prost::alloc::string::String>,
@@ -130,19 +130,19 @@ pub mod refine_prompt_with_cases_request {
         /// At most 5000 characters.
         #[prost(string, optional, tag = "4")]
         pub context: ::core::option::Option<::prost::alloc::string::String>,
-        /// How often a refinement is tried at most.
+        /// The maximum number of refinements to try.
         /// Default: 2. At least 1. At most 3.
         #[prost(int64, optional, tag = "5")]
         pub max_rounds: ::core::option::Option<i64>,
-        /// How often each case is run.
+        /// The number of times that each case is run.
         /// Default: 1. At least 1. At most 5.
         #[prost(int64, optional, tag = "6")]
         pub repeat: ::core::option::Option<i64>,
-        /// In how many of its runs a case must pass; in all of them by default.
+        /// The number of runs in which a case must pass. Default: all of them.
         /// At least 1. At most 5.
         #[prost(int64, optional, tag = "7")]
         pub pass_at_least: ::core::option::Option<i64>,
-        /// What may take more calls of models than this is refused before anything is paid for.
+        /// The maximum number of model calls. A request that could take more is refused at once.
         /// Default: 40. At least 1. At most 1000.
         #[prost(int64, optional, tag = "8")]
         pub max_model_calls: ::core::option::Option<i64>,
@@ -152,60 +152,60 @@ pub mod refine_prompt_with_cases_request {
         /// One test case.
         #[derive(Clone, PartialEq, ::prost::Message)]
         pub struct CasesItem {
-            /// Names the case in the report.
+            /// The name of the case in the report.
             /// From 1 to 100 characters.
             #[prost(string, optional, tag = "1")]
             pub name: ::core::option::Option<::prost::alloc::string::String>,
-            /// Values of the prompt's variables.
+            /// The values of the prompt's variables.
             /// Required.
             #[prost(message, optional, tag = "2")]
             pub inputs: ::core::option::Option<::prost_types::Struct>,
-            /// What is expected of an output: all that is given must hold, and something must be given.
+            /// What an output must be like. At least one property must be given, and all that are given must hold.
             /// Required. Not empty.
             #[prost(message, optional, tag = "3")]
             pub expected: ::core::option::Option<cases_item::Expected>,
-            /// What the output should be like, in plain words.
+            /// What the output should be like, in your own words.
             /// At most 1000 characters.
             #[prost(string, optional, tag = "4")]
             pub remark: ::core::option::Option<::prost::alloc::string::String>,
         }
         /// Nested message and enum types in `CasesItem`.
         pub mod cases_item {
-            /// What is expected of an output: all that is given must hold, and something must be given.
+            /// What an output must be like. At least one property must be given, and all that are given must hold.
             #[derive(Clone, PartialEq, ::prost::Message)]
             pub struct Expected {
-                /// The output, but for white space around it.
+                /// The text that the output must equal, apart from white space around it.
                 /// From 1 to 10000 characters.
                 #[prost(string, optional, tag = "1")]
                 pub equals: ::core::option::Option<::prost::alloc::string::String>,
-                /// Texts that the output contains, all of them.
+                /// Texts that must all be in the output.
                 /// From 1 to 20 items.
                 #[prost(message, optional, tag = "2")]
                 pub contains_all: ::core::option::Option<::prost_types::ListValue>,
-                /// Texts of which the output contains one at least.
+                /// Texts of which the output must contain at least one.
                 /// From 1 to 20 items.
                 #[prost(message, optional, tag = "3")]
                 pub contains_any: ::core::option::Option<::prost_types::ListValue>,
-                /// Texts of which the output contains none.
+                /// Texts that the output must not contain.
                 /// From 1 to 20 items.
                 #[prost(message, optional, tag = "4")]
                 pub contains_none: ::core::option::Option<::prost_types::ListValue>,
-                /// Regular expression, RE2, that matches somewhere in the output, or all of it with ^ and $. Outputs have at
-                /// most 10,000 characters then.
+                /// RE2 regular expression that must match somewhere in the output; ^ and $ make it match all of it. With a
+                /// pattern, an output of more than 10,000 characters fails.
                 /// From 1 to 1000 characters.
                 #[prost(string, optional, tag = "5")]
                 pub pattern: ::core::option::Option<::prost::alloc::string::String>,
-                /// JSON Schema 2020-12 by which the output is valid JSON.
+                /// JSON Schema 2020-12. The output must be JSON that is valid against it.
                 #[prost(message, optional, tag = "6")]
                 pub json_schema: ::core::option::Option<::prost_types::Struct>,
-                /// The output, as JSON. The order of keys and the layout don't matter.
+                /// The output must be JSON that equals this value. The order of keys doesn't matter.
                 #[prost(message, optional, tag = "7")]
                 pub json_equals: ::core::option::Option<::prost_types::Value>,
-                /// What the output contains, as JSON: of objects, these keys with such values; of lists, these items in any
-                /// order. 1,000 values at most.
+                /// The output must be JSON that contains this value: an object with at least these keys and values, a list with
+                /// at least these items in any order. At most 1,000 values.
                 #[prost(message, optional, tag = "8")]
                 pub json_contains: ::core::option::Option<::prost_types::Value>,
-                /// How many characters the output has at most.
+                /// The maximum number of characters in the output.
                 /// At least 1. At most 1000000.
                 #[prost(int64, optional, tag = "9")]
                 pub max_characters: ::core::option::Option<i64>,
@@ -228,14 +228,14 @@ pub struct RefinePromptWithCasesResponse {
 }
 /// Nested message and enum types in `RefinePromptWithCasesResponse`.
 pub mod refine_prompt_with_cases_response {
-    /// The best prompt, and how it does on the cases.
+    /// The best prompt, and the results of the cases with it.
     #[derive(Clone, PartialEq, ::prost::Message)]
     pub struct Result {
-        /// The whole template as JSON: as it came if nothing was better.
+        /// The whole template as JSON. The original if nothing was better.
         /// Required. Not empty.
         #[prost(string, optional, tag = "1")]
         pub prompt_template_json: ::core::option::Option<::prost::alloc::string::String>,
-        /// What came of it, in a line.
+        /// The outcome, in one line.
         /// Required. Not empty.
         #[prost(string, optional, tag = "2")]
         pub summary: ::core::option::Option<::prost::alloc::string::String>,
@@ -243,67 +243,67 @@ pub mod refine_prompt_with_cases_response {
         /// Required.
         #[prost(bool, optional, tag = "3")]
         pub improved: ::core::option::Option<bool>,
-        /// How many cases passed with the prompt as it came.
+        /// The number of cases that passed with the original prompt.
         /// Required. At least 0.
         #[prost(int64, optional, tag = "4")]
         pub passed_before: ::core::option::Option<i64>,
-        /// How many pass with the one that is given back.
+        /// The number of cases that pass with the returned prompt.
         /// Required. At least 0.
         #[prost(int64, optional, tag = "5")]
         pub passed_after: ::core::option::Option<i64>,
-        /// In the order in which they were given.
+        /// The cases, in the order in which they were given.
         /// Required. Not empty.
         #[prost(message, repeated, tag = "6")]
         pub cases: ::prost::alloc::vec::Vec<result::CasesItem>,
-        /// What was tried, in its order.
+        /// The rounds, in order.
         /// Required.
         #[prost(message, repeated, tag = "7")]
         pub rounds: ::prost::alloc::vec::Vec<result::RoundsItem>,
-        /// Why there was no further round.
+        /// The reason why there was no further round.
         /// Required. One of: "all_pass", "none_fails", "rounds_used", "deadline", "upstream_failed".
         #[prost(string, optional, tag = "8")]
         pub stopped: ::core::option::Option<::prost::alloc::string::String>,
-        /// How many calls of models may have been billed.
+        /// The number of model calls that may have been billed.
         /// Required. At least 0.
         #[prost(int64, optional, tag = "9")]
         pub model_calls: ::core::option::Option<i64>,
-        /// Expected texts that the refinement put into the prompt: it may pass by these alone.
+        /// Expected texts that the refinement copied into the prompt. They alone may make cases pass.
         /// Required.
         #[prost(message, repeated, tag = "10")]
         pub copied_texts: ::prost::alloc::vec::Vec<result::CopiedTextsItem>,
     }
     /// Nested message and enum types in `Result`.
     pub mod result {
-        /// A case before and after.
+        /// The results of a case before and after.
         #[derive(Clone, PartialEq, ::prost::Message)]
         pub struct CasesItem {
-            /// As it was given, or its number.
+            /// The name that was given, or its number.
             /// Required.
             #[prost(string, optional, tag = "1")]
             pub name: ::core::option::Option<::prost::alloc::string::String>,
-            /// With the prompt as it came.
+            /// The result with the original prompt.
             /// Required.
             #[prost(message, optional, tag = "2")]
             pub before: ::core::option::Option<cases_item::Before>,
-            /// With the prompt that is given back: as before if it is the same.
+            /// The result with the returned prompt. The same as before if the prompt is.
             /// Required.
             #[prost(message, optional, tag = "3")]
             pub after: ::core::option::Option<cases_item::After>,
         }
         /// Nested message and enum types in `CasesItem`.
         pub mod cases_item {
-            /// With the prompt as it came.
+            /// The result with the original prompt.
             #[derive(Clone, PartialEq, ::prost::Message)]
             pub struct Before {
-                /// 'unknown' if too many of its runs gave no output.
+                /// 'unknown' if too many runs have no output to decide.
                 /// Required. One of: "passed", "failed", "unknown".
                 #[prost(string, optional, tag = "1")]
                 pub verdict: ::core::option::Option<::prost::alloc::string::String>,
-                /// How many of its runs passed.
+                /// The number of runs that passed.
                 /// Required. At least 0.
                 #[prost(int64, optional, tag = "2")]
                 pub passes: ::core::option::Option<i64>,
-                /// In the order in which they ended.
+                /// The runs, in the order in which they ended.
                 /// Required.
                 #[prost(message, repeated, tag = "3")]
                 pub runs: ::prost::alloc::vec::Vec<before::RunsItem>,
@@ -313,40 +313,40 @@ pub mod refine_prompt_with_cases_response {
                 /// One run of a case.
                 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
                 pub struct RunsItem {
-                    /// Whether an output came, and is as expected.
+                    /// Whether there is an output, and it is as expected.
                     /// Required.
                     #[prost(bool, optional, tag = "1")]
                     pub passed: ::core::option::Option<bool>,
-                    /// What the model wrote, cut after 1,500 characters; empty if none came.
+                    /// The model's output, cut after 1,500 characters. Empty if there is none.
                     /// Required.
                     #[prost(string, optional, tag = "2")]
                     pub output: ::core::option::Option<::prost::alloc::string::String>,
-                    /// What is wrong with it, in sentences, 5 at most.
+                    /// What is wrong with the output: at most 5 sentences.
                     /// Required.
                     #[prost(string, repeated, tag = "3")]
                     pub faults: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
-                    /// Why no output came; empty if one did.
+                    /// Why there is no output. Empty if there is one.
                     /// Required.
                     #[prost(string, optional, tag = "4")]
                     pub failure: ::core::option::Option<::prost::alloc::string::String>,
-                    /// Trace of the run in Agenta; empty if unknown.
+                    /// The trace of the run in Agenta. Empty if unknown.
                     /// Required.
                     #[prost(string, optional, tag = "5")]
                     pub trace_id: ::core::option::Option<::prost::alloc::string::String>,
                 }
             }
-            /// With the prompt that is given back: as before if it is the same.
+            /// The result with the returned prompt. The same as before if the prompt is.
             #[derive(Clone, PartialEq, ::prost::Message)]
             pub struct After {
-                /// 'unknown' if too many of its runs gave no output.
+                /// 'unknown' if too many runs have no output to decide.
                 /// Required. One of: "passed", "failed", "unknown".
                 #[prost(string, optional, tag = "1")]
                 pub verdict: ::core::option::Option<::prost::alloc::string::String>,
-                /// How many of its runs passed.
+                /// The number of runs that passed.
                 /// Required. At least 0.
                 #[prost(int64, optional, tag = "2")]
                 pub passes: ::core::option::Option<i64>,
-                /// In the order in which they ended.
+                /// The runs, in the order in which they ended.
                 /// Required.
                 #[prost(message, repeated, tag = "3")]
                 pub runs: ::prost::alloc::vec::Vec<after::RunsItem>,
@@ -356,23 +356,23 @@ pub mod refine_prompt_with_cases_response {
                 /// One run of a case.
                 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
                 pub struct RunsItem {
-                    /// Whether an output came, and is as expected.
+                    /// Whether there is an output, and it is as expected.
                     /// Required.
                     #[prost(bool, optional, tag = "1")]
                     pub passed: ::core::option::Option<bool>,
-                    /// What the model wrote, cut after 1,500 characters; empty if none came.
+                    /// The model's output, cut after 1,500 characters. Empty if there is none.
                     /// Required.
                     #[prost(string, optional, tag = "2")]
                     pub output: ::core::option::Option<::prost::alloc::string::String>,
-                    /// What is wrong with it, in sentences, 5 at most.
+                    /// What is wrong with the output: at most 5 sentences.
                     /// Required.
                     #[prost(string, repeated, tag = "3")]
                     pub faults: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
-                    /// Why no output came; empty if one did.
+                    /// Why there is no output. Empty if there is one.
                     /// Required.
                     #[prost(string, optional, tag = "4")]
                     pub failure: ::core::option::Option<::prost::alloc::string::String>,
-                    /// Trace of the run in Agenta; empty if unknown.
+                    /// The trace of the run in Agenta. Empty if unknown.
                     /// Required.
                     #[prost(string, optional, tag = "5")]
                     pub trace_id: ::core::option::Option<::prost::alloc::string::String>,
@@ -382,31 +382,31 @@ pub mod refine_prompt_with_cases_response {
         /// One round.
         #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
         pub struct RoundsItem {
-            /// What became of its refinement.
+            /// What happened to the refinement of this round.
             /// Required. One of: "taken", "not_better", "made_worse", "incomplete", "rejected".
             #[prost(string, optional, tag = "1")]
             pub end: ::core::option::Option<::prost::alloc::string::String>,
-            /// The same in a sentence.
+            /// The reason, in a sentence.
             /// Required.
             #[prost(string, optional, tag = "2")]
             pub why: ::core::option::Option<::prost::alloc::string::String>,
-            /// What the refinement changed; empty if there was none.
+            /// What the refinement changed. Empty if there was none.
             /// Required.
             #[prost(string, optional, tag = "3")]
             pub summary: ::core::option::Option<::prost::alloc::string::String>,
-            /// How many cases passed with it; 0 if they weren't run.
+            /// The number of cases that passed with it. 0 if they weren't run.
             /// Required. At least 0.
             #[prost(int64, optional, tag = "4")]
             pub passed: ::core::option::Option<i64>,
         }
-        /// An expected text that stands in the new prompt, and didn't in the old one.
+        /// An expected text that is in the new prompt and wasn't in the old one.
         #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
         pub struct CopiedTextsItem {
-            /// Name of the case that expects it.
+            /// The name of the case that expects the text.
             /// Required.
             #[prost(string, optional, tag = "1")]
             pub case: ::core::option::Option<::prost::alloc::string::String>,
-            /// As it was expected.
+            /// The expected text.
             /// Required.
             #[prost(string, optional, tag = "2")]
             pub text: ::core::option::Option<::prost::alloc::string::String>,
@@ -537,9 +537,9 @@ pub mod api_tools_service_client {
             self.inner.unary(req, path, codec).await
         }
         /// Refine a prompt against test cases: tools.agenta.api.refine_prompt_with_cases.
-        /// Runs a prompt template on test cases, has it refined by those that fail, and runs them again, until all pass or the
-        /// rounds are used up. No case that passed before fails in the reported runs of the new prompt. What it may cost at
-        /// most is computed first.
+        /// Runs a prompt template on test cases, refines it with the cases that fail, and runs them again, until all pass or
+        /// the rounds are used up. No case that passed before fails in the reported runs of the new prompt. The maximum number
+        /// of model calls is known before the first.
         pub async fn refine_prompt_with_cases(
             &mut self,
             request: impl tonic::IntoRequest<super::RefinePromptWithCasesRequest>,

@@ -15,38 +15,44 @@ Texts = Annotated[list[Annotated[str, Field(min_length=1, max_length=2_000)]], F
 
 
 class Expected(BaseModel):
-    """What is expected of an output: all that is given must hold, and something must be given."""
+    """What an output must be like. At least one property must be given, and all that are given must hold."""
 
     model_config = ConfigDict(extra="forbid", json_schema_extra={"minProperties": 1})
 
-    equals: Annotated[Text | None, Field(description="The output, but for white space around it.")] = None
-    contains_all: Annotated[Texts | None, Field(description="Texts that the output contains, all of them.")] = None
-    contains_any: Annotated[Texts | None, Field(description="Texts of which the output contains one at least.")] = None
-    contains_none: Annotated[Texts | None, Field(description="Texts of which the output contains none.")] = None
+    equals: Annotated[
+        Text | None, Field(description="The text that the output must equal, apart from white space around it.")
+    ] = None
+    contains_all: Annotated[Texts | None, Field(description="Texts that must all be in the output.")] = None
+    contains_any: Annotated[Texts | None, Field(description="Texts of which the output must contain at least one.")] = (
+        None
+    )
+    contains_none: Annotated[Texts | None, Field(description="Texts that the output must not contain.")] = None
     pattern: Annotated[
         str | None,
         Field(
             min_length=1,
             max_length=1_000,
-            description="Regular expression, RE2, that matches somewhere in the output, or all of it with ^ and $. "
-            "Outputs have at most 10,000 characters then.",
+            description="RE2 regular expression that must match somewhere in the output; ^ and $ make it match all "
+            "of it. With a pattern, an output of more than 10,000 characters fails.",
         ),
     ] = None
     json_schema: Annotated[
-        dict[str, Any] | None, Field(description="JSON Schema 2020-12 by which the output is valid JSON.")
+        dict[str, Any] | None,
+        Field(description="JSON Schema 2020-12. The output must be JSON that is valid against it."),
     ] = None
     json_equals: Annotated[
-        Any, Field(description="The output, as JSON. The order of keys and the layout don't matter.")
+        Any,
+        Field(description="The output must be JSON that equals this value. The order of keys doesn't matter."),
     ] = None
     json_contains: Annotated[
         Any,
         Field(
-            description="What the output contains, as JSON: of objects, these keys with such values; of lists, these "
-            "items in any order. 1,000 values at most."
+            description="The output must be JSON that contains this value: an object with at least these keys and "
+            "values, a list with at least these items in any order. At most 1,000 values."
         ),
     ] = None
     max_characters: Annotated[
-        int | None, Field(ge=1, le=1_000_000, description="How many characters the output has at most.")
+        int | None, Field(ge=1, le=1_000_000, description="The maximum number of characters in the output.")
     ] = None
 
     @model_validator(mode="after")
@@ -62,16 +68,18 @@ class Case(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    name: Annotated[str | None, Field(min_length=1, max_length=100, description="Names the case in the report.")] = None
-    inputs: Annotated[dict[str, Any], Field(description="Values of the prompt's variables.")]
+    name: Annotated[
+        str | None, Field(min_length=1, max_length=100, description="The name of the case in the report.")
+    ] = None
+    inputs: Annotated[dict[str, Any], Field(description="The values of the prompt's variables.")]
     expected: Expected
     remark: Annotated[
-        str | None, Field(max_length=1_000, description="What the output should be like, in plain words.")
+        str | None, Field(max_length=1_000, description="What the output should be like, in your own words.")
     ] = None
 
 
 class RefineWithCasesArguments(BaseModel):
-    """What to refine, against which cases, and at what cost."""
+    """The prompt, the test cases and the bounds of the cost."""
 
     model_config = ConfigDict(extra="forbid", title="RefinePromptWithCasesArguments")
 
@@ -81,30 +89,28 @@ class RefineWithCasesArguments(BaseModel):
             min_length=1,
             max_length=100_000,
             description="The whole prompt template as JSON: an object with 'messages', and optionally "
-            "'template_format', 'input_keys', 'llm_config' and whatever else belongs to it.",
+            "'template_format', 'input_keys', 'llm_config' and other keys.",
         ),
     ]
-    cases: Annotated[
-        list[Case], Field(min_length=1, max_length=MAX_CASES, description="What the prompt is tested with.")
-    ]
+    cases: Annotated[list[Case], Field(min_length=1, max_length=MAX_CASES, description="The test cases.")]
     guidelines: Annotated[
-        str | None, Field(max_length=8_000, description="What the refinement should achieve besides, in plain words.")
+        str | None, Field(max_length=8_000, description="What else the refinement should achieve, in your own words.")
     ] = None
     context: Annotated[
         str | None, Field(max_length=5_000, description="What the prompt is for: its users, its data, its answers.")
     ] = None
-    max_rounds: Annotated[int, Field(ge=1, le=MAX_ROUNDS, description="How often a refinement is tried at most.")] = 2
-    repeat: Annotated[int, Field(ge=1, le=MAX_REPEAT, description="How often each case is run.")] = 1
+    max_rounds: Annotated[int, Field(ge=1, le=MAX_ROUNDS, description="The maximum number of refinements to try.")] = 2
+    repeat: Annotated[int, Field(ge=1, le=MAX_REPEAT, description="The number of times that each case is run.")] = 1
     pass_at_least: Annotated[
         int | None,
-        Field(ge=1, le=MAX_REPEAT, description="In how many of its runs a case must pass; in all of them by default."),
+        Field(ge=1, le=MAX_REPEAT, description="The number of runs in which a case must pass. Default: all of them."),
     ] = None
     max_model_calls: Annotated[
         int,
         Field(
             ge=1,
             le=MAX_MODEL_CALLS,
-            description="What may take more calls of models than this is refused before anything is paid for.",
+            description="The maximum number of model calls. A request that could take more is refused at once.",
         ),
     ] = 40
 

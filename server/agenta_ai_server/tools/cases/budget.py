@@ -1,4 +1,4 @@
-"""How many calls of models a request may take at most: computed first, and refused before anything is paid for."""
+"""The most model calls that a request may take, computed first, so that too many are refused before the first."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a refinement is told of the cases: which fail, how, and why the last attempts weren't taken."""
+"""What the refining model learns of the cases: which fail, how, and why earlier attempts were rejected."""
 
 from __future__ import annotations
 

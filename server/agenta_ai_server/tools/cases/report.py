@@ -37,31 +37,33 @@ class RunReport(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    passed: Annotated[bool, Field(description="Whether an output came, and is as expected.")]
-    output: Annotated[str, Field(description="What the model wrote, cut after 1,500 characters; empty if none came.")]
-    faults: Annotated[list[str], Field(description="What is wrong with it, in sentences, 5 at most.")]
-    failure: Annotated[str, Field(description="Why no output came; empty if one did.")]
-    trace_id: Annotated[str, Field(description="Trace of the run in Agenta; empty if unknown.")]
+    passed: Annotated[bool, Field(description="Whether there is an output, and it is as expected.")]
+    output: Annotated[str, Field(description="The model's output, cut after 1,500 characters. Empty if there is none.")]
+    faults: Annotated[list[str], Field(description="What is wrong with the output: at most 5 sentences.")]
+    failure: Annotated[str, Field(description="Why there is no output. Empty if there is one.")]
+    trace_id: Annotated[str, Field(description="The trace of the run in Agenta. Empty if unknown.")]
 
 
 class CaseResult(BaseModel):
-    """A case with one prompt."""
+    """The result of a case with one prompt."""
 
     model_config = ConfigDict(extra="forbid")
 
-    verdict: Annotated[VERDICTS, Field(description="'unknown' if too many of its runs gave no output.")]
-    passes: Annotated[int, Field(ge=0, description="How many of its runs passed.")]
-    runs: Annotated[list[RunReport], Field(description="In the order in which they ended.")]
+    verdict: Annotated[VERDICTS, Field(description="'unknown' if too many runs have no output to decide.")]
+    passes: Annotated[int, Field(ge=0, description="The number of runs that passed.")]
+    runs: Annotated[list[RunReport], Field(description="The runs, in the order in which they ended.")]
 
 
 class CaseReport(BaseModel):
-    """A case before and after."""
+    """The results of a case before and after."""
 
     model_config = ConfigDict(extra="forbid")
 
-    name: Annotated[str, Field(description="As it was given, or its number.")]
-    before: Annotated[CaseResult, Field(description="With the prompt as it came.")]
-    after: Annotated[CaseResult, Field(description="With the prompt that is given back: as before if it is the same.")]
+    name: Annotated[str, Field(description="The name that was given, or its number.")]
+    before: Annotated[CaseResult, Field(description="The result with the original prompt.")]
+    after: Annotated[
+        CaseResult, Field(description="The result with the returned prompt. The same as before if the prompt is.")
+    ]
 
 
 class RoundReport(BaseModel):
@@ -71,44 +73,46 @@ class RoundReport(BaseModel):
 
     end: Annotated[
         Literal["taken", "not_better", "made_worse", "incomplete", "rejected"],
-        Field(description="What became of its refinement."),
+        Field(description="What happened to the refinement of this round."),
     ]
-    why: Annotated[str, Field(description="The same in a sentence.")]
-    summary: Annotated[str, Field(description="What the refinement changed; empty if there was none.")]
-    passed: Annotated[int, Field(ge=0, description="How many cases passed with it; 0 if they weren't run.")]
+    why: Annotated[str, Field(description="The reason, in a sentence.")]
+    summary: Annotated[str, Field(description="What the refinement changed. Empty if there was none.")]
+    passed: Annotated[int, Field(ge=0, description="The number of cases that passed with it. 0 if they weren't run.")]
 
 
 class CopiedText(BaseModel):
-    """An expected text that stands in the new prompt, and didn't in the old one."""
+    """An expected text that is in the new prompt and wasn't in the old one."""
 
     model_config = ConfigDict(extra="forbid")
 
-    case: Annotated[str, Field(description="Name of the case that expects it.")]
-    text: Annotated[str, Field(description="As it was expected.")]
+    case: Annotated[str, Field(description="The name of the case that expects the text.")]
+    text: Annotated[str, Field(description="The expected text.")]
 
 
 class RefineWithCasesResult(BaseModel):
-    """The best prompt, and how it does on the cases."""
+    """The best prompt, and the results of the cases with it."""
 
     model_config = ConfigDict(extra="forbid", title="RefinePromptWithCasesResult")
 
     prompt_template_json: Annotated[
-        str, Field(min_length=1, description="The whole template as JSON: as it came if nothing was better.")
+        str, Field(min_length=1, description="The whole template as JSON. The original if nothing was better.")
     ]
-    summary: Annotated[str, Field(min_length=1, description="What came of it, in a line.")]
+    summary: Annotated[str, Field(min_length=1, description="The outcome, in one line.")]
     improved: Annotated[bool, Field(description="Whether a case that failed before passes now.")]
-    passed_before: Annotated[int, Field(ge=0, description="How many cases passed with the prompt as it came.")]
-    passed_after: Annotated[int, Field(ge=0, description="How many pass with the one that is given back.")]
-    cases: Annotated[list[CaseReport], Field(min_length=1, description="In the order in which they were given.")]
-    rounds: Annotated[list[RoundReport], Field(description="What was tried, in its order.")]
+    passed_before: Annotated[int, Field(ge=0, description="The number of cases that passed with the original prompt.")]
+    passed_after: Annotated[int, Field(ge=0, description="The number of cases that pass with the returned prompt.")]
+    cases: Annotated[
+        list[CaseReport], Field(min_length=1, description="The cases, in the order in which they were given.")
+    ]
+    rounds: Annotated[list[RoundReport], Field(description="The rounds, in order.")]
     stopped: Annotated[
         Literal["all_pass", "none_fails", "rounds_used", "deadline", "upstream_failed"],
-        Field(description="Why there was no further round."),
+        Field(description="The reason why there was no further round."),
     ]
-    model_calls: Annotated[int, Field(ge=0, description="How many calls of models may have been billed.")]
+    model_calls: Annotated[int, Field(ge=0, description="The number of model calls that may have been billed.")]
     copied_texts: Annotated[
         list[CopiedText],
-        Field(description="Expected texts that the refinement put into the prompt: it may pass by these alone."),
+        Field(description="Expected texts that the refinement copied into the prompt. They alone may make cases pass."),
     ]
 
 

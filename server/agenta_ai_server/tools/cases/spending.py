@@ -37,7 +37,7 @@ class Spending:
     """What runs may cost.
 
     Attributes:
-        models: Names of the models that may be run; none if nothing is paid for.
+        models: Names of the models that may be run; none if the operator pays for none.
         max_tokens: What all runs of one call may take, prompts and answers together.
     """
 

@@ -1,4 +1,4 @@
-"""The tool: what is checked before anything is paid for, and the way from arguments to the report."""
+"""The tool: what is checked before the first model call, and the steps from arguments to the report."""
 
 from __future__ import annotations
 
@@ -30,9 +30,9 @@ if TYPE_CHECKING:
 
 NAME = "tools.agenta.api.refine_prompt_with_cases"
 DESCRIPTION = (
-    "Runs a prompt template on test cases, has it refined by those that fail, and runs them again, until all pass or "
-    "the rounds are used up. No case that passed before fails in the reported runs of the new prompt. What it may cost "
-    "at most is computed first."
+    "Runs a prompt template on test cases, refines it with the cases that fail, and runs them again, until all pass or "
+    "the rounds are used up. No case that passed before fails in the reported runs of the new prompt. The maximum "
+    "number of model calls is known before the first."
 )
 MAX_VIOLATIONS = 10
 #: What it takes to compile a character of a pattern, or a value of a schema.
@@ -60,7 +60,7 @@ class RefineWithCases:
         """Refine one prompt against its cases.
 
         Raises:
-            Refused: ARGUMENTS_INVALID, for what can't be refined, checked or paid for; DEADLINE_TOO_SHORT; OVERLOADED;
+            Refused: ARGUMENTS_INVALID, for what can't be refined or isn't allowed; DEADLINE_TOO_SHORT; OVERLOADED;
                 UPSTREAM_CIRCUIT_OPEN. Nothing was sent.
             ToolFailed: No run of the prompt as it is gave an output.
         """

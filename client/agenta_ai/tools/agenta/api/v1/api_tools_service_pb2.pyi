@@ -207,7 +207,7 @@ class RefinePromptWithCasesRequest(google.protobuf.message.Message):
 
     @typing.final
     class Arguments(google.protobuf.message.Message):
-        """What to refine, against which cases, and at what cost."""
+        """The prompt, the test cases and the bounds of the cost."""
 
         DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
@@ -219,7 +219,7 @@ class RefinePromptWithCasesRequest(google.protobuf.message.Message):
 
             @typing.final
             class Expected(google.protobuf.message.Message):
-                """What is expected of an output: all that is given must hold, and something must be given."""
+                """What an output must be like. At least one property must be given, and all that are given must hold."""
 
                 DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
@@ -233,48 +233,48 @@ class RefinePromptWithCasesRequest(google.protobuf.message.Message):
                 JSON_CONTAINS_FIELD_NUMBER: builtins.int
                 MAX_CHARACTERS_FIELD_NUMBER: builtins.int
                 equals: builtins.str
-                """The output, but for white space around it.
+                """The text that the output must equal, apart from white space around it.
                 From 1 to 10000 characters.
                 """
                 pattern: builtins.str
-                """Regular expression, RE2, that matches somewhere in the output, or all of it with ^ and $. Outputs have at
-                most 10,000 characters then.
+                """RE2 regular expression that must match somewhere in the output; ^ and $ make it match all of it. With a
+                pattern, an output of more than 10,000 characters fails.
                 From 1 to 1000 characters.
                 """
                 max_characters: builtins.int
-                """How many characters the output has at most.
+                """The maximum number of characters in the output.
                 At least 1. At most 1000000.
                 """
                 @property
                 def contains_all(self) -> google.protobuf.struct_pb2.ListValue:
-                    """Texts that the output contains, all of them.
+                    """Texts that must all be in the output.
                     From 1 to 20 items.
                     """
 
                 @property
                 def contains_any(self) -> google.protobuf.struct_pb2.ListValue:
-                    """Texts of which the output contains one at least.
+                    """Texts of which the output must contain at least one.
                     From 1 to 20 items.
                     """
 
                 @property
                 def contains_none(self) -> google.protobuf.struct_pb2.ListValue:
-                    """Texts of which the output contains none.
+                    """Texts that the output must not contain.
                     From 1 to 20 items.
                     """
 
                 @property
                 def json_schema(self) -> google.protobuf.struct_pb2.Struct:
-                    """JSON Schema 2020-12 by which the output is valid JSON."""
+                    """JSON Schema 2020-12. The output must be JSON that is valid against it."""
 
                 @property
                 def json_equals(self) -> google.protobuf.struct_pb2.Value:
-                    """The output, as JSON. The order of keys and the layout don't matter."""
+                    """The output must be JSON that equals this value. The order of keys doesn't matter."""
 
                 @property
                 def json_contains(self) -> google.protobuf.struct_pb2.Value:
-                    """What the output contains, as JSON: of objects, these keys with such values; of lists, these items in any
-                    order. 1,000 values at most.
+                    """The output must be JSON that contains this value: an object with at least these keys and values, a list with
+                    at least these items in any order. At most 1,000 values.
                     """
 
                 def __init__(
@@ -304,22 +304,22 @@ class RefinePromptWithCasesRequest(google.protobuf.message.Message):
             EXPECTED_FIELD_NUMBER: builtins.int
             REMARK_FIELD_NUMBER: builtins.int
             name: builtins.str
-            """Names the case in the report.
+            """The name of the case in the report.
             From 1 to 100 characters.
             """
             remark: builtins.str
-            """What the output should be like, in plain words.
+            """What the output should be like, in your own words.
             At most 1000 characters.
             """
             @property
             def inputs(self) -> google.protobuf.struct_pb2.Struct:
-                """Values of the prompt's variables.
+                """The values of the prompt's variables.
                 Required.
                 """
 
             @property
             def expected(self) -> Global___RefinePromptWithCasesRequest.Arguments.CasesItem.Expected:
-                """What is expected of an output: all that is given must hold, and something must be given.
+                """What an output must be like. At least one property must be given, and all that are given must hold.
                 Required. Not empty.
                 """
 
@@ -348,11 +348,11 @@ class RefinePromptWithCasesRequest(google.protobuf.message.Message):
         MAX_MODEL_CALLS_FIELD_NUMBER: builtins.int
         prompt_template_json: builtins.str
         """The whole prompt template as JSON: an object with 'messages', and optionally 'template_format', 'input_keys',
-        'llm_config' and whatever else belongs to it.
+        'llm_config' and other keys.
         Required. From 1 to 100000 characters.
         """
         guidelines: builtins.str
-        """What the refinement should achieve besides, in plain words.
+        """What else the refinement should achieve, in your own words.
         At most 8000 characters.
         """
         context: builtins.str
@@ -360,24 +360,24 @@ class RefinePromptWithCasesRequest(google.protobuf.message.Message):
         At most 5000 characters.
         """
         max_rounds: builtins.int
-        """How often a refinement is tried at most.
+        """The maximum number of refinements to try.
         Default: 2. At least 1. At most 3.
         """
         repeat: builtins.int
-        """How often each case is run.
+        """The number of times that each case is run.
         Default: 1. At least 1. At most 5.
         """
         pass_at_least: builtins.int
-        """In how many of its runs a case must pass; in all of them by default.
+        """The number of runs in which a case must pass. Default: all of them.
         At least 1. At most 5.
         """
         max_model_calls: builtins.int
-        """What may take more calls of models than this is refused before anything is paid for.
+        """The maximum number of model calls. A request that could take more is refused at once.
         Default: 40. At least 1. At most 1000.
         """
         @property
         def cases(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___RefinePromptWithCasesRequest.Arguments.CasesItem]:
-            """What the prompt is tested with.
+            """The test cases.
             Required. From 1 to 20 items.
             """
 
@@ -446,19 +446,19 @@ class RefinePromptWithCasesResponse(google.protobuf.message.Message):
 
     @typing.final
     class Result(google.protobuf.message.Message):
-        """The best prompt, and how it does on the cases."""
+        """The best prompt, and the results of the cases with it."""
 
         DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
         @typing.final
         class CasesItem(google.protobuf.message.Message):
-            """A case before and after."""
+            """The results of a case before and after."""
 
             DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
             @typing.final
             class Before(google.protobuf.message.Message):
-                """With the prompt as it came."""
+                """The result with the original prompt."""
 
                 DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
@@ -474,24 +474,24 @@ class RefinePromptWithCasesResponse(google.protobuf.message.Message):
                     FAILURE_FIELD_NUMBER: builtins.int
                     TRACE_ID_FIELD_NUMBER: builtins.int
                     passed: builtins.bool
-                    """Whether an output came, and is as expected.
+                    """Whether there is an output, and it is as expected.
                     Required.
                     """
                     output: builtins.str
-                    """What the model wrote, cut after 1,500 characters; empty if none came.
+                    """The model's output, cut after 1,500 characters. Empty if there is none.
                     Required.
                     """
                     failure: builtins.str
-                    """Why no output came; empty if one did.
+                    """Why there is no output. Empty if there is one.
                     Required.
                     """
                     trace_id: builtins.str
-                    """Trace of the run in Agenta; empty if unknown.
+                    """The trace of the run in Agenta. Empty if unknown.
                     Required.
                     """
                     @property
                     def faults(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
-                        """What is wrong with it, in sentences, 5 at most.
+                        """What is wrong with the output: at most 5 sentences.
                         Required.
                         """
 
@@ -519,16 +519,16 @@ class RefinePromptWithCasesResponse(google.protobuf.message.Message):
                 PASSES_FIELD_NUMBER: builtins.int
                 RUNS_FIELD_NUMBER: builtins.int
                 verdict: builtins.str
-                """'unknown' if too many of its runs gave no output.
+                """'unknown' if too many runs have no output to decide.
                 Required. One of: "passed", "failed", "unknown".
                 """
                 passes: builtins.int
-                """How many of its runs passed.
+                """The number of runs that passed.
                 Required. At least 0.
                 """
                 @property
                 def runs(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___RefinePromptWithCasesResponse.Result.CasesItem.Before.RunsItem]:
-                    """In the order in which they ended.
+                    """The runs, in the order in which they ended.
                     Required.
                     """
 
@@ -548,7 +548,7 @@ class RefinePromptWithCasesResponse(google.protobuf.message.Message):
 
             @typing.final
             class After(google.protobuf.message.Message):
-                """With the prompt that is given back: as before if it is the same."""
+                """The result with the returned prompt. The same as before if the prompt is."""
 
                 DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
@@ -564,24 +564,24 @@ class RefinePromptWithCasesResponse(google.protobuf.message.Message):
                     FAILURE_FIELD_NUMBER: builtins.int
                     TRACE_ID_FIELD_NUMBER: builtins.int
                     passed: builtins.bool
-                    """Whether an output came, and is as expected.
+                    """Whether there is an output, and it is as expected.
                     Required.
                     """
                     output: builtins.str
-                    """What the model wrote, cut after 1,500 characters; empty if none came.
+                    """The model's output, cut after 1,500 characters. Empty if there is none.
                     Required.
                     """
                     failure: builtins.str
-                    """Why no output came; empty if one did.
+                    """Why there is no output. Empty if there is one.
                     Required.
                     """
                     trace_id: builtins.str
-                    """Trace of the run in Agenta; empty if unknown.
+                    """The trace of the run in Agenta. Empty if unknown.
                     Required.
                     """
                     @property
                     def faults(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
-                        """What is wrong with it, in sentences, 5 at most.
+                        """What is wrong with the output: at most 5 sentences.
                         Required.
                         """
 
@@ -609,16 +609,16 @@ class RefinePromptWithCasesResponse(google.protobuf.message.Message):
                 PASSES_FIELD_NUMBER: builtins.int
                 RUNS_FIELD_NUMBER: builtins.int
                 verdict: builtins.str
-                """'unknown' if too many of its runs gave no output.
+                """'unknown' if too many runs have no output to decide.
                 Required. One of: "passed", "failed", "unknown".
                 """
                 passes: builtins.int
-                """How many of its runs passed.
+                """The number of runs that passed.
                 Required. At least 0.
                 """
                 @property
                 def runs(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___RefinePromptWithCasesResponse.Result.CasesItem.After.RunsItem]:
-                    """In the order in which they ended.
+                    """The runs, in the order in which they ended.
                     Required.
                     """
 
@@ -640,18 +640,18 @@ class RefinePromptWithCasesResponse(google.protobuf.message.Message):
             BEFORE_FIELD_NUMBER: builtins.int
             AFTER_FIELD_NUMBER: builtins.int
             name: builtins.str
-            """As it was given, or its number.
+            """The name that was given, or its number.
             Required.
             """
             @property
             def before(self) -> Global___RefinePromptWithCasesResponse.Result.CasesItem.Before:
-                """With the prompt as it came.
+                """The result with the original prompt.
                 Required.
                 """
 
             @property
             def after(self) -> Global___RefinePromptWithCasesResponse.Result.CasesItem.After:
-                """With the prompt that is given back: as before if it is the same.
+                """The result with the returned prompt. The same as before if the prompt is.
                 Required.
                 """
 
@@ -677,19 +677,19 @@ class RefinePromptWithCasesResponse(google.protobuf.message.Message):
             SUMMARY_FIELD_NUMBER: builtins.int
             PASSED_FIELD_NUMBER: builtins.int
             end: builtins.str
-            """What became of its refinement.
+            """What happened to the refinement of this round.
             Required. One of: "taken", "not_better", "made_worse", "incomplete", "rejected".
             """
             why: builtins.str
-            """The same in a sentence.
+            """The reason, in a sentence.
             Required.
             """
             summary: builtins.str
-            """What the refinement changed; empty if there was none.
+            """What the refinement changed. Empty if there was none.
             Required.
             """
             passed: builtins.int
-            """How many cases passed with it; 0 if they weren't run.
+            """The number of cases that passed with it. 0 if they weren't run.
             Required. At least 0.
             """
             def __init__(
@@ -713,18 +713,18 @@ class RefinePromptWithCasesResponse(google.protobuf.message.Message):
 
         @typing.final
         class CopiedTextsItem(google.protobuf.message.Message):
-            """An expected text that stands in the new prompt, and didn't in the old one."""
+            """An expected text that is in the new prompt and wasn't in the old one."""
 
             DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
             CASE_FIELD_NUMBER: builtins.int
             TEXT_FIELD_NUMBER: builtins.int
             case: builtins.str
-            """Name of the case that expects it.
+            """The name of the case that expects the text.
             Required.
             """
             text: builtins.str
-            """As it was expected.
+            """The expected text.
             Required.
             """
             def __init__(
@@ -751,11 +751,11 @@ class RefinePromptWithCasesResponse(google.protobuf.message.Message):
         MODEL_CALLS_FIELD_NUMBER: builtins.int
         COPIED_TEXTS_FIELD_NUMBER: builtins.int
         prompt_template_json: builtins.str
-        """The whole template as JSON: as it came if nothing was better.
+        """The whole template as JSON. The original if nothing was better.
         Required. Not empty.
         """
         summary: builtins.str
-        """What came of it, in a line.
+        """The outcome, in one line.
         Required. Not empty.
         """
         improved: builtins.bool
@@ -763,36 +763,36 @@ class RefinePromptWithCasesResponse(google.protobuf.message.Message):
         Required.
         """
         passed_before: builtins.int
-        """How many cases passed with the prompt as it came.
+        """The number of cases that passed with the original prompt.
         Required. At least 0.
         """
         passed_after: builtins.int
-        """How many pass with the one that is given back.
+        """The number of cases that pass with the returned prompt.
         Required. At least 0.
         """
         stopped: builtins.str
-        """Why there was no further round.
+        """The reason why there was no further round.
         Required. One of: "all_pass", "none_fails", "rounds_used", "deadline", "upstream_failed".
         """
         model_calls: builtins.int
-        """How many calls of models may have been billed.
+        """The number of model calls that may have been billed.
         Required. At least 0.
         """
         @property
         def cases(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___RefinePromptWithCasesResponse.Result.CasesItem]:
-            """In the order in which they were given.
+            """The cases, in the order in which they were given.
             Required. Not empty.
             """
 
         @property
         def rounds(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___RefinePromptWithCasesResponse.Result.RoundsItem]:
-            """What was tried, in its order.
+            """The rounds, in order.
             Required.
             """
 
         @property
         def copied_texts(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___RefinePromptWithCasesResponse.Result.CopiedTextsItem]:
-            """Expected texts that the refinement put into the prompt: it may pass by these alone.
+            """Expected texts that the refinement copied into the prompt. They alone may make cases pass.
             Required.
             """
 

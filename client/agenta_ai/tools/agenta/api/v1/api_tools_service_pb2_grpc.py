@@ -62,9 +62,9 @@ class ApiToolsServiceServicer(object):
 
     def RefinePromptWithCases(self, request, context):
         """Refine a prompt against test cases: tools.agenta.api.refine_prompt_with_cases.
-        Runs a prompt template on test cases, has it refined by those that fail, and runs them again, until all pass or the
-        rounds are used up. No case that passed before fails in the reported runs of the new prompt. What it may cost at
-        most is computed first.
+        Runs a prompt template on test cases, refines it with the cases that fail, and runs them again, until all pass or
+        the rounds are used up. No case that passed before fails in the reported runs of the new prompt. The maximum number
+        of model calls is known before the first.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

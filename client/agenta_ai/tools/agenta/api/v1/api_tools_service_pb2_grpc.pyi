@@ -92,9 +92,9 @@ class ApiToolsServiceStub(typing.Generic[_ApiToolsServiceRefinePromptType, _ApiT
 
     RefinePromptWithCases: _ApiToolsServiceRefinePromptWithCasesType
     """Refine a prompt against test cases: tools.agenta.api.refine_prompt_with_cases.
-    Runs a prompt template on test cases, has it refined by those that fail, and runs them again, until all pass or the
-    rounds are used up. No case that passed before fails in the reported runs of the new prompt. What it may cost at
-    most is computed first.
+    Runs a prompt template on test cases, refines it with the cases that fail, and runs them again, until all pass or
+    the rounds are used up. No case that passed before fails in the reported runs of the new prompt. The maximum number
+    of model calls is known before the first.
     """
 
 ApiToolsServiceAsyncStub: typing_extensions.TypeAlias = ApiToolsServiceStub[
@@ -129,9 +129,9 @@ class ApiToolsServiceServicer(metaclass=abc.ABCMeta):
         context: _ServicerContext,
     ) -> typing.Union[agenta_ai.tools.agenta.api.v1.api_tools_service_pb2.RefinePromptWithCasesResponse, collections.abc.Awaitable[agenta_ai.tools.agenta.api.v1.api_tools_service_pb2.RefinePromptWithCasesResponse]]:
         """Refine a prompt against test cases: tools.agenta.api.refine_prompt_with_cases.
-        Runs a prompt template on test cases, has it refined by those that fail, and runs them again, until all pass or the
-        rounds are used up. No case that passed before fails in the reported runs of the new prompt. What it may cost at
-        most is computed first.
+        Runs a prompt template on test cases, refines it with the cases that fail, and runs them again, until all pass or
+        the rounds are used up. No case that passed before fails in the reported runs of the new prompt. The maximum number
+        of model calls is known before the first.
         """
 
 def add_ApiToolsServiceServicer_to_server(servicer: ApiToolsServiceServicer, server: typing.Union[grpc.Server, grpc.aio.Server]) -> None: ...

@@ -561,32 +561,32 @@ func (x *RefinePromptResponse_Result_MessagesItem) GetContent() *structpb.Value 
 	return nil
 }
 
-// What to refine, against which cases, and at what cost.
+// The prompt, the test cases and the bounds of the cost.
 type RefinePromptWithCasesRequest_Arguments struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The whole prompt template as JSON: an object with 'messages', and optionally 'template_format', 'input_keys',
-	// 'llm_config' and whatever else belongs to it.
+	// 'llm_config' and other keys.
 	// Required. From 1 to 100000 characters.
 	PromptTemplateJson *string `protobuf:"bytes,1,opt,name=prompt_template_json,proto3,oneof" json:"prompt_template_json,omitempty"`
-	// What the prompt is tested with.
+	// The test cases.
 	// Required. From 1 to 20 items.
 	Cases []*RefinePromptWithCasesRequest_Arguments_CasesItem `protobuf:"bytes,2,rep,name=cases,proto3" json:"cases,omitempty"`
-	// What the refinement should achieve besides, in plain words.
+	// What else the refinement should achieve, in your own words.
 	// At most 8000 characters.
 	Guidelines *string `protobuf:"bytes,3,opt,name=guidelines,proto3,oneof" json:"guidelines,omitempty"`
 	// What the prompt is for: its users, its data, its answers.
 	// At most 5000 characters.
 	Context *string `protobuf:"bytes,4,opt,name=context,proto3,oneof" json:"context,omitempty"`
-	// How often a refinement is tried at most.
+	// The maximum number of refinements to try.
 	// Default: 2. At least 1. At most 3.
 	MaxRounds *int64 `protobuf:"varint,5,opt,name=max_rounds,proto3,oneof" json:"max_rounds,omitempty"`
-	// How often each case is run.
+	// The number of times that each case is run.
 	// Default: 1. At least 1. At most 5.
 	Repeat *int64 `protobuf:"varint,6,opt,name=repeat,proto3,oneof" json:"repeat,omitempty"`
-	// In how many of its runs a case must pass; in all of them by default.
+	// The number of runs in which a case must pass. Default: all of them.
 	// At least 1. At most 5.
 	PassAtLeast *int64 `protobuf:"varint,7,opt,name=pass_at_least,proto3,oneof" json:"pass_at_least,omitempty"`
-	// What may take more calls of models than this is refused before anything is paid for.
+	// The maximum number of model calls. A request that could take more is refused at once.
 	// Default: 40. At least 1. At most 1000.
 	MaxModelCalls *int64 `protobuf:"varint,8,opt,name=max_model_calls,proto3,oneof" json:"max_model_calls,omitempty"`
 	unknownFields protoimpl.UnknownFields
@@ -682,16 +682,16 @@ func (x *RefinePromptWithCasesRequest_Arguments) GetMaxModelCalls() int64 {
 // One test case.
 type RefinePromptWithCasesRequest_Arguments_CasesItem struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Names the case in the report.
+	// The name of the case in the report.
 	// From 1 to 100 characters.
 	Name *string `protobuf:"bytes,1,opt,name=name,proto3,oneof" json:"name,omitempty"`
-	// Values of the prompt's variables.
+	// The values of the prompt's variables.
 	// Required.
 	Inputs *structpb.Struct `protobuf:"bytes,2,opt,name=inputs,proto3" json:"inputs,omitempty"`
-	// What is expected of an output: all that is given must hold, and something must be given.
+	// What an output must be like. At least one property must be given, and all that are given must hold.
 	// Required. Not empty.
 	Expected *RefinePromptWithCasesRequest_Arguments_CasesItem_Expected `protobuf:"bytes,3,opt,name=expected,proto3" json:"expected,omitempty"`
-	// What the output should be like, in plain words.
+	// What the output should be like, in your own words.
 	// At most 1000 characters.
 	Remark        *string `protobuf:"bytes,4,opt,name=remark,proto3,oneof" json:"remark,omitempty"`
 	unknownFields protoimpl.UnknownFields
@@ -756,33 +756,33 @@ func (x *RefinePromptWithCasesRequest_Arguments_CasesItem) GetRemark() string {
 	return ""
 }
 
-// What is expected of an output: all that is given must hold, and something must be given.
+// What an output must be like. At least one property must be given, and all that are given must hold.
 type RefinePromptWithCasesRequest_Arguments_CasesItem_Expected struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The output, but for white space around it.
+	// The text that the output must equal, apart from white space around it.
 	// From 1 to 10000 characters.
 	Equals *string `protobuf:"bytes,1,opt,name=equals,proto3,oneof" json:"equals,omitempty"`
-	// Texts that the output contains, all of them.
+	// Texts that must all be in the output.
 	// From 1 to 20 items.
 	ContainsAll *structpb.ListValue `protobuf:"bytes,2,opt,name=contains_all,proto3" json:"contains_all,omitempty"`
-	// Texts of which the output contains one at least.
+	// Texts of which the output must contain at least one.
 	// From 1 to 20 items.
 	ContainsAny *structpb.ListValue `protobuf:"bytes,3,opt,name=contains_any,proto3" json:"contains_any,omitempty"`
-	// Texts of which the output contains none.
+	// Texts that the output must not contain.
 	// From 1 to 20 items.
 	ContainsNone *structpb.ListValue `protobuf:"bytes,4,opt,name=contains_none,proto3" json:"contains_none,omitempty"`
-	// Regular expression, RE2, that matches somewhere in the output, or all of it with ^ and $. Outputs have at
-	// most 10,000 characters then.
+	// RE2 regular expression that must match somewhere in the output; ^ and $ make it match all of it. With a
+	// pattern, an output of more than 10,000 characters fails.
 	// From 1 to 1000 characters.
 	Pattern *string `protobuf:"bytes,5,opt,name=pattern,proto3,oneof" json:"pattern,omitempty"`
-	// JSON Schema 2020-12 by which the output is valid JSON.
+	// JSON Schema 2020-12. The output must be JSON that is valid against it.
 	JsonSchema *structpb.Struct `protobuf:"bytes,6,opt,name=json_schema,proto3" json:"json_schema,omitempty"`
-	// The output, as JSON. The order of keys and the layout don't matter.
+	// The output must be JSON that equals this value. The order of keys doesn't matter.
 	JsonEquals *structpb.Value `protobuf:"bytes,7,opt,name=json_equals,proto3" json:"json_equals,omitempty"`
-	// What the output contains, as JSON: of objects, these keys with such values; of lists, these items in any
-	// order. 1,000 values at most.
+	// The output must be JSON that contains this value: an object with at least these keys and values, a list with
+	// at least these items in any order. At most 1,000 values.
 	JsonContains *structpb.Value `protobuf:"bytes,8,opt,name=json_contains,proto3" json:"json_contains,omitempty"`
-	// How many characters the output has at most.
+	// The maximum number of characters in the output.
 	// At least 1. At most 1000000.
 	MaxCharacters *int64 `protobuf:"varint,9,opt,name=max_characters,proto3,oneof" json:"max_characters,omitempty"`
 	unknownFields protoimpl.UnknownFields
@@ -882,37 +882,37 @@ func (x *RefinePromptWithCasesRequest_Arguments_CasesItem_Expected) GetMaxCharac
 	return 0
 }
 
-// The best prompt, and how it does on the cases.
+// The best prompt, and the results of the cases with it.
 type RefinePromptWithCasesResponse_Result struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The whole template as JSON: as it came if nothing was better.
+	// The whole template as JSON. The original if nothing was better.
 	// Required. Not empty.
 	PromptTemplateJson *string `protobuf:"bytes,1,opt,name=prompt_template_json,proto3,oneof" json:"prompt_template_json,omitempty"`
-	// What came of it, in a line.
+	// The outcome, in one line.
 	// Required. Not empty.
 	Summary *string `protobuf:"bytes,2,opt,name=summary,proto3,oneof" json:"summary,omitempty"`
 	// Whether a case that failed before passes now.
 	// Required.
 	Improved *bool `protobuf:"varint,3,opt,name=improved,proto3,oneof" json:"improved,omitempty"`
-	// How many cases passed with the prompt as it came.
+	// The number of cases that passed with the original prompt.
 	// Required. At least 0.
 	PassedBefore *int64 `protobuf:"varint,4,opt,name=passed_before,proto3,oneof" json:"passed_before,omitempty"`
-	// How many pass with the one that is given back.
+	// The number of cases that pass with the returned prompt.
 	// Required. At least 0.
 	PassedAfter *int64 `protobuf:"varint,5,opt,name=passed_after,proto3,oneof" json:"passed_after,omitempty"`
-	// In the order in which they were given.
+	// The cases, in the order in which they were given.
 	// Required. Not empty.
 	Cases []*RefinePromptWithCasesResponse_Result_CasesItem `protobuf:"bytes,6,rep,name=cases,proto3" json:"cases,omitempty"`
-	// What was tried, in its order.
+	// The rounds, in order.
 	// Required.
 	Rounds []*RefinePromptWithCasesResponse_Result_RoundsItem `protobuf:"bytes,7,rep,name=rounds,proto3" json:"rounds,omitempty"`
-	// Why there was no further round.
+	// The reason why there was no further round.
 	// Required. One of: "all_pass", "none_fails", "rounds_used", "deadline", "upstream_failed".
 	Stopped *string `protobuf:"bytes,8,opt,name=stopped,proto3,oneof" json:"stopped,omitempty"`
-	// How many calls of models may have been billed.
+	// The number of model calls that may have been billed.
 	// Required. At least 0.
 	ModelCalls *int64 `protobuf:"varint,9,opt,name=model_calls,proto3,oneof" json:"model_calls,omitempty"`
-	// Expected texts that the refinement put into the prompt: it may pass by these alone.
+	// Expected texts that the refinement copied into the prompt. They alone may make cases pass.
 	// Required.
 	CopiedTexts   []*RefinePromptWithCasesResponse_Result_CopiedTextsItem `protobuf:"bytes,10,rep,name=copied_texts,proto3" json:"copied_texts,omitempty"`
 	unknownFields protoimpl.UnknownFields
@@ -1019,16 +1019,16 @@ func (x *RefinePromptWithCasesResponse_Result) GetCopiedTexts() []*RefinePromptW
 	return nil
 }
 
-// A case before and after.
+// The results of a case before and after.
 type RefinePromptWithCasesResponse_Result_CasesItem struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// As it was given, or its number.
+	// The name that was given, or its number.
 	// Required.
 	Name *string `protobuf:"bytes,1,opt,name=name,proto3,oneof" json:"name,omitempty"`
-	// With the prompt as it came.
+	// The result with the original prompt.
 	// Required.
 	Before *RefinePromptWithCasesResponse_Result_CasesItem_Before `protobuf:"bytes,2,opt,name=before,proto3" json:"before,omitempty"`
-	// With the prompt that is given back: as before if it is the same.
+	// The result with the returned prompt. The same as before if the prompt is.
 	// Required.
 	After         *RefinePromptWithCasesResponse_Result_CasesItem_After `protobuf:"bytes,3,opt,name=after,proto3" json:"after,omitempty"`
 	unknownFields protoimpl.UnknownFields
@@ -1089,16 +1089,16 @@ func (x *RefinePromptWithCasesResponse_Result_CasesItem) GetAfter() *RefinePromp
 // One round.
 type RefinePromptWithCasesResponse_Result_RoundsItem struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// What became of its refinement.
+	// What happened to the refinement of this round.
 	// Required. One of: "taken", "not_better", "made_worse", "incomplete", "rejected".
 	End *string `protobuf:"bytes,1,opt,name=end,proto3,oneof" json:"end,omitempty"`
-	// The same in a sentence.
+	// The reason, in a sentence.
 	// Required.
 	Why *string `protobuf:"bytes,2,opt,name=why,proto3,oneof" json:"why,omitempty"`
-	// What the refinement changed; empty if there was none.
+	// What the refinement changed. Empty if there was none.
 	// Required.
 	Summary *string `protobuf:"bytes,3,opt,name=summary,proto3,oneof" json:"summary,omitempty"`
-	// How many cases passed with it; 0 if they weren't run.
+	// The number of cases that passed with it. 0 if they weren't run.
 	// Required. At least 0.
 	Passed        *int64 `protobuf:"varint,4,opt,name=passed,proto3,oneof" json:"passed,omitempty"`
 	unknownFields protoimpl.UnknownFields
@@ -1163,13 +1163,13 @@ func (x *RefinePromptWithCasesResponse_Result_RoundsItem) GetPassed() int64 {
 	return 0
 }
 
-// An expected text that stands in the new prompt, and didn't in the old one.
+// An expected text that is in the new prompt and wasn't in the old one.
 type RefinePromptWithCasesResponse_Result_CopiedTextsItem struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Name of the case that expects it.
+	// The name of the case that expects the text.
 	// Required.
 	Case *string `protobuf:"bytes,1,opt,name=case,proto3,oneof" json:"case,omitempty"`
-	// As it was expected.
+	// The expected text.
 	// Required.
 	Text          *string `protobuf:"bytes,2,opt,name=text,proto3,oneof" json:"text,omitempty"`
 	unknownFields protoimpl.UnknownFields
@@ -1220,16 +1220,16 @@ func (x *RefinePromptWithCasesResponse_Result_CopiedTextsItem) GetText() string 
 	return ""
 }
 
-// With the prompt as it came.
+// The result with the original prompt.
 type RefinePromptWithCasesResponse_Result_CasesItem_Before struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// 'unknown' if too many of its runs gave no output.
+	// 'unknown' if too many runs have no output to decide.
 	// Required. One of: "passed", "failed", "unknown".
 	Verdict *string `protobuf:"bytes,1,opt,name=verdict,proto3,oneof" json:"verdict,omitempty"`
-	// How many of its runs passed.
+	// The number of runs that passed.
 	// Required. At least 0.
 	Passes *int64 `protobuf:"varint,2,opt,name=passes,proto3,oneof" json:"passes,omitempty"`
-	// In the order in which they ended.
+	// The runs, in the order in which they ended.
 	// Required.
 	Runs          []*RefinePromptWithCasesResponse_Result_CasesItem_Before_RunsItem `protobuf:"bytes,3,rep,name=runs,proto3" json:"runs,omitempty"`
 	unknownFields protoimpl.UnknownFields
@@ -1287,16 +1287,16 @@ func (x *RefinePromptWithCasesResponse_Result_CasesItem_Before) GetRuns() []*Ref
 	return nil
 }
 
-// With the prompt that is given back: as before if it is the same.
+// The result with the returned prompt. The same as before if the prompt is.
 type RefinePromptWithCasesResponse_Result_CasesItem_After struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// 'unknown' if too many of its runs gave no output.
+	// 'unknown' if too many runs have no output to decide.
 	// Required. One of: "passed", "failed", "unknown".
 	Verdict *string `protobuf:"bytes,1,opt,name=verdict,proto3,oneof" json:"verdict,omitempty"`
-	// How many of its runs passed.
+	// The number of runs that passed.
 	// Required. At least 0.
 	Passes *int64 `protobuf:"varint,2,opt,name=passes,proto3,oneof" json:"passes,omitempty"`
-	// In the order in which they ended.
+	// The runs, in the order in which they ended.
 	// Required.
 	Runs          []*RefinePromptWithCasesResponse_Result_CasesItem_After_RunsItem `protobuf:"bytes,3,rep,name=runs,proto3" json:"runs,omitempty"`
 	unknownFields protoimpl.UnknownFields
@@ -1357,19 +1357,19 @@ func (x *RefinePromptWithCasesResponse_Result_CasesItem_After) GetRuns() []*Refi
 // One run of a case.
 type RefinePromptWithCasesResponse_Result_CasesItem_Before_RunsItem struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Whether an output came, and is as expected.
+	// Whether there is an output, and it is as expected.
 	// Required.
 	Passed *bool `protobuf:"varint,1,opt,name=passed,proto3,oneof" json:"passed,omitempty"`
-	// What the model wrote, cut after 1,500 characters; empty if none came.
+	// The model's output, cut after 1,500 characters. Empty if there is none.
 	// Required.
 	Output *string `protobuf:"bytes,2,opt,name=output,proto3,oneof" json:"output,omitempty"`
-	// What is wrong with it, in sentences, 5 at most.
+	// What is wrong with the output: at most 5 sentences.
 	// Required.
 	Faults []string `protobuf:"bytes,3,rep,name=faults,proto3" json:"faults,omitempty"`
-	// Why no output came; empty if one did.
+	// Why there is no output. Empty if there is one.
 	// Required.
 	Failure *string `protobuf:"bytes,4,opt,name=failure,proto3,oneof" json:"failure,omitempty"`
-	// Trace of the run in Agenta; empty if unknown.
+	// The trace of the run in Agenta. Empty if unknown.
 	// Required.
 	TraceId       *string `protobuf:"bytes,5,opt,name=trace_id,proto3,oneof" json:"trace_id,omitempty"`
 	unknownFields protoimpl.UnknownFields
@@ -1444,19 +1444,19 @@ func (x *RefinePromptWithCasesResponse_Result_CasesItem_Before_RunsItem) GetTrac
 // One run of a case.
 type RefinePromptWithCasesResponse_Result_CasesItem_After_RunsItem struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Whether an output came, and is as expected.
+	// Whether there is an output, and it is as expected.
 	// Required.
 	Passed *bool `protobuf:"varint,1,opt,name=passed,proto3,oneof" json:"passed,omitempty"`
-	// What the model wrote, cut after 1,500 characters; empty if none came.
+	// The model's output, cut after 1,500 characters. Empty if there is none.
 	// Required.
 	Output *string `protobuf:"bytes,2,opt,name=output,proto3,oneof" json:"output,omitempty"`
-	// What is wrong with it, in sentences, 5 at most.
+	// What is wrong with the output: at most 5 sentences.
 	// Required.
 	Faults []string `protobuf:"bytes,3,rep,name=faults,proto3" json:"faults,omitempty"`
-	// Why no output came; empty if one did.
+	// Why there is no output. Empty if there is one.
 	// Required.
 	Failure *string `protobuf:"bytes,4,opt,name=failure,proto3,oneof" json:"failure,omitempty"`
-	// Trace of the run in Agenta; empty if unknown.
+	// The trace of the run in Agenta. Empty if unknown.
 	// Required.
 	TraceId       *string `protobuf:"bytes,5,opt,name=trace_id,proto3,oneof" json:"trace_id,omitempty"`
 	unknownFields protoimpl.UnknownFields

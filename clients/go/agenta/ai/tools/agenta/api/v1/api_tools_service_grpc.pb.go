@@ -36,9 +36,9 @@ type ApiToolsServiceClient interface {
 	// messages, their roles and order, and everything that is not text come back as they were.
 	RefinePrompt(ctx context.Context, in *RefinePromptRequest, opts ...grpc.CallOption) (*RefinePromptResponse, error)
 	// Refine a prompt against test cases: tools.agenta.api.refine_prompt_with_cases.
-	// Runs a prompt template on test cases, has it refined by those that fail, and runs them again, until all pass or the
-	// rounds are used up. No case that passed before fails in the reported runs of the new prompt. What it may cost at
-	// most is computed first.
+	// Runs a prompt template on test cases, refines it with the cases that fail, and runs them again, until all pass or
+	// the rounds are used up. No case that passed before fails in the reported runs of the new prompt. The maximum number
+	// of model calls is known before the first.
 	RefinePromptWithCases(ctx context.Context, in *RefinePromptWithCasesRequest, opts ...grpc.CallOption) (*RefinePromptWithCasesResponse, error)
 }
 
@@ -81,9 +81,9 @@ type ApiToolsServiceServer interface {
 	// messages, their roles and order, and everything that is not text come back as they were.
 	RefinePrompt(context.Context, *RefinePromptRequest) (*RefinePromptResponse, error)
 	// Refine a prompt against test cases: tools.agenta.api.refine_prompt_with_cases.
-	// Runs a prompt template on test cases, has it refined by those that fail, and runs them again, until all pass or the
-	// rounds are used up. No case that passed before fails in the reported runs of the new prompt. What it may cost at
-	// most is computed first.
+	// Runs a prompt template on test cases, refines it with the cases that fail, and runs them again, until all pass or
+	// the rounds are used up. No case that passed before fails in the reported runs of the new prompt. The maximum number
+	// of model calls is known before the first.
 	RefinePromptWithCases(context.Context, *RefinePromptWithCasesRequest) (*RefinePromptWithCasesResponse, error)
 	mustEmbedUnimplementedApiToolsServiceServer()
 }

@@ -257,14 +257,14 @@ export const RefinePromptWithCasesRequestSchema: GenMessage<RefinePromptWithCase
   messageDesc(file_agenta_ai_tools_agenta_api_v1_api_tools_service, 2);
 
 /**
- * What to refine, against which cases, and at what cost.
+ * The prompt, the test cases and the bounds of the cost.
  *
  * @generated from message agenta.ai.tools.agenta.api.v1.RefinePromptWithCasesRequest.Arguments
  */
 export type RefinePromptWithCasesRequest_Arguments = Message<"agenta.ai.tools.agenta.api.v1.RefinePromptWithCasesRequest.Arguments"> & {
   /**
    * The whole prompt template as JSON: an object with 'messages', and optionally 'template_format', 'input_keys',
-   * 'llm_config' and whatever else belongs to it.
+   * 'llm_config' and other keys.
    * Required. From 1 to 100000 characters.
    *
    * @generated from field: optional string prompt_template_json = 1 [json_name = "prompt_template_json"];
@@ -272,7 +272,7 @@ export type RefinePromptWithCasesRequest_Arguments = Message<"agenta.ai.tools.ag
   promptTemplateJson?: string | undefined;
 
   /**
-   * What the prompt is tested with.
+   * The test cases.
    * Required. From 1 to 20 items.
    *
    * @generated from field: repeated agenta.ai.tools.agenta.api.v1.RefinePromptWithCasesRequest.Arguments.CasesItem cases = 2;
@@ -280,7 +280,7 @@ export type RefinePromptWithCasesRequest_Arguments = Message<"agenta.ai.tools.ag
   cases: RefinePromptWithCasesRequest_Arguments_CasesItem[];
 
   /**
-   * What the refinement should achieve besides, in plain words.
+   * What else the refinement should achieve, in your own words.
    * At most 8000 characters.
    *
    * @generated from field: optional string guidelines = 3;
@@ -296,7 +296,7 @@ export type RefinePromptWithCasesRequest_Arguments = Message<"agenta.ai.tools.ag
   context?: string | undefined;
 
   /**
-   * How often a refinement is tried at most.
+   * The maximum number of refinements to try.
    * Default: 2. At least 1. At most 3.
    *
    * @generated from field: optional int64 max_rounds = 5 [json_name = "max_rounds"];
@@ -304,7 +304,7 @@ export type RefinePromptWithCasesRequest_Arguments = Message<"agenta.ai.tools.ag
   maxRounds?: bigint | undefined;
 
   /**
-   * How often each case is run.
+   * The number of times that each case is run.
    * Default: 1. At least 1. At most 5.
    *
    * @generated from field: optional int64 repeat = 6;
@@ -312,7 +312,7 @@ export type RefinePromptWithCasesRequest_Arguments = Message<"agenta.ai.tools.ag
   repeat?: bigint | undefined;
 
   /**
-   * In how many of its runs a case must pass; in all of them by default.
+   * The number of runs in which a case must pass. Default: all of them.
    * At least 1. At most 5.
    *
    * @generated from field: optional int64 pass_at_least = 7 [json_name = "pass_at_least"];
@@ -320,7 +320,7 @@ export type RefinePromptWithCasesRequest_Arguments = Message<"agenta.ai.tools.ag
   passAtLeast?: bigint | undefined;
 
   /**
-   * What may take more calls of models than this is refused before anything is paid for.
+   * The maximum number of model calls. A request that could take more is refused at once.
    * Default: 40. At least 1. At most 1000.
    *
    * @generated from field: optional int64 max_model_calls = 8 [json_name = "max_model_calls"];
@@ -342,7 +342,7 @@ export const RefinePromptWithCasesRequest_ArgumentsSchema: GenMessage<RefineProm
  */
 export type RefinePromptWithCasesRequest_Arguments_CasesItem = Message<"agenta.ai.tools.agenta.api.v1.RefinePromptWithCasesRequest.Arguments.CasesItem"> & {
   /**
-   * Names the case in the report.
+   * The name of the case in the report.
    * From 1 to 100 characters.
    *
    * @generated from field: optional string name = 1;
@@ -350,7 +350,7 @@ export type RefinePromptWithCasesRequest_Arguments_CasesItem = Message<"agenta.a
   name?: string | undefined;
 
   /**
-   * Values of the prompt's variables.
+   * The values of the prompt's variables.
    * Required.
    *
    * @generated from field: google.protobuf.Struct inputs = 2;
@@ -358,7 +358,7 @@ export type RefinePromptWithCasesRequest_Arguments_CasesItem = Message<"agenta.a
   inputs?: JsonObject | undefined;
 
   /**
-   * What is expected of an output: all that is given must hold, and something must be given.
+   * What an output must be like. At least one property must be given, and all that are given must hold.
    * Required. Not empty.
    *
    * @generated from field: agenta.ai.tools.agenta.api.v1.RefinePromptWithCasesRequest.Arguments.CasesItem.Expected expected = 3;
@@ -366,7 +366,7 @@ export type RefinePromptWithCasesRequest_Arguments_CasesItem = Message<"agenta.a
   expected?: RefinePromptWithCasesRequest_Arguments_CasesItem_Expected | undefined;
 
   /**
-   * What the output should be like, in plain words.
+   * What the output should be like, in your own words.
    * At most 1000 characters.
    *
    * @generated from field: optional string remark = 4;
@@ -382,13 +382,13 @@ export const RefinePromptWithCasesRequest_Arguments_CasesItemSchema: GenMessage<
   messageDesc(file_agenta_ai_tools_agenta_api_v1_api_tools_service, 2, 0, 0);
 
 /**
- * What is expected of an output: all that is given must hold, and something must be given.
+ * What an output must be like. At least one property must be given, and all that are given must hold.
  *
  * @generated from message agenta.ai.tools.agenta.api.v1.RefinePromptWithCasesRequest.Arguments.CasesItem.Expected
  */
 export type RefinePromptWithCasesRequest_Arguments_CasesItem_Expected = Message<"agenta.ai.tools.agenta.api.v1.RefinePromptWithCasesRequest.Arguments.CasesItem.Expected"> & {
   /**
-   * The output, but for white space around it.
+   * The text that the output must equal, apart from white space around it.
    * From 1 to 10000 characters.
    *
    * @generated from field: optional string equals = 1;
@@ -396,7 +396,7 @@ export type RefinePromptWithCasesRequest_Arguments_CasesItem_Expected = Message<
   equals?: string | undefined;
 
   /**
-   * Texts that the output contains, all of them.
+   * Texts that must all be in the output.
    * From 1 to 20 items.
    *
    * @generated from field: google.protobuf.ListValue contains_all = 2 [json_name = "contains_all"];
@@ -404,7 +404,7 @@ export type RefinePromptWithCasesRequest_Arguments_CasesItem_Expected = Message<
   containsAll?: ListValue | undefined;
 
   /**
-   * Texts of which the output contains one at least.
+   * Texts of which the output must contain at least one.
    * From 1 to 20 items.
    *
    * @generated from field: google.protobuf.ListValue contains_any = 3 [json_name = "contains_any"];
@@ -412,7 +412,7 @@ export type RefinePromptWithCasesRequest_Arguments_CasesItem_Expected = Message<
   containsAny?: ListValue | undefined;
 
   /**
-   * Texts of which the output contains none.
+   * Texts that the output must not contain.
    * From 1 to 20 items.
    *
    * @generated from field: google.protobuf.ListValue contains_none = 4 [json_name = "contains_none"];
@@ -420,8 +420,8 @@ export type RefinePromptWithCasesRequest_Arguments_CasesItem_Expected = Message<
   containsNone?: ListValue | undefined;
 
   /**
-   * Regular expression, RE2, that matches somewhere in the output, or all of it with ^ and $. Outputs have at
-   * most 10,000 characters then.
+   * RE2 regular expression that must match somewhere in the output; ^ and $ make it match all of it. With a
+   * pattern, an output of more than 10,000 characters fails.
    * From 1 to 1000 characters.
    *
    * @generated from field: optional string pattern = 5;
@@ -429,29 +429,29 @@ export type RefinePromptWithCasesRequest_Arguments_CasesItem_Expected = Message<
   pattern?: string | undefined;
 
   /**
-   * JSON Schema 2020-12 by which the output is valid JSON.
+   * JSON Schema 2020-12. The output must be JSON that is valid against it.
    *
    * @generated from field: google.protobuf.Struct json_schema = 6 [json_name = "json_schema"];
    */
   jsonSchema?: JsonObject | undefined;
 
   /**
-   * The output, as JSON. The order of keys and the layout don't matter.
+   * The output must be JSON that equals this value. The order of keys doesn't matter.
    *
    * @generated from field: google.protobuf.Value json_equals = 7 [json_name = "json_equals"];
    */
   jsonEquals?: Value | undefined;
 
   /**
-   * What the output contains, as JSON: of objects, these keys with such values; of lists, these items in any
-   * order. 1,000 values at most.
+   * The output must be JSON that contains this value: an object with at least these keys and values, a list with
+   * at least these items in any order. At most 1,000 values.
    *
    * @generated from field: google.protobuf.Value json_contains = 8 [json_name = "json_contains"];
    */
   jsonContains?: Value | undefined;
 
   /**
-   * How many characters the output has at most.
+   * The maximum number of characters in the output.
    * At least 1. At most 1000000.
    *
    * @generated from field: optional int64 max_characters = 9 [json_name = "max_characters"];
@@ -518,13 +518,13 @@ export const RefinePromptWithCasesResponseSchema: GenMessage<RefinePromptWithCas
   messageDesc(file_agenta_ai_tools_agenta_api_v1_api_tools_service, 3);
 
 /**
- * The best prompt, and how it does on the cases.
+ * The best prompt, and the results of the cases with it.
  *
  * @generated from message agenta.ai.tools.agenta.api.v1.RefinePromptWithCasesResponse.Result
  */
 export type RefinePromptWithCasesResponse_Result = Message<"agenta.ai.tools.agenta.api.v1.RefinePromptWithCasesResponse.Result"> & {
   /**
-   * The whole template as JSON: as it came if nothing was better.
+   * The whole template as JSON. The original if nothing was better.
    * Required. Not empty.
    *
    * @generated from field: optional string prompt_template_json = 1 [json_name = "prompt_template_json"];
@@ -532,7 +532,7 @@ export type RefinePromptWithCasesResponse_Result = Message<"agenta.ai.tools.agen
   promptTemplateJson?: string | undefined;
 
   /**
-   * What came of it, in a line.
+   * The outcome, in one line.
    * Required. Not empty.
    *
    * @generated from field: optional string summary = 2;
@@ -548,7 +548,7 @@ export type RefinePromptWithCasesResponse_Result = Message<"agenta.ai.tools.agen
   improved?: boolean | undefined;
 
   /**
-   * How many cases passed with the prompt as it came.
+   * The number of cases that passed with the original prompt.
    * Required. At least 0.
    *
    * @generated from field: optional int64 passed_before = 4 [json_name = "passed_before"];
@@ -556,7 +556,7 @@ export type RefinePromptWithCasesResponse_Result = Message<"agenta.ai.tools.agen
   passedBefore?: bigint | undefined;
 
   /**
-   * How many pass with the one that is given back.
+   * The number of cases that pass with the returned prompt.
    * Required. At least 0.
    *
    * @generated from field: optional int64 passed_after = 5 [json_name = "passed_after"];
@@ -564,7 +564,7 @@ export type RefinePromptWithCasesResponse_Result = Message<"agenta.ai.tools.agen
   passedAfter?: bigint | undefined;
 
   /**
-   * In the order in which they were given.
+   * The cases, in the order in which they were given.
    * Required. Not empty.
    *
    * @generated from field: repeated agenta.ai.tools.agenta.api.v1.RefinePromptWithCasesResponse.Result.CasesItem cases = 6;
@@ -572,7 +572,7 @@ export type RefinePromptWithCasesResponse_Result = Message<"agenta.ai.tools.agen
   cases: RefinePromptWithCasesResponse_Result_CasesItem[];
 
   /**
-   * What was tried, in its order.
+   * The rounds, in order.
    * Required.
    *
    * @generated from field: repeated agenta.ai.tools.agenta.api.v1.RefinePromptWithCasesResponse.Result.RoundsItem rounds = 7;
@@ -580,7 +580,7 @@ export type RefinePromptWithCasesResponse_Result = Message<"agenta.ai.tools.agen
   rounds: RefinePromptWithCasesResponse_Result_RoundsItem[];
 
   /**
-   * Why there was no further round.
+   * The reason why there was no further round.
    * Required. One of: "all_pass", "none_fails", "rounds_used", "deadline", "upstream_failed".
    *
    * @generated from field: optional string stopped = 8;
@@ -588,7 +588,7 @@ export type RefinePromptWithCasesResponse_Result = Message<"agenta.ai.tools.agen
   stopped?: string | undefined;
 
   /**
-   * How many calls of models may have been billed.
+   * The number of model calls that may have been billed.
    * Required. At least 0.
    *
    * @generated from field: optional int64 model_calls = 9 [json_name = "model_calls"];
@@ -596,7 +596,7 @@ export type RefinePromptWithCasesResponse_Result = Message<"agenta.ai.tools.agen
   modelCalls?: bigint | undefined;
 
   /**
-   * Expected texts that the refinement put into the prompt: it may pass by these alone.
+   * Expected texts that the refinement copied into the prompt. They alone may make cases pass.
    * Required.
    *
    * @generated from field: repeated agenta.ai.tools.agenta.api.v1.RefinePromptWithCasesResponse.Result.CopiedTextsItem copied_texts = 10 [json_name = "copied_texts"];
@@ -612,13 +612,13 @@ export const RefinePromptWithCasesResponse_ResultSchema: GenMessage<RefinePrompt
   messageDesc(file_agenta_ai_tools_agenta_api_v1_api_tools_service, 3, 0);
 
 /**
- * A case before and after.
+ * The results of a case before and after.
  *
  * @generated from message agenta.ai.tools.agenta.api.v1.RefinePromptWithCasesResponse.Result.CasesItem
  */
 export type RefinePromptWithCasesResponse_Result_CasesItem = Message<"agenta.ai.tools.agenta.api.v1.RefinePromptWithCasesResponse.Result.CasesItem"> & {
   /**
-   * As it was given, or its number.
+   * The name that was given, or its number.
    * Required.
    *
    * @generated from field: optional string name = 1;
@@ -626,7 +626,7 @@ export type RefinePromptWithCasesResponse_Result_CasesItem = Message<"agenta.ai.
   name?: string | undefined;
 
   /**
-   * With the prompt as it came.
+   * The result with the original prompt.
    * Required.
    *
    * @generated from field: agenta.ai.tools.agenta.api.v1.RefinePromptWithCasesResponse.Result.CasesItem.Before before = 2;
@@ -634,7 +634,7 @@ export type RefinePromptWithCasesResponse_Result_CasesItem = Message<"agenta.ai.
   before?: RefinePromptWithCasesResponse_Result_CasesItem_Before | undefined;
 
   /**
-   * With the prompt that is given back: as before if it is the same.
+   * The result with the returned prompt. The same as before if the prompt is.
    * Required.
    *
    * @generated from field: agenta.ai.tools.agenta.api.v1.RefinePromptWithCasesResponse.Result.CasesItem.After after = 3;
@@ -650,13 +650,13 @@ export const RefinePromptWithCasesResponse_Result_CasesItemSchema: GenMessage<Re
   messageDesc(file_agenta_ai_tools_agenta_api_v1_api_tools_service, 3, 0, 0);
 
 /**
- * With the prompt as it came.
+ * The result with the original prompt.
  *
  * @generated from message agenta.ai.tools.agenta.api.v1.RefinePromptWithCasesResponse.Result.CasesItem.Before
  */
 export type RefinePromptWithCasesResponse_Result_CasesItem_Before = Message<"agenta.ai.tools.agenta.api.v1.RefinePromptWithCasesResponse.Result.CasesItem.Before"> & {
   /**
-   * 'unknown' if too many of its runs gave no output.
+   * 'unknown' if too many runs have no output to decide.
    * Required. One of: "passed", "failed", "unknown".
    *
    * @generated from field: optional string verdict = 1;
@@ -664,7 +664,7 @@ export type RefinePromptWithCasesResponse_Result_CasesItem_Before = Message<"age
   verdict?: string | undefined;
 
   /**
-   * How many of its runs passed.
+   * The number of runs that passed.
    * Required. At least 0.
    *
    * @generated from field: optional int64 passes = 2;
@@ -672,7 +672,7 @@ export type RefinePromptWithCasesResponse_Result_CasesItem_Before = Message<"age
   passes?: bigint | undefined;
 
   /**
-   * In the order in which they ended.
+   * The runs, in the order in which they ended.
    * Required.
    *
    * @generated from field: repeated agenta.ai.tools.agenta.api.v1.RefinePromptWithCasesResponse.Result.CasesItem.Before.RunsItem runs = 3;
@@ -694,7 +694,7 @@ export const RefinePromptWithCasesResponse_Result_CasesItem_BeforeSchema: GenMes
  */
 export type RefinePromptWithCasesResponse_Result_CasesItem_Before_RunsItem = Message<"agenta.ai.tools.agenta.api.v1.RefinePromptWithCasesResponse.Result.CasesItem.Before.RunsItem"> & {
   /**
-   * Whether an output came, and is as expected.
+   * Whether there is an output, and it is as expected.
    * Required.
    *
    * @generated from field: optional bool passed = 1;
@@ -702,7 +702,7 @@ export type RefinePromptWithCasesResponse_Result_CasesItem_Before_RunsItem = Mes
   passed?: boolean | undefined;
 
   /**
-   * What the model wrote, cut after 1,500 characters; empty if none came.
+   * The model's output, cut after 1,500 characters. Empty if there is none.
    * Required.
    *
    * @generated from field: optional string output = 2;
@@ -710,7 +710,7 @@ export type RefinePromptWithCasesResponse_Result_CasesItem_Before_RunsItem = Mes
   output?: string | undefined;
 
   /**
-   * What is wrong with it, in sentences, 5 at most.
+   * What is wrong with the output: at most 5 sentences.
    * Required.
    *
    * @generated from field: repeated string faults = 3;
@@ -718,7 +718,7 @@ export type RefinePromptWithCasesResponse_Result_CasesItem_Before_RunsItem = Mes
   faults: string[];
 
   /**
-   * Why no output came; empty if one did.
+   * Why there is no output. Empty if there is one.
    * Required.
    *
    * @generated from field: optional string failure = 4;
@@ -726,7 +726,7 @@ export type RefinePromptWithCasesResponse_Result_CasesItem_Before_RunsItem = Mes
   failure?: string | undefined;
 
   /**
-   * Trace of the run in Agenta; empty if unknown.
+   * The trace of the run in Agenta. Empty if unknown.
    * Required.
    *
    * @generated from field: optional string trace_id = 5 [json_name = "trace_id"];
@@ -742,13 +742,13 @@ export const RefinePromptWithCasesResponse_Result_CasesItem_Before_RunsItemSchem
   messageDesc(file_agenta_ai_tools_agenta_api_v1_api_tools_service, 3, 0, 0, 0, 0);
 
 /**
- * With the prompt that is given back: as before if it is the same.
+ * The result with the returned prompt. The same as before if the prompt is.
  *
  * @generated from message agenta.ai.tools.agenta.api.v1.RefinePromptWithCasesResponse.Result.CasesItem.After
  */
 export type RefinePromptWithCasesResponse_Result_CasesItem_After = Message<"agenta.ai.tools.agenta.api.v1.RefinePromptWithCasesResponse.Result.CasesItem.After"> & {
   /**
-   * 'unknown' if too many of its runs gave no output.
+   * 'unknown' if too many runs have no output to decide.
    * Required. One of: "passed", "failed", "unknown".
    *
    * @generated from field: optional string verdict = 1;
@@ -756,7 +756,7 @@ export type RefinePromptWithCasesResponse_Result_CasesItem_After = Message<"agen
   verdict?: string | undefined;
 
   /**
-   * How many of its runs passed.
+   * The number of runs that passed.
    * Required. At least 0.
    *
    * @generated from field: optional int64 passes = 2;
@@ -764,7 +764,7 @@ export type RefinePromptWithCasesResponse_Result_CasesItem_After = Message<"agen
   passes?: bigint | undefined;
 
   /**
-   * In the order in which they ended.
+   * The runs, in the order in which they ended.
    * Required.
    *
    * @generated from field: repeated agenta.ai.tools.agenta.api.v1.RefinePromptWithCasesResponse.Result.CasesItem.After.RunsItem runs = 3;
@@ -786,7 +786,7 @@ export const RefinePromptWithCasesResponse_Result_CasesItem_AfterSchema: GenMess
  */
 export type RefinePromptWithCasesResponse_Result_CasesItem_After_RunsItem = Message<"agenta.ai.tools.agenta.api.v1.RefinePromptWithCasesResponse.Result.CasesItem.After.RunsItem"> & {
   /**
-   * Whether an output came, and is as expected.
+   * Whether there is an output, and it is as expected.
    * Required.
    *
    * @generated from field: optional bool passed = 1;
@@ -794,7 +794,7 @@ export type RefinePromptWithCasesResponse_Result_CasesItem_After_RunsItem = Mess
   passed?: boolean | undefined;
 
   /**
-   * What the model wrote, cut after 1,500 characters; empty if none came.
+   * The model's output, cut after 1,500 characters. Empty if there is none.
    * Required.
    *
    * @generated from field: optional string output = 2;
@@ -802,7 +802,7 @@ export type RefinePromptWithCasesResponse_Result_CasesItem_After_RunsItem = Mess
   output?: string | undefined;
 
   /**
-   * What is wrong with it, in sentences, 5 at most.
+   * What is wrong with the output: at most 5 sentences.
    * Required.
    *
    * @generated from field: repeated string faults = 3;
@@ -810,7 +810,7 @@ export type RefinePromptWithCasesResponse_Result_CasesItem_After_RunsItem = Mess
   faults: string[];
 
   /**
-   * Why no output came; empty if one did.
+   * Why there is no output. Empty if there is one.
    * Required.
    *
    * @generated from field: optional string failure = 4;
@@ -818,7 +818,7 @@ export type RefinePromptWithCasesResponse_Result_CasesItem_After_RunsItem = Mess
   failure?: string | undefined;
 
   /**
-   * Trace of the run in Agenta; empty if unknown.
+   * The trace of the run in Agenta. Empty if unknown.
    * Required.
    *
    * @generated from field: optional string trace_id = 5 [json_name = "trace_id"];
@@ -840,7 +840,7 @@ export const RefinePromptWithCasesResponse_Result_CasesItem_After_RunsItemSchema
  */
 export type RefinePromptWithCasesResponse_Result_RoundsItem = Message<"agenta.ai.tools.agenta.api.v1.RefinePromptWithCasesResponse.Result.RoundsItem"> & {
   /**
-   * What became of its refinement.
+   * What happened to the refinement of this round.
    * Required. One of: "taken", "not_better", "made_worse", "incomplete", "rejected".
    *
    * @generated from field: optional string end = 1;
@@ -848,7 +848,7 @@ export type RefinePromptWithCasesResponse_Result_RoundsItem = Message<"agenta.ai
   end?: string | undefined;
 
   /**
-   * The same in a sentence.
+   * The reason, in a sentence.
    * Required.
    *
    * @generated from field: optional string why = 2;
@@ -856,7 +856,7 @@ export type RefinePromptWithCasesResponse_Result_RoundsItem = Message<"agenta.ai
   why?: string | undefined;
 
   /**
-   * What the refinement changed; empty if there was none.
+   * What the refinement changed. Empty if there was none.
    * Required.
    *
    * @generated from field: optional string summary = 3;
@@ -864,7 +864,7 @@ export type RefinePromptWithCasesResponse_Result_RoundsItem = Message<"agenta.ai
   summary?: string | undefined;
 
   /**
-   * How many cases passed with it; 0 if they weren't run.
+   * The number of cases that passed with it. 0 if they weren't run.
    * Required. At least 0.
    *
    * @generated from field: optional int64 passed = 4;
@@ -880,13 +880,13 @@ export const RefinePromptWithCasesResponse_Result_RoundsItemSchema: GenMessage<R
   messageDesc(file_agenta_ai_tools_agenta_api_v1_api_tools_service, 3, 0, 1);
 
 /**
- * An expected text that stands in the new prompt, and didn't in the old one.
+ * An expected text that is in the new prompt and wasn't in the old one.
  *
  * @generated from message agenta.ai.tools.agenta.api.v1.RefinePromptWithCasesResponse.Result.CopiedTextsItem
  */
 export type RefinePromptWithCasesResponse_Result_CopiedTextsItem = Message<"agenta.ai.tools.agenta.api.v1.RefinePromptWithCasesResponse.Result.CopiedTextsItem"> & {
   /**
-   * Name of the case that expects it.
+   * The name of the case that expects the text.
    * Required.
    *
    * @generated from field: optional string case = 1;
@@ -894,7 +894,7 @@ export type RefinePromptWithCasesResponse_Result_CopiedTextsItem = Message<"agen
   case?: string | undefined;
 
   /**
-   * As it was expected.
+   * The expected text.
    * Required.
    *
    * @generated from field: optional string text = 2;
@@ -929,9 +929,9 @@ export const ApiToolsService: GenService<{
   },
   /**
    * Refine a prompt against test cases: tools.agenta.api.refine_prompt_with_cases.
-   * Runs a prompt template on test cases, has it refined by those that fail, and runs them again, until all pass or the
-   * rounds are used up. No case that passed before fails in the reported runs of the new prompt. What it may cost at
-   * most is computed first.
+   * Runs a prompt template on test cases, refines it with the cases that fail, and runs them again, until all pass or
+   * the rounds are used up. No case that passed before fails in the reported runs of the new prompt. The maximum number
+   * of model calls is known before the first.
    *
    * @generated from rpc agenta.ai.tools.agenta.api.v1.ApiToolsService.RefinePromptWithCases
    */
