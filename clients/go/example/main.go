@@ -54,7 +54,7 @@ func refine() error {
 		return fmt.Errorf("send the same request again after %s: %w", failed.RetryDelay, err)
 	}
 	if err != nil {
-		return err // the call may have run: its error has the request_id to ask again with
+		return err // the call may have run: repeat it with the request_id of the error
 	}
 	fmt.Println(refined.Template)
 	return nil

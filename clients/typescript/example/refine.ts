@@ -32,7 +32,7 @@ try {
   } else if (error instanceof ToolError && error.retryable) {
     console.error(`send ${error.requestId} again after ${error.retryDelayMs ?? 0} ms: ${error.message}`);
   } else if (error instanceof CallError) {
-    console.error(error.message); // the call may have run: the message has the request_id to ask again with
+    console.error(error.message); // the call may have run: the message has the request_id to repeat it with
   } else {
     throw error;
   }
