@@ -268,7 +268,7 @@ def test_credentials_that_are_not_accepted(
         ({}, ["--ca", "no/such/file"], "Cannot read no/such/file: No such file"),
         ({}, ["--ca", __file__], "must hold certificates in PEM"),
         ({}, ["--ca", "-"], "must hold certificates in PEM"),
-        ({}, ["--plaintext", "--ca", "{ca}"], "--plaintext has no use for --ca, --cert and --key"),
+        ({}, ["--plaintext", "--ca", "{ca}"], "--plaintext can't be combined with --ca, --cert and --key"),
         ({}, ["--cert", "{caller}"], "--cert and --key belong together"),
         ({}, ["--key", "{caller_key}"], "--cert and --key belong together"),
         ({}, ["--cert", "{caller}", "--key", "{server_key}"], "must be a certificate and its own key"),

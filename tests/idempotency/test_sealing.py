@@ -86,7 +86,7 @@ def test_the_file_of_keys(tmp_path: Path) -> None:
 def test_a_file_of_other_things_isnt_quoted(content: bytes, tmp_path: Path) -> None:
     file = tmp_path / "keys"
     file.write_bytes(content)
-    with pytest.raises(ValueError, match=r"must hold keys of 32 bytes|it isn't text") as raised:
+    with pytest.raises(ValueError, match=r"must hold 32-byte keys|it isn't text") as raised:
         Encrypted.from_file(file)
     assert content.decode(errors="replace").strip() in ("", "\ufffd\ufffd") or content.decode() not in str(raised.value)
 

@@ -168,7 +168,7 @@ BRANCHING = {"$ref": "#/$defs/n", "$defs": {"n": {"anyOf": [{"properties": {"x":
         ({"pattern": "(a{1,100}){1,100}{1,100}"}, "must be a regular expression that is matched in linear time"),
         ({"patternProperties": {"(?<=a)b": {}}}, "must be a regular expression that is matched in linear time"),
         ({"$dynamicRef": "#x"}, "isn't supported"),
-        ({"properties": {"a": {"$id": "http://127.0.0.1/"}}}, "at the top of the schema only"),
+        ({"properties": {"a": {"$id": "http://127.0.0.1/"}}}, "only at the top of the schema"),
         ({"$ref": "#/enum/0", "enum": [{"type": "string"}]}, "isn't a subschema"),
         (
             {"$schema": "http://json-schema.org/draft-07/schema#"},
