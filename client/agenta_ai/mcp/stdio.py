@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING
 
 import anyio
@@ -27,4 +28,10 @@ async def serve(client: Client, names: Names, timeout: float | None = None) -> N
         async with stdio_server() as (incoming, outgoing):
             await server.run(incoming, outgoing, initialization(server))
     except* (BrokenPipeError, ConnectionResetError, anyio.BrokenResourceError):
-        pass  # the client is gone
+        # The client is gone. What the SDK couldn't write to it fails once more when its buffer is finalized.
+        sys.unraisablehook = _without_broken_pipes
+
+
+def _without_broken_pipes(unraisable: sys.UnraisableHookArgs) -> None:
+    if not isinstance(unraisable.exc_value, BrokenPipeError):
+        sys.__unraisablehook__(unraisable)
