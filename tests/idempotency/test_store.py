@@ -10,7 +10,7 @@ import time
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from idempotency.conftest import LEASE, RedisBacking, result, store_on, until
@@ -31,7 +31,7 @@ from agenta_ai_server.idempotency.ledger import (
 from agenta_ai_server.idempotency.memory import MemoryLedger
 from agenta_ai_server.idempotency.pending_writes import PendingEnd, PendingWrites
 from agenta_ai_server.idempotency.sealing import Unstored
-from agenta_ai_server.idempotency.store import Leading, LeaseLost, LedgerStore, RunOutcome, StoreState
+from agenta_ai_server.idempotency.store import Claim, Leading, LeaseLost, LedgerStore, RunOutcome, StoreState
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -81,13 +81,27 @@ async def lead(store: LedgerStore, key: str = "id", fingerprint: bytes = b"f") -
 
 
 async def leader_and_followers(
-    runs: list[InFlightCalls], tool: Tool, backing: Backing
+    runs: list[InFlightCalls], tool: Tool
 ) -> tuple[asyncio.Task[ToolOutcome], list[asyncio.Task[ToolOutcome]]]:
     """The first process leads, and each of the others has two callers that wait for it."""
     leader = asyncio.create_task(runs[0].run("id", b"f", tool))
     await tool.begun.wait()
-    followers = [asyncio.create_task(other.run("id", b"f", tool)) for other in runs[1:] for _ in range(2)]
-    await until(lambda: is_followed(backing))
+    following: set[LedgerStore] = set()
+    claim = LedgerStore.claim
+
+    async def observed(store: LedgerStore, *args: Any, **options: Any) -> Claim:
+        answer = await claim(store, *args, **options)
+        if isinstance(answer, Following):
+            following.add(store)
+        return answer
+
+    async def all_follow() -> bool:
+        return len(following) == len(runs) - 1
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(LedgerStore, "claim", observed)
+        followers = [asyncio.create_task(other.run("id", b"f", tool)) for other in runs[1:] for _ in range(2)]
+        await until(all_follow)
     return leader, followers
 
 
@@ -118,7 +132,7 @@ async def test_what_isnt_kept_goes_to_those_who_waited_and_to_nobody_else(
     # On a busy machine a follower may not look for as long as it counts as waiting.
     monkeypatch.setattr("agenta_ai_server.idempotency.rules.FOLLOWER_SECONDS", 30)
     runs, tool = await replicas(3, ttl=ttl), Tool(keep=keep)
-    leader, followers = await leader_and_followers(runs, tool, backing)
+    leader, followers = await leader_and_followers(runs, tool)
     tool.end.set()
     await leader
     # Comes before the followers have looked.
@@ -131,7 +145,7 @@ async def test_what_isnt_kept_goes_to_those_who_waited_and_to_nobody_else(
 async def test_a_refusal_lets_the_followers_try_for_themselves(replicas: MakeReplicas, backing: Backing) -> None:
     tool = Tool()
     backing.be_patient()
-    leader, followers = await leader_and_followers(await replicas(3), tool, backing)
+    leader, followers = await leader_and_followers(await replicas(3), tool)
     tool.error = Refused(Reason.RATE_LIMITED, "Too fast.")
     tool.end.set()
     results = await asyncio.gather(leader, *followers, return_exceptions=True)
@@ -143,7 +157,7 @@ async def test_a_refusal_lets_the_followers_try_for_themselves(replicas: MakeRep
 async def test_a_bug_isnt_repeated_by_the_followers(replicas: MakeReplicas, backing: Backing) -> None:
     tool = Tool()
     backing.be_patient()
-    leader, followers = await leader_and_followers(await replicas(3), tool, backing)
+    leader, followers = await leader_and_followers(await replicas(3), tool)
     tool.error = ZeroDivisionError()
     tool.end.set()
     results = await asyncio.gather(leader, *followers, return_exceptions=True)
@@ -156,7 +170,7 @@ async def test_the_run_goes_on_while_somebody_waits_in_another_process(
 ) -> None:
     tool = Tool()
     backing.be_patient()
-    leader, followers = await leader_and_followers(await replicas(2, linger=0.1), tool, backing)
+    leader, followers = await leader_and_followers(await replicas(2, linger=0.1), tool)
     leader.cancel()
     with pytest.raises(TimeoutError):
         async with asyncio.timeout(FOLLOWER_SECONDS + 1):
@@ -173,7 +187,7 @@ async def test_a_process_that_stops_has_its_begun_runs_billed_no_second_time(
 ) -> None:
     backing.be_patient()
     runs, tool = await replicas(2), Tool()
-    leader, followers = await leader_and_followers(runs, tool, backing)
+    leader, followers = await leader_and_followers(runs, tool)
     await runs[0].aclose()
     with pytest.raises(asyncio.CancelledError):
         await leader
@@ -184,7 +198,7 @@ async def test_a_process_that_stops_has_its_begun_runs_billed_no_second_time(
 async def test_a_run_that_outlasts_its_lease_keeps_it(replicas: MakeReplicas, backing: Backing) -> None:
     tool = Tool()
     backing.be_patient()
-    leader, followers = await leader_and_followers(await replicas(2, lease=0.6), tool, backing)
+    leader, followers = await leader_and_followers(await replicas(2, lease=0.6), tool)
     await asyncio.sleep(1.5)
     tool.end.set()
     await asyncio.gather(leader, *followers)
@@ -374,7 +388,7 @@ async def test_without_stored_outcomes_a_repeat_is_unknown_and_joined_callers_st
 ) -> None:
     backing.be_patient()
     runs, tool = await replicas(2, sealing=Unstored()), Tool()
-    leader, followers = await leader_and_followers(runs, tool, backing)
+    leader, followers = await leader_and_followers(runs, tool)
     joined = asyncio.create_task(runs[0].run("id", b"f", tool))
     await asyncio.sleep(0)
     tool.end.set()
