@@ -60,7 +60,9 @@ async def test_a_refinement_that_makes_a_case_fail_is_not_taken_and_the_next_is_
     assert (result["improved"], result["passed_before"], result["passed_after"]) == (False, 1, 1)
     assert result["prompt_template_json"] == PROMPT
     assert [each["end"] for each in result["rounds"]] == ["made_worse", "made_worse"]
-    assert result["rounds"][0]["why"] == 'Cases that had passed failed with it: "sentence". Must contain "The topic".'
+    assert (
+        result["rounds"][0]["why"] == 'Cases that passed before failed with it: "sentence". Must contain "The topic".'
+    )
     assert result["stopped"] == "rounds_used"
     first, second = model.contexts
     assert "rejected" not in first
@@ -211,7 +213,7 @@ async def test_one_run_that_is_lost_is_enough_to_leave_a_refinement() -> None:
     result: Any = (await outcome_of(Model(disturb=disturb), arguments(max_rounds=1))).structured
     assert [each["end"] for each in result["rounds"]] == ["incomplete"]
     assert result["rounds"][0]["why"] == (
-        'Whether cases still pass that had passed couldn\'t be found out: "locked out".'
+        'It is unknown whether these cases, which passed before, still pass: "locked out".'
     )
     assert not result["improved"]
 

@@ -41,9 +41,9 @@ def test_what_is_run(root: dict[str, Any]) -> None:
     [
         (
             {"llm_config": {"model": "huge"}},
-            "It names the model huge, and this service runs cases only with small, large.",
+            "It names the model huge, but this service runs test cases only with small, large.",
         ),
-        ({"llm_config": {"model": ["small"]}}, "a model that is no name"),
+        ({"llm_config": {"model": ["small"]}}, "a model that isn't a string"),
         ({"llm_config": "small"}, "must be an object"),
         ({"fallback_configs": [{"model": "huge"}]}, "It has fallback_configs"),
         ({"retry_config": {"max_retries": 5}}, "It has retry_config"),
@@ -54,11 +54,11 @@ def test_what_is_run(root: dict[str, Any]) -> None:
         ({"llm_config": {"max_tokens": 0}}, "an integer of at least 1"),
         ({"llm_config": {"max_tokens": True}}, "an integer of at least 1"),
         ({"llm_config": {"max_tokens": 5.5}}, "an integer of at least 1"),
-        ({"template_format": "jinja2"}, "Its format must be one of curly, fstring"),
-        ({"template_format": "mustache"}, "Its format must be one of curly, fstring"),
-        ({"messages": [{"role": "user", "content": [{"type": "image_url"}]}]}, "texts only"),
+        ({"template_format": "jinja2"}, "Its format must be curly or fstring"),
+        ({"template_format": "mustache"}, "Its format must be curly or fstring"),
+        ({"messages": [{"role": "user", "content": [{"type": "image_url"}]}]}, "only text"),
         *(
-            ({"messages": [{"role": "user", "content": content}], "template_format": "fstring"}, "names alone")
+            ({"messages": [{"role": "user", "content": content}], "template_format": "fstring"}, "only a name")
             for content in ("{message:>9999}", "{message:{width}}", "{message!r}", "{message.__doc__}", "{message[0]}")
         ),
     ],
@@ -71,7 +71,7 @@ def test_what_is_not(root: dict[str, Any], why: str) -> None:
 
 def test_without_models_nothing_is_run() -> None:
     (violation,) = Spending().violations({"messages": MESSAGES})
-    assert "at its own expense" in violation.description
+    assert "doesn't pay for test cases" in violation.description
 
 
 def test_a_template_is_run_with_a_model_and_a_limit() -> None:
@@ -128,7 +128,7 @@ def test_nothing_that_a_model_reads_is_left_out_of_the_estimate(
 
 def test_a_refinement_may_not_do_what_the_template_may_not() -> None:
     refined = {"messages": [{"role": "user", "content": "{message:>9999}"}], "template_format": "fstring"}
-    assert "names alone" in SPENDING.excess(refined, [{"message": "a"}], 1, 1)
+    assert "only a name" in SPENDING.excess(refined, [{"message": "a"}], 1, 1)
 
 
 def test_a_path_may_stand_for_all_inputs() -> None:

@@ -214,13 +214,14 @@ def test_wrong_usage(
 @pytest.mark.parametrize(
     ("said", "shown"),
     [
-        ("arguments.max_model_calls: Raise max_model_calls.", "--max-calls: Raise --max-calls."),
+        ("arguments.max_model_calls: Raise arguments.max_model_calls.", "--max-calls: Raise --max-calls."),
         ("arguments.pass_at_least: Must be at most repeat.", "--pass-at-least: Must be at most repeat."),
         ("arguments.max_rounds: Too many; arguments.repeat: Too many.", "--rounds: Too many; --repeat: Too many."),
         ("arguments.cases[7].expected.pattern: No.", "case 8 of --cases, expected.pattern: No."),
         ("arguments.cases[0]: No inputs.", "case 1 of --cases: No inputs."),
         ("arguments.guidelines: Too long.", "--guidelines: Too long."),
-        ("The context is too long.", "The context is too long."),
+        ("The refinement lost {{max_rounds}}, {{context}}.", "The refinement lost {{max_rounds}}, {{context}}."),
+        ("arguments.cases[0].inputs.arguments.repeat: No.", "case 1 of --cases, inputs.arguments.repeat: No."),
     ],
 )
 def test_refusals_name_options(said: str, shown: str) -> None:

@@ -32,12 +32,18 @@ _OPTIONS = {
     "trust its authority": "trust its authority with --ca",
     "set rerun_if_outcome_unknown": "pass --rerun-if-outcome-unknown",
 }
-# How "refine" names the arguments of its tools. Those without an underscore are words of the sentences as well.
-_OF_REFINE = re.compile(
-    r"\b(?:arguments\.)?(max_model_calls|max_rounds|pass_at_least)\b|\barguments\.(repeat|guidelines|context)\b"
-)
-_SHORTER = {"max_model_calls": "max-calls", "max_rounds": "rounds", "pass_at_least": "pass-at-least"}
-_CASE = re.compile(r"\barguments\.cases\[(\d+)\](\.?)")
+# Options of "refine" by the arguments of its tools.
+_REFINE_OPTIONS = {
+    "guidelines": "--guidelines",
+    "context": "--context",
+    "max_rounds": "--rounds",
+    "repeat": "--repeat",
+    "pass_at_least": "--pass-at-least",
+    "max_model_calls": "--max-calls",
+}
+# Not within a longer path: an input may have any name.
+_ARGUMENT = re.compile(rf"(?<![\w.])arguments\.({'|'.join(_REFINE_OPTIONS)})(?![\w\[])")
+_CASE = re.compile(r"(?<![\w.])arguments\.cases\[(\d+)\](\.?)")
 _TOOL_FAILURE = ("reason", "message", "retryable", "retry_delay", "field_violations", "meta", "request_id", "call_id")
 _CALL_FAILURE = ("reason", "message", "field_violations", "retry_delay", "request_id", "call_id", "tool_was_run")
 
@@ -56,7 +62,7 @@ def exit_code(failure: AgentaError) -> int:
 def as_options(sentence: str) -> str:
     """Return a sentence about the arguments of ``refine``, with its options in place of them."""
     sentence = _CASE.sub(lambda found: f"case {int(found[1]) + 1} of --cases{', ' if found[2] else ''}", sentence)
-    return _OF_REFINE.sub(lambda found: f"--{_SHORTER.get(found[1] or found[2], found[2])}", sentence)
+    return _ARGUMENT.sub(lambda found: _REFINE_OPTIONS[found[1]], sentence)
 
 
 def complain(failure: object, code: int) -> int:

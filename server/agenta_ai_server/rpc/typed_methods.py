@@ -17,7 +17,7 @@ from agenta_ai_server.domain.outcome import ToolFailure
 from agenta_ai_server.rpc.handler import ToolHandler
 from agenta_ai_server.rpc.parsing import MAX_VALUES, invalid_arguments, parse
 from agenta_ai_server.rpc.servicer import error_message, meta_message
-from agenta_ai_server.rpc.wire_format import DOUBLES, LARGE_BYTES, LIST, STRUCT, VALUE, VARINTS, TypedFields
+from agenta_ai_server.rpc.wire_format import DOUBLES, LIST, STRUCT, VALUE, VARINTS, TypedFields
 from agenta_ai_server.typed.generation import Generation
 from agenta_ai_server.typed.lock import lock_of
 from agenta_ai_server.typed.names import ROOT, snake_case
@@ -108,10 +108,10 @@ class TypedMethods(grpc.GenericRpcHandler):
         if method is None:
             # The pipeline refuses it like a CallTool, so that a hidden tool looks like one that doesn't exist.
             return ToolHandler(partial(self._read_unknown, path), _write_nothing, recorded_as=UNKNOWN_METHOD)
-        return ToolHandler(partial(self._read, method), partial(write_outcome, method))
+        fields = {1: _fields(method.shape.arguments)}
+        return ToolHandler(partial(self._read, method, fields), partial(write_outcome, method))
 
-    def _read(self, method: TypedMethod, data: bytes, call: Call) -> ToolCall:
-        fields = {1: _fields(method.shape.arguments)} if len(data) >= LARGE_BYTES else {}
+    def _read(self, method: TypedMethod, fields: Fields, data: bytes, call: Call) -> ToolCall:
         request: Any = parse(data, method.request.FromString, fields)
         return self._calls.open(
             call,

@@ -114,7 +114,7 @@ pub mod refine_prompt_with_cases_request {
     #[derive(Clone, PartialEq, ::prost::Message)]
     pub struct Arguments {
         /// The whole prompt template as JSON: an object with 'messages', and optionally 'template_format', 'input_keys',
-        /// 'llm_config' and other keys.
+        /// 'llm_config' and whatever else belongs to it.
         /// Required. From 1 to 100000 characters.
         #[prost(string, optional, tag = "1")]
         pub prompt_template_json: ::core::option::Option<::prost::alloc::string::String>,

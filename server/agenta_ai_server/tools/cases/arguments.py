@@ -1,10 +1,12 @@
-"""What the tool takes."""
+"""The arguments of the tool."""
 
 from __future__ import annotations
 
 from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
+
+from agenta_ai_server.tools.refine_prompt.tool import TemplateJson
 
 MAX_CASES, MAX_ROUNDS, MAX_REPEAT = 20, 3, 5
 #: What all runs and refinements of the largest request come to.
@@ -83,15 +85,7 @@ class RefineWithCasesArguments(BaseModel):
 
     model_config = ConfigDict(extra="forbid", title="RefinePromptWithCasesArguments")
 
-    prompt_template_json: Annotated[
-        str,
-        Field(
-            min_length=1,
-            max_length=100_000,
-            description="The whole prompt template as JSON: an object with 'messages', and optionally "
-            "'template_format', 'input_keys', 'llm_config' and other keys.",
-        ),
-    ]
+    prompt_template_json: TemplateJson
     cases: Annotated[list[Case], Field(min_length=1, max_length=MAX_CASES, description="The test cases.")]
     guidelines: Annotated[
         str | None, Field(max_length=8_000, description="What else the refinement should achieve, in your own words.")

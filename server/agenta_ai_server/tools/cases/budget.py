@@ -29,5 +29,5 @@ def excess(arguments: RefineWithCasesArguments, repairs: int) -> Violation | Non
     return Violation(
         "arguments.max_model_calls",
         f"The request may take up to {most} model calls, and {arguments.max_model_calls} are allowed. Raise "
-        "max_model_calls, or use fewer cases, a smaller max_rounds or a smaller repeat.",
+        "arguments.max_model_calls, use fewer cases, or lower arguments.max_rounds or arguments.repeat.",
     )

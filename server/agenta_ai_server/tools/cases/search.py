@@ -234,12 +234,12 @@ class Search:
         unknown = sorted(passed_before.intersection(trial.those(Verdict.UNKNOWN)))
         gained = len(failed_before.intersection(trial.those(Verdict.PASSED)))
         if worse:
-            end, why = RoundEnd.MADE_WORSE, f"Cases that had passed failed with it: {named(worse)}."
+            end, why = RoundEnd.MADE_WORSE, f"Cases that passed before failed with it: {named(worse)}."
             faults = next((run.faults[0] for run in trial.cases[worse[0]].runs if run.faults), "")
             why = f"{why} {faults}".strip()
         elif unknown:
             end = RoundEnd.INCOMPLETE
-            why = f"Whether cases still pass that had passed couldn't be found out: {named(unknown)}."
+            why = f"It is unknown whether these cases, which passed before, still pass: {named(unknown)}."
         elif gained <= len(failed_before.intersection(found.best.trial.those(Verdict.PASSED))):
             end, why = RoundEnd.NOT_BETTER, f"No more cases passed with it: {trial.passed} of {len(trial.cases)}."
         else:

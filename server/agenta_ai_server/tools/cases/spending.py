@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import re
+from collections import Counter
 from dataclasses import dataclass
 from string import Formatter
 from typing import TYPE_CHECKING, Any
 
 from agenta_ai_server.domain.errors import Violation
 from agenta_ai_server.tools import strict_json
+from agenta_ai_server.tools.refine_prompt.template import strings_in
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -45,18 +47,18 @@ class Spending:
     max_tokens: int = 200_000
 
     def prepared(self, root: Mapping[str, Any]) -> dict[str, Any]:
-        """Return a template as it is run at this service's expense: with a model, and a limit on its answers."""
+        """Return a template with a model and a limit on its answers, as this service pays for it."""
         config = dict(root.get("llm_config") or {})
         config["model"] = config.get("model") or self.models[0]
         config["max_tokens"] = config.get("max_tokens") or DEFAULT_ANSWER_TOKENS
         return {**root, "llm_config": config}
 
     def violations(self, root: Mapping[str, Any]) -> list[Violation]:
-        """Return why a template isn't run at this service's expense, whatever it may take; nothing if it is."""
+        """Return why this service doesn't pay for a template, regardless of its size; empty if it does."""
         return [Violation(TEMPLATE, sentence) for sentence in self._faults(root)]
 
     def excess(self, root: Mapping[str, Any], inputs: Sequence[Mapping[str, Json]], runs: int, passes: int) -> str:
-        """Say that a template may take too many tokens, or isn't run at all; nothing if it may be run.
+        """Return why a template may not be run: too many tokens, or a violation. Empty if it may.
 
         Args:
             root: The template, which may be a refinement of one without :meth:`violations`.
@@ -67,17 +69,18 @@ class Spending:
         if fault := next(self._faults(root), ""):
             return fault
         answer = self.prepared(root)["llm_config"]["max_tokens"]
-        tokens = passes * runs * sum(_prompt_tokens(root, each) + answer for each in inputs)
+        size = _PromptSize(root)
+        tokens = passes * runs * sum(size.tokens(each) + answer for each in inputs)
         if tokens <= self.max_tokens:
             return ""
         return (
-            f"The runs may take up to {tokens:,} tokens, and this service pays for {self.max_tokens:,}. Use fewer or "
+            f"The runs may take up to {tokens:,} tokens, but this service pays for {self.max_tokens:,}. Use fewer or "
             f"smaller cases, fewer rounds or runs, or a smaller llm_config.max_tokens in the template; it is {answer:,}"
         )
 
     def _faults(self, root: Mapping[str, Any]) -> Iterator[str]:
         if not self.models:
-            yield "This service runs no test cases at its own expense. Call with a credential of Agenta's."
+            yield "This service doesn't pay for test cases. Call it with an Agenta credential."
             return
         config = root.get("llm_config") or {}
         if not isinstance(config, dict):
@@ -85,14 +88,14 @@ class Spending:
             return
         model = config.get("model") or self.models[0]
         if model not in self.models:
-            named = f"the model {model[:100]}" if isinstance(model, str) else "a model that is no name"
-            yield f"It names {named}, and this service runs cases only with {', '.join(self.models)}."
+            named = f"the model {model[:100]}" if isinstance(model, str) else "a model that isn't a string"
+            yield f"It names {named}, but this service runs test cases only with {', '.join(self.models)}."
         for key, path in (
             *((key, key) for key in root if key not in KEYS),
             *((key, f"llm_config.{key}") for key in config if key not in CONFIG_KEYS),
         ):
             if (root if path == key else config)[key] is not None:
-                yield f"It has {path[:100]}, with which this service runs no cases. Leave it out."
+                yield f"It has {path[:100]}, which this service doesn't accept with test cases. Remove it."
         most = config.get("max_tokens")
         if most is not None and (isinstance(most, bool) or not isinstance(most, int) or most < 1):
             yield "Its llm_config.max_tokens must be an integer of at least 1."
@@ -101,29 +104,35 @@ class Spending:
 
 def _faults_of_texts(root: Mapping[str, Any]) -> Iterator[str]:
     if (root.get("template_format") or "curly") not in FORMATS:
-        yield f"Its format must be one of {', '.join(FORMATS)}, because loops have no limit."
+        yield f"Its format must be {' or '.join(FORMATS)}, because other formats have loops without a limit."
     if any(not isinstance(message.get("content") or "", str) for message in root["messages"]):
-        yield "Its messages must be texts only, because the tokens of pictures and files aren't known."
-    if root.get("template_format") == "fstring" and not all(map(_has_names_alone, _strings(root))):
+        yield "Its messages must contain only text, because the tokens of images and files aren't known."
+    if root.get("template_format") == "fstring" and not all(map(_has_names_alone, strings_in(root))):
         yield (
-            "Its placeholders must be names alone, {name}, because a format such as {name:>9999} can make any number "
-            "of tokens."
+            "Its placeholders must contain only a name, {name}, because a format such as {name:>9999} can produce any "
+            "number of tokens."
         )
 
 
-def _prompt_tokens(root: Mapping[str, Any], inputs: Mapping[str, Json]) -> int:
-    """Return about how many tokens the model reads, rather too many: each tag counts what it is replaced by."""
-    sizes = {name: _size(value) for name, value in inputs.items()}
-    # A path such as {{$.items}} may stand for all of them, and so may whatever isn't exactly a name.
-    everything = sum(sizes.values())
-    opening, placeholder = FORMATS[root.get("template_format") or "curly"]
-    source = "\n".join(_strings(root))
-    names = [name.strip() for name in placeholder.findall(source)]
-    others = max(source.count(opening) - len(names), 0)
-    # Numbers and syntax are read by a model, too, for example those of a response_format.
-    size = len(strict_json.dump(dict(root)).encode(errors="replace"))
-    size += sum(sizes.get(name, everything) for name in names) + others * everything
-    return -(-size // BYTES_PER_TOKEN)
+class _PromptSize:
+    """An upper estimate of what a model reads of a template: each placeholder counts as the value that it names."""
+
+    def __init__(self, root: Mapping[str, Any]) -> None:
+        opening, placeholder = FORMATS[root.get("template_format") or "curly"]
+        source = "\n".join(strings_in(root))
+        self._names = Counter(name.strip() for name in placeholder.findall(source))
+        self._unclosed = max(source.count(opening) - self._names.total(), 0)
+        # A model also reads numbers and syntax, for example those of a response_format.
+        self._bytes = len(strict_json.dump(dict(root)).encode(errors="replace"))
+
+    def tokens(self, inputs: Mapping[str, Json]) -> int:
+        """Return about how many tokens a model reads with these inputs."""
+        sizes = {name: _size(value) for name, value in inputs.items()}
+        # A path such as {{$.items}} may stand for all of them, and so may anything that isn't exactly a name.
+        everything = sum(sizes.values())
+        size = self._bytes + self._unclosed * everything
+        size += sum(count * sizes.get(name, everything) for name, count in self._names.items())
+        return -(-size // BYTES_PER_TOKEN)
 
 
 def _has_names_alone(text: str) -> bool:
@@ -135,19 +144,6 @@ def _has_names_alone(text: str) -> bool:
         )
     except ValueError:
         return False
-
-
-def _strings(value: Json | Mapping[str, Any]) -> Iterator[str]:
-    match value:
-        case str():
-            yield value
-        case dict():
-            for key, item in value.items():
-                yield key
-                yield from _strings(item)
-        case list():
-            for item in value:
-                yield from _strings(item)
 
 
 def _size(value: Json) -> int:

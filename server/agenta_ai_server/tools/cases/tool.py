@@ -19,7 +19,7 @@ from agenta_ai_server.tools.refine_prompt.tool import NEEDS
 from agenta_ai_server.tools.validation import input_schema, output_schema, validated
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Iterable, Mapping
 
     from agenta_ai_server.domain.call import Principal
     from agenta_ai_server.domain.outcome import ToolOutcome
@@ -77,7 +77,7 @@ class RefineWithCases:
         async with self._checking:
             expectations = await computed(_compiled, _work(arguments), arguments)
         prompt = await refiner.template(arguments.prompt_template_json, call)
-        _refuse(_missing_inputs(prompt, arguments))
+        _refuse(await computed(_missing_inputs, len(prompt.source) * len(arguments.cases), prompt, arguments))
         paying = _Paying(of, arguments, is_callers=call.credential is not None)
         paying.check(prompt.root)
         runner = CaseRunner(counted, of.limiter, arguments, expectations, paying.prepared, self._checking, call)
@@ -174,14 +174,18 @@ def _compiled(arguments: RefineWithCasesArguments) -> list[Expectation]:
     return compiled
 
 
-def _missing_inputs(prompt: Template, arguments: RefineWithCasesArguments) -> Iterator[Violation]:
-    """Yield the variables that a case gives no value. In formats that are rendered, Agenta finds that out."""
+def _missing_inputs(prompt: Template, arguments: RefineWithCasesArguments) -> list[Violation]:
+    """Return the variables for which a case has no value. In formats that are rendered, Agenta checks them."""
     keys = prompt.root.get("input_keys")
     declared = {key for key in keys if isinstance(key, str)} if isinstance(keys, list) else set()
-    read = {str(name) for name in prompt.variables or () if type(name) is str and name[:1] not in "$/"}
-    for index, case in enumerate(arguments.cases):
-        for name in sorted(declared | read):
-            root = _ROOT.match(name)
-            if name in case.inputs or (name not in declared and root and root[0] in case.inputs):
-                continue
-            yield Violation(f"arguments.cases[{index}].inputs.{name[:100]}", "Required: the prompt has this variable.")
+    used = {str(name) for name in prompt.variables or () if type(name) is str and name[:1] not in "$/"}
+    # A path needs the input that it begins with.
+    roots = {name: found[0] for name in used - declared if (found := _ROOT.match(name))}
+    variables = sorted(declared | used)
+    missing = (
+        Violation(f"arguments.cases[{index}].inputs.{name[:100]}", "Required: the prompt has this variable.")
+        for index, case in enumerate(arguments.cases)
+        for name in variables
+        if name not in case.inputs and roots.get(name) not in case.inputs
+    )
+    return list(islice(missing, MAX_VIOLATIONS))

@@ -10,7 +10,7 @@ from agenta_ai_server.tools.refine_prompt.formats import DEFAULT, FORMATS, READ
 from agenta_ai_server.tools.refine_prompt.formats.syntax import TemplateSyntaxError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from agenta_ai_server.domain.values import Json
 
@@ -177,7 +177,7 @@ def _check_response_format(root: dict[str, Any], template_format: str) -> None:
         for index, each in enumerate(fallbacks if isinstance(fallbacks, list) else ())
     }
     for path, config in configs.items():
-        for text in _strings(config.get("response_format")) if isinstance(config, dict) else ():
+        for text in strings_in(config.get("response_format")) if isinstance(config, dict) else ():
             try:
                 READ[template_format](text)
             except TemplateSyntaxError as error:
@@ -185,17 +185,18 @@ def _check_response_format(root: dict[str, Any], template_format: str) -> None:
                 raise TemplateError(message) from None
 
 
-def _strings(value: Json) -> Iterator[str]:
+def strings_in(value: Json | Mapping[str, Any]) -> Iterator[str]:
+    """Yield all strings of a JSON value, keys included."""
     match value:
         case str():
             yield value
         case dict():
             for key, item in value.items():
                 yield key
-                yield from _strings(item)
+                yield from strings_in(item)
         case list():
             for item in value:
-                yield from _strings(item)
+                yield from strings_in(item)
 
 
 def _texts(message: object, index: int) -> list[Text]:

@@ -32,20 +32,23 @@ NEEDS = (
 )
 
 
+TemplateJson = Annotated[
+    str,
+    Field(
+        min_length=1,
+        max_length=100_000,
+        description="The whole prompt template as JSON: an object with 'messages', and optionally "
+        "'template_format', 'input_keys', 'llm_config' and whatever else belongs to it.",
+    ),
+]
+
+
 class RefinePromptArguments(BaseModel):
     """What to refine, and how."""
 
     model_config = ConfigDict(extra="forbid", title="RefinePromptArguments")
 
-    prompt_template_json: Annotated[
-        str,
-        Field(
-            min_length=1,
-            max_length=100_000,
-            description="The whole prompt template as JSON: an object with 'messages', and optionally "
-            "'template_format', 'input_keys', 'llm_config' and whatever else belongs to it.",
-        ),
-    ]
+    prompt_template_json: TemplateJson
     guidelines: Annotated[
         str | None, Field(max_length=10_000, description="What the refinement should achieve, in plain words.")
     ] = None

@@ -348,7 +348,7 @@ class RefinePromptWithCasesRequest(google.protobuf.message.Message):
         MAX_MODEL_CALLS_FIELD_NUMBER: builtins.int
         prompt_template_json: builtins.str
         """The whole prompt template as JSON: an object with 'messages', and optionally 'template_format', 'input_keys',
-        'llm_config' and other keys.
+        'llm_config' and whatever else belongs to it.
         Required. From 1 to 100000 characters.
         """
         guidelines: builtins.str

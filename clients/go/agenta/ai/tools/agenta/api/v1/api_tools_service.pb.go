@@ -565,7 +565,7 @@ func (x *RefinePromptResponse_Result_MessagesItem) GetContent() *structpb.Value 
 type RefinePromptWithCasesRequest_Arguments struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The whole prompt template as JSON: an object with 'messages', and optionally 'template_format', 'input_keys',
-	// 'llm_config' and other keys.
+	// 'llm_config' and whatever else belongs to it.
 	// Required. From 1 to 100000 characters.
 	PromptTemplateJson *string `protobuf:"bytes,1,opt,name=prompt_template_json,proto3,oneof" json:"prompt_template_json,omitempty"`
 	// The test cases.

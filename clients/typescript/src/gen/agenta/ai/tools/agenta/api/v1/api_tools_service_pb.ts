@@ -264,7 +264,7 @@ export const RefinePromptWithCasesRequestSchema: GenMessage<RefinePromptWithCase
 export type RefinePromptWithCasesRequest_Arguments = Message<"agenta.ai.tools.agenta.api.v1.RefinePromptWithCasesRequest.Arguments"> & {
   /**
    * The whole prompt template as JSON: an object with 'messages', and optionally 'template_format', 'input_keys',
-   * 'llm_config' and other keys.
+   * 'llm_config' and whatever else belongs to it.
    * Required. From 1 to 100000 characters.
    *
    * @generated from field: optional string prompt_template_json = 1 [json_name = "prompt_template_json"];
