@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 
-from agenta_ai_server.tools.refine_prompt.tool import TemplateJson
+from agenta_ai_server.tools.refine_prompt.tool import TemplateJson  # noqa: TC001  # pydantic evaluates it
 
 MAX_CASES, MAX_ROUNDS, MAX_REPEAT = 20, 3, 5
 #: What all runs and refinements of the largest request come to.
