@@ -14,6 +14,7 @@ from agenta_ai_server.domain.outcome import ToolOutcome
 from agenta_ai_server.domain.tool import ToolSpec
 from agenta_ai_server.rpc import servicer, typed_methods
 from agenta_ai_server.rpc.parsing import MAX_VALUES, parse, read_arguments
+from agenta_ai_server.tools.refine_prompt import tool as refine_prompt
 from agenta_ai_server.typed.generation import Generation
 from agenta_ai_server.typed.lock import Lock, updated
 from agenta_ai_server.typed.tools import shapes
@@ -67,7 +68,7 @@ def compare(name: str, tool: ToolSpec, arguments: dict[str, Any], result: dict[s
 
 
 def main() -> None:
-    (refine,) = described_tools()
+    refine = next(tool for tool in described_tools() if tool.name == refine_prompt.NAME)
     messages = json.loads(TEMPLATE)["messages"]
     refined = {"messages": messages, "summary": "Shorter.", "prompt_template_json": TEMPLATE}
     compare("refine_prompt", refine, {"prompt_template_json": TEMPLATE, "guidelines": "Be brief."}, refined)
