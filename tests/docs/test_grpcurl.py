@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 DOCUMENT = ROOT / "docs/grpcurl.md"
-PROGRAMS = {"Load with ghz": "ghz"}
+PROGRAMS = {"Generate load with ghz": "ghz"}
 SECTIONS = [
     pytest.param(section, id=title, marks=pytest.mark.needs(PROGRAMS.get(title, "grpcurl")))
     for title, section in sections(DOCUMENT).items()

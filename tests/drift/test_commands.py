@@ -173,7 +173,7 @@ CHANGED: dict[str, tuple[str, dict[str, Any], str, str]] = {
     "an input renamed": (
         "capital-nokeys",
         data("capital-nokeys", messages=[{"role": "user", "content": "{{domain}} {{land}}"}]),
-        "  ~ The input country is called land now.",
+        "  ~ The input country is now called land.",
         "Not done: ",
     ),
     "another result": (

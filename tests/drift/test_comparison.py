@@ -56,7 +56,7 @@ DRIFTED: dict[str, tuple[str, str, list[tuple[Drift, str]]]] = {
     "renamed an input": (
         "capital-nokeys",
         file('properties.domain.type = "string"\nproperties.city.type = "string"\n'),
-        [(Drift.INPUT_RENAMED, "The input city is called country now.")],
+        [(Drift.INPUT_RENAMED, "The input city is now called country.")],
     ),
     "lost two and gained one": (
         "with-schemas",

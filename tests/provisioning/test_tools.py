@@ -262,7 +262,7 @@ async def test_two_tools_of_one_deployment(standin: StandIn, tmp_path: Path) -> 
 @pytest.mark.parametrize(
     ("prompt", "model", "fault"),
     [
-        (CLASSIFY.replace("ticket}}", "message}}"), "", "The input ticket is called message now."),
+        (CLASSIFY.replace("ticket}}", "message}}"), "", "The input ticket is now called message."),
         (CLASSIFY.replace('model = "gpt-4o"\n', ""), "", "names no model. Add model, or give one with --model."),
         ('model = "m"\n', "m", "needs [[messages]], each with role and content."),
         (f'temperature = 1\n{CLASSIFY}', "m", "has the unknown key temperature. The keys are input_keys, llm_config"),

@@ -81,8 +81,8 @@ async def check_exposure(where: Address, asking: Client, *, encrypted: bool) -> 
         return
     if not encrypted:
         raise InvalidInput(
-            f"--listen {where.host}: other machines would send their credentials in plaintext. Give --listen-cert and "
-            "--listen-key, or --behind-tls-proxy if a proxy in front has TLS, or listen on 127.0.0.1."
+            f"--listen {where.host}: other machines would send their credentials in plaintext. Pass --listen-cert and "
+            "--listen-key, or --behind-tls-proxy if a proxy in front terminates TLS, or listen on 127.0.0.1."
         )
     try:
         await asking.status()

@@ -118,8 +118,8 @@ def _inputs(tool: ToolDefinition, deployed: PromptInterface) -> Iterator[Differe
     gained = [name for name in deployed.inputs if name not in (*arguments, tool.feedback)]
     lost = [name for name in arguments if name not in known]
     if len(gained) == len(lost) == 1:
-        text = f"The input {lost[0]} is called {gained[0]} now."
-        remedy = f"Rename the argument, or the input in Agenta back to {lost[0]}."
+        text = f"The input {lost[0]} is now called {gained[0]}."
+        remedy = f"Rename the argument, or rename the input in Agenta back to {lost[0]}."
         yield Difference(Drift.INPUT_RENAMED, text, remedy, lost[0], gained[0])
         return
     for name in gained:
