@@ -24,7 +24,7 @@ def holder(caller: Metadata) -> str:
     One credential is one caller, whatever project it names, and however it is written: the service ignores the case of
     the scheme and the number of blanks.
     """
-    credential = next((value for key, value in caller if key == AUTHORIZATION), "")
+    credential = next((str(value) for key, value in caller if key == AUTHORIZATION), "")
     scheme, _, secret = credential.strip().partition(" ")
     return hashlib.sha256(f"{scheme.lower()} {secret.strip()}".encode()).hexdigest() if scheme else ""
 
