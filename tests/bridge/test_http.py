@@ -20,6 +20,8 @@ from uvicorn.server import ServerState
 
 from agenta_ai import CallFailed, Client, InvalidInput, ServiceStatus, cli
 from agenta_ai.mcp import body, caller_check, connections, http, listening
+from agenta_ai.mcp.callers import holder
+from agenta_ai.mcp.shares import Shares
 from agenta_ai.testing import FakeClient
 from agenta_ai_server.testing import run_service
 
@@ -151,7 +153,10 @@ async def test_nobody_takes_the_sessions_of_others(
     initialize = {"jsonrpc": "2.0", "id": 0, "method": "initialize", "params": begin}
     async with http_bridge(protected.address) as url, httpx.AsyncClient(headers=HEADERS) as client:
         ann, ben = ({"Authorization": f"Bearer {token(sub=name)}"} for name in ("ann", "ben"))
-        responses = [await client.post(url, headers=who, json=initialize) for who in (ann, ann, ann, ben)]
+        # The same credential, for another project and in another spelling.
+        project = {**ann, "X-Agenta-Project-Id": "other"}
+        spelling = {"Authorization": ann["Authorization"].replace("Bearer ", "bearer  ")}
+        responses = [await client.post(url, headers=who, json=initialize) for who in (ann, project, spelling, ben)]
         assert [response.status_code for response in responses] == [200, 200, 503, 200]
         ended = {**ann, "Mcp-Session-Id": responses[0].headers["Mcp-Session-Id"]}
         await client.delete(url, headers=ended)
@@ -211,22 +216,47 @@ def receiving(*chunks: bytes | None) -> Callable[[], Awaitable[dict[str, Any]]]:
 async def test_the_bodies_that_are_arriving_have_a_bound_together(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(body, "MAX_BYTES", 100)
     bodies = body.Bodies()
-    slow = [asyncio.ensure_future(bodies.read(receiving(b"x" * 50))) for _ in range(2)]
+    slow = [asyncio.ensure_future(bodies.read(receiving(b"x" * 50), "")) for _ in range(2)]
     await asyncio.sleep(0)
     with pytest.raises(body.Refusal, match="Too many requests") as refused:
-        await bodies.read(receiving(b"x"))
+        await bodies.read(receiving(b"x"), "")
     assert refused.value.response.status_code == 503
     slow[0].cancel()
     await asyncio.gather(slow[0], return_exceptions=True)
-    again = await bodies.read(receiving(b"x", None))
+    again = await bodies.read(receiving(b"x", None), "")
     assert [(await again())["type"] for _ in range(2)] == ["http.request", "http.disconnect"]
     slow[1].cancel()
+
+
+async def test_nobody_takes_the_room_for_the_bodies_of_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(body, "MAX_BYTES_OF_CALLER", 50)
+    bodies = body.Bodies()
+    slow = asyncio.ensure_future(bodies.read(receiving(b"x" * 50), "ann"))
+    await asyncio.sleep(0)
+    with pytest.raises(body.Refusal, match="Too many requests"):
+        await bodies.read(receiving(b"x"), "ann")
+    await bodies.read(receiving(b"x" * 50, None), "ben")
+    slow.cancel()
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "is_same"),
+    [
+        ([("authorization", "ApiKey one")], [("authorization", "apikey   one ")], True),
+        ([("authorization", "ApiKey one")], [("authorization", "ApiKey one"), ("x-agenta-project-id", "a")], True),
+        ([("authorization", "ApiKey one")], [("authorization", "ApiKey two")], False),
+        ([("authorization", "ApiKey one")], [("authorization", "Bearer one")], False),
+        ([], [("x-agenta-project-id", "a")], True),
+    ],
+)
+def test_a_credential_has_one_share(one: list[tuple[str, str]], other: list[tuple[str, str]], is_same: bool) -> None:
+    assert (holder(tuple(one)) == holder(tuple(other))) is is_same
 
 
 async def test_a_body_that_does_not_arrive(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(body, "READ_SECONDS", 0.0)
     with pytest.raises(body.Refusal, match="hasn't arrived") as refused:
-        await body.Bodies().read(receiving(b"x"))
+        await body.Bodies().read(receiving(b"x"), "")
     assert refused.value.response.status_code == 408
 
 
@@ -243,6 +273,36 @@ async def test_a_connection_without_a_request_is_closed(sent: bytes, monkeypatch
         reader, writer = await asyncio.open_connection(*server.sockets[0].getsockname())
         writer.write(sent)
         assert await reader.read() == b""
+        writer.close()
+
+
+@pytest.mark.parametrize(("most", "seconds"), [(1 << 20, 60.0), (64 << 20, 0.01)], ids=["too much", "too long"])
+async def test_an_answer_that_is_not_read_is_dropped(
+    most: int, seconds: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    unread = Shares(most, most)
+    monkeypatch.setattr(connections.Connection, "unread", unread)
+    monkeypatch.setattr(connections, "UNREAD_SECONDS", seconds)
+    dropped = asyncio.Event()
+
+    async def application(scope: Any, _: Any, send: Any) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": bytes(32 << 20), "more_body": True})
+        await send({"type": "http.response.body", "body": b""})
+        dropped.set()
+
+    config = uvicorn.Config(application, http=connections.Connection)
+    config.load()
+    state, loop = ServerState(), asyncio.get_running_loop()
+    server = await loop.create_server(
+        lambda: connections.Connection(config=config, server_state=state, app_state={}), "127.0.0.1", 0
+    )
+    async with server, asyncio.timeout(30):
+        _, writer = await asyncio.open_connection(*server.sockets[0].getsockname())
+        writer.write(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+        await dropped.wait()
+        assert not state.connections
+        assert unread.take("", most), "nothing is counted any more"
         writer.close()
 
 

@@ -9,10 +9,13 @@ from typing import TYPE_CHECKING
 import grpc
 import pytest
 from bridge.conftest import REVISIONS, talking_to
+from mcp import Client as McpClient
+from mcp.shared.exceptions import MCPError
 from mcp_types import ToolListChangedNotification
 
 from agenta_ai import CallFailed, Tool, ToolPage
-from agenta_ai.mcp import watching
+from agenta_ai.mcp import bridge, watching
+from agenta_ai.mcp.names import Names
 from agenta_ai.testing import FakeClient
 
 if TYPE_CHECKING:
@@ -79,3 +82,30 @@ async def test_clients_are_told(revision: str, monkeypatch: pytest.MonkeyPatch) 
         else:
             async with asyncio.timeout(30):
                 await told.wait()
+
+
+async def test_nobody_takes_the_streams_of_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bridge, "MAX_LISTENERS_OF_CALLER", 1)
+    caller = "ApiKey ann"
+    fake = FakeClient(*[ToolPage((ONE,), ttl=300)] * 4)
+    served = bridge.Bridge(fake, Names(), lambda _: (("authorization", caller),), remote=True).server()
+    async with McpClient(served, mode=REVISIONS[0]) as client:
+        async with client.listen(tools_list_changed=True):
+            with pytest.raises(MCPError, match="Too many streams"):
+                async with client.listen(tools_list_changed=True):
+                    pass
+            caller = "ApiKey ben"
+            async with client.listen(tools_list_changed=True):
+                pass
+        caller = "ApiKey ann"
+        async with asyncio.timeout(30):
+            while not await is_admitted(client):
+                pass  # the bridge learns a little later that a stream has been closed
+
+
+async def is_admitted(client: McpClient) -> bool:
+    try:
+        async with client.listen(tools_list_changed=True):
+            return True
+    except MCPError:
+        return False

@@ -15,12 +15,14 @@ from agenta_ai_server.agenta.completion import InlinePrompt
 from agenta_ai_server.concurrency.limiter import ConcurrencyLimiter
 from agenta_ai_server.domain.errors import Reason, Refused, ToolFailed
 from agenta_ai_server.tools.cases.feedback import MAX_CONTEXT_CHARACTERS
+from agenta_ai_server.tools.cases.runner import CaseRunner
 from agenta_ai_server.tools.cases.spending import Spending
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from agenta_ai_server.agenta.completion import AnyPrompt
+    from agenta_ai_server.tools.cases.trial import Trial
 
 
 def verdicts(result: Any, when: str = "after") -> list[str]:
@@ -308,3 +310,23 @@ async def test_what_a_refinement_is_told_stays_within_its_limit() -> None:
         assert all(len(context) <= MAX_CONTEXT_CHARACTERS for context in model.contexts)
         assert model.contexts[0].startswith(f"{most['context']}\n\nTest cases that fail with this prompt, ")
         assert model.contexts[0].count("Remark: yyy") == min(cases, 9), "of fewer, so that each says something"
+
+
+@virtual_time
+async def test_a_call_keeps_no_more_of_its_outputs_than_anyone_reads(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Twenty cases, five times each, with two prompts at a time, are hundreds of answers of up to 2 MiB."""
+    trials: list[Trial] = []
+    run = CaseRunner.run
+
+    async def remember(runner: CaseRunner, root: Mapping[str, Any], what: str) -> Trial:
+        trials.append(await run(runner, root, what))
+        return trials[-1]
+
+    monkeypatch.setattr(CaseRunner, "run", remember)
+    monkeypatch.setattr("agenta_ai_server.standin.model.answer", lambda *_: "x" * (2 << 20))
+    result: Any = (await outcome_of(model := Model(), arguments([HOPELESS]))).structured
+    kept = [len(each.output) for trial in trials for case in trial.cases for each in case.runs]
+    assert kept
+    assert max(kept) <= 2_001
+    assert len(result["cases"][0]["before"]["runs"][0]["output"]) == 1_500
+    assert "x…" in model.contexts[0]

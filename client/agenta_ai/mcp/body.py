@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from starlette.responses import PlainTextResponse
+
+from agenta_ai.mcp.shares import Shares
 
 if TYPE_CHECKING:
     from starlette.responses import Response
@@ -15,8 +17,9 @@ if TYPE_CHECKING:
 
 #: Bytes of one request: what the service takes, and room for the envelope and for escapes.
 MAX_REQUEST_BYTES = 4 << 20
-#: Bytes of the requests that are being read, all together.
+#: Bytes of the requests that are being read, all together, and those of one caller.
 MAX_BYTES = 64 << 20
+MAX_BYTES_OF_CALLER = 16 << 20
 #: Seconds that a request may take to arrive, as at the service.
 READ_SECONDS = 20.0
 #: Values in one request: what the service takes, and room for the envelope. Each is converted several times, so more
@@ -42,17 +45,21 @@ class Refusal(Exception):
 class Bodies:
     """Reads bodies, and counts the bytes of those that haven't arrived as a whole."""
 
-    _bytes: int = 0
+    _arriving: Shares = field(default_factory=lambda: Shares(MAX_BYTES, MAX_BYTES_OF_CALLER))
 
-    async def read(self, receive: Receive) -> Receive:
+    async def read(self, receive: Receive, holder: str) -> Receive:
         """Return what receives the request again, its body as a whole.
+
+        Args:
+            receive: Receives it as it arrives.
+            holder: Whose share it takes.
 
         Raises:
             Refusal: It is too large, too slow or holds too many values, or too many others are being read.
         """
         try:
             async with asyncio.timeout(READ_SECONDS):
-                body, last = await self._whole(receive)
+                body, last = await self._whole(receive, holder)
         except TimeoutError:
             sentence = f"The request hasn't arrived within {READ_SECONDS:g} seconds. Send it again."
             raise Refusal(sentence, 408) from None
@@ -65,23 +72,22 @@ class Bodies:
 
         return again
 
-    async def _whole(self, receive: Receive) -> tuple[bytes, Message | None]:
+    async def _whole(self, receive: Receive, holder: str) -> tuple[bytes, Message | None]:
         """Return the body, and the message that came in place of its end if its sender has left."""
         body = bytearray()
         try:
             while (message := await receive())["type"] == "http.request":
                 chunk = message.get("body", b"")
-                self._bytes += len(chunk)
-                body += chunk
-                if len(body) > MAX_REQUEST_BYTES:
+                if len(body) + len(chunk) > MAX_REQUEST_BYTES:
                     raise Refusal(f"The request has more than {MAX_REQUEST_BYTES:,} bytes. Send a smaller one.", 413)
-                if self._bytes > MAX_BYTES:
+                if not self._arriving.take(holder, len(chunk)):
                     raise Refusal("Too many requests are arriving at once. Try again later.", 503)
+                body += chunk
                 if not message.get("more_body", False):
                     return bytes(body), None
             return bytes(body), message
         finally:
-            self._bytes -= len(body)
+            self._arriving.give_back(holder, len(body))
 
 
 def _has_too_many_values(body: bytes) -> bool:

@@ -14,7 +14,9 @@ from mcp.shared.exceptions import MCPError
 
 from agenta_ai.errors import AgentaError, CallFailed, InvalidInput
 from agenta_ai.mcp import failures, translation
+from agenta_ai.mcp.callers import holder
 from agenta_ai.mcp.progress import ProgressReport
+from agenta_ai.mcp.shares import Shares
 from agenta_ai.mcp.watching import watch_tools
 from agenta_ai.results import Progress
 from agenta_ai.version import __version__
@@ -36,8 +38,9 @@ INSTRUCTIONS = (
     "Small AI tools, run by Agenta AI services. A call asks a model, so it takes seconds and costs money. "
     "If a tool reports wrong arguments, correct those that it names and call it again."
 )
-#: Streams that wait for changes of the tools, at most.
+#: Streams that wait for changes of the tools, at most, and those of one caller.
 MAX_LISTENERS = 1024
+MAX_LISTENERS_OF_CALLER = 64
 
 
 @dataclass(frozen=True)
@@ -122,27 +125,27 @@ class _Listen:
 
     def __init__(self, bridge: Bridge) -> None:
         self._bridge = bridge
-        self._open = 0
+        self._open = Shares(MAX_LISTENERS, MAX_LISTENERS_OF_CALLER)
 
     async def __call__(
         self, context: Context, params: types.SubscriptionsListenRequestParams
     ) -> types.SubscriptionsListenResult:
-        if self._open >= MAX_LISTENERS:
-            raise MCPError(types.INTERNAL_ERROR, "Too many clients wait for changes. Try again later.")
+        caller = self._bridge.caller(context)
+        if not self._open.take(holder(caller)):
+            raise MCPError(types.INTERNAL_ERROR, "Too many streams wait for changes. Close some, or try again later.")
         bus = InMemorySubscriptionBus()
-        self._open += 1
         try:
             async with anyio.create_task_group() as tasks:
                 tasks.start_soon(
                     watch_tools,
                     self._bridge.client,
-                    self._bridge.caller(context),
+                    caller,
                     lambda: bus.publish(ToolsListChanged()),
                 )
                 result = await ListenHandler(bus)(context, params)
                 tasks.cancel_scope.cancel()
         finally:
-            self._open -= 1
+            self._open.give_back(holder(caller))
         return result
 
 

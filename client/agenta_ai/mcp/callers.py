@@ -18,6 +18,17 @@ def caller_of(request: Request) -> Metadata:
     return tuple((key, value) for key in (AUTHORIZATION, PROJECT) for value in request.headers.getlist(key))
 
 
+def holder(caller: Metadata) -> str:
+    """Return whose share a request takes; empty without credentials.
+
+    One credential is one caller, whatever project it names, and however it is written: the service ignores the case of
+    the scheme and the number of blanks.
+    """
+    credential = next((str(value) for key, value in caller if key == AUTHORIZATION), "")
+    scheme, _, secret = credential.strip().partition(" ")
+    return hashlib.sha256(f"{scheme.lower()} {secret.strip()}".encode()).hexdigest() if scheme else ""
+
+
 def digest(caller: Metadata) -> str:
     """Return what stands for a caller where a secret must not be kept."""
     return hashlib.sha256(repr(caller).encode()).hexdigest()

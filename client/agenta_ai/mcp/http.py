@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 import uvicorn
-from mcp.server.auth.middleware.bearer_auth import AuthenticatedUser, AuthorizationContext, authorization_context
+from mcp.server.auth.middleware.bearer_auth import AuthenticatedUser, AuthorizationContext
 from mcp.server.auth.provider import AccessToken
 from mcp.server.streamable_http_manager import StreamableHTTPSessionManager
 from mcp.server.transport_security import TransportSecurityMiddleware, TransportSecuritySettings
@@ -25,7 +25,7 @@ from agenta_ai.errors import InvalidInput
 from agenta_ai.mcp.body import MAX_REQUEST_BYTES, Bodies, Refusal
 from agenta_ai.mcp.bridge import Bridge
 from agenta_ai.mcp.caller_check import CallerCheck
-from agenta_ai.mcp.callers import caller_of, digest
+from agenta_ai.mcp.callers import caller_of, digest, holder
 from agenta_ai.mcp.connections import KEEP_ALIVE_SECONDS, Connection
 
 if TYPE_CHECKING:
@@ -210,7 +210,7 @@ class _Endpoint:
         scope["user"] = _user(caller)
         if request.method == "POST":
             try:
-                receive = await self._bodies.read(receive)
+                receive = await self._bodies.read(receive, holder(caller))
             except Refusal as refused:
                 await refused.response(scope, receive, send)
                 return
@@ -222,18 +222,16 @@ class _Sessions(StreamableHTTPSessionManager):
 
     def _admit_session(self, requestor: AuthorizationContext | None) -> StreamableHTTPServerTransport | None:
         # Where the service needs no credentials, all callers are one.
-        if requestor is not None and requestor != _ANYBODY:
-            own = sum(owner == requestor for owner in self._session_owners.values())
+        if requestor is not None and requestor["subject"]:
+            # One credential is one caller, whatever projects its sessions belong to.
+            own = sum(owner["subject"] == requestor["subject"] for owner in self._session_owners.values())
             if own >= MAX_SESSIONS_OF_CALLER:
                 return None
         return super()._admit_session(requestor)
 
 
 def _user(caller: Metadata) -> AuthenticatedUser:
-    return AuthenticatedUser(AccessToken(token="", client_id=digest(caller), scopes=[]))
-
-
-_ANYBODY = authorization_context(_user(()))
+    return AuthenticatedUser(AccessToken(token="", client_id=digest(caller), subject=holder(caller), scopes=[]))
 
 
 def _caller(context: Context) -> Metadata:

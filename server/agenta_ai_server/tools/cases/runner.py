@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 
 #: Runs of one call at the same time.
 MAX_AT_ONCE = 5
+#: What is kept of an output once it has been checked: a model learns up to 2,000 of these, and callers read fewer. An
+#: answer of Agenta's has up to 2 MiB, and a call keeps hundreds of them.
+KEPT_CHARACTERS = 2_001
 #: What is kept of a call's time to report what came of it.
 REPORT_SECONDS = 0.5
 
@@ -141,7 +144,7 @@ class CaseRunner:
             # Without its frames, which hold the prompt.
             return CaseRun(error=error.with_traceback(None), trace_id=attempts[-1].trace_id if attempts else "")
         faults = await self._faults(self._expectations[index], completion.text)
-        return CaseRun(completion.text, tuple(faults), trace_id=completion.attempt.trace_id)
+        return CaseRun(completion.text[:KEPT_CHARACTERS], tuple(faults), trace_id=completion.attempt.trace_id)
 
     async def _faults(self, expectation: Expectation, output: str) -> list[str]:
         if (work := expectation.work(output)) <= LONG_CHARACTERS:

@@ -25,7 +25,7 @@ class CaseRun:
     """One run of one case.
 
     Attributes:
-        output: What the model wrote; empty if nothing came.
+        output: The beginning of what the model wrote, as much as anyone reads; empty if nothing came.
         faults: What is wrong with it, in sentences.
         error: Why no output came; ``None`` if one did.
         trace_id: The run's trace in Agenta; empty if unknown.
