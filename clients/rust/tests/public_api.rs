@@ -8,6 +8,8 @@ use std::time::Duration;
 
 use agenta_ai::tonic::transport::ClientTlsConfig;
 use agenta_ai::tonic::{Code, Request, Status};
+use agenta_ai::v1::call_tool_stream_response::Event;
+use agenta_ai::v1::content_block::Kind;
 use agenta_ai::v1::tool_service_client::ToolServiceClient;
 use agenta_ai::v1::{CallMeta, CallToolRequest, CallToolResponse, ErrorReason, Progress};
 use agenta_ai::{
@@ -51,6 +53,30 @@ fn traits() {
     error::<CallError>();
     error::<ToolError>();
     shared::<FieldViolation>();
+}
+
+/// The contract may add values.
+#[test]
+fn enums_of_the_contract_grow() {
+    #[deny(unreachable_patterns)]
+    fn known(reason: ErrorReason, kind: &Kind, event: &Event) -> (bool, bool, bool) {
+        (
+            match reason {
+                ErrorReason::RateLimited => true,
+                _ => false,
+            },
+            match kind {
+                Kind::Text(_) => true,
+                _ => false,
+            },
+            match event {
+                Event::Progress(_) | Event::Result(_) => true,
+                _ => false,
+            },
+        )
+    }
+    let event = Event::Progress(Progress::default());
+    assert_eq!(known(ErrorReason::RateLimited, &Kind::Text(String::new()), &event), (true, true, true));
 }
 
 /// Compiled, but not run.

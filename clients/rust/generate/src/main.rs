@@ -8,6 +8,9 @@ use prost::Message;
 
 const CRATE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/..");
 
+/// The contract may add values to its enums without a new major version.
+const GROWS: &str = "#[non_exhaustive]";
+
 const TOOLS: &str = "agenta.ai.tools.";
 
 /// The files of the contract, with those that it imports, and the files of the tools, without their comments.
@@ -28,6 +31,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     std::fs::write(format!("{CRATE}/conformance/src/tools.binpb"), tools.encode_to_vec())?;
     tonic_prost_build::configure()
         .build_server(false)
+        .enum_attribute(".", GROWS)
         .out_dir(format!("{CRATE}/src/generated"))
         .compile_fds(descriptors.clone())?;
     // Makes the contract once more, because the tools refer to it.
@@ -35,6 +39,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     std::fs::create_dir_all(&apart)?;
     tonic_prost_build::configure()
         .build_server(false)
+        .enum_attribute(".", GROWS)
         .extern_path(".agenta.ai.v1", "crate::v1")
         .out_dir(&apart)
         .compile_fds(all)?;
