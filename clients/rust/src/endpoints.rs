@@ -13,6 +13,7 @@ use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpStream, lookup_host};
 use tokio::sync::Notify;
+use tokio::task::yield_now;
 use tokio::time::Instant;
 use tonic::Status;
 use tonic::transport::{Channel, Endpoint, Error as TransportError};
@@ -85,7 +86,11 @@ impl Endpoints {
             let changed = self.changed.notified();
             match self.turn(again) {
                 Turn::Ready(channel) => return Ok(channel),
-                Turn::Connecting => changed.await,
+                Turn::Connecting => {
+                    changed.await;
+                    // Lets a runtime that is shutting down end this.
+                    yield_now().await;
+                }
                 Turn::Down(error) => return Err(self.unreachable(error)),
                 Turn::NoAddress => return Err(unresolved(&self.target, "it has no addresses").into()),
             }
@@ -135,20 +140,21 @@ impl Endpoints {
         let mut known = self.known();
         let now = Instant::now();
         let all_down = known.routes.iter().all(|route| route.is_down(now));
+        let mut due = Vec::new();
         for route in &mut known.routes {
-            let due = match route.state {
+            let is_due = match route.state {
                 State::Idle => true,
                 State::Down { .. } => !route.is_down(now) || (all_down && again),
                 State::Connecting | State::Ready(_) => false,
             };
-            if due {
+            if is_due {
                 route.state = State::Connecting;
-                self.begin(route.address);
+                due.push(route.address);
             }
         }
-        let count = known.routes.len();
+        let (first, count) = (known.next, known.routes.len());
         let mut found = Turn::NoAddress;
-        for turn in (0..count).map(|turn| (known.next + turn) % count) {
+        for turn in (0..count).map(|turn| (first + turn) % count) {
             match &known.routes[turn].state {
                 State::Ready(channel) => {
                     found = Turn::Ready(channel.clone());
@@ -159,6 +165,11 @@ impl Endpoints {
                 State::Down { .. } => {}
                 State::Idle | State::Connecting => found = Turn::Connecting,
             }
+        }
+        // A runtime that is shutting down drops what it is to spawn, which needs the lock.
+        drop(known);
+        for address in due {
+            self.begin(address);
         }
         found
     }

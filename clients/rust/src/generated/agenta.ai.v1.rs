@@ -10,6 +10,7 @@ pub struct ContentBlock {
 /// Nested message and enum types in `ContentBlock`.
 pub mod content_block {
     /// The content.
+    #[non_exhaustive]
     #[derive(Clone, PartialEq, Eq, Hash, ::prost::Oneof)]
     pub enum Kind {
         /// Plain text.
@@ -98,6 +99,7 @@ pub struct FieldViolation {
 ///
 /// The status of a refused call has a google.rpc.ErrorInfo with the domain "agenta.ai", whose reason is the name of the
 /// value, including the prefix. A reader treats an unknown value by the status code, or by ToolError.retryable.
+#[non_exhaustive]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
 #[repr(i32)]
 pub enum ErrorReason {
@@ -491,6 +493,7 @@ pub struct CallToolStreamResponse {
 /// Nested message and enum types in `CallToolStreamResponse`.
 pub mod call_tool_stream_response {
     /// The content of the message.
+    #[non_exhaustive]
     #[derive(Clone, PartialEq, ::prost::Oneof)]
     pub enum Event {
         /// What is happening to the call.
@@ -553,6 +556,7 @@ pub struct Attempt {
     pub duration: ::core::option::Option<::prost_types::Duration>,
 }
 /// ServiceState says what the service is doing. A reader treats a value that it doesn't know as SERVING.
+#[non_exhaustive]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
 #[repr(i32)]
 pub enum ServiceState {
@@ -595,6 +599,7 @@ impl ServiceState {
 }
 /// RateLimiterState says where rate limits are counted. A reader treats a value that it doesn't know as
 /// UNSPECIFIED.
+#[non_exhaustive]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
 #[repr(i32)]
 pub enum RateLimiterState {
@@ -636,6 +641,7 @@ impl RateLimiterState {
     }
 }
 /// CacheScope says who may share a cached response. A reader treats a value that it doesn't know as PRIVATE.
+#[non_exhaustive]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
 #[repr(i32)]
 pub enum CacheScope {
@@ -670,6 +676,7 @@ impl CacheScope {
 }
 /// ProgressStage says what is happening to a call. A reader treats a value that it doesn't know as UNSPECIFIED, and
 /// shows Progress.text.
+#[non_exhaustive]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
 #[repr(i32)]
 pub enum ProgressStage {
