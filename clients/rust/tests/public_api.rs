@@ -9,7 +9,6 @@ use std::time::Duration;
 use agenta_ai::tonic::transport::ClientTlsConfig;
 use agenta_ai::tonic::{Code, Request, Status};
 use agenta_ai::v1::call_tool_stream_response::Event;
-use agenta_ai::v1::content_block::Kind;
 use agenta_ai::v1::tool_service_client::ToolServiceClient;
 use agenta_ai::v1::{CallMeta, CallToolRequest, CallToolResponse, ErrorReason, Progress};
 use agenta_ai::{
@@ -55,28 +54,16 @@ fn traits() {
     shared::<FieldViolation>();
 }
 
-/// The contract may add values.
+/// The contract may add variants: without `#[non_exhaustive]` the last arm is unreachable.
 #[test]
+#[deny(unreachable_patterns)]
 fn enums_of_the_contract_grow() {
-    #[deny(unreachable_patterns)]
-    fn known(reason: ErrorReason, kind: &Kind, event: &Event) -> (bool, bool, bool) {
-        (
-            match reason {
-                ErrorReason::RateLimited => true,
-                _ => false,
-            },
-            match kind {
-                Kind::Text(_) => true,
-                _ => false,
-            },
-            match event {
-                Event::Progress(_) | Event::Result(_) => true,
-                _ => false,
-            },
-        )
-    }
-    let event = Event::Progress(Progress::default());
-    assert_eq!(known(ErrorReason::RateLimited, &Kind::Text(String::new()), &event), (true, true, true));
+    let known = match Event::Progress(Progress::default()) {
+        Event::Progress(_) => 1,
+        Event::Result(_) => 2,
+        _ => 0,
+    };
+    assert_eq!(known, 1);
 }
 
 /// Compiled, but not run.
