@@ -115,13 +115,11 @@ impl Service {
     async fn next<T>(&self, request: &Request<T>, message: CallToolRequest) -> Answer {
         let answer = self.choose(request, message);
         self.arrived.notify_one();
-        match answer {
-            Some(answer) => answer,
-            None => {
-                let _gone = Gone(&self.left);
-                std::future::pending().await
-            }
+        if let Some(answer) = answer {
+            return answer;
         }
+        let _gone = Gone(&self.left);
+        std::future::pending().await
     }
 
     fn choose<T>(&self, request: &Request<T>, message: CallToolRequest) -> Option<Answer> {
@@ -754,9 +752,8 @@ fn server_that_comes_back() {
     calling.block_on(client.call_tool(simple())).unwrap();
     drop(serving); // with its connections
     let serving = runtime();
-    let again = serving.block_on(async {
-        Served::on(TcpListener::bind(&served.target).await.unwrap(), Server::builder(), [done()])
-    });
+    let again = serving
+        .block_on(async { Served::on(TcpListener::bind(&served.target).await.unwrap(), Server::builder(), [done()]) });
     calling.block_on(client.call_tool(simple())).unwrap();
     assert_eq!((served.arrivals().len(), again.arrivals().len()), (1, 1));
 }

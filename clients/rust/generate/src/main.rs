@@ -15,12 +15,25 @@ const TOOLS: &str = "agenta.ai.tools.";
 
 /// The files of the contract, with those that it imports, and the files of the tools, without their comments.
 fn divided(all: &prost_types::FileDescriptorSet) -> (prost_types::FileDescriptorSet, prost_types::FileDescriptorSet) {
-    let (mut tools, contract): (Vec<_>, _) =
+    let (mut tools, mut contract): (Vec<_>, Vec<_>) =
         all.file.iter().cloned().partition(|file| file.package().starts_with(TOOLS));
     for file in &mut tools {
         file.source_code_info = None;
     }
+    for location in
+        contract.iter_mut().filter_map(|file| file.source_code_info.as_mut()).flat_map(|info| &mut info.location)
+    {
+        location.leading_comments = location.leading_comments.as_deref().map(unindented);
+    }
     (prost_types::FileDescriptorSet { file: contract }, prost_types::FileDescriptorSet { file: tools })
+}
+
+/// A comment whose indented JSON is not taken for Rust, which is tested.
+fn unindented(comment: &str) -> String {
+    comment.lines().fold(String::new(), |lines, line| match line.trim() {
+        json if line.starts_with("     ") && json.starts_with('{') => format!("{lines} `{json}`\n"),
+        _ => format!("{lines}{line}\n"),
+    })
 }
 
 fn main() -> Result<(), Box<dyn Error>> {
