@@ -21,19 +21,23 @@ use crate::v1::tool_service_client::ToolServiceClient;
 use crate::v1::{CallToolRequest, CallToolResponse, CallToolStreamRequest};
 use crate::values::pack;
 
-/// The time that [`Client::call_tool`] gives to a tool if its request says nothing else.
+/// The time-out of [`Client::call_tool`] and [`Client::stream_tool`] for a request that sets none.
 pub const CALL_TIMEOUT: Duration = Duration::from_secs(90);
 
 const TIMEOUT: &str = "grpc-timeout";
 
-/// A connection to Agenta AI services. It is opened by its first call, and serves many at once; a clone is the same one.
+/// A client of an Agenta AI service.
+///
+/// The first call connects. One client serves a whole program: it makes many calls at once over the same connections, and
+/// clones share them. Calls need a [Tokio](https://docs.rs/tokio) runtime with I/O and time enabled; making a client needs none.
+/// Dropping the future of a call cancels the call.
 #[derive(Clone, Debug)]
 pub struct Client {
     connection: Connection,
 }
 
-/// How a connection is to be.
-#[must_use]
+/// Options of a [`Client`], from [`Client::to`].
+#[must_use = "a builder does nothing until `build` is called"]
 pub struct Builder {
     target: String,
     #[cfg(any(feature = "tls-ring", feature = "tls-aws-lc"))]
@@ -46,7 +50,8 @@ pub struct Builder {
 impl Debug for Builder {
     fn fmt(&self, out: &mut Formatter<'_>) -> std::fmt::Result {
         out.debug_struct("Builder")
-            .field("target", &self.target)
+            // One that can't be read may hold a password.
+            .field("target", &Target::parse(&self.target).ok())
             .field("credentials", &self.credentials)
             .field("wait_for_limit", &self.wait_for_limit)
             .field("retries", &self.retries)
@@ -54,19 +59,22 @@ impl Debug for Builder {
     }
 }
 
-/// Makes a request with a new `request_id`, a UUID of version 4. To repeat a call, send its request again, or a request with
-/// the same arguments and its `request_id`, which an error has, too.
+/// Makes a request with a new `request_id`, a UUID of version 4. To repeat a call, send the same request, or one with the same
+/// arguments and `request_id`. The errors of a call have its `request_id`.
 ///
-/// With `rerun_if_outcome_unknown` the tool is run again if an earlier call with this `request_id` may have been billed and has
-/// no result. It may then be billed twice:
+/// If an earlier call with this `request_id` may have been billed but has no result, `rerun_if_outcome_unknown` runs the tool
+/// again. It may then be billed twice:
 ///
 /// ```
-/// CallToolRequest { request_id, rerun_if_outcome_unknown: true, ..request("tools.x.y.z", &arguments)? }
+/// # use agenta_ai::{request, v1::CallToolRequest};
+/// # let (request_id, arguments) = (String::new(), serde_json::json!({}));
+/// let again = CallToolRequest { request_id, rerun_if_outcome_unknown: true, ..request("tools.x.y.z", &arguments)? };
+/// # Ok::<_, serde_json::Error>(())
 /// ```
 ///
 /// # Errors
 ///
-/// The arguments are no object of JSON: see [`pack`].
+/// The arguments are not a JSON object, or [`pack`] refuses them.
 pub fn request(tool: &str, arguments: &impl Serialize) -> Result<CallToolRequest, serde_json::Error> {
     Ok(CallToolRequest {
         name: tool.to_owned(),
@@ -77,11 +85,12 @@ pub fn request(tool: &str, arguments: &impl Serialize) -> Result<CallToolRequest
 }
 
 impl Client {
-    /// Begins a connection to a target, `host:port`, `unix:/run/agenta.sock` or `unix-abstract:name`.
+    /// Sets the target: `host:port`, `unix:/run/agenta.sock` or `unix-abstract:name`.
     ///
-    /// It is in plaintext to localhost, a loopback address or a Unix socket, and has TLS with the system's certificate
-    /// authorities to any other. Nothing goes to another machine in plaintext, whatever a name may resolve to. To another
-    /// machine it goes through the HTTP proxy that `HTTPS_PROXY` or `ALL_PROXY` names, unless `NO_PROXY` names the target.
+    /// Connections to localhost, a loopback address or a Unix socket are in plaintext. Any other target gets TLS with the
+    /// certificate authorities of the enabled features. Nothing is sent to another machine in plaintext, whatever a name
+    /// resolves to. Connections to another machine use the HTTP proxy that `HTTPS_PROXY` or `ALL_PROXY` names, unless
+    /// `NO_PROXY` excludes the target.
     pub fn to(target: &str) -> Builder {
         Builder {
             target: target.to_owned(),
@@ -93,12 +102,13 @@ impl Client {
         }
     }
 
-    /// Runs a tool, in [`CALL_TIMEOUT`] at most if the request has no time-out. [`unpack`](crate::unpack) puts the structured
-    /// content of its answer into a native type.
+    /// Runs a tool. The time-out is that of the request, or [`CALL_TIMEOUT`], and covers all attempts.
+    /// [`unpack`](crate::unpack) converts the structured content of the response into a native type.
     ///
     /// # Errors
     ///
-    /// The call was refused or had no answer, or has no `request_id`, or the tool ran and failed.
+    /// [`Error::Call`] if the call was refused or got no answer, or has no `request_id`. [`Error::Tool`] if the tool ran and
+    /// failed.
     pub async fn call_tool(&self, request: impl IntoRequest<CallToolRequest>) -> Result<CallToolResponse, Error> {
         let (request, request_id) = checked(request)?;
         match self.stub().call_tool(request).await {
@@ -107,15 +117,15 @@ impl Client {
         }
     }
 
-    /// Runs a tool, and tells what is happening to it while it runs; the last event is its result. The call is that of
-    /// [`call_tool`](Self::call_tool), with the same errors, time-out and retries, and dropping the stream cancels it.
+    /// Runs a tool and reports its progress; the last event is the result. Errors, time-out and retries are those of
+    /// [`call_tool`](Self::call_tool). Dropping the stream cancels the call.
     ///
-    /// Progress is for display: stages may be skipped, and repeated when the call is sent again. What isn't read in time is left
-    /// out. A server that is older than this method reports nothing.
+    /// Progress is for display: stages may be skipped, or repeated when the call is sent again. Progress that isn't read in time
+    /// is dropped. A server that is older than this method reports none.
     ///
     /// # Errors
     ///
-    /// The call has no `request_id`. All else is an error of the stream.
+    /// [`Error::Call`] if the request has no `request_id`. All other errors come from the stream.
     pub async fn stream_tool(&self, request: impl IntoRequest<CallToolRequest>) -> Result<ToolStream, Error> {
         let (request, request_id) = checked(request)?;
         match self.stub().call_tool_stream(request.map(streamed)).await {
@@ -124,24 +134,24 @@ impl Client {
         }
     }
 
-    /// The generated client on this connection. Its requests need time-outs of their own. A call of a tool gets a `request_id` if
-    /// its request has none, so that it is run once when it is sent again.
+    /// Returns the generated client on this connection. It sets no time-out: use `tonic::Request::set_timeout`. A call of a tool
+    /// without a `request_id` gets one, so that a retried call runs only once.
     #[must_use]
     pub fn stub(&self) -> ToolServiceClient<Connection> {
         ToolServiceClient::new(self.connection()).max_decoding_message_size(MAX_ANSWER_BYTES)
     }
 
-    /// The connection, for tonic's own calls, such as those of a client that was generated from the files of
-    /// `agenta-ai-server tools proto`. A call of a tool by its own method gets a `request_id` if its request has none, and
-    /// [`CALL_TIMEOUT`] if it has no time-out; it is sent again as [`Client::call_tool`] is. [`CallError`] reads the status that
-    /// it returns, and [`ToolError::new`] what a tool that failed has answered.
+    /// Returns the connection, for a client that you generate from the files of `agenta-ai-server tools proto`. A call of a
+    /// tool's own method gets a `request_id` and [`CALL_TIMEOUT`] if it has none, and is retried as [`Client::call_tool`] is.
+    /// [`CallError::from`] reads the status of a failed call, and [`ToolError::new`] the response of a tool that failed. Results
+    /// may have up to 16 MiB: raise `max_decoding_message_size` of the generated client.
     #[must_use]
     pub fn connection(&self) -> Connection {
         self.connection.clone()
     }
 
-    /// Ends the connection, that of all clones, too. Calls that run end at once with CANCELLED, "The client was closed": their
-    /// errors carry the `request_id` to get their results with. Calls after this fail, and send nothing.
+    /// Closes the connections of this client and of all its clones. Calls in flight end at once with CANCELLED, "The client was
+    /// closed"; their errors have the `request_id` to get their results with. Later calls fail, and nothing is sent.
     pub fn close(&self) {
         self.connection.close();
     }
@@ -179,20 +189,22 @@ pub(crate) fn failed(status: Status, request_id: String) -> Error {
 }
 
 impl Builder {
-    /// Sends a key with every call, one of the server's, `aai_…`, or of Agenta. An empty one is not sent.
+    /// Sends an API key with every call: one of the server's, `aai_…`, or one of Agenta's. An empty key is not sent. The last of
+    /// `api_key`, `token` and `token_source` applies.
     pub fn api_key(mut self, key: impl Into<String>) -> Self {
         self.credentials = Credentials::Fixed("ApiKey", key.into());
         self
     }
 
-    /// Sends a bearer token with every call. An empty one is not sent.
+    /// Sends a bearer token with every call. An empty token is not sent.
     pub fn token(mut self, token: impl Into<String>) -> Self {
         self.credentials = Credentials::Fixed("Bearer", token.into());
         self
     }
 
-    /// Sends a bearer token with every call, and asks for it each time, within the time-out of the call: keep it until it is
-    /// about to expire. An error fails the call with UNAUTHENTICATED, and nothing is sent.
+    /// Sends a bearer token that `source` returns. It is called before each call, and its time counts towards the time-out of
+    /// the call: cache the token until it is about to expire. If it fails, the call fails with UNAUTHENTICATED and nothing is
+    /// sent; the [`source`](std::error::Error::source) of the call's error is the error that it returned.
     pub fn token_source<F, T, E>(mut self, source: F) -> Self
     where
         F: Fn() -> T + Send + Sync + 'static,
@@ -203,32 +215,42 @@ impl Builder {
         self
     }
 
-    /// Makes a call of a tool that a rate limit refuses wait as long as the server says, and a random time on top, and then
-    /// sends it again with the same `request_id`, until its time-out. Where the wait would outlast that, it fails at once. A
-    /// refused call runs no tool, so none is billed twice.
+    /// Waits when a rate limit refuses a call of a tool: as long as the server says, plus a random time. The call is then sent
+    /// again with the same `request_id`, until its time-out. It fails at once if the wait would outlast the time-out. A refused
+    /// call runs no tool, so none is billed twice.
     pub fn wait_for_limit(mut self) -> Self {
         self.wait_for_limit = true;
         self
     }
 
-    /// Sends no call again by itself when the connection breaks or the server is unavailable.
+    /// Turns off retries of calls whose connection breaks or whose server is unavailable.
     pub fn disable_retries(mut self) -> Self {
         self.retries = false;
         self
     }
 
-    /// Has TLS with other authorities or a certificate of your own.
+    /// Uses TLS as `config` says: with your own certificate authorities, or with a client certificate. `ClientTlsConfig::new()`
+    /// trusts no authority: add some with `ca_certificate`, or those of the enabled features with `with_enabled_roots`.
+    ///
+    /// ```
+    /// # use agenta_ai::{Client, tonic::transport::{ClientTlsConfig, Identity}};
+    /// # fn builder(certificate: &str, key: &str) -> agenta_ai::Builder {
+    /// let mutual = ClientTlsConfig::new().with_enabled_roots().identity(Identity::from_pem(certificate, key));
+    /// Client::to("agenta.example.com:443").tls(mutual)
+    /// # }
+    /// ```
     #[cfg(any(feature = "tls-ring", feature = "tls-aws-lc"))]
     pub fn tls(mut self, config: ClientTlsConfig) -> Self {
         self.tls = Some(config);
         self
     }
 
-    /// Makes the connection, without opening it.
+    /// Makes the client, without connecting.
     ///
     /// # Errors
     ///
-    /// The target can't be read, a proxy is not possible, or there are no certificate authorities.
+    /// [`Error::Config`] if the target or the TLS configuration is invalid, the proxy isn't an HTTP proxy, or there are no
+    /// certificate authorities.
     pub fn build(self) -> Result<Client, Error> {
         let target = Target::parse(&self.target)?;
         let (endpoint, plaintext) = self.endpoint(&target)?;
@@ -250,7 +272,15 @@ impl Builder {
     fn endpoint(&self, target: &Target) -> Result<(Endpoint, bool), ConfigError> {
         let tls = match &self.tls {
             Some(tls) => Some(tls.clone()),
-            None => (!target.is_local()).then(|| ClientTlsConfig::new().with_enabled_roots()),
+            None if target.is_local() => None,
+            None if !cfg!(any(feature = "tls-native-roots", feature = "tls-webpki-roots")) => {
+                let target = target.authority();
+                return Err(ConfigError::new(format!(
+                    "there are no certificate authorities for {target:?}: turn the feature tls-native-roots or \
+                     tls-webpki-roots on, or pass them to tls"
+                )));
+            }
+            None => Some(ClientTlsConfig::new().with_enabled_roots()),
         };
         Ok(match tls {
             Some(tls) => (endpoint("https", target)?.tls_config(tls)?, false),

@@ -9,14 +9,15 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use http::header::{HeaderMap, HeaderValue};
+use http::header::{CONTENT_TYPE, HeaderMap, HeaderValue};
 use http::uri::PathAndQuery;
-use http::{Request, Response, Uri};
+use http::{Request, Response, StatusCode, Uri};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, sleep_until};
 use tonic::body::Body;
 use tonic::codegen::{Body as HttpBody, Bytes};
+use tonic::transport::Channel;
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt};
 use tower::{Service, ServiceExt};
@@ -43,8 +44,9 @@ const PREVIOUS_ATTEMPTS: &str = "grpc-previous-rpc-attempts";
 pub(crate) const PREFIX_BYTES: usize = 5;
 const SHORTEST_WAIT: Duration = Duration::from_millis(100);
 
-/// A channel for the methods of the service. It says who calls, keeps to the time-out of a request over all its attempts, sends
-/// again what came to nothing, streams that have begun included, and waits for rate limits if it is to.
+/// A [`tower`](https://docs.rs/tower) service that generated clients use in place of a [`Channel`]. It adds the credentials,
+/// applies the time-out of a request to all its attempts together, retries, and waits for rate limits if the client does.
+/// [`Client::connection`](crate::Client::connection) returns it.
 #[derive(Clone)]
 pub struct Connection(Arc<Shared>);
 
@@ -172,25 +174,27 @@ impl Shared {
         }
     }
 
-    /// Sends a call to an address that takes connections, if there is one.
+    /// Sends a call on a connection that is there. One that turns out to be lost before anything is sent is replaced.
     async fn attempt(
         &self,
         request: &Request<Bytes>,
         deadline: Option<Instant>,
         history: &History,
     ) -> Result<Response<Body>, Failure> {
+        let mut gone = 0;
         loop {
-            let route = self.endpoints.next().await?;
+            let channel = self.endpoints.next().await?;
             let mut request =
                 request.clone().map(|bytes| Body::new(Watched { bytes: Some(bytes), history: history.clone() }));
             if let Some(at) = deadline {
                 request.headers_mut().insert(TIMEOUT, left(at));
             }
-            let failure = match route.channel().oneshot(request).await {
+            let failure = match Channel::clone(&channel).oneshot(request).await {
                 Ok(response) => return begun(response).map_err(Failure::from),
                 Err(error) => lost(error.into(), history.is_sent()),
             };
-            if history.is_sent() || !self.endpoints.failed(&route) {
+            gone += 1;
+            if history.is_sent() || gone > self.endpoints.lost(&channel) {
                 return Err(failure);
             }
         }
@@ -261,12 +265,31 @@ impl HttpBody for Watched {
 fn begun(response: Response<Body>) -> Result<Response<Body>, Status> {
     match Status::from_header_map(response.headers()) {
         Some(status) if status.code() != Code::Ok => Err(status),
-        // A proxy that doesn't know gRPC.
-        None if matches!(response.status().as_u16(), 429 | 502..=504) => {
-            Err(Status::unavailable(format!("HTTP {}", response.status())))
-        }
+        None if !is_grpc(&response) => Err(foreign(&response)),
         _ => Ok(response),
     }
+}
+
+fn is_grpc(response: &Response<Body>) -> bool {
+    let kind = response.headers().get(CONTENT_TYPE).map_or(&[][..], HeaderValue::as_bytes);
+    response.status() == StatusCode::OK && kind.starts_with(b"application/grpc")
+}
+
+/// What a proxy or another server says that doesn't know gRPC, with the codes of gRPC's http-grpc-status-mapping.md.
+fn foreign(response: &Response<Body>) -> Status {
+    let code = match response.status().as_u16() {
+        400 => Code::Internal,
+        401 => Code::Unauthenticated,
+        403 => Code::PermissionDenied,
+        404 => Code::Unimplemented,
+        429 | 502..=504 => Code::Unavailable,
+        _ => Code::Unknown,
+    };
+    let said = match code {
+        Code::Unavailable => format!("HTTP {}", response.status()),
+        _ => format!("the server answered with HTTP {} instead of gRPC: check the target", response.status()),
+    };
+    Status::new(code, said)
 }
 
 /// Reads an answer to its end, so that the time-out of the request holds for all of it.
@@ -309,6 +332,16 @@ pub(crate) fn lost(error: BoxError, sent: bool) -> Failure {
         return Status::resource_exhausted(format!("the answer has more than {MAX_ANSWER_BYTES} bytes")).into();
     }
     let said = if sent { format!("the connection broke: {}", causes(&*error)) } else { unconnected(&*error) };
+    unavailable(error, said)
+}
+
+/// A proxy that leads nowhere.
+pub(crate) fn unreachable(error: BoxError, proxy: &str) -> Failure {
+    let said = format!("no connection through the proxy {proxy} of HTTPS_PROXY or ALL_PROXY: {}", causes(&*error));
+    unavailable(error, said)
+}
+
+fn unavailable(error: BoxError, said: String) -> Failure {
     let status = Status::from_error(error);
     let code = match status.code() {
         // tonic's for most of what is wrong with a connection.

@@ -56,6 +56,10 @@ impl Credentials {
         if secret.is_empty() {
             return Ok(());
         }
+        if headers.contains_key(AUTHORIZATION) {
+            let said = "metadata: the client has credentials of its own, so authorization can't be given";
+            return Err(Status::invalid_argument(said).into());
+        }
         let visible = secret.chars().all(|character| character.is_ascii_graphic());
         let mut value = HeaderValue::try_from(format!("{scheme} {secret}")).ok().filter(|_| visible).ok_or_else(|| {
             Status::unauthenticated(

@@ -1,5 +1,5 @@
-//! The addresses of a target, each with a channel of its own. `Channel::balance_channel` of tonic takes no connector, and
-//! prefers addresses that are dead, because these have nothing to do.
+//! The addresses of a target, each with a connection of its own, as gRPC's `round_robin` has them. `Channel::balance_channel` of
+//! tonic takes no connector, and prefers addresses that are dead, because these have nothing to do.
 
 use std::io;
 use std::net::SocketAddr;
@@ -10,11 +10,17 @@ use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::client::legacy::connect::proxy::Tunnel;
 use hyper_util::client::proxy::matcher::{Intercept, Matcher};
 use hyper_util::rt::TokioIo;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpStream, lookup_host};
+use tokio::sync::Notify;
+use tokio::task::yield_now;
 use tokio::time::Instant;
 use tonic::Status;
-use tonic::transport::{Channel, Endpoint};
+use tonic::transport::{Channel, Endpoint, Error as TransportError};
+use tower::ServiceExt;
 
+use crate::connection::{lost, unreachable};
+use crate::credentials::BoxError;
 use crate::errors::ConfigError;
 use crate::outcome::Failure;
 use crate::target::Target;
@@ -31,6 +37,8 @@ pub(crate) struct Endpoints {
     plaintext: bool,
     proxy: Option<Intercept>,
     known: Mutex<Known>,
+    /// An attempt to connect has ended.
+    changed: Notify,
 }
 
 #[derive(Default)]
@@ -40,57 +48,65 @@ struct Known {
     next: usize,
 }
 
-/// One way to the target, which a call can take.
-#[derive(Clone)]
-pub(crate) struct Route {
+/// One way to the target.
+struct Route {
     /// None: not an address of ours, but a socket or what a proxy leads to.
     address: Option<SocketAddr>,
-    channel: Channel,
-    down: Option<Instant>,
+    state: State,
 }
 
-impl Route {
-    pub(crate) fn channel(&self) -> Channel {
-        self.channel.clone()
-    }
+enum State {
+    Idle,
+    Connecting,
+    Ready(Arc<Channel>),
+    Down { until: Instant, error: Arc<TransportError> },
+}
 
-    fn is_down(&self, now: Instant) -> bool {
-        self.down.is_some_and(|until| now < until)
-    }
+enum Turn {
+    Ready(Arc<Channel>),
+    Connecting,
+    Down(Arc<TransportError>),
+    NoAddress,
 }
 
 impl Endpoints {
     /// Takes the endpoint with all its options, TLS among them unless it is to be in plaintext.
     pub(crate) fn new(target: Target, endpoint: Endpoint, plaintext: bool) -> Result<Self, ConfigError> {
-        let proxy = proxy(&target, &endpoint)?;
-        Ok(Self { target, endpoint, plaintext, proxy, known: Mutex::default() })
+        let proxy = proxy(&target, &endpoint, &Matcher::from_env())?;
+        Ok(Self { target, endpoint, plaintext, proxy, known: Mutex::default(), changed: Notify::new() })
     }
 
-    /// The next way in turn, of those that aren't known to be dead.
-    pub(crate) async fn next(self: &Arc<Self>) -> Result<Route, Failure> {
-        let (route, stale) = self.turn();
-        let Some(route) = route else {
+    /// The next connection in turn, of those that are there. Waits for the first.
+    pub(crate) async fn next(self: &Arc<Self>) -> Result<Arc<Channel>, Failure> {
+        if self.refresh() {
             self.look_up().await?;
-            return self.turn().0.ok_or_else(|| unresolved(&self.target, "it has no addresses").into());
-        };
-        if stale {
-            let endpoints = self.clone();
-            // What was found before is good enough meanwhile, and if this finds nothing.
-            tokio::spawn(async move { endpoints.look_up().await.ok() });
         }
-        Ok(route)
+        let mut again = true;
+        loop {
+            let changed = self.changed.notified();
+            match self.turn(again) {
+                Turn::Ready(channel) => return Ok(channel),
+                Turn::Connecting => {
+                    changed.await;
+                    // Lets a runtime that is shutting down end this.
+                    yield_now().await;
+                }
+                Turn::Down(error) => return Err(self.unreachable(error)),
+                Turn::NoAddress => return Err(unresolved(&self.target, "it has no addresses").into()),
+            }
+            again = false;
+        }
     }
 
-    /// Leaves an address alone for a while, because a connection to it failed. Returns whether there are others.
-    pub(crate) fn failed(&self, route: &Route) -> bool {
+    /// Forgets a connection that was lost. Returns how many addresses there are.
+    pub(crate) fn lost(&self, channel: &Arc<Channel>) -> usize {
         let mut known = self.known();
-        let now = Instant::now();
-        for each in known.routes.iter_mut().filter(|each| each.address == route.address) {
-            each.down = Some(now + PAUSE);
+        for route in &mut known.routes {
+            if matches!(&route.state, State::Ready(ready) if Arc::ptr_eq(ready, channel)) {
+                route.state = State::Idle;
+            }
         }
-        // It may have moved.
-        known.looked_up = None;
-        known.routes.iter().any(|each| !each.is_down(now))
+        known.routes.len()
     }
 
     /// Drops the connections.
@@ -102,21 +118,72 @@ impl Endpoints {
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A way, and whether it is time to look for others.
-    fn turn(&self) -> (Option<Route>, bool) {
+    /// Looks the addresses up in the background when it is time to. Returns whether there are none yet.
+    fn refresh(self: &Arc<Self>) -> bool {
+        let mut known = self.known();
+        if known.routes.is_empty() {
+            return true;
+        }
+        let now = Instant::now();
+        if known.looked_up.is_none_or(|at| now > at + REFRESH) {
+            known.looked_up = Some(now);
+            let endpoints = self.clone();
+            // What was found before is good enough meanwhile, and if this finds nothing.
+            tokio::spawn(async move { endpoints.look_up().await.ok() });
+        }
+        false
+    }
+
+    /// Connects to the addresses that aren't known to be dead, and chooses a connection that is there. If all addresses are
+    /// dead, they may be tried `again` at once.
+    fn turn(self: &Arc<Self>, again: bool) -> Turn {
         let mut known = self.known();
         let now = Instant::now();
-        let stale = known.looked_up.is_none_or(|at| now > at + REFRESH);
-        if stale {
-            known.looked_up = Some(now);
+        let all_down = known.routes.iter().all(|route| route.is_down(now));
+        let mut due = Vec::new();
+        for route in &mut known.routes {
+            let is_due = match route.state {
+                State::Idle => true,
+                State::Down { .. } => !route.is_down(now) || (all_down && again),
+                State::Connecting | State::Ready(_) => false,
+            };
+            if is_due {
+                route.state = State::Connecting;
+                due.push(route.address);
+            }
         }
-        let count = known.routes.len();
-        let turns = (0..count).map(|turn| (known.next + turn) % count);
-        let found = turns.clone().find(|turn| !known.routes[*turn].is_down(now)).or(turns.clone().next());
-        if let Some(found) = found {
-            known.next = found + 1;
+        let (first, count) = (known.next, known.routes.len());
+        let mut found = Turn::NoAddress;
+        for turn in (0..count).map(|turn| (first + turn) % count) {
+            match &known.routes[turn].state {
+                State::Ready(channel) => {
+                    found = Turn::Ready(channel.clone());
+                    known.next = turn + 1;
+                    break;
+                }
+                State::Down { error, .. } if !matches!(found, Turn::Connecting) => found = Turn::Down(error.clone()),
+                State::Down { .. } => {}
+                State::Idle | State::Connecting => found = Turn::Connecting,
+            }
         }
-        (found.map(|found| known.routes[found].clone()), stale)
+        // A runtime that is shutting down drops what it is to spawn, which needs the lock.
+        drop(known);
+        for address in due {
+            self.begin(address);
+        }
+        found
+    }
+
+    /// Connects in the background, so that a call that is cancelled or has another connection to use doesn't matter.
+    fn begin(self: &Arc<Self>, address: Option<SocketAddr>) {
+        let connecting = Connecting { endpoints: self.clone(), address };
+        tokio::spawn(async move {
+            let outcome = connecting.endpoints.connect(address).await;
+            connecting.end(match outcome {
+                Ok(channel) => State::Ready(Arc::new(channel)),
+                Err(error) => State::Down { until: Instant::now() + PAUSE, error: Arc::new(error) },
+            });
+        });
     }
 
     async fn look_up(&self) -> Result<(), Failure> {
@@ -125,14 +192,14 @@ impl Endpoints {
         Ok(())
     }
 
-    /// Drops the ways to other addresses than these, and makes those that are missing.
+    /// Drops the ways to other addresses than these, and adds those that are missing.
     fn keep(&self, addresses: Vec<Option<SocketAddr>>) {
         let mut known = self.known();
         let mut before = std::mem::take(&mut known.routes);
         for address in addresses {
             let route = match before.iter().position(|route| route.address == address) {
                 Some(kept) => before.swap_remove(kept),
-                None => Route { address, channel: self.connect(address), down: None },
+                None => Route { address, state: State::Idle },
             };
             known.routes.push(route);
         }
@@ -159,37 +226,93 @@ impl Endpoints {
         Ok(addresses.into_iter().map(Some).collect())
     }
 
-    /// Must be called in a runtime of Tokio.
-    fn connect(&self, address: Option<SocketAddr>) -> Channel {
+    async fn connect(&self, address: Option<SocketAddr>) -> Result<Channel, TransportError> {
         match (address, &self.target, &self.proxy) {
-            (Some(address), ..) => self.endpoint.connect_with_connector_lazy(tower::service_fn(move |_| async move {
-                let stream = TcpStream::connect(address).await?;
-                stream.set_nodelay(true)?;
-                Ok::<_, io::Error>(TokioIo::new(stream))
-            })),
-            (None, _, Some(proxy)) => {
-                let mut connector = HttpConnector::new();
-                connector.set_nodelay(true);
-                let mut tunnel = Tunnel::new(proxy.uri().clone(), connector);
-                if let Some(secret) = proxy.basic_auth() {
-                    tunnel = tunnel.with_auth(secret.clone());
-                }
-                self.endpoint.connect_with_connector_lazy(tunnel)
-            }
-            (None, target, None) => {
-                let target = target.clone();
-                self.endpoint.connect_with_connector_lazy(tower::service_fn(move |_| socket(target.clone())))
-            }
+            (Some(address), ..) => self.open(tcp(address)).await,
+            (None, _, Some(proxy)) => self.open(tunnel(proxy.clone(), self.endpoint.clone())).await,
+            (None, target, None) => self.open(socket(target.clone())).await,
         }
+    }
+
+    /// Opens one connection. tonic's channel would open others, but makes its calls wait for these one after the other.
+    async fn open<T, F>(&self, connected: F) -> Result<Channel, TransportError>
+    where
+        T: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+        F: Future<Output = Result<TokioIo<T>, BoxError>> + Send + 'static,
+    {
+        let mut connected = Some(connected);
+        let once = tower::service_fn(move |_| {
+            let connected = connected.take();
+            async move { connected.ok_or("the connection was closed")?.await }
+        });
+        self.endpoint.connect_with_connector(once).await
+    }
+
+    fn unreachable(&self, error: Arc<TransportError>) -> Failure {
+        let Some(proxy) = self.proxy.as_ref().map(Intercept::uri) else {
+            return lost(Box::new(error), false);
+        };
+        let port = proxy.port().map_or_else(String::new, |port| format!(":{port}"));
+        unreachable(Box::new(error), &format!("{}{port}", proxy.host().unwrap_or_default()))
     }
 }
 
+impl Route {
+    fn is_down(&self, now: Instant) -> bool {
+        matches!(self.state, State::Down { until, .. } if now < until)
+    }
+}
+
+/// An attempt to connect. Its end is noticed even if its runtime ends first.
+struct Connecting {
+    endpoints: Arc<Endpoints>,
+    address: Option<SocketAddr>,
+}
+
+impl Connecting {
+    fn end(&self, state: State) {
+        let mut known = self.endpoints.known();
+        if matches!(state, State::Down { .. }) {
+            // It may have moved.
+            known.looked_up = None;
+        }
+        let connecting = |route: &&mut Route| route.address == self.address && matches!(route.state, State::Connecting);
+        if let Some(route) = known.routes.iter_mut().find(connecting) {
+            route.state = state;
+        }
+        drop(known);
+        self.endpoints.changed.notify_waiters();
+    }
+}
+
+impl Drop for Connecting {
+    fn drop(&mut self) {
+        self.end(State::Idle);
+    }
+}
+
+async fn tcp(address: SocketAddr) -> Result<TokioIo<TcpStream>, BoxError> {
+    let stream = TcpStream::connect(address).await?;
+    stream.set_nodelay(true)?;
+    Ok(TokioIo::new(stream))
+}
+
+async fn tunnel(proxy: Intercept, endpoint: Endpoint) -> Result<TokioIo<TcpStream>, BoxError> {
+    let mut connector = HttpConnector::new();
+    connector.set_nodelay(true);
+    let mut tunnel = Tunnel::new(proxy.uri().clone(), connector);
+    if let Some(secret) = proxy.basic_auth() {
+        tunnel = tunnel.with_auth(secret.clone());
+    }
+    Ok(tunnel.oneshot(endpoint.uri().clone()).await?)
+}
+
 /// The proxy that the environment names for a target on another machine: `HTTPS_PROXY`, `ALL_PROXY`, and `NO_PROXY`.
-fn proxy(target: &Target, endpoint: &Endpoint) -> Result<Option<Intercept>, ConfigError> {
+fn proxy(target: &Target, endpoint: &Endpoint, environment: &Matcher) -> Result<Option<Intercept>, ConfigError> {
     if target.is_local() {
         return Ok(None);
     }
-    let found = Matcher::from_env().intercept(endpoint.uri());
+    let found = environment.intercept(endpoint.uri());
     match found.as_ref().and_then(|proxy| proxy.uri().scheme_str()) {
         None | Some("http") => Ok(found),
         Some(scheme) => Err(ConfigError::new(format!(
@@ -199,7 +322,7 @@ fn proxy(target: &Target, endpoint: &Endpoint) -> Result<Option<Intercept>, Conf
 }
 
 #[cfg(unix)]
-async fn socket(target: Target) -> io::Result<TokioIo<tokio::net::UnixStream>> {
+async fn socket(target: Target) -> Result<TokioIo<tokio::net::UnixStream>, BoxError> {
     use tokio::net::UnixStream;
 
     let stream = match target {
@@ -214,14 +337,18 @@ async fn socket(target: Target) -> io::Result<TokioIo<tokio::net::UnixStream>> {
             UnixStream::from_std(stream)?
         }
         Target::Unix(path) => UnixStream::connect(path).await?,
-        other => return Err(io::Error::new(io::ErrorKind::Unsupported, format!("{other:?} isn't possible here"))),
+        other => return Err(unsupported(&other)),
     };
     Ok(TokioIo::new(stream))
 }
 
 #[cfg(not(unix))]
-async fn socket(target: Target) -> io::Result<TokioIo<TcpStream>> {
-    Err(io::Error::new(io::ErrorKind::Unsupported, format!("{target:?} isn't possible here")))
+async fn socket(target: Target) -> Result<TokioIo<TcpStream>, BoxError> {
+    Err(unsupported(&target))
+}
+
+fn unsupported(target: &Target) -> BoxError {
+    io::Error::new(io::ErrorKind::Unsupported, format!("{target:?} isn't possible here")).into()
 }
 
 fn unresolved(target: &Target, why: &str) -> Status {
@@ -233,61 +360,162 @@ mod tests {
     use std::net::SocketAddr;
     use std::sync::Arc;
 
-    use tonic::transport::Endpoint;
+    use hyper_util::client::proxy::matcher::Matcher;
+    use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
+    use tokio::net::TcpListener;
+    use tonic::transport::{Channel, Endpoint};
 
-    use super::{Endpoints, PAUSE, REFRESH};
+    use super::{Endpoints, PAUSE, REFRESH, State, Turn, proxy};
+    use crate::errors::ConfigError;
     use crate::target::Target;
 
-    fn addresses(ports: &[u16]) -> Vec<Option<SocketAddr>> {
-        ports.iter().map(|port| Some(([127, 0, 0, 1], *port).into())).collect()
-    }
+    type Address = Option<SocketAddr>;
 
-    fn endpoints(ports: &[u16]) -> Arc<Endpoints> {
+    /// Begins to connect to nowhere, so that a test says when an address is there.
+    fn endpoints(addresses: &[Address]) -> Arc<Endpoints> {
         let target = Target::parse("127.0.0.1:1").unwrap();
         let endpoints = Endpoints::new(target, Endpoint::from_static("http://127.0.0.1:1"), true).unwrap();
-        endpoints.keep(addresses(ports));
+        endpoints.keep(addresses.to_vec());
         Arc::new(endpoints)
     }
 
-    async fn turns(endpoints: &Arc<Endpoints>, count: usize) -> Vec<u16> {
-        let mut ports = Vec::new();
-        for _ in 0..count {
-            ports.push(endpoints.next().await.ok().unwrap().address.unwrap().port());
+    async fn listener() -> (TcpListener, Address) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        (listener, Some(address))
+    }
+
+    async fn nobody() -> Address {
+        listener().await.1
+    }
+
+    async fn next(endpoints: &Arc<Endpoints>) -> Arc<Channel> {
+        endpoints.next().await.ok().unwrap()
+    }
+
+    fn set(endpoints: &Endpoints, address: Address, state: State) {
+        endpoints.known().routes.iter_mut().find(|route| route.address == address).unwrap().state = state;
+    }
+
+    /// Whether there is a connection to an address.
+    fn is_ready(endpoints: &Endpoints, address: Address) -> bool {
+        endpoints.known().routes.iter().any(|route| route.address == address && matches!(route.state, State::Ready(_)))
+    }
+
+    async fn ready(endpoints: &Arc<Endpoints>, addresses: &[Address]) {
+        while !addresses.iter().all(|address| is_ready(endpoints, *address)) {
+            let changed = endpoints.changed.notified();
+            endpoints.turn(true);
+            if !addresses.iter().all(|address| is_ready(endpoints, *address)) {
+                changed.await;
+            }
         }
-        ports
     }
 
     #[tokio::test]
     async fn calls_take_turns() {
-        assert_eq!(turns(&endpoints(&[1, 2, 3]), 6).await, [1, 2, 3, 1, 2, 3]);
+        let ((_first, first), (_second, second)) = (listener().await, listener().await);
+        let endpoints = endpoints(&[first, second]);
+        ready(&endpoints, &[first, second]).await;
+        let (one, other) = (next(&endpoints).await, next(&endpoints).await);
+        assert!(!Arc::ptr_eq(&one, &other));
+        assert!(Arc::ptr_eq(&one, &next(&endpoints).await));
+        assert!(Arc::ptr_eq(&other, &next(&endpoints).await));
     }
 
-    #[tokio::test(start_paused = true)]
+    #[tokio::test]
+    async fn calls_do_not_wait_for_an_address_that_does_not_answer() {
+        let ((_there, there), (_silent, silent)) = (listener().await, listener().await);
+        let endpoints = endpoints(&[silent, there]);
+        set(&endpoints, silent, State::Connecting);
+        let first = next(&endpoints).await;
+        for _ in 0..3 {
+            assert!(Arc::ptr_eq(&first, &next(&endpoints).await));
+        }
+    }
+
+    #[tokio::test]
     async fn dead_addresses_are_left_alone_for_a_while() {
-        let endpoints = endpoints(&[1, 2]);
-        let first = endpoints.next().await.ok().unwrap();
-        assert!(endpoints.failed(&first));
+        let ((_there, there), dead) = (listener().await, nobody().await);
+        let endpoints = endpoints(&[dead, there]);
+        ready(&endpoints, &[there]).await;
+        let is_down = || matches!(endpoints.known().routes[0].state, State::Down { .. });
+        while !is_down() {
+            tokio::task::yield_now().await;
+        }
         assert!(endpoints.known().looked_up.is_none(), "it may have moved");
-        endpoints.keep(addresses(&[1, 2]));
-        assert_eq!(turns(&endpoints, 2).await, [2, 2]);
-        let second = endpoints.next().await.ok().unwrap();
-        assert!(!endpoints.failed(&second), "no other is left");
-        endpoints.keep(addresses(&[1, 2]));
+        assert!(matches!(endpoints.turn(true), Turn::Ready(_)) && is_down());
+        tokio::time::pause();
         tokio::time::advance(PAUSE).await;
-        let mut both = turns(&endpoints, 2).await;
-        both.sort_unstable();
-        assert_eq!(both, [1, 2]);
+        assert!(matches!(endpoints.turn(true), Turn::Ready(_)) && !is_down());
+    }
+
+    #[tokio::test]
+    async fn addresses_are_tried_again_if_all_are_dead() {
+        let dead = nobody().await;
+        let endpoints = endpoints(&[dead]);
+        assert!(endpoints.next().await.is_err());
+        endpoints.keep(vec![dead]); // or it is looked up
+        let _there = TcpListener::bind(dead.unwrap()).await.unwrap();
+        next(&endpoints).await;
+    }
+
+    #[tokio::test]
+    async fn connections_that_were_lost_are_replaced() {
+        let (_there, there) = listener().await;
+        let endpoints = endpoints(&[there]);
+        let first = next(&endpoints).await;
+        assert_eq!(endpoints.lost(&first), 1);
+        let second = next(&endpoints).await;
+        endpoints.lost(&first);
+        assert!(!Arc::ptr_eq(&first, &second) && is_ready(&endpoints, there));
+    }
+
+    fn by_proxy(address: &str) -> Result<Arc<Endpoints>, ConfigError> {
+        let target = Target::parse("agenta.example:443").unwrap();
+        let endpoint = Endpoint::from_static("http://agenta.example:443");
+        let proxy = proxy(&target, &endpoint, &Matcher::builder().all(address).build())?;
+        Ok(Arc::new(Endpoints { proxy, ..Endpoints::new(target, endpoint, false)? }))
+    }
+
+    #[tokio::test]
+    async fn proxies_are_asked_for_a_tunnel() {
+        let (listener, address) = listener().await;
+        let endpoints = by_proxy(&format!("http://user:secret@{}", address.unwrap())).unwrap();
+        let asked = tokio::spawn(async move {
+            let mut stream = BufReader::new(listener.accept().await.unwrap().0);
+            let mut head = String::new();
+            while stream.read_line(&mut head).await.unwrap() > 2 {}
+            stream.write_all(b"HTTP/1.1 200 OK\r\n\r\n").await.unwrap();
+            (head, stream)
+        });
+        next(&endpoints).await;
+        let (head, _stream) = asked.await.unwrap();
+        assert!(head.starts_with("CONNECT agenta.example:443 HTTP/1.1\r\n"), "{head}");
+        assert!(head.contains("Proxy-Authorization: Basic dXNlcjpzZWNyZXQ=\r\n"), "{head}");
+    }
+
+    #[tokio::test]
+    async fn proxies_that_cannot_be_used() {
+        let address = nobody().await.unwrap();
+        let failure = by_proxy(&format!("http://user:secret@{address}")).unwrap().next().await.err().unwrap();
+        let said = failure.status.message();
+        assert!(said.starts_with(&format!("no connection through the proxy {address} of HTTPS_PROXY")), "{said}");
+        assert!(!said.contains("secret") && !said.contains("agenta-ai-server"), "{said}");
+        let error = by_proxy("socks5://user:secret@127.0.0.1:1").err().unwrap().to_string();
+        assert!(error.contains("of the kind socks5") && !error.contains("secret"), "{error}");
     }
 
     #[tokio::test(start_paused = true)]
     async fn addresses_are_looked_up_again() {
-        let endpoints = endpoints(&[8, 9]);
-        assert!(!endpoints.turn().1);
+        let (_there, there) = listener().await;
+        let endpoints = endpoints(&[there]);
         tokio::time::advance(REFRESH * 2).await;
-        assert!(endpoints.turn().1);
-        // Once is enough.
-        assert!(!endpoints.turn().1);
+        let begun = tokio::time::Instant::now();
+        assert!(!endpoints.refresh());
+        assert_eq!(endpoints.known().looked_up, Some(begun), "once is enough");
         endpoints.look_up().await.ok().unwrap();
-        assert_eq!(turns(&endpoints, 2).await, [1, 1]);
+        let known: Vec<_> = endpoints.known().routes.iter().map(|route| route.address).collect();
+        assert_eq!(known, [Some(([127, 0, 0, 1], 1).into())]);
     }
 }

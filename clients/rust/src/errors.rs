@@ -14,19 +14,20 @@ use crate::v1::content_block::Kind;
 const CALL_ID: &str = "x-request-id";
 const REASON_PREFIX: &str = "ERROR_REASON_";
 
-/// Every error of this crate, but for those of [`pack`](crate::pack) and [`unpack`](crate::unpack).
+/// Errors of a client and of its calls. [`request`](crate::request), [`pack`](crate::pack) and [`unpack`](crate::unpack) return
+/// [`serde_json::Error`].
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub enum Error {
-    /// The client can't be made as it is configured.
+    /// The configuration of the client is invalid.
     Config(ConfigError),
-    /// The call was refused, or had no answer.
+    /// The call was refused, or got no answer.
     Call(Box<CallError>),
     /// The tool ran and failed.
     Tool(Box<ToolError>),
 }
 
-/// What is wrong with how a client is configured.
+/// An invalid configuration of a client.
 #[derive(Debug, Clone)]
 pub struct ConfigError {
     message: String,
@@ -37,23 +38,23 @@ pub struct ConfigError {
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct CallError {
-    /// Why the service refused the call. Unspecified if that isn't known, or this version doesn't know it.
+    /// Why the service refused the call. `Unspecified` if it gave no reason, or one that this version doesn't know.
     pub reason: v1::ErrorReason,
     /// Whether it is certain that the tool was not run: the service said so, or nothing was sent. If false, the call may have
     /// run and may have been billed: send it again with `request_id` to get its result.
     pub not_run: bool,
     /// The time after which a new attempt makes sense.
     pub retry_delay: Option<Duration>,
-    /// The fields of the request that are at fault, if that is why.
+    /// The invalid fields of the request.
     pub field_violations: Vec<FieldViolation>,
-    /// The limits that were used up, if that is why.
+    /// The limits that were exceeded.
     pub quota_violations: Vec<QuotaViolation>,
-    /// The `request_id` of the call (the idempotency key, AIP-155). Empty if this was made from what a stub returned, which
-    /// doesn't know it.
+    /// The `request_id` of the call (the idempotency key, AIP-155). Empty if this error was made from the status of a generated
+    /// client.
     pub request_id: String,
-    /// The server's own id of the call, as in its logs. Empty if it didn't say.
+    /// The server's id of the call, as in its logs. Empty if it sent none.
     pub call_id: String,
-    /// The status as it came, with its code, its text, all its details and its metadata.
+    /// The gRPC status, with its code, message, details and metadata.
     pub status: Status,
 }
 
@@ -61,34 +62,34 @@ pub struct CallError {
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct ToolError {
-    /// The class of failure, one of those numbered from 100.
+    /// The class of the failure: a reason whose number is 100 or more.
     pub reason: v1::ErrorReason,
     /// What the tool said.
     pub message: String,
-    /// Whether the same request may succeed later. Nothing was bought by this one then.
+    /// Whether the same request may succeed later. If so, this call was not billed.
     pub retryable: bool,
-    /// The time to wait before that.
+    /// The time to wait before trying again.
     pub retry_delay: Option<Duration>,
-    /// The rules that the tool's answer broke, if that is why.
+    /// The rules that the tool's result violates.
     pub field_violations: Vec<FieldViolation>,
-    /// The `request_id` of the call. Empty if this was made from what a stub returned, which doesn't know it.
+    /// The `request_id` of the call. Empty if this error was made from the response of a generated client.
     pub request_id: String,
-    /// How the answer came about.
+    /// How the result was made: the model, the trace and the like.
     pub meta: Option<v1::CallMeta>,
 }
 
-/// One rule that one field broke.
+/// A field that violates a rule.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct FieldViolation {
-    /// Its path, such as "arguments.guidelines".
+    /// The path of the field, such as `arguments.guidelines`.
     pub field: String,
-    /// A sentence.
+    /// The rule that it violates, as a sentence.
     pub description: String,
 }
 
 impl From<Status> for CallError {
-    /// Reads what a stub returned.
+    /// Reads the status that a generated client returned.
     fn from(status: Status) -> Self {
         let details = status.get_error_details();
         let info = details.error_info().filter(|info| info.domain == DOMAIN);
@@ -119,7 +120,7 @@ impl From<v1::CallToolResponse> for ToolError {
 }
 
 impl ToolError {
-    /// Reads what a tool that failed has answered, by whichever method.
+    /// Reads the response of a tool that failed, from the fields that the responses of all methods have.
     #[must_use]
     pub fn new(error: v1::ToolError, content: Vec<v1::ContentBlock>, meta: Option<v1::CallMeta>) -> Self {
         let texts = content.into_iter().filter_map(|block| match block.kind {
@@ -159,7 +160,7 @@ impl StdError for ConfigError {
 }
 
 impl StdError for CallError {
-    /// The error behind the status, such as one of the connection or of the token source.
+    /// Returns the cause of the status, such as an error of the connection or of the token source.
     fn source(&self) -> Option<&(dyn StdError + 'static)> {
         match Outcome::of(&self.status) {
             Some(outcome) => outcome.source(),
@@ -189,14 +190,14 @@ impl From<ConfigError> for Error {
     }
 }
 
-/// One sentence for people.
+/// Says what is wrong, and what to do.
 impl Display for ConfigError {
     fn fmt(&self, out: &mut Formatter<'_>) -> std::fmt::Result {
         out.write_str(&self.message)
     }
 }
 
-/// One sentence for people.
+/// Says what happened, whether the tool may have run, and what to do.
 impl Display for Error {
     fn fmt(&self, out: &mut Formatter<'_>) -> std::fmt::Result {
         match self {
@@ -207,7 +208,7 @@ impl Display for Error {
     }
 }
 
-/// One sentence for people.
+/// Says what happened, whether the tool may have run, and what to do.
 impl Display for CallError {
     fn fmt(&self, out: &mut Formatter<'_>) -> std::fmt::Result {
         let code = format!("{:?}", self.status.code());
@@ -220,7 +221,7 @@ impl Display for CallError {
     }
 }
 
-/// One sentence for people.
+/// Says what happened, and when to try again.
 impl Display for ToolError {
     fn fmt(&self, out: &mut Formatter<'_>) -> std::fmt::Result {
         let cause = cause(self.reason, "the tool failed");
@@ -229,7 +230,7 @@ impl Display for ToolError {
 }
 
 impl CallError {
-    /// The status.
+    /// Returns the code of the status.
     #[must_use]
     pub fn code(&self) -> Code {
         self.status.code()

@@ -1,8 +1,36 @@
-//! Calls Agenta AI services: the connection that they want, calls of tools with arguments and results in native types, and
-//! errors that say whether a tool was run.
+//! Calls the tools of Agenta AI services over gRPC, with arguments and results as native types, and errors that say whether a
+//! tool may have run.
 //!
-//! All of it is built of what tonic has, and goes with the generated client of [`v1`]: see [`Client::stub`], and with clients
-//! that were generated for the methods that tools have of their own: see [`Client::connection`].
+//! ```no_run
+//! use agenta_ai::{Client, Error, request, unpack};
+//! use serde_json::{Value, json};
+//!
+//! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+//! let client = Client::to("agenta.example.com:443").api_key("aai_…").wait_for_limit().build()?;
+//! let request = request("tools.acme.support.classify_ticket", &json!({"ticket": "My invoice is wrong."}))?;
+//! match client.call_tool(request).await {
+//!     Ok(response) => println!("{}", unpack::<Value>(response.structured_content)?),
+//!     Err(Error::Call(error)) if error.not_run => eprintln!("refused: {error}"),
+//!     Err(error) => eprintln!("{error}"),
+//! }
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! [`Client::stream_tool`] reports progress. [`Client::stub`] is the generated client of [`v1`], for all other methods, and
+//! [`Client::connection`] is for clients that you generate for the methods of your own tools.
+//!
+//! # Features
+//!
+//! `tls-ring` (default) or `tls-aws-lc` is the TLS provider, which servers on other machines need. If both are on and the program
+//! has installed none for rustls, it is ring. `tls-native-roots` (default) trusts the system's certificate authorities, and
+//! `tls-webpki-roots` those of Mozilla.
+//!
+//! # Versions
+//!
+//! Types of tonic, prost and tonic-types are in the interface of this crate, which re-exports the versions it uses: use these
+//! re-exports. A minor version of the contract adds fields to messages and values to enums. So end literals of messages with
+//! `..Default::default()`, and have a default arm when you match on an enum.
 
 mod client;
 mod connection;
@@ -23,19 +51,18 @@ pub use connection::Connection;
 pub use errors::{CallError, ConfigError, Error, FieldViolation, ToolError};
 pub use stream::{ToolEvent, ToolStream};
 pub use values::{pack, unpack};
-// Their types are in the interface of this crate.
 pub use {prost, prost_types, tonic, tonic_types};
 
-/// The methods of our own tools: messages and stubs as they are generated from `protos/agenta/ai/tools`.
+/// The methods of Agenta's own tools: messages and clients generated from `protos/agenta/ai/tools`.
 pub mod tools {
-    /// Of `tools.agenta.api`: [`ApiToolsServiceClient`](api_v1::api_tools_service_client::ApiToolsServiceClient).
+    /// The tools of `tools.agenta.api`: [`ApiToolsServiceClient`](api_v1::api_tools_service_client::ApiToolsServiceClient).
     #[allow(missing_docs, clippy::pedantic, rustdoc::invalid_html_tags)]
     pub mod api_v1 {
         include!("generated/agenta.ai.tools.agenta.api.v1.rs");
     }
 }
 
-/// The contract: messages and stubs as they are generated from `protos/agenta/ai/v1`.
+/// The contract: messages and the client generated from `protos/agenta/ai/v1`.
 #[allow(missing_docs, clippy::pedantic, rustdoc::invalid_html_tags)]
 pub mod v1 {
     include!("generated/agenta.ai.v1.rs");

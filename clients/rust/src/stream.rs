@@ -11,13 +11,13 @@ use crate::errors::Error;
 use crate::v1::call_tool_stream_response::Event;
 use crate::v1::{CallToolResponse, CallToolStreamResponse, Progress};
 
-/// What is happening to a call of a tool, or, as the last event, its result.
+/// An event of a call of a tool: progress, or the result.
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
 pub enum ToolEvent {
-    /// What is happening.
+    /// What the call is doing.
     Progress(Progress),
-    /// What the tool answered, as [`Client::call_tool`](crate::Client::call_tool) returns it. Nothing follows it.
+    /// The result, as [`Client::call_tool`](crate::Client::call_tool) returns it. It is the last event.
     Result(Box<CallToolResponse>),
 }
 
@@ -41,11 +41,11 @@ impl ToolStream {
         Self { responses: Some(responses), request_id }
     }
 
-    /// The next event; `None` after the last.
+    /// Waits for the next event; returns `None` after the last. It is cancel safe.
     ///
     /// # Errors
     ///
-    /// Those of [`Client::call_tool`](crate::Client::call_tool). Nothing follows one.
+    /// Those of [`Client::call_tool`](crate::Client::call_tool). An error ends the stream.
     pub async fn message(&mut self) -> Result<Option<ToolEvent>, Error> {
         poll_fn(|context| Pin::new(&mut *self).poll_next(context)).await.transpose()
     }

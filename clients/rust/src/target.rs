@@ -29,8 +29,10 @@ impl Target {
             ));
         }
         host_and_port(target.strip_prefix("dns:///").unwrap_or(target)).ok_or_else(|| {
+            // What holds an @ may hold a password.
+            let shown = if target.contains('@') { String::new() } else { format!(" {target:?}") };
             ConfigError::new(format!(
-                "target {target:?} is neither host:port nor unix:path. Write an IPv6 address as [address]:port"
+                "target{shown} is neither host:port nor unix:path. Write an IPv6 address as [address]:port"
             ))
         })
     }
@@ -103,8 +105,10 @@ mod tests {
             let parsed = Target::parse(text).unwrap();
             assert_eq!((parsed.authority().as_str(), parsed), (authority, target));
         }
-        let shown = Target::parse("https://user:secret@10.0.0.1").unwrap_err().to_string();
-        assert!(shown.contains("is a web address") && !shown.contains("secret"), "{shown}");
+        for target in ["https://user:secret@10.0.0.1", "user:secret@10.0.0.1:1"] {
+            let shown = Target::parse(target).unwrap_err().to_string();
+            assert!(shown.contains("host:port") && !shown.contains("secret"), "{shown}");
+        }
         for text in ["user@10.0.0.1:1", "a:70000", "a:+1", "a b:1", "unix:", "[localhost]:1"] {
             assert!(Target::parse(text).is_err(), "{text}");
         }

@@ -11,24 +11,24 @@ const MAX_SAFE_INTEGER: f64 = 9_007_199_254_740_992.0;
 /// The deepest nesting of arguments: protobuf reads at most 100 nested messages, and each level takes three.
 const MAX_DEPTH: usize = 32;
 
-/// Packs arguments, a struct or a map. Numbers are sent as doubles, and NaN and infinity as null, as
-/// `serde_json` has it.
+/// Converts arguments, a struct or a map, into a [`Struct`]. Numbers are sent as doubles, and NaN and infinity as null, as in
+/// `serde_json`.
 ///
 /// # Errors
 ///
-/// They are no object of JSON, are nested too deep, or have an integer that a double can't hold.
+/// The arguments are not a JSON object, are nested too deep, or have an integer that a double can't hold.
 pub fn pack(arguments: &impl Serialize) -> Result<Struct, Error> {
     match packed(serde_json::to_value(arguments)?, "arguments", MAX_DEPTH)? {
         Kind::StructValue(arguments) => Ok(arguments),
-        _ => Err(Error::custom("arguments are an object")),
+        _ => Err(Error::custom("arguments: must be an object, such as a struct or a map")),
     }
 }
 
-/// Puts a value into a type of yours, or into a [`serde_json::Value`]. One that isn't set counts as null.
+/// Converts a value into a type of your own, or into a [`serde_json::Value`]. `None` is null.
 ///
 /// # Errors
 ///
-/// It doesn't fit.
+/// The value doesn't fit the type.
 pub fn unpack<T: DeserializeOwned>(value: Option<Value>) -> Result<T, Error> {
     serde_json::from_value(unpacked(value.unwrap_or_default()))
 }

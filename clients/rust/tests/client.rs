@@ -16,6 +16,7 @@ use prost_types::value::Kind;
 use serde::Deserialize;
 use serde_json::{Value, json};
 use tokio::net::{TcpListener, UnixListener};
+use tokio::runtime::Runtime;
 use tokio::sync::{Notify, mpsc};
 use tokio::task::AbortHandle;
 use tokio_stream::StreamExt;
@@ -53,9 +54,18 @@ struct Service {
     answers: Arc<Mutex<VecDeque<Answer>>>,
     arrivals: Arc<Mutex<Vec<Arrival>>>,
     arrived: Arc<Notify>,
-    /// The caller of a stream that isn't answered has gone away.
+    /// The caller of what isn't answered has gone away.
     left: Arc<Notify>,
     bucket: Arc<Mutex<Option<Bucket>>>,
+}
+
+/// Notifies when a call that isn't answered is cancelled.
+struct Gone<'a>(&'a Notify);
+
+impl Drop for Gone<'_> {
+    fn drop(&mut self) {
+        self.0.notify_one();
+    }
 }
 
 /// Lets ten calls in at once, and then two hundred a second.
@@ -105,10 +115,11 @@ impl Service {
     async fn next<T>(&self, request: &Request<T>, message: CallToolRequest) -> Answer {
         let answer = self.choose(request, message);
         self.arrived.notify_one();
-        match answer {
-            Some(answer) => answer,
-            None => std::future::pending().await,
+        if let Some(answer) = answer {
+            return answer;
         }
+        let _gone = Gone(&self.left);
+        std::future::pending().await
     }
 
     fn choose<T>(&self, request: &Request<T>, message: CallToolRequest) -> Option<Answer> {
@@ -185,8 +196,11 @@ impl Served {
         Self::with(Server::builder(), answers).await
     }
 
-    async fn with(mut server: Server, answers: impl IntoIterator<Item = Answer>) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    async fn with(server: Server, answers: impl IntoIterator<Item = Answer>) -> Self {
+        Self::on(TcpListener::bind("127.0.0.1:0").await.unwrap(), server, answers)
+    }
+
+    fn on(listener: TcpListener, mut server: Server, answers: impl IntoIterator<Item = Answer>) -> Self {
         let target = listener.local_addr().unwrap().to_string();
         let service = Service::new(answers);
         let serving = server
@@ -639,14 +653,14 @@ async fn largest_request_is_sent_again() {
     assert_eq!(served.arrivals().len(), 2);
 }
 
-#[tokio::test]
-async fn what_a_proxy_says_is_sent_again() {
+/// Answers all attempts with a page, and counts them.
+async fn page(status: u16) -> (Served, Arc<AtomicUsize>) {
     let attempts = Arc::new(AtomicUsize::new(0));
     let counted = attempts.clone();
     let answer = service_fn(move |_: http::Request<Body>| {
         counted.fetch_add(1, Ordering::SeqCst);
-        let page = Body::new("Bad Gateway".to_owned());
-        async { Ok::<_, Infallible>(http::Response::builder().status(502).body(page).unwrap()) }
+        let page = http::Response::builder().status(status).header("content-type", "text/html");
+        async { Ok::<_, Infallible>(page.body(Body::new("<html>".to_owned())).unwrap()) }
     });
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let target = listener.local_addr().unwrap().to_string();
@@ -655,10 +669,93 @@ async fn what_a_proxy_says_is_sent_again() {
         .layer(layer_fn(move |_| answer.clone()))
         .add_service(ToolServiceServer::new(service.clone()))
         .serve_with_incoming(TcpListenerStream::new(listener));
-    let proxy = Served { target, service, task: tokio::spawn(serving).abort_handle() };
+    (Served { target, service, task: tokio::spawn(serving).abort_handle() }, attempts)
+}
+
+#[tokio::test]
+async fn what_a_proxy_says_is_sent_again() {
+    let (proxy, attempts) = page(502).await;
     let error = call_error(proxy.call(|client| client).await);
     assert_eq!((error.code(), error.not_run), (Code::Unavailable, false));
     assert_eq!(attempts.load(Ordering::SeqCst), 5);
+}
+
+#[tokio::test]
+async fn answers_that_are_not_grpc() {
+    for (status, code, attempts_of_streams) in [
+        (200, Code::Unknown, 1),
+        (400, Code::Internal, 1),
+        (401, Code::Unauthenticated, 1),
+        (403, Code::PermissionDenied, 1),
+        (404, Code::Unimplemented, 2),
+        (500, Code::Unknown, 1),
+    ] {
+        let (served, attempts) = page(status).await;
+        let error = call_error(served.call(|client| client).await);
+        assert_eq!((error.code(), error.not_run), (code, status == 404), "{error}");
+        let said = format!("the server answered with HTTP {status} ");
+        assert!(error.status.message().starts_with(&said), "{error}");
+        assert_eq!(attempts.swap(0, Ordering::SeqCst), 1);
+        let (_, end) = followed(&served, |client| client).await;
+        let Err(Error::Call(error)) = end else { panic!("{end:?}") };
+        assert!(error.code() == code && error.status.message().starts_with(&said), "{error}");
+        assert_eq!(attempts.load(Ordering::SeqCst), attempts_of_streams);
+    }
+}
+
+#[tokio::test]
+async fn authorization_is_given_once() {
+    let given = || {
+        let mut request = Request::new(simple());
+        request.metadata_mut().insert("authorization", "ApiKey other".parse().unwrap());
+        request
+    };
+    let served = Served::new([done()]).await;
+    let client = Client::to(&served.target).api_key("own").build().unwrap();
+    let error = call_error(client.call_tool(given()).await);
+    assert_eq!((error.code(), error.not_run), (Code::InvalidArgument, true));
+    assert!(served.arrivals().is_empty());
+    Client::to(&served.target).build().unwrap().call_tool(given()).await.unwrap();
+    assert_eq!(served.arrivals()[0].authorization.as_deref(), Some("ApiKey other"));
+}
+
+#[tokio::test]
+async fn call_that_is_dropped_is_cancelled() {
+    let (served, _client, call, _) = running().await;
+    call.abort();
+    served.service.left.notified().await;
+    assert_eq!(served.arrivals().len(), 1);
+}
+
+fn runtime() -> Runtime {
+    tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap()
+}
+
+/// Such as that of each test of a program whose tests share a client.
+#[test]
+fn client_outlives_the_runtime_of_its_first_call() {
+    let serving = runtime();
+    let served = serving.block_on(Served::new([done()]));
+    let client = Client::to(&served.target).disable_retries().build().unwrap();
+    for _ in 0..3 {
+        runtime().block_on(client.call_tool(simple())).unwrap();
+    }
+    assert_eq!(served.arrivals().len(), 3);
+}
+
+#[test]
+fn server_that_comes_back() {
+    let calling = runtime();
+    let serving = runtime();
+    let served = serving.block_on(Served::new([done()]));
+    let client = Client::to(&served.target).build().unwrap();
+    calling.block_on(client.call_tool(simple())).unwrap();
+    drop(serving); // with its connections
+    let serving = runtime();
+    let again = serving
+        .block_on(async { Served::on(TcpListener::bind(&served.target).await.unwrap(), Server::builder(), [done()]) });
+    calling.block_on(client.call_tool(simple())).unwrap();
+    assert_eq!((served.arrivals().len(), again.arrivals().len()), (1, 1));
 }
 
 #[tokio::test]

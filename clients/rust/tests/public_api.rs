@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use agenta_ai::tonic::transport::ClientTlsConfig;
 use agenta_ai::tonic::{Code, Request, Status};
+use agenta_ai::v1::call_tool_stream_response::Event;
 use agenta_ai::v1::tool_service_client::ToolServiceClient;
 use agenta_ai::v1::{CallMeta, CallToolRequest, CallToolResponse, ErrorReason, Progress};
 use agenta_ai::{
@@ -51,6 +52,18 @@ fn traits() {
     error::<CallError>();
     error::<ToolError>();
     shared::<FieldViolation>();
+}
+
+/// The contract may add variants: without `#[non_exhaustive]` the last arm is unreachable.
+#[test]
+#[deny(unreachable_patterns)]
+fn enums_of_the_contract_grow() {
+    let known = match Event::Progress(Progress::default()) {
+        Event::Progress(_) => 1,
+        Event::Result(_) => 2,
+        _ => 0,
+    };
+    assert_eq!(known, 1);
 }
 
 /// Compiled, but not run.

@@ -251,7 +251,7 @@ where
         match event.event {
             Some(Event::Progress(each)) => progress.push(each),
             Some(Event::Result(answer)) => result = answer.encode_to_vec().into(),
-            None => {}
+            _ => {} // of a later version
         }
     }
     if let Some(trailers) = messages.trailers().await? {

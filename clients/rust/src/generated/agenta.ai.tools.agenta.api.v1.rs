@@ -82,6 +82,7 @@ pub mod refine_prompt_response {
         }
     }
     /// How the tool ended.
+    #[non_exhaustive]
     #[derive(Clone, PartialEq, ::prost::Oneof)]
     pub enum Outcome {
         /// The result, if the tool did its work.
@@ -413,6 +414,7 @@ pub mod refine_prompt_with_cases_response {
         }
     }
     /// How the tool ended.
+    #[non_exhaustive]
     #[derive(Clone, PartialEq, ::prost::Oneof)]
     pub enum Outcome {
         /// The result, if the tool did its work.

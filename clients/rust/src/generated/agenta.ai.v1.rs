@@ -10,6 +10,7 @@ pub struct ContentBlock {
 /// Nested message and enum types in `ContentBlock`.
 pub mod content_block {
     /// The content.
+    #[non_exhaustive]
     #[derive(Clone, PartialEq, Eq, Hash, ::prost::Oneof)]
     pub enum Kind {
         /// Plain text.
@@ -98,6 +99,7 @@ pub struct FieldViolation {
 ///
 /// The status of a refused call has a google.rpc.ErrorInfo with the domain "agenta.ai", whose reason is the name of the
 /// value, including the prefix. A reader treats an unknown value by the status code, or by ToolError.retryable.
+#[non_exhaustive]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
 #[repr(i32)]
 pub enum ErrorReason {
@@ -105,77 +107,77 @@ pub enum ErrorReason {
     Unspecified = 0,
     /// UNAVAILABLE: the feature isn't configured on this server. Waiting won't help.
     ///
-    ///      { "reason": "ERROR_REASON_SERVICE_DISABLED", "domain": "agenta.ai" }
+    /// `{ "reason": "ERROR_REASON_SERVICE_DISABLED", "domain": "agenta.ai" }`
     ServiceDisabled = 1,
     /// UNAUTHENTICATED: the credential is missing, malformed, unknown, revoked or expired.
     ///
-    ///      { "reason": "ERROR_REASON_CREDENTIALS_INVALID", "domain": "agenta.ai" }
+    /// `{ "reason": "ERROR_REASON_CREDENTIALS_INVALID", "domain": "agenta.ai" }`
     CredentialsInvalid = 2,
     /// UNAUTHENTICATED: the token is genuine but has expired. Get a new one.
     ///
-    ///      { "reason": "ERROR_REASON_CREDENTIALS_EXPIRED", "domain": "agenta.ai" }
+    /// `{ "reason": "ERROR_REASON_CREDENTIALS_EXPIRED", "domain": "agenta.ai" }`
     CredentialsExpired = 3,
     /// UNAVAILABLE: the authority that checks credentials can't be reached. Try again.
     ///
-    ///      { "reason": "ERROR_REASON_AUTHORITY_UNAVAILABLE", "domain": "agenta.ai" }
+    /// `{ "reason": "ERROR_REASON_AUTHORITY_UNAVAILABLE", "domain": "agenta.ai" }`
     AuthorityUnavailable = 4,
     /// PERMISSION_DENIED: the caller may not do this. A caller who may not see all tools gets this also for a tool that
     /// doesn't exist.
     ///
-    ///      { "reason": "ERROR_REASON_PERMISSION_DENIED", "domain": "agenta.ai" }
+    /// `{ "reason": "ERROR_REASON_PERMISSION_DENIED", "domain": "agenta.ai" }`
     PermissionDenied = 5,
     /// NOT_FOUND: there is no such tool. google.rpc.ResourceInfo has its name.
     ///
-    ///      { "reason": "ERROR_REASON_TOOL_NOT_FOUND", "domain": "agenta.ai" }
+    /// `{ "reason": "ERROR_REASON_TOOL_NOT_FOUND", "domain": "agenta.ai" }`
     ToolNotFound = 6,
     /// INVALID_ARGUMENT: the request isn't a message of the method's type.
     ///
-    ///      { "reason": "ERROR_REASON_REQUEST_MALFORMED", "domain": "agenta.ai" }
+    /// `{ "reason": "ERROR_REASON_REQUEST_MALFORMED", "domain": "agenta.ai" }`
     RequestMalformed = 7,
     /// INVALID_ARGUMENT: the request is larger than 1 MiB.
     ///
-    ///      { "reason": "ERROR_REASON_REQUEST_TOO_LARGE", "domain": "agenta.ai" }
+    /// `{ "reason": "ERROR_REASON_REQUEST_TOO_LARGE", "domain": "agenta.ai" }`
     RequestTooLarge = 8,
     /// INVALID_ARGUMENT: a field of the request, other than the tool's arguments, is invalid. google.rpc.BadRequest names
     /// it.
     ///
-    ///      { "reason": "ERROR_REASON_REQUEST_INVALID", "domain": "agenta.ai" }
+    /// `{ "reason": "ERROR_REASON_REQUEST_INVALID", "domain": "agenta.ai" }`
     RequestInvalid = 9,
     /// INVALID_ARGUMENT: arguments don't match the tool's input_schema. google.rpc.BadRequest names each, as "arguments.…".
     ///
-    ///      { "reason": "ERROR_REASON_ARGUMENTS_INVALID", "domain": "agenta.ai" }
+    /// `{ "reason": "ERROR_REASON_ARGUMENTS_INVALID", "domain": "agenta.ai" }`
     ArgumentsInvalid = 10,
     /// RESOURCE_EXHAUSTED: the caller's rate limit for this tool is used up. google.rpc.RetryInfo has the delay.
     ///
-    ///      { "reason": "ERROR_REASON_RATE_LIMITED", "domain": "agenta.ai" }
+    /// `{ "reason": "ERROR_REASON_RATE_LIMITED", "domain": "agenta.ai" }`
     RateLimited = 11,
     /// UNAVAILABLE: the rate limiter is unavailable and configured to fail closed. Try again.
     ///
-    ///      { "reason": "ERROR_REASON_RATE_LIMITER_UNAVAILABLE", "domain": "agenta.ai" }
+    /// `{ "reason": "ERROR_REASON_RATE_LIMITER_UNAVAILABLE", "domain": "agenta.ai" }`
     RateLimiterUnavailable = 12,
     /// UNAVAILABLE: too many calls are running or waiting. google.rpc.RetryInfo has the delay.
     ///
-    ///      { "reason": "ERROR_REASON_OVERLOADED", "domain": "agenta.ai" }
+    /// `{ "reason": "ERROR_REASON_OVERLOADED", "domain": "agenta.ai" }`
     Overloaded = 13,
     /// UNAVAILABLE: the completion service keeps failing, so the circuit breaker is open. google.rpc.RetryInfo has the
     /// delay.
     ///
-    ///      { "reason": "ERROR_REASON_UPSTREAM_CIRCUIT_OPEN", "domain": "agenta.ai" }
+    /// `{ "reason": "ERROR_REASON_UPSTREAM_CIRCUIT_OPEN", "domain": "agenta.ai" }`
     UpstreamCircuitOpen = 14,
     /// Never sent: gRPC itself ends calls that a stopping server has not begun, with CANCELLED or UNAVAILABLE.
     #[deprecated]
     ShuttingDown = 15,
     /// ABORTED: the request_id was used before, with other arguments or for another tool. Create a new one.
     ///
-    ///      { "reason": "ERROR_REASON_REQUEST_ID_REUSED", "domain": "agenta.ai" }
+    /// `{ "reason": "ERROR_REASON_REQUEST_ID_REUSED", "domain": "agenta.ai" }`
     RequestIdReused = 16,
     /// DEADLINE_EXCEEDED: too little time was left for an answer. Nothing was billed.
     ///
-    ///      { "reason": "ERROR_REASON_DEADLINE_TOO_SHORT", "domain": "agenta.ai" }
+    /// `{ "reason": "ERROR_REASON_DEADLINE_TOO_SHORT", "domain": "agenta.ai" }`
     DeadlineTooShort = 17,
     /// UNAVAILABLE: the idempotency store can't be reached. Try again with the same request_id.
     ///
-    ///      { "reason": "ERROR_REASON_REPLAY_STORE_UNAVAILABLE", "domain": "agenta.ai" }
+    /// `{ "reason": "ERROR_REASON_REPLAY_STORE_UNAVAILABLE", "domain": "agenta.ai" }`
     ReplayStoreUnavailable = 18,
     /// The completion service can't be reached: there was no connection, so nothing was billed. Retryable.
     UpstreamUnreachable = 100,
@@ -491,6 +493,7 @@ pub struct CallToolStreamResponse {
 /// Nested message and enum types in `CallToolStreamResponse`.
 pub mod call_tool_stream_response {
     /// The content of the message.
+    #[non_exhaustive]
     #[derive(Clone, PartialEq, ::prost::Oneof)]
     pub enum Event {
         /// What is happening to the call.
@@ -553,6 +556,7 @@ pub struct Attempt {
     pub duration: ::core::option::Option<::prost_types::Duration>,
 }
 /// ServiceState says what the service is doing. A reader treats a value that it doesn't know as SERVING.
+#[non_exhaustive]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
 #[repr(i32)]
 pub enum ServiceState {
@@ -595,6 +599,7 @@ impl ServiceState {
 }
 /// RateLimiterState says where rate limits are counted. A reader treats a value that it doesn't know as
 /// UNSPECIFIED.
+#[non_exhaustive]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
 #[repr(i32)]
 pub enum RateLimiterState {
@@ -636,6 +641,7 @@ impl RateLimiterState {
     }
 }
 /// CacheScope says who may share a cached response. A reader treats a value that it doesn't know as PRIVATE.
+#[non_exhaustive]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
 #[repr(i32)]
 pub enum CacheScope {
@@ -670,6 +676,7 @@ impl CacheScope {
 }
 /// ProgressStage says what is happening to a call. A reader treats a value that it doesn't know as UNSPECIFIED, and
 /// shows Progress.text.
+#[non_exhaustive]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
 #[repr(i32)]
 pub enum ProgressStage {
