@@ -23,18 +23,13 @@ import { authorizationOf } from "./credentials.js";
 import { CallError, type CallErrorInit, isRefusal, type Outcome } from "./errors.js";
 import { fromGrpc, hasAuthorization, toGrpc } from "./metadata.js";
 import type { CallOptions, ClientOptions, Metadata as PlainMetadata } from "./options.js";
+import { type Progress, toProgress } from "./progress.js";
 import { Repeats } from "./repeats.js";
 import { SERVICE_CONFIG } from "./service_config.js";
 import { checkTarget, isLocal } from "./target.js";
 import { ipOf, serverNameOf, tlsCredentials } from "./tls.js";
 import { callsTool, isCallTool, isTyped } from "./tools.js";
-import {
-  type CallToolResponse,
-  type CallToolStreamResponse,
-  CallToolStreamResponseSchema,
-  type Progress,
-  ToolService,
-} from "./v1.js";
+import { type CallToolResponse, type CallToolStreamResponse, CallToolStreamResponseSchema, ToolService } from "./v1.js";
 import { VERSION } from "./version.js";
 
 interface SendOptions extends CallOptions {
@@ -292,7 +287,7 @@ export class Transport {
     );
     sent.on("data", ({ event }: CallToolStreamResponse) => {
       if (event.case === "progress") {
-        report(event.value);
+        report(toProgress(event.value));
       } else if (event.case === "result") {
         result = event.value;
       }
