@@ -8,7 +8,7 @@ const events = client.streamTool<{ summary: string }>("tools.agenta.api.refine_p
 for await (const event of events) {
   if (event.type === "progress") {
     console.error(event.progress.text);
-  } else {
+  } else if (event.type === "result") {
     console.log(event.result.summary);
   }
 }

@@ -1,3 +1,6 @@
+/** The longest time that a timer takes. A longer one would end at once. */
+const MAX_TIMER_MS = 2 ** 31 - 1;
+
 /** Waits, or until the signal is aborted. */
 export function sleep(milliseconds: number, signal: AbortSignal): Promise<void> {
   return new Promise((resolve) => {
@@ -6,7 +9,7 @@ export function sleep(milliseconds: number, signal: AbortSignal): Promise<void> 
       signal.removeEventListener("abort", end);
       resolve();
     };
-    const timer = setTimeout(end, milliseconds);
+    const timer = setTimeout(end, Math.min(milliseconds, MAX_TIMER_MS));
     signal.addEventListener("abort", end);
   });
 }

@@ -14,7 +14,7 @@ import {
   toBinary,
   toJson,
 } from "@bufbuild/protobuf";
-import { type Any, AnySchema, ValueSchema } from "@bufbuild/protobuf/wkt";
+import { type Any, AnySchema, durationFromMs, ValueSchema } from "@bufbuild/protobuf/wkt";
 import { credentials, Client as GrpcClient, type StatusObject, status } from "@grpc/grpc-js";
 import { Client } from "./client.js";
 import { Code } from "./code.js";
@@ -22,6 +22,7 @@ import { CallError, ToolError } from "./errors.js";
 import { file_google_rpc_error_details } from "./gen/google/rpc/error_details_pb.js";
 import { fromGrpc, toGrpc } from "./metadata.js";
 import type { CallOptions, Metadata } from "./options.js";
+import { type Progress, toProgress } from "./progress.js";
 import { ApiToolsService } from "./refine_prompt.js";
 import { Transport } from "./transport.js";
 import {
@@ -97,7 +98,7 @@ async function run(asked: Case): Promise<JsonObject> {
     timeoutMs: asked.timeout === undefined ? Number.POSITIVE_INFINITY : asked.timeout * 1000,
     signal: asked.cancel_after === undefined ? undefined : AbortSignal.timeout(asked.cancel_after * 1000),
     metadata: asked.metadata ?? {},
-    onProgress: streams ? (came) => progress.push(toJson(ProgressSchema, came)) : undefined,
+    onProgress: streams ? (came) => progress.push(toJson(ProgressSchema, toMessage(came))) : undefined,
     onHeader: keep,
     onTrailer: keep,
     requestId,
@@ -166,7 +167,7 @@ async function stream(asked: Case, request: Uint8Array, options: SendOptions): S
   try {
     for await (const { event } of opened) {
       if (event.case === "progress") {
-        onProgress?.(event.value);
+        onProgress?.(toProgress(event.value));
       } else if (event.case === "result") {
         result = event.value;
       }
@@ -181,6 +182,13 @@ async function stream(asked: Case, request: Uint8Array, options: SendOptions): S
     throw new CallError({ ...said, isTool: true, requestId: "", outcome: "open" });
   }
   return result;
+}
+
+function toMessage({ retryDelayMs, ...same }: Progress) {
+  return create(ProgressSchema, {
+    ...same,
+    ...(retryDelayMs !== undefined && { retryDelay: durationFromMs(retryDelayMs) }),
+  });
 }
 
 function clientFor(target: string): GrpcClient {

@@ -1,4 +1,4 @@
-import { type DescMessage, fromBinary, type MessageShape } from "@bufbuild/protobuf";
+import { type DescMessage, fromBinary, type MessageShape, toJson } from "@bufbuild/protobuf";
 import { type Any, anyUnpack, type Duration, durationMs } from "@bufbuild/protobuf/wkt";
 import { Code } from "./code.js";
 import {
@@ -11,7 +11,7 @@ import {
 import { StatusSchema } from "./gen/google/rpc/status_pb.js";
 import type { Metadata } from "./options.js";
 import { sentence } from "./sentence.js";
-import { type CallMeta, type CallToolResponse, ErrorReason, ErrorReasonSchema } from "./v1.js";
+import { type CallMeta, CallMetaSchema, type CallToolResponse, ErrorReason, ErrorReasonSchema } from "./v1.js";
 
 const DOMAIN = "agenta.ai";
 
@@ -30,7 +30,7 @@ export interface QuotaViolation {
   /** Name of the limit. */
   readonly quotaId: string;
   /** The limit. */
-  readonly quotaValue: bigint;
+  readonly quotaValue: number;
 }
 
 /**
@@ -99,7 +99,7 @@ export class CallError extends Error {
     const info = find(details, ErrorInfoSchema);
     const why = info?.domain === DOMAIN ? reasonOf(info.reason) : (reason ?? ErrorReason.UNSPECIFIED);
     const retryDelayMs = milliseconds(find(details, RetryInfoSchema)?.retryDelay);
-    const fieldViolations = find(details, BadRequestSchema)?.fieldViolations ?? [];
+    const fieldViolations = plain(find(details, BadRequestSchema)?.fieldViolations);
     const said = `${nameOf(why, Code[code])}: ${sentence(text, fieldViolations, retryDelayMs)}`;
     const remark = remarkOn(outcome, isTool, why, requestId);
     super(
@@ -112,7 +112,14 @@ export class CallError extends Error {
     this.text = text;
     this.retryDelayMs = retryDelayMs;
     this.fieldViolations = fieldViolations;
-    this.quotaViolations = find(details, QuotaFailureSchema)?.violations ?? [];
+    this.quotaViolations = (find(details, QuotaFailureSchema)?.violations ?? []).map(
+      ({ subject, description, quotaId, quotaValue }) => ({
+        subject,
+        description,
+        quotaId,
+        quotaValue: Number(quotaValue),
+      }),
+    );
     this.requestId = requestId;
     this.callId = find(details, RequestInfoSchema)?.requestId ?? "";
     this.details = details;
@@ -145,7 +152,7 @@ export class ToolError extends Error {
     const reason = error?.reason ?? ErrorReason.UNSPECIFIED;
     const text = content.flatMap(({ kind }) => (kind.case === "text" ? [kind.value] : [])).join("\n");
     const retryDelayMs = milliseconds(error?.retryDelay);
-    const fieldViolations = error?.fieldViolations ?? [];
+    const fieldViolations = plain(error?.fieldViolations);
     super(`${nameOf(reason, "the tool failed")}: ${sentence(text, fieldViolations, retryDelayMs)}`);
     this.reason = reason;
     this.text = text;
@@ -154,6 +161,12 @@ export class ToolError extends Error {
     this.fieldViolations = fieldViolations;
     this.requestId = requestId;
     this.meta = meta;
+  }
+
+  /** What JSON.stringify writes: messages hold big integers, of which it can make nothing. */
+  toJSON(): object {
+    const { meta, ...own } = this;
+    return { ...own, ...(meta && { meta: toJson(CallMetaSchema, meta) }) };
   }
 }
 
@@ -188,6 +201,11 @@ function attempt<T>(read: () => T): T | undefined {
 
 function reasonOf(name: string): ErrorReason {
   return ErrorReasonSchema.values.find((value) => value.name === name)?.number ?? ErrorReason.UNSPECIFIED;
+}
+
+/** As plain objects, without what a message has besides. */
+function plain(violations: readonly FieldViolation[] = []): FieldViolation[] {
+  return violations.map(({ field, description }) => ({ field, description }));
 }
 
 function milliseconds(duration: Duration | undefined): number | undefined {

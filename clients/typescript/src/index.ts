@@ -25,12 +25,11 @@ export type {
   MetadataValue,
   TlsOptions,
 } from "./options.js";
-export type { ToolEvent } from "./progress.js";
+export type { Progress, ToolEvent } from "./progress.js";
 export {
   type CallMeta,
   type CallToolResponse,
   ErrorReason,
-  type Progress,
   ProgressStage,
   type StatusResponse,
   type Tool,

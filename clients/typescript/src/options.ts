@@ -1,4 +1,4 @@
-import type { Progress } from "./v1.js";
+import type { Progress } from "./progress.js";
 
 /** A text, or the bytes of a name that ends in "-bin". */
 export type MetadataValue = string | Uint8Array;

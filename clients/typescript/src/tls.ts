@@ -5,15 +5,28 @@ import type { TlsOptions } from "./options.js";
 
 /**
  * @param ip - The address to check the server's certificate for, if the target has one instead of a name.
- * @throws TypeError if only one of key and certificate is given.
+ * @throws TypeError if only one of key and certificate is given, or one can't be used.
  */
 export function tlsCredentials({ ca, key, certificate }: TlsOptions, ip: string | undefined): ChannelCredentials {
+  for (const [name, pem] of Object.entries({ ca, key, certificate })) {
+    if (pem?.length === 0) {
+      throw new TypeError(`tls: ${name} is empty: give a PEM text, or leave it out`);
+    }
+  }
   if (!key !== !certificate) {
     throw new TypeError("tls: give both key and certificate, or none of them");
   }
+  if (ca && !/-----BEGIN (?:X509 |TRUSTED )?CERTIFICATE-----/.test(Buffer.from(ca).toString("latin1"))) {
+    throw new TypeError("tls: ca has no certificate: give a PEM text, not the name of a file");
+  }
   // Instead of what serverNameOf returns.
   const verify = ip ? { checkServerIdentity: (_: string, peer: PeerCertificate) => checkServerIdentity(ip, peer) } : {};
-  return credentials.createSsl(buffer(ca), buffer(key), buffer(certificate), verify);
+  try {
+    return credentials.createSsl(buffer(ca), buffer(key), buffer(certificate), verify);
+  } catch (error) {
+    const why = error instanceof Error ? error.message : "unknown";
+    throw new TypeError(`tls: key and certificate can't be used (${why}): give PEM texts that belong together`);
+  }
 }
 
 type PeerCertificate = Parameters<typeof checkServerIdentity>[1];

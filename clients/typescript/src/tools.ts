@@ -14,7 +14,12 @@ export function isTyped(method: DescMethodUnary<DescMessage, DescMessage>): bool
   return method.parent.typeName.startsWith(TYPED);
 }
 
+/** Whether it is the method that calls any tool by its name. A tool may have a method of that name, too. */
+export function isCallTool(method: DescMethodUnary<DescMessage, DescMessage>): boolean {
+  return method.parent.typeName === ToolService.typeName && method.name === ToolService.method.callTool.name;
+}
+
 /** Whether the method calls a tool. */
 export function callsTool(method: DescMethodUnary<DescMessage, DescMessage>): boolean {
-  return isTyped(method) || method.name === ToolService.method.callTool.name;
+  return isTyped(method) || isCallTool(method);
 }

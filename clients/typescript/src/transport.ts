@@ -1,3 +1,4 @@
+import { inspect } from "node:util";
 import {
   type DescMessage,
   type DescMethod,
@@ -20,20 +21,15 @@ import { onAbort, sleep } from "./abort.js";
 import { Code } from "./code.js";
 import { authorizationOf } from "./credentials.js";
 import { CallError, type CallErrorInit, isRefusal, type Outcome } from "./errors.js";
-import { fromGrpc, toGrpc } from "./metadata.js";
+import { fromGrpc, hasAuthorization, toGrpc } from "./metadata.js";
 import type { CallOptions, ClientOptions, Metadata as PlainMetadata } from "./options.js";
+import { type Progress, toProgress } from "./progress.js";
 import { Repeats } from "./repeats.js";
 import { SERVICE_CONFIG } from "./service_config.js";
 import { checkTarget, isLocal } from "./target.js";
 import { ipOf, serverNameOf, tlsCredentials } from "./tls.js";
-import { callsTool, isTyped } from "./tools.js";
-import {
-  type CallToolResponse,
-  type CallToolStreamResponse,
-  CallToolStreamResponseSchema,
-  type Progress,
-  ToolService,
-} from "./v1.js";
+import { callsTool, isCallTool, isTyped } from "./tools.js";
+import { type CallToolResponse, type CallToolStreamResponse, CallToolStreamResponseSchema, ToolService } from "./v1.js";
 import { VERSION } from "./version.js";
 
 interface SendOptions extends CallOptions {
@@ -76,6 +72,9 @@ interface Attempt {
   credentialError?: { readonly error: unknown };
 }
 
+/** The longest time-out that gRPC can send. A longer one is none. */
+const MAX_TIMEOUT_MS = 99_999_999 * 3_600_000;
+
 /** Why close ends a call. */
 const CLOSED = Symbol("closed");
 
@@ -85,6 +84,8 @@ export class Transport {
   readonly #authorize: (() => string | Promise<string>) | undefined;
   readonly #waitForLimit: boolean;
   readonly #retries: boolean;
+  /** Whether nobody else can read what is sent. */
+  readonly #confidential: boolean;
   readonly #running = new Set<AbortController>();
   #closed = false;
 
@@ -94,8 +95,9 @@ export class Transport {
     const local = isLocal(target);
     const secure = options.tls === undefined ? !local : options.tls !== false;
     this.#authorize = authorizationOf(options);
-    if (this.#authorize && !secure && !local) {
-      throw new TypeError("Credentials are not sent in plaintext to another machine: use TLS");
+    this.#confidential = secure || local;
+    if (this.#authorize) {
+      this.#checkConfidential();
     }
     this.#waitForLimit = options.waitForLimit ?? false;
     this.#retries = options.retries ?? true;
@@ -131,18 +133,21 @@ export class Transport {
     if (!(timeoutMs > 0)) {
       throw new RangeError(`timeoutMs: must be greater than 0, and is ${timeoutMs}`);
     }
-    if (this.#authorize && Object.keys(metadata).some((name) => name.toLowerCase() === "authorization")) {
-      throw new TypeError("metadata: the client has credentials of its own, so authorization can't be given");
+    if (hasAuthorization(metadata)) {
+      if (this.#authorize) {
+        throw new TypeError("metadata: the client has credentials of its own, so authorization can't be given");
+      }
+      this.#checkConfidential();
     }
     const call: Call = {
       method,
       request,
       requestId,
-      deadline: Date.now() + timeoutMs,
+      deadline: timeoutMs > MAX_TIMEOUT_MS ? Number.POSITIVE_INFINITY : Date.now() + timeoutMs,
       metadata: toGrpc(metadata),
       options,
       ended: new AbortController(),
-      streams: options.onProgress !== undefined && method.name === ToolService.method.callTool.name,
+      streams: options.onProgress !== undefined && isCallTool(method),
       outcome: "unsent",
     };
     if (this.#closed) {
@@ -165,6 +170,12 @@ export class Transport {
       throw answer;
     }
     return answer.response as MessageShape<O>;
+  }
+
+  #checkConfidential(): void {
+    if (!this.#confidential) {
+      throw new TypeError("Credentials are not sent in plaintext to another machine: use TLS");
+    }
   }
 
   /**
@@ -276,7 +287,7 @@ export class Transport {
     );
     sent.on("data", ({ event }: CallToolStreamResponse) => {
       if (event.case === "progress") {
-        report(event.value);
+        report(toProgress(event.value));
       } else if (event.case === "result") {
         result = event.value;
       }
@@ -355,7 +366,7 @@ function failureOf(call: Call, attempt: Attempt, error: StatusObject): CallError
   }
   if (credentialError && code === Code.UNAUTHENTICATED) {
     const cause = credentialError.error;
-    const why = cause instanceof Error ? cause.message : String(cause);
+    const why = cause instanceof Error ? cause.message : inspect(cause);
     return failed(call, code, `The token source failed: ${why}`, { cause });
   }
   if (call.ended.signal.aborted && code === Code.CANCELLED) {

@@ -117,6 +117,7 @@ for (const { name, make, least, most } of [
   { name: "a tool, set", make: tool({ timeoutMs: 20_000 }), least: 10_000, most: 20_000 },
   { name: "a read", make: status_(), least: 1, most: 10_000 },
   { name: "a read, set", make: status_({ timeoutMs: 30_000 }), least: 20_000, most: 30_000 },
+  { name: "one too long to be sent", make: tool({ timeoutMs: Number.MAX_VALUE }), least: Infinity, most: Infinity },
   { name: "none", make: tool({ timeoutMs: Number.POSITIVE_INFINITY }), least: Infinity, most: Infinity },
 ]) {
   test(`deadline of ${name}`, async (t) => {
@@ -222,9 +223,18 @@ test("metadata, both ways", async (t) => {
 
 for (const metadata of [{ "b-bin": "text" }, { ä: "x" }, { a: "line\nline" }]) {
   test(`metadata that can't be sent: ${JSON.stringify(metadata)}`, async (t) => {
-    await assert.rejects(tool({ metadata })(connect(t, "127.0.0.1:1")));
+    await assert.rejects(tool({ metadata })(connect(t, "127.0.0.1:1")), TypeError);
   });
 }
+
+test("metadata that can't be sent isn't shown", async (t) => {
+  const metadata = { authorization: "Bearer secret\n" };
+  await assert.rejects(tool({ metadata })(connect(t, "127.0.0.1:1")), (error) => {
+    assert(error instanceof TypeError);
+    assert.match(error.message, /^metadata: "authorization" can't be sent/);
+    return !error.message.includes("secret");
+  });
+});
 
 for (const name of ["onHeader", "onTrailer"] as const) {
   test(`${name} that throws rejects the call`, async (t) => {

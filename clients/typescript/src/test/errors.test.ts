@@ -29,12 +29,13 @@ test("a refusal is decoded", async (t) => {
   assert.equal(refused.notRun, true);
   assert.equal(refused.text, "No.");
   assert.equal(refused.retryDelayMs, 1500);
-  assert.deepEqual(refused.fieldViolations.map(plain), [{ field: "arguments.a", description: "Too long." }]);
+  assert.deepEqual(refused.fieldViolations, [{ field: "arguments.a", description: "Too long." }]);
   assert.deepEqual(
     refused.quotaViolations.map(({ quotaId, quotaValue }) => [quotaId, quotaValue]),
-    [["default", 10n]],
+    [["default", 10]],
   );
   assert.equal(refused.callId, "r");
+  assert.equal(JSON.parse(JSON.stringify(refused)).retryDelayMs, 1500);
   assert.match(refused.requestId, /^[0-9a-f-]{36}$/);
   assert.equal(refused.message, "RATE_LIMITED: No; arguments.a: Too long; try again in 2 s");
   assert.equal(refused.cause, undefined);
@@ -85,17 +86,22 @@ test("a tool that failed", async (t) => {
         { field: "Sorry", description: "Said above." },
       ],
     },
-    meta: { traceId: "t" },
+    meta: { traceId: "t", attempts: [{ duration: durationFromMs(2500) }] },
   });
   assert.equal(failed.reason, ErrorReason.UPSTREAM_UNAVAILABLE);
   assert.equal(failed.text, "Down.\nSorry.");
   assert.equal(failed.retryable, true);
   assert.equal(failed.retryDelayMs, 2000);
-  assert.deepEqual(failed.fieldViolations.map(plain), [
+  assert.deepEqual(failed.fieldViolations, [
     { field: "f", description: "d" },
     { field: "Sorry", description: "Said above." },
   ]);
   assert.equal(failed.meta?.traceId, "t");
+  const { meta, ...rest } = JSON.parse(JSON.stringify(failed));
+  assert.deepEqual(
+    [meta, rest.name, rest.text],
+    [{ traceId: "t", attempts: [{ duration: "2.500s" }] }, "ToolError", failed.text],
+  );
   assert.match(failed.requestId, /^[0-9a-f-]{36}$/);
   assert.equal(failed.message, "UPSTREAM_UNAVAILABLE: Down.\nSorry; f: d; try again in 2 s");
 });
@@ -129,8 +135,4 @@ async function failure(t: TestContext, response: MessageInitShape<typeof CallToo
   const error = await outcome(t, { response: create(CallToolResponseSchema, response) });
   assert(error instanceof ToolError);
   return error;
-}
-
-function plain({ field, description }: { field: string; description: string }) {
-  return { field, description };
 }

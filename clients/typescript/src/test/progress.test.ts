@@ -1,12 +1,15 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
+import { create } from "@bufbuild/protobuf";
+import { durationFromMs } from "@bufbuild/protobuf/wkt";
 import { status } from "@grpc/grpc-js";
 import type { Client } from "../client.js";
 import { Code } from "../code.js";
 import { CallError } from "../errors.js";
 import { ErrorInfoSchema } from "../gen/google/rpc/error_details_pb.js";
 import type { CallToolOptions, ClientOptions } from "../options.js";
-import { ToolService } from "../v1.js";
+import { toProgress } from "../progress.js";
+import { ProgressSchema, ProgressStage, ToolService } from "../v1.js";
 import { type Answer, connect, detail, done, inDoubt, limited, serve } from "./service.js";
 
 const again = { "grpc-retry-pushback-ms": "1" };
@@ -137,6 +140,35 @@ test("leaving the loop cancels the call", async (t) => {
     break;
   }
   await left;
+});
+
+test("a reader that leaves between two events cancels the call", async (t) => {
+  const { target, left } = await serve(t, [endless]);
+  const events = connect(t, target).streamTool("t");
+  await events.next();
+  const next = events.next();
+  assert.deepEqual(await events.return(), { done: true, value: undefined });
+  assert.deepEqual(await next, { done: true, value: undefined });
+  await left;
+});
+
+test("progress is plain data", () => {
+  const { QUEUED, UNSPECIFIED } = ProgressStage;
+  const counts = { text: "Wait.", done: 1, total: 2, queuePosition: 3 };
+  const retryDelay = durationFromMs(1500);
+  assert.deepEqual(
+    JSON.parse(JSON.stringify(toProgress(create(ProgressSchema, { ...counts, stage: QUEUED, retryDelay })))),
+    {
+      ...counts,
+      stage: QUEUED,
+      retryDelayMs: 1500,
+    },
+  );
+  assert.deepEqual(toProgress(create(ProgressSchema, { ...counts, stage: 99 as ProgressStage })), {
+    ...counts,
+    stage: UNSPECIFIED,
+    retryDelayMs: undefined,
+  });
 });
 
 test("what the callback throws, the call throws", async (t) => {

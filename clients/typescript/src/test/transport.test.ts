@@ -250,6 +250,7 @@ for (const { name, tokenSource, text, cause } of [
     text: "The token of the token source has blanks",
     cause: null,
   },
+  { name: "fails with no error", tokenSource: () => Promise.reject(Object.create(null)), text: "[Object", cause: null },
   { name: "returns nothing", tokenSource: () => "", text: "The token of the token source must have 1", cause: null },
 ]) {
   test(`a token source that ${name}`, async (t) => {
@@ -272,6 +273,33 @@ test("a client with credentials takes no authorization", async (t) => {
   await assert.rejects(client.status({ metadata: { Authorization: "Bearer x" } }), TypeError);
 });
 
+test("metadata with authorization isn't sent in plaintext to another machine", async (t) => {
+  const client = connect(t, "agenta.example:443", { tls: false });
+  await assert.rejects(client.status({ metadata: { Authorization: "Bearer secret" } }), {
+    name: "TypeError",
+    message: "Credentials are not sent in plaintext to another machine: use TLS",
+  });
+  const { target, arrivals } = await serve(t, [done()]);
+  await connect(t, target).status({ metadata: { authorization: "Bearer t" } });
+  assert.deepEqual(arrivals[0]?.metadata.get("authorization"), ["Bearer t"]);
+});
+
+test("a wait that is longer than a timer takes", async (t) => {
+  const { target, arrivals } = await serve(t, [limited(2 ** 40)]);
+  const client = connect(t, target, { waitForLimit: true });
+  const ended = client.callTool("tools.x.y.z", {}, { timeoutMs: Infinity }).catch((error) => error);
+  while (arrivals.length === 0) {
+    await new Promise(setImmediate);
+  }
+  // What follows shows that it waits.
+  await connect(t, target)
+    .callTool("tools.x.y.z")
+    .catch(() => {});
+  client.close();
+  assert.equal((await ended).text, "The client was closed");
+  assert.equal(arrivals.length, 2);
+});
+
 test("to another machine there is TLS", async (t) => {
   const received = await proxied(t);
   const client = connect(t, "agenta.example:443", { apiKey: "k" });
@@ -289,6 +317,9 @@ for (const { name, target = "127.0.0.1:1", options } of [
   { name: "umlaut", options: { token: "secretä" } },
   { name: "too long", options: { token: "secret".repeat(2000) } },
   { name: "two of them", options: { apiKey: "secret", token: "secret" } },
+  { name: "a key that is none", options: { tls: { key: "secret", certificate: "secret" } } },
+  { name: "an empty key", options: { tls: { key: "", certificate: "" } } },
+  { name: "the name of a file", options: { tls: { ca: "secret.pem" } } },
   { name: "a key without its certificate", options: { tls: { key: "secret" } } },
   { name: "a service config", options: { channelOptions: { "grpc.service_config": "secret" } } },
   { name: "retries by another name", options: { channelOptions: { "grpc.enable_retries": 0 } } },

@@ -11,7 +11,8 @@ import {
   type RefinePromptResponse,
   RefinePromptResponseSchema,
 } from "../refine_prompt.js";
-import { ErrorReason } from "../v1.js";
+import { isCallTool } from "../tools.js";
+import { ErrorReason, ToolService } from "../v1.js";
 import { connect } from "./service.js";
 
 const METHOD = ApiToolsService.method.refinePrompt;
@@ -94,4 +95,10 @@ test("errors are those of the client", async (t) => {
     assert.equal(error.requestId, arrivals[1]?.request.requestId);
     return true;
   });
+});
+
+test("only our own CallTool calls any tool", () => {
+  const { callTool } = ToolService.method;
+  assert.equal(isCallTool(callTool), true);
+  assert.equal(isCallTool({ ...callTool, parent: METHOD.parent } as typeof callTool), false);
 });
