@@ -443,7 +443,8 @@ class Client:
     async def _watched(self, exchange: Exchange[_Result], on_progress: Callable[[Progress], None] | None) -> _Result:
         if on_progress is None:
             return await self._send(exchange)
-        async with aclosing(self._stream(exchange)) as events:
+        events = self._stream(exchange)
+        async with aclosing(events):
             async for event in events:
                 if not isinstance(event, Progress):
                     return event

@@ -441,7 +441,8 @@ class SyncClient:
     def _watched(self, exchange: Exchange[_Result], on_progress: Callable[[Progress], None] | None) -> _Result:
         if on_progress is None:
             return self._send(exchange)
-        with closing(self._stream(exchange)) as events:
+        events = self._stream(exchange)
+        with closing(events):
             for event in events:
                 if not isinstance(event, Progress):
                     return event

@@ -90,7 +90,7 @@ def test_a_token_that_only_the_other_client_awaits(server: FakeServer) -> None:
 
     with (
         SyncClient(server.target, token_provider=provide) as client,  # type: ignore[arg-type]
-        pytest.raises(InvalidInput, match="^token_provider: must return a token at once here"),
+        pytest.raises(InvalidInput, match=r"^token_provider: must return a token at once here"),
     ):
         client.status()
     assert server.service.requests == []
