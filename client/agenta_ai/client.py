@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-from contextlib import contextmanager
+from contextlib import aclosing, contextmanager
 from itertools import cycle
 from typing import TYPE_CHECKING, Any, Self, TypeVar, cast
 
@@ -234,7 +234,7 @@ class Client:
 
         It is sent again as :meth:`call_tool` is, also after its stream broke. A repeat of a running call yields what is
         happening from then on. Progress that isn't taken in time is left out. A server that is older than this method
-        reports none.
+        reports none. To end the call early, close the generator, for example with :func:`contextlib.aclosing`.
 
         Args:
             name: As for :meth:`call_tool`.
@@ -443,10 +443,12 @@ class Client:
     async def _watched(self, exchange: Exchange[_Result], on_progress: Callable[[Progress], None] | None) -> _Result:
         if on_progress is None:
             return await self._send(exchange)
-        async for event in self._stream(exchange):
-            if not isinstance(event, Progress):
-                return event
-            on_progress(event)
+        events = self._stream(exchange)
+        async with aclosing(events):
+            async for event in events:
+                if not isinstance(event, Progress):
+                    return event
+                on_progress(event)
         raise AssertionError("a stream ended without a result")
 
     async def _send(self, exchange: Exchange[_Result]) -> _Result:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import re
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from agenta_ai.meta import CallMeta
 from agenta_ai.terminal import printable
@@ -36,6 +36,10 @@ class AgentaError(Exception):
 
     request_id = ""
     call_id = ""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # Otherwise a copy, or one for another process, is made of the message alone, without the keyword arguments.
+        return _restored, (type(self), self.args, self.__dict__)
 
 
 class InvalidInput(AgentaError, ValueError):
@@ -158,6 +162,12 @@ def _untold(message: str, violations: Sequence[FieldViolation]) -> list[FieldVio
         if not names and not descriptions:
             untold.append(violation)
     return untold
+
+
+def _restored(kind: type[AgentaError], args: tuple[Any, ...], attributes: dict[str, Any]) -> AgentaError:
+    error = kind.__new__(kind, *args)
+    error.__dict__.update(attributes)
+    return error
 
 
 def _repr(error: CallFailed | ToolFailed, first: str) -> str:

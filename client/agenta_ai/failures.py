@@ -29,16 +29,6 @@ NOTHING_WAS_SENT = "Nothing was sent."
 # gRPC's messages for attempts that were never sent: no address was found, or no connection was made.
 _UNRESOLVED = ("errors resolving", "DNS resolution failed")
 _UNSENT = ("connections to all backends failing", "failed to connect to all addresses", *_UNRESOLVED)
-# With these codes and no ErrorInfo from the service, the outcome is unknown.
-_OPEN = (
-    grpc.StatusCode.UNAVAILABLE,
-    grpc.StatusCode.DEADLINE_EXCEEDED,
-    grpc.StatusCode.CANCELLED,
-    grpc.StatusCode.INTERNAL,
-    grpc.StatusCode.UNKNOWN,
-    # gRPC's own code for a response that is too large.
-    grpc.StatusCode.RESOURCE_EXHAUSTED,
-)
 _LAST_ERROR = re.compile(
     r"^.*last error: (?:[A-Z_]+: )?(?P<address>(?:ipv[46]|unix|vsock)\S*): (?:Failed to connect to remote host: )?"
 )
@@ -108,7 +98,9 @@ def call_failed(
         text = sentence(_of_grpc(code, message, target, timeout), violations, delay)
     if code is grpc.StatusCode.INTERNAL and call_id:
         text = f"{text.rstrip('.')}. The server logged it as call {call_id}."
-    is_open = bool(request_id) and (open_before or (code in _OPEN and not ours and not unsent))
+    # A server that doesn't have the method ran nothing. A status of others doesn't say what the service did.
+    not_run = ours or unsent or code is grpc.StatusCode.UNIMPLEMENTED
+    is_open = bool(request_id) and (open_before or not not_run)
     return CallFailed(
         outcome_open(text, request_id) if is_open else text,
         code=code,
@@ -118,7 +110,7 @@ def call_failed(
         retry_delay=delay,
         request_id=request_id,
         call_id=call_id,
-        tool_was_run=False if (ours or unsent) and not is_open else None,
+        tool_was_run=False if not_run and not is_open else None,
         trailers=trailers,
     )
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import inspect
 import threading
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from itertools import cycle
 from typing import TYPE_CHECKING, Any, Self, TypeVar, cast
 
@@ -225,7 +226,7 @@ class SyncClient:
 
         It is sent again as :meth:`call_tool` is, also after its stream broke. A repeat of a running call yields what is
         happening from then on. Progress that isn't taken in time is left out. A server that is older than this method
-        reports none.
+        reports none. To end the call early, close the generator, for example with :func:`contextlib.closing`.
 
         Args:
             name: As for :meth:`call_tool`.
@@ -440,10 +441,12 @@ class SyncClient:
     def _watched(self, exchange: Exchange[_Result], on_progress: Callable[[Progress], None] | None) -> _Result:
         if on_progress is None:
             return self._send(exchange)
-        for event in self._stream(exchange):
-            if not isinstance(event, Progress):
-                return event
-            on_progress(event)
+        events = self._stream(exchange)
+        with closing(events):
+            for event in events:
+                if not isinstance(event, Progress):
+                    return event
+                on_progress(event)
         raise AssertionError("a stream ended without a result")
 
     def _send(self, exchange: Exchange[_Result]) -> _Result:
@@ -535,6 +538,9 @@ class SyncClient:
             return requests.merged(caller.metadata, exchange.metadata)
         try:
             token = caller.provider()
+            if inspect.iscoroutine(token):
+                token.close()
+                raise errors.InvalidInput("token_provider: must return a token at once here. Client also awaits one.")
         except Exception as error:
             error.add_note("agenta_ai: token_provider failed. Nothing was sent.")
             raise

@@ -84,6 +84,18 @@ async def test_a_token_that_is_awaited(server: FakeServer) -> None:
     assert server.service.metadata[0]["authorization"] == f"Bearer {SECRET}"
 
 
+def test_a_token_that_only_the_other_client_awaits(server: FakeServer) -> None:
+    async def provide() -> str:
+        return SECRET
+
+    with (
+        SyncClient(server.target, token_provider=provide) as client,  # type: ignore[arg-type]
+        pytest.raises(InvalidInput, match=r"^token_provider: must return a token at once here"),
+    ):
+        client.status()
+    assert server.service.requests == []
+
+
 @pytest.mark.parametrize("error", [ValueError("no token today"), grpc.RpcError(), KeyError("x")], ids=repr)
 async def test_an_error_of_the_provider_is_raised_as_it_is(call: Call, server: FakeServer, error: Exception) -> None:
     def provide() -> str:

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import copy
+import pickle
 from typing import TYPE_CHECKING, Any
 
 import grpc
@@ -8,7 +10,7 @@ from google.protobuf.duration_pb2 import Duration
 from google.rpc import error_details_pb2 as details
 from google.rpc import status_pb2
 
-from agenta_ai import CallFailed, CallMeta, FieldViolation, ToolFailed
+from agenta_ai import AgentaError, CallFailed, CallMeta, FieldViolation, InvalidInput, ToolFailed
 from agenta_ai.failures import call_failed
 
 if TYPE_CHECKING:
@@ -106,7 +108,8 @@ def test_what_others_say(code: Code, message: str | None, sentence: str) -> None
     error = failed(code, message, None, "")
     assert str(error).startswith(sentence)
     assert "billed" not in str(error)
-    assert (error.reason, error.tool_was_run, error.request_id, error.call_id) == ("", None, "", "")
+    ran = False if code is Code.UNIMPLEMENTED else None
+    assert (error.reason, error.tool_was_run, error.request_id, error.call_id) == ("", ran, "", "")
 
 
 FAILING = "connections to all backends failing; last error: "
@@ -169,6 +172,8 @@ def test_nothing_was_sent(message: str, request_id: str, why: str) -> None:
         (Code.INTERNAL, "oops."),
         (Code.UNKNOWN, "?"),
         (Code.RESOURCE_EXHAUSTED, "Received message larger than max"),
+        (Code.UNAUTHENTICATED, "a proxy says: No."),
+        (Code.NOT_FOUND, "a proxy says: No."),
     ],
 )
 def test_the_outcome_is_open(code: Code, message: str) -> None:
@@ -176,6 +181,13 @@ def test_the_outcome_is_open(code: Code, message: str) -> None:
     assert str(error).endswith(OUTCOME_OPEN)
     assert (error.tool_was_run, error.request_id) == (None, REQUEST_ID)
     assert "billed" not in str(failed(code, message, None, ""))
+
+
+def test_a_server_without_the_method_runs_nothing() -> None:
+    error = failed(Code.UNIMPLEMENTED, "Method not found!", None)
+    assert (error.tool_was_run, error.request_id) == (False, REQUEST_ID)
+    assert "billed" not in str(error)
+    assert failed(Code.UNIMPLEMENTED, "Method not found!", None, open_before=True).tool_was_run is None
 
 
 def test_an_earlier_attempt_leaves_the_outcome_open(refused: Callable[..., status_pb2.Status]) -> None:
@@ -224,6 +236,28 @@ def test_a_repeat_that_the_service_wants_is_told_with_its_id(refused: Callable[.
 )
 def test_repr_shows_what_a_developer_needs(error: Exception, shown: str) -> None:
     assert repr(error) == shown
+
+
+def _of_a_call() -> AgentaError:
+    error = AgentaError("The answer is not of the form that this client knows.")
+    error.request_id = REQUEST_ID
+    return error
+
+
+@pytest.mark.parametrize("again", [copy.copy, lambda error: pickle.loads(pickle.dumps(error))], ids=["copy", "pickle"])
+@pytest.mark.parametrize(
+    "error",
+    [
+        failed(Code.UNAVAILABLE, "down", [("x-request-id", "7f3c"), ("a-bin", b"1")]),
+        ToolFailed("No.", reason="UPSTREAM_TIMEOUT", meta=CallMeta("ab"), field_violations=[FieldViolation("f", "d")]),
+        InvalidInput("timeout: must be a number."),
+        _of_a_call(),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+def test_an_error_passes_between_processes(error: AgentaError, again: Callable[[AgentaError], AgentaError]) -> None:
+    passed = again(error)
+    assert (type(passed), str(passed), passed.args, vars(passed)) == (type(error), str(error), error.args, vars(error))
 
 
 GARBLED = status_pb2.Status(code=14, message="down")

@@ -80,7 +80,7 @@ func (c *Conn) invoke(ctx context.Context, method string, request, reply any, op
 		if err == nil {
 			return nil
 		}
-		if c.closing.Err() != nil && status.Code(err) == codes.Unavailable {
+		if code := status.Code(err); c.closing.Err() != nil && (code == codes.Unavailable || code == codes.Canceled) {
 			cancel(ErrClosed) // this is what broke the connection
 			err = ctx.Err()
 		}
@@ -125,9 +125,13 @@ func (h *history) explain(ctx context.Context, failure *CallError) {
 	defer h.mu.Unlock()
 	failure.unsent = h.sent == 0
 	failure.NotRun = h.sent == h.refused
-	if failure.cause = h.credentials; failure.cause == nil && ctx.Err() != nil {
+	switch {
+	case h.credentials != nil:
+		failure.cause = h.credentials
+	case ctx.Err() != nil:
 		failure.cause = context.Cause(ctx)
 	}
+	failure.notByContext = ctx.Err() == nil
 	if failure.Code == codes.Canceled && errors.Is(failure.cause, ErrClosed) {
 		failure.Message = "The client was closed"
 		failure.status = status.New(failure.Code, failure.Message)
@@ -156,6 +160,7 @@ func (recorder) HandleRPC(ctx context.Context, event stats.RPCStats) {
 	case *stats.OutHeader:
 		sent.Store(true)
 		call.sent++
+		call.credentials = nil
 	case *stats.End:
 		if sent.Load() && event.Error != nil && newCallError(event.Error).NotRun {
 			call.refused++

@@ -3,6 +3,7 @@ package agentaai
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net"
 	"strings"
 	"sync"
@@ -176,6 +177,46 @@ func TestContextErrors(t *testing.T) {
 	}
 }
 
+// A server that stops isn't a caller who cancels.
+func TestCancelledByTheServer(t *testing.T) {
+	target, _ := serve(t, nil, nil, answer{err: status.Error(codes.Canceled, "No."), pushback: "-1"})
+	err := call(t, target)
+	refused, ok := FromError(err)
+	if !ok || refused.Code != codes.Canceled || refused.NotRun || errors.Is(err, context.Canceled) {
+		t.Errorf("got %v", err)
+	}
+}
+
+func TestErrorsOfInterceptors(t *testing.T) {
+	target, served := serve(t, nil, nil, done())
+	errOpen := errors.New("the circuit is open")
+	for _, given := range []error{errOpen, fmt.Errorf("no call: %w", errOpen)} {
+		err := call(t, target, grpc.WithUnaryInterceptor(func(
+			context.Context, string, any, any, *grpc.ClientConn, grpc.UnaryInvoker, ...grpc.CallOption,
+		) error {
+			return given
+		}))
+		if refused, ok := FromError(err); !ok || !refused.NotRun || !errors.Is(err, errOpen) || len(served.arrivals) > 0 {
+			t.Errorf("got %v", err)
+		}
+	}
+}
+
+func TestTokenSourceThatOutlastsTheDeadline(t *testing.T) {
+	target, _ := serve(t, nil, nil, done())
+	conn := dial(t, target, WithTokenSource(func(ctx context.Context) (string, error) {
+		<-ctx.Done()
+		return "", ctx.Err()
+	}))
+	ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
+	defer cancel()
+	_, _, err := CallTool[any](ctx, conn, newRequest(t))
+	refused, ok := FromError(err)
+	if !ok || refused.Code != codes.DeadlineExceeded || !refused.NotRun || !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("got %v", err)
+	}
+}
+
 func TestClose(t *testing.T) {
 	target, served := serve(t, nil, nil, answer{never: true})
 	conn, err := Dial(target)
@@ -313,5 +354,34 @@ func TestFromError(t *testing.T) {
 	}
 	if refused, ok := FromError(context.DeadlineExceeded); !ok || refused.Code != codes.DeadlineExceeded || refused.NotRun {
 		t.Errorf("got %v", refused)
+	}
+}
+
+// Close ends a call by its context and by its connection, and either may come first.
+func TestCloseWhileConnecting(t *testing.T) {
+	silent, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = silent.Close() }()
+	for range 20 {
+		conn := dial(t, silent.Addr().String())
+		var begun, ended sync.WaitGroup
+		for range 20 {
+			begun.Add(1)
+			ended.Go(func() {
+				begun.Done()
+				_, _, err := CallTool[any](t.Context(), conn, newRequest(t))
+				refused, ok := FromError(err)
+				if !ok || !errors.Is(err, ErrClosed) || errors.Is(err, context.Canceled) || !refused.NotRun {
+					t.Errorf("got %v", err)
+				}
+			})
+		}
+		begun.Wait()
+		if err := conn.Close(); err != nil {
+			t.Error(err)
+		}
+		ended.Wait()
 	}
 }

@@ -8,6 +8,7 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials"
 	healthpb "google.golang.org/grpc/health/grpc_health_v1"
+	"google.golang.org/grpc/status"
 )
 
 // maxCredentialLength is the most characters of a key or token that the server accepts.
@@ -81,6 +82,9 @@ func (c perCall) GetRequestMetadata(ctx context.Context, _ ...string) (map[strin
 	if err != nil {
 		if call := historyOf(ctx); call != nil {
 			call.credentialsFailed(err)
+		}
+		if ctx.Err() != nil { // gRPC would say UNAUTHENTICATED
+			return nil, status.Error(status.FromContextError(ctx.Err()).Code(), err.Error())
 		}
 		return nil, err
 	}

@@ -24,7 +24,8 @@ const (
 type FieldViolation struct{ Field, Description string }
 
 // CallError is a call that ended with a status other than OK. [status.FromError] and [status.Code] read it too, and
-// [errors.Is] finds [context.DeadlineExceeded], [context.Canceled], [ErrClosed] and the error of a [TokenSource] in it.
+// [errors.Is] finds [context.DeadlineExceeded], [context.Canceled], [ErrClosed] and the error of a [TokenSource] or of an
+// interceptor in it.
 type CallError struct {
 	// Code is the status code.
 	Code codes.Code
@@ -48,10 +49,11 @@ type CallError struct {
 	// CallID is the id of this call in the server's log. Empty if the server didn't say.
 	CallID string
 
-	isTool bool
-	unsent bool
-	cause  error
-	status *status.Status
+	isTool       bool
+	unsent       bool
+	notByContext bool // the call's context hadn't ended
+	cause        error
+	status       *status.Status
 }
 
 // FromError returns the [CallError] that is or makes up err: the one that it wraps, or one that is read from its status,
@@ -76,6 +78,9 @@ func newCallError(err error) *CallError {
 		said = status.FromContextError(err)
 	}
 	failure := &CallError{Code: said.Code(), Message: said.Message(), status: said}
+	if _, ok := err.(interface{ GRPCStatus() *status.Status }); !ok {
+		failure.cause = err
+	}
 	for _, detail := range said.Details() {
 		switch detail := detail.(type) {
 		case *errdetails.ErrorInfo:
@@ -156,16 +161,17 @@ func (e *CallError) remark() string {
 // GRPCStatus is the status as it came, with all its details.
 func (e *CallError) GRPCStatus() *status.Status { return e.status }
 
-// Unwrap returns the error of the context, of the token source, or [ErrClosed]; nil if the cause is none of them.
+// Unwrap returns the error of the context, of the token source, of an interceptor, or [ErrClosed]; nil if the cause is none
+// of them.
 func (e *CallError) Unwrap() error { return e.cause }
 
-// Is makes a status that stands for a context error match it.
+// Is makes a status that stands for a context error match it. CANCELLED of a server that stops doesn't stand for one.
 func (e *CallError) Is(target error) bool {
 	switch target {
 	case context.DeadlineExceeded:
 		return e.Code == codes.DeadlineExceeded
 	case context.Canceled:
-		return e.Code == codes.Canceled && !errors.Is(e.cause, ErrClosed)
+		return e.Code == codes.Canceled && !e.notByContext && !errors.Is(e.cause, ErrClosed)
 	}
 	return false
 }

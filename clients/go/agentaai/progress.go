@@ -26,7 +26,7 @@ type progressOption struct {
 // of the call, one message after the other, and never after the call has returned. Meanwhile the server leaves out what
 // would be too much, and only the result waits. A server that is older than this option reports nothing.
 //
-// Only a [Conn] understands it, in calls of a tool: any other connection ignores it.
+// Only a [Conn] understands it, in calls by CallTool: any other connection ignores it, and so does a tool's own method.
 func WithProgress(report func(*aiv1.Progress)) grpc.CallOption {
 	return progressOption{report: report}
 }

@@ -9,11 +9,14 @@ import (
 
 var (
 	webAddress  = regexp.MustCompile(`^(?i:https?):`)
-	scheme      = regexp.MustCompile(`^(dns|unix|unix-abstract|ipv4|ipv6|vsock|xds|passthrough):|://`)
+	scheme      = regexp.MustCompile(`^(dns|unix|unix-abstract|passthrough):|://`)
 	hostAndPort = regexp.MustCompile(`^(\[[^\]]+\]|[^:/\[\]]+):[0-9]+$`)
 
+	// grpc-go has no resolver for these, and xds needs the service config that Dial replaces.
+	foreign = regexp.MustCompile(`^(?:ipv4|ipv6|vsock|xds):`)
+
 	localTarget = regexp.MustCompile(`^(?:` +
-		`(?:dns:(?:///)?)?` + endpoint + `|ipv[46]:` + endpoint + `(?:,` + endpoint + `)*|unix(?:-abstract)?:.+` + `)$`)
+		`(?:dns:(?:///)?)?` + endpoint + `|unix(?:-abstract)?:.+` + `)$`)
 )
 
 const (
@@ -29,6 +32,8 @@ func checkTarget(target string) error {
 	case webAddress.MatchString(target):
 		// It isn't shown: web addresses may hold passwords.
 		return errors.New("agentaai: the target is a web address: give host:port, without http")
+	case foreign.MatchString(target):
+		return fmt.Errorf("agentaai: target %q is of a kind that this client can't connect to: give host:port", target)
 	case strings.ContainsFunc(target, func(char rune) bool { return char < '!' || char > '~' }):
 		return fmt.Errorf("agentaai: target %q has characters that are not part of an address: give host:port", target)
 	case !scheme.MatchString(target) && !hostAndPort.MatchString(target):

@@ -32,6 +32,7 @@ func TestTargets(t *testing.T) {
 		"dns:///localhost:50051": "local", "dns:localhost:1": "local", "dns:///agenta.example:1": "remote",
 		"dns://10.0.0.1/localhost:1": "remote", "[::ffff:127.0.0.1]:1": "remote", "127.0.0.1:1 ": "error",
 		"127.0.0.1:1\n": "error", "localhost:1@agenta.example:1": "error",
+		"ipv4:127.0.0.1:1": "error", "ipv6:[::1]:1": "error", "vsock:2:1": "error", "xds:///agenta": "error",
 	} {
 		rows = append(rows, struct{ Target, Kind string }{target, kind})
 	}

@@ -107,8 +107,9 @@ record Attempts() implements ClientInterceptor {
         // Comes after the trailers and before anyone else reads them.
         @Override
         public void streamClosed(Status status) {
-            // A refusal of the service has details.
-            tracers.lost |= !status.isOk() && !trailers.containsKey(DETAILS);
+            // A refusal of the service has details, and a server without the method runs nothing.
+            boolean refused = trailers.containsKey(DETAILS) || status.getCode() == Status.Code.UNIMPLEMENTED;
+            tracers.lost |= !status.isOk() && !refused;
             if (!ServiceConfig.REPEATED.contains(status.getCode())) {
                 tracers.pushback = trailers.get(PUSHBACK);
                 trailers.discardAll(PUSHBACK);
