@@ -13,17 +13,18 @@ import io.grpc.Metadata;
 import io.grpc.Status;
 import io.grpc.StatusRuntimeException;
 import io.grpc.protobuf.StatusProto;
-import java.net.ConnectException;
+import java.io.IOException;
 import java.time.Duration;
 import java.util.List;
 import java.util.Objects;
 import javax.net.ssl.SSLException;
 import org.jspecify.annotations.Nullable;
 
-/** A call that ended with a status other than OK. Its cause is what grpc-java threw, with all that came. */
+/** A call that ended with a status other than OK. Its cause is the exception of grpc-java, with all trailers. */
 public final class CallException extends AgentaException {
     private static final long serialVersionUID = 1;
     static final String DOMAIN = "agenta.ai";
+    private static final String IO_EXCEPTION = "io exception";
     private static final Metadata.Key<String> CALL_ID =
             Metadata.Key.of("x-request-id", Metadata.ASCII_STRING_MARSHALLER);
 
@@ -118,15 +119,22 @@ public final class CallException extends AgentaException {
         return sentence.endsWith(".") || sentence.endsWith("?") ? sentence + " " : sentence + ". ";
     }
 
-    /** The status's own text, unless that is "io exception" and the cause says more. */
+    /** The status's own text, unless that is grpc-java's "io exception", whose cause says more. */
     private String explanation() {
+        // Other statuses have causes that are not of the connection, such as that of a token source that failed.
+        if (code != Status.Code.UNAVAILABLE) {
+            return description;
+        }
         for (Throwable cause = getCause(); cause != null; cause = cause.getCause()) {
-            if (cause instanceof ConnectException) {
-                return "no connection: " + cause.getMessage() + ". Is agenta-ai-server running?";
-            }
             if (cause instanceof SSLException) {
                 return "TLS failed: " + cause.getMessage()
                         + ". Does the server speak TLS, with a certificate that this client trusts?";
+            }
+            if (cause instanceof IOException && outcome == Outcome.Kind.UNSENT) {
+                return "no connection: " + cause.getMessage() + ". Is agenta-ai-server running?";
+            }
+            if (cause instanceof IOException && description.equals(IO_EXCEPTION)) {
+                return "the connection broke: " + cause.getMessage();
             }
         }
         return description;
@@ -147,9 +155,8 @@ public final class CallException extends AgentaException {
     }
 
     /**
-     * Whether it is certain that the tool was not run: the service said so, or nothing was
-     * sent. If false, the call may have
-     * run and may have been billed; send it again with {@link #requestId()} to get its result.
+     * Whether the tool was certainly not run: the service said so, or nothing was sent. If false, the call may have run and may
+     * have been billed; send it again with {@link #requestId()} to get its result.
      */
     public boolean notRun() {
         return outcome != Outcome.Kind.OPEN;
@@ -170,12 +177,12 @@ public final class CallException extends AgentaException {
         return fieldViolations;
     }
 
-    /** The limits that were used up, if that is why. */
+    /** The limits that the call exceeded, if that is why it was refused. */
     public List<QuotaFailure.Violation> quotaViolations() {
         return quotaViolations;
     }
 
-    /** The server's own id of the call, as in its logs. Empty if it didn't say. */
+    /** The server's own id of the call, as in its logs. Empty if unknown. */
     public String callId() {
         return callId;
     }
