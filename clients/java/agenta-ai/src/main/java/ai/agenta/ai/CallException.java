@@ -24,7 +24,7 @@ import org.jspecify.annotations.Nullable;
 public final class CallException extends AgentaException {
     private static final long serialVersionUID = 1;
     static final String DOMAIN = "agenta.ai";
-    private static final String IO_EXCEPTION = "io exception";
+    private static final List<String> CONNECTION_FAILED = List.of("io exception", "ssl exception");
     private static final Metadata.Key<String> CALL_ID =
             Metadata.Key.of("x-request-id", Metadata.ASCII_STRING_MARSHALLER);
 
@@ -119,22 +119,23 @@ public final class CallException extends AgentaException {
         return sentence.endsWith(".") || sentence.endsWith("?") ? sentence + " " : sentence + ". ";
     }
 
-    /** The status's own text, unless that is grpc-java's "io exception", whose cause says more. */
+    /** The status's own text, unless grpc-java says no more there than that a connection failed. */
     private String explanation() {
-        // Other statuses have causes that are not of the connection, such as that of a token source that failed.
-        if (code != Status.Code.UNAVAILABLE) {
+        // Other causes are not of a connection, such as that of credentials that failed, and may hold secrets.
+        if (CONNECTION_FAILED.stream().noneMatch(description::startsWith)) {
             return description;
         }
         for (Throwable cause = getCause(); cause != null; cause = cause.getCause()) {
+            String text = Objects.requireNonNullElse(
+                    cause.getMessage(), cause.getClass().getSimpleName());
             if (cause instanceof SSLException) {
-                return "TLS failed: " + cause.getMessage()
+                return "TLS failed: " + text
                         + ". Does the server speak TLS, with a certificate that this client trusts?";
             }
-            if (cause instanceof IOException && outcome == Outcome.Kind.UNSENT) {
-                return "no connection: " + cause.getMessage() + ". Is agenta-ai-server running?";
-            }
-            if (cause instanceof IOException && description.equals(IO_EXCEPTION)) {
-                return "the connection broke: " + cause.getMessage();
+            if (cause instanceof IOException) {
+                return outcome == Outcome.Kind.UNSENT
+                        ? "no connection: " + text + ". Is agenta-ai-server running?"
+                        : "the connection broke: " + text;
             }
         }
         return description;

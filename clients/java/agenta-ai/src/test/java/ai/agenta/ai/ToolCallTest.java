@@ -25,6 +25,7 @@ import io.grpc.MethodDescriptor;
 import io.grpc.Status;
 import io.grpc.Status.Code;
 import io.grpc.StatusRuntimeException;
+import java.io.FileNotFoundException;
 import java.io.IOException;
 import java.net.ConnectException;
 import java.time.Duration;
@@ -257,22 +258,29 @@ final class ToolCallTest {
     }
 
     @Test
-    void timesThatAreTooLongToComputeWith() throws IOException {
-        var options = ToolCallOptions.DEFAULT.withTimeout(Duration.ofSeconds(Long.MAX_VALUE));
+    void timeOutThatIsTooLongToComputeWith() throws IOException {
+        try (FakeService service = new FakeService(Answer.done());
+                Client client = Client.to(service.target()).build()) {
+            client.callTool(request(), Duration.ofSeconds(Long.MAX_VALUE));
+        }
+    }
+
+    @Test
+    void retryDelayThatIsTooLongToComputeWith() throws IOException {
         var info = ErrorInfo.newBuilder()
                 .setReason("ERROR_REASON_RATE_LIMITED")
                 .setDomain("agenta.ai")
                 .build();
-        var delay = com.google.protobuf.Duration.newBuilder()
-                .setSeconds(Long.MAX_VALUE)
-                .setNanos(Integer.MAX_VALUE);
-        var retry = RetryInfo.newBuilder().setRetryDelay(delay).build();
-        try (FakeService service =
-                        new FakeService(Answer.refused(Code.RESOURCE_EXHAUSTED, info, retry), Answer.done());
-                Client client = Client.to(service.target()).waitForLimit().build()) {
-            var failure = failureOf(client.callToolAsync(request(), options));
-            assertEquals(ErrorReason.ERROR_REASON_RATE_LIMITED, failure.reason());
-            client.callTool(request(), options);
+        for (long seconds : List.of(Long.MAX_VALUE, 100_000_000_000L)) {
+            var delay = com.google.protobuf.Duration.newBuilder()
+                    .setSeconds(seconds)
+                    .setNanos(Integer.MAX_VALUE);
+            var retry = RetryInfo.newBuilder().setRetryDelay(delay).build();
+            try (FakeService service = new FakeService(Answer.refused(Code.RESOURCE_EXHAUSTED, info, retry));
+                    Client client = Client.to(service.target()).waitForLimit().build()) {
+                var failure = failureOf(client.callToolAsync(request(), OPTIONS));
+                assertEquals(ErrorReason.ERROR_REASON_RATE_LIMITED, failure.reason());
+            }
         }
     }
 
@@ -304,6 +312,15 @@ final class ToolCallTest {
                 "UNAVAILABLE: the connection broke: Connection reset by peer",
                 Status.UNAVAILABLE.withDescription("No.").withCause(reset),
                 "UNAVAILABLE: No.",
+                Outcome.mark(Status.UNAVAILABLE.withDescription("io exception"), Outcome.Kind.UNSENT),
+                "UNAVAILABLE: io exception. Nothing was sent.",
+                Outcome.mark(
+                        Status.UNAVAILABLE.withDescription("io exception").withCause(new FileNotFoundException()),
+                        Outcome.Kind.UNSENT),
+                "UNAVAILABLE: no connection: FileNotFoundException. Is agenta-ai-server running? Nothing was sent.",
+                // of credentials
+                Outcome.mark(Status.UNAVAILABLE.withDescription("No.").withCause(reset), Outcome.Kind.UNSENT),
+                "UNAVAILABLE: No. Nothing was sent.",
                 Status.UNAUTHENTICATED.withDescription("No.").withCause(new ConnectException("idp")),
                 "UNAUTHENTICATED: No.");
         cases.forEach((status, message) ->
