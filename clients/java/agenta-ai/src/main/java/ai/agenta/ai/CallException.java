@@ -14,6 +14,7 @@ import io.grpc.Status;
 import io.grpc.StatusRuntimeException;
 import io.grpc.protobuf.StatusProto;
 import java.io.IOException;
+import java.net.ConnectException;
 import java.time.Duration;
 import java.util.List;
 import java.util.Objects;
@@ -133,7 +134,7 @@ public final class CallException extends AgentaException {
                         + ". Does the server speak TLS, with a certificate that this client trusts?";
             }
             if (cause instanceof IOException) {
-                return outcome == Outcome.Kind.UNSENT
+                return outcome == Outcome.Kind.UNSENT || cause instanceof ConnectException
                         ? "no connection: " + text + ". Is agenta-ai-server running?"
                         : "the connection broke: " + text;
             }

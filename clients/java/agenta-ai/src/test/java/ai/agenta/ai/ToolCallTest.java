@@ -318,6 +318,11 @@ final class ToolCallTest {
                         Status.UNAVAILABLE.withDescription("io exception").withCause(new FileNotFoundException()),
                         Outcome.Kind.UNSENT),
                 "UNAVAILABLE: no connection: FileNotFoundException. Is agenta-ai-server running? Nothing was sent.",
+                // of the last attempt
+                Status.UNAVAILABLE
+                        .withDescription("io exception")
+                        .withCause(new ConnectException("Connection refused")),
+                "UNAVAILABLE: no connection: Connection refused. Is agenta-ai-server running?",
                 // of credentials
                 Outcome.mark(Status.UNAVAILABLE.withDescription("No.").withCause(reset), Outcome.Kind.UNSENT),
                 "UNAVAILABLE: No. Nothing was sent.",
