@@ -4,10 +4,12 @@ import ai.agenta.ai.v1.ErrorReason;
 import java.time.Duration;
 import java.util.List;
 
-/** Every error that a call can end with. Its message is a sentence that says what happened, and then what to do. */
-public abstract sealed class AgentaException extends RuntimeException permits CallException, ToolException {
+/** The error of a call. Its message says what happened, whether the tool may have run, and what to do. */
+public abstract class AgentaException extends RuntimeException {
     private static final long serialVersionUID = 1;
     private static final String REASON_PREFIX = "ERROR_REASON_";
+    /** The longest duration that protobuf allows: 10,000 years. A longer one could not be computed with. */
+    private static final long MAX_SECONDS = 315_576_000_000L;
 
     private final String requestId;
 
@@ -49,6 +51,7 @@ public abstract sealed class AgentaException extends RuntimeException permits Ca
     }
 
     static Duration duration(com.google.protobuf.Duration duration) {
-        return Duration.ofSeconds(duration.getSeconds(), duration.getNanos());
+        long seconds = Math.max(-MAX_SECONDS, Math.min(MAX_SECONDS, duration.getSeconds()));
+        return Duration.ofSeconds(seconds, duration.getNanos());
     }
 }

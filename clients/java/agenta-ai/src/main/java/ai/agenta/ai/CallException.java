@@ -13,6 +13,7 @@ import io.grpc.Metadata;
 import io.grpc.Status;
 import io.grpc.StatusRuntimeException;
 import io.grpc.protobuf.StatusProto;
+import java.io.IOException;
 import java.net.ConnectException;
 import java.time.Duration;
 import java.util.List;
@@ -20,10 +21,11 @@ import java.util.Objects;
 import javax.net.ssl.SSLException;
 import org.jspecify.annotations.Nullable;
 
-/** A call that ended with a status other than OK. Its cause is what grpc-java threw, with all that came. */
+/** A call that ended with a status other than OK. Its cause is the exception of grpc-java, with all trailers. */
 public final class CallException extends AgentaException {
     private static final long serialVersionUID = 1;
     static final String DOMAIN = "agenta.ai";
+    private static final List<String> CONNECTION_FAILED = List.of("io exception", "ssl exception");
     private static final Metadata.Key<String> CALL_ID =
             Metadata.Key.of("x-request-id", Metadata.ASCII_STRING_MARSHALLER);
 
@@ -118,15 +120,23 @@ public final class CallException extends AgentaException {
         return sentence.endsWith(".") || sentence.endsWith("?") ? sentence + " " : sentence + ". ";
     }
 
-    /** The status's own text, unless that is "io exception" and the cause says more. */
+    /** The status's own text, unless grpc-java says no more there than that a connection failed. */
     private String explanation() {
+        // Other causes are not of a connection, such as that of credentials that failed, and may hold secrets.
+        if (CONNECTION_FAILED.stream().noneMatch(description::startsWith)) {
+            return description;
+        }
         for (Throwable cause = getCause(); cause != null; cause = cause.getCause()) {
-            if (cause instanceof ConnectException) {
-                return "no connection: " + cause.getMessage() + ". Is agenta-ai-server running?";
-            }
+            String text = Objects.requireNonNullElse(
+                    cause.getMessage(), cause.getClass().getSimpleName());
             if (cause instanceof SSLException) {
-                return "TLS failed: " + cause.getMessage()
+                return "TLS failed: " + text
                         + ". Does the server speak TLS, with a certificate that this client trusts?";
+            }
+            if (cause instanceof IOException) {
+                return outcome == Outcome.Kind.UNSENT || cause instanceof ConnectException
+                        ? "no connection: " + text + ". Is agenta-ai-server running?"
+                        : "the connection broke: " + text;
             }
         }
         return description;
@@ -147,9 +157,8 @@ public final class CallException extends AgentaException {
     }
 
     /**
-     * Whether it is certain that the tool was not run: the service said so, or nothing was
-     * sent. If false, the call may have
-     * run and may have been billed; send it again with {@link #requestId()} to get its result.
+     * Whether the tool was certainly not run: the service said so, or nothing was sent. If false, the call may have run and may
+     * have been billed; send it again with {@link #requestId()} to get its result.
      */
     public boolean notRun() {
         return outcome != Outcome.Kind.OPEN;
@@ -170,12 +179,12 @@ public final class CallException extends AgentaException {
         return fieldViolations;
     }
 
-    /** The limits that were used up, if that is why. */
+    /** The limits that the call exceeded, if that is why it was refused. */
     public List<QuotaFailure.Violation> quotaViolations() {
         return quotaViolations;
     }
 
-    /** The server's own id of the call, as in its logs. Empty if it didn't say. */
+    /** The server's own id of the call, as in its logs. Empty if unknown. */
     public String callId() {
         return callId;
     }

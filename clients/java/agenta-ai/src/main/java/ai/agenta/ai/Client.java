@@ -12,13 +12,13 @@ import io.grpc.InsecureChannelCredentials;
 import io.grpc.ManagedChannel;
 import io.grpc.ManagedChannelBuilder;
 import io.grpc.MethodDescriptor;
-import io.grpc.Status;
 import io.grpc.TlsChannelCredentials;
 import java.io.IOException;
 import java.io.UncheckedIOException;
 import java.nio.charset.StandardCharsets;
 import java.time.Duration;
 import java.util.Map;
+import java.util.Objects;
 import java.util.Set;
 import java.util.UUID;
 import java.util.concurrent.CompletableFuture;
@@ -31,7 +31,7 @@ import org.jspecify.annotations.Nullable;
 
 /** A connection to Agenta AI services. It is opened by its first call, and serves many at once, from any thread. */
 public final class Client implements AutoCloseable {
-    /** The time that a call of a tool has if it doesn't say. */
+    /** The default time-out of a call. */
     public static final Duration CALL_TIMEOUT = Duration.ofSeconds(90);
 
     private static final String VERSION = version();
@@ -50,7 +50,8 @@ public final class Client implements AutoCloseable {
     }
 
     /**
-     * Begins a connection to a target, "host:port" or any name that gRPC knows, such as "unix:/run/agenta.sock".
+     * Returns the builder of a client for a target: "host:port", or any name that gRPC knows, such as
+     * "unix:/run/agenta.sock".
      *
      * <p>It is in plaintext to localhost, a loopback address or a Unix socket, and has TLS with the system's certificate
      * authorities to any other. Nothing goes to another machine in plaintext, whatever a name may resolve to: such calls fail
@@ -120,56 +121,57 @@ public final class Client implements AutoCloseable {
      * @throws IllegalArgumentException if the request has no request_id
      */
     public CallToolResponse callTool(CallToolRequest request, ToolCallOptions options) {
-        return await(callToolAsync(request, options), request.getRequestId());
+        checked(request.getRequestId());
+        return await(start(ToolServiceGrpc.getCallToolMethod(), request, options));
     }
 
     /**
-     * Runs a tool by a method of its own, of code that was generated from the files of "agenta-ai-server tools proto":
+     * Runs a tool by its own method, from code that was generated from the files of "agenta-ai-server tools proto":
      *
      * <pre>{@code
      * client.call(SupportToolsServiceGrpc.getClassifyTicketMethod(), request)
      * }</pre>
      *
-     * The request gets a request_id if it has none.
+     * The request gets a request_id if it has none. Other methods that are not streams can be called in the same way.
      *
      * @throws CallException if the call was refused or had no answer
      * @throws ToolException if the tool ran and failed
+     * @throws IllegalArgumentException if the method is a stream
      */
     public <Q extends Message, A extends Message> A call(MethodDescriptor<Q, A> method, Q request) {
         return call(method, request, ToolCallOptions.DEFAULT);
     }
 
-    /** Runs a tool by a method of its own: see {@link #call(MethodDescriptor, Message)}. */
+    /** Runs a tool by its own method: see {@link #call(MethodDescriptor, Message)}. */
     public <Q extends Message, A extends Message> A call(
             MethodDescriptor<Q, A> method, Q request, ToolCallOptions options) {
-        Q named = TypedMethods.named(request);
-        return await(start(method, named, options), TypedMethods.requestId(named));
+        return await(start(method, TypedMethods.named(request), options));
     }
 
-    /** Runs a tool by a method of its own without blocking: see {@link #callToolAsync}. */
+    /** Runs a tool by its own method without blocking: see {@link #callToolAsync}. */
     public <Q extends Message, A extends Message> CompletableFuture<A> callAsync(
             MethodDescriptor<Q, A> method, Q request, ToolCallOptions options) {
-        return start(method, TypedMethods.named(request), options);
+        return start(method, TypedMethods.named(request), options).result();
     }
 
-    private static <A> A await(CompletableFuture<A> result, String requestId) {
+    private static <A extends Message> A await(ToolCall<?, A> call) {
         try {
-            return result.get();
+            return call.result().get();
         } catch (InterruptedException interrupted) {
-            result.cancel(true);
             Thread.currentThread().interrupt();
-            var status = Status.CANCELLED
-                    .withDescription("The thread was interrupted")
-                    .withCause(interrupted);
-            throw new CallException(status.asRuntimeException(), requestId, Outcome.Kind.OPEN);
+            throw call.interrupt(interrupted);
         } catch (ExecutionException failure) {
             if (failure.getCause() instanceof AgentaException cause) {
                 // Points to who called, and not to a thread of grpc-java.
                 cause.fillInStackTrace();
                 throw cause;
             }
+            // Those of a callback, to which they point.
             if (failure.getCause() instanceof RuntimeException cause) {
-                throw cause; // of a callback, to which it points
+                throw cause;
+            }
+            if (failure.getCause() instanceof Error cause) {
+                throw cause;
             }
             throw new IllegalStateException("a callback failed", failure.getCause());
         }
@@ -178,22 +180,25 @@ public final class Client implements AutoCloseable {
     /**
      * Runs a tool without blocking.
      *
-     * @return ends with what {@link #callTool(CallToolRequest, ToolCallOptions)} returns or throws. To cancel it cancels the
-     *     call
+     * @return completes with what {@link #callTool(CallToolRequest, ToolCallOptions)} returns or throws, on a thread of the
+     *     channel that may block. Cancelling it cancels the call
      * @throws IllegalArgumentException if the request has no request_id
      */
     public CompletableFuture<CallToolResponse> callToolAsync(CallToolRequest request, ToolCallOptions options) {
         checked(request.getRequestId());
-        return start(ToolServiceGrpc.getCallToolMethod(), request, options);
+        return start(ToolServiceGrpc.getCallToolMethod(), request, options).result();
     }
 
-    private <Q extends Message, A extends Message> CompletableFuture<A> start(
+    private <Q extends Message, A extends Message> ToolCall<Q, A> start(
             MethodDescriptor<Q, A> method, Q request, ToolCallOptions options) {
+        if (method.getType() != MethodDescriptor.MethodType.UNARY) {
+            throw new IllegalArgumentException(method.getFullMethodName() + " is a stream: call it by its stub");
+        }
         var call = new ToolCall<>(channel, method, request, options, waitForLimit, streams);
         inFlight.add(call);
-        var result = call.start();
-        result.whenComplete((response, failure) -> inFlight.remove(call));
-        return result;
+        call.result().whenComplete((response, failure) -> inFlight.remove(call));
+        call.start();
+        return call;
     }
 
     /**
@@ -205,8 +210,8 @@ public final class Client implements AutoCloseable {
     }
 
     /**
-     * Ends the connection. Calls that run end at once with CANCELLED, "The client was closed": the exception carries the
-     * request_id to get their results with. Calls after this fail, and send nothing.
+     * Closes the connection, without waiting for it. Calls in flight end at once with CANCELLED, "The client was closed"; the
+     * exception has the request_id that gets their results. Later calls fail, and nothing is sent.
      */
     @Override
     public void close() {
@@ -215,7 +220,7 @@ public final class Client implements AutoCloseable {
         inFlight.forEach(ToolCall::close);
     }
 
-    /** How a connection is to be. */
+    /** Builds a {@link Client}. Not thread-safe. */
     public static final class Builder {
         private final Target target;
         private ChannelCredentials transport;
@@ -229,58 +234,62 @@ public final class Client implements AutoCloseable {
             transport = target.local() ? InsecureChannelCredentials.create() : TlsChannelCredentials.create();
         }
 
-        /** Sends a key with every call, one of the server's, "aai_…", or of Agenta. Null or an empty one is not sent. */
+        /**
+         * Sends a key with every call: one of the server's, "aai_…", or one of Agenta. If it is null or empty, none is sent. It
+         * replaces a {@link #token(String) token}.
+         */
         public Builder apiKey(@Nullable String key) {
             caller = new Credentials("ApiKey", () -> key);
             return this;
         }
 
-        /** Sends a bearer token with every call. */
-        public Builder token(String token) {
+        /** Sends a bearer token with every call. If it is null or empty, none is sent. It replaces an {@link #apiKey}. */
+        public Builder token(@Nullable String token) {
             return token(() -> token);
         }
 
         /**
-         * Sends a bearer token with every call, and asks for it each time, on a thread that may block: keep it until it is
-         * about to expire. A supplier that throws fails the call with UNAUTHENTICATED, and nothing is sent.
+         * Sends a bearer token with every call. The supplier is called each time that a call is sent, on a thread that may
+         * block: cache the token until it is about to expire. If the supplier throws, the call fails with UNAUTHENTICATED; if it
+         * hangs, with DEADLINE_EXCEEDED. Nothing is sent then.
          */
         public Builder token(Supplier<? extends @Nullable String> token) {
-            caller = new Credentials("Bearer", token);
+            caller = new Credentials("Bearer", Objects.requireNonNull(token, "token"));
             return this;
         }
 
         /**
-         * Makes a call of a tool that a rate limit refuses wait as long as the server says, and a random time on top, and then
-         * sends it again with the same request_id, until its deadline. Where the wait would outlast the deadline, it fails at
-         * once. A refused call runs no tool, so none is billed twice.
+         * Waits for rate limits. A call of a tool that exceeds one waits as long as the server says plus a random time, and is
+         * sent again with the same request_id, until its deadline. It fails at once if the wait would outlast the deadline. A
+         * refused call runs no tool, so none is billed twice.
          */
         public Builder waitForLimit() {
             waitForLimit = true;
             return this;
         }
 
-        /** Sends no call again by itself when the connection breaks or the server is unavailable. */
+        /** Disables the retries of calls whose connection breaks or whose server is unavailable. */
         public Builder disableRetries() {
             retries = false;
             return this;
         }
 
-        /** Says how to encrypt, for other authorities or a certificate of your own. */
+        /** Sets the transport security, for example TLS with your own certificate authorities or a client certificate. */
         public Builder transport(ChannelCredentials credentials) {
-            transport = credentials;
+            transport = Objects.requireNonNull(credentials, "credentials");
             return this;
         }
 
         /**
-         * Sets whatever else grpc-java can, last of all, but no service config: that would replace the load balancing and
-         * retries of this client, so {@link #build} throws an {@code IllegalArgumentException}.
+         * Changes other settings of the channel, after those of this builder. A service config would replace the load balancing
+         * and retries of this client: then {@link #build} throws an {@code IllegalArgumentException}.
          */
         public Builder configure(Consumer<ManagedChannelBuilder<?>> change) {
-            more = change;
+            more = Objects.requireNonNull(change, "change");
             return this;
         }
 
-        /** Makes the connection. */
+        /** Makes the client. It connects when it is first used. */
         public Client build() {
             Closing closing = new Closing();
             ManagedChannelBuilder<?> builder = Grpc.newChannelBuilder(target.name(), transport)

@@ -55,7 +55,7 @@ record Detached() implements ClientInterceptor {
 
         @Override
         public void start(Listener<A> listener, Metadata headers) {
-            Context.ROOT.run(() -> super.start(new Told<>(listener, caller, this::close), headers));
+            Context.ROOT.run(() -> super.start(new InContext<>(listener, caller, this::close), headers));
             caller.addListener(end, Runnable::run);
             if (closed) { // meanwhile
                 caller.removeListener(end);
@@ -90,12 +90,12 @@ record Detached() implements ClientInterceptor {
         }
     }
 
-    /** Is told of the call in the caller's context, as grpc-java has it. */
-    private static final class Told<A> extends SimpleForwardingClientCallListener<A> {
+    /** Passes events of the call on in the caller's context, as grpc-java does. */
+    private static final class InContext<A> extends SimpleForwardingClientCallListener<A> {
         private final Context caller;
         private final Runnable close;
 
-        Told(ClientCall.Listener<A> listener, Context caller, Runnable close) {
+        InContext(ClientCall.Listener<A> listener, Context caller, Runnable close) {
             super(listener);
             this.caller = caller;
             this.close = close;

@@ -1,5 +1,7 @@
 package ai.agenta.ai;
 
+import static java.util.concurrent.TimeUnit.NANOSECONDS;
+
 import ai.agenta.ai.ServiceConfig.RetryPolicy;
 import ai.agenta.ai.v1.CallToolRequest;
 import ai.agenta.ai.v1.CallToolResponse;
@@ -25,7 +27,6 @@ import java.time.Duration;
 import java.util.Locale;
 import java.util.concurrent.CompletableFuture;
 import java.util.concurrent.ThreadLocalRandom;
-import java.util.concurrent.TimeUnit;
 import java.util.function.Function;
 import org.jspecify.annotations.Nullable;
 
@@ -71,8 +72,8 @@ final class ToolCall<Q extends Message, A extends Message> {
         this.channel = channel;
         this.method = method;
         this.request = more.rerunIfOutcomeUnknown() ? TypedMethods.rerun(request) : request;
-        this.deadline =
-                Detached.earlier(Deadline.after(more.timeout().toNanos(), TimeUnit.NANOSECONDS), caller.getDeadline());
+        this.deadline = Detached.earlier(
+                Deadline.after(NANOSECONDS.convert(more.timeout()), NANOSECONDS), caller.getDeadline());
         this.options =
                 CallOptions.DEFAULT.withCallCredentials(more.credentials()).withDeadline(deadline);
         this.more = more;
@@ -82,16 +83,24 @@ final class ToolCall<Q extends Message, A extends Message> {
         this.policy = this.streams ? streams : RetryPolicy.NEVER;
     }
 
-    /** Makes the call. To cancel the future cancels the call. */
-    CompletableFuture<A> start() {
+    /** What the call ends with. To cancel it cancels the call. */
+    CompletableFuture<A> result() {
+        return result;
+    }
+
+    /** Makes the call. */
+    void start() {
         int bytes = request.getSerializedSize();
         if (bytes > MAX_REQUEST_BYTES) {
             end(tooLarge(bytes));
-            return result;
+            return;
         }
         result.whenComplete((response, failure) -> cancel(failure));
-        attempt();
-        return result;
+        try {
+            attempt();
+        } catch (Throwable failure) { // of an interceptor
+            result.completeExceptionally(failure);
+        }
     }
 
     private static StatusRuntimeException tooLarge(int bytes) {
@@ -113,20 +122,37 @@ final class ToolCall<Q extends Message, A extends Message> {
                 .asRuntimeException(trailers);
     }
 
-    /** Ends the call, if it waits between two attempts. The channel ends these. */
+    /** Ends the call, after the channel has ended those that are on a connection. */
     void close() {
-        boolean waits;
         synchronized (this) {
             closed = true;
+            if (current != null) {
+                // It may still wait for its credentials.
+                current.cancel("the client was closed", null);
+                return;
+            }
+        }
+        end(Closing.WHILE_WAITING.asRuntimeException());
+    }
+
+    /** Ends the call for a thread that no longer waits for it. */
+    CallException interrupt(InterruptedException interrupted) {
+        boolean waits;
+        synchronized (this) {
             waits = current == null;
         }
-        if (waits) {
-            end(Closing.WHILE_WAITING.asRuntimeException());
-        }
+        result.cancel(true);
+        Status status =
+                Status.CANCELLED.withDescription("The thread was interrupted").withCause(interrupted);
+        return failure((waits ? Outcome.mark(status, Outcome.Kind.REFUSED) : status).asRuntimeException());
     }
 
     private void end(StatusRuntimeException thrown) {
-        result.completeExceptionally(new CallException(thrown, TypedMethods.requestId(request), before));
+        result.completeExceptionally(failure(thrown));
+    }
+
+    private CallException failure(StatusRuntimeException thrown) {
+        return new CallException(thrown, TypedMethods.requestId(request), before);
     }
 
     private synchronized void cancel(@Nullable Throwable failure) {
@@ -185,14 +211,15 @@ final class ToolCall<Q extends Message, A extends Message> {
     private void ended(Status status, Metadata trailers, @Nullable A response) {
         try {
             more.onTrailers().accept(trailers);
+            conclude(status, trailers, response);
         } catch (Throwable failure) { // or the call would never end
             result.completeExceptionally(failure);
-            return;
         }
+    }
+
+    private void conclude(Status status, Metadata trailers, @Nullable A response) {
         if (!status.isOk()) {
-            refused(
-                    new CallException(status.asRuntimeException(trailers), TypedMethods.requestId(request), before),
-                    trailers);
+            refused(failure(status.asRuntimeException(trailers)), trailers);
         } else if (response == null) {
             end(Status.INTERNAL.withDescription("The server sent no response").asRuntimeException());
         } else {
@@ -232,8 +259,7 @@ final class ToolCall<Q extends Message, A extends Message> {
             end(Closing.WHILE_WAITING.asRuntimeException());
             return;
         }
-        CompletableFuture.runAsync(
-                        this::attempt, CompletableFuture.delayedExecutor(wait.toNanos(), TimeUnit.NANOSECONDS))
+        CompletableFuture.runAsync(this::attempt, CompletableFuture.delayedExecutor(wait.toNanos(), NANOSECONDS))
                 .exceptionally(failure -> {
                     result.completeExceptionally(failure);
                     return null;
@@ -258,7 +284,7 @@ final class ToolCall<Q extends Message, A extends Message> {
         }
         Duration wait = told == null ? policy.backoff(lost) : told;
         lost++;
-        Duration left = Duration.ofNanos(deadline.timeRemaining(TimeUnit.NANOSECONDS));
+        Duration left = Duration.ofNanos(deadline.timeRemaining(NANOSECONDS));
         return wait.compareTo(left) < 0 ? wait : left;
     }
 
@@ -268,11 +294,12 @@ final class ToolCall<Q extends Message, A extends Message> {
      */
     private @Nullable Duration waitForLimit(CallException failure) {
         Duration told = failure.retryDelay().compareTo(SHORTEST_WAIT) > 0 ? failure.retryDelay() : SHORTEST_WAIT;
-        long spare = deadline.timeRemaining(TimeUnit.NANOSECONDS) - told.toNanos();
-        if (spare <= 0) {
+        long nanos = NANOSECONDS.convert(told);
+        long left = deadline.timeRemaining(NANOSECONDS);
+        if (nanos >= left) {
             return null;
         }
-        double jitter = ThreadLocalRandom.current().nextDouble() * Math.min(told.toNanos(), spare / 2);
+        double jitter = ThreadLocalRandom.current().nextDouble() * Math.min(nanos, (left - nanos) / 2);
         return told.plusNanos((long) jitter);
     }
 

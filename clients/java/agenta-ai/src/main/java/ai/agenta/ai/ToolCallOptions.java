@@ -7,9 +7,9 @@ import java.time.Duration;
 import java.util.function.Consumer;
 import org.jspecify.annotations.Nullable;
 
-/** What one call of a tool is made with. Immutable; each method returns a changed copy. */
+/** The options of one call. Immutable: each method returns a changed copy. */
 public final class ToolCallOptions {
-    /** Those of a call that says nothing: {@link Client#CALL_TIMEOUT}, and nothing else. */
+    /** The defaults: a time-out of {@link Client#CALL_TIMEOUT}, and nothing else. */
     public static final ToolCallOptions DEFAULT =
             new ToolCallOptions(Client.CALL_TIMEOUT, new Metadata(), null, false, trailers -> {}, null);
 
@@ -36,7 +36,7 @@ public final class ToolCallOptions {
     }
 
     /**
-     * Gives the call so much time, over all its attempts.
+     * Sets the time-out of the call, for all its attempts together.
      *
      * @throws IllegalArgumentException if it isn't positive
      */
@@ -50,9 +50,14 @@ public final class ToolCallOptions {
     /**
      * Sends a header, such as {@code traceparent} of W3C Trace Context.
      *
-     * @param value printable ASCII
+     * @throws IllegalArgumentException if the name is not one of HTTP/2, or the value has other characters than printable
+     *     ASCII
      */
     public ToolCallOptions withHeader(String name, String value) {
+        if (value.chars().anyMatch(character -> character < ' ' || character > '~')) {
+            // It isn't shown: it may be a secret.
+            throw new IllegalArgumentException("header " + name + ": the value must be printable ASCII");
+        }
         Metadata more = new Metadata();
         more.put(Metadata.Key.of(name, Metadata.ASCII_STRING_MARSHALLER), value);
         return withHeaders(more);
@@ -66,7 +71,10 @@ public final class ToolCallOptions {
         return new ToolCallOptions(timeout, all, credentials, rerunIfOutcomeUnknown, onTrailers, onProgress);
     }
 
-    /** Says who makes this call, besides what the client says. */
+    /**
+     * Sends credentials of this call, in addition to those of the client. To send a key or token that differs from call to call,
+     * build the client without one: the server refuses a call that has two.
+     */
     public ToolCallOptions withCredentials(CallCredentials credentials) {
         return new ToolCallOptions(timeout, headers, credentials, rerunIfOutcomeUnknown, onTrailers, onProgress);
     }
@@ -80,21 +88,21 @@ public final class ToolCallOptions {
     }
 
     /**
-     * Passes the trailing metadata of each answer to a consumer: that of rate limits that are waited for and of streams that
-     * broke, and at last that of the call, before it ends. If the consumer throws, so does the call.
+     * Passes the trailing metadata of each answer to a consumer: those of rate limits that the call waits for and of streams
+     * that broke, and finally that of the call, before it ends. If the consumer throws, the call throws the same.
      */
     public ToolCallOptions withTrailers(Consumer<Metadata> consumer) {
         return new ToolCallOptions(timeout, headers, credentials, rerunIfOutcomeUnknown, consumer, onProgress);
     }
 
     /**
-     * Tells a consumer what is happening to the call while it runs: that it is queued, has started, waits for a retry, and so
-     * on. The call has the same result, exceptions, time-out and repeats as without it.
+     * Reports what is happening to the call while it runs: that it is queued, has started, waits for a retry, and so on. The
+     * call has the same result, exceptions, time-out and repeats as without it. Calls of tools by their own methods report
+     * nothing.
      *
      * <p>Progress is for display: stages may be skipped, and repeated when the call is sent again. The consumer gets one message
-     * after the other, on a thread of the channel, and none after the call has ended. A slow one delays only its own call, and
-     * what is too much for it is left out. If it throws, so does the call. A server that is older than this option reports
-     * nothing.
+     * after the other, on a thread of the channel, and none after the call has ended. A slow consumer delays only its own call,
+     * and skips stages. If it throws, the call throws the same. A server that is older than this option reports nothing.
      */
     public ToolCallOptions withProgress(Consumer<Progress> consumer) {
         return new ToolCallOptions(timeout, headers, credentials, rerunIfOutcomeUnknown, onTrailers, consumer);

@@ -54,7 +54,7 @@ public final class ToolException extends AgentaException {
         return error().getReason();
     }
 
-    /** Whether the same request may succeed later. Nothing was bought by this one then. */
+    /** Whether the same request may succeed later. If so, this call was not billed. */
     public boolean retryable() {
         return error().getRetryable();
     }
@@ -71,7 +71,7 @@ public final class ToolException extends AgentaException {
                 .toList();
     }
 
-    /** The whole answer; its meta tells how it came about. */
+    /** The whole response; its meta describes how the result came about. */
     public CallToolResponse response() {
         return response;
     }

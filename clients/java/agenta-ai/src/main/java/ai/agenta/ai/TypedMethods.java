@@ -53,16 +53,24 @@ record TypedMethods() implements ClientInterceptor {
                 .build();
     }
 
-    /** The same request, to be run again if its outcome is unknown. */
+    /**
+     * The same request, to be run again if its outcome is unknown.
+     *
+     * @throws IllegalArgumentException if the method has no such field
+     */
     @SuppressWarnings("unchecked")
     static <Q extends Message> Q rerun(Q request) {
         FieldDescriptor field = request.getDescriptorForType().findFieldByName("rerun_if_outcome_unknown");
+        if (field == null) {
+            throw new IllegalArgumentException("withRerunIfOutcomeUnknown: only methods of tools take it");
+        }
         return (Q) request.toBuilder().setField(field, true).build();
     }
 
-    /** The request_id of a request. */
+    /** The request_id of a request. Empty if its method has none, because it runs no tool. */
     static String requestId(Message request) {
-        return (String) request.getField(request.getDescriptorForType().findFieldByName("request_id"));
+        FieldDescriptor field = request.getDescriptorForType().findFieldByName("request_id");
+        return field == null ? "" : (String) request.getField(field);
     }
 
     /** The answer of a tool that failed, as CallTool gives it; null if it did its work. */

@@ -2,6 +2,7 @@ package ai.agenta.ai;
 
 import static org.junit.jupiter.api.Assertions.assertEquals;
 import static org.junit.jupiter.api.Assertions.assertFalse;
+import static org.junit.jupiter.api.Assertions.assertInstanceOf;
 import static org.junit.jupiter.api.Assertions.assertThrows;
 import static org.junit.jupiter.api.Assertions.assertTrue;
 import static org.junit.jupiter.api.Assumptions.assumeTrue;
@@ -24,15 +25,21 @@ import io.grpc.netty.shaded.io.netty.channel.epoll.EpollServerDomainSocketChanne
 import io.grpc.netty.shaded.io.netty.channel.unix.DomainSocketAddress;
 import java.io.IOException;
 import java.io.InputStream;
+import java.io.UncheckedIOException;
+import java.net.ConnectException;
 import java.net.InetSocketAddress;
 import java.nio.file.Files;
 import java.nio.file.Path;
 import java.security.GeneralSecurityException;
 import java.security.KeyStore;
+import java.time.Duration;
 import java.util.ArrayList;
 import java.util.List;
 import java.util.Map;
 import java.util.Optional;
+import java.util.concurrent.CompletableFuture;
+import java.util.concurrent.ExecutionException;
+import java.util.concurrent.TimeUnit;
 import java.util.function.Supplier;
 import java.util.function.UnaryOperator;
 import java.util.logging.Level;
@@ -88,6 +95,17 @@ final class CredentialsTest {
             assertEquals(Optional.of("ApiKey k"), seen(service, "unix:" + socket, options -> options.apiKey("k")));
         } finally {
             group.shutdownGracefully();
+        }
+    }
+
+    @Test
+    void socketThatIsMissing(@TempDir Path folder) {
+        assumeTrue(Epoll.isAvailable(), "grpc-java has Unix sockets on Linux alone");
+        try (Client client = Client.to("unix:" + folder.resolve("s")).build()) {
+            var failure =
+                    assertThrows(CallException.class, () -> client.callTool(Client.request("tools.x.y.z", Map.of())));
+            assertTrue(failure.getMessage().startsWith("UNAVAILABLE: no connection: "), failure::getMessage);
+            assertTrue(failure.notRun());
         }
     }
 
@@ -167,7 +185,11 @@ final class CredentialsTest {
     /** Whatever a supplier throws ends the call at once. */
     @Test
     void tokenSourceThatFails() throws IOException {
-        for (Throwable thrown : List.of(new IllegalStateException("secret"), new StackOverflowError("secret"))) {
+        for (Throwable thrown : List.of(
+                new IllegalStateException("secret"),
+                new StackOverflowError("secret"),
+                // of the one who issues tokens, not of the server
+                new UncheckedIOException(new ConnectException("secret")))) {
             try (FakeService service = new FakeService(Answer.done())) {
                 Supplier<String> failing = () -> {
                     throw ToolCallTest.unchecked(thrown);
@@ -182,6 +204,46 @@ final class CredentialsTest {
                         failure.getMessage());
                 assertEquals(List.of(), service.arrivals);
             }
+        }
+    }
+
+    @Test
+    void tokenSourceThatHangs() throws IOException {
+        var forever = new CompletableFuture<String>();
+        try (FakeService service = new FakeService(Answer.done());
+                Client client = Client.to(service.target()).token(forever::join).build()) {
+            var failure = assertThrows(
+                    CallException.class,
+                    () -> client.callTool(Client.request("tools.x.y.z", Map.of()), Duration.ofMillis(200)));
+            assertEquals(Status.Code.DEADLINE_EXCEEDED, failure.code());
+            assertTrue(failure.notRun());
+        } finally {
+            forever.complete("");
+        }
+    }
+
+    /** Nor does it keep a call from ending with its client. */
+    @ParameterizedTest
+    @ValueSource(booleans = {true, false})
+    void closingEndsCallsThatWaitForTheirToken(boolean retries) throws Exception {
+        var asked = new CompletableFuture<Void>();
+        var forever = new CompletableFuture<String>();
+        try (FakeService service = new FakeService(Answer.done())) {
+            var builder = Client.to(service.target()).token(() -> {
+                asked.complete(null);
+                return forever.join();
+            });
+            Client client = (retries ? builder : builder.disableRetries()).build();
+            var call = client.callToolAsync(Client.request("tools.x.y.z", Map.of()), ToolCallOptions.DEFAULT);
+            asked.get(20, TimeUnit.SECONDS);
+            client.close();
+            var thrown = assertThrows(ExecutionException.class, () -> call.get(20, TimeUnit.SECONDS));
+            var failure = assertInstanceOf(CallException.class, thrown.getCause());
+            assertEquals(
+                    "CANCELLED: The client was closed. Nothing was sent, so the tool was not run.",
+                    failure.getMessage());
+        } finally {
+            forever.complete("");
         }
     }
 

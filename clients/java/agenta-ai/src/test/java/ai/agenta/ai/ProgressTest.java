@@ -209,6 +209,9 @@ final class ProgressTest {
             var options = OPTIONS.withProgress(ProgressTest::fail);
             var thrown = assertThrows(IllegalStateException.class, () -> client.callTool(request(), options));
             assertEquals("fail", thrown.getStackTrace()[0].getMethodName());
+            var error = new AssertionError("x");
+            var failing = OPTIONS.withProgress(progress -> ToolCallTest.unchecked(error));
+            assertSame(error, assertThrows(AssertionError.class, () -> client.callTool(request(), failing)));
         }
     }
 

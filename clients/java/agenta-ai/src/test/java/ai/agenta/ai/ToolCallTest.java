@@ -14,11 +14,20 @@ import ai.agenta.ai.v1.ErrorReason;
 import ai.agenta.ai.v1.StatusRequest;
 import ai.agenta.ai.v1.ToolServiceGrpc;
 import com.google.rpc.ErrorInfo;
+import com.google.rpc.RetryInfo;
 import io.grpc.CallCredentials;
+import io.grpc.CallOptions;
+import io.grpc.Channel;
+import io.grpc.ClientCall;
+import io.grpc.ClientInterceptor;
 import io.grpc.Metadata;
+import io.grpc.MethodDescriptor;
+import io.grpc.Status;
 import io.grpc.Status.Code;
 import io.grpc.StatusRuntimeException;
+import java.io.FileNotFoundException;
 import java.io.IOException;
+import java.net.ConnectException;
 import java.time.Duration;
 import java.util.ArrayList;
 import java.util.List;
@@ -30,6 +39,7 @@ import java.util.concurrent.ExecutionException;
 import java.util.concurrent.Executor;
 import java.util.concurrent.TimeUnit;
 import java.util.concurrent.atomic.AtomicReference;
+import java.util.concurrent.locks.LockSupport;
 import org.junit.jupiter.api.Test;
 
 final class ToolCallTest {
@@ -243,6 +253,83 @@ final class ToolCallTest {
             assertTrue(trailers.get() != null);
         }
         assertThrows(IllegalArgumentException.class, () -> OPTIONS.withTimeout(Duration.ZERO));
+        var unfit = assertThrows(IllegalArgumentException.class, () -> OPTIONS.withHeader("x-token", "secret\n"));
+        assertEquals("header x-token: the value must be printable ASCII", unfit.getMessage());
+    }
+
+    @Test
+    void timeOutThatIsTooLongToComputeWith() throws IOException {
+        try (FakeService service = new FakeService(Answer.done());
+                Client client = Client.to(service.target()).build()) {
+            client.callTool(request(), Duration.ofSeconds(Long.MAX_VALUE));
+        }
+    }
+
+    @Test
+    void retryDelayThatIsTooLongToComputeWith() throws IOException {
+        var info = ErrorInfo.newBuilder()
+                .setReason("ERROR_REASON_RATE_LIMITED")
+                .setDomain("agenta.ai")
+                .build();
+        for (long seconds : List.of(Long.MAX_VALUE, 100_000_000_000L)) {
+            var delay = com.google.protobuf.Duration.newBuilder()
+                    .setSeconds(seconds)
+                    .setNanos(Integer.MAX_VALUE);
+            var retry = RetryInfo.newBuilder().setRetryDelay(delay).build();
+            try (FakeService service = new FakeService(Answer.refused(Code.RESOURCE_EXHAUSTED, info, retry));
+                    Client client = Client.to(service.target()).waitForLimit().build()) {
+                var failure = failureOf(client.callToolAsync(request(), OPTIONS));
+                assertEquals(ErrorReason.ERROR_REASON_RATE_LIMITED, failure.reason());
+            }
+        }
+    }
+
+    @Test
+    void interceptorThatThrows() throws IOException {
+        var thrown = new IllegalStateException("no");
+        var throwing = new ClientInterceptor() {
+            @Override
+            public <Q, A> ClientCall<Q, A> interceptCall(
+                    MethodDescriptor<Q, A> method, CallOptions options, Channel next) {
+                throw thrown;
+            }
+        };
+        try (FakeService service = new FakeService(Answer.done());
+                Client client = Client.to(service.target())
+                        .configure(builder -> builder.intercept(throwing))
+                        .build()) {
+            var call = client.callToolAsync(request(), OPTIONS);
+            var failure = assertThrows(ExecutionException.class, () -> call.get(20, TimeUnit.SECONDS));
+            assertSame(thrown, failure.getCause());
+        }
+    }
+
+    @Test
+    void whyAConnectionFailed() {
+        var reset = new IOException("Connection reset by peer");
+        var cases = Map.of(
+                Status.UNAVAILABLE.withDescription("io exception").withCause(reset),
+                "UNAVAILABLE: the connection broke: Connection reset by peer",
+                Status.UNAVAILABLE.withDescription("No.").withCause(reset),
+                "UNAVAILABLE: No.",
+                Outcome.mark(Status.UNAVAILABLE.withDescription("io exception"), Outcome.Kind.UNSENT),
+                "UNAVAILABLE: io exception. Nothing was sent.",
+                Outcome.mark(
+                        Status.UNAVAILABLE.withDescription("io exception").withCause(new FileNotFoundException()),
+                        Outcome.Kind.UNSENT),
+                "UNAVAILABLE: no connection: FileNotFoundException. Is agenta-ai-server running? Nothing was sent.",
+                // of the last attempt
+                Status.UNAVAILABLE
+                        .withDescription("io exception")
+                        .withCause(new ConnectException("Connection refused")),
+                "UNAVAILABLE: no connection: Connection refused. Is agenta-ai-server running?",
+                // of credentials
+                Outcome.mark(Status.UNAVAILABLE.withDescription("No.").withCause(reset), Outcome.Kind.UNSENT),
+                "UNAVAILABLE: No. Nothing was sent.",
+                Status.UNAUTHENTICATED.withDescription("No.").withCause(new ConnectException("idp")),
+                "UNAUTHENTICATED: No.");
+        cases.forEach((status, message) ->
+                assertEquals(message, new CallException(status.asRuntimeException()).getMessage()));
     }
 
     @Test
@@ -289,6 +376,36 @@ final class ToolCallTest {
                     request.getRequestId(), failure.get(20, TimeUnit.SECONDS).requestId());
             service.awaitCancellation();
         }
+    }
+
+    /** The attempt before the wait was refused, so that nothing is in doubt. */
+    @Test
+    void threadThatIsInterruptedWhileItsCallWaitsForALimit() throws Exception {
+        try (FakeService service = new FakeService(Answer.limited(10_000));
+                Client client = Client.to(service.target()).waitForLimit().build()) {
+            CallException failure;
+            long pause = 1;
+            do { // until the wait had begun
+                failure = interrupted(client, pause);
+                pause *= 2;
+            } while (!failure.notRun() && pause < 10_000);
+            assertEquals("CANCELLED: The thread was interrupted. The tool was not run.", failure.getMessage());
+        }
+    }
+
+    /** What a call throws whose thread is interrupted so many milliseconds after its first attempt was refused. */
+    private static CallException interrupted(Client client, long pause) throws Exception {
+        var refused = new CompletableFuture<Void>();
+        var thrown = new CompletableFuture<CallException>();
+        Thread caller = new Thread(() -> {
+            var options = OPTIONS.withTrailers(trailers -> refused.complete(null));
+            thrown.complete(assertThrows(CallException.class, () -> client.callTool(request(), options)));
+        });
+        caller.start();
+        refused.get(20, TimeUnit.SECONDS);
+        LockSupport.parkNanos(TimeUnit.MILLISECONDS.toNanos(pause));
+        caller.interrupt();
+        return thrown.get(20, TimeUnit.SECONDS);
     }
 
     @Test

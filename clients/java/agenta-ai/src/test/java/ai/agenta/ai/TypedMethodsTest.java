@@ -15,6 +15,9 @@ import io.grpc.Grpc;
 import io.grpc.InsecureServerCredentials;
 import io.grpc.Server;
 import io.grpc.Status;
+import io.grpc.health.v1.HealthCheckRequest;
+import io.grpc.health.v1.HealthCheckResponse;
+import io.grpc.health.v1.HealthGrpc;
 import io.grpc.protobuf.services.HealthStatusManager;
 import io.grpc.stub.StreamObserver;
 import java.io.IOException;
@@ -39,7 +42,7 @@ class TypedMethodsTest {
     @BeforeEach
     void begin() throws IOException {
         var health = new HealthStatusManager();
-        health.setStatus("agenta.ai.v1.ToolService", io.grpc.health.v1.HealthCheckResponse.ServingStatus.SERVING);
+        health.setStatus("agenta.ai.v1.ToolService", HealthCheckResponse.ServingStatus.SERVING);
         server = Grpc.newServerBuilderForPort(0, InsecureServerCredentials.create())
                 .addService(health.getHealthService())
                 .addService(new Service())
@@ -108,5 +111,28 @@ class TypedMethodsTest {
         assertEquals(ErrorReason.ERROR_REASON_UPSTREAM_TIMEOUT, failed.reason());
         assertEquals("Too slow.", failed.description());
         assertEquals(arrived.get(1).getRequestId(), failed.requestId());
+    }
+
+    /** One that runs no tool has no request_id, and takes the rest. */
+    @Test
+    void methodsThatRunNoTool() {
+        assertEquals(
+                HealthCheckResponse.ServingStatus.SERVING,
+                client.call(HealthGrpc.getCheckMethod(), HealthCheckRequest.getDefaultInstance())
+                        .getStatus());
+        var unknown = HealthCheckRequest.newBuilder().setService("x").build();
+        var failure = assertThrows(CallException.class, () -> client.call(HealthGrpc.getCheckMethod(), unknown));
+        assertEquals(Status.Code.NOT_FOUND, failure.code());
+        assertEquals("", failure.requestId());
+        var options = ToolCallOptions.DEFAULT.withRerunIfOutcomeUnknown();
+        assertThrows(IllegalArgumentException.class, () -> client.call(HealthGrpc.getCheckMethod(), unknown, options));
+    }
+
+    @Test
+    void streamsAreForStubs() {
+        var request = HealthCheckRequest.getDefaultInstance();
+        var thrown =
+                assertThrows(IllegalArgumentException.class, () -> client.call(HealthGrpc.getWatchMethod(), request));
+        assertEquals("grpc.health.v1.Health/Watch is a stream: call it by its stub", thrown.getMessage());
     }
 }
