@@ -110,7 +110,7 @@ class Comparison:
             ratio = f"{self.cpu(peer) / self.cpu(SERVICE):.2g}"
             rows.append((peer, *each, f"{min(usual):.2f} to {max(usual):.2f}", ratio))
         heads = [f"{count}, {delay * 1000:g} ms" for delay, count in self.loads]
-        return [("", *heads, f"{self.many_in_flight}, 2 s", "32, 0 ms: from to", "times the service's"), *rows]
+        return [("", *heads, f"{self.many_in_flight}, 2 s", "32, 0 ms: range", "relative to the service"), *rows]
 
     def rates(self) -> list[tuple[str, ...]]:
         loads = [load for load in self.loads if load[0] == 0]
@@ -118,7 +118,7 @@ class Comparison:
         for peer in self.peers:
             rates = [middle([each["per_second"] for each in self.closed.get((*load, peer), [])]) for load in loads]
             rows.append((peer, *(whole(rate) for rate in rates), whole(1000 / self.cpu(peer))))
-        return [("", *(f"{count} in flight" for _, count in loads), "a core has room for"), *rows]
+        return [("", *(f"{count} in flight" for _, count in loads), "one core, calculated"), *rows]
 
     def latency(self, peer: str, delay: float, percentile: str) -> float:
         return middle([each[percentile] for each in self.opened.get((delay, peer), [])])
@@ -161,7 +161,7 @@ class Comparison:
 
     def memory(self) -> list[tuple[str, ...]]:
         rows = [(peer, f"{each['idle_mib']:.0f}", f"{each['in_flight_kib']:.0f}") for peer, each in self.many.items()]
-        return [("", "idle, MiB", "each call in flight, KiB"), *rows]
+        return [("", "idle, MiB", "per call in flight, KiB"), *rows]
 
 
 class Parts:
@@ -187,20 +187,20 @@ class Parts:
             shares = self.beside(name)
             extent = f"{min(shares):+.0%} to {max(shares):+.0%}"
             rows.append((name, f"{median(self.costs[name]):.3f}", f"{median(shares):+.0%}", extent))
-        return [("", "CPU time, ms", "beside all on", "from to"), *rows]
+        return [("", "CPU time, ms", "difference from all on", "range"), *rows]
 
     def started(self) -> list[tuple[str, ...]]:
         rows = [
             (name, f"{median(each):.2f}", f"{min(each):.2f} to {max(each):.2f}") for name, each in self.starts.items()
         ]
-        return [("", "s", "from to"), *rows]
+        return [("", "s", "range"), *rows]
 
 
 def targets(compared: Comparison, parts: Parts) -> list[tuple[str, ...]]:
     cpu, floor = compared.cpu(SERVICE), compared.cpu(FLOOR)
     slowest = {which: max(compared.latency(SERVICE, delay, which) for delay in (0.0, 0.05)) for which in PERCENTILES}
     least = {which: compared.latency(FLOOR, 0.0, which) for which in PERCENTILES}
-    many, rate = f"{compared.many_in_flight} in flight", f"at {compared.rate} calls a second"
+    many, rate = f"{compared.many_in_flight} in flight", f"at {compared.rate} calls per second"
     helps = max(median(each) for name, each in parts.starts.items() if name.endswith("--help"))
     rows = [
         Target("CPU time: MCP SDK / service", compared.cpu(MCP) / cpu, 4, " times", at_least=True),
@@ -228,21 +228,21 @@ def connections(scale: dict[str, Any]) -> list[tuple[str, ...]]:
         rounds = row["rounds"]
         rate, idle, busiest = (median([each[what] for each in rounds]) for what in ("per_second", "idle", "busiest"))
         rows.append((str(row["processes"]), str(row["connections"]), whole(rate), f"{idle:.0f}", f"{busiest:.0%}"))
-    return [("processes", "connections", "calls a second", "idle processes", "the busiest one's share"), *rows]
+    return [("processes", "connections", "calls per second", "idle processes", "share of the busiest process"), *rows]
 
 
 def replicas(results: dict[str, Any]) -> list[tuple[str, ...]]:
     limited, ids, lone = (results[name] for name in ("limits", "ids", "lone"))
     rows = [
         ("checks of one caller's limit", limited, f"{limited['allowed']:,} of {limited['burst']:,} allowed"),
-        (f"{ids['ids']:,} request_ids, each at 3 replicas at once", ids, f"{ids['runs']:,} runs"),
-        ("calls with a limit and a request_id of their own", lone, ""),
+        (f"{ids['ids']:,} request_ids, each sent to 3 replicas at once", ids, f"{ids['runs']:,} runs"),
+        ("calls with a rate limit check and a new request_id", lone, ""),
     ]
     table = [
         (name, f"{each['calls']:,}", f"{each['operations']:.1f}", f"{each['redis_us']:.0f}", outcome)
         for name, each, outcome in rows
     ]
-    return [("", "calls", "operations a call", "Redis' CPU time of one, µs", ""), *table]
+    return [("", "calls", "operations per call", "Redis CPU time per operation, µs", ""), *table]
 
 
 def needs(compared: Comparison, simulated: dict[str, Any]) -> list[tuple[str, ...]]:
@@ -256,8 +256,8 @@ def needs(compared: Comparison, simulated: dict[str, Any]) -> list[tuple[str, ..
         gib = (in_flight * compared.many[SERVICE]["in_flight_kib"] + processes * compared.idle_kib) / 1024**2
         figures = (f"{processes:,}", whole(operations), str(servers), f"{in_flight:,}", f"{gib:,.1f} GiB")
         rows.append((f"{rate:,}", *figures))
-    heads = ("processes", "Redis operations a second", "Redis servers", "connections to Agenta", "memory of all")
-    return [("calls a second", *heads), *rows]
+    heads = ("processes", "Redis operations per second", "Redis servers", "connections to Agenta", "total memory")
+    return [("calls per second", *heads), *rows]
 
 
 def middle(values: list[float]) -> float:

@@ -15,8 +15,8 @@ if TYPE_CHECKING:
 INTRODUCTION = """\
 # Configuration
 
-The server is configured by environment variables. An empty value counts as unset, and lists are separated by commas.
-Each secret can be read from a file instead: append `_FILE` to its name and give the path, for example
+The server is configured by environment variables. An empty value counts as unset. Separate the values of a list with
+commas. Each secret can be read from a file instead: append `_FILE` to its name and give the path, for example
 `AGENTA_AI_SERVICES_API_KEY_FILE`. If settings are invalid, the server doesn't start, and one message lists all faults,
 including those in the files that the settings name. Unknown names with the same prefixes cause a warning.
 
@@ -32,7 +32,7 @@ set, or if `OTEL_TRACES_EXPORTER=otlp` (to `http://localhost:4318`). This needs 
 
 `OTEL_SERVICE_NAME`, `OTEL_RESOURCE_ATTRIBUTES`, the headers and the variables below are
 [OpenTelemetry's own](https://opentelemetry.io/docs/specs/otel/configuration/sdk-environment-variables/), read by its
-SDK. The server checks them at start; an invalid value is a fault like that of any other setting."""
+SDK. The server checks them at start and doesn't start if a value is invalid."""
 
 # What this page adds to the groups' titles.
 NOTES = {

@@ -267,7 +267,7 @@ class Tools(Group):
     retry_unsafe: bool = setting(
         "AGENTA_AI_GRPC_RETRY_UNSAFE",
         "Also retry after a time-out or a broken response, when the request may have been billed.",
-        "If you would rather pay twice than fail.",
+        "If paying twice is better than failing.",
         default=False,
     )
     breaker: OnOff = setting(
@@ -285,25 +285,25 @@ class Cases(Group):
 
     cases_models: Names = setting(
         "AGENTA_AI_GRPC_CASES_MODELS",
-        "Models that test cases may be run with by callers without a credential of Agenta's, at the expense of this "
-        "server's key: gpt-4o-mini,gpt-4o. Without it, only callers by AGENTA_AI_GRPC_AUTH=agenta have the tool "
-        "refine_prompt_with_cases, with their own models.",
+        "Models that callers without Agenta's credentials may use for test cases, for example gpt-4o-mini,gpt-4o. "
+        "The server's key pays for them. Without this setting, only callers who authenticate through "
+        "AGENTA_AI_GRPC_AUTH=agenta can use refine_prompt_with_cases.",
         "If this service pays for the test cases of all callers.",
         default=(),
     )
     cases_max_tokens: int = setting(
         "AGENTA_AI_GRPC_CASES_MAX_TOKENS",
-        "Tokens that the runs of one call may take at most, prompts and answers together, at the expense of this "
-        "server's key; what may take more is refused before anything is billed.",
-        "With AGENTA_AI_GRPC_CASES_MODELS, by what a call may cost.",
+        "Maximum tokens (prompts and answers) for the runs of one call, if the server's key pays for them. A call "
+        "that could need more is refused before anything is billed.",
+        "To limit what a call can cost, together with AGENTA_AI_GRPC_CASES_MODELS.",
         default=200_000,
         ge=1000,
         le=100_000_000,
     )
     cases_max_seconds: float = setting(
         "AGENTA_AI_GRPC_CASES_MAX_SECONDS",
-        "Longest time of a call of refine_prompt_with_cases, in place of AGENTA_AI_GRPC_MAX_CALL_SECONDS; also the "
-        "deadline of callers who set none.",
+        "Maximum duration of a call of refine_prompt_with_cases, in place of AGENTA_AI_GRPC_MAX_CALL_SECONDS; also "
+        "the deadline of calls without one.",
         "If models are slow, or a proxy gives up earlier.",
         default=300,
         gt=0,
@@ -318,7 +318,7 @@ class Calls(Group):
 
     max_call_seconds: float = setting(
         "AGENTA_AI_GRPC_MAX_CALL_SECONDS",
-        "Longest time of a call, including retries and repairs; also the deadline of calls without one. A single "
+        "Maximum duration of a call, including retries and repairs; also the deadline of calls without one. A single "
         "request to Agenta takes at most 60 seconds.",
         "If proxies or callers give up earlier, or prompts take longer.",
         default=90,
@@ -328,7 +328,7 @@ class Calls(Group):
     min_remaining_seconds: float = setting(
         "AGENTA_AI_GRPC_MIN_REMAINING_SECONDS",
         "A call with less time left before its deadline is refused before anything is billed.",
-        "Set it to the shortest time in which your model answers.",
+        "Set it to the shortest time that your model needs to answer.",
         default=1,
         ge=0,
         le=60,
@@ -343,7 +343,7 @@ class Calls(Group):
     )
     result_ttl_seconds: float = setting(
         "AGENTA_AI_GRPC_RESULT_TTL_SECONDS",
-        "Seconds for which results are stored for repeats of their request_id; 0 stores none.",
+        "Seconds for which results are stored, so that repeats of a request_id get them; 0 stores none.",
         "If callers repeat calls after more than ten minutes, or results must not be stored.",
         default=600,
         ge=0,
@@ -351,9 +351,9 @@ class Calls(Group):
     )
     idempotency_file: Path | None = setting(
         "AGENTA_AI_GRPC_IDEMPOTENCY_FILE",
-        "SQLite file that keeps each request_id across a crash, for all processes of one machine. Without it, "
-        "Redis keeps them; without both, each process does so in memory.",
-        "On a single machine: it keeps calls from being billed twice.",
+        "SQLite file that stores request_ids for all processes of one machine, so that they survive a crash. Without "
+        "it, they are stored in Redis; without either, in the memory of each process.",
+        "On a single machine, so that calls aren't billed twice.",
     )
     idempotency_durable: OnOff = setting(
         "AGENTA_AI_GRPC_IDEMPOTENCY_DURABLE",
@@ -375,8 +375,8 @@ class Calls(Group):
     )
     idempotency_on_store_failure: Literal["refuse", "local"] = setting(
         "AGENTA_AI_GRPC_IDEMPOTENCY_ON_STORE_FAILURE",
-        "While the store of request_ids fails: refuse calls that have one, or use only what this process knows, "
-        "in which case a repeat at another replica is billed twice.",
+        "What happens while the store of request_ids is failing: refuse calls that have one, or let each process use "
+        "only the ids that it knows; a repeat that reaches another replica is then billed twice.",
         "Set local if availability matters more than being billed once.",
         default="refuse",
     )
@@ -401,7 +401,7 @@ class RateLimits(Group):
     )
     limits_on_store_failure: Literal["local", "refuse"] = setting(
         "AGENTA_AI_GRPC_LIMITS_ON_STORE_FAILURE",
-        "While Redis fails: limit in each process separately, or refuse calls.",
+        "What happens while Redis is failing: each process limits calls separately, or calls are refused.",
         "Set refuse if exceeding a limit is worse than an outage.",
         default="local",
     )
@@ -421,7 +421,7 @@ class Lifetime(Group):
         "AGENTA_AI_GRPC_MAX_CONNECTION_AGE_SECONDS",
         "Seconds after which a connection is closed gracefully, so that callers reconnect and find new replicas; "
         "0 means never.",
-        "If you scale often, or revoked client certificates must lose their connections sooner.",
+        "If you scale often, or want connections with revoked client certificates to close sooner.",
         default=1800,
         ge=0,
         le=86_400,
@@ -429,14 +429,14 @@ class Lifetime(Group):
     drain_seconds: float = setting(
         "AGENTA_AI_GRPC_DRAIN_SECONDS",
         "On shutdown, seconds during which the server reports NOT_SERVING but still accepts calls.",
-        "If the load balancer takes longer to notice.",
+        "If the load balancer takes longer to notice the shutdown.",
         default=1,
         ge=0,
         le=3600,
     )
     shutdown_grace_seconds: float = setting(
         "AGENTA_AI_GRPC_SHUTDOWN_GRACE_SECONDS",
-        "On shutdown, seconds for running calls to finish.",
+        "On shutdown, seconds that running calls have to finish.",
         "If the platform kills the process sooner.",
         default=95,
         ge=0,
