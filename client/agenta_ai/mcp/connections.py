@@ -1,4 +1,4 @@
-"""Connections of the HTTP endpoint that send no requests, or don't read answers, are closed: they keep nobody out."""
+"""Closes connections of the HTTP endpoint that send no requests, or don't read their answers."""
 
 from __future__ import annotations
 

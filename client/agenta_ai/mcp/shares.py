@@ -1,4 +1,4 @@
-"""What all callers share, and none of them may take as a whole."""
+"""Limits on what all callers together, and each of them, may hold."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ class Shares:
 
     most: int
     most_of_caller: int
+    _total: int = 0
     _held: Counter[str] = field(default_factory=Counter)
 
     def take(self, holder: str, amount: int = 1) -> bool:
@@ -27,13 +28,15 @@ class Shares:
             amount: At least 0.
         """
         of_caller = self._held[holder] + amount
-        if self._held.total() + amount > self.most or (holder and of_caller > self.most_of_caller):
+        if self._total + amount > self.most or (holder and of_caller > self.most_of_caller):
             return False
+        self._total += amount
         self._held[holder] = of_caller
         return True
 
     def give_back(self, holder: str, amount: int = 1) -> None:
         """Count the amount no longer."""
+        self._total -= amount
         self._held[holder] -= amount
         if not self._held[holder]:
             del self._held[holder]
