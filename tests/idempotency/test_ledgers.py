@@ -90,9 +90,8 @@ async def worlds(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterato
 
         async def make(ttl: float = TTL) -> World:
             if server:
-                backing = RedisBacking(server)
-                backing.be_patient()
-                return ByRedis(await stack.enter_async_context(backing.ledger(ttl, LEASE)), server)
+                ledger = await stack.enter_async_context(RedisBacking(server).ledger(ttl, LEASE))
+                return ByRedis(ledger, server)
             world = ByClock(ttl, tmp_path / "ids.db" if request.param == "sqlite" else None)
             await world.ledger.open()
             stack.push_async_callback(world.ledger.aclose)

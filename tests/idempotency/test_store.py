@@ -106,7 +106,6 @@ async def leader_and_followers(
 
 
 async def test_two_hundred_callers_over_four_processes_run_it_once(replicas: MakeReplicas, backing: Backing) -> None:
-    backing.be_patient()
     runs, tool = await replicas(4), Tool()
     callers = [asyncio.create_task(runs[number % 4].run("id", b"f", tool)) for number in range(200)]
     await tool.begun.wait()
@@ -117,7 +116,6 @@ async def test_two_hundred_callers_over_four_processes_run_it_once(replicas: Mak
 
 
 async def test_many_ids_at_once(replicas: MakeReplicas, backing: Backing) -> None:
-    backing.be_patient()
     runs, tool = await replicas(2), Tool()
     tool.end.set()
     await asyncio.gather(*(runs[number % 2].run(str(number // 2), b"f", tool) for number in range(400)))
@@ -128,7 +126,6 @@ async def test_many_ids_at_once(replicas: MakeReplicas, backing: Backing) -> Non
 async def test_what_isnt_kept_goes_to_those_who_waited_and_to_nobody_else(
     keep: bool, ttl: float, replicas: MakeReplicas, backing: Backing, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    backing.be_patient()
     # On a busy machine a follower may not look for as long as it counts as waiting.
     monkeypatch.setattr("agenta_ai_server.idempotency.rules.FOLLOWER_SECONDS", 30)
     runs, tool = await replicas(3, ttl=ttl), Tool(keep=keep)
@@ -144,7 +141,6 @@ async def test_what_isnt_kept_goes_to_those_who_waited_and_to_nobody_else(
 
 async def test_a_refusal_lets_the_followers_try_for_themselves(replicas: MakeReplicas, backing: Backing) -> None:
     tool = Tool()
-    backing.be_patient()
     leader, followers = await leader_and_followers(await replicas(3), tool)
     tool.error = Refused(Reason.RATE_LIMITED, "Too fast.")
     tool.end.set()
@@ -156,7 +152,6 @@ async def test_a_refusal_lets_the_followers_try_for_themselves(replicas: MakeRep
 
 async def test_a_bug_isnt_repeated_by_the_followers(replicas: MakeReplicas, backing: Backing) -> None:
     tool = Tool()
-    backing.be_patient()
     leader, followers = await leader_and_followers(await replicas(3), tool)
     tool.error = ZeroDivisionError()
     tool.end.set()
@@ -169,7 +164,6 @@ async def test_the_run_goes_on_while_somebody_waits_in_another_process(
     replicas: MakeReplicas, backing: Backing
 ) -> None:
     tool = Tool()
-    backing.be_patient()
     leader, followers = await leader_and_followers(await replicas(2, linger=0.1), tool)
     leader.cancel()
     with pytest.raises(TimeoutError):
@@ -185,7 +179,6 @@ async def test_the_run_goes_on_while_somebody_waits_in_another_process(
 async def test_a_process_that_stops_has_its_begun_runs_billed_no_second_time(
     replicas: MakeReplicas, backing: Backing
 ) -> None:
-    backing.be_patient()
     runs, tool = await replicas(2), Tool()
     leader, followers = await leader_and_followers(runs, tool)
     await runs[0].aclose()
@@ -197,7 +190,6 @@ async def test_a_process_that_stops_has_its_begun_runs_billed_no_second_time(
 
 async def test_a_run_that_outlasts_its_lease_keeps_it(replicas: MakeReplicas, backing: Backing) -> None:
     tool = Tool()
-    backing.be_patient()
     leader, followers = await leader_and_followers(await replicas(2, lease=0.6), tool)
     await asyncio.sleep(1.5)
     tool.end.set()
@@ -209,7 +201,6 @@ async def test_a_run_that_outlasts_its_lease_keeps_it(replicas: MakeReplicas, ba
 async def test_a_killed_process_blocks_its_callers_no_longer_than_its_lease(
     state: str, replicas: MakeReplicas, backing: Backing
 ) -> None:
-    backing.be_patient()
     script = Path(__file__).with_name("replica_process.py")
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, str(script), backing.url, str(LEASE), state), stdout=asyncio.subprocess.PIPE
@@ -237,6 +228,7 @@ async def test_a_killed_process_blocks_its_callers_no_longer_than_its_lease(
 
 
 async def test_an_outcome_is_kept_though_the_ledger_fails_when_the_run_ends(backing: Backing) -> None:
+    backing.time_out_soon()
     tool = Tool()
     async with store_on(backing) as store, store_on(backing) as other:
         runs, others = InFlightCalls(store), InFlightCalls(other)
@@ -262,6 +254,7 @@ async def test_an_outcome_is_kept_though_the_ledger_fails_when_the_run_ends(back
 
 
 async def test_what_wasnt_recorded_is_recorded_at_the_end(backing: Backing) -> None:
+    backing.time_out_soon()
     async with store_on(backing, lease=60) as store:
         claim = await lead(store)
         await claim.lease.begin()
@@ -273,6 +266,7 @@ async def test_what_wasnt_recorded_is_recorded_at_the_end(backing: Backing) -> N
 
 
 async def test_nothing_is_sent_if_it_cant_be_recorded_and_the_id_is_free_again(backing: Backing) -> None:
+    backing.time_out_soon()
     async with store_on(backing, lease=60) as store, store_on(backing) as other:
         claim = await lead(store)
         with backing.unavailable():
@@ -288,6 +282,7 @@ async def test_nothing_is_sent_if_it_cant_be_recorded_and_the_id_is_free_again(b
 
 
 async def test_by_choice_a_run_begins_unrecorded(backing: Backing) -> None:
+    backing.time_out_soon()
     async with store_on(backing, lease=60, begin_unrecorded=True) as store, store_on(backing) as other:
         claim = await lead(store)
         with backing.unavailable():
@@ -310,6 +305,7 @@ async def test_a_lease_that_was_lost_begins_nothing(backing: Backing) -> None:
 
 
 async def test_a_claim_that_was_recorded_too_late_blocks_nobody_here(backing: Backing) -> None:
+    backing.time_out_soon()
     async with store_on(backing, lease=60) as store:
         # On a connection that is there already.
         await store.claim("another", b"f")
@@ -320,6 +316,7 @@ async def test_a_claim_that_was_recorded_too_late_blocks_nobody_here(backing: Ba
 
 
 async def test_a_claim_that_was_recorded_too_late_blocks_nobody_elsewhere_for_long(backing: Backing) -> None:
+    backing.time_out_soon()
     async with store_on(backing, lease=8) as store, store_on(backing) as other:
         await store.claim("another", b"f")
         with backing.unavailable(), pytest.raises(Refused):
@@ -346,7 +343,6 @@ async def test_a_claim_that_is_cancelled_ends(rounds: int, backing: Backing) -> 
 async def test_callers_that_are_cancelled_mid_question_mix_up_no_answers(
     replicas: MakeReplicas, backing: Backing
 ) -> None:
-    backing.be_patient()
     [runs], tool = await replicas(1, linger=0.001), Tool()
     tool.end.set()
     for number in range(50):
@@ -364,6 +360,7 @@ async def test_callers_that_are_cancelled_mid_question_mix_up_no_answers(
 async def test_a_run_whose_callers_have_left_ends_though_the_ledger_is_away(
     backing: Backing, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    backing.time_out_soon()
     monkeypatch.setattr("agenta_ai_server.idempotency.store.FOLLOWER_SECONDS", 0.3)
     async with store_on(backing) as store:
         runs, tool = InFlightCalls(store, linger=0.1), Tool()
@@ -377,6 +374,7 @@ async def test_a_run_whose_callers_have_left_ends_though_the_ledger_is_away(
 
 
 async def test_who_may_wait_elsewhere_has_the_benefit_of_the_doubt_once(backing: Backing) -> None:
+    backing.time_out_soon()
     async with store_on(backing) as store:
         claim = await lead(store)
         with backing.unavailable():
@@ -386,7 +384,6 @@ async def test_who_may_wait_elsewhere_has_the_benefit_of_the_doubt_once(backing:
 async def test_without_stored_outcomes_a_repeat_is_unknown_and_joined_callers_still_get_theirs(
     replicas: MakeReplicas, backing: Backing
 ) -> None:
-    backing.be_patient()
     runs, tool = await replicas(2, sealing=Unstored()), Tool()
     leader, followers = await leader_and_followers(runs, tool)
     joined = asyncio.create_task(runs[0].run("id", b"f", tool))
@@ -400,6 +397,7 @@ async def test_without_stored_outcomes_a_repeat_is_unknown_and_joined_callers_st
 
 
 async def test_by_choice_a_process_remembers_for_itself_while_the_ledger_is_away(backing: Backing) -> None:
+    backing.time_out_soon()
     async with store_on(backing, begin_unrecorded=True) as store:
         memory = MemoryLedger()
         runs, tool = InFlightCalls(LocalFallback(store, LedgerStore(memory), memory)), Tool()

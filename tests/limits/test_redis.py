@@ -151,10 +151,10 @@ async def test_nothing_tells_the_password(tmp_path: Path, caplog: pytest.LogCapt
     server = RedisServer(tmp_path, "--requirepass", "s3cret")
     server.start()
     try:
-        right = RedisClient(server.url.replace("//", "//:s3cret@"))
+        right = RedisClient(server.url.replace("//", "//:s3cret@"), timeout=30)
         assert (await RedisLimiter(right).take("a", LIMIT)).allowed
         await right.aclose()
-        wrong = RedisClient(server.url.replace("//", "//:wr0ng@"))
+        wrong = RedisClient(server.url.replace("//", "//:wr0ng@"), timeout=30)
         with pytest.raises(StoreFailed) as raised:
             await RedisLimiter(wrong).connect()
         await wrong.aclose()
@@ -179,10 +179,10 @@ async def test_tls_checks_whom_it_talks_to(tmp_path: Path) -> None:
     server = RedisServer(tmp_path, *options, scheme="rediss", port_option="--tls-port")
     server.start()
     try:
-        known = RedisClient(f"{server.url}?ssl_ca_certs={files['ca']}")
+        known = RedisClient(f"{server.url}?ssl_ca_certs={files['ca']}", timeout=30)
         assert (await RedisLimiter(known).take("a", LIMIT)).allowed
         for url in (server.url, f"{server.url}?ssl_ca_certs={files['ca']}".replace("127.0.0.1", "localhost")):
-            stranger = RedisClient(url)
+            stranger = RedisClient(url, timeout=30)
             with pytest.raises(StoreFailed) as raised:
                 await RedisLimiter(stranger).connect()
             assert raised.value.why == "SSLCertVerificationError"

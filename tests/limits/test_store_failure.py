@@ -146,7 +146,7 @@ async def test_an_emptied_store_isnt_even_noticed(redis: RedisServer, on_failure
 
 
 async def test_while_the_store_is_down_a_burst_is_still_a_burst(redis: RedisServer) -> None:
-    client = RedisClient(redis.url)
+    client = RedisClient(redis.url, timeout=30)
     limiter = FallbackLimiter(RedisLimiter(client), MemoryLimiter())
     await limiter.connect()
     redis.kill()
@@ -160,7 +160,7 @@ async def test_while_the_store_is_down_a_burst_is_still_a_burst(redis: RedisServ
 
 async def test_a_store_that_is_down_at_the_start_is_used_once_it_is_there(redis: RedisServer) -> None:
     redis.kill()
-    client = RedisClient(redis.url)
+    client = RedisClient(redis.url, timeout=30)
     limiter = FallbackLimiter(RedisLimiter(client), MemoryLimiter(), every=0.01)
     await limiter.connect()
     assert limiter.state is DOWN

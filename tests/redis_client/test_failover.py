@@ -89,7 +89,7 @@ async def answering(*answers: bytes) -> AsyncIterator[RedisClient]:
     """A client of a server that gives the first answer on its first connection, and so on."""
     given = iter(answers)
     server = await asyncio.get_running_loop().create_server(lambda: Answering(next(given)), "127.0.0.1", 0)
-    client = RedisClient(f"redis://127.0.0.1:{server.sockets[0].getsockname()[1]}")
+    client = RedisClient(f"redis://127.0.0.1:{server.sockets[0].getsockname()[1]}", timeout=30)
     async with server:
         yield client
         await client.aclose()
