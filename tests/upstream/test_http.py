@@ -394,7 +394,7 @@ async def test_what_fails_after_sending_is_no_connect_error(
     url = await upstream.start(handler)
     target = opened(url)
     with pytest.raises(httpx.TransportError) as caught:
-        await post(target)
+        await post(target, seconds=100)
     assert type(caught.value) is kind
     assert "secret" not in "".join(traceback.format_exception(caught.value))
     assert (caught.value.__cause__, caught.value.__context__) == (None, None)

@@ -35,7 +35,7 @@ MAX_BODY_BYTES = 2 * 1024 * 1024
 MAX_LINE_BYTES = 256 * 1024
 """Bound of the status line and of each header."""
 MAX_HEADERS = 1000
-MAX_HEAD_BYTES = 1024 * 1024
+MAX_HEAD_BYTES = 256 * 1024
 """Bound of all that precedes a body: interim responses (RFC 9110, section 15.2) and headers."""
 MAX_UNREAD_BYTES = 64 * 1024
 """A refused request of at most this size is taken to have been read by the server."""
