@@ -7,6 +7,7 @@ import (
 	"crypto/rand"
 	"crypto/tls"
 	"crypto/x509"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"math"
@@ -282,6 +283,10 @@ func TestArgumentsThatCannotBeSent(t *testing.T) {
 		{map[string]any{"a": make(chan int)}, "chan int"},
 		{map[string]any{"a": "\xff"}, "UTF-8"},
 		{map[string]any{"\xff": 1}, "UTF-8"},
+		{json.RawMessage("{\"a\": [\"\ufffd\", \"\xff\"]}"), "UTF-8"},
+		{json.RawMessage(`{"a": "\ud800"}`), "UTF-8"},
+		{json.RawMessage(`{"a": {"\udc00": 1}}`), "UTF-8"},
+		{json.RawMessage(`{"a": [1e400]}`), "arguments.a[0]: the number 1e400 doesn't fit a double"},
 		{map[string]any{"a": []any{map[string]int64{"b": 1<<53 + 1}}}, "arguments.a[0].b: the integer 9007199254740993"},
 		{map[string]any{"a": uint64(math.MaxUint64)}, "doesn't fit a double"},
 		{map[string]any{"a": math.NaN()}, "NaN"},
@@ -648,8 +653,9 @@ func TestOptionsThatCannotBeUsed(t *testing.T) {
 		"umlaut":         {WithToken("secretä")},
 		"too long":       {WithAPIKey("secret" + strings.Repeat("x", 8192))},
 		"two of them":    {WithAPIKey("secret"), WithToken("secret")},
+		"no source":      {WithTokenSource(nil)},
 		"service config": {grpc.WithDefaultServiceConfig("{}")},
-		"after ours":     {WithoutRetries(), grpc.WithUserAgent("x"), grpc.WithDefaultServiceConfig(ServiceConfig)},
+		"after ours":     {WithoutRetries(), grpc.WithUserAgent("x"), grpc.WithDefaultServiceConfig(ServiceConfig())},
 		"invalid config": {grpc.WithDefaultServiceConfig("secret")},
 	} {
 		if conn, err := Dial("127.0.0.1:1", options...); err == nil || strings.Contains(err.Error(), "secret") && name != "invalid config" {

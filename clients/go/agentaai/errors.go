@@ -112,6 +112,11 @@ func unsentError(method string, request any, code codes.Code, message string, ca
 	return failure
 }
 
+// closedError is the error of a call that is made after [Conn.Close].
+func closedError(method string, request any) *CallError {
+	return unsentError(method, request, codes.Canceled, "The client is closed", ErrClosed)
+}
+
 // tooLargeError is the error of a call whose request is larger than [MaxRequestBytes].
 func tooLargeError(method string, request proto.Message) *CallError {
 	message := fmt.Sprintf("The request has %d bytes, and the limit is %d: shorten its arguments",
