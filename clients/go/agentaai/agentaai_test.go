@@ -79,6 +79,9 @@ func (s *service) next(ctx context.Context, request *aiv1.CallToolRequest) answe
 	if len(s.answers) > 1 {
 		s.answers = s.answers[1:]
 	}
+	if next.response != nil {
+		_ = grpc.SetTrailer(ctx, metadata.Pairs("x-request-id", "c"))
+	}
 	if next.pushback != "" {
 		_ = grpc.SetTrailer(ctx, metadata.Pairs("grpc-retry-pushback-ms", next.pushback))
 	}
@@ -387,9 +390,13 @@ func TestToolThatFailed(t *testing.T) {
 	err := call(t, target)
 	failed, ok := errors.AsType[*ToolError](err)
 	if !ok || !failed.Retryable || failed.RetryDelay != 2*time.Second || failed.Message != "Down." ||
-		failed.Reason != aiv1.ErrorReason_ERROR_REASON_UPSTREAM_UNAVAILABLE || failed.Meta.TraceId != "t" ||
+		failed.Reason != aiv1.ErrorReason_ERROR_REASON_UPSTREAM_UNAVAILABLE || failed.Meta.TraceId != "t" || failed.CallID != "c" ||
 		!reflect.DeepEqual(failed.FieldViolations, []FieldViolation{{"f", "d"}}) {
 		t.Errorf("got %+v", failed)
+	}
+	_, _, err = CallTool[any](t.Context(), dial(t, target), newRequest(t), WithProgress(func(*aiv1.Progress) {}))
+	if failed, ok := errors.AsType[*ToolError](err); !ok || failed.CallID != "c" {
+		t.Errorf("with progress: got %+v", failed)
 	}
 	if want := "UPSTREAM_UNAVAILABLE: Down; f: d; try again in 2 s"; err.Error() != want {
 		t.Errorf("got %q, want %q", err, want)

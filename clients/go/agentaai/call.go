@@ -14,6 +14,7 @@ import (
 	"github.com/google/uuid"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/metadata"
 	"google.golang.org/protobuf/types/known/structpb"
 
 	aiv1 "github.com/Agenta-AI/agenta-ai-grpc/clients/go/agenta/ai/v1"
@@ -73,7 +74,9 @@ func CallTool[R any](
 		ctx, cancel = context.WithTimeout(ctx, CallTimeout)
 		defer cancel()
 	}
-	response, err := aiv1.NewToolServiceClient(conn).CallTool(ctx, request, options...)
+	var trailer metadata.MD
+	all := append(options[:len(options):len(options)], grpc.Trailer(&trailer))
+	response, err := aiv1.NewToolServiceClient(conn).CallTool(ctx, request, all...)
 	if err != nil {
 		if failure, ok := FromError(err); ok {
 			failure.describe(aiv1.ToolService_CallTool_FullMethodName, request)
@@ -82,7 +85,7 @@ func CallTool[R any](
 		return result, nil, err
 	}
 	if response.GetIsError() {
-		return result, nil, newToolError(request.GetRequestId(), response)
+		return result, nil, newToolError(request.GetRequestId(), response, trailer)
 	}
 	if content := response.GetStructuredContent(); content != nil {
 		if err := decode(content, &result); err != nil {
