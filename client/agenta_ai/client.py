@@ -13,14 +13,14 @@ import grpc.aio
 
 from agenta_ai import errors, failures, requests, typed
 from agenta_ai.connection import connection, read_timeout
-from agenta_ai.credentials import AUTHORIZATION
+from agenta_ai.credentials import AUTHORIZATION, note_failure
 from agenta_ai.responses import read_progress
 from agenta_ai.results import Progress
 from agenta_ai.service_config import CALL_TIMEOUT
 from agenta_ai.v1.tool_service_pb2_grpc import ToolServiceStub
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Callable, Iterable, Iterator, Mapping
+    from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Iterator, Mapping
 
     from agenta_ai.attempts import Attempts
     from agenta_ai.cases import PromptCase, RefinedWithCases
@@ -51,7 +51,7 @@ class Client:
             characters. At most one of ``api_key``, ``token`` and ``token_provider`` is given.
         token: Authenticates the caller: a bearer token, of the same characters.
         token_provider: Makes the bearer token of each call, just before it is sent: a function, or a coroutine
-            function. It caches the token itself if making one takes time, and its time is not part of the time-out.
+            function. It caches the token itself if making one takes time. Its time counts towards the time-out.
             What it raises is raised by the call, unchanged, and nothing was sent.
         project: Id of the project to act in, for credentials of Agenta. 1 to 8192 visible ASCII characters.
         wait_for_limit: Whether a call of a tool that a rate limit refuses waits as long as the server says, and is sent
@@ -101,7 +101,7 @@ class Client:
         self._turns: Iterator[tuple[grpc.aio.Channel, ToolServiceAsyncStub]] = iter(())
         self._loop: asyncio.AbstractEventLoop | None = None
         self._closing = asyncio.Event()
-        self._streams: set[Any] = set()
+        self._pending: set[Any] = set()
 
     async def __aenter__(self) -> Self:
         return self
@@ -112,13 +112,12 @@ class Client:
     async def close(self) -> None:
         """Close the connections.
 
-        Running calls end at once with :class:`agenta_ai.CallFailed`, code CANCELLED; their outcome is open. New calls
-        fail with :class:`agenta_ai.AgentaError`, and nothing is sent.
+        Running calls end at once with :class:`agenta_ai.CallFailed`, code CANCELLED; their outcome is open. New calls,
+        and those that still await their token, fail with :class:`agenta_ai.AgentaError`, and nothing is sent.
         """
         self._closing.set()
-        # Older releases of gRPC don't find those that are read within a generator.
-        for call in self._streams:
-            call.cancel()
+        for pending in self._pending:
+            pending.cancel()
         for channel in self._channels:
             await channel.close()
 
@@ -452,8 +451,10 @@ class Client:
         raise AssertionError("a stream ended without a result")
 
     async def _send(self, exchange: Exchange[_Result]) -> _Result:
-        metadata = await self._metadata(exchange)
         attempts = self._connection.attempts(exchange.method, exchange.timeout, exchange.retries)
+        return await self._attempt(exchange, await self._metadata(exchange, attempts), attempts)
+
+    async def _attempt(self, exchange: Exchange[_Result], metadata: Metadata, attempts: Attempts) -> _Result:
         while True:
             try:
                 with self._told_if_closed(exchange):
@@ -468,8 +469,8 @@ class Client:
 
     async def _stream(self, exchange: Exchange[_Result]) -> AsyncGenerator[Progress | _Result, None]:
         streamed = exchange.streamed()
-        metadata = await self._metadata(streamed)
         attempts = self._connection.attempts(streamed.method, streamed.timeout, streamed.retries)
+        metadata = await self._metadata(streamed, attempts)
         while True:
             call: Any = None
             result = None
@@ -478,7 +479,8 @@ class Client:
                     _, stub = self._next()
                     method: Any = stub.CallToolStream
                     call = method(streamed.request, timeout=attempts.remaining(), metadata=metadata)
-                    self._streams.add(call)
+                    # Older releases of gRPC don't end those that are read within a generator.
+                    self._pending.add(call)
                     async for response in call:
                         if response.HasField("progress"):
                             yield read_progress(response.progress)
@@ -495,9 +497,9 @@ class Client:
             finally:
                 if call:
                     call.cancel()
-                    self._streams.discard(call)
+                    self._pending.discard(call)
         # The server is older than the method.
-        answer = await self._send(exchange)
+        answer = await self._attempt(exchange, metadata, attempts)
         yield answer
 
     @contextmanager
@@ -533,21 +535,44 @@ class Client:
         else:
             raise failures.closed_during(exchange.request_id, is_open=attempts.is_open)
 
-    async def _metadata(self, exchange: Exchange[Any]) -> Metadata:
+    async def _metadata(self, exchange: Exchange[Any], attempts: Attempts) -> Metadata:
         caller = self._connection.caller
         if caller.provider is None or requests.sends(AUTHORIZATION, exchange.metadata):
             return requests.merged(caller.metadata, exchange.metadata)
         try:
-            token = caller.provider()
-            token = await token if inspect.isawaitable(token) else token
+            made = caller.provider()
+            token = await self._awaited(made, attempts) if inspect.isawaitable(made) else made
         except Exception as error:
-            error.add_note("agenta_ai: token_provider failed. Nothing was sent.")
+            note_failure(error)
             raise
+        if self._closing.is_set():
+            raise errors.AgentaError(errors.CLOSED)
+        if attempts.remaining() == 0:
+            raise failures.no_token_in_time(exchange.timeout, exchange.request_id)
         return requests.merged(caller.with_token(token), exchange.metadata)
+
+    async def _awaited(self, token: Awaitable[str], attempts: Attempts) -> str | None:
+        """Return the token; ``None`` if the time is up, or the client is closed, before there is one."""
+        cancelled_before = _cancellations()
+        pending = asyncio.ensure_future(token)
+        self._pending.add(pending)
+        limit = asyncio.timeout(attempts.remaining())
+        try:
+            async with limit:
+                return await pending
+        except TimeoutError:
+            if limit.expired():
+                return None
+            raise
+        except asyncio.CancelledError:
+            if self._closing.is_set() and _cancellations() == cancelled_before:
+                return None
+            raise
+        finally:
+            self._pending.discard(pending)
 
     def _next(self) -> tuple[grpc.aio.Channel, ToolServiceAsyncStub]:
         """Return the connection whose turn it is, and the methods on it."""
-        # After a provider was awaited, the client may be closed.
         if self._closing.is_set():
             raise errors.AgentaError(errors.CLOSED)
         # Opened late, because a channel belongs to the event loop that it is opened in.

@@ -157,11 +157,15 @@ def _check_connections(connections: int) -> int:
     return connections
 
 
-def _channel_credentials(tls: bool | grpc.ChannelCredentials) -> grpc.ChannelCredentials | None:
+def _channel_credentials(tls: object) -> grpc.ChannelCredentials | None:
     # gRPC has credentials that mean plaintext, which must not count as TLS.
-    if not tls or tls is grpc.experimental.insecure_channel_credentials():  # type: ignore[no-untyped-call]
+    if tls is False or tls is grpc.experimental.insecure_channel_credentials():  # type: ignore[no-untyped-call]
         return None
-    return tls if isinstance(tls, grpc.ChannelCredentials) else grpc.ssl_channel_credentials()
+    if tls is True:
+        return grpc.ssl_channel_credentials()
+    if isinstance(tls, grpc.ChannelCredentials):
+        return tls
+    raise InvalidInput("tls: must be True, False or what grpc.ssl_channel_credentials(ca, key, certificate) returns.")
 
 
 def call_metadata(extra: Iterable[tuple[str, str | bytes]]) -> Metadata:
@@ -195,7 +199,7 @@ def check_timeout(timeout: float) -> float:
     Raises:
         InvalidInput: It isn't greater than 0 and at most a year.
     """
-    if not isinstance(timeout, int | float) or not 0 < timeout <= MAX_TIMEOUT:
+    if isinstance(timeout, bool) or not isinstance(timeout, int | float) or not 0 < timeout <= MAX_TIMEOUT:
         raise InvalidInput(f"timeout: must be a number of seconds, greater than 0 and at most {MAX_TIMEOUT}.")
     return timeout
 

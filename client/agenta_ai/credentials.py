@@ -80,6 +80,14 @@ def credentials(
     return Credentials("".join(given), (*metadata, *_fixed(api_key, token, project)), token_provider)
 
 
+def note_failure(error: Exception) -> None:
+    """Add to an error of a token provider that the call wasn't sent."""
+    note = "agenta_ai: token_provider failed. Nothing was sent."
+    # A provider may raise the same object again.
+    if note not in getattr(error, "__notes__", ()):
+        error.add_note(note)
+
+
 def _fixed(api_key: str | None, token: str | None, project: str | None) -> Iterator[tuple[str, str]]:
     if api_key is not None:
         yield AUTHORIZATION, f"ApiKey {_visible(api_key, 'api_key')}"

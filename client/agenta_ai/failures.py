@@ -126,6 +126,16 @@ def timed_out(target: str, timeout: float, request_id: str, *, is_open: bool) ->
     )
 
 
+def no_token_in_time(timeout: float, request_id: str) -> CallFailed:
+    """Return the exception for a call whose token isn't there before its deadline."""
+    return CallFailed(
+        f"token_provider made no token within {timeout:g} s. {NOTHING_WAS_SENT} Allow more time, or cache the token.",
+        code=grpc.StatusCode.DEADLINE_EXCEEDED,
+        request_id=request_id,
+        tool_was_run=False,
+    )
+
+
 def closed_during(request_id: str, *, is_open: bool = True) -> CallFailed:
     """Return what to raise if the client is closed during a call, whose request_id is empty if it calls no tool."""
     text = "The client was closed"

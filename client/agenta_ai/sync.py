@@ -13,7 +13,7 @@ import grpc
 
 from agenta_ai import errors, failures, requests, typed
 from agenta_ai.connection import connection, read_timeout
-from agenta_ai.credentials import AUTHORIZATION
+from agenta_ai.credentials import AUTHORIZATION, note_failure
 from agenta_ai.responses import read_progress
 from agenta_ai.results import Progress
 from agenta_ai.service_config import CALL_TIMEOUT
@@ -47,8 +47,8 @@ class SyncClient:
             characters. At most one of ``api_key``, ``token`` and ``token_provider`` is given.
         token: Authenticates the caller: a bearer token, of the same characters.
         token_provider: A function that makes the bearer token of each call, just before it is sent, in the thread of
-            the call. It caches the token itself if making one takes time, and its time is not part of the time-out.
-            What it raises is raised by the call, unchanged, and nothing was sent.
+            the call. It caches the token itself if making one takes time. Its time counts towards the time-out, but it
+            isn't interrupted. What it raises is raised by the call, unchanged, and nothing was sent.
         project: Id of the project to act in, for credentials of Agenta. 1 to 8192 visible ASCII characters.
         wait_for_limit: Whether a call of a tool that a rate limit refuses waits as long as the server says, and is sent
             again with the same request_id, for as long as its time-out allows. Otherwise it fails at once, and
@@ -108,7 +108,8 @@ class SyncClient:
         """Close the connections.
 
         Running calls of other threads end at once with :class:`agenta_ai.CallFailed`, code CANCELLED; their outcome is
-        open. New calls fail with :class:`agenta_ai.AgentaError`, and nothing is sent.
+        open. New calls, and those whose token isn't made yet, fail with :class:`agenta_ai.AgentaError`, and nothing is
+        sent.
         """
         self._closing.set()
         for channel in self._channels:
@@ -450,8 +451,10 @@ class SyncClient:
         raise AssertionError("a stream ended without a result")
 
     def _send(self, exchange: Exchange[_Result]) -> _Result:
-        metadata = self._metadata(exchange)
         attempts = self._connection.attempts(exchange.method, exchange.timeout, exchange.retries)
+        return self._attempt(exchange, self._metadata(exchange, attempts), attempts)
+
+    def _attempt(self, exchange: Exchange[_Result], metadata: Metadata, attempts: Attempts) -> _Result:
         while True:
             try:
                 with self._told_if_closed(exchange):
@@ -465,8 +468,8 @@ class SyncClient:
 
     def _stream(self, exchange: Exchange[_Result]) -> Generator[Progress | _Result, None, None]:
         streamed = exchange.streamed()
-        metadata = self._metadata(streamed)
         attempts = self._connection.attempts(streamed.method, streamed.timeout, streamed.retries)
+        metadata = self._metadata(streamed, attempts)
         while True:
             call: Any = None
             result = None
@@ -491,7 +494,7 @@ class SyncClient:
                 if call:
                     call.cancel()
         # The server is older than the method.
-        answer = self._send(exchange)
+        answer = self._attempt(exchange, metadata, attempts)
         yield answer
 
     @contextmanager
@@ -532,7 +535,7 @@ class SyncClient:
             return grpc.insecure_channel(to.address, to.options)
         return grpc.secure_channel(to.address, to.channel_credentials, to.options)
 
-    def _metadata(self, exchange: Exchange[Any]) -> Metadata:
+    def _metadata(self, exchange: Exchange[Any], attempts: Attempts) -> Metadata:
         caller = self._connection.caller
         if caller.provider is None or requests.sends(AUTHORIZATION, exchange.metadata):
             return requests.merged(caller.metadata, exchange.metadata)
@@ -542,6 +545,8 @@ class SyncClient:
                 token.close()
                 raise errors.InvalidInput("token_provider: must return a token at once here. Client also awaits one.")
         except Exception as error:
-            error.add_note("agenta_ai: token_provider failed. Nothing was sent.")
+            note_failure(error)
             raise
+        if attempts.remaining() == 0:
+            raise failures.no_token_in_time(exchange.timeout, exchange.request_id)
         return requests.merged(caller.with_token(token), exchange.metadata)

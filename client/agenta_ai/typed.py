@@ -47,6 +47,8 @@ class StubChannel:
         return call
 
     def __getattr__(self, name: str) -> NoReturn:
+        if name.startswith("_"):  # of Python itself, such as copy() looks for
+            raise AttributeError(name)
         raise InvalidInput(
             f"{name}: this channel is for the methods of tools. Use the client's own methods for others."
         )

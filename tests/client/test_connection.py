@@ -111,6 +111,12 @@ def test_a_target_names_its_port(target: str) -> None:
         connection(target)
 
 
+@pytest.mark.parametrize("tls", ["ca.pem", b"-----BEGIN", 1, 0, ""])
+def test_tls_that_is_neither_a_switch_nor_credentials(tls: Any) -> None:
+    with pytest.raises(InvalidInput, match=r"^tls: must be True, False or"):
+        connection("localhost:1", tls=tls)
+
+
 def test_tls_is_switched_off_only_in_so_many_words() -> None:
     own = grpc.ssl_channel_credentials()
     assert connection("ai.example.com:443", tls=False).channel_credentials is None
@@ -126,7 +132,7 @@ def test_a_target_is_a_string() -> None:
 
 
 @pytest.mark.parametrize(
-    "timeout", [0, -1, float("inf"), float("nan"), 1e10, 31536001, pytest.param(10**5000, id="huge"), "5"]
+    "timeout", [0, -1, float("inf"), float("nan"), 1e10, 31536001, pytest.param(10**5000, id="huge"), "5", True]
 )
 def test_a_timeout_is_a_number_of_seconds_up_to_a_year(timeout: Any) -> None:
     with pytest.raises(InvalidInput, match="timeout"):

@@ -117,21 +117,91 @@ async def test_what_a_provider_returns_is_checked(call: Call, server: FakeServer
     assert server.service.requests == []
 
 
-async def test_a_client_that_is_closed_while_a_token_is_made(server: FakeServer) -> None:
-    asked, wait = asyncio.Event(), asyncio.Event()
+async def test_a_provider_that_raises_one_error_again_and_again(call: Call, server: FakeServer) -> None:
+    error = ValueError("no token today")
+
+    def provide() -> str:
+        raise error
+
+    for _ in range(2):
+        with pytest.raises(ValueError, match="no token today"):
+            await call("status", client={"token_provider": provide})
+    assert error.__notes__ == ["agenta_ai: token_provider failed. Nothing was sent."]
+
+
+@pytest.mark.parametrize("on_progress", [None, print], ids=["unary", "streamed"])
+async def test_a_client_that_is_closed_while_a_token_is_made(on_progress: Any, server: FakeServer) -> None:
+    asked = asyncio.Event()
 
     async def provide() -> str:
         asked.set()
-        await wait.wait()
-        return SECRET
+        await asyncio.Event().wait()
+        raise AssertionError
 
     client = Client(server.target, token_provider=provide)
-    calling = asyncio.ensure_future(client.status())
+    calling = asyncio.ensure_future(client.call_tool("tools.x.y.z", {}, on_progress=on_progress))
     await asked.wait()
     await client.close()
-    wait.set()
-    with pytest.raises(AgentaError, match=r"^The client is closed"):
+    with pytest.raises(AgentaError, match=r"^The client is closed\. Nothing was sent") as failure:
         await calling
+    assert not hasattr(failure.value, "__notes__")
+    assert server.service.requests == []
+
+
+async def test_a_call_that_is_cancelled_while_a_token_is_made(server: FakeServer) -> None:
+    asked, ended = asyncio.Event(), asyncio.Event()
+
+    async def provide() -> str:
+        asked.set()
+        try:
+            await asyncio.Event().wait()
+        finally:
+            ended.set()
+        raise AssertionError
+
+    async with Client(server.target, token_provider=provide) as client:
+        calling = asyncio.ensure_future(client.status())
+        await asked.wait()
+        calling.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await calling
+    assert ended.is_set()
+
+
+# A call is never sent with a millisecond or less.
+@pytest.mark.parametrize("method", ["call_tool", "stream_tool"])
+async def test_the_time_of_a_provider_is_the_calls(method: str, call: Call, server: FakeServer) -> None:
+    with pytest.raises(
+        CallFailed, match=r"^token_provider made no token within 0\.001 s\. Nothing was sent\."
+    ) as failure:
+        await call(method, "tools.x.y.z", {}, timeout=0.001, client={"token_provider": lambda: SECRET})
+    assert failure.value.code is grpc.StatusCode.DEADLINE_EXCEEDED
+    assert failure.value.tool_was_run is False
+    assert failure.value.request_id
+    assert server.service.requests == []
+
+
+async def test_a_time_out_of_the_providers_own(server: FakeServer) -> None:
+    error = TimeoutError("slow")
+
+    async def provide() -> str:
+        raise error
+
+    async with Client(server.target, token_provider=provide) as client:
+        with pytest.raises(TimeoutError) as raised:
+            await client.status()
+    assert raised.value is error
+
+
+async def test_a_token_that_never_comes(server: FakeServer) -> None:
+    async def provide() -> str:
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    async with Client(server.target, token_provider=provide) as client:
+        with pytest.raises(CallFailed, match=r"^token_provider made no token within 0\.05 s\."):
+            await client.status(timeout=0.05)
+    assert server.service.requests == []
 
 
 def test_threads_make_their_own_tokens(server: FakeServer) -> None:

@@ -19,6 +19,7 @@ def sent(arguments: dict[str, Any]) -> Any:
 
 
 def test_every_public_name_is_there() -> None:
+    assert set(agenta_ai.__all__) <= set(dir(agenta_ai))
     assert [name for name in agenta_ai.__all__ if not hasattr(agenta_ai, name)] == []
     assert not hasattr(agenta_ai, "Nothing")
 

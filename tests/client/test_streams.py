@@ -127,6 +127,17 @@ async def test_a_server_that_is_older_than_the_method(
     assert seen == []
 
 
+async def test_an_older_server_after_a_stream_that_broke(
+    call: Call, server: FakeServer, refused: Callable[..., status_pb2.Status]
+) -> None:
+    limited = refused(grpc.StatusCode.RESOURCE_EXHAUSTED, "RATE_LIMITED", "Rate limited.")
+    server.answers([QUEUED, (UNAVAILABLE, 1)], UNIMPLEMENTED, limited)
+    with pytest.raises(CallFailed, match="may have been billed") as failure:
+        await call("stream_tool", "tools.x.y.z", {})
+    assert failure.value.tool_was_run is None
+    assert len(server.service.requests) == 3
+
+
 async def test_a_server_that_knows_neither_method(call: Call, server: FakeServer) -> None:
     server.answers(UNIMPLEMENTED)
     with pytest.raises(CallFailed, match=r"has no agenta\.ai\.v1\.ToolService"):

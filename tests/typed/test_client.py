@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import copy
 import json
 from typing import TYPE_CHECKING
 from uuid import uuid4
@@ -14,6 +15,7 @@ from conftest import settings_for
 from agenta_ai import CallFailed, Client, InvalidInput, SyncClient, ToolFailed
 from agenta_ai.tools.agenta.api.v1.api_tools_service_pb2 import RefinePromptRequest
 from agenta_ai.tools.agenta.api.v1.api_tools_service_pb2_grpc import ApiToolsServiceStub
+from agenta_ai.typed import StubChannel
 from agenta_ai_server.auth.key_file import create_key
 from agenta_ai_server.commands import serve
 
@@ -103,3 +105,4 @@ async def test_other_services_have_methods_of_the_client(address: str) -> None:
             await ApiToolsServiceStub(client.channel()).RefinePrompt(request(), wait_for_ready=True)
         with pytest.raises(InvalidInput, match="for the methods of tools"):
             client.channel().stream_stream("/x/y")
+        assert isinstance(copy.copy(client.channel()), StubChannel)

@@ -7,6 +7,7 @@ import (
 	"crypto/rand"
 	"crypto/tls"
 	"crypto/x509"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"math"
@@ -77,6 +78,9 @@ func (s *service) next(ctx context.Context, request *aiv1.CallToolRequest) answe
 	next := s.answers[0]
 	if len(s.answers) > 1 {
 		s.answers = s.answers[1:]
+	}
+	if next.response != nil {
+		_ = grpc.SetTrailer(ctx, metadata.Pairs("x-request-id", "c"))
 	}
 	if next.pushback != "" {
 		_ = grpc.SetTrailer(ctx, metadata.Pairs("grpc-retry-pushback-ms", next.pushback))
@@ -282,6 +286,10 @@ func TestArgumentsThatCannotBeSent(t *testing.T) {
 		{map[string]any{"a": make(chan int)}, "chan int"},
 		{map[string]any{"a": "\xff"}, "UTF-8"},
 		{map[string]any{"\xff": 1}, "UTF-8"},
+		{json.RawMessage("{\"a\": [\"\ufffd\", \"\xff\"]}"), "UTF-8"},
+		{json.RawMessage(`{"a": "\ud800"}`), "UTF-8"},
+		{json.RawMessage(`{"a": {"\udc00": 1}}`), "UTF-8"},
+		{json.RawMessage(`{"a": [1e400]}`), "arguments.a[0]: the number 1e400 doesn't fit a double"},
 		{map[string]any{"a": []any{map[string]int64{"b": 1<<53 + 1}}}, "arguments.a[0].b: the integer 9007199254740993"},
 		{map[string]any{"a": uint64(math.MaxUint64)}, "doesn't fit a double"},
 		{map[string]any{"a": math.NaN()}, "NaN"},
@@ -382,9 +390,13 @@ func TestToolThatFailed(t *testing.T) {
 	err := call(t, target)
 	failed, ok := errors.AsType[*ToolError](err)
 	if !ok || !failed.Retryable || failed.RetryDelay != 2*time.Second || failed.Message != "Down." ||
-		failed.Reason != aiv1.ErrorReason_ERROR_REASON_UPSTREAM_UNAVAILABLE || failed.Meta.TraceId != "t" ||
+		failed.Reason != aiv1.ErrorReason_ERROR_REASON_UPSTREAM_UNAVAILABLE || failed.Meta.TraceId != "t" || failed.CallID != "c" ||
 		!reflect.DeepEqual(failed.FieldViolations, []FieldViolation{{"f", "d"}}) {
 		t.Errorf("got %+v", failed)
+	}
+	_, _, err = CallTool[any](t.Context(), dial(t, target), newRequest(t), WithProgress(func(*aiv1.Progress) {}))
+	if failed, ok := errors.AsType[*ToolError](err); !ok || failed.CallID != "c" {
+		t.Errorf("with progress: got %+v", failed)
 	}
 	if want := "UPSTREAM_UNAVAILABLE: Down; f: d; try again in 2 s"; err.Error() != want {
 		t.Errorf("got %q, want %q", err, want)
@@ -648,8 +660,9 @@ func TestOptionsThatCannotBeUsed(t *testing.T) {
 		"umlaut":         {WithToken("secretä")},
 		"too long":       {WithAPIKey("secret" + strings.Repeat("x", 8192))},
 		"two of them":    {WithAPIKey("secret"), WithToken("secret")},
+		"no source":      {WithTokenSource(nil)},
 		"service config": {grpc.WithDefaultServiceConfig("{}")},
-		"after ours":     {WithoutRetries(), grpc.WithUserAgent("x"), grpc.WithDefaultServiceConfig(ServiceConfig)},
+		"after ours":     {WithoutRetries(), grpc.WithUserAgent("x"), grpc.WithDefaultServiceConfig(ServiceConfig())},
 		"invalid config": {grpc.WithDefaultServiceConfig("secret")},
 	} {
 		if conn, err := Dial("127.0.0.1:1", options...); err == nil || strings.Contains(err.Error(), "secret") && name != "invalid config" {

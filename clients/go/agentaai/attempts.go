@@ -25,7 +25,7 @@ type attempts struct {
 }
 
 func (c *Conn) attempts(request any, options []grpc.CallOption) *attempts {
-	made := &attempts{conn: c.ClientConn, waitForLimit: c.waitForLimit}
+	made := &attempts{conn: c.conn, waitForLimit: c.waitForLimit}
 	report := reportOf(options)
 	if _, isTool := request.(*aiv1.CallToolRequest); isTool && report != nil {
 		made.report, made.policy = report, c.streamPolicy

@@ -7,13 +7,14 @@ import (
 	"errors"
 	"fmt"
 	"math/big"
-	"regexp"
+	"strconv"
 	"strings"
 	"time"
 
 	"github.com/google/uuid"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/metadata"
 	"google.golang.org/protobuf/types/known/structpb"
 
 	aiv1 "github.com/Agenta-AI/agenta-ai-grpc/clients/go/agenta/ai/v1"
@@ -25,6 +26,10 @@ const (
 
 	// maxDepth is the deepest nesting of arguments: protobuf reads at most 100 nested messages, and each level takes three.
 	maxDepth = 32
+
+	// replacement is what encoding/json writes and reads in place of text that isn't Unicode. It writes a genuine one as it
+	// is, and the others escaped.
+	replacement = "\ufffd"
 )
 
 // NewRequest returns a request with a new request_id: a UUID, version 4. To repeat a call, send the same request again:
@@ -69,14 +74,18 @@ func CallTool[R any](
 		ctx, cancel = context.WithTimeout(ctx, CallTimeout)
 		defer cancel()
 	}
-	response, err := aiv1.NewToolServiceClient(conn).CallTool(ctx, request, options...)
+	var trailer metadata.MD
+	all := append(options[:len(options):len(options)], grpc.Trailer(&trailer))
+	response, err := aiv1.NewToolServiceClient(conn).CallTool(ctx, request, all...)
 	if err != nil {
-		failure, _ := FromError(err)
-		failure.describe(aiv1.ToolService_CallTool_FullMethodName, request)
-		return result, nil, failure
+		if failure, ok := FromError(err); ok {
+			failure.describe(aiv1.ToolService_CallTool_FullMethodName, request)
+			err = failure
+		}
+		return result, nil, err
 	}
 	if response.GetIsError() {
-		return result, nil, newToolError(request.GetRequestId(), response)
+		return result, nil, newToolError(request.GetRequestId(), response, trailer)
 	}
 	if content := response.GetStructuredContent(); content != nil {
 		if err := decode(content, &result); err != nil {
@@ -94,9 +103,6 @@ func decode(content *structpb.Value, result any) error {
 	return json.Unmarshal(text, result)
 }
 
-// invalidText finds what json.Marshal writes for bytes that aren't UTF-8. A genuine U+FFFD it writes as it is.
-var invalidText = regexp.MustCompile(`(?:^|[^\\])(?:\\\\)*\\ufffd`)
-
 // pack makes arguments a Struct.
 func pack(arguments any) (*structpb.Struct, error) {
 	if arguments == nil {
@@ -108,9 +114,7 @@ func pack(arguments any) (*structpb.Struct, error) {
 	if err := encoder.Encode(arguments); err != nil {
 		return nil, err
 	}
-	if invalidText.Match(buffer.Bytes()) {
-		return nil, errors.New("a text isn't UTF-8")
-	}
+	genuine := bytes.Count(buffer.Bytes(), []byte(replacement))
 	decoder := json.NewDecoder(&buffer)
 	decoder.UseNumber()
 	var fields map[string]any
@@ -120,7 +124,28 @@ func pack(arguments any) (*structpb.Struct, error) {
 	if err := check(fields, "arguments", maxDepth); err != nil {
 		return nil, err
 	}
+	if replacements(fields) > genuine {
+		return nil, errors.New("a text isn't UTF-8, or has half of a surrogate pair")
+	}
 	return structpb.NewStruct(fields)
+}
+
+// replacements counts what stands for text that isn't Unicode.
+func replacements(value any) int {
+	count := 0
+	switch value := value.(type) {
+	case string:
+		count = strings.Count(value, replacement)
+	case map[string]any:
+		for key, item := range value {
+			count += strings.Count(key, replacement) + replacements(item)
+		}
+	case []any:
+		for _, item := range value {
+			count += replacements(item)
+		}
+	}
+	return count
 }
 
 // check returns an error that names the first value that wouldn't arrive as it is.
@@ -152,6 +177,9 @@ func check(value any, path string, depth int) error {
 
 func checkNumber(number, path string) error {
 	if strings.ContainsAny(number, ".eE") {
+		if _, err := strconv.ParseFloat(number, 64); err != nil {
+			return fmt.Errorf("%s: the number %.80s doesn't fit a double: send it as a string", path, number)
+		}
 		return nil
 	}
 	if integer, ok := new(big.Int).SetString(number, 10); ok {
@@ -159,7 +187,7 @@ func checkNumber(number, path string) error {
 			return nil
 		}
 	}
-	return fmt.Errorf("%s: the integer %s doesn't fit a double: send it as a string", path, number)
+	return fmt.Errorf("%s: the integer %.80s doesn't fit a double: send it as a string", path, number)
 }
 
 func errTooDeep(path string) error {

@@ -22,11 +22,10 @@ const MaxRequestBytes = 1 << 20
 // ErrClosed is wrapped by the errors of calls that [Conn.Close] ended, and of calls that are made after it.
 var ErrClosed = errors.New("the client is closed")
 
-// Conn is a connection made by [Dial]. It is safe for concurrent use. The errors of its unary calls are [*CallError], also
-// those of a generated client that uses it.
+// Conn is a connection made by [Dial], for [CallTool] and for generated clients. It is safe for concurrent use. The errors
+// of its unary calls are [*CallError], also those of a generated client that uses it.
 type Conn struct {
-	*grpc.ClientConn
-
+	conn         *grpc.ClientConn
 	waitForLimit bool
 	streamPolicy retryPolicy
 	closing      context.Context // done when Close is called
@@ -37,7 +36,7 @@ type Conn struct {
 // [CallError] has the request_id to ask again with. Later calls fail and send nothing. Both errors wrap [ErrClosed].
 func (c *Conn) Close() error {
 	c.closed(ErrClosed)
-	return c.ClientConn.Close()
+	return c.conn.Close()
 }
 
 // Invoke makes a unary call: see [grpc.ClientConn.Invoke]. Generated clients use it. A call of a tool may have
@@ -60,9 +59,20 @@ func (c *Conn) Invoke(ctx context.Context, method string, request, reply any, op
 	return c.invoke(ctx, method, request, reply, options...)
 }
 
+// NewStream begins a streaming call: see [grpc.ClientConn.NewStream]. Generated clients use it. The call is sent once, and
+// its errors are those of grpc-go, which [FromError] reads.
+func (c *Conn) NewStream(
+	ctx context.Context, description *grpc.StreamDesc, method string, options ...grpc.CallOption,
+) (grpc.ClientStream, error) {
+	if c.closing.Err() != nil {
+		return nil, closedError(method, nil)
+	}
+	return c.conn.NewStream(ctx, description, method, options...)
+}
+
 func (c *Conn) invoke(ctx context.Context, method string, request, reply any, options ...grpc.CallOption) error {
 	if c.closing.Err() != nil {
-		return unsentError(method, request, codes.Canceled, "The client is closed", ErrClosed)
+		return closedError(method, request)
 	}
 	if message, ok := request.(proto.Message); ok && proto.Size(message) > MaxRequestBytes {
 		return tooLargeError(method, message)
@@ -126,6 +136,8 @@ func (h *history) explain(ctx context.Context, failure *CallError) {
 	failure.unsent = h.sent == 0
 	failure.NotRun = h.sent == h.refused
 	switch {
+	case failure.Code == codes.Canceled && errors.Is(context.Cause(ctx), ErrClosed):
+		failure.cause = ErrClosed // also where it ended a token source
 	case h.credentials != nil:
 		failure.cause = h.credentials
 	case ctx.Err() != nil:

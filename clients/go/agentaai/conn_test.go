@@ -264,6 +264,40 @@ func TestClose(t *testing.T) {
 	}
 }
 
+// A token source returns the error of its context, which says nothing of Close.
+func TestCloseDuringATokenSource(t *testing.T) {
+	target, served := serve(t, nil, nil, done())
+	asked := make(chan struct{})
+	conn := dial(t, target, WithTokenSource(func(ctx context.Context) (string, error) {
+		close(asked)
+		<-ctx.Done()
+		return "", ctx.Err()
+	}))
+	go func() {
+		<-asked
+		_ = conn.Close()
+	}()
+	_, _, err := CallTool[any](t.Context(), conn, newRequest(t))
+	refused, ok := FromError(err)
+	if !ok || !refused.NotRun || !errors.Is(err, ErrClosed) || errors.Is(err, context.Canceled) || len(served.arrivals) > 0 ||
+		err.Error() != "Canceled: The client was closed. Nothing was sent, so the tool was not run." {
+		t.Errorf("got %v", err)
+	}
+}
+
+func TestStreamsAfterClose(t *testing.T) {
+	target, _ := serve(t, nil, nil, done())
+	conn := dial(t, target)
+	if err := conn.Close(); err != nil {
+		t.Fatal(err)
+	}
+	_, err := aiv1.NewToolServiceClient(conn).CallToolStream(t.Context(), &aiv1.CallToolStreamRequest{})
+	refused, ok := FromError(err)
+	if !ok || !refused.NotRun || !errors.Is(err, ErrClosed) {
+		t.Errorf("got %v", err)
+	}
+}
+
 func TestCloseWhileRetrying(t *testing.T) {
 	target, served := serve(t, nil, nil, answer{err: status.Error(codes.Unavailable, "No."), pushback: "60000"})
 	conn, err := Dial(target)
@@ -342,7 +376,7 @@ func TestFromError(t *testing.T) {
 	}
 	// A connection that isn't ours.
 	target, _ := serve(t, nil, nil, limited(t, time.Second))
-	bare := dial(t, target).ClientConn
+	bare := dial(t, target).conn
 	request := newRequest(t)
 	_, err := aiv1.NewToolServiceClient(bare).CallTool(t.Context(), request)
 	if refused, ok := FromError(err); !ok || !refused.NotRun || refused.Reason != aiv1.ErrorReason_ERROR_REASON_RATE_LIMITED {
@@ -352,10 +386,21 @@ func TestFromError(t *testing.T) {
 	if refused, ok := FromError(err); !ok || !refused.NotRun || refused.RequestID != request.RequestId {
 		t.Errorf("got %v", err)
 	}
+	failed := toolErrors{}
+	if _, _, err := CallTool[any](t.Context(), failed, request); !errors.Is(err, errTool) {
+		t.Errorf("got %v", err)
+	}
 	if refused, ok := FromError(context.DeadlineExceeded); !ok || refused.Code != codes.DeadlineExceeded || refused.NotRun {
 		t.Errorf("got %v", refused)
 	}
 }
+
+var errTool = &ToolError{Message: "No."}
+
+// toolErrors is a connection of somebody else, which makes errors of tools that failed.
+type toolErrors struct{ grpc.ClientConnInterface }
+
+func (toolErrors) Invoke(context.Context, string, any, any, ...grpc.CallOption) error { return errTool }
 
 // Close ends a call by its context and by its connection, and either may come first.
 func TestCloseWhileConnecting(t *testing.T) {

@@ -14,10 +14,12 @@ import (
 // maxCredentialLength is the most characters of a key or token that the server accepts.
 const maxCredentialLength = 8192
 
-var errPlaintext = errors.New("credentials are not sent in plaintext to another machine: use TLS")
+var errPlaintext = errors.New("credentials are not sent over an insecure connection: use TLS, " +
+	"or leave out grpc.WithTransportCredentials for a server on this machine")
 
 // TokenSource returns the bearer token of a call. It is called for each attempt, on a connection that is ready, and should
-// cache a token until it expires. Its time counts towards the call's deadline. It may be called concurrently.
+// cache a token until it expires. It may be called concurrently. Its time counts towards the call's deadline: it must return
+// when ctx is done, because the call doesn't end before.
 type TokenSource func(ctx context.Context) (string, error)
 
 // WithAPIKey sends a key with every call: one of the server, "aai_…", or of Agenta. An empty key is not sent.
@@ -61,6 +63,9 @@ type perCall struct {
 
 // check returns an error if a credential that is known beforehand can't be sent.
 func (c perCall) check() error {
+	if c.source == nil {
+		return errors.New("agentaai: the token source is nil")
+	}
 	if !c.fixed {
 		return nil
 	}

@@ -91,7 +91,7 @@ func Dial(target string, options ...grpc.DialOption) (*Conn, error) {
 		return nil, err
 	}
 	closing, closed := context.WithCancelCause(context.Background())
-	made := &Conn{ClientConn: conn, waitForLimit: set.waitForLimit, closing: closing, closed: closed}
+	made := &Conn{conn: conn, waitForLimit: set.waitForLimit, closing: closing, closed: closed}
 	if set.retries {
 		made.streamPolicy = streamPolicy
 	}

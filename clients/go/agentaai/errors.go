@@ -9,6 +9,7 @@ import (
 
 	"google.golang.org/genproto/googleapis/rpc/errdetails"
 	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/proto"
 
@@ -17,6 +18,7 @@ import (
 
 const (
 	domain       = "agenta.ai"
+	callIDKey    = "x-request-id" // of the trailers of calls that end with OK
 	reasonPrefix = "ERROR_REASON_"
 )
 
@@ -112,6 +114,11 @@ func unsentError(method string, request any, code codes.Code, message string, ca
 	return failure
 }
 
+// closedError is the error of a call that is made after [Conn.Close].
+func closedError(method string, request any) *CallError {
+	return unsentError(method, request, codes.Canceled, "The client is closed", ErrClosed)
+}
+
 // tooLargeError is the error of a call whose request is larger than [MaxRequestBytes].
 func tooLargeError(method string, request proto.Message) *CallError {
 	message := fmt.Sprintf("The request has %d bytes, and the limit is %d: shorten its arguments",
@@ -190,11 +197,13 @@ type ToolError struct {
 	FieldViolations []FieldViolation
 	// RequestID is the request_id that the call was sent with.
 	RequestID string
+	// CallID is the id of this call in the server's log. Empty if the server didn't say.
+	CallID string
 	// Meta tells how the answer came about.
 	Meta *aiv1.CallMeta
 }
 
-func newToolError(requestID string, response toolResponse) *ToolError {
+func newToolError(requestID string, response toolResponse, trailer metadata.MD) *ToolError {
 	failure := response.GetError()
 	var texts []string
 	for _, block := range response.GetContent() {
@@ -209,6 +218,7 @@ func newToolError(requestID string, response toolResponse) *ToolError {
 		RetryDelay:      failure.GetRetryDelay().AsDuration(),
 		FieldViolations: violations(failure.GetFieldViolations()),
 		RequestID:       requestID,
+		CallID:          strings.Join(trailer.Get(callIDKey), ""),
 		Meta:            response.GetMeta(),
 	}
 }

@@ -14,16 +14,17 @@ import (
 	aiv1 "github.com/Agenta-AI/agenta-ai-grpc/clients/go/agenta/ai/v1"
 )
 
-// ServiceConfig is the gRPC service config of the clients of all languages: load balancing, health checks and retries.
+//go:embed service_config.json
+var sharedServiceConfig string
+
+// ServiceConfig returns the gRPC service config of the clients of all languages: load balancing, health checks and retries.
 //
 // A call is retried if the server is unavailable, the connection breaks, or the server stops before it has started the
 // call, which arrives as CANCELLED. A retry keeps its request_id, so the server runs the tool once: see [NewRequest].
 //
 // gRPC doesn't retry a stream that has begun. A [Conn] therefore leaves CallToolStream out, and retries a call that has
 // [WithProgress] itself, by the same policy. It retries the methods that tools have of their own as it does CallTool.
-//
-//go:embed service_config.json
-var ServiceConfig string
+func ServiceConfig() string { return sharedServiceConfig }
 
 type serviceConfig struct {
 	LoadBalancingConfig json.RawMessage `json:"loadBalancingConfig"`
@@ -74,7 +75,7 @@ var retriedServiceConfig, unretriedServiceConfig, streamPolicy = splitServiceCon
 
 func splitServiceConfig() (retried, unretried string, stream retryPolicy) {
 	var config serviceConfig
-	if err := json.Unmarshal([]byte(ServiceConfig), &config); err != nil {
+	if err := json.Unmarshal([]byte(sharedServiceConfig), &config); err != nil {
 		panic(err)
 	}
 	streaming := methodName{aiv1.ToolService_ServiceDesc.ServiceName, "CallToolStream"}

@@ -57,11 +57,11 @@ func TestTargets(t *testing.T) {
 }
 
 func TestServiceConfigIsThatOfAllClients(t *testing.T) {
-	if shared := string(read(t, serviceConfigFile)); shared != ServiceConfig {
+	if shared := string(read(t, serviceConfigFile)); shared != ServiceConfig() {
 		t.Errorf("copy %s here", serviceConfigFile)
 	}
 	var shared, unretried map[string]any
-	if err := json.Unmarshal([]byte(ServiceConfig), &shared); err != nil {
+	if err := json.Unmarshal([]byte(ServiceConfig()), &shared); err != nil {
 		t.Fatal(err)
 	}
 	if err := json.Unmarshal([]byte(unretriedServiceConfig), &unretried); err != nil {

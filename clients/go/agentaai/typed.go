@@ -6,6 +6,7 @@ import (
 
 	"github.com/google/uuid"
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/metadata"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/reflect/protoreflect"
 
@@ -35,11 +36,13 @@ func (c *Conn) invokeTyped(
 		ctx, cancel = context.WithTimeout(ctx, CallTimeout)
 		defer cancel()
 	}
-	if err := c.invoke(ctx, method, request, reply, options...); err != nil {
+	var trailer metadata.MD
+	all := append(options[:len(options):len(options)], grpc.Trailer(&trailer))
+	if err := c.invoke(ctx, method, request, reply, all...); err != nil {
 		return err
 	}
 	if response, ok := reply.(toolResponse); ok && response.GetError() != nil {
-		return newToolError(requestIDOf(request), response)
+		return newToolError(requestIDOf(request), response, trailer)
 	}
 	return nil
 }

@@ -11,6 +11,7 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/health"
 	healthpb "google.golang.org/grpc/health/grpc_health_v1"
+	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/status"
 
 	apiv1 "github.com/Agenta-AI/agenta-ai-grpc/clients/go/agenta/ai/tools/agenta/api/v1"
@@ -40,6 +41,7 @@ func (s *typedService) RefinePrompt(
 	}
 	content := []*aiv1.ContentBlock{{Kind: &aiv1.ContentBlock_Text{Text: "said"}}}
 	if s.failure != nil {
+		_ = grpc.SetTrailer(ctx, metadata.Pairs("x-request-id", "c"))
 		return &apiv1.RefinePromptResponse{
 			Outcome: &apiv1.RefinePromptResponse_Error{Error: s.failure}, Content: content,
 		}, nil
@@ -112,7 +114,7 @@ func TestTypedToolError(t *testing.T) {
 	served := &typedService{failure: &aiv1.ToolError{Reason: reason}}
 	_, err := typed(t, served).RefinePrompt(t.Context(), &apiv1.RefinePromptRequest{})
 	failed, ok := errors.AsType[*ToolError](err)
-	if !ok || failed.Reason != reason || failed.Message != "said" || failed.RequestID != served.ids[0] {
+	if !ok || failed.Reason != reason || failed.Message != "said" || failed.CallID != "c" || failed.RequestID != served.ids[0] {
 		t.Error(err)
 	}
 }

@@ -1,4 +1,5 @@
-// Typed calls the three tools of examples/tools.toml by clients that were generated from their .proto files. In this folder:
+// Typed calls the three tools of examples/tools.toml by clients that were generated from their .proto files. It needs
+// Go, agenta-ai-server and buf, https://buf.build/docs/installation. In this folder:
 //
 //	agenta-ai-server tools proto --file ../../tools.toml --out protos
 //	buf generate
