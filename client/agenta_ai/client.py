@@ -33,6 +33,10 @@ if TYPE_CHECKING:
 _Result = TypeVar("_Result")
 
 
+class _TooLate(Exception):
+    """A token provider took longer than the call's time-out."""
+
+
 class Client:
     """Calls Agenta AI services. One client serves many calls at once; keep it for as long as there are some.
 
@@ -542,6 +546,8 @@ class Client:
         try:
             made = caller.provider()
             token = await self._awaited(made, attempts) if inspect.isawaitable(made) else made
+        except _TooLate:
+            raise failures.no_token_in_time(exchange.timeout, exchange.request_id) from None
         except Exception as error:
             note_failure(error)
             raise
@@ -552,7 +558,11 @@ class Client:
         return requests.merged(caller.with_token(token), exchange.metadata)
 
     async def _awaited(self, token: Awaitable[str], attempts: Attempts) -> str | None:
-        """Return the token; ``None`` if the time is up, or the client is closed, before there is one."""
+        """Return the token; ``None`` if the client is closed before there is one.
+
+        Raises:
+            _TooLate: The time is up.
+        """
         cancelled_before = _cancellations()
         pending = asyncio.ensure_future(token)
         self._pending.add(pending)
@@ -562,7 +572,7 @@ class Client:
                 return await pending
         except TimeoutError:
             if limit.expired():
-                return None
+                raise _TooLate from None
             raise
         except asyncio.CancelledError:
             if self._closing.is_set() and _cancellations() == cancelled_before:
