@@ -111,6 +111,39 @@ def java(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
     return java
 
 
+async def test_the_example_as_a_module(example: Path, address: str, tmp_path: Path) -> None:
+    """As the README has it."""
+    (descriptor,) = re.findall(r"```java\n(module .*?)```", (FOLDER / "README.md").read_text(), re.DOTALL)
+    declared = tmp_path / "module-info.java"
+    declared.write_text(descriptor)
+    source = FOLDER / "example/src/main/java/ai/agenta/ai/example/Example.java"
+    libraries = example.parent / "lib"
+    code, _, err = await run("javac", "-d", tmp_path / "module", "-p", libraries, declared, source)
+    assert (code, err) == (0, "")
+    path = f"{tmp_path / 'module'}{os.pathsep}{libraries}"
+    main = "ai.agenta.ai.example/ai.agenta.ai.example.Example"
+    code, out, _ = await run("java", "-p", path, "-m", main, AGENTA_AI_TARGET=address)
+    assert code == 0
+    assert_refined(out)
+
+
+@slow
+async def test_the_example_with_the_oldest_protobuf(example: Path, address: str, tmp_path: Path) -> None:
+    """Programs may have pinned an older one than ours, which must be as new as the generated code."""
+    (oldest,) = re.findall(r"protobuf-java (\S+) or newer", (FOLDER / "README.md").read_text())
+    libraries = shutil.copytree(example.parent / "lib", tmp_path / "lib")
+    for name in "protobuf-java", "protobuf-java-util":
+        (pinned,) = libraries.glob(f"{name}-4.*.jar")
+        pinned.unlink()
+        artifact = f"-Dartifact=com.google.protobuf:{name}:{oldest}"
+        code, out, err = await run("mvn", "-q", "-B", "dependency:copy", artifact, f"-DoutputDirectory={libraries}")
+        assert code == 0, out + err
+    path = f"{example.parent / 'classes'}{os.pathsep}{libraries}/*"
+    code, out, err = await run("java", "-cp", path, "ai.agenta.ai.example.Example", AGENTA_AI_TARGET=address)
+    assert (code, err) == (0, "")
+    assert_refined(out)
+
+
 @slow
 @pytest.mark.parametrize("java", [*_javas(), JAVA_21], ids=str, indirect=True)
 async def test_the_vectors_with_each_java(java: Path, example: Path) -> None:

@@ -39,7 +39,7 @@ const CALL_TIMEOUT_MS = 90_000;
 export interface ToolResult<T> {
   /** Its structured content; null if it has none. */
   readonly result: T;
-  /** The whole answer. */
+  /** The whole answer. JSON.stringify writes it, too. */
   readonly response: CallToolResponse;
   /** The request_id that the call was sent with. */
   readonly requestId: string;
@@ -165,6 +165,8 @@ export class Client implements Disposable {
       });
     }
     const response = await this.#transport.send(method, bytes, { ...options, timeoutMs, requestId });
+    // JSON.stringify can't write the big integers of a message.
+    Object.defineProperty(response, "toJSON", { value: () => toJson(method.output, response) });
     if (isTyped(method)) {
       throwIfFailed(response as unknown as ToolResponse, requestId);
     }

@@ -62,16 +62,20 @@ export interface CallOptions {
   /**
    * Receives what is happening to a call of a tool while it runs; other calls report nothing. The call has the same result,
    * errors, deadline and retries as without it. Progress is for display: stages may be skipped, and repeated after a retry. A
-   * server that is older than this option reports nothing. If it throws, the call ends and fails with what it threw.
+   * server that is older than this option reports nothing. If it throws, the call ends and fails with what it threw. If it
+   * is async, the call doesn't wait for it, and also fails if it rejects before the call has ended.
    */
-  readonly onProgress?: ((progress: Progress) => void) | undefined;
+  readonly onProgress?: ((progress: Progress) => unknown) | undefined;
   /**
-   * Receives the metadata that comes before the answer; with `onProgress`, that of each attempt. If it throws, the call fails
-   * with what it threw.
+   * Receives the metadata that comes before the answer; with `onProgress`, that of each attempt. If it throws or rejects,
+   * the same holds as for `onProgress`.
    */
-  readonly onHeader?: ((metadata: Metadata) => void) | undefined;
-  /** Receives the metadata that comes after the answer, or with an error. If it throws, the call fails with that. */
-  readonly onTrailer?: ((metadata: Metadata) => void) | undefined;
+  readonly onHeader?: ((metadata: Metadata) => unknown) | undefined;
+  /**
+   * Receives the metadata that comes after the answer, or with an error. If it throws, the call fails with that. If it is
+   * async, the call waits for it, and fails if it rejects.
+   */
+  readonly onTrailer?: ((metadata: Metadata) => unknown) | undefined;
 }
 
 /** How one call of a tool is made. */

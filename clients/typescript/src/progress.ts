@@ -80,12 +80,13 @@ async function* read<T>(
   const result = call({
     signal: left.signal,
     onProgress: (progress) => {
-      onProgress?.(progress);
+      const handled = onProgress?.(progress);
       if (pending.length >= MAX_PENDING) {
         pending.shift();
       }
       pending.push(progress);
       notify();
+      return handled;
     },
   }).finally(() => {
     ended = true;

@@ -1,4 +1,3 @@
-import { inspect } from "node:util";
 import {
   type DescMessage,
   type DescMethod,
@@ -46,8 +45,10 @@ interface Call {
   readonly deadline: number;
   readonly metadata: Metadata;
   readonly options: SendOptions;
-  /** Aborted by the caller's signal, or by close. */
+  /** Aborted by the caller's signal, by close, or because a callback threw. */
   readonly ended: AbortController;
+  /** What a callback threw. */
+  thrown?: { readonly error: unknown };
   /** Whether it is made as a stream that reports progress. */
   streams: boolean;
   /** What became of the attempts until now, should no other be sent. */
@@ -69,6 +70,8 @@ interface Attempt {
   sent: boolean;
   /** Whether an answer has begun to come. It isn't retried then. */
   answered: boolean;
+  /** Whether it has a connection, and waits for its credentials if nothing is sent. */
+  connected: boolean;
   credentialError?: { readonly error: unknown };
 }
 
@@ -165,7 +168,10 @@ export class Transport {
       ignore();
       this.#running.delete(call.ended);
     }
-    options.onTrailer?.(answer.trailer);
+    if (call.thrown) {
+      throw call.thrown.error;
+    }
+    await options.onTrailer?.(answer.trailer);
     if (answer instanceof CallError) {
       throw answer;
     }
@@ -189,7 +195,7 @@ export class Transport {
       this.#waitForLimit,
     );
     for (;;) {
-      const attempt: Attempt = { sent: false, answered: false };
+      const attempt: Attempt = { sent: false, answered: false, connected: false };
       const answer = await this.#attempt(call, attempt);
       if (!(answer instanceof CallError) || call.ended.signal.aborted) {
         return answer;
@@ -213,29 +219,27 @@ export class Transport {
     }
   }
 
-  /** Makes one attempt. Rejects only with what onHeader or onProgress throws. */
   #attempt(call: Call, attempt: Attempt): Promise<Answer | CallError> {
     const { signal } = call.ended;
     const { onHeader, onProgress } = call.options;
-    return new Promise((resolve, reject) => {
-      let thrown: { error: unknown } | undefined;
-      const guarded = (callback: () => void) => {
-        if (!thrown) {
-          try {
-            callback();
-          } catch (error) {
-            thrown = { error };
-            sent.cancel();
-          }
+    const fail = (error: unknown) => {
+      call.thrown ??= { error };
+      call.ended.abort();
+    };
+    const guarded = (callback: () => unknown) => {
+      if (!call.thrown) {
+        try {
+          // It may be async.
+          Promise.resolve(callback()).catch(fail);
+        } catch (error) {
+          fail(error);
         }
-      };
+      }
+    };
+    return new Promise((resolve) => {
       const end: End = (answer, trailer) => {
         signal.removeEventListener("abort", cancel);
-        if (thrown) {
-          reject(thrown.error);
-        } else {
-          resolve(answer instanceof CallError ? answer : { response: answer, trailer: fromGrpc(trailer) });
-        }
+        resolve(answer instanceof CallError ? answer : { response: answer, trailer: fromGrpc(trailer) });
       };
       const sent = call.streams
         ? this.#stream(call, attempt, (progress) => guarded(() => onProgress?.(progress)), end)
@@ -313,6 +317,7 @@ export class Transport {
   /** Those of one call: grpc-js asks for them for each attempt that has a connection, just before it is sent. */
   #credentials(attempt: Attempt): CallCredentials {
     return credentials.createFromMetadataGenerator((_, callback) => {
+      attempt.connected = true;
       this.#authorization().then(
         (metadata) => {
           attempt.sent = true;
@@ -366,13 +371,25 @@ function failureOf(call: Call, attempt: Attempt, error: StatusObject): CallError
   }
   if (credentialError && code === Code.UNAUTHENTICATED) {
     const cause = credentialError.error;
-    const why = cause instanceof Error ? cause.message : inspect(cause);
+    // Anything else is left to the cause: it may hold a secret.
+    const why = cause instanceof Error ? cause.message : "it threw no Error";
     return failed(call, code, `The token source failed: ${why}`, { cause });
+  }
+  if (attempt.connected && !sent && code === Code.DEADLINE_EXCEEDED) {
+    return failed(call, code, "The deadline passed before the token source returned a token");
   }
   if (call.ended.signal.aborted && code === Code.CANCELLED) {
     return aborted(call);
   }
-  return failed(call, code, error.details, { trailer });
+  return failed(call, code, sent ? error.details : reasonIn(error.details), { trailer });
+}
+
+const NO_CONNECTION =
+  /^(?:\w+: )?(?:No connection established\. Last error: )+(?:Error: )?(.*?)(?: \(\d{4}-\S+\))?\. Resolution note: .*$/s;
+
+/** Why no connection could be made, without what grpc-js says around it. */
+function reasonIn(details: string): string {
+  return details.replace(NO_CONNECTION, "No connection: $1");
 }
 
 function channelOptions(local: boolean, ip: string | undefined, options: ClientOptions): ChannelOptions {

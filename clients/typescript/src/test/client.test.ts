@@ -2,6 +2,7 @@ import assert from "node:assert/strict";
 import { getEventListeners } from "node:events";
 import { test } from "node:test";
 import { create, type JsonObject } from "@bufbuild/protobuf";
+import { durationFromMs } from "@bufbuild/protobuf/wkt";
 import { status } from "@grpc/grpc-js";
 import { Client, MAX_REQUEST_BYTES } from "../client.js";
 import { Code } from "../code.js";
@@ -24,6 +25,31 @@ test("a result is of native types", async (t) => {
   for (const _ of ["null", "not set"]) {
     assert.equal((await client.callTool("tools.x.y.z")).result, null);
   }
+});
+
+test("answers can be written by JSON.stringify", async (t) => {
+  const response = create(CallToolResponseSchema, {
+    structuredContent: { kind: { case: "numberValue", value: 3 } },
+    content: [{ kind: { case: "resourceLink", value: { uri: "x:y", size: 5n } } }],
+    meta: { attempts: [{ duration: durationFromMs(2500) }] },
+  });
+  const { target } = await serve(t, [{ response }]);
+  const client = connect(t, target);
+  const result = await client.callTool("tools.x.y.z", {}, { requestId: "r" });
+  const written = {
+    result: 3,
+    response: {
+      content: [{ resourceLink: { uri: "x:y", size: "5" } }],
+      structuredContent: 3,
+      meta: { attempts: [{ duration: "2.500s" }] },
+    },
+    requestId: "r",
+  };
+  assert.deepEqual(JSON.parse(JSON.stringify(result)), written);
+  for await (const event of client.streamTool("tools.x.y.z", {}, { requestId: "r" })) {
+    assert.deepEqual(JSON.parse(JSON.stringify(event)), { type: "result", ...written });
+  }
+  assert.deepEqual(JSON.parse(JSON.stringify(await client.status())), { enabled: true });
 });
 
 test("each call has an id of its own, a UUID of version 4", async (t) => {
@@ -236,14 +262,20 @@ test("metadata that can't be sent isn't shown", async (t) => {
   });
 });
 
-for (const name of ["onHeader", "onTrailer"] as const) {
-  test(`${name} that throws rejects the call`, async (t) => {
+const thrown = new Error("a fault of the caller");
+const throws = () => {
+  throw thrown;
+};
+
+for (const { name, callback } of [
+  { name: "onHeader", callback: throws },
+  { name: "onTrailer", callback: throws },
+  { name: "onHeader", callback: async () => throws() },
+  { name: "onTrailer", callback: async () => throws() },
+] as const) {
+  test(`${name} that throws rejects the call: ${callback}`, async (t) => {
     const { target } = await serve(t, [done(), { code: status.INTERNAL }]);
     const client = connect(t, target);
-    const thrown = new Error("a fault of the caller");
-    const callback = () => {
-      throw thrown;
-    };
     await assert.rejects(tool({ [name]: callback })(client), (error) => error === thrown);
     // Of a refusal, no metadata comes before its status.
     const refused = name === "onTrailer" ? (error: unknown) => error === thrown : { code: Code.INTERNAL };

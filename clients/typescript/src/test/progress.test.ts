@@ -184,6 +184,29 @@ test("what the callback throws, the call throws", async (t) => {
   assert.deepEqual([calls, arrivals.length], [1, 1]);
 });
 
+for (const by of ["callback", "iterator"]) {
+  test(`what an async callback throws, the call throws, by ${by}`, async (t) => {
+    const { target, left } = await serve(t, [endless]);
+    const client = connect(t, target);
+    const thrown = new Error("oops");
+    const onProgress = async () => {
+      throw thrown;
+    };
+    const call = by === "callback" ? client.callTool("t", {}, { onProgress }) : read(client, [], { onProgress });
+    await assert.rejects(call, thrown);
+    await left;
+  });
+}
+
+test("an async callback that throws while the call waits for its next attempt", async (t) => {
+  const { target, arrivals } = await serve(t, [{ ...broken, trailer: { "grpc-retry-pushback-ms": "60000" } }]);
+  const thrown = new Error("oops");
+  const onTrailer = () => assert.fail("The call did not end by itself");
+  const onProgress = () => new Promise((_, reject) => setTimeout(() => reject(thrown), 200));
+  await assert.rejects(connect(t, target).callTool("t", {}, { onProgress, onTrailer }), thrown);
+  assert.equal(arrivals.length, 1);
+});
+
 test("a slow reader gets the result, and the newest progress", async (t) => {
   const texts = Array.from({ length: 100 }, (_, index) => String(index));
   const { target } = await serve(t, [{ ...done(), progress: texts }]);

@@ -300,10 +300,16 @@ public final class Client implements AutoCloseable {
                     .userAgent("agenta-ai-java/" + VERSION)
                     // A request that doesn't fit is never sent again. The largest is 1 MiB, and so is the default.
                     .perRpcBufferLimit(2 << 20)
+                    // The default for all calls in flight together is 16 MiB.
+                    .retryBufferSize(Long.MAX_VALUE)
                     .maxInboundMessageSize(16 << 20)
                     .keepAliveTime(30, TimeUnit.SECONDS)
                     .keepAliveTimeout(10, TimeUnit.SECONDS)
                     .keepAliveWithoutCalls(true);
+            if (transport.withoutBearerTokens() instanceof InsecureChannelCredentials) {
+                // A proxy could read along, and its address would pass for that of the server.
+                builder.proxyDetector(server -> null);
+            }
             if (!retries) {
                 builder.disableRetry();
             }

@@ -259,11 +259,19 @@ final class ToolCall<Q extends Message, A extends Message> {
             end(Closing.WHILE_WAITING.asRuntimeException());
             return;
         }
-        CompletableFuture.runAsync(this::attempt, CompletableFuture.delayedExecutor(wait.toNanos(), NANOSECONDS))
+        CompletableFuture.runAsync(
+                        this::attempt, CompletableFuture.delayedExecutor(wait.toNanos(), NANOSECONDS, ToolCall::run))
                 .exceptionally(failure -> {
                     result.completeExceptionally(failure);
                     return null;
                 });
+    }
+
+    /** On a thread of its own: those of the common pool may all be busy until long after the deadline. */
+    private static void run(Runnable attempt) {
+        Thread thread = new Thread(attempt, "agenta-ai-attempt");
+        thread.setDaemon(true);
+        thread.start();
     }
 
     /** How long to wait until the call is sent again. Null: it isn't. */

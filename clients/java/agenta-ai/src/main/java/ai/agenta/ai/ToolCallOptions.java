@@ -4,6 +4,7 @@ import ai.agenta.ai.v1.Progress;
 import io.grpc.CallCredentials;
 import io.grpc.Metadata;
 import java.time.Duration;
+import java.util.Objects;
 import java.util.function.Consumer;
 import org.jspecify.annotations.Nullable;
 
@@ -92,7 +93,13 @@ public final class ToolCallOptions {
      * that broke, and finally that of the call, before it ends. If the consumer throws, the call throws the same.
      */
     public ToolCallOptions withTrailers(Consumer<Metadata> consumer) {
-        return new ToolCallOptions(timeout, headers, credentials, rerunIfOutcomeUnknown, consumer, onProgress);
+        return new ToolCallOptions(
+                timeout,
+                headers,
+                credentials,
+                rerunIfOutcomeUnknown,
+                Objects.requireNonNull(consumer, "consumer"),
+                onProgress);
     }
 
     /**
@@ -105,7 +112,13 @@ public final class ToolCallOptions {
      * and skips stages. If it throws, the call throws the same. A server that is older than this option reports nothing.
      */
     public ToolCallOptions withProgress(Consumer<Progress> consumer) {
-        return new ToolCallOptions(timeout, headers, credentials, rerunIfOutcomeUnknown, onTrailers, consumer);
+        return new ToolCallOptions(
+                timeout,
+                headers,
+                credentials,
+                rerunIfOutcomeUnknown,
+                onTrailers,
+                Objects.requireNonNull(consumer, "consumer"));
     }
 
     Duration timeout() {

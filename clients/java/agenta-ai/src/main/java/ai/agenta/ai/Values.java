@@ -28,7 +28,8 @@ public final class Values {
     /**
      * Packs a map or a record.
      *
-     * @throws IllegalArgumentException if it can't be sent, for example because it has an integer that a double can't hold
+     * @throws IllegalArgumentException if it can't be sent, for example because it has a number that a double can't hold, or
+     *     contains itself
      */
     public static Struct pack(Object arguments) {
         Struct.Builder packed = Struct.newBuilder();
@@ -42,6 +43,8 @@ public final class Values {
             JsonFormat.parser().merge(text, packed);
         } catch (InvalidProtocolBufferException | JsonParseException failure) {
             throw new IllegalArgumentException("the arguments can't be sent: " + failure.getMessage(), failure);
+        } catch (StackOverflowError endless) { // of Gson
+            throw new IllegalArgumentException("the arguments are nested too deep to be sent, or contain themselves");
         }
         return packed.build();
     }
@@ -61,18 +64,16 @@ public final class Values {
                 check(each, path + "[" + index++ + "]", depth - 1);
             }
         } else if (value instanceof JsonPrimitive primitive && primitive.isNumber()) {
-            checkInteger(primitive.getAsString(), path);
+            checkNumber(primitive.getAsString(), path);
         }
     }
 
-    private static void checkInteger(String number, String path) {
-        if (!INTEGER.matcher(number).matches()) {
-            return;
-        }
+    private static void checkNumber(String number, String path) {
         double sent = Double.parseDouble(number);
-        if (Double.isInfinite(sent) || new BigDecimal(sent).compareTo(new BigDecimal(number)) != 0) {
-            throw new IllegalArgumentException(
-                    path + ": the integer " + number + " doesn't fit a double: send it as a string");
+        boolean integer = INTEGER.matcher(number).matches();
+        if (Double.isInfinite(sent) || (integer && new BigDecimal(sent).compareTo(new BigDecimal(number)) != 0)) {
+            throw new IllegalArgumentException(path + ": the " + (integer ? "integer " : "number ") + number
+                    + " doesn't fit a double: send it as a string");
         }
     }
 

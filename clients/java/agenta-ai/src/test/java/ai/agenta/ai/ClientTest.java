@@ -21,19 +21,29 @@ import com.google.rpc.ErrorInfo;
 import com.google.rpc.QuotaFailure;
 import com.google.rpc.RequestInfo;
 import com.google.rpc.RetryInfo;
+import io.grpc.Metadata;
+import io.grpc.ServerCall;
+import io.grpc.ServerCallHandler;
+import io.grpc.ServerInterceptor;
 import io.grpc.Status.Code;
 import io.grpc.StatusRuntimeException;
 import io.grpc.health.v1.HealthCheckResponse.ServingStatus;
+import io.grpc.netty.shaded.io.grpc.netty.NettyServerBuilder;
 import java.io.IOException;
 import java.math.BigDecimal;
 import java.net.InetAddress;
+import java.net.InetSocketAddress;
 import java.net.ServerSocket;
 import java.time.Duration;
 import java.util.Arrays;
+import java.util.HashMap;
 import java.util.List;
 import java.util.Map;
 import java.util.UUID;
+import java.util.concurrent.CountDownLatch;
+import java.util.concurrent.TimeUnit;
 import java.util.function.UnaryOperator;
+import java.util.stream.Stream;
 import org.junit.jupiter.api.Test;
 import org.junit.jupiter.params.ParameterizedTest;
 import org.junit.jupiter.params.provider.CsvSource;
@@ -96,9 +106,10 @@ final class ClientTest {
 
     @Test
     void argumentsThatCannotBeSent() {
-        for (Object value : List.of(Double.NaN, "\ud800")) {
-            assertThrows(
-                    IllegalArgumentException.class, () -> Client.request("t", Map.of("a", value)), value::toString);
+        var endless = new HashMap<String, Object>();
+        endless.put("again", endless);
+        for (Object value : List.of(Double.NaN, "\ud800", new BigDecimal("1e400"), endless)) {
+            assertThrows(IllegalArgumentException.class, () -> Client.request("t", Map.of("a", value)));
         }
         assertThrows(IllegalArgumentException.class, () -> Client.request("t", List.of()));
     }
@@ -317,6 +328,55 @@ final class ClientTest {
                 Client client = Client.to(service.target()).build()) {
             client.callTool(Client.request("tools.x.y.z", Map.of("a", new String(text))));
             assertEquals(2, service.arrivals.size());
+        }
+    }
+
+    /** As when a connection breaks that carries them all. */
+    @Test
+    void manyLargeRequestsAreSentAgain() throws Exception {
+        var text = "x".repeat((1 << 20) - 200);
+        int calls = 20;
+        try (FakeService service = new FakeService(
+                        NettyServerBuilder.forAddress(new InetSocketAddress("127.0.0.1", 0))
+                                .intercept(new FirstAttempts(calls)),
+                        Answer.done());
+                Client client = Client.to(service.target()).build()) {
+            var results = Stream.generate(() -> client.callToolAsync(
+                            Client.request("tools.x.y.z", Map.of("a", text)), ToolCallOptions.DEFAULT))
+                    .limit(calls)
+                    .toList();
+            for (var result : results) {
+                result.get(30, TimeUnit.SECONDS);
+            }
+            assertEquals(calls, service.arrivals.size());
+        }
+    }
+
+    /** Refuses the first attempts of calls when so many have come. */
+    private static final class FirstAttempts implements ServerInterceptor {
+        private static final Metadata.Key<String> RETRY =
+                Metadata.Key.of("grpc-previous-rpc-attempts", Metadata.ASCII_STRING_MARSHALLER);
+        private final CountDownLatch awaited;
+
+        FirstAttempts(int calls) {
+            awaited = new CountDownLatch(calls);
+        }
+
+        @Override
+        public <Q, A> ServerCall.Listener<Q> interceptCall(
+                ServerCall<Q, A> call, Metadata headers, ServerCallHandler<Q, A> next) {
+            boolean tool = call.getMethodDescriptor().equals(ToolServiceGrpc.getCallToolMethod());
+            if (!tool || headers.containsKey(RETRY)) {
+                return next.startCall(call, headers);
+            }
+            awaited.countDown();
+            try {
+                assertTrue(awaited.await(20, TimeUnit.SECONDS));
+            } catch (InterruptedException interrupted) {
+                Thread.currentThread().interrupt();
+            }
+            call.close(Code.UNAVAILABLE.toStatus(), new Metadata());
+            return new ServerCall.Listener<>() {};
         }
     }
 }

@@ -11,6 +11,7 @@ import ai.agenta.ai.FakeService.Answer;
 import io.grpc.Attributes;
 import io.grpc.CallCredentials;
 import io.grpc.Grpc;
+import io.grpc.InsecureChannelCredentials;
 import io.grpc.Metadata;
 import io.grpc.MethodDescriptor;
 import io.grpc.SecurityLevel;
@@ -27,7 +28,11 @@ import java.io.IOException;
 import java.io.InputStream;
 import java.io.UncheckedIOException;
 import java.net.ConnectException;
+import java.net.InetAddress;
 import java.net.InetSocketAddress;
+import java.net.ProxySelector;
+import java.net.ServerSocket;
+import java.net.SocketTimeoutException;
 import java.nio.file.Files;
 import java.nio.file.Path;
 import java.security.GeneralSecurityException;
@@ -53,12 +58,15 @@ import org.junit.jupiter.params.provider.CsvSource;
 import org.junit.jupiter.params.provider.ValueSource;
 
 final class CredentialsTest {
-    // grpc-java sets what a Unix socket doesn't have, and Netty warns of it. Kept here, or the level would be
-    // forgotten.
-    private static final Logger NETTY = Logger.getLogger("io.grpc.netty.shaded.io.netty.bootstrap");
+    // grpc-java sets what a Unix socket doesn't have, and Netty warns of it. The channel warns of names that nobody
+    // has. Kept
+    // here, or the levels would be forgotten.
+    private static final List<Logger> LOGGERS = List.of(
+            Logger.getLogger("io.grpc.netty.shaded.io.netty.bootstrap"),
+            Logger.getLogger("io.grpc.internal.ManagedChannelImpl"));
 
     static {
-        NETTY.setLevel(Level.SEVERE);
+        LOGGERS.forEach(logger -> logger.setLevel(Level.SEVERE));
     }
 
     /** What the server was told of who calls. */
@@ -277,6 +285,27 @@ final class CredentialsTest {
                 .applyRequestMetadata(new Connection(level, new InetSocketAddress(peer, 1)), Runnable::run, outcome);
         assertEquals(goes ? List.of() : List.of(Status.Code.UNAUTHENTICATED), outcome.failures);
         assertEquals(goes ? 1 : 0, outcome.headers.size());
+    }
+
+    /** A proxy could read along, and one on this machine passes for the server itself. */
+    @ParameterizedTest
+    @ValueSource(strings = {"localhost:1", "agenta.invalid:1"})
+    void plaintextTakesNoProxy(String target) throws IOException {
+        var before = ProxySelector.getDefault();
+        try (var proxy = new ServerSocket(0, 1, InetAddress.getLoopbackAddress());
+                Client client = Client.to(target)
+                        .transport(InsecureChannelCredentials.create())
+                        .apiKey("k")
+                        .disableRetries()
+                        .build()) {
+            ProxySelector.setDefault(ProxySelector.of((InetSocketAddress) proxy.getLocalSocketAddress()));
+            var request = Client.request("tools.x.y.z", Map.of());
+            assertThrows(CallException.class, () -> client.callTool(request, Duration.ofSeconds(2)));
+            proxy.setSoTimeout(1);
+            assertThrows(SocketTimeoutException.class, proxy::accept);
+        } finally {
+            ProxySelector.setDefault(before);
+        }
     }
 
     private static final class Connection extends CallCredentials.RequestInfo {

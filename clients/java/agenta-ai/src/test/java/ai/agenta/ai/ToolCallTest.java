@@ -37,6 +37,8 @@ import java.util.concurrent.CompletableFuture;
 import java.util.concurrent.CompletionException;
 import java.util.concurrent.ExecutionException;
 import java.util.concurrent.Executor;
+import java.util.concurrent.ForkJoinPool;
+import java.util.concurrent.Semaphore;
 import java.util.concurrent.TimeUnit;
 import java.util.concurrent.atomic.AtomicReference;
 import java.util.concurrent.locks.LockSupport;
@@ -90,6 +92,22 @@ final class ToolCallTest {
                 Client client = Client.to(service.target()).waitForLimit().build()) {
             client.callTool(request(), OPTIONS);
             assertEquals(21, service.arrivals.size());
+        }
+    }
+
+    @Test
+    void comesBackAlthoughTheCommonPoolIsBusy() throws Exception {
+        var pool = ForkJoinPool.commonPool();
+        int threads = pool.getParallelism();
+        var busy = new Semaphore(0);
+        try (FakeService service = new FakeService(Answer.limited(1), Answer.done());
+                Client client = Client.to(service.target()).waitForLimit().build()) {
+            for (int thread = 0; thread < threads; thread++) {
+                pool.execute(busy::acquireUninterruptibly);
+            }
+            client.callToolAsync(request(), OPTIONS).get(20, TimeUnit.SECONDS);
+        } finally {
+            busy.release(threads);
         }
     }
 
