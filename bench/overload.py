@@ -118,7 +118,7 @@ def draw(path: Path, callers: list[Callers], samples: list[tuple[float, float]],
 
 
 async def main(places: int, delay: float, seconds: float, picture: Path | None) -> None:
-    serving = rig(f"delay={delay}", 1 + OTHERS, max_in_flight=places, max_waiting=4 * places)
+    serving = rig(f"delay={delay}", 1 + OTHERS, max_in_flight=places)
     async with serving as service, service.stubs(CHANNELS) as stubs:
         capacity = await at_capacity(service, stubs, places, SETTLING + 10)
         print(f"{places} places, {delay} s each: {places / delay:.1f} calls a second; at capacity {capacity:.1f}")
@@ -142,8 +142,8 @@ async def main(places: int, delay: float, seconds: float, picture: Path | None) 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--places", type=int, default=12, help="tools that may run at the same time")
-    parser.add_argument("--delay", type=float, default=0.25, help="seconds that the upstream takes")
+    parser.add_argument("--places", type=int, default=96, help="tools that may run at the same time")
+    parser.add_argument("--delay", type=float, default=2.0, help="seconds that the upstream takes")
     parser.add_argument("--seconds", type=float, default=SETTLING + 30, help="how long the overload lasts")
     parser.add_argument("--plot", type=Path, help="draw it into this file; needs matplotlib")
     arguments = parser.parse_args()
