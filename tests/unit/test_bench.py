@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 def test_a_setting_that_does_not_exist_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="there is no setting AGENTA_AI_GRPC_MAX_WAITING$"):
+    with pytest.raises(ValueError, match=r"there is no setting AGENTA_AI_GRPC_MAX_WAITING$"):
         deployed(tmp_path, "http://127.0.0.1:9", max_waiting=48)
 
 
