@@ -124,6 +124,7 @@ bench: $(TOOLS)/bench/.ready $(TOOLS)/before/.ready ## Measure: remakes bench/RE
 bench-smoke: $(TOOLS)/bench/.ready $(TOOLS)/before/.ready ## See that everything that is compared can be measured, and that bench/README.md shows the last results.
 	@cd bench/peers/ceiling && test -z "$$(gofmt -l .)" && go mod tidy -diff && go vet .
 	@$(BENCH).smoke
+	@$(BENCH).typed --calls 10 > /dev/null
 	@$(BENCH).report --check
 
 lint: $(READY) ## Lint, types, floors, contract.

@@ -1,8 +1,9 @@
 """Ten times more calls than there is room for: what is still achieved, and how soon the others are refused.
 
 First as many callers as keep every place taken, each with its next call as soon as it has its answer: that is the
-goodput at capacity. Then calls that come at ten times this rate, whether or not the ones before are answered. A few of
-these come from other organizations, each far below its share, and all others from one that floods the service.
+goodput at capacity. Then calls that come at this rate, so that places are taken and freed one after another, and then
+at ten times this rate, whether or not the ones before are answered. A few of these come from other organizations, each
+far below its share, and all others from one that floods the service.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ OTHERS = 4
 MODEST = 0.1
 TIMES = 10
 TIMEOUT = 5.0
-# At the beginning, which don't count: places and lines fill.
+# At the beginning, which don't count: places are taken.
 SETTLING = 5.0
 
 
@@ -62,11 +63,11 @@ class Callers:
 
         await asyncio.gather(*(caller(stubs[number % CHANNELS]) for number in range(count)))
 
-    async def at_rate(self, stubs: list[ToolServiceAsyncStub], rate: float, seconds: float) -> None:
+    async def at_rate(self, stubs: list[ToolServiceAsyncStub], rate: float, begin: float, end: float) -> None:
         async with asyncio.TaskGroup() as group:
             for number in itertools.count():
-                due = number / rate
-                if due > seconds:
+                due = begin + number / rate
+                if due > end:
                     return
                 # Late ones are sent at once, so that the rate holds.
                 if (early := due - (time.perf_counter() - self.began)) > 0:
@@ -88,21 +89,22 @@ async def overload(
     began = time.perf_counter()
     flood, *others = (Callers(key, began) for key in service.keys)
     async with sampled(lambda: service.server.resident, 0.1) as samples, asyncio.TaskGroup() as group:
-        group.create_task(flood.at_rate(stubs, capacity * (TIMES - OTHERS * MODEST), seconds))
+        group.create_task(flood.at_rate(stubs, capacity, 0, SETTLING))
+        group.create_task(flood.at_rate(stubs, capacity * (TIMES - OTHERS * MODEST), SETTLING, seconds))
         for other in others:
-            group.create_task(other.at_rate(stubs, capacity * MODEST, seconds))
+            group.create_task(other.at_rate(stubs, capacity * MODEST, SETTLING, seconds))
     return flood, others, samples
 
 
 def report(name: str, callers: list[Callers], seconds: float) -> None:
-    every = [call for one in callers for call in one.calls]
+    every = [ended for one in callers for ended, begin, _ in one.calls if begin > SETTLING]
     waits = [wait for one in callers for wait in one.seconds("OK")]
     refusals = [wait for one in callers for wait in one.seconds("OVERLOADED")]
     goodput = sum(one.rate("OK", seconds) for one in callers)
     print(
-        f"{name:<16} {len(every) / seconds:>12.1f} {goodput:>10.1f} {percentile(waits, 50):>14.3f} "
+        f"{name:<16} {len(every) / (seconds - SETTLING):>12.1f} {goodput:>10.1f} {percentile(waits, 50):>14.3f} "
         f"{percentile(refusals, 50) * 1000:>20.1f} {percentile(refusals, 99) * 1000:>9.1f}  "
-        f"{dict(Counter(ended for ended, _, _ in every))}",
+        f"{dict(Counter(every))}",
         flush=True,
     )
 
@@ -118,7 +120,7 @@ def draw(path: Path, callers: list[Callers], samples: list[tuple[float, float]],
 
 
 async def main(places: int, delay: float, seconds: float, picture: Path | None) -> None:
-    serving = rig(f"delay={delay}", 1 + OTHERS, max_in_flight=places, max_waiting=4 * places)
+    serving = rig(f"delay={delay}", 1 + OTHERS, max_in_flight=places)
     async with serving as service, service.stubs(CHANNELS) as stubs:
         capacity = await at_capacity(service, stubs, places, SETTLING + 10)
         print(f"{places} places, {delay} s each: {places / delay:.1f} calls a second; at capacity {capacity:.1f}")
@@ -142,8 +144,8 @@ async def main(places: int, delay: float, seconds: float, picture: Path | None) 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--places", type=int, default=12, help="tools that may run at the same time")
-    parser.add_argument("--delay", type=float, default=0.25, help="seconds that the upstream takes")
+    parser.add_argument("--places", type=int, default=96, help="tools that may run at the same time")
+    parser.add_argument("--delay", type=float, default=2.0, help="seconds that the upstream takes")
     parser.add_argument("--seconds", type=float, default=SETTLING + 30, help="how long the overload lasts")
     parser.add_argument("--plot", type=Path, help="draw it into this file; needs matplotlib")
     arguments = parser.parse_args()

@@ -32,7 +32,6 @@ async def variants(start: Bench) -> list[Server]:
         await start.service("without API keys", auth="none", api_keys_file=""),
         await start.service("without rate limits", limits="off"),
         await start.service("without the breaker", breaker="off"),
-        await start.service("without log lines", log_sample=0),
         await start.service("without metrics", metrics_listen=""),
         await start.service("with request_ids", with_ids=True),
         await start.service("with traces", **traced),

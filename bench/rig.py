@@ -33,6 +33,7 @@ from grpc_status import rpc_status
 from agenta_ai.v1 import error_pb2, tool_service_pb2, tool_service_pb2_grpc
 from agenta_ai_server.auth.key_file import create_key
 from agenta_ai_server.cli import main as agenta_ai_server
+from agenta_ai_server.settings.schema import names
 from agenta_ai_server.standin import answers
 from agenta_ai_server.standin.app import StandIn
 from agenta_ai_server.standin.faults import Fault
@@ -206,7 +207,14 @@ def deployed(folder: Path, upstream: str, **settings: object) -> dict[str, str]:
         folder: Holds the keys.
         upstream: URL of Agenta.
         settings: Others, by their names without the prefix and in lower case.
+
+    Raises:
+        ValueError: There is no such setting.
     """
+    others = {f"AGENTA_AI_GRPC_{name.upper()}": str(value) for name, value in settings.items()}
+    if unknown := others.keys() - set(names()):
+        # The service would only warn, and something else would be measured.
+        raise ValueError(f"there is no setting {', '.join(sorted(unknown))}")
     (folder / "limits.toml").write_text(LIMITS)
     return {
         "AGENTA_AI_SERVICES_API_URL": upstream,
@@ -219,7 +227,7 @@ def deployed(folder: Path, upstream: str, **settings: object) -> dict[str, str]:
         "AGENTA_AI_GRPC_AUTH": "api_keys",
         "AGENTA_AI_GRPC_API_KEYS_FILE": str(folder / "keys.json"),
         "AGENTA_AI_GRPC_LIMITS_FILE": str(folder / "limits.toml"),
-        **{f"AGENTA_AI_GRPC_{name.upper()}": str(value) for name, value in settings.items()},
+        **others,
     }
 
 

@@ -1,4 +1,4 @@
-"""Every server of the comparison for a moment, to see that each can be started, called and measured. Times nothing."""
+"""Starts, calls and measures for a moment every server that compare.py and parts.py compare. Times nothing."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import sys
 import uvloop
 from bench.compare import every
 from bench.generators import Load
+from bench.parts import variants
 from bench.servers import bench
 
 LOADS = (Load(0.2, in_flight=4), Load(0.2, rate=20))
@@ -14,7 +15,7 @@ LOADS = (Load(0.2, in_flight=4), Load(0.2, rate=20))
 
 async def main() -> int:
     async with bench() as start:
-        servers = await every(start)
+        servers = [*await every(start), *await variants(start)]
         for server in servers:
             for load in LOADS:
                 measured = await server.measure(load)

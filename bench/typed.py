@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import time
 from pathlib import Path
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 
     from agenta_ai_server.domain.values import Json
 
-COUNT, ROUNDS = 5_000, 5
+ROUNDS = 5
 TEMPLATE = (Path(__file__).parent / "prompt.json").read_text()
 ITEM: dict[str, Json] = {
     "type": "object",
@@ -34,18 +35,18 @@ ORDER: dict[str, Json] = {"type": "object", "properties": {"items": {"type": "ar
 ITEMS = {"items": [{"product": f"Product {index}", "quantity": index, "price": 1.5} for index in range(50)]}
 
 
-def measure(name: str, call: Callable[[], object]) -> None:
+def measure(name: str, call: Callable[[], object], count: int) -> None:
     """Print the least time of a few rounds: others had to share the processor."""
     times = []
     for _ in range(ROUNDS):
         began = time.process_time()
-        for _ in range(COUNT):
+        for _ in range(count):
             call()
-        times.append((time.process_time() - began) / COUNT)
+        times.append((time.process_time() - began) / count)
     print(f"{name:44} {min(times) * 1e6:7.1f} µs a call", flush=True)
 
 
-def compare(name: str, tool: ToolSpec, arguments: dict[str, Any], result: dict[str, Any]) -> None:
+def compare(name: str, tool: ToolSpec, arguments: dict[str, Any], result: dict[str, Any], count: int) -> None:
     generation = Generation([tool], updated(Lock(), shapes([tool])[0]))
     (method,) = generation.methods.values()
     outcome = ToolOutcome("Done.", structured=result)
@@ -63,18 +64,20 @@ def compare(name: str, tool: ToolSpec, arguments: dict[str, Any], result: dict[s
         typed_methods.write_outcome(method, outcome)
 
     print(f"{name}: {len(generic)} and {len(typed)} bytes of request")
-    measure("  by CallTool", by_call_tool)
-    measure("  by its own method", by_its_own_method)
+    measure("  by CallTool", by_call_tool, count)
+    measure("  by its own method", by_its_own_method, count)
 
 
-def main() -> None:
+def main(count: int) -> None:
     refine = next(tool for tool in described_tools() if tool.name == refine_prompt.NAME)
     messages = json.loads(TEMPLATE)["messages"]
     refined = {"messages": messages, "summary": "Shorter.", "prompt_template_json": TEMPLATE}
-    compare("refine_prompt", refine, {"prompt_template_json": TEMPLATE, "guidelines": "Be brief."}, refined)
+    compare("refine_prompt", refine, {"prompt_template_json": TEMPLATE, "guidelines": "Be brief."}, refined, count)
     order = ToolSpec("tools.bench.shop.price", "", "Prices an order.", "view", ORDER, ORDER, run=refine.run)
-    compare("50 items in and out", order, ITEMS, ITEMS)
+    compare("50 items in and out", order, ITEMS, ITEMS, count)
 
 
 if __name__ == "__main__":
-    main()
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--calls", type=int, default=5_000, help="calls in each of five rounds")
+    main(parser.parse_args().calls)

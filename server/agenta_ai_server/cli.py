@@ -28,8 +28,9 @@ EXIT_USAGE = 2
 EXIT_LISTEN = 3
 EXIT_BROKEN_PIPE = 141
 
-# New objects after which garbage is collected: about a megabyte.
-GARBAGE_OBJECTS = 10_000
+# New objects after which garbage among them is collected, about a megabyte, and how many times as many until it is
+# collected among older ones, too.
+GARBAGE_OBJECTS, YOUNG_COLLECTIONS = 10_000, 100
 
 PROVISION = """\
 Create the application, and commit and deploy the prompt, as far as they differ. Read the address of Agenta from
@@ -365,6 +366,6 @@ def _run(main: Coroutine[Any, Any, Result]) -> Result:
 
     gc.freeze()
     gc.enable()
-    # Calls leave few cycles. With the default of 700 objects, waiting calls would be scanned again and again.
-    gc.set_threshold(GARBAGE_OBJECTS)
+    # Calls leave few cycles. By default, waiting calls would be scanned again and again.
+    gc.set_threshold(GARBAGE_OBJECTS, YOUNG_COLLECTIONS)
     return uvloop.run(main)

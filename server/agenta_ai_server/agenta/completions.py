@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from agenta_ai_server.agenta.completion import AnyPrompt, Kind
+    from agenta_ai_server.agenta.failures import Failure
     from agenta_ai_server.agenta.http import HttpResponse
     from agenta_ai_server.agenta.routes import Route
     from agenta_ai_server.agenta.routes.reply import Reply
@@ -180,13 +181,18 @@ class AgentaCompletionService:
 def _completion(reply: Reply, attempt: Attempt, prompt: Prompt, secret: str) -> Completion:
     is_inline = prompt.parameters is not None
     if failure := failures.of_reply(reply, is_inline=is_inline):
-        explanation = explain(reply, {**prompt.inputs, "": dict(prompt.parameters or {})}, [secret])
-        error = failure.as_error(attempt, reply, explanation)
-        raise _MissingRoute.of(error) if failures.is_missing_route(reply) else error
+        # Without a name for the error, by which this frame would hold its own error, and so the prompt.
+        raise _error(failure, reply, attempt, prompt, secret)
     if problem := failures.problem_of(reply):
         message = f"The completion service's answer can't be used: {problem}"
         raise UpstreamFailed(Reason.UPSTREAM_OUTPUT_INVALID, message, attempt=attempt, may_have_run=True)
     return Completion(reply.output, attempt)
+
+
+def _error(failure: Failure, reply: Reply, attempt: Attempt, prompt: Prompt, secret: str) -> UpstreamFailed:
+    explanation = explain(reply, {**prompt.inputs, "": dict(prompt.parameters or {})}, [secret])
+    error = failure.as_error(attempt, reply, explanation)
+    return _MissingRoute.of(error) if failures.is_missing_route(reply) else error
 
 
 def _prefer(route: Route, routes: list[Route]) -> None:

@@ -13,7 +13,7 @@ import time
 import traceback
 from contextlib import suppress
 from functools import partial
-from typing import TYPE_CHECKING, Any, NoReturn, TypeAlias, TypeVar, cast
+from typing import TYPE_CHECKING, Any, NoReturn, TypeAlias, TypeVar
 
 import grpc
 import grpc.aio
@@ -28,7 +28,7 @@ from agenta_ai_server.rpc.status import GrpcStatus, answers_unread, deadline_pas
 from agenta_ai_server.rpc.unsent import UnsentAnswers
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Iterable
+    from collections.abc import Awaitable, Callable, Iterable
 
     from agenta_ai_server.rpc.handler import Answer, Continuation, GrpcHandler, Reply
 
@@ -98,7 +98,7 @@ class Boundary(grpc.aio.ServerInterceptor):
 
         def begin(context: Context) -> Call:
             self._open.add(1)
-            context.add_done_callback(cast("Any", lambda _: self._open.add(-1)))
+            _when_sent(lambda: self._open.add(-1))
             call = _open_call(method, context, self._max_seconds)
             call.tool = label
             CURRENT_CALL.set(call)
@@ -146,7 +146,7 @@ class Boundary(grpc.aio.ServerInterceptor):
             call.request_bytes = request.size
             self._running.add(-1)
         seconds = time.perf_counter() - began
-        if not isinstance(reply, GrpcStatus) and not self._admit_answer(reply, call, context):
+        if not isinstance(reply, GrpcStatus) and not self._admit_answer(reply, call):
             reply = answers_unread(call)
         if isinstance(reply, GrpcStatus):
             self._listener.call_ended(call, CallOutcome(code=reply.code.name, reason=reply.reason, seconds=seconds))
@@ -158,13 +158,13 @@ class Boundary(grpc.aio.ServerInterceptor):
         context.set_trailing_metadata(((CALL_ID_KEY, call.id), *call.response_metadata))
         return reply.message
 
-    def _admit_answer(self, reply: Reply, call: Call, context: Context) -> bool:
+    def _admit_answer(self, reply: Reply, call: Call) -> bool:
         """Count the response until it has been sent. ``False``: its caller leaves too much unread."""
         caller, size = call.principal, len(reply.message)
         if not self._unsent.fits(caller, size):
             return False
         self._unsent.add(caller, size)
-        context.add_done_callback(cast("Any", lambda _: self._unsent.remove(caller, size)))
+        _when_sent(lambda: self._unsent.remove(caller, size))
         return True
 
 
@@ -186,6 +186,17 @@ class _Count:
             self.is_zero.clear()
         else:
             self.is_zero.set()
+
+
+def _when_sent(callback: Callable[[], None]) -> None:
+    """Call this when grpc is done with the current call: its response has been sent, or nobody reads it any more.
+
+    ``context.add_done_callback`` does the same, at the end of the same task. But it makes the context refer to itself,
+    so that each call would stay in memory until the next garbage collection.
+    """
+    task = asyncio.current_task()
+    assert task
+    task.add_done_callback(lambda _: callback())
 
 
 async def _run_or_status(work: Awaitable[Result], call: Call) -> Result | GrpcStatus:

@@ -51,6 +51,8 @@ class ProgressSender:
         self._write = None
         if self._pause:
             self._pause.cancel()
+            # It holds the call's context variables, and so the call, which holds this.
+            self._pause = None
 
     def _send_latest(self) -> None:
         self._pause = None

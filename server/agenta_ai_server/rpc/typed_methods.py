@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from agenta_ai_server.typed.shape import Message
 
 PREFIX = f"/{ROOT}."
+MAX_LOGGED = 20
 # Names of nonexistent methods come from callers, and must not reach the log.
 UNKNOWN_METHOD = f"/{ROOT}/Unknown"
 METHOD = re.compile(rf"/{re.escape(ROOT)}\.([a-z0-9_]+)\.([a-z0-9_]+)\.v1\.[A-Za-z0-9]+ToolsService/([A-Za-z0-9]+)")
@@ -82,8 +83,10 @@ class TypedTools:
 def _made(tools: ToolSet) -> tuple[ToolSet, Generation]:
     """Return the tools with their methods, and log why some have none."""
     generation = Generation(tools.everything, lock_of(tools.everything))
-    for fault in generation.faults:
+    for fault in generation.faults[:MAX_LOGGED]:
         log.warning("no typed method, only CallTool: %s", fault)
+    if (more := len(generation.faults) - MAX_LOGGED) > 0:
+        log.warning("%d more reasons why tools have no typed method: 'agenta-ai-server tools proto' prints them", more)
     return tools, generation
 
 

@@ -65,7 +65,8 @@ class Group(BaseModel):
         title: What they are about, for people.
     """
 
-    model_config = ConfigDict(frozen=True, hide_input_in_errors=True)
+    # Only the settings as a whole are validated, so that no validator of a single group is ever needed.
+    model_config = ConfigDict(frozen=True, hide_input_in_errors=True, defer_build=True)
     title: ClassVar[str]
 
 

@@ -25,6 +25,7 @@ VERSION = 1
 LABELS = {label.format(kind): (kind, label) for label in Label for kind in Kind}
 # protobuf's own numbers.
 RESERVED_NUMBERS = range(19_000, 20_000)
+NOT_LOCKED = "The tool is not in the lock file. Run 'agenta-ai-server tools proto'."
 
 
 class LockError(ValueError):
@@ -43,15 +44,19 @@ class Lock:
     tools: dict[str, ToolShape] = field(default_factory=dict)
     removed: frozenset[str] = frozenset()
 
+    def holds(self, tool: str) -> bool:
+        """Whether the tool had numbers when the lock was last written."""
+        return tool in self.tools and tool not in self.removed
+
 
 def numbered(tool: str, shape: ToolShape, lock: Lock) -> ToolShape:
     """Return the messages of a tool with the numbers that the lock has for their fields.
 
     Raises:
-        Unmapped: A field isn't in the lock, or has another type there.
+        Unmapped: The tool or a field isn't in the lock, or has another type there.
     """
-    if tool not in lock.tools or tool in lock.removed:
-        raise Unmapped([Fault(tool, "The tool is not in the lock file. Run 'agenta-ai-server tools proto'.")])
+    if not lock.holds(tool):
+        raise Unmapped([Fault(tool, NOT_LOCKED)])
     faults: list[Fault] = []
     known = lock.tools[tool]
     arguments = _numbered(shape.arguments, known.arguments, "arguments", faults)

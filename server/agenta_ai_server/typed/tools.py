@@ -6,7 +6,7 @@ from collections import Counter
 from typing import TYPE_CHECKING
 
 from agenta_ai_server.typed.descriptors import TypedTool
-from agenta_ai_server.typed.lock import numbered
+from agenta_ai_server.typed.lock import NOT_LOCKED, numbered
 from agenta_ai_server.typed.names import InvalidName, method_name
 from agenta_ai_server.typed.schema import read_schemas
 from agenta_ai_server.typed.shape import Fault, Unmapped
@@ -41,7 +41,9 @@ def shapes(tools: Iterable[ToolSpec]) -> tuple[dict[str, ToolShape], list[Fault]
 def typed_tools(tools: Iterable[ToolSpec], lock: Lock) -> tuple[list[TypedTool], list[Fault]]:
     """Return the tools that have a typed method, with the numbers of the lock, and why others have none."""
     specs = {tool.name: tool for tool in tools}
-    unnumbered, faults = shapes(specs.values())
+    # The schemas of a tool without numbers aren't read, because reading hundreds of them would prolong the start.
+    unnumbered, faults = shapes(tool for tool in specs.values() if lock.holds(tool.name))
+    faults += [Fault(name, NOT_LOCKED) for name in specs if not lock.holds(name)]
     typed = []
     for name, shape in unnumbered.items():
         try:

@@ -8,6 +8,7 @@ of one place are counted before the schema is used, and bounded.
 from __future__ import annotations
 
 import json
+import re
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from agenta_ai_server.domain.tool import JSON_SCHEMA
@@ -32,6 +33,7 @@ MAX_COMPARED = 500
 MAX_VALUE_DEPTH = 100
 #: The largest integer up to which a double, and so a ``Struct``, holds every integer.
 MAX_INTEGER = 2**53
+_LONG_INTEGER = re.compile(r"[0-9]{16}")
 
 _ONE = ("not", "if", "then", "else", "additionalProperties", "items", "contains", "propertyNames",
         "unevaluatedItems", "unevaluatedProperties")  # fmt: skip
@@ -97,9 +99,12 @@ def resolve(root: Mapping[str, Json], reference: str) -> Any:
 
 def find_faults_of_size(schema: Mapping[str, Json]) -> Iterator[Found]:
     """Yield in what a schema is too large, each with the path to it."""
-    size = len(json.dumps(schema, ensure_ascii=False, separators=(",", ":")).encode(errors="replace"))
+    text = json.dumps(schema, ensure_ascii=False, separators=(",", ":"))
+    size = len(text.encode(errors="replace"))
     if size > MAX_BYTES:
         yield (), f"has {size:,} bytes as JSON, and {MAX_BYTES:,} may be"
+    if text.count("{") + text.count("[") <= MAX_DEPTH and not _LONG_INTEGER.search(text):
+        return
     level: list[tuple[Path, Any]] = [((), schema)]
     for _ in range(MAX_DEPTH + 1):
         level = [(path, value) for path, value in level if isinstance(value, dict | list)]
