@@ -24,9 +24,9 @@ if TYPE_CHECKING:
 #: and their product. Matching takes time that grows with that: 60 ms at the worst, in a thread that lets others run.
 MAX_PATTERN_CHARACTERS, MAX_PATTERN_SIZE, MAX_PATTERN_WORK = 10_000, 1_500, 5_000_000
 MAX_PATTERN_BYTES = 1 << 18
-#: What an output has at most where it is checked as JSON, as the answer of a tool from a tools file. Other threads wait
-#: while a schema's patterns and formats are matched.
-MAX_JSON_CHARACTERS = 400_000
+#: What an output has at most where it is checked as JSON. Other threads wait while a schema's patterns and formats are
+#: matched, 70 ms at the worst.
+MAX_JSON_CHARACTERS = 200_000
 #: Values of JSON in an output that is looked at, and in what is expected of one.
 MAX_VALUES, MAX_EXPECTED_VALUES = 10_000, 1_000
 #: Patterns in a schema, each of which takes up to half a millisecond to compile.
