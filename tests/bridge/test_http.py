@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import json
+import resource
 import socket
+import ssl
 import subprocess
 import time
+from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 import httpx
@@ -26,7 +29,7 @@ from agenta_ai.testing import FakeClient
 from agenta_ai_server.testing import run_service
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterator
+    from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 
     from client.conftest import Certificates
 
@@ -276,6 +279,72 @@ async def test_a_connection_without_a_request_is_closed(sent: bytes, monkeypatch
         writer.close()
 
 
+CLIENT_HELLO = b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03"
+
+
+@asynccontextmanager
+async def listening_for(
+    **options: Any,
+) -> AsyncIterator[Callable[[], Awaitable[tuple[asyncio.StreamReader, asyncio.StreamWriter]]]]:
+    """Listen for connections, and yield what opens one."""
+    config = uvicorn.Config(lambda *_: None)
+    config.load()
+    state = ServerState()
+    server = await asyncio.get_running_loop().create_server(
+        lambda: connections.Connection(config=config, server_state=state, app_state={}, **options),
+        "127.0.0.1",
+        0,
+    )
+    async with server, asyncio.timeout(10):
+        yield lambda: asyncio.open_connection(*server.sockets[0].getsockname())
+
+
+@pytest.mark.parametrize("sent", [b"", CLIENT_HELLO, b"GET /mcp HTTP/1.1\r\n\r\n"], ids=["nothing", "half", "no TLS"])
+async def test_a_tls_handshake_that_does_not_end_is_closed(sent: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(connections, "HEAD_SECONDS", 0.01)
+    async with listening_for(tls=ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)) as connect:
+        reader, writer = await connect()
+        writer.write(sent)
+        await reader.read()
+        await _close(writer)
+
+
+async def _close(writer: asyncio.StreamWriter) -> None:
+    writer.close()
+    with suppress(OSError):
+        await writer.wait_closed()
+
+
+@pytest.mark.parametrize("tls", [None, ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)], ids=["plain", "TLS"])
+async def test_too_many_connections_are_closed(tls: ssl.SSLContext | None) -> None:
+    async with listening_for(tls=tls, most=2) as connect:
+        kept = [await connect() for _ in range(2)]
+        reader, refused = await connect()
+        assert await reader.read() == b""
+        for _, writer in (*kept, (reader, refused)):
+            await _close(writer)
+
+
+async def test_a_connection_that_ends_makes_room() -> None:
+    async with listening_for(most=1) as connect:
+        _, first = await connect()
+        await _close(first)
+        answer = b""
+        while not answer:  # the server may hear of the end later than this side
+            reader, writer = await connect()
+            with suppress(ConnectionError):
+                writer.write(b"nonsense\r\n\r\n")
+                answer = await reader.read()
+            await _close(writer)
+    assert answer.startswith(b"HTTP/1.1 400")
+
+
+@pytest.mark.parametrize(("files", "most"), [(1024, 768), (100_000, 1000), (-1, 1000), (64, 1)])
+def test_there_are_files_for_all_connections(files: int, most: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (files, files))
+    assert connections.max_connections() == most
+
+
 @pytest.mark.parametrize(("most", "seconds"), [(1 << 20, 60.0), (64 << 20, 0.01)], ids=["too much", "too long"])
 async def test_an_answer_that_is_not_read_is_dropped(
     most: int, seconds: float, monkeypatch: pytest.MonkeyPatch
@@ -492,8 +561,6 @@ def test_what_it_refuses_to_do(
 
 
 async def test_tls(protected: LocalService, token: Callable[..., str], certificates: Certificates) -> None:
-    import ssl
-
     from bridge.conftest import over_http
 
     options = ["--listen-cert", str(certificates.server), "--listen-key", str(certificates.server_key)]

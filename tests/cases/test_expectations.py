@@ -216,6 +216,12 @@ def test_schemas_mean_what_they_mean_elsewhere(schema: dict[str, Any], value: Js
     assert (faults(json.dumps(value), json_schema=schema) == []) == Draft202012Validator(schema).is_valid(value)
 
 
+@pytest.mark.parametrize("expected", [{"json_schema": {"pattern": "a"}}, {"json_equals": "a"}, {"json_contains": "a"}])
+def test_long_json_is_not_read(expected: dict[str, Any]) -> None:
+    (fault,) = faults(json.dumps("a" * 200_000), **expected)
+    assert fault == "Must have at most 200,000 characters, because it is checked as JSON."
+
+
 @given(st.text(max_size=40), st.sampled_from(["json_schema", "json_equals", "json_contains"]))
 def test_no_output_is_a_bug(output: str, name: str) -> None:
     assert len(faults(output, **{name: {"type": "object", "required": ["a"]}})) == 1

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agenta_ai_server.tools.cases.spending import BYTES_PER_TOKEN, Spending
+from agenta_ai_server.tools.cases.spending import Spending
 
 MESSAGES = [{"role": "user", "content": "Sort {{message}}"}]
 SPENDING = Spending(("small", "large"), 10_000)
@@ -30,6 +30,7 @@ SPENDING = Spending(("small", "large"), 10_000)
         },
         {"template_format": "fstring", "input_keys": ["message"]},
         {"fallback_configs": None},
+        {"messages": [{"role": "user", "content": "{{$}} {{ $.message[0]['a b'][-1] }} {{$.message}} costs $|$"}]},
     ],
 )
 def test_what_is_run(root: dict[str, Any]) -> None:
@@ -61,6 +62,23 @@ def test_what_is_run(root: dict[str, Any]) -> None:
             ({"messages": [{"role": "user", "content": content}], "template_format": "fstring"}, "only a name")
             for content in ("{message:>9999}", "{message:{width}}", "{message!r}", "{message.__doc__}", "{message[0]}")
         ),
+        *(
+            ({"messages": [{"role": "user", "content": content}]}, "select a single value")
+            for content in (
+                "{{$|$|$}}",
+                "{{ $..* }}",
+                "{{$[*,*][*,*][*,*]}}",
+                "{{$['a', 'a']}}",
+                "{{\n$|$}}",
+                "{{$['{']|$}}",
+                "{{{$|$}}}",
+                "{{$.message}} {{$.*}}",
+            )
+        ),
+        (
+            {"llm_config": {"response_format": {"type": "json_schema", "title": "{{$..*}}"}}},
+            "select a single value",
+        ),
     ],
 )
 def test_what_is_not(root: dict[str, Any], why: str) -> None:
@@ -87,9 +105,9 @@ def test_a_template_is_run_with_a_model_and_a_limit() -> None:
 
 def test_what_may_take_too_many_tokens_is_refused() -> None:
     root = {"messages": MESSAGES, "llm_config": {"max_tokens": 100}}
-    assert not SPENDING.excess(root, [{"message": "a"}] * 20, 1, 3)
+    assert not SPENDING.excess(root, [{"message": "a"}] * 10, 1, 3)
     why = SPENDING.excess(root, [{"message": "a" * 3000}] * 20, 1, 3)
-    assert "up to 67," in why
+    assert "up to 191," in why
     assert "pays for 10,000" in why
 
 
@@ -103,7 +121,7 @@ def test_the_estimate_is_never_less_than_what_is_rendered(texts: list[str], time
         "llm_config": {"max_tokens": 1},
     }
     rendered = sum(len(content.replace(f"{opening}message{closing}", text).encode()) for text in texts)
-    most = Spending(("small",), rendered // BYTES_PER_TOKEN)
+    most = Spending(("small",), rendered)
     assert most.excess(root, [{"message": text} for text in texts], 1, 1)
 
 
@@ -114,6 +132,14 @@ def test_the_estimate_is_never_less_than_what_is_rendered(texts: list[str], time
         ("{{a.b}}" * 50, {}, {"a": "", "a.b": "x" * 1000}),
         ("{{ä-é!}}" * 50, {}, {"ä-é!": "x" * 1000}),
         ("{a b}" * 50, {"template_format": "fstring"}, {"a": "", "a b": "x" * 1000}),
+        ("{{$}}" * 50, {}, {"x" * 1000: ""}),
+        ("{{$.a}}" * 50, {}, {"a": ["\x01" * 200]}),
+        ("{a}" * 50, {"template_format": "fstring"}, {"a": ["\ue000" * 200]}),
+        ("{a}" * 50, {"template_format": "fstring"}, {"a": ["'" * 500 + '"']}),
+        # In real tokenizers a token for each byte or nearly so.
+        ("1 " * 5000, {}, {}),
+        ("qXzJ" * 2500, {}, {}),
+        ("𒀀" * 2500, {}, {}),
         ("x", {"llm_config": {"response_format": {"enum": list(range(10_000))}}}, {}),
         ("x", {"messages": [{"role": "user", "content": "x", "tool_calls": [123456] * 10_000}]}, {}),
     ],

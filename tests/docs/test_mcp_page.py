@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 from docs.console import ROOT, matches, replay, sections
 
-from agenta_ai.mcp import body, caller_check, http, progress
+from agenta_ai.mcp import body, caller_check, connections, http, progress
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -27,6 +27,7 @@ def test_its_numbers_are_those_of_the_code() -> None:
     text = " ".join(PAGE.read_text().split())
     assert f"remembers for {caller_check.REMEMBERED_SECONDS:.0f} seconds" in text
     assert f"at most {body.MAX_REQUEST_BYTES >> 20} MiB" in text
-    assert f"at most {http.MAX_CONNECTIONS:,} connections and {http.MAX_SESSIONS:,} sessions" in text
+    assert f"at most {connections.MAX_CONNECTIONS:,} connections (fewer if it can open few files)" in text
+    assert f"and {http.MAX_SESSIONS:,} sessions" in text
     assert f"isn't read within {progress.SECONDS:.0f} seconds" in text
     assert http.SESSION_SECONDS == 600

@@ -6,12 +6,14 @@ import asyncio
 import contextlib
 import os
 import re
+import resource
 import signal
 import sys
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
 import grpc.aio
+import psutil
 import pytest
 from calls import refine
 
@@ -159,6 +161,18 @@ async def test_a_busy_port_stops_the_start(standin: StandIn) -> None:
     assert err.splitlines()[-1] == (
         f"agenta-ai-server can't listen on {taken}: it is in use. AGENTA_AI_GRPC_LISTEN sets the address."
     )
+
+
+async def test_it_leaves_no_core_dump() -> None:
+    before = resource.getrlimit(resource.RLIMIT_CORE)
+    resource.setrlimit(resource.RLIMIT_CORE, (before[1], before[1]))
+    try:
+        async with process("serve", **environment()) as started:
+            await address_of(started)
+            limits = psutil.Process(started.pid).rlimit(psutil.RLIMIT_CORE)
+    finally:
+        resource.setrlimit(resource.RLIMIT_CORE, before)
+    assert limits == (0, before[1])
 
 
 async def test_disabled_is_said_at_the_start() -> None:

@@ -241,6 +241,51 @@ def test_large_integers_are_what_callers_read(schema: dict[str, Any], value: Any
     assert (not Schema(schema).violations(value, "v")) is valid
 
 
+@pytest.mark.parametrize(
+    ("schema", "value", "most"),
+    [
+        # The library takes up to 25 µs for each pair of numbers, while all other threads wait.
+        ({"items": {"enum": [*range(5_000)]}}, [1.5] * 9_999, 5),
+        ({"items": {"enum": [*range(5_000)]}}, [1e-300], 5),
+        ({"items": {"enum": [number + 0.5 for number in range(500)]}}, [7] * 9_999, 50),
+        ({"items": {"allOf": [{"multipleOf": 0.01} for _ in range(45)]}}, [1.5] * 9_999, 555),
+        ({"items": {"allOf": [{"minimum": 0, "maximum": 1e308} for _ in range(45)]}}, [1e300] * 9_999, 50),
+        ({"items": {"multipleOf": 1e-300}}, [1.5] * 9_999, 2_500),
+        ({"items": {"uniqueItems": True}}, [[1e-300 * number for number in range(1, 16)]] * 600, 3_571),
+        ({"items": {"const": {"a": [0.5] * 1_000}}}, [{"a": [0.5] * 1_000}] * 9, 25),
+        (
+            {"$defs": {"a": {"uniqueItems": True, "items": {"$ref": "#/$defs/a"}}}, "$ref": "#/$defs/a"},
+            [[[0.5, 1.5], [2.5, 3.5]]] * 100,
+            35,
+        ),
+        ({"items": {"minimum": 0.5, "maximum": 3.5, "multipleOf": 0.5}}, [1.5] * 8_334, 8_333),
+    ],
+)
+def test_numbers_that_take_long_to_compare_are_refused(schema: dict[str, Any], value: Any, most: int) -> None:
+    (violation,) = Schema(schema).violations(value, "v")
+    assert violation.field == "v"
+    assert violation.description.startswith(f"Must have at most {most:,} numbers,")
+
+
+@pytest.mark.parametrize(
+    ("schema", "value", "valid"),
+    [
+        ({"items": {"enum": [*range(5_000)]}}, [4_999] * 9_999, True),
+        ({"items": {"enum": [*range(5_000)]}}, [5_000], False),
+        ({"items": {"enum": [*range(5_000)]}}, [1.5], False),
+        ({"items": {"minimum": 0, "maximum": 1}}, [0.5] * 9_999, True),
+        ({"items": {"multipleOf": 0.01, "minimum": 0}}, [0.25] * 9_999, True),
+        ({"items": {"type": "boolean", "enum": [True, False]}}, [True] * 9_999, True),
+        ({"type": "array", "uniqueItems": True}, [number + 0.5 for number in range(3_571)], True),
+        ({"items": {"minimum": 0.5, "maximum": 3.5, "multipleOf": 0.5}}, [1.5] * 8_333, True),
+    ],
+)
+def test_other_numbers_are_checked(schema: dict[str, Any], value: Any, valid: bool) -> None:
+    found = Schema(schema).violations(value, "v")
+    assert not any("numbers" in violation.description for violation in found)
+    assert (not found) is valid
+
+
 def deep(levels: int, innermost: Any) -> Any:
     return {"more": deep(levels - 1, innermost)} if levels else innermost
 

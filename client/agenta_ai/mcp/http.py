@@ -6,7 +6,8 @@ import logging
 import ssl
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from functools import partial
+from typing import TYPE_CHECKING, Any, cast
 from urllib.parse import urlsplit
 
 import uvicorn
@@ -26,7 +27,7 @@ from agenta_ai.mcp.body import MAX_REQUEST_BYTES, Bodies, Refusal
 from agenta_ai.mcp.bridge import Bridge
 from agenta_ai.mcp.caller_check import CallerCheck
 from agenta_ai.mcp.callers import caller_of, digest, holder
-from agenta_ai.mcp.connections import KEEP_ALIVE_SECONDS, Connection
+from agenta_ai.mcp.connections import BACKLOG, KEEP_ALIVE_SECONDS, Connection, max_connections
 
 if TYPE_CHECKING:
     import socket
@@ -47,7 +48,6 @@ MAX_SESSIONS = 1000
 #: Of these, sessions that begin with the same credentials.
 MAX_SESSIONS_OF_CALLER = 100
 SESSION_SECONDS = 600.0
-MAX_CONNECTIONS = 1000
 GRACE_SECONDS = 10
 
 _LOCAL_HOSTS = ("127.0.0.1", "localhost", "[::1]")
@@ -168,23 +168,26 @@ async def serve(application: Starlette, listener: socket.socket, tls: tuple[str,
         logging.getLogger(library).setLevel(logging.ERROR)
     config = uvicorn.Config(
         application,
-        http=Connection,
+        http=cast("Any", partial(Connection, tls=_tls_context(*tls) if tls else None, most=max_connections())),
         log_config=None,
         access_log=False,
         server_header=False,
         ws="none",
         lifespan="on",
-        limit_concurrency=MAX_CONNECTIONS,
+        backlog=BACKLOG,
         timeout_keep_alive=KEEP_ALIVE_SECONDS,
         timeout_graceful_shutdown=GRACE_SECONDS,
-        ssl_certfile=tls[0] if tls else None,
-        ssl_keyfile=tls[1] if tls else None,
     )
-    try:
-        config.load()
-    except (OSError, ssl.SSLError):
-        raise InvalidInput("--listen-cert and --listen-key: must be a certificate and its own key, in PEM.") from None
     await uvicorn.Server(config).serve(sockets=[listener])
+
+
+def _tls_context(certificate: str, key: str) -> ssl.SSLContext:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    try:
+        context.load_cert_chain(certificate, key)
+    except OSError:
+        raise InvalidInput("--listen-cert and --listen-key: must be a certificate and its own key, in PEM.") from None
+    return context
 
 
 class _Endpoint:

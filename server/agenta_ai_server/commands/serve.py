@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import resource
 import signal
 from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING
@@ -80,6 +81,8 @@ async def serve(settings: Settings, faults: Sequence[str] = ()) -> None:
         SettingsError: As :func:`running`.
         ListenError: As :func:`running`.
     """
+    # A core dump would hold keys and prompts. The hard limit stays, so that an operator can still ask for one.
+    resource.setrlimit(resource.RLIMIT_CORE, (0, resource.getrlimit(resource.RLIMIT_CORE)[1]))
     stop = stop_signal(settings.shutdown_grace_seconds)
     async with running(settings, faults):
         if not settings.idempotency_file and not settings.redis_url:

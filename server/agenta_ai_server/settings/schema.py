@@ -295,7 +295,7 @@ class Cases(Group):
     cases_max_tokens: int = setting(
         "AGENTA_AI_GRPC_CASES_MAX_TOKENS",
         "Maximum tokens (prompts and answers) for the runs of one call, if the server's key pays for them. A call "
-        "that could need more is refused before anything is billed.",
+        "that could need more is refused before anything is billed. Each byte of a prompt counts as a token.",
         "To limit what a call can cost, together with AGENTA_AI_GRPC_CASES_MODELS.",
         default=200_000,
         ge=1000,

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from agenta_ai_server.agenta.completion import CompletionService
     from agenta_ai_server.concurrency.limiter import ConcurrencyLimiter
+    from agenta_ai_server.concurrency.turns import Turns
     from agenta_ai_server.domain.tool import ToolCall
     from agenta_ai_server.tools.cases.arguments import RefineWithCasesArguments
     from agenta_ai_server.tools.cases.expectations import Expectation
@@ -60,7 +61,7 @@ class CaseRunner:
         arguments: The cases, and how often each is run.
         expectations: Of each case.
         prepared: Returns a template as it is run.
-        checking: Held while an output is checked that takes long, so that one processor at most is busy with it.
+        checking: Gives a turn to check an output that takes long, so that one processor at most is busy with it.
         call: The call that it is for.
     """
 
@@ -71,7 +72,7 @@ class CaseRunner:
         arguments: RefineWithCasesArguments,
         expectations: list[Expectation],
         prepared: Callable[[Mapping[str, Any]], dict[str, Any]],
-        checking: asyncio.Semaphore,
+        checking: Turns,
         call: ToolCall,
     ) -> None:
         self._completions = completions
@@ -149,5 +150,4 @@ class CaseRunner:
     async def _faults(self, expectation: Expectation, output: str) -> list[str]:
         if (work := expectation.work(output)) <= LONG_CHARACTERS:
             return expectation.faults(output)
-        async with self._checking:
-            return await computed(expectation.faults, work, output)
+        return await self._checking.run(self._call.caller, lambda: computed(expectation.faults, work, output))

@@ -21,8 +21,6 @@ if TYPE_CHECKING:
 TEMPLATE = "arguments.prompt_template_json"
 #: What an answer may have if the template doesn't say.
 DEFAULT_ANSWER_TOKENS = 1_000
-#: Models take about one token for four letters of English, and for one or two characters of other scripts.
-BYTES_PER_TOKEN = 3
 #: What can't cost more than the tokens that are counted. Everything else may name another model, or more answers.
 KEYS = ("messages", "template_format", "input_keys", "llm_config")
 CONFIG_KEYS = (
@@ -32,6 +30,10 @@ CONFIG_KEYS = (
 FORMATS = {"curly": ("{{", re.compile(r"\{\{([^{}]*)\}\}")), "fstring": ("{", re.compile(r"\{([^{}]*)\}"))}
 # What names a value, and doesn't format it or walk through it.
 _NAME_ALONE = re.compile(r"[^.\[]*")
+# What opens a JSONPath in a curly template, and a whole one that selects a single value. In others, such as {{$|$|$}}
+# and {{$..*}}, a few characters can select all values any number of times.
+_JSONPATH = re.compile(r"\{\{\s*\$")
+_SINGULAR_JSONPATH = re.compile(r"\{\{\s*\$(?:\.\w+|\[-?\d+\]|\['[^'\\{}]*'\])*\s*\}\}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,10 +114,19 @@ def _faults_of_texts(root: Mapping[str, Any]) -> Iterator[str]:
             "Its placeholders must contain only a name, {name}, because a format such as {name:>9999} can produce any "
             "number of tokens."
         )
+    if root.get("template_format") != "fstring" and not all(map(_has_singular_jsonpaths, strings_in(root))):
+        yield (
+            "Its JSONPaths must select a single value, such as {{$.items[0].name}}, because others, such as {{$..*}}, "
+            "can produce any number of tokens."
+        )
 
 
 class _PromptSize:
-    """An upper estimate of what a model reads of a template: each placeholder counts as the value that it names."""
+    """The most tokens that a model can read of a template: each placeholder counts as the value that it names.
+
+    A token has at least one byte, because no tokenizer splits a byte. English prose, code and JSON have about four to a
+    token, but separate digits, alternating case and rare characters have only one.
+    """
 
     def __init__(self, root: Mapping[str, Any]) -> None:
         opening, placeholder = FORMATS[root.get("template_format") or "curly"]
@@ -126,13 +137,12 @@ class _PromptSize:
         self._bytes = len(strict_json.dump(dict(root)).encode(errors="replace"))
 
     def tokens(self, inputs: Mapping[str, Json]) -> int:
-        """Return about how many tokens a model reads with these inputs."""
+        """Return how many tokens a model reads at most with these inputs."""
         sizes = {name: _size(value) for name, value in inputs.items()}
-        # A path such as {{$.items}} may stand for all of them, and so may anything that isn't exactly a name.
-        everything = sum(sizes.values())
-        size = self._bytes + self._unclosed * everything
-        size += sum(count * sizes.get(name, everything) for name, count in self._names.items())
-        return -(-size // BYTES_PER_TOKEN)
+        # A path such as {{$}} stands for all of them, with their names, and so may anything that isn't exactly a name.
+        everything = _size(inputs)
+        known = sum(count * sizes.get(name, everything) for name, count in self._names.items())
+        return self._bytes + self._unclosed * everything + known
 
 
 def _has_names_alone(text: str) -> bool:
@@ -146,6 +156,12 @@ def _has_names_alone(text: str) -> bool:
         return False
 
 
-def _size(value: Json) -> int:
-    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
-    return len(text.encode(errors="replace"))
+def _has_singular_jsonpaths(text: str) -> bool:
+    """Whether each JSONPath of a curly template selects a single value."""
+    return len(_JSONPATH.findall(text)) == len(_SINGULAR_JSONPATH.findall(text))
+
+
+def _size(value: Json | Mapping[str, Json]) -> int:
+    """Return the bytes of a value in a prompt: Agenta writes JSON there, or what Python shows of the value."""
+    texts = [value] if isinstance(value, str) else [json.dumps(value, ensure_ascii=False), str(value)]
+    return max(len(text.encode(errors="replace")) for text in texts)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
 import re
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from agenta_ai_server.agenta.completion import DeployedPrompt
+from agenta_ai_server.concurrency.turns import Turns
 from agenta_ai_server.domain.errors import Reason, Refused, Violation
 from agenta_ai_server.domain.tool import Hints, ToolSpec
 from agenta_ai_server.tools.cases import budget
@@ -50,7 +50,7 @@ class RefineWithCases:
     def __init__(self, dependencies: Dependencies) -> None:
         self._dependencies = dependencies
         self._prompt = DeployedPrompt(dependencies.apps["refine_prompt"])
-        self._checking = asyncio.Semaphore(1)
+        self._checking = Turns()
 
     def admits(self, principal: Principal) -> bool:
         """Say whether somebody pays for this caller's runs."""
@@ -74,8 +74,7 @@ class RefineWithCases:
         counted = CountingCompletions(of.completions)
         refiner = Refiner(counted, self._prompt, repairs=of.repairs, guarantee=of.guarantee)
         _refuse([budget.excess(arguments, of.repairs)])
-        async with self._checking:
-            expectations = await computed(_compiled, _work(arguments), arguments)
+        expectations = await self._checking.run(call.caller, lambda: computed(_compiled, _work(arguments), arguments))
         prompt = await refiner.template(arguments.prompt_template_json, call)
         _refuse(await computed(_missing_inputs, len(prompt.source) * len(arguments.cases), prompt, arguments))
         paying = _Paying(of, arguments, is_callers=call.credential is not None)

@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import json
 import re
+from itertools import takewhile
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from agenta_ai_server.domain.tool import JSON_SCHEMA
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
     from agenta_ai_server.domain.values import Json
 
@@ -138,7 +139,7 @@ def _faults_of_keywords(schema: Mapping[str, Json]) -> Iterator[Found]:
 
 
 def _compared(entries: object) -> int:
-    """Return how many entries are compared one by one: strings alone and integers alone are found at once."""
+    """Return how many entries are compared one by one: strings alone, and integers with integers, are found at once."""
     if isinstance(entries, list) and {type(entry) for entry in entries} in ({str}, {int}):
         return 0
     return len(entries) if isinstance(entries, list | dict) else 0
@@ -163,6 +164,18 @@ class _EndlessError(Exception):
     """A subschema applies to the same place as the one that refers to it."""
 
 
+def weigh(root: Mapping[str, Json], weight: Callable[[Mapping[str, Any]], int]) -> list[int]:
+    """Return the most that the subschemas weigh that apply to one place of a value, for each depth of places.
+
+    Args:
+        root: A schema without faults.
+        weight: Returns what a subschema weighs without those that it holds.
+    """
+    visits, weights = _Visits(root), _Visits(root, weight)
+    depths = takewhile(lambda depth: visits.at(root, depth), range(MAX_VALUE_DEPTH + 1))
+    return [weights.at(root, depth) for depth in depths]
+
+
 def _most_visits(root: Mapping[str, Json]) -> int:
     """Return how many subschemas at most apply to one place of a value, at any depth; a large number for no bound."""
     visits = _Visits(root)
@@ -181,8 +194,9 @@ def _most_visits(root: Mapping[str, Json]) -> int:
 class _Visits:
     """Counts the subschemas that apply to a place a given number of levels below the place of a schema."""
 
-    def __init__(self, root: Mapping[str, Json]) -> None:
+    def __init__(self, root: Mapping[str, Json], weight: Callable[[Mapping[str, Any]], int] = lambda _: 1) -> None:
         self._root = root
+        self._weight = weight
         self._known: dict[tuple[int, int], int | None] = {}
 
     def at(self, schema: object, depth: int) -> int:
@@ -196,7 +210,7 @@ class _Visits:
             return known
         self._known[key] = None
         count = sum(self.at(each, depth) for each in self._in_place(schema))
-        count += self._below(schema, depth - 1) if depth else 1
+        count += self._below(schema, depth - 1) if depth else self._weight(schema)
         self._known[key] = count
         return count
 

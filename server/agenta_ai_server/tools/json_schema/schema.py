@@ -11,6 +11,7 @@ import jsonschema_rs
 from agenta_ai_server.domain.errors import Violation
 from agenta_ai_server.domain.tool import JSON_SCHEMA
 from agenta_ai_server.tools.json_schema.bounds import find_faults, find_faults_of_size, resolve, subschemas
+from agenta_ai_server.tools.json_schema.numbers import NumberLimit
 from agenta_ai_server.tools.json_schema.values import WHOLE, count_values, find_long_key, path_of, with_doubles
 
 if TYPE_CHECKING:
@@ -71,6 +72,7 @@ class Schema:
         except jsonschema_rs.ValidationError as error:
             raise SchemaError(list(_wrong_patterns(source)) or [_fault(error)]) from None
         self._matches_keys = any("patternProperties" in each for _, each in subschemas(source))
+        self._numbers = NumberLimit(source)
 
     def violations(self, value: Json, root: str) -> list[Violation]:
         """Return at most ten violations of the schema; none if the value is valid.
@@ -84,6 +86,12 @@ class Schema:
         # Integers beyond 64 bits are compared in the time of long division, and hashed as the doubles that they are
         # near to: ten thousand of them take uniqueItems half a minute.
         value = with_doubles(value)
+        if (most := self._numbers.most(value)) is not None:
+            description = (
+                f"Must have at most {most:,} numbers, because the schema compares each with many others. Tiny and huge "
+                "numbers count ten times."
+            )
+            return [Violation(root or WHOLE, description)]
         if self._validator.is_valid(value):
             return []
         found: list[Violation] = []
