@@ -46,9 +46,10 @@ pub(crate) fn named(path: &str, framed: Bytes) -> (Bytes, String) {
         Ok(_) => {}
     }
     let made = Uuid::new_v4().to_string();
-    let field = match is_typed(path) {
-        true => Typed { request_id: made.clone() }.encode_to_vec(),
-        false => Generic { request_id: made.clone() }.encode_to_vec(),
+    let field = if is_typed(path) {
+        Typed { request_id: made.clone() }.encode_to_vec()
+    } else {
+        Generic { request_id: made.clone() }.encode_to_vec()
     };
     let Ok(size) = u32::try_from(message.len() + field.len()) else {
         return (framed, String::new());

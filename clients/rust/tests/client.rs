@@ -852,6 +852,8 @@ async fn secret_that_cannot_be_sent() {
 
 #[tokio::test]
 async fn key_is_sent_over_tls() {
+    // The server needs it with all features; the client would take ring itself.
+    rustls::crypto::ring::default_provider().install_default().ok();
     let own = rcgen::generate_simple_self_signed(["127.0.0.1".to_owned()]).unwrap();
     let identity = Identity::from_pem(own.cert.pem(), own.signing_key.serialize_pem());
     let encrypted = Server::builder().tls_config(ServerTlsConfig::new().identity(identity)).unwrap();
