@@ -182,7 +182,8 @@ clients: $(READY) ## Make the clients in other languages from protos/, check and
 	@$(BIN)/buf build protos -o - | cargo run -q --locked --manifest-path clients/rust/generate/Cargo.toml
 	@cd clients/rust && cargo fmt --all --check && cargo clippy -q --locked --workspace --all-targets -- -D warnings
 	@cd clients/rust && RUSTDOCFLAGS="-D warnings" cargo doc -q --locked --no-deps --workspace && cargo test -q --locked --workspace
-	@cd clients/rust && cargo package -q --locked --allow-dirty -p agenta-ai
+	@cd clients/rust && rm -rf target/package && cargo package -q --locked --allow-dirty -p agenta-ai
+	@cd clients/rust && cargo test -q --locked --manifest-path target/package/agenta-ai-*/Cargo.toml --target-dir target
 	@cd clients/rust && for features in tls-ring,tls-native-roots tls-aws-lc,tls-webpki-roots tls-ring,tls-aws-lc,tls-native-roots ""; do \
 	  cargo +$(RUST_MINIMUM) check -q --locked -p agenta-ai --no-default-features --features "$$features" --target-dir target/minimum || exit 1; done
 	@HYPOTHESIS_PROFILE=thorough $(BIN)/pytest -q tests/clients/test_typed_tools.py

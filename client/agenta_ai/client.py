@@ -43,7 +43,7 @@ class Client:
     It belongs to the event loop of its first call.
 
     Args:
-        target: The server, ``"host:port"`` or any name that gRPC knows, such as ``"unix:/run/agenta.sock"``.
+        target: The server, such as ``"host:port"`` with a port from 1 to 65535, or ``"unix:/run/agenta.sock"``.
         tls: ``True``: with the system's certificate authorities (or those of the file that
             ``GRPC_DEFAULT_SSL_ROOTS_FILE_PATH`` names). Credentials: with these. ``False``: plaintext. ``None``:
             plaintext to this machine, TLS to any other. ``grpc.ssl_channel_credentials(ca, key, certificate)``, each

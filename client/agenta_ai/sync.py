@@ -35,7 +35,7 @@ class SyncClient:
     """Calls Agenta AI services without asyncio. One client serves many calls at once, and threads may share it.
 
     Args:
-        target: The server, ``"host:port"`` or any name that gRPC knows, such as ``"unix:/run/agenta.sock"``.
+        target: The server, such as ``"host:port"`` with a port from 1 to 65535, or ``"unix:/run/agenta.sock"``.
         tls: ``True``: with the system's certificate authorities (or those of the file that
             ``GRPC_DEFAULT_SSL_ROOTS_FILE_PATH`` names). Credentials: with these. ``False``: plaintext. ``None``:
             plaintext to this machine, TLS to any other. ``grpc.ssl_channel_credentials(ca, key, certificate)``, each

@@ -484,7 +484,7 @@ def test_a_tool_that_failed(
         (["--timeout", "1e10", "status"], "at most 31536000"),
         (["call", "a\udcff"], "name: character 1"),
         (["status", "--target", "http://x"], "is a web address. Give host:port"),
-        (["status", "--target", "localhost"], "has no port. Give host:port"),
+        (["status", "--target", "localhost"], "is not an address that this client can connect to. Give host:port"),
         (["refine", "/dev/null"], "/dev/null is empty"),
         (["call", "x", "--args", ""], "The arguments are not JSON: they are empty"),
         (["refine", "{prompt}", "--json", "-o", "-"], "--output - and --json both want standard output"),
@@ -496,7 +496,7 @@ def test_a_tool_that_failed(
         (["refine", "no-such-*.md"], "No file matches no-such-*.md."),
         (["refine", "{prompt}", "--interactive", "--json"], "--interactive asks and writes"),
         (["refine", "{prompt}", "--interactive"], "--interactive needs a terminal"),
-        (["status", "--target", "nowhere"], "has no port"),
+        (["status", "--target", "nowhere"], "is not an address"),
     ],
 )
 def test_wrong_usage(argv: list[str], complaint: str, prompt: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -89,7 +89,7 @@ def test_list_use_and_remove(capsys: pytest.CaptureFixture[str], file: Path) -> 
         (["target", "add", "x", "http://ai.example.com"], "Give host:port, without http"),
         (["target", "add", "x", "localhost:1", "--api-key-file", "no/such"], "Cannot read no/such"),
         (["target", "add", "x", "ai.example.com:1", "--plaintext", "--api-key-file", "-"], "in plaintext"),
-        (["target", "add", "x", "localhost", "--api-key-file", "no.txt"], "target 'localhost': has no port"),
+        (["target", "add", "x", "localhost", "--api-key-file", "no.txt"], "target 'localhost': is not an address"),
         (["target", "add", "x", "localhost:1", "--token-file", "/dev/null"], ""),
     ],
 )

@@ -17,18 +17,21 @@ TARGETS = json.loads((Path(__file__).parents[1] / "conformance" / "targets.json"
 
 
 @pytest.mark.parametrize("row", TARGETS, ids=lambda row: row["target"] or "empty")
-def test_targets(row: dict[str, str]) -> None:
-    if row["kind"] == "error":
-        with pytest.raises(InvalidInput, match="host:port"):
-            connection(row["target"])
+def test_targets(row: dict[str, Any]) -> None:
+    target = row["target"]
+    if row["kind"] == "error" or "python" not in row.get("clients", ["python"]):
+        with pytest.raises(InvalidInput, match=r"\. Give host:port") as refused:
+            connection(target)
+        assert repr(target) in str(refused.value) or "@" in target
+        assert "secret" not in str(refused.value)
         return
-    assert (connection(row["target"]).channel_credentials is None) is (row["kind"] == "local")
+    assert (connection(target).channel_credentials is None) is (row["kind"] == "local")
     # Credentials travel in plaintext on this machine only.
     if row["kind"] == "local":
-        assert connection(row["target"], tls=False, api_key="k").is_local
+        assert connection(target, tls=False, api_key="k").is_local
     else:
         with pytest.raises(InvalidInput, match="not sent to another machine in plaintext"):
-            connection(row["target"], tls=False, api_key="k")
+            connection(target, tls=False, api_key="k")
 
 
 @pytest.mark.parametrize(
@@ -49,20 +52,10 @@ def test_targets(row: dict[str, str]) -> None:
         ("ipv4:127.0.0.1:1,10.0.0.1:1", "ipv4:127.0.0.1:1,10.0.0.1:1", False),
         ("ai.example.com:443", "dns:///ai.example.com:443", False),
         ("localhost.example.com:443", "dns:///localhost.example.com:443", False),
-        ("dns:///ai.example.com", "dns:///ai.example.com", False),
         ("dns://8.8.8.8/localhost:1", "dns://8.8.8.8/localhost:1", False),
-        ("dns:///::1", "dns:///::1", False),
-        ("dns:///[::1]evil.com:1", "dns:///[::1]evil.com:1", False),
-        ("dns:///evil.com/localhost:1", "dns:///evil.com/localhost:1", False),
-        ("ipv4:192.0.2.2:1/127.0.0.1:1", "ipv4:192.0.2.2:1/127.0.0.1:1", False),
-        ("ipv4:127.0.0.1:1%2C192.0.2.2:1", "ipv4:127.0.0.1:1%2C192.0.2.2:1", False),
         ("127.0.0.256:1", "dns:///127.0.0.256:1", False),
         ("127.0.0.1.evil.com:1", "dns:///127.0.0.1.evil.com:1", False),
-        ("unix://evil/x", "unix://evil/x", False),
-        ("unix-abstract://evil/x", "unix-abstract://evil/x", False),
-        ("UNIX:///x", "UNIX:///x", False),
         ("dns://127.0.0.1/ai.example.com:1", "dns://127.0.0.1/ai.example.com:1", False),
-        ("xds:///localhost", "xds:///localhost", False),
         ("0.0.0.0:50051", "dns:///0.0.0.0:50051", False),
     ],
 )
@@ -104,9 +97,16 @@ def test_what_no_target_holds(target: str) -> None:
         "::1",
         "[::1]",
         "::1:50051",
+        "dns:///evil.com/localhost:1",
+        "dns:///[::1]evil.com:1",
+        "ipv4:192.0.2.2:1/127.0.0.1:1",
+        "ipv4:127.0.0.1:1%2C192.0.2.2:1",
+        "ipv4:localhost:1",
+        "unix://evil/x",
+        "unix-abstract://evil/x",
     ],
 )
-def test_a_target_names_its_port(target: str) -> None:
+def test_a_target_is_an_address(target: str) -> None:
     with pytest.raises(InvalidInput, match="host:port"):
         connection(target)
 

@@ -49,8 +49,9 @@ func WithoutRetries() Option {
 	return Option{apply: func(s *settings) { s.retries = false }}
 }
 
-// Dial returns a connection to target: "host:port", or any name that grpc-go resolves, except for those of xds, such as
-// "unix:/run/agenta.sock". The first call opens it. One connection serves many concurrent calls.
+// Dial returns a connection to target: "host:port", "unix:/run/agenta.sock", "unix-abstract:name", or a name that a
+// [resolver.Builder] of the program resolves, other than that of xds. The first call opens it. One connection serves many
+// concurrent calls.
 //
 // By default it is in plaintext to a local target (localhost, 127.0.0.0/8, ::1, a Unix socket) and over TLS with the
 // system's certificate authorities to any other. Use [grpc.WithTransportCredentials] for other authorities or for a client

@@ -5,41 +5,63 @@ import (
 	"fmt"
 	"regexp"
 	"strings"
+
+	"google.golang.org/grpc/resolver"
+)
+
+const (
+	port     = `(?:[1-9][0-9]{0,3}|[1-5][0-9]{4}|6[0-4][0-9]{3}|65[0-4][0-9]{2}|655[0-2][0-9]|6553[0-5])`
+	octet    = `(?:25[0-5]|2[0-4][0-9]|1[0-9][0-9]|[1-9]?[0-9])`
+	endpoint = `(?:[0-9A-Za-z_.-]+|\[[0-9A-Fa-f:.]*:[0-9A-Fa-f:.]*(?:%[0-9A-Za-z_.~-]+)?\]):` + port
+	loopback = `(?:(?i:localhost)\.?|127(?:\.` + octet + `){3}|\[::1\]):` + port
 )
 
 var (
 	webAddress  = regexp.MustCompile(`^(?i:https?):`)
-	scheme      = regexp.MustCompile(`^(dns|unix|unix-abstract|passthrough):|://`)
-	hostAndPort = regexp.MustCompile(`^(\[[^\]]+\]|[^:/\[\]]+):[0-9]+$`)
+	scheme      = regexp.MustCompile(`^([a-z][a-z0-9+.-]*):`)
+	hostAndPort = regexp.MustCompile(`^` + endpoint + `$`)
 
-	// grpc-go has no resolver for these, and xds needs the service config that Dial replaces.
-	foreign = regexp.MustCompile(`^(?:ipv4|ipv6|vsock|xds):`)
+	// The schemes of grpc-go itself, of which this client knows what follows them.
+	withScheme = map[string]*regexp.Regexp{
+		"dns":           regexp.MustCompile(`^dns:(?://[0-9A-Za-z_.:\[\]-]*/)?` + endpoint + `$`),
+		"unix":          regexp.MustCompile(`^unix:(?:///.|/?[^/]).*$`),
+		"unix-abstract": regexp.MustCompile(`^unix-abstract:/?[^/].*$`),
+	}
 
-	localTarget = regexp.MustCompile(`^(?:` +
-		`(?:dns:(?:///)?)?` + endpoint + `|unix(?:-abstract)?:.+` + `)$`)
-)
-
-const (
-	octet    = `(?:25[0-5]|2[0-4][0-9]|1[0-9][0-9]|[1-9]?[0-9])`
-	endpoint = `(?:(?i:localhost)\.?|127(?:\.` + octet + `){3}|\[::1\]):[0-9]+`
+	localTarget = regexp.MustCompile(`^(?:(?:dns:(?:///)?)?` + loopback + `|unix(?:-abstract)?:.+)$`)
 )
 
 // checkTarget returns an error if target is not an address of a gRPC server.
 func checkTarget(target string) error {
+	shown := fmt.Sprintf("target %q", target)
+	if strings.Contains(target, "@") {
+		shown = "the target" // It may hold a password.
+	}
 	switch {
 	case target == "":
 		return errors.New("agentaai: the target is empty: give host:port")
 	case webAddress.MatchString(target):
 		// It isn't shown: web addresses may hold passwords.
 		return errors.New("agentaai: the target is a web address: give host:port, without http")
-	case foreign.MatchString(target):
-		return fmt.Errorf("agentaai: target %q is of a kind that this client can't connect to: give host:port", target)
 	case strings.ContainsFunc(target, func(char rune) bool { return char < '!' || char > '~' }):
-		return fmt.Errorf("agentaai: target %q has characters that are not part of an address: give host:port", target)
-	case !scheme.MatchString(target) && !hostAndPort.MatchString(target):
-		return fmt.Errorf("agentaai: target %q has no port: give host:port, or [host]:port for IPv6", target)
+		return fmt.Errorf("agentaai: %s has characters that are not part of an address: give host:port", shown)
+	case !isAddress(target):
+		return fmt.Errorf("agentaai: %s is not an address that this client can connect to: "+
+			"give host:port with a port from 1 to 65535, [address]:port for IPv6, or unix:path", shown)
 	}
 	return nil
+}
+
+func isAddress(target string) bool {
+	name := ""
+	if found := scheme.FindStringSubmatch(target); found != nil {
+		name = found[1]
+	}
+	if pattern := withScheme[name]; pattern != nil {
+		return pattern.MatchString(target)
+	}
+	// A program may have a resolver of its own. That of xds needs the service config that Dial replaces.
+	return hostAndPort.MatchString(target) || name != "xds" && resolver.Get(name) != nil
 }
 
 // isLocal reports whether a target is on this machine by its name alone. tests/conformance/targets.json is the table that

@@ -135,7 +135,8 @@ impl Client {
     }
 
     /// Returns the generated client on this connection. It sets no time-out: use `tonic::Request::set_timeout`. A call of a tool
-    /// without a `request_id` gets one, so that a retried call runs only once.
+    /// without a `request_id` gets one, so that a retried call runs only once. The metadata of its responses has the trailers, such
+    /// as `x-request-id`, the server's id of the call.
     #[must_use]
     pub fn stub(&self) -> ToolServiceClient<Connection> {
         ToolServiceClient::new(self.connection()).max_decoding_message_size(MAX_ANSWER_BYTES)
@@ -144,7 +145,8 @@ impl Client {
     /// Returns the connection, for a client that you generate from the files of `agenta-ai-server tools proto`. A call of a
     /// tool's own method gets a `request_id` and [`CALL_TIMEOUT`] if it has none, and is retried as [`Client::call_tool`] is.
     /// [`CallError::from`] reads the status of a failed call, and [`ToolError::new`] the response of a tool that failed. Results
-    /// may have up to 16 MiB: raise `max_decoding_message_size` of the generated client.
+    /// may have up to 16 MiB: raise `max_decoding_message_size` of the generated client. The connection reads each answer to its
+    /// end before it returns it: methods that stream, other than `CallToolStream`, need a channel of their own.
     #[must_use]
     pub fn connection(&self) -> Connection {
         self.connection.clone()
@@ -252,7 +254,7 @@ impl Builder {
     /// [`Error::Config`] if the target or the TLS configuration is invalid, the proxy isn't an HTTP proxy, or there are no
     /// certificate authorities.
     pub fn build(self) -> Result<Client, Error> {
-        let target = Target::parse(&self.target)?;
+        let target = Target::parse(&self.target).map_err(ConfigError::new)?;
         let (endpoint, plaintext) = self.endpoint(&target)?;
         let (closed, _) = watch::channel(false);
         Ok(Client {

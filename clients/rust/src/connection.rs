@@ -131,7 +131,8 @@ impl Shared {
     ) -> Result<Response<Body>, Failure> {
         let (head, body) = request.into_parts();
         let body = body.collect().await?.to_bytes();
-        let body = named(head.uri.path(), body);
+        let (body, request_id) = named(head.uri.path(), body);
+        history.named(request_id);
         let mut request = Request::from_parts(head, body);
         check_size(request.body())?;
         self.credentials.sign(request.headers_mut()).await?;
@@ -295,7 +296,8 @@ fn foreign(response: &Response<Body>) -> Status {
 /// Reads an answer to its end, so that the time-out of the request holds for all of it.
 async fn answer(response: Response<Body>) -> Result<Response<Body>, Failure> {
     let (head, body) = response.into_parts();
-    let body = Limited::new(body, MAX_ANSWER_BYTES).collect().await.map_err(|error| lost(error, true))?;
+    let body =
+        Limited::new(body, PREFIX_BYTES + MAX_ANSWER_BYTES).collect().await.map_err(|error| lost(error, true))?;
     Ok(Response::from_parts(head, Body::new(body)))
 }
 
@@ -401,10 +403,26 @@ fn deadline(headers: &HeaderMap) -> Option<Instant> {
 /// The time-out of one attempt. Never less than there is, because tonic ends an attempt by it as CANCELLED.
 fn left(deadline: Instant) -> HeaderValue {
     let left = deadline.saturating_duration_since(Instant::now());
-    // The number has eight digits at most.
+    // The number has eight digits at most: three years.
     let text = match left.as_nanos().div_ceil(1_000_000) {
         millis if millis < 100_000_000 => format!("{millis}m"),
-        _ => format!("{}S", left.as_secs() + 1),
+        _ => format!("{}S", (left.as_secs() + 1).min(99_999_999)),
     };
     HeaderValue::try_from(text).expect("digits and a letter can be sent")
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use tokio::time::Instant;
+
+    use super::left;
+
+    #[tokio::test(start_paused = true)]
+    async fn time_outs_have_eight_digits() {
+        for (seconds, text) in [(1, "1000m"), (99_999, "99999000m"), (100_000, "100001S"), (1 << 40, "99999999S")] {
+            assert_eq!(left(Instant::now() + Duration::from_secs(seconds)), text);
+        }
+    }
 }

@@ -343,6 +343,7 @@ async fn socket(target: Target) -> Result<TokioIo<tokio::net::UnixStream>, BoxEr
 }
 
 #[cfg(not(unix))]
+#[expect(clippy::unused_async, reason = "as on Unix")]
 async fn socket(target: Target) -> Result<TokioIo<TcpStream>, BoxError> {
     Err(unsupported(&target))
 }

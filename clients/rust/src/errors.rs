@@ -6,7 +6,7 @@ use std::time::Duration;
 use tonic::{Code, Status};
 use tonic_types::{QuotaViolation, StatusExt};
 
-use crate::outcome::{DOMAIN, Outcome, is_refusal};
+use crate::outcome::{DOMAIN, Fate, Outcome, is_refusal};
 use crate::sentence::sentence;
 use crate::v1;
 use crate::v1::content_block::Kind;
@@ -49,8 +49,8 @@ pub struct CallError {
     pub field_violations: Vec<FieldViolation>,
     /// The limits that were exceeded.
     pub quota_violations: Vec<QuotaViolation>,
-    /// The `request_id` of the call (the idempotency key, AIP-155). Empty if this error was made from the status of a generated
-    /// client.
+    /// The `request_id` of the call (the idempotency key, AIP-155), also if the connection made it. Empty if the call runs no tool,
+    /// and in an error from the status of another connection.
     pub request_id: String,
     /// The server's id of the call, as in its logs. Empty if it sent none.
     pub call_id: String,
@@ -93,20 +93,18 @@ impl From<Status> for CallError {
     fn from(status: Status) -> Self {
         let details = status.get_error_details();
         let info = details.error_info().filter(|info| info.domain == DOMAIN);
+        let outcome = Outcome::of(&status);
         let violations = details.bad_request().map_or(&[][..], |bad| &bad.field_violations);
         Self {
             reason: info.and_then(|info| v1::ErrorReason::from_str_name(&info.reason)).unwrap_or_default(),
-            not_run: match Outcome::of(&status) {
-                Some(outcome) => !matches!(outcome, Outcome::Open(_)),
-                None => is_refusal(&status),
-            },
+            not_run: outcome.map_or_else(|| is_refusal(&status), |outcome| outcome.fate != Fate::Open),
             retry_delay: details.retry_info().and_then(|info| info.retry_delay),
             field_violations: violations
                 .iter()
                 .map(|each| FieldViolation { field: each.field.clone(), description: each.description.clone() })
                 .collect(),
             quota_violations: details.quota_failure().map_or_else(Vec::new, |quota| quota.violations.clone()),
-            request_id: String::new(),
+            request_id: outcome.map_or_else(String::new, |outcome| outcome.request_id.clone()),
             call_id: call_id(details.request_info().map_or("", |info| &info.request_id), &status),
             status,
         }
@@ -162,10 +160,12 @@ impl StdError for ConfigError {
 impl StdError for CallError {
     /// Returns the cause of the status, such as an error of the connection or of the token source.
     fn source(&self) -> Option<&(dyn StdError + 'static)> {
-        match Outcome::of(&self.status) {
+        let source = match Outcome::of(&self.status) {
             Some(outcome) => outcome.source(),
             None => self.status.source(),
-        }
+        };
+        // tonic puts a status around an error, which shows it as a debugger does.
+        source.and_then(|source| source.downcast_ref::<Status>().and_then(Status::source).or(Some(source)))
     }
 }
 
@@ -247,9 +247,9 @@ impl CallError {
             let again = format!("To get its result, send it again with request_id {}.", self.request_id);
             return is_tool.then(|| format!("The call may have run and may have been billed. {again}"));
         }
-        let said = match Outcome::of(&self.status)? {
-            Outcome::Unsent(_) if is_tool => "Nothing was sent, so the tool was not run.",
-            Outcome::Unsent(_) => "Nothing was sent.",
+        let said = match Outcome::of(&self.status)?.fate {
+            Fate::Unsent if is_tool => "Nothing was sent, so the tool was not run.",
+            Fate::Unsent => "Nothing was sent.",
             _ if is_tool && self.status.get_details_error_info().is_none() => "The tool was not run.",
             _ => return None,
         };

@@ -1,7 +1,7 @@
 use std::error::Error;
 use std::fmt::{Display, Formatter};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use tonic::{Code, Status};
 use tonic_types::StatusExt;
@@ -12,29 +12,36 @@ pub(crate) const DOMAIN: &str = "agenta.ai";
 
 /// What this client knows of a call that failed. It is the source of its status, and holds what was that before.
 #[derive(Debug)]
-pub(crate) enum Outcome {
+pub(crate) struct Outcome {
+    pub(crate) fate: Fate,
+    /// Empty if the call runs no tool.
+    pub(crate) request_id: String,
+    source: Option<BoxError>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Fate {
     /// Nothing was sent.
-    Unsent(Option<BoxError>),
+    Unsent,
     /// All that was sent was refused.
-    Refused(Option<BoxError>),
+    Refused,
     /// An attempt may have run the tool.
-    Open(Option<BoxError>),
+    Open,
 }
 
 impl Display for Outcome {
     fn fmt(&self, out: &mut Formatter<'_>) -> std::fmt::Result {
-        out.write_str(match self {
-            Self::Unsent(_) => "nothing was sent",
-            Self::Refused(_) => "all that was sent was refused",
-            Self::Open(_) => "the outcome is open",
+        out.write_str(match self.fate {
+            Fate::Unsent => "nothing was sent",
+            Fate::Refused => "all that was sent was refused",
+            Fate::Open => "the outcome is open",
         })
     }
 }
 
 impl Error for Outcome {
     fn source(&self) -> Option<&(dyn Error + 'static)> {
-        let (Self::Unsent(source) | Self::Refused(source) | Self::Open(source)) = self;
-        source.as_ref().map(|source| &**source as _)
+        self.source.as_ref().map(|source| &**source as _)
     }
 }
 
@@ -52,16 +59,22 @@ pub(crate) fn is_refusal(status: &Status) -> bool {
 
 /// What became of the attempts of one call so far.
 #[derive(Clone, Default)]
-pub(crate) struct History(Arc<Flags>);
+pub(crate) struct History(Arc<Noted>);
 
 #[derive(Default)]
-struct Flags {
+struct Noted {
+    request_id: OnceLock<String>,
     sent: AtomicBool,
     lost: AtomicBool,
     refused: AtomicBool,
 }
 
 impl History {
+    /// Notes the `request_id` of the call, once it is known. It is empty if the call runs no tool.
+    pub(crate) fn named(&self, request_id: String) {
+        self.0.request_id.set(request_id).ok();
+    }
+
     /// Notes that the attempt is on its way.
     pub(crate) fn sent(&self) {
         self.0.sent.store(true, Ordering::SeqCst);
@@ -84,13 +97,15 @@ impl History {
     /// The status that ends the call, with what is known of it as its source.
     pub(crate) fn end(&self, failure: Failure) -> Status {
         let Failure { mut status, source } = failure;
-        let outcome = if self.0.lost.load(Ordering::SeqCst) || self.is_sent() {
-            Outcome::Open(source)
+        let fate = if self.0.lost.load(Ordering::SeqCst) || self.is_sent() {
+            Fate::Open
         } else if self.0.refused.load(Ordering::SeqCst) {
-            Outcome::Refused(source)
+            Fate::Refused
         } else {
-            Outcome::Unsent(source)
+            Fate::Unsent
         };
+        let request_id = self.0.request_id.get().cloned().unwrap_or_default();
+        let outcome = Outcome { fate, request_id, source };
         status.set_source(Arc::new(outcome));
         status
     }

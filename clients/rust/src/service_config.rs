@@ -85,13 +85,7 @@ mod tests {
 
     use tonic::Code;
 
-    use super::{FILE, RetryPolicy};
-
-    #[test]
-    fn is_the_one_of_all_clients() {
-        let shared = concat!(env!("CARGO_MANIFEST_DIR"), "/../../client/agenta_ai/service_config.json");
-        assert_eq!(std::fs::read_to_string(shared).unwrap(), FILE);
-    }
+    use super::RetryPolicy;
 
     #[test]
     fn is_read() {

@@ -29,29 +29,32 @@ pub(crate) fn is_typed(path: &str) -> bool {
     path.starts_with(PREFIX)
 }
 
-/// A request as it is sent, with a new `request_id` if it calls a tool and has none: such calls are sent again. A field that is
-/// appended to a message is part of it.
-pub(crate) fn named(path: &str, framed: Bytes) -> Bytes {
+/// A request as it is sent and its `request_id`, a new one if it calls a tool and has none: such calls are sent again. A field
+/// that is appended to a message is part of it. The id is empty if the request calls no tool or can't be read.
+pub(crate) fn named(path: &str, framed: Bytes) -> (Bytes, String) {
     let Some((&[compressed @ 0, ..], message)) = framed.split_first_chunk::<PREFIX_BYTES>() else {
-        return framed; // compressed, or no message
+        return (framed, String::new()); // compressed, or no message
     };
-    let request_id = Uuid::new_v4().to_string();
-    let (named, name) = match path {
-        _ if is_typed(path) => {
-            (Typed::decode(message).map(|typed| typed.request_id), Typed { request_id }.encode_to_vec())
-        }
-        CALL_TOOL | CALL_TOOL_STREAM => {
-            (Generic::decode(message).map(|generic| generic.request_id), Generic { request_id }.encode_to_vec())
-        }
-        _ => return framed,
+    let given = match path {
+        _ if is_typed(path) => Typed::decode(message).map(|typed| typed.request_id),
+        CALL_TOOL | CALL_TOOL_STREAM => Generic::decode(message).map(|generic| generic.request_id),
+        _ => return (framed, String::new()),
     };
-    if named.is_ok_and(|request_id| !request_id.is_empty()) {
-        return framed;
+    match given {
+        Err(_) => return (framed, String::new()),
+        Ok(given) if !given.is_empty() => return (framed, given),
+        Ok(_) => {}
     }
-    let Ok(size) = u32::try_from(message.len() + name.len()) else {
-        return framed;
+    let made = Uuid::new_v4().to_string();
+    let field = if is_typed(path) {
+        Typed { request_id: made.clone() }.encode_to_vec()
+    } else {
+        Generic { request_id: made.clone() }.encode_to_vec()
     };
-    [&[compressed], &size.to_be_bytes()[..], message, &name].concat().into()
+    let Ok(size) = u32::try_from(message.len() + field.len()) else {
+        return (framed, String::new());
+    };
+    ([&[compressed], &size.to_be_bytes()[..], message, &field].concat().into(), made)
 }
 
 #[cfg(test)]
@@ -70,14 +73,20 @@ mod tests {
         let other = [0x0a, 0x01, 0x78]; // field 1
         let typed = "/agenta.ai.tools.acme.v1.X/Y";
         for path in [typed, CALL_TOOL] {
-            let sent = named(path, framed(&other).into());
+            let (sent, request_id) = named(path, framed(&other).into());
+            assert_eq!(request_id.len(), 36);
             assert_eq!(sent[..5], framed(&[0; 41])[..5]);
             assert_eq!(sent[5..8], other);
-            assert_eq!(named(path, sent.clone()), sent);
+            assert_eq!(named(path, sent.clone()), (sent, request_id));
+            let unreadable = framed(&[0xff]);
+            assert_eq!(named(path, unreadable.clone().into()), (unreadable.into(), String::new()));
         }
-        assert_eq!(Typed::decode(&named(typed, framed(&[]).into())[5..]).unwrap().request_id.len(), 36);
-        assert_eq!(Generic::decode(&named(CALL_TOOL, framed(&[]).into())[5..]).unwrap().request_id.len(), 36);
-        assert_eq!(named("/agenta.ai.v1.ToolService/Status", framed(&other).into()), framed(&other));
+        let (sent, request_id) = named(typed, framed(&[]).into());
+        assert_eq!(Typed::decode(&sent[5..]).unwrap().request_id, request_id);
+        let (sent, request_id) = named(CALL_TOOL, framed(&[]).into());
+        assert_eq!(Generic::decode(&sent[5..]).unwrap().request_id, request_id);
+        let status = named("/agenta.ai.v1.ToolService/Status", framed(&other).into());
+        assert_eq!(status, (framed(&other).into(), String::new()));
     }
 
     #[test]

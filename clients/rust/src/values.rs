@@ -63,13 +63,13 @@ fn value(json: Json, path: &str, depth: usize) -> Result<Value, Error> {
 }
 
 fn double(number: &Number, path: &str) -> Result<f64, Error> {
-    let double = number.as_f64().unwrap_or(f64::NAN);
     let integer = number.as_i64().map(i128::from).or(number.as_u64().map(i128::from));
     #[expect(clippy::cast_possible_truncation, reason = "a double from an integer of 64 bits fits")]
-    if integer.is_some_and(|integer| double as i128 != integer) {
-        return Err(Error::custom(format!("{path}: the integer {number} doesn't fit a double: send it as a string")));
-    }
-    Ok(double)
+    let fits = |double: &f64| double.is_finite() && integer.is_none_or(|integer| *double as i128 == integer);
+    number.as_f64().filter(fits).ok_or_else(|| {
+        let kind = if integer.is_some() { "integer" } else { "number" };
+        Error::custom(format!("{path}: the {kind} {number} doesn't fit a double: send it as a string"))
+    })
 }
 
 fn unpacked(value: Value) -> Json {

@@ -6,12 +6,14 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use agenta_ai::tools::api_v1::RefinePromptRequest;
+use agenta_ai::tools::api_v1::api_tools_service_client::ApiToolsServiceClient;
 use agenta_ai::v1::call_tool_stream_response::Event;
 use agenta_ai::v1::{
     self, CallToolRequest, CallToolResponse, CallToolStreamRequest, CallToolStreamResponse, ErrorReason,
     ListToolsRequest, ListToolsResponse, StatusRequest, StatusResponse,
 };
-use agenta_ai::{Builder, CALL_TIMEOUT, Client, Error, ToolEvent, ToolStream, pack, request, unpack};
+use agenta_ai::{Builder, CALL_TIMEOUT, CallError, Client, Error, ToolEvent, ToolStream, pack, request, unpack};
 use prost_types::value::Kind;
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -225,7 +227,7 @@ impl Served {
 
 const NOTHING_SENT: &str = "Nothing was sent, so the tool was not run.";
 
-fn may_have_run(error: &agenta_ai::CallError) -> String {
+fn may_have_run(error: &CallError) -> String {
     let id = &error.request_id;
     format!("The call may have run and may have been billed. To get its result, send it again with request_id {id}.")
 }
@@ -269,7 +271,7 @@ fn refused(code: Code, pushback: &str) -> Answer {
     Err(status)
 }
 
-fn call_error(outcome: Result<CallToolResponse, Error>) -> agenta_ai::CallError {
+fn call_error(outcome: Result<CallToolResponse, Error>) -> CallError {
     match outcome {
         Err(Error::Call(error)) => *error,
         other => panic!("got {other:?}"),
@@ -340,6 +342,22 @@ async fn calls_by_the_stub_are_named_because_they_are_sent_again() {
     let ids: Vec<_> = served.arrivals().into_iter().map(|arrival| arrival.request.request_id).collect();
     assert_eq!(ids.len(), 2);
     assert_eq!((ids[0].len(), &ids[0]), (36, &ids[1]));
+}
+
+#[tokio::test]
+async fn errors_of_the_stub_have_the_id_to_ask_again_with() {
+    let served = Served::new([refused(Code::Unavailable, "-1")]).await;
+    let client = Client::to(&served.target).build().unwrap();
+    let status = client.stub().call_tool(CallToolRequest { name: "t".into(), ..Default::default() }).await.unwrap_err();
+    let error = CallError::from(status);
+    assert_eq!((&error.request_id, error.not_run), (&served.arrivals()[0].request.request_id, false));
+    assert!(error.to_string().ends_with(&may_have_run(&error)), "{error}");
+
+    let client = Client::to("127.0.0.1:1").disable_retries().build().unwrap();
+    let mut tools = ApiToolsServiceClient::new(client.connection());
+    let error = CallError::from(tools.refine_prompt(RefinePromptRequest::default()).await.unwrap_err());
+    assert_eq!(error.request_id.len(), 36);
+    assert!(error.to_string().ends_with(NOTHING_SENT), "{error}");
 }
 
 #[tokio::test]
@@ -799,6 +817,11 @@ async fn nobody_is_there() {
     let said = error.to_string();
     assert!(said.starts_with("Unavailable: no connection: Connection refused "), "{said}");
     assert!(said.ends_with(&format!("Is agenta-ai-server running? {NOTHING_SENT}")), "{said}");
+    let chain: Vec<_> = std::iter::successors(std::error::Error::source(&error), |error| error.source())
+        .map(ToString::to_string)
+        .collect();
+    assert!(chain.last().unwrap().starts_with("Connection refused "), "{chain:?}");
+    assert!(chain.iter().all(|cause| !cause.contains("source:")), "{chain:?}");
 }
 
 #[tokio::test]
@@ -829,6 +852,8 @@ async fn secret_that_cannot_be_sent() {
 
 #[tokio::test]
 async fn key_is_sent_over_tls() {
+    // The server needs it with all features; the client would take ring itself.
+    rustls::crypto::ring::default_provider().install_default().ok();
     let own = rcgen::generate_simple_self_signed(["127.0.0.1".to_owned()]).unwrap();
     let identity = Identity::from_pem(own.cert.pem(), own.signing_key.serialize_pem());
     let encrypted = Server::builder().tls_config(ServerTlsConfig::new().identity(identity)).unwrap();

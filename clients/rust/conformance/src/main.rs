@@ -115,7 +115,7 @@ impl Program {
             Err(status) => {
                 let mut result = self.failed(&status)?;
                 if let Kind::Shipped(_) = kind {
-                    result["outcome"] = outcome_of(status, call);
+                    result["outcome"] = outcome_of(status);
                 }
                 result
             }
@@ -270,12 +270,9 @@ fn named(status: Status) -> Status {
     }
 }
 
-/// What the error of the shipped client says, to which `Client::call_tool` adds the `request_id` like this.
-fn outcome_of(status: Status, call: &Value) -> Value {
-    let mut error = CallError::from(status);
-    if call["request"].get("requestId").is_some() {
-        call["request"]["requestId"].as_str().unwrap_or_default().clone_into(&mut error.request_id);
-    }
+/// What the error of the shipped client says.
+fn outcome_of(status: Status) -> Value {
+    let error = CallError::from(status);
     json!({"not_run": error.not_run, "request_id": error.request_id, "sentence": error.to_string()})
 }
 

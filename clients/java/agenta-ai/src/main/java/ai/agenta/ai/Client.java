@@ -50,14 +50,15 @@ public final class Client implements AutoCloseable {
     }
 
     /**
-     * Returns the builder of a client for a target: "host:port", or any name that gRPC knows, such as
-     * "unix:/run/agenta.sock".
+     * Returns the builder of a client for a target: "host:port", "unix:/run/agenta.sock", or a name
+     * of which the program has registered a {@link io.grpc.NameResolverProvider}.
      *
      * <p>It is in plaintext to localhost, a loopback address or a Unix socket, and has TLS with the system's certificate
      * authorities to any other. Nothing goes to another machine in plaintext, whatever a name may resolve to: such calls fail
      * with UNAUTHENTICATED.
      *
-     * @throws IllegalArgumentException if the target is a web address or names no port
+     * @throws IllegalArgumentException if the target is a web address, has no port from 1 to 65535, or is of a kind that
+     *     grpc-java can't connect to
      */
     public static Builder to(String target) {
         return new Builder(Target.parse(target));
