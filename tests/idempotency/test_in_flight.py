@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import traceback
 from contextlib import suppress
 from dataclasses import replace
@@ -14,6 +15,7 @@ from idempotency.conftest import result
 
 from agenta_ai_server.domain.errors import Reason, Refused
 from agenta_ai_server.domain.outcome import ToolOutcome
+from agenta_ai_server.idempotency.encoding import VERSION, encode
 from agenta_ai_server.idempotency.in_flight import MAX_CALLERS, OUTCOME_UNKNOWN, InFlightCalls
 from agenta_ai_server.idempotency.memory import MemoryLedger
 from agenta_ai_server.idempotency.store import Claim, Leading, LeaseLost, LedgerStore, RunOutcome, lease_lost
@@ -188,12 +190,34 @@ async def test_a_run_whose_lease_was_lost_claims_the_id_again() -> None:
     assert (attempts, tool.begun) == (2, 1)
 
 
+def tampered(field: str, value: str) -> bytes:
+    """A stored outcome with other JSON in one of its fields."""
+    document = json.loads(encode(result("result"))[1:])
+    text = json.dumps(document | {field: "?"}).replace('"?"', value)
+    return bytes([VERSION]) + text.encode()
+
+
+@pytest.mark.parametrize(
+    "stored",
+    [
+        b"\xff of a later version",
+        b"",
+        b"\x01[]",
+        tampered("text", "1"),
+        tampered("text", r'"\ud800"'),
+        tampered("structured", "[" * 10_000 + "]" * 10_000),
+        tampered("failure", '{"reason": "NONE_OF_OURS"}'),
+        tampered("attempts", '[["trace"]]'),
+        tampered("repaired", '"yes"'),
+        tampered("warnings", "[1]"),
+    ],
+)
 @virtual_time
-async def test_an_outcome_that_cant_be_read_is_unknown() -> None:
+async def test_an_outcome_that_cant_be_read_is_unknown(stored: bytes) -> None:
     store, tool = make_store(), Tool()
     claim = await store.claim("id", b"f")
     assert isinstance(claim, Leading)
-    await claim.lease.complete(RunOutcome(b"\xff of a later version", keep=True))
+    await claim.lease.complete(RunOutcome(stored, keep=True))
     assert await InFlightCalls(store).run("id", b"f", tool) == OUTCOME_UNKNOWN
     assert tool.begun == 0
 

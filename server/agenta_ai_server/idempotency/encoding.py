@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from typing import Any
 
+from pydantic import BaseModel, ConfigDict, JsonValue
+
 from agenta_ai_server.domain.errors import Reason, Violation
 from agenta_ai_server.domain.outcome import ToolFailure, ToolOutcome
 from agenta_ai_server.domain.values import Attempt
@@ -42,26 +44,40 @@ def decode(data: bytes) -> ToolOutcome:
     """
     if data[:1] != bytes([VERSION]):
         raise ValueError("the stored outcome has an unknown version")
-    try:
-        document: dict[str, Any] = json.loads(data[1:])
-        return ToolOutcome(
-            text=document["text"],
-            structured=document["structured"],
-            failure=_failure(document["failure"]),
-            attempts=tuple(Attempt(*attempt) for attempt in document["attempts"]),
-            repaired=document["repaired"],
-            warnings=tuple(document["warnings"]),
-        )
-    except (KeyError, TypeError) as error:
-        raise ValueError("the stored outcome can't be read") from error
+    document = _Document.model_validate_json(data[1:])
+    return ToolOutcome(
+        text=document.text,
+        structured=document.structured,
+        failure=_failure(document.failure),
+        attempts=tuple(Attempt(*attempt) for attempt in document.attempts),
+        repaired=document.repaired,
+        warnings=document.warnings,
+    )
 
 
-def _failure(document: dict[str, Any] | None) -> ToolFailure | None:
+def _failure(document: _Failure | None) -> ToolFailure | None:
     if document is None:
         return None
-    return ToolFailure(
-        Reason(document["reason"]),
-        document["retryable"],
-        document["retry_delay"],
-        tuple(Violation(*violation) for violation in document["violations"]),
-    )
+    violations = tuple(Violation(*violation) for violation in document.violations)
+    return ToolFailure(document.reason, document.retryable, document.retry_delay, violations)
+
+
+class _Stored(BaseModel):
+    # The parser also refuses half a surrogate pair, which could not be sent, and endless nesting.
+    model_config = ConfigDict(strict=True, allow_inf_nan=False, hide_input_in_errors=True)
+
+
+class _Failure(_Stored):
+    reason: Reason
+    retryable: bool
+    retry_delay: float | None
+    violations: tuple[tuple[str, str], ...]
+
+
+class _Document(_Stored):
+    text: str
+    structured: JsonValue
+    failure: _Failure | None
+    attempts: tuple[tuple[str, float, str], ...]
+    repaired: bool
+    warnings: tuple[str, ...]
