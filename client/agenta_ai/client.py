@@ -592,7 +592,7 @@ class Client:
             self._channels = [self._open() for _ in range(self._connection.connections)]
             self._turns = cycle([(channel, ToolServiceStub(channel)) for channel in self._channels])
         if self._loop is not loop:
-            raise errors.InvalidInput("This client was used in another event loop. Make one for each loop.")
+            raise errors.InvalidInput("This client was used in another event loop. Create one for each loop.")
         return next(self._turns)
 
     def _open(self) -> grpc.aio.Channel:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from agenta_ai.meta import FieldViolation, Metadata
 
-CLOSED = "The client is closed. Nothing was sent. Make a new client."
+CLOSED = "The client is closed. Nothing was sent. Create a new client."
 
 _TRY_AGAIN = re.compile(r"\b(try again)(?: later\b|(?=[.;,]|$))", re.IGNORECASE)
 

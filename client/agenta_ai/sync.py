@@ -543,7 +543,9 @@ class SyncClient:
             token = caller.provider()
             if inspect.iscoroutine(token):
                 token.close()
-                raise errors.InvalidInput("token_provider: must return a token at once here. Client also awaits one.")
+                raise errors.InvalidInput(
+                    "token_provider: must return a token directly. Only Client accepts an async function."
+                )
         except Exception as error:
             note_failure(error)
             raise

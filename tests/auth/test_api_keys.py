@@ -213,7 +213,7 @@ def test_place_is_wrong(tmp_path: Path, name: str, why: str) -> None:
         ({"expirse": None}, r"keys\[1\]\.expirse: is unknown"),
         ({"expires": "2027-01-01T00:00:00"}, r"keys\[1\]\.expires: .*timezone"),
         ({"expires": "2027-01-01"}, r"keys\[1\]\.expires: .*timezone"),
-        ({"expires": "20270101000000"}, r"keys\[1\]\.expires: must be a time as in 2027-01-31T00:00:00Z, or null"),
+        ({"expires": "20270101000000"}, r"keys\[1\]\.expires: must be a time such as 2027-01-31T00:00:00Z, or null"),
         ({"expires": "hunter2"}, r"keys\[1\]\.expires: must be a time as in"),
         ({"expires": ""}, r"keys\[1\]\.expires: must be a time as in"),
         ({"expires": 4e9}, r"keys\[1\]\.expires: "),

@@ -504,7 +504,7 @@ def test_nobody_is_blamed_for_an_address_that_this_machine_has_no_way_to() -> No
     )  # fmt: skip
     [address] = [found for found in json.loads(done.stdout)["findings"] if found["part"] == "address"]
     assert address["state"] == "warning"
-    assert "is in use, and can't be reached from here" in address["said"]
+    assert "is in use, but can't be reached" in address["said"]
 
 
 # Redis

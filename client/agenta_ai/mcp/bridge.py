@@ -35,8 +35,8 @@ if TYPE_CHECKING:
     Context = ServerRequestContext[TaskGroup, Any]
 
 INSTRUCTIONS = (
-    "Small AI tools, run by Agenta AI services. A call asks a model, so it takes seconds and costs money. "
-    "If a tool reports wrong arguments, correct those that it names and call it again."
+    "Small AI tools, run by Agenta AI services. A call uses a model, so it takes seconds and costs money. "
+    "If a tool reports invalid arguments, correct those that it names, and call it again."
 )
 #: Streams that wait for changes of the tools, at most, and those of one caller.
 MAX_LISTENERS = 1024

@@ -80,7 +80,7 @@ class CallerCheck:
         if key in self._accepted:
             return None
         seconds = math.ceil(retry_delay(failure) or OUTAGE_SECONDS)
-        sentence = f"The service can't say now whether it accepts this caller. Try again in {seconds} s."
+        sentence = f"The service can't check this caller's credentials at the moment. Try again in {seconds} s."
         return PlainTextResponse(sentence, 503, {"Retry-After": str(seconds)})
 
     def _unauthorized(self, has_credentials: bool) -> Response:
@@ -89,7 +89,7 @@ class CallerCheck:
         if self.metadata_url:
             challenge.append(f'resource_metadata="{self.metadata_url}"')
         return PlainTextResponse(
-            "The service requires valid credentials: send them as Authorization.",
+            "The service requires valid credentials: send them in the Authorization header.",
             401,
             {"WWW-Authenticate": f"Bearer {', '.join(challenge)}".rstrip()},
         )

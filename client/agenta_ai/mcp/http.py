@@ -77,7 +77,7 @@ class Access:
         for option, url in (("--resource", self.resource), ("--issuer", self.issuer)):
             parts = urlsplit(url)
             if url and (parts.scheme not in ("https", "http") or not parts.netloc or parts.query or parts.fragment):
-                raise InvalidInput(f"{option} {url}: must be an https URL without query and fragment.")
+                raise InvalidInput(f"{option} {url}: must be an https URL without a query or fragment.")
 
     @property
     def metadata_url(self) -> str:

@@ -91,6 +91,6 @@ async def check_exposure(where: Address, asking: Client, *, encrypted: bool) -> 
             return
         raise
     raise InvalidInput(
-        f"--listen {where.host}: the service requires no credentials of its own, so everybody who reaches this "
-        "address could call it. Switch authentication on at the service, or listen on 127.0.0.1."
+        f"--listen {where.host}: the service doesn't require credentials, so anyone who can reach this address "
+        "could call it. Turn on authentication at the service, or listen on 127.0.0.1."
     )

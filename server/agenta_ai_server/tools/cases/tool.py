@@ -30,9 +30,10 @@ if TYPE_CHECKING:
 
 NAME = "tools.agenta.api.refine_prompt_with_cases"
 DESCRIPTION = (
-    "Runs a prompt template on test cases, refines it with the cases that fail, and runs them again, until all pass or "
-    "the rounds are used up. No case that passed before fails in the reported runs of the new prompt. The maximum "
-    "number of model calls is known before the first."
+    "Runs a prompt template on test cases, refines it based on the cases that fail, and runs them again, until all "
+    "pass "
+    "or the rounds are used up. In the reported runs, the new prompt passes every case that the original passed. "
+    "The maximum number of model calls is known before the first one."
 )
 MAX_VIOLATIONS = 10
 #: What it takes to compile a character of a pattern, or a value of a schema.
