@@ -279,7 +279,7 @@ FAULTS: dict[str, tuple[Plant, str, str, str]] = {
         sets(AGENTA_AI_GRPC_API_KEYS_FILE="/none/keys.json"),
         "API keys",
         "failed",
-        "Make /none writable",
+        "Create /none writable",
     ),
     "broken principals": (
         writes("principals.json", "[]"),
@@ -361,7 +361,7 @@ FAULTS: dict[str, tuple[Plant, str, str, str]] = {
         sets(AGENTA_AI_GRPC_IDEMPOTENCY_FILE="/none/ids.db"),
         "request ids",
         "failed",
-        "Make /none",
+        "Create /none",
     ),
     "no keys of results": (
         sets(AGENTA_AI_GRPC_RESULT_STORAGE="encrypted", AGENTA_AI_GRPC_RESULT_KEYS_FILE="/none/keys"),
