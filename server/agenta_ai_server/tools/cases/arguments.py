@@ -17,7 +17,7 @@ Texts = Annotated[list[Annotated[str, Field(min_length=1, max_length=2_000)]], F
 
 
 class Expected(BaseModel):
-    """What an output must be like. At least one property must be given, and all that are given must hold."""
+    """The requirements on an output. At least one property must be given, and all that are given must hold."""
 
     model_config = ConfigDict(extra="forbid", json_schema_extra={"minProperties": 1})
 

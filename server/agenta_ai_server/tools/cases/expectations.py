@@ -1,4 +1,4 @@
-"""What is expected of an output, compiled: checks an output, and says what is wrong with it."""
+"""Compiled expectations, which check an output and say what is wrong with it."""
 
 from __future__ import annotations
 
@@ -82,11 +82,11 @@ class Expectation:
         return [expected.equals, *given] if expected.equals else given
 
     def work(self, output: str) -> int:
-        """Return what checking this output costs, in characters that are looked at once."""
+        """Return the cost of checking this output, in characters that are examined once."""
         return len(output) * (100 if self._pattern else 10 if self._json else 1)
 
     def faults(self, output: str) -> list[str]:
-        """Return what is wrong with an output, in sentences; nothing if all is as expected."""
+        """Return what is wrong with an output, in sentences; nothing if it meets the expectations."""
         return [*self._of_text(output), *self._of_pattern(output), *self._of_json(output)]
 
     def _of_text(self, output: str) -> Iterator[str]:

@@ -1,4 +1,4 @@
-"""What the tool gives back."""
+"""The result of the tool."""
 
 from __future__ import annotations
 
@@ -124,7 +124,7 @@ class RefineWithCasesResult(BaseModel):
 def outcome(
     arguments: RefineWithCasesArguments, found: Found, copied: Sequence[Copied], counted: CountingCompletions
 ) -> ToolOutcome:
-    """Return what came of a search as the outcome of the call."""
+    """Return the outcome of the call for the result of a search."""
     original, best = found.original, found.best
     result = RefineWithCasesResult(
         prompt_template_json=strict_json.dump(best.prompt.root) if found.improved else original.prompt.source,
