@@ -138,18 +138,18 @@ class RefinedWithCases:
         improved: Whether a case that failed before passes now.
         passed_before: Number of cases that passed with the original prompt.
         passed_after: Number of cases that pass with this prompt.
-        cases: Each case, in the order in which they were sent.
+        cases: The cases, in the order in which they were sent.
         rounds: The attempts, in order.
         stopped: Why there were no further rounds: ``"all_pass"``, ``"none_fails"``, ``"rounds_used"``, ``"deadline"``
             or ``"upstream_failed"``.
         model_calls: Number of model calls that may have been billed.
         copied_texts: Expected texts that were copied into the prompt; cases may pass only because of them.
-        original: The template as it was sent.
-        template_json: The template as the server wrote it, in JSON.
+        original: The original template.
+        template_json: The template in the server's own JSON.
         meta: How the result was produced.
         request_id: The idempotency key of the call.
         call_id: The server's own id of the call, for its operator's logs. Empty if the server didn't send one.
-        trailers: The metadata at the end of the call, such as what is left of a rate limit.
+        trailers: The metadata at the end of the call, such as the rest of a rate limit.
     """
 
     template: dict[str, Any]
@@ -179,5 +179,5 @@ class RefinedWithCases:
         return self.passed_after == len(self.cases)
 
     def diff(self) -> list[MessageChange]:
-        """Return the messages whose text was changed, in their order."""
+        """Return the messages whose text was changed, in order."""
         return diff_messages(self.original.get("messages"), self.template.get("messages"))

@@ -36,7 +36,7 @@ class LocalService:
 
 @contextmanager
 def run_service(settings: Mapping[str, str] | None = None, *, standin: StandIn | None = None) -> Iterator[LocalService]:
-    """Run the service on a free port of this machine, in a thread, for as long as the context lasts.
+    """Run the service on a free port of this machine, in a thread, until the context ends.
 
     It reads nothing from the environment. Authentication, rate limits, retries, repairs and the circuit breaker are off
     unless ``settings`` turn them on, so anyone may call it, and each call sends exactly one request.
