@@ -161,7 +161,7 @@ pub mod refine_prompt_with_cases_request {
             /// Required.
             #[prost(message, optional, tag = "2")]
             pub inputs: ::core::option::Option<::prost_types::Struct>,
-            /// What an output must be like. At least one property must be given, and all that are given must hold.
+            /// The requirements on an output. At least one property must be given, and all that are given must hold.
             /// Required. Not empty.
             #[prost(message, optional, tag = "3")]
             pub expected: ::core::option::Option<cases_item::Expected>,
@@ -172,7 +172,7 @@ pub mod refine_prompt_with_cases_request {
         }
         /// Nested message and enum types in `CasesItem`.
         pub mod cases_item {
-            /// What an output must be like. At least one property must be given, and all that are given must hold.
+            /// The requirements on an output. At least one property must be given, and all that are given must hold.
             #[derive(Clone, PartialEq, ::prost::Message)]
             pub struct Expected {
                 /// The text that the output must equal, ignoring leading and trailing white space.

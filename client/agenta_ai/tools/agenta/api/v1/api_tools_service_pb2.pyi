@@ -219,7 +219,7 @@ class RefinePromptWithCasesRequest(google.protobuf.message.Message):
 
             @typing.final
             class Expected(google.protobuf.message.Message):
-                """What an output must be like. At least one property must be given, and all that are given must hold."""
+                """The requirements on an output. At least one property must be given, and all that are given must hold."""
 
                 DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
@@ -319,7 +319,7 @@ class RefinePromptWithCasesRequest(google.protobuf.message.Message):
 
             @property
             def expected(self) -> Global___RefinePromptWithCasesRequest.Arguments.CasesItem.Expected:
-                """What an output must be like. At least one property must be given, and all that are given must hold.
+                """The requirements on an output. At least one property must be given, and all that are given must hold.
                 Required. Not empty.
                 """
 

@@ -688,7 +688,7 @@ type RefinePromptWithCasesRequest_Arguments_CasesItem struct {
 	// The values of the prompt's variables.
 	// Required.
 	Inputs *structpb.Struct `protobuf:"bytes,2,opt,name=inputs,proto3" json:"inputs,omitempty"`
-	// What an output must be like. At least one property must be given, and all that are given must hold.
+	// The requirements on an output. At least one property must be given, and all that are given must hold.
 	// Required. Not empty.
 	Expected *RefinePromptWithCasesRequest_Arguments_CasesItem_Expected `protobuf:"bytes,3,opt,name=expected,proto3" json:"expected,omitempty"`
 	// A description of the desired output, in your own words.
@@ -756,7 +756,7 @@ func (x *RefinePromptWithCasesRequest_Arguments_CasesItem) GetRemark() string {
 	return ""
 }
 
-// What an output must be like. At least one property must be given, and all that are given must hold.
+// The requirements on an output. At least one property must be given, and all that are given must hold.
 type RefinePromptWithCasesRequest_Arguments_CasesItem_Expected struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The text that the output must equal, ignoring leading and trailing white space.

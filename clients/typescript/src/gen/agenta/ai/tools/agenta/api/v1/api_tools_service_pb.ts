@@ -358,7 +358,7 @@ export type RefinePromptWithCasesRequest_Arguments_CasesItem = Message<"agenta.a
   inputs?: JsonObject | undefined;
 
   /**
-   * What an output must be like. At least one property must be given, and all that are given must hold.
+   * The requirements on an output. At least one property must be given, and all that are given must hold.
    * Required. Not empty.
    *
    * @generated from field: agenta.ai.tools.agenta.api.v1.RefinePromptWithCasesRequest.Arguments.CasesItem.Expected expected = 3;
@@ -382,7 +382,7 @@ export const RefinePromptWithCasesRequest_Arguments_CasesItemSchema: GenMessage<
   messageDesc(file_agenta_ai_tools_agenta_api_v1_api_tools_service, 2, 0, 0);
 
 /**
- * What an output must be like. At least one property must be given, and all that are given must hold.
+ * The requirements on an output. At least one property must be given, and all that are given must hold.
  *
  * @generated from message agenta.ai.tools.agenta.api.v1.RefinePromptWithCasesRequest.Arguments.CasesItem.Expected
  */
