@@ -548,7 +548,7 @@ async def test_other_machines_reach_it_only_with_tls_and_credentials(
         (["--listen", "127.0.0.1:0", "--listen-cert", "missing", "--listen-key", "missing"], "--listen-cert"),
         (["--listen", "127.0.0.1:0", "--issuer", ISSUER], "belong together"),
         (["--listen", "127.0.0.1:0", "--issuer", "issuer", "--resource", RESOURCE], "must be an https URL"),
-        (["--origin", "https://app.example.com"], "Give --listen too"),
+        (["--origin", "https://app.example.com"], "Pass --listen, too"),
         (["--listen", "127.0.0.1:0", "--plaintext", "--target", "ai.example.com:443"], "plaintext"),
     ],
 )
