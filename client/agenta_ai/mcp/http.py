@@ -186,7 +186,9 @@ def _tls_context(certificate: str, key: str) -> ssl.SSLContext:
     try:
         context.load_cert_chain(certificate, key)
     except OSError:
-        raise InvalidInput("--listen-cert and --listen-key: must be a certificate and its own key, in PEM.") from None
+        raise InvalidInput(
+            "--listen-cert and --listen-key: must be a certificate and its private key, in PEM format."
+        ) from None
     return context
 
 
