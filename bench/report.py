@@ -292,7 +292,7 @@ def draw(compared: Comparison) -> None:
         for peer in compared.peers:
             axes.plot(counts, [compared.cpu(peer, (0.0, count)) for count in counts], marker="o", label=peer)
         axes.set(xscale="log", yscale="log", xticks=counts, xticklabels=counts)
-    title = f"Time beyond the upstream's 50 ms, at {compared.rate} calls a second"
+    title = f"Latency in addition to the upstream's 50 ms, at {compared.rate} calls per second"
     with plot(PLOTS / "latency.png", title, "percent of the calls", "ms") as axes:
         for peer in dict.fromkeys(peer for _, peer in compared.opened):
             delay = 0.0 if peer == FLOOR else 0.05

@@ -21,7 +21,7 @@ client = httpx.AsyncClient(timeout=TIMEOUT, limits=LIMITS)
 async def refine_prompt(
     prompt_template_json: str, guidelines: str | None = None, context: str | None = None
 ) -> Refined:
-    """Rewrites the texts of a prompt template so that a model follows them better, by the guidelines given."""
+    """Rewrites the texts of a prompt template so that a model follows them better, following the guidelines."""
     arguments = Arguments(prompt_template_json=prompt_template_json, guidelines=guidelines, context=context)
     answer = await refine(client, arguments)
     if answer.structuredContent is None:

@@ -112,7 +112,7 @@ def check_retries(retries: int | None) -> int | None:
     """
     if retries is None or (isinstance(retries, int) and not isinstance(retries, bool) and retries >= 0):
         return retries
-    raise InvalidInput("retries: must be an integer of at least 0; 0 never sends a call again.")
+    raise InvalidInput("retries: must be an integer of at least 0; 0 means that no call is retried.")
 
 
 def _pushback(failure: CallFailed) -> float | None:

@@ -1,4 +1,4 @@
-"""Refinements against test cases: the cases as they are sent, and what comes back."""
+"""Refinements against test cases: the cases and the results."""
 
 from __future__ import annotations
 
@@ -17,19 +17,18 @@ if TYPE_CHECKING:
 
 
 class Expected(TypedDict, total=False):
-    """What is expected of an output. All that is given must hold, and something must be given.
+    """What is expected of an output. At least one property must be set, and all that are set must hold.
 
     Attributes:
-        equals: The output, but for white space around it.
-        contains_all: Texts that it contains, all of them. 1 to 20.
-        contains_any: Texts of which it contains one at least. 1 to 20.
-        contains_none: Texts of which it contains none. 1 to 20.
-        pattern: Regular expression, RE2, that matches somewhere in it. Outputs have at most 10,000 characters then.
-        json_schema: JSON Schema 2020-12 by which it is valid JSON.
-        json_equals: The output as JSON.
-        json_contains: What it contains as JSON: of objects, these keys with such values; of lists, these items in any
-            order.
-        max_characters: How many characters it has at most, at least 1.
+        equals: The output, ignoring leading and trailing white space.
+        contains_all: Texts that the output must all contain. 1 to 20.
+        contains_any: Texts of which the output must contain at least one. 1 to 20.
+        contains_none: Texts that the output must not contain. 1 to 20.
+        pattern: RE2 regular expression that must match somewhere in an output of at most 10,000 characters.
+        json_schema: JSON Schema 2020-12. The output must be JSON that is valid against it.
+        json_equals: JSON that the output must equal.
+        json_contains: JSON that the output must contain: at least these keys and values, or these items in any order.
+        max_characters: Maximum number of characters of the output, at least 1.
     """
 
     equals: str
@@ -49,8 +48,8 @@ class PromptCase(TypedDict, total=False):
     Attributes:
         inputs: Values of the prompt's variables.
         expected: What is expected of the output.
-        name: Names it in the report; at most 100 characters.
-        remark: What the output should be like, in plain words; at most 1,000 characters.
+        name: Name in the report; at most 100 characters.
+        remark: Description of the desired output, in plain words; at most 1,000 characters.
     """
 
     inputs: Required[Mapping[str, Any]]
@@ -60,7 +59,7 @@ class PromptCase(TypedDict, total=False):
 
 
 class Verdict(StrEnum):
-    """Whether a case passes; ``UNKNOWN`` if too many of its runs gave no output."""
+    """Whether a case passes; ``UNKNOWN`` if its runs without output could change the verdict."""
 
     PASSED = "passed"
     FAILED = "failed"
@@ -72,10 +71,10 @@ class CaseRun:
     """One run of a case.
 
     Attributes:
-        passed: Whether an output came, and is as expected.
-        output: What the model wrote, cut after 1,500 characters; empty if nothing came.
-        faults: What is wrong with it, in sentences.
-        failure: Why no output came; empty if one did.
+        passed: Whether there is an output and it meets the expectations.
+        output: The model's output, cut after 1,500 characters; empty if there is none.
+        faults: What is wrong with the output, in sentences.
+        failure: Why there is no output; empty if there is one.
         trace_id: Trace of the run in Agenta; empty if unknown.
     """
 
@@ -88,7 +87,7 @@ class CaseRun:
 
 @dataclass(frozen=True, slots=True)
 class CaseResult:
-    """A case with one prompt: how many of its runs passed, and whether these are enough."""
+    """The result of a case with one prompt: how many runs passed, and whether these are enough."""
 
     verdict: Verdict
     passes: int = 0
@@ -97,7 +96,7 @@ class CaseResult:
 
 @dataclass(frozen=True, slots=True)
 class CaseReport:
-    """A case with the prompt as it was sent, and with the one that came back."""
+    """The results of a case with the original prompt and with the returned one."""
 
     name: str
     before: CaseResult
@@ -106,13 +105,13 @@ class CaseReport:
 
 @dataclass(frozen=True, slots=True)
 class RefinementRound:
-    """One attempt to make the prompt better.
+    """One attempt to improve the prompt.
 
     Attributes:
-        end: What became of it: ``"taken"``, ``"not_better"``, ``"made_worse"``, ``"incomplete"`` or ``"rejected"``.
-        why: The same in a sentence.
-        summary: What it changed; empty if no refinement came.
-        passed: How many cases passed with it; 0 if they weren't run.
+        end: The outcome: ``"taken"``, ``"not_better"``, ``"made_worse"``, ``"incomplete"`` or ``"rejected"``.
+        why: The reason, in a sentence.
+        summary: What the refinement changed; empty if there was none.
+        passed: Number of cases that passed with it; 0 if they weren't run.
     """
 
     end: str
@@ -131,26 +130,26 @@ class CopiedText:
 
 @dataclass(frozen=True, slots=True)
 class RefinedWithCases:
-    """The best prompt that was found. No case that passed before fails in the reported runs of it.
+    """The best prompt that was found. In the reported runs, it passes every case that the original passed.
 
     Attributes:
-        template: The whole template; as it was sent if nothing was better.
-        summary: What came of it, in a line.
+        template: The whole template; the original if nothing was better.
+        summary: The outcome, in one line.
         improved: Whether a case that failed before passes now.
-        passed_before: How many cases passed with the prompt as it was sent.
-        passed_after: How many pass with this one.
-        cases: Each case, in the order in which they were sent.
-        rounds: The attempts, in their order.
-        stopped: Why there were no more: ``"all_pass"``, ``"none_fails"``, ``"rounds_used"``, ``"deadline"`` or
-            ``"upstream_failed"``.
-        model_calls: How many calls of models may have been billed.
-        copied_texts: Expected texts that were copied into the prompt: it may pass by these alone.
-        original: The template as it was sent.
-        template_json: The template as the server wrote it, in JSON.
+        passed_before: Number of cases that passed with the original prompt.
+        passed_after: Number of cases that pass with this prompt.
+        cases: The cases, in the order in which they were sent.
+        rounds: The attempts, in order.
+        stopped: Why there were no further rounds: ``"all_pass"``, ``"none_fails"``, ``"rounds_used"``, ``"deadline"``
+            or ``"upstream_failed"``.
+        model_calls: Number of model calls that may have been billed.
+        copied_texts: Expected texts that were copied into the prompt; cases may pass only because of them.
+        original: The original template.
+        template_json: The template in the server's own JSON.
         meta: How the result was produced.
         request_id: The idempotency key of the call.
         call_id: The server's own id of the call, for its operator's logs. Empty if the server didn't send one.
-        trailers: The metadata at the end of the call, such as what is left of a rate limit.
+        trailers: The metadata at the end of the call, such as the rest of a rate limit.
     """
 
     template: dict[str, Any]
@@ -180,5 +179,5 @@ class RefinedWithCases:
         return self.passed_after == len(self.cases)
 
     def diff(self) -> list[MessageChange]:
-        """Return the messages whose text was changed, in their order."""
+        """Return the messages whose text was changed, in order."""
         return diff_messages(self.original.get("messages"), self.template.get("messages"))

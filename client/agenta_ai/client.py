@@ -34,39 +34,40 @@ _Result = TypeVar("_Result")
 
 
 class _TooLate(Exception):
-    """A token provider took longer than the call's time-out."""
+    """A token provider took longer than the call's timeout."""
 
 
 class Client:
-    """Calls Agenta AI services. One client serves many calls at once; keep it for as long as there are some.
+    """Calls Agenta AI services. A client can make many calls at the same time; create one and keep it.
 
     It belongs to the event loop of its first call.
 
     Args:
         target: The server, such as ``"host:port"`` with a port from 1 to 65535, or ``"unix:/run/agenta.sock"``.
-        tls: ``True``: with the system's certificate authorities (or those of the file that
-            ``GRPC_DEFAULT_SSL_ROOTS_FILE_PATH`` names). Credentials: with these. ``False``: plaintext. ``None``:
-            plaintext to this machine, TLS to any other. ``grpc.ssl_channel_credentials(ca, key, certificate)``, each
-            the bytes of a PEM file, also authenticates by a certificate.
-        timeout: Seconds that a tool may take, unless a call says otherwise. Greater than 0, at most a year.
-        metadata: Pairs to send with every call. Keys are lowercased; those that end in ``-bin`` take bytes, all others
-            a line of printable ASCII.
-        api_key: Authenticates the caller: a key of the server, ``"aai_…"``, or of Agenta. 1 to 8192 visible ASCII
-            characters. At most one of ``api_key``, ``token`` and ``token_provider`` is given.
-        token: Authenticates the caller: a bearer token, of the same characters.
-        token_provider: Makes the bearer token of each call, just before it is sent: a function, or a coroutine
-            function. It caches the token itself if making one takes time. Its time counts towards the time-out.
-            What it raises is raised by the call, unchanged, and nothing was sent.
+        tls: ``True`` uses TLS with the system's certificate authorities (or those in the file that
+            ``GRPC_DEFAULT_SSL_ROOTS_FILE_PATH`` names), ``False`` uses plaintext, and ``None`` uses plaintext for this
+            machine and TLS for any other. Channel credentials use TLS as they define:
+            ``grpc.ssl_channel_credentials(ca, key, certificate)``, each the bytes of a PEM file, also sends a client
+            certificate.
+        timeout: Seconds that a tool may take, unless a call sets another timeout. Greater than 0, at most a year.
+        metadata: Pairs to send with every call. Keys are lowercased. Values are bytes if the key ends in ``-bin``, and
+            otherwise a line of printable ASCII.
+        api_key: An API key of the server, ``"aai_…"``, or of Agenta. 1 to 8192 visible ASCII characters. Pass at most
+            one of ``api_key``, ``token`` and ``token_provider``.
+        token: A bearer token, with the same limits.
+        token_provider: Returns the bearer token of each call, just before it is sent: a function or a coroutine
+            function. If creating a token takes time, the function must cache it. Its time counts towards the timeout.
+            If it raises an exception, the call raises it unchanged, and nothing was sent.
         project: Id of the project to act in, for credentials of Agenta. 1 to 8192 visible ASCII characters.
-        wait_for_limit: Whether a call of a tool that a rate limit refuses waits as long as the server says, and is sent
-            again with the same request_id, for as long as its time-out allows. Otherwise it fails at once, and
-            ``retry_delay`` says how long to wait. A refused call runs no tool, so waiting costs nothing.
-        retries: How often a call is sent again after its connection broke or the server was unavailable: ``None`` for
-            4 times (3 times for ``status`` and ``list_tools``), ``0`` for never. All attempts have the same request_id
-            and share one time-out.
-        connections: How many connections the calls go over in turn, 1 to 100. One carries a thousand calls at a time,
-            which is enough unless what is behind the target spreads connections instead of calls: several processes on
-            one port, or a balancer of TCP.
+        wait_for_limit: Whether a rate-limited call of a tool waits as long as the server says, and is then sent again
+            with the same request_id, within its timeout. Otherwise it fails at once, and ``retry_delay`` says how long
+            to wait. A refused call runs no tool, so waiting costs nothing.
+        retries: How often a call is retried if its connection breaks or the server is unavailable: ``None`` means 4
+            times (3 times for ``status`` and ``list_tools``), ``0`` means never. All attempts have the same request_id
+            and share one timeout.
+        connections: Number of connections that the calls use in turn, 1 to 100. One connection can carry a thousand
+            calls at a time. Use more if the server balances connections instead of calls, as several processes on one
+            port or a TCP load balancer do.
 
     Raises:
         InvalidInput: The target is not an address, another argument can't be used, or credentials would be sent to
@@ -116,8 +117,9 @@ class Client:
     async def close(self) -> None:
         """Close the connections.
 
-        Running calls end at once with :class:`agenta_ai.CallFailed`, code CANCELLED; their outcome is open. New calls,
-        and those that still await their token, fail with :class:`agenta_ai.AgentaError`, and nothing is sent.
+        Running calls end at once with :class:`agenta_ai.CallFailed`, code CANCELLED; their outcome is unknown. New
+        calls, and those that are still waiting for a token, fail with :class:`agenta_ai.AgentaError`, and nothing is
+        sent.
         """
         self._closing.set()
         for pending in self._pending:
@@ -128,14 +130,14 @@ class Client:
     async def status(
         self, *, timeout: float | None = None, metadata: Iterable[tuple[str, str | bytes]] = ()
     ) -> ServiceStatus:
-        """Return whether the service is switched on and healthy, and what this caller may use.
+        """Return whether the service is enabled and healthy, and which tools this caller may use.
 
         Args:
             timeout: Seconds that it may take; 10 if not given.
             metadata: Pairs to send with this call, in addition to the client's own.
 
         Raises:
-            CallFailed: There was no answer.
+            CallFailed: There was no response.
         """
         extra = self._connection.extra_metadata(metadata)
         return await self._send(requests.status(read_timeout(timeout), extra))
@@ -150,8 +152,8 @@ class Client:
             metadata: Pairs to send with each call, in addition to the client's own.
 
         Raises:
-            CallFailed: There was no answer.
-            AgentaError: The pages have no end, because the server repeats one.
+            CallFailed: There was no response.
+            AgentaError: The pages never end, because the server repeats one.
         """
         seconds, extra = read_timeout(timeout), self._connection.extra_metadata(metadata)
         page = await self._send(requests.list_tools("", seconds, extra))
@@ -170,15 +172,15 @@ class Client:
         timeout: float | None = None,
         metadata: Iterable[tuple[str, str | bytes]] = (),
     ) -> ToolPage:
-        """Return one page of the tools that this caller may call, and how long it may be kept.
+        """Return one page of the tools that this caller may call, and how long it may be cached.
 
         Args:
-            page_token: ``next_page_token`` of the page before; empty for the first page.
+            page_token: ``next_page_token`` of the previous page; empty for the first page.
             timeout: Seconds that it may take; 10 if not given.
             metadata: Pairs to send with this call, in addition to the client's own.
 
         Raises:
-            CallFailed: There was no answer, or the token isn't one of the server's.
+            CallFailed: There was no response, or the server didn't issue the token.
         """
         extra = self._connection.extra_metadata(metadata)
         return await self._send(requests.list_tools(page_token, read_timeout(timeout), extra))
@@ -195,29 +197,28 @@ class Client:
         retries: int | None = None,
         on_progress: Callable[[Progress], None] | None = None,
     ) -> ToolResult:
-        """Run a tool. A tool that failed is a result too: see ``is_error``.
+        """Run a tool. If the tool fails, this returns a result with ``is_error``.
 
-        The call is sent again when its connection breaks or the server is unavailable. Every attempt has the same
-        request_id, which the server runs, and bills, only once.
+        The call is retried if its connection breaks or the server is unavailable. Every attempt has the same
+        request_id, so the server runs and bills the call only once.
 
         Args:
             name: Full name of the tool, for example ``"tools.agenta.api.refine_prompt"``.
-            arguments: JSON values, as the tool's ``input_schema`` has them. At most 32 levels; integers up to 2**53.
+            arguments: JSON values that match the tool's ``input_schema``. At most 32 levels; integers up to 2**53.
             request_id: The idempotency key, a UUID of version 4: a repeat with the same tool and arguments joins the
-                running call, or gets its result for as long as the server keeps it. A new one is made if not given.
+                running call, or gets its result while the server stores it. By default, a new one is created.
             timeout: Seconds that it may take; the client's own if not given.
             rerun_if_outcome_unknown: Whether the server may run the tool again if an earlier call with this request_id
-                may have been billed and its result is lost. It may be billed twice then. Otherwise such a call fails
-                with the reason ``OUTCOME_UNKNOWN``.
-            metadata: Pairs to send with this call. A key that the client sends, too, replaces it.
-            retries: How often it is sent again after a broken connection; ``0`` for never; the client's own if not
-                given.
-            on_progress: Called with what is happening while the tool runs: see :meth:`stream_tool`.
+                may have been billed and its result is lost; the call may then be billed twice. Otherwise, it fails with
+                the reason ``OUTCOME_UNKNOWN``.
+            metadata: Pairs to send with this call. They replace the client's own pairs with the same keys.
+            retries: How often the call is retried; ``0`` means never; the client's own if not given.
+            on_progress: Called with the progress of the tool while it runs: see :meth:`stream_tool`.
 
         Raises:
             InvalidInput: An argument can't be sent, or the request has more than 1 MiB. Nothing was sent.
-            CallFailed: The call was refused, or there was no answer. If ``tool_was_run`` is ``None``, the outcome is
-                open: call again with the same arguments and the error's ``request_id`` to get the result.
+            CallFailed: The call was refused, or there was no response. If ``tool_was_run`` is ``None``, the outcome is
+                unknown: call again with the same arguments and the error's ``request_id`` to get the result.
         """
         exchange = self._call(name, arguments, request_id, timeout, rerun_if_outcome_unknown, metadata, retries)
         return await self._watched(exchange, on_progress)
@@ -233,11 +234,11 @@ class Client:
         metadata: Iterable[tuple[str, str | bytes]] = (),
         retries: int | None = None,
     ) -> AsyncGenerator[Progress | ToolResult, None]:
-        """Run a tool, and yield what is happening to it while it runs; the last event is the result.
+        """Run a tool, and yield its progress while it runs; the last event is the result.
 
-        It is sent again as :meth:`call_tool` is, also after its stream broke. A repeat of a running call yields what is
-        happening from then on. Progress that isn't taken in time is left out. A server that is older than this method
-        reports none. To end the call early, close the generator, for example with :func:`contextlib.aclosing`.
+        It is retried like :meth:`call_tool`, even if its stream breaks. A repeat of a running call yields the progress
+        from then on. Progress that isn't read in time is dropped. A server that is older than this method reports none.
+        To end the call early, close the generator, for example with :func:`contextlib.aclosing`.
 
         Args:
             name: As for :meth:`call_tool`.
@@ -271,10 +272,10 @@ class Client:
         retries: int | None = None,
         on_progress: Callable[[Progress], None] | None = None,
     ) -> RefinedPrompt:
-        """Have a model improve the messages of a prompt template. Variables, roles and everything else stay.
+        """Have a model improve the messages of a prompt template. Variables, roles and everything else stay the same.
 
         Args:
-            template: The whole template: a mapping, its JSON, or a model that has ``model_dump_json``.
+            template: The whole template: a mapping, its JSON, or a model with ``model_dump_json``.
             guidelines: Instructions for the refinement.
             context: What the prompt is for.
             request_id: As for :meth:`call_tool`.
@@ -316,19 +317,19 @@ class Client:
     ) -> RefinedWithCases:
         """Have a model improve a prompt template until it passes its test cases.
 
-        No case that passed before fails in the reported runs of the new prompt. If nothing was better, the template
-        comes back as it was.
+        In the reported runs, the new prompt passes every case that the original passed. If no refinement is better, the
+        template is returned unchanged.
 
         Args:
-            template: The whole template: a mapping, its JSON, or a model that has ``model_dump_json``.
+            template: The whole template: a mapping, its JSON, or a model with ``model_dump_json``.
             cases: The test cases, 1 to 20.
             guidelines: Instructions for the refinement, at most 8,000 characters.
             context: What the prompt is for, at most 5,000 characters.
-            max_rounds: How often a refinement is tried at most, 1 to 3; 2 if not given.
+            max_rounds: Maximum number of refinements, 1 to 3; 2 if not given.
             repeat: How often each case is run, 1 to 5; once if not given.
-            pass_at_least: In how many of its runs a case must pass, 1 to ``repeat``; in all of them if not given.
-            max_model_calls: What may take more calls of models is refused before anything is paid for, 1 to 1,000; 40
-                if not given.
+            pass_at_least: Number of runs in which a case must pass, 1 to ``repeat``; all runs if not given.
+            max_model_calls: Maximum number of model calls, 1 to 1,000; 40 if not given. A request that may need more is
+                refused before anything is billed.
             request_id: As for :meth:`call_tool`.
             timeout: Seconds that it may take; if not given, 300, or the client's own if that is more.
             rerun_if_outcome_unknown: As for :meth:`call_tool`.
@@ -340,7 +341,7 @@ class Client:
             InvalidInput: The template is not a JSON object, a case can't be sent, or the request has more than 1 MiB.
                 Nothing was sent.
             CallFailed: As for :meth:`call_tool`.
-            ToolFailed: No run of the prompt as it is gave an output.
+            ToolFailed: No run of the original prompt produced an output.
         """
         seconds = self._connection.cases_timeout_of(timeout)
 
@@ -368,18 +369,18 @@ class Client:
         timeout: float | None = None,
         progress: Callable[[int, RefinedPrompt | errors.AgentaError], None] | None = None,
     ) -> list[RefinedPrompt | errors.AgentaError]:
-        """Refine many prompt templates, some at a time.
+        """Refine many prompt templates with bounded concurrency.
 
         Args:
-            templates: The templates, as for :meth:`refine_prompt`. They are taken one by one, as there is room.
+            templates: The templates, as for :meth:`refine_prompt`. They are read one by one, when there is room.
             guidelines: Instructions for each refinement.
             context: What the prompts are for.
-            concurrency: How many are refined at the same time, at least 1.
+            concurrency: Number of templates to refine at the same time, at least 1.
             timeout: Seconds that each may take; the client's own if not given.
             progress: Called after each template with its position, from 0, and its result or error.
 
         Returns:
-            A result or an error for each template, in their order. One failure doesn't stop the others.
+            A result or an error for each template, in order. One failure doesn't stop the others.
 
         Raises:
             InvalidInput: ``concurrency`` is less than 1.
@@ -407,15 +408,15 @@ class Client:
         return [done[index] for index in sorted(done)]
 
     def channel(self) -> grpc.aio.Channel:
-        """Return a channel for a stub that was generated from a tool's ``.proto`` file.
+        """Return a channel for a stub generated from a tool's ``.proto`` file.
 
-        Its calls have this client's credentials, time-out and retries, and a request_id. They return the response of a
-        tool that did its work, and raise as :meth:`refine_prompt` does::
+        Its calls have this client's credentials, timeout and retries, and a request_id. They return the response of a
+        tool that succeeded, and raise the same errors as :meth:`refine_prompt`::
 
             tools = SupportToolsServiceStub(client.channel())
             response = await tools.ClassifyTicket(ClassifyTicketRequest(arguments={"ticket": "My invoice is wrong."}))
 
-        Of what gRPC's own calls take besides the request, these take ``timeout`` and ``metadata``.
+        Besides the request, these calls take only ``timeout`` and ``metadata``.
         """
         return cast("grpc.aio.Channel", typed.StubChannel(self._send_typed))
 
@@ -518,7 +519,7 @@ class Client:
             raise
 
     async def _pause_after(self, error: grpc.RpcError, exchange: Exchange[Any], attempts: Attempts) -> None:
-        """Wait until the call may be sent again.
+        """Wait until the call may be retried.
 
         Raises:
             CallFailed: It may not.
@@ -592,7 +593,7 @@ class Client:
             self._channels = [self._open() for _ in range(self._connection.connections)]
             self._turns = cycle([(channel, ToolServiceStub(channel)) for channel in self._channels])
         if self._loop is not loop:
-            raise errors.InvalidInput("This client was used in another event loop. Make one for each loop.")
+            raise errors.InvalidInput("This client was used in another event loop. Create one for each loop.")
         return next(self._turns)
 
     def _open(self) -> grpc.aio.Channel:

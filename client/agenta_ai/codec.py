@@ -191,7 +191,7 @@ class _Writer:
 
     def fields(self, struct: Struct, fields: Mapping[str, Any], depth: int) -> None:
         if depth <= 0:
-            raise CodecError("Is nested too deeply. Send it as a string that holds JSON.")
+            raise CodecError("Is nested too deeply. Send it as a string that contains JSON.")
         target = struct.fields
         for key, item in fields.items():
             try:
@@ -204,7 +204,7 @@ class _Writer:
 
     def items(self, message: ListValue, items: list[Any] | tuple[Any, ...], depth: int) -> None:
         if depth <= 0:
-            raise CodecError("Is nested too deeply. Send it as a string that holds JSON.")
+            raise CodecError("Is nested too deeply. Send it as a string that contains JSON.")
         add = message.values.add
         for index, item in enumerate(items):
             try:

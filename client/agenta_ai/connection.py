@@ -96,7 +96,7 @@ class Connection:
         if self.channel_credentials is None and not self.is_local:
             raise InvalidInput(
                 f"{given}: credentials are not sent to another machine in plaintext. Nothing was sent. "
-                "Use TLS, or reach the server by a loopback address or a Unix socket."
+                "Use TLS, or reach the server through a loopback address or a Unix socket."
             )
 
 

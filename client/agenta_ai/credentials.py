@@ -101,6 +101,6 @@ def _visible(value: object, name: str) -> str:
     if isinstance(value, str) and _VISIBLE.fullmatch(value):
         return value
     raise InvalidInput(
-        f"{name}: must be 1 to {MAX_CHARACTERS} visible ASCII characters, without blanks or a newline at its end. "
+        f"{name}: must be 1 to {MAX_CHARACTERS} visible ASCII characters, without spaces or a trailing newline. "
         "Nothing was sent."
     )

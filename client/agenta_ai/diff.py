@@ -22,7 +22,7 @@ class MessageChange:
     Attributes:
         index: Position of the message, from 0.
         role: Its role.
-        old: The text before. Parts other than text stand as their type in brackets, ``[image_url]``.
+        old: The text before. Parts other than text are shown as their type in brackets, ``[image_url]``.
         new: The text after.
     """
 
@@ -32,12 +32,12 @@ class MessageChange:
     new: str
 
     def lines(self) -> list[str]:
-        """Return the unified diff, a line each, without line ends. Its heading names the message."""
+        """Return the lines of the unified diff, without line breaks. Its heading names the message."""
         name = f"messages[{self.index}] {self.role}".rstrip()
         return list(unified_diff(_lines(self.old), _lines(self.new), f"old {name}", f"new {name}", lineterm=""))
 
     def words(self) -> list[tuple[Literal["=", "-", "+"], str]]:
-        """Return the text in pieces, word by word: ``=`` for what stayed, ``-`` for what went, ``+`` for what came."""
+        """Return the text in pieces, word by word: ``=`` for unchanged, ``-`` for removed, ``+`` for added pieces."""
         old, new = _WORDS.findall(self.old), _WORDS.findall(self.new)
         pieces: list[tuple[Literal["=", "-", "+"], str]] = []
         for kind, old_from, old_to, new_from, new_to in SequenceMatcher(None, old, new, autojunk=False).get_opcodes():
@@ -57,11 +57,12 @@ def diff_messages(old: object, new: object) -> list[MessageChange]:
     """Compare two lists of messages, position by position.
 
     Args:
-        old: The messages before: mappings with ``role`` and ``content``. Anything else than a list counts as none.
+        old: The messages before: mappings with ``role`` and ``content``. Anything other than a list counts as an empty
+            list.
         new: The messages after.
 
     Returns:
-        The messages whose text differs, in their order.
+        The messages whose text differs, in order.
     """
     changes = []
     nothing: Mapping[str, Any] = {}

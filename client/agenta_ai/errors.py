@@ -1,7 +1,7 @@
 """The ways in which a call can fail.
 
-Three classes, because callers must be able to tell three things apart: :class:`InvalidInput` was never sent,
-:class:`CallFailed` came back as a status, :class:`ToolFailed` means that the tool ran and failed.
+Three classes, because callers must be able to distinguish three cases: :class:`InvalidInput` was never sent,
+:class:`CallFailed` is a status other than OK, and :class:`ToolFailed` means that the tool ran and failed.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ if TYPE_CHECKING:
 
     from agenta_ai.meta import FieldViolation, Metadata
 
-CLOSED = "The client is closed. Nothing was sent. Make a new client."
+CLOSED = "The client is closed. Nothing was sent. Create a new client."
 
 _TRY_AGAIN = re.compile(r"\b(try again)(?: later\b|(?=[.;,]|$))", re.IGNORECASE)
 
 
 class AgentaError(Exception):
-    """Every error of this client. Raised itself for an answer that can't be read, and by a client that is closed.
+    """Every error of this client. Raised directly if a response can't be read or the client is closed.
 
     Attributes:
         request_id: The idempotency key of the call. Calling again with it and the same arguments gets the result of
@@ -54,12 +54,12 @@ class CallFailed(AgentaError):
         reason: Name of the contract's ``ErrorReason`` without its prefix, for example ``"RATE_LIMITED"``. Empty if the
             status isn't from the service itself.
         message: The status's own text.
-        field_violations: The fields of the request that are at fault, if that is why.
-        retry_delay: Seconds after which a new attempt makes sense; ``None`` if unknown.
-        request_id: The idempotency key that was sent. Where the outcome is open, calling again with it gets the result.
+        field_violations: The invalid fields of the request, if that is the reason.
+        retry_delay: Seconds to wait before another attempt; ``None`` if unknown.
+        request_id: The idempotency key that was sent. If the outcome is unknown, calling again with it gets the result.
             Empty if no tool was called.
         call_id: The server's own id of the call, for its operator's logs. Empty if the server didn't send one.
-        tool_was_run: ``False`` if the tool certainly wasn't run; ``None`` if the outcome is open.
+        tool_was_run: ``False`` if the tool certainly wasn't run; ``None`` if the outcome is unknown.
         trailers: The metadata at the end of the call.
     """
 
@@ -101,7 +101,7 @@ class ToolFailed(AgentaError):
         message: What the tool said.
         retryable: Whether the same call with the same request_id may succeed later. True only if nothing was billed.
         retry_delay: Seconds to wait before that; ``None`` if unknown.
-        field_violations: The rules that the tool's answer broke, if that is why.
+        field_violations: The rules that the tool's answer broke, if that is the reason.
         meta: How the result was produced.
         trace_id: ``meta.trace_id``.
         request_id: The idempotency key of the call.
@@ -138,7 +138,7 @@ class ToolFailed(AgentaError):
 def sentence(message: str, violations: Sequence[FieldViolation] = (), retry_delay: float | None = None) -> str:
     """Return the message, completed with the violations and the retry delay that it doesn't mention.
 
-    The rule is that of the clients of all languages: tests/conformance/sentences.json.
+    The clients of all languages follow the same rule: tests/conformance/sentences.json.
     """
     untold = [f"{v.field}: {v.description}" if v.field else v.description for v in _untold(message, violations)]
     if retry_delay and "try again in" not in message.lower():

@@ -178,7 +178,7 @@ def _detail(status: status_pb2.Status, empty: _Detail) -> _Detail:
 def _who_calls(target: str, credentials: str) -> str:
     if not credentials:
         return f"{target} requires credentials. Pass api_key, token or token_provider."
-    return f"{target} does not accept the credentials of {credentials}. Pass valid ones."
+    return f"{target} does not accept the credentials from {credentials}. Pass valid ones."
 
 
 def _of_the_service(
@@ -224,17 +224,17 @@ def _why_unreachable(message: str, target: str, tls: bool) -> tuple[str, str]:
     if "Connection refused" in message:
         return _refused(message, target)
     if "backend unhealthy" in message:
-        return "the server takes no calls at the moment", "Try again later, or ask its operator."
+        return "the server isn't accepting calls at the moment", "Try again later, or ask its operator."
     if "WRONG_VERSION_NUMBER" in message:
-        return "the server has no TLS", "To go without, choose plaintext."
+        return "the server has no TLS", "To connect without TLS, choose plaintext."
     if untrusted := _UNTRUSTED.search(message):
         return f"its certificate is not trusted ({untrusted[1]})", "Check the certificate, or trust its authority."
     if "handshake" in message.lower():
-        return why, "If the server has no TLS, choose plaintext; else check its certificate and your authorities."
+        return why, "If the server has no TLS, choose plaintext; otherwise, check its certificate and your authorities."
     if "Socket closed" in message or "connection reset" in message.lower():
         # TLS 1.3 also ends like this for a client that lacks a required certificate.
-        wanted = "another certificate of its callers?" if tls else "TLS? Then pass tls=True."
-        return "the server closes the connection", f"Does it want {wanted}"
+        hint = "Does it require another client certificate?" if tls else "Does it require TLS? Then pass tls=True."
+        return "the server closes the connection", hint
     return why, _IS_IT_RUNNING
 
 

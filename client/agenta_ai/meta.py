@@ -29,11 +29,11 @@ class CallMeta:
     """How a result was produced.
 
     Attributes:
-        trace_id: Trace in Agenta that holds the model's answer. Empty if none is known.
-        attempts: The requests that were sent to the completion service, in their order.
-        repaired: Whether the first answer broke a rule and the result comes from asking once more.
+        trace_id: Id of the trace in Agenta that has the model's answer. Empty if unknown.
+        attempts: The requests that were sent to the completion service, in order.
+        repaired: Whether the first answer broke a rule, and the result is from a later one.
         replayed: Whether this is the stored result of an earlier call with the same request_id.
-        warnings: Sentences about what a caller should know although the call succeeded.
+        warnings: What a caller should know although the call succeeded, each in a sentence.
     """
 
     trace_id: str = ""

@@ -110,8 +110,8 @@ class Exchange(Generic[_Result]):
             return self.read(response, trailers)
         except (ValueError, OverflowError, RecursionError):
             error = AgentaError(
-                f"The answer of {self.method} is not of the form that this client knows. "
-                "Install the version of agenta-ai that fits the server."
+                f"The answer of {self.method} has a form that this client doesn't know. "
+                "Install the version of agenta-ai that matches the server."
             )
             error.request_id = self.request_id
             raise error from None
@@ -136,7 +136,7 @@ def check_token(token: str, seen: set[str]) -> None:
         AgentaError: It was seen before: the pages would have no end.
     """
     if token in seen:
-        raise AgentaError("The server repeats a page of its tools. Report it to its operator.")
+        raise AgentaError("The server repeats a page of its tools. Report this to its operator.")
     seen.add(token)
 
 
@@ -154,7 +154,7 @@ def call_tool(
     # Every call has one, because calls are sent again, and the server knows by it what it has run.
     request_id = str(uuid4()) if request_id is None else _text(request_id, "request_id")
     if not request_id:
-        raise InvalidInput("request_id: is empty. Give the one of the call to repeat, or leave it out for a new call.")
+        raise InvalidInput("request_id: is empty. Pass the id of the call to repeat, or leave it out for a new call.")
     if not isinstance(arguments, Mapping):
         raise InvalidInput(f"arguments: must be a mapping, not a {type(arguments).__name__}.")
     request = tool_service_pb2.CallToolRequest(

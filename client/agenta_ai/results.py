@@ -1,6 +1,6 @@
 """The results of calls, in Python's own types. Durations are seconds; times are in UTC.
 
-Most fields have defaults, so that a test makes a result in one line: ``ToolResult(structured_content={"n": 3})``.
+Most fields have defaults, so a test can create a result in one line: ``ToolResult(structured_content={"n": 3})``.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 class ServiceState(StrEnum):
-    """What the service is doing. One that this version doesn't know is read as ``SERVING``."""
+    """What the service is doing. A value that this version doesn't know becomes ``SERVING``."""
 
     SERVING = "SERVING"
     DISABLED = "DISABLED"
@@ -30,7 +30,7 @@ class ServiceState(StrEnum):
 
 
 class RateLimiterState(StrEnum):
-    """Where the rate limit is being counted. One that this version doesn't know is read as ``UNSPECIFIED``."""
+    """Where rate limits are counted. A value that this version doesn't know becomes ``UNSPECIFIED``."""
 
     UNSPECIFIED = "UNSPECIFIED"
     SHARED = "SHARED"
@@ -40,7 +40,7 @@ class RateLimiterState(StrEnum):
 
 
 class ProgressStage(StrEnum):
-    """What is happening to a call. One that this version doesn't know is read as ``UNSPECIFIED``."""
+    """What is happening to a call. A value that this version doesn't know becomes ``UNSPECIFIED``."""
 
     UNSPECIFIED = "UNSPECIFIED"
     QUEUED = "QUEUED"
@@ -59,9 +59,9 @@ class Progress:
     Attributes:
         stage: What is happening.
         text: The same in one sentence.
-        done: Steps that are done, from 0 to ``total``.
-        total: Steps in all; 0 if steps aren't counted.
-        queue_position: The call's estimated place in the queue: 1 is next; 0 if it isn't ``QUEUED``.
+        done: Number of steps that are done, from 0 to ``total``.
+        total: Total number of steps; 0 if steps aren't counted.
+        queue_position: The call's estimated position in the queue: 1 is next; 0 if it isn't ``QUEUED``.
         retry_delay: Seconds until the next attempt; ``None`` if it isn't ``WAITING_FOR_RETRY``.
     """
 
@@ -84,7 +84,7 @@ class Icon:
 
 @dataclass(frozen=True, slots=True)
 class ToolAnnotations:
-    """Hints about how a tool behaves. What the server left open has the default of the Model Context Protocol."""
+    """Hints about how a tool behaves. Unset hints have the default of the Model Context Protocol."""
 
     read_only: bool = False
     destructive: bool = True
@@ -112,8 +112,8 @@ class ToolPage:
     Attributes:
         tools: The page's tools, sorted by name.
         next_page_token: The token of the next page. Empty on the last one.
-        ttl: Seconds for which the page may be kept; 0 if the server didn't say.
-        is_public: Whether the page is the same for every caller, so that all may share a kept one.
+        ttl: Seconds for which the page may be cached; 0 if the server didn't say.
+        is_public: Whether the page is the same for every caller, so that all may share a cached one.
     """
 
     tools: tuple[Tool, ...] = ()
@@ -141,7 +141,7 @@ class RateLimit:
 
 @dataclass(frozen=True, slots=True)
 class ToolStatus:
-    """A tool, and what this caller has left of its rate limit: ``None`` if there is none."""
+    """A tool, and the state of this caller's rate limit: ``None`` if there is no limit."""
 
     tool: Tool
     rate_limit: RateLimit | None = None
@@ -152,13 +152,13 @@ class ServiceStatus:
     """The service as this caller sees it.
 
     Attributes:
-        enabled: Whether tools can be called: every setting that the service needs is present.
+        enabled: Whether tools can be called, because all required settings are set.
         state: What the service is doing.
         missing_settings: Names of the settings that are missing.
-        server_version: Version of the server, by semantic versioning.
+        server_version: Version of the server, a semantic version.
         start_time: When the server process started; ``None`` if it didn't say.
         tools: The tools that this caller may call, sorted by name.
-        rate_limiter_state: Where the rate limit is being counted.
+        rate_limiter_state: Where rate limits are counted.
     """
 
     enabled: bool = True
@@ -224,7 +224,7 @@ class ToolError:
 
 @dataclass(frozen=True, slots=True)
 class ToolResult:
-    """What a tool answered.
+    """The result of a tool.
 
     Attributes:
         content: The result for people. Kinds that this version doesn't know are left out.
@@ -234,7 +234,7 @@ class ToolResult:
         meta: How the result was produced.
         request_id: The idempotency key of the call.
         call_id: The server's own id of the call, for its operator's logs. Empty if the server didn't send one.
-        trailers: The metadata at the end of the call, such as what is left of a rate limit.
+        trailers: The metadata at the end of the call, such as the rest of a rate limit.
     """
 
     content: tuple[Content, ...] = ()
@@ -252,7 +252,7 @@ class ToolResult:
         return next((block.text for block in self.content if block.kind == "text"), "")
 
     def raise_for_error(self) -> None:
-        """Do nothing if the tool did its work.
+        """Do nothing if the tool succeeded.
 
         Raises:
             ToolFailed: The tool failed.
@@ -277,14 +277,14 @@ class RefinedPrompt:
     """A refined prompt template.
 
     Attributes:
-        template: The whole template with the refined texts put back; everything else is as it was sent.
+        template: The whole template with the refined texts; everything else is unchanged.
         summary: What was changed, in one line.
-        original: The template as it was sent.
-        template_json: The refined template as the server wrote it, in JSON.
+        original: The original template.
+        template_json: The refined template in the server's own JSON.
         meta: How the result was produced.
         request_id: The idempotency key of the call.
         call_id: The server's own id of the call, for its operator's logs. Empty if the server didn't send one.
-        trailers: The metadata at the end of the call, such as what is left of a rate limit.
+        trailers: The metadata at the end of the call, such as the rest of a rate limit.
     """
 
     template: dict[str, Any]
@@ -302,15 +302,15 @@ class RefinedPrompt:
 
     @property
     def messages(self) -> list[dict[str, Any]]:
-        """The refined messages: same count, order and roles as before."""
+        """The refined messages, with the same number, order and roles as before."""
         messages: list[dict[str, Any]] = self.template.get("messages", [])
         return messages
 
     @property
     def trace_id(self) -> str:
-        """Trace in Agenta that holds the model's answer. Empty if none is known."""
+        """Id of the trace in Agenta that has the model's answer. Empty if unknown."""
         return self.meta.trace_id
 
     def diff(self) -> list[MessageChange]:
-        """Return the messages whose text was changed, in their order."""
+        """Return the messages whose text was changed, in order."""
         return diff_messages(self.original.get("messages"), self.template.get("messages"))

@@ -27,7 +27,7 @@ READ_TIMEOUT = 10.0
 #: The longest time-out, a year: gRPC quietly shortens what is longer.
 MAX_TIMEOUT = 365 * 24 * 3600
 
-#: Most bytes of a request when serialised, by the contract.
+#: Most bytes of a request when serialized, by the contract.
 MAX_REQUEST_BYTES = 1024 * 1024
 
 #: gRPC's service config with its retry policies, for those who call the generated stub themselves.

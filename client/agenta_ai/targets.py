@@ -45,7 +45,7 @@ def resolve(target: object) -> str:
     # What holds an @ may hold a password.
     shown = "target" if "@" in target else f"target {target!a}"
     if odd := _IN_NO_TARGET.search(target):
-        raise InvalidInput(f"{shown}: no address holds {odd[0]!a}. Give host:port.")
+        raise InvalidInput(f"{shown}: an address can't contain {odd[0]!a}. Give host:port.")
     if target.lower().startswith(("http:", "https:")):
         raise InvalidInput(f"{shown}: is a web address. Give host:port, without http.")
     if target.startswith(_SCHEMES):

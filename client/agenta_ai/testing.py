@@ -1,4 +1,4 @@
-"""Clients for tests of your own code. They send nothing, answer by a script, and record the calls.
+"""Clients for tests of your own code. They send nothing, return scripted answers, and record the calls.
 
 For example::
 
@@ -9,7 +9,7 @@ For example::
     assert client.refine_prompt({"messages": []}).template == {"messages": []}
     assert client.calls[0].arguments["guidelines"] == ""
 
-Arguments are checked as the real clients check them, so a test finds what could never be sent. Needs no pytest.
+Arguments are checked as by the real clients, so a test detects those that can't be sent. pytest isn't required.
 """
 
 from __future__ import annotations
@@ -38,14 +38,14 @@ _Result = TypeVar("_Result")
 
 @dataclass(frozen=True, slots=True)
 class RecordedCall:
-    """One call that a fake client was asked to make.
+    """One call of a fake client.
 
     Attributes:
         method: ``"Status"``, ``"ListTools"``, ``"CallTool"`` or ``"CallToolStream"``.
-        timeout: Seconds that it might take.
-        metadata: Pairs that were given with the call.
+        timeout: The timeout of the call, in seconds.
+        metadata: Pairs that were passed with the call.
         name: Name of the tool; empty if none was called.
-        arguments: Those of the tool, as the server would read them.
+        arguments: The tool's arguments, as the server would read them.
         request_id: The idempotency key; empty if no tool was called.
     """
 
@@ -90,10 +90,10 @@ class FakeClient(Client):
     """:class:`agenta_ai.Client` without a server.
 
     Args:
-        answers: What the calls return or raise, one after the other: see :data:`Scripted`.
+        answers: What the calls return or raise, in order: see :data:`Scripted`.
 
     Attributes:
-        calls: The calls that were made, in their order.
+        calls: The calls that were made, in order.
     """
 
     def __init__(self, *answers: Scripted) -> None:
@@ -123,10 +123,10 @@ class FakeSyncClient(SyncClient):
     """:class:`agenta_ai.SyncClient` without a server.
 
     Args:
-        answers: What the calls return or raise, one after the other: see :data:`Scripted`.
+        answers: What the calls return or raise, in order: see :data:`Scripted`.
 
     Attributes:
-        calls: The calls that were made, in their order.
+        calls: The calls that were made, in order.
     """
 
     def __init__(self, *answers: Scripted) -> None:

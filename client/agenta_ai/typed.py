@@ -1,4 +1,4 @@
-"""Calls by stubs that were generated from the ``.proto`` files of tools, with all that the client adds."""
+"""Calls with stubs generated from the ``.proto`` files of tools, with everything that the client adds."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ Send = Callable[[TypedMethod, Any, float | None, Any], Any]
 
 
 class StubChannel:
-    """What a generated stub takes for a channel. Its calls go through a client.
+    """The channel for a generated stub. Its calls go through a client.
 
     Args:
-        send: Sends a request by the client; takes the method, the request, the time-out and the metadata.
+        send: Sends a request through the client; takes the method, the request, the timeout and the metadata.
     """
 
     def __init__(self, send: Send) -> None:
@@ -75,7 +75,7 @@ def exchange(method: TypedMethod, request: Any, timeout: float, metadata: Metada
 
 
 def _checked(response: Any, request_id: str, trailers: Metadata) -> Any:
-    """Return the response of a tool that did its work.
+    """Return the response of a tool that succeeded.
 
     Raises:
         ToolFailed: The tool failed.

@@ -33,8 +33,8 @@ EXIT_BROKEN_PIPE = 141
 GARBAGE_OBJECTS, YOUNG_COLLECTIONS = 10_000, 100
 
 PROVISION = """\
-Create the application, and commit and deploy the prompt, as far as they differ. Read the address of Agenta from
-AGENTA_AI_SERVICES_API_URL and an API key from AGENTA_API_KEY, whose owner must have the role developer or above.
+Create the application, commit the prompt and deploy it, unless that is already done. Read the address of Agenta from
+AGENTA_AI_SERVICES_API_URL and an API key from AGENTA_API_KEY, whose owner must have the developer role or higher.
 Print the server's settings.
 """
 PROVISION_EXAMPLES = """\
@@ -150,8 +150,8 @@ def _parser() -> argparse.ArgumentParser:
     config.set_defaults(run=_config)
     check = commands.add_parser(
         "check",
-        help="test the whole set-up, and name a remedy for each fault",
-        description="Test the whole set-up: settings, files, certificates, addresses, Redis, the issuer's keys, "
+        help="test the whole setup, and print a remedy for each problem",
+        description="Test the whole setup: settings, files, certificates, addresses, Redis, the issuer's keys, "
         "Agenta. Exit codes: 0 everything is fine; 1 a failure or a warning; 2 invalid arguments.",
     )
     check.add_argument("--call", action="store_true", help="also refine a tiny prompt, which is billed")

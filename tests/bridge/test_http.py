@@ -532,7 +532,7 @@ async def test_other_machines_reach_it_only_with_tls_and_credentials(
         await listening.check_exposure(everywhere, closed, encrypted=True)
         with pytest.raises(InvalidInput, match="in plaintext"):
             await listening.check_exposure(everywhere, closed, encrypted=False)
-        with pytest.raises(InvalidInput, match="requires no credentials"):
+        with pytest.raises(InvalidInput, match="doesn't require credentials"):
             await listening.check_exposure(everywhere, open_, encrypted=True)
     with pytest.raises(CallFailed, match="Cannot reach"):
         async with Client("127.0.0.1:1", retries=0) as nobody:
@@ -548,7 +548,7 @@ async def test_other_machines_reach_it_only_with_tls_and_credentials(
         (["--listen", "127.0.0.1:0", "--listen-cert", "missing", "--listen-key", "missing"], "--listen-cert"),
         (["--listen", "127.0.0.1:0", "--issuer", ISSUER], "belong together"),
         (["--listen", "127.0.0.1:0", "--issuer", "issuer", "--resource", RESOURCE], "must be an https URL"),
-        (["--origin", "https://app.example.com"], "Give --listen too"),
+        (["--origin", "https://app.example.com"], "Pass --listen, too"),
         (["--listen", "127.0.0.1:0", "--plaintext", "--target", "ai.example.com:443"], "plaintext"),
     ],
 )

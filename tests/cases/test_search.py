@@ -188,7 +188,7 @@ async def test_agenta_down_in_the_second_round_leaves_what_the_first_found() -> 
     outcome = await outcome_of(Model(disturb=disturb), arguments([CASES[3], HOPELESS, CASES[0]]))
     result: Any = outcome.structured
     assert (result["improved"], result["stopped"], len(result["rounds"])) == (True, "upstream_failed", 1)
-    assert outcome.warnings[0] == "There was no further round, because of a failure. It failed."
+    assert outcome.warnings[0] == "There was no further round because of a failure. It failed."
 
 
 @virtual_time

@@ -242,7 +242,7 @@ def test_credentials_that_are_not_accepted(
     server.answers(refused(Code.UNAUTHENTICATED, reason, "Send one."))
     assert cli.main(["status", "--target", server.target, "--json"]) == 3
     out, err = capsys.readouterr()
-    assert err == f"agenta-ai: The server does not accept {name}, or no longer. Set a valid one.\n"
+    assert err == f"agenta-ai: The server does not accept {name} (or no longer does). Set a valid one.\n"
     assert json.loads(out)["message"] == "Send one."
     assert "s3cr3t" not in out + err
 
@@ -266,12 +266,12 @@ def test_credentials_that_are_not_accepted(
             "AGENTA_AI_API_KEY: credentials are not sent to another machine in plaintext. Nothing was sent. Use TLS",
         ),
         ({}, ["--ca", "no/such/file"], "Cannot read no/such/file: No such file"),
-        ({}, ["--ca", __file__], "must hold certificates in PEM"),
-        ({}, ["--ca", "-"], "must hold certificates in PEM"),
-        ({}, ["--plaintext", "--ca", "{ca}"], "--plaintext can't be combined with --ca, --cert and --key"),
+        ({}, ["--ca", __file__], "must contain certificates in PEM format"),
+        ({}, ["--ca", "-"], "must contain certificates in PEM format"),
+        ({}, ["--plaintext", "--ca", "{ca}"], "--plaintext can't be combined with --ca, --cert or --key"),
         ({}, ["--cert", "{caller}"], "--cert and --key belong together"),
         ({}, ["--key", "{caller_key}"], "--cert and --key belong together"),
-        ({}, ["--cert", "{caller}", "--key", "{server_key}"], "must be a certificate and its own key"),
+        ({}, ["--cert", "{caller}", "--key", "{server_key}"], "must be a certificate and its private key"),
     ],
 )
 def test_wrong_credentials(
@@ -304,14 +304,17 @@ def test_certificates(
     argv = ["status", "--target", tls_server.target, *map(str, files)]
     assert cli.main(argv) == 0
     assert cli.main(argv) == 3
-    assert capsys.readouterr().err == "agenta-ai: The server does not accept --cert, or no longer. Set a valid one.\n"
+    assert (
+        capsys.readouterr().err
+        == "agenta-ai: The server does not accept --cert (or no longer does). Set a valid one.\n"
+    )
 
 
 def test_plaintext_to_a_server_with_tls(tls_server: FakeServer, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["status", "--target", tls_server.target]) == 5
     assert capsys.readouterr().err == (
         f"agenta-ai: Cannot reach {tls_server.target} without TLS: the server closes the connection. Nothing was sent. "
-        "Does it want TLS? Then pass --tls.\n"
+        "Does it require TLS? Then pass --tls.\n"
     )
 
 
@@ -487,14 +490,14 @@ def test_a_tool_that_failed(
         (["status", "--target", "localhost"], "is not an address that this client can connect to. Give host:port"),
         (["refine", "/dev/null"], "/dev/null is empty"),
         (["call", "x", "--args", ""], "The arguments are not JSON: they are empty"),
-        (["refine", "{prompt}", "--json", "-o", "-"], "--output - and --json both want standard output"),
+        (["refine", "{prompt}", "--json", "-o", "-"], "--output - and --json both write to standard output"),
         (["refine", "{prompt}", "--request-id", ""], "--request-id: is empty"),
         (["call", "x", "--request-id", ""], "--request-id: is empty"),
         (["call", "x", "--retries", "-1"], "--retries: must be an integer"),
         (["refine", "{prompt}", "-j", "0"], "--jobs must be at least 1"),
         (["refine", "-", "-i"], "--in-place cannot write standard input back"),
         (["refine", "no-such-*.md"], "No file matches no-such-*.md."),
-        (["refine", "{prompt}", "--interactive", "--json"], "--interactive asks and writes"),
+        (["refine", "{prompt}", "--interactive", "--json"], "--interactive can't be combined"),
         (["refine", "{prompt}", "--interactive"], "--interactive needs a terminal"),
         (["status", "--target", "nowhere"], "is not an address"),
     ],

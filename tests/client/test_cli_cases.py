@@ -168,7 +168,7 @@ def test_a_report_for_a_pull_request(
         "The prompt now has the text that first expects: `` A`B ``\n\n"
         "```diff\n--- old messages[0] user\n+++ new messages[0] user\n@@ -1 +1 @@\n"
         "-Sort {{message}}\n+Sort {{message}}. Use one word.\n```\n\n"
-        "5 model calls. What passed once may fail another time.\n"
+        "5 model calls. A case that passed once may fail another time.\n"
     )
     assert refine(server, "--report", "-") == 0
     out, err = capsys.readouterr()
@@ -197,7 +197,7 @@ def test_markdown_of_texts_stays_text() -> None:
     ("words", "sentence"),
     [
         (["--check"], "can't be combined with --check"),
-        (["--report", "-", "--json"], "--report - wants standard output"),
+        (["--report", "-", "--json"], "--report - can't share standard output"),
         (["--cases", "missing.jsonl"], "Cannot read missing.jsonl"),
         (["--report", "no/such/report.md"], "Cannot write no/such/report.md"),
     ],
@@ -267,10 +267,10 @@ def test_agentas_own_test_sets(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "text", "sentence"),
     [
-        ("c.jsonl", "\n", "holds no cases"),
+        ("c.jsonl", "\n", "contains no cases"),
         ("c.jsonl", '{"inputs": {}}\n\n{"a": \n', "line 3 is not JSON"),
         ("c.jsonl", "[]\n", "line 1 is not an object"),
-        ("c.csv", "a,b\n", "holds no cases"),
+        ("c.csv", "a,b\n", "contains no cases"),
         ("c.csv", "a,b\n1\n", "line 2 doesn't have one cell"),
         ("c.csv", "a,b\n1,2,3\n", "line 2 doesn't have one cell"),
         ("c.csv", "a,expected.is\n1,2\n", "has the column expected.is. Known columns of this kind: expected.equals"),

@@ -120,7 +120,7 @@ def test_many_files_into_a_folder(prompts: Path, tmp_path: Path, capsys: pytest.
     assert (prompts / "a.md").read_text() == "One.\n"
     (tmp_path / "a.md").write_text("Other.")
     assert cli.main(["refine", "prompts/a.md", "a.md", "-o", "new"]) == 2
-    assert "two files of the same name" in capsys.readouterr().err
+    assert "Two files would have the same name" in capsys.readouterr().err
 
 
 @pytest.mark.usefixtures("prompts", "target")
@@ -217,7 +217,7 @@ def test_a_tool_that_there_is_not(
     no_tool = refused(grpc.StatusCode.NOT_FOUND, "TOOL_NOT_FOUND", "There is no tool.")
     for name, advice in (
         ("tools.agenta.api.refine", "Did you mean tools.agenta.api.refine_prompt?"),
-        ("xyz", "Run agenta-ai tools to see which there are."),
+        ("xyz", "Run agenta-ai tools to list them."),
     ):
         server.answers(no_tool, pb.ListToolsResponse(tools=tools))
         assert cli.main(["call", name]) == 2

@@ -211,7 +211,7 @@ async def test_this_machine_is_not_reached_through_a_proxy(
 
 async def test_an_unhealthy_server_is_not_asked(call: Call, server: FakeServer) -> None:
     server.healthy(False)
-    with pytest.raises(CallFailed, match="the server takes no calls at the moment"):
+    with pytest.raises(CallFailed, match="the server isn't accepting calls at the moment"):
         await call("status")
     assert server.service.requests == []
 
@@ -361,7 +361,7 @@ def test_a_client_belongs_to_one_loop(server: FakeServer) -> None:
         return (await client.status()).enabled
 
     assert asyncio.run(use())
-    with pytest.raises(InvalidInput, match="Make one for each loop"):
+    with pytest.raises(InvalidInput, match="Create one for each loop"):
         asyncio.run(use())
     asyncio.run(client.close())
 

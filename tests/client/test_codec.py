@@ -67,7 +67,7 @@ def deep(levels: int) -> Any:
         ({"a": {2: 1}}, ".a", "The key '2' is not text."),
         ({"a": {"\ud800": 1}}, ".a", "The key '\\ud800' is not text."),
         ({"a": "x\ud800"}, ".a", "Character 1 is half of a surrogate pair, not text."),
-        (deep(33), "[0]" * 32, "Is nested too deeply. Send it as a string that holds JSON."),
+        (deep(33), "[0]" * 32, "Is nested too deeply. Send it as a string that contains JSON."),
         ({"k" * 200: math.nan}, "." + "k" * 100, "nan is not a JSON value."),
         (math.nan, "", "nan is not a JSON value."),
     ],

@@ -80,7 +80,7 @@ def test_addresses_of_grpc(target: str, address: str, loopback: bool) -> None:
     ],
 )
 def test_what_no_target_holds(target: str) -> None:
-    with pytest.raises(InvalidInput, match="no address holds") as refused:
+    with pytest.raises(InvalidInput, match="an address can't contain") as refused:
         connection(target)
     assert str(refused.value).isprintable()
 
@@ -127,7 +127,7 @@ def test_tls_is_switched_off_only_in_so_many_words() -> None:
 def test_a_target_is_a_string() -> None:
     with pytest.raises(InvalidInput, match="target: must be a string"):
         connection(None)  # type: ignore[arg-type]
-    with pytest.raises(InvalidInput, match="no address holds"):
+    with pytest.raises(InvalidInput, match="an address can't contain"):
         connection("localhost\ud800:1")
 
 

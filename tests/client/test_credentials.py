@@ -90,7 +90,7 @@ def test_a_token_that_only_the_other_client_awaits(server: FakeServer) -> None:
 
     with (
         SyncClient(server.target, token_provider=provide) as client,  # type: ignore[arg-type]
-        pytest.raises(InvalidInput, match=r"^token_provider: must return a token at once here"),
+        pytest.raises(InvalidInput, match=r"^token_provider: must return a token directly"),
     ):
         client.status()
     assert server.service.requests == []
@@ -296,8 +296,11 @@ async def test_secrets_are_shown_nowhere(
     ("client", "sentence"),
     [
         ({}, r"requires credentials\. Pass api_key, token or token_provider\."),
-        ({"api_key": SECRET}, r"does not accept the credentials of api_key\. Pass valid ones\."),
-        ({"token_provider": lambda: SECRET}, r"does not accept the credentials of token_provider\. Pass valid ones\."),
+        ({"api_key": SECRET}, r"does not accept the credentials from api_key\. Pass valid ones\."),
+        (
+            {"token_provider": lambda: SECRET},
+            r"does not accept the credentials from token_provider\. Pass valid ones\.",
+        ),
     ],
     ids=["none", "api_key", "token_provider"],
 )
@@ -320,7 +323,7 @@ async def test_credentials_over_tls(call: Call, tls_server: FakeServer, certific
 async def test_plaintext_to_a_server_with_tls(call: Call, tls_server: FakeServer) -> None:
     with pytest.raises(
         CallFailed,
-        match=r"the server closes the connection\. Nothing was sent\. Does it want TLS\? Then pass tls=True\.",
+        match=r"the server closes the connection\. Nothing was sent\. Does it require TLS\? Then pass tls=True\.",
     ):
         await call("status", client={"target": tls_server.target})
 
@@ -328,7 +331,7 @@ async def test_plaintext_to_a_server_with_tls(call: Call, tls_server: FakeServer
 @pytest.mark.parametrize("tls_server", ["mTLS"], indirect=True)
 async def test_a_certificate_is_missing(call: Call, tls_server: FakeServer, certificates: Certificates) -> None:
     client = {"target": tls_server.target, "tls": certificates.channel(), "api_key": SECRET}
-    with pytest.raises(CallFailed, match="Does it want another certificate of its callers") as failure:
+    with pytest.raises(CallFailed, match="Does it require another client certificate") as failure:
         await call("call_tool", "tools.x.y.z", {}, client=client)
     assert failure.value.tool_was_run is False
     assert tls_server.service.requests == []

@@ -133,16 +133,16 @@ HANDSHAKE = FAILING + "UNAVAILABLE: ipv4:127.0.0.1:1: Ssl handshake failed: cert
         (REFUSED.replace("ipv4:127.0.0.1", "ipv6:%5B::1%5D"), "connection refused by [::1]:1. Nothing was sent. Is"),
         (
             FAILING + "UNAVAILABLE: ipv4:127.0.0.1:1: backend unhealthy",
-            "the server takes no calls at the moment. Nothing was sent. Try again later, or ask its operator.",
+            "the server isn't accepting calls at the moment. Nothing was sent. Try again later, or ask its operator.",
         ),
         (
             HANDSHAKE,
             "Ssl handshake failed: certificate verify failed. Nothing was sent. If the server has no TLS, choose "
-            "plaintext; else check its certificate and your authorities.",
+            "plaintext; otherwise, check its certificate and your authorities.",
         ),
         (
             TLS + "WRONG_VERSION_NUMBER: Invalid certificate verification context: OK",
-            "the server has no TLS. Nothing was sent. To go without, choose plaintext.",
+            "the server has no TLS. Nothing was sent. To connect without TLS, choose plaintext.",
         ),
         (
             TLS + "CERTIFICATE_VERIFY_FAILED: unable to get local issuer certificate: OK",
@@ -239,7 +239,7 @@ def test_repr_shows_what_a_developer_needs(error: Exception, shown: str) -> None
 
 
 def _of_a_call() -> AgentaError:
-    error = AgentaError("The answer is not of the form that this client knows.")
+    error = AgentaError("The answer has a form that this client doesn.t know.")
     error.request_id = REQUEST_ID
     return error
 

@@ -112,14 +112,14 @@ def test_content_of_every_kind() -> None:
 )
 def test_an_answer_of_another_form(content: Any) -> None:
     response = ParseDict({"structuredContent": content}, pb.CallToolResponse())
-    with pytest.raises(AgentaError, match="The answer of CallTool is not of the form") as odd:
+    with pytest.raises(AgentaError, match="The answer of CallTool has a form") as odd:
         requests.refine_prompt({}, "", "", lambda name, rest: call_tool(name, rest, "r", 90)).result(response)
     assert type(odd.value) is AgentaError
     assert odd.value.request_id == "r"
 
 
 def test_a_time_that_no_calendar_has() -> None:
-    with pytest.raises(AgentaError, match="The answer of Status is not of the form"):
+    with pytest.raises(AgentaError, match="The answer of Status has a form"):
         requests.status(10).result(pb.StatusResponse(start_time=Timestamp(seconds=10**15)))
 
 

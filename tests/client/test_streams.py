@@ -146,7 +146,7 @@ async def test_a_server_that_knows_neither_method(call: Call, server: FakeServer
 
 async def test_a_stream_without_a_result(call: Call, server: FakeServer) -> None:
     server.answers([QUEUED, ...])
-    with pytest.raises(AgentaError, match="is not of the form that this client knows"):
+    with pytest.raises(AgentaError, match="has a form that this client doesn't know"):
         await call("stream_tool", "tools.x.y.z", {})
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import re
 from pathlib import Path
 
 import pytest
@@ -54,3 +55,10 @@ def test_a_page_that_is_missing_in_the_navigation(tmp_path: Path, monkeypatch: p
 
 def test_the_example_for_browsers_is_shown_as_it_is() -> None:
     assert f"```ts\n{(ROOT / 'examples/browser/refine.ts').read_text()}```" in (ROOT / "docs/browser.md").read_text()
+
+
+def test_every_diagram_keeps_its_lines() -> None:
+    """A diagram that was wrapped like prose can't be drawn: Mermaid's first line names only the kind of diagram."""
+    text = "".join(path.read_text() for path in (ROOT / "docs").glob("*.md"))
+    first_lines = re.findall(r"^```mermaid\n(.*)$", text, re.MULTILINE)
+    assert set(first_lines) == {"flowchart LR", "flowchart TD", "sequenceDiagram", "stateDiagram-v2"}

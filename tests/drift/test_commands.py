@@ -107,7 +107,7 @@ async def test_a_second_run_changes_nothing(standin: StandIn, file: Path, capsys
     capsys.readouterr()
     assert await pulled(standin, file, add_all=True) == 0
     assert text(file) == written
-    assert capsys.readouterr().err.splitlines()[-1] == f"No change: {file} fits what is deployed."
+    assert capsys.readouterr().err.splitlines()[-1] == f"No change: {file} matches what is deployed."
 
 
 async def test_names_follow_the_file_and_the_options(standin: StandIn, file: Path) -> None:
@@ -200,19 +200,19 @@ CHANGED: dict[str, tuple[str, dict[str, Any], str, str]] = {
     "text in place of a result": (
         "capital-json",
         data("capital-json", llm_config={}),
-        "  - The prompt answers with text now: it has no response_format, and the tool has a result.",
+        "  - The prompt answers with text now: it has no response_format, but the tool has a result.",
         "Not done: ",
     ),
     "a result in place of text": (
         "capital",
         data("capital", llm_config=RECORDED["capital-json"]["data"]["parameters"]["prompt"]["llm_config"]),
-        "  + The prompt answers with JSON, and the tool has no result: it is passed on as text.",
+        "  + The prompt answers with JSON, but the tool has no result, so the JSON is passed on as text.",
         "Not done: ",
     ),
     "a chat": (
         "capital",
         {**RECORDED["support-chat"]["data"]},
-        "  ! The application is a chat application now, and the tool is of the kind completion.",
+        "  ! The application is a chat application now, but the tool has the kind completion.",
         "Not done: ",
     ),
     "a hook": (

@@ -78,7 +78,7 @@ DRIFTED: dict[str, tuple[str, str, list[tuple[Drift, str]]]] = {
         [
             (
                 Drift.RESULT_ADDED,
-                "The prompt answers with JSON, and the tool has no result: it is passed on as text.",
+                "The prompt answers with JSON, but the tool has no result, so the JSON is passed on as text.",
             )
         ],
     ),
@@ -88,19 +88,19 @@ DRIFTED: dict[str, tuple[str, str, list[tuple[Drift, str]]]] = {
         [
             (
                 Drift.RESULT_REMOVED,
-                "The prompt answers with text now: it has no response_format, and the tool has a result.",
+                "The prompt answers with text now: it has no response_format, but the tool has a result.",
             )
         ],
     ),
     "became a chat": (
         "support-chat",
         file('properties.company.type = "string"\n'),
-        [(Drift.KIND_CHANGED, "The application is a chat application now, and the tool is of the kind completion.")],
+        [(Drift.KIND_CHANGED, "The application is a chat application now, but the tool has the kind completion.")],
     ),
     "became a completion": (
         "capital",
         file(f"{TWO}{CONVERSATION}", kind="chat"),
-        [(Drift.KIND_CHANGED, "The application is a completion application now, and the tool is of the kind chat.")],
+        [(Drift.KIND_CHANGED, "The application is a completion application now, but the tool has the kind chat.")],
     ),
     "lost an input of a chat": (
         "support-chat",

@@ -172,7 +172,7 @@ def test_a_schema_with_a_null_stands_beside() -> None:
     assert 'file = "capital_2.result.json"' in document.text()
     assert json.loads(document.beside["capital_2.result.json"]) == schema
     occupied = ToolsDocument("", lambda _: b"{}")
-    with pytest.raises(ValueError, match=r"capital_2\.result\.json is there already"):
+    with pytest.raises(ValueError, match=r"capital_2\.result\.json already exists"):
         occupied.add(NewTool("tools.acme.geo.capital_2", "capital", "", "", "x", deployed))
 
 

@@ -84,13 +84,13 @@ ROWS = [
         "the model's endpoint down",
         Fault(cause="provider-down"),
         ("UPSTREAM_FAILED", False),
-        "The model's provider failed, also after Agenta's own retries (HTTP 500)",
+        "The model's provider failed, even after Agenta's own retries (HTTP 500)",
     ),
     Row(
         "the model's provider overloaded",
         Fault(cause="provider-busy", retry_after="1"),
         ("UPSTREAM_FAILED", False),
-        "The model's provider failed, also after Agenta's own retries (HTTP 503)",
+        "The model's provider failed, even after Agenta's own retries (HTTP 503)",
     ),
     Row(
         "the prompt isn't deployed",

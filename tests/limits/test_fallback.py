@@ -158,8 +158,8 @@ async def test_both_changes_are_logged_once_whatever_was_under_way(
         await watched.take()
         await watched.let_probe_end()
     assert [record.getMessage() for record in caplog.records] == [
-        "the rate limiter's store fails (ConnectionError): each process counts for itself until it answers again",
-        "the rate limiter's store answers again: the limits count for all replicas",
+        "the rate limiter's store is failing (ConnectionError): each process counts on its own until it works again",
+        "the rate limiter's store works again: replicas share the limits",
     ]
 
 

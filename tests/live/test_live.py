@@ -1,6 +1,6 @@
 """The whole path against a real Agenta: ``make live``. Costs a few calls of a small model.
 
-``AGENTA_AI_SERVICES_API_URL`` and ``AGENTA_API_KEY`` say where; the key's owner needs the role developer or above.
+``AGENTA_AI_SERVICES_API_URL`` and ``AGENTA_API_KEY`` say where; the key's owner needs the developer role or higher.
 ``AGENTA_AI_LIVE_ENVIRONMENT`` (development) and ``AGENTA_AI_LIVE_MODEL`` (gpt-4o-mini) say what to use. Everything
 is made under slugs of its own, and undeployed and archived at the end.
 """

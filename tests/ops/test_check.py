@@ -279,7 +279,7 @@ FAULTS: dict[str, tuple[Plant, str, str, str]] = {
         sets(AGENTA_AI_GRPC_API_KEYS_FILE="/none/keys.json"),
         "API keys",
         "failed",
-        "Make /none writable",
+        "Create /none writable",
     ),
     "broken principals": (
         writes("principals.json", "[]"),
@@ -361,7 +361,7 @@ FAULTS: dict[str, tuple[Plant, str, str, str]] = {
         sets(AGENTA_AI_GRPC_IDEMPOTENCY_FILE="/none/ids.db"),
         "request ids",
         "failed",
-        "Make /none",
+        "Create /none",
     ),
     "no keys of results": (
         sets(AGENTA_AI_GRPC_RESULT_STORAGE="encrypted", AGENTA_AI_GRPC_RESULT_KEYS_FILE="/none/keys"),
@@ -504,7 +504,7 @@ def test_nobody_is_blamed_for_an_address_that_this_machine_has_no_way_to() -> No
     )  # fmt: skip
     [address] = [found for found in json.loads(done.stdout)["findings"] if found["part"] == "address"]
     assert address["state"] == "warning"
-    assert "is in use, and can't be reached from here" in address["said"]
+    assert "is in use, but can't be reached" in address["said"]
 
 
 # Redis

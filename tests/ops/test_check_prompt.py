@@ -67,10 +67,10 @@ class Expected:
     called: tuple[str, str, str] = ("ok", "guidelines and context had an effect", "")
 
 
-OK = ("ok", "another prompt than the shipped one", "")
+OK = ("ok", "a prompt other than the shipped one", "")
 WRONG_INPUTS = Expected(
-    ("failed", "other inputs than the service sends: prompt, rules", "provision --overwrite, or give the prompt"),
-    ("failed", "UPSTREAM_MISCONFIGURED: ", "said of the prompt above"),
+    ("failed", "inputs that the service doesn't send: prompt, rules", "provision --overwrite, or give the prompt"),
+    ("failed", "UPSTREAM_MISCONFIGURED: ", "remedy for the prompt above"),
 )
 NO_CREDENTIAL = ("failed", "Agenta says: “No API key found for model", "Add the key of the model's provider")
 MISCONFIGURED = {
@@ -81,7 +81,7 @@ MISCONFIGURED = {
         ("failed", "UPSTREAM_OUTPUT_INVALID: ", "docs/errors.md"),
     ),
     "no-guidelines": Expected(
-        ("warning", "ignores what callers ask for: no text names __ag_guidelines and __ag_context", "into a message"),
+        ("warning", "ignores what callers ask for: no text uses __ag_guidelines and __ag_context", "into a message"),
         ("warning", "its guidelines had no effect", "__ag_guidelines in a message"),
     ),
     "no-rf": Expected(("warning", "no response_format", "set a JSON schema")),
@@ -89,7 +89,7 @@ MISCONFIGURED = {
     "gpt-nope": Expected(OK, NO_CREDENTIAL),
     "trap-name": Expected(
         ("failed", "Its own text has the variable name, which gets no value", "describe variables in words"),
-        ("failed", "Agenta says: “Error in messages[0].content: Unreplaced variables", "said of the prompt above"),
+        ("failed", "Agenta says: “Error in messages[0].content: Unreplaced variables", "remedy for the prompt above"),
     ),
     "refine-mustache": Expected(OK),
     "refine-mustache-escaped": Expected(OK),
@@ -212,13 +212,13 @@ ABSENT: dict[Callable[[StandIn], None], tuple[str, str, str]] = {
     no_environment: ("failed", "has no environment 'production'", "Correct AGENTA_AI_SERVICES_ENVIRONMENT_SLUG"),
     another_organization: ("failed", "(p-1 of the organization o-1)", "use a key of the project that has it"),
     archived: ("failed", "is archived, and isn't deployed", "Restore it in Agenta"),
-    archived_and_deployed: ("warning", "ai-refine is archived. It runs", "Restore it in Agenta"),
+    archived_and_deployed: ("warning", "ai-refine is archived. It still runs", "Restore it in Agenta"),
     hook: (
         "failed",
         "It holds no prompt: the application has the type agenta:custom:hook:v0.",
         "completion application",
     ),
-    forbidden: ("failed", "may not read applications: the role in the project is too low", "the role viewer or above"),
+    forbidden: ("failed", "may not read applications: the role in the project is too low", "the viewer role or higher"),
     older_release: ("ok", "can't be read from Agenta before v0.96.6", ""),
 }
 

@@ -51,8 +51,8 @@ def test_json(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     assert cli.main(["config", "--json"]) == 0
     out, err = capsys.readouterr()
     assert "the-s3cret" not in out + err
-    assert err == "agenta-ai-server: AGENTA_AI_SERVICES_ENVIRONMENT is deprecated: name it " + (
-        "AGENTA_AI_SERVICES_ENVIRONMENT_SLUG.\n"
+    assert err == "agenta-ai-server: AGENTA_AI_SERVICES_ENVIRONMENT is deprecated: use " + (
+        "AGENTA_AI_SERVICES_ENVIRONMENT_SLUG instead.\n"
     )
     rows = json.loads(out)
     assert [row["name"] for row in rows] == NAMES

@@ -128,7 +128,7 @@ def test_a_key_that_nobody_saw_can_be_revoked(
     revoking = f"agenta-ai-server keys revoke {key_id} --file {file}"
     assert (done.returncode, state) == (1, "valid")
     assert done.stderr == (
-        f"agenta-ai-server keys: key {key_id} was made and can't be written to standard output: {why}. "
+        f"agenta-ai-server keys: key {key_id} was created, but can't be written to standard output: {why}. "
         f"Nobody has seen it, so revoke it: {revoking}\n"
     )
     assert keys(*revoking.split()[2:]) == 0

@@ -76,5 +76,5 @@ async def test_a_key_that_breaks_between_reading_and_starting(file: Path, standi
         async with serve.running(settings):
             pass
     assert told.value.faults == [
-        f"AGENTA_AI_SERVICES_API_KEY_FILE: {file}: it is empty, and should hold this server's API key in Agenta."
+        f"AGENTA_AI_SERVICES_API_KEY_FILE: {file}: it is empty, and should contain this server's API key in Agenta."
     ]

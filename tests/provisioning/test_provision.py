@@ -127,7 +127,7 @@ async def test_the_prompt_of_somebody_else(standin: StandIn, capsys: pytest.Capt
     out, err = capsys.readouterr()
     assert out == ""
     assert "Refine {{it}}" in err
-    assert "wasn't made by agenta-ai-server provision. Give --overwrite" in err
+    assert "wasn't made by agenta-ai-server provision. Pass --overwrite" in err
     assert writes(standin) == []
     assert await run(standin, replace(OPTIONS, overwrite=True)) == 0
     assert application.revisions[-1]["data"]["parameters"] == prompt.parameters("gpt-4o-mini")
@@ -139,7 +139,7 @@ async def test_a_run_that_was_cut_short_is_continued(standin: StandIn, capsys: p
     assert capsys.readouterr().err.splitlines() == [
         "Created the application ai-refine.",
         "agenta-ai-server provision: The owner of this API key may not deploy to an environment: the role in the "
-        "project is too low. Use a key of a user with the role developer or above, or have the role raised.",
+        "project is too low. Use a key of a user with the developer role or higher, or have the user's role raised.",
     ]
     standin.permissions.callers = {f"ApiKey {KEY}": Caller(actions=ROLES["developer"])}
     assert await run(standin) == 0

@@ -196,7 +196,7 @@ async def test_the_prompt_of_somebody_else_keeps_all_from_being_deployed(
     assert await run(standin, file) == 1
     err = capsys.readouterr().err
     assert "Sort {{ticket}}" in err
-    assert "The prompt in classify, version 1, wasn't made by agenta-ai-server provision. Give --overwrite" in err
+    assert "The prompt in classify, version 1, wasn't made by agenta-ai-server provision. Pass --overwrite" in err
     assert writes(standin) == []
     assert await run(standin, file, overwrite=True) == 0
     assert deployed(standin, "classify")["version"] == "2"
@@ -255,7 +255,7 @@ async def test_two_tools_of_one_deployment(standin: StandIn, tmp_path: Path) -> 
     file = summaries(tmp_path, ("production", "one.toml"), ("production", "one.toml"))
     assert await run(standin, file) == 0
     file = summaries(tmp_path, ("production", "one.toml"), ("production", "other.toml"))
-    with pytest.raises(SettingsError, match=r"tools\.acme\.text\.tool_0 has another prompt for summarize"):
+    with pytest.raises(SettingsError, match=r"tools\.acme\.text\.tool_0 has a different prompt for summarize"):
         await run(standin, file)
 
 

@@ -163,8 +163,8 @@ async def test_no_call_is_refused_and_none_waits_long(
     # A restart may be too quick for anybody to notice.
     if load.log or disturb is not restarted:
         assert len(load.log) == 2, load.log
-        assert "the rate limiter's store fails" in load.log[0]
-        assert "the rate limiter's store answers again" in load.log[1]
+        assert "the rate limiter's store is failing" in load.log[0]
+        assert "the rate limiter's store works again" in load.log[1]
 
 
 @pytest.mark.parametrize("disturb", [killed, frozen])
@@ -203,7 +203,7 @@ async def test_a_request_id_while_nobody_can_be_asked_for_it(
         assert await state() == {(): 2}
         redis.thaw()
         async with asyncio.timeout(PATIENCE):
-            while not load.replica.said("the idempotency store is back"):
+            while not load.replica.said("the idempotency store works again"):
                 await load.repeat(str(uuid4()))
         assert await state() == {(): 0}
         assert len(load.replica.said("the idempotency store fails")) == 1

@@ -187,4 +187,4 @@ def test_so_many_lines_of_each_logger_and_the_last_says_so(written: io.StringIO,
     clock.now += 61
     logger.warning("later")
     said = [json.loads(line)["message"] for line in written.getvalue().splitlines()]
-    assert said == ["again", "again", "again (further lines of this logger are left out for a while)", "later"]
+    assert said == ["again", "again", "again (further lines of this logger are omitted for a while)", "later"]

@@ -199,7 +199,7 @@ async def test_a_chat_application(standin: StandIn, write: Write, path: str) -> 
     messages = [{"role": "user", "content": "Where is my parcel? I have waited for weeks."}]
     async with service(standin, write(FILE)) as stub:
         response = await call(stub, TALK, company="Acme", messages=messages)
-    assert structured(response) == {"text": "Offline stand-in, no model was asked: Acme"}
+    assert structured(response) == {"text": "Offline stand-in, no model was called: Acme"}
     received = standin.requests[-1]
     assert received.path == path
     assert received.inputs == {"company": "Acme", "messages": messages}

@@ -81,7 +81,7 @@ def test_a_list_of_messages_makes_it_a_chat() -> None:
         (GOOD + "timeout_seconds = 100", ["line 5: .*timeout_seconds: must be at most 90, the service's own"]),
         (GOOD + "timeout_seconds = 1", ["line 5: .*timeout_seconds: must be more than 2"]),
         (GOOD + "repairs = 4\n" + RESULT, ["line 5: .*repairs: Input should be less than or equal to 3"]),
-        (GOOD + "repairs = 1", ["line 5: .*repairs: needs a schema", "line 5: .*repairs: needs feedback"]),
+        (GOOD + "repairs = 1", ["line 5: .*repairs: needs a result schema", "line 5: .*repairs: needs feedback"]),
         (GOOD + 'feedback = "text"', ["line 5: .*feedback: is an argument"]),
         (GOOD + 'kind = "chat"', ['line 1: tools.a.b.c: a chat application needs an argument "messages"']),
         (GOOD + 'permission = "Run Service"', ["line 5: .*permission: String should match pattern"]),
@@ -96,7 +96,10 @@ def test_a_list_of_messages_makes_it_a_chat() -> None:
         (GOOD + "result = { '$ref' = 'http://127.0.0.1/s' }", ["line 5: .*: must refer to a place in the same schema"]),
         (GOOD + "result = { '$ref' = '#/$defs/x' }", ["line 5: .*: refers to '#/\\$defs/x', which isn't there"]),
         (GOOD + "result = { '$ref' = '#' }", ["line 5: .*: more than 50 subschemas apply"]),
-        (GOOD + f'result = {{ title = "{LONG}" }}', ["line 5: .*result: has 70,.* bytes as JSON, and 65,536 may be"]),
+        (
+            GOOD + f'result = {{ title = "{LONG}" }}',
+            ["line 5: .*result: has 70,.* bytes as JSON, more than the maximum of 65,536"],
+        ),
         (
             GOOD + 'result = { file = "/etc/passwd" }',
             ["line 5: .*result.file: must be the path of a file in the tools"],
@@ -107,7 +110,7 @@ def test_a_list_of_messages_makes_it_a_chat() -> None:
         ),
         (GOOD + 'result = { file = "gone.json" }', ["line 5: .*result.file: can't read .*gone.json: No such file"]),
         (GOOD + 'result = { file = "twice.json" }', ["line 5: .*twice.json has the key 'a' twice in one object"]),
-        (GOOD + 'result = { file = "list.json" }', ["line 5: .*list.json must hold a JSON object"]),
+        (GOOD + 'result = { file = "list.json" }', ["line 5: .*list.json must contain a JSON object"]),
         (
             GOOD + 'prompt = "prompt.toml"',
             ["line 4: .*text: isn't an input of prompt.toml", "line 4: .*lacks 'tone', which is an input of"],
@@ -123,11 +126,11 @@ def test_a_list_of_messages_makes_it_a_chat() -> None:
         ),
         (
             GOOD + '[[tools."tools.a.b.c".examples]]\nresult = { n = 1 }\n',
-            ["line 6: .*result: must be a text: the tool has no schema"],
+            ["line 6: .*result: must be a text: the tool has no result schema"],
         ),
         (
             GOOD.replace('{ type = "string" }', '{ type = "string", default = 1 }'),
-            ["line 4: .*text.default: isn't valid by its own schema: Must be of type string"],
+            ["line 4: .*text.default: doesn't match its own schema: Must be of type string"],
         ),
         (GOOD.replace("tools.a.b.c", "tools.agenta.api.refine_prompt"), ["line 1: .*: is the name of a built-in tool"]),
     ],
@@ -150,7 +153,7 @@ def test_all_faults_of_all_tools_at_once() -> None:
     assert [fault.partition(":")[0] for fault in found] == [
         f"line {5 * n + offset}" for n in range(30) for offset in (2, 5)
     ]
-    with pytest.raises(ToolsFileError, match="and 10 more faults"):
+    with pytest.raises(ToolsFileError, match="and 10 more errors"):
         parse(text.encode(), Path())
 
 
@@ -164,11 +167,11 @@ def test_there_are_bounds() -> None:
         return "".join((GOOD + more).replace("tools.a.b.c", f"tools.a.b.c{n}") for n in range(count)).encode()
 
     assert len(parse(some(500), Path())) == 500
-    assert faults(some(501).decode()) == ["line 1: there are 501 tools, and 500 may be"]
+    assert faults(some(501).decode()) == ["line 1: there are 501 tools, more than the maximum of 500"]
     (fault,) = faults(some(400, f'result = {{ title = "{"x" * 6000}" }}\n').decode())
-    assert "bytes together, and 2,097,152 may be" in fault
+    assert "bytes together, more than the maximum of 2,097,152" in fault
     (fault,) = faults("".join(GOOD.replace("b.c", f"b.c{n}") + f'permission = "p{n}"\n' for n in range(21)))
-    assert "21 permissions are named, and 20 may be" in fault
+    assert "21 different permissions are used, more than the maximum of 20" in fault
 
 
 def test_a_start_without_a_file_does_not_pay_for_it() -> None:

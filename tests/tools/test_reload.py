@@ -214,7 +214,7 @@ async def test_all_faults_at_the_start(standin: StandIn, tmp_path: Path) -> None
         async with connected(settings):
             pass
     tools, limits = error.value.faults
-    assert tools.startswith(f"AGENTA_AI_GRPC_TOOLS_FILE: {path}: it has faults:\n")
+    assert tools.startswith(f"AGENTA_AI_GRPC_TOOLS_FILE: {path}: The file has errors:\n")
     for fault in (
         "line 1: tools.acme.a.one.application: Field required",
         "line 2: tools.acme.a.one.x: there",

@@ -92,8 +92,8 @@ def test_what_is_found_before_the_start_and_not_at_the_first_call(tmp_path: Path
         }
     )
     assert told == [
-        "AGENTA_AI_SERVICES_API_KEY: must be visible ASCII characters, without blanks and line ends.",
-        f"AGENTA_AI_GRPC_UPSTREAM_CA_FILE: {pem} holds no certificate in PEM form.",
+        "AGENTA_AI_SERVICES_API_KEY: must be visible ASCII characters, without spaces or line breaks.",
+        f"AGENTA_AI_GRPC_UPSTREAM_CA_FILE: {pem} contains no certificate in PEM format.",
         "AGENTA_AI_GRPC_UPSTREAM_PROXY: the proxy's URL must have the scheme http or https, and a host. "
         "Give one such as http://proxy.example:3128.",
     ]
@@ -181,9 +181,7 @@ def test_secrets_from_files(tmp_path: Path) -> None:
     key.write_bytes(b"\xef\xbb\xbfthe-secret\r\n")
     assert load(environment)[0].api_key == settings.api_key, "a byte order mark is not part of the key"
     key.write_text("'the-secret'")
-    assert faults(environment) == [
-        "AGENTA_AI_SERVICES_API_KEY_FILE: must not be in quotes: remove them, because nothing else does."
-    ]
+    assert faults(environment) == ["AGENTA_AI_SERVICES_API_KEY_FILE: must not be in quotes: remove them."]
     key.unlink()
     assert faults(environment) == [f"AGENTA_AI_SERVICES_API_KEY_FILE: can't read {key}: No such file or directory."]
 
@@ -225,7 +223,7 @@ ALL_MODES = API_KEYS | JWT | AGENTA | MTLS | {"AGENTA_AI_GRPC_AUTH": " mtls ,age
 def test_modes(environment: dict[str, str], listen: str) -> None:
     _, warnings = load(environment | {"AGENTA_AI_GRPC_LISTEN": listen})
     in_plaintext = listen == "0.0.0.0:1" and "AGENTA_AI_GRPC_TLS_CERT_FILE" not in environment
-    assert [warning.partition(" takes ")[0] for warning in warnings] == (
+    assert [warning.partition(" accepts ")[0] for warning in warnings] == (
         ["AGENTA_AI_GRPC_LISTEN: 0.0.0.0:1"] if in_plaintext else []
     )
 
@@ -238,7 +236,7 @@ def without(environment: dict[str, str], *names: str) -> dict[str, str]:
     ("environment", "why"),
     [
         ({"AGENTA_AI_GRPC_AUTH": "passwords"}, "AGENTA_AI_GRPC_AUTH: must be 'api_keys', 'jwt', 'agenta', 'mtls' or "),
-        (API_KEYS | {"AGENTA_AI_GRPC_AUTH": "none,api_keys"}, "AGENTA_AI_GRPC_AUTH: 'none' admits everybody, so no "),
+        (API_KEYS | {"AGENTA_AI_GRPC_AUTH": "none,api_keys"}, "AGENTA_AI_GRPC_AUTH: 'none' admits everybody, so it "),
         (without(API_KEYS, "API_KEYS_FILE"), "AGENTA_AI_GRPC_AUTH: 'api_keys' needs AGENTA_AI_GRPC_API_KEYS_FILE."),
         (without(JWT, "JWT_AUDIENCE"), "AGENTA_AI_GRPC_AUTH: 'jwt' needs AGENTA_AI_GRPC_JWT_AUDIENCE."),
         (without(JWT, "JWT_JWKS_URL"), "AGENTA_AI_GRPC_AUTH: 'jwt' needs either AGENTA_AI_GRPC_JWT_JWKS_URL or "),
@@ -294,7 +292,7 @@ def test_the_old_name_of_the_environment() -> None:
     new = "AGENTA_AI_SERVICES_ENVIRONMENT_SLUG"
     settings, warnings = load(AUTH | FOUR | {new: "", "AGENTA_AI_SERVICES_ENVIRONMENT": "staging"})
     assert settings.environment_slug == "staging"
-    assert warnings == [f"AGENTA_AI_SERVICES_ENVIRONMENT is deprecated: name it {new}."]
+    assert warnings == [f"AGENTA_AI_SERVICES_ENVIRONMENT is deprecated: use {new} instead."]
     settings, _ = load(AUTH | FOUR | {"AGENTA_AI_SERVICES_ENVIRONMENT": "staging"})
     assert settings.environment_slug == "production"
 

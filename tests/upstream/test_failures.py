@@ -33,7 +33,7 @@ REMEDIES: list[tuple[Failure, str]] = [
     (failures.QUOTA_EXHAUSTED, "quota.* the owner of the account there"),
     (failures.PROMPT_TOO_LONG, "too long.* shorter"),
     (failures.PROVIDER_FAILED, "model's provider failed.* may have been billed"),
-    (failures.AGENTA_API_DOWN, "can't reach Agenta's API.* operator .* all of Agenta runs"),
+    (failures.AGENTA_API_DOWN, "can't reach Agenta's API.* operator .* all parts of Agenta"),
     (failures.UNAVAILABLE, "unavailable.* Try again later"),
     (failures.FAILED, "may have been billed.* operator .* logs of Agenta"),
     (failures.REJECTED, "operator .* check the address"),

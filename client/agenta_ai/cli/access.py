@@ -113,7 +113,7 @@ def _tls(args: argparse.Namespace, target: saved.Target) -> bool | grpc.ChannelC
     if not (ca or args.cert or args.key):
         return wanted
     if wanted is False:
-        raise InvalidInput("--plaintext can't be combined with --ca, --cert and --key. Leave out either.")
+        raise InvalidInput("--plaintext can't be combined with --ca, --cert or --key. Leave out one or the other.")
     if bool(args.cert) != bool(args.key):
         raise InvalidInput("--cert and --key belong together. Give both.")
     import grpc
@@ -134,10 +134,12 @@ def _check_certificates(ca: str | None, cert: str | None, key: str | None) -> No
         if ca:
             context.load_verify_locations(ca)
     except OSError:  # ssl has its errors among them
-        raise InvalidInput(f"--ca {ca}: must hold certificates in PEM.") from None
+        raise InvalidInput(f"--ca {ca}: must contain certificates in PEM format.") from None
     try:
         if cert:
             # An empty password keeps ssl from asking for one on the terminal.
             context.load_cert_chain(cert, key, password="")
     except OSError:  # ssl has its errors among them
-        raise InvalidInput("--cert and --key: must be a certificate and its own key, in PEM and unencrypted.") from None
+        raise InvalidInput(
+            "--cert and --key: must be a certificate and its private key, in PEM format and unencrypted."
+        ) from None

@@ -92,4 +92,4 @@ def _meant(client: SyncClient, name: str) -> str:
     except AgentaError:
         known = []
     close = get_close_matches(name, known, 1, cutoff=0.5)
-    return f"Did you mean {close[0]}?" if close else "Run agenta-ai tools to see which there are."
+    return f"Did you mean {close[0]}?" if close else "Run agenta-ai tools to list them."

@@ -36,7 +36,7 @@ def read(name: str) -> list[PromptCase]:
     is_table = os.path.splitext(name)[1].lower() == ".csv"
     cases = _of_table(name, text) if is_table else _of_lines(name, text)
     if not cases:
-        raise InvalidInput(f"{streams.shown(name)} holds no cases.")
+        raise InvalidInput(f"{streams.shown(name)} contains no cases.")
     return cases
 
 

@@ -58,7 +58,7 @@ def markdown(refined: RefinedWithCases, name: str) -> str:
     if difference:
         fence = "`" * max(3, 1 + max((len(found) for found in _BACKTICKS.findall(difference)), default=0))
         lines += ["", f"{fence}diff", difference, fence]
-    lines += ["", f"{refined.model_calls} model calls. What passed once may fail another time."]
+    lines += ["", f"{refined.model_calls} model calls. A case that passed once may fail another time."]
     return "\n".join(lines) + "\n"
 
 

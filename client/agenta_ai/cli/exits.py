@@ -88,7 +88,7 @@ def in_words(failure: AgentaError, given: str, names: Mapping[str, str]) -> str:
     if isinstance(failure, CallFailed) and failure.code.name == "UNAUTHENTICATED":
         if not given:
             return "The server requires credentials. Set AGENTA_AI_API_KEY, or use a target that has them."
-        return f"The server does not accept {given}, or no longer. Set a valid one."
+        return f"The server does not accept {given} (or no longer does). Set a valid one."
     if failure.request_id:
         for words in ("send it again with request_id", "Use request_id"):
             sentence = sentence.replace(

@@ -77,7 +77,7 @@ def _one(name: str, work: Work) -> None:
                 done = _edited(done)
                 _show(work, done)
             case _:
-                work.screen.say("Type one of the letters in brackets, and Enter.")
+                work.screen.say("Type one of the letters in brackets, then press Enter.")
 
 
 def _show(work: Work, done: Refinement) -> None:

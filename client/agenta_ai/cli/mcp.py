@@ -39,7 +39,7 @@ def _check_options(args: argparse.Namespace) -> None:
         "--issuer": args.issuer,
     }
     if not args.listen and (given := [option for option, value in only_http.items() if value]):
-        raise InvalidInput(f"{given[0]}: is for HTTP. Give --listen too.")
+        raise InvalidInput(f"{given[0]}: applies only to HTTP. Pass --listen, too.")
     if bool(args.listen_cert) != bool(args.listen_key):
         raise InvalidInput("--listen-cert and --listen-key belong together. Give both.")
 
@@ -64,7 +64,8 @@ async def _over_http(args: argparse.Namespace, how: Access) -> None:
     connection(how.address, tls=how.tls).check_credentials("--listen")
     if how.credentials:
         streams.note(
-            "agenta-ai: with --listen each request brings its own credentials; those of this command are not used."
+            "agenta-ai: with --listen, each request carries its own credentials; the credentials of this command are "
+            "not used."
         )
     async with Client(how.address, tls=how.tls) as client, Client(how.address, tls=how.tls, retries=0) as asking:
         await listening.check_exposure(where, asking, encrypted=bool(tls or args.behind_tls_proxy))

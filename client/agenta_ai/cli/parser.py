@@ -59,9 +59,9 @@ OF_COMMAND = {
         "  agenta-ai refine prompt.md --system -i            # as a system message\n"
         "  agenta-ai refine 'prompts/**/*.md' -i -j 8        # many files, 8 at a time\n"
         "  agenta-ai refine prompts/*.yaml --check --quiet   # in CI\n"
-        "  agenta-ai refine prompt.md --interactive          # decide about each\n"
+        "  agenta-ai refine prompt.md --interactive          # ask what to do with each\n"
         "  cat prompt.md | agenta-ai refine - -o - > new.md  # text in, text out\n"
-        "  agenta-ai refine prompt.json --cases cases.jsonl  # until its test cases pass\n"
+        "  agenta-ai refine prompt.json --cases cases.jsonl  # against test cases\n"
     ),
     "target": (
         "examples:\n"
@@ -210,10 +210,10 @@ def _common(parser: Parser) -> None:
     security = group.add_mutually_exclusive_group()
     add = partial(group.add_argument, default=argparse.SUPPRESS)
     add("--target", metavar="HOST:PORT", help=f"the server, or the name of a target; {DEFAULT_TARGET} by default")
-    add("--timeout", type=float, metavar="SECONDS", help="time-out; by default 90 for tools and 10 for the rest")
+    add("--timeout", type=float, metavar="SECONDS", help="timeout; by default 90 for tools and 10 for the rest")
     for option, value, help_ in (
-        ("--tls", True, "use TLS, even to this machine"),
-        ("--plaintext", False, "use no TLS, even to other machines"),
+        ("--tls", True, "use TLS, even for this machine"),
+        ("--plaintext", False, "use plaintext, even for other machines"),
     ):
         security.add_argument(
             option, action="store_const", const=value, dest="tls", default=argparse.SUPPRESS, help=help_
@@ -226,7 +226,7 @@ def _common(parser: Parser) -> None:
 
 
 def _json(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--json", action="store_true", help="print JSON, also for a failure")
+    parser.add_argument("--json", action="store_true", help="print JSON, even for a failure")
 
 
 def _paid(parser: argparse.ArgumentParser) -> None:
@@ -251,7 +251,7 @@ def _call(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--args", metavar="JSON", default="{}", help="the arguments: a JSON object, @FILE, or - for standard input"
     )
-    parser.add_argument("--json", action="store_true", help="print the whole result as JSON, also for a failure")
+    parser.add_argument("--json", action="store_true", help="print the whole result as JSON, even for a failure")
     _paid(parser)
 
 
@@ -261,7 +261,9 @@ def _refine(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("-g", "--guidelines", default="", metavar="TEXT", help="instructions for the refinement")
     parser.add_argument("-c", "--context", default="", metavar="TEXT", help="what the prompt is for")
-    parser.add_argument("--system", action="store_true", help="treat a text as a system message, not a user's")
+    parser.add_argument(
+        "--system", action="store_true", help=("treat a text as a system message instead of a user message")
+    )
     parser.add_argument("--format", choices=("text", "json", "yaml"), metavar="FORMAT", help="text, json or yaml")
     where = parser.add_mutually_exclusive_group()
     where.add_argument("-i", "--in-place", action="store_true", help="write the refined prompts back to their files")
@@ -288,7 +290,7 @@ def _refine(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "-j", "--jobs", type=int, default=4, metavar="N", help="number of prompts to refine at once; 4 by default"
     )
-    parser.add_argument("--json", action="store_true", help="print JSON, also for a failure; a list for several files")
+    parser.add_argument("--json", action="store_true", help="print JSON, even for a failure; a list for several files")
     _paid(parser)
 
 
@@ -311,7 +313,7 @@ def _mcp(parser: Parser) -> None:
         "--resource",
         default="",
         metavar="URL",
-        help="with --issuer: the audience of tokens, which is also that of the service",
+        help="with --issuer: the audience of tokens, the same as the service's",
     )
     add("--issuer", default="", metavar="URL", help="with --resource: the server that issues tokens to callers")
     actions = parser.add_subparsers(metavar="ACTION", parser_class=Parser, prog="agenta-ai mcp")
@@ -346,8 +348,10 @@ def _target(parser: Parser) -> None:
     )
     add.add_argument("--project", default="", metavar="ID", help="id of the project to act in")
     security = add.add_mutually_exclusive_group()
-    security.add_argument("--tls", action="store_true", dest="tls", help="use TLS, even to this machine")
-    security.add_argument("--plaintext", action="store_false", dest="tls", help="use no TLS, even to other machines")
+    security.add_argument("--tls", action="store_true", dest="tls", help="use TLS, even for this machine")
+    security.add_argument(
+        "--plaintext", action="store_false", dest="tls", help=("use plaintext, even for other machines")
+    )
     add.add_argument("--ca", default="", metavar="FILE", help="trust these authorities instead of the system's (PEM)")
     use = actions.add_parser("use", help="use a target by default", description="Use a target by default.")
     remove = actions.add_parser("remove", help="remove a target", description="Remove a target.")

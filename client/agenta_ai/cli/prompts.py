@@ -116,7 +116,7 @@ def parse(name: str, text: str, mark: bytes, format_: Format, role: str) -> Prom
     if not isinstance(content, dict):
         raise InvalidInput(
             f'{streams.shown(name)} is not a prompt template. It should look like {{"messages": [...]}}, '
-            "or be given with --format text."
+            "or pass --format text."
         )
     return Prompt(name, text, mark, format_, content)
 

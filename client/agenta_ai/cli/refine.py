@@ -149,26 +149,26 @@ def _check_usage(args: argparse.Namespace, names: Sequence[str]) -> None:
             args.cases is not None and (args.check or args.interactive)
         ),
         "Standard input can't be both the prompt and the cases. Name a file.": args.cases == "-" and "-" in names,
-        "--report - wants standard output for itself. Leave out --json and --output -.": (
+        "--report - can't share standard output. Leave out --json and --output -.": (
             args.report == "-" and (args.json or args.output == "-")
         ),
         "--rounds, --repeat, --pass-at-least, --max-calls and --report belong to --cases. Name a file of cases.": (
             args.cases is None and any(value is not None for value in _of_cases(args))
         ),
         "--jobs must be at least 1.": args.jobs < 1,
-        "--output - and --json both want standard output. Choose one.": args.output == "-" and args.json,
+        "--output - and --json both write to standard output. Choose one.": args.output == "-" and args.json,
         "--in-place cannot write standard input back. Use --output.": args.in_place and "-" in names,
         "--request-id is for one prompt. Name one file.": args.request_id is not None and len(names) > 1,
         "--output must be a folder for more than one prompt.": (
             bool(args.output) and len(names) > 1 and not os.path.isdir(args.output)
         ),
-        "--output would get two files of the same name. Refine them one after the other.": (
+        "Two files would have the same name in --output. Refine them one at a time.": (
             bool(args.output) and len({os.path.basename(name) for name in names}) < len(names)
         ),
-        "--interactive asks and writes. Leave out --check, --json and --quiet.": (
+        "--interactive can't be combined with --check, --json or --quiet. Leave them out.": (
             args.interactive and (args.check or args.json or args.quiet)
         ),
-        "--interactive needs a terminal, and files to write.": args.interactive
+        "--interactive needs a terminal, and files that it can write.": args.interactive
         and ("-" in names or not (streams.is_terminal(sys.stdin) and streams.is_terminal(sys.stdout))),
     }
     for sentence, applies in wrong.items():

@@ -1,4 +1,4 @@
-"""Reads the bodies of HTTP requests within bounds of time, memory and work."""
+"""Reads the bodies of HTTP requests within limits on time, memory and work."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Refusal(Exception):
     """A body isn't read.
 
     Attributes:
-        response: What its sender gets.
+        response: The response to its sender.
     """
 
     def __init__(self, sentence: str, status: int) -> None:
@@ -43,19 +43,19 @@ class Refusal(Exception):
 
 @dataclass
 class Bodies:
-    """Reads bodies, and counts the bytes of those that haven't arrived as a whole."""
+    """Reads bodies, and counts the bytes of those that haven't arrived completely."""
 
     _arriving: Shares = field(default_factory=lambda: Shares(MAX_BYTES, MAX_BYTES_OF_CALLER))
 
     async def read(self, receive: Receive, holder: str) -> Receive:
-        """Return what receives the request again, its body as a whole.
+        """Return a function that receives the request again, with its whole body.
 
         Args:
-            receive: Receives it as it arrives.
-            holder: Whose share it takes.
+            receive: Receives the request as it arrives.
+            holder: Whose share the body uses.
 
         Raises:
-            Refusal: It is too large, too slow or holds too many values, or too many others are being read.
+            Refusal: The body is too large, too slow or has too many values, or too many others are being read.
         """
         try:
             async with asyncio.timeout(READ_SECONDS):
@@ -73,7 +73,7 @@ class Bodies:
         return again
 
     async def _whole(self, receive: Receive, holder: str) -> tuple[bytes, Message | None]:
-        """Return the body, and the message that came in place of its end if its sender has left."""
+        """Return the body, and the message that replaced its end if the sender has disconnected."""
         body = bytearray()
         try:
             while (message := await receive())["type"] == "http.request":
@@ -91,7 +91,7 @@ class Bodies:
 
 
 def _has_too_many_values(body: bytes) -> bool:
-    """Say whether JSON holds more than ``MAX_VALUES``. What isn't JSON is left to the SDK, which says so."""
+    """Say whether JSON holds more than ``MAX_VALUES``. The SDK reports bodies that aren't JSON."""
     # Each value but the first follows one of these, inside of strings or not.
     if sum(map(body.count, (b",", b"[", b"{", b":"))) < MAX_VALUES:
         return False

@@ -35,8 +35,8 @@ if TYPE_CHECKING:
     Context = ServerRequestContext[TaskGroup, Any]
 
 INSTRUCTIONS = (
-    "Small AI tools, run by Agenta AI services. A call asks a model, so it takes seconds and costs money. "
-    "If a tool reports wrong arguments, correct those that it names and call it again."
+    "Small AI tools, run by Agenta AI services. A call uses a model, so it takes seconds and costs money. "
+    "If a tool reports invalid arguments, correct those that it names, and call it again."
 )
 #: Streams that wait for changes of the tools, at most, and those of one caller.
 MAX_LISTENERS = 1024
@@ -50,7 +50,7 @@ class Bridge:
     Attributes:
         client: Of the service.
         names: How tools are named.
-        caller: Returns what a request says of who calls, as metadata of the service.
+        caller: Returns the caller's credentials of a request, as metadata for the service.
         remote: Whether callers may be on other machines.
         timeout: Seconds that a tool may take; the client's own if ``None``.
     """
@@ -62,7 +62,7 @@ class Bridge:
     timeout: float | None = None
 
     def server(self) -> Server[TaskGroup]:
-        """Return the server, which any of the SDK's transports can run."""
+        """Return the server, which every transport of the SDK can run."""
         made: Server[TaskGroup] = Server(
             "agenta-ai",
             version=__version__,
@@ -113,7 +113,7 @@ class Bridge:
         raise AssertionError("a stream ended without a result")
 
     async def _initialized(self, context: Context, _: types.NotificationParams | None) -> None:
-        """Tell a client of an earlier revision about changes, over stdio: it has no way to ask for them."""
+        """Notify a client of an earlier revision of changes over stdio, because it can't subscribe to them."""
         if context.request is None:
             context.lifespan_context.start_soon(
                 watch_tools, self.client, self.caller(context), context.session.send_tool_list_changed
@@ -155,7 +155,7 @@ def initialization(server: Server[TaskGroup]) -> Any:
 
 
 def _request_id(context: Context) -> str | None:
-    """Return the idempotency key that a client may send, in ``_meta``, to repeat a call of its own.
+    """Return the idempotency key that a client may send in ``_meta`` to repeat one of its calls.
 
     Raises:
         InvalidInput: It isn't a string.
@@ -176,7 +176,7 @@ def _no_header_arguments(_: str) -> None:
 
 @asynccontextmanager
 async def _background(_: Server[TaskGroup]) -> AsyncIterator[TaskGroup]:
-    """Keep tasks for as long as the server runs."""
+    """Keep background tasks while the server runs."""
     async with anyio.create_task_group() as tasks:
         yield tasks
         tasks.cancel_scope.cancel()

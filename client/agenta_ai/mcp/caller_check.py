@@ -32,13 +32,13 @@ CHECK_SECONDS = 5.0
 
 @dataclass
 class CallerCheck:
-    """Refuses callers that the service refuses, by the HTTP statuses that MCP clients act on.
+    """Refuses callers that the service refuses, with the HTTP statuses that MCP clients expect.
 
     Attributes:
-        client: Of the service, without credentials of its own.
-        metadata_url: Where it is described who issues tokens; empty if nowhere.
-        needs_credentials: Whether requests without credentials are refused whatever the service says.
-        clock: Seconds that never go back.
+        client: A client of the service without its own credentials.
+        metadata_url: URL of the metadata that names the issuer of tokens; empty if there is none.
+        needs_credentials: Whether requests without credentials are refused regardless of the service.
+        clock: Monotonic clock, in seconds.
     """
 
     client: Client
@@ -49,10 +49,10 @@ class CallerCheck:
     _accepted: dict[str, float] = field(default_factory=dict)
 
     async def refusal(self, caller: Metadata) -> Response | None:
-        """Return what a caller is refused with; ``None`` if the service accepts it.
+        """Return the refusal of a caller; ``None`` if the service accepts it.
 
-        While the service can't be reached, callers that it accepted before pass: their calls meet the same outage and
-        report it as MCP errors.
+        While the service can't be reached, callers that it accepted before are let through: their calls fail and report
+        the outage as MCP errors.
         """
         has_credentials = any(key == AUTHORIZATION for key, _ in caller)
         if self.needs_credentials and not has_credentials:
@@ -80,16 +80,16 @@ class CallerCheck:
         if key in self._accepted:
             return None
         seconds = math.ceil(retry_delay(failure) or OUTAGE_SECONDS)
-        sentence = f"The service can't say now whether it accepts this caller. Try again in {seconds} s."
+        sentence = f"The service can't check this caller's credentials at the moment. Try again in {seconds} s."
         return PlainTextResponse(sentence, 503, {"Retry-After": str(seconds)})
 
     def _unauthorized(self, has_credentials: bool) -> Response:
-        """Return a 401 by RFC 6750, 3: an error code only for those who sent something."""
+        """Return a 401 (RFC 6750, 3), with an error code only if credentials were sent."""
         challenge = ['error="invalid_token"'] if has_credentials else []
         if self.metadata_url:
             challenge.append(f'resource_metadata="{self.metadata_url}"')
         return PlainTextResponse(
-            "The service requires valid credentials: send them as Authorization.",
+            "The service requires valid credentials: send them in the Authorization header.",
             401,
             {"WWW-Authenticate": f"Bearer {', '.join(challenge)}".rstrip()},
         )

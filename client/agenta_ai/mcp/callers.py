@@ -1,4 +1,4 @@
-"""Who calls, where each request says so itself."""
+"""The caller of a request that carries its own credentials."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ if TYPE_CHECKING:
 
 
 def caller_of(request: Request) -> Metadata:
-    """Return what a request says of who calls, for the service to judge."""
+    """Return the caller's credentials of a request, which the service checks."""
     return tuple((key, value) for key in (AUTHORIZATION, PROJECT) for value in request.headers.getlist(key))
 
 
 def holder(caller: Metadata) -> str:
-    """Return whose share a request takes; empty without credentials.
+    """Return whose share a request uses; empty without credentials.
 
-    One credential is one caller, whatever project it names, and however it is written: the service ignores the case of
-    the scheme and the number of blanks.
+    One credential is one caller, regardless of project and spelling: the service ignores the case of the scheme and the
+    number of spaces.
     """
     credential = next((str(value) for key, value in caller if key == AUTHORIZATION), "")
     scheme, _, secret = credential.strip().partition(" ")
@@ -30,5 +30,5 @@ def holder(caller: Metadata) -> str:
 
 
 def digest(caller: Metadata) -> str:
-    """Return what stands for a caller where a secret must not be kept."""
+    """Return a digest that identifies a caller where its secret must not be kept."""
     return hashlib.sha256(repr(caller).encode()).hexdigest()

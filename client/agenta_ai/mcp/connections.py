@@ -45,7 +45,7 @@ def max_connections() -> int:
 
 
 class Connection(H11Protocol):
-    """One connection. H11 bounds the size of heads, as the other parser of the library doesn't.
+    """One connection. H11 limits the size of headers, which the library's other parser doesn't.
 
     It begins TLS itself: otherwise the library would hear of a connection only after its handshake, and couldn't limit
     handshakes.
@@ -105,7 +105,7 @@ class Connection(H11Protocol):
             self._begin(encrypted)
 
     def _begin(self, transport: Any) -> None:
-        """Begin to look whether requests come."""
+        """Start checking whether requests arrive."""
         self._has_begun = True
         super().connection_made(transport)
         self._look_in(HEAD_SECONDS)
@@ -120,7 +120,7 @@ class Connection(H11Protocol):
             super().data_received(data)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Stop looking."""
+        """Stop checking."""
         self.connections.discard(self)
         if not self._has_begun:  # refused, or lost during the handshake
             return
@@ -130,7 +130,7 @@ class Connection(H11Protocol):
         super().connection_lost(exc)
 
     def pause_writing(self) -> None:
-        """Count an answer that its client doesn't read at once, and close the connection if there are too many."""
+        """Count a response that the client doesn't read at once, and close the connection if there are too many."""
         super().pause_writing()
         user: Any = self.cycle.scope.get("user") if self.cycle else None
         holder, size = user.access_token.subject if user else "", self.transport.get_write_buffer_size()
@@ -141,7 +141,7 @@ class Connection(H11Protocol):
             self._waiting = self.loop.call_soon(self.transport.abort)
 
     def resume_writing(self) -> None:
-        """Stop counting an answer that has been read."""
+        """Stop counting a response that has been read."""
         self._has_read()
         super().resume_writing()
 
@@ -156,7 +156,7 @@ class Connection(H11Protocol):
         self._looking = self.loop.call_later(seconds, self._look, self.cycle)
 
     def _look(self, last: object) -> None:
-        """Close the connection if no request is running, and none has come since the last look."""
+        """Close the connection if no request is running and none has arrived since the last check."""
         is_idle = self.cycle is None or self.cycle.response_complete
         if is_idle and self.cycle is last:
             self.transport.close()

@@ -1,4 +1,4 @@
-"""What a model reads of a call that failed. Every sentence is the service's own or ours: no upstream's text."""
+"""What a model reads about a failed call. Every sentence is the service's or ours, never an upstream's."""
 
 from __future__ import annotations
 
@@ -31,11 +31,11 @@ _IN_GENERAL = {
 
 
 def tool_error(failure: AgentaError, *, remote: bool) -> types.CallToolResult:
-    """Return a failure as the result of a tool, so that a model can correct itself or come again.
+    """Return a failure as the result of a tool, so that a model can correct itself or try again.
 
     Args:
-        failure: What was raised.
-        remote: Whether callers may be on other machines: they don't learn the address of the service.
+        failure: The error that was raised.
+        remote: Whether callers may be on other machines, which must not learn the service's address.
     """
     return types.CallToolResult(
         content=[types.TextContent(text=sentence(failure, remote=remote))],
@@ -52,7 +52,7 @@ def protocol_error(failure: AgentaError, *, remote: bool) -> MCPError:
 
 
 def sentence(failure: AgentaError, *, remote: bool) -> str:
-    """Return what happened and what to do, in words that fit an MCP client."""
+    """Return what happened and what to do, in terms that apply to an MCP client."""
     if not isinstance(failure, CallFailed):
         return str(failure)
     if status_of(failure) == "UNAUTHENTICATED":
@@ -73,7 +73,7 @@ def sentence(failure: AgentaError, *, remote: bool) -> str:
 
 
 def retry_delay(failure: AgentaError) -> float | None:
-    """Return the seconds after which to come again; ``None`` if waiting doesn't help."""
+    """Return the seconds to wait before trying again; ``None`` if waiting doesn't help."""
     if isinstance(failure, ToolFailed):
         return failure.retry_delay
     if not isinstance(failure, CallFailed) or failure.reason == "SERVICE_DISABLED":
@@ -89,7 +89,7 @@ def status_of(failure: AgentaError) -> str:
 
 
 def facts(failure: AgentaError) -> dict[str, Any]:
-    """Return what programs can act on. ``requestId`` in the ``_meta`` of a repeat gets the result of the same call."""
+    """Return details for programs. A repeat with this ``requestId`` in ``_meta`` gets the result of the same call."""
     known: dict[str, Any] = {
         "reason": getattr(failure, "reason", "") or ("INVALID_INPUT" if isinstance(failure, InvalidInput) else ""),
         "status": status_of(failure),

@@ -55,14 +55,14 @@ _LOCAL_HOSTS = ("127.0.0.1", "localhost", "[::1]")
 
 @dataclass(frozen=True)
 class Access:
-    """Who may reach the endpoint, and what they are told about tokens.
+    """Who may reach the endpoint, and what its metadata says about tokens.
 
     Attributes:
         hosts: Values of Host that are accepted besides those of this machine; ``"name:*"`` for any port.
         origins: Origins of the web pages that may call; none by default.
         resource: The URL that tokens are issued for: the audience that the service expects. Empty if unknown.
         issuer: URL of the server that issues them; empty if none is configured.
-        needs_credentials: Whether a request without credentials is refused whatever the service says.
+        needs_credentials: Whether a request without credentials is refused regardless of the service.
     """
 
     hosts: Sequence[str] = ()
@@ -77,11 +77,11 @@ class Access:
         for option, url in (("--resource", self.resource), ("--issuer", self.issuer)):
             parts = urlsplit(url)
             if url and (parts.scheme not in ("https", "http") or not parts.netloc or parts.query or parts.fragment):
-                raise InvalidInput(f"{option} {url}: must be an https URL without query and fragment.")
+                raise InvalidInput(f"{option} {url}: must be an https URL without a query or fragment.")
 
     @property
     def metadata_url(self) -> str:
-        """Where the resource is described (RFC 9728, 3.1); empty if no issuer is configured."""
+        """URL of the resource's metadata (RFC 9728, 3.1); empty if no issuer is configured."""
         if not self.issuer:
             return ""
         parts = urlsplit(self.resource)
@@ -94,7 +94,7 @@ class Access:
 
     @property
     def security(self) -> TransportSecuritySettings:
-        """What Host and Origin may be: a page of another site must not reach a server of this machine."""
+        """Accepted values of Host and Origin: a page of another site must not reach a server on this machine."""
         own = [urlsplit(self.resource).netloc] if self.resource else []
         return TransportSecuritySettings(
             allowed_hosts=[*own, *self.hosts, *_LOCAL_HOSTS, *(f"{host}:*" for host in _LOCAL_HOSTS)],
@@ -114,8 +114,8 @@ def app(client: Client, asking: Client, names: Names, access: Access, timeout: f
     """Return the application.
 
     Args:
-        client: Of the service, without credentials of its own: each request brings those of its caller.
-        asking: The same, for the question whether the service accepts a caller: it doesn't retry.
+        client: A client of the service without its own credentials: each request carries those of its caller.
+        asking: A client like ``client`` that doesn't retry, for checking whether the service accepts a caller.
         names: How tools are named.
         access: Who may reach it.
         timeout: Seconds that a tool may take; the client's own if not given.
@@ -156,7 +156,7 @@ def app(client: Client, asking: Client, names: Names, access: Access, timeout: f
 
 
 async def serve(application: Starlette, listener: socket.socket, tls: tuple[str, str] | None) -> None:
-    """Serve until a signal comes: then running calls have ten seconds.
+    """Serve until a signal arrives; running calls then have ten seconds to finish.
 
     Args:
         application: The application.
@@ -186,7 +186,9 @@ def _tls_context(certificate: str, key: str) -> ssl.SSLContext:
     try:
         context.load_cert_chain(certificate, key)
     except OSError:
-        raise InvalidInput("--listen-cert and --listen-key: must be a certificate and its own key, in PEM.") from None
+        raise InvalidInput(
+            "--listen-cert and --listen-key: must be a certificate and its private key, in PEM format."
+        ) from None
     return context
 
 
@@ -221,7 +223,7 @@ class _Endpoint:
 
 
 class _Sessions(StreamableHTTPSessionManager):
-    """The sessions of all callers, of which none may take all."""
+    """The sessions of all callers. No caller may use all of them."""
 
     def _admit_session(self, requestor: AuthorizationContext | None) -> StreamableHTTPServerTransport | None:
         # Where the service needs no credentials, all callers are one.
@@ -243,7 +245,7 @@ def _caller(context: Context) -> Metadata:
 
 
 def _described(access: Access) -> Callable[[Request], JSONResponse]:
-    """Return what answers with the protected resource's metadata (RFC 9728, 2)."""
+    """Return the endpoint of the protected resource's metadata (RFC 9728, 2)."""
     metadata = {
         "resource": access.resource,
         "resource_name": "Agenta AI services",

@@ -1,4 +1,4 @@
-"""Where the HTTP endpoint listens, and what it takes to be reached from other machines."""
+"""Where the HTTP endpoint listens, and what it needs before other machines may reach it."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class Address:
         """Return a socket that listens there.
 
         Raises:
-            InvalidInput: It can't be had.
+            InvalidInput: The address can't be used.
         """
         try:
             found = socket.getaddrinfo(self.host, self.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
@@ -71,11 +71,11 @@ async def check_exposure(where: Address, asking: Client, *, encrypted: bool) -> 
     Args:
         where: Where it listens.
         asking: A client of the service without credentials.
-        encrypted: Whether TLS protects the way to it, here or at a proxy.
+        encrypted: Whether TLS protects connections to it, here or at a proxy.
 
     Raises:
-        InvalidInput: They may not: credentials would travel in plaintext, or nobody would need any.
-        CallFailed: The service doesn't answer whether it requires credentials.
+        InvalidInput: They may not: credentials would be sent in plaintext, or none would be required.
+        CallFailed: The service doesn't say whether it requires credentials.
     """
     if where.is_loopback:
         return
@@ -91,6 +91,6 @@ async def check_exposure(where: Address, asking: Client, *, encrypted: bool) -> 
             return
         raise
     raise InvalidInput(
-        f"--listen {where.host}: the service requires no credentials of its own, so everybody who reaches this "
-        "address could call it. Switch authentication on at the service, or listen on 127.0.0.1."
+        f"--listen {where.host}: the service doesn't require credentials, so anyone who can reach this address "
+        "could call it. Turn on authentication at the service, or listen on 127.0.0.1."
     )

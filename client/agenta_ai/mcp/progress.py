@@ -20,10 +20,10 @@ _FURTHER = 0.01
 class ProgressReport:
     """Sends the progress of one call, if the client asked for it.
 
-    Steps count 1 each; where the service counts steps itself, theirs follow.
+    Each message counts as one step; if the service counts steps itself, its count is added.
 
     Args:
-        session: Of the request. It sends nothing if the client didn't ask.
+        session: The session of the request. It sends nothing if the client didn't request progress.
     """
 
     def __init__(self, session: ServerSession) -> None:
@@ -33,7 +33,7 @@ class ProgressReport:
         self._is_read = True
 
     async def send(self, progress: Progress) -> None:
-        """Send one notification, or leave it out if the client doesn't read."""
+        """Send one notification, or drop it if the client isn't reading."""
         if not self._is_read:
             return
         self._last, total = self._position(progress)

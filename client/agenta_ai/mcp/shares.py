@@ -1,4 +1,4 @@
-"""Limits on what all callers together, and each of them, may hold."""
+"""Limits on what each caller, and all callers together, may hold."""
 
 from __future__ import annotations
 
@@ -8,11 +8,12 @@ from dataclasses import dataclass, field
 
 @dataclass
 class Shares:
-    """Counts what callers hold of something limited.
+    """Counts how much of a limited resource callers hold.
 
     Attributes:
         most: What all callers together may hold.
-        most_of_caller: What one of them may hold. Those without credentials can't be told apart, and have no share.
+        most_of_caller: What one of them may hold. Callers without credentials can't be distinguished, and have no
+            share.
     """
 
     most: int
@@ -21,7 +22,7 @@ class Shares:
     _held: Counter[str] = field(default_factory=Counter)
 
     def take(self, holder: str, amount: int = 1) -> bool:
-        """Count the amount for a caller if there is room. ``False``: there is none, and nothing was counted.
+        """Count the amount for a caller. Return ``False`` if there is no room; then nothing was counted.
 
         Args:
             holder: Of :func:`~agenta_ai.mcp.callers.holder`.
@@ -35,7 +36,7 @@ class Shares:
         return True
 
     def give_back(self, holder: str, amount: int = 1) -> None:
-        """Count the amount no longer."""
+        """Stop counting the amount."""
         self._total -= amount
         self._held[holder] -= amount
         if not self._held[holder]:

@@ -16,10 +16,10 @@ if TYPE_CHECKING:
 
 
 async def serve(client: Client, names: Names, timeout: float | None = None) -> None:
-    """Serve the one client at the other end until it leaves.
+    """Serve the one client at the other end until it disconnects.
 
     Args:
-        client: Of the service, with the credentials of the user.
+        client: A client of the service, with the user's credentials.
         names: How tools are named.
         timeout: Seconds that a tool may take; the client's own if not given.
     """

@@ -1,4 +1,4 @@
-"""From what the service answers to the messages of MCP. Pure functions, no I/O."""
+"""Convert the service's responses to MCP messages. Pure functions, no I/O."""
 
 from __future__ import annotations
 
@@ -59,14 +59,14 @@ def tool(tool: results.Tool, names: Names, version: str) -> types.Tool:
 
 
 def _may_have(output_schema: dict[str, Any], version: str) -> bool:
-    """Tell whether a client may see this schema: until 2025-11-25 structured results are objects."""
+    """Say whether a client may see this schema: until 2025-11-25, structured results are objects."""
     return bool(output_schema) and (version in MODERN_PROTOCOL_VERSIONS or output_schema.get("type") == "object")
 
 
 def _in_order(schema: dict[str, Any]) -> dict[str, Any]:
-    """Return the schema with sorted keys, which a Struct doesn't keep in order: hosts cache prompts by their text.
+    """Return the schema with sorted keys: a Struct doesn't keep their order, but hosts cache prompts by their text.
 
-    It asks for no argument in a header: a server would have to compare them for each call.
+    It requests no argument in a header, because a server would have to compare both for each call.
     """
     ordered: dict[str, Any] = json.loads(json.dumps(schema, sort_keys=True), object_hook=_without_headers)
     return ordered
@@ -78,9 +78,9 @@ def _without_headers(schema: dict[str, Any]) -> dict[str, Any]:
 
 
 def call_result(result: results.ToolResult, version: str) -> types.CallToolResult:
-    """Return the result of a tool that did its work.
+    """Return the result of a tool that succeeded.
 
-    The structured content stands in the content, too, as JSON: many clients show a model nothing else.
+    The content also includes the structured content as JSON, because many clients pass only the content to a model.
     """
     content = [block for block in map(_block, result.content) if block is not None]
     structured = result.structured_content
@@ -97,7 +97,7 @@ def call_result(result: results.ToolResult, version: str) -> types.CallToolResul
 
 
 def call_meta(result: results.ToolResult) -> dict[str, Any]:
-    """Return how a result came about, for programs."""
+    """Return how a result was produced, for programs."""
     facts = {
         "requestId": result.request_id,
         "callId": result.call_id,

@@ -30,11 +30,11 @@ async def watch_tools(
 ) -> None:
     """Call ``changed`` each time that the tools of a caller have changed, until cancelled or refused.
 
-    It looks again when a list may be kept no longer. A failure changes nothing.
+    It requests the list again when its time to live has passed. A failure counts as no change.
 
     Args:
         client: Of the service.
-        metadata: Says who calls.
+        metadata: The caller's credentials.
         changed: Called after a change.
         sleep: Waits for some seconds.
     """
@@ -56,7 +56,7 @@ async def watch_tools(
 
 
 async def _all_tools(client: Client, metadata: Metadata) -> tuple[list[Tool], float]:
-    """Return all tools, and the seconds for which the list may be kept."""
+    """Return all tools, and the seconds for which the list may be cached."""
     page = await client.list_tools_page(metadata=metadata)
     tools = [*page.tools]
     seen: set[str] = set()

@@ -49,7 +49,7 @@ class _ErrorReasonEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._En
         { "reason": "ERROR_REASON_AUTHORITY_UNAVAILABLE", "domain": "agenta.ai" }
     """
     ERROR_REASON_PERMISSION_DENIED: _ErrorReason.ValueType  # 5
-    """PERMISSION_DENIED: the caller may not do this. A caller who may not see all tools gets this also for a tool that
+    """PERMISSION_DENIED: the caller may not do this. A caller who may not see all tools also gets this for a tool that
     doesn't exist.
 
         { "reason": "ERROR_REASON_PERMISSION_DENIED", "domain": "agenta.ai" }
@@ -76,7 +76,7 @@ class _ErrorReasonEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._En
         { "reason": "ERROR_REASON_REQUEST_INVALID", "domain": "agenta.ai" }
     """
     ERROR_REASON_ARGUMENTS_INVALID: _ErrorReason.ValueType  # 10
-    """INVALID_ARGUMENT: arguments don't match the tool's input_schema. google.rpc.BadRequest names each, as "arguments.…".
+    """INVALID_ARGUMENT: arguments don't match the tool's input_schema. google.rpc.BadRequest names them as "arguments.…".
 
         { "reason": "ERROR_REASON_ARGUMENTS_INVALID", "domain": "agenta.ai" }
     """
@@ -133,10 +133,12 @@ class _ErrorReasonEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._En
     ERROR_REASON_UPSTREAM_RATE_LIMITED: _ErrorReason.ValueType  # 105
     """The completion service limits this server's requests (HTTP 429). Retryable, after retry_delay if set."""
     ERROR_REASON_UPSTREAM_PROVIDER_FAILED: _ErrorReason.ValueType  # 106
-    """The model's provider refused (HTTP 424): its limits, or its credential in Agenta. Retryable only if waiting helps."""
+    """The model's provider refused the request (HTTP 424), because of its limits or its credential in Agenta. Retryable
+    only if waiting helps.
+    """
     ERROR_REASON_UPSTREAM_FAILED: _ErrorReason.ValueType  # 107
-    """The completion service failed (any HTTP 5xx but 504, and a 503 with a trace in Agenta). The call may have been billed,
-    so it isn't retryable.
+    """The completion service failed (any other HTTP 5xx except 504, or a 503 with a trace in Agenta). The call may
+    have been billed, so it isn't retryable.
     """
     ERROR_REASON_UPSTREAM_UNAVAILABLE: _ErrorReason.ValueType  # 108
     """The completion service is unavailable (HTTP 503 without a trace in Agenta). Nothing was billed. Retryable, after
@@ -158,7 +160,7 @@ class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """ErrorReason is why a call was refused (1 to 99) or a tool failed (from 100).
 
     The status of a refused call has a google.rpc.ErrorInfo with the domain "agenta.ai", whose reason is the name of the
-    value, including the prefix. A reader treats an unknown value by the status code, or by ToolError.retryable.
+    value, including the prefix. A reader that doesn't know a value goes by the status code, or by ToolError.retryable.
     """
 
 ERROR_REASON_UNSPECIFIED: ErrorReason.ValueType  # 0
@@ -184,7 +186,7 @@ ERROR_REASON_AUTHORITY_UNAVAILABLE: ErrorReason.ValueType  # 4
     { "reason": "ERROR_REASON_AUTHORITY_UNAVAILABLE", "domain": "agenta.ai" }
 """
 ERROR_REASON_PERMISSION_DENIED: ErrorReason.ValueType  # 5
-"""PERMISSION_DENIED: the caller may not do this. A caller who may not see all tools gets this also for a tool that
+"""PERMISSION_DENIED: the caller may not do this. A caller who may not see all tools also gets this for a tool that
 doesn't exist.
 
     { "reason": "ERROR_REASON_PERMISSION_DENIED", "domain": "agenta.ai" }
@@ -211,7 +213,7 @@ it.
     { "reason": "ERROR_REASON_REQUEST_INVALID", "domain": "agenta.ai" }
 """
 ERROR_REASON_ARGUMENTS_INVALID: ErrorReason.ValueType  # 10
-"""INVALID_ARGUMENT: arguments don't match the tool's input_schema. google.rpc.BadRequest names each, as "arguments.…".
+"""INVALID_ARGUMENT: arguments don't match the tool's input_schema. google.rpc.BadRequest names them as "arguments.…".
 
     { "reason": "ERROR_REASON_ARGUMENTS_INVALID", "domain": "agenta.ai" }
 """
@@ -268,10 +270,12 @@ ERROR_REASON_UPSTREAM_REJECTED: ErrorReason.ValueType  # 104
 ERROR_REASON_UPSTREAM_RATE_LIMITED: ErrorReason.ValueType  # 105
 """The completion service limits this server's requests (HTTP 429). Retryable, after retry_delay if set."""
 ERROR_REASON_UPSTREAM_PROVIDER_FAILED: ErrorReason.ValueType  # 106
-"""The model's provider refused (HTTP 424): its limits, or its credential in Agenta. Retryable only if waiting helps."""
+"""The model's provider refused the request (HTTP 424), because of its limits or its credential in Agenta. Retryable
+only if waiting helps.
+"""
 ERROR_REASON_UPSTREAM_FAILED: ErrorReason.ValueType  # 107
-"""The completion service failed (any HTTP 5xx but 504, and a 503 with a trace in Agenta). The call may have been billed,
-so it isn't retryable.
+"""The completion service failed (any other HTTP 5xx except 504, or a 503 with a trace in Agenta). The call may
+have been billed, so it isn't retryable.
 """
 ERROR_REASON_UPSTREAM_UNAVAILABLE: ErrorReason.ValueType  # 108
 """The completion service is unavailable (HTTP 503 without a trace in Agenta). Nothing was billed. Retryable, after

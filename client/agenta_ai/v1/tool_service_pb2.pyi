@@ -191,12 +191,12 @@ class StatusResponse(google.protobuf.message.Message):
     state: Global___ServiceState.ValueType
     """The current state of the service."""
     server_version: builtins.str
-    """Version of the server, by semantic versioning, for example "1.4.0"."""
+    """Version of the server, a semantic version, for example "1.4.0"."""
     rate_limiter_state: Global___RateLimiterState.ValueType
     """Where rate limits are counted."""
     @property
     def missing_settings(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
-        """Names of the settings that are missing, sorted; never a value. Empty if enabled."""
+        """Names of the settings that are missing, sorted; never their values. Empty if enabled."""
 
     @property
     def start_time(self) -> google.protobuf.timestamp_pb2.Timestamp:
@@ -362,8 +362,8 @@ class CallToolRequest(google.protobuf.message.Message):
     """
     @property
     def arguments(self) -> google.protobuf.struct_pb2.Struct:
-        """The arguments, valid by the tool's input_schema. A Struct stores every number as a double and loses the order of
-        keys. Tools therefore take data that must survive, such as a prompt template, as a string of JSON.
+        """The arguments, which must match the tool's input_schema. A Struct stores every number as a double and loses the order
+        of keys. Tools therefore take data that must stay exact, such as a prompt template, as a JSON string.
         """
 
     def __init__(
@@ -398,7 +398,7 @@ class CallToolResponse(google.protobuf.message.Message):
 
     @property
     def structured_content(self) -> google.protobuf.struct_pb2.Value:
-        """The result for programs, valid by the tool's output_schema. Not set if is_error."""
+        """The result for programs, which matches the tool's output_schema. Not set if is_error."""
 
     @property
     def error(self) -> agenta_ai.v1.error_pb2.ToolError:
@@ -536,7 +536,7 @@ class CallMeta(google.protobuf.message.Message):
     REPLAYED_FIELD_NUMBER: builtins.int
     WARNINGS_FIELD_NUMBER: builtins.int
     trace_id: builtins.str
-    """Trace in Agenta with the model's answer behind the result: 32 lowercase hexadecimal digits. Empty if unknown."""
+    """Id of the trace in Agenta that has the model's answer: 32 lowercase hexadecimal digits. Empty if unknown."""
     repaired: builtins.bool
     """Whether the first answer broke a rule, and the result is from a later one."""
     replayed: builtins.bool
@@ -547,7 +547,7 @@ class CallMeta(google.protobuf.message.Message):
 
     @property
     def warnings(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
-        """What a caller should know although the call succeeded, in sentences, for example that a setting is deprecated."""
+        """What a caller should know although the call succeeded, for example that a setting is deprecated."""
 
     def __init__(
         self,
@@ -571,7 +571,7 @@ class Attempt(google.protobuf.message.Message):
     TRACE_ID_FIELD_NUMBER: builtins.int
     DURATION_FIELD_NUMBER: builtins.int
     trace_id: builtins.str
-    """Trace in Agenta: 32 lowercase hexadecimal digits. Empty if unknown."""
+    """Id of the trace in Agenta: 32 lowercase hexadecimal digits. Empty if unknown."""
     @property
     def duration(self) -> google.protobuf.duration_pb2.Duration:
         """Duration of the request."""

@@ -91,7 +91,7 @@ class ToolServiceServicer(object):
 
     def Status(self, request, context):
         """Status says whether the service is enabled and healthy, and which tools this caller may use.
-        It works under overload too, and doesn't count towards the caller's rate limit.
+        It works even under overload, and doesn't count towards the caller's rate limit.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -114,11 +114,11 @@ class ToolServiceServicer(object):
 
     def CallToolStream(self, request, context):
         """CallToolStream runs one tool as CallTool does, and reports progress while it runs: any number of progress messages,
-        at most ten a second, then exactly one result, which equals the response of CallTool. It ends with a status as
+        at most ten per second, then exactly one result, which equals the response of CallTool. It ends with a status as
         CallTool does; if that isn't OK, there is no result, even if there was progress.
 
         The same request_id is the same call in both methods. A repeat that joins a running call gets its progress from then
-        on; one that reaches another replica, or comes after the end, gets only the result.
+        on; one that reaches another replica, or arrives after the end, gets only the result.
 
         Progress is for display. Progress that a caller doesn't read in time is dropped; the result never is.
         """

@@ -149,7 +149,7 @@ class ToolServiceStub(typing.Generic[_ToolServiceStatusType, _ToolServiceListToo
 
     Status: _ToolServiceStatusType
     """Status says whether the service is enabled and healthy, and which tools this caller may use.
-    It works under overload too, and doesn't count towards the caller's rate limit.
+    It works even under overload, and doesn't count towards the caller's rate limit.
     """
 
     ListTools: _ToolServiceListToolsType
@@ -162,11 +162,11 @@ class ToolServiceStub(typing.Generic[_ToolServiceStatusType, _ToolServiceListToo
 
     CallToolStream: _ToolServiceCallToolStreamType
     """CallToolStream runs one tool as CallTool does, and reports progress while it runs: any number of progress messages,
-    at most ten a second, then exactly one result, which equals the response of CallTool. It ends with a status as
+    at most ten per second, then exactly one result, which equals the response of CallTool. It ends with a status as
     CallTool does; if that isn't OK, there is no result, even if there was progress.
 
     The same request_id is the same call in both methods. A repeat that joins a running call gets its progress from then
-    on; one that reaches another replica, or comes after the end, gets only the result.
+    on; one that reaches another replica, or arrives after the end, gets only the result.
 
     Progress is for display. Progress that a caller doesn't read in time is dropped; the result never is.
     """
@@ -215,7 +215,7 @@ class ToolServiceServicer(metaclass=abc.ABCMeta):
         context: _ServicerContext,
     ) -> typing.Union[agenta_ai.v1.tool_service_pb2.StatusResponse, collections.abc.Awaitable[agenta_ai.v1.tool_service_pb2.StatusResponse]]:
         """Status says whether the service is enabled and healthy, and which tools this caller may use.
-        It works under overload too, and doesn't count towards the caller's rate limit.
+        It works even under overload, and doesn't count towards the caller's rate limit.
         """
 
     @abc.abstractmethod
@@ -243,11 +243,11 @@ class ToolServiceServicer(metaclass=abc.ABCMeta):
         context: _ServicerContext,
     ) -> typing.Union[collections.abc.Iterator[agenta_ai.v1.tool_service_pb2.CallToolStreamResponse], collections.abc.AsyncIterator[agenta_ai.v1.tool_service_pb2.CallToolStreamResponse]]:
         """CallToolStream runs one tool as CallTool does, and reports progress while it runs: any number of progress messages,
-        at most ten a second, then exactly one result, which equals the response of CallTool. It ends with a status as
+        at most ten per second, then exactly one result, which equals the response of CallTool. It ends with a status as
         CallTool does; if that isn't OK, there is no result, even if there was progress.
 
         The same request_id is the same call in both methods. A repeat that joins a running call gets its progress from then
-        on; one that reaches another replica, or comes after the end, gets only the result.
+        on; one that reaches another replica, or arrives after the end, gets only the result.
 
         Progress is for display. Progress that a caller doesn't read in time is dropped; the result never is.
         """

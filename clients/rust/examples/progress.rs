@@ -1,4 +1,4 @@
-//! Refines a prompt, and shows what is happening meanwhile.
+//! Refines a prompt, and shows the progress.
 
 use std::env;
 use std::error::Error;

@@ -1,4 +1,4 @@
-// Refines a prompt, and shows what is happening meanwhile.
+// Refines a prompt, and shows the progress.
 import { Client } from "agenta-ai";
 
 using client = new Client(process.env.AGENTA_AI_TARGET ?? "127.0.0.1:50051", { apiKey: process.env.AGENTA_AI_API_KEY });

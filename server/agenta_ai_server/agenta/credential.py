@@ -39,6 +39,6 @@ class ServerKey:
 
 def _parse_key(content: bytes) -> str:
     if not (key := content.decode("utf-8-sig", errors="replace").strip()):
-        raise ValueError("it is empty, and should hold this server's API key in Agenta")
+        raise ValueError("it is empty, and should contain this server's API key in Agenta")
     check_key(key)
     return key

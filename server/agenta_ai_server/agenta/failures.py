@@ -122,15 +122,16 @@ UNREADABLE = Failure(
 
 NOT_DEPLOYED = _misconfigured(
     "The prompt behind this tool isn't deployed in Agenta, or this service's key belongs to another project there. Ask "
-    "the operator of this service to deploy it to the environment that is set."
+    "the operator of this service to deploy it to the configured environment."
 )
 WRONG_INPUTS = _misconfigured(
-    "The prompt that is deployed in Agenta for this tool takes other inputs than this service sends. Ask the operator "
+    "The prompt that is deployed in Agenta for this tool expects other inputs than this service sends. Ask the "
+    "operator "
     "of this service to deploy one that fits the tool."
 )
 UNFILLED_VARIABLES = _misconfigured(
-    "The prompt that is deployed in Agenta for this tool has variables that get no value. Ask the operator of this "
-    "service to deploy one that fits the tool, without template variables of its own."
+    "The prompt that is deployed in Agenta for this tool has variables without a value. Ask the operator of this "
+    "service to deploy one that fits the tool and has no other template variables."
 )
 NO_MODEL_CREDENTIAL = _misconfigured(
     "Agenta has no credential for the model of this tool's prompt, or doesn't know the model. Ask the operator of this "
@@ -167,7 +168,7 @@ CONTENT_REFUSED = Failure(
 )
 PROVIDER_FAILED = Failure(
     Reason.UPSTREAM_FAILED,
-    "The model's provider failed, also after Agenta's own retries (HTTP {status}). The request may have been billed. "
+    "The model's provider failed, even after Agenta's own retries (HTTP {status}). The request may have been billed. "
     "Try again later only if being billed twice is acceptable.",
     may_have_run=True,
     healthy=False,
@@ -175,7 +176,7 @@ PROVIDER_FAILED = Failure(
 AGENTA_API_DOWN = Failure(
     Reason.UPSTREAM_FAILED,
     "Agenta's services can't reach Agenta's API (HTTP {status}). Nothing was billed. Ask the operator of this service "
-    "whether all of Agenta runs.",
+    "to check that all parts of Agenta are running.",
     may_have_run=False,
     healthy=False,
 )
@@ -212,7 +213,7 @@ FAILED = Failure(
 )
 PROXY_WITHOUT_AGENTA = Failure(
     Reason.UPSTREAM_FAILED,
-    "A proxy in front of the completion service got no answer from it (HTTP {status}), as while it restarts. The "
+    "A proxy in front of the completion service got no answer from it (HTTP {status}); it may be restarting. The "
     "request may have been billed: send it again only if being billed twice is acceptable.",
     may_have_run=True,
     transient=True,
@@ -221,7 +222,7 @@ PROXY_WITHOUT_AGENTA = Failure(
 PROXY_TIMEOUT = Failure(
     Reason.UPSTREAM_TIMEOUT,
     "A proxy in front of the completion service didn't wait long enough for it (HTTP {status}). The request may have "
-    "been billed. Ask the operator of this service to raise the proxy's time-out.",
+    "been billed. Ask the operator of this service to raise the proxy's timeout.",
     may_have_run=True,
     transient=True,
     healthy=False,
@@ -243,7 +244,7 @@ REJECTED_AFTER_RUN = replace(REJECTED, may_have_run=True)
 UNUSABLE = Failure(
     Reason.UPSTREAM_OUTPUT_INVALID,
     "The completion service gave an unexpected answer (HTTP {status}). Ask the operator of this service to check the "
-    "address of Agenta that it is set to.",
+    "configured address of Agenta.",
     may_have_run=True,
 )
 
@@ -259,11 +260,11 @@ _NO_CONNECTION = re.compile(r"All connection attempts failed")
 _PROVIDER_ERROR = re.compile(r"litellm\.(\w+):")
 # What the caller of an inline prompt can mend. That the prompt may be why Agenta fails says nothing of Agenta's health.
 _OF_INLINE = {
-    NOT_DEPLOYED: _misconfigured("Agenta can't read the prompt. Send one as Agenta's playground has it."),
+    NOT_DEPLOYED: _misconfigured("Agenta can't read the prompt. Send it in the format of Agenta's playground."),
     WRONG_INPUTS: _misconfigured(
-        "The inputs are others than the prompt's. Give a value for each of its variables and 'input_keys'."
+        "The inputs don't match the prompt. Give a value for each of its variables and 'input_keys'."
     ),
-    UNFILLED_VARIABLES: _misconfigured("The prompt has variables that get no value. Give one for each of them."),
+    UNFILLED_VARIABLES: _misconfigured("The prompt has variables without a value. Give a value for each of them."),
     NO_MODEL_CREDENTIAL: _misconfigured(
         "Agenta has no credential for the prompt's model, or doesn't know the model. Add the provider's key in Agenta, "
         "or choose another model."
@@ -378,13 +379,19 @@ def problem_of(reply: Reply) -> str:
     if not reply.is_complete:
         return "it has more than 2 MiB. Ask for less text."
     if not reply.is_plain:
-        return "it is compressed, which wasn't requested. Ask the operator to look at what is between here and Agenta."
+        return (
+            "it is compressed, which wasn't requested. Ask the operator to check the "
+            "proxies between this service and Agenta."
+        )
     if not reply.has_output:
-        return "it isn't one of Agenta's. Ask the operator to check the address, and what is between here and there."
+        return (
+            "it isn't one of Agenta's. Ask the operator to check the address, and the "
+            "proxies between this service and Agenta."
+        )
     if not isinstance(reply.output, str):
         return "it has no text. The model may have declined, or called a tool: reword the request, or ask the operator."
     if not _is_unicode(reply.output):
-        return "its text is cut within a character. Send the request again, maybe for less text."
+        return "its text is cut within a character. Send the request again, perhaps asking for less text."
     return ""
 
 

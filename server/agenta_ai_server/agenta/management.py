@@ -265,7 +265,7 @@ class ManagementClient:
             raise ManagementError(
                 Problem.NO_EFFECT,
                 f"Agenta answered 200 to the request to {doing}, but did nothing (count: 0).",
-                "Check slug, application and environment in Agenta's web interface, then try again.",
+                "Check the slug, the application and the environment in Agenta's web interface, then try again.",
             )
         return read(found)
 
@@ -311,20 +311,20 @@ def _refusal(response: ApiResponse, doing: str) -> ManagementError:
     match problem:
         case Problem.KEY_UNKNOWN:
             text = "Agenta doesn't know this API key."
-            remedy = "Look for a typing error, or create a new key in Agenta under Settings > API Keys."
+            remedy = "Check the key for typos, or create a new one in Agenta under Settings > API Keys."
         case Problem.ROLE_TOO_LOW:
             text = f"The owner of this API key may not {doing}: the role in the project is too low."
             role = "viewer" if doing.startswith("read") else "developer"
-            remedy = f"Use a key of a user with the role {role} or above, or have the role raised."
+            remedy = f"Use a key of a user with the {role} role or higher, or have the user's role raised."
         case Problem.SLUG_TAKEN:
             text = f"Agenta refused to {doing} (HTTP {status}){_quoted(said)}."
-            remedy = "Choose another slug, or see in Agenta what has this one; it may be archived."
+            remedy = "Choose another slug, or find out in Agenta which resource has this one; it may be archived."
         case Problem.FAILED:
-            text = f"Agenta failed when asked to {doing} (HTTP {status}){_quoted(said)}."
+            text = f"Agenta failed to {doing} (HTTP {status}){_quoted(said)}."
             remedy = "Try again; if it fails again, look at the logs of Agenta."
         case _:
             text = f"Agenta refused to {doing} (HTTP {status}){_quoted(said)}."
-            remedy = "Correct what the sentence names, then try again."
+            remedy = "Correct what Agenta's message names, then try again."
     return ManagementError(problem, text, remedy)
 
 

@@ -88,7 +88,7 @@ class AgentaAuthConfig:
         if not self.permissions:
             raise ValueError("Agenta can only check permissions: name at least one.")
         if not self.allow:
-            raise ValueError("Name whom to admit: ids of organizations, projects or workspaces, or *.")
+            raise ValueError("List who may call: ids of organizations, projects or workspaces, or *.")
         if min(self.max_entries, self.max_checks, self.futile_burst) < 1 or self.futile_per_second <= 0:
             raise ValueError("The bounds on checks by Agenta must be at least 1.")
 
@@ -238,7 +238,7 @@ class AgentaAuthenticator:
         if problem and self._is_available:
             _log.warning("can't check credentials with Agenta at %s: %s", self._address.root, problem)
         elif not problem and not self._is_available:
-            _log.info("Agenta at %s checks credentials again", self._address.root)
+            _log.info("credentials can be checked with Agenta at %s again", self._address.root)
         self._is_available = not problem
 
 
@@ -332,7 +332,7 @@ def _is_futile(outcome: _Outcome, answers: Collection[_Answer], project: str) ->
 
 
 def _unavailable() -> Refused:
-    message = "Agenta can't be asked now whether the credentials are valid. Try again."
+    message = "The credentials can't be checked now, because Agenta can't be reached. Try again."
     return Refused(Reason.AUTHORITY_UNAVAILABLE, message, retry_delay=_RETRY_SECONDS)
 
 

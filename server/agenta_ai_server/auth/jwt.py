@@ -85,7 +85,7 @@ class JwtConfig:
         if self.jwks_url is not None:
             _check_url(self.jwks_url)
         if not self.claims.keys() <= CLAIMS.keys() or not all(self.claims.values()):
-            raise ValueError(f"Claims can be named for {', '.join(CLAIMS)}, and for nothing else.")
+            raise ValueError(f"Claims can be named only for {', '.join(CLAIMS)}.")
 
 
 class JwtAuthenticator:

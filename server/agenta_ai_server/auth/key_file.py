@@ -34,7 +34,7 @@ def _instant(value: object) -> object:
     try:
         return datetime.fromisoformat(value)
     except ValueError:
-        raise ValueError("must be a time as in 2027-01-31T00:00:00Z, or null") from None
+        raise ValueError("must be a time such as 2027-01-31T00:00:00Z, or null") from None
 
 
 Instant = Annotated[AwareDatetime, BeforeValidator(_instant)]
@@ -188,7 +188,9 @@ def _change(path: Path, change: Callable[[KeyFile], KeyFile]) -> None:
         finally:
             os.close(folder)
     except OSError as error:
-        way_out = ". Make its folder first, for this user alone" if isinstance(error, FileNotFoundError) else ""
+        way_out = (
+            (". Create its folder first, accessible only to this user") if isinstance(error, FileNotFoundError) else ""
+        )
         raise ValueError(f"can't write {path}: {error.strerror}{way_out}") from None
 
 

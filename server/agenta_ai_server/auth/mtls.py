@@ -32,7 +32,7 @@ class IdentityRecord(PrincipalRecord):
     @classmethod
     def _is_one_name(cls, identity: str) -> str:
         if not identity or "*" in identity or not identity.isascii() or any(blank in identity for blank in " \t\r\n"):
-            raise ValueError("must be one URI or DNS name as the certificate has it; there are no wildcards")
+            raise ValueError("must be one URI or DNS name, exactly as in the certificate; wildcards aren't supported")
         return canonical(identity)
 
 

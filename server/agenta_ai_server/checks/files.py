@@ -36,7 +36,7 @@ async def tools(settings: Settings) -> AsyncIterator[Found]:
     except ValueError as error:
         yield failed(
             f"{settings.tools_file}: {sentence(error)} A running server keeps the tools of the last valid version.",
-            "Correct AGENTA_AI_GRPC_TOOLS_FILE: docs/tools.md has its form.",
+            "Correct AGENTA_AI_GRPC_TOOLS_FILE: docs/tools.md describes its format.",
         )
         return
     try:
@@ -69,7 +69,7 @@ async def api_keys(settings: Settings) -> AsyncIterator[Found]:
         if os.access(path.parent, os.W_OK):
             # A new file would take from a running server the keys that it still knows.
             yield warning(
-                f"{path} doesn't exist, so there are no keys.", f"Restore it from a copy; if there is none, {make}"
+                f"{path} doesn't exist, so there are no keys.", f"Restore it from a backup; if there is none, {make}"
             )
         else:
             yield failed(f"{path} doesn't exist and can't be created.", f"Make {path.parent} writable, and {make}")
@@ -77,7 +77,7 @@ async def api_keys(settings: Settings) -> AsyncIterator[Found]:
     try:
         keys = list_keys(path)
     except ValueError as error:
-        yield failed(sentence(error), "Restore AGENTA_AI_GRPC_API_KEYS_FILE from a copy, or make it readable.")
+        yield failed(sentence(error), "Restore AGENTA_AI_GRPC_API_KEYS_FILE from a backup, or make it readable.")
         return
     if path.stat().st_mode & 0o077:
         yield warning(f"{path} is accessible to other users.", f"chmod 600 {path}")
@@ -116,7 +116,9 @@ async def limits(settings: Settings) -> AsyncIterator[Found]:
     try:
         LimitPolicy.parse(read_file(path), names)
     except ValueError as error:
-        yield failed(f"{path}: {sentence(error)}", "Correct AGENTA_AI_GRPC_LIMITS_FILE: docs/limits.md has its form.")
+        yield failed(
+            f"{path}: {sentence(error)}", ("Correct AGENTA_AI_GRPC_LIMITS_FILE: docs/limits.md describes its format.")
+        )
     else:
         yield ok(f"{path} can be read.")
 

@@ -62,8 +62,9 @@ async def _address(listen: str, name: str, is_shared: bool, is_ours: Callable[[]
             return ok(f"{listen} is served by a running agenta-ai-server.")
         if error.errno == errno.EADDRINUSE and (why := _unreachable(listen)):
             return warning(
-                f"{listen} is in use, and can't be reached from here to see by which program: {why}.",
-                "See what listens there (ss -ltnp). If lo is down: ip link set lo up; ip addr add 127.0.0.1/8 dev lo.",
+                f"{listen} is in use, but can't be reached to find out by which program: {why}.",
+                "Find out what is listening there (ss -ltnp). If lo is down: ip link set lo up; ip addr add "
+                "127.0.0.1/8 dev lo.",
             )
         return failed(f"{listen} can't be listened on: {error.strerror}.", _way_out(error.errno, name))
     return ok(f"{listen} is free.")
@@ -104,7 +105,7 @@ def _way_out(number: int | None, name: str) -> str:
             if name == "AGENTA_AI_GRPC_LISTEN":
                 # One of ours is known by its certificate, which may have been renewed.
                 stop = "If it is an agenta-ai-server with an older certificate, leave it; otherwise stop it"
-            return f"See what listens there (ss -ltnp). {stop}, or set another port in {name}."
+            return f"Find out what is listening there (ss -ltnp). {stop}, or set another port in {name}."
         case errno.EADDRNOTAVAIL:
             return f"Set {name} to an address of this machine, or to 0.0.0.0 for all of them."
         case errno.EEXIST:

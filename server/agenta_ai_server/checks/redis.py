@@ -31,7 +31,7 @@ FAILURES = {
         "Correct them in AGENTA_AI_GRPC_REDIS_URL: redis://user:password@host:6379/0.",
     ),
     "ReadOnlyError": (
-        "It is a replica, which can't be written.",
+        "It is a replica, which is read-only.",
         "Set AGENTA_AI_GRPC_REDIS_URL to the address of the primary.",
     ),
     "OutOfMemoryError": ("Its memory is full.", "Raise its maxmemory, or remove other data."),
@@ -48,7 +48,7 @@ FAILURES = {
     "ResponseError": NOT_PERMITTED,
     "UnexpectedAnswer": (
         "Its scripts don't behave as in Redis 7 or Valkey.",
-        "Set AGENTA_AI_GRPC_REDIS_URL to a Redis, version 7 or later, or a Valkey.",
+        "Set AGENTA_AI_GRPC_REDIS_URL to the address of Redis 7 or later, or of Valkey.",
     ),
     "NoSuchDatabaseError": (
         "It has no database with this number.",
@@ -102,8 +102,9 @@ async def _promises(client: RedisClient) -> AsyncIterator[Found]:
         )
     if await _info(client, "persistence", "aof_enabled") == "0":
         yield warning(
-            "It isn't persistent (appendonly is no): after its restart, calls from before can be billed twice.",
-            "Set appendonly to yes in Redis. On a single machine, AGENTA_AI_GRPC_IDEMPOTENCY_FILE does without Redis.",
+            "It isn't persistent (appendonly is no): after a restart, earlier calls can be billed twice.",
+            "Set appendonly to yes in Redis. On a single machine, you can use AGENTA_AI_GRPC_IDEMPOTENCY_FILE instead "
+            "of Redis.",
         )
 
 

@@ -44,7 +44,7 @@ CONTEXT = "The code word is marlin."
 TRACES = {"guidelines": "kestrel", "context": "marlin"}
 
 _PROVIDERS = "in Agenta under Settings > Providers & Models"
-_DEPLOY = f"Follow what is said of the prompt above; where it can't be read, correct {KEY} or {ENVIRONMENT}."
+_DEPLOY = f"Follow the remedy for the prompt above; if the prompt can't be read, correct {KEY} or {ENVIRONMENT}."
 # By the sentence for callers, which names the cause.
 REMEDIES = {
     failures.NOT_DEPLOYED.message: _DEPLOY,
@@ -70,7 +70,7 @@ async def deployment(settings: Settings) -> AsyncIterator[Found]:
             history = await management.history(state.environment, slug) if state.environment else []
         except ManagementError as error:
             if error.problem is Problem.NO_SUCH_ROUTE:
-                yield ok(f"What is deployed can't be read from Agenta before {OLDEST_RELEASE}; --call tries it out.")
+                yield ok(f"What is deployed can't be read from Agenta before {OLDEST_RELEASE}; --call tests it.")
             elif error.problem not in (Problem.UNREACHABLE, Problem.KEY_UNKNOWN):
                 yield failed(str(error), error.remedy)
             return
@@ -80,7 +80,9 @@ async def deployment(settings: Settings) -> AsyncIterator[Found]:
             )
             return
     if state.application and state.application.is_archived:
-        yield warning(f"{slug} is archived. It runs, and can't be found in Agenta.", "Restore it in Agenta.")
+        yield warning(
+            f"{slug} is archived. It still runs, but Agenta's web interface doesn't show it.", "Restore it in Agenta."
+        )
     revision = state.deployed
     found = flaws(revision.uri, revision.flags, revision.parameters)
     for flaw in found:
@@ -99,7 +101,7 @@ def _not_deployed(state: ApplicationState, slug: str, environment: str, project:
     if state.application is None:
         return failed(
             f"There is no application {slug!r} in the project of this key{project}.",
-            f"Correct {KEY}, use a key of the project that has it, or make it: {provision}",
+            f"Correct {KEY}, use a key of the project that has it, or create it: {provision}",
         )
     if state.application.is_archived:
         return failed(
@@ -114,7 +116,7 @@ def _not_deployed(state: ApplicationState, slug: str, environment: str, project:
 
 def _described(slug: str, environment: str, revision: Revision, history: Sequence[Deployment]) -> str:
     shipped = prompt.shipped_version(revision.parameters)
-    which = f"the shipped prompt {shipped}" if shipped else "another prompt than the shipped one"
+    which = f"the shipped prompt {shipped}" if shipped else "a prompt other than the shipped one"
     if shipped and shipped < prompt.version():
         which += f", of which there is a newer version {prompt.version()}"
     model = prompt.model_of(revision.parameters) or "Agenta's default"
@@ -176,7 +178,7 @@ def _effect(outcome: ToolOutcome, explanation: str) -> list[Found]:
     return [
         warning(
             f"A prompt was refined, and its {name} had no effect.",
-            f"See that the deployed prompt has the input __ag_{name} in a message; a weak model may also ignore it.",
+            f"Check that the deployed prompt has the input __ag_{name} in a message; a weak model may also ignore it.",
         )
         for name, word in TRACES.items()
         if word not in written

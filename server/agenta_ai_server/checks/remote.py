@@ -79,7 +79,7 @@ def _no_health(url: str, status: int) -> Found:
     if status // 100 == 3:
         return failed(f"{url} redirects (HTTP {status}).", f"Set {name} to the target, usually with https://.")
     if status // 100 == 5:
-        return failed(f"{url} fails (HTTP {status}).", "Look at the logs of Agenta, and of what stands before it.")
+        return failed(f"{url} fails (HTTP {status}).", "Look at the logs of Agenta, and of any proxy in front of it.")
     if status == 200:
         return failed(f"{url} isn't Agenta.", f"Set {name} to the address of Agenta's API.")
     return failed(f"{url} doesn't exist (HTTP {status}).", f"Correct the path in {name}: https://cloud.agenta.ai.")
@@ -105,7 +105,8 @@ async def agenta_key(settings: Settings) -> AsyncIterator[Found]:
                 yield failed("Agenta doesn't know it.", f"Create a key in Agenta, and put it into {source}.")
             case Denial.FORBIDDEN:
                 yield failed(
-                    "It may not run services.", f"Give its owner a role that may, or put another into {source}."
+                    "It may not run services.",
+                    (f"Give its owner a role that may run services, or put another key into {source}."),
                 )
             case _:
                 yield ok("Agenta knows it, and it may run services.")
@@ -147,7 +148,8 @@ def _unanswered(why: str) -> Found:
     if "Certificate" in why or "SSL" in why:
         return failed(
             f"Its certificate isn't trusted, or it has no TLS ({why}).",
-            "Renew it if it has expired. Otherwise set AGENTA_AI_GRPC_UPSTREAM_CA_FILE to its authority's, or correct "
+            "Renew it if it has expired. Otherwise, set AGENTA_AI_GRPC_UPSTREAM_CA_FILE to the certificate of its "
+            "authority, or correct "
             "AGENTA_AI_SERVICES_API_URL.",
         )
     if "Proxy" in why:

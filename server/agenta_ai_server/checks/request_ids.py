@@ -32,7 +32,9 @@ async def request_ids(settings: Settings) -> AsyncIterator[Found]:
     elif settings.redis_url:
         yield ok("They are in Redis.")
     else:
-        yield ok("Each process knows its own until it ends; with AGENTA_AI_GRPC_IDEMPOTENCY_FILE, through a crash too.")
+        yield ok(
+            "Each process keeps its own in memory; with AGENTA_AI_GRPC_IDEMPOTENCY_FILE, they also survive a crash."
+        )
 
 
 async def _file(path: Path) -> AsyncIterator[Found]:
@@ -58,7 +60,9 @@ def _looked_at(path: Path) -> tuple[Found | None, bool]:
     # If this command created it, it would belong to the command's user.
     if os.access(path.parent, os.W_OK):
         return ok(f"The server will create {path}."), False
-    return failed(f"{path} can't be created.", f"Make {path.parent}, and let the server's user write it."), False
+    return failed(
+        f"{path} can't be created.", (f"Create {path.parent}, and make it writable for the server's user.")
+    ), False
 
 
 async def _use(ledger: SqliteLedger) -> None:

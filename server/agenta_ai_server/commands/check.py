@@ -88,10 +88,10 @@ async def _asked(part: str, probe: Probe, settings: Settings) -> list[Finding]:
             async for each in probe(settings):
                 found.append(each)  # noqa: PERF401  # report what was found before the time-out
     except TimeoutError:
-        found.append(failed(f"It took more than {seconds:g} seconds.", "Check again, and look at the network."))
+        found.append(failed(f"It took more than {seconds:g} seconds.", "Check the network, then run check again."))
     except Exception as error:
         # Without its text, which may hold a secret. The other checks are still reported.
-        bug = f"The check itself failed by a bug: {type(error).__name__}."
+        bug = f"The check itself failed because of a bug: {type(error).__name__}."
         found.append(failed(bug, "Report it with the version that 'agenta-ai-server --version' prints."))
     return [Finding(part, each.state, each.said, each.remedy) for each in found]
 
@@ -101,7 +101,7 @@ def _remedy(fault: str) -> str:
     if not colon or " is unknown " in name:
         return ""  # the sentence says it
     name = name.partition(" ")[0]
-    return f"Correct {name}: docs/configuration.md says what it may be."
+    return f"Correct {name}: docs/configuration.md describes its valid values."
 
 
 def table(findings: Iterable[Finding], width: int) -> str:

@@ -48,7 +48,7 @@ PROGRAM = Path(sys.executable).with_name("agenta-ai")
 HINTS = """\
 Agenta AI services on {address}, with a stand-in for Agenta on {standin}: offline, no account, no model.
 
-The key for all that follows:
+The key for all commands below:
   export AGENTA_AI_API_KEY={key}
 
 With grpcurl:
@@ -73,8 +73,9 @@ To read and change what is deployed in the stand-in, as in Agenta (provision, to
   export AGENTA_AI_SERVICES_API_URL={standin} AGENTA_API_KEY={api_key} \\
     AGENTA_AI_SERVICES_ENVIRONMENT_SLUG={environment}
 
-To see a failure, give the guidelines "standin: answer=lossy", "standin: delay=3", "standin: status=503 retry-after=2".
-After the last the stand-in is left alone for a while, as Agenta would be, unless you set AGENTA_AI_GRPC_BREAKER=off.
+To see a failure, pass one of these as guidelines:
+  "standin: answer=lossy", "standin: delay=3", "standin: status=503 retry-after=2"
+After the last one, the circuit breaker refuses calls for a while, unless you set AGENTA_AI_GRPC_BREAKER=off.
 Ctrl-C stops it.
 """
 

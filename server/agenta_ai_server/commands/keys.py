@@ -58,7 +58,7 @@ def create(arguments: argparse.Namespace) -> None:
     except stdout.OutputError as error:
         key_id = key.split("_")[1]
         raise KeyUnseen(
-            f"key {key_id} was made and can't be written to standard output: {error}. "
+            f"key {key_id} was created, but can't be written to standard output: {error}. "
             f"Nobody has seen it, so revoke it: agenta-ai-server keys revoke {key_id} --file {shlex.quote(str(path))}"
         ) from None
     if doubt := _doubt(frozenset(arguments.permission), arguments.environment):

@@ -71,8 +71,8 @@ def _key(environment: Mapping[str, str], path: Path | None, key_needed: str, set
     if not key:
         raise ValueError(
             key_needed
-            or "is missing. Set it to an API key of Agenta, for which the role viewer is enough, or give a file that "
-            f"holds one with --api-key-file, or set the server's {SERVER_KEY}"
+            or "is missing. Set it to an API key of Agenta (the viewer role is enough), or give a file that contains "
+            f"one with --api-key-file, or set the server's {SERVER_KEY}"
         )
     check_key(key)
     return ServerKey(key)

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 APPLICATION = "AGENTA_AI_SERVICES_REFINE_PROMPT_KEY"
 KEY_NEEDED = (
-    "is missing. Set it to an API key of a user with the role developer or above, or give a file that holds "
+    "is missing. Set it to an API key of a user with the developer role or higher, or give a file that contains "
     "one with --api-key-file. The server's own key isn't used: it needs less"
 )
 EXIT_REFUSED = 1
@@ -148,7 +148,10 @@ def _wanted(tools: Iterable[ToolDefinition], options: Options) -> list[Wanted]:
             continue
         other = found.setdefault(_place(tool, options), wanted)
         if other.parameters != wanted.parameters:
-            faults.append(f"{tool.name}: {other.label} has another prompt for {tool.application}. Give both the same.")
+            faults.append(
+                f"{tool.name}: {other.label} has a different prompt for "
+                f"{tool.application}. Use the same prompt for both."
+            )
     if faults:
         raise SettingsError(faults)
     return list(found.values())

@@ -108,7 +108,7 @@ def stop_signal(grace: float) -> asyncio.Event:
             loop.remove_signal_handler(number)
             signal.signal(number, signal.SIG_DFL)
         # Logged last, so that a reader of the line can rely on the second signal.
-        log.info("stopping; running calls have %g seconds to end", grace)
+        log.info("stopping; running calls have %g seconds to finish", grace)
 
     for number in STOP_SIGNALS:
         loop.add_signal_handler(number, stop)

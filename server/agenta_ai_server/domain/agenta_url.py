@@ -43,6 +43,6 @@ def check_key(key: str) -> None:
         ValueError: It can't. The sentence doesn't repeat it.
     """
     if not re.fullmatch(r"[!-~]+", key):
-        raise ValueError("must be visible ASCII characters, without blanks and line ends")
+        raise ValueError("must be visible ASCII characters, without spaces or line breaks")
     if key[0] == key[-1] and key[0] in "\"'":
-        raise ValueError("must not be in quotes: remove them, because nothing else does")
+        raise ValueError("must not be in quotes: remove them")

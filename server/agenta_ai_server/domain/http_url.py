@@ -24,7 +24,7 @@ def check_http_url(url: str) -> SplitResult:
     if parts.scheme not in ("http", "https") or not HOST.fullmatch(host):
         raise ValueError("must have the scheme http or https, and a host")
     if not url.isprintable() or len(url.split()) != 1 or port == 0:
-        raise ValueError("must have no blanks, and a port from 1 to 65535 if any")
+        raise ValueError("must have no spaces; if it has a port, this must be from 1 to 65535")
     return parts
 
 

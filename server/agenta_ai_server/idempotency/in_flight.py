@@ -331,6 +331,7 @@ def _too_many() -> Refused:
     delay = random.uniform(1, 2)  # noqa: S311  # spread, not secret
     return Refused(
         Reason.OVERLOADED,
-        f"Too many calls wait for results of earlier calls. Retry in {delay:.1f} seconds with the same request_id.",
+        f"Too many calls are waiting for the results of earlier calls. Retry in {delay:.1f} seconds with the same "
+        f"request_id.",
         retry_delay=delay,
     )

@@ -83,7 +83,7 @@ class Encrypted:
             keys = []
         if not keys or any(len(key) != KEY_BYTES for key in keys):
             raise ValueError(
-                "must hold 32-byte keys in base64, one per line, the newest first. Make one: openssl rand -base64 32"
+                "must hold 32-byte keys in base64, one per line, the newest first. Create one: openssl rand -base64 32"
             )
         return cls(keys)
 

@@ -367,19 +367,19 @@ def _why(error: Exception) -> str:
 FAULTS = {
     "NotALedger": "is an SQLite database of another program. Set another path.",
     "SQLITE_NOTADB": "isn't an SQLite database. Set another path, or move this file away.",
-    "SQLITE_CORRUPT": "is damaged. Move it away; calls from before may then be billed twice.",
-    "SQLITE_FULL": "can't grow: the disk is full. Make room.",
-    "ENOSPC": "can't be created: the disk is full. Make room.",
+    "SQLITE_CORRUPT": "is damaged. Move it away; earlier calls may then be billed twice.",
+    "SQLITE_FULL": "can't grow: the disk is full. Free some space.",
+    "ENOSPC": "can't be created: the disk is full. Free some space.",
     "EROFS": "is on a read-only file system. Name a file that can be written.",
-    "SQLITE_READONLY": "can't be written. Let this user write it and its folder.",
-    "SQLITE_CANTOPEN": "can't be opened. Let this user write it and its folder.",
+    "SQLITE_READONLY": "can't be written. Make it and its folder writable for this user.",
+    "SQLITE_CANTOPEN": "can't be opened. Make it and its folder writable for this user.",
     "SQLITE_BUSY": "is locked by another program. Stop that program.",
-    "FileNotFoundError": "is in a folder that doesn't exist. Make the folder.",
+    "FileNotFoundError": "is in a folder that doesn't exist. Create the folder.",
     "IsADirectoryError": "is a folder. Name a file in it.",
-    "PermissionError": "can't be written. Let this user write it and its folder.",
+    "PermissionError": "can't be written. Make it and its folder writable for this user.",
 }
 
 
 def file_fault(why: str) -> str:
     """Return what is wrong with the file, and what to do, from the kind of a :class:`LedgerFailed`."""
-    return FAULTS.get(why, f"can't be used ({why}). See to the disk that it is on.")
+    return FAULTS.get(why, f"can't be used ({why}). Check the disk that it is on.")

@@ -231,9 +231,9 @@ class LedgerStore:
     def _note(self, failure: LedgerFailed | None) -> None:
         """Log when the ledger fails and when it is back, and not each failure in between."""
         if failure and self._available:
-            log.error("the idempotency store fails: %s", failure.why)
+            log.error("the idempotency store is failing: %s", failure.why)
         elif not failure and not self._available:
-            log.info("the idempotency store is back")
+            log.info("the idempotency store works again")
         self._available = failure is None
 
     async def _renew_forever(self) -> None:

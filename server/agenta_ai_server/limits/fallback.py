@@ -116,8 +116,8 @@ class FallbackLimiter:
             self._fall_back(failure)
 
     def _fall_back(self, failure: StoreFailed) -> None:
-        then = "calls are refused" if self._refuse else "each process counts for itself"
-        log.warning("the rate limiter's store fails (%s): %s until it answers again", failure.why, then)
+        then = "calls are refused" if self._refuse else "each process counts on its own"
+        log.warning("the rate limiter's store is failing (%s): %s until it works again", failure.why, then)
         self._plan_probe()
         self._state = LimiterState.FALLBACK
 
@@ -134,6 +134,6 @@ class FallbackLimiter:
         except StoreFailed:
             self._plan_probe()
         else:
-            log.info("the rate limiter's store answers again: the limits count for all replicas")
+            log.info("the rate limiter's store works again: replicas share the limits")
             self._timeouts = 0
             self._state = LimiterState.SHARED

@@ -37,7 +37,7 @@ class _Rule(BaseModel):
         if (self.burst is None) is not (self.per_minute is None):
             raise ValueError("burst and per_minute must be given together")
         if self.unlimited and self.burst is not None:
-            raise ValueError("unlimited excludes burst and per_minute")
+            raise ValueError("unlimited can't be combined with burst and per_minute")
         return self
 
     @property
@@ -99,7 +99,7 @@ class LimitPolicy:
 
     @classmethod
     def parse(cls, content: bytes, tools: Collection[str] = ()) -> LimitPolicy:
-        """Read a policy from TOML; docs/limits.md has its form.
+        """Read a policy from TOML; docs/limits.md describes its format.
 
         Args:
             content: UTF-8.

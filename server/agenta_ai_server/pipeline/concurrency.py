@@ -36,5 +36,5 @@ class ConcurrencyLimit:
 
 
 def _report_position(call: ToolCall, position: int) -> None:
-    text = f"Waiting for a free slot, at place {position} in the queue."
+    text = f"Waiting for a free slot, at position {position} in the queue."
     call.report(Stage.QUEUED, text, queue_position=position)

@@ -72,7 +72,7 @@ def plan(
     if not overwrite and base and _is_theirs(base, wanted, history):
         raise CannotProvision(
             f"The prompt in {wanted.application}, version {base.version}, wasn't made by agenta-ai-server provision.",
-            "Give --overwrite to replace it, which --rollback undoes, or deploy under another slug.",
+            "Pass --overwrite to replace it (--rollback undoes that), or deploy under another slug.",
             diff,
         )
     if found.application is None:

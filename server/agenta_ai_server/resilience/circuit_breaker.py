@@ -150,9 +150,9 @@ class Breaker:
         self._state = state
         if state is State.OPEN:
             seconds = self._until - self._clock()
-            log.warning("the completion service is failing, and isn't asked for %.1f seconds", seconds)
+            log.warning("the completion service is failing; requests to it are paused for %.1f seconds", seconds)
         elif state is State.HALF_OPEN:
-            log.info("one call finds out whether the completion service works again")
+            log.info("one call tests whether the completion service works again")
         else:
             log.info("the completion service works again")
         self._on_change(state)
@@ -164,7 +164,7 @@ class Breaker:
         delay = seconds + self._jitter() * self._open_seconds
         return Refused(
             Reason.UPSTREAM_CIRCUIT_OPEN,
-            "The completion service has been failing, and isn't asked for a while. Nothing was sent: try again in "
+            "The completion service keeps failing, so requests to it are paused. Nothing was sent: try again in "
             f"{math.ceil(delay)} seconds.",
             retry_delay=delay,
         )

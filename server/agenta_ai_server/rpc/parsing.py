@@ -43,7 +43,9 @@ def parse(data: bytes, read: Callable[[bytes], Request], fields: Fields = CALL_T
             f"The request has {len(data):,} bytes, more than the maximum of {MAX_REQUEST_BYTES:,}. Send a smaller one.",
         )
     if len(data) >= LARGE_BYTES and is_flooded(data, MAX_VALUES, fields):
-        wrong = Violation("arguments", f"Too many values (maximum {MAX_VALUES:,}), or fields that the contract lacks.")
+        wrong = Violation(
+            "arguments", (f"Too many values (maximum {MAX_VALUES:,}), or fields that the contract doesn't define.")
+        )
         raise _invalid_arguments(wrong)
     try:
         return read(data)

@@ -59,7 +59,7 @@ def _read(pem: bytes) -> tuple[tuple[str, ...], float]:
         # Without the names, which are whatever an authority has signed.
         audit.warning(
             "ignored %d names of the client certificate with serial number %x and SHA-256 fingerprint %s: they "
-            "can't be read, or hold characters that names don't have",
+            "can't be read, or contain invalid characters",
             len(found) - len(names),
             certificate.serial_number,
             certificate.fingerprint(SHA256()).hex(),

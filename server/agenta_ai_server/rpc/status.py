@@ -103,7 +103,7 @@ def deadline_passed(call: Call) -> GrpcStatus:
 def answers_unread(call: Call) -> GrpcStatus:
     """Return the status of a ``call`` whose response was dropped; without an ErrorInfo, because the tool has run."""
     message = (
-        "Too many answers wait for you to read them. Read them, then send the call again with the same request_id to "
+        "You have left too many responses unread. Read them, then send the call again with the same request_id to "
         "get its result. Without a request_id, the result is lost."
     )
     return GrpcStatus(grpc.StatusCode.RESOURCE_EXHAUSTED, message, call)

@@ -178,7 +178,7 @@ def _arguments(method: TypedMethod, arguments: ProtoMessage) -> dict[str, Json]:
 
 
 def _refuse(name: str) -> dict[str, Json]:
-    message = f"The tool {name[:100]!r} has no typed method on this server. Call it by CallTool."
+    message = f"The tool {name[:100]!r} has no typed method on this server. Call it with CallTool."
     raise Refused(Reason.TOOL_NOT_FOUND, message, resource=name)
 
 

@@ -33,14 +33,16 @@ RENAMED = {
 }
 """Old names, which are faults, because ignoring one silently could cost money."""
 REMOVED = {
-    "AGENTA_AI_GRPC_AGENTA_PERMISSIONS": "the server knows the names of permissions in Agenta.",
-    "AGENTA_AI_GRPC_CHANNELZ": "use metrics and 'ss -tnp' to see connections.",
-    "AGENTA_AI_GRPC_JWT_ALGORITHMS": "every asymmetric algorithm that fits the issuer's key is accepted.",
-    "AGENTA_AI_GRPC_JWT_LEEWAY_SECONDS": "clocks may differ by 30 seconds.",
-    "AGENTA_AI_GRPC_LOG_SAMPLE": "AGENTA_AI_GRPC_LOG_LEVEL=warning omits the lines of calls that didn't fail.",
-    "AGENTA_AI_GRPC_MAX_UPSTREAM_SECONDS": "a request takes at most AGENTA_AI_GRPC_MAX_CALL_SECONDS, up to 60 seconds.",
-    "AGENTA_AI_GRPC_MAX_WAITING": "the queue holds half of AGENTA_AI_GRPC_MAX_IN_FLIGHT.",
-    "AGENTA_AI_GRPC_REDIS_TIMEOUT_SECONDS": "the timeout is half a second.",
+    "AGENTA_AI_GRPC_AGENTA_PERMISSIONS": "the server itself maps its permissions to those of Agenta.",
+    "AGENTA_AI_GRPC_CHANNELZ": "to see connections, use the metrics or 'ss -tnp'.",
+    "AGENTA_AI_GRPC_JWT_ALGORITHMS": "the server accepts every asymmetric algorithm that the issuer's key supports.",
+    "AGENTA_AI_GRPC_JWT_LEEWAY_SECONDS": "clocks may always differ by up to 30 seconds.",
+    "AGENTA_AI_GRPC_LOG_SAMPLE": "to omit the lines of calls that didn't fail, set AGENTA_AI_GRPC_LOG_LEVEL=warning.",
+    "AGENTA_AI_GRPC_MAX_UPSTREAM_SECONDS": (
+        "a request to Agenta may take AGENTA_AI_GRPC_MAX_CALL_SECONDS, but at most 60 seconds."
+    ),
+    "AGENTA_AI_GRPC_MAX_WAITING": "the queue always holds half as many calls as AGENTA_AI_GRPC_MAX_IN_FLIGHT.",
+    "AGENTA_AI_GRPC_REDIS_TIMEOUT_SECONDS": "the timeout is always half a second.",
 }
 """Settings that no longer exist, which cause warnings, and what applies instead."""
 
@@ -123,9 +125,10 @@ def read(environment: Mapping[str, str]) -> Reading:
     warnings = about_names
     if settings.takes_credentials_in_plaintext:
         warnings.append(
-            f"AGENTA_AI_GRPC_LISTEN: {settings.listen} takes credentials from other machines without TLS, so that they "
-            "can be read on the way. Set AGENTA_AI_GRPC_TLS_CERT_FILE and AGENTA_AI_GRPC_TLS_KEY_FILE, or let only a "
-            "proxy with TLS reach it."
+            f"AGENTA_AI_GRPC_LISTEN: {settings.listen} accepts credentials from other machines without TLS, so they "
+            f"can "
+            "be read on the network. Set AGENTA_AI_GRPC_TLS_CERT_FILE and AGENTA_AI_GRPC_TLS_KEY_FILE, or let only a "
+            "proxy with TLS connect to it."
         )
     return Reading(settings, faults, warnings)
 
@@ -157,7 +160,7 @@ def _about_name(name: str) -> Iterator[str]:
     if name in known or name in RENAMED:
         return
     if name == OLD_ENVIRONMENT:
-        yield f"{OLD_ENVIRONMENT} is deprecated: name it {ENVIRONMENT}."
+        yield f"{OLD_ENVIRONMENT} is deprecated: use {ENVIRONMENT} instead."
     elif name in REMOVED:
         yield f"{name} no longer has an effect: {REMOVED[name]}"
     # Names that begin otherwise may belong to the rest of Agenta, unless they are nearly one of ours.

@@ -267,7 +267,7 @@ class Tools(Group):
     )
     retry_unsafe: bool = setting(
         "AGENTA_AI_GRPC_RETRY_UNSAFE",
-        "Also retry after a time-out or a broken response, when the request may have been billed.",
+        "Also retry after a timeout or a broken response, when the request may have been billed.",
         "If paying twice is better than failing.",
         default=False,
     )

@@ -56,7 +56,7 @@ def _auth_faults(settings: Settings) -> Iterator[str]:
     if not settings.auth:
         yield f"{name}: must be set: any of api_keys, jwt, agenta, mtls, or none to admit everybody who can connect."
     if "none" in settings.auth and len(settings.auth) > 1:
-        yield f"{name}: 'none' admits everybody, so no other mode can stand beside it."
+        yield f"{name}: 'none' admits everybody, so it can't be combined with other modes."
     if settings.auth == ("none",) and not settings.is_loopback and not settings.allow_no_auth:
         yield (
             f"{name}: 'none' on {settings.listen} would let other machines call. Choose another mode, listen on "
@@ -68,8 +68,9 @@ def _auth_faults(settings: Settings) -> Iterator[str]:
             yield f"{name}: '{mode}' needs {' and '.join(missing)}."
     if "agenta" in settings.auth and not settings.agenta_allow:
         yield (
-            "AGENTA_AI_GRPC_AGENTA_ALLOW: must be set with AGENTA_AI_GRPC_AUTH=agenta. Agenta answers for each "
-            "caller's own project, so every organization there would be admitted. List ids of organizations, projects "
+            "AGENTA_AI_GRPC_AGENTA_ALLOW: must be set with AGENTA_AI_GRPC_AUTH=agenta. Agenta checks permissions "
+            "within each caller's own project, so every organization there would be admitted. List ids of "
+            "organizations, projects "
             "or workspaces, or set * to admit them all."
         )
     if "jwt" in settings.auth and (settings.jwt_jwks_url is None) == (settings.jwt_jwks_file is None):

@@ -97,7 +97,7 @@ def _checked_authorities(path: Path) -> Path:
     try:
         ssl.create_default_context(cadata=text)
     except (ssl.SSLError, ValueError):
-        raise ValueError(f"{path} holds no certificate in PEM form") from None
+        raise ValueError(f"{path} contains no certificate in PEM format") from None
     return path
 
 

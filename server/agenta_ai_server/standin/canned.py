@@ -80,4 +80,4 @@ def answer(parameters: Mapping[str, Any], inputs: Mapping[str, Any]) -> str:
         return json.dumps(instance(schema), ensure_ascii=False)
     text = max((value for value in inputs.values() if isinstance(value, str)), key=len, default="")
     sentence = _SENTENCE.match(text.strip())
-    return f"Offline stand-in, no model was asked: {(sentence[0] if sentence else text)[:MAX_CHARACTERS]}"
+    return f"Offline stand-in, no model was called: {(sentence[0] if sentence else text)[:MAX_CHARACTERS]}"

@@ -6,7 +6,7 @@ import json
 import re
 from typing import Any
 
-SUMMARY = "Offline stand-in: applied fixed rules, asked no model."
+SUMMARY = "Offline stand-in: applied fixed rules instead of calling a model."
 UNREADABLE = "Sure! But I found no prompt template to refine."
 
 _PLAIN = {

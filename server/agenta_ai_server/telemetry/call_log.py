@@ -113,7 +113,7 @@ class AuditLog(CallListener):
         for host, denied in self._denied.items():
             if denied > self._lines:
                 left_out = {"peer": host, "left_out": denied - self._lines}
-                audit.warning("more calls were denied than there are lines for", extra={FIELDS: left_out})
+                audit.warning("further denied calls are not logged for a while", extra={FIELDS: left_out})
         self._denied.clear()
 
 

@@ -29,7 +29,7 @@ OURS = "agenta_ai_server"
 FIELDS = "fields"
 """Name of the record's attribute that holds a dict of values besides the message, as ``extra`` passes it."""
 
-LEFT_OUT = "log lines were left out, because what reads the log didn't take them"
+LEFT_OUT = "log lines were dropped, because the log's reader didn't read them in time"
 DRAIN_SECONDS = 1.0
 """How long the end of the process waits for what reads the log."""
 # All that a record holds.
@@ -143,7 +143,7 @@ def _harmless(record: logging.LogRecord, *, is_last: bool) -> logging.LogRecord:
     shown = iter(arguments)
     message = PLACEHOLDER.sub(lambda _: _shown(next(shown, None)), template)
     if is_last:
-        message += " (further lines of this logger are left out for a while)"
+        message += " (further lines of this logger are omitted for a while)"
     made = logging.makeLogRecord(vars(record) | {"msg": message, "args": ()})
     made.exc_text = made.stack_info = None
     return made

@@ -96,8 +96,8 @@ class Metrics(CallListener):
         self._calls = _Children(
             Counter(
                 "agenta_ai_calls_total",
-                "Calls that have ended. The reason is empty for a success, a bug (INTERNAL), a deadline and a caller "
-                "who left.",
+                "Calls that have ended. The reason is empty for successes, bugs (INTERNAL), passed deadlines and "
+                "cancelled calls.",
                 ["method", "tool", "code", "reason"],
                 registry=registry,
             )
@@ -105,7 +105,7 @@ class Metrics(CallListener):
         self._call_seconds = _Children(
             Histogram(
                 "agenta_ai_call_seconds",
-                "Seconds from a call's arrival to its answer.",
+                "Seconds from a call's arrival to its response.",
                 ["method", "tool"],
                 buckets=CALL_BUCKETS,
                 registry=registry,
@@ -123,8 +123,8 @@ class Metrics(CallListener):
         self._overhead_seconds = _Children(
             Histogram(
                 "agenta_ai_overhead_seconds",
-                "Seconds of an answered call that its requests to Agenta don't account for, waiting for a place and "
-                "between retries included; only of calls that sent one.",
+                "Seconds that a completed call spent outside its requests to Agenta, including queueing and waiting "
+                "for retries. Calls that sent no request aren't counted.",
                 ["tool"],
                 buckets=OVERHEAD_BUCKETS,
                 registry=registry,
@@ -132,20 +132,21 @@ class Metrics(CallListener):
         )
         self._replayed = Counter(
             "agenta_ai_replayed_total",
-            "Calls answered with the stored result of an earlier one of the same request_id.",
+            "Calls that got the stored result of an earlier call with the same request_id.",
             registry=registry,
         )
         self._repaired = _Children(
             Counter(
                 "agenta_ai_repaired_total",
-                "Calls whose first answer broke a rule, so that the model was asked once more: repaired, or failed.",
+                "Calls whose first answer broke a rule, so that the model was asked again. The outcome is repaired or "
+                "failed.",
                 ["outcome"],
                 registry=registry,
             )
         )
         self._retries = Counter(
             "agenta_ai_upstream_retries_total",
-            "Requests to Agenta that were sent again after one that failed.",
+            "Requests to Agenta that were retries of a failed request.",
             registry=registry,
         )
         for outcome in ("repaired", "failed"):
@@ -166,7 +167,7 @@ class Metrics(CallListener):
         certificates: HasExpiry | None,
     ) -> None:
         """Add the gauges of the service's parts."""
-        self.gauge("agenta_ai_in_flight", "Tools that run now.", lambda: limiter.in_flight)
+        self.gauge("agenta_ai_in_flight", "Tool calls that are running now.", lambda: limiter.in_flight)
         self.gauge("agenta_ai_waiting", "Calls that are queued for a slot now.", lambda: limiter.queued)
         if breaker:
             self.gauge(
@@ -178,19 +179,19 @@ class Metrics(CallListener):
             self.gauge(
                 "agenta_ai_limiter_state",
                 "Where rate limits are counted: 0 in the shared Redis; 1 in this process, as configured; 2 in this "
-                "process or nowhere, because Redis fails.",
+                "process or nowhere, because Redis is failing.",
                 lambda: LIMITER_STATES[limits.state],
             )
         self.gauge(
             "agenta_ai_replay_store_state",
-            "Where request_ids and results are kept: 0 in the file or Redis that is shared; 1 in this process, as "
-            "configured; 2 in this process or nowhere, because the file or Redis fails.",
+            "Where request_ids and results are kept: 0 in the shared file or Redis; 1 in this process, as configured; "
+            "2 in this process or nowhere, because the file or Redis is failing.",
             lambda: STORE_STATES[store.state],
         )
         if certificates:
             self.gauge(
                 "agenta_ai_certificate_expiry_seconds",
-                "When the first certificate of the server's chain expires, in seconds since the epoch.",
+                "Earliest expiry of a certificate in the server's chain, in seconds since the epoch.",
                 lambda: certificates.expires,
             )
 
@@ -199,7 +200,7 @@ class Metrics(CallListener):
         self.gauge("agenta_ai_tools", "Tools that can be called now.", count)
         self.gauge(
             "agenta_ai_tools_file_broken",
-            "1 while the tools file can't be used as it is now, so that its last valid version is in effect; else 0.",
+            "1 while the tools file is invalid, so that its last valid version is in effect; otherwise 0.",
             is_file_broken,
         )
 

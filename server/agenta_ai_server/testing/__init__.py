@@ -9,7 +9,7 @@ For example::
         service.standin.respond = in_turn(Fault(answer="lossy"))
         client.refine_prompt(...)  # fails: the refinement lacks the variables
 
-Needs no pytest. For pytest, ``agenta_ai_server.testing.plugin`` has it as a fixture.
+pytest isn't required. For pytest, ``agenta_ai_server.testing.plugin`` provides a fixture.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Runs the service on a loop of its own, so that code with and without asyncio can call it."""
+"""Runs the service on its own event loop, so that code with and without asyncio can call it."""
 
 from __future__ import annotations
 
@@ -36,11 +36,10 @@ class LocalService:
 
 @contextmanager
 def run_service(settings: Mapping[str, str] | None = None, *, standin: StandIn | None = None) -> Iterator[LocalService]:
-    """Run the service on a free port of this machine, in a thread, for as long as the context lasts.
+    """Run the service on a free port of this machine, in a thread, until the context ends.
 
-    It takes nothing from the environment. Anyone may call it, as often as they like, and one call makes exactly one
-    request: authentication, rate limits, retries, repairs and the circuit breaker are off unless ``settings`` switch
-    them on.
+    It reads nothing from the environment. Authentication, rate limits, retries, repairs and the circuit breaker are off
+    unless ``settings`` turn them on, so anyone may call it, and each call sends exactly one request.
 
     Args:
         settings: Settings of the service by their names, such as ``{"AGENTA_AI_GRPC_RETRIES": "2"}``. They replace
@@ -48,7 +47,7 @@ def run_service(settings: Mapping[str, str] | None = None, *, standin: StandIn |
         standin: The stand-in; by default one with the prompt that refines prompts.
 
     Raises:
-        SettingsError: A setting is wrong.
+        SettingsError: A setting is invalid.
     """
     with (
         start_blocking_portal() as portal,
@@ -66,7 +65,7 @@ async def _running(settings: Mapping[str, str], standin: StandIn) -> AsyncIterat
 
 
 def environment_for(standin: StandIn) -> dict[str, str]:
-    """Return the settings of a service for tests, in front of a stand-in that listens."""
+    """Return the settings of a service for tests in front of a running stand-in."""
     return {
         **standin.settings,
         "AGENTA_AI_GRPC_AUTH": "none",

@@ -90,7 +90,7 @@ def _object(pairs: list[tuple[str, Json]]) -> dict[str, Json]:
 
 
 def _constant(name: str) -> NoReturn:
-    raise ValueError(f"holds {name}, which JSON doesn't have")
+    raise ValueError(f"contains {name}, which JSON doesn't have")
 
 
 class _Number(float):
@@ -110,14 +110,14 @@ def _number(literal: str) -> float:
 def _plain_number(literal: str) -> float:
     number = float(literal)
     if math.isinf(number):
-        raise ValueError(f"holds the number {literal[:50]}, which is too large")
+        raise ValueError(f"contains the number {literal[:50]}, which is too large")
     return number
 
 
 def _integer(literal: str) -> int | float:
     # Python reads no more digits than some thousands, and a double holds some three hundred.
     if len(literal) > MAX_DIGITS:
-        raise ValueError(f"holds a number of {len(literal)} digits, which is too large")
+        raise ValueError(f"contains a number of {len(literal)} digits, which is too large")
     return _number(literal) if literal == "-0" else int(literal)
 
 
@@ -129,7 +129,7 @@ def _check_unicode(value: Json) -> None:
     try:
         dump(value).encode()
     except UnicodeEncodeError:
-        raise ValueError("holds half of a surrogate pair, which isn't a character") from None
+        raise ValueError("contains half of a surrogate pair, which isn't a character") from None
 
 
 _ENCODER = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":"))

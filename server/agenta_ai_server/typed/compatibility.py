@@ -76,9 +76,9 @@ def _changes(then: Message, now: Message, path: str, side: _Side) -> Iterator[Ch
         if name not in after:
             lost = side is _Side.RESULT and before[name].required
             if before[name].name in names:
-                yield Change(place, f"Its field {before[name].name} is now another property's.", breaking=True)
+                yield Change(place, f"Its field {before[name].name} now belongs to another property.", breaking=True)
                 continue
-            why = "The property was removed, and was always present." if lost else "The property was removed."
+            why = "The property, which was always present, was removed." if lost else "The property was removed."
             yield Change(place, why, breaking=lost)
         elif name not in before:
             needed = side is _Side.ARGUMENTS and after[name].required

@@ -262,7 +262,7 @@ def _scalar(kind: Kind, value: Any) -> Any:
             if int(value) not in INT64:
                 raise CodecError("Is beyond 64 bits: an integer must be from -2**63 to 2**63 - 1.")
             return int(value)
-    raise CodecError(f"Must be of the type {kind}, and is a {type(value).__name__}.")
+    raise CodecError(f"Must be of the type {kind}, but is a {type(value).__name__}.")
 
 
 def _double(value: float) -> float:
@@ -277,11 +277,11 @@ def _double(value: float) -> float:
 
 def _object(value: Any) -> dict[str, Json]:
     if not isinstance(value, dict):
-        raise CodecError(f"Must be an object, and is a {type(value).__name__}.")
+        raise CodecError(f"Must be an object, but is a {type(value).__name__}.")
     return value
 
 
 def _array(value: Any) -> list[Json]:
     if not isinstance(value, list):
-        raise CodecError(f"Must be an array, and is a {type(value).__name__}.")
+        raise CodecError(f"Must be an array, but is a {type(value).__name__}.")
     return value

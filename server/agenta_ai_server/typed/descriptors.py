@@ -44,13 +44,13 @@ GO_ROOT = "github.com/Agenta-AI/agenta-ai-grpc/clients/go/"
 OWN_PROVIDER = "agenta"
 
 REQUEST_ID = (
-    "Makes it safe to send the call again: a UUID, version 4, new for every call that is meant to be a new one and "
-    "kept for its retries. As in CallToolRequest, with which it shares the ids: the same id with the same arguments "
-    "is the same call, whichever method it is sent to. Empty: every call is a new one."
+    "Makes retries safe: a UUID, version 4, in its 36-character form. Create a new one for each new call, and keep it "
+    "for retries. CallTool uses the same ids: the same id with the same arguments is the same call in both methods. "
+    "If empty, each call is a new one."
 )
 RERUN = (
-    "What to do with a request_id whose first run may have been billed and has no result: false answers with "
-    "ERROR_REASON_OUTCOME_UNKNOWN, true runs the tool again, which may be billed twice."
+    "What to do if the first run of the request_id may have been billed but its result is lost: false fails with "
+    "ERROR_REASON_OUTCOME_UNKNOWN, true runs the tool again, which may be billed twice. Ignored without a request_id."
 )
 
 
@@ -114,10 +114,10 @@ class _File:
     def _add_request(self, request: DescriptorProto, tool: TypedTool, index: int) -> None:
         name, path = tool.method.method, (_MESSAGE, index)
         request.name = f"{name}Request"
-        self._comment(path, f"{request.name} is a call of {tool.name}. At most 1 MiB when serialised.")
+        self._comment(path, f"{request.name} is a call of {tool.name}. At most 1 MiB when serialized.")
         arguments = request.field.add(name="arguments", number=1)
         self._set_message(arguments, f".{self._package}.{request.name}.Arguments")
-        self._comment((*path, _FIELD, 0), "What the tool takes.")
+        self._comment((*path, _FIELD, 0), "The arguments of the tool.")
         request.field.add(name="request_id", number=2, type=FieldDescriptorProto.TYPE_STRING, json_name="requestId")
         self._comment((*path, _FIELD, 1), REQUEST_ID)
         request.field.add(
@@ -128,23 +128,24 @@ class _File:
         )
         self._comment((*path, _FIELD, 2), RERUN)
         _single(request)
-        self._add_nested(request, "Arguments", tool.shape.arguments, path, "Arguments are what the tool takes.")
+        self._add_nested(request, "Arguments", tool.shape.arguments, path, "Arguments are the arguments of the tool.")
 
     def _add_response(self, response: DescriptorProto, tool: TypedTool, index: int) -> None:
         name, path = tool.method.method, (_MESSAGE, index)
         response.name = f"{name}Response"
-        self._comment(path, f"{response.name} is what {tool.name} answered.")
+        self._comment(path, f"{response.name} is the response of {tool.name}.")
         response.oneof_decl.add(name="outcome")
-        self._comment((*path, _ONEOF, 0), "How the tool ended.")
+        self._comment((*path, _ONEOF, 0), "The outcome of the call.")
         fields = (
-            ("result", f"{self._package}.{response.name}.Result", "The result, if the tool did its work."),
+            ("result", f"{self._package}.{response.name}.Result", "The result, if the tool succeeded."),
             ("error", error_pb2.ToolError.DESCRIPTOR.full_name, "Why the tool failed, if it ran and failed."),
             (
                 "content",
                 content_pb2.ContentBlock.DESCRIPTOR.full_name,
-                "The result for people, at least one block; of a failure, one text that says what went wrong.",
+                "The result for people, at least one block. If the tool failed, a single text that says what went "
+                "wrong.",
             ),
-            ("meta", tool_service_pb2.CallMeta.DESCRIPTOR.full_name, "How the result came about."),
+            ("meta", tool_service_pb2.CallMeta.DESCRIPTOR.full_name, "How the result was produced."),
         )
         for number, (field_, type_name, comment) in enumerate(fields, 1):
             field = response.field.add(name=field_, number=number, json_name=field_)
@@ -153,7 +154,7 @@ class _File:
         _single(response)
         response.field[0].oneof_index = response.field[1].oneof_index = 0
         response.field[2].label = FieldDescriptorProto.LABEL_REPEATED
-        self._add_nested(response, "Result", tool.shape.result, path, "Result is what the tool gives.")
+        self._add_nested(response, "Result", tool.shape.result, path, "Result is the result of the tool.")
 
     def _add_nested(
         self, parent: DescriptorProto, name: str, shape: Message, path: tuple[int, ...], about: str

@@ -70,7 +70,9 @@ class _Reader:
             fields.append(self._field(name, field, inner, f"{path}.{name}", seen, required=name in required))
         for name in required:
             if name not in properties:
-                self._faults.append(Fault(f"{path}.{name}", "Is required and not among the properties. Describe it."))
+                self._faults.append(
+                    Fault(f"{path}.{name}", ("Is required, but isn't among the properties. Describe it."))
+                )
         self._check_names(fields, path)
         return Message(tuple(fields), comment=message_comment(schema))
 

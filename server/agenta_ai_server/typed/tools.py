@@ -29,7 +29,7 @@ def shapes(tools: Iterable[ToolSpec]) -> tuple[dict[str, ToolShape], list[Fault]
         try:
             method = method_name(tool.name)
             if paths[method.path] > 1:
-                raise Unmapped([Fault(tool.name, f"Another tool of its group would also be named {method.method}.")])
+                raise Unmapped([Fault(tool.name, f"Another tool in its group would also be named {method.method}.")])
             found[tool.name] = read_schemas(tool.input_schema, tool.output_schema)
         except InvalidName as error:
             faults.append(Fault(tool.name, str(error)))

@@ -98,7 +98,7 @@ pub struct FieldViolation {
 /// ErrorReason is why a call was refused (1 to 99) or a tool failed (from 100).
 ///
 /// The status of a refused call has a google.rpc.ErrorInfo with the domain "agenta.ai", whose reason is the name of the
-/// value, including the prefix. A reader treats an unknown value by the status code, or by ToolError.retryable.
+/// value, including the prefix. A reader that doesn't know a value goes by the status code, or by ToolError.retryable.
 #[non_exhaustive]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
 #[repr(i32)]
@@ -121,7 +121,7 @@ pub enum ErrorReason {
     ///
     /// `{ "reason": "ERROR_REASON_AUTHORITY_UNAVAILABLE", "domain": "agenta.ai" }`
     AuthorityUnavailable = 4,
-    /// PERMISSION_DENIED: the caller may not do this. A caller who may not see all tools gets this also for a tool that
+    /// PERMISSION_DENIED: the caller may not do this. A caller who may not see all tools also gets this for a tool that
     /// doesn't exist.
     ///
     /// `{ "reason": "ERROR_REASON_PERMISSION_DENIED", "domain": "agenta.ai" }`
@@ -143,7 +143,7 @@ pub enum ErrorReason {
     ///
     /// `{ "reason": "ERROR_REASON_REQUEST_INVALID", "domain": "agenta.ai" }`
     RequestInvalid = 9,
-    /// INVALID_ARGUMENT: arguments don't match the tool's input_schema. google.rpc.BadRequest names each, as "arguments.…".
+    /// INVALID_ARGUMENT: arguments don't match the tool's input_schema. google.rpc.BadRequest names them as "arguments.…".
     ///
     /// `{ "reason": "ERROR_REASON_ARGUMENTS_INVALID", "domain": "agenta.ai" }`
     ArgumentsInvalid = 10,
@@ -192,10 +192,11 @@ pub enum ErrorReason {
     UpstreamRejected = 104,
     /// The completion service limits this server's requests (HTTP 429). Retryable, after retry_delay if set.
     UpstreamRateLimited = 105,
-    /// The model's provider refused (HTTP 424): its limits, or its credential in Agenta. Retryable only if waiting helps.
+    /// The model's provider refused the request (HTTP 424), because of its limits or its credential in Agenta. Retryable
+    /// only if waiting helps.
     UpstreamProviderFailed = 106,
-    /// The completion service failed (any HTTP 5xx but 504, and a 503 with a trace in Agenta). The call may have been billed,
-    /// so it isn't retryable.
+    /// The completion service failed (any other HTTP 5xx except 504, or a 503 with a trace in Agenta). The call may
+    /// have been billed, so it isn't retryable.
     UpstreamFailed = 107,
     /// The completion service is unavailable (HTTP 503 without a trace in Agenta). Nothing was billed. Retryable, after
     /// retry_delay if set.
@@ -360,10 +361,10 @@ pub struct StatusResponse {
     /// The current state of the service.
     #[prost(enumeration = "ServiceState", tag = "2")]
     pub state: i32,
-    /// Names of the settings that are missing, sorted; never a value. Empty if enabled.
+    /// Names of the settings that are missing, sorted; never their values. Empty if enabled.
     #[prost(string, repeated, tag = "3")]
     pub missing_settings: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
-    /// Version of the server, by semantic versioning, for example "1.4.0".
+    /// Version of the server, a semantic version, for example "1.4.0".
     #[prost(string, tag = "4")]
     pub server_version: ::prost::alloc::string::String,
     /// When this server process started.
@@ -434,8 +435,8 @@ pub struct CallToolRequest {
     /// Full name of the tool, for example "tools.agenta.api.refine_prompt".
     #[prost(string, tag = "1")]
     pub name: ::prost::alloc::string::String,
-    /// The arguments, valid by the tool's input_schema. A Struct stores every number as a double and loses the order of
-    /// keys. Tools therefore take data that must survive, such as a prompt template, as a string of JSON.
+    /// The arguments, which must match the tool's input_schema. A Struct stores every number as a double and loses the order
+    /// of keys. Tools therefore take data that must stay exact, such as a prompt template, as a JSON string.
     #[prost(message, optional, tag = "2")]
     pub arguments: ::core::option::Option<::prost_types::Struct>,
     /// Makes retries safe: a UUID, version 4, in its 36-character form. Create a new one for each new call, and keep it for
@@ -454,7 +455,7 @@ pub struct CallToolResponse {
     /// The result for people, at least one block. If is_error, a single text that says what went wrong.
     #[prost(message, repeated, tag = "1")]
     pub content: ::prost::alloc::vec::Vec<ContentBlock>,
-    /// The result for programs, valid by the tool's output_schema. Not set if is_error.
+    /// The result for programs, which matches the tool's output_schema. Not set if is_error.
     #[prost(message, optional, tag = "2")]
     pub structured_content: ::core::option::Option<::prost_types::Value>,
     /// Whether the tool ran and failed.
@@ -529,7 +530,7 @@ pub struct Progress {
 /// CallMeta describes how a result was produced.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct CallMeta {
-    /// Trace in Agenta with the model's answer behind the result: 32 lowercase hexadecimal digits. Empty if unknown.
+    /// Id of the trace in Agenta that has the model's answer: 32 lowercase hexadecimal digits. Empty if unknown.
     #[prost(string, tag = "1")]
     pub trace_id: ::prost::alloc::string::String,
     /// The requests to the completion service, in order. A replayed result has those of the original call.
@@ -541,14 +542,14 @@ pub struct CallMeta {
     /// Whether this is the stored result of an earlier call with the same request_id.
     #[prost(bool, tag = "4")]
     pub replayed: bool,
-    /// What a caller should know although the call succeeded, in sentences, for example that a setting is deprecated.
+    /// What a caller should know although the call succeeded, for example that a setting is deprecated.
     #[prost(string, repeated, tag = "5")]
     pub warnings: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
 }
 /// Attempt is one request to the completion service.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Attempt {
-    /// Trace in Agenta: 32 lowercase hexadecimal digits. Empty if unknown.
+    /// Id of the trace in Agenta: 32 lowercase hexadecimal digits. Empty if unknown.
     #[prost(string, tag = "1")]
     pub trace_id: ::prost::alloc::string::String,
     /// Duration of the request.
@@ -825,7 +826,7 @@ pub mod tool_service_client {
             self
         }
         /// Status says whether the service is enabled and healthy, and which tools this caller may use.
-        /// It works under overload too, and doesn't count towards the caller's rate limit.
+        /// It works even under overload, and doesn't count towards the caller's rate limit.
         pub async fn status(
             &mut self,
             request: impl tonic::IntoRequest<super::StatusRequest>,
@@ -899,11 +900,11 @@ pub mod tool_service_client {
             self.inner.unary(req, path, codec).await
         }
         /// CallToolStream runs one tool as CallTool does, and reports progress while it runs: any number of progress messages,
-        /// at most ten a second, then exactly one result, which equals the response of CallTool. It ends with a status as
+        /// at most ten per second, then exactly one result, which equals the response of CallTool. It ends with a status as
         /// CallTool does; if that isn't OK, there is no result, even if there was progress.
         ///
         /// The same request_id is the same call in both methods. A repeat that joins a running call gets its progress from then
-        /// on; one that reaches another replica, or comes after the end, gets only the result.
+        /// on; one that reaches another replica, or arrives after the end, gets only the result.
         ///
         /// Progress is for display. Progress that a caller doesn't read in time is dropped; the result never is.
         pub async fn call_tool_stream(

@@ -13,7 +13,7 @@ pub mod tool_service_server {
     #[async_trait]
     pub trait ToolService: std::marker::Send + std::marker::Sync + 'static {
         /// Status says whether the service is enabled and healthy, and which tools this caller may use.
-        /// It works under overload too, and doesn't count towards the caller's rate limit.
+        /// It works even under overload, and doesn't count towards the caller's rate limit.
         async fn status(
             &self,
             request: tonic::Request<::agenta_ai::v1::StatusRequest>,
@@ -48,11 +48,11 @@ pub mod tool_service_server {
             + std::marker::Send
             + 'static;
         /// CallToolStream runs one tool as CallTool does, and reports progress while it runs: any number of progress messages,
-        /// at most ten a second, then exactly one result, which equals the response of CallTool. It ends with a status as
+        /// at most ten per second, then exactly one result, which equals the response of CallTool. It ends with a status as
         /// CallTool does; if that isn't OK, there is no result, even if there was progress.
         ///
         /// The same request_id is the same call in both methods. A repeat that joins a running call gets its progress from then
-        /// on; one that reaches another replica, or comes after the end, gets only the result.
+        /// on; one that reaches another replica, or arrives after the end, gets only the result.
         ///
         /// Progress is for display. Progress that a caller doesn't read in time is dropped; the result never is.
         async fn call_tool_stream(

@@ -32,8 +32,8 @@ examples:
   agenta-ai-server tools pull summarize --provider acme --group support
                                                         name it tools.acme.support.summarize
 
-exit codes: 0 the file matches what is deployed, 1 some differences are left to you, 2 invalid arguments, settings or
-file, or Agenta can't be read
+exit codes: 0 the file matches what is deployed, 1 some differences are left for you to resolve, 2 invalid arguments,
+settings or file, or Agenta can't be read
 """
 TEST_EXAMPLES = """\
 examples:

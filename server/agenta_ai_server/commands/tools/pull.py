@@ -247,7 +247,7 @@ class _Pull:
         for line in self.report.left:
             _say(f"Not done: {line}")
         if not changed and not self.report.left:
-            _say(f"No change: {self._file.path} fits what is deployed.")
+            _say(f"No change: {self._file.path} matches what is deployed.")
         if changed and self._options.dry_run:
             _say("This was a dry run: nothing was written.")
 
@@ -259,7 +259,7 @@ class _Pull:
         try:
             parse(text.encode(), self._file.path.parent, read_beside=read_beside)
         except ToolsFileError as error:
-            raise ValueError(f"wasn't changed, because it would have faults: {'; '.join(error.faults)}") from None
+            raise ValueError(f"wasn't changed, because it would have errors: {'; '.join(error.faults)}") from None
 
     def _old(self, name: str) -> str | None:
         """Return what a file says now; ``None`` if there is none."""

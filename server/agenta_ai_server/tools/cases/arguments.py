@@ -17,14 +17,15 @@ Texts = Annotated[list[Annotated[str, Field(min_length=1, max_length=2_000)]], F
 
 
 class Expected(BaseModel):
-    """What an output must be like. At least one property must be given, and all that are given must hold."""
+    """The requirements on an output. At least one property must be given, and all that are given must hold."""
 
     model_config = ConfigDict(extra="forbid", json_schema_extra={"minProperties": 1})
 
     equals: Annotated[
-        Text | None, Field(description="The text that the output must equal, apart from white space around it.")
+        Text | None,
+        Field(description=("The text that the output must equal, ignoring leading and trailing white space.")),
     ] = None
-    contains_all: Annotated[Texts | None, Field(description="Texts that must all be in the output.")] = None
+    contains_all: Annotated[Texts | None, Field(description="Texts that the output must all contain.")] = None
     contains_any: Annotated[Texts | None, Field(description="Texts of which the output must contain at least one.")] = (
         None
     )
@@ -76,7 +77,7 @@ class Case(BaseModel):
     inputs: Annotated[dict[str, Any], Field(description="The values of the prompt's variables.")]
     expected: Expected
     remark: Annotated[
-        str | None, Field(max_length=1_000, description="What the output should be like, in your own words.")
+        str | None, Field(max_length=1_000, description="A description of the desired output, in your own words.")
     ] = None
 
 
@@ -104,7 +105,7 @@ class RefineWithCasesArguments(BaseModel):
         Field(
             ge=1,
             le=MAX_MODEL_CALLS,
-            description="The maximum number of model calls. A request that could take more is refused at once.",
+            description="The maximum number of model calls. A request that could need more is refused at once.",
         ),
     ] = 40
 

@@ -1,4 +1,4 @@
-"""The most model calls that a request may take, computed first, so that too many are refused before the first."""
+"""The maximum number of model calls of a request, computed first so that too many are refused before any is made."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ if TYPE_CHECKING:
 
 
 def most_calls(arguments: RefineWithCasesArguments, repairs: int) -> int:
-    """Return what the request may take at most.
+    """Return the maximum number of model calls of the request.
 
     Args:
         arguments: The request.
-        repairs: How often a refinement is asked for once more.
+        repairs: How often a refinement is repaired at most.
     """
     runs = len(arguments.cases) * arguments.repeat
     return runs + arguments.max_rounds * (runs + 1 + repairs)

@@ -1,4 +1,4 @@
-"""Finds expected texts that a refinement has copied into the prompt, where they may make it pass without a rule."""
+"""Finds expected texts that a refinement copied into the prompt. Cases may pass only because of them."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ MIN_CHARACTERS = 3
 
 @record
 class Copied:
-    """An expected text that stands in the new prompt, and didn't in the old one.
+    """An expected text that is in the new prompt but wasn't in the old one.
 
     Attributes:
         case: Index of the case that expects it.

@@ -1,4 +1,4 @@
-"""Counts what one call of the tool asks of models."""
+"""Counts the model calls of one call of the tool."""
 
 from __future__ import annotations
 
@@ -43,4 +43,4 @@ class CountingCompletions:
         return completion
 
     async def aclose(self) -> None:
-        """Do nothing: the service isn't this one's."""
+        """Do nothing, because the inner service is shared."""

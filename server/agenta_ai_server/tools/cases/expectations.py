@@ -1,4 +1,4 @@
-"""What is expected of an output, compiled: checks an output, and says what is wrong with it."""
+"""Compiled expectations, which check an output and say what is wrong with it."""
 
 from __future__ import annotations
 
@@ -32,7 +32,9 @@ MAX_VALUES, MAX_EXPECTED_VALUES = 10_000, 1_000
 #: Patterns in a schema, each of which takes up to half a millisecond to compile.
 MAX_SCHEMA_PATTERNS = 20
 MAX_SHOWN = 200
-WRONG_PATTERN = "Must be a regular expression of RE2, without look-around and back-references, and not too large."
+MAX_REASON_CHARACTERS = 100
+NO_PATTERN = "Must be an RE2 regular expression, without look-around and back-references: {reason}."
+LARGE_PATTERN = "The pattern is too large. Use a shorter one, or smaller repetitions."
 _JSON = ("json_schema", "json_equals", "json_contains")
 
 
@@ -80,11 +82,11 @@ class Expectation:
         return [expected.equals, *given] if expected.equals else given
 
     def work(self, output: str) -> int:
-        """Return what checking this output costs, in characters that are looked at once."""
+        """Return the cost of checking this output, in characters that are examined once."""
         return len(output) * (100 if self._pattern else 10 if self._json else 1)
 
     def faults(self, output: str) -> list[str]:
-        """Return what is wrong with an output, in sentences; nothing if all is as expected."""
+        """Return what is wrong with an output, in sentences; nothing if it meets the expectations."""
         return [*self._of_text(output), *self._of_pattern(output), *self._of_json(output)]
 
     def _of_text(self, output: str) -> Iterator[str]:
@@ -150,11 +152,23 @@ def _compiled(pattern: str | None, violations: list[Violation]) -> re2._Regexp |
     options.log_errors = False
     try:
         compiled = re2.compile(pattern, options)
-    except (re2.error, UnicodeEncodeError):
-        compiled = None
-    if compiled is None or compiled.programsize > MAX_PATTERN_SIZE:
-        violations.append(Violation("pattern", WRONG_PATTERN))
+    except UnicodeEncodeError:
+        violations.append(Violation("pattern", NO_PATTERN.format(reason="half of a surrogate pair isn't text")))
+        return None
+    except re2.error as error:
+        violations.append(Violation("pattern", _why_not(error)))
+        return None
+    if compiled.programsize > MAX_PATTERN_SIZE:
+        violations.append(Violation("pattern", LARGE_PATTERN))
     return compiled
+
+
+def _why_not(error: re2.error) -> str:
+    """Describe why RE2, whose reasons are bytes, refuses a pattern."""
+    reason = error.args[0].decode(errors="replace") if error.args else ""
+    if "too large" in reason:
+        return LARGE_PATTERN
+    return NO_PATTERN.format(reason=reason[:MAX_REASON_CHARACTERS])
 
 
 def _schema(source: dict[str, Json] | None, violations: list[Violation]) -> Schema | None:

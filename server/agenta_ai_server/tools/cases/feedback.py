@@ -1,4 +1,4 @@
-"""What the refining model learns of the cases: which fail, how, and why earlier attempts were rejected."""
+"""What the refining model is told about the cases: which fail, how, and why earlier attempts were rejected."""
 
 from __future__ import annotations
 
@@ -36,9 +36,9 @@ def context(arguments: RefineWithCasesArguments, trial: Trial, rejections: Seque
     """Return what the refinement should know, at most ``MAX_CONTEXT_CHARACTERS``.
 
     Args:
-        arguments: The cases, and what their caller says of the prompt.
-        trial: What came of the cases with the prompt that is to be refined.
-        rejections: Why earlier refinements weren't taken, in sentences.
+        arguments: The cases, and what their caller says about the prompt.
+        trial: The results of the cases with the prompt to be refined.
+        rejections: Why earlier refinements were rejected, in sentences.
     """
     given = f"{arguments.context}\n\n" if arguments.context else ""
     rejected = "".join(f"\n- {sentence}" for sentence in rejections)[-MAX_REJECTIONS_CHARACTERS:]

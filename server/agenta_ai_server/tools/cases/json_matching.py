@@ -1,4 +1,4 @@
-"""Whether one JSON value equals another, or contains it, as PostgreSQL's ``@>`` understands that."""
+"""Decide whether one JSON value equals or contains another, like PostgreSQL's ``@>``."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ MAX_COMPARISONS = 200_000
 
 
 class TooManyComparisons(ValueError):
-    """To find out would take too long."""
+    """The comparison would take too long."""
 
 
 def equals(actual: Json, expected: Json) -> bool:
@@ -36,8 +36,9 @@ def equals(actual: Json, expected: Json) -> bool:
 def contains(actual: Json, expected: Json) -> bool:
     """Say whether ``actual`` contains ``expected``.
 
-    An object contains one of which it has all keys, with values that contain the other's. A list contains one each of
-    whose items is contained in one of its own, in whatever order and however often. Anything else contains its equal.
+    An object contains another if it has all its keys, with values that contain the other's. A list contains another if
+    each of the other's items is contained in one of its own, in any order and number. Anything else contains only its
+    equal.
 
     Raises:
         TooManyComparisons: After ``MAX_COMPARISONS``.

@@ -1,4 +1,4 @@
-"""What the tool gives back."""
+"""The result of the tool."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ VERDICTS = Literal["passed", "failed", "unknown"]
 # True of the request that failed, and not of the call, whose runs were billed.
 _NOTHING_BILLED = " Nothing was billed."
 _WHY_STOPPED = {
-    Stop.DEADLINE: "There was too little time for a further round before the deadline.",
-    Stop.UPSTREAM_FAILED: "There was no further round, because of a failure.",
+    Stop.DEADLINE: "There was too little time left for another round before the deadline.",
+    Stop.UPSTREAM_FAILED: "There was no further round because of a failure.",
     Stop.NONE_FAILS: "Some cases couldn't be run, and the others pass.",
 }
 
@@ -37,7 +37,7 @@ class RunReport(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    passed: Annotated[bool, Field(description="Whether there is an output, and it is as expected.")]
+    passed: Annotated[bool, Field(description="Whether there is an output and it meets the expectations.")]
     output: Annotated[str, Field(description="The model's output, cut after 1,500 characters. Empty if there is none.")]
     faults: Annotated[list[str], Field(description="What is wrong with the output: at most 5 sentences.")]
     failure: Annotated[str, Field(description="Why there is no output. Empty if there is one.")]
@@ -49,7 +49,7 @@ class CaseResult(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    verdict: Annotated[VERDICTS, Field(description="'unknown' if too many runs have no output to decide.")]
+    verdict: Annotated[VERDICTS, Field(description="'unknown' if the runs without output could change it.")]
     passes: Annotated[int, Field(ge=0, description="The number of runs that passed.")]
     runs: Annotated[list[RunReport], Field(description="The runs, in the order in which they ended.")]
 
@@ -59,10 +59,11 @@ class CaseReport(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    name: Annotated[str, Field(description="The name that was given, or its number.")]
+    name: Annotated[str, Field(description="The given name of the case, or its number.")]
     before: Annotated[CaseResult, Field(description="The result with the original prompt.")]
     after: Annotated[
-        CaseResult, Field(description="The result with the returned prompt. The same as before if the prompt is.")
+        CaseResult,
+        Field(description=("The result with the returned prompt. Equal to 'before' if the prompt is unchanged.")),
     ]
 
 
@@ -112,14 +113,18 @@ class RefineWithCasesResult(BaseModel):
     model_calls: Annotated[int, Field(ge=0, description="The number of model calls that may have been billed.")]
     copied_texts: Annotated[
         list[CopiedText],
-        Field(description="Expected texts that the refinement copied into the prompt. They alone may make cases pass."),
+        Field(
+            description=(
+                "Expected texts that the refinement copied into the prompt. Cases may pass only because of them."
+            )
+        ),
     ]
 
 
 def outcome(
     arguments: RefineWithCasesArguments, found: Found, copied: Sequence[Copied], counted: CountingCompletions
 ) -> ToolOutcome:
-    """Return what came of a search as the outcome of the call."""
+    """Return the outcome of the call for the result of a search."""
     original, best = found.original, found.best
     result = RefineWithCasesResult(
         prompt_template_json=strict_json.dump(best.prompt.root) if found.improved else original.prompt.source,
@@ -152,7 +157,7 @@ def outcome(
 def _summary(found: Found) -> str:
     before, after, total = found.original.trial.passed, found.best.trial.passed, len(found.original.trial.cases)
     if found.improved:
-        return f"{after} of {total} cases pass; before, {before} did. {found.best.summary}"
+        return f"{after} of {total} cases pass; {before} passed before. {found.best.summary}"
     if found.stop is Stop.ALL_PASS:
         return f"All {total} cases pass already. The prompt is unchanged."
     tried = "; no refinement was better" if found.rounds else ""
@@ -164,11 +169,11 @@ def _warnings(found: Found, copied: Sequence[Copied]) -> list[str]:
     if why := _WHY_STOPPED.get(found.stop):
         warnings.append(f"{why} {found.why.replace(_NOTHING_BILLED, '')}".strip())
     if unknown := len(found.best.trial.those(Verdict.UNKNOWN)):
-        warnings.append(f"Of {unknown} cases it isn't known whether they pass, because runs gave no output.")
+        warnings.append(f"It is unknown whether {unknown} cases pass, because runs produced no output.")
     if copied:
         warnings.append(
-            "Expected texts were copied into the prompt, which may pass by these alone: see copied_texts, and test it "
-            "with other inputs."
+            "Expected texts were copied into the prompt, so cases may pass only because of them. See copied_texts, and "
+            "test the prompt with other inputs."
         )
     return warnings
 

@@ -33,13 +33,13 @@ REPORT_SECONDS = 0.5
 
 
 def bounded(call: ToolCall) -> ToolCall:
-    """Return the call with a deadline that leaves time for the report, as long as somebody waits for it."""
+    """Return the call with a deadline that leaves time for the report if somebody is waiting for it."""
     return replace(call, deadline=asyncio.get_running_loop().time() + call.awaited() - REPORT_SECONDS)
 
 
 @dataclass(slots=True, eq=False)
 class _Progress:
-    """The runs of one trial, those that wait and those that have ended."""
+    """The waiting and the finished runs of one trial."""
 
     parameters: dict[str, Any]
     waiting: deque[int]
@@ -52,8 +52,8 @@ class _Progress:
 class CaseRunner:
     """Runs the cases of one call.
 
-    Each run holds a slot. The first uses that of the call itself, so that there is always one; the others take slots
-    that are free, and never one that another call waits for.
+    Each run holds a slot. The first run uses the slot of the call itself, so there is always one. The others use free
+    slots, but never one that another call is waiting for.
 
     Args:
         completions: Runs prompts.
@@ -88,7 +88,7 @@ class CaseRunner:
 
         Args:
             root: The template.
-            what: What the caller is told meanwhile, in a sentence without its end.
+            what: The beginning of the progress sentence for the caller.
 
         Raises:
             Refused: The call can't be recorded as begun, and nothing was sent.

@@ -1,4 +1,4 @@
-"""Looks for a prompt that passes more cases: refines, runs all cases again, and takes only what made none worse."""
+"""Searches for a prompt that passes more cases: refines it, runs all cases again, and accepts only improvements."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ MAX_NAMES = 3
 
 
 class RoundEnd(StrEnum):
-    """What became of the refinement of one round."""
+    """The outcome of one round's refinement."""
 
     TAKEN = "taken"
     NOT_BETTER = "not_better"
@@ -54,8 +54,8 @@ class Round:
     """One round.
 
     Attributes:
-        end: What became of its refinement.
-        why: The same in a sentence.
+        end: The outcome of its refinement.
+        why: The reason, in a sentence.
         summary: What the refinement changed; empty if there was none.
         passed: How many cases passed with it; 0 if they weren't run.
     """
@@ -68,7 +68,7 @@ class Round:
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """A prompt, and what came of the cases with it."""
+    """A prompt, and the results of the cases with it."""
 
     prompt: Template
     trial: Trial
@@ -77,14 +77,14 @@ class Candidate:
 
 @dataclass(slots=True)
 class Found:
-    """What came of the search.
+    """The result of the search.
 
     Attributes:
-        original: The prompt as it came.
+        original: The original prompt.
         best: The one that passes most, which may be the original.
         rounds: In their order.
         stop: Why there was no further round.
-        why: What failed, in a sentence, if that is why.
+        why: What failed, in a sentence, if a failure is the reason.
     """
 
     original: Candidate
@@ -109,13 +109,13 @@ class _Stopped(Exception):
 
 
 class Search:
-    """Looks for a better prompt, for one call.
+    """Searches for a better prompt, for one call.
 
     Args:
         arguments: The cases, and how many rounds there may be.
         refiner: Refines prompts.
         runner: Runs the cases.
-        excess: Says of a template why it may not be run, or nothing.
+        excess: Returns why a template may not be run, or nothing.
         call: The call that it is for.
     """
 
@@ -136,11 +136,11 @@ class Search:
         self._trial_seconds = self._refining_seconds = 0.0
 
     async def run(self, prompt: Template) -> Found:
-        """Return the best prompt. Once anything was billed, it always returns what is known.
+        """Return the best prompt. Once anything has been billed, this always returns a result.
 
         Raises:
             Refused: Nothing was sent.
-            ToolFailed: No run of the original gave an output.
+            ToolFailed: No run of the original produced an output.
         """
         trial = await self._trial(prompt.root, "Running the test cases with the prompt as it is")
         if not trial.has_output:
@@ -176,10 +176,10 @@ class Search:
             raise _Stopped(Stop.DEADLINE)
 
     async def _round(self, found: Found) -> None:
-        """Refine the best prompt so far, and take the refinement if it is better.
+        """Refine the best prompt so far, and accept the refinement if it is better.
 
         Raises:
-            _Stopped: The refinement didn't come, or no run with it gave an output.
+            _Stopped: The refinement failed, or no run with it produced an output.
         """
         refinement = await self._refined(found)
         if isinstance(refinement, Round):
@@ -222,7 +222,7 @@ class Search:
         return refinement
 
     def _judged(self, found: Found, trial: Trial, summary: str) -> Round:
-        """Say whether a refinement is taken."""
+        """Say whether a refinement is accepted."""
 
         def named(indices: list[int]) -> str:
             more = f" and {len(indices) - MAX_NAMES} more" if len(indices) > MAX_NAMES else ""
@@ -248,7 +248,7 @@ class Search:
 
 
 def _failure(trial: Trial) -> ToolFailed | Refused:
-    """Return why no run of the original gave an output."""
+    """Return why no run of the original produced an output."""
     failed = [error for error in trial.errors if isinstance(error, ToolFailed)]
     if not failed:
         return trial.errors[0]

@@ -1,4 +1,4 @@
-"""What runs of test cases may cost this service, where it pays for them: which models, and how many tokens."""
+"""Limits on test cases that this service pays for: which models, and how many tokens."""
 
 from __future__ import annotations
 
@@ -38,18 +38,18 @@ _SINGULAR_JSONPATH = re.compile(r"\{\{\s*\$(?:\.\w+|\[-?\d+\]|\['[^'\\{}]*'\])*\
 
 @dataclass(frozen=True, slots=True)
 class Spending:
-    """What runs may cost.
+    """Limits on the cost of runs.
 
     Attributes:
         models: Names of the models that may be run; none if the operator pays for none.
-        max_tokens: What all runs of one call may take, prompts and answers together.
+        max_tokens: Maximum tokens of all runs of one call, prompts and answers together.
     """
 
     models: tuple[str, ...] = ()
     max_tokens: int = 200_000
 
     def prepared(self, root: Mapping[str, Any]) -> dict[str, Any]:
-        """Return a template with a model and a limit on its answers, as this service pays for it."""
+        """Return a template with a model and a limit on its answers that this service pays for."""
         config = dict(root.get("llm_config") or {})
         config["model"] = config.get("model") or self.models[0]
         config["max_tokens"] = config.get("max_tokens") or DEFAULT_ANSWER_TOKENS

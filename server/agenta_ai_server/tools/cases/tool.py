@@ -1,4 +1,4 @@
-"""The tool: what is checked before the first model call, and the steps from arguments to the report."""
+"""The tool: the checks before the first model call, and the steps from the arguments to the report."""
 
 from __future__ import annotations
 
@@ -30,9 +30,10 @@ if TYPE_CHECKING:
 
 NAME = "tools.agenta.api.refine_prompt_with_cases"
 DESCRIPTION = (
-    "Runs a prompt template on test cases, refines it with the cases that fail, and runs them again, until all pass or "
-    "the rounds are used up. No case that passed before fails in the reported runs of the new prompt. The maximum "
-    "number of model calls is known before the first."
+    "Runs a prompt template on test cases, refines it based on the cases that fail, and runs them again, until all "
+    "pass "
+    "or the rounds are used up. In the reported runs, the new prompt passes every case that the original passed. "
+    "The maximum number of model calls is known before the first one."
 )
 MAX_VIOLATIONS = 10
 #: What it takes to compile a character of a pattern, or a value of a schema.
@@ -44,7 +45,7 @@ class RefineWithCases:
     """The tool.
 
     Args:
-        dependencies: What it is made from.
+        dependencies: The parts that the tool uses.
     """
 
     def __init__(self, dependencies: Dependencies) -> None:
@@ -62,7 +63,7 @@ class RefineWithCases:
         Raises:
             Refused: ARGUMENTS_INVALID, for what can't be refined or isn't allowed; DEADLINE_TOO_SHORT; OVERLOADED;
                 UPSTREAM_CIRCUIT_OPEN. Nothing was sent.
-            ToolFailed: No run of the prompt as it is gave an output.
+            ToolFailed: No run of the original prompt produced an output.
         """
         # Loaded only now: what checks outputs isn't needed for the start.
         from agenta_ai_server.tools.cases.copied import find_copied
@@ -88,7 +89,7 @@ class RefineWithCases:
 
 
 class _Paying:
-    """What is run at whose expense."""
+    """What is run, and at whose expense."""
 
     def __init__(self, dependencies: Dependencies, arguments: RefineWithCasesArguments, *, is_callers: bool) -> None:
         self._spending = dependencies.spending
@@ -96,7 +97,7 @@ class _Paying:
         self._is_callers = is_callers
 
     def check(self, root: Mapping[str, Any]) -> None:
-        """Refuse a template that names another model, or may take too much."""
+        """Refuse a template that names another model or may need too many tokens."""
         if self._is_callers:
             return
         _refuse(self._spending.violations(root))
@@ -104,7 +105,7 @@ class _Paying:
             _refuse([Violation("arguments.cases", why)])
 
     def excess(self, root: Mapping[str, Any]) -> str:
-        """Say why a template may not be run; nothing if it may."""
+        """Return why a template may not be run; empty if it may."""
         if self._is_callers:
             return ""
         inputs = [case.inputs for case in self._arguments.cases]
@@ -136,7 +137,7 @@ def provide(dependencies: Dependencies) -> ToolSpec:
 
 
 def _refuse(violations: Iterable[Violation | None]) -> None:
-    """Refuse the call if there is anything wrong.
+    """Refuse the call if anything is wrong.
 
     Raises:
         Refused: ARGUMENTS_INVALID.
@@ -148,7 +149,7 @@ def _refuse(violations: Iterable[Violation | None]) -> None:
 
 
 def _work(arguments: RefineWithCasesArguments) -> int:
-    """Return what compiling the expectations costs, in characters that are looked at once: 20 patterns take seconds."""
+    """Return the cost of compiling the expectations, in characters that are examined once: 20 patterns take seconds."""
     from agenta_ai_server.tools.json_schema.values import count_values
 
     return sum(

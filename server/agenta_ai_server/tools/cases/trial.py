@@ -1,4 +1,4 @@
-"""What came of running a prompt on all cases."""
+"""The results of running a prompt on all cases."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 class Verdict(StrEnum):
-    """Whether a case passes. One whose runs didn't come to an end may be neither."""
+    """Whether a case passes. A case with unfinished runs may be neither passed nor failed."""
 
     PASSED = "passed"
     FAILED = "failed"
@@ -25,9 +25,9 @@ class CaseRun:
     """One run of one case.
 
     Attributes:
-        output: The beginning of what the model wrote, as much as anyone reads; empty if nothing came.
-        faults: What is wrong with it, in sentences.
-        error: Why no output came; ``None`` if one did.
+        output: The beginning of the model's output, as much as is used; empty if there is none.
+        faults: What is wrong with the output, in sentences.
+        error: Why there is no output; ``None`` if there is one.
         trace_id: The run's trace in Agenta; empty if unknown.
     """
 
@@ -38,12 +38,12 @@ class CaseRun:
 
     @property
     def passed(self) -> bool:
-        """Whether an output came, and is as expected."""
+        """Whether there is an output and it meets the expectations."""
         return self.error is None and not self.faults
 
     @property
     def failure(self) -> str:
-        """Why no output came, as people read it; empty if one did."""
+        """Why there is no output, for people; empty if there is one."""
         return f"{self.error.reason}: {self.error.message}" if self.error else ""
 
 
@@ -66,7 +66,7 @@ class CaseRuns:
 
     @property
     def verdict(self) -> Verdict:
-        """Whether the case passes, whatever the runs would have given of which no output came."""
+        """Whether the case passes, regardless of the runs without output."""
         if self.passes >= self.needed:
             return Verdict.PASSED
         without_output = sum(run.error is not None for run in self.runs)
@@ -96,10 +96,10 @@ class Trial:
 
     @property
     def has_output(self) -> bool:
-        """Whether any output came."""
+        """Whether there is any output."""
         return any(run.error is None for case in self.cases for run in case.runs)
 
     @property
     def errors(self) -> list[ToolFailed | Refused]:
-        """Why runs gave no output."""
+        """Why runs produced no output."""
         return [run.error for case in self.cases for run in case.runs if run.error]

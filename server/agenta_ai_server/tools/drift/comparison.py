@@ -108,7 +108,7 @@ def _other_kind(tool: ToolDefinition, deployed: PromptInterface) -> Difference:
         which = f"the type {deployed.uri}" if deployed.uri else "no type"
         text = f"The application holds no prompt: it has {which}."
         return Difference(Drift.KIND_CHANGED, text, "Deploy a completion or chat application, or remove the tool.")
-    text = f"The application is a {deployed.kind} application now, and the tool is of the kind {tool.kind}."
+    text = f"The application is a {deployed.kind} application now, but the tool has the kind {tool.kind}."
     return Difference(Drift.KIND_CHANGED, text, f'Set kind = "{deployed.kind}", and review the arguments.')
 
 
@@ -129,7 +129,7 @@ def _inputs(tool: ToolDefinition, deployed: PromptInterface) -> Iterator[Differe
         text = f"The input {name} is gone, so the argument has no effect."
         yield Difference(Drift.INPUT_REMOVED, text, "Remove the argument, or put the input back in Agenta.", name)
     if tool.feedback and tool.feedback not in known:
-        text = f"The input {tool.feedback} is gone, which takes what was wrong with an answer."
+        text = f"The input {tool.feedback}, which receives what was wrong with an answer, is gone."
         yield Difference(Drift.INPUT_REMOVED, text, "Correct feedback, or put the input back in Agenta.", tool.feedback)
 
 
@@ -138,11 +138,11 @@ def _result(ours: Mapping[str, Any] | None, theirs: Mapping[str, Any] | None) ->
     if ours is None and theirs in (None, JSON_OBJECT):
         return
     if theirs is None:
-        text = "The prompt answers with text now: it has no response_format, and the tool has a result."
+        text = "The prompt answers with text now: it has no response_format, but the tool has a result."
         remedy = "Set the response_format in Agenta again, or remove the result."
         yield Difference(Drift.RESULT_REMOVED, text, remedy)
     elif ours is None:
-        text = "The prompt answers with JSON, and the tool has no result: it is passed on as text."
+        text = "The prompt answers with JSON, but the tool has no result, so the JSON is passed on as text."
         yield Difference(Drift.RESULT_ADDED, text, "Add the result: agenta-ai-server tools pull --widen writes it.")
     elif theirs != JSON_OBJECT:
         for change in schema_changes(ours, theirs):

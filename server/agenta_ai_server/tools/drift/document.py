@@ -177,7 +177,7 @@ class ToolsDocument:
         except ValueError:
             pass
         if self._is_there(path):
-            raise ValueError(f"{path} is there already, and would have to hold the schema. Rename or remove it.")
+            raise ValueError(f"{path} already exists, but is needed for the schema. Rename or remove it.")
         self.beside[path] = f"{json.dumps(schema, indent=2, ensure_ascii=False)}\n"
         return [f"file = {toml_value(path)}"]
 

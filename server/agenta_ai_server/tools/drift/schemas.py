@@ -103,7 +103,7 @@ class _Comparison:
         self._seen.add((id(ours), id(theirs)))
         if not isinstance(ours, dict) or not isinstance(theirs, dict):
             if ours != theirs:
-                yield SchemaChange(place, "is described otherwise", True, (self._set(path, theirs),))
+                yield SchemaChange(place, "has a different description", True, (self._set(path, theirs),))
             return
         yield from _types(ours, theirs, place, path)
         yield from _values(ours, theirs, place, path)
@@ -147,9 +147,9 @@ class _Comparison:
         if keyword in ours and keyword in theirs:
             yield from self.schemas(ours[keyword], theirs[keyword], place, where)
         elif keyword in theirs and theirs[keyword] is not True:
-            yield SchemaChange(place, "is no longer just anything", False, (self._set(where, theirs[keyword]),))
+            yield SchemaChange(place, "is no longer unrestricted", False, (self._set(where, theirs[keyword]),))
         elif keyword in ours and ours[keyword] is not True:
-            yield SchemaChange(place, "may be anything now", True, (Edit(where, "remove"),))
+            yield SchemaChange(place, "may now be anything", True, (Edit(where, "remove"),))
 
     def _others(
         self, ours: Mapping[str, Any], theirs: Mapping[str, Any], place: str, path: Path

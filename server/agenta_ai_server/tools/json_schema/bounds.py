@@ -103,7 +103,7 @@ def find_faults_of_size(schema: Mapping[str, Json]) -> Iterator[Found]:
     text = json.dumps(schema, ensure_ascii=False, separators=(",", ":"))
     size = len(text.encode(errors="replace"))
     if size > MAX_BYTES:
-        yield (), f"has {size:,} bytes as JSON, and {MAX_BYTES:,} may be"
+        yield (), f"has {size:,} bytes as JSON, more than the maximum of {MAX_BYTES:,}"
     if text.count("{") + text.count("[") <= MAX_DEPTH and not _LONG_INTEGER.search(text):
         return
     level: list[tuple[Path, Any]] = [((), schema)]

@@ -222,9 +222,9 @@ def _counted(number: int, noun: str) -> str:
 
 
 _SENTENCES: dict[str, Callable[[Any], str]] = {
-    "anyOf": lambda _: "Must be valid by one of the schema's alternatives.",
+    "anyOf": lambda _: "Must match one of the schema's alternatives.",
     "const": lambda value: f"Must be {_shown(value)}.",
-    "contains": lambda _: "Lacks an item that the schema demands.",
+    "contains": lambda _: "Lacks an item that the schema requires.",
     "enum": lambda values: f"Must be one of {_shown(*values)}.",
     "exclusiveMaximum": lambda limit: f"Must be less than {limit}.",
     "exclusiveMinimum": lambda limit: f"Must be greater than {limit}.",
@@ -239,12 +239,12 @@ _SENTENCES: dict[str, Callable[[Any], str]] = {
     "minProperties": lambda limit: f"Must have at least {_counted(limit, 'key')}.",
     "minimum": lambda limit: f"Must be at least {limit}.",
     "multipleOf": lambda factor: f"Must be a multiple of {factor}.",
-    "not": lambda _: "Must not be as the schema's not describes.",
-    "oneOf": lambda _: "Must be valid by exactly one of the schema's alternatives.",
+    "not": lambda _: "Must not match the schema's not.",
+    "oneOf": lambda _: "Must match exactly one of the schema's alternatives.",
     "pattern": lambda pattern: f"Must match {_shown(pattern)}.",
     "type": lambda types: f"Must be of type {' or '.join(types)}.",
     "unevaluatedItems": lambda _: "Has more items than the schema describes.",
-    "uniqueItems": lambda _: "Must have no item twice.",
+    "uniqueItems": lambda _: "Must not contain the same item twice.",
 }
 
 

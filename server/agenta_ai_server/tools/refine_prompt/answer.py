@@ -32,7 +32,7 @@ class ModelReply:
 
     Attributes:
         messages: Role and content of each message; a content may be anything that JSON has.
-        summary: One line on what was changed.
+        summary: What was changed, in one line.
     """
 
     messages: tuple[tuple[object, object], ...]

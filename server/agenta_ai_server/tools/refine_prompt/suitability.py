@@ -47,7 +47,7 @@ def flaws(uri: str, flags: Collection[str], parameters: Mapping[str, Any]) -> li
         return [
             Flaw(
                 f"It holds no prompt: the application has {kind}.",
-                "Deploy a completion application, which agenta-ai-server provision makes under another slug.",
+                "Deploy a completion application, which agenta-ai-server provision creates under another slug.",
             )
         ]
     found = [*_flaws_of_kind(uri, flags), *_flaws_of_inputs(prompt), *_flaws_of_answer(prompt)]
@@ -58,7 +58,7 @@ def _flaws_of_kind(uri: str, flags: Collection[str]) -> Iterator[Flaw]:
     if "is_chat" in flags or ":chat:" in uri:
         yield Flaw(
             "It is a chat application, and the service runs it as a completion.",
-            "Deploy a completion application, which agenta-ai-server provision makes under another slug.",
+            "Deploy a completion application, which agenta-ai-server provision creates under another slug.",
             is_fatal=False,
         )
 
@@ -77,23 +77,23 @@ def _flaws_of_inputs(prompt: Mapping[str, Any]) -> Iterator[Flaw]:
     others = sorted((required | inputs.used).difference(INPUTS))
     if others and (TEMPLATE not in used or required.difference(INPUTS)):
         yield Flaw(
-            f"It takes other inputs than the service sends: {', '.join(others)}.",
+            f"It expects inputs that the service doesn't send: {', '.join(others)}.",
             f"{PROVISION}, or give the prompt the inputs {', '.join(INPUTS)}.",
         )
     elif others:
         yield Flaw(
             f"Its own text has the variable {', '.join(others)}, which gets no value.",
-            f"{PROVISION}, or describe variables in words: Agenta fills in whatever looks like one.",
+            f"{PROVISION}, or describe variables in words: Agenta treats everything that looks like a variable as one.",
             is_fatal=name in STRICT_FORMATS,
         )
     elif TEMPLATE not in used:
         yield Flaw(
-            f"It never shows the model the template to refine: no text names {TEMPLATE}.",
+            f"It never shows the model the template to refine: no text uses {TEMPLATE}.",
             f"{PROVISION}, or put {TEMPLATE} into a message.",
         )
     elif ignored := " and ".join(each for each in (GUIDELINES, CONTEXT) if each not in used):
         yield Flaw(
-            f"It ignores what callers ask for: no text names {ignored}.",
+            f"It ignores what callers ask for: no text uses {ignored}.",
             f"{PROVISION}, or put {ignored} into a message. Repairs need the guidelines, too.",
             is_fatal=False,
         )

@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 
 NAME = "tools.agenta.api.refine_prompt"
 DESCRIPTION = (
-    "Rewrites the texts of a prompt template so that a model follows them better, by the guidelines given. "
-    "The number of messages, their roles and order, and everything that is not text come back as they were."
+    "Rewrites the texts of a prompt template so that a model follows them better, according to the given "
+    "guidelines. The number, order and roles of the messages, and everything that isn't text, stay the same."
 )
 NEEDS = (
     "AGENTA_AI_SERVICES_API_KEY",
@@ -38,7 +38,7 @@ TemplateJson = Annotated[
         min_length=1,
         max_length=100_000,
         description="The whole prompt template as JSON: an object with 'messages', and optionally "
-        "'template_format', 'input_keys', 'llm_config' and whatever else belongs to it.",
+        "'template_format', 'input_keys', 'llm_config' and other keys.",
     ),
 ]
 
@@ -65,7 +65,7 @@ class RefinedMessage(BaseModel):
     role: Literal["system", "developer", "user", "assistant", "tool", "function"]
     content: Annotated[
         str | list[dict[str, Any]] | None,
-        Field(description="The refined text, or the message's own content where nothing was refined."),
+        Field(description="The refined text, or the original content if nothing was refined."),
     ]
 
 
@@ -75,11 +75,12 @@ class RefinePromptResult(BaseModel):
     model_config = ConfigDict(extra="forbid", title="RefinePromptResult")
 
     messages: Annotated[
-        list[RefinedMessage], Field(min_length=1, description="As many as were given, with their roles and order.")
+        list[RefinedMessage],
+        Field(min_length=1, description=("The messages, with their number, order and roles unchanged.")),
     ]
-    summary: Annotated[str, Field(min_length=1, description="One line on what was changed.")]
+    summary: Annotated[str, Field(min_length=1, description="What was changed, in one line.")]
     prompt_template_json: Annotated[
-        str, Field(min_length=1, description="The whole template as JSON, with the refined texts put back.")
+        str, Field(min_length=1, description="The whole template as JSON, with the refined texts in place.")
     ]
 
 

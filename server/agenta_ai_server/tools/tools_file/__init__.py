@@ -1,1 +1,1 @@
-"""The file that says which deployed prompts are tools; docs/tools.md has its form."""
+"""The file that says which deployed prompts are tools; docs/tools.md describes its format."""

@@ -43,9 +43,9 @@ def find_contradictions(
         limits: What the service allows.
     """
     if tool.repairs and tool.result is None:
-        yield ("repairs",), "needs a schema of the result: no text is invalid"
+        yield ("repairs",), "needs a result schema: without one, every text is valid"
     if tool.repairs and not tool.feedback:
-        yield ("repairs",), "needs feedback: the input of the prompt that takes what was wrong"
+        yield ("repairs",), "needs feedback: the prompt's input that receives what was wrong"
     properties = arguments.get("properties")
     names = set(properties if isinstance(properties, dict) else ())
     if tool.feedback in names:

@@ -48,8 +48,8 @@ class ToolsFileError(ValueError):
     def __init__(self, faults: list[str]) -> None:
         shown = faults[:MAX_FAULTS]
         if len(faults) > MAX_FAULTS:
-            shown.append(f"and {len(faults) - MAX_FAULTS} more faults")
-        super().__init__("; ".join(shown) if len(shown) == 1 else "\n    ".join(["it has faults:", *shown]))
+            shown.append(f"and {len(faults) - MAX_FAULTS} more errors")
+        super().__init__("; ".join(shown) if len(shown) == 1 else "\n    ".join(["The file has errors:", *shown]))
         self.faults = faults
 
 
@@ -124,15 +124,20 @@ class _Reading:
             self._fault(("tools",), "must be a table with a table for each tool")
             return ()
         if len(tables) > MAX_TOOLS:
-            self._fault(("tools",), f"there are {len(tables)} tools, and {MAX_TOOLS} may be")
+            self._fault(("tools",), f"there are {len(tables)} tools, more than the maximum of {MAX_TOOLS}")
             return ()
         read = tuple(tool for name, table in tables.items() if (tool := self._tool(name, table)))
         if self.schema_bytes > MAX_SCHEMA_BYTES:
-            sentence = f"the schemas have {self.schema_bytes:,} bytes together, and {MAX_SCHEMA_BYTES:,} may be"
+            sentence = (
+                f"the schemas have {self.schema_bytes:,} bytes together, more than the maximum of {MAX_SCHEMA_BYTES:,}"
+            )
             self._fault(("tools",), sentence)
         permissions = {tool.permission for tool in read}
         if len(permissions) > MAX_PERMISSIONS:
-            self._fault(("tools",), f"{len(permissions)} permissions are named, and {MAX_PERMISSIONS} may be")
+            self._fault(
+                ("tools",),
+                (f"{len(permissions)} different permissions are used, more than the maximum of {MAX_PERMISSIONS}"),
+            )
         return read
 
     def _fault(self, place: Place, sentence: str) -> None:
@@ -222,7 +227,7 @@ class _Reading:
         else:
             if isinstance(schema, dict):
                 return schema
-            self._fault(place, f"{path.name} must hold a JSON object")
+            self._fault(place, f"{path.name} must contain a JSON object")
         return {}
 
     def _prompt(self, place: Place, path: Path) -> dict[str, Json] | None:
@@ -269,7 +274,7 @@ class _Reading:
         for violation in schema.violations({name: default}, ""):
             rest = violation.field.removeprefix(name)
             if violation.field.startswith(name) and rest[:1] in ("", ".", "["):
-                self._fault(place, f"isn't valid by its own schema: {violation.description}")
+                self._fault(place, f"doesn't match its own schema: {violation.description}")
 
     def _examples(self, place: Place, tool: ToolTable, checks: Checks | None) -> tuple[Example, ...]:
         examples = []
@@ -289,7 +294,7 @@ class _Reading:
             return
         if checks.result is None:
             if not isinstance(example.result, str):
-                self._fault((*place, "result"), "must be a text: the tool has no schema of a result")
+                self._fault((*place, "result"), "must be a text: the tool has no result schema")
             return
         for violation in checks.result.violations(example.result, "result"):
             self._fault((*place, "result"), f"{violation.field}: {violation.description}")

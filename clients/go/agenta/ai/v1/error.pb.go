@@ -27,7 +27,7 @@ const (
 // ErrorReason is why a call was refused (1 to 99) or a tool failed (from 100).
 //
 // The status of a refused call has a google.rpc.ErrorInfo with the domain "agenta.ai", whose reason is the name of the
-// value, including the prefix. A reader treats an unknown value by the status code, or by ToolError.retryable.
+// value, including the prefix. A reader that doesn't know a value goes by the status code, or by ToolError.retryable.
 type ErrorReason int32
 
 const (
@@ -49,7 +49,7 @@ const (
 	//
 	//	{ "reason": "ERROR_REASON_AUTHORITY_UNAVAILABLE", "domain": "agenta.ai" }
 	ErrorReason_ERROR_REASON_AUTHORITY_UNAVAILABLE ErrorReason = 4
-	// PERMISSION_DENIED: the caller may not do this. A caller who may not see all tools gets this also for a tool that
+	// PERMISSION_DENIED: the caller may not do this. A caller who may not see all tools also gets this for a tool that
 	// doesn't exist.
 	//
 	//	{ "reason": "ERROR_REASON_PERMISSION_DENIED", "domain": "agenta.ai" }
@@ -71,7 +71,7 @@ const (
 	//
 	//	{ "reason": "ERROR_REASON_REQUEST_INVALID", "domain": "agenta.ai" }
 	ErrorReason_ERROR_REASON_REQUEST_INVALID ErrorReason = 9
-	// INVALID_ARGUMENT: arguments don't match the tool's input_schema. google.rpc.BadRequest names each, as "arguments.…".
+	// INVALID_ARGUMENT: arguments don't match the tool's input_schema. google.rpc.BadRequest names them as "arguments.…".
 	//
 	//	{ "reason": "ERROR_REASON_ARGUMENTS_INVALID", "domain": "agenta.ai" }
 	ErrorReason_ERROR_REASON_ARGUMENTS_INVALID ErrorReason = 10
@@ -121,10 +121,11 @@ const (
 	ErrorReason_ERROR_REASON_UPSTREAM_REJECTED ErrorReason = 104
 	// The completion service limits this server's requests (HTTP 429). Retryable, after retry_delay if set.
 	ErrorReason_ERROR_REASON_UPSTREAM_RATE_LIMITED ErrorReason = 105
-	// The model's provider refused (HTTP 424): its limits, or its credential in Agenta. Retryable only if waiting helps.
+	// The model's provider refused the request (HTTP 424), because of its limits or its credential in Agenta. Retryable
+	// only if waiting helps.
 	ErrorReason_ERROR_REASON_UPSTREAM_PROVIDER_FAILED ErrorReason = 106
-	// The completion service failed (any HTTP 5xx but 504, and a 503 with a trace in Agenta). The call may have been billed,
-	// so it isn't retryable.
+	// The completion service failed (any other HTTP 5xx except 504, or a 503 with a trace in Agenta). The call may
+	// have been billed, so it isn't retryable.
 	ErrorReason_ERROR_REASON_UPSTREAM_FAILED ErrorReason = 107
 	// The completion service is unavailable (HTTP 503 without a trace in Agenta). Nothing was billed. Retryable, after
 	// retry_delay if set.

@@ -320,9 +320,9 @@ type StatusResponse struct {
 	Enabled bool `protobuf:"varint,1,opt,name=enabled,proto3" json:"enabled,omitempty"`
 	// The current state of the service.
 	State ServiceState `protobuf:"varint,2,opt,name=state,proto3,enum=agenta.ai.v1.ServiceState" json:"state,omitempty"`
-	// Names of the settings that are missing, sorted; never a value. Empty if enabled.
+	// Names of the settings that are missing, sorted; never their values. Empty if enabled.
 	MissingSettings []string `protobuf:"bytes,3,rep,name=missing_settings,json=missingSettings,proto3" json:"missing_settings,omitempty"`
-	// Version of the server, by semantic versioning, for example "1.4.0".
+	// Version of the server, a semantic version, for example "1.4.0".
 	ServerVersion string `protobuf:"bytes,4,opt,name=server_version,json=serverVersion,proto3" json:"server_version,omitempty"`
 	// When this server process started.
 	StartTime *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=start_time,json=startTime,proto3" json:"start_time,omitempty"`
@@ -674,8 +674,8 @@ type CallToolRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Full name of the tool, for example "tools.agenta.api.refine_prompt".
 	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
-	// The arguments, valid by the tool's input_schema. A Struct stores every number as a double and loses the order of
-	// keys. Tools therefore take data that must survive, such as a prompt template, as a string of JSON.
+	// The arguments, which must match the tool's input_schema. A Struct stores every number as a double and loses the order
+	// of keys. Tools therefore take data that must stay exact, such as a prompt template, as a JSON string.
 	Arguments *structpb.Struct `protobuf:"bytes,2,opt,name=arguments,proto3" json:"arguments,omitempty"`
 	// Makes retries safe: a UUID, version 4, in its 36-character form. Create a new one for each new call, and keep it for
 	// retries. A repeat with the same caller, tool and arguments joins the running call or gets its stored result; with
@@ -751,7 +751,7 @@ type CallToolResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The result for people, at least one block. If is_error, a single text that says what went wrong.
 	Content []*ContentBlock `protobuf:"bytes,1,rep,name=content,proto3" json:"content,omitempty"`
-	// The result for programs, valid by the tool's output_schema. Not set if is_error.
+	// The result for programs, which matches the tool's output_schema. Not set if is_error.
 	StructuredContent *structpb.Value `protobuf:"bytes,2,opt,name=structured_content,json=structuredContent,proto3" json:"structured_content,omitempty"`
 	// Whether the tool ran and failed.
 	IsError bool `protobuf:"varint,3,opt,name=is_error,json=isError,proto3" json:"is_error,omitempty"`
@@ -1082,7 +1082,7 @@ func (x *Progress) GetRetryDelay() *durationpb.Duration {
 // CallMeta describes how a result was produced.
 type CallMeta struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Trace in Agenta with the model's answer behind the result: 32 lowercase hexadecimal digits. Empty if unknown.
+	// Id of the trace in Agenta that has the model's answer: 32 lowercase hexadecimal digits. Empty if unknown.
 	TraceId string `protobuf:"bytes,1,opt,name=trace_id,json=traceId,proto3" json:"trace_id,omitempty"`
 	// The requests to the completion service, in order. A replayed result has those of the original call.
 	Attempts []*Attempt `protobuf:"bytes,2,rep,name=attempts,proto3" json:"attempts,omitempty"`
@@ -1090,7 +1090,7 @@ type CallMeta struct {
 	Repaired bool `protobuf:"varint,3,opt,name=repaired,proto3" json:"repaired,omitempty"`
 	// Whether this is the stored result of an earlier call with the same request_id.
 	Replayed bool `protobuf:"varint,4,opt,name=replayed,proto3" json:"replayed,omitempty"`
-	// What a caller should know although the call succeeded, in sentences, for example that a setting is deprecated.
+	// What a caller should know although the call succeeded, for example that a setting is deprecated.
 	Warnings      []string `protobuf:"bytes,5,rep,name=warnings,proto3" json:"warnings,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1164,7 +1164,7 @@ func (x *CallMeta) GetWarnings() []string {
 // Attempt is one request to the completion service.
 type Attempt struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Trace in Agenta: 32 lowercase hexadecimal digits. Empty if unknown.
+	// Id of the trace in Agenta: 32 lowercase hexadecimal digits. Empty if unknown.
 	TraceId string `protobuf:"bytes,1,opt,name=trace_id,json=traceId,proto3" json:"trace_id,omitempty"`
 	// Duration of the request.
 	Duration      *durationpb.Duration `protobuf:"bytes,2,opt,name=duration,proto3" json:"duration,omitempty"`

@@ -48,7 +48,7 @@ const (
 // Retry a CallTool or a CallToolStream automatically only if it has a request_id.
 type ToolServiceClient interface {
 	// Status says whether the service is enabled and healthy, and which tools this caller may use.
-	// It works under overload too, and doesn't count towards the caller's rate limit.
+	// It works even under overload, and doesn't count towards the caller's rate limit.
 	Status(ctx context.Context, in *StatusRequest, opts ...grpc.CallOption) (*StatusResponse, error)
 	// ListTools lists the tools that this caller may call, sorted by name, with their JSON Schemas.
 	ListTools(ctx context.Context, in *ListToolsRequest, opts ...grpc.CallOption) (*ListToolsResponse, error)
@@ -56,11 +56,11 @@ type ToolServiceClient interface {
 	// a deadline, for example 90 seconds, and a request_id.
 	CallTool(ctx context.Context, in *CallToolRequest, opts ...grpc.CallOption) (*CallToolResponse, error)
 	// CallToolStream runs one tool as CallTool does, and reports progress while it runs: any number of progress messages,
-	// at most ten a second, then exactly one result, which equals the response of CallTool. It ends with a status as
+	// at most ten per second, then exactly one result, which equals the response of CallTool. It ends with a status as
 	// CallTool does; if that isn't OK, there is no result, even if there was progress.
 	//
 	// The same request_id is the same call in both methods. A repeat that joins a running call gets its progress from then
-	// on; one that reaches another replica, or comes after the end, gets only the result.
+	// on; one that reaches another replica, or arrives after the end, gets only the result.
 	//
 	// Progress is for display. Progress that a caller doesn't read in time is dropped; the result never is.
 	CallToolStream(ctx context.Context, in *CallToolStreamRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[CallToolStreamResponse], error)
@@ -144,7 +144,7 @@ type ToolService_CallToolStreamClient = grpc.ServerStreamingClient[CallToolStrea
 // Retry a CallTool or a CallToolStream automatically only if it has a request_id.
 type ToolServiceServer interface {
 	// Status says whether the service is enabled and healthy, and which tools this caller may use.
-	// It works under overload too, and doesn't count towards the caller's rate limit.
+	// It works even under overload, and doesn't count towards the caller's rate limit.
 	Status(context.Context, *StatusRequest) (*StatusResponse, error)
 	// ListTools lists the tools that this caller may call, sorted by name, with their JSON Schemas.
 	ListTools(context.Context, *ListToolsRequest) (*ListToolsResponse, error)
@@ -152,11 +152,11 @@ type ToolServiceServer interface {
 	// a deadline, for example 90 seconds, and a request_id.
 	CallTool(context.Context, *CallToolRequest) (*CallToolResponse, error)
 	// CallToolStream runs one tool as CallTool does, and reports progress while it runs: any number of progress messages,
-	// at most ten a second, then exactly one result, which equals the response of CallTool. It ends with a status as
+	// at most ten per second, then exactly one result, which equals the response of CallTool. It ends with a status as
 	// CallTool does; if that isn't OK, there is no result, even if there was progress.
 	//
 	// The same request_id is the same call in both methods. A repeat that joins a running call gets its progress from then
-	// on; one that reaches another replica, or comes after the end, gets only the result.
+	// on; one that reaches another replica, or arrives after the end, gets only the result.
 	//
 	// Progress is for display. Progress that a caller doesn't read in time is dropped; the result never is.
 	CallToolStream(*CallToolStreamRequest, grpc.ServerStreamingServer[CallToolStreamResponse]) error

@@ -115,7 +115,7 @@ def _name_fault(name: str) -> str:
 def _field_fault(spec: str, conversion: str | None, *, nested: bool) -> str:
     if conversion not in {None, "r", "s", "a"}:
         return f"there is no conversion !{shown(str(conversion))}"
-    return "a format spec inside a format spec can't hold a field" if nested and "{" in spec else ""
+    return "a format spec inside a format spec can't contain a field" if nested and "{" in spec else ""
 
 
 def _spec_fault(spec: str, refused: frozenset[str]) -> str:

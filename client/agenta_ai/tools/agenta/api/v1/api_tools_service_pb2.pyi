@@ -24,7 +24,7 @@ DESCRIPTOR: google.protobuf.descriptor.FileDescriptor
 
 @typing.final
 class RefinePromptRequest(google.protobuf.message.Message):
-    """RefinePromptRequest is a call of tools.agenta.api.refine_prompt. At most 1 MiB when serialised."""
+    """RefinePromptRequest is a call of tools.agenta.api.refine_prompt. At most 1 MiB when serialized."""
 
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
@@ -39,7 +39,7 @@ class RefinePromptRequest(google.protobuf.message.Message):
         CONTEXT_FIELD_NUMBER: builtins.int
         prompt_template_json: builtins.str
         """The whole prompt template as JSON: an object with 'messages', and optionally 'template_format', 'input_keys',
-        'llm_config' and whatever else belongs to it.
+        'llm_config' and other keys.
         Required. From 1 to 100000 characters.
         """
         guidelines: builtins.str
@@ -70,17 +70,17 @@ class RefinePromptRequest(google.protobuf.message.Message):
     REQUEST_ID_FIELD_NUMBER: builtins.int
     RERUN_IF_OUTCOME_UNKNOWN_FIELD_NUMBER: builtins.int
     request_id: builtins.str
-    """Makes it safe to send the call again: a UUID, version 4, new for every call that is meant to be a new one and kept
-    for its retries. As in CallToolRequest, with which it shares the ids: the same id with the same arguments is the
-    same call, whichever method it is sent to. Empty: every call is a new one.
+    """Makes retries safe: a UUID, version 4, in its 36-character form. Create a new one for each new call, and keep it
+    for retries. CallTool uses the same ids: the same id with the same arguments is the same call in both methods. If
+    empty, each call is a new one.
     """
     rerun_if_outcome_unknown: builtins.bool
-    """What to do with a request_id whose first run may have been billed and has no result: false answers with
-    ERROR_REASON_OUTCOME_UNKNOWN, true runs the tool again, which may be billed twice.
+    """What to do if the first run of the request_id may have been billed but its result is lost: false fails with
+    ERROR_REASON_OUTCOME_UNKNOWN, true runs the tool again, which may be billed twice. Ignored without a request_id.
     """
     @property
     def arguments(self) -> Global___RefinePromptRequest.Arguments:
-        """What the tool takes."""
+        """The arguments of the tool."""
 
     def __init__(
         self,
@@ -96,7 +96,7 @@ Global___RefinePromptRequest: typing_extensions.TypeAlias = RefinePromptRequest
 
 @typing.final
 class RefinePromptResponse(google.protobuf.message.Message):
-    """RefinePromptResponse is what tools.agenta.api.refine_prompt answered."""
+    """RefinePromptResponse is the response of tools.agenta.api.refine_prompt."""
 
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
@@ -120,7 +120,7 @@ class RefinePromptResponse(google.protobuf.message.Message):
             """
             @property
             def content(self) -> google.protobuf.struct_pb2.Value:
-                """The refined text, or the message's own content where nothing was refined.
+                """The refined text, or the original content if nothing was refined.
                 Required.
                 """
 
@@ -138,16 +138,16 @@ class RefinePromptResponse(google.protobuf.message.Message):
         SUMMARY_FIELD_NUMBER: builtins.int
         PROMPT_TEMPLATE_JSON_FIELD_NUMBER: builtins.int
         summary: builtins.str
-        """One line on what was changed.
+        """What was changed, in one line.
         Required. Not empty.
         """
         prompt_template_json: builtins.str
-        """The whole template as JSON, with the refined texts put back.
+        """The whole template as JSON, with the refined texts in place.
         Required. Not empty.
         """
         @property
         def messages(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___RefinePromptResponse.Result.MessagesItem]:
-            """As many as were given, with their roles and order.
+            """The messages, with their number, order and roles unchanged.
             Required. Not empty.
             """
 
@@ -171,7 +171,7 @@ class RefinePromptResponse(google.protobuf.message.Message):
     META_FIELD_NUMBER: builtins.int
     @property
     def result(self) -> Global___RefinePromptResponse.Result:
-        """The result, if the tool did its work."""
+        """The result, if the tool succeeded."""
 
     @property
     def error(self) -> agenta_ai.v1.error_pb2.ToolError:
@@ -179,11 +179,11 @@ class RefinePromptResponse(google.protobuf.message.Message):
 
     @property
     def content(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[agenta_ai.v1.content_pb2.ContentBlock]:
-        """The result for people, at least one block; of a failure, one text that says what went wrong."""
+        """The result for people, at least one block. If the tool failed, a single text that says what went wrong."""
 
     @property
     def meta(self) -> agenta_ai.v1.tool_service_pb2.CallMeta:
-        """How the result came about."""
+        """How the result was produced."""
 
     def __init__(
         self,
@@ -201,7 +201,7 @@ Global___RefinePromptResponse: typing_extensions.TypeAlias = RefinePromptRespons
 
 @typing.final
 class RefinePromptWithCasesRequest(google.protobuf.message.Message):
-    """RefinePromptWithCasesRequest is a call of tools.agenta.api.refine_prompt_with_cases. At most 1 MiB when serialised."""
+    """RefinePromptWithCasesRequest is a call of tools.agenta.api.refine_prompt_with_cases. At most 1 MiB when serialized."""
 
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
@@ -219,7 +219,7 @@ class RefinePromptWithCasesRequest(google.protobuf.message.Message):
 
             @typing.final
             class Expected(google.protobuf.message.Message):
-                """What an output must be like. At least one property must be given, and all that are given must hold."""
+                """The requirements on an output. At least one property must be given, and all that are given must hold."""
 
                 DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
@@ -233,7 +233,7 @@ class RefinePromptWithCasesRequest(google.protobuf.message.Message):
                 JSON_CONTAINS_FIELD_NUMBER: builtins.int
                 MAX_CHARACTERS_FIELD_NUMBER: builtins.int
                 equals: builtins.str
-                """The text that the output must equal, apart from white space around it.
+                """The text that the output must equal, ignoring leading and trailing white space.
                 From 1 to 10000 characters.
                 """
                 pattern: builtins.str
@@ -247,7 +247,7 @@ class RefinePromptWithCasesRequest(google.protobuf.message.Message):
                 """
                 @property
                 def contains_all(self) -> google.protobuf.struct_pb2.ListValue:
-                    """Texts that must all be in the output.
+                    """Texts that the output must all contain.
                     From 1 to 20 items.
                     """
 
@@ -308,7 +308,7 @@ class RefinePromptWithCasesRequest(google.protobuf.message.Message):
             From 1 to 100 characters.
             """
             remark: builtins.str
-            """What the output should be like, in your own words.
+            """A description of the desired output, in your own words.
             At most 1000 characters.
             """
             @property
@@ -319,7 +319,7 @@ class RefinePromptWithCasesRequest(google.protobuf.message.Message):
 
             @property
             def expected(self) -> Global___RefinePromptWithCasesRequest.Arguments.CasesItem.Expected:
-                """What an output must be like. At least one property must be given, and all that are given must hold.
+                """The requirements on an output. At least one property must be given, and all that are given must hold.
                 Required. Not empty.
                 """
 
@@ -348,7 +348,7 @@ class RefinePromptWithCasesRequest(google.protobuf.message.Message):
         MAX_MODEL_CALLS_FIELD_NUMBER: builtins.int
         prompt_template_json: builtins.str
         """The whole prompt template as JSON: an object with 'messages', and optionally 'template_format', 'input_keys',
-        'llm_config' and whatever else belongs to it.
+        'llm_config' and other keys.
         Required. From 1 to 100000 characters.
         """
         guidelines: builtins.str
@@ -372,7 +372,7 @@ class RefinePromptWithCasesRequest(google.protobuf.message.Message):
         At least 1. At most 5.
         """
         max_model_calls: builtins.int
-        """The maximum number of model calls. A request that could take more is refused at once.
+        """The maximum number of model calls. A request that could need more is refused at once.
         Default: 40. At least 1. At most 1000.
         """
         @property
@@ -414,17 +414,17 @@ class RefinePromptWithCasesRequest(google.protobuf.message.Message):
     REQUEST_ID_FIELD_NUMBER: builtins.int
     RERUN_IF_OUTCOME_UNKNOWN_FIELD_NUMBER: builtins.int
     request_id: builtins.str
-    """Makes it safe to send the call again: a UUID, version 4, new for every call that is meant to be a new one and kept
-    for its retries. As in CallToolRequest, with which it shares the ids: the same id with the same arguments is the
-    same call, whichever method it is sent to. Empty: every call is a new one.
+    """Makes retries safe: a UUID, version 4, in its 36-character form. Create a new one for each new call, and keep it
+    for retries. CallTool uses the same ids: the same id with the same arguments is the same call in both methods. If
+    empty, each call is a new one.
     """
     rerun_if_outcome_unknown: builtins.bool
-    """What to do with a request_id whose first run may have been billed and has no result: false answers with
-    ERROR_REASON_OUTCOME_UNKNOWN, true runs the tool again, which may be billed twice.
+    """What to do if the first run of the request_id may have been billed but its result is lost: false fails with
+    ERROR_REASON_OUTCOME_UNKNOWN, true runs the tool again, which may be billed twice. Ignored without a request_id.
     """
     @property
     def arguments(self) -> Global___RefinePromptWithCasesRequest.Arguments:
-        """What the tool takes."""
+        """The arguments of the tool."""
 
     def __init__(
         self,
@@ -440,7 +440,7 @@ Global___RefinePromptWithCasesRequest: typing_extensions.TypeAlias = RefinePromp
 
 @typing.final
 class RefinePromptWithCasesResponse(google.protobuf.message.Message):
-    """RefinePromptWithCasesResponse is what tools.agenta.api.refine_prompt_with_cases answered."""
+    """RefinePromptWithCasesResponse is the response of tools.agenta.api.refine_prompt_with_cases."""
 
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
@@ -474,7 +474,7 @@ class RefinePromptWithCasesResponse(google.protobuf.message.Message):
                     FAILURE_FIELD_NUMBER: builtins.int
                     TRACE_ID_FIELD_NUMBER: builtins.int
                     passed: builtins.bool
-                    """Whether there is an output, and it is as expected.
+                    """Whether there is an output and it meets the expectations.
                     Required.
                     """
                     output: builtins.str
@@ -519,7 +519,7 @@ class RefinePromptWithCasesResponse(google.protobuf.message.Message):
                 PASSES_FIELD_NUMBER: builtins.int
                 RUNS_FIELD_NUMBER: builtins.int
                 verdict: builtins.str
-                """'unknown' if too many runs have no output to decide.
+                """'unknown' if the runs without output could change it.
                 Required. One of: "passed", "failed", "unknown".
                 """
                 passes: builtins.int
@@ -548,7 +548,7 @@ class RefinePromptWithCasesResponse(google.protobuf.message.Message):
 
             @typing.final
             class After(google.protobuf.message.Message):
-                """The result with the returned prompt. The same as before if the prompt is."""
+                """The result with the returned prompt. Equal to 'before' if the prompt is unchanged."""
 
                 DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
@@ -564,7 +564,7 @@ class RefinePromptWithCasesResponse(google.protobuf.message.Message):
                     FAILURE_FIELD_NUMBER: builtins.int
                     TRACE_ID_FIELD_NUMBER: builtins.int
                     passed: builtins.bool
-                    """Whether there is an output, and it is as expected.
+                    """Whether there is an output and it meets the expectations.
                     Required.
                     """
                     output: builtins.str
@@ -609,7 +609,7 @@ class RefinePromptWithCasesResponse(google.protobuf.message.Message):
                 PASSES_FIELD_NUMBER: builtins.int
                 RUNS_FIELD_NUMBER: builtins.int
                 verdict: builtins.str
-                """'unknown' if too many runs have no output to decide.
+                """'unknown' if the runs without output could change it.
                 Required. One of: "passed", "failed", "unknown".
                 """
                 passes: builtins.int
@@ -640,7 +640,7 @@ class RefinePromptWithCasesResponse(google.protobuf.message.Message):
             BEFORE_FIELD_NUMBER: builtins.int
             AFTER_FIELD_NUMBER: builtins.int
             name: builtins.str
-            """The name that was given, or its number.
+            """The given name of the case, or its number.
             Required.
             """
             @property
@@ -651,7 +651,7 @@ class RefinePromptWithCasesResponse(google.protobuf.message.Message):
 
             @property
             def after(self) -> Global___RefinePromptWithCasesResponse.Result.CasesItem.After:
-                """The result with the returned prompt. The same as before if the prompt is.
+                """The result with the returned prompt. Equal to 'before' if the prompt is unchanged.
                 Required.
                 """
 
@@ -792,7 +792,7 @@ class RefinePromptWithCasesResponse(google.protobuf.message.Message):
 
         @property
         def copied_texts(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___RefinePromptWithCasesResponse.Result.CopiedTextsItem]:
-            """Expected texts that the refinement copied into the prompt. They alone may make cases pass.
+            """Expected texts that the refinement copied into the prompt. Cases may pass only because of them.
             Required.
             """
 
@@ -833,7 +833,7 @@ class RefinePromptWithCasesResponse(google.protobuf.message.Message):
     META_FIELD_NUMBER: builtins.int
     @property
     def result(self) -> Global___RefinePromptWithCasesResponse.Result:
-        """The result, if the tool did its work."""
+        """The result, if the tool succeeded."""
 
     @property
     def error(self) -> agenta_ai.v1.error_pb2.ToolError:
@@ -841,11 +841,11 @@ class RefinePromptWithCasesResponse(google.protobuf.message.Message):
 
     @property
     def content(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[agenta_ai.v1.content_pb2.ContentBlock]:
-        """The result for people, at least one block; of a failure, one text that says what went wrong."""
+        """The result for people, at least one block. If the tool failed, a single text that says what went wrong."""
 
     @property
     def meta(self) -> agenta_ai.v1.tool_service_pb2.CallMeta:
-        """How the result came about."""
+        """How the result was produced."""
 
     def __init__(
         self,

@@ -53,8 +53,8 @@ class ApiToolsServiceServicer(object):
 
     def RefinePrompt(self, request, context):
         """Refine a prompt: tools.agenta.api.refine_prompt.
-        Rewrites the texts of a prompt template so that a model follows them better, by the guidelines given. The number of
-        messages, their roles and order, and everything that is not text come back as they were.
+        Rewrites the texts of a prompt template so that a model follows them better, according to the given guidelines. The
+        number, order and roles of the messages, and everything that isn't text, stay the same.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -62,9 +62,9 @@ class ApiToolsServiceServicer(object):
 
     def RefinePromptWithCases(self, request, context):
         """Refine a prompt against test cases: tools.agenta.api.refine_prompt_with_cases.
-        Runs a prompt template on test cases, refines it with the cases that fail, and runs them again, until all pass or
-        the rounds are used up. No case that passed before fails in the reported runs of the new prompt. The maximum number
-        of model calls is known before the first.
+        Runs a prompt template on test cases, refines it based on the cases that fail, and runs them again, until all pass
+        or the rounds are used up. In the reported runs, the new prompt passes every case that the original passed. The
+        maximum number of model calls is known before the first one.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -86,15 +86,15 @@ class ApiToolsServiceStub(typing.Generic[_ApiToolsServiceRefinePromptType, _ApiT
 
     RefinePrompt: _ApiToolsServiceRefinePromptType
     """Refine a prompt: tools.agenta.api.refine_prompt.
-    Rewrites the texts of a prompt template so that a model follows them better, by the guidelines given. The number of
-    messages, their roles and order, and everything that is not text come back as they were.
+    Rewrites the texts of a prompt template so that a model follows them better, according to the given guidelines. The
+    number, order and roles of the messages, and everything that isn't text, stay the same.
     """
 
     RefinePromptWithCases: _ApiToolsServiceRefinePromptWithCasesType
     """Refine a prompt against test cases: tools.agenta.api.refine_prompt_with_cases.
-    Runs a prompt template on test cases, refines it with the cases that fail, and runs them again, until all pass or
-    the rounds are used up. No case that passed before fails in the reported runs of the new prompt. The maximum number
-    of model calls is known before the first.
+    Runs a prompt template on test cases, refines it based on the cases that fail, and runs them again, until all pass
+    or the rounds are used up. In the reported runs, the new prompt passes every case that the original passed. The
+    maximum number of model calls is known before the first one.
     """
 
 ApiToolsServiceAsyncStub: typing_extensions.TypeAlias = ApiToolsServiceStub[
@@ -118,8 +118,8 @@ class ApiToolsServiceServicer(metaclass=abc.ABCMeta):
         context: _ServicerContext,
     ) -> typing.Union[agenta_ai.tools.agenta.api.v1.api_tools_service_pb2.RefinePromptResponse, collections.abc.Awaitable[agenta_ai.tools.agenta.api.v1.api_tools_service_pb2.RefinePromptResponse]]:
         """Refine a prompt: tools.agenta.api.refine_prompt.
-        Rewrites the texts of a prompt template so that a model follows them better, by the guidelines given. The number of
-        messages, their roles and order, and everything that is not text come back as they were.
+        Rewrites the texts of a prompt template so that a model follows them better, according to the given guidelines. The
+        number, order and roles of the messages, and everything that isn't text, stay the same.
         """
 
     @abc.abstractmethod
@@ -129,9 +129,9 @@ class ApiToolsServiceServicer(metaclass=abc.ABCMeta):
         context: _ServicerContext,
     ) -> typing.Union[agenta_ai.tools.agenta.api.v1.api_tools_service_pb2.RefinePromptWithCasesResponse, collections.abc.Awaitable[agenta_ai.tools.agenta.api.v1.api_tools_service_pb2.RefinePromptWithCasesResponse]]:
         """Refine a prompt against test cases: tools.agenta.api.refine_prompt_with_cases.
-        Runs a prompt template on test cases, refines it with the cases that fail, and runs them again, until all pass or
-        the rounds are used up. No case that passed before fails in the reported runs of the new prompt. The maximum number
-        of model calls is known before the first.
+        Runs a prompt template on test cases, refines it based on the cases that fail, and runs them again, until all pass
+        or the rounds are used up. In the reported runs, the new prompt passes every case that the original passed. The
+        maximum number of model calls is known before the first one.
         """
 
 def add_ApiToolsServiceServicer_to_server(servicer: ApiToolsServiceServicer, server: typing.Union[grpc.Server, grpc.aio.Server]) -> None: ...

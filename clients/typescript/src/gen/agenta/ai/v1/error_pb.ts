@@ -90,7 +90,7 @@ export const FieldViolationSchema: GenMessage<FieldViolation> = /*@__PURE__*/
  * ErrorReason is why a call was refused (1 to 99) or a tool failed (from 100).
  *
  * The status of a refused call has a google.rpc.ErrorInfo with the domain "agenta.ai", whose reason is the name of the
- * value, including the prefix. A reader treats an unknown value by the status code, or by ToolError.retryable.
+ * value, including the prefix. A reader that doesn't know a value goes by the status code, or by ToolError.retryable.
  *
  * @generated from enum agenta.ai.v1.ErrorReason
  */
@@ -139,7 +139,7 @@ export enum ErrorReason {
   AUTHORITY_UNAVAILABLE = 4,
 
   /**
-   * PERMISSION_DENIED: the caller may not do this. A caller who may not see all tools gets this also for a tool that
+   * PERMISSION_DENIED: the caller may not do this. A caller who may not see all tools also gets this for a tool that
    * doesn't exist.
    *
    *     { "reason": "ERROR_REASON_PERMISSION_DENIED", "domain": "agenta.ai" }
@@ -186,7 +186,7 @@ export enum ErrorReason {
   REQUEST_INVALID = 9,
 
   /**
-   * INVALID_ARGUMENT: arguments don't match the tool's input_schema. google.rpc.BadRequest names each, as "arguments.…".
+   * INVALID_ARGUMENT: arguments don't match the tool's input_schema. google.rpc.BadRequest names them as "arguments.…".
    *
    *     { "reason": "ERROR_REASON_ARGUMENTS_INVALID", "domain": "agenta.ai" }
    *
@@ -310,15 +310,16 @@ export enum ErrorReason {
   UPSTREAM_RATE_LIMITED = 105,
 
   /**
-   * The model's provider refused (HTTP 424): its limits, or its credential in Agenta. Retryable only if waiting helps.
+   * The model's provider refused the request (HTTP 424), because of its limits or its credential in Agenta. Retryable
+   * only if waiting helps.
    *
    * @generated from enum value: ERROR_REASON_UPSTREAM_PROVIDER_FAILED = 106;
    */
   UPSTREAM_PROVIDER_FAILED = 106,
 
   /**
-   * The completion service failed (any HTTP 5xx but 504, and a 503 with a trace in Agenta). The call may have been billed,
-   * so it isn't retryable.
+   * The completion service failed (any other HTTP 5xx except 504, or a 503 with a trace in Agenta). The call may
+   * have been billed, so it isn't retryable.
    *
    * @generated from enum value: ERROR_REASON_UPSTREAM_FAILED = 107;
    */

@@ -58,14 +58,14 @@ export type StatusResponse = Message<"agenta.ai.v1.StatusResponse"> & {
   state: ServiceState;
 
   /**
-   * Names of the settings that are missing, sorted; never a value. Empty if enabled.
+   * Names of the settings that are missing, sorted; never their values. Empty if enabled.
    *
    * @generated from field: repeated string missing_settings = 3;
    */
   missingSettings: string[];
 
   /**
-   * Version of the server, by semantic versioning, for example "1.4.0".
+   * Version of the server, a semantic version, for example "1.4.0".
    *
    * @generated from field: string server_version = 4;
    */
@@ -254,8 +254,8 @@ export type CallToolRequest = Message<"agenta.ai.v1.CallToolRequest"> & {
   name: string;
 
   /**
-   * The arguments, valid by the tool's input_schema. A Struct stores every number as a double and loses the order of
-   * keys. Tools therefore take data that must survive, such as a prompt template, as a string of JSON.
+   * The arguments, which must match the tool's input_schema. A Struct stores every number as a double and loses the order
+   * of keys. Tools therefore take data that must stay exact, such as a prompt template, as a JSON string.
    *
    * @generated from field: google.protobuf.Struct arguments = 2;
    */
@@ -300,7 +300,7 @@ export type CallToolResponse = Message<"agenta.ai.v1.CallToolResponse"> & {
   content: ContentBlock[];
 
   /**
-   * The result for programs, valid by the tool's output_schema. Not set if is_error.
+   * The result for programs, which matches the tool's output_schema. Not set if is_error.
    *
    * @generated from field: google.protobuf.Value structured_content = 2;
    */
@@ -477,7 +477,7 @@ export const ProgressSchema: GenMessage<Progress> = /*@__PURE__*/
  */
 export type CallMeta = Message<"agenta.ai.v1.CallMeta"> & {
   /**
-   * Trace in Agenta with the model's answer behind the result: 32 lowercase hexadecimal digits. Empty if unknown.
+   * Id of the trace in Agenta that has the model's answer: 32 lowercase hexadecimal digits. Empty if unknown.
    *
    * @generated from field: string trace_id = 1;
    */
@@ -505,7 +505,7 @@ export type CallMeta = Message<"agenta.ai.v1.CallMeta"> & {
   replayed: boolean;
 
   /**
-   * What a caller should know although the call succeeded, in sentences, for example that a setting is deprecated.
+   * What a caller should know although the call succeeded, for example that a setting is deprecated.
    *
    * @generated from field: repeated string warnings = 5;
    */
@@ -526,7 +526,7 @@ export const CallMetaSchema: GenMessage<CallMeta> = /*@__PURE__*/
  */
 export type Attempt = Message<"agenta.ai.v1.Attempt"> & {
   /**
-   * Trace in Agenta: 32 lowercase hexadecimal digits. Empty if unknown.
+   * Id of the trace in Agenta: 32 lowercase hexadecimal digits. Empty if unknown.
    *
    * @generated from field: string trace_id = 1;
    */
@@ -770,7 +770,7 @@ export const ProgressStageSchema: GenEnum<ProgressStage> = /*@__PURE__*/
 export const ToolService: GenService<{
   /**
    * Status says whether the service is enabled and healthy, and which tools this caller may use.
-   * It works under overload too, and doesn't count towards the caller's rate limit.
+   * It works even under overload, and doesn't count towards the caller's rate limit.
    *
    * @generated from rpc agenta.ai.v1.ToolService.Status
    */
@@ -802,11 +802,11 @@ export const ToolService: GenService<{
   },
   /**
    * CallToolStream runs one tool as CallTool does, and reports progress while it runs: any number of progress messages,
-   * at most ten a second, then exactly one result, which equals the response of CallTool. It ends with a status as
+   * at most ten per second, then exactly one result, which equals the response of CallTool. It ends with a status as
    * CallTool does; if that isn't OK, there is no result, even if there was progress.
    *
    * The same request_id is the same call in both methods. A repeat that joins a running call gets its progress from then
-   * on; one that reaches another replica, or comes after the end, gets only the result.
+   * on; one that reaches another replica, or arrives after the end, gets only the result.
    *
    * Progress is for display. Progress that a caller doesn't read in time is dropped; the result never is.
    *

@@ -25,17 +25,17 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
-// RefinePromptRequest is a call of tools.agenta.api.refine_prompt. At most 1 MiB when serialised.
+// RefinePromptRequest is a call of tools.agenta.api.refine_prompt. At most 1 MiB when serialized.
 type RefinePromptRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// What the tool takes.
+	// The arguments of the tool.
 	Arguments *RefinePromptRequest_Arguments `protobuf:"bytes,1,opt,name=arguments,proto3" json:"arguments,omitempty"`
-	// Makes it safe to send the call again: a UUID, version 4, new for every call that is meant to be a new one and kept
-	// for its retries. As in CallToolRequest, with which it shares the ids: the same id with the same arguments is the
-	// same call, whichever method it is sent to. Empty: every call is a new one.
+	// Makes retries safe: a UUID, version 4, in its 36-character form. Create a new one for each new call, and keep it
+	// for retries. CallTool uses the same ids: the same id with the same arguments is the same call in both methods. If
+	// empty, each call is a new one.
 	RequestId string `protobuf:"bytes,2,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
-	// What to do with a request_id whose first run may have been billed and has no result: false answers with
-	// ERROR_REASON_OUTCOME_UNKNOWN, true runs the tool again, which may be billed twice.
+	// What to do if the first run of the request_id may have been billed but its result is lost: false fails with
+	// ERROR_REASON_OUTCOME_UNKNOWN, true runs the tool again, which may be billed twice. Ignored without a request_id.
 	RerunIfOutcomeUnknown bool `protobuf:"varint,3,opt,name=rerun_if_outcome_unknown,json=rerunIfOutcomeUnknown,proto3" json:"rerun_if_outcome_unknown,omitempty"`
 	unknownFields         protoimpl.UnknownFields
 	sizeCache             protoimpl.SizeCache
@@ -92,19 +92,19 @@ func (x *RefinePromptRequest) GetRerunIfOutcomeUnknown() bool {
 	return false
 }
 
-// RefinePromptResponse is what tools.agenta.api.refine_prompt answered.
+// RefinePromptResponse is the response of tools.agenta.api.refine_prompt.
 type RefinePromptResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// How the tool ended.
+	// The outcome of the call.
 	//
 	// Types that are valid to be assigned to Outcome:
 	//
 	//	*RefinePromptResponse_Result_
 	//	*RefinePromptResponse_Error
 	Outcome isRefinePromptResponse_Outcome `protobuf_oneof:"outcome"`
-	// The result for people, at least one block; of a failure, one text that says what went wrong.
+	// The result for people, at least one block. If the tool failed, a single text that says what went wrong.
 	Content []*v1.ContentBlock `protobuf:"bytes,3,rep,name=content,proto3" json:"content,omitempty"`
-	// How the result came about.
+	// How the result was produced.
 	Meta          *v1.CallMeta `protobuf:"bytes,4,opt,name=meta,proto3" json:"meta,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -184,7 +184,7 @@ type isRefinePromptResponse_Outcome interface {
 }
 
 type RefinePromptResponse_Result_ struct {
-	// The result, if the tool did its work.
+	// The result, if the tool succeeded.
 	Result *RefinePromptResponse_Result `protobuf:"bytes,1,opt,name=result,proto3,oneof"`
 }
 
@@ -197,17 +197,17 @@ func (*RefinePromptResponse_Result_) isRefinePromptResponse_Outcome() {}
 
 func (*RefinePromptResponse_Error) isRefinePromptResponse_Outcome() {}
 
-// RefinePromptWithCasesRequest is a call of tools.agenta.api.refine_prompt_with_cases. At most 1 MiB when serialised.
+// RefinePromptWithCasesRequest is a call of tools.agenta.api.refine_prompt_with_cases. At most 1 MiB when serialized.
 type RefinePromptWithCasesRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// What the tool takes.
+	// The arguments of the tool.
 	Arguments *RefinePromptWithCasesRequest_Arguments `protobuf:"bytes,1,opt,name=arguments,proto3" json:"arguments,omitempty"`
-	// Makes it safe to send the call again: a UUID, version 4, new for every call that is meant to be a new one and kept
-	// for its retries. As in CallToolRequest, with which it shares the ids: the same id with the same arguments is the
-	// same call, whichever method it is sent to. Empty: every call is a new one.
+	// Makes retries safe: a UUID, version 4, in its 36-character form. Create a new one for each new call, and keep it
+	// for retries. CallTool uses the same ids: the same id with the same arguments is the same call in both methods. If
+	// empty, each call is a new one.
 	RequestId string `protobuf:"bytes,2,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
-	// What to do with a request_id whose first run may have been billed and has no result: false answers with
-	// ERROR_REASON_OUTCOME_UNKNOWN, true runs the tool again, which may be billed twice.
+	// What to do if the first run of the request_id may have been billed but its result is lost: false fails with
+	// ERROR_REASON_OUTCOME_UNKNOWN, true runs the tool again, which may be billed twice. Ignored without a request_id.
 	RerunIfOutcomeUnknown bool `protobuf:"varint,3,opt,name=rerun_if_outcome_unknown,json=rerunIfOutcomeUnknown,proto3" json:"rerun_if_outcome_unknown,omitempty"`
 	unknownFields         protoimpl.UnknownFields
 	sizeCache             protoimpl.SizeCache
@@ -264,19 +264,19 @@ func (x *RefinePromptWithCasesRequest) GetRerunIfOutcomeUnknown() bool {
 	return false
 }
 
-// RefinePromptWithCasesResponse is what tools.agenta.api.refine_prompt_with_cases answered.
+// RefinePromptWithCasesResponse is the response of tools.agenta.api.refine_prompt_with_cases.
 type RefinePromptWithCasesResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// How the tool ended.
+	// The outcome of the call.
 	//
 	// Types that are valid to be assigned to Outcome:
 	//
 	//	*RefinePromptWithCasesResponse_Result_
 	//	*RefinePromptWithCasesResponse_Error
 	Outcome isRefinePromptWithCasesResponse_Outcome `protobuf_oneof:"outcome"`
-	// The result for people, at least one block; of a failure, one text that says what went wrong.
+	// The result for people, at least one block. If the tool failed, a single text that says what went wrong.
 	Content []*v1.ContentBlock `protobuf:"bytes,3,rep,name=content,proto3" json:"content,omitempty"`
-	// How the result came about.
+	// How the result was produced.
 	Meta          *v1.CallMeta `protobuf:"bytes,4,opt,name=meta,proto3" json:"meta,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -356,7 +356,7 @@ type isRefinePromptWithCasesResponse_Outcome interface {
 }
 
 type RefinePromptWithCasesResponse_Result_ struct {
-	// The result, if the tool did its work.
+	// The result, if the tool succeeded.
 	Result *RefinePromptWithCasesResponse_Result `protobuf:"bytes,1,opt,name=result,proto3,oneof"`
 }
 
@@ -373,7 +373,7 @@ func (*RefinePromptWithCasesResponse_Error) isRefinePromptWithCasesResponse_Outc
 type RefinePromptRequest_Arguments struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The whole prompt template as JSON: an object with 'messages', and optionally 'template_format', 'input_keys',
-	// 'llm_config' and whatever else belongs to it.
+	// 'llm_config' and other keys.
 	// Required. From 1 to 100000 characters.
 	PromptTemplateJson *string `protobuf:"bytes,1,opt,name=prompt_template_json,proto3,oneof" json:"prompt_template_json,omitempty"`
 	// What the refinement should achieve, in plain words.
@@ -440,13 +440,13 @@ func (x *RefinePromptRequest_Arguments) GetContext() string {
 // The refined prompt.
 type RefinePromptResponse_Result struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// As many as were given, with their roles and order.
+	// The messages, with their number, order and roles unchanged.
 	// Required. Not empty.
 	Messages []*RefinePromptResponse_Result_MessagesItem `protobuf:"bytes,1,rep,name=messages,proto3" json:"messages,omitempty"`
-	// One line on what was changed.
+	// What was changed, in one line.
 	// Required. Not empty.
 	Summary *string `protobuf:"bytes,2,opt,name=summary,proto3,oneof" json:"summary,omitempty"`
-	// The whole template as JSON, with the refined texts put back.
+	// The whole template as JSON, with the refined texts in place.
 	// Required. Not empty.
 	PromptTemplateJson *string `protobuf:"bytes,3,opt,name=prompt_template_json,proto3,oneof" json:"prompt_template_json,omitempty"`
 	unknownFields      protoimpl.UnknownFields
@@ -510,7 +510,7 @@ type RefinePromptResponse_Result_MessagesItem struct {
 	// Role.
 	// Required. One of: "system", "developer", "user", "assistant", "tool", "function".
 	Role *string `protobuf:"bytes,1,opt,name=role,proto3,oneof" json:"role,omitempty"`
-	// The refined text, or the message's own content where nothing was refined.
+	// The refined text, or the original content if nothing was refined.
 	// Required.
 	Content       *structpb.Value `protobuf:"bytes,2,opt,name=content,proto3" json:"content,omitempty"`
 	unknownFields protoimpl.UnknownFields
@@ -565,7 +565,7 @@ func (x *RefinePromptResponse_Result_MessagesItem) GetContent() *structpb.Value 
 type RefinePromptWithCasesRequest_Arguments struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The whole prompt template as JSON: an object with 'messages', and optionally 'template_format', 'input_keys',
-	// 'llm_config' and whatever else belongs to it.
+	// 'llm_config' and other keys.
 	// Required. From 1 to 100000 characters.
 	PromptTemplateJson *string `protobuf:"bytes,1,opt,name=prompt_template_json,proto3,oneof" json:"prompt_template_json,omitempty"`
 	// The test cases.
@@ -586,7 +586,7 @@ type RefinePromptWithCasesRequest_Arguments struct {
 	// The number of runs in which a case must pass. Default: all of them.
 	// At least 1. At most 5.
 	PassAtLeast *int64 `protobuf:"varint,7,opt,name=pass_at_least,proto3,oneof" json:"pass_at_least,omitempty"`
-	// The maximum number of model calls. A request that could take more is refused at once.
+	// The maximum number of model calls. A request that could need more is refused at once.
 	// Default: 40. At least 1. At most 1000.
 	MaxModelCalls *int64 `protobuf:"varint,8,opt,name=max_model_calls,proto3,oneof" json:"max_model_calls,omitempty"`
 	unknownFields protoimpl.UnknownFields
@@ -688,10 +688,10 @@ type RefinePromptWithCasesRequest_Arguments_CasesItem struct {
 	// The values of the prompt's variables.
 	// Required.
 	Inputs *structpb.Struct `protobuf:"bytes,2,opt,name=inputs,proto3" json:"inputs,omitempty"`
-	// What an output must be like. At least one property must be given, and all that are given must hold.
+	// The requirements on an output. At least one property must be given, and all that are given must hold.
 	// Required. Not empty.
 	Expected *RefinePromptWithCasesRequest_Arguments_CasesItem_Expected `protobuf:"bytes,3,opt,name=expected,proto3" json:"expected,omitempty"`
-	// What the output should be like, in your own words.
+	// A description of the desired output, in your own words.
 	// At most 1000 characters.
 	Remark        *string `protobuf:"bytes,4,opt,name=remark,proto3,oneof" json:"remark,omitempty"`
 	unknownFields protoimpl.UnknownFields
@@ -756,13 +756,13 @@ func (x *RefinePromptWithCasesRequest_Arguments_CasesItem) GetRemark() string {
 	return ""
 }
 
-// What an output must be like. At least one property must be given, and all that are given must hold.
+// The requirements on an output. At least one property must be given, and all that are given must hold.
 type RefinePromptWithCasesRequest_Arguments_CasesItem_Expected struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The text that the output must equal, apart from white space around it.
+	// The text that the output must equal, ignoring leading and trailing white space.
 	// From 1 to 10000 characters.
 	Equals *string `protobuf:"bytes,1,opt,name=equals,proto3,oneof" json:"equals,omitempty"`
-	// Texts that must all be in the output.
+	// Texts that the output must all contain.
 	// From 1 to 20 items.
 	ContainsAll *structpb.ListValue `protobuf:"bytes,2,opt,name=contains_all,proto3" json:"contains_all,omitempty"`
 	// Texts of which the output must contain at least one.
@@ -912,7 +912,7 @@ type RefinePromptWithCasesResponse_Result struct {
 	// The number of model calls that may have been billed.
 	// Required. At least 0.
 	ModelCalls *int64 `protobuf:"varint,9,opt,name=model_calls,proto3,oneof" json:"model_calls,omitempty"`
-	// Expected texts that the refinement copied into the prompt. They alone may make cases pass.
+	// Expected texts that the refinement copied into the prompt. Cases may pass only because of them.
 	// Required.
 	CopiedTexts   []*RefinePromptWithCasesResponse_Result_CopiedTextsItem `protobuf:"bytes,10,rep,name=copied_texts,proto3" json:"copied_texts,omitempty"`
 	unknownFields protoimpl.UnknownFields
@@ -1022,13 +1022,13 @@ func (x *RefinePromptWithCasesResponse_Result) GetCopiedTexts() []*RefinePromptW
 // The results of a case before and after.
 type RefinePromptWithCasesResponse_Result_CasesItem struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The name that was given, or its number.
+	// The given name of the case, or its number.
 	// Required.
 	Name *string `protobuf:"bytes,1,opt,name=name,proto3,oneof" json:"name,omitempty"`
 	// The result with the original prompt.
 	// Required.
 	Before *RefinePromptWithCasesResponse_Result_CasesItem_Before `protobuf:"bytes,2,opt,name=before,proto3" json:"before,omitempty"`
-	// The result with the returned prompt. The same as before if the prompt is.
+	// The result with the returned prompt. Equal to 'before' if the prompt is unchanged.
 	// Required.
 	After         *RefinePromptWithCasesResponse_Result_CasesItem_After `protobuf:"bytes,3,opt,name=after,proto3" json:"after,omitempty"`
 	unknownFields protoimpl.UnknownFields
@@ -1223,7 +1223,7 @@ func (x *RefinePromptWithCasesResponse_Result_CopiedTextsItem) GetText() string 
 // The result with the original prompt.
 type RefinePromptWithCasesResponse_Result_CasesItem_Before struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// 'unknown' if too many runs have no output to decide.
+	// 'unknown' if the runs without output could change it.
 	// Required. One of: "passed", "failed", "unknown".
 	Verdict *string `protobuf:"bytes,1,opt,name=verdict,proto3,oneof" json:"verdict,omitempty"`
 	// The number of runs that passed.
@@ -1287,10 +1287,10 @@ func (x *RefinePromptWithCasesResponse_Result_CasesItem_Before) GetRuns() []*Ref
 	return nil
 }
 
-// The result with the returned prompt. The same as before if the prompt is.
+// The result with the returned prompt. Equal to 'before' if the prompt is unchanged.
 type RefinePromptWithCasesResponse_Result_CasesItem_After struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// 'unknown' if too many runs have no output to decide.
+	// 'unknown' if the runs without output could change it.
 	// Required. One of: "passed", "failed", "unknown".
 	Verdict *string `protobuf:"bytes,1,opt,name=verdict,proto3,oneof" json:"verdict,omitempty"`
 	// The number of runs that passed.
@@ -1357,7 +1357,7 @@ func (x *RefinePromptWithCasesResponse_Result_CasesItem_After) GetRuns() []*Refi
 // One run of a case.
 type RefinePromptWithCasesResponse_Result_CasesItem_Before_RunsItem struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Whether there is an output, and it is as expected.
+	// Whether there is an output and it meets the expectations.
 	// Required.
 	Passed *bool `protobuf:"varint,1,opt,name=passed,proto3,oneof" json:"passed,omitempty"`
 	// The model's output, cut after 1,500 characters. Empty if there is none.
@@ -1444,7 +1444,7 @@ func (x *RefinePromptWithCasesResponse_Result_CasesItem_Before_RunsItem) GetTrac
 // One run of a case.
 type RefinePromptWithCasesResponse_Result_CasesItem_After_RunsItem struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Whether there is an output, and it is as expected.
+	// Whether there is an output and it meets the expectations.
 	// Required.
 	Passed *bool `protobuf:"varint,1,opt,name=passed,proto3,oneof" json:"passed,omitempty"`
 	// The model's output, cut after 1,500 characters. Empty if there is none.

@@ -32,13 +32,13 @@ const (
 // ApiToolsService calls the tools of the group api of agenta.
 type ApiToolsServiceClient interface {
 	// Refine a prompt: tools.agenta.api.refine_prompt.
-	// Rewrites the texts of a prompt template so that a model follows them better, by the guidelines given. The number of
-	// messages, their roles and order, and everything that is not text come back as they were.
+	// Rewrites the texts of a prompt template so that a model follows them better, according to the given guidelines. The
+	// number, order and roles of the messages, and everything that isn't text, stay the same.
 	RefinePrompt(ctx context.Context, in *RefinePromptRequest, opts ...grpc.CallOption) (*RefinePromptResponse, error)
 	// Refine a prompt against test cases: tools.agenta.api.refine_prompt_with_cases.
-	// Runs a prompt template on test cases, refines it with the cases that fail, and runs them again, until all pass or
-	// the rounds are used up. No case that passed before fails in the reported runs of the new prompt. The maximum number
-	// of model calls is known before the first.
+	// Runs a prompt template on test cases, refines it based on the cases that fail, and runs them again, until all pass
+	// or the rounds are used up. In the reported runs, the new prompt passes every case that the original passed. The
+	// maximum number of model calls is known before the first one.
 	RefinePromptWithCases(ctx context.Context, in *RefinePromptWithCasesRequest, opts ...grpc.CallOption) (*RefinePromptWithCasesResponse, error)
 }
 
@@ -77,13 +77,13 @@ func (c *apiToolsServiceClient) RefinePromptWithCases(ctx context.Context, in *R
 // ApiToolsService calls the tools of the group api of agenta.
 type ApiToolsServiceServer interface {
 	// Refine a prompt: tools.agenta.api.refine_prompt.
-	// Rewrites the texts of a prompt template so that a model follows them better, by the guidelines given. The number of
-	// messages, their roles and order, and everything that is not text come back as they were.
+	// Rewrites the texts of a prompt template so that a model follows them better, according to the given guidelines. The
+	// number, order and roles of the messages, and everything that isn't text, stay the same.
 	RefinePrompt(context.Context, *RefinePromptRequest) (*RefinePromptResponse, error)
 	// Refine a prompt against test cases: tools.agenta.api.refine_prompt_with_cases.
-	// Runs a prompt template on test cases, refines it with the cases that fail, and runs them again, until all pass or
-	// the rounds are used up. No case that passed before fails in the reported runs of the new prompt. The maximum number
-	// of model calls is known before the first.
+	// Runs a prompt template on test cases, refines it based on the cases that fail, and runs them again, until all pass
+	// or the rounds are used up. In the reported runs, the new prompt passes every case that the original passed. The
+	// maximum number of model calls is known before the first one.
 	RefinePromptWithCases(context.Context, *RefinePromptWithCasesRequest) (*RefinePromptWithCasesResponse, error)
 	mustEmbedUnimplementedApiToolsServiceServer()
 }

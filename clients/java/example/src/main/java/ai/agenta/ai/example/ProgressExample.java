@@ -5,7 +5,7 @@ import ai.agenta.ai.ToolCallOptions;
 import ai.agenta.ai.Values;
 import java.util.Map;
 
-/** Refines a prompt, and shows what is happening meanwhile. */
+/** Refines a prompt, and shows the progress. */
 public final class ProgressExample {
     private record Refined(String summary) {}
 

@@ -23,30 +23,30 @@ export const file_agenta_ai_tools_agenta_api_v1_api_tools_service: GenFile = /*@
   fileDesc("CjVhZ2VudGEvYWkvdG9vbHMvYWdlbnRhL2FwaS92MS9hcGlfdG9vbHNfc2VydmljZS5wcm90bxIdYWdlbnRhLmFpLnRvb2xzLmFnZW50YS5hcGkudjEixgIKE1JlZmluZVByb21wdFJlcXVlc3QSTwoJYXJndW1lbnRzGAEgASgLMjwuYWdlbnRhLmFpLnRvb2xzLmFnZW50YS5hcGkudjEuUmVmaW5lUHJvbXB0UmVxdWVzdC5Bcmd1bWVudHMSEgoKcmVxdWVzdF9pZBgCIAEoCRIgChhyZXJ1bl9pZl9vdXRjb21lX3Vua25vd24YAyABKAgapwEKCUFyZ3VtZW50cxI3ChRwcm9tcHRfdGVtcGxhdGVfanNvbhgBIAEoCUgAUhRwcm9tcHRfdGVtcGxhdGVfanNvbogBARIXCgpndWlkZWxpbmVzGAIgASgJSAGIAQESFAoHY29udGV4dBgDIAEoCUgCiAEBQhcKFV9wcm9tcHRfdGVtcGxhdGVfanNvbkINCgtfZ3VpZGVsaW5lc0IKCghfY29udGV4dCKbBAoUUmVmaW5lUHJvbXB0UmVzcG9uc2USTAoGcmVzdWx0GAEgASgLMjouYWdlbnRhLmFpLnRvb2xzLmFnZW50YS5hcGkudjEuUmVmaW5lUHJvbXB0UmVzcG9uc2UuUmVzdWx0SAASKAoFZXJyb3IYAiABKAsyFy5hZ2VudGEuYWkudjEuVG9vbEVycm9ySAASKwoHY29udGVudBgDIAMoCzIaLmFnZW50YS5haS52MS5Db250ZW50QmxvY2sSJAoEbWV0YRgEIAEoCzIWLmFnZW50YS5haS52MS5DYWxsTWV0YRqsAgoGUmVzdWx0ElkKCG1lc3NhZ2VzGAEgAygLMkcuYWdlbnRhLmFpLnRvb2xzLmFnZW50YS5hcGkudjEuUmVmaW5lUHJvbXB0UmVzcG9uc2UuUmVzdWx0Lk1lc3NhZ2VzSXRlbRIUCgdzdW1tYXJ5GAIgASgJSACIAQESNwoUcHJvbXB0X3RlbXBsYXRlX2pzb24YAyABKAlIAVIUcHJvbXB0X3RlbXBsYXRlX2pzb26IAQEaUwoMTWVzc2FnZXNJdGVtEhEKBHJvbGUYASABKAlIAIgBARInCgdjb250ZW50GAIgASgLMhYuZ29vZ2xlLnByb3RvYnVmLlZhbHVlQgcKBV9yb2xlQgoKCF9zdW1tYXJ5QhcKFV9wcm9tcHRfdGVtcGxhdGVfanNvbkIJCgdvdXRjb21lIu8KChxSZWZpbmVQcm9tcHRXaXRoQ2FzZXNSZXF1ZXN0ElgKCWFyZ3VtZW50cxgBIAEoCzJFLmFnZW50YS5haS50b29scy5hZ2VudGEuYXBpLnYxLlJlZmluZVByb21wdFdpdGhDYXNlc1JlcXVlc3QuQXJndW1lbnRzEhIKCnJlcXVlc3RfaWQYAiABKAkSIAoYcmVydW5faWZfb3V0Y29tZV91bmtub3duGAMgASgIGr4JCglBcmd1bWVudHMSNwoUcHJvbXB0X3RlbXBsYXRlX2pzb24YASABKAlIAFIUcHJvbXB0X3RlbXBsYXRlX2pzb26IAQESXgoFY2FzZXMYAiADKAsyTy5hZ2VudGEuYWkudG9vbHMuYWdlbnRhLmFwaS52MS5SZWZpbmVQcm9tcHRXaXRoQ2FzZXNSZXF1ZXN0LkFyZ3VtZW50cy5DYXNlc0l0ZW0SFwoKZ3VpZGVsaW5lcxgDIAEoCUgBiAEBEhQKB2NvbnRleHQYBCABKAlIAogBARIjCgptYXhfcm91bmRzGAUgASgDSANSCm1heF9yb3VuZHOIAQESEwoGcmVwZWF0GAYgASgDSASIAQESKQoNcGFzc19hdF9sZWFzdBgHIAEoA0gFUg1wYXNzX2F0X2xlYXN0iAEBEi0KD21heF9tb2RlbF9jYWxscxgIIAEoA0gGUg9tYXhfbW9kZWxfY2FsbHOIAQEa4AUKCUNhc2VzSXRlbRIRCgRuYW1lGAEgASgJSACIAQESJwoGaW5wdXRzGAIgASgLMhcuZ29vZ2xlLnByb3RvYnVmLlN0cnVjdBJqCghleHBlY3RlZBgDIAEoCzJYLmFnZW50YS5haS50b29scy5hZ2VudGEuYXBpLnYxLlJlZmluZVByb21wdFdpdGhDYXNlc1JlcXVlc3QuQXJndW1lbnRzLkNhc2VzSXRlbS5FeHBlY3RlZBITCgZyZW1hcmsYBCABKAlIAYgBARqBBAoIRXhwZWN0ZWQSEwoGZXF1YWxzGAEgASgJSACIAQESPgoMY29udGFpbnNfYWxsGAIgASgLMhouZ29vZ2xlLnByb3RvYnVmLkxpc3RWYWx1ZVIMY29udGFpbnNfYWxsEj4KDGNvbnRhaW5zX2FueRgDIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5MaXN0VmFsdWVSDGNvbnRhaW5zX2FueRJACg1jb250YWluc19ub25lGAQgASgLMhouZ29vZ2xlLnByb3RvYnVmLkxpc3RWYWx1ZVINY29udGFpbnNfbm9uZRIUCgdwYXR0ZXJuGAUgASgJSAGIAQESOQoLanNvbl9zY2hlbWEYBiABKAsyFy5nb29nbGUucHJvdG9idWYuU3RydWN0Ugtqc29uX3NjaGVtYRI4Cgtqc29uX2VxdWFscxgHIAEoCzIWLmdvb2dsZS5wcm90b2J1Zi5WYWx1ZVILanNvbl9lcXVhbHMSPAoNanNvbl9jb250YWlucxgIIAEoCzIWLmdvb2dsZS5wcm90b2J1Zi5WYWx1ZVINanNvbl9jb250YWlucxIrCg5tYXhfY2hhcmFjdGVycxgJIAEoA0gCUg5tYXhfY2hhcmFjdGVyc4gBAUIJCgdfZXF1YWxzQgoKCF9wYXR0ZXJuQhEKD19tYXhfY2hhcmFjdGVyc0IHCgVfbmFtZUIJCgdfcmVtYXJrQhcKFV9wcm9tcHRfdGVtcGxhdGVfanNvbkINCgtfZ3VpZGVsaW5lc0IKCghfY29udGV4dEINCgtfbWF4X3JvdW5kc0IJCgdfcmVwZWF0QhAKDl9wYXNzX2F0X2xlYXN0QhIKEF9tYXhfbW9kZWxfY2FsbHMiuBAKHVJlZmluZVByb21wdFdpdGhDYXNlc1Jlc3BvbnNlElUKBnJlc3VsdBgBIAEoCzJDLmFnZW50YS5haS50b29scy5hZ2VudGEuYXBpLnYxLlJlZmluZVByb21wdFdpdGhDYXNlc1Jlc3BvbnNlLlJlc3VsdEgAEigKBWVycm9yGAIgASgLMhcuYWdlbnRhLmFpLnYxLlRvb2xFcnJvckgAEisKB2NvbnRlbnQYAyADKAsyGi5hZ2VudGEuYWkudjEuQ29udGVudEJsb2NrEiQKBG1ldGEYBCABKAsyFi5hZ2VudGEuYWkudjEuQ2FsbE1ldGEatw4KBlJlc3VsdBI3ChRwcm9tcHRfdGVtcGxhdGVfanNvbhgBIAEoCUgAUhRwcm9tcHRfdGVtcGxhdGVfanNvbogBARIUCgdzdW1tYXJ5GAIgASgJSAGIAQESFQoIaW1wcm92ZWQYAyABKAhIAogBARIpCg1wYXNzZWRfYmVmb3JlGAQgASgDSANSDXBhc3NlZF9iZWZvcmWIAQESJwoMcGFzc2VkX2FmdGVyGAUgASgDSARSDHBhc3NlZF9hZnRlcogBARJcCgVjYXNlcxgGIAMoCzJNLmFnZW50YS5haS50b29scy5hZ2VudGEuYXBpLnYxLlJlZmluZVByb21wdFdpdGhDYXNlc1Jlc3BvbnNlLlJlc3VsdC5DYXNlc0l0ZW0SXgoGcm91bmRzGAcgAygLMk4uYWdlbnRhLmFpLnRvb2xzLmFnZW50YS5hcGkudjEuUmVmaW5lUHJvbXB0V2l0aENhc2VzUmVzcG9uc2UuUmVzdWx0LlJvdW5kc0l0ZW0SFAoHc3RvcHBlZBgIIAEoCUgFiAEBEiUKC21vZGVsX2NhbGxzGAkgASgDSAZSC21vZGVsX2NhbGxziAEBEncKDGNvcGllZF90ZXh0cxgKIAMoCzJTLmFnZW50YS5haS50b29scy5hZ2VudGEuYXBpLnYxLlJlZmluZVByb21wdFdpdGhDYXNlc1Jlc3BvbnNlLlJlc3VsdC5Db3BpZWRUZXh0c0l0ZW1SDGNvcGllZF90ZXh0cxq9BwoJQ2FzZXNJdGVtEhEKBG5hbWUYASABKAlIAIgBARJkCgZiZWZvcmUYAiABKAsyVC5hZ2VudGEuYWkudG9vbHMuYWdlbnRhLmFwaS52MS5SZWZpbmVQcm9tcHRXaXRoQ2FzZXNSZXNwb25zZS5SZXN1bHQuQ2FzZXNJdGVtLkJlZm9yZRJiCgVhZnRlchgDIAEoCzJTLmFnZW50YS5haS50b29scy5hZ2VudGEuYXBpLnYxLlJlZmluZVByb21wdFdpdGhDYXNlc1Jlc3BvbnNlLlJlc3VsdC5DYXNlc0l0ZW0uQWZ0ZXIa5AIKBkJlZm9yZRIUCgd2ZXJkaWN0GAEgASgJSACIAQESEwoGcGFzc2VzGAIgASgDSAGIAQESawoEcnVucxgDIAMoCzJdLmFnZW50YS5haS50b29scy5hZ2VudGEuYXBpLnYxLlJlZmluZVByb21wdFdpdGhDYXNlc1Jlc3BvbnNlLlJlc3VsdC5DYXNlc0l0ZW0uQmVmb3JlLlJ1bnNJdGVtGqoBCghSdW5zSXRlbRITCgZwYXNzZWQYASABKAhIAIgBARITCgZvdXRwdXQYAiABKAlIAYgBARIOCgZmYXVsdHMYAyADKAkSFAoHZmFpbHVyZRgEIAEoCUgCiAEBEh8KCHRyYWNlX2lkGAUgASgJSANSCHRyYWNlX2lkiAEBQgkKB19wYXNzZWRCCQoHX291dHB1dEIKCghfZmFpbHVyZUILCglfdHJhY2VfaWRCCgoIX3ZlcmRpY3RCCQoHX3Bhc3NlcxriAgoFQWZ0ZXISFAoHdmVyZGljdBgBIAEoCUgAiAEBEhMKBnBhc3NlcxgCIAEoA0gBiAEBEmoKBHJ1bnMYAyADKAsyXC5hZ2VudGEuYWkudG9vbHMuYWdlbnRhLmFwaS52MS5SZWZpbmVQcm9tcHRXaXRoQ2FzZXNSZXNwb25zZS5SZXN1bHQuQ2FzZXNJdGVtLkFmdGVyLlJ1bnNJdGVtGqoBCghSdW5zSXRlbRITCgZwYXNzZWQYASABKAhIAIgBARITCgZvdXRwdXQYAiABKAlIAYgBARIOCgZmYXVsdHMYAyADKAkSFAoHZmFpbHVyZRgEIAEoCUgCiAEBEh8KCHRyYWNlX2lkGAUgASgJSANSCHRyYWNlX2lkiAEBQgkKB19wYXNzZWRCCQoHX291dHB1dEIKCghfZmFpbHVyZUILCglfdHJhY2VfaWRCCgoIX3ZlcmRpY3RCCQoHX3Bhc3Nlc0IHCgVfbmFtZRqCAQoKUm91bmRzSXRlbRIQCgNlbmQYASABKAlIAIgBARIQCgN3aHkYAiABKAlIAYgBARIUCgdzdW1tYXJ5GAMgASgJSAKIAQESEwoGcGFzc2VkGAQgASgDSAOIAQFCBgoEX2VuZEIGCgRfd2h5QgoKCF9zdW1tYXJ5QgkKB19wYXNzZWQaSQoPQ29waWVkVGV4dHNJdGVtEhEKBGNhc2UYASABKAlIAIgBARIRCgR0ZXh0GAIgASgJSAGIAQFCBwoFX2Nhc2VCBwoFX3RleHRCFwoVX3Byb21wdF90ZW1wbGF0ZV9qc29uQgoKCF9zdW1tYXJ5QgsKCV9pbXByb3ZlZEIQCg5fcGFzc2VkX2JlZm9yZUIPCg1fcGFzc2VkX2FmdGVyQgoKCF9zdG9wcGVkQg4KDF9tb2RlbF9jYWxsc0IJCgdvdXRjb21lMp8CCg9BcGlUb29sc1NlcnZpY2USdwoMUmVmaW5lUHJvbXB0EjIuYWdlbnRhLmFpLnRvb2xzLmFnZW50YS5hcGkudjEuUmVmaW5lUHJvbXB0UmVxdWVzdBozLmFnZW50YS5haS50b29scy5hZ2VudGEuYXBpLnYxLlJlZmluZVByb21wdFJlc3BvbnNlEpIBChVSZWZpbmVQcm9tcHRXaXRoQ2FzZXMSOy5hZ2VudGEuYWkudG9vbHMuYWdlbnRhLmFwaS52MS5SZWZpbmVQcm9tcHRXaXRoQ2FzZXNSZXF1ZXN0GjwuYWdlbnRhLmFpLnRvb2xzLmFnZW50YS5hcGkudjEuUmVmaW5lUHJvbXB0V2l0aENhc2VzUmVzcG9uc2VCjgEKIGFpLmFnZW50YS5haS50b29scy5hZ2VudGEuYXBpLnYxQhRBcGlUb29sc1NlcnZpY2VQcm90b1ABWlJnaXRodWIuY29tL0FnZW50YS1BSS9hZ2VudGEtYWktZ3JwYy9jbGllbnRzL2dvL2FnZW50YS9haS90b29scy9hZ2VudGEvYXBpL3YxO2FwaXYxYgZwcm90bzM", [file_agenta_ai_v1_content, file_agenta_ai_v1_error, file_agenta_ai_v1_tool_service, file_google_protobuf_struct]);
 
 /**
- * RefinePromptRequest is a call of tools.agenta.api.refine_prompt. At most 1 MiB when serialised.
+ * RefinePromptRequest is a call of tools.agenta.api.refine_prompt. At most 1 MiB when serialized.
  *
  * @generated from message agenta.ai.tools.agenta.api.v1.RefinePromptRequest
  */
 export type RefinePromptRequest = Message<"agenta.ai.tools.agenta.api.v1.RefinePromptRequest"> & {
   /**
-   * What the tool takes.
+   * The arguments of the tool.
    *
    * @generated from field: agenta.ai.tools.agenta.api.v1.RefinePromptRequest.Arguments arguments = 1;
    */
   arguments?: RefinePromptRequest_Arguments | undefined;
 
   /**
-   * Makes it safe to send the call again: a UUID, version 4, new for every call that is meant to be a new one and kept
-   * for its retries. As in CallToolRequest, with which it shares the ids: the same id with the same arguments is the
-   * same call, whichever method it is sent to. Empty: every call is a new one.
+   * Makes retries safe: a UUID, version 4, in its 36-character form. Create a new one for each new call, and keep it
+   * for retries. CallTool uses the same ids: the same id with the same arguments is the same call in both methods. If
+   * empty, each call is a new one.
    *
    * @generated from field: string request_id = 2;
    */
   requestId: string;
 
   /**
-   * What to do with a request_id whose first run may have been billed and has no result: false answers with
-   * ERROR_REASON_OUTCOME_UNKNOWN, true runs the tool again, which may be billed twice.
+   * What to do if the first run of the request_id may have been billed but its result is lost: false fails with
+   * ERROR_REASON_OUTCOME_UNKNOWN, true runs the tool again, which may be billed twice. Ignored without a request_id.
    *
    * @generated from field: bool rerun_if_outcome_unknown = 3;
    */
@@ -68,7 +68,7 @@ export const RefinePromptRequestSchema: GenMessage<RefinePromptRequest> = /*@__P
 export type RefinePromptRequest_Arguments = Message<"agenta.ai.tools.agenta.api.v1.RefinePromptRequest.Arguments"> & {
   /**
    * The whole prompt template as JSON: an object with 'messages', and optionally 'template_format', 'input_keys',
-   * 'llm_config' and whatever else belongs to it.
+   * 'llm_config' and other keys.
    * Required. From 1 to 100000 characters.
    *
    * @generated from field: optional string prompt_template_json = 1 [json_name = "prompt_template_json"];
@@ -100,19 +100,19 @@ export const RefinePromptRequest_ArgumentsSchema: GenMessage<RefinePromptRequest
   messageDesc(file_agenta_ai_tools_agenta_api_v1_api_tools_service, 0, 0);
 
 /**
- * RefinePromptResponse is what tools.agenta.api.refine_prompt answered.
+ * RefinePromptResponse is the response of tools.agenta.api.refine_prompt.
  *
  * @generated from message agenta.ai.tools.agenta.api.v1.RefinePromptResponse
  */
 export type RefinePromptResponse = Message<"agenta.ai.tools.agenta.api.v1.RefinePromptResponse"> & {
   /**
-   * How the tool ended.
+   * The outcome of the call.
    *
    * @generated from oneof agenta.ai.tools.agenta.api.v1.RefinePromptResponse.outcome
    */
   outcome: {
     /**
-     * The result, if the tool did its work.
+     * The result, if the tool succeeded.
      *
      * @generated from field: agenta.ai.tools.agenta.api.v1.RefinePromptResponse.Result result = 1;
      */
@@ -129,14 +129,14 @@ export type RefinePromptResponse = Message<"agenta.ai.tools.agenta.api.v1.Refine
   } | { case: undefined; value?: undefined };
 
   /**
-   * The result for people, at least one block; of a failure, one text that says what went wrong.
+   * The result for people, at least one block. If the tool failed, a single text that says what went wrong.
    *
    * @generated from field: repeated agenta.ai.v1.ContentBlock content = 3;
    */
   content: ContentBlock[];
 
   /**
-   * How the result came about.
+   * How the result was produced.
    *
    * @generated from field: agenta.ai.v1.CallMeta meta = 4;
    */
@@ -157,7 +157,7 @@ export const RefinePromptResponseSchema: GenMessage<RefinePromptResponse> = /*@_
  */
 export type RefinePromptResponse_Result = Message<"agenta.ai.tools.agenta.api.v1.RefinePromptResponse.Result"> & {
   /**
-   * As many as were given, with their roles and order.
+   * The messages, with their number, order and roles unchanged.
    * Required. Not empty.
    *
    * @generated from field: repeated agenta.ai.tools.agenta.api.v1.RefinePromptResponse.Result.MessagesItem messages = 1;
@@ -165,7 +165,7 @@ export type RefinePromptResponse_Result = Message<"agenta.ai.tools.agenta.api.v1
   messages: RefinePromptResponse_Result_MessagesItem[];
 
   /**
-   * One line on what was changed.
+   * What was changed, in one line.
    * Required. Not empty.
    *
    * @generated from field: optional string summary = 2;
@@ -173,7 +173,7 @@ export type RefinePromptResponse_Result = Message<"agenta.ai.tools.agenta.api.v1
   summary?: string | undefined;
 
   /**
-   * The whole template as JSON, with the refined texts put back.
+   * The whole template as JSON, with the refined texts in place.
    * Required. Not empty.
    *
    * @generated from field: optional string prompt_template_json = 3 [json_name = "prompt_template_json"];
@@ -203,7 +203,7 @@ export type RefinePromptResponse_Result_MessagesItem = Message<"agenta.ai.tools.
   role?: string | undefined;
 
   /**
-   * The refined text, or the message's own content where nothing was refined.
+   * The refined text, or the original content if nothing was refined.
    * Required.
    *
    * @generated from field: google.protobuf.Value content = 2;
@@ -219,30 +219,30 @@ export const RefinePromptResponse_Result_MessagesItemSchema: GenMessage<RefinePr
   messageDesc(file_agenta_ai_tools_agenta_api_v1_api_tools_service, 1, 0, 0);
 
 /**
- * RefinePromptWithCasesRequest is a call of tools.agenta.api.refine_prompt_with_cases. At most 1 MiB when serialised.
+ * RefinePromptWithCasesRequest is a call of tools.agenta.api.refine_prompt_with_cases. At most 1 MiB when serialized.
  *
  * @generated from message agenta.ai.tools.agenta.api.v1.RefinePromptWithCasesRequest
  */
 export type RefinePromptWithCasesRequest = Message<"agenta.ai.tools.agenta.api.v1.RefinePromptWithCasesRequest"> & {
   /**
-   * What the tool takes.
+   * The arguments of the tool.
    *
    * @generated from field: agenta.ai.tools.agenta.api.v1.RefinePromptWithCasesRequest.Arguments arguments = 1;
    */
   arguments?: RefinePromptWithCasesRequest_Arguments | undefined;
 
   /**
-   * Makes it safe to send the call again: a UUID, version 4, new for every call that is meant to be a new one and kept
-   * for its retries. As in CallToolRequest, with which it shares the ids: the same id with the same arguments is the
-   * same call, whichever method it is sent to. Empty: every call is a new one.
+   * Makes retries safe: a UUID, version 4, in its 36-character form. Create a new one for each new call, and keep it
+   * for retries. CallTool uses the same ids: the same id with the same arguments is the same call in both methods. If
+   * empty, each call is a new one.
    *
    * @generated from field: string request_id = 2;
    */
   requestId: string;
 
   /**
-   * What to do with a request_id whose first run may have been billed and has no result: false answers with
-   * ERROR_REASON_OUTCOME_UNKNOWN, true runs the tool again, which may be billed twice.
+   * What to do if the first run of the request_id may have been billed but its result is lost: false fails with
+   * ERROR_REASON_OUTCOME_UNKNOWN, true runs the tool again, which may be billed twice. Ignored without a request_id.
    *
    * @generated from field: bool rerun_if_outcome_unknown = 3;
    */
@@ -264,7 +264,7 @@ export const RefinePromptWithCasesRequestSchema: GenMessage<RefinePromptWithCase
 export type RefinePromptWithCasesRequest_Arguments = Message<"agenta.ai.tools.agenta.api.v1.RefinePromptWithCasesRequest.Arguments"> & {
   /**
    * The whole prompt template as JSON: an object with 'messages', and optionally 'template_format', 'input_keys',
-   * 'llm_config' and whatever else belongs to it.
+   * 'llm_config' and other keys.
    * Required. From 1 to 100000 characters.
    *
    * @generated from field: optional string prompt_template_json = 1 [json_name = "prompt_template_json"];
@@ -320,7 +320,7 @@ export type RefinePromptWithCasesRequest_Arguments = Message<"agenta.ai.tools.ag
   passAtLeast?: bigint | undefined;
 
   /**
-   * The maximum number of model calls. A request that could take more is refused at once.
+   * The maximum number of model calls. A request that could need more is refused at once.
    * Default: 40. At least 1. At most 1000.
    *
    * @generated from field: optional int64 max_model_calls = 8 [json_name = "max_model_calls"];
@@ -358,7 +358,7 @@ export type RefinePromptWithCasesRequest_Arguments_CasesItem = Message<"agenta.a
   inputs?: JsonObject | undefined;
 
   /**
-   * What an output must be like. At least one property must be given, and all that are given must hold.
+   * The requirements on an output. At least one property must be given, and all that are given must hold.
    * Required. Not empty.
    *
    * @generated from field: agenta.ai.tools.agenta.api.v1.RefinePromptWithCasesRequest.Arguments.CasesItem.Expected expected = 3;
@@ -366,7 +366,7 @@ export type RefinePromptWithCasesRequest_Arguments_CasesItem = Message<"agenta.a
   expected?: RefinePromptWithCasesRequest_Arguments_CasesItem_Expected | undefined;
 
   /**
-   * What the output should be like, in your own words.
+   * A description of the desired output, in your own words.
    * At most 1000 characters.
    *
    * @generated from field: optional string remark = 4;
@@ -382,13 +382,13 @@ export const RefinePromptWithCasesRequest_Arguments_CasesItemSchema: GenMessage<
   messageDesc(file_agenta_ai_tools_agenta_api_v1_api_tools_service, 2, 0, 0);
 
 /**
- * What an output must be like. At least one property must be given, and all that are given must hold.
+ * The requirements on an output. At least one property must be given, and all that are given must hold.
  *
  * @generated from message agenta.ai.tools.agenta.api.v1.RefinePromptWithCasesRequest.Arguments.CasesItem.Expected
  */
 export type RefinePromptWithCasesRequest_Arguments_CasesItem_Expected = Message<"agenta.ai.tools.agenta.api.v1.RefinePromptWithCasesRequest.Arguments.CasesItem.Expected"> & {
   /**
-   * The text that the output must equal, apart from white space around it.
+   * The text that the output must equal, ignoring leading and trailing white space.
    * From 1 to 10000 characters.
    *
    * @generated from field: optional string equals = 1;
@@ -396,7 +396,7 @@ export type RefinePromptWithCasesRequest_Arguments_CasesItem_Expected = Message<
   equals?: string | undefined;
 
   /**
-   * Texts that must all be in the output.
+   * Texts that the output must all contain.
    * From 1 to 20 items.
    *
    * @generated from field: google.protobuf.ListValue contains_all = 2 [json_name = "contains_all"];
@@ -467,19 +467,19 @@ export const RefinePromptWithCasesRequest_Arguments_CasesItem_ExpectedSchema: Ge
   messageDesc(file_agenta_ai_tools_agenta_api_v1_api_tools_service, 2, 0, 0, 0);
 
 /**
- * RefinePromptWithCasesResponse is what tools.agenta.api.refine_prompt_with_cases answered.
+ * RefinePromptWithCasesResponse is the response of tools.agenta.api.refine_prompt_with_cases.
  *
  * @generated from message agenta.ai.tools.agenta.api.v1.RefinePromptWithCasesResponse
  */
 export type RefinePromptWithCasesResponse = Message<"agenta.ai.tools.agenta.api.v1.RefinePromptWithCasesResponse"> & {
   /**
-   * How the tool ended.
+   * The outcome of the call.
    *
    * @generated from oneof agenta.ai.tools.agenta.api.v1.RefinePromptWithCasesResponse.outcome
    */
   outcome: {
     /**
-     * The result, if the tool did its work.
+     * The result, if the tool succeeded.
      *
      * @generated from field: agenta.ai.tools.agenta.api.v1.RefinePromptWithCasesResponse.Result result = 1;
      */
@@ -496,14 +496,14 @@ export type RefinePromptWithCasesResponse = Message<"agenta.ai.tools.agenta.api.
   } | { case: undefined; value?: undefined };
 
   /**
-   * The result for people, at least one block; of a failure, one text that says what went wrong.
+   * The result for people, at least one block. If the tool failed, a single text that says what went wrong.
    *
    * @generated from field: repeated agenta.ai.v1.ContentBlock content = 3;
    */
   content: ContentBlock[];
 
   /**
-   * How the result came about.
+   * How the result was produced.
    *
    * @generated from field: agenta.ai.v1.CallMeta meta = 4;
    */
@@ -596,7 +596,7 @@ export type RefinePromptWithCasesResponse_Result = Message<"agenta.ai.tools.agen
   modelCalls?: bigint | undefined;
 
   /**
-   * Expected texts that the refinement copied into the prompt. They alone may make cases pass.
+   * Expected texts that the refinement copied into the prompt. Cases may pass only because of them.
    * Required.
    *
    * @generated from field: repeated agenta.ai.tools.agenta.api.v1.RefinePromptWithCasesResponse.Result.CopiedTextsItem copied_texts = 10 [json_name = "copied_texts"];
@@ -618,7 +618,7 @@ export const RefinePromptWithCasesResponse_ResultSchema: GenMessage<RefinePrompt
  */
 export type RefinePromptWithCasesResponse_Result_CasesItem = Message<"agenta.ai.tools.agenta.api.v1.RefinePromptWithCasesResponse.Result.CasesItem"> & {
   /**
-   * The name that was given, or its number.
+   * The given name of the case, or its number.
    * Required.
    *
    * @generated from field: optional string name = 1;
@@ -634,7 +634,7 @@ export type RefinePromptWithCasesResponse_Result_CasesItem = Message<"agenta.ai.
   before?: RefinePromptWithCasesResponse_Result_CasesItem_Before | undefined;
 
   /**
-   * The result with the returned prompt. The same as before if the prompt is.
+   * The result with the returned prompt. Equal to 'before' if the prompt is unchanged.
    * Required.
    *
    * @generated from field: agenta.ai.tools.agenta.api.v1.RefinePromptWithCasesResponse.Result.CasesItem.After after = 3;
@@ -656,7 +656,7 @@ export const RefinePromptWithCasesResponse_Result_CasesItemSchema: GenMessage<Re
  */
 export type RefinePromptWithCasesResponse_Result_CasesItem_Before = Message<"agenta.ai.tools.agenta.api.v1.RefinePromptWithCasesResponse.Result.CasesItem.Before"> & {
   /**
-   * 'unknown' if too many runs have no output to decide.
+   * 'unknown' if the runs without output could change it.
    * Required. One of: "passed", "failed", "unknown".
    *
    * @generated from field: optional string verdict = 1;
@@ -694,7 +694,7 @@ export const RefinePromptWithCasesResponse_Result_CasesItem_BeforeSchema: GenMes
  */
 export type RefinePromptWithCasesResponse_Result_CasesItem_Before_RunsItem = Message<"agenta.ai.tools.agenta.api.v1.RefinePromptWithCasesResponse.Result.CasesItem.Before.RunsItem"> & {
   /**
-   * Whether there is an output, and it is as expected.
+   * Whether there is an output and it meets the expectations.
    * Required.
    *
    * @generated from field: optional bool passed = 1;
@@ -742,13 +742,13 @@ export const RefinePromptWithCasesResponse_Result_CasesItem_Before_RunsItemSchem
   messageDesc(file_agenta_ai_tools_agenta_api_v1_api_tools_service, 3, 0, 0, 0, 0);
 
 /**
- * The result with the returned prompt. The same as before if the prompt is.
+ * The result with the returned prompt. Equal to 'before' if the prompt is unchanged.
  *
  * @generated from message agenta.ai.tools.agenta.api.v1.RefinePromptWithCasesResponse.Result.CasesItem.After
  */
 export type RefinePromptWithCasesResponse_Result_CasesItem_After = Message<"agenta.ai.tools.agenta.api.v1.RefinePromptWithCasesResponse.Result.CasesItem.After"> & {
   /**
-   * 'unknown' if too many runs have no output to decide.
+   * 'unknown' if the runs without output could change it.
    * Required. One of: "passed", "failed", "unknown".
    *
    * @generated from field: optional string verdict = 1;
@@ -786,7 +786,7 @@ export const RefinePromptWithCasesResponse_Result_CasesItem_AfterSchema: GenMess
  */
 export type RefinePromptWithCasesResponse_Result_CasesItem_After_RunsItem = Message<"agenta.ai.tools.agenta.api.v1.RefinePromptWithCasesResponse.Result.CasesItem.After.RunsItem"> & {
   /**
-   * Whether there is an output, and it is as expected.
+   * Whether there is an output and it meets the expectations.
    * Required.
    *
    * @generated from field: optional bool passed = 1;
@@ -917,8 +917,8 @@ export const RefinePromptWithCasesResponse_Result_CopiedTextsItemSchema: GenMess
 export const ApiToolsService: GenService<{
   /**
    * Refine a prompt: tools.agenta.api.refine_prompt.
-   * Rewrites the texts of a prompt template so that a model follows them better, by the guidelines given. The number of
-   * messages, their roles and order, and everything that is not text come back as they were.
+   * Rewrites the texts of a prompt template so that a model follows them better, according to the given guidelines. The
+   * number, order and roles of the messages, and everything that isn't text, stay the same.
    *
    * @generated from rpc agenta.ai.tools.agenta.api.v1.ApiToolsService.RefinePrompt
    */
@@ -929,9 +929,9 @@ export const ApiToolsService: GenService<{
   },
   /**
    * Refine a prompt against test cases: tools.agenta.api.refine_prompt_with_cases.
-   * Runs a prompt template on test cases, refines it with the cases that fail, and runs them again, until all pass or
-   * the rounds are used up. No case that passed before fails in the reported runs of the new prompt. The maximum number
-   * of model calls is known before the first.
+   * Runs a prompt template on test cases, refines it based on the cases that fail, and runs them again, until all pass
+   * or the rounds are used up. In the reported runs, the new prompt passes every case that the original passed. The
+   * maximum number of model calls is known before the first one.
    *
    * @generated from rpc agenta.ai.tools.agenta.api.v1.ApiToolsService.RefinePromptWithCases
    */
