@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import dataclass
 from itertools import chain, islice
 from typing import TYPE_CHECKING, Final
@@ -10,7 +11,7 @@ from agenta_ai_server.tools.refine_prompt.formats.syntax import TemplateSyntaxEr
 from agenta_ai_server.tools.refine_prompt.rendering.inputs import QUOTES, Inputs
 from agenta_ai_server.tools.refine_prompt.rendering.shapes import Shape
 from agenta_ai_server.tools.refine_prompt.rendering.situations import Situation, candidates, others
-from agenta_ai_server.tools.refine_prompt.rendering.text import Rendered, RenderError
+from agenta_ai_server.tools.refine_prompt.rendering.text import MAX_TAGS, Rendered, RenderError, TooComplex
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence, Set
@@ -18,11 +19,13 @@ if TYPE_CHECKING:
     from agenta_ai_server.tools.refine_prompt.rendering.text import Format, Text
 
 MAX_SITUATIONS: Final = 64
-# The most characters that are rendered in all situations together. At least _FEWEST situations are always rendered.
-_MAX_RENDERED: Final = 4_000_000
+# The most characters that are rendered from the old texts, in all situations together. At least _FEWEST situations are
+# always rendered.
+_MAX_RENDERED: Final = 5_000_000
 _FEWEST: Final = 8
-# A tag costs as much as this many characters.
-_TAG: Final = 200
+# As many characters cost as much as a tag, and as a value of the inputs.
+_TAG: Final = 300
+_VALUE: Final = 400
 _MAX_NAMES: Final = 3
 
 
@@ -32,7 +35,7 @@ class Fault:
 
     Attributes:
         index: Of the text; ``None`` for all.
-        kind: ``unreadable``, ``empty`` or ``names``.
+        kind: ``unreadable``, ``empty``, ``names``, or ``complex`` if they weren't read.
         description: What is wrong, a sentence's end or a sentence.
     """
 
@@ -41,11 +44,25 @@ class Fault:
     description: str
 
 
-def read(template_format: str, texts: Sequence[str]) -> Fault | None:
-    """Return why the texts of a prompt can't be rendered in any situation, or ``None`` if they can."""
+def read(template_format: str, texts: Sequence[str], fixed: Sequence[str]) -> Fault | None:
+    """Return why the texts of a prompt can't be rendered in any situation, or ``None`` if they can.
+
+    Args:
+        template_format: ``jinja2`` or ``mustache``.
+        texts: The texts that are to be refined.
+        fixed: The texts that stay as they are, whether they can be rendered or not.
+
+    Raises:
+        TooComplex: They have too many tags or tokens.
+    """
     parsed = _Parsed(template_format)
-    old = parsed.texts(texts)
-    return parsed.faults[0] if parsed.faults else _Comparison(template_format, parsed, old).fault
+    old, staying = parsed.old(texts, fixed)
+    if parsed.faults:
+        return parsed.faults[0]
+    comparison = _Comparison(template_format, parsed, old)
+    if not comparison.fault:
+        comparison.rehearse(staying)
+    return comparison.fault
 
 
 def compare(template_format: str, old: Sequence[str], fixed: Sequence[str], new: Sequence[str]) -> list[Fault]:
@@ -56,13 +73,14 @@ def compare(template_format: str, old: Sequence[str], fixed: Sequence[str], new:
         old: The texts that were refined; they can be rendered.
         fixed: The texts of the prompt that stay as they are, whether they can be rendered or not.
         new: The texts that take the place of the old ones.
+
+    Raises:
+        TooComplex: The new texts have too many tags or tokens.
     """
     parsed = _Parsed(template_format)
-    comparison = _Comparison(template_format, parsed, parsed.texts(old))
-    parsed.faults.clear()
-    staying = [text for text in parsed.texts(fixed) if text]
-    parsed.faults.clear()
-    refined = parsed.texts(new)
+    before, staying = parsed.old(old, fixed)
+    comparison = _Comparison(template_format, parsed, before)
+    refined = parsed.new(new)
     if parsed.faults:
         found = parsed.faults + comparison.faults(refined, staying, complete=False)
         return sorted(found, key=lambda fault: len(new) if fault.index is None else fault.index)
@@ -85,9 +103,28 @@ class _Parsed:
 
             self.format = MustacheText
         self.faults: list[Fault] = []
+        #: How many tags all old texts have, or all new ones, whichever are more.
+        self.tags = 0
 
-    def texts(self, texts: Sequence[str]) -> list[Text | None]:
-        """Return the texts, each ready to be rendered, or ``None`` if it can't be read."""
+    def old(self, texts: Sequence[str], fixed: Sequence[str]) -> tuple[list[Text | None], list[Text]]:
+        """Return the texts of a prompt, and those that stay as they are, as far as they can be read."""
+        self._count([*texts, *fixed])
+        staying = self._read(fixed)
+        self.faults.clear()
+        return self._read(texts), [text for text in staying if text]
+
+    def new(self, texts: Sequence[str]) -> list[Text | None]:
+        """Return the new texts, each ready to be rendered, or ``None`` if it can't be read."""
+        self._count(texts)
+        self.faults.clear()
+        return self._read(texts)
+
+    def _count(self, texts: Sequence[str]) -> None:
+        self.tags = max(self.tags, sum(map(self.format.tags, texts)))
+        if self.tags > MAX_TAGS:
+            raise TooComplex
+
+    def _read(self, texts: Sequence[str]) -> list[Text | None]:
         found: list[Text | None] = []
         for index, text in enumerate(texts):
             try:
@@ -156,6 +193,12 @@ class _Comparison:
             place = f" (line {failed.error.line})" if failed.error.line else ""
             self.fault = Fault(failed.index, "unreadable", f"{failed.error.message}{place}")
 
+    def rehearse(self, fixed: Sequence[Text]) -> None:
+        """Take as long as the old texts take in a comparison, so that it can't fail because of them."""
+        for situation in self._situations():
+            with contextlib.suppress(_Failed):
+                self._render(self._old, situation, fixed)
+
     def faults(self, new: Sequence[Text | None], fixed: Sequence[Text], *, complete: bool) -> list[Fault]:
         """Return what is wrong with new texts; if some of them can't be read, only which ones are empty."""
         survey = Shape("")
@@ -181,7 +224,7 @@ class _Comparison:
         """Render old and new in all situations, and return what the old texts showed in any."""
         seen: set[Shape] = set()
         base: tuple[_Shown, _Shown] | None = None
-        for situation in self._situations(new):
+        for situation in self._situations():
             try:
                 old = self._render(self._old, situation, fixed)
             except _Failed:
@@ -210,14 +253,16 @@ class _Comparison:
         if len(changed) == 1 and not self._shows(changed[0], base[0], now[0]):
             verdict.depends(changed[0], old=base[0].text != now[0].text, new=base[1].text != now[1].text)
 
-    def _situations(self, new: Sequence[Text | None]) -> Iterable[Situation]:
+    def _situations(self) -> Iterable[Situation]:
+        self._inputs.made = 0
         try:
             base = self._render(self._old, self._base)
         except _Failed:
             return
         shown_shapes = {self._inputs.shape_of(marker) for marker in base.markers}
         unshown = {shape for shape in self._root.walk() if shape not in shown_shapes}
-        size = len(base.text) + _TAG * sum(text.size for text in [*self._old, *new] if text)
+        # New texts that are as large as the old ones cost as much as these.
+        size = len(base.text) + _VALUE * self._inputs.made + _TAG * self._parsed.tags
         most = max(_FEWEST, min(MAX_SITUATIONS, _MAX_RENDERED // max(size, 1)))
         found = chain(others(self._root, unshown), candidates(self._root, self._format))
         seen = 0

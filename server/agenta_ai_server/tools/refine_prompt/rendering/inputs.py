@@ -91,6 +91,8 @@ class Inputs:
         self.literals: dict[str, Shape] = {}
         #: Unknown items that were accessed.
         self.misses: set[str] = set()
+        #: How many values were made.
+        self.made = 0
 
     def make(self, choices: Mapping[Shape, Choice], mode: str) -> Object:
         """Return new inputs."""
@@ -123,6 +125,7 @@ class Inputs:
         return made
 
     def _value(self, shape: Shape, at: tuple[int, ...]) -> Any:
+        self.made += 1
         likeliest = shape.kinds[0]
         choice = self._choices.get(shape, Choice(likeliest))
         kind = choice.kind if choice.kind in KINDS else likeliest
