@@ -75,7 +75,7 @@ _COMPARED: Final[dict[str, tuple[Any, ...]]] = {
 class _Bounded(Extension):
     """Stops reading a text that has too many tokens."""
 
-    def filter_stream(self, stream: TokenStream) -> Iterator[Token]:  # type: ignore[override]
+    def filter_stream(self, stream: TokenStream) -> Iterator[Token]:
         for count, token in enumerate(stream):
             if count == MAX_TOKENS:
                 raise TooComplex

@@ -18,7 +18,7 @@ _WORKER: Final = "agenta_ai_server.tools.refine_prompt.rendering.worker"
 _LENGTH_BYTES: Final = 4
 _MAX_ANSWER_BYTES: Final = 2**16
 # A worker ends itself when it has taken too much CPU time. This is for one that is stopped, or isn't given any.
-_SECONDS: Final = 10.0
+_SECONDS: Final = 6.0
 _STARTING_SECONDS: Final = 10.0
 _ENDING_SECONDS: Final = 1.0
 _PROCESSES: Final = 2
