@@ -250,6 +250,7 @@ async def test_the_prompt_is_to_blame_if_it_is_too_slow(workers: Workers) -> Non
     ("template_format", "text"),
     [
         ("jinja2", "{{ a }}" * 1_001),
+        ("jinja2", "{##}" * 1_001),
         ("jinja2", "{{ [" + "a," * 49_000 + "] }}"),
         ("jinja2", "{{ {" + "1:a," * 24_000 + "} }}"),
         ("jinja2", "{{ '{' ~ " + "a~" * 49_000 + "a }}"),

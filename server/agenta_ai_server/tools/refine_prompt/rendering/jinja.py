@@ -183,8 +183,8 @@ class JinjaText:
 
     @staticmethod
     def tags(text: str) -> int:
-        """Return how many tags a text has at the most."""
-        return text.count("{{") + text.count("{%")
+        """Return how many tags and comments a text has at the most."""
+        return sum(map(text.count, ("{{", "{%", "{#")))
 
     @staticmethod
     def compared(old: Set[str], new: Set[str]) -> tuple[Set[str], Set[str]]:
