@@ -16,6 +16,7 @@ from agenta_ai_server.tools.refine_prompt.rendering.text import MAX_TAGS, Render
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence, Set
 
+    from agenta_ai_server.tools.refine_prompt.rendering.inputs import Object
     from agenta_ai_server.tools.refine_prompt.rendering.text import Format, Text
 
 MAX_SITUATIONS: Final = 64
@@ -56,7 +57,7 @@ def read(template_format: str, texts: Sequence[str], fixed: Sequence[str]) -> Fa
         TooComplex: They have too many tags or tokens.
     """
     parsed = _Parsed(template_format)
-    old, staying = parsed.old(texts, fixed)
+    staying, old = parsed.texts(fixed), parsed.texts(texts)
     if parsed.faults:
         return parsed.faults[0]
     comparison = _Comparison(template_format, parsed, old)
@@ -78,13 +79,26 @@ def compare(template_format: str, old: Sequence[str], fixed: Sequence[str], new:
         TooComplex: The new texts have too many tags or tokens.
     """
     parsed = _Parsed(template_format)
-    before, staying = parsed.old(old, fixed)
-    comparison = _Comparison(template_format, parsed, before)
-    refined = parsed.new(new)
-    if parsed.faults:
-        found = parsed.faults + comparison.faults(refined, staying, complete=False)
-        return sorted(found, key=lambda fault: len(new) if fault.index is None else fault.index)
-    return comparison.faults(refined, staying, complete=True)
+    staying, before, refined = (parsed.texts(texts) for texts in (fixed, old, new))
+    found = _Comparison(template_format, parsed, before).faults(refined, staying)
+    if not parsed.faults:
+        return found
+    # What is lost can't be said, but which of the other texts are empty.
+    return sorted(
+        [*parsed.faults, *(fault for fault in found if fault.index is not None)], key=lambda each: each.index or 0
+    )
+
+
+class _Unreadable:
+    """Stands for a text that can't be read."""
+
+    names = paths = frozenset[str]()
+
+    def survey(self, root: Shape) -> None:
+        pass
+
+    def render(self, inputs: Object) -> Rendered:
+        return Rendered("unreadable", "", frozenset())
 
 
 class _Parsed:
@@ -103,34 +117,21 @@ class _Parsed:
 
             self.format = MustacheText
         self.faults: list[Fault] = []
-        #: How many tags all old texts have, or all new ones, whichever are more.
+        #: How many tags the old texts have, or the new ones, whichever are more.
         self.tags = 0
 
-    def old(self, texts: Sequence[str], fixed: Sequence[str]) -> tuple[list[Text | None], list[Text]]:
-        """Return the texts of a prompt, and those that stay as they are, as far as they can be read."""
-        self._count([*texts, *fixed])
-        staying = self._read(fixed)
-        self.faults.clear()
-        return self._read(texts), [text for text in staying if text]
-
-    def new(self, texts: Sequence[str]) -> list[Text | None]:
-        """Return the new texts, each ready to be rendered, or ``None`` if it can't be read."""
-        self._count(texts)
-        self.faults.clear()
-        return self._read(texts)
-
-    def _count(self, texts: Sequence[str]) -> None:
+    def texts(self, texts: Sequence[str]) -> list[Text]:
+        """Return the texts, each ready to be rendered; ``faults`` are theirs."""
         self.tags = max(self.tags, sum(map(self.format.tags, texts)))
         if self.tags > MAX_TAGS:
             raise TooComplex
-
-    def _read(self, texts: Sequence[str]) -> list[Text | None]:
-        found: list[Text | None] = []
+        self.faults.clear()
+        found: list[Text] = []
         for index, text in enumerate(texts):
             try:
                 found.append(self.format(text, self.places))
             except TemplateSyntaxError as error:
-                found.append(None)
+                found.append(_Unreadable())
                 self.faults.append(Fault(index, "unreadable", str(error)))
         return found
 
@@ -170,10 +171,10 @@ class _Comparison:
         fault: Why they can't be rendered in any, if they can't.
     """
 
-    def __init__(self, template_format: str, parsed: _Parsed, old: Sequence[Text | None]) -> None:
+    def __init__(self, template_format: str, parsed: _Parsed, old: Sequence[Text]) -> None:
         self._format = template_format
         self._parsed = parsed
-        self._old = [text for text in old if text]
+        self._old = old
         self._root = Shape("")
         for text in self._old:
             text.survey(self._root)
@@ -199,28 +200,24 @@ class _Comparison:
             with contextlib.suppress(_Failed):
                 self._render(self._old, situation, fixed)
 
-    def faults(self, new: Sequence[Text | None], fixed: Sequence[Text], *, complete: bool) -> list[Fault]:
-        """Return what is wrong with new texts; if some of them can't be read, only which ones are empty."""
+    def faults(self, new: Sequence[Text], fixed: Sequence[Text]) -> list[Fault]:
+        """Return what is wrong with new texts."""
         survey = Shape("")
-        readable = [text for text in new if text]
-        for text in readable:
+        for text in new:
             text.survey(survey)
         self._root.merge(survey)
         verdict = _Verdict()
-        if complete:
-            verdict.names(*self._parsed.format.compared(_names(self._old, fixed), _names(readable, fixed)))
-            old_paths, new_paths = _paths(self._old, fixed), _paths(readable, fixed)
-            verdict.names(old_paths - new_paths, new_paths - old_paths)
-        seen = self._compare(new, fixed, verdict, complete=complete)
-        if complete:
-            asked = {shape.name for shape in survey.walk()}
-            never = {shape for shape in self._root.walk() if "shown" in shape.uses and not shape.fallback} - seen
-            verdict.unasked({shape.name for shape in never} - asked)
+        verdict.names(*self._parsed.format.compared(_names(self._old, fixed), _names(new, fixed)))
+        old_paths, new_paths = _paths(self._old, fixed), _paths(new, fixed)
+        verdict.names(old_paths - new_paths, new_paths - old_paths)
+        seen = self._compare(new, fixed, verdict)
+        # What was never shown is at least asked for.
+        asked = {shape.name for shape in survey.walk()}
+        never = {shape for shape in self._root.walk() if "shown" in shape.uses and not shape.fallback} - seen
+        verdict.say("lost", {shape.name for shape in never} - asked)
         return verdict.faults
 
-    def _compare(
-        self, new: Sequence[Text | None], fixed: Sequence[Text], verdict: _Verdict, *, complete: bool
-    ) -> set[Shape]:
+    def _compare(self, new: Sequence[Text], fixed: Sequence[Text], verdict: _Verdict) -> set[Shape]:
         """Render old and new in all situations, and return what the old texts showed in any."""
         seen: set[Shape] = set()
         base: tuple[_Shown, _Shown] | None = None
@@ -237,12 +234,11 @@ class _Comparison:
                 verdict.fails(failed.index, failed.error, situation)
                 continue
             verdict.blank(old.blank, refined.blank)
-            if complete:
-                base = base or (old, refined)
-                lost = {shapes[marker].name for marker in old.markers - refined.markers} | (old.paths - refined.paths)
-                verdict.lost(lost, situation, self._base)
-                verdict.missed(refined.misses - old.misses)
-                self._judge_dependence(situation, base, (old, refined), verdict)
+            base = base or (old, refined)
+            lost = {shapes[marker].name for marker in old.markers - refined.markers} | (old.paths - refined.paths)
+            verdict.lost(lost, situation, self._base)
+            verdict.say("invented", refined.misses - old.misses)
+            self._judge_dependence(situation, base, (old, refined), verdict)
         return seen
 
     def _judge_dependence(
@@ -251,7 +247,9 @@ class _Comparison:
         """Where the old texts depend on one input without showing it, the new ones do too."""
         changed = [shape for shape in situation.choices if shape not in self._base.choices]
         if len(changed) == 1 and not self._shows(changed[0], base[0], now[0]):
-            verdict.depends(changed[0], old=base[0].text != now[0].text, new=base[1].text != now[1].text)
+            old, new = (before.text != after.text for before, after in zip(base, now, strict=True))
+            if old and not new:
+                verdict.say("ignores", {changed[0].name})
 
     def _situations(self) -> Iterable[Situation]:
         self._inputs.made = 0
@@ -280,14 +278,11 @@ class _Comparison:
         markers = self._inputs.markers
         return any(markers.get(marker) in inside for each in rendered for marker in each.markers)
 
-    def _render(self, texts: Sequence[Text | None], situation: Situation, fixed: Sequence[Text] = ()) -> _Shown:
+    def _render(self, texts: Sequence[Text], situation: Situation, fixed: Sequence[Text] = ()) -> _Shown:
         """Render texts, and those that stay as they are, as far as that can be done."""
         self._inputs.misses.clear()
         rendered: list[Rendered] = []
         for index, text in enumerate(texts):
-            if text is None:
-                rendered.append(Rendered("unreadable", "", frozenset()))
-                continue
             try:
                 rendered.append(text.render(self._inputs.make(situation.choices, situation.mode)))
             except RenderError as error:
@@ -302,8 +297,6 @@ class _Comparison:
         values = "\n".join(each.values for each in rendered)
         masks = frozenset[str]().union(*(each.paths for each in rendered))
         paths = frozenset(path for path, number in self._parsed.places.items() if f"\0Jp{number}\0" in masks)
-        if not rendered:
-            self._inputs.make(situation.choices, situation.mode)
         return _Shown("\n".join(each.text for each in rendered), blank, self._inputs.shown(values), paths, misses)
 
 
@@ -333,17 +326,9 @@ class _Verdict:
 
     def names(self, lost: Set[str], invented: Set[str]) -> None:
         """Judge names of inputs, and JSONPaths."""
-        self._say("lost", set(lost))
-        self._say("invented", set(invented))
+        self.say("lost", lost)
+        self.say("invented", invented)
         self._of_names = len(self._found)
-
-    def unasked(self, names: set[str]) -> None:
-        """Judge items that were never shown in any situation, and that the new texts don't ask for."""
-        self._say("lost", names)
-
-    def missed(self, names: set[str]) -> None:
-        """Judge accesses of the new texts to unknown items."""
-        self._say("invented", names)
 
     def fails(self, index: int, error: RenderError, situation: Situation) -> None:
         """Judge a text that can't be rendered where the old one could."""
@@ -361,22 +346,18 @@ class _Verdict:
     def lost(self, names: Set[str], situation: Situation, base: Situation) -> None:
         """Judge values and JSONPaths that aren't shown where they were."""
         if situation is base:
-            self._say("lost", set(names))
+            self.say("lost", names)
         elif situation.mode == QUOTES:
-            self._say("escaped", set(names))
+            self.say("escaped", names)
         else:
-            self._say("lost", set(names) - self._said, f" when {situation}")
+            self.say("lost", names, f" when {situation}")
 
-    def depends(self, shape: Shape, old: bool, new: bool) -> None:
-        """Judge whether the new texts depend on what the old ones depended on."""
-        if old and not new:
-            self._say("ignores", {shape.name})
-
-    def _say(self, verb: str, names: set[str], when: str = "") -> None:
-        names = {name for name in names if name not in self._said or verb == "invented"}
-        fresh = sorted(names)
-        if not fresh or (verb == "invented" and names <= self._said):
+    def say(self, verb: str, names: Set[str], when: str = "") -> None:
+        """Say what the refinement does to inputs and JSONPaths."""
+        unsaid = names - self._said
+        if not unsaid:
             return
+        fresh = sorted(names if verb == "invented" else unsaid)
         self._said |= names
         listed = ", ".join(f"{{{{{shown(name)}}}}}" for name in fresh[:_MAX_NAMES])
         more = f" and {len(fresh) - _MAX_NAMES} more" if len(fresh) > _MAX_NAMES else ""
