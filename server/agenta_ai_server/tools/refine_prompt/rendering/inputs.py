@@ -85,6 +85,7 @@ class Inputs:
     def __init__(self, root: Shape) -> None:
         self._root = root
         self._numbers: dict[tuple[Shape, tuple[int, ...]], int] = {}
+        self._texts: dict[tuple[Shape, tuple[int, ...], str], str] = {}
         #: What each marker in use stands for.
         self.markers: dict[str, Shape] = {}
         #: The constants in use, and what each is the value of.
@@ -182,6 +183,12 @@ class Inputs:
         return number + (0.25 if self._mode == FRACTIONS else 0)
 
     def _text(self, shape: Shape, at: tuple[int, ...]) -> str:
+        key = (shape, at, self._mode)
+        if key not in self._texts:
+            self._texts[key] = self._new_text(shape, at)
+        return self._texts[key]
+
+    def _new_text(self, shape: Shape, at: tuple[int, ...]) -> str:
         number = self._number(shape, at)
         if number >= _MOST_VALUES:
             return "0"
