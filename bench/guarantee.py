@@ -61,7 +61,8 @@ def cases(size: int) -> dict[str, dict[str, str]]:
             "prose and variables": ORDINARY["jinja2"] + filled(PROSE, size - 2_000),
             "as many tags as may be": filled("{{ a }} and {{ b.c }}. ", 11_500),
             "one sum": "{{" + "a+" * (size // 2) + "a}}",
-            "one sum that is short enough": "{{" + "a+" * 19_000 + "a}}",
+            "as many tokens as may be": "{{ [" + "a," * 2_990 + "a] }}",
+            "comments": filled("{##}", size),
             "brackets": "{{" + "(" * 20_000 + "a" + ")" * 18_000 + "}}",
             "blocks in blocks": "{% if a %}" * 900 + "{% endif %}" * 900,
             "loops in loops": LOOP * 4 + "x" + "{% endfor %}" * 4,
@@ -69,6 +70,8 @@ def cases(size: int) -> dict[str, dict[str, str]]:
             "a list that grows": "{% set l = [0] %}" + LOOP * 2 + "{% set _ = l.append(l) %}" + "{% endfor %}" * 2,
             "powers": "{{ 9**9**9**9 }}{{ 'x'|center(10**9) }}{{ '%999999999d'|format(1) }}{{ [0] * 10**10 }}",
             "endless recursion": "{% macro m() %}{{ m() }}{{ m() }}{% endmacro %}{{ m() }}",
+            "slow, but not too slow once": "{% if a %}{% endif %}{% if b %}{% endif %}{% if c %}{% endif %}"
+            "{% for i in range(1000) %}{% for j in range(20) %}{% set x = i * j %}{% endfor %}{% endfor %}",
             "many conditions": "".join(f"{{% if c{n} == 'v{n}' %}}{{{{ v{n} }}}}{{% endif %}}\n" for n in range(330)),
         },
         "mustache": {

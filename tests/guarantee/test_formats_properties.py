@@ -14,10 +14,10 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 from jinja2.sandbox import SandboxedEnvironment
 
-from agenta_ai_server.tools.refine_prompt import guarantee
 from agenta_ai_server.tools.refine_prompt.formats import READ, RENDERED
 from agenta_ai_server.tools.refine_prompt.formats.syntax import TemplateSyntaxError
 from agenta_ai_server.tools.refine_prompt.rendering import comparison
+from agenta_ai_server.tools.refine_prompt.rendering.mustache import MustacheText
 from agenta_ai_server.tools.refine_prompt.rendering.pool import LimitExceeded, Workers
 
 if TYPE_CHECKING:
@@ -101,8 +101,17 @@ def test_any_text_is_rendered_or_refused(name: str, renderer: Renderer, text: st
 @given(piece=anything, count=st.integers(1, 1000))
 def test_repetition_is_rendered_or_refused(name: str, renderer: Renderer, piece: str, count: int) -> None:
     text = piece * min(count, 100_000 // max(len(piece), 1))
-    assume(guarantee.is_simple([text]))
     renderer.read(name, text)
+
+
+@given(text=_over(["{{", "}}", "{{=", "=}}", "| |", "|", "|=", "=|", "[ ]", "[=", "=]", "{", "}", "#", "a", " ", "\n"]))
+def test_tags_of_mustache_are_counted_by_the_delimiters_in_use(text: str) -> None:
+    try:
+        tokens = mystace.tokenize.mustache_tokenizer(text)
+    except mystace.MystaceError:
+        return
+    tags = [token for token in tokens if token.type is not mystace.tokenize.TokenType.LITERAL]
+    assert MustacheText.tags(text) == len(tags)
 
 
 # curly
@@ -195,7 +204,7 @@ _MUSTACHE = [
 
 @given(text=_over([*_MUSTACHE, "{{", "}}", "{", "}", "#", "^", "&", "!", "=", " ", "a", "{{=<% %>=}}", "<%a%>", "<%"]))
 def test_mustache_accepts_what_the_renderer_reads(text: str) -> None:
-    fault = comparison.read("mustache", [text])
+    fault = comparison.read("mustache", [text], [])
     # These the renderer would take; Agenta doesn't.
     assume(fault is None or not re.search(r"\{\{\{?\s*\}\}", text))
     try:
@@ -208,7 +217,7 @@ def test_mustache_accepts_what_the_renderer_reads(text: str) -> None:
 
 @given(text=_over(_MUSTACHE, 12))
 def test_mustache_may_stay_as_it_is(text: str) -> None:
-    assume(comparison.read("mustache", [text]) is None)
+    assume(comparison.read("mustache", [text], []) is None)
     assert comparison.compare("mustache", [text], [], [text]) == []
 
 
@@ -268,14 +277,14 @@ def jinja_templates(draw: Callable[[st.SearchStrategy[Any]], Any], names: tuple[
 
 @given(text=jinja_templates())
 def test_jinja2_renders_and_may_stay_as_it_is(text: str) -> None:
-    assert comparison.read("jinja2", [text]) is None
+    assert comparison.read("jinja2", [text], []) is None
     assert comparison.compare("jinja2", [text], [], [text]) == []
 
 
 @given(text=jinja_templates(), name=st.sampled_from(["o", "rows", "pairs", "l", "a", "b"]))
 def test_jinja2_notices_every_name(text: str, name: str) -> None:
     renamed = re.sub(rf"\b{name}\b", "other", text)
-    assume(comparison.read("jinja2", [text]) is None)
+    assume(comparison.read("jinja2", [text], []) is None)
     assert bool(comparison.compare("jinja2", [text], [], [renamed])) is (renamed != text)
 
 
@@ -289,7 +298,7 @@ _JINJA = (
 
 @given(text=_over(_JINJA.split(";"), 10))
 def test_jinja2_accepts_only_what_compiles(text: str) -> None:
-    fault = comparison.read("jinja2", [text])
+    fault = comparison.read("jinja2", [text], [])
     try:
         SandboxedEnvironment().from_string(text)
     except (jinja2.TemplateSyntaxError, SyntaxError):

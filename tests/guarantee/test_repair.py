@@ -12,6 +12,7 @@ from conftest import connected, settings_for
 
 from agenta_ai_server.standin.app import in_turn
 from agenta_ai_server.standin.faults import Fault
+from agenta_ai_server.tools.refine_prompt.rendering import pool
 
 if TYPE_CHECKING:
     from agenta_ai_server.standin.answers import CannedResponse
@@ -87,6 +88,22 @@ async def test_what_brought_no_answer_is_not_repaired(fault: Fault, standin: Sta
     assert response.is_error
     assert standin.started == 1
     assert len(response.meta.attempts) == 1
+
+
+async def test_no_repair_if_the_answer_could_not_be_checked(standin: StandIn, monkeypatch: pytest.MonkeyPatch) -> None:
+    good = in_turn(GOOD)
+
+    async def stop(received: Received) -> CannedResponse | Fault | None:
+        monkeypatch.setattr(pool, "_SECONDS", 0.0)  # no process responds in time from now on
+        return await good(received)
+
+    standin.respond = stop
+    async with connected(settings_for(standin, AGENTA_AI_GRPC_REPAIRS="1")) as stub:
+        response = await stub.CallTool(refine({**TEMPLATE, "template_format": "jinja2"}))
+    assert reason(response) == "UPSTREAM_OUTPUT_INVALID"
+    assert "did not respond. It was discarded; the prompt is unchanged." in response.content[0].text
+    assert not response.error.field_violations
+    assert standin.started == 1
 
 
 async def test_no_repair_without_the_time_for_it(standin: StandIn) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from agenta_ai_server.domain.errors import Violation
 from agenta_ai_server.tools.refine_prompt.formats import READ
@@ -24,15 +24,10 @@ Result = TypeVar("Result")
 MAX_NAMES = 3
 # With twice as many, the answer would come near the 4 MiB that clients read by default.
 MAX_REFINED_CHARACTERS = 200_000
-# Far more than anybody writes. Reading and rendering tags takes time that grows with their number and length.
-MAX_TAGS = 1_000
-MAX_TAG_CHARACTERS = 40_000
 # From here on reading a text takes more than a few milliseconds.
 LONG_CHARACTERS = 10_000
 
-_TAG = re.compile(r"\{[{%][^{}]*[}%]\}")
-_LIMITS = "rendering it takes more than a second of the processor's time, or too much memory"
-_COMPLEX = f"it has more than {MAX_TAGS:,} tags, or more than {MAX_TAG_CHARACTERS:,} characters in its tags"
+_LIMITS = "rendering it takes too much CPU time or memory"
 
 
 class Guarantee:
@@ -57,15 +52,13 @@ class Guarantee:
         """
         if prompt.variables is not None:
             return
-        texts = [text.content for text in prompt.texts]
-        if not await computed(is_simple, prompt.size, texts):
-            raise TemplateError(f"The template can't be checked: {_COMPLEX}.")
-        request = {"format": prompt.template_format, "old": texts, "fixed": [], "new": None}
         try:
-            answer = await self._workers.ask(request, key)
+            answer = await self._workers.ask(_request(prompt), key)
         except LimitExceeded:
             raise TemplateError(f"The template can't be checked: {_LIMITS}.") from None
-        for index, _, description in answer["faults"]:
+        for index, kind, description in answer["faults"]:
+            if kind == "complex":
+                raise TemplateError(f"The template can't be checked: {description}.")
             raise TemplateError(cannot_render(prompt.texts[index], prompt.template_format, description))
 
     async def violations(self, prompt: Template, new: Sequence[tuple[object, object]], key: str) -> list[Violation]:
@@ -87,16 +80,8 @@ class Guarantee:
             return broken
         if prompt.variables is not None:
             return await computed(lambda: list(variables(prompt, contents)), size)
-        if not await computed(is_simple, size, contents):
-            return [Violation("messages", f"The refinement can't be checked: {_COMPLEX}.")]
-        request = {
-            "format": prompt.template_format,
-            "old": [text.content for text in prompt.texts],
-            "fixed": [text.content for text in prompt.fixed],
-            "new": contents,
-        }
         try:
-            answer = await self._workers.ask(request, key)
+            answer = await self._workers.ask(_request(prompt, contents), key)
         except LimitExceeded:
             return [Violation("messages", f"The refinement can't be checked: {_LIMITS}.")]
         return [_violation(prompt, *fault) for fault in answer["faults"]]
@@ -111,14 +96,18 @@ async def computed(work: Callable[..., Result], size: int, *args: object) -> Res
     return await asyncio.to_thread(work, *args) if size > LONG_CHARACTERS else work(*args)
 
 
-def is_simple(texts: Sequence[str]) -> bool:
-    """Whether texts are small enough to be parsed, checked in linear time."""
-    if sum(text.count("{{") + text.count("{%") for text in texts) > MAX_TAGS:
-        return False
-    return sum(len(tag) for text in texts for tag in _TAG.findall(text)) <= MAX_TAG_CHARACTERS
+def _request(prompt: Template, new: Sequence[str] | None = None) -> dict[str, Any]:
+    return {
+        "format": prompt.template_format,
+        "old": [text.content for text in prompt.texts],
+        "fixed": [text.content for text in prompt.fixed],
+        "new": new,
+    }
 
 
 def _violation(prompt: Template, index: int | None, kind: str, description: str) -> Violation:
+    if kind == "complex":
+        return Violation("messages", f"The refinement can't be checked: {description}.")
     if index is None:
         return Violation("messages", description)
     field = f"messages[{index}].content"

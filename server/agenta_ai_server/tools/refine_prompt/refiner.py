@@ -27,7 +27,7 @@ REPAIR = (
     "as were given, with the same roles in the same order, and with exactly the variables that were given, written in "
     "the same way. What was wrong:"
 )
-UNCHECKED = "no process could be started to render it, or it was killed"
+UNCHECKED = "the process that renders it could not be started, or did not respond"
 
 
 @record

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import time
 from dataclasses import dataclass
 from itertools import chain, islice
 from typing import TYPE_CHECKING, Final
@@ -10,19 +12,24 @@ from agenta_ai_server.tools.refine_prompt.formats.syntax import TemplateSyntaxEr
 from agenta_ai_server.tools.refine_prompt.rendering.inputs import QUOTES, Inputs
 from agenta_ai_server.tools.refine_prompt.rendering.shapes import Shape
 from agenta_ai_server.tools.refine_prompt.rendering.situations import Situation, candidates, others
-from agenta_ai_server.tools.refine_prompt.rendering.text import Rendered, RenderError
+from agenta_ai_server.tools.refine_prompt.rendering.text import MAX_TAGS, Rendered, RenderError, TooComplex
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence, Set
 
+    from agenta_ai_server.tools.refine_prompt.rendering.inputs import Object
     from agenta_ai_server.tools.refine_prompt.rendering.text import Format, Text
 
 MAX_SITUATIONS: Final = 64
-# The most characters that are rendered in all situations together. At least _FEWEST situations are always rendered.
-_MAX_RENDERED: Final = 4_000_000
+# The most characters that are rendered from the old texts, in all situations together. At least _FEWEST situations are
+# always rendered.
+_MAX_RENDERED: Final = 5_000_000
 _FEWEST: Final = 8
-# A tag costs as much as this many characters.
-_TAG: Final = 200
+# As many characters cost as much as a tag, and as a value of the inputs.
+_TAG: Final = 300
+_VALUE: Final = 400
+# The CPU time that rendering may take in all situations without being tried beforehand.
+_SHORT_SECONDS: Final = 0.1
 _MAX_NAMES: Final = 3
 
 
@@ -32,7 +39,7 @@ class Fault:
 
     Attributes:
         index: Of the text; ``None`` for all.
-        kind: ``unreadable``, ``empty`` or ``names``.
+        kind: ``unreadable``, ``empty``, ``names``, or ``complex`` if they weren't read.
         description: What is wrong, a sentence's end or a sentence.
     """
 
@@ -41,11 +48,25 @@ class Fault:
     description: str
 
 
-def read(template_format: str, texts: Sequence[str]) -> Fault | None:
-    """Return why the texts of a prompt can't be rendered in any situation, or ``None`` if they can."""
+def read(template_format: str, texts: Sequence[str], fixed: Sequence[str]) -> Fault | None:
+    """Return why the texts of a prompt can't be rendered in any situation, or ``None`` if they can.
+
+    Args:
+        template_format: ``jinja2`` or ``mustache``.
+        texts: The texts that are to be refined.
+        fixed: The texts that stay as they are, whether they can be rendered or not.
+
+    Raises:
+        TooComplex: They have too many tags or tokens.
+    """
     parsed = _Parsed(template_format)
-    old = parsed.texts(texts)
-    return parsed.faults[0] if parsed.faults else _Comparison(template_format, parsed, old).fault
+    staying, old = parsed.texts(fixed), parsed.texts(texts)
+    if parsed.faults:
+        return parsed.faults[0]
+    comparison = _Comparison(template_format, parsed, old)
+    if not comparison.fault:
+        comparison.rehearse(staying)
+    return comparison.fault
 
 
 def compare(template_format: str, old: Sequence[str], fixed: Sequence[str], new: Sequence[str]) -> list[Fault]:
@@ -56,17 +77,31 @@ def compare(template_format: str, old: Sequence[str], fixed: Sequence[str], new:
         old: The texts that were refined; they can be rendered.
         fixed: The texts of the prompt that stay as they are, whether they can be rendered or not.
         new: The texts that take the place of the old ones.
+
+    Raises:
+        TooComplex: The new texts have too many tags or tokens.
     """
     parsed = _Parsed(template_format)
-    comparison = _Comparison(template_format, parsed, parsed.texts(old))
-    parsed.faults.clear()
-    staying = [text for text in parsed.texts(fixed) if text]
-    parsed.faults.clear()
-    refined = parsed.texts(new)
-    if parsed.faults:
-        found = parsed.faults + comparison.faults(refined, staying, complete=False)
-        return sorted(found, key=lambda fault: len(new) if fault.index is None else fault.index)
-    return comparison.faults(refined, staying, complete=True)
+    staying, before, refined = (parsed.texts(texts) for texts in (fixed, old, new))
+    found = _Comparison(template_format, parsed, before).faults(refined, staying)
+    if not parsed.faults:
+        return found
+    # What is lost can't be said, but which of the other texts are empty.
+    return sorted(
+        [*parsed.faults, *(fault for fault in found if fault.index is not None)], key=lambda each: each.index or 0
+    )
+
+
+class _Unreadable:
+    """Stands for a text that can't be read."""
+
+    names = paths = frozenset[str]()
+
+    def survey(self, root: Shape) -> None:
+        pass
+
+    def render(self, inputs: Object) -> Rendered:
+        return Rendered("unreadable", "", frozenset())
 
 
 class _Parsed:
@@ -85,15 +120,21 @@ class _Parsed:
 
             self.format = MustacheText
         self.faults: list[Fault] = []
+        #: How many tags the old texts have, or the new ones, whichever are more.
+        self.tags = 0
 
-    def texts(self, texts: Sequence[str]) -> list[Text | None]:
-        """Return the texts, each ready to be rendered, or ``None`` if it can't be read."""
-        found: list[Text | None] = []
+    def texts(self, texts: Sequence[str]) -> list[Text]:
+        """Return the texts, each ready to be rendered; ``faults`` are theirs."""
+        self.tags = max(self.tags, sum(map(self.format.tags, texts)))
+        if self.tags > MAX_TAGS:
+            raise TooComplex
+        self.faults.clear()
+        found: list[Text] = []
         for index, text in enumerate(texts):
             try:
                 found.append(self.format(text, self.places))
             except TemplateSyntaxError as error:
-                found.append(None)
+                found.append(_Unreadable())
                 self.faults.append(Fault(index, "unreadable", str(error)))
         return found
 
@@ -133,10 +174,10 @@ class _Comparison:
         fault: Why they can't be rendered in any, if they can't.
     """
 
-    def __init__(self, template_format: str, parsed: _Parsed, old: Sequence[Text | None]) -> None:
+    def __init__(self, template_format: str, parsed: _Parsed, old: Sequence[Text]) -> None:
         self._format = template_format
         self._parsed = parsed
-        self._old = [text for text in old if text]
+        self._old = old
         self._root = Shape("")
         for text in self._old:
             text.survey(self._root)
@@ -156,32 +197,37 @@ class _Comparison:
             place = f" (line {failed.error.line})" if failed.error.line else ""
             self.fault = Fault(failed.index, "unreadable", f"{failed.error.message}{place}")
 
-    def faults(self, new: Sequence[Text | None], fixed: Sequence[Text], *, complete: bool) -> list[Fault]:
-        """Return what is wrong with new texts; if some of them can't be read, only which ones are empty."""
+    def rehearse(self, fixed: Sequence[Text]) -> None:
+        """Take as long as slow texts take in a comparison, so that it can't fail because of them."""
+        situations, began = list(self._situations()), time.process_time()
+        for situation in situations:
+            with contextlib.suppress(_Failed):
+                self._render(self._old, situation, fixed)
+            if situation is self._base and (time.process_time() - began) * len(situations) < _SHORT_SECONDS:
+                return
+
+    def faults(self, new: Sequence[Text], fixed: Sequence[Text]) -> list[Fault]:
+        """Return what is wrong with new texts."""
         survey = Shape("")
-        readable = [text for text in new if text]
-        for text in readable:
+        for text in new:
             text.survey(survey)
         self._root.merge(survey)
         verdict = _Verdict()
-        if complete:
-            verdict.names(*self._parsed.format.compared(_names(self._old, fixed), _names(readable, fixed)))
-            old_paths, new_paths = _paths(self._old, fixed), _paths(readable, fixed)
-            verdict.names(old_paths - new_paths, new_paths - old_paths)
-        seen = self._compare(new, fixed, verdict, complete=complete)
-        if complete:
-            asked = {shape.name for shape in survey.walk()}
-            never = {shape for shape in self._root.walk() if "shown" in shape.uses and not shape.fallback} - seen
-            verdict.unasked({shape.name for shape in never} - asked)
+        verdict.names(*self._parsed.format.compared(_names(self._old, fixed), _names(new, fixed)))
+        old_paths, new_paths = _paths(self._old, fixed), _paths(new, fixed)
+        verdict.names(old_paths - new_paths, new_paths - old_paths)
+        seen = self._compare(new, fixed, verdict)
+        # What was never shown is at least asked for.
+        asked = {shape.name for shape in survey.walk()}
+        never = {shape for shape in self._root.walk() if "shown" in shape.uses and not shape.fallback} - seen
+        verdict.say("lost", {shape.name for shape in never} - asked)
         return verdict.faults
 
-    def _compare(
-        self, new: Sequence[Text | None], fixed: Sequence[Text], verdict: _Verdict, *, complete: bool
-    ) -> set[Shape]:
+    def _compare(self, new: Sequence[Text], fixed: Sequence[Text], verdict: _Verdict) -> set[Shape]:
         """Render old and new in all situations, and return what the old texts showed in any."""
         seen: set[Shape] = set()
         base: tuple[_Shown, _Shown] | None = None
-        for situation in self._situations(new):
+        for situation in self._situations():
             try:
                 old = self._render(self._old, situation, fixed)
             except _Failed:
@@ -194,12 +240,11 @@ class _Comparison:
                 verdict.fails(failed.index, failed.error, situation)
                 continue
             verdict.blank(old.blank, refined.blank)
-            if complete:
-                base = base or (old, refined)
-                lost = {shapes[marker].name for marker in old.markers - refined.markers} | (old.paths - refined.paths)
-                verdict.lost(lost, situation, self._base)
-                verdict.missed(refined.misses - old.misses)
-                self._judge_dependence(situation, base, (old, refined), verdict)
+            base = base or (old, refined)
+            lost = {shapes[marker].name for marker in old.markers - refined.markers} | (old.paths - refined.paths)
+            verdict.lost(lost, situation, self._base)
+            verdict.say("invented", refined.misses - old.misses)
+            self._judge_dependence(situation, base, (old, refined), verdict)
         return seen
 
     def _judge_dependence(
@@ -208,16 +253,20 @@ class _Comparison:
         """Where the old texts depend on one input without showing it, the new ones do too."""
         changed = [shape for shape in situation.choices if shape not in self._base.choices]
         if len(changed) == 1 and not self._shows(changed[0], base[0], now[0]):
-            verdict.depends(changed[0], old=base[0].text != now[0].text, new=base[1].text != now[1].text)
+            old, new = (before.text != after.text for before, after in zip(base, now, strict=True))
+            if old and not new:
+                verdict.say("ignores", {changed[0].name})
 
-    def _situations(self, new: Sequence[Text | None]) -> Iterable[Situation]:
+    def _situations(self) -> Iterable[Situation]:
+        self._inputs.made = 0
         try:
             base = self._render(self._old, self._base)
         except _Failed:
             return
         shown_shapes = {self._inputs.shape_of(marker) for marker in base.markers}
         unshown = {shape for shape in self._root.walk() if shape not in shown_shapes}
-        size = len(base.text) + _TAG * sum(text.size for text in [*self._old, *new] if text)
+        # New texts that are as large as the old ones cost as much as these.
+        size = len(base.text) + _VALUE * self._inputs.made + _TAG * self._parsed.tags
         most = max(_FEWEST, min(MAX_SITUATIONS, _MAX_RENDERED // max(size, 1)))
         found = chain(others(self._root, unshown), candidates(self._root, self._format))
         seen = 0
@@ -235,14 +284,11 @@ class _Comparison:
         markers = self._inputs.markers
         return any(markers.get(marker) in inside for each in rendered for marker in each.markers)
 
-    def _render(self, texts: Sequence[Text | None], situation: Situation, fixed: Sequence[Text] = ()) -> _Shown:
+    def _render(self, texts: Sequence[Text], situation: Situation, fixed: Sequence[Text] = ()) -> _Shown:
         """Render texts, and those that stay as they are, as far as that can be done."""
         self._inputs.misses.clear()
         rendered: list[Rendered] = []
         for index, text in enumerate(texts):
-            if text is None:
-                rendered.append(Rendered("unreadable", "", frozenset()))
-                continue
             try:
                 rendered.append(text.render(self._inputs.make(situation.choices, situation.mode)))
             except RenderError as error:
@@ -257,8 +303,6 @@ class _Comparison:
         values = "\n".join(each.values for each in rendered)
         masks = frozenset[str]().union(*(each.paths for each in rendered))
         paths = frozenset(path for path, number in self._parsed.places.items() if f"\0Jp{number}\0" in masks)
-        if not rendered:
-            self._inputs.make(situation.choices, situation.mode)
         return _Shown("\n".join(each.text for each in rendered), blank, self._inputs.shown(values), paths, misses)
 
 
@@ -288,17 +332,9 @@ class _Verdict:
 
     def names(self, lost: Set[str], invented: Set[str]) -> None:
         """Judge names of inputs, and JSONPaths."""
-        self._say("lost", set(lost))
-        self._say("invented", set(invented))
+        self.say("lost", lost)
+        self.say("invented", invented)
         self._of_names = len(self._found)
-
-    def unasked(self, names: set[str]) -> None:
-        """Judge items that were never shown in any situation, and that the new texts don't ask for."""
-        self._say("lost", names)
-
-    def missed(self, names: set[str]) -> None:
-        """Judge accesses of the new texts to unknown items."""
-        self._say("invented", names)
 
     def fails(self, index: int, error: RenderError, situation: Situation) -> None:
         """Judge a text that can't be rendered where the old one could."""
@@ -316,22 +352,18 @@ class _Verdict:
     def lost(self, names: Set[str], situation: Situation, base: Situation) -> None:
         """Judge values and JSONPaths that aren't shown where they were."""
         if situation is base:
-            self._say("lost", set(names))
+            self.say("lost", names)
         elif situation.mode == QUOTES:
-            self._say("escaped", set(names))
+            self.say("escaped", names)
         else:
-            self._say("lost", set(names) - self._said, f" when {situation}")
+            self.say("lost", names, f" when {situation}")
 
-    def depends(self, shape: Shape, old: bool, new: bool) -> None:
-        """Judge whether the new texts depend on what the old ones depended on."""
-        if old and not new:
-            self._say("ignores", {shape.name})
-
-    def _say(self, verb: str, names: set[str], when: str = "") -> None:
-        names = {name for name in names if name not in self._said or verb == "invented"}
-        fresh = sorted(names)
-        if not fresh or (verb == "invented" and names <= self._said):
+    def say(self, verb: str, names: Set[str], when: str = "") -> None:
+        """Say what the refinement does to inputs and JSONPaths."""
+        unsaid = names - self._said
+        if not unsaid:
             return
+        fresh = sorted(names if verb == "invented" else unsaid)
         self._said |= names
         listed = ", ".join(f"{{{{{shown(name)}}}}}" for name in fresh[:_MAX_NAMES])
         more = f" and {len(fresh) - _MAX_NAMES} more" if len(fresh) > _MAX_NAMES else ""

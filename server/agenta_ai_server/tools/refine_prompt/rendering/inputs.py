@@ -85,12 +85,15 @@ class Inputs:
     def __init__(self, root: Shape) -> None:
         self._root = root
         self._numbers: dict[tuple[Shape, tuple[int, ...]], int] = {}
+        self._texts: dict[tuple[Shape, tuple[int, ...], str], str] = {}
         #: What each marker in use stands for.
         self.markers: dict[str, Shape] = {}
         #: The constants in use, and what each is the value of.
         self.literals: dict[str, Shape] = {}
         #: Unknown items that were accessed.
         self.misses: set[str] = set()
+        #: How many values were made.
+        self.made = 0
 
     def make(self, choices: Mapping[Shape, Choice], mode: str) -> Object:
         """Return new inputs."""
@@ -123,6 +126,7 @@ class Inputs:
         return made
 
     def _value(self, shape: Shape, at: tuple[int, ...]) -> Any:
+        self.made += 1
         likeliest = shape.kinds[0]
         choice = self._choices.get(shape, Choice(likeliest))
         kind = choice.kind if choice.kind in KINDS else likeliest
@@ -179,6 +183,12 @@ class Inputs:
         return number + (0.25 if self._mode == FRACTIONS else 0)
 
     def _text(self, shape: Shape, at: tuple[int, ...]) -> str:
+        key = (shape, at, self._mode)
+        if key not in self._texts:
+            self._texts[key] = self._new_text(shape, at)
+        return self._texts[key]
+
+    def _new_text(self, shape: Shape, at: tuple[int, ...]) -> str:
         number = self._number(shape, at)
         if number >= _MOST_VALUES:
             return "0"

@@ -5,11 +5,13 @@ from __future__ import annotations
 import contextlib
 import re
 from functools import wraps
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
 
 import jinja2
-from jinja2 import meta, nodes
+from jinja2 import nodes
+from jinja2.compiler import CodeGenerator
 from jinja2.exceptions import SecurityError
+from jinja2.ext import Extension
 from jinja2.runtime import Undefined
 from jinja2.sandbox import SandboxedEnvironment
 from jinja2.visitor import NodeTransformer
@@ -18,11 +20,20 @@ from agenta_ai_server.tools.refine_prompt.formats import jsonpath
 from agenta_ai_server.tools.refine_prompt.formats.syntax import TemplateSyntaxError, shown
 from agenta_ai_server.tools.refine_prompt.rendering.inputs import Object, note_miss
 from agenta_ai_server.tools.refine_prompt.rendering.probes import Attribute, Probe, either, recorded
-from agenta_ai_server.tools.refine_prompt.rendering.text import MAX_OUTPUT, Rendered, RenderError, marked
+from agenta_ai_server.tools.refine_prompt.rendering.text import (
+    MAX_OUTPUT,
+    MAX_TOKENS,
+    Rendered,
+    RenderError,
+    TooComplex,
+    marked,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Set
+    from collections.abc import Callable, Iterator, Set
 
+    from jinja2.compiler import Frame
+    from jinja2.lexer import Token, TokenStream
     from jinja2.runtime import Context
 
     from agenta_ai_server.tools.refine_prompt.rendering.shapes import Shape
@@ -61,13 +72,23 @@ _COMPARED: Final[dict[str, tuple[Any, ...]]] = {
 }
 
 
+class _Bounded(Extension):
+    """Stops reading a text that has too many tokens."""
+
+    def filter_stream(self, stream: TokenStream) -> Iterator[Token]:
+        for count, token in enumerate(stream):
+            if count == MAX_TOKENS:
+                raise TooComplex
+            yield token
+
+
 class Sandbox(SandboxedEnvironment):
     """Agenta's environment, but for bounds on what takes long, and for chance."""
 
     intercepted_binops = frozenset({"*", "**", "%"})
 
     def __init__(self) -> None:
-        super().__init__(optimized=False)
+        super().__init__(optimized=False, extensions=[_Bounded])
         self.filters = {name: _bounded(function, name) for name, function in self.filters.items()}
         self.filters["random"] = self.filters["first"]
         self.globals["range"] = _range
@@ -136,18 +157,16 @@ class JinjaText:
     """
 
     def __init__(self, text: str, places: dict[str, int]) -> None:
-        self.size = text.count("{{") + text.count("{%")
-        self._masked, self.paths = _masked(text, places)
-        tree = _readable(SANDBOX.parse, self._masked)
-        self.names = _readable(_names, tree)
-        self._template = _readable(SANDBOX.from_string, _readable(_mark, tree))
+        masked, self.paths = _masked(text, places)
+        self._tree = _readable(_parsed, masked)
+        self._template, self.names = _readable(_compiled, self._tree)
 
     def survey(self, root: Shape) -> None:
         """Find out what the text does with its inputs, in all of its branches."""
         inputs = {name: Probe(root.key(name)) for name in self.names}
         # What was found until something failed is found.
         with contextlib.suppress(Exception):
-            _run(SURVEY.from_string(_AllBranches().visit(SURVEY.parse(self._masked))), inputs)
+            _run(SURVEY.from_string(_AllBranches().visit(self._tree)), inputs)
 
     def render(self, inputs: Object) -> Rendered:
         """Render the text.
@@ -161,6 +180,11 @@ class JinjaText:
             raise
         except Exception as error:
             raise _explained(error, self._template) from None
+
+    @staticmethod
+    def tags(text: str) -> int:
+        """Return how many tags and comments a text has at the most."""
+        return sum(map(text.count, ("{{", "{%", "{#")))
 
     @staticmethod
     def compared(old: Set[str], new: Set[str]) -> tuple[Set[str], Set[str]]:
@@ -213,14 +237,34 @@ def _readable(work: Callable[..., Result], *args: Any) -> Result:
         raise TemplateSyntaxError("Jinja2 can't read this: a number is too long.", 1) from None
 
 
-def _names(tree: nodes.Template) -> frozenset[str]:
-    """The names of the inputs; one like that of a function is an input unless it is only called."""
-    called = {id(call.node) for call in tree.find_all(nodes.Call)}
-    uncalled = {name.name for name in tree.find_all(nodes.Name) if id(name) not in called}
-    tree.environment = _BARE
-    found = meta.find_undeclared_variables(tree)
-    tree.environment = SANDBOX
-    return frozenset(found - (SANDBOX.globals.keys() - uncalled))
+def _parsed(text: str) -> nodes.Template:
+    return cast("nodes.Template", _mark(SANDBOX.parse(text)))
+
+
+class _Generator(CodeGenerator):
+    """Notes which names are looked up in the inputs."""
+
+    def __init__(self) -> None:
+        super().__init__(SANDBOX, None, None, optimized=False)
+        self.names: set[str] = set()
+
+    def enter_frame(self, frame: Frame) -> None:
+        super().enter_frame(frame)
+        self.names |= {name for action, name in frame.symbols.loads.values() if action == "resolve" and name}
+
+
+def _compiled(tree: nodes.Template) -> tuple[jinja2.Template, frozenset[str]]:
+    """Compile a text, and return the names of its inputs too."""
+    generator = _Generator()
+    generator.visit(tree)
+    code = compile(generator.stream.getvalue(), "<template>", "exec")  # type: ignore[attr-defined]
+    template = jinja2.Template.from_code(SANDBOX, code, SANDBOX.make_globals(None))
+    names = generator.names
+    if functions := names & SANDBOX.globals.keys():
+        # One like that of a function is an input unless it is only called.
+        called = {id(call.node) for call in tree.find_all(nodes.Call)}
+        names -= functions - {name.name for name in tree.find_all(nodes.Name) if id(name) not in called}
+    return template, frozenset(names)
 
 
 # Statements whose content goes straight into the output.
@@ -250,18 +294,16 @@ class _AllBranches(NodeTransformer):
     """Makes a template run through all of its branches."""
 
     def visit_If(self, node: nodes.If) -> Any:  # noqa: N802
-        self.generic_visit(node)
-        branches = [(nodes.Const(True), node.else_), *((each.test, each.body) for each in reversed(node.elif_))]
         # The first branch comes last, since what it assigns is what is mostly meant.
-        branches.append((node.test, node.body))
-        return [nodes.If(_always(test), body, [], [], lineno=node.lineno) for test, body in branches if body or test]
+        node.elif_.reverse()
+        self.generic_visit(node)
+        return [*_otherwise(node), *node.elif_, nodes.If(_always(node.test), node.body, [], [], lineno=node.lineno)]
 
     def visit_For(self, node: nodes.For) -> Any:  # noqa: N802
         self.generic_visit(node)
         node.test = _always(node.test) if node.test else None
-        after = nodes.If(nodes.Const(True), node.else_, [], [], lineno=node.lineno)
-        node.else_ = []
-        return [node, after]
+        after, node.else_ = _otherwise(node), []
+        return [node, *after]
 
     def visit_CondExpr(self, node: nodes.CondExpr) -> Any:  # noqa: N802
         self.generic_visit(node)
@@ -273,6 +315,11 @@ class _AllBranches(NodeTransformer):
         return _filter(node.left, "__both", [node.right])
 
     visit_Or = visit_And  # noqa: N815
+
+
+def _otherwise(node: nodes.If | nodes.For) -> list[nodes.Node]:
+    """Return the branch ``else``. It stays one, as an unknown filter in a branch is no fault until it is applied."""
+    return [nodes.If(nodes.Const(True), node.else_, [], [], lineno=node.lineno)] if node.else_ else []
 
 
 def _filter(node: nodes.Expr, name: str, args: list[nodes.Expr]) -> nodes.Filter:
@@ -356,6 +403,3 @@ def _refuse(too_much: bool) -> None:
 
 SANDBOX: Final = Sandbox()
 SURVEY: Final = Survey()
-# Names of inputs come before those of functions.
-_BARE: Final = Sandbox()
-_BARE.globals.clear()

@@ -31,6 +31,9 @@ _WHY = {
     "partial": "There are no partials here.",
     "pointer": "There are no JSON Pointers in mustache; {{$.a.b}}, a JSONPath, does the same.",
 }
+# What may come after an opening delimiter and isn't part of a name; and what comes before the closing one, for some.
+_KINDS: Final = frozenset("!#^/>={&")
+_TAG_ENDS: Final = {"=": "=", "{": "}"}
 # Any of these can take the place of a line's end: the engine takes quadratic time in the number of lines, which matter
 # for nothing but blanks here.
 _BLANKS = "\x1c\x1d\x1e\x1f\x85\u2028\u2029"
@@ -48,7 +51,6 @@ class MustacheText:
     """
 
     def __init__(self, text: str, places: dict[str, int]) -> None:
-        self.size = text.count("{{") + text.count("{%")
         if refused := _REFUSED.search(text):
             raise TemplateSyntaxError.at(_WHY[refused.lastgroup or ""], text, refused.start())
         masked, self.paths = jsonpath.mask(text, places, 0, len(text))
@@ -89,6 +91,24 @@ class MustacheText:
         except (AttributeError, LookupError, TypeError, ValueError) as error:
             raise RenderError(str(error)) from None
         return Rendered.of(rendered)
+
+    @staticmethod
+    def tags(text: str) -> int:
+        """Return how many tags a text has, by the delimiters in use at each place."""
+        opening, closing, count, at = "{{", "}}", 0, 0
+        while (at := text.find(opening, at)) >= 0:
+            count += 1
+            at += len(opening)
+            kind = text[at : at + 1]
+            found = _TAG_ENDS.get(kind, "") + closing
+            end = text.find(found, at + (kind in _KINDS))
+            if end < 0:
+                break
+            change = text[at + 1 : end].split() if kind == "=" else ()
+            at = end + len(found)
+            if len(change) == 2:
+                opening, closing = change
+        return count
 
     @staticmethod
     def compared(old: Set[str], new: Set[str]) -> tuple[Set[str], Set[str]]:

@@ -17,15 +17,15 @@ if TYPE_CHECKING:
 _WORKER: Final = "agenta_ai_server.tools.refine_prompt.rendering.worker"
 _LENGTH_BYTES: Final = 4
 _MAX_ANSWER_BYTES: Final = 2**16
-# A worker ends itself after a second of the processor's time. This is for one that can't, or isn't given any.
-_SECONDS: Final = 10.0
+# A worker ends itself when it has taken too much CPU time. This is for one that is stopped, or isn't given any.
+_SECONDS: Final = 6.0
 _STARTING_SECONDS: Final = 10.0
 _ENDING_SECONDS: Final = 1.0
 _PROCESSES: Final = 2
 
 
 class LimitExceeded(Exception):
-    """Rendering took more than a second of the processor's time, or too much memory."""
+    """Rendering took too much CPU time or memory."""
 
 
 class WorkerFailed(Exception):
@@ -54,14 +54,20 @@ class Workers:
             key: Who it is for: one request at a time for each key, so that all keys get their turn.
 
         Raises:
-            LimitExceeded: It took too long, or too much memory.
-            WorkerFailed: No worker could be started, or two of them failed.
+            LimitExceeded: It took too much CPU time or memory.
+            WorkerFailed: No worker could be started, or two of them died or didn't answer.
         """
-        # A request continues when its caller leaves: its answer would otherwise be mistaken for the next one's.
-        task = asyncio.ensure_future(self._in_turn(json.dumps(request).encode(), key))
+        begun = asyncio.Event()
+        task = asyncio.ensure_future(self._in_turn(json.dumps(request).encode(), key, begun))
         self._running.add(task)
         task.add_done_callback(self._finished)
-        return await asyncio.shield(task)
+        try:
+            return await asyncio.shield(task)
+        except asyncio.CancelledError:
+            # One that has begun continues: its answer would otherwise be mistaken for the next one's.
+            if not begun.is_set():
+                task.cancel()
+            raise
 
     def _finished(self, task: asyncio.Task[dict[str, Any]]) -> None:
         self._running.discard(task)
@@ -78,12 +84,13 @@ class Workers:
             await _end(process)
         self._idle.clear()
 
-    async def _in_turn(self, request: bytes, key: str) -> dict[str, Any]:
+    async def _in_turn(self, request: bytes, key: str, begun: asyncio.Event) -> dict[str, Any]:
         async with self._turn(key), self._places:
+            begun.set()
             try:
                 return await self._answer(request)
             except WorkerFailed:
-                # One that was killed from outside, or has waited too long for its next request.
+                # It was killed or stopped from outside.
                 return await self._answer(request)
 
     @asynccontextmanager
@@ -105,7 +112,7 @@ class Workers:
                 answer = await _exchange(process, request)
         except TimeoutError:
             await _kill(process)
-            raise LimitExceeded from None
+            raise WorkerFailed from None
         except (OSError, asyncio.IncompleteReadError, ValueError):
             await _end(process)
             if process.returncode == -signal.SIGPROF:

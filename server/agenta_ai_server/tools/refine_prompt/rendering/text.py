@@ -17,9 +17,17 @@ OPEN: Final = "\x01"
 CLOSE: Final = "\x02"
 #: The most that may be rendered from one text, in characters.
 MAX_OUTPUT: Final = 2_000_000
+#: The most tags that the texts of a prompt may have. Far more than anybody writes.
+MAX_TAGS: Final = 1_000
+#: The most tokens that one text in Jinja2 may have: names, constants, operators and delimiters, and the prose between.
+MAX_TOKENS: Final = 6_000
 
 _MARKED = re.compile(f"{OPEN}[^{CLOSE}]*{CLOSE}")
 _PATH = re.compile("\0Jp\\d+\0")
+
+
+class TooComplex(Exception):
+    """Texts have more tags or tokens than can be checked in time."""
 
 
 class RenderError(Exception):
@@ -64,12 +72,10 @@ class Text(Protocol):
     Attributes:
         names: Of the inputs that it asks for, whether it is reached or not.
         paths: The JSONPaths in it, in their canonical form.
-        size: How many tags it has.
     """
 
     names: frozenset[str]
     paths: frozenset[str]
-    size: int
 
     def survey(self, root: Shape) -> None:
         """Find out what the text does with its inputs."""
@@ -82,7 +88,11 @@ class Format(Protocol):
     """What reads texts of a format."""
 
     def __call__(self, text: str, places: dict[str, int]) -> Text:
-        """Read a text, with the number of each JSONPath. Raises ``TemplateSyntaxError``."""
+        """Read a text, with the number of each JSONPath. Raises ``TemplateSyntaxError`` or :class:`TooComplex`."""
+
+    @staticmethod
+    def tags(text: str) -> int:
+        """Return how many tags a text has at the most, in linear time."""
 
     @staticmethod
     def compared(old: Set[str], new: Set[str]) -> tuple[Set[str], Set[str]]:
