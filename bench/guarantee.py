@@ -59,9 +59,9 @@ def cases(size: int) -> dict[str, dict[str, str]]:
         },
         "jinja2": {
             "prose and variables": ORDINARY["jinja2"] + filled(PROSE, size - 2_000),
-            "as many tags as may be": filled("{{ a }} and {{ b.c }}. ", 11_500),
+            "as many tags as allowed": filled("{{ a }} and {{ b.c }}. ", 11_500),
             "one sum": "{{" + "a+" * (size // 2) + "a}}",
-            "as many tokens as may be": "{{ [" + "a," * 2_990 + "a] }}",
+            "as many tokens as allowed": "{{ [" + "a," * 2_990 + "a] }}",
             "comments": filled("{##}", size),
             "brackets": "{{" + "(" * 20_000 + "a" + ")" * 18_000 + "}}",
             "blocks in blocks": "{% if a %}" * 900 + "{% endif %}" * 900,
@@ -70,13 +70,13 @@ def cases(size: int) -> dict[str, dict[str, str]]:
             "a list that grows": "{% set l = [0] %}" + LOOP * 2 + "{% set _ = l.append(l) %}" + "{% endfor %}" * 2,
             "powers": "{{ 9**9**9**9 }}{{ 'x'|center(10**9) }}{{ '%999999999d'|format(1) }}{{ [0] * 10**10 }}",
             "endless recursion": "{% macro m() %}{{ m() }}{{ m() }}{% endmacro %}{{ m() }}",
-            "slow, but not too slow once": "{% if a %}{% endif %}{% if b %}{% endif %}{% if c %}{% endif %}"
+            "only slow if repeated": "{% if a %}{% endif %}{% if b %}{% endif %}{% if c %}{% endif %}"
             "{% for i in range(1000) %}{% for j in range(20) %}{% set x = i * j %}{% endfor %}{% endfor %}",
             "many conditions": "".join(f"{{% if c{n} == 'v{n}' %}}{{{{ v{n} }}}}{{% endif %}}\n" for n in range(330)),
         },
         "mustache": {
             "prose and variables": ORDINARY["mustache"] + filled(PROSE, size - 2_000),
-            "as many tags as may be": filled("{{a}} and {{b.c}}. ", 9_400),
+            "as many tags as allowed": filled("{{a}} and {{b.c}}. ", 9_400),
             "sections in sections": "".join(f"{{{{#s{n}}}}}" for n in range(60))
             + "x"
             + "".join(f"{{{{/s{n}}}}}" for n in range(59, -1, -1)),

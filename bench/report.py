@@ -210,7 +210,7 @@ def targets(compared: Comparison, parts: Parts) -> list[tuple[str, ...]]:
         Target("memory when idle, without metrics", parts.memory["idle_mib"], 70, " MiB"),
         Target(f"memory per call, {many}", parts.memory["in_flight_kib"], 45, " KiB"),
         Target("start until SERVING, with 500 tools", median(parts.starts["serving 500 tools"]), 0.4, " s"),
-        Target("--help, slower command", helps, 0.2, " s"),
+        Target("`--help`, the slower of the two commands", helps, 0.2, " s"),
         Target("CPU time: with traces / without", 1 + median(parts.beside("with traces")), 1.2, " times"),
     ]
     known = [("CPU time: service / floor", cpu / floor), ("CPU time: service / ceiling", cpu / compared.cpu(CEILING))]

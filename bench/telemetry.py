@@ -44,7 +44,7 @@ async def main() -> None:
     await measure("nothing", CallListener())
     await measure("metrics", Metrics("0"))
     await measure("log line", CallLog())
-    await measure("as it is by default", CallListeners([PassingOn(), CallLog(), AuditLog()]))
+    await measure("default settings", CallListeners([PassingOn(), CallLog(), AuditLog()]))
     # Nobody listens there: what is measured is all but the sending.
     logging.disable(logging.WARNING)
     tracing = Tracing("http://127.0.0.1:9/v1/traces", version="0", flush_seconds=0)

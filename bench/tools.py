@@ -80,7 +80,7 @@ async def measure_calls(settings: dict[str, str], calls: int) -> None:
         print(f"  {server.memory_info().rss / 2**20:.0f} MiB after the start")
         async with grpc.aio.insecure_channel(found[1].decode()) as channel:
             stub = ToolServiceStub(channel)
-            await ask(server, "ListTools, the first, which describes them", 1, list_tools(stub, 100))
+            await ask(server, "ListTools, first call (describes the tools)", 1, list_tools(stub, 100))
             await ask(server, "ListTools, a page of 50", calls, list_tools(stub, 50))
             await ask(server, "CallTool", calls, call_tool(stub))
     finally:
@@ -108,7 +108,7 @@ async def ask(server: psutil.Process, what: str, calls: int, call: Callable[[], 
     before, begun = seconds(server), time.perf_counter()
     await asyncio.gather(*(caller() for _ in range(min(AT_ONCE, calls))))
     spent = (seconds(server) - before) / calls * 1000
-    print(f"  {what}: {spent:.2f} ms of the processor, {calls / (time.perf_counter() - begun):.0f} a second")
+    print(f"  {what}: {spent:.2f} ms of CPU, {calls / (time.perf_counter() - begun):.0f} a second")
 
 
 def seconds(server: psutil.Process) -> float:

@@ -63,7 +63,7 @@ def compare(name: str, tool: ToolSpec, arguments: dict[str, Any], result: dict[s
         method.arguments.read(parse(typed, method.request.FromString).arguments, MAX_VALUES)
         typed_methods.write_outcome(method, outcome)
 
-    print(f"{name}: {len(generic)} and {len(typed)} bytes of request")
+    print(f"{name}: requests of {len(generic)} and {len(typed)} bytes")
     measure("  by CallTool", by_call_tool, count)
     measure("  by its own method", by_its_own_method, count)
 

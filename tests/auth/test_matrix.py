@@ -255,7 +255,7 @@ BASELINE = repr(
         INVALID,
         repr(
             (
-                "The credentials are missing or not valid: send one authorization metadata, 'ApiKey <key>' or "
+                "The credentials are missing or not valid: send one authorization header, 'ApiKey <key>' or "
                 "'Bearer <token>'.",
                 {"ErrorInfo": {"reason": "ERROR_REASON_CREDENTIALS_INVALID", "domain": "agenta.ai"}},
                 ({}, {}),

@@ -20,4 +20,4 @@ def test_commands_do_as_is_shown(title: str, tmp_path: Path) -> None:
 
 
 def test_it_shows_something() -> None:
-    assert set(SECTIONS) == {"Try provisioning", "Make a tool of a deployed prompt"}
+    assert set(SECTIONS) == {"Try provisioning", "Turn a deployed prompt into a tool"}

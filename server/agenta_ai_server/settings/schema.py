@@ -184,8 +184,8 @@ class Authentication(Group):
     )
     jwt_claims: Pairs = setting(
         "AGENTA_AI_GRPC_JWT_CLAIMS",
-        "Names of the claims for user, project, workspace, organization, plan and permissions, where they "
-        "differ: organization=org_id,permissions=scope.",
+        "Names of the claims for user, project, workspace, organization, plan and permissions, if they "
+        "differ from these, for example organization=org_id,permissions=scope.",
         "If the issuer uses other names.",
         default={},
     )
@@ -254,13 +254,13 @@ class Tools(Group):
     upstream_keepalive: OnOff = setting(
         "AGENTA_AI_GRPC_UPSTREAM_KEEPALIVE",
         "Whether connections to Agenta are reused.",
-        "Set off behind a proxy that may answer a request twice, so that a late response can't reach another call.",
+        "Set it to off behind a proxy that may answer a request twice, so that a late response can't reach another call.",
         default="on",
     )
     retries: int = setting(
         "AGENTA_AI_GRPC_RETRIES",
         "How often a request to Agenta is retried if nothing can have been billed.",
-        "Set 0 if something else retries, such as a service mesh.",
+        "Set it to 0 if something else retries, such as a service mesh.",
         default=2,
         ge=0,
         le=5,
@@ -274,7 +274,7 @@ class Tools(Group):
     breaker: OnOff = setting(
         "AGENTA_AI_GRPC_BREAKER",
         "Whether a circuit breaker stops requests to Agenta for a while when half of them fail.",
-        "Set off to see each failure in development, or if another breaker is in front of Agenta.",
+        "Set it to off to see each failure in development, or if another breaker is in front of Agenta.",
         default="on",
     )
 
@@ -378,7 +378,7 @@ class Calls(Group):
         "AGENTA_AI_GRPC_IDEMPOTENCY_ON_STORE_FAILURE",
         "What happens while the store of request_ids is failing: refuse calls that have one, or let each process use "
         "only the ids that it knows; a repeat that reaches another replica is then billed twice.",
-        "Set local if availability matters more than being billed once.",
+        "Set it to local if availability matters more than being billed once.",
         default="refuse",
     )
 
@@ -391,7 +391,7 @@ class RateLimits(Group):
     limits: OnOff = setting(
         "AGENTA_AI_GRPC_LIMITS",
         "Whether calls are rate limited.",
-        "Set off if a gateway limits them.",
+        "Set it to off if a gateway limits them.",
         default="on",
     )
     limits_file: Path | None = setting(
@@ -403,7 +403,7 @@ class RateLimits(Group):
     limits_on_store_failure: Literal["local", "refuse"] = setting(
         "AGENTA_AI_GRPC_LIMITS_ON_STORE_FAILURE",
         "What happens while Redis is failing: each process limits calls separately, or calls are refused.",
-        "Set refuse if exceeding a limit is worse than an outage.",
+        "Set it to refuse if exceeding a limit is worse than an outage.",
         default="local",
     )
     redis_url: Annotated[SecretStr | None, checked_by(check_redis_url)] = setting(
@@ -457,13 +457,13 @@ class Telemetry(Group):
         "AGENTA_AI_GRPC_LOG_LEVEL",
         "Lowest level that is logged. Successful and refused calls are logged at info, failed calls at warning, "
         "bugs at error.",
-        "Set warning to log only failures.",
+        "Set it to warning to log only failures.",
         default="info",
     )
     log_format: Literal["auto", "json", "text"] = setting(
         "AGENTA_AI_GRPC_LOG_FORMAT",
         "Format of the log. auto is text on a terminal and JSON otherwise.",
-        "Set text if people read the log directly.",
+        "Set it to text if people read the log directly.",
         default="auto",
     )
     metrics_listen: IpAddress | None = setting(
