@@ -55,7 +55,7 @@ export class Client implements Disposable {
   readonly #transport: Transport;
 
   /**
-   * @param target - the server, such as "host:port" or "unix:/run/agenta.sock".
+   * @param target - The server, such as "host:port" or "unix:/run/agenta.sock".
    * @throws TypeError if the target is not an address, an option can't be used, or credentials would be sent to another
    * machine in plaintext.
    */
