@@ -64,7 +64,7 @@ func isAddress(target string, options []grpc.DialOption) bool {
 	return hostAndPort.MatchString(target) || name != "" && isResolved(target, name, options)
 }
 
-// isResolved reports whether the program has a resolver of its own for a scheme. That of xds needs the service config that
+// isResolved reports whether the program has its own resolver for a scheme. That of xds needs the service config that
 // [Dial] replaces.
 func isResolved(target, scheme string, options []grpc.DialOption) bool {
 	insecurely := grpc.WithTransportCredentials(insecure.NewCredentials())
@@ -73,7 +73,7 @@ func isResolved(target, scheme string, options []grpc.DialOption) bool {
 		return false
 	}
 	defer conn.Close()
-	// grpc-go takes a target whose scheme it doesn't know for a name of its default one.
+	// grpc-go treats a target with an unknown scheme as a DNS name.
 	return scheme != "xds" && strings.HasPrefix(conn.CanonicalTarget(), scheme+":")
 }
 

@@ -16,7 +16,7 @@ import { ValueSchema } from "@bufbuild/protobuf/wkt";
 import { toArguments } from "./arguments.js";
 import { Code } from "./code.js";
 import { CallError, ToolError, type ToolFailure } from "./errors.js";
-import { makeWritable } from "./json.js";
+import { makeSerializable } from "./json.js";
 import type { CallOptions, CallToolOptions, ClientOptions } from "./options.js";
 import { follow, type ToolEvent } from "./progress.js";
 import { callsTool, isTyped, type ToolRequest } from "./tools.js";
@@ -166,7 +166,7 @@ export class Client implements Disposable {
       });
     }
     const response = await this.#transport.send(method, bytes, { ...options, timeoutMs, requestId });
-    makeWritable(method.output, response);
+    makeSerializable(method.output, response);
     if (isTyped(method)) {
       throwIfFailed(response as unknown as ToolResponse, requestId);
     }

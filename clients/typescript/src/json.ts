@@ -1,7 +1,7 @@
 import { type DescField, type DescMessage, isMessage, type Message, toJson } from "@bufbuild/protobuf";
 
 /** Makes JSON.stringify serialize a message and the messages in it, despite their big integers. */
-export function makeWritable(schema: DescMessage, message: Message): void {
+export function makeSerializable(schema: DescMessage, message: Message): void {
   Object.defineProperty(message, "toJSON", { value: () => toJson(schema, message) });
   // Google's well-known types have JSON forms of their own.
   if (schema.typeName.startsWith("google.protobuf.")) {
@@ -11,7 +11,7 @@ export function makeWritable(schema: DescMessage, message: Message): void {
     if (field.message) {
       for (const value of valuesOf(message, field)) {
         if (isMessage(value, field.message)) {
-          makeWritable(field.message, value);
+          makeSerializable(field.message, value);
         }
       }
     }
