@@ -56,8 +56,9 @@ class Client:
             one of ``api_key``, ``token`` and ``token_provider``.
         token: A bearer token, with the same limits.
         token_provider: Returns the bearer token of each call, just before it is sent: a function or a coroutine
-            function. If creating a token takes time, the function must cache it. Its time counts towards the timeout.
-            If it raises an exception, the call raises it unchanged, and nothing was sent.
+            function. If creating a token takes time, the function must cache it. Its time counts towards the timeout,
+            which cancels it: protect a task that several calls await with :func:`asyncio.shield`. If it raises an
+            exception, the call raises it unchanged, and nothing was sent.
         project: Id of the project to act in, for credentials of Agenta. 1 to 8192 visible ASCII characters.
         wait_for_limit: Whether a rate-limited call of a tool waits as long as the server says, and is then sent again
             with the same request_id, within its timeout. Otherwise it fails at once, and ``retry_delay`` says how long
@@ -562,10 +563,12 @@ class Client:
         """Return the token; ``None`` if the client is closed before there is one.
 
         Raises:
+            AgentaError: The provider was cancelled, but this call was not.
             _TooLate: The time is up.
         """
         cancelled_before = _cancellations()
-        pending = asyncio.ensure_future(token)
+        # Other calls may await the same task.
+        pending = asyncio.shield(token) if asyncio.isfuture(token) else asyncio.ensure_future(token)
         self._pending.add(pending)
         limit = asyncio.timeout(attempts.remaining())
         try:
@@ -576,9 +579,11 @@ class Client:
                 raise _TooLate from None
             raise
         except asyncio.CancelledError:
-            if self._closing.is_set() and _cancellations() == cancelled_before:
+            if _cancellations() != cancelled_before:
+                raise
+            if self._closing.is_set():
                 return None
-            raise
+            raise errors.AgentaError(errors.CANCELLED_PROVIDER) from None
         finally:
             self._pending.discard(pending)
 

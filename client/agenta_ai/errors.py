@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from agenta_ai.meta import FieldViolation, Metadata
 
 CLOSED = "The client is closed. Nothing was sent. Create a new client."
+CANCELLED_PROVIDER = "token_provider was cancelled. Protect a task that several calls await with asyncio.shield."
 
 _TRY_AGAIN = re.compile(r"\b(try again)(?: later\b|(?=[.;,]|$))", re.IGNORECASE)
 

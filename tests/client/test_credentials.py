@@ -204,6 +204,48 @@ async def test_a_token_that_never_comes(server: FakeServer) -> None:
     assert server.service.requests == []
 
 
+@pytest.mark.parametrize("shielded", [False, True])
+async def test_a_token_that_calls_share(shielded: bool, server: FakeServer) -> None:
+    server.answers(FINE)
+    may_come = asyncio.Event()
+
+    async def make() -> str:
+        await may_come.wait()
+        return SECRET
+
+    making = asyncio.create_task(make())
+
+    async def provide() -> str:
+        return await asyncio.shield(making)
+
+    async with Client(server.target, token_provider=provide if shielded else lambda: making) as client:
+        with pytest.raises(CallFailed, match=r"^token_provider made no token"):
+            await client.status(timeout=0.01)
+        waiting = asyncio.create_task(client.status())
+        may_come.set()
+        await waiting
+    assert server.service.metadata[0]["authorization"] == f"Bearer {SECRET}"
+
+
+async def test_a_shared_token_that_another_call_cancelled(server: FakeServer) -> None:
+    asked, never = asyncio.Event(), asyncio.Event()
+    making = asyncio.ensure_future(never.wait())
+
+    async def provide() -> str:
+        asked.set()
+        await making
+        raise AssertionError
+
+    async with Client(server.target, token_provider=provide) as client:
+        waiting = asyncio.create_task(client.status())
+        await asked.wait()
+        with pytest.raises(CallFailed):
+            await client.status(timeout=0.01)
+        with pytest.raises(AgentaError, match=r"^token_provider was cancelled\. .* with asyncio\.shield\."):
+            await waiting
+    assert server.service.requests == []
+
+
 def test_threads_make_their_own_tokens(server: FakeServer) -> None:
     server.answers(FINE)
     with SyncClient(server.target, token_provider=lambda: threading.current_thread().name) as client:

@@ -49,9 +49,9 @@ func WithoutRetries() Option {
 	return Option{apply: func(s *settings) { s.retries = false }}
 }
 
-// Dial returns a connection to target: "host:port", "unix:/run/agenta.sock", "unix-abstract:name", or a name that a
-// [resolver.Builder] of the program resolves, other than that of xds. The first call opens it. One connection serves many
-// concurrent calls.
+// Dial returns a connection to target: "host:port", "unix:/run/agenta.sock", "unix-abstract:name", or a target whose scheme,
+// other than xds, has a resolver that the program has registered or given by [grpc.WithResolvers]. The first call opens it. One
+// connection serves many concurrent calls.
 //
 // By default it is in plaintext to a local target (localhost, 127.0.0.0/8, ::1, a Unix socket) and over TLS with the
 // system's certificate authorities to any other. Use [grpc.WithTransportCredentials] for other authorities or for a client
@@ -60,9 +60,6 @@ func WithoutRetries() Option {
 //
 // Dial fails if target is not an address or a credential can't be sent.
 func Dial(target string, options ...grpc.DialOption) (*Conn, error) {
-	if err := checkTarget(target); err != nil {
-		return nil, err
-	}
 	set := settings{retries: true}
 	var theirs []grpc.DialOption
 	for _, option := range options {
@@ -73,6 +70,9 @@ func Dial(target string, options ...grpc.DialOption) (*Conn, error) {
 		} else {
 			theirs = append(theirs, option)
 		}
+	}
+	if err := checkTarget(target, theirs); err != nil {
+		return nil, err
 	}
 	if err := checkServiceConfig(theirs); err != nil {
 		return nil, err

@@ -6,7 +6,8 @@ import (
 	"regexp"
 	"strings"
 
-	"google.golang.org/grpc/resolver"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials/insecure"
 )
 
 const (
@@ -32,7 +33,7 @@ var (
 )
 
 // checkTarget returns an error if target is not an address of a gRPC server.
-func checkTarget(target string) error {
+func checkTarget(target string, options []grpc.DialOption) error {
 	shown := fmt.Sprintf("target %q", target)
 	if strings.Contains(target, "@") {
 		shown = "the target" // It may hold a password.
@@ -45,14 +46,14 @@ func checkTarget(target string) error {
 		return errors.New("agentaai: the target is a web address: give host:port, without http")
 	case strings.ContainsFunc(target, func(char rune) bool { return char < '!' || char > '~' }):
 		return fmt.Errorf("agentaai: %s has characters that are not part of an address: give host:port", shown)
-	case !isAddress(target):
+	case !isAddress(target, options):
 		return fmt.Errorf("agentaai: %s is not an address that this client can connect to: "+
 			"give host:port with a port from 1 to 65535, [address]:port for IPv6, or unix:path", shown)
 	}
 	return nil
 }
 
-func isAddress(target string) bool {
+func isAddress(target string, options []grpc.DialOption) bool {
 	name := ""
 	if found := scheme.FindStringSubmatch(target); found != nil {
 		name = found[1]
@@ -60,8 +61,20 @@ func isAddress(target string) bool {
 	if pattern := withScheme[name]; pattern != nil {
 		return pattern.MatchString(target)
 	}
-	// A program may have a resolver of its own. That of xds needs the service config that Dial replaces.
-	return hostAndPort.MatchString(target) || name != "xds" && resolver.Get(name) != nil
+	return hostAndPort.MatchString(target) || name != "" && isResolved(target, name, options)
+}
+
+// isResolved reports whether the program has its own resolver for a scheme. That of xds needs the service config that
+// [Dial] replaces.
+func isResolved(target, scheme string, options []grpc.DialOption) bool {
+	insecurely := grpc.WithTransportCredentials(insecure.NewCredentials())
+	conn, err := grpc.NewClient(target, append([]grpc.DialOption{insecurely}, options...)...)
+	if err != nil {
+		return false
+	}
+	defer conn.Close()
+	// grpc-go treats a target with an unknown scheme as a DNS name.
+	return scheme != "xds" && strings.HasPrefix(conn.CanonicalTarget(), scheme+":")
 }
 
 // isLocal reports whether a target is on this machine by its name alone. tests/conformance/targets.json is the table that

@@ -8,6 +8,8 @@ import (
 	"strings"
 	"testing"
 
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials/local"
 	"google.golang.org/grpc/resolver"
 	"google.golang.org/grpc/resolver/manual"
 )
@@ -59,6 +61,19 @@ func TestTargets(t *testing.T) {
 	}
 	if len(rows) < 20 {
 		t.Errorf("%d rows", len(rows))
+	}
+}
+
+func TestResolversOfAConnection(t *testing.T) {
+	target, _ := serve(t, nil, nil, done())
+	named := manual.NewBuilderWithScheme("agenta-dial")
+	named.InitialState(resolver.State{Addresses: []resolver.Address{{Addr: target}}})
+	conn := dial(t, "agenta-dial:///somewhere", grpc.WithResolvers(named), grpc.WithTransportCredentials(local.NewCredentials()))
+	if _, _, err := CallTool[any](t.Context(), conn, newRequest(t)); err != nil {
+		t.Error(err)
+	}
+	if _, err := Dial("xds:///somewhere", grpc.WithResolvers(manual.NewBuilderWithScheme("xds"))); err == nil {
+		t.Error("xds is not refused")
 	}
 }
 

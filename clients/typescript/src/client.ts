@@ -16,6 +16,7 @@ import { ValueSchema } from "@bufbuild/protobuf/wkt";
 import { toArguments } from "./arguments.js";
 import { Code } from "./code.js";
 import { CallError, ToolError, type ToolFailure } from "./errors.js";
+import { makeSerializable } from "./json.js";
 import type { CallOptions, CallToolOptions, ClientOptions } from "./options.js";
 import { follow, type ToolEvent } from "./progress.js";
 import { callsTool, isTyped, type ToolRequest } from "./tools.js";
@@ -54,7 +55,7 @@ export class Client implements Disposable {
   readonly #transport: Transport;
 
   /**
-   * @param target - "host:port", or any name that gRPC supports, such as "unix:/run/agenta.sock".
+   * @param target - The server, such as "host:port" or "unix:/run/agenta.sock".
    * @throws TypeError if the target is not an address, an option can't be used, or credentials would be sent to another
    * machine in plaintext.
    */
@@ -165,8 +166,7 @@ export class Client implements Disposable {
       });
     }
     const response = await this.#transport.send(method, bytes, { ...options, timeoutMs, requestId });
-    // JSON.stringify can't write the big integers of a message.
-    Object.defineProperty(response, "toJSON", { value: () => toJson(method.output, response) });
+    makeSerializable(method.output, response);
     if (isTyped(method)) {
       throwIfFailed(response as unknown as ToolResponse, requestId);
     }

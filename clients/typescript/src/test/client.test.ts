@@ -50,6 +50,13 @@ test("answers can be written by JSON.stringify", async (t) => {
     assert.deepEqual(JSON.parse(JSON.stringify(event)), { type: "result", ...written });
   }
   assert.deepEqual(JSON.parse(JSON.stringify(await client.status())), { enabled: true });
+  // The messages in it, too.
+  const { content, meta, structuredContent } = result.response;
+  assert.deepEqual(JSON.parse(JSON.stringify({ content, meta, structuredContent })), written.response);
+  assert.deepEqual(JSON.parse(JSON.stringify([content[0]?.kind.value, meta?.attempts[0]?.duration])), [
+    { uri: "x:y", size: "5" },
+    "2.500s",
+  ]);
 });
 
 test("each call has an id of its own, a UUID of version 4", async (t) => {
