@@ -49,7 +49,7 @@ def test_the_unit_agrees_with_the_service() -> None:
     credential = environment.pop("AGENTA_AI_SERVICES_API_KEY_FILE")
     settings, warnings = load(environment | {"AGENTA_AI_GRPC_AUTH": "api_keys"})
     # It is behind a proxy with TLS, or has a certificate by a drop-in.
-    assert [warning.partition(" takes ")[0] for warning in warnings] == ["AGENTA_AI_GRPC_LISTEN: 0.0.0.0:50051"]
+    assert [warning.partition(" accepts ")[0] for warning in warnings] == ["AGENTA_AI_GRPC_LISTEN: 0.0.0.0:50051"]
     assert credential == f"%d/{unit['LoadCredential'].partition(':')[0]}"
     assert int(unit["TimeoutStopSec"]) >= settings.drain_seconds + settings.shutdown_grace_seconds + 5
     assert int(unit["LimitNOFILE"]) >= 2 * (settings.max_in_flight + settings.max_queued) + 500

@@ -279,7 +279,7 @@ FAULTS: dict[str, tuple[Plant, str, str, str]] = {
         sets(AGENTA_AI_GRPC_API_KEYS_FILE="/none/keys.json"),
         "API keys",
         "failed",
-        "Create /none writable",
+        "Make /none writable",
     ),
     "broken principals": (
         writes("principals.json", "[]"),

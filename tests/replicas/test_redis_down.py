@@ -206,7 +206,7 @@ async def test_a_request_id_while_nobody_can_be_asked_for_it(
             while not load.replica.said("the idempotency store works again"):
                 await load.repeat(str(uuid4()))
         assert await state() == {(): 0}
-        assert len(load.replica.said("the idempotency store fails")) == 1
+        assert len(load.replica.said("the idempotency store is failing")) == 1
         redis.kill()
         assert await load.repeat(str(uuid4())) == results[0]
-        assert len(load.replica.said("the idempotency store fails")) == 2
+        assert len(load.replica.said("the idempotency store is failing")) == 2
