@@ -33,7 +33,7 @@ ONE_WORD = {
 }
 HOPELESS = {"inputs": {"message": "A refund!"}, "expected": {"equals": "shipping"}}
 OUTCOMES: dict[str, dict[str, Any]] = {
-    "all of 5 pass already": {"cases": CASES[:3] + CASES[:2]},
+    "all 5 already pass": {"cases": CASES[:3] + CASES[:2]},
     "better in the first round, 5 cases": {"cases": CASES},
     "the same, each case run 3 times": {"cases": CASES, "repeat": 3, "max_model_calls": 60},
     "made worse in both rounds": {"cases": [SENTENCE, ONE_WORD, *CASES[:3]]},

@@ -303,7 +303,8 @@ async def soak(count: int, seed: int, picture: Path | None) -> list[str]:
     print("ended:", ", ".join(f"{name} {times:,}" for name, times in run.ended.most_common()))
     for name in before:
         print(f"{name:<8} {before[name]:>10,.1f} after the warm-up {after[name]:>10,.1f} at the end")
-    print(f"memory grew by {growth:+.2f} MiB for 100,000 calls; the service ended with {code} in {stopping:.1f} s")
+    print(f"memory grew by {growth:.2f} MiB per 100,000 calls")
+    print(f"the service exited with code {code} after {stopping:.1f} s")
     if picture:
         draw(picture, run, warm_up)
     faults = [f"{times} ended {what}" for what, times in run.wrong.items()]
@@ -311,11 +312,11 @@ async def soak(count: int, seed: int, picture: Path | None) -> list[str]:
         if after[name] - before[name] > most:
             faults.append(f"{after[name] - before[name]:,.0f} more {name} than after the warm-up")
     if growth > MAX_MIB:
-        faults.append(f"memory grew by {growth:.1f} MiB for 100,000 calls")
+        faults.append(f"memory grew by {growth:.1f} MiB per 100,000 calls")
     if upstream["in_flight"]:
         faults.append(f"{upstream['in_flight']} requests still run upstream")
     if code:
-        faults.append(f"the service ended with {code}")
+        faults.append(f"the service exited with code {code}")
     return faults
 
 

@@ -44,7 +44,7 @@ def tools_file(folder: Path, count: int) -> Path:
 
 
 async def measure(count: int, calls: int) -> None:
-    print(f"{count} tools")
+    print(f"tools: {count}")
     with tempfile.TemporaryDirectory() as folder:
         path = tools_file(Path(folder), count)
         async with StandIn() as standin:

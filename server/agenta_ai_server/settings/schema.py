@@ -228,7 +228,7 @@ class Tools(Group):
     )
     repairs: int = setting(
         "AGENTA_AI_GRPC_REPAIRS",
-        "How often the model is asked again if its answer would break the prompt.",
+        "How many times the model is asked again if its answer would break the prompt.",
         "Each repair is billed; 0 turns them off.",
         default=1,
         ge=0,
@@ -259,7 +259,7 @@ class Tools(Group):
     )
     retries: int = setting(
         "AGENTA_AI_GRPC_RETRIES",
-        "How often a request to Agenta is retried if nothing can have been billed.",
+        "How many times a request to Agenta is retried if nothing can have been billed.",
         "Set it to 0 if something else retries, such as a service mesh.",
         default=2,
         ge=0,
