@@ -93,8 +93,6 @@ class ToolSet:
         self.missing_settings = tuple(sorted(missing & lacking))
         self._enabled = frozenset(tool.name for tool in self.tools)
         self._root: _Namespace = {}
-        # Those that were found before: a call asks four times.
-        self._found: dict[str, ToolSpec] = {}
         for tool in self.everything:
             self._add(tool)
 
@@ -104,15 +102,10 @@ class ToolSet:
 
     def find(self, name: str) -> ToolSpec | None:
         """Return the tool of this name, also one that lacks a setting; ``None`` if there is none."""
-        if found := self._found.get(name):
-            return found
         space: _Namespace | ToolSpec | None = self._root
         for segment in name.split(".", 4):
             space = space.get(segment) if isinstance(space, dict) else None
-        if not isinstance(space, ToolSpec):
-            return None
-        self._found[name] = space
-        return space
+        return space if isinstance(space, ToolSpec) else None
 
     def get(self, name: str) -> ToolSpec:
         """Return the tool of this name.
