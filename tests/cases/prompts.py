@@ -88,9 +88,6 @@ class Model:
         finally:
             self.running -= 1
 
-    async def aclose(self) -> None:
-        pass
-
 
 async def outcome_of(
     completions: Model, given: dict[str, Any], *, deadline: float = 1e9, **dependencies: Any

@@ -129,9 +129,6 @@ class Model:
     async def complete(self, prompt: AnyPrompt, inputs: Mapping[str, Json], call: ToolCall) -> Completion:
         return Completion(self._text, Attempt("0" * 32, 0.0))
 
-    async def aclose(self) -> None:
-        pass
-
 
 class Service:
     """The tool with whatever model, on a loop of its own, whose workers serve all examples."""

@@ -204,11 +204,6 @@ async def test_a_failure_leaves_nothing_to_the_collector(clock: Clock) -> None:
         gc.enable()
 
 
-async def test_closing_closes_the_service(clock: Clock) -> None:
-    await retrying(service := Scripted(""), clock).aclose()
-    assert service.closed
-
-
 # The budget.
 
 

@@ -49,7 +49,6 @@ class Scripted:
     def __init__(self, *replies: UpstreamFailed | Refused | str | Callable[[], Awaitable[Completion]]) -> None:
         self.replies = list(replies)
         self.deadlines: list[float] = []
-        self.closed = False
 
     @property
     def calls(self) -> int:
@@ -63,9 +62,6 @@ class Scripted:
         if callable(reply):
             return await reply()
         return Completion(reply, Attempt(f"{self.calls:032x}", 1.0))
-
-    async def aclose(self) -> None:
-        self.closed = True
 
 
 def failed(

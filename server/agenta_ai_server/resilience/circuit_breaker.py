@@ -205,7 +205,3 @@ class CircuitBreakingCompletions:
             caller = f"{call.caller.organization}/{call.caller.user}"
             self._breaker.leave(entry, healthy=healthy, retry_after=retry_after, caller=caller)
         return completion
-
-    async def aclose(self) -> None:
-        """Close the service."""
-        await self._inner.aclose()

@@ -121,10 +121,6 @@ class RetryingCompletions:
             # A failure and its frames refer to each other, and would keep the prompt in memory until a collection.
             failures.clear()
 
-    async def aclose(self) -> None:
-        """Close the service."""
-        await self._inner.aclose()
-
     async def _again(
         self,
         prompt: AnyPrompt,

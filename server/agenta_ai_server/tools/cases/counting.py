@@ -41,6 +41,3 @@ class CountingCompletions:
         self.calls += 1
         self.attempts += completion.attempts
         return completion
-
-    async def aclose(self) -> None:
-        """Do nothing, because the inner service is shared."""
