@@ -125,17 +125,18 @@ class AgentaCompletionService:
         try:
             return await self._run(route, run, call)
         except _MissingRoute as missing:
-            for other in others:
-                try:
-                    completion = await self._run(other, run, call)
-                except _MissingRoute:
-                    break
-                except UpstreamFailed:
-                    _prefer(other, routes)
-                    raise
+            if not others:
+                raise
+            other = others[0]
+            try:
+                completion = await self._run(other, run, call)
+            except _MissingRoute:
+                raise missing from None
+            except UpstreamFailed:
                 _prefer(other, routes)
-                return completion
-            raise missing from None
+                raise
+            _prefer(other, routes)
+            return completion
 
     async def aclose(self) -> None:
         """Close all connections. Calls that run fail."""
