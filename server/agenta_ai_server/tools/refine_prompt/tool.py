@@ -109,7 +109,6 @@ class RefinePrompt:
 
 def provide(dependencies: Dependencies) -> ToolSpec:
     """Make the tool."""
-    dependencies.on_close(dependencies.guarantee.aclose)
     prompt = DeployedPrompt(dependencies.apps["refine_prompt"])
     refine = RefinePrompt(
         Refiner(dependencies.completions, prompt, repairs=dependencies.repairs, guarantee=dependencies.guarantee)
