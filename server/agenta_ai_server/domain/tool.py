@@ -267,9 +267,16 @@ class ToolCall:
         Raises:
             Refused: ARGUMENTS_INVALID.
         """
+        return self.load_arguments()
+
+    def load_arguments(self) -> dict[str, Json]:
+        """Read the arguments and release the request, which may be far larger than what is read from it.
+
+        Raises:
+            Refused: ARGUMENTS_INVALID.
+        """
         if self._arguments is None:
             self._arguments = self.read_arguments()
-            # The request isn't needed any more, and may be far larger than what was read from it.
             self.read_arguments = dict
         return self._arguments
 
