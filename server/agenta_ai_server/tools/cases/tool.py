@@ -31,8 +31,7 @@ if TYPE_CHECKING:
 NAME = "tools.agenta.api.refine_prompt_with_cases"
 DESCRIPTION = (
     "Runs a prompt template on test cases, refines it based on the cases that fail, and runs them again, until all "
-    "pass "
-    "or the rounds are used up. In the reported runs, the new prompt passes every case that the original passed. "
+    "pass or the rounds are used up. In the reported runs, the new prompt passes every case that the original passed. "
     "The maximum number of model calls is known before the first one."
 )
 MAX_VIOLATIONS = 10

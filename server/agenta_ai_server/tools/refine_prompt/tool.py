@@ -76,7 +76,7 @@ class RefinePromptResult(BaseModel):
 
     messages: Annotated[
         list[RefinedMessage],
-        Field(min_length=1, description=("The messages, with their number, order and roles unchanged.")),
+        Field(min_length=1, description="The messages, with their number, order and roles unchanged."),
     ]
     summary: Annotated[str, Field(min_length=1, description="What was changed, in one line.")]
     prompt_template_json: Annotated[
