@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from calls import WITH_CASES, request, tool_call
 
-from agenta_ai_server.agenta.completion import Completion, InlinePrompt
+from agenta_ai_server.agenta.completion_service import Completion, InlinePrompt
 from agenta_ai_server.concurrency.limiter import ConcurrencyLimiter
 from agenta_ai_server.domain.values import Attempt
 from agenta_ai_server.standin import model
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from agenta_ai.v1 import tool_service_pb2
-    from agenta_ai_server.agenta.completion import AnyPrompt
+    from agenta_ai_server.agenta.completion_service import AnyPrompt
     from agenta_ai_server.domain.outcome import ToolOutcome
     from agenta_ai_server.domain.tool import ToolCall
     from agenta_ai_server.domain.values import Json

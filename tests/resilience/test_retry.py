@@ -11,13 +11,13 @@ import pytest
 from calls import tool_call
 from upstream.fakes import Clock, Scripted, circuit_open, failed, unavailable, unreachable
 
-from agenta_ai_server.agenta.completion import DeployedPrompt
+from agenta_ai_server.agenta.completion_service import DeployedPrompt
 from agenta_ai_server.domain.errors import Reason, Refused, UpstreamFailed
 from agenta_ai_server.domain.tool import Waiters
 from agenta_ai_server.resilience.retry import RetryBudget, RetryingCompletions
 
 if TYPE_CHECKING:
-    from agenta_ai_server.agenta.completion import Completion, CompletionService
+    from agenta_ai_server.agenta.completion_service import Completion, CompletionService
 
 SAFE = {Reason.UPSTREAM_UNREACHABLE, Reason.UPSTREAM_RATE_LIMITED, Reason.UPSTREAM_UNAVAILABLE}
 UNSAFE = {Reason.UPSTREAM_TIMEOUT, Reason.UPSTREAM_BROKEN}

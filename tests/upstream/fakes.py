@@ -5,14 +5,14 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
-from agenta_ai_server.agenta.completion import Completion
+from agenta_ai_server.agenta.completion_service import Completion
 from agenta_ai_server.domain.errors import Reason, Refused, UpstreamFailed
 from agenta_ai_server.domain.values import Attempt
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
 
-    from agenta_ai_server.agenta.completion import AnyPrompt
+    from agenta_ai_server.agenta.completion_service import AnyPrompt
     from agenta_ai_server.domain.tool import ToolCall
     from agenta_ai_server.domain.values import Json
 

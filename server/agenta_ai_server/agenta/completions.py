@@ -11,7 +11,7 @@ import httpx
 
 from agenta_ai_server.agenta import failures
 from agenta_ai_server.agenta.addresses import AgentaAddress
-from agenta_ai_server.agenta.completion import Completion, InlinePrompt
+from agenta_ai_server.agenta.completion_service import Completion, InlinePrompt
 from agenta_ai_server.agenta.credential import ServerKey
 from agenta_ai_server.agenta.explanation import explain
 from agenta_ai_server.agenta.http import HttpClient
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Mapping
     from pathlib import Path
 
-    from agenta_ai_server.agenta.completion import AnyPrompt, Kind
+    from agenta_ai_server.agenta.completion_service import AnyPrompt, Kind
     from agenta_ai_server.agenta.failures import Failure
     from agenta_ai_server.agenta.http import HttpResponse
     from agenta_ai_server.agenta.routes import Route
@@ -83,7 +83,7 @@ class AgentaConfig:
 
 
 class AgentaCompletionService:
-    """A :class:`~agenta_ai_server.agenta.completion.CompletionService` that is Agenta.
+    """A :class:`~agenta_ai_server.agenta.completion_service.CompletionService` that is Agenta.
 
     It belongs to the event loop that runs its first call, and holds that loop's connections until :meth:`aclose`.
 

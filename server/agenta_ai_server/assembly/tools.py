@@ -6,7 +6,7 @@ import asyncio
 import logging
 from typing import TYPE_CHECKING
 
-from agenta_ai_server.agenta.completion import Unconfigured
+from agenta_ai_server.agenta.completion_service import Unconfigured
 from agenta_ai_server.concurrency.limiter import ConcurrencyLimiter
 from agenta_ai_server.domain.deadline import MARGIN_SECONDS
 from agenta_ai_server.domain.reloading_file import ReloadingDocument
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from agenta_ai_server.agenta.completion import CompletionService
+    from agenta_ai_server.agenta.completion_service import CompletionService
     from agenta_ai_server.assembly.resources import Resources
     from agenta_ai_server.domain.tool import ToolSpec
     from agenta_ai_server.settings import Settings

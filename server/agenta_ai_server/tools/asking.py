@@ -11,7 +11,7 @@ from agenta_ai_server.domain.tool import Stage
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
 
-    from agenta_ai_server.agenta.completion import Completion
+    from agenta_ai_server.agenta.completion_service import Completion
     from agenta_ai_server.domain.errors import Violation
     from agenta_ai_server.domain.tool import ToolCall
     from agenta_ai_server.domain.values import Attempt

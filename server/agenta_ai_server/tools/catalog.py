@@ -13,7 +13,7 @@ from agenta_ai_server.domain.tool import ToolSet
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Mapping
 
-    from agenta_ai_server.agenta.completion import CompletionService
+    from agenta_ai_server.agenta.completion_service import CompletionService
     from agenta_ai_server.concurrency.limiter import ConcurrencyLimiter
     from agenta_ai_server.domain.tool import ToolSpec
     from agenta_ai_server.tools.cases.spending import Spending

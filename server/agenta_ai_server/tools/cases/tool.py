@@ -6,7 +6,7 @@ import re
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
-from agenta_ai_server.agenta.completion import DeployedPrompt
+from agenta_ai_server.agenta.completion_service import DeployedPrompt
 from agenta_ai_server.concurrency.turns import Turns
 from agenta_ai_server.domain.errors import Reason, Refused, Violation
 from agenta_ai_server.domain.tool import Hints, ToolSpec

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from agenta_ai_server.agenta.completion import DeployedPrompt
+from agenta_ai_server.agenta.completion_service import DeployedPrompt
 from agenta_ai_server.domain.outcome import ToolOutcome
 from agenta_ai_server.domain.tool import Hints, ToolSpec
 from agenta_ai_server.tools.refine_prompt.refiner import Refiner
