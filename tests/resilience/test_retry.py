@@ -13,7 +13,7 @@ from upstream.fakes import Clock, Scripted, circuit_open, failed, unavailable, u
 
 from agenta_ai_server.agenta.completion_service import DeployedPrompt
 from agenta_ai_server.domain.errors import Reason, Refused, UpstreamFailed
-from agenta_ai_server.domain.tool import Waiters
+from agenta_ai_server.domain.waiters import Waiters
 from agenta_ai_server.resilience.retry import RetryBudget, RetryingCompletions
 
 if TYPE_CHECKING:

@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 import asyncio
-import math
 import re
 from dataclasses import dataclass, field
-from enum import StrEnum
-from typing import TYPE_CHECKING, NamedTuple, Protocol, TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
 from agenta_ai_server.domain.deadline import too_little_time
 from agenta_ai_server.domain.errors import Reason, Refused
+from agenta_ai_server.domain.progress import Progress
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
 
     from agenta_ai_server.domain.call import AgentaCredential, Principal
     from agenta_ai_server.domain.outcome import ToolOutcome
+    from agenta_ai_server.domain.progress import Stage, Watch
     from agenta_ai_server.domain.values import Json
+    from agenta_ai_server.domain.waiters import HasDeadline, Waiters
 
 JSON_SCHEMA = "https://json-schema.org/draft/2020-12/schema"
 NAME = re.compile(r"tools\.[a-z0-9_]+\.[a-z0-9_]+\.[a-z0-9_]+")
@@ -135,92 +136,6 @@ class ToolSet:
         space[last] = tool
 
 
-class HasDeadline(Protocol):
-    """Something with a deadline."""
-
-    @property
-    def deadline(self) -> float:
-        """When the waiting ends, in seconds on the event loop's clock, as things are now; infinite for never."""
-
-
-class Stage(StrEnum):
-    """The stage of a call."""
-
-    QUEUED = "queued"
-    STARTED = "started"
-    ASKING = "asking"
-    WAITING_FOR_RETRY = "waiting for retry"
-    CHECKING = "checking"
-    REPAIRING = "repairing"
-    RUNNING_CASES = "running cases"
-
-
-class Progress(NamedTuple):
-    """One step of a call, for its watchers.
-
-    Attributes:
-        stage: What is happening.
-        text: The same in a sentence for people.
-        done: Steps that are done; 0 if they aren't counted.
-        total: Steps in all; 0 if they aren't counted.
-        queue_position: The call's place in the queue, from 1; 0 unless it is queued.
-        retry_delay: Seconds until the next attempt; ``None`` unless the call waits for it.
-    """
-
-    stage: Stage
-    text: str
-    done: int = 0
-    total: int = 0
-    queue_position: int = 0
-    retry_delay: float | None = None
-
-
-Watch: TypeAlias = "Callable[[Progress], None]"
-"""Takes the progress of a call. It returns at once and doesn't raise."""
-
-
-@dataclass(slots=True, eq=False)
-class Waiters:
-    """The callers that wait for one run, and join and leave it while it is running.
-
-    Attributes:
-        deadlines: When each of them stops waiting, in seconds on the event loop's clock; infinite for never.
-        watchers: Those of them that watch its progress.
-        latest: The last progress of the run; ``None`` before the first.
-        begun: Whether the run may have been billed, so that it continues for a while when all callers have left.
-    """
-
-    deadlines: list[float] = field(default_factory=list)
-    watchers: list[Watch] = field(default_factory=list)
-    latest: Progress | None = None
-    begun: bool = False
-
-    @property
-    def deadline(self) -> float:
-        """When the last of them stops waiting."""
-        return max(self.deadlines, default=-math.inf)
-
-    def join(self, deadline: float, watch: Watch | None) -> None:
-        """Add a caller, and send it the run's current progress."""
-        self.deadlines.append(deadline)
-        if watch:
-            self.watchers.append(watch)
-            if self.latest:
-                watch(self.latest)
-
-    def leave(self, deadline: float, watch: Watch | None) -> None:
-        """Remove a caller."""
-        self.deadlines.remove(deadline)
-        if watch:
-            self.watchers.remove(watch)
-
-    def report(self, progress: Progress) -> None:
-        """Send the progress to all watchers, and keep it for those who join later."""
-        self.latest = progress
-        for watch in self.watchers:
-            watch(progress)
-
-
 @dataclass(slots=True, eq=False)
 class ToolCall:
     """One call of a tool.
@@ -328,7 +243,7 @@ class ToolCall:
         queue_position: int = 0,
         retry_delay: float | None = None,
     ) -> None:
-        """Report the call's progress to its watchers: see :class:`Progress`."""
+        """Report the call's progress to its watchers: see :class:`~agenta_ai_server.domain.progress.Progress`."""
         if self.watch:
             self.watch(Progress(stage, text, done, total, queue_position, retry_delay))
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING
 
-from agenta_ai_server.domain.tool import Stage
+from agenta_ai_server.domain.progress import Stage
 
 if TYPE_CHECKING:
     from agenta_ai_server.concurrency.limiter import ConcurrencyLimiter

@@ -9,7 +9,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from agenta_ai_server.domain.errors import Refused, UpstreamFailed
-from agenta_ai_server.domain.tool import Stage
+from agenta_ai_server.domain.progress import Stage
 from agenta_ai_server.resilience.window import Window
 
 if TYPE_CHECKING:

@@ -6,12 +6,12 @@ from typing import TYPE_CHECKING
 
 from agenta_ai.codec import fill
 from agenta_ai.v1 import content_pb2, error_pb2, tool_service_pb2
-from agenta_ai_server.domain.tool import Stage
+from agenta_ai_server.domain.progress import Stage
 from agenta_ai_server.rpc.status import REASON_PREFIX, to_duration
 
 if TYPE_CHECKING:
     from agenta_ai_server.domain.outcome import ToolFailure, ToolOutcome
-    from agenta_ai_server.domain.tool import Progress
+    from agenta_ai_server.domain.progress import Progress
 
 # A result that was billed is sent, even though only a few clients can read this many levels.
 MAX_DEPTH = 100

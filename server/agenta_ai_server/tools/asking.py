@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Generic, TypeVar
 
 from agenta_ai_server.domain.errors import Reason, Refused, ToolFailed, UpstreamFailed
-from agenta_ai_server.domain.tool import Stage
+from agenta_ai_server.domain.progress import Stage
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence

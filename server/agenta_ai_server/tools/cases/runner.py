@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from agenta_ai_server.agenta.completion_service import InlinePrompt
 from agenta_ai_server.domain.errors import Refused, ToolFailed
-from agenta_ai_server.domain.tool import Stage
+from agenta_ai_server.domain.progress import Stage
 from agenta_ai_server.tools.cases.trial import CaseRun, CaseRuns, Trial
 from agenta_ai_server.tools.refine_prompt.guarantee import LONG_CHARACTERS, computed
 
