@@ -32,7 +32,7 @@ from agenta_ai_server.redis.client import RedisClient
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
 
-    from agenta_ai_server.domain.tool import Waiters
+    from agenta_ai_server.domain.waiters import Waiters
 
 REPLICAS = 100
 # What a replica has open before anything counts: as many as its calls that are made at once here.

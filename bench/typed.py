@@ -13,7 +13,7 @@ from agenta_ai.v1 import tool_service_pb2
 from agenta_ai_server.assembly.tools import described_tools
 from agenta_ai_server.domain.outcome import ToolOutcome
 from agenta_ai_server.domain.tool import ToolSpec
-from agenta_ai_server.rpc import servicer, typed_methods
+from agenta_ai_server.rpc import responses, typed_methods
 from agenta_ai_server.rpc.parsing import MAX_VALUES, parse, read_arguments
 from agenta_ai_server.tools.refine_prompt import tool as refine_prompt
 from agenta_ai_server.typed.generation import Generation
@@ -57,7 +57,7 @@ def compare(name: str, tool: ToolSpec, arguments: dict[str, Any], result: dict[s
 
     def by_call_tool() -> None:
         read_arguments(parse(generic, tool_service_pb2.CallToolRequest.FromString).arguments)
-        servicer.write_outcome(outcome)
+        responses.write_outcome(outcome)
 
     def by_its_own_method() -> None:
         method.arguments.read(parse(typed, method.request.FromString).arguments, MAX_VALUES)

@@ -13,12 +13,13 @@ from grpc_status import rpc_status
 
 from agenta_ai.v1 import error_pb2, tool_service_pb2
 from agenta_ai_server.domain.call import ANONYMOUS, Principal
-from agenta_ai_server.domain.tool import ToolCall, ToolSet, Waiters
+from agenta_ai_server.domain.tool import ToolCall, ToolSet
 
 if TYPE_CHECKING:
     from grpc.aio import AioRpcError
 
     from agenta_ai.v1.tool_service_pb2_grpc import ToolServiceAsyncStub
+    from agenta_ai_server.domain.waiters import Waiters
 
 REFINE = "tools.agenta.api.refine_prompt"
 WITH_CASES = "tools.agenta.api.refine_prompt_with_cases"

@@ -9,19 +9,21 @@ from typing import TYPE_CHECKING, Any
 
 from calls import WITH_CASES, request, tool_call
 
-from agenta_ai_server.agenta.completion import Completion, InlinePrompt
+from agenta_ai_server.agenta.completion_service import Completion, InlinePrompt
+from agenta_ai_server.concurrency.limiter import ConcurrencyLimiter
 from agenta_ai_server.domain.values import Attempt
 from agenta_ai_server.standin import model
 from agenta_ai_server.standin.refine import refine
 from agenta_ai_server.tools.cases.spending import Spending
 from agenta_ai_server.tools.catalog import Dependencies
+from agenta_ai_server.tools.refine_prompt.guarantee import Guarantee
 from agenta_ai_server.tools.refine_prompt.prompt import CONTEXT, GUIDELINES, TEMPLATE
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from agenta_ai.v1 import tool_service_pb2
-    from agenta_ai_server.agenta.completion import AnyPrompt
+    from agenta_ai_server.agenta.completion_service import AnyPrompt
     from agenta_ai_server.domain.outcome import ToolOutcome
     from agenta_ai_server.domain.tool import ToolCall
     from agenta_ai_server.domain.values import Json
@@ -88,16 +90,20 @@ class Model:
         finally:
             self.running -= 1
 
-    async def aclose(self) -> None:
-        pass
-
 
 async def outcome_of(
-    completions: Model, given: dict[str, Any], *, deadline: float = 1e9, **dependencies: Any
+    completions: Model,
+    given: dict[str, Any],
+    *,
+    deadline: float = 1e9,
+    limiter: ConcurrencyLimiter | None = None,
+    spending: Spending | None = None,
 ) -> ToolOutcome:
     """Run the tool without a service."""
     from agenta_ai_server.tools.cases import provide
 
-    dependencies = {"spending": Spending(("gpt-4o-mini",)), **dependencies}
-    of = Dependencies(completions, {"refine_prompt": "ai-refine"}, **dependencies)
+    apps = {"refine_prompt": "ai-refine"}
+    of = Dependencies(
+        completions, apps, limiter or ConcurrencyLimiter(), Guarantee(), spending or Spending(("gpt-4o-mini",))
+    )
     return await provide(of).run(tool_call(WITH_CASES, given, deadline=deadline))

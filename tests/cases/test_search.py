@@ -11,7 +11,7 @@ from cases.prompts import CASES, HOPELESS, ONE_WORD, PROMPT, SENTENCE, Model, ar
 from concurrency.virtual_time import virtual_time
 from upstream.fakes import circuit_open, failed
 
-from agenta_ai_server.agenta.completion import InlinePrompt
+from agenta_ai_server.agenta.completion_service import InlinePrompt
 from agenta_ai_server.concurrency.limiter import ConcurrencyLimiter
 from agenta_ai_server.domain.errors import Reason, Refused, ToolFailed
 from agenta_ai_server.tools.cases.feedback import MAX_CONTEXT_CHARACTERS
@@ -21,7 +21,7 @@ from agenta_ai_server.tools.cases.spending import Spending
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from agenta_ai_server.agenta.completion import AnyPrompt
+    from agenta_ai_server.agenta.completion_service import AnyPrompt
     from agenta_ai_server.tools.cases.trial import Trial
 
 

@@ -12,7 +12,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from agenta_ai_server.concurrency.limiter import ConcurrencyLimiter
 from agenta_ai_server.domain.errors import Refused
-from agenta_ai_server.domain.tool import Waiters
+from agenta_ai_server.domain.waiters import Waiters
 
 SLOTS, ROOM, SHARE = 8, 8, 0.25
 

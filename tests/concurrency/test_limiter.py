@@ -11,7 +11,7 @@ from concurrency.virtual_time import VirtualTimeLoop, virtual_time
 
 from agenta_ai_server.concurrency.limiter import MAX_DELAY, MIN_DELAY, ConcurrencyLimiter
 from agenta_ai_server.domain.errors import Reason, Refused
-from agenta_ai_server.domain.tool import Waiters
+from agenta_ai_server.domain.waiters import Waiters
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -18,7 +18,7 @@ from calls import details, reason, tool_call
 from faults import proxy as faults
 from faults.suite import BREAKER, DEADLINE, KEEPALIVE, RETRIES, RETRY_UNSAFE, served
 
-from agenta_ai_server.agenta.completion import DeployedPrompt
+from agenta_ai_server.agenta.completion_service import DeployedPrompt
 from agenta_ai_server.agenta.completions import AgentaCompletionService, AgentaConfig
 from agenta_ai_server.domain.errors import Reason, UpstreamFailed
 from agenta_ai_server.standin.app import in_turn

@@ -19,7 +19,7 @@ from calls import tool_call
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from agenta_ai_server.agenta.completion import Completion, DeployedPrompt
+from agenta_ai_server.agenta.completion_service import Completion, DeployedPrompt
 from agenta_ai_server.domain.errors import Reason, Refused, ToolFailed
 from agenta_ai_server.domain.values import Attempt
 from agenta_ai_server.tools.refine_prompt.guarantee import Guarantee
@@ -29,7 +29,7 @@ from agenta_ai_server.tools.refine_prompt.tool import RefinePrompt, RefinePrompt
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
-    from agenta_ai_server.agenta.completion import AnyPrompt
+    from agenta_ai_server.agenta.completion_service import AnyPrompt
     from agenta_ai_server.domain.outcome import ToolOutcome
     from agenta_ai_server.domain.tool import ToolCall
 from agenta_ai_server.domain.values import Json
@@ -128,9 +128,6 @@ class Model:
 
     async def complete(self, prompt: AnyPrompt, inputs: Mapping[str, Json], call: ToolCall) -> Completion:
         return Completion(self._text, Attempt("0" * 32, 0.0))
-
-    async def aclose(self) -> None:
-        pass
 
 
 class Service:

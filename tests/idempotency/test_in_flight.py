@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
     from typing import TypeAlias
 
-    from agenta_ai_server.domain.tool import Waiters
+    from agenta_ai_server.domain.waiters import Waiters
     from agenta_ai_server.idempotency.store import Lease
 
     OnBilling: TypeAlias = Callable[[], Awaitable[None]]

@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from redis_server import RedisServer
 
     from agenta_ai_server.domain.outcome import ToolOutcome
-    from agenta_ai_server.domain.tool import Waiters
+    from agenta_ai_server.domain.waiters import Waiters
 
 
 class Tool:

@@ -101,7 +101,7 @@ def test_the_example_holds_agentas_plans() -> None:
         (b"burst = 1\nper_minute = 1_000_000", "per_minute: Input should be less than or equal to 60000"),
         (
             b"unlimited = true\nburst = 1\nper_minute = 1",
-            ("at the top: unlimited can't be combined with burst and per_minute"),
+            "at the top: unlimited can't be combined with burst and per_minute",
         ),
         (b"[organizations.o.tools.x]\nlimit = 1", "organizations.o.tools.x.limit: there is no such key"),
         (b'[organizations.""]', "organizations.: String should have at least 1 character"),

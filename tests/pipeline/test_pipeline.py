@@ -19,7 +19,8 @@ from agenta_ai_server.concurrency.limiter import ConcurrencyLimiter
 from agenta_ai_server.domain.call import Principal
 from agenta_ai_server.domain.errors import DeadlinePassed, Reason, Refused, ToolFailed
 from agenta_ai_server.domain.outcome import ToolFailure, ToolOutcome
-from agenta_ai_server.domain.tool import Progress, Stage, ToolCall, ToolSet, ToolSpec
+from agenta_ai_server.domain.progress import Progress, Stage
+from agenta_ai_server.domain.tool import ToolCall, ToolSet, ToolSpec
 from agenta_ai_server.idempotency.in_flight import InFlightCalls
 from agenta_ai_server.idempotency.memory import MemoryLedger
 from agenta_ai_server.idempotency.store import LedgerStore

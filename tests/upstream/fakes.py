@@ -5,14 +5,14 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
-from agenta_ai_server.agenta.completion import Completion
+from agenta_ai_server.agenta.completion_service import Completion
 from agenta_ai_server.domain.errors import Reason, Refused, UpstreamFailed
 from agenta_ai_server.domain.values import Attempt
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
 
-    from agenta_ai_server.agenta.completion import AnyPrompt
+    from agenta_ai_server.agenta.completion_service import AnyPrompt
     from agenta_ai_server.domain.tool import ToolCall
     from agenta_ai_server.domain.values import Json
 
@@ -49,7 +49,6 @@ class Scripted:
     def __init__(self, *replies: UpstreamFailed | Refused | str | Callable[[], Awaitable[Completion]]) -> None:
         self.replies = list(replies)
         self.deadlines: list[float] = []
-        self.closed = False
 
     @property
     def calls(self) -> int:
@@ -63,9 +62,6 @@ class Scripted:
         if callable(reply):
             return await reply()
         return Completion(reply, Attempt(f"{self.calls:032x}", 1.0))
-
-    async def aclose(self) -> None:
-        self.closed = True
 
 
 def failed(

@@ -17,7 +17,7 @@ import pytest
 from calls import tool_call
 
 from agenta_ai_server.agenta.addresses import AgentaAddress
-from agenta_ai_server.agenta.completion import DeployedPrompt
+from agenta_ai_server.agenta.completion_service import DeployedPrompt
 from agenta_ai_server.agenta.completions import AgentaCompletionService, AgentaConfig
 from agenta_ai_server.agenta.retry_after import retry_delay
 from agenta_ai_server.domain.errors import Reason, Refused, UpstreamFailed
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from upstream.conftest import Exchange, Upstream
 
-    from agenta_ai_server.agenta.completion import Completion, CompletionService
+    from agenta_ai_server.agenta.completion_service import Completion, CompletionService
 
     Handler = Callable[[Exchange], Awaitable[None]]
     Make = Callable[..., AgentaCompletionService]

@@ -7,7 +7,7 @@ import pytest
 from calls import refine, structured, tool_call
 from conftest import connected, settings_for
 
-from agenta_ai_server.agenta.completion import DeployedPrompt
+from agenta_ai_server.agenta.completion_service import DeployedPrompt
 from agenta_ai_server.agenta.completions import AgentaCompletionService, AgentaConfig
 from agenta_ai_server.domain.errors import Reason, UpstreamFailed
 from agenta_ai_server.domain.listener import CallListener

@@ -18,9 +18,10 @@ from agenta_ai_server.assembly import tools as assembled_tools
 from agenta_ai_server.commands import serve
 from agenta_ai_server.domain.errors import Reason, Refused
 from agenta_ai_server.domain.outcome import ToolOutcome
-from agenta_ai_server.domain.tool import Stage, ToolCall, ToolSpec
+from agenta_ai_server.domain.progress import Stage
+from agenta_ai_server.domain.tool import ToolCall, ToolSpec
 from agenta_ai_server.rpc import progress as sending
-from agenta_ai_server.rpc.servicer import MAX_PROGRESS_TEXT
+from agenta_ai_server.rpc.responses import MAX_PROGRESS_TEXT
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator

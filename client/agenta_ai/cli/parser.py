@@ -262,7 +262,7 @@ def _refine(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("-g", "--guidelines", default="", metavar="TEXT", help="instructions for the refinement")
     parser.add_argument("-c", "--context", default="", metavar="TEXT", help="what the prompt is for")
     parser.add_argument(
-        "--system", action="store_true", help=("treat a text as a system message instead of a user message")
+        "--system", action="store_true", help="treat a text as a system message instead of a user message"
     )
     parser.add_argument("--format", choices=("text", "json", "yaml"), metavar="FORMAT", help="text, json or yaml")
     where = parser.add_mutually_exclusive_group()
@@ -350,7 +350,7 @@ def _target(parser: Parser) -> None:
     security = add.add_mutually_exclusive_group()
     security.add_argument("--tls", action="store_true", dest="tls", help="use TLS, even for this machine")
     security.add_argument(
-        "--plaintext", action="store_false", dest="tls", help=("use plaintext, even for other machines")
+        "--plaintext", action="store_false", dest="tls", help="use plaintext, even for other machines"
     )
     add.add_argument("--ca", default="", metavar="FILE", help="trust these authorities instead of the system's (PEM)")
     use = actions.add_parser("use", help="use a target by default", description="Use a target by default.")

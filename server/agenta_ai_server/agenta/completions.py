@@ -11,7 +11,7 @@ import httpx
 
 from agenta_ai_server.agenta import failures
 from agenta_ai_server.agenta.addresses import AgentaAddress
-from agenta_ai_server.agenta.completion import Completion, InlinePrompt
+from agenta_ai_server.agenta.completion_service import Completion, InlinePrompt
 from agenta_ai_server.agenta.credential import ServerKey
 from agenta_ai_server.agenta.explanation import explain
 from agenta_ai_server.agenta.http import HttpClient
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Mapping
     from pathlib import Path
 
-    from agenta_ai_server.agenta.completion import AnyPrompt, Kind
+    from agenta_ai_server.agenta.completion_service import AnyPrompt, Kind
     from agenta_ai_server.agenta.failures import Failure
     from agenta_ai_server.agenta.http import HttpResponse
     from agenta_ai_server.agenta.routes import Route
@@ -83,7 +83,7 @@ class AgentaConfig:
 
 
 class AgentaCompletionService:
-    """A :class:`~agenta_ai_server.agenta.completion.CompletionService` that is Agenta.
+    """A :class:`~agenta_ai_server.agenta.completion_service.CompletionService` that is Agenta.
 
     It belongs to the event loop that runs its first call, and holds that loop's connections until :meth:`aclose`.
 
@@ -125,17 +125,18 @@ class AgentaCompletionService:
         try:
             return await self._run(route, run, call)
         except _MissingRoute as missing:
-            for other in others:
-                try:
-                    completion = await self._run(other, run, call)
-                except _MissingRoute:
-                    break
-                except UpstreamFailed:
-                    _prefer(other, routes)
-                    raise
+            if not others:
+                raise
+            other = others[0]
+            try:
+                completion = await self._run(other, run, call)
+            except _MissingRoute:
+                raise missing from None
+            except UpstreamFailed:
                 _prefer(other, routes)
-                return completion
-            raise missing from None
+                raise
+            _prefer(other, routes)
+            return completion
 
     async def aclose(self) -> None:
         """Close all connections. Calls that run fail."""

@@ -126,8 +126,7 @@ NOT_DEPLOYED = _misconfigured(
 )
 WRONG_INPUTS = _misconfigured(
     "The prompt that is deployed in Agenta for this tool expects other inputs than this service sends. Ask the "
-    "operator "
-    "of this service to deploy one that fits the tool."
+    "operator of this service to deploy one that fits the tool."
 )
 UNFILLED_VARIABLES = _misconfigured(
     "The prompt that is deployed in Agenta for this tool has variables without a value. Ask the operator of this "

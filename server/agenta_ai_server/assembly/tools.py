@@ -6,7 +6,7 @@ import asyncio
 import logging
 from typing import TYPE_CHECKING
 
-from agenta_ai_server.agenta.completion import Unconfigured
+from agenta_ai_server.agenta.completion_service import Unconfigured
 from agenta_ai_server.concurrency.limiter import ConcurrencyLimiter
 from agenta_ai_server.domain.deadline import MARGIN_SECONDS
 from agenta_ai_server.domain.reloading_file import ReloadingDocument
@@ -14,13 +14,14 @@ from agenta_ai_server.domain.tool import ToolSet
 from agenta_ai_server.tools.cases.spending import Spending
 from agenta_ai_server.tools.cases.tool import NAME as REFINE_WITH_CASES
 from agenta_ai_server.tools.catalog import Catalog, Dependencies, check_disabled, discover, tool_set
+from agenta_ai_server.tools.refine_prompt.guarantee import Guarantee
 from agenta_ai_server.typed import lock
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from agenta_ai_server.agenta.completion import CompletionService
+    from agenta_ai_server.agenta.completion_service import CompletionService
     from agenta_ai_server.assembly.resources import Resources
     from agenta_ai_server.domain.tool import ToolSpec
     from agenta_ai_server.settings import Settings
@@ -48,15 +49,17 @@ def build_tools(
         metrics: Shows whether the file can be used; ``None`` if there are none.
         limiter: Gives the slots of calls, for tools that do several things at once; ``None`` for one of their own.
     """
+    guarantee = Guarantee()
+    resources.on_close(guarantee.aclose)
     built_in = discover(
         Dependencies(
             completions,
             {"refine_prompt": settings.refine_prompt_key or ""},
+            limiter or ConcurrencyLimiter(),
+            guarantee,
+            Spending(settings.cases_models, settings.cases_max_tokens),
             repairs=settings.repairs,
             cases_seconds=settings.cases_max_seconds,
-            spending=Spending(settings.cases_models, settings.cases_max_tokens),
-            limiter=limiter or ConcurrencyLimiter(),
-            on_close=resources.on_close,
         )
     )
     catalog = Catalog(ToolSet(), may_change=settings.tools_file is not None)
@@ -90,7 +93,9 @@ def described_tools(tools_file: Path | None = None) -> list[ToolSpec]:
     Raises:
         ValueError: The file can't be used.
     """
-    built_in = discover(Dependencies(Unconfigured(), {"refine_prompt": ""}))
+    built_in = discover(
+        Dependencies(Unconfigured(), {"refine_prompt": ""}, ConcurrencyLimiter(), Guarantee(), Spending())
+    )
     if tools_file is None:
         return built_in
     from agenta_ai_server.tools.prompt_tool import spec

@@ -5,14 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from agenta_ai_server.agenta.completion import Unconfigured
+from agenta_ai_server.agenta.completion_service import Unconfigured
 from agenta_ai_server.agenta.completions import AgentaCompletionService, AgentaConfig
 from agenta_ai_server.assembly.resources import secret
 from agenta_ai_server.resilience.circuit_breaker import Breaker, CircuitBreakingCompletions, State
 from agenta_ai_server.resilience.retry import RetryingCompletions
 
 if TYPE_CHECKING:
-    from agenta_ai_server.agenta.completion import CompletionService
+    from agenta_ai_server.agenta.completion_service import CompletionService
     from agenta_ai_server.assembly.resources import Resources
     from agenta_ai_server.domain.listener import CallListener
     from agenta_ai_server.domain.server_state import ServerState

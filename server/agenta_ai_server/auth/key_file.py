@@ -189,7 +189,7 @@ def _change(path: Path, change: Callable[[KeyFile], KeyFile]) -> None:
             os.close(folder)
     except OSError as error:
         way_out = (
-            (". Create its folder first, accessible only to this user") if isinstance(error, FileNotFoundError) else ""
+            ". Create its folder first, accessible only to this user" if isinstance(error, FileNotFoundError) else ""
         )
         raise ValueError(f"can't write {path}: {error.strerror}{way_out}") from None
 

@@ -117,7 +117,7 @@ async def limits(settings: Settings) -> AsyncIterator[Found]:
         LimitPolicy.parse(read_file(path), names)
     except ValueError as error:
         yield failed(
-            f"{path}: {sentence(error)}", ("Correct AGENTA_AI_GRPC_LIMITS_FILE: docs/limits.md describes its format.")
+            f"{path}: {sentence(error)}", "Correct AGENTA_AI_GRPC_LIMITS_FILE: docs/limits.md describes its format."
         )
     else:
         yield ok(f"{path} can be read.")

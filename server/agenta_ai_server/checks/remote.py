@@ -106,7 +106,7 @@ async def agenta_key(settings: Settings) -> AsyncIterator[Found]:
             case Denial.FORBIDDEN:
                 yield failed(
                     "It may not run services.",
-                    (f"Give its owner a role that may run services, or put another key into {source}."),
+                    f"Give its owner a role that may run services, or put another key into {source}.",
                 )
             case _:
                 yield ok("Agenta knows it, and it may run services.")
@@ -149,8 +149,7 @@ def _unanswered(why: str) -> Found:
         return failed(
             f"Its certificate isn't trusted, or it has no TLS ({why}).",
             "Renew it if it has expired. Otherwise, set AGENTA_AI_GRPC_UPSTREAM_CA_FILE to the certificate of its "
-            "authority, or correct "
-            "AGENTA_AI_SERVICES_API_URL.",
+            "authority, or correct AGENTA_AI_SERVICES_API_URL.",
         )
     if "Proxy" in why:
         return failed(f"The proxy can't be used ({why}).", "Correct AGENTA_AI_GRPC_UPSTREAM_PROXY.")

@@ -61,7 +61,7 @@ def _looked_at(path: Path) -> tuple[Found | None, bool]:
     if os.access(path.parent, os.W_OK):
         return ok(f"The server will create {path}."), False
     return failed(
-        f"{path} can't be created.", (f"Create {path.parent}, and make it writable for the server's user.")
+        f"{path} can't be created.", f"Create {path.parent}, and make it writable for the server's user."
     ), False
 
 

@@ -14,7 +14,7 @@ from urllib.parse import unquote
 from agenta_ai_server.domain.record import record
 
 if TYPE_CHECKING:
-    from agenta_ai_server.domain.tool import Watch
+    from agenta_ai_server.domain.progress import Watch
     from agenta_ai_server.domain.values import Attempt
 
 TYPED_METHODS = "/agenta.ai.tools"

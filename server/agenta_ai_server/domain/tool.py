@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 import asyncio
-import math
 import re
 from dataclasses import dataclass, field
-from enum import StrEnum
-from typing import TYPE_CHECKING, NamedTuple, Protocol, TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
 from agenta_ai_server.domain.deadline import too_little_time
 from agenta_ai_server.domain.errors import Reason, Refused
+from agenta_ai_server.domain.progress import Progress
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
 
     from agenta_ai_server.domain.call import AgentaCredential, Principal
     from agenta_ai_server.domain.outcome import ToolOutcome
+    from agenta_ai_server.domain.progress import Stage, Watch
     from agenta_ai_server.domain.values import Json
+    from agenta_ai_server.domain.waiters import HasDeadline, Waiters
 
 JSON_SCHEMA = "https://json-schema.org/draft/2020-12/schema"
 NAME = re.compile(r"tools\.[a-z0-9_]+\.[a-z0-9_]+\.[a-z0-9_]+")
@@ -93,8 +94,6 @@ class ToolSet:
         self.missing_settings = tuple(sorted(missing & lacking))
         self._enabled = frozenset(tool.name for tool in self.tools)
         self._root: _Namespace = {}
-        # Those that were found before: a call asks four times.
-        self._found: dict[str, ToolSpec] = {}
         for tool in self.everything:
             self._add(tool)
 
@@ -104,15 +103,10 @@ class ToolSet:
 
     def find(self, name: str) -> ToolSpec | None:
         """Return the tool of this name, also one that lacks a setting; ``None`` if there is none."""
-        if found := self._found.get(name):
-            return found
         space: _Namespace | ToolSpec | None = self._root
         for segment in name.split(".", 4):
             space = space.get(segment) if isinstance(space, dict) else None
-        if not isinstance(space, ToolSpec):
-            return None
-        self._found[name] = space
-        return space
+        return space if isinstance(space, ToolSpec) else None
 
     def get(self, name: str) -> ToolSpec:
         """Return the tool of this name.
@@ -140,92 +134,6 @@ class ToolSet:
         if last in space:
             raise ValueError(f"two tools are named {tool.name}")
         space[last] = tool
-
-
-class HasDeadline(Protocol):
-    """Something with a deadline."""
-
-    @property
-    def deadline(self) -> float:
-        """When the waiting ends, in seconds on the event loop's clock, as things are now; infinite for never."""
-
-
-class Stage(StrEnum):
-    """The stage of a call."""
-
-    QUEUED = "queued"
-    STARTED = "started"
-    ASKING = "asking"
-    WAITING_FOR_RETRY = "waiting for retry"
-    CHECKING = "checking"
-    REPAIRING = "repairing"
-    RUNNING_CASES = "running cases"
-
-
-class Progress(NamedTuple):
-    """One step of a call, for its watchers.
-
-    Attributes:
-        stage: What is happening.
-        text: The same in a sentence for people.
-        done: Steps that are done; 0 if they aren't counted.
-        total: Steps in all; 0 if they aren't counted.
-        queue_position: The call's place in the queue, from 1; 0 unless it is queued.
-        retry_delay: Seconds until the next attempt; ``None`` unless the call waits for it.
-    """
-
-    stage: Stage
-    text: str
-    done: int = 0
-    total: int = 0
-    queue_position: int = 0
-    retry_delay: float | None = None
-
-
-Watch: TypeAlias = "Callable[[Progress], None]"
-"""Takes the progress of a call. It returns at once and doesn't raise."""
-
-
-@dataclass(slots=True, eq=False)
-class Waiters:
-    """The callers that wait for one run, and join and leave it while it is running.
-
-    Attributes:
-        deadlines: When each of them stops waiting, in seconds on the event loop's clock; infinite for never.
-        watchers: Those of them that watch its progress.
-        latest: The last progress of the run; ``None`` before the first.
-        begun: Whether the run may have been billed, so that it continues for a while when all callers have left.
-    """
-
-    deadlines: list[float] = field(default_factory=list)
-    watchers: list[Watch] = field(default_factory=list)
-    latest: Progress | None = None
-    begun: bool = False
-
-    @property
-    def deadline(self) -> float:
-        """When the last of them stops waiting."""
-        return max(self.deadlines, default=-math.inf)
-
-    def join(self, deadline: float, watch: Watch | None) -> None:
-        """Add a caller, and send it the run's current progress."""
-        self.deadlines.append(deadline)
-        if watch:
-            self.watchers.append(watch)
-            if self.latest:
-                watch(self.latest)
-
-    def leave(self, deadline: float, watch: Watch | None) -> None:
-        """Remove a caller."""
-        self.deadlines.remove(deadline)
-        if watch:
-            self.watchers.remove(watch)
-
-    def report(self, progress: Progress) -> None:
-        """Send the progress to all watchers, and keep it for those who join later."""
-        self.latest = progress
-        for watch in self.watchers:
-            watch(progress)
 
 
 @dataclass(slots=True, eq=False)
@@ -274,9 +182,16 @@ class ToolCall:
         Raises:
             Refused: ARGUMENTS_INVALID.
         """
+        return self.load_arguments()
+
+    def load_arguments(self) -> dict[str, Json]:
+        """Read the arguments and release the request, which may be far larger than what is read from it.
+
+        Raises:
+            Refused: ARGUMENTS_INVALID.
+        """
         if self._arguments is None:
             self._arguments = self.read_arguments()
-            # The request isn't needed any more, and may be far larger than what was read from it.
             self.read_arguments = dict
         return self._arguments
 
@@ -328,7 +243,7 @@ class ToolCall:
         queue_position: int = 0,
         retry_delay: float | None = None,
     ) -> None:
-        """Report the call's progress to its watchers: see :class:`Progress`."""
+        """Report the call's progress to its watchers: see :class:`~agenta_ai_server.domain.progress.Progress`."""
         if self.watch:
             self.watch(Progress(stage, text, done, total, queue_position, retry_delay))
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 from agenta_ai_server.domain.errors import Reason, Refused
 from agenta_ai_server.domain.outcome import ToolFailure, ToolOutcome
-from agenta_ai_server.domain.tool import Waiters
+from agenta_ai_server.domain.waiters import Waiters
 from agenta_ai_server.idempotency.encoding import decode, encode
 from agenta_ai_server.idempotency.ledger import Finished, Following, Lost
 from agenta_ai_server.idempotency.store import LeaseLost, RunOutcome
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Coroutine
     from types import TracebackType
 
-    from agenta_ai_server.domain.tool import Watch
+    from agenta_ai_server.domain.progress import Watch
     from agenta_ai_server.idempotency.store import Leading, Lease, Store
 
 # Seconds between polls of a run elsewhere: short at first, because most callers join late in a run.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING
 
-from agenta_ai_server.domain.tool import Stage
+from agenta_ai_server.domain.progress import Stage
 
 if TYPE_CHECKING:
     from agenta_ai_server.concurrency.limiter import ConcurrencyLimiter
@@ -28,7 +28,7 @@ class ConcurrencyLimit:
         """
         if self._limiter.is_full:
             # What waits holds the arguments only: the request takes far more memory if it has unknown fields.
-            _ = call.arguments
+            call.load_arguments()
         on_position = partial(_report_position, call) if call.watch else None
         async with self._limiter.slot(call.caller.organization, call.waiting, on_position):
             call.report(Stage.STARTED, "The tool has started.")

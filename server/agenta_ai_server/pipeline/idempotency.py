@@ -6,7 +6,6 @@ import asyncio
 import json
 import re
 from dataclasses import replace
-from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from agenta_ai_server.domain.digest import digest
@@ -16,9 +15,9 @@ from agenta_ai_server.pipeline.pipeline import within_deadline
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-    from agenta_ai_server.domain.call import Principal
     from agenta_ai_server.domain.outcome import ToolOutcome
-    from agenta_ai_server.domain.tool import ToolCall, Waiters
+    from agenta_ai_server.domain.tool import ToolCall
+    from agenta_ai_server.domain.waiters import Waiters
     from agenta_ai_server.idempotency.in_flight import InFlightCalls
     from agenta_ai_server.pipeline.pipeline import Proceed
 
@@ -61,7 +60,8 @@ class Idempotency:
             run.require_time(self._min_seconds)
             return await within_deadline(run, proceed)
 
-        owner = _owner(call.caller)
+        caller = call.caller
+        owner = digest(caller.method, caller.user, caller.organization, caller.workspace, caller.project).hex()
         return await self._in_flight.run(
             digest(owner, call.request_id.lower()).hex(),
             _fingerprint(call),
@@ -72,15 +72,6 @@ class Idempotency:
             on_join=call.forget_arguments,
             watch=call.watch,
         )
-
-
-def _owner(caller: Principal) -> str:
-    return _digest(caller.method, caller.user, caller.organization, caller.workspace, caller.project)
-
-
-@lru_cache(maxsize=10_000)
-def _digest(*parts: str) -> str:
-    return digest(*parts).hex()
 
 
 def _fingerprint(call: ToolCall) -> bytes:

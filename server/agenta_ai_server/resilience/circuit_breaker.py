@@ -15,7 +15,7 @@ from agenta_ai_server.resilience.window import CountsByKey
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from agenta_ai_server.agenta.completion import AnyPrompt, Completion, CompletionService
+    from agenta_ai_server.agenta.completion_service import AnyPrompt, Completion, CompletionService
     from agenta_ai_server.domain.tool import ToolCall
     from agenta_ai_server.domain.values import Json
 
@@ -171,7 +171,7 @@ class Breaker:
 
 
 class CircuitBreakingCompletions:
-    """A :class:`~agenta_ai_server.agenta.completion.CompletionService` behind a breaker.
+    """A :class:`~agenta_ai_server.agenta.completion_service.CompletionService` behind a breaker.
 
     Args:
         inner: The service.
@@ -205,7 +205,3 @@ class CircuitBreakingCompletions:
             caller = f"{call.caller.organization}/{call.caller.user}"
             self._breaker.leave(entry, healthy=healthy, retry_after=retry_after, caller=caller)
         return completion
-
-    async def aclose(self) -> None:
-        """Close the service."""
-        await self._inner.aclose()

@@ -9,13 +9,13 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from agenta_ai_server.domain.errors import Refused, UpstreamFailed
-from agenta_ai_server.domain.tool import Stage
+from agenta_ai_server.domain.progress import Stage
 from agenta_ai_server.resilience.window import Window
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
 
-    from agenta_ai_server.agenta.completion import AnyPrompt, Completion, CompletionService
+    from agenta_ai_server.agenta.completion_service import AnyPrompt, Completion, CompletionService
     from agenta_ai_server.domain.tool import ToolCall
     from agenta_ai_server.domain.values import Attempt, Json
 
@@ -55,7 +55,7 @@ class RetryBudget:
 
 
 class RetryingCompletions:
-    """A :class:`~agenta_ai_server.agenta.completion.CompletionService` that is asked again if it may be.
+    """A :class:`~agenta_ai_server.agenta.completion_service.CompletionService` that is asked again if it may be.
 
     It may be where nothing was bought and seconds may help: no connection, HTTP 429, and a 503 without a trace in
     Agenta. The pause grows exponentially from 0.2 to 5 seconds; each caller waits a random part of it, so that callers
@@ -120,10 +120,6 @@ class RetryingCompletions:
         finally:
             # A failure and its frames refer to each other, and would keep the prompt in memory until a collection.
             failures.clear()
-
-    async def aclose(self) -> None:
-        """Close the service."""
-        await self._inner.aclose()
 
     async def _again(
         self,

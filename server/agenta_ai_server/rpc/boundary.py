@@ -52,7 +52,8 @@ class Boundary(grpc.aio.ServerInterceptor):
     """Must be the first interceptor of the server.
 
     Args:
-        max_seconds: The deadline of a call whose caller sets none, or a later one. The pipeline enforces it.
+        max_seconds: The deadline of a call whose caller sets none, or a later one. The pipeline enforces it for tool
+            calls; authentication and reading the request have time-outs of their own.
         listener: Is notified of each call.
     """
 

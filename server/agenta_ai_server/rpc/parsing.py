@@ -44,7 +44,7 @@ def parse(data: bytes, read: Callable[[bytes], Request], fields: Fields = CALL_T
         )
     if len(data) >= LARGE_BYTES and is_flooded(data, MAX_VALUES, fields):
         wrong = Violation(
-            "arguments", (f"Too many values (maximum {MAX_VALUES:,}), or fields that the contract doesn't define.")
+            "arguments", f"Too many values (maximum {MAX_VALUES:,}), or fields that the contract doesn't define."
         )
         raise _invalid_arguments(wrong)
     try:

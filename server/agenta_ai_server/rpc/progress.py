@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from typing import TypeAlias
 
-from agenta_ai_server.domain.tool import Progress
+from agenta_ai_server.domain.progress import Progress
 
 Encode: TypeAlias = Callable[[Progress], bytes]
 Write: TypeAlias = Callable[[bytes], Awaitable[None]]

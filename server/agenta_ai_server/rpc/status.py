@@ -1,4 +1,8 @@
-"""The status table: the code and the details for each reason."""
+"""The status table: the code and the details for each reason to refuse a call.
+
+If a tool ran and failed, the status is OK: ``agenta/failures.py`` decides the reason, and ``rpc/responses.py`` writes
+it into the response.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +20,7 @@ from agenta_ai.v1 import tool_service_pb2
 from agenta_ai_server.domain.errors import ExceededQuota, Reason, Refused
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
     from google.protobuf.message import Message
 
@@ -64,9 +68,18 @@ class GrpcStatus:
         call: The call that it answers.
         details: ``google.rpc`` messages besides the RequestInfo that every answer has.
         reason: Name of the ``Reason``, if there is one.
+        trailers: Metadata besides the call's own.
     """
 
-    def __init__(self, code: grpc.StatusCode, message: str, call: Call, *details: Message, reason: str = "") -> None:
+    def __init__(
+        self,
+        code: grpc.StatusCode,
+        message: str,
+        call: Call,
+        *details: Message,
+        reason: str = "",
+        trailers: Iterable[tuple[str, str]] = (),
+    ) -> None:
         self.code = code
         self.reason = reason
         self.message = _cut(message, MAX_MESSAGE_BYTES)
@@ -76,13 +89,19 @@ class GrpcStatus:
             packed = PackedDetail()
             packed.Pack(detail)
             status.details.append(packed)
-        self.trailers = ((DETAILS_KEY, status.SerializeToString()), *call.response_metadata)
+        self.trailers = ((DETAILS_KEY, status.SerializeToString()), *call.response_metadata, *trailers)
 
 
 def refusal(refused: Refused, call: Call) -> GrpcStatus:
     """Return the status of a refused ``call``."""
-    call.response_metadata.extend(_retry_trailers(refused, call))
-    return GrpcStatus(CODES[refused.reason], refused.message, call, *_details(refused), reason=refused.reason)
+    return GrpcStatus(
+        CODES[refused.reason],
+        refused.message,
+        call,
+        *_details(refused),
+        reason=refused.reason,
+        trailers=_retry_trailers(refused, call),
+    )
 
 
 def internal_error(call: Call) -> GrpcStatus:
@@ -139,7 +158,7 @@ def _exceeded(quota: ExceededQuota) -> details_pb2.QuotaFailure.Violation:
 
 
 def _retry_trailers(refused: Refused, call: Call) -> Iterator[tuple[str, str]]:
-    """Set the retry delay in the metadata that grpc's clients and HTTP clients obey automatically."""
+    """Yield the retry delay as the metadata that grpc's clients and HTTP clients obey automatically."""
     delay = refused.retry_delay
     if delay is not None:
         yield "retry-after", str(math.ceil(delay))

@@ -16,7 +16,7 @@ from agenta_ai_server.domain.errors import Reason, Refused, Violation
 from agenta_ai_server.domain.outcome import ToolFailure
 from agenta_ai_server.rpc.handler import ToolHandler
 from agenta_ai_server.rpc.parsing import MAX_VALUES, invalid_arguments, parse
-from agenta_ai_server.rpc.servicer import error_message, meta_message
+from agenta_ai_server.rpc.responses import error_message, meta_message
 from agenta_ai_server.rpc.wire_format import DOUBLES, LIST, STRUCT, VALUE, VARINTS, TypedFields
 from agenta_ai_server.typed.generation import Generation
 from agenta_ai_server.typed.lock import lock_of

@@ -126,9 +126,8 @@ def read(environment: Mapping[str, str]) -> Reading:
     if settings.takes_credentials_in_plaintext:
         warnings.append(
             f"AGENTA_AI_GRPC_LISTEN: {settings.listen} accepts credentials from other machines without TLS, so they "
-            f"can "
-            "be read on the network. Set AGENTA_AI_GRPC_TLS_CERT_FILE and AGENTA_AI_GRPC_TLS_KEY_FILE, or let only a "
-            "proxy with TLS connect to it."
+            "can be read on the network. Set AGENTA_AI_GRPC_TLS_CERT_FILE and AGENTA_AI_GRPC_TLS_KEY_FILE, or let only "
+            "a proxy with TLS connect to it."
         )
     return Reading(settings, faults, warnings)
 

@@ -254,7 +254,8 @@ class Tools(Group):
     upstream_keepalive: OnOff = setting(
         "AGENTA_AI_GRPC_UPSTREAM_KEEPALIVE",
         "Whether connections to Agenta are reused.",
-        "Set it to off behind a proxy that may answer a request twice, so that a late response can't reach another call.",
+        "Set it to off behind a proxy that may answer a request twice, so that a late response can't reach another "
+        "call.",
         default="on",
     )
     retries: int = setting(

@@ -70,8 +70,7 @@ def _auth_faults(settings: Settings) -> Iterator[str]:
         yield (
             "AGENTA_AI_GRPC_AGENTA_ALLOW: must be set with AGENTA_AI_GRPC_AUTH=agenta. Agenta checks permissions "
             "within each caller's own project, so every organization there would be admitted. List ids of "
-            "organizations, projects "
-            "or workspaces, or set * to admit them all."
+            "organizations, projects or workspaces, or set * to admit them all."
         )
     if "jwt" in settings.auth and (settings.jwt_jwks_url is None) == (settings.jwt_jwks_file is None):
         yield f"{name}: 'jwt' needs either AGENTA_AI_GRPC_JWT_JWKS_URL or AGENTA_AI_GRPC_JWT_JWKS_FILE."

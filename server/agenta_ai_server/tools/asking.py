@@ -6,12 +6,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Generic, TypeVar
 
 from agenta_ai_server.domain.errors import Reason, Refused, ToolFailed, UpstreamFailed
-from agenta_ai_server.domain.tool import Stage
+from agenta_ai_server.domain.progress import Stage
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
 
-    from agenta_ai_server.agenta.completion import Completion
+    from agenta_ai_server.agenta.completion_service import Completion
     from agenta_ai_server.domain.errors import Violation
     from agenta_ai_server.domain.tool import ToolCall
     from agenta_ai_server.domain.values import Attempt

@@ -4,20 +4,20 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from agenta_ai_server import tools
-from agenta_ai_server.concurrency.limiter import ConcurrencyLimiter
 from agenta_ai_server.domain.tool import ToolSet
-from agenta_ai_server.tools.cases.spending import Spending
-from agenta_ai_server.tools.refine_prompt.guarantee import Guarantee
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
+    from collections.abc import Callable, Collection, Iterable, Mapping
 
-    from agenta_ai_server.agenta.completion import CompletionService
+    from agenta_ai_server.agenta.completion_service import CompletionService
+    from agenta_ai_server.concurrency.limiter import ConcurrencyLimiter
     from agenta_ai_server.domain.tool import ToolSpec
+    from agenta_ai_server.tools.cases.spending import Spending
+    from agenta_ai_server.tools.refine_prompt.guarantee import Guarantee
 
 # In an error.
 MAX_NAMES = 20
@@ -30,22 +30,20 @@ class Dependencies:
     Attributes:
         completions: Runs prompts that are deployed in Agenta.
         apps: Slug of the application that holds a tool's prompt, by the last segment of the tool's name.
-        repairs: How often a tool may ask once more when the model's answer breaks its rules.
-        cases_seconds: What refining a prompt against test cases may take at most.
-        spending: What runs of test cases may cost this service.
         limiter: Gives the slots of calls.
         guarantee: Checks prompts and refinements.
-        on_close: Takes what is to be awaited when the service has stopped.
+        spending: What runs of test cases may cost this service.
+        repairs: How often a tool may ask once more when the model's answer breaks its rules.
+        cases_seconds: What refining a prompt against test cases may take at most.
     """
 
     completions: CompletionService
     apps: Mapping[str, str]
+    limiter: ConcurrencyLimiter
+    guarantee: Guarantee
+    spending: Spending
     repairs: int = 0
     cases_seconds: float = 300.0
-    spending: Spending = field(default_factory=Spending)
-    limiter: ConcurrencyLimiter = field(default_factory=ConcurrencyLimiter)
-    guarantee: Guarantee = field(default_factory=Guarantee)
-    on_close: Callable[[Callable[[], Awaitable[object]]], None] = lambda _: None
 
 
 def discover(dependencies: Dependencies) -> list[ToolSpec]:

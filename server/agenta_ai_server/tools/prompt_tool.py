@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
-from agenta_ai_server.agenta.completion import DeployedPrompt
+from agenta_ai_server.agenta.completion_service import DeployedPrompt
 from agenta_ai_server.domain.errors import Reason, Refused, Violation
 from agenta_ai_server.domain.outcome import ToolOutcome
 from agenta_ai_server.domain.tool import JSON_SCHEMA, ToolSpec
@@ -16,7 +16,7 @@ from agenta_ai_server.tools.json_schema.values import WHOLE, count_values
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from agenta_ai_server.agenta.completion import Completion, CompletionService
+    from agenta_ai_server.agenta.completion_service import Completion, CompletionService
     from agenta_ai_server.domain.tool import ToolCall
     from agenta_ai_server.domain.values import Attempt, Json
     from agenta_ai_server.tools.json_schema.schema import Schema

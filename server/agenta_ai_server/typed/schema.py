@@ -71,7 +71,7 @@ class _Reader:
         for name in required:
             if name not in properties:
                 self._faults.append(
-                    Fault(f"{path}.{name}", ("Is required, but isn't among the properties. Describe it."))
+                    Fault(f"{path}.{name}", "Is required, but isn't among the properties. Describe it.")
                 )
         self._check_names(fields, path)
         return Message(tuple(fields), comment=message_comment(schema))

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from agenta_ai_server.agenta.routes.reply import encoded, parsed, reply, text_of
 
 if TYPE_CHECKING:
-    from agenta_ai_server.agenta.completion import Kind
+    from agenta_ai_server.agenta.completion_service import Kind
     from agenta_ai_server.agenta.http import HttpResponse
     from agenta_ai_server.agenta.routes.reply import Prompt, Reply
 

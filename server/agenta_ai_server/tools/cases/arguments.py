@@ -23,7 +23,7 @@ class Expected(BaseModel):
 
     equals: Annotated[
         Text | None,
-        Field(description=("The text that the output must equal, ignoring leading and trailing white space.")),
+        Field(description="The text that the output must equal, ignoring leading and trailing white space."),
     ] = None
     contains_all: Annotated[Texts | None, Field(description="Texts that the output must all contain.")] = None
     contains_any: Annotated[Texts | None, Field(description="Texts of which the output must contain at least one.")] = (

@@ -9,13 +9,13 @@ from agenta_ai_server.domain.errors import UpstreamFailed
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from agenta_ai_server.agenta.completion import AnyPrompt, Completion, CompletionService
+    from agenta_ai_server.agenta.completion_service import AnyPrompt, Completion, CompletionService
     from agenta_ai_server.domain.tool import ToolCall
     from agenta_ai_server.domain.values import Attempt, Json
 
 
 class CountingCompletions:
-    """A :class:`~agenta_ai_server.agenta.completion.CompletionService` that counts.
+    """A :class:`~agenta_ai_server.agenta.completion_service.CompletionService` that counts.
 
     Args:
         inner: The service.
@@ -41,6 +41,3 @@ class CountingCompletions:
         self.calls += 1
         self.attempts += completion.attempts
         return completion
-
-    async def aclose(self) -> None:
-        """Do nothing, because the inner service is shared."""

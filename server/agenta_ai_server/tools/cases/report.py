@@ -63,7 +63,7 @@ class CaseReport(BaseModel):
     before: Annotated[CaseResult, Field(description="The result with the original prompt.")]
     after: Annotated[
         CaseResult,
-        Field(description=("The result with the returned prompt. Equal to 'before' if the prompt is unchanged.")),
+        Field(description="The result with the returned prompt. Equal to 'before' if the prompt is unchanged."),
     ]
 
 

@@ -7,16 +7,16 @@ from collections import deque
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-from agenta_ai_server.agenta.completion import InlinePrompt
+from agenta_ai_server.agenta.completion_service import InlinePrompt
 from agenta_ai_server.domain.errors import Refused, ToolFailed
-from agenta_ai_server.domain.tool import Stage
+from agenta_ai_server.domain.progress import Stage
 from agenta_ai_server.tools.cases.trial import CaseRun, CaseRuns, Trial
 from agenta_ai_server.tools.refine_prompt.guarantee import LONG_CHARACTERS, computed
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from agenta_ai_server.agenta.completion import CompletionService
+    from agenta_ai_server.agenta.completion_service import CompletionService
     from agenta_ai_server.concurrency.limiter import ConcurrencyLimiter
     from agenta_ai_server.concurrency.turns import Turns
     from agenta_ai_server.domain.tool import ToolCall

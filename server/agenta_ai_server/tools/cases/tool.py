@@ -6,7 +6,7 @@ import re
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
-from agenta_ai_server.agenta.completion import DeployedPrompt
+from agenta_ai_server.agenta.completion_service import DeployedPrompt
 from agenta_ai_server.concurrency.turns import Turns
 from agenta_ai_server.domain.errors import Reason, Refused, Violation
 from agenta_ai_server.domain.tool import Hints, ToolSpec
@@ -31,8 +31,7 @@ if TYPE_CHECKING:
 NAME = "tools.agenta.api.refine_prompt_with_cases"
 DESCRIPTION = (
     "Runs a prompt template on test cases, refines it based on the cases that fail, and runs them again, until all "
-    "pass "
-    "or the rounds are used up. In the reported runs, the new prompt passes every case that the original passed. "
+    "pass or the rounds are used up. In the reported runs, the new prompt passes every case that the original passed. "
     "The maximum number of model calls is known before the first one."
 )
 MAX_VIOLATIONS = 10

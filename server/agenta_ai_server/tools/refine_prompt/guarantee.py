@@ -147,7 +147,10 @@ _CONTROLS = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]")
 
 
 def controls(prompt: Template, contents: Sequence[str]) -> Iterator[Violation]:
-    """Models write a NUL where they mean an accented letter."""
+    """Yield a violation for each text that has control characters which the prompt doesn't have.
+
+    Models write a NUL where they mean an accented letter.
+    """
     found = [_CONTROLS.findall(content) for content in contents]
     if not any(found):
         return
@@ -160,6 +163,10 @@ def controls(prompt: Template, contents: Sequence[str]) -> Iterator[Violation]:
 
 
 def variables(prompt: Template, contents: Sequence[str]) -> Iterator[Violation]:
+    """Yield a violation for each text that can't be read or is blank, and for lost and invented variables.
+
+    Only for the formats in ``READ``; those of the others are compared by rendering.
+    """
     names_in = READ[prompt.template_format]
     found: set[str] = set()
     unreadable = False

@@ -15,7 +15,7 @@ from agenta_ai_server.tools.refine_prompt.prompt import CONTEXT, GUIDELINES, TEM
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from agenta_ai_server.agenta.completion import Completion, CompletionService, DeployedPrompt
+    from agenta_ai_server.agenta.completion_service import Completion, CompletionService, DeployedPrompt
     from agenta_ai_server.domain.tool import ToolCall
     from agenta_ai_server.domain.values import Attempt
     from agenta_ai_server.tools.refine_prompt.answer import ModelReply

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from agenta_ai_server.agenta.completion import DeployedPrompt
+from agenta_ai_server.agenta.completion_service import DeployedPrompt
 from agenta_ai_server.domain.outcome import ToolOutcome
 from agenta_ai_server.domain.tool import Hints, ToolSpec
 from agenta_ai_server.tools.refine_prompt.refiner import Refiner
@@ -76,7 +76,7 @@ class RefinePromptResult(BaseModel):
 
     messages: Annotated[
         list[RefinedMessage],
-        Field(min_length=1, description=("The messages, with their number, order and roles unchanged.")),
+        Field(min_length=1, description="The messages, with their number, order and roles unchanged."),
     ]
     summary: Annotated[str, Field(min_length=1, description="What was changed, in one line.")]
     prompt_template_json: Annotated[
@@ -109,7 +109,6 @@ class RefinePrompt:
 
 def provide(dependencies: Dependencies) -> ToolSpec:
     """Make the tool."""
-    dependencies.on_close(dependencies.guarantee.aclose)
     prompt = DeployedPrompt(dependencies.apps["refine_prompt"])
     refine = RefinePrompt(
         Refiner(dependencies.completions, prompt, repairs=dependencies.repairs, guarantee=dependencies.guarantee)

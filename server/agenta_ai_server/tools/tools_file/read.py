@@ -136,7 +136,7 @@ class _Reading:
         if len(permissions) > MAX_PERMISSIONS:
             self._fault(
                 ("tools",),
-                (f"{len(permissions)} different permissions are used, more than the maximum of {MAX_PERMISSIONS}"),
+                f"{len(permissions)} different permissions are used, more than the maximum of {MAX_PERMISSIONS}",
             )
         return read
 

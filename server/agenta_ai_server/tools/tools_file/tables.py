@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from agenta_ai_server.agenta.completion import Kind
+    from agenta_ai_server.agenta.completion_service import Kind
     from agenta_ai_server.domain.values import Json
 
 MAX_SECONDS = 600.0

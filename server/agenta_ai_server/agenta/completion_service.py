@@ -87,10 +87,6 @@ class CompletionService(Protocol):
         """
         ...
 
-    async def aclose(self) -> None:
-        """Close all connections. Calls that run fail."""
-        ...
-
 
 class Unconfigured:
     """Replaces the completion service if the settings that it needs are missing."""
@@ -102,6 +98,3 @@ class Unconfigured:
             Refused: SERVICE_DISABLED.
         """
         raise service_disabled()
-
-    async def aclose(self) -> None:
-        """Do nothing."""
