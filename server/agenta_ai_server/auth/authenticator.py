@@ -113,6 +113,5 @@ def invalid() -> Refused:
     """Return the refusal of missing, unknown, revoked and malformed credentials, which is the same for all."""
     return Refused(
         Reason.CREDENTIALS_INVALID,
-        "The credentials are missing or not valid: send one authorization header, 'ApiKey <key>' or "
-        "'Bearer <token>'.",
+        "The credentials are missing or not valid: send one authorization header, 'ApiKey <key>' or 'Bearer <token>'.",
     )
