@@ -324,8 +324,7 @@ async def test_a_failed_tls_handshake_leaves_no_garbage(sent: bytes) -> None:
                 writer.write(sent)
                 await writer.drain()
                 writer.close()
-            while _connections():
-                await asyncio.sleep(0.001)
+            await _all_are_gone()
     finally:
         gc.enable()
 
@@ -339,13 +338,13 @@ async def test_a_reset_connection_is_forgotten() -> None:
         linger = struct.pack("ii", 1, 0)
         writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
         writer.transport.abort()
-        while _connections():
-            await asyncio.sleep(0.001)
-            gc.collect()
+        await _all_are_gone(gc.collect)
 
 
-def _connections() -> list[object]:
-    return [each for each in gc.get_objects() if type(each) is connections.Connection]
+async def _all_are_gone(collect: Callable[[], object] = lambda: None) -> None:
+    while any(type(each) is connections.Connection for each in gc.get_objects()):
+        await asyncio.sleep(0.001)
+        collect()
 
 
 async def _close(writer: asyncio.StreamWriter) -> None:

@@ -216,7 +216,7 @@ def test_schemas_mean_what_they_mean_elsewhere(schema: dict[str, Any], value: Js
     assert (faults(json.dumps(value), json_schema=schema) == []) == Draft202012Validator(schema).is_valid(value)
 
 
-@pytest.mark.parametrize("expected", [{"json_schema": {"pattern": "a"}}, {"json_equals": "a"}, {"json_contains": "a"}])
+@pytest.mark.parametrize("expected", [{"json_schema": {"type": "string"}}, {"json_equals": "a"}, {"json_contains": "a"}])
 def test_long_json_is_not_read(expected: dict[str, Any]) -> None:
     (fault,) = faults(json.dumps("a" * 200_000), **expected)
     assert fault == "Must have at most 200,000 characters, because it is checked as JSON."
@@ -239,7 +239,7 @@ def test_long_json_is_not_matched_with_many_patterns(schema: dict[str, Any], mos
     """The library matches them while all other threads wait."""
     (fault,) = faults(json.dumps(["b" * (most - 3)]), json_schema=schema)
     assert fault == f"Must have at most {most:,} characters, because its schema has patterns."
-    assert not any("characters, because" in fault for fault in faults(json.dumps(["b" * (most - 4)]), json_schema=schema))
+    assert "characters, because" not in str(faults(json.dumps(["b" * (most - 4)]), json_schema=schema))
 
 
 @given(st.text(max_size=40), st.sampled_from(["json_schema", "json_equals", "json_contains"]))

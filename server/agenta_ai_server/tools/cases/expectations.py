@@ -118,12 +118,11 @@ class Expectation:
     def _of_json(self, output: str) -> Iterator[str]:
         if not self._json:
             return
-        if len(output) > MAX_JSON_CHARACTERS:
-            yield f"Must have at most {MAX_JSON_CHARACTERS:,} characters, because it is checked as JSON."
-            return
-        if self._schema and len(output) * self._schema.matches > MAX_MATCHED_CHARACTERS:
-            most = MAX_MATCHED_CHARACTERS // self._schema.matches
-            yield f"Must have at most {most:,} characters, because its schema has patterns."
+        matches = self._schema.matches if self._schema else 0
+        most = MAX_MATCHED_CHARACTERS // matches if matches else MAX_JSON_CHARACTERS
+        if len(output) > most:
+            why = "its schema has patterns" if matches else "it is checked as JSON"
+            yield f"Must have at most {most:,} characters, because {why}."
             return
         try:
             value = model_json.parse(output, exact=False)

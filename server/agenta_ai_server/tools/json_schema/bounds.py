@@ -151,9 +151,7 @@ def _compared(entries: object) -> int:
     return len(entries) if isinstance(entries, list | dict) else 0
 
 
-def _faults_of_reference(
-    root: Mapping[str, Json], known: Set[int], path: Path, reference: object
-) -> Iterator[Found]:
+def _faults_of_reference(root: Mapping[str, Json], known: Set[int], path: Path, reference: object) -> Iterator[Found]:
     if not isinstance(reference, str) or not (reference == "#" or reference.startswith("#/")):
         yield path, "must refer to a place in the same schema, '#/$defs/<name>': nothing is fetched"
         return
