@@ -216,7 +216,9 @@ def test_schemas_mean_what_they_mean_elsewhere(schema: dict[str, Any], value: Js
     assert (faults(json.dumps(value), json_schema=schema) == []) == Draft202012Validator(schema).is_valid(value)
 
 
-@pytest.mark.parametrize("expected", [{"json_schema": {"type": "string"}}, {"json_equals": "a"}, {"json_contains": "a"}])
+@pytest.mark.parametrize(
+    "expected", [{"json_schema": {"type": "string"}}, {"json_equals": "a"}, {"json_contains": "a"}]
+)
 def test_long_json_is_not_read(expected: dict[str, Any]) -> None:
     (fault,) = faults(json.dumps("a" * 200_000), **expected)
     assert fault == "Must have at most 200,000 characters, because it is checked as JSON."
