@@ -17,7 +17,7 @@ from typing import Any
 import uvloop
 
 from agenta_ai_server.tools.refine_prompt import answer, template
-from agenta_ai_server.tools.refine_prompt.guarantee import Guarantee, computed
+from agenta_ai_server.tools.refine_prompt.guarantee import Guarantee
 
 SIZE = 99_000
 ANSWER = 199_000
@@ -120,11 +120,11 @@ async def check(guarantee: Guarantee, template_format: str, text: str, new: str)
     source = json.dumps({"messages": [{"role": "user", "content": text}], "template_format": template_format})
     written = json.dumps({"messages": [{"role": "user", "content": new}], "summary": "s"})
     try:
-        prompt = await computed(template.parse, len(source), source)
+        prompt = await guarantee.computing.run("bench", template.parse, len(source), source)
         await guarantee.check(prompt, "bench")
     except template.TemplateError as error:
         return str(error)[:60]
-    refined = await computed(answer.parse, len(written), written)
+    refined = await guarantee.computing.run("bench", answer.parse, len(written), written)
     broken = await guarantee.violations(prompt, refined.messages, "bench")
     return broken[0].description[:60] if broken else "accepted"
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 import resource
 import socket
 import ssl
+import struct
 import subprocess
 import time
 from contextlib import asynccontextmanager, suppress
@@ -19,6 +21,7 @@ import uvicorn
 from bridge.conftest import ARGUMENTS, COMMAND, REFINE, REVISIONS, clean_environment, http_bridge, http_client
 from cryptography.hazmat.primitives.asymmetric import rsa
 from jwt.algorithms import RSAAlgorithm
+from starlette.responses import Response
 from uvicorn.server import ServerState
 
 from agenta_ai import CallFailed, Client, InvalidInput, ServiceStatus, cli
@@ -284,10 +287,10 @@ CLIENT_HELLO = b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03"
 
 @asynccontextmanager
 async def listening_for(
-    **options: Any,
+    application: Any = lambda *_: None, **options: Any
 ) -> AsyncIterator[Callable[[], Awaitable[tuple[asyncio.StreamReader, asyncio.StreamWriter]]]]:
     """Listen for connections, and yield what opens one."""
-    config = uvicorn.Config(lambda *_: None)
+    config = uvicorn.Config(application, timeout_keep_alive=60)
     config.load()
     state = ServerState()
     server = await asyncio.get_running_loop().create_server(
@@ -307,6 +310,41 @@ async def test_a_tls_handshake_that_does_not_end_is_closed(sent: bytes, monkeypa
         writer.write(sent)
         await reader.read()
         await _close(writer)
+
+
+@pytest.mark.parametrize("sent", [CLIENT_HELLO, b"GET /mcp HTTP/1.1\r\n\r\n"], ids=["half", "no TLS"])
+async def test_a_failed_tls_handshake_leaves_no_garbage(sent: bytes) -> None:
+    """Each has buffers of 256 KiB, and thousands of them fail before Python looks for garbage."""
+    gc.collect()
+    gc.disable()
+    try:
+        async with listening_for(tls=ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)) as connect:
+            for _ in range(3):
+                _, writer = await connect()
+                writer.write(sent)
+                await writer.drain()
+                writer.close()
+            await _all_are_gone()
+    finally:
+        gc.enable()
+
+
+async def test_a_reset_connection_is_forgotten() -> None:
+    gc.collect()
+    async with listening_for(Response()) as connect:
+        reader, writer = await connect()
+        writer.write(b"GET /mcp HTTP/1.1\r\nhost: a\r\n\r\n")
+        assert (await reader.readline()).startswith(b"HTTP/1.1 200")
+        linger = struct.pack("ii", 1, 0)
+        writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
+        writer.transport.abort()
+        await _all_are_gone(gc.collect)
+
+
+async def _all_are_gone(collect: Callable[[], object] = lambda: None) -> None:
+    while any(type(each) is connections.Connection for each in gc.get_objects()):
+        await asyncio.sleep(0.001)
+        collect()
 
 
 async def _close(writer: asyncio.StreamWriter) -> None:

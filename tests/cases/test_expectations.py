@@ -216,10 +216,32 @@ def test_schemas_mean_what_they_mean_elsewhere(schema: dict[str, Any], value: Js
     assert (faults(json.dumps(value), json_schema=schema) == []) == Draft202012Validator(schema).is_valid(value)
 
 
-@pytest.mark.parametrize("expected", [{"json_schema": {"pattern": "a"}}, {"json_equals": "a"}, {"json_contains": "a"}])
+@pytest.mark.parametrize(
+    "expected", [{"json_schema": {"type": "string"}}, {"json_equals": "a"}, {"json_contains": "a"}]
+)
 def test_long_json_is_not_read(expected: dict[str, Any]) -> None:
     (fault,) = faults(json.dumps("a" * 200_000), **expected)
     assert fault == "Must have at most 200,000 characters, because it is checked as JSON."
+
+
+SLOW = {"format": "idn-hostname"}
+
+
+@pytest.mark.parametrize(
+    ("schema", "most"),
+    [
+        ({"items": {"pattern": "a"}}, 60_000),
+        ({"items": {"allOf": [SLOW] * 45}}, 1_333),
+        ({"items": {"allOf": [{"$ref": "#/$defs/a"}] * 11}, "$defs": {"a": {"not": {"pattern": "a"}}}}, 5_454),
+        ({"allOf": [{"$ref": "#/$defs/a"}] * 11, "$defs": {"a": {"patternProperties": {"a": True}}}}, 5_454),
+        ({"patternProperties": {"a": SLOW, "b": SLOW, "c": {"pattern": "a"}}}, 20_000),
+    ],
+)
+def test_long_json_is_not_matched_with_many_patterns(schema: dict[str, Any], most: int) -> None:
+    """The library matches them while all other threads wait."""
+    (fault,) = faults(json.dumps(["b" * (most - 3)]), json_schema=schema)
+    assert fault == f"Must have at most {most:,} characters, because its schema has patterns."
+    assert "characters, because" not in str(faults(json.dumps(["b" * (most - 4)]), json_schema=schema))
 
 
 @given(st.text(max_size=40), st.sampled_from(["json_schema", "json_equals", "json_contains"]))

@@ -20,6 +20,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from agenta_ai.v1.tool_service_pb2_grpc import ToolServiceStub
 from agenta_ai_server.commands import serve
 from agenta_ai_server.tools.refine_prompt.rendering import pool
+from agenta_ai_server.tools.refine_prompt.rendering.jinja import SANDBOX
 from agenta_ai_server.tools.refine_prompt.rendering.pool import LimitExceeded, WorkerFailed, Workers
 
 if TYPE_CHECKING:
@@ -50,6 +51,19 @@ def processes() -> list[psutil.Process]:
         with suppress(psutil.NoSuchProcess):  # it may be ending
             found += [child] if "rendering.worker" in " ".join(child.cmdline()) else []
     return found
+
+
+_ARGUMENTS = {
+    "attr": "'x'", "batch": "2", "groupby": "'x'", "join": "','", "map": "'upper'", "rejectattr": "'x'",
+    "replace": "'a', 'b'", "selectattr": "'x'", "slice": "2",
+}  # fmt: skip
+
+
+async def test_all_filters_work_where_no_file_can_be_opened(workers: Workers) -> None:
+    """Some import a module when they are first used."""
+    for name in sorted(SANDBOX.filters):
+        answer = await workers.ask(request(f"x {{{{ '<b>a</b> &amp; b'|{name}({_ARGUMENTS.get(name, '')}) }}}}"), "a")
+        assert "Errno" not in str(answer), name
 
 
 async def test_a_process_has_nothing(workers: Workers) -> None:

@@ -181,6 +181,17 @@ def test_what_could_make_the_server_slow_is_refused(schema: dict[str, Any], why:
         Schema(schema)
 
 
+def test_large_schemas_are_checked_quickly() -> None:
+    """Every subschema applies to places of every depth, and takes 101 steps if depths aren't compared."""
+    properties: dict[str, Any] = {f"p{number}": {"allOf": [{"$ref": "#"}]} for number in range(1_800)}
+    began = time.thread_time()
+    assert Schema({"properties": properties, "uniqueItems": True}).violations({"p7": [1, 1]}, "v")
+    chain: dict[str, Any] = {f"a{number}": {"$ref": f"#/$defs/a{number + 1}"} for number in range(2_000)}
+    with pytest.raises(SchemaError, match="more than 50 subschemas"):
+        Schema({"$ref": "#/$defs/a0", "$defs": {**chain, "a2000": {}}})
+    assert time.thread_time() - began < 3
+
+
 def test_all_faults_are_found_at_once() -> None:
     wrong: dict[str, Any] = {
         "properties": {

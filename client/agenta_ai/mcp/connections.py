@@ -95,8 +95,11 @@ class Connection(H11Protocol):
                 ssl_handshake_timeout=HEAD_SECONDS,
                 ssl_shutdown_timeout=HEAD_SECONDS,
             )
-        except OSError:
+        except OSError as error:
             encrypted = None
+            # Its frames refer to it and to the handshake, whose buffers have 256 KiB: until there is enough garbage to
+            # collect, a flood of handshakes would take a gigabyte.
+            error.__traceback__ = None
         # It may also have been closed from this side.
         if encrypted is None or transport.is_closing():
             self.connections.discard(self)
@@ -127,7 +130,8 @@ class Connection(H11Protocol):
         if self._looking:
             self._looking.cancel()
         self._has_read()
-        super().connection_lost(exc)
+        # Told of an error, the library lets the time-out of idle connections run, which keeps this one in memory.
+        super().connection_lost(None)
 
     def pause_writing(self) -> None:
         """Count a response that the client doesn't read at once, and close the connection if there are too many."""

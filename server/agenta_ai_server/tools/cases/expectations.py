@@ -24,9 +24,11 @@ if TYPE_CHECKING:
 #: and their product. Matching takes time that grows with that: 60 ms at the worst, in a thread that lets others run.
 MAX_PATTERN_CHARACTERS, MAX_PATTERN_SIZE, MAX_PATTERN_WORK = 10_000, 1_500, 5_000_000
 MAX_PATTERN_BYTES = 1 << 18
-#: What an output has at most where it is checked as JSON. Other threads wait while a schema's patterns and formats are
-#: matched, 70 ms at the worst.
+#: What an output has at most where it is checked as JSON.
 MAX_JSON_CHARACTERS = 200_000
+#: The product of what an output has and of how many patterns and slow formats its schema matches with the same text.
+#: Other threads wait meanwhile, for up to 1.4 µs each: 80 ms.
+MAX_MATCHED_CHARACTERS = 60_000
 #: Values of JSON in an output that is looked at, and in what is expected of one.
 MAX_VALUES, MAX_EXPECTED_VALUES = 10_000, 1_000
 #: Patterns in a schema, each of which takes up to half a millisecond to compile.
@@ -116,8 +118,11 @@ class Expectation:
     def _of_json(self, output: str) -> Iterator[str]:
         if not self._json:
             return
-        if len(output) > MAX_JSON_CHARACTERS:
-            yield f"Must have at most {MAX_JSON_CHARACTERS:,} characters, because it is checked as JSON."
+        matches = self._schema.matches if self._schema else 0
+        most = MAX_MATCHED_CHARACTERS // matches if matches else MAX_JSON_CHARACTERS
+        if len(output) > most:
+            why = "its schema has patterns" if matches else "it is checked as JSON"
+            yield f"Must have at most {most:,} characters, because {why}."
             return
         try:
             value = model_json.parse(output, exact=False)

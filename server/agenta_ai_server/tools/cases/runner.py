@@ -11,17 +11,17 @@ from agenta_ai_server.agenta.completion_service import InlinePrompt
 from agenta_ai_server.domain.errors import Refused, ToolFailed
 from agenta_ai_server.domain.progress import Stage
 from agenta_ai_server.tools.cases.trial import CaseRun, CaseRuns, Trial
-from agenta_ai_server.tools.refine_prompt.guarantee import LONG_CHARACTERS, computed
+from agenta_ai_server.tools.refine_prompt.refiner import caller_key
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from agenta_ai_server.agenta.completion_service import CompletionService
     from agenta_ai_server.concurrency.limiter import ConcurrencyLimiter
-    from agenta_ai_server.concurrency.turns import Turns
     from agenta_ai_server.domain.tool import ToolCall
     from agenta_ai_server.tools.cases.arguments import RefineWithCasesArguments
     from agenta_ai_server.tools.cases.expectations import Expectation
+    from agenta_ai_server.tools.computing import Computing
 
 #: Runs of one call at the same time.
 MAX_AT_ONCE = 5
@@ -61,7 +61,7 @@ class CaseRunner:
         arguments: The cases, and how often each is run.
         expectations: Of each case.
         prepared: Returns a template as it is run.
-        checking: Gives a turn to check an output that takes long, so that one processor at most is busy with it.
+        computing: Checks outputs that take long.
         call: The call that it is for.
     """
 
@@ -72,7 +72,7 @@ class CaseRunner:
         arguments: RefineWithCasesArguments,
         expectations: list[Expectation],
         prepared: Callable[[Mapping[str, Any]], dict[str, Any]],
-        checking: Turns,
+        computing: Computing,
         call: ToolCall,
     ) -> None:
         self._completions = completions
@@ -80,7 +80,7 @@ class CaseRunner:
         self._arguments = arguments
         self._expectations = expectations
         self._prepared = prepared
-        self._checking = checking
+        self._computing = computing
         self._call = call
 
     async def run(self, root: Mapping[str, Any], what: str) -> Trial:
@@ -144,10 +144,7 @@ class CaseRunner:
             attempts = error.attempts if isinstance(error, ToolFailed) else ()
             # Without its frames, which hold the prompt.
             return CaseRun(error=error.with_traceback(None), trace_id=attempts[-1].trace_id if attempts else "")
-        faults = await self._faults(self._expectations[index], completion.text)
+        expectation = self._expectations[index]
+        key, work = caller_key(self._call), expectation.work(completion.text)
+        faults = await self._computing.run(key, expectation.faults, work, completion.text)
         return CaseRun(completion.text[:KEPT_CHARACTERS], tuple(faults), trace_id=completion.attempt.trace_id)
-
-    async def _faults(self, expectation: Expectation, output: str) -> list[str]:
-        if (work := expectation.work(output)) <= LONG_CHARACTERS:
-            return expectation.faults(output)
-        return await self._checking.run(self._call.caller, lambda: computed(expectation.faults, work, output))

@@ -12,8 +12,6 @@ from agenta_ai_server.domain.record import record
 from agenta_ai_server.tools.cases import feedback
 from agenta_ai_server.tools.cases.runner import REPORT_SECONDS, bounded
 from agenta_ai_server.tools.cases.trial import Trial, Verdict
-from agenta_ai_server.tools.refine_prompt import template
-from agenta_ai_server.tools.refine_prompt.guarantee import computed
 from agenta_ai_server.tools.refine_prompt.refiner import NO_CHANGE, Refinement
 
 if TYPE_CHECKING:
@@ -190,7 +188,7 @@ class Search:
         round_ = self._judged(found, trial, refinement.summary)
         found.rounds.append(round_)
         if round_.end is RoundEnd.TAKEN:
-            prompt = await computed(template.parse, len(refinement.source), refinement.source)
+            prompt = await self._refiner.parse(refinement.source, self._call)
             found.best = Candidate(prompt, trial, refinement.summary)
         if not trial.has_output:
             raise _Stopped(*_why_nothing_came(trial, self._call))

@@ -7,14 +7,12 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from agenta_ai_server.agenta.completion_service import DeployedPrompt
-from agenta_ai_server.concurrency.turns import Turns
 from agenta_ai_server.domain.errors import Reason, Refused, Violation
 from agenta_ai_server.domain.tool import Hints, ToolSpec
 from agenta_ai_server.tools.cases import budget
 from agenta_ai_server.tools.cases.arguments import RefineWithCasesArguments
 from agenta_ai_server.tools.cases.counting import CountingCompletions
-from agenta_ai_server.tools.refine_prompt.guarantee import computed
-from agenta_ai_server.tools.refine_prompt.refiner import Refiner
+from agenta_ai_server.tools.refine_prompt.refiner import Refiner, caller_key
 from agenta_ai_server.tools.refine_prompt.tool import NEEDS
 from agenta_ai_server.tools.validation import input_schema, output_schema, validated
 
@@ -50,7 +48,6 @@ class RefineWithCases:
     def __init__(self, dependencies: Dependencies) -> None:
         self._dependencies = dependencies
         self._prompt = DeployedPrompt(dependencies.apps["refine_prompt"])
-        self._checking = Turns()
 
     def admits(self, principal: Principal) -> bool:
         """Say whether somebody pays for this caller's runs."""
@@ -74,16 +71,18 @@ class RefineWithCases:
         counted = CountingCompletions(of.completions)
         refiner = Refiner(counted, self._prompt, repairs=of.repairs, guarantee=of.guarantee)
         _refuse([budget.excess(arguments, of.repairs)])
-        expectations = await self._checking.run(call.caller, lambda: computed(_compiled, _work(arguments), arguments))
+        computing, key = of.guarantee.computing, caller_key(call)
+        expectations = await computing.run(key, _compiled, _work(arguments), arguments)
         prompt = await refiner.template(arguments.prompt_template_json, call)
-        _refuse(await computed(_missing_inputs, len(prompt.source) * len(arguments.cases), prompt, arguments))
+        work = len(prompt.source) * len(arguments.cases)
+        _refuse(await computing.run(key, _missing_inputs, work, prompt, arguments))
         paying = _Paying(of, arguments, is_callers=call.credential is not None)
         paying.check(prompt.root)
-        runner = CaseRunner(counted, of.limiter, arguments, expectations, paying.prepared, self._checking, call)
+        runner = CaseRunner(counted, of.limiter, arguments, expectations, paying.prepared, computing, call)
         found = await Search(arguments, refiner, runner, paying.excess, call).run(prompt)
         best = found.best.prompt
         work = len(best.source) * sum(len(each.texts) for each in expectations)
-        copied = await computed(find_copied, work, prompt, best, expectations)
+        copied = await computing.run(key, find_copied, work, prompt, best, expectations)
         return outcome(arguments, found, copied, counted)
 
 

@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import json
 import re
-from itertools import takewhile
+from dataclasses import dataclass
+from graphlib import CycleError, TopologicalSorter
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from agenta_ai_server.domain.tool import JSON_SCHEMA
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Set
 
     from agenta_ai_server.domain.values import Json
 
@@ -54,7 +55,11 @@ def find_faults(schema: Mapping[str, Json]) -> Iterator[Found]:
         return
     if not any(keyword in each for _, each in subschemas(schema) for keyword in _MULTIPLYING):
         return
-    if _most_visits(schema) > MAX_VISITS:
+    try:
+        most = max(Places(schema).weigh(lambda _: 1))
+    except CycleError:
+        most = MAX_VISITS + 1
+    if most > MAX_VISITS:
         yield (
             (),
             f"more than {MAX_VISITS} subschemas apply to one place of a value, or one refers to itself: use fewer "
@@ -124,8 +129,9 @@ def find_faults_of_size(schema: Mapping[str, Json]) -> Iterator[Found]:
 def _faults_of_keywords(schema: Mapping[str, Json]) -> Iterator[Found]:
     if schema.get("$schema", JSON_SCHEMA) not in (JSON_SCHEMA, f"{JSON_SCHEMA}#"):
         yield ("$schema",), f"must be {JSON_SCHEMA}, or absent"
-    known = dict(subschemas(schema))
-    for path, each in known.items():
+    found = list(subschemas(schema))
+    known = {id(each) for _, each in found}
+    for path, each in found:
         for keyword in _UNSUPPORTED:
             if keyword in each:
                 yield (*path, keyword), f"{keyword} isn't supported: refer to '#/$defs/<name>' by $ref"
@@ -145,9 +151,7 @@ def _compared(entries: object) -> int:
     return len(entries) if isinstance(entries, list | dict) else 0
 
 
-def _faults_of_reference(
-    root: Mapping[str, Json], known: Mapping[Path, dict[str, Any]], path: Path, reference: object
-) -> Iterator[Found]:
+def _faults_of_reference(root: Mapping[str, Json], known: Set[int], path: Path, reference: object) -> Iterator[Found]:
     if not isinstance(reference, str) or not (reference == "#" or reference.startswith("#/")):
         yield path, "must refer to a place in the same schema, '#/$defs/<name>': nothing is fetched"
         return
@@ -156,83 +160,114 @@ def _faults_of_reference(
     except LookupError:
         yield path, f"refers to {reference[:100]!r}, which isn't there"
         return
-    if not any(found is each for each in known.values()):
+    if id(found) not in known:
         yield path, f"refers to {reference[:100]!r}, which isn't a subschema"
 
 
-class _EndlessError(Exception):
-    """A subschema applies to the same place as the one that refers to it."""
+class Places:
+    """Adds up what applies to one place of a value, for each depth of places.
 
-
-def weigh(root: Mapping[str, Json], weight: Callable[[Mapping[str, Any]], int]) -> list[int]:
-    """Return the most that the subschemas weigh that apply to one place of a value, for each depth of places.
+    Schemas can be large and refer to themselves, so this takes one step for each subschema and depth, and only until
+    two depths are alike: all below are too.
 
     Args:
-        root: A schema without faults.
-        weight: Returns what a subschema weighs without those that it holds.
+        root: A schema in which each ``$ref`` refers to a subschema.
+
+    Raises:
+        CycleError: A subschema applies to its own place once more.
     """
-    visits, weights = _Visits(root), _Visits(root, weight)
-    depths = takewhile(lambda depth: visits.at(root, depth), range(MAX_VALUE_DEPTH + 1))
-    return [weights.at(root, depth) for depth in depths]
+
+    def __init__(self, root: Mapping[str, Json]) -> None:
+        schemas: list[Mapping[str, Any]] = [root]
+        numbers = {id(root): 0}
+
+        def numbered(held: Iterable[object]) -> list[int]:
+            found = []
+            for each in held:
+                if isinstance(each, dict):
+                    if id(each) not in numbers:
+                        numbers[id(each)] = len(schemas)
+                        schemas.append(each)
+                    found.append(numbers[id(each)])
+            return found
+
+        # The list grows until all that can be reached is in it.
+        self._subschemas = [
+            _Subschema(
+                schema,
+                numbered(_applied_here(root, schema)),
+                [group for each in _applied_in_objects(schema) if (group := numbered(each))],
+                [group for each in _applied_in_arrays(schema) if (group := numbered(each))],
+            )
+            for schema in schemas
+        ]
+        self._order = [*TopologicalSorter({n: each.here for n, each in enumerate(self._subschemas)}).static_order()]
+
+    def weigh(self, weight: Callable[[Mapping[str, Any]], int]) -> list[int]:
+        """Return the most that the subschemas weigh that apply to one place of a value, for each depth of places.
+
+        Args:
+            weight: Returns what a subschema weighs without those that it holds.
+        """
+        found: list[int] = []
+        row, above = [weight(each.schema) for each in self._subschemas], [-1]
+        self._add_up(row)
+        for _ in range(MAX_VALUE_DEPTH + 1):
+            found.append(row[0])
+            if row != above:
+                row, above = [max(_sum(each.objects, row), _sum(each.arrays, row)) for each in self._subschemas], row
+                self._add_up(row)
+        return found
+
+    def _add_up(self, row: list[int]) -> None:
+        """Add what applies to the same place to each number."""
+        for number in self._order:
+            for each in self._subschemas[number].here:
+                row[number] += row[each]
 
 
-def _most_visits(root: Mapping[str, Json]) -> int:
-    """Return how many subschemas at most apply to one place of a value, at any depth; a large number for no bound."""
-    visits = _Visits(root)
-    most = 0
-    try:
-        for depth in range(MAX_VALUE_DEPTH + 1):
-            count = visits.at(root, depth)
-            most = max(most, count)
-            if not count or most > MAX_VISITS:
-                break
-    except _EndlessError:
-        return MAX_VISITS + 1
-    return most
+@dataclass(frozen=True, slots=True)
+class _Subschema:
+    """A subschema, and the numbers of those that it applies.
+
+    Attributes:
+        schema: The subschema.
+        here: Those that it applies to its own place.
+        objects: Those that it applies to a place in an object: one of each group.
+        arrays: Those that it applies to a place in an array: one of each group.
+    """
+
+    schema: Mapping[str, Any]
+    here: list[int]
+    objects: list[list[int]]
+    arrays: list[list[int]]
 
 
-class _Visits:
-    """Counts the subschemas that apply to a place a given number of levels below the place of a schema."""
+def _sum(groups: list[list[int]], row: list[int]) -> int:
+    return sum(max(map(row.__getitem__, group)) for group in groups)
 
-    def __init__(self, root: Mapping[str, Json], weight: Callable[[Mapping[str, Any]], int] = lambda _: 1) -> None:
-        self._root = root
-        self._weight = weight
-        self._known: dict[tuple[int, int], int | None] = {}
 
-    def at(self, schema: object, depth: int) -> int:
-        if not isinstance(schema, dict):
-            return 0
-        key = (id(schema), depth)
-        if key in self._known:
-            known = self._known[key]
-            if known is None:
-                raise _EndlessError
-            return known
-        self._known[key] = None
-        count = sum(self.at(each, depth) for each in self._in_place(schema))
-        count += self._below(schema, depth - 1) if depth else self._weight(schema)
-        self._known[key] = count
-        return count
+def _applied_here(root: Mapping[str, Json], schema: Mapping[str, Any]) -> Iterator[object]:
+    for keyword in ("allOf", "anyOf", "oneOf"):
+        yield from _list(schema.get(keyword))
+    yield from _table(schema.get("dependentSchemas"))
+    for keyword in _IN_PLACE:
+        yield schema.get(keyword)
+    if "$ref" in schema:
+        yield resolve(root, schema["$ref"])
 
-    def _in_place(self, schema: dict[str, Any]) -> Iterator[object]:
-        for keyword in ("allOf", "anyOf", "oneOf"):
-            yield from _list(schema.get(keyword))
-        yield from _table(schema.get("dependentSchemas"))
-        for keyword in _IN_PLACE:
-            yield schema.get(keyword)
-        if "$ref" in schema:
-            yield resolve(self._root, schema["$ref"])
 
-    def _below(self, schema: dict[str, Any], depth: int) -> int:
-        def most(schemas: Iterator[object] | list[object]) -> int:
-            return max((self.at(each, depth) for each in schemas), default=0)
+def _applied_in_objects(schema: Mapping[str, Any]) -> Iterator[list[object]]:
+    yield [*_table(schema.get("properties")), schema.get("additionalProperties")]
+    yield from ([each] for each in _table(schema.get("patternProperties")))
+    yield [schema.get("propertyNames")]
+    yield [schema.get("unevaluatedProperties")]
 
-        named = most([*_table(schema.get("properties")), schema.get("additionalProperties")])
-        patterns = sum(self.at(each, depth) for each in _table(schema.get("patternProperties")))
-        of_object = named + patterns + most([schema.get("propertyNames")]) + most([schema.get("unevaluatedProperties")])
-        items = most([*_list(schema.get("prefixItems")), schema.get("items")])
-        of_array = items + most([schema.get("contains")]) + most([schema.get("unevaluatedItems")])
-        return max(of_object, of_array)
+
+def _applied_in_arrays(schema: Mapping[str, Any]) -> Iterator[list[object]]:
+    yield [*_list(schema.get("prefixItems")), schema.get("items")]
+    yield [schema.get("contains")]
+    yield [schema.get("unevaluatedItems")]
 
 
 def _list(held: object) -> list[object]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from agenta_ai_server.tools.json_schema.bounds import subschemas, weigh
+from agenta_ai_server.tools.json_schema.bounds import Places, subschemas
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -45,7 +45,8 @@ class NumberLimit:
         self._counts_integers = False
         compared = [number for _, each in subschemas(schema) for number in _numbers_of(each)]
         if compared or any(each.get("uniqueItems") is True for _, each in subschemas(schema)):
-            self.comparisons = max(weigh(schema, _weight_of_bounds)) + sum(weigh(schema, _weight_of_wholes))
+            places = Places(schema)
+            self.comparisons = max(places.weigh(_weight_of_bounds)) + sum(places.weigh(_weight_of_wholes))
             self._counts_integers = any(isinstance(number, float) for number in compared)
 
     def most(self, value: Json) -> int | None:

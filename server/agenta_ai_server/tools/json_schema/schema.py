@@ -10,7 +10,7 @@ import jsonschema_rs
 
 from agenta_ai_server.domain.errors import Violation
 from agenta_ai_server.domain.tool import JSON_SCHEMA
-from agenta_ai_server.tools.json_schema.bounds import find_faults, find_faults_of_size, resolve, subschemas
+from agenta_ai_server.tools.json_schema.bounds import Places, find_faults, find_faults_of_size, resolve, subschemas
 from agenta_ai_server.tools.json_schema.numbers import NumberLimit
 from agenta_ai_server.tools.json_schema.values import WHOLE, count_values, find_long_key, path_of, with_doubles
 
@@ -60,6 +60,9 @@ class Schema:
     Args:
         source: The schema.
 
+    Attributes:
+        matches: How many patterns and slow formats at most are matched with the same text.
+
     Raises:
         SchemaError: It isn't a valid schema, or it goes beyond the bounds of this package.
     """
@@ -73,6 +76,7 @@ class Schema:
             raise SchemaError(list(_wrong_patterns(source)) or [_fault(error)]) from None
         self._matches_keys = any("patternProperties" in each for _, each in subschemas(source))
         self._numbers = NumberLimit(source)
+        self.matches = max(Places(source).weigh(_matches))
 
     def violations(self, value: Json, root: str) -> list[Violation]:
         """Return at most ten violations of the schema; none if the value is valid.
@@ -111,6 +115,11 @@ class Schema:
             self._validator.validate(value)
         except jsonschema_rs.ValidationError as error:
             yield error
+
+
+def _matches(schema: Mapping[str, Any]) -> int:
+    """Return how many patterns and slow formats a subschema matches with one text, without those that it holds."""
+    return ("pattern" in schema) + (schema.get("format") in _SLOW_FORMATS) + len(schema.get("patternProperties", ()))
 
 
 def _compiled(schema: dict[str, Any]) -> jsonschema_rs.Draft202012Validator:

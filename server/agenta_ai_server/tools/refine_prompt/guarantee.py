@@ -2,30 +2,26 @@
 
 from __future__ import annotations
 
-import asyncio
 import re
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 from agenta_ai_server.domain.errors import Violation
+from agenta_ai_server.tools.computing import Computing
 from agenta_ai_server.tools.refine_prompt.formats import READ
 from agenta_ai_server.tools.refine_prompt.formats.syntax import Demand, TemplateSyntaxError, compared, is_blank, shown
 from agenta_ai_server.tools.refine_prompt.rendering.pool import LimitExceeded, WorkerFailed, Workers
 from agenta_ai_server.tools.refine_prompt.template import TemplateError, cannot_render
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
     from agenta_ai_server.tools.refine_prompt.template import Template, Text
 
 __all__ = ["Guarantee", "WorkerFailed"]
 
-Result = TypeVar("Result")
-
 MAX_NAMES = 3
 # With twice as many, the answer would come near the 4 MiB that clients read by default.
 MAX_REFINED_CHARACTERS = 200_000
-# From here on reading a text takes more than a few milliseconds.
-LONG_CHARACTERS = 10_000
 
 _LIMITS = "rendering it takes too much CPU time or memory"
 
@@ -34,9 +30,13 @@ class Guarantee:
     """Checks prompts and refinements. Templates in ``jinja2`` and ``mustache`` are rendered in processes of their own.
 
     It belongs to the event loop that runs its first check.
+
+    Attributes:
+        computing: Computes what takes long, for all tools that refine prompts.
     """
 
     def __init__(self) -> None:
+        self.computing = Computing()
         self._workers = Workers()
 
     async def check(self, prompt: Template, key: str) -> None:
@@ -79,7 +79,7 @@ class Guarantee:
         if broken := list(controls(prompt, contents)):
             return broken
         if prompt.variables is not None:
-            return await computed(lambda: list(variables(prompt, contents)), size)
+            return await self.computing.run(key, lambda: list(variables(prompt, contents)), size)
         try:
             answer = await self._workers.ask(_request(prompt, contents), key)
         except LimitExceeded:
@@ -89,11 +89,6 @@ class Guarantee:
     async def aclose(self) -> None:
         """End the processes."""
         await self._workers.aclose()
-
-
-async def computed(work: Callable[..., Result], size: int, *args: object) -> Result:
-    """Return ``work(*args)``, by a thread if ``size`` characters would keep other calls waiting."""
-    return await asyncio.to_thread(work, *args) if size > LONG_CHARACTERS else work(*args)
 
 
 def _request(prompt: Template, new: Sequence[str] | None = None) -> dict[str, Any]:

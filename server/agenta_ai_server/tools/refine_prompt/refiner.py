@@ -9,7 +9,7 @@ from agenta_ai_server.domain.record import record
 from agenta_ai_server.tools import strict_json
 from agenta_ai_server.tools.asking import AnswerInvalid, Asked, Question, as_list, ask
 from agenta_ai_server.tools.refine_prompt import answer, template
-from agenta_ai_server.tools.refine_prompt.guarantee import Guarantee, WorkerFailed, computed
+from agenta_ai_server.tools.refine_prompt.guarantee import Guarantee, WorkerFailed
 from agenta_ai_server.tools.refine_prompt.prompt import CONTEXT, GUIDELINES, TEMPLATE
 
 if TYPE_CHECKING:
@@ -71,8 +71,8 @@ class Refiner:
                 render it.
         """
         try:
-            prompt = await computed(template.parse, len(source), source)
-            await self._guarantee.check(prompt, _key(call))
+            prompt = await self.parse(source, call)
+            await self._guarantee.check(prompt, caller_key(call))
         except template.TemplateError as error:
             field = "arguments.prompt_template_json"
             violation = Violation(field, str(error))
@@ -81,6 +81,14 @@ class Refiner:
             message = f"The template can't be checked: {UNCHECKED}. Nothing was sent to the model. Retry later."
             raise Refused(Reason.OVERLOADED, message, retry_delay=1.0) from None
         return prompt
+
+    async def parse(self, source: str, call: ToolCall) -> Template:
+        """Read a template.
+
+        Raises:
+            TemplateError: It can't be refined.
+        """
+        return await self._guarantee.computing.run(caller_key(call), template.parse, len(source), source)
 
     async def refine(self, prompt: Template, guidelines: str, context: str, call: ToolCall) -> Asked[Refinement]:
         """Have a template refined.
@@ -121,9 +129,10 @@ class Refiner:
         Raises:
             AnswerInvalid: It breaks one.
         """
+        computing, key = self._guarantee.computing, caller_key(call)
         try:
-            refined = await computed(answer.parse, len(text), text)
-            broken = await self._guarantee.violations(prompt, refined.messages, _key(call))
+            refined = await computing.run(key, answer.parse, len(text), text)
+            broken = await self._guarantee.violations(prompt, refined.messages, key)
         except answer.AnswerError as error:
             raise AnswerInvalid([error.violation]) from None
         except WorkerFailed:
@@ -131,11 +140,11 @@ class Refiner:
             raise ToolFailed(Reason.UPSTREAM_OUTPUT_INVALID, message, attempts=attempts) from None
         if broken:
             raise AnswerInvalid(broken)
-        return await computed(_restored, len(text), refined, prompt)
+        return await computing.run(key, _restored, len(text), refined, prompt)
 
 
-def _key(call: ToolCall) -> str:
-    """Return whose templates are rendered one after the other."""
+def caller_key(call: ToolCall) -> str:
+    """Return for whom templates are read and rendered one after the other."""
     return f"{call.caller.organization}/{call.caller.project}/{call.caller.user}"
 
 

@@ -33,7 +33,7 @@ MEMORY_BYTES: Final = 100 * 2**20
 LENGTH_BYTES: Final = 4
 _MAX_FAULTS: Final = 20
 _COMPLEX: Final = f"it has more than {MAX_TAGS:,} tags, or a text with more than {MAX_TOKENS:,} tokens in its tags"
-_EVERYTHING: Final = "{{ 'é\\n'|tojson|pprint|urlencode|urlize }}{{ a.b.c }}"
+_EVERYTHING: Final = "{{ 'é\\n'|tojson|pprint|urlencode|urlize|wordwrap|striptags }}{{ a.b.c }}"
 
 
 def main() -> None:

@@ -1,0 +1,39 @@
+"""Computes what takes long in a thread, so that other calls don't wait for it."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, TypeVar
+
+from agenta_ai_server.concurrency.turns import Turns
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Hashable
+
+Result = TypeVar("Result")
+
+#: From here on reading a text takes more than a few milliseconds.
+LONG_CHARACTERS = 10_000
+
+
+class Computing:
+    """Computes for one caller after the other: threads share one interpreter, and many would slow down the event loop.
+
+    It belongs to the event loop that computes first.
+    """
+
+    def __init__(self) -> None:
+        self._turns = Turns()
+
+    async def run(self, caller: Hashable, work: Callable[..., Result], size: int, *args: object) -> Result:
+        """Return ``work(*args)``, computed by a thread when it is the caller's turn if it takes long.
+
+        Args:
+            caller: Who it is for.
+            work: What is computed. Raises what it likes.
+            size: What it costs, in characters that are looked at once.
+            args: Of the work.
+        """
+        if size <= LONG_CHARACTERS:
+            return work(*args)
+        return await self._turns.run(caller, lambda: asyncio.to_thread(work, *args))
