@@ -70,11 +70,11 @@ async def measure(name: str, limiter: RateLimiter, keys: list[str], count: int) 
     await asyncio.gather(*(caller(first) for first in range(AT_ONCE)))
     rate = count / (time.perf_counter() - began)
     each.sort()
-    print(f"{name:<28} {statistics.median(each):>10.1f} {each[int(count * 0.999)]:>12.1f} {rate:>14,.0f}", flush=True)
+    print(f"{name:<28} {statistics.median(each):>10.1f} {each[int(count * 0.999)]:>12.1f} {rate:>26,.0f}", flush=True)
 
 
 async def checks(count: int) -> None:
-    print(f"{'a check':<28} {'median, µs':>10} {'99.9 %, µs':>12} {f'a second, {AT_ONCE} at once':>14}")
+    print(f"{'a check':<28} {'median, µs':>10} {'99.9 %, µs':>12} {f'checks a second, {AT_ONCE} at once':>26}")
     one, many = ["caller"], [f"caller {number}" for number in range(count)]
     await measure("memory, one caller", MemoryLimiter(), one, count)
     await measure("memory, new callers", MemoryLimiter(), many, count)
