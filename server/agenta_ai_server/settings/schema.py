@@ -398,7 +398,7 @@ class RateLimits(Group):
     limits_file: Path | None = setting(
         "AGENTA_AI_GRPC_LIMITS_FILE",
         "TOML file with the rate limits, reloaded when it changes. Without it, each user of an organization has "
-        "a burst of 10 and 30 calls a minute for each tool.",
+        "a burst of 10 calls, and 30 calls a minute, for each tool.",
         "If there are plans, or callers that need more.",
     )
     limits_on_store_failure: Literal["local", "refuse"] = setting(
