@@ -11,6 +11,7 @@ from grpc_health.v1 import health_pb2
 from grpc_reflection.v1alpha import reflection, reflection_pb2
 from grpc_reflection.v1alpha.reflection import aio
 
+from agenta_ai_server.rpc.open_methods import MAX_BYTES
 from agenta_ai_server.rpc.status import SERVICE
 from agenta_ai_server.typed.generation import Generation, contract_files
 
@@ -69,7 +70,12 @@ class _Described:
 
 
 def _request(data: bytes) -> reflection_pb2.ServerReflectionRequest:
-    """Read a request; an unreadable one counts as empty, which reflection refuses without exposing an exception."""
+    """Read a request; an unreadable one counts as empty, which reflection refuses without exposing an exception.
+
+    So does one that is too large: the response repeats it, and stays in memory until it is read.
+    """
+    if len(data) > MAX_BYTES:
+        return reflection_pb2.ServerReflectionRequest()
     try:
         return reflection_pb2.ServerReflectionRequest.FromString(data)
     except DecodeError:
