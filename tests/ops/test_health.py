@@ -13,6 +13,7 @@ from conftest import settings_for
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from agenta_ai_server.commands import serve
+from agenta_ai_server.rpc import open_methods
 
 if TYPE_CHECKING:
     from agenta_ai_server.standin.app import StandIn
@@ -63,8 +64,16 @@ async def test_asking_for_all(address: str) -> None:
 async def test_a_request_that_nobody_sends_who_asks(method: str, request_bytes: bytes, code: str, address: str) -> None:
     """300 watches with a name of 1 MB, which grpc kept for as long as they lasted, took 630 MiB."""
     async with grpc.aio.insecure_channel(address) as channel:
-        asked = channel.unary_stream(f"/grpc.health.v1.Health/{method}")(request_bytes)
+        asked: Any = channel.unary_stream(f"/grpc.health.v1.Health/{method}", bytes)(request_bytes)
         assert (await asked.code()).name == (code if method in METHODS else "UNIMPLEMENTED")
+
+
+async def test_a_request_that_does_not_arrive(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(open_methods, "MAX_READ_SECONDS", 0.01)
+    async with grpc.aio.insecure_channel(address) as channel, asyncio.timeout(10):
+        # On the wire it is what a unary call looks like whose message is still to come.
+        asked: Any = channel.stream_stream(WATCH, bytes)()
+        assert await asked.code() is grpc.StatusCode.DEADLINE_EXCEEDED
 
 
 def frame(kind: int, flags: int, stream: int, payload: bytes = b"") -> bytes:

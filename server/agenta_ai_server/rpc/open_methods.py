@@ -13,8 +13,6 @@ import grpc
 import grpc.aio
 from google.protobuf.message import DecodeError, Message
 
-from agenta_ai_server.rpc.handler import MAX_READ_SECONDS
-
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
 
@@ -24,6 +22,8 @@ AnyRequest = TypeVar("AnyRequest", bound=Message)
 
 #: Far more than the name of a service or of a file has.
 MAX_BYTES = 4096
+#: How long a request may take to arrive.
+MAX_READ_SECONDS = 20.0
 
 
 def answers_once(request: type[AnyRequest], answer: Callable[[AnyRequest, Context], Awaitable[Message]]) -> Handler:

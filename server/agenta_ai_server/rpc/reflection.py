@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import grpc
@@ -11,7 +13,7 @@ from grpc_health.v1 import health_pb2
 from grpc_reflection.v1alpha import reflection, reflection_pb2
 from grpc_reflection.v1alpha.reflection import aio
 
-from agenta_ai_server.rpc.open_methods import MAX_BYTES
+from agenta_ai_server.rpc import open_methods
 from agenta_ai_server.rpc.status import SERVICE
 from agenta_ai_server.typed.generation import Generation, contract_files
 
@@ -40,7 +42,7 @@ def handlers(typed: TypedTools) -> Iterator[grpc.GenericRpcHandler]:
     described = _Described(typed)
 
     async def answer(requests: Any, context: Context) -> AsyncIterator[Message]:
-        responses: Any = described.servicer.ServerReflectionInfo(requests, context)
+        responses: Any = described.servicer.ServerReflectionInfo(_in_time(requests), context)
         async for response in responses:
             yield response
 
@@ -69,12 +71,21 @@ class _Described:
         return self._servicers[now]
 
 
+async def _in_time(requests: AsyncIterator[Message]) -> AsyncIterator[Message]:
+    """Yield the requests until the next one takes too long: what has arrived of it takes memory."""
+    with suppress(TimeoutError, StopAsyncIteration):
+        while True:
+            async with asyncio.timeout(open_methods.MAX_READ_SECONDS):
+                request = await anext(requests)
+            yield request
+
+
 def _request(data: bytes) -> reflection_pb2.ServerReflectionRequest:
     """Read a request; an unreadable one counts as empty, which reflection refuses without exposing an exception.
 
     So does one that is too large: the response repeats it, and stays in memory until it is read.
     """
-    if len(data) > MAX_BYTES:
+    if len(data) > open_methods.MAX_BYTES:
         return reflection_pb2.ServerReflectionRequest()
     try:
         return reflection_pb2.ServerReflectionRequest.FromString(data)
