@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
     from agenta_ai_server.rpc.typed_methods import TypedTools
 
 LISTED = (SERVICE, health_pb2.DESCRIPTOR.services_by_name["Health"].full_name, reflection.SERVICE_NAME)
+#: Open calls of one connection. Tools have one.
+MAX_CALLS = 10
 # v1 differs from v1alpha in nothing but its name. It isn't listed, since its descriptor isn't in the pool, and a caller
 # that asked to have it described would fail.
 VERSIONS = (reflection.SERVICE_NAME, "grpc.reflection.v1.ServerReflection")
@@ -40,8 +43,12 @@ def handlers(typed: TypedTools) -> Iterator[grpc.GenericRpcHandler]:
         typed: Knows the services of the tools, which come and go.
     """
     described = _Described(typed)
+    calls = _Calls()
 
     async def answer(requests: Any, context: Context) -> AsyncIterator[Message]:
+        if not calls.begin(context.peer()):
+            message = f"More than {MAX_CALLS} calls of reflection are open on this connection. End some of them."
+            await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, message)
         responses: Any = described.servicer.ServerReflectionInfo(_in_time(requests), context)
         async for response in responses:
             yield response
@@ -53,6 +60,29 @@ def handlers(typed: TypedTools) -> Iterator[grpc.GenericRpcHandler]:
     )
     for version in VERSIONS:
         yield grpc.method_handlers_generic_handler(version, {"ServerReflectionInfo": method})
+
+
+class _Calls:
+    """Counts the open calls of each connection: each may hold an unread response of some hundred KiB."""
+
+    def __init__(self) -> None:
+        self._open: Counter[str] = Counter()
+
+    def begin(self, connection: str) -> bool:
+        """Count a call until its task ends, unless there are too many."""
+        task = asyncio.current_task()
+        assert task
+        if self._open[connection] >= MAX_CALLS:
+            return False
+        self._open[connection] += 1
+        # A generator that is left in the middle may end much later.
+        task.add_done_callback(lambda _: self._end(connection))
+        return True
+
+    def _end(self, connection: str) -> None:
+        self._open[connection] -= 1
+        if not self._open[connection]:
+            del self._open[connection]
 
 
 class _Described:
