@@ -13,12 +13,14 @@ from conftest import settings_for
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from agenta_ai_server.commands import serve
+from agenta_ai_server.rpc import open_methods
 
 if TYPE_CHECKING:
     from agenta_ai_server.standin.app import StandIn
 
 Status = health_pb2.HealthCheckResponse
 SERVICE = "agenta.ai.v1.ToolService"
+METHODS = {method.name for method in health_pb2.DESCRIPTOR.services_by_name["Health"].methods}
 WATCH = "/grpc.health.v1.Health/Watch"
 
 
@@ -51,6 +53,27 @@ async def test_asking_for_all(address: str) -> None:
         answer = await stub.List(messages.HealthListRequest())
     names = ("", SERVICE, "agenta.ai.tools.agenta.api.v1.ApiToolsService")
     assert {name: one.status for name, one in answer.statuses.items()} == dict.fromkeys(names, Status.SERVING)
+
+
+@pytest.mark.parametrize("method", ["Check", "Watch", "List"])
+@pytest.mark.parametrize(
+    ("request_bytes", "code"),
+    [(b"\x0a\xff\xff\x07" + b"x" * 0x1FFFF, "RESOURCE_EXHAUSTED"), (b"\x0a\x05x", "INVALID_ARGUMENT")],
+    ids=["large", "unreadable"],
+)
+async def test_a_request_that_nobody_sends_who_asks(method: str, request_bytes: bytes, code: str, address: str) -> None:
+    """300 watches with a name of 1 MB, which grpc kept for as long as they lasted, took 630 MiB."""
+    async with grpc.aio.insecure_channel(address) as channel:
+        asked: Any = channel.unary_stream(f"/grpc.health.v1.Health/{method}", bytes)(request_bytes)
+        assert (await asked.code()).name == (code if method in METHODS else "UNIMPLEMENTED")
+
+
+async def test_a_request_that_does_not_arrive(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(open_methods, "MAX_READ_SECONDS", 0.01)
+    async with grpc.aio.insecure_channel(address) as channel, asyncio.timeout(10):
+        # On the wire it is what a unary call looks like whose message is still to come.
+        asked: Any = channel.stream_stream(WATCH, bytes)()
+        assert await asked.code() is grpc.StatusCode.DEADLINE_EXCEEDED
 
 
 def frame(kind: int, flags: int, stream: int, payload: bytes = b"") -> bytes:

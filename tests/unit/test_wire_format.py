@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING
 
 import pytest
@@ -110,6 +111,34 @@ def test_numbers_that_are_packed_into_one_field(kind: Fields, number: bytes, flo
     # The list is a value, too.
     assert not is_flooded(nested(1, nested(3, number * (MOST - 1))), MOST, fields)
     assert is_flooded(nested(1, nested(3, number * MOST)), MOST, fields) is flooded
+
+
+@pytest.mark.parametrize(
+    "number", [b"\x19" + bytes(8), b"\x18\x01", b"\x1d" + bytes(4)], ids=["double", "int", "float"]
+)
+def test_numbers_of_their_own_are_values_of_a_typed_message(number: bytes) -> None:
+    """Ten of them in each of 900 items are no flood, and more than the bound are one."""
+    fields: Fields = {1: TypedFields({1: TypedFields({3: {}})})}
+    item = nested(1, number * 10)
+    assert not is_flooded(nested(1, item * 900), MOST, fields)
+    assert is_flooded(nested(1, item * 1000), MOST, fields)
+
+
+@pytest.mark.parametrize(
+    "group", [b"\x7b\x7c", b"\x7b\x78\x01\x7c", b"\x13\x14"], ids=["empty", "full", "of a known number"]
+)
+def test_a_group_hides_no_flood(group: bytes) -> None:
+    """Parsers still read the groups of proto2, and all that follows."""
+    assert is_flooded(group + request(flat(MOST + 1)), MOST)
+
+
+@pytest.mark.parametrize("before", [b"", b"\x78", b"\x12"], ids=["a tag", "a number", "a length"])
+def test_a_number_without_end_is_not_added_up(before: bytes) -> None:
+    """A megabyte of it took more than a minute, in which no other call was answered."""
+    data = before + b"\xff" * 1_000_000
+    began = time.process_time()
+    assert not is_flooded(data, MOST)
+    assert time.process_time() - began < 1
 
 
 def nested(number: int, content: bytes) -> bytes:

@@ -7,12 +7,13 @@ keeps all others from being told, and the server from stopping.
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any
 
 import grpc
 import grpc.aio
-from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_health.v1 import health_pb2
 
+from agenta_ai_server.rpc.open_methods import answers_often, answers_once
 from agenta_ai_server.rpc.status import SERVICE
 
 if TYPE_CHECKING:
@@ -20,13 +21,15 @@ if TYPE_CHECKING:
 
     from google.protobuf.message import Message
 
-NAMES = ("", SERVICE)
+    from agenta_ai_server.rpc.open_methods import Context
 
-Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
+NAMES = ("", SERVICE)
+NAME = health_pb2.DESCRIPTOR.services_by_name["Health"].full_name
+
 Response = health_pb2.HealthCheckResponse
 
 
-class Health(health_pb2_grpc.HealthServicer):
+class Health:
     """Reports NOT_SERVING to those who check as soon as the server is about to stop, and to watchers shortly before.
 
     Balancers check. grpc's clients watch: they stop using a connection whose server isn't serving, but don't open
@@ -45,23 +48,33 @@ class Health(health_pb2_grpc.HealthServicer):
         self.draining = False
         self.stopping = asyncio.Event()
 
-    async def Check(self, request: health_pb2.HealthCheckRequest, context: Context) -> Response:  # noqa: N802
+    def handlers(self) -> grpc.GenericRpcHandler:
+        """Return the methods."""
+        methods = {
+            "Check": answers_once(health_pb2.HealthCheckRequest, self._check),
+            "Watch": answers_often(health_pb2.HealthCheckRequest, self._watch),
+        }
+        messages: Any = health_pb2
+        # Only if grpcio-health-checking is new enough to have the messages.
+        if hasattr(messages, "HealthListRequest"):
+            methods["List"] = answers_once(messages.HealthListRequest, self._list)
+        return grpc.method_handlers_generic_handler(NAME, methods)
+
+    async def _check(self, request: health_pb2.HealthCheckRequest, context: Context) -> Message:
         """Answer a check."""
         if not self._knows(request.service):
             await context.abort(grpc.StatusCode.NOT_FOUND, "There is no service of this name.")
         return self._response()
 
-    async def List(self, request: Message, context: Context) -> Message:  # noqa: N802
-        """Answer a check of all services. Called only if grpcio-health-checking is new enough to have the messages."""
+    async def _list(self, _: Message, context: Context) -> Message:
+        """Answer a check of all services."""
         messages: Any = health_pb2
         answer: Message = messages.HealthListResponse(
             statuses=dict.fromkeys((*NAMES, *self._services()), self._response())
         )
         return answer
 
-    async def Watch(  # noqa: N802
-        self, request: health_pb2.HealthCheckRequest, context: Context
-    ) -> AsyncIterator[Response]:
+    async def _watch(self, request: health_pb2.HealthCheckRequest, context: Context) -> AsyncIterator[Message]:
         """Send the status to a watcher, now and when it changes."""
         if not self._knows(request.service):
             yield Response(status=Response.SERVICE_UNKNOWN)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections import Counter
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import grpc
@@ -11,6 +14,7 @@ from grpc_health.v1 import health_pb2
 from grpc_reflection.v1alpha import reflection, reflection_pb2
 from grpc_reflection.v1alpha.reflection import aio
 
+from agenta_ai_server.rpc import open_methods
 from agenta_ai_server.rpc.status import SERVICE
 from agenta_ai_server.typed.generation import Generation, contract_files
 
@@ -25,6 +29,8 @@ if TYPE_CHECKING:
     from agenta_ai_server.rpc.typed_methods import TypedTools
 
 LISTED = (SERVICE, health_pb2.DESCRIPTOR.services_by_name["Health"].full_name, reflection.SERVICE_NAME)
+#: Open calls of one connection. Tools have one.
+MAX_CALLS = 10
 # v1 differs from v1alpha in nothing but its name. It isn't listed, since its descriptor isn't in the pool, and a caller
 # that asked to have it described would fail.
 VERSIONS = (reflection.SERVICE_NAME, "grpc.reflection.v1.ServerReflection")
@@ -37,9 +43,13 @@ def handlers(typed: TypedTools) -> Iterator[grpc.GenericRpcHandler]:
         typed: Knows the services of the tools, which come and go.
     """
     described = _Described(typed)
+    calls = _Calls()
 
     async def answer(requests: Any, context: Context) -> AsyncIterator[Message]:
-        responses: Any = described.servicer.ServerReflectionInfo(requests, context)
+        if not calls.begin(context.peer()):
+            message = f"More than {MAX_CALLS} calls of reflection are open on this connection. End some of them."
+            await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, message)
+        responses: Any = described.servicer.ServerReflectionInfo(_in_time(requests), context)
         async for response in responses:
             yield response
 
@@ -50,6 +60,29 @@ def handlers(typed: TypedTools) -> Iterator[grpc.GenericRpcHandler]:
     )
     for version in VERSIONS:
         yield grpc.method_handlers_generic_handler(version, {"ServerReflectionInfo": method})
+
+
+class _Calls:
+    """Counts the open calls of each connection: each may hold an unread response of some hundred KiB."""
+
+    def __init__(self) -> None:
+        self._open: Counter[str] = Counter()
+
+    def begin(self, connection: str) -> bool:
+        """Count a call until its task ends, unless there are too many."""
+        task = asyncio.current_task()
+        assert task
+        if self._open[connection] >= MAX_CALLS:
+            return False
+        self._open[connection] += 1
+        # A generator that is left in the middle may end much later.
+        task.add_done_callback(lambda _: self._end(connection))
+        return True
+
+    def _end(self, connection: str) -> None:
+        self._open[connection] -= 1
+        if not self._open[connection]:
+            del self._open[connection]
 
 
 class _Described:
@@ -68,8 +101,22 @@ class _Described:
         return self._servicers[now]
 
 
+async def _in_time(requests: AsyncIterator[Message]) -> AsyncIterator[Message]:
+    """Yield the requests until the next one takes too long: what has arrived of it takes memory."""
+    with suppress(TimeoutError, StopAsyncIteration):
+        while True:
+            async with asyncio.timeout(open_methods.MAX_READ_SECONDS):
+                request = await anext(requests)
+            yield request
+
+
 def _request(data: bytes) -> reflection_pb2.ServerReflectionRequest:
-    """Read a request; an unreadable one counts as empty, which reflection refuses without exposing an exception."""
+    """Read a request; an unreadable one counts as empty, which reflection refuses without exposing an exception.
+
+    So does one that is too large: the response repeats it, and stays in memory until it is read.
+    """
+    if len(data) > open_methods.MAX_BYTES:
+        return reflection_pb2.ServerReflectionRequest()
     try:
         return reflection_pb2.ServerReflectionRequest.FromString(data)
     except DecodeError:

@@ -113,8 +113,7 @@ class Server:
         self._server = grpc.aio.server(interceptors=[boundary, *interceptors], options=options)
         typed.on_change(boundary.forget_methods)
         self._health = Health(lambda: typed.current.services)
-        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
-        self._server.add_generic_rpc_handlers(tuple(services))
+        self._server.add_generic_rpc_handlers((self._health.handlers(), *services))
         self._tls = tls
         self._reuse_port = reuse_port
 

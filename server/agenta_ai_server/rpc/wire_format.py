@@ -16,8 +16,10 @@ Fields: TypeAlias = "dict[int, Fields]"
 """The fields of a message that lead to values, by number, with those of what they hold."""
 
 VARINT, LENGTH = 0, 2
-#: The other kinds of fields, with their sizes in bytes.
-FIXED = {1: 8, 5: 4}
+#: Ten bytes of seven bits each.
+VARINT_BITS = 70
+#: The other kinds of fields, with their sizes in bytes. Groups, which parsers still read, have one at each end.
+FIXED = {1: 8, 3: 0, 4: 0, 5: 4}
 #: What is smaller holds so few values that parsing it is quick.
 LARGE_BYTES = 1 << 16
 #: What a value needs at most: its entry in a struct, the entry's key, itself, and what it holds.
@@ -78,22 +80,20 @@ def _packed(data: bytes, start: int, stop: int, fields: Fields) -> int:
 def _fields(data: bytes, position: int, end: int) -> Iterator[tuple[int, int, int]]:
     """Yield the number, the begin and the end of each field, up to where the data can't be read.
 
-    Only fields with a length have a number here: the others hold no values.
+    Fields without a length hold nothing: they end where they begin.
     """
     try:
         while position < end:
             tag, position = _varint(data, position)
-            kind = tag & 7
+            kind, size = tag & 7, 0
             if kind == LENGTH:
                 size, position = _varint(data, position)
-                yield tag >> 3, position, position + size
-                position += size
+            elif kind == VARINT:
+                _, position = _varint(data, position)
             else:
-                if kind == VARINT:
-                    _, position = _varint(data, position)
-                else:
-                    position += FIXED[kind]
-                yield 0, position, position
+                position += FIXED[kind]
+            yield tag >> 3, position, position + size
+            position += size
     except (IndexError, KeyError):
         return
 
@@ -102,13 +102,15 @@ def _varint(data: bytes, position: int) -> tuple[int, int]:
     """Return the number at this position, and the position behind it.
 
     Raises:
-        IndexError: The data end within it.
+        IndexError: The data end within it, or it is longer than any parser takes: adding up a megabyte takes a minute.
     """
     byte = data[position]
     if byte < 0x80:
         return byte, position + 1
     number, shift = byte & 0x7F, 7
     while byte >= 0x80:
+        if shift >= VARINT_BITS:
+            raise IndexError(position)
         position += 1
         byte = data[position]
         number |= (byte & 0x7F) << shift
