@@ -112,8 +112,9 @@ class Connection(H11Protocol):
         self._has_begun = True
         super().connection_made(transport)
         self._look_in(HEAD_SECONDS)
-        if self._early:
-            super().data_received(self._early)
+        early, self._early = self._early, b""
+        if early:
+            super().data_received(early)
 
     def data_received(self, data: bytes) -> None:
         """Read what has arrived. With the end of the handshake, a request may come before the task knows of it."""
