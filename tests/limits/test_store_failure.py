@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from itertools import pairwise
 from typing import TYPE_CHECKING, Literal
 
 import pytest
@@ -119,7 +120,9 @@ async def test_no_call_is_refused_and_none_waits_long(
     await load.run(disturbance(name, redis))
     assert (load.denied, load.refused) == (0, [])
     said = [record.levelname for record in caplog.records if "limiter" in record.getMessage()]
-    assert said == ["WARNING", "INFO"] * (len(said) // 2)
+    # Once for each change. On a busy machine Redis may also fail again, after it has recovered.
+    assert said[:2] == ["WARNING", "INFO"]
+    assert all(before != after for before, after in pairwise(said))
     assert load.slowest < BOUND
 
 

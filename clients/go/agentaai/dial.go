@@ -15,7 +15,6 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/backoff"
 	"google.golang.org/grpc/credentials"
-	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/credentials/local"
 	_ "google.golang.org/grpc/health" // checks the health of each address, as the service config asks
 	"google.golang.org/grpc/keepalive"
@@ -134,7 +133,7 @@ func defaults(target string, retries bool) []grpc.DialOption {
 // service config wins: if the options have none, an invalid one before them is an error.
 func checkServiceConfig(options []grpc.DialOption) error {
 	probe := append([]grpc.DialOption{
-		grpc.WithTransportCredentials(insecure.NewCredentials()), grpc.WithDefaultServiceConfig("invalid"),
+		grpc.WithTransportCredentials(credentials.NewTLS(nil)), grpc.WithDefaultServiceConfig("invalid"),
 	}, options...)
 	conn, err := grpc.NewClient("passthrough:///", probe...)
 	if err != nil {

@@ -7,7 +7,7 @@ import (
 	"strings"
 
 	"google.golang.org/grpc"
-	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/credentials"
 )
 
 const (
@@ -67,8 +67,9 @@ func isAddress(target string, options []grpc.DialOption) bool {
 // isResolved reports whether the program has its own resolver for a scheme. That of xds needs the service config that
 // [Dial] replaces.
 func isResolved(target, scheme string, options []grpc.DialOption) bool {
-	insecurely := grpc.WithTransportCredentials(insecure.NewCredentials())
-	conn, err := grpc.NewClient(target, append([]grpc.DialOption{insecurely}, options...)...)
+	// As for Dial, because credentials of a call may require TLS. Nothing connects here.
+	tls := grpc.WithTransportCredentials(credentials.NewTLS(nil))
+	conn, err := grpc.NewClient(target, append([]grpc.DialOption{tls}, options...)...)
 	if err != nil {
 		return false
 	}

@@ -1,6 +1,7 @@
 package agentaai
 
 import (
+	"context"
 	"encoding/json"
 	"os"
 	"slices"
@@ -72,8 +73,29 @@ func TestResolversOfAConnection(t *testing.T) {
 	if _, _, err := CallTool[any](t.Context(), conn, newRequest(t)); err != nil {
 		t.Error(err)
 	}
+	if conn, err := Dial("agenta-dial:///somewhere", grpc.WithResolvers(named), grpc.WithPerRPCCredentials(onlyWithTLS{})); err != nil {
+		t.Error(err)
+	} else {
+		_ = conn.Close()
+	}
 	if _, err := Dial("xds:///somewhere", grpc.WithResolvers(manual.NewBuilderWithScheme("xds"))); err == nil {
 		t.Error("xds is not refused")
+	}
+}
+
+// onlyWithTLS are credentials of a call that grpc-go refuses to send in plaintext.
+type onlyWithTLS struct{}
+
+func (onlyWithTLS) GetRequestMetadata(context.Context, ...string) (map[string]string, error) {
+	return nil, nil
+}
+
+func (onlyWithTLS) RequireTransportSecurity() bool { return true }
+
+func TestServiceConfigBesideCredentialsThatRequireTLS(t *testing.T) {
+	_, err := Dial("a.example:443", grpc.WithPerRPCCredentials(onlyWithTLS{}), grpc.WithDefaultServiceConfig("{}"))
+	if err == nil || !strings.Contains(err.Error(), "WithDefaultServiceConfig") {
+		t.Errorf("got %v", err)
 	}
 }
 
