@@ -1,1 +1,1 @@
-"""The concurrency limit: a fixed number of slots, and a fair queue for them; and turns at what there is only once."""
+"""The concurrency limit: a fixed number of slots, and a fair queue for them; and turns at what only a few can use at the same time."""

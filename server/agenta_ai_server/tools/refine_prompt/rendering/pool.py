@@ -7,12 +7,14 @@ import json
 import signal
 import sys
 from asyncio.subprocess import DEVNULL, PIPE
-from contextlib import asynccontextmanager, suppress
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final
+
+from agenta_ai_server.concurrency.turns import Turns
 
 if TYPE_CHECKING:
     from asyncio.subprocess import Process
-    from collections.abc import AsyncIterator, Mapping
+    from collections.abc import Mapping
 
 _WORKER: Final = "agenta_ai_server.tools.refine_prompt.rendering.worker"
 _LENGTH_BYTES: Final = 4
@@ -39,9 +41,7 @@ class Workers:
     """
 
     def __init__(self) -> None:
-        self._places = asyncio.Semaphore(_PROCESSES)
-        # For each key that waits or is served, whose turn it is and how many those are.
-        self._turns: dict[str, tuple[asyncio.Lock, int]] = {}
+        self._turns = Turns(_PROCESSES)
         self._idle: list[Process] = []
         self._running: set[asyncio.Task[dict[str, Any]]] = set()
         self._closed = False
@@ -85,25 +85,13 @@ class Workers:
         self._idle.clear()
 
     async def _in_turn(self, request: bytes, key: str, begun: asyncio.Event) -> dict[str, Any]:
-        async with self._turn(key), self._places:
+        async with self._turns.turn(key):
             begun.set()
             try:
                 return await self._answer(request)
             except WorkerFailed:
                 # It was killed or stopped from outside.
                 return await self._answer(request)
-
-    @asynccontextmanager
-    async def _turn(self, key: str) -> AsyncIterator[None]:
-        turn, waiting = self._turns.get(key, (asyncio.Lock(), 0))
-        self._turns[key] = (turn, waiting + 1)
-        try:
-            async with turn:
-                yield
-        finally:
-            turn, waiting = self._turns.pop(key)
-            if waiting > 1:
-                self._turns[key] = (turn, waiting - 1)
 
     async def _answer(self, request: bytes) -> dict[str, Any]:
         process = await self._process()
