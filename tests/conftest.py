@@ -51,6 +51,10 @@ hypothesis.register_profile("quick", UNHURRIED, max_examples=60, database=None)
 hypothesis.register_profile("thorough", UNHURRIED, max_examples=20_000)
 hypothesis.load_profile("thorough" if SLOW else "quick")
 
+# When grpc frees a server that never started, it logs the server itself at DEBUG. A kept record, as caplog keeps them,
+# then crashes the process when it is freed: see AioServer.__dealloc__ in https://github.com/grpc/grpc.
+logging.getLogger("grpc._cython.cygrpc").setLevel(logging.INFO)
+
 # Our own key in Agenta, and what the prompts of the tests say.
 PRIVATE = ("standin-key", "You are a helpful assistant.", "Extract entities from")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 import logging
 import re
@@ -100,6 +101,14 @@ async def test_one_line_for_each_call(standin: StandIn, lines: Lines, tmp_path: 
     }
     assert (replayed["attempts"], replayed["replayed"], replayed["upstream_seconds"]) == (0, True, 0)
     assert (status["method"], status["tool"], status["request_id"]) == ("Status", "", "")
+
+
+async def test_no_log_record_keeps_a_freed_server(lines: Lines, caplog: pytest.LogCaptureFixture) -> None:
+    """Such a record ends the process at some later time, in any test."""
+    grpc.aio.server()
+    gc.collect()
+    assert logging.getLogger().isEnabledFor(logging.DEBUG)
+    assert not [record for record in caplog.records if "__dealloc__" in record.msg]
 
 
 @pytest.mark.parametrize("level", ["DEBUG", "INFO"])
