@@ -22,8 +22,8 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed25519
 from agenta_ai.v1 import tool_service_pb2
 from agenta_ai.v1.tool_service_pb2_grpc import ToolServiceStub
 from agenta_ai_server.commands import serve
-from agenta_ai_server.domain.files import BYTE_ORDER_MARK
-from agenta_ai_server.domain.reloading_file import ReloadingFiles
+from agenta_ai_server.files.contents import BYTE_ORDER_MARK
+from agenta_ai_server.files.reloading import ReloadingFiles
 from agenta_ai_server.rpc import peer_identity, tls
 from agenta_ai_server.settings import SettingsError
 

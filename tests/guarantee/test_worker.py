@@ -66,6 +66,12 @@ async def test_all_filters_work_where_no_file_can_be_opened(workers: Workers) ->
         assert "Errno" not in str(answer), name
 
 
+async def test_the_path_of_a_file_that_is_not_loaded_is_not_shown(workers: Workers) -> None:
+    answer = await workers.ask(request("Hi {{ a }}{{ 'x'.encode('idna') }}"), "a")
+    assert "it needs a file, such as that of a rare codec" in str(answer)
+    assert "/" not in str(answer)
+
+
 async def test_a_process_has_nothing(workers: Workers) -> None:
     assert await workers.ask(request("Hi {{ a }}"), "a") == {"faults": []}
     (process,) = processes()

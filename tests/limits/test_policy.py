@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agenta_ai_server.domain.call import ANONYMOUS, Principal
-from agenta_ai_server.domain.reloading_file import ReloadingFile
+from agenta_ai_server.files.reloading import ReloadingFile
 from agenta_ai_server.limits.limiter import Limit
 from agenta_ai_server.limits.policy import LimitPolicy, Quota
 

@@ -13,7 +13,7 @@ from conftest import connected, settings_for
 
 from agenta_ai.v1 import tool_service_pb2
 from agenta_ai_server.assembly import tools as assembled_tools
-from agenta_ai_server.domain.reloading_file import ReloadingDocument
+from agenta_ai_server.files.reloading import ReloadingDocument
 from agenta_ai_server.settings import SettingsError
 
 if TYPE_CHECKING:

@@ -9,15 +9,15 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from agenta_ai_server.domain.reloading_file import NotYet
-from agenta_ai_server.domain.reloading_file import ReloadingFile as Impatient
-from agenta_ai_server.domain.reloading_file import ReloadingFiles as ImpatientFiles
+from agenta_ai_server.files.reloading import NotYet
+from agenta_ai_server.files.reloading import ReloadingFile as Impatient
+from agenta_ai_server.files.reloading import ReloadingFiles as ImpatientFiles
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-LOGGER = "agenta_ai_server.domain.reloading_file"
+LOGGER = "agenta_ai_server.files.reloading"
 
 
 # A busy machine may take long to look at a file.
@@ -280,6 +280,23 @@ def test_a_disk_that_hangs_stops_nobody_and_is_unknown(path: Path, clock: Clock)
             break
         threading.Event().wait(0.01)
     assert (file.content, file.unknown_seconds) == ("slow", 0)
+
+
+def test_a_file_is_read_later_if_no_thread_can_start(path: Path, clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = ReloadingFile(path, parse, clock=clock)
+    path.write_text("two")
+
+    def fail(_: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("threading.Thread.start", fail)
+        clock.now += 10
+        assert file.content == "one"
+        clock.now += 10
+        assert (file.content, file.unknown_seconds) == ("one", 10)
+    clock.now += 10
+    assert (file.content, file.unknown_seconds) == ("two", 0)
 
 
 @pytest.mark.parametrize("kind", ["pipe", "folder", "device"])

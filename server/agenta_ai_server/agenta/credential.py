@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from agenta_ai_server.domain.agenta_url import check_key
-from agenta_ai_server.domain.reloading_file import ReloadingFile
+from agenta_ai_server.files.reloading import ReloadingFile
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from agenta_ai_server.domain.reloading_file import ReloadingFile
+from agenta_ai_server.files.reloading import ReloadingFile
 from agenta_ai_server.limits.limits import RateLimits
 from agenta_ai_server.limits.memory import MemoryLimiter
 from agenta_ai_server.limits.policy import LimitPolicy

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 from agenta_ai_server.agenta.completion_service import Unconfigured
 from agenta_ai_server.concurrency.limiter import ConcurrencyLimiter
 from agenta_ai_server.domain.deadline import MARGIN_SECONDS
-from agenta_ai_server.domain.reloading_file import ReloadingDocument
 from agenta_ai_server.domain.tool import ToolSet
+from agenta_ai_server.files.reloading import ReloadingDocument
 from agenta_ai_server.tools.cases.spending import Spending
 from agenta_ai_server.tools.cases.tool import NAME as REFINE_WITH_CASES
 from agenta_ai_server.tools.catalog import Catalog, Dependencies, check_disabled, discover, tool_set

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from agenta_ai_server.auth.authenticator import OWN_KEY_PREFIX, invalid, known
 from agenta_ai_server.auth.key_file import KEY, KeyFile, KeyRecord, hashed, make_if_missing
 from agenta_ai_server.auth.records import parse
-from agenta_ai_server.domain.reloading_file import ReloadingFile
+from agenta_ai_server.files.reloading import ReloadingFile
 
 if TYPE_CHECKING:
     from collections.abc import Callable

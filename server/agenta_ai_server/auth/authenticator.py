@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from agenta_ai_server.domain.call import Principal
-    from agenta_ai_server.domain.reloading_file import ReloadingFile
+    from agenta_ai_server.files.reloading import ReloadingFile
 
 OWN_KEY_PREFIX = "aai_"
 # How long the last content stays valid while the file can't be read: no file descriptor is free, or the disk hangs.

@@ -11,9 +11,9 @@ import jwt
 
 from agenta_ai_server.auth.authenticator import known
 from agenta_ai_server.domain.errors import Reason, Refused
-from agenta_ai_server.domain.reloading_file import ReloadingFile
 from agenta_ai_server.domain.single_flight import SingleFlight
 from agenta_ai_server.domain.token import json_object
+from agenta_ai_server.files.reloading import ReloadingFile
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -16,7 +16,7 @@ from pydantic import AwareDatetime, BeforeValidator, Field, ValidationError, mod
 
 from agenta_ai_server.auth.authenticator import OWN_KEY_PREFIX
 from agenta_ai_server.auth.records import PrincipalRecord, Record, parse, refuse_repeated, sentence
-from agenta_ai_server.domain.files import read_file, replace_file
+from agenta_ai_server.files.contents import read_file, replace_file
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable

@@ -8,7 +8,7 @@ from pydantic import field_validator, model_validator
 
 from agenta_ai_server.auth.authenticator import invalid, known
 from agenta_ai_server.auth.records import PrincipalRecord, Record, parse, refuse_repeated
-from agenta_ai_server.domain.reloading_file import ReloadingFile
+from agenta_ai_server.files.reloading import ReloadingFile
 
 if TYPE_CHECKING:
     from pathlib import Path

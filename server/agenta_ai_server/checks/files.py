@@ -14,7 +14,7 @@ from agenta_ai_server.auth.key_file import list_keys
 from agenta_ai_server.auth.mtls import IdentityFile
 from agenta_ai_server.auth.records import parse
 from agenta_ai_server.checks.shared import Found, failed, ok, sentence, warning
-from agenta_ai_server.domain.files import read_file
+from agenta_ai_server.files.contents import read_file
 from agenta_ai_server.limits.policy import LimitPolicy
 from agenta_ai_server.rpc.tls import Certificates, TlsFiles, read_certificates, unusual_key
 from agenta_ai_server.tools.catalog import MAX_NAMES, check_disabled, tool_set

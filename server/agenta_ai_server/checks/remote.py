@@ -12,8 +12,8 @@ from agenta_ai_server.agenta.http import HttpClient, TransportError
 from agenta_ai_server.agenta.permissions import Denial, PermissionChecks
 from agenta_ai_server.auth.jwks import KeySet, fetch_key_set
 from agenta_ai_server.checks.shared import HTTP_SECONDS, Found, failed, get, ok, sentence
-from agenta_ai_server.domain.files import read_file
 from agenta_ai_server.domain.token import json_object
+from agenta_ai_server.files.contents import read_file
 from agenta_ai_server.telemetry.otel_environment import ENDPOINT, TRACES_ENDPOINT
 
 if TYPE_CHECKING:

@@ -19,7 +19,7 @@ from agenta_ai_server.assembly.tools import LOOK_SECONDS
 from agenta_ai_server.auth.key_file import create_key
 from agenta_ai_server.commands import serve, stdout
 from agenta_ai_server.commands.tools.canned import canned_prompt
-from agenta_ai_server.domain.reloading_file import ReloadingDocument
+from agenta_ai_server.files.reloading import ReloadingDocument
 from agenta_ai_server.standin.app import StandIn
 from agenta_ai_server.standin.canned import MODEL
 from agenta_ai_server.standin.faults import Fault

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
     from agenta_ai_server.domain.call import Principal
-    from agenta_ai_server.domain.reloading_file import ReloadingFile
+    from agenta_ai_server.files.reloading import ReloadingFile
     from agenta_ai_server.limits.limiter import Decision, Limit, LimiterState, RateLimiter
     from agenta_ai_server.limits.policy import Quota
 

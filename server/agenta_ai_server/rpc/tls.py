@@ -15,7 +15,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_private_key
 
-from agenta_ai_server.domain.reloading_file import NotYet, ReloadingFiles
+from agenta_ai_server.files.reloading import NotYet, ReloadingFiles
 
 if TYPE_CHECKING:
     from pathlib import Path

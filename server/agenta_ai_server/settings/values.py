@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, TypeAlias, TypeVar
 
 from pydantic import AfterValidator, BeforeValidator, SecretStr
 
-from agenta_ai_server.domain.files import read_file
+from agenta_ai_server.files.contents import read_file
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 Result = TypeVar("Result")
 
 #: From here on reading a text takes more than a few milliseconds.
-LONG_CHARACTERS = 10_000
+LONG_CHARACTERS = 4_000
 
 
 class Computing:

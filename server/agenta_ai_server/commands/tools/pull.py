@@ -12,7 +12,7 @@ from agenta_ai_server.agenta.management import ManagementError
 from agenta_ai_server.commands import stdout
 from agenta_ai_server.commands.management import open_management
 from agenta_ai_server.commands.tools.source import check_environment, environment_of, file_of, read_tools
-from agenta_ai_server.domain.files import read_file, replace_file
+from agenta_ai_server.files.contents import read_file, replace_file
 from agenta_ai_server.settings import SettingsError
 from agenta_ai_server.tools.drift.comparison import state_differences
 from agenta_ai_server.tools.drift.deployed import read_deployed

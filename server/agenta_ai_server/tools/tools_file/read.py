@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
-from agenta_ai_server.domain.files import read_file
 from agenta_ai_server.domain.tool import NAME, Hints
+from agenta_ai_server.files.contents import read_file
 from agenta_ai_server.tools import strict_json
 from agenta_ai_server.tools.json_schema.schema import Schema, SchemaError
 from agenta_ai_server.tools.tools_file.contradictions import Limits, find_contradictions, find_non_json

@@ -178,6 +178,9 @@ class JinjaText:
             return Rendered.of(_run(self._template, inputs))
         except (RenderError, MemoryError):
             raise
+        except OSError:
+            # The worker opens no files, not even those of a codec, whose path nobody is to see.
+            raise RenderError("it needs a file, such as that of a rare codec, which can't be loaded") from None
         except Exception as error:
             raise _explained(error, self._template) from None
 

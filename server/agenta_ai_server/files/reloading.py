@@ -8,7 +8,7 @@ import threading
 import time
 from typing import TYPE_CHECKING, Generic, TypeAlias, TypeVar
 
-from agenta_ai_server.domain.files import Exhausted, read_file
+from agenta_ai_server.files.contents import Exhausted, read_file
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -82,8 +82,13 @@ class ReloadingFiles(Generic[Content]):
             self._looked = now
             self._unknown_since = min(self._unknown_since, now)
             done = threading.Event()
-            threading.Thread(target=self._look, args=(done,), name="read-files", daemon=True).start()
-            done.wait(self._patience)
+            try:
+                threading.Thread(target=self._look, args=(done,), name="read-files", daemon=True).start()
+            except RuntimeError:
+                # No thread can be started now; later one may.
+                self._looking.release()
+            else:
+                done.wait(self._patience)
         return self._content
 
     @property
