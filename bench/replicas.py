@@ -32,7 +32,7 @@ from agenta_ai_server.redis.client import RedisClient
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
 
-    from agenta_ai_server.domain.waiters import Waiters
+    from agenta_ai_server.domain.callers import Callers
 
 REPLICAS = 100
 # What a replica has open before anything counts: as many as its calls that are made at once here.
@@ -73,7 +73,7 @@ class Replica:
         """Make one call with a request_id."""
         await self.calls.run(key, MARK, self._run)
 
-    async def _run(self, _: Waiters, begin: Callable[[], Awaitable[None]]) -> ToolOutcome:
+    async def _run(self, _: Callers, begin: Callable[[], Awaitable[None]]) -> ToolOutcome:
         await begin()
         self.runs += 1
         await asyncio.sleep(TOOL_SECONDS)

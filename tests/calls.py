@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from grpc.aio import AioRpcError
 
     from agenta_ai.v1.tool_service_pb2_grpc import ToolServiceAsyncStub
-    from agenta_ai_server.domain.waiters import Waiters
+    from agenta_ai_server.domain.callers import Callers
 
 REFINE = "tools.agenta.api.refine_prompt"
 WITH_CASES = "tools.agenta.api.refine_prompt_with_cases"
@@ -65,14 +65,14 @@ def tool_call(
     arguments: dict[str, Any] | None = None,
     *,
     deadline: float = math.inf,
-    waiters: Waiters | None = None,
+    callers: Callers | None = None,
     caller: Principal = ANONYMOUS,
     tools: ToolSet | None = None,
     request_id: str = "",
 ) -> ToolCall:
     """A call as the pipeline gets it, for what is tested without a wire."""
     return ToolCall(
-        "0" * 32, name, caller, deadline, 60, tools or ToolSet(), lambda: arguments or {}, request_id, waiters=waiters
+        "0" * 32, name, caller, deadline, 60, tools or ToolSet(), lambda: arguments or {}, request_id, callers=callers
     )
 
 

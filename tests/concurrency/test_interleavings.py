@@ -11,20 +11,20 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from agenta_ai_server.concurrency.limiter import ConcurrencyLimiter
+from agenta_ai_server.domain.callers import Callers
 from agenta_ai_server.domain.errors import Refused
-from agenta_ai_server.domain.waiters import Waiters
 
 SLOTS, ROOM, SHARE = 8, 8, 0.25
 
 
 class Client:
-    def __init__(self, limiter: ConcurrencyLimiter, organization: str, waiting: Waiters | None) -> None:
+    def __init__(self, limiter: ConcurrencyLimiter, organization: str, waiting: Callers | None) -> None:
         self.organization = organization
         self.holds = False
         self.end = asyncio.Event()
         self.task = asyncio.create_task(self._call(limiter, waiting))
 
-    async def _call(self, limiter: ConcurrencyLimiter, waiting: Waiters | None) -> None:
+    async def _call(self, limiter: ConcurrencyLimiter, waiting: Callers | None) -> None:
         with suppress(Refused):
             async with limiter.slot(self.organization, waiting):
                 self.holds = True
@@ -67,7 +67,7 @@ class Interleavings(RuleBasedStateMachine):
     )
     def come(self, organization: str, within: float | None, count: int) -> None:
         async def main() -> None:
-            waiting = None if within is None else Waiters([self.loop.time() + within])
+            waiting = None if within is None else Callers([self.loop.time() + within])
             self.clients += [Client(self.limiter, organization, waiting) for _ in range(count)]
 
         self.loop.run_until_complete(main())

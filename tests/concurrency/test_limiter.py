@@ -10,8 +10,8 @@ import pytest
 from concurrency.virtual_time import VirtualTimeLoop, virtual_time
 
 from agenta_ai_server.concurrency.limiter import MAX_DELAY, MIN_DELAY, ConcurrencyLimiter
+from agenta_ai_server.domain.callers import Callers
 from agenta_ai_server.domain.errors import Reason, Refused
-from agenta_ai_server.domain.waiters import Waiters
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -26,7 +26,7 @@ class Calls:
         self.tasks: list[asyncio.Task[None]] = []
 
     async def call(self, organization: str, seconds: float = 1, within: float | None = None) -> None:
-        waiting = None if within is None else Waiters([asyncio.get_running_loop().time() + within])
+        waiting = None if within is None else Callers([asyncio.get_running_loop().time() + within])
         async with self.limiter.slot(organization, waiting):
             self.entered.append(organization)
             await asyncio.sleep(seconds)
@@ -233,7 +233,7 @@ async def test_the_delay_is_spread_and_bounded() -> None:
 
 @virtual_time
 async def test_a_call_waits_for_those_who_join_it_in_its_line() -> None:
-    limiter, callers = ConcurrencyLimiter(1, 100, typical_seconds=0.1), Waiters([5.0])
+    limiter, callers = ConcurrencyLimiter(1, 100, typical_seconds=0.1), Callers([5.0])
 
     async def call() -> float:
         async with limiter.slot("a", callers):
@@ -250,7 +250,7 @@ async def test_a_call_waits_for_those_who_join_it_in_its_line() -> None:
 
 @virtual_time
 async def test_a_call_is_refused_when_the_last_who_joined_it_would_wait_in_vain() -> None:
-    limiter, callers = ConcurrencyLimiter(1, 100, typical_seconds=0.1), Waiters([5.0])
+    limiter, callers = ConcurrencyLimiter(1, 100, typical_seconds=0.1), Callers([5.0])
     holding = Calls(limiter)
     await holding.start(["a"], seconds=10)
 
@@ -308,7 +308,7 @@ async def test_a_place_is_given_back_when_the_call_fails() -> None:
 
 def test_nothing_is_made_to_wait_on_while_there_are_places(monkeypatch: pytest.MonkeyPatch) -> None:
     async def main() -> None:
-        async with ConcurrencyLimiter(1).slot("a", Waiters([1.0])):
+        async with ConcurrencyLimiter(1).slot("a", Callers([1.0])):
             pass
 
     with asyncio.Runner(loop_factory=VirtualTimeLoop) as runner:

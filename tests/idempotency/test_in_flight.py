@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
     from typing import TypeAlias
 
-    from agenta_ai_server.domain.waiters import Waiters
+    from agenta_ai_server.domain.callers import Callers
     from agenta_ai_server.idempotency.store import Lease
 
     OnBilling: TypeAlias = Callable[[], Awaitable[None]]
@@ -42,7 +42,7 @@ class Tool:
         self.error: Exception | None = None
         self.begun = self.ended = self.cancelled = 0
 
-    async def __call__(self, callers: Waiters, on_billing: OnBilling) -> ToolOutcome:
+    async def __call__(self, callers: Callers, on_billing: OnBilling) -> ToolOutcome:
         callers.begun = True
         await on_billing()
         self.begun += 1
@@ -154,7 +154,7 @@ async def test_all_that_joined_get_a_bug_and_later_ones_that_the_outcome_is_unkn
 async def test_a_bug_before_anything_was_billed_leaves_the_id_free() -> None:
     runs = make_runs()
 
-    async def fail(_callers: Waiters, _on_billing: OnBilling) -> ToolOutcome:
+    async def fail(_callers: Callers, _on_billing: OnBilling) -> ToolOutcome:
         raise ZeroDivisionError
 
     with pytest.raises(ZeroDivisionError):
@@ -178,7 +178,7 @@ async def test_who_agrees_to_run_it_again_doesnt_join_one_who_didnt() -> None:
 async def test_a_run_whose_lease_was_lost_claims_the_id_again() -> None:
     runs, tool, attempts = make_runs(), Tool(), 0
 
-    async def lose_at_first(callers: Waiters, on_billing: OnBilling) -> ToolOutcome:
+    async def lose_at_first(callers: Callers, on_billing: OnBilling) -> ToolOutcome:
         nonlocal attempts
         attempts += 1
         if attempts == 1:
@@ -251,7 +251,7 @@ async def test_a_run_is_closed_two_seconds_after_its_last_caller_left() -> None:
 async def test_what_has_not_begun_ends_with_its_last_caller() -> None:
     runs, waiting = make_runs(), asyncio.Event()
 
-    async def in_line(callers: Waiters, _on_billing: OnBilling) -> ToolOutcome:
+    async def in_line(callers: Callers, _on_billing: OnBilling) -> ToolOutcome:
         assert callers.deadline == 3
         waiting.set()
         await asyncio.sleep(50)
@@ -321,7 +321,7 @@ async def test_who_comes_while_a_refusal_is_told_to_the_store_is_not_refused_too
             claim = await super().claim(key, fingerprint, waited=waited, rerun=rerun)
             return Leading(cast("Lease", SlowLease(claim.lease))) if isinstance(claim, Leading) else claim
 
-    async def refuse(_callers: Waiters, _on_billing: OnBilling) -> ToolOutcome:
+    async def refuse(_callers: Callers, _on_billing: OnBilling) -> ToolOutcome:
         raise Refused(Reason.DEADLINE_TOO_SHORT, "Too short.")
 
     runs = InFlightCalls(SlowStore(MemoryLedger()), MAX_SECONDS)
@@ -359,7 +359,7 @@ async def test_a_repeat_of_a_run_that_is_being_closed_waits_for_its_end() -> Non
     runs = make_runs()
     running = 0
 
-    async def slow_to_close(callers: Waiters, on_billing: OnBilling) -> ToolOutcome:
+    async def slow_to_close(callers: Callers, on_billing: OnBilling) -> ToolOutcome:
         nonlocal running
         callers.begun = True
         await on_billing()

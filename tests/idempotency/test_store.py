@@ -39,8 +39,8 @@ if TYPE_CHECKING:
     from idempotency.conftest import Backing, MakeReplicas
     from redis_server import RedisServer
 
+    from agenta_ai_server.domain.callers import Callers
     from agenta_ai_server.domain.outcome import ToolOutcome
-    from agenta_ai_server.domain.waiters import Waiters
 
 
 class Tool:
@@ -54,7 +54,7 @@ class Tool:
         self.end = asyncio.Event()
         self.runs = 0
 
-    async def __call__(self, callers: Waiters, on_billing: Callable[[], Awaitable[None]]) -> ToolOutcome:
+    async def __call__(self, callers: Callers, on_billing: Callable[[], Awaitable[None]]) -> ToolOutcome:
         callers.begun = True
         await on_billing()
         self.runs += 1

@@ -12,8 +12,8 @@ from calls import tool_call
 from upstream.fakes import Clock, Scripted, circuit_open, failed, unavailable, unreachable
 
 from agenta_ai_server.agenta.completion_service import DeployedPrompt
+from agenta_ai_server.domain.callers import Callers
 from agenta_ai_server.domain.errors import Reason, Refused, UpstreamFailed
-from agenta_ai_server.domain.waiters import Waiters
 from agenta_ai_server.resilience.retry import RetryBudget, RetryingCompletions
 
 if TYPE_CHECKING:
@@ -35,9 +35,9 @@ def retrying(service: Scripted, clock: Clock, *, jitter: float = 1.0, **options:
 
 
 async def complete(
-    service: CompletionService, deadline: float = math.inf, waiters: Waiters | None = None
+    service: CompletionService, deadline: float = math.inf, callers: Callers | None = None
 ) -> Completion:
-    return await service.complete(DeployedPrompt("app"), {}, tool_call(deadline=deadline, waiters=waiters))
+    return await service.complete(DeployedPrompt("app"), {}, tool_call(deadline=deadline, callers=callers))
 
 
 async def failure(service: CompletionService, deadline: float = math.inf) -> UpstreamFailed:
@@ -242,17 +242,17 @@ async def test_refused_calls_earn_no_retries(clock: Clock) -> None:
 
 async def test_nothing_is_sent_again_when_nobody_waits_for_it_any_more(clock: Clock) -> None:
     service = Scripted(unavailable(delay=2.0), "text")
-    run_ends, callers = clock.now + 90, Waiters([clock.now + 60, clock.now + 3.0])
+    run_ends, callers = clock.now + 90, Callers([clock.now + 60, clock.now + 3.0])
     callers.deadlines.remove(clock.now + 60)
     with pytest.raises(UpstreamFailed) as caught:
         await retrying(service, clock).complete(
-            DeployedPrompt("app"), {}, tool_call(deadline=run_ends, waiters=callers)
+            DeployedPrompt("app"), {}, tool_call(deadline=run_ends, callers=callers)
         )
     assert (caught.value.retry_delay, service.calls, clock.slept) == (2.0, 1, [])
     callers.deadlines.append(clock.now + 60)
     service.replies.insert(1, unavailable(delay=2.0))
     completion = await retrying(service, clock).complete(
-        DeployedPrompt("app"), {}, tool_call(deadline=run_ends, waiters=callers)
+        DeployedPrompt("app"), {}, tool_call(deadline=run_ends, callers=callers)
     )
     assert (completion.text, service.calls) == ("text", 3)
 

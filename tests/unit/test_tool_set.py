@@ -6,10 +6,10 @@ import pytest
 from calls import tool_call
 from concurrency.virtual_time import virtual_time
 
+from agenta_ai_server.domain.callers import Callers
 from agenta_ai_server.domain.errors import Reason, Refused
 from agenta_ai_server.domain.outcome import ToolOutcome
 from agenta_ai_server.domain.tool import ToolCall, ToolSet, ToolSpec
-from agenta_ai_server.domain.waiters import Waiters
 from agenta_ai_server.tools.catalog import Catalog, check_disabled, tool_set
 
 
@@ -92,7 +92,7 @@ def test_a_call_keeps_the_set_that_it_began_with() -> None:
 )
 @virtual_time
 async def test_a_call_needs_time_of_its_own_and_somebody_who_waits(deadline: float, last: float, enough: bool) -> None:
-    call = tool_call(deadline=deadline, waiters=Waiters([last]))
+    call = tool_call(deadline=deadline, callers=Callers([last]))
     refused = False
     try:
         call.require_time(1)

@@ -11,14 +11,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agenta_ai.v1 import tool_service_pb2
-from agenta_ai_server.rpc.wire_format import DOUBLES, LARGE_BYTES, VARINTS, TypedFields, is_flooded
+from agenta_ai_server.rpc.wire_format import LARGE_BYTES, Fields, Packed, is_flooded
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from google.protobuf.struct_pb2 import Struct
 
-    from agenta_ai_server.rpc.wire_format import Fields
 
 MOST = 10_000
 
@@ -102,12 +101,22 @@ def flat_from(first: int, count: int) -> bytes:
     return nested(2, struct.SerializeToString())
 
 
+def typed(held: dict[int, Fields | Packed | None]) -> Fields:
+    """The fields of a message of typed arguments."""
+    return Fields(held, are_values=True)
+
+
 @pytest.mark.parametrize(
     ("kind", "number", "flooded"),
-    [(VARINTS, b"\x01", True), (VARINTS, b"\xff\x01", True), (DOUBLES, b"\x00" * 8, True), ({}, b"0", False)],
+    [
+        (Packed.VARINTS, b"\x01", True),
+        (Packed.VARINTS, b"\xff\x01", True),
+        (Packed.DOUBLES, b"\x00" * 8, True),
+        (None, b"0", False),
+    ],
 )
-def test_numbers_that_are_packed_into_one_field(kind: Fields, number: bytes, flooded: bool) -> None:
-    fields: Fields = {1: TypedFields({3: kind})}
+def test_numbers_that_are_packed_into_one_field(kind: Packed | None, number: bytes, flooded: bool) -> None:
+    fields = Fields({1: typed({3: kind})})
     # The list is a value, too.
     assert not is_flooded(nested(1, nested(3, number * (MOST - 1))), MOST, fields)
     assert is_flooded(nested(1, nested(3, number * MOST)), MOST, fields) is flooded
@@ -118,7 +127,7 @@ def test_numbers_that_are_packed_into_one_field(kind: Fields, number: bytes, flo
 )
 def test_numbers_of_their_own_are_values_of_a_typed_message(number: bytes) -> None:
     """Ten of them in each of 900 items are no flood, and more than the bound are one."""
-    fields: Fields = {1: TypedFields({1: TypedFields({3: {}})})}
+    fields = Fields({1: typed({1: typed({3: None})})})
     item = nested(1, number * 10)
     assert not is_flooded(nested(1, item * 900), MOST, fields)
     assert is_flooded(nested(1, item * 1000), MOST, fields)

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from contextlib import AbstractAsyncContextManager
 
-    from agenta_ai_server.domain.waiters import HasDeadline
+    from agenta_ai_server.domain.callers import HasDeadline
 
 # How much one call's duration moves the mean of all: about the last 60 calls count.
 WEIGHT = 1 / 32

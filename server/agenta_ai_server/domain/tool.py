@@ -15,10 +15,10 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
 
     from agenta_ai_server.domain.call import AgentaCredential, Principal
+    from agenta_ai_server.domain.callers import Callers, HasDeadline
     from agenta_ai_server.domain.outcome import ToolOutcome
     from agenta_ai_server.domain.progress import Stage, Watch
     from agenta_ai_server.domain.values import Json
-    from agenta_ai_server.domain.waiters import HasDeadline, Waiters
 
 JSON_SCHEMA = "https://json-schema.org/draft/2020-12/schema"
 NAME = re.compile(r"tools\.[a-z0-9_]+\.[a-z0-9_]+\.[a-z0-9_]+")
@@ -152,7 +152,7 @@ class ToolCall:
         request_id: The caller's idempotency key, unchecked; empty if there is none.
         rerun_if_outcome_unknown: Whether to run an id again whose first run may have been billed and left no result.
         response_metadata: What the answer carries besides the outcome.
-        waiters: Who waits for the outcome, if several may; ``None`` for this call's caller alone.
+        callers: Who waits for the outcome, if several may; ``None`` for this call's caller alone.
         watch: Receives the progress of the call; ``None`` if no one watches.
         on_billing: Runs before anything is billed; ``None`` if that isn't recorded.
         resends: How often the request to the completion service that is made next was sent before.
@@ -169,7 +169,7 @@ class ToolCall:
     credential: AgentaCredential | None = None
     rerun_if_outcome_unknown: bool = False
     response_metadata: list[tuple[str, str]] = field(default_factory=list)
-    waiters: Waiters | None = None
+    callers: Callers | None = None
     watch: Watch | None = None
     on_billing: Callable[[], Awaitable[None]] | None = None
     resends: int = 0
@@ -203,7 +203,7 @@ class ToolCall:
     @property
     def waiting(self) -> HasDeadline:
         """Who waits for the outcome: the callers that share its run, or else its own caller."""
-        return self.waiters or self
+        return self.callers or self
 
     def remaining(self) -> float:
         """Return the seconds that are left of the call's deadline; negative if it has passed."""
@@ -228,8 +228,8 @@ class ToolCall:
         Raises:
             Refused: It can't be recorded, and so nothing may be sent.
         """
-        if self.waiters:
-            self.waiters.begun = True
+        if self.callers:
+            self.callers.begun = True
         if self.on_billing:
             await self.on_billing()
 

@@ -10,9 +10,9 @@ from collections import Counter
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
+from agenta_ai_server.domain.callers import Callers
 from agenta_ai_server.domain.errors import Reason, Refused
 from agenta_ai_server.domain.outcome import ToolFailure, ToolOutcome
-from agenta_ai_server.domain.waiters import Waiters
 from agenta_ai_server.idempotency.encoding import decode, encode
 from agenta_ai_server.idempotency.ledger import Finished, Following, Lost
 from agenta_ai_server.idempotency.store import LeaseLost, RunOutcome
@@ -41,7 +41,7 @@ OUTCOME_UNKNOWN = ToolOutcome(
 
 Result = TypeVar("Result")
 _RunId: TypeAlias = tuple[str, bytes, bool]
-Work: TypeAlias = "Callable[[Waiters, Callable[[], Awaitable[None]]], Awaitable[ToolOutcome]]"
+Work: TypeAlias = "Callable[[Callers, Callable[[], Awaitable[None]]], Awaitable[ToolOutcome]]"
 
 log = logging.getLogger(__name__)
 
@@ -144,12 +144,12 @@ class InFlightCalls:
     async def _wait(self, run: _Run, deadline: float, watch: Watch | None) -> ToolOutcome:
         self._join(run, deadline, watch)
         ended = asyncio.get_running_loop().create_future()
-        run.waiting.append(ended)
+        run.ends.append(ended)
         try:
             # Unlike a shield, it leaves no unretrieved error behind.
             await ended
         finally:
-            run.waiting.remove(ended)
+            run.ends.remove(ended)
             self._leave(run, deadline, watch)
         return run.result()
 
@@ -184,7 +184,7 @@ class InFlightCalls:
         # Retrieved here, because every caller may have left.
         if not run.task.cancelled() and (error := run.task.exception()):
             run.traceback = error.__traceback__
-        for ended in run.waiting:
+        for ended in run.ends:
             # A caller that has just been cancelled may not have left yet.
             if not ended.done():
                 ended.set_result(None)
@@ -286,7 +286,7 @@ class _Run:
     Attributes:
         rerun: Whether it is to run again if its outcome is lost.
         callers: Who waits for it here.
-        waiting: What each of them awaits.
+        ends: What each of them awaits.
         ending: Whether its work is done and only the store is still to record it.
         closing: The timer that will cancel it unless a caller joins.
         traceback: Where its error was raised.
@@ -297,8 +297,8 @@ class _Run:
     rerun: bool
     work: Work
     task: asyncio.Task[ToolOutcome] = field(init=False)
-    callers: Waiters = field(default_factory=Waiters)
-    waiting: list[asyncio.Future[None]] = field(default_factory=list)
+    callers: Callers = field(default_factory=Callers)
+    ends: list[asyncio.Future[None]] = field(default_factory=list)
     ending: bool = False
     lease: Lease | None = None
     closing: asyncio.Task[None] | None = None

@@ -15,9 +15,9 @@ from agenta_ai_server.pipeline.pipeline import within_deadline
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
+    from agenta_ai_server.domain.callers import Callers
     from agenta_ai_server.domain.outcome import ToolOutcome
     from agenta_ai_server.domain.tool import ToolCall
-    from agenta_ai_server.domain.waiters import Waiters
     from agenta_ai_server.idempotency.in_flight import InFlightCalls
     from agenta_ai_server.pipeline.pipeline import Proceed
 
@@ -53,10 +53,10 @@ class Idempotency:
             )
             raise Refused(Reason.REQUEST_INVALID, f"{wrong.field}: {wrong.description}", violations=[wrong])
 
-        async def work(waiters: Waiters, on_billing: Callable[[], Awaitable[None]]) -> ToolOutcome:
+        async def work(callers: Callers, on_billing: Callable[[], Awaitable[None]]) -> ToolOutcome:
             # The run belongs to the id: it has a deadline of its own, and outlives its first caller.
             deadline = asyncio.get_running_loop().time() + call.max_seconds
-            run = replace(call, deadline=deadline, waiters=waiters, watch=waiters.report, on_billing=on_billing)
+            run = replace(call, deadline=deadline, callers=callers, watch=callers.report, on_billing=on_billing)
             run.require_time(self._min_seconds)
             return await within_deadline(run, proceed)
 

@@ -10,7 +10,7 @@ import grpc.aio
 
 from agenta_ai_server.auth.authenticator import Credentials, invalid
 from agenta_ai_server.domain.call import ANONYMOUS, AgentaCredential, Call
-from agenta_ai_server.rpc.handler import CallHandler, Reply, Request
+from agenta_ai_server.rpc.handler import CallHandler, Request, Response
 
 if TYPE_CHECKING:
     from agenta_ai_server.auth.authenticator import Authenticator
@@ -40,7 +40,7 @@ class Authentication(grpc.aio.ServerInterceptor):
             return handler
         proceed = handler.answer
 
-        async def answer(request: Request, call: Call) -> Reply:
+        async def answer(request: Request, call: Call) -> Response:
             await self.identify(call)
             return await proceed(request, call)
 

@@ -30,7 +30,7 @@ from agenta_ai_server.rpc.unsent import UnsentAnswers
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable
 
-    from agenta_ai_server.rpc.handler import Answer, Continuation, GrpcHandler, Reply
+    from agenta_ai_server.rpc.handler import Answer, Continuation, GrpcHandler, Response
 
 CALL_ID_KEY = "x-request-id"
 # A caller's deadline may pass before ours does, because gRPC rounds deadlines up when it sends them, by at most 1 %.
@@ -138,7 +138,7 @@ class Boundary(grpc.aio.ServerInterceptor):
         request = Request(context.read)
         self._running.add(1)
         try:
-            reply = await _run_or_status(answer(request, call), call)
+            answered = await _run_or_status(answer(request, call), call)
         except asyncio.CancelledError:
             code = _code_of_cancellation(allowed, context.time_remaining())
             self._listener.call_ended(call, CallOutcome(code=code, seconds=time.perf_counter() - began))
@@ -147,21 +147,23 @@ class Boundary(grpc.aio.ServerInterceptor):
             call.request_bytes = request.size
             self._running.add(-1)
         seconds = time.perf_counter() - began
-        if not isinstance(reply, GrpcStatus) and not self._admit_answer(reply, call):
-            reply = answers_unread(call)
-        if isinstance(reply, GrpcStatus):
-            self._listener.call_ended(call, CallOutcome(code=reply.code.name, reason=reply.reason, seconds=seconds))
+        if not isinstance(answered, GrpcStatus) and not self._admit_answer(answered, call):
+            answered = answers_unread(call)
+        if isinstance(answered, GrpcStatus):
+            self._listener.call_ended(
+                call, CallOutcome(code=answered.code.name, reason=answered.reason, seconds=seconds)
+            )
             if progress:
                 await progress.stop()  # otherwise grpc would have two concurrent writes, and send no status
-            await _abort(reply, context)
-        self._listener.call_ended(call, _outcome(reply, seconds))
+            await _abort(answered, context)
+        self._listener.call_ended(call, _outcome(answered, seconds))
         # A tool that failed is answered with OK, which has no place for a RequestInfo.
         context.set_trailing_metadata(((CALL_ID_KEY, call.id), *call.response_metadata))
-        return reply.message
+        return answered.message
 
-    def _admit_answer(self, reply: Reply, call: Call) -> bool:
+    def _admit_answer(self, response: Response, call: Call) -> bool:
         """Count the response until it has been sent. ``False``: its caller leaves too much unread."""
-        caller, size = call.principal, len(reply.message)
+        caller, size = call.principal, len(response.message)
         if not self._unsent.fits(caller, size):
             return False
         self._unsent.add(caller, size)
@@ -250,8 +252,8 @@ def _open_call(method: str, context: Context, max_seconds: float) -> Call:
     )
 
 
-def _outcome(reply: Reply, seconds: float) -> CallOutcome:
-    outcome, size = reply.outcome, len(reply.message)
+def _outcome(response: Response, seconds: float) -> CallOutcome:
+    outcome, size = response.outcome, len(response.message)
     if outcome is None:
         return CallOutcome(code="OK", seconds=seconds, response_bytes=size)
     return CallOutcome(

@@ -31,7 +31,7 @@ MAX_READ_SECONDS = 20.0
 
 
 @record
-class Reply:
+class Response:
     """The response of a method.
 
     Attributes:
@@ -81,7 +81,7 @@ class Request:
         return data
 
 
-Answer: TypeAlias = "Callable[[Request, Call], Awaitable[Reply]]"
+Answer: TypeAlias = "Callable[[Request, Call], Awaitable[Response]]"
 
 
 class CallHandler(Base):
@@ -142,5 +142,5 @@ class ToolHandler(CallHandler):
         self.read = read
         self.write = write
 
-    async def _without_pipeline(self, request: Request, call: Call) -> Reply:
+    async def _without_pipeline(self, request: Request, call: Call) -> Response:
         raise AssertionError("a tool is called without the pipeline")

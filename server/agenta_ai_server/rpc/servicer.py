@@ -17,7 +17,7 @@ from agenta_ai.codec import to_struct
 from agenta_ai.v1 import tool_pb2, tool_service_pb2
 from agenta_ai_server.domain.errors import Reason, Refused, Violation
 from agenta_ai_server.limits.limiter import LimiterState
-from agenta_ai_server.rpc.handler import CallHandler, Reply, Request, ToolHandler
+from agenta_ai_server.rpc.handler import CallHandler, Request, Response, ToolHandler
 from agenta_ai_server.rpc.parsing import parse, read_arguments
 from agenta_ai_server.rpc.responses import MAX_DEPTH, write_last_outcome, write_outcome, write_progress
 from agenta_ai_server.rpc.status import SERVICE, to_duration
@@ -172,9 +172,9 @@ class ToolServicer:
 def _handler(
     read: Callable[[bytes], AnyMessage], method: Callable[[AnyMessage, Call], Awaitable[Message]]
 ) -> CallHandler:
-    async def answer(request: Request, call: Call) -> Reply:
+    async def answer(request: Request, call: Call) -> Response:
         response = await method(parse(await request.read(), read), call)
-        return Reply(response.SerializeToString())
+        return Response(response.SerializeToString())
 
     return CallHandler(answer)
 

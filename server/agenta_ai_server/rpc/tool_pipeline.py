@@ -8,7 +8,7 @@ import grpc
 import grpc.aio
 
 from agenta_ai_server.pipeline.pipeline import Pipeline
-from agenta_ai_server.rpc.handler import Reply, ToolHandler
+from agenta_ai_server.rpc.handler import Response, ToolHandler
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -36,8 +36,8 @@ class ToolPipeline(grpc.aio.ServerInterceptor):
             return handler
         read, write = handler.read, handler.write
 
-        async def answer(request: Request, call: Call) -> Reply:
+        async def answer(request: Request, call: Call) -> Response:
             outcome = await self._pipeline.run(read(await request.read(), call))
-            return Reply(write(outcome), outcome)
+            return Response(write(outcome), outcome)
 
         return handler.answered_by(answer)

@@ -17,7 +17,7 @@ from agenta_ai_server.domain.outcome import ToolFailure
 from agenta_ai_server.rpc.handler import ToolHandler
 from agenta_ai_server.rpc.parsing import MAX_VALUES, invalid_arguments, parse
 from agenta_ai_server.rpc.responses import error_message, meta_message
-from agenta_ai_server.rpc.wire_format import DOUBLES, LIST, STRUCT, VALUE, VARINTS, TypedFields
+from agenta_ai_server.rpc.wire_format import LIST, STRUCT, VALUE, Fields, Packed
 from agenta_ai_server.typed.generation import Generation
 from agenta_ai_server.typed.lock import lock_of
 from agenta_ai_server.typed.names import ROOT, snake_case
@@ -34,7 +34,6 @@ if TYPE_CHECKING:
     from agenta_ai_server.domain.values import Json
     from agenta_ai_server.rpc.handler import GrpcHandler
     from agenta_ai_server.rpc.tool_calls import ToolCalls
-    from agenta_ai_server.rpc.wire_format import Fields
     from agenta_ai_server.tools.catalog import Catalog
     from agenta_ai_server.typed.generation import TypedMethod
     from agenta_ai_server.typed.shape import Message
@@ -44,8 +43,8 @@ MAX_LOGGED = 20
 # Names of nonexistent methods come from callers, and must not reach the log.
 UNKNOWN_METHOD = f"/{ROOT}/Unknown"
 METHOD = re.compile(rf"/{re.escape(ROOT)}\.([a-z0-9_]+)\.([a-z0-9_]+)\.v1\.[A-Za-z0-9]+ToolsService/([A-Za-z0-9]+)")
-STRUCTS: dict[Kind, Fields] = {Kind.VALUE: VALUE, Kind.OBJECT: STRUCT, Kind.LIST: LIST}
-PACKED: dict[Kind, Fields] = {Kind.INTEGER: VARINTS, Kind.BOOLEAN: VARINTS, Kind.NUMBER: DOUBLES}
+STRUCTS = {Kind.VALUE: VALUE, Kind.OBJECT: STRUCT, Kind.LIST: LIST}
+PACKED = {Kind.INTEGER: Packed.VARINTS, Kind.BOOLEAN: Packed.VARINTS, Kind.NUMBER: Packed.DOUBLES}
 
 log = logging.getLogger(__name__)
 
@@ -111,7 +110,7 @@ class TypedMethods(grpc.GenericRpcHandler):
         if method is None:
             # The pipeline refuses it like a CallTool, so that a hidden tool looks like one that doesn't exist.
             return ToolHandler(partial(self._read_unknown, path), _write_nothing, recorded_as=UNKNOWN_METHOD)
-        fields = {1: _fields(method.shape.arguments)}
+        fields = Fields({1: _fields(method.shape.arguments)})
         return ToolHandler(partial(self._read, method, fields), partial(write_outcome, method))
 
     def _read(self, method: TypedMethod, fields: Fields, data: bytes, call: Call) -> ToolCall:
@@ -195,8 +194,10 @@ def _unsendable(outcome: ToolOutcome, error: CodecError) -> ToolOutcome:
 
 def _fields(message: Message) -> Fields:
     """Return the fields of a message that lead to values."""
-    fields = TypedFields()
+    fields = Fields({}, are_values=True)
     for field in message.fields:
-        known = STRUCTS | PACKED if field.label is Label.REPEATED else STRUCTS
-        fields[field.number] = _fields(field.message) if field.message else known.get(field.kind, {})
+        held: Fields | Packed | None = _fields(field.message) if field.message else STRUCTS.get(field.kind)
+        if held is None and field.label is Label.REPEATED:
+            held = PACKED.get(field.kind)
+        fields.held[field.number] = held
     return fields

@@ -7,13 +7,12 @@ https://protobuf.dev/programming-guides/encoding/.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, TypeAlias
+from dataclasses import dataclass
+from enum import Enum, auto
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-
-Fields: TypeAlias = "dict[int, Fields]"
-"""The fields of a message that lead to values, by number, with those of what they hold."""
 
 VARINT, LENGTH = 0, 2
 #: Ten bytes of seven bits each.
@@ -26,22 +25,36 @@ LARGE_BYTES = 1 << 16
 FIELDS_OF_VALUE = 4
 #: Fields besides: the request's own, and those that later clients may send.
 OTHER_FIELDS = 1000
-# ListValue.values, an entry's value, Struct.fields, Value.struct_value and list_value.
-VALUE: Fields = {}
-LIST: Fields = {1: VALUE}
-_ENTRY: Fields = {2: VALUE}
-STRUCT: Fields = {1: _ENTRY}
-VALUE.update({5: STRUCT, 6: LIST})
-CALL_TOOL: Fields = {2: STRUCT}
-# Lists of numbers that are packed into one field, with how many values its bytes hold at most.
-VARINTS: Fields = {}
-DOUBLES: Fields = {}
 # Each number ends with a byte below these.
 _GOES_ON = bytes(range(0x80, 0x100))
 
 
-class TypedFields(dict[int, Fields]):
-    """The fields of a message each of which is a value itself, as those of typed arguments are."""
+class Packed(Enum):
+    """Numbers in a list that are packed into one field."""
+
+    VARINTS = auto()
+    DOUBLES = auto()
+
+
+@dataclass(slots=True, eq=False)
+class Fields:
+    """The fields of a message that lead to values.
+
+    Attributes:
+        held: What each of them holds, by its number: a message with such fields, packed numbers, or anything else.
+        are_values: Whether each of them is a value itself.
+    """
+
+    held: dict[int, Fields | Packed | None]
+    are_values: bool = False
+
+
+# Value, ListValue.values, Struct.fields with the value of each entry; Value.struct_value and list_value.
+VALUE = Fields({})
+LIST = Fields({1: VALUE}, are_values=True)
+STRUCT = Fields({1: Fields({2: VALUE})}, are_values=True)
+VALUE.held.update({5: STRUCT, 6: LIST})
+CALL_TOOL = Fields({2: STRUCT})
 
 
 def is_flooded(data: bytes, most: int, request: Fields = CALL_TOOL) -> bool:
@@ -60,21 +73,23 @@ def is_flooded(data: bytes, most: int, request: Fields = CALL_TOOL) -> bool:
         begin, end, fields = nested.pop()
         for number, start, stop in _fields(data, begin, end):
             found += 1
-            if (inner := fields.get(number)) is not None:
-                values += inner is _ENTRY or fields is LIST or isinstance(fields, TypedFields)
-                values += _packed(data, start, stop, inner)
-                if inner:
-                    nested.append((start, stop, inner))
+            if number in fields.held:
+                values += fields.are_values
+                held = fields.held[number]
+                if isinstance(held, Fields):
+                    nested.append((start, stop, held))
+                elif held:
+                    values += _numbers(data, start, stop, held)
             if values > most or found > values * FIELDS_OF_VALUE + OTHER_FIELDS:
                 return True
     return False
 
 
-def _packed(data: bytes, start: int, stop: int, fields: Fields) -> int:
-    """Return how many numbers are packed into a field; 0 if it isn't one of packed numbers."""
-    if fields is VARINTS:
+def _numbers(data: bytes, start: int, stop: int, packed: Packed) -> int:
+    """Return how many numbers are packed into a field at the most."""
+    if packed is Packed.VARINTS:
         return len(data[start:stop].translate(None, _GOES_ON))
-    return (stop - start) // FIXED[1] if fields is DOUBLES else 0
+    return (stop - start) // FIXED[1]
 
 
 def _fields(data: bytes, position: int, end: int) -> Iterator[tuple[int, int, int]]:

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Protocol
 
-from agenta_ai_server.agenta.routes.invoke import Invoke
-from agenta_ai_server.agenta.routes.run import Run
+from agenta_ai_server.agenta.routes.invoke import InvokeRoute
+from agenta_ai_server.agenta.routes.run import RunRoute
 
 if TYPE_CHECKING:
     from agenta_ai_server.agenta.http import HttpResponse
     from agenta_ai_server.agenta.routes.reply import Prompt, Reply
 
-__all__ = ["CHAT_INVOKE", "CHAT_RUN", "INVOKE", "RUN", "Invoke", "Route", "Run"]
+__all__ = ["CHAT_INVOKE", "CHAT_RUN", "INVOKE", "RUN", "Route"]
 
 
 class Route(Protocol):
@@ -30,10 +30,10 @@ class Route(Protocol):
         """Return what the response says, whatever it is."""
 
 
-INVOKE: Route = Invoke("completion")
+INVOKE: Route = InvokeRoute("completion")
 """Since Agenta v0.96.0. The caller's trace continues in Agenta."""
-RUN: Route = Run("completion")
+RUN: Route = RunRoute("completion")
 """In all releases; since v0.96.1 an adapter in front of the other."""
-CHAT_INVOKE: Route = Invoke("chat")
-CHAT_RUN: Route = Run("chat")
+CHAT_INVOKE: Route = InvokeRoute("chat")
+CHAT_RUN: Route = RunRoute("chat")
 """The same for chat applications."""

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from agenta_ai_server.agenta.routes.reply import Prompt, Reply
 
 
-class Invoke:
+class InvokeRoute:
     """The route's codec.
 
     Args:

@@ -19,7 +19,7 @@ class HasDeadline(Protocol):
 
 
 @dataclass(slots=True, eq=False)
-class Waiters:
+class Callers:
     """The callers that wait for one run, and join and leave it while it is running.
 
     Attributes:
