@@ -104,7 +104,7 @@ async def main(rounds: int, seconds: float, counts: Sequence[int], many: int) ->
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--seconds", type=float, default=0.75, help="length of the shortest measurement")
+    parser.add_argument("--seconds", type=float, default=0.65, help="length of the shortest measurement")
     parser.add_argument("--many", type=int, default=2000, help="slow calls in flight")
     parser.add_argument("in_flight", type=int, nargs="*", default=IN_FLIGHT, help="calls in flight")
     arguments = parser.parse_args()
