@@ -12,8 +12,8 @@ export UV_SYSTEM_CERTS := 1
 export UV_PYTHON_DOWNLOADS := never
 # Without grpc's own notes between the dots of the tests.
 export GRPC_VERBOSITY := NONE
-# Most tests wait for something most of the time.
-WORKERS := $(shell expr 2 \* $$(getconf _NPROCESSORS_ONLN))
+# Most tests wait for something most of the time. Each worker takes its share of neighbours, which have fixtures in common.
+PARALLEL := -n $(shell expr 2 \* $$(getconf _NPROCESSORS_ONLN)) --dist worksteal
 # What other programs do, faults between, and many processes together, hardly depend on the versions of Python and its libraries.
 ONE_VERSION_IS_ENOUGH := $(addprefix --ignore=tests/,clients conformance deploy distribution docs faults replicas)
 # The oldest Rust that the client declares. rustup gets it when it is missing.
@@ -66,7 +66,7 @@ run: $(RUNTIME) ## Serve on 127.0.0.1:50051 with a stand-in for Agenta, until Ct
 	@$(BIN)/agenta-ai-server dev
 
 test: $(READY) ## Run the tests; says which were left out for lack of a program. Below five minutes.
-	@$(BIN)/pytest -q -n $(WORKERS)
+	@$(BIN)/pytest -q $(PARALLEL)
 
 conformance: $(READY) ## Play the same vectors with the clients of all languages. See tests/conformance.
 	@PYTHONPATH=tests $(BIN)/python -m conformance.runner
@@ -75,7 +75,7 @@ $(TOOLS)/bin/cargo-semver-checks:
 	@cargo install -q --locked --root $(TOOLS) cargo-semver-checks@0.51.0
 
 test-slow: $(READY) $(TOOLS)/bin/cargo-semver-checks ## Run what is too long for every run: 20,000 examples of each property, crashes under load, a soak.
-	@HYPOTHESIS_PROFILE=thorough $(BIN)/pytest -q -n $(WORKERS) --timeout 0 \
+	@HYPOTHESIS_PROFILE=thorough $(BIN)/pytest -q $(PARALLEL) --timeout 0 \
 	  tests/guarantee tests/replicas tests/limits/test_history.py tests/idempotency/test_histories.py tests/auth/test_attacks.py tests/clients tests/soak tests/distribution tests/bridge/test_foreign.py
 
 test-oldest: $(READY) ## Run the tests on Python 3.11 with the oldest dependencies that are declared.
@@ -83,13 +83,13 @@ test-oldest: $(READY) ## Run the tests on Python 3.11 with the oldest dependenci
 	@$(BIN)/uv pip install -q -p $(TOOLS)/oldest --resolution lowest-direct -e . 
 	@$(TOOLS)/oldest/bin/python -c 'import agenta_ai, agenta_ai.v1.tool_service_pb2_grpc'
 	@$(BIN)/uv pip install -q -p $(TOOLS)/oldest --resolution lowest-direct -e '.[server,cli,mcp,redis,tracing]' --group dev
-	@$(TOOLS)/oldest/bin/pytest -q -n $(WORKERS) $(ONE_VERSION_IS_ENOUGH)
+	@$(TOOLS)/oldest/bin/pytest -q $(PARALLEL) $(ONE_VERSION_IS_ENOUGH)
 
 test-newest: $(READY) ## Run the tests on the newest Python of this machine with the newest dependencies.
 	@newest=$$(for python in python3.15 python3.14 python3.13 python3.12 $(PYTHON); do $$python -c '' 2>/dev/null && echo $$python && break; done); \
 	  $(BIN)/uv venv --clear --python $$newest $(TOOLS)/newest
 	@$(BIN)/uv pip install -q -p $(TOOLS)/newest --upgrade -e '.[server,cli,mcp,redis,tracing]' --group dev
-	@$(TOOLS)/newest/bin/pytest -q -n $(WORKERS) $(ONE_VERSION_IS_ENOUGH)
+	@$(TOOLS)/newest/bin/pytest -q $(PARALLEL) $(ONE_VERSION_IS_ENOUGH)
 
 live: $(READY) ## Provision into a real Agenta, run the whole path, clean up. Needs AGENTA_AI_SERVICES_API_URL and AGENTA_API_KEY. Costs a few calls.
 	@$(BIN)/pytest -q tests/live --live
@@ -117,7 +117,7 @@ bench: $(TOOLS)/bench/.ready $(TOOLS)/before/.ready ## Measure: remakes bench/RE
 	@$(BENCH).replicas
 	@$(BENCH).load 500 2000 5000 > bench/results/load.txt
 	@$(BENCH).overload --plot bench/plots/overload.png > bench/results/overload.txt
-	-@$(BENCH).soak --calls 40000 --plot bench/plots/soak.png > bench/results/soak.txt
+	-@$(BENCH).soak --calls 30000 --plot bench/plots/soak.png > bench/results/soak.txt
 	@for each in concurrency limits idempotency telemetry streams mcp tools typed guarantee cases; do $(BENCH).$$each > bench/results/$$each.txt || exit 1; done
 	@$(BENCH).report
 
