@@ -7,6 +7,7 @@ import struct
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
+import grpc.aio
 import h2.config
 import h2.connection
 import pytest
@@ -34,6 +35,17 @@ async def test_what_is_sent_after_the_request_is_bounded(path: str, standin: Sta
         sent = await flood(address, path, b"\0" + struct.pack(">I", len(asked)) + asked)
     # Without a bound of ours, grpc takes four megabytes and more.
     assert sent < 2 * MAX_UNREAD_BYTES
+
+
+@pytest.mark.parametrize("path", ["/agenta.ai.v1.ToolService/CallTool", "/grpc.health.v1.Health/Check"])
+async def test_a_request_is_not_decompressed_beyond_its_limit(path: str, address: str) -> None:
+    size = 32 << 20
+    async with grpc.aio.insecure_channel(address, [("grpc.max_send_message_length", -1)]) as channel:
+        method = channel.unary_unary(path)
+        with pytest.raises(grpc.aio.AioRpcError) as refused:
+            await method(bytes(size), compression=grpc.Compression.Gzip)
+    assert refused.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+    assert str(size) not in (refused.value.details() or ""), "its size is only known once it is decompressed"
 
 
 async def flood(address: str, path: str, request: bytes) -> int:
