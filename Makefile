@@ -101,6 +101,12 @@ $(TOOLS)/bench/.ready: $(READY) pyproject.toml bench/peers/ceiling/main.go bench
 	@cd bench/peers/ceiling && go build -o $(CURDIR)/$(TOOLS)/bin/ . github.com/tsenart/vegeta/v12
 	@touch $@
 
+# The service as the image has it. With what its peers need, httpx would import what its own command line is made of.
+$(TOOLS)/served/.ready: $(READY) pyproject.toml
+	@$(BIN)/uv venv -q --clear --python $(PYTHON) $(TOOLS)/served
+	@$(BIN)/uv pip install -q --compile-bytecode -p $(TOOLS)/served -c requirements-dev.lock -e '.[server,redis,tracing]'
+	@touch $@
+
 # The state before the refactoring, as a peer. A shallow clone doesn't have it.
 $(TOOLS)/before/.ready: requirements-dev.lock | $(READY)
 	@if git cat-file -e $(BEFORE)^{commit} 2> /dev/null; then \
@@ -110,7 +116,7 @@ $(TOOLS)/before/.ready: requirements-dev.lock | $(READY)
 	  touch $@; \
 	else echo "This clone lacks commit $(BEFORE), so the state before the refactoring isn't measured. Get it: git fetch --unshallow"; fi
 
-bench: $(TOOLS)/bench/.ready $(TOOLS)/before/.ready ## Measure: remakes bench/README.md and docs/scale.md in 20 minutes. Needs Go, redis-server, and a quiet machine.
+bench: $(TOOLS)/bench/.ready $(TOOLS)/served/.ready $(TOOLS)/before/.ready ## Measure: remakes bench/README.md and docs/scale.md in 20 minutes. Needs Go, redis-server, and a quiet machine.
 	@$(BENCH).compare
 	@$(BENCH).parts
 	@$(BENCH).scale
@@ -121,7 +127,7 @@ bench: $(TOOLS)/bench/.ready $(TOOLS)/before/.ready ## Measure: remakes bench/RE
 	@for each in concurrency limits idempotency telemetry streams mcp tools typed guarantee cases; do $(BENCH).$$each > bench/results/$$each.txt || exit 1; done
 	@$(BENCH).report
 
-bench-smoke: $(TOOLS)/bench/.ready $(TOOLS)/before/.ready ## See that everything that is compared can be measured, and that bench/README.md shows the last results.
+bench-smoke: $(TOOLS)/bench/.ready $(TOOLS)/served/.ready $(TOOLS)/before/.ready ## See that everything that is compared can be measured, and that bench/README.md shows the last results.
 	@cd bench/peers/ceiling && test -z "$$(gofmt -l .)" && go mod tidy -diff && go vet .
 	@$(BENCH).smoke
 	@$(BENCH).typed --calls 10 > /dev/null

@@ -51,7 +51,7 @@ async def in_turns(servers: list[Server], rounds: int, seconds: float) -> dict[s
 
 async def starts(start: Bench, count: int) -> dict[str, list[float]]:
     """Seconds."""
-    client = str(Path(COMMAND).with_name("agenta-ai"))
+    client = str(Path(sys.executable).with_name("agenta-ai"))
     with TemporaryDirectory() as folder:
         file = tools_file(Path(folder), TOOLS)
         with_tools = [await start.seconds_to_serving(tools_file=file) for _ in range(count)]

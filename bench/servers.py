@@ -48,7 +48,7 @@ if TYPE_CHECKING:
 
 RESULTS = Path(__file__).parent / "results"
 BEFORE = ROOT / ".tools" / "before" / "bin" / "agenta-ai-server"
-COMMAND = str(Path(sys.executable).parent / "agenta-ai-server")
+COMMAND = str(ROOT / ".tools" / "served" / "bin" / "agenta-ai-server")
 ARGUMENTS = {"prompt_template_json": json.dumps(TEMPLATE)}
 # The stateless revision, in which a request says all that a session used to.
 MCP_VERSION = "2026-07-28"
