@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import struct
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 import grpc.aio
@@ -41,7 +41,7 @@ async def test_what_is_sent_after_the_request_is_bounded(path: str, standin: Sta
 async def test_a_request_is_not_decompressed_beyond_its_limit(path: str, address: str) -> None:
     size = 32 << 20
     async with grpc.aio.insecure_channel(address, [("grpc.max_send_message_length", -1)]) as channel:
-        method = channel.unary_unary(path)
+        method: Any = channel.unary_unary(path)
         with pytest.raises(grpc.aio.AioRpcError) as refused:
             await method(bytes(size), compression=grpc.Compression.Gzip)
     assert refused.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED

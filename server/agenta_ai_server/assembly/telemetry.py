@@ -22,7 +22,8 @@ if TYPE_CHECKING:
 
     from agenta_ai_server.assembly.resources import Resources
     from agenta_ai_server.settings import Settings
-    from agenta_ai_server.telemetry.metrics import Metrics, MetricsServer
+    from agenta_ai_server.telemetry.metrics import Metrics
+    from agenta_ai_server.telemetry.metrics_server import MetricsServer
 
 # Seconds at the end in which spans that haven't been sent yet are.
 MAX_FLUSH_SECONDS = 5.0
@@ -55,7 +56,8 @@ def _metrics(settings: Settings, resources: Resources) -> Metrics | None:
     address = settings.metrics_listen
     if not address:
         return None
-    from agenta_ai_server.telemetry.metrics import Metrics, MetricsServer
+    from agenta_ai_server.telemetry.metrics import Metrics
+    from agenta_ai_server.telemetry.metrics_server import MetricsServer
 
     metrics = Metrics(__version__)
     server = MetricsServer(metrics, address)

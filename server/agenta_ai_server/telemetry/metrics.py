@@ -7,11 +7,7 @@ Label values are bounded: methods, codes and reasons are the contract's names, t
 
 from __future__ import annotations
 
-import asyncio
-import logging
-from contextlib import suppress
 from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
-from wsgiref.simple_server import WSGIRequestHandler
 
 from prometheus_client import (
     CollectorRegistry,
@@ -20,7 +16,6 @@ from prometheus_client import (
     Histogram,
     ProcessCollector,
     disable_created_metrics,
-    start_http_server,
 )
 
 from agenta_ai_server.domain.listener import CallListener
@@ -30,7 +25,6 @@ from agenta_ai_server.resilience.circuit_breaker import State
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from wsgiref.simple_server import WSGIServer
 
     from agenta_ai_server.concurrency.limiter import ConcurrencyLimiter
     from agenta_ai_server.domain.call import Call, UpstreamRequest
@@ -50,12 +44,8 @@ OVERHEAD_BUCKETS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 
 MAX_TOOLS = 1_000
 OTHER_TOOLS = "other"
 OUTPUT_INVALID = "UPSTREAM_OUTPUT_INVALID"
-# Seconds after which a scraper that sends nothing is disconnected.
-SCRAPER_SECONDS = 10
 
 Child = TypeVar("Child", Counter, Histogram)
-
-log = logging.getLogger(__name__)
 
 
 class HasExpiry(Protocol):
@@ -236,53 +226,3 @@ class Metrics(CallListener):
             self._repaired("repaired").inc()
         elif ending.reason == OUTPUT_INVALID and any(request.outcome == "OK" for request in call.requests[:-1]):
             self._repaired("failed").inc()
-
-
-class MetricsServer:
-    """Serves them over HTTP, from a thread, so that a busy event loop can be seen from outside.
-
-    Args:
-        metrics: What to serve.
-        address: ``host:port``, an IP address; port 0 takes a free one.
-    """
-
-    def __init__(self, metrics: Metrics, address: str) -> None:
-        self._metrics = metrics
-        host, _, port = address.rpartition(":")
-        self._host = host.strip("[]")
-        self._port = int(port)
-        self._server: WSGIServer | None = None
-
-    async def start(self) -> None:
-        """Listen.
-
-        Raises:
-            OSError: The address can't be listened on.
-        """
-        # In a thread, because it asks the DNS for the host's name.
-        server, _ = await asyncio.to_thread(start_http_server, self._port, self._host, self._metrics.registry)
-        server.RequestHandlerClass = _Handler
-        self._server = server
-        host = f"[{self._host}]" if ":" in self._host else self._host
-        log.info("metrics on http://%s:%d/metrics", host, server.server_port)
-
-    async def aclose(self) -> None:
-        """Stop listening, if it does."""
-        if self._server:
-            await asyncio.to_thread(self._server.shutdown)
-            self._server.server_close()
-            self._server = None
-
-
-class _Handler(WSGIRequestHandler):
-    """Disconnects scrapers that send nothing: the library's own handler keeps a thread for each of them forever."""
-
-    timeout = SCRAPER_SECONDS
-
-    def handle(self) -> None:
-        """Answer, unless the scraper goes away or keeps silent."""
-        with suppress(OSError):
-            super().handle()
-
-    def log_message(self, *_: object) -> None:
-        """Log nothing: a scrape is not an event."""

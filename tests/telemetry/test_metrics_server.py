@@ -1,0 +1,59 @@
+"""What the port of the metrics takes: it needs no credentials, and shares file descriptors with the service."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from typing import TYPE_CHECKING
+
+import pytest
+from conftest import settings_for
+from telemetry.conftest import free_address, scrape
+
+from agenta_ai_server.commands import serve
+from agenta_ai_server.telemetry import metrics_server
+from agenta_ai_server.telemetry.metrics_server import MAX_SCRAPERS
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from agenta_ai_server.standin.app import StandIn
+
+
+@pytest.fixture
+async def metrics(standin: StandIn) -> AsyncIterator[str]:
+    metrics = free_address()
+    async with serve.running(settings_for(standin, AGENTA_AI_GRPC_METRICS_LISTEN=metrics)):
+        yield metrics
+
+
+async def test_scrapers_are_few_and_disconnected_after_a_while(metrics: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    host, _, port = metrics.rpartition(":")
+    threads = threading.active_count()
+    connections = [await asyncio.open_connection(host, int(port)) for _ in range(3 * MAX_SCRAPERS)]
+    for _, writer in connections:
+        writer.write(b"GET /metrics HTTP/1.1\r\nx: ")
+    ended = [asyncio.create_task(_end(reader)) for reader, _ in connections]
+    for _ in range(2 * MAX_SCRAPERS):
+        await asyncio.wait(ended, return_when=asyncio.FIRST_COMPLETED)
+        ended = [each for each in ended if not each.done()]
+        if len(ended) <= MAX_SCRAPERS:
+            break
+    assert len(ended) == MAX_SCRAPERS
+    assert threading.active_count() <= threads + MAX_SCRAPERS
+    for _, writer in connections:
+        writer.write(b"x")  # one that goes on sending is disconnected, too
+    monkeypatch.setattr(metrics_server, "SCRAPER_SECONDS", 0.0)
+    await asyncio.gather(*ended)
+    monkeypatch.setattr(metrics_server, "SCRAPER_SECONDS", 60.0)
+    assert "agenta_ai_calls_total" not in await scrape(metrics)
+    for _, writer in connections:
+        writer.close()
+
+
+async def _end(reader: asyncio.StreamReader) -> None:
+    """Return when the server has closed the connection."""
+    try:
+        await reader.read()
+    except ConnectionError:
+        return
