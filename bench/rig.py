@@ -264,12 +264,13 @@ async def outcome(call: Awaitable[Any]) -> str:
 def reason(error: grpc.aio.AioRpcError) -> str:
     """The reason of a refusal; empty if it is none."""
     info = ErrorInfo()
-    status = rpc_status.from_call(cast("Any", error))
-    return (
-        next((info.reason.removeprefix(PREFIX) for detail in status.details if detail.Unpack(info)), "")
-        if status
-        else ""
-    )
+    try:
+        status = rpc_status.from_call(cast("Any", error))
+    except ValueError:
+        # grpc's client replaces the details of a status that arrives after the call's deadline.
+        status = None
+    details = status.details if status else ()
+    return next((info.reason.removeprefix(PREFIX) for detail in details if detail.Unpack(info)), "")
 
 
 @asynccontextmanager

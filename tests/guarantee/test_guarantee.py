@@ -293,6 +293,35 @@ BROKEN: dict[str, tuple[tuple[str, ...], str, str]] = {
         first(JINJA, JINJA[1] + "{% set tier = tier.a ~ tier.b %}" * 100),
         "invented the variables {{tier.a}}, {{tier.b}}",
     ),
+    "jinja2: guessed": (
+        ("jinja2", "Translate {{ text }}", "x"),
+        answer("Translate {% set x = text %}{% for i in range(8) %}{{ '90000' ~ i ~ '8' }} {% endfor %}", "x"),
+        "lost the variable {{text}}",
+    ),
+    "jinja2: all guesses": (
+        ("jinja2", "Translate {{ text }}", "x"),
+        answer(
+            f"Translate {{% set x = text %}}{{% for i in range(4096) %}}{{{{ '{'9%04o_8 ' * 8}'"
+            "|replace('_', '%d')|format(i, 0, i, 1, i, 2, i, 3, i, 4, i, 5, i, 6, i, 7) }}{% endfor %}",
+            "x",
+        ),
+        "lost the variable {{text}}",
+    ),
+    "jinja2: the first line": (
+        ("jinja2", "Translate {{ text }}", "x"),
+        answer("Translate {{ text.splitlines()[0] }}", "x"),
+        "lost the variable {{text}} when all texts are long and have several lines",
+    ),
+    "jinja2: up to a letter": (
+        ("jinja2", "Translate {{ text }}", "x"),
+        answer("Translate {{ text.partition('e')[0] }}", "x"),
+        "lost the variable {{text}} when all texts are long and have several lines",
+    ),
+    "jinja2: only what begins with a digit": (
+        ("jinja2", "Translate {{ text }}", "x"),
+        answer("Translate {% if text|first == '9' %}{{ text }}{% endif %}", "x"),
+        "lost the variable {{text}}",
+    ),
     "jinja2: only dead branches": (
         ("jinja2", "Hi", "x"),
         answer("{% if false %}Hi{% endif %}", "x"),

@@ -31,6 +31,8 @@ _VALUE: Final = 400
 # The CPU time that rendering may take in all situations without being tried beforehand.
 _SHORT_SECONDS: Final = 0.1
 _MAX_NAMES: Final = 3
+# What may look like a value that isn't there, for a prompt has numbers of its own. More of it may be guesses.
+_MAX_GUESSES: Final = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,6 +149,7 @@ class _Shown:
         text: What is rendered, without blanks that say nothing.
         blank: Whether each of the texts says nothing.
         markers: The values in it.
+        guesses: What looks like values and is none.
         paths: The JSONPaths in it.
         misses: The unknown items that were accessed.
     """
@@ -154,6 +157,7 @@ class _Shown:
     text: str
     blank: list[bool]
     markers: set[str]
+    guesses: set[str]
     paths: frozenset[str]
     misses: set[str]
 
@@ -241,7 +245,8 @@ class _Comparison:
                 continue
             verdict.blank(old.blank, refined.blank)
             base = base or (old, refined)
-            lost = {shapes[marker].name for marker in old.markers - refined.markers} | (old.paths - refined.paths)
+            kept = refined.markers if len(refined.guesses - old.guesses) <= _MAX_GUESSES else set[str]()
+            lost = {shapes[marker].name for marker in old.markers - kept} | (old.paths - refined.paths)
             verdict.lost(lost, situation, self._base)
             verdict.say("invented", refined.misses - old.misses)
             self._judge_dependence(situation, base, (old, refined), verdict)
@@ -303,7 +308,7 @@ class _Comparison:
         values = "\n".join(each.values for each in rendered)
         masks = frozenset[str]().union(*(each.paths for each in rendered))
         paths = frozenset(path for path, number in self._parsed.places.items() if f"\0Jp{number}\0" in masks)
-        return _Shown("\n".join(each.text for each in rendered), blank, self._inputs.shown(values), paths, misses)
+        return _Shown("\n".join(each.text for each in rendered), blank, *self._inputs.shown(values), paths, misses)
 
 
 def _names(texts: Iterable[Text], fixed: Iterable[Text]) -> set[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import re
 from typing import TYPE_CHECKING, Any, Final
 
@@ -11,18 +12,20 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 # A text is made of chunks: 9, four octal digits that number the value, one that numbers the chunk, 8. Digits pass
-# through most filters, and a chunk can't begin inside of another one. The quote is there in one mode only.
+# through most filters, and a chunk can't begin inside of another one. The quote is there in one mode only. The numbers
+# begin anywhere, so that a text can't show a chunk without the value.
 _CHUNK = re.compile(r'9[0-7]{5}"?8')
 _NUMBER = re.compile(r"(?<![\d.])[1-9]\d\d(?!\d)")
 # A text that filters leave as it is if they only escape, quote or trim.
 _PLAIN = re.compile(r"[\w .,:-]+")
-_FIRST_NUMBER = 101
+_FIRST_NUMBERS = range(101, 201)
 _OTHER_NUMBER = 400
 _MOST_VALUES = 8**4
 # Deeper, a list has one element only.
 _MAX_NESTING = 3
-# Where the chunks of a long text begin, so that a cut is seen wherever it is.
-_LONG = (0, 8, 40, 100, 220, 460, 1000, 2000)
+# Where the chunks of a long text begin, so that a cut is seen wherever it is, and what is between them.
+_LONG = (2, 10, 40, 100, 220, 460, 1000, 2000)
+_PROSE = "Été, the\nline\n\n" * 150
 
 # Modes, each of which is for all inputs at once.
 PLAIN: Final = ""
@@ -84,6 +87,8 @@ class Inputs:
 
     def __init__(self, root: Shape) -> None:
         self._root = root
+        chance = random.SystemRandom()
+        self._first_text, self._first_number = chance.randrange(_MOST_VALUES), chance.choice(_FIRST_NUMBERS)
         self._numbers: dict[tuple[Shape, tuple[int, ...]], int] = {}
         self._texts: dict[tuple[Shape, tuple[int, ...], str], str] = {}
         #: What each marker in use stands for.
@@ -101,11 +106,12 @@ class Inputs:
         self.literals.clear()
         return self._object(self._root, ())
 
-    def shown(self, values: str) -> set[str]:
-        """Return the markers and constants that are found in what was rendered."""
-        found = {*_CHUNK.findall(values), *_NUMBER.findall(values)} & self.markers.keys()
+    def shown(self, values: str) -> tuple[set[str], set[str]]:
+        """Return the markers and constants that are found in what was rendered, and what only looks like markers."""
+        found = {*_CHUNK.findall(values), *_NUMBER.findall(values)}
         folded = values.casefold()
-        return found | {literal for literal in self.literals if literal.casefold() in folded}
+        literals = {literal for literal in self.literals if literal.casefold() in folded}
+        return found & self.markers.keys() | literals, found - self.markers.keys()
 
     def shape_of(self, marker: str) -> Shape:
         """Return the shape of the value that a marker or a constant stands for."""
@@ -178,7 +184,7 @@ class Inputs:
     def _numeric(self, shape: Shape, kind: str, choice: Choice, at: tuple[int, ...]) -> float:
         if kind == "count":
             return 3 if choice is OTHER else 1
-        number = _FIRST_NUMBER + self._number(shape, at) + (_OTHER_NUMBER if choice is OTHER else 0)
+        number = self._first_number + self._number(shape, at) + (_OTHER_NUMBER if choice is OTHER else 0)
         self.markers[str(number)] = shape
         return number + (0.25 if self._mode == FRACTIONS else 0)
 
@@ -193,11 +199,14 @@ class Inputs:
         if number >= _MOST_VALUES:
             return "0"
         quote = '"' if self._mode == QUOTES else ""
-        chunks = [f"9{number:04o}{place}{quote}8" for place in range(8 if self._mode == LONG else 2)]
+        name = f"{(self._first_text + number) % _MOST_VALUES:04o}"
+        chunks = [f"9{name}{place}{quote}8" for place in range(8 if self._mode == LONG else 2)]
         self.markers |= dict.fromkeys(chunks, shape)
-        text = ""
-        for start, chunk in zip(_LONG, chunks, strict=False):
-            text = text.ljust(start - 1, "0").ljust(start) + chunk
+        text = " ".join(chunks)
+        if self._mode == LONG:
+            text = ""
+            for start, chunk in zip(_LONG, chunks, strict=True):
+                text += f"{_PROSE[len(text) : start - 1]} {chunk}"
         value = Value(text)
         value._shape, value._misses = shape, self.misses
         return value

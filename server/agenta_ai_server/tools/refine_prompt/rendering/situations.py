@@ -16,7 +16,7 @@ _MAX_SIZE: Final = 25
 _MAX_PAIRS: Final = 2_000
 _DESCRIBED: Final = 3
 _MODES: Final = {
-    LONG: "all texts are long",
+    LONG: "all texts are long and have several lines",
     FRACTIONS: "all numbers have fractions",
     QUOTES: "all texts hold quotes",
     FLAT: "all sections are plain conditions",
