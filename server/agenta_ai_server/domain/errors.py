@@ -111,6 +111,12 @@ class Refused(Exception):
         self.quota = quota
 
 
+def invalid_fields(reason: Reason, *violations: Violation) -> Refused:
+    """Return the refusal of a request whose fields break rules. Its message is the first of the ``violations``."""
+    first = violations[0]
+    return Refused(reason, f"{first.field}: {first.description}", violations=violations)
+
+
 class DeadlinePassed(Exception):
     """The call took longer than it may. The tool may have run, and the call may have been billed."""
 

@@ -15,7 +15,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from agenta_ai.codec import to_struct
 from agenta_ai.v1 import tool_pb2, tool_service_pb2
-from agenta_ai_server.domain.errors import Reason, Refused, Violation
+from agenta_ai_server.domain.errors import Reason, Refused, Violation, invalid_fields
 from agenta_ai_server.limits.limiter import LimiterState
 from agenta_ai_server.rpc.handler import CallHandler, Request, Response, ToolHandler
 from agenta_ai_server.rpc.parsing import parse, read_arguments
@@ -203,11 +203,7 @@ def _decode_page_token(token: str) -> str:
 
 
 def _invalid(field: str, description: str) -> Refused:
-    return Refused(
-        Reason.REQUEST_INVALID,
-        f"{field}: {description}",
-        violations=[Violation(field, description)],
-    )
+    return invalid_fields(Reason.REQUEST_INVALID, Violation(field, description))
 
 
 def _definition(tool: ToolSpec) -> tool_pb2.Tool:

@@ -6,7 +6,7 @@ import json
 from typing import TYPE_CHECKING, Any
 
 from agenta_ai_server.agenta.completion_service import DeployedPrompt
-from agenta_ai_server.domain.errors import Reason, Refused, Violation
+from agenta_ai_server.domain.errors import Reason, Violation, invalid_fields
 from agenta_ai_server.domain.outcome import ToolOutcome
 from agenta_ai_server.domain.tool import JSON_SCHEMA, ToolSpec
 from agenta_ai_server.tools import model_json
@@ -65,8 +65,7 @@ class PromptTool:
         """
         arguments = with_defaults(self._definition, call.arguments)
         if violations := self._definition.checks.arguments.violations(arguments, "arguments"):
-            first = violations[0]
-            raise Refused(Reason.ARGUMENTS_INVALID, f"{first.field}: {first.description}", violations=violations)
+            raise invalid_fields(Reason.ARGUMENTS_INVALID, *violations)
         inputs = inputs_of(self._definition, arguments)
 
         async def run(violations: Sequence[Violation]) -> Completion:

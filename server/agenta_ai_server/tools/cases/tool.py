@@ -7,7 +7,7 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from agenta_ai_server.agenta.completion_service import DeployedPrompt
-from agenta_ai_server.domain.errors import Reason, Refused, Violation
+from agenta_ai_server.domain.errors import Reason, Violation, invalid_fields
 from agenta_ai_server.domain.tool import Hints, ToolSpec
 from agenta_ai_server.tools.cases import budget
 from agenta_ai_server.tools.cases.arguments import RefineWithCasesArguments
@@ -142,8 +142,7 @@ def _refuse(violations: Iterable[Violation | None]) -> None:
     """
     found = list(islice(filter(None, violations), MAX_VIOLATIONS))
     if found:
-        first = found[0]
-        raise Refused(Reason.ARGUMENTS_INVALID, f"{first.field}: {first.description}", violations=found)
+        raise invalid_fields(Reason.ARGUMENTS_INVALID, *found)
 
 
 def _work(arguments: RefineWithCasesArguments) -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from agenta_ai_server.domain.errors import Reason, Refused, ToolFailed, Violation
+from agenta_ai_server.domain.errors import Reason, Refused, ToolFailed, Violation, invalid_fields
 from agenta_ai_server.domain.record import record
 from agenta_ai_server.tools import strict_json
 from agenta_ai_server.tools.asking import AnswerInvalid, Asked, Question, as_list, ask
@@ -74,9 +74,8 @@ class Refiner:
             prompt = await self.parse(source, call)
             await self._guarantee.check(prompt, caller_key(call))
         except template.TemplateError as error:
-            field = "arguments.prompt_template_json"
-            violation = Violation(field, str(error))
-            raise Refused(Reason.ARGUMENTS_INVALID, f"{field}: {error}", violations=[violation]) from None
+            wrong = Violation("arguments.prompt_template_json", str(error))
+            raise invalid_fields(Reason.ARGUMENTS_INVALID, wrong) from None
         except WorkerFailed:
             message = f"The template can't be checked: {UNCHECKED}. Nothing was sent to the model. Retry later."
             raise Refused(Reason.OVERLOADED, message, retry_delay=1.0) from None
