@@ -38,13 +38,13 @@ class Authentication(grpc.aio.ServerInterceptor):
         handler = await continuation(details)
         if not isinstance(handler, CallHandler):
             return handler
-        proceed = handler.answer
+        proceed = handler.respond
 
-        async def answer(request: Request, call: Call) -> Response:
+        async def respond(request: Request, call: Call) -> Response:
             await self.identify(call)
             return await proceed(request, call)
 
-        return handler.answered_by(answer)
+        return handler.replace(respond)
 
     async def identify(self, call: Call) -> None:
         """Identify the caller.

@@ -172,11 +172,11 @@ class ToolServicer:
 def _handler(
     read: Callable[[bytes], AnyMessage], method: Callable[[AnyMessage, Call], Awaitable[Message]]
 ) -> CallHandler:
-    async def answer(request: Request, call: Call) -> Response:
+    async def respond(request: Request, call: Call) -> Response:
         response = await method(parse(await request.read(), read), call)
         return Response(response.SerializeToString())
 
-    return CallHandler(answer)
+    return CallHandler(respond)
 
 
 def _page_size(page_size: int) -> int:
