@@ -119,7 +119,7 @@ class Call:
         principal: The caller; ``None`` until the call has been authenticated.
         credential: What the caller proved it with, if it is a credential of Agenta's, else ``None``.
         response_metadata: What the answer carries besides the result.
-        request_bytes: Size of the request's message.
+        request_bytes: Size of the request's message; 0 until it has been read.
         request_id: The caller's idempotency key, if it is well-formed; empty otherwise.
         tool: Name of the tool that is called, for labels; never a name that no tool has.
         trace_id: The trace that the call belongs to; empty if unknown.

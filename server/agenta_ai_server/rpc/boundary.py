@@ -135,16 +135,14 @@ class Boundary(grpc.aio.ServerInterceptor):
         """Return the message of the response to the ``call``, or end it with a status, and notify the listener."""
         began = time.perf_counter()
         allowed = context.time_remaining()
-        request = Request(context.read)
         self._running.add(1)
         try:
-            response = await _run_or_status(respond(request, call), call)
+            response = await _run_or_status(respond(Request(context.read, call), call), call)
         except asyncio.CancelledError:
             code = _code_of_cancellation(allowed, context.time_remaining())
             self._listener.call_ended(call, CallOutcome(code=code, seconds=time.perf_counter() - began))
             raise
         finally:
-            call.request_bytes = request.size
             self._running.add(-1)
         seconds = time.perf_counter() - began
         if not isinstance(response, GrpcStatus) and not self._admit_response(response, call):

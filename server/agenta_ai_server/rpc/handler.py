@@ -47,16 +47,14 @@ class Request:
 
     Args:
         read: Waits for its message.
-
-    Attributes:
-        size: Bytes of its message; 0 until it has been read.
+        call: The call, which records the size of the message.
     """
 
-    __slots__ = ("_read", "size")
+    __slots__ = ("_call", "_read")
 
-    def __init__(self, read: Callable[[], Awaitable[bytes]]) -> None:
+    def __init__(self, read: Callable[[], Awaitable[bytes]], call: Call) -> None:
         self._read = read
-        self.size = 0
+        self._call = call
 
     async def read(self) -> bytes:
         """Return the message's bytes. Nothing else holds them: a waiting call must not keep them in memory.
@@ -76,7 +74,7 @@ class Request:
         # grpc has a value of its own for the end of the requests.
         if not isinstance(data, bytes):
             data = b""
-        self.size = len(data)
+        self._call.request_bytes = len(data)
         return data
 
 
