@@ -53,7 +53,7 @@ class CallListener:
     def call_began(self, call: Call) -> None:
         """A call has arrived; its caller and content aren't known yet."""
 
-    def call_ended(self, call: Call, ending: CallOutcome) -> None:
+    def call_ended(self, call: Call, outcome: CallOutcome) -> None:
         """A call has ended, and its response is about to be sent. Called exactly once per call."""
 
     def request_began(self, request: UpstreamRequest, call: Call | None) -> None:
@@ -74,10 +74,10 @@ class CallListeners(CallListener):
         for listener in self._listeners:
             listener.call_began(call)
 
-    def call_ended(self, call: Call, ending: CallOutcome) -> None:
+    def call_ended(self, call: Call, outcome: CallOutcome) -> None:
         """Pass it on."""
         for listener in self._listeners:
-            listener.call_ended(call, ending)
+            listener.call_ended(call, outcome)
 
     def request_began(self, request: UpstreamRequest, call: Call | None) -> None:
         """Pass it on."""

@@ -194,16 +194,16 @@ class Metrics(CallListener):
             is_file_broken,
         )
 
-    def call_ended(self, call: Call, ending: CallOutcome) -> None:
+    def call_ended(self, call: Call, outcome: CallOutcome) -> None:
         """Count it."""
         tool = self._label(call.tool)
-        self._calls(call.rpc, tool, ending.code, ending.reason).inc()
-        self._call_seconds(call.rpc, tool).observe(ending.seconds)
-        if ending.replayed:
+        self._calls(call.rpc, tool, outcome.code, outcome.reason).inc()
+        self._call_seconds(call.rpc, tool).observe(outcome.seconds)
+        if outcome.replayed:
             self._replayed.inc()
-        if call.requests and ending.code == "OK":
-            self._overhead_seconds(tool).observe(max(0.0, ending.seconds - call.upstream_seconds))
-            self._count_repair(call, ending)
+        if call.requests and outcome.code == "OK":
+            self._overhead_seconds(tool).observe(max(0.0, outcome.seconds - call.upstream_seconds))
+            self._count_repair(call, outcome)
 
     def request_began(self, request: UpstreamRequest, call: Call | None) -> None:
         """Count it, if it is a retry."""
@@ -221,8 +221,8 @@ class Metrics(CallListener):
             self._tools.add(tool)
         return tool
 
-    def _count_repair(self, call: Call, ending: CallOutcome) -> None:
-        if ending.repaired:
+    def _count_repair(self, call: Call, outcome: CallOutcome) -> None:
+        if outcome.repaired:
             self._repaired("repaired").inc()
-        elif ending.reason == OUTPUT_INVALID and any(request.outcome == "OK" for request in call.requests[:-1]):
+        elif outcome.reason == OUTPUT_INVALID and any(request.outcome == "OK" for request in call.requests[:-1]):
             self._repaired("failed").inc()
