@@ -81,8 +81,8 @@ class PromptTool:
             checking="Checking the answer.",
             failure=_failure,
         )
-        asked = await ask(question, call, self._definition.repairs)
-        return ToolOutcome(asked.answer.text, asked.answer.structured, attempts=asked.attempts, repaired=asked.repaired)
+        valid = await ask(question, call, self._definition.repairs)
+        return ToolOutcome(valid.answer.text, valid.answer.structured, attempts=valid.attempts, repaired=valid.repaired)
 
     def _feedback(self, violations: Sequence[Violation]) -> dict[str, Json]:
         if not self._definition.feedback:

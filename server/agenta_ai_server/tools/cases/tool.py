@@ -73,7 +73,7 @@ class RefineWithCases:
         _refuse([budget.excess(arguments, of.repairs)])
         computing, key = of.guarantee.computing, caller_key(call)
         expectations = await computing.run(key, _compiled, _work(arguments), arguments)
-        prompt = await refiner.template(arguments.prompt_template_json, call)
+        prompt = await refiner.read(arguments.prompt_template_json, call)
         work = len(prompt.source) * len(arguments.cases)
         _refuse(await computing.run(key, _missing_inputs, work, prompt, arguments))
         paying = _Paying(of, arguments, is_callers=call.credential is not None)
