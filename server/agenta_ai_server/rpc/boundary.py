@@ -81,7 +81,7 @@ class Boundary(grpc.aio.ServerInterceptor):
         self._handlers.clear()
 
     async def intercept_service(self, continuation: Continuation, details: grpc.HandlerCallDetails) -> GrpcHandler:
-        """Make grpc's handler of one of ours. Called for each call, while the chain is the same for each method."""
+        """Make grpc's handler from one of ours. Cached by method, because grpc calls this for each call."""
         if _is_too_large(details.invocation_metadata):
             return _TOO_MUCH_METADATA
         if known := self._handlers.get(details.method):
@@ -222,8 +222,8 @@ async def _abort(status: GrpcStatus, context: Context) -> NoReturn:
 def _is_too_large(metadata: Iterable[tuple[str, str | bytes]] | None) -> bool:
     """Return whether the metadata exceeds the limit.
 
-    It doesn't count what its caller sends by reference to a header before (RFC 7541, 6.1): in one byte each, fifteen
-    thousand of them are four megabytes here.
+    grpc doesn't count headers that are sent by reference to an earlier one (RFC 7541, 6.1). In one byte each, fifteen
+    thousand of them become four megabytes here.
     """
     return sum(len(key) + len(value) + ENTRY_BYTES for key, value in metadata or ()) > MAX_METADATA_BYTES
 

@@ -1,4 +1,4 @@
-"""The contract's methods as they stand behind the boundary: a ``Request`` and a ``Call`` in, bytes out."""
+"""The contract's methods behind the boundary: they take a ``Request`` and a ``Call``, and return a ``Response``."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class Response:
 
     Attributes:
         message: The serialized response.
-        outcome: What the tool brought, if one was called.
+        outcome: The outcome of the tool, if one was called.
     """
 
     message: bytes
@@ -60,7 +60,8 @@ class Request:
         """Return the message's bytes. Nothing else holds them: a waiting call must not keep them in memory.
 
         Raises:
-            Refused: DEADLINE_TOO_SHORT. What has arrived of it takes memory, and its caller may have set no deadline.
+            Refused: DEADLINE_TOO_SHORT, if it takes too long to arrive. The part that has arrived takes memory, and the
+                caller may have set no deadline.
         """
         try:
             async with asyncio.timeout(MAX_READ_SECONDS):
@@ -88,8 +89,8 @@ class CallHandler(Handler):
         respond: Returns the response to a request. Raises ``Refused`` or ``DeadlinePassed``.
         calls_tool: Whether it calls a tool.
         write_progress: Makes a message of a tool's progress; ``None`` for a method that answers once.
-        recorded_as: Full name of the method in logs and traces, of a handler that answers methods of any name; empty
-            for one that answers a single method, by whose name it is recorded.
+        recorded_as: Name in logs and traces of a handler for methods of any name; empty for the handler of a single
+            method, which is recorded by the method's own name.
     """
 
     def __init__(
