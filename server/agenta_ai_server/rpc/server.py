@@ -5,18 +5,15 @@ from __future__ import annotations
 import asyncio
 import errno
 import logging
-import ssl
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING
 
 import grpc
 import grpc.aio
-from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from agenta_ai_server.rpc.addresses import check_socket_path, served_addresses
 from agenta_ai_server.rpc.health import Health
 from agenta_ai_server.rpc.parsing import MAX_REQUEST_BYTES
-from agenta_ai_server.rpc.status import SERVICE
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -49,8 +46,6 @@ HANDSHAKE_SECONDS = 10.0
 # How long before the end of the drain health watchers see NOT_SERVING: long enough to go to another server, and short
 # enough for the retries of a client that has no other.
 NOTICE_SECONDS = 0.2
-# How long a listener may take to show whether it is this service. A busy machine takes more than a second.
-PROBE_SECONDS = 5
 PENDING_OPTIONS = ("grpc.server.max_pending_requests", "grpc.server.max_pending_requests_hard_limit")
 
 log = logging.getLogger(__name__)
@@ -180,32 +175,6 @@ def _resolve(address: str, *, reuse_port: bool) -> tuple[str, ...]:
 def _with_port(addresses: Sequence[str], port: int) -> str:
     """Return the addresses with the real port, if it was 0."""
     return ", ".join(f"{address.rpartition(':')[0]}:{port}" for address in addresses)
-
-
-async def is_served(address: str, certificate: str | None = None) -> bool:
-    """Return whether the listener on ``address`` is this service.
-
-    Args:
-        address: As :meth:`Server.start` takes it.
-        certificate: PEM of the certificate that a listener with TLS shows. Its health may require one of the caller.
-    """
-    if certificate is not None:
-        host, _, port = address.rpartition(":")
-        try:
-            shown = await asyncio.to_thread(
-                ssl.get_server_certificate, (host.strip("[]"), int(port)), timeout=PROBE_SECONDS
-            )
-        except (OSError, ValueError):
-            return False
-        return shown.strip() in certificate
-    # No proxy stands between us and our own listener, even if the environment names one.
-    async with grpc.aio.insecure_channel(address, [("grpc.enable_http_proxy", 0)]) as channel:
-        health: Any = health_pb2_grpc.HealthStub(cast("Any", channel))
-        try:
-            await health.Check(health_pb2.HealthCheckRequest(service=SERVICE), timeout=PROBE_SECONDS)
-        except grpc.aio.AioRpcError:
-            return False
-    return True
 
 
 async def _check_path(address: str, path: Path) -> None:
