@@ -1,7 +1,7 @@
 """The ways a call can fail.
 
 There are two classes, because callers must be able to tell two things apart: :class:`Refused` means that the tool was
-not run, :class:`ToolFailed` that it ran and failed. Only ``rpc`` turns them into answers.
+not run, :class:`ToolFailed` that it ran and failed. Only ``rpc`` turns them into responses.
 """
 
 from __future__ import annotations

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 class Authorize:
-    """Refuses a call unless the service is configured, the caller permitted, and the tool there."""
+    """Refuses a call unless the service is configured, the caller has the permission, and the tool exists."""
 
     def __init__(self, policy: AccessPolicy) -> None:
         self._policy = policy

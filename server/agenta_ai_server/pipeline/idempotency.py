@@ -29,8 +29,8 @@ class Idempotency:
     """Gives a repeated call, one with the same request_id, the outcome of the first.
 
     Args:
-        in_flight: The calls that run, and the outcomes of those that have ended.
-        min_seconds: What a caller must have left for a run to be begun for it.
+        in_flight: The runs in flight, and the outcomes of those that have ended.
+        min_seconds: Seconds that a caller must have left for a run to begin.
     """
 
     def __init__(self, in_flight: InFlightCalls, min_seconds: float) -> None:
