@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from agenta_ai_server.domain.call import Principal
 
-#: Quotas that a policy remembers.
+# Quotas that a policy remembers.
 MAX_QUOTAS = 10_000
 Name = Annotated[str, StringConstraints(min_length=1)]
 

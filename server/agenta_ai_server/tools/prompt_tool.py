@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 NEEDS = ("AGENTA_AI_SERVICES_API_KEY", "AGENTA_AI_SERVICES_API_URL")
 NEEDS_ENVIRONMENT = "AGENTA_AI_SERVICES_ENVIRONMENT_SLUG"
 MESSAGES = "messages"
-#: The result of a tool without a schema for it.
+# The result of a tool without a schema for it.
 TEXT_RESULT: dict[str, Json] = {
     "$schema": JSON_SCHEMA,
     "type": "object",

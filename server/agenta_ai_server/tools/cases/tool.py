@@ -33,7 +33,7 @@ DESCRIPTION = (
     "The maximum number of model calls is known before the first one."
 )
 MAX_VIOLATIONS = 10
-#: What it takes to compile a character of a pattern, or a value of a schema.
+# What it takes to compile a character of a pattern, or a value of a schema.
 CHARACTERS_OF_COMPILING = 100
 _ROOT = re.compile(r"[^.\[]+")
 
