@@ -95,22 +95,13 @@ class Boundary(grpc.aio.ServerInterceptor):
         return wrapped
 
     def _wrapped(self, handler: CallHandler, method: str) -> GrpcHandler:
-        respond, label = handler.respond, UNKNOWN_TOOL if handler.calls_tool else ""
-
-        def begin(context: Context) -> Call:
-            self._open.add(1)
-            _when_sent(lambda: self._open.add(-1))
-            call = _open_call(method, context, self._max_seconds)
-            call.tool = label
-            CURRENT_CALL.set(call)
-            self._listener.call_began(call)
-            return call
+        respond, tool = handler.respond, UNKNOWN_TOOL if handler.calls_tool else ""
 
         async def run(_: object, context: Context) -> bytes:
-            return await self._handle(respond, begin(context), context)
+            return await self._handle(respond, self._begin(method, tool, context), context)
 
         async def stream(_: object, context: Context, encode: Encode) -> None:
-            call = begin(context)
+            call = self._begin(method, tool, context)
             progress = ProgressSender(encode, context.write)
             call.watch = progress.report
             try:
@@ -128,6 +119,16 @@ class Boundary(grpc.aio.ServerInterceptor):
         if handler.write_progress:
             return grpc.stream_stream_rpc_method_handler(partial(stream, encode=handler.write_progress))
         return grpc.stream_unary_rpc_method_handler(run)
+
+    def _begin(self, method: str, tool: str, context: Context) -> Call:
+        """Return the call of grpc's ``context``, and notify the listener of it."""
+        self._open.add(1)
+        _when_sent(lambda: self._open.add(-1))
+        call = _open_call(method, context, self._max_seconds)
+        call.tool = tool
+        CURRENT_CALL.set(call)
+        self._listener.call_began(call)
+        return call
 
     async def _handle(
         self, respond: Respond, call: Call, context: Context, progress: ProgressSender | None = None
