@@ -239,7 +239,7 @@ class Soak:
         self.made = 0
         self.ended: Counter[str] = Counter()
         self.wrong: Counter[str] = Counter()
-        #: After how many calls, which memory.
+        # After how many calls, which memory.
         self.memory: list[tuple[float, float]] = []
 
     async def calls(self, until: int, every: int) -> None:

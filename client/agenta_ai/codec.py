@@ -15,10 +15,10 @@ from typing import Any, Final
 
 from google.protobuf.struct_pb2 import NULL_VALUE, ListValue, Struct, Value
 
-#: The largest integer up to which a double holds every integer.
+# The largest integer up to which a double holds every integer.
 MAX_EXACT_INTEGER: Final = 2**53
-#: The most levels of objects and arrays that every protobuf runtime reads: it refuses messages nested deeper than 100,
-#: and each level of JSON takes three.
+# The most levels of objects and arrays that every protobuf runtime reads: it refuses messages nested deeper than 100,
+# and each level of JSON takes three.
 MAX_DEPTH: Final = 32
 _MAX_STEP_CHARACTERS = 100
 

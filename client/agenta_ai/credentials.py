@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 AUTHORIZATION = "authorization"
 PROJECT = "x-agenta-project-id"
 
-#: Most characters of a key, a token or a project, as the server takes them.
+# Most characters of a key, a token or a project, as the server takes them.
 MAX_CHARACTERS = 8192
 
 TokenProvider = Callable[[], str | Awaitable[str]]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-#: Pairs of a key in lower case and a value: bytes if the key ends in ``-bin``, else text.
+# Pairs of a key in lower case and a value: bytes if the key ends in ``-bin``, else text.
 Metadata = tuple[tuple[str, str | bytes], ...]
 
 

@@ -22,9 +22,9 @@ if TYPE_CHECKING:
     from agenta_ai import cases, results
     from agenta_ai.meta import Metadata
 
-#: Name of the tool that ``refine_prompt`` calls.
+# Name of the tool that ``refine_prompt`` calls.
 REFINE_PROMPT = "tools.agenta.api.refine_prompt"
-#: Name of the tool that ``refine_prompt_with_cases`` calls.
+# Name of the tool that ``refine_prompt_with_cases`` calls.
 REFINE_PROMPT_WITH_CASES = "tools.agenta.api.refine_prompt_with_cases"
 
 _Result = TypeVar("_Result")

@@ -15,22 +15,22 @@ from typing import Any
 
 from agenta_ai.version import __version__
 
-#: Seconds that ``call_tool`` and ``refine_prompt`` may take if the caller doesn't say.
+# Seconds that ``call_tool`` and ``refine_prompt`` may take if the caller doesn't say.
 CALL_TIMEOUT = 90.0
 
-#: Seconds that ``refine_prompt_with_cases`` may take if the caller doesn't say, unless the client has more.
+# Seconds that ``refine_prompt_with_cases`` may take if the caller doesn't say, unless the client has more.
 CASES_TIMEOUT = 300.0
 
-#: Seconds that ``status`` and each page of ``list_tools`` may take if the caller doesn't say.
+# Seconds that ``status`` and each page of ``list_tools`` may take if the caller doesn't say.
 READ_TIMEOUT = 10.0
 
-#: The longest time-out, a year: gRPC quietly shortens what is longer.
+# The longest time-out, a year: gRPC quietly shortens what is longer.
 MAX_TIMEOUT = 365 * 24 * 3600
 
-#: Most bytes of a request when serialized, by the contract.
+# Most bytes of a request when serialized, by the contract.
 MAX_REQUEST_BYTES = 1024 * 1024
 
-#: gRPC's service config with its retry policies, for those who call the generated stub themselves.
+# gRPC's service config with its retry policies, for those who call the generated stub themselves.
 SERVICE_CONFIG: dict[str, Any] = json.loads(files("agenta_ai").joinpath("service_config.json").read_bytes())
 
 
@@ -59,13 +59,13 @@ def _policies() -> dict[str, RetryPolicy]:
     }
 
 
-#: The retry policy of each method. The clients apply it themselves: gRPC tells only how the last attempt ended, and so
-#: couldn't say whether a call may have run; nor can it be switched off for one call.
+# The retry policy of each method. The clients apply it themselves: gRPC tells only how the last attempt ended, and so
+# couldn't say whether a call may have run; nor can it be switched off for one call.
 RETRY_POLICIES = _policies()
 
 _CHANNEL_CONFIG = {name: value for name, value in SERVICE_CONFIG.items() if name != "methodConfig"}
 
-#: What both clients open their channels with.
+# What both clients open their channels with.
 CHANNEL_OPTIONS: tuple[tuple[str, str | int], ...] = (
     ("grpc.service_config", json.dumps(_CHANNEL_CONFIG)),
     # The first new attempt to connect comes before the last repeat of a call. The default is a second: too long for a

@@ -58,9 +58,9 @@ class RecordedCall:
 
 
 Outcome = RefinedPrompt | RefinedWithCases | ToolResult | ServiceStatus | ToolPage | list[Tool] | BaseException
-#: A result or an error to raise; in a tuple, the progress that a call reports before it.
+# A result or an error to raise; in a tuple, the progress that a call reports before it.
 Answer = Outcome | tuple[Progress | Outcome, ...]
-#: What a fake client answers: an answer, or a function that makes one from the call.
+# What a fake client answers: an answer, or a function that makes one from the call.
 Scripted = Answer | Callable[[RecordedCall], Answer]
 
 

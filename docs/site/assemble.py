@@ -23,7 +23,7 @@ FILES = Path("files")
 
 LINK = re.compile(r"(!?)\[((?:[^\[\]]|\[[^\]]*\])*)\]\(([^)\s]+)\)")
 CODE = re.compile(r"^( *)```.*?^\1```$|`[^`\n]*`", re.DOTALL | re.MULTILINE)
-#: Documents whose page isn't named as they are.
+# Documents whose page isn't named as they are.
 ELSEWHERE = {
     "README.md": "index.md",
     "deploy/README.md": "deploy.md",

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 __all__ = ["certificates"]
 
-#: The stateless revision, and the last one that begins with a handshake.
+# The stateless revision, and the last one that begins with a handshake.
 REVISIONS = ("2026-07-28", "2025-11-25")
 REFINE = "tools.agenta.api.refine_prompt"
 ARGUMENTS = {"prompt_template_json": '{"messages": [{"role": "user", "content": "Please translate {{text}}"}]}'}

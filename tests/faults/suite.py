@@ -38,7 +38,7 @@ KEEPALIVE = "AGENTA_AI_GRPC_UPSTREAM_KEEPALIVE"
 class Caller:
     """Calls, and asserts that each call ends in time."""
 
-    #: For each call, whether it is made by the method that reports progress.
+    # For each call, whether it is made by the method that reports progress.
     streams: Iterator[bool] = itertools.repeat(False)
 
     def __init__(self, stub: ToolServiceAsyncStub) -> None:

@@ -43,7 +43,7 @@ class World(Protocol):
     """A ledger, and its time."""
 
     ledger: Ledger
-    #: Whether a run can outlive its lease here.
+    # Whether a run can outlive its lease here.
     has_leases: bool
 
     async def pass_seconds(self, seconds: float) -> None: ...

@@ -378,7 +378,7 @@ async def test_who_may_wait_elsewhere_has_the_benefit_of_the_doubt_once(backing:
     async with store_on(backing) as store:
         claim = await lead(store)
         with backing.unavailable():
-            assert [await claim.lease.awaited() for _ in range(3)] == [FOLLOWER_SECONDS, 0, 0]
+            assert [await claim.lease.followed() for _ in range(3)] == [FOLLOWER_SECONDS, 0, 0]
 
 
 async def test_without_stored_outcomes_a_repeat_is_unknown_and_joined_callers_still_get_theirs(

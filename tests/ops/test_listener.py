@@ -18,7 +18,8 @@ from agenta_ai.v1 import tool_service_pb2
 from agenta_ai.v1.tool_service_pb2_grpc import ToolServiceStub
 from agenta_ai_server.checks import machine
 from agenta_ai_server.commands import serve
-from agenta_ai_server.rpc.server import ListenError, is_served
+from agenta_ai_server.rpc.probe import is_served
+from agenta_ai_server.rpc.server import ListenError
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable

@@ -143,7 +143,7 @@ async def test_a_request_that_outlives_its_call_counts_until_the_call_ends(
         await asyncio.wait([running], timeout=1.5)
     await asyncio.gather(running, return_exceptions=True)
     (line,) = lines.of("calls")
-    assert (line["code"], line["attempts"]) == (code, 1)
+    assert (line["code"], line["attempts"], line["request_bytes"]) == (code, 1, asked.ByteSize())
     assert 0.5 < line["upstream_seconds"] <= line["seconds"]
 
 

@@ -16,7 +16,7 @@ from conftest import connected, settings_for
 
 from agenta_ai_server.commands import serve
 from agenta_ai_server.rpc import boundary
-from agenta_ai_server.rpc.unsent import UnsentAnswers
+from agenta_ai_server.rpc.unsent import UnsentResponses
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -40,8 +40,8 @@ PROMPT = json.dumps({"messages": [{"role": "user", "content": "Tell a story. " *
 async def test_unread_answers_are_bounded(
     method: str, repeatable: bool, standin: StandIn, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    unsent = UnsentAnswers(max_bytes_of_caller=LIMIT)
-    monkeypatch.setattr(boundary, "UnsentAnswers", lambda: unsent)
+    unsent = UnsentResponses(max_bytes_of_caller=LIMIT)
+    monkeypatch.setattr(boundary, "UnsentResponses", lambda: unsent)
     asked = refine(PROMPT)
     asked.request_id = str(uuid4()) if repeatable else ""
     async with (
@@ -70,7 +70,7 @@ async def test_unread_answers_are_bounded(
 
 
 def test_who_reads_nothing_keeps_nobody_from_an_answer() -> None:
-    unsent = UnsentAnswers(max_bytes_of_caller=100, max_bytes=150)
+    unsent = UnsentResponses(max_bytes_of_caller=100, max_bytes=150)
     for caller in ("a", "b"):
         assert unsent.fits(caller, 100)
         unsent.add(caller, 100)
@@ -79,7 +79,7 @@ def test_who_reads_nothing_keeps_nobody_from_an_answer() -> None:
 
 
 async def test_answers_that_are_read_are_never_refused(standin: StandIn, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(boundary, "UnsentAnswers", partial(UnsentAnswers, max_bytes_of_caller=LIMIT))
+    monkeypatch.setattr(boundary, "UnsentResponses", partial(UnsentResponses, max_bytes_of_caller=LIMIT))
     asked = refine(PROMPT)
     asked.request_id = str(uuid4())
     async with connected(settings_for(standin)) as stub:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 DEFAULT_TARGET = "127.0.0.1:50051"
 
-#: The variables with credentials, and the client's argument for each. Options would show in the list of processes.
+# The variables with credentials, and the client's argument for each. Options would show in the list of processes.
 CREDENTIALS = {"AGENTA_AI_API_KEY": "api_key", "AGENTA_AI_API_KEY_FILE": "api_key", "AGENTA_AI_TOKEN": "token"}
 
 

@@ -13,7 +13,7 @@ from agenta_ai.cli import streams
 if TYPE_CHECKING:
     from agenta_ai import PromptCase
 
-#: Columns of a table that aren't inputs. Agenta's own test sets call what is expected "correct_answer".
+# Columns of a table that aren't inputs. Agenta's own test sets call what is expected "correct_answer".
 _OF_CASE = ("name", "remark")
 _EXPECTED = {"expected": "equals", "correct_answer": "equals"}
 _PREFIX, _INPUT_PREFIX = "expected.", "inputs."

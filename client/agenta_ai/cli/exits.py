@@ -13,9 +13,9 @@ if TYPE_CHECKING:
     from agenta_ai import AgentaError
 
 OK, TOOL_FAILED, USAGE, NOT_ALLOWED, LIMITED, UNAVAILABLE, INTERRUPTED, BROKEN_PIPE = 0, 1, 2, 3, 4, 5, 130, 141
-#: Of ``--check``.
+# Of ``--check``.
 WOULD_CHANGE = 1
-#: Of ``--cases``.
+# Of ``--cases``.
 NOT_IMPROVED = 1
 
 _OF_STATUS = {

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     import yaml
 
-#: Where a text stands: keys and indexes from the root.
+# Where a text stands: keys and indexes from the root.
 Path = tuple[str | int, ...]
 
 _SPACE = re.compile(r"[ \t\n\r]*")

@@ -12,7 +12,7 @@ from agenta_ai.cli import exits, saved, streams
 if TYPE_CHECKING:
     import argparse
 
-#: Where each client keeps its servers. A program that isn't here takes what Cursor takes, as a rule.
+# Where each client keeps its servers. A program that isn't here takes what Cursor takes, as a rule.
 FILES = {
     "claude": ".mcp.json of a project for Claude Code, or claude_desktop_config.json of Claude Desktop",
     "cursor": "~/.cursor/mcp.json, or .cursor/mcp.json of a project",

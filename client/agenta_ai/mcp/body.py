@@ -15,17 +15,17 @@ if TYPE_CHECKING:
     from starlette.responses import Response
     from starlette.types import Message, Receive
 
-#: Bytes of one request: what the service takes, and room for the envelope and for escapes.
+# Bytes of one request: what the service takes, and room for the envelope and for escapes.
 MAX_REQUEST_BYTES = 4 << 20
-#: Bytes of the requests that are being read, all together, and those of one caller.
+# Bytes of the requests that are being read, all together, and those of one caller.
 MAX_BYTES = 64 << 20
 MAX_BYTES_OF_CALLER = 16 << 20
-#: Seconds that a request may take to arrive, as at the service.
+# Seconds that a request may take to arrive, as at the service.
 READ_SECONDS = 20.0
-#: Values in one request: what the service takes, and room for the envelope. Each is converted several times, so more
-#: of them would keep the other callers waiting.
+# Values in one request: what the service takes, and room for the envelope. Each is converted several times, so more
+# of them would keep the other callers waiting.
 MAX_VALUES = 11_000
-#: What is smaller holds so few values that they needn't be counted.
+# What is smaller holds so few values that they needn't be counted.
 LARGE_BYTES = 1 << 16
 
 

@@ -38,7 +38,7 @@ INSTRUCTIONS = (
     "Small AI tools, run by Agenta AI services. A call uses a model, so it takes seconds and costs money. "
     "If a tool reports invalid arguments, correct those that it names, and call it again."
 )
-#: Streams that wait for changes of the tools, at most, and those of one caller.
+# Streams that wait for changes of the tools, at most, and those of one caller.
 MAX_LISTENERS = 1024
 MAX_LISTENERS_OF_CALLER = 64
 

@@ -22,11 +22,11 @@ if TYPE_CHECKING:
     from agenta_ai.client import Client
     from agenta_ai.meta import Metadata
 
-#: Seconds for which the service isn't asked again whether it accepts a caller. Each call carries its credentials to the
-#: service all the same: what is remembered decides only whether a refusal is a 401 or the failure of a call.
+# Seconds for which the service isn't asked again whether it accepts a caller. Each call carries its credentials to the
+# service all the same: what is remembered decides only whether a refusal is a 401 or the failure of a call.
 REMEMBERED_SECONDS = 30.0
 MAX_REMEMBERED = 10_000
-#: Seconds that the question may take.
+# Seconds that the question may take.
 CHECK_SECONDS = 5.0
 
 

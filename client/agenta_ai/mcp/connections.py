@@ -13,20 +13,20 @@ if TYPE_CHECKING:
     import asyncio
     import ssl
 
-#: Connections at the same time, those included that haven't finished their TLS handshake.
+# Connections at the same time, those included that haven't finished their TLS handshake.
 MAX_CONNECTIONS = 1000
-#: Connections that asyncio accepts at once. It may do so three times before the first of them is refused.
+# Connections that asyncio accepts at once. It may do so three times before the first of them is refused.
 BACKLOG = 64
-#: File descriptors that are needed for other things than connections.
+# File descriptors that are needed for other things than connections.
 OTHER_FILES = 64
-#: Seconds in which a new connection must finish its TLS handshake, and then those in which it must send the head of a
-#: request.
+# Seconds in which a new connection must finish its TLS handshake, and then those in which it must send the head of a
+# request.
 HEAD_SECONDS = 10.0
-#: Seconds for which a connection is kept between two requests; twice as long, if the next one arrives slowly.
+# Seconds for which a connection is kept between two requests; twice as long, if the next one arrives slowly.
 KEEP_ALIVE_SECONDS = 75
-#: Seconds in which an answer must be read. The largest ones have some megabytes.
+# Seconds in which an answer must be read. The largest ones have some megabytes.
 UNREAD_SECONDS = 60.0
-#: Bytes of answers that nobody has read yet, all together, and those of one caller.
+# Bytes of answers that nobody has read yet, all together, and those of one caller.
 MAX_UNREAD = 256 << 20
 MAX_UNREAD_OF_CALLER = 32 << 20
 
@@ -56,7 +56,7 @@ class Connection(H11Protocol):
         arguments: Those of the library.
     """
 
-    #: Of all connections.
+    # Of all connections.
     unread = Shares(MAX_UNREAD, MAX_UNREAD_OF_CALLER)
     _looking: asyncio.TimerHandle | None = None
     _waiting: asyncio.Handle | None = None

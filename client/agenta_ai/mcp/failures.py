@@ -13,9 +13,9 @@ from agenta_ai.errors import AgentaError, CallFailed, InvalidInput, ToolFailed
 if TYPE_CHECKING:
     from agenta_ai.meta import FieldViolation
 
-#: Key of what a failure tells programs.
+# Key of what a failure tells programs.
 ERROR_META = "ai.agenta/error"
-#: Seconds after which to come again, if an outage doesn't say.
+# Seconds after which to come again, if an outage doesn't say.
 OUTAGE_SECONDS = 30.0
 
 _CALLERS_FAULT = ("INVALID_ARGUMENT", "NOT_FOUND")

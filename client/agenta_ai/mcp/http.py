@@ -43,9 +43,9 @@ if TYPE_CHECKING:
 
 PATH = "/mcp"
 WELL_KNOWN = "/.well-known/oauth-protected-resource"
-#: Sessions of earlier revisions at the same time, and the seconds after which an idle one ends.
+# Sessions of earlier revisions at the same time, and the seconds after which an idle one ends.
 MAX_SESSIONS = 1000
-#: Of these, sessions that begin with the same credentials.
+# Of these, sessions that begin with the same credentials.
 MAX_SESSIONS_OF_CALLER = 100
 SESSION_SECONDS = 600.0
 GRACE_SECONDS = 10

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
     from agenta_ai.results import Progress
 
-#: Seconds that a client has to take a notification. Of one that doesn't, the call goes on without progress.
+# Seconds that a client has to take a notification. Of one that doesn't, the call goes on without progress.
 SECONDS = 2.0
 # MCP wants every notification to be further than the last one.
 _FURTHER = 0.01

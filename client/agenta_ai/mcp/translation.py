@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from agenta_ai import results
     from agenta_ai.mcp.names import Names
 
-#: Key of what a result tells besides MCP's own fields; its prefix is ours, as MCP wants it.
+# Key of what a result tells besides MCP's own fields; its prefix is ours, as MCP wants it.
 CALL_META = "ai.agenta/call"
 
 

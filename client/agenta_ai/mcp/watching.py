@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from agenta_ai.meta import Metadata
     from agenta_ai.results import Tool
 
-#: Seconds between two looks, if the service doesn't say; and the fewest.
+# Seconds between two looks, if the service doesn't say; and the fewest.
 DEFAULT_SECONDS = 60.0
 MIN_SECONDS = 1.0
 

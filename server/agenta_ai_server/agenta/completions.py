@@ -16,7 +16,7 @@ from agenta_ai_server.agenta.credential import ServerKey
 from agenta_ai_server.agenta.explanation import explain
 from agenta_ai_server.agenta.http import HttpClient
 from agenta_ai_server.agenta.routes import CHAT_INVOKE, CHAT_RUN, INVOKE, RUN
-from agenta_ai_server.agenta.routes.reply import Prompt
+from agenta_ai_server.agenta.routes.reply import PromptRun
 from agenta_ai_server.domain.agenta_url import check_key
 from agenta_ai_server.domain.deadline import MARGIN_SECONDS
 from agenta_ai_server.domain.errors import Reason, UpstreamFailed
@@ -118,8 +118,8 @@ class AgentaCompletionService:
         """
         if isinstance(prompt, InlinePrompt):
             # Only the newer route takes them.
-            return await self._run(INVOKE, Prompt("", "", inputs, prompt.parameters), call, prompt.credential)
-        run = Prompt(prompt.application, prompt.environment or self._config.environment, inputs)
+            return await self._run(INVOKE, PromptRun("", "", inputs, prompt.parameters), call, prompt.credential)
+        run = PromptRun(prompt.application, prompt.environment or self._config.environment, inputs)
         routes = self._routes[prompt.kind]
         route, *others = routes
         try:
@@ -143,7 +143,7 @@ class AgentaCompletionService:
         await self._http.aclose()
 
     async def _run(
-        self, route: Route, prompt: Prompt, call: ToolCall, credential: AgentaCredential | None = None
+        self, route: Route, run: PromptRun, call: ToolCall, credential: AgentaCredential | None = None
     ) -> Completion:
         call.require_time(self._config.min_seconds)
         await call.begin_billing()
@@ -158,7 +158,7 @@ class AgentaCompletionService:
             seconds = self._seconds(call.remaining())
             headers = {"content-type": "application/json", "authorization": authorization, **sent.headers}
             try:
-                response = await self._post(url, headers, route.encode(prompt), seconds)
+                response = await self._post(url, headers, route.encode(run), seconds)
             except httpx.TransportError as error:
                 failure = failures.of_connection(error, seconds, self._config.max_seconds)
                 raise failure.as_error(Attempt("", clock() - started)) from error
@@ -166,7 +166,7 @@ class AgentaCompletionService:
             reply = route.decode(response)
             attempt = Attempt(reply.trace_id, clock() - started, reply.span_id)
             sent.attempt = attempt
-            return _completion(reply, attempt, prompt, authorization.partition(" ")[2])
+            return _completion(reply, attempt, run, authorization.partition(" ")[2])
 
     def _post(self, url: str, headers: dict[str, str], body: bytes, seconds: float) -> Awaitable[HttpResponse]:
         # At most half, so that the overall time-out never ends an attempt that is still connecting: if it ends one, the
@@ -179,19 +179,19 @@ class AgentaCompletionService:
         return min(self._config.max_seconds, remaining - min(MARGIN_SECONDS, remaining / 2))
 
 
-def _completion(reply: Reply, attempt: Attempt, prompt: Prompt, secret: str) -> Completion:
-    is_inline = prompt.parameters is not None
+def _completion(reply: Reply, attempt: Attempt, run: PromptRun, secret: str) -> Completion:
+    is_inline = run.parameters is not None
     if failure := failures.of_reply(reply, is_inline=is_inline):
-        # Without a name for the error, by which this frame would hold its own error, and so the prompt.
-        raise _error(failure, reply, attempt, prompt, secret)
+        # Not assigned to a variable, through which the frame would hold its own error, and so the prompt.
+        raise _error(failure, reply, attempt, run, secret)
     if problem := failures.problem_of(reply):
         message = f"The completion service's answer can't be used: {problem}"
         raise UpstreamFailed(Reason.UPSTREAM_OUTPUT_INVALID, message, attempt=attempt, may_have_run=True)
     return Completion(reply.output, attempt)
 
 
-def _error(failure: Failure, reply: Reply, attempt: Attempt, prompt: Prompt, secret: str) -> UpstreamFailed:
-    explanation = explain(reply, {**prompt.inputs, "": dict(prompt.parameters or {})}, [secret])
+def _error(failure: Failure, reply: Reply, attempt: Attempt, run: PromptRun, secret: str) -> UpstreamFailed:
+    explanation = explain(reply, {**run.inputs, "": dict(run.parameters or {})}, [secret])
     error = failure.as_error(attempt, reply, explanation)
     return _MissingRoute.of(error) if failures.is_missing_route(reply) else error
 

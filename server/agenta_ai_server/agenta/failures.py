@@ -257,7 +257,29 @@ _NOT_RETRIEVED = re.compile(r"Client error '404 Not Found' for url '\S*/revision
 _UNREPLACED = re.compile(r"Error in messages\[\d+\]\.content: Unreplaced variables\b")
 _NO_CONNECTION = re.compile(r"All connection attempts failed")
 _PROVIDER_ERROR = re.compile(r"litellm\.(\w+):")
-# What the caller of an inline prompt can mend. That the prompt may be why Agenta fails says nothing of Agenta's health.
+_QUOTA = re.compile(r"exceeded your current quota|insufficient_quota")
+_BY_PROVIDER_ERROR = {
+    "AuthenticationError": MODEL_CREDENTIAL_REJECTED,
+    "PermissionDeniedError": MODEL_CREDENTIAL_REJECTED,
+    "RateLimitError": PROVIDER_RATE_LIMITED,
+    "NotFoundError": UNKNOWN_MODEL,
+    "ContextWindowExceededError": PROMPT_TOO_LONG,
+    "ContentPolicyViolationError": CONTENT_REFUSED,
+    "Timeout": AGENTA_TIMEOUT,
+}
+_BY_HTTP_STATUS: dict[int, Callable[[Reply], Failure]] = {
+    401: lambda _: CREDENTIALS_REJECTED,
+    403: lambda _: CREDENTIALS_REJECTED,
+    # With a trace, Agenta says so after the model has answered.
+    406: lambda reply: REJECTED_AFTER_RUN if reply.trace_id else REJECTED,
+    424: lambda _: PROVIDER_REFUSED,
+    429: lambda _: RATE_LIMITED,
+    502: lambda reply: FAILED if reply.is_agentas else PROXY_WITHOUT_AGENTA,
+    # With a trace, Agenta has sent requests to the model, three as a rule.
+    503: lambda reply: FAILED if reply.trace_id else UNAVAILABLE,
+    504: lambda reply: AGENTA_TIMEOUT if reply.is_agentas else PROXY_TIMEOUT,
+}
+# Replacements for an inline prompt, which its sender can fix instead of the operator.
 _OF_INLINE = {
     NOT_DEPLOYED: _misconfigured("Agenta can't read the prompt. Send it in the format of Agenta's playground."),
     WRONG_INPUTS: _misconfigured(
@@ -279,17 +301,8 @@ _OF_INLINE = {
         message="Agenta doesn't let this credential run prompts (HTTP {status}). Use one that has the permission "
         "run_service in its project.",
     ),
+    # The prompt may be the reason, so it isn't known whether Agenta works.
     FAILED: replace(FAILED, healthy=None),
-}
-_QUOTA = re.compile(r"exceeded your current quota|insufficient_quota")
-_BY_PROVIDER_ERROR = {
-    "AuthenticationError": MODEL_CREDENTIAL_REJECTED,
-    "PermissionDeniedError": MODEL_CREDENTIAL_REJECTED,
-    "RateLimitError": PROVIDER_RATE_LIMITED,
-    "NotFoundError": UNKNOWN_MODEL,
-    "ContextWindowExceededError": PROMPT_TOO_LONG,
-    "ContentPolicyViolationError": CONTENT_REFUSED,
-    "Timeout": AGENTA_TIMEOUT,
 }
 
 
@@ -303,8 +316,8 @@ def of_reply(reply: Reply, *, is_inline: bool = False) -> Failure | None:
     status = reply.http_status
     if status == HTTPStatus.OK:
         return None
-    told = _told_by_agenta(reply) if status >= HTTPStatus.BAD_REQUEST else None
-    failure = told or _BY_HTTP_STATUS.get(status, _by_class)(reply)
+    known = _by_agenta_status(reply) if status >= HTTPStatus.BAD_REQUEST else None
+    failure = known or _BY_HTTP_STATUS.get(status, _by_class)(reply)
     return _OF_INLINE.get(failure, failure) if is_inline else failure
 
 
@@ -312,21 +325,7 @@ def _by_class(reply: Reply) -> Failure:
     return {3: REJECTED, 4: REJECTED, 5: FAILED}.get(reply.http_status // 100, UNUSABLE)
 
 
-_BY_HTTP_STATUS: dict[int, Callable[[Reply], Failure]] = {
-    401: lambda _: CREDENTIALS_REJECTED,
-    403: lambda _: CREDENTIALS_REJECTED,
-    # With a trace, Agenta says so after the model has answered.
-    406: lambda reply: REJECTED_AFTER_RUN if reply.trace_id else REJECTED,
-    424: lambda _: PROVIDER_REFUSED,
-    429: lambda _: RATE_LIMITED,
-    502: lambda reply: FAILED if reply.is_agentas else PROXY_WITHOUT_AGENTA,
-    # With a trace, Agenta has sent requests to the model, three as a rule.
-    503: lambda reply: FAILED if reply.trace_id else UNAVAILABLE,
-    504: lambda reply: AGENTA_TIMEOUT if reply.is_agentas else PROXY_TIMEOUT,
-}
-
-
-def _told_by_agenta(reply: Reply) -> Failure | None:
+def _by_agenta_status(reply: Reply) -> Failure | None:
     if reply.failed is None:
         return None
     message = reply.failed.message
@@ -339,11 +338,11 @@ def _told_by_agenta(reply: Reply) -> Failure | None:
     if not reply.trace_id and _NO_CONNECTION.match(message):
         return AGENTA_API_DOWN
     if found := _PROVIDER_ERROR.match(message):
-        return _told_by_provider(found[1], message, reply.http_status)
+        return _by_provider_error(found[1], message, reply.http_status)
     return None
 
 
-def _told_by_provider(error: str, message: str, status: int) -> Failure | None:
+def _by_provider_error(error: str, message: str, status: int) -> Failure | None:
     if error == "RateLimitError" and _QUOTA.search(message):
         return QUOTA_EXHAUSTED
     if failure := _BY_PROVIDER_ERROR.get(error):
@@ -352,7 +351,7 @@ def _told_by_provider(error: str, message: str, status: int) -> Failure | None:
 
 
 def is_missing_route(reply: Reply) -> bool:
-    """Whether this release of Agenta doesn't have the route, so that nothing ran."""
+    """Return whether this release of Agenta doesn't have the route, so that nothing ran."""
     absent = reply.http_status in (HTTPStatus.NOT_FOUND, HTTPStatus.METHOD_NOT_ALLOWED)
     return absent and reply.failed is None and not reply.trace_id
 

@@ -1,7 +1,7 @@
 """HTTP/1.1 for every request of this server: httpx's interface, with aiohttp's connections beneath it.
 
 httpx's own pool looks at every connection for every call, so its cost grows with the calls in flight. The transport of
-httpx-aiohttp doesn't. It doesn't tell, though, whether a request may have been sent, so the connector notes that.
+httpx-aiohttp avoids that, but doesn't tell whether a request may have been sent. The connector records it.
 """
 
 from __future__ import annotations
@@ -48,9 +48,8 @@ _HEADERS = {
     "user-agent": "agenta-ai-server",
 }
 
-
-#: No response came: what :meth:`HttpClient.send` raises, for callers that know no HTTP library.
 TransportError = httpx.TransportError
+"""No response came. Callers of :meth:`HttpClient.send` catch it without knowing the HTTP library."""
 
 
 @record
@@ -87,10 +86,10 @@ class HttpClient:
         ca_file: PEM file of the authorities to trust, in place of the public ones.
         proxy: URL of an HTTP proxy, possibly with credentials.
         keep_alive: Whether a connection may serve one request after another. HTTP/1.1 can't tell a late second response
-            from the response to the next request; without this, it can reach nobody.
+            from the response to the next request; with a connection for each request, nobody gets it.
         idle_seconds: How long an idle connection is kept.
-        max_connection_seconds: How long a connection is used, more or less, so that one that is never idle comes to
-            follow a changed name, too. It ends between two requests.
+        max_connection_seconds: How long a connection is used, plus or minus a fifth, so that a connection that is never
+            idle follows DNS changes, too. It ends between two requests.
 
     Raises:
         ValueError: The proxy isn't the URL of an HTTP proxy.
@@ -166,8 +165,8 @@ class HttpClient:
         finally:
             _EXCHANGE.reset(token)
             exchange.end()
-        # Not within the handler, where the library's error would become its context; and without a name, by which
-        # this frame would hold its own error.
+        # Raised outside the handler, where the library's error would become its context, and without being assigned to
+        # a variable, through which the frame would hold its own error.
         raise kind(why)
 
     async def aclose(self) -> None:
@@ -179,7 +178,7 @@ class HttpClient:
         self, request: httpx.Request, exchange: _Exchange, max_body_bytes: int, sent_bytes: int
     ) -> HttpResponse:
         response = await self._transport.handle_async_request(request)
-        # Any byte is a character in it. Otherwise found out by trying.
+        # Every byte is a character in this encoding. By default, httpx would try several.
         response.headers.encoding = "iso-8859-1"
         try:
             body = await _read_body(response, max_body_bytes)
@@ -223,7 +222,7 @@ class _Body(httpx.AsyncByteStream):
 def _request(
     method: str, url: str, headers: dict[str, str], content: bytes, connect_seconds: float | None
 ) -> httpx.Request:
-    # A value must not become a header of its own, nor a request.
+    # A value must not inject another header or request.
     if any("\r" in value or "\n" in value for value in headers.values()):
         raise ValueError("a header holds the end of a line")
     # httpx-aiohttp takes "pool" for all that happens before there is a connection, as aiohttp's "connect" does.
@@ -234,7 +233,7 @@ def _request(
         return httpx.Request(method, _parsed(url), headers=all_headers, stream=_Body(content), extensions=extensions)
     stream = httpx.ByteStream(content)
     request = httpx.Request(method, _parsed(url), headers=all_headers, stream=stream, extensions=extensions)
-    # What has been read is sent as it is, and not through a generator.
+    # A request that has been read is sent in one piece, not through a generator.
     request.read()
     # Otherwise httpx would detect the encoding.
     request.headers.encoding = "ascii"
@@ -259,7 +258,7 @@ async def _read_body(response: httpx.Response, max_bytes: int) -> bytes | None:
                 return None
         is_read = True
     finally:
-        # What was read to its end has been closed by that.
+        # A response that was read to its end is closed already.
         if not is_read:
             await response.aclose()
     return bytes(body)
@@ -286,7 +285,7 @@ class _Exchange:
         return self.received > self.max_bytes
 
     def kind_of(self, error: Exception) -> type[httpx.TransportError]:
-        """Return what failed, by the library's own error: its map takes broken connections for connect time-outs."""
+        """Return what failed, by aiohttp's error: httpx-aiohttp takes broken connections for connect time-outs."""
         cause = _cause(error)
         if self.transport is None:
             if isinstance(cause, OSError) and cause.errno in (errno.EMFILE, errno.ENFILE):
@@ -351,9 +350,9 @@ class _Watch(asyncio.Protocol):
         self.unread.register(self.transport.get_extra_info("socket").fileno(), select.POLLIN)
 
     def is_used_up(self) -> bool:
-        """Return whether the connection is too old, or has said something that the event loop hasn't heard yet.
+        """Return whether the connection is too old, or has data or an end that the event loop hasn't read yet.
 
-        When this process or its machine stood still, the other side may have closed it, and a request would be lost.
+        While this process was frozen, the other side may have closed it, and a request would be lost.
         """
         return time.monotonic() >= self.last_use or bool(self.unread.poll(0))
 

@@ -12,12 +12,12 @@ if TYPE_CHECKING:
     from agenta_ai_server.domain.call import Principal
     from agenta_ai_server.domain.tool import ToolSet, ToolSpec
 
-#: To ask for the status and the list of tools.
+# To ask for the status and the list of tools.
 VIEW = "view_ai_services"
-#: To call any tool, besides what the tool itself needs.
+# To call any tool, besides what the tool itself needs.
 RUN = "run_ai_services"
 SERVICE_PERMISSIONS = (VIEW, RUN)
-#: What Agenta calls those permissions that it has under another name.
+# What Agenta calls those permissions that it has under another name.
 NAMES_IN_AGENTA = {VIEW: "view_workflows", RUN: "run_service"}
 # Agenta identifies a caller only in a check of a permission.
 ANY = "edit_workflows"

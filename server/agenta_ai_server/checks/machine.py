@@ -14,7 +14,7 @@ from agenta_ai_server.agenta.http import TransportError
 from agenta_ai_server.checks.shared import Found, failed, get, ok, warning
 from agenta_ai_server.files.contents import read_file
 from agenta_ai_server.rpc.addresses import NO_PROTOCOL, check_socket_path, served_addresses
-from agenta_ai_server.rpc.server import is_served
+from agenta_ai_server.rpc.probe import is_served
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable

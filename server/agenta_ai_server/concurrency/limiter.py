@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 WEIGHT = 1 / 32
 # Bounds of the retry delay of a refused call, in seconds, before the jitter.
 MIN_DELAY, MAX_DELAY = 1.0, 30.0
-# How often a queued call gets its position.
+# How often the position of a queued call is reported, if it has changed.
 POSITION_SECONDS = 1.0
 
 _Queue: TypeAlias = "OrderedDict[_Slot, None]"
@@ -31,11 +31,11 @@ class ConcurrencyLimiter:
 
     While a slot is free, the next call gets it: one organization alone may use all of them. When none is free, calls
     wait in the queue of their organization, and a freed slot goes to the next queue in turn whose organization holds
-    less than its share; if there is none such, to the next queue in turn, since no slot stays empty while a call waits.
-    So an organization that has flooded the service shrinks to its share as its calls end, and none starves.
+    less than its share, or if there is none, to the next queue in turn: no slot stays empty while a call waits. So an
+    organization that has flooded the service shrinks to its share as its calls end, and none starves.
 
-    A queue may be as long as the room that is left. So a single organization fills at most half of the room, and
-    however many flood the service, there is some left for another.
+    A queue may be as long as the room that is left in all queues. So a single organization fills at most half of the
+    room, and however many flood the service, some is left for another.
 
     Every operation takes constant time. A limiter belongs to one event loop.
 
@@ -43,7 +43,7 @@ class ConcurrencyLimiter:
         max_in_flight: Slots, at least 1.
         max_queued: How many calls may wait, in all queues together; 0 refuses every call that finds no free slot.
         share: The part of the slots that an organization may hold while others wait, above 0 and at most 1.
-        min_seconds: What a call must have left when it gets its slot, to be worth its price.
+        min_seconds: Seconds that a call must have left when it gets its slot.
         typical_seconds: How long a call is assumed to hold its slot before the first ones have shown it.
     """
 
@@ -56,25 +56,26 @@ class ConcurrencyLimiter:
         min_seconds: float = 1.0,
         typical_seconds: float = 5.0,
     ) -> None:
-        self._slots = max_in_flight
-        self._room = max_queued
+        self._max_in_flight = max_in_flight
+        self._max_queued = max_queued
         self._share = max(1, int(max_in_flight * share))
         self._min_seconds = min_seconds
         self._in_flight = 0
         self._queued = 0
-        # Slots that calls in the queues have got so far.
-        self._called = 0
+        # Slots that queued calls have got so far.
+        self._dequeued = 0
         self._held: dict[str, int] = {}
         # Queues in their turn: those of organizations below their share, and of the others.
         self._below: OrderedDict[str, _Queue] = OrderedDict()
         self._above: OrderedDict[str, _Queue] = OrderedDict()
         self._mean_seconds = typical_seconds
-        self._moved = 0.0
+        # When a slot was last freed, or the last free one was taken.
+        self._last_change = 0.0
 
     @property
     def is_full(self) -> bool:
         """Whether the next call would have to wait."""
-        return self._in_flight >= self._slots
+        return self._in_flight >= self._max_in_flight
 
     @property
     def in_flight(self) -> int:
@@ -96,9 +97,9 @@ class ConcurrencyLimiter:
 
         Args:
             organization: Who shares a queue; callers without an organization share that of ``""``.
-            waiting: Who stops waiting at a deadline, which may change meanwhile; ``None`` for never.
-            on_position: Called when the call is put into a queue, and when a second later its position has changed. 1
-                is next; an estimate, since the queues take turns.
+            waiting: Who waits for the call, until a deadline that may change meanwhile; ``None``: forever.
+            on_position: Called when the call is put into a queue, and every second if its position has changed. 1 is
+                next; an estimate, since the queues take turns.
 
         Raises:
             Refused: OVERLOADED, on entering: at once if the queue is full or the deadline is expected to pass before
@@ -108,18 +109,19 @@ class ConcurrencyLimiter:
 
     def _enter(self, slot: _Slot, now: float) -> bool:
         """Take a free slot, if there is one."""
-        if self._in_flight >= self._slots:
+        if self.is_full:
             return False
         self._count(slot.organization, 1)
-        if self._in_flight == self._slots:
-            self._moved = now
+        if self.is_full:
+            self._last_change = now
         return True
 
     async def _wait(self, slot: _Slot, loop: asyncio.AbstractEventLoop) -> None:
+        """Wait in the organization's queue for a slot."""
         self._enqueue(slot, loop)
         assert slot.turn
         self._expire_in_time(slot, loop)
-        self._tell_position(slot, loop)
+        self._report_position(slot, loop)
         try:
             entered = await slot.turn
         except asyncio.CancelledError:
@@ -131,10 +133,10 @@ class ConcurrencyLimiter:
                 self._leave_queue(slot)
             raise
         finally:
-            if slot.expiry:
-                slot.expiry.cancel()
-            if slot.telling:
-                slot.telling.cancel()
+            if slot.expiry_timer:
+                slot.expiry_timer.cancel()
+            if slot.position_timer:
+                slot.position_timer.cancel()
         if not entered:
             raise self._overloaded(self._expected_wait(self._queued + 1, loop.time()))
 
@@ -150,19 +152,19 @@ class ConcurrencyLimiter:
         now = loop.time()
         wait = self._expected_wait(turns, now)
         too_late = now + wait + self._min_seconds > slot.deadline
-        if too_late or length >= self._room - self._queued:
+        if too_late or length >= self._max_queued - self._queued:
             raise self._overloaded(wait)
         if queue is None:
             queue = queues[slot.organization] = OrderedDict()
         queue[slot] = None
         self._queued += 1
-        slot.last_turn = self._called + turns
+        slot.last_turn = self._dequeued + turns
         slot.turn = loop.create_future()
 
     def _exit(self, slot: _Slot, now: float) -> None:
         """Give the slot back, to the next in turn if a call waits."""
         self._mean_seconds += (now - slot.since - self._mean_seconds) * WEIGHT
-        self._moved = now
+        self._last_change = now
         self._count(slot.organization, -1)
         if self._queued:
             self._call_next()
@@ -178,27 +180,27 @@ class ConcurrencyLimiter:
                 if queue:
                     queues.move_to_end(organization)
                 self._count(organization, 1)
-                self._called += 1
+                self._dequeued += 1
                 slot.turn.set_result(True)
                 return
 
     def _expire_in_time(self, slot: _Slot, loop: asyncio.AbstractEventLoop) -> None:
-        """Refuse the call when its time is up; looks again then, because others may have joined it."""
+        """Refuse the call when its time is up, unless the deadline is later by then: others may have joined it."""
         assert slot.turn
         last = slot.deadline - self._min_seconds
         if loop.time() < last < math.inf:
-            slot.expiry = loop.call_at(last, self._expire_in_time, slot, loop)
+            slot.expiry_timer = loop.call_at(last, self._expire_in_time, slot, loop)
         elif last < math.inf and not slot.turn.done():
             self._leave_queue(slot)
             slot.turn.set_result(False)
 
-    def _tell_position(self, slot: _Slot, loop: asyncio.AbstractEventLoop, told: int = 0) -> None:
+    def _report_position(self, slot: _Slot, loop: asyncio.AbstractEventLoop, reported: int = 0) -> None:
         """Report the call's position, now and whenever it has changed."""
         if slot.on_position:
-            position = max(1, min(slot.last_turn - self._called, self._queued))
-            if position != told:
+            position = max(1, min(slot.last_turn - self._dequeued, self._queued))
+            if position != reported:
                 slot.on_position(position)
-            slot.telling = loop.call_later(POSITION_SECONDS, self._tell_position, slot, loop, position)
+            slot.position_timer = loop.call_later(POSITION_SECONDS, self._report_position, slot, loop, position)
 
     def _leave_queue(self, slot: _Slot) -> None:
         queues = self._queues_of(slot.organization)
@@ -229,7 +231,7 @@ class ConcurrencyLimiter:
     def _expected_wait(self, turns: int, now: float) -> float:
         """Return the seconds until ``turns`` slots will have been freed, by how long calls hold theirs on average."""
         # If no slot has been freed for longer than the average, the running calls are slower than those before them.
-        return turns * max(self._mean_seconds, now - self._moved) / self._slots
+        return turns * max(self._mean_seconds, now - self._last_change) / self._max_in_flight
 
     def _overloaded(self, wait: float) -> Refused:
         delay = min(max(wait, MIN_DELAY), MAX_DELAY) * random.uniform(1, 2)  # noqa: S311  # jitter is no secret
@@ -248,12 +250,13 @@ class _Slot:
         turn: Done when its waiting is over: with ``True`` if it has got its slot.
         last_turn: In the count of calls that have got a slot from a queue, the one that is expected to be its own at
             the latest.
-        expiry: What will end its waiting.
-        telling: What will tell it its position.
+        expiry_timer: Ends its waiting.
+        position_timer: Reports its position.
     """
 
     __slots__ = (
-        "_limiter", "_waiting", "expiry", "last_turn", "on_position", "organization", "since", "telling", "turn",
+        "_limiter", "_waiting", "expiry_timer", "last_turn", "on_position", "organization", "position_timer", "since",
+        "turn",
     )  # fmt: skip
 
     def __init__(
@@ -270,8 +273,8 @@ class _Slot:
         self.last_turn = 0
         self.since = 0.0
         self.turn: asyncio.Future[bool] | None = None
-        self.expiry: asyncio.TimerHandle | None = None
-        self.telling: asyncio.TimerHandle | None = None
+        self.expiry_timer: asyncio.TimerHandle | None = None
+        self.position_timer: asyncio.TimerHandle | None = None
 
     @property
     def deadline(self) -> float:

@@ -26,7 +26,7 @@ class Principal:
     """A caller. Ids are opaque strings; an empty one means that the authority didn't name it.
 
     Attributes:
-        method: How the caller proved it, for example ``"none"`` or ``"api_key"``.
+        method: How the caller was authenticated, for example ``"none"`` or ``"api_key"``.
         permissions: Names of what the caller may do; ``None`` means everything, which only the method "none" gives.
     """
 
@@ -40,7 +40,7 @@ class Principal:
 
     @property
     def is_known_to_agenta(self) -> bool:
-        """Whether the caller came by a credential of Agenta's, with which prompts can be run."""
+        """Whether the caller sent a credential of Agenta, with which prompts can be run."""
         return self.method == "agenta"
 
     def may(self, permission: str) -> bool:
@@ -66,18 +66,18 @@ class AgentaCredential:
 
 @dataclass(slots=True, eq=False)
 class UpstreamRequest:
-    """One request to the completion service. Everything but the headers and its begin is known when it has ended.
+    """One request to the completion service. Its result is filled in when it has ended.
 
     Attributes:
         url: Where it goes.
-        headers: What a listener wants it to carry besides its own.
+        headers: Headers that listeners add to it.
         status: HTTP status of the answer; 0 if none came.
         outcome: ``"OK"``, the name of a ``Reason``, ``"CANCELLED"``, or ``"INTERNAL"`` for a bug; empty while it runs.
-        attempt: What the caller learns of it; ``None`` while it runs, and if nothing came of it.
+        attempt: The part of it that the caller gets; ``None`` while it runs, and if there is none.
         began: When it began, in seconds on the clock of ``time.perf_counter``.
         ended: When it ended, on the same clock; ``None`` while it runs.
         explanation: Agenta's own sentence about its failure, without secrets and prompts; for operators only.
-        resends: How often the same was sent before.
+        resends: How often the same request was sent before.
         is_callers: Whether it was made with the caller's own credential: this server can't read its trace.
     """
 
@@ -117,9 +117,9 @@ class Call:
         deadline: When the call ends at the latest: the caller's deadline or the service's maximum, on the same clock.
         identities: URIs and DNS names of the caller's certificate, which the transport has verified.
         principal: The caller; ``None`` until the call has been authenticated.
-        credential: What the caller proved it with, if it is a credential of Agenta's, else ``None``.
-        response_metadata: What the answer carries besides the result.
-        request_bytes: Size of the request's message.
+        credential: The caller's own credential in Agenta; ``None`` if it was authenticated by another.
+        response_metadata: Metadata of the response.
+        request_bytes: Size of the request's message; 0 until it has been read.
         request_id: The caller's idempotency key, if it is well-formed; empty otherwise.
         tool: Name of the tool that is called, for labels; never a name that no tool has.
         trace_id: The trace that the call belongs to; empty if unknown.

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from agenta_ai_server.domain.errors import Reason, Refused
 
-#: Seconds before a call's deadline by which its last request must have ended, so that the answer arrives in time.
+# Seconds before a call's deadline by which its last request must have ended, so that the answer arrives in time.
 MARGIN_SECONDS = 0.25
-#: Seconds that a tool gets beyond its deadline to end with its own, more exact failure.
+# Seconds that a tool gets beyond its deadline to end with its own, more exact failure.
 GRACE_SECONDS = 1.0
 
 

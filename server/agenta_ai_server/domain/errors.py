@@ -1,7 +1,7 @@
 """The ways a call can fail.
 
 There are two classes, because callers must be able to tell two things apart: :class:`Refused` means that the tool was
-not run, :class:`ToolFailed` that it ran and failed. Only ``rpc`` turns them into answers.
+not run, :class:`ToolFailed` that it ran and failed. Only ``rpc`` turns them into responses.
 """
 
 from __future__ import annotations
@@ -109,6 +109,12 @@ class Refused(Exception):
         self.retry_delay = retry_delay
         self.resource = resource
         self.quota = quota
+
+
+def invalid_fields(reason: Reason, *violations: Violation) -> Refused:
+    """Return the refusal of a request whose fields break rules. Its message is the first of the ``violations``."""
+    first = violations[0]
+    return Refused(reason, f"{first.field}: {first.description}", violations=violations)
 
 
 class DeadlinePassed(Exception):

@@ -42,7 +42,7 @@ class Buckets(Generic[Key]):
         return len(self._full_at)
 
     def take(self, key: Key, interval: int, burst: int, calls: int = 1) -> tuple[bool, int]:
-        """Take calls from a bucket if it has one, and say whether it had, and how long until it is full.
+        """Take calls from a bucket, if it has one.
 
         Args:
             key: Names the bucket.

@@ -23,12 +23,12 @@ class CallOutcome:
 
     Attributes:
         code: Name of its gRPC status, ``"OK"``.
-        seconds: From its arrival to its answer.
+        seconds: From its arrival to its response.
         reason: Name of the ``Reason`` for which it was refused or failed; empty for a success, a bug, a passed deadline
-            and a caller who went away.
-        response_bytes: Size of the answer's message; 0 if there is none.
-        replayed: Whether the answer is the stored one of an earlier call.
-        repaired: Whether the tool asked once more, and with success, because the first answer broke a rule.
+            and a cancelled call.
+        response_bytes: Size of the response's message; 0 if there is none.
+        replayed: Whether the result is the stored one of an earlier call.
+        repaired: Whether the model was asked again, with success, because its first answer broke a rule.
     """
 
     code: str
@@ -53,7 +53,7 @@ class CallListener:
     def call_began(self, call: Call) -> None:
         """A call has arrived; its caller and content aren't known yet."""
 
-    def call_ended(self, call: Call, ending: CallOutcome) -> None:
+    def call_ended(self, call: Call, outcome: CallOutcome) -> None:
         """A call has ended, and its response is about to be sent. Called exactly once per call."""
 
     def request_began(self, request: UpstreamRequest, call: Call | None) -> None:
@@ -74,10 +74,10 @@ class CallListeners(CallListener):
         for listener in self._listeners:
             listener.call_began(call)
 
-    def call_ended(self, call: Call, ending: CallOutcome) -> None:
+    def call_ended(self, call: Call, outcome: CallOutcome) -> None:
         """Pass it on."""
         for listener in self._listeners:
-            listener.call_ended(call, ending)
+            listener.call_ended(call, outcome)
 
     def request_began(self, request: UpstreamRequest, call: Call | None) -> None:
         """Pass it on."""
@@ -95,8 +95,8 @@ class RequestRecord:
 
     Args:
         url: Where the request goes.
-        listener: Learns of it.
-        resends: How often the same was sent before.
+        listener: Is notified.
+        resends: How often the same request was sent before.
     """
 
     __slots__ = ("_call", "_listener", "_request")
@@ -117,7 +117,7 @@ class RequestRecord:
         return request
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
-        """End, as the error says; it is raised all the same."""
+        """End with the outcome that the error shows. The error is raised all the same."""
         request = self._request
         if error is None:
             request.outcome = "OK"

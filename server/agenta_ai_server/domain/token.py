@@ -40,11 +40,11 @@ def unverified(token: str) -> Token:
 
 
 def json_object(data: bytes) -> dict[str, Any]:
-    """Return what a JSON object says.
+    """Parse a JSON object.
 
     Raises:
-        ValueError: It is none, or two readers could take it for different things: a name comes twice, or a number is
-            none that JSON has. The sentence quotes nothing of it.
+        ValueError: It isn't one, or parsers could read it differently: a name occurs twice, or a number isn't one of
+            JSON. The sentence quotes nothing of it.
     """
     try:
         value = json.loads(data, object_pairs_hook=_without_repetition, parse_constant=_no_number)

@@ -52,8 +52,8 @@ class ToolSpec:
         hints: How it behaves.
         needs: Names of the settings without which it is disabled.
         max_seconds: What one call may take at most; ``None`` for the service's own maximum.
-        field_numbers: What the lock file has of it, from which its typed method is made; ``None``: nothing.
-        admits: Says of a caller who has the permission whether the tool is there for it at all.
+        field_numbers: Its part of the lock file, from which its typed method is made; ``None`` if it has none.
+        admits: Returns whether a caller who has the permission may see and call it.
     """
 
     name: str
@@ -144,18 +144,18 @@ class ToolCall:
         call_id: The server's own id of the call, in logs and errors.
         name: Name of the tool, as the caller gave it.
         caller: The caller.
-        credential: The caller's own credential in Agenta; ``None`` if it came by another.
+        credential: The caller's own credential in Agenta; ``None`` if it was authenticated by another.
         deadline: When the call ends at the latest, in seconds on the event loop's clock.
         max_seconds: How long a run of the tool may take at most.
         tools: The tools as they were when the call began.
         read_arguments: Reads the arguments from the request; raises ``Refused`` with ARGUMENTS_INVALID.
         request_id: The caller's idempotency key, unchecked; empty if there is none.
         rerun_if_outcome_unknown: Whether to run an id again whose first run may have been billed and left no result.
-        response_metadata: What the answer carries besides the outcome.
+        response_metadata: Metadata of the response, which interceptors add to.
         callers: Who waits for the outcome, if several may; ``None`` for this call's caller alone.
         watch: Receives the progress of the call; ``None`` if no one watches.
         on_billing: Runs before anything is billed; ``None`` if that isn't recorded.
-        resends: How often the request to the completion service that is made next was sent before.
+        resends: How often the next request to the completion service was sent before.
     """
 
     call_id: str

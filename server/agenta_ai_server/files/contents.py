@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 MAX_BYTES = 16 * 1024 * 1024
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
-# No file could be opened now, whatever is in it.
+# With these errors no file can be opened, whichever it is.
 EXHAUSTED = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM})
 KINDS = {
     stat.S_IFDIR: "a folder",

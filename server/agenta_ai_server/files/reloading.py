@@ -34,17 +34,17 @@ class _Unusable(ValueError):
 
 
 class ReloadingFiles(Generic[Content]):
-    """What some files say together, no more than ``every`` seconds behind them. Broken ones never replace good ones.
+    """The content of some files, at most ``every`` seconds old. A broken version never replaces a valid one.
 
     Files are checked and read in a thread, so that a hanging file system blocks no one.
 
     Args:
         paths: The files, which must be regular ones. A byte order mark is left out.
         parse: Makes the content from the bytes of each file, one argument for each; raises ``ValueError`` with a
-            sentence that quotes no secret, ``NotYet`` if it is to be called again at the next look although nothing has
+            sentence that quotes no secret, or ``NotYet`` to be called again at the next check although nothing has
             changed. It is called in a thread.
-        every: Seconds between checks for changes of a file.
-        patience: Seconds that the one who causes such a look waits for it at most.
+        every: Seconds between checks for changes.
+        patience: Seconds for which a caller whose access starts a check waits for it at most.
         clock: Monotonic clock, in seconds.
 
     Raises:
@@ -65,69 +65,69 @@ class ReloadingFiles(Generic[Content]):
         self._every = every
         self._patience = patience
         self._clock = clock
-        self._looked = clock()
-        self._looking = threading.Lock()
+        self._checked_at = clock()
+        self._checking = threading.Lock()
         self._content, self._version = self._load()
         self._fault = ""
         # What can't be parsed can't be parsed later either, unless it changes.
         self._unusable: Version = []
-        # Since when it isn't known what the files say.
+        # Since when the content of the files isn't known.
         self._unknown_since = math.inf
 
     @property
     def content(self) -> Content:
-        """What they say; what they said last while one is broken or gone, which is logged once for each fault."""
+        """The current content; the last valid one while a file is broken or gone. Each fault is logged once."""
         now = self._clock()
-        if now - self._looked >= self._every and self._looking.acquire(blocking=False):
-            self._looked = now
+        if now - self._checked_at >= self._every and self._checking.acquire(blocking=False):
+            self._checked_at = now
             self._unknown_since = min(self._unknown_since, now)
             done = threading.Event()
             try:
-                threading.Thread(target=self._look, args=(done,), name="read-files", daemon=True).start()
+                threading.Thread(target=self._check, args=(done,), name="read-files", daemon=True).start()
             except RuntimeError:
                 # No thread can be started now; later one may.
-                self._looking.release()
+                self._checking.release()
             else:
                 done.wait(self._patience)
         return self._content
 
     @property
     def is_broken(self) -> bool:
-        """Whether they can't be read or used as they are now, so that what they said last is in effect."""
+        """Whether the files can't be read or used as they are, so that their last valid version is in effect."""
         return bool(self._fault)
 
     def retry(self) -> None:
-        """Parse at the next look what couldn't be used, although it hasn't changed: what it is compared with has."""
+        """Parse unusable files again at the next check although they haven't changed: what they depend on has."""
         self._unusable = []
 
     @property
     def unknown_seconds(self) -> float:
-        """For how long it hasn't been known what they say: no file can be opened, or reading them hangs.
+        """For how long the content of the files hasn't been known, because none can be opened or reading them hangs.
 
         A file that is broken or gone is known to be so.
         """
         return max(self._clock() - self._unknown_since, 0.0)
 
-    def _look(self, done: threading.Event) -> None:
+    def _check(self, done: threading.Event) -> None:
         try:
             version = self._stat()
             if version != self._unusable and (version != self._version or self._fault):
-                self._renew()
+                self._reload()
             else:
                 self._unknown_since = math.inf
         except Exception as error:
-            log.error("reading %s failed because of a bug: %s", self._names, type(error).__name__)
+            log.error("reading %s failed because of a bug: %s", self._path_list, type(error).__name__)
         finally:
-            self._looking.release()
+            self._checking.release()
             done.set()
 
-    def _renew(self) -> None:
+    def _reload(self) -> None:
         try:
             content, version = self._load()
         except ValueError as error:
             if not isinstance(error, Exhausted):
                 self._unknown_since = math.inf
-            # The version stays the old one: what can't be read now may be readable unchanged at the next look.
+            # The version stays the old one: what can't be read now may be readable unchanged at the next check.
             self._unusable = error.version if isinstance(error, _Unusable) else []
             if self._fault != str(error):
                 self._fault = str(error)
@@ -138,25 +138,25 @@ class ReloadingFiles(Generic[Content]):
             self._fault = ""
             self._unusable = []
             self._unknown_since = math.inf
-            log.info("read %s again, because it has changed", self._names)
+            log.info("read %s again, because it has changed", self._path_list)
 
     @property
-    def _names(self) -> str:
+    def _path_list(self) -> str:
         return ", ".join(str(path) for path in self._paths)
 
     def _stat(self) -> Version:
         return [_version(path) for path in self._paths]
 
     def _load(self) -> tuple[Content, Version]:
-        # The version is taken before the content is read: a change in between is seen at the next look.
+        # The version is taken before the content is read: a change in between is seen at the next check.
         version = self._stat()
         contents = [read_file(path) for path in self._paths]
         try:
             return self._parse(*contents), version
         except NotYet as error:
-            raise NotYet(f"{self._names}: {error}") from None
+            raise NotYet(f"{self._path_list}: {error}") from None
         except ValueError as error:
-            raise _Unusable(f"{self._names}: {error}", version) from None
+            raise _Unusable(f"{self._path_list}: {error}", version) from None
 
 
 class ReloadingFile(ReloadingFiles[Content]):
@@ -179,7 +179,7 @@ class ReloadingDocument(ReloadingFiles[Content]):
 
     Args:
         path: The file.
-        parse: As there; also takes what reads another file and raises ``ValueError`` if it can't.
+        parse: As there; also takes a function that reads another file, and raises ``ValueError`` if it can't.
         every: As there.
         patience: As there.
         clock: As there.
@@ -194,17 +194,17 @@ class ReloadingDocument(ReloadingFiles[Content]):
         patience: float = 0.25,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._named: dict[Path, tuple[int, ...] | None] = {}
+        self._others: dict[Path, tuple[int, ...] | None] = {}
         self._is_unread = False
         super().__init__(
             [path], lambda content: parse(content, self._read), every=every, patience=patience, clock=clock
         )
 
     def _stat(self) -> Version:
-        return [*super()._stat(), *map(_version, self._named)]
+        return [*super()._stat(), *map(_version, self._others)]
 
     def _load(self) -> tuple[Content, Version]:
-        self._named = {}
+        self._others = {}
         self._is_unread = False
         (version, *_) = self._stat()
         try:
@@ -212,11 +212,11 @@ class ReloadingDocument(ReloadingFiles[Content]):
         except _Unusable as error:
             if self._is_unread:
                 raise ValueError(str(error)) from None
-            raise _Unusable(str(error), [version, *self._named.values()]) from None
-        return content, [version, *self._named.values()]
+            raise _Unusable(str(error), [version, *self._others.values()]) from None
+        return content, [version, *self._others.values()]
 
     def _read(self, path: Path) -> bytes:
-        self._named.setdefault(path, _version(path))
+        self._others.setdefault(path, _version(path))
         try:
             return read_file(path)
         except ValueError:

@@ -11,7 +11,7 @@ from agenta_ai_server.domain.errors import Reason, Violation
 from agenta_ai_server.domain.outcome import ToolFailure, ToolOutcome
 from agenta_ai_server.domain.values import Attempt
 
-#: Grows with each change that an older reader would misread. Replicas of two versions may share a store.
+# Grows with each change that an older reader would misread. Replicas of two versions may share a store.
 VERSION = 1
 _to_json = json.JSONEncoder(separators=(",", ":")).encode
 

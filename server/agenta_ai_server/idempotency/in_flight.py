@@ -69,7 +69,7 @@ class InFlightCalls:
         max_joined_per_owner: int = MAX_JOINED_PER_OWNER,
     ) -> None:
         self._store = store
-        self._linger = linger
+        self._linger_seconds = linger
         self._max_joined = max_joined
         self._max_joined_per_owner = max_joined_per_owner
         self._joined = 0
@@ -101,24 +101,24 @@ class InFlightCalls:
         Args:
             key: Names the id: its principal and request_id, hashed.
             fingerprint: A hash of the request; a different one for the same key is refused.
-            work: Does it, in a task of its own and with the context of its first caller, and ends by itself. Gets its
-                callers, and what it must await before it may be billed, which may raise ``Refused`` and must not be
-                caught. It is cancelled as soon as all callers have left unless it has told them that it has begun. It
-                raises ``Refused`` only if nothing was billed.
-            deadline: When the caller will leave, on the same clock.
+            work: Runs the tool, in a task of its own with the context of its first caller, and ends by itself. Takes
+                its callers, and a function to await before it may be billed, whose ``Refused`` must not be caught. It
+                is cancelled as soon as all callers have left, unless it has marked them as begun. It raises
+                ``Refused`` only if nothing was billed.
+            deadline: When the caller will leave, in seconds on the event loop's clock.
             rerun: Whether to run the id again if its outcome is lost.
             owner: Names the principal, to bound how many of its callers wait.
             on_join: Called if the caller only waits for a run that another has begun.
-            watch: Takes what the run is doing, from now on; a run in another process tells nothing.
+            watch: Takes the progress of the run from now on; a run in another process reports none.
 
         Returns:
             The outcome; a failure with OUTCOME_UNKNOWN if an earlier run may have been billed and left none.
 
         Raises:
             Refused: REQUEST_ID_REUSED, REPLAY_STORE_UNAVAILABLE, OVERLOADED if too many wait already, or what the work
-                raised, for all that joined it here; those in other processes run the id then themselves.
+                raised. Callers in other processes then run the id themselves.
 
-        Whatever else the work raises, all that joined it here get.
+        Everything that the work raises is raised for all callers that joined it here.
         """
         run = self._runs.get((key, fingerprint, rerun))
         if run is None or run.task.done():
@@ -144,12 +144,12 @@ class InFlightCalls:
     async def _wait(self, run: _Run, deadline: float, watch: Watch | None) -> ToolOutcome:
         self._join(run, deadline, watch)
         ended = asyncio.get_running_loop().create_future()
-        run.ends.append(ended)
+        run.waiting.append(ended)
         try:
             # Unlike a shield, it leaves no unretrieved error behind.
             await ended
         finally:
-            run.ends.remove(ended)
+            run.waiting.remove(ended)
             self._leave(run, deadline, watch)
         return run.result()
 
@@ -161,13 +161,13 @@ class InFlightCalls:
     async def aclose(self) -> None:
         """Cancel what runs, and wait until it has ended. Nothing may be run afterwards."""
         for task, run in self._tasks.items():
-            if not run.ending:
+            if not run.recording:
                 task.cancel()
         await self.idle()
 
     def _start(self, run: _Run) -> _Run:
-        run.task = self._spawn(run, self._play(run))
-        run.task.add_done_callback(lambda _: self._end(run))
+        run.task = self._spawn(run, self._outcome(run))
+        run.task.add_done_callback(lambda _: self._on_done(run))
         self._runs[run.id] = run
         return run
 
@@ -177,14 +177,14 @@ class InFlightCalls:
         task.add_done_callback(self._tasks.pop)
         return task
 
-    def _end(self, run: _Run) -> None:
+    def _on_done(self, run: _Run) -> None:
         self._forget(run)
-        if run.closing:
-            run.closing.cancel()
+        if run.lingering:
+            run.lingering.cancel()
         # Retrieved here, because every caller may have left.
         if not run.task.cancelled() and (error := run.task.exception()):
             run.traceback = error.__traceback__
-        for ended in run.ends:
+        for ended in run.waiting:
             # A caller that has just been cancelled may not have left yet.
             if not ended.done():
                 ended.set_result(None)
@@ -195,34 +195,35 @@ class InFlightCalls:
 
     def _join(self, run: _Run, deadline: float, watch: Watch | None) -> None:
         run.callers.join(deadline, watch)
-        if run.closing:
-            run.closing.cancel()
-            run.closing = None
+        if run.lingering:
+            run.lingering.cancel()
+            run.lingering = None
 
     def _leave(self, run: _Run, deadline: float, watch: Watch | None) -> None:
         run.callers.leave(deadline, watch)
         if run.callers.deadlines or run.task.done():
             return
         if run.callers.begun:
-            run.closing = self._spawn(run, self._close(run))
+            run.lingering = self._spawn(run, self._linger(run))
         else:
             self._abandon(run)
 
-    async def _close(self, run: _Run) -> None:
+    async def _linger(self, run: _Run) -> None:
         """Abandon the run when no one has waited for it for a while, here or elsewhere."""
-        seconds = self._linger
+        seconds = self._linger_seconds
         while seconds:
             await asyncio.sleep(seconds)
-            seconds = await run.lease.awaited() if run.lease else 0
+            seconds = await run.lease.followed() if run.lease else 0
         self._abandon(run)
 
     def _abandon(self, run: _Run) -> None:
         # From now on a repeat doesn't join it, and waits for its end in the store.
         self._forget(run)
-        if not run.ending:
+        if not run.recording:
             run.task.cancel()
 
-    async def _play(self, run: _Run) -> ToolOutcome:
+    async def _outcome(self, run: _Run) -> ToolOutcome:
+        """Return the stored outcome of the id, or run its work."""
         while True:
             claim, waited = await self._claim(run)
             if isinstance(claim, Lost):
@@ -233,7 +234,7 @@ class InFlightCalls:
                 return await self._lead(run, claim.lease)
             except LeaseLost:
                 # Nothing was sent. The process that has claimed the id meanwhile runs it.
-                run.ending = False
+                run.recording = False
 
     async def _claim(self, run: _Run) -> tuple[Leading | Finished | Lost, str]:
         """Claim the id, and return how that ended and the token of the last run that was waited for."""
@@ -248,20 +249,25 @@ class InFlightCalls:
             pause = min(pause * SLOWER, LAST_LOOK)
 
     async def _lead(self, run: _Run, lease: Lease) -> ToolOutcome:
+        """Run the work of a claimed id, and record its outcome.
+
+        Raises:
+            LeaseLost: Another process has claimed the id, and nothing was sent.
+        """
         run.lease = lease
         try:
             outcome = await run.work(run.callers, lease.begin)
         except LeaseLost:
-            await self._finish(run, lease.release())
+            await self._record(run, lease.release())
             raise
         except Refused:
             # A caller that comes while this is being recorded begins a run of its own.
             self._forget(run)
-            await self._finish(run, lease.release())
+            await self._record(run, lease.release())
             raise
         except BaseException:
             self._forget(run)
-            await self._finish(run, lease.abandon())
+            await self._record(run, lease.abandon())
             raise
         data: bytes | None = encode(outcome)
         if data and len(data) > MAX_RESULT_BYTES:
@@ -269,12 +275,12 @@ class InFlightCalls:
             data = None
         # Retryable means that nothing was billed: the same id may be sent again, and is then run again.
         keep = not (outcome.failure and outcome.failure.retryable)
-        await self._finish(run, lease.complete(RunOutcome(data, keep)))
+        await self._record(run, lease.complete(RunOutcome(data, keep)))
         return outcome
 
-    async def _finish(self, run: _Run, end: Coroutine[None, None, None]) -> None:
+    async def _record(self, run: _Run, end: Coroutine[None, None, None]) -> None:
         # A billed result must not be lost because its last caller leaves at this moment.
-        run.ending = True
+        run.recording = True
         run.lease = None
         await end
 
@@ -286,9 +292,9 @@ class _Run:
     Attributes:
         rerun: Whether it is to run again if its outcome is lost.
         callers: Who waits for it here.
-        ends: What each of them awaits.
-        ending: Whether its work is done and only the store is still to record it.
-        closing: The timer that will cancel it unless a caller joins.
+        waiting: What each of them awaits.
+        recording: Whether its work is done and only the store is still to record its outcome.
+        lingering: The task that will cancel it unless a caller joins in time.
         traceback: Where its error was raised.
     """
 
@@ -298,10 +304,10 @@ class _Run:
     work: Work
     task: asyncio.Task[ToolOutcome] = field(init=False)
     callers: Callers = field(default_factory=Callers)
-    ends: list[asyncio.Future[None]] = field(default_factory=list)
-    ending: bool = False
+    waiting: list[asyncio.Future[None]] = field(default_factory=list)
+    recording: bool = False
     lease: Lease | None = None
-    closing: asyncio.Task[None] | None = None
+    lingering: asyncio.Task[None] | None = None
     traceback: TracebackType | None = None
 
     @property

@@ -37,6 +37,8 @@ if TYPE_CHECKING:
     from agenta_ai_server.idempotency.ledger import Ledger
     from agenta_ai_server.idempotency.sealing import Sealing
 
+UNAVAILABLE = "The idempotency store is unavailable. Retry with the same request_id."
+
 Result = TypeVar("Result")
 
 log = logging.getLogger(__name__)
@@ -87,7 +89,7 @@ class Lease(Protocol):
     async def abandon(self) -> None:
         """End without an outcome: the id is lost if the run has begun, and free otherwise. Never fails."""
 
-    async def awaited(self) -> float:
+    async def followed(self) -> float:
         """Return for how many more seconds a claimant elsewhere counts as waiting; 0 if none does."""
 
 
@@ -223,13 +225,13 @@ class LedgerStore:
         try:
             answer = await question
         except LedgerFailed as failure:
-            self._note(failure)
+            self._set_available(failure)
             raise unavailable() from None
-        self._note(None)
+        self._set_available(None)
         return answer
 
-    def _note(self, failure: LedgerFailed | None) -> None:
-        """Log when the ledger fails and when it is back, and not each failure in between."""
+    def _set_available(self, failure: LedgerFailed | None) -> None:
+        """Note whether the ledger works. Log only changes, not each failure in between."""
         if failure and self._available:
             log.error("the idempotency store is failing: %s", failure.why)
         elif not failure and not self._available:
@@ -329,7 +331,7 @@ class LedgerLease:
         kind = EndKind.ABANDONED if self.begun else EndKind.RELEASED
         await self.store.end(self.run, Ending(kind))
 
-    async def awaited(self) -> float:
+    async def followed(self) -> float:
         was_in_doubt, self.in_doubt = self.in_doubt, False
         try:
             return await self.store.followed(self.run.key)
@@ -340,7 +342,7 @@ class LedgerLease:
 
 
 def reused() -> Refused:
-    """Make the refusal of an id that stands for something else."""
+    """Return the refusal of an id that stands for something else."""
     return Refused(
         Reason.REQUEST_ID_REUSED,
         "This request_id was used before, with other arguments or for another tool. Send a new one for each new call.",
@@ -348,16 +350,13 @@ def reused() -> Refused:
 
 
 def unavailable() -> Refused:
-    """Make the refusal for a ledger that fails."""
+    """Return the refusal for a ledger that fails."""
     return Refused(Reason.REPLAY_STORE_UNAVAILABLE, UNAVAILABLE, retry_delay=_delay())
 
 
 def lease_lost() -> LeaseLost:
-    """Make the refusal for a run whose id another process has claimed."""
+    """Return the refusal for a run whose id another process has claimed."""
     return LeaseLost(Reason.REPLAY_STORE_UNAVAILABLE, UNAVAILABLE, retry_delay=_delay())
-
-
-UNAVAILABLE = "The idempotency store is unavailable. Retry with the same request_id."
 
 
 def _delay() -> float:

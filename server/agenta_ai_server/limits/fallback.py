@@ -78,7 +78,7 @@ class FallbackLimiter:
         Raises:
             StoreFailed: The shared limiter fails, and ``on_failure`` is ``"refuse"``.
         """
-        return await self._first(self._shared.take, self._local.take, key, limit)
+        return await self._decide(self._shared.take, self._local.take, key, limit)
 
     async def peek(self, key: str, limit: Limit) -> Decision:
         """Return what :meth:`take` would, without taking.
@@ -86,9 +86,9 @@ class FallbackLimiter:
         Raises:
             StoreFailed: As :meth:`take`.
         """
-        return await self._first(self._shared.peek, self._local.peek, key, limit)
+        return await self._decide(self._shared.peek, self._local.peek, key, limit)
 
-    async def _first(
+    async def _decide(
         self,
         shared: Callable[[str, Limit], Awaitable[Decision]],
         local: Callable[[str, Limit], Awaitable[Decision]],
@@ -99,7 +99,7 @@ class FallbackLimiter:
             try:
                 decision = await shared(key, limit)
             except StoreFailed as failure:
-                self._count(failure)
+                self._count_failure(failure)
             else:
                 self._timeouts = 0
                 return decision
@@ -109,7 +109,7 @@ class FallbackLimiter:
             raise StoreFailed("down", retry_delay=self._every)
         return await local(key, limit)
 
-    def _count(self, failure: StoreFailed) -> None:
+    def _count_failure(self, failure: StoreFailed) -> None:
         self._timeouts += 1
         # Of many concurrent calls, only the first changes the state.
         if self._state is LimiterState.SHARED and (not failure.timed_out or self._timeouts >= TIMEOUTS):

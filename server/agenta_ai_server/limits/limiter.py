@@ -58,7 +58,7 @@ class Decision:
     """The answer of a rate limiter.
 
     Attributes:
-        allowed: Whether it may be made.
+        allowed: Whether the call may be made.
         remaining: Whole calls that may be made now, after this one.
         delay: Seconds until a call may be made; 0 if one may be made now.
         reset: Seconds until the bucket is full; 0 if it is.
@@ -71,7 +71,7 @@ class Decision:
 
     @classmethod
     def of(cls, limit: Limit, allowed: bool, wait: int) -> Decision:
-        """Make it from ``wait``, the microseconds until the bucket is full."""
+        """Return the decision for a bucket that will be full in ``wait`` microseconds."""
         missing = -(-wait // limit.interval)
         return cls(
             allowed,
@@ -117,12 +117,12 @@ class RateLimiter(Protocol):
 
 
 class StoreFailed(Refused):
-    """The store of the limiter gave no answer.
+    """The limiter's store failed or didn't respond in time.
 
     Args:
         why: The class of the error, never its text: that may hold an address.
         timed_out: Whether it was only slow.
-        retry_delay: Seconds after which it is worth another try.
+        retry_delay: Seconds after which a retry makes sense.
     """
 
     def __init__(self, why: str, *, timed_out: bool = False, retry_delay: float = 1.0) -> None:

@@ -28,7 +28,7 @@ class RateLimits:
     """A policy, and the limiter that counts by it.
 
     Args:
-        policy: The file that says it; ``None`` for the built-in one.
+        policy: The policy's file; ``None`` for the built-in policy.
         limiter: Counts.
     """
 
@@ -46,7 +46,7 @@ class RateLimits:
         """Take one call of the ``tool``; ``None`` if nothing limits this caller.
 
         Raises:
-            Refused: RATE_LIMITER_UNAVAILABLE, if nobody can tell.
+            Refused: RATE_LIMITER_UNAVAILABLE, if the limiter's store fails and the limiter fails closed.
         """
         return await self._check(self._limiter.take, tool, principal)
 

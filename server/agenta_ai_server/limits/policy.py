@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from agenta_ai_server.domain.call import Principal
 
-#: Quotas that a policy remembers.
+# Quotas that a policy remembers.
 MAX_QUOTAS = 10_000
 Name = Annotated[str, StringConstraints(min_length=1)]
 
@@ -33,7 +33,7 @@ class _Rule(BaseModel):
     unlimited: bool = False
 
     @model_validator(mode="after")
-    def _whole(self) -> _Rule:
+    def _check_consistency(self) -> _Rule:
         if (self.burst is None) is not (self.per_minute is None):
             raise ValueError("burst and per_minute must be given together")
         if self.unlimited and self.burst is not None:
@@ -70,9 +70,9 @@ class Quota:
     """The limit that one caller has for one tool. Nothing in it is personal data.
 
     Attributes:
-        id: Which part of the policy says so: ``default``, ``tool``, ``plan``, ``plan-tool``, ``organization`` or
+        id: The part of the policy that sets it: ``default``, ``tool``, ``plan``, ``plan-tool``, ``organization`` or
             ``organization-tool``.
-        key: Names the bucket: 32 hexadecimal digits, made from the tool's name, the organization and the user.
+        key: Names the bucket: 32 hexadecimal digits, a hash of the tool's name, the organization and the user.
         limit: The limit.
     """
 
@@ -87,10 +87,10 @@ class Quota:
 
 
 class LimitPolicy:
-    """Says which limit holds: the nearest to the caller, so that no general line undoes what was agreed with one.
+    """Decides which limit applies. The most specific rule wins.
 
-    That is the first in this order: the organization's for the tool, the organization's, the plan's for the tool, the
-    plan's, that for the tool, that for all; 10 calls at once and 30 a minute if there is none.
+    The order is: the organization's for the tool, the organization's, the plan's for the tool, the plan's, the tool's,
+    the general one, and without any of these, 10 calls at once and 30 a minute.
     """
 
     def __init__(self) -> None:
@@ -103,10 +103,10 @@ class LimitPolicy:
 
         Args:
             content: UTF-8.
-            tools: Names of all tools, so that a wrong one is found; if empty, none is looked for.
+            tools: Names of all tools, to find wrong ones; if empty, names aren't checked.
 
         Raises:
-            ValueError: It can't be read, or says something that has no meaning. The message names each place.
+            ValueError: It can't be read, or has invalid keys or values. The message names each place.
         """
         policy = cls()
         try:

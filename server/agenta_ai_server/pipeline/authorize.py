@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from agenta_ai_server.domain.errors import Reason, Refused, Violation
+from agenta_ai_server.domain.errors import Reason, Violation, invalid_fields
 from agenta_ai_server.domain.tool import service_disabled
 
 if TYPE_CHECKING:
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 class Authorize:
-    """Refuses a call unless the service is configured, the caller permitted, and the tool there."""
+    """Refuses a call unless the service is configured, the caller has the permission, and the tool exists."""
 
     def __init__(self, policy: AccessPolicy) -> None:
         self._policy = policy
@@ -30,7 +30,7 @@ class Authorize:
             raise service_disabled()
         if not call.name:
             wrong = Violation("name", "Must be the name of a tool. ListTools lists them.")
-            raise Refused(Reason.REQUEST_INVALID, f"{wrong.field}: {wrong.description}", violations=[wrong])
+            raise invalid_fields(Reason.REQUEST_INVALID, wrong)
         self._policy.check_call(call.caller, call.name, call.tools)
         call.tools.get(call.name)
         return await proceed(call)

@@ -27,7 +27,7 @@ class ConcurrencyLimit:
             Refused: OVERLOADED, or ARGUMENTS_INVALID for arguments that can't be read.
         """
         if self._limiter.is_full:
-            # What waits holds the arguments only: the request takes far more memory if it has unknown fields.
+            # A queued call keeps only the arguments: a request with unknown fields takes far more memory.
             call.load_arguments()
         on_position = partial(_report_position, call) if call.watch else None
         async with self._limiter.slot(call.caller.organization, call.waiting, on_position):

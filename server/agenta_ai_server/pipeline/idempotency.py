@@ -9,7 +9,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from agenta_ai_server.domain.digest import digest
-from agenta_ai_server.domain.errors import Reason, Refused, Violation
+from agenta_ai_server.domain.errors import Reason, Violation, invalid_fields
 from agenta_ai_server.pipeline.pipeline import within_deadline
 
 if TYPE_CHECKING:
@@ -29,8 +29,8 @@ class Idempotency:
     """Gives a repeated call, one with the same request_id, the outcome of the first.
 
     Args:
-        in_flight: The calls that run, and the outcomes of those that have ended.
-        min_seconds: What a caller must have left for a run to be begun for it.
+        in_flight: The runs in flight, and the outcomes of those that have ended.
+        min_seconds: Seconds that a caller must have left for a run to begin.
     """
 
     def __init__(self, in_flight: InFlightCalls, min_seconds: float) -> None:
@@ -51,7 +51,7 @@ class Idempotency:
             wrong = Violation(
                 "request_id", "Must be a UUID, version 4, such as 1b4e28ba-2fa1-4d3b-a3f5-ef19b5a7633b, or absent."
             )
-            raise Refused(Reason.REQUEST_INVALID, f"{wrong.field}: {wrong.description}", violations=[wrong])
+            raise invalid_fields(Reason.REQUEST_INVALID, wrong)
 
         async def work(callers: Callers, on_billing: Callable[[], Awaitable[None]]) -> ToolOutcome:
             # The run belongs to the id: it has a deadline of its own, and outlives its first caller.

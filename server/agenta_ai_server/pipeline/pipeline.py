@@ -64,10 +64,10 @@ async def run_tool(call: ToolCall) -> ToolOutcome:
 
 
 async def within_deadline(call: ToolCall, proceed: Proceed) -> ToolOutcome:
-    """Return what ``proceed`` makes of the ``call``. The one place that ends what outlasts its deadline.
+    """Return the outcome of ``proceed``, or cancel it at the call's deadline plus a grace period.
 
     Raises:
-        DeadlinePassed: It lasted longer than the call's deadline and its grace.
+        DeadlinePassed: It was cancelled.
     """
     timeout = asyncio.timeout_at(call.deadline + GRACE_SECONDS)
     try:

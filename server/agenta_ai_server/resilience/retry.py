@@ -116,12 +116,12 @@ class RetryingCompletions:
             return completion
         self._budget.count_call()
         try:
-            return await self._again(prompt, inputs, until, call, failures)
+            return await self._retry(prompt, inputs, until, call, failures)
         finally:
             # A failure and its frames refer to each other, and would keep the prompt in memory until a collection.
             failures.clear()
 
-    async def _again(
+    async def _retry(
         self,
         prompt: AnyPrompt,
         inputs: Mapping[str, Json],
@@ -141,10 +141,10 @@ class RetryingCompletions:
             except UpstreamFailed as failure:
                 failures.append(failure)
             except Refused as refused:
-                raise _told(failures, refused.retry_delay) from None
+                raise _combined(failures, refused.retry_delay) from None
             else:
                 return replace(completion, earlier=_attempts(failures))
-        raise _told(failures)
+        raise _combined(failures)
 
     def _delay(self, failures: list[UpstreamFailed], until: float) -> float | None:
         """Return the seconds to the next request, or ``None`` if there is none."""
@@ -168,7 +168,7 @@ def _attempts(failures: list[UpstreamFailed]) -> tuple[Attempt, ...]:
     return tuple(attempt for failure in failures for attempt in failure.attempts)
 
 
-def _told(failures: list[UpstreamFailed], retry_delay: float | None = None) -> UpstreamFailed:
+def _combined(failures: list[UpstreamFailed], retry_delay: float | None = None) -> UpstreamFailed:
     """Return the failure that the caller gets, for all of them.
 
     Args:
@@ -176,8 +176,8 @@ def _told(failures: list[UpstreamFailed], retry_delay: float | None = None) -> U
         retry_delay: Seconds that what refused a further request asks to wait, if it does.
     """
     # A later request that wasn't billed doesn't change that an earlier one may have been.
-    told = next((failure for failure in reversed(failures) if failure.may_have_run), failures[-1])
-    told.attempts = _attempts(failures)
-    if told.retryable and retry_delay is not None:
-        told.retry_delay = max(told.retry_delay or 0.0, retry_delay)
-    return told
+    combined = next((failure for failure in reversed(failures) if failure.may_have_run), failures[-1])
+    combined.attempts = _attempts(failures)
+    if combined.retryable and retry_delay is not None:
+        combined.retry_delay = max(combined.retry_delay or 0.0, retry_delay)
+    return combined

@@ -27,7 +27,7 @@ class Authentication(grpc.aio.ServerInterceptor):
     """Identifies the caller of each of the contract's methods, or refuses the call.
 
     Args:
-        authenticator: Knows the callers; ``None`` admits everyone as one anonymous principal.
+        authenticator: Authenticates callers; ``None`` admits everyone as one anonymous principal.
     """
 
     def __init__(self, authenticator: Authenticator | None) -> None:
@@ -38,15 +38,15 @@ class Authentication(grpc.aio.ServerInterceptor):
         handler = await continuation(details)
         if not isinstance(handler, CallHandler):
             return handler
-        proceed = handler.answer
+        proceed = handler.respond
 
-        async def answer(request: Request, call: Call) -> Response:
-            await self.identify(call)
+        async def respond(request: Request, call: Call) -> Response:
+            await self._identify(call)
             return await proceed(request, call)
 
-        return handler.answered_by(answer)
+        return handler.replace(respond)
 
-    async def identify(self, call: Call) -> None:
+    async def _identify(self, call: Call) -> None:
         """Identify the caller.
 
         Raises:
@@ -55,10 +55,10 @@ class Authentication(grpc.aio.ServerInterceptor):
         if self._authenticator is None:
             call.principal = ANONYMOUS
             return
-        shown = _credentials(call)
-        call.principal = await self._authenticator.authenticate(shown)
+        credentials = _credentials(call)
+        call.principal = await self._authenticator.authenticate(credentials)
         if call.principal.is_known_to_agenta:
-            call.credential = AgentaCredential(f"{shown.scheme} {shown.secret}", shown.project)
+            call.credential = AgentaCredential(f"{credentials.scheme} {credentials.secret}", credentials.project)
 
 
 def _credentials(call: Call) -> Credentials:
@@ -75,5 +75,5 @@ def _credentials(call: Call) -> Credentials:
     projects = call.values(PROJECT_KEY)
     if len(shown) > 1 or len(projects) > 1 or not found or not scheme:
         raise invalid()
-    # A certificate doesn't stand in for a credential that was shown and is wrong.
+    # Without the certificate, which must not replace a wrong credential.
     return Credentials(scheme, found[2], project="".join(projects), host=call.host)

@@ -24,18 +24,18 @@ from agenta_ai_server.domain.listener import CallListener, CallOutcome
 from agenta_ai_server.rpc.handler import CallHandler, Request
 from agenta_ai_server.rpc.peer_identity import identities
 from agenta_ai_server.rpc.progress import Encode, ProgressSender
-from agenta_ai_server.rpc.status import GrpcStatus, answers_unread, deadline_passed, internal_error, refusal
-from agenta_ai_server.rpc.unsent import UnsentAnswers
+from agenta_ai_server.rpc.status import GrpcStatus, deadline_passed, internal_error, refusal, responses_unread
+from agenta_ai_server.rpc.unsent import UnsentResponses
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable
 
-    from agenta_ai_server.rpc.handler import Answer, Continuation, GrpcHandler, Response
+    from agenta_ai_server.rpc.handler import Continuation, GrpcHandler, Respond, Response
 
 CALL_ID_KEY = "x-request-id"
 # A caller's deadline may pass before ours does, because gRPC rounds deadlines up when it sends them, by at most 1 %.
 ROUNDING, LATENCY_SECONDS = 0.01, 0.02
-# How long a stopping server waits for its last answers to be read. Clients that don't read must not hold it up.
+# How long a stopping server waits for its last responses to be read. Clients that don't read must not hold it up.
 LEAVE_SECONDS = 10.0
 # Of metadata, counted as in RFC 7541, 4.1: grpc's own limit.
 MAX_METADATA_BYTES, ENTRY_BYTES = 16 << 10, 32
@@ -60,7 +60,7 @@ class Boundary(grpc.aio.ServerInterceptor):
     def __init__(self, max_seconds: float, listener: CallListener | None = None) -> None:
         self._max_seconds = max_seconds
         self._listener = listener or CallListener()
-        self._unsent = UnsentAnswers()
+        self._unsent = UnsentResponses()
         self._handlers: dict[str, GrpcHandler] = {}
         self._running = _Count()
         # Until the response has been sent.
@@ -81,7 +81,7 @@ class Boundary(grpc.aio.ServerInterceptor):
         self._handlers.clear()
 
     async def intercept_service(self, continuation: Continuation, details: grpc.HandlerCallDetails) -> GrpcHandler:
-        """Make grpc's handler of one of ours. Called for each call, while the chain is the same for each method."""
+        """Make grpc's handler from one of ours. Cached by method, because grpc calls this for each call."""
         if _is_too_large(details.invocation_metadata):
             return _TOO_MUCH_METADATA
         if known := self._handlers.get(details.method):
@@ -95,30 +95,21 @@ class Boundary(grpc.aio.ServerInterceptor):
         return wrapped
 
     def _wrapped(self, handler: CallHandler, method: str) -> GrpcHandler:
-        answer, label = handler.answer, UNKNOWN_TOOL if handler.calls_tool else ""
-
-        def begin(context: Context) -> Call:
-            self._open.add(1)
-            _when_sent(lambda: self._open.add(-1))
-            call = _open_call(method, context, self._max_seconds)
-            call.tool = label
-            CURRENT_CALL.set(call)
-            self._listener.call_began(call)
-            return call
+        respond, tool = handler.respond, UNKNOWN_TOOL if handler.calls_tool else ""
 
         async def run(_: object, context: Context) -> bytes:
-            return await self._answer(answer, begin(context), context)
+            return await self._handle(respond, self._begin(method, tool, context), context)
 
         async def stream(_: object, context: Context, encode: Encode) -> None:
-            call = begin(context)
+            call = self._begin(method, tool, context)
             progress = ProgressSender(encode, context.write)
             call.watch = progress.report
             try:
-                result = await self._answer(answer, call, context, progress)
+                message = await self._handle(respond, call, context, progress)
                 await progress.stop()
                 # If it can't be written, no one is left to read it. grpc would log it as a bug of the method.
                 with suppress(Exception):
-                    await context.write(result)
+                    await context.write(message)
             finally:
                 progress.drop()
 
@@ -129,39 +120,47 @@ class Boundary(grpc.aio.ServerInterceptor):
             return grpc.stream_stream_rpc_method_handler(partial(stream, encode=handler.write_progress))
         return grpc.stream_unary_rpc_method_handler(run)
 
-    async def _answer(
-        self, answer: Answer, call: Call, context: Context, progress: ProgressSender | None = None
+    def _begin(self, method: str, tool: str, context: Context) -> Call:
+        """Return the call of grpc's ``context``, and notify the listener of it."""
+        self._open.add(1)
+        _when_sent(lambda: self._open.add(-1))
+        call = _open_call(method, context, self._max_seconds)
+        call.tool = tool
+        CURRENT_CALL.set(call)
+        self._listener.call_began(call)
+        return call
+
+    async def _handle(
+        self, respond: Respond, call: Call, context: Context, progress: ProgressSender | None = None
     ) -> bytes:
-        """Return the response to the ``call``, or end it with a status, and notify the listener."""
+        """Return the message of the response to the ``call``, or end it with a status, and notify the listener."""
         began = time.perf_counter()
         allowed = context.time_remaining()
-        request = Request(context.read)
         self._running.add(1)
         try:
-            answered = await _run_or_status(answer(request, call), call)
+            response = await _run_or_status(respond(Request(context.read, call), call), call)
         except asyncio.CancelledError:
             code = _code_of_cancellation(allowed, context.time_remaining())
             self._listener.call_ended(call, CallOutcome(code=code, seconds=time.perf_counter() - began))
             raise
         finally:
-            call.request_bytes = request.size
             self._running.add(-1)
         seconds = time.perf_counter() - began
-        if not isinstance(answered, GrpcStatus) and not self._admit_answer(answered, call):
-            answered = answers_unread(call)
-        if isinstance(answered, GrpcStatus):
+        if not isinstance(response, GrpcStatus) and not self._admit_response(response, call):
+            response = responses_unread(call)
+        if isinstance(response, GrpcStatus):
             self._listener.call_ended(
-                call, CallOutcome(code=answered.code.name, reason=answered.reason, seconds=seconds)
+                call, CallOutcome(code=response.code.name, reason=response.reason, seconds=seconds)
             )
             if progress:
                 await progress.stop()  # otherwise grpc would have two concurrent writes, and send no status
-            await _abort(answered, context)
-        self._listener.call_ended(call, _outcome(answered, seconds))
+            await _abort(response, context)
+        self._listener.call_ended(call, _outcome(response, seconds))
         # A tool that failed is answered with OK, which has no place for a RequestInfo.
         context.set_trailing_metadata(((CALL_ID_KEY, call.id), *call.response_metadata))
-        return answered.message
+        return response.message
 
-    def _admit_answer(self, response: Response, call: Call) -> bool:
+    def _admit_response(self, response: Response, call: Call) -> bool:
         """Count the response until it has been sent. ``False``: its caller leaves too much unread."""
         caller, size = call.principal, len(response.message)
         if not self._unsent.fits(caller, size):
@@ -224,8 +223,8 @@ async def _abort(status: GrpcStatus, context: Context) -> NoReturn:
 def _is_too_large(metadata: Iterable[tuple[str, str | bytes]] | None) -> bool:
     """Return whether the metadata exceeds the limit.
 
-    It doesn't count what its caller sends by reference to a header before (RFC 7541, 6.1): in one byte each, fifteen
-    thousand of them are four megabytes here.
+    grpc doesn't count headers that are sent by reference to an earlier one (RFC 7541, 6.1). In one byte each, fifteen
+    thousand of them become four megabytes here.
     """
     return sum(len(key) + len(value) + ENTRY_BYTES for key, value in metadata or ()) > MAX_METADATA_BYTES
 

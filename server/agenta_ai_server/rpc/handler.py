@@ -1,4 +1,4 @@
-"""The contract's methods as they stand behind the boundary: a ``Request`` and a ``Call`` in, bytes out."""
+"""The contract's methods behind the boundary: they take a ``Request`` and a ``Call``, and return a ``Response``."""
 
 from __future__ import annotations
 
@@ -17,16 +17,15 @@ if TYPE_CHECKING:
     from agenta_ai_server.domain.tool import ToolCall
     from agenta_ai_server.rpc.progress import Encode
 
-    Base = grpc.RpcMethodHandler[bytes, bytes]
+    Handler = grpc.RpcMethodHandler[bytes, bytes]
 else:
-    Base = grpc.RpcMethodHandler
+    Handler = grpc.RpcMethodHandler
 
 GrpcHandler: TypeAlias = "grpc.RpcMethodHandler[Any, Any] | None"
 """The handler that grpc's interceptors pass on; ``None`` for an unknown method."""
 Continuation: TypeAlias = Callable[[grpc.HandlerCallDetails], Awaitable[GrpcHandler]]
 
-
-#: How long a request may take to arrive. One of 1 MiB arrives in that time at 50 KiB a second.
+# How long a request may take to arrive. One of 1 MiB arrives in that time at 50 KiB a second.
 MAX_READ_SECONDS = 20.0
 
 
@@ -36,7 +35,7 @@ class Response:
 
     Attributes:
         message: The serialized response.
-        outcome: What the tool brought, if one was called.
+        outcome: The outcome of the tool, if one was called.
     """
 
     message: bytes
@@ -48,22 +47,21 @@ class Request:
 
     Args:
         read: Waits for its message.
-
-    Attributes:
-        size: Bytes of its message; 0 until it has been read.
+        call: The call, which records the size of the message.
     """
 
-    __slots__ = ("_read", "size")
+    __slots__ = ("_call", "_read")
 
-    def __init__(self, read: Callable[[], Awaitable[bytes]]) -> None:
+    def __init__(self, read: Callable[[], Awaitable[bytes]], call: Call) -> None:
         self._read = read
-        self.size = 0
+        self._call = call
 
     async def read(self) -> bytes:
         """Return the message's bytes. Nothing else holds them: a waiting call must not keep them in memory.
 
         Raises:
-            Refused: DEADLINE_TOO_SHORT. What has arrived of it takes memory, and its caller may have set no deadline.
+            Refused: DEADLINE_TOO_SHORT, if it takes too long to arrive. The part that has arrived takes memory, and the
+                caller may have set no deadline.
         """
         try:
             async with asyncio.timeout(MAX_READ_SECONDS):
@@ -77,49 +75,49 @@ class Request:
         # grpc has a value of its own for the end of the requests.
         if not isinstance(data, bytes):
             data = b""
-        self.size = len(data)
+        self._call.request_bytes = len(data)
         return data
 
 
-Answer: TypeAlias = "Callable[[Request, Call], Awaitable[Response]]"
+Respond: TypeAlias = "Callable[[Request, Call], Awaitable[Response]]"
 
 
-class CallHandler(Base):
+class CallHandler(Handler):
     """A method of the contract. The interceptors behind the boundary wrap it; others, such as health, they pass on.
 
     Args:
-        answer: Answers a request. Raises ``Refused`` or ``DeadlinePassed``.
+        respond: Returns the response to a request. Raises ``Refused`` or ``DeadlinePassed``.
         calls_tool: Whether it calls a tool.
         write_progress: Makes a message of a tool's progress; ``None`` for a method that answers once.
-        recorded_as: Full name of the method in logs and traces, of a handler that answers methods of any name; empty
-            for one that answers a single method, by whose name it is recorded.
+        recorded_as: Name in logs and traces of a handler for methods of any name; empty for the handler of a single
+            method, which is recorded by the method's own name.
     """
 
     def __init__(
         self,
-        answer: Answer,
+        respond: Respond,
         *,
         calls_tool: bool = False,
         write_progress: Encode | None = None,
         recorded_as: str = "",
     ) -> None:
-        self.answer = answer
+        self.respond = respond
         self.calls_tool = calls_tool
         self.write_progress = write_progress
         self.recorded_as = recorded_as
 
-    def answered_by(self, answer: Answer) -> CallHandler:
-        """Return the same method with another ``answer``, as a rule one that awaits this one's."""
+    def replace(self, respond: Respond) -> CallHandler:
+        """Return the same method with another ``respond``, as a rule one that awaits this one's."""
         return CallHandler(
-            answer,
+            respond,
             calls_tool=self.calls_tool,
             write_progress=self.write_progress,
             recorded_as=self.recorded_as,
         )
 
 
-class ToolHandler(CallHandler):
-    """A method that calls a tool. The pipeline runs between its two halves.
+class ToolHandler(Handler):
+    """A method that calls a tool, in two halves. With the pipeline between them, it becomes a :class:`CallHandler`.
 
     Args:
         read: Makes the tool call from a request; raises ``Refused``.
@@ -136,11 +134,7 @@ class ToolHandler(CallHandler):
         *,
         recorded_as: str = "",
     ) -> None:
-        super().__init__(
-            self._without_pipeline, calls_tool=True, write_progress=write_progress, recorded_as=recorded_as
-        )
         self.read = read
         self.write = write
-
-    async def _without_pipeline(self, request: Request, call: Call) -> Response:
-        raise AssertionError("a tool is called without the pipeline")
+        self.write_progress = write_progress
+        self.recorded_as = recorded_as

@@ -20,9 +20,9 @@ Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
 Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
 AnyRequest = TypeVar("AnyRequest", bound=Message)
 
-#: Far more than the name of a service or of a file has.
+# Far more than the name of a service or of a file has.
 MAX_BYTES = 4096
-#: How long a request may take to arrive.
+# How long a request may take to arrive.
 MAX_READ_SECONDS = 20.0
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, TypeVar
 from google.protobuf.message import DecodeError, Message
 
 from agenta_ai.codec import CodecError, from_struct
-from agenta_ai_server.domain.errors import Reason, Refused, Violation
+from agenta_ai_server.domain.errors import Reason, Refused, Violation, invalid_fields
 from agenta_ai_server.rpc.wire_format import CALL_TOOL, LARGE_BYTES, is_flooded
 
 if TYPE_CHECKING:
@@ -43,10 +43,8 @@ def parse(data: bytes, read: Callable[[bytes], Request], fields: Fields = CALL_T
             f"The request has {len(data):,} bytes, more than the maximum of {MAX_REQUEST_BYTES:,}. Send a smaller one.",
         )
     if len(data) >= LARGE_BYTES and is_flooded(data, MAX_VALUES, fields):
-        wrong = Violation(
-            "arguments", f"Too many values (maximum {MAX_VALUES:,}), or fields that the contract doesn't define."
-        )
-        raise _invalid_arguments(wrong)
+        problem = f"Too many values (maximum {MAX_VALUES:,}), or fields that the contract doesn't define."
+        raise invalid_fields(Reason.ARGUMENTS_INVALID, Violation("arguments", problem))
     try:
         return read(data)
     except DecodeError:
@@ -72,8 +70,4 @@ def read_arguments(struct: Struct) -> dict[str, Json]:
 
 def invalid_arguments(error: CodecError) -> Refused:
     """Return the refusal of arguments that can't be read."""
-    return _invalid_arguments(Violation(f"arguments{error.path}", error.problem))
-
-
-def _invalid_arguments(wrong: Violation) -> Refused:
-    return Refused(Reason.ARGUMENTS_INVALID, f"{wrong.field}: {wrong.description}", violations=[wrong])
+    return invalid_fields(Reason.ARGUMENTS_INVALID, Violation(f"arguments{error.path}", error.problem))

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from agenta_ai_server.rpc.typed_methods import TypedTools
 
 LISTED = (SERVICE, health_pb2.DESCRIPTOR.services_by_name["Health"].full_name, reflection.SERVICE_NAME)
-#: Open calls of one connection. Tools have one.
+# Open calls of one connection. Tools have one.
 MAX_CALLS = 10
 # v1 differs from v1alpha in nothing but its name. It isn't listed, since its descriptor isn't in the pool, and a caller
 # that asked to have it described would fail.

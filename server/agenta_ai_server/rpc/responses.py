@@ -56,7 +56,7 @@ def _response(outcome: ToolOutcome) -> tool_service_pb2.CallToolResponse:
 
 
 def error_message(failure: ToolFailure) -> error_pb2.ToolError:
-    """Return why a tool failed, as the contract has it."""
+    """Return the ``ToolError`` of a tool's failure."""
     return error_pb2.ToolError(
         reason=error_pb2.ErrorReason.Value(REASON_PREFIX + failure.reason),
         retryable=failure.retryable,
@@ -69,14 +69,14 @@ def error_message(failure: ToolFailure) -> error_pb2.ToolError:
 
 
 def meta_message(outcome: ToolOutcome) -> tool_service_pb2.CallMeta:
-    """Return how an outcome came about, as the contract has it."""
-    made = [
+    """Return the ``CallMeta`` of a tool's outcome."""
+    attempts = [
         tool_service_pb2.Attempt(trace_id=attempt.trace_id, duration=to_duration(attempt.seconds))
         for attempt in outcome.attempts
     ]
     return tool_service_pb2.CallMeta(
-        trace_id=made[-1].trace_id if made else "",
-        attempts=made,
+        trace_id=attempts[-1].trace_id if attempts else "",
+        attempts=attempts,
         repaired=outcome.repaired,
         replayed=outcome.replayed,
         warnings=outcome.warnings,

@@ -5,18 +5,15 @@ from __future__ import annotations
 import asyncio
 import errno
 import logging
-import ssl
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING
 
 import grpc
 import grpc.aio
-from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from agenta_ai_server.rpc.addresses import check_socket_path, served_addresses
 from agenta_ai_server.rpc.health import Health
 from agenta_ai_server.rpc.parsing import MAX_REQUEST_BYTES
-from agenta_ai_server.rpc.status import SERVICE
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -29,29 +26,27 @@ if TYPE_CHECKING:
 MAX_UNREAD_BYTES = 1 << 18
 
 OPTIONS: Sequence[tuple[str, int]] = (
-    # Larger than what we refuse with details, which grpc's own refusal has none of; but not by much: a half-received
-    # message is kept until the connection ends.
+    # Above our own limit, because grpc's refusal has no details; but not far above, because a message that is only half
+    # received is kept until the connection ends.
     ("grpc.max_receive_message_length", MAX_REQUEST_BYTES * 5 // 4),
     ("grpc.max_concurrent_streams", 1000),
-    # What a caller may send on a stream before it is read, apart from the rest of a message that is awaited. By
-    # measuring the network grpc would raise it to several megabytes, for streams too that nobody reads any further.
+    # What a caller may send on a stream before it is read, apart from the rest of a message that is being read. grpc
+    # would measure the network and raise it to several megabytes, even for streams that nobody reads any further.
     ("grpc.http2.bdp_probe", 0),
     ("grpc.http2.lookahead_bytes", MAX_UNREAD_BYTES),
     # Long calls die behind balancers unless callers may ping. Without these, grpc answers pings by closing.
     ("grpc.keepalive_permit_without_calls", 1),
     ("grpc.http2.min_ping_interval_without_data_ms", 8_000),
-    # Finds out that a caller's machine is gone, so that its calls end.
+    # Detects that a caller's machine is gone, so that its calls end.
     ("grpc.keepalive_time_ms", 60_000),
     ("grpc.keepalive_timeout_ms", 20_000),
 )
 # How long a connection may take to begin TLS and HTTP/2. Then it is closed, so that others get its place.
 HANDSHAKE_SECONDS = 10.0
-# How long before the end of the drain those that watch the health learn of it: long enough to go to another server, and
-# short enough for the retries of a client that has no other.
+# How long before the end of the drain health watchers see NOT_SERVING: long enough to go to another server, and short
+# enough for the retries of a client that has no other.
 NOTICE_SECONDS = 0.2
-# How long to wait for a listener's answer whether it is this service. A busy machine takes more than a second.
-ANSWER_SECONDS = 5
-PENDING = ("grpc.server.max_pending_requests", "grpc.server.max_pending_requests_hard_limit")
+PENDING_OPTIONS = ("grpc.server.max_pending_requests", "grpc.server.max_pending_requests_hard_limit")
 
 log = logging.getLogger(__name__)
 
@@ -61,7 +56,7 @@ class ListenError(OSError):
 
     Args:
         message: The address and the reason.
-        setting: Name of the one that sets it.
+        setting: Name of the setting that has it.
     """
 
     def __init__(self, message: str, setting: str = "AGENTA_AI_GRPC_LISTEN") -> None:
@@ -76,13 +71,14 @@ class Server:
         boundary: The first interceptor.
         interceptors: What each call passes behind it, in this order.
         services: The contract's methods, those of the tools, and reflection.
-        typed: Knows the services of the tools.
+        typed: The typed methods of the tools. Health is reported for their services, too.
         tls: Makes the listener's credentials; ``None`` for plaintext.
-        max_call_seconds: What a call may take at most.
-        max_connection_age_seconds: After these, plus or minus a tenth, a client must reconnect; 0: never.
-        max_pending_calls: Calls that may have arrived and not been looked at yet.
-        max_connections: Connections that callers may hold at a time. Others are closed at once.
-        reuse_port: Whether to share the port with other processes that do so too.
+        max_call_seconds: How long a call may take at most.
+        max_connection_age_seconds: How old a connection may become, plus or minus a tenth, before its client must
+            reconnect; 0: without limit.
+        max_pending_calls: How many calls may have arrived without having been dispatched yet.
+        max_connections: How many connections callers may hold at a time. Others are closed at once.
+        reuse_port: Whether to share the port with other processes that do so, too.
     """
 
     def __init__(
@@ -100,10 +96,10 @@ class Server:
         reuse_port: bool = False,
     ) -> None:
         self._boundary = boundary
-        # A second server on a taken port must fail instead of sharing it silently.
+        # A second server on the same port must fail instead of sharing it silently.
         options = [*OPTIONS, ("grpc.so_reuseport", int(reuse_port))]
-        # Beyond this number, by default a thousand, grpc itself ends calls as CANCELLED, without a reason.
-        options += [(name, max_pending_calls) for name in PENDING]
+        # Beyond this number, by default a thousand, grpc ends calls as CANCELLED, without a reason.
+        options += [(name, max_pending_calls) for name in PENDING_OPTIONS]
         options.append(("grpc.server_handshake_timeout_ms", round(HANDSHAKE_SECONDS * 1000)))
         # Callers must not use up all file descriptors, or the files with keys could no longer be read.
         options.append(("grpc.max_allowed_incoming_connections", max_connections))
@@ -120,8 +116,8 @@ class Server:
     async def start(self, address: str) -> str:
         """Listen on ``address``, which is ``host:port`` or ``unix:path``, and accept calls.
 
-        Everything is ready before the port opens, so that each client that can connect gets an answer. The address is
-        held as a whole or not at all.
+        Everything is ready before the port opens, so that every client that can connect gets a response. The address
+        is bound for both IPv4 and IPv6 or not at all.
 
         Returns:
             The address with the real port, if the port was 0.
@@ -132,7 +128,7 @@ class Server:
         path = address.removeprefix("unix:") if address.startswith("unix:") else ""
         if path:
             await _check_path(address, Path(path))
-        served = (address,) if path else _served(address, reuse_port=self._reuse_port)
+        served = (address,) if path else _resolve(address, reuse_port=self._reuse_port)
         try:
             port = self._add_port(address)
         except RuntimeError as error:
@@ -152,9 +148,8 @@ class Server:
         """Report NOT_SERVING, after a while accept no new calls, and return when running calls have ended.
 
         Args:
-            drain: Seconds in which calls are still accepted: until balancers have noticed, those that were sent here
-                would be lost.
-            grace: Seconds after that, when those that still run are cancelled.
+            drain: Seconds for which calls are still accepted. Load balancers send calls here until they notice.
+            grace: Seconds after that until running calls are cancelled.
         """
         self._health.draining = True
         await asyncio.sleep(max(drain - NOTICE_SECONDS, 0))
@@ -169,7 +164,7 @@ class Server:
         await stopping
 
 
-def _served(address: str, *, reuse_port: bool) -> tuple[str, ...]:
+def _resolve(address: str, *, reuse_port: bool) -> tuple[str, ...]:
     try:
         return served_addresses(address, reuse_port=reuse_port)
     except OSError as error:
@@ -180,32 +175,6 @@ def _served(address: str, *, reuse_port: bool) -> tuple[str, ...]:
 def _with_port(addresses: Sequence[str], port: int) -> str:
     """Return the addresses with the real port, if it was 0."""
     return ", ".join(f"{address.rpartition(':')[0]}:{port}" for address in addresses)
-
-
-async def is_served(address: str, certificate: str | None = None) -> bool:
-    """Return whether the listener on ``address`` is this service.
-
-    Args:
-        address: As :meth:`Server.start` takes it.
-        certificate: PEM of the certificate that a listener with TLS shows, because its health may require one.
-    """
-    if certificate is not None:
-        host, _, port = address.rpartition(":")
-        try:
-            shown = await asyncio.to_thread(
-                ssl.get_server_certificate, (host.strip("[]"), int(port)), timeout=ANSWER_SECONDS
-            )
-        except (OSError, ValueError):
-            return False
-        return shown.strip() in certificate
-    # No proxy stands between us and our own listener, whatever the environment says of others.
-    async with grpc.aio.insecure_channel(address, [("grpc.enable_http_proxy", 0)]) as channel:
-        health: Any = health_pb2_grpc.HealthStub(cast("Any", channel))
-        try:
-            await health.Check(health_pb2.HealthCheckRequest(service=SERVICE), timeout=ANSWER_SECONDS)
-        except grpc.aio.AioRpcError:
-            return False
-    return True
 
 
 async def _check_path(address: str, path: Path) -> None:

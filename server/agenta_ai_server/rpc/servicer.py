@@ -15,7 +15,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from agenta_ai.codec import to_struct
 from agenta_ai.v1 import tool_pb2, tool_service_pb2
-from agenta_ai_server.domain.errors import Reason, Refused, Violation
+from agenta_ai_server.domain.errors import Reason, Refused, Violation, invalid_fields
 from agenta_ai_server.limits.limiter import LimiterState
 from agenta_ai_server.rpc.handler import CallHandler, Request, Response, ToolHandler
 from agenta_ai_server.rpc.parsing import parse, read_arguments
@@ -56,9 +56,9 @@ class ToolServicer:
     Args:
         state: The state of this server process.
         catalog: Knows the tools.
-        policy: Says who may see which of them.
-        calls: Makes the calls of tools.
-        limits: The rate limits that callers are kept to; ``None`` if there are none.
+        policy: Decides who may see which of them.
+        calls: Builds tool calls.
+        limits: The rate limits in effect; ``None`` if there are none.
     """
 
     def __init__(
@@ -117,19 +117,18 @@ class ToolServicer:
         tools = self._catalog.current
         rest = [tool for tool in self._policy.visible(call.caller, tools) if tool.name > after]
         everyone_sees_this = call.caller.permissions is None
+        scope = tool_service_pb2.CACHE_SCOPE_PUBLIC if everyone_sees_this else tool_service_pb2.CACHE_SCOPE_PRIVATE
         return tool_service_pb2.ListToolsResponse(
             tools=[self._definition(tool, tools) for tool in rest[:size]],
             next_page_token=_encode_page_token(rest[size - 1].name) if len(rest) > size else "",
             ttl=self._list_ttl,
-            cache_scope=tool_service_pb2.CACHE_SCOPE_PUBLIC
-            if everyone_sees_this
-            else tool_service_pb2.CACHE_SCOPE_PRIVATE,
+            cache_scope=scope,
         )
 
     def _read_call(self, data: bytes, call: Call) -> ToolCall:
         """Make the tool call of a ``CallToolRequest``."""
         request = parse(data, tool_service_pb2.CallToolRequest.FromString)
-        return self._calls.open(
+        return self._calls.build(
             call,
             request.name,
             partial(read_arguments, request.arguments),
@@ -144,7 +143,7 @@ class ToolServicer:
             definitions = {}
             self._described = (tools, definitions)
         if tool.name not in definitions:
-            definitions[tool.name] = _definition(tool)
+            definitions[tool.name] = _tool_message(tool)
         return definitions[tool.name]
 
     async def _tool_status(self, tool: ToolSpec, tools: ToolSet, principal: Principal) -> tool_service_pb2.ToolStatus:
@@ -157,7 +156,7 @@ class ToolServicer:
         except Refused:
             # Status answers even while the limiter can't say what is left.
             return None
-        return _rate_limit(check) if check else None
+        return _rate_limit_message(check) if check else None
 
     def _service_state(self, enabled: bool) -> tool_service_pb2.ServiceState.ValueType:
         if self._state.draining:
@@ -172,11 +171,11 @@ class ToolServicer:
 def _handler(
     read: Callable[[bytes], AnyMessage], method: Callable[[AnyMessage, Call], Awaitable[Message]]
 ) -> CallHandler:
-    async def answer(request: Request, call: Call) -> Response:
+    async def respond(request: Request, call: Call) -> Response:
         response = await method(parse(await request.read(), read), call)
         return Response(response.SerializeToString())
 
-    return CallHandler(answer)
+    return CallHandler(respond)
 
 
 def _page_size(page_size: int) -> int:
@@ -190,7 +189,7 @@ def _encode_page_token(name: str) -> str:
 
 
 def _decode_page_token(token: str) -> str:
-    """Return the name after which the page starts. A name and no number, so that a new tool moves no page."""
+    """Return the name after which the page starts. Not a number, because a new tool would then shift later pages."""
     if not token:
         return ""
     try:
@@ -203,14 +202,10 @@ def _decode_page_token(token: str) -> str:
 
 
 def _invalid(field: str, description: str) -> Refused:
-    return Refused(
-        Reason.REQUEST_INVALID,
-        f"{field}: {description}",
-        violations=[Violation(field, description)],
-    )
+    return invalid_fields(Reason.REQUEST_INVALID, Violation(field, description))
 
 
-def _definition(tool: ToolSpec) -> tool_pb2.Tool:
+def _tool_message(tool: ToolSpec) -> tool_pb2.Tool:
     return tool_pb2.Tool(
         name=tool.name,
         title=tool.title,
@@ -226,7 +221,7 @@ def _definition(tool: ToolSpec) -> tool_pb2.Tool:
     )
 
 
-def _rate_limit(check: Check) -> tool_service_pb2.RateLimit:
+def _rate_limit_message(check: Check) -> tool_service_pb2.RateLimit:
     return tool_service_pb2.RateLimit(
         burst=check.quota.limit.burst,
         refill_per_minute=max(round(check.quota.limit.per_minute), 1),

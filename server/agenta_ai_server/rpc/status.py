@@ -119,7 +119,7 @@ def deadline_passed(call: Call) -> GrpcStatus:
     return GrpcStatus(grpc.StatusCode.DEADLINE_EXCEEDED, message, call)
 
 
-def answers_unread(call: Call) -> GrpcStatus:
+def responses_unread(call: Call) -> GrpcStatus:
     """Return the status of a ``call`` whose response was dropped; without an ErrorInfo, because the tool has run."""
     message = (
         "You have left too many responses unread. Read them, then send the call again with the same request_id to "

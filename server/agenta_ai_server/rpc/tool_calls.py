@@ -1,4 +1,4 @@
-"""Builds the tool call for the pipeline, for every method."""
+"""Builds the tool calls of all methods, for the pipeline."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ if TYPE_CHECKING:
 
 
 class ToolCalls:
-    """Makes tool calls.
+    """Builds tool calls.
 
     Args:
         catalog: Knows the tools.
-        max_seconds: What one call of a tool may take at most, if the tool itself doesn't say.
+        max_seconds: What a call may take at most, unless its tool has a maximum of its own.
     """
 
     def __init__(self, catalog: Catalog, *, max_seconds: float) -> None:
         self._catalog = catalog
         self._max_seconds = max_seconds
 
-    def open(
+    def build(
         self,
         call: Call,
         name: str,

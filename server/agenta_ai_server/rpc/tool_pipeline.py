@@ -8,7 +8,7 @@ import grpc
 import grpc.aio
 
 from agenta_ai_server.pipeline.pipeline import Pipeline
-from agenta_ai_server.rpc.handler import Response, ToolHandler
+from agenta_ai_server.rpc.handler import CallHandler, Response, ToolHandler
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -36,8 +36,10 @@ class ToolPipeline(grpc.aio.ServerInterceptor):
             return handler
         read, write = handler.read, handler.write
 
-        async def answer(request: Request, call: Call) -> Response:
+        async def respond(request: Request, call: Call) -> Response:
             outcome = await self._pipeline.run(read(await request.read(), call))
             return Response(write(outcome), outcome)
 
-        return handler.answered_by(answer)
+        return CallHandler(
+            respond, calls_tool=True, write_progress=handler.write_progress, recorded_as=handler.recorded_as
+        )

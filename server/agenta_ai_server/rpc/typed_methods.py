@@ -94,7 +94,7 @@ class TypedMethods(grpc.GenericRpcHandler):
 
     Args:
         typed: Knows the methods.
-        calls: Makes the calls of tools.
+        calls: Builds tool calls.
     """
 
     def __init__(self, typed: TypedTools, calls: ToolCalls) -> None:
@@ -115,7 +115,7 @@ class TypedMethods(grpc.GenericRpcHandler):
 
     def _read(self, method: TypedMethod, fields: Fields, data: bytes, call: Call) -> ToolCall:
         request: Any = parse(data, method.request.FromString, fields)
-        return self._calls.open(
+        return self._calls.build(
             call,
             method.tool,
             partial(_arguments, method, request.arguments),
@@ -125,7 +125,7 @@ class TypedMethods(grpc.GenericRpcHandler):
 
     def _read_unknown(self, path: str, _: bytes, call: Call) -> ToolCall:
         name = tool_name(path)
-        return self._calls.open(call, name, partial(_refuse, name), request_id="", rerun_if_outcome_unknown=False)
+        return self._calls.build(call, name, partial(_refuse, name), request_id="", rerun_if_outcome_unknown=False)
 
 
 def tool_name(path: str) -> str:

@@ -1,7 +1,7 @@
 """Limits the bytes of unread responses.
 
-grpc.aio has no way to end a call whose answer is being sent. Cancelling its task frees only the task: the answer stays
-with grpc until it is read or its connection ends, and is counted until then.
+grpc.aio has no way to end a call whose response is being sent. Cancelling its task frees only the task: the response
+stays with grpc until it is read or its connection ends, and is counted until then.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ MAX_BYTES_OF_CALLER = 8 << 20
 MAX_BYTES = 256 << 20
 
 
-class UnsentAnswers:
+class UnsentResponses:
     """Counts the bytes of responses that grpc holds until they have been sent.
 
     Args:
@@ -37,7 +37,7 @@ class UnsentAnswers:
     def fits(self, caller: Hashable, size: int) -> bool:
         """Return whether the ``caller`` may leave that many more bytes unread.
 
-        Its first answer always fits: callers that read nothing must not keep others from theirs.
+        Its first response always fits: callers that read nothing must not keep others from theirs.
         """
         held = self._of_caller.get(caller, 0)
         return not held or (held + size <= self._max_bytes_of_caller and self._bytes + size <= self._max_bytes)

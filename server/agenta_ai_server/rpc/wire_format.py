@@ -15,15 +15,15 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 VARINT, LENGTH = 0, 2
-#: Ten bytes of seven bits each.
+# Ten bytes of seven bits each.
 VARINT_BITS = 70
-#: The other kinds of fields, with their sizes in bytes. Groups, which parsers still read, have one at each end.
+# The other kinds of fields, with their sizes in bytes. Groups, which parsers still read, have one at each end.
 FIXED = {1: 8, 3: 0, 4: 0, 5: 4}
-#: What is smaller holds so few values that parsing it is quick.
+# What is smaller holds so few values that parsing it is quick.
 LARGE_BYTES = 1 << 16
-#: What a value needs at most: its entry in a struct, the entry's key, itself, and what it holds.
+# What a value needs at most: its entry in a struct, the entry's key, itself, and what it holds.
 FIELDS_OF_VALUE = 4
-#: Fields besides: the request's own, and those that later clients may send.
+# Fields besides: the request's own, and those that later clients may send.
 OTHER_FIELDS = 1000
 # Each number ends with a byte below these.
 _GOES_ON = bytes(range(0x80, 0x100))

@@ -7,7 +7,7 @@ import logging
 from typing import TYPE_CHECKING, Any
 
 from agenta_ai_server.domain.listener import CallListener
-from agenta_ai_server.telemetry.logs import FIELDS, log_event
+from agenta_ai_server.telemetry.logs import log_event
 
 if TYPE_CHECKING:
     from agenta_ai_server.domain.call import Call, UpstreamRequest
@@ -47,25 +47,25 @@ class CallLog(CallListener):
         }
         if request.explanation and upstream.isEnabledFor(logging.DEBUG):
             fields["agenta_said"] = request.explanation
-        upstream.warning("request to Agenta failed", extra={FIELDS: fields})
+        log_event(upstream, logging.WARNING, "request to Agenta failed", fields)
 
-    def call_ended(self, call: Call, ending: CallOutcome) -> None:
+    def call_ended(self, call: Call, outcome: CallOutcome) -> None:
         """Write the line."""
-        level = LEVELS.get(ending.code, logging.INFO)
-        if ending.code == "OK" and not ending.is_success:
+        level = LEVELS.get(outcome.code, logging.INFO)
+        if outcome.code == "OK" and not outcome.is_success:
             level = logging.WARNING
         if not calls.isEnabledFor(level):
             return
-        fields = _who_and_what(call, ending) | {
-            "seconds": round(ending.seconds, 6),
+        fields = _who_and_what(call, outcome) | {
+            "seconds": round(outcome.seconds, 6),
             "upstream_seconds": round(call.upstream_seconds, 6),
             "request_bytes": call.request_bytes,
-            "response_bytes": ending.response_bytes,
+            "response_bytes": outcome.response_bytes,
             "attempts": len(call.requests),
             "upstream_status": call.requests[-1].status if call.requests else 0,
             "agenta_trace_id": call.requests[-1].trace_id if call.requests else "",
-            "replayed": ending.replayed,
-            "repaired": ending.repaired,
+            "replayed": outcome.replayed,
+            "repaired": outcome.repaired,
         }
         log_event(calls, level, "call ended", fields)
 
@@ -87,37 +87,37 @@ class AuditLog(CallListener):
         self._hosts = hosts
         self._seconds = seconds
         self._denied: dict[str, int] = {}
-        self._end: asyncio.TimerHandle | None = None
+        self._window_end: asyncio.TimerHandle | None = None
 
-    def call_ended(self, call: Call, ending: CallOutcome) -> None:
+    def call_ended(self, call: Call, outcome: CallOutcome) -> None:
         """Write the line, if the call was denied."""
-        if ending.code not in DENIED:
+        if outcome.code not in DENIED:
             return
         host = call.host
         if host not in self._denied and len(self._denied) >= self._hosts:
             host = "others"
         self._denied[host] = self._denied.get(host, 0) + 1
-        if self._end is None:
-            self._end = asyncio.get_running_loop().call_later(self._seconds, self._tell)
+        if self._window_end is None:
+            self._window_end = asyncio.get_running_loop().call_later(self._seconds, self._end_window)
         if self._denied[host] <= self._lines:
-            audit.warning("access denied", extra={FIELDS: _who_and_what(call, ending)})
+            log_event(audit, logging.WARNING, "access denied", _who_and_what(call, outcome))
 
     async def aclose(self) -> None:
         """Log how many lines have been left out so far."""
-        if self._end:
-            self._end.cancel()
-            self._tell()
+        if self._window_end:
+            self._window_end.cancel()
+            self._end_window()
 
-    def _tell(self) -> None:
-        self._end = None
+    def _end_window(self) -> None:
+        self._window_end = None
         for host, denied in self._denied.items():
             if denied > self._lines:
                 left_out = {"peer": host, "left_out": denied - self._lines}
-                audit.warning("further denied calls are not logged for a while", extra={FIELDS: left_out})
+                log_event(audit, logging.WARNING, "further denied calls are not logged for a while", left_out)
         self._denied.clear()
 
 
-def _who_and_what(call: Call, ending: CallOutcome) -> dict[str, Any]:
+def _who_and_what(call: Call, outcome: CallOutcome) -> dict[str, Any]:
     principal = call.principal
     return {
         "call": call.id,
@@ -126,8 +126,8 @@ def _who_and_what(call: Call, ending: CallOutcome) -> dict[str, Any]:
         "peer": call.host,
         "method": call.rpc,
         "tool": call.tool,
-        "code": ending.code,
-        "reason": ending.reason,
+        "code": outcome.code,
+        "reason": outcome.reason,
         "user": principal.user if principal else "",
         "organization": principal.organization if principal else "",
         "project": principal.project if principal else "",

@@ -63,9 +63,8 @@ def _standard_error(formatter: logging.Formatter) -> LogStream:
     """Return the stream to standard error, which has a moment to write waiting lines when the process ends."""
 
     def left_out(lines: int) -> str:
-        fields = {"left_out": lines}
-        told = {"name": __name__, "levelno": logging.WARNING, "levelname": "WARNING", "msg": LEFT_OUT, FIELDS: fields}
-        return formatter.format(logging.makeLogRecord(told))
+        event = {"name": __name__, "levelno": logging.WARNING, "levelname": "WARNING", "msg": LEFT_OUT}
+        return formatter.format(logging.makeLogRecord(event | {FIELDS: {"left_out": lines}}))
 
     # A process may be started without standard error, whose number another file would get.
     descriptor = sys.stderr.fileno() if sys.stderr else os.open(os.devnull, os.O_WRONLY)

@@ -18,13 +18,14 @@ from prometheus_client import (
     disable_created_metrics,
 )
 
+from agenta_ai_server.domain.errors import Reason
 from agenta_ai_server.domain.listener import CallListener
 from agenta_ai_server.idempotency.store import StoreState
 from agenta_ai_server.limits.limiter import LimiterState
 from agenta_ai_server.resilience.circuit_breaker import State
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from agenta_ai_server.concurrency.limiter import ConcurrencyLimiter
     from agenta_ai_server.domain.call import Call, UpstreamRequest
@@ -43,7 +44,6 @@ OVERHEAD_BUCKETS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 
 # Each has some forty series. Those of a tool that is gone stay until the process ends.
 MAX_TOOLS = 1_000
 OTHER_TOOLS = "other"
-OUTPUT_INVALID = "UPSTREAM_OUTPUT_INVALID"
 
 Child = TypeVar("Child", Counter, Histogram)
 
@@ -80,68 +80,47 @@ class Metrics(CallListener):
     def __init__(self, version: str) -> None:
         # When a series began is of use to OpenMetrics alone, and would double their number.
         disable_created_metrics()  # type: ignore[no-untyped-call]
-        self.registry = registry = CollectorRegistry()
+        self.registry = CollectorRegistry()
         self._tools: set[str] = set()
-        ProcessCollector(registry=registry)
-        self._calls = _Children(
-            Counter(
-                "agenta_ai_calls_total",
-                "Calls that have ended. The reason is empty for successes, bugs (INTERNAL), passed deadlines and "
-                "cancelled calls.",
-                ["method", "tool", "code", "reason"],
-                registry=registry,
-            )
+        ProcessCollector(registry=self.registry)
+        self._calls = self._counter(
+            "agenta_ai_calls_total",
+            "Calls that have ended. The reason is empty for successes, bugs (INTERNAL), passed deadlines and cancelled "
+            "calls.",
+            "method", "tool", "code", "reason",
+        )  # fmt: skip
+        self._call_seconds = self._histogram(
+            "agenta_ai_call_seconds", "Seconds from a call's arrival to its response.", CALL_BUCKETS, "method", "tool"
         )
-        self._call_seconds = _Children(
-            Histogram(
-                "agenta_ai_call_seconds",
-                "Seconds from a call's arrival to its response.",
-                ["method", "tool"],
-                buckets=CALL_BUCKETS,
-                registry=registry,
-            )
+        self._upstream_seconds = self._histogram(
+            "agenta_ai_upstream_seconds", "Seconds of one request to Agenta.", CALL_BUCKETS, "tool", "outcome"
         )
-        self._upstream_seconds = _Children(
-            Histogram(
-                "agenta_ai_upstream_seconds",
-                "Seconds of one request to Agenta.",
-                ["tool", "outcome"],
-                buckets=CALL_BUCKETS,
-                registry=registry,
-            )
-        )
-        self._overhead_seconds = _Children(
-            Histogram(
-                "agenta_ai_overhead_seconds",
-                "Seconds that a completed call spent outside its requests to Agenta, including queueing and waiting "
-                "for retries. Calls that sent no request aren't counted.",
-                ["tool"],
-                buckets=OVERHEAD_BUCKETS,
-                registry=registry,
-            )
+        self._overhead_seconds = self._histogram(
+            "agenta_ai_overhead_seconds",
+            "Seconds that a completed call spent outside its requests to Agenta, including queueing and waiting for "
+            "retries. Calls that sent no request aren't counted.",
+            OVERHEAD_BUCKETS,
+            "tool",
         )
         self._replayed = Counter(
             "agenta_ai_replayed_total",
             "Calls that got the stored result of an earlier call with the same request_id.",
-            registry=registry,
+            registry=self.registry,
         )
-        self._repaired = _Children(
-            Counter(
-                "agenta_ai_repaired_total",
-                "Calls whose first answer broke a rule, so that the model was asked again. The outcome is repaired or "
-                "failed.",
-                ["outcome"],
-                registry=registry,
-            )
+        self._repaired = self._counter(
+            "agenta_ai_repaired_total",
+            "Calls whose first answer broke a rule, so that the model was asked again. The outcome is repaired or "
+            "failed.",
+            "outcome",
         )
         self._retries = Counter(
             "agenta_ai_upstream_retries_total",
             "Requests to Agenta that were retries of a failed request.",
-            registry=registry,
+            registry=self.registry,
         )
         for outcome in ("repaired", "failed"):
             self._repaired(outcome)
-        build = Gauge("agenta_ai_build_info", "1, with the server's version.", ["version"], registry=registry)
+        build = Gauge("agenta_ai_build_info", "1, with the server's version.", ["version"], registry=self.registry)
         build.labels(version).set(1)
 
     def gauge(self, name: str, description: str, value: Callable[[], float]) -> None:
@@ -194,16 +173,16 @@ class Metrics(CallListener):
             is_file_broken,
         )
 
-    def call_ended(self, call: Call, ending: CallOutcome) -> None:
+    def call_ended(self, call: Call, outcome: CallOutcome) -> None:
         """Count it."""
         tool = self._label(call.tool)
-        self._calls(call.rpc, tool, ending.code, ending.reason).inc()
-        self._call_seconds(call.rpc, tool).observe(ending.seconds)
-        if ending.replayed:
+        self._calls(call.rpc, tool, outcome.code, outcome.reason).inc()
+        self._call_seconds(call.rpc, tool).observe(outcome.seconds)
+        if outcome.replayed:
             self._replayed.inc()
-        if call.requests and ending.code == "OK":
-            self._overhead_seconds(tool).observe(max(0.0, ending.seconds - call.upstream_seconds))
-            self._count_repair(call, ending)
+        if call.requests and outcome.code == "OK":
+            self._overhead_seconds(tool).observe(max(0.0, outcome.seconds - call.upstream_seconds))
+            self._count_repair(call, outcome)
 
     def request_began(self, request: UpstreamRequest, call: Call | None) -> None:
         """Count it, if it is a retry."""
@@ -214,6 +193,12 @@ class Metrics(CallListener):
         """Count it."""
         self._upstream_seconds(self._label(call.tool) if call else "", request.outcome).observe(request.seconds)
 
+    def _counter(self, name: str, description: str, *labels: str) -> _Children[Counter]:
+        return _Children(Counter(name, description, labels, registry=self.registry))
+
+    def _histogram(self, name: str, description: str, buckets: Sequence[float], *labels: str) -> _Children[Histogram]:
+        return _Children(Histogram(name, description, labels, buckets=buckets, registry=self.registry))
+
     def _label(self, tool: str) -> str:
         if tool not in self._tools:
             if len(self._tools) >= MAX_TOOLS:
@@ -221,8 +206,10 @@ class Metrics(CallListener):
             self._tools.add(tool)
         return tool
 
-    def _count_repair(self, call: Call, ending: CallOutcome) -> None:
-        if ending.repaired:
+    def _count_repair(self, call: Call, outcome: CallOutcome) -> None:
+        if outcome.repaired:
             self._repaired("repaired").inc()
-        elif ending.reason == OUTPUT_INVALID and any(request.outcome == "OK" for request in call.requests[:-1]):
+        elif outcome.reason == Reason.UPSTREAM_OUTPUT_INVALID and any(
+            request.outcome == "OK" for request in call.requests[:-1]
+        ):
             self._repaired("failed").inc()

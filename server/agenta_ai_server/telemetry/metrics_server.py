@@ -18,9 +18,9 @@ from prometheus_client import make_wsgi_app
 if TYPE_CHECKING:
     from agenta_ai_server.telemetry.metrics import Metrics
 
-#: How many may be connected at a time; others are disconnected at once. Each has a thread and a file descriptor.
+# How many may be connected at a time; others are disconnected at once. Each has a thread and a file descriptor.
 MAX_SCRAPERS: Final = 20
-#: How long one may be connected. Scrapes take milliseconds, and Prometheus waits for 10 seconds.
+# How long one may be connected. Scrapes take milliseconds, and Prometheus waits for 10 seconds.
 SCRAPER_SECONDS: Final = 10.0
 
 log = logging.getLogger(__name__)

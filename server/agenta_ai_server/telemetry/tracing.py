@@ -73,13 +73,13 @@ class Tracing(CallListener):
         # Never detached: the context is the task's, and ends with it.
         context.attach(trace.set_span_in_context(span))
 
-    def call_ended(self, call: Call, ending: CallOutcome) -> None:
+    def call_ended(self, call: Call, outcome: CallOutcome) -> None:
         """End its span."""
         span = trace.get_current_span()
         if span.is_recording():
-            span.set_attributes({name: value for name, value in _told(call, ending).items() if value})
-            if ending.code in SERVER_ERRORS or (ending.code == "OK" and ending.reason):
-                span.set_status(Status(StatusCode.ERROR, ending.reason or ending.code))
+            span.set_attributes({name: value for name, value in _attributes(call, outcome).items() if value})
+            if outcome.code in SERVER_ERRORS or (outcome.code == "OK" and outcome.reason):
+                span.set_status(Status(StatusCode.ERROR, outcome.reason or outcome.code))
         span.end()
 
     def request_began(self, request: UpstreamRequest, call: Call | None) -> None:
@@ -111,27 +111,27 @@ class Tracing(CallListener):
 
 
 def _resource(version: str) -> Resource:
-    told = OTELResourceDetector().detect().attributes
+    detected = OTELResourceDetector().detect().attributes
     return Resource.create(
         {
-            "service.name": told.get("service.name") or SERVICE_NAME,
+            "service.name": detected.get("service.name") or SERVICE_NAME,
             "service.version": version,
-            "service.instance.id": told.get("service.instance.id") or str(uuid4()),
+            "service.instance.id": detected.get("service.instance.id") or str(uuid4()),
         }
     )
 
 
-def _told(call: Call, ending: CallOutcome) -> dict[str, str | bool]:
+def _attributes(call: Call, outcome: CallOutcome) -> dict[str, str | bool]:
     principal = call.principal
     attempts = [request.attempt for request in call.requests if request.attempt]
     return {
-        "rpc.response.status_code": ending.code,
-        "error.type": "" if ending.is_success else ending.reason or ending.code,
+        "rpc.response.status_code": outcome.code,
+        "error.type": "" if outcome.is_success else outcome.reason or outcome.code,
         "agenta.tool": call.tool,
         "agenta.request.id": call.request_id,
         "agenta.organization.id": principal.organization if principal else "",
-        "agenta.reason": ending.reason,
-        "agenta.replayed": ending.replayed,
+        "agenta.reason": outcome.reason,
+        "agenta.replayed": outcome.replayed,
         "agenta.trace_id": attempts[-1].trace_id if attempts else "",
     }
 

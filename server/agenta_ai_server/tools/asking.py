@@ -34,11 +34,11 @@ class AnswerInvalid(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class Asked(Generic[Answer]):
+class ValidAnswer(Generic[Answer]):
     """An answer that follows the rules.
 
     Attributes:
-        answer: As it was read.
+        answer: What ``read`` made of the model's text.
         attempts: The requests that were sent, in their order.
         repaired: Whether the first answer broke a rule.
     """
@@ -53,8 +53,8 @@ class Question(Generic[Answer]):
     """A prompt to run, and how to read its answer.
 
     Attributes:
-        ask: Runs the prompt, given what was wrong with the last answer; nothing was, the first time.
-        read: Reads what the model wrote; raises ``AnswerInvalid``. Is given the requests that were sent so far.
+        ask: Runs the prompt. Takes what was wrong with the last answer: nothing, the first time.
+        read: Reads what the model wrote; raises ``AnswerInvalid``. Also takes the requests that were sent so far.
         asking: The progress sentence while the model works.
         checking: The progress sentence while the answer is checked.
         failure: Returns the sentence for an answer that stays invalid, given the first violation.
@@ -67,11 +67,11 @@ class Question(Generic[Answer]):
     failure: Callable[[Violation], str]
 
 
-async def ask(question: Question[Answer], call: ToolCall, repairs: int) -> Asked[Answer]:
+async def ask(question: Question[Answer], call: ToolCall, repairs: int) -> ValidAnswer[Answer]:
     """Return an answer that follows the rules.
 
     Args:
-        question: What is asked.
+        question: The prompt to run.
         call: The tool call that it is for.
         repairs: How often the model is asked again after an invalid answer, at least 0. Each is billed.
 
@@ -89,7 +89,7 @@ async def ask(question: Question[Answer], call: ToolCall, repairs: int) -> Asked
         except AnswerInvalid as invalid:
             violations = invalid.violations
         else:
-            return Asked(answer, tuple(attempts), repaired=repair > 0)
+            return ValidAnswer(answer, tuple(attempts), repaired=repair > 0)
         if repair == repairs:
             break
         call.report(Stage.REPAIRING, f"Asking once more. {violations[0].description}")

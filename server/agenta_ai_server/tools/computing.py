@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 Result = TypeVar("Result")
 
-#: From here on reading a text takes more than a few milliseconds.
+# From here on reading a text takes more than a few milliseconds.
 LONG_CHARACTERS = 4_000
 
 

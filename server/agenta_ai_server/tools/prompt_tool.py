@@ -6,7 +6,7 @@ import json
 from typing import TYPE_CHECKING, Any
 
 from agenta_ai_server.agenta.completion_service import DeployedPrompt
-from agenta_ai_server.domain.errors import Reason, Refused, Violation
+from agenta_ai_server.domain.errors import Reason, Violation, invalid_fields
 from agenta_ai_server.domain.outcome import ToolOutcome
 from agenta_ai_server.domain.tool import JSON_SCHEMA, ToolSpec
 from agenta_ai_server.tools import model_json
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 NEEDS = ("AGENTA_AI_SERVICES_API_KEY", "AGENTA_AI_SERVICES_API_URL")
 NEEDS_ENVIRONMENT = "AGENTA_AI_SERVICES_ENVIRONMENT_SLUG"
 MESSAGES = "messages"
-#: The result of a tool without a schema for it.
+# The result of a tool without a schema for it.
 TEXT_RESULT: dict[str, Json] = {
     "$schema": JSON_SCHEMA,
     "type": "object",
@@ -65,8 +65,7 @@ class PromptTool:
         """
         arguments = with_defaults(self._definition, call.arguments)
         if violations := self._definition.checks.arguments.violations(arguments, "arguments"):
-            first = violations[0]
-            raise Refused(Reason.ARGUMENTS_INVALID, f"{first.field}: {first.description}", violations=violations)
+            raise invalid_fields(Reason.ARGUMENTS_INVALID, *violations)
         inputs = inputs_of(self._definition, arguments)
 
         async def run(violations: Sequence[Violation]) -> Completion:
@@ -82,8 +81,8 @@ class PromptTool:
             checking="Checking the answer.",
             failure=_failure,
         )
-        asked = await ask(question, call, self._definition.repairs)
-        return ToolOutcome(asked.answer.text, asked.answer.structured, attempts=asked.attempts, repaired=asked.repaired)
+        valid = await ask(question, call, self._definition.repairs)
+        return ToolOutcome(valid.answer.text, valid.answer.structured, attempts=valid.attempts, repaired=valid.repaired)
 
     def _feedback(self, violations: Sequence[Violation]) -> dict[str, Json]:
         if not self._definition.feedback:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, get_args
 
 from pydantic import BaseModel, ValidationError
 
-from agenta_ai_server.domain.errors import Reason, Refused, Violation
+from agenta_ai_server.domain.errors import Reason, Violation, invalid_fields
 from agenta_ai_server.domain.tool import JSON_SCHEMA
 
 if TYPE_CHECKING:
@@ -69,8 +69,7 @@ def _arguments(model: type[Arguments], arguments: dict[str, Json]) -> Arguments:
         return model.model_validate(arguments, strict=True)
     except ValidationError as error:
         violations = [_violation(details, model) for details in error.errors(include_url=False, include_context=False)]
-    first = violations[0]
-    raise Refused(Reason.ARGUMENTS_INVALID, f"{first.field}: {first.description}", violations=violations)
+    raise invalid_fields(Reason.ARGUMENTS_INVALID, *violations)
 
 
 def _violation(details: ErrorDetails, model: type[BaseModel]) -> Violation:

@@ -86,7 +86,7 @@ class _FieldCodec:
 
     def __init__(self, field: Field) -> None:
         self.key = field.key
-        #: Makes what an unset field means; ``None``: that the property is absent.
+        # Makes what an unset field means; ``None``: that the property is absent.
         self.empty: Callable[[], Json] | None = None
         self._name = field.name
         self._nullable = field.nullable

@@ -32,7 +32,7 @@ class Label(StrEnum):
     MAP = "map<string, {}>"
 
 
-#: Precedes the number in the key of a reserved field whose property now has another number.
+# Precedes the number in the key of a reserved field whose property now has another number.
 REUSED = "#"
 
 

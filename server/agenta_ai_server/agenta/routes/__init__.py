@@ -9,13 +9,13 @@ from agenta_ai_server.agenta.routes.run import RunRoute
 
 if TYPE_CHECKING:
     from agenta_ai_server.agenta.http import HttpResponse
-    from agenta_ai_server.agenta.routes.reply import Prompt, Reply
+    from agenta_ai_server.agenta.routes.reply import PromptRun, Reply
 
 __all__ = ["CHAT_INVOKE", "CHAT_RUN", "INVOKE", "RUN", "Route"]
 
 
 class Route(Protocol):
-    """One way to run a deployed prompt.
+    """One way to run a prompt.
 
     Attributes:
         path: Below Agenta's ``/services/``.
@@ -23,11 +23,11 @@ class Route(Protocol):
 
     path: str
 
-    def encode(self, prompt: Prompt) -> bytes:
+    def encode(self, run: PromptRun) -> bytes:
         """Return the body of the request, JSON."""
 
     def decode(self, response: HttpResponse) -> Reply:
-        """Return what the response says, whatever it is."""
+        """Return what the response says. Any response can be read, even if it isn't Agenta's."""
 
 
 INVOKE: Route = InvokeRoute("completion")
@@ -35,5 +35,6 @@ INVOKE: Route = InvokeRoute("completion")
 RUN: Route = RunRoute("completion")
 """In all releases; since v0.96.1 an adapter in front of the other."""
 CHAT_INVOKE: Route = InvokeRoute("chat")
+"""As INVOKE, for chat applications."""
 CHAT_RUN: Route = RunRoute("chat")
-"""The same for chat applications."""
+"""As RUN, for chat applications."""

@@ -9,7 +9,7 @@ from agenta_ai_server.agenta.routes.reply import encoded, parsed, reply, text_of
 if TYPE_CHECKING:
     from agenta_ai_server.agenta.completion_service import Kind
     from agenta_ai_server.agenta.http import HttpResponse
-    from agenta_ai_server.agenta.routes.reply import Prompt, Reply
+    from agenta_ai_server.agenta.routes.reply import PromptRun, Reply
 
 
 class InvokeRoute:
@@ -23,12 +23,12 @@ class InvokeRoute:
         self.path = f"{kind}/v0/invoke"
         self._is_chat = kind == "chat"
 
-    def encode(self, prompt: Prompt) -> bytes:
+    def encode(self, run: PromptRun) -> bytes:
         """Return the body of the request."""
-        if prompt.parameters is not None:
-            return encoded({"data": {"inputs": dict(prompt.inputs), "parameters": dict(prompt.parameters)}})
-        references = {"application": {"slug": prompt.app}, "environment": {"slug": prompt.environment}}
-        return encoded({"data": {"inputs": dict(prompt.inputs)}, "references": references})
+        if run.parameters is not None:
+            return encoded({"data": {"inputs": dict(run.inputs), "parameters": dict(run.parameters)}})
+        references = {"application": {"slug": run.app}, "environment": {"slug": run.environment}}
+        return encoded({"data": {"inputs": dict(run.inputs)}, "references": references})
 
     def decode(self, response: HttpResponse) -> Reply:
         """Return what the response says."""

@@ -20,8 +20,8 @@ _SPAN_ID = re.compile(r"[0-9a-f]{16}", re.IGNORECASE)
 
 
 @record
-class Prompt:
-    """A prompt and the values of its variables.
+class PromptRun:
+    """A prompt to run, and the values of its variables.
 
     Attributes:
         app: Slug of the application.

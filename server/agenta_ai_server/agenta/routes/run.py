@@ -9,7 +9,7 @@ from agenta_ai_server.agenta.routes.reply import encoded, parsed, reply, text_of
 if TYPE_CHECKING:
     from agenta_ai_server.agenta.completion_service import Kind
     from agenta_ai_server.agenta.http import HttpResponse
-    from agenta_ai_server.agenta.routes.reply import Prompt, Reply
+    from agenta_ai_server.agenta.routes.reply import PromptRun, Reply
 
 
 class RunRoute:
@@ -23,12 +23,12 @@ class RunRoute:
         self.path = f"{kind}/run"
         self._is_chat = kind == "chat"
 
-    def encode(self, prompt: Prompt) -> bytes:
+    def encode(self, run: PromptRun) -> bytes:
         """Return the body of the request."""
-        inputs = dict(prompt.inputs)
+        inputs = dict(run.inputs)
         # This route knows the messages of a chat by a key of their own, and leaves out any among the inputs.
         messages = {"messages": inputs.pop("messages", [])} if self._is_chat else {}
-        return encoded({"inputs": inputs, **messages, "environment": prompt.environment, "app": prompt.app})
+        return encoded({"inputs": inputs, **messages, "environment": run.environment, "app": run.app})
 
     def decode(self, response: HttpResponse) -> Reply:
         """Return what the response says."""

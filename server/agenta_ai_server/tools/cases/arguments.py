@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validat
 from agenta_ai_server.tools.refine_prompt.tool import TemplateJson  # noqa: TC001  # pydantic evaluates it
 
 MAX_CASES, MAX_ROUNDS, MAX_REPEAT = 20, 3, 5
-#: What all runs and refinements of the largest request come to.
+# What all runs and refinements of the largest request come to.
 MAX_MODEL_CALLS = 1000
 
 Text = Annotated[str, Field(min_length=1, max_length=10_000)]

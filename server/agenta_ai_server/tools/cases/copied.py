@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from agenta_ai_server.tools.cases.expectations import Expectation
     from agenta_ai_server.tools.refine_prompt.template import Template
 
-#: Shorter ones are part of many words.
+# Shorter ones are part of many words.
 MIN_CHARACTERS = 3
 
 

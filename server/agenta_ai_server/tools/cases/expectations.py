@@ -20,18 +20,18 @@ if TYPE_CHECKING:
     from agenta_ai_server.domain.values import Json
     from agenta_ai_server.tools.cases.arguments import Expected
 
-#: What an output has at most where a pattern is matched, in how many instructions of RE2 a pattern is compiled at most,
-#: and their product. Matching takes time that grows with that: 60 ms at the worst, in a thread that lets others run.
+# What an output has at most where a pattern is matched, in how many instructions of RE2 a pattern is compiled at most,
+# and their product. Matching takes time that grows with that: 60 ms at the worst, in a thread that lets others run.
 MAX_PATTERN_CHARACTERS, MAX_PATTERN_SIZE, MAX_PATTERN_WORK = 10_000, 1_500, 5_000_000
 MAX_PATTERN_BYTES = 1 << 18
-#: What an output has at most where it is checked as JSON.
+# What an output has at most where it is checked as JSON.
 MAX_JSON_CHARACTERS = 200_000
-#: The product of what an output has and of how many patterns and slow formats its schema matches with the same text.
-#: Other threads wait meanwhile, for up to 1.4 µs each: 80 ms.
+# The product of what an output has and of how many patterns and slow formats its schema matches with the same text.
+# Other threads wait meanwhile, for up to 1.4 µs each: 80 ms.
 MAX_MATCHED_CHARACTERS = 60_000
-#: Values of JSON in an output that is looked at, and in what is expected of one.
+# Values of JSON in an output that is looked at, and in what is expected of one.
 MAX_VALUES, MAX_EXPECTED_VALUES = 10_000, 1_000
-#: Patterns in a schema, each of which takes up to half a millisecond to compile.
+# Patterns in a schema, each of which takes up to half a millisecond to compile.
 MAX_SCHEMA_PATTERNS = 20
 MAX_SHOWN = 200
 MAX_REASON_CHARACTERS = 100

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from agenta_ai_server.tools.cases.arguments import RefineWithCasesArguments
     from agenta_ai_server.tools.cases.trial import Trial
 
-#: As for the context of refine_prompt.
+# As for the context of refine_prompt.
 MAX_CONTEXT_CHARACTERS = 10_000
 MAX_REJECTIONS_CHARACTERS = 1_500
 # Of one case: its inputs, what is expected, its remark, the output, and what is wrong with it. With less room than this

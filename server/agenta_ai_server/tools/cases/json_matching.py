@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from agenta_ai_server.domain.values import Json
 
-#: Pairs of values that are compared. Lists are compared each with each.
+# Pairs of values that are compared. Lists are compared each with each.
 MAX_COMPARISONS = 200_000
 
 

@@ -23,12 +23,12 @@ if TYPE_CHECKING:
     from agenta_ai_server.tools.cases.expectations import Expectation
     from agenta_ai_server.tools.computing import Computing
 
-#: Runs of one call at the same time.
+# Runs of one call at the same time.
 MAX_AT_ONCE = 5
-#: What is kept of an output once it has been checked: a model learns up to 2,000 of these, and callers read fewer. An
-#: answer of Agenta's has up to 2 MiB, and a call keeps hundreds of them.
+# What is kept of an output once it has been checked: a model learns up to 2,000 of these, and callers read fewer. An
+# answer of Agenta's has up to 2 MiB, and a call keeps hundreds of them.
 KEPT_CHARACTERS = 2_001
-#: What is kept of a call's time to report what came of it.
+# What is kept of a call's time to report what came of it.
 REPORT_SECONDS = 0.5
 
 

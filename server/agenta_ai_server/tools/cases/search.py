@@ -201,7 +201,7 @@ class Search:
         began = clock()
         try:
             guidelines = feedback.guidelines(self._arguments)
-            asked = await self._refiner.refine(found.best.prompt, guidelines, context, bounded(self._call))
+            valid = await self._refiner.refine(found.best.prompt, guidelines, context, bounded(self._call))
         except Refused as refused:
             is_late = refused.reason is Reason.DEADLINE_TOO_SHORT
             raise _Stopped(Stop.DEADLINE if is_late else Stop.UPSTREAM_FAILED, refused.message) from None
@@ -212,7 +212,7 @@ class Search:
             return Round(RoundEnd.REJECTED, failed.message)
         finally:
             self._refining_seconds = max(self._refining_seconds, clock() - began)
-        refinement = asked.answer
+        refinement = valid.answer
         if refinement.root == found.best.prompt.root:
             return Round(RoundEnd.NOT_BETTER, "The refinement changed nothing.", refinement.summary)
         if why := self._excess(refinement.root):

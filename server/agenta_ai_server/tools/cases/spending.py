@@ -19,14 +19,14 @@ if TYPE_CHECKING:
     from agenta_ai_server.domain.values import Json
 
 TEMPLATE = "arguments.prompt_template_json"
-#: What an answer may have if the template doesn't say.
+# What an answer may have if the template doesn't say.
 DEFAULT_ANSWER_TOKENS = 1_000
-#: What can't cost more than the tokens that are counted. Everything else may name another model, or more answers.
+# What can't cost more than the tokens that are counted. Everything else may name another model, or more answers.
 KEYS = ("messages", "template_format", "input_keys", "llm_config")
 CONFIG_KEYS = (
     "model", "max_tokens", "temperature", "top_p", "frequency_penalty", "presence_penalty", "response_format",
 )  # fmt: skip
-#: In others, a loop can make any number of tokens of a short text. Of each: what opens a placeholder, and a whole one.
+# In others, a loop can make any number of tokens of a short text. Of each: what opens a placeholder, and a whole one.
 FORMATS = {"curly": ("{{", re.compile(r"\{\{([^{}]*)\}\}")), "fstring": ("{", re.compile(r"\{([^{}]*)\}"))}
 # What names a value, and doesn't format it or walk through it.
 _NAME_ALONE = re.compile(r"[^.\[]*")

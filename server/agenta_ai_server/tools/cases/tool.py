@@ -7,7 +7,7 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from agenta_ai_server.agenta.completion_service import DeployedPrompt
-from agenta_ai_server.domain.errors import Reason, Refused, Violation
+from agenta_ai_server.domain.errors import Reason, Violation, invalid_fields
 from agenta_ai_server.domain.tool import Hints, ToolSpec
 from agenta_ai_server.tools.cases import budget
 from agenta_ai_server.tools.cases.arguments import RefineWithCasesArguments
@@ -33,7 +33,7 @@ DESCRIPTION = (
     "The maximum number of model calls is known before the first one."
 )
 MAX_VIOLATIONS = 10
-#: What it takes to compile a character of a pattern, or a value of a schema.
+# What it takes to compile a character of a pattern, or a value of a schema.
 CHARACTERS_OF_COMPILING = 100
 _ROOT = re.compile(r"[^.\[]+")
 
@@ -73,7 +73,7 @@ class RefineWithCases:
         _refuse([budget.excess(arguments, of.repairs)])
         computing, key = of.guarantee.computing, caller_key(call)
         expectations = await computing.run(key, _compiled, _work(arguments), arguments)
-        prompt = await refiner.template(arguments.prompt_template_json, call)
+        prompt = await refiner.read(arguments.prompt_template_json, call)
         work = len(prompt.source) * len(arguments.cases)
         _refuse(await computing.run(key, _missing_inputs, work, prompt, arguments))
         paying = _Paying(of, arguments, is_callers=call.credential is not None)
@@ -142,8 +142,7 @@ def _refuse(violations: Iterable[Violation | None]) -> None:
     """
     found = list(islice(filter(None, violations), MAX_VIOLATIONS))
     if found:
-        first = found[0]
-        raise Refused(Reason.ARGUMENTS_INVALID, f"{first.field}: {first.description}", violations=found)
+        raise invalid_fields(Reason.ARGUMENTS_INVALID, *found)
 
 
 def _work(arguments: RefineWithCasesArguments) -> int:

@@ -23,17 +23,17 @@ if TYPE_CHECKING:
 Path: TypeAlias = "tuple[str | int, ...]"
 Found: TypeAlias = "tuple[Path, str]"
 
-#: As JSON. 500 tools with two small ones each still fit into the 4 MiB that clients read by default.
+# As JSON. 500 tools with two small ones each still fit into the 4 MiB that clients read by default.
 MAX_BYTES = 64 * 1024
-#: Levels of objects and arrays. Each is three levels of a ``Struct``; every client reads a hundred of those.
+# Levels of objects and arrays. Each is three levels of a ``Struct``; every client reads a hundred of those.
 MAX_DEPTH = 28
-#: Subschemas that apply to one place of a value.
+# Subschemas that apply to one place of a value.
 MAX_VISITS = 50
-#: Entries of what is compared one by one with each value that a keyword applies to.
+# Entries of what is compared one by one with each value that a keyword applies to.
 MAX_COMPARED = 500
-#: Levels of a value, see ``strict_json``.
+# Levels of a value, see ``strict_json``.
 MAX_VALUE_DEPTH = 100
-#: The largest integer up to which a double, and so a ``Struct``, holds every integer.
+# The largest integer up to which a double, and so a ``Struct``, holds every integer.
 MAX_INTEGER = 2**53
 _LONG_INTEGER = re.compile(r"[0-9]{16}")
 

@@ -16,13 +16,13 @@ if TYPE_CHECKING:
 
     from agenta_ai_server.domain.values import Json
 
-#: Pairs of numbers that are compared, each of the value's with each of the schema's that apply to one place.
+# Pairs of numbers that are compared, each of the value's with each of the schema's that apply to one place.
 MAX_COMPARISONS = 25_000
-#: How many an unusual number counts as.
+# How many an unusual number counts as.
 UNUSUAL = 10
-#: The powers of 2 between which a number is usual.
+# The powers of 2 between which a number is usual.
 MIN_EXPONENT, MAX_EXPONENT = -20, 40
-#: How many others the library compares an item with that must be unique. Of long lists it compares hashes.
+# How many others the library compares an item with that must be unique. Of long lists it compares hashes.
 NEIGHBOURS = 7
 
 _BOUNDS = ("minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "multipleOf")

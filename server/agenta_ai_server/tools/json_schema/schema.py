@@ -21,13 +21,13 @@ if TYPE_CHECKING:
     from agenta_ai_server.tools.json_schema.bounds import Found, Path
 
 MAX_VIOLATIONS = 10
-#: With more values than this, only the first violation is looked for: the library finds all of them or one.
+# With more values than this, only the first violation is looked for: the library finds all of them or one.
 MAX_VALUES_FOR_ALL = 200
-#: What a string with a pattern has at most. Matching takes time that grows with its length, 25 ms here at the worst.
+# What a string with a pattern has at most. Matching takes time that grows with its length, 25 ms here at the worst.
 MAX_PATTERN_CHARACTERS = 10_000
-#: What a key has at most where keys are matched.
+# What a key has at most where keys are matched.
 MAX_KEY_CHARACTERS = 1_000
-#: Of the compiled pattern, in bytes.
+# Of the compiled pattern, in bytes.
 MAX_PATTERN_BYTES = 20_000
 MAX_SHOWN = 200
 WRONG_PATTERN = (

@@ -10,7 +10,7 @@ from agenta_ai_server.tools.json_schema.bounds import MAX_INTEGER
 if TYPE_CHECKING:
     from agenta_ai_server.domain.values import Json
 
-#: Stands for the value as a whole where paths begin with a key of it.
+# Stands for the value as a whole where paths begin with a key of it.
 WHOLE = "answer"
 _MAX_DOUBLE = int(sys.float_info.max)
 

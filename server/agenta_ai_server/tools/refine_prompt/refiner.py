@@ -1,13 +1,13 @@
-"""The way from a template to a refined one: asks the deployed prompt, and keeps every rule of the guarantee."""
+"""Refines a template: runs the deployed prompt, and checks its answer against every rule of the guarantee."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from agenta_ai_server.domain.errors import Reason, Refused, ToolFailed, Violation
+from agenta_ai_server.domain.errors import Reason, Refused, ToolFailed, Violation, invalid_fields
 from agenta_ai_server.domain.record import record
 from agenta_ai_server.tools import strict_json
-from agenta_ai_server.tools.asking import AnswerInvalid, Asked, Question, as_list, ask
+from agenta_ai_server.tools.asking import AnswerInvalid, Question, ValidAnswer, as_list, ask
 from agenta_ai_server.tools.refine_prompt import answer, template
 from agenta_ai_server.tools.refine_prompt.guarantee import Guarantee, WorkerFailed
 from agenta_ai_server.tools.refine_prompt.prompt import CONTEXT, GUIDELINES, TEMPLATE
@@ -46,24 +46,24 @@ class Refinement:
 
 
 class Refiner:
-    """Refines templates by a prompt that is deployed in Agenta.
+    """Refines templates with a prompt that is deployed in Agenta.
 
     Args:
         completions: Runs that prompt.
-        prompt: Which one.
+        deployed: That prompt.
         repairs: How often the model is asked again if its answer would break the prompt, at least 0.
         guarantee: Checks prompts and answers.
     """
 
     def __init__(
-        self, completions: CompletionService, prompt: DeployedPrompt, *, repairs: int, guarantee: Guarantee
+        self, completions: CompletionService, deployed: DeployedPrompt, *, repairs: int, guarantee: Guarantee
     ) -> None:
         self._guarantee = guarantee
         self._completions = completions
-        self._prompt = prompt
+        self._deployed = deployed
         self._repairs = repairs
 
-    async def template(self, source: str, call: ToolCall) -> Template:
+    async def read(self, source: str, call: ToolCall) -> Template:
         """Read the argument ``prompt_template_json``, and check that it can be rendered.
 
         Raises:
@@ -74,9 +74,8 @@ class Refiner:
             prompt = await self.parse(source, call)
             await self._guarantee.check(prompt, caller_key(call))
         except template.TemplateError as error:
-            field = "arguments.prompt_template_json"
-            violation = Violation(field, str(error))
-            raise Refused(Reason.ARGUMENTS_INVALID, f"{field}: {error}", violations=[violation]) from None
+            wrong = Violation("arguments.prompt_template_json", str(error))
+            raise invalid_fields(Reason.ARGUMENTS_INVALID, wrong) from None
         except WorkerFailed:
             message = f"The template can't be checked: {UNCHECKED}. Nothing was sent to the model. Retry later."
             raise Refused(Reason.OVERLOADED, message, retry_delay=1.0) from None
@@ -90,11 +89,11 @@ class Refiner:
         """
         return await self._guarantee.computing.run(caller_key(call), template.parse, len(source), source)
 
-    async def refine(self, prompt: Template, guidelines: str, context: str, call: ToolCall) -> Asked[Refinement]:
-        """Have a template refined.
+    async def refine(self, prompt: Template, guidelines: str, context: str, call: ToolCall) -> ValidAnswer[Refinement]:
+        """Refine a template.
 
         Args:
-            prompt: The template, as :meth:`template` read it.
+            prompt: The template, as :meth:`read` returns it.
             guidelines: What the refinement should achieve; may be empty.
             context: What the prompt is for; may be empty.
             call: The call that it is for.
@@ -104,15 +103,15 @@ class Refiner:
             ToolFailed: No completion came, or none that keeps the prompt whole.
         """
 
-        async def run(violations: Sequence[Violation]) -> Completion:
+        async def ask_for(violations: Sequence[Violation]) -> Completion:
             return await self._ask(prompt, _guidelines_of_repair(guidelines, violations), context, call)
 
-        async def read(text: str, attempts: Sequence[Attempt]) -> Refinement:
+        async def read_answer(text: str, attempts: Sequence[Attempt]) -> Refinement:
             return await self._refinement(text, prompt, call, attempts)
 
         question = Question(
-            ask=run,
-            read=read,
+            ask=ask_for,
+            read=read_answer,
             asking="Asking Agenta for a refinement.",
             checking="Checking that the refinement keeps the prompt whole.",
             failure=lambda broken: f"{broken.description.rstrip('.')}, and was discarded; the prompt is unchanged.",
@@ -121,7 +120,7 @@ class Refiner:
 
     async def _ask(self, prompt: Template, guidelines: str, context: str, call: ToolCall) -> Completion:
         inputs = {TEMPLATE: prompt.for_upstream(), GUIDELINES: guidelines, CONTEXT: context}
-        return await self._completions.complete(self._prompt, inputs, call)
+        return await self._completions.complete(self._deployed, inputs, call)
 
     async def _refinement(self, text: str, prompt: Template, call: ToolCall, attempts: Sequence[Attempt]) -> Refinement:
         """Read what the model wrote, and check it against every rule.
@@ -144,7 +143,7 @@ class Refiner:
 
 
 def caller_key(call: ToolCall) -> str:
-    """Return for whom templates are read and rendered one after the other."""
+    """Return the key of a caller, whose templates are read and rendered one after the other."""
     return f"{call.caller.organization}/{call.caller.project}/{call.caller.user}"
 
 

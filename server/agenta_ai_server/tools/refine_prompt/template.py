@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 ROLES = ("system", "developer", "user", "assistant", "tool", "function")
 # The others are answers of tools: data, and no instructions to refine. The upstream's schema has only these four.
 REFINABLE_ROLES = ROLES[:4]
-#: Types of the parts of a content, as Agenta knows them.
+# Types of the parts of a content, as Agenta knows them.
 PARTS = ("text", "image_url", "input_audio", "file", "refusal")
 # The result repeats the messages as protobuf values, which can't be read when nested beyond 32 levels.
 MAX_CONTENT_DEPTH = 16

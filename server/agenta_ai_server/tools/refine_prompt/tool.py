@@ -1,4 +1,4 @@
-"""The tool: its arguments, its result, and the way from one to the other."""
+"""The tool: its arguments, its result, and how it is run."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from agenta_ai_server.tools.validation import input_schema, output_schema, valid
 if TYPE_CHECKING:
     from agenta_ai_server.domain.tool import ToolCall
     from agenta_ai_server.domain.values import Json
-    from agenta_ai_server.tools.asking import Asked
+    from agenta_ai_server.tools.asking import ValidAnswer
     from agenta_ai_server.tools.catalog import Dependencies
     from agenta_ai_server.tools.refine_prompt.refiner import Refinement
 
@@ -102,7 +102,7 @@ class RefinePrompt:
                 process can be had to render it.
             ToolFailed: No completion came, or none that keeps the prompt whole.
         """
-        prompt = await self._refiner.template(arguments.prompt_template_json, call)
+        prompt = await self._refiner.read(arguments.prompt_template_json, call)
         guidelines, context = arguments.guidelines or "", arguments.context or ""
         return _result(await self._refiner.refine(prompt, guidelines, context, call))
 
@@ -127,8 +127,8 @@ def provide(dependencies: Dependencies) -> ToolSpec:
     )
 
 
-def _result(asked: Asked[Refinement]) -> ToolOutcome:
-    refinement = asked.answer
+def _result(valid: ValidAnswer[Refinement]) -> ToolOutcome:
+    refinement = valid.answer
     messages: list[Json] = [
         {"role": message["role"], "content": message.get("content")} for message in refinement.root["messages"]
     ]
@@ -139,6 +139,6 @@ def _result(asked: Asked[Refinement]) -> ToolOutcome:
             "summary": refinement.summary,
             "prompt_template_json": refinement.source,
         },
-        attempts=asked.attempts,
-        repaired=asked.repaired,
+        attempts=valid.attempts,
+        repaired=valid.repaired,
     )

@@ -7,9 +7,9 @@ import re
 from agenta_ai_server.tools.refine_prompt.formats import jsonpath
 from agenta_ai_server.tools.refine_prompt.formats.syntax import TemplateSyntaxError, shown
 
-#: Reading one takes about as long as reading 5,000 characters of text.
+# Reading one takes about as long as reading 5,000 characters of text.
 MAX_PATHS = 200
-#: A name with nothing in it that has to be looked at.
+# A name with nothing in it that has to be looked at.
 _PLAIN = re.compile(r"\{\{\s*(\w[\w.-]*)\s*\}\}")
 
 

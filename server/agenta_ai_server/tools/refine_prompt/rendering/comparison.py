@@ -110,7 +110,7 @@ class _Parsed:
     """Parses texts, and collects what is wrong with them."""
 
     def __init__(self, template_format: str) -> None:
-        #: The JSONPaths of all texts, each with a number.
+        # The JSONPaths of all texts, each with a number.
         self.places: dict[str, int] = {}
         self.format: Format
         if template_format == "jinja2":
@@ -122,7 +122,7 @@ class _Parsed:
 
             self.format = MustacheText
         self.faults: list[Fault] = []
-        #: How many tags the old texts have, or the new ones, whichever are more.
+        # How many tags the old texts have, or the new ones, whichever are more.
         self.tags = 0
 
     def texts(self, texts: Sequence[str]) -> list[Text]:

@@ -91,13 +91,13 @@ class Inputs:
         self._first_text, self._first_number = chance.randrange(_MOST_VALUES), chance.choice(_FIRST_NUMBERS)
         self._numbers: dict[tuple[Shape, tuple[int, ...]], int] = {}
         self._texts: dict[tuple[Shape, tuple[int, ...], str], str] = {}
-        #: What each marker in use stands for.
+        # What each marker in use stands for.
         self.markers: dict[str, Shape] = {}
-        #: The constants in use, and what each is the value of.
+        # The constants in use, and what each is the value of.
         self.literals: dict[str, Shape] = {}
-        #: Unknown items that were accessed.
+        # Unknown items that were accessed.
         self.misses: set[str] = set()
-        #: How many values were made.
+        # How many values were made.
         self.made = 0
 
     def make(self, choices: Mapping[Shape, Choice], mode: str) -> Object:

@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, Any, Final
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-#: Names that an object of JSON has already, so that an item is written ``order['items']``.
+# Names that an object of JSON has already, so that an item is written ``order['items']``.
 METHODS: Final = frozenset(name for name in dir(dict) if not name.startswith("_"))
 
 # Types of what an input can be compared with; what stands for another input is none of them.
 _CONSTANTS = (str, int, float, bool, type(None))
 
 
-#: What a value may be.
+# What a value may be.
 KINDS: Final = frozenset({"object", "list", "count", "number", "text"})
 
 

@@ -12,14 +12,14 @@ if TYPE_CHECKING:
     from agenta_ai_server.tools.refine_prompt.rendering.inputs import Object
     from agenta_ai_server.tools.refine_prompt.rendering.shapes import Shape
 
-#: Surrounds each literal piece of a text, to distinguish it from values.
+# Surrounds each literal piece of a text, to distinguish it from values.
 OPEN: Final = "\x01"
 CLOSE: Final = "\x02"
-#: The most that may be rendered from one text, in characters.
+# The most that may be rendered from one text, in characters.
 MAX_OUTPUT: Final = 2_000_000
-#: The most tags that the texts of a prompt may have. Far more than anybody writes.
+# The most tags that the texts of a prompt may have. Far more than anybody writes.
 MAX_TAGS: Final = 1_000
-#: The most tokens that one text in Jinja2 may have: names, constants, operators and delimiters, and the prose between.
+# The most tokens that one text in Jinja2 may have: names, constants, operators and delimiters, and the prose between.
 MAX_TOKENS: Final = 6_000
 
 _MARKED = re.compile(f"{OPEN}[^{CLOSE}]*{CLOSE}")

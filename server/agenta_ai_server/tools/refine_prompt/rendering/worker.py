@@ -23,13 +23,13 @@ from agenta_ai_server.tools.refine_prompt.rendering.text import MAX_TAGS, MAX_TO
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-#: The CPU time that may be taken for a prompt, and for an answer. The latter includes the former once more, and an
-#: answer like the prompt takes as much again. The rest is for a processor that is slower the second time.
+# The CPU time that may be taken for a prompt, and for an answer. The latter includes the former once more, and an
+# answer like the prompt takes as much again. The rest is for a processor that is slower the second time.
 PROMPT_SECONDS: Final = 0.25
 ANSWER_SECONDS: Final = 0.65
-#: The address space that the process may take. The interpreter alone needs about 30 MB of it.
+# The address space that the process may take. The interpreter alone needs about 30 MB of it.
 MEMORY_BYTES: Final = 100 * 2**20
-#: Begins each message.
+# Begins each message.
 LENGTH_BYTES: Final = 4
 _MAX_FAULTS: Final = 20
 _COMPLEX: Final = f"it has more than {MAX_TAGS:,} tags, or a text with more than {MAX_TOKENS:,} tokens in its tags"
