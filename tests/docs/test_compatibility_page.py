@@ -22,8 +22,12 @@ def versions(first: str) -> str:
 def test_python_and_its_packages() -> None:
     pythons = [name.rsplit(" :: ")[-1] for name in PROJECT["project"]["classifiers"] if re.search(r":: 3\.\d+$", name)]
     assert versions("Python") == ", ".join(pythons)
-    floors = dict(each.split(">=") for each in PROJECT["project"]["dependencies"])
-    assert versions("gRPC, Protobuf") == f"grpcio {floors['grpcio']}, protobuf {floors['protobuf']} and later"
+    client, server = (
+        dict(each.split(">=") for each in dependencies if each.count(">=") == 1)
+        for dependencies in (PROJECT["project"]["dependencies"], PROJECT["project"]["optional-dependencies"]["server"])
+    )
+    grpcio = f"grpcio {client['grpcio']} for the client and {server['grpcio']} for the server"
+    assert versions("gRPC, Protobuf") == f"{grpcio}, protobuf {client['protobuf']} and later"
 
 
 def test_what_it_is_deployed_with() -> None:
