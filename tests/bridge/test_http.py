@@ -25,7 +25,7 @@ from starlette.responses import Response
 from uvicorn.server import ServerState
 
 from agenta_ai import CallFailed, Client, InvalidInput, ServiceStatus, cli
-from agenta_ai.mcp import body, caller_check, connections, http, listening
+from agenta_ai.mcp import body, caller_check, connections, http, listening, sessions
 from agenta_ai.mcp.callers import holder
 from agenta_ai.mcp.shares import Shares
 from agenta_ai.testing import FakeClient
@@ -154,7 +154,7 @@ async def test_a_session_belongs_to_the_credentials_that_began_it(
 async def test_nobody_takes_the_sessions_of_others(
     protected: LocalService, token: Callable[..., str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(http, "MAX_SESSIONS_OF_CALLER", 2)
+    monkeypatch.setattr(sessions, "MAX_SESSIONS_OF_CALLER", 2)
     begin = {"protocolVersion": REVISIONS[1], "capabilities": {}, "clientInfo": {"name": "test", "version": "1"}}
     initialize = {"jsonrpc": "2.0", "id": 0, "method": "initialize", "params": begin}
     async with http_bridge(protected.address) as url, httpx.AsyncClient(headers=HEADERS) as client:
@@ -172,11 +172,41 @@ async def test_nobody_takes_the_sessions_of_others(
 async def test_who_begins_without_credentials_shares_the_sessions(
     service: LocalService, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(http, "MAX_SESSIONS_OF_CALLER", 1)
+    monkeypatch.setattr(sessions, "MAX_SESSIONS_OF_CALLER", 1)
     begin = {"protocolVersion": REVISIONS[1], "capabilities": {}, "clientInfo": {"name": "test", "version": "1"}}
     initialize = {"jsonrpc": "2.0", "id": 0, "method": "initialize", "params": begin}
     async with http_bridge(service.address) as url, httpx.AsyncClient(headers=HEADERS) as client:
         assert [(await client.post(url, json=initialize)).status_code for _ in range(3)] == [200] * 3
+
+
+async def test_sessions_keep_a_bounded_number_of_bytes(
+    protected: LocalService, token: Callable[..., str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The SDK keeps the last request of each session, whether its response was read or not."""
+    monkeypatch.setattr(sessions, "MAX_BYTES_OF_CALLER", 250_000)
+    begin = {"protocolVersion": REVISIONS[1], "capabilities": {}, "clientInfo": {"name": "test", "version": "1"}}
+    initialize = {"jsonrpc": "2.0", "id": 0, "method": "initialize", "params": begin}
+    ping = {"jsonrpc": "2.0", "id": "k" * 100_000, "method": "ping"}
+    async with http_bridge(protected.address) as url, httpx.AsyncClient(headers=HEADERS) as client:
+        ann, ben = ({"Authorization": f"Bearer {token(sub=name)}"} for name in ("ann", "ben"))
+
+        async def begun(who: dict[str, str]) -> dict[str, str]:
+            response = await client.post(url, headers=who, json=initialize)
+            return {**who, "Mcp-Session-Id": response.headers["Mcp-Session-Id"], "MCP-Protocol-Version": REVISIONS[1]}
+
+        async def pinged(session: dict[str, str], message: dict[str, Any] = ping) -> int:
+            return (await client.post(url, headers=session, json=message)).status_code
+
+        one, two, three, other = [await begun(who) for who in (ann, ann, ann, ben)]
+        assert [await pinged(session) for session in (one, one, two, three, other)] == [200, 200, 200, 503, 200]
+        assert await pinged({**ben, **{key: one[key] for key in one if key.startswith("M")}}) == 404
+        assert await pinged(three) == 503
+        assert await pinged(one, {**ping, "id": 1}) == 200
+        assert await pinged(three) == 200
+        await client.delete(url, headers=two)
+        assert await pinged(one) == 200
+        large = {**initialize, "id": "k" * 100_000}
+        assert (await client.post(url, headers=ann, json=large)).status_code == 413
 
 
 async def test_a_slash_too_many_leads_nowhere(service: LocalService) -> None:
@@ -229,7 +259,7 @@ async def test_the_bodies_that_are_arriving_have_a_bound_together(monkeypatch: p
     assert refused.value.response.status_code == 503
     slow[0].cancel()
     await asyncio.gather(slow[0], return_exceptions=True)
-    again = await bodies.read(receiving(b"x", None), "")
+    again, _ = await bodies.read(receiving(b"x", None), "")
     assert [(await again())["type"] for _ in range(2)] == ["http.request", "http.disconnect"]
     slow[1].cancel()
 

@@ -134,6 +134,10 @@ def test_the_estimate_is_never_less_than_what_is_rendered(texts: list[str], time
         ("{a b}" * 50, {"template_format": "fstring"}, {"a": "", "a b": "x" * 1000}),
         ("{{$}}" * 50, {}, {"x" * 1000: ""}),
         ("{{$.a}}" * 50, {}, {"a": ["\x01" * 200]}),
+        # Paths, in spite of the inputs with such names.
+        ("{{$.a}}" * 50, {}, {"a": "x" * 1000, "$.a": ""}),
+        ("{{ /a }}" * 50, {}, {"a": "x" * 1000, "/a": ""}),
+        ("{{$}}" * 50, {}, {"a": "x" * 1000, "$": ""}),
         ("{a}" * 50, {"template_format": "fstring"}, {"a": ["\ue000" * 200]}),
         ("{a}" * 50, {"template_format": "fstring"}, {"a": ["'" * 500 + '"']}),
         # In real tokenizers a token for each byte or nearly so.

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 from docs.console import ROOT, matches, replay, sections
 
-from agenta_ai.mcp import body, caller_check, connections, http, progress
+from agenta_ai.mcp import body, caller_check, connections, progress, sessions
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -28,6 +28,6 @@ def test_its_numbers_are_those_of_the_code() -> None:
     assert f"remembers for {caller_check.REMEMBERED_SECONDS:.0f} seconds" in text
     assert f"at most {body.MAX_REQUEST_BYTES >> 20} MiB" in text
     assert f"at most {connections.MAX_CONNECTIONS:,} connections (fewer if it can open few files)" in text
-    assert f"and {http.MAX_SESSIONS:,} sessions" in text
+    assert f"and {sessions.MAX_SESSIONS:,} sessions" in text
     assert f"isn't read within {progress.SECONDS:.0f} seconds" in text
-    assert http.SESSION_SECONDS == 600
+    assert sessions.SESSION_SECONDS == 600

@@ -15,6 +15,7 @@ from idempotency.conftest import result
 
 from agenta_ai_server.domain.errors import Reason, Refused
 from agenta_ai_server.domain.outcome import ToolOutcome
+from agenta_ai_server.idempotency import in_flight
 from agenta_ai_server.idempotency.encoding import VERSION, encode
 from agenta_ai_server.idempotency.in_flight import MAX_CALLERS, OUTCOME_UNKNOWN, InFlightCalls
 from agenta_ai_server.idempotency.memory import MemoryLedger
@@ -301,6 +302,19 @@ async def test_so_many_callers_of_one_owner_may_join_and_those_of_others_still_c
     assert [type(result) for result in results] == [ToolOutcome, ToolOutcome, ToolOutcome, Refused, ToolOutcome]
     assert len(joined) == 3
     assert len(runs) == 0
+
+
+@virtual_time
+async def test_large_results_of_one_owner_are_stored_up_to_a_bound(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(in_flight, "MAX_LARGE_KIB_PER_OWNER", 250)
+    runs, large, small = make_runs(), Tool(text="x" * 100_000), Tool()
+    calls = [("a", large, "one"), ("b", large, "one"), ("c", large, "one"), ("d", large, "one")]
+    calls += [("e", small, "one"), ("f", large, "two")]
+    for key, tool, owner in calls:
+        assert (await runs.run(key, b"f", tool, owner=owner)).text == tool.text
+    repeats = [await runs.run(key, b"f", tool, owner=owner) for key, tool, owner in calls]
+    assert [repeat.replayed for repeat in repeats] == [True, True, True, False, True, True]
+    assert repeats[3] == OUTCOME_UNKNOWN
 
 
 @virtual_time

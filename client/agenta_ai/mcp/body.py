@@ -47,8 +47,8 @@ class Bodies:
 
     _arriving: Shares = field(default_factory=lambda: Shares(MAX_BYTES, MAX_BYTES_OF_CALLER))
 
-    async def read(self, receive: Receive, holder: str) -> Receive:
-        """Return a function that receives the request again, with its whole body.
+    async def read(self, receive: Receive, holder: str) -> tuple[Receive, bytes]:
+        """Return a function that receives the request again, with its whole body, and the body.
 
         Args:
             receive: Receives the request as it arrives.
@@ -70,7 +70,7 @@ class Bodies:
         async def again() -> Message:
             return waiting.pop(0) if waiting else await receive()
 
-        return again
+        return again, body
 
     async def _whole(self, receive: Receive, holder: str) -> tuple[bytes, Message | None]:
         """Return the body, and the message that replaced its end if the sender has disconnected."""

@@ -11,9 +11,8 @@ from typing import TYPE_CHECKING, Any, cast
 from urllib.parse import urlsplit
 
 import uvicorn
-from mcp.server.auth.middleware.bearer_auth import AuthenticatedUser, AuthorizationContext
+from mcp.server.auth.middleware.bearer_auth import AuthenticatedUser
 from mcp.server.auth.provider import AccessToken
-from mcp.server.streamable_http_manager import StreamableHTTPSessionManager
 from mcp.server.transport_security import TransportSecurityMiddleware, TransportSecuritySettings
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
@@ -28,12 +27,12 @@ from agenta_ai.mcp.bridge import Bridge
 from agenta_ai.mcp.caller_check import CallerCheck
 from agenta_ai.mcp.callers import caller_of, digest, holder
 from agenta_ai.mcp.connections import BACKLOG, KEEP_ALIVE_SECONDS, Connection, max_connections
+from agenta_ai.mcp.sessions import Sessions
 
 if TYPE_CHECKING:
     import socket
     from collections.abc import AsyncIterator, Callable, Sequence
 
-    from mcp.server.streamable_http import StreamableHTTPServerTransport
     from starlette.types import Receive, Scope, Send
 
     from agenta_ai.client import Client
@@ -43,11 +42,6 @@ if TYPE_CHECKING:
 
 PATH = "/mcp"
 WELL_KNOWN = "/.well-known/oauth-protected-resource"
-# Sessions of earlier revisions at the same time, and the seconds after which an idle one ends.
-MAX_SESSIONS = 1000
-# Of these, sessions that begin with the same credentials.
-MAX_SESSIONS_OF_CALLER = 100
-SESSION_SECONDS = 600.0
 GRACE_SECONDS = 10
 
 _LOCAL_HOSTS = ("127.0.0.1", "localhost", "[::1]")
@@ -121,21 +115,16 @@ def app(client: Client, asking: Client, names: Names, access: Access, timeout: f
         timeout: Seconds that a tool may take; the client's own if not given.
     """
     bridge = Bridge(client, names, _caller, remote=True, timeout=timeout)
-    manager = _Sessions(
-        bridge.server(),
-        session_idle_timeout=SESSION_SECONDS,
-        max_sessions=MAX_SESSIONS,
-        max_request_body_size=MAX_REQUEST_BYTES,
-    )
+    sessions = Sessions(bridge.server(), max_request_body_size=MAX_REQUEST_BYTES)
     endpoint = _Endpoint(
-        manager,
+        sessions,
         TransportSecurityMiddleware(access.security),
         CallerCheck(asking, access.metadata_url, access.needs_credentials),
     )
 
     @asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[None]:
-        async with manager.run():
+        async with sessions.run():
             yield
 
     routes = [Route(PATH, endpoint)]
@@ -195,10 +184,8 @@ def _tls_context(certificate: str, key: str) -> ssl.SSLContext:
 class _Endpoint:
     """The endpoint: Host and Origin first, then the credentials, then MCP."""
 
-    def __init__(
-        self, manager: StreamableHTTPSessionManager, security: TransportSecurityMiddleware, check: CallerCheck
-    ) -> None:
-        self._manager = manager
+    def __init__(self, sessions: Sessions, security: TransportSecurityMiddleware, check: CallerCheck) -> None:
+        self._sessions = sessions
         self._security = security
         self._check = check
         self._bodies = Bodies()
@@ -215,24 +202,13 @@ class _Endpoint:
         scope["user"] = _user(caller)
         if request.method == "POST":
             try:
-                receive = await self._bodies.read(receive, holder(caller))
+                receive, body = await self._bodies.read(receive, holder(caller))
+                self._sessions.count(request.headers, body, holder(caller))
+                del body  # not kept while the request is handled
             except Refusal as refused:
                 await refused.response(scope, receive, send)
                 return
-        await self._manager.handle_request(scope, receive, send)
-
-
-class _Sessions(StreamableHTTPSessionManager):
-    """The sessions of all callers. No caller may use all of them."""
-
-    def _admit_session(self, requestor: AuthorizationContext | None) -> StreamableHTTPServerTransport | None:
-        # Where the service needs no credentials, all callers are one.
-        if requestor is not None and requestor["subject"]:
-            # One credential is one caller, whatever projects its sessions belong to.
-            own = sum(owner["subject"] == requestor["subject"] for owner in self._session_owners.values())
-            if own >= MAX_SESSIONS_OF_CALLER:
-                return None
-        return super()._admit_session(requestor)
+        await self._sessions.handle_request(scope, receive, send)
 
 
 def _user(caller: Metadata) -> AuthenticatedUser:

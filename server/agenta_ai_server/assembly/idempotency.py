@@ -37,7 +37,7 @@ class Repeats:
 def build_idempotency(settings: Settings, resources: Resources, redis: RedisClient | None) -> Repeats:
     """Build the part that runs each request_id only once."""
     store = _store(settings, resources, redis)
-    in_flight = InFlightCalls(store)
+    in_flight = InFlightCalls(store, result_seconds=settings.result_ttl_seconds)
     resources.on_close(in_flight.aclose)
     return Repeats(in_flight, store)
 

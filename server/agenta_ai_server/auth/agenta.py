@@ -9,6 +9,7 @@ import re
 import time
 import uuid
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from enum import Enum, auto
 from functools import partial
@@ -16,7 +17,7 @@ from typing import TYPE_CHECKING, TypeAlias
 from weakref import WeakValueDictionary
 
 import httpx
-from cachetools import TLRUCache
+from cachetools import TLRUCache, TTLCache
 
 from agenta_ai_server.agenta.addresses import AgentaAddress
 from agenta_ai_server.agenta.http import HttpClient
@@ -38,6 +39,8 @@ SCHEMES = frozenset({"ApiKey", "Bearer", "Secret"})
 """What Agenta knows, in its spelling."""
 
 _RETRY_SECONDS = 1.0
+# How long a credential that was approved counts as known.
+_APPROVED_SECONDS = 3600.0
 _SECRET = re.compile(r"[!-~]{1,8192}")
 _NOBODY = Principal(user="", method="agenta")
 
@@ -136,6 +139,8 @@ class AgentaAuthenticator:
         # Kept apart, so that many refusals can't evict the consents of other callers.
         self._consents = _Memory(config.max_entries, clock)
         self._refusals = _Memory(config.max_entries, clock)
+        # Credentials that were approved not long ago. Those of others mustn't keep them from being checked again.
+        self._approved: TTLCache[bytes, None] = TTLCache(config.max_entries, _APPROVED_SECONDS, clock)
         self._is_available = True
 
     def ask_about(self, permissions: frozenset[str]) -> None:
@@ -182,10 +187,12 @@ class AgentaAuthenticator:
 
     async def _ask(self, key: bytes, credentials: Credentials) -> _Outcome:
         network, who = _network(credentials.host), _key(replace(credentials, project=""))
+        approved = key in self._approved
         share = self._shares.setdefault(network, asyncio.Semaphore(max(self._config.max_checks // 4, 1)))
         try:
-            async with asyncio.timeout(self._config.timeout), share, self._places:
-                if (delay := max(self._by_address.delay(network), self._by_credential.delay(who))) > 0:
+            async with asyncio.timeout(self._config.timeout), nullcontext() if approved else share, self._places:
+                delay = max(0 if approved else self._by_address.delay(network), self._by_credential.delay(who))
+                if delay > 0:
                     return partial(_too_much, delay)
                 # Before they are asked: what they say is at least as old.
                 now = self._clock()
@@ -232,6 +239,7 @@ class AgentaAuthenticator:
             is_all = outcome.permissions == self._permissions
             seconds = self._config.allow_seconds if is_all else self._config.deny_seconds
             self._consents.keep(key, now + seconds, outcome)
+            self._approved[key] = None
 
     def _note(self, problem: str) -> None:
         """Log when Agenta begins to fail and when it recovers, but not each failure."""

@@ -13,7 +13,7 @@ from agenta_ai_server.domain.values import Attempt
 
 # Grows with each change that an older reader would misread. Replicas of two versions may share a store.
 VERSION = 1
-_to_json = json.JSONEncoder(separators=(",", ":")).encode
+_to_json = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False).encode
 
 
 def encode(outcome: ToolOutcome) -> bytes:
@@ -33,7 +33,8 @@ def encode(outcome: ToolOutcome) -> bytes:
         "repaired": outcome.repaired,
         "warnings": outcome.warnings,
     }
-    return bytes([VERSION]) + _to_json(document).encode("ascii")
+    # Half a surrogate pair makes it unreadable; it couldn't be sent either.
+    return bytes([VERSION]) + _to_json(document).encode(errors="surrogatepass")
 
 
 def decode(data: bytes) -> ToolOutcome:

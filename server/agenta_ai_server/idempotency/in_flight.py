@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 from agenta_ai_server.domain.callers import Callers
 from agenta_ai_server.domain.errors import Reason, Refused
+from agenta_ai_server.domain.gcra import MICROSECONDS, Buckets
 from agenta_ai_server.domain.outcome import ToolFailure, ToolOutcome
 from agenta_ai_server.idempotency.encoding import decode, encode
 from agenta_ai_server.idempotency.ledger import Finished, Following, Lost
@@ -28,6 +29,11 @@ if TYPE_CHECKING:
 FIRST_LOOK, LAST_LOOK, SLOWER = 0.05, 0.25, 1.5
 # Far above any real result. A larger one isn't stored, because it would evict too many others.
 MAX_RESULT_BYTES = 4 << 20
+# What is larger counts towards what one principal may have stored at a time: some forty times an ordinary result.
+LARGE_RESULT_BYTES = 1 << 16
+MAX_LARGE_KIB_PER_OWNER = 32 << 10
+# Principals with large results that are remembered.
+MAX_OWNERS = 10_000
 # How many callers may wait for one run, and for all runs of one principal. They pass neither the rate limit nor the
 # concurrency limit, and each holds a call of the transport.
 MAX_CALLERS = 100
@@ -59,6 +65,7 @@ class InFlightCalls:
             in that time joins it; a later one finds its outcome lost.
         max_joined: How many callers may wait for runs that others have begun here.
         max_joined_per_owner: How many of them may belong to one owner.
+        result_seconds: How long results are stored.
     """
 
     def __init__(
@@ -67,11 +74,14 @@ class InFlightCalls:
         linger: float = 10.0,
         max_joined: int = 6000,
         max_joined_per_owner: int = MAX_JOINED_PER_OWNER,
+        result_seconds: float = 600.0,
     ) -> None:
         self._store = store
         self._linger_seconds = linger
         self._max_joined = max_joined
         self._max_joined_per_owner = max_joined_per_owner
+        self._kib_interval = round(result_seconds * MICROSECONDS / MAX_LARGE_KIB_PER_OWNER)
+        self._large_kib: Buckets[str] = Buckets(MAX_OWNERS)
         self._joined = 0
         self._joined_by_owner: Counter[str] = Counter()
         # Keyed by fingerprint too: only the store knows to which of two fingerprints an id belongs.
@@ -122,7 +132,7 @@ class InFlightCalls:
         """
         run = self._runs.get((key, fingerprint, rerun))
         if run is None or run.task.done():
-            run = self._start(_Run(key, fingerprint, rerun, work))
+            run = self._start(_Run(key, fingerprint, rerun, owner, work))
             return await self._wait(run, deadline, watch)
         if (
             len(run.callers.deadlines) >= MAX_CALLERS
@@ -270,13 +280,25 @@ class InFlightCalls:
             await self._record(run, lease.abandon())
             raise
         data: bytes | None = encode(outcome)
-        if data and len(data) > MAX_RESULT_BYTES:
-            log.error("a result of %d bytes is too large to be stored for repeats", len(data))
+        if data and not self._may_store(run.owner, len(data)):
+            log.error(
+                "a result of %d bytes isn't stored for repeats: it or its caller's results are too large", len(data)
+            )
             data = None
         # Retryable means that nothing was billed: the same id may be sent again, and is then run again.
         keep = not (outcome.failure and outcome.failure.retryable)
         await self._record(run, lease.complete(RunOutcome(data, keep)))
         return outcome
+
+    def _may_store(self, owner: str, size: int) -> bool:
+        """Count a result, and return whether its owner may have it stored."""
+        if size > MAX_RESULT_BYTES:
+            return False
+        if size > LARGE_RESULT_BYTES:
+            if self._large_kib.delay(owner, self._kib_interval, MAX_LARGE_KIB_PER_OWNER):
+                return False
+            self._large_kib.charge(owner, (size >> 10) * self._kib_interval)
+        return True
 
     async def _record(self, run: _Run, end: Coroutine[None, None, None]) -> None:
         # A billed result must not be lost because its last caller leaves at this moment.
@@ -291,6 +313,7 @@ class _Run:
 
     Attributes:
         rerun: Whether it is to run again if its outcome is lost.
+        owner: The principal that the id belongs to.
         callers: Who waits for it here.
         waiting: What each of them awaits.
         recording: Whether its work is done and only the store is still to record its outcome.
@@ -301,6 +324,7 @@ class _Run:
     key: str
     fingerprint: bytes
     rerun: bool
+    owner: str
     work: Work
     task: asyncio.Task[ToolOutcome] = field(init=False)
     callers: Callers = field(default_factory=Callers)

@@ -113,6 +113,8 @@ class LimitPolicy:
             policy._file = _File.model_validate(tomllib.loads(content.decode()))
         except UnicodeDecodeError as error:
             raise ValueError(f"isn't UTF-8 (at byte {error.start})") from None
+        except RecursionError:
+            raise ValueError("is nested too deeply") from None
         except ValidationError as error:
             raise ValueError("; ".join(_faults(error))) from None
         unknown = sorted(policy._tools() - set(tools)) if tools else []

@@ -30,7 +30,7 @@ _WORDY = re.compile(rf"\b(?:{'|'.join(_PLAIN)})\b", re.IGNORECASE)
 _COURTESY = re.compile(r"\b(please|kindly) +(\w?)", re.IGNORECASE)
 # Indentation and what touches a tag stays: only blanks between two words of the same run of text count as doubled.
 _DOUBLED_BLANKS = re.compile(r"(?<=\S) {2,}(?=\S)")
-_TRAILING_BLANKS = re.compile(r"[ \t]+(?=\n)")
+_TRAILING_BLANKS = re.compile(r"(?<![ \t])[ \t]+(?=\n)")
 
 # The format isn't known, so match too much rather than too little: a tag extends to the last closing brace before the
 # next opening one, so that nested braces and braces in a tag's strings stay inside; one that never closes, to the end.

@@ -16,6 +16,8 @@ from wsgiref.simple_server import WSGIRequestHandler, WSGIServer
 from prometheus_client import make_wsgi_app
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
     from agenta_ai_server.telemetry.metrics import Metrics
 
 # How many may be connected at a time; others are disconnected at once. Each has a thread and a file descriptor.
@@ -49,7 +51,7 @@ class MetricsServer:
         """
         # In a thread, because it asks the DNS for the host's name.
         self._server = server = await asyncio.to_thread(_Server, self._host, self._port)
-        server.set_app(make_wsgi_app(self._metrics.registry))
+        server.set_app(_one_at_a_time(make_wsgi_app(self._metrics.registry)))
         threading.Thread(target=server.serve_forever, name="serve-metrics", daemon=True).start()
         host = f"[{self._host}]" if ":" in self._host else self._host
         log.info("metrics on http://%s:%d/metrics", host, server.server_port)
@@ -60,6 +62,17 @@ class MetricsServer:
             await asyncio.to_thread(self._server.shutdown)
             self._server.server_close()
             self._server = None
+
+
+def _one_at_a_time(app: Callable[..., Iterable[bytes]]) -> Callable[..., Iterable[bytes]]:
+    """Return the application for one request at a time: many threads would leave the event loop little of the CPU."""
+    turn = threading.Lock()
+
+    def serve(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
+        with turn:
+            return app(environ, start_response)
+
+    return serve
 
 
 class _Server(ThreadingMixIn, WSGIServer):

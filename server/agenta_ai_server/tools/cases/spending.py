@@ -129,7 +129,9 @@ class _PromptSize:
     """
 
     def __init__(self, root: Mapping[str, Any]) -> None:
-        opening, placeholder = FORMATS[root.get("template_format") or "curly"]
+        template_format = root.get("template_format") or "curly"
+        self._has_paths = template_format == "curly"
+        opening, placeholder = FORMATS[template_format]
         source = "\n".join(strings_in(root))
         self._names = Counter(name.strip() for name in placeholder.findall(source))
         self._unclosed = max(source.count(opening) - self._names.total(), 0)
@@ -141,7 +143,11 @@ class _PromptSize:
         sizes = {name: _size(value) for name, value in inputs.items()}
         # A path such as {{$}} stands for all of them, with their names, and so may anything that isn't exactly a name.
         everything = _size(inputs)
-        known = sum(count * sizes.get(name, everything) for name, count in self._names.items())
+        known = sum(
+            # Agenta reads these as paths, even if an input has such a name.
+            count * (everything if self._has_paths and name.startswith(("$", "/")) else sizes.get(name, everything))
+            for name, count in self._names.items()
+        )
         return self._bytes + self._unclosed * everything + known
 
 
