@@ -109,6 +109,7 @@ def test_the_example_holds_agentas_plans() -> None:
         (b"[plans.Pro\nburst = 3", "Expected ']' at the end of a table declaration (at line 1, column 11)"),
         (b"burst = 3\nburst = 4\n", "Cannot overwrite a value (at line 2, column 10)"),
         (b"\xff", "isn't UTF-8 (at byte 0)"),
+        (b"a = " + b"[" * 50_000, "is nested too deeply"),
         (b"[plans.Pro.tools.nope]", f"there is no tool 'nope'; there are {TOOL}"),
         (b"[tools.nope]", f"there is no tool 'nope'; there are {TOOL}"),
     ],
