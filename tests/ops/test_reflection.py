@@ -30,6 +30,17 @@ async def test_the_calls_of_a_connection_are_bounded_and_counted_only_while_they
                 call.cancel()
 
 
+async def test_the_calls_of_all_connections_are_bounded(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reflection, "MAX_CALLS_IN_ALL", 1)
+    async with grpc.aio.insecure_channel(address) as one, asyncio.timeout(10):
+        call = await opened(stub_of(one))
+        # Channels with different options don't share a connection.
+        async with grpc.aio.insecure_channel(address, [("grpc.primary_user_agent", "other")]) as other:
+            assert await stub_of(other).ServerReflectionInfo().code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+            call.cancel()
+            await opened(stub_of(other))
+
+
 async def opened(stub: Any) -> Any:
     """Return a call that has been answered. Those that were cancelled may still count for a moment."""
     while True:

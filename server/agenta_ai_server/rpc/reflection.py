@@ -29,8 +29,9 @@ if TYPE_CHECKING:
     from agenta_ai_server.rpc.typed_methods import TypedTools
 
 LISTED = (SERVICE, health_pb2.DESCRIPTOR.services_by_name["Health"].full_name, reflection.SERVICE_NAME)
-# Open calls of one connection. Tools have one.
+# Open calls of one connection, and of all of them. Tools have one.
 MAX_CALLS = 10
+MAX_CALLS_IN_ALL = 100
 # v1 differs from v1alpha in nothing but its name. It isn't listed, since its descriptor isn't in the pool, and a caller
 # that asked to have it described would fail.
 VERSIONS = (reflection.SERVICE_NAME, "grpc.reflection.v1.ServerReflection")
@@ -47,7 +48,10 @@ def handlers(typed: TypedTools) -> Iterator[grpc.GenericRpcHandler]:
 
     async def answer(requests: Any, context: Context) -> AsyncIterator[Message]:
         if not calls.begin(context.peer()):
-            message = f"More than {MAX_CALLS} calls of reflection are open on this connection. End some of them."
+            message = (
+                f"Too many calls of reflection are open (maximum {MAX_CALLS} per connection, {MAX_CALLS_IN_ALL} in "
+                "all). End some of them."
+            )
             await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, message)
         responses: Any = described.servicer.ServerReflectionInfo(_in_time(requests), context)
         async for response in responses:
@@ -72,7 +76,7 @@ class _Calls:
         """Count a call until its task ends, unless there are too many."""
         task = asyncio.current_task()
         assert task
-        if self._open[connection] >= MAX_CALLS:
+        if self._open[connection] >= MAX_CALLS or self._open.total() >= MAX_CALLS_IN_ALL:
             return False
         self._open[connection] += 1
         # A generator that is left in the middle may end much later.
