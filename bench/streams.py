@@ -132,7 +132,7 @@ if __name__ == "__main__":
     if sys.argv[1:] == ["serve"]:
         sys.exit(serve())
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--count", type=int, default=3000, help="calls of each kind with 32 in flight")
+    parser.add_argument("--count", type=int, default=2000, help="calls of each kind with 32 in flight")
     parser.add_argument("--many", type=int, default=2000, help="calls that are in flight at once, for 2 s each")
     arguments = parser.parse_args()
     uvloop.run(main(arguments.count, arguments.many))

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 FIRST_LOOK, LAST_LOOK, SLOWER = 0.05, 0.25, 1.5
 # Far above any real result. A larger one isn't stored, because it would evict too many others.
 MAX_RESULT_BYTES = 4 << 20
-# What is larger counts towards what one principal may have stored at a time: some forty times an ordinary result.
+# Results above this size, some twenty times an ordinary one, count towards a limit for each principal.
 LARGE_RESULT_BYTES = 1 << 16
 MAX_LARGE_KIB_PER_OWNER = 32 << 10
 # Principals with large results that are remembered.
