@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING
 
 import grpc.aio
 import pytest
-from hypothesis import HealthCheck
+from hypothesis import HealthCheck, given
 from hypothesis import settings as hypothesis
+from hypothesis.strategies import none
 
 from agenta_ai.v1.tool_service_pb2_grpc import ToolServiceStub
 from agenta_ai_server.commands import serve
@@ -69,6 +70,8 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
 
 
 def pytest_collection_finish() -> None:
+    # When it first runs, Hypothesis looks for what refers to its random numbers, and doesn't find what is frozen.
+    given(none())(lambda _: None)()
     # What is loaded by now stays. Every collection of garbage would look through it again.
     gc.collect()
     gc.freeze()
