@@ -42,6 +42,16 @@ ISSUER = "https://issuer.example"
 RESOURCE = "https://ai.example.com/mcp"
 PROTECTED = http.Access(resource=RESOURCE, issuer=ISSUER)
 DISCOVER = {"jsonrpc": "2.0", "id": 1, "method": "tools/list", "params": {}}
+INITIALIZE = {
+    "jsonrpc": "2.0",
+    "id": 0,
+    "method": "initialize",
+    "params": {
+        "protocolVersion": REVISIONS[1],
+        "capabilities": {},
+        "clientInfo": {"name": "test", "version": "1"},
+    },
+}
 HEADERS = {"Accept": "application/json, text/event-stream", "Content-Type": "application/json"}
 
 
@@ -139,12 +149,9 @@ async def test_without_an_issuer_there_is_nothing_to_learn(protected: LocalServi
 async def test_a_session_belongs_to_the_credentials_that_began_it(
     protected: LocalService, token: Callable[..., str]
 ) -> None:
-    begin = {"protocolVersion": REVISIONS[1], "capabilities": {}, "clientInfo": {"name": "test", "version": "1"}}
     async with http_bridge(protected.address) as url, httpx.AsyncClient(headers=HEADERS) as client:
         ann, ben = ({"Authorization": f"Bearer {token(sub=name)}"} for name in ("ann", "ben"))
-        response = await client.post(
-            url, headers=ann, json={"jsonrpc": "2.0", "id": 0, "method": "initialize", "params": begin}
-        )
+        response = await client.post(url, headers=ann, json=INITIALIZE)
         session = {"Mcp-Session-Id": response.headers["Mcp-Session-Id"], "MCP-Protocol-Version": REVISIONS[1]}
         stolen = await client.post(url, headers={**ben, **session}, json=DISCOVER)
         own = await client.post(url, headers={**ann, **session}, json=DISCOVER)
@@ -155,28 +162,24 @@ async def test_nobody_takes_the_sessions_of_others(
     protected: LocalService, token: Callable[..., str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sessions, "MAX_SESSIONS_OF_CALLER", 2)
-    begin = {"protocolVersion": REVISIONS[1], "capabilities": {}, "clientInfo": {"name": "test", "version": "1"}}
-    initialize = {"jsonrpc": "2.0", "id": 0, "method": "initialize", "params": begin}
     async with http_bridge(protected.address) as url, httpx.AsyncClient(headers=HEADERS) as client:
         ann, ben = ({"Authorization": f"Bearer {token(sub=name)}"} for name in ("ann", "ben"))
         # The same credential, for another project and in another spelling.
         project = {**ann, "X-Agenta-Project-Id": "other"}
         spelling = {"Authorization": ann["Authorization"].replace("Bearer ", "bearer  ")}
-        responses = [await client.post(url, headers=who, json=initialize) for who in (ann, project, spelling, ben)]
+        responses = [await client.post(url, headers=who, json=INITIALIZE) for who in (ann, project, spelling, ben)]
         assert [response.status_code for response in responses] == [200, 200, 503, 200]
         ended = {**ann, "Mcp-Session-Id": responses[0].headers["Mcp-Session-Id"]}
         await client.delete(url, headers=ended)
-        assert (await client.post(url, headers=ann, json=initialize)).status_code == 200
+        assert (await client.post(url, headers=ann, json=INITIALIZE)).status_code == 200
 
 
 async def test_who_begins_without_credentials_shares_the_sessions(
     service: LocalService, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sessions, "MAX_SESSIONS_OF_CALLER", 1)
-    begin = {"protocolVersion": REVISIONS[1], "capabilities": {}, "clientInfo": {"name": "test", "version": "1"}}
-    initialize = {"jsonrpc": "2.0", "id": 0, "method": "initialize", "params": begin}
     async with http_bridge(service.address) as url, httpx.AsyncClient(headers=HEADERS) as client:
-        assert [(await client.post(url, json=initialize)).status_code for _ in range(3)] == [200] * 3
+        assert [(await client.post(url, json=INITIALIZE)).status_code for _ in range(3)] == [200] * 3
 
 
 async def test_sessions_keep_a_bounded_number_of_bytes(
@@ -184,14 +187,12 @@ async def test_sessions_keep_a_bounded_number_of_bytes(
 ) -> None:
     """The SDK keeps the last request of each session, whether its response was read or not."""
     monkeypatch.setattr(sessions, "MAX_BYTES_OF_CALLER", 250_000)
-    begin = {"protocolVersion": REVISIONS[1], "capabilities": {}, "clientInfo": {"name": "test", "version": "1"}}
-    initialize = {"jsonrpc": "2.0", "id": 0, "method": "initialize", "params": begin}
     ping = {"jsonrpc": "2.0", "id": "k" * 100_000, "method": "ping"}
     async with http_bridge(protected.address) as url, httpx.AsyncClient(headers=HEADERS) as client:
         ann, ben = ({"Authorization": f"Bearer {token(sub=name)}"} for name in ("ann", "ben"))
 
         async def begun(who: dict[str, str]) -> dict[str, str]:
-            response = await client.post(url, headers=who, json=initialize)
+            response = await client.post(url, headers=who, json=INITIALIZE)
             return {**who, "Mcp-Session-Id": response.headers["Mcp-Session-Id"], "MCP-Protocol-Version": REVISIONS[1]}
 
         async def pinged(session: dict[str, str], message: dict[str, Any] = ping) -> int:
@@ -205,7 +206,7 @@ async def test_sessions_keep_a_bounded_number_of_bytes(
         assert await pinged(three) == 200
         await client.delete(url, headers=two)
         assert await pinged(one) == 200
-        large = {**initialize, "id": "k" * 100_000}
+        large = {**INITIALIZE, "id": "k" * 100_000}
         assert (await client.post(url, headers=ann, json=large)).status_code == 413
 
 
@@ -478,10 +479,7 @@ async def test_pages_of_other_sites_do_not_reach_it(
     service: LocalService, headers: dict[str, str], access: http.Access, status: int
 ) -> None:
     async with http_bridge(service.address, access) as url, httpx.AsyncClient(headers=HEADERS) as client:
-        begin = {"protocolVersion": REVISIONS[1], "capabilities": {}, "clientInfo": {"name": "test", "version": "1"}}
-        response = await client.post(
-            url, headers=headers, json={"jsonrpc": "2.0", "id": 0, "method": "initialize", "params": begin}
-        )
+        response = await client.post(url, headers=headers, json=INITIALIZE)
     assert response.status_code == status
     allowed = headers.get("Origin") if access.origins and status == 200 else None
     assert response.headers.get("Access-Control-Allow-Origin") == allowed

@@ -8,14 +8,18 @@ from typing import TYPE_CHECKING
 
 import pytest
 from conftest import settings_for
+from prometheus_client.registry import Collector
 from telemetry.conftest import free_address, scrape
 
 from agenta_ai_server.commands import serve
 from agenta_ai_server.telemetry import metrics_server
-from agenta_ai_server.telemetry.metrics_server import MAX_SCRAPERS
+from agenta_ai_server.telemetry.metrics import Metrics
+from agenta_ai_server.telemetry.metrics_server import MAX_SCRAPERS, MetricsServer
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Iterable
+
+    from prometheus_client import Metric
 
     from agenta_ai_server.standin.app import StandIn
 
@@ -49,6 +53,28 @@ async def test_scrapers_are_few_and_disconnected_after_a_while(metrics: str, mon
     assert "agenta_ai_calls_total" not in await scrape(metrics)
     for _, writer in connections:
         writer.close()
+
+
+async def test_scrapes_take_turns() -> None:
+    """Many at once would leave the event loop little of the CPU."""
+    both, met = threading.Barrier(2), []
+
+    class Slow(Collector):
+        def collect(self) -> Iterable[Metric]:
+            try:
+                met.append(both.wait(0.2))
+            except threading.BrokenBarrierError:
+                both.reset()
+            return ()
+
+    metrics, address = Metrics("1"), free_address()
+    server = MetricsServer(metrics, address)
+    await server.start()
+    metrics.registry.register(Slow())
+    met.clear()
+    await asyncio.gather(scrape(address), scrape(address))
+    await server.aclose()
+    assert not met
 
 
 async def _end(reader: asyncio.StreamReader) -> None:

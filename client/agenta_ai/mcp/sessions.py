@@ -58,7 +58,10 @@ class Sessions(StreamableHTTPSessionManager):
         session = headers.get(MCP_SESSION_ID_HEADER)
         if session is None:
             if len(body) >= LARGE_BYTES and _begins_session(body):
-                raise Refusal(f"A request that begins a session may have {LARGE_BYTES:,} bytes.", 413)
+                raise Refusal(
+                    f"The request that begins a session may have less than {LARGE_BYTES:,} bytes. Send a smaller one.",
+                    413,
+                )
             return
         for ended in self._last.keys() - self._server_instances.keys():
             self._shares.give_back(*self._last.pop(ended))
