@@ -16,6 +16,7 @@ import pytest
 from idempotency.conftest import LEASE, RedisBacking, result, store_on, until
 
 from agenta_ai_server.domain.errors import Reason, Refused
+from agenta_ai_server.domain.store_state import StoreState
 from agenta_ai_server.idempotency.fallback import LocalFallback
 from agenta_ai_server.idempotency.in_flight import OUTCOME_UNKNOWN, InFlightCalls
 from agenta_ai_server.idempotency.ledger import (
@@ -31,7 +32,7 @@ from agenta_ai_server.idempotency.ledger import (
 from agenta_ai_server.idempotency.memory import MemoryLedger
 from agenta_ai_server.idempotency.pending_writes import PendingEnd, PendingWrites
 from agenta_ai_server.idempotency.sealing import Unstored
-from agenta_ai_server.idempotency.store import Claim, Leading, LeaseLost, LedgerStore, RunOutcome, StoreState
+from agenta_ai_server.idempotency.store import Claim, Leading, LeaseLost, LedgerStore, RunOutcome
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
