@@ -30,7 +30,7 @@ EXIT_BROKEN_PIPE = 141
 
 # New objects after which garbage among them is collected, about a megabyte; how many such collections until garbage is
 # collected among older objects, too; and how many of those until it is collected among all.
-GARBAGE_THRESHOLDS = 10_000, 10, 100
+GARBAGE_THRESHOLDS = 10_000, 10, 30
 
 PROVISION = """\
 Create the application, commit the prompt and deploy it, unless that is already done. Read the address of Agenta from

@@ -173,6 +173,8 @@ class SqliteLedger:
             timer.cancel()
             # If the caller has left, it doesn't rely on it.
             self._waiting.pop(step, None)
+            # It leads to the error, whose frames lead here.
+            del step
 
     def _hand_over(self) -> None:
         """Give the thread the steps that wait, unless it is busy.
