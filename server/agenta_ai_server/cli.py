@@ -28,9 +28,9 @@ EXIT_USAGE = 2
 EXIT_LISTEN = 3
 EXIT_BROKEN_PIPE = 141
 
-# New objects after which garbage among them is collected, about a megabyte, and how many times as many until it is
-# collected among older ones, too.
-GARBAGE_OBJECTS, YOUNG_COLLECTIONS = 10_000, 100
+# New objects after which garbage among them is collected, about a megabyte; how many such collections until garbage is
+# collected among older objects, too; and how many of those until it is collected among all.
+GARBAGE_THRESHOLDS = 10_000, 10, 30
 
 PROVISION = """\
 Create the application, commit the prompt and deploy it, unless that is already done. Read the address of Agenta from
@@ -367,5 +367,5 @@ def _run(main: Coroutine[Any, Any, Result]) -> Result:
     gc.freeze()
     gc.enable()
     # Calls leave few cycles. By default, waiting calls would be scanned again and again.
-    gc.set_threshold(GARBAGE_OBJECTS, YOUNG_COLLECTIONS)
+    gc.set_threshold(*GARBAGE_THRESHOLDS)
     return uvloop.run(main)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from agenta_ai_server.tools.cases.spending import Spending
@@ -125,9 +126,27 @@ def test_the_estimate_is_never_less_than_what_is_rendered(texts: list[str], time
     assert most.excess(root, [{"message": text} for text in texts], 1, 1)
 
 
+# As in Agenta.
+PLACEHOLDER = re.compile(r"\{\{\s*(.*?)\s*\}\}")
+
+
+@given(
+    st.text("{}ab \n.", max_size=40),
+    st.dictionaries(st.text("{}ab .", min_size=1, max_size=4), st.integers(0, 200).map("x".__mul__)),
+)
+@example("{{{a}}}", {"a": "", "{a": "x" * 100})
+@example("{{ {{a}}", {"a": "", "{{a": "x" * 100})
+@example("{{\n{{a}}", {"a": "", "{{a": "x" * 100})
+def test_braces_never_hide_what_is_rendered(content: str, inputs: dict[str, str]) -> None:
+    root = {"messages": [{"role": "user", "content": content}], "llm_config": {"max_tokens": 1}}
+    rendered = PLACEHOLDER.sub(lambda found: inputs.get(found[1], found[0]), content)
+    assert Spending(("small",), len(rendered)).excess(root, [inputs], 1, 1)
+
+
 @pytest.mark.parametrize(
     ("content", "more", "inputs"),
     [
+        ("{{{a}}}" * 50, {}, {"a": "", "{a": "x" * 1000}),
         ("{{a b}}" * 50, {}, {"a": "", "a b": "x" * 1000}),
         ("{{a.b}}" * 50, {}, {"a": "", "a.b": "x" * 1000}),
         ("{{ä-é!}}" * 50, {}, {"ä-é!": "x" * 1000}),

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import gc
 import os
 import sqlite3
 import stat
 import sys
+import threading
 import time
-from contextlib import asynccontextmanager, closing
+from contextlib import asynccontextmanager, closing, contextmanager
 from typing import TYPE_CHECKING, Any
+from weakref import WeakSet
 
 import pytest
 
@@ -28,7 +31,7 @@ from agenta_ai_server.idempotency.ledger import (
 from agenta_ai_server.idempotency.sqlite import SqliteLedger, file_fault
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Iterable
+    from collections.abc import AsyncIterator, Callable, Iterable, Iterator
     from pathlib import Path
 
 
@@ -258,6 +261,62 @@ async def test_a_claim_whose_caller_has_left_is_not_made(path: Path) -> None:
             other.execute("ROLLBACK")
         await held
         assert await ledger.claim(a_run("left", "other")) == Claimed()
+
+
+class HangingDisk:
+    """Holds every step in the thread while it hangs."""
+
+    def __init__(self) -> None:
+        self._works = threading.Event()
+        self._works.set()
+
+    def clock(self) -> float:
+        self._works.wait()
+        return time.time()
+
+    @contextmanager
+    def hangs(self) -> Iterator[None]:
+        self._works.clear()
+        try:
+            yield
+        finally:
+            self._works.set()
+
+
+class Key(str):
+    """An id that can be watched."""
+
+
+async def test_while_the_disk_hangs_only_calls_that_wait_are_kept(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    disk = HangingDisk()
+    kept: WeakSet[Key] = WeakSet()
+
+    async def claim_in_vain(ledger: SqliteLedger, key: Key) -> None:
+        kept.add(key)
+        with pytest.raises(LedgerFailed, match="TimeoutError"):
+            await ledger.claim(a_run(key))
+
+    async with ledger_on(path, clock=disk.clock) as ledger:
+        with monkeypatch.context() as patch, disk.hangs():
+            patch.setattr(sqlite, "TIMEOUT_SECONDS", 0.1)
+            for turn in range(3):
+                await asyncio.gather(*(claim_in_vain(ledger, Key(f"{turn} {each}")) for each in range(1000)))
+            gc.collect()
+            # Those that the thread has begun with.
+            assert len(kept) <= sqlite.BATCH
+        assert await ledger.claim(a_run("new")) == Claimed()
+
+
+async def test_a_hanging_disk_doesnt_keep_the_process_from_ending(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sqlite, "TIMEOUT_SECONDS", 0.1)
+    disk = HangingDisk()
+    ledger = SqliteLedger(path, clock=disk.clock)
+    await ledger.open()
+    with disk.hangs():
+        with pytest.raises(LedgerFailed, match="TimeoutError"):
+            await ledger.claim(a_run("held"))
+        async with asyncio.timeout(10):
+            await ledger.aclose()
 
 
 KILLED = """

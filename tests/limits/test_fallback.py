@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING
 import pytest
 
 from agenta_ai_server.domain.errors import Reason, Refused
+from agenta_ai_server.domain.store_state import StoreState
 from agenta_ai_server.limits.fallback import FallbackLimiter
-from agenta_ai_server.limits.limiter import Decision, Limit, LimiterState, StoreFailed
+from agenta_ai_server.limits.limiter import Decision, Limit, StoreFailed
 from agenta_ai_server.limits.memory import MemoryLimiter
 
 if TYPE_CHECKING:
@@ -34,8 +35,8 @@ class Shared:
         self.closed = False
 
     @property
-    def state(self) -> LimiterState:
-        return LimiterState.SHARED
+    def state(self) -> StoreState:
+        return StoreState.SHARED
 
     async def connect(self) -> None:
         self.probes += 1
@@ -73,7 +74,7 @@ class Watched:
     async def take(self) -> Decision:
         return await self.limiter.take("a", LIMIT)
 
-    async def state(self) -> LimiterState:
+    async def state(self) -> StoreState:
         await self.let_probe_end()
         return self.limiter.state
 
@@ -93,26 +94,26 @@ async def test_the_shared_limiter_decides_while_it_answers(watched: Watched) -> 
     await watched.limiter.connect()
     assert await watched.take() == FINE
     assert await watched.limiter.peek("a", LIMIT) == FINE
-    assert watched.limiter.state is LimiterState.SHARED
+    assert watched.limiter.state is StoreState.SHARED
 
 
 async def test_one_time_out_is_decided_locally_and_two_in_a_row_are_enough(watched: Watched) -> None:
     watched.shared.failure = LATE
     assert (await watched.take()).remaining == 1
-    assert watched.limiter.state is LimiterState.SHARED
+    assert watched.limiter.state is StoreState.SHARED
     watched.shared.failure = None
     assert await watched.take() == FINE
     watched.shared.failure = LATE
     assert (await watched.take()).remaining == 0
-    assert watched.limiter.state is LimiterState.SHARED
+    assert watched.limiter.state is StoreState.SHARED
     assert not (await watched.take()).allowed
-    assert await watched.state() is LimiterState.FALLBACK
+    assert await watched.state() is StoreState.FALLBACK
 
 
 async def test_one_error_is_enough(watched: Watched) -> None:
     watched.shared.failure = BROKEN
     assert (await watched.take()).allowed
-    assert watched.limiter.state is LimiterState.FALLBACK
+    assert watched.limiter.state is StoreState.FALLBACK
 
 
 async def test_no_call_waits_for_a_store_that_is_down_and_one_probe_at_a_time_finds_it_again(watched: Watched) -> None:
@@ -133,7 +134,7 @@ async def test_no_call_waits_for_a_store_that_is_down_and_one_probe_at_a_time_fi
     assert watched.shared.probes == 1
     watched.shared.answer.set()
     await watched.let_probe_end()
-    assert watched.limiter.state is LimiterState.FALLBACK
+    assert watched.limiter.state is StoreState.FALLBACK
     watched.now = 2
     watched.shared.failure = None
     await watched.take()
@@ -172,7 +173,7 @@ async def test_a_single_time_out_after_a_recovery_is_one_again(watched: Watched)
     await watched.let_probe_end()
     watched.shared.failure = LATE
     await watched.take()
-    assert watched.limiter.state is LimiterState.SHARED
+    assert watched.limiter.state is StoreState.SHARED
 
 
 async def test_refusing_says_when_to_try_again() -> None:
@@ -196,7 +197,7 @@ async def test_refusing_says_when_to_try_again() -> None:
 async def test_a_store_that_fails_at_the_start_is_found_later(watched: Watched) -> None:
     watched.shared.failure = BROKEN
     await watched.limiter.connect()
-    assert watched.limiter.state is LimiterState.FALLBACK
+    assert watched.limiter.state is StoreState.FALLBACK
     assert (await watched.take()).remaining == 1
     watched.shared.failure = None
     watched.now = 1

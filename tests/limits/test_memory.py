@@ -7,7 +7,8 @@ import asyncio
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from agenta_ai_server.limits.limiter import Limit, LimiterState
+from agenta_ai_server.domain.store_state import StoreState
+from agenta_ai_server.limits.limiter import Limit
 from agenta_ai_server.limits.memory import MemoryLimiter
 
 LIMIT = Limit(10, 30)
@@ -31,7 +32,7 @@ async def test_its_state_is_local_and_there_is_nothing_to_open_or_close() -> Non
     await memory.connect()
     assert (await memory.take("a", LIMIT)).remaining == 9
     await memory.aclose()
-    assert memory.state is LimiterState.LOCAL
+    assert memory.state is StoreState.LOCAL
 
 
 async def test_a_flood_of_new_callers_frees_none_that_has_used_up_its_own() -> None:

@@ -12,7 +12,8 @@ import pytest
 import trustme
 from redis_server import RedisServer
 
-from agenta_ai_server.limits.limiter import Limit, LimiterState, StoreFailed
+from agenta_ai_server.domain.store_state import StoreState
+from agenta_ai_server.limits.limiter import Limit, StoreFailed
 from agenta_ai_server.limits.redis import RedisLimiter
 from agenta_ai_server.redis.client import RedisClient
 
@@ -44,7 +45,7 @@ async def test_a_burst_by_the_stores_own_clock(limiter: RedisLimiter) -> None:
     assert 18 < burst[-1].reset <= 20
     assert not (await limiter.peek("a", LIMIT)).allowed
     assert (await limiter.peek("b", LIMIT)).remaining == 10
-    assert limiter.state is LimiterState.SHARED
+    assert limiter.state is StoreState.SHARED
 
 
 async def test_a_check_is_one_command(redis: RedisServer, limiter: RedisLimiter) -> None:

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Literal
 import pytest
 
 from agenta_ai_server.domain.errors import Reason, Refused
+from agenta_ai_server.domain.store_state import StoreState
 from agenta_ai_server.limits.fallback import FallbackLimiter
-from agenta_ai_server.limits.limiter import Limit, LimiterState
+from agenta_ai_server.limits.limiter import Limit
 from agenta_ai_server.limits.memory import MemoryLimiter
 from agenta_ai_server.limits.redis import RedisLimiter
 from agenta_ai_server.redis.client import RedisClient
@@ -30,14 +31,14 @@ BOUND = 20
 # Nothing comes back while the test runs, so whatever is admitted too much or too little is seen.
 ONCE = Limit(1, 0.01)
 CALLERS = 30
-DOWN, UP = LimiterState.FALLBACK, LimiterState.SHARED
+DOWN, UP = StoreState.FALLBACK, StoreState.SHARED
 
 
 class Load:
     """Callers without a pause, each call by somebody new, whom the policy allows just that one call."""
 
     def __init__(self, url: str, on_failure: Literal["local", "refuse"] = "local", *, timeout: float = TIMEOUT) -> None:
-        self.changes: list[LimiterState] = []
+        self.changes: list[StoreState] = []
         self.calls = 0
         self.denied = 0
         self.refused: list[Refused] = []
@@ -78,7 +79,7 @@ class Load:
             while not holds():  # noqa: ASYNC110  # seen by the load, which runs in this loop
                 await asyncio.sleep(0.005)
 
-    async def until_it_is(self, state: LimiterState) -> None:
+    async def until_it_is(self, state: StoreState) -> None:
         await self.until(lambda: self.limiter.state is state and DOWN in self.changes)
 
 

@@ -10,10 +10,11 @@ import pytest
 from proxy import Proxy
 from redis_server import RedisServer
 
+from agenta_ai_server.domain.store_state import StoreState
 from agenta_ai_server.idempotency.redis import RedisLedger
 from agenta_ai_server.idempotency.store import Leading, LedgerStore
 from agenta_ai_server.limits.fallback import FallbackLimiter
-from agenta_ai_server.limits.limiter import Limit, LimiterState
+from agenta_ai_server.limits.limiter import Limit
 from agenta_ai_server.limits.memory import MemoryLimiter
 from agenta_ai_server.limits.redis import RedisLimiter
 from agenta_ai_server.redis.client import RedisClient, RedisFailed
@@ -62,7 +63,7 @@ async def test_ids_and_limits_go_on_within_seconds(pair: tuple[RedisServer, Redi
         async with asyncio.timeout(3):
             while True:
                 await limiter.take("a", LIMIT)
-                if limiter.state is LimiterState.SHARED:
+                if limiter.state is StoreState.SHARED:
                     break
                 await asyncio.sleep(0.02)
         assert new.do("EXISTS", "agenta-ai:limit:a") == 1

@@ -195,6 +195,14 @@ async def test_all_faults_of_the_arguments_are_told_at_once(stub: ToolServiceAsy
     assert fields == ["arguments.prompt_template_json", "arguments.guidelines", "arguments.tone"]
 
 
+async def test_a_message_cant_control_a_terminal(stub: ToolServiceAsyncStub) -> None:
+    with pytest.raises(grpc.aio.AioRpcError) as refused:
+        await stub.CallTool(refine(**{"\x1b[2J\u202e": "x"}))
+    [violation] = details(refused.value)["BadRequest"]["fieldViolations"]
+    assert violation["field"] == r"arguments.\x1b[2J\u202e"
+    assert str(refused.value.details()).startswith(violation["field"])
+
+
 async def test_disabled(standin: StandIn) -> None:
     async with connected(settings_for(standin, AGENTA_AI_SERVICES_API_KEY="")) as stub:
         status = await stub.Status(tool_service_pb2.StatusRequest())

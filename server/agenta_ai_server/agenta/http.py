@@ -22,6 +22,7 @@ import aiohttp
 import httpx
 from httpx_aiohttp import AiohttpTransport
 
+from agenta_ai_server.domain.errors import forget_frames
 from agenta_ai_server.domain.http_url import check_http_url, check_proxy_url
 from agenta_ai_server.domain.record import record
 
@@ -161,7 +162,8 @@ class HttpClient:
         # UnicodeError: a host name that can't be one.
         except (TimeoutError, httpx.TransportError, aiohttp.ClientError, OSError, UnicodeError) as error:
             kind, why = exchange.kind_of(error), _why(error)
-            _forget_frames(error)
+            # The frames hold prompt and key.
+            forget_frames(error)
         finally:
             _EXCHANGE.reset(token)
             exchange.end()
@@ -185,7 +187,7 @@ class HttpClient:
         except (httpx.TransportError, aiohttp.ClientError) as error:
             if response.status_code == httpx.codes.OK or exchange.overflown:
                 raise
-            _forget_frames(error)
+            forget_frames(error)
             return HttpResponse(response.status_code, response.headers, b"")
         # A server may refuse a long request without reading it, and would take the rest for the next one.
         was_read = response.is_success or sent_bytes <= MAX_UNREAD_BYTES
@@ -390,13 +392,6 @@ def _why(error: BaseException) -> str:
         # What is wrong with it, in OpenSSL's words: it has expired, is for another name, or by an unknown authority.
         return f"{type(cause).__name__}: {getattr(cause.certificate_error, 'verify_message', '')}".rstrip(".: ")
     return type(cause).__name__
-
-
-def _forget_frames(error: BaseException | None) -> None:
-    """Drop the frames that errors lead to: they would keep prompt and key until the next garbage collection."""
-    while error is not None:
-        error.__traceback__ = None
-        error = error.__cause__ or error.__context__
 
 
 def _tls_context(ca_file: Path | None, *schemes: str) -> ssl.SSLContext:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum, auto
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -110,6 +110,10 @@ class Refused(Exception):
         self.resource = resource
         self.quota = quota
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Describe how to copy it, because the arguments of an exception are only its message by default."""
+        return Refused, (self.reason, self.message), self.__dict__
+
 
 def invalid_fields(reason: Reason, *violations: Violation) -> Refused:
     """Return the refusal of a request whose fields break rules. Its message is the first of the ``violations``."""
@@ -185,3 +189,10 @@ class UpstreamFailed(ToolFailed):
         self.transient = transient
         self.healthy = healthy
         self.explanation = explanation
+
+
+def forget_frames(error: BaseException | None) -> None:
+    """Drop the frames that an error and its causes lead to: in a cycle, they stay until the next garbage collection."""
+    while error is not None:
+        error.__traceback__ = None
+        error = error.__cause__ or error.__context__

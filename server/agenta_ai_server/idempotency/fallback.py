@@ -10,8 +10,9 @@ from agenta_ai_server.domain.errors import Reason, Refused
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from agenta_ai_server.domain.store_state import StoreState
     from agenta_ai_server.idempotency.memory import MemoryLedger
-    from agenta_ai_server.idempotency.store import Claim, LedgerStore, StoreState
+    from agenta_ai_server.idempotency.store import Claim, LedgerStore
 
 # Seconds before a store that failed is asked again: each question may take as long as its time-out.
 PAUSE = 1.0

@@ -7,11 +7,12 @@ import logging
 import math
 import random
 from collections import Counter
+from copy import copy
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 from agenta_ai_server.domain.callers import Callers
-from agenta_ai_server.domain.errors import Reason, Refused
+from agenta_ai_server.domain.errors import DeadlinePassed, Reason, Refused, forget_frames
 from agenta_ai_server.domain.gcra import MICROSECONDS, Buckets
 from agenta_ai_server.domain.outcome import ToolFailure, ToolOutcome
 from agenta_ai_server.idempotency.encoding import decode, encode
@@ -47,6 +48,7 @@ OUTCOME_UNKNOWN = ToolOutcome(
 
 Result = TypeVar("Result")
 _RunId: TypeAlias = tuple[str, bytes, bool]
+_Ending: TypeAlias = ToolOutcome | Refused | DeadlinePassed
 Work: TypeAlias = "Callable[[Callers, Callable[[], Awaitable[None]]], Awaitable[ToolOutcome]]"
 
 log = logging.getLogger(__name__)
@@ -176,7 +178,7 @@ class InFlightCalls:
         await self.idle()
 
     def _start(self, run: _Run) -> _Run:
-        run.task = self._spawn(run, self._outcome(run))
+        run.task = self._spawn(run, self._ending(run))
         run.task.add_done_callback(lambda _: self._on_done(run))
         self._runs[run.id] = run
         return run
@@ -231,6 +233,14 @@ class InFlightCalls:
         self._forget(run)
         if not run.recording:
             run.task.cancel()
+
+    async def _ending(self, run: _Run) -> _Ending:
+        try:
+            return await self._outcome(run)
+        except (Refused, DeadlinePassed) as error:
+            # Raised, it would keep its frames, which lead to this task.
+            forget_frames(error)
+            return error
 
     async def _outcome(self, run: _Run) -> ToolOutcome:
         """Return the stored outcome of the id, or run its work."""
@@ -326,7 +336,7 @@ class _Run:
     rerun: bool
     owner: str
     work: Work
-    task: asyncio.Task[ToolOutcome] = field(init=False)
+    task: asyncio.Task[_Ending] = field(init=False)
     callers: Callers = field(default_factory=Callers)
     waiting: list[asyncio.Future[None]] = field(default_factory=list)
     recording: bool = False
@@ -345,7 +355,11 @@ class _Run:
         if error := self.task.exception():
             # Raising it again for each caller would make the traceback longer each time.
             raise error.with_traceback(self.traceback)
-        return self.task.result()
+        ending = self.task.result()
+        if isinstance(ending, ToolOutcome):
+            return ending
+        # The frames that it passes lead to this run, which must not lead to them.
+        raise copy(ending)
 
 
 def _stored(data: bytes, *, replayed: bool) -> ToolOutcome:

@@ -11,7 +11,8 @@ import threading
 import time
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from itertools import islice
+from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
 
 from agenta_ai_server.idempotency.ledger import Ending, LedgerFailed
 from agenta_ai_server.idempotency.rules import Entry, Rules, State
@@ -104,8 +105,11 @@ class SqliteLedger:
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._file = _File(path, ttl, lease, durable=durable, max_bytes=max_bytes, clock=clock)
-        self._steps: queue.SimpleQueue[_Step[Any] | None] = queue.SimpleQueue()
-        self._new: list[_Step[Any]] = []
+        # In order. The thread gets more only when it has done what it has: while the disk hangs, only what is still
+        # waited for is kept.
+        self._waiting: dict[_Step[Any], None] = {}
+        self._is_busy = False
+        self._batches: queue.SimpleQueue[list[_Step[Any]] | None] = queue.SimpleQueue()
         self._thread: threading.Thread | None = None
 
     @property
@@ -119,16 +123,18 @@ class SqliteLedger:
         Raises:
             LedgerFailed: It can't be opened, or it isn't such a file.
         """
-        self._thread = threading.Thread(target=self._work, name="idempotency-file", daemon=True)
+        loop = asyncio.get_running_loop()
+        self._thread = threading.Thread(target=self._work, args=(loop,), name="idempotency-file", daemon=True)
         self._thread.start()
         await self._do(lambda _rules: None, OPEN_SECONDS)
 
     async def aclose(self) -> None:
-        """Finish the pending steps, and close the file."""
+        """Finish the pending steps, and close the file. Give up after a few seconds if the disk hangs."""
         if self._thread:
-            self._hand_over()
-            self._steps.put(None)
-            await asyncio.to_thread(self._thread.join)
+            with suppress(LedgerFailed):
+                await self._do(lambda _rules: None)
+            self._batches.put(None)
+            await asyncio.to_thread(self._thread.join, TIMEOUT_SECONDS)
             self._thread = None
 
     async def claim(self, run: Run, *, waited: str = "", rerun: bool = False) -> ClaimAnswer:
@@ -154,52 +160,49 @@ class SqliteLedger:
         """Return for how many more seconds a claimant counts as waiting; see :meth:`Ledger.followed`."""
         return await self._do(lambda rules: rules.followed(key))
 
-    async def _do(self, step: Callable[[Rules], Result], seconds: float | None = None) -> Result:
+    async def _do(self, do: Callable[[Rules], Result], seconds: float | None = None) -> Result:
         loop = asyncio.get_running_loop()
-        future: asyncio.Future[Result] = loop.create_future()
-        if not self._new:
+        step: _Step[Result] = _Step(do, loop.create_future())
+        if not self._waiting:
             loop.call_soon(self._hand_over)
-        self._new.append(_Step(step, future, loop))
-        timer = loop.call_later(seconds or TIMEOUT_SECONDS, _expire, future)
+        self._waiting[step] = None
+        timer = loop.call_later(seconds or TIMEOUT_SECONDS, step.expire)
         try:
-            return await future
+            return await step.future
         finally:
             timer.cancel()
+            # If the caller has left, it doesn't rely on it.
+            self._waiting.pop(step, None)
+            # It leads to the error, whose frames lead here.
+            del step
 
     def _hand_over(self) -> None:
-        """Give the thread what this turn of the event loop asks for.
+        """Give the thread the steps that wait, unless it is busy.
 
-        It wakes once for all of it, and when the loop is about to rest: the two would else wait for each other's GIL.
+        It wakes once for all that a turn of the event loop asks for, and when the loop is about to rest: the two would
+        else wait for each other's GIL.
         """
-        for step in self._new:
-            self._steps.put(step)
-        self._new.clear()
+        if self._waiting and not self._is_busy:
+            batch = list(islice(self._waiting, BATCH))
+            for step in batch:
+                del self._waiting[step]
+            self._is_busy = True
+            self._batches.put(batch)
 
-    def _work(self) -> None:
+    def _settle(self, batch: list[_Step[Any]]) -> None:
+        for step in batch:
+            step.settle()
+        self._is_busy = False
+        # Later in this turn, with the next steps of those that have just got their results.
+        asyncio.get_running_loop().call_soon(self._hand_over)
+
+    def _work(self, loop: asyncio.AbstractEventLoop) -> None:
         """Run steps until the end. Runs in the thread."""
-        while (batch := self._next_batch()) is not None:
+        while (batch := self._batches.get()) is not None:
             self._file.commit(batch)
-            if batch:
-                with suppress(RuntimeError):  # the event loop has been closed
-                    batch[0].loop.call_soon_threadsafe(_settle, batch)
+            with suppress(RuntimeError):  # the event loop has been closed
+                loop.call_soon_threadsafe(self._settle, batch)
         self._file.close()
-
-    def _next_batch(self) -> list[_Step[Any]] | None:
-        """Wait for a step, and return it with those that wait behind it; ``None`` at the end."""
-        step = self._steps.get()
-        if step is None:
-            return None
-        batch = []
-        with suppress(queue.Empty):
-            while step:
-                # No one waits for it any more, and its caller doesn't rely on it.
-                if not step.future.done():
-                    batch.append(step)
-                if len(batch) == BATCH:
-                    return batch
-                step = self._steps.get_nowait()
-            self._steps.put(None)
-        return batch
 
 
 @dataclass(slots=True, eq=False)
@@ -208,7 +211,6 @@ class _Step(Generic[Result]):
 
     do: Callable[[Rules], Result]
     future: asyncio.Future[Result]
-    loop: asyncio.AbstractEventLoop
     result: Result | None = None
     error: LedgerFailed | None = None
 
@@ -218,20 +220,17 @@ class _Step(Generic[Result]):
         except LedgerFailed as failure:
             self.error = failure
 
+    def expire(self) -> None:
+        if not self.future.done():
+            self.future.set_exception(LedgerFailed("TimeoutError"))
 
-def _expire(future: asyncio.Future[Any]) -> None:
-    if not future.done():
-        future.set_exception(LedgerFailed("TimeoutError"))
-
-
-def _settle(batch: list[_Step[Any]]) -> None:
-    for step in batch:
-        if step.future.done():
-            continue
-        if step.error:
-            step.future.set_exception(step.error)
+    def settle(self) -> None:
+        if self.future.done():
+            return
+        if self.error:
+            self.future.set_exception(self.error)
         else:
-            step.future.set_result(step.result)
+            self.future.set_result(cast("Result", self.result))
 
 
 class _File:

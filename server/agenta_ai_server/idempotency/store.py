@@ -9,12 +9,12 @@ import random
 import time
 from contextlib import suppress
 from dataclasses import dataclass
-from enum import Enum, auto
 from typing import TYPE_CHECKING, Protocol, TypeAlias, TypeVar
 from uuid import uuid4
 
 from agenta_ai_server.domain.errors import Reason, Refused
 from agenta_ai_server.domain.record import record
+from agenta_ai_server.domain.store_state import StoreState
 from agenta_ai_server.idempotency.ledger import (
     FOLLOWER_SECONDS,
     Claimed,
@@ -42,14 +42,6 @@ UNAVAILABLE = "The idempotency store is unavailable. Retry with the same request
 Result = TypeVar("Result")
 
 log = logging.getLogger(__name__)
-
-
-class StoreState(Enum):
-    """Where ids are recorded: where other processes find them, in this process, or nowhere else as the store fails."""
-
-    SHARED = auto()
-    LOCAL = auto()
-    FALLBACK = auto()
 
 
 @record

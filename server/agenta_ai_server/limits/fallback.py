@@ -8,7 +8,8 @@ import time
 from typing import TYPE_CHECKING, Literal
 
 from agenta_ai_server.domain.single_flight import SingleFlight
-from agenta_ai_server.limits.limiter import LimiterState, StoreFailed
+from agenta_ai_server.domain.store_state import StoreState
+from agenta_ai_server.limits.limiter import StoreFailed
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -49,13 +50,13 @@ class FallbackLimiter:
         self._refuse = on_failure == "refuse"
         self._every = every
         self._clock = clock
-        self._state = LimiterState.SHARED
+        self._state = StoreState.SHARED
         self._timeouts = 0
         self._probe_at = 0.0
         self._probes: SingleFlight[str, None] = SingleFlight()
 
     @property
-    def state(self) -> LimiterState:
+    def state(self) -> StoreState:
         """SHARED or FALLBACK."""
         return self._state
 
@@ -95,7 +96,7 @@ class FallbackLimiter:
         key: str,
         limit: Limit,
     ) -> Decision:
-        if self._state is LimiterState.SHARED:
+        if self._state is StoreState.SHARED:
             try:
                 decision = await shared(key, limit)
             except StoreFailed as failure:
@@ -112,14 +113,14 @@ class FallbackLimiter:
     def _count_failure(self, failure: StoreFailed) -> None:
         self._timeouts += 1
         # Of many concurrent calls, only the first changes the state.
-        if self._state is LimiterState.SHARED and (not failure.timed_out or self._timeouts >= TIMEOUTS):
+        if self._state is StoreState.SHARED and (not failure.timed_out or self._timeouts >= TIMEOUTS):
             self._fall_back(failure)
 
     def _fall_back(self, failure: StoreFailed) -> None:
         then = "calls are refused" if self._refuse else "each process counts on its own"
         log.warning("the rate limiter's store is failing (%s): %s until it works again", failure.why, then)
         self._plan_probe()
-        self._state = LimiterState.FALLBACK
+        self._state = StoreState.FALLBACK
 
     def _plan_probe(self) -> None:
         self._probe_at = self._clock() + self._every * random.uniform(0.5, 1)  # noqa: S311  # spreads the probes of replicas
@@ -136,4 +137,4 @@ class FallbackLimiter:
         else:
             log.info("the rate limiter's store works again: replicas share the limits")
             self._timeouts = 0
-            self._state = LimiterState.SHARED
+            self._state = StoreState.SHARED

@@ -4,23 +4,17 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
-from enum import Enum, auto
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from agenta_ai_server.domain.errors import Reason, Refused
 from agenta_ai_server.domain.gcra import MICROSECONDS
 from agenta_ai_server.domain.record import record
 
+if TYPE_CHECKING:
+    from agenta_ai_server.domain.store_state import StoreState
+
 MAX_BURST = 100_000
 MIN_PER_MINUTE, MAX_PER_MINUTE = 0.01, 60_000
-
-
-class LimiterState(Enum):
-    """Where calls are counted: in a shared store, in this process, or in this process because the store fails."""
-
-    SHARED = auto()
-    LOCAL = auto()
-    FALLBACK = auto()
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +82,7 @@ class RateLimiter(Protocol):
     """
 
     @property
-    def state(self) -> LimiterState:
+    def state(self) -> StoreState:
         """Where the counts are kept now."""
 
     async def connect(self) -> None:

@@ -11,8 +11,9 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
     from agenta_ai_server.domain.call import Principal
+    from agenta_ai_server.domain.store_state import StoreState
     from agenta_ai_server.files.reloading import ReloadingFile
-    from agenta_ai_server.limits.limiter import Decision, Limit, LimiterState, RateLimiter
+    from agenta_ai_server.limits.limiter import Decision, Limit, RateLimiter
     from agenta_ai_server.limits.policy import Quota
 
 
@@ -38,7 +39,7 @@ class RateLimits:
         self._limiter = limiter
 
     @property
-    def state(self) -> LimiterState:
+    def state(self) -> StoreState:
         """Where the counts are kept now."""
         return self._limiter.state
 

@@ -6,7 +6,8 @@ import time
 from typing import TYPE_CHECKING
 
 from agenta_ai_server.domain.gcra import Buckets
-from agenta_ai_server.limits.limiter import Decision, LimiterState
+from agenta_ai_server.domain.store_state import StoreState
+from agenta_ai_server.limits.limiter import Decision
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -26,9 +27,9 @@ class MemoryLimiter:
         self._buckets: Buckets[str] = Buckets(max_keys, clock)
 
     @property
-    def state(self) -> LimiterState:
+    def state(self) -> StoreState:
         """Always LOCAL."""
-        return LimiterState.LOCAL
+        return StoreState.LOCAL
 
     def __len__(self) -> int:
         """Count the buckets that are remembered."""

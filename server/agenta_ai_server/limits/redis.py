@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from agenta_ai_server.domain.gcra import MICROSECONDS
-from agenta_ai_server.limits.limiter import Decision, Limit, LimiterState, StoreFailed
+from agenta_ai_server.domain.store_state import StoreState
+from agenta_ai_server.limits.limiter import Decision, Limit, StoreFailed
 from agenta_ai_server.redis.client import RedisFailed, Script, unexpected_answer
 
 if TYPE_CHECKING:
@@ -41,9 +42,9 @@ class RedisLimiter:
         self._clock = clock
 
     @property
-    def state(self) -> LimiterState:
+    def state(self) -> StoreState:
         """Always SHARED."""
-        return LimiterState.SHARED
+        return StoreState.SHARED
 
     async def connect(self) -> None:
         """Take a call from a bucket of no caller.

@@ -97,7 +97,7 @@ class Boundary(grpc.aio.ServerInterceptor):
     def _wrapped(self, handler: CallHandler, method: str) -> GrpcHandler:
         respond, tool = handler.respond, UNKNOWN_TOOL if handler.calls_tool else ""
 
-        async def run(_: object, context: Context) -> bytes:
+        async def run(_: object, context: Context) -> bytes | None:
             return await self._handle(respond, self._begin(method, tool, context), context)
 
         async def stream(_: object, context: Context, encode: Encode) -> None:
@@ -105,11 +105,11 @@ class Boundary(grpc.aio.ServerInterceptor):
             progress = ProgressSender(encode, context.write)
             call.watch = progress.report
             try:
-                message = await self._handle(respond, call, context, progress)
-                await progress.stop()
-                # If it can't be written, no one is left to read it. grpc would log it as a bug of the method.
-                with suppress(Exception):
-                    await context.write(message)
+                if message := await self._handle(respond, call, context, progress):
+                    await progress.stop()
+                    # If it can't be written, no one is left to read it. grpc would log it as a bug of the method.
+                    with suppress(Exception):
+                        await context.write(message)
             finally:
                 progress.drop()
 
@@ -132,7 +132,7 @@ class Boundary(grpc.aio.ServerInterceptor):
 
     async def _handle(
         self, respond: Respond, call: Call, context: Context, progress: ProgressSender | None = None
-    ) -> bytes:
+    ) -> bytes | None:
         """Return the message of the response to the ``call``, or end it with a status, and notify the listener."""
         began = time.perf_counter()
         allowed = context.time_remaining()
@@ -155,6 +155,7 @@ class Boundary(grpc.aio.ServerInterceptor):
             if progress:
                 await progress.stop()  # otherwise grpc would have two concurrent writes, and send no status
             await _abort(response, context)
+            return None
         self._listener.call_ended(call, _outcome(response, seconds))
         # A tool that failed is answered with OK, which has no place for a RequestInfo.
         context.set_trailing_metadata(((CALL_ID_KEY, call.id), *call.response_metadata))
@@ -214,10 +215,16 @@ async def _run_or_status(work: Awaitable[Result], call: Call) -> Result | GrpcSt
         return internal_error(call)
 
 
-async def _abort(status: GrpcStatus, context: Context) -> NoReturn:
-    """End a call with a status. Must not be called within a handler of ``Exception``, since it raises one."""
-    await context.abort(status.code, status.message, status.trailers)
-    raise AssertionError("abort returned")
+async def _abort(status: GrpcStatus, context: Context) -> None:
+    """End a call with a status. Its handler must then return, and grpc raises the error that ends it again.
+
+    Until then it must pass no frame: grpc keeps it with the call, to which the frames lead, so that all of them would
+    stay in memory until a garbage collection.
+    """
+    try:
+        await context.abort(status.code, status.message, status.trailers)
+    except grpc.aio.AbortError as ending:
+        ending.__traceback__ = None
 
 
 def _is_too_large(metadata: Iterable[tuple[str, str | bytes]] | None) -> bool:

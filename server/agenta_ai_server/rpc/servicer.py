@@ -16,7 +16,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from agenta_ai.codec import to_struct
 from agenta_ai.v1 import tool_pb2, tool_service_pb2
 from agenta_ai_server.domain.errors import Reason, Refused, Violation, invalid_fields
-from agenta_ai_server.limits.limiter import LimiterState
+from agenta_ai_server.domain.store_state import StoreState
 from agenta_ai_server.rpc.handler import CallHandler, Request, Response, ToolHandler
 from agenta_ai_server.rpc.parsing import parse, read_arguments
 from agenta_ai_server.rpc.responses import MAX_DEPTH, write_last_outcome, write_outcome, write_progress
@@ -42,9 +42,9 @@ TOKEN_PREFIX = b"after:"
 
 LIMITER_STATES = {
     None: tool_service_pb2.RATE_LIMITER_STATE_OFF,
-    LimiterState.SHARED: tool_service_pb2.RATE_LIMITER_STATE_SHARED,
-    LimiterState.LOCAL: tool_service_pb2.RATE_LIMITER_STATE_LOCAL,
-    LimiterState.FALLBACK: tool_service_pb2.RATE_LIMITER_STATE_FALLBACK,
+    StoreState.SHARED: tool_service_pb2.RATE_LIMITER_STATE_SHARED,
+    StoreState.LOCAL: tool_service_pb2.RATE_LIMITER_STATE_LOCAL,
+    StoreState.FALLBACK: tool_service_pb2.RATE_LIMITER_STATE_FALLBACK,
 }
 
 AnyMessage = TypeVar("AnyMessage", bound=Message)

@@ -64,7 +64,7 @@ class GrpcStatus:
 
     Args:
         code: Its code, not OK.
-        message: Its text; a long one is cut.
+        message: Its text; a long one is cut, and control characters are escaped.
         call: The call that it answers.
         details: ``google.rpc`` messages besides the RequestInfo that every answer has.
         reason: Name of the ``Reason``, if there is one.
@@ -178,6 +178,8 @@ def to_duration(seconds: float) -> Duration:
 
 
 def _cut(text: str, most: int) -> str:
-    """Return ``text`` in at most ``most`` bytes of UTF-8."""
+    """Return ``text`` in at most ``most`` bytes of UTF-8, and without what could control a terminal."""
+    if not text.isprintable():
+        text = "".join(c if c.isprintable() or c == "\n" else c.encode("unicode_escape").decode() for c in text)
     data = text.encode()
     return text if len(data) <= most else data[: most - 3].decode(errors="ignore") + "…"

@@ -20,8 +20,7 @@ from prometheus_client import (
 
 from agenta_ai_server.domain.errors import Reason
 from agenta_ai_server.domain.listener import CallListener
-from agenta_ai_server.idempotency.store import StoreState
-from agenta_ai_server.limits.limiter import LimiterState
+from agenta_ai_server.domain.store_state import StoreState
 from agenta_ai_server.resilience.circuit_breaker import State
 
 if TYPE_CHECKING:
@@ -36,7 +35,6 @@ if TYPE_CHECKING:
 
 # The values of the gauges of these states, which their descriptions explain.
 BREAKER_STATES = {State.CLOSED: 0, State.HALF_OPEN: 1, State.OPEN: 2}
-LIMITER_STATES = {LimiterState.SHARED: 0, LimiterState.LOCAL: 1, LimiterState.FALLBACK: 2}
 STORE_STATES = {StoreState.SHARED: 0, StoreState.LOCAL: 1, StoreState.FALLBACK: 2}
 # Seconds. A model takes its time, and a call ends after 90 by default; what the service itself adds are milliseconds.
 CALL_BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 20, 30, 60, 90)
@@ -149,7 +147,7 @@ class Metrics(CallListener):
                 "agenta_ai_limiter_state",
                 "Where rate limits are counted: 0 in the shared Redis; 1 in this process, as configured; 2 in this "
                 "process or nowhere, because Redis is failing.",
-                lambda: LIMITER_STATES[limits.state],
+                lambda: STORE_STATES[limits.state],
             )
         self.gauge(
             "agenta_ai_replay_store_state",

@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING, Any
 
 from agenta_ai_server.domain.errors import Violation
 from agenta_ai_server.tools import strict_json
+from agenta_ai_server.tools.refine_prompt.formats import curly
 from agenta_ai_server.tools.refine_prompt.template import strings_in
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     from agenta_ai_server.domain.values import Json
 
@@ -26,8 +27,12 @@ KEYS = ("messages", "template_format", "input_keys", "llm_config")
 CONFIG_KEYS = (
     "model", "max_tokens", "temperature", "top_p", "frequency_penalty", "presence_penalty", "response_format",
 )  # fmt: skip
-# In others, a loop can make any number of tokens of a short text. Of each: what opens a placeholder, and a whole one.
-FORMATS = {"curly": ("{{", re.compile(r"\{\{([^{}]*)\}\}")), "fstring": ("{", re.compile(r"\{([^{}]*)\}"))}
+# In others, a loop can make any number of tokens of a short text. Of each: what opens a placeholder, and what finds the
+# names in them.
+FORMATS: dict[str, tuple[str, Callable[[str], Iterable[str]]]] = {
+    "curly": ("{{", curly.placeholders),
+    "fstring": ("{", re.compile(r"\{([^{}]*)\}").findall),
+}
 # What names a value, and doesn't format it or walk through it.
 _NAME_ALONE = re.compile(r"[^.\[]*")
 # What opens a JSONPath in a curly template, and a whole one that selects a single value. In others, such as {{$|$|$}}
@@ -131,10 +136,10 @@ class _PromptSize:
     def __init__(self, root: Mapping[str, Any]) -> None:
         template_format = root.get("template_format") or "curly"
         self._has_paths = template_format == "curly"
-        opening, placeholder = FORMATS[template_format]
-        source = "\n".join(strings_in(root))
-        self._names = Counter(name.strip() for name in placeholder.findall(source))
-        self._unclosed = max(source.count(opening) - self._names.total(), 0)
+        opening, names_in = FORMATS[template_format]
+        texts = list(strings_in(root))
+        self._names = Counter(name.strip() for text in texts for name in names_in(text))
+        self._unclosed = max(sum(text.count(opening) for text in texts) - self._names.total(), 0)
         # A model also reads numbers and syntax, for example those of a response_format.
         self._bytes = len(strict_json.dump(dict(root)).encode(errors="replace"))
 

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import re
+from typing import TYPE_CHECKING
 
 from agenta_ai_server.tools.refine_prompt.formats import jsonpath
 from agenta_ai_server.tools.refine_prompt.formats.syntax import TemplateSyntaxError, shown
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 # Reading one takes about as long as reading 5,000 characters of text.
 MAX_PATHS = 200
@@ -39,6 +43,14 @@ def variables(text: str) -> frozenset[str]:
             found[name] = _checked(name, text, end)
         end += len("}}")
     return frozenset(found.values())
+
+
+def placeholders(text: str) -> Iterator[str]:
+    """Yield the name in each placeholder, as often as it occurs, whether it can be resolved or not."""
+    *closed, _ = text.split("}}")
+    for segment in closed:
+        if (name := _placeholder(segment)) is not None:
+            yield name
 
 
 def _placeholder(segment: str) -> str | None:

@@ -7,6 +7,8 @@ from functools import lru_cache
 
 from agenta_ai_server.tools.refine_prompt.formats.syntax import TemplateSyntaxError, shown
 
+MASK = re.compile("\0JPJp0123456789_\\d+\0")
+"""What stands for a JSONPath while the engine runs; see :func:`mask`."""
 _PLACEHOLDER = re.compile(r"\{\{\{?\s*(\$[^{}]*)\}\}\}?")
 # A name in the normal form that can be written after a dot.
 _PLAIN = re.compile(r"(?<!\.)\['([A-Za-z_]\w*)'\]")
@@ -35,6 +37,11 @@ def _parse(expression: str) -> str:
         return ""
 
 
+def masked(number: int) -> str:
+    """Return the mask of the JSONPath with this number."""
+    return f"\0JPJp0123456789_{number}\0"
+
+
 def mask(text: str, places: dict[str, int], start: int, end: int) -> tuple[str, frozenset[str]]:
     """Hide the JSONPaths in a part of a text from the engine, as Agenta does.
 
@@ -45,17 +52,17 @@ def mask(text: str, places: dict[str, int], start: int, end: int) -> tuple[str, 
         end: Where it ends.
 
     Returns:
-        The part, in which ``NUL Jp number NUL`` stands for each JSONPath, and the JSONPaths. Unlike Agenta's own mark
-        it has small letters, so that no filter passes for one that works on the value.
+        The part, in which a mask stands for each JSONPath, and the JSONPaths. Agenta's own masks consist of ``JP`` and
+        a number. These have small letters and all digits as well, so that no filter passes for one that works on the
+        value, or leaves them whole where it breaks Agenta's.
     """
     found = set()
 
     def hide(match: re.Match[str]) -> str:
         path = canonical(match[1].strip(), text, match.start())
         found.add(path)
-        return f"\0Jp{places.setdefault(path, len(places))}\0"
+        return masked(places.setdefault(path, len(places)))
 
     if "\0" in text:
         raise TemplateSyntaxError.at("A NUL character can't be rendered.", text, text.index("\0"))
-    masked = _PLACEHOLDER.sub(hide, text[start:end])
-    return masked, frozenset(found)
+    return _PLACEHOLDER.sub(hide, text[start:end]), frozenset(found)

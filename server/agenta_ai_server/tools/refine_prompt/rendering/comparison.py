@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from itertools import chain, islice
 from typing import TYPE_CHECKING, Final
 
+from agenta_ai_server.tools.refine_prompt.formats import jsonpath
 from agenta_ai_server.tools.refine_prompt.formats.syntax import TemplateSyntaxError, is_blank, shown
 from agenta_ai_server.tools.refine_prompt.rendering.inputs import QUOTES, Inputs
 from agenta_ai_server.tools.refine_prompt.rendering.shapes import Shape
@@ -98,11 +99,12 @@ class _Unreadable:
     """Stands for a text that can't be read."""
 
     names = paths = frozenset[str]()
+    has_chance = False
 
     def survey(self, root: Shape) -> None:
         pass
 
-    def render(self, inputs: Object) -> Rendered:
+    def render(self, inputs: Object, mode: str) -> Rendered:
         return Rendered("unreadable", "", frozenset())
 
 
@@ -124,6 +126,7 @@ class _Parsed:
         self.faults: list[Fault] = []
         # How many tags the old texts have, or the new ones, whichever are more.
         self.tags = 0
+        self.has_chance = False
 
     def texts(self, texts: Sequence[str]) -> list[Text]:
         """Return the texts, each ready to be rendered; ``faults`` are theirs."""
@@ -138,6 +141,7 @@ class _Parsed:
             except TemplateSyntaxError as error:
                 found.append(_Unreadable())
                 self.faults.append(Fault(index, "unreadable", str(error)))
+        self.has_chance |= any(text.has_chance for text in found)
         return found
 
 
@@ -189,7 +193,9 @@ class _Comparison:
         self.fault: Fault | None = None
         self._base = Situation()
         failed: _Failed | None = None
-        for situation in islice(candidates(self._root, self._format), MAX_SITUATIONS):
+        for situation in islice(
+            candidates(self._root, self._format, has_chance=self._parsed.has_chance), MAX_SITUATIONS
+        ):
             try:
                 self._render(self._old, situation)
             except _Failed as error:
@@ -249,6 +255,8 @@ class _Comparison:
             lost = {shapes[marker].name for marker in old.markers - kept} | (old.paths - refined.paths)
             verdict.lost(lost, situation, self._base)
             verdict.say("invented", refined.misses - old.misses)
+            whole = self._inputs.whole
+            verdict.say("whole", {whole[marker].name for marker in refined.markers & whole.keys() - old.markers})
             self._judge_dependence(situation, base, (old, refined), verdict)
         return seen
 
@@ -273,7 +281,9 @@ class _Comparison:
         # New texts that are as large as the old ones cost as much as these.
         size = len(base.text) + _VALUE * self._inputs.made + _TAG * self._parsed.tags
         most = max(_FEWEST, min(MAX_SITUATIONS, _MAX_RENDERED // max(size, 1)))
-        found = chain(others(self._root, unshown), candidates(self._root, self._format))
+        found = chain(
+            others(self._root, unshown), candidates(self._root, self._format, has_chance=self._parsed.has_chance)
+        )
         seen = 0
         yield self._base
         for situation in found:
@@ -295,19 +305,19 @@ class _Comparison:
         rendered: list[Rendered] = []
         for index, text in enumerate(texts):
             try:
-                rendered.append(text.render(self._inputs.make(situation.choices, situation.mode)))
+                rendered.append(text.render(self._inputs.make(situation.choices, situation.mode), situation.mode))
             except RenderError as error:
                 raise _Failed(index, error) from None
         misses = set(self._inputs.misses)
         blank = [is_blank(each.text) for each in rendered]
         for text in fixed:
             try:
-                rendered.append(text.render(self._inputs.make(situation.choices, situation.mode)))
+                rendered.append(text.render(self._inputs.make(situation.choices, situation.mode), situation.mode))
             except RenderError:
                 continue
         values = "\n".join(each.values for each in rendered)
         masks = frozenset[str]().union(*(each.paths for each in rendered))
-        paths = frozenset(path for path, number in self._parsed.places.items() if f"\0Jp{number}\0" in masks)
+        paths = frozenset(path for path, number in self._parsed.places.items() if jsonpath.masked(number) in masks)
         return _Shown("\n".join(each.text for each in rendered), blank, *self._inputs.shown(values), paths, misses)
 
 
@@ -376,5 +386,6 @@ class _Verdict:
         sentence = {
             "escaped": f"escapes the {noun} {listed}{more}, so that quotes become &quot;",
             "ignores": f"no longer depends on the {noun} {listed}{more}",
+            "whole": f"shows all items of the {noun} {listed}{more}, also those that the prompt doesn't use",
         }.get(verb, f"{verb} the {noun} {listed}{more}{when}")
         self._found.append(Fault(None, "names", f"The refinement {sentence}."))

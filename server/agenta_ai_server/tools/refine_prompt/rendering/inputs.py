@@ -33,6 +33,7 @@ LONG: Final = "long"
 FRACTIONS: Final = "fractions"
 QUOTES: Final = "quotes"
 FLAT: Final = "flat"
+CHANCE: Final = "chance"
 
 
 class Object(dict[str, Any]):
@@ -97,6 +98,9 @@ class Inputs:
         self.literals: dict[str, Shape] = {}
         # Unknown items that were accessed.
         self.misses: set[str] = set()
+        # The markers of items that no text knows, and the object that each is in.
+        self.whole: dict[str, Shape] = {}
+        self._surplus: dict[Shape, Shape] = {}
         # How many values were made.
         self.made = 0
 
@@ -129,6 +133,11 @@ class Inputs:
         elif shape.each or not (shape.keys or shape is self._root):
             for number in range(2):
                 made[self._text(shape, (*at, number))] = self._value(shape.element(), (*at, number))
+        else:
+            # Seen only by a text that shows the whole object.
+            surplus = self._text(self._surplus.setdefault(shape, Shape(shape.name or ".")), at)
+            made[str(surplus)] = surplus
+            self.whole |= dict.fromkeys(_CHUNK.findall(surplus), shape)
         return made
 
     def _value(self, shape: Shape, at: tuple[int, ...]) -> Any:

@@ -18,7 +18,7 @@ from jinja2.visitor import NodeTransformer
 
 from agenta_ai_server.tools.refine_prompt.formats import jsonpath
 from agenta_ai_server.tools.refine_prompt.formats.syntax import TemplateSyntaxError, shown
-from agenta_ai_server.tools.refine_prompt.rendering.inputs import Object, note_miss
+from agenta_ai_server.tools.refine_prompt.rendering.inputs import CHANCE, PLAIN, Object, note_miss
 from agenta_ai_server.tools.refine_prompt.rendering.probes import Attribute, Probe, either, recorded
 from agenta_ai_server.tools.refine_prompt.rendering.text import (
     MAX_OUTPUT,
@@ -83,16 +83,26 @@ class _Bounded(Extension):
 
 
 class Sandbox(SandboxedEnvironment):
-    """Agenta's environment, but for bounds on what takes long, and for chance."""
+    """Agenta's environment, but for bounds on what takes long, and for chance, whose result depends on the mode."""
 
     intercepted_binops = frozenset({"*", "**", "%"})
 
     def __init__(self) -> None:
         super().__init__(optimized=False, extensions=[_Bounded])
         self.filters = {name: _bounded(function, name) for name, function in self.filters.items()}
-        self.filters["random"] = self.filters["first"]
+        self.mode = PLAIN
+        self.filters["random"] = self._random
         self.globals["range"] = _range
-        self.globals["lipsum"] = lambda *_args, **_kwargs: "Lorem ipsum."
+        self.globals["lipsum"] = self._lipsum
+
+    def _random(self, sequence: Any) -> Any:
+        found = list(sequence)
+        return (
+            found[-1 if self.mode == CHANCE else 0] if found else self.undefined("No random item, sequence was empty.")
+        )
+
+    def _lipsum(self, *_args: Any, **_kwargs: Any) -> str:
+        return "Lorem ipsum. " * (50 if self.mode == CHANCE else 1)
 
     def call_binop(self, context: Context, operator: str, left: Any, right: Any) -> Any:
         """Compute an operation that could take long."""
@@ -158,6 +168,7 @@ class JinjaText:
 
     def __init__(self, text: str, places: dict[str, int]) -> None:
         masked, self.paths = _masked(text, places)
+        self.has_chance = "random" in text or "lipsum" in text
         self._tree = _readable(_parsed, masked)
         self._template, self.names = _readable(_compiled, self._tree)
 
@@ -168,12 +179,13 @@ class JinjaText:
         with contextlib.suppress(Exception):
             _run(SURVEY.from_string(_AllBranches().visit(self._tree)), inputs)
 
-    def render(self, inputs: Object) -> Rendered:
-        """Render the text.
+    def render(self, inputs: Object, mode: str) -> Rendered:
+        """Render the text in a mode of the inputs.
 
         Raises:
             RenderError: Agenta could not render it with these inputs.
         """
+        SANDBOX.mode = mode
         try:
             return Rendered.of(_run(self._template, inputs))
         except (RenderError, MemoryError):

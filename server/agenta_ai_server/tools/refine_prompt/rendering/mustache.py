@@ -50,6 +50,8 @@ class MustacheText:
         TemplateSyntaxError: Agenta could not render it, whatever the inputs.
     """
 
+    has_chance = False
+
     def __init__(self, text: str, places: dict[str, int]) -> None:
         if refused := _REFUSED.search(text):
             raise TemplateSyntaxError.at(_WHY[refused.lastgroup or ""], text, refused.start())
@@ -79,8 +81,8 @@ class MustacheText:
         """Find out what the text does with its inputs. A name in a section is taken to be an item of its value."""
         _survey(self._tree, [root], ())
 
-    def render(self, inputs: Object) -> Rendered:
-        """Render the text.
+    def render(self, inputs: Object, mode: str) -> Rendered:
+        """Render the text in a mode of the inputs.
 
         Raises:
             RenderError: Agenta could not render it with these inputs.

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from itertools import chain, combinations, zip_longest
 from typing import TYPE_CHECKING, Any, Final
 
-from agenta_ai_server.tools.refine_prompt.rendering.inputs import FLAT, FRACTIONS, LONG, PLAIN, QUOTES
+from agenta_ai_server.tools.refine_prompt.rendering.inputs import CHANCE, FLAT, FRACTIONS, LONG, PLAIN, QUOTES
 from agenta_ai_server.tools.refine_prompt.rendering.shapes import ABSENT, EMPTY, OTHER, Choice, Shape
 
 if TYPE_CHECKING:
@@ -20,6 +20,7 @@ _MODES: Final = {
     FRACTIONS: "all numbers have fractions",
     QUOTES: "all texts hold quotes",
     FLAT: "all sections are plain conditions",
+    CHANCE: "chance has another result",
 }
 
 
@@ -46,17 +47,20 @@ class Situation:
         return Situation({**base.choices, **self.choices}, self.mode or base.mode)
 
 
-def candidates(root: Shape, template_format: str) -> Iterator[Situation]:
+def candidates(root: Shape, template_format: str, *, has_chance: bool = False) -> Iterator[Situation]:
     """Yield all situations that may matter, the most telling first; the first has nothing unusual.
 
     Args:
         root: The shape of all inputs.
         template_format: Name of the format.
+        has_chance: Whether the texts may render differently with the same inputs.
     """
     yield Situation()
     shapes = [shape for shape in root.walk() if shape is not root]
     choices = {shape: found for shape in shapes if (found := list(_choices(shape)))}
     yield Situation(mode=LONG)
+    if has_chance:
+        yield Situation(mode=CHANCE)
     if template_format == "mustache":
         yield Situation(mode=QUOTES)
     modes = [FLAT] if any("section" in shape.uses for shape in shapes) else []

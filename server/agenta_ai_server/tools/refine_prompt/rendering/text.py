@@ -6,6 +6,8 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Protocol
 
+from agenta_ai_server.tools.refine_prompt.formats import jsonpath
+
 if TYPE_CHECKING:
     from collections.abc import Set
 
@@ -23,7 +25,6 @@ MAX_TAGS: Final = 1_000
 MAX_TOKENS: Final = 6_000
 
 _MARKED = re.compile(f"{OPEN}[^{CLOSE}]*{CLOSE}")
-_PATH = re.compile("\0Jp\\d+\0")
 
 
 class TooComplex(Exception):
@@ -63,7 +64,7 @@ class Rendered:
         """Read what was rendered from a text whose literal pieces are marked."""
         values = _MARKED.sub(OPEN, marked)
         text = " ".join(marked.replace(OPEN, "").replace(CLOSE, "").split())
-        return cls(text, values, frozenset(_PATH.findall(values)))
+        return cls(text, values, frozenset(jsonpath.MASK.findall(values)))
 
 
 class Text(Protocol):
@@ -72,16 +73,18 @@ class Text(Protocol):
     Attributes:
         names: Of the inputs that it asks for, whether it is reached or not.
         paths: The JSONPaths in it, in their canonical form.
+        has_chance: Whether it may render differently with the same inputs.
     """
 
     names: frozenset[str]
     paths: frozenset[str]
+    has_chance: bool
 
     def survey(self, root: Shape) -> None:
         """Find out what the text does with its inputs."""
 
-    def render(self, inputs: Object) -> Rendered:
-        """Render it. Raises :class:`RenderError`."""
+    def render(self, inputs: Object, mode: str) -> Rendered:
+        """Render it in a mode of :mod:`.inputs`. Raises :class:`RenderError`."""
 
 
 class Format(Protocol):
@@ -102,7 +105,7 @@ class Format(Protocol):
 def marked(literal: str) -> str:
     """Mark a literal piece of a text; what stands for a JSONPath is a value."""
     at, pieces = 0, []
-    for path in _PATH.finditer(literal):
+    for path in jsonpath.MASK.finditer(literal):
         pieces += [OPEN, literal[at : path.start()], CLOSE, path[0]]
         at = path.end()
     return "".join([*pieces, OPEN, literal[at:], CLOSE])
