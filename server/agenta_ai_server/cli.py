@@ -242,7 +242,11 @@ def _keys(command: str) -> Callable[[argparse.Namespace], int]:
 
 
 def _serve(arguments: argparse.Namespace) -> None:
-    from agenta_ai_server.commands import serve
+    from agenta_ai_server.agenta.trust import trusting_nobody
+
+    # Not where aiohttp is imported: tests of callers share their process with the service, and may use it themselves.
+    with trusting_nobody():
+        from agenta_ai_server.commands import serve
     from agenta_ai_server.settings import read
     from agenta_ai_server.telemetry import logs
 

@@ -11,7 +11,6 @@ import errno
 import math
 import random
 import select
-import ssl
 import time
 from contextvars import ContextVar
 from dataclasses import dataclass, field
@@ -22,6 +21,7 @@ import aiohttp
 import httpx
 from httpx_aiohttp import AiohttpTransport
 
+from agenta_ai_server.agenta.trust import tls_context
 from agenta_ai_server.domain.http_url import check_http_url, check_proxy_url
 from agenta_ai_server.domain.record import record
 
@@ -109,7 +109,7 @@ class HttpClient:
         if proxy is not None:
             check_proxy_url(proxy)
         self._proxy = proxy
-        self._tls = _tls_context(ca_file, *(check_http_url(each).scheme for each in (url, proxy) if each))
+        self._tls = tls_context(ca_file, *(check_http_url(each).scheme for each in (url, proxy) if each))
         self._keep_alive = keep_alive
         self._idle_seconds = idle_seconds
         self._max_connection_seconds = max_connection_seconds
@@ -397,12 +397,3 @@ def _forget_frames(error: BaseException | None) -> None:
     while error is not None:
         error.__traceback__ = None
         error = error.__cause__ or error.__context__
-
-
-def _tls_context(ca_file: Path | None, *schemes: str) -> ssl.SSLContext:
-    if ca_file:
-        return ssl.create_default_context(cafile=ca_file)
-    if "https" in schemes:
-        return httpx.create_ssl_context(trust_env=False)
-    # Nothing here needs the public authorities, which take two megabytes.
-    return ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
