@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from agenta_ai_server.domain.tool import JSON_SCHEMA
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Set
+    from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence, Set
 
     from agenta_ai_server.domain.values import Json
 
@@ -48,6 +48,8 @@ _MULTIPLYING = frozenset({
     "unevaluatedItems", "unevaluatedProperties",
 })  # fmt: skip
 _IN_PLACE = ("not", "if", "then", "else")
+# Subschemas with none of these apply no others.
+_APPLYING = frozenset({*_ONE, *_LISTS, *_TABLES, "$ref"})
 _UNSUPPORTED = ("$dynamicRef", "$dynamicAnchor", "$recursiveRef", "$recursiveAnchor", "$anchor", "$vocabulary")
 
 
@@ -198,7 +200,9 @@ class Places:
 
         # The list grows until all that can be reached is in it.
         self._subschemas = [
-            _Subschema(
+            _Subschema(schema)
+            if _APPLYING.isdisjoint(schema)
+            else _Subschema(
                 schema,
                 numbered(_applied_here(root, schema)),
                 [group for each in _applied_in_objects(schema) if (group := numbered(each))],
@@ -244,12 +248,12 @@ class _Subschema:
     """
 
     schema: Mapping[str, Any]
-    here: list[int]
-    objects: list[list[int]]
-    arrays: list[list[int]]
+    here: Sequence[int] = ()
+    objects: Sequence[list[int]] = ()
+    arrays: Sequence[list[int]] = ()
 
 
-def _sum(groups: list[list[int]], row: list[int]) -> int:
+def _sum(groups: Sequence[list[int]], row: list[int]) -> int:
     return sum(max(map(row.__getitem__, group)) for group in groups)
 
 
