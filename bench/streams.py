@@ -54,7 +54,7 @@ async def run(call: ToolCall) -> ToolOutcome:
 def serve() -> int:
     """Serve the tool."""
     tool = ToolSpec(NAME, "", "", "edit_workflows", {"type": "object"}, {}, run)
-    assembled.discover = lambda _: [tool]  # type: ignore[assignment,attr-defined]  # alone
+    assembled.discover = lambda: {NAME: lambda _: tool}  # type: ignore[attr-defined]  # alone
     return agenta_ai_server(["serve"])
 
 

@@ -15,7 +15,7 @@ from agenta_ai_server.domain.outcome import ToolOutcome
 from agenta_ai_server.domain.tool import ToolSpec
 from agenta_ai_server.rpc import responses, typed_methods
 from agenta_ai_server.rpc.parsing import MAX_VALUES, parse, read_arguments
-from agenta_ai_server.tools.refine_prompt import tool as refine_prompt
+from agenta_ai_server.tools import refine_prompt
 from agenta_ai_server.typed.generation import Generation
 from agenta_ai_server.typed.lock import Lock, updated
 from agenta_ai_server.typed.tools import shapes

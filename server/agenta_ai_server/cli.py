@@ -74,6 +74,8 @@ def _command(arguments: argparse.Namespace) -> int:
     # We report these better than grpc does: a taken port, a command that "dev" starts by forking.
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "false")
+    # Looking for pydantic's plugins takes as long as importing a library, and we have none.
+    os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
     # Imported modules stay. Collecting garbage among them would take a sixth of the start.
     gc.disable()
     # Where rich is installed, httpx would import its command line with it, which is never used here.
@@ -242,7 +244,11 @@ def _keys(command: str) -> Callable[[argparse.Namespace], int]:
 
 
 def _serve(arguments: argparse.Namespace) -> None:
-    from agenta_ai_server.commands import serve
+    from agenta_ai_server.agenta.trust import trusting_nobody
+
+    # Not where aiohttp is imported: tests of callers share their process with the service, and may use it themselves.
+    with trusting_nobody():
+        from agenta_ai_server.commands import serve
     from agenta_ai_server.settings import read
     from agenta_ai_server.telemetry import logs
 

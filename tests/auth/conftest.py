@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from auth.parties import SECRETS, Authority, Issuer, Pair, Parties, whoami_tool
+from auth.parties import SECRETS, WHOAMI, Authority, Issuer, Pair, Parties, whoami_tool
 from cryptography.hazmat.primitives.asymmetric import rsa
 
 import agenta_ai_server.tools
@@ -17,9 +17,8 @@ from agenta_ai_server.tools.catalog import discover
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
 
-    from agenta_ai_server.domain.tool import ToolSpec
     from agenta_ai_server.standin.app import StandIn
-    from agenta_ai_server.tools.catalog import Dependencies
+    from agenta_ai_server.tools.catalog import Provide
 
 
 @pytest.fixture(autouse=True)
@@ -63,8 +62,8 @@ async def parties(
 def whoami(monkeypatch: pytest.MonkeyPatch) -> None:
     """Adds a tool that says who calls."""
 
-    def discovered(dependencies: Dependencies) -> list[ToolSpec]:
-        return [*discover(dependencies), whoami_tool()]
+    def discovered() -> dict[str, Provide]:
+        return {**discover(), WHOAMI: lambda _: whoami_tool()}
 
     monkeypatch.setattr(assembled_tools, "discover", discovered)
 

@@ -174,13 +174,16 @@ def test_there_are_bounds() -> None:
     assert "21 different permissions are used, more than the maximum of 20" in fault
 
 
-def test_a_start_without_a_file_does_not_pay_for_it() -> None:
+def test_a_start_does_not_pay_for_what_is_not_used() -> None:
     look = (
-        "import sys; from agenta_ai_server.assembly import tools, service; tools.described_tools(); print(*sys.modules)"
+        "import asyncio, sys; from agenta_ai_server.assembly.service import find_faults; "
+        "from agenta_ai_server.settings import read; settings = read({'AGENTA_AI_GRPC_AUTH': 'none'}).settings; "
+        "asyncio.run(find_faults(settings)); print(*sys.modules)"
     )
     loaded = subprocess.run([sys.executable, "-c", look], capture_output=True, text=True, check=True).stdout.split()
-    assert "agenta_ai_server.tools.prompt_tool" in loaded
-    assert not {"jsonschema_rs", "jsonschema", "agenta_ai_server.tools.tools_file.read"}.intersection(loaded)
+    assert "agenta_ai_server.tools.refine_prompt.tool" in loaded
+    of_a_file = {"jsonschema_rs", "jsonschema", "agenta_ai_server.tools.tools_file.read"}
+    assert not {*of_a_file, "agenta_ai_server.tools.cases.tool"}.intersection(loaded)
 
 
 def test_not_utf8() -> None:

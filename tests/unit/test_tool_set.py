@@ -38,10 +38,10 @@ def test_faults(tools: list[ToolSpec], disabled: tuple[str, ...], why: str) -> N
 
 
 def test_what_does_not_exist_cannot_be_switched_off() -> None:
-    check_disabled([ONE, TWO], [ONE.name])
+    check_disabled([ONE.name, TWO.name], [ONE.name])
     with pytest.raises(ValueError, match=r"there is no tool tools\.a\.b\.tow\. The tools are: tools\.a\.b\.one$"):
-        check_disabled([ONE], ["tools.a.b.tow"])
-    many = [tool(f"tools.a.b.t{number}") for number in range(30)]
+        check_disabled([ONE.name], ["tools.a.b.tow"])
+    many = [f"tools.a.b.t{number}" for number in range(30)]
     with pytest.raises(ValueError, match=r"tools\.a\.b\.t26 and 10 more$"):
         check_disabled(many, ["tools.a.b.tow"])
 

@@ -114,7 +114,7 @@ async def ending(
     """Call a tool with such a maximum; return what it said, or its status."""
     name = "tools.tests.api.slow"
     spec = ToolSpec(name, "", "", "view", {"type": "object"}, {}, run, max_seconds=own)
-    monkeypatch.setattr(assembled_tools, "discover", lambda _: [spec])
+    monkeypatch.setattr(assembled_tools, "discover", lambda: {spec.name: lambda _: spec})
     settings = settings_for(standin, AGENTA_AI_GRPC_MAX_CALL_SECONDS=service, AGENTA_AI_GRPC_MIN_REMAINING_SECONDS="0")
     async with connected(settings) as stub:
         try:

@@ -64,7 +64,7 @@ class Talkative:
 def tool(monkeypatch: pytest.MonkeyPatch) -> Talkative:
     tool = Talkative()
     spec = ToolSpec(NAME, "", "", "view", {"type": "object"}, {}, tool.run)
-    monkeypatch.setattr(assembled_tools, "discover", lambda _: [spec])
+    monkeypatch.setattr(assembled_tools, "discover", lambda: {spec.name: lambda _: spec})
     return tool
 
 

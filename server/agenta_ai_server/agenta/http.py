@@ -11,7 +11,6 @@ import errno
 import math
 import random
 import select
-import ssl
 import time
 from contextvars import ContextVar
 from dataclasses import dataclass, field
@@ -22,6 +21,7 @@ import aiohttp
 import httpx
 from httpx_aiohttp import AiohttpTransport
 
+from agenta_ai_server.agenta.trust import tls_context
 from agenta_ai_server.domain.errors import forget_frames
 from agenta_ai_server.domain.http_url import check_http_url, check_proxy_url
 from agenta_ai_server.domain.record import record
@@ -110,7 +110,7 @@ class HttpClient:
         if proxy is not None:
             check_proxy_url(proxy)
         self._proxy = proxy
-        self._tls = _tls_context(ca_file, *(check_http_url(each).scheme for each in (url, proxy) if each))
+        self._tls = tls_context(ca_file, *(check_http_url(each).scheme for each in (url, proxy) if each))
         self._keep_alive = keep_alive
         self._idle_seconds = idle_seconds
         self._max_connection_seconds = max_connection_seconds
@@ -392,12 +392,3 @@ def _why(error: BaseException) -> str:
         # What is wrong with it, in OpenSSL's words: it has expired, is for another name, or by an unknown authority.
         return f"{type(cause).__name__}: {getattr(cause.certificate_error, 'verify_message', '')}".rstrip(".: ")
     return type(cause).__name__
-
-
-def _tls_context(ca_file: Path | None, *schemes: str) -> ssl.SSLContext:
-    if ca_file:
-        return ssl.create_default_context(cafile=ca_file)
-    if "https" in schemes:
-        return httpx.create_ssl_context(trust_env=False)
-    # Nothing here needs the public authorities, which take two megabytes.
-    return ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)

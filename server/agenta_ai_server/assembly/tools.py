@@ -11,8 +11,8 @@ from agenta_ai_server.concurrency.limiter import ConcurrencyLimiter
 from agenta_ai_server.domain.deadline import MARGIN_SECONDS
 from agenta_ai_server.domain.tool import ToolSet
 from agenta_ai_server.files.reloading import ReloadingDocument
+from agenta_ai_server.tools.cases import NAME as REFINE_WITH_CASES
 from agenta_ai_server.tools.cases.spending import Spending
-from agenta_ai_server.tools.cases.tool import NAME as REFINE_WITH_CASES
 from agenta_ai_server.tools.catalog import Catalog, Dependencies, check_disabled, discover, tool_set
 from agenta_ai_server.tools.refine_prompt.guarantee import Guarantee
 from agenta_ai_server.typed import lock
@@ -51,34 +51,34 @@ def build_tools(
     """
     guarantee = Guarantee()
     resources.on_close(guarantee.aclose)
-    built_in = discover(
-        Dependencies(
-            completions,
-            {"refine_prompt": settings.refine_prompt_key or ""},
-            limiter or ConcurrencyLimiter(),
-            guarantee,
-            Spending(settings.cases_models, settings.cases_max_tokens),
-            repairs=settings.repairs,
-            cases_seconds=settings.cases_max_seconds,
-        )
+    dependencies = Dependencies(
+        completions,
+        {"refine_prompt": settings.refine_prompt_key or ""},
+        limiter or ConcurrencyLimiter(),
+        guarantee,
+        Spending(settings.cases_models, settings.cases_max_tokens),
+        repairs=settings.repairs,
+        cases_seconds=settings.cases_max_seconds,
     )
+    known, off = discover(), switched_off(settings)
+    # What is switched off isn't even loaded, so that the start is fast.
+    built_in = [provide(dependencies) for name, provide in known.items() if name not in off]
     catalog = Catalog(ToolSet(), may_change=settings.tools_file is not None)
-    if settings.tools_file is None:
-        available = built_in
-    else:
-        available = []
+    available = built_in
+    if settings.tools_file:
+        file = None
         with resources.faults_of("AGENTA_AI_GRPC_TOOLS_FILE"):
-            file = _file(settings, settings.tools_file, built_in, completions)
+            file = _file(settings, settings.tools_file, built_in, frozenset(known), completions)
             available = file.content
             _follow(file, available, catalog, settings, resources)
             if metrics:
                 metrics.watch_tools(lambda: len(catalog.current.tools), lambda: file.is_broken)
-        if not available:
+        if file is None:
             # What is wrong with the file has been noted; which tools are switched off can't be checked.
             return catalog
     with resources.faults_of("AGENTA_AI_GRPC_DISABLED_TOOLS"):
-        check_disabled(available, settings.disabled_tools)
-        catalog.current = tool_set(available, settings.missing, switched_off(settings))
+        check_disabled({*known, *(tool.name for tool in available)}, settings.disabled_tools)
+        catalog.current = tool_set(available, settings.missing, off)
     return catalog
 
 
@@ -93,9 +93,8 @@ def described_tools(tools_file: Path | None = None) -> list[ToolSpec]:
     Raises:
         ValueError: The file can't be used.
     """
-    built_in = discover(
-        Dependencies(Unconfigured(), {"refine_prompt": ""}, ConcurrencyLimiter(), Guarantee(), Spending())
-    )
+    dependencies = Dependencies(Unconfigured(), {"refine_prompt": ""}, ConcurrencyLimiter(), Guarantee(), Spending())
+    built_in = [provide(dependencies) for provide in discover().values()]
     if tools_file is None:
         return built_in
     from agenta_ai_server.tools.prompt_tool import spec
@@ -105,18 +104,14 @@ def described_tools(tools_file: Path | None = None) -> list[ToolSpec]:
 
 
 def _file(
-    settings: Settings, path: Path, built_in: list[ToolSpec], completions: CompletionService
+    settings: Settings, path: Path, built_in: list[ToolSpec], taken: frozenset[str], completions: CompletionService
 ) -> ReloadingDocument[list[ToolSpec]]:
     # Imported only if there is a file, so that the start is fast.
     from agenta_ai_server.tools.prompt_tool import spec
     from agenta_ai_server.tools.tools_file.contradictions import Limits
     from agenta_ai_server.tools.tools_file.read import parse
 
-    limits = Limits(
-        frozenset(tool.name for tool in built_in),
-        settings.max_call_seconds,
-        settings.min_remaining_seconds + MARGIN_SECONDS,
-    )
+    limits = Limits(taken, settings.max_call_seconds, settings.min_remaining_seconds + MARGIN_SECONDS)
 
     def read(content: bytes, read_beside: Callable[[Path], bytes]) -> list[ToolSpec]:
         definitions = parse(content, path.parent, limits, read_beside=read_beside)

@@ -19,7 +19,8 @@ if TYPE_CHECKING:
 class Record(BaseModel):
     """A part of a file. An unknown field is an error: a misspelt ``expires`` must not make a key eternal."""
 
-    model_config = ConfigDict(strict=True, extra="forbid", frozen=True, hide_input_in_errors=True)
+    # Files are validated as a whole, so that no validator of a single record is ever needed.
+    model_config = ConfigDict(strict=True, extra="forbid", frozen=True, hide_input_in_errors=True, defer_build=True)
 
 
 class PrincipalRecord(Record):

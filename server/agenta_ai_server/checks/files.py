@@ -40,7 +40,7 @@ async def tools(settings: Settings) -> AsyncIterator[Found]:
         )
         return
     try:
-        check_disabled(available, settings.disabled_tools)
+        check_disabled([tool.name for tool in available], settings.disabled_tools)
     except ValueError as error:
         yield failed(sentence(error), "Correct AGENTA_AI_GRPC_DISABLED_TOOLS.")
         return

@@ -65,7 +65,8 @@ def _failure(document: _Failure | None) -> ToolFailure | None:
 
 class _Stored(BaseModel):
     # The parser also refuses half a surrogate pair, which could not be sent, and endless nesting.
-    model_config = ConfigDict(strict=True, allow_inf_nan=False, hide_input_in_errors=True)
+    # Built at the first replay, because many services never see one.
+    model_config = ConfigDict(strict=True, allow_inf_nan=False, hide_input_in_errors=True, defer_build=True)
 
 
 class _Failure(_Stored):

@@ -15,7 +15,7 @@ from agenta_ai_server.settings.values import read_text
 from agenta_ai_server.telemetry import otel_environment
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence, Set
 
     from pydantic_core import ErrorDetails
 
@@ -98,7 +98,9 @@ def read(environment: Mapping[str, str]) -> Reading:
             the path of a file that holds it, under its name with ``_FILE`` added.
     """
     values = {name: value.strip() for name, value in environment.items() if value.strip()}
-    about_names = [sentence for name in sorted(values) for sentence in _about_name(name)]
+    known_names = {*names(), *(f"{secret}_FILE" for secret in secrets())}
+    ours = sorted(name for name in values if name.startswith((PREFIX, SERVICES_PREFIX)))
+    about_names = [sentence for name in ours for sentence in _about_name(name, known_names)]
     faults = [f"{old}: is now called {new}: rename it." for old, new in RENAMED.items() if old in values]
     if old := values.get(OLD_ENVIRONMENT):
         values.setdefault(ENVIRONMENT, old)
@@ -152,18 +154,21 @@ def _sentence(details: ErrorDetails) -> str:
     return text.partition(", unable to parse")[0].rstrip(".") + "."
 
 
-def _about_name(name: str) -> Iterator[str]:
-    """Yield warnings and faults about a name that isn't a setting."""
-    known = [*names(), *(f"{secret}_FILE" for secret in secrets())]
-    near = difflib.get_close_matches(name, known, n=1, cutoff=0.8)
+def _about_name(name: str, known: Set[str]) -> Iterator[str]:
+    """Yield warnings about a name that isn't a setting.
+
+    Args:
+        name: Begins with one of our prefixes.
+        known: The names of all settings.
+    """
     if name in known or name in RENAMED:
         return
     if name == OLD_ENVIRONMENT:
         yield f"{OLD_ENVIRONMENT} is deprecated: use {ENVIRONMENT} instead."
     elif name in REMOVED:
         yield f"{name} no longer has an effect: {REMOVED[name]}"
-    # Names that begin otherwise may belong to the rest of Agenta, unless they are nearly one of ours.
-    elif near and name.startswith((PREFIX, SERVICES_PREFIX)):
+    # Names with the second prefix may belong to the rest of Agenta, unless they are nearly one of ours.
+    elif near := difflib.get_close_matches(name, known, n=1, cutoff=0.8):
         yield f"{name} is unknown and has no effect: did you mean {near[0]}?"
     elif name.startswith(PREFIX):
         yield f"{name} is unknown and has no effect: remove it."

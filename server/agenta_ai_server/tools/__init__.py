@@ -1,1 +1,1 @@
-"""The tools. Each module or package in here with a function ``provide`` is one; see ``docs/architecture.md``."""
+"""The tools. Each module or package in here with ``NAME`` and ``provide`` is one; see ``docs/architecture.md``."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import pkgutil
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 from agenta_ai_server import tools
 from agenta_ai_server.domain.tool import ToolSet
@@ -46,12 +46,15 @@ class Dependencies:
     cases_seconds: float = 300.0
 
 
-def discover(dependencies: Dependencies) -> list[ToolSpec]:
-    """Make every built-in tool: each module of this package with a function ``provide(dependencies) -> ToolSpec``."""
+Provide: TypeAlias = "Callable[[Dependencies], ToolSpec]"
+
+
+def discover() -> dict[str, Provide]:
+    """Return what makes each built-in tool, by its name: the ``provide`` and ``NAME`` of modules of this package."""
     modules = (
         importlib.import_module(f"{tools.__name__}.{info.name}") for info in pkgutil.iter_modules(tools.__path__)
     )
-    return [module.provide(dependencies) for module in modules if hasattr(module, "provide")]
+    return {module.NAME: module.provide for module in modules if hasattr(module, "provide")}
 
 
 class Catalog:
@@ -110,13 +113,13 @@ def tool_set(available: Iterable[ToolSpec], missing_settings: Collection[str], d
     return ToolSet((tool for tool in available if tool.name not in disabled), missing_settings)
 
 
-def check_disabled(available: Iterable[ToolSpec], disabled: Collection[str]) -> None:
+def check_disabled(available: Iterable[str], disabled: Collection[str]) -> None:
     """Check that the tools exist that are switched off.
 
     Raises:
         ValueError: One doesn't.
     """
-    names = sorted(tool.name for tool in available)
+    names = sorted(available)
     if unknown := sorted(set(disabled).difference(names)):
         more = f" and {len(names) - MAX_NAMES} more" if len(names) > MAX_NAMES else ""
         raise ValueError(f"there is no tool {', '.join(unknown)}. The tools are: {', '.join(names[:MAX_NAMES])}{more}")

@@ -171,7 +171,7 @@ def parse(content: bytes) -> Lock:
 def with_numbers(tools: Iterable[ToolSpec], lock: Lock) -> list[ToolSpec]:
     """Return the tools with what the lock has of them."""
     known = {name: _stored_tool(tool) for name, tool in lock.tools.items() if name not in lock.removed}
-    return [replace(tool, field_numbers=known.get(tool.name)) for tool in tools]
+    return [replace(tool, field_numbers=known[tool.name]) if tool.name in known else tool for tool in tools]
 
 
 def lock_of(tools: Iterable[ToolSpec]) -> Lock:

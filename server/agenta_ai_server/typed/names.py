@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from functools import lru_cache
 
 ROOT = "agenta.ai.tools"
 # What buf's STANDARD calls lower_snake_case, and every language can write.
@@ -45,6 +46,8 @@ class MethodName:
         return f"{self.package.replace('.', '/')}/{snake_case(self.service)}.proto"
 
 
+# Descriptors of a tool need it ten times.
+@lru_cache(maxsize=1024)
 def method_name(tool: str) -> MethodName:
     """Return the names of a tool's typed method.
 

@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from agenta_ai_server.domain.tool import ToolCall
     from agenta_ai_server.tools.catalog import Dependencies
 
+NAME = "tools.tests.api.echo"
+
 
 class EchoArguments(BaseModel):
     model_config = ConfigDict(extra="forbid")
@@ -33,7 +35,7 @@ async def echo(arguments: EchoArguments, _: ToolCall) -> ToolOutcome:
 
 def provide(_: Dependencies) -> ToolSpec:
     return ToolSpec(
-        name="tools.tests.api.echo",
+        name=NAME,
         title="Echo",
         description="Returns the text that it gets.",
         permission="view",

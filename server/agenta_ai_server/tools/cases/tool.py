@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from agenta_ai_server.agenta.completion_service import DeployedPrompt
 from agenta_ai_server.domain.errors import Reason, Violation, invalid_fields
 from agenta_ai_server.domain.tool import Hints, ToolSpec
-from agenta_ai_server.tools.cases import budget
+from agenta_ai_server.tools.cases import NAME, budget
 from agenta_ai_server.tools.cases.arguments import RefineWithCasesArguments
 from agenta_ai_server.tools.cases.counting import CountingCompletions
 from agenta_ai_server.tools.refine_prompt.refiner import Refiner, caller_key
@@ -26,7 +26,6 @@ if TYPE_CHECKING:
     from agenta_ai_server.tools.catalog import Dependencies
     from agenta_ai_server.tools.refine_prompt.template import Template
 
-NAME = "tools.agenta.api.refine_prompt_with_cases"
 DESCRIPTION = (
     "Runs a prompt template on test cases, refines it based on the cases that fail, and runs them again, until all "
     "pass or the rounds are used up. In the reported runs, the new prompt passes every case that the original passed. "

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from agenta_ai_server.domain.tool import JSON_SCHEMA
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping, Set
+    from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence, Set
 
     from agenta_ai_server.domain.values import Json
 
@@ -36,24 +36,30 @@ MAX_VALUE_DEPTH = 100
 # The largest integer up to which a double, and so a ``Struct``, holds every integer.
 MAX_INTEGER = 2**53
 _LONG_INTEGER = re.compile(r"[0-9]{16}")
+_to_json = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 
 _ONE = ("not", "if", "then", "else", "additionalProperties", "items", "contains", "propertyNames",
         "unevaluatedItems", "unevaluatedProperties")  # fmt: skip
 _LISTS = ("allOf", "anyOf", "oneOf", "prefixItems")
 _TABLES = ("properties", "patternProperties", "dependentSchemas", "$defs", "definitions")
 # Without any of these, no more than two subschemas apply to one place.
-_MULTIPLYING = ("$ref", "allOf", "anyOf", "oneOf", "not", "if", "dependentSchemas", "patternProperties", "contains",
-                "unevaluatedItems", "unevaluatedProperties")  # fmt: skip
+_MULTIPLYING = frozenset({
+    "$ref", "allOf", "anyOf", "oneOf", "not", "if", "dependentSchemas", "patternProperties", "contains",
+    "unevaluatedItems", "unevaluatedProperties",
+})  # fmt: skip
 _IN_PLACE = ("not", "if", "then", "else")
+# Subschemas with none of these apply no others.
+_APPLYING = frozenset({*_ONE, *_LISTS, *_TABLES, "$ref"})
 _UNSUPPORTED = ("$dynamicRef", "$dynamicAnchor", "$recursiveRef", "$recursiveAnchor", "$anchor", "$vocabulary")
 
 
 def find_faults(schema: Mapping[str, Json]) -> Iterator[Found]:
     """Yield what a schema holds that it may not, each with the path to it. A valid schema isn't assumed."""
-    if wrong := list(_faults_of_keywords(schema)):
+    found = list(subschemas(schema))
+    if wrong := list(_faults_of_keywords(schema, found)):
         yield from wrong
         return
-    if not any(keyword in each for _, each in subschemas(schema) for keyword in _MULTIPLYING):
+    if all(_MULTIPLYING.isdisjoint(each) for _, each in found):
         return
     try:
         most = max(Places(schema).weigh(lambda _: 1))
@@ -105,7 +111,7 @@ def resolve(root: Mapping[str, Json], reference: str) -> Any:
 
 def find_faults_of_size(schema: Mapping[str, Json]) -> Iterator[Found]:
     """Yield in what a schema is too large, each with the path to it."""
-    text = json.dumps(schema, ensure_ascii=False, separators=(",", ":"))
+    text = _to_json(schema)
     size = len(text.encode(errors="replace"))
     if size > MAX_BYTES:
         yield (), f"has {size:,} bytes as JSON, more than the maximum of {MAX_BYTES:,}"
@@ -126,10 +132,11 @@ def find_faults_of_size(schema: Mapping[str, Json]) -> Iterator[Found]:
         yield level[0][0][:MAX_DEPTH], f"is nested more than {MAX_DEPTH} levels deep"
 
 
-def _faults_of_keywords(schema: Mapping[str, Json]) -> Iterator[Found]:
+def _faults_of_keywords(
+    schema: Mapping[str, Json], found: Collection[tuple[Path, Mapping[str, Any]]]
+) -> Iterator[Found]:
     if schema.get("$schema", JSON_SCHEMA) not in (JSON_SCHEMA, f"{JSON_SCHEMA}#"):
         yield ("$schema",), f"must be {JSON_SCHEMA}, or absent"
-    found = list(subschemas(schema))
     known = {id(each) for _, each in found}
     for path, each in found:
         for keyword in _UNSUPPORTED:
@@ -193,7 +200,9 @@ class Places:
 
         # The list grows until all that can be reached is in it.
         self._subschemas = [
-            _Subschema(
+            _Subschema(schema)
+            if _APPLYING.isdisjoint(schema)
+            else _Subschema(
                 schema,
                 numbered(_applied_here(root, schema)),
                 [group for each in _applied_in_objects(schema) if (group := numbered(each))],
@@ -201,7 +210,8 @@ class Places:
             )
             for schema in schemas
         ]
-        self._order = [*TopologicalSorter({n: each.here for n, each in enumerate(self._subschemas)}).static_order()]
+        applying = {number: each.here for number, each in enumerate(self._subschemas) if each.here}
+        self._order = [*TopologicalSorter(applying).static_order()]
 
     def weigh(self, weight: Callable[[Mapping[str, Any]], int]) -> list[int]:
         """Return the most that the subschemas weigh that apply to one place of a value, for each depth of places.
@@ -209,15 +219,15 @@ class Places:
         Args:
             weight: Returns what a subschema weighs without those that it holds.
         """
-        found: list[int] = []
-        row, above = [weight(each.schema) for each in self._subschemas], [-1]
+        row = [weight(each.schema) for each in self._subschemas]
         self._add_up(row)
-        for _ in range(MAX_VALUE_DEPTH + 1):
+        found = [row[0]]
+        above: list[int] = []
+        while row != above and len(found) <= MAX_VALUE_DEPTH:
+            row, above = [max(_sum(each.objects, row), _sum(each.arrays, row)) for each in self._subschemas], row
+            self._add_up(row)
             found.append(row[0])
-            if row != above:
-                row, above = [max(_sum(each.objects, row), _sum(each.arrays, row)) for each in self._subschemas], row
-                self._add_up(row)
-        return found
+        return found + [row[0]] * (MAX_VALUE_DEPTH + 1 - len(found))
 
     def _add_up(self, row: list[int]) -> None:
         """Add what applies to the same place to each number."""
@@ -238,12 +248,12 @@ class _Subschema:
     """
 
     schema: Mapping[str, Any]
-    here: list[int]
-    objects: list[list[int]]
-    arrays: list[list[int]]
+    here: Sequence[int] = ()
+    objects: Sequence[list[int]] = ()
+    arrays: Sequence[list[int]] = ()
 
 
-def _sum(groups: list[list[int]], row: list[int]) -> int:
+def _sum(groups: Sequence[list[int]], row: list[int]) -> int:
     return sum(max(map(row.__getitem__, group)) for group in groups)
 
 

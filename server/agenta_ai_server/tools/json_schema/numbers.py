@@ -25,9 +25,9 @@ MIN_EXPONENT, MAX_EXPONENT = -20, 40
 # How many others the library compares an item with that must be unique. Of long lists it compares hashes.
 NEIGHBOURS = 7
 
-_BOUNDS = ("minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "multipleOf")
+_BOUNDS = frozenset({"minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "multipleOf"})
 # They are compared with all that is below a place, too.
-_WHOLES = ("const", "enum")
+_WHOLES = frozenset({"const", "enum"})
 
 
 class NumberLimit:
@@ -43,7 +43,7 @@ class NumberLimit:
     def __init__(self, schema: Mapping[str, Json]) -> None:
         self.comparisons = 0
         self._counts_integers = False
-        compared = [number for _, each in subschemas(schema) for number in _numbers_of(each)]
+        compared = [number for _, each in subschemas(schema) for number in _numbers_of(each, _BOUNDS | _WHOLES)]
         if compared or any(each.get("uniqueItems") is True for _, each in subschemas(schema)):
             places = Places(schema)
             self.comparisons = max(places.weigh(_weight_of_bounds)) + sum(places.weigh(_weight_of_wholes))
@@ -58,17 +58,17 @@ class NumberLimit:
 
 
 def _weight_of_bounds(schema: Mapping[str, Any]) -> int:
-    return sum(_weight(number) for keyword in _BOUNDS for number in _numbers(schema.get(keyword)))
+    return sum(map(_weight, _numbers_of(schema, _BOUNDS)))
 
 
 def _weight_of_wholes(schema: Mapping[str, Any]) -> int:
     unique = NEIGHBOURS if schema.get("uniqueItems") is True else 0
-    return unique + sum(_weight(number) for keyword in _WHOLES for number in _numbers(schema.get(keyword)))
+    return unique + sum(map(_weight, _numbers_of(schema, _WHOLES)))
 
 
-def _numbers_of(schema: Mapping[str, Any]) -> Iterator[int | float]:
-    for keyword in (*_BOUNDS, *_WHOLES):
-        yield from _numbers(schema.get(keyword))
+def _numbers_of(schema: Mapping[str, Any], keywords: frozenset[str]) -> Iterator[int | float]:
+    for keyword in keywords.intersection(schema):
+        yield from _numbers(schema[keyword])
 
 
 def _numbers(value: Json) -> Iterator[int | float]:

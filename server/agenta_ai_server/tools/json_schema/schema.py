@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
@@ -60,9 +61,6 @@ class Schema:
     Args:
         source: The schema.
 
-    Attributes:
-        matches: How many patterns and slow formats at most are matched with the same text.
-
     Raises:
         SchemaError: It isn't a valid schema, or it goes beyond the bounds of this package.
     """
@@ -74,9 +72,14 @@ class Schema:
             self._validator = _compiled(_adapted(source))
         except jsonschema_rs.ValidationError as error:
             raise SchemaError(list(_wrong_patterns(source)) or [_fault(error)]) from None
+        self._source = source
         self._matches_keys = any("patternProperties" in each for _, each in subschemas(source))
         self._numbers = NumberLimit(source)
-        self.matches = max(Places(source).weigh(_matches))
+
+    @cached_property
+    def matches(self) -> int:
+        """How many patterns and slow formats at most are matched with the same text."""
+        return max(Places(self._source).weigh(_matches))
 
     def violations(self, value: Json, root: str) -> list[Violation]:
         """Return at most ten violations of the schema; none if the value is valid.

@@ -8,6 +8,8 @@ if TYPE_CHECKING:
     from agenta_ai_server.domain.tool import ToolSpec
     from agenta_ai_server.tools.catalog import Dependencies
 
+NAME = "tools.agenta.api.refine_prompt"
+
 
 def provide(dependencies: Dependencies) -> ToolSpec:
     """Make the tool."""

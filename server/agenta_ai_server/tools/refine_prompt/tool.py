@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from agenta_ai_server.agenta.completion_service import DeployedPrompt
 from agenta_ai_server.domain.outcome import ToolOutcome
 from agenta_ai_server.domain.tool import Hints, ToolSpec
+from agenta_ai_server.tools.refine_prompt import NAME
 from agenta_ai_server.tools.refine_prompt.refiner import Refiner
 from agenta_ai_server.tools.validation import input_schema, output_schema, validated
 
@@ -19,7 +20,6 @@ if TYPE_CHECKING:
     from agenta_ai_server.tools.catalog import Dependencies
     from agenta_ai_server.tools.refine_prompt.refiner import Refinement
 
-NAME = "tools.agenta.api.refine_prompt"
 DESCRIPTION = (
     "Rewrites the texts of a prompt template so that a model follows them better, according to the given "
     "guidelines. The number, order and roles of the messages, and everything that isn't text, stay the same."

@@ -63,7 +63,8 @@ def find_non_json(value: object) -> Iterator[Found]:
     match value:
         case dict() | list():
             for key, item in value.items() if isinstance(value, dict) else enumerate(value):
-                for path, sentence in find_non_json(item):
+                # Most are texts.
+                for path, sentence in () if isinstance(item, str) else find_non_json(item):
                     yield (key, *path), sentence
         case float() if not math.isfinite(value):
             yield (), f"is {value}, which JSON doesn't have"
