@@ -21,20 +21,22 @@ import uvicorn
 from bridge.conftest import ARGUMENTS, COMMAND, REFINE, REVISIONS, clean_environment, http_bridge, http_client
 from cryptography.hazmat.primitives.asymmetric import rsa
 from jwt.algorithms import RSAAlgorithm
+from mcp_types import JSONRPCRequest, JSONRPCResponse
 from starlette.responses import Response
 from uvicorn.server import ServerState
 
 from agenta_ai import CallFailed, Client, InvalidInput, ServiceStatus, cli
-from agenta_ai.mcp import body, caller_check, connections, http, listening, sessions
+from agenta_ai.mcp import body, bridge, caller_check, connections, http, listening, sessions
 from agenta_ai.mcp.callers import holder
-from agenta_ai.mcp.shares import Shares
+from agenta_ai.mcp.shares import Hold, Shares
 from agenta_ai.testing import FakeClient
+from agenta_ai.v1 import tool_service_pb2 as pb
 from agenta_ai_server.testing import run_service
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 
-    from client.conftest import Certificates
+    from client.conftest import Certificates, FakeServer
 
     from agenta_ai_server.testing import LocalService
 
@@ -52,6 +54,7 @@ INITIALIZE = {
         "clientInfo": {"name": "test", "version": "1"},
     },
 }
+CANCELLED = {"jsonrpc": "2.0", "method": "notifications/cancelled", "params": {"requestId": 1}}
 HEADERS = {"Accept": "application/json, text/event-stream", "Content-Type": "application/json"}
 
 
@@ -182,32 +185,99 @@ async def test_who_begins_without_credentials_shares_the_sessions(
         assert [(await client.post(url, json=INITIALIZE)).status_code for _ in range(3)] == [200] * 3
 
 
-async def test_sessions_keep_a_bounded_number_of_bytes(
-    protected: LocalService, token: Callable[..., str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The SDK keeps the last request of each session, whether its response was read or not."""
-    monkeypatch.setattr(sessions, "MAX_BYTES_OF_CALLER", 250_000)
+def calling(url: str, revision: str, headers: dict[str, str], *, size: int = 0, number: int = 1) -> dict[str, Any]:
+    """Return a call of a tool with arguments of so many bytes, for :meth:`httpx.AsyncClient.stream`."""
+    of_client = {"protocolVersion": revision, "clientInfo": {"name": "test", "version": "1"}, "clientCapabilities": {}}
+    meta = {f"io.modelcontextprotocol/{key}": value for key, value in of_client.items()}
+    params = {"name": REFINE, "arguments": {"text": "x" * size}, "_meta": meta}
+    routed = {"MCP-Protocol-Version": revision, "Mcp-Method": "tools/call", "Mcp-Name": REFINE, **headers}
+    message = {"jsonrpc": "2.0", "id": number, "method": "tools/call", "params": params}
+    return {"method": "POST", "url": url, "headers": routed, "json": message}
+
+
+async def begun(client: httpx.AsyncClient, url: str, **headers: str) -> dict[str, str]:
+    """Begin a session, and return the headers of its requests."""
+    response = await client.post(url, headers=headers, json=INITIALIZE)
+    return {**headers, "Mcp-Session-Id": response.headers["Mcp-Session-Id"], "MCP-Protocol-Version": REVISIONS[1]}
+
+
+def large_messages() -> int:
+    gc.collect()
+    messages = [each for each in gc.get_objects() if isinstance(each, JSONRPCRequest | JSONRPCResponse)]
+    return sum(isinstance(message.id, str) and len(message.id) > 1000 for message in messages)
+
+
+async def test_sessions_keep_no_requests_or_responses(server: FakeServer) -> None:
+    """Otherwise they would keep the last of each."""
     ping = {"jsonrpc": "2.0", "id": "k" * 100_000, "method": "ping"}
-    async with http_bridge(protected.address) as url, httpx.AsyncClient(headers=HEADERS) as client:
-        ann, ben = ({"Authorization": f"Bearer {token(sub=name)}"} for name in ("ann", "ben"))
+    async with http_bridge(server.target) as url, httpx.AsyncClient(headers=HEADERS) as client:
+        session = await begun(client, url)
+        response = await client.post(url, headers=session, json=ping)
+        assert len(response.content) > 100_000
+        await begun(client, url)  # meanwhile the first session lets go
+        assert large_messages() == 0
 
-        async def begun(who: dict[str, str]) -> dict[str, str]:
-            response = await client.post(url, headers=who, json=INITIALIZE)
-            return {**who, "Mcp-Session-Id": response.headers["Mcp-Session-Id"], "MCP-Protocol-Version": REVISIONS[1]}
 
-        async def pinged(session: dict[str, str], message: dict[str, Any] = ping) -> int:
-            return (await client.post(url, headers=session, json=message)).status_code
+@pytest.mark.parametrize("begins", [True, False], ids=["first", "again"])
+async def test_a_session_begins_with_a_small_request(server: FakeServer, begins: bool) -> None:
+    """A session keeps it until it ends."""
+    async with http_bridge(server.target) as url, httpx.AsyncClient(headers=HEADERS) as client:
+        headers = {} if begins else await begun(client, url)
+        response = await client.post(url, headers=headers, json={**INITIALIZE, "id": "k" * 20_000})
+    assert response.status_code == 413
 
-        one, two, three, other = [await begun(who) for who in (ann, ann, ann, ben)]
-        assert [await pinged(session) for session in (one, one, two, three, other)] == [200, 200, 200, 503, 200]
-        assert await pinged({**ben, **{key: one[key] for key in one if key.startswith("M")}}) == 404
-        assert await pinged(three) == 503
-        assert await pinged(one, {**ping, "id": 1}) == 200
-        assert await pinged(three) == 200
-        await client.delete(url, headers=two)
-        assert await pinged(one) == 200
-        large = {**INITIALIZE, "id": "k" * 100_000}
-        assert (await client.post(url, headers=ann, json=large)).status_code == 413
+
+@pytest.mark.parametrize("revision", REVISIONS)
+async def test_large_requests_are_counted_until_their_calls_end(
+    server: FakeServer, revision: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In earlier revisions, a call goes on when its connection has closed."""
+    monkeypatch.setattr(body, "MAX_BYTES_OF_CALLER", 150_000)
+    server.answers(None)
+    large = {"jsonrpc": "2.0", "id": "k" * 100_000, "method": "ping"}
+    async with http_bridge(server.target) as url, httpx.AsyncClient(headers=HEADERS) as client:
+        ann, ben = [await begun(client, url, Authorization=f"Bearer {name}") for name in ("ann", "ben")]
+        headers = ann if revision == REVISIONS[1] else {"Authorization": "Bearer ann"}
+        call = calling(url, revision, headers, size=100_000)
+        running = asyncio.create_task(client.request(**call))
+        assert await asyncio.to_thread(server.service.asked.wait, 10)
+        if revision == REVISIONS[1]:
+            await ended(running)
+        assert (await client.post(url, headers=ben, json=large)).status_code == 200
+        assert (await client.post(url, headers=ann, json={**large, "id": 2})).status_code == 200
+        refused = await client.post(url, headers=ann, json=large)
+        assert (refused.status_code, refused.headers["Retry-After"]) == (503, "5")
+        await ended(running)
+        await client.post(url, headers=ann, json=CANCELLED)
+        await server.left()
+        while (await client.post(url, headers=ann, json=large)).status_code == 503:
+            pass
+
+
+async def test_running_calls_are_counted_until_they_end(server: FakeServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bridge, "MAX_CALLS_OF_CALLER", 1)
+    server.answers(None)
+    async with http_bridge(server.target) as url, httpx.AsyncClient(headers=HEADERS) as client:
+        ann, ben = [await begun(client, url, Authorization=f"Bearer {name}") for name in ("ann", "ben")]
+        for who in (ann, ben):
+            running = asyncio.create_task(client.request(**calling(url, REVISIONS[1], who)))
+            assert await asyncio.to_thread(server.service.asked.wait, 10)
+            server.service.asked.clear()
+            await ended(running)
+        refused = await client.request(**calling(url, REVISIONS[1], ann, number=2))
+        assert "Too many calls are running. Try again in 5 s." in refused.text
+        assert '"retryDelaySeconds":5.0' in refused.text
+        server.answers(pb.CallToolResponse())
+        await client.post(url, headers=ann, json=CANCELLED)
+        while "Too many" in (response := await client.request(**calling(url, REVISIONS[1], ann))).text:
+            pass
+        assert response.status_code == 200
+
+
+async def ended(task: asyncio.Task[Any]) -> None:
+    """Cancel a task, and wait for it."""
+    task.cancel()
+    await asyncio.wait([task])
 
 
 async def test_a_slash_too_many_leads_nowhere(service: LocalService) -> None:
@@ -250,30 +320,34 @@ def receiving(*chunks: bytes | None) -> Callable[[], Awaitable[dict[str, Any]]]:
     return receive
 
 
-async def test_the_bodies_that_are_arriving_have_a_bound_together(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(body, "MAX_BYTES", 100)
-    bodies = body.Bodies()
-    slow = [asyncio.ensure_future(bodies.read(receiving(b"x" * 50), "")) for _ in range(2)]
-    await asyncio.sleep(0)
-    with pytest.raises(body.Refusal, match="Too many requests") as refused:
-        await bodies.read(receiving(b"x"), "")
-    assert refused.value.response.status_code == 503
-    slow[0].cancel()
-    await asyncio.gather(slow[0], return_exceptions=True)
-    again, _ = await bodies.read(receiving(b"x", None), "")
+def holds(most: int, most_of_caller: int) -> Callable[[str], Hold]:
+    shares = Shares(most, most_of_caller)
+    return lambda holder: Hold(shares, holder)
+
+
+async def test_large_bodies_have_a_bound_together() -> None:
+    large, hold = b"x" * body.LARGE_BYTES, holds(2 * body.LARGE_BYTES, body.LARGE_BYTES)
+    with hold("") as one, hold("") as two, hold("") as three:
+        await body.read(receiving(large, None), one)
+        slow = asyncio.create_task(body.read(receiving(large), two))
+        await asyncio.sleep(0)
+        with pytest.raises(body.Refusal, match="Too many large requests") as refused:
+            await body.read(receiving(large), three)
+        assert refused.value.response.status_code == 503
+        await body.read(receiving(large[1:], None), three)
+        await ended(slow)
+    with hold("") as four:
+        again, _ = await body.read(receiving(large, None), four)
     assert [(await again())["type"] for _ in range(2)] == ["http.request", "http.disconnect"]
-    slow[1].cancel()
 
 
-async def test_nobody_takes_the_room_for_the_bodies_of_others(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(body, "MAX_BYTES_OF_CALLER", 50)
-    bodies = body.Bodies()
-    slow = asyncio.ensure_future(bodies.read(receiving(b"x" * 50), "ann"))
-    await asyncio.sleep(0)
-    with pytest.raises(body.Refusal, match="Too many requests"):
-        await bodies.read(receiving(b"x"), "ann")
-    await bodies.read(receiving(b"x" * 50, None), "ben")
-    slow.cancel()
+async def test_nobody_takes_the_room_for_the_bodies_of_others() -> None:
+    large, hold = b"x" * body.LARGE_BYTES, holds(3 * body.LARGE_BYTES, body.LARGE_BYTES)
+    with hold("ann") as one, hold("ann") as two, hold("ben") as three:
+        await body.read(receiving(large, None), one)
+        with pytest.raises(body.Refusal, match="Too many large requests"):
+            await body.read(receiving(large, None), two)
+        await body.read(receiving(large, None), three)
 
 
 @pytest.mark.parametrize(
@@ -293,7 +367,7 @@ def test_a_credential_has_one_share(one: list[tuple[str, str]], other: list[tupl
 async def test_a_body_that_does_not_arrive(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(body, "READ_SECONDS", 0.0)
     with pytest.raises(body.Refusal, match="hasn't arrived") as refused:
-        await body.Bodies().read(receiving(b"x"), "")
+        await body.read(receiving(b"x"), Hold(Shares(0, 0), ""))
     assert refused.value.response.status_code == 408
 
 
@@ -556,6 +630,23 @@ async def test_where_credentials_are_needed_a_caller_without_is_not_asked_about(
     refusal = await check.refusal(())
     assert refusal
     assert refusal.status_code == 401
+
+
+async def test_checks_of_credentials_do_not_share_the_connection_of_calls(
+    server: FakeServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Otherwise new callers would wait while it carries as many calls as it can."""
+
+    async def serve(clients: tuple[Client, Client], *_: object) -> None:
+        for client in clients:
+            await client.call_tool(REFINE, {})
+
+    monkeypatch.setattr(http, "app", lambda client, asking, *_: (client, asking))
+    monkeypatch.setattr(http, "serve", serve)
+    server.answers(pb.CallToolResponse())
+    assert await asyncio.to_thread(cli.main, ["mcp", "--target", server.target, "--listen", "127.0.0.1:0"]) == 0
+    of_calls, of_checks = server.service.peers
+    assert of_calls != of_checks
 
 
 @pytest.mark.parametrize(

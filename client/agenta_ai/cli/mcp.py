@@ -67,7 +67,11 @@ async def _over_http(args: argparse.Namespace, how: Access) -> None:
             "agenta-ai: with --listen, each request carries its own credentials; the credentials of this command are "
             "not used."
         )
-    async with Client(how.address, tls=how.tls) as client, Client(how.address, tls=how.tls, retries=0) as asking:
+    async with (
+        # With one connection each, gRPC would let both share it: new callers would wait for the calls of others.
+        Client(how.address, tls=how.tls, connections=2) as client,
+        Client(how.address, tls=how.tls, retries=0) as asking,
+    ):
         await listening.check_exposure(where, asking, encrypted=bool(tls or args.behind_tls_proxy))
         application = http.app(client, asking, Names(args.names == "underscore"), access, args.timeout)
         with where.bind() as listener:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from contextlib import asynccontextmanager, contextmanager, nullcontext
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import anyio
+import grpc
 import mcp_types as types
 from mcp.server.lowlevel import NotificationOptions, Server
 from mcp.server.subscriptions import InMemorySubscriptionBus, ListenHandler, ToolsListChanged
@@ -22,7 +23,8 @@ from agenta_ai.results import Progress
 from agenta_ai.version import __version__
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import AsyncIterator, Callable, Iterator
+    from contextlib import AbstractContextManager
 
     from anyio.abc import TaskGroup
     from mcp.server.context import ServerRequestContext
@@ -38,6 +40,11 @@ INSTRUCTIONS = (
     "Small AI tools, run by Agenta AI services. A call uses a model, so it takes seconds and costs money. "
     "If a tool reports invalid arguments, correct those that it names, and call it again."
 )
+# Calls of tools that run at the same time, and those of one caller. One connection to the service carries a thousand.
+MAX_CALLS = 800
+MAX_CALLS_OF_CALLER = 100
+# Seconds after which to send a call again that is one too many.
+RETRY_SECONDS = 5.0
 # Streams that wait for changes of the tools, at most, and those of one caller.
 MAX_LISTENERS = 1024
 MAX_LISTENERS_OF_CALLER = 64
@@ -52,6 +59,7 @@ class Bridge:
         names: How tools are named.
         caller: Returns the caller's credentials of a request, as metadata for the service.
         remote: Whether callers may be on other machines.
+        hold: Returns what holds the bytes of a request while it is used, which may be longer than its connection.
         timeout: Seconds that a tool may take; the client's own if ``None``.
     """
 
@@ -59,7 +67,9 @@ class Bridge:
     names: Names
     caller: Callable[[Context], Metadata]
     remote: bool
+    hold: Callable[[Context], AbstractContextManager[object]] = lambda _: nullcontext()
     timeout: float | None = None
+    _calls: Shares = field(default_factory=lambda: Shares(MAX_CALLS, MAX_CALLS_OF_CALLER))
 
     def server(self) -> Server[TaskGroup]:
         """Return the server, which every transport of the SDK can run."""
@@ -82,20 +92,43 @@ class Bridge:
     async def _list_tools(self, context: Context, params: types.PaginatedRequestParams | None) -> types.ListToolsResult:
         cursor = params.cursor if params else None
         try:
-            page = await self.client.list_tools_page(cursor or "", metadata=self.caller(context))
+            with self.hold(context):
+                page = await self.client.list_tools_page(cursor or "", metadata=self.caller(context))
         except AgentaError as failure:
             raise failures.protocol_error(failure, remote=self.remote) from None
         return translation.tool_page(page, self.names, context.protocol_version)
 
     async def _call_tool(self, context: Context, params: types.CallToolRequestParams) -> types.CallToolResult:
         try:
-            result = await self._run(context, params)
+            with self.hold(context), self._counted(context):
+                result = await self._run(context, params)
             result.raise_for_error()
         except AgentaError as failure:
             if isinstance(failure, CallFailed) and failure.reason == "TOOL_NOT_FOUND":
                 raise MCPError(types.INVALID_PARAMS, f"There is no tool {params.name!a}.") from None
             return failures.tool_error(failure, remote=self.remote)
         return translation.call_result(result, context.protocol_version)
+
+    @contextmanager
+    def _counted(self, context: Context) -> Iterator[None]:
+        """Count a running call.
+
+        Raises:
+            CallFailed: There are too many.
+        """
+        caller = holder(self.caller(context))
+        if not self._calls.take(caller):
+            raise CallFailed(
+                f"Too many calls are running. Try again in {RETRY_SECONDS:g} s.",
+                code=grpc.StatusCode.UNAVAILABLE,
+                reason="OVERLOADED",
+                retry_delay=RETRY_SECONDS,
+                tool_was_run=False,
+            )
+        try:
+            yield
+        finally:
+            self._calls.give_back(caller)
 
     async def _run(self, context: Context, params: types.CallToolRequestParams) -> ToolResult:
         report = ProgressReport(context.session)

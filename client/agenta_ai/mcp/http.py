@@ -22,12 +22,13 @@ from starlette.responses import JSONResponse
 from starlette.routing import Route
 
 from agenta_ai.errors import InvalidInput
-from agenta_ai.mcp.body import MAX_REQUEST_BYTES, Bodies, Refusal
+from agenta_ai.mcp import body
 from agenta_ai.mcp.bridge import Bridge
 from agenta_ai.mcp.caller_check import CallerCheck
 from agenta_ai.mcp.callers import caller_of, digest, holder
 from agenta_ai.mcp.connections import BACKLOG, KEEP_ALIVE_SECONDS, Connection, max_connections
-from agenta_ai.mcp.sessions import Sessions
+from agenta_ai.mcp.sessions import Sessions, check_beginning
+from agenta_ai.mcp.shares import Hold, Shares
 
 if TYPE_CHECKING:
     import socket
@@ -44,6 +45,8 @@ PATH = "/mcp"
 WELL_KNOWN = "/.well-known/oauth-protected-resource"
 GRACE_SECONDS = 10
 
+# Key of a request's scope: what holds the bytes of its body.
+_HOLD = "agenta_ai.hold"
 _LOCAL_HOSTS = ("127.0.0.1", "localhost", "[::1]")
 
 
@@ -114,8 +117,8 @@ def app(client: Client, asking: Client, names: Names, access: Access, timeout: f
         access: Who may reach it.
         timeout: Seconds that a tool may take; the client's own if not given.
     """
-    bridge = Bridge(client, names, _caller, remote=True, timeout=timeout)
-    sessions = Sessions(bridge.server(), max_request_body_size=MAX_REQUEST_BYTES)
+    bridge = Bridge(client, names, _caller, hold=_hold, remote=True, timeout=timeout)
+    sessions = Sessions(bridge.server(), max_request_body_size=body.MAX_REQUEST_BYTES)
     endpoint = _Endpoint(
         sessions,
         TransportSecurityMiddleware(access.security),
@@ -188,7 +191,7 @@ class _Endpoint:
         self._sessions = sessions
         self._security = security
         self._check = check
-        self._bodies = Bodies()
+        self._large = Shares(body.MAX_BYTES, body.MAX_BYTES_OF_CALLER)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         request = Request(scope)
@@ -200,15 +203,28 @@ class _Endpoint:
             return
         # A session belongs to the credentials that began it: the SDK compares their users.
         scope["user"] = _user(caller)
-        if request.method == "POST":
+        if request.method != "POST":
+            await self._sessions.handle_request(scope, receive, send)
+            return
+        with Hold(self._large, holder(caller)) as hold:
+            scope[_HOLD] = hold
             try:
-                receive, body = await self._bodies.read(receive, holder(caller))
-                self._sessions.count(request.headers, body, holder(caller))
-                del body  # not kept while the request is handled
-            except Refusal as refused:
+                receive = await _checked(receive, hold)
+            except body.Refusal as refused:
                 await refused.response(scope, receive, send)
                 return
-        await self._sessions.handle_request(scope, receive, send)
+            await self._sessions.handle_request(scope, receive, send)
+
+
+async def _checked(receive: Receive, hold: Hold) -> Receive:
+    """Return a function that receives the request again.
+
+    Raises:
+        Refusal: It is too large.
+    """
+    again, content = await body.read(receive, hold)
+    check_beginning(content)
+    return again
 
 
 def _user(caller: Metadata) -> AuthenticatedUser:
@@ -218,6 +234,12 @@ def _user(caller: Metadata) -> AuthenticatedUser:
 def _caller(context: Context) -> Metadata:
     assert context.request is not None
     return caller_of(context.request)
+
+
+def _hold(context: Context) -> Hold:
+    assert context.request is not None
+    hold: Hold = context.request.scope[_HOLD]
+    return hold
 
 
 def _described(access: Access) -> Callable[[Request], JSONResponse]:

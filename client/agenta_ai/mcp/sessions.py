@@ -3,35 +3,39 @@
 from __future__ import annotations
 
 import json
+from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING, Any
+from uuid import uuid4
 
-from mcp.server.streamable_http import MCP_SESSION_ID_HEADER
+import anyio
+import mcp_types as types
+from mcp.server.streamable_http import StreamableHTTPServerTransport
 from mcp.server.streamable_http_manager import StreamableHTTPSessionManager
+from mcp.shared.message import SessionMessage
 
-from agenta_ai.mcp.body import LARGE_BYTES, Refusal
-from agenta_ai.mcp.shares import Shares
+from agenta_ai.mcp.body import Refusal
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import AsyncIterator
 
     from mcp.server.auth.middleware.bearer_auth import AuthorizationContext
-    from mcp.server.streamable_http import StreamableHTTPServerTransport
 
 # Sessions at the same time, and the seconds after which an idle one ends.
 MAX_SESSIONS = 1000
 # Of these, sessions that begin with the same credentials.
 MAX_SESSIONS_OF_CALLER = 100
 SESSION_SECONDS = 600.0
-# Bytes of the last large requests of all sessions, and of those of one caller. Parsed, they take twice as many.
-MAX_BYTES = 128 << 20
-MAX_BYTES_OF_CALLER = 32 << 20
+# Bytes of the request that begins a session, which the SDK keeps for as long as the session: parsed, up to 25 times as
+# many.
+MAX_BEGINNING_BYTES = 16 << 10
+
+# Messages that the SDK drops: the second one answers a request that nobody has sent.
+_NO_REQUEST = Exception("There is no request.")
+_NO_RESPONSE = SessionMessage(types.JSONRPCResponse(jsonrpc="2.0", id=uuid4().hex, result={}))
 
 
 class Sessions(StreamableHTTPSessionManager):
-    """The sessions of all callers. No caller may use all of them, or all of their memory.
-
-    The SDK keeps the last request of each session until the next one, or until the session ends.
-    """
+    """The sessions of all callers. No caller may use all of them."""
 
     def __init__(self, server: Any, *, max_request_body_size: int) -> None:
         super().__init__(
@@ -40,45 +44,6 @@ class Sessions(StreamableHTTPSessionManager):
             max_sessions=MAX_SESSIONS,
             max_request_body_size=max_request_body_size,
         )
-        self._shares = Shares(MAX_BYTES, MAX_BYTES_OF_CALLER)
-        # By session: whose share its last large request uses, and its bytes.
-        self._last: dict[str, tuple[str, int]] = {}
-
-    def count(self, headers: Mapping[str, str], body: bytes, holder: str) -> None:
-        """Count a request that a session is going to keep.
-
-        Args:
-            headers: Of the request.
-            body: Its body.
-            holder: Its sender.
-
-        Raises:
-            Refusal: The sessions keep too much already, or it is a large request that begins one.
-        """
-        session = headers.get(MCP_SESSION_ID_HEADER)
-        if session is None:
-            if len(body) >= LARGE_BYTES and _begins_session(body):
-                raise Refusal(
-                    f"The request that begins a session may have less than {LARGE_BYTES:,} bytes. Send a smaller one.",
-                    413,
-                )
-            return
-        for ended in self._last.keys() - self._server_instances.keys():
-            self._shares.give_back(*self._last.pop(ended))
-        owner = self._session_owners.get(session)
-        if session not in self._server_instances or ((owner and owner["subject"]) or "") != holder:
-            return  # the SDK refuses it
-        kept = self._last.pop(session, None)
-        if kept:
-            self._shares.give_back(*kept)
-        if len(body) < LARGE_BYTES:
-            return
-        if not self._shares.take(holder, len(body)):
-            if kept:
-                self._shares.take(*kept)
-                self._last[session] = kept
-            raise Refusal("Open sessions keep too many large requests. End some, or try again later.", 503)
-        self._last[session] = holder, len(body)
 
     def _admit_session(self, requestor: AuthorizationContext | None) -> StreamableHTTPServerTransport | None:
         # Where the service needs no credentials, all callers are one.
@@ -87,7 +52,22 @@ class Sessions(StreamableHTTPSessionManager):
             own = sum(owner["subject"] == requestor["subject"] for owner in self._session_owners.values())
             if own >= MAX_SESSIONS_OF_CALLER:
                 return None
-        return super()._admit_session(requestor)
+        admitted = super()._admit_session(requestor)
+        if admitted:
+            admitted.__class__ = _Transport
+        return admitted
+
+
+def check_beginning(body: bytes) -> None:
+    """Check the size of a request that begins a session, or begins it again.
+
+    Raises:
+        Refusal: It is too large.
+    """
+    if len(body) > MAX_BEGINNING_BYTES and _begins_session(body):
+        raise Refusal(
+            f"The request that begins a session has more than {MAX_BEGINNING_BYTES:,} bytes. Send a smaller one.", 413
+        )
 
 
 def _begins_session(body: bytes) -> bool:
@@ -95,5 +75,46 @@ def _begins_session(body: bytes) -> bool:
         document = json.loads(body)
     except (ValueError, RecursionError):
         return False
-    messages = document if isinstance(document, list) else [document]
-    return any(isinstance(each, dict) and each.get("method") == "initialize" for each in messages)
+    return isinstance(document, dict) and document.get("method") == "initialize"
+
+
+class _Transport(StreamableHTTPServerTransport):
+    """The transport of a session that keeps no requests or responses.
+
+    The SDK's loops hold the last message that they have received until they receive the next one, which may take as
+    long as the session. Each is therefore followed by a small one.
+    """
+
+    @asynccontextmanager
+    async def connect(self) -> AsyncIterator[Any]:
+        async with super().connect() as (incoming, outgoing):
+            writer: Any = _Followed(self._read_stream_writer, _NO_REQUEST)
+            self._read_stream_writer = writer
+            yield incoming, _Followed(outgoing, _NO_RESPONSE)
+
+
+class _Followed:
+    """A stream that sends another message after each.
+
+    Args:
+        stream: The stream.
+        follower: The other message.
+    """
+
+    def __init__(self, stream: Any, follower: object) -> None:
+        self._stream = stream
+        self._follower = follower
+
+    async def send(self, message: object) -> None:
+        await self._stream.send(message)
+        with suppress(anyio.BrokenResourceError, anyio.ClosedResourceError):
+            await self._stream.send(self._follower)
+
+    async def aclose(self) -> None:
+        await self._stream.aclose()
+
+    async def __aenter__(self) -> Any:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.aclose()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass, field
+from typing import Self
 
 
 @dataclass
@@ -41,3 +42,35 @@ class Shares:
         self._held[holder] -= amount
         if not self._held[holder]:
             del self._held[holder]
+
+
+@dataclass
+class Hold:
+    """What one request takes of a share, given back when the last ``with`` block that uses it has ended.
+
+    Attributes:
+        shares: What it takes from.
+        holder: Whose share.
+    """
+
+    shares: Shares
+    holder: str
+    _amount: int = 0
+    _users: int = 0
+
+    def grow(self, amount: int) -> bool:
+        """Take as much as is missing to the amount. Return ``False`` if there is no room; then nothing was taken."""
+        if not self.shares.take(self.holder, amount - self._amount):
+            return False
+        self._amount = amount
+        return True
+
+    def __enter__(self) -> Self:
+        self._users += 1
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._users -= 1
+        if not self._users:
+            self.shares.give_back(self.holder, self._amount)
+            self._amount = 0
