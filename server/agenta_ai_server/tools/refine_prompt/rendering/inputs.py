@@ -46,11 +46,28 @@ class Object(dict[str, Any]):
     def _miss(self, key: object) -> None:
         _note_miss(self._shape, key, self._misses)
 
-    def get(self, key: object, default: Any = None) -> Any:
-        """Return an item, as a template asks for it."""
+    def _known(self, key: object) -> object:
         if key not in self:
             self._miss(key)
-        return super().get(key, default)  # type: ignore[call-overload, unused-ignore]
+        return key
+
+    def get(self, key: object, default: Any = None) -> Any:
+        """Return an item, as a template asks for it."""
+        return super().get(self._known(key), default)  # type: ignore[call-overload, unused-ignore]
+
+    def pop(self, key: object, *default: Any) -> Any:
+        """Remove an item, and return it."""
+        return super().pop(self._known(key), *default)  # type: ignore[call-overload, unused-ignore]
+
+    def setdefault(self, key: object, default: Any = None) -> Any:
+        """Return an item, or add it."""
+        return super().setdefault(self._known(key), default)  # type: ignore[call-overload, unused-ignore]
+
+    def copy(self) -> Object:
+        """Return an object that records the same."""
+        made = Object(self._shape, self._misses)
+        made.update(self)
+        return made
 
 
 class Value(str):
@@ -101,6 +118,8 @@ class Inputs:
         # The markers of items that no text knows, and the object that each is in.
         self.whole: dict[str, Shape] = {}
         self._surplus: dict[Shape, Shape] = {}
+        # The values of objects that have any keys, and these objects.
+        self.elements: dict[Shape, Shape] = {}
         # How many values were made.
         self.made = 0
 
@@ -130,15 +149,20 @@ class Inputs:
         if shape.keyed_by:
             for key in (self._text(shape.keyed_by, ()), *shape.keyed_by.constants):
                 made[str(key)] = self._value(shape.element(), at)
+            self._add_surplus(made, shape, at, self._value(shape.element(), (*at, 0)))
         elif shape.each or not (shape.keys or shape is self._root):
+            self.elements[shape.element()] = shape
             for number in range(2):
                 made[self._text(shape, (*at, number))] = self._value(shape.element(), (*at, number))
         else:
-            # Seen only by a text that shows the whole object.
-            surplus = self._text(self._surplus.setdefault(shape, Shape(shape.name or ".")), at)
-            made[str(surplus)] = surplus
-            self.whole |= dict.fromkeys(_CHUNK.findall(surplus), shape)
+            self._add_surplus(made, shape, at, self._text(self._surplus.setdefault(shape, Shape("")), (*at, 0)))
         return made
+
+    def _add_surplus(self, made: Object, shape: Shape, at: tuple[int, ...], value: Any) -> None:
+        """Add an item that is only seen by a text that shows the whole object."""
+        key = str(self._text(self._surplus.setdefault(shape, Shape("")), at))
+        made[key] = value
+        self.whole |= dict.fromkeys(self.shown(f"{key} {value}")[0], shape)
 
     def _value(self, shape: Shape, at: tuple[int, ...]) -> Any:
         self.made += 1
