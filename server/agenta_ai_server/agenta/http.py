@@ -202,6 +202,7 @@ class HttpClient:
             connector = _Connector(limit=0, ssl=self._tls, force_close=True)
         return aiohttp.ClientSession(
             connector=connector,
+            headers=_HEADERS,
             cookie_jar=aiohttp.DummyCookieJar(),
             proxy=self._proxy,
             max_line_size=MAX_LINE_BYTES,
@@ -229,12 +230,11 @@ def _request(
         raise ValueError("a header holds the end of a line")
     # httpx-aiohttp takes "pool" for all that happens before there is a connection, as aiohttp's "connect" does.
     extensions = {"timeout": {"pool": connect_seconds}}
-    all_headers = _HEADERS | headers
     if len(content) > _CHUNK_BYTES:
-        all_headers["content-length"] = str(len(content))
-        return httpx.Request(method, _parsed(url), headers=all_headers, stream=_Body(content), extensions=extensions)
+        headers = headers | {"content-length": str(len(content))}
+        return httpx.Request(method, _parsed(url), headers=headers, stream=_Body(content), extensions=extensions)
     stream = httpx.ByteStream(content)
-    request = httpx.Request(method, _parsed(url), headers=all_headers, stream=stream, extensions=extensions)
+    request = httpx.Request(method, _parsed(url), headers=headers, stream=stream, extensions=extensions)
     # A request that has been read is sent in one piece, not through a generator.
     request.read()
     # Otherwise httpx would detect the encoding.
