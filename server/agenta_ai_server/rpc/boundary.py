@@ -135,12 +135,11 @@ class Boundary(grpc.aio.ServerInterceptor):
     ) -> bytes | None:
         """Return the message of the response to the ``call``, or end it with a status, and notify the listener."""
         began = time.perf_counter()
-        allowed = context.time_remaining()
         self._running.add(1)
         try:
             response = await _run_or_status(respond(Request(context.read, call), call), call)
         except asyncio.CancelledError:
-            code = _code_of_cancellation(allowed, context.time_remaining())
+            code = _code_of_cancellation(call.client_deadline - call.arrived, context.time_remaining())
             self._listener.call_ended(call, CallOutcome(code=code, seconds=time.perf_counter() - began))
             raise
         finally:
@@ -271,9 +270,9 @@ def _outcome(response: Response, seconds: float) -> CallOutcome:
     )
 
 
-def _code_of_cancellation(allowed: float | None, remaining: float | None) -> str:
+def _code_of_cancellation(allowed: float, remaining: float | None) -> str:
     """Return why grpc cancelled a call, from its allowed and its remaining seconds; ``None``: no deadline."""
-    if allowed is None or remaining is None or remaining > allowed * ROUNDING + LATENCY_SECONDS:
+    if remaining is None or remaining > allowed * ROUNDING + LATENCY_SECONDS:
         return "CANCELLED"
     return "DEADLINE_EXCEEDED"
 
