@@ -150,7 +150,7 @@ async def test_a_request_that_outlives_its_call_counts_until_the_call_ends(
 async def test_all_lines_of_a_call_are_found_by_what_its_caller_got(
     standin: StandIn, lines: Lines, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(Refiner, "_ask", None)
+    monkeypatch.setattr(Refiner, "refine", None)
     async with connected(settings_for(standin)) as stub:
         await fails(stub.CallTool(refine()))
     (bug,) = lines.of("rpc.boundary")
@@ -236,7 +236,7 @@ async def test_neither_prompts_nor_secrets_are_told(
         await fails(stub.CallTool(asked, metadata=[("authorization", f"ApiKey {CANARY_KEY}")]))
         await fails(stub.CallTool(asked, metadata=[("authorization", CANARY_KEY), ("traceparent", CANARY)]))
         with monkeypatch.context() as patched:
-            patched.setattr(Refiner, "_ask", _broken)
+            patched.setattr(Refiner, "refine", _broken)
             await fails(stub.CallTool(asked, metadata=good))
         scraped = await text_of(metrics)
     secrets = [CANARY, CANARY_KEY, "standin-key", good[0][1].split("_")[-1]]

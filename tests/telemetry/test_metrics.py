@@ -120,7 +120,7 @@ async def test_after_a_mix_of_calls(
         await late(stub, standin)
         await cancelled(stub, standin, refine(guidelines="standin: delay=50"))
         with monkeypatch.context() as patched:
-            patched.setattr(Refiner, "_ask", None)
+            patched.setattr(Refiner, "refine", None)
             await fails(stub.CallTool(refine()))
         await stub.CallTool(refine())
         await stub.CallTool(refine())

@@ -100,7 +100,7 @@ async def test_how_calls_end(standin: StandIn, collector: Collector, monkeypatch
         await late(stub, standin)
         await cancelled(stub, standin, refine(guidelines="standin: delay=50"))
         with monkeypatch.context() as patched:
-            patched.setattr(Refiner, "_ask", None)
+            patched.setattr(Refiner, "refine", None)
             await fails(stub.CallTool(refine()))
     unset, error = Status.STATUS_CODE_UNSET, Status.STATUS_CODE_ERROR
     ends = [

@@ -72,10 +72,9 @@ async def test_unread_answers_are_bounded(
 def test_who_reads_nothing_keeps_nobody_from_an_answer() -> None:
     unsent = UnsentResponses(max_bytes_of_caller=100, max_bytes=150)
     for caller in ("a", "b"):
-        assert unsent.fits(caller, 100)
-        unsent.add(caller, 100)
-    assert not unsent.fits("a", 1)
-    assert unsent.fits("c", 100)
+        assert unsent.add(caller, 100)
+    assert not unsent.add("a", 1)
+    assert unsent.add("c", 100)
 
 
 async def test_answers_that_are_read_are_never_refused(standin: StandIn, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,7 +1,7 @@
 """HTTP/1.1 for every request of this server: httpx's interface, with aiohttp's connections beneath it.
 
-httpx's own pool looks at every connection for every call, so its cost grows with the calls in flight. The transport of
-httpx-aiohttp avoids that, but doesn't tell whether a request may have been sent. The connector records it.
+httpx's own pool looks at every connection for every call, so its cost grows with the calls in flight. aiohttp's pool
+doesn't, and its connector can record whether a request may have been sent.
 """
 
 from __future__ import annotations
@@ -19,7 +19,6 @@ from typing import TYPE_CHECKING, Any
 
 import aiohttp
 import httpx
-from httpx_aiohttp import AiohttpTransport
 
 from agenta_ai_server.agenta.trust import tls_context
 from agenta_ai_server.domain.errors import forget_frames
@@ -27,7 +26,7 @@ from agenta_ai_server.domain.http_url import check_http_url, check_proxy_url
 from agenta_ai_server.domain.record import record
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Callable
     from pathlib import Path
 
     from aiohttp.connector import Connection
@@ -114,8 +113,7 @@ class HttpClient:
         self._keep_alive = keep_alive
         self._idle_seconds = idle_seconds
         self._max_connection_seconds = max_connection_seconds
-        # The context is the session's as well. Without it, the transport would read the public authorities.
-        self._transport = AiohttpTransport(verify=self._tls, trust_env=False, client=self._new_session)
+        self._transport = _Transport(self._new_session)
         self._closed = False
 
     async def send(
@@ -160,7 +158,7 @@ class HttpClient:
             async with asyncio.timeout(seconds):
                 return await self._exchange(request, exchange, max_body_bytes, len(content))
         # UnicodeError: a host name that can't be one.
-        except (TimeoutError, httpx.TransportError, aiohttp.ClientError, OSError, UnicodeError) as error:
+        except (TimeoutError, aiohttp.ClientError, OSError, UnicodeError) as error:
             kind, why = exchange.kind_of(error), _why(error)
             # The frames hold prompt and key.
             forget_frames(error)
@@ -184,7 +182,7 @@ class HttpClient:
         response.headers.encoding = "iso-8859-1"
         try:
             body = await _read_body(response, max_body_bytes)
-        except (httpx.TransportError, aiohttp.ClientError) as error:
+        except aiohttp.ClientError as error:
             if response.status_code == httpx.codes.OK or exchange.overflown:
                 raise
             forget_frames(error)
@@ -202,6 +200,8 @@ class HttpClient:
             connector = _Connector(limit=0, ssl=self._tls, force_close=True)
         return aiohttp.ClientSession(
             connector=connector,
+            headers=_HEADERS,
+            auto_decompress=False,
             cookie_jar=aiohttp.DummyCookieJar(),
             proxy=self._proxy,
             max_line_size=MAX_LINE_BYTES,
@@ -210,15 +210,53 @@ class HttpClient:
         )
 
 
-class _Body(httpx.AsyncByteStream):
-    """A request's body in pieces, so that a long one doesn't hold the event loop."""
+class _Transport(httpx.AsyncBaseTransport):
+    """Sends httpx's requests over aiohttp's connections. Raises aiohttp's errors.
 
-    def __init__(self, content: bytes) -> None:
-        self._content = content
+    Args:
+        new_session: Opens a session, which belongs to the event loop of the first request.
+    """
 
-    async def __aiter__(self) -> AsyncIterator[bytes]:
-        for begin in range(0, len(self._content), _CHUNK_BYTES):
-            yield self._content[begin : begin + _CHUNK_BYTES]
+    def __init__(self, new_session: Callable[[], aiohttp.ClientSession]) -> None:
+        self._new_session = new_session
+        self._session: aiohttp.ClientSession | None = None
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        """Return the response when its headers have arrived. Its body isn't decompressed."""
+        if self._session is None:
+            self._session = self._new_session()
+        content = request.content
+        response = await self._session.request(
+            request.method,
+            str(request.url),
+            headers=request.headers,
+            data=_chunks(content) if len(content) > _CHUNK_BYTES else content or None,
+            allow_redirects=False,
+            timeout=aiohttp.ClientTimeout(connect=request.extensions["timeout"]["connect"]),
+        )
+        return httpx.Response(response.status, headers=response.raw_headers, stream=_ResponseBody(response))
+
+    async def aclose(self) -> None:
+        """Close all connections."""
+        if self._session is not None:
+            await self._session.close()
+
+
+class _ResponseBody(httpx.AsyncByteStream):
+    def __init__(self, response: aiohttp.ClientResponse) -> None:
+        self._response = response
+
+    def __aiter__(self) -> AsyncIterator[bytes]:
+        return self._response.content.iter_any()
+
+    async def aclose(self) -> None:
+        self._response.close()
+
+
+async def _chunks(content: bytes) -> AsyncIterator[bytes]:
+    """Yield a long body in pieces, so that it doesn't hold the event loop."""
+    for begin in range(0, len(content), _CHUNK_BYTES):
+        yield content[begin : begin + _CHUNK_BYTES]
 
 
 def _request(
@@ -227,15 +265,11 @@ def _request(
     # A value must not inject another header or request.
     if any("\r" in value or "\n" in value for value in headers.values()):
         raise ValueError("a header holds the end of a line")
-    # httpx-aiohttp takes "pool" for all that happens before there is a connection, as aiohttp's "connect" does.
-    extensions = {"timeout": {"pool": connect_seconds}}
-    all_headers = _HEADERS | headers
     if len(content) > _CHUNK_BYTES:
-        all_headers["content-length"] = str(len(content))
-        return httpx.Request(method, _parsed(url), headers=all_headers, stream=_Body(content), extensions=extensions)
+        headers = headers | {"content-length": str(len(content))}
+    extensions = {"timeout": {"connect": connect_seconds}}
     stream = httpx.ByteStream(content)
-    request = httpx.Request(method, _parsed(url), headers=all_headers, stream=stream, extensions=extensions)
-    # A request that has been read is sent in one piece, not through a generator.
+    request = httpx.Request(method, _parsed(url), headers=headers, stream=stream, extensions=extensions)
     request.read()
     # Otherwise httpx would detect the encoding.
     request.headers.encoding = "ascii"
@@ -287,15 +321,14 @@ class _Exchange:
         return self.received > self.max_bytes
 
     def kind_of(self, error: Exception) -> type[httpx.TransportError]:
-        """Return what failed, by aiohttp's error: httpx-aiohttp takes broken connections for connect time-outs."""
-        cause = _cause(error)
+        """Return what failed, by aiohttp's error."""
         if self.transport is None:
-            if isinstance(cause, OSError) and cause.errno in (errno.EMFILE, errno.ENFILE):
+            if isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE):
                 return TooManyOpenFiles
-            return httpx.ConnectTimeout if isinstance(cause, TimeoutError) else httpx.ConnectError
-        if isinstance(cause, TimeoutError):
+            return httpx.ConnectTimeout if isinstance(error, TimeoutError) else httpx.ConnectError
+        if isinstance(error, TimeoutError):
             return httpx.ReadTimeout
-        is_unreadable = isinstance(cause, aiohttp.ClientResponseError) or self.overflown
+        is_unreadable = isinstance(error, aiohttp.ClientResponseError) or self.overflown
         return httpx.RemoteProtocolError if is_unreadable else httpx.ReadError
 
     def end(self) -> None:
@@ -380,15 +413,9 @@ class _Watch(asyncio.Protocol):
         self.inner.resume_writing()
 
 
-def _cause(error: BaseException) -> BaseException:
-    """Return what aiohttp raised, beneath what httpx makes of it."""
-    return error.__cause__ if isinstance(error, httpx.TransportError) and error.__cause__ else error
-
-
 def _why(error: BaseException) -> str:
     """Return the name of what happened, without quoting what was sent or received."""
-    cause = _cause(error)
-    if isinstance(cause, aiohttp.ClientConnectorCertificateError):
+    if isinstance(error, aiohttp.ClientConnectorCertificateError):
         # What is wrong with it, in OpenSSL's words: it has expired, is for another name, or by an unknown authority.
-        return f"{type(cause).__name__}: {getattr(cause.certificate_error, 'verify_message', '')}".rstrip(".: ")
-    return type(cause).__name__
+        return f"{type(error).__name__}: {getattr(error.certificate_error, 'verify_message', '')}".rstrip(".: ")
+    return type(error).__name__

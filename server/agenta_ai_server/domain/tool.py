@@ -24,7 +24,9 @@ JSON_SCHEMA = "https://json-schema.org/draft/2020-12/schema"
 NAME = re.compile(r"tools\.[a-z0-9_]+\.[a-z0-9_]+\.[a-z0-9_]+")
 
 Run: TypeAlias = "Callable[[ToolCall], Awaitable[ToolOutcome]]"
-_Namespace: TypeAlias = "dict[str, _Namespace | ToolSpec]"
+# By the four segments of their names.
+_Namespaces: TypeAlias = "dict[str, dict[str, dict[str, dict[str, ToolSpec]]]]"
+_SEGMENTS = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +95,7 @@ class ToolSet:
         lacking = {name for tool in self.everything for name in tool.needs}
         self.missing_settings = tuple(sorted(missing & lacking))
         self._enabled = frozenset(tool.name for tool in self.tools)
-        self._root: _Namespace = {}
+        self._root: _Namespaces = {}
         for tool in self.everything:
             self._add(tool)
 
@@ -103,10 +105,11 @@ class ToolSet:
 
     def find(self, name: str) -> ToolSpec | None:
         """Return the tool of this name, also one that lacks a setting; ``None`` if there is none."""
-        space: _Namespace | ToolSpec | None = self._root
-        for segment in name.split(".", 4):
-            space = space.get(segment) if isinstance(space, dict) else None
-        return space if isinstance(space, ToolSpec) else None
+        segments = name.split(".", _SEGMENTS)
+        if len(segments) != _SEGMENTS:
+            return None
+        root, provider, group, tool = segments
+        return self._root.get(root, {}).get(provider, {}).get(group, {}).get(tool)
 
     def get(self, name: str) -> ToolSpec:
         """Return the tool of this name.
@@ -125,15 +128,11 @@ class ToolSet:
     def _add(self, tool: ToolSpec) -> None:
         if not NAME.fullmatch(tool.name):
             raise ValueError(f"{tool.name} isn't a name of the form tools.<provider>.<group>.<tool>")
-        *namespaces, last = tool.name.split(".")
-        space = self._root
-        for namespace in namespaces:
-            inner = space.setdefault(namespace, {})
-            assert isinstance(inner, dict)  # names have four segments each, so no tool is another's namespace
-            space = inner
-        if last in space:
+        root, provider, group, last = tool.name.split(".")
+        tools = self._root.setdefault(root, {}).setdefault(provider, {}).setdefault(group, {})
+        if last in tools:
             raise ValueError(f"two tools are named {tool.name}")
-        space[last] = tool
+        tools[last] = tool
 
 
 @dataclass(slots=True, eq=False)

@@ -43,17 +43,17 @@ class RateLimits:
         """Where the counts are kept now."""
         return self._limiter.state
 
-    async def take(self, tool: str, principal: Principal) -> Check | None:
+    def take(self, tool: str, principal: Principal) -> Awaitable[Check | None]:
         """Take one call of the ``tool``; ``None`` if nothing limits this caller.
 
         Raises:
             Refused: RATE_LIMITER_UNAVAILABLE, if the limiter's store fails and the limiter fails closed.
         """
-        return await self._check(self._limiter.take, tool, principal)
+        return self._check(self._limiter.take, tool, principal)
 
-    async def peek(self, tool: str, principal: Principal) -> Check | None:
+    def peek(self, tool: str, principal: Principal) -> Awaitable[Check | None]:
         """Return what :meth:`take` would, without taking a call."""
-        return await self._check(self._limiter.peek, tool, principal)
+        return self._check(self._limiter.peek, tool, principal)
 
     async def _check(
         self, ask: Callable[[str, Limit], Awaitable[Decision]], tool: str, principal: Principal

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import deque
+from collections import defaultdict, deque
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Generic, TypeVar
 
@@ -84,8 +84,8 @@ class CountsByKey(Generic[Key]):
         self._width = seconds / _SLOTS
         self._clock = clock
         self.total = Counts()
-        self._totals: dict[Key, Counts] = {}
-        self._slots: deque[tuple[int, dict[Key, Counts]]] = deque()
+        self._totals: defaultdict[Key, Counts] = defaultdict(Counts)
+        self._slots: deque[tuple[int, defaultdict[Key, Counts]]] = deque()
 
     def clear(self) -> None:
         """Forget everything."""
@@ -97,9 +97,8 @@ class CountsByKey(Generic[Key]):
         """Count one event now."""
         now = self._forget()
         if not self._slots or self._slots[-1][0] != now:
-            self._slots.append((now, {}))
-        entries = (counts.setdefault(key, Counts()) for counts in (self._slots[-1][1], self._totals))
-        for entry in (self.total, *entries):
+            self._slots.append((now, defaultdict(Counts)))
+        for entry in (self.total, self._totals[key], self._slots[-1][1][key]):
             entry.events += 1
             entry.failures += failed
 

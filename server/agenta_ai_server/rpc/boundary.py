@@ -123,7 +123,7 @@ class Boundary(grpc.aio.ServerInterceptor):
     def _begin(self, method: str, tool: str, context: Context) -> Call:
         """Return the call of grpc's ``context``, and notify the listener of it."""
         self._open.add(1)
-        _when_sent(lambda: self._open.add(-1))
+        _when_sent(lambda _: self._open.add(-1))
         call = _open_call(method, context, self._max_seconds)
         call.tool = tool
         CURRENT_CALL.set(call)
@@ -135,12 +135,11 @@ class Boundary(grpc.aio.ServerInterceptor):
     ) -> bytes | None:
         """Return the message of the response to the ``call``, or end it with a status, and notify the listener."""
         began = time.perf_counter()
-        allowed = context.time_remaining()
         self._running.add(1)
         try:
             response = await _run_or_status(respond(Request(context.read, call), call), call)
         except asyncio.CancelledError:
-            code = _code_of_cancellation(allowed, context.time_remaining())
+            code = _code_of_cancellation(call.client_deadline - call.arrived, context.time_remaining())
             self._listener.call_ended(call, CallOutcome(code=code, seconds=time.perf_counter() - began))
             raise
         finally:
@@ -164,10 +163,9 @@ class Boundary(grpc.aio.ServerInterceptor):
     def _admit_response(self, response: Response, call: Call) -> bool:
         """Count the response until it has been sent. ``False``: its caller leaves too much unread."""
         caller, size = call.principal, len(response.message)
-        if not self._unsent.fits(caller, size):
+        if not self._unsent.add(caller, size):
             return False
-        self._unsent.add(caller, size)
-        _when_sent(lambda: self._unsent.remove(caller, size))
+        _when_sent(lambda _: self._unsent.remove(caller, size))
         return True
 
 
@@ -184,14 +182,14 @@ class _Count:
         self.is_zero.set()
 
     def add(self, change: int) -> None:
-        self._number += change
-        if self._number:
+        if not self._number:
             self.is_zero.clear()
-        else:
+        self._number += change
+        if not self._number:
             self.is_zero.set()
 
 
-def _when_sent(callback: Callable[[], None]) -> None:
+def _when_sent(callback: Callable[[object], None]) -> None:
     """Call this when grpc is done with the current call: its response has been sent, or nobody reads it any more.
 
     ``context.add_done_callback`` does the same, at the end of the same task. But it makes the context refer to itself,
@@ -199,7 +197,7 @@ def _when_sent(callback: Callable[[], None]) -> None:
     """
     task = asyncio.current_task()
     assert task
-    task.add_done_callback(lambda _: callback())
+    task.add_done_callback(callback)
 
 
 async def _run_or_status(work: Awaitable[Result], call: Call) -> Result | GrpcStatus:
@@ -272,9 +270,9 @@ def _outcome(response: Response, seconds: float) -> CallOutcome:
     )
 
 
-def _code_of_cancellation(allowed: float | None, remaining: float | None) -> str:
+def _code_of_cancellation(allowed: float, remaining: float | None) -> str:
     """Return why grpc cancelled a call, from its allowed and its remaining seconds; ``None``: no deadline."""
-    if allowed is None or remaining is None or remaining > allowed * ROUNDING + LATENCY_SECONDS:
+    if remaining is None or remaining > allowed * ROUNDING + LATENCY_SECONDS:
         return "CANCELLED"
     return "DEADLINE_EXCEEDED"
 

@@ -172,9 +172,8 @@ def _retry_trailers(refused: Refused, call: Call) -> Iterator[tuple[str, str]]:
 
 def to_duration(seconds: float) -> Duration:
     """Return ``seconds``, at least 0, as a message; rounded up to whole milliseconds so that it reads well."""
-    duration = Duration()
-    duration.FromMilliseconds(math.ceil(seconds * 1000))
-    return duration
+    whole, milliseconds = divmod(math.ceil(seconds * 1000), 1000)
+    return Duration(seconds=whole, nanos=milliseconds * 1_000_000)
 
 
 def _cut(text: str, most: int) -> str:

@@ -34,18 +34,17 @@ class UnsentResponses:
         """What all callers together leave unread now."""
         return self._bytes
 
-    def fits(self, caller: Hashable, size: int) -> bool:
-        """Return whether the ``caller`` may leave that many more bytes unread.
+    def add(self, caller: Hashable, size: int) -> bool:
+        """Count a response, if the ``caller`` may leave that many more bytes unread; return whether it may.
 
         Its first response always fits: callers that read nothing must not keep others from theirs.
         """
         held = self._of_caller.get(caller, 0)
-        return not held or (held + size <= self._max_bytes_of_caller and self._bytes + size <= self._max_bytes)
-
-    def add(self, caller: Hashable, size: int) -> None:
-        """Count a response."""
-        self._of_caller[caller] = self._of_caller.get(caller, 0) + size
+        if held and (held + size > self._max_bytes_of_caller or self._bytes + size > self._max_bytes):
+            return False
+        self._of_caller[caller] = held + size
         self._bytes += size
+        return True
 
     def remove(self, caller: Hashable, size: int) -> None:
         """Remove a response: it has been sent, or its connection has ended."""

@@ -173,9 +173,9 @@ class Metrics(CallListener):
 
     def call_ended(self, call: Call, outcome: CallOutcome) -> None:
         """Count it."""
-        tool = self._label(call.tool)
-        self._calls(call.rpc, tool, outcome.code, outcome.reason).inc()
-        self._call_seconds(call.rpc, tool).observe(outcome.seconds)
+        method, tool = call.rpc, self._label(call.tool)
+        self._calls(method, tool, outcome.code, outcome.reason).inc()
+        self._call_seconds(method, tool).observe(outcome.seconds)
         if outcome.replayed:
             self._replayed.inc()
         if call.requests and outcome.code == "OK":

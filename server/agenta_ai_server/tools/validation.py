@@ -60,9 +60,9 @@ def _arguments(model: type[Arguments], arguments: dict[str, Json]) -> Arguments:
     Raises:
         Refused: ARGUMENTS_INVALID.
     """
-    unknown = [name for name in arguments if name not in model.model_fields]
-    if model.model_config.get("extra") == "forbid" and len(unknown) > MAX_UNKNOWN:
-        # The call is refused anyway, and reporting each of them costs more than reading the request did.
+    if len(arguments) > MAX_UNKNOWN and model.model_config.get("extra") == "forbid":
+        # The call is refused anyway, and reporting each unknown one costs more than reading the request did.
+        unknown = [name for name in arguments if name not in model.model_fields]
         surplus = set(unknown[MAX_UNKNOWN:])
         arguments = {name: value for name, value in arguments.items() if name not in surplus}
     try:

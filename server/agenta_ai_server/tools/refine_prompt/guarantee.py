@@ -121,21 +121,18 @@ def _structural(prompt: Template, new: Sequence[tuple[object, object]]) -> Itera
     if sum(len(content) for _, content in new if isinstance(content, str)) > MAX_REFINED_CHARACTERS:
         yield Violation("messages", f"The refinement has more than {MAX_REFINED_CHARACTERS:,} characters.")
         return
-    for index, (text, message) in enumerate(zip(old, new, strict=True)):
-        yield from _of_message(index, text, *message)
+    for index, (text, (role, content)) in enumerate(zip(old, new, strict=True)):
+        if role != text.role:
+            description = f"The refinement changed the role of {text.path} from {text.role}."
+            yield Violation(f"messages[{index}].role", description)
+        if not isinstance(content, str):
+            yield Violation(f"messages[{index}].content", f"The refinement has no text for {text.path}.")
+        elif not content.strip():
+            yield Violation(f"messages[{index}].content", f"The refinement left {text.path} empty.")
 
 
 def _messages(count: int) -> str:
     return "1 message" if count == 1 else f"{count or 'no'} messages"
-
-
-def _of_message(index: int, text: Text, role: object, content: object) -> Iterator[Violation]:
-    if role != text.role:
-        yield Violation(f"messages[{index}].role", f"The refinement changed the role of {text.path} from {text.role}.")
-    if not isinstance(content, str):
-        yield Violation(f"messages[{index}].content", f"The refinement has no text for {text.path}.")
-    elif not content.strip():
-        yield Violation(f"messages[{index}].content", f"The refinement left {text.path} empty.")
 
 
 _CONTROLS = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from agenta_ai_server.domain.errors import Reason, Refused, ToolFailed, Violation, invalid_fields
@@ -13,7 +14,7 @@ from agenta_ai_server.tools.refine_prompt.guarantee import Guarantee, WorkerFail
 from agenta_ai_server.tools.refine_prompt.prompt import CONTEXT, GUIDELINES, TEMPLATE
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Awaitable, Sequence
 
     from agenta_ai_server.agenta.completion_service import Completion, CompletionService, DeployedPrompt
     from agenta_ai_server.domain.tool import ToolCall
@@ -103,26 +104,26 @@ class Refiner:
             ToolFailed: No completion came, or none that keeps the prompt whole.
         """
 
-        async def ask_for(violations: Sequence[Violation]) -> Completion:
-            return await self._ask(prompt, _guidelines_of_repair(guidelines, violations), context, call)
-
-        async def read_answer(text: str, attempts: Sequence[Attempt]) -> Refinement:
-            return await self._refinement(text, prompt, call, attempts)
+        def ask_for(violations: Sequence[Violation]) -> Awaitable[Completion]:
+            inputs = {
+                TEMPLATE: prompt.for_upstream(),
+                GUIDELINES: _guidelines_of_repair(guidelines, violations),
+                CONTEXT: context,
+            }
+            return self._completions.complete(self._deployed, inputs, call)
 
         question = Question(
             ask=ask_for,
-            read=read_answer,
+            read=partial(self._read_answer, prompt, call),
             asking="Asking Agenta for a refinement.",
             checking="Checking that the refinement keeps the prompt whole.",
             failure=lambda broken: f"{broken.description.rstrip('.')}, and was discarded; the prompt is unchanged.",
         )
         return await ask(question, call, self._repairs)
 
-    async def _ask(self, prompt: Template, guidelines: str, context: str, call: ToolCall) -> Completion:
-        inputs = {TEMPLATE: prompt.for_upstream(), GUIDELINES: guidelines, CONTEXT: context}
-        return await self._completions.complete(self._deployed, inputs, call)
-
-    async def _refinement(self, text: str, prompt: Template, call: ToolCall, attempts: Sequence[Attempt]) -> Refinement:
+    async def _read_answer(
+        self, prompt: Template, call: ToolCall, text: str, attempts: Sequence[Attempt]
+    ) -> Refinement:
         """Read what the model wrote, and check it against every rule.
 
         Raises:

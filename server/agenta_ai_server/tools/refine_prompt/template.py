@@ -128,16 +128,19 @@ def parse(source: str) -> Template:
     if not isinstance(messages, list) or not messages:
         raise TemplateError("The template's 'messages' must be a list with at least one message.")
     template_format = _format(root)
-    every = [text for index, message in enumerate(messages) for text in _texts(message, index)]
-    texts = tuple(text for text in every if text.is_refinable)
+    texts: list[Text] = []
+    fixed: list[Text] = []
+    for index, message in enumerate(messages):
+        for text in _texts(message, index):
+            (texts if text.is_refinable else fixed).append(text)
     if not texts:
         raise TemplateError(
             f"No message has text to refine: it needs one of the roles {', '.join(REFINABLE_ROLES)} and a content "
             "other than white space."
         )
     _check_response_format(root, template_format)
-    fixed = tuple(text for text in every if not text.is_refinable)
-    return Template(source, root, texts, template_format, fixed, _variables(texts, template_format))
+    variables = _variables(texts, template_format)
+    return Template(source, root, tuple(texts), template_format, tuple(fixed), variables)
 
 
 def _format(root: dict[str, Any]) -> str:
@@ -154,7 +157,7 @@ def cannot_render(text: Text, template_format: str, description: str) -> str:
     return f"{text.path} can't be rendered in the format {template_format}: {description.rstrip('.')}."
 
 
-def _variables(texts: tuple[Text, ...], template_format: str) -> frozenset[str] | None:
+def _variables(texts: Sequence[Text], template_format: str) -> frozenset[str] | None:
     if (read := READ.get(template_format)) is None:
         return None
     found: set[str] = set()
