@@ -495,34 +495,63 @@ def test_there_are_files_for_all_connections(files: int, most: int, monkeypatch:
     assert connections.max_connections() == most
 
 
+@pytest.mark.parametrize("is_encrypted", [False, True], ids=["plain", "TLS"])
 @pytest.mark.parametrize(("most", "seconds"), [(1 << 20, 60.0), (64 << 20, 0.01)], ids=["too much", "too long"])
 async def test_an_answer_that_is_not_read_is_dropped(
-    most: int, seconds: float, monkeypatch: pytest.MonkeyPatch
+    most: int, seconds: float, is_encrypted: bool, certificates: Certificates, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     unread = Shares(most, most)
     monkeypatch.setattr(connections.Connection, "unread", unread)
     monkeypatch.setattr(connections, "UNREAD_SECONDS", seconds)
-    dropped = asyncio.Event()
+    sent = asyncio.Event()
 
     async def application(scope: Any, _: Any, send: Any) -> None:
         await send({"type": "http.response.start", "status": 200, "headers": []})
         await send({"type": "http.response.body", "body": bytes(32 << 20), "more_body": True})
         await send({"type": "http.response.body", "body": b""})
-        dropped.set()
+        sent.set()
 
     config = uvicorn.Config(application, http=connections.Connection)
     config.load()
     state, loop = ServerState(), asyncio.get_running_loop()
+    tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER) if is_encrypted else None
+    if tls:
+        tls.load_cert_chain(certificates.server, certificates.server_key)
+    trusting = ssl.create_default_context(cafile=str(certificates.ca)) if is_encrypted else None
     server = await loop.create_server(
-        lambda: connections.Connection(config=config, server_state=state, app_state={}), "127.0.0.1", 0
+        lambda: connections.Connection(config=config, server_state=state, app_state={}, tls=tls), "127.0.0.1", 0
     )
     async with server, asyncio.timeout(30):
-        _, writer = await asyncio.open_connection(*server.sockets[0].getsockname())
+        _, writer = await asyncio.open_connection(*server.sockets[0].getsockname(), ssl=trusting)
         writer.write(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
-        await dropped.wait()
-        assert not state.connections
+        await sent.wait()
+        for _ in iter(lambda: len(state.connections), 0):
+            await asyncio.sleep(0.001)
         assert unread.take("", most), "nothing is counted any more"
-        writer.close()
+        writer.transport.abort()
+
+
+async def test_with_tls_an_answer_counts_until_it_has_been_read(
+    certificates: Certificates, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    unread = Shares(64 << 20, 64 << 20)
+    monkeypatch.setattr(connections.Connection, "unread", unread)
+    monkeypatch.setattr(connections, "UNREAD_LOOK_SECONDS", 0.001)
+    tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    tls.load_cert_chain(certificates.server, certificates.server_key)
+    trusting = ssl.create_default_context(cafile=str(certificates.ca))
+    async with listening_for(Response(bytes(32 << 20)), tls=tls) as connect:
+        reader, writer = await connect(ssl=trusting)
+        for _ in range(2):
+            writer.write(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+            head = await reader.readuntil(b"\r\n\r\n")
+            assert b"200 OK" in head
+            assert not unread.take("", 48 << 20)
+            assert await reader.readexactly(32 << 20) == bytes(32 << 20)
+            for _ in iter(lambda: unread.take("", 64 << 20), True):
+                await asyncio.sleep(0.001)
+            unread.give_back("", 64 << 20)
+        writer.transport.abort()
 
 
 POST = b"POST /flood HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n"

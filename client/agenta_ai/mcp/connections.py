@@ -37,6 +37,9 @@ MAX_HEAD_BYTES = 1 << 16
 MAX_HEAD_LINES = 4 * LINES
 # Seconds in which an answer must be read. The largest ones have some megabytes.
 UNREAD_SECONDS = 60.0
+# Unread bytes from which on an answer counts, with TLS, and the seconds between two looks at them.
+UNREAD_BYTES = 1 << 16
+UNREAD_LOOK_SECONDS = 1.0
 # Bytes of answers that nobody has read yet, all together, and those of one caller.
 MAX_UNREAD = 256 << 20
 MAX_UNREAD_OF_CALLER = 32 << 20
@@ -100,6 +103,7 @@ class Connection(H11Protocol):
     flow: _Flow
     _looking: asyncio.TimerHandle | None = None
     _waiting: asyncio.Handle | None = None
+    _looking_below_tls: asyncio.TimerHandle | None = None
     # Whose share this connection's answer takes, and how much of it.
     _unread = ("", 0)
 
@@ -127,7 +131,7 @@ class Connection(H11Protocol):
             return
         # The library does so, too, but only after the handshake.
         self.connections.add(self)
-        self.transport = transport
+        self.transport = self._tcp = transport
         if self._tls is None:
             self._begin(transport)
             return
@@ -174,6 +178,7 @@ class Connection(H11Protocol):
     def on_response_complete(self) -> None:
         """Go on with the next request, if it has arrived, and don't wait long for the rest of this one."""
         super().on_response_complete()
+        self._look_below_tls()
         if self.conn.their_state is h11.SEND_BODY and self._looking:
             self._looking.cancel()
             self._look_in(LINGER_SECONDS)
@@ -222,6 +227,8 @@ class Connection(H11Protocol):
             return
         if self._looking:
             self._looking.cancel()
+        if self._looking_below_tls:
+            self._looking_below_tls.cancel()
         self._has_read()
         # Told of an error, the library lets the time-out of idle connections run, which keeps this one in memory.
         super().connection_lost(None)
@@ -229,18 +236,40 @@ class Connection(H11Protocol):
     def pause_writing(self) -> None:
         """Count a response that the client doesn't read at once, and close the connection if there are too many."""
         super().pause_writing()
+        if self._waiting:
+            return
         user: Any = self.cycle.scope.get("user") if self.cycle else None
-        holder, size = user.access_token.subject if user else "", self.transport.get_write_buffer_size()
+        holder, size = user.access_token.subject if user else "", self._unread_size()
         if self.unread.take(holder, size):
             self._unread = (holder, size)
             self._waiting = self.loop.call_later(UNREAD_SECONDS, self.transport.abort)
         else:
             self._waiting = self.loop.call_soon(self.transport.abort)
+        self._look_below_tls()
 
     def resume_writing(self) -> None:
         """Stop counting a response that has been read."""
-        self._has_read()
-        super().resume_writing()
+        if self._tls and self._unread_size() > UNREAD_BYTES:
+            self._look_below_tls()
+        else:
+            self._has_read()
+            super().resume_writing()
+
+    def _unread_size(self) -> int:
+        size: int = self.transport.get_write_buffer_size()
+        return size + self._tcp.get_write_buffer_size() if self._tls else size
+
+    def _look_below_tls(self) -> None:
+        """Pause and resume writing, which asyncio does too late with TLS: it passes on whatever is written at once."""
+        if self._tls is None:
+            return
+        if self._looking_below_tls:
+            self._looking_below_tls.cancel()
+        if self._unread_size() > UNREAD_BYTES:
+            self._looking_below_tls = self.loop.call_later(UNREAD_LOOK_SECONDS, self._look_below_tls)
+            self.pause_writing()
+        elif self._waiting:
+            self.resume_writing()
 
     def _has_read(self) -> None:
         if self._waiting:
