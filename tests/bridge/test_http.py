@@ -651,6 +651,31 @@ async def test_headers_have_a_limit(sent: bytes, status: bytes) -> None:
         await _close(writer)
 
 
+@pytest.mark.parametrize(
+    ("sent", "answers_early"),
+    [
+        (b"GET / HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n" + GET, False),
+        (POST + b"1\r\na\r\nno size\r\n", True),
+    ],
+    ids=["a request after the last", "an invalid chunk"],
+)
+async def test_data_after_a_response_ends_the_connection(
+    sent: bytes, answers_early: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with listening_for(Counting(answers_early=answers_early)) as connect:
+        reader, writer = await connect()
+        head, rest = sent.split(b"\r\n\r\n", 1)
+        writer.write(head + b"\r\n\r\n" + (b"" if answers_early else rest))
+        answer = await reader.readuntil(b"\r\n\r\n")
+        if answers_early:
+            writer.write(rest)
+        with suppress(ConnectionError):
+            answer += await reader.read()
+        assert answer.count(b"HTTP/1.1") == answer.count(b"200 OK") == 1
+        await _close(writer)
+    assert not caplog.records
+
+
 async def test_the_rest_of_an_answered_request_is_not_awaited(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(connections, "LINGER_SECONDS", 0.0)
     async with listening_for(Counting(answers_early=True)) as connect:

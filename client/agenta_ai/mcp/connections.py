@@ -185,8 +185,8 @@ class Connection(H11Protocol):
         self._take_turn()
 
     def _take_turn(self) -> None:
-        # While a request is being answered, the parser takes nothing.
-        if self._arrived and not self._has_turn and self.conn.their_state is not h11.DONE:
+        # While a request is being answered, the parser takes no other.
+        if self._arrived and not self._has_turn and self.conn.their_state in (h11.IDLE, h11.SEND_BODY):
             self._has_turn = True
             self._turns.add(self._parse)
         if self._arrived:
@@ -210,8 +210,12 @@ class Connection(H11Protocol):
         size = _size_of_lines(self._arrived)
         lines = bytes(self._arrived[:size])
         del self._arrived[:size]
-        if lines:
-            super().data_received(lines)
+        try:
+            if lines:
+                super().data_received(lines)
+        except h11.LocalProtocolError:  # an invalid request that is being answered can't get a 400
+            self.transport.abort()
+            return
         # What the parser keeps is an unfinished head or trailer, or the beginning of the next request.
         if self.conn.trailing_data[0].count(b"\n") < MAX_HEAD_LINES:
             return
