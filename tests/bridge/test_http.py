@@ -12,6 +12,7 @@ import struct
 import subprocess
 import time
 from contextlib import asynccontextmanager, suppress
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import httpx
@@ -29,6 +30,7 @@ from agenta_ai import CallFailed, Client, InvalidInput, ServiceStatus, cli
 from agenta_ai.mcp import body, bridge, caller_check, connections, http, listening, sessions
 from agenta_ai.mcp.callers import holder
 from agenta_ai.mcp.shares import Hold, Shares
+from agenta_ai.mcp.turns import Turns
 from agenta_ai.testing import FakeClient
 from agenta_ai.v1 import tool_service_pb2 as pb
 from agenta_ai_server.testing import run_service
@@ -291,12 +293,13 @@ async def test_a_slash_too_many_leads_nowhere(service: LocalService) -> None:
     [
         ("[" + "0," * 2_000_000 + "0]", 413),
         ("[" + "{}," * 30_000 + "{}]", 413),
+        ("[" + "0," * 12_000 + "0]", 413),
         ('"' + "a, b: [c], {d} " * 50_000 + '"', 400),
         ("[" * 100_000 + "]" * 100_000, 400),
         ("[" + "0," * 9_000 + '"' + " " * 70_000 + '"]', 400),
         ('"' + " " * (5 << 20) + '"', 413),
     ],
-    ids=["numbers", "objects", "text", "levels", "few values", "bytes"],
+    ids=["numbers", "objects", "few bytes", "text", "levels", "few values", "bytes"],
 )
 async def test_a_flood_of_values_is_refused_before_it_is_read(service: LocalService, value: str, status: int) -> None:
     """A 400 is the SDK's, which misses the rest of the request."""
@@ -393,18 +396,22 @@ CLIENT_HELLO = b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03"
 @asynccontextmanager
 async def listening_for(
     application: Any = lambda *_: None, **options: Any
-) -> AsyncIterator[Callable[[], Awaitable[tuple[asyncio.StreamReader, asyncio.StreamWriter]]]]:
+) -> AsyncIterator[Callable[..., Awaitable[tuple[asyncio.StreamReader, asyncio.StreamWriter]]]]:
     """Listen for connections, and yield what opens one."""
     config = uvicorn.Config(application, timeout_keep_alive=60)
     config.load()
     state = ServerState()
+    options = {"turns": Turns(), **options}
     server = await asyncio.get_running_loop().create_server(
         lambda: connections.Connection(config=config, server_state=state, app_state={}, **options),
         "127.0.0.1",
         0,
     )
     async with server, asyncio.timeout(10):
-        yield lambda: asyncio.open_connection(*server.sockets[0].getsockname())
+        yield partial(asyncio.open_connection, *server.sockets[0].getsockname())
+        for connection in [*state.connections]:
+            connection.transport.abort()
+        await asyncio.sleep(0)
 
 
 @pytest.mark.parametrize("sent", [b"", CLIENT_HELLO, b"GET /mcp HTTP/1.1\r\n\r\n"], ids=["nothing", "half", "no TLS"])
@@ -488,34 +495,194 @@ def test_there_are_files_for_all_connections(files: int, most: int, monkeypatch:
     assert connections.max_connections() == most
 
 
+@pytest.mark.parametrize("is_encrypted", [False, True], ids=["plain", "TLS"])
 @pytest.mark.parametrize(("most", "seconds"), [(1 << 20, 60.0), (64 << 20, 0.01)], ids=["too much", "too long"])
 async def test_an_answer_that_is_not_read_is_dropped(
-    most: int, seconds: float, monkeypatch: pytest.MonkeyPatch
+    most: int, seconds: float, is_encrypted: bool, certificates: Certificates, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     unread = Shares(most, most)
     monkeypatch.setattr(connections.Connection, "unread", unread)
     monkeypatch.setattr(connections, "UNREAD_SECONDS", seconds)
-    dropped = asyncio.Event()
+    sent = asyncio.Event()
 
     async def application(scope: Any, _: Any, send: Any) -> None:
         await send({"type": "http.response.start", "status": 200, "headers": []})
         await send({"type": "http.response.body", "body": bytes(32 << 20), "more_body": True})
         await send({"type": "http.response.body", "body": b""})
-        dropped.set()
+        sent.set()
 
     config = uvicorn.Config(application, http=connections.Connection)
     config.load()
     state, loop = ServerState(), asyncio.get_running_loop()
+    tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER) if is_encrypted else None
+    if tls:
+        tls.load_cert_chain(certificates.server, certificates.server_key)
+    trusting = ssl.create_default_context(cafile=str(certificates.ca)) if is_encrypted else None
     server = await loop.create_server(
-        lambda: connections.Connection(config=config, server_state=state, app_state={}), "127.0.0.1", 0
+        lambda: connections.Connection(config=config, server_state=state, app_state={}, tls=tls), "127.0.0.1", 0
     )
     async with server, asyncio.timeout(30):
-        _, writer = await asyncio.open_connection(*server.sockets[0].getsockname())
+        _, writer = await asyncio.open_connection(*server.sockets[0].getsockname(), ssl=trusting)
         writer.write(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
-        await dropped.wait()
-        assert not state.connections
+        await sent.wait()
+        for _ in iter(lambda: len(state.connections), 0):
+            await asyncio.sleep(0.001)
         assert unread.take("", most), "nothing is counted any more"
-        writer.close()
+        writer.transport.abort()
+
+
+async def test_with_tls_an_answer_counts_until_it_has_been_read(
+    certificates: Certificates, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    unread = Shares(64 << 20, 64 << 20)
+    monkeypatch.setattr(connections.Connection, "unread", unread)
+    monkeypatch.setattr(connections, "UNREAD_LOOK_SECONDS", 0.001)
+    tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    tls.load_cert_chain(certificates.server, certificates.server_key)
+    trusting = ssl.create_default_context(cafile=str(certificates.ca))
+    async with listening_for(Response(bytes(32 << 20)), tls=tls) as connect:
+        reader, writer = await connect(ssl=trusting)
+        for _ in range(2):
+            writer.write(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+            head = await reader.readuntil(b"\r\n\r\n")
+            assert b"200 OK" in head
+            assert not unread.take("", 48 << 20)
+            assert await reader.readexactly(32 << 20) == bytes(32 << 20)
+            for _ in iter(lambda: unread.take("", 64 << 20), True):
+                await asyncio.sleep(0.001)
+            unread.give_back("", 64 << 20)
+        writer.transport.abort()
+
+
+POST = b"POST /flood HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n"
+GET = b"GET /flood HTTP/1.1\r\nhost: x\r\n\r\n"
+
+
+class Counting:
+    """An application that counts the requests and the bytes that reach it.
+
+    Args:
+        answers_early: Whether it answers a request before its body.
+    """
+
+    def __init__(self, *, answers_early: bool = False) -> None:
+        self.count = 0
+        self._answers_early = answers_early
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        message: dict[str, Any] = {"more_body": not self._answers_early}
+        while message.get("more_body"):
+            message = await receive()
+            self.count += len(message.get("body", b""))
+        self.count += scope["path"] == "/flood"
+        await Response()(scope, receive, send)
+
+
+@pytest.mark.parametrize("sent", [POST + b"1\r\na\r\n" * 40_000, GET * 4000], ids=["chunks", "requests"])
+@pytest.mark.parametrize("connections", [1, 5])
+async def test_a_flood_does_not_delay_other_connections(sent: bytes, connections: int) -> None:
+    application = Counting()
+    async with listening_for(application) as connect:
+        floods = [(await connect())[1] for _ in range(connections)]
+        for flood in floods:
+            flood.write(sent)
+        reader, writer = await connect()
+        writer.write(b"GET / HTTP/1.1\r\nhost: x\r\n\r\n")
+        assert (await reader.readline()).startswith(b"HTTP/1.1 200")
+        assert application.count < 2000
+        for each in (*floods, writer):
+            await _close(each)
+
+
+async def test_reading_stops_until_all_that_has_arrived_is_parsed() -> None:
+    class Transport(asyncio.Transport):
+        is_paused = False
+
+        def pause_reading(self) -> None:
+            self.is_paused = True
+
+        def resume_reading(self) -> None:
+            self.is_paused = False
+
+        def is_closing(self) -> bool:
+            return False
+
+        def close(self) -> None:
+            pass
+
+    config = uvicorn.Config(Counting())
+    config.load()
+    turns = Turns()
+    connection = connections.Connection(config=config, server_state=ServerState(), app_state={}, turns=turns)
+    transport, arrived = Transport(), 0
+    connection.connection_made(transport)
+    connection.data_received(POST)
+    for _ in range(1000):
+        turns.add(lambda: None)
+        await asyncio.sleep(0)
+        if not transport.is_paused:
+            arrived += 1
+            # The first chunk is so large that the library pauses, and then resumes reading when it has been received.
+            connection.data_received(b"11000\r\n" + bytes(0x11000) + b"\r\n" + b"1\r\na\r\n" * 20_000)
+    assert arrived == 1
+    connection.connection_lost(None)
+
+
+@pytest.mark.parametrize(
+    ("sent", "status"),
+    [
+        (b"GET / HTTP/1.1\r\nhost: x\r\n" + b"a:\r\n" * 100 + b"\r\n", b"200"),
+        (b"GET / HTTP/1.1\r\nhost: x\r\n" + b"a:\r\n" * 200, b"400"),
+        (GET + b"GET / HTTP/1.1\r\nhost: x\r\n" + b"a:\r\n" * 200, b"400"),
+        (POST + b"0\r\n" + b"a:\r\n" * 100 + b"\r\n", b"200"),
+        (POST + b"0\r\n" + b"a:\r\n" * 200, b""),
+    ],
+    ids=["head", "too many", "later", "trailer", "too many in a trailer"],
+)
+async def test_headers_have_a_limit(sent: bytes, status: bytes) -> None:
+    """Each header takes as long as a kilobyte of another one."""
+    async with listening_for(Counting()) as connect:
+        reader, writer = await connect()
+        writer.write(sent)
+        if status == b"200":
+            writer.write(b"GET / HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n")
+        statuses = [line.split()[1] for line in (await reader.read()).splitlines() if line.startswith(b"HTTP/1.1")]
+        assert statuses[-1:] == ([status] if status else [])
+        await _close(writer)
+
+
+@pytest.mark.parametrize(
+    ("sent", "answers_early"),
+    [
+        (b"GET / HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n" + GET, False),
+        (POST + b"1\r\na\r\nno size\r\n", True),
+    ],
+    ids=["a request after the last", "an invalid chunk"],
+)
+async def test_data_after_a_response_ends_the_connection(
+    sent: bytes, answers_early: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with listening_for(Counting(answers_early=answers_early)) as connect:
+        reader, writer = await connect()
+        head, rest = sent.split(b"\r\n\r\n", 1)
+        writer.write(head + b"\r\n\r\n" + (b"" if answers_early else rest))
+        answer = await reader.readuntil(b"\r\n\r\n")
+        if answers_early:
+            writer.write(rest)
+        with suppress(ConnectionError):
+            answer += await reader.read()
+        assert answer.count(b"HTTP/1.1") == answer.count(b"200 OK") == 1
+        await _close(writer)
+    assert not caplog.records
+
+
+async def test_the_rest_of_an_answered_request_is_not_awaited(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(connections, "LINGER_SECONDS", 0.0)
+    async with listening_for(Counting(answers_early=True)) as connect:
+        reader, writer = await connect()
+        writer.write(POST)
+        assert (await reader.read()).startswith(b"HTTP/1.1 200")
+        await _close(writer)
 
 
 def test_what_anybody_sends_is_not_logged(service: LocalService) -> None:

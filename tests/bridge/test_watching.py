@@ -109,3 +109,27 @@ async def is_admitted(client: McpClient) -> bool:
             return True
     except MCPError:
         return False
+
+
+async def test_streams_of_a_caller_share_a_watcher() -> None:
+    ann, ben = (("authorization", "ApiKey ann"),), (("authorization", "ApiKey ben"),)
+    fake = FakeClient(*[ToolPage((ONE,), ttl=300)] * 3)
+    changes = watching.ToolChanges(fake)
+    with changes.of(ann):
+        with changes.of(ann), changes.of(ben):
+            await asyncio.sleep(0)
+        with changes.of(ann):
+            await asyncio.sleep(0)
+    with changes.of(ann):
+        await asyncio.sleep(0)
+    assert [call.metadata for call in fake.calls] == [ann, ben, ann]
+
+
+async def test_a_caller_that_was_refused_is_watched_again() -> None:
+    fake = FakeClient(REFUSED, ToolPage((ONE,), ttl=300))
+    changes = watching.ToolChanges(fake)
+    with changes.of(()):
+        await asyncio.sleep(0)
+        with changes.of(()):
+            await asyncio.sleep(0)
+    assert len(fake.calls) == 2

@@ -25,7 +25,7 @@ READ_SECONDS = 20.0
 # Values in one request: what the service takes, and room for the envelope. Each is converted several times, so more
 # of them would keep the other callers waiting.
 MAX_VALUES = 11_000
-# What is smaller needn't be counted: neither its values nor, as connections and running calls are limited, its bytes.
+# The bytes of smaller requests needn't be counted, as connections and running calls are limited.
 LARGE_BYTES = 1 << 16
 # Seconds after which to send a request again that found no room.
 RETRY_SECONDS = 5
@@ -60,7 +60,7 @@ async def read(receive: Receive, hold: Hold) -> tuple[Receive, bytes]:
     except TimeoutError:
         sentence = f"The request hasn't arrived within {READ_SECONDS:g} seconds. Send it again."
         raise Refusal(sentence, 408) from None
-    if len(body) >= LARGE_BYTES and _has_too_many_values(body):
+    if _has_too_many_values(body):
         raise Refusal(f"The request has too many values (maximum {MAX_VALUES:,}). Send a smaller one.", 413)
     waiting: list[Message] = [{"type": "http.request", "body": body, "more_body": False}, *([last] if last else [])]
 

@@ -10,7 +10,7 @@ import anyio
 import grpc
 import mcp_types as types
 from mcp.server.lowlevel import NotificationOptions, Server
-from mcp.server.subscriptions import InMemorySubscriptionBus, ListenHandler, ToolsListChanged
+from mcp.server.subscriptions import ListenHandler
 from mcp.shared.exceptions import MCPError
 
 from agenta_ai.errors import AgentaError, CallFailed, InvalidInput
@@ -18,7 +18,7 @@ from agenta_ai.mcp import failures, translation
 from agenta_ai.mcp.callers import holder
 from agenta_ai.mcp.progress import ProgressReport
 from agenta_ai.mcp.shares import Shares
-from agenta_ai.mcp.watching import watch_tools
+from agenta_ai.mcp.watching import ToolChanges, watch_tools
 from agenta_ai.results import Progress
 from agenta_ai.version import __version__
 
@@ -154,10 +154,11 @@ class Bridge:
 
 
 class _Listen:
-    """Serves ``subscriptions/listen``: each stream watches the tools of its own caller."""
+    """Serves ``subscriptions/listen``: each stream hears of changes of its own caller's tools."""
 
     def __init__(self, bridge: Bridge) -> None:
         self._bridge = bridge
+        self._changes = ToolChanges(bridge.client)
         self._open = Shares(MAX_LISTENERS, MAX_LISTENERS_OF_CALLER)
 
     async def __call__(
@@ -166,20 +167,11 @@ class _Listen:
         caller = self._bridge.caller(context)
         if not self._open.take(holder(caller)):
             raise MCPError(types.INTERNAL_ERROR, "Too many streams wait for changes. Close some, or try again later.")
-        bus = InMemorySubscriptionBus()
         try:
-            async with anyio.create_task_group() as tasks:
-                tasks.start_soon(
-                    watch_tools,
-                    self._bridge.client,
-                    caller,
-                    lambda: bus.publish(ToolsListChanged()),
-                )
-                result = await ListenHandler(bus)(context, params)
-                tasks.cancel_scope.cancel()
+            with self._changes.of(caller) as bus:
+                return await ListenHandler(bus)(context, params)
         finally:
             self._open.give_back(holder(caller))
-        return result
 
 
 def initialization(server: Server[TaskGroup]) -> Any:

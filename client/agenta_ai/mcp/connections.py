@@ -1,13 +1,17 @@
-"""Closes connections of the HTTP endpoint that are too many, send no requests, or don't read their answers."""
+"""Connections of the HTTP endpoint, within limits on their number, their work and their memory."""
 
 from __future__ import annotations
 
+import re
 import sys
 from typing import TYPE_CHECKING, Any
 
+import h11
+from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from agenta_ai.mcp.shares import Shares
+from agenta_ai.mcp.turns import Turns
 
 if TYPE_CHECKING:
     import asyncio
@@ -24,8 +28,18 @@ OTHER_FILES = 64
 HEAD_SECONDS = 10.0
 # Seconds for which a connection is kept between two requests; twice as long, if the next one arrives slowly.
 KEEP_ALIVE_SECONDS = 75
+# Seconds in which the rest of a request must arrive that has been answered already.
+LINGER_SECONDS = 10.0
+# Lines that are parsed at once. What the parser does takes as long for each header and each chunk, however short.
+LINES = 32
+# Bytes and lines of a head, and those of a body's trailer.
+MAX_HEAD_BYTES = 1 << 16
+MAX_HEAD_LINES = 4 * LINES
 # Seconds in which an answer must be read. The largest ones have some megabytes.
 UNREAD_SECONDS = 60.0
+# Unread bytes from which on an answer counts, with TLS, and the seconds between two looks at them.
+UNREAD_BYTES = 1 << 16
+UNREAD_LOOK_SECONDS = 1.0
 # Bytes of answers that nobody has read yet, all together, and those of one caller.
 MAX_UNREAD = 256 << 20
 MAX_UNREAD_OF_CALLER = 32 << 20
@@ -44,6 +58,33 @@ def max_connections() -> int:
     return MAX_CONNECTIONS if files < 0 else max(min(MAX_CONNECTIONS, files - 3 * BACKLOG - OTHER_FILES), 1)
 
 
+# So many lines, or fewer if an empty one ends a head.
+_LINES = re.compile(rb"(?:[^\r\n][^\n]*+\n){0,%d}[^\n]*+\n" % (LINES - 1))
+
+
+class _Flow(FlowControl):
+    """Reads no more while the connection waits for its turn, whatever the library asks for."""
+
+    _is_held = False
+
+    def hold(self) -> None:
+        """Stop reading."""
+        self._is_held = True
+        self._transport.pause_reading()
+
+    def release(self) -> None:
+        """Read on, unless the library doesn't want to."""
+        self._is_held = False
+        if not self.read_paused:
+            self._transport.resume_reading()
+
+    def resume_reading(self) -> None:
+        if self._is_held:
+            self.read_paused = False
+        else:
+            super().resume_reading()
+
+
 class Connection(H11Protocol):
     """One connection. H11 limits the size of headers, which the library's other parser doesn't.
 
@@ -53,21 +94,34 @@ class Connection(H11Protocol):
     Args:
         tls: With the certificate and its key; ``None`` without TLS.
         most: How many connections there may be.
+        turns: Those that all connections take.
         arguments: Those of the library.
     """
 
     # Of all connections.
     unread = Shares(MAX_UNREAD, MAX_UNREAD_OF_CALLER)
+    flow: _Flow
     _looking: asyncio.TimerHandle | None = None
     _waiting: asyncio.Handle | None = None
+    _looking_below_tls: asyncio.TimerHandle | None = None
     # Whose share this connection's answer takes, and how much of it.
     _unread = ("", 0)
 
-    def __init__(self, *, tls: ssl.SSLContext | None = None, most: int = MAX_CONNECTIONS, **arguments: Any) -> None:
+    def __init__(
+        self,
+        *,
+        tls: ssl.SSLContext | None = None,
+        most: int = MAX_CONNECTIONS,
+        turns: Turns | None = None,
+        **arguments: Any,
+    ) -> None:
         super().__init__(**arguments)
+        self._turns = turns or Turns()
         self._tls = tls
         self._most = most
-        self._early = b""
+        # What has arrived, and hasn't been parsed.
+        self._arrived = bytearray()
+        self._has_turn = False
         self._has_begun = False
 
     def connection_made(self, transport: Any) -> None:
@@ -77,7 +131,7 @@ class Connection(H11Protocol):
             return
         # The library does so, too, but only after the handshake.
         self.connections.add(self)
-        self.transport = transport
+        self.transport = self._tcp = transport
         if self._tls is None:
             self._begin(transport)
             return
@@ -112,16 +166,63 @@ class Connection(H11Protocol):
         self._has_begun = True
         super().connection_made(transport)
         self._look_in(HEAD_SECONDS)
-        early, self._early = self._early, b""
-        if early:
-            super().data_received(early)
+        self.flow = _Flow(transport)
+        self._take_turn()
 
     def data_received(self, data: bytes) -> None:
-        """Read what has arrived. With the end of the handshake, a request may come before the task knows of it."""
-        if not self._has_begun:
-            self._early += data
+        """Parse what has arrived, in turns. With the end of the handshake, it may come before the task knows of it."""
+        self._arrived += data
+        if self._has_begun:
+            self._take_turn()
+
+    def on_response_complete(self) -> None:
+        """Go on with the next request, if it has arrived, and don't wait long for the rest of this one."""
+        super().on_response_complete()
+        self._look_below_tls()
+        if self.conn.their_state is h11.SEND_BODY and self._looking:
+            self._looking.cancel()
+            self._look_in(LINGER_SECONDS)
+        self._take_turn()
+
+    def _take_turn(self) -> None:
+        # While a request is being answered, the parser takes no other.
+        if self._arrived and not self._has_turn and self.conn.their_state in (h11.IDLE, h11.SEND_BODY):
+            self._has_turn = True
+            self._turns.add(self._parse)
+        if self._arrived:
+            self.flow.hold()
         else:
-            super().data_received(data)
+            self.flow.release()
+
+    def _parse(self) -> None:
+        """Parse some lines: a head with the beginning of its body, or a part of either."""
+        self._has_turn = False
+        had_begun = self.conn.their_state is not h11.IDLE
+        self._parse_lines()
+        if not had_begun and self.conn.their_state is h11.SEND_BODY:
+            self._parse_lines()
+        if not self.transport.is_closing():
+            self._take_turn()
+
+    def _parse_lines(self) -> None:
+        if self.transport.is_closing():
+            return
+        size = _size_of_lines(self._arrived)
+        lines = bytes(self._arrived[:size])
+        del self._arrived[:size]
+        try:
+            if lines:
+                super().data_received(lines)
+        except h11.LocalProtocolError:  # an invalid request that is being answered can't get a 400
+            self.transport.abort()
+            return
+        # What the parser keeps is an unfinished head or trailer, or the beginning of the next request.
+        if self.conn.trailing_data[0].count(b"\n") < MAX_HEAD_LINES:
+            return
+        if self.conn.our_state is h11.IDLE:
+            self.send_400_response("Too many headers.")
+        else:
+            self.transport.close()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Stop checking."""
@@ -130,6 +231,8 @@ class Connection(H11Protocol):
             return
         if self._looking:
             self._looking.cancel()
+        if self._looking_below_tls:
+            self._looking_below_tls.cancel()
         self._has_read()
         # Told of an error, the library lets the time-out of idle connections run, which keeps this one in memory.
         super().connection_lost(None)
@@ -137,18 +240,40 @@ class Connection(H11Protocol):
     def pause_writing(self) -> None:
         """Count a response that the client doesn't read at once, and close the connection if there are too many."""
         super().pause_writing()
+        if self._waiting:
+            return
         user: Any = self.cycle.scope.get("user") if self.cycle else None
-        holder, size = user.access_token.subject if user else "", self.transport.get_write_buffer_size()
+        holder, size = user.access_token.subject if user else "", self._unread_size()
         if self.unread.take(holder, size):
             self._unread = (holder, size)
             self._waiting = self.loop.call_later(UNREAD_SECONDS, self.transport.abort)
         else:
             self._waiting = self.loop.call_soon(self.transport.abort)
+        self._look_below_tls()
 
     def resume_writing(self) -> None:
         """Stop counting a response that has been read."""
-        self._has_read()
-        super().resume_writing()
+        if self._tls and self._unread_size() > UNREAD_BYTES:
+            self._look_below_tls()
+        else:
+            self._has_read()
+            super().resume_writing()
+
+    def _unread_size(self) -> int:
+        size: int = self.transport.get_write_buffer_size()
+        return size + self._tcp.get_write_buffer_size() if self._tls else size
+
+    def _look_below_tls(self) -> None:
+        """Pause and resume writing, which asyncio does too late with TLS: it passes on whatever is written at once."""
+        if self._tls is None:
+            return
+        if self._looking_below_tls:
+            self._looking_below_tls.cancel()
+        if self._unread_size() > UNREAD_BYTES:
+            self._looking_below_tls = self.loop.call_later(UNREAD_LOOK_SECONDS, self._look_below_tls)
+            self.pause_writing()
+        elif self._waiting:
+            self.resume_writing()
 
     def _has_read(self) -> None:
         if self._waiting:
@@ -167,3 +292,8 @@ class Connection(H11Protocol):
             self.transport.close()
         else:
             self._look_in(KEEP_ALIVE_SECONDS)
+
+
+def _size_of_lines(data: bytearray) -> int:
+    lines = _LINES.match(data)
+    return lines.end() if lines else len(data)

@@ -26,9 +26,10 @@ from agenta_ai.mcp import body
 from agenta_ai.mcp.bridge import Bridge
 from agenta_ai.mcp.caller_check import CallerCheck
 from agenta_ai.mcp.callers import caller_of, digest, holder
-from agenta_ai.mcp.connections import BACKLOG, KEEP_ALIVE_SECONDS, Connection, max_connections
+from agenta_ai.mcp.connections import BACKLOG, KEEP_ALIVE_SECONDS, MAX_HEAD_BYTES, Connection, max_connections
 from agenta_ai.mcp.sessions import Sessions, check_beginning
 from agenta_ai.mcp.shares import Hold, Shares
+from agenta_ai.mcp.turns import Turns
 
 if TYPE_CHECKING:
     import socket
@@ -158,13 +159,15 @@ async def serve(application: Starlette, listener: socket.socket, tls: tuple[str,
     # Below errors they log what anybody sends, such as a wrong Host, as often as it comes.
     for library in ("mcp", "uvicorn"):
         logging.getLogger(library).setLevel(logging.ERROR)
+    connection = partial(Connection, tls=_tls_context(*tls) if tls else None, most=max_connections(), turns=Turns())
     config = uvicorn.Config(
         application,
-        http=cast("Any", partial(Connection, tls=_tls_context(*tls) if tls else None, most=max_connections())),
+        http=cast("Any", connection),
         log_config=None,
         access_log=False,
         server_header=False,
         ws="none",
+        h11_max_incomplete_event_size=MAX_HEAD_BYTES,
         lifespan="on",
         backlog=BACKLOG,
         timeout_keep_alive=KEEP_ALIVE_SECONDS,
