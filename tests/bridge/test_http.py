@@ -220,6 +220,13 @@ async def test_sessions_keep_no_requests_or_responses(server: FakeServer) -> Non
         assert large_messages() == 0
 
 
+async def test_a_stream_begins_where_it_is_even_if_it_should_be_resumed(server: FakeServer) -> None:
+    async with http_bridge(server.target) as url, httpx.AsyncClient(headers=HEADERS) as client:
+        session = await begun(client, url, **{"Last-Event-ID": "1"})
+        async with client.stream("GET", url, headers=session) as response:
+            assert response.status_code == 200
+
+
 @pytest.mark.parametrize("begins", [True, False], ids=["first", "again"])
 async def test_a_session_begins_with_a_small_request(server: FakeServer, begins: bool) -> None:
     """A session keeps it until it ends."""
