@@ -13,6 +13,7 @@ import subprocess
 import time
 from contextlib import asynccontextmanager, suppress
 from functools import partial
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import httpx
@@ -220,6 +221,13 @@ async def test_sessions_keep_no_requests_or_responses(server: FakeServer) -> Non
         assert large_messages() == 0
 
 
+async def test_a_stream_begins_where_it_is_even_if_it_should_be_resumed(server: FakeServer) -> None:
+    async with http_bridge(server.target) as url, httpx.AsyncClient(headers=HEADERS) as client:
+        session = await begun(client, url, **{"Last-Event-ID": "1"})
+        async with client.stream("GET", url, headers=session) as response:
+            assert response.status_code == 200
+
+
 @pytest.mark.parametrize("begins", [True, False], ids=["first", "again"])
 async def test_a_session_begins_with_a_small_request(server: FakeServer, begins: bool) -> None:
     """A session keeps it until it ends."""
@@ -408,10 +416,12 @@ async def listening_for(
         0,
     )
     async with server, asyncio.timeout(10):
-        yield partial(asyncio.open_connection, *server.sockets[0].getsockname())
-        for connection in [*state.connections]:
-            connection.transport.abort()
-        await asyncio.sleep(0)
+        try:
+            yield partial(asyncio.open_connection, *server.sockets[0].getsockname())
+        finally:
+            for connection in [*state.connections]:
+                connection.transport.abort()
+            await asyncio.sleep(0)
 
 
 @pytest.mark.parametrize("sent", [b"", CLIENT_HELLO, b"GET /mcp HTTP/1.1\r\n\r\n"], ids=["nothing", "half", "no TLS"])
@@ -489,10 +499,17 @@ async def test_a_connection_that_ends_makes_room() -> None:
     assert answer.startswith(b"HTTP/1.1 400")
 
 
-@pytest.mark.parametrize(("files", "most"), [(1024, 768), (100_000, 1000), (-1, 1000), (64, 1)])
-def test_there_are_files_for_all_connections(files: int, most: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(resource, "getrlimit", lambda _: (files, files))
+@pytest.mark.parametrize(
+    ("soft", "hard", "most"),
+    [(1024, 1024, 768), (256, 4096, 1000), (256, -1, 1000), (100_000, 100_000, 1000), (-1, -1, 1000), (64, 64, 1)],
+)
+def test_there_are_files_for_all_connections(soft: int, hard: int, most: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    limits = [soft, hard]
+    monkeypatch.setattr(resource, "getrlimit", lambda _: tuple(limits))
+    monkeypatch.setattr(resource, "setrlimit", lambda _, changed: limits.__setitem__(slice(None), changed))
     assert connections.max_connections() == most
+    assert limits[0] >= soft
+    assert limits[1] == hard
 
 
 @pytest.mark.parametrize("is_encrypted", [False, True], ids=["plain", "TLS"])
@@ -531,12 +548,48 @@ async def test_an_answer_that_is_not_read_is_dropped(
         writer.transport.abort()
 
 
+@pytest.mark.parametrize("is_encrypted", [False, True], ids=["plain", "TLS"])
+async def test_nothing_is_answered_while_an_answer_is_not_read(
+    is_encrypted: bool, certificates: Certificates, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    unread = Shares(64 << 20, 18 << 20)
+    monkeypatch.setattr(connections.Connection, "unread", unread)
+    user = SimpleNamespace(access_token=SimpleNamespace(subject="caller"))
+    answered = 0
+
+    async def application(scope: Any, receive: Any, send: Any) -> None:
+        nonlocal answered
+        await receive()
+        answered += 1
+        scope["user"] = user
+        await Response(bytes(16 << 20))(scope, receive, send)
+
+    tls = trusting = None
+    if is_encrypted:
+        tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        tls.load_cert_chain(certificates.server, certificates.server_key)
+        trusting = ssl.create_default_context(cafile=str(certificates.ca))
+    async with listening_for(application, tls=tls) as connect:
+        reader, writer = await connect(ssl=trusting)
+        writer.write(POST_X * 5)
+        while unread.take("caller", 12 << 20):
+            unread.give_back("caller", 12 << 20)
+            await asyncio.sleep(0.001)
+        for _ in range(100):
+            await asyncio.sleep(0)
+        assert answered == 1
+        for _ in range(5):
+            assert b"200 OK" in await reader.readuntil(b"\r\n\r\n")
+            await reader.readexactly(16 << 20)
+        assert answered == 5
+        await _close(writer)
+
+
 async def test_with_tls_an_answer_counts_until_it_has_been_read(
     certificates: Certificates, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     unread = Shares(64 << 20, 64 << 20)
     monkeypatch.setattr(connections.Connection, "unread", unread)
-    monkeypatch.setattr(connections, "UNREAD_LOOK_SECONDS", 0.001)
     tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     tls.load_cert_chain(certificates.server, certificates.server_key)
     trusting = ssl.create_default_context(cafile=str(certificates.ca))
@@ -555,6 +608,7 @@ async def test_with_tls_an_answer_counts_until_it_has_been_read(
 
 
 POST = b"POST /flood HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n"
+POST_X = b"POST / HTTP/1.1\r\nhost: x\r\ncontent-length: 3\r\n\r\n{}\n"
 GET = b"GET /flood HTTP/1.1\r\nhost: x\r\n\r\n"
 
 

@@ -37,16 +37,16 @@ MAX_HEAD_BYTES = 1 << 16
 MAX_HEAD_LINES = 4 * LINES
 # Seconds in which an answer must be read. The largest ones have some megabytes.
 UNREAD_SECONDS = 60.0
-# Unread bytes from which on an answer counts, with TLS, and the seconds between two looks at them.
+# Unread bytes from which on an answer counts, with TLS, and the seconds between looks at them: at first, and at last.
 UNREAD_BYTES = 1 << 16
-UNREAD_LOOK_SECONDS = 1.0
+FIRST_LOOK_SECONDS, LAST_LOOK_SECONDS = 0.02, 1.0
 # Bytes of answers that nobody has read yet, all together, and those of one caller.
 MAX_UNREAD = 256 << 20
 MAX_UNREAD_OF_CALLER = 32 << 20
 
 
 def max_connections() -> int:
-    """Return how many connections there may be: fewer than the process may open files.
+    """Return how many connections there may be: fewer than the process may open files. Raise that limit if possible.
 
     Where none is left, asyncio logs thousands of errors a second.
     """
@@ -54,8 +54,13 @@ def max_connections() -> int:
         return MAX_CONNECTIONS
     import resource
 
-    files = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
-    return MAX_CONNECTIONS if files < 0 else max(min(MAX_CONNECTIONS, files - 3 * BACKLOG - OTHER_FILES), 1)
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    others = 3 * BACKLOG + OTHER_FILES
+    wanted = MAX_CONNECTIONS + others
+    if 0 <= soft < wanted:
+        soft = max(soft, wanted if hard < 0 else min(wanted, hard))
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    return MAX_CONNECTIONS if soft < 0 else max(min(MAX_CONNECTIONS, soft - others), 1)
 
 
 # So many lines, or fewer if an empty one ends a head.
@@ -177,16 +182,22 @@ class Connection(H11Protocol):
 
     def on_response_complete(self) -> None:
         """Go on with the next request, if it has arrived, and don't wait long for the rest of this one."""
-        super().on_response_complete()
+        # Before the library looks at the next request, which may be another caller's.
         self._look_below_tls()
+        super().on_response_complete()
         if self.conn.their_state is h11.SEND_BODY and self._looking:
             self._looking.cancel()
             self._look_in(LINGER_SECONDS)
         self._take_turn()
 
     def _take_turn(self) -> None:
-        # While a request is being answered, the parser takes no other.
-        if self._arrived and not self._has_turn and self.conn.their_state in (h11.IDLE, h11.SEND_BODY):
+        # While a request is being answered, the parser takes no other. Nor may one while the answer isn't read.
+        if (
+            self._arrived
+            and not self._has_turn
+            and not self._waiting
+            and self.conn.their_state in (h11.IDLE, h11.SEND_BODY)
+        ):
             self._has_turn = True
             self._turns.add(self._parse)
         if self._arrived:
@@ -258,19 +269,21 @@ class Connection(H11Protocol):
         else:
             self._has_read()
             super().resume_writing()
+            self._take_turn()
 
     def _unread_size(self) -> int:
         size: int = self.transport.get_write_buffer_size()
         return size + self._tcp.get_write_buffer_size() if self._tls else size
 
-    def _look_below_tls(self) -> None:
+    def _look_below_tls(self, seconds: float = FIRST_LOOK_SECONDS) -> None:
         """Pause and resume writing, which asyncio does too late with TLS: it passes on whatever is written at once."""
         if self._tls is None:
             return
         if self._looking_below_tls:
             self._looking_below_tls.cancel()
         if self._unread_size() > UNREAD_BYTES:
-            self._looking_below_tls = self.loop.call_later(UNREAD_LOOK_SECONDS, self._look_below_tls)
+            later = min(2 * seconds, LAST_LOOK_SECONDS)
+            self._looking_below_tls = self.loop.call_later(seconds, self._look_below_tls, later)
             self.pause_writing()
         elif self._waiting:
             self.resume_writing()

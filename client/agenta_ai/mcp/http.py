@@ -207,6 +207,8 @@ class _Endpoint:
         # A session belongs to the credentials that began it: the SDK compares their users.
         scope["user"] = _user(caller)
         if request.method != "POST":
+            # No events are kept that could be sent again, and the SDK would give no answer at all.
+            scope["headers"] = [header for header in scope["headers"] if header[0] != b"last-event-id"]
             await self._sessions.handle_request(scope, receive, send)
             return
         with Hold(self._large, holder(caller)) as hold:

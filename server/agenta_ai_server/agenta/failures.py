@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 import httpx
 
-from agenta_ai_server.agenta.http import TooManyOpenFiles
+from agenta_ai_server.agenta.connections import TooManyOpenFiles
 from agenta_ai_server.agenta.retry_after import retry_delay
 from agenta_ai_server.domain.errors import Reason, UpstreamFailed
 

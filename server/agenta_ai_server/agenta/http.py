@@ -7,19 +7,13 @@ doesn't, and its connector can record whether a request may have been sent.
 from __future__ import annotations
 
 import asyncio
-import errno
-import math
-import random
-import select
-import time
-from contextvars import ContextVar
-from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import aiohttp
 import httpx
 
+from agenta_ai_server.agenta.connections import EXCHANGE, Connector, Exchange
 from agenta_ai_server.agenta.trust import tls_context
 from agenta_ai_server.domain.errors import forget_frames
 from agenta_ai_server.domain.http_url import check_http_url, check_proxy_url
@@ -28,8 +22,6 @@ from agenta_ai_server.domain.record import record
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
     from pathlib import Path
-
-    from aiohttp.connector import Connection
 
 MAX_BODY_BYTES = 2 * 1024 * 1024
 MAX_LINE_BYTES = 256 * 1024
@@ -66,10 +58,6 @@ class HttpResponse:
     status: int
     headers: httpx.Headers
     body: bytes | None
-
-
-class TooManyOpenFiles(httpx.ConnectError):
-    """The connection failed because no more files can be opened. Nothing was sent."""
 
 
 class HttpClient:
@@ -152,8 +140,8 @@ class HttpClient:
         if self._closed:
             raise httpx.ConnectError("The client is closed.")
         request = _request(method, url, headers or {}, content, connect_seconds)
-        exchange = _Exchange(max_body_bytes + MAX_HEAD_BYTES)
-        token = _EXCHANGE.set(exchange)
+        exchange = Exchange(max_body_bytes + MAX_HEAD_BYTES)
+        token = EXCHANGE.set(exchange)
         try:
             async with asyncio.timeout(seconds):
                 return await self._exchange(request, exchange, max_body_bytes, len(content))
@@ -163,7 +151,7 @@ class HttpClient:
             # The frames hold prompt and key.
             forget_frames(error)
         finally:
-            _EXCHANGE.reset(token)
+            EXCHANGE.reset(token)
             exchange.end()
         # Raised outside the handler, where the library's error would become its context, and without being assigned to
         # a variable, through which the frame would hold its own error.
@@ -175,7 +163,7 @@ class HttpClient:
         await self._transport.aclose()
 
     async def _exchange(
-        self, request: httpx.Request, exchange: _Exchange, max_body_bytes: int, sent_bytes: int
+        self, request: httpx.Request, exchange: Exchange, max_body_bytes: int, sent_bytes: int
     ) -> HttpResponse:
         response = await self._transport.handle_async_request(request)
         # Every byte is a character in this encoding. By default, httpx would try several.
@@ -194,10 +182,10 @@ class HttpClient:
 
     def _new_session(self) -> aiohttp.ClientSession:
         if self._keep_alive:
-            connector = _Connector(limit=0, ssl=self._tls, keepalive_timeout=self._idle_seconds)
+            connector = Connector(limit=0, ssl=self._tls, keepalive_timeout=self._idle_seconds)
             connector.max_seconds = self._max_connection_seconds
         else:
-            connector = _Connector(limit=0, ssl=self._tls, force_close=True)
+            connector = Connector(limit=0, ssl=self._tls, force_close=True)
         return aiohttp.ClientSession(
             connector=connector,
             headers=_HEADERS,
@@ -298,119 +286,6 @@ async def _read_body(response: httpx.Response, max_bytes: int) -> bytes | None:
         if not is_read:
             await response.aclose()
     return bytes(body)
-
-
-@dataclass(slots=True, eq=False)
-class _Exchange:
-    """What the connection reports about one request.
-
-    Attributes:
-        max_bytes: How much may come.
-        transport: The connection; ``None`` until there is one, and nothing has been sent.
-        received: The bytes that came.
-        is_reusable: Whether the connection may serve another request.
-    """
-
-    max_bytes: int
-    transport: asyncio.Transport | None = None
-    received: int = 0
-    is_reusable: bool = False
-
-    @property
-    def overflown(self) -> bool:
-        return self.received > self.max_bytes
-
-    def kind_of(self, error: Exception) -> type[httpx.TransportError]:
-        """Return what failed, by aiohttp's error."""
-        if self.transport is None:
-            if isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE):
-                return TooManyOpenFiles
-            return httpx.ConnectTimeout if isinstance(error, TimeoutError) else httpx.ConnectError
-        if isinstance(error, TimeoutError):
-            return httpx.ReadTimeout
-        is_unreadable = isinstance(error, aiohttp.ClientResponseError) or self.overflown
-        return httpx.RemoteProtocolError if is_unreadable else httpx.ReadError
-
-    def end(self) -> None:
-        if self.transport is not None and not self.is_reusable:
-            # Not close(): what is still to be sent must not keep the connection open.
-            self.transport.abort()
-
-
-_EXCHANGE: ContextVar[_Exchange] = ContextVar("exchange")
-
-
-class _Connector(aiohttp.TCPConnector):
-    """Passes the connection to the exchange, and watches that connection."""
-
-    max_seconds = math.inf
-
-    async def connect(self, *args: Any, **kwargs: Any) -> Connection:
-        while True:
-            try:
-                connection = await super().connect(*args, **kwargs)
-            except BaseException:  # a time-out arrives as a cancellation
-                # The name may lead to another address by now.
-                self.clear_dns_cache()
-                raise
-            transport = connection.transport
-            assert transport is not None
-            watch = transport.get_protocol()
-            if not isinstance(watch, _Watch):
-                # Spread, so that connections that were opened together aren't all opened again together.
-                watch = _Watch(transport, watch, time.monotonic() + self.max_seconds * random.uniform(0.8, 1.2))  # noqa: S311
-                transport.set_protocol(watch)
-            elif watch.is_used_up():
-                connection.close()
-                continue
-            watch.connection = connection
-            watch.exchange = exchange = _EXCHANGE.get()
-            exchange.transport = transport
-            return connection
-
-
-@dataclass(slots=True, eq=False)
-class _Watch(asyncio.Protocol):
-    """Passes on received data, and closes a connection that sends unrequested or too much data."""
-
-    transport: asyncio.Transport
-    inner: Any
-    last_use: float
-    unread: select.poll = field(init=False)
-    connection: Connection = field(init=False)
-    exchange: _Exchange = field(init=False)
-
-    def __post_init__(self) -> None:
-        self.unread = select.poll()
-        self.unread.register(self.transport.get_extra_info("socket").fileno(), select.POLLIN)
-
-    def is_used_up(self) -> bool:
-        """Return whether the connection is too old, or has data or an end that the event loop hasn't read yet.
-
-        While this process was frozen, the other side may have closed it, and a request would be lost.
-        """
-        return time.monotonic() >= self.last_use or bool(self.unread.poll(0))
-
-    def data_received(self, data: bytes) -> None:
-        exchange = self.exchange
-        exchange.received += len(data)
-        if self.connection.closed or exchange.overflown:
-            self.transport.abort()
-        else:
-            self.inner.data_received(data)
-
-    def eof_received(self) -> bool | None:
-        result: bool | None = self.inner.eof_received()
-        return result
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        self.inner.connection_lost(exc)
-
-    def pause_writing(self) -> None:
-        self.inner.pause_writing()
-
-    def resume_writing(self) -> None:
-        self.inner.resume_writing()
 
 
 def _why(error: BaseException) -> str:

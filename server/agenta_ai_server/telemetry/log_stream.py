@@ -45,7 +45,7 @@ class LogStream:
         self._writer: threading.Thread | None = None
 
     def write(self, text: str) -> None:
-        """Write one or more whole lines. Never waits for the reader."""
+        """Write one or more whole lines. Never waits for a reader; a regular file waits for its disk."""
         data = text.encode(errors="backslashreplace")
         with self._lock:
             if not self._write_at_once(data):

@@ -99,7 +99,7 @@ class _Unreadable:
     """Stands for a text that can't be read."""
 
     names = paths = frozenset[str]()
-    has_chance = False
+    has_chance = uses_chance = False
 
     def survey(self, root: Shape) -> None:
         pass
@@ -223,6 +223,8 @@ class _Comparison:
             text.survey(survey)
         self._root.merge(survey)
         verdict = _Verdict()
+        if any(text.uses_chance for text in new) and not any(text.uses_chance for text in chain(self._old, fixed)):
+            verdict.chance()
         verdict.names(*self._parsed.format.compared(_names(self._old, fixed), _names(new, fixed)))
         old_paths, new_paths = _paths(self._old, fixed), _paths(new, fixed)
         verdict.names(old_paths - new_paths, new_paths - old_paths)
@@ -235,7 +237,7 @@ class _Comparison:
 
     def _compare(self, new: Sequence[Text], fixed: Sequence[Text], verdict: _Verdict) -> set[Shape]:
         """Render old and new in all situations, and return what the old texts showed in any."""
-        seen: set[Shape] = set()
+        seen, seen_in_new = set[Shape](), set[Shape]()
         base: tuple[_Shown, _Shown] | None = None
         for situation in self._situations():
             try:
@@ -257,7 +259,12 @@ class _Comparison:
             verdict.say("invented", refined.misses - old.misses)
             whole = self._inputs.whole
             verdict.say("whole", {whole[marker].name for marker in refined.markers & whole.keys() - old.markers})
+            seen_in_new |= {self._inputs.shape_of(marker) for marker in refined.markers}
             self._judge_dependence(situation, base, (old, refined), verdict)
+        for element, container in self._inputs.elements.items():
+            inside = set(element.walk())
+            if inside & seen_in_new and not inside & seen:
+                verdict.say("whole", {container.name})
         return seen
 
     def _judge_dependence(
@@ -350,6 +357,12 @@ class _Verdict:
         self.say("lost", lost)
         self.say("invented", invented)
         self._of_names = len(self._found)
+
+    def chance(self) -> None:
+        """Judge texts that depend on chance where the old ones don't."""
+        self._found.append(
+            Fault(None, "names", "The refinement uses random or lipsum, which show something else each time.")
+        )
 
     def fails(self, index: int, error: RenderError, situation: Situation) -> None:
         """Judge a text that can't be rendered where the old one could."""

@@ -11,11 +11,13 @@ from agenta_ai_server.tools.refine_prompt.rendering.shapes import ABSENT, KINDS,
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-# A text is made of chunks: 9, four octal digits that number the value, one that numbers the chunk, 8. Digits pass
+# A text is made of chunks: 9, four octal digits that number the value, two that number the chunk, 8. Digits pass
 # through most filters, and a chunk can't begin inside of another one. The quote is there in one mode only. The numbers
 # begin anywhere, so that a text can't show a chunk without the value.
-_CHUNK = re.compile(r'9[0-7]{5}"?8')
+_CHUNK = re.compile(r'9[0-7]{6}"?8')
 _NUMBER = re.compile(r"(?<![\d.])[1-9]\d\d(?!\d)")
+_FRACTION = 0.25
+_WITH_FRACTION = re.compile(r"(?<![\d.])([1-9]\d\d\.25)0*(?!\d)")
 # A text that filters leave as it is if they only escape, quote or trim.
 _PLAIN = re.compile(r"[\w .,:-]+")
 _FIRST_NUMBERS = range(101, 201)
@@ -24,7 +26,7 @@ _MOST_VALUES = 8**4
 # Deeper, a list has one element only.
 _MAX_NESTING = 3
 # Where the chunks of a long text begin, so that a cut is seen wherever it is, and what is between them.
-_LONG = (2, 10, 40, 100, 220, 460, 1000, 2000)
+_LONG = (*range(2, 100, 10), *range(100, 400, 20), *range(400, 1200, 40), *range(1200, 2001, 50))
 _PROSE = "Été, the\nline\n\n" * 150
 
 # Modes, each of which is for all inputs at once.
@@ -46,11 +48,28 @@ class Object(dict[str, Any]):
     def _miss(self, key: object) -> None:
         _note_miss(self._shape, key, self._misses)
 
-    def get(self, key: object, default: Any = None) -> Any:
-        """Return an item, as a template asks for it."""
+    def _known(self, key: object) -> object:
         if key not in self:
             self._miss(key)
-        return super().get(key, default)  # type: ignore[call-overload, unused-ignore]
+        return key
+
+    def get(self, key: object, default: Any = None) -> Any:
+        """Return an item, as a template asks for it."""
+        return super().get(self._known(key), default)  # type: ignore[call-overload, unused-ignore]
+
+    def pop(self, key: object, *default: Any) -> Any:
+        """Remove an item, and return it."""
+        return super().pop(self._known(key), *default)  # type: ignore[call-overload, unused-ignore]
+
+    def setdefault(self, key: object, default: Any = None) -> Any:
+        """Return an item, or add it."""
+        return super().setdefault(self._known(key), default)  # type: ignore[call-overload, unused-ignore]
+
+    def copy(self) -> Object:
+        """Return an object that records the same."""
+        made = Object(self._shape, self._misses)
+        made.update(self)
+        return made
 
 
 class Value(str):
@@ -101,6 +120,8 @@ class Inputs:
         # The markers of items that no text knows, and the object that each is in.
         self.whole: dict[str, Shape] = {}
         self._surplus: dict[Shape, Shape] = {}
+        # The values of objects that have any keys, and these objects.
+        self.elements: dict[Shape, Shape] = {}
         # How many values were made.
         self.made = 0
 
@@ -112,7 +133,7 @@ class Inputs:
 
     def shown(self, values: str) -> tuple[set[str], set[str]]:
         """Return the markers and constants that are found in what was rendered, and what only looks like markers."""
-        found = {*_CHUNK.findall(values), *_NUMBER.findall(values)}
+        found = {*_CHUNK.findall(values), *_NUMBER.findall(values), *_WITH_FRACTION.findall(values)}
         folded = values.casefold()
         literals = {literal for literal in self.literals if literal.casefold() in folded}
         return found & self.markers.keys() | literals, found - self.markers.keys()
@@ -130,15 +151,20 @@ class Inputs:
         if shape.keyed_by:
             for key in (self._text(shape.keyed_by, ()), *shape.keyed_by.constants):
                 made[str(key)] = self._value(shape.element(), at)
+            self._add_surplus(made, shape, at, self._value(shape.element(), (*at, 0)))
         elif shape.each or not (shape.keys or shape is self._root):
+            self.elements[shape.element()] = shape
             for number in range(2):
                 made[self._text(shape, (*at, number))] = self._value(shape.element(), (*at, number))
         else:
-            # Seen only by a text that shows the whole object.
-            surplus = self._text(self._surplus.setdefault(shape, Shape(shape.name or ".")), at)
-            made[str(surplus)] = surplus
-            self.whole |= dict.fromkeys(_CHUNK.findall(surplus), shape)
+            self._add_surplus(made, shape, at, self._text(self._surplus.setdefault(shape, Shape("")), (*at, 0)))
         return made
+
+    def _add_surplus(self, made: Object, shape: Shape, at: tuple[int, ...], value: Any) -> None:
+        """Add an item that is only seen by a text that shows the whole object."""
+        key = str(self._text(self._surplus.setdefault(shape, Shape("")), at))
+        made[key] = value
+        self.whole |= dict.fromkeys(self.shown(f"{key} {value}")[0], shape)
 
     def _value(self, shape: Shape, at: tuple[int, ...]) -> Any:
         self.made += 1
@@ -195,7 +221,10 @@ class Inputs:
             return 3 if choice is OTHER else 1
         number = self._first_number + self._number(shape, at) + (_OTHER_NUMBER if choice is OTHER else 0)
         self.markers[str(number)] = shape
-        return number + (0.25 if self._mode == FRACTIONS else 0)
+        if self._mode != FRACTIONS:
+            return number
+        self.markers[str(number + _FRACTION)] = shape
+        return number + _FRACTION
 
     def _text(self, shape: Shape, at: tuple[int, ...]) -> str:
         key = (shape, at, self._mode)
@@ -209,7 +238,7 @@ class Inputs:
             return "0"
         quote = '"' if self._mode == QUOTES else ""
         name = f"{(self._first_text + number) % _MOST_VALUES:04o}"
-        chunks = [f"9{name}{place}{quote}8" for place in range(8 if self._mode == LONG else 2)]
+        chunks = [f"9{name}{place:02o}{quote}8" for place in range(len(_LONG) if self._mode == LONG else 2)]
         self.markers |= dict.fromkeys(chunks, shape)
         text = " ".join(chunks)
         if self._mode == LONG:

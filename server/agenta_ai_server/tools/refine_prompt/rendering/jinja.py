@@ -94,6 +94,7 @@ class Sandbox(SandboxedEnvironment):
         self.filters["random"] = self._random
         self.globals["range"] = _range
         self.globals["lipsum"] = self._lipsum
+        self.globals["dict"] = _dict
 
     def _random(self, sequence: Any) -> Any:
         found = list(sequence)
@@ -170,6 +171,7 @@ class JinjaText:
         masked, self.paths = _masked(text, places)
         self.has_chance = "random" in text or "lipsum" in text
         self._tree = _readable(_parsed, masked)
+        self.uses_chance = self.has_chance and _uses_chance(self._tree)
         self._template, self.names = _readable(_compiled, self._tree)
 
     def survey(self, root: Shape) -> None:
@@ -403,6 +405,19 @@ def _bounded(function: Callable[..., Any], name: str) -> Callable[..., Any]:
 
 def _check_width(args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
     _refuse(any(isinstance(each, int) and abs(each) > _MOST for each in (*args, *kwargs.values())))
+
+
+def _uses_chance(tree: nodes.Template) -> bool:
+    filters = any(each.name == "random" for each in tree.find_all(nodes.Filter))
+    return filters or any(each.name == "lipsum" for each in tree.find_all(nodes.Name))
+
+
+def _dict(*args: Any, **kwargs: Any) -> dict[str, Any]:
+    if not args or not isinstance(args[0], Object):
+        return dict(*args, **kwargs)
+    made = args[0].copy()
+    made.update(**kwargs)
+    return made
 
 
 def _range(*args: int) -> range:

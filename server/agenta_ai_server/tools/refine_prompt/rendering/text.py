@@ -73,11 +73,13 @@ class Text(Protocol):
     Attributes:
         names: Of the inputs that it asks for, whether it is reached or not.
         paths: The JSONPaths in it, in their canonical form.
-        has_chance: Whether it may render differently with the same inputs.
+        uses_chance: Whether it renders differently with the same inputs.
+        has_chance: Whether it may do so: it holds such a word.
     """
 
     names: frozenset[str]
     paths: frozenset[str]
+    uses_chance: bool
     has_chance: bool
 
     def survey(self, root: Shape) -> None:

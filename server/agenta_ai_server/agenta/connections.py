@@ -1,0 +1,143 @@
+"""Connections to an HTTP server that say what has become of a request: whether it may have been sent, and what came."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import math
+import random
+import select
+import time
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import aiohttp
+import httpx
+
+if TYPE_CHECKING:
+    from aiohttp.connector import Connection
+
+
+class TooManyOpenFiles(httpx.ConnectError):
+    """The connection failed because no more files can be opened. Nothing was sent."""
+
+
+@dataclass(slots=True, eq=False)
+class Exchange:
+    """What the connection reports about one request.
+
+    Attributes:
+        max_bytes: How much may come.
+        transport: The connection; ``None`` until there is one, and nothing has been sent.
+        received: The bytes that came.
+        is_reusable: Whether the connection may serve another request.
+    """
+
+    max_bytes: int
+    transport: asyncio.Transport | None = None
+    received: int = 0
+    is_reusable: bool = False
+
+    @property
+    def overflown(self) -> bool:
+        """Whether more came than may come."""
+        return self.received > self.max_bytes
+
+    def kind_of(self, error: Exception) -> type[httpx.TransportError]:
+        """Return what failed, by aiohttp's error."""
+        if self.transport is None:
+            if isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE):
+                return TooManyOpenFiles
+            return httpx.ConnectTimeout if isinstance(error, TimeoutError) else httpx.ConnectError
+        if isinstance(error, TimeoutError):
+            return httpx.ReadTimeout
+        is_unreadable = isinstance(error, aiohttp.ClientResponseError) or self.overflown
+        return httpx.RemoteProtocolError if is_unreadable else httpx.ReadError
+
+    def end(self) -> None:
+        """Close the connection, unless it may serve another request."""
+        if self.transport is not None and not self.is_reusable:
+            # Not close(): what is still to be sent must not keep the connection open.
+            self.transport.abort()
+
+
+EXCHANGE: ContextVar[Exchange] = ContextVar("exchange")
+"""The exchange that the next connection is for."""
+
+
+class Connector(aiohttp.TCPConnector):
+    """Passes the connection to the exchange, and watches that connection.
+
+    Attributes:
+        max_seconds: How long a connection is used, plus or minus a fifth.
+    """
+
+    max_seconds = math.inf
+
+    async def connect(self, *args: Any, **kwargs: Any) -> Connection:
+        while True:
+            try:
+                connection = await super().connect(*args, **kwargs)
+            except BaseException:  # a time-out arrives as a cancellation
+                # The name may lead to another address by now.
+                self.clear_dns_cache()
+                raise
+            transport = connection.transport
+            assert transport is not None
+            watch = transport.get_protocol()
+            if not isinstance(watch, _Watch):
+                # Spread, so that connections that were opened together aren't all opened again together.
+                watch = _Watch(transport, watch, time.monotonic() + self.max_seconds * random.uniform(0.8, 1.2))  # noqa: S311
+                transport.set_protocol(watch)
+            elif watch.is_used_up():
+                connection.close()
+                continue
+            watch.connection = connection
+            watch.exchange = exchange = EXCHANGE.get()
+            exchange.transport = transport
+            return connection
+
+
+@dataclass(slots=True, eq=False)
+class _Watch(asyncio.Protocol):
+    """Passes on received data, and closes a connection that sends unrequested or too much data."""
+
+    transport: asyncio.Transport
+    inner: Any
+    last_use: float
+    unread: select.poll = field(init=False)
+    connection: Connection = field(init=False)
+    exchange: Exchange = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.unread = select.poll()
+        self.unread.register(self.transport.get_extra_info("socket").fileno(), select.POLLIN)
+
+    def is_used_up(self) -> bool:
+        """Return whether the connection is too old, or has data or an end that the event loop hasn't read yet.
+
+        While this process was frozen, the other side may have closed it, and a request would be lost.
+        """
+        return time.monotonic() >= self.last_use or bool(self.unread.poll(0))
+
+    def data_received(self, data: bytes) -> None:
+        exchange = self.exchange
+        exchange.received += len(data)
+        if self.connection.closed or exchange.overflown:
+            self.transport.abort()
+        else:
+            self.inner.data_received(data)
+
+    def eof_received(self) -> bool | None:
+        result: bool | None = self.inner.eof_received()
+        return result
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.inner.connection_lost(exc)
+
+    def pause_writing(self) -> None:
+        self.inner.pause_writing()
+
+    def resume_writing(self) -> None:
+        self.inner.resume_writing()
