@@ -11,7 +11,7 @@ import ssl
 import struct
 import subprocess
 import time
-from contextlib import asynccontextmanager, suppress
+from contextlib import ExitStack, asynccontextmanager, suppress
 from functools import partial
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
@@ -483,6 +483,15 @@ async def test_too_many_connections_are_closed(tls: ssl.SSLContext | None) -> No
         assert await reader.read() == b""
         for _, writer in (*kept, (reader, refused)):
             await _close(writer)
+
+
+async def test_a_burst_of_connections_does_not_wait() -> None:
+    with listening.address("127.0.0.1:0").bind() as listener, ExitStack() as clients:
+        server = await asyncio.start_server(lambda *_: None, sock=listener, backlog=connections.BACKLOG)
+        # None is accepted meanwhile, as the event loop waits here.
+        for _ in range(3 * connections.BACKLOG):
+            clients.enter_context(socket.create_connection(listener.getsockname(), timeout=5))
+        server.close()
 
 
 async def test_a_connection_that_ends_makes_room() -> None:

@@ -13,6 +13,8 @@ from agenta_ai.errors import CallFailed, InvalidInput
 if TYPE_CHECKING:
     from agenta_ai.client import Client
 
+# New connections that may wait to be accepted. The system may allow fewer.
+QUEUE = 1024
 _ADDRESS = re.compile(r"(?:\[(?P<v6>[0-9A-Fa-f:.]+)\]|(?P<host>[^:\[\]]+)):(?P<port>[0-9]{1,5})")
 
 
@@ -50,7 +52,15 @@ class Address:
         # Connections inherit it. asyncio sets it only where the socket names its protocol, which this one doesn't;
         # without it an answer waits 40 ms for the acknowledgement of its head.
         listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        return listener
+        return _Listener(fileno=listener.detach())
+
+
+class _Listener(socket.socket):
+    """A socket with a long queue of new connections. Each that doesn't fit waits for at least a second."""
+
+    def listen(self, backlog: int = QUEUE, /) -> None:
+        """Listen. asyncio passes a small number, because it also accepts as many connections at once."""
+        super().listen(max(backlog, QUEUE))
 
 
 def address(text: str) -> Address:
