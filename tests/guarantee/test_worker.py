@@ -87,6 +87,11 @@ async def test_a_process_has_nothing(workers: Workers) -> None:
     assert {"pydantic", "grpc"}.isdisjoint(os.path.basename(mapped.path) for mapped in process.memory_maps())
 
 
+async def test_many_loops_over_objects_are_no_trouble(workers: Workers) -> None:
+    loops = "".join(f"{{% for x in list{number} %}}{{{{ x.a }}}} {{{{ x.b }}}}{{% endfor %}}" for number in range(40))
+    assert await workers.ask(request(loops, loops + "."), "a") == {"faults": []}
+
+
 # Ways out of Jinja2's sandbox that once were, or that were looked for.
 ESCAPES = [
     "{{ ''.__class__.__mro__ }}",

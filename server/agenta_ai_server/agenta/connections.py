@@ -40,7 +40,7 @@ class Exchange:
     is_reusable: bool = False
 
     @property
-    def overflown(self) -> bool:
+    def has_overflowed(self) -> bool:
         """Whether more came than may come."""
         return self.received > self.max_bytes
 
@@ -52,7 +52,7 @@ class Exchange:
             return httpx.ConnectTimeout if isinstance(error, TimeoutError) else httpx.ConnectError
         if isinstance(error, TimeoutError):
             return httpx.ReadTimeout
-        is_unreadable = isinstance(error, aiohttp.ClientResponseError) or self.overflown
+        is_unreadable = isinstance(error, aiohttp.ClientResponseError) or self.has_overflowed
         return httpx.RemoteProtocolError if is_unreadable else httpx.ReadError
 
     def end(self) -> None:
@@ -90,7 +90,7 @@ class Connector(aiohttp.TCPConnector):
                 # Spread, so that connections that were opened together aren't all opened again together.
                 watch = _Watch(transport, watch, time.monotonic() + self.max_seconds * random.uniform(0.8, 1.2))  # noqa: S311
                 transport.set_protocol(watch)
-            elif watch.is_used_up():
+            elif watch.is_unusable():
                 connection.close()
                 continue
             watch.connection = connection
@@ -105,7 +105,7 @@ class _Watch(asyncio.Protocol):
 
     transport: asyncio.Transport
     inner: Any
-    last_use: float
+    retire_at: float
     unread: select.poll = field(init=False)
     connection: Connection = field(init=False)
     exchange: Exchange = field(init=False)
@@ -114,17 +114,18 @@ class _Watch(asyncio.Protocol):
         self.unread = select.poll()
         self.unread.register(self.transport.get_extra_info("socket").fileno(), select.POLLIN)
 
-    def is_used_up(self) -> bool:
-        """Return whether the connection is too old, or has data or an end that the event loop hasn't read yet.
+    def is_unusable(self) -> bool:
+        """Return whether it must not serve another request.
 
-        While this process was frozen, the other side may have closed it, and a request would be lost.
+        It is too old, or data or its end has arrived that the event loop hasn't read: the other side may have closed it
+        while this process was frozen, and a request would be lost.
         """
-        return time.monotonic() >= self.last_use or bool(self.unread.poll(0))
+        return time.monotonic() >= self.retire_at or bool(self.unread.poll(0))
 
     def data_received(self, data: bytes) -> None:
         exchange = self.exchange
         exchange.received += len(data)
-        if self.connection.closed or exchange.overflown:
+        if self.connection.closed or exchange.has_overflowed:
             self.transport.abort()
         else:
             self.inner.data_received(data)

@@ -171,7 +171,7 @@ class HttpClient:
         try:
             body = await _read_body(response, max_body_bytes)
         except aiohttp.ClientError as error:
-            if response.status_code == httpx.codes.OK or exchange.overflown:
+            if response.status_code == httpx.codes.OK or exchange.has_overflowed:
                 raise
             forget_frames(error)
             return HttpResponse(response.status_code, response.headers, b"")

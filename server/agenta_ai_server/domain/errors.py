@@ -111,7 +111,7 @@ class Refused(Exception):
         self.quota = quota
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Describe how to copy it, because the arguments of an exception are only its message by default."""
+        """Let ``copy`` rebuild it, which would pass only the message by default. Subclasses become a ``Refused``."""
         return Refused, (self.reason, self.message), self.__dict__
 
 

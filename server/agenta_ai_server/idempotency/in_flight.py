@@ -48,7 +48,7 @@ OUTCOME_UNKNOWN = ToolOutcome(
 
 Result = TypeVar("Result")
 _RunId: TypeAlias = tuple[str, bytes, bool]
-_Ending: TypeAlias = ToolOutcome | Refused | DeadlinePassed
+_OutcomeOrError: TypeAlias = ToolOutcome | Refused | DeadlinePassed
 Work: TypeAlias = "Callable[[Callers, Callable[[], Awaitable[None]]], Awaitable[ToolOutcome]]"
 
 log = logging.getLogger(__name__)
@@ -178,7 +178,7 @@ class InFlightCalls:
         await self.idle()
 
     def _start(self, run: _Run) -> _Run:
-        run.task = self._spawn(run, self._ending(run))
+        run.task = self._spawn(run, self._outcome_or_error(run))
         run.task.add_done_callback(lambda _: self._on_done(run))
         self._runs[run.id] = run
         return run
@@ -234,11 +234,15 @@ class InFlightCalls:
         if not run.recording:
             run.task.cancel()
 
-    async def _ending(self, run: _Run) -> _Ending:
+    async def _outcome_or_error(self, run: _Run) -> _OutcomeOrError:
+        """Return the outcome of the run, or the error that its callers are to get.
+
+        The error is returned and not raised: a task keeps the error that ends it, the error its frames, and these the
+        task. Only a garbage collection would free that cycle.
+        """
         try:
             return await self._outcome(run)
         except (Refused, DeadlinePassed) as error:
-            # Raised, it would keep its frames, which lead to this task.
             forget_frames(error)
             return error
 
@@ -328,7 +332,7 @@ class _Run:
         waiting: What each of them awaits.
         recording: Whether its work is done and only the store is still to record its outcome.
         lingering: The task that will cancel it unless a caller joins in time.
-        traceback: Where its error was raised.
+        traceback: Where the bug that ended it was raised.
     """
 
     key: str
@@ -336,7 +340,7 @@ class _Run:
     rerun: bool
     owner: str
     work: Work
-    task: asyncio.Task[_Ending] = field(init=False)
+    task: asyncio.Task[_OutcomeOrError] = field(init=False)
     callers: Callers = field(default_factory=Callers)
     waiting: list[asyncio.Future[None]] = field(default_factory=list)
     recording: bool = False
@@ -355,11 +359,12 @@ class _Run:
         if error := self.task.exception():
             # Raising it again for each caller would make the traceback longer each time.
             raise error.with_traceback(self.traceback)
-        ending = self.task.result()
-        if isinstance(ending, ToolOutcome):
-            return ending
-        # The frames that it passes lead to this run, which must not lead to them.
-        raise copy(ending)
+        ended = self.task.result()
+        if isinstance(ended, ToolOutcome):
+            return ended
+        # A copy for each caller: a raised error keeps the frames that it passes, and these keep this run, which keeps
+        # the original.
+        raise copy(ended)
 
 
 def _stored(data: bytes, *, replayed: bool) -> ToolOutcome:

@@ -105,8 +105,8 @@ class SqliteLedger:
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._file = _File(path, ttl, lease, durable=durable, max_bytes=max_bytes, clock=clock)
-        # In order. The thread gets more only when it has done what it has: while the disk hangs, only what is still
-        # waited for is kept.
+        # An ordered set: the steps that the thread hasn't got yet. It gets one batch at a time, so that those that
+        # expire while the disk hangs can be dropped here.
         self._waiting: dict[_Step[Any], None] = {}
         self._is_busy = False
         self._batches: queue.SimpleQueue[list[_Step[Any]] | None] = queue.SimpleQueue()
@@ -126,13 +126,15 @@ class SqliteLedger:
         loop = asyncio.get_running_loop()
         self._thread = threading.Thread(target=self._work, args=(loop,), name="idempotency-file", daemon=True)
         self._thread.start()
-        await self._do(lambda _rules: None, OPEN_SECONDS)
+        # The first step opens the file.
+        await self._do(_nothing, OPEN_SECONDS)
 
     async def aclose(self) -> None:
         """Finish the pending steps, and close the file. Give up after a few seconds if the disk hangs."""
         if self._thread:
             with suppress(LedgerFailed):
-                await self._do(lambda _rules: None)
+                # This step ends behind all others.
+                await self._do(_nothing)
             self._batches.put(None)
             await asyncio.to_thread(self._thread.join, TIMEOUT_SECONDS)
             self._thread = None
@@ -160,9 +162,9 @@ class SqliteLedger:
         """Return for how many more seconds a claimant counts as waiting; see :meth:`Ledger.followed`."""
         return await self._do(lambda rules: rules.followed(key))
 
-    async def _do(self, do: Callable[[Rules], Result], seconds: float | None = None) -> Result:
+    async def _do(self, action: Callable[[Rules], Result], seconds: float | None = None) -> Result:
         loop = asyncio.get_running_loop()
-        step: _Step[Result] = _Step(do, loop.create_future())
+        step: _Step[Result] = _Step(action, loop.create_future())
         if not self._waiting:
             loop.call_soon(self._hand_over)
         self._waiting[step] = None
@@ -179,8 +181,8 @@ class SqliteLedger:
     def _hand_over(self) -> None:
         """Give the thread the steps that wait, unless it is busy.
 
-        It wakes once for all that a turn of the event loop asks for, and when the loop is about to rest: the two would
-        else wait for each other's GIL.
+        This runs in the turn after the first of them was asked for. So the thread wakes once for all steps of a turn,
+        and not while the event loop still computes, since both need the GIL.
         """
         if self._waiting and not self._is_busy:
             batch = list(islice(self._waiting, BATCH))
@@ -193,7 +195,7 @@ class SqliteLedger:
         for step in batch:
             step.settle()
         self._is_busy = False
-        # Later in this turn, with the next steps of those that have just got their results.
+        # In the next turn, behind those that have just got their results: their next steps join this batch.
         asyncio.get_running_loop().call_soon(self._hand_over)
 
     def _work(self, loop: asyncio.AbstractEventLoop) -> None:
@@ -205,18 +207,22 @@ class SqliteLedger:
         self._file.close()
 
 
+def _nothing(_rules: Rules) -> None:
+    pass
+
+
 @dataclass(slots=True, eq=False)
 class _Step(Generic[Result]):
     """One step for the thread, and its result."""
 
-    do: Callable[[Rules], Result]
+    action: Callable[[Rules], Result]
     future: asyncio.Future[Result]
     result: Result | None = None
     error: LedgerFailed | None = None
 
     def run(self, rules: Rules) -> None:
         try:
-            self.result = self.do(rules)
+            self.result = self.action(rules)
         except LedgerFailed as failure:
             self.error = failure
 

@@ -13,7 +13,7 @@ import time
 import traceback
 from contextlib import suppress
 from functools import partial
-from typing import TYPE_CHECKING, Any, NoReturn, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 import grpc
 import grpc.aio
@@ -133,7 +133,10 @@ class Boundary(grpc.aio.ServerInterceptor):
     async def _handle(
         self, respond: Respond, call: Call, context: Context, progress: ProgressSender | None = None
     ) -> bytes | None:
-        """Return the message of the response to the ``call``, or end it with a status, and notify the listener."""
+        """Return the message of the response, or end the ``call`` with a status and return ``None``.
+
+        The listener is notified of either.
+        """
         began = time.perf_counter()
         self._running.add(1)
         try:
@@ -153,7 +156,7 @@ class Boundary(grpc.aio.ServerInterceptor):
             )
             if progress:
                 await progress.stop()  # otherwise grpc would have two concurrent writes, and send no status
-            await _abort(response, context)
+            await _abort(context, response.code, response.message, response.trailers)
             return None
         self._listener.call_ended(call, _outcome(response, seconds))
         # A tool that failed is answered with OK, which has no place for a RequestInfo.
@@ -213,16 +216,18 @@ async def _run_or_status(work: Awaitable[Result], call: Call) -> Result | GrpcSt
         return internal_error(call)
 
 
-async def _abort(status: GrpcStatus, context: Context) -> None:
-    """End a call with a status. Its handler must then return, and grpc raises the error that ends it again.
+async def _abort(
+    context: Context, code: grpc.StatusCode, message: str, trailers: Iterable[tuple[str, str | bytes]] = ()
+) -> None:
+    """End a call with a status. Its handler must return right afterwards: grpc raises the ``AbortError`` once more.
 
-    Until then it must pass no frame: grpc keeps it with the call, to which the frames lead, so that all of them would
-    stay in memory until a garbage collection.
+    It is caught here because its traceback would lead to our frames, and these to the call that grpc keeps the error
+    with: a cycle that only a garbage collection would free.
     """
     try:
-        await context.abort(status.code, status.message, status.trailers)
-    except grpc.aio.AbortError as ending:
-        ending.__traceback__ = None
+        await context.abort(code, message, tuple(trailers))
+    except grpc.aio.AbortError as error:
+        error.__traceback__ = None
 
 
 def _is_too_large(metadata: Iterable[tuple[str, str | bytes]] | None) -> bool:
@@ -234,9 +239,8 @@ def _is_too_large(metadata: Iterable[tuple[str, str | bytes]] | None) -> bool:
     return sum(len(key) + len(value) + ENTRY_BYTES for key, value in metadata or ()) > MAX_METADATA_BYTES
 
 
-async def _refuse_metadata(_: object, context: Context) -> NoReturn:
-    await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, "The metadata is larger than 16 KiB. Send less of it.")
-    raise AssertionError("abort returned")
+async def _refuse_metadata(_: object, context: Context) -> None:
+    await _abort(context, grpc.StatusCode.RESOURCE_EXHAUSTED, "The metadata is larger than 16 KiB. Send less of it.")
 
 
 def _open_call(method: str, context: Context, max_seconds: float) -> Call:

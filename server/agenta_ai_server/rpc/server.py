@@ -155,12 +155,14 @@ class Server:
         await asyncio.sleep(max(drain - NOTICE_SECONDS, 0))
         self._health.stopping.set()
         await asyncio.sleep(min(drain, NOTICE_SECONDS))
-        stopping = asyncio.create_task(self._server.stop(grace))
+        # With None, grpc cancels the calls at once. With 0, it first waits for a turn of the event loop, and crashes
+        # the process if the other of these two calls has freed the server meanwhile.
+        stopping = asyncio.create_task(self._server.stop(grace or None))
         # grpc would wait the whole grace period for health watches, which never end by themselves.
         done = asyncio.create_task(self._boundary.idle())
         await asyncio.wait([stopping, done], return_when=asyncio.FIRST_COMPLETED)
         done.cancel()
-        await self._server.stop(0)
+        await self._server.stop(None)
         await stopping
 
 

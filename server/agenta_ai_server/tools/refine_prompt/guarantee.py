@@ -56,7 +56,8 @@ class Guarantee:
             answer = await self._workers.ask(_request(prompt), key)
         except LimitExceeded:
             raise TemplateError(f"The template can't be checked: {_LIMITS}.") from None
-        for index, kind, description in answer["faults"]:
+        if answer["faults"]:
+            index, kind, description = answer["faults"][0]
             if kind == "complex":
                 raise TemplateError(f"The template can't be checked: {description}.")
             raise TemplateError(cannot_render(prompt.texts[index], prompt.template_format, description))

@@ -7,7 +7,8 @@ from functools import lru_cache
 
 from agenta_ai_server.tools.refine_prompt.formats.syntax import TemplateSyntaxError, shown
 
-MASK = re.compile("\0JPJp0123456789_\\d+\0")
+_MASK = "\0JPJp0123456789_{}\0"
+MASK = re.compile(_MASK.format(r"\d+"))
 """What stands for a JSONPath while the engine runs; see :func:`mask`."""
 _PLACEHOLDER = re.compile(r"\{\{\{?\s*(\$[^{}]*)\}\}\}?")
 # A name in the normal form that can be written after a dot.
@@ -39,7 +40,7 @@ def _parse(expression: str) -> str:
 
 def masked(number: int) -> str:
     """Return the mask of the JSONPath with this number."""
-    return f"\0JPJp0123456789_{number}\0"
+    return _MASK.format(number)
 
 
 def mask(text: str, places: dict[str, int], start: int, end: int) -> tuple[str, frozenset[str]]:
@@ -52,9 +53,10 @@ def mask(text: str, places: dict[str, int], start: int, end: int) -> tuple[str, 
         end: Where it ends.
 
     Returns:
-        The part, in which a mask stands for each JSONPath, and the JSONPaths. Agenta's own masks consist of ``JP`` and
-        a number. These have small letters and all digits as well, so that no filter passes for one that works on the
-        value, or leaves them whole where it breaks Agenta's.
+        The part, in which a mask stands for each JSONPath, and the JSONPaths. Agenta's own masks are ``JP`` and a
+        number. These have small letters as well: ``upper`` leaves Agenta's whole, and so never reaches the value, but
+        it breaks these, and that is noticed. They have all digits, so that a filter that breaks a number in Agenta's
+        breaks these, whatever that number is.
     """
     found = set()
 

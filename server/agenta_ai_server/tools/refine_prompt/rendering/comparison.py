@@ -99,7 +99,7 @@ class _Unreadable:
     """Stands for a text that can't be read."""
 
     names = paths = frozenset[str]()
-    has_chance = uses_chance = False
+    may_use_chance = uses_chance = False
 
     def survey(self, root: Shape) -> None:
         pass
@@ -126,7 +126,7 @@ class _Parsed:
         self.faults: list[Fault] = []
         # How many tags the old texts have, or the new ones, whichever are more.
         self.tags = 0
-        self.has_chance = False
+        self.may_use_chance = False
 
     def texts(self, texts: Sequence[str]) -> list[Text]:
         """Return the texts, each ready to be rendered; ``faults`` are theirs."""
@@ -141,7 +141,7 @@ class _Parsed:
             except TemplateSyntaxError as error:
                 found.append(_Unreadable())
                 self.faults.append(Fault(index, "unreadable", str(error)))
-        self.has_chance |= any(text.has_chance for text in found)
+        self.may_use_chance |= any(text.may_use_chance for text in found)
         return found
 
 
@@ -189,12 +189,12 @@ class _Comparison:
         self._root = Shape("")
         for text in self._old:
             text.survey(self._root)
-        self._inputs = Inputs(self._root)
+        self._inputs = Inputs(self._root, notes_tests=template_format == "jinja2")
         self.fault: Fault | None = None
         self._base = Situation()
         failed: _Failed | None = None
         for situation in islice(
-            candidates(self._root, self._format, has_chance=self._parsed.has_chance), MAX_SITUATIONS
+            candidates(self._root, self._format, may_use_chance=self._parsed.may_use_chance), MAX_SITUATIONS
         ):
             try:
                 self._render(self._old, situation)
@@ -257,14 +257,15 @@ class _Comparison:
             lost = {shapes[marker].name for marker in old.markers - kept} | (old.paths - refined.paths)
             verdict.lost(lost, situation, self._base)
             verdict.say("invented", refined.misses - old.misses)
-            whole = self._inputs.whole
-            verdict.say("whole", {whole[marker].name for marker in refined.markers & whole.keys() - old.markers})
+            surplus = self._inputs.surplus_markers
+            fresh = refined.markers & surplus.keys() - old.markers
+            verdict.say("shows all", {surplus[marker].name for marker in fresh})
             seen_in_new |= {self._inputs.shape_of(marker) for marker in refined.markers}
             self._judge_dependence(situation, base, (old, refined), verdict)
         for element, container in self._inputs.elements.items():
             inside = set(element.walk())
             if inside & seen_in_new and not inside & seen:
-                verdict.say("whole", {container.name})
+                verdict.say("shows all", {container.name})
         return seen
 
     def _judge_dependence(
@@ -288,9 +289,8 @@ class _Comparison:
         # New texts that are as large as the old ones cost as much as these.
         size = len(base.text) + _VALUE * self._inputs.made + _TAG * self._parsed.tags
         most = max(_FEWEST, min(MAX_SITUATIONS, _MAX_RENDERED // max(size, 1)))
-        found = chain(
-            others(self._root, unshown), candidates(self._root, self._format, has_chance=self._parsed.has_chance)
-        )
+        usual = candidates(self._root, self._format, may_use_chance=self._parsed.may_use_chance)
+        found = chain(others(self._root, unshown), usual)
         seen = 0
         yield self._base
         for situation in found:
@@ -341,7 +341,7 @@ class _Verdict:
 
     def __init__(self) -> None:
         self._said: set[str] = set()
-        self._whole: set[int] = set()
+        self._not_empty: set[int] = set()
         self._emptied: set[int] = set()
         self._found: list[Fault] = []
         self._of_names = 0
@@ -349,7 +349,7 @@ class _Verdict:
     @property
     def faults(self) -> list[Fault]:
         """What was found."""
-        empty = [Fault(index, "empty", "") for index in sorted(self._emptied - self._whole)]
+        empty = [Fault(index, "empty", "") for index in sorted(self._emptied - self._not_empty)]
         return [*self._found[: self._of_names], *empty, *self._found[self._of_names :]]
 
     def names(self, lost: Set[str], invented: Set[str]) -> None:
@@ -375,7 +375,7 @@ class _Verdict:
         """Judge texts that say nothing."""
         for index, (before, after) in enumerate(zip(old, new, strict=True)):
             if not before:
-                (self._emptied if after else self._whole).add(index)
+                (self._emptied if after else self._not_empty).add(index)
 
     def lost(self, names: Set[str], situation: Situation, base: Situation) -> None:
         """Judge values and JSONPaths that aren't shown where they were."""
@@ -399,6 +399,6 @@ class _Verdict:
         sentence = {
             "escaped": f"escapes the {noun} {listed}{more}, so that quotes become &quot;",
             "ignores": f"no longer depends on the {noun} {listed}{more}",
-            "whole": f"shows all items of the {noun} {listed}{more}, also those that the prompt doesn't use",
+            "shows all": f"shows all items of the {noun} {listed}{more}, also those that the prompt doesn't use",
         }.get(verb, f"{verb} the {noun} {listed}{more}{when}")
         self._found.append(Fault(None, "names", f"The refinement {sentence}."))

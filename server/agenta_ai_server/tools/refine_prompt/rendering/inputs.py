@@ -41,33 +41,40 @@ CHANCE: Final = "chance"
 class Object(dict[str, Any]):
     """An object that records accesses to items that the old text doesn't know."""
 
-    def __init__(self, shape: Shape, misses: set[str]) -> None:
+    def __init__(self, shape: Shape, misses: set[str], *, notes_tests: bool) -> None:
         super().__init__()
-        self._shape, self._misses = shape, misses
+        self._shape, self._misses, self._notes_tests = shape, misses, notes_tests
 
     def _miss(self, key: object) -> None:
         _note_miss(self._shape, key, self._misses)
 
-    def _known(self, key: object) -> object:
-        if key not in self:
+    def _noted(self, key: object) -> object:
+        if not super().__contains__(key):
             self._miss(key)
         return key
 
+    def __contains__(self, key: object) -> bool:
+        """Return whether there is an item. Only a constant key asks for an unknown one."""
+        found = super().__contains__(key)
+        if self._notes_tests and not found and not isinstance(key, Value):
+            self._miss(key)
+        return found
+
     def get(self, key: object, default: Any = None) -> Any:
         """Return an item, as a template asks for it."""
-        return super().get(self._known(key), default)  # type: ignore[call-overload, unused-ignore]
+        return super().get(self._noted(key), default)  # type: ignore[call-overload, unused-ignore]
 
     def pop(self, key: object, *default: Any) -> Any:
         """Remove an item, and return it."""
-        return super().pop(self._known(key), *default)  # type: ignore[call-overload, unused-ignore]
+        return super().pop(self._noted(key), *default)  # type: ignore[call-overload, unused-ignore]
 
     def setdefault(self, key: object, default: Any = None) -> Any:
         """Return an item, or add it."""
-        return super().setdefault(self._known(key), default)  # type: ignore[call-overload, unused-ignore]
+        return super().setdefault(self._noted(key), default)  # type: ignore[call-overload, unused-ignore]
 
     def copy(self) -> Object:
         """Return an object that records the same."""
-        made = Object(self._shape, self._misses)
+        made = Object(self._shape, self._misses, notes_tests=self._notes_tests)
         made.update(self)
         return made
 
@@ -103,10 +110,13 @@ class Inputs:
 
     Args:
         root: The shape of all inputs together.
+        notes_tests: Whether it is an access to an item to ask if there is one. In mustache, the engine does so to find
+            the object that a name belongs to.
     """
 
-    def __init__(self, root: Shape) -> None:
+    def __init__(self, root: Shape, *, notes_tests: bool) -> None:
         self._root = root
+        self._notes_tests = notes_tests
         chance = random.SystemRandom()
         self._first_text, self._first_number = chance.randrange(_MOST_VALUES), chance.choice(_FIRST_NUMBERS)
         self._numbers: dict[tuple[Shape, tuple[int, ...]], int] = {}
@@ -118,8 +128,9 @@ class Inputs:
         # Unknown items that were accessed.
         self.misses: set[str] = set()
         # The markers of items that no text knows, and the object that each is in.
-        self.whole: dict[str, Shape] = {}
+        self.surplus_markers: dict[str, Shape] = {}
         self._surplus: dict[Shape, Shape] = {}
+        self._surplus_keys: set[str] = set()
         # The values of objects that have any keys, and these objects.
         self.elements: dict[Shape, Shape] = {}
         # How many values were made.
@@ -133,17 +144,21 @@ class Inputs:
 
     def shown(self, values: str) -> tuple[set[str], set[str]]:
         """Return the markers and constants that are found in what was rendered, and what only looks like markers."""
-        found = {*_CHUNK.findall(values), *_NUMBER.findall(values), *_WITH_FRACTION.findall(values)}
+        found = {*_CHUNK.findall(values), *_NUMBER.findall(values)}
+        if self._mode == FRACTIONS:
+            found.update(_WITH_FRACTION.findall(values))
         folded = values.casefold()
         literals = {literal for literal in self.literals if literal.casefold() in folded}
-        return found & self.markers.keys() | literals, found - self.markers.keys()
+        # Not by sets of all markers, of which there may be many thousands.
+        known = {marker for marker in found if marker in self.markers}
+        return known | literals, found - known
 
     def shape_of(self, marker: str) -> Shape:
         """Return the shape of the value that a marker or a constant stands for."""
         return self.markers.get(marker) or self.literals[marker]
 
     def _object(self, shape: Shape, at: tuple[int, ...]) -> Object:
-        made = Object(shape, self.misses)
+        made = Object(shape, self.misses, notes_tests=self._notes_tests)
         for key, child in shape.keys.items():
             there = self._choices.get(child) is not ABSENT
             if there and (self._mode == FLAT or not child.fallback):
@@ -157,14 +172,19 @@ class Inputs:
             for number in range(2):
                 made[self._text(shape, (*at, number))] = self._value(shape.element(), (*at, number))
         else:
-            self._add_surplus(made, shape, at, self._text(self._surplus.setdefault(shape, Shape("")), (*at, 0)))
+            self._add_surplus(made, shape, at)
         return made
 
-    def _add_surplus(self, made: Object, shape: Shape, at: tuple[int, ...], value: Any) -> None:
+    def _add_surplus(self, made: Object, shape: Shape, at: tuple[int, ...], value: Any = None) -> None:
         """Add an item that is only seen by a text that shows the whole object."""
-        key = str(self._text(self._surplus.setdefault(shape, Shape("")), at))
-        made[key] = value
-        self.whole |= dict.fromkeys(self.shown(f"{key} {value}")[0], shape)
+        surplus = self._surplus.setdefault(shape, Shape(""))
+        key = str(self._text(surplus, at, PLAIN))
+        made[key] = self._text(surplus, (*at, 0), PLAIN) if value is None else value
+        if key not in self._surplus_keys:
+            self._surplus_keys.add(key)
+            text = f"{key} {made[key]}"
+            found = (*_CHUNK.findall(text), *_NUMBER.findall(text))
+            self.surplus_markers |= {marker: shape for marker in found if marker in self.markers}
 
     def _value(self, shape: Shape, at: tuple[int, ...]) -> Any:
         self.made += 1
@@ -226,22 +246,22 @@ class Inputs:
         self.markers[str(number + _FRACTION)] = shape
         return number + _FRACTION
 
-    def _text(self, shape: Shape, at: tuple[int, ...]) -> str:
-        key = (shape, at, self._mode)
+    def _text(self, shape: Shape, at: tuple[int, ...], mode: str | None = None) -> str:
+        key = (shape, at, self._mode if mode is None else mode)
         if key not in self._texts:
-            self._texts[key] = self._new_text(shape, at)
+            self._texts[key] = self._new_text(*key)
         return self._texts[key]
 
-    def _new_text(self, shape: Shape, at: tuple[int, ...]) -> str:
+    def _new_text(self, shape: Shape, at: tuple[int, ...], mode: str) -> str:
         number = self._number(shape, at)
         if number >= _MOST_VALUES:
             return "0"
-        quote = '"' if self._mode == QUOTES else ""
+        quote = '"' if mode == QUOTES else ""
         name = f"{(self._first_text + number) % _MOST_VALUES:04o}"
-        chunks = [f"9{name}{place:02o}{quote}8" for place in range(len(_LONG) if self._mode == LONG else 2)]
+        chunks = [f"9{name}{place:02o}{quote}8" for place in range(len(_LONG) if mode == LONG else 2)]
         self.markers |= dict.fromkeys(chunks, shape)
         text = " ".join(chunks)
-        if self._mode == LONG:
+        if mode == LONG:
             text = ""
             for start, chunk in zip(_LONG, chunks, strict=True):
                 text += f"{_PROSE[len(text) : start - 1]} {chunk}"

@@ -98,9 +98,9 @@ class Sandbox(SandboxedEnvironment):
 
     def _random(self, sequence: Any) -> Any:
         found = list(sequence)
-        return (
-            found[-1 if self.mode == CHANCE else 0] if found else self.undefined("No random item, sequence was empty.")
-        )
+        if not found:
+            return self.undefined("No random item, sequence was empty.")
+        return found[-1 if self.mode == CHANCE else 0]
 
     def _lipsum(self, *_args: Any, **_kwargs: Any) -> str:
         return "Lorem ipsum. " * (50 if self.mode == CHANCE else 1)
@@ -169,9 +169,9 @@ class JinjaText:
 
     def __init__(self, text: str, places: dict[str, int]) -> None:
         masked, self.paths = _masked(text, places)
-        self.has_chance = "random" in text or "lipsum" in text
+        self.may_use_chance = "random" in text or "lipsum" in text
         self._tree = _readable(_parsed, masked)
-        self.uses_chance = self.has_chance and _uses_chance(self._tree)
+        self.uses_chance = self.may_use_chance and _uses_chance(self._tree)
         self._template, self.names = _readable(_compiled, self._tree)
 
     def survey(self, root: Shape) -> None:

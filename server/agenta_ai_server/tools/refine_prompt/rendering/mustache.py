@@ -50,7 +50,7 @@ class MustacheText:
         TemplateSyntaxError: Agenta could not render it, whatever the inputs.
     """
 
-    has_chance = uses_chance = False
+    may_use_chance = uses_chance = False
 
     def __init__(self, text: str, places: dict[str, int]) -> None:
         if refused := _REFUSED.search(text):

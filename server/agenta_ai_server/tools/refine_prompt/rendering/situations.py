@@ -47,19 +47,19 @@ class Situation:
         return Situation({**base.choices, **self.choices}, self.mode or base.mode)
 
 
-def candidates(root: Shape, template_format: str, *, has_chance: bool = False) -> Iterator[Situation]:
+def candidates(root: Shape, template_format: str, *, may_use_chance: bool = False) -> Iterator[Situation]:
     """Yield all situations that may matter, the most telling first; the first has nothing unusual.
 
     Args:
         root: The shape of all inputs.
         template_format: Name of the format.
-        has_chance: Whether the texts may render differently with the same inputs.
+        may_use_chance: Whether the texts may render differently with the same inputs.
     """
     yield Situation()
     shapes = [shape for shape in root.walk() if shape is not root]
     choices = {shape: found for shape in shapes if (found := list(_choices(shape)))}
     yield Situation(mode=LONG)
-    if has_chance:
+    if may_use_chance:
         yield Situation(mode=CHANCE)
     if template_format == "mustache":
         yield Situation(mode=QUOTES)

@@ -73,14 +73,14 @@ class Text(Protocol):
     Attributes:
         names: Of the inputs that it asks for, whether it is reached or not.
         paths: The JSONPaths in it, in their canonical form.
-        uses_chance: Whether it renders differently with the same inputs.
-        has_chance: Whether it may do so: it holds such a word.
+        uses_chance: Whether it applies ``random`` or ``lipsum``, by its syntax tree.
+        may_use_chance: Whether one of these words is anywhere in it.
     """
 
     names: frozenset[str]
     paths: frozenset[str]
     uses_chance: bool
-    has_chance: bool
+    may_use_chance: bool
 
     def survey(self, root: Shape) -> None:
         """Find out what the text does with its inputs."""
