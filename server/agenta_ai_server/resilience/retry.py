@@ -55,11 +55,12 @@ class RetryBudget:
 
 
 class RetryingCompletions:
-    """A :class:`~agenta_ai_server.agenta.completion_service.CompletionService` that is asked again if it may be.
+    """A :class:`~agenta_ai_server.agenta.completion_service.CompletionService` that is asked again after some failures.
 
-    It may be where nothing was bought and seconds may help: no connection, HTTP 429, and a 503 without a trace in
-    Agenta. The pause grows exponentially from 0.2 to 5 seconds; each caller waits a random part of it, so that callers
-    don't come back together; a ``Retry-After`` comes on top of it (RFC 9110, section 10.2.3), so no retry is earlier.
+    These are failures where nothing was billed and a few seconds may help: no connection, HTTP 429, and a 503 without
+    a trace in Agenta. The pause grows exponentially from 0.2 to 5 seconds; each caller waits a random part of it, so
+    that callers don't come back together; a ``Retry-After`` comes on top of it (RFC 9110, section 10.2.3), so no retry
+    is earlier.
     What can't be done in time isn't tried: the failure is raised at once, with its delay.
 
     Args:

@@ -15,7 +15,7 @@ _SLOTS = 20
 
 
 class Window:
-    """Counts events, some of which are special, over the last seconds. What it costs doesn't depend on their number.
+    """Counts events and special events over the last seconds. What it costs doesn't depend on their number.
 
     Args:
         seconds: How far back it looks, more than 0. Events are forgotten in twenty steps, so up to 5% too early.
@@ -23,7 +23,7 @@ class Window:
 
     Attributes:
         events: How many there were; as of the last :meth:`add` or :meth:`forget`.
-        special: How many of them were special.
+        special: How many special events there were; they are counted apart.
     """
 
     __slots__ = ("_clock", "_counts", "_newest", "_width", "events", "special")
@@ -40,7 +40,7 @@ class Window:
         self._newest = int(self._clock() / self._width)
 
     def add(self, events: int, special: int) -> None:
-        """Count that many events now, ``special`` of them special."""
+        """Count so many events and special events now."""
         self.forget()
         slot = self._newest % _SLOTS
         known, known_special = self._counts[slot]
