@@ -168,7 +168,6 @@ class _Comparison:
     """
 
     def __init__(self, template_format: str, parsed: _Parsed, old: Sequence[Text]) -> None:
-        self._format = template_format
         self._parsed = parsed
         self._old = old
         self._root = Shape("")
@@ -178,9 +177,7 @@ class _Comparison:
         self.fault: Fault | None = None
         self._base = Situation()
         failed: _Failed | None = None
-        for situation in islice(
-            candidates(self._root, self._format, may_use_chance=self._parsed.may_use_chance), MAX_SITUATIONS
-        ):
+        for situation in islice(candidates(self._root, may_use_chance=self._parsed.may_use_chance), MAX_SITUATIONS):
             try:
                 self._render(self._old, situation)
             except _Failed as error:
@@ -278,7 +275,7 @@ class _Comparison:
         # New texts that are as large as the old ones cost as much as these.
         size = len(base.text) + _VALUE * self._inputs.made + _TAG * self._parsed.tags
         most = max(_FEWEST, min(MAX_SITUATIONS, _MAX_RENDERED // max(size, 1)))
-        usual = candidates(self._root, self._format, may_use_chance=self._parsed.may_use_chance)
+        usual = candidates(self._root, may_use_chance=self._parsed.may_use_chance)
         found = chain(others(self._root, unshown), usual)
         seen = 0
         yield self._base

@@ -12,9 +12,9 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 # A text is made of chunks: 9, four octal digits that number the value, two that number the chunk, 8. Digits pass
-# through most filters, and a chunk can't begin inside of another one. The quote is there in one mode only. The numbers
-# begin anywhere, so that a text can't show a chunk without the value.
-_CHUNK = re.compile(r'9[0-7]{6}"?8')
+# through most filters, and a chunk can't begin inside of another one. The numbers begin anywhere, so that a text can't
+# show a chunk without the value.
+_CHUNK = re.compile(r"9[0-7]{6}8")
 _NUMBER = re.compile(r"(?<![\d.])[1-9]\d\d(?!\d)")
 _FRACTION = 0.25
 _WITH_FRACTION = re.compile(r"(?<![\d.])([1-9]\d\d\.25)0*(?!\d)")
@@ -33,7 +33,6 @@ _PROSE = "Été, the\nline\n\n" * 150
 PLAIN: Final = ""
 LONG: Final = "long"
 FRACTIONS: Final = "fractions"
-QUOTES: Final = "quotes"
 FLAT: Final = "flat"
 CHANCE: Final = "chance"
 
@@ -256,9 +255,8 @@ class Inputs:
         number = self._number(shape, at)
         if number >= _MOST_VALUES:
             return "0"
-        quote = '"' if mode == QUOTES else ""
         name = f"{(self._first_text + number) % _MOST_VALUES:04o}"
-        chunks = [f"9{name}{place:02o}{quote}8" for place in range(len(_LONG) if mode == LONG else 2)]
+        chunks = [f"9{name}{place:02o}8" for place in range(len(_LONG) if mode == LONG else 2)]
         self.markers |= dict.fromkeys(chunks, shape)
         text = " ".join(chunks)
         if mode == LONG:

@@ -19,7 +19,7 @@ from jinja2.visitor import NodeTransformer
 from agenta_ai_server.tools.refine_prompt.formats import jsonpath
 from agenta_ai_server.tools.refine_prompt.formats.syntax import TemplateSyntaxError, shown
 from agenta_ai_server.tools.refine_prompt.rendering.inputs import CHANCE, PLAIN, Object, note_miss
-from agenta_ai_server.tools.refine_prompt.rendering.probes import Attribute, Probe, either, recorded
+from agenta_ai_server.tools.refine_prompt.rendering.probes import Attribute, Probe, either, recorded, use_numbers
 from agenta_ai_server.tools.refine_prompt.rendering.text import (
     MAX_OUTPUT,
     MAX_TOKENS,
@@ -376,6 +376,7 @@ def _asked(name: str) -> Callable[..., bool]:
             others = args[0] if name == "in" and args and isinstance(args[0], list | tuple) else args
             for other in _COMPARED.get(name, others):
                 value.compare(other)
+        use_numbers(name, args, {})
         if name == "in" and args and isinstance(args[0], Probe):
             args[0].search(value)
         return True

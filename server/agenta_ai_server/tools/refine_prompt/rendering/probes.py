@@ -8,12 +8,23 @@ from typing import TYPE_CHECKING, Any, SupportsIndex
 from agenta_ai_server.tools.refine_prompt.rendering.shapes import METHODS, Shape
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 # A list inside of a list inside of a list …: deeper, a recursive loop is taken to end.
 _MAX_NESTING = 4
 _METHODS_OF_LISTS = frozenset(dir(list)) - frozenset(dir(str))
 _SEARCHES = frozenset({"startswith", "endswith", "find", "rfind", "index", "count", "replace", "removeprefix", "split"})
+# Filters and methods that return a number.
+_NUMBERS = frozenset({"length", "count", "find", "index", "rfind", "rindex", "wordcount"})
+# Where filters and methods take numbers, and the names of such arguments.
+_NONE, _FIRST, _THIRD, _AFTER_FIRST = slice(0), slice(1), slice(2, 3), slice(1, None)
+_NUMBERS_AT = {
+    **dict.fromkeys(("batch", "center", "expandtabs", "indent", "ljust", "rjust"), _FIRST),
+    **dict.fromkeys(("divisibleby", "round", "slice", "truncate", "wordwrap", "zfill"), _FIRST),
+    **dict.fromkeys(("count", "find", "index", "rfind", "rindex", "rsplit", "split"), _AFTER_FIRST),
+    "replace": _THIRD,
+}
+_NUMBERS_NAMED = frozenset({"count", "length", "linecount", "maxsplit", "precision", "slices", "width"})
 # What a constant index of a list may be, and into how many pieces a text is taken to fall.
 _MAX_INDEX = 9
 _PIECES = 4
@@ -28,19 +39,21 @@ class Probe(str):
         shapes: Of the inputs that it may be.
         derived: Whether it was made from these, as their length or their capitals, and has another shape than they.
         measure: Whether it is their length.
+        numeric: Whether it is a number, so that what it is compared with is one as well.
     """
 
     __hash__ = str.__hash__
 
-    def __new__(cls, *shapes: Shape, derived: bool = False, measure: bool = False) -> Probe:
+    def __new__(cls, *shapes: Shape, derived: bool = False, measure: bool = False, numeric: bool = False) -> Probe:
         """Make one that reads as a digit."""
         probe = super().__new__(cls, "1")
-        probe._shapes, probe.derived, probe.measure = shapes, derived, measure
+        probe._shapes, probe.derived, probe.measure, probe.numeric = shapes, derived, measure, numeric
         return probe
 
     _shapes: tuple[Shape, ...]
     derived: bool
     measure: bool
+    numeric: bool
 
     @property
     def shapes(self) -> tuple[Shape, ...]:
@@ -69,6 +82,8 @@ class Probe(str):
                 shape.compare(other)
         if isinstance(other, int | float) and not isinstance(other, bool):
             self.use("number")
+        if isinstance(other, Probe) and (self.numeric or other.numeric):
+            _use_as_numbers((self, other))
 
     def search(self, part: object) -> None:
         """Record what is looked for in it."""
@@ -93,14 +108,15 @@ class Probe(str):
         """What has its items: itself, or something new if it was derived."""
         return tuple(Shape(shape.name) for shape in self.shapes) if self.derived else self.shapes
 
-    def made(self, use: str = "", *, measure: bool = False) -> Probe:
+    def made(self, use: str = "", *, measure: bool = False, numeric: bool = False) -> Probe:
         """Return what was made from it, by something that uses it in this way."""
         if use:
             self.use(use)
-        return Probe(*self.shapes, derived=True, measure=measure)
+        return Probe(*self.shapes, derived=True, measure=measure, numeric=numeric or use == "number")
 
-    def method(self, name: str, *args: Any) -> Any:
+    def method(self, name: str, *args: Any, **kwargs: Any) -> Any:
         """Call a method of texts, lists or objects."""
+        use_numbers(name, args, kwargs)
         if name == "get" and args:
             self.use("object")
             return self[args[0]]
@@ -112,7 +128,7 @@ class Probe(str):
             return self.made("list")
         if name in _SEARCHES and args:
             self.search(args[0])
-        made = self.made("text" if hasattr(str, name) else "")
+        made = self.made("text" if hasattr(str, name) else "", numeric=name in _NUMBERS)
         return [made] * _PIECES if "split" in name or "partition" in name else made
 
     def items(self) -> Any:
@@ -141,8 +157,10 @@ class Probe(str):
         if isinstance(key, str):
             return self.key(key)
         if isinstance(key, slice):
+            ends = (key.start, key.stop)
             for shape in self.shapes:
-                shape.sizes |= {abs(end) for end in (key.start, key.stop) if isinstance(end, int)}
+                shape.sizes |= {abs(end) for end in ends if isinstance(end, int)}
+            _use_as_numbers(ends)
             return self
         if isinstance(key, int) and not self.derived and 2 <= key < _MAX_INDEX:
             for shape in self.shapes:
@@ -191,6 +209,8 @@ class Probe(str):
 
     def __add__(self, other: Any) -> Any:
         if isinstance(other, Probe):
+            if self.numeric or other.numeric:
+                return _arithmetic(self, other)
             for one, two in ((self, other), (other, self)):
                 for shape in one.shapes if not one.derived else ():
                     shape.added_to += [each for each in two.shapes if each is not shape]
@@ -215,14 +235,20 @@ class Probe(str):
         return self.made("number")
 
 
-def _shapes(value: object) -> tuple[Shape, ...]:
-    return value.shapes if isinstance(value, Probe) else ()
+def use_numbers(name: str, args: Sequence[object], kwargs: Mapping[str, object]) -> None:
+    """Record which probes a filter, a test or a method takes as numbers, besides the value that it is applied to."""
+    named = (kwargs[key] for key in _NUMBERS_NAMED & kwargs.keys())
+    _use_as_numbers((*args[_NUMBERS_AT.get(name, _NONE)], *named))
+
+
+def _use_as_numbers(values: Iterable[object]) -> None:
+    for value in values:
+        if isinstance(value, Probe):
+            value.use("number")
 
 
 def _arithmetic(self: Probe, *others: Any) -> Probe:
-    for other in others:
-        if isinstance(other, Probe):
-            other.use("number")
+    _use_as_numbers(others)
     return self.made("number")
 
 
@@ -259,7 +285,7 @@ class Attribute(Probe):
         return self._shapes
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        return self.owner.method(self.name, *args)
+        return self.owner.method(self.name, *args, **kwargs)
 
 
 def either(*values: Any) -> Any:
@@ -278,10 +304,11 @@ def recorded(function: Callable[..., Any], name: str, use: str) -> Callable[...,
     @wraps(function)
     def apply(*args: Any, **kwargs: Any) -> Any:
         value = args[place] if len(args) > place else None
+        use_numbers(name, args[place + 1 :], kwargs)
         if isinstance(value, Probe) and name == "replace":
             value.search(args[place + 1] if len(args) > place + 1 else None)
         if isinstance(value, Probe) and use != "through":
-            return value.made(use, measure=use == "measure")
+            return value.made(use, measure=use == "measure", numeric=name in _NUMBERS)
         try:
             return function(*args, **kwargs)
         except Exception:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from itertools import chain, combinations, zip_longest
 from typing import TYPE_CHECKING, Any, Final
 
-from agenta_ai_server.tools.refine_prompt.rendering.inputs import CHANCE, FLAT, FRACTIONS, LONG, PLAIN, QUOTES
+from agenta_ai_server.tools.refine_prompt.rendering.inputs import CHANCE, FLAT, FRACTIONS, LONG, PLAIN
 from agenta_ai_server.tools.refine_prompt.rendering.shapes import ABSENT, EMPTY, OTHER, Choice, Shape
 
 if TYPE_CHECKING:
@@ -18,7 +18,6 @@ _DESCRIBED: Final = 3
 _MODES: Final = {
     LONG: "all texts are long and have several lines",
     FRACTIONS: "all numbers have fractions",
-    QUOTES: "all texts hold quotes",
     FLAT: "all sections are plain conditions",
     CHANCE: "chance has another result",
 }
@@ -47,12 +46,11 @@ class Situation:
         return Situation({**base.choices, **self.choices}, self.mode or base.mode)
 
 
-def candidates(root: Shape, template_format: str, *, may_use_chance: bool = False) -> Iterator[Situation]:
+def candidates(root: Shape, *, may_use_chance: bool = False) -> Iterator[Situation]:
     """Yield all situations that may matter, the most telling first; the first has nothing unusual.
 
     Args:
         root: The shape of all inputs.
-        template_format: Name of the format.
         may_use_chance: Whether the texts may render differently with the same inputs.
     """
     yield Situation()
@@ -61,8 +59,6 @@ def candidates(root: Shape, template_format: str, *, may_use_chance: bool = Fals
     yield Situation(mode=LONG)
     if may_use_chance:
         yield Situation(mode=CHANCE)
-    if template_format == "mustache":
-        yield Situation(mode=QUOTES)
     modes = [FLAT] if any("section" in shape.uses for shape in shapes) else []
     modes += [FRACTIONS] if any("number" in shape.uses for shape in shapes) else []
     yield from (Situation(mode=mode) for mode in modes)

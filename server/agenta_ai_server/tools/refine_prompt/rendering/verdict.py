@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from agenta_ai_server.tools.refine_prompt.formats.syntax import shown
-from agenta_ai_server.tools.refine_prompt.rendering.inputs import QUOTES
 
 if TYPE_CHECKING:
     from collections.abc import Set
@@ -75,12 +74,7 @@ class Verdict:
 
     def lost(self, names: Set[str], situation: Situation, base: Situation) -> None:
         """Judge values and JSONPaths that aren't shown where they were."""
-        if situation is base:
-            self.say("lost", names)
-        elif situation.mode == QUOTES:
-            self.say("escaped", names)
-        else:
-            self.say("lost", names, f" when {situation}")
+        self.say("lost", names, "" if situation is base else f" when {situation}")
 
     def say(self, verb: str, names: Set[str], when: str = "") -> None:
         """Say what the refinement does to inputs and JSONPaths."""
@@ -93,7 +87,6 @@ class Verdict:
         more = f" and {len(fresh) - _MAX_NAMES} more" if len(fresh) > _MAX_NAMES else ""
         noun = f"variable{'s' if len(fresh) > 1 else ''}"
         sentence = {
-            "escaped": f"escapes the {noun} {listed}{more}, so that quotes become &quot;",
             "ignores": f"no longer depends on the {noun} {listed}{more}",
             "shows all": f"shows all items of the {noun} {listed}{more}, also those that the prompt doesn't use",
         }.get(verb, f"{verb} the {noun} {listed}{more}{when}")
