@@ -12,7 +12,7 @@ from agenta_ai_server.tools.refine_prompt.formats import jsonpath
 from agenta_ai_server.tools.refine_prompt.formats.syntax import TemplateSyntaxError, is_blank
 from agenta_ai_server.tools.refine_prompt.rendering.inputs import Inputs
 from agenta_ai_server.tools.refine_prompt.rendering.shapes import Shape
-from agenta_ai_server.tools.refine_prompt.rendering.situations import Situation, candidates, others
+from agenta_ai_server.tools.refine_prompt.rendering.situations import Situation, bases, candidates, others
 from agenta_ai_server.tools.refine_prompt.rendering.text import MAX_TAGS, Rendered, RenderError, TooComplex
 from agenta_ai_server.tools.refine_prompt.rendering.verdict import Fault, Verdict
 
@@ -177,7 +177,7 @@ class _Comparison:
         self.fault: Fault | None = None
         self._base = Situation()
         failed: _Failed | None = None
-        for situation in islice(candidates(self._root, may_use_chance=self._parsed.may_use_chance), MAX_SITUATIONS):
+        for situation in islice(bases(self._root, may_use_chance=self._parsed.may_use_chance), MAX_SITUATIONS):
             try:
                 self._render(self._old, situation)
             except _Failed as error:
@@ -251,7 +251,8 @@ class _Comparison:
         self, situation: Situation, base: tuple[_Shown, _Shown], now: tuple[_Shown, _Shown], verdict: Verdict
     ) -> None:
         """Where the old texts depend on one input without showing it, the new ones do too."""
-        changed = [shape for shape in situation.choices if shape not in self._base.choices]
+        usual = self._base.choices
+        changed = [shape for shape, choice in situation.choices.items() if choice != usual.get(shape)]
         if len(changed) == 1 and not self._shows(changed[0], base[0], now[0]):
             old, new = (before.text != after.text for before, after in zip(base, now, strict=True))
             if old and not new:

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 # through most filters, and a chunk can't begin inside of another one. The numbers begin anywhere, so that a text can't
 # show a chunk without the value.
 _CHUNK = re.compile(r"9[0-7]{6}8")
+_CHUNKS = re.compile(rf"{_CHUNK.pattern}(?: {_CHUNK.pattern})*")
 _NUMBER = re.compile(r"(?<![\d.])[1-9]\d\d(?!\d)")
 _FRACTION = 0.25
 _WITH_FRACTION = re.compile(r"(?<![\d.])([1-9]\d\d\.25)0*(?!\d)")
@@ -102,6 +103,11 @@ def note_miss(value: object, key: object) -> None:
 def _note_miss(shape: Shape, key: object, misses: set[str]) -> None:
     if isinstance(key, str) and key not in shape.keys:
         misses.add(Shape(shape.name).key(key).name)
+
+
+def without_values(message: str) -> str:
+    """Return an error's message without the texts that were made up for the inputs."""
+    return _CHUNKS.sub("…", message)
 
 
 class Inputs:

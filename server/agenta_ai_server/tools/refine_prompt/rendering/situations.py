@@ -46,7 +46,7 @@ class Situation:
         return Situation({**base.choices, **self.choices}, self.mode or base.mode)
 
 
-def candidates(root: Shape, *, may_use_chance: bool = False) -> Iterator[Situation]:
+def candidates(root: Shape, *, may_use_chance: bool) -> Iterator[Situation]:
     """Yield all situations that may matter, the most telling first; the first has nothing unusual.
 
     Args:
@@ -68,11 +68,24 @@ def candidates(root: Shape, *, may_use_chance: bool = False) -> Iterator[Situati
         if len(together) > 1:
             yield Situation(together)
     yield from (Situation({shape: choice}) for shape, choice in single)
-    yield from _diagonals(choices)
+    yield from _diagonals(choices, least=2)
     yield from (Situation({shape: choice}, mode) for mode in modes for shape, choice in single)
     pairs = ((one, two) for one, two in combinations(single, 2) if one[0] is not two[0])
     for _, pair in zip(range(_MAX_PAIRS), pairs, strict=False):
         yield Situation(dict(pair))
+
+
+def bases(root: Shape, *, may_use_chance: bool) -> Iterator[Situation]:
+    """Yield the situations that all others may be variations of, the most ordinary first.
+
+    Args:
+        root: The shape of all inputs.
+        may_use_chance: Whether the texts may render differently with the same inputs.
+    """
+    yield Situation()
+    # What chooses from a constant object is one of its keys.
+    yield from _diagonals({shape: list(_choices(shape)) for shape in root.walk() if shape is not root}, least=1)
+    yield from candidates(root, may_use_chance=may_use_chance)
 
 
 def others(root: Shape, unshown: set[Shape]) -> Iterator[Situation]:
@@ -87,10 +100,10 @@ def _rows(choices: Mapping[Shape, list[Choice]]) -> Iterator[list[tuple[Shape, C
         yield [(shape, choice) for choice in found]
 
 
-def _diagonals(choices: Mapping[Shape, list[Choice]]) -> Iterator[Situation]:
-    """Give all inputs that are compared with constants one of these at once."""
+def _diagonals(choices: Mapping[Shape, list[Choice]], least: int) -> Iterator[Situation]:
+    """Give all inputs that are compared with constants, if they are so many, one of these at once."""
     constants = {shape: same for shape, found in choices.items() if (same := [c for c in found if c.kind == "literal"])}
-    if len(constants) > 1:
+    if len(constants) >= least:
         for place in range(max(map(len, constants.values()))):
             yield Situation({shape: found[place % len(found)] for shape, found in constants.items()})
 
