@@ -8,7 +8,7 @@ import sys
 import pytest
 
 from agenta_ai_server.tools.refine_prompt.formats import DEFAULT, READ
-from agenta_ai_server.tools.refine_prompt.formats.syntax import TemplateSyntaxError, compared, is_blank, shown
+from agenta_ai_server.tools.refine_prompt.formats.syntax import Extent, TemplateSyntaxError, compared, is_blank, shown
 from agenta_ai_server.tools.refine_prompt.rendering import comparison
 
 CURLY = {
@@ -399,7 +399,7 @@ def _short(value: object) -> str | None:
 @pytest.mark.parametrize(("name", "text", "expected"), ACCEPTED, ids=_short)
 def test_finds_the_variables(name: str, text: str, expected: set[str]) -> None:
     found = READ[name](text)
-    assert {name for name in found if not name.endswith(":no long text")} == expected
+    assert {name for name in found if not isinstance(name, Extent)} == expected
 
 
 @pytest.mark.parametrize(
@@ -461,8 +461,13 @@ def test_says_why_it_cannot_be_rendered(name: str, text: str, where: tuple[int, 
         ("fstring", "{total}", "{total:.2f}", "", "total:no text"),
         ("fstring", "{total:.2f}", "{total:d}", "", "total:no fraction"),
         ("fstring", "{total:{w}}", "{total} {w}", ":w", "w"),
-        ("fstring", "{b}", "{b!s:.1}", "", "b:no long text"),
-        ("fstring", "{b!s:.20}", "{b!s:.5}", "", "b:no long text"),
+        ("fstring", "{b}", "{b!s:.1}", "", "b:at most 1 character"),
+        ("fstring", "{b!s:.20}", "{b!s:.5}", "", "b:at most 5 characters"),
+        ("fstring", "{b:5.20}", "{b!s:.5}", "", "b:at most 5 characters"),
+        ("fstring", "{b!s:.20}{b!s:.5}", "{b!s:.5}{b!s:.10}", "", "b:at most 10 characters"),
+        ("fstring", "{b!s:.20}{b}", "{b!s:.20}", "", "b:at most 20 characters"),
+        ("fstring", "{b!s:.20}{b}", "{b}{b!s:.5}", "", ""),
+        ("fstring", "{b!s:.20}", "{b!s:.30}{b!s:.5}", "", ""),
         ("fstring", "{b!s:.5}", "{b!s:.20}{b!s:.5}", "", ""),
     ],
 )
@@ -523,6 +528,62 @@ RENDERED = [
         "{% for k, v in d.items() %}{{ v }}{% endfor %}",
         "{% for _, it in d|items %}{{ it }}{% endfor %}",
         True,
+    ),
+    ("jinja2", "{{ xs|map(attribute='a')|join }}", "{% for x in xs %}{{ x.a }}{% endfor %}", True),
+    # What comes after something that no survey can compute.
+    (
+        "jinja2",
+        "{% for t in ts %}{% if loop.previtem.role != t.role %}-{% endif %}{{ t.text }}{% endfor %}",
+        "{% for t in ts %}{% if loop.previtem.role != t.role %}-{% endif %}{% endfor %}",
+        False,
+    ),
+    ("jinja2", "{% if a %}{{ b|nope }}{% endif %}{{ c.d }}", "{% if a %}{{ b|nope }}{% endif %}{{ c.e }}", False),
+    (
+        "jinja2",
+        "{% if a %}{{ 1/0 }}{% endif %}{% if b %}{{ b.c }}{% endif %}",
+        "{% if a and b %}{{ b.c }}{% endif %}",
+        False,
+    ),
+    ("jinja2", "{% if a %}{% include 'b' %}{% endif %}{{ c.d }}", "{% if a %}{% endif %}{{ c.e }}", False),
+    (
+        "jinja2",
+        "{% for a, b, c in xs %}{{ a }}{{ b }}{{ c }}{% endfor %}{{ d.e }}",
+        "{% for x in xs %}{{ x|join }}{% endfor %}{{ d.f }}",
+        False,
+    ),
+    ("jinja2", "{{ a }}", "{% if a %}{{ a }}{% else %}{{ 'x'|nope }}{% endif %}", False),
+    # What chooses from a constant object.
+    (
+        "jinja2",
+        "{% set m = {'x': a, 'y': b} %}{{ m[c] }}",
+        "{% if c == 'x' %}{{ a }}{% elif c == 'y' %}{{ b }}{% endif %}",
+        True,
+    ),
+    (
+        "jinja2",
+        "{% set m = {'x': a, 'y': b} %}{{ m[c] }}",
+        "{% if c == 'x' %}{{ b }}{% elif c == 'y' %}{{ a }}{% endif %}",
+        False,
+    ),
+    (
+        "jinja2",
+        "{{ {'x': a, 'y': b}.get(c, d) }}",
+        "{% if c in ['x', 'y'] %}{{ {'x': a, 'y': b}[c] }}{% else %}{{ d }}{% endif %}",
+        True,
+    ),
+    ("jinja2", "{{ {'x': a, 'y': b}.get(c, d) }}", "{{ {'x': a, 'y': b}.get(c, a) }}{{ d if false }}", False),
+    ("jinja2", "{% if a in {'x': 1} %}{{ b }}{% endif %}", "{% if a %}{{ b }}{% endif %}", False),
+    (
+        "jinja2",
+        "{{ {'x': {'n': 'X'}, 'y': {'n': 'Y'}}[a].n }}{{ b }}",
+        "{{ b }}{{ {'x': {'n': 'X'}, 'y': {'n': 'Y'}}[a].n }}",
+        True,
+    ),
+    (
+        "jinja2",
+        "{% for m in ms %}{{ {'u': {'n': 'You'}, 'a': {'n': 'AI'}}[m.role].n }}: {{ m.text }}{% endfor %}",
+        "{% for m in ms %}{{ m.text }}{% endfor %}",
+        False,
     ),
     ("mustache", "{{#a}}{{b}}{{/a}}{{c}}", "{{&c}} {{{c}}}\n{{# a }}\n{{ b }}{{ b }}\n{{/ a }}", True),
     ("mustache", "{{a.b.c}}", "{{#a}}{{b.c}}{{/a}}", True),

@@ -339,7 +339,7 @@ BROKEN: dict[str, tuple[tuple[str, ...], str, str]] = {
     ),
     "curly: a NUL": (CURLY, first(CURLY, C1 + " caf\0"), "put control characters into messages[0].content: U+0000"),
     "fstring: an escape": (FSTRING, first(FSTRING, FSTRING[1] + " \x1b[1m"), "control characters"),
-    "fstring: cut to a character": (FSTRING, first(FSTRING, "In {language!s:.1}."), "{language:no long text}"),
+    "fstring: cut to a character": (FSTRING, first(FSTRING, "In {language!s:.1}."), "{language:at most 1 character}"),
     # Two rules at once: the caller reads the one that comes first, and finds the other in the details.
     "role and content": (CURLY, answer("", C2, roles=("user", "user")), "changed the role"),
     "null and empty": (CURLY, answer(None, ""), "no text for messages[0].content"),

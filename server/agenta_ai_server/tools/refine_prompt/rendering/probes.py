@@ -25,6 +25,8 @@ _NUMBERS_AT = {
     "replace": _THIRD,
 }
 _NUMBERS_NAMED = frozenset({"count", "length", "linecount", "maxsplit", "precision", "slices", "width"})
+# Filters that ask whether there is a list before they go through it, which makes it no condition.
+_EMPTY_OR_LIST = frozenset({"map", "reject", "rejectattr", "select", "selectattr"})
 # What a constant index of a list may be, and into how many pieces a text is taken to fall.
 _MAX_INDEX = 9
 _PIECES = 4
@@ -307,7 +309,9 @@ def recorded(function: Callable[..., Any], name: str, use: str) -> Callable[...,
         use_numbers(name, args[place + 1 :], kwargs)
         if isinstance(value, Probe) and name == "replace":
             value.search(args[place + 1] if len(args) > place + 1 else None)
-        if isinstance(value, Probe) and use != "through":
+        if isinstance(value, Probe) and name in _EMPTY_OR_LIST:
+            args = (*args[:place], list(value), *args[place + 1 :])
+        elif isinstance(value, Probe) and use != "through":
             return value.made(use, measure=use == "measure", numeric=name in _NUMBERS)
         try:
             return function(*args, **kwargs)

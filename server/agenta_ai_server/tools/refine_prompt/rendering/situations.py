@@ -53,16 +53,16 @@ def candidates(root: Shape, *, may_use_chance: bool) -> Iterator[Situation]:
         root: The shape of all inputs.
         may_use_chance: Whether the texts may render differently with the same inputs.
     """
+    choices = _all_choices(root)
+    shapes = list(root.walk())
     yield Situation()
-    shapes = [shape for shape in root.walk() if shape is not root]
-    choices = {shape: found for shape in shapes if (found := list(_choices(shape)))}
     yield Situation(mode=LONG)
     if may_use_chance:
         yield Situation(mode=CHANCE)
     modes = [FLAT] if any("section" in shape.uses for shape in shapes) else []
     modes += [FRACTIONS] if any("number" in shape.uses for shape in shapes) else []
     yield from (Situation(mode=mode) for mode in modes)
-    single = [(shape, choice) for row in zip_longest(*_rows(choices)) for shape, choice in filter(None, row)]
+    single = _one_by_one(choices)
     for common in (ABSENT, EMPTY):
         together = {shape: choice for shape, choice in single if choice is common}
         if len(together) > 1:
@@ -82,9 +82,12 @@ def bases(root: Shape, *, may_use_chance: bool) -> Iterator[Situation]:
         root: The shape of all inputs.
         may_use_chance: Whether the texts may render differently with the same inputs.
     """
+    choices = _all_choices(root)
     yield Situation()
     # What chooses from a constant object is one of its keys.
-    yield from _diagonals({shape: list(_choices(shape)) for shape in root.walk() if shape is not root}, least=1)
+    keys = {shape: [choice for choice in found if choice.value] for shape, found in choices.items()}
+    yield from _diagonals(keys, least=1)
+    yield from (Situation({shape: choice}) for shape, choice in _one_by_one(choices))
     yield from candidates(root, may_use_chance=may_use_chance)
 
 
@@ -95,9 +98,15 @@ def others(root: Shape, unshown: set[Shape]) -> Iterator[Situation]:
             yield Situation({shape: OTHER})
 
 
-def _rows(choices: Mapping[Shape, list[Choice]]) -> Iterator[list[tuple[Shape, Choice]]]:
-    for shape, found in choices.items():
-        yield [(shape, choice) for choice in found]
+def _all_choices(root: Shape) -> dict[Shape, list[Choice]]:
+    shapes = (shape for shape in root.walk() if shape is not root)
+    return {shape: found for shape in shapes if (found := list(_choices(shape)))}
+
+
+def _one_by_one(choices: Mapping[Shape, list[Choice]]) -> list[tuple[Shape, Choice]]:
+    """Return the first choice of each input, then the second, and so on."""
+    rows = ([(shape, choice) for choice in found] for shape, found in choices.items())
+    return [(shape, choice) for row in zip_longest(*rows) for shape, choice in filter(None, row)]
 
 
 def _diagonals(choices: Mapping[Shape, list[Choice]], least: int) -> Iterator[Situation]:
