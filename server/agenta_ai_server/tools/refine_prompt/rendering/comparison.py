@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final
 from agenta_ai_server.tools.refine_prompt.formats import jsonpath
 from agenta_ai_server.tools.refine_prompt.formats.syntax import TemplateSyntaxError, is_blank
 from agenta_ai_server.tools.refine_prompt.rendering.inputs import Inputs
-from agenta_ai_server.tools.refine_prompt.rendering.shapes import Shape
+from agenta_ai_server.tools.refine_prompt.rendering.shapes import ABSENT, EMPTY, Shape
 from agenta_ai_server.tools.refine_prompt.rendering.situations import Situation, bases, candidates, others
 from agenta_ai_server.tools.refine_prompt.rendering.text import MAX_TAGS, Rendered, RenderError, TooComplex
 from agenta_ai_server.tools.refine_prompt.rendering.verdict import Fault, Verdict
@@ -213,8 +213,11 @@ class _Comparison:
         seen = self._compare(new, fixed, verdict)
         # What was never shown is at least asked for.
         asked = {shape.name for shape in survey.walk()}
-        never = {shape for shape in self._root.walk() if "shown" in shape.uses and not shape.fallback} - seen
+        hides = any(choice in {ABSENT, EMPTY} for choice in self._base.choices.values())
+        never = {shape for shape in self._root.walk() if ("shown" in shape.uses or hides) and not shape.fallback} - seen
         verdict.say("lost", {shape.name for shape in never} - asked)
+        if hides:
+            verdict.say("invented", asked - {shape.name for shape in self._root.walk()})
         return verdict.faults
 
     def _compare(self, new: Sequence[Text], fixed: Sequence[Text], verdict: Verdict) -> set[Shape]:
@@ -238,6 +241,7 @@ class _Comparison:
             kept = refined.markers if len(refined.guesses - old.guesses) <= _MAX_GUESSES else set[str]()
             lost = {shapes[marker].name for marker in old.markers - kept} | (old.paths - refined.paths)
             verdict.lost(lost, situation, self._base)
+            verdict.say("unguarded", refined.paths - old.paths, str(situation))
             verdict.say("invented", refined.misses - old.misses)
             surplus = self._inputs.surplus_markers
             fresh = refined.markers & surplus.keys() - old.markers

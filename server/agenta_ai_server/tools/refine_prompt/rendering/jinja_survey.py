@@ -26,12 +26,13 @@ _FILTERS: Final = {
     **dict.fromkeys(("slice", "sort", "sum", "unique", "default", "d", "random"), "through"),
     **dict.fromkeys(("length", "count"), "measure"),
 }
-_TESTS: Final = {
+_KIND_TESTS: Final = {
     "string": "text",
     "mapping": "mapping",
     **dict.fromkeys(("iterable", "sequence"), "list"),
-    **dict.fromkeys(("number", "integer", "float", "odd", "even", "divisibleby"), "number"),
+    **dict.fromkeys(("number", "integer", "float"), "number"),
 }
+_TESTS: Final = _KIND_TESTS | dict.fromkeys(("odd", "even", "divisibleby"), "number")
 
 _COMPARED: Final[dict[str, tuple[Any, ...]]] = {
     "none": (None,),
@@ -227,6 +228,8 @@ def _asked(name: str) -> Callable[..., bool]:
             for shape in value.shapes:
                 shape.decides = True
             value.use(_TESTS.get(name, ""))
+            # What is tested for one kind may be of another.
+            value.use("text" if name in _KIND_TESTS else "")
             others = args[0] if name == "in" and args and isinstance(args[0], list | tuple | dict) else args
             for other in _COMPARED.get(name, others):
                 value.compare(other)

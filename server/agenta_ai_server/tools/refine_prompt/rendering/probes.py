@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from enum import Enum, auto
 from functools import wraps
 from typing import TYPE_CHECKING, Any, SupportsIndex
 
@@ -27,9 +28,25 @@ _NUMBERS_AT = {
 _NUMBERS_NAMED = frozenset({"count", "length", "linecount", "maxsplit", "precision", "slices", "width"})
 # Filters that ask whether there is a list before they go through it, which makes it no condition.
 _EMPTY_OR_LIST = frozenset({"map", "reject", "rejectattr", "select", "selectattr"})
-# What a constant index of a list may be, and into how many pieces a text is taken to fall.
-_MAX_INDEX = 9
+# The most elements that a list has because of its constant indexes, and into how many pieces a text is taken to fall.
+MAX_LENGTH = 50
 _PIECES = 4
+
+
+class Origin(Enum):
+    """What a probe has to do with the inputs that it comes from."""
+
+    ITSELF = auto()
+    MADE = auto()
+    """It was made from them, as their capitals, and has another shape than they."""
+    CALCULATED = auto()
+    """It was calculated from them, which therefore are numbers."""
+    COUNTED = auto()
+    """It says how often something is in them, or where."""
+    LENGTH = auto()
+
+
+_NUMERIC = {Origin.CALCULATED, Origin.COUNTED, Origin.LENGTH}
 
 
 class Probe(str):
@@ -38,24 +55,30 @@ class Probe(str):
     It is a ``str``, since filters and methods ask for one.
 
     Args:
-        shapes: Of the inputs that it may be.
-        derived: Whether it was made from these, as their length or their capitals, and has another shape than they.
-        measure: Whether it is their length.
-        numeric: Whether it is a number, so that what it is compared with is one as well.
+        shapes: Of the inputs that it may be, or comes from.
+        origin: What it has to do with them.
     """
 
     __hash__ = str.__hash__
 
-    def __new__(cls, *shapes: Shape, derived: bool = False, measure: bool = False, numeric: bool = False) -> Probe:
+    def __new__(cls, *shapes: Shape, origin: Origin = Origin.ITSELF) -> Probe:
         """Make one that reads as a digit."""
         probe = super().__new__(cls, "1")
-        probe._shapes, probe.derived, probe.measure, probe.numeric = shapes, derived, measure, numeric
+        probe._shapes, probe.origin = shapes, origin
         return probe
 
     _shapes: tuple[Shape, ...]
-    derived: bool
-    measure: bool
-    numeric: bool
+    origin: Origin
+
+    @property
+    def is_derived(self) -> bool:
+        """Whether it isn't one of the inputs."""
+        return self.origin is not Origin.ITSELF
+
+    @property
+    def is_numeric(self) -> bool:
+        """Whether it is a number, so that what it is compared with is one as well."""
+        return self.origin in _NUMERIC
 
     @property
     def shapes(self) -> tuple[Shape, ...]:
@@ -65,8 +88,9 @@ class Probe(str):
     def use(self, use: str) -> None:
         """Record what is done with it."""
         for shape in self.shapes:
-            # A sum that is used as a number is a sum of numbers.
-            if not self.derived or (use == "number" and shape.added_to):
+            # A sum that is used as a number is a sum of numbers, and a calculated index is that of a small number.
+            summed, counts = use == "number" and shape.added_to, use == "count" and self.origin is Origin.CALCULATED
+            if not self.is_derived or summed or counts:
                 shape.uses.add(use)
             if use == "condition":
                 shape.uses.add(use)
@@ -76,15 +100,15 @@ class Probe(str):
         """Record what it is compared with."""
         for shape in self.shapes:
             shape.decides = True
-            if self.measure and isinstance(other, int):
+            if self.origin is Origin.LENGTH and isinstance(other, int):
                 shape.sizes.add(other)
             elif isinstance(other, Probe):
                 shape.like = next((each for each in other.shapes if each is not shape), None)
-            elif not self.measure:
+            elif self.origin is not Origin.LENGTH:
                 shape.compare(other)
         if isinstance(other, int | float) and not isinstance(other, bool):
             self.use("number")
-        if isinstance(other, Probe) and (self.numeric or other.numeric):
+        if isinstance(other, Probe) and (self.is_numeric or other.is_numeric):
             _use_as_numbers((self, other))
 
     def search(self, part: object) -> None:
@@ -108,13 +132,16 @@ class Probe(str):
     @property
     def inner(self) -> tuple[Shape, ...]:
         """What has its items: itself, or something new if it was derived."""
-        return tuple(Shape(shape.name) for shape in self.shapes) if self.derived else self.shapes
+        return tuple(Shape(shape.name) for shape in self.shapes) if self.is_derived else self.shapes
 
-    def made(self, use: str = "", *, measure: bool = False, numeric: bool = False) -> Probe:
+    def made(self, use: str = "", origin: Origin = Origin.MADE) -> Probe:
         """Return what was made from it, by something that uses it in this way."""
         if use:
             self.use(use)
-        return Probe(*self.shapes, derived=True, measure=measure, numeric=numeric or use == "number")
+        if use == "number":
+            is_number = self.origin in {Origin.ITSELF, Origin.CALCULATED}
+            origin = Origin.CALCULATED if is_number else Origin.COUNTED
+        return Probe(*self.shapes, origin=origin)
 
     def method(self, name: str, *args: Any, **kwargs: Any) -> Any:
         """Call a method of texts, lists or objects."""
@@ -130,7 +157,7 @@ class Probe(str):
             return self.made("list")
         if name in _SEARCHES and args:
             self.search(args[0])
-        made = self.made("text" if hasattr(str, name) else "", numeric=name in _NUMBERS)
+        made = self.made("text" if hasattr(str, name) else "", _origin(name))
         return [made] * _PIECES if "split" in name or "partition" in name else made
 
     def items(self) -> Any:
@@ -149,6 +176,11 @@ class Probe(str):
         return self.made()
 
     def __getitem__(self, key: Any) -> Any:
+        is_list = any("indexed" in shape.uses for shape in self.inner)
+        if isinstance(key, Probe) and (key.is_numeric or is_list):
+            self.use("list")
+            key.use("count")
+            return self.each
         if isinstance(key, Probe):
             for shape in self.inner:
                 element = shape.element()
@@ -164,9 +196,11 @@ class Probe(str):
                 shape.sizes |= {abs(end) for end in ends if isinstance(end, int)}
             _use_as_numbers(ends)
             return self
-        if isinstance(key, int) and not self.derived and 2 <= key < _MAX_INDEX:
-            for shape in self.shapes:
-                shape.least = max(shape.least, key + 1)
+        if isinstance(key, int) and not self.is_derived:
+            least = key + 1 if key >= 0 else -key
+            for shape in self.shapes if least <= MAX_LENGTH else ():
+                shape.least = max(shape.least, least)
+                shape.uses.add("indexed")
         return self.each
 
     def __iter__(self) -> Iterator[Any]:
@@ -211,10 +245,10 @@ class Probe(str):
 
     def __add__(self, other: Any) -> Any:
         if isinstance(other, Probe):
-            if self.numeric or other.numeric:
+            if self.is_numeric or other.is_numeric:
                 return _arithmetic(self, other)
             for one, two in ((self, other), (other, self)):
-                for shape in one.shapes if not one.derived else ():
+                for shape in one.shapes if not one.is_derived else ():
                     shape.added_to += [each for each in two.shapes if each is not shape]
             return self.made()
         return self.made("number" if isinstance(other, int | float) else "list" if isinstance(other, list) else "text")
@@ -296,7 +330,12 @@ def either(*values: Any) -> Any:
     shapes = [shape for probe in probes for shape in probe.shapes]
     if not probes:
         return values[0]
-    return Probe(*shapes, derived=all(probe.derived for probe in probes))
+    origins = {probe.origin for probe in probes}
+    return Probe(*shapes, origin=Origin.ITSELF if Origin.ITSELF in origins else probes[0].origin)
+
+
+def _origin(name: str) -> Origin:
+    return Origin.COUNTED if name in _NUMBERS else Origin.MADE
 
 
 def recorded(function: Callable[..., Any], name: str, use: str) -> Callable[..., Any]:
@@ -312,7 +351,7 @@ def recorded(function: Callable[..., Any], name: str, use: str) -> Callable[...,
         if isinstance(value, Probe) and name in _EMPTY_OR_LIST:
             args = (*args[:place], list(value), *args[place + 1 :])
         elif isinstance(value, Probe) and use != "through":
-            return value.made(use, measure=use == "measure", numeric=name in _NUMBERS)
+            return value.made(use, Origin.LENGTH if use == "measure" else _origin(name))
         try:
             return function(*args, **kwargs)
         except Exception:

@@ -87,6 +87,7 @@ class Verdict:
         more = f" and {len(fresh) - _MAX_NAMES} more" if len(fresh) > _MAX_NAMES else ""
         noun = f"variable{'s' if len(fresh) > 1 else ''}"
         sentence = {
+            "unguarded": f"shows the {noun} {listed}{more} where the prompt doesn't{f', when {when}' if when else ''}",
             "ignores": f"no longer depends on the {noun} {listed}{more}",
             "shows all": f"shows all items of the {noun} {listed}{more}, also those that the prompt doesn't use",
         }.get(verb, f"{verb} the {noun} {listed}{more}{when}")
