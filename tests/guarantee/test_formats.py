@@ -475,6 +475,7 @@ def test_what_was_lost_and_what_was_invented(name: str, before: str, after: str,
     assert compared(READ[name](before), READ[name](after)) == (set(lost.split()), {invented} - {""})
 
 
+_MANY = "".join(f"{{% if k{n} == 'v' %}}x {{{{ a{n} }}}}{{% else %}}y {{{{ a{n} }}}}{{% endif %}}" for n in range(30))
 # An old text, a new one, and whether that may take its place.
 RENDERED = [
     ("mustache", "{{#xs}}{{a}}{{/xs}}", "{{#xs}}{{a}}{{/xs}}{{^xs}}none{{/xs}}", True),
@@ -530,6 +531,84 @@ RENDERED = [
         True,
     ),
     ("jinja2", "{{ xs|map(attribute='a')|join }}", "{% for x in xs %}{{ x.a }}{% endfor %}", True),
+    # Lists, by their indexes and by what they are unpacked into.
+    ("jinja2", "{{ xs[0] }}{{ xs[11].a }}", "{{ xs[0] }}{{ xs[11].a }}", True),
+    ("jinja2", "{{ xs[0] }}{{ xs[11] }}", "{{ xs[0] }}", False),
+    ("jinja2", "{{ ms[-3].a }}{{ ms[-1].a }}", "{{ ms[-1].a }}", False),
+    ("jinja2", "{{ ms[-1].a }}{{ ms[n].a }}", "{{ ms[n].a }}{{ ms[-1].a }}", True),
+    ("jinja2", "{{ xs[i|int].a }}{{ xs[j - 1].a }}", "{{ xs[j - 1].a }}{{ xs[i|int].a }}", True),
+    (
+        "jinja2",
+        "{% for x in xs %}{{ x[0] }}{{ x[1] }}{% endfor %}",
+        "{% for a, b in xs %}{{ a }}{{ b }}{% endfor %}",
+        True,
+    ),
+    (
+        "jinja2",
+        "{% for a, b, c in xs %}{{ a }}{{ b }}{{ c }}{% endfor %}",
+        "{% for a, b, c in xs %}{{ a }}{{ c }}{% endfor %}",
+        False,
+    ),
+    (
+        "jinja2",
+        "{% for a, b, c in xs %}{{ a }}{{ b }}{{ c }}{% endfor %}",
+        "{% for x in xs %}{{ x|join }}{% endfor %}",
+        True,
+    ),
+    ("jinja2", "{% set a, b, c = t.split('-') %}{{ a }}{{ b }}{{ c }}", "{{ t.split('-')|join }}", True),
+    (
+        "jinja2",
+        "{% set a, b, c = t.split('-') %}{{ a }}{{ b }}{{ c }}",
+        "{% set a, b = t.split('-') %}{{ a }}{{ b }}",
+        False,
+    ),
+    (
+        "jinja2",
+        "{% if xs %}{% for x in xs %}{{ x }}{% endfor %}{% endif %}",
+        "{% for x in xs %}{{ x }}{% endfor %}",
+        True,
+    ),
+    ("jinja2", "{% if xs %}{{ xs|join }}{% endif %}", "{{ xs|default([])|join }}", True),
+    # Inputs of one kind.
+    (
+        "jinja2",
+        "{% if a >= 18 and a < b %}{{ c }}{% endif %}{{ a }}",
+        "{% if a >= 18 and a < b %}{{ c }}{% endif %}",
+        False,
+    ),
+    (
+        "jinja2",
+        "{% if a > b %}{{ c }}{% else %}{{ d }}{% endif %}",
+        "{% if a > b %}{{ d }}{% else %}{{ c }}{% endif %}",
+        False,
+    ),
+    ("jinja2", "{{ [a, 5]|min }}{{ [b|length, c]|max }}", "{{ [5, a]|min }}{{ [b|length, c]|max }}", True),
+    ("jinja2", "{{ '%.2f'|format(a * b) }}", "{{ '%.2f'|format(b * a) }} or so", True),
+    (
+        "jinja2",
+        "{% if a is number %}{{ a|round }}{% else %}{{ a }}{% endif %}",
+        "{% if a is number %}{{ a|round }}{% endif %}",
+        False,
+    ),
+    # What isn't shown because a list can't be made.
+    (
+        "jinja2",
+        "{% for x in xs %}{{ x.a.b() }}{{ x.c }}{% endfor %}{{ d }}",
+        "{% for x in xs %}{{ x.a.b() }}{{ x.e }}{% endfor %}{{ d }}",
+        False,
+    ),
+    (
+        "jinja2",
+        "{% for x in xs %}{{ x.a.b() }}{{ x.c }}{% endfor %}{{ d }}",
+        "{{ d }}{% for x in xs %}{{ x.c }}{{ x.a.b() }}{% endfor %}",
+        True,
+    ),
+    # Many conditions.
+    ("jinja2", _MANY, _MANY.replace("x {{ a7 }}", "x"), False),
+    # JSONPaths that may have no value.
+    ("jinja2", "{% if a %}{{$.a.b}}{% endif %}c", "{{$.a.b}}{% if a %}c{% endif %}", False),
+    ("jinja2", "{% if a %}{{$.a.b}}{% endif %}c", "{% if a %}c {{$.a.b}}{% else %}c{% endif %}", True),
+    ("mustache", "{{#a}}{{$.a.b}}{{/a}}c", "{{$.a.b}}{{#a}}c{{/a}}", False),
     # What comes after something that no survey can compute.
     (
         "jinja2",

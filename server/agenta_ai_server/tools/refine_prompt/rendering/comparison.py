@@ -12,7 +12,7 @@ from agenta_ai_server.tools.refine_prompt.formats import jsonpath
 from agenta_ai_server.tools.refine_prompt.formats.syntax import TemplateSyntaxError, is_blank
 from agenta_ai_server.tools.refine_prompt.rendering.inputs import Inputs
 from agenta_ai_server.tools.refine_prompt.rendering.shapes import ABSENT, EMPTY, Shape
-from agenta_ai_server.tools.refine_prompt.rendering.situations import Situation, bases, candidates, others
+from agenta_ai_server.tools.refine_prompt.rendering.situations import Situation, bases, candidates
 from agenta_ai_server.tools.refine_prompt.rendering.text import MAX_TAGS, Rendered, RenderError, TooComplex
 from agenta_ai_server.tools.refine_prompt.rendering.verdict import Fault, Verdict
 
@@ -280,8 +280,7 @@ class _Comparison:
         # New texts that are as large as the old ones cost as much as these.
         size = len(base.text) + _VALUE * self._inputs.made + _TAG * self._parsed.tags
         most = max(_FEWEST, min(MAX_SITUATIONS, _MAX_RENDERED // max(size, 1)))
-        usual = candidates(self._root, may_use_chance=self._parsed.may_use_chance)
-        found = chain(others(self._root, unshown), usual)
+        found = candidates(self._root, unshown, may_use_chance=self._parsed.may_use_chance)
         seen = 0
         yield self._base
         for situation in found:

@@ -232,6 +232,9 @@ class Inputs:
             if _PLAIN.fullmatch(choice.value):
                 self.literals[around.strip()] = shape
             return around
+        if choice.kind == "pieces":
+            separator, count = choice.value
+            return str(separator).join([text] * count)
         if choice.kind == "size":
             return text.ljust(choice.value, "0")[: choice.value]
         if shape.holds:

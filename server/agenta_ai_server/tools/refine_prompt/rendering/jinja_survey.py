@@ -8,7 +8,14 @@ from typing import TYPE_CHECKING, Any, Final
 from jinja2 import nodes
 from jinja2.visitor import NodeTransformer
 
-from agenta_ai_server.tools.refine_prompt.rendering.probes import Attribute, Probe, either, recorded, use_numbers
+from agenta_ai_server.tools.refine_prompt.rendering.probes import (
+    Attribute,
+    Pieces,
+    Probe,
+    either,
+    recorded,
+    use_numbers,
+)
 from agenta_ai_server.tools.refine_prompt.rendering.sandbox import Sandbox
 
 if TYPE_CHECKING:
@@ -268,6 +275,10 @@ def _elements(value: Any, width: int) -> Sequence[Any]:
 
 def _row(value: Any, width: int) -> Sequence[Any]:
     """Return so many parts of a value."""
+    if isinstance(value, Pieces):
+        value.are_so_many(width)
+    for shape in value.shapes if isinstance(value, Probe) else ():
+        shape.least = max(shape.least, width)
     try:
         parts = list(value)
     except Exception:

@@ -26,6 +26,8 @@ _NUMBERS_AT = {
     "replace": _THIRD,
 }
 _NUMBERS_NAMED = frozenset({"count", "length", "linecount", "maxsplit", "precision", "slices", "width"})
+# Filters that compare or add the elements of a list.
+_OF_ONE_KIND = frozenset({"max", "min", "sort", "sum"})
 # Filters that ask whether there is a list before they go through it, which makes it no condition.
 _EMPTY_OR_LIST = frozenset({"map", "reject", "rejectattr", "select", "selectattr"})
 # The most elements that a list has because of its constant indexes, and into how many pieces a text is taken to fall.
@@ -89,7 +91,7 @@ class Probe(str):
         """Record what is done with it."""
         for shape in self.shapes:
             # A sum that is used as a number is a sum of numbers, and a calculated index is that of a small number.
-            summed, counts = use == "number" and shape.added_to, use == "count" and self.origin is Origin.CALCULATED
+            summed, counts = use == "number" and shape.of_one_kind, use == "count" and self.origin is Origin.CALCULATED
             if not self.is_derived or summed or counts:
                 shape.uses.add(use)
             if use == "condition":
@@ -98,6 +100,8 @@ class Probe(str):
 
     def compare(self, other: object) -> None:
         """Record what it is compared with."""
+        for shape in other.shapes if isinstance(other, Probe) else ():
+            shape.decides = True
         for shape in self.shapes:
             shape.decides = True
             if self.origin is Origin.LENGTH and isinstance(other, int):
@@ -106,9 +110,7 @@ class Probe(str):
                 shape.like = next((each for each in other.shapes if each is not shape), None)
             elif self.origin is not Origin.LENGTH:
                 shape.compare(other)
-        if isinstance(other, int | float) and not isinstance(other, bool):
-            self.use("number")
-        if isinstance(other, Probe) and (self.is_numeric or other.is_numeric):
+        if _is_number(other) or (isinstance(other, Probe) and self.is_numeric):
             _use_as_numbers((self, other))
 
     def search(self, part: object) -> None:
@@ -158,7 +160,9 @@ class Probe(str):
         if name in _SEARCHES and args:
             self.search(args[0])
         made = self.made("text" if hasattr(str, name) else "", _origin(name))
-        return [made] * _PIECES if "split" in name or "partition" in name else made
+        if "split" in name:
+            return Pieces([made] * _PIECES, self, next((each for each in args if isinstance(each, str)), " "))
+        return [made] * _PIECES if "partition" in name else made
 
     def items(self) -> Any:
         """Do as an object does."""
@@ -191,10 +195,9 @@ class Probe(str):
         if isinstance(key, str):
             return self.key(key)
         if isinstance(key, slice):
-            ends = (key.start, key.stop)
             for shape in self.shapes:
-                shape.sizes |= {abs(end) for end in ends if isinstance(end, int)}
-            _use_as_numbers(ends)
+                shape.sizes |= {abs(end) for end in (key.start, key.stop) if isinstance(end, int)}
+            _use_as_numbers((key.start, key.stop, key.step))
             return self
         if isinstance(key, int) and not self.is_derived:
             least = key + 1 if key >= 0 else -key
@@ -247,9 +250,7 @@ class Probe(str):
         if isinstance(other, Probe):
             if self.is_numeric or other.is_numeric:
                 return _arithmetic(self, other)
-            for one, two in ((self, other), (other, self)):
-                for shape in one.shapes if not one.is_derived else ():
-                    shape.added_to += [each for each in two.shapes if each is not shape]
+            _are_of_one_kind(self, other)
             return self.made()
         return self.made("number" if isinstance(other, int | float) else "list" if isinstance(other, list) else "text")
 
@@ -277,6 +278,12 @@ def use_numbers(name: str, args: Sequence[object], kwargs: Mapping[str, object])
     _use_as_numbers((*args[_NUMBERS_AT.get(name, _NONE)], *named))
 
 
+def _is_number(value: object) -> bool:
+    if isinstance(value, Probe):
+        return value.is_numeric
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
 def _use_as_numbers(values: Iterable[object]) -> None:
     for value in values:
         if isinstance(value, Probe):
@@ -284,12 +291,21 @@ def _use_as_numbers(values: Iterable[object]) -> None:
 
 
 def _arithmetic(self: Probe, *others: Any) -> Probe:
-    _use_as_numbers(others)
-    return self.made("number")
+    _use_as_numbers((self, *others))
+    # A repeated text or list is no number.
+    return self.made("number" if all(isinstance(each, int | float | Probe) for each in others) else "")
+
+
+def _are_of_one_kind(*pair: Probe) -> None:
+    for one, other in (pair, reversed(pair)):
+        for shape in one.shapes if not one.is_derived else ():
+            shape.of_one_kind += [each for each in other.shapes if each is not shape]
 
 
 def _order(self: Probe, other: object) -> bool:
     self.compare(other)
+    if isinstance(other, Probe):
+        _are_of_one_kind(self, other)
     return True
 
 
@@ -299,6 +315,25 @@ for _name in ("neg", "pos", "abs"):
     setattr(Probe, f"__{_name}__", _arithmetic)
 for _name in ("lt", "le", "gt", "ge"):
     setattr(Probe, f"__{_name}__", _order)
+
+
+class Pieces(list[Probe]):
+    """What stands for the pieces of a text.
+
+    Args:
+        probes: The pieces.
+        whole: What stands for the text.
+        separator: What is between the pieces.
+    """
+
+    def __init__(self, probes: Iterable[Probe], whole: Probe, separator: str) -> None:
+        super().__init__(probes)
+        self._whole, self._separator = whole, separator
+
+    def are_so_many(self, count: int) -> None:
+        """Record how many pieces there must be."""
+        for shape in self._whole.shapes:
+            shape.pieces = (str(self._separator), count)
 
 
 class Attribute(Probe):
@@ -346,6 +381,8 @@ def recorded(function: Callable[..., Any], name: str, use: str) -> Callable[...,
     def apply(*args: Any, **kwargs: Any) -> Any:
         value = args[place] if len(args) > place else None
         use_numbers(name, args[place + 1 :], kwargs)
+        if name in _OF_ONE_KIND and isinstance(value, list | tuple) and any(map(_is_number, value)):
+            _use_as_numbers(value)
         if isinstance(value, Probe) and name == "replace":
             value.search(args[place + 1] if len(args) > place + 1 else None)
         if isinstance(value, Probe) and name in _EMPTY_OR_LIST:

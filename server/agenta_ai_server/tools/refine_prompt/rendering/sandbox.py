@@ -104,7 +104,9 @@ def _bounded(function: Callable[..., Any], name: str) -> Callable[..., Any]:
     def apply(*args: Any, **kwargs: Any) -> Any:
         if name == "format":
             _refuse(any(isinstance(arg, str) and bool(_HUGE.search(arg)) for arg in args[:1]))
-        _check_width(args, kwargs)
+        # What is formatted may be a width if the format says so.
+        if name != "format" or "*" in args[0]:
+            _check_width(args, kwargs)
         return function(*args, **kwargs)
 
     return apply
