@@ -87,7 +87,13 @@ class _Survey(Sandbox):
         super().__init__()
         self.undefined = _unknown  # type: ignore[assignment]
         filters = {name: recorded(each, name, _FILTERS.get(name, "")) for name, each in self.filters.items()}
-        own = {"items": _items, "default": _defaulted, "d": _defaulted, "__either": either, "__both": _both}
+        own: dict[str, Callable[..., Any]] = {
+            "items": _items,
+            "default": _defaulted,
+            "d": _defaulted,
+            "__either": either,
+            "__both": _both,
+        }
         own |= {"__seen": _seen, "__elements": _elements, "__row": _row, "__members": _members}
         self.filters = _Known(filters | own, lambda name: recorded(_same, name, ""))
         self.tests = _Known({}, _asked)
@@ -201,7 +207,7 @@ def _width(target: nodes.Node) -> int:
     return len(target.items) if isinstance(target, nodes.Tuple) else 0
 
 
-def _filter(node: nodes.Expr, name: str, args: list[nodes.Expr]) -> nodes.Filter:
+def _filter(node: nodes.Node, name: str, args: list[nodes.Expr]) -> nodes.Filter:
     return nodes.Filter(node, name, args, [], None, None, lineno=node.lineno)
 
 
