@@ -26,7 +26,7 @@ def prompt(content: Any, template_format: str = "curly", keys: list[str] | None 
         ("curly", "{{b}} {{ a }} {{a}}", {"a", "b"}, set()),
         ("curly", "{{order.items.0}} {{/user/name}} {{$.x.y}}", {"order", "user", "x"}, {"order", "user", "x"}),
         ("curly", "{{$['a b']}} {{$..name}} {{$}}", {"a b"}, set()),
-        ("fstring", "{a} {b.c} {d[0]} {{not}}", {"a", "b", "d"}, {"b", "d"}),
+        ("fstring", "{a:.2f} {b.c} {d[0]} {{not}}", {"a", "b", "d"}, {"b", "d"}),
         ("jinja2", "{% for one in all %}{{ one.name }}{% endfor %}{{ a|upper }}{{$.b.c}}", {"all", "a", "b"}, {"b"}),
         ("mustache", "{{a}} {{^b}}none{{/b}} {{owner.name}} {{$.c}}", {"a", "b", "owner", "c"}, {"owner"}),
         ("mustache", "{{#items}}{{name}}{{/items}} {{a}}", {"items", "a"}, {"items"}),

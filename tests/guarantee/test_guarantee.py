@@ -339,12 +339,7 @@ BROKEN: dict[str, tuple[tuple[str, ...], str, str]] = {
     ),
     "curly: a NUL": (CURLY, first(CURLY, C1 + " caf\0"), "put control characters into messages[0].content: U+0000"),
     "fstring: an escape": (FSTRING, first(FSTRING, FSTRING[1] + " \x1b[1m"), "control characters"),
-    "mustache: escaped": (
-        MUSTACHE,
-        second(MUSTACHE, MUSTACHE[2].replace("{{{raw}}}", "{{raw}}")),
-        "escapes the variable",
-    ),
-    "fstring: cut to a character": (FSTRING, first(FSTRING, "In {language!s:.1}."), "{language:no long text}"),
+    "fstring: cut to a character": (FSTRING, first(FSTRING, "In {language!s:.1}."), "{language:at most 1 character}"),
     # Two rules at once: the caller reads the one that comes first, and finds the other in the details.
     "role and content": (CURLY, answer("", C2, roles=("user", "user")), "changed the role"),
     "null and empty": (CURLY, answer(None, ""), "no text for messages[0].content"),
@@ -497,9 +492,9 @@ WHOLE: dict[str, tuple[tuple[str, ...], str]] = {
     ),
     "mustache: only a JSONPath": (("mustache", "Of {{$.a}}", "x"), answer("{{$.a}}", "x")),
     "mustache: blanks": (MUSTACHE, first(MUSTACHE, "You help {{ customer.name }}.")),
-    "mustache: unescaped": (
+    "mustache: two braces and three": (
         MUSTACHE,
-        second(MUSTACHE, MUSTACHE[2].replace("{{{raw}}}", "{{&raw}}").replace("{{total}}", "{{{total}}}")),
+        second(MUSTACHE, MUSTACHE[2].replace("{{{raw}}}", "{{raw}}").replace("{{total}}", "{{{total}}}")),
     ),
     "mustache: a comment": (MUSTACHE, first(MUSTACHE, MUSTACHE[1] + "{{! kind }}")),
     "mustache: sections in another order": (

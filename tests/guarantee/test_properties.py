@@ -71,8 +71,8 @@ FORMS: dict[str, dict[str, str]] = {
     },
     "mustache": {
         "{{@}}": "@",
-        "{{{ @ }}}": "{@",
-        "{{&@}}": "{@",
+        "{{{ @ }}}": "@",
+        "{{&@}}": "@",
         "{{#@_on}}yes{{/@_on}}": "#@_on",
         "{{^@_on}}no{{/@_on}}": "^@_on",
         "{{! @ }}": "",
@@ -240,10 +240,9 @@ def test_an_answer_passes_exactly_if_it_uses_what_the_prompt_used(
 def _keeps(name: str, old: frozenset[str], new: frozenset[str]) -> bool:
     """Whether one set of variables may take the place of another, as the documentation has it."""
     if name == "mustache":
-        # Whether a section or an inverted one: both depend on the input, but what an inverted one says isn't lost. Nor
-        # may what was shown as it is be shown escaped.
-        plain_old, plain_new = ({each.lstrip("#^{") for each in names} for names in (old, new))
-        return plain_old == plain_new and {each for each in old if each[0] in "^{"} <= new
+        # Whether a section or an inverted one: both depend on the input, but what an inverted one says isn't lost.
+        plain_old, plain_new = ({each.lstrip("#^") for each in names} for names in (old, new))
+        return plain_old == plain_new and {each for each in old if each[0] == "^"} <= new
     return old == new
 
 

@@ -290,12 +290,12 @@ async def test_so_many_may_wait_for_one_run_and_for_all() -> None:
 
 @virtual_time
 async def test_so_many_callers_of_one_owner_may_join_and_those_of_others_still_can() -> None:
-    runs, tool = InFlightCalls(make_store(), max_joined_per_owner=2), Tool()
+    runs, tool = InFlightCalls(make_store(), max_joined_per_principal=2), Tool()
     joined: list[int] = []
 
-    def call(owner: str) -> asyncio.Task[ToolOutcome]:
+    def call(principal: str) -> asyncio.Task[ToolOutcome]:
         on_join = lambda: joined.append(1)  # noqa: E731
-        return asyncio.create_task(runs.run("id", b"f", tool, owner=owner, on_join=on_join))
+        return asyncio.create_task(runs.run("id", b"f", tool, principal=principal, on_join=on_join))
 
     callers = [call("one") for _ in range(4)] + [call("two")]
     results = await asyncio.gather(*callers, return_exceptions=True)
@@ -306,13 +306,13 @@ async def test_so_many_callers_of_one_owner_may_join_and_those_of_others_still_c
 
 @virtual_time
 async def test_large_results_of_one_owner_are_stored_up_to_a_bound(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(in_flight, "MAX_LARGE_KIB_PER_OWNER", 250)
+    monkeypatch.setattr(in_flight, "MAX_LARGE_KIB_PER_PRINCIPAL", 250)
     runs, large, small = make_runs(), Tool(text="x" * 100_000), Tool()
     calls = [("a", large, "one"), ("b", large, "one"), ("c", large, "one"), ("d", large, "one")]
     calls += [("e", small, "one"), ("f", large, "two")]
-    for key, tool, owner in calls:
-        assert (await runs.run(key, b"f", tool, owner=owner)).text == tool.text
-    repeats = [await runs.run(key, b"f", tool, owner=owner) for key, tool, owner in calls]
+    for key, tool, principal in calls:
+        assert (await runs.run(key, b"f", tool, principal=principal)).text == tool.text
+    repeats = [await runs.run(key, b"f", tool, principal=principal) for key, tool, principal in calls]
     assert [repeat.replayed for repeat in repeats] == [True, True, True, False, True, True]
     assert repeats[3] == OUTCOME_UNKNOWN
 

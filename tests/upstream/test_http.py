@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import httpx
 import pytest
 
-from agenta_ai_server.agenta.http import MAX_BODY_BYTES, MAX_HEADERS, MAX_LINE_BYTES, MAX_UNREAD_BYTES, HttpClient
+from agenta_ai_server.agenta.http import MAX_BODY_BYTES, MAX_UNREAD_BYTES, HttpClient
+from agenta_ai_server.agenta.transport import MAX_HEADERS, MAX_LINE_BYTES
 
 if TYPE_CHECKING:
     import ssl

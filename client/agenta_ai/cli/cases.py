@@ -46,7 +46,7 @@ def refine_with_cases(name: str, client: SyncClient, work: Work) -> int:
             rerun_if_outcome_unknown=args.rerun_if_outcome_unknown,
             on_progress=on_progress,
         )
-    # Each is tried, whatever becomes of the others: the answer was paid for.
+    # Each is tried, whatever becomes of the others: the answer has been billed.
     try:
         work.keep(Refinement(prompt, prompt.with_template(answer.template), answer), output)
     finally:

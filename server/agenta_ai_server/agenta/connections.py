@@ -69,11 +69,14 @@ EXCHANGE: ContextVar[Exchange] = ContextVar("exchange")
 class Connector(aiohttp.TCPConnector):
     """Passes the connection to the exchange, and watches that connection.
 
-    Attributes:
+    Args:
         max_seconds: How long a connection is used, plus or minus a fifth.
+        options: Those of ``aiohttp.TCPConnector``.
     """
 
-    max_seconds = math.inf
+    def __init__(self, max_seconds: float = math.inf, **options: Any) -> None:
+        super().__init__(**options)
+        self._max_seconds = max_seconds
 
     async def connect(self, *args: Any, **kwargs: Any) -> Connection:
         while True:
@@ -88,7 +91,7 @@ class Connector(aiohttp.TCPConnector):
             watch = transport.get_protocol()
             if not isinstance(watch, _Watch):
                 # Spread, so that connections that were opened together aren't all opened again together.
-                watch = _Watch(transport, watch, time.monotonic() + self.max_seconds * random.uniform(0.8, 1.2))  # noqa: S311
+                watch = _Watch(transport, watch, time.monotonic() + self._max_seconds * random.uniform(0.8, 1.2))  # noqa: S311
                 transport.set_protocol(watch)
             elif watch.is_unusable():
                 connection.close()

@@ -1,8 +1,8 @@
 """Classifies failed runs: what went wrong, who can fix it, and whether a retry is safe.
 
-``may_have_run`` follows the money: a request that was refused before a model was asked has bought nothing, although it
-arrived. The sentences are the only text that reaches a caller. Agenta's own text decides which one it is, and never
-gets any further: it holds stack traces and internal addresses.
+``may_have_run`` says whether a request may have been billed: one that arrived, but was refused before a model was
+called, hasn't run. The sentences are the only text that reaches a caller. Agenta's own text decides which one it is,
+and never gets any further: it holds stack traces and internal addresses.
 """
 
 from __future__ import annotations

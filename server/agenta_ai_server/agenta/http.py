@@ -1,8 +1,4 @@
-"""HTTP/1.1 for every request of this server: httpx's interface, with aiohttp's connections beneath it.
-
-httpx's own pool looks at every connection for every call, so its cost grows with the calls in flight. aiohttp's pool
-doesn't, and its connector can record whether a request may have been sent.
-"""
+"""The HTTP client for every request of this server: it bounds what a response may take, and says what was sent."""
 
 from __future__ import annotations
 
@@ -13,25 +9,21 @@ from typing import TYPE_CHECKING
 import aiohttp
 import httpx
 
-from agenta_ai_server.agenta.connections import EXCHANGE, Connector, Exchange
+from agenta_ai_server.agenta.connections import EXCHANGE, Exchange
+from agenta_ai_server.agenta.transport import Transport
 from agenta_ai_server.agenta.trust import tls_context
 from agenta_ai_server.domain.errors import forget_frames
 from agenta_ai_server.domain.http_url import check_http_url, check_proxy_url
 from agenta_ai_server.domain.record import record
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
     from pathlib import Path
 
 MAX_BODY_BYTES = 2 * 1024 * 1024
-MAX_LINE_BYTES = 256 * 1024
-"""Bound of the status line and of each header."""
-MAX_HEADERS = 1000
 MAX_HEAD_BYTES = 256 * 1024
 """Bound of all that precedes a body: interim responses (RFC 9110, section 15.2) and headers."""
 MAX_UNREAD_BYTES = 64 * 1024
 """A refused request of at most this size is taken to have been read by the server."""
-_CHUNK_BYTES = 256 * 1024
 
 _HEADERS = {
     "accept": "application/json",
@@ -96,12 +88,13 @@ class HttpClient:
     ) -> None:
         if proxy is not None:
             check_proxy_url(proxy)
-        self._proxy = proxy
-        self._tls = tls_context(ca_file, *(check_http_url(each).scheme for each in (url, proxy) if each))
-        self._keep_alive = keep_alive
-        self._idle_seconds = idle_seconds
-        self._max_connection_seconds = max_connection_seconds
-        self._transport = _Transport(self._new_session)
+        self._transport = Transport(
+            tls_context(ca_file, *(check_http_url(each).scheme for each in (url, proxy) if each)),
+            proxy=proxy,
+            keep_alive=keep_alive,
+            idle_seconds=idle_seconds,
+            max_connection_seconds=max_connection_seconds,
+        )
         self._closed = False
 
     async def send(
@@ -120,7 +113,7 @@ class HttpClient:
         Args:
             method: ``"GET"`` or ``"POST"``.
             url: Where to.
-            headers: Besides those that every request has.
+            headers: Besides those that every request has. Names in lowercase.
             content: The body.
             seconds: Bounds the whole exchange.
             connect_seconds: Bounds everything before there is a connection; ``seconds`` by default.
@@ -180,72 +173,6 @@ class HttpClient:
         exchange.is_reusable = was_read and body is not None and response.status_code >= httpx.codes.OK
         return HttpResponse(response.status_code, response.headers, body)
 
-    def _new_session(self) -> aiohttp.ClientSession:
-        if self._keep_alive:
-            connector = Connector(limit=0, ssl=self._tls, keepalive_timeout=self._idle_seconds)
-            connector.max_seconds = self._max_connection_seconds
-        else:
-            connector = Connector(limit=0, ssl=self._tls, force_close=True)
-        return aiohttp.ClientSession(
-            connector=connector,
-            headers=_HEADERS,
-            auto_decompress=False,
-            cookie_jar=aiohttp.DummyCookieJar(),
-            proxy=self._proxy,
-            max_line_size=MAX_LINE_BYTES,
-            max_field_size=MAX_LINE_BYTES,
-            max_headers=MAX_HEADERS,
-        )
-
-
-class _Transport(httpx.AsyncBaseTransport):
-    """Sends httpx's requests over aiohttp's connections. Raises aiohttp's errors.
-
-    Args:
-        new_session: Opens a session, which belongs to the event loop of the first request.
-    """
-
-    def __init__(self, new_session: Callable[[], aiohttp.ClientSession]) -> None:
-        self._new_session = new_session
-        self._session: aiohttp.ClientSession | None = None
-
-    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
-        """Return the response when its headers have arrived. Its body isn't decompressed."""
-        if self._session is None:
-            self._session = self._new_session()
-        content = request.content
-        response = await self._session.request(
-            request.method,
-            str(request.url),
-            headers=request.headers,
-            data=_chunks(content) if len(content) > _CHUNK_BYTES else content or None,
-            allow_redirects=False,
-            timeout=aiohttp.ClientTimeout(connect=request.extensions["timeout"]["connect"]),
-        )
-        return httpx.Response(response.status, headers=response.raw_headers, stream=_ResponseBody(response))
-
-    async def aclose(self) -> None:
-        """Close all connections."""
-        if self._session is not None:
-            await self._session.close()
-
-
-class _ResponseBody(httpx.AsyncByteStream):
-    def __init__(self, response: aiohttp.ClientResponse) -> None:
-        self._response = response
-
-    def __aiter__(self) -> AsyncIterator[bytes]:
-        return self._response.content.iter_any()
-
-    async def aclose(self) -> None:
-        self._response.close()
-
-
-async def _chunks(content: bytes) -> AsyncIterator[bytes]:
-    """Yield a long body in pieces, so that it doesn't hold the event loop."""
-    for begin in range(0, len(content), _CHUNK_BYTES):
-        yield content[begin : begin + _CHUNK_BYTES]
-
 
 def _request(
     method: str, url: str, headers: dict[str, str], content: bytes, connect_seconds: float | None
@@ -253,11 +180,9 @@ def _request(
     # A value must not inject another header or request.
     if any("\r" in value or "\n" in value for value in headers.values()):
         raise ValueError("a header holds the end of a line")
-    if len(content) > _CHUNK_BYTES:
-        headers = headers | {"content-length": str(len(content))}
     extensions = {"timeout": {"connect": connect_seconds}}
     stream = httpx.ByteStream(content)
-    request = httpx.Request(method, _parsed(url), headers=headers, stream=stream, extensions=extensions)
+    request = httpx.Request(method, _parsed(url), headers=_HEADERS | headers, stream=stream, extensions=extensions)
     request.read()
     # Otherwise httpx would detect the encoding.
     request.headers.encoding = "ascii"

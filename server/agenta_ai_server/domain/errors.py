@@ -131,7 +131,7 @@ class ToolFailed(Exception):
     Args:
         reason: Why.
         message: What the caller reads: what happened and the way out. Never holds a secret or an upstream's text.
-        retryable: Whether the same call may succeed later, and nothing was bought by this one.
+        retryable: Whether the same call may succeed later, and nothing was billed.
         retry_delay: Seconds to wait before that; ``None`` if unknown.
         violations: The rules that the tool's answer broke, if that is why.
         attempts: The requests that were sent to the completion service.

@@ -18,7 +18,7 @@ class ToolFailure:
 
     Attributes:
         reason: The class of failure.
-        retryable: Whether the same call may succeed later; nothing was bought by this one.
+        retryable: Whether the same call may succeed later; nothing was billed.
         retry_delay: Seconds to wait before that; ``None`` if unknown.
         violations: The rules that the tool's answer broke, if that is why.
     """

@@ -24,7 +24,7 @@ JSON_SCHEMA = "https://json-schema.org/draft/2020-12/schema"
 NAME = re.compile(r"tools\.[a-z0-9_]+\.[a-z0-9_]+\.[a-z0-9_]+")
 
 Run: TypeAlias = "Callable[[ToolCall], Awaitable[ToolOutcome]]"
-# By the four segments of their names.
+# Nested like their names, as in Agenta, which dispatches by provider, group and tool.
 _Namespaces: TypeAlias = "dict[str, dict[str, dict[str, dict[str, ToolSpec]]]]"
 _SEGMENTS = 4
 

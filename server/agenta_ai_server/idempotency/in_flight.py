@@ -32,13 +32,13 @@ FIRST_LOOK, LAST_LOOK, SLOWER = 0.05, 0.25, 1.5
 MAX_RESULT_BYTES = 4 << 20
 # Results above this size, some twenty times an ordinary one, count towards a limit for each principal.
 LARGE_RESULT_BYTES = 1 << 16
-MAX_LARGE_KIB_PER_OWNER = 32 << 10
+MAX_LARGE_KIB_PER_PRINCIPAL = 32 << 10
 # Principals with large results that are remembered.
-MAX_OWNERS = 10_000
+MAX_PRINCIPALS = 10_000
 # How many callers may wait for one run, and for all runs of one principal. They pass neither the rate limit nor the
 # concurrency limit, and each holds a call of the transport.
 MAX_CALLERS = 100
-MAX_JOINED_PER_OWNER = 500
+MAX_JOINED_PER_PRINCIPAL = 500
 
 OUTCOME_UNKNOWN = ToolOutcome(
     "An earlier call with this request_id may have been billed, and its result is lost. To run it again, send a new "
@@ -66,7 +66,7 @@ class InFlightCalls:
         linger: For how many seconds a run that may have been billed continues after its last caller has left. A repeat
             in that time joins it; a later one finds its outcome lost.
         max_joined: How many callers may wait for runs that others have begun here.
-        max_joined_per_owner: How many of them may belong to one owner.
+        max_joined_per_principal: How many of them may belong to one principal.
         result_seconds: How long results are stored.
     """
 
@@ -75,17 +75,17 @@ class InFlightCalls:
         store: Store,
         linger: float = 10.0,
         max_joined: int = 6000,
-        max_joined_per_owner: int = MAX_JOINED_PER_OWNER,
+        max_joined_per_principal: int = MAX_JOINED_PER_PRINCIPAL,
         result_seconds: float = 600.0,
     ) -> None:
         self._store = store
         self._linger_seconds = linger
         self._max_joined = max_joined
-        self._max_joined_per_owner = max_joined_per_owner
-        self._kib_interval = round(result_seconds * MICROSECONDS / MAX_LARGE_KIB_PER_OWNER)
-        self._large_kib: Buckets[str] = Buckets(MAX_OWNERS)
+        self._max_joined_per_principal = max_joined_per_principal
+        self._kib_interval = round(result_seconds * MICROSECONDS / MAX_LARGE_KIB_PER_PRINCIPAL)
+        self._large_kib: Buckets[str] = Buckets(MAX_PRINCIPALS)
         self._joined = 0
-        self._joined_by_owner: Counter[str] = Counter()
+        self._joined_by_principal: Counter[str] = Counter()
         # Keyed by fingerprint too: only the store knows to which of two fingerprints an id belongs.
         self._runs: dict[_RunId, _Run] = {}
         self._tasks: dict[asyncio.Task[Any], _Run] = {}
@@ -102,7 +102,7 @@ class InFlightCalls:
         deadline: float = math.inf,
         *,
         rerun: bool = False,
-        owner: str = "",
+        principal: str = "",
         on_join: Callable[[], None] = lambda: None,
         watch: Watch | None = None,
     ) -> ToolOutcome:
@@ -119,7 +119,7 @@ class InFlightCalls:
                 ``Refused`` only if nothing was billed.
             deadline: When the caller will leave, in seconds on the event loop's clock.
             rerun: Whether to run the id again if its outcome is lost.
-            owner: Names the principal, to bound how many of its callers wait.
+            principal: Names the principal, to bound how many of its callers wait.
             on_join: Called if the caller only waits for a run that another has begun.
             watch: Takes the progress of the run from now on; a run in another process reports none.
 
@@ -134,24 +134,24 @@ class InFlightCalls:
         """
         run = self._runs.get((key, fingerprint, rerun))
         if run is None or run.task.done():
-            run = self._start(_Run(key, fingerprint, rerun, owner, work))
+            run = self._start(_Run(key, fingerprint, rerun, principal, work))
             return await self._wait(run, deadline, watch)
         if (
             len(run.callers.deadlines) >= MAX_CALLERS
             or self._joined >= self._max_joined
-            or self._joined_by_owner[owner] >= self._max_joined_per_owner
+            or self._joined_by_principal[principal] >= self._max_joined_per_principal
         ):
             raise _too_many()
         on_join()
         self._joined += 1
-        self._joined_by_owner[owner] += 1
+        self._joined_by_principal[principal] += 1
         try:
             return await self._wait(run, deadline, watch)
         finally:
             self._joined -= 1
-            self._joined_by_owner[owner] -= 1
-            if not self._joined_by_owner[owner]:
-                del self._joined_by_owner[owner]
+            self._joined_by_principal[principal] -= 1
+            if not self._joined_by_principal[principal]:
+                del self._joined_by_principal[principal]
 
     async def _wait(self, run: _Run, deadline: float, watch: Watch | None) -> ToolOutcome:
         self._join(run, deadline, watch)
@@ -294,7 +294,7 @@ class InFlightCalls:
             await self._record(run, lease.abandon())
             raise
         data: bytes | None = encode(outcome)
-        if data and not self._may_store(run.owner, len(data)):
+        if data and not self._may_store(run.principal, len(data)):
             log.error(
                 "a result of %d bytes isn't stored for repeats: it or its caller's results are too large", len(data)
             )
@@ -304,14 +304,14 @@ class InFlightCalls:
         await self._record(run, lease.complete(RunOutcome(data, keep)))
         return outcome
 
-    def _may_store(self, owner: str, size: int) -> bool:
-        """Count a result, and return whether its owner may have it stored."""
+    def _may_store(self, principal: str, size: int) -> bool:
+        """Count a result, and return whether its principal may have it stored."""
         if size > MAX_RESULT_BYTES:
             return False
         if size > LARGE_RESULT_BYTES:
-            if self._large_kib.delay(owner, self._kib_interval, MAX_LARGE_KIB_PER_OWNER):
+            if self._large_kib.delay(principal, self._kib_interval, MAX_LARGE_KIB_PER_PRINCIPAL):
                 return False
-            self._large_kib.charge(owner, (size >> 10) * self._kib_interval)
+            self._large_kib.charge(principal, (size >> 10) * self._kib_interval)
         return True
 
     async def _record(self, run: _Run, end: Coroutine[None, None, None]) -> None:
@@ -327,7 +327,7 @@ class _Run:
 
     Attributes:
         rerun: Whether it is to run again if its outcome is lost.
-        owner: The principal that the id belongs to.
+        principal: The principal that the id belongs to.
         callers: Who waits for it here.
         waiting: What each of them awaits.
         recording: Whether its work is done and only the store is still to record its outcome.
@@ -338,7 +338,7 @@ class _Run:
     key: str
     fingerprint: bytes
     rerun: bool
-    owner: str
+    principal: str
     work: Work
     task: asyncio.Task[_OutcomeOrError] = field(init=False)
     callers: Callers = field(default_factory=Callers)

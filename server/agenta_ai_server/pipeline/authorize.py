@@ -32,5 +32,5 @@ class Authorize:
             wrong = Violation("name", "Must be the name of a tool. ListTools lists them.")
             raise invalid_fields(Reason.REQUEST_INVALID, wrong)
         self._policy.check_call(call.caller, call.name, call.tools)
-        call.tools.get(call.name)
+        call.tools.get(call.name)  # refuses the name of no tool
         return await proceed(call)

@@ -61,14 +61,14 @@ class Idempotency:
             return await within_deadline(run, proceed)
 
         caller = call.caller
-        owner = digest(caller.method, caller.user, caller.organization, caller.workspace, caller.project).hex()
+        principal = digest(caller.method, caller.user, caller.organization, caller.workspace, caller.project).hex()
         return await self._in_flight.run(
-            digest(owner, call.request_id.lower()).hex(),
+            digest(principal, call.request_id.lower()).hex(),
             _fingerprint(call),
             work,
             call.deadline,
             rerun=call.rerun_if_outcome_unknown,
-            owner=owner,
+            principal=principal,
             on_join=call.forget_arguments,
             watch=call.watch,
         )

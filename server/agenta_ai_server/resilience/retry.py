@@ -69,7 +69,7 @@ class RetryingCompletions:
         max_seconds: No retry ends later than this many seconds after the call began, whatever its deadline.
         least_seconds: Seconds before a deadline from which on the service refuses calls.
         unsafe: Whether to send again also after a time-out, a broken connection, or a proxy's 502 or 504, and so maybe
-            to pay twice.
+            to be billed twice.
         budget: Limits all retries together.
         clock: What deadlines are on; ``None`` for the running event loop's clock.
         sleep: Waits for a number of seconds.
@@ -104,7 +104,7 @@ class RetryingCompletions:
 
         Raises:
             Refused: As the service, before anything was sent. What refuses a retry doesn't.
-            UpstreamFailed: As the service, with all requests that were sent. After one that may have been paid for, it
+            UpstreamFailed: As the service, with all requests that were sent. After one that may have been billed, it
                 is the last such, even if others followed.
         """
         until = min(self._clock() + self._max_seconds, call.deadline)

@@ -89,6 +89,7 @@ class Boundary(grpc.aio.ServerInterceptor):
         handler = await continuation(details)
         if not isinstance(handler, CallHandler):
             return handler
+        # Not cached: callers can name any number of methods that don't exist.
         if handler.recorded_as:
             return self._wrapped(handler, handler.recorded_as)
         wrapped = self._handlers[details.method] = self._wrapped(handler, details.method)

@@ -140,8 +140,11 @@ def _jinja2(text: str, inputs: dict[str, Any]) -> str:
 def _mustache(text: str, inputs: dict[str, Any]) -> str:
     if re.search(r"\{\{\{?\s*(>[^{}]*)?\}\}", text):
         raise ValueError("refused")
-    render = mystace.render_from_template
-    return _around(inputs, lambda masked: render(masked, dict(inputs), stringify=_string), [(text, True)])
+
+    def render(masked: str) -> str:
+        return mystace.render_from_template(masked, dict(inputs), stringify=_string, html_escape_fn=str)
+
+    return _around(inputs, render, [(text, True)])
 
 
 def _curly(text: str, inputs: dict[str, Any]) -> str:

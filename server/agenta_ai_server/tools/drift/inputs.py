@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from agenta_ai_server.tools.refine_prompt.formats import DEFAULT, FORMATS, READ
+from agenta_ai_server.tools.refine_prompt.formats.syntax import Demand
 from agenta_ai_server.tools.refine_prompt.rendering.jinja import JinjaText
 from agenta_ai_server.tools.refine_prompt.rendering.mustache import MustacheText
 from agenta_ai_server.tools.refine_prompt.rendering.shapes import Shape
@@ -66,7 +67,7 @@ def read_inputs(prompt: Mapping[str, Any]) -> PromptInputs:
     found = _Found(declared)
     for text in texts(prompt):
         if read := READ.get(name):
-            found.add_variables(read(text))
+            found.add_variables(name for name in read(text) if not isinstance(name, Demand))
         elif name == "jinja2":
             jinja = JinjaText(text, {})
             found.add_variables(jinja.names | jinja.paths)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections import defaultdict
 from functools import lru_cache
 from string import Formatter
 from typing import TYPE_CHECKING
 
-from agenta_ai_server.tools.refine_prompt.formats.syntax import Demand, TemplateSyntaxError, shown
+from agenta_ai_server.tools.refine_prompt.formats.syntax import Demand, Extent, TemplateSyntaxError, shown
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -33,7 +34,7 @@ def variables(text: str) -> frozenset[str]:
     """The variables of a text, each with its path, as written: blanks belong to the name here.
 
     A name that stands inside a format spec, where its value is not shown, begins with a colon. With the variables come
-    the demands of the specs, ``total:no text``, that a value of the name must meet.
+    the demands of the specs, ``total:no text``, that a value of the name must meet, and how much of it they show.
 
     Raises:
         TemplateSyntaxError: ``str.format`` with named values could not render it.
@@ -54,11 +55,7 @@ def _variables(text: str, start: int, piece: str, *, prefix: str) -> Iterator[st
         _refuse(_spec_fault(spec, takes_none_of), name, text, offset)
         for kind in takes_none_of:
             yield Demand(f"{prefix}{name}:{kind}")
-        most = _most_characters(spec)
-        if most is not None:
-            cut = Demand(f"{prefix}{name}:no long text")
-            cut.most = most
-            yield cut
+        yield Extent(prefix + name, _most_characters(spec))
 
 
 def _refuse(reason: str, name: str, text: str, offset: int) -> None:
@@ -134,13 +131,13 @@ def _refused_kinds(spec: str, *, text_only: bool) -> frozenset[str]:
 
 
 @lru_cache(maxsize=256)
-def _most_characters(spec: str) -> int | None:
-    """How much of a text a spec shows, if it isn't all of it."""
+def _most_characters(spec: str) -> float:
+    """How much a spec shows of a text. A number is shown whole."""
     try:
         shown_characters = len(format(_LONG, spec).strip())
     except (ValueError, OverflowError):
-        return None
-    return shown_characters if shown_characters < len(_LONG) else None
+        return math.inf
+    return shown_characters if shown_characters < len(_LONG) else math.inf
 
 
 def _shows(value: object, spec: str) -> bool:

@@ -36,21 +36,43 @@ class TemplateSyntaxError(ValueError):
 
 
 class Demand(str):
-    """Among the variables of a text, what it asks of the value of one: a refinement may drop it, but not add it.
+    """Among the variables of a text, what it asks of the value of one: a refinement may drop it, but not add it."""
 
-    Attributes:
-        most: How many characters of a text it shows, if that is what it asks; a refinement may show more.
+
+class Extent(Demand):
+    """Among the variables of a text, how much of a value one place shows. A refinement may show more.
+
+    Args:
+        name: The variable.
+        most: How many characters it shows of a long text; infinite if it shows all.
     """
 
-    most: int | None = None
+    name: str
+    most: float
+
+    def __new__(cls, name: str, most: float) -> Extent:
+        """Make one that says how much."""
+        extent = super().__new__(cls, f"{name}:at most {most:g} character{'' if most == 1 else 's'}")
+        extent.name, extent.most = name, most
+        return extent
 
 
 def compared(old: Set[str], new: Set[str]) -> tuple[Set[str], Set[str]]:
     """Return the names that were lost, and the names and demands that are new."""
     lost = {name for name in old - new if not isinstance(name, Demand)}
-    cuts = {name: name.most for name in old if isinstance(name, Demand) and name.most is not None}
-    shorter = {name for name in new & cuts.keys() if isinstance(name, Demand) and (name.most or 0) < cuts[name]}
-    return lost, (new - old) | shorter
+    invented = {name for name in new - old if not isinstance(name, Extent)}
+    before, after = _most(old), _most(new)
+    shorter = (extent for name, extent in after.items() if name in before and extent.most < before[name].most)
+    return lost, invented.union(shorter)
+
+
+def _most(names: Set[str]) -> dict[str, Extent]:
+    """Return the place of each variable that shows the most of it."""
+    most: dict[str, Extent] = {}
+    for extent in names:
+        if isinstance(extent, Extent) and (extent.name not in most or extent.most > most[extent.name].most):
+            most[extent.name] = extent
+    return most
 
 
 def shown(name: str, length: int = 60) -> str:

@@ -9,14 +9,15 @@ from itertools import chain, islice
 from typing import TYPE_CHECKING, Final
 
 from agenta_ai_server.tools.refine_prompt.formats import jsonpath
-from agenta_ai_server.tools.refine_prompt.formats.syntax import TemplateSyntaxError, is_blank, shown
-from agenta_ai_server.tools.refine_prompt.rendering.inputs import QUOTES, Inputs
-from agenta_ai_server.tools.refine_prompt.rendering.shapes import Shape
-from agenta_ai_server.tools.refine_prompt.rendering.situations import Situation, candidates, others
+from agenta_ai_server.tools.refine_prompt.formats.syntax import TemplateSyntaxError, is_blank
+from agenta_ai_server.tools.refine_prompt.rendering.inputs import Inputs
+from agenta_ai_server.tools.refine_prompt.rendering.shapes import ABSENT, EMPTY, Shape
+from agenta_ai_server.tools.refine_prompt.rendering.situations import Situation, bases, candidates
 from agenta_ai_server.tools.refine_prompt.rendering.text import MAX_TAGS, Rendered, RenderError, TooComplex
+from agenta_ai_server.tools.refine_prompt.rendering.verdict import Fault, Verdict
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence, Set
+    from collections.abc import Iterable, Sequence
 
     from agenta_ai_server.tools.refine_prompt.rendering.inputs import Object
     from agenta_ai_server.tools.refine_prompt.rendering.text import Format, Text
@@ -31,24 +32,8 @@ _TAG: Final = 300
 _VALUE: Final = 400
 # The CPU time that rendering may take in all situations without being tried beforehand.
 _SHORT_SECONDS: Final = 0.1
-_MAX_NAMES: Final = 3
 # What may look like a value that isn't there, for a prompt has numbers of its own. More of it may be guesses.
 _MAX_GUESSES: Final = 8
-
-
-@dataclass(frozen=True, slots=True)
-class Fault:
-    """What is wrong with one text, or with all of them together.
-
-    Attributes:
-        index: Of the text; ``None`` for all.
-        kind: ``unreadable``, ``empty``, ``names``, or ``complex`` if they weren't read.
-        description: What is wrong, a sentence's end or a sentence.
-    """
-
-    index: int | None
-    kind: str
-    description: str
 
 
 def read(template_format: str, texts: Sequence[str], fixed: Sequence[str]) -> Fault | None:
@@ -183,7 +168,6 @@ class _Comparison:
     """
 
     def __init__(self, template_format: str, parsed: _Parsed, old: Sequence[Text]) -> None:
-        self._format = template_format
         self._parsed = parsed
         self._old = old
         self._root = Shape("")
@@ -193,9 +177,7 @@ class _Comparison:
         self.fault: Fault | None = None
         self._base = Situation()
         failed: _Failed | None = None
-        for situation in islice(
-            candidates(self._root, self._format, may_use_chance=self._parsed.may_use_chance), MAX_SITUATIONS
-        ):
+        for situation in islice(bases(self._root, may_use_chance=self._parsed.may_use_chance), MAX_SITUATIONS):
             try:
                 self._render(self._old, situation)
             except _Failed as error:
@@ -222,7 +204,7 @@ class _Comparison:
         for text in new:
             text.survey(survey)
         self._root.merge(survey)
-        verdict = _Verdict()
+        verdict = Verdict()
         if any(text.uses_chance for text in new) and not any(text.uses_chance for text in chain(self._old, fixed)):
             verdict.chance()
         verdict.names(*self._parsed.format.compared(_names(self._old, fixed), _names(new, fixed)))
@@ -231,11 +213,14 @@ class _Comparison:
         seen = self._compare(new, fixed, verdict)
         # What was never shown is at least asked for.
         asked = {shape.name for shape in survey.walk()}
-        never = {shape for shape in self._root.walk() if "shown" in shape.uses and not shape.fallback} - seen
+        hides = any(choice in {ABSENT, EMPTY} for choice in self._base.choices.values())
+        never = {shape for shape in self._root.walk() if ("shown" in shape.uses or hides) and not shape.fallback} - seen
         verdict.say("lost", {shape.name for shape in never} - asked)
+        if hides:
+            verdict.say("invented", asked - {shape.name for shape in self._root.walk()})
         return verdict.faults
 
-    def _compare(self, new: Sequence[Text], fixed: Sequence[Text], verdict: _Verdict) -> set[Shape]:
+    def _compare(self, new: Sequence[Text], fixed: Sequence[Text], verdict: Verdict) -> set[Shape]:
         """Render old and new in all situations, and return what the old texts showed in any."""
         seen, seen_in_new = set[Shape](), set[Shape]()
         base: tuple[_Shown, _Shown] | None = None
@@ -256,27 +241,33 @@ class _Comparison:
             kept = refined.markers if len(refined.guesses - old.guesses) <= _MAX_GUESSES else set[str]()
             lost = {shapes[marker].name for marker in old.markers - kept} | (old.paths - refined.paths)
             verdict.lost(lost, situation, self._base)
+            verdict.say("unguarded", refined.paths - old.paths, str(situation))
             verdict.say("invented", refined.misses - old.misses)
             surplus = self._inputs.surplus_markers
             fresh = refined.markers & surplus.keys() - old.markers
             verdict.say("shows all", {surplus[marker].name for marker in fresh})
             seen_in_new |= {self._inputs.shape_of(marker) for marker in refined.markers}
             self._judge_dependence(situation, base, (old, refined), verdict)
-        for element, container in self._inputs.elements.items():
-            inside = set(element.walk())
-            if inside & seen_in_new and not inside & seen:
-                verdict.say("shows all", {container.name})
+        self._judge_elements(seen, seen_in_new, verdict)
         return seen
 
     def _judge_dependence(
-        self, situation: Situation, base: tuple[_Shown, _Shown], now: tuple[_Shown, _Shown], verdict: _Verdict
+        self, situation: Situation, base: tuple[_Shown, _Shown], now: tuple[_Shown, _Shown], verdict: Verdict
     ) -> None:
         """Where the old texts depend on one input without showing it, the new ones do too."""
-        changed = [shape for shape in situation.choices if shape not in self._base.choices]
+        usual = self._base.choices
+        changed = [shape for shape, choice in situation.choices.items() if choice != usual.get(shape)]
         if len(changed) == 1 and not self._shows(changed[0], base[0], now[0]):
             old, new = (before.text != after.text for before, after in zip(base, now, strict=True))
             if old and not new:
                 verdict.say("ignores", {changed[0].name})
+
+    def _judge_elements(self, seen: set[Shape], seen_in_new: set[Shape], verdict: Verdict) -> None:
+        """The new texts show nothing of the elements of a container of which the old ones show nothing."""
+        for element, container in self._inputs.elements.items():
+            inside = set(element.walk())
+            if inside & seen_in_new and not inside & seen:
+                verdict.say("shows all", {container.name})
 
     def _situations(self) -> Iterable[Situation]:
         self._inputs.made = 0
@@ -289,8 +280,7 @@ class _Comparison:
         # New texts that are as large as the old ones cost as much as these.
         size = len(base.text) + _VALUE * self._inputs.made + _TAG * self._parsed.tags
         most = max(_FEWEST, min(MAX_SITUATIONS, _MAX_RENDERED // max(size, 1)))
-        usual = candidates(self._root, self._format, may_use_chance=self._parsed.may_use_chance)
-        found = chain(others(self._root, unshown), usual)
+        found = candidates(self._root, unshown, may_use_chance=self._parsed.may_use_chance)
         seen = 0
         yield self._base
         for situation in found:
@@ -334,71 +324,3 @@ def _names(texts: Iterable[Text], fixed: Iterable[Text]) -> set[str]:
 
 def _paths(texts: Iterable[Text], fixed: Iterable[Text]) -> set[str]:
     return {path for text in chain(texts, fixed) for path in text.paths}
-
-
-class _Verdict:
-    """Collects what is wrong, each thing once."""
-
-    def __init__(self) -> None:
-        self._said: set[str] = set()
-        self._not_empty: set[int] = set()
-        self._emptied: set[int] = set()
-        self._found: list[Fault] = []
-        self._of_names = 0
-
-    @property
-    def faults(self) -> list[Fault]:
-        """What was found."""
-        empty = [Fault(index, "empty", "") for index in sorted(self._emptied - self._not_empty)]
-        return [*self._found[: self._of_names], *empty, *self._found[self._of_names :]]
-
-    def names(self, lost: Set[str], invented: Set[str]) -> None:
-        """Judge names of inputs, and JSONPaths."""
-        self.say("lost", lost)
-        self.say("invented", invented)
-        self._of_names = len(self._found)
-
-    def chance(self) -> None:
-        """Judge texts that depend on chance where the old ones don't."""
-        self._found.append(
-            Fault(None, "names", "The refinement uses random or lipsum, which show something else each time.")
-        )
-
-    def fails(self, index: int, error: RenderError, situation: Situation) -> None:
-        """Judge a text that can't be rendered where the old one could."""
-        when = f" when {situation}" if str(situation) else ""
-        place = f" (line {error.line})" if error.line else ""
-        if index not in {fault.index for fault in self._found if fault.kind == "unreadable"}:
-            self._found.append(Fault(index, "unreadable", f"{error.message}{place}{when}"))
-
-    def blank(self, old: list[bool], new: list[bool]) -> None:
-        """Judge texts that say nothing."""
-        for index, (before, after) in enumerate(zip(old, new, strict=True)):
-            if not before:
-                (self._emptied if after else self._not_empty).add(index)
-
-    def lost(self, names: Set[str], situation: Situation, base: Situation) -> None:
-        """Judge values and JSONPaths that aren't shown where they were."""
-        if situation is base:
-            self.say("lost", names)
-        elif situation.mode == QUOTES:
-            self.say("escaped", names)
-        else:
-            self.say("lost", names, f" when {situation}")
-
-    def say(self, verb: str, names: Set[str], when: str = "") -> None:
-        """Say what the refinement does to inputs and JSONPaths."""
-        unsaid = names - self._said
-        if not unsaid:
-            return
-        fresh = sorted(names if verb == "invented" else unsaid)
-        self._said |= names
-        listed = ", ".join(f"{{{{{shown(name)}}}}}" for name in fresh[:_MAX_NAMES])
-        more = f" and {len(fresh) - _MAX_NAMES} more" if len(fresh) > _MAX_NAMES else ""
-        noun = f"variable{'s' if len(fresh) > 1 else ''}"
-        sentence = {
-            "escaped": f"escapes the {noun} {listed}{more}, so that quotes become &quot;",
-            "ignores": f"no longer depends on the {noun} {listed}{more}",
-            "shows all": f"shows all items of the {noun} {listed}{more}, also those that the prompt doesn't use",
-        }.get(verb, f"{verb} the {noun} {listed}{more}{when}")
-        self._found.append(Fault(None, "names", f"The refinement {sentence}."))

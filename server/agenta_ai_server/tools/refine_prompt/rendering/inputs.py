@@ -12,9 +12,10 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 # A text is made of chunks: 9, four octal digits that number the value, two that number the chunk, 8. Digits pass
-# through most filters, and a chunk can't begin inside of another one. The quote is there in one mode only. The numbers
-# begin anywhere, so that a text can't show a chunk without the value.
-_CHUNK = re.compile(r'9[0-7]{6}"?8')
+# through most filters, and a chunk can't begin inside of another one. The numbers begin anywhere, so that a text can't
+# show a chunk without the value.
+_CHUNK = re.compile(r"9[0-7]{6}8")
+_CHUNKS = re.compile(rf"{_CHUNK.pattern}(?: {_CHUNK.pattern})*")
 _NUMBER = re.compile(r"(?<![\d.])[1-9]\d\d(?!\d)")
 _FRACTION = 0.25
 _WITH_FRACTION = re.compile(r"(?<![\d.])([1-9]\d\d\.25)0*(?!\d)")
@@ -33,7 +34,6 @@ _PROSE = "Été, the\nline\n\n" * 150
 PLAIN: Final = ""
 LONG: Final = "long"
 FRACTIONS: Final = "fractions"
-QUOTES: Final = "quotes"
 FLAT: Final = "flat"
 CHANCE: Final = "chance"
 
@@ -103,6 +103,11 @@ def note_miss(value: object, key: object) -> None:
 def _note_miss(shape: Shape, key: object, misses: set[str]) -> None:
     if isinstance(key, str) and key not in shape.keys:
         misses.add(Shape(shape.name).key(key).name)
+
+
+def without_values(message: str) -> str:
+    """Return an error's message without the texts that were made up for the inputs."""
+    return _CHUNKS.sub("…", message)
 
 
 class Inputs:
@@ -227,6 +232,9 @@ class Inputs:
             if _PLAIN.fullmatch(choice.value):
                 self.literals[around.strip()] = shape
             return around
+        if choice.kind == "pieces":
+            separator, count = choice.value
+            return str(separator).join([text] * count)
         if choice.kind == "size":
             return text.ljust(choice.value, "0")[: choice.value]
         if shape.holds:
@@ -256,9 +264,8 @@ class Inputs:
         number = self._number(shape, at)
         if number >= _MOST_VALUES:
             return "0"
-        quote = '"' if mode == QUOTES else ""
         name = f"{(self._first_text + number) % _MOST_VALUES:04o}"
-        chunks = [f"9{name}{place:02o}{quote}8" for place in range(len(_LONG) if mode == LONG else 2)]
+        chunks = [f"9{name}{place:02o}8" for place in range(len(_LONG) if mode == LONG else 2)]
         self.markers |= dict.fromkeys(chunks, shape)
         text = " ".join(chunks)
         if mode == LONG:

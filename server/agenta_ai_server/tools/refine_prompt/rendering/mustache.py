@@ -89,7 +89,8 @@ class MustacheText:
         """
         root = _Root(inputs)
         try:
-            rendered = MustacheRenderer(self._tree).render(root, stringify=_stringified)
+            # Not escaped, as in Agenta: a prompt isn't HTML.
+            rendered = MustacheRenderer(self._tree).render(root, stringify=_stringified, html_escape_fn=str)
         except (AttributeError, LookupError, TypeError, ValueError) as error:
             raise RenderError(str(error)) from None
         return Rendered.of(rendered)

@@ -2,21 +2,53 @@
 
 from __future__ import annotations
 
+from enum import Enum, auto
 from functools import wraps
 from typing import TYPE_CHECKING, Any, SupportsIndex
 
 from agenta_ai_server.tools.refine_prompt.rendering.shapes import METHODS, Shape
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 # A list inside of a list inside of a list …: deeper, a recursive loop is taken to end.
 _MAX_NESTING = 4
 _METHODS_OF_LISTS = frozenset(dir(list)) - frozenset(dir(str))
 _SEARCHES = frozenset({"startswith", "endswith", "find", "rfind", "index", "count", "replace", "removeprefix", "split"})
-# What a constant index of a list may be, and into how many pieces a text is taken to fall.
-_MAX_INDEX = 9
+# Filters and methods that return a number.
+_NUMBERS = frozenset({"length", "count", "find", "index", "rfind", "rindex", "wordcount"})
+# Where filters and methods take numbers, and the names of such arguments.
+_NONE, _FIRST, _THIRD, _AFTER_FIRST = slice(0), slice(1), slice(2, 3), slice(1, None)
+_NUMBERS_AT = {
+    **dict.fromkeys(("batch", "center", "expandtabs", "indent", "ljust", "rjust"), _FIRST),
+    **dict.fromkeys(("divisibleby", "round", "slice", "truncate", "wordwrap", "zfill"), _FIRST),
+    **dict.fromkeys(("count", "find", "index", "rfind", "rindex", "rsplit", "split"), _AFTER_FIRST),
+    "replace": _THIRD,
+}
+_NUMBERS_NAMED = frozenset({"count", "length", "linecount", "maxsplit", "precision", "slices", "width"})
+# Filters that compare or add the elements of a list.
+_OF_ONE_KIND = frozenset({"max", "min", "sort", "sum"})
+# Filters that ask whether there is a list before they go through it, which makes it no condition.
+_EMPTY_OR_LIST = frozenset({"map", "reject", "rejectattr", "select", "selectattr"})
+# The most elements that a list has because of its constant indexes, and into how many pieces a text is taken to fall.
+MAX_LENGTH = 50
 _PIECES = 4
+
+
+class Origin(Enum):
+    """What a probe has to do with the inputs that it comes from."""
+
+    ITSELF = auto()
+    MADE = auto()
+    """It was made from them, as their capitals, and has another shape than they."""
+    CALCULATED = auto()
+    """It was calculated from them, which therefore are numbers."""
+    COUNTED = auto()
+    """It says how often something is in them, or where."""
+    LENGTH = auto()
+
+
+_NUMERIC = {Origin.CALCULATED, Origin.COUNTED, Origin.LENGTH}
 
 
 class Probe(str):
@@ -25,22 +57,30 @@ class Probe(str):
     It is a ``str``, since filters and methods ask for one.
 
     Args:
-        shapes: Of the inputs that it may be.
-        derived: Whether it was made from these, as their length or their capitals, and has another shape than they.
-        measure: Whether it is their length.
+        shapes: Of the inputs that it may be, or comes from.
+        origin: What it has to do with them.
     """
 
     __hash__ = str.__hash__
 
-    def __new__(cls, *shapes: Shape, derived: bool = False, measure: bool = False) -> Probe:
+    def __new__(cls, *shapes: Shape, origin: Origin = Origin.ITSELF) -> Probe:
         """Make one that reads as a digit."""
         probe = super().__new__(cls, "1")
-        probe._shapes, probe.derived, probe.measure = shapes, derived, measure
+        probe._shapes, probe.origin = shapes, origin
         return probe
 
     _shapes: tuple[Shape, ...]
-    derived: bool
-    measure: bool
+    origin: Origin
+
+    @property
+    def is_derived(self) -> bool:
+        """Whether it isn't one of the inputs."""
+        return self.origin is not Origin.ITSELF
+
+    @property
+    def is_numeric(self) -> bool:
+        """Whether it is a number, so that what it is compared with is one as well."""
+        return self.origin in _NUMERIC
 
     @property
     def shapes(self) -> tuple[Shape, ...]:
@@ -50,8 +90,9 @@ class Probe(str):
     def use(self, use: str) -> None:
         """Record what is done with it."""
         for shape in self.shapes:
-            # A sum that is used as a number is a sum of numbers.
-            if not self.derived or (use == "number" and shape.added_to):
+            # A sum that is used as a number is a sum of numbers, and a calculated index is that of a small number.
+            summed, counts = use == "number" and shape.of_one_kind, use == "count" and self.origin is Origin.CALCULATED
+            if not self.is_derived or summed or counts:
                 shape.uses.add(use)
             if use == "condition":
                 shape.uses.add(use)
@@ -59,16 +100,18 @@ class Probe(str):
 
     def compare(self, other: object) -> None:
         """Record what it is compared with."""
+        for shape in other.shapes if isinstance(other, Probe) else ():
+            shape.decides = True
         for shape in self.shapes:
             shape.decides = True
-            if self.measure and isinstance(other, int):
+            if self.origin is Origin.LENGTH and isinstance(other, int):
                 shape.sizes.add(other)
             elif isinstance(other, Probe):
                 shape.like = next((each for each in other.shapes if each is not shape), None)
-            elif not self.measure:
+            elif self.origin is not Origin.LENGTH:
                 shape.compare(other)
-        if isinstance(other, int | float) and not isinstance(other, bool):
-            self.use("number")
+        if _is_number(other) or (isinstance(other, Probe) and self.is_numeric):
+            _use_as_numbers((self, other))
 
     def search(self, part: object) -> None:
         """Record what is looked for in it."""
@@ -91,16 +134,20 @@ class Probe(str):
     @property
     def inner(self) -> tuple[Shape, ...]:
         """What has its items: itself, or something new if it was derived."""
-        return tuple(Shape(shape.name) for shape in self.shapes) if self.derived else self.shapes
+        return tuple(Shape(shape.name) for shape in self.shapes) if self.is_derived else self.shapes
 
-    def made(self, use: str = "", *, measure: bool = False) -> Probe:
+    def made(self, use: str = "", origin: Origin = Origin.MADE) -> Probe:
         """Return what was made from it, by something that uses it in this way."""
         if use:
             self.use(use)
-        return Probe(*self.shapes, derived=True, measure=measure)
+        if use == "number":
+            is_number = self.origin in {Origin.ITSELF, Origin.CALCULATED}
+            origin = Origin.CALCULATED if is_number else Origin.COUNTED
+        return Probe(*self.shapes, origin=origin)
 
-    def method(self, name: str, *args: Any) -> Any:
+    def method(self, name: str, *args: Any, **kwargs: Any) -> Any:
         """Call a method of texts, lists or objects."""
+        use_numbers(name, args, kwargs)
         if name == "get" and args:
             self.use("object")
             return self[args[0]]
@@ -112,8 +159,10 @@ class Probe(str):
             return self.made("list")
         if name in _SEARCHES and args:
             self.search(args[0])
-        made = self.made("text" if hasattr(str, name) else "")
-        return [made] * _PIECES if "split" in name or "partition" in name else made
+        made = self.made("text" if hasattr(str, name) else "", _origin(name))
+        if "split" in name:
+            return Pieces([made] * _PIECES, self, next((each for each in args if isinstance(each, str)), " "))
+        return [made] * _PIECES if "partition" in name else made
 
     def items(self) -> Any:
         """Do as an object does."""
@@ -131,6 +180,11 @@ class Probe(str):
         return self.made()
 
     def __getitem__(self, key: Any) -> Any:
+        is_list = any("indexed" in shape.uses for shape in self.inner)
+        if isinstance(key, Probe) and (key.is_numeric or is_list):
+            self.use("list")
+            key.use("count")
+            return self.each
         if isinstance(key, Probe):
             for shape in self.inner:
                 element = shape.element()
@@ -143,10 +197,13 @@ class Probe(str):
         if isinstance(key, slice):
             for shape in self.shapes:
                 shape.sizes |= {abs(end) for end in (key.start, key.stop) if isinstance(end, int)}
+            _use_as_numbers((key.start, key.stop, key.step))
             return self
-        if isinstance(key, int) and not self.derived and 2 <= key < _MAX_INDEX:
-            for shape in self.shapes:
-                shape.least = max(shape.least, key + 1)
+        if isinstance(key, int) and not self.is_derived:
+            least = key + 1 if key >= 0 else -key
+            for shape in self.shapes if least <= MAX_LENGTH else ():
+                shape.least = max(shape.least, least)
+                shape.uses.add("indexed")
         return self.each
 
     def __iter__(self) -> Iterator[Any]:
@@ -191,9 +248,9 @@ class Probe(str):
 
     def __add__(self, other: Any) -> Any:
         if isinstance(other, Probe):
-            for one, two in ((self, other), (other, self)):
-                for shape in one.shapes if not one.derived else ():
-                    shape.added_to += [each for each in two.shapes if each is not shape]
+            if self.is_numeric or other.is_numeric:
+                return _arithmetic(self, other)
+            _are_of_one_kind(self, other)
             return self.made()
         return self.made("number" if isinstance(other, int | float) else "list" if isinstance(other, list) else "text")
 
@@ -215,19 +272,40 @@ class Probe(str):
         return self.made("number")
 
 
-def _shapes(value: object) -> tuple[Shape, ...]:
-    return value.shapes if isinstance(value, Probe) else ()
+def use_numbers(name: str, args: Sequence[object], kwargs: Mapping[str, object]) -> None:
+    """Record which probes a filter, a test or a method takes as numbers, besides the value that it is applied to."""
+    named = (kwargs[key] for key in _NUMBERS_NAMED & kwargs.keys())
+    _use_as_numbers((*args[_NUMBERS_AT.get(name, _NONE)], *named))
+
+
+def _is_number(value: object) -> bool:
+    if isinstance(value, Probe):
+        return value.is_numeric
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _use_as_numbers(values: Iterable[object]) -> None:
+    for value in values:
+        if isinstance(value, Probe):
+            value.use("number")
 
 
 def _arithmetic(self: Probe, *others: Any) -> Probe:
-    for other in others:
-        if isinstance(other, Probe):
-            other.use("number")
-    return self.made("number")
+    _use_as_numbers((self, *others))
+    # A repeated text or list is no number.
+    return self.made("number" if all(isinstance(each, int | float | Probe) for each in others) else "")
+
+
+def _are_of_one_kind(*pair: Probe) -> None:
+    for one, other in (pair, reversed(pair)):
+        for shape in one.shapes if not one.is_derived else ():
+            shape.of_one_kind += [each for each in other.shapes if each is not shape]
 
 
 def _order(self: Probe, other: object) -> bool:
     self.compare(other)
+    if isinstance(other, Probe):
+        _are_of_one_kind(self, other)
     return True
 
 
@@ -237,6 +315,25 @@ for _name in ("neg", "pos", "abs"):
     setattr(Probe, f"__{_name}__", _arithmetic)
 for _name in ("lt", "le", "gt", "ge"):
     setattr(Probe, f"__{_name}__", _order)
+
+
+class Pieces(list[Probe]):
+    """What stands for the pieces of a text.
+
+    Args:
+        probes: The pieces.
+        whole: What stands for the text.
+        separator: What is between the pieces.
+    """
+
+    def __init__(self, probes: Iterable[Probe], whole: Probe, separator: str) -> None:
+        super().__init__(probes)
+        self._whole, self._separator = whole, separator
+
+    def are_so_many(self, count: int) -> None:
+        """Record how many pieces there must be."""
+        for shape in self._whole.shapes:
+            shape.pieces = (str(self._separator), count)
 
 
 class Attribute(Probe):
@@ -259,7 +356,7 @@ class Attribute(Probe):
         return self._shapes
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        return self.owner.method(self.name, *args)
+        return self.owner.method(self.name, *args, **kwargs)
 
 
 def either(*values: Any) -> Any:
@@ -268,7 +365,12 @@ def either(*values: Any) -> Any:
     shapes = [shape for probe in probes for shape in probe.shapes]
     if not probes:
         return values[0]
-    return Probe(*shapes, derived=all(probe.derived for probe in probes))
+    origins = {probe.origin for probe in probes}
+    return Probe(*shapes, origin=Origin.ITSELF if Origin.ITSELF in origins else probes[0].origin)
+
+
+def _origin(name: str) -> Origin:
+    return Origin.COUNTED if name in _NUMBERS else Origin.MADE
 
 
 def recorded(function: Callable[..., Any], name: str, use: str) -> Callable[..., Any]:
@@ -278,10 +380,15 @@ def recorded(function: Callable[..., Any], name: str, use: str) -> Callable[...,
     @wraps(function)
     def apply(*args: Any, **kwargs: Any) -> Any:
         value = args[place] if len(args) > place else None
+        use_numbers(name, args[place + 1 :], kwargs)
+        if name in _OF_ONE_KIND and isinstance(value, list | tuple) and any(map(_is_number, value)):
+            _use_as_numbers(value)
         if isinstance(value, Probe) and name == "replace":
             value.search(args[place + 1] if len(args) > place + 1 else None)
-        if isinstance(value, Probe) and use != "through":
-            return value.made(use, measure=use == "measure")
+        if isinstance(value, Probe) and name in _EMPTY_OR_LIST:
+            args = (*args[:place], list(value), *args[place + 1 :])
+        elif isinstance(value, Probe) and use != "through":
+            return value.made(use, Origin.LENGTH if use == "measure" else _origin(name))
         try:
             return function(*args, **kwargs)
         except Exception:

@@ -25,7 +25,8 @@ class Choice:
 
     Attributes:
         kind: ``absent``, ``empty``, ``literal``, ``like`` (another input), ``around`` (a marker that begins, ends and
-            is filled with a text), ``size`` (of a list or a text), ``other`` (another marker), or one of ``KINDS``.
+            is filled with a text), ``pieces`` (markers with a text between them), ``size`` (of a list or a text),
+            ``other`` (another marker), or one of ``KINDS``.
         value: What belongs to the kind.
         says: What that means for the input, for people.
     """
@@ -48,7 +49,8 @@ class Shape:
         name: The path for people: ``order['items'][].sku``.
         keys: Its items by name, if it is an object.
         each: Its elements, if it is a list, or its values, if it is an object with any keys.
-        uses: What is done with it: ``object``, ``list``, ``number``, ``count``, ``text``, ``condition``.
+        uses: What is done with it: ``object``, ``list``, ``number``, ``count``, ``text``, ``condition``, ``shown``;
+            ``indexed`` by a number, and not by a name.
         constants: What it is compared with.
         parts: Texts that are looked for in it.
         sizes: What its length is compared with.
@@ -56,9 +58,10 @@ class Shape:
         fallback: Whether it is only there in the mode ``FLAT``.
         keyed_by: What its keys come from.
         holds: What is one of its elements, or a part of it.
-        added_to: What it is added to, and so is of one kind with.
+        of_one_kind: What it is added to, or ordered with, and so is of one kind with.
         like: Another input that it is compared with.
         least: How many elements it has at the least.
+        pieces: What it is split by, and into how many pieces.
     """
 
     name: str
@@ -72,9 +75,10 @@ class Shape:
     fallback: bool = False
     keyed_by: Shape | None = None
     holds: Shape | None = None
-    added_to: list[Shape] = field(default_factory=list)
+    of_one_kind: list[Shape] = field(default_factory=list)
     like: Shape | None = None
     least: int = 2
+    pieces: tuple[str, int] | None = None
 
     def key(self, name: str) -> Shape:
         """Return the shape of the item of this name, which there is from now on."""
@@ -105,7 +109,7 @@ class Shape:
         found = ["object"] if self.keys or "mapping" in self.uses or (values and "list" not in self.uses) else []
         found += ["list"] if "list" in self.uses or (self.each and not values) else []
         found += ["object"] if values and "object" not in found else []
-        uses = self.uses.union(*(each.uses for each in self.added_to))
+        uses = self.uses.union(*(each.uses for each in self.of_one_kind))
         found += ["count"] if "count" in self.uses else ["number"] if {"count", "number"} & uses else []
         return found + (["text"] if "text" in self.uses or not found else [])
 

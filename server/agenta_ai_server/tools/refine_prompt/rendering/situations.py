@@ -3,22 +3,23 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from itertools import chain, combinations, zip_longest
+from itertools import chain, combinations, islice, zip_longest
 from typing import TYPE_CHECKING, Any, Final
 
-from agenta_ai_server.tools.refine_prompt.rendering.inputs import CHANCE, FLAT, FRACTIONS, LONG, PLAIN, QUOTES
+from agenta_ai_server.tools.refine_prompt.rendering.inputs import CHANCE, FLAT, FRACTIONS, LONG, PLAIN
 from agenta_ai_server.tools.refine_prompt.rendering.shapes import ABSENT, EMPTY, OTHER, Choice, Shape
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Collection, Iterator, Mapping
 
 _MAX_SIZE: Final = 25
 _MAX_PAIRS: Final = 2_000
 _DESCRIBED: Final = 3
+# The constants that all inputs are given at once before anything is given to one alone.
+_FIRST_DIAGONALS: Final = 2
 _MODES: Final = {
     LONG: "all texts are long and have several lines",
     FRACTIONS: "all numbers have fractions",
-    QUOTES: "all texts hold quotes",
     FLAT: "all sections are plain conditions",
     CHANCE: "chance has another result",
 }
@@ -47,54 +48,77 @@ class Situation:
         return Situation({**base.choices, **self.choices}, self.mode or base.mode)
 
 
-def candidates(root: Shape, template_format: str, *, may_use_chance: bool = False) -> Iterator[Situation]:
+def candidates(root: Shape, unshown: Collection[Shape] = (), *, may_use_chance: bool) -> Iterator[Situation]:
     """Yield all situations that may matter, the most telling first; the first has nothing unusual.
 
     Args:
         root: The shape of all inputs.
-        template_format: Name of the format.
+        unshown: Inputs that aren't shown as they are.
         may_use_chance: Whether the texts may render differently with the same inputs.
     """
+    choices = _all_choices(root)
+    shapes = list(root.walk())
     yield Situation()
-    shapes = [shape for shape in root.walk() if shape is not root]
-    choices = {shape: found for shape in shapes if (found := list(_choices(shape)))}
     yield Situation(mode=LONG)
     if may_use_chance:
         yield Situation(mode=CHANCE)
-    if template_format == "mustache":
-        yield Situation(mode=QUOTES)
     modes = [FLAT] if any("section" in shape.uses for shape in shapes) else []
     modes += [FRACTIONS] if any("number" in shape.uses for shape in shapes) else []
     yield from (Situation(mode=mode) for mode in modes)
-    single = [(shape, choice) for row in zip_longest(*_rows(choices)) for shape, choice in filter(None, row)]
+    diagonals = _diagonals(choices, least=2)
+    yield from islice(diagonals, _FIRST_DIAGONALS)
+    yield from _others(root, unshown)
+    single = _one_by_one(choices)
     for common in (ABSENT, EMPTY):
         together = {shape: choice for shape, choice in single if choice is common}
         if len(together) > 1:
             yield Situation(together)
     yield from (Situation({shape: choice}) for shape, choice in single)
-    yield from _diagonals(choices)
+    yield from diagonals
     yield from (Situation({shape: choice}, mode) for mode in modes for shape, choice in single)
     pairs = ((one, two) for one, two in combinations(single, 2) if one[0] is not two[0])
     for _, pair in zip(range(_MAX_PAIRS), pairs, strict=False):
         yield Situation(dict(pair))
 
 
-def others(root: Shape, unshown: set[Shape]) -> Iterator[Situation]:
-    """Yield the situations in which one input that isn't shown as it is has another value of its kind."""
+def bases(root: Shape, *, may_use_chance: bool) -> Iterator[Situation]:
+    """Yield the situations that all others may be variations of, the most ordinary first.
+
+    Args:
+        root: The shape of all inputs.
+        may_use_chance: Whether the texts may render differently with the same inputs.
+    """
+    choices = _all_choices(root)
+    yield Situation()
+    # What chooses from a constant object is one of its keys.
+    keys = {shape: [choice for choice in found if choice.value] for shape, found in choices.items()}
+    yield from _diagonals(keys, least=1)
+    yield from (Situation({shape: choice}) for shape, choice in _one_by_one(choices))
+    yield from candidates(root, may_use_chance=may_use_chance)
+
+
+def _others(root: Shape, unshown: Collection[Shape]) -> Iterator[Situation]:
+    """Give one input that isn't shown as it is another value of its kind."""
     for shape in root.walk():
         if shape in unshown and shape.kinds[0] in {"text", "number", "count"}:
             yield Situation({shape: OTHER})
 
 
-def _rows(choices: Mapping[Shape, list[Choice]]) -> Iterator[list[tuple[Shape, Choice]]]:
-    for shape, found in choices.items():
-        yield [(shape, choice) for choice in found]
+def _all_choices(root: Shape) -> dict[Shape, list[Choice]]:
+    shapes = (shape for shape in root.walk() if shape is not root)
+    return {shape: found for shape in shapes if (found := list(_choices(shape)))}
 
 
-def _diagonals(choices: Mapping[Shape, list[Choice]]) -> Iterator[Situation]:
-    """Give all inputs that are compared with constants one of these at once."""
+def _one_by_one(choices: Mapping[Shape, list[Choice]]) -> list[tuple[Shape, Choice]]:
+    """Return the first choice of each input, then the second, and so on."""
+    rows = ([(shape, choice) for choice in found] for shape, found in choices.items())
+    return [(shape, choice) for row in zip_longest(*rows) for shape, choice in filter(None, row)]
+
+
+def _diagonals(choices: Mapping[Shape, list[Choice]], least: int) -> Iterator[Situation]:
+    """Give all inputs that are compared with constants, if they are so many, one of these at once."""
     constants = {shape: same for shape, found in choices.items() if (same := [c for c in found if c.kind == "literal"])}
-    if len(constants) > 1:
+    if len(constants) >= least:
         for place in range(max(map(len, constants.values()))):
             yield Situation({shape: found[place % len(found)] for shape, found in constants.items()})
 
@@ -109,13 +133,18 @@ def _choices(shape: Shape) -> Iterator[Choice]:
     parts = list(dict.fromkeys(shape.parts))
     parts += ["".join(parts)] if len(parts) > 1 else []
     yield from (Choice("around", part, f"a text with {part!r}") for part in parts)
-    if first == "list" or "list" in more:
+    if shape.pieces:
+        separator, count = shape.pieces
+        yield Choice("pieces", shape.pieces, f"a text of {count} pieces with {separator!r} between them")
+    # Elements that are only found by their numbers are taken to be there.
+    if "list" in shape.kinds and ("list" in shape.uses or "indexed" not in shape.uses):
         yield from (Choice("size", size, _elements(size)) for size in (0, 1))
     sizes = chain.from_iterable((size, size + 1) for size in sorted(shape.sizes) if 0 <= size < _MAX_SIZE)
     yield from (Choice("size", size, _elements(size)) for size in dict.fromkeys(sizes) if size > 2 or first == "text")
     if shape.decides:
         yield EMPTY
-    if "condition" in shape.uses or first in {"number", "count"}:
+    # A list or an object is empty or absent instead.
+    if ("condition" in shape.uses and first == "text") or first in {"number", "count"}:
         yield _literal(0 if first in {"number", "count"} else False)
     yield from (Choice(kind, says=f"of the kind {kind}") for kind in more)
     if "section" in shape.uses:

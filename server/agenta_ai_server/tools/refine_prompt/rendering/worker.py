@@ -17,8 +17,8 @@ from dataclasses import astuple
 from typing import TYPE_CHECKING, Any, Final
 
 from agenta_ai_server.tools.refine_prompt.rendering import comparison
-from agenta_ai_server.tools.refine_prompt.rendering.comparison import Fault
 from agenta_ai_server.tools.refine_prompt.rendering.text import MAX_TAGS, MAX_TOKENS, TooComplex
+from agenta_ai_server.tools.refine_prompt.rendering.verdict import Fault
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
