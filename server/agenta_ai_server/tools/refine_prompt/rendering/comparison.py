@@ -215,7 +215,7 @@ class _Comparison:
         typical = taken[(len(taken) - 1) // 2]
         estimate = 2 * (times[-1] - began + (_FEWEST - _REHEARSED) * typical)
         if estimate > MAX_SECONDS:
-            raise TooComplex("rendering it takes too much CPU time or memory")
+            raise TooComplex("checking a refinement of it would take too much CPU time")
 
     def faults(self, new: Sequence[Text], fixed: Sequence[Text]) -> list[Fault]:
         """Return what is wrong with new texts."""
