@@ -267,8 +267,9 @@ SLOW = "{% for i in range(1000) %}{% for j in range(20) %}{% set x = i * j %}{% 
 async def test_the_prompt_is_to_blame_if_it_is_too_slow(workers: Workers) -> None:
     """One rendering of it isn't, but as many as the check of an answer needs."""
     for old, fixed in ((CONDITIONS + SLOW, "Hi"), (CONDITIONS, SLOW)):
-        with pytest.raises(LimitExceeded):
-            await workers.ask({"format": "jinja2", "old": [old], "fixed": [fixed], "new": None}, "a")
+        with suppress(LimitExceeded):  # where even the estimate takes too long
+            answer = await workers.ask({"format": "jinja2", "old": [old], "fixed": [fixed], "new": None}, "a")
+            assert [kind for _, kind, _ in answer["faults"]] == ["complex"]
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import time
 from dataclasses import dataclass
-from itertools import chain, islice
+from itertools import chain, islice, pairwise
 from typing import TYPE_CHECKING, Final
 
 from agenta_ai_server.tools.refine_prompt.formats import jsonpath
@@ -30,8 +30,12 @@ _FEWEST: Final = 8
 # As many characters cost as much as a tag, and as a value of the inputs.
 _TAG: Final = 300
 _VALUE: Final = 400
-# The CPU time that rendering may take in all situations without being tried beforehand.
-_SHORT_SECONDS: Final = 0.1
+# The CPU time after which a comparison ends, if there were at least _FEWEST situations.
+_ENOUGH_SECONDS: Final = 0.25
+# The CPU time that a comparison may take.
+MAX_SECONDS: Final = 0.65
+# In how many situations texts are rendered for the estimate. The second is one with long inputs.
+_REHEARSED: Final = 3
 # What may look like a value that isn't there, for a prompt has numbers of its own. More of it may be guesses.
 _MAX_GUESSES: Final = 8
 
@@ -45,15 +49,16 @@ def read(template_format: str, texts: Sequence[str], fixed: Sequence[str]) -> Fa
         fixed: The texts that stay as they are, whether they can be rendered or not.
 
     Raises:
-        TooComplex: They have too many tags or tokens.
+        TooComplex: They have too many tags or tokens, or comparing texts like them would take too long.
     """
+    began = time.process_time()
     parsed = _Parsed(template_format)
     staying, old = parsed.texts(fixed), parsed.texts(texts)
     if parsed.faults:
         return parsed.faults[0]
     comparison = _Comparison(template_format, parsed, old)
     if not comparison.fault:
-        comparison.rehearse(staying)
+        comparison.rehearse(staying, began)
     return comparison.fault
 
 
@@ -189,14 +194,28 @@ class _Comparison:
             place = f" (line {failed.error.line})" if failed.error.line else ""
             self.fault = Fault(failed.index, "unreadable", f"{failed.error.message}{place}")
 
-    def rehearse(self, fixed: Sequence[Text]) -> None:
-        """Take as long as slow texts take in a comparison, so that it can't fail because of them."""
-        situations, began = list(self._situations()), time.process_time()
-        for situation in situations:
+    def rehearse(self, fixed: Sequence[Text], began: float) -> None:
+        """Estimate the CPU time of comparing the texts with others like them.
+
+        Args:
+            fixed: The texts that stay as they are.
+            began: The CPU time of the process when it began to read the texts.
+
+        Raises:
+            TooComplex: It would take too long.
+        """
+        times = [time.process_time()]
+        for situation in islice(self._situations(), _REHEARSED):
             with contextlib.suppress(_Failed):
                 self._render(self._old, situation, fixed)
-            if situation is self._base and (time.process_time() - began) * len(situations) < _SHORT_SECONDS:
-                return
+            times.append(time.process_time())
+        # The old and the new texts are read, and rendered in at least so many situations. Those with long inputs, of
+        # which there is one or two, take longer than the others.
+        taken = sorted(after - before for before, after in pairwise(times))
+        typical = taken[(len(taken) - 1) // 2]
+        estimate = 2 * (times[-1] - began + (_FEWEST - _REHEARSED) * typical)
+        if estimate > MAX_SECONDS:
+            raise TooComplex("checking a refinement of it would take too much CPU time")
 
     def faults(self, new: Sequence[Text], fixed: Sequence[Text]) -> list[Fault]:
         """Return what is wrong with new texts."""
@@ -224,7 +243,10 @@ class _Comparison:
         """Render old and new in all situations, and return what the old texts showed in any."""
         seen, seen_in_new = set[Shape](), set[Shape]()
         base: tuple[_Shown, _Shown] | None = None
-        for situation in self._situations():
+        began = time.process_time()
+        for count, situation in enumerate(self._situations()):
+            if count > _FEWEST and time.process_time() - began > _ENOUGH_SECONDS:
+                break
             try:
                 old = self._render(self._old, situation, fixed)
             except _Failed:

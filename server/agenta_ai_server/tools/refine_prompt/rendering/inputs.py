@@ -6,7 +6,7 @@ import random
 import re
 from typing import TYPE_CHECKING, Any, Final
 
-from agenta_ai_server.tools.refine_prompt.rendering.shapes import ABSENT, KINDS, OTHER, Choice, Shape
+from agenta_ai_server.tools.refine_prompt.rendering.shapes import ABSENT, KINDS, METHODS, OTHER, Choice, Shape
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -59,6 +59,10 @@ class Object(dict[str, Any]):
         if self._notes_tests and not found and not isinstance(key, Value):
             self._miss(key)
         return found
+
+    def has_item(self, name: str) -> bool:
+        """Return whether ``.name`` is an item: whether there is one, and no attribute of this name comes first."""
+        return super().__contains__(name) and name not in METHODS and name[0] != "_"
 
     def get(self, key: object, default: Any = None) -> Any:
         """Return an item, as a template asks for it."""

@@ -83,6 +83,8 @@ class Sandbox(SandboxedEnvironment):
 
     def getattr(self, obj: Any, attribute: str) -> Any:
         """Return an attribute or an item, and note one that isn't there."""
+        if type(obj) is Object and obj.has_item(attribute):
+            return obj[attribute]
         return _noted(super().getattr(obj, attribute), obj, attribute)
 
     def getitem(self, obj: Any, argument: Any) -> Any:

@@ -24,11 +24,19 @@ MAX_TAGS: Final = 1_000
 # The most tokens that one text in Jinja2 may have: names, constants, operators and delimiters, and the prose between.
 MAX_TOKENS: Final = 6_000
 
+_TOO_MANY = f"it has more than {MAX_TAGS:,} tags, or a text with more than {MAX_TOKENS:,} tokens in its tags"
 _MARKED = re.compile(f"{OPEN}[^{CLOSE}]*{CLOSE}")
 
 
 class TooComplex(Exception):
-    """Texts have more tags or tokens than can be checked in time."""
+    """Texts can't be checked in time.
+
+    Args:
+        why: What is too much, a sentence's end.
+    """
+
+    def __init__(self, why: str = _TOO_MANY) -> None:
+        super().__init__(why)
 
 
 class RenderError(Exception):

@@ -17,22 +17,19 @@ from dataclasses import astuple
 from typing import TYPE_CHECKING, Any, Final
 
 from agenta_ai_server.tools.refine_prompt.rendering import comparison
-from agenta_ai_server.tools.refine_prompt.rendering.text import MAX_TAGS, MAX_TOKENS, TooComplex
+from agenta_ai_server.tools.refine_prompt.rendering.text import TooComplex
 from agenta_ai_server.tools.refine_prompt.rendering.verdict import Fault
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-# The CPU time that may be taken for a prompt, and for an answer. The latter includes the former once more, and an
-# answer like the prompt takes as much again. The rest is for a processor that is slower the second time.
+# The CPU time that may be taken for a prompt. What a prompt like it takes in a comparison is in ``comparison.py``.
 PROMPT_SECONDS: Final = 0.25
-ANSWER_SECONDS: Final = 0.65
 # The address space that the process may take. The interpreter alone needs about 30 MB of it.
 MEMORY_BYTES: Final = 100 * 2**20
 # Begins each message.
 LENGTH_BYTES: Final = 4
 _MAX_FAULTS: Final = 20
-_COMPLEX: Final = f"it has more than {MAX_TAGS:,} tags, or a text with more than {MAX_TOKENS:,} tokens in its tags"
 _EVERYTHING: Final = "{{ 'é\\n'|tojson|pprint|urlencode|urlize|wordwrap|striptags }}{{ a.b.c }}"
 
 
@@ -44,7 +41,7 @@ def main() -> None:
     _limit()
     while length := _receive(LENGTH_BYTES):
         request = json.loads(_receive(int.from_bytes(length, "big")))
-        signal.setitimer(signal.ITIMER_PROF, PROMPT_SECONDS if request["new"] is None else ANSWER_SECONDS)
+        signal.setitimer(signal.ITIMER_PROF, PROMPT_SECONDS if request["new"] is None else comparison.MAX_SECONDS)
         answer = _answer(request)
         signal.setitimer(signal.ITIMER_PROF, 0)
         encoded = json.dumps(answer).encode()
@@ -58,8 +55,8 @@ def _answer(request: Mapping[str, Any]) -> dict[str, Any]:
             faults = [fault] if fault else []
         else:
             faults = comparison.compare(request["format"], request["old"], request["fixed"], request["new"])
-    except TooComplex:
-        faults = [Fault(None, "complex", _COMPLEX)]
+    except TooComplex as error:
+        faults = [Fault(None, "complex", str(error))]
     except Exception:
         # Out of memory, or a fault of ours that a template has found: in both cases this process isn't used again.
         return {"exceeded": True}
