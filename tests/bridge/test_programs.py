@@ -177,6 +177,8 @@ async def program(server: FakeServer) -> AsyncIterator[Program]:
     process = await asyncio.create_subprocess_exec(
         *COMMAND, "--target", server.target, env=clean_environment(),
         stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
+        # Where the tests run in the background, they and all that they start ignore the signal.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )  # fmt: skip
     program = Program(process)
     await program.begin()
@@ -214,6 +216,14 @@ async def test_a_bridge_that_is_killed_leaves_nothing_running(server: FakeServer
     await asyncio.to_thread(server.service.asked.wait, 10)
     program.process.kill()
     await server.left()
+
+
+async def test_control_c_ends_the_bridge_and_its_calls(server: FakeServer, program: Program) -> None:
+    await program.send("tools/call", 1, name=REFINE, arguments={})
+    await asyncio.to_thread(server.service.asked.wait, 10)
+    program.process.send_signal(signal.SIGINT)
+    await server.left()
+    assert await program.ended() == -signal.SIGINT
 
 
 async def test_a_client_that_leaves_ends_the_bridge_and_its_calls(server: FakeServer, program: Program) -> None:
