@@ -12,7 +12,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TextIO
 
-from agenta_ai.terminal import CONTROLS, printable
+from agenta_ai.terminal import one_line, printable, printable_json
 
 _BOM = b"\xef\xbb\xbf"
 
@@ -113,6 +113,11 @@ def _replace(path: Path, content: bytes) -> None:
 
 def say(text: str) -> None:
     """Write a line to standard output."""
+    print(one_line(text))
+
+
+def say_text(text: str) -> None:
+    """Write a text of any number of lines to standard output."""
     print(printable(text))
 
 
@@ -120,7 +125,7 @@ def note(text: str) -> None:
     """Write a line to standard error. If that is closed, ``print`` would write to standard output."""
     if sys.stderr is not None:
         with suppress(OSError):
-            print(printable(text), file=sys.stderr)
+            print(one_line(text), file=sys.stderr)
 
 
 def print_json(value: object) -> None:
@@ -129,10 +134,8 @@ def print_json(value: object) -> None:
 
 
 def to_json(value: object, *, indent: int | None = 2) -> str:
-    """Return a value as JSON, with control characters escaped."""
-    text = json.dumps(value, ensure_ascii=False, indent=indent, default=_jsonable)
-    # Control characters that JSON doesn't escape.
-    return CONTROLS.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
+    """Return a value as JSON, with unsafe characters escaped, also those that JSON allows."""
+    return printable_json(json.dumps(value, ensure_ascii=False, indent=indent, default=_jsonable))
 
 
 def _jsonable(value: object) -> object:
