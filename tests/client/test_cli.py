@@ -635,6 +635,15 @@ def test_no_tricks_with_the_terminal(
     assert not [line for line in (out + err).split("\n") if line.startswith("FAKE")]
 
 
+@pytest.mark.parametrize(("is_terminal", "shown"), [(True, "\\x1b[2J\n"), (False, "\x1b[2J\n")])
+def test_a_file_on_standard_output(
+    is_terminal: bool, shown: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: is_terminal)
+    streams.write("-", "\x1b[2J\n")
+    assert capsys.readouterr().out == shown
+
+
 def test_help_waits_for_nothing_heavy() -> None:
     code = (
         "import sys; from agenta_ai import cli\n"

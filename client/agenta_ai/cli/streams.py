@@ -70,13 +70,15 @@ def check_writable(name: str, option: str) -> None:
 def write(name: str, text: str, mark: bytes = b"") -> None:
     """Write a file; ``-`` is standard output. A regular file is replaced as a whole, and keeps its mode.
 
+    A terminal gets unsafe characters escaped, since the text may be a server's.
+
     Raises:
         InvalidInput: It can't be written.
     """
     from agenta_ai import InvalidInput
 
     if name == "-":
-        sys.stdout.write(text)
+        sys.stdout.write(printable(text) if is_terminal(sys.stdout) else text)
         return
     # Half of a surrogate pair isn't text, but JSON can escape it.
     content = mark + text.encode(errors="backslashreplace")
