@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import json
+import shlex
 import signal
+import subprocess
 import threading
 from typing import TYPE_CHECKING, Any, cast
 from uuid import uuid4
@@ -232,6 +234,26 @@ async def test_a_client_that_leaves_ends_the_bridge_and_its_calls(server: FakeSe
     program.stdin.close()
     await server.left()
     assert await program.ended() == 0
+
+
+@pytest.mark.parametrize(
+    ("redirection", "sentence"),
+    [
+        (">/dev/full", "Cannot use standard input and output: No space left on device."),
+        ("<&-", "Cannot read standard input: it is closed."),
+    ],
+    ids=["full", "closed"],
+)
+def test_standard_streams_that_cannot_be_used(redirection: str, sentence: str) -> None:
+    done = subprocess.run(
+        ["sh", "-c", f"{shlex.join(COMMAND)} --target 127.0.0.1:1 {redirection}"],
+        input='{"jsonrpc": "2.0", "id": 1, "method": "ping"}\n',
+        capture_output=True,
+        text=True,
+        check=False,
+        env=clean_environment(),
+    )
+    assert (done.returncode, done.stderr) == (2, f"agenta-ai: {sentence}\n")
 
 
 async def test_a_client_that_is_killed_ends_the_bridge(server: FakeServer, program: Program) -> None:

@@ -669,16 +669,29 @@ def test_control_c(server: FakeServer) -> None:
     assert running.returncode == 130
 
 
-@pytest.mark.parametrize("words", ["--help", "--version", "tools --help"])
 @pytest.mark.parametrize(
-    ("redirection", "why"), [(">/dev/full", "No space left on device"), (">&-", "it is closed")], ids=["full", "closed"]
+    ("words", "redirection", "why", "unbuffered"),
+    [
+        *((words, ">/dev/full", "No space left on device", "") for words in ("--help", "--version", "tools --help")),
+        ("--help", ">/dev/full", "No space left on device", "1"),
+        *((words, ">&-", "it is closed", "") for words in ("--help", "--version", "tools --help")),
+    ],
 )
-def test_help_that_cannot_be_printed(words: str, redirection: str, why: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    # Unbuffered, nothing would be left for the interpreter's exit.
-    monkeypatch.delenv("PYTHONUNBUFFERED", raising=False)
+def test_help_that_cannot_be_printed(
+    words: str, redirection: str, why: str, unbuffered: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Unbuffered, nothing is left for the interpreter's exit.
+    monkeypatch.setenv("PYTHONUNBUFFERED", unbuffered)
     line = f"{shlex.join(COMMAND)} {words} {redirection}"
     done = subprocess.run(["sh", "-c", line], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (2, f"agenta-ai: Cannot write to standard output: {why}.\n")
+
+
+@pytest.mark.parametrize("words", ["", "nope"])
+def test_wrong_usage_that_cannot_be_printed(words: str) -> None:
+    line = f"{shlex.join(COMMAND)} {words} 2>&-"
+    done = subprocess.run(["sh", "-c", line], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (2, "")
 
 
 def test_a_reader_that_went_away(server: FakeServer) -> None:

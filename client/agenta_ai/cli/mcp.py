@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import signal
+import sys
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
@@ -28,6 +29,8 @@ def mcp(args: argparse.Namespace, how: Access, _: Running) -> int:
     if args.listen:
         asyncio.run(_over_http(args, how))
     else:
+        if sys.stdin is None:
+            raise InvalidInput("Cannot read standard input: it is closed.")
         _end_at_control_c()
         asyncio.run(_over_stdio(args, how))
     return exits.OK
