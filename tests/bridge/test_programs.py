@@ -7,6 +7,7 @@ import json
 import shlex
 import signal
 import subprocess
+import sys
 import threading
 from typing import TYPE_CHECKING, Any, cast
 from uuid import uuid4
@@ -149,6 +150,15 @@ async def test_a_service_that_restarts_runs_the_call_once_by_its_id(server: Fake
     assert server.service.requests[0].request_id == after.service.requests[0].request_id
 
 
+# Becomes the command that it is given, with Ctrl-C as it is in a terminal: where the tests run in the background, they
+# and all that they start ignore it. The grpc of this process doesn't always survive a fork, which preexec_fn needs.
+BOOTSTRAP = """
+import os, signal, sys
+signal.signal(signal.SIGINT, signal.SIG_DFL)
+os.execv(sys.argv[1], sys.argv[1:])
+"""
+
+
 class Program:
     """The bridge as a client sees it that speaks and listens as it likes."""
 
@@ -177,10 +187,8 @@ class Program:
 async def program(server: FakeServer) -> AsyncIterator[Program]:
     server.answers([STEP, None])
     process = await asyncio.create_subprocess_exec(
-        *COMMAND, "--target", server.target, env=clean_environment(),
+        sys.executable, "-Sc", BOOTSTRAP, *COMMAND, "--target", server.target, env=clean_environment(),
         stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
-        # Where the tests run in the background, they and all that they start ignore the signal.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )  # fmt: skip
     program = Program(process)
     await program.begin()
