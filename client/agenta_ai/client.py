@@ -154,7 +154,7 @@ class Client:
 
         Raises:
             CallFailed: There was no response.
-            AgentaError: The pages never end, because the server repeats one.
+            AgentaError: The pages never end: the server repeats one, or sends more than 1,000.
         """
         seconds, extra = read_timeout(timeout), self._connection.extra_metadata(metadata)
         page = await self._send(requests.list_tools("", seconds, extra))

@@ -10,7 +10,7 @@ from difflib import SequenceMatcher, unified_diff
 from itertools import zip_longest
 from typing import Any, Literal
 
-from agenta_ai.terminal import printable
+from agenta_ai.terminal import one_line
 
 _WORDS = re.compile(r"\w+|\s+|[^\w\s]")
 
@@ -50,7 +50,7 @@ class MessageChange:
         return pieces
 
     def __str__(self) -> str:
-        return "\n".join(printable(line) for line in self.lines())
+        return "\n".join(one_line(line) for line in self.lines())
 
 
 def diff_messages(old: object, new: object) -> list[MessageChange]:

@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 REFINE_PROMPT = "tools.agenta.api.refine_prompt"
 # Name of the tool that ``refine_prompt_with_cases`` calls.
 REFINE_PROMPT_WITH_CASES = "tools.agenta.api.refine_prompt_with_cases"
+# Pages of tools that a client reads: far more than any server has.
+MAX_PAGES = 1_000
 
 _Result = TypeVar("_Result")
 _Other = TypeVar("_Other")
@@ -133,10 +135,12 @@ def check_token(token: str, seen: set[str]) -> None:
     """Note the token of a page.
 
     Raises:
-        AgentaError: It was seen before: the pages would have no end.
+        AgentaError: It was seen before, or there are more pages than :data:`MAX_PAGES`: they would have no end.
     """
     if token in seen:
         raise AgentaError("The server repeats a page of its tools. Report this to its operator.")
+    if len(seen) + 1 >= MAX_PAGES:
+        raise AgentaError(f"The server's tools have more than {MAX_PAGES:,} pages. Report this to its operator.")
     seen.add(token)
 
 

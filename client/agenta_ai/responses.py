@@ -108,18 +108,16 @@ def read_refined(result: results.ToolResult, original: dict[str, Any]) -> result
     result.raise_for_error()
     match result.structured_content:
         case {"prompt_template_json": str(text), "messages": list(), "summary": str(summary)}:
-            template = json.loads(text)
-            if isinstance(template, dict):
-                return results.RefinedPrompt(
-                    template=template,
-                    summary=summary,
-                    original=original,
-                    template_json=text,
-                    meta=result.meta,
-                    request_id=result.request_id,
-                    call_id=result.call_id,
-                    trailers=result.trailers,
-                )
+            return results.RefinedPrompt(
+                template=_refined_template(text, original),
+                summary=summary,
+                original=original,
+                template_json=text,
+                meta=result.meta,
+                request_id=result.request_id,
+                call_id=result.call_id,
+                trailers=result.trailers,
+            )
     raise ValueError("The answer is not a refinement.")
 
 
@@ -134,26 +132,27 @@ def read_refined_with_cases(result: results.ToolResult, original: dict[str, Any]
     answer = result.structured_content
     try:
         text = answer["prompt_template_json"]
-        template = json.loads(text)
-        if not isinstance(template, dict):
-            raise TypeError
         return cases.RefinedWithCases(
-            template=template,
-            summary=str(answer["summary"]),
+            template=_refined_template(text, original),
+            summary=_text(answer["summary"]),
             improved=bool(answer["improved"]),
             passed_before=int(answer["passed_before"]),
             passed_after=int(answer["passed_after"]),
             cases=tuple(
-                cases.CaseReport(each["name"], _case_result(each["before"]), _case_result(each["after"]))
+                cases.CaseReport(_text(each["name"]), _case_result(each["before"]), _case_result(each["after"]))
                 for each in answer["cases"]
             ),
             rounds=tuple(
-                cases.RefinementRound(each["end"], each["why"], each["summary"], int(each["passed"]))
+                cases.RefinementRound(
+                    _text(each["end"]), _text(each["why"]), _text(each["summary"]), int(each["passed"])
+                )
                 for each in answer["rounds"]
             ),
-            stopped=str(answer["stopped"]),
+            stopped=_text(answer["stopped"]),
             model_calls=int(answer["model_calls"]),
-            copied_texts=tuple(cases.CopiedText(each["case"], each["text"]) for each in answer["copied_texts"]),
+            copied_texts=tuple(
+                cases.CopiedText(_text(each["case"]), _text(each["text"])) for each in answer["copied_texts"]
+            ),
             original=original,
             template_json=text,
             meta=result.meta,
@@ -165,13 +164,45 @@ def read_refined_with_cases(result: results.ToolResult, original: dict[str, Any]
         raise ValueError("The answer is not a refinement against test cases.") from None
 
 
+def _refined_template(text: str, original: dict[str, Any]) -> dict[str, Any]:
+    """Return the refined template.
+
+    Raises:
+        ValueError: It isn't JSON, or its messages aren't those of the original with other texts.
+    """
+    template = json.loads(text)
+    if not isinstance(template, dict) or _outline(template) != _outline(original):
+        raise ValueError("The template is not a refinement of the original.")
+    return template
+
+
+def _outline(template: dict[str, Any]) -> object:
+    """Return the roles of the messages and the types of their contents; ``None`` if there are no messages."""
+    messages = template.get("messages")
+    if not isinstance(messages, list):
+        return None
+    return [(each.get("role"), type(each.get("content"))) if isinstance(each, dict) else each for each in messages]
+
+
+def _text(value: object) -> str:
+    if not isinstance(value, str):
+        raise TypeError
+    return value
+
+
 def _case_result(answer: Any) -> cases.CaseResult:
     known = {verdict.value for verdict in cases.Verdict}
     return cases.CaseResult(
         verdict=cases.Verdict(answer["verdict"] if answer["verdict"] in known else "unknown"),
         passes=int(answer["passes"]),
         runs=tuple(
-            cases.CaseRun(each["passed"], each["output"], tuple(each["faults"]), each["failure"], each["trace_id"])
+            cases.CaseRun(
+                passed=bool(each["passed"]),
+                output=_text(each["output"]),
+                faults=tuple(_text(fault) for fault in each["faults"]),
+                failure=_text(each["failure"]),
+                trace_id=_text(each["trace_id"]),
+            )
             for each in answer["runs"]
         ),
     )

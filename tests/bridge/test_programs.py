@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import json
+import shlex
 import signal
+import subprocess
+import sys
 import threading
 from typing import TYPE_CHECKING, Any, cast
 from uuid import uuid4
@@ -147,6 +150,15 @@ async def test_a_service_that_restarts_runs_the_call_once_by_its_id(server: Fake
     assert server.service.requests[0].request_id == after.service.requests[0].request_id
 
 
+# Becomes the command that it is given, with Ctrl-C as it is in a terminal: where the tests run in the background, they
+# and all that they start ignore it. The grpc of this process doesn't always survive a fork, which preexec_fn needs.
+BOOTSTRAP = """
+import os, signal, sys
+signal.signal(signal.SIGINT, signal.SIG_DFL)
+os.execv(sys.argv[1], sys.argv[1:])
+"""
+
+
 class Program:
     """The bridge as a client sees it that speaks and listens as it likes."""
 
@@ -175,7 +187,7 @@ class Program:
 async def program(server: FakeServer) -> AsyncIterator[Program]:
     server.answers([STEP, None])
     process = await asyncio.create_subprocess_exec(
-        *COMMAND, "--target", server.target, env=clean_environment(),
+        sys.executable, "-Sc", BOOTSTRAP, *COMMAND, "--target", server.target, env=clean_environment(),
         stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
     )  # fmt: skip
     program = Program(process)
@@ -216,12 +228,40 @@ async def test_a_bridge_that_is_killed_leaves_nothing_running(server: FakeServer
     await server.left()
 
 
+async def test_control_c_ends_the_bridge_and_its_calls(server: FakeServer, program: Program) -> None:
+    await program.send("tools/call", 1, name=REFINE, arguments={})
+    await asyncio.to_thread(server.service.asked.wait, 10)
+    program.process.send_signal(signal.SIGINT)
+    await server.left()
+    assert await program.ended() == -signal.SIGINT
+
+
 async def test_a_client_that_leaves_ends_the_bridge_and_its_calls(server: FakeServer, program: Program) -> None:
     await program.send("tools/call", 1, name=REFINE, arguments={})
     await asyncio.to_thread(server.service.asked.wait, 10)
     program.stdin.close()
     await server.left()
     assert await program.ended() == 0
+
+
+@pytest.mark.parametrize(
+    ("redirection", "sentence"),
+    [
+        (">/dev/full", "Cannot use standard input and output: No space left on device."),
+        ("<&-", "Cannot read standard input: it is closed."),
+    ],
+    ids=["full", "closed"],
+)
+def test_standard_streams_that_cannot_be_used(redirection: str, sentence: str) -> None:
+    done = subprocess.run(
+        ["sh", "-c", f"{shlex.join(COMMAND)} --target 127.0.0.1:1 {redirection}"],
+        input='{"jsonrpc": "2.0", "id": 1, "method": "ping"}\n',
+        capture_output=True,
+        text=True,
+        check=False,
+        env=clean_environment(),
+    )
+    assert (done.returncode, done.stderr) == (2, f"agenta-ai: {sentence}\n")
 
 
 async def test_a_client_that_is_killed_ends_the_bridge(server: FakeServer, program: Program) -> None:

@@ -87,10 +87,10 @@ def test_status_of_a_service_that_is_off(server: FakeServer, capsys: pytest.Capt
 
 def test_tools(server: FakeServer, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AGENTA_AI_TARGET", server.target)
-    tool = {"name": "tools.x.y.z", "title": "A tool", "description": "Does it."}
-    server.answers(ParseDict({"tools": [tool]}, pb.ListToolsResponse()))
+    tool = {"name": "tools.x.y.z", "title": "A tool", "description": "Does it.\n\nWell."}
+    server.answers(ParseDict({"tools": [tool, {"name": "tools.x.y.zz"}]}, pb.ListToolsResponse()))
     assert cli.main(["tools"]) == 0
-    assert capsys.readouterr().out == "tools.x.y.z  A tool\n    Does it.\n"
+    assert capsys.readouterr().out == "tools.x.y.z  A tool\n    Does it.\n    \n    Well.\ntools.x.y.zz\n"
     assert cli.main(["tools", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)[0]["annotations"]["destructive"] is True
 
@@ -603,8 +603,8 @@ def test_no_tricks_with_the_terminal(
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    """Whatever is printed, on either stream, holds no controls but newlines."""
-    trick = "\x1b[2J\x9b2J\x7f\x07\r\x85\u2028\u2029\u202a\u202e\u2066\u2069"
+    """Whatever is printed, on either stream, holds no controls but newlines, and no text can pass for another line."""
+    trick = "\x1b[2J\x9b2J\x7f\x07\r\x85\u2028\u2029\u202a\u202e\u2066\u2069\u200b\u061c\ufeff\U000e0041\nFAKE"
     prompt = tmp_path / "prompt.json"
     prompt.write_text(json.dumps({"messages": [{"role": trick, "content": f"old {trick}"}]}))
     new = [{"role": trick, "content": f"new {trick}\ud800"}]
@@ -622,6 +622,8 @@ def test_no_tricks_with_the_terminal(
     server.answers(tools)
     for more in ([], ["--json"]):
         cli.main(["tools", *more, "--target", server.target])
+    server.answers(pb.StatusResponse(server_version=trick, missing_settings=[trick]))
+    cli.main(["status", "--target", server.target])
     cli.main(["status", "--target", f"http://{trick}"])
     out, err = capsys.readouterr()
     assert out.count("2J") > 20
@@ -630,6 +632,16 @@ def test_no_tricks_with_the_terminal(
     written = (tmp_path / "out.json").read_text(encoding="utf-8")
     assert [sign for sign in out + err + written if unicodedata.category(sign) in controls and sign != "\n"] == []
     assert json.loads(written)["messages"] == new
+    assert not [line for line in (out + err).split("\n") if line.startswith("FAKE")]
+
+
+@pytest.mark.parametrize(("is_terminal", "shown"), [(True, "\\x1b[2J\n"), (False, "\x1b[2J\n")])
+def test_a_file_on_standard_output(
+    is_terminal: bool, shown: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: is_terminal)
+    streams.write("-", "\x1b[2J\n")
+    assert capsys.readouterr().out == shown
 
 
 def test_help_waits_for_nothing_heavy() -> None:
@@ -657,16 +669,29 @@ def test_control_c(server: FakeServer) -> None:
     assert running.returncode == 130
 
 
-@pytest.mark.parametrize("words", ["--help", "--version", "tools --help"])
 @pytest.mark.parametrize(
-    ("redirection", "why"), [(">/dev/full", "No space left on device"), (">&-", "it is closed")], ids=["full", "closed"]
+    ("words", "redirection", "why", "unbuffered"),
+    [
+        *((words, ">/dev/full", "No space left on device", "") for words in ("--help", "--version", "tools --help")),
+        ("--help", ">/dev/full", "No space left on device", "1"),
+        *((words, ">&-", "it is closed", "") for words in ("--help", "--version", "tools --help")),
+    ],
 )
-def test_help_that_cannot_be_printed(words: str, redirection: str, why: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    # Unbuffered, nothing would be left for the interpreter's exit.
-    monkeypatch.delenv("PYTHONUNBUFFERED", raising=False)
+def test_help_that_cannot_be_printed(
+    words: str, redirection: str, why: str, unbuffered: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Unbuffered, nothing is left for the interpreter's exit.
+    monkeypatch.setenv("PYTHONUNBUFFERED", unbuffered)
     line = f"{shlex.join(COMMAND)} {words} {redirection}"
     done = subprocess.run(["sh", "-c", line], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (2, f"agenta-ai: Cannot write to standard output: {why}.\n")
+
+
+@pytest.mark.parametrize("words", ["", "nope"])
+def test_wrong_usage_that_cannot_be_printed(words: str) -> None:
+    line = f"{shlex.join(COMMAND)} {words} 2>&-"
+    done = subprocess.run(["sh", "-c", line], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (2, "")
 
 
 def test_a_reader_that_went_away(server: FakeServer) -> None:

@@ -193,6 +193,10 @@ def test_markdown_of_texts_stays_text() -> None:
     assert len([line for line in lines if line.startswith("|")]) == 3
 
 
+def test_a_table_without_cases() -> None:
+    assert list(case_report.table(RefinedWithCases(NEW))) == [("case  before  after", "bold")]
+
+
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [
@@ -314,10 +318,24 @@ async def test_asyncio_and_tests_of_others() -> None:
 
 @pytest.mark.parametrize(
     "wrong",
-    [None, {}, content(improved=True) | {"cases": 3}, content(improved=True) | {"prompt_template_json": "[]"}],
+    [
+        None,
+        {},
+        *(
+            content(improved=True) | change
+            for change in (
+                {"cases": 3},
+                {"cases": [{"name": 3, "before": case("passed"), "after": case("passed")}]},
+                {"cases": [{"name": "", "before": case("passed", run(True, 3)), "after": case("passed")}]},  # type: ignore[arg-type]
+                {"rounds": [{"end": "taken", "why": None, "summary": "", "passed": 2}]},
+                {"summary": 3},
+                {"prompt_template_json": "[]"},
+            )
+        ),
+    ],
 )
 def test_an_answer_of_another_form(wrong: Any) -> None:
-    with pytest.raises(ValueError, match="not a refinement against test cases"):
+    with pytest.raises(ValueError, match="is not a refinement"):
         read_refined_with_cases(ToolResult(structured_content=wrong), OLD)
 
 

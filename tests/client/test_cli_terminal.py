@@ -161,7 +161,7 @@ def test_progress(loud: FakeServer, width: int) -> None:
 def test_what_is_going_on(
     words: list[str], width: int, server: FakeServer, answer: Callable[..., pb.CallToolResponse]
 ) -> None:
-    queued = pb.Progress(text="Waiting for a free slot, at position 3 in the \x1b[31mqueue.")
+    queued = pb.Progress(text="Waiting for a free slot, at position 3 in the \x1b[31mqueue.\nFAKE")
 
     def late(_: object) -> pb.CallToolResponse:
         time.sleep(0.5)  # for as long as it takes to see the progress
@@ -173,6 +173,7 @@ def test_what_is_going_on(
         child.expect("Waiting for a free slot")
         seen = f"{child.before}{child.after}{child.rest()}"
     assert "\x1b[31m" not in seen, "what a server says can't paint"
+    assert "\nFAKE" not in seen.replace("\r", "")
     assert "at position 3 in the" in seen if width > 60 else "…" in seen
 
 

@@ -20,6 +20,7 @@ from agenta_ai import (
     Tool,
     ToolFailed,
     ToolPage,
+    requests,
 )
 from agenta_ai.v1 import tool_pb2
 from agenta_ai.v1 import tool_service_pb2 as pb
@@ -78,6 +79,14 @@ async def test_one_page_of_tools(call: Call, server: FakeServer) -> None:
 async def test_pages_that_go_round(call: Call, server: FakeServer) -> None:
     server.answers(*(pb.ListToolsResponse(next_page_token=token) for token in "abab"))
     with pytest.raises(AgentaError, match="repeats a page"):
+        await call("list_tools")
+    assert [request.page_token for request in server.service.requests] == ["", "a", "b"]
+
+
+async def test_pages_without_end(call: Call, server: FakeServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(requests, "MAX_PAGES", 3)
+    server.answers(*(pb.ListToolsResponse(next_page_token=token) for token in "abcdef"))
+    with pytest.raises(AgentaError, match="more than 3 pages"):
         await call("list_tools")
     assert [request.page_token for request in server.service.requests] == ["", "a", "b"]
 

@@ -56,6 +56,13 @@ def test_the_text_is_a_unified_diff() -> None:
 
 
 def test_the_text_is_safe_to_print() -> None:
-    (change,) = diff_messages([user("old\x1b[2J")], [user("new\x9b2J\r")])
-    assert str(change).split("\n")[-2:] == [r"-old\x1b[2J", r"+new\x9b2J\r"]
+    old, new = ([{"role": "user\n+++ ", "content": text}] for text in ("old\x1b[2J", "new\x9b2J\r"))
+    (change,) = diff_messages(old, new)
+    assert str(change).split("\n") == [
+        r"--- old messages[0] user\n+++",
+        r"+++ new messages[0] user\n+++",
+        "@@ -1 +1 @@",
+        r"-old\x1b[2J",
+        r"+new\x9b2J\r",
+    ]
     assert change.lines()[-1] == "+new\x9b2J\r"

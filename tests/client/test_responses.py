@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from datetime import UTC, datetime
 from typing import Any
 
@@ -116,6 +117,28 @@ def test_an_answer_of_another_form(content: Any) -> None:
         requests.refine_prompt({}, "", "", lambda name, rest: call_tool(name, rest, "r", 90)).result(response)
     assert type(odd.value) is AgentaError
     assert odd.value.request_id == "r"
+
+
+@pytest.mark.parametrize(
+    "messages",
+    [
+        None,
+        [],
+        [7],
+        [None],
+        [{"role": "user"}],
+        [{"role": "user", "content": float("nan")}],
+        [{"role": "user", "content": ["Hi"]}],
+        [{"role": "system", "content": "Hi"}],
+        [{"role": "user", "content": "Hi"}] * 2,
+    ],
+)
+def test_a_refinement_keeps_the_form_of_the_messages(messages: Any) -> None:
+    original = {"messages": [{"role": "user", "content": "Hello"}]}
+    text = json.dumps({} if messages is None else {"messages": messages})
+    result = agenta_ai.ToolResult(structured_content={"prompt_template_json": text, "messages": [], "summary": ""})
+    with pytest.raises(ValueError, match="not a refinement of the original"):
+        responses.read_refined(result, original)
 
 
 def test_a_time_that_no_calendar_has() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import threading
 from typing import TYPE_CHECKING, Any
 
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 UNAVAILABLE = status_pb2.Status(code=14, message="down")
 UNIMPLEMENTED = status_pb2.Status(code=12, message="Method not found!")
 TEMPLATE = {"messages": [{"role": "user", "content": "Answer in {{language}}."}]}
-REFINED = {"messages": [], "summary": "Briefer.", "prompt_template_json": '{"messages": []}'}
+REFINED = {"messages": [], "summary": "Briefer.", "prompt_template_json": json.dumps(TEMPLATE)}
 QUEUED = pb.Progress(stage=pb.PROGRESS_STAGE_QUEUED, text="Third in the queue.", queue_position=3)
 CASES = pb.Progress(stage=pb.PROGRESS_STAGE_RUNNING_CASES, text="Case 3 of 7.", done=2, total=7)
 

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 NEW = future()
 REQUEST_ID = "0b6b8a4e-6c0f-4f0e-9c55-3d3f6f0c2a11"
-REFINEMENT = {"messages": [{"role": "user", "content": "x"}], "summary": "s", "prompt_template_json": '{"messages":[]}'}
+REFINEMENT = {**TEMPLATE, "summary": "s", "prompt_template_json": json.dumps({**TEMPLATE, "added": 1})}
 
 
 def request(**more: Any) -> Message:
@@ -88,7 +88,7 @@ async def test_our_client_reads_a_refinement_with_more_in_it() -> None:
     answer = NEW.make("CallToolResponse", {"structuredContent": {**REFINEMENT, "added": {"x": 1}}})
     async with NEW.server({"CallTool": answer}) as address, Client(address) as client:
         refined = await client.refine_prompt(TEMPLATE)
-    assert (refined.summary, refined.template) == ("s", {"messages": []})
+    assert (refined.summary, refined.template) == ("s", {**TEMPLATE, "added": 1})
 
 
 @pytest.mark.parametrize("retryable", [True, False])

@@ -61,7 +61,7 @@ def _print_result(result: ToolResult) -> None:
     if result.structured_content is not None:
         streams.print_json(result.structured_content)
     elif result.text or not result.content:
-        streams.say(result.text)
+        streams.say_text(result.text)
     else:  # pictures, sounds and links
         streams.print_json(result.content)
 

@@ -17,8 +17,8 @@ _BACKTICKS = re.compile(r"`+")
 
 def table(refined: RefinedWithCases) -> Iterator[tuple[str, str]]:
     """Yield the lines of a table, each with the name of its style: what changed, and what still fails, in detail."""
-    width = max(len(_COLUMNS[0]), *(len(_short(case.name, _NAME_CHARACTERS)) for case in refined.cases))
-    words = max(len(_COLUMNS[1]), *(len(_word(case.before)) for case in refined.cases))
+    width = max(map(len, [_COLUMNS[0], *(_short(case.name, _NAME_CHARACTERS) for case in refined.cases)]))
+    words = max(map(len, [_COLUMNS[1], *(_word(case.before) for case in refined.cases)]))
     yield f"{_COLUMNS[0]:{width}}  {_COLUMNS[1]:{words}}  {_COLUMNS[2]}", "bold"
     for case in refined.cases:
         before, after = _word(case.before), _word(case.after)

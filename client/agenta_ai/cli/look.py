@@ -57,7 +57,9 @@ def tools(args: argparse.Namespace, how: Access, _: Running) -> int:
         streams.print_json(found)
         return exits.OK
     for tool in found:
-        screen.say(f"{tool.name}  {tool.title}\n{screen.wrapped(tool.description, '    ')}")
+        screen.say(f"{tool.name}  {tool.title}".rstrip())
+        for line in screen.wrapped(tool.description, "    "):
+            screen.say(line)
     return exits.OK
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import signal
+import sys
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
@@ -24,8 +26,21 @@ def mcp(args: argparse.Namespace, how: Access, _: Running) -> int:
             "agenta-ai mcp needs the MCP SDK, version 2. Install the extra 'mcp': in a clone, pip install '.[mcp]'."
         )
     _check_options(args)
-    asyncio.run(_over_http(args, how) if args.listen else _over_stdio(args, how))
+    if args.listen:
+        asyncio.run(_over_http(args, how))
+    else:
+        if sys.stdin is None:
+            raise InvalidInput("Cannot read standard input: it is closed.")
+        _end_at_control_c()
+        asyncio.run(_over_stdio(args, how))
     return exits.OK
+
+
+def _end_at_control_c() -> None:
+    # Otherwise asyncio would cancel the session and wait for the SDK's thread, which reads standard input until its
+    # end. A signal that is ignored, as in the background of a shell, stays ignored.
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def _check_options(args: argparse.Namespace) -> None:

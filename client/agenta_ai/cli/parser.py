@@ -15,6 +15,8 @@ from agenta_ai.version import __version__
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from _typeshed import SupportsWrite
+
 ENVIRONMENT = """\
 environment:
   AGENTA_AI_TARGET        the server, or the name of a target
@@ -109,11 +111,16 @@ class Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         """Write the usage, the error and a suggestion. If no command is given, write the help."""
         if message in (_NOTHING_CHOSEN + "COMMAND", _NOTHING_CHOSEN + "ACTION"):
-            self.print_help(sys.stderr)
-            sys.exit(2)
-        self.print_usage(sys.stderr)
-        sys.stderr.write(f"{self.prog}: {self._with_advice(message)}\n")
+            text = self.format_help()
+        else:
+            text = f"{self.format_usage()}{self.prog}: {self._with_advice(message)}\n"
+        if sys.stderr is not None:  # which is how Python says that it is closed
+            sys.stderr.write(text)
         sys.exit(2)
+
+    def _print_message(self, message: str, file: SupportsWrite[str] | None = None) -> None:
+        # argparse ignores that it can't be written.
+        (file or sys.stdout).write(message)
 
     def _with_advice(self, message: str) -> str:
         if wrong := _UNKNOWN_CHOICE.search(message):

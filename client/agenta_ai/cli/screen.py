@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Literal
 
 from agenta_ai.cli import streams
-from agenta_ai.terminal import printable
+from agenta_ai.terminal import one_line, printable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -21,6 +21,8 @@ Color = Literal["auto", "always", "never"]
 
 _CODES = {"green": "32", "red": "31", "cyan": "36", "bold": "1"}
 _OF_LINE = {"+": "green", "-": "red", "@": "cyan"}
+# More than a line of a terminal shows. Measuring the width of a text of megabytes takes seconds.
+_PROGRESS_CHARACTERS = 1_000
 _OF_WORD = {"+": ("green", "{+", "+}"), "-": ("red", "[-", "-]")}
 
 
@@ -36,9 +38,8 @@ class Screen:
         self.quiet = quiet
         self._colored = color == "always" or (color == "auto" and _may_color())
 
-    def styled(self, text: str, style: str) -> str:
+    def _styled(self, text: str, style: str) -> str:
         """Return printable text, in colour if colours are shown."""
-        text = printable(text)
         return f"\x1b[{_CODES[style]}m{text}\x1b[0m" if self._colored and style in _CODES else text
 
     def say(self, text: str) -> None:
@@ -46,17 +47,17 @@ class Screen:
         if not self.quiet:
             streams.say(text)
 
-    def wrapped(self, text: str, indent: str) -> str:
-        """Return the text with each line indented, and wrapped to the width of the terminal."""
+    def wrapped(self, text: str, indent: str) -> list[str]:
+        """Return the lines of the text, each indented, and wrapped to the width of the terminal."""
         if not streams.is_terminal(sys.stdout):
-            return f"{indent}{text}"
+            return [f"{indent}{line}" for line in text.splitlines()]
         width = max(shutil.get_terminal_size().columns, 20)
-        return textwrap.fill(text, width, initial_indent=indent, subsequent_indent=indent)
+        return textwrap.wrap(text, width, initial_indent=indent, subsequent_indent=indent)
 
     def line(self, text: str, style: str) -> None:
         """Write a line, in colour if colours are shown."""
         if not self.quiet:
-            print(self.styled(text, style))
+            print(self._styled(one_line(text), style))
 
     def heading(self, text: str) -> None:
         """Write a heading."""
@@ -69,16 +70,17 @@ class Screen:
         for change in changes:
             if kind == "line":
                 for line in change.lines():
-                    print(self.styled(line, _OF_LINE.get(line[:1], "")))
+                    self.line(line, _OF_LINE.get(line[:1], ""))
             else:
-                print(self.styled(f"messages[{change.index}] {change.role}".rstrip(), "cyan"))
+                self.line(f"messages[{change.index}] {change.role}".rstrip(), "cyan")
                 print("".join(self._word(*piece) for piece in change.words()))
 
     def _word(self, sign: str, text: str) -> str:
+        text = printable(text)
         if sign == "=":
-            return printable(text)
+            return text
         style, before, after = _OF_WORD[sign]
-        return self.styled(text if self._colored else f"{before}{text}{after}", style)
+        return self._styled(text if self._colored else f"{before}{text}{after}", style)
 
     @contextmanager
     def waiting(self, what: str) -> Iterator[Callable[[Progress], None] | None]:
@@ -95,7 +97,7 @@ class Screen:
         with console.status(f"{what} …") as spinner:
 
             def show(progress: Progress) -> None:
-                text = printable(progress.text).rstrip(".")
+                text = one_line(progress.text[:_PROGRESS_CHARACTERS]).rstrip(".")
                 # On one line, whatever the width: the spinner and its blank take two columns.
                 spinner.update(Text(f"{text} …", no_wrap=True, overflow="ellipsis"))
 

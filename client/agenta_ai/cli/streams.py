@@ -12,7 +12,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TextIO
 
-from agenta_ai.terminal import CONTROLS, printable
+from agenta_ai.terminal import one_line, printable, printable_json
 
 _BOM = b"\xef\xbb\xbf"
 
@@ -70,13 +70,15 @@ def check_writable(name: str, option: str) -> None:
 def write(name: str, text: str, mark: bytes = b"") -> None:
     """Write a file; ``-`` is standard output. A regular file is replaced as a whole, and keeps its mode.
 
+    A terminal gets unsafe characters escaped, since the text may be a server's.
+
     Raises:
         InvalidInput: It can't be written.
     """
     from agenta_ai import InvalidInput
 
     if name == "-":
-        sys.stdout.write(text)
+        sys.stdout.write(printable(text) if is_terminal(sys.stdout) else text)
         return
     # Half of a surrogate pair isn't text, but JSON can escape it.
     content = mark + text.encode(errors="backslashreplace")
@@ -113,6 +115,11 @@ def _replace(path: Path, content: bytes) -> None:
 
 def say(text: str) -> None:
     """Write a line to standard output."""
+    print(one_line(text))
+
+
+def say_text(text: str) -> None:
+    """Write a text of any number of lines to standard output."""
     print(printable(text))
 
 
@@ -120,7 +127,7 @@ def note(text: str) -> None:
     """Write a line to standard error. If that is closed, ``print`` would write to standard output."""
     if sys.stderr is not None:
         with suppress(OSError):
-            print(printable(text), file=sys.stderr)
+            print(one_line(text), file=sys.stderr)
 
 
 def print_json(value: object) -> None:
@@ -129,10 +136,8 @@ def print_json(value: object) -> None:
 
 
 def to_json(value: object, *, indent: int | None = 2) -> str:
-    """Return a value as JSON, with control characters escaped."""
-    text = json.dumps(value, ensure_ascii=False, indent=indent, default=_jsonable)
-    # Control characters that JSON doesn't escape.
-    return CONTROLS.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
+    """Return a value as JSON, with unsafe characters escaped, also those that JSON allows."""
+    return printable_json(json.dumps(value, ensure_ascii=False, indent=indent, default=_jsonable))
 
 
 def _jsonable(value: object) -> object:
