@@ -609,6 +609,60 @@ RENDERED = [
     ("jinja2", "{% if a %}{{$.a.b}}{% endif %}c", "{{$.a.b}}{% if a %}c{% endif %}", False),
     ("jinja2", "{% if a %}{{$.a.b}}{% endif %}c", "{% if a %}c {{$.a.b}}{% else %}c{% endif %}", True),
     ("mustache", "{{#a}}{{$.a.b}}{{/a}}c", "{{$.a.b}}{{#a}}c{{/a}}", False),
+    # Loops of which nothing is known before.
+    (
+        "jinja2",
+        "{% for i in range(1, n + 1) %}{{ i }}. {{ a.b }} {{ a.c }}{% endfor %}",
+        "{% for i in range(1, n + 1) %}{{ i }}. {{ a.b }}{% endfor %}",
+        False,
+    ),
+    (
+        "jinja2",
+        "{% for i in range(1, xs|length + 1) %}{{ xs[i - 1].a }}{{ xs[i - 1].b }}{% endfor %}",
+        "{% for x in xs %}{{ x.a }}{{ x.c }}{% endfor %}",
+        False,
+    ),
+    (
+        "jinja2",
+        "{% for x in xs|rejectattr('done')|list %}{{ x.a }}{{ x.b }}{% endfor %}",
+        "{% for x in xs|rejectattr('done')|list %}{{ x.a }}{% endfor %}",
+        False,
+    ),
+    (
+        "jinja2",
+        "{% for x in xs + ys %}{{ x.a }}{{ x.b }}{% endfor %}",
+        "{% for x in xs + ys %}{{ x.a }}{% endfor %}",
+        False,
+    ),
+    (
+        "jinja2",
+        "{% for x in xs + ys %}{{ x.a }}{% endfor %}",
+        "{% for x in xs %}{{ x.a }}{% endfor %}{{ ys|length }}",
+        False,
+    ),
+    (
+        "jinja2",
+        "{% for x in (xs or []) + [{'a': q}] %}{{ x.a }}{% endfor %}",
+        "{% for x in [{'a': q}] %}{{ x.a }}{% endfor %}{{ xs|length }}",
+        False,
+    ),
+    (
+        "jinja2",
+        "{% for k in ks %}{{ m[k].a }}{{ m[k].b }}{% endfor %}",
+        "{% for k in ks %}{{ m[k].a|truncate(5) }}{{ m[k].b }}{% endfor %}",
+        False,
+    ),
+    ("jinja2", "{{ ', '.join([u.a, u.b]) }}", "{{ u.a }}, {{ u.b }}", True),
+    ("jinja2", "{{ ', '.join([u.a, u.b]) }}", "{{ u.a }}, {{ u.c }}", False),
+    # What is ordered is shown in both orders.
+    ("jinja2", "{% if a < b %}{{ a }}{% endif %}{{ b }}", "{% if a < b %}less{% endif %}{{ b }}", False),
+    ("jinja2", "{% if b > a %}{{ b }}{% endif %}{{ a }}", "{% if b > a %}more{% endif %}{{ a }}", False),
+    (
+        "jinja2",
+        "{% if a|int < b %}{{ a }}{% else %}{{ b }}{% endif %}",
+        "{% if a|int < b %}{{ a }}{% endif %}{% if not b %}{% endif %}",
+        False,
+    ),
     # What comes after something that no survey can compute.
     (
         "jinja2",

@@ -27,6 +27,8 @@ MAX_SITUATIONS: Final = 64
 # always rendered.
 _MAX_RENDERED: Final = 5_000_000
 _FEWEST: Final = 8
+# How deep the objects may be that only rendering finds.
+_MAX_NESTING: Final = 3
 # As many characters cost as much as a tag, and as a value of the inputs.
 _TAG: Final = 300
 _VALUE: Final = 400
@@ -189,10 +191,21 @@ class _Comparison:
                 failed = failed or error
             else:
                 self._base = situation
+                self._learn()
                 return
         if failed:
             place = f" (line {failed.error.line})" if failed.error.line else ""
             self.fault = Fault(failed.index, "unreadable", f"{failed.error.message}{place}")
+
+    def _learn(self) -> None:
+        """Add the items that the survey didn't find to the inputs."""
+        for _ in range(_MAX_NESTING):
+            for shape, key in self._inputs.misses.values():
+                shape.key(key)
+            with contextlib.suppress(_Failed):
+                self._render(self._old, self._base)
+            if not self._inputs.misses:
+                return
 
     def rehearse(self, fixed: Sequence[Text], began: float) -> None:
         """Estimate the CPU time of comparing the texts with others like them.
@@ -298,7 +311,7 @@ class _Comparison:
         except _Failed:
             return
         shown_shapes = {self._inputs.shape_of(marker) for marker in base.markers}
-        unshown = {shape for shape in self._root.walk() if shape not in shown_shapes}
+        unshown = {shape for shape in self._root.walk() if shape not in shown_shapes or "ordered" in shape.uses}
         # New texts that are as large as the old ones cost as much as these.
         size = len(base.text) + _VALUE * self._inputs.made + _TAG * self._parsed.tags
         most = max(_FEWEST, min(MAX_SITUATIONS, _MAX_RENDERED // max(size, 1)))

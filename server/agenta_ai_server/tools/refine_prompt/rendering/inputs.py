@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import random
 import re
-from typing import TYPE_CHECKING, Any, Final
+from itertools import product
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from agenta_ai_server.tools.refine_prompt.rendering.shapes import ABSENT, KINDS, METHODS, OTHER, Choice, Shape
 
@@ -24,6 +25,8 @@ _PLAIN = re.compile(r"[\w .,:-]+")
 _FIRST_NUMBERS = range(101, 201)
 _OTHER_NUMBER = 400
 _MOST_VALUES = 8**4
+# How deep the lists may be whose elements are keys.
+_MAX_KEYS_DEPTH = 2
 # Deeper, a list has one element only.
 _MAX_NESTING = 3
 # Where the chunks of a long text begin, so that a cut is seen wherever it is, and what is between them.
@@ -38,10 +41,14 @@ FLAT: Final = "flat"
 CHANCE: Final = "chance"
 
 
+# By their names for people: what has no such item, and the item.
+Misses: TypeAlias = dict[str, tuple[Shape, str]]
+
+
 class Object(dict[str, Any]):
     """An object that records accesses to items that the old text doesn't know."""
 
-    def __init__(self, shape: Shape, misses: set[str], *, notes_tests: bool) -> None:
+    def __init__(self, shape: Shape, misses: Misses, *, notes_tests: bool) -> None:
         super().__init__()
         self._shape, self._misses, self._notes_tests = shape, misses, notes_tests
 
@@ -87,7 +94,7 @@ class Value(str):
     """A text that records accesses to attributes."""
 
     _shape: Shape
-    _misses: set[str]
+    _misses: Misses
 
     def _miss(self, key: object) -> None:
         _note_miss(self._shape, key, self._misses)
@@ -104,9 +111,9 @@ def note_miss(value: object, key: object) -> None:
         value._miss(key)  # no template can reach what begins so
 
 
-def _note_miss(shape: Shape, key: object, misses: set[str]) -> None:
+def _note_miss(shape: Shape, key: object, misses: Misses) -> None:
     if isinstance(key, str) and key not in shape.keys:
-        misses.add(Shape(shape.name).key(key).name)
+        misses[Shape(shape.name).key(key).name] = (shape, key)
 
 
 def without_values(message: str) -> str:
@@ -135,7 +142,7 @@ class Inputs:
         # The constants in use, and what each is the value of.
         self.literals: dict[str, Shape] = {}
         # Unknown items that were accessed.
-        self.misses: set[str] = set()
+        self.misses: Misses = {}
         # The markers of items that no text knows, and the object that each is in.
         self.surplus_markers: dict[str, Shape] = {}
         self._surplus: dict[Shape, Shape] = {}
@@ -173,7 +180,9 @@ class Inputs:
             if there and (self._mode == FLAT or not child.fallback):
                 made[key] = self._value(child, at)
         if shape.keyed_by:
-            for key in (self._text(shape.keyed_by, ()), *shape.keyed_by.constants):
+            depth = min(shape.keyed_by.name.count("[]"), _MAX_KEYS_DEPTH)
+            places = product(range(2), repeat=depth)
+            for key in (*(self._text(shape.keyed_by, place) for place in places), *shape.keyed_by.constants):
                 made[str(key)] = self._value(shape.element(), at)
             self._add_surplus(made, shape, at, self._value(shape.element(), (*at, 0)))
         elif shape.each or not (shape.keys or shape is self._root):

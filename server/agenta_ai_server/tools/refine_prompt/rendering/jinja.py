@@ -51,7 +51,7 @@ class JinjaText:
 
     def survey(self, root: Shape) -> None:
         """Find out what the text does with its inputs, in all of its branches."""
-        survey(self._tree, {name: Probe(root.key(name)) for name in self.names})
+        survey(self._tree, {name: Probe(root.key(name)) for name in sorted(self.names)})
 
     def render(self, inputs: Object, mode: str) -> Rendered:
         """Render the text in a mode of the inputs.

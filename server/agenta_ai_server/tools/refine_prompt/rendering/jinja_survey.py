@@ -9,14 +9,17 @@ from jinja2 import nodes
 from jinja2.visitor import NodeTransformer
 
 from agenta_ai_server.tools.refine_prompt.rendering.probes import (
+    MAX_LENGTH,
     Attribute,
+    Origin,
     Pieces,
     Probe,
     either,
     recorded,
+    use_counts,
     use_numbers,
 )
-from agenta_ai_server.tools.refine_prompt.rendering.sandbox import Sandbox
+from agenta_ai_server.tools.refine_prompt.rendering.sandbox import Sandbox, bounded_range
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -94,15 +97,20 @@ class _Survey(Sandbox):
             "__either": either,
             "__both": _both,
         }
+        # Nothing is rejected.
+        own |= {"reject": filters["select"], "rejectattr": filters["selectattr"]}
         own |= {"__seen": _seen, "__elements": _elements, "__row": _row, "__members": _members}
         self.filters = _Known(filters | own, lambda name: recorded(_same, name, ""))
         self.tests = _Known({}, _asked)
+        self.globals["range"] = _range
 
     def call(__self, __context: Context, __obj: Any, *args: Any, **kwargs: Any) -> Any:  # noqa: N805
         """Return what a call gives."""
         owner = getattr(__obj, "__self__", None)
         if isinstance(owner, dict) and __obj.__name__ == "get" and args and isinstance(args[0], Probe):
             return either(__self.getitem(owner, args[0]), *args[1:])
+        if isinstance(owner, str) and __obj.__name__ == "join":
+            return _joined(*args)
         try:
             return super().call(__context, __obj, *args, **kwargs)
         except Exception:
@@ -262,6 +270,19 @@ def _same(value: Any, *_args: Any, **_kwargs: Any) -> Any:
     return value
 
 
+def _range(*args: Any) -> list[Any]:
+    if any(isinstance(each, Probe) for each in args):
+        use_counts(args)
+        return [Probe(origin=Origin.CALCULATED)]
+    return list(bounded_range(*args))[:MAX_LENGTH]
+
+
+def _joined(values: Any) -> Probe:
+    for each in _elements(values, 0):
+        str(each)
+    return Probe()
+
+
 def _items(value: Any) -> Any:
     return value.items() if isinstance(value, Probe | dict) else []
 
@@ -276,6 +297,8 @@ def _elements(value: Any, width: int) -> Sequence[Any]:
         found = list(value)
     except Exception:
         found = [Probe()]
+    if not found and not isinstance(value, Probe):
+        found = [Probe()]  # what is gone through seldom is surveyed as well
     return [_row(each, width) for each in found] if width else found
 
 

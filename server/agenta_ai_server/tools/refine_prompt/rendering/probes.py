@@ -108,6 +108,8 @@ class Probe(str):
                 shape.sizes.add(other)
             elif isinstance(other, Probe):
                 shape.like = next((each for each in other.shapes if each is not shape), None)
+                if shape.like and not shape.like.like:
+                    shape.like.like = shape
             elif self.origin is not Origin.LENGTH:
                 shape.compare(other)
         if _is_number(other) or (isinstance(other, Probe) and self.is_numeric):
@@ -251,8 +253,10 @@ class Probe(str):
             if self.is_numeric or other.is_numeric:
                 return _arithmetic(self, other)
             _are_of_one_kind(self, other)
-            return self.made()
-        return self.made("number" if isinstance(other, int | float) else "list" if isinstance(other, list) else "text")
+            return either(self, other)
+        if isinstance(other, list):
+            return [*self, *other]
+        return self.made("number" if isinstance(other, int | float) else "text")
 
     __radd__ = __add__
 
@@ -276,6 +280,13 @@ def use_numbers(name: str, args: Sequence[object], kwargs: Mapping[str, object])
     """Record which probes a filter, a test or a method takes as numbers, besides the value that it is applied to."""
     named = (kwargs[key] for key in _NUMBERS_NAMED & kwargs.keys())
     _use_as_numbers((*args[_NUMBERS_AT.get(name, _NONE)], *named))
+
+
+def use_counts(values: Iterable[object]) -> None:
+    """Record that the probes among these values are used as small numbers."""
+    for value in values:
+        if isinstance(value, Probe):
+            value.use("count")
 
 
 def _is_number(value: object) -> bool:
@@ -306,11 +317,23 @@ def _order(self: Probe, other: object) -> bool:
     self.compare(other)
     if isinstance(other, Probe):
         _are_of_one_kind(self, other)
+        for each in (self, other):
+            # Mostly numbers, whose order can be changed; and else dates.
+            each.use("number")
+            each.use("text")
+            each.use("ordered")
     return True
 
 
 for _name in ("sub", "rsub", "mul", "rmul", "truediv", "rtruediv", "floordiv", "rfloordiv", "mod", "pow", "rpow"):
     setattr(Probe, f"__{_name}__", _arithmetic)
+
+
+def _remainder(self: Probe, other: Any) -> Any:
+    return other % (self,) if isinstance(other, str) else _arithmetic(self, other)
+
+
+Probe.__rmod__ = _remainder
 for _name in ("neg", "pos", "abs"):
     setattr(Probe, f"__{_name}__", _arithmetic)
 for _name in ("lt", "le", "gt", "ge"):

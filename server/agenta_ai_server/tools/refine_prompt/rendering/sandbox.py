@@ -46,7 +46,7 @@ class Sandbox(SandboxedEnvironment):
         self.filters = {name: _bounded(function, name) for name, function in self.filters.items()}
         self.mode = PLAIN
         self.filters["random"] = self._random
-        self.globals["range"] = _range
+        self.globals["range"] = bounded_range
         self.globals["lipsum"] = self._lipsum
         self.globals["dict"] = _dict
 
@@ -126,7 +126,8 @@ def _dict(*args: Any, **kwargs: Any) -> dict[str, Any]:
     return made
 
 
-def _range(*args: int) -> range:
+def bounded_range(*args: int) -> range:
+    """Return a range of at most some thousand numbers."""
     found = range(*args)
     _refuse(len(found) > _MOST)
     return found
