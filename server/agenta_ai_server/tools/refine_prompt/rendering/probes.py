@@ -260,6 +260,10 @@ class Probe(str):
 
     __radd__ = __add__
 
+    def __rmod__(self, other: Any) -> Any:
+        # Python calls this before the operator of a text that is a format.
+        return other % (self,) if isinstance(other, str) else _arithmetic(self, other)
+
     def __index__(self) -> int:
         self.use("count")
         return 1
@@ -329,11 +333,6 @@ for _name in ("sub", "rsub", "mul", "rmul", "truediv", "rtruediv", "floordiv", "
     setattr(Probe, f"__{_name}__", _arithmetic)
 
 
-def _remainder(self: Probe, other: Any) -> Any:
-    return other % (self,) if isinstance(other, str) else _arithmetic(self, other)
-
-
-Probe.__rmod__ = _remainder
 for _name in ("neg", "pos", "abs"):
     setattr(Probe, f"__{_name}__", _arithmetic)
 for _name in ("lt", "le", "gt", "ge"):
