@@ -654,6 +654,13 @@ RENDERED = [
     ),
     ("jinja2", "{{ ', '.join([u.a, u.b]) }}", "{{ u.a }}, {{ u.b }}", True),
     ("jinja2", "{{ ', '.join([u.a, u.b]) }}", "{{ u.a }}, {{ u.c }}", False),
+    ("jinja2", "{{ ms[-2].a }}", "{{ ms[0].a }}", False),
+    ("jinja2", "{{ ms[-1] }}", "{{ ms[1] }}", False),
+    # Constants that also stand in the text.
+    ("jinja2", "{{ {'de': {'a': 'oder'}}[k].a }} {{ k }}", "{{ {'de': {'a': 'oder'}}[k].a }}", False),
+    ("jinja2", "{{ {'de': {'a': 'oder'}}[k].a }} {{ k }}", "{{ k|upper }}: {{ {'de': {'a': 'oder'}}[k].a }}", True),
+    # A condition inside of a section, by an input outside of it.
+    ("mustache", "{{#xs}}{{a}}{{/xs}}{{b}}", "{{#xs}}{{#b}}{{a}}{{/b}}{{/xs}}{{b}}", False),
     # What is ordered is shown in both orders.
     ("jinja2", "{% if a < b %}{{ a }}{% endif %}{{ b }}", "{% if a < b %}less{% endif %}{{ b }}", False),
     ("jinja2", "{% if b > a %}{{ b }}{% endif %}{{ a }}", "{% if b > a %}more{% endif %}{{ a }}", False),

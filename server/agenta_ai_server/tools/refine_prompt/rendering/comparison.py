@@ -248,6 +248,9 @@ class _Comparison:
         hides = any(choice in {ABSENT, EMPTY} for choice in self._base.choices.values())
         never = {shape for shape in self._root.walk() if ("shown" in shape.uses or hides) and not shape.fallback} - seen
         verdict.say("lost", {shape.name for shape in never} - asked)
+        # A constant may also stand in the texts.
+        constants = {shape.name for shape in self._base.choices if "shown" in shape.uses}
+        verdict.say("lost", constants - {shape.name for shape in survey.walk() if shape.uses & {"shown", "printed"}})
         if hides:
             verdict.say("invented", asked - {shape.name for shape in self._root.walk()})
         return verdict.faults

@@ -179,6 +179,7 @@ def _survey(node: MustacheTreeNode, scopes: list[Shape], inside: tuple[tuple[str
         elif child.tag_type in _SECTIONS:
             shape = _find(child.data, scopes, inside)
             shape.decides = True
+            _decide(child.data, scopes[0])
             if child.tag_type is TagType.INVERTED_SECTION:
                 shape.uses.add("condition")
                 _survey(child, scopes, inside)
@@ -189,6 +190,15 @@ def _survey(node: MustacheTreeNode, scopes: list[Shape], inside: tuple[tuple[str
                 if value.keys or "shown" in value.uses:
                     shape.each = value
                     shape.uses |= {"section", "list"}
+
+
+def _decide(name: str, root: Shape) -> None:
+    """Note that something depends on what may be an input, if it isn't an item of a section's value."""
+    found: Shape | None = root
+    for step in name.split("."):
+        found = found.keys.get(step) if found else None
+    if found:
+        found.decides = True
 
 
 def _find(name: str, scopes: list[Shape], inside: tuple[tuple[str, Shape], ...]) -> Shape:

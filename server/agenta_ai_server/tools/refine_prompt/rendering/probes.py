@@ -202,7 +202,8 @@ class Probe(str):
             _use_as_numbers((key.start, key.stop, key.step))
             return self
         if isinstance(key, int) and not self.is_derived:
-            least = key + 1 if key >= 0 else -key
+            # From the end, one element more than needed tells it from an index from the beginning.
+            least = key + 1 if key >= 0 else 2 - key
             for shape in self.shapes if least <= MAX_LENGTH else ():
                 shape.least = max(shape.least, least)
                 shape.uses.add("indexed")
@@ -236,8 +237,13 @@ class Probe(str):
         self.compare(other)
         return True
 
-    def __format__(self, spec: str) -> str:
+    def _show(self) -> None:
         self.use("shown")
+        for shape in self.shapes:
+            shape.uses.add("printed")
+
+    def __format__(self, spec: str) -> str:
+        self._show()
         try:
             return format("1", spec)
         except ValueError:
@@ -245,7 +251,7 @@ class Probe(str):
             return "1"
 
     def __str__(self) -> str:
-        self.use("shown")
+        self._show()
         return "1"
 
     def __add__(self, other: Any) -> Any:

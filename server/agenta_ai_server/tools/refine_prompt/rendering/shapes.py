@@ -49,8 +49,9 @@ class Shape:
         name: The path for people: ``order['items'][].sku``.
         keys: Its items by name, if it is an object.
         each: Its elements, if it is a list, or its values, if it is an object with any keys.
-        uses: What is done with it: ``object``, ``list``, ``number``, ``count``, ``text``, ``condition``, ``shown``;
-            ``indexed`` by a number, and not by a name; ``ordered``, compared with another input by ``<`` and the like.
+        uses: What is done with it: ``object``, ``list``, ``number``, ``count``, ``text``, ``condition``; ``shown`` as
+            it is, ``printed`` as it is or changed; ``indexed`` by a number, and not by a name; ``ordered``, that is,
+            compared with another input by ``<`` and the like.
         constants: What it is compared with.
         parts: Texts that are looked for in it.
         sizes: What its length is compared with.
