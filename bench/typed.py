@@ -15,6 +15,7 @@ from agenta_ai_server.domain.outcome import ToolOutcome
 from agenta_ai_server.domain.tool import ToolSpec
 from agenta_ai_server.rpc import responses, typed_methods
 from agenta_ai_server.rpc.parsing import MAX_VALUES, parse, read_arguments
+from agenta_ai_server.rpc.wire_format import CALL_TOOL
 from agenta_ai_server.tools import refine_prompt
 from agenta_ai_server.typed.generation import Generation
 from agenta_ai_server.typed.lock import Lock, updated
@@ -56,11 +57,11 @@ def compare(name: str, tool: ToolSpec, arguments: dict[str, Any], result: dict[s
     typed = request.SerializeToString()
 
     def by_call_tool() -> None:
-        read_arguments(parse(generic, tool_service_pb2.CallToolRequest.FromString).arguments)
+        read_arguments(parse(generic, tool_service_pb2.CallToolRequest.FromString, CALL_TOOL).arguments)
         responses.write_outcome(outcome)
 
     def by_its_own_method() -> None:
-        method.arguments.read(parse(typed, method.request.FromString).arguments, MAX_VALUES)
+        method.arguments.read(parse(typed, method.request.FromString, CALL_TOOL).arguments, MAX_VALUES)
         typed_methods.write_outcome(method, outcome)
 
     print(f"{name}: requests of {len(generic)} and {len(typed)} bytes")
