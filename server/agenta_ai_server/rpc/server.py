@@ -95,7 +95,7 @@ class Server:
         max_connections: int,
         reuse_port: bool = False,
     ) -> None:
-        self._boundary = boundary
+        self._open_calls = boundary.open_calls
         # A second server on the same port must fail instead of sharing it silently.
         options = [*OPTIONS, ("grpc.so_reuseport", int(reuse_port))]
         # Beyond this number, by default a thousand, grpc ends calls as CANCELLED, without a reason.
@@ -159,7 +159,7 @@ class Server:
         # the process if the other of these two calls has freed the server meanwhile.
         stopping = asyncio.create_task(self._server.stop(grace or None))
         # grpc would wait the whole grace period for health watches, which never end by themselves.
-        done = asyncio.create_task(self._boundary.idle())
+        done = asyncio.create_task(self._open_calls.idle())
         await asyncio.wait([stopping, done], return_when=asyncio.FIRST_COMPLETED)
         done.cancel()
         await self._server.stop(None)
