@@ -10,6 +10,7 @@ from agenta_ai_server.tools.computing import Computing
 from agenta_ai_server.tools.refine_prompt.formats import READ
 from agenta_ai_server.tools.refine_prompt.formats.syntax import Demand, TemplateSyntaxError, compared, is_blank, shown
 from agenta_ai_server.tools.refine_prompt.rendering.pool import LimitExceeded, WorkerFailed, Workers
+from agenta_ai_server.tools.refine_prompt.rendering.verdict import Fault
 from agenta_ai_server.tools.refine_prompt.template import TemplateError, cannot_render
 
 if TYPE_CHECKING:
@@ -53,12 +54,12 @@ class Guarantee:
         if prompt.variables is not None:
             return
         try:
-            answer = await self._workers.ask(_request(prompt), key)
+            faults = await self._workers.ask(_request(prompt), key)
         except LimitExceeded:
             raise TemplateError(f"The template can't be checked: {_LIMITS}.") from None
-        if answer["faults"]:
-            index, kind, description = answer["faults"][0]
-            if kind == "complex":
+        if faults:
+            index, description = faults[0].index, faults[0].description
+            if index is None:
                 raise TemplateError(f"The template can't be checked: {description}.")
             raise TemplateError(cannot_render(prompt.texts[index], prompt.template_format, description))
 
@@ -82,10 +83,10 @@ class Guarantee:
         if prompt.variables is not None:
             return await self.computing.run(key, lambda: list(variables(prompt, contents)), size)
         try:
-            answer = await self._workers.ask(_request(prompt, contents), key)
+            faults = await self._workers.ask(_request(prompt, contents), key)
         except LimitExceeded:
             return [Violation("messages", f"The refinement can't be checked: {_LIMITS}.")]
-        return [_violation(prompt, *fault) for fault in answer["faults"]]
+        return [_violation(prompt, fault) for fault in faults]
 
     async def aclose(self) -> None:
         """End the processes."""
@@ -101,15 +102,15 @@ def _request(prompt: Template, new: Sequence[str] | None = None) -> dict[str, An
     }
 
 
-def _violation(prompt: Template, index: int | None, kind: str, description: str) -> Violation:
-    if kind == "complex":
-        return Violation("messages", f"The refinement can't be checked: {description}.")
-    if index is None:
-        return Violation("messages", description)
-    field = f"messages[{index}].content"
-    if kind == "empty":
-        return Violation(field, f"The refinement left {prompt.texts[index].path} empty.")
-    why = cannot_render(prompt.texts[index], prompt.template_format, description)
+def _violation(prompt: Template, fault: Fault) -> Violation:
+    if fault.kind == "complex":
+        return Violation("messages", f"The refinement can't be checked: {fault.description}.")
+    if fault.index is None:
+        return Violation("messages", fault.description)
+    text, field = prompt.texts[fault.index], f"messages[{fault.index}].content"
+    if fault.kind == "empty":
+        return Violation(field, f"The refinement left {text.path} empty.")
+    why = cannot_render(text, prompt.template_format, fault.description)
     return Violation(field, f"The refinement of {why}")
 
 
@@ -168,9 +169,9 @@ def variables(prompt: Template, contents: Sequence[str]) -> Iterator[Violation]:
             found |= names_in(content)
         except TemplateSyntaxError as error:
             unreadable = True
-            yield _violation(prompt, index, "unreadable", str(error))
+            yield _violation(prompt, Fault(index, "unreadable", str(error)))
         if is_blank(content) and not is_blank(text.content):
-            yield _violation(prompt, index, "empty", "")
+            yield _violation(prompt, Fault(index, "empty", ""))
     if unreadable:
         return
     fixed = frozenset[str]().union(*(_variables_if_any(prompt, text) for text in prompt.fixed))
