@@ -13,7 +13,7 @@ from agenta_ai_server.domain.errors import Reason, Refused, UpstreamFailed
 from agenta_ai_server.resilience.window import CountsByKey
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Hashable, Mapping
 
     from agenta_ai_server.agenta.completion_service import AnyPrompt, Completion, CompletionService
     from agenta_ai_server.domain.tool import ToolCall
@@ -68,7 +68,7 @@ class Breaker:
         self._on_change = on_change
         self._clock = clock
         self._jitter = jitter
-        self._by_caller: CountsByKey[str] = CountsByKey(_WINDOW_SECONDS, clock)
+        self._by_caller: CountsByKey[Hashable] = CountsByKey(_WINDOW_SECONDS, clock)
         self._state = State.CLOSED
         self._failed_probes = 0
         # When the open period, or the wait for a probe, ends. Without meaning while the breaker is closed.
@@ -97,7 +97,9 @@ class Breaker:
                 self._change(State.HALF_OPEN)
         return self._entry
 
-    def leave(self, entry: int, *, healthy: bool | None, retry_after: float | None = None, caller: str = "") -> None:
+    def leave(
+        self, entry: int, *, healthy: bool | None, retry_after: float | None = None, caller: Hashable = ""
+    ) -> None:
         """Count a call's end.
 
         Args:
@@ -202,6 +204,6 @@ class CircuitBreakingCompletions:
             raise
         finally:
             # A cancelled call must leave too, because it may be the probe.
-            caller = f"{call.caller.organization}/{call.caller.user}"
+            caller = call.caller.organization, call.caller.user
             self._breaker.leave(entry, healthy=healthy, retry_after=retry_after, caller=caller)
         return completion

@@ -6,7 +6,6 @@ import re
 from typing import TYPE_CHECKING, Any
 
 from agenta_ai_server.domain.errors import Violation
-from agenta_ai_server.tools.computing import Computing
 from agenta_ai_server.tools.refine_prompt.formats import READ
 from agenta_ai_server.tools.refine_prompt.formats.syntax import Demand, TemplateSyntaxError, compared, is_blank, shown
 from agenta_ai_server.tools.refine_prompt.rendering.pool import LimitExceeded, WorkerFailed, Workers
@@ -14,8 +13,9 @@ from agenta_ai_server.tools.refine_prompt.rendering.verdict import Fault
 from agenta_ai_server.tools.refine_prompt.template import TemplateError, cannot_render
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Hashable, Iterable, Iterator, Sequence
 
+    from agenta_ai_server.tools.computing import Computing
     from agenta_ai_server.tools.refine_prompt.template import Template, Text
 
 __all__ = ["Guarantee", "WorkerFailed"]
@@ -32,15 +32,15 @@ class Guarantee:
 
     It belongs to the event loop that runs its first check.
 
-    Attributes:
-        computing: Computes what takes long, for all tools that refine prompts.
+    Args:
+        computing: Compares texts in the formats that aren't rendered.
     """
 
-    def __init__(self) -> None:
-        self.computing = Computing()
+    def __init__(self, computing: Computing) -> None:
+        self._computing = computing
         self._workers = Workers()
 
-    async def check(self, prompt: Template, key: str) -> None:
+    async def check(self, prompt: Template, key: Hashable) -> None:
         """Check that each text of a prompt can be rendered in its format, if that is one that is rendered.
 
         Args:
@@ -63,7 +63,9 @@ class Guarantee:
                 raise TemplateError(f"The template can't be checked: {description}.")
             raise TemplateError(cannot_render(prompt.texts[index], prompt.template_format, description))
 
-    async def violations(self, prompt: Template, new: Sequence[tuple[object, object]], key: str) -> list[Violation]:
+    async def violations(
+        self, prompt: Template, new: Sequence[tuple[object, object]], key: Hashable
+    ) -> list[Violation]:
         """Return the rules that are broken if ``new`` takes the place of the prompt's texts; none if it may.
 
         Args:
@@ -81,7 +83,7 @@ class Guarantee:
         if broken := list(controls(prompt, contents)):
             return broken
         if prompt.variables is not None:
-            return await self.computing.run(key, lambda: list(variables(prompt, contents)), size)
+            return await self._computing.run(key, lambda: list(variables(prompt, contents)), size)
         try:
             faults = await self._workers.ask(_request(prompt, contents), key)
         except LimitExceeded:

@@ -10,7 +10,7 @@ from agenta_ai_server.domain.record import record
 from agenta_ai_server.tools import strict_json
 from agenta_ai_server.tools.asking import AnswerInvalid, Question, ValidAnswer, as_list, ask
 from agenta_ai_server.tools.refine_prompt import answer, template
-from agenta_ai_server.tools.refine_prompt.guarantee import Guarantee, WorkerFailed
+from agenta_ai_server.tools.refine_prompt.guarantee import WorkerFailed
 from agenta_ai_server.tools.refine_prompt.prompt import CONTEXT, GUIDELINES, TEMPLATE
 
 if TYPE_CHECKING:
@@ -19,7 +19,9 @@ if TYPE_CHECKING:
     from agenta_ai_server.agenta.completion_service import Completion, CompletionService, DeployedPrompt
     from agenta_ai_server.domain.tool import ToolCall
     from agenta_ai_server.domain.values import Attempt
+    from agenta_ai_server.tools.computing import Computing
     from agenta_ai_server.tools.refine_prompt.answer import ModelReply
+    from agenta_ai_server.tools.refine_prompt.guarantee import Guarantee
     from agenta_ai_server.tools.refine_prompt.template import Template
 
 NO_CHANGE = "No change."
@@ -54,12 +56,20 @@ class Refiner:
         deployed: That prompt.
         repairs: How often the model is asked again if its answer would break the prompt, at least 0.
         guarantee: Checks prompts and answers.
+        computing: Reads them.
     """
 
     def __init__(
-        self, completions: CompletionService, deployed: DeployedPrompt, *, repairs: int, guarantee: Guarantee
+        self,
+        completions: CompletionService,
+        deployed: DeployedPrompt,
+        *,
+        repairs: int,
+        guarantee: Guarantee,
+        computing: Computing,
     ) -> None:
         self._guarantee = guarantee
+        self._computing = computing
         self._completions = completions
         self._deployed = deployed
         self._repairs = repairs
@@ -73,7 +83,7 @@ class Refiner:
         """
         try:
             prompt = await self.parse(source, call)
-            await self._guarantee.check(prompt, caller_key(call))
+            await self._guarantee.check(prompt, call.caller.key)
         except template.TemplateError as error:
             wrong = Violation("arguments.prompt_template_json", str(error))
             raise invalid_fields(Reason.ARGUMENTS_INVALID, wrong) from None
@@ -88,7 +98,7 @@ class Refiner:
         Raises:
             TemplateError: It can't be refined.
         """
-        return await self._guarantee.computing.run(caller_key(call), template.parse, len(source), source)
+        return await self._computing.run(call.caller.key, template.parse, len(source), source)
 
     async def refine(self, prompt: Template, guidelines: str, context: str, call: ToolCall) -> ValidAnswer[Refinement]:
         """Refine a template.
@@ -129,9 +139,9 @@ class Refiner:
         Raises:
             AnswerInvalid: It breaks one.
         """
-        computing, key = self._guarantee.computing, caller_key(call)
+        key = call.caller.key
         try:
-            refined = await computing.run(key, answer.parse, len(text), text)
+            refined = await self._computing.run(key, answer.parse, len(text), text)
             broken = await self._guarantee.violations(prompt, refined.messages, key)
         except answer.AnswerError as error:
             raise AnswerInvalid([error.violation]) from None
@@ -140,12 +150,7 @@ class Refiner:
             raise ToolFailed(Reason.UPSTREAM_OUTPUT_INVALID, message, attempts=attempts) from None
         if broken:
             raise AnswerInvalid(broken)
-        return await computing.run(key, _restored, len(text), refined, prompt)
-
-
-def caller_key(call: ToolCall) -> str:
-    """Return the key of a caller, whose templates are read and rendered one after the other."""
-    return f"{call.caller.organization}/{call.caller.project}/{call.caller.user}"
+        return await self._computing.run(key, _restored, len(text), refined, prompt)
 
 
 def _restored(refined: ModelReply, prompt: Template) -> Refinement:

@@ -111,7 +111,13 @@ def provide(dependencies: Dependencies) -> ToolSpec:
     """Make the tool."""
     prompt = DeployedPrompt(dependencies.apps["refine_prompt"])
     refine = RefinePrompt(
-        Refiner(dependencies.completions, prompt, repairs=dependencies.repairs, guarantee=dependencies.guarantee)
+        Refiner(
+            dependencies.completions,
+            prompt,
+            repairs=dependencies.repairs,
+            guarantee=dependencies.guarantee,
+            computing=dependencies.computing,
+        )
     )
     return ToolSpec(
         name=NAME,

@@ -15,7 +15,7 @@ from agenta_ai_server.tools.refine_prompt.rendering.verdict import Fault
 
 if TYPE_CHECKING:
     from asyncio.subprocess import Process
-    from collections.abc import Mapping
+    from collections.abc import Hashable, Mapping
 
 _WORKER: Final = "agenta_ai_server.tools.refine_prompt.rendering.worker"
 _LENGTH_BYTES: Final = 4
@@ -47,7 +47,7 @@ class Workers:
         self._running: set[asyncio.Task[dict[str, Any]]] = set()
         self._closed = False
 
-    async def ask(self, request: Mapping[str, Any], key: str) -> list[Fault]:
+    async def ask(self, request: Mapping[str, Any], key: Hashable) -> list[Fault]:
         """Let a worker check templates, and return what is wrong with them.
 
         Args:
@@ -86,7 +86,7 @@ class Workers:
             await _end(process)
         self._idle.clear()
 
-    async def _in_turn(self, request: bytes, key: str, begun: asyncio.Event) -> dict[str, Any]:
+    async def _in_turn(self, request: bytes, key: Hashable, begun: asyncio.Event) -> dict[str, Any]:
         async with self._turns.turn(key):
             begun.set()
             try:
