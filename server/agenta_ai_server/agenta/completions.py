@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 from urllib.parse import urlencode
@@ -151,20 +150,18 @@ class AgentaCompletionService:
         if credential and credential.project:
             url += f"?{urlencode({'project_id': credential.project})}"
         authorization = credential.authorization if credential else self._key.authorization
-        clock = asyncio.get_running_loop().time
         with RequestRecord(url, self._listener, call.resends) as sent:
             sent.is_callers = credential is not None
-            started = clock()
             seconds = self._seconds(call.remaining())
             headers = {"content-type": "application/json", "authorization": authorization, **sent.headers}
             try:
                 response = await self._post(url, headers, route.encode(run), seconds)
             except httpx.TransportError as error:
                 failure = failures.of_connection(error, seconds, self._config.max_seconds)
-                raise failure.as_error(Attempt("", clock() - started)) from error
+                raise failure.as_error(Attempt("", sent.seconds)) from error
             sent.status = response.status
             reply = route.decode(response)
-            attempt = Attempt(reply.trace_id, clock() - started, reply.span_id)
+            attempt = Attempt(reply.trace_id, sent.seconds, reply.span_id)
             sent.attempt = attempt
             return _completion(reply, attempt, run, authorization.partition(" ")[2])
 
