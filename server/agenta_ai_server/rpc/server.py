@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from agenta_ai_server.rpc.boundary import Boundary
     from agenta_ai_server.rpc.tls import Certificates
-    from agenta_ai_server.rpc.typed_methods import TypedTools
+    from agenta_ai_server.rpc.typed_tools import TypedTools
 
 # Enough for five hundred requests of 10 KB a second on one connection with a round trip of 50 ms.
 MAX_UNREAD_BYTES = 1 << 18
