@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from agenta_ai_server.domain.errors import Refused, UpstreamFailed
 from agenta_ai_server.domain.progress import Stage
-from agenta_ai_server.resilience.window import Window
+from agenta_ai_server.resilience.window import SlidingCounter
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
@@ -38,20 +38,19 @@ class RetryBudget:
     ) -> None:
         self._share = share
         self._reserve = per_second * _WINDOW_SECONDS
-        self._calls = Window(_WINDOW_SECONDS, clock)
+        self._calls = SlidingCounter(_WINDOW_SECONDS, clock)
+        self._retries = SlidingCounter(_WINDOW_SECONDS, clock)
 
     def count_call(self) -> None:
         """Count a call, whatever its outcome."""
-        self._calls.add(1, 0)
+        self._calls.add()
 
     def take(self) -> bool:
         """Take one retry from the budget, and return whether there was one."""
-        calls = self._calls
-        calls.forget()
-        left = calls.special + 1 <= self._share * calls.events + self._reserve
-        if left:
-            calls.add(0, 1)
-        return left
+        if self._retries.count + 1 > self._share * self._calls.count + self._reserve:
+            return False
+        self._retries.add()
+        return True
 
 
 class RetryingCompletions:
