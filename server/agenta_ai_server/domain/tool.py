@@ -99,6 +99,11 @@ class ToolSet:
         for tool in self.everything:
             self._add(tool)
 
+    @property
+    def is_disabled(self) -> bool:
+        """Whether the whole service lacks settings."""
+        return bool(self.missing_settings) and not self.tools
+
     def __contains__(self, name: str) -> bool:
         """Return whether a tool of this name can be called."""
         return name in self._enabled

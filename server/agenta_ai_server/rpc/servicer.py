@@ -95,7 +95,7 @@ class ToolServicer:
         """Describe the service as this caller sees it."""
         self._policy.check_view(call.caller)
         tools = self._catalog.current
-        enabled = not tools.missing_settings or bool(tools.tools)
+        enabled = not tools.is_disabled
         return tool_service_pb2.StatusResponse(
             enabled=enabled,
             state=self._service_state(enabled),
