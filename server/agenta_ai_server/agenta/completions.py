@@ -6,14 +6,12 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 from urllib.parse import urlencode
 
-import httpx
-
 from agenta_ai_server.agenta import failures
 from agenta_ai_server.agenta.addresses import AgentaAddress
 from agenta_ai_server.agenta.completion_service import Completion, InlinePrompt
 from agenta_ai_server.agenta.credential import ServerKey
 from agenta_ai_server.agenta.explanation import explain
-from agenta_ai_server.agenta.http import HttpClient
+from agenta_ai_server.agenta.http import HttpClient, TransportError
 from agenta_ai_server.agenta.routes import CHAT_INVOKE, CHAT_RUN, INVOKE, RUN
 from agenta_ai_server.agenta.routes.reply import PromptRun
 from agenta_ai_server.domain.agenta_url import check_key
@@ -156,7 +154,7 @@ class AgentaCompletionService:
             headers = {"content-type": "application/json", "authorization": authorization, **sent.headers}
             try:
                 response = await self._post(url, headers, route.encode(run), seconds)
-            except httpx.TransportError as error:
+            except TransportError as error:
                 failure = failures.of_connection(error, seconds, self._config.max_seconds)
                 raise failure.as_error(Attempt("", sent.seconds)) from error
             sent.status = response.status

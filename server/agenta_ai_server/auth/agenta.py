@@ -16,11 +16,10 @@ from functools import partial
 from typing import TYPE_CHECKING, TypeAlias
 from weakref import WeakValueDictionary
 
-import httpx
 from cachetools import TLRUCache, TTLCache
 
 from agenta_ai_server.agenta.addresses import AgentaAddress
-from agenta_ai_server.agenta.http import HttpClient
+from agenta_ai_server.agenta.http import HttpClient, TransportError
 from agenta_ai_server.agenta.permissions import Denial, Grant, PermissionChecks
 from agenta_ai_server.auth.authenticator import invalid
 from agenta_ai_server.auth.key_file import contains_own_key
@@ -223,7 +222,7 @@ class AgentaAuthenticator:
         action = self._config.names.get(permission, permission)
         try:
             return await self._checks.ask(authorization, action, credentials.project)
-        except httpx.TransportError as error:
+        except TransportError as error:
             self._note(str(error))
             return _Failed.UNANSWERED
         except ValueError as error:

@@ -145,7 +145,6 @@ class ToolCall:
     """One call of a tool.
 
     Attributes:
-        call_id: The server's own id of the call, in logs and errors.
         name: Name of the tool, as the caller gave it.
         caller: The caller.
         credential: The caller's own credential in Agenta; ``None`` if it was authenticated by another.
@@ -162,7 +161,6 @@ class ToolCall:
         resends: How often the next request to the completion service was sent before.
     """
 
-    call_id: str
     name: str
     caller: Principal
     deadline: float
