@@ -20,7 +20,7 @@ SERVICE_PERMISSIONS = (VIEW, RUN)
 # What Agenta calls those permissions that it has under another name.
 NAMES_IN_AGENTA = {VIEW: "view_workflows", RUN: "run_service"}
 # Agenta identifies a caller only in a check of a permission.
-ANY = "edit_workflows"
+IDENTIFYING_PERMISSION = "edit_workflows"
 
 
 class AccessPolicy:
@@ -39,7 +39,7 @@ class AccessPolicy:
 
     def permissions(self, tools: ToolSet) -> frozenset[str]:
         """Return every permission that anything needs; one of Agenta's if nothing does, as in a disabled service."""
-        return self._required.union(tool.permission for tool in tools.tools) or frozenset({ANY})
+        return self._required.union(tool.permission for tool in tools.tools) or frozenset({IDENTIFYING_PERMISSION})
 
     def visible(self, principal: Principal, tools: ToolSet) -> list[ToolSpec]:
         """Return the tools that the caller may call, sorted by name."""

@@ -211,7 +211,7 @@ class ToolCall:
         """Return the seconds that are left of the call's deadline; negative if it has passed."""
         return self.deadline - asyncio.get_running_loop().time()
 
-    def awaited(self) -> float:
+    def remaining_for_callers(self) -> float:
         """Return the seconds until the call ends, or the last caller stops waiting for it."""
         return min(self.deadline, self.waiting.deadline) - asyncio.get_running_loop().time()
 
@@ -221,7 +221,7 @@ class ToolCall:
         Raises:
             Refused: DEADLINE_TOO_SHORT.
         """
-        if self.awaited() < least:
+        if self.remaining_for_callers() < least:
             raise too_little_time(least)
 
     async def begin_billing(self) -> None:

@@ -33,7 +33,7 @@ REPORT_SECONDS = 0.5
 
 def bounded(call: ToolCall) -> ToolCall:
     """Return the call with a deadline that leaves time for the report if somebody is waiting for it."""
-    return replace(call, deadline=asyncio.get_running_loop().time() + call.awaited() - REPORT_SECONDS)
+    return replace(call, deadline=asyncio.get_running_loop().time() + call.remaining_for_callers() - REPORT_SECONDS)
 
 
 @dataclass(slots=True, eq=False)

@@ -24,6 +24,7 @@ MAX_NAMES = 3
 # With twice as many, the answer would come near the 4 MiB that clients read by default.
 MAX_REFINED_CHARACTERS = 200_000
 
+_CONTROLS = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]")
 _LIMITS = "rendering it takes too much CPU time or memory"
 
 
@@ -76,14 +77,14 @@ class Guarantee:
         Raises:
             WorkerFailed: No process could render it, for a reason that has nothing to do with the prompt.
         """
-        if broken := list(_structural(prompt, new)):
+        if broken := list(_structural_violations(prompt, new)):
             return broken
         contents = [str(content) for _, content in new]
         size = sum(map(len, contents))
-        if broken := list(controls(prompt, contents)):
+        if broken := list(control_violations(prompt, contents)):
             return broken
         if prompt.variables is not None:
-            return await self._computing.run(key, lambda: list(variables(prompt, contents)), size)
+            return await self._computing.run(key, lambda: list(variable_violations(prompt, contents)), size)
         try:
             faults = await self._workers.ask(_request(prompt, contents), key)
         except LimitExceeded:
@@ -116,7 +117,7 @@ def _violation(prompt: Template, fault: Fault) -> Violation:
     return Violation(field, f"The refinement of {why}")
 
 
-def _structural(prompt: Template, new: Sequence[tuple[object, object]]) -> Iterator[Violation]:
+def _structural_violations(prompt: Template, new: Sequence[tuple[object, object]]) -> Iterator[Violation]:
     old = prompt.texts
     if len(new) != len(old):
         yield Violation("messages", f"The refinement has {_messages(len(new))} where there were {len(old)}.")
@@ -139,10 +140,7 @@ def _messages(count: int) -> str:
     return "1 message" if count == 1 else f"{count or 'no'} messages"
 
 
-_CONTROLS = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]")
-
-
-def controls(prompt: Template, contents: Sequence[str]) -> Iterator[Violation]:
+def control_violations(prompt: Template, contents: Sequence[str]) -> Iterator[Violation]:
     """Yield a violation for each text that has control characters which the prompt doesn't have.
 
     Models write a NUL where they mean an accented letter.
@@ -158,7 +156,7 @@ def controls(prompt: Template, contents: Sequence[str]) -> Iterator[Violation]:
             yield Violation(f"messages[{index}].content", description)
 
 
-def variables(prompt: Template, contents: Sequence[str]) -> Iterator[Violation]:
+def variable_violations(prompt: Template, contents: Sequence[str]) -> Iterator[Violation]:
     """Yield a violation for each text that can't be read or is blank, and for lost and invented variables.
 
     Only for the formats in ``READ``; those of the others are compared by rendering.

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 from agenta_ai_server.domain.errors import Reason, Refused, ToolFailed, Violation, invalid_fields
 from agenta_ai_server.domain.record import record
 from agenta_ai_server.tools import strict_json
-from agenta_ai_server.tools.asking import AnswerInvalid, Question, ValidAnswer, as_list, ask
 from agenta_ai_server.tools.refine_prompt import answer, template
 from agenta_ai_server.tools.refine_prompt.guarantee import WorkerFailed
 from agenta_ai_server.tools.refine_prompt.prompt import CONTEXT, GUIDELINES, TEMPLATE
+from agenta_ai_server.tools.repairs import AnswerInvalid, RepairableTask, ValidAnswer, as_list, run_with_repairs
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Sequence
@@ -114,7 +114,7 @@ class Refiner:
             ToolFailed: No completion came, or none that keeps the prompt whole.
         """
 
-        def ask_for(violations: Sequence[Violation]) -> Awaitable[Completion]:
+        def complete(violations: Sequence[Violation]) -> Awaitable[Completion]:
             inputs = {
                 TEMPLATE: prompt.for_upstream(),
                 GUIDELINES: _guidelines_of_repair(guidelines, violations),
@@ -122,19 +122,21 @@ class Refiner:
             }
             return self._completions.complete(self._deployed, inputs, call)
 
-        question = Question(
-            ask=ask_for,
-            read=partial(self._read_answer, prompt, call),
-            asking="Asking Agenta for a refinement.",
-            checking="Checking that the refinement keeps the prompt whole.",
-            failure=lambda broken: f"{broken.description.rstrip('.')}, and was discarded; the prompt is unchanged.",
+        task = RepairableTask(
+            complete=complete,
+            parse=partial(self._parse_answer, prompt, call),
+            asking_text="Asking Agenta for a refinement.",
+            checking_text="Checking that the refinement keeps the prompt whole.",
+            failure_text=lambda broken: (
+                f"{broken.description.rstrip('.')}, and was discarded; the prompt is unchanged."
+            ),
         )
-        return await ask(question, call, self._repairs)
+        return await run_with_repairs(task, call, self._repairs)
 
-    async def _read_answer(
+    async def _parse_answer(
         self, prompt: Template, call: ToolCall, text: str, attempts: Sequence[Attempt]
     ) -> Refinement:
-        """Read what the model wrote, and check it against every rule.
+        """Parse what the model wrote, and check it against every rule.
 
         Raises:
             AnswerInvalid: It breaks one.
