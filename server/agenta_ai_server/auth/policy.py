@@ -17,9 +17,9 @@ VIEW = "view_ai_services"
 # To call any tool, besides what the tool itself needs.
 RUN = "run_ai_services"
 SERVICE_PERMISSIONS = (VIEW, RUN)
-# What Agenta calls those permissions that it has under another name.
+# Agenta's names for permissions that it has under another name.
 NAMES_IN_AGENTA = {VIEW: "view_workflows", RUN: "run_service"}
-# Agenta identifies a caller only in a check of a permission.
+# Agenta identifies a caller only while it checks a permission: this one, if no tool needs any.
 IDENTIFYING_PERMISSION = "edit_workflows"
 
 

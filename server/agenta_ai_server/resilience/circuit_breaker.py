@@ -39,13 +39,13 @@ class Breaker:
     """Opens when half of at least 20 calls within 10 seconds failed.
 
     One caller can't open it for the others: if they call too, half of their calls must have failed as well. A caller
-    that is alone opens it, and so does a service that asks to be left alone for a while.
+    that is alone can open it. A ``Retry-After`` opens it at once.
 
     Once its time is over, the next call is let through as a probe. Its success closes the breaker, its failure opens it
-    again for twice as long, up to 30 seconds. The next probe follows when one has ended without telling anything, or
-    has taken as long as the breaker is open at first.
+    again for twice as long, up to 30 seconds. The next probe follows when one has ended without a verdict, or has taken
+    as long as the breaker is open at first.
 
-    Calls that began before the last change of state don't count: they tell of another time.
+    Calls that began before the last change of state don't count, because they reflect an earlier state of the service.
 
     Belongs to one thread.
 

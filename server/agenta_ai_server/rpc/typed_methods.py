@@ -93,7 +93,8 @@ def write_typed_outcome(method: TypedMethod, outcome: ToolOutcome) -> bytes:
         except CodecError as error:
             outcome = _unsendable(outcome, error)
     if outcome.failure:
-        # Of another pool, whose messages don't mix with ours. The oneof drops what was written of the result.
+        # These messages belong to another descriptor pool, so they are copied by their bytes. The oneof drops what was
+        # written of the result.
         response.error.MergeFromString(error_message(outcome.failure).SerializeToString())
     block = content_pb2.ContentBlock(text=outcome.text)
     response.content.add().MergeFromString(block.SerializeToString())
