@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from agenta_ai_server.rpc.wire_format import Fields
 
 MAX_REQUEST_BYTES = 1 << 20
-# In all structs and lists of a request together.
+# The limit for all structs and lists of a request together.
 MAX_VALUES = 10_000
 
 Request = TypeVar("Request", bound=Message)
