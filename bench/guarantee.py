@@ -16,6 +16,7 @@ from typing import Any
 
 import uvloop
 
+from agenta_ai_server.tools.computing import Computing
 from agenta_ai_server.tools.refine_prompt import answer, template
 from agenta_ai_server.tools.refine_prompt.guarantee import Guarantee
 
@@ -115,29 +116,30 @@ def workers() -> list[tuple[float, float]]:
     return found
 
 
-async def check(guarantee: Guarantee, template_format: str, text: str, new: str) -> str:
+async def check(guarantee: Guarantee, computing: Computing, template_format: str, text: str, new: str) -> str:
     """What the tool does with a template and an answer, without the model."""
     source = json.dumps({"messages": [{"role": "user", "content": text}], "template_format": template_format})
     written = json.dumps({"messages": [{"role": "user", "content": new}], "summary": "s"})
     try:
-        prompt = await guarantee.computing.run("bench", template.parse, len(source), source)
+        prompt = await computing.run("bench", template.parse, len(source), source)
         await guarantee.check(prompt, "bench")
     except template.TemplateError as error:
         return str(error)[:60]
-    refined = await guarantee.computing.run("bench", answer.parse, len(written), written)
+    refined = await computing.run("bench", answer.parse, len(written), written)
     broken = await guarantee.violations(prompt, refined.messages, "bench")
     return broken[0].description[:60] if broken else "accepted"
 
 
 async def measure(name: str, template_format: str, text: str, new: str, times: int = 1) -> None:
-    guarantee, lag = Guarantee(), Lag()
-    await check(guarantee, "jinja2", "Hi {{ a }}", "Hi {{ a }}")  # the worker is there
+    computing, lag = Computing(), Lag()
+    guarantee = Guarantee(computing)
+    await check(guarantee, computing, "jinja2", "Hi {{ a }}", "Hi {{ a }}")  # the worker is there
     watching = asyncio.ensure_future(lag.watch())
     await asyncio.sleep(0.01)
     before, own, ended = workers(), time.process_time(), resource.getrusage(resource.RUSAGE_CHILDREN)
     began = time.perf_counter()
     for _ in range(times):
-        verdict = await check(guarantee, template_format, text, new)
+        verdict = await check(guarantee, computing, template_format, text, new)
     seconds = (time.perf_counter() - began) / times
     service = (time.process_time() - own) / times
     after, gone = workers(), resource.getrusage(resource.RUSAGE_CHILDREN)

@@ -19,7 +19,7 @@ from bench.limits import redis_server
 from agenta_ai_server.idempotency.memory import MemoryLedger
 from agenta_ai_server.idempotency.redis import RedisLedger
 from agenta_ai_server.idempotency.sqlite import SqliteLedger
-from agenta_ai_server.idempotency.store import Leading, LedgerStore, RunOutcome
+from agenta_ai_server.idempotency.store import Leading, LedgerStore
 from agenta_ai_server.redis.client import RedisClient
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ async def call(store: LedgerStore, key: str) -> None:
     claim = await store.claim(key, b"f" * 16)
     assert isinstance(claim, Leading)
     await claim.lease.begin()
-    await claim.lease.complete(RunOutcome(OUTCOME, keep=True))
+    await claim.lease.complete(OUTCOME, keep=True)
 
 
 async def slowest_turn(ended: asyncio.Event) -> float:

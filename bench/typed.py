@@ -13,8 +13,11 @@ from agenta_ai.v1 import tool_service_pb2
 from agenta_ai_server.assembly.tools import described_tools
 from agenta_ai_server.domain.outcome import ToolOutcome
 from agenta_ai_server.domain.tool import ToolSpec
-from agenta_ai_server.rpc import responses, typed_methods
+from agenta_ai_server.rpc import responses
 from agenta_ai_server.rpc.parsing import MAX_VALUES, parse, read_arguments
+from agenta_ai_server.rpc.typed_fields import fields_of
+from agenta_ai_server.rpc.typed_methods import write_typed_outcome
+from agenta_ai_server.rpc.wire_format import CALL_TOOL, Fields
 from agenta_ai_server.tools import refine_prompt
 from agenta_ai_server.typed.generation import Generation
 from agenta_ai_server.typed.lock import Lock, updated
@@ -54,14 +57,15 @@ def compare(name: str, tool: ToolSpec, arguments: dict[str, Any], result: dict[s
     request: Any = method.request()
     method.arguments.write(request.arguments, arguments)
     typed = request.SerializeToString()
+    fields = Fields({1: fields_of(method.shape.arguments)})
 
     def by_call_tool() -> None:
-        read_arguments(parse(generic, tool_service_pb2.CallToolRequest.FromString).arguments)
+        read_arguments(parse(generic, tool_service_pb2.CallToolRequest.FromString, CALL_TOOL).arguments)
         responses.write_outcome(outcome)
 
     def by_its_own_method() -> None:
-        method.arguments.read(parse(typed, method.request.FromString).arguments, MAX_VALUES)
-        typed_methods.write_outcome(method, outcome)
+        method.arguments.read(parse(typed, method.request.FromString, fields).arguments, MAX_VALUES)
+        write_typed_outcome(method, outcome)
 
     print(f"{name}: requests of {len(generic)} and {len(typed)} bytes")
     measure("  by CallTool", by_call_tool, count)

@@ -72,7 +72,7 @@ def tool_call(
 ) -> ToolCall:
     """A call as the pipeline gets it, for what is tested without a wire."""
     return ToolCall(
-        "0" * 32, name, caller, deadline, 60, tools or ToolSet(), lambda: arguments or {}, request_id, callers=callers
+        name, caller, deadline, 60, tools or ToolSet(), lambda: arguments or {}, request_id, callers=callers
     )
 
 

@@ -16,6 +16,7 @@ from agenta_ai_server.standin import model
 from agenta_ai_server.standin.refine import refine
 from agenta_ai_server.tools.cases.spending import Spending
 from agenta_ai_server.tools.catalog import Dependencies
+from agenta_ai_server.tools.computing import Computing
 from agenta_ai_server.tools.refine_prompt.guarantee import Guarantee
 from agenta_ai_server.tools.refine_prompt.prompt import CONTEXT, GUIDELINES, TEMPLATE
 
@@ -103,7 +104,13 @@ async def outcome_of(
     from agenta_ai_server.tools.cases import provide
 
     apps = {"refine_prompt": "ai-refine"}
+    computing = Computing()
     of = Dependencies(
-        completions, apps, limiter or ConcurrencyLimiter(), Guarantee(), spending or Spending(("gpt-4o-mini",))
+        completions,
+        apps,
+        limiter or ConcurrencyLimiter(),
+        Guarantee(computing),
+        computing,
+        spending or Spending(("gpt-4o-mini",)),
     )
     return await provide(of).run(tool_call(WITH_CASES, given, deadline=deadline))

@@ -27,7 +27,7 @@ def passes(sample: Sample, new: str) -> bool:
         return not comparison.compare(sample.template_format, [sample.text], [], [new])
     messages = [{"role": "user", "content": sample.text}]
     prompt = template.parse(json.dumps({"messages": messages, "template_format": sample.template_format}))
-    return not [*guarantee.controls(prompt, [new]), *guarantee.variables(prompt, [new])]
+    return not [*guarantee.control_violations(prompt, [new]), *guarantee.variable_violations(prompt, [new])]
 
 
 def test_there_are_enough() -> None:

@@ -23,6 +23,8 @@ from agenta_ai_server.tools.refine_prompt.rendering.pool import LimitExceeded, W
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
+    from agenta_ai_server.tools.refine_prompt.rendering.verdict import Fault
+
 # Jinja2's lexer leaves it to Python to complain about '\d', which is an error only in tests.
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
 
@@ -42,13 +44,13 @@ class Renderer:
         self._runner = asyncio.Runner()
         self._workers = Workers()
 
-    def read(self, name: str, text: str) -> list[Any]:
+    def read(self, name: str, text: str) -> list[Fault] | None:
+        """Return what is wrong with the text; ``None`` if that takes too much."""
         request = {"format": name, "old": [text], "fixed": [], "new": None}
         try:
-            faults: list[Any] = self._runner.run(self._workers.ask(request, "test"))["faults"]
+            return self._runner.run(self._workers.ask(request, "test"))
         except LimitExceeded:
-            return ["limit"]
-        return faults
+            return None
 
     def close(self) -> None:
         self._runner.run(self._workers.aclose())
@@ -94,7 +96,7 @@ def test_repetition_is_read_or_refused(name: str, piece: str, count: int) -> Non
 def test_any_text_is_rendered_or_refused(name: str, renderer: Renderer, text: str) -> None:
     faults = renderer.read(name, text)
     assert faults == renderer.read(name, text)
-    assert all(len(fault[2]) < 400 for fault in faults if fault != "limit")
+    assert all(len(fault.description) < 400 for fault in faults or ())
 
 
 @pytest.mark.parametrize("name", RENDERED)

@@ -22,6 +22,7 @@ from hypothesis import strategies as st
 from agenta_ai_server.agenta.completion_service import Completion, DeployedPrompt
 from agenta_ai_server.domain.errors import Reason, Refused, ToolFailed
 from agenta_ai_server.domain.values import Attempt
+from agenta_ai_server.tools.computing import Computing
 from agenta_ai_server.tools.refine_prompt.guarantee import Guarantee
 from agenta_ai_server.tools.refine_prompt.refiner import Refiner
 from agenta_ai_server.tools.refine_prompt.tool import RefinePrompt, RefinePromptArguments
@@ -135,10 +136,13 @@ class Service:
 
     def __init__(self) -> None:
         self._runner = asyncio.Runner()
-        self._guarantee = Guarantee()
+        self._computing = Computing()
+        self._guarantee = Guarantee(self._computing)
 
     def run(self, source: str, written: str) -> ToolOutcome:
-        refiner = Refiner(Model(written), DeployedPrompt("app"), repairs=0, guarantee=self._guarantee)
+        refiner = Refiner(
+            Model(written), DeployedPrompt("app"), repairs=0, guarantee=self._guarantee, computing=self._computing
+        )
         tool = RefinePrompt(refiner)
         return self._runner.run(tool.run(RefinePromptArguments(prompt_template_json=source), tool_call()))
 

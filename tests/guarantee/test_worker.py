@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
     from agenta_ai_server.standin.app import StandIn
+    from agenta_ai_server.tools.refine_prompt.rendering.verdict import Fault
 
 LOOP = "{% for i in range(9999) %}"
 ENDLESS = f"{{% set l = [0] %}}{LOOP}{LOOP}{{% set _ = l.append(l) %}}{{% endfor %}}{{% endfor %}}"
@@ -73,7 +74,7 @@ async def test_the_path_of_a_file_that_is_not_loaded_is_not_shown(workers: Worke
 
 
 async def test_a_process_has_nothing(workers: Workers) -> None:
-    assert await workers.ask(request("Hi {{ a }}"), "a") == {"faults": []}
+    assert await workers.ask(request("Hi {{ a }}"), "a") == []
     (process,) = processes()
     assert process.environ() == {}
     assert process.cwd() == "/"
@@ -89,7 +90,7 @@ async def test_a_process_has_nothing(workers: Workers) -> None:
 
 async def test_many_loops_over_objects_are_no_trouble(workers: Workers) -> None:
     loops = "".join(f"{{% for x in list{number} %}}{{{{ x.a }}}} {{{{ x.b }}}}{{% endfor %}}" for number in range(40))
-    assert await workers.ask(request(loops, loops + "."), "a") == {"faults": []}
+    assert await workers.ask(request(loops, loops + "."), "a") == []
 
 
 # Ways out of Jinja2's sandbox that once were, or that were looked for.
@@ -114,7 +115,7 @@ ESCAPES = [
 async def test_no_way_out(escape: str, workers: Workers) -> None:
     answer = await workers.ask(request(f"Hi {{{{ a }}}}{escape}", f"Hi {{{{ a }}}}{escape}"), "a")
     assert not any(word in str(answer) for word in ("<class", "<function", "<module"))
-    assert await workers.ask(request("Hi {{ a }}"), "a") == {"faults": []}
+    assert await workers.ask(request("Hi {{ a }}"), "a") == []
 
 
 @pytest.mark.parametrize("hostile", [ENDLESS, HUNGRY])
@@ -123,7 +124,7 @@ async def test_what_takes_too_much_is_stopped(hostile: str, workers: Workers) ->
         await workers.ask(request(hostile), "a")
     with pytest.raises(LimitExceeded):
         await workers.ask(request("Hi", hostile), "a")
-    assert await workers.ask(request("Hi {{ a }}", "Hi"), "a") != {"faults": []}
+    assert await workers.ask(request("Hi {{ a }}", "Hi"), "a") != []
 
 
 async def test_the_loop_goes_on_meanwhile(workers: Workers) -> None:
@@ -154,13 +155,13 @@ async def test_one_that_is_killed_is_replaced(workers: Workers) -> None:
     await workers.ask(request("Hi"), "a")
     (process,) = processes()
     process.kill()
-    assert await workers.ask(request("Hi {{ a }}", "Hi {{ a }}"), "a") == {"faults": []}
+    assert await workers.ask(request("Hi {{ a }}", "Hi {{ a }}"), "a") == []
 
 
 async def test_one_that_is_killed_during_a_check_is_replaced_once(workers: Workers) -> None:
     await workers.ask(request("Hi"), "a")
 
-    async def killed(check: asyncio.Future[dict[str, Any]]) -> None:
+    async def killed(check: asyncio.Future[list[Fault]]) -> None:
         seen: set[int] = set()
         while len(seen) < 2 and not check.done():
             for process in processes():
@@ -173,7 +174,7 @@ async def test_one_that_is_killed_during_a_check_is_replaced_once(workers: Worke
     await killed(check)
     with pytest.raises((WorkerFailed, LimitExceeded)):
         await check
-    assert await workers.ask(request("Hi"), "a") == {"faults": []}
+    assert await workers.ask(request("Hi"), "a") == []
 
 
 async def test_one_that_is_stopped_is_replaced(workers: Workers, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -185,7 +186,7 @@ async def test_one_that_is_stopped_is_replaced(workers: Workers, monkeypatch: py
         await workers.ask(request("Hi"), "a")
     monkeypatch.undo()
     assert not process.is_running()
-    assert await workers.ask(request("Hi {{ a }}", "Hi {{ a }}"), "a") == {"faults": []}
+    assert await workers.ask(request("Hi {{ a }}", "Hi {{ a }}"), "a") == []
 
 
 async def test_if_all_are_stopped_nothing_is_said_of_the_template(
@@ -213,7 +214,7 @@ async def test_without_file_descriptors_it_fails_and_never_passes(workers: Worke
         for descriptor in taken:
             os.close(descriptor)
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
-    assert await workers.ask(request("Hi", "Hi"), "a") == {"faults": []}
+    assert await workers.ask(request("Hi", "Hi"), "a") == []
 
 
 async def test_many_at_once_share_two_processes(workers: Workers) -> None:
@@ -221,7 +222,7 @@ async def test_many_at_once_share_two_processes(workers: Workers) -> None:
         workers.ask(request("Hi {{ a }}", f"Hi{' {{ a }}' * (number % 2)}"), str(number % 7)) for number in range(50)
     ]
     answers = await asyncio.gather(*asked)
-    assert [answer == {"faults": []} for answer in answers] == [number % 2 == 1 for number in range(50)]
+    assert [answer == [] for answer in answers] == [number % 2 == 1 for number in range(50)]
     assert len(processes()) == 2
 
 
@@ -230,7 +231,7 @@ async def test_a_key_has_one_turn_after_the_other(workers: Workers) -> None:
     await asyncio.gather(workers.ask(request("Hi"), "a"), workers.ask(request("Hi"), "b"))
     hostile = [asyncio.ensure_future(workers.ask(request(ENDLESS), "hostile")) for _ in range(10)]
     await asyncio.sleep(0.1)
-    assert await workers.ask(request("Hi"), "somebody else") == {"faults": []}
+    assert await workers.ask(request("Hi"), "somebody else") == []
     assert sum(check.done() for check in hostile) < 10
     await workers.aclose()
     assert all(isinstance(each, BaseException) for each in await asyncio.gather(*hostile, return_exceptions=True))
@@ -241,8 +242,8 @@ async def test_a_caller_that_leaves_does_not_mix_up_answers(workers: Workers) ->
         left = asyncio.ensure_future(workers.ask(request("Hi {{ a }}", "Hi"), "a"))
         await asyncio.sleep(0.002)
         left.cancel()
-        assert await workers.ask(request("Hi {{ a }}", "Hi {{ a }}"), "b") == {"faults": []}
-    assert await workers.ask(request("x" * 99_000 + "{{ a }}", "x" * 199_000 + "{{ a }}"), "a") == {"faults": []}
+        assert await workers.ask(request("Hi {{ a }}", "Hi {{ a }}"), "b") == []
+    assert await workers.ask(request("x" * 99_000 + "{{ a }}", "x" * 199_000 + "{{ a }}"), "a") == []
 
 
 async def test_a_check_that_waits_ends_with_its_caller(workers: Workers) -> None:
@@ -255,7 +256,7 @@ async def test_a_check_that_waits_ends_with_its_caller(workers: Workers) -> None
     with pytest.raises(LimitExceeded):
         await first
     cpu = resource.getrusage(resource.RUSAGE_CHILDREN).ru_utime
-    assert await workers.ask(request("Hi"), "a") == {"faults": []}
+    assert await workers.ask(request("Hi"), "a") == []
     assert resource.getrusage(resource.RUSAGE_CHILDREN).ru_utime == cpu  # none of the others ran
 
 
@@ -269,7 +270,7 @@ async def test_the_prompt_is_to_blame_if_it_is_too_slow(workers: Workers) -> Non
     for old, fixed in ((CONDITIONS + SLOW, "Hi"), (CONDITIONS, SLOW)):
         with suppress(LimitExceeded):  # where even the estimate takes too long
             answer = await workers.ask({"format": "jinja2", "old": [old], "fixed": [fixed], "new": None}, "a")
-            assert [kind for _, kind, _ in answer["faults"]] == ["complex"]
+            assert [fault.kind for fault in answer] == ["complex"]
 
 
 @pytest.mark.parametrize(
@@ -290,7 +291,7 @@ async def test_what_is_too_complex_is_not_rendered(template_format: str, text: s
         await workers.ask({"format": template_format, "old": old, "fixed": fixed, "new": new}, "a")
         for old, fixed, new in ((["Hi", text], [], None), (["Hi"], [text], None), (["Hi"], [], [text]))
     ]
-    assert all("more than 1,000 tags" in answer["faults"][0][2] for answer in answers)
+    assert all("more than 1,000 tags" in answer[0].description for answer in answers)
     (process,) = processes()
     assert process.memory_info().rss < 60 * 2**20
 

@@ -19,7 +19,7 @@ from agenta_ai_server.idempotency import in_flight
 from agenta_ai_server.idempotency.encoding import VERSION, encode
 from agenta_ai_server.idempotency.in_flight import MAX_CALLERS, OUTCOME_UNKNOWN, InFlightCalls
 from agenta_ai_server.idempotency.memory import MemoryLedger
-from agenta_ai_server.idempotency.store import Claim, Leading, LeaseLost, LedgerStore, RunOutcome, lease_lost
+from agenta_ai_server.idempotency.store import Claim, Leading, LeaseLost, LedgerStore, lease_lost
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -218,7 +218,7 @@ async def test_an_outcome_that_cant_be_read_is_unknown(stored: bytes) -> None:
     store, tool = make_store(), Tool()
     claim = await store.claim("id", b"f")
     assert isinstance(claim, Leading)
-    await claim.lease.complete(RunOutcome(stored, keep=True))
+    await claim.lease.complete(stored, keep=True)
     assert await InFlightCalls(store).run("id", b"f", tool) == OUTCOME_UNKNOWN
     assert tool.begun == 0
 

@@ -11,7 +11,7 @@ from idempotency.conftest import Backing, SqliteBacking, store_on
 
 from agenta_ai_server.idempotency.ledger import Finished, Lost
 from agenta_ai_server.idempotency.sealing import Encrypted, Plain, Sealing, Unstored
-from agenta_ai_server.idempotency.store import Leading, RunOutcome
+from agenta_ai_server.idempotency.store import Leading
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -25,7 +25,7 @@ async def finish(backing: Backing, sealing: Sealing) -> None:
         claim = await store.claim("id", b"f")
         assert isinstance(claim, Leading)
         await claim.lease.begin()
-        await claim.lease.complete(RunOutcome(SECRET, keep=True))
+        await claim.lease.complete(SECRET, keep=True)
 
 
 @pytest.mark.parametrize(

@@ -32,7 +32,7 @@ from agenta_ai_server.idempotency.ledger import (
 from agenta_ai_server.idempotency.memory import MemoryLedger
 from agenta_ai_server.idempotency.pending_writes import PendingEnd, PendingWrites
 from agenta_ai_server.idempotency.sealing import Unstored
-from agenta_ai_server.idempotency.store import Claim, Leading, LeaseLost, LedgerStore, RunOutcome
+from agenta_ai_server.idempotency.store import Claim, Leading, LeaseLost, LedgerStore
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -260,7 +260,7 @@ async def test_what_wasnt_recorded_is_recorded_at_the_end(backing: Backing) -> N
         claim = await lead(store)
         await claim.lease.begin()
         with backing.unavailable():
-            await claim.lease.complete(RunOutcome(b"result", keep=True))
+            await claim.lease.complete(b"result", keep=True)
             assert "id" in store
     async with store_on(backing) as store:
         assert await store.claim("id", b"f") == Finished(b"result")
@@ -478,7 +478,7 @@ async def test_a_redis_that_keeps_its_data_forgets_nothing(tmp_path: Path) -> No
             finished, lost = await lead(store, "finished"), await lead(store, "lost")
             for claim in (finished, lost):
                 await claim.lease.begin()
-            await finished.lease.complete(RunOutcome(b"result", keep=True))
+            await finished.lease.complete(b"result", keep=True)
             await lost.lease.abandon()
             await asyncio.sleep(1.5)
             await asyncio.to_thread(server.kill)
@@ -552,7 +552,7 @@ async def test_one_end_that_cant_be_recorded_holds_up_no_other() -> None:
     ledger = Picky()
     store = LedgerStore(ledger)
     for key in ("large", "one", "two"):
-        await (await lead(store, key)).lease.complete(RunOutcome(b"result", keep=True))
+        await (await lead(store, key)).lease.complete(b"result", keep=True)
     ledger.is_down = False
     for _ in range(2):
         await store.write_pending()

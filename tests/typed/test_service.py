@@ -24,7 +24,8 @@ from agenta_ai_server.rpc.boundary import Boundary
 from agenta_ai_server.rpc.server import Server
 from agenta_ai_server.rpc.tool_calls import ToolCalls
 from agenta_ai_server.rpc.tool_pipeline import ToolPipeline
-from agenta_ai_server.rpc.typed_methods import TypedMethods, TypedTools
+from agenta_ai_server.rpc.typed_methods import TypedMethods
+from agenta_ai_server.rpc.typed_tools import TypedTools
 from agenta_ai_server.tools.catalog import Catalog
 from agenta_ai_server.typed.generation import Generation
 from agenta_ai_server.typed.lock import Lock, updated, with_numbers

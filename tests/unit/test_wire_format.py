@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agenta_ai.v1 import tool_service_pb2
-from agenta_ai_server.rpc.wire_format import LARGE_BYTES, Fields, Packed, is_flooded
+from agenta_ai_server.rpc.wire_format import CALL_TOOL, LARGE_BYTES, Fields, Packed, is_flooded
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -62,7 +62,7 @@ def text(size: int) -> Callable[[Struct], None]:
 def test_what_is_a_flood(fill: Callable[[Struct], None], flooded: bool) -> None:
     data = request(fill)
     assert len(data) > LARGE_BYTES
-    assert is_flooded(data, MOST) is flooded
+    assert is_flooded(data, MOST, CALL_TOOL) is flooded
 
 
 # Fields that the contract doesn't have, each in two bytes, and where they stand.
@@ -78,12 +78,12 @@ PLACES: dict[str, Callable[[bytes], bytes]] = {
 @pytest.mark.parametrize("kind", UNKNOWN)
 def test_so_many_fields_that_looking_at_them_takes_long(kind: str, place: str) -> None:
     few, many = (PLACES[place](UNKNOWN[kind] * count) for count in (900, 500_000))
-    assert not is_flooded(few, MOST)
-    assert is_flooded(many, MOST)
+    assert not is_flooded(few, MOST, CALL_TOOL)
+    assert is_flooded(many, MOST, CALL_TOOL)
 
 
 def test_the_same_field_again_and_again() -> None:
-    assert is_flooded(nested(2, b"") * 500_000, MOST)
+    assert is_flooded(nested(2, b"") * 500_000, MOST, CALL_TOOL)
 
 
 @pytest.mark.parametrize("entries", [10, 4500])
@@ -91,8 +91,8 @@ def test_a_struct_in_many_pieces(entries: int) -> None:
     """A parser makes one of all that are sent for the same field."""
     count = MOST // entries
     pieces = [flat_from(n * entries, entries) for n in range(count + 1)]
-    assert not is_flooded(b"".join(pieces[:count]), MOST)
-    assert is_flooded(b"".join(pieces), MOST)
+    assert not is_flooded(b"".join(pieces[:count]), MOST, CALL_TOOL)
+    assert is_flooded(b"".join(pieces), MOST, CALL_TOOL)
 
 
 def flat_from(first: int, count: int) -> bytes:
@@ -138,7 +138,7 @@ def test_numbers_of_their_own_are_values_of_a_typed_message(number: bytes) -> No
 )
 def test_a_group_hides_no_flood(group: bytes) -> None:
     """Parsers still read the groups of proto2, and all that follows."""
-    assert is_flooded(group + request(flat(MOST + 1)), MOST)
+    assert is_flooded(group + request(flat(MOST + 1)), MOST, CALL_TOOL)
 
 
 @pytest.mark.parametrize("before", [b"", b"\x78", b"\x12"], ids=["a tag", "a number", "a length"])
@@ -146,7 +146,7 @@ def test_a_number_without_end_is_not_added_up(before: bytes) -> None:
     """A megabyte of it took more than a minute, in which no other call was answered."""
     data = before + b"\xff" * 1_000_000
     began = time.process_time()
-    assert not is_flooded(data, MOST)
+    assert not is_flooded(data, MOST, CALL_TOOL)
     assert time.process_time() - began < 1
 
 
@@ -159,9 +159,9 @@ def nested(number: int, content: bytes) -> bytes:
 
 @given(st.binary(max_size=300))
 def test_whatever_comes_is_read_to_its_end(data: bytes) -> None:
-    assert not is_flooded(data, MOST)
+    assert not is_flooded(data, MOST, CALL_TOOL)
 
 
 @pytest.mark.parametrize("cut", range(0, 5000, 97))
 def test_a_request_that_was_cut_is_no_flood(cut: int) -> None:
-    assert not is_flooded(request(flat(MOST))[: -cut or None], MOST)
+    assert not is_flooded(request(flat(MOST))[: -cut or None], MOST, CALL_TOOL)

@@ -80,6 +80,8 @@ REFUSED: list[tuple[str, Message | bytes, StatusCode, str, str, str]] = [
         "page_token",
         "next_page_token",
     ),
+    (LIST, paged(page_token="\n\0" * 40_000), StatusCode.INVALID_ARGUMENT, "REQUEST_INVALID", "page_token", "previous"),
+    (LIST, b"\x7a\0" * 40_000, StatusCode.INVALID_ARGUMENT, "REQUEST_MALFORMED", "", "doesn't define"),
     (CALL, request({}, name=""), StatusCode.INVALID_ARGUMENT, "REQUEST_INVALID", "name", "ListTools"),
     (CALL, b"", StatusCode.INVALID_ARGUMENT, "REQUEST_INVALID", "name", "ListTools"),
     (CALL, request({}, name="tools"), StatusCode.NOT_FOUND, "TOOL_NOT_FOUND", "", "ListTools"),

@@ -15,7 +15,7 @@ from calls import refine
 from conftest import connected, settings_for
 
 from agenta_ai_server.commands import serve
-from agenta_ai_server.rpc import boundary
+from agenta_ai_server.rpc import boundary, open_calls
 from agenta_ai_server.rpc.unsent import UnsentResponses
 
 if TYPE_CHECKING:
@@ -91,7 +91,7 @@ async def test_answers_that_are_read_are_never_refused(standin: StandIn, monkeyp
 async def test_who_reads_nothing_holds_up_no_shutdown(
     method: str, standin: StandIn, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(boundary, "LEAVE_SECONDS", 0.2)
+    monkeypatch.setattr(open_calls, "MAX_SEND_SECONDS", 0.2)
     settings = settings_for(standin, AGENTA_AI_GRPC_SHUTDOWN_GRACE_SECONDS="3600")
     async with asyncio.timeout(60), AsyncExitStack() as service:
         address = await service.enter_async_context(serve.running(settings))

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import asyncio
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 from urllib.parse import urlencode
-
-import httpx
 
 from agenta_ai_server.agenta import failures
 from agenta_ai_server.agenta.addresses import AgentaAddress
 from agenta_ai_server.agenta.completion_service import Completion, InlinePrompt
 from agenta_ai_server.agenta.credential import ServerKey
 from agenta_ai_server.agenta.explanation import explain
-from agenta_ai_server.agenta.http import HttpClient
+from agenta_ai_server.agenta.http import HttpClient, TransportError
 from agenta_ai_server.agenta.routes import CHAT_INVOKE, CHAT_RUN, INVOKE, RUN
 from agenta_ai_server.agenta.routes.reply import PromptRun
 from agenta_ai_server.domain.agenta_url import check_key
@@ -151,20 +148,18 @@ class AgentaCompletionService:
         if credential and credential.project:
             url += f"?{urlencode({'project_id': credential.project})}"
         authorization = credential.authorization if credential else self._key.authorization
-        clock = asyncio.get_running_loop().time
         with RequestRecord(url, self._listener, call.resends) as sent:
             sent.is_callers = credential is not None
-            started = clock()
             seconds = self._seconds(call.remaining())
             headers = {"content-type": "application/json", "authorization": authorization, **sent.headers}
             try:
                 response = await self._post(url, headers, route.encode(run), seconds)
-            except httpx.TransportError as error:
+            except TransportError as error:
                 failure = failures.of_connection(error, seconds, self._config.max_seconds)
-                raise failure.as_error(Attempt("", clock() - started)) from error
+                raise failure.as_error(Attempt("", sent.seconds)) from error
             sent.status = response.status
             reply = route.decode(response)
-            attempt = Attempt(reply.trace_id, clock() - started, reply.span_id)
+            attempt = Attempt(reply.trace_id, sent.seconds, reply.span_id)
             sent.attempt = attempt
             return _completion(reply, attempt, run, authorization.partition(" ")[2])
 

@@ -28,9 +28,9 @@ class Exchange:
     """What the connection reports about one request.
 
     Attributes:
-        max_bytes: How much may come.
+        max_bytes: The most bytes that may be received.
         transport: The connection; ``None`` until there is one, and nothing has been sent.
-        received: The bytes that came.
+        received: Bytes received so far.
         is_reusable: Whether the connection may serve another request.
     """
 
@@ -41,7 +41,7 @@ class Exchange:
 
     @property
     def has_overflowed(self) -> bool:
-        """Whether more came than may come."""
+        """Whether more than ``max_bytes`` were received."""
         return self.received > self.max_bytes
 
     def kind_of(self, error: Exception) -> type[httpx.TransportError]:

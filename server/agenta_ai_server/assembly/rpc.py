@@ -18,7 +18,8 @@ from agenta_ai_server.rpc.server import Server
 from agenta_ai_server.rpc.servicer import ToolServicer
 from agenta_ai_server.rpc.tool_calls import ToolCalls
 from agenta_ai_server.rpc.tool_pipeline import ToolPipeline
-from agenta_ai_server.rpc.typed_methods import TypedMethods, TypedTools
+from agenta_ai_server.rpc.typed_methods import TypedMethods
+from agenta_ai_server.rpc.typed_tools import TypedTools
 
 if TYPE_CHECKING:
     from agenta_ai_server.auth.authenticator import Authenticator

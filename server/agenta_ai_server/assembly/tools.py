@@ -14,6 +14,7 @@ from agenta_ai_server.files.reloading import ReloadingDocument
 from agenta_ai_server.tools.cases import NAME as REFINE_WITH_CASES
 from agenta_ai_server.tools.cases.spending import Spending
 from agenta_ai_server.tools.catalog import Catalog, Dependencies, check_disabled, discover, tool_set
+from agenta_ai_server.tools.computing import Computing
 from agenta_ai_server.tools.refine_prompt.guarantee import Guarantee
 from agenta_ai_server.typed import lock
 
@@ -49,13 +50,15 @@ def build_tools(
         metrics: Shows whether the file can be used; ``None`` if there are none.
         limiter: Gives the slots of calls, for tools that do several things at once; ``None`` for one of their own.
     """
-    guarantee = Guarantee()
+    computing = Computing()
+    guarantee = Guarantee(computing)
     resources.on_close(guarantee.aclose)
     dependencies = Dependencies(
         completions,
         {"refine_prompt": settings.refine_prompt_key or ""},
         limiter or ConcurrencyLimiter(),
         guarantee,
+        computing,
         Spending(settings.cases_models, settings.cases_max_tokens),
         repairs=settings.repairs,
         cases_seconds=settings.cases_max_seconds,
@@ -93,7 +96,15 @@ def described_tools(tools_file: Path | None = None) -> list[ToolSpec]:
     Raises:
         ValueError: The file can't be used.
     """
-    dependencies = Dependencies(Unconfigured(), {"refine_prompt": ""}, ConcurrencyLimiter(), Guarantee(), Spending())
+    computing = Computing()
+    dependencies = Dependencies(
+        Unconfigured(),
+        {"refine_prompt": ""},
+        ConcurrencyLimiter(),
+        Guarantee(computing),
+        computing,
+        Spending(),
+    )
     built_in = [provide(dependencies) for provide in discover().values()]
     if tools_file is None:
         return built_in

@@ -16,13 +16,13 @@ from functools import partial
 from typing import TYPE_CHECKING, TypeAlias
 from weakref import WeakValueDictionary
 
-import httpx
 from cachetools import TLRUCache, TTLCache
 
 from agenta_ai_server.agenta.addresses import AgentaAddress
-from agenta_ai_server.agenta.http import HttpClient
+from agenta_ai_server.agenta.http import HttpClient, TransportError
 from agenta_ai_server.agenta.permissions import Denial, Grant, PermissionChecks
-from agenta_ai_server.auth.authenticator import holds_own_key, invalid
+from agenta_ai_server.auth.authenticator import invalid
+from agenta_ai_server.auth.key_file import contains_own_key
 from agenta_ai_server.domain.call import Principal
 from agenta_ai_server.domain.digest import digest
 from agenta_ai_server.domain.errors import Reason, Refused, Violation
@@ -152,7 +152,7 @@ class AgentaAuthenticator:
 
     def accepts(self, credentials: Credentials) -> bool:
         """Return whether this is a credential that Agenta could know, and none of this service's own keys."""
-        return credentials.scheme in SCHEMES and not holds_own_key(credentials.secret)
+        return credentials.scheme in SCHEMES and not contains_own_key(credentials.secret)
 
     async def authenticate(self, credentials: Credentials) -> Principal:
         """Return the caller, with the permissions that Agenta grants; without ids if it grants none.
@@ -222,7 +222,7 @@ class AgentaAuthenticator:
         action = self._config.names.get(permission, permission)
         try:
             return await self._checks.ask(authorization, action, credentials.project)
-        except httpx.TransportError as error:
+        except TransportError as error:
             self._note(str(error))
             return _Failed.UNANSWERED
         except ValueError as error:

@@ -7,9 +7,9 @@ import logging
 import time
 from typing import TYPE_CHECKING
 
-from agenta_ai_server.auth.authenticator import OWN_KEY_PREFIX, invalid, known
-from agenta_ai_server.auth.key_file import KEY, KeyFile, KeyRecord, hashed, make_if_missing
-from agenta_ai_server.auth.records import parse
+from agenta_ai_server.auth.authenticator import invalid
+from agenta_ai_server.auth.key_file import KEY, OWN_KEY_PREFIX, KeyFile, KeyRecord, hashed, make_if_missing
+from agenta_ai_server.auth.records import current, parse
 from agenta_ai_server.files.reloading import ReloadingFile
 
 if TYPE_CHECKING:
@@ -59,7 +59,7 @@ class ApiKeyAuthenticator:
         # The same work for every outcome, so that timing doesn't reveal which ids exist.
         well_formed = KEY.fullmatch(credentials.secret)
         key_id, secret = well_formed.groups() if well_formed else ("", "")
-        record = known(self._keys).get(key_id)
+        record = current(self._keys).get(key_id)
         is_genuine = hmac.compare_digest(hashed(secret), record.hash if record else NO_HASH)
         if record is None or not is_genuine or not record.is_valid(self._clock()):
             raise invalid()

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import field
-from typing import TYPE_CHECKING, Protocol, TypeVar
+from typing import TYPE_CHECKING, Protocol
 
 from agenta_ai_server.domain.errors import Reason, Refused
 from agenta_ai_server.domain.record import record
@@ -13,16 +12,6 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from agenta_ai_server.domain.call import Principal
-    from agenta_ai_server.files.reloading import ReloadingFile
-
-OWN_KEY_PREFIX = "aai_"
-# How long the last content stays valid while the file can't be read: no file descriptor is free, or the disk hangs.
-MAX_UNKNOWN_SECONDS = 60.0
-RETRY_SECONDS = 5.0
-
-Content = TypeVar("Content")
-# Enough of a key to be one, wherever it stands: "xaai_…" is still ours.
-_OWN_KEY = re.compile(OWN_KEY_PREFIX + r"[0-9a-z]+_[0-9a-f]{16}")
 
 
 @record
@@ -43,24 +32,6 @@ class Credentials:
     project: str = ""
     identities: tuple[str, ...] = ()
     host: str = ""
-
-
-def known(file: ReloadingFile[Content]) -> Content:
-    """Return what a file says about callers, as long as it is known.
-
-    Raises:
-        Refused: AUTHORITY_UNAVAILABLE, because it has been unreadable for a minute, and may revoke the credential.
-    """
-    content = file.content
-    if file.unknown_seconds > MAX_UNKNOWN_SECONDS:
-        message = "The service can't check credentials now. Try again later."
-        raise Refused(Reason.AUTHORITY_UNAVAILABLE, message, retry_delay=RETRY_SECONDS)
-    return content
-
-
-def holds_own_key(secret: str) -> bool:
-    """Whether the secret begins like an API key of this service, or has one within. It must not be shown to others."""
-    return secret.startswith(OWN_KEY_PREFIX) or _OWN_KEY.search(secret) is not None
 
 
 class Authenticator(Protocol):

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import httpx
 import jwt
 
-from agenta_ai_server.auth.authenticator import known
+from agenta_ai_server.auth.records import current
 from agenta_ai_server.domain.errors import Reason, Refused
 from agenta_ai_server.domain.single_flight import SingleFlight
 from agenta_ai_server.domain.token import json_object
@@ -121,7 +121,7 @@ class KeyFile:
 
     async def find(self, key_id: str | None, algorithm: str) -> jwt.PyJWK | None:
         """Return the key as every :class:`KeySource` does."""
-        return known(self._file).find(key_id, algorithm)
+        return current(self._file).find(key_id, algorithm)
 
     async def find_newer(self, key_id: str | None, algorithm: str, *, than: jwt.PyJWK) -> jwt.PyJWK | None:
         """Return the key as every :class:`KeySource` does."""

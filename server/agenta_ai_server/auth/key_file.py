@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import AwareDatetime, BeforeValidator, Field, ValidationError, model_validator
 
-from agenta_ai_server.auth.authenticator import OWN_KEY_PREFIX
 from agenta_ai_server.auth.records import PrincipalRecord, Record, parse, refuse_repeated, sentence
 from agenta_ai_server.files.contents import read_file, replace_file
 
@@ -22,9 +21,12 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
     from typing import Self
 
+OWN_KEY_PREFIX = "aai_"
 ID = "[0-9a-z]{12}"
 # The id, which is public, and a secret of 256 random bits.
 KEY = re.compile(f"{OWN_KEY_PREFIX}({ID})_([0-9a-f]{{64}})")
+# Enough of a key to be one, wherever it stands: "xaai_…" is still ours.
+_OWN_KEY = re.compile(OWN_KEY_PREFIX + r"[0-9a-z]+_[0-9a-f]{16}")
 
 
 def _instant(value: object) -> object:
@@ -72,6 +74,11 @@ class KeyFile(Record):
     def _ids_are_unique(self) -> Self:
         refuse_repeated((record.id for record in self.keys), "id")
         return self
+
+
+def contains_own_key(secret: str) -> bool:
+    """Return whether the secret contains an API key of this service, which must not be sent to anyone else."""
+    return secret.startswith(OWN_KEY_PREFIX) or _OWN_KEY.search(secret) is not None
 
 
 def hashed(secret: str) -> str:

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 from pydantic import field_validator, model_validator
 
-from agenta_ai_server.auth.authenticator import invalid, known
-from agenta_ai_server.auth.records import PrincipalRecord, Record, parse, refuse_repeated
+from agenta_ai_server.auth.authenticator import invalid
+from agenta_ai_server.auth.records import PrincipalRecord, Record, current, parse, refuse_repeated
 from agenta_ai_server.files.reloading import ReloadingFile
 
 if TYPE_CHECKING:
@@ -74,7 +74,7 @@ class MtlsAuthenticator:
             Refused: CREDENTIALS_INVALID if its names match no principal, or more than one; AUTHORITY_UNAVAILABLE if
                 the file can't be read.
         """
-        principals_by_name = known(self._principals)
+        principals_by_name = current(self._principals)
         names = map(canonical, credentials.identities)
         principals = {principals_by_name[name] for name in names if name in principals_by_name}
         if len(principals) != 1:

@@ -17,10 +17,10 @@ VIEW = "view_ai_services"
 # To call any tool, besides what the tool itself needs.
 RUN = "run_ai_services"
 SERVICE_PERMISSIONS = (VIEW, RUN)
-# What Agenta calls those permissions that it has under another name.
+# Agenta's names for permissions that it has under another name.
 NAMES_IN_AGENTA = {VIEW: "view_workflows", RUN: "run_service"}
-# Agenta identifies a caller only in a check of a permission.
-ANY = "edit_workflows"
+# Agenta identifies a caller only while it checks a permission: this one, if no tool needs any.
+IDENTIFYING_PERMISSION = "edit_workflows"
 
 
 class AccessPolicy:
@@ -39,7 +39,7 @@ class AccessPolicy:
 
     def permissions(self, tools: ToolSet) -> frozenset[str]:
         """Return every permission that anything needs; one of Agenta's if nothing does, as in a disabled service."""
-        return self._required.union(tool.permission for tool in tools.tools) or frozenset({ANY})
+        return self._required.union(tool.permission for tool in tools.tools) or frozenset({IDENTIFYING_PERMISSION})
 
     def visible(self, principal: Principal, tools: ToolSet) -> list[ToolSpec]:
         """Return the tools that the caller may call, sorted by name."""

@@ -9,11 +9,18 @@ from typing import TYPE_CHECKING, Annotated, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from agenta_ai_server.domain.call import Principal
+from agenta_ai_server.domain.errors import Reason, Refused
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from pydantic_core import ErrorDetails
+
+    from agenta_ai_server.files.reloading import ReloadingFile
+
+# How long the last content stays valid while the file can't be read: no file descriptor is free, or the disk hangs.
+MAX_UNKNOWN_SECONDS = 60.0
+RETRY_SECONDS = 5.0
 
 
 class Record(BaseModel):
@@ -46,10 +53,11 @@ class PrincipalRecord(Record):
         )
 
 
-Content = TypeVar("Content", bound=Record)
+AnyRecord = TypeVar("AnyRecord", bound=Record)
+Content = TypeVar("Content")
 
 
-def parse(model: type[Content], content: bytes) -> Content:
+def parse(model: type[AnyRecord], content: bytes) -> AnyRecord:
     """Read a file's ``content``, which is JSON, as the ``model`` has it.
 
     Raises:
@@ -63,6 +71,19 @@ def parse(model: type[Content], content: bytes) -> Content:
     # This parser comes second, because it doesn't limit nesting.
     json.loads(content, object_pairs_hook=lambda pairs: refuse_repeated((name for name, _ in pairs), "field"))
     return parsed
+
+
+def current(file: ReloadingFile[Content]) -> Content:
+    """Return the file's content, unless the file has been unreadable for over a minute.
+
+    Raises:
+        Refused: AUTHORITY_UNAVAILABLE: the file may have revoked the credential meanwhile.
+    """
+    content = file.content
+    if file.unknown_seconds > MAX_UNKNOWN_SECONDS:
+        message = "The service can't check credentials now. Try again later."
+        raise Refused(Reason.AUTHORITY_UNAVAILABLE, message, retry_delay=RETRY_SECONDS)
+    return content
 
 
 def refuse_repeated(names: Iterable[str], kind: str) -> None:

@@ -45,7 +45,7 @@ async def tools(settings: Settings) -> AsyncIterator[Found]:
         yield failed(sentence(error), "Correct AGENTA_AI_GRPC_DISABLED_TOOLS.")
         return
     found = tool_set(available, settings.missing, switched_off(settings))
-    if found.missing_settings and not found.tools:
+    if found.is_disabled:
         missing = ", ".join(found.missing_settings)
         yield failed("AI services are disabled: callers get SERVICE_DISABLED.", f"Set {missing}.")
     elif found.tools:

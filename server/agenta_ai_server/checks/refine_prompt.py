@@ -159,7 +159,7 @@ async def refinement(settings: Settings) -> AsyncIterator[Found]:
         seconds = settings.max_call_seconds
         deadline = asyncio.get_running_loop().time() + seconds
         try:
-            outcome = await run_tool(ToolCall("check", REFINE, ANONYMOUS, deadline, seconds, tools, lambda: arguments))
+            outcome = await run_tool(ToolCall(REFINE, ANONYMOUS, deadline, seconds, tools, lambda: arguments))
         except Refused as refused:
             yield failed(f"{refused.reason}: {refused.message}", _remedy(refused.reason, refused.message))
             return

@@ -54,7 +54,7 @@ async def running(settings: Settings, faults: Sequence[str] = ()) -> AsyncIterat
 
 def _report_disabled(tools: ToolSet) -> None:
     missing = ", ".join(tools.missing_settings)
-    if missing and not tools.tools:
+    if tools.is_disabled:
         log.warning("AI services are disabled, because these are not set: %s", missing)
     elif missing:
         disabled = [tool.name for tool in tools.everything if tool.name not in tools]

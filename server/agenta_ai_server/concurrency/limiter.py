@@ -34,8 +34,8 @@ class ConcurrencyLimiter:
     less than its share, or if there is none, to the next queue in turn: no slot stays empty while a call waits. So an
     organization that has flooded the service shrinks to its share as its calls end, and none starves.
 
-    A queue may be as long as the room that is left in all queues. So a single organization fills at most half of the
-    room, and however many flood the service, some is left for another.
+    A queue may hold at most as many calls as there are free places in all queues together. So one organization fills
+    at most half of them, and there is always room for another.
 
     Every operation takes constant time. A limiter belongs to one event loop.
 

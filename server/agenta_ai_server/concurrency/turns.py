@@ -23,7 +23,7 @@ class Turns:
 
     def __init__(self, places: int = 1) -> None:
         self._places = asyncio.Semaphore(places)
-        # Of each caller that waits or is served, the lock of its work and how many pieces those are.
+        # For each caller that waits or is served: its lock, and how many pieces of work it has here.
         self._callers: dict[Hashable, tuple[asyncio.Lock, int]] = {}
 
     @asynccontextmanager

@@ -39,6 +39,11 @@ class Principal:
     method: str = ""
 
     @property
+    def key(self) -> tuple[str, str, str]:
+        """Organization, project and user, which together stand for the caller."""
+        return self.organization, self.project, self.user
+
+    @property
     def is_known_to_agenta(self) -> bool:
         """Whether the caller sent a credential of Agenta, with which prompts can be run."""
         return self.method == "agenta"

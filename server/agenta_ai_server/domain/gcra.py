@@ -21,9 +21,9 @@ Key = TypeVar("Key", bound="Hashable")
 class Buckets(Generic[Key]):
     """Keeps for each bucket the moment when it will be full (GCRA's theoretical arrival time).
 
-    A full bucket says nothing, so it is forgotten by the calls that come after. When there are too many, the one that
-    is full soonest is forgotten early: it has the least to tell, so a flood of new keys doesn't free one that is used
-    up. For use by one event loop. ``limits/gcra.lua`` does the same in Redis.
+    A full bucket carries no information, so later calls drop it. If there are too many, the bucket that will be full
+    soonest is dropped early, so a flood of new keys doesn't reset an exhausted bucket. For use by one event loop.
+    ``limits/gcra.lua`` does the same in Redis.
 
     Args:
         max_keys: Buckets to remember at most, at least 1; each takes about 250 bytes.

@@ -99,6 +99,11 @@ class ToolSet:
         for tool in self.everything:
             self._add(tool)
 
+    @property
+    def is_disabled(self) -> bool:
+        """Whether the whole service lacks settings."""
+        return bool(self.missing_settings) and not self.tools
+
     def __contains__(self, name: str) -> bool:
         """Return whether a tool of this name can be called."""
         return name in self._enabled
@@ -140,7 +145,6 @@ class ToolCall:
     """One call of a tool.
 
     Attributes:
-        call_id: The server's own id of the call, in logs and errors.
         name: Name of the tool, as the caller gave it.
         caller: The caller.
         credential: The caller's own credential in Agenta; ``None`` if it was authenticated by another.
@@ -157,7 +161,6 @@ class ToolCall:
         resends: How often the next request to the completion service was sent before.
     """
 
-    call_id: str
     name: str
     caller: Principal
     deadline: float
@@ -208,7 +211,7 @@ class ToolCall:
         """Return the seconds that are left of the call's deadline; negative if it has passed."""
         return self.deadline - asyncio.get_running_loop().time()
 
-    def awaited(self) -> float:
+    def remaining_for_callers(self) -> float:
         """Return the seconds until the call ends, or the last caller stops waiting for it."""
         return min(self.deadline, self.waiting.deadline) - asyncio.get_running_loop().time()
 
@@ -218,7 +221,7 @@ class ToolCall:
         Raises:
             Refused: DEADLINE_TOO_SHORT.
         """
-        if self.awaited() < least:
+        if self.remaining_for_callers() < least:
             raise too_little_time(least)
 
     async def begin_billing(self) -> None:

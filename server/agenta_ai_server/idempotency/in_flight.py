@@ -17,7 +17,7 @@ from agenta_ai_server.domain.gcra import MICROSECONDS, Buckets
 from agenta_ai_server.domain.outcome import ToolFailure, ToolOutcome
 from agenta_ai_server.idempotency.encoding import decode, encode
 from agenta_ai_server.idempotency.ledger import Finished, Following, Lost
-from agenta_ai_server.idempotency.store import LeaseLost, RunOutcome
+from agenta_ai_server.idempotency.store import LeaseLost
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Coroutine
@@ -301,7 +301,7 @@ class InFlightCalls:
             data = None
         # Retryable means that nothing was billed: the same id may be sent again, and is then run again.
         keep = not (outcome.failure and outcome.failure.retryable)
-        await self._record(run, lease.complete(RunOutcome(data, keep)))
+        await self._record(run, lease.complete(data, keep=keep))
         return outcome
 
     def _may_store(self, principal: str, size: int) -> bool:

@@ -10,10 +10,10 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 FOLLOWER_SECONDS = 2.0
-"""How long one claim of a follower counts as waiting."""
+"""How long a follower counts as waiting after its last claim."""
 
 ENDING_SECONDS = 10.0
-"""How long a follower finds an outcome that isn't kept. Followers look four times a second."""
+"""How long followers, which poll four times a second, can still fetch an outcome that isn't kept."""
 
 
 class Run(NamedTuple):
@@ -90,7 +90,7 @@ ClaimAnswer: TypeAlias = Claimed | Following | Finished | Lost | Reused
 
 
 class LedgerFailed(Exception):
-    """The ledger can't be used now; what was asked of it may have been done.
+    """The ledger can't be used now. The step may have been recorded nevertheless.
 
     Args:
         why: The kind of failure, without addresses or secrets.

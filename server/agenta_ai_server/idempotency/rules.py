@@ -45,8 +45,8 @@ class Entry:
 
     Attributes:
         fingerprint: What it stands for.
+        state: The state of the run that is under way, or how the last one ended.
         token: The run that is under way; empty if there is none.
-        state: The state of that run, or how the last one ended.
         spent: Whether a run before that one may have been billed.
         leased_until: When the run counts as dead unless it is held again.
         expires: When the entry is forgotten.
@@ -55,11 +55,11 @@ class Entry:
     """
 
     fingerprint: bytes
-    token: str
     state: State
-    spent: bool
-    leased_until: float
-    expires: float
+    token: str = ""
+    spent: bool = False
+    leased_until: float = 0.0
+    expires: float = 0.0
     followed_until: float = 0.0
     data: bytes | None = None
 
@@ -129,7 +129,7 @@ class Rules:
         entry = self._find(run.key, now)
         if entry is None:
             # The table has lost it, or the lease has run out and no one has claimed the id since.
-            entry = Entry(run.fingerprint, run.token, State.CLAIMED, False, 0.0, 0.0)
+            entry = Entry(run.fingerprint, State.CLAIMED, token=run.token)
         elif entry.token != run.token:
             return False
         if begun:
@@ -148,7 +148,7 @@ class Rules:
         if entry and entry.token == run.token:
             is_lost = entry.spent or (entry.state is State.BEGUN and ending.kind is EndKind.ABANDONED)
             if is_lost and self._ttl > 0:
-                lost = Entry(entry.fingerprint, "", State.LOST, True, 0.0, now + self._ttl)
+                lost = Entry(entry.fingerprint, State.LOST, spent=True, expires=now + self._ttl)
                 self._table.put(run.key, lost)
             else:
                 self._table.delete(run.key)
@@ -169,7 +169,7 @@ class Rules:
         return None if is_free else entry
 
     def _take(self, run: Run, now: float, *, spent: bool) -> Claimed:
-        entry = Entry(run.fingerprint, run.token, State.CLAIMED, spent, 0.0, 0.0)
+        entry = Entry(run.fingerprint, State.CLAIMED, token=run.token, spent=spent)
         self._renew(entry, now)
         self._table.put(run.key, entry)
         return Claimed()
@@ -185,5 +185,5 @@ class Rules:
             return
         if entry and entry.state is State.FINISHED and data is None:
             return
-        finished = Entry(run.fingerprint, "", State.FINISHED, True, 0.0, now + self._ttl, data=data)
+        finished = Entry(run.fingerprint, State.FINISHED, spent=True, expires=now + self._ttl, data=data)
         self._table.put(run.key, finished)

@@ -342,7 +342,7 @@ class _SqlTable:
                 raise LedgerFailed("TooManyIds")
             return None
         fingerprint, token, state, spent, leased_until, expires, followed_until, data = row
-        return Entry(fingerprint, token, State(state), bool(spent), leased_until, expires, followed_until, data)
+        return Entry(fingerprint, State(state), token, bool(spent), leased_until, expires, followed_until, data)
 
     def put(self, key: str, entry: Entry) -> None:
         times = (entry.leased_until, entry.expires, entry.followed_until)

@@ -44,19 +44,6 @@ Result = TypeVar("Result")
 log = logging.getLogger(__name__)
 
 
-@record
-class RunOutcome:
-    """The result of a run.
-
-    Attributes:
-        data: The outcome, encoded; ``None`` if it isn't to be stored.
-        keep: Whether later repeats get it too. If not, nothing was billed, and a later repeat runs the id again.
-    """
-
-    data: bytes | None
-    keep: bool
-
-
 class LeaseLost(Refused):
     """Another process has claimed the id, because this one didn't renew its lease in time. Claim it again."""
 
@@ -72,8 +59,13 @@ class Lease(Protocol):
             Refused: REPLAY_STORE_UNAVAILABLE, because it couldn't be recorded.
         """
 
-    async def complete(self, outcome: RunOutcome) -> None:
-        """Record the outcome. Never fails: what can't be recorded now is recorded later."""
+    async def complete(self, data: bytes | None, *, keep: bool) -> None:
+        """Record the outcome. Never fails: what can't be recorded now is recorded later.
+
+        Args:
+            data: The outcome, encoded; ``None`` if it isn't to be stored.
+            keep: Whether later repeats get it too. If not, nothing was billed, and a later repeat runs the id again.
+        """
 
     async def release(self) -> None:
         """Give the id back to be run by others: nothing was billed. Never fails."""
@@ -311,9 +303,9 @@ class LedgerLease:
             await self.store.begin(self.run)
             self.begun = True
 
-    async def complete(self, outcome: RunOutcome) -> None:
-        kind = EndKind.KEPT if outcome.keep else EndKind.PASSED_ON
-        await self.store.end(self.run, Ending(kind, outcome.data))
+    async def complete(self, data: bytes | None, *, keep: bool) -> None:
+        kind = EndKind.KEPT if keep else EndKind.PASSED_ON
+        await self.store.end(self.run, Ending(kind, data))
 
     async def release(self) -> None:
         await self.store.end(self.run, Ending(EndKind.RELEASED))

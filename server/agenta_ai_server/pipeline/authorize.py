@@ -26,11 +26,12 @@ class Authorize:
         Raises:
             Refused: SERVICE_DISABLED, REQUEST_INVALID, PERMISSION_DENIED or TOOL_NOT_FOUND.
         """
-        if call.tools.missing_settings and not call.tools.tools:
+        if call.tools.is_disabled:
             raise service_disabled()
         if not call.name:
             wrong = Violation("name", "Must be the name of a tool. ListTools lists them.")
             raise invalid_fields(Reason.REQUEST_INVALID, wrong)
         self._policy.check_call(call.caller, call.name, call.tools)
-        call.tools.get(call.name)  # refuses the name of no tool
+        # Refuses an unknown tool, and one that lacks a setting.
+        call.tools.get(call.name)
         return await proceed(call)

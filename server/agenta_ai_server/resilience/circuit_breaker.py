@@ -13,7 +13,7 @@ from agenta_ai_server.domain.errors import Reason, Refused, UpstreamFailed
 from agenta_ai_server.resilience.window import CountsByKey
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Hashable, Mapping
 
     from agenta_ai_server.agenta.completion_service import AnyPrompt, Completion, CompletionService
     from agenta_ai_server.domain.tool import ToolCall
@@ -39,13 +39,13 @@ class Breaker:
     """Opens when half of at least 20 calls within 10 seconds failed.
 
     One caller can't open it for the others: if they call too, half of their calls must have failed as well. A caller
-    that is alone opens it, and so does a service that asks to be left alone for a while.
+    that is alone can open it. A ``Retry-After`` opens it at once.
 
     Once its time is over, the next call is let through as a probe. Its success closes the breaker, its failure opens it
-    again for twice as long, up to 30 seconds. The next probe follows when one has ended without telling anything, or
-    has taken as long as the breaker is open at first.
+    again for twice as long, up to 30 seconds. The next probe follows when one has ended without a verdict, or has taken
+    as long as the breaker is open at first.
 
-    Calls that began before the last change of state don't count: they tell of another time.
+    Calls that began before the last change of state don't count, because they reflect an earlier state of the service.
 
     Belongs to one thread.
 
@@ -68,7 +68,7 @@ class Breaker:
         self._on_change = on_change
         self._clock = clock
         self._jitter = jitter
-        self._by_caller: CountsByKey[str] = CountsByKey(_WINDOW_SECONDS, clock)
+        self._by_caller: CountsByKey[Hashable] = CountsByKey(_WINDOW_SECONDS, clock)
         self._state = State.CLOSED
         self._failed_probes = 0
         # When the open period, or the wait for a probe, ends. Without meaning while the breaker is closed.
@@ -97,7 +97,9 @@ class Breaker:
                 self._change(State.HALF_OPEN)
         return self._entry
 
-    def leave(self, entry: int, *, healthy: bool | None, retry_after: float | None = None, caller: str = "") -> None:
+    def leave(
+        self, entry: int, *, healthy: bool | None, retry_after: float | None = None, caller: Hashable = ""
+    ) -> None:
         """Count a call's end.
 
         Args:
@@ -202,6 +204,6 @@ class CircuitBreakingCompletions:
             raise
         finally:
             # A cancelled call must leave too, because it may be the probe.
-            caller = f"{call.caller.organization}/{call.caller.user}"
+            caller = call.caller.organization, call.caller.user
             self._breaker.leave(entry, healthy=healthy, retry_after=retry_after, caller=caller)
         return completion

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from agenta_ai_server.domain.errors import Refused, UpstreamFailed
 from agenta_ai_server.domain.progress import Stage
-from agenta_ai_server.resilience.window import Window
+from agenta_ai_server.resilience.window import SlidingCounter
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
@@ -38,38 +38,37 @@ class RetryBudget:
     ) -> None:
         self._share = share
         self._reserve = per_second * _WINDOW_SECONDS
-        self._calls = Window(_WINDOW_SECONDS, clock)
+        self._calls = SlidingCounter(_WINDOW_SECONDS, clock)
+        self._retries = SlidingCounter(_WINDOW_SECONDS, clock)
 
     def count_call(self) -> None:
         """Count a call, whatever its outcome."""
-        self._calls.add(1, 0)
+        self._calls.add()
 
     def take(self) -> bool:
         """Take one retry from the budget, and return whether there was one."""
-        calls = self._calls
-        calls.forget()
-        left = calls.special + 1 <= self._share * calls.events + self._reserve
-        if left:
-            calls.add(0, 1)
-        return left
+        if self._retries.count + 1 > self._share * self._calls.count + self._reserve:
+            return False
+        self._retries.add()
+        return True
 
 
 class RetryingCompletions:
-    """A :class:`~agenta_ai_server.agenta.completion_service.CompletionService` that is asked again after some failures.
+    """A :class:`~agenta_ai_server.agenta.completion_service.CompletionService` that retries unbilled failures.
 
-    These are failures where nothing was billed and a few seconds may help: no connection, HTTP 429, and a 503 without
-    a trace in Agenta. The pause grows exponentially from 0.2 to 5 seconds; each caller waits a random part of it, so
-    that callers don't come back together; a ``Retry-After`` comes on top of it (RFC 9110, section 10.2.3), so no retry
-    is earlier.
-    What can't be done in time isn't tried: the failure is raised at once, with its delay.
+    These are failures for which a few seconds may help: no connection, HTTP 429, and a 503 without a trace in Agenta;
+    with ``unsafe``, also some that may have been billed. The pause grows exponentially from 0.2 to 5 seconds; each
+    caller waits a random part of it, so that callers don't come back together; a ``Retry-After`` comes on top of it
+    (RFC 9110, section 10.2.3), so no retry is earlier. A retry that can't end in time isn't made: the failure is
+    raised at once, with its delay.
 
     Args:
         inner: The service; behind a breaker, so that each request counts.
         retries: How often a call is sent again at most, at least 0.
         max_seconds: No retry ends later than this many seconds after the call began, whatever its deadline.
         least_seconds: Seconds before a deadline from which on the service refuses calls.
-        unsafe: Whether to send again also after a time-out, a broken connection, or a proxy's 502 or 504, and so maybe
-            to be billed twice.
+        unsafe: Whether to send again also after a time-out, a broken connection, or a proxy's 502 or 504, which may be
+            billed twice.
         budget: Limits all retries together.
         clock: What deadlines are on; ``None`` for the running event loop's clock.
         sleep: Waits for a number of seconds.

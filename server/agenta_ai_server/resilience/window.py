@@ -14,48 +14,41 @@ Key = TypeVar("Key", bound="Hashable")
 _SLOTS = 20
 
 
-class Window:
-    """Counts events and special events over the last seconds. What it costs doesn't depend on their number.
+class SlidingCounter:
+    """Counts events over the last seconds. What it costs doesn't depend on their number.
 
     Args:
         seconds: How far back it looks, more than 0. Events are forgotten in twenty steps, so up to 5% too early.
         clock: Monotonic clock, in seconds.
-
-    Attributes:
-        events: How many there were; as of the last :meth:`add` or :meth:`forget`.
-        special: How many special events there were; they are counted apart.
     """
 
-    __slots__ = ("_clock", "_counts", "_newest", "_width", "events", "special")
+    __slots__ = ("_clock", "_count", "_counts", "_newest", "_width")
 
     def __init__(self, seconds: float, clock: Callable[[], float]) -> None:
         self._width = seconds / _SLOTS
         self._clock = clock
-        self.clear()
+        self._count = 0
+        self._counts = [0] * _SLOTS
+        self._newest = int(clock() / self._width)
 
-    def clear(self) -> None:
-        """Forget everything."""
-        self.events = self.special = 0
-        self._counts = [(0, 0)] * _SLOTS
-        self._newest = int(self._clock() / self._width)
+    @property
+    def count(self) -> int:
+        """How many events there were."""
+        self._forget()
+        return self._count
 
-    def add(self, events: int, special: int) -> None:
-        """Count so many events and special events now."""
-        self.forget()
-        slot = self._newest % _SLOTS
-        known, known_special = self._counts[slot]
-        self._counts[slot] = known + events, known_special + special
-        self.events += events
-        self.special += special
+    def add(self) -> None:
+        """Count one event now."""
+        self._forget()
+        self._counts[self._newest % _SLOTS] += 1
+        self._count += 1
 
-    def forget(self) -> None:
+    def _forget(self) -> None:
         """Forget what is too long ago."""
         now = int(self._clock() / self._width)
         for slot in range(max(self._newest, now - _SLOTS) + 1, now + 1):
-            events, special = self._counts[slot % _SLOTS]
-            self._counts[slot % _SLOTS] = 0, 0
-            self.events -= events
-            self.special -= special
+            self._count -= self._counts[slot % _SLOTS]
+            self._counts[slot % _SLOTS] = 0
         self._newest = now
 
 

@@ -13,7 +13,7 @@ import time
 import traceback
 from contextlib import suppress
 from functools import partial
-from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import grpc
 import grpc.aio
@@ -21,28 +21,25 @@ import grpc.aio
 from agenta_ai_server.domain.call import CURRENT_CALL, Call
 from agenta_ai_server.domain.errors import DeadlinePassed, Refused
 from agenta_ai_server.domain.listener import CallListener, CallOutcome
+from agenta_ai_server.rpc import metadata
 from agenta_ai_server.rpc.handler import CallHandler, Request
+from agenta_ai_server.rpc.open_calls import OpenCalls, when_sent
 from agenta_ai_server.rpc.peer_identity import identities
 from agenta_ai_server.rpc.progress import Encode, ProgressSender
-from agenta_ai_server.rpc.status import GrpcStatus, deadline_passed, internal_error, refusal, responses_unread
+from agenta_ai_server.rpc.status import GrpcStatus, abort, deadline_passed, internal_error, refusal, responses_unread
 from agenta_ai_server.rpc.unsent import UnsentResponses
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterable
+    from collections.abc import Awaitable
 
     from agenta_ai_server.rpc.handler import Continuation, GrpcHandler, Respond, Response
 
 CALL_ID_KEY = "x-request-id"
 # A caller's deadline may pass before ours does, because gRPC rounds deadlines up when it sends them, by at most 1 %.
 ROUNDING, LATENCY_SECONDS = 0.01, 0.02
-# How long a stopping server waits for its last responses to be read. Clients that don't read must not hold it up.
-LEAVE_SECONDS = 10.0
-# Of metadata, counted as in RFC 7541, 4.1: grpc's own limit.
-MAX_METADATA_BYTES, ENTRY_BYTES = 16 << 10, 32
 # A tool name that a caller sent must not become a label or reach the log.
 UNKNOWN_TOOL = "unknown"
 
-Result = TypeVar("Result")
 Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
 
 log = logging.getLogger(__name__)
@@ -55,6 +52,9 @@ class Boundary(grpc.aio.ServerInterceptor):
         max_seconds: The deadline of a call whose caller sets none, or a later one. The pipeline enforces it for tool
             calls; authentication and reading the request have time-outs of their own.
         listener: Is notified of each call.
+
+    Attributes:
+        open_calls: Counts its calls.
     """
 
     def __init__(self, max_seconds: float, listener: CallListener | None = None) -> None:
@@ -62,19 +62,7 @@ class Boundary(grpc.aio.ServerInterceptor):
         self._listener = listener or CallListener()
         self._unsent = UnsentResponses()
         self._handlers: dict[str, GrpcHandler] = {}
-        self._running = _Count()
-        # Until the response has been sent.
-        self._open = _Count()
-
-    async def idle(self) -> None:
-        """Wait until no call is running, and then at most a few seconds for responses to be sent."""
-        while not self._open.is_zero.is_set():
-            await self._running.is_zero.wait()
-            with suppress(TimeoutError):
-                async with asyncio.timeout(LEAVE_SECONDS):
-                    await self._open.is_zero.wait()
-            if self._running.is_zero.is_set():
-                return
+        self.open_calls = OpenCalls()
 
     def forget_methods(self) -> None:
         """Discard cached methods, because those of tools may have changed."""
@@ -82,8 +70,8 @@ class Boundary(grpc.aio.ServerInterceptor):
 
     async def intercept_service(self, continuation: Continuation, details: grpc.HandlerCallDetails) -> GrpcHandler:
         """Make grpc's handler from one of ours. Cached by method, because grpc calls this for each call."""
-        if _is_too_large(details.invocation_metadata):
-            return _TOO_MUCH_METADATA
+        if metadata.is_too_large(details.invocation_metadata):
+            return metadata.TOO_LARGE
         if known := self._handlers.get(details.method):
             return known
         handler = await continuation(details)
@@ -123,8 +111,7 @@ class Boundary(grpc.aio.ServerInterceptor):
 
     def _begin(self, method: str, tool: str, context: Context) -> Call:
         """Return the call of grpc's ``context``, and notify the listener of it."""
-        self._open.add(1)
-        _when_sent(lambda _: self._open.add(-1))
+        self.open_calls.opened()
         call = _open_call(method, context, self._max_seconds)
         call.tool = tool
         CURRENT_CALL.set(call)
@@ -139,7 +126,7 @@ class Boundary(grpc.aio.ServerInterceptor):
         The listener is notified of either.
         """
         began = time.perf_counter()
-        self._running.add(1)
+        self.open_calls.began()
         try:
             response = await _run_or_status(respond(Request(context.read, call), call), call)
         except asyncio.CancelledError:
@@ -147,7 +134,7 @@ class Boundary(grpc.aio.ServerInterceptor):
             self._listener.call_ended(call, CallOutcome(code=code, seconds=time.perf_counter() - began))
             raise
         finally:
-            self._running.add(-1)
+            self.open_calls.ended()
         seconds = time.perf_counter() - began
         if not isinstance(response, GrpcStatus) and not self._admit_response(response, call):
             response = responses_unread(call)
@@ -157,7 +144,7 @@ class Boundary(grpc.aio.ServerInterceptor):
             )
             if progress:
                 await progress.stop()  # otherwise grpc would have two concurrent writes, and send no status
-            await _abort(context, response.code, response.message, response.trailers)
+            await abort(context, response.code, response.message, response.trailers)
             return None
         self._listener.call_ended(call, _outcome(response, seconds))
         # A tool that failed is answered with OK, which has no place for a RequestInfo.
@@ -169,42 +156,11 @@ class Boundary(grpc.aio.ServerInterceptor):
         caller, size = call.principal, len(response.message)
         if not self._unsent.add(caller, size):
             return False
-        _when_sent(lambda _: self._unsent.remove(caller, size))
+        when_sent(lambda _: self._unsent.remove(caller, size))
         return True
 
 
-class _Count:
-    """A counter of calls.
-
-    Attributes:
-        is_zero: Set while there are none.
-    """
-
-    def __init__(self) -> None:
-        self._number = 0
-        self.is_zero = asyncio.Event()
-        self.is_zero.set()
-
-    def add(self, change: int) -> None:
-        if not self._number:
-            self.is_zero.clear()
-        self._number += change
-        if not self._number:
-            self.is_zero.set()
-
-
-def _when_sent(callback: Callable[[object], None]) -> None:
-    """Call this when grpc is done with the current call: its response has been sent, or nobody reads it any more.
-
-    ``context.add_done_callback`` does the same, at the end of the same task. But it makes the context refer to itself,
-    so that each call would stay in memory until the next garbage collection.
-    """
-    task = asyncio.current_task()
-    assert task
-    task.add_done_callback(callback)
-
-
-async def _run_or_status(work: Awaitable[Result], call: Call) -> Result | GrpcStatus:
+async def _run_or_status(work: Awaitable[Response], call: Call) -> Response | GrpcStatus:
     """Return the result of ``work``, or the status for its exception."""
     try:
         return await work
@@ -215,33 +171,6 @@ async def _run_or_status(work: Awaitable[Result], call: Call) -> Result | GrpcSt
     except Exception as error:
         _log_bug(error, call)
         return internal_error(call)
-
-
-async def _abort(
-    context: Context, code: grpc.StatusCode, message: str, trailers: Iterable[tuple[str, str | bytes]] = ()
-) -> None:
-    """End a call with a status. Its handler must return right afterwards: grpc raises the ``AbortError`` once more.
-
-    It is caught here because its traceback would lead to our frames, and these to the call that grpc keeps the error
-    with: a cycle that only a garbage collection would free.
-    """
-    try:
-        await context.abort(code, message, tuple(trailers))
-    except grpc.aio.AbortError as error:
-        error.__traceback__ = None
-
-
-def _is_too_large(metadata: Iterable[tuple[str, str | bytes]] | None) -> bool:
-    """Return whether the metadata exceeds the limit.
-
-    grpc doesn't count headers that are sent by reference to an earlier one (RFC 7541, 6.1). In one byte each, fifteen
-    thousand of them become four megabytes here.
-    """
-    return sum(len(key) + len(value) + ENTRY_BYTES for key, value in metadata or ()) > MAX_METADATA_BYTES
-
-
-async def _refuse_metadata(_: object, context: Context) -> None:
-    await _abort(context, grpc.StatusCode.RESOURCE_EXHAUSTED, "The metadata is larger than 16 KiB. Send less of it.")
 
 
 def _open_call(method: str, context: Context, max_seconds: float) -> Call:
@@ -286,6 +215,3 @@ def _log_bug(error: Exception, call: Call) -> None:
     # Where it happened, without the exception's own text: that may quote a prompt or a credential.
     frames = "".join(traceback.format_tb(error.__traceback__))
     log.error("call %s to %s ended by a bug: %s\n%s", call.id, call.method, type(error).__name__, frames)
-
-
-_TOO_MUCH_METADATA: GrpcHandler = grpc.stream_unary_rpc_method_handler(_refuse_metadata)

@@ -8,7 +8,7 @@ from google.protobuf.message import DecodeError, Message
 
 from agenta_ai.codec import CodecError, from_struct
 from agenta_ai_server.domain.errors import Reason, Refused, Violation, invalid_fields
-from agenta_ai_server.rpc.wire_format import CALL_TOOL, LARGE_BYTES, is_flooded
+from agenta_ai_server.rpc.wire_format import LARGE_BYTES, NO_VALUES, is_flooded
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -19,13 +19,13 @@ if TYPE_CHECKING:
     from agenta_ai_server.rpc.wire_format import Fields
 
 MAX_REQUEST_BYTES = 1 << 20
-# In all structs and lists of a request together.
+# The limit for all structs and lists of a request together.
 MAX_VALUES = 10_000
 
 Request = TypeVar("Request", bound=Message)
 
 
-def parse(data: bytes, read: Callable[[bytes], Request], fields: Fields = CALL_TOOL) -> Request:
+def parse(data: bytes, read: Callable[[bytes], Request], fields: Fields) -> Request:
     """Return the message that ``data`` holds.
 
     Args:
@@ -43,6 +43,9 @@ def parse(data: bytes, read: Callable[[bytes], Request], fields: Fields = CALL_T
             f"The request has {len(data):,} bytes, more than the maximum of {MAX_REQUEST_BYTES:,}. Send a smaller one.",
         )
     if len(data) >= LARGE_BYTES and is_flooded(data, MAX_VALUES, fields):
+        if fields is NO_VALUES:
+            message = "The request has many fields that the contract doesn't define. Generate the client from it."
+            raise Refused(Reason.REQUEST_MALFORMED, message)
         problem = f"Too many values (maximum {MAX_VALUES:,}), or fields that the contract doesn't define."
         raise invalid_fields(Reason.ARGUMENTS_INVALID, Violation("arguments", problem))
     try:

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from google.protobuf.message import Message
 
     from agenta_ai_server.rpc.boundary import Context
-    from agenta_ai_server.rpc.typed_methods import TypedTools
+    from agenta_ai_server.rpc.typed_tools import TypedTools
 
 LISTED = (SERVICE, health_pb2.DESCRIPTOR.services_by_name["Health"].full_name, reflection.SERVICE_NAME)
 # Open calls of one connection, and of all of them. Tools have one.

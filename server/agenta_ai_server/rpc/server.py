@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from agenta_ai_server.rpc.boundary import Boundary
     from agenta_ai_server.rpc.tls import Certificates
-    from agenta_ai_server.rpc.typed_methods import TypedTools
+    from agenta_ai_server.rpc.typed_tools import TypedTools
 
 # Enough for five hundred requests of 10 KB a second on one connection with a round trip of 50 ms.
 MAX_UNREAD_BYTES = 1 << 18
@@ -95,7 +95,7 @@ class Server:
         max_connections: int,
         reuse_port: bool = False,
     ) -> None:
-        self._boundary = boundary
+        self._open_calls = boundary.open_calls
         # A second server on the same port must fail instead of sharing it silently.
         options = [*OPTIONS, ("grpc.so_reuseport", int(reuse_port))]
         # Beyond this number, by default a thousand, grpc ends calls as CANCELLED, without a reason.
@@ -159,7 +159,7 @@ class Server:
         # the process if the other of these two calls has freed the server meanwhile.
         stopping = asyncio.create_task(self._server.stop(grace or None))
         # grpc would wait the whole grace period for health watches, which never end by themselves.
-        done = asyncio.create_task(self._boundary.idle())
+        done = asyncio.create_task(self._open_calls.idle())
         await asyncio.wait([stopping, done], return_when=asyncio.FIRST_COMPLETED)
         done.cancel()
         await self._server.stop(None)

@@ -21,6 +21,7 @@ from agenta_ai_server.rpc.handler import CallHandler, Request, Response, ToolHan
 from agenta_ai_server.rpc.parsing import parse, read_arguments
 from agenta_ai_server.rpc.responses import MAX_DEPTH, write_last_outcome, write_outcome, write_progress
 from agenta_ai_server.rpc.status import SERVICE, to_duration
+from agenta_ai_server.rpc.wire_format import CALL_TOOL, NO_VALUES
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -94,7 +95,7 @@ class ToolServicer:
         """Describe the service as this caller sees it."""
         self._policy.check_view(call.caller)
         tools = self._catalog.current
-        enabled = not tools.missing_settings or bool(tools.tools)
+        enabled = not tools.is_disabled
         return tool_service_pb2.StatusResponse(
             enabled=enabled,
             state=self._service_state(enabled),
@@ -127,7 +128,7 @@ class ToolServicer:
 
     def _read_call(self, data: bytes, call: Call) -> ToolCall:
         """Make the tool call of a ``CallToolRequest``."""
-        request = parse(data, tool_service_pb2.CallToolRequest.FromString)
+        request = parse(data, tool_service_pb2.CallToolRequest.FromString, CALL_TOOL)
         return self._calls.build(
             call,
             request.name,
@@ -172,7 +173,7 @@ def _handler(
     read: Callable[[bytes], AnyMessage], method: Callable[[AnyMessage, Call], Awaitable[Message]]
 ) -> CallHandler:
     async def respond(request: Request, call: Call) -> Response:
-        response = await method(parse(await request.read(), read), call)
+        response = await method(parse(await request.read(), read, NO_VALUES), call)
         return Response(response.SerializeToString())
 
     return CallHandler(respond)

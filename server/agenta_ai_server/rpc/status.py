@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import asyncio
 import math
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import grpc
+import grpc.aio
 from google.protobuf.any_pb2 import Any as PackedDetail
 from google.protobuf.duration_pb2 import Duration
 from google.rpc import error_details_pb2 as details_pb2
@@ -126,6 +127,23 @@ def responses_unread(call: Call) -> GrpcStatus:
         "get its result. Without a request_id, the result is lost."
     )
     return GrpcStatus(grpc.StatusCode.RESOURCE_EXHAUSTED, message, call)
+
+
+async def abort(
+    context: grpc.aio.ServicerContext[Any, Any],
+    code: grpc.StatusCode,
+    message: str,
+    trailers: Iterable[tuple[str, str | bytes]] = (),
+) -> None:
+    """End a call with a status. Its handler must return right afterwards: grpc raises the ``AbortError`` once more.
+
+    It is caught here because its traceback would lead to our frames, and these to the call that grpc keeps the error
+    with: a cycle that only a garbage collection would free.
+    """
+    try:
+        await context.abort(code, message, tuple(trailers))
+    except grpc.aio.AbortError as error:
+        error.__traceback__ = None
 
 
 def _details(refused: Refused) -> Iterator[Message]:

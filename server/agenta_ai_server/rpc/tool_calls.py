@@ -53,7 +53,6 @@ class ToolCalls:
             call.request_id = request_id
         max_seconds = self._max_seconds if spec is None or spec.max_seconds is None else spec.max_seconds
         return ToolCall(
-            call_id=call.id,
             name=name,
             caller=call.caller,
             credential=call.credential,

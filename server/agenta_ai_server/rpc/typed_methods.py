@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import re
 from dataclasses import replace
 from functools import partial
@@ -17,76 +16,26 @@ from agenta_ai_server.domain.outcome import ToolFailure
 from agenta_ai_server.rpc.handler import ToolHandler
 from agenta_ai_server.rpc.parsing import MAX_VALUES, invalid_arguments, parse
 from agenta_ai_server.rpc.responses import error_message, meta_message
-from agenta_ai_server.rpc.wire_format import LIST, STRUCT, VALUE, Fields, Packed
-from agenta_ai_server.typed.generation import Generation
-from agenta_ai_server.typed.lock import lock_of
+from agenta_ai_server.rpc.typed_fields import fields_of
+from agenta_ai_server.rpc.wire_format import Fields
 from agenta_ai_server.typed.names import ROOT, snake_case
-from agenta_ai_server.typed.shape import Kind, Label
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from google.protobuf.message import Message as ProtoMessage
 
     from agenta_ai_server.domain.call import Call
     from agenta_ai_server.domain.outcome import ToolOutcome
-    from agenta_ai_server.domain.tool import ToolCall, ToolSet
+    from agenta_ai_server.domain.tool import ToolCall
     from agenta_ai_server.domain.values import Json
     from agenta_ai_server.rpc.handler import GrpcHandler
     from agenta_ai_server.rpc.tool_calls import ToolCalls
-    from agenta_ai_server.tools.catalog import Catalog
+    from agenta_ai_server.rpc.typed_tools import TypedTools
     from agenta_ai_server.typed.generation import TypedMethod
-    from agenta_ai_server.typed.shape import Message
 
 PREFIX = f"/{ROOT}."
-MAX_LOGGED = 20
 # Names of nonexistent methods come from callers, and must not reach the log.
 UNKNOWN_METHOD = f"/{ROOT}/Unknown"
 METHOD = re.compile(rf"/{re.escape(ROOT)}\.([a-z0-9_]+)\.([a-z0-9_]+)\.v1\.[A-Za-z0-9]+ToolsService/([A-Za-z0-9]+)")
-STRUCTS = {Kind.VALUE: VALUE, Kind.OBJECT: STRUCT, Kind.LIST: LIST}
-PACKED = {Kind.INTEGER: Packed.VARINTS, Kind.BOOLEAN: Packed.VARINTS, Kind.NUMBER: Packed.DOUBLES}
-
-log = logging.getLogger(__name__)
-
-
-class TypedTools:
-    """The typed methods of the tools as they are now.
-
-    Those of hundreds of tools take half a second to make, so they are made before the tools change.
-
-    Args:
-        catalog: Knows the tools.
-    """
-
-    def __init__(self, catalog: Catalog) -> None:
-        self._catalog = catalog
-        self._made = self._prepared = _made(catalog.current)
-        catalog.before_change(self._prepare)
-
-    @property
-    def current(self) -> Generation:
-        """The methods of the current tools."""
-        tools = self._catalog.current
-        if self._made[0] is not tools:
-            self._made = self._prepared if self._prepared[0] is tools else _made(tools)
-        return self._made[1]
-
-    def on_change(self, listener: Callable[[], None]) -> None:
-        """Call this whenever the methods have changed."""
-        self._catalog.on_change(lambda _: listener())
-
-    def _prepare(self, tools: ToolSet) -> None:
-        self._prepared = _made(tools)
-
-
-def _made(tools: ToolSet) -> tuple[ToolSet, Generation]:
-    """Return the tools with their methods, and log why some have none."""
-    generation = Generation(tools.everything, lock_of(tools.everything))
-    for fault in generation.faults[:MAX_LOGGED]:
-        log.warning("no typed method, only CallTool: %s", fault)
-    if (more := len(generation.faults) - MAX_LOGGED) > 0:
-        log.warning("%d more reasons why tools have no typed method: 'agenta-ai-server tools proto' prints them", more)
-    return tools, generation
 
 
 class TypedMethods(grpc.GenericRpcHandler):
@@ -110,8 +59,8 @@ class TypedMethods(grpc.GenericRpcHandler):
         if method is None:
             # The pipeline refuses it like a CallTool, so that a hidden tool looks like one that doesn't exist.
             return ToolHandler(partial(self._read_unknown, path), _write_nothing, recorded_as=UNKNOWN_METHOD)
-        fields = Fields({1: _fields(method.shape.arguments)})
-        return ToolHandler(partial(self._read, method, fields), partial(write_outcome, method))
+        fields = Fields({1: fields_of(method.shape.arguments)})
+        return ToolHandler(partial(self._read, method, fields), partial(write_typed_outcome, method))
 
     def _read(self, method: TypedMethod, fields: Fields, data: bytes, call: Call) -> ToolCall:
         request: Any = parse(data, method.request.FromString, fields)
@@ -134,7 +83,7 @@ def tool_name(path: str) -> str:
     return f"tools.{found[1]}.{found[2]}.{snake_case(found[3])}" if found else path
 
 
-def write_outcome(method: TypedMethod, outcome: ToolOutcome) -> bytes:
+def write_typed_outcome(method: TypedMethod, outcome: ToolOutcome) -> bytes:
     """Return the response of a tool's outcome, serialized."""
     response: Any = method.response()
     if outcome.failure is None:
@@ -144,7 +93,8 @@ def write_outcome(method: TypedMethod, outcome: ToolOutcome) -> bytes:
         except CodecError as error:
             outcome = _unsendable(outcome, error)
     if outcome.failure:
-        # Of another pool, whose messages don't mix with ours. The oneof drops what was written of the result.
+        # These messages belong to another descriptor pool, so they are copied by their bytes. The oneof drops what was
+        # written of the result.
         response.error.MergeFromString(error_message(outcome.failure).SerializeToString())
     block = content_pb2.ContentBlock(text=outcome.text)
     response.content.add().MergeFromString(block.SerializeToString())
@@ -190,14 +140,3 @@ def _unsendable(outcome: ToolOutcome, error: CodecError) -> ToolOutcome:
     )
     failure = ToolFailure(Reason.UPSTREAM_OUTPUT_INVALID, violations=(wrong,))
     return replace(outcome, text=text, structured=None, failure=failure)
-
-
-def _fields(message: Message) -> Fields:
-    """Return the fields of a message that lead to values."""
-    fields = Fields({}, are_values=True)
-    for field in message.fields:
-        held: Fields | Packed | None = _fields(field.message) if field.message else STRUCTS.get(field.kind)
-        if held is None and field.label is Label.REPEATED:
-            held = PACKED.get(field.kind)
-        fields.held[field.number] = held
-    return fields

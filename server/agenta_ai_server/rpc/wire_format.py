@@ -55,9 +55,10 @@ LIST = Fields({1: VALUE}, are_values=True)
 STRUCT = Fields({1: Fields({2: VALUE})}, are_values=True)
 VALUE.held.update({5: STRUCT, 6: LIST})
 CALL_TOOL = Fields({2: STRUCT})
+NO_VALUES = Fields({})
 
 
-def is_flooded(data: bytes, most: int, request: Fields = CALL_TOOL) -> bool:
+def is_flooded(data: bytes, most: int, request: Fields) -> bool:
     """Return whether the request holds more than ``most`` values, or many fields that hold none.
 
     Small structs and lists are looked into, too: a parser makes one struct of many that are sent for the same field.

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from agenta_ai_server.concurrency.limiter import ConcurrencyLimiter
     from agenta_ai_server.domain.tool import ToolSpec
     from agenta_ai_server.tools.cases.spending import Spending
+    from agenta_ai_server.tools.computing import Computing
     from agenta_ai_server.tools.refine_prompt.guarantee import Guarantee
 
 # In an error.
@@ -32,6 +33,7 @@ class Dependencies:
         apps: Slug of the application that holds a tool's prompt, by the last segment of the tool's name.
         limiter: Gives the slots of calls.
         guarantee: Checks prompts and refinements.
+        computing: Computes what takes long, for all tools that refine prompts.
         spending: What runs of test cases may cost this service.
         repairs: How often a tool may ask once more when the model's answer breaks its rules.
         cases_seconds: What refining a prompt against test cases may take at most.
@@ -41,6 +43,7 @@ class Dependencies:
     apps: Mapping[str, str]
     limiter: ConcurrencyLimiter
     guarantee: Guarantee
+    computing: Computing
     spending: Spending
     repairs: int = 0
     cases_seconds: float = 300.0

@@ -26,13 +26,13 @@ class Computing:
         self._turns = Turns()
 
     async def run(self, caller: Hashable, work: Callable[..., Result], size: int, *args: object) -> Result:
-        """Return ``work(*args)``, computed by a thread when it is the caller's turn if it takes long.
+        """Return ``work(*args)``. Long work runs in a thread, when it is the caller's turn.
 
         Args:
-            caller: Who it is for.
-            work: What is computed. Raises what it likes.
-            size: What it costs, in characters that are looked at once.
-            args: Of the work.
+            caller: Whose work it is.
+            work: The function; its errors propagate.
+            size: Characters to process; more than 4,000 count as long.
+            args: Arguments of ``work``.
         """
         if size <= LONG_CHARACTERS:
             return work(*args)

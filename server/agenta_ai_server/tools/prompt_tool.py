@@ -10,8 +10,8 @@ from agenta_ai_server.domain.errors import Reason, Violation, invalid_fields
 from agenta_ai_server.domain.outcome import ToolOutcome
 from agenta_ai_server.domain.tool import JSON_SCHEMA, ToolSpec
 from agenta_ai_server.tools import model_json
-from agenta_ai_server.tools.asking import AnswerInvalid, Question, ask
 from agenta_ai_server.tools.json_schema.values import WHOLE, count_values
+from agenta_ai_server.tools.repairs import AnswerInvalid, RepairableTask, run_with_repairs
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -68,20 +68,20 @@ class PromptTool:
             raise invalid_fields(Reason.ARGUMENTS_INVALID, *violations)
         inputs = inputs_of(self._definition, arguments)
 
-        async def run(violations: Sequence[Violation]) -> Completion:
+        async def complete(violations: Sequence[Violation]) -> Completion:
             return await self._completions.complete(self._prompt, {**inputs, **self._feedback(violations)}, call)
 
-        async def read(text: str, _: Sequence[Attempt]) -> ToolOutcome:
-            return self._read(text)
+        async def parse(text: str, _: Sequence[Attempt]) -> ToolOutcome:
+            return self._parse(text)
 
-        question = Question(
-            ask=run,
-            read=read,
-            asking="Asking Agenta for an answer.",
-            checking="Checking the answer.",
-            failure=_failure,
+        task = RepairableTask(
+            complete=complete,
+            parse=parse,
+            asking_text="Asking Agenta for an answer.",
+            checking_text="Checking the answer.",
+            failure_text=_failure_text,
         )
-        valid = await ask(question, call, self._definition.repairs)
+        valid = await run_with_repairs(task, call, self._definition.repairs)
         return ToolOutcome(valid.answer.text, valid.answer.structured, attempts=valid.attempts, repaired=valid.repaired)
 
     def _feedback(self, violations: Sequence[Violation]) -> dict[str, Json]:
@@ -90,7 +90,7 @@ class PromptTool:
         found = "\n".join(f"- {violation.field}: {violation.description}" for violation in violations)
         return {self._definition.feedback: f"{REPAIR}\n{found}" if violations else ""}
 
-    def _read(self, text: str) -> ToolOutcome:
+    def _parse(self, text: str) -> ToolOutcome:
         """Return what the model wrote as a success.
 
         Raises:
@@ -169,7 +169,7 @@ def _violations(value: Json, schema: Schema) -> list[Violation]:
     return schema.violations(value, "")
 
 
-def _failure(broken: Violation) -> str:
+def _failure_text(broken: Violation) -> str:
     description = broken.description.rstrip(".")
     return (
         f"The model's answer breaks the schema of this tool's result, and was discarded: {broken.field}: {description}."

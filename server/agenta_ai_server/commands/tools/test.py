@@ -164,7 +164,7 @@ async def _outcome(
     seconds = tool.timeout_seconds or loaded.max_call_seconds
     deadline = asyncio.get_running_loop().time() + seconds
     arguments = dict(example.arguments)
-    call = ToolCall("test", tool.name, ANONYMOUS, deadline, seconds, catalog.current, lambda: arguments)
+    call = ToolCall(tool.name, ANONYMOUS, deadline, seconds, catalog.current, lambda: arguments)
     try:
         async with asyncio.timeout(seconds):
             outcome = await run_tool(call)

@@ -11,7 +11,6 @@ from agenta_ai_server.agenta.completion_service import InlinePrompt
 from agenta_ai_server.domain.errors import Refused, ToolFailed
 from agenta_ai_server.domain.progress import Stage
 from agenta_ai_server.tools.cases.trial import CaseRun, CaseRuns, Trial
-from agenta_ai_server.tools.refine_prompt.refiner import caller_key
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -34,7 +33,7 @@ REPORT_SECONDS = 0.5
 
 def bounded(call: ToolCall) -> ToolCall:
     """Return the call with a deadline that leaves time for the report if somebody is waiting for it."""
-    return replace(call, deadline=asyncio.get_running_loop().time() + call.awaited() - REPORT_SECONDS)
+    return replace(call, deadline=asyncio.get_running_loop().time() + call.remaining_for_callers() - REPORT_SECONDS)
 
 
 @dataclass(slots=True, eq=False)
@@ -145,6 +144,6 @@ class CaseRunner:
             # Without its frames, which hold the prompt.
             return CaseRun(error=error.with_traceback(None), trace_id=attempts[-1].trace_id if attempts else "")
         expectation = self._expectations[index]
-        key, work = caller_key(self._call), expectation.work(completion.text)
+        key, work = self._call.caller.key, expectation.work(completion.text)
         faults = await self._computing.run(key, expectation.faults, work, completion.text)
         return CaseRun(completion.text[:KEPT_CHARACTERS], tuple(faults), trace_id=completion.attempt.trace_id)

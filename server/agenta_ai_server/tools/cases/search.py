@@ -170,7 +170,7 @@ class Search:
         # A refinement writes the whole prompt. Before the first, nothing tells how long that takes, but that it is one
         # call of a model, and all runs of a trial took that time.
         needed = self._trial_seconds + (self._refining_seconds or self._trial_seconds) + REPORT_SECONDS
-        if self._call.awaited() < needed:
+        if self._call.remaining_for_callers() < needed:
             raise _Stopped(Stop.DEADLINE)
 
     async def _round(self, found: Found) -> None:
@@ -207,7 +207,7 @@ class Search:
             raise _Stopped(Stop.DEADLINE if is_late else Stop.UPSTREAM_FAILED, refused.message) from None
         except ToolFailed as failed:
             if failed.reason is not Reason.UPSTREAM_OUTPUT_INVALID:
-                is_late = self._call.awaited() < 2 * REPORT_SECONDS
+                is_late = self._call.remaining_for_callers() < 2 * REPORT_SECONDS
                 raise _Stopped(Stop.DEADLINE if is_late else Stop.UPSTREAM_FAILED, failed.message) from None
             return Round(RoundEnd.REJECTED, failed.message)
         finally:
@@ -261,6 +261,6 @@ def _failure(trial: Trial) -> ToolFailed | Refused:
 
 
 def _why_nothing_came(trial: Trial, call: ToolCall) -> tuple[Stop, str]:
-    if call.awaited() < 2 * REPORT_SECONDS:
+    if call.remaining_for_callers() < 2 * REPORT_SECONDS:
         return Stop.DEADLINE, ""
     return Stop.UPSTREAM_FAILED, trial.cases[0].runs[0].failure

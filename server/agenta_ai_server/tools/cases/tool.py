@@ -12,7 +12,7 @@ from agenta_ai_server.domain.tool import Hints, ToolSpec
 from agenta_ai_server.tools.cases import NAME, budget
 from agenta_ai_server.tools.cases.arguments import RefineWithCasesArguments
 from agenta_ai_server.tools.cases.counting import CountingCompletions
-from agenta_ai_server.tools.refine_prompt.refiner import Refiner, caller_key
+from agenta_ai_server.tools.refine_prompt.refiner import Refiner
 from agenta_ai_server.tools.refine_prompt.tool import NEEDS
 from agenta_ai_server.tools.validation import input_schema, output_schema, validated
 
@@ -68,9 +68,9 @@ class RefineWithCases:
 
         of = self._dependencies
         counted = CountingCompletions(of.completions)
-        refiner = Refiner(counted, self._prompt, repairs=of.repairs, guarantee=of.guarantee)
+        refiner = Refiner(counted, self._prompt, repairs=of.repairs, guarantee=of.guarantee, computing=of.computing)
         _refuse([budget.excess(arguments, of.repairs)])
-        computing, key = of.guarantee.computing, caller_key(call)
+        computing, key = of.computing, call.caller.key
         expectations = await computing.run(key, _compiled, _work(arguments), arguments)
         prompt = await refiner.read(arguments.prompt_template_json, call)
         work = len(prompt.source) * len(arguments.cases)

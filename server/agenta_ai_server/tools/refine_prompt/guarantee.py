@@ -6,15 +6,16 @@ import re
 from typing import TYPE_CHECKING, Any
 
 from agenta_ai_server.domain.errors import Violation
-from agenta_ai_server.tools.computing import Computing
 from agenta_ai_server.tools.refine_prompt.formats import READ
 from agenta_ai_server.tools.refine_prompt.formats.syntax import Demand, TemplateSyntaxError, compared, is_blank, shown
 from agenta_ai_server.tools.refine_prompt.rendering.pool import LimitExceeded, WorkerFailed, Workers
+from agenta_ai_server.tools.refine_prompt.rendering.verdict import Fault
 from agenta_ai_server.tools.refine_prompt.template import TemplateError, cannot_render
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Hashable, Iterable, Iterator, Sequence
 
+    from agenta_ai_server.tools.computing import Computing
     from agenta_ai_server.tools.refine_prompt.template import Template, Text
 
 __all__ = ["Guarantee", "WorkerFailed"]
@@ -23,6 +24,7 @@ MAX_NAMES = 3
 # With twice as many, the answer would come near the 4 MiB that clients read by default.
 MAX_REFINED_CHARACTERS = 200_000
 
+_CONTROLS = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]")
 _LIMITS = "rendering it takes too much CPU time or memory"
 
 
@@ -31,15 +33,15 @@ class Guarantee:
 
     It belongs to the event loop that runs its first check.
 
-    Attributes:
-        computing: Computes what takes long, for all tools that refine prompts.
+    Args:
+        computing: Compares texts in the formats that aren't rendered.
     """
 
-    def __init__(self) -> None:
-        self.computing = Computing()
+    def __init__(self, computing: Computing) -> None:
+        self._computing = computing
         self._workers = Workers()
 
-    async def check(self, prompt: Template, key: str) -> None:
+    async def check(self, prompt: Template, key: Hashable) -> None:
         """Check that each text of a prompt can be rendered in its format, if that is one that is rendered.
 
         Args:
@@ -53,16 +55,18 @@ class Guarantee:
         if prompt.variables is not None:
             return
         try:
-            answer = await self._workers.ask(_request(prompt), key)
+            faults = await self._workers.ask(_request(prompt), key)
         except LimitExceeded:
             raise TemplateError(f"The template can't be checked: {_LIMITS}.") from None
-        if answer["faults"]:
-            index, kind, description = answer["faults"][0]
-            if kind == "complex":
+        if faults:
+            index, description = faults[0].index, faults[0].description
+            if index is None:
                 raise TemplateError(f"The template can't be checked: {description}.")
             raise TemplateError(cannot_render(prompt.texts[index], prompt.template_format, description))
 
-    async def violations(self, prompt: Template, new: Sequence[tuple[object, object]], key: str) -> list[Violation]:
+    async def violations(
+        self, prompt: Template, new: Sequence[tuple[object, object]], key: Hashable
+    ) -> list[Violation]:
         """Return the rules that are broken if ``new`` takes the place of the prompt's texts; none if it may.
 
         Args:
@@ -73,19 +77,19 @@ class Guarantee:
         Raises:
             WorkerFailed: No process could render it, for a reason that has nothing to do with the prompt.
         """
-        if broken := list(_structural(prompt, new)):
+        if broken := list(_structural_violations(prompt, new)):
             return broken
         contents = [str(content) for _, content in new]
         size = sum(map(len, contents))
-        if broken := list(controls(prompt, contents)):
+        if broken := list(control_violations(prompt, contents)):
             return broken
         if prompt.variables is not None:
-            return await self.computing.run(key, lambda: list(variables(prompt, contents)), size)
+            return await self._computing.run(key, lambda: list(variable_violations(prompt, contents)), size)
         try:
-            answer = await self._workers.ask(_request(prompt, contents), key)
+            faults = await self._workers.ask(_request(prompt, contents), key)
         except LimitExceeded:
             return [Violation("messages", f"The refinement can't be checked: {_LIMITS}.")]
-        return [_violation(prompt, *fault) for fault in answer["faults"]]
+        return [_violation(prompt, fault) for fault in faults]
 
     async def aclose(self) -> None:
         """End the processes."""
@@ -101,19 +105,19 @@ def _request(prompt: Template, new: Sequence[str] | None = None) -> dict[str, An
     }
 
 
-def _violation(prompt: Template, index: int | None, kind: str, description: str) -> Violation:
-    if kind == "complex":
-        return Violation("messages", f"The refinement can't be checked: {description}.")
-    if index is None:
-        return Violation("messages", description)
-    field = f"messages[{index}].content"
-    if kind == "empty":
-        return Violation(field, f"The refinement left {prompt.texts[index].path} empty.")
-    why = cannot_render(prompt.texts[index], prompt.template_format, description)
+def _violation(prompt: Template, fault: Fault) -> Violation:
+    if fault.kind == "complex":
+        return Violation("messages", f"The refinement can't be checked: {fault.description}.")
+    if fault.index is None:
+        return Violation("messages", fault.description)
+    text, field = prompt.texts[fault.index], f"messages[{fault.index}].content"
+    if fault.kind == "empty":
+        return Violation(field, f"The refinement left {text.path} empty.")
+    why = cannot_render(text, prompt.template_format, fault.description)
     return Violation(field, f"The refinement of {why}")
 
 
-def _structural(prompt: Template, new: Sequence[tuple[object, object]]) -> Iterator[Violation]:
+def _structural_violations(prompt: Template, new: Sequence[tuple[object, object]]) -> Iterator[Violation]:
     old = prompt.texts
     if len(new) != len(old):
         yield Violation("messages", f"The refinement has {_messages(len(new))} where there were {len(old)}.")
@@ -136,10 +140,7 @@ def _messages(count: int) -> str:
     return "1 message" if count == 1 else f"{count or 'no'} messages"
 
 
-_CONTROLS = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]")
-
-
-def controls(prompt: Template, contents: Sequence[str]) -> Iterator[Violation]:
+def control_violations(prompt: Template, contents: Sequence[str]) -> Iterator[Violation]:
     """Yield a violation for each text that has control characters which the prompt doesn't have.
 
     Models write a NUL where they mean an accented letter.
@@ -155,7 +156,7 @@ def controls(prompt: Template, contents: Sequence[str]) -> Iterator[Violation]:
             yield Violation(f"messages[{index}].content", description)
 
 
-def variables(prompt: Template, contents: Sequence[str]) -> Iterator[Violation]:
+def variable_violations(prompt: Template, contents: Sequence[str]) -> Iterator[Violation]:
     """Yield a violation for each text that can't be read or is blank, and for lost and invented variables.
 
     Only for the formats in ``READ``; those of the others are compared by rendering.
@@ -168,9 +169,9 @@ def variables(prompt: Template, contents: Sequence[str]) -> Iterator[Violation]:
             found |= names_in(content)
         except TemplateSyntaxError as error:
             unreadable = True
-            yield _violation(prompt, index, "unreadable", str(error))
+            yield _violation(prompt, Fault(index, "unreadable", str(error)))
         if is_blank(content) and not is_blank(text.content):
-            yield _violation(prompt, index, "empty", "")
+            yield _violation(prompt, Fault(index, "empty", ""))
     if unreadable:
         return
     fixed = frozenset[str]().union(*(_variables_if_any(prompt, text) for text in prompt.fixed))

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 from agenta_ai_server.domain.errors import Reason, Refused, ToolFailed, Violation, invalid_fields
 from agenta_ai_server.domain.record import record
 from agenta_ai_server.tools import strict_json
-from agenta_ai_server.tools.asking import AnswerInvalid, Question, ValidAnswer, as_list, ask
 from agenta_ai_server.tools.refine_prompt import answer, template
-from agenta_ai_server.tools.refine_prompt.guarantee import Guarantee, WorkerFailed
+from agenta_ai_server.tools.refine_prompt.guarantee import WorkerFailed
 from agenta_ai_server.tools.refine_prompt.prompt import CONTEXT, GUIDELINES, TEMPLATE
+from agenta_ai_server.tools.repairs import AnswerInvalid, RepairableTask, ValidAnswer, as_list, run_with_repairs
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Sequence
@@ -19,7 +19,9 @@ if TYPE_CHECKING:
     from agenta_ai_server.agenta.completion_service import Completion, CompletionService, DeployedPrompt
     from agenta_ai_server.domain.tool import ToolCall
     from agenta_ai_server.domain.values import Attempt
+    from agenta_ai_server.tools.computing import Computing
     from agenta_ai_server.tools.refine_prompt.answer import ModelReply
+    from agenta_ai_server.tools.refine_prompt.guarantee import Guarantee
     from agenta_ai_server.tools.refine_prompt.template import Template
 
 NO_CHANGE = "No change."
@@ -54,12 +56,20 @@ class Refiner:
         deployed: That prompt.
         repairs: How often the model is asked again if its answer would break the prompt, at least 0.
         guarantee: Checks prompts and answers.
+        computing: Reads them.
     """
 
     def __init__(
-        self, completions: CompletionService, deployed: DeployedPrompt, *, repairs: int, guarantee: Guarantee
+        self,
+        completions: CompletionService,
+        deployed: DeployedPrompt,
+        *,
+        repairs: int,
+        guarantee: Guarantee,
+        computing: Computing,
     ) -> None:
         self._guarantee = guarantee
+        self._computing = computing
         self._completions = completions
         self._deployed = deployed
         self._repairs = repairs
@@ -73,7 +83,7 @@ class Refiner:
         """
         try:
             prompt = await self.parse(source, call)
-            await self._guarantee.check(prompt, caller_key(call))
+            await self._guarantee.check(prompt, call.caller.key)
         except template.TemplateError as error:
             wrong = Violation("arguments.prompt_template_json", str(error))
             raise invalid_fields(Reason.ARGUMENTS_INVALID, wrong) from None
@@ -88,7 +98,7 @@ class Refiner:
         Raises:
             TemplateError: It can't be refined.
         """
-        return await self._guarantee.computing.run(caller_key(call), template.parse, len(source), source)
+        return await self._computing.run(call.caller.key, template.parse, len(source), source)
 
     async def refine(self, prompt: Template, guidelines: str, context: str, call: ToolCall) -> ValidAnswer[Refinement]:
         """Refine a template.
@@ -104,7 +114,7 @@ class Refiner:
             ToolFailed: No completion came, or none that keeps the prompt whole.
         """
 
-        def ask_for(violations: Sequence[Violation]) -> Awaitable[Completion]:
+        def complete(violations: Sequence[Violation]) -> Awaitable[Completion]:
             inputs = {
                 TEMPLATE: prompt.for_upstream(),
                 GUIDELINES: _guidelines_of_repair(guidelines, violations),
@@ -112,26 +122,28 @@ class Refiner:
             }
             return self._completions.complete(self._deployed, inputs, call)
 
-        question = Question(
-            ask=ask_for,
-            read=partial(self._read_answer, prompt, call),
-            asking="Asking Agenta for a refinement.",
-            checking="Checking that the refinement keeps the prompt whole.",
-            failure=lambda broken: f"{broken.description.rstrip('.')}, and was discarded; the prompt is unchanged.",
+        task = RepairableTask(
+            complete=complete,
+            parse=partial(self._parse_answer, prompt, call),
+            asking_text="Asking Agenta for a refinement.",
+            checking_text="Checking that the refinement keeps the prompt whole.",
+            failure_text=lambda broken: (
+                f"{broken.description.rstrip('.')}, and was discarded; the prompt is unchanged."
+            ),
         )
-        return await ask(question, call, self._repairs)
+        return await run_with_repairs(task, call, self._repairs)
 
-    async def _read_answer(
+    async def _parse_answer(
         self, prompt: Template, call: ToolCall, text: str, attempts: Sequence[Attempt]
     ) -> Refinement:
-        """Read what the model wrote, and check it against every rule.
+        """Parse what the model wrote, and check it against every rule.
 
         Raises:
             AnswerInvalid: It breaks one.
         """
-        computing, key = self._guarantee.computing, caller_key(call)
+        key = call.caller.key
         try:
-            refined = await computing.run(key, answer.parse, len(text), text)
+            refined = await self._computing.run(key, answer.parse, len(text), text)
             broken = await self._guarantee.violations(prompt, refined.messages, key)
         except answer.AnswerError as error:
             raise AnswerInvalid([error.violation]) from None
@@ -140,12 +152,7 @@ class Refiner:
             raise ToolFailed(Reason.UPSTREAM_OUTPUT_INVALID, message, attempts=attempts) from None
         if broken:
             raise AnswerInvalid(broken)
-        return await computing.run(key, _restored, len(text), refined, prompt)
-
-
-def caller_key(call: ToolCall) -> str:
-    """Return the key of a caller, whose templates are read and rendered one after the other."""
-    return f"{call.caller.organization}/{call.caller.project}/{call.caller.user}"
+        return await self._computing.run(key, _restored, len(text), refined, prompt)
 
 
 def _restored(refined: ModelReply, prompt: Template) -> Refinement:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from agenta_ai_server.domain.values import Json
 
 ROLES = ("system", "developer", "user", "assistant", "tool", "function")
-# The others are answers of tools: data, and no instructions to refine. The upstream's schema has only these four.
+# Messages of the other roles are tool results: data, not instructions. The upstream's schema has only these four.
 REFINABLE_ROLES = ROLES[:4]
 # Types of the parts of a content, as Agenta knows them.
 PARTS = ("text", "image_url", "input_audio", "file", "refusal")

@@ -16,9 +16,9 @@ from agenta_ai_server.tools.validation import input_schema, output_schema, valid
 if TYPE_CHECKING:
     from agenta_ai_server.domain.tool import ToolCall
     from agenta_ai_server.domain.values import Json
-    from agenta_ai_server.tools.asking import ValidAnswer
     from agenta_ai_server.tools.catalog import Dependencies
     from agenta_ai_server.tools.refine_prompt.refiner import Refinement
+    from agenta_ai_server.tools.repairs import ValidAnswer
 
 DESCRIPTION = (
     "Rewrites the texts of a prompt template so that a model follows them better, according to the given "
@@ -111,7 +111,13 @@ def provide(dependencies: Dependencies) -> ToolSpec:
     """Make the tool."""
     prompt = DeployedPrompt(dependencies.apps["refine_prompt"])
     refine = RefinePrompt(
-        Refiner(dependencies.completions, prompt, repairs=dependencies.repairs, guarantee=dependencies.guarantee)
+        Refiner(
+            dependencies.completions,
+            prompt,
+            repairs=dependencies.repairs,
+            guarantee=dependencies.guarantee,
+            computing=dependencies.computing,
+        )
     )
     return ToolSpec(
         name=NAME,

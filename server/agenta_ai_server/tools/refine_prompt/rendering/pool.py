@@ -11,10 +11,11 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final
 
 from agenta_ai_server.concurrency.turns import Turns
+from agenta_ai_server.tools.refine_prompt.rendering.verdict import Fault
 
 if TYPE_CHECKING:
     from asyncio.subprocess import Process
-    from collections.abc import Mapping
+    from collections.abc import Hashable, Mapping
 
 _WORKER: Final = "agenta_ai_server.tools.refine_prompt.rendering.worker"
 _LENGTH_BYTES: Final = 4
@@ -46,8 +47,8 @@ class Workers:
         self._running: set[asyncio.Task[dict[str, Any]]] = set()
         self._closed = False
 
-    async def ask(self, request: Mapping[str, Any], key: str) -> dict[str, Any]:
-        """Let a worker answer.
+    async def ask(self, request: Mapping[str, Any], key: Hashable) -> list[Fault]:
+        """Let a worker check templates, and return what is wrong with them.
 
         Args:
             request: What it is to do, as JSON.
@@ -62,12 +63,13 @@ class Workers:
         self._running.add(task)
         task.add_done_callback(self._finished)
         try:
-            return await asyncio.shield(task)
+            answer = await asyncio.shield(task)
         except asyncio.CancelledError:
             # One that has begun continues: its answer would otherwise be mistaken for the next one's.
             if not begun.is_set():
                 task.cancel()
             raise
+        return [Fault(*fault) for fault in answer["faults"]]
 
     def _finished(self, task: asyncio.Task[dict[str, Any]]) -> None:
         self._running.discard(task)
@@ -84,7 +86,7 @@ class Workers:
             await _end(process)
         self._idle.clear()
 
-    async def _in_turn(self, request: bytes, key: str, begun: asyncio.Event) -> dict[str, Any]:
+    async def _in_turn(self, request: bytes, key: Hashable, begun: asyncio.Event) -> dict[str, Any]:
         async with self._turns.turn(key):
             begun.set()
             try:

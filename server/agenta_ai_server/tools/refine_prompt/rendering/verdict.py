@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Literal
 
 from agenta_ai_server.tools.refine_prompt.formats.syntax import shown
 
@@ -21,13 +21,13 @@ class Fault:
     """What is wrong with one text, or with all of them together.
 
     Attributes:
-        index: Of the text; ``None`` for all.
-        kind: ``unreadable``, ``empty``, ``names``, or ``complex`` if they weren't read.
+        index: Of the text; ``None`` for all, if the kind is ``names`` or ``complex``.
+        kind: What it concerns; ``complex`` if the texts weren't read.
         description: What is wrong, a sentence's end or a sentence.
     """
 
     index: int | None
-    kind: str
+    kind: Literal["unreadable", "empty", "names", "complex"]
     description: str
 
 

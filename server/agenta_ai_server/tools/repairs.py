@@ -38,7 +38,7 @@ class ValidAnswer(Generic[Answer]):
     """An answer that follows the rules.
 
     Attributes:
-        answer: What ``read`` made of the model's text.
+        answer: What ``parse`` made of the model's text.
         attempts: The requests that were sent, in their order.
         repaired: Whether the first answer broke a rule.
     """
@@ -49,29 +49,29 @@ class ValidAnswer(Generic[Answer]):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Question(Generic[Answer]):
-    """A prompt to run, and how to read its answer.
+class RepairableTask(Generic[Answer]):
+    """A prompt to run, and how to parse its answer.
 
     Attributes:
-        ask: Runs the prompt. Takes what was wrong with the last answer: nothing, the first time.
-        read: Reads what the model wrote; raises ``AnswerInvalid``. Also takes the requests that were sent so far.
-        asking: The progress sentence while the model works.
-        checking: The progress sentence while the answer is checked.
-        failure: Returns the sentence for an answer that stays invalid, given the first violation.
+        complete: Runs the prompt. Takes what was wrong with the last answer: nothing, the first time.
+        parse: Parses what the model wrote; raises ``AnswerInvalid``. Also takes the requests that were sent so far.
+        asking_text: The progress sentence while the model works.
+        checking_text: The progress sentence while the answer is checked.
+        failure_text: Returns the sentence for an answer that stays invalid, given the first violation.
     """
 
-    ask: Callable[[Sequence[Violation]], Awaitable[Completion]]
-    read: Callable[[str, Sequence[Attempt]], Awaitable[Answer]]
-    asking: str
-    checking: str
-    failure: Callable[[Violation], str]
+    complete: Callable[[Sequence[Violation]], Awaitable[Completion]]
+    parse: Callable[[str, Sequence[Attempt]], Awaitable[Answer]]
+    asking_text: str
+    checking_text: str
+    failure_text: Callable[[Violation], str]
 
 
-async def ask(question: Question[Answer], call: ToolCall, repairs: int) -> ValidAnswer[Answer]:
+async def run_with_repairs(task: RepairableTask[Answer], call: ToolCall, repairs: int) -> ValidAnswer[Answer]:
     """Return an answer that follows the rules.
 
     Args:
-        question: The prompt to run.
+        task: The prompt to run.
         call: The tool call that it is for.
         repairs: How often the model is asked again after an invalid answer, at least 0. Each is billed.
 
@@ -79,13 +79,13 @@ async def ask(question: Question[Answer], call: ToolCall, repairs: int) -> Valid
         Refused: DEADLINE_TOO_SHORT or UPSTREAM_CIRCUIT_OPEN, before anything was sent.
         ToolFailed: No completion came, or none that keeps the rules: UPSTREAM_OUTPUT_INVALID with the violations.
     """
-    call.report(Stage.ASKING, question.asking)
-    completion = await question.ask(())
+    call.report(Stage.ASKING, task.asking_text)
+    completion = await task.complete(())
     attempts = [*completion.attempts]
     for repair in range(repairs + 1):
-        call.report(Stage.CHECKING, question.checking)
+        call.report(Stage.CHECKING, task.checking_text)
         try:
-            answer = await question.read(completion.text, attempts)
+            answer = await task.parse(completion.text, attempts)
         except AnswerInvalid as invalid:
             violations = invalid.violations
         else:
@@ -94,7 +94,7 @@ async def ask(question: Question[Answer], call: ToolCall, repairs: int) -> Valid
             break
         call.report(Stage.REPAIRING, f"Asking once more. {violations[0].description}")
         try:
-            completion = await question.ask(violations)
+            completion = await task.complete(violations)
         except Refused:
             break  # too little time is left, or the completion service has begun to fail
         except UpstreamFailed as failure:
@@ -104,7 +104,7 @@ async def ask(question: Question[Answer], call: ToolCall, repairs: int) -> Valid
         attempts += completion.attempts
     raise ToolFailed(
         Reason.UPSTREAM_OUTPUT_INVALID,
-        question.failure(violations[0]),
+        task.failure_text(violations[0]),
         violations=violations[:MAX_VIOLATIONS],
         attempts=attempts,
     )
