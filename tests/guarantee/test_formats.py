@@ -661,6 +661,19 @@ RENDERED = [
     ("jinja2", "{{ {'de': {'a': 'oder'}}[k].a }} {{ k }}", "{{ k|upper }}: {{ {'de': {'a': 'oder'}}[k].a }}", True),
     # A condition inside of a section, by an input outside of it.
     ("mustache", "{{#xs}}{{a}}{{/xs}}{{b}}", "{{#xs}}{{#b}}{{a}}{{/b}}{{/xs}}{{b}}", False),
+    # Cuts in branches.
+    (
+        "jinja2",
+        "{% if a == 'x' %}{{ b|truncate(2000) }}{% else %}{{ c }}{% endif %}",
+        "{% if a == 'x' %}{{ b|truncate(200) }}{% else %}{{ c }}{% endif %}",
+        False,
+    ),
+    (
+        "jinja2",
+        "{% if a %}{{ a }}{% else %}{{ b }}{% endif %}",
+        "{% if a %}{{ a }}{% else %}{{ b|truncate(500) }}{% endif %}",
+        False,
+    ),
     # What is ordered is shown in both orders.
     ("jinja2", "{% if a < b %}{{ a }}{% endif %}{{ b }}", "{% if a < b %}less{% endif %}{{ b }}", False),
     ("jinja2", "{% if b > a %}{{ b }}{% endif %}{{ a }}", "{% if b > a %}more{% endif %}{{ a }}", False),

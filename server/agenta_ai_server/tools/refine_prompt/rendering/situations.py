@@ -75,6 +75,8 @@ def candidates(root: Shape, unshown: Collection[Shape] = (), *, may_use_chance: 
             yield Situation(together)
     yield from (Situation({shape: choice}) for shape, choice in single)
     yield from diagonals
+    # What is cut in a branch is only seen there, and only if it is long.
+    yield from (Situation({shape: choice}, LONG) for shape, choice in single if choice.kind in {"absent", "literal"})
     yield from (Situation({shape: choice}, mode) for mode in modes for shape, choice in single)
     pairs = ((one, two) for one, two in combinations(single, 2) if one[0] is not two[0])
     for _, pair in zip(range(_MAX_PAIRS), pairs, strict=False):
