@@ -540,10 +540,7 @@ async def test_an_answer_that_is_not_read_is_dropped(
     config = uvicorn.Config(application, http=connections.Connection)
     config.load()
     state, loop = ServerState(), asyncio.get_running_loop()
-    tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER) if is_encrypted else None
-    if tls:
-        tls.load_cert_chain(certificates.server, certificates.server_key)
-    trusting = ssl.create_default_context(cafile=str(certificates.ca)) if is_encrypted else None
+    tls, trusting = contexts(certificates) if is_encrypted else (None, None)
     server = await loop.create_server(
         lambda: connections.Connection(config=config, server_state=state, app_state={}, tls=tls), "127.0.0.1", 0
     )
@@ -573,11 +570,7 @@ async def test_nothing_is_answered_while_an_answer_is_not_read(
         scope["user"] = user
         await Response(bytes(16 << 20))(scope, receive, send)
 
-    tls = trusting = None
-    if is_encrypted:
-        tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        tls.load_cert_chain(certificates.server, certificates.server_key)
-        trusting = ssl.create_default_context(cafile=str(certificates.ca))
+    tls, trusting = contexts(certificates) if is_encrypted else (None, None)
     async with listening_for(application, tls=tls) as connect:
         reader, writer = await connect(ssl=trusting)
         writer.write(POST_X * 5)
@@ -599,9 +592,7 @@ async def test_with_tls_an_answer_counts_until_it_has_been_read(
 ) -> None:
     unread = Shares(64 << 20, 64 << 20)
     monkeypatch.setattr(connections.Connection, "unread", unread)
-    tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    tls.load_cert_chain(certificates.server, certificates.server_key)
-    trusting = ssl.create_default_context(cafile=str(certificates.ca))
+    tls, trusting = contexts(certificates)
     async with listening_for(Response(bytes(32 << 20)), tls=tls) as connect:
         reader, writer = await connect(ssl=trusting)
         for _ in range(2):
@@ -689,6 +680,57 @@ async def test_reading_stops_until_all_that_has_arrived_is_parsed() -> None:
             connection.data_received(b"11000\r\n" + bytes(0x11000) + b"\r\n" + b"1\r\na\r\n" * 20_000)
     assert arrived == 1
     connection.connection_lost(None)
+
+
+def only_connection() -> connections.Connection:
+    [found] = [each for each in gc.get_objects() if type(each) is connections.Connection]
+    return found
+
+
+def contexts(certificates: Certificates) -> tuple[ssl.SSLContext, ssl.SSLContext]:
+    """Return the contexts of the server and of its client."""
+    tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    tls.load_cert_chain(certificates.server, certificates.server_key)
+    return tls, ssl.create_default_context(cafile=str(certificates.ca))
+
+
+async def test_with_tls_reading_stops_too(certificates: Certificates) -> None:
+    """Otherwise asyncio keeps half a megabyte of encrypted bytes."""
+    tls, trusting = contexts(certificates)
+    begun = asyncio.Event()
+
+    async def application(_: object, receive: Any, __: object) -> None:
+        await receive()
+        begun.set()
+        await receive()
+
+    gc.collect()
+    async with listening_for(application, tls=tls) as connect:
+        _, writer = await connect(ssl=trusting)
+        writer.write(GET * 40_000)
+        await begun.wait()
+        for _ in range(200):
+            await asyncio.sleep(0)
+        transport: Any = only_connection().transport
+        assert transport.get_read_buffer_size() < 1 << 14
+        writer.transport.abort()
+
+
+@pytest.mark.parametrize("last", [b"connection: close\r\n\r\n", b"no header\r\n"], ids=["answered", "refused"])
+async def test_with_tls_a_flood_does_not_keep_a_closed_connection(
+    last: bytes, certificates: Certificates, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(connections, "HEAD_SECONDS", 60.0)
+    tls, trusting = contexts(certificates)
+    gc.collect()
+    async with listening_for(Counting(), tls=tls) as connect:
+        reader, writer = await connect(ssl=trusting)
+        writer.write(b"GET / HTTP/1.1\r\nhost: x\r\n" + last + GET * 40)
+        assert (await reader.readline()).startswith(b"HTTP/1.1")
+        with suppress(OSError):
+            await reader.read()
+        await _close(writer)
+        await _all_are_gone(gc.collect)
 
 
 @pytest.mark.parametrize(

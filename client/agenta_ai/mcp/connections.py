@@ -171,7 +171,8 @@ class Connection(H11Protocol):
         self._has_begun = True
         super().connection_made(transport)
         self._look_in(HEAD_SECONDS)
-        self.flow = _Flow(transport)
+        # Below TLS: while only the decrypted bytes are paused, asyncio reads on and keeps 512 KiB of encrypted ones.
+        self.flow = _Flow(self._tcp)
         self._take_turn()
 
     def data_received(self, data: bytes) -> None:
@@ -191,6 +192,11 @@ class Connection(H11Protocol):
         self._take_turn()
 
     def _take_turn(self) -> None:
+        if self.transport.is_closing():
+            # With TLS, the other side's end must be read.
+            self._arrived.clear()
+            self._tcp.resume_reading()
+            return
         # While a request is being answered, the parser takes no other. Nor may one while the answer isn't read.
         if (
             self._arrived
@@ -212,8 +218,7 @@ class Connection(H11Protocol):
         self._parse_lines()
         if not had_begun and self.conn.their_state is h11.SEND_BODY:
             self._parse_lines()
-        if not self.transport.is_closing():
-            self._take_turn()
+        self._take_turn()
 
     def _parse_lines(self) -> None:
         if self.transport.is_closing():
