@@ -812,11 +812,24 @@ def test_what_anybody_sends_is_not_logged(service: LocalService) -> None:
         ({"Host": "evil.example"}, http.Access(hosts=["ai.example.com"]), 421),
         ({"Host": "ai.example.com"}, http.Access(hosts=["ai.example.com"]), 200),
         ({"Host": "ai.example.com"}, PROTECTED, 200),
+        ({"Host": "LOCALHOST."}, http.Access(), 200),
+        ({"Host": "localhost:@evil.example"}, http.Access(), 421),
+        ({"Host": "localhost:80, evil.example"}, http.Access(), 421),
+        ({"Host": "ai.example.com"}, http.Access(hosts=["AI.Example.com.:443"]), 200),
+        ({"Host": "AI.example.com:443"}, http.Access(hosts=["ai.example.com"]), 200),
+        ({"Host": "ai.example.com:8443"}, http.Access(hosts=["ai.example.com"]), 421),
+        ({"Host": "ai.example.com"}, http.Access(hosts=["ai.example.com:*"]), 200),
+        ({"Host": "ai.example.com"}, http.Access(resource="https://AI.Example.com:443/mcp", issuer=ISSUER), 200),
         ({"Origin": "http://localhost:6274"}, http.Access(), 200),
         ({"Origin": "http://localhost"}, http.Access(), 200),
         ({"Origin": "https://evil.example"}, http.Access(), 403),
         ({"Origin": "http://localhost.evil.example"}, http.Access(), 403),
         ({"Origin": "null"}, http.Access(), 403),
+        ({"Origin": "HTTP://LOCALHOST:80"}, http.Access(), 200),
+        ({"Origin": "http://localhost:@evil.example"}, http.Access(), 403),
+        ({"Origin": "https://app.example.com"}, http.Access(origins=["https://APP.example.com.:443"]), 200),
+        ({"Origin": "https://app.example.com:80"}, http.Access(origins=["https://app.example.com"]), 403),
+        ({"Origin": "app://example"}, http.Access(origins=["app://example"]), 200),
         ({"Origin": "https://app.example.com"}, http.Access(origins=["https://app.example.com"]), 200),
         ({"Origin": "https://app.example.com.evil.example"}, http.Access(origins=["https://app.example.com"]), 403),
     ],
@@ -829,6 +842,22 @@ async def test_pages_of_other_sites_do_not_reach_it(
     assert response.status_code == status
     allowed = headers.get("Origin") if access.origins and status == 200 else None
     assert response.headers.get("Access-Control-Allow-Origin") == allowed
+
+
+@pytest.mark.parametrize(
+    ("target", "host", "status"),
+    [
+        (b"http://localhost/mcp", "localhost", 200),
+        (b"HTTP://LOCALHOST:80/mcp?x", "evil.example", 200),
+        (b"http://evil.example/mcp", "localhost", 421),
+        (b"http://localhost", "localhost", 404),
+    ],
+)
+async def test_a_target_in_absolute_form(service: LocalService, target: bytes, host: str, status: int) -> None:
+    """Its host takes precedence (RFC 9112, 3.2.2)."""
+    async with http_bridge(service.address) as url, httpx.AsyncClient(headers={**HEADERS, "Host": host}) as client:
+        response = await client.post(url, json=INITIALIZE, extensions={"target": target})
+    assert response.status_code == status
 
 
 def refused(code: str) -> CallFailed:
@@ -926,6 +955,7 @@ async def test_checks_of_credentials_do_not_share_the_connection_of_calls(
     [
         ("127.0.0.1:8080", "127.0.0.1", 8080, True),
         ("localhost:0", "localhost", 0, True),
+        ("LOCALHOST.:0", "LOCALHOST.", 0, True),
         ("[::1]:80", "::1", 80, True),
         ("0.0.0.0:80", "0.0.0.0", 80, False),
         ("[::]:80", "::", 80, False),

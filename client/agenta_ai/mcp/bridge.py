@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from agenta_ai.meta import Metadata
     from agenta_ai.results import ToolResult
 
-    Context = ServerRequestContext[_Background, Any]
+    Context = ServerRequestContext["_Background", Any]
 
 INSTRUCTIONS = (
     "Small AI tools, run by Agenta AI services. A call uses a model, so it takes seconds and costs money. "
