@@ -436,7 +436,7 @@ async def test_a_tls_handshake_that_does_not_end_is_closed(sent: bytes, monkeypa
 
 @pytest.mark.parametrize("sent", [CLIENT_HELLO, b"GET /mcp HTTP/1.1\r\n\r\n"], ids=["half", "no TLS"])
 async def test_a_failed_tls_handshake_leaves_no_garbage(sent: bytes) -> None:
-    """Each has buffers of 256 KiB, and thousands of them fail before Python looks for garbage."""
+    """Each has large buffers, and thousands of them fail before Python looks for garbage."""
     gc.collect()
     gc.disable()
     try:
@@ -540,10 +540,7 @@ async def test_an_answer_that_is_not_read_is_dropped(
     config = uvicorn.Config(application, http=connections.Connection)
     config.load()
     state, loop = ServerState(), asyncio.get_running_loop()
-    tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER) if is_encrypted else None
-    if tls:
-        tls.load_cert_chain(certificates.server, certificates.server_key)
-    trusting = ssl.create_default_context(cafile=str(certificates.ca)) if is_encrypted else None
+    tls, trusting = contexts(certificates) if is_encrypted else (None, None)
     server = await loop.create_server(
         lambda: connections.Connection(config=config, server_state=state, app_state={}, tls=tls), "127.0.0.1", 0
     )
@@ -573,11 +570,7 @@ async def test_nothing_is_answered_while_an_answer_is_not_read(
         scope["user"] = user
         await Response(bytes(16 << 20))(scope, receive, send)
 
-    tls = trusting = None
-    if is_encrypted:
-        tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        tls.load_cert_chain(certificates.server, certificates.server_key)
-        trusting = ssl.create_default_context(cafile=str(certificates.ca))
+    tls, trusting = contexts(certificates) if is_encrypted else (None, None)
     async with listening_for(application, tls=tls) as connect:
         reader, writer = await connect(ssl=trusting)
         writer.write(POST_X * 5)
@@ -599,9 +592,7 @@ async def test_with_tls_an_answer_counts_until_it_has_been_read(
 ) -> None:
     unread = Shares(64 << 20, 64 << 20)
     monkeypatch.setattr(connections.Connection, "unread", unread)
-    tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    tls.load_cert_chain(certificates.server, certificates.server_key)
-    trusting = ssl.create_default_context(cafile=str(certificates.ca))
+    tls, trusting = contexts(certificates)
     async with listening_for(Response(bytes(32 << 20)), tls=tls) as connect:
         reader, writer = await connect(ssl=trusting)
         for _ in range(2):
@@ -691,6 +682,58 @@ async def test_reading_stops_until_all_that_has_arrived_is_parsed() -> None:
     connection.connection_lost(None)
 
 
+def only_connection() -> connections.Connection:
+    [found] = [each for each in gc.get_objects() if type(each) is connections.Connection]
+    return found
+
+
+def contexts(certificates: Certificates) -> tuple[ssl.SSLContext, ssl.SSLContext]:
+    """Return the contexts of the server and of its client."""
+    tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    tls.load_cert_chain(certificates.server, certificates.server_key)
+    return tls, ssl.create_default_context(cafile=str(certificates.ca))
+
+
+async def test_with_tls_reading_stops_too(certificates: Certificates) -> None:
+    """Otherwise asyncio keeps many encrypted bytes, beside those that it reads at once."""
+    tls, trusting = contexts(certificates)
+    begun = asyncio.Event()
+
+    async def application(_: object, receive: Any, __: object) -> None:
+        await receive()
+        begun.set()
+        await receive()
+
+    gc.collect()
+    async with listening_for(application, tls=tls) as connect:
+        _, writer = await connect(ssl=trusting)
+        writer.write(GET * 40_000)
+        await begun.wait()
+        for _ in range(200):
+            await asyncio.sleep(0)
+        connection: Any = only_connection()
+        assert connection.transport.get_read_buffer_size() < 1 << 14
+        assert len(connection._tcp.get_protocol().get_buffer(-1)) == connections.TLS_READ_BYTES
+        writer.transport.abort()
+
+
+@pytest.mark.parametrize("last", [b"connection: close\r\n\r\n", b"no header\r\n"], ids=["answered", "refused"])
+async def test_with_tls_a_flood_does_not_keep_a_closed_connection(
+    last: bytes, certificates: Certificates, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(connections, "HEAD_SECONDS", 60.0)
+    tls, trusting = contexts(certificates)
+    gc.collect()
+    async with listening_for(Counting(), tls=tls) as connect:
+        reader, writer = await connect(ssl=trusting)
+        writer.write(b"GET / HTTP/1.1\r\nhost: x\r\n" + last + GET * 40)
+        assert (await reader.readline()).startswith(b"HTTP/1.1")
+        with suppress(OSError):
+            await reader.read()
+        await _close(writer)
+        await _all_are_gone(gc.collect)
+
+
 @pytest.mark.parametrize(
     ("sent", "status"),
     [
@@ -770,11 +813,24 @@ def test_what_anybody_sends_is_not_logged(service: LocalService) -> None:
         ({"Host": "evil.example"}, http.Access(hosts=["ai.example.com"]), 421),
         ({"Host": "ai.example.com"}, http.Access(hosts=["ai.example.com"]), 200),
         ({"Host": "ai.example.com"}, PROTECTED, 200),
+        ({"Host": "LOCALHOST."}, http.Access(), 200),
+        ({"Host": "localhost:@evil.example"}, http.Access(), 421),
+        ({"Host": "localhost:80, evil.example"}, http.Access(), 421),
+        ({"Host": "ai.example.com"}, http.Access(hosts=["AI.Example.com.:443"]), 200),
+        ({"Host": "AI.example.com:443"}, http.Access(hosts=["ai.example.com"]), 200),
+        ({"Host": "ai.example.com:8443"}, http.Access(hosts=["ai.example.com"]), 421),
+        ({"Host": "ai.example.com"}, http.Access(hosts=["ai.example.com:*"]), 200),
+        ({"Host": "ai.example.com"}, http.Access(resource="https://AI.Example.com:443/mcp", issuer=ISSUER), 200),
         ({"Origin": "http://localhost:6274"}, http.Access(), 200),
         ({"Origin": "http://localhost"}, http.Access(), 200),
         ({"Origin": "https://evil.example"}, http.Access(), 403),
         ({"Origin": "http://localhost.evil.example"}, http.Access(), 403),
         ({"Origin": "null"}, http.Access(), 403),
+        ({"Origin": "HTTP://LOCALHOST:80"}, http.Access(), 200),
+        ({"Origin": "http://localhost:@evil.example"}, http.Access(), 403),
+        ({"Origin": "https://app.example.com"}, http.Access(origins=["https://APP.example.com.:443"]), 200),
+        ({"Origin": "https://app.example.com:80"}, http.Access(origins=["https://app.example.com"]), 403),
+        ({"Origin": "app://example"}, http.Access(origins=["app://example"]), 200),
         ({"Origin": "https://app.example.com"}, http.Access(origins=["https://app.example.com"]), 200),
         ({"Origin": "https://app.example.com.evil.example"}, http.Access(origins=["https://app.example.com"]), 403),
     ],
@@ -787,6 +843,22 @@ async def test_pages_of_other_sites_do_not_reach_it(
     assert response.status_code == status
     allowed = headers.get("Origin") if access.origins and status == 200 else None
     assert response.headers.get("Access-Control-Allow-Origin") == allowed
+
+
+@pytest.mark.parametrize(
+    ("target", "host", "status"),
+    [
+        (b"http://localhost/mcp", "localhost", 200),
+        (b"HTTP://LOCALHOST:80/mcp?x", "evil.example", 200),
+        (b"http://evil.example/mcp", "localhost", 421),
+        (b"http://localhost", "localhost", 404),
+    ],
+)
+async def test_a_target_in_absolute_form(service: LocalService, target: bytes, host: str, status: int) -> None:
+    """Its host takes precedence (RFC 9112, 3.2.2)."""
+    async with http_bridge(service.address) as url, httpx.AsyncClient(headers={**HEADERS, "Host": host}) as client:
+        response = await client.post(url, json=INITIALIZE, extensions={"target": target})
+    assert response.status_code == status
 
 
 def refused(code: str) -> CallFailed:
@@ -884,6 +956,7 @@ async def test_checks_of_credentials_do_not_share_the_connection_of_calls(
     [
         ("127.0.0.1:8080", "127.0.0.1", 8080, True),
         ("localhost:0", "localhost", 0, True),
+        ("LOCALHOST.:0", "LOCALHOST.", 0, True),
         ("[::1]:80", "::1", 80, True),
         ("0.0.0.0:80", "0.0.0.0", 80, False),
         ("[::]:80", "::", 80, False),

@@ -11,7 +11,7 @@ import pytest
 from bridge.conftest import REVISIONS, talking_to
 from mcp import Client as McpClient
 from mcp.shared.exceptions import MCPError
-from mcp_types import ToolListChangedNotification
+from mcp_types import InitializedNotification, ToolListChangedNotification
 
 from agenta_ai import CallFailed, Tool, ToolPage
 from agenta_ai.mcp import bridge, watching
@@ -82,6 +82,16 @@ async def test_clients_are_told(revision: str, monkeypatch: pytest.MonkeyPatch) 
         else:
             async with asyncio.timeout(30):
                 await told.wait()
+
+
+async def test_a_session_over_stdio_has_one_watcher() -> None:
+    """However often the client says that it is initialized."""
+    fake = FakeClient(*[ToolPage((ONE,), ttl=300)] * 5)
+    async with talking_to(fake, REVISIONS[1]) as client:
+        for _ in range(3):
+            await client.session.send_notification(InitializedNotification())
+        await client.list_tools()
+    assert len(fake.calls) == 2
 
 
 async def test_nobody_takes_the_streams_of_others(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from agenta_ai.meta import Metadata
     from agenta_ai.results import ToolResult
 
-    Context = ServerRequestContext[TaskGroup, Any]
+    Context = ServerRequestContext["_Background", Any]
 
 INSTRUCTIONS = (
     "Small AI tools, run by Agenta AI services. A call uses a model, so it takes seconds and costs money. "
@@ -71,9 +71,9 @@ class Bridge:
     timeout: float | None = None
     _calls: Shares = field(default_factory=lambda: Shares(MAX_CALLS, MAX_CALLS_OF_CALLER))
 
-    def server(self) -> Server[TaskGroup]:
+    def server(self) -> Server[_Background]:
         """Return the server, which every transport of the SDK can run."""
-        made: Server[TaskGroup] = Server(
+        made: Server[_Background] = Server(
             "agenta-ai",
             version=__version__,
             title="Agenta AI services",
@@ -147,8 +147,9 @@ class Bridge:
 
     async def _initialized(self, context: Context, _: types.NotificationParams | None) -> None:
         """Notify a client of an earlier revision of changes over stdio, because it can't subscribe to them."""
-        if context.request is None:
-            context.lifespan_context.start_soon(
+        if context.request is None and not context.lifespan_context.is_watching:
+            context.lifespan_context.is_watching = True
+            context.lifespan_context.tasks.start_soon(
                 watch_tools, self.client, self.caller(context), context.session.send_tool_list_changed
             )
 
@@ -174,7 +175,7 @@ class _Listen:
             self._open.give_back(holder(caller))
 
 
-def initialization(server: Server[TaskGroup]) -> Any:
+def initialization(server: Server[_Background]) -> Any:
     """Return the answer to the handshake of an earlier revision over stdio."""
     return server.create_initialization_options(NotificationOptions(tools_changed=True))
 
@@ -199,9 +200,22 @@ def _no_header_arguments(_: str) -> None:
     return None
 
 
+@dataclass
+class _Background:
+    """What runs in the background of a session over stdio, which is the only one of its server.
+
+    Attributes:
+        tasks: The tasks.
+        is_watching: Whether one of them watches the tools. A client may send any number of ``initialized``.
+    """
+
+    tasks: TaskGroup
+    is_watching: bool = False
+
+
 @asynccontextmanager
-async def _background(_: Server[TaskGroup]) -> AsyncIterator[TaskGroup]:
+async def _background(_: Server[_Background]) -> AsyncIterator[_Background]:
     """Keep background tasks while the server runs."""
     async with anyio.create_task_group() as tasks:
-        yield tasks
+        yield _Background(tasks)
         tasks.cancel_scope.cancel()

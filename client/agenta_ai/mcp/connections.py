@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import sys
+from asyncio import sslproto
 from typing import TYPE_CHECKING, Any
 
 import h11
@@ -43,6 +44,10 @@ FIRST_LOOK_SECONDS, LAST_LOOK_SECONDS = 0.02, 1.0
 # Bytes of answers that nobody has read yet, all together, and those of one caller.
 MAX_UNREAD = 256 << 20
 MAX_UNREAD_OF_CALLER = 32 << 20
+# Bytes that are read at once with TLS. For each connection, asyncio and OpenSSL keep two buffers of that size or more;
+# asyncio's own choice is 256 KiB.
+TLS_READ_BYTES = 1 << 16
+sslproto.SSLProtocol.max_size = TLS_READ_BYTES
 
 
 def max_connections() -> int:
@@ -156,8 +161,8 @@ class Connection(H11Protocol):
             )
         except OSError as error:
             encrypted = None
-            # Its frames refer to it and to the handshake, whose buffers have 256 KiB: until there is enough garbage to
-            # collect, a flood of handshakes would take a gigabyte.
+            # Its frames refer to it and to the handshake, whose buffers are large: until there is enough garbage to
+            # collect, a flood of handshakes would take hundreds of megabytes.
             error.__traceback__ = None
         # It may also have been closed from this side.
         if encrypted is None or transport.is_closing():
@@ -171,7 +176,8 @@ class Connection(H11Protocol):
         self._has_begun = True
         super().connection_made(transport)
         self._look_in(HEAD_SECONDS)
-        self.flow = _Flow(transport)
+        # Below TLS: if only the decrypted bytes are paused, asyncio reads 256 KiB of encrypted ones and more.
+        self.flow = _Flow(self._tcp)
         self._take_turn()
 
     def data_received(self, data: bytes) -> None:
@@ -191,6 +197,11 @@ class Connection(H11Protocol):
         self._take_turn()
 
     def _take_turn(self) -> None:
+        if self.transport.is_closing():
+            # With TLS, the other side's end must be read.
+            self._arrived.clear()
+            self._tcp.resume_reading()
+            return
         # While a request is being answered, the parser takes no other. Nor may one while the answer isn't read.
         if (
             self._arrived
@@ -212,8 +223,7 @@ class Connection(H11Protocol):
         self._parse_lines()
         if not had_begun and self.conn.their_state is h11.SEND_BODY:
             self._parse_lines()
-        if not self.transport.is_closing():
-            self._take_turn()
+        self._take_turn()
 
     def _parse_lines(self) -> None:
         if self.transport.is_closing():

@@ -29,6 +29,7 @@ from agenta_ai.mcp.callers import caller_of, digest, holder
 from agenta_ai.mcp.connections import BACKLOG, KEEP_ALIVE_SECONDS, MAX_HEAD_BYTES, Connection, max_connections
 from agenta_ai.mcp.sessions import Sessions, check_beginning
 from agenta_ai.mcp.shares import Hold, Shares
+from agenta_ai.mcp.targets import CanonicalTargets, canonical, with_any_port
 from agenta_ai.mcp.turns import Turns
 
 if TYPE_CHECKING:
@@ -93,18 +94,11 @@ class Access:
     @property
     def security(self) -> TransportSecuritySettings:
         """Accepted values of Host and Origin: a page of another site must not reach a server on this machine."""
-        own = [urlsplit(self.resource).netloc] if self.resource else []
+        hosts = [urlsplit(self.resource).netloc, *self.hosts, *(f"{host}:*" for host in _LOCAL_HOSTS)]
+        local = [f"{scheme}://{host}:*" for scheme in ("http", "https") for host in _LOCAL_HOSTS]
         return TransportSecuritySettings(
-            allowed_hosts=[*own, *self.hosts, *_LOCAL_HOSTS, *(f"{host}:*" for host in _LOCAL_HOSTS)],
-            allowed_origins=[
-                *self.origins,
-                *(
-                    f"{scheme}://{host}{port}"
-                    for scheme in ("http", "https")
-                    for host in _LOCAL_HOSTS
-                    for port in ("", ":*")
-                ),
-            ],
+            allowed_hosts=[form for host in hosts for form in with_any_port(host)],
+            allowed_origins=[form for origin in (*self.origins, *local) for form in with_any_port(origin)],
         )
 
 
@@ -137,12 +131,13 @@ def app(client: Client, asking: Client, names: Names, access: Access, timeout: f
     # Pages may read answers only where their origin is named.
     pages = Middleware(
         CORSMiddleware,
-        allow_origins=[*access.origins],
+        allow_origins=[canonical(origin) for origin in access.origins],
         allow_methods=["GET", "POST", "DELETE"],
         allow_headers=["*"],
         expose_headers=["Mcp-Session-Id", "WWW-Authenticate"],
     )
-    made = Starlette(routes=routes, middleware=[pages] if access.origins else [], lifespan=lifespan)
+    middleware = [Middleware(CanonicalTargets), *([pages] if access.origins else [])]
+    made = Starlette(routes=routes, middleware=middleware, lifespan=lifespan)
     # It would send those who add a slash to the host that they name, which nobody has checked.
     made.router.redirect_slashes = False
     return made

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from agenta_ai.errors import CallFailed, InvalidInput
+from agenta_ai.mcp.targets import canonical
 
 if TYPE_CHECKING:
     from agenta_ai.client import Client
@@ -28,7 +29,7 @@ class Address:
     @property
     def is_loopback(self) -> bool:
         """Whether only this machine reaches it."""
-        if self.host == "localhost":
+        if canonical(self.host) == "localhost":
             return True
         try:
             return ipaddress.ip_address(self.host).is_loopback
