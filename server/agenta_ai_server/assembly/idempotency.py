@@ -6,6 +6,7 @@ import logging
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from agenta_ai_server.concurrency.pacing import PacedWork
 from agenta_ai_server.idempotency.fallback import LocalFallback
 from agenta_ai_server.idempotency.in_flight import InFlightCalls
 from agenta_ai_server.idempotency.ledger import LedgerFailed
@@ -37,7 +38,7 @@ class Repeats:
 def build_idempotency(settings: Settings, resources: Resources, redis: RedisClient | None) -> Repeats:
     """Build the part that runs each request_id only once."""
     store = _store(settings, resources, redis)
-    in_flight = InFlightCalls(store, result_seconds=settings.result_ttl_seconds)
+    in_flight = InFlightCalls(store, result_seconds=settings.result_ttl_seconds, long_work=PacedWork().run)
     resources.on_close(in_flight.aclose)
     return Repeats(in_flight, store)
 
@@ -46,15 +47,13 @@ def _store(settings: Settings, resources: Resources, redis: RedisClient | None) 
     ttl = settings.result_ttl_seconds
     sealing = _sealing(settings, resources)
     shared = _shared_ledger(settings, redis)
-    memory = MemoryLedger(ttl)
-    local = LedgerStore(memory, ttl=ttl, sealing=sealing)
     if shared is None:
-        return local
+        return LedgerStore(MemoryLedger(ttl), ttl=ttl, sealing=sealing)
     falls_back = settings.idempotency_on_store_failure == "local"
     store = LedgerStore(shared, ttl=ttl, sealing=sealing, begin_unrecorded=falls_back)
     resources.on_start(lambda: _start(store, falls_back))
     resources.on_close(store.aclose)
-    return LocalFallback(store, local, memory) if falls_back else store
+    return LocalFallback(store, ttl=ttl, sealing=sealing) if falls_back else store
 
 
 async def _start(store: LedgerStore, falls_back: bool) -> None:
