@@ -400,7 +400,8 @@ async def test_without_stored_outcomes_a_repeat_is_unknown_and_joined_callers_st
 async def test_by_choice_a_process_remembers_for_itself_while_the_ledger_is_away(backing: Backing) -> None:
     backing.time_out_soon()
     async with store_on(backing, begin_unrecorded=True) as store:
-        runs, tool = InFlightCalls(LocalFallback(store)), Tool()
+        memory = MemoryLedger()
+        runs, tool = InFlightCalls(LocalFallback(store, LedgerStore(memory), memory)), Tool()
         before = asyncio.create_task(runs.run("before", b"f", Tool()))
         with backing.unavailable():
             callers = [asyncio.create_task(runs.run("id", b"f", tool)) for _ in range(20)]
@@ -411,33 +412,6 @@ async def test_by_choice_a_process_remembers_for_itself_while_the_ledger_is_away
         assert tool.runs == 1
         before.cancel()
         await runs.aclose()
-
-
-async def test_by_choice_a_process_also_remembers_what_it_ran_before_the_ledger_went_away(backing: Backing) -> None:
-    backing.time_out_soon()
-    async with store_on(backing, begin_unrecorded=True) as store:
-        runs, finished, running, lost = InFlightCalls(LocalFallback(store)), Tool(), Tool(), Tool()
-        lost.error = RuntimeError()
-        for tool in (finished, lost):
-            tool.end.set()
-        await runs.run("finished", b"f", finished)
-        with pytest.raises(RuntimeError):
-            await runs.run("lost", b"f", lost)
-        first = asyncio.create_task(runs.run("running", b"f", running))
-        await running.begun.wait()
-        with backing.unavailable():
-            assert await runs.run("finished", b"f", finished) == replace(result(), replayed=True)
-            with pytest.raises(Refused) as reused:
-                await runs.run("finished", b"other", finished)
-            assert reused.value.reason is Reason.REQUEST_ID_REUSED
-            assert await runs.run("lost", b"f", lost) == OUTCOME_UNKNOWN
-            # A run of its own, because it may run an id again whose outcome is lost.
-            second = asyncio.create_task(runs.run("running", b"f", running, rerun=True))
-            running.end.set()
-            assert {(await each).text for each in (first, second)} == {"result"}
-        lost.error = None
-        assert (await runs.run("lost", b"f", lost, rerun=True)).text == "result"
-    assert (finished.runs, running.runs, lost.runs) == (1, 1, 2)
 
 
 async def test_nothing_is_left_over(backing: Backing) -> None:
