@@ -151,7 +151,8 @@ class ToolCall:
         deadline: When the call ends at the latest, in seconds on the event loop's clock.
         max_seconds: How long a run of the tool may take at most.
         tools: The tools as they were when the call began.
-        read_arguments: Reads the arguments from the request; raises ``Refused`` with ARGUMENTS_INVALID.
+        read_arguments: Reads the arguments from the request, of ``max_values`` values at the most; raises ``Refused``
+            with ARGUMENTS_INVALID.
         request_id: The caller's idempotency key, unchecked; empty if there is none.
         rerun_if_outcome_unknown: Whether to run an id again whose first run may have been billed and left no result.
         response_metadata: Metadata of the response, which interceptors add to.
@@ -159,6 +160,7 @@ class ToolCall:
         watch: Receives the progress of the call; ``None`` if no one watches.
         on_billing: Runs before anything is billed; ``None`` if that isn't recorded.
         resends: How often the next request to the completion service was sent before.
+        fingerprint: Hash of the name and the arguments; empty until it is needed.
     """
 
     name: str
@@ -166,7 +168,7 @@ class ToolCall:
     deadline: float
     max_seconds: float
     tools: ToolSet
-    read_arguments: Callable[[], dict[str, Json]]
+    read_arguments: Callable[..., dict[str, Json]]
     request_id: str = ""
     credential: AgentaCredential | None = None
     rerun_if_outcome_unknown: bool = False
@@ -175,6 +177,7 @@ class ToolCall:
     watch: Watch | None = None
     on_billing: Callable[[], Awaitable[None]] | None = None
     resends: int = 0
+    fingerprint: bytes = b""
     _arguments: dict[str, Json] | None = None
 
     @property
@@ -196,6 +199,19 @@ class ToolCall:
             self._arguments = self.read_arguments()
             self.read_arguments = dict
         return self._arguments
+
+    def load_few_arguments(self, max_values: int) -> bool:
+        """Read the arguments like :meth:`load_arguments`, unless they are invalid or have more values than that.
+
+        Returns:
+            Whether they have been read.
+        """
+        try:
+            self._arguments = self.read_arguments(max_values=max_values)
+        except Refused:
+            return False
+        self.read_arguments = dict
+        return True
 
     def forget_arguments(self) -> None:
         """Release the arguments: this call only waits for the outcome of another one."""

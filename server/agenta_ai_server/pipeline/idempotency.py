@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from agenta_ai_server.idempotency.in_flight import InFlightCalls
     from agenta_ai_server.pipeline.pipeline import Proceed
 
-_to_json = json.JSONEncoder(sort_keys=True, separators=(",", ":")).encode
+_to_json = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode
 UUID4 = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}", re.IGNORECASE)
 
 
@@ -64,7 +64,7 @@ class Idempotency:
         principal = digest(caller.method, caller.user, caller.organization, caller.workspace, caller.project).hex()
         return await self._in_flight.run(
             digest(principal, call.request_id.lower()).hex(),
-            _fingerprint(call),
+            fingerprint(call),
             work,
             call.deadline,
             rerun=call.rerun_if_outcome_unknown,
@@ -74,5 +74,12 @@ class Idempotency:
         )
 
 
-def _fingerprint(call: ToolCall) -> bytes:
-    return digest(call.name, _to_json(call.arguments))
+def fingerprint(call: ToolCall) -> bytes:
+    """Return a hash of the tool's name and the arguments, the same for every method, made when it is first needed.
+
+    Raises:
+        Refused: ARGUMENTS_INVALID.
+    """
+    if not call.fingerprint:
+        call.fingerprint = digest(call.name, _to_json(call.arguments))
+    return call.fingerprint

@@ -58,14 +58,14 @@ def parse(data: bytes, read: Callable[[bytes], Request], fields: Fields) -> Requ
         ) from None
 
 
-def read_arguments(struct: Struct) -> dict[str, Json]:
+def read_arguments(struct: Struct, max_values: int = MAX_VALUES) -> dict[str, Json]:
     """Return the arguments of a tool; integral numbers become integers.
 
     Raises:
         Refused: ARGUMENTS_INVALID for a number that is not finite, which JSON doesn't have, and for too many values.
     """
     try:
-        return from_struct(struct, max_values=MAX_VALUES)
+        return from_struct(struct, max_values=max_values)
     except CodecError as error:
         refused = invalid_arguments(error)
     raise refused

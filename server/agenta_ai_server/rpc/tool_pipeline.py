@@ -2,24 +2,42 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import asyncio
+from copy import copy
+from functools import partial
+from typing import TYPE_CHECKING, NoReturn
 
 import grpc
 import grpc.aio
 
+from agenta_ai_server.concurrency.pacing import PacedWork
+from agenta_ai_server.domain.errors import Reason, Refused, forget_frames
+from agenta_ai_server.pipeline.idempotency import fingerprint
 from agenta_ai_server.pipeline.pipeline import Pipeline
 from agenta_ai_server.rpc.handler import CallHandler, Response, ToolHandler
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Generator, Sequence
 
     from agenta_ai_server.domain.call import Call
+    from agenta_ai_server.domain.outcome import ToolOutcome
+    from agenta_ai_server.domain.tool import ToolCall
     from agenta_ai_server.pipeline.pipeline import Interceptor
     from agenta_ai_server.rpc.handler import Continuation, GrpcHandler, Request
+
+    Read = Callable[[bytes, Call], ToolCall]
+
+
+# Requests that are larger, or hold more values, take more than about a millisecond to read. Few prompts are so large.
+LARGE_BYTES = 1 << 14
+MANY_VALUES = 500
 
 
 class ToolPipeline(grpc.aio.ServerInterceptor):
     """Runs each tool call through the interceptors, for every method.
+
+    Large requests are read, and large results written, for one caller after the other: what precedes the rate limit
+    costs the caller nothing, and takes up to forty milliseconds.
 
     Args:
         interceptors: In the order in which a call passes them.
@@ -28,6 +46,9 @@ class ToolPipeline(grpc.aio.ServerInterceptor):
     def __init__(self, interceptors: Sequence[Interceptor]) -> None:
         self.interceptors = tuple(interceptors)
         self._pipeline = Pipeline(interceptors)
+        self._reading = PacedWork()
+        # Apart from requests, so that results, which may have been billed, don't wait for these.
+        self._writing = PacedWork()
 
     async def intercept_service(self, continuation: Continuation, details: grpc.HandlerCallDetails) -> GrpcHandler:
         """Put the pipeline between the two halves of a method that calls a tool."""
@@ -37,9 +58,81 @@ class ToolPipeline(grpc.aio.ServerInterceptor):
         read, write = handler.read, handler.write
 
         async def respond(request: Request, call: Call) -> Response:
-            outcome = await self._pipeline.run(read(await request.read(), call))
+            data = await request.read()
+            tool_call = read_at_once(read, data, call)
+            if tool_call is None:
+                steps = _reading(read, data, call)
+                del data
+                tool_call = await self._read(steps, call)
+            else:
+                del data
+            outcome = await self._pipeline.run(tool_call)
+            if outcome.takes_long:
+                return Response(await self._writing.run(call.principal, _writing(write, outcome)), outcome)
             return Response(write(outcome), outcome)
 
         return CallHandler(
             respond, calls_tool=True, write_progress=handler.write_progress, recorded_as=handler.recorded_as
         )
+
+    async def _read(self, steps: Generator[None, None, ToolCall], call: Call) -> ToolCall:
+        """Return the tool call of a large request, when it is its caller's turn.
+
+        Raises:
+            Refused: DEADLINE_TOO_SHORT, or what refused the request.
+        """
+        timeout = asyncio.timeout_at(call.deadline)
+        try:
+            async with timeout:
+                return await self._reading.run(call.principal, steps)
+        except TimeoutError:
+            if not timeout.expired():
+                raise
+        message = (
+            "The call's deadline has passed while its large request was waiting for earlier ones. Nothing was billed. "
+            "Send fewer large requests at the same time."
+        )
+        raise Refused(Reason.DEADLINE_TOO_SHORT, message)
+
+
+def read_at_once(read: Read, data: bytes, call: Call) -> ToolCall | None:
+    """Return the tool call of a request, or ``None`` if it takes long to read.
+
+    Raises:
+        Refused: As ``read`` does.
+    """
+    if len(data) > LARGE_BYTES:
+        return None
+    tool_call = read(data, call)
+    # A value has two bytes at least.
+    is_read = len(data) <= 2 * MANY_VALUES or tool_call.load_few_arguments(MANY_VALUES)
+    return tool_call if is_read else None
+
+
+def _reading(read: Read, data: bytes, call: Call) -> Generator[None, None, ToolCall]:
+    """Make the tool call of a large request, with everything that takes long before the rate limit."""
+    tool_call = read(data, call)
+    del data
+    yield
+    try:
+        tool_call.load_arguments()
+    except Refused as refused:
+        # In its place in the pipeline, the call is refused again, and the request isn't read again.
+        forget_frames(refused)
+        tool_call.read_arguments = partial(_refuse, refused)
+        return tool_call
+    if tool_call.request_id:
+        yield
+        fingerprint(tool_call)
+    return tool_call
+
+
+def _writing(write: Callable[[ToolOutcome], bytes], outcome: ToolOutcome) -> Generator[None, None, bytes]:
+    """Make the response of a large result, in one step."""
+    yield
+    return write(outcome)
+
+
+def _refuse(refused: Refused) -> NoReturn:
+    # A raised error keeps the frames that it passes, and these keep the original.
+    raise copy(refused)

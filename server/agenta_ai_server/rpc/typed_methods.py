@@ -113,20 +113,20 @@ def _object(structured: Json) -> dict[str, Json]:
     return structured
 
 
-def _arguments(method: TypedMethod, arguments: ProtoMessage) -> dict[str, Json]:
+def _arguments(method: TypedMethod, arguments: ProtoMessage, max_values: int = MAX_VALUES) -> dict[str, Json]:
     """Return the arguments as JSON.
 
     Raises:
         Refused: ARGUMENTS_INVALID.
     """
     try:
-        return method.arguments.read(arguments, MAX_VALUES)
+        return method.arguments.read(arguments, max_values)
     except CodecError as error:
         refused = invalid_arguments(error)
     raise refused
 
 
-def _refuse(name: str) -> dict[str, Json]:
+def _refuse(name: str, **_: int) -> dict[str, Json]:
     message = f"The tool {name[:100]!r} has no typed method on this server. Call it with CallTool."
     raise Refused(Reason.TOOL_NOT_FOUND, message, resource=name)
 
