@@ -418,9 +418,12 @@ async def test_by_choice_a_process_knows_its_own_runs_while_the_ledger_is_away(b
     backing.time_out_soon()
     async with store_on(backing, begin_unrecorded=True) as store:
         runs = InFlightCalls(LocalFallback(store, LedgerStore(MemoryLedger())))
-        ended, running, refused = Tool(), Tool(), Tool(keep=False)
-        for tool in (ended, refused):
+        ended, running, refused, lost = Tool(), Tool(), Tool(keep=False), Tool()
+        lost.error = RuntimeError()
+        for tool in (ended, refused, lost):
             tool.end.set()
+        with pytest.raises(RuntimeError):
+            await runs.run("lost", b"f", lost)
         assert await runs.run("ended", b"f", ended) == result()
         assert await runs.run("refused", b"f", refused) == refused.outcome
         leader = asyncio.create_task(runs.run("running", b"f", running))
@@ -430,12 +433,13 @@ async def test_by_choice_a_process_knows_its_own_runs_while_the_ledger_is_away(b
             with pytest.raises(Refused) as raised:
                 await runs.run("ended", b"other", ended)
             assert raised.value.reason is Reason.REQUEST_ID_REUSED
+            assert await runs.run("lost", b"f", lost) == OUTCOME_UNKNOWN
             # This one doesn't join the first.
             repeat = asyncio.create_task(runs.run("running", b"f", running, rerun=True))
             await runs.run("refused", b"f", refused)
             running.end.set()
             assert [(await call).text for call in (leader, repeat)] == ["result"] * 2
-        assert (ended.runs, running.runs, refused.runs) == (1, 1, 2)
+        assert (ended.runs, running.runs, refused.runs, lost.runs) == (1, 1, 2, 1)
         await runs.aclose()
 
 
