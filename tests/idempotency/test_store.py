@@ -400,8 +400,7 @@ async def test_without_stored_outcomes_a_repeat_is_unknown_and_joined_callers_st
 async def test_by_choice_a_process_remembers_for_itself_while_the_ledger_is_away(backing: Backing) -> None:
     backing.time_out_soon()
     async with store_on(backing, begin_unrecorded=True) as store:
-        memory = MemoryLedger()
-        runs, tool = InFlightCalls(LocalFallback(store, LedgerStore(memory), memory)), Tool()
+        runs, tool = InFlightCalls(LocalFallback(store, LedgerStore(MemoryLedger()))), Tool()
         before = asyncio.create_task(runs.run("before", b"f", Tool()))
         with backing.unavailable():
             callers = [asyncio.create_task(runs.run("id", b"f", tool)) for _ in range(20)]
@@ -412,6 +411,58 @@ async def test_by_choice_a_process_remembers_for_itself_while_the_ledger_is_away
         assert tool.runs == 1
         before.cancel()
         await runs.aclose()
+
+
+async def test_by_choice_a_process_knows_its_own_runs_while_the_ledger_is_away(backing: Backing) -> None:
+    """A repeat at the same process was billed again if the ledger had failed after the run."""
+    backing.time_out_soon()
+    async with store_on(backing, begin_unrecorded=True) as store:
+        runs = InFlightCalls(LocalFallback(store, LedgerStore(MemoryLedger())))
+        ended, running, refused, lost = Tool(), Tool(), Tool(keep=False), Tool()
+        lost.error = RuntimeError()
+        for tool in (ended, refused, lost):
+            tool.end.set()
+        with pytest.raises(RuntimeError):
+            await runs.run("lost", b"f", lost)
+        assert await runs.run("ended", b"f", ended) == result()
+        assert await runs.run("refused", b"f", refused) == refused.outcome
+        leader = asyncio.create_task(runs.run("running", b"f", running))
+        await running.begun.wait()
+        with backing.unavailable():
+            assert (await runs.run("ended", b"f", ended)).replayed
+            with pytest.raises(Refused) as raised:
+                await runs.run("ended", b"other", ended)
+            assert raised.value.reason is Reason.REQUEST_ID_REUSED
+            assert await runs.run("lost", b"f", lost) == OUTCOME_UNKNOWN
+            # This one doesn't join the first.
+            repeat = asyncio.create_task(runs.run("running", b"f", running, rerun=True))
+            await runs.run("refused", b"f", refused)
+            running.end.set()
+            assert [(await call).text for call in (leader, repeat)] == ["result"] * 2
+        assert (ended.runs, running.runs, refused.runs, lost.runs) == (1, 1, 2, 1)
+        await runs.aclose()
+
+
+@pytest.mark.needs("redis-server")
+async def test_by_choice_a_process_knows_its_own_runs_when_redis_is_back_and_empty(redis: RedisServer) -> None:
+    async with store_on(RedisBacking(redis), begin_unrecorded=True) as store:
+        runs, tool = InFlightCalls(LocalFallback(store, LedgerStore(MemoryLedger()))), Tool()
+        tool.end.set()
+        await runs.run("id", b"f", tool)
+        redis.do("FLUSHALL")
+        assert (await runs.run("id", b"f", tool)).replayed
+        # The claim of the repeat is released.
+        assert redis.do("EXISTS", "agenta-ai:call:{id}:") == 0
+
+
+async def test_a_full_memory_keeps_no_run_from_the_ledger(backing: Backing) -> None:
+    async with store_on(backing, begin_unrecorded=True) as store:
+        runs = InFlightCalls(LocalFallback(store, LedgerStore(MemoryLedger(max_ids=1))))
+        tool = Tool()
+        tool.end.set()
+        for key in ("first", "second"):
+            assert await runs.run(key, b"f", tool) == result()
+            assert (await runs.run(key, b"f", tool)).replayed
 
 
 async def test_nothing_is_left_over(backing: Backing) -> None:

@@ -7,11 +7,13 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import grpc.aio
-from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
+from grpc_reflection.v1alpha import _base, reflection_pb2, reflection_pb2_grpc
 
 from agenta_ai_server.rpc import open_methods, reflection
 
 if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
     import pytest
 
 
@@ -67,3 +69,53 @@ async def test_a_request_that_does_not_arrive(address: str, monkeypatch: pytest.
     async with grpc.aio.insecure_channel(address) as channel, asyncio.timeout(10):
         stub = stub_of(channel)
         assert await stub.ServerReflectionInfo().read() is grpc.aio.EOF
+
+
+async def test_each_file_is_serialized_once_and_each_answer_repeats_its_request(
+    address: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With 500 tools, one stranger's requests kept all other callers waiting for seconds."""
+    made: list[str] = []
+    library: Any = _base
+    make = library._file_descriptor_response
+
+    def counted(file: Any, request: Any) -> Any:
+        made.append(file.name)
+        return make(file, request)
+
+    monkeypatch.setattr(library, "_file_descriptor_response", counted)
+    names = ("agenta.ai.v1.ToolService", "agenta.ai.v1.ToolService.CallTool", "agenta.ai.v1.CallToolRequest")
+    requests = [reflection_pb2.ServerReflectionRequest(host="h", file_containing_symbol=name) for name in names]
+    requests.append(reflection_pb2.ServerReflectionRequest(file_by_filename="agenta/ai/v1/tool_service.proto"))
+    async with grpc.aio.insecure_channel(address) as channel, asyncio.timeout(10):
+        answers = [answer for _ in range(2) async for answer in stub_of(channel).ServerReflectionInfo(requests)]
+    assert [answer.original_request for answer in answers] == requests * 2
+    assert len({answer.file_descriptor_response.SerializeToString() for answer in answers}) == 1
+    assert made == ["agenta/ai/v1/tool_service.proto"]
+
+
+async def test_the_calls_of_others_come_between_two_answers(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    turn, turns, answer = 0, [], reflection._Answers.answer
+
+    async def observed(answers: Any, request: Any) -> bytes:
+        turns.append(turn)
+        return await answer(answers, request)
+
+    async def requests() -> AsyncIterator[reflection_pb2.ServerReflectionRequest]:
+        for _ in range(10):
+            yield reflection_pb2.ServerReflectionRequest(list_services="")
+
+    monkeypatch.setattr(reflection._Answers, "answer", observed)
+    async with grpc.aio.insecure_channel(address) as channel, asyncio.timeout(10):
+        stub = stub_of(channel)
+        calls = [stub.ServerReflectionInfo(requests()) for _ in range(reflection.MAX_CALLS)]
+        reading = asyncio.gather(*(read_all(call) for call in calls))
+        while not reading.done():
+            turn += 1
+            await asyncio.sleep(0)
+    assert await reading == [10] * reflection.MAX_CALLS
+    assert len(set(turns)) == len(turns)
+
+
+async def read_all(call: Any) -> int:
+    return len([answer async for answer in call])

@@ -18,10 +18,12 @@ from calls import REFINE, refine, request
 from conftest import connected, settings_for
 from guarantee.test_repair import GOOD, LOSSY
 from ops.test_process import environment, output, process
-from telemetry.conftest import free_address, text_of
+from telemetry.conftest import free_address, scrape, text_of
 from telemetry.test_metrics import fails
+from telemetry.test_third_parties import headers, send
 
 from agenta_ai.v1 import tool_service_pb2
+from agenta_ai.v1.tool_service_pb2_grpc import ToolServiceStub
 from agenta_ai_server.auth.key_file import create_key
 from agenta_ai_server.commands import serve
 from agenta_ai_server.domain.listener import CallOutcome
@@ -208,6 +210,26 @@ async def test_a_flood_leaves_few_lines(lines: Lines, make_call: Callable[[], Ca
         audit.call_ended(*denied(make_call, "10.0.0.4"))
     await audit.aclose()
     assert [line.get("left_out", 0) for line in lines.of("audit")] == [0, 0, 0, 2]
+
+
+@pytest.mark.parametrize("method", ["CallTool", "CallToolStream"])
+async def test_calls_that_come_too_late_are_counted_and_share_one_line(
+    method: str, standin: StandIn, lines: Lines
+) -> None:
+    """A stranger could have tens of thousands of them logged in a second."""
+    metrics = free_address()
+    async with serve.running(settings_for(standin, AGENTA_AI_GRPC_METRICS_LISTEN=metrics)) as address:
+        await send(address, [headers(f"/agenta.ai.v1.ToolService/{method}", "grpc-timeout", b"1n")] * 20)
+        async with grpc.aio.insecure_channel(address) as channel:
+            await ToolServiceStub(channel).Status(tool_service_pb2.StatusRequest())
+        counted = (await scrape(metrics))["agenta_ai_calls_total"]
+    ended, dropped = lines.of("calls")
+    assert (ended["method"], ended["code"]) == ("Status", "OK")
+    assert dropped["level"] == "warning"
+    late = ("DEADLINE_EXCEEDED", method, "", "unknown")
+    assert counted == {late: dropped["dropped"], ("OK", "Status", "", ""): 1}
+    # grpc may end some of them itself.
+    assert 0 < counted[late] <= 20
 
 
 async def test_neither_prompts_nor_secrets_are_told(

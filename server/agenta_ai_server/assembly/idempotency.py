@@ -47,15 +47,14 @@ def _store(settings: Settings, resources: Resources, redis: RedisClient | None) 
     ttl = settings.result_ttl_seconds
     sealing = _sealing(settings, resources)
     shared = _shared_ledger(settings, redis)
-    memory = MemoryLedger(ttl)
-    local = LedgerStore(memory, ttl=ttl, sealing=sealing)
+    local = LedgerStore(MemoryLedger(ttl), ttl=ttl, sealing=sealing)
     if shared is None:
         return local
     falls_back = settings.idempotency_on_store_failure == "local"
     store = LedgerStore(shared, ttl=ttl, sealing=sealing, begin_unrecorded=falls_back)
     resources.on_start(lambda: _start(store, falls_back))
     resources.on_close(store.aclose)
-    return LocalFallback(store, local, memory) if falls_back else store
+    return LocalFallback(store, local) if falls_back else store
 
 
 async def _start(store: LedgerStore, falls_back: bool) -> None:

@@ -32,8 +32,9 @@ if TYPE_CHECKING:
     from agenta_ai_server.settings import Settings
     from agenta_ai_server.tools.catalog import Catalog
 
-# Calls that need no slot: of Status, of repeats that join a run, and those that are about to be refused.
-CALLS_WITHOUT_SLOT = 10_000
+# Calls that need no slot, for example of Status. Not more, because all callers wait until the calls that arrived before
+# theirs are dispatched, even if these have ended meanwhile.
+CALLS_WITHOUT_SLOT = 1_000
 
 
 def build_limiter(settings: Settings) -> ConcurrencyLimiter:

@@ -14,7 +14,7 @@ from agenta_ai_server.agenta.usage import UsageReader
 from agenta_ai_server.assembly.resources import secret
 from agenta_ai_server.domain.listener import CallListener, CallListeners
 from agenta_ai_server.rpc.server import ListenError
-from agenta_ai_server.telemetry.call_log import AuditLog, CallLog
+from agenta_ai_server.telemetry.call_log import AuditLog, CallLog, ExpiredLog
 from agenta_ai_server.telemetry.trace_context import PassingOn
 
 if TYPE_CHECKING:
@@ -45,10 +45,11 @@ class Telemetry:
 def build_telemetry(settings: Settings, resources: Resources) -> Telemetry:
     """Build the listeners to calls. Must be built first, so that they are closed last."""
     metrics = _metrics(settings, resources)
-    audit = AuditLog()
+    audit, expired = AuditLog(), ExpiredLog()
     resources.on_close(audit.aclose)
+    resources.on_close(expired.aclose)
     # The one that knows the trace comes before those that write it down.
-    listeners = [_tracing(settings, resources), CallLog(), audit, *([metrics] if metrics else [])]
+    listeners = [_tracing(settings, resources), CallLog(), audit, expired, *([metrics] if metrics else [])]
     return Telemetry(CallListeners([*listeners, *_usage(settings, resources, metrics)]), metrics)
 
 

@@ -153,7 +153,7 @@ class Call:
     @property
     def rpc(self) -> str:
         """Name of its method in the contract, ``"CallTool"``; the same for a tool's own method."""
-        return "CallTool" if self.method.startswith(TYPED_METHODS) else self.method.rpartition("/")[2]
+        return rpc_name(self.method)
 
     @property
     def host(self) -> str:
@@ -181,6 +181,11 @@ class Call:
     def values(self, key: str) -> list[str]:
         """Return what the caller sent under the ``key`` of its metadata, which has no ``-bin`` at its end."""
         return [value for name, value in self.metadata if name == key and isinstance(value, str)]
+
+
+def rpc_name(method: str) -> str:
+    """Return the name of a method in the contract, ``"CallTool"``; the same for a tool's own method."""
+    return "CallTool" if method.startswith(TYPED_METHODS) else method.rpartition("/")[2]
 
 
 @lru_cache(maxsize=1024)

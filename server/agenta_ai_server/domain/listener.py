@@ -56,6 +56,14 @@ class CallListener:
     def call_ended(self, call: Call, outcome: CallOutcome) -> None:
         """A call has ended, and its response is about to be sent. Called exactly once per call."""
 
+    def call_expired(self, method: str, tool: str) -> None:
+        """A call's deadline passed before the call could begin; neither of the other two is called for it.
+
+        Args:
+            method: Its full method name.
+            tool: The label of its tool; empty if its method calls none.
+        """
+
     def request_began(self, request: UpstreamRequest, call: Call | None) -> None:
         """A request to the completion service is about to be sent, for ``call`` if it is known for which."""
 
@@ -78,6 +86,11 @@ class CallListeners(CallListener):
         """Pass it on."""
         for listener in self._listeners:
             listener.call_ended(call, outcome)
+
+    def call_expired(self, method: str, tool: str) -> None:
+        """Pass it on."""
+        for listener in self._listeners:
+            listener.call_expired(method, tool)
 
     def request_began(self, request: UpstreamRequest, call: Call | None) -> None:
         """Pass it on."""

@@ -52,10 +52,6 @@ class MemoryLedger:
         """Always false."""
         return False
 
-    def __contains__(self, key: str) -> bool:
-        """Return whether the id is known."""
-        return self._table.get(key) is not None
-
     async def open(self) -> None:
         """Do nothing: there is nothing to open."""
 

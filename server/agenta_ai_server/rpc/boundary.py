@@ -110,9 +110,18 @@ class Boundary(grpc.aio.ServerInterceptor):
         return grpc.stream_unary_rpc_method_handler(run)
 
     def _begin(self, method: str, tool: str, context: Context) -> Call:
-        """Return the call of grpc's ``context``, and notify the listener of it."""
+        """Return the call of grpc's ``context``, and notify the listener of it.
+
+        Raises:
+            CancelledError: Its deadline has passed, and grpc has ended it. It goes no further, because anyone can send
+                tens of thousands of such calls a second.
+        """
+        remaining = context.time_remaining()
+        if remaining == 0:
+            self._listener.call_expired(method, tool)
+            raise asyncio.CancelledError
         self.open_calls.opened()
-        call = _open_call(method, context, self._max_seconds)
+        call = _open_call(method, context, remaining, self._max_seconds)
         call.tool = tool
         CURRENT_CALL.set(call)
         self._listener.call_began(call)
@@ -173,9 +182,8 @@ async def _run_or_status(work: Awaitable[Response], call: Call) -> Response | Gr
         return internal_error(call)
 
 
-def _open_call(method: str, context: Context, max_seconds: float) -> Call:
+def _open_call(method: str, context: Context, remaining: float | None, max_seconds: float) -> Call:
     """Return the call of grpc's ``context``, which ends after ``max_seconds`` at the latest."""
-    remaining = context.time_remaining()
     now = asyncio.get_running_loop().time()
     client_deadline = math.inf if remaining is None else now + remaining
     return Call(

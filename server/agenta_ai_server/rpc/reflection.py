@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import grpc
 from google.protobuf import descriptor_pool
@@ -14,6 +14,7 @@ from grpc_health.v1 import health_pb2
 from grpc_reflection.v1alpha import reflection, reflection_pb2
 from grpc_reflection.v1alpha.reflection import aio
 
+from agenta_ai_server.concurrency.turns import Turns
 from agenta_ai_server.rpc import open_methods
 from agenta_ai_server.rpc.status import SERVICE
 from agenta_ai_server.typed.generation import Generation, contract_files
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
 
     from google.protobuf.descriptor import FileDescriptor
     from google.protobuf.descriptor_pb2 import FileDescriptorProto
-    from google.protobuf.message import Message
 
     from agenta_ai_server.rpc.boundary import Context
     from agenta_ai_server.rpc.typed_tools import TypedTools
@@ -36,6 +36,9 @@ MAX_CALLS_IN_ALL = 100
 # that asked to have it described would fail.
 VERSIONS = (reflection.SERVICE_NAME, "grpc.reflection.v1.ServerReflection")
 
+Request: TypeAlias = reflection_pb2.ServerReflectionRequest
+Response: TypeAlias = reflection_pb2.ServerReflectionResponse
+
 
 def handlers(typed: TypedTools) -> Iterator[grpc.GenericRpcHandler]:
     """Return the handlers of the reflection service, which is open to everyone, in both versions.
@@ -44,24 +47,24 @@ def handlers(typed: TypedTools) -> Iterator[grpc.GenericRpcHandler]:
         typed: Knows the services of the tools, which come and go.
     """
     described = _Described(typed)
-    calls = _Calls()
+    calls, turns = _Calls(), Turns()
 
-    async def answer(requests: Any, context: Context) -> AsyncIterator[Message]:
-        if not calls.begin(context.peer()):
+    async def answer(requests: Any, context: Context) -> AsyncIterator[bytes]:
+        connection = context.peer()
+        if not calls.begin(connection):
             message = (
                 f"Too many calls of reflection are open (maximum {MAX_CALLS} per connection, {MAX_CALLS_IN_ALL} in "
                 "all). End some of them."
             )
             await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, message)
-        responses: Any = described.servicer.ServerReflectionInfo(_in_time(requests), context)
-        async for response in responses:
+        async for request in _in_time(requests):
+            async with turns.turn(connection):
+                response = await described.now.answer(request)
+                # The calls of others come before the next response.
+                await asyncio.sleep(0)
             yield response
 
-    method = grpc.stream_stream_rpc_method_handler(
-        answer,
-        _request,
-        reflection_pb2.ServerReflectionResponse.SerializeToString,
-    )
+    method: Any = grpc.stream_stream_rpc_method_handler(answer, _request)
     for version in VERSIONS:
         yield grpc.method_handlers_generic_handler(version, {"ServerReflectionInfo": method})
 
@@ -94,18 +97,68 @@ class _Described:
 
     def __init__(self, typed: TypedTools) -> None:
         self._typed = typed
-        self._servicers: dict[Generation, Any] = {}
+        self._described: tuple[Generation, _Answers] | None = None
 
     @property
-    def servicer(self) -> Any:
-        """The servicer of the current generation of tools."""
-        now = self._typed.current
-        if now not in self._servicers:
-            self._servicers = {now: aio.ReflectionServicer((*LISTED, *now.services), pool=_Pool(now))}
-        return self._servicers[now]
+    def now(self) -> _Answers:
+        """The answers about the current generation of tools."""
+        generation = self._typed.current
+        if self._described is None or self._described[0] is not generation:
+            self._described = generation, _Answers(generation)
+        return self._described[1]
 
 
-async def _in_time(requests: AsyncIterator[Message]) -> AsyncIterator[Message]:
+class _Answers:
+    """The answers about one generation of tools. They never change, so each file's is serialized once.
+
+    Args:
+        generation: The tools.
+    """
+
+    def __init__(self, generation: Generation) -> None:
+        self._pool = _Pool(generation)
+        self._servicer = aio.ReflectionServicer((*LISTED, *generation.services), pool=self._pool)
+        self._serialized: dict[bytes, bytes] = {}
+
+    async def answer(self, request: Request) -> bytes:
+        """Return the serialized response."""
+        equal = self._normalized(request)
+        if equal is None:
+            return (await self._made(request)).SerializeToString()
+        key = equal.SerializeToString()
+        if key not in self._serialized:
+            response = await self._made(equal)
+            response.ClearField("original_request")
+            self._serialized[key] = response.SerializeToString()
+        # Two serialized messages in a row are one with the fields of both.
+        return self._serialized[key] + Response(original_request=request).SerializeToString()
+
+    def _normalized(self, request: Request) -> Request | None:
+        """Return the request that many have the answer of, so that what is kept is bounded by what exists."""
+        kind = request.WhichOneof("message_request")
+        if kind == "list_services":
+            return Request(list_services="")
+        try:
+            if kind == "file_by_filename":
+                name = self._pool.FindFileByName(request.file_by_filename).name
+            elif kind == "file_containing_symbol":
+                name = self._pool.FindFileContainingSymbol(request.file_containing_symbol).name
+            else:
+                return None
+        except KeyError:
+            return None
+        return Request(file_by_filename=name)
+
+    async def _made(self, request: Request) -> Response:
+        async def requests() -> AsyncIterator[Request]:
+            yield request
+
+        responses: Any = self._servicer.ServerReflectionInfo(requests(), None)
+        response: Response = await anext(responses)
+        return response
+
+
+async def _in_time(requests: AsyncIterator[Request]) -> AsyncIterator[Request]:
     """Yield the requests until the next one takes too long: what has arrived of it takes memory."""
     with suppress(TimeoutError, StopAsyncIteration):
         while True:
@@ -114,17 +167,17 @@ async def _in_time(requests: AsyncIterator[Message]) -> AsyncIterator[Message]:
             yield request
 
 
-def _request(data: bytes) -> reflection_pb2.ServerReflectionRequest:
+def _request(data: bytes) -> Request:
     """Read a request; an unreadable one counts as empty, which reflection refuses without exposing an exception.
 
     So does one that is too large: the response repeats it, and stays in memory until it is read.
     """
     if len(data) > open_methods.MAX_BYTES:
-        return reflection_pb2.ServerReflectionRequest()
+        return Request()
     try:
-        return reflection_pb2.ServerReflectionRequest.FromString(data)
+        return Request.FromString(data)
     except DecodeError:
-        return reflection_pb2.ServerReflectionRequest()
+        return Request()
 
 
 class _Pool:

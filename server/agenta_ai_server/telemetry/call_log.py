@@ -117,6 +117,38 @@ class AuditLog(CallListener):
         self._denied.clear()
 
 
+class ExpiredLog(CallListener):
+    """Logs how many calls came too late: one line for all of them within a window, as anyone can send very many.
+
+    Args:
+        seconds: Length of a window.
+    """
+
+    def __init__(self, seconds: float = 10.0) -> None:
+        self._seconds = seconds
+        self._calls = 0
+        self._window_end: asyncio.TimerHandle | None = None
+
+    def call_expired(self, method: str, tool: str) -> None:
+        """Count it."""
+        self._calls += 1
+        if self._window_end is None:
+            self._window_end = asyncio.get_running_loop().call_later(self._seconds, self._end_window)
+
+    async def aclose(self) -> None:
+        """Log what has been counted so far."""
+        if self._window_end:
+            self._window_end.cancel()
+            self._end_window()
+
+    def _end_window(self) -> None:
+        self._window_end = None
+        log_event(
+            calls, logging.WARNING, "calls were dropped because their deadlines had passed", {"dropped": self._calls}
+        )
+        self._calls = 0
+
+
 def _who_and_what(call: Call, outcome: CallOutcome) -> dict[str, Any]:
     principal = call.principal
     return {

@@ -18,6 +18,7 @@ from prometheus_client import (
     disable_created_metrics,
 )
 
+from agenta_ai_server.domain.call import rpc_name
 from agenta_ai_server.domain.errors import Reason
 from agenta_ai_server.domain.listener import CallListener
 from agenta_ai_server.domain.store_state import StoreState
@@ -181,6 +182,10 @@ class Metrics(CallListener):
         if call.requests and outcome.code == "OK":
             self._overhead_seconds(tool).observe(max(0.0, outcome.seconds - call.upstream_seconds))
             self._count_repair(call, outcome)
+
+    def call_expired(self, method: str, tool: str) -> None:
+        """Count it."""
+        self._calls(rpc_name(method), self._label(tool), "DEADLINE_EXCEEDED", "").inc()
 
     def request_began(self, request: UpstreamRequest, call: Call | None) -> None:
         """Count it, if it is a retry."""

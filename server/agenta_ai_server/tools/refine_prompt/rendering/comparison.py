@@ -243,16 +243,7 @@ class _Comparison:
         old_paths, new_paths = _paths(self._old, fixed), _paths(new, fixed)
         verdict.names(old_paths - new_paths, new_paths - old_paths)
         seen = self._compare(new, fixed, verdict)
-        # What was never shown is at least asked for.
-        asked = {shape.name for shape in survey.walk()}
-        hides = any(choice in {ABSENT, EMPTY} for choice in self._base.choices.values())
-        never = {shape for shape in self._root.walk() if ("shown" in shape.uses or hides) and not shape.fallback} - seen
-        verdict.say("lost", {shape.name for shape in never} - asked)
-        # A constant may also stand in the texts.
-        constants = {shape.name for shape in self._base.choices if "shown" in shape.uses}
-        verdict.say("lost", constants - {shape.name for shape in survey.walk() if shape.uses & {"shown", "printed"}})
-        if hides:
-            verdict.say("invented", asked - {shape.name for shape in self._root.walk()})
+        self._judge_unseen(survey, seen, verdict)
         return verdict.faults
 
     def _compare(self, new: Sequence[Text], fixed: Sequence[Text], verdict: Verdict) -> set[Shape]:
@@ -299,6 +290,18 @@ class _Comparison:
             old, new = (before.text != after.text for before, after in zip(base, now, strict=True))
             if old and not new:
                 verdict.say("ignores", {changed[0].name})
+
+    def _judge_unseen(self, survey: Shape, seen: set[Shape], verdict: Verdict) -> None:
+        """What no situation shows, the new texts use at least by the same names."""
+        used = {shape.name for shape in survey.walk()}
+        hides = any(choice in {ABSENT, EMPTY} for choice in self._base.choices.values())
+        never = {shape for shape in self._root.walk() if ("shown" in shape.uses or hides) and not shape.fallback} - seen
+        verdict.say("lost", {shape.name for shape in never} - used)
+        if hides:
+            verdict.say("invented", used - {shape.name for shape in self._root.walk()})
+        # A constant may also be seen because it stands in the texts.
+        constants = {shape.name for shape in self._base.choices if "shown" in shape.uses}
+        verdict.say("lost", constants - {shape.name for shape in survey.walk() if shape.uses & {"shown", "printed"}})
 
     def _judge_elements(self, seen: set[Shape], seen_in_new: set[Shape], verdict: Verdict) -> None:
         """The new texts show nothing of the elements of a container of which the old ones show nothing."""
