@@ -17,7 +17,9 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from agenta_ai.v1 import tool_service_pb2
 from agenta_ai.v1.tool_service_pb2_grpc import ToolServiceStub
+from agenta_ai_server.domain.call import Principal
 from agenta_ai_server.domain.errors import Reason, Refused
+from agenta_ai_server.rpc import tool_pipeline
 from agenta_ai_server.rpc.handler import CallHandler, Request, ToolHandler
 from agenta_ai_server.rpc.parsing import MAX_REQUEST_BYTES, parse, read_arguments
 from agenta_ai_server.rpc.tool_pipeline import ToolPipeline, read_at_once
@@ -124,3 +126,33 @@ async def test_a_large_request_waits_until_its_deadline(make_call: Callable[[], 
     reasons = await asyncio.gather(*(reason_of(call) for call in (make_call(), make_call(), late)))
     assert reasons == [Reason.REQUEST_MALFORMED, Reason.REQUEST_MALFORMED, Reason.DEADLINE_TOO_SHORT]
     assert reading.begun == 2
+
+
+async def test_a_caller_with_many_large_requests_waits_before_the_next_one_is_taken(
+    make_call: Callable[[], Call], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tool_pipeline, "MAX_WAITING_OF_CALLER", 3 * MAX_REQUEST_BYTES)
+    reading = Reading()
+    handler = await reading.handler()
+    taken = 0
+
+    async def message() -> bytes:
+        nonlocal taken
+        taken += 1
+        assert taken - reading.begun <= 5  # three, the one that is being read, and the next
+        return bytes(MAX_REQUEST_BYTES)
+
+    async def reason_of(call: Call) -> Reason:
+        with pytest.raises(Refused) as refused:
+            await handler.respond(Request(message, call), call)
+        return refused.value.reason
+
+    calls = [asyncio.create_task(reason_of(make_call())) for _ in range(20)]
+    late = asyncio.create_task(reason_of(replace(make_call(), deadline=asyncio.get_running_loop().time())))
+    await asyncio.sleep(0)
+    calls.pop(10).cancel()
+    assert await late == Reason.DEADLINE_TOO_SHORT
+    assert await reason_of(replace(make_call(), principal=Principal("other"))) == Reason.REQUEST_MALFORMED
+    assert taken < 12  # another caller's comes in its turn
+    assert set(await asyncio.gather(*calls)) == {Reason.REQUEST_MALFORMED}
+    assert taken == reading.begun == 20

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from copy import copy
 from functools import partial
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, NoReturn, TypeVar
 
 import grpc
 import grpc.aio
@@ -14,10 +14,11 @@ from agenta_ai_server.concurrency.pacing import PacedWork
 from agenta_ai_server.domain.errors import Reason, Refused, forget_frames
 from agenta_ai_server.pipeline.idempotency import fingerprint
 from agenta_ai_server.pipeline.pipeline import Pipeline
+from agenta_ai_server.rpc.backlog import Backlog
 from agenta_ai_server.rpc.handler import CallHandler, Response, ToolHandler
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator, Sequence
+    from collections.abc import Awaitable, Callable, Generator, Sequence
 
     from agenta_ai_server.domain.call import Call
     from agenta_ai_server.domain.outcome import ToolOutcome
@@ -27,7 +28,12 @@ if TYPE_CHECKING:
 
     Read = Callable[[bytes, Call], ToolCall]
 
+Result = TypeVar("Result")
 
+
+# The bytes of large requests that wait to be read, of one caller and in all.
+MAX_WAITING_OF_CALLER = 16 << 20
+MAX_WAITING = 256 << 20
 # Requests that are larger, or hold more values, take more than about a millisecond to read. Few prompts are so large.
 LARGE_BYTES = 1 << 14
 MANY_VALUES = 500
@@ -46,6 +52,7 @@ class ToolPipeline(grpc.aio.ServerInterceptor):
     def __init__(self, interceptors: Sequence[Interceptor]) -> None:
         self.interceptors = tuple(interceptors)
         self._pipeline = Pipeline(interceptors)
+        self._backlog = Backlog(MAX_WAITING_OF_CALLER, MAX_WAITING)
         self._reading = PacedWork()
         # Apart from requests, so that results, which may have been billed, don't wait for these.
         self._writing = PacedWork()
@@ -58,12 +65,13 @@ class ToolPipeline(grpc.aio.ServerInterceptor):
         read, write = handler.read, handler.write
 
         async def respond(request: Request, call: Call) -> Response:
-            data = await request.read()
+            data = await (self._take(request, call) if self._backlog.is_full(call.principal) else request.read())
             tool_call = read_at_once(read, data, call)
             if tool_call is None:
-                steps = _reading(read, data, call)
+                steps, size = _reading(read, data, call), len(data)
                 del data
-                tool_call = await self._read(steps, call)
+                with self._backlog.holding(call.principal, size):
+                    tool_call = await _in_time(self._reading.run(call.principal, steps), call)
             else:
                 del data
             outcome = await self._pipeline.run(tool_call)
@@ -75,24 +83,37 @@ class ToolPipeline(grpc.aio.ServerInterceptor):
             respond, calls_tool=True, write_progress=handler.write_progress, recorded_as=handler.recorded_as
         )
 
-    async def _read(self, steps: Generator[None, None, ToolCall], call: Call) -> ToolCall:
-        """Return the tool call of a large request, when it is its caller's turn.
+    async def _take(self, request: Request, call: Call) -> bytes:
+        """Return the bytes of a request, when fewer requests of its caller wait to be read.
 
         Raises:
-            Refused: DEADLINE_TOO_SHORT, or what refused the request.
+            Refused: DEADLINE_TOO_SHORT.
         """
-        timeout = asyncio.timeout_at(call.deadline)
+        await _in_time(self._backlog.room(call.principal), call)
         try:
-            async with timeout:
-                return await self._reading.run(call.principal, steps)
-        except TimeoutError:
-            if not timeout.expired():
-                raise
-        message = (
-            "The call's deadline has passed while its large request was waiting for earlier ones. Nothing was billed. "
-            "Send fewer large requests at the same time."
-        )
-        raise Refused(Reason.DEADLINE_TOO_SHORT, message)
+            return await request.read()
+        finally:
+            self._backlog.admit_next()
+
+
+async def _in_time(work: Awaitable[Result], call: Call) -> Result:
+    """Await the work, at most until the call's deadline.
+
+    Raises:
+        Refused: DEADLINE_TOO_SHORT.
+    """
+    timeout = asyncio.timeout_at(call.deadline)
+    try:
+        async with timeout:
+            return await work
+    except TimeoutError:
+        if not timeout.expired():
+            raise
+    message = (
+        "The call's deadline has passed while its large request was waiting for earlier ones. Nothing was billed. "
+        "Send fewer large requests at the same time."
+    )
+    raise Refused(Reason.DEADLINE_TOO_SHORT, message)
 
 
 def read_at_once(read: Read, data: bytes, call: Call) -> ToolCall | None:
