@@ -661,6 +661,34 @@ RENDERED = [
     ("jinja2", "{{ {'de': {'a': 'oder'}}[k].a }} {{ k }}", "{{ k|upper }}: {{ {'de': {'a': 'oder'}}[k].a }}", True),
     # A condition inside of a section, by an input outside of it.
     ("mustache", "{{#xs}}{{a}}{{/xs}}{{b}}", "{{#xs}}{{#b}}{{a}}{{/b}}{{/xs}}{{b}}", False),
+    # One place of a pair.
+    (
+        "jinja2",
+        "{% for a, b in xs %}{{ a }}{{ b }}{% endfor %}",
+        "{% for a, b in xs %}{% if b %}{{ a }}{{ b }}{% endif %}{% endfor %}",
+        False,
+    ),
+    (
+        "jinja2",
+        "{% for x in xs %}{{ x[0] }}{% if x[2] > 9 %}!{% endif %}{{ x[1] }}{% endfor %}",
+        "{% for x in xs %}{{ x[0] }}{% if x[2] > 9 %}!{{ x[1] }}{% endif %}{% endfor %}",
+        False,
+    ),
+    ("jinja2", "{{ x[0] }} to {{ x[1] }}", "From {{ x[0] }} to {{ x[1] }}", True),
+    # An object that is only needed behind a condition.
+    ("jinja2", "{% if a %}{{ b.c }}{% endif %}{{ d }}", "{{ b.c }}{% if a %}!{% endif %}{{ d }}", False),
+    ("jinja2", "{% if a == 'x' %}{{ b.c }}{% endif %}{{ d }}", "{{ b.c }}{% if a == 'x' %}!{% endif %}{{ d }}", False),
+    # Cuts of what a filter returns.
+    ("jinja2", "{{ (xs|sort)[:5]|join }}", "{{ (xs|sort)[:3]|join }}", False),
+    ("jinja2", "{{ (xs|unique|list)[-9:]|join }}", "{{ (xs|unique|list)[-9:]|join(', ') }}", True),
+    (
+        "jinja2",
+        "{% for x in xs|selectattr('a')|list %}{{ x.b }}{% endfor %}",
+        "{% for x in (xs|selectattr('a')|list)[:4] %}{{ x.b }}{% endfor %}",
+        False,
+    ),
+    # A condition by an item of an outer section.
+    ("mustache", "{{#xs}}{{a}}{{#b}}{{b.c}}{{/b}}{{/xs}}", "{{#xs}}{{a}}{{#b}}{{#a}}{{b.c}}{{/a}}{{/b}}{{/xs}}", False),
     # Cuts in branches.
     (
         "jinja2",

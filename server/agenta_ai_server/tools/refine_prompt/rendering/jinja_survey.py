@@ -308,6 +308,7 @@ def _row(value: Any, width: int) -> Sequence[Any]:
         value.are_so_many(width)
     for shape in value.shapes if isinstance(value, Probe) else ():
         shape.least = max(shape.least, width)
+        shape.uses.add("indexed")
     try:
         parts = list(value)
     except Exception:

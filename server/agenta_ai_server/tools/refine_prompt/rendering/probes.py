@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from enum import Enum, auto
 from functools import wraps
 from typing import TYPE_CHECKING, Any, SupportsIndex
@@ -9,7 +10,7 @@ from typing import TYPE_CHECKING, Any, SupportsIndex
 from agenta_ai_server.tools.refine_prompt.rendering.shapes import METHODS, Shape
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
 # A list inside of a list inside of a list …: deeper, a recursive loop is taken to end.
 _MAX_NESTING = 4
@@ -345,6 +346,25 @@ for _name in ("lt", "le", "gt", "ge"):
     setattr(Probe, f"__{_name}__", _order)
 
 
+class Elements(list[Any]):
+    """What stands for elements of a list, picked or sorted by a filter.
+
+    Args:
+        elements: What stands for the elements.
+        source: What stands for the list.
+    """
+
+    def __init__(self, elements: Iterable[Any], source: Probe) -> None:
+        super().__init__(elements)
+        self.source = source
+
+    def __getitem__(self, key: Any) -> Any:
+        if not isinstance(key, slice):
+            return super().__getitem__(key)
+        _ = self.source[key]
+        return Elements(self, self.source)
+
+
 class Pieces(list[Probe]):
     """What stands for the pieces of a text.
 
@@ -411,6 +431,8 @@ def recorded(function: Callable[..., Any], name: str, use: str) -> Callable[...,
         use_numbers(name, args[place + 1 :], kwargs)
         if name in _OF_ONE_KIND and isinstance(value, list | tuple) and any(map(_is_number, value)):
             _use_as_numbers(value)
+        if isinstance(value, Elements) and use == "measure":
+            return value.source.made("", Origin.LENGTH)
         if isinstance(value, Probe) and name == "replace":
             value.search(args[place + 1] if len(args) > place + 1 else None)
         if isinstance(value, Probe) and name in _EMPTY_OR_LIST:
@@ -418,7 +440,12 @@ def recorded(function: Callable[..., Any], name: str, use: str) -> Callable[...,
         elif isinstance(value, Probe) and use != "through":
             return value.made(use, Origin.LENGTH if use == "measure" else _origin(name))
         try:
-            return function(*args, **kwargs)
+            result = function(*args, **kwargs)
+            source = value.source if isinstance(value, Elements) else value
+            # What a filter picks from a list is cut where the list is.
+            if isinstance(source, Probe) and isinstance(result, list | Iterator):
+                return Elements(result, source)
+            return result
         except Exception:
             return value.made() if isinstance(value, Probe) else value
 

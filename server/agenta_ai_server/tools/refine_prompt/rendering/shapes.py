@@ -26,7 +26,7 @@ class Choice:
     Attributes:
         kind: ``absent``, ``empty``, ``literal``, ``like`` (another input), ``around`` (a marker that begins, ends and
             is filled with a text), ``pieces`` (markers with a text between them), ``size`` (of a list or a text),
-            ``other`` (another marker), or one of ``KINDS``.
+            ``at`` one place of a list, ``other`` (another marker), or one of ``KINDS``.
         value: What belongs to the kind.
         says: What that means for the input, for people.
     """
