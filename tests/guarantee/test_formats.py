@@ -689,6 +689,42 @@ RENDERED = [
     ),
     # A condition by an item of an outer section.
     ("mustache", "{{#xs}}{{a}}{{#b}}{{b.c}}{{/b}}{{/xs}}", "{{#xs}}{{a}}{{#b}}{{#a}}{{b.c}}{{/a}}{{/b}}{{/xs}}", False),
+    # Elements that may not be there.
+    (
+        "jinja2",
+        "{{ xs[0].a }}{% if xs|length > 1 %} and {{ xs[1].a }}{% endif %}",
+        "{{ xs[0].a }} and {{ xs[1].a }}{% if xs|length > 1 %}!{% endif %}",
+        False,
+    ),
+    (
+        "jinja2",
+        "{% if xs|length > 1 %}{{ xs[-2].a }}{% endif %}{{ xs[-1].a }}",
+        "{% if xs|length > 1 %}{{ xs[-2].a }}{{ xs[-1].a }}{% endif %}",
+        False,
+    ),
+    # Items that may not be there.
+    (
+        "jinja2",
+        "{% for x in xs %}{% if 'a' in x %}{{ x.a }}{% endif %}{{ x.b }}{% endfor %}",
+        "{% for x in xs %}{% if 'a' in x %}{{ x.a }}{{ x.b }}{% endif %}{% endfor %}",
+        False,
+    ),
+    ("jinja2", "{{ x.get('a', x.b) }}", "{{ x.a }}", False),
+    ("jinja2", "{{ x.get('a', x.b) }}", "{{ x.a|default(x.b) }}", True),
+    # Items in constant objects and lists.
+    (
+        "jinja2",
+        "{% for x in xs %}{{ {'a': x.a, 'b': x.b}|tojson }}{% endfor %}",
+        "{% for x in xs %}{{ {'a': x.a}|tojson }}{% endfor %}",
+        False,
+    ),
+    (
+        "jinja2",
+        "{% for x in xs %}{{ {'a': x.a, 'b': x.b}|tojson }}{% endfor %}",
+        "{% for x in xs %}a: {{ x.a }}, b: {{ x.b }}{% endfor %}",
+        True,
+    ),
+    ("jinja2", "{{ [x.a, x.b]|tojson }}{{ x.c.replace('d', x.e) }}", "{{ [x.a, x.b]|tojson }}{{ x.c }}", False),
     # Cuts in branches.
     (
         "jinja2",

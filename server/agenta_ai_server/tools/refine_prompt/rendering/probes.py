@@ -148,12 +148,19 @@ class Probe(str):
             origin = Origin.CALCULATED if is_number else Origin.COUNTED
         return Probe(*self.shapes, origin=origin)
 
+    def measured(self) -> Probe:
+        """Return its length."""
+        return self.made("measured", Origin.LENGTH)
+
     def method(self, name: str, *args: Any, **kwargs: Any) -> Any:
         """Call a method of texts, lists or objects."""
         use_numbers(name, args, kwargs)
         if name == "get" and args:
             self.use("object")
-            return self[args[0]]
+            item = self[args[0]]
+            for shape in item.shapes if len(args) > 1 else ():
+                shape.decides = True
+            return either(item, *args[1:])
         if name in METHODS:
             self.use("object")
             found = {"items": [(self.made(), self.each)], "keys": [self.made()], "values": [self.each]}
@@ -421,6 +428,12 @@ def _origin(name: str) -> Origin:
     return Origin.COUNTED if name in _NUMBERS else Origin.MADE
 
 
+def _picked(result: Any, source: Any) -> Any:
+    """Return what a filter picks from a list, which is cut where the list is."""
+    is_list = isinstance(source, Probe) and isinstance(result, list | Iterator)
+    return Elements(result, source) if is_list else result
+
+
 def recorded(function: Callable[..., Any], name: str, use: str) -> Callable[..., Any]:
     """Return a filter that never raises, and records that it was applied to a probe."""
     place = 1 if hasattr(function, "jinja_pass_arg") else 0
@@ -431,21 +444,17 @@ def recorded(function: Callable[..., Any], name: str, use: str) -> Callable[...,
         use_numbers(name, args[place + 1 :], kwargs)
         if name in _OF_ONE_KIND and isinstance(value, list | tuple) and any(map(_is_number, value)):
             _use_as_numbers(value)
-        if isinstance(value, Elements) and use == "measure":
-            return value.source.made("", Origin.LENGTH)
+        source = value.source if isinstance(value, Elements) else value
+        if isinstance(source, Probe) and use == "measure":
+            return source.measured()
         if isinstance(value, Probe) and name == "replace":
             value.search(args[place + 1] if len(args) > place + 1 else None)
         if isinstance(value, Probe) and name in _EMPTY_OR_LIST:
             args = (*args[:place], list(value), *args[place + 1 :])
         elif isinstance(value, Probe) and use != "through":
-            return value.made(use, Origin.LENGTH if use == "measure" else _origin(name))
+            return value.made(use, _origin(name))
         try:
-            result = function(*args, **kwargs)
-            source = value.source if isinstance(value, Elements) else value
-            # What a filter picks from a list is cut where the list is.
-            if isinstance(source, Probe) and isinstance(result, list | Iterator):
-                return Elements(result, source)
-            return result
+            return _picked(function(*args, **kwargs), source)
         except Exception:
             return value.made() if isinstance(value, Probe) else value
 

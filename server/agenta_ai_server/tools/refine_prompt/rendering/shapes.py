@@ -120,6 +120,13 @@ class Shape:
         for child in (*self.keys.values(), *([self.each] if self.each else ())):
             yield from child.walk()
 
+    def settle(self) -> None:
+        """Note that an item may be absent if something asks whether it is there."""
+        for shape in self.walk():
+            for part in shape.parts:
+                if part in shape.keys:
+                    shape.keys[part].decides = True
+
     def merge(self, new: Shape) -> None:
         """Add what the new text compares and decides by, of what is known from the old one."""
         for constant in new.constants:

@@ -142,11 +142,7 @@ def _choices(shape: Shape) -> Iterator[Choice]:
     parts += ["".join(parts)] if len(parts) > 1 else []
     yield from (Choice("around", part, f"a text with {part!r}") for part in parts)
     yield from _parts(shape)
-    # Elements that are only found by their numbers are taken to be there.
-    if "list" in shape.kinds and ("list" in shape.uses or "indexed" not in shape.uses):
-        yield from (Choice("size", size, _elements(size)) for size in (0, 1))
-    sizes = chain.from_iterable((size, size + 1) for size in sorted(shape.sizes) if 0 <= size < _MAX_SIZE)
-    yield from (Choice("size", size, _elements(size)) for size in dict.fromkeys(sizes) if size > 2 or first == "text")
+    yield from (Choice("size", size, _elements(size)) for size in _sizes(shape))
     if shape.decides:
         yield EMPTY
     # A list or an object is empty or absent instead.
@@ -155,6 +151,17 @@ def _choices(shape: Shape) -> Iterator[Choice]:
     yield from (Choice(kind, says=f"of the kind {kind}") for kind in more)
     if "section" in shape.uses:
         yield Choice("object", says="an object")
+
+
+def _sizes(shape: Shape) -> dict[int, None]:
+    """Return how many elements, or characters, it may have."""
+    kinds = shape.kinds
+    # Elements that are only found by their numbers are taken to be there, unless something asks for them.
+    asks = "measured" in shape.uses or (shape.each is not None and shape.each.decides)
+    may_be_few = "list" in kinds and (asks or "list" in shape.uses or "indexed" not in shape.uses)
+    few = range(min(shape.least, _MAX_PLACES)) if may_be_few else ()
+    asked = chain.from_iterable((size, size + 1) for size in sorted(shape.sizes) if 0 <= size < _MAX_SIZE)
+    return dict.fromkeys(size for size in (*few, *asked) if size != shape.least or kinds[0] == "text")
 
 
 def _parts(shape: Shape) -> Iterator[Choice]:
