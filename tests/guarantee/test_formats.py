@@ -661,6 +661,70 @@ RENDERED = [
     ("jinja2", "{{ {'de': {'a': 'oder'}}[k].a }} {{ k }}", "{{ k|upper }}: {{ {'de': {'a': 'oder'}}[k].a }}", True),
     # A condition inside of a section, by an input outside of it.
     ("mustache", "{{#xs}}{{a}}{{/xs}}{{b}}", "{{#xs}}{{#b}}{{a}}{{/b}}{{/xs}}{{b}}", False),
+    # One place of a pair.
+    (
+        "jinja2",
+        "{% for a, b in xs %}{{ a }}{{ b }}{% endfor %}",
+        "{% for a, b in xs %}{% if b %}{{ a }}{{ b }}{% endif %}{% endfor %}",
+        False,
+    ),
+    (
+        "jinja2",
+        "{% for x in xs %}{{ x[0] }}{% if x[2] > 9 %}!{% endif %}{{ x[1] }}{% endfor %}",
+        "{% for x in xs %}{{ x[0] }}{% if x[2] > 9 %}!{{ x[1] }}{% endif %}{% endfor %}",
+        False,
+    ),
+    ("jinja2", "{{ x[0] }} to {{ x[1] }}", "From {{ x[0] }} to {{ x[1] }}", True),
+    # An object that is only needed behind a condition.
+    ("jinja2", "{% if a %}{{ b.c }}{% endif %}{{ d }}", "{{ b.c }}{% if a %}!{% endif %}{{ d }}", False),
+    ("jinja2", "{% if a == 'x' %}{{ b.c }}{% endif %}{{ d }}", "{{ b.c }}{% if a == 'x' %}!{% endif %}{{ d }}", False),
+    # Cuts of what a filter returns.
+    ("jinja2", "{{ (xs|sort)[:5]|join }}", "{{ (xs|sort)[:3]|join }}", False),
+    ("jinja2", "{{ (xs|unique|list)[-9:]|join }}", "{{ (xs|unique|list)[-9:]|join(', ') }}", True),
+    (
+        "jinja2",
+        "{% for x in xs|selectattr('a')|list %}{{ x.b }}{% endfor %}",
+        "{% for x in (xs|selectattr('a')|list)[:4] %}{{ x.b }}{% endfor %}",
+        False,
+    ),
+    # A condition by an item of an outer section.
+    ("mustache", "{{#xs}}{{a}}{{#b}}{{b.c}}{{/b}}{{/xs}}", "{{#xs}}{{a}}{{#b}}{{#a}}{{b.c}}{{/a}}{{/b}}{{/xs}}", False),
+    # Elements that may not be there.
+    (
+        "jinja2",
+        "{{ xs[0].a }}{% if xs|length > 1 %} and {{ xs[1].a }}{% endif %}",
+        "{{ xs[0].a }} and {{ xs[1].a }}{% if xs|length > 1 %}!{% endif %}",
+        False,
+    ),
+    (
+        "jinja2",
+        "{% if xs|length > 1 %}{{ xs[-2].a }}{% endif %}{{ xs[-1].a }}",
+        "{% if xs|length > 1 %}{{ xs[-2].a }}{{ xs[-1].a }}{% endif %}",
+        False,
+    ),
+    # Items that may not be there.
+    (
+        "jinja2",
+        "{% for x in xs %}{% if 'a' in x %}{{ x.a }}{% endif %}{{ x.b }}{% endfor %}",
+        "{% for x in xs %}{% if 'a' in x %}{{ x.a }}{{ x.b }}{% endif %}{% endfor %}",
+        False,
+    ),
+    ("jinja2", "{{ x.get('a', x.b) }}", "{{ x.a }}", False),
+    ("jinja2", "{{ x.get('a', x.b) }}", "{{ x.a|default(x.b) }}", True),
+    # Items in constant objects and lists.
+    (
+        "jinja2",
+        "{% for x in xs %}{{ {'a': x.a, 'b': x.b}|tojson }}{% endfor %}",
+        "{% for x in xs %}{{ {'a': x.a}|tojson }}{% endfor %}",
+        False,
+    ),
+    (
+        "jinja2",
+        "{% for x in xs %}{{ {'a': x.a, 'b': x.b}|tojson }}{% endfor %}",
+        "{% for x in xs %}a: {{ x.a }}, b: {{ x.b }}{% endfor %}",
+        True,
+    ),
+    ("jinja2", "{{ [x.a, x.b]|tojson }}{{ x.c.replace('d', x.e) }}", "{{ [x.a, x.b]|tojson }}{{ x.c }}", False),
     # Cuts in branches.
     (
         "jinja2",

@@ -180,6 +180,7 @@ class _Comparison:
         self._root = Shape("")
         for text in self._old:
             text.survey(self._root)
+        self._root.settle()
         self._inputs = Inputs(self._root, notes_tests=template_format == "jinja2")
         self.fault: Fault | None = None
         self._base = Situation()
@@ -236,6 +237,7 @@ class _Comparison:
         for text in new:
             text.survey(survey)
         self._root.merge(survey)
+        self._root.settle()
         verdict = Verdict()
         if any(text.uses_chance for text in new) and not any(text.uses_chance for text in chain(self._old, fixed)):
             verdict.chance()

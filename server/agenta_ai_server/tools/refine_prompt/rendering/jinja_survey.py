@@ -99,7 +99,7 @@ class _Survey(Sandbox):
         }
         # Nothing is rejected.
         own |= {"reject": filters["select"], "rejectattr": filters["selectattr"]}
-        own |= {"__seen": _seen, "__elements": _elements, "__row": _row, "__members": _members}
+        own |= {"__seen": _seen, "__elements": _elements, "__row": _row, "__members": _members, "__item": _item}
         self.filters = _Known(filters | own, lambda name: recorded(_same, name, ""))
         self.tests = _Known({}, _asked)
         self.globals["range"] = _range
@@ -109,8 +109,6 @@ class _Survey(Sandbox):
         owner = getattr(__obj, "__self__", None)
         if isinstance(owner, dict) and __obj.__name__ == "get" and args and isinstance(args[0], Probe):
             return either(__self.getitem(owner, args[0]), *args[1:])
-        if isinstance(owner, str) and __obj.__name__ == "join":
-            return _joined(*args)
         try:
             return super().call(__context, __obj, *args, **kwargs)
         except Exception:
@@ -179,6 +177,21 @@ class _AllBranches(NodeTransformer):
         self.generic_visit(node)
         if width := _width(node.target):
             node.node = _filter(node.node, "__row", [nodes.Const(width)])
+        return node
+
+    def visit_Getattr(self, node: nodes.Getattr) -> Any:  # noqa: N802
+        self.generic_visit(node)
+        return _filter(node, "__item", [])
+
+    def visit_Call(self, node: nodes.Call) -> Any:  # noqa: N802
+        # What is called is a method, and no item.
+        called, node.node = node.node, nodes.Const(None)
+        self.generic_visit(node)
+        if isinstance(called, nodes.Getattr):
+            self.generic_visit(called)
+            node.node = called
+        else:
+            node.node = self.visit(called)
         return node
 
     def visit_Compare(self, node: nodes.Compare) -> Any:  # noqa: N802
@@ -277,10 +290,10 @@ def _range(*args: Any) -> list[Any]:
     return list(bounded_range(*args))[:MAX_LENGTH]
 
 
-def _joined(values: Any) -> Probe:
-    for each in _elements(values, 0):
-        str(each)
-    return Probe()
+def _item(value: Any) -> Any:
+    if isinstance(value, Attribute):
+        _ = value.shapes  # they are there from now on, whatever is done with the item
+    return value
 
 
 def _items(value: Any) -> Any:
@@ -308,6 +321,7 @@ def _row(value: Any, width: int) -> Sequence[Any]:
         value.are_so_many(width)
     for shape in value.shapes if isinstance(value, Probe) else ():
         shape.least = max(shape.least, width)
+        shape.uses.add("indexed")
     try:
         parts = list(value)
     except Exception:

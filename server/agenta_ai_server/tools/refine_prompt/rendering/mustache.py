@@ -179,7 +179,8 @@ def _survey(node: MustacheTreeNode, scopes: list[Shape], inside: tuple[tuple[str
         elif child.tag_type in _SECTIONS:
             shape = _find(child.data, scopes, inside)
             shape.decides = True
-            _decide(child.data, scopes[0])
+            for scope in scopes[:-1]:
+                _decide(child.data, scope)
             if child.tag_type is TagType.INVERTED_SECTION:
                 shape.uses.add("condition")
                 _survey(child, scopes, inside)
@@ -209,7 +210,8 @@ def _find(name: str, scopes: list[Shape], inside: tuple[tuple[str, Shape], ...])
             return shape
     first, *rest = name.split(".")
     shape = scopes[-1].key(first)
-    if len(scopes) > 1 and first not in scopes[0].keys:
+    input_ = scopes[0].keys.get(first)
+    if len(scopes) > 1 and (input_ is None or input_.fallback):
         # Where a section is no more than a condition, its names are those of the inputs.
         outer = scopes[0].key(first)
         outer.fallback = True

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from enum import Enum, auto
 from functools import wraps
 from typing import TYPE_CHECKING, Any, SupportsIndex
@@ -9,7 +10,7 @@ from typing import TYPE_CHECKING, Any, SupportsIndex
 from agenta_ai_server.tools.refine_prompt.rendering.shapes import METHODS, Shape
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
 # A list inside of a list inside of a list …: deeper, a recursive loop is taken to end.
 _MAX_NESTING = 4
@@ -147,12 +148,19 @@ class Probe(str):
             origin = Origin.CALCULATED if is_number else Origin.COUNTED
         return Probe(*self.shapes, origin=origin)
 
+    def measured(self) -> Probe:
+        """Return its length."""
+        return self.made("measured", Origin.LENGTH)
+
     def method(self, name: str, *args: Any, **kwargs: Any) -> Any:
         """Call a method of texts, lists or objects."""
         use_numbers(name, args, kwargs)
         if name == "get" and args:
             self.use("object")
-            return self[args[0]]
+            item = self[args[0]]
+            for shape in item.shapes if len(args) > 1 else ():
+                shape.decides = True
+            return either(item, *args[1:])
         if name in METHODS:
             self.use("object")
             found = {"items": [(self.made(), self.each)], "keys": [self.made()], "values": [self.each]}
@@ -345,6 +353,25 @@ for _name in ("lt", "le", "gt", "ge"):
     setattr(Probe, f"__{_name}__", _order)
 
 
+class Elements(list[Any]):
+    """What stands for elements of a list, picked or sorted by a filter.
+
+    Args:
+        elements: What stands for the elements.
+        source: What stands for the list.
+    """
+
+    def __init__(self, elements: Iterable[Any], source: Probe) -> None:
+        super().__init__(elements)
+        self.source = source
+
+    def __getitem__(self, key: Any) -> Any:
+        if not isinstance(key, slice):
+            return super().__getitem__(key)
+        _ = self.source[key]
+        return Elements(self, self.source)
+
+
 class Pieces(list[Probe]):
     """What stands for the pieces of a text.
 
@@ -401,6 +428,12 @@ def _origin(name: str) -> Origin:
     return Origin.COUNTED if name in _NUMBERS else Origin.MADE
 
 
+def _picked(result: Any, source: Any) -> Any:
+    """Return what a filter picks from a list, which is cut where the list is."""
+    is_list = isinstance(source, Probe) and isinstance(result, list | Iterator)
+    return Elements(result, source) if is_list else result
+
+
 def recorded(function: Callable[..., Any], name: str, use: str) -> Callable[..., Any]:
     """Return a filter that never raises, and records that it was applied to a probe."""
     place = 1 if hasattr(function, "jinja_pass_arg") else 0
@@ -411,14 +444,17 @@ def recorded(function: Callable[..., Any], name: str, use: str) -> Callable[...,
         use_numbers(name, args[place + 1 :], kwargs)
         if name in _OF_ONE_KIND and isinstance(value, list | tuple) and any(map(_is_number, value)):
             _use_as_numbers(value)
+        source = value.source if isinstance(value, Elements) else value
+        if isinstance(source, Probe) and use == "measure":
+            return source.measured()
         if isinstance(value, Probe) and name == "replace":
             value.search(args[place + 1] if len(args) > place + 1 else None)
         if isinstance(value, Probe) and name in _EMPTY_OR_LIST:
             args = (*args[:place], list(value), *args[place + 1 :])
         elif isinstance(value, Probe) and use != "through":
-            return value.made(use, Origin.LENGTH if use == "measure" else _origin(name))
+            return value.made(use, _origin(name))
         try:
-            return function(*args, **kwargs)
+            return _picked(function(*args, **kwargs), source)
         except Exception:
             return value.made() if isinstance(value, Probe) else value
 

@@ -26,7 +26,7 @@ class Choice:
     Attributes:
         kind: ``absent``, ``empty``, ``literal``, ``like`` (another input), ``around`` (a marker that begins, ends and
             is filled with a text), ``pieces`` (markers with a text between them), ``size`` (of a list or a text),
-            ``other`` (another marker), or one of ``KINDS``.
+            ``at`` one place of a list, ``other`` (another marker), or one of ``KINDS``.
         value: What belongs to the kind.
         says: What that means for the input, for people.
     """
@@ -119,6 +119,13 @@ class Shape:
         yield self
         for child in (*self.keys.values(), *([self.each] if self.each else ())):
             yield from child.walk()
+
+    def settle(self) -> None:
+        """Note that an item may be absent if something asks whether it is there."""
+        for shape in self.walk():
+            for part in shape.parts:
+                if part in shape.keys:
+                    shape.keys[part].decides = True
 
     def merge(self, new: Shape) -> None:
         """Add what the new text compares and decides by, of what is known from the old one."""

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 _MAX_SIZE: Final = 25
 _MAX_PAIRS: Final = 2_000
 _DESCRIBED: Final = 3
+# The places of a list that get a value of their own.
+_MAX_PLACES: Final = 6
 # The constants that all inputs are given at once before anything is given to one alone.
 _FIRST_DIAGONALS: Final = 2
 _MODES: Final = {
@@ -69,6 +71,10 @@ def candidates(root: Shape, unshown: Collection[Shape] = (), *, may_use_chance: 
     yield from islice(diagonals, _FIRST_DIAGONALS)
     yield from _others(root, unshown)
     single = _one_by_one(choices)
+    # What is needed only behind a condition that it has nothing to do with.
+    objects = [shape for shape in root.keys.values() if shape.keys and not shape.decides]
+    yield from (Situation({shape: ABSENT}) for shape in objects)
+    yield from (Situation({s: c, shape: ABSENT}) for s, c in single if c in {ABSENT, EMPTY} for shape in objects)
     for common in (ABSENT, EMPTY):
         together = {shape: choice for shape, choice in single if choice is common}
         if len(together) > 1:
@@ -135,14 +141,8 @@ def _choices(shape: Shape) -> Iterator[Choice]:
     parts = list(dict.fromkeys(shape.parts))
     parts += ["".join(parts)] if len(parts) > 1 else []
     yield from (Choice("around", part, f"a text with {part!r}") for part in parts)
-    if shape.pieces:
-        separator, count = shape.pieces
-        yield Choice("pieces", shape.pieces, f"a text of {count} pieces with {separator!r} between them")
-    # Elements that are only found by their numbers are taken to be there.
-    if "list" in shape.kinds and ("list" in shape.uses or "indexed" not in shape.uses):
-        yield from (Choice("size", size, _elements(size)) for size in (0, 1))
-    sizes = chain.from_iterable((size, size + 1) for size in sorted(shape.sizes) if 0 <= size < _MAX_SIZE)
-    yield from (Choice("size", size, _elements(size)) for size in dict.fromkeys(sizes) if size > 2 or first == "text")
+    yield from _parts(shape)
+    yield from (Choice("size", size, _elements(size)) for size in _sizes(shape))
     if shape.decides:
         yield EMPTY
     # A list or an object is empty or absent instead.
@@ -151,6 +151,28 @@ def _choices(shape: Shape) -> Iterator[Choice]:
     yield from (Choice(kind, says=f"of the kind {kind}") for kind in more)
     if "section" in shape.uses:
         yield Choice("object", says="an object")
+
+
+def _sizes(shape: Shape) -> dict[int, None]:
+    """Return how many elements, or characters, it may have."""
+    kinds = shape.kinds
+    # Elements that are only found by their numbers are taken to be there, unless something asks for them.
+    asks = "measured" in shape.uses or (shape.each is not None and shape.each.decides)
+    may_be_few = "list" in kinds and (asks or "list" in shape.uses or "indexed" not in shape.uses)
+    few = range(min(shape.least, _MAX_PLACES)) if may_be_few else ()
+    asked = chain.from_iterable((size, size + 1) for size in sorted(shape.sizes) if 0 <= size < _MAX_SIZE)
+    return dict.fromkeys(size for size in (*few, *asked) if size != shape.least or kinds[0] == "text")
+
+
+def _parts(shape: Shape) -> Iterator[Choice]:
+    """Choices for what is used by its parts: by the places of a list, or by the pieces of a text."""
+    if shape.each and "indexed" in shape.uses:
+        inner = [choice for choice in _choices(shape.each) if choice.kind in {"empty", "literal"}]
+        places = range(min(shape.least, _MAX_PLACES))
+        yield from (Choice("at", (at, choice), f"{choice.says} at place {at + 1}") for choice in inner for at in places)
+    if shape.pieces:
+        separator, count = shape.pieces
+        yield Choice("pieces", shape.pieces, f"a text of {count} pieces with {separator!r} between them")
 
 
 def _constants(shape: Shape) -> Iterator[Any]:
