@@ -674,6 +674,12 @@ RENDERED = [
         "{% for x in xs %}{{ x[0] }}{% if x[2] > 9 %}!{{ x[1] }}{% endif %}{% endfor %}",
         False,
     ),
+    (
+        "jinja2",
+        "{% for d, s in xs if s > 0.5 %}{{ d.a }}: {{ s }}{% endfor %}",
+        "{% for d, s in xs if s > 0.5 %}{{ d.a|truncate(5) }}: {{ s }}{% endfor %}",
+        False,
+    ),
     ("jinja2", "{{ x[0] }} to {{ x[1] }}", "From {{ x[0] }} to {{ x[1] }}", True),
     # An object that is only needed behind a condition.
     ("jinja2", "{% if a %}{{ b.c }}{% endif %}{{ d }}", "{{ b.c }}{% if a %}!{% endif %}{{ d }}", False),
@@ -725,6 +731,26 @@ RENDERED = [
         True,
     ),
     ("jinja2", "{{ [x.a, x.b]|tojson }}{{ x.c.replace('d', x.e) }}", "{{ [x.a, x.b]|tojson }}{{ x.c }}", False),
+    # Names that are assigned in all branches are no inputs.
+    (
+        "jinja2",
+        "{% if a == 'x' %}{% set b = 'X' %}{% elif a %}{% set b = 'Y' %}{% else %}{% set b = 'Z' %}{% endif %}{{ b }}",
+        "{{ 'X' if a == 'x' else 'Y' if a else 'Z' }}",
+        True,
+    ),
+    (
+        "jinja2",
+        "{% for x in xs %}{% if x %}{% set b = 'A' %}{% else %}{% set b = 'B' %}{% endif %}{{ b }}{{ x }}{% endfor %}",
+        "{% for x in xs %}{{ 'A' if x else 'B' }}: {{ x }}{% endfor %}",
+        True,
+    ),
+    ("jinja2", "{% if a %}{% set b = 'X' %}{% endif %}{{ b }}", "{% if a %}X{% endif %}", False),
+    (
+        "jinja2",
+        "{{ b }}{% if a %}{% set b = 1 %}{% else %}{% set b = 2 %}{% endif %}{{ b }}",
+        "{{ 1 if a else 2 }}",
+        False,
+    ),
     # Cuts in branches.
     (
         "jinja2",

@@ -13,17 +13,16 @@ import pytest
 from concurrency.virtual_time import virtual_time
 from idempotency.conftest import result
 
-from agenta_ai_server.concurrency.pacing import PacedWork
 from agenta_ai_server.domain.errors import Reason, Refused
 from agenta_ai_server.domain.outcome import ToolOutcome
 from agenta_ai_server.idempotency import in_flight
 from agenta_ai_server.idempotency.encoding import VERSION, encode
-from agenta_ai_server.idempotency.in_flight import LONG_RESULT_BYTES, MAX_CALLERS, OUTCOME_UNKNOWN, InFlightCalls
+from agenta_ai_server.idempotency.in_flight import MAX_CALLERS, OUTCOME_UNKNOWN, InFlightCalls
 from agenta_ai_server.idempotency.memory import MemoryLedger
 from agenta_ai_server.idempotency.store import Claim, Leading, LeaseLost, LedgerStore, lease_lost
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Generator
+    from collections.abc import Awaitable, Callable
     from typing import TypeAlias
 
     from agenta_ai_server.domain.callers import Callers
@@ -429,20 +428,3 @@ async def test_a_result_that_is_too_large_goes_to_those_who_wait_and_no_further(
     assert len((await runs.run("id", b"f", tool)).text) == 5 << 20
     assert await runs.run("id", b"f", tool) == OUTCOME_UNKNOWN
     assert tool.begun == 1
-
-
-@virtual_time
-async def test_only_large_results_are_read_in_turns() -> None:
-    read: list[str] = []
-
-    async def long_work(principal: str, steps: Generator[None, None, ToolOutcome]) -> ToolOutcome:
-        read.append(principal)
-        return await PacedWork().run(principal, steps)
-
-    runs = InFlightCalls(make_store(), long_work=long_work)
-    for size in (LONG_RESULT_BYTES // 2, LONG_RESULT_BYTES):
-        tool = Tool("x" * size)
-        first = await runs.run(f"{size}", b"f", tool, principal="ada")
-        assert await runs.run(f"{size}", b"f", tool, principal="ada") == replace(first, replayed=True)
-        assert first.takes_long is (size == LONG_RESULT_BYTES)
-    assert read == ["ada"]

@@ -288,6 +288,38 @@ def test_a_probe_that_is_asked_to_wait(asked: float, seconds: float, breaker: Br
     assert delay(breaker) == seconds
 
 
+def probe(breaker: Breaker, caller: str, *, healthy: bool, retry_after: float | None = None) -> None:
+    breaker.leave(breaker.enter(caller), healthy=healthy, retry_after=retry_after, caller=caller)
+
+
+def test_a_caller_whose_probes_fail_keeps_it_open_for_nobody_else(breaker: Breaker, clock: Clock) -> None:
+    opened(breaker)
+    with pytest.raises(Refused):
+        breaker.enter("b")
+    clock.now += 5
+    probe(breaker, "a", healthy=False)
+    with pytest.raises(Refused):
+        breaker.enter("a")
+    probe(breaker, "b", healthy=False)
+    for caller in ("a", "b"):
+        with pytest.raises(Refused):
+            breaker.enter(caller)
+    entry = breaker.enter("c")
+    with pytest.raises(Refused):
+        breaker.enter("d")
+    breaker.leave(entry, healthy=True, caller="c")
+    assert state_of(breaker) is State.CLOSED
+
+
+def test_a_service_that_asks_a_probe_to_wait_is_left_alone_by_all(breaker: Breaker, clock: Clock) -> None:
+    opened(breaker)
+    clock.now += 5
+    probe(breaker, "a", healthy=False)
+    probe(breaker, "b", healthy=False, retry_after=20)
+    with pytest.raises(Refused):
+        breaker.enter("c")
+
+
 # What others see.
 
 

@@ -41,7 +41,6 @@ class ToolOutcome:
         repaired: Whether the first answer broke a rule and this one comes from asking once more.
         replayed: Whether this is the stored outcome of an earlier call.
         warnings: Sentences about what the caller should know although the call succeeded.
-        takes_long: Whether it is so large that it takes long to send to each of many callers.
     """
 
     text: str
@@ -51,7 +50,6 @@ class ToolOutcome:
     repaired: bool = False
     replayed: bool = False
     warnings: tuple[str, ...] = ()
-    takes_long: bool = False
 
     @classmethod
     def of_failure(cls, failed: ToolFailed) -> ToolOutcome:

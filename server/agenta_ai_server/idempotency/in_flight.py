@@ -20,7 +20,7 @@ from agenta_ai_server.idempotency.ledger import Finished, Following, Lost
 from agenta_ai_server.idempotency.store import LeaseLost
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Coroutine, Generator
+    from collections.abc import Awaitable, Callable, Coroutine
     from types import TracebackType
 
     from agenta_ai_server.domain.progress import Watch
@@ -30,8 +30,6 @@ if TYPE_CHECKING:
 FIRST_LOOK, LAST_LOOK, SLOWER = 0.05, 0.25, 1.5
 # Far above any real result. A larger one isn't stored, because it would evict too many others.
 MAX_RESULT_BYTES = 4 << 20
-# Results above this size take more than a few tenths of a millisecond to send.
-LONG_RESULT_BYTES = 1 << 14
 # Results above this size, some twenty times an ordinary one, count towards a limit for each principal.
 LARGE_RESULT_BYTES = 1 << 16
 MAX_LARGE_KIB_PER_PRINCIPAL = 32 << 10
@@ -51,7 +49,6 @@ OUTCOME_UNKNOWN = ToolOutcome(
 Result = TypeVar("Result")
 _RunId: TypeAlias = tuple[str, bytes, bool]
 _OutcomeOrError: TypeAlias = ToolOutcome | Refused | DeadlinePassed
-LongWork: TypeAlias = "Callable[[str, Generator[None, None, ToolOutcome]], Awaitable[ToolOutcome]]"
 Work: TypeAlias = "Callable[[Callers, Callable[[], Awaitable[None]]], Awaitable[ToolOutcome]]"
 
 log = logging.getLogger(__name__)
@@ -71,7 +68,6 @@ class InFlightCalls:
         max_joined: How many callers may wait for runs that others have begun here.
         max_joined_per_principal: How many of them may belong to one principal.
         result_seconds: How long results are stored.
-        long_work: Reads large results of a principal, so that other calls don't wait; ``None`` reads them at once.
     """
 
     def __init__(
@@ -81,13 +77,11 @@ class InFlightCalls:
         max_joined: int = 6000,
         max_joined_per_principal: int = MAX_JOINED_PER_PRINCIPAL,
         result_seconds: float = 600.0,
-        long_work: LongWork | None = None,
     ) -> None:
         self._store = store
         self._linger_seconds = linger
         self._max_joined = max_joined
         self._max_joined_per_principal = max_joined_per_principal
-        self._long_work = long_work
         self._kib_interval = round(result_seconds * MICROSECONDS / MAX_LARGE_KIB_PER_PRINCIPAL)
         self._large_kib: Buckets[str] = Buckets(MAX_PRINCIPALS)
         self._joined = 0
@@ -259,17 +253,12 @@ class InFlightCalls:
             if isinstance(claim, Lost):
                 return OUTCOME_UNKNOWN
             if isinstance(claim, Finished):
-                return await self._stored(run.principal, claim.data, replayed=not waited)
+                return _stored(claim.data, replayed=not waited)
             try:
                 return await self._lead(run, claim.lease)
             except LeaseLost:
                 # Nothing was sent. The process that has claimed the id meanwhile runs it.
                 run.recording = False
-
-    async def _stored(self, principal: str, data: bytes, *, replayed: bool) -> ToolOutcome:
-        if self._long_work and len(data) > LONG_RESULT_BYTES:
-            return await self._long_work(principal, _decoding(data, replayed=replayed))
-        return _stored(data, replayed=replayed)
 
     async def _claim(self, run: _Run) -> tuple[Leading | Finished | Lost, str]:
         """Claim the id, and return how that ended and the token of the last run that was waited for."""
@@ -312,7 +301,7 @@ class InFlightCalls:
         # Retryable means that nothing was billed: the same id may be sent again, and is then run again.
         keep = not (outcome.failure and outcome.failure.retryable)
         await self._record(run, lease.complete(data if may_store else None, keep=keep))
-        return replace(outcome, takes_long=True) if size > LONG_RESULT_BYTES else outcome
+        return outcome
 
     def _may_store(self, principal: str, size: int) -> bool:
         """Count a result, and return whether its principal may have it stored."""
@@ -377,15 +366,9 @@ class _Run:
         raise copy(ended)
 
 
-def _decoding(data: bytes, *, replayed: bool) -> Generator[None, None, ToolOutcome]:
-    """Read a large result, in one step."""
-    yield
-    return _stored(data, replayed=replayed)
-
-
 def _stored(data: bytes, *, replayed: bool) -> ToolOutcome:
     try:
-        return replace(decode(data), replayed=replayed, takes_long=len(data) > LONG_RESULT_BYTES)
+        return replace(decode(data), replayed=replayed)
     except ValueError as error:
         # For example, a later version's result after a downgrade. It was billed anyway.
         log.error("an outcome can't be read: %s", error)  # the trace tells nothing more

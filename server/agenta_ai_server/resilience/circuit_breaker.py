@@ -23,6 +23,8 @@ _WINDOW_SECONDS = 10.0
 _MIN_CALLS = 20
 _FAILING_SHARE = 0.5
 _MAX_OPEN_SECONDS = 30.0
+# If that many callers have failed to probe, no other one is tried before its time.
+_MAX_PROBERS = 20
 
 log = logging.getLogger(__name__)
 
@@ -43,7 +45,8 @@ class Breaker:
 
     Once its time is over, the next call is let through as a probe. Its success closes the breaker, its failure opens it
     again for twice as long, up to 30 seconds. The next probe follows when one has ended without a verdict, or has taken
-    as long as the breaker is open at first.
+    as long as the breaker is open at first. After a failed probe, one call of each other caller is a probe at once, so
+    that a caller whose prompts fail can't keep the breaker open for the others.
 
     Calls that began before the last change of state don't count, because they reflect an earlier state of the service.
 
@@ -71,6 +74,8 @@ class Breaker:
         self._by_caller: CountsByKey[Hashable] = CountsByKey(_WINDOW_SECONDS, clock)
         self._state = State.CLOSED
         self._failed_probes = 0
+        # Whose they were.
+        self._failed_probers: set[Hashable] = set()
         # When the open period, or the wait for a probe, ends. Without meaning while the breaker is closed.
         self._until = 0.0
         self._entry = 0
@@ -82,14 +87,17 @@ class Breaker:
             return State.HALF_OPEN
         return self._state
 
-    def enter(self) -> int:
+    def enter(self, caller: Hashable = "") -> int:
         """Admit a call, and return the entry to pass to :meth:`leave` at its end.
+
+        Args:
+            caller: Whose call it is.
 
         Raises:
             Refused: UPSTREAM_CIRCUIT_OPEN, with a delay after which a call may be let through.
         """
         if self._state is not State.CLOSED:
-            if (now := self._clock()) < self._until:
+            if (now := self._clock()) < self._until and not self._may_probe_early(caller):
                 raise self._refusal(self._until - now)
             # One at a time; but a probe may be as slow as a model, and mustn't keep all others waiting for it alone.
             self._until = now + self._open_seconds
@@ -113,21 +121,30 @@ class Breaker:
             return
         asked = 0.0 if healthy else min(retry_after or 0.0, _MAX_OPEN_SECONDS)
         if self._state is State.HALF_OPEN:
-            self._probed(healthy, asked)
+            self._probed(caller, healthy, asked)
         elif healthy is not None:
             self._by_caller.add(caller, failed=not healthy)
             if asked or self._is_failing():
                 self._open(asked or self._open_seconds)
 
-    def _probed(self, healthy: bool | None, asked: float) -> None:
+    def _may_probe_early(self, caller: Hashable) -> bool:
+        known = self._failed_probers
+        return self._state is State.OPEN and 0 < len(known) < _MAX_PROBERS and caller not in known
+
+    def _probed(self, caller: Hashable, healthy: bool | None, asked: float) -> None:
         if healthy is None:
             self._until = self._clock()
         elif healthy:
             self._failed_probes = 0
+            self._failed_probers.clear()
             self._by_caller.clear()
             self._change(State.CLOSED)
         else:
             self._failed_probes += 1
+            if asked:
+                self._failed_probers.clear()  # what the service asks for is for all callers
+            else:
+                self._failed_probers.add(caller)
             # A float would overflow after a night without Agenta.
             longer = self._open_seconds * 2 ** min(self._failed_probes, 10)
             self._open(max(asked, min(longer, _MAX_OPEN_SECONDS)))
@@ -191,7 +208,8 @@ class CircuitBreakingCompletions:
             Refused: As the service; UPSTREAM_CIRCUIT_OPEN.
             UpstreamFailed: As the service.
         """
-        entry = self._breaker.enter()
+        caller = call.caller.organization, call.caller.user
+        entry = self._breaker.enter(caller)
         healthy: bool | None = None
         retry_after: float | None = None
         try:
@@ -204,6 +222,5 @@ class CircuitBreakingCompletions:
             raise
         finally:
             # A cancelled call must leave too, because it may be the probe.
-            caller = call.caller.organization, call.caller.user
             self._breaker.leave(entry, healthy=healthy, retry_after=retry_after, caller=caller)
         return completion

@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Generator, Sequence
 
     from agenta_ai_server.domain.call import Call
-    from agenta_ai_server.domain.outcome import ToolOutcome
     from agenta_ai_server.domain.tool import ToolCall
     from agenta_ai_server.pipeline.pipeline import Interceptor
     from agenta_ai_server.rpc.handler import Continuation, GrpcHandler, Request
@@ -42,8 +41,8 @@ MANY_VALUES = 500
 class ToolPipeline(grpc.aio.ServerInterceptor):
     """Runs each tool call through the interceptors, for every method.
 
-    Large requests are read, and large results written, for one caller after the other: what precedes the rate limit
-    costs the caller nothing, and takes up to forty milliseconds.
+    Large requests are read for one caller after the other: what precedes the rate limit costs the caller nothing, and
+    takes up to forty milliseconds.
 
     Args:
         interceptors: In the order in which a call passes them.
@@ -54,8 +53,6 @@ class ToolPipeline(grpc.aio.ServerInterceptor):
         self._pipeline = Pipeline(interceptors)
         self._backlog = Backlog(MAX_WAITING_OF_CALLER, MAX_WAITING)
         self._reading = PacedWork()
-        # Apart from requests, so that results, which may have been billed, don't wait for these.
-        self._writing = PacedWork()
 
     async def intercept_service(self, continuation: Continuation, details: grpc.HandlerCallDetails) -> GrpcHandler:
         """Put the pipeline between the two halves of a method that calls a tool."""
@@ -75,8 +72,6 @@ class ToolPipeline(grpc.aio.ServerInterceptor):
             else:
                 del data
             outcome = await self._pipeline.run(tool_call)
-            if outcome.takes_long:
-                return Response(await self._writing.run(call.principal, _writing(write, outcome)), outcome)
             return Response(write(outcome), outcome)
 
         return CallHandler(
@@ -146,12 +141,6 @@ def _reading(read: Read, data: bytes, call: Call) -> Generator[None, None, ToolC
         yield
         fingerprint(tool_call)
     return tool_call
-
-
-def _writing(write: Callable[[ToolOutcome], bytes], outcome: ToolOutcome) -> Generator[None, None, bytes]:
-    """Make the response of a large result, in one step."""
-    yield
-    return write(outcome)
 
 
 def _refuse(refused: Refused) -> NoReturn:

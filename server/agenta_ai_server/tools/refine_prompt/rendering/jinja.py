@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
+from collections import Counter
+from typing import TYPE_CHECKING, Any, Final, TypeGuard, TypeVar, cast
 
 import jinja2
 from jinja2 import nodes
@@ -18,7 +19,7 @@ from agenta_ai_server.tools.refine_prompt.rendering.sandbox import Sandbox
 from agenta_ai_server.tools.refine_prompt.rendering.text import MAX_OUTPUT, Rendered, RenderError, marked
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Set
+    from collections.abc import Callable, Sequence, Set
 
     from jinja2.compiler import Frame
 
@@ -153,7 +154,44 @@ def _compiled(tree: nodes.Template) -> tuple[jinja2.Template, frozenset[str]]:
         # One like that of a function is an input unless it is only called.
         called = {id(call.node) for call in tree.find_all(nodes.Call)}
         names -= functions - {name.name for name in tree.find_all(nodes.Name) if id(name) not in called}
-    return template, frozenset(names)
+    return template, frozenset(names - _locals(tree))
+
+
+def _locals(tree: nodes.Template) -> set[str]:
+    """Return the names that each branch of a condition assigns before they are used. Jinja2 takes them for inputs."""
+    found, uses = _assigned_before_use(tree.body), _uses(tree)
+    for loop in tree.find_all(nodes.For):
+        inside = _uses(loop)
+        found |= {name for name in _assigned_before_use(loop.body) if inside[name] == uses[name]}
+    return found
+
+
+def _assigned_before_use(body: Sequence[nodes.Node]) -> set[str]:
+    used, found = set[str](), set[str]()
+    for node in body:
+        used |= _uses(node).keys()
+        found |= _assigned([node]) - used
+    return found
+
+
+def _assigned(body: Sequence[nodes.Node]) -> set[str]:
+    """Return the names that have values in any case after some statements."""
+    found = set[str]()
+    for node in body:
+        if isinstance(node, nodes.Assign | nodes.AssignBlock):
+            found |= {name.name for name in (node.target, *node.target.find_all(nodes.Name)) if _is_stored(name)}
+        elif isinstance(node, nodes.If) and node.else_:
+            branches = (node.body, *(each.body for each in node.elif_), node.else_)
+            found |= set[str].intersection(*map(_assigned, branches))
+    return found
+
+
+def _is_stored(node: nodes.Node) -> TypeGuard[nodes.Name]:
+    return isinstance(node, nodes.Name) and node.ctx == "store"
+
+
+def _uses(node: nodes.Node) -> Counter[str]:
+    return Counter(name.name for name in node.find_all(nodes.Name) if name.ctx == "load")
 
 
 # Statements whose content goes straight into the output.

@@ -7,7 +7,7 @@ from itertools import chain, combinations, islice, zip_longest
 from typing import TYPE_CHECKING, Any, Final
 
 from agenta_ai_server.tools.refine_prompt.rendering.inputs import CHANCE, FLAT, FRACTIONS, LONG, PLAIN
-from agenta_ai_server.tools.refine_prompt.rendering.shapes import ABSENT, EMPTY, OTHER, Choice, Shape
+from agenta_ai_server.tools.refine_prompt.rendering.shapes import ABSENT, EMPTY, KINDS, OTHER, Choice, Shape
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Mapping
@@ -97,11 +97,14 @@ def bases(root: Shape, *, may_use_chance: bool) -> Iterator[Situation]:
         may_use_chance: Whether the texts may render differently with the same inputs.
     """
     choices = _all_choices(root)
+    single = _one_by_one(choices)
     yield Situation()
+    # The places of a pair may be of different kinds.
+    yield from (Situation({s: choice}) for s, choice in single if choice.kind == "at" and choice.value[1].kind in KINDS)
     # What chooses from a constant object is one of its keys.
     keys = {shape: [choice for choice in found if choice.value] for shape, found in choices.items()}
     yield from _diagonals(keys, least=1)
-    yield from (Situation({shape: choice}) for shape, choice in _one_by_one(choices))
+    yield from (Situation({shape: choice}) for shape, choice in single)
     yield from candidates(root, may_use_chance=may_use_chance)
 
 
@@ -167,7 +170,7 @@ def _sizes(shape: Shape) -> dict[int, None]:
 def _parts(shape: Shape) -> Iterator[Choice]:
     """Choices for what is used by its parts: by the places of a list, or by the pieces of a text."""
     if shape.each and "indexed" in shape.uses:
-        inner = [choice for choice in _choices(shape.each) if choice.kind in {"empty", "literal"}]
+        inner = [choice for choice in _choices(shape.each) if choice.kind in {"empty", "literal", *KINDS}]
         places = range(min(shape.least, _MAX_PLACES))
         yield from (Choice("at", (at, choice), f"{choice.says} at place {at + 1}") for choice in inner for at in places)
     if shape.pieces:
