@@ -13,7 +13,7 @@ from grpc_status import rpc_status
 
 from agenta_ai.v1 import error_pb2, tool_service_pb2
 from agenta_ai_server.domain.call import ANONYMOUS, Principal
-from agenta_ai_server.domain.tool import ToolCall, ToolSet
+from agenta_ai_server.domain.tool import ToolCall, ToolSet, already_read
 
 if TYPE_CHECKING:
     from grpc.aio import AioRpcError
@@ -72,7 +72,7 @@ def tool_call(
 ) -> ToolCall:
     """A call as the pipeline gets it, for what is tested without a wire."""
     return ToolCall(
-        name, caller, deadline, 60, tools or ToolSet(), lambda: arguments or {}, request_id, callers=callers
+        name, caller, deadline, 60, tools or ToolSet(), already_read(arguments or {}), request_id, callers=callers
     )
 
 

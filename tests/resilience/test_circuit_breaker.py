@@ -300,10 +300,13 @@ def test_a_caller_whose_probes_fail_keeps_it_open_for_nobody_else(breaker: Break
     probe(breaker, "a", healthy=False)
     with pytest.raises(Refused):
         breaker.enter("a")
+    clock.now += 4
     probe(breaker, "b", healthy=False)
-    for caller in ("a", "b"):
-        with pytest.raises(Refused):
+    breaker.leave(breaker.enter("left"), healthy=None, caller="left")
+    for caller in ("a", "b", "left"):
+        with pytest.raises(Refused) as refused:
             breaker.enter(caller)
+        assert refused.value.retry_delay == pytest.approx(6.0)  # as after the first
     entry = breaker.enter("c")
     with pytest.raises(Refused):
         breaker.enter("d")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections import Counter
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -19,10 +20,11 @@ from agenta_ai.v1 import tool_service_pb2
 from agenta_ai.v1.tool_service_pb2_grpc import ToolServiceStub
 from agenta_ai_server.domain.call import Principal
 from agenta_ai_server.domain.errors import Reason, Refused
-from agenta_ai_server.rpc import tool_pipeline
+from agenta_ai_server.rpc import request_reader
 from agenta_ai_server.rpc.handler import CallHandler, Request, ToolHandler
 from agenta_ai_server.rpc.parsing import MAX_REQUEST_BYTES, parse, read_arguments
-from agenta_ai_server.rpc.tool_pipeline import ToolPipeline, read_at_once
+from agenta_ai_server.rpc.request_reader import read_at_once
+from agenta_ai_server.rpc.tool_pipeline import ToolPipeline
 from agenta_ai_server.rpc.wire_format import CALL_TOOL
 
 if TYPE_CHECKING:
@@ -128,31 +130,35 @@ async def test_a_large_request_waits_until_its_deadline(make_call: Callable[[], 
     assert reading.begun == 2
 
 
-async def test_a_caller_with_many_large_requests_waits_before_the_next_one_is_taken(
+async def test_a_caller_has_some_requests_received_at_the_same_time(
     make_call: Callable[[], Call], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(tool_pipeline, "MAX_WAITING_OF_CALLER", 3 * MAX_REQUEST_BYTES)
-    reading = Reading()
+    monkeypatch.setattr(request_reader, "MAX_REQUESTS_OF_CALLER", 3)
+    reading, arrived = Reading(), asyncio.Event()
     handler = await reading.handler()
-    taken = 0
-
-    async def message() -> bytes:
-        nonlocal taken
-        taken += 1
-        assert taken - reading.begun <= 5  # three, the one that is being read, and the next
-        return bytes(MAX_REQUEST_BYTES)
+    inside: Counter[str] = Counter()
 
     async def reason_of(call: Call) -> Reason:
+        async def message() -> bytes:
+            inside[call.principal.user if call.principal else ""] += 1
+            assert reading.begun or max(inside.values()) <= 3
+            await arrived.wait()
+            return bytes(MAX_REQUEST_BYTES)
+
         with pytest.raises(Refused) as refused:
             await handler.respond(Request(message, call), call)
         return refused.value.reason
 
-    calls = [asyncio.create_task(reason_of(make_call())) for _ in range(20)]
-    late = asyncio.create_task(reason_of(replace(make_call(), deadline=asyncio.get_running_loop().time())))
-    await asyncio.sleep(0)
-    calls.pop(10).cancel()
+    def start(**changes: Any) -> asyncio.Task[Reason]:
+        return asyncio.create_task(reason_of(replace(make_call(), **changes)))
+
+    calls = [start() for _ in range(12)]
+    late = start(deadline=asyncio.get_running_loop().time())
+    other = start(principal=Principal("other"))
     assert await late == Reason.DEADLINE_TOO_SHORT
-    assert await reason_of(replace(make_call(), principal=Principal("other"))) == Reason.REQUEST_MALFORMED
-    assert taken < 12  # another caller's comes in its turn
-    assert set(await asyncio.gather(*calls)) == {Reason.REQUEST_MALFORMED}
-    assert taken == reading.begun == 20
+    for call in (calls.pop(7), calls.pop(0)):
+        call.cancel()
+    arrived.set()
+    assert set(await asyncio.gather(*calls, other)) == {Reason.REQUEST_MALFORMED}
+    assert reading.begun == 11
+    assert inside["other"] == 1

@@ -20,7 +20,7 @@ from agenta_ai_server.assembly.upstream import build_completions
 from agenta_ai_server.checks.shared import HTTP_SECONDS, Found, failed, ok, open_agenta, warning
 from agenta_ai_server.domain.call import ANONYMOUS
 from agenta_ai_server.domain.errors import Refused
-from agenta_ai_server.domain.tool import ToolCall
+from agenta_ai_server.domain.tool import ToolCall, already_read
 from agenta_ai_server.pipeline.pipeline import run_tool
 from agenta_ai_server.tools.refine_prompt import prompt
 from agenta_ai_server.tools.refine_prompt.suitability import flaws
@@ -159,7 +159,7 @@ async def refinement(settings: Settings) -> AsyncIterator[Found]:
         seconds = settings.max_call_seconds
         deadline = asyncio.get_running_loop().time() + seconds
         try:
-            outcome = await run_tool(ToolCall(REFINE, ANONYMOUS, deadline, seconds, tools, lambda: arguments))
+            outcome = await run_tool(ToolCall(REFINE, ANONYMOUS, deadline, seconds, tools, already_read(arguments)))
         except Refused as refused:
             yield failed(f"{refused.reason}: {refused.message}", _remedy(refused.reason, refused.message))
             return

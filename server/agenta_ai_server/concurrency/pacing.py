@@ -1,4 +1,4 @@
-"""Does long work on the event loop, and leaves as much time for everything else."""
+"""Does long work on the event loop in steps, with pauses for everything else."""
 
 from __future__ import annotations
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import re
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, Protocol, TypeAlias
 
 from agenta_ai_server.domain.deadline import too_little_time
+from agenta_ai_server.domain.digest import digest
 from agenta_ai_server.domain.errors import Reason, Refused
 from agenta_ai_server.domain.progress import Progress
 
@@ -27,6 +29,16 @@ Run: TypeAlias = "Callable[[ToolCall], Awaitable[ToolOutcome]]"
 # Nested like their names, as in Agenta, which dispatches by provider, group and tool.
 _Namespaces: TypeAlias = "dict[str, dict[str, dict[str, dict[str, ToolSpec]]]]"
 _SEGMENTS = 4
+
+
+_to_json = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode
+
+
+class ReadArguments(Protocol):
+    """Reads the arguments of a call from its request."""
+
+    def __call__(self, *, max_values: int = ...) -> dict[str, Json]:
+        """Return them. Raises ``Refused`` with ARGUMENTS_INVALID, also if there are more values than that."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,7 +172,6 @@ class ToolCall:
         watch: Receives the progress of the call; ``None`` if no one watches.
         on_billing: Runs before anything is billed; ``None`` if that isn't recorded.
         resends: How often the next request to the completion service was sent before.
-        fingerprint: Hash of the name and the arguments; empty until it is needed.
     """
 
     name: str
@@ -168,7 +179,7 @@ class ToolCall:
     deadline: float
     max_seconds: float
     tools: ToolSet
-    read_arguments: Callable[..., dict[str, Json]]
+    read_arguments: ReadArguments
     request_id: str = ""
     credential: AgentaCredential | None = None
     rerun_if_outcome_unknown: bool = False
@@ -177,7 +188,7 @@ class ToolCall:
     watch: Watch | None = None
     on_billing: Callable[[], Awaitable[None]] | None = None
     resends: int = 0
-    fingerprint: bytes = b""
+    _fingerprint: bytes = b""
     _arguments: dict[str, Json] | None = None
 
     @property
@@ -197,7 +208,7 @@ class ToolCall:
         """
         if self._arguments is None:
             self._arguments = self.read_arguments()
-            self.read_arguments = dict
+            self.read_arguments = _nothing
         return self._arguments
 
     def load_few_arguments(self, max_values: int) -> bool:
@@ -206,17 +217,28 @@ class ToolCall:
         Returns:
             Whether they have been read.
         """
-        try:
-            self._arguments = self.read_arguments(max_values=max_values)
-        except Refused:
-            return False
-        self.read_arguments = dict
+        if self._arguments is None:
+            try:
+                self._arguments = self.read_arguments(max_values=max_values)
+            except Refused:
+                return False
+            self.read_arguments = _nothing
         return True
+
+    def fingerprint(self) -> bytes:
+        """Return a hash of the tool's name and the arguments, which is the same for every method.
+
+        Raises:
+            Refused: ARGUMENTS_INVALID.
+        """
+        if not self._fingerprint:
+            self._fingerprint = digest(self.name, _to_json(self.arguments))
+        return self._fingerprint
 
     def forget_arguments(self) -> None:
         """Release the arguments: this call only waits for the outcome of another one."""
         self._arguments = {}
-        self.read_arguments = dict
+        self.read_arguments = _nothing
 
     @property
     def waiting(self) -> HasDeadline:
@@ -264,6 +286,19 @@ class ToolCall:
         """Report the call's progress to its watchers: see :class:`~agenta_ai_server.domain.progress.Progress`."""
         if self.watch:
             self.watch(Progress(stage, text, done, total, queue_position, retry_delay))
+
+
+def already_read(arguments: dict[str, Json]) -> ReadArguments:
+    """Return what reads arguments that no request holds, whatever their number."""
+
+    def read(*, max_values: int = 0) -> dict[str, Json]:
+        return arguments
+
+    return read
+
+
+def _nothing(*, max_values: int = 0) -> dict[str, Json]:
+    return {}
 
 
 def service_disabled() -> Refused:

@@ -105,4 +105,4 @@ class _BothLeases:
         await self.shared.abandon()
 
     async def followed(self) -> float:
-        return await self.shared.followed()
+        return max(await self.shared.followed(), await self.local.followed())

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import re
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -21,7 +20,6 @@ if TYPE_CHECKING:
     from agenta_ai_server.idempotency.in_flight import InFlightCalls
     from agenta_ai_server.pipeline.pipeline import Proceed
 
-_to_json = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode
 UUID4 = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}", re.IGNORECASE)
 
 
@@ -64,7 +62,7 @@ class Idempotency:
         principal = digest(caller.method, caller.user, caller.organization, caller.workspace, caller.project).hex()
         return await self._in_flight.run(
             digest(principal, call.request_id.lower()).hex(),
-            fingerprint(call),
+            call.fingerprint(),
             work,
             call.deadline,
             rerun=call.rerun_if_outcome_unknown,
@@ -72,14 +70,3 @@ class Idempotency:
             on_join=call.forget_arguments,
             watch=call.watch,
         )
-
-
-def fingerprint(call: ToolCall) -> bytes:
-    """Return a hash of the tool's name and the arguments, the same for every method, made when it is first needed.
-
-    Raises:
-        Refused: ARGUMENTS_INVALID.
-    """
-    if not call.fingerprint:
-        call.fingerprint = digest(call.name, _to_json(call.arguments))
-    return call.fingerprint

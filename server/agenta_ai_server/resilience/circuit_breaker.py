@@ -23,7 +23,7 @@ _WINDOW_SECONDS = 10.0
 _MIN_CALLS = 20
 _FAILING_SHARE = 0.5
 _MAX_OPEN_SECONDS = 30.0
-# If that many callers have failed to probe, no other one is tried before its time.
+# Once so many callers have probed in vain, no call is a probe before the period is over.
 _MAX_PROBERS = 20
 
 log = logging.getLogger(__name__)
@@ -45,8 +45,9 @@ class Breaker:
 
     Once its time is over, the next call is let through as a probe. Its success closes the breaker, its failure opens it
     again for twice as long, up to 30 seconds. The next probe follows when one has ended without a verdict, or has taken
-    as long as the breaker is open at first. After a failed probe, one call of each other caller is a probe at once, so
-    that a caller whose prompts fail can't keep the breaker open for the others.
+    as long as the breaker is open at first. After a failed probe, one call of each of the first 20 other callers may
+    probe before the period is over, so that a caller whose prompts fail can't keep the breaker open for the others.
+    Such a probe doesn't change the period.
 
     Calls that began before the last change of state don't count, because they reflect an earlier state of the service.
 
@@ -74,10 +75,12 @@ class Breaker:
         self._by_caller: CountsByKey[Hashable] = CountsByKey(_WINDOW_SECONDS, clock)
         self._state = State.CLOSED
         self._failed_probes = 0
-        # Whose they were.
+        # Who has probed in vain.
         self._failed_probers: set[Hashable] = set()
         # When the open period, or the wait for a probe, ends. Without meaning while the breaker is closed.
         self._until = 0.0
+        # When the period ends that a probe interrupts.
+        self._interrupted_until = 0.0
         self._entry = 0
 
     @property
@@ -99,6 +102,7 @@ class Breaker:
         if self._state is not State.CLOSED:
             if (now := self._clock()) < self._until and not self._may_probe_early(caller):
                 raise self._refusal(self._until - now)
+            self._interrupted_until = self._until
             # One at a time; but a probe may be as slow as a model, and mustn't keep all others waiting for it alone.
             self._until = now + self._open_seconds
             if self._state is State.OPEN:
@@ -128,17 +132,22 @@ class Breaker:
                 self._open(asked or self._open_seconds)
 
     def _may_probe_early(self, caller: Hashable) -> bool:
-        known = self._failed_probers
-        return self._state is State.OPEN and 0 < len(known) < _MAX_PROBERS and caller not in known
+        failed = self._failed_probers
+        return self._state is State.OPEN and 0 < len(failed) < _MAX_PROBERS and caller not in failed
 
     def _probed(self, caller: Hashable, healthy: bool | None, asked: float) -> None:
-        if healthy is None:
-            self._until = self._clock()
-        elif healthy:
+        left = self._interrupted_until - self._clock()
+        if healthy:
             self._failed_probes = 0
             self._failed_probers.clear()
             self._by_caller.clear()
             self._change(State.CLOSED)
+        elif left > 0 and not asked:
+            # A probe before its time doesn't change the period.
+            self._failed_probers.add(caller)
+            self._open(left)
+        elif healthy is None:
+            self._until = self._clock()
         else:
             self._failed_probes += 1
             if asked:

@@ -1,67 +1,62 @@
-"""Bounds the large requests that have arrived and wait to be read."""
+"""Bounds the requests that are being received or wait to be read."""
 
 from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Hashable, Iterator
+    from collections.abc import Hashable
 
 
 class Backlog:
-    """Counts the bytes of waiting requests. A caller with too many waits before its next request is taken from grpc.
+    """Gives callers places for their requests. HTTP/2's flow control holds back those without one.
 
-    Meanwhile, HTTP/2's flow control holds that request back, and most of it takes memory at the caller only. A caller
-    without a waiting request never waits: callers that use up the backlog must not lock out the others.
+    A caller without a request here never waits: callers that take all places must not lock out the others.
 
     Args:
-        of_caller: How many bytes of one caller may wait before its next request is taken.
-        in_all: How many bytes of all callers may wait before the next request of one of these is taken.
+        of_caller: How many places one caller may have.
+        in_all: How many places all callers may have before those that have one wait.
     """
 
     def __init__(self, of_caller: int, in_all: int) -> None:
         self._max_of_caller = of_caller
         self._max_in_all = in_all
-        self._bytes: Counter[Hashable] = Counter()
+        self._places: Counter[Hashable] = Counter()
+        self._in_all = 0
         # In the order of arrival. A turn that has come has a result.
         self._turns: dict[asyncio.Future[None], Hashable] = {}
 
-    def is_full(self, caller: Hashable) -> bool:
-        """Return whether the caller must wait before its next request is taken."""
-        held = self._bytes.get(caller, 0)
-        return held >= self._max_of_caller or (held > 0 and self._bytes.total() >= self._max_in_all)
+    def try_enter(self, caller: Hashable) -> bool:
+        """Take a place, unless the caller must wait for one; :meth:`leave` gives it back."""
+        held = self._places[caller]
+        if held >= self._max_of_caller or (held and self._in_all >= self._max_in_all):
+            return False
+        self._places[caller] = held + 1
+        self._in_all += 1
+        return True
 
-    async def room(self, caller: Hashable) -> None:
-        """Wait until the next request of the caller may be taken. :meth:`admit_next` must be called afterwards."""
+    async def enter(self, caller: Hashable) -> None:
+        """Wait for a place, and take it; :meth:`leave` gives it back."""
         turn = asyncio.get_running_loop().create_future()
         self._turns[turn] = caller
         try:
             await turn
         except asyncio.CancelledError:
             if not turn.cancelled():
-                self.admit_next()
+                self.leave(caller)
             raise
         finally:
             del self._turns[turn]
 
-    def admit_next(self) -> None:
-        """Let the first caller that waits and may go on do so."""
-        for turn, caller in self._turns.items():
-            if not turn.done() and not self.is_full(caller):
+    def leave(self, caller: Hashable) -> None:
+        """Give a place back, and let those that wait have it in the order of arrival."""
+        self._in_all -= 1
+        self._places[caller] -= 1
+        if not self._places[caller]:
+            del self._places[caller]
+        for turn, waiting in self._turns.items():
+            if not turn.done() and self.try_enter(waiting):
                 turn.set_result(None)
                 return
-
-    @contextmanager
-    def holding(self, caller: Hashable, size: int) -> Iterator[None]:
-        """Count a request for as long as it waits to be read."""
-        self._bytes[caller] += size
-        try:
-            yield
-        finally:
-            self._bytes[caller] -= size
-            if not self._bytes[caller]:
-                del self._bytes[caller]
-            self.admit_next()

@@ -8,10 +8,8 @@ from agenta_ai_server.domain.tool import ToolCall
 from agenta_ai_server.pipeline.idempotency import UUID4
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from agenta_ai_server.domain.call import Call
-    from agenta_ai_server.domain.values import Json
+    from agenta_ai_server.domain.tool import ReadArguments
     from agenta_ai_server.tools.catalog import Catalog
 
 
@@ -31,7 +29,7 @@ class ToolCalls:
         self,
         call: Call,
         name: str,
-        read_arguments: Callable[[], dict[str, Json]],
+        read_arguments: ReadArguments,
         *,
         request_id: str,
         rerun_if_outcome_unknown: bool,

@@ -19,7 +19,7 @@ from agenta_ai_server.commands.tools.canned import canned_prompt
 from agenta_ai_server.commands.tools.source import FILE, environment_of, file_of, read_tools
 from agenta_ai_server.domain.call import ANONYMOUS
 from agenta_ai_server.domain.errors import Refused
-from agenta_ai_server.domain.tool import ToolCall
+from agenta_ai_server.domain.tool import ToolCall, already_read
 from agenta_ai_server.pipeline.pipeline import run_tool
 from agenta_ai_server.settings import ENVIRONMENT, SettingsError
 from agenta_ai_server.standin.app import StandIn
@@ -163,8 +163,8 @@ async def _outcome(
     """Run one example. Return whether it passes, and a sentence about it."""
     seconds = tool.timeout_seconds or loaded.max_call_seconds
     deadline = asyncio.get_running_loop().time() + seconds
-    arguments = dict(example.arguments)
-    call = ToolCall(tool.name, ANONYMOUS, deadline, seconds, catalog.current, lambda: arguments)
+    arguments = already_read(dict(example.arguments))
+    call = ToolCall(tool.name, ANONYMOUS, deadline, seconds, catalog.current, arguments)
     try:
         async with asyncio.timeout(seconds):
             outcome = await run_tool(call)

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 _MAX_SIZE: Final = 25
 _MAX_PAIRS: Final = 2_000
 _DESCRIBED: Final = 3
-# The places of a list that get a value of their own.
+# How many elements of a list are varied one by one.
 _MAX_PLACES: Final = 6
 # The constants that all inputs are given at once before anything is given to one alone.
 _FIRST_DIAGONALS: Final = 2
@@ -71,17 +71,17 @@ def candidates(root: Shape, unshown: Collection[Shape] = (), *, may_use_chance: 
     yield from islice(diagonals, _FIRST_DIAGONALS)
     yield from _others(root, unshown)
     single = _one_by_one(choices)
-    # What is needed only behind a condition that it has nothing to do with.
+    # An object may be used only behind a condition on another input, and be absent otherwise.
     objects = [shape for shape in root.keys.values() if shape.keys and not shape.decides]
     yield from (Situation({shape: ABSENT}) for shape in objects)
-    yield from (Situation({s: c, shape: ABSENT}) for s, c in single if c in {ABSENT, EMPTY} for shape in objects)
     for common in (ABSENT, EMPTY):
         together = {shape: choice for shape, choice in single if choice is common}
         if len(together) > 1:
             yield Situation(together)
     yield from (Situation({shape: choice}) for shape, choice in single)
     yield from diagonals
-    # What is cut in a branch is only seen there, and only if it is long.
+    yield from (Situation({s: c, shape: ABSENT}) for s, c in single if c in {ABSENT, EMPTY} for shape in objects)
+    # A text that is cut in a branch shows that only if it is long and the branch is taken.
     yield from (Situation({shape: choice}, LONG) for shape, choice in single if choice.kind in {"absent", "literal"})
     yield from (Situation({shape: choice}, mode) for mode in modes for shape, choice in single)
     pairs = ((one, two) for one, two in combinations(single, 2) if one[0] is not two[0])

@@ -1,0 +1,117 @@
+"""Reads the requests of tool calls, and large ones so that other calls don't wait."""
+
+from __future__ import annotations
+
+import asyncio
+from copy import copy
+from functools import partial
+from typing import TYPE_CHECKING, NoReturn, TypeVar
+
+from agenta_ai_server.concurrency.pacing import PacedWork
+from agenta_ai_server.domain.errors import Reason, Refused, forget_frames
+from agenta_ai_server.rpc.backlog import Backlog
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Generator
+
+    from agenta_ai_server.domain.call import Call
+    from agenta_ai_server.domain.tool import ToolCall
+    from agenta_ai_server.rpc.handler import Request
+
+    Read = Callable[[bytes, Call], ToolCall]
+
+Result = TypeVar("Result")
+
+# Requests of at most 1 MiB that are being received or wait to be read, of one caller and in all.
+MAX_REQUESTS_OF_CALLER = 32
+MAX_REQUESTS = 256
+# Requests that are larger, or hold more values, take more than about a millisecond to read. Few prompts are so large.
+LARGE_BYTES = 1 << 14
+MANY_VALUES = 500
+
+
+class RequestReader:
+    """Reads large requests for one caller after the other, with pauses for other calls.
+
+    What precedes the rate limit costs the caller nothing, and takes up to forty milliseconds.
+    """
+
+    def __init__(self) -> None:
+        self._backlog = Backlog(MAX_REQUESTS_OF_CALLER, MAX_REQUESTS)
+        self._reading = PacedWork()
+
+    async def read(self, read: Read, request: Request, call: Call) -> ToolCall:
+        """Return the tool call of a request.
+
+        Raises:
+            Refused: DEADLINE_TOO_SHORT, or what refused the request.
+        """
+        caller = call.principal
+        if not self._backlog.try_enter(caller):
+            await _in_time(self._backlog.enter(caller), call)
+        try:
+            data = await request.read()
+            if tool_call := read_at_once(read, data, call):
+                return tool_call
+            steps = _reading(read, data, call)
+            del data  # the steps keep it for as long as they need it
+            return await _in_time(self._reading.run(caller, steps), call)
+        finally:
+            self._backlog.leave(caller)
+
+
+async def _in_time(work: Awaitable[Result], call: Call) -> Result:
+    """Await the work, at most until the call's deadline.
+
+    Raises:
+        Refused: DEADLINE_TOO_SHORT.
+    """
+    timeout = asyncio.timeout_at(call.deadline)
+    try:
+        async with timeout:
+            return await work
+    except TimeoutError:
+        if not timeout.expired():
+            raise
+    message = (
+        "The call's deadline passed while earlier large requests of the same caller were being read. Nothing was "
+        "billed. Send fewer large requests at the same time."
+    )
+    raise Refused(Reason.DEADLINE_TOO_SHORT, message)
+
+
+def read_at_once(read: Read, data: bytes, call: Call) -> ToolCall | None:
+    """Return the tool call of a request, or ``None`` if that takes long, or its arguments are invalid.
+
+    Raises:
+        Refused: As ``read`` does.
+    """
+    if len(data) > LARGE_BYTES:
+        return None
+    tool_call = read(data, call)
+    # A value has two bytes at least.
+    is_read = len(data) <= 2 * MANY_VALUES or tool_call.load_few_arguments(MANY_VALUES)
+    return tool_call if is_read else None
+
+
+def _reading(read: Read, data: bytes, call: Call) -> Generator[None, None, ToolCall]:
+    """Make the tool call of a large request in steps: parse it, read its arguments, hash them."""
+    tool_call = read(data, call)
+    del data
+    yield
+    try:
+        tool_call.load_arguments()
+    except Refused as refused:
+        # In its place in the pipeline, the call is refused again, and the request isn't read again.
+        forget_frames(refused)
+        tool_call.read_arguments = partial(_refuse, refused)
+        return tool_call
+    if tool_call.request_id:
+        yield
+        tool_call.fingerprint()
+    return tool_call
+
+
+def _refuse(refused: Refused, *, max_values: int = 0) -> NoReturn:
+    # A raised error keeps the frames that it passes, and these keep the original.
+    raise copy(refused)
