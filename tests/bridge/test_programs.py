@@ -24,7 +24,7 @@ from bridge.conftest import (
     http_client,
     over_stdio,
 )
-from client.conftest import FakeServer
+from client.conftest import BOOTSTRAP, FakeServer
 from google.protobuf.json_format import ParseDict
 
 from agenta_ai.v1 import tool_service_pb2 as pb
@@ -148,15 +148,6 @@ async def test_a_service_that_restarts_runs_the_call_once_by_its_id(server: Fake
             after.close()
     assert not result.is_error
     assert server.service.requests[0].request_id == after.service.requests[0].request_id
-
-
-# Becomes the command that it is given, with Ctrl-C as it is in a terminal: where the tests run in the background, they
-# and all that they start ignore it. The grpc of this process doesn't always survive a fork, which preexec_fn needs.
-BOOTSTRAP = """
-import os, signal, sys
-signal.signal(signal.SIGINT, signal.SIG_DFL)
-os.execv(sys.argv[1], sys.argv[1:])
-"""
 
 
 class Program:

@@ -93,6 +93,15 @@ class FakeService(tool_service_pb2_grpc.ToolServiceServicer):
     Status = ListTools = CallTool = _answer
 
 
+# Becomes the command that it is given, with Ctrl-C as it is in a terminal: where the tests run in the background, they
+# and all that they start ignore it. The grpc of this process doesn't always survive a fork, which preexec_fn needs.
+BOOTSTRAP = """
+import os, signal, sys
+signal.signal(signal.SIGINT, signal.SIG_DFL)
+os.execv(sys.argv[1], sys.argv[1:])
+"""
+
+
 class FakeServer:
     """The service on a loop in a thread of its own, so that clients with and without asyncio can call it.
 

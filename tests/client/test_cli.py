@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 import grpc
 import pytest
+from client.conftest import BOOTSTRAP
 from google.protobuf.json_format import ParseDict
 from google.rpc import error_details_pb2, status_pb2
 
@@ -658,10 +659,8 @@ def test_help_waits_for_nothing_heavy() -> None:
 def test_control_c(server: FakeServer) -> None:
     server.answers(None)
     running = subprocess.Popen(
-        [*COMMAND, "status", "--target", server.target],
+        [sys.executable, "-c", BOOTSTRAP, *COMMAND, "status", "--target", server.target],
         stderr=subprocess.PIPE,
-        # Where the tests run in the background, they and all that they start ignore the signal.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     assert server.service.asked.wait(30)
     running.send_signal(signal.SIGINT)

@@ -223,13 +223,13 @@ async def test_calls_that_come_too_late_are_counted_and_share_one_line(
         async with grpc.aio.insecure_channel(address) as channel:
             await ToolServiceStub(channel).Status(tool_service_pb2.StatusRequest())
         counted = (await scrape(metrics))["agenta_ai_calls_total"]
-    ended, dropped = lines.of("calls")
-    assert (ended["method"], ended["code"]) == ("Status", "OK")
+    ended = [line for line in lines.of("calls") if "dropped" not in line]
+    (dropped,) = (line for line in lines.of("calls") if "dropped" in line)
+    assert [line["code"] for line in ended if line["method"] == "Status"] == ["OK"]
     assert dropped["level"] == "warning"
-    late = ("DEADLINE_EXCEEDED", method, "", "unknown")
-    assert counted == {late: dropped["dropped"], ("OK", "Status", "", ""): 1}
-    # grpc may end some of them itself.
-    assert 0 < counted[late] <= 20
+    # On a slow machine, one may begin just in time. grpc may end some of them itself.
+    assert sum(counted.values()) == dropped["dropped"] + len(ended) <= 21
+    assert 0 < dropped["dropped"] <= counted["DEADLINE_EXCEEDED", method, "", "unknown"]
 
 
 async def test_neither_prompts_nor_secrets_are_told(

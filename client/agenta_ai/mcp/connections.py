@@ -198,7 +198,7 @@ class Connection(H11Protocol):
 
     def _take_turn(self) -> None:
         if self.transport.is_closing():
-            # With TLS, the other side's end must be read.
+            # A TLS connection closes only when the peer's end has been read.
             self._arrived.clear()
             self._tcp.resume_reading()
             return

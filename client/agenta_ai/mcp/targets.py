@@ -46,7 +46,7 @@ def canonical(text: str) -> str:
         text: ``name``, ``name:port`` or ``scheme://name:port``; the port may be ``*``.
 
     Returns:
-        Empty if ``text`` is none of these.
+        The canonical form; empty if ``text`` is none of these.
     """
     found = _HOST_OR_ORIGIN.fullmatch(text.lower())
     if not found:
@@ -67,6 +67,6 @@ def _canonical_value(name: bytes, value: bytes) -> bytes:
     if name == b"host":
         return canonical(value.decode("latin-1")).encode("latin-1")
     if name == b"origin":
-        # The origin that no page may name: without any, the request would come from no page.
+        # An invalid origin becomes ``null``, which isn't allowed by default. An empty one would count as none.
         return canonical(value.decode("latin-1")).encode("latin-1") or b"null"
     return value

@@ -32,8 +32,8 @@ if TYPE_CHECKING:
     from agenta_ai_server.settings import Settings
     from agenta_ai_server.tools.catalog import Catalog
 
-# Calls that need no slot, for example of Status. Not more, because all callers wait until the calls that arrived before
-# theirs are dispatched, even if these have ended meanwhile.
+# Room for calls without a slot, such as Status. Not more, because a new call waits until grpc has dispatched all
+# earlier ones, even those that have ended.
 CALLS_WITHOUT_SLOT = 1_000
 
 

@@ -18,8 +18,8 @@ class PacedWork:
     """Does the long work of one caller after the other, step by step.
 
     After each step, the event loop is free for at least as long as the step took, so that all long work together takes
-    at most half of a core, and other calls wait for a few steps at the most. Work that nothing is ahead of begins at
-    once. It belongs to the event loop in which the first work waits.
+    at most half of a core, and other work waits for one step at a time. Work with nothing ahead of it begins when the
+    last pause is over. It belongs to the event loop in which the first work waits.
 
     Args:
         clock: Returns the time in seconds.
@@ -32,10 +32,10 @@ class PacedWork:
         self._resume_at = 0.0
 
     async def run(self, caller: Hashable, steps: Generator[None, None, Result]) -> Result:
-        """Do the work when it is the caller's turn. If this is cancelled, the steps that are left aren't done.
+        """Do the work when it is the caller's turn. If cancelled, the remaining steps aren't done.
 
         Args:
-            caller: Who it is for.
+            caller: Whose work it is.
             steps: The work, which yields after each step but the last. What it raises is raised.
 
         Returns:

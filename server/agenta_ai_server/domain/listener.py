@@ -54,10 +54,10 @@ class CallListener:
         """A call has arrived; its caller and content aren't known yet."""
 
     def call_ended(self, call: Call, outcome: CallOutcome) -> None:
-        """A call has ended, and its response is about to be sent. Called exactly once per call."""
+        """A call has ended, and its response is about to be sent. Called exactly once for each call that began."""
 
     def call_expired(self, method: str, tool: str) -> None:
-        """A call's deadline passed before the call could begin; neither of the other two is called for it.
+        """A call's deadline passed before the call could begin. The other two aren't called for it.
 
         Args:
             method: Its full method name.

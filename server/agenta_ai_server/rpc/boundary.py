@@ -113,8 +113,8 @@ class Boundary(grpc.aio.ServerInterceptor):
         """Return the call of grpc's ``context``, and notify the listener of it.
 
         Raises:
-            CancelledError: Its deadline has passed, and grpc has ended it. It goes no further, because anyone can send
-                tens of thousands of such calls a second.
+            CancelledError: The call's deadline has passed, and grpc has ended it already. It is dropped here, because
+                anyone can send tens of thousands of such calls a second.
         """
         remaining = context.time_remaining()
         if remaining == 0:

@@ -60,7 +60,7 @@ def handlers(typed: TypedTools) -> Iterator[grpc.GenericRpcHandler]:
         async for request in _in_time(requests):
             async with turns.turn(connection):
                 response = await described.now.answer(request)
-                # The calls of others come before the next response.
+                # Other tasks run before the next response.
                 await asyncio.sleep(0)
             yield response
 

@@ -1,4 +1,7 @@
-"""Logs one line per call, and one per denied call, with ids, names and numbers, but no prompt or credential."""
+"""Logs one line per call, one per denied call, and one for all calls that came too late.
+
+The lines have ids, names and numbers, but no prompt or credential.
+"""
 
 from __future__ import annotations
 

@@ -180,7 +180,7 @@ class _Comparison:
         self._root = Shape("")
         for text in self._old:
             text.survey(self._root)
-        self._root.settle()
+        self._root.mark_optional_items()
         self._inputs = Inputs(self._root, notes_tests=template_format == "jinja2")
         self.fault: Fault | None = None
         self._base = Situation()
@@ -237,7 +237,7 @@ class _Comparison:
         for text in new:
             text.survey(survey)
         self._root.merge(survey)
-        self._root.settle()
+        self._root.mark_optional_items()
         verdict = Verdict()
         if any(text.uses_chance for text in new) and not any(text.uses_chance for text in chain(self._old, fixed)):
             verdict.chance()
@@ -285,7 +285,7 @@ class _Comparison:
     def _judge_dependence(
         self, situation: Situation, base: tuple[_Shown, _Shown], now: tuple[_Shown, _Shown], verdict: Verdict
     ) -> None:
-        """Where the old texts depend on one input without showing it, the new ones do too."""
+        """Check that the new texts depend on an input where the old ones do without showing it."""
         usual = self._base.choices
         changed = [shape for shape, choice in situation.choices.items() if choice != usual.get(shape)]
         if len(changed) == 1 and not self._shows(changed[0], base[0], now[0]):
@@ -294,7 +294,7 @@ class _Comparison:
                 verdict.say("ignores", {changed[0].name})
 
     def _judge_unseen(self, survey: Shape, seen: set[Shape], verdict: Verdict) -> None:
-        """What no situation shows, the new texts use at least by the same names."""
+        """Check that the new texts use by name what no situation shows."""
         used = {shape.name for shape in survey.walk()}
         hides = any(choice in {ABSENT, EMPTY} for choice in self._base.choices.values())
         never = {shape for shape in self._root.walk() if ("shown" in shape.uses or hides) and not shape.fallback} - seen
@@ -306,7 +306,7 @@ class _Comparison:
         verdict.say("lost", constants - {shape.name for shape in survey.walk() if shape.uses & {"shown", "printed"}})
 
     def _judge_elements(self, seen: set[Shape], seen_in_new: set[Shape], verdict: Verdict) -> None:
-        """The new texts show nothing of the elements of a container of which the old ones show nothing."""
+        """Check that the new texts show nothing of elements of which the old ones show nothing."""
         for element, container in self._inputs.elements.items():
             inside = set(element.walk())
             if inside & seen_in_new and not inside & seen:

@@ -204,10 +204,10 @@ class Inputs:
             found = (*_CHUNK.findall(text), *_NUMBER.findall(text))
             self.surplus_markers |= {marker: shape for marker in found if marker in self.markers}
 
-    def _value(self, shape: Shape, at: tuple[int, ...], here: Choice | None = None) -> Any:
+    def _value(self, shape: Shape, at: tuple[int, ...], override: Choice | None = None) -> Any:
         self.made += 1
         likeliest = shape.kinds[0]
-        choice = here or self._choices.get(shape, Choice(likeliest))
+        choice = override or self._choices.get(shape, Choice(likeliest))
         kind = choice.kind if choice.kind in KINDS else likeliest
         if choice.kind == "literal":
             if isinstance(choice.value, str) and sum(map(str.isalpha, choice.value)) > 1:
@@ -235,9 +235,9 @@ class Inputs:
             text = self._text(shape, at)
             return self._chosen_text(shape, choice, at) if "text" in shape.uses else [choice.value, text]
         size = choice.value if choice.kind == "size" else shape.least if len(at) < _MAX_NESTING else 1
-        place, here = choice.value if choice.kind == "at" else (None, None)
+        place, override = choice.value if choice.kind == "at" else (None, None)
         elements = [
-            self._value(shape.element(), (*at, number), here if number == place else None) for number in range(size)
+            self._value(shape.element(), (*at, number), override if number == place else None) for number in range(size)
         ]
         return [*elements[:-1], self._text(shape.holds, at)] if shape.holds and elements else elements
 

@@ -193,9 +193,9 @@ def _survey(node: MustacheTreeNode, scopes: list[Shape], inside: tuple[tuple[str
                     shape.uses |= {"section", "list"}
 
 
-def _decide(name: str, root: Shape) -> None:
-    """Note that something depends on what may be an input, if it isn't an item of a section's value."""
-    found: Shape | None = root
+def _decide(name: str, scope: Shape) -> None:
+    """Note that something depends on an item of this scope, if it has one of this name."""
+    found: Shape | None = scope
     for step in name.split("."):
         found = found.keys.get(step) if found else None
     if found:

@@ -26,7 +26,8 @@ class Choice:
     Attributes:
         kind: ``absent``, ``empty``, ``literal``, ``like`` (another input), ``around`` (a marker that begins, ends and
             is filled with a text), ``pieces`` (markers with a text between them), ``size`` (of a list or a text),
-            ``at`` one place of a list, ``other`` (another marker), or one of ``KINDS``.
+            ``at`` (one element of a list has another choice: ``value`` is its index and that choice), ``other``
+            (another marker), or one of ``KINDS``.
         value: What belongs to the kind.
         says: What that means for the input, for people.
     """
@@ -120,7 +121,7 @@ class Shape:
         for child in (*self.keys.values(), *([self.each] if self.each else ())):
             yield from child.walk()
 
-    def settle(self) -> None:
+    def mark_optional_items(self) -> None:
         """Note that an item may be absent if something asks whether it is there."""
         for shape in self.walk():
             for part in shape.parts:

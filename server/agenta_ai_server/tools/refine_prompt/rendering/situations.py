@@ -99,7 +99,7 @@ def bases(root: Shape, *, may_use_chance: bool) -> Iterator[Situation]:
     choices = _all_choices(root)
     single = _one_by_one(choices)
     yield Situation()
-    # The places of a pair may be of different kinds.
+    # The two elements of a pair may be of different kinds.
     yield from (Situation({s: choice}) for s, choice in single if choice.kind == "at" and choice.value[1].kind in KINDS)
     # What chooses from a constant object is one of its keys.
     keys = {shape: [choice for choice in found if choice.value] for shape, found in choices.items()}
@@ -144,7 +144,7 @@ def _choices(shape: Shape) -> Iterator[Choice]:
     parts = list(dict.fromkeys(shape.parts))
     parts += ["".join(parts)] if len(parts) > 1 else []
     yield from (Choice("around", part, f"a text with {part!r}") for part in parts)
-    yield from _parts(shape)
+    yield from _places_and_pieces(shape)
     yield from (Choice("size", size, _elements(size)) for size in _sizes(shape))
     if shape.decides:
         yield EMPTY
@@ -167,8 +167,8 @@ def _sizes(shape: Shape) -> dict[int, None]:
     return dict.fromkeys(size for size in (*few, *asked) if size != shape.least or kinds[0] == "text")
 
 
-def _parts(shape: Shape) -> Iterator[Choice]:
-    """Choices for what is used by its parts: by the places of a list, or by the pieces of a text."""
+def _places_and_pieces(shape: Shape) -> Iterator[Choice]:
+    """Yield the choices for what is used by its parts: by the places of a list, or by the pieces of a text."""
     if shape.each and "indexed" in shape.uses:
         inner = [choice for choice in _choices(shape.each) if choice.kind in {"empty", "literal", *KINDS}]
         places = range(min(shape.least, _MAX_PLACES))
