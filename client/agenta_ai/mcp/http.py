@@ -77,6 +77,12 @@ class Access:
             parts = urlsplit(url)
             if url and (parts.scheme not in ("https", "http") or not parts.netloc or parts.query or parts.fragment):
                 raise InvalidInput(f"{option} {url}: must be an https URL without a query or fragment.")
+        for host in self.hosts:
+            if not canonical(host) or "://" in host:
+                raise InvalidInput(f"--host {host}: must be NAME or NAME:PORT.")
+        for origin in self.origins:
+            if not canonical(origin) or "://" not in origin:
+                raise InvalidInput(f"--origin {origin}: must be https://NAME or https://NAME:PORT, without a path.")
 
     @property
     def metadata_url(self) -> str:
@@ -94,7 +100,9 @@ class Access:
     @property
     def security(self) -> TransportSecuritySettings:
         """Accepted values of Host and Origin: a page of another site must not reach a server on this machine."""
-        hosts = [urlsplit(self.resource).netloc, *self.hosts, *(f"{host}:*" for host in _LOCAL_HOSTS)]
+        # Without --resource, no empty one: that is the canonical form of each invalid Host.
+        resource = [urlsplit(self.resource).netloc] if self.resource else []
+        hosts = [*resource, *self.hosts, *(f"{host}:*" for host in _LOCAL_HOSTS)]
         local = [f"{scheme}://{host}:*" for scheme in ("http", "https") for host in _LOCAL_HOSTS]
         return TransportSecuritySettings(
             allowed_hosts=[form for host in hosts for form in with_any_port(host)],

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from contextlib import suppress
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import grpc
@@ -46,7 +47,8 @@ def handlers(typed: TypedTools) -> Iterator[grpc.GenericRpcHandler]:
     Args:
         typed: Knows the services of the tools, which come and go.
     """
-    described = _Described(typed)
+    # Made anew when the tools have changed.
+    answers = lru_cache(maxsize=1)(_Answers)
     calls, turns = _Calls(), Turns()
 
     async def answer(requests: Any, context: Context) -> AsyncIterator[bytes]:
@@ -59,7 +61,7 @@ def handlers(typed: TypedTools) -> Iterator[grpc.GenericRpcHandler]:
             await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, message)
         async for request in _in_time(requests):
             async with turns.turn(connection):
-                response = await described.now.answer(request)
+                response = await answers(typed.current).answer(request)
                 # Other tasks run before the next response.
                 await asyncio.sleep(0)
             yield response
@@ -90,22 +92,6 @@ class _Calls:
         self._open[connection] -= 1
         if not self._open[connection]:
             del self._open[connection]
-
-
-class _Described:
-    """What reflection describes at the moment."""
-
-    def __init__(self, typed: TypedTools) -> None:
-        self._typed = typed
-        self._described: tuple[Generation, _Answers] | None = None
-
-    @property
-    def now(self) -> _Answers:
-        """The answers about the current generation of tools."""
-        generation = self._typed.current
-        if self._described is None or self._described[0] is not generation:
-            self._described = generation, _Answers(generation)
-        return self._described[1]
 
 
 class _Answers:
