@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
     from agenta_ai_server.agenta.completion_service import AnyPrompt
     from agenta_ai_server.domain.outcome import ToolOutcome
-    from agenta_ai_server.domain.tool import ToolCall
+    from agenta_ai_server.domain.tool_call import ToolCall
 from agenta_ai_server.domain.values import Json
 
 NAMES = ["a", "b", "name", "order", "x_1"]

@@ -16,7 +16,7 @@ from typed.schemas import properties, tool
 from agenta_ai.v1 import error_pb2
 from agenta_ai_server.auth.policy import AccessPolicy
 from agenta_ai_server.domain.outcome import ToolOutcome
-from agenta_ai_server.domain.tool import ToolCall, ToolSet, ToolSpec
+from agenta_ai_server.domain.tool import ToolSet, ToolSpec
 from agenta_ai_server.pipeline.authorize import Authorize
 from agenta_ai_server.rpc import reflection
 from agenta_ai_server.rpc.authentication import Authentication
@@ -33,6 +33,8 @@ from agenta_ai_server.typed.tools import shapes
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
+
+    from agenta_ai_server.domain.tool_call import ToolCall
 
 TEXT, NUMBER = {"type": "string", "description": "Some text."}, {"type": "integer"}
 SERVICE = "agenta.ai.tools.acme.support.v1.SupportToolsService"

@@ -16,7 +16,7 @@ from conftest import connected, settings_for
 
 from agenta_ai_server.assembly import tools as assembled_tools
 from agenta_ai_server.domain.outcome import ToolOutcome
-from agenta_ai_server.domain.tool import ToolCall, ToolSpec
+from agenta_ai_server.domain.tool import ToolSpec
 from agenta_ai_server.pipeline.authorize import Authorize
 from agenta_ai_server.pipeline.concurrency import ConcurrencyLimit
 from agenta_ai_server.pipeline.idempotency import Idempotency
@@ -27,6 +27,7 @@ from agenta_ai_server.rpc.tool_pipeline import ToolPipeline
 
 if TYPE_CHECKING:
     from agenta_ai_server.domain.tool import Run
+    from agenta_ai_server.domain.tool_call import ToolCall
     from agenta_ai_server.standin.app import StandIn
 
 ROOT = Path(__file__).parents[2]

@@ -18,6 +18,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from agenta_ai.v1 import tool_service_pb2
 from agenta_ai.v1.tool_service_pb2_grpc import ToolServiceStub
+from agenta_ai_server.domain.arguments import LazyArguments
 from agenta_ai_server.domain.call import Principal
 from agenta_ai_server.domain.errors import Reason, Refused
 from agenta_ai_server.rpc import request_reader
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from agenta_ai_server.domain.call import Call
-    from agenta_ai_server.domain.tool import ToolCall
+    from agenta_ai_server.domain.tool_call import ToolCall
 
 LARGE = 40
 NUMBERS = [number + 0.1 for number in range(9_000)]
@@ -84,7 +85,7 @@ def test_size_isnt_all_that_makes_a_request_large(
 ) -> None:
     def read(data: bytes, _: Call) -> ToolCall:
         parsed = parse(data, tool_service_pb2.CallToolRequest.FromString, CALL_TOOL)
-        return replace(tool_call(), read_arguments=partial(read_arguments, parsed.arguments))
+        return replace(tool_call(), lazy_arguments=LazyArguments(partial(read_arguments, parsed.arguments)))
 
     read_call = read_at_once(read, request(arguments).SerializeToString(), make_call())
     assert (read_call is None) is large
@@ -133,7 +134,7 @@ async def test_a_large_request_waits_until_its_deadline(make_call: Callable[[], 
 async def test_a_caller_has_some_requests_received_at_the_same_time(
     make_call: Callable[[], Call], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(request_reader, "MAX_REQUESTS_OF_CALLER", 3)
+    monkeypatch.setattr(request_reader, "MAX_PER_CALLER", 3)
     reading, arrived = Reading(), asyncio.Event()
     handler = await reading.handler()
     inside: Counter[str] = Counter()

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from agenta_ai_server.agenta.routes import Route
     from agenta_ai_server.agenta.routes.reply import Reply
     from agenta_ai_server.domain.call import AgentaCredential
-    from agenta_ai_server.domain.tool import ToolCall
+    from agenta_ai_server.domain.tool_call import ToolCall
     from agenta_ai_server.domain.values import Json
 
 _NEWER: dict[Kind, Route] = {"completion": INVOKE, "chat": CHAT_INVOKE}

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Hashable, Mapping
 
     from agenta_ai_server.agenta.completion_service import AnyPrompt, Completion, CompletionService
-    from agenta_ai_server.domain.tool import ToolCall
+    from agenta_ai_server.domain.tool_call import ToolCall
     from agenta_ai_server.domain.values import Json
 
 _WINDOW_SECONDS = 10.0
@@ -217,7 +217,7 @@ class CircuitBreakingCompletions:
             Refused: As the service; UPSTREAM_CIRCUIT_OPEN.
             UpstreamFailed: As the service.
         """
-        caller = call.caller.organization, call.caller.user
+        caller = call.caller.key
         entry = self._breaker.enter(caller)
         healthy: bool | None = None
         retry_after: float | None = None

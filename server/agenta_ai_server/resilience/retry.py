@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
 
     from agenta_ai_server.agenta.completion_service import AnyPrompt, Completion, CompletionService
-    from agenta_ai_server.domain.tool import ToolCall
+    from agenta_ai_server.domain.tool_call import ToolCall
     from agenta_ai_server.domain.values import Attempt, Json
 
 _BASE_SECONDS = 0.2

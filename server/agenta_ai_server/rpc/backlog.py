@@ -16,25 +16,25 @@ class Backlog:
     A caller without a request here never waits: callers that take all places must not lock out the others.
 
     Args:
-        of_caller: How many places one caller may have.
-        in_all: How many places all callers may have before those that have one wait.
+        max_per_caller: How many places one caller may have.
+        max_total: How many places all callers may have before those that have one wait.
     """
 
-    def __init__(self, of_caller: int, in_all: int) -> None:
-        self._max_of_caller = of_caller
-        self._max_in_all = in_all
+    def __init__(self, max_per_caller: int, max_total: int) -> None:
+        self._max_per_caller = max_per_caller
+        self._max_total = max_total
         self._places: Counter[Hashable] = Counter()
-        self._in_all = 0
+        self._total = 0
         # In the order of arrival. A turn that has come has a result.
         self._turns: dict[asyncio.Future[None], Hashable] = {}
 
     def try_enter(self, caller: Hashable) -> bool:
         """Take a place, unless the caller must wait for one; :meth:`leave` gives it back."""
         held = self._places[caller]
-        if held >= self._max_of_caller or (held and self._in_all >= self._max_in_all):
+        if held >= self._max_per_caller or (held and self._total >= self._max_total):
             return False
         self._places[caller] = held + 1
-        self._in_all += 1
+        self._total += 1
         return True
 
     async def enter(self, caller: Hashable) -> None:
@@ -52,7 +52,7 @@ class Backlog:
 
     def leave(self, caller: Hashable) -> None:
         """Give a place back, and let those that wait have it in the order of arrival."""
-        self._in_all -= 1
+        self._total -= 1
         self._places[caller] -= 1
         if not self._places[caller]:
             del self._places[caller]

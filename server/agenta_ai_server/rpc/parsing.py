@@ -58,7 +58,7 @@ def parse(data: bytes, read: Callable[[bytes], Request], fields: Fields) -> Requ
         ) from None
 
 
-def read_arguments(struct: Struct, max_values: int = MAX_VALUES) -> dict[str, Json]:
+def read_arguments(struct: Struct, *, max_values: int = MAX_VALUES) -> dict[str, Json]:
     """Return the arguments of a tool; integral numbers become integers.
 
     Raises:
@@ -67,8 +67,7 @@ def read_arguments(struct: Struct, max_values: int = MAX_VALUES) -> dict[str, Js
     try:
         return from_struct(struct, max_values=max_values)
     except CodecError as error:
-        refused = invalid_arguments(error)
-    raise refused
+        raise invalid_arguments(error) from None
 
 
 def invalid_arguments(error: CodecError) -> Refused:

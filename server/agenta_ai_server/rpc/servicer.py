@@ -29,7 +29,8 @@ if TYPE_CHECKING:
     from agenta_ai_server.auth.policy import AccessPolicy
     from agenta_ai_server.domain.call import Call, Principal
     from agenta_ai_server.domain.server_state import ServerState
-    from agenta_ai_server.domain.tool import ToolCall, ToolSet, ToolSpec
+    from agenta_ai_server.domain.tool import ToolSet, ToolSpec
+    from agenta_ai_server.domain.tool_call import ToolCall
     from agenta_ai_server.limits.limits import Check, RateLimits
     from agenta_ai_server.rpc.tool_calls import ToolCalls
     from agenta_ai_server.tools.catalog import Catalog

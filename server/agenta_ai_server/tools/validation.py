@@ -15,7 +15,8 @@ if TYPE_CHECKING:
     from pydantic_core import ErrorDetails
 
     from agenta_ai_server.domain.outcome import ToolOutcome
-    from agenta_ai_server.domain.tool import Run, ToolCall
+    from agenta_ai_server.domain.tool import Run
+    from agenta_ai_server.domain.tool_call import ToolCall
     from agenta_ai_server.domain.values import Json
 
 MAX_UNKNOWN = 10

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from agenta_ai_server.domain.call import Principal
     from agenta_ai_server.domain.outcome import ToolOutcome
-    from agenta_ai_server.domain.tool import ToolCall
+    from agenta_ai_server.domain.tool_call import ToolCall
     from agenta_ai_server.tools.cases.expectations import Expectation
     from agenta_ai_server.tools.catalog import Dependencies
     from agenta_ai_server.tools.refine_prompt.template import Template

@@ -14,7 +14,7 @@ from agenta_ai_server.tools.refine_prompt.refiner import Refiner
 from agenta_ai_server.tools.validation import input_schema, output_schema, validated
 
 if TYPE_CHECKING:
-    from agenta_ai_server.domain.tool import ToolCall
+    from agenta_ai_server.domain.tool_call import ToolCall
     from agenta_ai_server.domain.values import Json
     from agenta_ai_server.tools.catalog import Dependencies
     from agenta_ai_server.tools.refine_prompt.refiner import Refinement
