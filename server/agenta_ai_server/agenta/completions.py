@@ -149,7 +149,7 @@ class AgentaCompletionService:
             url += f"?{urlencode({'project_id': credential.project})}"
         authorization = credential.authorization if credential else self._key.authorization
         with RequestRecord(url, self._listener, call.resends) as sent:
-            sent.is_callers = credential is not None
+            sent.uses_caller_credential = credential is not None
             seconds = self._seconds(call.remaining())
             headers = {"content-type": "application/json", "authorization": authorization, **sent.headers}
             try:
