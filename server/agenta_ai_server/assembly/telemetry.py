@@ -15,7 +15,7 @@ from agenta_ai_server.assembly.resources import secret
 from agenta_ai_server.domain.listener import CallListener, CallListeners
 from agenta_ai_server.rpc.server import ListenError
 from agenta_ai_server.telemetry.call_log import AuditLog, CallLog, ExpiredLog
-from agenta_ai_server.telemetry.trace_context import PassingOn
+from agenta_ai_server.telemetry.trace_context import TraceContextForwarder
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -104,4 +104,4 @@ def _tracing(settings: Settings, resources: Resources) -> CallListener:
             )
             resources.on_close(tracing.aclose)
             return tracing
-    return PassingOn()
+    return TraceContextForwarder()

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 JSON_SCHEMA = "https://json-schema.org/draft/2020-12/schema"
 NAME = re.compile(r"tools\.[a-z0-9_]+\.[a-z0-9_]+\.[a-z0-9_]+")
 
-Run: TypeAlias = "Callable[[ToolCall], Awaitable[ToolOutcome]]"
+RunTool: TypeAlias = "Callable[[ToolCall], Awaitable[ToolOutcome]]"
 # Nested like their names, as in Agenta, which dispatches by provider, group and tool.
 _Namespaces: TypeAlias = "dict[str, dict[str, dict[str, dict[str, ToolSpec]]]]"
 _SEGMENTS = 4
@@ -76,7 +76,7 @@ class ToolSpec:
     permission: str
     input_schema: Mapping[str, Json]
     output_schema: Mapping[str, Json]
-    run: Run
+    run: RunTool
     hints: Hints = field(default_factory=Hints)
     needs: tuple[str, ...] = ()
     max_seconds: float | None = None
