@@ -20,7 +20,7 @@ VARINT_BITS = 70
 # The other kinds of fields, with their sizes in bytes. Groups, which parsers still read, have one at each end.
 FIXED = {1: 8, 3: 0, 4: 0, 5: 4}
 # What is smaller holds so few values that parsing it is quick.
-LARGE_BYTES = 1 << 16
+MIN_SCANNED_BYTES = 1 << 16
 # What a value needs at most: its entry in a struct, the entry's key, itself, and what it holds.
 FIELDS_OF_VALUE = 4
 # Fields besides: the request's own, and those that later clients may send.
