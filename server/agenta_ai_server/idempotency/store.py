@@ -151,7 +151,7 @@ class LedgerStore:
             return StoreState.FALLBACK
         return StoreState.SHARED if self.ledger.is_shared else StoreState.LOCAL
 
-    def __contains__(self, key: str) -> bool:
+    def has_unrecorded(self, key: str) -> bool:
         """Return whether the id has an outcome here that the ledger hasn't recorded."""
         return self._pending.kept(key) is not None
 
