@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from agenta_ai_server.telemetry.metrics import Metrics
     from agenta_ai_server.telemetry.metrics_server import MetricsServer
 
-# Seconds at the end in which spans that haven't been sent yet are.
+# How long spans that haven't been sent yet are flushed at shutdown.
 MAX_FLUSH_SECONDS = 5.0
 
 

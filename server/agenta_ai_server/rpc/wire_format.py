@@ -87,7 +87,7 @@ def is_flooded(data: bytes, most: int, request: Fields) -> bool:
 
 
 def _numbers(data: bytes, start: int, stop: int, packed: Packed) -> int:
-    """Return how many numbers are packed into a field at the most."""
+    """Return how many numbers are packed into a field at most."""
     if packed is Packed.VARINTS:
         return len(data[start:stop].translate(None, _GOES_ON))
     return (stop - start) // FIXED[1]
