@@ -250,7 +250,7 @@ async def test_an_outcome_is_kept_though_the_ledger_fails_when_the_run_ends(back
             assert caught.value.reason is Reason.REQUEST_ID_REUSED
 
         async def is_recorded() -> bool:
-            return "id" not in store
+            return not store.has_unrecorded("id")
 
         await until(is_recorded)
         for each in (runs, others):
@@ -266,7 +266,7 @@ async def test_what_wasnt_recorded_is_recorded_at_the_end(backing: Backing) -> N
         await claim.lease.begin()
         with backing.unavailable():
             await claim.lease.complete(b"result", keep=True)
-            assert "id" in store
+            assert store.has_unrecorded("id")
     async with store_on(backing) as store:
         assert await store.claim("id", b"f") == Finished(b"result")
 

@@ -34,7 +34,7 @@ from agenta_ai_server.pipeline.pipeline import Pipeline
 from agenta_ai_server.pipeline.rate_limit import RateLimit
 
 if TYPE_CHECKING:
-    from agenta_ai_server.domain.tool import Run
+    from agenta_ai_server.domain.tool import RunTool
     from agenta_ai_server.domain.tool_call import ToolCall
     from agenta_ai_server.domain.values import Json
     from agenta_ai_server.pipeline.pipeline import Proceed
@@ -59,7 +59,7 @@ class Tool:
         return ToolOutcome("done", structured=dict(call.arguments))
 
 
-def tools(run: Run) -> ToolSet:
+def tools(run: RunTool) -> ToolSet:
     return ToolSet([ToolSpec(NAME, "", "", "view", {"type": "object"}, {}, run)])
 
 

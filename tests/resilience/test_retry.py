@@ -107,7 +107,7 @@ async def test_never_earlier_than_retry_after(clock: Clock) -> None:
 @pytest.mark.parametrize(("deadline", "calls"), [(1005.0, 1), (1008.44, 1), (1008.46, 2), (math.inf, 2)])
 async def test_no_retry_that_could_not_end_in_time(deadline: float, calls: int, clock: Clock) -> None:
     service = Scripted(unavailable(7.0), "text")
-    wrapped = retrying(service, clock, least_seconds=1.25)  # 7.2 to wait, and 1.25 for the request
+    wrapped = retrying(service, clock, min_remaining_seconds=1.25)  # 7.2 to wait, and 1.25 for the request
     if calls == 2:
         await complete(wrapped, deadline)
     else:

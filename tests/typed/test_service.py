@@ -21,6 +21,7 @@ from agenta_ai_server.pipeline.authorize import Authorize
 from agenta_ai_server.rpc import reflection
 from agenta_ai_server.rpc.authentication import Authentication
 from agenta_ai_server.rpc.boundary import Boundary
+from agenta_ai_server.rpc.health import Health
 from agenta_ai_server.rpc.server import Server
 from agenta_ai_server.rpc.tool_calls import ToolCalls
 from agenta_ai_server.rpc.tool_pipeline import ToolPipeline
@@ -71,11 +72,13 @@ class Tools:
 async def tools() -> AsyncIterator[Tools]:
     tools = Tools()
     typed = TypedTools(tools.catalog)
+    boundary = Boundary(10)
+    typed.on_change(boundary.forget_methods)
     server = Server(
-        Boundary(10),
+        boundary,
         [Authentication(None), ToolPipeline([Authorize(AccessPolicy())])],
         [TypedMethods(typed, ToolCalls(tools.catalog, max_seconds=10)), *reflection.handlers(typed)],
-        typed,
+        Health(lambda: typed.current.services),
         max_call_seconds=10,
         max_connection_age_seconds=0,
         max_pending_calls=1000,

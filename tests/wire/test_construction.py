@@ -26,7 +26,7 @@ from agenta_ai_server.rpc.boundary import Boundary
 from agenta_ai_server.rpc.tool_pipeline import ToolPipeline
 
 if TYPE_CHECKING:
-    from agenta_ai_server.domain.tool import Run
+    from agenta_ai_server.domain.tool import RunTool
     from agenta_ai_server.domain.tool_call import ToolCall
     from agenta_ai_server.standin.app import StandIn
 
@@ -104,7 +104,7 @@ async def test_a_tools_own_maximum_may_be_longer_than_the_services(
 
 
 async def ending(
-    run: Run,
+    run: RunTool,
     own: float | None,
     service: str,
     asked: float | None,

@@ -1,4 +1,8 @@
-"""The HTTP client for every request of this server: it bounds what a response may take, and says what was sent."""
+"""The HTTP client for every request of this server: it bounds what a response may take, and says what was sent.
+
+Requests, responses and errors are httpx's. They don't go through an ``httpx.AsyncClient``: what it adds, such as
+cookies, redirects and settings from the environment, isn't wanted here.
+"""
 
 from __future__ import annotations
 
@@ -33,7 +37,7 @@ _HEADERS = {
 }
 
 TransportError = httpx.TransportError
-"""No response came. Callers of :meth:`HttpClient.send` catch it without knowing the HTTP library."""
+"""No response came. Packages that must not import httpx catch it by this name."""
 
 
 @record

@@ -14,6 +14,7 @@ from agenta_ai_server.pipeline.rate_limit import RateLimit
 from agenta_ai_server.rpc import reflection
 from agenta_ai_server.rpc.authentication import Authentication
 from agenta_ai_server.rpc.boundary import Boundary
+from agenta_ai_server.rpc.health import Health
 from agenta_ai_server.rpc.server import Server
 from agenta_ai_server.rpc.servicer import ToolServicer
 from agenta_ai_server.rpc.tool_calls import ToolCalls
@@ -94,15 +95,18 @@ def build_server(
     certificates: Certificates | None,
 ) -> Server:
     """Build the listener."""
+    typed = services.typed
+    boundary = Boundary(settings.max_call_seconds, listener)
+    typed.on_change(boundary.forget_methods)
     return Server(
-        Boundary(settings.max_call_seconds, listener),
+        boundary,
         [Authentication(authenticator), pipeline],
         [
             services.tools.handlers(),
             services.methods,
-            *(reflection.handlers(services.typed) if settings.reflection == "on" else ()),
+            *(reflection.handlers(typed) if settings.reflection == "on" else ()),
         ],
-        services.typed,
+        Health(lambda: typed.current.services),
         tls=certificates,
         max_call_seconds=settings.longest_call_seconds,
         max_connection_age_seconds=settings.max_connection_age_seconds,

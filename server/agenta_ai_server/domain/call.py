@@ -83,7 +83,7 @@ class UpstreamRequest:
         ended: When it ended, on the same clock; ``None`` while it runs.
         explanation: Agenta's own sentence about its failure, without secrets and prompts; for operators only.
         resends: How often the same request was sent before.
-        is_callers: Whether it was made with the caller's own credential: this server can't read its trace.
+        uses_caller_credential: Whether it was made with the caller's own credential: this server can't read its trace.
     """
 
     url: str
@@ -95,7 +95,7 @@ class UpstreamRequest:
     ended: float | None = None
     explanation: str = ""
     resends: int = 0
-    is_callers: bool = False
+    uses_caller_credential: bool = False
 
     @property
     def trace_id(self) -> str:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 JSON_SCHEMA = "https://json-schema.org/draft/2020-12/schema"
 NAME = re.compile(r"tools\.[a-z0-9_]+\.[a-z0-9_]+\.[a-z0-9_]+")
 
-Run: TypeAlias = "Callable[[ToolCall], Awaitable[ToolOutcome]]"
+RunTool: TypeAlias = "Callable[[ToolCall], Awaitable[ToolOutcome]]"
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +57,7 @@ class ToolSpec:
     permission: str
     input_schema: Mapping[str, Json]
     output_schema: Mapping[str, Json]
-    run: Run
+    run: RunTool
     hints: Hints = field(default_factory=Hints)
     needs: tuple[str, ...] = ()
     max_seconds: float | None = None

@@ -187,7 +187,7 @@ class Breaker:
 
     def _refusal(self, seconds: float) -> Refused:
         if self._state is State.HALF_OPEN:
-            # The probe will rather end than be given up.
+            # The probe will probably end before it is given up.
             seconds = min(seconds, self._open_seconds)
         delay = seconds + self._jitter() * self._open_seconds
         return Refused(

@@ -69,7 +69,7 @@ class Boundary(grpc.aio.ServerInterceptor):
     async def intercept_service(self, continuation: Continuation, details: grpc.HandlerCallDetails) -> GrpcHandler:
         """Make grpc's handler from one of ours. Cached by method, because grpc calls this for each call."""
         if metadata.is_too_large(details.invocation_metadata):
-            return metadata.TOO_LARGE
+            return metadata.REFUSE_TOO_LARGE
         if known := self._handlers.get(details.method):
             return known
         handler = await continuation(details)

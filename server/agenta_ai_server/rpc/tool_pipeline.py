@@ -24,6 +24,9 @@ class ToolPipeline(grpc.aio.ServerInterceptor):
 
     Args:
         interceptors: In the order in which a call passes them.
+
+    Attributes:
+        interceptors: As given.
     """
 
     def __init__(self, interceptors: Sequence[Interceptor]) -> None:
