@@ -22,6 +22,7 @@ from agenta_ai_server.rpc import reflection
 from agenta_ai_server.rpc.authentication import Authentication
 from agenta_ai_server.rpc.boundary import Boundary
 from agenta_ai_server.rpc.health import Health
+from agenta_ai_server.rpc.request_reader import RequestReader
 from agenta_ai_server.rpc.server import Server
 from agenta_ai_server.rpc.tool_calls import ToolCalls
 from agenta_ai_server.rpc.tool_pipeline import ToolPipeline
@@ -76,7 +77,7 @@ async def tools() -> AsyncIterator[Tools]:
     typed.on_change(boundary.forget_methods)
     server = Server(
         boundary,
-        [Authentication(None), ToolPipeline([Authorize(AccessPolicy())])],
+        [Authentication(None), ToolPipeline([Authorize(AccessPolicy())], RequestReader(100))],
         [TypedMethods(typed, ToolCalls(tools.catalog, max_seconds=10)), *reflection.handlers(typed)],
         Health(lambda: typed.current.services),
         max_call_seconds=10,

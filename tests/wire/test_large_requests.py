@@ -24,7 +24,7 @@ from agenta_ai_server.domain.errors import Reason, Refused
 from agenta_ai_server.rpc import request_reader
 from agenta_ai_server.rpc.handler import CallHandler, Request, ToolHandler
 from agenta_ai_server.rpc.parsing import MAX_REQUEST_BYTES, parse, read_arguments
-from agenta_ai_server.rpc.request_reader import read_at_once
+from agenta_ai_server.rpc.request_reader import RequestReader, read_at_once
 from agenta_ai_server.rpc.tool_pipeline import ToolPipeline
 from agenta_ai_server.rpc.wire_format import CALL_TOOL
 
@@ -98,12 +98,12 @@ class Reading:
     def __init__(self) -> None:
         self.begun = 0
 
-    async def handler(self) -> CallHandler:
+    async def handler(self, max_waiting: int = 100) -> CallHandler:
         async def method(_: grpc.HandlerCallDetails) -> ToolHandler:
             return ToolHandler(self._read, lambda _: b"")
 
         details: Any = None
-        handler = await ToolPipeline([]).intercept_service(method, details)
+        handler = await ToolPipeline([], RequestReader(max_waiting)).intercept_service(method, details)
         assert isinstance(handler, CallHandler)
         return handler
 
@@ -163,3 +163,29 @@ async def test_a_caller_has_some_requests_received_at_the_same_time(
     assert set(await asyncio.gather(*calls, other)) == {Reason.REQUEST_MALFORMED}
     assert reading.begun == 11
     assert inside["other"] == 1
+
+
+async def test_so_many_requests_of_a_caller_may_wait(
+    make_call: Callable[[], Call], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(request_reader, "MAX_PER_CALLER", 3)
+    reading, arrived = Reading(), asyncio.Event()
+    handler = await reading.handler(max_waiting=2)
+
+    async def message() -> bytes:
+        await arrived.wait()
+        return b""
+
+    async def refusal(user: str) -> Refused:
+        call = replace(make_call(), principal=Principal(user))
+        with pytest.raises(Refused) as refused:
+            await handler.respond(Request(message, call), call)
+        return refused.value
+
+    calls = [asyncio.create_task(refusal(user)) for user in ("one", "one", "one", "one", "one", "one", "two")]
+    await asyncio.sleep(0)
+    arrived.set()
+    refusals = await asyncio.gather(*calls)
+    malformed = Reason.REQUEST_MALFORMED
+    assert [each.reason for each in refusals] == [malformed] * 5 + [Reason.OVERLOADED, malformed]
+    assert 1 <= (refusals[5].retry_delay or 0) <= 2

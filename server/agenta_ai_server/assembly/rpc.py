@@ -15,6 +15,7 @@ from agenta_ai_server.rpc import reflection
 from agenta_ai_server.rpc.authentication import Authentication
 from agenta_ai_server.rpc.boundary import Boundary
 from agenta_ai_server.rpc.health import Health
+from agenta_ai_server.rpc.request_reader import RequestReader
 from agenta_ai_server.rpc.server import Server
 from agenta_ai_server.rpc.servicer import ToolServicer
 from agenta_ai_server.rpc.tool_calls import ToolCalls
@@ -57,7 +58,9 @@ def build_pipeline(
             Idempotency(in_flight, settings.min_remaining_seconds),
             *([RateLimit(limits)] if limits else []),
             ConcurrencyLimit(limiter),
-        ]
+        ],
+        # As many as could get a slot or a place in the queue.
+        RequestReader(max_waiting=settings.max_in_flight + settings.max_queued),
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import random
 from typing import TYPE_CHECKING, TypeVar
 
 from agenta_ai_server.concurrency.pacing import PacedWork
@@ -32,9 +33,13 @@ class RequestReader:
     """Reads large requests for one caller after the other, with pauses for other calls.
 
     What precedes the rate limit costs the caller nothing, and takes up to forty milliseconds.
+
+    Args:
+        max_waiting: How many requests of one caller may wait to be received.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, max_waiting: int) -> None:
+        self._max_waiting = max_waiting
         self._backlog = Backlog(MAX_PER_CALLER, MAX_TOTAL)
         self._reading = PacedWork()
 
@@ -42,10 +47,12 @@ class RequestReader:
         """Return the tool call of a request.
 
         Raises:
-            Refused: DEADLINE_TOO_SHORT, or what refused the request.
+            Refused: DEADLINE_TOO_SHORT, OVERLOADED, or what refused the request.
         """
         caller = call.caller.key
         if not self._backlog.try_enter(caller):
+            if self._backlog.waiting(caller) >= self._max_waiting:
+                raise _too_many()
             await _in_time(self._backlog.enter(caller), call)
         try:
             data = await request.read()
@@ -76,6 +83,12 @@ async def _in_time(work: Awaitable[Result], call: Call) -> Result:
         "the same time."
     )
     raise Refused(Reason.DEADLINE_TOO_SHORT, message)
+
+
+def _too_many() -> Refused:
+    delay = random.uniform(1, 2)  # noqa: S311  # spread, not secret
+    message = f"Too many of your requests are waiting to be read. Try again in {delay:.1f} seconds."
+    return Refused(Reason.OVERLOADED, message, retry_delay=delay)
 
 
 def read_at_once(read: Read, data: bytes, call: Call) -> ToolCall | None:
