@@ -20,8 +20,9 @@ import uvloop
 from bench.limits import redis_server
 from bench.servers import RESULTS
 
+from agenta_ai_server.domain.callers import Waiter
 from agenta_ai_server.domain.outcome import ToolOutcome
-from agenta_ai_server.idempotency.in_flight import InFlightCalls
+from agenta_ai_server.idempotency.in_flight import InFlightCalls, RunId
 from agenta_ai_server.idempotency.redis import RedisLedger
 from agenta_ai_server.idempotency.sealing import Plain
 from agenta_ai_server.idempotency.store import LedgerStore
@@ -71,7 +72,7 @@ class Replica:
 
     async def call(self, key: str) -> None:
         """Make one call with a request_id."""
-        await self.calls.run(key, MARK, self._run)
+        await self.calls.run(RunId(key, MARK), self._run, Waiter())
 
     async def _run(self, _: Callers, begin: Callable[[], Awaitable[None]]) -> ToolOutcome:
         await begin()

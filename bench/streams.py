@@ -23,10 +23,11 @@ from agenta_ai_server.assembly import tools as assembled
 from agenta_ai_server.cli import main as agenta_ai_server
 from agenta_ai_server.domain.outcome import ToolOutcome
 from agenta_ai_server.domain.progress import Stage
-from agenta_ai_server.domain.tool import ToolCall, ToolSpec
+from agenta_ai_server.domain.tool import ToolSpec
 
 if TYPE_CHECKING:
     from agenta_ai.v1.tool_service_pb2_grpc import ToolServiceAsyncStub
+    from agenta_ai_server.domain.tool_call import ToolCall
 
 NAME = "tools.bench.api.steps"
 CHANNELS = 16

@@ -12,7 +12,7 @@ from agenta_ai_server.domain.listener import CallListener, CallListeners, CallOu
 from agenta_ai_server.telemetry.call_log import AuditLog, CallLog
 from agenta_ai_server.telemetry.logs import JsonFormatter
 from agenta_ai_server.telemetry.metrics import Metrics
-from agenta_ai_server.telemetry.trace_context import PassingOn
+from agenta_ai_server.telemetry.trace_context import TraceContextForwarder
 from agenta_ai_server.telemetry.tracing import Tracing
 
 COUNT = 20_000
@@ -44,7 +44,7 @@ async def main() -> None:
     await measure("nothing", CallListener())
     await measure("metrics", Metrics("0"))
     await measure("log line", CallLog())
-    await measure("default settings", CallListeners([PassingOn(), CallLog(), AuditLog()]))
+    await measure("default settings", CallListeners([TraceContextForwarder(), CallLog(), AuditLog()]))
     # Nobody listens there: what is measured is all but the sending.
     logging.disable(logging.WARNING)
     tracing = Tracing("http://127.0.0.1:9/v1/traces", version="0", flush_seconds=0)

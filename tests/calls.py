@@ -12,8 +12,10 @@ from google.rpc import error_details_pb2
 from grpc_status import rpc_status
 
 from agenta_ai.v1 import error_pb2, tool_service_pb2
+from agenta_ai_server.domain.arguments import already_read
 from agenta_ai_server.domain.call import ANONYMOUS, Principal
-from agenta_ai_server.domain.tool import ToolCall, ToolSet, already_read
+from agenta_ai_server.domain.tool import ToolSet
+from agenta_ai_server.domain.tool_call import ToolCall
 
 if TYPE_CHECKING:
     from grpc.aio import AioRpcError

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import pytest
 from auth.parties import (
     DENIED,
@@ -23,7 +25,10 @@ from agenta_ai_server.auth.policy import AccessPolicy
 from agenta_ai_server.domain.call import Principal
 from agenta_ai_server.domain.errors import Refused
 from agenta_ai_server.domain.outcome import ToolOutcome
-from agenta_ai_server.domain.tool import ToolCall, ToolSet, ToolSpec
+from agenta_ai_server.domain.tool import ToolSet, ToolSpec
+
+if TYPE_CHECKING:
+    from agenta_ai_server.domain.tool_call import ToolCall
 
 # The tool was found and may be called; it is the arguments that it refuses.
 REACHED = StatusCode.INVALID_ARGUMENT, "ARGUMENTS_INVALID"

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from agenta_ai.v1 import tool_service_pb2
     from agenta_ai_server.agenta.completion_service import AnyPrompt
     from agenta_ai_server.domain.outcome import ToolOutcome
-    from agenta_ai_server.domain.tool import ToolCall
+    from agenta_ai_server.domain.tool_call import ToolCall
     from agenta_ai_server.domain.values import Json
 
 EXAMPLES = Path(__file__).parents[2] / "examples/cases"

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from agenta_ai_server.concurrency.limiter import ConcurrencyLimiter
-from agenta_ai_server.domain.callers import Callers
+from agenta_ai_server.domain.callers import Callers, Waiter
 from agenta_ai_server.domain.errors import Refused
 
 SLOTS, ROOM, SHARE = 8, 8, 0.25
@@ -67,7 +67,7 @@ class Interleavings(RuleBasedStateMachine):
     )
     def come(self, organization: str, within: float | None, count: int) -> None:
         async def main() -> None:
-            waiting = None if within is None else Callers([self.loop.time() + within])
+            waiting = None if within is None else Callers([Waiter(self.loop.time() + within)])
             self.clients += [Client(self.limiter, organization, waiting) for _ in range(count)]
 
         self.loop.run_until_complete(main())

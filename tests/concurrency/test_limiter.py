@@ -10,7 +10,7 @@ import pytest
 from concurrency.virtual_time import VirtualTimeLoop, virtual_time
 
 from agenta_ai_server.concurrency.limiter import MAX_DELAY, MIN_DELAY, ConcurrencyLimiter
-from agenta_ai_server.domain.callers import Callers
+from agenta_ai_server.domain.callers import Callers, Waiter
 from agenta_ai_server.domain.errors import Reason, Refused
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ class Calls:
         self.tasks: list[asyncio.Task[None]] = []
 
     async def call(self, organization: str, seconds: float = 1, within: float | None = None) -> None:
-        waiting = None if within is None else Callers([asyncio.get_running_loop().time() + within])
+        waiting = None if within is None else Callers([Waiter(asyncio.get_running_loop().time() + within)])
         async with self.limiter.slot(organization, waiting):
             self.entered.append(organization)
             await asyncio.sleep(seconds)
@@ -233,7 +233,7 @@ async def test_the_delay_is_spread_and_bounded() -> None:
 
 @virtual_time
 async def test_a_call_waits_for_those_who_join_it_in_its_line() -> None:
-    limiter, callers = ConcurrencyLimiter(1, 100, typical_seconds=0.1), Callers([5.0])
+    limiter, callers = ConcurrencyLimiter(1, 100, typical_seconds=0.1), Callers([Waiter(5.0)])
 
     async def call() -> float:
         async with limiter.slot("a", callers):
@@ -243,14 +243,14 @@ async def test_a_call_waits_for_those_who_join_it_in_its_line() -> None:
     await holding.start(["a"], seconds=10)
     waiting = asyncio.create_task(call())
     await asyncio.sleep(1)
-    callers.deadlines.append(15.0)
+    callers.join(Waiter(15.0))
     assert await waiting == 10
     await holding.end()
 
 
 @virtual_time
 async def test_a_call_is_refused_when_the_last_who_joined_it_would_wait_in_vain() -> None:
-    limiter, callers = ConcurrencyLimiter(1, 100, typical_seconds=0.1), Callers([5.0])
+    limiter, callers = ConcurrencyLimiter(1, 100, typical_seconds=0.1), Callers([Waiter(5.0)])
     holding = Calls(limiter)
     await holding.start(["a"], seconds=10)
 
@@ -260,7 +260,7 @@ async def test_a_call_is_refused_when_the_last_who_joined_it_would_wait_in_vain(
 
     waiting = asyncio.create_task(call())
     await asyncio.sleep(1)
-    callers.deadlines.append(8.0)
+    callers.join(Waiter(8.0))
     with pytest.raises(Refused):
         await waiting
     assert 7 <= asyncio.get_running_loop().time() < 7.1
@@ -308,7 +308,7 @@ async def test_a_place_is_given_back_when_the_call_fails() -> None:
 
 def test_nothing_is_made_to_wait_on_while_there_are_places(monkeypatch: pytest.MonkeyPatch) -> None:
     async def main() -> None:
-        async with ConcurrencyLimiter(1).slot("a", Callers([1.0])):
+        async with ConcurrencyLimiter(1).slot("a", Callers([Waiter(1.0)])):
             pass
 
     with asyncio.Runner(loop_factory=VirtualTimeLoop) as runner:

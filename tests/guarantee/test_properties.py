@@ -19,20 +19,22 @@ from calls import tool_call
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from agenta_ai_server.agenta.completion_service import Completion, DeployedPrompt
+from agenta_ai_server.agenta.completion_service import Completion
+from agenta_ai_server.concurrency.limiter import ConcurrencyLimiter
 from agenta_ai_server.domain.errors import Reason, Refused, ToolFailed
 from agenta_ai_server.domain.values import Attempt
+from agenta_ai_server.tools.cases.spending import Spending
+from agenta_ai_server.tools.catalog import Dependencies
 from agenta_ai_server.tools.computing import Computing
 from agenta_ai_server.tools.refine_prompt.guarantee import Guarantee
-from agenta_ai_server.tools.refine_prompt.refiner import Refiner
-from agenta_ai_server.tools.refine_prompt.tool import RefinePrompt, RefinePromptArguments
+from agenta_ai_server.tools.refine_prompt.tool import provide
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
     from agenta_ai_server.agenta.completion_service import AnyPrompt
     from agenta_ai_server.domain.outcome import ToolOutcome
-    from agenta_ai_server.domain.tool import ToolCall
+    from agenta_ai_server.domain.tool_call import ToolCall
 from agenta_ai_server.domain.values import Json
 
 NAMES = ["a", "b", "name", "order", "x_1"]
@@ -124,11 +126,11 @@ RENDER: dict[str, Callable[[str], object]] = {
 class Model:
     """A completion service that writes one text."""
 
-    def __init__(self, text: str) -> None:
-        self._text = text
+    def __init__(self) -> None:
+        self.text = ""
 
     async def complete(self, prompt: AnyPrompt, inputs: Mapping[str, Json], call: ToolCall) -> Completion:
-        return Completion(self._text, Attempt("0" * 32, 0.0))
+        return Completion(self.text, Attempt("0" * 32, 0.0))
 
 
 class Service:
@@ -136,15 +138,24 @@ class Service:
 
     def __init__(self) -> None:
         self._runner = asyncio.Runner()
-        self._computing = Computing()
-        self._guarantee = Guarantee(self._computing)
+        computing = Computing()
+        self._guarantee = Guarantee(computing)
+        self._model = Model()
+        self._tool = provide(
+            Dependencies(
+                self._model,
+                {"refine_prompt": "app"},
+                ConcurrencyLimiter(),
+                self._guarantee,
+                computing,
+                Spending(),
+            )
+        )
 
     def run(self, source: str, written: str) -> ToolOutcome:
-        refiner = Refiner(
-            Model(written), DeployedPrompt("app"), repairs=0, guarantee=self._guarantee, computing=self._computing
-        )
-        tool = RefinePrompt(refiner)
-        return self._runner.run(tool.run(RefinePromptArguments(prompt_template_json=source), tool_call()))
+        self._model.text = written
+        call = tool_call(arguments={"prompt_template_json": source})
+        return self._runner.get_loop().run_until_complete(self._tool.run(call))
 
     def close(self) -> None:
         self._runner.run(self._guarantee.aclose())

@@ -13,11 +13,12 @@ import pytest
 from concurrency.virtual_time import virtual_time
 from idempotency.conftest import result
 
+from agenta_ai_server.domain.callers import Waiter
 from agenta_ai_server.domain.errors import Reason, Refused
 from agenta_ai_server.domain.outcome import ToolOutcome
-from agenta_ai_server.idempotency import in_flight
+from agenta_ai_server.idempotency import result_budget
 from agenta_ai_server.idempotency.encoding import VERSION, encode
-from agenta_ai_server.idempotency.in_flight import MAX_CALLERS, OUTCOME_UNKNOWN, InFlightCalls
+from agenta_ai_server.idempotency.in_flight import MAX_CALLERS, OUTCOME_UNKNOWN, InFlightCalls, RunId
 from agenta_ai_server.idempotency.memory import MemoryLedger
 from agenta_ai_server.idempotency.store import Claim, Leading, LeaseLost, LedgerStore, lease_lost
 
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     OnBilling: TypeAlias = Callable[[], Awaitable[None]]
 
 MAX_SECONDS = 60
+ID = RunId("id", b"f")
 
 
 class Tool:
@@ -73,15 +75,15 @@ def now() -> float:
 @virtual_time
 async def test_a_repeat_joins_the_run_and_a_later_one_gets_the_result() -> None:
     runs, tool = make_runs(), Tool()
-    first = asyncio.create_task(runs.run("id", b"f", tool))
+    first = asyncio.create_task(runs.run(ID, tool, Waiter()))
     await asyncio.sleep(1)
-    assert await runs.run("id", b"f", tool) == result("result")
+    assert await runs.run(ID, tool, Waiter()) == result("result")
     assert await first == result("result")
-    assert await runs.run("id", b"f", tool) == replace(result("result"), replayed=True)
+    assert await runs.run(ID, tool, Waiter()) == replace(result("result"), replayed=True)
     await asyncio.sleep(595)
-    assert (await runs.run("id", b"f", tool)).replayed
+    assert (await runs.run(ID, tool, Waiter())).replayed
     await asyncio.sleep(5)
-    assert await runs.run("id", b"f", tool) == result("result")
+    assert await runs.run(ID, tool, Waiter()) == result("result")
     assert tool.begun == 2
     assert len(runs) == 0
 
@@ -89,11 +91,11 @@ async def test_a_repeat_joins_the_run_and_a_later_one_gets_the_result() -> None:
 @virtual_time
 async def test_an_id_stands_for_one_thing_while_it_runs_and_afterwards() -> None:
     runs, tool = make_runs(), Tool()
-    first = asyncio.create_task(runs.run("id", b"f", tool))
+    first = asyncio.create_task(runs.run(ID, tool, Waiter()))
     await asyncio.sleep(1)
     for _ in range(2):
         with pytest.raises(Refused) as caught:
-            await runs.run("id", b"other", tool)
+            await runs.run(RunId("id", b"other"), tool, Waiter())
         assert caught.value.reason is Reason.REQUEST_ID_REUSED
         await first
     assert tool.begun == 1
@@ -103,7 +105,10 @@ async def test_an_id_stands_for_one_thing_while_it_runs_and_afterwards() -> None
 async def test_another_fingerprint_doesnt_refuse_those_who_join() -> None:
     runs, tool = make_runs(), Tool()
     results = await asyncio.gather(
-        runs.run("id", b"f", tool), runs.run("id", b"g", tool), runs.run("id", b"f", tool), return_exceptions=True
+        runs.run(ID, tool, Waiter()),
+        runs.run(RunId("id", b"g"), tool, Waiter()),
+        runs.run(ID, tool, Waiter()),
+        return_exceptions=True,
     )
     assert [type(result) for result in results] == [ToolOutcome, Refused, ToolOutcome]
     assert tool.begun == 1
@@ -112,17 +117,17 @@ async def test_another_fingerprint_doesnt_refuse_those_who_join() -> None:
 @virtual_time
 async def test_without_storing_repeats_still_join() -> None:
     runs, tool = make_runs(ttl=0), Tool()
-    await asyncio.gather(*(runs.run("id", b"f", tool) for _ in range(100)))
+    await asyncio.gather(*(runs.run(ID, tool, Waiter()) for _ in range(100)))
     assert tool.begun == 1
-    assert not (await runs.run("id", b"f", tool)).replayed
+    assert not (await runs.run(ID, tool, Waiter())).replayed
 
 
 @virtual_time
 async def test_what_isnt_to_be_kept_runs_again() -> None:
     runs, tool = make_runs(), Tool(keep=False)
-    results = await asyncio.gather(runs.run("id", b"f", tool), runs.run("id", b"f", tool))
+    results = await asyncio.gather(runs.run(ID, tool, Waiter()), runs.run(ID, tool, Waiter()))
     assert list(results) == [result("result", keep=False)] * 2
-    assert await runs.run("id", b"f", tool) == result("result", keep=False)
+    assert await runs.run(ID, tool, Waiter()) == result("result", keep=False)
     assert tool.begun == 2
 
 
@@ -130,10 +135,10 @@ async def test_what_isnt_to_be_kept_runs_again() -> None:
 async def test_all_that_joined_get_a_refusal_and_later_ones_run_anew() -> None:
     runs, tool = make_runs(), Tool()
     tool.error = Refused(Reason.RATE_LIMITED, "Too fast.")
-    results = await asyncio.gather(*(runs.run("id", b"f", tool) for _ in range(50)), return_exceptions=True)
+    results = await asyncio.gather(*(runs.run(ID, tool, Waiter()) for _ in range(50)), return_exceptions=True)
     assert [each.reason for each in results if isinstance(each, Refused)] == [Reason.RATE_LIMITED] * 50
     tool.error = None
-    assert await runs.run("id", b"f", tool) == result("result")
+    assert await runs.run(ID, tool, Waiter()) == result("result")
     assert tool.begun == 2
 
 
@@ -141,13 +146,13 @@ async def test_all_that_joined_get_a_refusal_and_later_ones_run_anew() -> None:
 async def test_all_that_joined_get_a_bug_and_later_ones_that_the_outcome_is_unknown() -> None:
     runs, tool = make_runs(), Tool()
     tool.error = error = ZeroDivisionError()
-    results = await asyncio.gather(*(runs.run("id", b"f", tool) for _ in range(50)), return_exceptions=True)
+    results = await asyncio.gather(*(runs.run(ID, tool, Waiter()) for _ in range(50)), return_exceptions=True)
     assert results == [error] * 50
     assert len(traceback.extract_tb(error.__traceback__)) < 12
     tool.error = None
-    assert await runs.run("id", b"f", tool) == OUTCOME_UNKNOWN
-    assert await runs.run("id", b"f", tool, rerun=True) == result("result")
-    assert (await runs.run("id", b"f", tool)).replayed
+    assert await runs.run(ID, tool, Waiter()) == OUTCOME_UNKNOWN
+    assert await runs.run(RunId("id", b"f", rerun=True), tool, Waiter()) == result("result")
+    assert (await runs.run(ID, tool, Waiter())).replayed
     assert tool.begun == 2
 
 
@@ -159,8 +164,8 @@ async def test_a_bug_before_anything_was_billed_leaves_the_id_free() -> None:
         raise ZeroDivisionError
 
     with pytest.raises(ZeroDivisionError):
-        await runs.run("id", b"f", fail)
-    assert await runs.run("id", b"f", Tool()) == result("result")
+        await runs.run(ID, fail, Waiter())
+    assert await runs.run(ID, Tool(), Waiter()) == result("result")
 
 
 @virtual_time
@@ -168,9 +173,11 @@ async def test_who_agrees_to_run_it_again_doesnt_join_one_who_didnt() -> None:
     runs, tool = make_runs(), Tool()
     tool.error = ZeroDivisionError()
     with pytest.raises(ZeroDivisionError):
-        await runs.run("id", b"f", tool)
+        await runs.run(ID, tool, Waiter())
     tool.error = None
-    outcomes = await asyncio.gather(*(runs.run("id", b"f", tool, rerun=rerun) for rerun in (False, True, True)))
+    outcomes = await asyncio.gather(
+        *(runs.run(RunId("id", b"f", rerun=rerun), tool, Waiter()) for rerun in (False, True, True))
+    )
     assert outcomes == [OUTCOME_UNKNOWN, result("result"), result("result")]
     assert tool.begun == 2
 
@@ -187,7 +194,7 @@ async def test_a_run_whose_lease_was_lost_claims_the_id_again() -> None:
         return await tool(callers, on_billing)
 
     assert issubclass(LeaseLost, Refused)
-    assert await runs.run("id", b"f", lose_at_first) == result("result")
+    assert await runs.run(ID, lose_at_first, Waiter()) == result("result")
     assert (attempts, tool.begun) == (2, 1)
 
 
@@ -219,17 +226,17 @@ async def test_an_outcome_that_cant_be_read_is_unknown(stored: bytes) -> None:
     claim = await store.claim("id", b"f")
     assert isinstance(claim, Leading)
     await claim.lease.complete(stored, keep=True)
-    assert await InFlightCalls(store).run("id", b"f", tool) == OUTCOME_UNKNOWN
+    assert await InFlightCalls(store).run(ID, tool, Waiter()) == OUTCOME_UNKNOWN
     assert tool.begun == 0
 
 
 @virtual_time
 async def test_each_caller_waits_by_its_own_deadline_and_the_run_goes_on() -> None:
     runs, tool = make_runs(), Tool()
-    second = asyncio.create_task(runs.run("id", b"f", tool))
+    second = asyncio.create_task(runs.run(ID, tool, Waiter()))
     with pytest.raises(TimeoutError):
         async with asyncio.timeout(1):
-            await runs.run("id", b"f", tool)
+            await runs.run(ID, tool, Waiter())
     assert now() == 1
     assert (await second).text == "result"
     assert (tool.begun, tool.cancelled) == (1, 0)
@@ -240,12 +247,12 @@ async def test_a_run_is_closed_two_seconds_after_its_last_caller_left() -> None:
     runs, tool = make_runs(), Tool(seconds=50)
     with suppress(TimeoutError):
         async with asyncio.timeout(1):
-            await runs.run("id", b"f", tool)
+            await runs.run(ID, tool, Waiter())
     await asyncio.sleep(1.9)
     assert tool.cancelled == 0
     await runs.idle()
     assert (tool.cancelled, now()) == (1, 3)
-    assert await runs.run("id", b"f", tool) == OUTCOME_UNKNOWN
+    assert await runs.run(ID, tool, Waiter()) == OUTCOME_UNKNOWN
 
 
 @virtual_time
@@ -258,7 +265,7 @@ async def test_what_has_not_begun_ends_with_its_last_caller() -> None:
         await asyncio.sleep(50)
         raise AssertionError
 
-    callers = [asyncio.create_task(runs.run("id", b"f", in_line, deadline)) for deadline in (1, 3, 2)]
+    callers = [asyncio.create_task(runs.run(ID, in_line, Waiter(deadline))) for deadline in (1, 3, 2)]
     await waiting.wait()
     for caller in callers:
         assert len(runs) == 1
@@ -266,25 +273,25 @@ async def test_what_has_not_begun_ends_with_its_last_caller() -> None:
         await asyncio.wait({caller})
     await runs.idle()
     assert now() == 0
-    assert await runs.run("id", b"f", Tool()) == result("result")
+    assert await runs.run(ID, Tool(), Waiter()) == result("result")
 
 
 @virtual_time
 async def test_so_many_may_wait_for_one_run_and_for_all() -> None:
     runs, tool = InFlightCalls(make_store(), max_joined=MAX_CALLERS + 1), Tool()
-    callers = [asyncio.create_task(runs.run("id", b"f", tool)) for _ in range(MAX_CALLERS)]
-    others = [asyncio.create_task(runs.run("other", b"f", tool)) for _ in range(3)]
+    callers = [asyncio.create_task(runs.run(ID, tool, Waiter())) for _ in range(MAX_CALLERS)]
+    others = [asyncio.create_task(runs.run(RunId("other", b"f"), tool, Waiter())) for _ in range(3)]
     await asyncio.sleep(1)
     for key in ("id", "other"):
         with pytest.raises(Refused) as caught:
-            await runs.run(key, b"f", tool)
+            await runs.run(RunId(key, b"f"), tool, Waiter())
         assert caught.value.reason is Reason.OVERLOADED
         assert 1 <= (caught.value.retry_delay or 0) <= 2
     # Who begins a run is counted elsewhere.
-    third = asyncio.create_task(runs.run("third", b"f", tool))
+    third = asyncio.create_task(runs.run(RunId("third", b"f"), tool, Waiter()))
     assert {replay.text for replay in await asyncio.gather(*callers, *others, third)} == {"result"}
     # A stored result costs no waiting.
-    assert all([(await runs.run("id", b"f", tool)).replayed for _ in range(2 * MAX_CALLERS)])
+    assert all([(await runs.run(ID, tool, Waiter())).replayed for _ in range(2 * MAX_CALLERS)])
     assert tool.begun == 3
 
 
@@ -295,24 +302,26 @@ async def test_so_many_callers_of_one_owner_may_join_and_those_of_others_still_c
 
     def call(principal: str) -> asyncio.Task[ToolOutcome]:
         on_join = lambda: joined.append(1)  # noqa: E731
-        return asyncio.create_task(runs.run("id", b"f", tool, principal=principal, on_join=on_join))
+        return asyncio.create_task(
+            runs.run(RunId(f"id of {principal}", b"f", principal), tool, Waiter(on_join=on_join))
+        )
 
-    callers = [call("one") for _ in range(4)] + [call("two")]
+    callers = [call("one") for _ in range(4)] + [call("two") for _ in range(2)]
     results = await asyncio.gather(*callers, return_exceptions=True)
-    assert [type(result) for result in results] == [ToolOutcome, ToolOutcome, ToolOutcome, Refused, ToolOutcome]
+    assert [type(result) for result in results] == [*[ToolOutcome] * 3, Refused, *[ToolOutcome] * 2]
     assert len(joined) == 3
     assert len(runs) == 0
 
 
 @virtual_time
 async def test_large_results_of_one_owner_are_stored_up_to_a_bound(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(in_flight, "MAX_LARGE_KIB_PER_PRINCIPAL", 250)
+    monkeypatch.setattr(result_budget, "MAX_LARGE_KIB_PER_PRINCIPAL", 250)
     runs, large, small = make_runs(), Tool(text="x" * 100_000), Tool()
     calls = [("a", large, "one"), ("b", large, "one"), ("c", large, "one"), ("d", large, "one")]
     calls += [("e", small, "one"), ("f", large, "two")]
     for key, tool, principal in calls:
-        assert (await runs.run(key, b"f", tool, principal=principal)).text == tool.text
-    repeats = [await runs.run(key, b"f", tool, principal=principal) for key, tool, principal in calls]
+        assert (await runs.run(RunId(key, b"f", principal), tool, Waiter())).text == tool.text
+    repeats = [await runs.run(RunId(key, b"f", principal), tool, Waiter()) for key, tool, principal in calls]
     assert [repeat.replayed for repeat in repeats] == [True, True, True, False, True, True]
     assert repeats[3] == OUTCOME_UNKNOWN
 
@@ -339,9 +348,9 @@ async def test_who_comes_while_a_refusal_is_told_to_the_store_is_not_refused_too
         raise Refused(Reason.DEADLINE_TOO_SHORT, "Too short.")
 
     runs = InFlightCalls(SlowStore(MemoryLedger()), MAX_SECONDS)
-    first = asyncio.create_task(runs.run("id", b"f", refuse))
+    first = asyncio.create_task(runs.run(ID, refuse, Waiter()))
     await asyncio.sleep(0.5)
-    assert await runs.run("id", b"f", Tool()) == result("result")
+    assert await runs.run(ID, Tool(), Waiter()) == result("result")
     with pytest.raises(Refused):
         await first
 
@@ -352,9 +361,9 @@ async def test_a_repeat_within_the_two_seconds_keeps_the_run() -> None:
     for _ in range(3):
         with suppress(TimeoutError):
             async with asyncio.timeout(1):
-                await runs.run("id", b"f", tool)
+                await runs.run(ID, tool, Waiter())
         await asyncio.sleep(1.5)
-    assert await runs.run("id", b"f", tool) == result("result")
+    assert await runs.run(ID, tool, Waiter()) == result("result")
     assert (tool.begun, now()) == (1, 10)
 
 
@@ -363,9 +372,9 @@ async def test_a_result_that_comes_before_the_two_seconds_end_is_kept() -> None:
     runs, tool = make_runs(), Tool(seconds=2)
     with suppress(TimeoutError):
         async with asyncio.timeout(1):
-            await runs.run("id", b"f", tool)
+            await runs.run(ID, tool, Waiter())
     await asyncio.sleep(30)
-    assert (await runs.run("id", b"f", tool)).replayed
+    assert (await runs.run(ID, tool, Waiter())).replayed
 
 
 @virtual_time
@@ -390,16 +399,16 @@ async def test_a_repeat_of_a_run_that_is_being_closed_waits_for_its_end() -> Non
 
     with suppress(TimeoutError):
         async with asyncio.timeout(1):
-            await runs.run("id", b"f", slow_to_close)
+            await runs.run(ID, slow_to_close, Waiter())
     await asyncio.sleep(2.5)
-    assert await runs.run("id", b"f", slow_to_close) == OUTCOME_UNKNOWN
+    assert await runs.run(ID, slow_to_close, Waiter()) == OUTCOME_UNKNOWN
     assert 4 <= now() < 4.5
 
 
 @virtual_time
 async def test_a_caller_cancelled_before_the_run_began_leaves_nothing() -> None:
     runs, tool = make_runs(), Tool()
-    caller = asyncio.create_task(runs.run("id", b"f", tool))
+    caller = asyncio.create_task(runs.run(ID, tool, Waiter()))
     await asyncio.sleep(0)
     caller.cancel()
     await runs.idle()
@@ -409,8 +418,8 @@ async def test_a_caller_cancelled_before_the_run_began_leaves_nothing() -> None:
 @virtual_time
 async def test_closing_cancels_what_runs_and_leaves_no_task() -> None:
     runs, tool = make_runs(), Tool()
-    callers = [asyncio.create_task(runs.run(str(number % 5), b"f", tool)) for number in range(10)]
-    left = asyncio.create_task(runs.run("left", b"f", tool))
+    callers = [asyncio.create_task(runs.run(RunId(str(number % 5), b"f"), tool, Waiter())) for number in range(10)]
+    left = asyncio.create_task(runs.run(RunId("left", b"f"), tool, Waiter()))
     await asyncio.sleep(1)
     left.cancel()
     await asyncio.sleep(1)
@@ -425,6 +434,6 @@ async def test_closing_cancels_what_runs_and_leaves_no_task() -> None:
 @virtual_time
 async def test_a_result_that_is_too_large_goes_to_those_who_wait_and_no_further() -> None:
     runs, tool = make_runs(), Tool("x" * (5 << 20))
-    assert len((await runs.run("id", b"f", tool)).text) == 5 << 20
-    assert await runs.run("id", b"f", tool) == OUTCOME_UNKNOWN
+    assert len((await runs.run(ID, tool, Waiter())).text) == 5 << 20
+    assert await runs.run(ID, tool, Waiter()) == OUTCOME_UNKNOWN
     assert tool.begun == 1

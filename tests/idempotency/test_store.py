@@ -15,10 +15,11 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from idempotency.conftest import LEASE, RedisBacking, result, store_on, until
 
+from agenta_ai_server.domain.callers import Waiter
 from agenta_ai_server.domain.errors import Reason, Refused
 from agenta_ai_server.domain.store_state import StoreState
 from agenta_ai_server.idempotency.fallback import LocalFallback
-from agenta_ai_server.idempotency.in_flight import OUTCOME_UNKNOWN, InFlightCalls
+from agenta_ai_server.idempotency.in_flight import OUTCOME_UNKNOWN, InFlightCalls, RunId
 from agenta_ai_server.idempotency.ledger import (
     FOLLOWER_SECONDS,
     Ending,
@@ -42,6 +43,8 @@ if TYPE_CHECKING:
 
     from agenta_ai_server.domain.callers import Callers
     from agenta_ai_server.domain.outcome import ToolOutcome
+
+ID = RunId("id", b"f")
 
 
 class Tool:
@@ -85,7 +88,7 @@ async def leader_and_followers(
     runs: list[InFlightCalls], tool: Tool
 ) -> tuple[asyncio.Task[ToolOutcome], list[asyncio.Task[ToolOutcome]]]:
     """The first process leads, and each of the others has two callers that wait for it."""
-    leader = asyncio.create_task(runs[0].run("id", b"f", tool))
+    leader = asyncio.create_task(runs[0].run(ID, tool, Waiter()))
     await tool.begun.wait()
     following: set[LedgerStore] = set()
     claim = LedgerStore.claim
@@ -101,25 +104,27 @@ async def leader_and_followers(
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(LedgerStore, "claim", observed)
-        followers = [asyncio.create_task(other.run("id", b"f", tool)) for other in runs[1:] for _ in range(2)]
+        followers = [asyncio.create_task(other.run(ID, tool, Waiter())) for other in runs[1:] for _ in range(2)]
         await until(all_follow)
     return leader, followers
 
 
 async def test_two_hundred_callers_over_four_processes_run_it_once(replicas: MakeReplicas, backing: Backing) -> None:
     runs, tool = await replicas(4), Tool()
-    callers = [asyncio.create_task(runs[number % 4].run("id", b"f", tool)) for number in range(200)]
+    callers = [asyncio.create_task(runs[number % 4].run(ID, tool, Waiter())) for number in range(200)]
     await tool.begun.wait()
     tool.end.set()
     assert [outcome.text for outcome in await asyncio.gather(*callers)] == ["result"] * 200
     assert tool.runs == 1
-    assert await runs[3].run("id", b"f", tool) == replace(result(), replayed=True)
+    assert await runs[3].run(ID, tool, Waiter()) == replace(result(), replayed=True)
 
 
 async def test_many_ids_at_once(replicas: MakeReplicas, backing: Backing) -> None:
     runs, tool = await replicas(2), Tool()
     tool.end.set()
-    await asyncio.gather(*(runs[number % 2].run(str(number // 2), b"f", tool) for number in range(400)))
+    await asyncio.gather(
+        *(runs[number % 2].run(RunId(str(number // 2), b"f"), tool, Waiter()) for number in range(400))
+    )
     assert tool.runs == 200
 
 
@@ -134,7 +139,7 @@ async def test_what_isnt_kept_goes_to_those_who_waited_and_to_nobody_else(
     tool.end.set()
     await leader
     # Comes before the followers have looked.
-    assert await runs[0].run("id", b"f", tool) == result(keep=keep)
+    assert await runs[0].run(ID, tool, Waiter()) == result(keep=keep)
     assert tool.runs == 2
     assert await asyncio.gather(*followers) == [result(keep=keep)] * 4
     assert tool.runs == 2
@@ -210,7 +215,7 @@ async def test_a_killed_process_blocks_its_callers_no_longer_than_its_lease(
     assert await process.stdout.readline() == b"ready\n"
     runs, tool = await replicas(3, lease=LEASE), Tool()
     tool.end.set()
-    callers = [asyncio.create_task(runs[number % 3].run("id", b"f", tool)) for number in range(30)]
+    callers = [asyncio.create_task(runs[number % 3].run(ID, tool, Waiter())) for number in range(30)]
     await until(lambda: is_followed(backing))
     # Longer than the lease: its holder lives, and renews it.
     await asyncio.sleep(1.5 * LEASE)
@@ -233,23 +238,23 @@ async def test_an_outcome_is_kept_though_the_ledger_fails_when_the_run_ends(back
     tool = Tool()
     async with store_on(backing) as store, store_on(backing) as other:
         runs, others = InFlightCalls(store), InFlightCalls(other)
-        leader = asyncio.create_task(runs.run("id", b"f", tool))
+        leader = asyncio.create_task(runs.run(ID, tool, Waiter()))
         await tool.begun.wait()
         with backing.unavailable():
             tool.end.set()
             assert await leader == result("result")
-            assert await runs.run("id", b"f", tool) == replace(result(), replayed=True)
+            assert await runs.run(ID, tool, Waiter()) == replace(result(), replayed=True)
             states = [store.state]
             with pytest.raises(Refused) as caught:
-                await runs.run("id", b"g", tool)
+                await runs.run(RunId("id", b"g"), tool, Waiter())
             assert caught.value.reason is Reason.REQUEST_ID_REUSED
 
         async def is_recorded() -> bool:
-            return "id" not in store
+            return not store.has_unrecorded("id")
 
         await until(is_recorded)
         for each in (runs, others):
-            assert (await each.run("id", b"f", tool)).replayed
+            assert (await each.run(ID, tool, Waiter())).replayed
         assert [*states, store.state] == [StoreState.FALLBACK, StoreState.SHARED]
     assert tool.runs == 1
 
@@ -261,7 +266,7 @@ async def test_what_wasnt_recorded_is_recorded_at_the_end(backing: Backing) -> N
         await claim.lease.begin()
         with backing.unavailable():
             await claim.lease.complete(b"result", keep=True)
-            assert "id" in store
+            assert store.has_unrecorded("id")
     async with store_on(backing) as store:
         assert await store.claim("id", b"f") == Finished(b"result")
 
@@ -347,14 +352,14 @@ async def test_callers_that_are_cancelled_mid_question_mix_up_no_answers(
     [runs], tool = await replicas(1, linger=0.001), Tool()
     tool.end.set()
     for number in range(50):
-        caller = asyncio.create_task(runs.run(f"left {number}", b"f", tool))
+        caller = asyncio.create_task(runs.run(RunId(f"left {number}", b"f"), tool, Waiter()))
         await asyncio.sleep(0)
         caller.cancel()
         with suppress(asyncio.CancelledError):
             await caller
     await runs.idle()
     tool.outcome = result("other")
-    replays = await asyncio.gather(*(runs.run(str(number), b"f", tool) for number in range(50)))
+    replays = await asyncio.gather(*(runs.run(RunId(str(number), b"f"), tool, Waiter()) for number in range(50)))
     assert replays == [result("other")] * 50
 
 
@@ -365,7 +370,7 @@ async def test_a_run_whose_callers_have_left_ends_though_the_ledger_is_away(
     monkeypatch.setattr("agenta_ai_server.idempotency.store.FOLLOWER_SECONDS", 0.3)
     async with store_on(backing) as store:
         runs, tool = InFlightCalls(store, linger=0.1), Tool()
-        leader = asyncio.create_task(runs.run("id", b"f", tool))
+        leader = asyncio.create_task(runs.run(ID, tool, Waiter()))
         await tool.begun.wait()
         with backing.unavailable():
             leader.cancel()
@@ -387,13 +392,13 @@ async def test_without_stored_outcomes_a_repeat_is_unknown_and_joined_callers_st
 ) -> None:
     runs, tool = await replicas(2, sealing=Unstored()), Tool()
     leader, followers = await leader_and_followers(runs, tool)
-    joined = asyncio.create_task(runs[0].run("id", b"f", tool))
+    joined = asyncio.create_task(runs[0].run(ID, tool, Waiter()))
     await asyncio.sleep(0)
     tool.end.set()
     assert [await leader, await joined] == [result(), result()]
     assert await asyncio.gather(*followers) == [OUTCOME_UNKNOWN] * 2
-    assert await runs[0].run("id", b"f", tool) == OUTCOME_UNKNOWN
-    assert await runs[0].run("id", b"f", tool, rerun=True) == result()
+    assert await runs[0].run(ID, tool, Waiter()) == OUTCOME_UNKNOWN
+    assert await runs[0].run(RunId("id", b"f", rerun=True), tool, Waiter()) == result()
     assert tool.runs == 2
 
 
@@ -401,13 +406,13 @@ async def test_by_choice_a_process_remembers_for_itself_while_the_ledger_is_away
     backing.time_out_soon()
     async with store_on(backing, begin_unrecorded=True) as store:
         runs, tool = InFlightCalls(LocalFallback(store, LedgerStore(MemoryLedger()))), Tool()
-        before = asyncio.create_task(runs.run("before", b"f", Tool()))
+        before = asyncio.create_task(runs.run(RunId("before", b"f"), Tool(), Waiter()))
         with backing.unavailable():
-            callers = [asyncio.create_task(runs.run("id", b"f", tool)) for _ in range(20)]
+            callers = [asyncio.create_task(runs.run(ID, tool, Waiter())) for _ in range(20)]
             await tool.begun.wait()
             tool.end.set()
             assert {replay.text for replay in await asyncio.gather(*callers)} == {"result"}
-            assert (await runs.run("id", b"f", tool)).replayed
+            assert (await runs.run(ID, tool, Waiter())).replayed
         assert tool.runs == 1
         before.cancel()
         await runs.aclose()
@@ -423,20 +428,20 @@ async def test_by_choice_a_process_knows_its_own_runs_while_the_ledger_is_away(b
         for tool in (ended, refused, lost):
             tool.end.set()
         with pytest.raises(RuntimeError):
-            await runs.run("lost", b"f", lost)
-        assert await runs.run("ended", b"f", ended) == result()
-        assert await runs.run("refused", b"f", refused) == refused.outcome
-        leader = asyncio.create_task(runs.run("running", b"f", running))
+            await runs.run(RunId("lost", b"f"), lost, Waiter())
+        assert await runs.run(RunId("ended", b"f"), ended, Waiter()) == result()
+        assert await runs.run(RunId("refused", b"f"), refused, Waiter()) == refused.outcome
+        leader = asyncio.create_task(runs.run(RunId("running", b"f"), running, Waiter()))
         await running.begun.wait()
         with backing.unavailable():
-            assert (await runs.run("ended", b"f", ended)).replayed
+            assert (await runs.run(RunId("ended", b"f"), ended, Waiter())).replayed
             with pytest.raises(Refused) as raised:
-                await runs.run("ended", b"other", ended)
+                await runs.run(RunId("ended", b"other"), ended, Waiter())
             assert raised.value.reason is Reason.REQUEST_ID_REUSED
-            assert await runs.run("lost", b"f", lost) == OUTCOME_UNKNOWN
+            assert await runs.run(RunId("lost", b"f"), lost, Waiter()) == OUTCOME_UNKNOWN
             # This one doesn't join the first.
-            repeat = asyncio.create_task(runs.run("running", b"f", running, rerun=True))
-            await runs.run("refused", b"f", refused)
+            repeat = asyncio.create_task(runs.run(RunId("running", b"f", rerun=True), running, Waiter()))
+            await runs.run(RunId("refused", b"f"), refused, Waiter())
             running.end.set()
             assert [(await call).text for call in (leader, repeat)] == ["result"] * 2
         assert (ended.runs, running.runs, refused.runs, lost.runs) == (1, 1, 2, 1)
@@ -448,9 +453,9 @@ async def test_by_choice_a_process_knows_its_own_runs_when_redis_is_back_and_emp
     async with store_on(RedisBacking(redis), begin_unrecorded=True) as store:
         runs, tool = InFlightCalls(LocalFallback(store, LedgerStore(MemoryLedger()))), Tool()
         tool.end.set()
-        await runs.run("id", b"f", tool)
+        await runs.run(ID, tool, Waiter())
         redis.do("FLUSHALL")
-        assert (await runs.run("id", b"f", tool)).replayed
+        assert (await runs.run(ID, tool, Waiter())).replayed
         # The claim of the repeat is released.
         assert redis.do("EXISTS", "agenta-ai:call:{id}:") == 0
 
@@ -461,8 +466,8 @@ async def test_a_full_memory_keeps_no_run_from_the_ledger(backing: Backing) -> N
         tool = Tool()
         tool.end.set()
         for key in ("first", "second"):
-            assert await runs.run(key, b"f", tool) == result()
-            assert (await runs.run(key, b"f", tool)).replayed
+            assert await runs.run(RunId(key, b"f"), tool, Waiter()) == result()
+            assert (await runs.run(RunId(key, b"f"), tool, Waiter())).replayed
 
 
 async def test_nothing_is_left_over(backing: Backing) -> None:
@@ -471,7 +476,7 @@ async def test_nothing_is_left_over(backing: Backing) -> None:
     descriptors = len(os.listdir("/proc/self/fd"))
     async with store_on(backing) as store:
         runs, tool = InFlightCalls(store), Tool()
-        callers = [asyncio.create_task(runs.run(str(number), b"f", tool)) for number in range(5)]
+        callers = [asyncio.create_task(runs.run(RunId(str(number), b"f"), tool, Waiter())) for number in range(5)]
         await tool.begun.wait()
         await runs.aclose()
     await asyncio.wait(callers)
@@ -487,7 +492,7 @@ async def test_a_redis_that_restarts_empty_is_told_again_of_what_runs(redis: Red
     backing, tool = RedisBacking(redis), Tool()
     async with store_on(backing) as store, store_on(backing) as other:
         runs = InFlightCalls(store)
-        leader = asyncio.create_task(runs.run("id", b"f", tool))
+        leader = asyncio.create_task(runs.run(ID, tool, Waiter()))
         await tool.begun.wait()
         await asyncio.to_thread(redis.kill)
         with pytest.raises(Refused):
@@ -501,7 +506,7 @@ async def test_a_redis_that_restarts_empty_is_told_again_of_what_runs(redis: Red
         assert isinstance(await other.claim("id", b"f"), Following)
         tool.end.set()
         assert await leader == result()
-        assert await InFlightCalls(other).run("id", b"f", tool) == replace(result(), replayed=True)
+        assert await InFlightCalls(other).run(ID, tool, Waiter()) == replace(result(), replayed=True)
     assert tool.runs == 1
 
 
@@ -512,9 +517,9 @@ async def test_a_redis_that_loses_its_data_lets_what_has_ended_be_billed_twice(r
     tool.end.set()
     async with store_on(backing) as store:
         runs = InFlightCalls(store)
-        assert await runs.run("id", b"f", tool) == result()
+        assert await runs.run(ID, tool, Waiter()) == result()
         redis.do("FLUSHALL")
-        assert await runs.run("id", b"f", tool) == result()
+        assert await runs.run(ID, tool, Waiter()) == result()
     assert tool.runs == 2
 
 

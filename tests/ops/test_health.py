@@ -13,7 +13,7 @@ from conftest import settings_for
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from agenta_ai_server.commands import serve
-from agenta_ai_server.rpc import open_methods
+from agenta_ai_server.rpc import messages
 
 if TYPE_CHECKING:
     from agenta_ai_server.standin.app import StandIn
@@ -49,8 +49,8 @@ async def test_asking_for_an_unknown_service(address: str) -> None:
 async def test_asking_for_all(address: str) -> None:
     async with grpc.aio.insecure_channel(address) as channel:
         stub: Any = health_pb2_grpc.HealthStub(channel)
-        messages: Any = health_pb2
-        answer = await stub.List(messages.HealthListRequest())
+        generated: Any = health_pb2
+        answer = await stub.List(generated.HealthListRequest())
     names = ("", SERVICE, "agenta.ai.tools.agenta.api.v1.ApiToolsService")
     assert {name: one.status for name, one in answer.statuses.items()} == dict.fromkeys(names, Status.SERVING)
 
@@ -69,7 +69,7 @@ async def test_a_request_that_nobody_sends_who_asks(method: str, request_bytes: 
 
 
 async def test_a_request_that_does_not_arrive(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(open_methods, "MAX_READ_SECONDS", 0.01)
+    monkeypatch.setattr(messages, "MAX_READ_SECONDS", 0.01)
     async with grpc.aio.insecure_channel(address) as channel, asyncio.timeout(10):
         # On the wire it is what a unary call looks like whose message is still to come.
         asked: Any = channel.stream_stream(WATCH, bytes)()

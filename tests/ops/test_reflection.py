@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import grpc.aio
 from grpc_reflection.v1alpha import _base, reflection_pb2, reflection_pb2_grpc
 
-from agenta_ai_server.rpc import open_methods, reflection
+from agenta_ai_server.rpc import messages, reflection
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -65,7 +65,7 @@ async def test_a_large_request_is_not_repeated(address: str) -> None:
 
 
 async def test_a_request_that_does_not_arrive(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(open_methods, "MAX_READ_SECONDS", 0.01)
+    monkeypatch.setattr(messages, "MAX_READ_SECONDS", 0.01)
     async with grpc.aio.insecure_channel(address) as channel, asyncio.timeout(10):
         stub = stub_of(channel)
         assert await stub.ServerReflectionInfo().read() is grpc.aio.EOF

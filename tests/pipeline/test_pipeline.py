@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import subprocess
 import sys
+import weakref
 from dataclasses import replace
-from functools import partial
 from typing import TYPE_CHECKING
 from uuid import uuid4
 
@@ -16,11 +16,12 @@ from concurrency.virtual_time import virtual_time
 
 from agenta_ai_server.auth.policy import AccessPolicy
 from agenta_ai_server.concurrency.limiter import ConcurrencyLimiter
+from agenta_ai_server.domain.arguments import LazyArguments
 from agenta_ai_server.domain.call import Principal
 from agenta_ai_server.domain.errors import DeadlinePassed, Reason, Refused, ToolFailed
 from agenta_ai_server.domain.outcome import ToolFailure, ToolOutcome
 from agenta_ai_server.domain.progress import Progress, Stage
-from agenta_ai_server.domain.tool import ToolCall, ToolSet, ToolSpec
+from agenta_ai_server.domain.tool import ToolSet, ToolSpec
 from agenta_ai_server.idempotency.in_flight import InFlightCalls
 from agenta_ai_server.idempotency.memory import MemoryLedger
 from agenta_ai_server.idempotency.store import LedgerStore
@@ -33,7 +34,9 @@ from agenta_ai_server.pipeline.pipeline import Pipeline
 from agenta_ai_server.pipeline.rate_limit import RateLimit
 
 if TYPE_CHECKING:
-    from agenta_ai_server.domain.tool import Run
+    from agenta_ai_server.domain.tool import RunTool
+    from agenta_ai_server.domain.tool_call import ToolCall
+    from agenta_ai_server.domain.values import Json
     from agenta_ai_server.pipeline.pipeline import Proceed
 
 NAME = "tools.tests.api.tool"
@@ -56,7 +59,7 @@ class Tool:
         return ToolOutcome("done", structured=dict(call.arguments))
 
 
-def tools(run: Run) -> ToolSet:
+def tools(run: RunTool) -> ToolSet:
     return ToolSet([ToolSpec(NAME, "", "", "view", {"type": "object"}, {}, run)])
 
 
@@ -114,17 +117,19 @@ async def test_a_call_that_joins_another_lets_go_of_its_arguments_while_it_waits
 @virtual_time
 async def test_a_call_that_waits_for_a_slot_lets_go_of_its_request() -> None:
     """It may have unknown fields, which take a megabyte."""
-    run, tool, read = pipeline(slots=1), Tool(seconds=5), list[str]()
 
-    def arguments(name: str) -> dict[str, object]:
-        read.append(name)
-        return {}
+    class Source:
+        def __call__(self, *, max_values: int = 0) -> dict[str, Json]:
+            return {}
 
-    calls = [call_of(tool, _arguments=None, read_arguments=partial(arguments, name)) for name in ("runs", "waits")]
+    run, tool, sources = pipeline(slots=1), Tool(seconds=5), [Source(), Source()]
+    held = [weakref.ref(source) for source in sources]
+    calls = [call_of(tool, lazy_arguments=LazyArguments(source)) for source in sources]
+    sources.clear()
     running = [asyncio.create_task(run.run(call)) for call in calls]
     await asyncio.sleep(1)
-    assert (read, tool.calls) == (["waits"], 1)
-    assert calls[1].read_arguments() == {}
+    assert tool.calls == 1
+    assert [source() is None for source in held] == [False, True]
     await asyncio.gather(*running)
 
 

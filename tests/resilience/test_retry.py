@@ -12,7 +12,7 @@ from calls import tool_call
 from upstream.fakes import Clock, Scripted, circuit_open, failed, unavailable, unreachable
 
 from agenta_ai_server.agenta.completion_service import DeployedPrompt
-from agenta_ai_server.domain.callers import Callers
+from agenta_ai_server.domain.callers import Callers, Waiter
 from agenta_ai_server.domain.errors import Reason, Refused, UpstreamFailed
 from agenta_ai_server.resilience.retry import RetryBudget, RetryingCompletions
 
@@ -107,7 +107,7 @@ async def test_never_earlier_than_retry_after(clock: Clock) -> None:
 @pytest.mark.parametrize(("deadline", "calls"), [(1005.0, 1), (1008.44, 1), (1008.46, 2), (math.inf, 2)])
 async def test_no_retry_that_could_not_end_in_time(deadline: float, calls: int, clock: Clock) -> None:
     service = Scripted(unavailable(7.0), "text")
-    wrapped = retrying(service, clock, least_seconds=1.25)  # 7.2 to wait, and 1.25 for the request
+    wrapped = retrying(service, clock, min_remaining_seconds=1.25)  # 7.2 to wait, and 1.25 for the request
     if calls == 2:
         await complete(wrapped, deadline)
     else:
@@ -242,14 +242,14 @@ async def test_refused_calls_earn_no_retries(clock: Clock) -> None:
 
 async def test_nothing_is_sent_again_when_nobody_waits_for_it_any_more(clock: Clock) -> None:
     service = Scripted(unavailable(delay=2.0), "text")
-    run_ends, callers = clock.now + 90, Callers([clock.now + 60, clock.now + 3.0])
-    callers.deadlines.remove(clock.now + 60)
+    run_ends, callers = clock.now + 90, Callers([Waiter(clock.now + 60), Waiter(clock.now + 3.0)])
+    callers.leave(callers.waiters[0])
     with pytest.raises(UpstreamFailed) as caught:
         await retrying(service, clock).complete(
             DeployedPrompt("app"), {}, tool_call(deadline=run_ends, callers=callers)
         )
     assert (caught.value.retry_delay, service.calls, clock.slept) == (2.0, 1, [])
-    callers.deadlines.append(clock.now + 60)
+    callers.join(Waiter(clock.now + 60))
     service.replies.insert(1, unavailable(delay=2.0))
     completion = await retrying(service, clock).complete(
         DeployedPrompt("app"), {}, tool_call(deadline=run_ends, callers=callers)

@@ -15,6 +15,7 @@ from agenta_ai.v1 import tool_service_pb2
 from agenta_ai_server.assembly import tools as assembled_tools
 from agenta_ai_server.files.reloading import ReloadingDocument
 from agenta_ai_server.settings import SettingsError
+from agenta_ai_server.tools.tools_file import following
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -30,7 +31,7 @@ ONE, TWO = "tools.acme.a.one", "tools.acme.a.two"
 
 @pytest.fixture(autouse=True)
 def looks_often(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(assembled_tools, "LOOK_SECONDS", 0.02)
+    monkeypatch.setattr(following, "LOOK_SECONDS", 0.02)
 
 
 def version(letter: str) -> str:

@@ -13,7 +13,7 @@ from agenta_ai_server.typed.names import InvalidName, field_name, json_name
 
 if TYPE_CHECKING:
     from agenta_ai_server.domain.outcome import ToolOutcome
-    from agenta_ai_server.domain.tool import ToolCall
+    from agenta_ai_server.domain.tool_call import ToolCall
 
 # A busy machine takes its time.
 CALM = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])

@@ -16,11 +16,13 @@ from typed.schemas import properties, tool
 from agenta_ai.v1 import error_pb2
 from agenta_ai_server.auth.policy import AccessPolicy
 from agenta_ai_server.domain.outcome import ToolOutcome
-from agenta_ai_server.domain.tool import ToolCall, ToolSet, ToolSpec
+from agenta_ai_server.domain.tool import ToolSet, ToolSpec
 from agenta_ai_server.pipeline.authorize import Authorize
 from agenta_ai_server.rpc import reflection
 from agenta_ai_server.rpc.authentication import Authentication
 from agenta_ai_server.rpc.boundary import Boundary
+from agenta_ai_server.rpc.health import Health
+from agenta_ai_server.rpc.request_reader import RequestReader
 from agenta_ai_server.rpc.server import Server
 from agenta_ai_server.rpc.tool_calls import ToolCalls
 from agenta_ai_server.rpc.tool_pipeline import ToolPipeline
@@ -33,6 +35,8 @@ from agenta_ai_server.typed.tools import shapes
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
+
+    from agenta_ai_server.domain.tool_call import ToolCall
 
 TEXT, NUMBER = {"type": "string", "description": "Some text."}, {"type": "integer"}
 SERVICE = "agenta.ai.tools.acme.support.v1.SupportToolsService"
@@ -69,11 +73,13 @@ class Tools:
 async def tools() -> AsyncIterator[Tools]:
     tools = Tools()
     typed = TypedTools(tools.catalog)
+    boundary = Boundary(10)
+    typed.on_change(boundary.forget_methods)
     server = Server(
-        Boundary(10),
-        [Authentication(None), ToolPipeline([Authorize(AccessPolicy())])],
+        boundary,
+        [Authentication(None), ToolPipeline([Authorize(AccessPolicy())], RequestReader(100))],
         [TypedMethods(typed, ToolCalls(tools.catalog, max_seconds=10)), *reflection.handlers(typed)],
-        typed,
+        Health(lambda: typed.current.services),
         max_call_seconds=10,
         max_connection_age_seconds=0,
         max_pending_calls=1000,

@@ -15,7 +15,6 @@ from calls import details
 from conftest import settings_for
 
 from agenta_ai.v1 import error_pb2
-from agenta_ai_server.assembly import tools
 from agenta_ai_server.cli import main
 from agenta_ai_server.commands import serve
 from agenta_ai_server.commands.tools.canned import canned_prompt
@@ -23,6 +22,7 @@ from agenta_ai_server.settings import SettingsError
 from agenta_ai_server.standin import answers
 from agenta_ai_server.standin.app import in_turn
 from agenta_ai_server.tools import prompt_tool
+from agenta_ai_server.tools.tools_file import following
 from agenta_ai_server.tools.tools_file.read import read
 from agenta_ai_server.typed import lock
 from agenta_ai_server.typed.generation import Generation
@@ -43,7 +43,7 @@ METHOD = "/agenta.ai.tools.examples.support.v1.SupportToolsService/ClassifyTicke
 
 @pytest.fixture(autouse=True)
 def looks_often(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tools, "LOOK_SECONDS", 0.02)
+    monkeypatch.setattr(following, "LOOK_SECONDS", 0.02)
 
 
 @pytest.fixture

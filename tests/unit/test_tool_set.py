@@ -1,16 +1,20 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import pytest
 from calls import tool_call
 from concurrency.virtual_time import virtual_time
 
-from agenta_ai_server.domain.callers import Callers
+from agenta_ai_server.domain.callers import Callers, Waiter
 from agenta_ai_server.domain.errors import Reason, Refused
 from agenta_ai_server.domain.outcome import ToolOutcome
-from agenta_ai_server.domain.tool import ToolCall, ToolSet, ToolSpec
+from agenta_ai_server.domain.tool import ToolSet, ToolSpec
 from agenta_ai_server.tools.catalog import Catalog, check_disabled, tool_set
+
+if TYPE_CHECKING:
+    from agenta_ai_server.domain.tool_call import ToolCall
 
 
 async def say_name(call: ToolCall) -> ToolOutcome:
@@ -92,7 +96,7 @@ def test_a_call_keeps_the_set_that_it_began_with() -> None:
 )
 @virtual_time
 async def test_a_call_needs_time_of_its_own_and_somebody_who_waits(deadline: float, last: float, enough: bool) -> None:
-    call = tool_call(deadline=deadline, callers=Callers([last]))
+    call = tool_call(deadline=deadline, callers=Callers([Waiter(last)]))
     refused = False
     try:
         call.require_time(1)

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agenta_ai.v1 import tool_service_pb2
-from agenta_ai_server.rpc.wire_format import CALL_TOOL, LARGE_BYTES, Fields, Packed, is_flooded
+from agenta_ai_server.rpc.wire_format import CALL_TOOL, MIN_SCANNED_BYTES, Fields, Packed, is_flooded
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -61,7 +61,7 @@ def text(size: int) -> Callable[[Struct], None]:
 )
 def test_what_is_a_flood(fill: Callable[[Struct], None], flooded: bool) -> None:
     data = request(fill)
-    assert len(data) > LARGE_BYTES
+    assert len(data) > MIN_SCANNED_BYTES
     assert is_flooded(data, MOST, CALL_TOOL) is flooded
 
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import httpx
 import pytest
 
+from agenta_ai_server.agenta import connections as connections_module
 from agenta_ai_server.agenta.http import MAX_BODY_BYTES, MAX_UNREAD_BYTES, HttpClient
 from agenta_ai_server.agenta.transport import MAX_HEADERS, MAX_LINE_BYTES
 
@@ -683,3 +684,43 @@ async def test_closing_ends_calls_that_run_and_refuses_later_ones(upstream: Upst
 
 async def test_closing_before_any_call() -> None:
     await Target("http://agenta.example").client.aclose()
+
+
+@pytest.mark.parametrize(
+    ("size", "cancelled", "connections"),
+    [(MAX_UNREAD_BYTES + 1, False, 2), (MAX_UNREAD_BYTES + 1, True, 2), (100, False, 1), (100, True, 1)],
+)
+async def test_a_connection_that_is_lent_before_its_response_has_been_read(
+    size: int, cancelled: bool, connections: int, upstream: Upstream, opened: Opened, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def handler(exchange: Exchange) -> None:
+        if exchange.body == b"second":
+            await asyncio.sleep(0.05)
+            await exchange.answer(b"second")
+        else:
+            await exchange.send(b"HTTP/1.1 400 Bad Request\r\ncontent-length: 2\r\n\r\n")
+            await asyncio.sleep(0.05)
+            await exchange.send(b"{}")
+
+    target = opened(await upstream.start(handler))
+    second_may_begin = asyncio.get_running_loop().create_future()
+    data_received = connections_module._Watch.data_received
+
+    # In the turn of the loop in which the first response ends, the second request comes before the first one's task.
+    def begin_second(watch: Any, data: bytes) -> None:
+        if data == b"{}":
+            second_may_begin.set_result(None)
+            if cancelled:
+                first.cancel()
+        data_received(watch, data)
+
+    async def begin() -> tuple[int, bytes | None]:
+        await second_may_begin
+        return await post(target, b"second")
+
+    monkeypatch.setattr(connections_module._Watch, "data_received", begin_second)
+    first, second = asyncio.create_task(post(target, bytes(size))), asyncio.create_task(begin())
+    assert await second == (200, b"second")
+    if not cancelled:
+        assert await first == (400, b"{}")
+    assert upstream.connections == connections

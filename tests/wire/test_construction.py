@@ -16,7 +16,7 @@ from conftest import connected, settings_for
 
 from agenta_ai_server.assembly import tools as assembled_tools
 from agenta_ai_server.domain.outcome import ToolOutcome
-from agenta_ai_server.domain.tool import ToolCall, ToolSpec
+from agenta_ai_server.domain.tool import ToolSpec
 from agenta_ai_server.pipeline.authorize import Authorize
 from agenta_ai_server.pipeline.concurrency import ConcurrencyLimit
 from agenta_ai_server.pipeline.idempotency import Idempotency
@@ -26,7 +26,8 @@ from agenta_ai_server.rpc.boundary import Boundary
 from agenta_ai_server.rpc.tool_pipeline import ToolPipeline
 
 if TYPE_CHECKING:
-    from agenta_ai_server.domain.tool import Run
+    from agenta_ai_server.domain.tool import RunTool
+    from agenta_ai_server.domain.tool_call import ToolCall
     from agenta_ai_server.standin.app import StandIn
 
 ROOT = Path(__file__).parents[2]
@@ -103,7 +104,7 @@ async def test_a_tools_own_maximum_may_be_longer_than_the_services(
 
 
 async def ending(
-    run: Run,
+    run: RunTool,
     own: float | None,
     service: str,
     asked: float | None,

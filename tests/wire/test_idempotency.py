@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from agenta_ai.v1.tool_service_pb2_grpc import ToolServiceAsyncStub
-    from agenta_ai_server.domain.tool import ToolCall
+    from agenta_ai_server.domain.tool_call import ToolCall
     from agenta_ai_server.idempotency.store import Claim
     from agenta_ai_server.standin.app import StandIn
 

@@ -18,12 +18,13 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from agenta_ai.v1 import tool_service_pb2
 from agenta_ai.v1.tool_service_pb2_grpc import ToolServiceStub
+from agenta_ai_server.domain.arguments import LazyArguments
 from agenta_ai_server.domain.call import Principal
 from agenta_ai_server.domain.errors import Reason, Refused
 from agenta_ai_server.rpc import request_reader
 from agenta_ai_server.rpc.handler import CallHandler, Request, ToolHandler
 from agenta_ai_server.rpc.parsing import MAX_REQUEST_BYTES, parse, read_arguments
-from agenta_ai_server.rpc.request_reader import read_at_once
+from agenta_ai_server.rpc.request_reader import RequestReader, read_at_once
 from agenta_ai_server.rpc.tool_pipeline import ToolPipeline
 from agenta_ai_server.rpc.wire_format import CALL_TOOL
 
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from agenta_ai_server.domain.call import Call
-    from agenta_ai_server.domain.tool import ToolCall
+    from agenta_ai_server.domain.tool_call import ToolCall
 
 LARGE = 40
 NUMBERS = [number + 0.1 for number in range(9_000)]
@@ -84,7 +85,7 @@ def test_size_isnt_all_that_makes_a_request_large(
 ) -> None:
     def read(data: bytes, _: Call) -> ToolCall:
         parsed = parse(data, tool_service_pb2.CallToolRequest.FromString, CALL_TOOL)
-        return replace(tool_call(), read_arguments=partial(read_arguments, parsed.arguments))
+        return replace(tool_call(), lazy_arguments=LazyArguments(partial(read_arguments, parsed.arguments)))
 
     read_call = read_at_once(read, request(arguments).SerializeToString(), make_call())
     assert (read_call is None) is large
@@ -97,12 +98,12 @@ class Reading:
     def __init__(self) -> None:
         self.begun = 0
 
-    async def handler(self) -> CallHandler:
+    async def handler(self, max_waiting: int = 100) -> CallHandler:
         async def method(_: grpc.HandlerCallDetails) -> ToolHandler:
             return ToolHandler(self._read, lambda _: b"")
 
         details: Any = None
-        handler = await ToolPipeline([]).intercept_service(method, details)
+        handler = await ToolPipeline([], RequestReader(max_waiting)).intercept_service(method, details)
         assert isinstance(handler, CallHandler)
         return handler
 
@@ -133,7 +134,7 @@ async def test_a_large_request_waits_until_its_deadline(make_call: Callable[[], 
 async def test_a_caller_has_some_requests_received_at_the_same_time(
     make_call: Callable[[], Call], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(request_reader, "MAX_REQUESTS_OF_CALLER", 3)
+    monkeypatch.setattr(request_reader, "MAX_PER_CALLER", 3)
     reading, arrived = Reading(), asyncio.Event()
     handler = await reading.handler()
     inside: Counter[str] = Counter()
@@ -162,3 +163,29 @@ async def test_a_caller_has_some_requests_received_at_the_same_time(
     assert set(await asyncio.gather(*calls, other)) == {Reason.REQUEST_MALFORMED}
     assert reading.begun == 11
     assert inside["other"] == 1
+
+
+async def test_so_many_requests_of_a_caller_may_wait(
+    make_call: Callable[[], Call], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(request_reader, "MAX_PER_CALLER", 3)
+    reading, arrived = Reading(), asyncio.Event()
+    handler = await reading.handler(max_waiting=2)
+
+    async def message() -> bytes:
+        await arrived.wait()
+        return b""
+
+    async def refusal(user: str) -> Refused:
+        call = replace(make_call(), principal=Principal(user))
+        with pytest.raises(Refused) as refused:
+            await handler.respond(Request(message, call), call)
+        return refused.value
+
+    calls = [asyncio.create_task(refusal(user)) for user in ("one", "one", "one", "one", "one", "one", "two")]
+    await asyncio.sleep(0)
+    arrived.set()
+    refusals = await asyncio.gather(*calls)
+    malformed = Reason.REQUEST_MALFORMED
+    assert [each.reason for each in refusals] == [malformed] * 5 + [Reason.OVERLOADED, malformed]
+    assert 1 <= (refusals[5].retry_delay or 0) <= 2

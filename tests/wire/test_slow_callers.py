@@ -11,7 +11,7 @@ from calls import details, refine
 from conftest import connected, settings_for
 
 from agenta_ai_server.commands import serve
-from agenta_ai_server.rpc import handler, server
+from agenta_ai_server.rpc import messages, server
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -24,7 +24,7 @@ PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 
 @pytest.mark.parametrize("method", ["Status", "ListTools", "CallTool", "CallToolStream"])
 async def test_a_request_that_does_not_arrive(method: str, standin: StandIn, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(handler, "MAX_READ_SECONDS", 0.3)
+    monkeypatch.setattr(messages, "MAX_READ_SECONDS", 0.3)
 
     async def nothing() -> AsyncIterator[bytes]:
         await asyncio.Event().wait()

@@ -19,7 +19,7 @@ from agenta_ai_server.commands import serve
 from agenta_ai_server.domain.errors import Reason, Refused
 from agenta_ai_server.domain.outcome import ToolOutcome
 from agenta_ai_server.domain.progress import Stage
-from agenta_ai_server.domain.tool import ToolCall, ToolSpec
+from agenta_ai_server.domain.tool import ToolSpec
 from agenta_ai_server.rpc import progress as sending
 from agenta_ai_server.rpc.responses import MAX_PROGRESS_TEXT
 
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
     from agenta_ai.v1.tool_service_pb2_grpc import ToolServiceAsyncStub
+    from agenta_ai_server.domain.tool_call import ToolCall
     from agenta_ai_server.standin.app import StandIn
 
 NAME = "tools.tests.api.talkative"

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from agenta_ai_server.domain.call import AgentaCredential
-    from agenta_ai_server.domain.tool import ToolCall
+    from agenta_ai_server.domain.tool_call import ToolCall
     from agenta_ai_server.domain.values import Attempt, Json
 
 Kind: TypeAlias = Literal["completion", "chat"]

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from agenta_ai_server.agenta.routes import Route
     from agenta_ai_server.agenta.routes.reply import Reply
     from agenta_ai_server.domain.call import AgentaCredential
-    from agenta_ai_server.domain.tool import ToolCall
+    from agenta_ai_server.domain.tool_call import ToolCall
     from agenta_ai_server.domain.values import Json
 
 _NEWER: dict[Kind, Route] = {"completion": INVOKE, "chat": CHAT_INVOKE}
@@ -101,7 +101,7 @@ class AgentaCompletionService:
         self._http = HttpClient(
             self._address.root, ca_file=config.ca_file, proxy=config.proxy, keep_alive=config.keep_alive
         )
-        # By the kind of application; the first is the one in use.
+        # By the kind of application, in the order in which they are tried.
         self._routes: dict[Kind, list[Route]] = {
             kind: [routes[kind] for routes in _ROUTES[config.route]] for kind in _NEWER
         }
@@ -117,23 +117,23 @@ class AgentaCompletionService:
             # Only the newer route takes them.
             return await self._run(INVOKE, PromptRun("", "", inputs, prompt.parameters), call, prompt.credential)
         run = PromptRun(prompt.application, prompt.environment or self._config.environment, inputs)
-        routes = self._routes[prompt.kind]
-        route, *others = routes
+        route, *others = self._routes[prompt.kind]
         try:
             return await self._run(route, run, call)
-        except _MissingRoute as missing:
+        except _MissingRoute:
             if not others:
                 raise
-            other = others[0]
-            try:
-                completion = await self._run(other, run, call)
-            except _MissingRoute:
-                raise missing from None
-            except UpstreamFailed:
-                _prefer(other, routes)
-                raise
-            _prefer(other, routes)
-            return completion
+        # From now on the other route is tried first, unless it is missing, too.
+        (other,) = others
+        try:
+            completion = await self._run(other, run, call)
+        except _MissingRoute:
+            raise
+        except UpstreamFailed:
+            self._routes[prompt.kind] = [other, route]
+            raise
+        self._routes[prompt.kind] = [other, route]
+        return completion
 
     async def aclose(self) -> None:
         """Close all connections. Calls that run fail."""
@@ -149,7 +149,7 @@ class AgentaCompletionService:
             url += f"?{urlencode({'project_id': credential.project})}"
         authorization = credential.authorization if credential else self._key.authorization
         with RequestRecord(url, self._listener, call.resends) as sent:
-            sent.is_callers = credential is not None
+            sent.uses_caller_credential = credential is not None
             seconds = self._seconds(call.remaining())
             headers = {"content-type": "application/json", "authorization": authorization, **sent.headers}
             try:
@@ -189,10 +189,6 @@ def _error(failure: Failure, reply: Reply, attempt: Attempt, run: PromptRun, sec
     explanation = explain(reply, {**run.inputs, "": dict(run.parameters or {})}, [secret])
     error = failure.as_error(attempt, reply, explanation)
     return _MissingRoute.of(error) if failures.is_missing_route(reply) else error
-
-
-def _prefer(route: Route, routes: list[Route]) -> None:
-    routes.sort(key=lambda each: each is not route)
 
 
 class _MissingRoute(UpstreamFailed):

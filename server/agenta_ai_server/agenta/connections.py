@@ -29,15 +29,19 @@ class Exchange:
 
     Attributes:
         max_bytes: The most bytes that may be received.
+        is_long: Whether the request is so long that a server may refuse it unread, and take its rest for the next one.
         transport: The connection; ``None`` until there is one, and nothing has been sent.
         received: Bytes received so far.
         is_reusable: Whether the connection may serve another request.
+        is_over: Whether the connection serves another request already.
     """
 
     max_bytes: int
+    is_long: bool = False
     transport: asyncio.Transport | None = None
     received: int = 0
     is_reusable: bool = False
+    is_over: bool = False
 
     @property
     def has_overflowed(self) -> bool:
@@ -55,9 +59,17 @@ class Exchange:
         is_unreadable = isinstance(error, aiohttp.ClientResponseError) or self.has_overflowed
         return httpx.RemoteProtocolError if is_unreadable else httpx.ReadError
 
+    def hand_over(self) -> bool:
+        """Leave the connection to another request, if it may serve one.
+
+        aiohttp lends it again as soon as the response has arrived, which may not have been read yet.
+        """
+        self.is_over = self.is_reusable or not self.is_long
+        return self.is_over
+
     def end(self) -> None:
         """Close the connection, unless it may serve another request."""
-        if self.transport is not None and not self.is_reusable:
+        if self.transport is not None and not self.is_reusable and not self.is_over:
             # Not close(): what is still to be sent must not keep the connection open.
             self.transport.abort()
 
@@ -93,7 +105,7 @@ class Connector(aiohttp.TCPConnector):
                 # Spread, so that connections that were opened together aren't all opened again together.
                 watch = _Watch(transport, watch, time.monotonic() + self._max_seconds * random.uniform(0.8, 1.2))  # noqa: S311
                 transport.set_protocol(watch)
-            elif watch.is_unusable():
+            elif watch.is_unusable() or not watch.exchange.hand_over():
                 connection.close()
                 continue
             watch.connection = connection

@@ -274,10 +274,10 @@ _BY_HTTP_STATUS: dict[int, Callable[[Reply], Failure]] = {
     406: lambda reply: REJECTED_AFTER_RUN if reply.trace_id else REJECTED,
     424: lambda _: PROVIDER_REFUSED,
     429: lambda _: RATE_LIMITED,
-    502: lambda reply: FAILED if reply.is_agentas else PROXY_WITHOUT_AGENTA,
+    502: lambda reply: FAILED if reply.is_from_agenta else PROXY_WITHOUT_AGENTA,
     # With a trace, Agenta has sent requests to the model, three as a rule.
     503: lambda reply: FAILED if reply.trace_id else UNAVAILABLE,
-    504: lambda reply: AGENTA_TIMEOUT if reply.is_agentas else PROXY_TIMEOUT,
+    504: lambda reply: AGENTA_TIMEOUT if reply.is_from_agenta else PROXY_TIMEOUT,
 }
 # Replacements for an inline prompt, which its sender can fix instead of the operator.
 _OF_INLINE = {

@@ -1,4 +1,8 @@
-"""The HTTP client for every request of this server: it bounds what a response may take, and says what was sent."""
+"""The HTTP client for every request of this server: it bounds what a response may take, and says what was sent.
+
+Requests, responses and errors are httpx's. They don't go through an ``httpx.AsyncClient``: what it adds, such as
+cookies, redirects and settings from the environment, isn't wanted here.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +27,7 @@ MAX_BODY_BYTES = 2 * 1024 * 1024
 MAX_HEAD_BYTES = 256 * 1024
 """Bound of all that precedes a body: interim responses (RFC 9110, section 15.2) and headers."""
 MAX_UNREAD_BYTES = 64 * 1024
-"""A refused request of at most this size is taken to have been read by the server."""
+"""A request of at most this size is taken to have been read by the server, even if it was refused."""
 
 _HEADERS = {
     "accept": "application/json",
@@ -33,7 +37,7 @@ _HEADERS = {
 }
 
 TransportError = httpx.TransportError
-"""No response came. Callers of :meth:`HttpClient.send` catch it without knowing the HTTP library."""
+"""No response came. Packages that must not import httpx catch it by this name."""
 
 
 @record
@@ -133,11 +137,11 @@ class HttpClient:
         if self._closed:
             raise httpx.ConnectError("The client is closed.")
         request = _request(method, url, headers or {}, content, connect_seconds)
-        exchange = Exchange(max_body_bytes + MAX_HEAD_BYTES)
+        exchange = Exchange(max_body_bytes + MAX_HEAD_BYTES, is_long=len(content) > MAX_UNREAD_BYTES)
         token = EXCHANGE.set(exchange)
         try:
             async with asyncio.timeout(seconds):
-                return await self._exchange(request, exchange, max_body_bytes, len(content))
+                return await self._exchange(request, exchange, max_body_bytes)
         # UnicodeError: a host name that can't be one.
         except (TimeoutError, aiohttp.ClientError, OSError, UnicodeError) as error:
             kind, why = exchange.kind_of(error), _why(error)
@@ -155,9 +159,7 @@ class HttpClient:
         self._closed = True
         await self._transport.aclose()
 
-    async def _exchange(
-        self, request: httpx.Request, exchange: Exchange, max_body_bytes: int, sent_bytes: int
-    ) -> HttpResponse:
+    async def _exchange(self, request: httpx.Request, exchange: Exchange, max_body_bytes: int) -> HttpResponse:
         response = await self._transport.handle_async_request(request)
         # Every byte is a character in this encoding. By default, httpx would try several.
         response.headers.encoding = "iso-8859-1"
@@ -168,8 +170,7 @@ class HttpClient:
                 raise
             forget_frames(error)
             return HttpResponse(response.status_code, response.headers, b"")
-        # A server may refuse a long request without reading it, and would take the rest for the next one.
-        was_read = response.is_success or sent_bytes <= MAX_UNREAD_BYTES
+        was_read = response.is_success or not exchange.is_long
         exchange.is_reusable = was_read and body is not None and response.status_code >= httpx.codes.OK
         return HttpResponse(response.status_code, response.headers, body)
 

@@ -27,19 +27,19 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
-class Repeats:
+class IdempotencyParts:
     """The calls in flight, and the store of finished ones."""
 
     in_flight: InFlightCalls
     store: Store
 
 
-def build_idempotency(settings: Settings, resources: Resources, redis: RedisClient | None) -> Repeats:
+def build_idempotency(settings: Settings, resources: Resources, redis: RedisClient | None) -> IdempotencyParts:
     """Build the part that runs each request_id only once."""
     store = _store(settings, resources, redis)
     in_flight = InFlightCalls(store, result_seconds=settings.result_ttl_seconds)
     resources.on_close(in_flight.aclose)
-    return Repeats(in_flight, store)
+    return IdempotencyParts(in_flight, store)
 
 
 def _store(settings: Settings, resources: Resources, redis: RedisClient | None) -> Store:

@@ -14,6 +14,8 @@ from agenta_ai_server.pipeline.rate_limit import RateLimit
 from agenta_ai_server.rpc import reflection
 from agenta_ai_server.rpc.authentication import Authentication
 from agenta_ai_server.rpc.boundary import Boundary
+from agenta_ai_server.rpc.health import Health
+from agenta_ai_server.rpc.request_reader import RequestReader
 from agenta_ai_server.rpc.server import Server
 from agenta_ai_server.rpc.servicer import ToolServicer
 from agenta_ai_server.rpc.tool_calls import ToolCalls
@@ -56,7 +58,9 @@ def build_pipeline(
             Idempotency(in_flight, settings.min_remaining_seconds),
             *([RateLimit(limits)] if limits else []),
             ConcurrencyLimit(limiter),
-        ]
+        ],
+        # As many as could get a slot or a place in the queue.
+        RequestReader(max_waiting=settings.max_in_flight + settings.max_queued),
     )
 
 
@@ -94,15 +98,18 @@ def build_server(
     certificates: Certificates | None,
 ) -> Server:
     """Build the listener."""
+    typed = services.typed
+    boundary = Boundary(settings.max_call_seconds, listener)
+    typed.on_change(boundary.forget_methods)
     return Server(
-        Boundary(settings.max_call_seconds, listener),
+        boundary,
         [Authentication(authenticator), pipeline],
         [
             services.tools.handlers(),
             services.methods,
-            *(reflection.handlers(services.typed) if settings.reflection == "on" else ()),
+            *(reflection.handlers(typed) if settings.reflection == "on" else ()),
         ],
-        services.typed,
+        Health(lambda: typed.current.services),
         tls=certificates,
         max_call_seconds=settings.longest_call_seconds,
         max_connection_age_seconds=settings.max_connection_age_seconds,

@@ -59,22 +59,22 @@ def build_service(settings: Settings, resources: Resources) -> Service:
     authenticator = build_authenticator(settings, resources, policy, catalog)
     redis = build_redis(settings, resources)
     limits = build_limits(settings, resources, catalog, redis)
-    repeats = build_idempotency(settings, resources, redis)
+    idempotency = build_idempotency(settings, resources, redis)
     certificates = build_certificates(settings, resources)
     if settings.reuse_port and not settings.redis_url:
         alone = "count rate limits" if settings.idempotency_file else "count rate limits and know request_ids"
         log.warning("processes that share the port each %s on their own. To share, set AGENTA_AI_GRPC_REDIS_URL", alone)
     if telemetry.metrics:
-        telemetry.metrics.watch(limiter, limits, repeats.store, upstream.breaker, certificates)
+        telemetry.metrics.watch(limiter, limits, idempotency.store, upstream.breaker, certificates)
     server = build_server(
         settings,
         build_services(settings, state, catalog, policy, limits),
         authenticator,
-        build_pipeline(settings, policy, repeats.in_flight, limits, limiter),
+        build_pipeline(settings, policy, idempotency.in_flight, limits, limiter),
         listener=telemetry.listener,
         certificates=certificates,
     )
-    return Service(state, catalog, server, repeats.in_flight)
+    return Service(state, catalog, server, idempotency.in_flight)
 
 
 async def find_faults(settings: Settings, faults: Sequence[str] = ()) -> list[str]:

@@ -15,7 +15,7 @@ from agenta_ai_server.assembly.resources import secret
 from agenta_ai_server.domain.listener import CallListener, CallListeners
 from agenta_ai_server.rpc.server import ListenError
 from agenta_ai_server.telemetry.call_log import AuditLog, CallLog, ExpiredLog
-from agenta_ai_server.telemetry.trace_context import PassingOn
+from agenta_ai_server.telemetry.trace_context import TraceContextForwarder
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from agenta_ai_server.telemetry.metrics import Metrics
     from agenta_ai_server.telemetry.metrics_server import MetricsServer
 
-# Seconds at the end in which spans that haven't been sent yet are.
+# How long spans that haven't been sent yet are flushed at shutdown.
 MAX_FLUSH_SECONDS = 5.0
 
 
@@ -104,4 +104,4 @@ def _tracing(settings: Settings, resources: Resources) -> CallListener:
             )
             resources.on_close(tracing.aclose)
             return tracing
-    return PassingOn()
+    return TraceContextForwarder()

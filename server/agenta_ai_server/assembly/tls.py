@@ -29,7 +29,7 @@ def build_certificates(settings: Settings, resources: Resources) -> Certificates
                 ReloadingFile[object](path, read)
     if len(resources.faults) > found:
         return None
-    # Each for itself is good; they may still not fit together.
+    # Each file is valid by itself; together they may still not match.
     with resources.faults_of("AGENTA_AI_GRPC_TLS_CERT_FILE"):
         return Certificates(TlsFiles(settings.tls_cert_file, settings.tls_key_file, settings.tls_client_ca_file))
     return None

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-import logging
 from typing import TYPE_CHECKING
 
 from agenta_ai_server.agenta.completion_service import Unconfigured
@@ -16,6 +14,7 @@ from agenta_ai_server.tools.cases.spending import Spending
 from agenta_ai_server.tools.catalog import Catalog, Dependencies, check_disabled, discover, tool_set
 from agenta_ai_server.tools.computing import Computing
 from agenta_ai_server.tools.refine_prompt.guarantee import Guarantee
+from agenta_ai_server.tools.tools_file.following import LOOK_SECONDS, ToolsFileFollower
 from agenta_ai_server.typed import lock
 
 if TYPE_CHECKING:
@@ -27,11 +26,6 @@ if TYPE_CHECKING:
     from agenta_ai_server.domain.tool import ToolSpec
     from agenta_ai_server.settings import Settings
     from agenta_ai_server.telemetry.metrics import Metrics
-
-# Between looks at the tools file.
-LOOK_SECONDS = 1.0
-
-log = logging.getLogger(__name__)
 
 
 def build_tools(
@@ -73,7 +67,11 @@ def build_tools(
         with resources.faults_of("AGENTA_AI_GRPC_TOOLS_FILE"):
             file = _file(settings, settings.tools_file, built_in, frozenset(known), completions)
             available = file.content
-            _follow(file, available, catalog, settings, resources)
+            follower = ToolsFileFollower(
+                file, catalog, available, lambda changed: tool_set(changed, settings.missing, off)
+            )
+            resources.on_start(follower.start)
+            resources.on_close(follower.aclose)
             if metrics:
                 metrics.watch_tools(lambda: len(catalog.current.tools), lambda: file.is_broken)
         if file is None:
@@ -127,66 +125,7 @@ def _file(
     def read(content: bytes, read_beside: Callable[[Path], bytes]) -> list[ToolSpec]:
         definitions = parse(content, path.parent, limits, read_beside=read_beside)
         specs = (spec(definition, completions) for definition in definitions)
-        return [*built_in, *lock.with_numbers(specs, _read_lock(path, read_beside))]
+        return [*built_in, *lock.with_numbers(specs, lock.read_beside(path, read_beside))]
 
-    # Looked at by a task of its own, in a thread, so that no call waits for it.
+    # Only the follower looks at it, in a thread.
     return ReloadingDocument(path, read, every=0, patience=LOOK_SECONDS)
-
-
-def _read_lock(tools_file: Path, read_beside: Callable[[Path], bytes]) -> lock.Lock:
-    """Return the lock of a tools file; an empty one if there is none.
-
-    Raises:
-        ValueError: It can't be used.
-    """
-    path = lock.beside(tools_file)
-    try:
-        # Also where it is missing, so that it is noticed when it is there.
-        content = read_beside(path)
-    except ValueError:
-        if path.exists():
-            raise
-        return lock.Lock()
-    try:
-        return lock.parse(content)
-    except lock.LockError as error:
-        raise ValueError(f"{path} {error}") from None
-
-
-def _follow(
-    file: ReloadingDocument[list[ToolSpec]],
-    known: list[ToolSpec],
-    catalog: Catalog,
-    settings: Settings,
-    resources: Resources,
-) -> None:
-    """Put the tools of a changed file into the catalog while the service runs."""
-
-    async def follow() -> None:
-        current = known
-        while True:
-            await asyncio.sleep(LOOK_SECONDS)
-            available = await asyncio.to_thread(lambda: file.content)
-            if available is current:
-                continue
-            current = available
-            try:
-                tools = tool_set(available, settings.missing, switched_off(settings))
-                await asyncio.to_thread(catalog.prepare, tools)
-                catalog.current = tools
-            except Exception as error:
-                # Without this, the task would end unseen, and no later change would take effect.
-                log.error("the changed tools aren't used because of a bug: %s", type(error).__name__)
-            else:
-                log.info("there are %d tools now", len(catalog.current.tools))
-
-    async def start() -> None:
-        task = asyncio.create_task(follow(), name="follow-tools-file")
-
-        async def stop() -> None:
-            task.cancel()
-            await asyncio.gather(task, return_exceptions=True)
-
-        resources.on_close(stop)
-
-    resources.on_start(start)

@@ -46,7 +46,7 @@ def build_upstream(settings: Settings, resources: Resources, listener: CallListe
         guarded,
         retries=settings.retries,
         max_seconds=settings.max_upstream_seconds,
-        least_seconds=settings.min_remaining_seconds,
+        min_remaining_seconds=settings.min_remaining_seconds,
         unsafe=settings.retry_unsafe,
     )
     return Upstream(retrying, breaker)

@@ -19,8 +19,8 @@ class Credentials:
     """A caller's credentials. Nothing in them has been checked, except the identities.
 
     Attributes:
-        scheme: First word of the ``authorization`` metadata, ``"ApiKey"``, ``"Bearer"`` or ``"Secret"``, in the
-            spelling that the caller used; empty without ``authorization``.
+        scheme: First word of the ``authorization`` metadata, ``"ApiKey"``, ``"Bearer"`` or ``"Secret"``, in
+            Agenta's spelling; empty without ``authorization``.
         secret: The rest of it, visible ASCII without blanks, at most 8 KiB.
         project: The project that the caller wants to act in, from ``x-agenta-project-id``; a wish, no proof.
         identities: URIs and DNS names of the peer's certificate, which the transport has verified.

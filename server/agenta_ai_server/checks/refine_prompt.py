@@ -18,9 +18,10 @@ from agenta_ai_server.assembly.resources import Resources
 from agenta_ai_server.assembly.tools import build_tools
 from agenta_ai_server.assembly.upstream import build_completions
 from agenta_ai_server.checks.shared import HTTP_SECONDS, Found, failed, ok, open_agenta, warning
+from agenta_ai_server.domain.arguments import already_read
 from agenta_ai_server.domain.call import ANONYMOUS
 from agenta_ai_server.domain.errors import Refused
-from agenta_ai_server.domain.tool import ToolCall, already_read
+from agenta_ai_server.domain.tool_call import ToolCall
 from agenta_ai_server.pipeline.pipeline import run_tool
 from agenta_ai_server.tools.refine_prompt import prompt
 from agenta_ai_server.tools.refine_prompt.suitability import flaws

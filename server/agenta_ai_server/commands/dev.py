@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING
 
 from agenta_ai.cli import CREDENTIALS
 from agenta_ai_server import settings
-from agenta_ai_server.assembly.tools import LOOK_SECONDS
 from agenta_ai_server.auth.key_file import create_key
 from agenta_ai_server.commands import serve, stdout
 from agenta_ai_server.commands.tools.canned import canned_prompt
@@ -26,6 +25,7 @@ from agenta_ai_server.standin.faults import Fault
 from agenta_ai_server.standin.samples import samples
 from agenta_ai_server.tools.catalog import MAX_NAMES
 from agenta_ai_server.tools.tools_file import read
+from agenta_ai_server.tools.tools_file.following import LOOK_SECONDS
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Mapping, Sequence

@@ -111,7 +111,7 @@ class ConcurrencyLimiter:
         """Take a free slot, if there is one."""
         if self.is_full:
             return False
-        self._count(slot.organization, 1)
+        self._change_held(slot.organization, 1)
         if self.is_full:
             self._last_change = now
         return True
@@ -127,7 +127,7 @@ class ConcurrencyLimiter:
         except asyncio.CancelledError:
             if not slot.turn.cancelled() and slot.turn.result():
                 # The slot came together with the cancellation.
-                self._count(slot.organization, -1)
+                self._change_held(slot.organization, -1)
                 self._call_next()
             else:
                 self._leave_queue(slot)
@@ -165,7 +165,7 @@ class ConcurrencyLimiter:
         """Give the slot back, to the next in turn if a call waits."""
         self._mean_seconds += (now - slot.since - self._mean_seconds) * WEIGHT
         self._last_change = now
-        self._count(slot.organization, -1)
+        self._change_held(slot.organization, -1)
         if self._queued:
             self._call_next()
 
@@ -179,7 +179,7 @@ class ConcurrencyLimiter:
             if not slot.turn.done():
                 if queue:
                     queues.move_to_end(organization)
-                self._count(organization, 1)
+                self._change_held(organization, 1)
                 self._dequeued += 1
                 slot.turn.set_result(True)
                 return
@@ -212,8 +212,8 @@ class ConcurrencyLimiter:
         if not queue:
             del queues[slot.organization]
 
-    def _count(self, organization: str, change: int) -> None:
-        """Count a slot more or less for the organization, and move its queue accordingly."""
+    def _change_held(self, organization: str, change: int) -> None:
+        """Change how many slots the organization holds, and move its queue accordingly."""
         self._in_flight += change
         held = self._held.get(organization, 0) + change
         if held:

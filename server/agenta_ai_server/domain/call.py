@@ -39,9 +39,9 @@ class Principal:
     method: str = ""
 
     @property
-    def key(self) -> tuple[str, str, str]:
-        """Organization, project and user, which together stand for the caller."""
-        return self.organization, self.project, self.user
+    def key(self) -> tuple[str, str]:
+        """Organization and user: who counts as one caller when the service is shared out."""
+        return self.organization, self.user
 
     @property
     def is_known_to_agenta(self) -> bool:
@@ -83,7 +83,7 @@ class UpstreamRequest:
         ended: When it ended, on the same clock; ``None`` while it runs.
         explanation: Agenta's own sentence about its failure, without secrets and prompts; for operators only.
         resends: How often the same request was sent before.
-        is_callers: Whether it was made with the caller's own credential: this server can't read its trace.
+        uses_caller_credential: Whether it was made with the caller's own credential: this server can't read its trace.
     """
 
     url: str
@@ -95,7 +95,7 @@ class UpstreamRequest:
     ended: float | None = None
     explanation: str = ""
     resends: int = 0
-    is_callers: bool = False
+    uses_caller_credential: bool = False
 
     @property
     def trace_id(self) -> str:
@@ -119,7 +119,8 @@ class Call:
         peer: Address of the caller as the transport writes it.
         arrived: When it arrived, in seconds on the event loop's clock.
         client_deadline: The caller's own deadline, on the same clock; infinite if there is none.
-        deadline: When the call ends at the latest: the caller's deadline or the service's maximum, on the same clock.
+        deadline: Until when the call waits to be read, and a retry of it makes sense: the caller's deadline or the
+            service's maximum, on the same clock. A tool call has a deadline of its own.
         identities: URIs and DNS names of the caller's certificate, which the transport has verified.
         principal: The caller; ``None`` until the call has been authenticated.
         credential: The caller's own credential in Agenta; ``None`` if it was authenticated by another.

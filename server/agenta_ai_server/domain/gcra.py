@@ -64,10 +64,10 @@ class Buckets(Generic[Key]):
             self._remember(key, now + wait, now)
         return allowed, wait
 
-    def charge(self, key: Key, interval: int) -> None:
-        """Take one call from a bucket whether or not it has one, so that it may owe some."""
+    def charge(self, key: Key, interval: int, calls: int = 1) -> None:
+        """Take calls from a bucket whether or not it has them, so that it may owe some."""
         now = self._now()
-        self._remember(key, max(self._full_at.get(key, now), now) + interval, now)
+        self._remember(key, max(self._full_at.get(key, now), now) + calls * interval, now)
 
     def delay(self, key: Key, interval: int, burst: int) -> float:
         """Return the seconds until the bucket has a call, all that it owes included; 0 if it has one."""

@@ -78,27 +78,22 @@ class CallListeners(CallListener):
         self._listeners = tuple(listeners)
 
     def call_began(self, call: Call) -> None:
-        """Pass it on."""
         for listener in self._listeners:
             listener.call_began(call)
 
     def call_ended(self, call: Call, outcome: CallOutcome) -> None:
-        """Pass it on."""
         for listener in self._listeners:
             listener.call_ended(call, outcome)
 
     def call_expired(self, method: str, tool: str) -> None:
-        """Pass it on."""
         for listener in self._listeners:
             listener.call_expired(method, tool)
 
     def request_began(self, request: UpstreamRequest, call: Call | None) -> None:
-        """Pass it on."""
         for listener in self._listeners:
             listener.request_began(request, call)
 
     def request_ended(self, request: UpstreamRequest, call: Call | None) -> None:
-        """Pass it on."""
         for listener in self._listeners:
             listener.request_ended(request, call)
 

@@ -48,7 +48,7 @@ class LocalFallback:
         Raises:
             Refused: REQUEST_ID_REUSED, or REPLAY_STORE_UNAVAILABLE if both have failed.
         """
-        if key in self._shared or self._clock() >= self._resume:
+        if self._shared.has_unrecorded(key) or self._clock() >= self._resume:
             try:
                 claim = await self._shared.claim(key, fingerprint, waited=waited, rerun=rerun)
             except Refused as refused:

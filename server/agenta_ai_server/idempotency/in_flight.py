@@ -4,37 +4,28 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import math
 import random
 from collections import Counter
 from copy import copy
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias, TypeVar
 
-from agenta_ai_server.domain.callers import Callers
+from agenta_ai_server.domain.callers import Callers, Waiter
 from agenta_ai_server.domain.errors import DeadlinePassed, Reason, Refused, forget_frames
-from agenta_ai_server.domain.gcra import MICROSECONDS, Buckets
 from agenta_ai_server.domain.outcome import ToolFailure, ToolOutcome
 from agenta_ai_server.idempotency.encoding import decode, encode
 from agenta_ai_server.idempotency.ledger import Finished, Following, Lost
+from agenta_ai_server.idempotency.result_budget import ResultBudget
 from agenta_ai_server.idempotency.store import LeaseLost
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Coroutine
     from types import TracebackType
 
-    from agenta_ai_server.domain.progress import Watch
     from agenta_ai_server.idempotency.store import Leading, Lease, Store
 
 # Seconds between polls of a run elsewhere: short at first, because most callers join late in a run.
 FIRST_LOOK, LAST_LOOK, SLOWER = 0.05, 0.25, 1.5
-# Far above any real result. A larger one isn't stored, because it would evict too many others.
-MAX_RESULT_BYTES = 4 << 20
-# Results above this size, some twenty times an ordinary one, count towards a limit for each principal.
-LARGE_RESULT_BYTES = 1 << 16
-MAX_LARGE_KIB_PER_PRINCIPAL = 32 << 10
-# Principals with large results that are remembered.
-MAX_PRINCIPALS = 10_000
 # How many callers may wait for one run, and for all runs of one principal. They pass neither the rate limit nor the
 # concurrency limit, and each holds a call of the transport.
 MAX_CALLERS = 100
@@ -47,11 +38,27 @@ OUTCOME_UNKNOWN = ToolOutcome(
 )
 
 Result = TypeVar("Result")
-_RunId: TypeAlias = tuple[str, bytes, bool]
 _OutcomeOrError: TypeAlias = ToolOutcome | Refused | DeadlinePassed
 Work: TypeAlias = "Callable[[Callers, Callable[[], Awaitable[None]]], Awaitable[ToolOutcome]]"
 
 log = logging.getLogger(__name__)
+
+
+class RunId(NamedTuple):
+    """Names a run.
+
+    Attributes:
+        key: Names the caller's id: its principal and request_id, hashed.
+        fingerprint: A hash of the request; a different one for the same key is refused. It is part of the name because
+            only the store knows to which of two fingerprints a key belongs.
+        principal: Names the principal, to bound how many of its callers wait, and what is stored for it.
+        rerun: Whether to run the id again if its outcome is lost.
+    """
+
+    key: str
+    fingerprint: bytes
+    principal: str = ""
+    rerun: bool = False
 
 
 class InFlightCalls:
@@ -82,46 +89,28 @@ class InFlightCalls:
         self._linger_seconds = linger
         self._max_joined = max_joined
         self._max_joined_per_principal = max_joined_per_principal
-        self._kib_interval = round(result_seconds * MICROSECONDS / MAX_LARGE_KIB_PER_PRINCIPAL)
-        self._large_kib: Buckets[str] = Buckets(MAX_PRINCIPALS)
+        self._budget = ResultBudget(result_seconds)
         self._joined = 0
         self._joined_by_principal: Counter[str] = Counter()
-        # Keyed by fingerprint too: only the store knows to which of two fingerprints an id belongs.
-        self._runs: dict[_RunId, _Run] = {}
+        self._runs: dict[RunId, _Run] = {}
         self._tasks: dict[asyncio.Task[Any], _Run] = {}
 
     def __len__(self) -> int:
         """Count the ids that are running here, or are waited for here while they run elsewhere."""
         return len(self._runs)
 
-    async def run(
-        self,
-        key: str,
-        fingerprint: bytes,
-        work: Work,
-        deadline: float = math.inf,
-        *,
-        rerun: bool = False,
-        principal: str = "",
-        on_join: Callable[[], None] = lambda: None,
-        watch: Watch | None = None,
-    ) -> ToolOutcome:
+    async def run(self, run_id: RunId, work: Work, waiter: Waiter) -> ToolOutcome:
         """Return the outcome of the id; run the work for it unless that is under way or done.
 
         A caller that is cancelled leaves, and the run continues for as long as others wait, or for a while.
 
         Args:
-            key: Names the id: its principal and request_id, hashed.
-            fingerprint: A hash of the request; a different one for the same key is refused.
+            run_id: Names the run.
             work: Runs the tool, in a task of its own with the context of its first caller, and ends by itself. Takes
                 its callers, and a function to await before it may be billed, whose ``Refused`` must not be caught. It
                 is cancelled as soon as all callers have left, unless it has marked them as begun. It raises
                 ``Refused`` only if nothing was billed.
-            deadline: When the caller will leave, in seconds on the event loop's clock.
-            rerun: Whether to run the id again if its outcome is lost.
-            principal: Names the principal, to bound how many of its callers wait.
-            on_join: Called if the caller only waits for a run that another has begun.
-            watch: Takes the progress of the run from now on; a run in another process reports none.
+            waiter: The caller. It gets the progress of the run from now on; a run in another process reports none.
 
         Returns:
             The outcome; a failure with OUTCOME_UNKNOWN if an earlier run may have been billed and left none.
@@ -132,29 +121,29 @@ class InFlightCalls:
 
         Everything that the work raises is raised for all callers that joined it here.
         """
-        run = self._runs.get((key, fingerprint, rerun))
+        run = self._runs.get(run_id)
         if run is None or run.task.done():
-            run = self._start(_Run(key, fingerprint, rerun, principal, work))
-            return await self._wait(run, deadline, watch)
+            return await self._wait(self._start(_Run(run_id, work)), waiter)
+        principal = run_id.principal
         if (
-            len(run.callers.deadlines) >= MAX_CALLERS
+            len(run.callers.waiters) >= MAX_CALLERS
             or self._joined >= self._max_joined
             or self._joined_by_principal[principal] >= self._max_joined_per_principal
         ):
             raise _too_many()
-        on_join()
+        waiter.on_join()
         self._joined += 1
         self._joined_by_principal[principal] += 1
         try:
-            return await self._wait(run, deadline, watch)
+            return await self._wait(run, waiter)
         finally:
             self._joined -= 1
             self._joined_by_principal[principal] -= 1
             if not self._joined_by_principal[principal]:
                 del self._joined_by_principal[principal]
 
-    async def _wait(self, run: _Run, deadline: float, watch: Watch | None) -> ToolOutcome:
-        self._join(run, deadline, watch)
+    async def _wait(self, run: _Run, waiter: Waiter) -> ToolOutcome:
+        self._join(run, waiter)
         ended = asyncio.get_running_loop().create_future()
         run.waiting.append(ended)
         try:
@@ -162,7 +151,7 @@ class InFlightCalls:
             await ended
         finally:
             run.waiting.remove(ended)
-            self._leave(run, deadline, watch)
+            self._leave(run, waiter)
         return run.result()
 
     async def idle(self) -> None:
@@ -205,15 +194,15 @@ class InFlightCalls:
         if self._runs.get(run.id) is run:
             del self._runs[run.id]
 
-    def _join(self, run: _Run, deadline: float, watch: Watch | None) -> None:
-        run.callers.join(deadline, watch)
+    def _join(self, run: _Run, waiter: Waiter) -> None:
+        run.callers.join(waiter)
         if run.lingering:
             run.lingering.cancel()
             run.lingering = None
 
-    def _leave(self, run: _Run, deadline: float, watch: Watch | None) -> None:
-        run.callers.leave(deadline, watch)
-        if run.callers.deadlines or run.task.done():
+    def _leave(self, run: _Run, waiter: Waiter) -> None:
+        run.callers.leave(waiter)
+        if run.callers.waiters or run.task.done():
             return
         if run.callers.begun:
             run.lingering = self._spawn(run, self._linger(run))
@@ -265,7 +254,7 @@ class InFlightCalls:
         waited = ""
         pause = FIRST_LOOK
         while True:
-            claim = await self._store.claim(run.key, run.fingerprint, waited=waited, rerun=run.rerun)
+            claim = await self._store.claim(run.id.key, run.id.fingerprint, waited=waited, rerun=run.id.rerun)
             if not isinstance(claim, Following):
                 return claim, waited
             waited = claim.token
@@ -295,23 +284,13 @@ class InFlightCalls:
             raise
         data = encode(outcome)
         size = len(data)
-        may_store = self._may_store(run.principal, size)
+        may_store = self._budget.charge(run.id.principal, size)
         if not may_store:
             log.error("a result of %d bytes isn't stored for repeats: it or its caller's results are too large", size)
         # Retryable means that nothing was billed: the same id may be sent again, and is then run again.
         keep = not (outcome.failure and outcome.failure.retryable)
         await self._record(run, lease.complete(data if may_store else None, keep=keep))
         return outcome
-
-    def _may_store(self, principal: str, size: int) -> bool:
-        """Count a result, and return whether its principal may have it stored."""
-        if size > MAX_RESULT_BYTES:
-            return False
-        if size > LARGE_RESULT_BYTES:
-            if self._large_kib.delay(principal, self._kib_interval, MAX_LARGE_KIB_PER_PRINCIPAL):
-                return False
-            self._large_kib.charge(principal, (size >> 10) * self._kib_interval)
-        return True
 
     async def _record(self, run: _Run, end: Coroutine[None, None, None]) -> None:
         # A billed result must not be lost because its last caller leaves at this moment.
@@ -325,8 +304,6 @@ class _Run:
     """One id that runs here, or is waited for here.
 
     Attributes:
-        rerun: Whether it is to run again if its outcome is lost.
-        principal: The principal that the id belongs to.
         callers: Who waits for it here.
         waiting: What each of them awaits.
         recording: Whether its work is done and only the store is still to record its outcome.
@@ -334,10 +311,7 @@ class _Run:
         traceback: Where the bug that ended it was raised.
     """
 
-    key: str
-    fingerprint: bytes
-    rerun: bool
-    principal: str
+    id: RunId
     work: Work
     task: asyncio.Task[_OutcomeOrError] = field(init=False)
     callers: Callers = field(default_factory=Callers)
@@ -346,10 +320,6 @@ class _Run:
     lease: Lease | None = None
     lingering: asyncio.Task[None] | None = None
     traceback: TracebackType | None = None
-
-    @property
-    def id(self) -> _RunId:
-        return self.key, self.fingerprint, self.rerun
 
     def result(self) -> ToolOutcome:
         """Return its outcome, or raise its error."""

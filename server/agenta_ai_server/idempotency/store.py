@@ -113,7 +113,7 @@ class LedgerStore:
     """A store on one ledger.
 
     A run holds a lease, which is renewed for as long as it lasts, so that a process that dies is noticed. What decides
-    over billing is the record that the run has begun, and not the lease.
+    whether a repeat is billed is the record that the run has begun, and not the lease.
 
     Args:
         ledger: Records the ids. Closed with this.
@@ -151,7 +151,7 @@ class LedgerStore:
             return StoreState.FALLBACK
         return StoreState.SHARED if self.ledger.is_shared else StoreState.LOCAL
 
-    def __contains__(self, key: str) -> bool:
+    def has_unrecorded(self, key: str) -> bool:
         """Return whether the id has an outcome here that the ledger hasn't recorded."""
         return self._pending.kept(key) is not None
 

@@ -10,7 +10,7 @@ from agenta_ai_server.domain.tool import service_disabled
 if TYPE_CHECKING:
     from agenta_ai_server.auth.policy import AccessPolicy
     from agenta_ai_server.domain.outcome import ToolOutcome
-    from agenta_ai_server.domain.tool import ToolCall
+    from agenta_ai_server.domain.tool_call import ToolCall
     from agenta_ai_server.pipeline.pipeline import Proceed
 
 

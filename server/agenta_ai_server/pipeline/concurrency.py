@@ -10,7 +10,7 @@ from agenta_ai_server.domain.progress import Stage
 if TYPE_CHECKING:
     from agenta_ai_server.concurrency.limiter import ConcurrencyLimiter
     from agenta_ai_server.domain.outcome import ToolOutcome
-    from agenta_ai_server.domain.tool import ToolCall
+    from agenta_ai_server.domain.tool_call import ToolCall
     from agenta_ai_server.pipeline.pipeline import Proceed
 
 
@@ -28,7 +28,7 @@ class ConcurrencyLimit:
         """
         if self._limiter.is_full:
             # A queued call keeps only the arguments: a request with unknown fields takes far more memory.
-            call.load_arguments()
+            call.lazy_arguments.load()
         on_position = partial(_report_position, call) if call.watch else None
         async with self._limiter.slot(call.caller.organization, call.waiting, on_position):
             call.report(Stage.STARTED, "The tool has started.")

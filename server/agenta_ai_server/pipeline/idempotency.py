@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-import re
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from agenta_ai_server.domain.callers import Waiter
 from agenta_ai_server.domain.digest import digest
 from agenta_ai_server.domain.errors import Reason, Violation, invalid_fields
+from agenta_ai_server.domain.tool_call import is_request_id
+from agenta_ai_server.idempotency.in_flight import RunId
 from agenta_ai_server.pipeline.pipeline import within_deadline
 
 if TYPE_CHECKING:
@@ -16,11 +18,9 @@ if TYPE_CHECKING:
 
     from agenta_ai_server.domain.callers import Callers
     from agenta_ai_server.domain.outcome import ToolOutcome
-    from agenta_ai_server.domain.tool import ToolCall
+    from agenta_ai_server.domain.tool_call import ToolCall
     from agenta_ai_server.idempotency.in_flight import InFlightCalls
     from agenta_ai_server.pipeline.pipeline import Proceed
-
-UUID4 = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}", re.IGNORECASE)
 
 
 class Idempotency:
@@ -45,7 +45,7 @@ class Idempotency:
         """
         if not call.request_id:
             return await proceed(call)
-        if not UUID4.fullmatch(call.request_id):
+        if not is_request_id(call.request_id):
             wrong = Violation(
                 "request_id", "Must be a UUID, version 4, such as 1b4e28ba-2fa1-4d3b-a3f5-ef19b5a7633b, or absent."
             )
@@ -59,14 +59,8 @@ class Idempotency:
             return await within_deadline(run, proceed)
 
         caller = call.caller
+        # Each project and each kind of credential has its own ids: a result must not reach someone who may not see it.
         principal = digest(caller.method, caller.user, caller.organization, caller.workspace, caller.project).hex()
-        return await self._in_flight.run(
-            digest(principal, call.request_id.lower()).hex(),
-            call.fingerprint(),
-            work,
-            call.deadline,
-            rerun=call.rerun_if_outcome_unknown,
-            principal=principal,
-            on_join=call.forget_arguments,
-            watch=call.watch,
-        )
+        key = digest(principal, call.request_id.lower()).hex()
+        run_id = RunId(key, call.fingerprint(), principal, call.rerun_if_outcome_unknown)
+        return await self._in_flight.run(run_id, work, Waiter(call.deadline, call.watch, call.lazy_arguments.release))

@@ -13,7 +13,7 @@ from agenta_ai_server.domain.outcome import ToolOutcome
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Coroutine, Sequence
 
-    from agenta_ai_server.domain.tool import ToolCall
+    from agenta_ai_server.domain.tool_call import ToolCall
 
 Proceed: TypeAlias = "Callable[[ToolCall], Awaitable[ToolOutcome]]"
 

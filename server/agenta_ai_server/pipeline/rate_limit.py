@@ -9,7 +9,7 @@ from agenta_ai_server.limits.headers import ratelimit, ratelimit_policy
 
 if TYPE_CHECKING:
     from agenta_ai_server.domain.outcome import ToolOutcome
-    from agenta_ai_server.domain.tool import ToolCall
+    from agenta_ai_server.domain.tool_call import ToolCall
     from agenta_ai_server.limits.limits import Check, RateLimits
     from agenta_ai_server.pipeline.pipeline import Proceed
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Hashable, Mapping
 
     from agenta_ai_server.agenta.completion_service import AnyPrompt, Completion, CompletionService
-    from agenta_ai_server.domain.tool import ToolCall
+    from agenta_ai_server.domain.tool_call import ToolCall
     from agenta_ai_server.domain.values import Json
 
 _WINDOW_SECONDS = 10.0
@@ -187,7 +187,7 @@ class Breaker:
 
     def _refusal(self, seconds: float) -> Refused:
         if self._state is State.HALF_OPEN:
-            # The probe will rather end than be given up.
+            # The probe will probably end before it is given up.
             seconds = min(seconds, self._open_seconds)
         delay = seconds + self._jitter() * self._open_seconds
         return Refused(
@@ -217,7 +217,7 @@ class CircuitBreakingCompletions:
             Refused: As the service; UPSTREAM_CIRCUIT_OPEN.
             UpstreamFailed: As the service.
         """
-        caller = call.caller.organization, call.caller.user
+        caller = call.caller.key
         entry = self._breaker.enter(caller)
         healthy: bool | None = None
         retry_after: float | None = None

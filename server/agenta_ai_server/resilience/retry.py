@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
 
     from agenta_ai_server.agenta.completion_service import AnyPrompt, Completion, CompletionService
-    from agenta_ai_server.domain.tool import ToolCall
+    from agenta_ai_server.domain.tool_call import ToolCall
     from agenta_ai_server.domain.values import Attempt, Json
 
 _BASE_SECONDS = 0.2
@@ -29,7 +29,7 @@ class RetryBudget:
 
     Args:
         share: Retries for each call of the last 10 seconds, at least 0.
-        per_second: Retries in a second beyond that, so that also a quiet service can retry; at least 0.
+        per_second: Retries in a second beyond that, so that even a quiet service can retry; at least 0.
         clock: Monotonic clock, in seconds.
     """
 
@@ -64,9 +64,9 @@ class RetryingCompletions:
 
     Args:
         inner: The service; behind a breaker, so that each request counts.
-        retries: How often a call is sent again at most, at least 0.
+        retries: How many times a call is sent again at most, at least 0.
         max_seconds: No retry ends later than this many seconds after the call began, whatever its deadline.
-        least_seconds: Seconds before a deadline from which on the service refuses calls.
+        min_remaining_seconds: A call with less time left is refused.
         unsafe: Whether to send again also after a time-out, a broken connection, or a proxy's 502 or 504, which may be
             billed twice.
         budget: Limits all retries together.
@@ -81,7 +81,7 @@ class RetryingCompletions:
         *,
         retries: int = 2,
         max_seconds: float = 60.0,
-        least_seconds: float = 1.25,
+        min_remaining_seconds: float = 1.25,
         unsafe: bool = False,
         budget: RetryBudget | None = None,
         clock: Callable[[], float] | None = None,
@@ -91,7 +91,7 @@ class RetryingCompletions:
         self._inner = inner
         self._retries = retries
         self._max_seconds = max_seconds
-        self._least_seconds = least_seconds
+        self._min_remaining_seconds = min_remaining_seconds
         self._unsafe = unsafe
         self._budget = budget or RetryBudget()
         self._clock = clock or _loop_time
@@ -155,7 +155,7 @@ class RetryingCompletions:
         # Full jitter: https://aws.amazon.com/blogs/architecture/exponential-backoff-and-jitter/
         backoff = self._jitter() * min(_BASE_SECONDS * 2.0 ** (len(failures) - 1), _MAX_BACKOFF_SECONDS)
         delay = (last.retry_delay or 0.0) + backoff
-        if self._clock() + delay + self._least_seconds > until or not self._budget.take():
+        if self._clock() + delay + self._min_remaining_seconds > until or not self._budget.take():
             return None
         return delay
 

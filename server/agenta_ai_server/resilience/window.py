@@ -61,7 +61,7 @@ class Counts:
 
 
 class CountsByKey(Generic[Key]):
-    """Counts events and failures over the last seconds, apart for each key.
+    """Counts events and failures over the last seconds, separately for each key.
 
     It holds one entry for each key and step of the window, however many events there are.
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections import Counter
-from typing import TYPE_CHECKING
+from collections import Counter, OrderedDict
+from typing import TYPE_CHECKING, TypeAlias
 
 if TYPE_CHECKING:
     from collections.abc import Hashable
+
+Turn: TypeAlias = "asyncio.Future[None]"
 
 
 class Backlog:
@@ -16,47 +18,76 @@ class Backlog:
     A caller without a request here never waits: callers that take all places must not lock out the others.
 
     Args:
-        of_caller: How many places one caller may have.
-        in_all: How many places all callers may have before those that have one wait.
+        max_per_caller: How many places one caller may have.
+        max_total: How many places all callers may have before those that have one wait.
     """
 
-    def __init__(self, of_caller: int, in_all: int) -> None:
-        self._max_of_caller = of_caller
-        self._max_in_all = in_all
+    def __init__(self, max_per_caller: int, max_total: int) -> None:
+        self._max_per_caller = max_per_caller
+        self._max_total = max_total
         self._places: Counter[Hashable] = Counter()
-        self._in_all = 0
-        # In the order of arrival. A turn that has come has a result.
-        self._turns: dict[asyncio.Future[None], Hashable] = {}
+        self._total = 0
+        # The waiting requests of each caller, in the order of arrival. A caller whose turn has come goes to the end.
+        self._lines: dict[Hashable, OrderedDict[Turn, None]] = {}
 
     def try_enter(self, caller: Hashable) -> bool:
         """Take a place, unless the caller must wait for one; :meth:`leave` gives it back."""
-        held = self._places[caller]
-        if held >= self._max_of_caller or (held and self._in_all >= self._max_in_all):
+        if not self._has_place(caller):
             return False
-        self._places[caller] = held + 1
-        self._in_all += 1
+        self._places[caller] += 1
+        self._total += 1
         return True
 
     async def enter(self, caller: Hashable) -> None:
         """Wait for a place, and take it; :meth:`leave` gives it back."""
-        turn = asyncio.get_running_loop().create_future()
-        self._turns[turn] = caller
+        turn: Turn = asyncio.get_running_loop().create_future()
+        self._lines.setdefault(caller, OrderedDict())[turn] = None
         try:
             await turn
         except asyncio.CancelledError:
-            if not turn.cancelled():
+            if turn.cancelled():
+                self._forget(caller, turn)
+            else:
+                # Its turn had come.
                 self.leave(caller)
             raise
-        finally:
-            del self._turns[turn]
+
+    def waiting(self, caller: Hashable) -> int:
+        """Count the caller's requests that wait for a place."""
+        return len(self._lines.get(caller, ()))
 
     def leave(self, caller: Hashable) -> None:
-        """Give a place back, and let those that wait have it in the order of arrival."""
-        self._in_all -= 1
+        """Give a place back, and let the next caller that waits have it."""
+        self._total -= 1
         self._places[caller] -= 1
         if not self._places[caller]:
             del self._places[caller]
-        for turn, waiting in self._turns.items():
-            if not turn.done() and self.try_enter(waiting):
+        for waiting in list(self._lines):
+            if self._has_place(waiting) and (turn := self._next(waiting)):
+                self._places[waiting] += 1
+                self._total += 1
                 turn.set_result(None)
                 return
+
+    def _has_place(self, caller: Hashable) -> bool:
+        held = self._places[caller]
+        return held < self._max_per_caller and (not held or self._total < self._max_total)
+
+    def _next(self, caller: Hashable) -> Turn | None:
+        """Take the caller's first turn that is still waited for out of its line, and send the caller to the end."""
+        line = self._lines.pop(caller)
+        while line:
+            turn, _ = line.popitem(last=False)
+            # One that has just been cancelled may not have left yet.
+            if not turn.done():
+                if line:
+                    self._lines[caller] = line
+                return turn
+        return None
+
+    def _forget(self, caller: Hashable, turn: Turn) -> None:
+        line = self._lines.get(caller)
+        if line and turn in line:
+            del line[turn]
+            if not line:
+                del self._lines[caller]

@@ -13,7 +13,7 @@ import time
 import traceback
 from contextlib import suppress
 from functools import partial
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING
 
 import grpc
 import grpc.aio
@@ -22,7 +22,7 @@ from agenta_ai_server.domain.call import CURRENT_CALL, Call
 from agenta_ai_server.domain.errors import DeadlinePassed, Refused
 from agenta_ai_server.domain.listener import CallListener, CallOutcome
 from agenta_ai_server.rpc import metadata
-from agenta_ai_server.rpc.handler import CallHandler, Request
+from agenta_ai_server.rpc.handler import CallHandler, Request, Response
 from agenta_ai_server.rpc.open_calls import OpenCalls, when_sent
 from agenta_ai_server.rpc.peer_identity import identities
 from agenta_ai_server.rpc.progress import Encode, ProgressSender
@@ -32,15 +32,14 @@ from agenta_ai_server.rpc.unsent import UnsentResponses
 if TYPE_CHECKING:
     from collections.abc import Awaitable
 
-    from agenta_ai_server.rpc.handler import Continuation, GrpcHandler, Respond, Response
+    from agenta_ai_server.rpc.handler import Continuation, GrpcHandler, Respond
+    from agenta_ai_server.rpc.messages import Context
 
 CALL_ID_KEY = "x-request-id"
 # A caller's deadline may pass before ours does, because gRPC rounds deadlines up when it sends them, by at most 1 %.
 ROUNDING, LATENCY_SECONDS = 0.01, 0.02
 # A tool name that a caller sent must not become a label or reach the log.
 UNKNOWN_TOOL = "unknown"
-
-Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
 
 log = logging.getLogger(__name__)
 
@@ -49,8 +48,7 @@ class Boundary(grpc.aio.ServerInterceptor):
     """Must be the first interceptor of the server.
 
     Args:
-        max_seconds: The deadline of a call whose caller sets none, or a later one. The pipeline enforces it for tool
-            calls; authentication and reading the request have time-outs of their own.
+        max_seconds: How far ahead ``Call.deadline`` is at most.
         listener: Is notified of each call.
 
     Attributes:
@@ -71,7 +69,7 @@ class Boundary(grpc.aio.ServerInterceptor):
     async def intercept_service(self, continuation: Continuation, details: grpc.HandlerCallDetails) -> GrpcHandler:
         """Make grpc's handler from one of ours. Cached by method, because grpc calls this for each call."""
         if metadata.is_too_large(details.invocation_metadata):
-            return metadata.TOO_LARGE
+            return metadata.REFUSE_TOO_LARGE
         if known := self._handlers.get(details.method):
             return known
         handler = await continuation(details)
@@ -120,7 +118,7 @@ class Boundary(grpc.aio.ServerInterceptor):
         if remaining == 0:
             self._listener.call_expired(method, tool)
             raise asyncio.CancelledError
-        self.open_calls.opened()
+        self.open_calls.count_until_sent()
         call = _open_call(method, context, remaining, self._max_seconds)
         call.tool = tool
         CURRENT_CALL.set(call)
@@ -135,34 +133,29 @@ class Boundary(grpc.aio.ServerInterceptor):
         The listener is notified of either.
         """
         began = time.perf_counter()
-        self.open_calls.began()
         try:
-            response = await _run_or_status(respond(Request(context.read, call), call), call)
+            with self.open_calls.running:
+                result = await _run_or_status(respond(Request(context.read, call), call), call)
         except asyncio.CancelledError:
             code = _code_of_cancellation(call.client_deadline - call.arrived, context.time_remaining())
             self._listener.call_ended(call, CallOutcome(code=code, seconds=time.perf_counter() - began))
             raise
-        finally:
-            self.open_calls.ended()
         seconds = time.perf_counter() - began
-        if not isinstance(response, GrpcStatus) and not self._admit_response(response, call):
-            response = responses_unread(call)
-        if isinstance(response, GrpcStatus):
-            self._listener.call_ended(
-                call, CallOutcome(code=response.code.name, reason=response.reason, seconds=seconds)
-            )
-            if progress:
-                await progress.stop()  # otherwise grpc would have two concurrent writes, and send no status
-            await abort(context, response.code, response.message, response.trailers)
-            return None
-        self._listener.call_ended(call, _outcome(response, seconds))
-        # A tool that failed is answered with OK, which has no place for a RequestInfo.
-        context.set_trailing_metadata(((CALL_ID_KEY, call.id), *call.response_metadata))
-        return response.message
+        if isinstance(result, Response) and self._admit_response(result, call):
+            self._listener.call_ended(call, _outcome(result, seconds))
+            # A tool that failed is answered with OK, which has no place for a RequestInfo.
+            context.set_trailing_metadata(((CALL_ID_KEY, call.id), *call.response_metadata))
+            return result.message
+        status = result if isinstance(result, GrpcStatus) else responses_unread(call)
+        self._listener.call_ended(call, CallOutcome(code=status.code.name, reason=status.reason, seconds=seconds))
+        if progress:
+            await progress.stop()  # otherwise grpc would have two concurrent writes, and send no status
+        await abort(context, status.code, status.message, status.trailers)
+        return None
 
     def _admit_response(self, response: Response, call: Call) -> bool:
         """Count the response until it has been sent. ``False``: its caller leaves too much unread."""
-        caller, size = call.principal, len(response.message)
+        caller, size = call.caller.key, len(response.message)
         if not self._unsent.add(caller, size):
             return False
         when_sent(lambda _: self._unsent.remove(caller, size))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -10,11 +9,12 @@ import grpc
 
 from agenta_ai_server.domain.errors import Reason, Refused
 from agenta_ai_server.domain.record import record
+from agenta_ai_server.rpc.messages import MAX_READ_SECONDS, receive
 
 if TYPE_CHECKING:
     from agenta_ai_server.domain.call import Call
     from agenta_ai_server.domain.outcome import ToolOutcome
-    from agenta_ai_server.domain.tool import ToolCall
+    from agenta_ai_server.domain.tool_call import ToolCall
     from agenta_ai_server.rpc.progress import Encode
 
     Handler = grpc.RpcMethodHandler[bytes, bytes]
@@ -24,9 +24,6 @@ else:
 GrpcHandler: TypeAlias = "grpc.RpcMethodHandler[Any, Any] | None"
 """The handler that grpc's interceptors pass on; ``None`` for an unknown method."""
 Continuation: TypeAlias = Callable[[grpc.HandlerCallDetails], Awaitable[GrpcHandler]]
-
-# How long a request may take to arrive. One of 1 MiB arrives in that time at 50 KiB a second.
-MAX_READ_SECONDS = 20.0
 
 
 @record
@@ -63,18 +60,13 @@ class Request:
             Refused: DEADLINE_TOO_SHORT, if it takes too long to arrive. The part that has arrived takes memory, and the
                 caller may have set no deadline.
         """
-        try:
-            async with asyncio.timeout(MAX_READ_SECONDS):
-                data = await self._read()
-        except TimeoutError:
+        data = await receive(self._read)
+        if data is None:
             message = (
                 f"The request hasn't arrived within {MAX_READ_SECONDS:g} seconds. Nothing was billed. Send it again, "
                 "over a faster connection."
             )
-            raise Refused(Reason.DEADLINE_TOO_SHORT, message) from None
-        # grpc has a value of its own for the end of the requests.
-        if not isinstance(data, bytes):
-            data = b""
+            raise Refused(Reason.DEADLINE_TOO_SHORT, message)
         self._call.request_bytes = len(data)
         return data
 

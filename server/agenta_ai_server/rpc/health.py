@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from google.protobuf.message import Message
 
-    from agenta_ai_server.rpc.open_methods import Context
+    from agenta_ai_server.rpc.messages import Context
 
 NAMES = ("", SERVICE)
 NAME = health_pb2.DESCRIPTOR.services_by_name["Health"].full_name

@@ -31,5 +31,5 @@ async def _refuse(_: object, context: grpc.aio.ServicerContext[Any, Any]) -> Non
     await abort(context, grpc.StatusCode.RESOURCE_EXHAUSTED, "The metadata is larger than 16 KiB. Send less of it.")
 
 
-TOO_LARGE: GrpcHandler = grpc.stream_unary_rpc_method_handler(_refuse)
+REFUSE_TOO_LARGE: GrpcHandler = grpc.stream_unary_rpc_method_handler(_refuse)
 """Refuses a call because its metadata is too large."""

@@ -14,33 +14,29 @@ MAX_SEND_SECONDS = 10.0
 
 
 class OpenCalls:
-    """Counts the calls that are running, and those whose response hasn't been sent yet."""
+    """Counts the calls that are running, and those whose response hasn't been sent yet.
+
+    Attributes:
+        running: Counts a running call in a ``with`` statement.
+    """
 
     def __init__(self) -> None:
-        self._running = _Count()
+        self.running = _Count()
         self._unsent = _Count()
 
-    def opened(self) -> None:
+    def count_until_sent(self) -> None:
         """Count the call of the current task until its response has been sent."""
         self._unsent.add(1)
         when_sent(lambda _: self._unsent.add(-1))
 
-    def began(self) -> None:
-        """Count a running call."""
-        self._running.add(1)
-
-    def ended(self) -> None:
-        """Stop counting a running call."""
-        self._running.add(-1)
-
     async def idle(self) -> None:
         """Wait until no call is running, and then at most a few seconds for responses to be sent."""
         while not self._unsent.is_zero.is_set():
-            await self._running.is_zero.wait()
+            await self.running.is_zero.wait()
             with suppress(TimeoutError):
                 async with asyncio.timeout(MAX_SEND_SECONDS):
                     await self._unsent.is_zero.wait()
-            if self._running.is_zero.is_set():
+            if self.running.is_zero.is_set():
                 return
 
 
@@ -55,6 +51,12 @@ class _Count:
         self._number = 0
         self.is_zero = asyncio.Event()
         self.is_zero.set()
+
+    def __enter__(self) -> None:
+        self.add(1)
+
+    def __exit__(self, *_: object) -> None:
+        self.add(-1)
 
     def add(self, change: int) -> None:
         if not self._number:

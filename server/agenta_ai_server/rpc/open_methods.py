@@ -5,25 +5,24 @@ grpc itself would keep a request for as long as its call lasts, and strangers ma
 
 from __future__ import annotations
 
-import asyncio
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, NoReturn, TypeAlias, TypeVar
 
 import grpc
-import grpc.aio
 from google.protobuf.message import DecodeError, Message
+
+from agenta_ai_server.rpc.messages import receive
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
 
-Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
+    from agenta_ai_server.rpc.messages import Context
+
 Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
 AnyRequest = TypeVar("AnyRequest", bound=Message)
 
 # Far more than the name of a service or of a file has.
 MAX_BYTES = 4096
-# How long a request may take to arrive.
-MAX_READ_SECONDS = 20.0
 
 
 def answers_once(request: type[AnyRequest], answer: Callable[[AnyRequest, Context], Awaitable[Message]]) -> Handler:
@@ -61,15 +60,9 @@ def answers_often(
 
 async def _read(request: type[AnyRequest], context: Context) -> AnyRequest:
     """Return the request, or end the call if it is too large, takes too long or can't be read."""
-    data: object = None
-    with suppress(TimeoutError):
-        async with asyncio.timeout(MAX_READ_SECONDS):
-            data = await context.read()
+    data = await receive(context.read)
     if data is None:
         await _abort(context, grpc.StatusCode.DEADLINE_EXCEEDED, "The request hasn't arrived in time. Send it again.")
-    # grpc has a value of its own for the end of the requests.
-    if not isinstance(data, bytes):
-        data = b""
     if len(data) > MAX_BYTES:
         data = b""
         await _abort(context, grpc.StatusCode.RESOURCE_EXHAUSTED, "The request is larger than 4 KiB. Send less.")

@@ -8,7 +8,7 @@ from google.protobuf.message import DecodeError, Message
 
 from agenta_ai.codec import CodecError, from_struct
 from agenta_ai_server.domain.errors import Reason, Refused, Violation, invalid_fields
-from agenta_ai_server.rpc.wire_format import LARGE_BYTES, NO_VALUES, is_flooded
+from agenta_ai_server.rpc.wire_format import MIN_SCANNED_BYTES, NO_VALUES, is_flooded
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -42,7 +42,7 @@ def parse(data: bytes, read: Callable[[bytes], Request], fields: Fields) -> Requ
             Reason.REQUEST_TOO_LARGE,
             f"The request has {len(data):,} bytes, more than the maximum of {MAX_REQUEST_BYTES:,}. Send a smaller one.",
         )
-    if len(data) >= LARGE_BYTES and is_flooded(data, MAX_VALUES, fields):
+    if len(data) >= MIN_SCANNED_BYTES and is_flooded(data, MAX_VALUES, fields):
         if fields is NO_VALUES:
             message = "The request has many fields that the contract doesn't define. Generate the client from it."
             raise Refused(Reason.REQUEST_MALFORMED, message)
@@ -58,7 +58,7 @@ def parse(data: bytes, read: Callable[[bytes], Request], fields: Fields) -> Requ
         ) from None
 
 
-def read_arguments(struct: Struct, max_values: int = MAX_VALUES) -> dict[str, Json]:
+def read_arguments(struct: Struct, *, max_values: int = MAX_VALUES) -> dict[str, Json]:
     """Return the arguments of a tool; integral numbers become integers.
 
     Raises:
@@ -67,8 +67,7 @@ def read_arguments(struct: Struct, max_values: int = MAX_VALUES) -> dict[str, Js
     try:
         return from_struct(struct, max_values=max_values)
     except CodecError as error:
-        refused = invalid_arguments(error)
-    raise refused
+        raise invalid_arguments(error) from None
 
 
 def invalid_arguments(error: CodecError) -> Refused:

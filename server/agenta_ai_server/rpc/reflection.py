@@ -16,7 +16,7 @@ from grpc_reflection.v1alpha import reflection, reflection_pb2
 from grpc_reflection.v1alpha.reflection import aio
 
 from agenta_ai_server.concurrency.turns import Turns
-from agenta_ai_server.rpc import open_methods
+from agenta_ai_server.rpc import messages, open_methods
 from agenta_ai_server.rpc.status import SERVICE
 from agenta_ai_server.typed.generation import Generation, contract_files
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from google.protobuf.descriptor import FileDescriptor
     from google.protobuf.descriptor_pb2 import FileDescriptorProto
 
-    from agenta_ai_server.rpc.boundary import Context
+    from agenta_ai_server.rpc.messages import Context
     from agenta_ai_server.rpc.typed_tools import TypedTools
 
 LISTED = (SERVICE, health_pb2.DESCRIPTOR.services_by_name["Health"].full_name, reflection.SERVICE_NAME)
@@ -148,7 +148,7 @@ async def _in_time(requests: AsyncIterator[Request]) -> AsyncIterator[Request]:
     """Yield the requests until the next one takes too long: what has arrived of it takes memory."""
     with suppress(TimeoutError, StopAsyncIteration):
         while True:
-            async with asyncio.timeout(open_methods.MAX_READ_SECONDS):
+            async with asyncio.timeout(messages.MAX_READ_SECONDS):
                 request = await anext(requests)
             yield request
 

@@ -3,28 +3,27 @@
 from __future__ import annotations
 
 import asyncio
-from copy import copy
-from functools import partial
-from typing import TYPE_CHECKING, NoReturn, TypeVar
+import random
+from typing import TYPE_CHECKING, TypeVar
 
 from agenta_ai_server.concurrency.pacing import PacedWork
-from agenta_ai_server.domain.errors import Reason, Refused, forget_frames
+from agenta_ai_server.domain.errors import Reason, Refused
 from agenta_ai_server.rpc.backlog import Backlog
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Generator
 
     from agenta_ai_server.domain.call import Call
-    from agenta_ai_server.domain.tool import ToolCall
+    from agenta_ai_server.domain.tool_call import ToolCall
     from agenta_ai_server.rpc.handler import Request
 
     Read = Callable[[bytes, Call], ToolCall]
 
 Result = TypeVar("Result")
 
-# Requests of at most 1 MiB that are being received or wait to be read, of one caller and in all.
-MAX_REQUESTS_OF_CALLER = 32
-MAX_REQUESTS = 256
+# Requests of at most 1 MiB that are being received or wait to be read.
+MAX_PER_CALLER = 32
+MAX_TOTAL = 256
 # Requests that are larger, or hold more values, take more than about a millisecond to read. Few prompts are so large.
 LARGE_BYTES = 1 << 14
 MANY_VALUES = 500
@@ -34,20 +33,26 @@ class RequestReader:
     """Reads large requests for one caller after the other, with pauses for other calls.
 
     What precedes the rate limit costs the caller nothing, and takes up to forty milliseconds.
+
+    Args:
+        max_waiting: How many requests of one caller may wait to be received.
     """
 
-    def __init__(self) -> None:
-        self._backlog = Backlog(MAX_REQUESTS_OF_CALLER, MAX_REQUESTS)
+    def __init__(self, max_waiting: int) -> None:
+        self._max_waiting = max_waiting
+        self._backlog = Backlog(MAX_PER_CALLER, MAX_TOTAL)
         self._reading = PacedWork()
 
     async def read(self, read: Read, request: Request, call: Call) -> ToolCall:
         """Return the tool call of a request.
 
         Raises:
-            Refused: DEADLINE_TOO_SHORT, or what refused the request.
+            Refused: DEADLINE_TOO_SHORT, OVERLOADED, or what refused the request.
         """
-        caller = call.principal
+        caller = call.caller.key
         if not self._backlog.try_enter(caller):
+            if self._backlog.waiting(caller) >= self._max_waiting:
+                raise _too_many()
             await _in_time(self._backlog.enter(caller), call)
         try:
             data = await request.read()
@@ -74,10 +79,16 @@ async def _in_time(work: Awaitable[Result], call: Call) -> Result:
         if not timeout.expired():
             raise
     message = (
-        "The call's deadline passed while earlier large requests of the same caller were being read. Nothing was "
-        "billed. Send fewer large requests at the same time."
+        "The call's deadline passed while its request waited to be read. Nothing was billed. Send fewer requests at "
+        "the same time."
     )
     raise Refused(Reason.DEADLINE_TOO_SHORT, message)
+
+
+def _too_many() -> Refused:
+    delay = random.uniform(1, 2)  # noqa: S311  # spread, not secret
+    message = f"Too many of your requests are waiting to be read. Try again in {delay:.1f} seconds."
+    return Refused(Reason.OVERLOADED, message, retry_delay=delay)
 
 
 def read_at_once(read: Read, data: bytes, call: Call) -> ToolCall | None:
@@ -90,7 +101,7 @@ def read_at_once(read: Read, data: bytes, call: Call) -> ToolCall | None:
         return None
     tool_call = read(data, call)
     # A value has two bytes at least.
-    is_read = len(data) <= 2 * MANY_VALUES or tool_call.load_few_arguments(MANY_VALUES)
+    is_read = len(data) <= 2 * MANY_VALUES or tool_call.lazy_arguments.load_few(MANY_VALUES)
     return tool_call if is_read else None
 
 
@@ -100,18 +111,11 @@ def _reading(read: Read, data: bytes, call: Call) -> Generator[None, None, ToolC
     del data
     yield
     try:
-        tool_call.load_arguments()
-    except Refused as refused:
-        # In its place in the pipeline, the call is refused again, and the request isn't read again.
-        forget_frames(refused)
-        tool_call.read_arguments = partial(_refuse, refused)
+        tool_call.lazy_arguments.load()
+    except Refused:
+        # Another refusal may come first in the pipeline. Otherwise it is refused there for its arguments.
         return tool_call
     if tool_call.request_id:
         yield
         tool_call.fingerprint()
     return tool_call
-
-
-def _refuse(refused: Refused, *, max_values: int = 0) -> NoReturn:
-    # A raised error keeps the frames that it passes, and these keep the original.
-    raise copy(refused)

@@ -12,15 +12,14 @@ import grpc
 import grpc.aio
 
 from agenta_ai_server.rpc.addresses import check_socket_path, served_addresses
-from agenta_ai_server.rpc.health import Health
 from agenta_ai_server.rpc.parsing import MAX_REQUEST_BYTES
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from agenta_ai_server.rpc.boundary import Boundary
+    from agenta_ai_server.rpc.health import Health
     from agenta_ai_server.rpc.tls import Certificates
-    from agenta_ai_server.rpc.typed_tools import TypedTools
 
 # Enough for five hundred requests of 10 KB a second on one connection with a round trip of 50 ms.
 MAX_UNREAD_BYTES = 1 << 18
@@ -71,7 +70,7 @@ class Server:
         boundary: The first interceptor.
         interceptors: What each call passes behind it, in this order.
         services: The contract's methods, those of the tools, and reflection.
-        typed: The typed methods of the tools. Health is reported for their services, too.
+        health: Reports whether the server is serving.
         tls: Makes the listener's credentials; ``None`` for plaintext.
         max_call_seconds: How long a call may take at most.
         max_connection_age_seconds: How old a connection may become, plus or minus a tenth, before its client must
@@ -86,7 +85,7 @@ class Server:
         boundary: Boundary,
         interceptors: Sequence[grpc.aio.ServerInterceptor],
         services: Sequence[grpc.GenericRpcHandler],
-        typed: TypedTools,
+        health: Health,
         *,
         tls: Certificates | None = None,
         max_call_seconds: float,
@@ -107,9 +106,8 @@ class Server:
             options.append(("grpc.max_connection_age_ms", round(max_connection_age_seconds * 1000)))
             options.append(("grpc.max_connection_age_grace_ms", round(max_call_seconds * 1000)))
         self._server = grpc.aio.server(interceptors=[boundary, *interceptors], options=options)
-        typed.on_change(boundary.forget_methods)
-        self._health = Health(lambda: typed.current.services)
-        self._server.add_generic_rpc_handlers((self._health.handlers(), *services))
+        self._health = health
+        self._server.add_generic_rpc_handlers((health.handlers(), *services))
         self._tls = tls
         self._reuse_port = reuse_port
 

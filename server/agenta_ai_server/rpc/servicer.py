@@ -15,6 +15,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from agenta_ai.codec import to_struct
 from agenta_ai.v1 import tool_pb2, tool_service_pb2
+from agenta_ai_server.concurrency.turns import Turns
 from agenta_ai_server.domain.errors import Reason, Refused, Violation, invalid_fields
 from agenta_ai_server.domain.store_state import StoreState
 from agenta_ai_server.rpc.handler import CallHandler, Request, Response, ToolHandler
@@ -29,7 +30,8 @@ if TYPE_CHECKING:
     from agenta_ai_server.auth.policy import AccessPolicy
     from agenta_ai_server.domain.call import Call, Principal
     from agenta_ai_server.domain.server_state import ServerState
-    from agenta_ai_server.domain.tool import ToolCall, ToolSet, ToolSpec
+    from agenta_ai_server.domain.tool import ToolSet, ToolSpec
+    from agenta_ai_server.domain.tool_call import ToolCall
     from agenta_ai_server.limits.limits import Check, RateLimits
     from agenta_ai_server.rpc.tool_calls import ToolCalls
     from agenta_ai_server.tools.catalog import Catalog
@@ -40,6 +42,9 @@ LIST_TTL_SECONDS = 300
 # If the tools may change soon.
 CHANGING_LIST_TTL_SECONDS = 30
 TOKEN_PREFIX = b"after:"
+# Callers whose tools are described at the same time by Status, and how many tools of each.
+MAX_STATUS_CALLERS = 4
+TOOLS_AT_ONCE = 20
 
 LIMITER_STATES = {
     None: tool_service_pb2.RATE_LIMITER_STATE_OFF,
@@ -76,6 +81,7 @@ class ToolServicer:
         self._calls = calls
         self._limits = limits
         self._described: tuple[ToolSet | None, dict[str, tool_pb2.Tool]] = (None, {})
+        self._turns = Turns(MAX_STATUS_CALLERS)
         self._list_ttl = Duration(seconds=CHANGING_LIST_TTL_SECONDS if catalog.may_change else LIST_TTL_SECONDS)
 
     def handlers(self) -> grpc.GenericRpcHandler:
@@ -102,9 +108,7 @@ class ToolServicer:
             missing_settings=() if enabled else tools.missing_settings,
             server_version=self._state.version,
             start_time=Timestamp(seconds=int(self._state.started)),
-            tools=await asyncio.gather(
-                *(self._tool_status(tool, tools, call.caller) for tool in self._policy.visible(call.caller, tools))
-            ),
+            tools=await self._tool_statuses(tools, call.caller),
             rate_limiter_state=LIMITER_STATES[self._limits.state if self._limits else None],
         )
 
@@ -146,6 +150,23 @@ class ToolServicer:
         if tool.name not in definitions:
             definitions[tool.name] = _tool_message(tool)
         return definitions[tool.name]
+
+    async def _tool_statuses(self, tools: ToolSet, principal: Principal) -> list[tool_service_pb2.ToolStatus]:
+        """Return the status of each tool that the caller sees.
+
+        For five hundred tools this takes 50 ms, and a request to Redis for each. Therefore a caller gets it for one
+        call at a time, and it is made in parts, with pauses for other calls.
+        """
+        statuses: list[tool_service_pb2.ToolStatus] = []
+        clock = asyncio.get_running_loop().time
+        async with self._turns.turn(principal.key):
+            visible = self._policy.visible(principal, tools)
+            for begin in range(0, len(visible), TOOLS_AT_ONCE):
+                part, began = visible[begin : begin + TOOLS_AT_ONCE], clock()
+                statuses += await asyncio.gather(*(self._tool_status(tool, tools, principal) for tool in part))
+                if len(statuses) < len(visible):
+                    await asyncio.sleep(clock() - began)
+        return statuses
 
     async def _tool_status(self, tool: ToolSpec, tools: ToolSet, principal: Principal) -> tool_service_pb2.ToolStatus:
         rate_limit = await self._rate_limit(tool.name, principal)

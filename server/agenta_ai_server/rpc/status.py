@@ -180,7 +180,7 @@ def _retry_trailers(refused: Refused, call: Call) -> Iterator[tuple[str, str]]:
     delay = refused.retry_delay
     if delay is not None:
         yield "retry-after", str(math.ceil(delay))
-    # A client that waits in vain reports a deadline to its caller, and not the reason of the wait.
+    # A client that waits in vain reports a deadline to its caller, and not the reason for the wait.
     in_vain = delay is not None and delay >= call.deadline - asyncio.get_running_loop().time()
     if in_vain or refused.reason is Reason.SERVICE_DISABLED:
         yield "grpc-retry-pushback-ms", "-1"

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from agenta_ai_server.domain.tool import ToolCall
-from agenta_ai_server.pipeline.idempotency import UUID4
+from agenta_ai_server.domain.arguments import LazyArguments
+from agenta_ai_server.domain.tool_call import ToolCall, is_request_id
 
 if TYPE_CHECKING:
+    from agenta_ai_server.domain.arguments import ReadArguments
     from agenta_ai_server.domain.call import Call
-    from agenta_ai_server.domain.tool import ReadArguments
     from agenta_ai_server.tools.catalog import Catalog
 
 
@@ -39,7 +39,7 @@ class ToolCalls:
         Args:
             call: The RPC.
             name: Name of the tool, as the caller gave it.
-            read_arguments: As in :class:`ToolCall`.
+            read_arguments: Reads the arguments from the request.
             request_id: As in :class:`ToolCall`.
             rerun_if_outcome_unknown: As in :class:`ToolCall`.
         """
@@ -47,7 +47,7 @@ class ToolCalls:
         spec = tools.find(name)
         if spec:
             call.tool = spec.name
-        if UUID4.fullmatch(request_id):
+        if is_request_id(request_id):
             call.request_id = request_id
         max_seconds = self._max_seconds if spec is None or spec.max_seconds is None else spec.max_seconds
         return ToolCall(
@@ -57,7 +57,7 @@ class ToolCalls:
             deadline=min(call.client_deadline, call.arrived + max_seconds),
             tools=tools,
             max_seconds=max_seconds,
-            read_arguments=read_arguments,
+            lazy_arguments=LazyArguments(read_arguments),
             request_id=request_id,
             rerun_if_outcome_unknown=rerun_if_outcome_unknown,
             response_metadata=call.response_metadata,

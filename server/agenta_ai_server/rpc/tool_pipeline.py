@@ -9,7 +9,6 @@ import grpc.aio
 
 from agenta_ai_server.pipeline.pipeline import Pipeline
 from agenta_ai_server.rpc.handler import CallHandler, Response, ToolHandler
-from agenta_ai_server.rpc.request_reader import RequestReader
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -17,6 +16,7 @@ if TYPE_CHECKING:
     from agenta_ai_server.domain.call import Call
     from agenta_ai_server.pipeline.pipeline import Interceptor
     from agenta_ai_server.rpc.handler import Continuation, GrpcHandler, Request
+    from agenta_ai_server.rpc.request_reader import RequestReader
 
 
 class ToolPipeline(grpc.aio.ServerInterceptor):
@@ -24,12 +24,16 @@ class ToolPipeline(grpc.aio.ServerInterceptor):
 
     Args:
         interceptors: In the order in which a call passes them.
+        reader: Reads the requests.
+
+    Attributes:
+        interceptors: As given.
     """
 
-    def __init__(self, interceptors: Sequence[Interceptor]) -> None:
+    def __init__(self, interceptors: Sequence[Interceptor], reader: RequestReader) -> None:
         self.interceptors = tuple(interceptors)
         self._pipeline = Pipeline(interceptors)
-        self._reader = RequestReader()
+        self._reader = reader
 
     async def intercept_service(self, continuation: Continuation, details: grpc.HandlerCallDetails) -> GrpcHandler:
         """Put the pipeline between the two halves of a method that calls a tool."""

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from agenta_ai_server.domain.call import Call
     from agenta_ai_server.domain.outcome import ToolOutcome
-    from agenta_ai_server.domain.tool import ToolCall
+    from agenta_ai_server.domain.tool_call import ToolCall
     from agenta_ai_server.domain.values import Json
     from agenta_ai_server.rpc.handler import GrpcHandler
     from agenta_ai_server.rpc.tool_calls import ToolCalls
@@ -113,7 +113,7 @@ def _object(structured: Json) -> dict[str, Json]:
     return structured
 
 
-def _arguments(method: TypedMethod, arguments: ProtoMessage, max_values: int = MAX_VALUES) -> dict[str, Json]:
+def _arguments(method: TypedMethod, arguments: ProtoMessage, *, max_values: int = MAX_VALUES) -> dict[str, Json]:
     """Return the arguments as JSON.
 
     Raises:
@@ -122,8 +122,7 @@ def _arguments(method: TypedMethod, arguments: ProtoMessage, max_values: int = M
     try:
         return method.arguments.read(arguments, max_values)
     except CodecError as error:
-        refused = invalid_arguments(error)
-    raise refused
+        raise invalid_arguments(error) from None
 
 
 def _refuse(name: str, **_: int) -> dict[str, Json]:

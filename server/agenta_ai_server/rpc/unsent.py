@@ -21,18 +21,16 @@ class UnsentResponses:
     Args:
         max_bytes_of_caller: What one caller may leave unread.
         max_bytes: What all callers together may leave unread.
+
+    Attributes:
+        bytes: What all callers together leave unread now.
     """
 
     def __init__(self, max_bytes_of_caller: int = MAX_BYTES_OF_CALLER, max_bytes: int = MAX_BYTES) -> None:
         self._max_bytes_of_caller = max_bytes_of_caller
         self._max_bytes = max_bytes
         self._of_caller: dict[Hashable, int] = {}
-        self._bytes = 0
-
-    @property
-    def bytes(self) -> int:
-        """What all callers together leave unread now."""
-        return self._bytes
+        self.bytes = 0
 
     def add(self, caller: Hashable, size: int) -> bool:
         """Count a response, if the ``caller`` may leave that many more bytes unread; return whether it may.
@@ -40,14 +38,14 @@ class UnsentResponses:
         Its first response always fits: callers that read nothing must not keep others from theirs.
         """
         held = self._of_caller.get(caller, 0)
-        if held and (held + size > self._max_bytes_of_caller or self._bytes + size > self._max_bytes):
+        if held and (held + size > self._max_bytes_of_caller or self.bytes + size > self._max_bytes):
             return False
         self._of_caller[caller] = held + size
-        self._bytes += size
+        self.bytes += size
         return True
 
     def remove(self, caller: Hashable, size: int) -> None:
         """Remove a response: it has been sent, or its connection has ended."""
-        self._bytes -= size
+        self.bytes -= size
         if left := self._of_caller.pop(caller, 0) - size:
             self._of_caller[caller] = left

@@ -20,7 +20,7 @@ VARINT_BITS = 70
 # The other kinds of fields, with their sizes in bytes. Groups, which parsers still read, have one at each end.
 FIXED = {1: 8, 3: 0, 4: 0, 5: 4}
 # What is smaller holds so few values that parsing it is quick.
-LARGE_BYTES = 1 << 16
+MIN_SCANNED_BYTES = 1 << 16
 # What a value needs at most: its entry in a struct, the entry's key, itself, and what it holds.
 FIELDS_OF_VALUE = 4
 # Fields besides: the request's own, and those that later clients may send.
@@ -87,7 +87,7 @@ def is_flooded(data: bytes, most: int, request: Fields) -> bool:
 
 
 def _numbers(data: bytes, start: int, stop: int, packed: Packed) -> int:
-    """Return how many numbers are packed into a field at the most."""
+    """Return how many numbers are packed into a field at most."""
     if packed is Packed.VARINTS:
         return len(data[start:stop].translate(None, _GOES_ON))
     return (stop - start) // FIXED[1]

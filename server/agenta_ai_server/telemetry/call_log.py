@@ -133,7 +133,6 @@ class ExpiredLog(CallListener):
         self._window_end: asyncio.TimerHandle | None = None
 
     def call_expired(self, method: str, tool: str) -> None:
-        """Count it."""
         self._calls += 1
         if self._window_end is None:
             self._window_end = asyncio.get_running_loop().call_later(self._seconds, self._end_window)

@@ -173,7 +173,6 @@ class Metrics(CallListener):
         )
 
     def call_ended(self, call: Call, outcome: CallOutcome) -> None:
-        """Count it."""
         method, tool = call.rpc, self._label(call.tool)
         self._calls(method, tool, outcome.code, outcome.reason).inc()
         self._call_seconds(method, tool).observe(outcome.seconds)
@@ -184,16 +183,13 @@ class Metrics(CallListener):
             self._count_repair(call, outcome)
 
     def call_expired(self, method: str, tool: str) -> None:
-        """Count it."""
         self._calls(rpc_name(method), self._label(tool), "DEADLINE_EXCEEDED", "").inc()
 
     def request_began(self, request: UpstreamRequest, call: Call | None) -> None:
-        """Count it, if it is a retry."""
         if request.resends:
             self._retries.inc()
 
     def request_ended(self, request: UpstreamRequest, call: Call | None) -> None:
-        """Count it."""
         self._upstream_seconds(self._label(call.tool) if call else "", request.outcome).observe(request.seconds)
 
     def _counter(self, name: str, description: str, *labels: str) -> _Children[Counter]:

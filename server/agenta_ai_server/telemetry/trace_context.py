@@ -27,7 +27,7 @@ def trace_context(call: Call) -> dict[str, str]:
     return headers
 
 
-class PassingOn(CallListener):
+class TraceContextForwarder(CallListener):
     """Forwards the caller's trace context to the completion service, without spans of our own."""
 
     def call_began(self, call: Call) -> None:

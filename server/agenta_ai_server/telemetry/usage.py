@@ -64,7 +64,7 @@ class UsageMetrics(CallListener):
 
     def request_ended(self, request: UpstreamRequest, call: Call | None) -> None:
         """Read it later, if it left a trace."""
-        if not request.trace_id or request.attempt is None or request.is_callers:
+        if not request.trace_id or request.attempt is None or request.uses_caller_credential:
             return
         if len(self._pending) >= MAX_PENDING:
             self._unread.inc()

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from agenta_ai_server.tools.computing import Computing
     from agenta_ai_server.tools.refine_prompt.guarantee import Guarantee
 
-# In an error.
+# Names listed in an error.
 MAX_NAMES = 20
 
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from agenta_ai_server.agenta.completion_service import Completion, CompletionService
-    from agenta_ai_server.domain.tool import ToolCall
+    from agenta_ai_server.domain.tool_call import ToolCall
     from agenta_ai_server.domain.values import Attempt, Json
     from agenta_ai_server.tools.json_schema.schema import Schema
     from agenta_ai_server.tools.tools_file.definition import ToolDefinition

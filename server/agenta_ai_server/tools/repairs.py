@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     from agenta_ai_server.agenta.completion_service import Completion
     from agenta_ai_server.domain.errors import Violation
-    from agenta_ai_server.domain.tool import ToolCall
+    from agenta_ai_server.domain.tool_call import ToolCall
     from agenta_ai_server.domain.values import Attempt
 
 MAX_VIOLATIONS = 10

@@ -15,7 +15,8 @@ if TYPE_CHECKING:
     from pydantic_core import ErrorDetails
 
     from agenta_ai_server.domain.outcome import ToolOutcome
-    from agenta_ai_server.domain.tool import Run, ToolCall
+    from agenta_ai_server.domain.tool import RunTool
+    from agenta_ai_server.domain.tool_call import ToolCall
     from agenta_ai_server.domain.values import Json
 
 MAX_UNKNOWN = 10
@@ -35,7 +36,7 @@ def output_schema(model: type[BaseModel]) -> dict[str, Json]:
 
 def validated(
     arguments: type[Arguments], result: type[BaseModel], run: Callable[[Arguments, ToolCall], Awaitable[ToolOutcome]]
-) -> Run:
+) -> RunTool:
     """Return a tool's ``run`` behind the checks of its models.
 
     Args:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from agenta_ai_server.typed.shape import REUSED, Fault, Field, Kind, Label, Message, Reserved, ToolShape, Unmapped
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
     from pathlib import Path
 
     from agenta_ai_server.domain.tool import ToolSpec
@@ -140,6 +140,29 @@ def _names(message: Message) -> set[str]:
 def beside(tools_file: Path) -> Path:
     """Return the path of the lock file of a tools file: ``tools.lock`` beside ``tools.toml``."""
     return tools_file.with_suffix(".lock")
+
+
+def read_beside(tools_file: Path, read_file: Callable[[Path], bytes]) -> Lock:
+    """Return the lock of a tools file; an empty one if there is none.
+
+    Args:
+        tools_file: Where the tools file is.
+        read_file: Reads the lock file. Is called even if there is none, so that it can be noticed when there is one.
+
+    Raises:
+        ValueError: It can't be used.
+    """
+    path = beside(tools_file)
+    try:
+        content = read_file(path)
+    except ValueError:
+        if path.exists():
+            raise
+        return Lock()
+    try:
+        return parse(content)
+    except LockError as error:
+        raise ValueError(f"{path} {error}") from None
 
 
 @cache

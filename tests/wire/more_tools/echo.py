@@ -11,7 +11,7 @@ from agenta_ai_server.domain.tool import ToolSpec
 from agenta_ai_server.tools.validation import input_schema, output_schema, validated
 
 if TYPE_CHECKING:
-    from agenta_ai_server.domain.tool import ToolCall
+    from agenta_ai_server.domain.tool_call import ToolCall
     from agenta_ai_server.tools.catalog import Dependencies
 
 NAME = "tools.tests.api.echo"

@@ -57,7 +57,7 @@ class Reply:
         http_status: The HTTP status.
         is_complete: Whether its whole body was read: it isn't larger than allowed.
         is_plain: Whether its body is uncompressed.
-        is_agentas: Whether it has the form that Agenta's responses have, unlike a proxy's page.
+        is_from_agenta: Whether it has the form that Agenta's responses have, unlike a proxy's page.
         has_output: Whether it holds the place where a model's text is.
         output: What is there.
         trace_id: Trace of the run in Agenta, 32 lowercase hexadecimal digits; empty if nothing ran, or it isn't known.
@@ -69,7 +69,7 @@ class Reply:
     http_status: int
     is_complete: bool
     is_plain: bool
-    is_agentas: bool
+    is_from_agenta: bool
     has_output: bool
     output: Any
     trace_id: str
@@ -103,7 +103,7 @@ def reply(response: HttpResponse, document: dict[str, Any], *, has_output: bool,
         http_status=response.status,
         is_complete=response.body is not None,
         is_plain=response.headers.get("content-encoding", "identity").strip().lower() == "identity",
-        is_agentas=bool(failed or trace_id or has_output or "detail" in document),
+        is_from_agenta=bool(failed or trace_id or has_output or "detail" in document),
         has_output=has_output,
         output=output,
         trace_id=trace_id,

@@ -17,9 +17,10 @@ from agenta_ai_server.assembly.upstream import build_completions
 from agenta_ai_server.commands import stdout
 from agenta_ai_server.commands.tools.canned import canned_prompt
 from agenta_ai_server.commands.tools.source import FILE, environment_of, file_of, read_tools
+from agenta_ai_server.domain.arguments import already_read
 from agenta_ai_server.domain.call import ANONYMOUS
 from agenta_ai_server.domain.errors import Refused
-from agenta_ai_server.domain.tool import ToolCall, already_read
+from agenta_ai_server.domain.tool_call import ToolCall
 from agenta_ai_server.pipeline.pipeline import run_tool
 from agenta_ai_server.settings import ENVIRONMENT, SettingsError
 from agenta_ai_server.standin.app import StandIn

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from agenta_ai_server.agenta.completion_service import CompletionService
     from agenta_ai_server.concurrency.limiter import ConcurrencyLimiter
-    from agenta_ai_server.domain.tool import ToolCall
+    from agenta_ai_server.domain.tool_call import ToolCall
     from agenta_ai_server.tools.cases.arguments import RefineWithCasesArguments
     from agenta_ai_server.tools.cases.expectations import Expectation
     from agenta_ai_server.tools.computing import Computing

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from typing import Any
 
-    from agenta_ai_server.domain.tool import ToolCall
+    from agenta_ai_server.domain.tool_call import ToolCall
     from agenta_ai_server.tools.cases.arguments import RefineWithCasesArguments
     from agenta_ai_server.tools.cases.runner import CaseRunner
     from agenta_ai_server.tools.refine_prompt.refiner import Refiner

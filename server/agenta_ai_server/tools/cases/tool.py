@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from agenta_ai_server.domain.call import Principal
     from agenta_ai_server.domain.outcome import ToolOutcome
-    from agenta_ai_server.domain.tool import ToolCall
+    from agenta_ai_server.domain.tool_call import ToolCall
     from agenta_ai_server.tools.cases.expectations import Expectation
     from agenta_ai_server.tools.catalog import Dependencies
     from agenta_ai_server.tools.refine_prompt.template import Template
@@ -75,7 +75,7 @@ class RefineWithCases:
         prompt = await refiner.read(arguments.prompt_template_json, call)
         work = len(prompt.source) * len(arguments.cases)
         _refuse(await computing.run(key, _missing_inputs, work, prompt, arguments))
-        paying = _Paying(of, arguments, is_callers=call.credential is not None)
+        paying = _Paying(of, arguments, uses_caller_credential=call.credential is not None)
         paying.check(prompt.root)
         runner = CaseRunner(counted, of.limiter, arguments, expectations, paying.prepared, computing, call)
         found = await Search(arguments, refiner, runner, paying.excess, call).run(prompt)
@@ -88,14 +88,16 @@ class RefineWithCases:
 class _Paying:
     """What is run, and at whose expense."""
 
-    def __init__(self, dependencies: Dependencies, arguments: RefineWithCasesArguments, *, is_callers: bool) -> None:
+    def __init__(
+        self, dependencies: Dependencies, arguments: RefineWithCasesArguments, *, uses_caller_credential: bool
+    ) -> None:
         self._spending = dependencies.spending
         self._arguments = arguments
-        self._is_callers = is_callers
+        self._uses_caller_credential = uses_caller_credential
 
     def check(self, root: Mapping[str, Any]) -> None:
         """Refuse a template that names another model or may need too many tokens."""
-        if self._is_callers:
+        if self._uses_caller_credential:
             return
         _refuse(self._spending.violations(root))
         if why := self.excess(root):
@@ -103,14 +105,14 @@ class _Paying:
 
     def excess(self, root: Mapping[str, Any]) -> str:
         """Return why a template may not be run; empty if it may."""
-        if self._is_callers:
+        if self._uses_caller_credential:
             return ""
         inputs = [case.inputs for case in self._arguments.cases]
         return self._spending.excess(root, inputs, self._arguments.repeat, self._arguments.max_rounds + 1)
 
     def prepared(self, root: Mapping[str, Any]) -> dict[str, Any]:
         """Return the template as it is run."""
-        return dict(root) if self._is_callers else self._spending.prepared(root)
+        return dict(root) if self._uses_caller_credential else self._spending.prepared(root)
 
 
 def provide(dependencies: Dependencies) -> ToolSpec:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Sequence
 
     from agenta_ai_server.agenta.completion_service import Completion, CompletionService, DeployedPrompt
-    from agenta_ai_server.domain.tool import ToolCall
+    from agenta_ai_server.domain.tool_call import ToolCall
     from agenta_ai_server.domain.values import Attempt
     from agenta_ai_server.tools.computing import Computing
     from agenta_ai_server.tools.refine_prompt.answer import ModelReply

@@ -14,7 +14,7 @@ from agenta_ai_server.tools.refine_prompt.refiner import Refiner
 from agenta_ai_server.tools.validation import input_schema, output_schema, validated
 
 if TYPE_CHECKING:
-    from agenta_ai_server.domain.tool import ToolCall
+    from agenta_ai_server.domain.tool_call import ToolCall
     from agenta_ai_server.domain.values import Json
     from agenta_ai_server.tools.catalog import Dependencies
     from agenta_ai_server.tools.refine_prompt.refiner import Refinement
@@ -84,41 +84,20 @@ class RefinePromptResult(BaseModel):
     ]
 
 
-class RefinePrompt:
-    """The tool: refines one prompt.
-
-    Args:
-        refiner: Does the work.
-    """
-
-    def __init__(self, refiner: Refiner) -> None:
-        self._refiner = refiner
-
-    async def run(self, arguments: RefinePromptArguments, call: ToolCall) -> ToolOutcome:
-        """Refine one prompt.
-
-        Raises:
-            Refused: ARGUMENTS_INVALID, for a template that can't be refined; DEADLINE_TOO_SHORT; OVERLOADED, if no
-                process can be had to render it.
-            ToolFailed: No completion came, or none that keeps the prompt whole.
-        """
-        prompt = await self._refiner.read(arguments.prompt_template_json, call)
-        guidelines, context = arguments.guidelines or "", arguments.context or ""
-        return _result(await self._refiner.refine(prompt, guidelines, context, call))
-
-
 def provide(dependencies: Dependencies) -> ToolSpec:
     """Make the tool."""
-    prompt = DeployedPrompt(dependencies.apps["refine_prompt"])
-    refine = RefinePrompt(
-        Refiner(
-            dependencies.completions,
-            prompt,
-            repairs=dependencies.repairs,
-            guarantee=dependencies.guarantee,
-            computing=dependencies.computing,
-        )
+    refiner = Refiner(
+        dependencies.completions,
+        DeployedPrompt(dependencies.apps["refine_prompt"]),
+        repairs=dependencies.repairs,
+        guarantee=dependencies.guarantee,
+        computing=dependencies.computing,
     )
+
+    async def refine(arguments: RefinePromptArguments, call: ToolCall) -> ToolOutcome:
+        prompt = await refiner.read(arguments.prompt_template_json, call)
+        return _result(await refiner.refine(prompt, arguments.guidelines or "", arguments.context or "", call))
+
     return ToolSpec(
         name=NAME,
         title="Refine a prompt",
@@ -126,7 +105,7 @@ def provide(dependencies: Dependencies) -> ToolSpec:
         permission="edit_workflows",
         input_schema=input_schema(RefinePromptArguments),
         output_schema=output_schema(RefinePromptResult),
-        run=validated(RefinePromptArguments, RefinePromptResult, refine.run),
+        run=validated(RefinePromptArguments, RefinePromptResult, refine),
         # It changes nothing by itself: what becomes of the refinement is up to the caller.
         hints=Hints(read_only=True, destructive=False, idempotent=False, open_world=True),
         needs=NEEDS,
