@@ -14,7 +14,7 @@ from agenta_ai_server.agenta.failures import NOT_DEPLOYED
 from agenta_ai_server.domain.call import Principal
 from agenta_ai_server.domain.errors import Reason, Refused, UpstreamFailed
 from agenta_ai_server.domain.values import Attempt
-from agenta_ai_server.resilience.circuit_breaker import Breaker, CircuitBreakingCompletions, State
+from agenta_ai_server.resilience.circuit_breaker import CircuitBreaker, CircuitBreakingCompletions, State
 from agenta_ai_server.resilience.window import CountsByKey, SlidingCounter
 
 if TYPE_CHECKING:
@@ -27,23 +27,23 @@ def clock() -> Clock:
 
 
 @pytest.fixture
-def breaker(clock: Clock) -> Breaker:
-    return Breaker(clock=clock, jitter=lambda: 0.0)
+def breaker(clock: Clock) -> CircuitBreaker:
+    return CircuitBreaker(clock=clock, jitter=lambda: 0.0)
 
 
-def count(breaker: Breaker, healthy: bool | None, times: int = 1, **options: Any) -> None:
+def count(breaker: CircuitBreaker, healthy: bool | None, times: int = 1, **options: Any) -> None:
     """Count so many ends of calls, or until it opens."""
     for _ in range(times):
         if state_of(breaker) is not State.OPEN:
             breaker.leave(breaker.enter(), healthy=healthy, **options)
 
 
-def state_of(breaker: Breaker) -> State:
+def state_of(breaker: CircuitBreaker) -> State:
     """Its state, which a type checker would else take for one that stays."""
     return breaker.state
 
 
-def delay(breaker: Breaker) -> float:
+def delay(breaker: CircuitBreaker) -> float:
     with pytest.raises(Refused) as refused:
         breaker.enter()
     error = refused.value
@@ -53,7 +53,7 @@ def delay(breaker: Breaker) -> float:
     return error.retry_delay
 
 
-def opened(breaker: Breaker) -> Breaker:
+def opened(breaker: CircuitBreaker) -> CircuitBreaker:
     count(breaker, False, 20)
     assert state_of(breaker) is State.OPEN
     return breaker
@@ -73,13 +73,13 @@ def opened(breaker: Breaker) -> Breaker:
         (100, 100, State.OPEN),
     ],
 )
-def test_half_of_at_least_twenty_calls(good: int, bad: int, state: State, breaker: Breaker) -> None:
+def test_half_of_at_least_twenty_calls(good: int, bad: int, state: State, breaker: CircuitBreaker) -> None:
     count(breaker, True, good)
     count(breaker, False, bad)
     assert state_of(breaker) is state
 
 
-def test_calls_that_tell_nothing_do_not_count(breaker: Breaker) -> None:
+def test_calls_that_tell_nothing_do_not_count(breaker: CircuitBreaker) -> None:
     count(breaker, False, 19)
     count(breaker, None, 100)
     assert state_of(breaker) is State.CLOSED
@@ -88,7 +88,7 @@ def test_calls_that_tell_nothing_do_not_count(breaker: Breaker) -> None:
 
 
 @pytest.mark.parametrize(("later", "state"), [(9.0, State.OPEN), (10.0, State.CLOSED)])
-def test_only_the_last_ten_seconds_count(later: float, state: State, breaker: Breaker, clock: Clock) -> None:
+def test_only_the_last_ten_seconds_count(later: float, state: State, breaker: CircuitBreaker, clock: Clock) -> None:
     count(breaker, False, 19)
     clock.now += later
     count(breaker, False)
@@ -98,7 +98,7 @@ def test_only_the_last_ten_seconds_count(later: float, state: State, breaker: Br
 # One caller must not open it for the others.
 
 
-def test_one_callers_failures_do_not_open_it_while_others_succeed(breaker: Breaker) -> None:
+def test_one_callers_failures_do_not_open_it_while_others_succeed(breaker: CircuitBreaker) -> None:
     for _ in range(100):
         count(breaker, False, 13, caller="attacker")
         count(breaker, True, 4, caller="another")
@@ -115,14 +115,14 @@ def test_one_callers_failures_do_not_open_it_while_others_succeed(breaker: Break
         ([True, True, False], State.CLOSED),
     ],
 )
-def test_the_others_decide_if_there_are_any(others: list[bool], state: State, breaker: Breaker) -> None:
+def test_the_others_decide_if_there_are_any(others: list[bool], state: State, breaker: CircuitBreaker) -> None:
     for number, healthy in enumerate(others):
         count(breaker, healthy, caller=f"other {number % 2}")
     count(breaker, False, 20, caller="one")
     assert state_of(breaker) is state
 
 
-def test_several_that_fail_open_it(breaker: Breaker) -> None:
+def test_several_that_fail_open_it(breaker: CircuitBreaker) -> None:
     for number in range(5):
         count(breaker, True, 2, caller=f"good {number}")
     for number in range(4):
@@ -130,21 +130,21 @@ def test_several_that_fail_open_it(breaker: Breaker) -> None:
     assert state_of(breaker) is State.OPEN
 
 
-def test_others_of_long_ago_do_not_count(breaker: Breaker, clock: Clock) -> None:
+def test_others_of_long_ago_do_not_count(breaker: CircuitBreaker, clock: Clock) -> None:
     count(breaker, True, 30, caller="another")
     clock.now += 10
     count(breaker, False, 20, caller="one")
     assert state_of(breaker) is State.OPEN
 
 
-def test_a_service_that_asks_to_be_left_alone_is_whoever_called(breaker: Breaker) -> None:
+def test_a_service_that_asks_to_be_left_alone_is_whoever_called(breaker: CircuitBreaker) -> None:
     count(breaker, True, 30, caller="another")
     count(breaker, False, caller="one", retry_after=7.0)
     assert state_of(breaker) is State.OPEN
     assert delay(breaker) == 7.0
 
 
-async def test_callers_are_told_apart_by_who_they_are(breaker: Breaker) -> None:
+async def test_callers_are_told_apart_by_who_they_are(breaker: CircuitBreaker) -> None:
     good = CircuitBreakingCompletions(Scripted("text"), breaker)
     bad = CircuitBreakingCompletions(Scripted(failed(Reason.UPSTREAM_FAILED)), breaker)
     for _ in range(40):
@@ -154,7 +154,7 @@ async def test_callers_are_told_apart_by_who_they_are(breaker: Breaker) -> None:
     assert state_of(breaker) is State.CLOSED
 
 
-async def test_a_misconfigured_prompt_does_not_open_it(breaker: Breaker) -> None:
+async def test_a_misconfigured_prompt_does_not_open_it(breaker: CircuitBreaker) -> None:
     failure = NOT_DEPLOYED.as_error(Attempt("", 1.0))
     guarded = CircuitBreakingCompletions(Scripted(failure), breaker)
     for _ in range(100):
@@ -179,7 +179,7 @@ def test_counts_by_key_are_those_of_the_last_seconds(clock: Clock) -> None:
 # What it does then.
 
 
-def test_an_open_breaker_tells_when_to_come_back(breaker: Breaker, clock: Clock) -> None:
+def test_an_open_breaker_tells_when_to_come_back(breaker: CircuitBreaker, clock: Clock) -> None:
     opened(breaker)
     assert delay(breaker) == 5.0
     clock.now += 3.5
@@ -187,14 +187,14 @@ def test_an_open_breaker_tells_when_to_come_back(breaker: Breaker, clock: Clock)
 
 
 def test_callers_do_not_come_back_together(clock: Clock) -> None:
-    breaker = opened(Breaker(clock=clock, jitter=random.Random(1).random))
+    breaker = opened(CircuitBreaker(clock=clock, jitter=random.Random(1).random))
     delays = [delay(breaker) for _ in range(100)]
     assert min(delays) >= 5.0
     assert max(delays) <= 10.0
     assert len(set(delays)) == 100
 
 
-def test_one_probe_and_no_other(breaker: Breaker, clock: Clock) -> None:
+def test_one_probe_and_no_other(breaker: CircuitBreaker, clock: Clock) -> None:
     opened(breaker)
     clock.now += 5
     assert state_of(breaker) is State.HALF_OPEN
@@ -207,7 +207,7 @@ def test_one_probe_and_no_other(breaker: Breaker, clock: Clock) -> None:
     assert state_of(breaker) is State.CLOSED, "what was before is forgotten"
 
 
-def test_failed_probes_double_the_time_up_to_a_bound(breaker: Breaker, clock: Clock) -> None:
+def test_failed_probes_double_the_time_up_to_a_bound(breaker: CircuitBreaker, clock: Clock) -> None:
     opened(breaker)
     times = []
     for _ in range(2000):
@@ -222,7 +222,7 @@ def test_failed_probes_double_the_time_up_to_a_bound(breaker: Breaker, clock: Cl
     assert delay(breaker) == 5.0
 
 
-def test_a_probe_that_tells_nothing_leaves_its_place(breaker: Breaker, clock: Clock) -> None:
+def test_a_probe_that_tells_nothing_leaves_its_place(breaker: CircuitBreaker, clock: Clock) -> None:
     opened(breaker)
     clock.now += 5
     count(breaker, None, 3)
@@ -232,7 +232,7 @@ def test_a_probe_that_tells_nothing_leaves_its_place(breaker: Breaker, clock: Cl
 
 
 @pytest.mark.parametrize("first", [True, False])
-def test_a_slow_probe_does_not_keep_all_others_waiting(first: bool, breaker: Breaker, clock: Clock) -> None:
+def test_a_slow_probe_does_not_keep_all_others_waiting(first: bool, breaker: CircuitBreaker, clock: Clock) -> None:
     opened(breaker)
     clock.now += 5
     slow = breaker.enter()
@@ -249,7 +249,7 @@ def test_a_slow_probe_does_not_keep_all_others_waiting(first: bool, breaker: Bre
 
 
 @pytest.mark.parametrize("healthy", [True, False, None])
-def test_calls_from_before_do_not_count(healthy: bool | None, breaker: Breaker, clock: Clock) -> None:
+def test_calls_from_before_do_not_count(healthy: bool | None, breaker: CircuitBreaker, clock: Clock) -> None:
     entries = [breaker.enter() for _ in range(50)]
     opened(breaker)
     for entry in entries[:20]:
@@ -268,31 +268,31 @@ def test_calls_from_before_do_not_count(healthy: bool | None, breaker: Breaker, 
 
 
 @pytest.mark.parametrize(("asked", "seconds"), [(2.0, 2.0), (30.0, 30.0), (3600.0, 30.0)])
-def test_the_service_is_taken_at_its_word(asked: float, seconds: float, breaker: Breaker) -> None:
+def test_the_service_is_taken_at_its_word(asked: float, seconds: float, breaker: CircuitBreaker) -> None:
     count(breaker, False, retry_after=asked)
     assert state_of(breaker) is State.OPEN
     assert delay(breaker) == seconds
 
 
 @pytest.mark.parametrize("asked", [None, 0.0])
-def test_a_service_that_asks_for_nothing(asked: float | None, breaker: Breaker) -> None:
+def test_a_service_that_asks_for_nothing(asked: float | None, breaker: CircuitBreaker) -> None:
     count(breaker, False, retry_after=asked)
     assert state_of(breaker) is State.CLOSED
 
 
 @pytest.mark.parametrize(("asked", "seconds"), [(1.0, 10.0), (15.0, 15.0), (100.0, 30.0)])
-def test_a_probe_that_is_asked_to_wait(asked: float, seconds: float, breaker: Breaker, clock: Clock) -> None:
+def test_a_probe_that_is_asked_to_wait(asked: float, seconds: float, breaker: CircuitBreaker, clock: Clock) -> None:
     opened(breaker)
     clock.now += 5
     count(breaker, False, retry_after=asked)
     assert delay(breaker) == seconds
 
 
-def probe(breaker: Breaker, caller: str, *, healthy: bool, retry_after: float | None = None) -> None:
+def probe(breaker: CircuitBreaker, caller: str, *, healthy: bool, retry_after: float | None = None) -> None:
     breaker.leave(breaker.enter(caller), healthy=healthy, retry_after=retry_after, caller=caller)
 
 
-def test_a_caller_whose_probes_fail_keeps_it_open_for_nobody_else(breaker: Breaker, clock: Clock) -> None:
+def test_a_caller_whose_probes_fail_keeps_it_open_for_nobody_else(breaker: CircuitBreaker, clock: Clock) -> None:
     opened(breaker)
     with pytest.raises(Refused):
         breaker.enter("b")
@@ -314,7 +314,7 @@ def test_a_caller_whose_probes_fail_keeps_it_open_for_nobody_else(breaker: Break
     assert state_of(breaker) is State.CLOSED
 
 
-def test_a_service_that_asks_a_probe_to_wait_is_left_alone_by_all(breaker: Breaker, clock: Clock) -> None:
+def test_a_service_that_asks_a_probe_to_wait_is_left_alone_by_all(breaker: CircuitBreaker, clock: Clock) -> None:
     opened(breaker)
     clock.now += 5
     probe(breaker, "a", healthy=False)
@@ -329,7 +329,7 @@ def test_a_service_that_asks_a_probe_to_wait_is_left_alone_by_all(breaker: Break
 def test_each_change_is_told_and_logged_once(clock: Clock, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO)
     changes: list[State] = []
-    breaker = opened(Breaker(clock=clock, on_change=changes.append))
+    breaker = opened(CircuitBreaker(clock=clock, on_change=changes.append))
     clock.now += 5
     count(breaker, None, 5)
     count(breaker, False)
@@ -348,12 +348,12 @@ async def complete(service: CompletionService) -> Completion:
     return await service.complete(DeployedPrompt("app"), {}, tool_call())
 
 
-async def test_what_passes(breaker: Breaker) -> None:
+async def test_what_passes(breaker: CircuitBreaker) -> None:
     assert (await complete(CircuitBreakingCompletions(Scripted("text"), breaker))).text == "text"
 
 
 @pytest.mark.parametrize(("healthy", "state"), [(False, State.OPEN), (True, State.CLOSED), (None, State.CLOSED)])
-async def test_what_a_failure_tells(healthy: bool | None, state: State, breaker: Breaker) -> None:
+async def test_what_a_failure_tells(healthy: bool | None, state: State, breaker: CircuitBreaker) -> None:
     service = Scripted(failed(Reason.UPSTREAM_TIMEOUT, healthy=healthy))
     guarded = CircuitBreakingCompletions(service, breaker)
     for _ in range(20):
@@ -366,7 +366,7 @@ async def test_what_a_failure_tells(healthy: bool | None, state: State, breaker:
         assert service.calls == 20
 
 
-async def test_only_a_503_can_ask_to_wait(breaker: Breaker) -> None:
+async def test_only_a_503_can_ask_to_wait(breaker: CircuitBreaker) -> None:
     limited = failed(Reason.UPSTREAM_RATE_LIMITED, delay=9.0, healthy=True)
     guarded = CircuitBreakingCompletions(Scripted(limited, unavailable(9.0)), breaker)
     for state in (State.CLOSED, State.OPEN):
@@ -376,7 +376,7 @@ async def test_only_a_503_can_ask_to_wait(breaker: Breaker) -> None:
     assert delay(breaker) == 9.0
 
 
-async def test_fifty_calls_at_half_open(breaker: Breaker, clock: Clock) -> None:
+async def test_fifty_calls_at_half_open(breaker: CircuitBreaker, clock: Clock) -> None:
     answer = asyncio.Event()
 
     async def late() -> Completion:
@@ -396,7 +396,7 @@ async def test_fifty_calls_at_half_open(breaker: Breaker, clock: Clock) -> None:
 
 
 @pytest.mark.parametrize("end", ["cancelled", "refused", "bug"])
-async def test_a_probe_that_ends_otherwise(end: str, breaker: Breaker, clock: Clock) -> None:
+async def test_a_probe_that_ends_otherwise(end: str, breaker: CircuitBreaker, clock: Clock) -> None:
     async def probe() -> Completion:
         if end == "bug":
             raise KeyError

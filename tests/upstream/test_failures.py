@@ -16,6 +16,7 @@ from agenta_ai_server.agenta.routes import INVOKE, RUN
 
 if TYPE_CHECKING:
     from agenta_ai_server.agenta.routes.reply import Reply
+    from agenta_ai_server.domain.values import Json
 
 ROUTES = {"run": RUN, "invoke": INVOKE}
 
@@ -141,7 +142,10 @@ def test_what_a_prompt_says_decides_nothing(message: str) -> None:
 
 # Agenta's own sentence, for operators.
 
-INPUTS = {"prompt": "The secret recipe has three eggs and averyveryverylongword.", "context": "be\nvery   brief now"}
+INPUTS: Json = {
+    "prompt": "The secret recipe has three eggs and averyveryverylongword.",
+    "context": "be\nvery   brief now",
+}
 
 
 @pytest.mark.parametrize(

@@ -40,7 +40,7 @@ PROMPT = json.dumps({"messages": [{"role": "user", "content": "Tell a story. " *
 async def test_unread_answers_are_bounded(
     method: str, repeatable: bool, standin: StandIn, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    unsent = UnsentResponses(max_bytes_of_caller=LIMIT)
+    unsent = UnsentResponses(max_bytes_per_caller=LIMIT)
     monkeypatch.setattr(boundary, "UnsentResponses", lambda: unsent)
     asked = refine(PROMPT)
     asked.request_id = str(uuid4()) if repeatable else ""
@@ -70,7 +70,7 @@ async def test_unread_answers_are_bounded(
 
 
 def test_who_reads_nothing_keeps_nobody_from_an_answer() -> None:
-    unsent = UnsentResponses(max_bytes_of_caller=100, max_bytes=150)
+    unsent = UnsentResponses(max_bytes_per_caller=100, max_bytes=150)
     for caller in ("a", "b"):
         assert unsent.add(caller, 100)
     assert not unsent.add("a", 1)
@@ -78,7 +78,7 @@ def test_who_reads_nothing_keeps_nobody_from_an_answer() -> None:
 
 
 async def test_answers_that_are_read_are_never_refused(standin: StandIn, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(boundary, "UnsentResponses", partial(UnsentResponses, max_bytes_of_caller=LIMIT))
+    monkeypatch.setattr(boundary, "UnsentResponses", partial(UnsentResponses, max_bytes_per_caller=LIMIT))
     asked = refine(PROMPT)
     asked.request_id = str(uuid4())
     async with connected(settings_for(standin)) as stub:

@@ -186,7 +186,7 @@ def _completion(reply: Reply, attempt: Attempt, run: PromptRun, secret: str) -> 
 
 
 def _error(failure: Failure, reply: Reply, attempt: Attempt, run: PromptRun, secret: str) -> UpstreamFailed:
-    explanation = explain(reply, {**run.inputs, "": dict(run.parameters or {})}, [secret])
+    explanation = explain(reply, [dict(run.inputs), dict(run.parameters or {})], [secret])
     error = failure.as_error(attempt, reply, explanation)
     return _MissingRoute.of(error) if failures.is_missing_route(reply) else error
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from agenta_ai_server.domain.listener import CallListener
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Iterable, Iterator
 
     from agenta_ai_server.agenta.routes.reply import Reply
     from agenta_ai_server.domain.call import Call, UpstreamRequest
@@ -24,12 +24,12 @@ _SECRETS = re.compile(
 )
 
 
-def explain(reply: Reply, inputs: Mapping[str, Json], secrets: Iterable[str] = ()) -> str:
+def explain(reply: Reply, sent: Json, secrets: Iterable[str] = ()) -> str:
     """Return Agenta's own message for the operator, without secrets, addresses and texts of the prompt.
 
     Args:
         reply: What Agenta answered.
-        inputs: What was sent; no three words of it in a row remain, and no long word.
+        sent: What was sent; no three words of it in a row remain, and no long word.
         secrets: What must not remain besides what looks like a secret.
     """
     if reply.failed is None or not reply.failed.message:
@@ -38,13 +38,13 @@ def explain(reply: Reply, inputs: Mapping[str, Json], secrets: Iterable[str] = (
     for secret in secrets:
         message = message.replace(secret, "…")
     words = _SECRETS.sub("…", message)[:_MAX_CHARACTERS].split()
-    sent = " ".join(" ".join(text.split()) for text in _texts(dict(inputs)))
+    sent_words = " ".join(" ".join(text.split()) for text in _texts(sent))
     hidden = {
         place
         for begin in range(len(words))
         for length in (1, 3)
         if (window := words[begin : begin + length]) and len(window) == length
-        if (length > 1 or len(window[0]) >= 16) and " ".join(window).strip("'\"[](),.:") in sent
+        if (length > 1 or len(window[0]) >= 16) and " ".join(window).strip("'\"[](),.:") in sent_words
         for place in range(begin, begin + length)
     }
     return " ".join("…" if place in hidden else word for place, word in enumerate(words))

@@ -170,8 +170,8 @@ class HttpClient:
                 raise
             forget_frames(error)
             return HttpResponse(response.status_code, response.headers, b"")
-        was_read = response.is_success or not exchange.is_long
-        exchange.is_reusable = was_read and body is not None and response.status_code >= httpx.codes.OK
+        request_was_read = response.is_success or not exchange.is_long
+        exchange.is_reusable = request_was_read and body is not None and response.status_code >= httpx.codes.OK
         return HttpResponse(response.status_code, response.headers, body)
 
 
@@ -182,6 +182,7 @@ def _request(
     if any("\r" in value or "\n" in value for value in headers.values()):
         raise ValueError("a header holds the end of a line")
     extensions = {"timeout": {"connect": connect_seconds}}
+    # As a stream, because aiohttp adds the headers that httpx would add for ``content``.
     stream = httpx.ByteStream(content)
     request = httpx.Request(method, _parsed(url), headers=_HEADERS | headers, stream=stream, extensions=extensions)
     request.read()

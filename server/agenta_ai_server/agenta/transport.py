@@ -26,7 +26,8 @@ _CHUNK_BYTES = 256 * 1024
 class Transport(httpx.AsyncBaseTransport):
     """Sends requests over as many connections as there are requests in flight.
 
-    Raises aiohttp's errors, whose meaning depends on what has become of the exchange; see ``connections.py``.
+    Unlike httpx's own transports, it raises aiohttp's errors, because their meaning depends on the whole exchange,
+    including the body; see ``connections.py``.
 
     Belongs to the event loop of its first request.
 
@@ -59,14 +60,15 @@ class Transport(httpx.AsyncBaseTransport):
         if self._session is None:
             self._session = self._new_session()
         content = request.content
-        is_long = len(content) > _CHUNK_BYTES
-        if is_long:
+        in_chunks = len(content) > _CHUNK_BYTES
+        if in_chunks:
+            # Otherwise aiohttp would send it with an encoding of its own, which not every server reads.
             request.headers["content-length"] = str(len(content))
         response = await self._session.request(
             request.method,
             str(request.url),
             headers=request.headers,
-            data=_chunks(content) if is_long else content or None,
+            data=_chunks(content) if in_chunks else content or None,
             allow_redirects=False,
             timeout=aiohttp.ClientTimeout(connect=request.extensions["timeout"]["connect"]),
         )

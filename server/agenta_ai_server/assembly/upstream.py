@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from agenta_ai_server.agenta.completion_service import Unconfigured
 from agenta_ai_server.agenta.completions import AgentaCompletionService, AgentaConfig
 from agenta_ai_server.assembly.resources import secret
-from agenta_ai_server.resilience.circuit_breaker import Breaker, CircuitBreakingCompletions, State
+from agenta_ai_server.resilience.circuit_breaker import CircuitBreaker, CircuitBreakingCompletions, State
 from agenta_ai_server.resilience.retry import RetryingCompletions
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ class Upstream:
     """The completion service as the tools get it, and the breaker in front of it, if there is one."""
 
     completions: CompletionService
-    breaker: Breaker | None = None
+    breaker: CircuitBreaker | None = None
 
 
 def build_upstream(settings: Settings, resources: Resources, listener: CallListener, state: ServerState) -> Upstream:
@@ -39,7 +39,7 @@ def build_upstream(settings: Settings, resources: Resources, listener: CallListe
         def note(now: State) -> None:
             state.degraded = now is not State.CLOSED
 
-        breaker = Breaker(on_change=note)
+        breaker = CircuitBreaker(on_change=note)
         guarded = CircuitBreakingCompletions(completions, breaker)
     # Outside the breaker, so that each request counts there.
     retrying = RetryingCompletions(

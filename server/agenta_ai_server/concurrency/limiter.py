@@ -119,7 +119,6 @@ class ConcurrencyLimiter:
     async def _wait(self, slot: _Slot, loop: asyncio.AbstractEventLoop) -> None:
         """Wait in the organization's queue for a slot."""
         self._enqueue(slot, loop)
-        assert slot.turn
         self._expire_in_time(slot, loop)
         self._report_position(slot, loop)
         try:
@@ -138,7 +137,7 @@ class ConcurrencyLimiter:
             if slot.position_timer:
                 slot.position_timer.cancel()
         if not entered:
-            raise self._overloaded(self._expected_wait(self._queued + 1, loop.time()))
+            raise _overloaded(self._expected_wait(self._queued + 1, loop.time()))
 
     def _enqueue(self, slot: _Slot, loop: asyncio.AbstractEventLoop) -> None:
         """Put the call at the end of its organization's queue, or refuse it."""
@@ -153,7 +152,7 @@ class ConcurrencyLimiter:
         wait = self._expected_wait(turns, now)
         too_late = now + wait + self._min_seconds > slot.deadline
         if too_late or length >= self._max_queued - self._queued:
-            raise self._overloaded(wait)
+            raise _overloaded(wait)
         if queue is None:
             queue = queues[slot.organization] = OrderedDict()
         queue[slot] = None
@@ -174,7 +173,6 @@ class ConcurrencyLimiter:
             organization, queue = next(iter(queues.items()))
             slot = next(iter(queue))
             self._leave_queue(slot)
-            assert slot.turn
             # A call that was cancelled or refused just now may not have left its queue yet.
             if not slot.turn.done():
                 if queue:
@@ -186,7 +184,6 @@ class ConcurrencyLimiter:
 
     def _expire_in_time(self, slot: _Slot, loop: asyncio.AbstractEventLoop) -> None:
         """Refuse the call when its time is up, unless the deadline is later by then: others may have joined it."""
-        assert slot.turn
         last = slot.deadline - self._min_seconds
         if loop.time() < last < math.inf:
             slot.expiry_timer = loop.call_at(last, self._expire_in_time, slot, loop)
@@ -233,21 +230,13 @@ class ConcurrencyLimiter:
         # If no slot has been freed for longer than the average, the running calls are slower than those before them.
         return turns * max(self._mean_seconds, now - self._last_change) / self._max_in_flight
 
-    def _overloaded(self, wait: float) -> Refused:
-        delay = min(max(wait, MIN_DELAY), MAX_DELAY) * random.uniform(1, 2)  # noqa: S311  # jitter is no secret
-        return Refused(
-            Reason.OVERLOADED,
-            f"The service is at capacity. Try again in {delay:.1f} seconds.",
-            retry_delay=delay,
-        )
-
 
 class _Slot:
     """One call's slot, in a queue or in flight.
 
     Attributes:
         since: When it got its slot, on the event loop's clock.
-        turn: Done when its waiting is over: with ``True`` if it has got its slot.
+        turn: Set once it waits. Done when its waiting is over: with ``True`` if it has got its slot.
         last_turn: In the count of calls that have got a slot from a queue, the one that is expected to be its own at
             the latest.
         expiry_timer: Ends its waiting.
@@ -272,7 +261,7 @@ class _Slot:
         self.on_position = on_position
         self.last_turn = 0
         self.since = 0.0
-        self.turn: asyncio.Future[bool] | None = None
+        self.turn: asyncio.Future[bool]
         self.expiry_timer: asyncio.TimerHandle | None = None
         self.position_timer: asyncio.TimerHandle | None = None
 
@@ -289,3 +278,12 @@ class _Slot:
 
     async def __aexit__(self, *_: object) -> None:
         self._limiter._exit(self, asyncio.get_running_loop().time())
+
+
+def _overloaded(wait: float) -> Refused:
+    delay = min(max(wait, MIN_DELAY), MAX_DELAY) * random.uniform(1, 2)  # noqa: S311  # jitter is no secret
+    return Refused(
+        Reason.OVERLOADED,
+        f"The service is at capacity. Try again in {delay:.1f} seconds.",
+        retry_delay=delay,
+    )

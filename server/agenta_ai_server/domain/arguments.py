@@ -15,7 +15,7 @@ class ReadArguments(Protocol):
     """Reads the arguments of a call from its request."""
 
     def __call__(self, *, max_values: int = ...) -> dict[str, Json]:
-        """Return them. Raises ``Refused`` with ARGUMENTS_INVALID, also if there are more values than that."""
+        """Return them. Raises ``Refused`` with ARGUMENTS_INVALID, also if there are more than ``max_values`` values."""
 
 
 class LazyArguments:
@@ -54,7 +54,7 @@ class LazyArguments:
         return self._values
 
     def load_few(self, max_values: int) -> bool:
-        """Read the arguments, unless they are invalid or have more values than that. Return whether they are read."""
+        """Read the arguments, unless they are invalid or have too many values. Return whether they have been read."""
         if self._read:
             try:
                 self._values = self._read(max_values=max_values)

@@ -119,8 +119,8 @@ class Call:
         peer: Address of the caller as the transport writes it.
         arrived: When it arrived, in seconds on the event loop's clock.
         client_deadline: The caller's own deadline, on the same clock; infinite if there is none.
-        deadline: Until when the call waits to be read, and a retry of it makes sense: the caller's deadline or the
-            service's maximum, on the same clock. A tool call has a deadline of its own.
+        deadline: When the call stops waiting to be read, and retrying it becomes pointless: at the caller's deadline
+            or after the service's maximum, on the same clock. A tool call has a deadline of its own.
         identities: URIs and DNS names of the caller's certificate, which the transport has verified.
         principal: The caller; ``None`` until the call has been authenticated.
         credential: The caller's own credential in Agenta; ``None`` if it was authenticated by another.

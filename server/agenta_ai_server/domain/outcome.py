@@ -38,7 +38,7 @@ class ToolOutcome:
         structured: The result for programs, as the tool's output schema has it; ``None`` for a failure.
         failure: Why the tool failed; ``None`` for a success.
         attempts: The requests that were sent to the completion service, in their order.
-        repaired: Whether the first answer broke a rule and this one comes from asking once more.
+        repaired: Whether the first answer broke a rule and this one comes from asking again.
         replayed: Whether this is the stored outcome of an earlier call.
         warnings: Sentences about what the caller should know although the call succeeded.
     """

@@ -1,4 +1,4 @@
-"""Fast data classes for the objects that each call creates."""
+"""Fast data classes for most objects that each call creates."""
 
 from __future__ import annotations
 

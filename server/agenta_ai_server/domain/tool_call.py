@@ -41,7 +41,7 @@ class ToolCall:
         lazy_arguments: The arguments, which may not have been read yet.
         request_id: The caller's idempotency key, unchecked; empty if there is none.
         rerun_if_outcome_unknown: Whether to run an id again whose first run may have been billed and left no result.
-        response_metadata: Metadata of the response, which interceptors add to.
+        response_metadata: Metadata of the response: the list of the RPC itself, to which interceptors add.
         callers: Who waits for the outcome, if several may; ``None`` for this call's caller alone.
         watch: Receives the progress of the call; ``None`` if no one watches.
         on_billing: Runs before anything is billed; ``None`` if that isn't recorded.

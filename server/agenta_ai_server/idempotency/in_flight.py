@@ -52,7 +52,8 @@ class RunId(NamedTuple):
         fingerprint: A hash of the request; a different one for the same key is refused. It is part of the name because
             only the store knows to which of two fingerprints a key belongs.
         principal: Names the principal, to bound how many of its callers wait, and what is stored for it.
-        rerun: Whether to run the id again if its outcome is lost.
+        rerun: Whether to run the id again if its outcome is lost. It is part of the name because callers with and
+            without it may get different outcomes.
     """
 
     key: str
@@ -341,7 +342,7 @@ def _stored(data: bytes, *, replayed: bool) -> ToolOutcome:
         return replace(decode(data), replayed=replayed)
     except ValueError as error:
         # For example, a later version's result after a downgrade. It was billed anyway.
-        log.error("an outcome can't be read: %s", error)  # the trace tells nothing more
+        log.error("an outcome can't be read: %s", error)  # the traceback says nothing more
         return OUTCOME_UNKNOWN
 
 

@@ -27,7 +27,7 @@ class RateLimit:
             Refused: RATE_LIMITED or RATE_LIMITER_UNAVAILABLE.
         """
         if check := await self._limits.take(call.name, call.caller):
-            call.response_metadata += _headers(check)
+            call.response_metadata.extend(_headers(check))
             if not check.decision.allowed:
                 raise _limited(check)
         return await proceed(call)

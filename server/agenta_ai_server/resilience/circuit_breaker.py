@@ -37,7 +37,7 @@ class State(StrEnum):
     HALF_OPEN = auto()
 
 
-class Breaker:
+class CircuitBreaker:
     """Opens when half of at least 20 calls within 10 seconds failed.
 
     One caller can't open it for the others: if they call too, half of their calls must have failed as well. A caller
@@ -81,7 +81,8 @@ class Breaker:
         self._until = 0.0
         # When the period ends that a probe interrupts.
         self._interrupted_until = 0.0
-        self._entry = 0
+        # Grows with each change. A call of an earlier one doesn't count any more.
+        self._generation = 0
 
     @property
     def state(self) -> State:
@@ -91,7 +92,7 @@ class Breaker:
         return self._state
 
     def enter(self, caller: Hashable = "") -> int:
-        """Admit a call, and return the entry to pass to :meth:`leave` at its end.
+        """Admit a call, and return the generation to pass to :meth:`leave` at its end.
 
         Args:
             caller: Whose call it is.
@@ -107,21 +108,21 @@ class Breaker:
             self._until = now + self._open_seconds
             if self._state is State.OPEN:
                 self._change(State.HALF_OPEN)
-        return self._entry
+        return self._generation
 
     def leave(
-        self, entry: int, *, healthy: bool | None, retry_after: float | None = None, caller: Hashable = ""
+        self, generation: int, *, healthy: bool | None, retry_after: float | None = None, caller: Hashable = ""
     ) -> None:
         """Count a call's end.
 
         Args:
-            entry: What :meth:`enter` returned.
+            generation: What :meth:`enter` returned.
             healthy: Whether the completion service works, as far as this call can tell; ``None`` if it can't.
             retry_after: Seconds for which the service asked not to be called, if it did. An unhealthy one is taken at
                 its word, for 30 seconds at most.
             caller: Whose call it was.
         """
-        if entry != self._entry:
+        if generation != self._generation:
             return
         asked = 0.0 if healthy else min(retry_after or 0.0, _MAX_OPEN_SECONDS)
         if self._state is State.HALF_OPEN:
@@ -172,7 +173,7 @@ class Breaker:
         self._change(State.OPEN)
 
     def _change(self, state: State) -> None:
-        self._entry += 1
+        self._generation += 1
         if state is self._state:
             return
         self._state = state
@@ -206,7 +207,7 @@ class CircuitBreakingCompletions:
         breaker: Decides which calls are admitted, and counts their outcomes.
     """
 
-    def __init__(self, inner: CompletionService, breaker: Breaker) -> None:
+    def __init__(self, inner: CompletionService, breaker: CircuitBreaker) -> None:
         self._inner = inner
         self._breaker = breaker
 
@@ -218,7 +219,7 @@ class CircuitBreakingCompletions:
             UpstreamFailed: As the service.
         """
         caller = call.caller.key
-        entry = self._breaker.enter(caller)
+        generation = self._breaker.enter(caller)
         healthy: bool | None = None
         retry_after: float | None = None
         try:
@@ -231,5 +232,5 @@ class CircuitBreakingCompletions:
             raise
         finally:
             # A cancelled call must leave too, because it may be the probe.
-            self._breaker.leave(entry, healthy=healthy, retry_after=retry_after, caller=caller)
+            self._breaker.leave(generation, healthy=healthy, retry_after=retry_after, caller=caller)
         return completion

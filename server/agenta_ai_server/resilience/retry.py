@@ -130,7 +130,7 @@ class RetryingCompletions:
         failures: list[UpstreamFailed],
     ) -> Completion:
         # Read each time, because callers join and leave.
-        while (delay := self._delay(failures, min(until, call.waiting.deadline))) is not None:
+        while (delay := self._take_retry(failures, min(until, call.waiting.deadline))) is not None:
             when = f"in {delay:.0f} s" if delay >= 1 else "in a moment"
             call.report(Stage.WAITING_FOR_RETRY, f"Agenta can't answer now. Asking again {when}.", retry_delay=delay)
             await self._sleep(delay)
@@ -146,8 +146,8 @@ class RetryingCompletions:
                 return replace(completion, earlier=_attempts(failures))
         raise _combined(failures)
 
-    def _delay(self, failures: list[UpstreamFailed], until: float) -> float | None:
-        """Return the seconds to the next request, or ``None`` if there is none."""
+    def _take_retry(self, failures: list[UpstreamFailed], until: float) -> float | None:
+        """Take a retry from the budget, and return the seconds until it; ``None`` if there is none."""
         last = failures[-1]
         may_send = last.transient and (self._unsafe or not last.may_have_run)
         if len(failures) > self._retries or not may_send:

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from agenta_ai_server.rpc.messages import Context
 
 CALL_ID_KEY = "x-request-id"
-# A caller's deadline may pass before ours does, because gRPC rounds deadlines up when it sends them, by at most 1 %.
+# A caller's deadline may pass before ours does, because gRPC rounds deadlines up when it sends them, by at most 1%.
 ROUNDING, LATENCY_SECONDS = 0.01, 0.02
 # A tool name that a caller sent must not become a label or reach the log.
 UNKNOWN_TOOL = "unknown"

@@ -67,7 +67,7 @@ class _Count:
 
 
 def when_sent(callback: Callable[[object], None]) -> None:
-    """Call this when grpc is done with the current call: its response has been sent, or nobody reads it any more.
+    """Call ``callback`` when grpc is done with the current call: its response has been sent, or nobody will read it.
 
     ``context.add_done_callback`` does the same, at the end of the same task. But it makes the context refer to itself,
     so that each call would stay in memory until the next garbage collection.

@@ -32,7 +32,7 @@ MANY_VALUES = 500
 class RequestReader:
     """Reads large requests for one caller after the other, with pauses for other calls.
 
-    What precedes the rate limit costs the caller nothing, and takes up to forty milliseconds.
+    Reading comes before the rate limit, so it costs the caller nothing; a large request takes up to 40 ms.
 
     Args:
         max_waiting: How many requests of one caller may wait to be received.
@@ -92,7 +92,9 @@ def _too_many() -> Refused:
 
 
 def read_at_once(read: Read, data: bytes, call: Call) -> ToolCall | None:
-    """Return the tool call of a request, or ``None`` if that takes long, or its arguments are invalid.
+    """Return the tool call of a request, or ``None`` if it is large, or holds many values or invalid ones.
+
+    The arguments of a small request are read later.
 
     Raises:
         Refused: As ``read`` does.

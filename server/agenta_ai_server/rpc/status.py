@@ -137,8 +137,8 @@ async def abort(
 ) -> None:
     """End a call with a status. Its handler must return right afterwards: grpc raises the ``AbortError`` once more.
 
-    It is caught here because its traceback would lead to our frames, and these to the call that grpc keeps the error
-    with: a cycle that only a garbage collection would free.
+    It is caught here because its traceback leads to our frames, and those to grpc's call, which keeps the error: a
+    cycle that only a garbage collection would free.
     """
     try:
         await context.abort(code, message, tuple(trailers))

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Hashable
 
-MAX_BYTES_OF_CALLER = 8 << 20
+MAX_BYTES_PER_CALLER = 8 << 20
 MAX_BYTES = 256 << 20
 
 
@@ -19,17 +19,17 @@ class UnsentResponses:
     """Counts the bytes of responses that grpc holds until they have been sent.
 
     Args:
-        max_bytes_of_caller: What one caller may leave unread.
+        max_bytes_per_caller: What one caller may leave unread.
         max_bytes: What all callers together may leave unread.
 
     Attributes:
         bytes: What all callers together leave unread now.
     """
 
-    def __init__(self, max_bytes_of_caller: int = MAX_BYTES_OF_CALLER, max_bytes: int = MAX_BYTES) -> None:
-        self._max_bytes_of_caller = max_bytes_of_caller
+    def __init__(self, max_bytes_per_caller: int = MAX_BYTES_PER_CALLER, max_bytes: int = MAX_BYTES) -> None:
+        self._max_bytes_per_caller = max_bytes_per_caller
         self._max_bytes = max_bytes
-        self._of_caller: dict[Hashable, int] = {}
+        self._per_caller: dict[Hashable, int] = {}
         self.bytes = 0
 
     def add(self, caller: Hashable, size: int) -> bool:
@@ -37,15 +37,15 @@ class UnsentResponses:
 
         Its first response always fits: callers that read nothing must not keep others from theirs.
         """
-        held = self._of_caller.get(caller, 0)
-        if held and (held + size > self._max_bytes_of_caller or self.bytes + size > self._max_bytes):
+        held = self._per_caller.get(caller, 0)
+        if held and (held + size > self._max_bytes_per_caller or self.bytes + size > self._max_bytes):
             return False
-        self._of_caller[caller] = held + size
+        self._per_caller[caller] = held + size
         self.bytes += size
         return True
 
     def remove(self, caller: Hashable, size: int) -> None:
         """Remove a response: it has been sent, or its connection has ended."""
         self.bytes -= size
-        if left := self._of_caller.pop(caller, 0) - size:
-            self._of_caller[caller] = left
+        if left := self._per_caller.pop(caller, 0) - size:
+            self._per_caller[caller] = left

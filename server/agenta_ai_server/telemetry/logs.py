@@ -76,8 +76,8 @@ def _standard_error(formatter: logging.Formatter) -> LogStream:
 def log_event(logger: logging.Logger, level: int, message: str, fields: dict[str, Any]) -> None:
     """Log a message and its fields, if the logger is on for the level.
 
-    The record is made by hand, because ``Logger.log`` takes 3 µs longer for it, of some 16 µs for a whole line, even as
-    :func:`configure` leaves it: it takes the path of the code apart, and checks the name of each extra value.
+    The record is made by hand, because ``Logger.log`` takes 3 µs longer, 0.3% of a call, even as :func:`configure`
+    leaves it: it takes the path of the code apart, and checks the name of each extra value.
 
     Args:
         logger: One of this service's.

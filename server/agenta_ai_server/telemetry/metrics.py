@@ -1,7 +1,7 @@
 """Metrics for Prometheus.
 
 Label values are bounded: methods, codes and reasons are the contract's names, tools those that are registered and
-``"other"`` for those that a tools file had beyond a thousand in the course of time, and outcomes ``"OK"``,
+``"other"`` for those of a tools file after the first thousand, and outcomes ``"OK"``,
 ``"CANCELLED"``, ``"INTERNAL"`` or a reason.
 """
 
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from agenta_ai_server.domain.listener import CallOutcome
     from agenta_ai_server.idempotency.store import Store
     from agenta_ai_server.limits.limits import RateLimits
-    from agenta_ai_server.resilience.circuit_breaker import Breaker
+    from agenta_ai_server.resilience.circuit_breaker import CircuitBreaker
 
 # The values of the gauges of these states, which their descriptions explain.
 BREAKER_STATES = {State.CLOSED: 0, State.HALF_OPEN: 1, State.OPEN: 2}
@@ -56,7 +56,7 @@ class HasExpiry(Protocol):
 
 
 class _Children(Generic[Child]):
-    """A metric's children by their label values: the library's own look-up takes a lock, and as long again."""
+    """A metric's children by their label values: the library's own look-up doubles the time of a count."""
 
     def __init__(self, metric: Child) -> None:
         self._metric: Child = metric
@@ -131,7 +131,7 @@ class Metrics(CallListener):
         limiter: ConcurrencyLimiter,
         limits: RateLimits | None,
         store: Store,
-        breaker: Breaker | None,
+        breaker: CircuitBreaker | None,
         certificates: HasExpiry | None,
     ) -> None:
         """Add the gauges of the service's parts."""

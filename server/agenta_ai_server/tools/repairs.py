@@ -92,7 +92,7 @@ async def run_with_repairs(task: RepairableTask[Answer], call: ToolCall, repairs
             return ValidAnswer(answer, tuple(attempts), repaired=repair > 0)
         if repair == repairs:
             break
-        call.report(Stage.REPAIRING, f"Asking once more. {violations[0].description}")
+        call.report(Stage.REPAIRING, f"Asking again. {violations[0].description}")
         try:
             completion = await task.complete(violations)
         except Refused:

@@ -73,7 +73,7 @@ class JinjaText:
 
     @staticmethod
     def tags(text: str) -> int:
-        """Return how many tags and comments a text has at the most."""
+        """Return how many tags and comments a text has at most."""
         return sum(map(text.count, ("{{", "{%", "{#")))
 
     @staticmethod
