@@ -29,6 +29,9 @@ OPTIONS: Sequence[tuple[str, int]] = (
     # received is kept until the connection ends.
     ("grpc.max_receive_message_length", MAX_REQUEST_BYTES * 5 // 4),
     ("grpc.max_concurrent_streams", 1000),
+    # No compressed requests: a bit for each encoding, of which only the first, none, is set. Otherwise a stranger's
+    # kilobyte becomes a megabyte that gRPC decompresses before anyone has been authenticated.
+    ("grpc.compression_enabled_algorithms_bitset", 1),
     # What a caller may send on a stream before it is read, apart from the rest of a message that is being read. grpc
     # would measure the network and raise it to several megabytes, even for streams that nobody reads any further.
     ("grpc.http2.bdp_probe", 0),
