@@ -13,6 +13,7 @@ import subprocess
 import time
 from contextlib import ExitStack, asynccontextmanager, suppress
 from functools import partial
+from itertools import pairwise
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
@@ -27,11 +28,11 @@ from mcp_types import JSONRPCRequest, JSONRPCResponse
 from starlette.responses import Response
 from uvicorn.server import ServerState
 
-from agenta_ai import CallFailed, Client, InvalidInput, ServiceStatus, cli
+from agenta_ai import CallFailed, Client, InvalidInput, ServiceStatus, cli, codec
 from agenta_ai.mcp import body, bridge, caller_check, connections, http, listening, sessions
 from agenta_ai.mcp.callers import holder
 from agenta_ai.mcp.shares import Hold, Shares
-from agenta_ai.mcp.turns import Turns
+from agenta_ai.mcp.turns import PacedTurns, Turns
 from agenta_ai.testing import FakeClient
 from agenta_ai.v1 import tool_service_pb2 as pb
 from agenta_ai_server.testing import run_service
@@ -396,6 +397,44 @@ async def test_many_values_are_large() -> None:
         with pytest.raises(body.Refusal, match="Too many large requests"):
             await body.read(receiving(many, None), two)
         await body.read(receiving(many[: len(many) // 2], None), two)
+
+
+async def test_callers_take_turns() -> None:
+    turns, order = PacedTurns(), list[str]()
+
+    async def take(name: str) -> None:
+        await turns.take(name[0])
+        order.append(name)
+
+    running = [asyncio.create_task(take(name)) for name in ("a1", "a2", "a3", "a4", "b1", "b2", "c1")]
+    await asyncio.sleep(0)
+    await ended(running[1])
+    await asyncio.gather(*running[2:])
+    assert order == ["a1", "b1", "c1", "a3", "b2", "a4"]
+
+
+@pytest.mark.parametrize("revision", REVISIONS)
+async def test_between_long_conversions_there_are_pauses(
+    server: FakeServer, revision: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    times: list[tuple[float, float]] = []
+
+    def to_struct(arguments: Any) -> Any:
+        began = time.monotonic()
+        time.sleep(0.02)
+        struct = convert(arguments)
+        times.append((began, time.monotonic()))
+        return struct
+
+    convert = codec.to_struct
+    monkeypatch.setattr(codec, "to_struct", to_struct)
+    async with http_bridge(server.target) as url, httpx.AsyncClient(headers=HEADERS) as client:
+        headers = await begun(client, url) if revision == REVISIONS[1] else {}
+        calls = [calling(url, revision, headers, values=1000, number=number) for number in range(5)]
+        await asyncio.gather(*(client.request(**call) for call in calls))
+    assert len(times) == len(calls)
+    for (began, end), (following, _) in pairwise(times):
+        assert following - end >= end - began
 
 
 async def test_large_bodies_have_a_bound_together() -> None:

@@ -59,7 +59,7 @@ async def read(receive: Receive, hold: Hold) -> tuple[Receive, bytes]:
 
     Args:
         receive: Receives the request as it arrives.
-        hold: Counts the memory that the request takes, if it is large.
+        hold: Counts the memory that the request takes, if it is large, and takes turns.
 
     Raises:
         Refusal: The body is too large, too slow, isn't text or has too many values, or there are too many others.
@@ -70,8 +70,10 @@ async def read(receive: Receive, hold: Hold) -> tuple[Receive, bytes]:
     except TimeoutError:
         sentence = f"The request hasn't arrived within {READ_SECONDS:g} seconds. Send it again."
         raise Refusal(sentence, 408) from None
+    await hold.turns.take(hold.holder)
     if (size := len(body) + VALUE_BYTES * _values(body)) >= LARGE_BYTES:
         _take(hold, size)
+    await hold.turn()
     waiting: list[Message] = [{"type": "http.request", "body": body, "more_body": False}, *([last] if last else [])]
 
     async def again() -> Message:
