@@ -95,6 +95,43 @@ def test_check_writes_nothing(prompts: Path, files: list[str], code: int) -> Non
     assert contents(prompts) == before
 
 
+@pytest.mark.parametrize(
+    ("options", "is_kept"),
+    [
+        (["-i"], False),
+        (["-o", "prompts/a.md"], False),
+        (["prompts/b.txt", "-i"], False),
+        (["-o", "prompts/b.txt"], True),
+        (["--check"], True),
+    ],
+)
+@pytest.mark.usefixtures("target")
+def test_what_was_changed_in_the_meantime_stays(
+    server: FakeServer,
+    prompts: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    options: list[str],
+    *,
+    is_kept: bool,
+) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    (refined,) = server.service.answers
+
+    def slowly(request: pb.CallToolRequest) -> Any:
+        (prompts / "a.md").write_text("One.\nAnd more.\n")
+        return refined(request)  # type: ignore[misc, operator]
+
+    server.answers(slowly)
+    assert cli.main(["refine", "prompts/a.md", *options]) == (1 if "--check" in options else 0 if is_kept else 2)
+    assert (prompts / "a.md").read_text() == "One.\nAnd more.\n"
+    aside = [path.read_text() for path in tmp_path.glob("agenta-ai-*.md")]
+    assert aside == ([] if is_kept else ["ONE.\n"])
+    told = f"prompts/a.md was changed in the meantime, and stays as it is. The refined prompt: {tmp_path}/agenta-ai-"
+    assert (told in capsys.readouterr().err) is not is_kept
+
+
 @pytest.mark.usefixtures("target")
 def test_many_files_as_json(prompts: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (prompts / "d.json").write_text("{")

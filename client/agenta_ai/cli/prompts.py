@@ -49,6 +49,11 @@ class Prompt:
         """Return the prompt with the texts of another template, and everything else as it was."""
         return replace(self, text=self._written(template), template=template)
 
+    @property
+    def content(self) -> bytes:
+        """What its file holds."""
+        return self.mark + self.text.encode()
+
     def edited(self, text: str) -> Prompt:
         """Return the prompt with another content of its file.
 
@@ -61,6 +66,14 @@ class Prompt:
     def write(self, name: str) -> None:
         """Write the prompt to a file. A byte order mark is written only to the file that had it."""
         streams.write(name, self.text, self.mark if name == self.name else b"")
+
+    def put_aside(self) -> str:
+        """Write the prompt to a new temporary file, and return its name.
+
+        Raises:
+            InvalidInput: It can't be written.
+        """
+        return streams.write_new(self.text, os.path.splitext(self.name)[1])
 
     def _written(self, template: dict[str, Any]) -> str:
         if self.format == "text":

@@ -92,6 +92,23 @@ def write(name: str, text: str, mark: bytes = b"") -> None:
         raise InvalidInput(f"Cannot write {name}: {error.strerror}.") from None
 
 
+def write_new(text: str, suffix: str) -> str:
+    """Write a text to a new temporary file, and return its name.
+
+    Raises:
+        InvalidInput: It can't be written.
+    """
+    from agenta_ai import InvalidInput
+
+    try:
+        handle, name = tempfile.mkstemp(suffix, "agenta-ai-")
+        os.close(handle)
+    except OSError as error:
+        raise InvalidInput(f"Cannot write a temporary file: {error.strerror}. Set TMPDIR.") from None
+    write(name, text)
+    return name
+
+
 def _replace(path: Path, content: bytes) -> None:
     if not os.access(path.parent, os.W_OK):  # the file itself may be writable all the same
         path.write_bytes(content)
