@@ -73,6 +73,22 @@ def rewritten(path: Path, content: str, **options: Any) -> str:
             "messages:\n  - content: |\n      FOLDED TEXT\n    role: user\n",
         ),
         ("a.yaml", "- {role: user, content: hi}\n", '- {role: user, content: "HI"}\n'),
+        (
+            "a.yaml",
+            "# why\r\n- content: |-  # kept\r\n    one\r\n\r\n    two\r\n\r\n- content: hi\r\n",
+            '# why\r\n- content: |-  # kept\r\n    ONE\r\n\r\n    TWO\r\n\r\n- content: "HI"\r\n',
+        ),
+        (
+            "a.yaml",
+            "- content: >\r\n    folded\r\n    text\r\n  role: user\r\n",
+            "- content: |\r\n    FOLDED TEXT\r\n  role: user\r\n",
+        ),
+        ("a.yaml", "- content: >-\r\n    \\x\r\n  role: user\r\n", "- content: |-\r\n    \\X\r\n  role: user\r\n"),
+        (
+            "a.yaml",
+            "- {role: &a hi, content: hi}\r\n- {content: *a}\r\n",
+            "- role: hi\r\n  content: HI\r\n- content: HI\r\n",
+        ),
     ],
 )
 def test_only_the_texts_change(tmp_path: Path, name: str, before: str, after: str) -> None:

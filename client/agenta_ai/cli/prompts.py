@@ -88,7 +88,8 @@ class Prompt:
                 return text
         except (layout.OtherChangeError, LookupError, ValueError):
             pass
-        return _dumped(self.format, content)
+        text = _dumped(self.format, content)
+        return text.replace("\n", "\r\n") if "\r\n" in self.text else text
 
     @property
     def _content(self) -> Any:
