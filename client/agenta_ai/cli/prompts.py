@@ -23,6 +23,8 @@ _BY_SUFFIX: dict[str, Format] = {".json": "json", ".yaml": "yaml", ".yml": "yaml
 _LIKE_JSON = re.compile(r'\s*(\{\s*["}]|\[\s*\{\s*")')
 # The front matter of Markdown, with settings of other tools.
 _FRONT_MATTER = re.compile(r"---\r?\n.*?\n---\r?\n\s*", re.DOTALL)
+# More than the server takes. Python could write a few hundred.
+_MOST_LEVELS = 200
 
 
 @dataclass(frozen=True)
@@ -122,9 +124,14 @@ def parse(name: str, text: str, mark: bytes, format_: Format, role: str) -> Prom
         return Prompt(name, text, mark, format_, {"messages": [{"role": role, "content": body}]})
     try:
         content = _parsed(format_, text)
-    except (ValueError, RecursionError) as error:
+        is_deep = _is_deep(content)
+    except ValueError as error:
         reason = " ".join(str(error).split())
         raise InvalidInput(f"{streams.shown(name)} is not {format_.upper()}: {reason}.") from None
+    except RecursionError:
+        is_deep = True
+    if is_deep:
+        raise InvalidInput(f"{streams.shown(name)} has more than {_MOST_LEVELS} levels of nesting. Use fewer.")
     if isinstance(content, list):
         return Prompt(name, text, mark, format_, {"messages": content}, is_list=True)
     if not isinstance(content, dict):
@@ -168,6 +175,20 @@ def _framed(name: str, text: str) -> tuple[str, str, str]:
         head = matter[0]
     body = text[len(head) :].rstrip()
     return head, body, text[len(head) + len(body) :]
+
+
+def _is_deep(content: object) -> bool:
+    """Return whether it has so many levels that writing it could exceed Python's limit, after the call was billed."""
+    level = {id(content): content}
+    for _ in range(_MOST_LEVELS):
+        parts = (
+            part.values() if isinstance(part, dict) else part
+            for part in level.values()
+            if isinstance(part, dict | list)
+        )
+        # Each once: YAML may repeat a part any number of times.
+        level = {id(item): item for part in parts for item in part}
+    return any(isinstance(part, dict | list) for part in level.values())
 
 
 def _parsed(format_: Format, text: str) -> Any:
