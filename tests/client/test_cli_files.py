@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import json
+import os
 import sys
 import threading
 from typing import TYPE_CHECKING, Any
@@ -203,6 +205,26 @@ def test_files_keep_their_mode(prompts: Path) -> None:
     assert (prompts / "a.md").read_text() == "ONE.\n"
     assert (prompts / "a.md").stat().st_mode & 0o777 == 0o640
     assert {path.name for path in prompts.iterdir()} == {"a.md", "b.txt", "c.json", "link.md"}
+
+
+@pytest.mark.usefixtures("target")
+def test_a_mount_point_is_written_in_place(prompts: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def busy(*_paths: object) -> None:
+        raise OSError(errno.EBUSY, os.strerror(errno.EBUSY))
+
+    # As for a file that a container shares with its host.
+    monkeypatch.setattr(os, "replace", busy)
+    assert cli.main(["refine", "prompts/a.md", "-i"]) == 0
+    assert contents(prompts)[0] == "ONE.\n"
+    assert {path.name for path in prompts.iterdir()} == {"a.md", "b.txt", "c.json"}
+
+
+@pytest.mark.usefixtures("target")
+def test_a_name_can_be_as_long_as_the_system_lets_it(prompts: Path) -> None:
+    name = prompts / f"{'a' * 252}.md"
+    name.write_text("One.\n")
+    assert cli.main(["refine", str(name), "-i"]) == 0
+    assert name.read_text() == "ONE.\n"
 
 
 def test_only_so_many_at_a_time(
