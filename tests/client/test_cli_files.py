@@ -208,6 +208,17 @@ def test_files_keep_their_mode(prompts: Path) -> None:
 
 
 @pytest.mark.usefixtures("target")
+@pytest.mark.parametrize(("content", "told"), [("*a", ["could not be kept"]), ("hi", [])], ids=["alias", "text"])
+def test_lost_comments_are_told(
+    prompts: Path, capsys: pytest.CaptureFixture[str], content: str, told: list[str]
+) -> None:
+    (prompts / "a.yaml").write_text(f"# why\nx: &a hi\nmessages:\n- {{role: user, content: {content}}}\n")
+    assert cli.main(["refine", "prompts/a.yaml", "-i"]) == 0
+    warned = [f"warning: The comments and the layout of prompts/a.yaml {words}." for words in told]
+    assert capsys.readouterr().err.splitlines() == warned
+
+
+@pytest.mark.usefixtures("target")
 def test_a_mount_point_is_written_in_place(prompts: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def busy(*_paths: object) -> None:
         raise OSError(errno.EBUSY, os.strerror(errno.EBUSY))

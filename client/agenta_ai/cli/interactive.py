@@ -101,7 +101,7 @@ def _compared_again(work: Work, done: Refinement) -> Refinement:
 
 def _wrote(work: Work, done: Refinement, output: str) -> bool:
     try:
-        done.after.write(output)
+        work.write(done, output)
     except InvalidInput as failure:
         exits.complain(f"{failure} Accept again once it can be written, or edit it and save it elsewhere.", exits.USAGE)
         return False

@@ -38,6 +38,7 @@ class Prompt:
         format: How it is written.
         template: The template that is sent.
         is_list: Whether the file holds the messages alone, without an object around them.
+        lost_comments: Whether YAML had to be written anew, without the comments and the layout that the file had.
     """
 
     name: str
@@ -46,10 +47,14 @@ class Prompt:
     format: Format
     template: dict[str, Any]
     is_list: bool = False
+    lost_comments: bool = False
 
     def with_template(self, template: dict[str, Any]) -> Prompt:
         """Return the prompt with the texts of another template, and everything else as it was."""
-        return replace(self, text=self._written(template), template=template)
+        written = self._written(template)
+        text = self._anew(template) if written is None else written
+        lost_comments = written is None and self.format == "yaml"
+        return replace(self, text=text, template=template, lost_comments=lost_comments)
 
     @property
     def content(self) -> bytes:
@@ -77,25 +82,29 @@ class Prompt:
         """
         return streams.write_new(self.text, os.path.splitext(self.name)[1])
 
-    def _written(self, template: dict[str, Any]) -> str:
+    def _written(self, template: dict[str, Any]) -> str | None:
+        """Return the text with other texts in it; ``None`` if that can't be, as with an alias of YAML."""
         if self.format == "text":
             head, body, tail = _framed(self.name, self.text)
             new: str = template["messages"][0]["content"]
             return head + (new.replace("\n", "\r\n") if "\r\n" in body + tail else new) + tail
-        content = template["messages"] if self.is_list else template
+        content = self._content(template)
         try:
-            changes = dict(layout.changed_texts(self._content, content))
+            changes = dict(layout.changed_texts(self._content(self.template), content))
             text = (layout.in_json if self.format == "json" else layout.in_yaml)(self.text, changes)
             if _parsed(self.format, text) == content:
                 return text
         except (layout.OtherChangeError, LookupError, ValueError):
             pass
-        text = _dumped(self.format, content)
+        return None
+
+    def _anew(self, template: dict[str, Any]) -> str:
+        text = _dumped(self.format, self._content(template))
         return text.replace("\n", "\r\n") if "\r\n" in self.text else text
 
-    @property
-    def _content(self) -> Any:
-        return self.template["messages"] if self.is_list else self.template
+    def _content(self, template: dict[str, Any]) -> Any:
+        """Return what a file with the template holds."""
+        return template["messages"] if self.is_list else template
 
 
 def read(name: str, wanted: Format | None, role: str) -> Prompt:

@@ -111,10 +111,21 @@ class Work:
             kept = done.after.put_aside()
             raise InvalidInput(f"{output} was changed in the meantime, and stays as it is. The refined prompt: {kept}")
         try:
-            done.after.write(output)
+            self.write(done, output)
         except InvalidInput as failure:
             again = f"To get the refined prompt again, use --request-id {done.answer.request_id}."
             raise InvalidInput(f"{failure} {again}") from None
+
+    def write(self, done: Refinement, output: str) -> None:
+        """Write a refined prompt to a file, and say so if the file's own comments couldn't be kept.
+
+        Raises:
+            InvalidInput: It can't be written.
+        """
+        done.after.write(output)
+        if done.after.lost_comments:
+            name = streams.shown(done.before.name)
+            streams.note(f"warning: The comments and the layout of {name} could not be kept.")
 
     def in_words(self, failure: AgentaError) -> str:
         """Return the sentence for a failure, in the words of the command line."""
