@@ -84,8 +84,10 @@ class Terminal(pexpect.fdpexpect.fdspawn):  # type: ignore[type-arg]
     def __init__(self, command: list[str], width: int) -> None:
         ours, theirs = os.openpty()
         termios.tcsetwinsize(theirs, (24, width))
+        # By default, a child would also inherit COLUMNS, which readline sets where Python doesn't see it.
+        environment = dict(os.environ)
         self.process = subprocess.Popen(
-            [sys.executable, "-c", BOOTSTRAP, *command], stdin=theirs, stdout=theirs, stderr=theirs
+            [sys.executable, "-c", BOOTSTRAP, *command], stdin=theirs, stdout=theirs, stderr=theirs, env=environment
         )
         os.close(theirs)
         super().__init__(ours, encoding="utf-8", timeout=20)
