@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Final
 
 from agenta_ai_server.tools.refine_prompt.formats import jsonpath
 from agenta_ai_server.tools.refine_prompt.formats.syntax import TemplateSyntaxError, is_blank
+from agenta_ai_server.tools.refine_prompt.rendering.dependence import Dependence
 from agenta_ai_server.tools.refine_prompt.rendering.inputs import Inputs
 from agenta_ai_server.tools.refine_prompt.rendering.shapes import ABSENT, EMPTY, Shape
 from agenta_ai_server.tools.refine_prompt.rendering.situations import Situation, bases, candidates
@@ -181,6 +182,7 @@ class _Comparison:
         for text in self._old:
             text.survey(self._root)
         self._root.mark_optional_items()
+        self._deciding = [shape for shape in self._root.walk() if shape.decides]
         self._inputs = Inputs(self._root, notes_tests=template_format == "jinja2")
         self.fault: Fault | None = None
         self._base = Situation()
@@ -251,7 +253,7 @@ class _Comparison:
     def _compare(self, new: Sequence[Text], fixed: Sequence[Text], verdict: Verdict) -> set[Shape]:
         """Render old and new in all situations, and return what the old texts showed in any."""
         seen, seen_in_new = set[Shape](), set[Shape]()
-        base: tuple[_Shown, _Shown] | None = None
+        dependence = Dependence(self._base)
         began = time.process_time()
         for count, situation in enumerate(self._situations()):
             if count > _FEWEST and time.process_time() - began > _ENOUGH_SECONDS:
@@ -268,7 +270,6 @@ class _Comparison:
                 verdict.fails(failed.index, failed.error, situation)
                 continue
             verdict.blank(old.blank, refined.blank)
-            base = base or (old, refined)
             kept = refined.markers if len(refined.guesses - old.guesses) <= _MAX_GUESSES else set[str]()
             lost = {shapes[marker].name for marker in old.markers - kept} | (old.paths - refined.paths)
             verdict.lost(lost, situation, self._base)
@@ -277,25 +278,20 @@ class _Comparison:
             surplus = self._inputs.surplus_markers
             fresh = refined.markers & surplus.keys() - old.markers
             verdict.say("shows all", {surplus[marker].name for marker in fresh})
-            seen_in_new |= {self._inputs.shape_of(marker) for marker in refined.markers}
-            self._judge_dependence(situation, base, (old, refined), verdict)
+            now_shown = {self._inputs.shape_of(marker) for marker in refined.markers}
+            seen_in_new |= now_shown
+            dependence.note(situation, old.text, refined.text, now_shown.union(shapes.values()))
+        verdict.say("ignores", dependence.ignored())
         self._judge_elements(seen, seen_in_new, verdict)
         return seen
-
-    def _judge_dependence(
-        self, situation: Situation, base: tuple[_Shown, _Shown], now: tuple[_Shown, _Shown], verdict: Verdict
-    ) -> None:
-        """Check that the new texts depend on an input where the old ones do without showing it."""
-        usual = self._base.choices
-        changed = [shape for shape, choice in situation.choices.items() if choice != usual.get(shape)]
-        if len(changed) == 1 and not self._shows(changed[0], base[0], now[0]):
-            old, new = (before.text != after.text for before, after in zip(base, now, strict=True))
-            if old and not new:
-                verdict.say("ignores", {changed[0].name})
 
     def _judge_unseen(self, survey: Shape, seen: set[Shape], verdict: Verdict) -> None:
         """Check that the new texts use by name what no situation shows."""
         used = {shape.name for shape in survey.walk()}
+        # It takes more than two items of a condition to be other than usual, or more situations than there are, to see
+        # the effect of some.
+        silent = {shape.name for shape in self._deciding if not seen.intersection(shape.walk())}
+        verdict.say("ignores", silent - used)
         hides = any(choice in {ABSENT, EMPTY} for choice in self._base.choices.values())
         never = {shape for shape in self._root.walk() if ("shown" in shape.uses or hides) and not shape.fallback} - seen
         verdict.say("lost", {shape.name for shape in never} - used)
@@ -333,11 +329,6 @@ class _Comparison:
             if combined.choices != self._base.choices or combined.mode != self._base.mode:
                 seen += 1
                 yield combined
-
-    def _shows(self, shape: Shape, *rendered: _Shown) -> bool:
-        inside = set(shape.walk())
-        markers = self._inputs.markers
-        return any(markers.get(marker) in inside for each in rendered for marker in each.markers)
 
     def _render(self, texts: Sequence[Text], situation: Situation, fixed: Sequence[Text] = ()) -> _Shown:
         """Render texts, and those that stay as they are, as far as that can be done."""

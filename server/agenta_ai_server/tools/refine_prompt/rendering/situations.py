@@ -79,6 +79,7 @@ def candidates(root: Shape, unshown: Collection[Shape] = (), *, may_use_chance: 
         if len(together) > 1:
             yield Situation(together)
     yield from (Situation({shape: choice}) for shape, choice in single)
+    yield from _all_but_one(choices)
     yield from diagonals
     yield from (Situation({s: c, shape: ABSENT}) for s, c in single if c in {ABSENT, EMPTY} for shape in objects)
     # A text that is cut in a branch shows that only if it is long and the branch is taken.
@@ -132,6 +133,16 @@ def _diagonals(choices: Mapping[Shape, list[Choice]], least: int) -> Iterator[Si
     if len(constants) >= least:
         for place in range(max(map(len, constants.values()))):
             yield Situation({shape: found[place % len(found)] for shape, found in constants.items()})
+
+
+def _all_but_one(choices: Mapping[Shape, list[Choice]]) -> Iterator[Situation]:
+    """Give all but one of the inputs that are compared with constants the first of these.
+
+    If several conditions must hold, this shows the effect of each. Of fewer than three inputs, one is left.
+    """
+    together = next(_diagonals(choices, least=3), Situation()).choices
+    for left in together:
+        yield Situation({shape: choice for shape, choice in together.items() if shape is not left})
 
 
 def _choices(shape: Shape) -> Iterator[Choice]:

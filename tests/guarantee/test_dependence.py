@@ -1,0 +1,85 @@
+"""Conditions, orders and limits: what a text depends on without showing it, and what of that a refinement may change."""
+
+from __future__ import annotations
+
+import pytest
+
+from agenta_ai_server.tools.refine_prompt.rendering import comparison
+
+TICKETS = "{% for t in tickets if @ %}- {{ t.title }}\n{% endfor %}{{ q }}"
+LAST_USER = "Answer: {{ (messages|selectattr('role', 'equalto', 'user')|list|last).content }}"
+USERS = "{% set users = messages|selectattr('role', 'equalto', 'user')|list %}{% if users %}Q: {{ users[-1].content }}{% endif %}"
+FIRST = "{% for d in docs %}{% if @ %}{{ d.title }}\n{% endif %}{% endfor %}"
+FEW_BODIES = "{% for d in docs %}{% if loop.index <= 3 %}{{ d.title }}: {{ d.body }}{% else %}{{ d.title }}{% endif %}{% endfor %}"
+
+
+def _changed(text: str, old: str, new: str) -> tuple[str, str]:
+    return text.replace("@", old), text.replace("@", new)
+
+
+# The old text, a new one, and whether that may take its place.
+CONDITIONS = [
+    (*_changed(TICKETS, "t.status == 'open' and t.priority == 'high'", "t.priority == 'high'"), False),
+    (*_changed(TICKETS, "t.status == 'open' and t.priority == 'high'", "t.status == 'open'"), False),
+    (*_changed(TICKETS, "t.lang == 'en' and t.score > 0.5", "t.lang == 'en'"), False),
+    (*_changed(TICKETS, "t.lang == 'en' and t.score > 0.5", "t.score > 0.5"), False),
+    (*_changed(TICKETS, "t.role == 'user' and not t.hidden", "t.role == 'user'"), False),
+    (*_changed(TICKETS, "t.open and t.team == 'ops' and t.severity > 2", "t.team == 'ops' and t.severity > 2"), False),
+    (*_changed(TICKETS, "t.a == 'x' and t.b == 'y' and t.c == 'z'", "t.a == 'x' and t.c == 'z'"), False),
+    # The item is still used, but no longer in this condition.
+    (
+        TICKETS.replace("@", "t.a == 'x' and t.b == 'y' and t.c == 'z'")
+        + "{% for t in tickets if t.a == 'w' %}W{% endfor %}",
+        TICKETS.replace("@", "t.b == 'y' and t.c == 'z'") + "{% for t in tickets if t.a == 'w' %}W{% endfor %}",
+        False,
+    ),
+    (
+        TICKETS.replace("@", "t.a or t.b or t.c") + "{% for t in tickets if t.a == 'w' %}W{% endfor %}",
+        TICKETS.replace("@", "t.b or t.c") + "{% for t in tickets if t.a == 'w' %}W{% endfor %}",
+        False,
+    ),
+    (*_changed(TICKETS, "t.a == 'x' and t.b == 'y'", "not t.a != 'x' and t['b'] == 'y'"), True),
+    (
+        *_changed(
+            TICKETS, "t.status == 'open' and t.priority == 'high'", "t.priority == 'high' and t.status == 'open'"
+        ),
+        True,
+    ),
+    (
+        "{% if user.premium and region == 'eu' %}Mention the GDPR.{% endif %}Hi {{ user.name }}",
+        "{% if region == 'eu' %}Mention the GDPR.{% endif %}Hi {{ user.name }}",
+        False,
+    ),
+    (
+        "{% if order.refunded or order.cancelled %}Apologise.{% endif %}{{ order.id }}",
+        "{% if order.cancelled %}Apologise.{% endif %}{{ order.id }}",
+        False,
+    ),
+    (
+        "{% if not user.premium and not user.trial %}Advertise.{% endif %}{{ user.name }}",
+        "{% if not user.premium %}Advertise.{% endif %}{{ user.name }}",
+        False,
+    ),
+    (
+        "{% if not user.premium and not user.trial %}Advertise.{% endif %}{{ user.name }}",
+        "{% if not (user.premium or user.trial) %}Advertise Premium.{% endif %}{{ user.name }}",
+        True,
+    ),
+    (
+        "{% if task.kind == 'bug' %}{% if task.severity == 'high' %}Escalate.{% endif %}{% endif %}{{ task.id }}",
+        "{% if task.severity == 'high' %}Escalate.{% endif %}{{ task.id }}",
+        False,
+    ),
+    (
+        "{% if task.kind == 'bug' %}{% if task.severity == 'high' %}Escalate.{% endif %}{% endif %}{{ task.id }}",
+        "{% if task.kind == 'bug' and task.severity == 'high' %}Escalate it.{% endif %}{{ task.id }}",
+        True,
+    ),
+]
+
+
+@pytest.mark.parametrize(("before", "after", "accepted"), CONDITIONS)
+def test_what_the_old_text_depends_on(before: str, after: str, *, accepted: bool) -> None:
+    assert not comparison.compare("jinja2", [before], [], [before])
+    faults = comparison.compare("jinja2", [before], [], [after])
+    assert (not faults) is accepted, faults
