@@ -76,9 +76,38 @@ CONDITIONS = [
         True,
     ),
 ]
+ORDER = [
+    (LAST_USER, "Answer: {{ messages[-1].content }}", False),
+    (LAST_USER, LAST_USER.replace("last", "first"), False),
+    (LAST_USER.replace("last", "first"), "Answer: {{ messages[0].content }}", False),
+    (
+        LAST_USER,
+        "Answer: {{ messages|selectattr('role', 'equalto', 'user')|map(attribute='content')|list|last }}",
+        True,
+    ),
+    (USERS, "{% if messages and messages[-1].role == 'user' %}Q: {{ messages[-1].content }}{% endif %}", False),
+    (
+        "{% for m in messages if m.role == 'user' %}{% if loop.last %}{{ m.content }}{% endif %}{% endfor %}",
+        "{% for m in messages %}{% if loop.last and m.role == 'user' %}{{ m.content }}{% endif %}{% endfor %}",
+        False,
+    ),
+    ("{{ (docs|selectattr('ok')|first).text }}", "{{ docs[0].text }}", False),
+    ("{{ (docs|rejectattr('hidden')|first).text }}", "{{ docs[0].text }}", False),
+    ("{{ (results|sort(attribute='score')|last).text }}", "{{ (results|last).text }}", False),
+    ("{{ (results|sort(attribute='score')|last).text }}", "{{ (results|sort(attribute='score'))[-1].text }}", True),
+    ("{{ (bids|max(attribute='amount')).who }}", "{{ (bids|last).who }}", False),
+    ("{{ (bids|max(attribute='amount')).who }}", "{{ (bids|sort(attribute='amount')|last).who }}", True),
+    ("{{ (offers|min(attribute='price')).name }}", "{{ offers[0].name }}", False),
+    ("{{ (offers|sort(attribute='price'))[0].name }}", "{{ offers[0].name }}", False),
+    (
+        "{% set best = offers|sort(attribute='price')|first %}{{ best.name }}: {{ best.price }}",
+        "{% set best = offers|first %}{{ best.name }}: {{ best.price }}",
+        False,
+    ),
+]
 
 
-@pytest.mark.parametrize(("before", "after", "accepted"), CONDITIONS)
+@pytest.mark.parametrize(("before", "after", "accepted"), [*CONDITIONS, *ORDER])
 def test_what_the_old_text_depends_on(before: str, after: str, *, accepted: bool) -> None:
     assert not comparison.compare("jinja2", [before], [], [before])
     faults = comparison.compare("jinja2", [before], [], [after])

@@ -176,7 +176,7 @@ class Inputs:
     def _object(self, shape: Shape, at: tuple[int, ...]) -> Object:
         made = Object(shape, self.misses, notes_tests=self._notes_tests)
         for key, child in shape.keys.items():
-            there = self._choices.get(child) is not ABSENT
+            there = self._choice(child, at) is not ABSENT
             if there and (self._mode == FLAT or not child.fallback):
                 made[key] = self._value(child, at)
         if shape.keyed_by:
@@ -207,7 +207,7 @@ class Inputs:
     def _value(self, shape: Shape, at: tuple[int, ...], override: Choice | None = None) -> Any:
         self.made += 1
         likeliest = shape.kinds[0]
-        choice = override or self._choices.get(shape, Choice(likeliest))
+        choice = override or self._choice(shape, at) or Choice(likeliest)
         kind = choice.kind if choice.kind in KINDS else likeliest
         if choice.kind == "literal":
             if isinstance(choice.value, str) and sum(map(str.isalpha, choice.value)) > 1:
@@ -255,7 +255,15 @@ class Inputs:
             return text.ljust(choice.value, "0")[: choice.value]
         if shape.holds:
             return f"{text} {self._text(shape.holds, at)}"
-        return f"{text} {text}" if choice is OTHER else text
+        return f"{_falling(at)} {text} {text}" if choice is OTHER else text
+
+    def _choice(self, shape: Shape, at: tuple[int, ...]) -> Choice | None:
+        """Return the unusual value that was chosen, which may be that of every second element only."""
+        choice = self._choices.get(shape)
+        if choice is None or choice.kind != "second":
+            return choice
+        parity, inner = choice.value
+        return inner if at[-1] % 2 == parity else None
 
     def _number(self, shape: Shape, at: tuple[int, ...]) -> int:
         return self._numbers.setdefault((shape, at), len(self._numbers))
@@ -263,7 +271,11 @@ class Inputs:
     def _numeric(self, shape: Shape, kind: str, choice: Choice, at: tuple[int, ...]) -> float:
         if kind == "count":
             return 3 if choice is OTHER else 1
-        number = self._first_number + self._number(shape, at) + (_OTHER_NUMBER if choice is OTHER else 0)
+        place = self._number(shape, at)
+        if choice is OTHER:
+            # The other values fall where the usual ones rise, so that sorting a list makes a difference.
+            place = _OTHER_NUMBER + (-place if place < _OTHER_NUMBER else place)
+        number = self._first_number + place
         self.markers[str(number)] = shape
         if self._mode != FRACTIONS:
             return number
@@ -291,3 +303,8 @@ class Inputs:
         value = Value(text)
         value._shape, value._misses = shape, self.misses
         return value
+
+
+def _falling(at: tuple[int, ...]) -> str:
+    """Return what a text begins with, so that it comes before those of the elements before its own."""
+    return chr(ord("z") - (at[-1] % 26 if at else 0))

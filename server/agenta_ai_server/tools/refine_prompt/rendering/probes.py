@@ -262,6 +262,11 @@ class Probe(str):
         self._show()
         return "1"
 
+    def lower(self) -> str:
+        """Do as a text does. Only filters that sort call it, to ignore case."""
+        self.use("ordered")
+        return super().lower()
+
     def __add__(self, other: Any) -> Any:
         if isinstance(other, Probe):
             if self.is_numeric or other.is_numeric:

@@ -79,6 +79,7 @@ def candidates(root: Shape, unshown: Collection[Shape] = (), *, may_use_chance: 
         if len(together) > 1:
             yield Situation(together)
     yield from (Situation({shape: choice}) for shape, choice in single)
+    yield from _every_second(root, choices)
     yield from _all_but_one(choices)
     yield from diagonals
     yield from (Situation({s: c, shape: ABSENT}) for s, c in single if c in {ABSENT, EMPTY} for shape in objects)
@@ -114,6 +115,20 @@ def _others(root: Shape, unshown: Collection[Shape]) -> Iterator[Situation]:
     for shape in root.walk():
         if shape in unshown and shape.kinds[0] in {"text", "number", "count"}:
             yield Situation({shape: OTHER})
+
+
+def _every_second(root: Shape, choices: Mapping[Shape, list[Choice]]) -> Iterator[Situation]:
+    """Make the elements of lists differ: in every second one, an item is absent or equals a constant."""
+    items = {
+        item: [choice for choice in choices.get(item, ()) if choice is ABSENT or choice.kind == "literal"]
+        for shape in root.walk()
+        if shape.each and "list" in shape.uses
+        for item in shape.each.items()
+    }
+    for item, choice in _one_by_one(items):
+        for begin, name in enumerate(("first", "second")):
+            says = f"{choice.says} in the {name} of two elements"
+            yield Situation({item: Choice("second", (begin, choice), says)})
 
 
 def _all_choices(root: Shape) -> dict[Shape, list[Choice]]:
