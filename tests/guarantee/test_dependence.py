@@ -1,4 +1,4 @@
-"""Conditions, orders and limits: what a text depends on without showing it, and what of that a refinement may change."""
+"""Conditions, orders and limits: what a text depends on without showing it, and how a refinement may change it."""
 
 from __future__ import annotations
 
@@ -8,9 +8,15 @@ from agenta_ai_server.tools.refine_prompt.rendering import comparison
 
 TICKETS = "{% for t in tickets if @ %}- {{ t.title }}\n{% endfor %}{{ q }}"
 LAST_USER = "Answer: {{ (messages|selectattr('role', 'equalto', 'user')|list|last).content }}"
-USERS = "{% set users = messages|selectattr('role', 'equalto', 'user')|list %}{% if users %}Q: {{ users[-1].content }}{% endif %}"
+USERS = (
+    "{% set users = messages|selectattr('role', 'equalto', 'user')|list %}"
+    "{% if users %}Q: {{ users[-1].content }}{% endif %}"
+)
 FIRST = "{% for d in docs %}{% if @ %}{{ d.title }}\n{% endif %}{% endfor %}"
-FEW_BODIES = "{% for d in docs %}{% if loop.index <= 3 %}{{ d.title }}: {{ d.body }}{% else %}{{ d.title }}{% endif %}{% endfor %}"
+FEW_BODIES = (
+    "{% for d in docs %}{% if loop.index <= 3 %}{{ d.title }}: {{ d.body }}{% else %}{{ d.title }}{% endif %}"
+    "{% endfor %}"
+)
 
 
 def _changed(text: str, old: str, new: str) -> tuple[str, str]:
@@ -105,9 +111,41 @@ ORDER = [
         False,
     ),
 ]
+LIMITS = [
+    (*_changed(FIRST, "loop.index0 < 3", "loop.index < 3"), False),
+    (*_changed(FIRST, "loop.index0 < 3", "loop.index <= 3"), True),
+    (*_changed(FIRST, "loop.index <= 5", "loop.index <= 3"), False),
+    (*_changed(FIRST, "5 >= loop.index", "loop.index <= 3"), False),
+    (*_changed(FIRST, "loop.revindex0 < 3", "loop.revindex < 3"), False),
+    (*_changed(FIRST, "loop.revindex <= 5", "loop.index <= 5"), False),
+    (*_changed(FIRST, "loop.length > 3", "loop.length > 4"), False),
+    (*_changed(FIRST, "loop.index <= 3", "loop.index < 4"), True),
+    (
+        "{% if docs %}" + FIRST.replace("@", "loop.index <= 3") + "{% endif %}",
+        "{% if docs %}{% for d in docs[:3] %}{{ d.title }}\n{% endfor %}{% endif %}",
+        True,
+    ),
+    (
+        "{% if docs %}" + FIRST.replace("@", "loop.index <= 3") + "{% endif %}",
+        "{% if docs %}{% for d in docs[:2] %}{{ d.title }}\n{% endfor %}{% endif %}",
+        False,
+    ),
+    (
+        "{% set most = 3 %}" + FIRST.replace("@", "loop.index <= most"),
+        "{% for d in docs[:2] %}{{ d.title }}\n{% endfor %}",
+        False,
+    ),
+    (
+        "{% for d in docs if d.ok %}{% if loop.index <= 3 %}{{ d.title }}\n{% endif %}{% endfor %}",
+        "{% for d in docs if d.ok %}{% if loop.index <= 2 %}{{ d.title }}\n{% endif %}{% endfor %}",
+        False,
+    ),
+    (FEW_BODIES, FEW_BODIES.replace("{% else %}{{ d.title }}", ""), False),
+    (FEW_BODIES, FEW_BODIES.replace("<= 3", "< 4").replace(": ", " — "), True),
+]
 
 
-@pytest.mark.parametrize(("before", "after", "accepted"), [*CONDITIONS, *ORDER])
+@pytest.mark.parametrize(("before", "after", "accepted"), [*CONDITIONS, *ORDER, *LIMITS])
 def test_what_the_old_text_depends_on(before: str, after: str, *, accepted: bool) -> None:
     assert not comparison.compare("jinja2", [before], [], [before])
     faults = comparison.compare("jinja2", [before], [], [after])
