@@ -143,10 +143,33 @@ LIMITS = [
     (FEW_BODIES, FEW_BODIES.replace("{% else %}{{ d.title }}", ""), False),
     (FEW_BODIES, FEW_BODIES.replace("<= 3", "< 4").replace(": ", " — "), True),
 ]
+TONE = "{{ @ if tone == 'formal' else 'Keep it light.' }}\n{{ text }}"
+STYLES = "{% set styles = {'formal': '@', 'casual': 'Keep a casual tone.'} %}{{ styles[tone] }} {{ text }}"
+MACRO = "{% macro style() %}{% if tone == 'formal' %}@{% endif %}{% endmacro %}{{ style() }} {{ text }}"
+BLOCK = "{% set intro %}{% if tone == 'formal' %}@{% endif %}{% endset %}{{ intro|trim }} {{ text }}"
+FILTERED = "{% filter upper %}{% if tone == 'formal' %}@{% endif %}{% endfilter %} {{ text }}"
+ROLE = "{% for m in messages %}{{ '@' if m.role == 'user' else 'Assistant' }}: {{ m.content }}\n{% endfor %}"
+WORDING = [
+    (*_changed(TONE, "'Use a formal tone.'", "'Write full, polite sentences.'"), True),
+    (
+        TONE.replace("@", "'Use a formal tone.'"),
+        "{% if tone == 'formal' %}Use a formal tone.{% else %}Keep it light.{% endif %}\n{{ text }}",
+        True,
+    ),
+    *((*_changed(text, "Be formal.", "Be polite."), True) for text in (STYLES, MACRO, BLOCK, FILTERED)),
+    (*_changed(ROLE, "User", "Customer"), True),
+    (*_changed(ROLE.replace("}}:", "~ ': ' ~ m.content }}"), "User", "Customer"), True),
+    # What is printed is more than a word.
+    (*_changed("{% if tone == 'formal' %}@{% endif %}{{ text }}", "Be {{ tone|upper }}.", "Be polite."), False),
+    (*_changed("{% if lang == 'french' %}@{% endif %}{{ lang }}", "Be {{ lang }}.", "Be French."), True),
+    (TONE.replace("@", "'Use a formal tone.'"), "{{ 'Use a formal tone.' }}\n{{ text }}", False),
+    (STYLES.replace("@", "Be formal."), "Be formal. {{ text }}", False),
+]
 
 
-@pytest.mark.parametrize(("before", "after", "accepted"), [*CONDITIONS, *ORDER, *LIMITS])
+@pytest.mark.parametrize(("before", "after", "accepted"), [*CONDITIONS, *ORDER, *LIMITS, *WORDING])
 def test_what_the_old_text_depends_on(before: str, after: str, *, accepted: bool) -> None:
+    assert not comparison.read("jinja2", [before], [])
     assert not comparison.compare("jinja2", [before], [], [before])
     faults = comparison.compare("jinja2", [before], [], [after])
     assert (not faults) is accepted, faults

@@ -210,7 +210,9 @@ class Inputs:
         choice = override or self._choice(shape, at) or Choice(likeliest)
         kind = choice.kind if choice.kind in KINDS else likeliest
         if choice.kind == "literal":
-            if isinstance(choice.value, str) and sum(map(str.isalpha, choice.value)) > 1:
+            # Where a constant is never printed, it stands in the text for itself, as words that may be reworded.
+            is_word = isinstance(choice.value, str) and sum(map(str.isalpha, choice.value)) > 1
+            if is_word and shape.is_printed:
                 self.literals[choice.value] = shape
             return choice.value
         if choice.kind == "like":

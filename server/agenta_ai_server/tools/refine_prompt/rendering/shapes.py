@@ -122,6 +122,11 @@ class Shape:
         for child in (*self.keys.values(), *([self.each] if self.each else ())):
             yield from child.walk()
 
+    @property
+    def is_printed(self) -> bool:
+        """Whether it is shown, as it is or changed."""
+        return bool(self.uses & {"shown", "printed"})
+
     def items(self) -> Iterator[Shape]:
         """Yield the items, and theirs, as far as they are in no list of their own."""
         for child in self.keys.values():
