@@ -165,9 +165,24 @@ WORDING = [
     (TONE.replace("@", "'Use a formal tone.'"), "{{ 'Use a formal tone.' }}\n{{ text }}", False),
     (STYLES.replace("@", "Be formal."), "Be formal. {{ text }}", False),
 ]
+# Lists in lists in lists …
+THREAD = "{% for c in comments recursive %}- {{ c.author }}: {{ c.text }}@{% endfor %}"
+REPLIES = "{% if c.replies %}\n{{ loop(c.replies) }}{% endif %}"
+TREE = (
+    "{% macro show(nodes) %}{% for n in nodes %}- {{ n.title }}{% if n.children %}{{ show(n.children) }}{% endif %}"
+    "{% endfor %}{% endmacro %}{{ show(tree) }}"
+)
+RECURSION = [
+    (*_changed(THREAD, REPLIES, REPLIES.replace("\\n", "\\n> ")), True),
+    (*_changed(THREAD, REPLIES, ""), False),
+    (*_changed(THREAD, REPLIES, "{% for r in c.replies %}> {{ r.author }}: {{ r.text }}{% endfor %}"), False),
+    (TREE, TREE.replace("- {{", "* {{"), True),
+    (TREE, "{% for n in tree recursive %}* {{ n.title }}{{ loop(n.children) if n.children }}{% endfor %}", True),
+    (TREE, "{% for n in tree %}- {{ n.title }}{% endfor %}", False),
+]
 
 
-@pytest.mark.parametrize(("before", "after", "accepted"), [*CONDITIONS, *ORDER, *LIMITS, *WORDING])
+@pytest.mark.parametrize(("before", "after", "accepted"), [*CONDITIONS, *ORDER, *LIMITS, *WORDING, *RECURSION])
 def test_what_the_old_text_depends_on(before: str, after: str, *, accepted: bool) -> None:
     assert not comparison.read("jinja2", [before], [])
     assert not comparison.compare("jinja2", [before], [], [before])

@@ -236,7 +236,8 @@ class Inputs:
             # A search in a list can't always be distinguished from one in a text.
             text = self._text(shape, at)
             return self._chosen_text(shape, choice, at) if "text" in shape.uses else [choice.value, text]
-        size = choice.value if choice.kind == "size" else shape.least if len(at) < _MAX_NESTING else 1
+        usual = shape.least if len(at) < _MAX_NESTING else min(shape.least, 1)
+        size = choice.value if choice.kind == "size" else usual
         place, override = choice.value if choice.kind == "at" else (None, None)
         elements = [
             self._value(shape.element(), (*at, number), override if number == place else None) for number in range(size)

@@ -218,9 +218,11 @@ class Probe(str):
         return self.each
 
     def __iter__(self) -> Iterator[Any]:
-        if all(shape.name.count("[]") >= _MAX_NESTING for shape in self.shapes):
-            return iter(())
         self.use("list")
+        if all(shape.name.count("[]") >= _MAX_NESTING for shape in self.shapes):
+            for shape in self.shapes if not self.is_derived else ():
+                shape.least = 0
+            return iter(())
         return iter([self.each, self.each])
 
     def __reversed__(self) -> Iterator[Any]:
