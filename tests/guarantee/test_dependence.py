@@ -172,7 +172,13 @@ TREE = (
     "{% macro show(nodes) %}{% for n in nodes %}- {{ n.title }}{% if n.children %}{{ show(n.children) }}{% endif %}"
     "{% endfor %}{% endmacro %}{{ show(tree) }}"
 )
+NESTED = (
+    "{% macro show(o) %}{% for k, v in o.items() %}{{ k }}: {% if v is mapping %}{{ show(v) }}{% else %}{{ v }}"
+    "{% endif %}{% endfor %}{% endmacro %}{{ show(data) }}"
+)
 RECURSION = [
+    (NESTED, NESTED.replace("{{ k }}:", "- {{ k }}:"), True),
+    (NESTED, NESTED.replace("{{ k }}: ", ""), False),
     (*_changed(THREAD, REPLIES, REPLIES.replace("\\n", "\\n> ")), True),
     (*_changed(THREAD, REPLIES, ""), False),
     (*_changed(THREAD, REPLIES, "{% for r in c.replies %}> {{ r.author }}: {{ r.text }}{% endfor %}"), False),

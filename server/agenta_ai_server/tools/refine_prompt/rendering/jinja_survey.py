@@ -329,10 +329,10 @@ def _elements(value: Any, width: int) -> Sequence[Any]:
         found = list(value)
     except Exception:
         found = [Probe()]
-    if not found and not isinstance(value, Probe):
+    source = _source(value)
+    if not found and not isinstance(source, Probe):
         found = [Probe()]  # what is gone through seldom is surveyed as well
     rows = [_row(each, width) for each in found] if width else found
-    source = _source(value)
     return Elements(rows, source) if isinstance(source, Probe) else rows
 
 

@@ -139,6 +139,11 @@ class Probe(str):
         """What has its items: itself, or something new if it was derived."""
         return tuple(Shape(shape.name) for shape in self.shapes) if self.is_derived else self.shapes
 
+    @property
+    def _ends(self) -> bool:
+        """Whether it is so deep that a recursive loop is taken to end."""
+        return all(shape.name.count("[]") >= _MAX_NESTING for shape in self.shapes)
+
     def made(self, use: str = "", origin: Origin = Origin.MADE) -> Probe:
         """Return what was made from it, by something that uses it in this way."""
         if use:
@@ -163,6 +168,8 @@ class Probe(str):
             return either(item, *args[1:])
         if name in METHODS:
             self.use("object")
+            if self._ends and name in {"items", "values"}:
+                return Elements([], self)
             found = {"items": [(self.made(), self.each)], "keys": [self.made()], "values": [self.each]}
             return found.get(name, self.each)
         if name in _METHODS_OF_LISTS:
@@ -219,7 +226,7 @@ class Probe(str):
 
     def __iter__(self) -> Iterator[Any]:
         self.use("list")
-        if all(shape.name.count("[]") >= _MAX_NESTING for shape in self.shapes):
+        if self._ends:
             for shape in self.shapes if not self.is_derived else ():
                 shape.least = 0
             return iter(())
