@@ -186,9 +186,31 @@ RECURSION = [
     (TREE, "{% for n in tree recursive %}* {{ n.title }}{{ loop(n.children) if n.children }}{% endfor %}", True),
     (TREE, "{% for n in tree %}- {{ n.title }}{% endfor %}", False),
 ]
+# Numbers that are shown, and numbers that aren't inputs.
+ASK = "Ask @ questions about {{ topic }}: {% for i in range(n) %}{{ i + 1 }}. {% endfor %}"
+LINES = "{% for line in notes.splitlines() %}@ {{ line }}\n{% endfor %}{{ q }}"
+CODES = "{% for code in [101, 102, 103, 201, 202, 203, 204, 301, 302, 404, 500] %}{{ code }} {% endfor %}"
+NUMBERS = [
+    (*_changed(ASK, "{{ n }}", "exactly {{ n }}"), True),
+    (*_changed(ASK, "{{ n }}", "{{ '%d'|format(n) }}"), True),
+    (*_changed(ASK, "{{ n }}", "{{ '%d of %s' % (n, topic) }}"), True),
+    (*_changed(ASK, "{{ n }}", "{{ n ~ ' good' }}"), True),
+    (*_changed(ASK, "{{ n }}", ""), False),
+    (*_changed(ASK, "{{ n }}", "three"), False),
+    (*_changed(LINES, "-", "{{ loop.index }}."), True),
+    (*_changed(LINES.replace("{{ q }}", "{{ q|round }}"), "-", "{{ loop.index }}."), True),
+    (*_changed(LINES.replace("splitlines()", "split('\\n')"), "-", "{{ loop.index }}."), True),
+    (*_changed(LINES.replace("splitlines()", "split(',')"), "-", "{{ loop.index }}."), True),
+    ("{{ q }}", CODES + "{{ q }}", True),
+    ("{{ q|round }}", CODES + "{{ q|round }}", False),
+    ("{{ q|round }}", "{% for i in range(100, 1000) %}{{ i }} {% endfor %}", False),
+]
 
 
-@pytest.mark.parametrize(("before", "after", "accepted"), [*CONDITIONS, *ORDER, *LIMITS, *WORDING, *RECURSION])
+ALL = [*CONDITIONS, *ORDER, *LIMITS, *WORDING, *RECURSION, *NUMBERS]
+
+
+@pytest.mark.parametrize(("before", "after", "accepted"), ALL)
 def test_what_the_old_text_depends_on(before: str, after: str, *, accepted: bool) -> None:
     assert not comparison.read("jinja2", [before], [])
     assert not comparison.compare("jinja2", [before], [], [before])

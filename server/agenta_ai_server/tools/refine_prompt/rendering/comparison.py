@@ -39,8 +39,6 @@ _ENOUGH_SECONDS: Final = 0.25
 MAX_SECONDS: Final = 0.65
 # In how many situations texts are rendered for the estimate. The second is one with long inputs.
 _REHEARSED: Final = 3
-# What may look like a value that isn't there, for a prompt has numbers of its own. More of it may be guesses.
-_MAX_GUESSES: Final = 8
 
 
 def read(template_format: str, texts: Sequence[str], fixed: Sequence[str]) -> Fault | None:
@@ -270,7 +268,7 @@ class _Comparison:
                 verdict.fails(failed.index, failed.error, situation)
                 continue
             verdict.blank(old.blank, refined.blank)
-            kept = refined.markers if len(refined.guesses - old.guesses) <= _MAX_GUESSES else set[str]()
+            kept = self._inputs.unguessed(refined.markers, refined.guesses - old.guesses)
             lost = {shapes[marker].name for marker in old.markers - kept} | (old.paths - refined.paths)
             verdict.lost(lost, situation, self._base)
             verdict.say("unguarded", refined.paths - old.paths, str(situation))
@@ -295,11 +293,15 @@ class _Comparison:
         hides = any(choice in {ABSENT, EMPTY} for choice in self._base.choices.values())
         never = {shape for shape in self._root.walk() if ("shown" in shape.uses or hides) and not shape.fallback} - seen
         verdict.say("lost", {shape.name for shape in never} - used)
+        # A count has no marker, and is mostly used for something else as well, as in range(n).
+        printed = {shape.name for shape in survey.walk() if shape.is_printed}
+        counts = {shape.name for shape in never if "shown" in shape.uses and shape.kinds[0] == "count"}
+        verdict.say("lost", counts - printed)
         if hides:
             verdict.say("invented", used - {shape.name for shape in self._root.walk()})
         # A constant may also be seen because it stands in the texts.
         constants = {shape.name for shape in self._base.choices if "shown" in shape.uses}
-        verdict.say("lost", constants - {shape.name for shape in survey.walk() if shape.uses & {"shown", "printed"}})
+        verdict.say("lost", constants - printed)
 
     def _judge_elements(self, seen: set[Shape], seen_in_new: set[Shape], verdict: Verdict) -> None:
         """Check that the new texts show nothing of elements of which the old ones show nothing."""

@@ -25,13 +25,16 @@ _PLAIN = re.compile(r"[\w .,:-]+")
 _FIRST_NUMBERS = range(101, 201)
 _OTHER_NUMBER = 400
 _MOST_VALUES = 8**4
+# What may look like a value that isn't there, for a prompt has numbers of its own. More of it may be guesses.
+_MAX_GUESSES = 8
 # How deep the lists may be whose elements are keys.
 _MAX_KEYS_DEPTH = 2
 # Deeper, a list has one element only.
 _MAX_NESTING = 3
 # Where the chunks of a long text begin, so that a cut is seen wherever it is, and what is between them.
 _LONG = (*range(2, 100, 10), *range(100, 400, 20), *range(400, 1200, 40), *range(1200, 2001, 50))
-_PROSE = "Été, the\nline\n\n" * 150
+# In fewer than a hundred lines, whose numbers have fewer digits than those that stand for inputs.
+_PROSE = "Été, the first line, which has as many words as people write,\nline\n\n" * 33
 
 # Modes, each of which is for all inputs at once.
 PLAIN: Final = ""
@@ -168,6 +171,15 @@ class Inputs:
         # Not by sets of all markers, of which there may be many thousands.
         known = {marker for marker in found if marker in self.markers}
         return known | literals, found - known
+
+    @staticmethod
+    def unguessed(markers: set[str], guesses: set[str]) -> set[str]:
+        """Return the markers of those kinds, texts or numbers, of which there are few guesses."""
+        few = markers
+        for kind in (_CHUNK, _NUMBER, _WITH_FRACTION):
+            if sum(1 for guess in guesses if kind.fullmatch(guess)) > _MAX_GUESSES:
+                few = {marker for marker in few if not kind.fullmatch(marker)}
+        return few
 
     def shape_of(self, marker: str) -> Shape:
         """Return the shape of the value that a marker or a constant stands for."""

@@ -18,6 +18,7 @@ from agenta_ai_server.tools.refine_prompt.rendering.probes import (
     Probe,
     either,
     recorded,
+    show,
     use_counts,
     use_numbers,
 )
@@ -120,6 +121,8 @@ class _Survey(Sandbox):
 
     def call_binop(self, context: Context, operator: str, left: Any, right: Any) -> Any:
         """Return what an operation gives."""
+        if operator == "%" and isinstance(left, str) and not isinstance(left, Probe):
+            show(right)
         try:
             return super().call_binop(context, operator, left, right)
         except Exception:

@@ -428,6 +428,15 @@ class Attribute(Probe):
         return self.owner.method(self.name, *args, **kwargs)
 
 
+def show(*values: object) -> None:
+    """Record that probes are put into a format. Python itself would refuse to show one as a number."""
+    for value in values:
+        if isinstance(value, tuple):
+            show(*value)
+        elif isinstance(value, Probe):
+            str(value)
+
+
 def either(*values: Any) -> Any:
     """Return what stands for all these values together."""
     probes = [value for value in values if isinstance(value, Probe)]
@@ -456,6 +465,8 @@ def recorded(function: Callable[..., Any], name: str, use: str) -> Callable[...,
     def apply(*args: Any, **kwargs: Any) -> Any:
         value = args[place] if len(args) > place else None
         use_numbers(name, args[place + 1 :], kwargs)
+        if name == "format":
+            show(*args[place + 1 :], *kwargs.values())
         if name in _OF_ONE_KIND and isinstance(value, list | tuple) and any(map(_is_number, value)):
             _use_as_numbers(value)
         source = value.source if isinstance(value, Elements) else value
