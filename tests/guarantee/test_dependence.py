@@ -205,9 +205,22 @@ NUMBERS = [
     ("{{ q|round }}", CODES + "{{ q|round }}", False),
     ("{{ q|round }}", "{% for i in range(100, 1000) %}{{ i }} {% endfor %}", False),
 ]
+# What is said for a value may be what is said by default.
+LINE = "{% set lines = {'fr': 'Répondez.', 'en': 'Answer.'} %}{{ @ }}\n{{ q }}"
+TIER = "{% if tier == 'gold' %}Be quick.{% elif tier == 'vip' %}Be gentle.@ {{ q }}"
+DEFAULTS = [
+    (*_changed(LINE, "lines[lang]", "lines.get(lang, 'Answer.')"), True),
+    (*_changed(LINE, "lines[lang]", "lines[lang]|default('Answer.')"), True),
+    (LINE.replace("@", "lines[lang]"), "{% if lang == 'fr' %}Répondez.{% else %}Answer.{% endif %}\n{{ q }}", True),
+    (LINE.replace("@", "lines[lang]"), "{% if lang == 'fr' %}Répondez.{% endif %}\n{{ q }}", False),
+    (LINE.replace("@", "lines[lang]"), "Answer.\n{{ q }}", False),
+    (LINE.replace("@", "lines[lang]"), "Répondez. Answer.\n{{ q }}", False),
+    (TIER.replace("@", "{% endif %}"), "{% if tier == 'gold' %}Be quick.{% else %}Be gentle.{% endif %} {{ q }}", True),
+    (TIER.replace("@", "{% endif %}"), "{% if tier == 'gold' %}Be quick.{% endif %} {{ q }}", False),
+    (TIER.replace("@", "{% endif %}"), "Be gentle. {{ q }}", False),
+]
 
-
-ALL = [*CONDITIONS, *ORDER, *LIMITS, *WORDING, *RECURSION, *NUMBERS]
+ALL = [*CONDITIONS, *ORDER, *LIMITS, *WORDING, *RECURSION, *NUMBERS, *DEFAULTS]
 
 
 @pytest.mark.parametrize(("before", "after", "accepted"), ALL)

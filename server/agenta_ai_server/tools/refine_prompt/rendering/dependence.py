@@ -3,13 +3,30 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Set
 
     from agenta_ai_server.tools.refine_prompt.rendering.shapes import Choice, Shape
     from agenta_ai_server.tools.refine_prompt.rendering.situations import Situation
+
+
+# The longest text whose words are kept, in characters.
+_LONGEST: Final = 20_000
+
+
+@dataclass(frozen=True, slots=True)
+class _Said:
+    """What some texts say, without them, as they may be too large to keep."""
+
+    whole: int
+    words: frozenset[str]
+
+    @classmethod
+    def by(cls, text: str) -> _Said:
+        """Return what a text says."""
+        return cls(hash(text), frozenset(text.split() if len(text) <= _LONGEST else ()))
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,15 +36,15 @@ class _Outcome:
     Attributes:
         choices: What is other than usual.
         mode: The situation's mode.
-        old: Stands for what the old texts say. The texts themselves would be too large to keep.
-        new: Stands for what the new texts say.
+        old: What the old texts say.
+        new: What the new texts say.
         shown: What either of them shows.
     """
 
     choices: frozenset[tuple[Shape, Choice]]
     mode: str
-    old: int
-    new: int
+    old: _Said
+    new: _Said
     shown: Set[Shape]
 
 
@@ -45,7 +62,7 @@ class Dependence:
     def note(self, situation: Situation, old: str, new: str, shown: Set[Shape]) -> None:
         """Remember what the old and the new texts say in a situation, and what either of them shows."""
         choices = frozenset(pair for pair in situation.choices.items() if pair[1] != self._usual.get(pair[0]))
-        self._outcomes[choices, situation.mode] = _Outcome(choices, situation.mode, hash(old), hash(new), shown)
+        self._outcomes[choices, situation.mode] = _Outcome(choices, situation.mode, _Said.by(old), _Said.by(new), shown)
 
     def ignored(self) -> set[str]:
         """Return the names of what made a difference to the old texts only, whatever else was unusual."""
@@ -56,7 +73,24 @@ class Dependence:
             if outcome.old != before.old
             and outcome.new == before.new
             and not (outcome.shown | before.shown) & set(shape.walk())
+            and not self._is_default(outcome, before, shape)
         }
+
+    def _is_default(self, outcome: _Outcome, before: _Outcome, shape: Shape) -> bool:
+        """Whether the new texts say the same by default, as ``styles.get(tone, 'Be brief.')``.
+
+        They say it where the old ones do, and don't say it for another value of the input for which the old ones don't.
+        """
+        fresh = outcome.old.words - before.old.words
+        others = (
+            other
+            for other in self._outcomes.values()
+            if other.mode == before.mode
+            and before.choices < other.choices
+            and {changed for changed, _ in other.choices - before.choices} == {shape}
+        )
+        said = bool(fresh) and fresh <= outcome.new.words
+        return said and any(not fresh <= other.old.words and not fresh <= other.new.words for other in others)
 
     def _steps(self, outcome: _Outcome) -> Iterator[tuple[Shape, _Outcome]]:
         """Yield each input that isn't as usual, and what was rendered when all but that was the same."""
