@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from itertools import chain, combinations, islice, zip_longest
+from itertools import chain, combinations, islice, permutations, starmap, zip_longest
 from typing import TYPE_CHECKING, Any, Final
 
 from agenta_ai_server.tools.refine_prompt.rendering.inputs import CHANCE, FLAT, FRACTIONS, LONG, PLAIN
@@ -86,7 +86,7 @@ def candidates(root: Shape, unshown: Collection[Shape] = (), *, may_use_chance: 
     # A text that is cut in a branch shows that only if it is long and the branch is taken.
     yield from (Situation({shape: choice}, LONG) for shape, choice in single if choice.kind in {"absent", "literal"})
     yield from (Situation({shape: choice}, mode) for mode in modes for shape, choice in single)
-    pairs = ((one, two) for one, two in combinations(single, 2) if one[0] is not two[0])
+    pairs = (pair for pair in combinations(single, 2) if not any(starmap(_leaves_out, permutations(pair))))
     for _, pair in zip(range(_MAX_PAIRS), pairs, strict=False):
         yield Situation(dict(pair))
 
@@ -148,6 +148,13 @@ def _diagonals(choices: Mapping[Shape, list[Choice]], least: int) -> Iterator[Si
     if len(constants) >= least:
         for place in range(max(map(len, constants.values()))):
             yield Situation({shape: found[place % len(found)] for shape, found in constants.items()})
+
+
+def _leaves_out(one: tuple[Shape, Choice], other: tuple[Shape, Choice]) -> bool:
+    """Whether a choice leaves nothing of what has another choice, because it is of the same input, or inside of it."""
+    shape, choice = one
+    leaves_nothing = choice in {ABSENT, EMPTY} or (choice.kind, choice.value) == ("size", 0)
+    return other[0] is shape or (leaves_nothing and other[0] in set(shape.walk()))
 
 
 def _all_but_one(choices: Mapping[Shape, list[Choice]]) -> Iterator[Situation]:
