@@ -276,9 +276,9 @@ class _Comparison:
             surplus = self._inputs.surplus_markers
             fresh = refined.markers & surplus.keys() - old.markers
             verdict.say("shows all", {surplus[marker].name for marker in fresh})
-            now_shown = {self._inputs.shape_of(marker) for marker in refined.markers}
-            seen_in_new |= now_shown
-            dependence.note(situation, old.text, refined.text, now_shown.union(shapes.values()))
+            shown_in_new = {self._inputs.shape_of(marker) for marker in refined.markers}
+            seen_in_new |= shown_in_new
+            dependence.note(situation, old.text, refined.text, shown_in_new.union(shapes.values()))
         verdict.say("ignores", dependence.ignored())
         self._judge_elements(seen, seen_in_new, verdict)
         return seen
