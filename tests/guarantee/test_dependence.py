@@ -218,6 +218,11 @@ DEFAULTS = [
     (TIER.replace("@", "{% endif %}"), "{% if tier == 'gold' %}Be quick.{% else %}Be gentle.{% endif %} {{ q }}", True),
     (TIER.replace("@", "{% endif %}"), "{% if tier == 'gold' %}Be quick.{% endif %} {{ q }}", False),
     (TIER.replace("@", "{% endif %}"), "Be gentle. {{ q }}", False),
+    (
+        "Write{% if formal %} formally{% endif %}: {{ q }}",
+        "Write{% if formal == 1 %} formally{% endif %}: {{ q }}",
+        False,
+    ),
 ]
 
 ALL = [*CONDITIONS, *ORDER, *LIMITS, *WORDING, *RECURSION, *NUMBERS, *DEFAULTS]

@@ -79,7 +79,7 @@ class Dependence:
     def _is_default(self, outcome: _Outcome, before: _Outcome, shape: Shape) -> bool:
         """Whether the new texts say the same by default, as ``styles.get(tone, 'Be brief.')``.
 
-        They say it where the old ones do, and don't say it for another value of the input for which the old ones don't.
+        They say it where the old ones do, which say nothing else by default, and neither says it for another value.
         """
         fresh = outcome.old.words - before.old.words
         others = (
@@ -89,7 +89,7 @@ class Dependence:
             and before.choices < other.choices
             and {changed for changed, _ in other.choices - before.choices} == {shape}
         )
-        said = bool(fresh) and fresh <= outcome.new.words
+        said = before.old.words < outcome.old.words and fresh <= outcome.new.words
         return said and any(not fresh <= other.old.words and not fresh <= other.new.words for other in others)
 
     def _steps(self, outcome: _Outcome) -> Iterator[tuple[Shape, _Outcome]]:
