@@ -79,7 +79,8 @@ class Dependence:
     def _is_default(self, outcome: _Outcome, before: _Outcome, shape: Shape) -> bool:
         """Whether the new texts say the same by default, as ``styles.get(tone, 'Be brief.')``.
 
-        They say it where the old ones do, which say nothing else by default, and neither says it for another value.
+        They say it where the old ones do, which say nothing else by default. For another value of the input, the old
+        ones say something else, and so do the new ones.
         """
         fresh = outcome.old.words - before.old.words
         others = (
@@ -88,9 +89,10 @@ class Dependence:
             if other.mode == before.mode
             and before.choices < other.choices
             and {changed for changed, _ in other.choices - before.choices} == {shape}
+            and other.old != before.old
         )
         said = before.old.words < outcome.old.words and fresh <= outcome.new.words
-        return said and any(not fresh <= other.old.words and not fresh <= other.new.words for other in others)
+        return said and not all(fresh <= other.old.words or fresh <= other.new.words for other in others)
 
     def _steps(self, outcome: _Outcome) -> Iterator[tuple[Shape, _Outcome]]:
         """Yield each input that isn't as usual, and what was rendered when all but that was the same."""
