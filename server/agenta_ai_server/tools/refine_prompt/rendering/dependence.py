@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 # The longest text whose words are kept, in characters.
-_LONGEST: Final = 20_000
+_LONGEST: Final = 5_000
 
 
 @dataclass(frozen=True, slots=True)
