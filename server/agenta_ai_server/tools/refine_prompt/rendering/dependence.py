@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from agenta_ai_server.tools.refine_prompt.rendering.situations import Situation
 
 
-# The longest text whose words are kept, in characters.
+# The longest text whose words are kept, in characters. Those of all situations are in memory at once.
 _LONGEST: Final = 5_000
 
 
