@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import logging
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -64,6 +65,10 @@ class ListenError(OSError):
     def __init__(self, message: str, setting: str = "AGENTA_AI_GRPC_LISTEN") -> None:
         super().__init__(message)
         self.setting = setting
+
+
+class ListenerFailed(Exception):
+    """The listener has ended by itself."""
 
 
 class Server:
@@ -144,6 +149,12 @@ class Server:
         if self._tls:
             return self._server.add_secure_port(address, self._tls.credentials())
         return self._server.add_insecure_port(address)
+
+    async def ended(self) -> None:
+        """Wait until grpc has stopped listening: because of :meth:`stop`, or because it has failed and logged why."""
+        with suppress(Exception):
+            # Cancelled, it would cancel what grpc itself waits for.
+            await asyncio.shield(self._server.wait_for_termination())
 
     async def stop(self, drain: float, grace: float) -> None:
         """Report NOT_SERVING, after a while accept no new calls, and return when running calls have ended.
