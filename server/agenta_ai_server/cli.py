@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 Result = TypeVar("Result")
 
-EXIT_NOT_FINE = 1
+EXIT_FAILED = 1
 EXIT_USAGE = 2
 EXIT_LISTEN = 3
 EXIT_BROKEN_PIPE = 141
@@ -82,7 +82,7 @@ def _command(arguments: argparse.Namespace) -> int:
     sys.modules.setdefault("httpx._main", cast("Any", None))
     # Imported late, so that --help is quick.
     try:
-        from agenta_ai_server.rpc.server import ListenError
+        from agenta_ai_server.rpc.server import ListenerFailed, ListenError
         from agenta_ai_server.settings import SettingsError
     except ModuleNotFoundError as error:
         print(
@@ -99,6 +99,9 @@ def _command(arguments: argparse.Namespace) -> int:
     except ListenError as error:
         print(f"agenta-ai-server {error} {error.setting} sets the address.", file=sys.stderr)
         return EXIT_LISTEN
+    except ListenerFailed as error:
+        print(f"agenta-ai-server {error}", file=sys.stderr)
+        return EXIT_FAILED
     finally:
         gc.enable()
 
@@ -237,7 +240,7 @@ def _keys(command: str) -> Callable[[argparse.Namespace], int]:
             return EXIT_USAGE
         except keys.KeyUnseen as error:
             print(f"agenta-ai-server keys: {error}", file=sys.stderr)
-            return EXIT_NOT_FINE
+            return EXIT_FAILED
         return 0
 
     return run
@@ -323,7 +326,7 @@ def _check(arguments: argparse.Namespace) -> int:
         stdout.say(json.dumps({"ok": is_fine, "findings": [asdict(finding) for finding in findings]}, indent=2))
     else:
         stdout.say(check.table(findings, _columns()))
-    return 0 if is_fine else EXIT_NOT_FINE
+    return 0 if is_fine else EXIT_FAILED
 
 
 def _provision(arguments: argparse.Namespace) -> int:

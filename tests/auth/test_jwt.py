@@ -643,6 +643,22 @@ async def test_no_keys_at_the_start(
         assert (await authenticator.authenticate(bearer(token()))).user == "ada"
 
 
+async def test_nobody_waits_for_a_host_that_has_failed_for_long(host: KeyHost, make: Any, clock: Clock) -> None:
+    authenticator = make(jwks_url=host.url, timeout=30)
+    await authenticator.start()
+    host.status = 500
+    for _ in range(30):
+        clock.time += 60
+        assert (await authenticator.authenticate(bearer(token()))).user == "ada"
+        await refused(authenticator, token(kid="other"))
+    host.gate.clear()
+    clock.time += 60
+    async with asyncio.timeout(10):
+        for _ in range(3):
+            assert (await authenticator.authenticate(bearer(token()))).user == "ada"
+    await authenticator.aclose()
+
+
 async def test_old_keys_are_used_while_new_ones_cannot_be_had(host: KeyHost, make: Any, clock: Clock) -> None:
     authenticator = make(jwks_url=host.url)
     await authenticator.start()

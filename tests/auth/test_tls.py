@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import ssl
+from base64 import b64decode, b64encode
 from datetime import datetime, timedelta
 from functools import partial
 from ipaddress import ip_address
@@ -25,6 +26,7 @@ from agenta_ai_server.commands import serve
 from agenta_ai_server.files.contents import BYTE_ORDER_MARK
 from agenta_ai_server.files.reloading import ReloadingFiles
 from agenta_ai_server.rpc import peer_identity, tls
+from agenta_ai_server.rpc.tls import read_authorities, read_certificates, read_key
 from agenta_ai_server.settings import SettingsError
 
 if TYPE_CHECKING:
@@ -398,3 +400,29 @@ async def test_every_fault_is_told_at_once(parties: Parties) -> None:
     for fault, (start, why) in zip(told.value.faults, starts.items(), strict=True):
         assert fault.startswith(f"{start}: {parties.folder}/")
         assert why in fault
+
+
+# The curves P-256 and SM2, which cryptography doesn't know, as ASN.1 names them.
+P256_OID, SM2_OID = bytes.fromhex("06082a8648ce3d030107"), bytes.fromhex("06082a811ccf5501822d")
+VERSION_3, VERSION_6 = bytes.fromhex("a003020102"), bytes.fromhex("a003020105")
+
+
+@pytest.mark.parametrize(
+    ("read", "kind", "old", "new", "problem"),
+    [
+        (read_key, "PRIVATE KEY", P256_OID, SM2_OID, "the key can't be read"),
+        (read_certificates, "CERTIFICATE", P256_OID, SM2_OID, "the certificate has a key of an unknown type"),
+        (read_certificates, "CERTIFICATE", VERSION_3, VERSION_6, "the certificate can't be read"),
+        (read_authorities, "CERTIFICATE", VERSION_3, VERSION_6, "the file of client authorities can't be read"),
+    ],
+)
+def test_what_cryptography_does_not_know_is_a_fault_of_the_file(
+    read: Callable[[bytes], object], kind: str, old: bytes, new: bytes, problem: str, parties: Parties
+) -> None:
+    pair = parties.server
+    pem = pair.key if kind == "PRIVATE KEY" else pair.certificate
+    data = b64decode("".join(line for line in pem.decode().split("\n") if "-----" not in line))
+    assert old in data
+    changed = f"-----BEGIN {kind}-----\n{b64encode(data.replace(old, new)).decode()}\n-----END {kind}-----\n"
+    with pytest.raises(ValueError, match=problem):
+        read(changed.encode())

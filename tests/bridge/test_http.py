@@ -13,6 +13,7 @@ import subprocess
 import time
 from contextlib import ExitStack, asynccontextmanager, suppress
 from functools import partial
+from itertools import pairwise
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
@@ -27,11 +28,11 @@ from mcp_types import JSONRPCRequest, JSONRPCResponse
 from starlette.responses import Response
 from uvicorn.server import ServerState
 
-from agenta_ai import CallFailed, Client, InvalidInput, ServiceStatus, cli
+from agenta_ai import CallFailed, Client, InvalidInput, ServiceStatus, cli, codec
 from agenta_ai.mcp import body, bridge, caller_check, connections, http, listening, sessions
 from agenta_ai.mcp.callers import holder
 from agenta_ai.mcp.shares import Hold, Shares
-from agenta_ai.mcp.turns import Turns
+from agenta_ai.mcp.turns import PacedTurns, Turns
 from agenta_ai.testing import FakeClient
 from agenta_ai.v1 import tool_service_pb2 as pb
 from agenta_ai_server.testing import run_service
@@ -188,11 +189,13 @@ async def test_who_begins_without_credentials_shares_the_sessions(
         assert [(await client.post(url, json=INITIALIZE)).status_code for _ in range(3)] == [200] * 3
 
 
-def calling(url: str, revision: str, headers: dict[str, str], *, size: int = 0, number: int = 1) -> dict[str, Any]:
-    """Return a call of a tool with arguments of so many bytes, for :meth:`httpx.AsyncClient.stream`."""
+def calling(
+    url: str, revision: str, headers: dict[str, str], *, size: int = 0, values: int = 0, number: int = 1
+) -> dict[str, Any]:
+    """Return a call of a tool with arguments of so many bytes and values, for :meth:`httpx.AsyncClient.stream`."""
     of_client = {"protocolVersion": revision, "clientInfo": {"name": "test", "version": "1"}, "clientCapabilities": {}}
     meta = {f"io.modelcontextprotocol/{key}": value for key, value in of_client.items()}
-    params = {"name": REFINE, "arguments": {"text": "x" * size}, "_meta": meta}
+    params = {"name": REFINE, "arguments": {"text": "x" * size, "values": [0] * values}, "_meta": meta}
     routed = {"MCP-Protocol-Version": revision, "Mcp-Method": "tools/call", "Mcp-Name": REFINE, **headers}
     message = {"jsonrpc": "2.0", "id": number, "method": "tools/call", "params": params}
     return {"method": "POST", "url": url, "headers": routed, "json": message}
@@ -303,17 +306,63 @@ async def test_a_slash_too_many_leads_nowhere(service: LocalService) -> None:
         ("[" + "{}," * 30_000 + "{}]", 413),
         ("[" + "0," * 12_000 + "0]", 413),
         ('"' + "a, b: [c], {d} " * 50_000 + '"', 400),
-        ("[" * 100_000 + "]" * 100_000, 400),
+        ("[" * 100_000 + "]" * 100_000, 413),
+        ("[" * 10_000 + "]" * 10_000, 400),
+        ("[" + "{}," * 30_000 + "!", 413),
+        ("{}" * 100_000, 413),
+        ('""' * 100_000, 413),
         ("[" + "0," * 9_000 + '"' + " " * 70_000 + '"]', 400),
         ('"' + " " * (5 << 20) + '"', 413),
     ],
-    ids=["numbers", "objects", "few bytes", "text", "levels", "few values", "bytes"],
+    ids=[
+        "numbers",
+        "objects",
+        "few bytes",
+        "text",
+        "levels",
+        "few levels",
+        "broken",
+        "broken objects",
+        "broken strings",
+        "few values",
+        "bytes",
+    ],
 )
 async def test_a_flood_of_values_is_refused_before_it_is_read(service: LocalService, value: str, status: int) -> None:
     """A 400 is the SDK's, which misses the rest of the request."""
     async with http_bridge(service.address) as url, httpx.AsyncClient(headers=HEADERS) as client:
         response = await client.post(url, content=f'{{"arguments": {value}}}')
     assert response.status_code == status
+
+
+@pytest.mark.parametrize(
+    ("text", "count"),
+    [
+        ("1", 1),
+        ("[]", 1),
+        ("[ \n]", 1),
+        ("[1]", 2),
+        ("[[[1]]]", 4),
+        ("[[], [ ], { }, {}]", 5),
+        ('{"a": {}, "b": [{"c": 1}], "d": "e"}', 6),
+        (r'{"a,[{:\\": "\"}],[{\"", "b": 1}', 3),
+        ('[ {"a" : "b"} , ["c", {"d" : [] } ] , "e" ]', 8),
+    ],
+)
+async def test_values_are_counted_without_being_read(text: str, count: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(body, "MAX_VALUES", count)
+    with holds(0, 0)("") as hold:
+        await body.read(receiving(text.encode(), None), hold)
+        monkeypatch.setattr(body, "MAX_VALUES", count - 1)
+        with pytest.raises(body.Refusal, match="too many values"):
+            await body.read(receiving(text.encode(), None), hold)
+
+
+async def test_what_is_not_utf_8_is_not_counted() -> None:
+    """In UTF-16, parts of other characters look like quotes."""
+    with holds(0, 0)("") as hold, pytest.raises(body.Refusal, match="UTF-8") as refused:
+        await body.read(receiving('["\u0122", 1]'.encode("utf-16"), None), hold)
+    assert refused.value.response.status_code == 400
 
 
 def receiving(*chunks: bytes | None) -> Callable[[], Awaitable[dict[str, Any]]]:
@@ -331,34 +380,86 @@ def receiving(*chunks: bytes | None) -> Callable[[], Awaitable[dict[str, Any]]]:
     return receive
 
 
+LARGE = b"x" * body.LARGE_BYTES
+ROOM = body.LARGE_BYTES + body.VALUE_BYTES
+
+
 def holds(most: int, most_of_caller: int) -> Callable[[str], Hold]:
     shares = Shares(most, most_of_caller)
     return lambda holder: Hold(shares, holder)
 
 
+async def test_many_values_are_large() -> None:
+    many = b"[" + b"0," * (body.LARGE_BYTES // body.VALUE_BYTES) + b"0]"
+    hold = holds(2 * body.LARGE_BYTES, 2 * body.LARGE_BYTES)
+    with hold("") as one, hold("") as two:
+        await body.read(receiving(many, None), one)
+        with pytest.raises(body.Refusal, match="Too many large requests"):
+            await body.read(receiving(many, None), two)
+        await body.read(receiving(many[: len(many) // 2], None), two)
+
+
+async def test_callers_take_turns() -> None:
+    turns, order = PacedTurns(), list[str]()
+
+    async def take(name: str) -> None:
+        await turns.take(name[0])
+        order.append(name)
+
+    running = [asyncio.create_task(take(name)) for name in ("a1", "a2", "a3", "a4", "b1", "b2", "c1")]
+    await asyncio.sleep(0)
+    await ended(running[1])
+    await asyncio.gather(*running[2:])
+    assert order == ["a1", "b1", "c1", "a3", "b2", "a4"]
+
+
+@pytest.mark.parametrize("revision", REVISIONS)
+async def test_between_long_conversions_there_are_pauses(
+    server: FakeServer, revision: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    times: list[tuple[float, float]] = []
+
+    def to_struct(arguments: Any) -> Any:
+        began = time.monotonic()
+        time.sleep(0.02)
+        struct = convert(arguments)
+        times.append((began, time.monotonic()))
+        return struct
+
+    convert = codec.to_struct
+    monkeypatch.setattr(codec, "to_struct", to_struct)
+    async with http_bridge(server.target) as url, httpx.AsyncClient(headers=HEADERS) as client:
+        headers = await begun(client, url) if revision == REVISIONS[1] else {}
+        calls = [calling(url, revision, headers, values=1000, number=number) for number in range(5)]
+        await asyncio.gather(*(client.request(**call) for call in calls))
+    assert len(times) == len(calls)
+    for (began, end), (following, _) in pairwise(times):
+        assert following - end >= end - began
+
+
 async def test_large_bodies_have_a_bound_together() -> None:
-    large, hold = b"x" * body.LARGE_BYTES, holds(2 * body.LARGE_BYTES, body.LARGE_BYTES)
+    hold = holds(2 * ROOM, ROOM)
     with hold("") as one, hold("") as two, hold("") as three:
-        await body.read(receiving(large, None), one)
-        slow = asyncio.create_task(body.read(receiving(large), two))
+        await body.read(receiving(LARGE, None), one)
+        slow = asyncio.create_task(body.read(receiving(LARGE), two))
         await asyncio.sleep(0)
         with pytest.raises(body.Refusal, match="Too many large requests") as refused:
-            await body.read(receiving(large), three)
+            await body.read(receiving(LARGE), three)
         assert refused.value.response.status_code == 503
-        await body.read(receiving(large[1:], None), three)
+        await body.read(receiving(LARGE[body.VALUE_BYTES + 1 :], None), three)
         await ended(slow)
     with hold("") as four:
-        again, _ = await body.read(receiving(large, None), four)
+        again, _ = await body.read(receiving(LARGE, None), four)
     assert [(await again())["type"] for _ in range(2)] == ["http.request", "http.disconnect"]
 
 
 async def test_nobody_takes_the_room_for_the_bodies_of_others() -> None:
-    large, hold = b"x" * body.LARGE_BYTES, holds(3 * body.LARGE_BYTES, body.LARGE_BYTES)
+    hold = holds(3 * ROOM, ROOM)
     with hold("ann") as one, hold("ann") as two, hold("ben") as three:
-        await body.read(receiving(large, None), one)
+        await body.read(receiving(LARGE, None), one)
         with pytest.raises(body.Refusal, match="Too many large requests"):
-            await body.read(receiving(large, None), two)
-        await body.read(receiving(large, None), three)
+            await body.read(receiving(LARGE, None), two)
+        await body.read(receiving(LARGE, None), three)
 
 
 @pytest.mark.parametrize(

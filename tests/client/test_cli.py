@@ -734,6 +734,14 @@ def test_a_wait_is_explained(
         assert capsys.readouterr().err == told
 
 
+def test_an_answer_that_is_too_large_is_no_rate_limit(
+    server: FakeServer, answer: Callable[..., pb.CallToolResponse], capsys: pytest.CaptureFixture[str]
+) -> None:
+    server.answers(answer(content=[{"text": "x" * 2**24}]))
+    assert cli.main(["call", "tools.x.y.z", "--target", server.target]) == 5
+    assert "larger than max" in capsys.readouterr().err
+
+
 def test_calls_that_wait_at_the_same_time_share_a_line(capsys: pytest.CaptureFixture[str]) -> None:
     busy = CallFailed("Rate limited. Try again in 3 s.", code=Code.RESOURCE_EXHAUSTED, retry_delay=3)
     broken = CallFailed("The connection broke.", code=Code.UNAVAILABLE)

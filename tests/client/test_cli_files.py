@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import json
+import os
 import sys
 import threading
 from typing import TYPE_CHECKING, Any
@@ -95,6 +97,43 @@ def test_check_writes_nothing(prompts: Path, files: list[str], code: int) -> Non
     assert contents(prompts) == before
 
 
+@pytest.mark.parametrize(
+    ("options", "is_kept"),
+    [
+        (["-i"], False),
+        (["-o", "prompts/a.md"], False),
+        (["prompts/b.txt", "-i"], False),
+        (["-o", "prompts/b.txt"], True),
+        (["--check"], True),
+    ],
+)
+@pytest.mark.usefixtures("target")
+def test_what_was_changed_in_the_meantime_stays(
+    server: FakeServer,
+    prompts: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    options: list[str],
+    *,
+    is_kept: bool,
+) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    (refined,) = server.service.answers
+
+    def slowly(request: pb.CallToolRequest) -> Any:
+        (prompts / "a.md").write_text("One.\nAnd more.\n")
+        return refined(request)  # type: ignore[misc, operator]
+
+    server.answers(slowly)
+    assert cli.main(["refine", "prompts/a.md", *options]) == (1 if "--check" in options else 0 if is_kept else 2)
+    assert (prompts / "a.md").read_text() == "One.\nAnd more.\n"
+    aside = [path.read_text() for path in tmp_path.glob("agenta-ai-*.md")]
+    assert aside == ([] if is_kept else ["ONE.\n"])
+    told = f"prompts/a.md was changed in the meantime, and stays as it is. The refined prompt: {tmp_path}/agenta-ai-"
+    assert (told in capsys.readouterr().err) is not is_kept
+
+
 @pytest.mark.usefixtures("target")
 def test_many_files_as_json(prompts: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (prompts / "d.json").write_text("{")
@@ -166,6 +205,37 @@ def test_files_keep_their_mode(prompts: Path) -> None:
     assert (prompts / "a.md").read_text() == "ONE.\n"
     assert (prompts / "a.md").stat().st_mode & 0o777 == 0o640
     assert {path.name for path in prompts.iterdir()} == {"a.md", "b.txt", "c.json", "link.md"}
+
+
+@pytest.mark.usefixtures("target")
+@pytest.mark.parametrize(("content", "told"), [("*a", ["could not be kept"]), ("hi", [])], ids=["alias", "text"])
+def test_lost_comments_are_told(
+    prompts: Path, capsys: pytest.CaptureFixture[str], content: str, told: list[str]
+) -> None:
+    (prompts / "a.yaml").write_text(f"# why\nx: &a hi\nmessages:\n- {{role: user, content: {content}}}\n")
+    assert cli.main(["refine", "prompts/a.yaml", "-i"]) == 0
+    warned = [f"warning: The comments and the layout of prompts/a.yaml {words}." for words in told]
+    assert capsys.readouterr().err.splitlines() == warned
+
+
+@pytest.mark.usefixtures("target")
+def test_a_mount_point_is_written_in_place(prompts: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def busy(*_paths: object) -> None:
+        raise OSError(errno.EBUSY, os.strerror(errno.EBUSY))
+
+    # As for a file that a container shares with its host.
+    monkeypatch.setattr(os, "replace", busy)
+    assert cli.main(["refine", "prompts/a.md", "-i"]) == 0
+    assert contents(prompts)[0] == "ONE.\n"
+    assert {path.name for path in prompts.iterdir()} == {"a.md", "b.txt", "c.json"}
+
+
+@pytest.mark.usefixtures("target")
+def test_a_name_can_be_as_long_as_the_system_lets_it(prompts: Path) -> None:
+    name = prompts / f"{'a' * 252}.md"
+    name.write_text("One.\n")
+    assert cli.main(["refine", str(name), "-i"]) == 0
+    assert name.read_text() == "ONE.\n"
 
 
 def test_only_so_many_at_a_time(

@@ -73,6 +73,22 @@ def rewritten(path: Path, content: str, **options: Any) -> str:
             "messages:\n  - content: |\n      FOLDED TEXT\n    role: user\n",
         ),
         ("a.yaml", "- {role: user, content: hi}\n", '- {role: user, content: "HI"}\n'),
+        (
+            "a.yaml",
+            "# why\r\n- content: |-  # kept\r\n    one\r\n\r\n    two\r\n\r\n- content: hi\r\n",
+            '# why\r\n- content: |-  # kept\r\n    ONE\r\n\r\n    TWO\r\n\r\n- content: "HI"\r\n',
+        ),
+        (
+            "a.yaml",
+            "- content: >\r\n    folded\r\n    text\r\n  role: user\r\n",
+            "- content: |\r\n    FOLDED TEXT\r\n  role: user\r\n",
+        ),
+        ("a.yaml", "- content: >-\r\n    \\x\r\n  role: user\r\n", "- content: |-\r\n    \\X\r\n  role: user\r\n"),
+        (
+            "a.yaml",
+            "- {role: &a hi, content: hi}\r\n- {content: *a}\r\n",
+            "- role: hi\r\n  content: HI\r\n- content: HI\r\n",
+        ),
     ],
 )
 def test_only_the_texts_change(tmp_path: Path, name: str, before: str, after: str) -> None:
@@ -117,12 +133,29 @@ def test_a_change_of_something_else_is_written_in_full(tmp_path: Path) -> None:
         ("a.yaml", "only text", "is not a prompt template. It should look like"),
         ("prompt", '{"messages": [', "is not JSON"),
         ("a.md", " \n", "is empty"),
+        ("a.json", "null", "is not a prompt template"),
+        ("a.json", '{"messages": ' + "[" * 200 + "]" * 200 + "}", "has more than 200 levels of nesting. Use fewer."),
+        ("a.json", "[" * 100_000, "has more than 200 levels of nesting. Use fewer."),
+        ("a.yaml", "messages: " + "[" * 200 + "]" * 200, "has more than 200 levels of nesting. Use fewer."),
+        ("a.yaml", "messages: &a [*a]", "has more than 200 levels of nesting. Use fewer."),
     ],
 )
 def test_what_is_no_prompt(tmp_path: Path, name: str, content: str, complaint: str) -> None:
     (tmp_path / name).write_text(content)
     with pytest.raises(InvalidInput, match=re.escape(complaint)):
         prompts.read(str(tmp_path / name), None, "user")
+
+
+@pytest.mark.parametrize("name", ["a.json", "a.yaml"])
+def test_as_many_levels_as_may_be(tmp_path: Path, name: str) -> None:
+    path = tmp_path / name
+    deep = "[" * 199 + "]" * 199
+    path.write_text(f'{{"messages": [{{"role": "user", "content": "hi"}}], "deep": {deep}}}')
+    prompt = prompts.read(str(path), None, "user")
+    assert deep in prompt.with_template(shouted(prompt.template)).text
+    # And written anew.
+    other = prompt.with_template({**shouted(prompt.template), "more": 1})
+    assert prompts.parse(name, other.text, b"", prompt.format, "user").template == other.template
 
 
 def test_patterns(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

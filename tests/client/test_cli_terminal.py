@@ -35,6 +35,7 @@ WITHOUT_RICH = [
 ]
 RED, GREEN, ID = "\x1b[31m", "\x1b[32m", r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}"
 WIDTHS = [40, 200]
+QUESTION = r"\(a\)ccept, \(r\)efine again, \(e\)dit, \(s\)kip, \(q\)uit\? "
 LONG = "A line that is longer than a narrow window is wide, which must not be broken in two."
 
 
@@ -83,8 +84,10 @@ class Terminal(pexpect.fdpexpect.fdspawn):  # type: ignore[type-arg]
     def __init__(self, command: list[str], width: int) -> None:
         ours, theirs = os.openpty()
         termios.tcsetwinsize(theirs, (24, width))
+        # By default, a child would also inherit COLUMNS, which readline sets where Python doesn't see it.
+        environment = dict(os.environ)
         self.process = subprocess.Popen(
-            [sys.executable, "-c", BOOTSTRAP, *command], stdin=theirs, stdout=theirs, stderr=theirs
+            [sys.executable, "-c", BOOTSTRAP, *command], stdin=theirs, stdout=theirs, stderr=theirs, env=environment
         )
         os.close(theirs)
         super().__init__(ours, encoding="utf-8", timeout=20)
@@ -256,26 +259,25 @@ def test_interactive(loud: FakeServer, tmp_path: Path, monkeypatch: pytest.Monke
     editor = tmp_path / "editor.py"
     editor.write_text("import sys, pathlib; file = pathlib.Path(sys.argv[1]); file.write_text('Mine.\\n')")
     monkeypatch.setenv("EDITOR", f"{sys.executable} {editor}")
-    question = r"\(a\)ccept, \(r\)efine again, \(e\)dit, \(s\)kip, \(q\)uit\? "
     with terminal(loud, "refine", "a.md", "b.md", "c.md", "--interactive", width=200) as child:
-        child.expect(question)
+        child.expect(QUESTION)
         child.sendline("x")
         child.expect("Type one of the letters")
-        child.expect(question)
+        child.expect(QUESTION)
         child.sendline("r")
         child.expect("Guidelines: ")
         child.sendline("Be kind.")
         child.expect(r"\+Be kind\.")
-        child.expect(question)
+        child.expect(QUESTION)
         child.sendline("a")
         child.expect(r"Wrote a\.md\.")
-        child.expect(question)
+        child.expect(QUESTION)
         child.sendline("e")
         child.expect(r"\+Mine\.")
-        child.expect(question)
+        child.expect(QUESTION)
         child.sendline("accept")
         child.expect(r"Wrote b\.md\.")
-        child.expect(question)
+        child.expect(QUESTION)
         child.sendline("s")
         seen = child.rest()
     assert "Skipped c.md." in seen
@@ -290,7 +292,7 @@ def test_interactive(loud: FakeServer, tmp_path: Path, monkeypatch: pytest.Monke
 @pytest.mark.parametrize("leave", ["q", "\x04"], ids=["quit", "end of input"])
 def test_interactive_can_be_left(loud: FakeServer, leave: str) -> None:
     with terminal(loud, "refine", "a.md", "b.md", "--interactive") as child:
-        child.expect(r"\(q\)uit\? ")
+        child.expect(QUESTION)
         child.send(leave if leave == "\x04" else f"{leave}\n")
         child.rest()
     assert child.exit_code == 0
@@ -300,7 +302,7 @@ def test_interactive_can_be_left(loud: FakeServer, leave: str) -> None:
 
 def test_control_c_at_a_question(loud: FakeServer) -> None:
     with terminal(loud, "refine", "a.md", "b.md", "--interactive") as child:
-        child.expect(r"\(q\)uit\? ")
+        child.expect(QUESTION)
         child.send("\x03")
         seen = child.rest()
     assert child.exit_code == 130
@@ -322,18 +324,99 @@ def test_a_wait_is_explained(loud: FakeServer, refused: Callable[..., status_pb2
 
 
 @pytest.mark.parametrize(
-    ("editor", "complaint"), [("no-such-editor", "Cannot run the editor no-such-editor"), ("false", "ended with 1")]
+    ("editor", "complaint"),
+    [
+        ("no-such-editor", r"Cannot run the editor no-such-editor: No such file or directory\. Set EDITOR\."),
+        ("false", r"The editor false ended with 1\. Nothing was changed\."),
+        ('vi "', r"VISUAL is not a command: No closing quotation\."),
+    ],
 )
 def test_an_editor_that_fails(loud: FakeServer, monkeypatch: pytest.MonkeyPatch, editor: str, complaint: str) -> None:
     monkeypatch.setenv("VISUAL", editor)
     with terminal(loud, "refine", "a.md", "--interactive", width=200) as child:
-        child.expect(r"\(q\)uit\? ")
+        child.expect(QUESTION)
         child.sendline("e")
         child.expect(complaint)
-        child.expect(r"\(q\)uit\? ")
+        child.expect(QUESTION)
         child.sendline("q")
         child.rest()
     assert child.exit_code == 0
+
+
+def test_a_blank_editor_is_none(loud: FakeServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("VISUAL", "  ")
+    monkeypatch.setenv("EDITOR", "false")
+    with terminal(loud, "refine", "a.md", "--interactive", width=200) as child:
+        child.expect(QUESTION)
+        child.sendline("e")
+        child.expect("The editor false ended with 1")
+
+
+@pytest.mark.parametrize(("again", "kept"), [("y", "An hour of work"), ("n", "hi")])
+def test_an_edit_that_is_no_prompt_can_be_mended(
+    loud: FakeServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, again: str, kept: str
+) -> None:
+    Path("a.json").write_text('[{"role": "user", "content": "hi"}]')
+    # The first time, it writes a comma too many; the second time, it mends what it wrote.
+    (tmp_path / "editor.py").write_text(
+        "import sys, pathlib\n"
+        "file = pathlib.Path(sys.argv[1])\n"
+        "text = file.read_text()\n"
+        "file.write_text(text.replace(',}', '}') if ',}' in text else text.replace('\"HI\"', '\"An hour of work\",'))\n"
+    )
+    monkeypatch.setenv("EDITOR", f"{sys.executable} {tmp_path / 'editor.py'}")
+    with terminal(loud, "refine", "a.json", "--interactive", width=200) as child:
+        child.expect(QUESTION)
+        child.sendline("e")
+        child.expect(r"a\.json is not JSON.*Edit it again, \(y\)es or \(n\)o\? ")
+        child.sendline(again)
+        child.expect(QUESTION)
+        child.sendline("a")
+        child.rest()
+    assert child.exit_code == 0
+    assert json.loads(Path("a.json").read_text())[0]["content"] == (kept if again == "y" else kept.upper())
+
+
+def test_a_refused_key_is_named(
+    server: FakeServer, refused: Callable[..., status_pb2.Status], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AGENTA_AI_API_KEY", "aai_expired")
+    server.answers(refused(grpc.StatusCode.UNAUTHENTICATED, "CREDENTIALS_INVALID", "no"))
+    with terminal(server, "refine", "a.md", "--interactive", width=200) as child:
+        seen = child.rest()
+    assert child.exit_code == 3
+    assert "The server does not accept AGENTA_AI_API_KEY (or no longer does)." in seen
+
+
+def test_accepting_what_cannot_be_written(loud: FakeServer, tmp_path: Path) -> None:
+    folder = tmp_path / "new"
+    folder.mkdir()
+    with terminal(loud, "refine", "a.md", "--interactive", "-o", "new/b.md", width=200) as child:
+        child.expect(QUESTION)
+        folder.rmdir()
+        child.sendline("a")
+        child.expect(r"Cannot write new/b\.md: No such file or directory\. Accept again once it can be written")
+        child.expect(QUESTION)
+        folder.mkdir()
+        child.sendline("a")
+        child.rest()
+    assert child.exit_code == 0
+    assert (folder / "b.md").read_text() == f"{LONG.upper()}\n"
+
+
+def test_accepting_over_a_change_takes_a_second_look(loud: FakeServer) -> None:
+    with terminal(loud, "refine", "a.md", "--interactive", width=200) as child:
+        child.expect(QUESTION)
+        Path("a.md").write_text(f"{LONG}\nMy new line.\n")
+        child.sendline("a")
+        child.expect(r"a\.md was changed in the meantime\.")
+        child.expect(r"-My new line\.")
+        child.expect(QUESTION)
+        assert Path("a.md").read_text() == f"{LONG}\nMy new line.\n"
+        child.sendline("a")
+        child.rest()
+    assert child.exit_code == 0
+    assert Path("a.md").read_text() == f"{LONG.upper()}\n"
 
 
 def test_a_key_is_asked_for_and_not_shown(tmp_path: Path) -> None:

@@ -1,10 +1,15 @@
 from __future__ import annotations
 
+import random
+import time
+from itertools import pairwise
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from agenta_ai import diff_messages
+from agenta_ai import MessageChange, diff_messages
 
 
 def user(content: Any) -> dict[str, Any]:
@@ -66,3 +71,48 @@ def test_the_text_is_safe_to_print() -> None:
         r"+new\x9b2J\r",
     ]
     assert change.lines()[-1] == "+new\x9b2J\r"
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "pieces"),
+    [
+        ("", "a b", "{+a b+}"),
+        ("a b", "", "[-a b-]"),
+        ("Please translate {{text}}.", "Translate {{text}}.", "[-Please translate-]{+Translate+} {{text}}."),
+        ("one\ntwo\n", "one\n\ntwo", "one[-\n-]{+\n\n+}two[-\n-]"),
+    ],
+)
+def test_word_by_word(old: str, new: str, pieces: str) -> None:
+    assert marked(MessageChange(0, "user", old, new)) == pieces
+
+
+def marked(change: MessageChange) -> str:
+    marks = {"=": "%s", "-": "[-%s-]", "+": "{+%s+}"}
+    return "".join(marks[sign] % text for sign, text in change.words())
+
+
+@given(st.text("ab \n", max_size=400), st.text("ab \n", max_size=400), st.sampled_from([0, 50, 1_000_000]))
+def test_the_pieces_are_both_texts(old: str, new: str, most_pairs: int) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("agenta_ai.diff._MOST_PAIRS", most_pairs)
+        pieces = MessageChange(0, "user", old, new).words()
+    assert "".join(text for sign, text in pieces if sign != "+") == old
+    assert "".join(text for sign, text in pieces if sign != "-") == new
+    assert all(before[0] != after[0] for before, after in pairwise(pieces))
+
+
+@pytest.mark.parametrize("vocabulary", [16, 100, 5_000])
+def test_long_texts_are_compared_at_once(vocabulary: int) -> None:
+    chance = random.Random(1)
+    words = [f"w{chance.randrange(vocabulary)}" for _ in range(10_000)]
+    kept = [word for word in words if chance.random() > 0.1]
+    start = time.process_time()
+    pieces = MessageChange(0, "user", " ".join(words), " ".join(kept)).words()
+    assert time.process_time() - start < 5  # with all words compared with each other: minutes
+    equal = sum(len(text) for sign, text in pieces if sign == "=")
+    assert equal > 0.98 * len(" ".join(kept))
+
+
+def test_a_text_that_is_wholly_new_is_not_compared_word_by_word() -> None:
+    old, new = ("\n".join(f"{name}{number}" for number in range(1_000)) for name in "ab")
+    assert MessageChange(0, "user", old, new).words() == [("-", old), ("+", new)]

@@ -23,7 +23,7 @@ def test_python_and_its_packages() -> None:
     pythons = [name.rsplit(" :: ")[-1] for name in PROJECT["project"]["classifiers"] if re.search(r":: 3\.\d+$", name)]
     assert versions("Python") == ", ".join(pythons)
     client, server = (
-        dict(each.split(">=") for each in dependencies if each.count(">=") == 1)
+        dict(each.partition(",")[0].split(">=") for each in dependencies if each.count(">=") == 1)
         for dependencies in (PROJECT["project"]["dependencies"], PROJECT["project"]["optional-dependencies"]["server"])
     )
     grpcio = f"grpcio {client['grpcio']} for the client and {server['grpcio']} for the server"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -241,6 +242,18 @@ async def test_what_was_deployed_since(
     assert said in err
     assert (code == 1) == ("Not done: " in err)
     assert (await diffed(standin, file)) == code
+
+
+async def test_what_agenta_says_cannot_manipulate_the_terminal(
+    standin: StandIn, file: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    await pulled(standin, file, "capital")
+    deploy(standin, "capital", data("capital", input_keys=["\x1b[2J\x9b31m\u202e", "country"]))
+    await diffed(standin, file)
+    await pulled(standin, file, dry_run=True)
+    out, err = capsys.readouterr()
+    assert re.search("[\x1b\x9b\u202e]", out + err) is None
+    assert r"\u001b[2J\u009b31m\u202e" in out
 
 
 async def test_widening_is_done_on_request(standin: StandIn, file: Path) -> None:

@@ -8,6 +8,9 @@ import socket
 from typing import TYPE_CHECKING, Any
 
 import grpc.aio
+import h2.config
+import h2.connection
+import h2.events
 import pytest
 from calls import refine
 from conftest import connected, settings_for
@@ -19,7 +22,7 @@ from agenta_ai.v1.tool_service_pb2_grpc import ToolServiceStub
 from agenta_ai_server.checks import machine
 from agenta_ai_server.commands import serve
 from agenta_ai_server.rpc.probe import is_served
-from agenta_ai_server.rpc.server import ListenError
+from agenta_ai_server.rpc.server import ListenerFailed, ListenError, Server
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
@@ -214,3 +217,43 @@ async def test_reflection_says_nothing_of_what_it_cannot_read(address: str, capl
 async def _slow(channel: grpc.aio.Channel) -> tool_service_pb2.CallToolResponse:
 
     return await ToolServiceStub(channel).CallTool(refine(guidelines="standin: delay=0.5"))
+
+
+@pytest.mark.parametrize(
+    "path", [b"/agenta.ai.v1.ToolService/\xff", b"\xff", b"/\xed\xa0\x80/x"], ids=["method", "no slash", "surrogate"]
+)
+async def test_a_path_that_is_not_utf8_ends_only_its_own_call(path: bytes, address: str) -> None:
+    host, _, port = address.rpartition(":")
+    reader, writer = await asyncio.open_connection(host, int(port))
+    config = h2.config.H2Configuration(
+        client_side=True, header_encoding=None, validate_outbound_headers=False, normalize_outbound_headers=False
+    )
+    connection = h2.connection.H2Connection(config)
+    connection.initiate_connection()
+    headers = {b":method": b"POST", b":scheme": b"http", b":path": path, b":authority": b"x", b"te": b"trailers"}
+    connection.send_headers(1, [*headers.items(), (b"content-type", b"application/grpc")], end_stream=True)
+    writer.write(connection.data_to_send())
+    ended = False
+    while not ended:
+        data = await asyncio.wait_for(reader.read(1 << 16), 20)
+        events = connection.receive_data(data)
+        ended = not data or any(isinstance(event, h2.events.StreamEnded | h2.events.StreamReset) for event in events)
+    writer.close()
+    async with grpc.aio.insecure_channel(address) as channel:
+        checked = await health_of(channel).Check(health_pb2.HealthCheckRequest())
+    assert checked.status == health_pb2.HealthCheckResponse.SERVING
+
+
+async def test_the_service_ends_if_grpc_stops_listening(standin: StandIn, monkeypatch: pytest.MonkeyPatch) -> None:
+    start, listening = Server.start, asyncio.get_running_loop().create_future()
+
+    async def start_and_tell(server: Server, address: str) -> str:
+        started = await start(server, address)
+        listening.set_result(server._server)
+        return started
+
+    monkeypatch.setattr(Server, "start", start_and_tell)
+    serving = asyncio.create_task(serve.serve(settings_for(standin)))
+    await (await listening).stop(None)
+    with pytest.raises(ListenerFailed, match="has stopped listening"):
+        await asyncio.wait_for(serving, 20)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -9,6 +10,8 @@ from pathlib import Path
 
 import pytest
 from ops.test_process import environment
+
+from agenta_ai_server.commands import stdout
 
 PROGRAM = Path(sys.executable).with_name("agenta-ai-server")
 CANNOT_WRITE = "agenta-ai-server can't write to standard output: "
@@ -60,3 +63,21 @@ def test_the_place_of_a_closed_stream_is_not_taken_by_a_socket(redirection: str)
 def test_a_terminal_without_the_character_is_shown_its_number() -> None:
     done = run("config", ">/dev/null", PYTHONIOENCODING="ascii:strict", AGENTA_AI_SERVICES_ENVIRONMENT_SLUG="pröd")
     assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.mark.parametrize(
+    ("text", "said", "reported"),
+    [
+        ("a\tb é\n- c", "a\tb é\n- c", "a\tb é\\n- c"),
+        ("\x1b[2J\x9b31m\r", r"\u001b[2J\u009b31m\u000d", r"\u001b[2J\u009b31m\u000d"),
+        ("a\u202eb\u2028c\U000e0041", r"a\u202eb\u2028c\udb40\udc41", r"a\u202eb\u2028c\udb40\udc41"),
+    ],
+)
+def test_nothing_manipulates_the_terminal(
+    capsys: pytest.CaptureFixture[str], text: str, said: str, reported: str
+) -> None:
+    stdout.say(text)
+    stdout.report(text)
+    assert capsys.readouterr() == (f"{said}\n", f"{reported}\n")
+    stdout.say(json.dumps([text], ensure_ascii=False))
+    assert json.loads(capsys.readouterr().out) == [text]

@@ -6,6 +6,7 @@ import asyncio
 import threading
 from typing import TYPE_CHECKING
 
+import aiohttp
 import pytest
 from conftest import settings_for
 from prometheus_client.registry import Collector
@@ -53,6 +54,17 @@ async def test_scrapers_are_few_and_disconnected_after_a_while(metrics: str, mon
     assert "agenta_ai_calls_total" not in await scrape(metrics)
     for _, writer in connections:
         writer.close()
+
+
+async def test_a_scrape_with_unreadable_headers(
+    metrics: str, capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    async with aiohttp.ClientSession() as session:
+        accept = "application/openmetrics-text; version=1e999"
+        async with session.get(f"http://{metrics}/metrics", headers={"accept": accept}) as response:
+            assert (response.status, await response.text()) == (400, "The request's headers can't be read.\n")
+    assert "a scrape failed: TypeError" in caplog.text
+    assert "Traceback" not in capfd.readouterr().err
 
 
 async def test_scrapes_take_turns() -> None:

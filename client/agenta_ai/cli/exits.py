@@ -23,7 +23,6 @@ _OF_STATUS = {
     "NOT_FOUND": USAGE,
     "UNAUTHENTICATED": NOT_ALLOWED,
     "PERMISSION_DENIED": NOT_ALLOWED,
-    "RESOURCE_EXHAUSTED": LIMITED,
 }
 # How the client's sentences name its arguments.
 _OPTIONS = {
@@ -56,6 +55,8 @@ def exit_code(failure: AgentaError) -> int:
         return TOOL_FAILED
     if isinstance(failure, InvalidInput):
         return USAGE
+    if isinstance(failure, CallFailed) and failure.reason == "RATE_LIMITED":
+        return LIMITED  # the status alone may also mean that a message is too large
     return _OF_STATUS.get(failure.code.name, UNAVAILABLE) if isinstance(failure, CallFailed) else UNAVAILABLE
 
 

@@ -45,10 +45,8 @@ def interact(names: Sequence[str], work: Work) -> int:
             _one(name, work)
         except _QuitError:
             break
-        except InvalidInput as failure:
-            code = exits.complain(failure, exits.USAGE)
         except AgentaError as failure:
-            code = exits.complain(exits.in_words(failure, "", {}), exits.exit_code(failure))
+            code = exits.complain(work.in_words(failure), exits.exit_code(failure))
     return code
 
 
@@ -62,9 +60,10 @@ def _one(name: str, work: Work) -> None:
     while True:
         match _ask(_QUESTION)[:1].lower():
             case "a":
-                done.after.write(output)
-                work.screen.say(f"Wrote {output}.")
-                return
+                if done.would_undo(output):
+                    done = _compared_again(work, done)
+                elif _wrote(work, done, output):
+                    return
             case "s":
                 work.screen.say(f"Skipped {name}.")
                 return
@@ -87,13 +86,36 @@ def _show(work: Work, done: Refinement) -> None:
     work.warn(done.answer)
 
 
+def _compared_again(work: Work, done: Refinement) -> Refinement:
+    """Show the difference to what the file holds by now: the user hasn't seen what accepting would undo."""
+    name = done.before.name
+    exits.complain(f"{name} was changed in the meantime. If you accept now, this changes:", exits.USAGE)
+    try:
+        done = replace(done, before=work.read(name))
+    except InvalidInput as failure:
+        exits.complain(failure, exits.USAGE)
+        return done
+    _show(work, done)
+    return done
+
+
+def _wrote(work: Work, done: Refinement, output: str) -> bool:
+    try:
+        work.write(done, output)
+    except InvalidInput as failure:
+        exits.complain(f"{failure} Accept again once it can be written, or edit it and save it elsewhere.", exits.USAGE)
+        return False
+    work.screen.say(f"Wrote {output}.")
+    return True
+
+
 def _again(work: Work, done: Refinement) -> Refinement:
     """Refine the refined prompt with other guidelines; the diff is still against the file."""
     guidelines = _ask("Guidelines: ")
     try:
         again = _refined(work, done.after, guidelines)
     except AgentaError as failure:
-        exits.complain(exits.in_words(failure, "", {}), exits.exit_code(failure))
+        exits.complain(work.in_words(failure), exits.exit_code(failure))
         return done
     return replace(again, before=done.before)
 
@@ -104,24 +126,45 @@ def _refined(work: Work, prompt: Prompt, guidelines: str | None) -> Refinement:
 
 
 def _edited(done: Refinement) -> Refinement:
-    editor = shlex.split(os.environ.get("VISUAL") or os.environ.get("EDITOR") or "vi")
-    suffix = Path(done.before.name).suffix
-    with tempfile.TemporaryDirectory(prefix="agenta-ai-") as folder:
-        file = str(Path(folder) / f"prompt{suffix}")
-        done.after.write(file)
+    """Let the user edit the refined prompt, again if it is no prompt any more: they have spent time on it."""
+    try:
+        editor = _editor()
+        with tempfile.TemporaryDirectory(prefix="agenta-ai-") as folder:
+            file = str(Path(folder) / f"prompt{Path(done.before.name).suffix}")
+            done.after.write(file)
+            while True:
+                _run(editor, file)
+                try:
+                    return replace(done, after=done.after.edited(streams.read_text(file)[0]))
+                except InvalidInput as failure:
+                    exits.complain(failure, exits.USAGE)
+                if not _ask("Edit it again, (y)es or (n)o? ").lower().startswith("y"):
+                    return done
+    except InvalidInput as failure:
+        exits.complain(f"{failure} Nothing was changed.", exits.USAGE)
+    except OSError as error:
+        exits.complain(f"Cannot write a temporary file: {error.strerror}. Set TMPDIR.", exits.USAGE)
+    return done
+
+
+def _editor() -> list[str]:
+    """Return the command of the user's editor."""
+    for name in ("VISUAL", "EDITOR"):
         try:
-            ended = subprocess.run([*editor, file], check=False).returncode  # noqa: S603  # the user's own editor
-        except OSError as error:
-            exits.complain(f"Cannot run the editor {editor[0]}: {error.strerror}. Set EDITOR.", exits.USAGE)
-            return done
-        if ended:
-            exits.complain(f"The editor {editor[0]} ended with {ended}. Nothing was changed.", exits.USAGE)
-            return done
-        try:
-            return replace(done, after=done.after.edited(streams.read_text(file)[0]))
-        except InvalidInput as failure:
-            exits.complain(f"{failure} Nothing was changed.", exits.USAGE)
-            return done
+            if words := shlex.split(os.environ.get(name, "")):
+                return words
+        except ValueError as error:
+            raise InvalidInput(f"{name} is not a command: {error}. Set it to one, such as vi.") from None
+    return ["vi"]
+
+
+def _run(editor: Sequence[str], file: str) -> None:
+    try:
+        ended = subprocess.run([*editor, file], check=False).returncode  # noqa: S603  # the user's own editor
+    except OSError as error:
+        raise InvalidInput(f"Cannot run the editor {editor[0]}: {error.strerror}. Set EDITOR.") from None
+    if ended:
+        raise InvalidInput(f"The editor {editor[0]} ended with {ended}.")
 
 
 def _ask(question: str) -> str:

@@ -137,6 +137,13 @@ def _yaml_text(text: str, node: yaml.ScalarNode, new: str) -> str:
     if node.style not in ("|", ">"):
         return _json_text(new, ascii_only=False)
     old = text[node.start_mark.index : node.end_mark.index]
+    if "\r\n" in old:
+        return _block(old.replace("\r\n", "\n"), new).replace("\n", "\r\n")
+    return _block(old, new)
+
+
+def _block(old: str, new: str) -> str:
+    """Return a text of lines in place of an old one, both as they stand in YAML."""
     header, _, body = old.partition("\n")
     # A block ends where the next thing begins: behind its last line end, and behind empty lines.
     ending = "\n" + body[len(body.rstrip()) :].partition("\n")[2] if old.endswith("\n") else ""

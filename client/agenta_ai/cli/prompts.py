@@ -23,6 +23,8 @@ _BY_SUFFIX: dict[str, Format] = {".json": "json", ".yaml": "yaml", ".yml": "yaml
 _LIKE_JSON = re.compile(r'\s*(\{\s*["}]|\[\s*\{\s*")')
 # The front matter of Markdown, with settings of other tools.
 _FRONT_MATTER = re.compile(r"---\r?\n.*?\n---\r?\n\s*", re.DOTALL)
+# More than the server takes. Python could write a few hundred.
+_MOST_LEVELS = 200
 
 
 @dataclass(frozen=True)
@@ -36,6 +38,7 @@ class Prompt:
         format: How it is written.
         template: The template that is sent.
         is_list: Whether the file holds the messages alone, without an object around them.
+        lost_comments: Whether YAML had to be written anew, without the comments and the layout that the file had.
     """
 
     name: str
@@ -44,10 +47,19 @@ class Prompt:
     format: Format
     template: dict[str, Any]
     is_list: bool = False
+    lost_comments: bool = False
 
     def with_template(self, template: dict[str, Any]) -> Prompt:
         """Return the prompt with the texts of another template, and everything else as it was."""
-        return replace(self, text=self._written(template), template=template)
+        written = self._written(template)
+        text = self._anew(template) if written is None else written
+        lost_comments = written is None and self.format == "yaml"
+        return replace(self, text=text, template=template, lost_comments=lost_comments)
+
+    @property
+    def content(self) -> bytes:
+        """What its file holds."""
+        return self.mark + self.text.encode()
 
     def edited(self, text: str) -> Prompt:
         """Return the prompt with another content of its file.
@@ -62,24 +74,37 @@ class Prompt:
         """Write the prompt to a file. A byte order mark is written only to the file that had it."""
         streams.write(name, self.text, self.mark if name == self.name else b"")
 
-    def _written(self, template: dict[str, Any]) -> str:
+    def put_aside(self) -> str:
+        """Write the prompt to a new temporary file, and return its name.
+
+        Raises:
+            InvalidInput: It can't be written.
+        """
+        return streams.write_new(self.text, os.path.splitext(self.name)[1])
+
+    def _written(self, template: dict[str, Any]) -> str | None:
+        """Return the text with other texts in it; ``None`` if that can't be, as with an alias of YAML."""
         if self.format == "text":
             head, body, tail = _framed(self.name, self.text)
             new: str = template["messages"][0]["content"]
             return head + (new.replace("\n", "\r\n") if "\r\n" in body + tail else new) + tail
-        content = template["messages"] if self.is_list else template
+        content = self._content(template)
         try:
-            changes = dict(layout.changed_texts(self._content, content))
+            changes = dict(layout.changed_texts(self._content(self.template), content))
             text = (layout.in_json if self.format == "json" else layout.in_yaml)(self.text, changes)
             if _parsed(self.format, text) == content:
                 return text
         except (layout.OtherChangeError, LookupError, ValueError):
             pass
-        return _dumped(self.format, content)
+        return None
 
-    @property
-    def _content(self) -> Any:
-        return self.template["messages"] if self.is_list else self.template
+    def _anew(self, template: dict[str, Any]) -> str:
+        text = _dumped(self.format, self._content(template))
+        return text.replace("\n", "\r\n") if "\r\n" in self.text else text
+
+    def _content(self, template: dict[str, Any]) -> Any:
+        """Return what a file with the template holds."""
+        return template["messages"] if self.is_list else template
 
 
 def read(name: str, wanted: Format | None, role: str) -> Prompt:
@@ -108,9 +133,14 @@ def parse(name: str, text: str, mark: bytes, format_: Format, role: str) -> Prom
         return Prompt(name, text, mark, format_, {"messages": [{"role": role, "content": body}]})
     try:
         content = _parsed(format_, text)
-    except (ValueError, RecursionError) as error:
+        is_deep = _is_deep(content)
+    except ValueError as error:
         reason = " ".join(str(error).split())
         raise InvalidInput(f"{streams.shown(name)} is not {format_.upper()}: {reason}.") from None
+    except RecursionError:
+        is_deep = True
+    if is_deep:
+        raise InvalidInput(f"{streams.shown(name)} has more than {_MOST_LEVELS} levels of nesting. Use fewer.")
     if isinstance(content, list):
         return Prompt(name, text, mark, format_, {"messages": content}, is_list=True)
     if not isinstance(content, dict):
@@ -154,6 +184,20 @@ def _framed(name: str, text: str) -> tuple[str, str, str]:
         head = matter[0]
     body = text[len(head) :].rstrip()
     return head, body, text[len(head) + len(body) :]
+
+
+def _is_deep(content: object) -> bool:
+    """Return whether it has so many levels that writing it could exceed Python's limit, after the call was billed."""
+    level = {id(content): content}
+    for _ in range(_MOST_LEVELS):
+        parts = (
+            part.values() if isinstance(part, dict) else part
+            for part in level.values()
+            if isinstance(part, dict | list)
+        )
+        # Each once: YAML may repeat a part any number of times.
+        level = {id(item): item for part in parts for item in part}
+    return any(isinstance(part, dict | list) for part in level.values())
 
 
 def _parsed(format_: Format, text: str) -> Any:

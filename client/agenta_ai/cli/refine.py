@@ -28,12 +28,12 @@ def refine(args: argparse.Namespace, how: Access, running: Running) -> int:
     _check_usage(args, names)
     # Many prompts exceed the burst of a rate limit.
     with how.client(wait_for_limit=args.wait or len(names) > 1, retries=args.retries) as client:
-        work = Work(client, args, running)
+        work = Work(client, args, running, how)
         if args.cases:
             return refine_with_cases(names[0], client, work)
         if args.interactive:
             return interact(names, work)
-        return _one(work, names[0]) if len(names) == 1 else _many(work, names, how)
+        return _one(work, names[0]) if len(names) == 1 else _many(work, names)
 
 
 def _one(work: Work, name: str) -> int:
@@ -65,8 +65,8 @@ def _show(work: Work, done: Refinement) -> None:
     work.warn(answer)
 
 
-def _many(work: Work, names: Sequence[str], how: Access) -> int:
-    found = _Findings(work, how)
+def _many(work: Work, names: Sequence[str]) -> int:
+    found = _Findings(work)
     pool = ThreadPoolExecutor(work.args.jobs, thread_name_prefix="agenta-ai")
     try:
         with work.screen.progress("refining", len(names)) as step:
@@ -94,9 +94,8 @@ def _refined_file(work: Work, name: str) -> Refinement:
 class _Findings:
     """The outcomes of many prompts."""
 
-    def __init__(self, work: Work, how: Access) -> None:
+    def __init__(self, work: Work) -> None:
         self._work = work
-        self._how = how
         self._done: dict[str, Refinement] = {}
         self._failed: dict[str, AgentaError] = {}
         self._code = exits.OK
@@ -107,7 +106,7 @@ class _Findings:
         except AgentaError as failure:
             self._failed[name] = failure
             code = exits.exit_code(failure)
-            words = exits.in_words(failure, self._how.given, self._how.names)
+            words = self._work.in_words(failure)
             self._code = max(self._code, exits.complain(words if name in words else f"{name}: {words}", code))
             return
         self._done[name] = done

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
@@ -87,16 +88,43 @@ def write(name: str, text: str, mark: bytes = b"") -> None:
         if path.exists() and not stat.S_ISREG(path.stat().st_mode):
             path.write_bytes(content)
         else:
-            _replace(path, content)
+            _write_file(path, content)
     except OSError as error:
         raise InvalidInput(f"Cannot write {name}: {error.strerror}.") from None
 
 
-def _replace(path: Path, content: bytes) -> None:
+def write_new(text: str, suffix: str) -> str:
+    """Write a text to a new temporary file, and return its name.
+
+    Raises:
+        InvalidInput: It can't be written.
+    """
+    from agenta_ai import InvalidInput
+
+    try:
+        handle, name = tempfile.mkstemp(suffix, "agenta-ai-")
+        os.close(handle)
+    except OSError as error:
+        raise InvalidInput(f"Cannot write a temporary file: {error.strerror}. Set TMPDIR.") from None
+    write(name, text)
+    return name
+
+
+def _write_file(path: Path, content: bytes) -> None:
     if not os.access(path.parent, os.W_OK):  # the file itself may be writable all the same
         path.write_bytes(content)
         return
-    handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    try:
+        _replace(path, content)
+    except OSError as error:
+        if error.errno != errno.EBUSY:
+            raise
+        # It is a mount point, such as a file that a container shares with its host.
+        path.write_bytes(content)
+
+
+def _replace(path: Path, content: bytes) -> None:
+    handle, temporary = tempfile.mkstemp(prefix=".agenta-ai-", dir=path.parent)
     try:
         with os.fdopen(handle, "wb") as file:
             file.write(content)

@@ -8,14 +8,15 @@ from typing import TYPE_CHECKING
 from uuid import uuid4
 
 from agenta_ai import InvalidInput
-from agenta_ai.cli import prompts, streams
+from agenta_ai.cli import exits, prompts, streams
 from agenta_ai.cli.screen import Screen
 
 if TYPE_CHECKING:
     import argparse
     from collections.abc import Callable
 
-    from agenta_ai import Progress, RefinedPrompt, RefinedWithCases, SyncClient
+    from agenta_ai import AgentaError, Progress, RefinedPrompt, RefinedWithCases, SyncClient
+    from agenta_ai.cli.access import Access
     from agenta_ai.cli.prompts import Prompt
     from agenta_ai.cli.running import Running
 
@@ -39,6 +40,12 @@ class Refinement:
         """Whether the refinement changes anything."""
         return self.before.template != self.after.template
 
+    def would_undo(self, output: str) -> bool:
+        """Return whether writing it there would undo a change that was made to its file since it was read."""
+        name = self.before.name
+        is_own = name != "-" and os.path.realpath(output) == os.path.realpath(name) and os.path.isfile(output)
+        return is_own and streams.read_bytes(output) != self.before.content
+
 
 class Work:
     """Refines prompts with the options of one command.
@@ -47,13 +54,15 @@ class Work:
         client: Of the server.
         args: The options.
         running: Where calls are noted for as long as they run.
+        how: What the client was made of.
     """
 
-    def __init__(self, client: SyncClient, args: argparse.Namespace, running: Running) -> None:
+    def __init__(self, client: SyncClient, args: argparse.Namespace, running: Running, how: Access) -> None:
         self.args = args
         self.screen = Screen(args.color, quiet=args.quiet)
         self._client = client
         self.running = running
+        self._how = how
 
     def read(self, name: str) -> Prompt:
         """Return a prompt from its file."""
@@ -92,15 +101,35 @@ class Work:
         """Write a refined prompt to its file, if there is one.
 
         Raises:
-            InvalidInput: It can't be written. The sentence tells how to get the result again.
+            InvalidInput: It can't be written, or would undo a change of the file. The sentence tells how to get the
+                result.
         """
         if not output or (self.args.in_place and not done.changed):
             return
+        if done.would_undo(output):
+            # The same call with the changed file would be another one, so that its request_id wouldn't help.
+            kept = done.after.put_aside()
+            raise InvalidInput(f"{output} was changed in the meantime, and stays as it is. The refined prompt: {kept}")
         try:
-            done.after.write(output)
+            self.write(done, output)
         except InvalidInput as failure:
             again = f"To get the refined prompt again, use --request-id {done.answer.request_id}."
             raise InvalidInput(f"{failure} {again}") from None
+
+    def write(self, done: Refinement, output: str) -> None:
+        """Write a refined prompt to a file, and say so if the file's own comments couldn't be kept.
+
+        Raises:
+            InvalidInput: It can't be written.
+        """
+        done.after.write(output)
+        if done.after.lost_comments:
+            name = streams.shown(done.before.name)
+            streams.note(f"warning: The comments and the layout of {name} could not be kept.")
+
+    def in_words(self, failure: AgentaError) -> str:
+        """Return the sentence for a failure, in the words of the command line."""
+        return exits.as_options(exits.in_words(failure, self._how.given, self._how.names))
 
     def warn(self, answer: RefinedPrompt | RefinedWithCases) -> None:
         """Write the warnings of an answer."""

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import json
-from typing import TYPE_CHECKING, Any
+import re
+from itertools import islice
+from typing import TYPE_CHECKING
 
 from starlette.responses import PlainTextResponse
 
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 # Bytes of one request: what the service takes, and room for the envelope and for escapes.
 MAX_REQUEST_BYTES = 4 << 20
 # Bytes of the large requests that haven't ended, all together, and those of one caller. Each takes up to ten times as
-# much memory: as bytes, parsed, and as the message to the service.
+# much memory as its text has bytes: as bytes, parsed, and as the message to the service.
 MAX_BYTES = 64 << 20
 MAX_BYTES_OF_CALLER = 16 << 20
 # Seconds that a request may take to arrive, as at the service.
@@ -25,10 +26,19 @@ READ_SECONDS = 20.0
 # Values in one request: what the service takes, and room for the envelope. Each is converted several times, so more
 # of them would keep the other callers waiting.
 MAX_VALUES = 11_000
-# The bytes of smaller requests needn't be counted, as connections and running calls are limited.
+# What each value takes besides, however short its text.
+VALUE_BYTES = 128
+# Smaller requests, with their values, needn't be counted, as connections and running calls are limited.
 LARGE_BYTES = 1 << 16
 # Seconds after which to send a request again that found no room.
 RETRY_SECONDS = 5
+
+# Matches once for each value of JSON, up to the comma or bracket before the next one. Before that are at most five
+# pieces: text without quotes, a key, a colon, a string or an empty container, and closing brackets. In what isn't JSON
+# there may be more, which then count as more values: the whole of a flood is never searched.
+_VALUE = re.compile(
+    rb"""(?!\Z)(?: [^",\[{]++ | "[^"\\]*+(?:\\.[^"\\]*+)*+"? | [\[{]\s*+[\]}] ){0,5}+ [,\[{]?""", re.DOTALL | re.VERBOSE
+)
 
 
 class Refusal(Exception):
@@ -49,10 +59,10 @@ async def read(receive: Receive, hold: Hold) -> tuple[Receive, bytes]:
 
     Args:
         receive: Receives the request as it arrives.
-        hold: Counts the bytes of the body, if it is large.
+        hold: Counts the memory that the request takes, if it is large, and takes turns.
 
     Raises:
-        Refusal: The body is too large, too slow or has too many values, or there are too many others.
+        Refusal: The body is too large, too slow, isn't text or has too many values, or there are too many others.
     """
     try:
         async with asyncio.timeout(READ_SECONDS):
@@ -60,8 +70,10 @@ async def read(receive: Receive, hold: Hold) -> tuple[Receive, bytes]:
     except TimeoutError:
         sentence = f"The request hasn't arrived within {READ_SECONDS:g} seconds. Send it again."
         raise Refusal(sentence, 408) from None
-    if _has_too_many_values(body):
-        raise Refusal(f"The request has too many values (maximum {MAX_VALUES:,}). Send a smaller one.", 413)
+    await hold.turns.take(hold.holder)
+    if (size := len(body) + VALUE_BYTES * _values(body)) >= LARGE_BYTES:
+        _take(hold, size)
+    await hold.turn()
     waiting: list[Message] = [{"type": "http.request", "body": body, "more_body": False}, *([last] if last else [])]
 
     async def again() -> Message:
@@ -77,26 +89,27 @@ async def _whole(receive: Receive, hold: Hold) -> tuple[bytes, Message | None]:
         body += message.get("body", b"")
         if len(body) > MAX_REQUEST_BYTES:
             raise Refusal(f"The request has more than {MAX_REQUEST_BYTES:,} bytes. Send a smaller one.", 413)
-        if len(body) >= LARGE_BYTES and not hold.grow(len(body)):
-            raise Refusal(f"Too many large requests haven't ended. Try again in {RETRY_SECONDS} s.", 503)
+        if len(body) >= LARGE_BYTES:
+            _take(hold, len(body))
         if not message.get("more_body", False):
             return bytes(body), None
     return bytes(body), message
 
 
-def _has_too_many_values(body: bytes) -> bool:
-    """Say whether JSON holds more than ``MAX_VALUES``. The SDK reports bodies that aren't JSON."""
-    # Each value but the first follows one of these, inside of strings or not.
-    if sum(map(body.count, (b",", b"[", b"{", b":"))) < MAX_VALUES:
-        return False
-    try:
-        waiting: list[Any] = [json.loads(body)]
-    except (ValueError, RecursionError):
-        return False
-    count = 0
-    while waiting and count <= MAX_VALUES:
-        each = waiting.pop()
-        count += 1
-        if isinstance(each, dict | list):
-            waiting.extend(each.values() if isinstance(each, dict) else each)
-    return count > MAX_VALUES
+def _take(hold: Hold, size: int) -> None:
+    if not hold.grow(size):
+        raise Refusal(f"Too many large requests haven't ended. Try again in {RETRY_SECONDS} s.", 503)
+
+
+def _values(body: bytes) -> int:
+    """Return how many values JSON has. Whether it is JSON is left to the SDK.
+
+    Raises:
+        Refusal: There are too many, or they can't be counted.
+    """
+    if b"\0" in body:  # Python also reads JSON in UTF-16 and UTF-32
+        raise Refusal("The request isn't JSON in UTF-8.", 400)
+    count = sum(1 for _ in islice(_VALUE.finditer(body), MAX_VALUES + 1))
+    if count > MAX_VALUES:
+        raise Refusal(f"The request has too many values (maximum {MAX_VALUES:,}). Send a smaller one.", 413)
+    return count

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from contextlib import asynccontextmanager, contextmanager, nullcontext
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -17,14 +17,13 @@ from agenta_ai.errors import AgentaError, CallFailed, InvalidInput
 from agenta_ai.mcp import failures, translation
 from agenta_ai.mcp.callers import holder
 from agenta_ai.mcp.progress import ProgressReport
-from agenta_ai.mcp.shares import Shares
+from agenta_ai.mcp.shares import Hold, Shares
 from agenta_ai.mcp.watching import ToolChanges, watch_tools
 from agenta_ai.results import Progress
 from agenta_ai.version import __version__
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator
-    from contextlib import AbstractContextManager
 
     from anyio.abc import TaskGroup
     from mcp.server.context import ServerRequestContext
@@ -59,7 +58,7 @@ class Bridge:
         names: How tools are named.
         caller: Returns the caller's credentials of a request, as metadata for the service.
         remote: Whether callers may be on other machines.
-        hold: Returns what holds the bytes of a request while it is used, which may be longer than its connection.
+        hold: Returns what holds the memory of a request while it is used, which may be longer than its connection.
         timeout: Seconds that a tool may take; the client's own if ``None``.
     """
 
@@ -67,7 +66,7 @@ class Bridge:
     names: Names
     caller: Callable[[Context], Metadata]
     remote: bool
-    hold: Callable[[Context], AbstractContextManager[object]] = lambda _: nullcontext()
+    hold: Callable[[Context], Hold] = lambda _: Hold(Shares(0, 0), "")
     timeout: float | None = None
     _calls: Shares = field(default_factory=lambda: Shares(MAX_CALLS, MAX_CALLS_OF_CALLER))
 
@@ -132,6 +131,7 @@ class Bridge:
 
     async def _run(self, context: Context, params: types.CallToolRequestParams) -> ToolResult:
         report = ProgressReport(context.session)
+        await self.hold(context).turn()
         events = self.client.stream_tool(
             self.names.meant(params.name),
             params.arguments or {},

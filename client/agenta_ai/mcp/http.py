@@ -30,7 +30,7 @@ from agenta_ai.mcp.connections import BACKLOG, KEEP_ALIVE_SECONDS, MAX_HEAD_BYTE
 from agenta_ai.mcp.sessions import Sessions, check_beginning
 from agenta_ai.mcp.shares import Hold, Shares
 from agenta_ai.mcp.targets import CanonicalTargets, canonical, with_any_port
-from agenta_ai.mcp.turns import Turns
+from agenta_ai.mcp.turns import PacedTurns, Turns
 
 if TYPE_CHECKING:
     import socket
@@ -198,6 +198,7 @@ class _Endpoint:
         self._security = security
         self._check = check
         self._large = Shares(body.MAX_BYTES, body.MAX_BYTES_OF_CALLER)
+        self._turns = PacedTurns()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         request = Request(scope)
@@ -214,7 +215,7 @@ class _Endpoint:
             scope["headers"] = [header for header in scope["headers"] if header[0] != b"last-event-id"]
             await self._sessions.handle_request(scope, receive, send)
             return
-        with Hold(self._large, holder(caller)) as hold:
+        with Hold(self._large, holder(caller), self._turns) as hold:
             scope[_HOLD] = hold
             try:
                 receive = await _checked(receive, hold)

@@ -6,6 +6,8 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import Self
 
+from agenta_ai.mcp.turns import PacedTurns
+
 
 @dataclass
 class Shares:
@@ -51,10 +53,12 @@ class Hold:
     Attributes:
         shares: What it takes from.
         holder: Whose share.
+        turns: What it waits for before long work.
     """
 
     shares: Shares
     holder: str
+    turns: PacedTurns = field(default_factory=PacedTurns)
     _amount: int = 0
     _users: int = 0
 
@@ -64,6 +68,11 @@ class Hold:
             return False
         self._amount = amount
         return True
+
+    async def turn(self) -> None:
+        """Wait for a turn, if anything is taken: what takes little memory is done quickly."""
+        if self._amount:
+            await self.turns.take(self.holder)
 
     def __enter__(self) -> Self:
         self._users += 1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import time
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -139,8 +140,8 @@ class KeyServer:
         url: Where they are.
         http: Asks for them; closed with this.
         timeout: Seconds that a request may take in all.
-        refresh: Seconds after which they are fetched again. Until then, and while that fails, the old ones are used;
-            after twice as long, a caller waits for the answer.
+        refresh: Seconds after which they are fetched again. Until then, and while that fails, the old ones are used; a
+            caller waits for the answer only if nothing has been asked for twice as long.
         cooldown: Seconds between two questions at least, however many tokens name keys that aren't known. As long as
             there are no keys at all, it is no more than 5.
         max_age: Seconds after which keys that couldn't be renewed aren't used any more.
@@ -170,6 +171,8 @@ class KeyServer:
         self._clock = clock
         self._keys: KeySet | None = None
         self._renewed = 0.0
+        # When the last fetch ended, successful or not.
+        self._asked = -math.inf
         self._may_ask = clock()
         self._asking: SingleFlight[str, None] = SingleFlight()
 
@@ -184,11 +187,11 @@ class KeyServer:
             delay = max(self._may_ask - self._clock(), 1.0)
             message = "The keys for checking tokens are unavailable. Try again."
             raise Refused(Reason.AUTHORITY_UNAVAILABLE, message, retry_delay=delay)
-        age = self._clock() - self._renewed
-        if age >= LONG_OVERDUE * self._refresh:
+        now = self._clock()
+        if now - max(self._renewed, self._asked) >= LONG_OVERDUE * self._refresh:
             # There were no calls for a while, and a key may have been withdrawn meanwhile.
             keys = await self._ask() or keys
-        elif age >= self._refresh:
+        elif now - self._renewed >= self._refresh:
             self._begin()
         key = keys.find(key_id, algorithm)
         if key is None and (keys := await self._ask()):
@@ -233,6 +236,8 @@ class KeyServer:
                 self._may_ask = now + min(self._cooldown, _RETRY_SECONDS)
         else:
             self._renewed = now
+        finally:
+            self._asked = self._clock()
 
 
 async def fetch_key_set(http: HttpClient, url: str, timeout: float) -> bytes:

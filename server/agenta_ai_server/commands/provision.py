@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shlex
-import sys
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -94,12 +93,13 @@ async def run(environment: Mapping[str, str], options: Options) -> int:
             else:
                 refused = await _provision(management, wanted, options)
     except ManagementError as error:
-        _report(f"agenta-ai-server provision: {error} {error.remedy}")
+        stdout.report(f"agenta-ai-server provision: {error} {error.remedy}")
         return EXIT_REFUSED
     for each in refused:
         if each.diff:
-            _report(each.diff)
-        _report(f"agenta-ai-server provision: {each} {each.remedy}")
+            for line in each.diff.split("\n"):
+                stdout.report(line)
+        stdout.report(f"agenta-ai-server provision: {each} {each.remedy}")
     if refused:
         return EXIT_REFUSED
     if not options.dry_run:
@@ -184,12 +184,12 @@ async def _provision(
             # For another environment, a moment ago.
             found, change = await _planned(management, each, options)
         if not change.steps:
-            _report(f"No change: {each.application} in {each.environment} is up to date.")
+            stdout.report(f"No change: {each.application} in {each.environment} is up to date.")
         else:
-            await execute(management, each, found, change, _report)
+            await execute(management, each, found, change, stdout.report)
             created |= {each.application} if Step.CREATE in change.steps else set()
     if created:
-        _report(CREDENTIAL_NOTE)
+        stdout.report(CREDENTIAL_NOTE)
     return []
 
 
@@ -214,7 +214,7 @@ async def _roll_back(
             stdout.say(f"Would deploy {where}.")
             continue
         await management.deploy(application, version, environment, f"{MADE_BY}rollback")
-        _report(f"Deployed {where}.")
+        stdout.report(f"Deployed {where}.")
     return refused
 
 
@@ -230,7 +230,3 @@ def _exports(environment: Mapping[str, str], options: Options) -> str:
     settings |= {FILE: str(options.tools)} if options.tools else {APPLICATION: options.application}
     lines = [f"export {name}={shlex.quote(value)}" for name, value in settings.items()]
     return "\n".join([*lines, "# And AGENTA_AI_SERVICES_API_KEY or its _FILE: a viewer's key is enough."])
-
-
-def _report(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)

@@ -11,12 +11,14 @@ from typing import TYPE_CHECKING
 
 from agenta_ai_server.assembly.resources import Resources
 from agenta_ai_server.assembly.service import build_service
+from agenta_ai_server.rpc.server import ListenerFailed
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
 
     from agenta_ai_server.assembly.service import Service
     from agenta_ai_server.domain.tool import ToolSet
+    from agenta_ai_server.rpc.server import Server
     from agenta_ai_server.settings import Settings
 
 # A terminal that closes sends SIGHUP. There is nothing to reload by a signal: files are read again when they change.
@@ -40,13 +42,20 @@ async def running(settings: Settings, faults: Sequence[str] = ()) -> AsyncIterat
         SettingsError: There are faults, or what a setting names can't be used.
         ListenError: The address can't be listened on.
     """
+    async with started(settings, faults) as (_, address):
+        yield address
+
+
+@asynccontextmanager
+async def started(settings: Settings, faults: Sequence[str] = ()) -> AsyncIterator[tuple[Server, str]]:
+    """Do the same as :func:`running`, and yield the server with its address."""
     async with Resources(faults) as resources:
         service = build_service(settings, resources)
         await resources.start()
         address = await service.server.start(settings.listen)
         _report_disabled(service.catalog.current)
         try:
-            yield address
+            yield service.server, address
         finally:
             service.state.draining = True
             await _stop(service, settings.drain_seconds, settings.shutdown_grace_seconds)
@@ -73,6 +82,8 @@ async def _stop(service: Service, drain: float, grace: float) -> None:
 async def serve(settings: Settings, faults: Sequence[str] = ()) -> None:
     """Run the service until SIGTERM, SIGINT or SIGHUP; a second signal doesn't wait for running calls.
 
+    It ends, too, if grpc stops listening by itself, because then it can only be started again.
+
     Args:
         settings: As for :func:`running`.
         faults: As for :func:`running`.
@@ -80,17 +91,23 @@ async def serve(settings: Settings, faults: Sequence[str] = ()) -> None:
     Raises:
         SettingsError: As :func:`running`.
         ListenError: As :func:`running`.
+        ListenerFailed: grpc has stopped listening by itself.
     """
     # A core dump would hold keys and prompts. The hard limit stays, so that an operator can still ask for one.
     resource.setrlimit(resource.RLIMIT_CORE, (0, resource.getrlimit(resource.RLIMIT_CORE)[1]))
     stop = stop_signal(settings.shutdown_grace_seconds)
-    async with running(settings, faults):
+    async with started(settings, faults) as (server, _):
         if not settings.idempotency_file and not settings.redis_url:
             log.info(
                 "a restart forgets which request_ids were run, and repeats are then billed again: set "
                 "AGENTA_AI_GRPC_IDEMPOTENCY_FILE, or AGENTA_AI_GRPC_REDIS_URL for several machines"
             )
-        await stop.wait()
+        waiting = asyncio.create_task(stop.wait()), asyncio.create_task(server.ended())
+        await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+        for task in waiting:
+            task.cancel()
+        if not stop.is_set():
+            raise ListenerFailed("has stopped listening, because gRPC has failed. The log says why.")
 
 
 def stop_signal(grace: float) -> asyncio.Event:

@@ -1,4 +1,4 @@
-"""Standard output, which may be closed, full, or without a reader."""
+"""Standard output, which may be closed, full, or without a reader, and lines for standard error."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ import os
 import sys
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
+
+from agenta_ai.terminal import printable_json
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -41,13 +43,19 @@ def prepare_streams() -> None:
 
 
 def say(text: str) -> None:
-    """Print a line, at once.
+    """Print a text, at once. Characters that would manipulate a terminal are escaped: the text may be Agenta's.
 
     Raises:
         OutputError: It can't be printed.
     """
     with printed():
-        print(text)
+        # JSON stays JSON, and the escapes are as good for other texts.
+        print(printable_json(text))
+
+
+def report(line: str) -> None:
+    """Print a line to standard error, at once, escaped so that no part of it can pass for another line."""
+    print(printable_json(line).replace("\n", r"\n"), file=sys.stderr, flush=True)
 
 
 @contextmanager

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import logging
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -29,6 +30,9 @@ OPTIONS: Sequence[tuple[str, int]] = (
     # received is kept until the connection ends.
     ("grpc.max_receive_message_length", MAX_REQUEST_BYTES * 5 // 4),
     ("grpc.max_concurrent_streams", 1000),
+    # No compressed requests: a bit for each encoding, of which only the first, none, is set. Otherwise a stranger's
+    # kilobyte becomes a megabyte that gRPC decompresses before anyone has been authenticated.
+    ("grpc.compression_enabled_algorithms_bitset", 1),
     # What a caller may send on a stream before it is read, apart from the rest of a message that is being read. grpc
     # would measure the network and raise it to several megabytes, even for streams that nobody reads any further.
     ("grpc.http2.bdp_probe", 0),
@@ -61,6 +65,10 @@ class ListenError(OSError):
     def __init__(self, message: str, setting: str = "AGENTA_AI_GRPC_LISTEN") -> None:
         super().__init__(message)
         self.setting = setting
+
+
+class ListenerFailed(Exception):
+    """The listener has ended by itself."""
 
 
 class Server:
@@ -141,6 +149,12 @@ class Server:
         if self._tls:
             return self._server.add_secure_port(address, self._tls.credentials())
         return self._server.add_insecure_port(address)
+
+    async def ended(self) -> None:
+        """Wait until grpc has stopped listening: because of :meth:`stop`, or because it has failed and logged why."""
+        with suppress(Exception):
+            # Cancelled, it would cancel what grpc itself waits for.
+            await asyncio.shield(self._server.wait_for_termination())
 
     async def stop(self, drain: float, grace: float) -> None:
         """Report NOT_SERVING, after a while accept no new calls, and return when running calls have ended.

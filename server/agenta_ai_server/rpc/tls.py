@@ -12,6 +12,7 @@ from uuid import uuid4
 
 import grpc
 from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_private_key
 
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
 
 # Only there sockets have names without a file.
 LINUX = sys.platform == "linux"
+# What cryptography raises for what it can't read, or doesn't know.
+_UNREADABLE = ValueError, UnsupportedAlgorithm, x509.InvalidVersion
 
 log = logging.getLogger(__name__)
 
@@ -141,9 +144,14 @@ def read_certificates(pem: bytes) -> list[x509.Certificate]:
     """Return the server's certificate and those between it and its authority.
 
     Raises:
-        ValueError: There is none.
+        ValueError: There is none, or its key is of an unknown type.
     """
-    return _certificates(pem, "certificate")
+    certificates = _certificates(pem, "certificate")
+    try:
+        certificates[0].public_key()
+    except _UNREADABLE:
+        raise ValueError("the certificate has a key of an unknown type: use RSA or ECDSA (P-256, P-384)") from None
+    return certificates
 
 
 def read_authorities(pem: bytes) -> list[x509.Certificate]:
@@ -163,12 +171,14 @@ def read_key(pem: bytes) -> PrivateKeyTypes:
     """
     try:
         return load_pem_private_key(pem, password=None)
-    except (ValueError, TypeError):
-        raise ValueError("the key can't be read: it must be in PEM form and without a password") from None
+    except (*_UNREADABLE, TypeError):
+        raise ValueError(
+            "the key can't be read: it must be in PEM form, without a password, and of type RSA or ECDSA"
+        ) from None
 
 
 def _certificates(pem: bytes, what: str) -> list[x509.Certificate]:
     try:
         return x509.load_pem_x509_certificates(pem)
-    except ValueError:
+    except _UNREADABLE:
         raise ValueError(f"the {what} can't be read: it must be in PEM form") from None

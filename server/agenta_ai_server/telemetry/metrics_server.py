@@ -69,8 +69,14 @@ def _one_at_a_time(app: Callable[..., Iterable[bytes]]) -> Callable[..., Iterabl
     turn = threading.Lock()
 
     def serve(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
-        with turn:
-            return app(environ, start_response)
+        try:
+            with turn:
+                return app(environ, start_response)
+        except Exception as error:
+            # The library fails for some values of Accept, and wsgiref would print that to standard error.
+            log.error("a scrape failed: %s", type(error).__name__)
+            start_response("400 Bad Request", [("content-type", "text/plain")])
+            return [b"The request's headers can't be read.\n"]
 
     return serve
 

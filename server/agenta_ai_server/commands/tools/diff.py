@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -100,7 +99,7 @@ async def run(environment: Mapping[str, str], options: Options) -> int:
         async with open_management(environment, options.api_key_file) as management:
             states = await read_states(management, set(places.values()))
     except ManagementError as error:
-        print(f"agenta-ai-server tools diff: {error} {error.remedy}", file=sys.stderr, flush=True)
+        stdout.report(f"agenta-ai-server tools diff: {error} {error.remedy}")
         return EXIT_TROUBLE
     compared = []
     for tool in tools:

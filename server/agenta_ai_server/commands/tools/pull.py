@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import sys
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -129,7 +128,7 @@ def _opened(given: Path) -> _File:
 
 
 def _trouble(text: str) -> int:
-    _say(f"agenta-ai-server tools pull: {text}")
+    stdout.report(f"agenta-ai-server tools pull: {text}")
     return EXIT_TROUBLE
 
 
@@ -243,13 +242,13 @@ class _Pull:
             for name, content in changed.items():
                 replace_file(self._file.path.parent / name, content.encode(), mode=NEW_FILE_MODE)
         for line in self.report.done:
-            _say(line)
+            stdout.report(line)
         for line in self.report.left:
-            _say(f"Not done: {line}")
+            stdout.report(f"Not done: {line}")
         if not changed and not self.report.left:
-            _say(f"No change: {self._file.path} matches what is deployed.")
+            stdout.report(f"No change: {self._file.path} matches what is deployed.")
         if changed and self._options.dry_run:
-            _say("This was a dry run: nothing was written.")
+            stdout.report("This was a dry run: nothing was written.")
 
     def _check(self, text: str) -> None:
         def read_beside(path: Path) -> bytes:
@@ -273,7 +272,3 @@ class _Pull:
 def _diff(old: str, new: str, name: str) -> str:
     lines = difflib.unified_diff(old.splitlines(), new.splitlines(), f"a/{name}", f"b/{name}", lineterm="")
     return "\n".join(lines)
-
-
-def _say(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import sys
 from contextlib import asynccontextmanager, nullcontext
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
@@ -98,7 +97,7 @@ async def run(environment: Mapping[str, str], options: Options) -> int:
     tested = []
     async with _running({**environment, FILE: str(path)}, tools, options) as (loaded, catalog, explanations):
         if options.live:
-            _say(_cost(tools, loaded))
+            stdout.report(_cost(tools, loaded))
         for tool in tools:
             for number, example in enumerate(tool.examples, 1):
                 explanations.last = ""
@@ -207,7 +206,3 @@ def _line(tested: Tested) -> str:
 
 def _without_examples(names: Sequence[str]) -> list[str]:
     return [f"Without an example: {', '.join(names)}."] if names else []
-
-
-def _say(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)

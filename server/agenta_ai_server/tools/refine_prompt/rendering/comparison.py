@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Final
 
 from agenta_ai_server.tools.refine_prompt.formats import jsonpath
 from agenta_ai_server.tools.refine_prompt.formats.syntax import TemplateSyntaxError, is_blank
+from agenta_ai_server.tools.refine_prompt.rendering.dependence import Dependence
 from agenta_ai_server.tools.refine_prompt.rendering.inputs import Inputs
 from agenta_ai_server.tools.refine_prompt.rendering.shapes import ABSENT, EMPTY, Shape
 from agenta_ai_server.tools.refine_prompt.rendering.situations import Situation, bases, candidates
@@ -38,8 +39,6 @@ _ENOUGH_SECONDS: Final = 0.25
 MAX_SECONDS: Final = 0.65
 # In how many situations texts are rendered for the estimate. The second is one with long inputs.
 _REHEARSED: Final = 3
-# What may look like a value that isn't there, for a prompt has numbers of its own. More of it may be guesses.
-_MAX_GUESSES: Final = 8
 
 
 def read(template_format: str, texts: Sequence[str], fixed: Sequence[str]) -> Fault | None:
@@ -181,6 +180,7 @@ class _Comparison:
         for text in self._old:
             text.survey(self._root)
         self._root.mark_optional_items()
+        self._deciding = [shape for shape in self._root.walk() if shape.decides]
         self._inputs = Inputs(self._root, notes_tests=template_format == "jinja2")
         self.fault: Fault | None = None
         self._base = Situation()
@@ -251,7 +251,7 @@ class _Comparison:
     def _compare(self, new: Sequence[Text], fixed: Sequence[Text], verdict: Verdict) -> set[Shape]:
         """Render old and new in all situations, and return what the old texts showed in any."""
         seen, seen_in_new = set[Shape](), set[Shape]()
-        base: tuple[_Shown, _Shown] | None = None
+        dependence = Dependence(self._base)
         began = time.process_time()
         for count, situation in enumerate(self._situations()):
             if count > _FEWEST and time.process_time() - began > _ENOUGH_SECONDS:
@@ -268,8 +268,7 @@ class _Comparison:
                 verdict.fails(failed.index, failed.error, situation)
                 continue
             verdict.blank(old.blank, refined.blank)
-            base = base or (old, refined)
-            kept = refined.markers if len(refined.guesses - old.guesses) <= _MAX_GUESSES else set[str]()
+            kept = self._inputs.unguessed(refined.markers, refined.guesses - old.guesses)
             lost = {shapes[marker].name for marker in old.markers - kept} | (old.paths - refined.paths)
             verdict.lost(lost, situation, self._base)
             verdict.say("unguarded", refined.paths - old.paths, str(situation))
@@ -277,33 +276,32 @@ class _Comparison:
             surplus = self._inputs.surplus_markers
             fresh = refined.markers & surplus.keys() - old.markers
             verdict.say("shows all", {surplus[marker].name for marker in fresh})
-            seen_in_new |= {self._inputs.shape_of(marker) for marker in refined.markers}
-            self._judge_dependence(situation, base, (old, refined), verdict)
+            shown_in_new = {self._inputs.shape_of(marker) for marker in refined.markers}
+            seen_in_new |= shown_in_new
+            dependence.note(situation, old.text, refined.text, shown_in_new.union(shapes.values()))
+        verdict.say("ignores", dependence.ignored())
         self._judge_elements(seen, seen_in_new, verdict)
         return seen
-
-    def _judge_dependence(
-        self, situation: Situation, base: tuple[_Shown, _Shown], now: tuple[_Shown, _Shown], verdict: Verdict
-    ) -> None:
-        """Check that the new texts depend on an input where the old ones do without showing it."""
-        usual = self._base.choices
-        changed = [shape for shape, choice in situation.choices.items() if choice != usual.get(shape)]
-        if len(changed) == 1 and not self._shows(changed[0], base[0], now[0]):
-            old, new = (before.text != after.text for before, after in zip(base, now, strict=True))
-            if old and not new:
-                verdict.say("ignores", {changed[0].name})
 
     def _judge_unseen(self, survey: Shape, seen: set[Shape], verdict: Verdict) -> None:
         """Check that the new texts use by name what no situation shows."""
         used = {shape.name for shape in survey.walk()}
+        # It takes more than two items of a condition to be other than usual, or more situations than there are, to see
+        # the effect of some.
+        silent = {shape.name for shape in self._deciding if not seen.intersection(shape.walk())}
+        verdict.say("ignores", silent - used)
         hides = any(choice in {ABSENT, EMPTY} for choice in self._base.choices.values())
         never = {shape for shape in self._root.walk() if ("shown" in shape.uses or hides) and not shape.fallback} - seen
         verdict.say("lost", {shape.name for shape in never} - used)
+        # A count has no marker, and is mostly used for something else as well, as in range(n).
+        printed = {shape.name for shape in survey.walk() if shape.is_printed}
+        counts = {shape.name for shape in never if "shown" in shape.uses and shape.kinds[0] == "count"}
+        verdict.say("lost", counts - printed)
         if hides:
             verdict.say("invented", used - {shape.name for shape in self._root.walk()})
         # A constant may also be seen because it stands in the texts.
         constants = {shape.name for shape in self._base.choices if "shown" in shape.uses}
-        verdict.say("lost", constants - {shape.name for shape in survey.walk() if shape.uses & {"shown", "printed"}})
+        verdict.say("lost", constants - printed)
 
     def _judge_elements(self, seen: set[Shape], seen_in_new: set[Shape], verdict: Verdict) -> None:
         """Check that the new texts show nothing of elements of which the old ones show nothing."""
@@ -333,11 +331,6 @@ class _Comparison:
             if combined.choices != self._base.choices or combined.mode != self._base.mode:
                 seen += 1
                 yield combined
-
-    def _shows(self, shape: Shape, *rendered: _Shown) -> bool:
-        inside = set(shape.walk())
-        markers = self._inputs.markers
-        return any(markers.get(marker) in inside for each in rendered for marker in each.markers)
 
     def _render(self, texts: Sequence[Text], situation: Situation, fixed: Sequence[Text] = ()) -> _Shown:
         """Render texts, and those that stay as they are, as far as that can be done."""

@@ -25,13 +25,16 @@ _PLAIN = re.compile(r"[\w .,:-]+")
 _FIRST_NUMBERS = range(101, 201)
 _OTHER_NUMBER = 400
 _MOST_VALUES = 8**4
+# What may look like a value that isn't there, for a prompt has numbers of its own. More of it may be guesses.
+_MAX_GUESSES = 8
 # How deep the lists may be whose elements are keys.
 _MAX_KEYS_DEPTH = 2
 # Deeper, a list has one element only.
 _MAX_NESTING = 3
 # Where the chunks of a long text begin, so that a cut is seen wherever it is, and what is between them.
 _LONG = (*range(2, 100, 10), *range(100, 400, 20), *range(400, 1200, 40), *range(1200, 2001, 50))
-_PROSE = "Été, the\nline\n\n" * 150
+# In fewer than a hundred lines, whose numbers have fewer digits than those that stand for inputs.
+_PROSE = "Été, the first line, which has as many words as people write,\nline\n\n" * 33
 
 # Modes, each of which is for all inputs at once.
 PLAIN: Final = ""
@@ -169,6 +172,15 @@ class Inputs:
         known = {marker for marker in found if marker in self.markers}
         return known | literals, found - known
 
+    @staticmethod
+    def unguessed(markers: set[str], guesses: set[str]) -> set[str]:
+        """Return the markers of those kinds, texts or numbers, of which there are few guesses."""
+        few = markers
+        for kind in (_CHUNK, _NUMBER, _WITH_FRACTION):
+            if sum(1 for guess in guesses if kind.fullmatch(guess)) > _MAX_GUESSES:
+                few = {marker for marker in few if not kind.fullmatch(marker)}
+        return few
+
     def shape_of(self, marker: str) -> Shape:
         """Return the shape of the value that a marker or a constant stands for."""
         return self.markers.get(marker) or self.literals[marker]
@@ -176,7 +188,7 @@ class Inputs:
     def _object(self, shape: Shape, at: tuple[int, ...]) -> Object:
         made = Object(shape, self.misses, notes_tests=self._notes_tests)
         for key, child in shape.keys.items():
-            there = self._choices.get(child) is not ABSENT
+            there = self._choice(child, at) is not ABSENT
             if there and (self._mode == FLAT or not child.fallback):
                 made[key] = self._value(child, at)
         if shape.keyed_by:
@@ -207,10 +219,12 @@ class Inputs:
     def _value(self, shape: Shape, at: tuple[int, ...], override: Choice | None = None) -> Any:
         self.made += 1
         likeliest = shape.kinds[0]
-        choice = override or self._choices.get(shape, Choice(likeliest))
+        choice = override or self._choice(shape, at) or Choice(likeliest)
         kind = choice.kind if choice.kind in KINDS else likeliest
         if choice.kind == "literal":
-            if isinstance(choice.value, str) and sum(map(str.isalpha, choice.value)) > 1:
+            # Where a constant is never printed, it stands in the text for itself, as words that may be reworded.
+            is_word = isinstance(choice.value, str) and sum(map(str.isalpha, choice.value)) > 1
+            if is_word and shape.is_printed:
                 self.literals[choice.value] = shape
             return choice.value
         if choice.kind == "like":
@@ -234,7 +248,8 @@ class Inputs:
             # A search in a list can't always be distinguished from one in a text.
             text = self._text(shape, at)
             return self._chosen_text(shape, choice, at) if "text" in shape.uses else [choice.value, text]
-        size = choice.value if choice.kind == "size" else shape.least if len(at) < _MAX_NESTING else 1
+        usual = shape.least if len(at) < _MAX_NESTING else min(shape.least, 1)
+        size = choice.value if choice.kind == "size" else usual
         place, override = choice.value if choice.kind == "at" else (None, None)
         elements = [
             self._value(shape.element(), (*at, number), override if number == place else None) for number in range(size)
@@ -255,7 +270,15 @@ class Inputs:
             return text.ljust(choice.value, "0")[: choice.value]
         if shape.holds:
             return f"{text} {self._text(shape.holds, at)}"
-        return f"{text} {text}" if choice is OTHER else text
+        return f"{_falling(at)} {text} {text}" if choice is OTHER else text
+
+    def _choice(self, shape: Shape, at: tuple[int, ...]) -> Choice | None:
+        """Return the unusual value that was chosen, which may be that of every second element only."""
+        choice = self._choices.get(shape)
+        if choice is None or choice.kind != "second":
+            return choice
+        parity, inner = choice.value
+        return inner if at[-1] % 2 == parity else None
 
     def _number(self, shape: Shape, at: tuple[int, ...]) -> int:
         return self._numbers.setdefault((shape, at), len(self._numbers))
@@ -263,7 +286,11 @@ class Inputs:
     def _numeric(self, shape: Shape, kind: str, choice: Choice, at: tuple[int, ...]) -> float:
         if kind == "count":
             return 3 if choice is OTHER else 1
-        number = self._first_number + self._number(shape, at) + (_OTHER_NUMBER if choice is OTHER else 0)
+        place = self._number(shape, at)
+        if choice is OTHER:
+            # The other values fall where the usual ones rise, so that sorting a list makes a difference.
+            place = _OTHER_NUMBER + (-place if place < _OTHER_NUMBER else place)
+        number = self._first_number + place
         self.markers[str(number)] = shape
         if self._mode != FRACTIONS:
             return number
@@ -291,3 +318,8 @@ class Inputs:
         value = Value(text)
         value._shape, value._misses = shape, self.misses
         return value
+
+
+def _falling(at: tuple[int, ...]) -> str:
+    """Return what a text begins with, so that it comes before those of the elements before its own."""
+    return chr(ord("z") - (at[-1] % 26 if at else 0))

@@ -6,16 +6,19 @@ import contextlib
 from typing import TYPE_CHECKING, Any, Final
 
 from jinja2 import nodes
+from jinja2.runtime import LoopContext
 from jinja2.visitor import NodeTransformer
 
 from agenta_ai_server.tools.refine_prompt.rendering.probes import (
     MAX_LENGTH,
     Attribute,
+    Elements,
     Origin,
     Pieces,
     Probe,
     either,
     recorded,
+    show,
     use_counts,
     use_numbers,
 )
@@ -44,6 +47,7 @@ _KIND_TESTS: Final = {
 }
 _TESTS: Final = _KIND_TESTS | dict.fromkeys(("odd", "even", "divisibleby"), "number")
 
+_COUNTERS: Final = frozenset({"index", "index0", "revindex", "revindex0", "length"})
 _COMPARED: Final[dict[str, tuple[Any, ...]]] = {
     "none": (None,),
     "true": (True,),
@@ -100,6 +104,7 @@ class _Survey(Sandbox):
         # Nothing is rejected.
         own |= {"reject": filters["select"], "rejectattr": filters["selectattr"]}
         own |= {"__seen": _seen, "__elements": _elements, "__row": _row, "__members": _members, "__item": _item}
+        own |= {"__limited": _limited}
         self.filters = _Known(filters | own, lambda name: recorded(_same, name, ""))
         self.tests = _Known({}, _asked)
         self.globals["range"] = _range
@@ -116,6 +121,8 @@ class _Survey(Sandbox):
 
     def call_binop(self, context: Context, operator: str, left: Any, right: Any) -> Any:
         """Return what an operation gives."""
+        if operator == "%" and isinstance(left, str) and not isinstance(left, Probe):
+            show(right)
         try:
             return super().call_binop(context, operator, left, right)
         except Exception:
@@ -169,7 +176,10 @@ class _AllBranches(NodeTransformer):
     def visit_For(self, node: nodes.For) -> Any:  # noqa: N802
         self.generic_visit(node)
         node.iter = _filter(node.iter, "__elements", [nodes.Const(_width(node.target))])
-        node.test = _always(node.test) if node.test else None
+        if node.test:
+            # In the body, since a loop doesn't know the list whose elements a test has picked.
+            node.body.insert(0, nodes.ExprStmt(_always(node.test), lineno=node.lineno))
+            node.test = None
         after, node.else_ = _otherwise(node), []
         return [node, *after]
 
@@ -195,7 +205,12 @@ class _AllBranches(NodeTransformer):
         return node
 
     def visit_Compare(self, node: nodes.Compare) -> Any:  # noqa: N802
+        sides: list[nodes.Compare | nodes.Operand] = [node, *node.ops]
+        limits = [each for each in sides if not _is_counter(each.expr)]
         self.generic_visit(node)
+        if len(limits) < len(sides):
+            loop = nodes.Name("loop", "load", lineno=node.lineno)
+            node.expr = _filter(node.expr, "__limited", [loop, *(each.expr for each in limits)])
         for each in node.ops:
             if each.op in {"in", "notin"}:
                 each.expr = _filter(each.expr, "__members", [])
@@ -222,6 +237,13 @@ class _AllBranches(NodeTransformer):
 def _otherwise(node: nodes.If | nodes.For) -> list[nodes.Node]:
     """Return the branch ``else``. It stays one, as an unknown filter in a branch is no fault until it is applied."""
     return [nodes.If(nodes.Const(True), node.else_, [], [], lineno=node.lineno)] if node.else_ else []
+
+
+def _is_counter(node: nodes.Expr) -> bool:
+    """Whether it is a loop's length, or the place of an element in it."""
+    if not isinstance(node, nodes.Getattr) or node.attr not in _COUNTERS:
+        return False
+    return isinstance(node.node, nodes.Name) and node.node.name == "loop"
 
 
 def _width(target: nodes.Node) -> int:
@@ -310,9 +332,23 @@ def _elements(value: Any, width: int) -> Sequence[Any]:
         found = list(value)
     except Exception:
         found = [Probe()]
-    if not found and not isinstance(value, Probe):
+    source = _source(value)
+    if not found and not isinstance(source, Probe):
         found = [Probe()]  # what is gone through seldom is surveyed as well
-    return [_row(each, width) for each in found] if width else found
+    rows = [_row(each, width) for each in found] if width else found
+    return Elements(rows, source) if isinstance(source, Probe) else rows
+
+
+def _source(elements: Any) -> Any:
+    return elements.source if isinstance(elements, Elements) else elements
+
+
+def _limited(value: Any, loop: Any, *limits: Any) -> Any:
+    """Record what the places in a loop are compared with, as that limits a list as its length does."""
+    source = _source(loop._iterable) if isinstance(loop, LoopContext) else None
+    for shape in source.shapes if isinstance(source, Probe) else ():
+        shape.sizes.update(each for each in limits if type(each) is int)
+    return value
 
 
 def _row(value: Any, width: int) -> Sequence[Any]:

@@ -139,6 +139,11 @@ class Probe(str):
         """What has its items: itself, or something new if it was derived."""
         return tuple(Shape(shape.name) for shape in self.shapes) if self.is_derived else self.shapes
 
+    @property
+    def _ends(self) -> bool:
+        """Whether it is so deep that a recursive loop is taken to end."""
+        return all(shape.name.count("[]") >= _MAX_NESTING for shape in self.shapes)
+
     def made(self, use: str = "", origin: Origin = Origin.MADE) -> Probe:
         """Return what was made from it, by something that uses it in this way."""
         if use:
@@ -163,6 +168,8 @@ class Probe(str):
             return either(item, *args[1:])
         if name in METHODS:
             self.use("object")
+            if self._ends and name in {"items", "values"}:
+                return Elements([], self)
             found = {"items": [(self.made(), self.each)], "keys": [self.made()], "values": [self.each]}
             return found.get(name, self.each)
         if name in _METHODS_OF_LISTS:
@@ -218,9 +225,11 @@ class Probe(str):
         return self.each
 
     def __iter__(self) -> Iterator[Any]:
-        if all(shape.name.count("[]") >= _MAX_NESTING for shape in self.shapes):
-            return iter(())
         self.use("list")
+        if self._ends:
+            for shape in self.shapes if not self.is_derived else ():
+                shape.least = 0
+            return iter(())
         return iter([self.each, self.each])
 
     def __reversed__(self) -> Iterator[Any]:
@@ -261,6 +270,11 @@ class Probe(str):
     def __str__(self) -> str:
         self._show()
         return "1"
+
+    def lower(self) -> str:
+        """Do as a text does. Only filters that sort call it, to ignore case."""
+        self.use("ordered")
+        return super().lower()
 
     def __add__(self, other: Any) -> Any:
         if isinstance(other, Probe):
@@ -414,6 +428,15 @@ class Attribute(Probe):
         return self.owner.method(self.name, *args, **kwargs)
 
 
+def show(*values: object) -> None:
+    """Record that probes are put into a format. Python itself would refuse to show one as a number."""
+    for value in values:
+        if isinstance(value, tuple):
+            show(*value)
+        elif isinstance(value, Probe):
+            str(value)
+
+
 def either(*values: Any) -> Any:
     """Return what stands for all these values together."""
     probes = [value for value in values if isinstance(value, Probe)]
@@ -442,6 +465,8 @@ def recorded(function: Callable[..., Any], name: str, use: str) -> Callable[...,
     def apply(*args: Any, **kwargs: Any) -> Any:
         value = args[place] if len(args) > place else None
         use_numbers(name, args[place + 1 :], kwargs)
+        if name == "format":
+            show(*args[place + 1 :], *kwargs.values())
         if name in _OF_ONE_KIND and isinstance(value, list | tuple) and any(map(_is_number, value)):
             _use_as_numbers(value)
         source = value.source if isinstance(value, Elements) else value

@@ -26,7 +26,8 @@ class Choice:
     Attributes:
         kind: ``absent``, ``empty``, ``literal``, ``like`` (another input), ``around`` (a marker that begins, ends and
             is filled with a text), ``pieces`` (markers with a text between them), ``size`` (of a list or a text),
-            ``at`` (one element of a list has another choice: ``value`` is its index and that choice), ``other``
+            ``at`` (one element of a list has another choice: ``value`` is its index and that choice), ``second`` (every
+            second element has another choice: ``value`` is 0 or 1, where that begins, and that choice), ``other``
             (another marker), or one of ``KINDS``.
         value: What belongs to the kind.
         says: What that means for the input, for people.
@@ -120,6 +121,17 @@ class Shape:
         yield self
         for child in (*self.keys.values(), *([self.each] if self.each else ())):
             yield from child.walk()
+
+    @property
+    def is_printed(self) -> bool:
+        """Whether it is shown, as it is or changed."""
+        return bool(self.uses & {"shown", "printed"})
+
+    def items(self) -> Iterator[Shape]:
+        """Yield the items, and theirs, as far as they are in no list of their own."""
+        for child in self.keys.values():
+            yield child
+            yield from child.items()
 
     def mark_optional_items(self) -> None:
         """Note that an item may be absent if something asks whether it is there."""

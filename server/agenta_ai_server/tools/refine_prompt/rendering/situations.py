@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from itertools import chain, combinations, islice, zip_longest
+from itertools import chain, combinations, islice, permutations, starmap, zip_longest
 from typing import TYPE_CHECKING, Any, Final
 
 from agenta_ai_server.tools.refine_prompt.rendering.inputs import CHANCE, FLAT, FRACTIONS, LONG, PLAIN
@@ -79,12 +79,14 @@ def candidates(root: Shape, unshown: Collection[Shape] = (), *, may_use_chance: 
         if len(together) > 1:
             yield Situation(together)
     yield from (Situation({shape: choice}) for shape, choice in single)
+    yield from _every_second(root, choices)
+    yield from _all_but_one(choices)
     yield from diagonals
     yield from (Situation({s: c, shape: ABSENT}) for s, c in single if c in {ABSENT, EMPTY} for shape in objects)
     # A text that is cut in a branch shows that only if it is long and the branch is taken.
     yield from (Situation({shape: choice}, LONG) for shape, choice in single if choice.kind in {"absent", "literal"})
     yield from (Situation({shape: choice}, mode) for mode in modes for shape, choice in single)
-    pairs = ((one, two) for one, two in combinations(single, 2) if one[0] is not two[0])
+    pairs = (pair for pair in combinations(single, 2) if not any(starmap(_leaves_out, permutations(pair))))
     for _, pair in zip(range(_MAX_PAIRS), pairs, strict=False):
         yield Situation(dict(pair))
 
@@ -115,6 +117,20 @@ def _others(root: Shape, unshown: Collection[Shape]) -> Iterator[Situation]:
             yield Situation({shape: OTHER})
 
 
+def _every_second(root: Shape, choices: Mapping[Shape, list[Choice]]) -> Iterator[Situation]:
+    """Make the elements of lists differ: in every second one, an item is absent or equals a constant."""
+    items = {
+        item: [choice for choice in choices.get(item, ()) if choice is ABSENT or choice.kind == "literal"]
+        for shape in root.walk()
+        if shape.each and "list" in shape.uses
+        for item in shape.each.items()
+    }
+    for item, choice in _one_by_one(items):
+        for begin, name in enumerate(("first", "second")):
+            says = f"{choice.says} in the {name} of two elements"
+            yield Situation({item: Choice("second", (begin, choice), says)})
+
+
 def _all_choices(root: Shape) -> dict[Shape, list[Choice]]:
     shapes = (shape for shape in root.walk() if shape is not root)
     return {shape: found for shape in shapes if (found := list(_choices(shape)))}
@@ -132,6 +148,23 @@ def _diagonals(choices: Mapping[Shape, list[Choice]], least: int) -> Iterator[Si
     if len(constants) >= least:
         for place in range(max(map(len, constants.values()))):
             yield Situation({shape: found[place % len(found)] for shape, found in constants.items()})
+
+
+def _leaves_out(one: tuple[Shape, Choice], other: tuple[Shape, Choice]) -> bool:
+    """Whether a choice leaves nothing of what has another choice, because it is of the same input, or inside of it."""
+    shape, choice = one
+    leaves_nothing = choice in {ABSENT, EMPTY} or (choice.kind, choice.value) == ("size", 0)
+    return other[0] is shape or (leaves_nothing and other[0] in set(shape.walk()))
+
+
+def _all_but_one(choices: Mapping[Shape, list[Choice]]) -> Iterator[Situation]:
+    """Give all but one of the inputs that are compared with constants the first of these.
+
+    If several conditions must hold, this shows the effect of each. Of fewer than three inputs, one is left.
+    """
+    together = next(_diagonals(choices, least=3), Situation()).choices
+    for left in together:
+        yield Situation({shape: choice for shape, choice in together.items() if shape is not left})
 
 
 def _choices(shape: Shape) -> Iterator[Choice]:

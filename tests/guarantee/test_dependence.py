@@ -1,0 +1,236 @@
+"""Conditions, orders and limits: what a text depends on without showing it, and how a refinement may change it."""
+
+from __future__ import annotations
+
+import pytest
+
+from agenta_ai_server.tools.refine_prompt.rendering import comparison
+
+TICKETS = "{% for t in tickets if @ %}- {{ t.title }}\n{% endfor %}{{ q }}"
+LAST_USER = "Answer: {{ (messages|selectattr('role', 'equalto', 'user')|list|last).content }}"
+USERS = (
+    "{% set users = messages|selectattr('role', 'equalto', 'user')|list %}"
+    "{% if users %}Q: {{ users[-1].content }}{% endif %}"
+)
+FIRST = "{% for d in docs %}{% if @ %}{{ d.title }}\n{% endif %}{% endfor %}"
+FEW_BODIES = (
+    "{% for d in docs %}{% if loop.index <= 3 %}{{ d.title }}: {{ d.body }}{% else %}{{ d.title }}{% endif %}"
+    "{% endfor %}"
+)
+
+
+def _changed(text: str, old: str, new: str) -> tuple[str, str]:
+    return text.replace("@", old), text.replace("@", new)
+
+
+# The old text, a new one, and whether that may take its place.
+CONDITIONS = [
+    (*_changed(TICKETS, "t.status == 'open' and t.priority == 'high'", "t.priority == 'high'"), False),
+    (*_changed(TICKETS, "t.status == 'open' and t.priority == 'high'", "t.status == 'open'"), False),
+    (*_changed(TICKETS, "t.lang == 'en' and t.score > 0.5", "t.lang == 'en'"), False),
+    (*_changed(TICKETS, "t.lang == 'en' and t.score > 0.5", "t.score > 0.5"), False),
+    (*_changed(TICKETS, "t.role == 'user' and not t.hidden", "t.role == 'user'"), False),
+    (*_changed(TICKETS, "t.open and t.team == 'ops' and t.severity > 2", "t.team == 'ops' and t.severity > 2"), False),
+    (*_changed(TICKETS, "t.a == 'x' and t.b == 'y' and t.c == 'z'", "t.a == 'x' and t.c == 'z'"), False),
+    # The item is still used, but no longer in this condition.
+    (
+        TICKETS.replace("@", "t.a == 'x' and t.b == 'y' and t.c == 'z'")
+        + "{% for t in tickets if t.a == 'w' %}W{% endfor %}",
+        TICKETS.replace("@", "t.b == 'y' and t.c == 'z'") + "{% for t in tickets if t.a == 'w' %}W{% endfor %}",
+        False,
+    ),
+    (
+        TICKETS.replace("@", "t.a or t.b or t.c") + "{% for t in tickets if t.a == 'w' %}W{% endfor %}",
+        TICKETS.replace("@", "t.b or t.c") + "{% for t in tickets if t.a == 'w' %}W{% endfor %}",
+        False,
+    ),
+    (*_changed(TICKETS, "t.a == 'x' and t.b == 'y'", "not t.a != 'x' and t['b'] == 'y'"), True),
+    (
+        *_changed(
+            TICKETS, "t.status == 'open' and t.priority == 'high'", "t.priority == 'high' and t.status == 'open'"
+        ),
+        True,
+    ),
+    (
+        "{% if user.premium and region == 'eu' %}Mention the GDPR.{% endif %}Hi {{ user.name }}",
+        "{% if region == 'eu' %}Mention the GDPR.{% endif %}Hi {{ user.name }}",
+        False,
+    ),
+    (
+        "{% if order.refunded or order.cancelled %}Apologise.{% endif %}{{ order.id }}",
+        "{% if order.cancelled %}Apologise.{% endif %}{{ order.id }}",
+        False,
+    ),
+    (
+        "{% if not user.premium and not user.trial %}Advertise.{% endif %}{{ user.name }}",
+        "{% if not user.premium %}Advertise.{% endif %}{{ user.name }}",
+        False,
+    ),
+    (
+        "{% if not user.premium and not user.trial %}Advertise.{% endif %}{{ user.name }}",
+        "{% if not (user.premium or user.trial) %}Advertise Premium.{% endif %}{{ user.name }}",
+        True,
+    ),
+    (
+        "{% if task.kind == 'bug' %}{% if task.severity == 'high' %}Escalate.{% endif %}{% endif %}{{ task.id }}",
+        "{% if task.severity == 'high' %}Escalate.{% endif %}{{ task.id }}",
+        False,
+    ),
+    (
+        "{% if task.kind == 'bug' %}{% if task.severity == 'high' %}Escalate.{% endif %}{% endif %}{{ task.id }}",
+        "{% if task.kind == 'bug' and task.severity == 'high' %}Escalate it.{% endif %}{{ task.id }}",
+        True,
+    ),
+]
+ORDER = [
+    (LAST_USER, "Answer: {{ messages[-1].content }}", False),
+    (LAST_USER, LAST_USER.replace("last", "first"), False),
+    (LAST_USER.replace("last", "first"), "Answer: {{ messages[0].content }}", False),
+    (
+        LAST_USER,
+        "Answer: {{ messages|selectattr('role', 'equalto', 'user')|map(attribute='content')|list|last }}",
+        True,
+    ),
+    (USERS, "{% if messages and messages[-1].role == 'user' %}Q: {{ messages[-1].content }}{% endif %}", False),
+    (
+        "{% for m in messages if m.role == 'user' %}{% if loop.last %}{{ m.content }}{% endif %}{% endfor %}",
+        "{% for m in messages %}{% if loop.last and m.role == 'user' %}{{ m.content }}{% endif %}{% endfor %}",
+        False,
+    ),
+    ("{{ (docs|selectattr('ok')|first).text }}", "{{ docs[0].text }}", False),
+    ("{{ (docs|rejectattr('hidden')|first).text }}", "{{ docs[0].text }}", False),
+    ("{{ (results|sort(attribute='score')|last).text }}", "{{ (results|last).text }}", False),
+    ("{{ (results|sort(attribute='score')|last).text }}", "{{ (results|sort(attribute='score'))[-1].text }}", True),
+    ("{{ (bids|max(attribute='amount')).who }}", "{{ (bids|last).who }}", False),
+    ("{{ (bids|max(attribute='amount')).who }}", "{{ (bids|sort(attribute='amount')|last).who }}", True),
+    ("{{ (offers|min(attribute='price')).name }}", "{{ offers[0].name }}", False),
+    ("{{ (offers|sort(attribute='price'))[0].name }}", "{{ offers[0].name }}", False),
+    (
+        "{% set best = offers|sort(attribute='price')|first %}{{ best.name }}: {{ best.price }}",
+        "{% set best = offers|first %}{{ best.name }}: {{ best.price }}",
+        False,
+    ),
+]
+LIMITS = [
+    (*_changed(FIRST, "loop.index0 < 3", "loop.index < 3"), False),
+    (*_changed(FIRST, "loop.index0 < 3", "loop.index <= 3"), True),
+    (*_changed(FIRST, "loop.index <= 5", "loop.index <= 3"), False),
+    (*_changed(FIRST, "5 >= loop.index", "loop.index <= 3"), False),
+    (*_changed(FIRST, "loop.revindex0 < 3", "loop.revindex < 3"), False),
+    (*_changed(FIRST, "loop.revindex <= 5", "loop.index <= 5"), False),
+    (*_changed(FIRST, "loop.length > 3", "loop.length > 4"), False),
+    (*_changed(FIRST, "loop.index <= 3", "loop.index < 4"), True),
+    (
+        "{% if docs %}" + FIRST.replace("@", "loop.index <= 3") + "{% endif %}",
+        "{% if docs %}{% for d in docs[:3] %}{{ d.title }}\n{% endfor %}{% endif %}",
+        True,
+    ),
+    (
+        "{% if docs %}" + FIRST.replace("@", "loop.index <= 3") + "{% endif %}",
+        "{% if docs %}{% for d in docs[:2] %}{{ d.title }}\n{% endfor %}{% endif %}",
+        False,
+    ),
+    (
+        "{% set most = 3 %}" + FIRST.replace("@", "loop.index <= most"),
+        "{% for d in docs[:2] %}{{ d.title }}\n{% endfor %}",
+        False,
+    ),
+    (
+        "{% for d in docs if d.ok %}{% if loop.index <= 3 %}{{ d.title }}\n{% endif %}{% endfor %}",
+        "{% for d in docs if d.ok %}{% if loop.index <= 2 %}{{ d.title }}\n{% endif %}{% endfor %}",
+        False,
+    ),
+    (FEW_BODIES, FEW_BODIES.replace("{% else %}{{ d.title }}", ""), False),
+    (FEW_BODIES, FEW_BODIES.replace("<= 3", "< 4").replace(": ", " — "), True),
+]
+TONE = "{{ @ if tone == 'formal' else 'Keep it light.' }}\n{{ text }}"
+STYLES = "{% set styles = {'formal': '@', 'casual': 'Keep a casual tone.'} %}{{ styles[tone] }} {{ text }}"
+MACRO = "{% macro style() %}{% if tone == 'formal' %}@{% endif %}{% endmacro %}{{ style() }} {{ text }}"
+BLOCK = "{% set intro %}{% if tone == 'formal' %}@{% endif %}{% endset %}{{ intro|trim }} {{ text }}"
+FILTERED = "{% filter upper %}{% if tone == 'formal' %}@{% endif %}{% endfilter %} {{ text }}"
+ROLE = "{% for m in messages %}{{ '@' if m.role == 'user' else 'Assistant' }}: {{ m.content }}\n{% endfor %}"
+WORDING = [
+    (*_changed(TONE, "'Use a formal tone.'", "'Write full, polite sentences.'"), True),
+    (
+        TONE.replace("@", "'Use a formal tone.'"),
+        "{% if tone == 'formal' %}Use a formal tone.{% else %}Keep it light.{% endif %}\n{{ text }}",
+        True,
+    ),
+    *((*_changed(text, "Be formal.", "Be polite."), True) for text in (STYLES, MACRO, BLOCK, FILTERED)),
+    (*_changed(ROLE, "User", "Customer"), True),
+    (*_changed(ROLE.replace("}}:", "~ ': ' ~ m.content }}"), "User", "Customer"), True),
+    # What is printed is more than a word.
+    (*_changed("{% if tone == 'formal' %}@{% endif %}{{ text }}", "Be {{ tone|upper }}.", "Be polite."), False),
+    (*_changed("{% if lang == 'french' %}@{% endif %}{{ lang }}", "Be {{ lang }}.", "Be French."), True),
+    (TONE.replace("@", "'Use a formal tone.'"), "{{ 'Use a formal tone.' }}\n{{ text }}", False),
+    (STYLES.replace("@", "Be formal."), "Be formal. {{ text }}", False),
+]
+# Lists in lists in lists …
+THREAD = "{% for c in comments recursive %}- {{ c.author }}: {{ c.text }}@{% endfor %}"
+REPLIES = "{% if c.replies %}\n{{ loop(c.replies) }}{% endif %}"
+TREE = (
+    "{% macro show(nodes) %}{% for n in nodes %}- {{ n.title }}{% if n.children %}{{ show(n.children) }}{% endif %}"
+    "{% endfor %}{% endmacro %}{{ show(tree) }}"
+)
+NESTED = (
+    "{% macro show(o) %}{% for k, v in o.items() %}{{ k }}: {% if v is mapping %}{{ show(v) }}{% else %}{{ v }}"
+    "{% endif %}{% endfor %}{% endmacro %}{{ show(data) }}"
+)
+RECURSION = [
+    (NESTED, NESTED.replace("{{ k }}:", "- {{ k }}:"), True),
+    (NESTED, NESTED.replace("{{ k }}: ", ""), False),
+    (*_changed(THREAD, REPLIES, REPLIES.replace("\\n", "\\n> ")), True),
+    (*_changed(THREAD, REPLIES, ""), False),
+    (*_changed(THREAD, REPLIES, "{% for r in c.replies %}> {{ r.author }}: {{ r.text }}{% endfor %}"), False),
+    (TREE, TREE.replace("- {{", "* {{"), True),
+    (TREE, "{% for n in tree recursive %}* {{ n.title }}{{ loop(n.children) if n.children }}{% endfor %}", True),
+    (TREE, "{% for n in tree %}- {{ n.title }}{% endfor %}", False),
+]
+# Numbers that are shown, and numbers that aren't inputs.
+ASK = "Ask @ questions about {{ topic }}: {% for i in range(n) %}{{ i + 1 }}. {% endfor %}"
+LINES = "{% for line in notes.splitlines() %}@ {{ line }}\n{% endfor %}{{ q }}"
+CODES = "{% for code in [101, 102, 103, 201, 202, 203, 204, 301, 302, 404, 500] %}{{ code }} {% endfor %}"
+NUMBERS = [
+    (*_changed(ASK, "{{ n }}", "exactly {{ n }}"), True),
+    (*_changed(ASK, "{{ n }}", "{{ '%d'|format(n) }}"), True),
+    (*_changed(ASK, "{{ n }}", "{{ '%d of %s' % (n, topic) }}"), True),
+    (*_changed(ASK, "{{ n }}", "{{ n ~ ' good' }}"), True),
+    (*_changed(ASK, "{{ n }}", ""), False),
+    (*_changed(ASK, "{{ n }}", "three"), False),
+    (*_changed(LINES, "-", "{{ loop.index }}."), True),
+    (*_changed(LINES.replace("{{ q }}", "{{ q|round }}"), "-", "{{ loop.index }}."), True),
+    (*_changed(LINES.replace("splitlines()", "split('\\n')"), "-", "{{ loop.index }}."), True),
+    (*_changed(LINES.replace("splitlines()", "split(',')"), "-", "{{ loop.index }}."), True),
+    ("{{ q }}", CODES + "{{ q }}", True),
+    ("{{ q|round }}", CODES + "{{ q|round }}", False),
+    ("{{ q|round }}", "{% for i in range(100, 1000) %}{{ i }} {% endfor %}", False),
+]
+# What is said for a value may be what is said by default.
+LINE = "{% set lines = {'fr': 'Répondez.', 'en': 'Answer.'} %}{{ @ }}\n{{ q }}"
+TIER = "{% if tier == 'gold' %}Be quick.{% elif tier == 'vip' %}Be gentle.@ {{ q }}"
+DEFAULTS = [
+    (*_changed(LINE, "lines[lang]", "lines.get(lang, 'Answer.')"), True),
+    (*_changed(LINE, "lines[lang]", "lines[lang]|default('Answer.')"), True),
+    (LINE.replace("@", "lines[lang]"), "{% if lang == 'fr' %}Répondez.{% else %}Answer.{% endif %}\n{{ q }}", True),
+    (LINE.replace("@", "lines[lang]"), "{% if lang == 'fr' %}Répondez.{% endif %}\n{{ q }}", False),
+    (LINE.replace("@", "lines[lang]"), "Answer.\n{{ q }}", False),
+    (LINE.replace("@", "lines[lang]"), "Répondez. Answer.\n{{ q }}", False),
+    (TIER.replace("@", "{% endif %}"), "{% if tier == 'gold' %}Be quick.{% else %}Be gentle.{% endif %} {{ q }}", True),
+    (TIER.replace("@", "{% endif %}"), "{% if tier == 'gold' %}Be quick.{% endif %} {{ q }}", False),
+    (TIER.replace("@", "{% endif %}"), "Be gentle. {{ q }}", False),
+    (
+        "Write{% if formal %} formally{% endif %}: {{ q }}",
+        "Write{% if formal == 1 %} formally{% endif %}: {{ q }}",
+        False,
+    ),
+]
+
+ALL = [*CONDITIONS, *ORDER, *LIMITS, *WORDING, *RECURSION, *NUMBERS, *DEFAULTS]
+
+
+@pytest.mark.parametrize(("before", "after", "accepted"), ALL)
+def test_what_the_old_text_depends_on(before: str, after: str, *, accepted: bool) -> None:
+    assert not comparison.read("jinja2", [before], [])
+    assert not comparison.compare("jinja2", [before], [], [before])
+    faults = comparison.compare("jinja2", [before], [], [after])
+    assert (not faults) is accepted, faults
