@@ -43,6 +43,7 @@ if TYPE_CHECKING:
 
     from agenta_ai_server.domain.callers import Callers
     from agenta_ai_server.domain.outcome import ToolOutcome
+    from agenta_ai_server.idempotency.ledger import ClaimAnswer
 
 ID = RunId("id", b"f")
 
@@ -614,3 +615,39 @@ async def test_one_end_that_cant_be_recorded_holds_up_no_other() -> None:
         await store.write_pending()
     assert ledger.ended == {"one", "two"}
     assert await store.claim("large", b"f") == Finished(b"result")
+
+
+class SlowToRecover(MemoryLedger):
+    """One that fails, and then takes its time to record ends."""
+
+    def __init__(self) -> None:
+        super().__init__(600)
+        self.is_down = True
+        self.may_end = asyncio.Event()
+
+    async def claim(self, run: Run, *, waited: str = "", rerun: bool = False) -> ClaimAnswer:
+        if self.is_down:
+            raise LedgerFailed("Down")
+        return await super().claim(run, waited=waited, rerun=rerun)
+
+    async def end(self, run: Run, ending: Ending) -> None:
+        await self.may_end.wait()
+        await super().end(run, ending)
+
+
+async def test_a_claim_that_is_used_while_others_are_released_stays() -> None:
+    ledger = SlowToRecover()
+    here, elsewhere = LedgerStore(ledger), LedgerStore(ledger)
+    for key in ("first", "second"):
+        with pytest.raises(Refused):
+            await here.claim(key, b"f")
+    ledger.is_down = False
+    releasing = asyncio.create_task(here.write_pending())
+    await asyncio.sleep(0)
+    claim = await here.claim("second", b"f")
+    assert isinstance(claim, Leading)
+    await claim.lease.begin()
+    ledger.may_end.set()
+    await releasing
+    assert isinstance(await elsewhere.claim("first", b"f"), Leading)
+    assert isinstance(await elsewhere.claim("second", b"f"), Following)

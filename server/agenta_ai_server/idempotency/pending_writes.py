@@ -47,6 +47,10 @@ class PendingWrites:
         self._ends: OrderedDict[str, PendingEnd] = OrderedDict()
         self._size = 0
 
+    def __contains__(self, end: PendingEnd) -> bool:
+        """Return whether the end is still to be recorded."""
+        return self._ends.get(end.run.key) is end
+
     def add(self, end: PendingEnd) -> None:
         """Note an end in place of an earlier one of its id; a claim takes no other's place."""
         known = self._ends.get(end.run.key)

@@ -265,6 +265,9 @@ class LedgerStore:
     async def write_pending(self) -> None:
         """Record the ends of runs that the ledger doesn't have yet."""
         for end in self._pending.current():
+            if end not in self._pending:
+                # A claim has taken its run while the others were written.
+                continue
             # Once it is written, it may be recorded at any time: no claim may use its run any more.
             end.is_claim = False
             try:
