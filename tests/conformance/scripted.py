@@ -52,7 +52,8 @@ class Scripted:
         """Serve on a free port of loopback, whose address is yielded."""
         server = grpc.aio.server(options=OPTIONS)
         for service, methods in ((SERVICE, REQUESTS.keys() - {TYPED}), (TYPED_SERVICE, {TYPED})):
-            server.add_registered_method_handlers(service, {method: self._handler(method) for method in methods})
+            handlers = {method: self._handler(method) for method in methods}
+            server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(service, handlers),))
         healthy = health.aio.HealthServicer()
         health_pb2_grpc.add_HealthServicer_to_server(healthy, server)
         for service in ("", SERVICE):
