@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import base64
+import itertools
 import os
+import time
 from typing import TYPE_CHECKING
 
 import pytest
 from idempotency.conftest import Backing, SqliteBacking, store_on
 
 from agenta_ai_server.idempotency.ledger import Finished, Lost
-from agenta_ai_server.idempotency.sealing import Encrypted, Plain, Sealing, Unstored
+from agenta_ai_server.idempotency.sealing import Encrypted, EncryptedByFile, Plain, Sealing, Unstored
 from agenta_ai_server.idempotency.store import Leading
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
 OLD, NEW = os.urandom(32), os.urandom(32)
@@ -79,18 +82,53 @@ def test_the_file_of_keys(tmp_path: Path) -> None:
     file.write_bytes(b"\xef\xbb\xbf" + b"\r\n".join(base64.b64encode(key) for key in (NEW, OLD)) + b"\r\n")
     sealed = Encrypted([OLD]).seal("id", SECRET)
     assert sealed
-    assert Encrypted.from_file(file).unseal("id", sealed) == SECRET
+    assert EncryptedByFile(file).unseal("id", sealed) == SECRET
 
 
 @pytest.mark.parametrize("content", [b"", b"\n", b"short", base64.b64encode(bytes(16)), b"\xff\xfe", b"not base64!"])
 def test_a_file_of_other_things_isnt_quoted(content: bytes, tmp_path: Path) -> None:
     file = tmp_path / "keys"
     file.write_bytes(content)
-    with pytest.raises(ValueError, match=r"must hold 32-byte keys|it isn't text") as raised:
-        Encrypted.from_file(file)
+    with pytest.raises(ValueError, match="must hold 32-byte keys") as raised:
+        EncryptedByFile(file)
     assert content.decode(errors="replace").strip() in ("", "\ufffd\ufffd") or content.decode() not in str(raised.value)
 
 
 def test_a_missing_file_of_keys(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="can't be read: No such file"):
-        Encrypted.from_file(tmp_path / "none")
+    with pytest.raises(ValueError, match="No such file"):
+        EncryptedByFile(tmp_path / "none")
+
+
+def until_it_reads(sealing: Sealing, keys: Sequence[bytes]) -> None:
+    """Wait until it encrypts with the first of the keys, and decrypts with these alone."""
+
+    def is_readable(key: bytes) -> bool:
+        return sealing.unseal("id", Encrypted([key]).seal("id", SECRET) or b"") == SECRET
+
+    end = time.monotonic() + 20
+    while [is_readable(key) for key in (OLD, NEW)] != [key in keys for key in (OLD, NEW)] or (
+        Encrypted([keys[0]]).unseal("id", sealing.seal("id", SECRET) or b"") != SECRET
+    ):
+        assert time.monotonic() < end
+        time.sleep(0.001)  # the file is read in a thread
+
+
+def test_keys_are_rotated_while_the_server_runs(tmp_path: Path) -> None:
+    file = tmp_path / "keys"
+
+    def write(*keys: bytes) -> None:
+        (tmp_path / "new").write_bytes(b"\n".join(map(base64.b64encode, keys)))
+        (tmp_path / "new").replace(file)
+
+    write(OLD)
+    # Each look at the file is a second after the last one.
+    sealing = EncryptedByFile(file, clock=itertools.count().__next__)
+    sealed = [sealing.seal("id", SECRET)]
+    for keys in ((OLD, NEW), (NEW, OLD)):
+        write(*keys)
+        until_it_reads(sealing, keys)
+        sealed.append(sealing.seal("id", SECRET))
+        assert [sealing.unseal("id", each or b"") for each in sealed] == [SECRET] * len(sealed)
+    write(NEW)
+    until_it_reads(sealing, (NEW,))
+    assert [sealing.unseal("id", each or b"") for each in sealed] == [None, None, SECRET]

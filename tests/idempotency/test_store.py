@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from concurrency.virtual_time import virtual_time
 from idempotency.conftest import LEASE, RedisBacking, result, store_on, until
 
 from agenta_ai_server.domain.callers import Waiter
@@ -36,14 +37,14 @@ from agenta_ai_server.idempotency.sealing import Unstored
 from agenta_ai_server.idempotency.store import Claim, Leading, LeaseLost, LedgerStore
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Sequence
 
     from idempotency.conftest import Backing, MakeReplicas
     from redis_server import RedisServer
 
     from agenta_ai_server.domain.callers import Callers
     from agenta_ai_server.domain.outcome import ToolOutcome
-    from agenta_ai_server.idempotency.ledger import ClaimAnswer
+    from agenta_ai_server.idempotency.ledger import ClaimAnswer, Hold
 
 ID = RunId("id", b"f")
 
@@ -651,3 +652,39 @@ async def test_a_claim_that_is_used_while_others_are_released_stays() -> None:
     await releasing
     assert isinstance(await elsewhere.claim("first", b"f"), Leading)
     assert isinstance(await elsewhere.claim("second", b"f"), Following)
+
+
+class SlowToEnd(MemoryLedger):
+    """One that fails to record an end, and the next time takes forever, while it renews leases."""
+
+    def __init__(self) -> None:
+        super().__init__(600)
+        self.held: list[str] = []
+        self.is_stalled = False
+
+    @property
+    def is_shared(self) -> bool:
+        return True
+
+    async def hold(self, holds: Sequence[Hold]) -> list[bool]:
+        self.held += [hold.run.key for hold in holds]
+        return await super().hold(holds)
+
+    async def end(self, run: Run, ending: Ending) -> None:
+        if self.is_stalled:
+            await asyncio.Event().wait()
+        raise LedgerFailed("Down")
+
+
+@virtual_time
+async def test_leases_are_renewed_while_ends_are_written() -> None:
+    ledger = SlowToEnd()
+    store = LedgerStore(ledger, lease=9)
+    await store.start()
+    await (await lead(store, "ended")).lease.complete(b"result", keep=True)
+    await lead(store, "runs")
+    ledger.is_stalled = True
+    await asyncio.sleep(30)
+    assert ledger.held.count("runs") >= 9
+    ledger.is_stalled = False
+    await store.aclose()

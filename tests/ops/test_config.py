@@ -119,7 +119,7 @@ ALL_FAULTS = [
     "AGENTA_AI_GRPC_AUTH: must be set: any of api_keys, jwt, agenta, mtls, or none to admit everybody who can connect.",
     "AGENTA_AI_GRPC_AUHT is unknown and has no effect: did you mean AGENTA_AI_GRPC_AUTH?",
     "AGENTA_AI_GRPC_LIMITS_FILE: can't read /none/limits.toml: No such file or directory.",
-    "AGENTA_AI_GRPC_RESULT_KEYS_FILE: can't be read: No such file or directory.",
+    "AGENTA_AI_GRPC_RESULT_KEYS_FILE: can't read /none/keys: No such file or directory.",
     "AGENTA_AI_GRPC_TLS_CERT_FILE: can't read /none/cert.pem: No such file or directory.",
     "AGENTA_AI_GRPC_TLS_KEY_FILE: can't read /none/key.pem: No such file or directory.",
 ]

@@ -10,7 +10,7 @@ from agenta_ai_server.idempotency.fallback import LocalFallback
 from agenta_ai_server.idempotency.in_flight import InFlightCalls
 from agenta_ai_server.idempotency.ledger import LedgerFailed
 from agenta_ai_server.idempotency.memory import MemoryLedger
-from agenta_ai_server.idempotency.sealing import Encrypted, Plain, Unstored
+from agenta_ai_server.idempotency.sealing import EncryptedByFile, Plain, Unstored
 from agenta_ai_server.idempotency.store import LedgerStore
 from agenta_ai_server.settings import SettingsError
 
@@ -88,5 +88,5 @@ def _sealing(settings: Settings, resources: Resources) -> Sealing:
         return Plain()
     if settings.result_storage == "encrypted" and settings.result_keys_file:
         with resources.faults_of("AGENTA_AI_GRPC_RESULT_KEYS_FILE"):
-            return Encrypted.from_file(settings.result_keys_file)
+            return EncryptedByFile(settings.result_keys_file)
     return Unstored()

@@ -8,7 +8,7 @@ from uuid import uuid4
 
 from agenta_ai_server.checks.shared import Found, failed, ok, sentence, warning
 from agenta_ai_server.idempotency.ledger import Ending, EndKind, Hold, LedgerFailed, Run
-from agenta_ai_server.idempotency.sealing import Encrypted
+from agenta_ai_server.idempotency.sealing import EncryptedByFile
 from agenta_ai_server.idempotency.sqlite import SqliteLedger, file_fault
 
 if TYPE_CHECKING:
@@ -22,9 +22,9 @@ async def request_ids(settings: Settings) -> AsyncIterator[Found]:
     """Check that repeated calls are recognized, and for how long."""
     if settings.result_storage == "encrypted" and settings.result_keys_file:
         try:
-            Encrypted.from_file(settings.result_keys_file)
+            EncryptedByFile(settings.result_keys_file)
         except ValueError as error:
-            yield failed(f"The file of keys {sentence(error)}", "Correct AGENTA_AI_GRPC_RESULT_KEYS_FILE.")
+            yield failed(sentence(error), "Correct AGENTA_AI_GRPC_RESULT_KEYS_FILE.")
             return
     if settings.idempotency_file:
         async for found in _file(settings.idempotency_file):

@@ -5,12 +5,14 @@ from __future__ import annotations
 import base64
 import binascii
 import os
+import time
 from typing import TYPE_CHECKING, Protocol
 
 from agenta_ai_server.domain.digest import digest
+from agenta_ai_server.files.reloading import ReloadingFile
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
     from pathlib import Path
 
 KEY_BYTES = 32
@@ -66,19 +68,14 @@ class Encrypted:
         self._newest = digest(keys[0], size=_ID_BYTES)
 
     @classmethod
-    def from_file(cls, path: Path) -> Encrypted:
+    def parse(cls, content: bytes) -> Encrypted:
         """Read the keys: 32 random bytes each in base64, one a line, the newest first.
 
         Raises:
-            ValueError: The file can't be read, or holds something else. The sentence doesn't quote it.
+            ValueError: The content is something else. The sentence doesn't quote it.
         """
         try:
-            lines = path.read_text("utf-8-sig").split()
-        except (OSError, UnicodeError) as error:
-            why = error.strerror if isinstance(error, OSError) else "it isn't text"
-            raise ValueError(f"can't be read: {why}") from None
-        try:
-            keys = [base64.b64decode(line, validate=True) for line in lines]
+            keys = [base64.b64decode(line, validate=True) for line in content.split()]
         except binascii.Error:
             keys = []
         if not keys or any(len(key) != KEY_BYTES for key in keys):
@@ -104,3 +101,26 @@ class Encrypted:
             return cipher.decrypt(sealed[_ID_BYTES:start], sealed[start:], key.encode())
         except InvalidTag:
             return None
+
+
+class EncryptedByFile:
+    """Stores outcomes encrypted by the keys of a file, which is read again when it changes.
+
+    Args:
+        path: The file, as :meth:`Encrypted.parse` reads it.
+        clock: Monotonic clock, in seconds.
+
+    Raises:
+        ValueError: It can't be read, or holds something else.
+    """
+
+    def __init__(self, path: Path, *, clock: Callable[[], float] = time.monotonic) -> None:
+        self._file = ReloadingFile(path, Encrypted.parse, clock=clock)
+
+    def seal(self, key: str, data: bytes) -> bytes | None:
+        """Return the outcome encrypted by the newest key."""
+        return self._file.content.seal(key, data)
+
+    def unseal(self, key: str, sealed: bytes) -> bytes | None:
+        """Return the outcome; ``None`` if its key is gone, or if it was tampered with."""
+        return self._file.content.unseal(key, sealed)

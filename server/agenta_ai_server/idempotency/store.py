@@ -32,7 +32,7 @@ from agenta_ai_server.idempotency.pending_writes import PendingEnd, PendingWrite
 from agenta_ai_server.idempotency.sealing import Plain
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable
+    from collections.abc import Awaitable, Callable
 
     from agenta_ai_server.idempotency.ledger import Ledger
     from agenta_ai_server.idempotency.sealing import Sealing
@@ -141,7 +141,7 @@ class LedgerStore:
         self._numbers = itertools.count()
         self._leases: dict[str, LedgerLease] = {}
         self._pending = PendingWrites()
-        self._renewing: asyncio.Task[None] | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
         self._available = True
 
     @property
@@ -162,14 +162,15 @@ class LedgerStore:
             LedgerFailed: The ledger can't be opened.
         """
         if self.ledger.is_shared:
-            self._renewing = asyncio.create_task(self._renew_forever())
+            # Apart, because thousands of ends may be pending after an outage, while leases run out.
+            self._tasks = {asyncio.create_task(self._regularly(work)) for work in (self._renew_all, self.write_pending)}
         await self.ledger.open()
 
     async def aclose(self) -> None:
         """Stop renewing leases, and close the ledger. Leases that are still held last until they run out."""
-        if self._renewing:
-            self._renewing.cancel()
-            await asyncio.wait({self._renewing})
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
         await self.write_pending()
         await self.ledger.aclose()
 
@@ -222,13 +223,15 @@ class LedgerStore:
             log.info("the idempotency store works again")
         self._available = failure is None
 
-    async def _renew_forever(self) -> None:
+    async def _regularly(self, work: Callable[[], Awaitable[None]]) -> None:
         while True:
             # Retry sooner after a failure, because leases run out meanwhile.
             await asyncio.sleep(self._lease_seconds / (3 if self._available else 12))
-            with suppress(Refused):
-                await self._renew(list(self._leases.values()))
-            await self.write_pending()
+            await work()
+
+    async def _renew_all(self) -> None:
+        with suppress(Refused):
+            await self._renew(list(self._leases.values()))
 
     async def _renew(self, leases: list[LedgerLease]) -> None:
         if not leases:
