@@ -248,8 +248,8 @@ PLACES = [
         True,
     ),
     (
-        "{% for t in tools %}{% if t.on %}{{ t.name }}{% endif %}{% if not loop.last %}, {% endif %}{% endfor %}{{ q }}",
-        "{{ tools|selectattr('on')|map(attribute='name')|join(', ') }}{{ q }}",
+        "{% for t in tools %}{% if t.on %}{{ t.name }}{% endif %}{% if not loop.last %}, {% endif %}{% endfor %}",
+        "{{ tools|selectattr('on')|map(attribute='name')|join(', ') }}",
         True,
     ),
     (
