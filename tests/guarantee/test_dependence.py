@@ -186,6 +186,14 @@ RECURSION = [
     (TREE, "{% for n in tree recursive %}* {{ n.title }}{{ loop(n.children) if n.children }}{% endfor %}", True),
     (TREE, "{% for n in tree %}- {{ n.title }}{% endfor %}", False),
 ]
+SCHEMA = (
+    "{% macro props(s) %}{% for k, p in s.properties.items() %}- {{ k }}: {{ p.description }}"
+    "{% if p.properties %}{{ props(p) }}{% endif %}{% endfor %}{% endmacro %}{{ props(schema) }}"
+)
+RECURSION += [
+    (SCHEMA, SCHEMA.replace("- {{", "* {{"), True),
+    (SCHEMA, SCHEMA.replace(": {{ p.description }}", ""), False),
+]
 # Numbers that are shown, and numbers that aren't inputs.
 ASK = "Ask @ questions about {{ topic }}: {% for i in range(n) %}{{ i + 1 }}. {% endfor %}"
 LINES = "{% for line in notes.splitlines() %}@ {{ line }}\n{% endfor %}{{ q }}"
@@ -225,7 +233,38 @@ DEFAULTS = [
     ),
 ]
 
-ALL = [*CONDITIONS, *ORDER, *LIMITS, *WORDING, *RECURSION, *NUMBERS, *DEFAULTS]
+# What the text says where nothing of a shown input is shown: a default, a header, a bullet or a separator.
+DOCS = "{% for d in docs %}@\n{% endfor %}{{ q }}"
+NAME = "{% if user %}@{% endif %} {{ q }}"
+PLACES = [
+    (*_changed(DOCS, "- {% if d.title %}{{ d.title }}{% endif %}", "{% if d.title %}- {{ d.title }}{% endif %}"), True),
+    (*_changed(DOCS, "{{ d.title or 'Untitled' }}", "{{ d.title }}"), True),
+    (*_changed(DOCS, "{{ d.title|default('Untitled') }}", "{{ d.title|default('(no title)') }}"), True),
+    (*_changed(DOCS, "{% if d.text %}{{ d.text }}{% else %}(empty){% endif %}", "{{ d.text }}"), True),
+    (*_changed(NAME, "User:{% if user.name %} {{ user.name }}{% endif %}", "{{ user.name }}"), True),
+    (
+        "{% if vip %}{% if name %}Dear {{ name }}{% else %}Dear customer{% endif %}{% endif %} {{ q }}",
+        "{% if vip and name %}Dear {{ name }}{% endif %} {{ q }}",
+        True,
+    ),
+    (
+        "{% for t in tools %}{% if t.on %}{{ t.name }}{% endif %}{% if not loop.last %}, {% endif %}{% endfor %}",
+        "{{ tools|selectattr('on')|map(attribute='name')|join(', ') }}",
+        True,
+    ),
+    (
+        "{% if not name and vip %}Ask for the name.{% endif %} {{ name }} {{ q }}",
+        "{% if not name %}Ask for the name.{% endif %} {{ name }} {{ q }}",
+        False,
+    ),
+    (
+        "{% if name or vip %}Be nice.{% endif %} {{ name }} {{ q }}",
+        "{% if name %}Be nice.{% endif %} {{ name }} {{ q }}",
+        False,
+    ),
+]
+
+ALL = [*CONDITIONS, *ORDER, *LIMITS, *WORDING, *RECURSION, *NUMBERS, *DEFAULTS, *PLACES]
 
 
 @pytest.mark.parametrize(("before", "after", "accepted"), ALL)

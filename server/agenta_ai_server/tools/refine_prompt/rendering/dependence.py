@@ -38,14 +38,12 @@ class _Outcome:
         mode: The situation's mode.
         old: What the old texts say.
         new: What the new texts say.
-        shown: What either of them shows.
     """
 
     choices: frozenset[tuple[Shape, Choice]]
     mode: str
     old: _Said
     new: _Said
-    shown: Set[Shape]
 
 
 class Dependence:
@@ -58,11 +56,14 @@ class Dependence:
     def __init__(self, base: Situation) -> None:
         self._usual = base.choices
         self._outcomes: dict[tuple[frozenset[tuple[Shape, Choice]], str], _Outcome] = {}
+        # What either of the texts shows in any situation.
+        self._shown: set[Shape] = set()
 
     def note(self, situation: Situation, old: str, new: str, shown: Set[Shape]) -> None:
         """Remember what the old and the new texts say in a situation, and what either of them shows."""
         choices = frozenset(pair for pair in situation.choices.items() if pair[1] != self._usual.get(pair[0]))
-        self._outcomes[choices, situation.mode] = _Outcome(choices, situation.mode, _Said.by(old), _Said.by(new), shown)
+        self._outcomes[choices, situation.mode] = _Outcome(choices, situation.mode, _Said.by(old), _Said.by(new))
+        self._shown |= shown
 
     def ignored(self) -> set[str]:
         """Return the names of what made a difference to the old texts only, whatever else was unusual."""
@@ -72,9 +73,22 @@ class Dependence:
             for shape, before in self._steps(outcome)
             if outcome.old != before.old
             and outcome.new == before.new
-            and not (outcome.shown | before.shown) & set(shape.walk())
+            and not self._is_shown(shape)
+            and not self._is_wording(before)
             and not self._is_default(outcome, before, shape)
         }
+
+    def _is_shown(self, shape: Shape) -> bool:
+        return not self._shown.isdisjoint(shape.walk())
+
+    def _is_wording(self, before: _Outcome) -> bool:
+        """Whether something that is usually shown is other than usual, and the new texts say no more than usual.
+
+        What they say in its place is left to them: a default, a header, a bullet.
+        """
+        usual = self._outcomes.get((frozenset(), before.mode))
+        says_more = usual and before.new.words - usual.new.words
+        return not says_more and any(self._is_shown(shape) for shape, _ in before.choices)
 
     def _is_default(self, outcome: _Outcome, before: _Outcome, shape: Shape) -> bool:
         """Whether the new texts say the same by default, as ``styles.get(tone, 'Be brief.')``.

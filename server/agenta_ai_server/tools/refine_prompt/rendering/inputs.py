@@ -199,7 +199,7 @@ class Inputs:
             self._add_surplus(made, shape, at, self._value(shape.element(), (*at, 0)))
         elif shape.each or not (shape.keys or shape is self._root):
             self.elements[shape.element()] = shape
-            for number in range(2):
+            for number in range(min(shape.least, 2)):
                 made[self._text(shape, (*at, number))] = self._value(shape.element(), (*at, number))
         else:
             self._add_surplus(made, shape, at)

@@ -169,6 +169,8 @@ class Probe(str):
         if name in METHODS:
             self.use("object")
             if self._ends and name in {"items", "values"}:
+                for shape in self.shapes if not self.is_derived else ():
+                    shape.least = 0
                 return Elements([], self)
             found = {"items": [(self.made(), self.each)], "keys": [self.made()], "values": [self.each]}
             return found.get(name, self.each)
