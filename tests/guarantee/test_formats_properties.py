@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import re
 from collections import defaultdict
 from typing import TYPE_CHECKING, Any
@@ -35,6 +36,14 @@ _SPECIAL = [
     *("{{/a}}", "{{=<% %>=}}", "<%", "%>", "|upper", "not ", " if ", " else ", ".items()", "\ud800", "é", "\U0001f600"),
 ]
 anything = st.one_of(st.text(st.characters(codec=None)), st.lists(st.sampled_from(_SPECIAL), max_size=40).map("".join))
+
+
+@pytest.fixture(autouse=True, scope="module")
+def unhurried() -> Iterator[None]:
+    """On a slow or busy machine, the check of an example would be estimated to take too long."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(comparison, "MAX_SECONDS", math.inf)
+        yield
 
 
 class Renderer:
