@@ -44,8 +44,8 @@ async def test_a_place_goes_to_the_one_that_has_waited_longest() -> None:
 
 
 async def test_callers_take_turns() -> None:
-    backlog = Backlog(3, 2)
-    assert [backlog.try_enter(caller) for caller in "ab"] == [True, True]
+    backlog = Backlog(3, 3)
+    assert [backlog.try_enter(caller) for caller in "aab"] == [True, True, True]
     tasks = await waiting(backlog, "a", "a", "b")
     assert backlog.try_enter("c")
     backlog.leave("c")
@@ -54,6 +54,14 @@ async def test_callers_take_turns() -> None:
     assert await done(tasks) == [True, False, False]
     backlog.leave("a")
     assert await done(tasks) == [True, False, True]
+
+
+async def test_a_caller_that_has_none_left_does_not_wait_for_others() -> None:
+    backlog = Backlog(2, 2)
+    assert [backlog.try_enter(caller) for caller in "ab"] == [True, True]
+    tasks = await waiting(backlog, "b", "a")
+    backlog.leave("a")
+    assert await done(tasks) == [True, True]
 
 
 @pytest.mark.parametrize("has_come", [False, True])

@@ -33,7 +33,7 @@ class Exchange:
         transport: The connection; ``None`` until there is one, and nothing has been sent.
         received: Bytes received so far.
         is_reusable: Whether the connection may serve another request.
-        is_over: Whether the connection serves another request already.
+        is_handed_over: Whether the connection serves another request already.
     """
 
     max_bytes: int
@@ -41,7 +41,7 @@ class Exchange:
     transport: asyncio.Transport | None = None
     received: int = 0
     is_reusable: bool = False
-    is_over: bool = False
+    is_handed_over: bool = False
 
     @property
     def has_overflowed(self) -> bool:
@@ -64,12 +64,12 @@ class Exchange:
 
         aiohttp lends it again as soon as the response has arrived, which may not have been read yet.
         """
-        self.is_over = self.is_reusable or not self.is_long
-        return self.is_over
+        self.is_handed_over = self.is_reusable or not self.is_long
+        return self.is_handed_over
 
     def end(self) -> None:
         """Close the connection, unless it may serve another request."""
-        if self.transport is not None and not self.is_reusable and not self.is_over:
+        if self.transport is not None and not self.is_reusable and not self.is_handed_over:
             # Not close(): what is still to be sent must not keep the connection open.
             self.transport.abort()
 

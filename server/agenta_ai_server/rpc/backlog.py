@@ -34,8 +34,7 @@ class Backlog:
         """Take a place, unless the caller must wait for one; :meth:`leave` gives it back."""
         if not self._has_place(caller):
             return False
-        self._places[caller] += 1
-        self._total += 1
+        self._take_place(caller)
         return True
 
     async def enter(self, caller: Hashable) -> None:
@@ -57,21 +56,23 @@ class Backlog:
         return len(self._lines.get(caller, ()))
 
     def leave(self, caller: Hashable) -> None:
-        """Give a place back, and let the next caller that waits have it."""
+        """Give a place back, and let those that wait have what they may have now."""
         self._total -= 1
         self._places[caller] -= 1
         if not self._places[caller]:
             del self._places[caller]
         for waiting in list(self._lines):
             if self._has_place(waiting) and (turn := self._next(waiting)):
-                self._places[waiting] += 1
-                self._total += 1
+                self._take_place(waiting)
                 turn.set_result(None)
-                return
 
     def _has_place(self, caller: Hashable) -> bool:
         held = self._places[caller]
         return held < self._max_per_caller and (not held or self._total < self._max_total)
+
+    def _take_place(self, caller: Hashable) -> None:
+        self._places[caller] += 1
+        self._total += 1
 
     def _next(self, caller: Hashable) -> Turn | None:
         """Take the caller's first turn that is still waited for out of its line, and send the caller to the end."""

@@ -75,8 +75,8 @@ def _one_at_a_time(app: Callable[..., Iterable[bytes]]) -> Callable[..., Iterabl
         except Exception as error:
             # The library fails for some values of Accept, and wsgiref would print that to standard error.
             log.error("a scrape failed: %s", type(error).__name__)
-            start_response("400 Bad Request", [("content-type", "text/plain")])
-            return [b"The request's headers can't be read.\n"]
+            start_response("500 Internal Server Error", [("content-type", "text/plain")])
+            return [b"The scrape failed. The server's log names the error.\n"]
 
     return serve
 
