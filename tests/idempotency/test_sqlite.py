@@ -182,6 +182,23 @@ async def test_a_damaged_file_fails_and_one_in_its_place_is_used_at_once(path: P
         assert await ledger.claim(a_run("new")) == Claimed()
 
 
+async def test_an_entry_that_cant_be_read_fails_alone_until_the_file_is_replaced(
+    path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with ledger_on(path) as ledger:
+        await finish(ledger, "spoilt", b"result")
+        with closing(sqlite3.connect(path)) as other, other:
+            other.execute("UPDATE ids SET state = 9")
+        claims = [ledger.claim(a_run(key, "other")) for key in ("one", "spoilt", "two")]
+        answers = await asyncio.gather(*claims, return_exceptions=True)
+        assert [repr(answer) for answer in answers] == ["Claimed()", "LedgerFailed('ValueError')", "Claimed()"]
+        with pytest.raises(LedgerFailed):
+            await ledger.claim(a_run("spoilt", "other"))
+        assert caplog.messages == ["a step on the idempotency file failed: ValueError"] * 2
+        remove(path)
+        assert await ledger.claim(a_run("spoilt", "other")) == Claimed()
+
+
 async def test_a_full_disk_keeps_what_was_begun_and_goes_on_when_there_is_room(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

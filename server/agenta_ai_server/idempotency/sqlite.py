@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import logging
 import os
 import queue
 import sqlite3
@@ -75,6 +76,8 @@ UPDATE ids SET data = NULL WHERE rowid IN
 """
 
 Result = TypeVar("Result")
+
+log = logging.getLogger(__name__)
 
 
 class SqliteLedger:
@@ -221,6 +224,7 @@ class _Step(Generic[Result]):
     error: LedgerFailed | None = None
 
     def run(self, rules: Rules) -> None:
+        self.error = None
         try:
             self.result = self.action(rules)
         except LedgerFailed as failure:
@@ -256,15 +260,19 @@ class _File:
         self._batches = 0
 
     def commit(self, batch: list[_Step[Any]]) -> None:
-        """Do the steps in one transaction; if there is no room for all, each in one of its own."""
+        """Do the steps in one transaction; if not all of them can be done, each in one of its own."""
         try:
             self._transact(batch)
-        except (sqlite3.Error, OSError, LedgerFailed) as error:
+        except Exception as error:
+            # Of any kind: one that isn't caught ends the thread, and with it all later steps.
             failure = LedgerFailed(_why(error))
-            if failure.why == "SQLITE_FULL" and len(batch) > 1:
+            is_expected = isinstance(error, sqlite3.Error | OSError | LedgerFailed)
+            if len(batch) > 1 and (failure.why == "SQLITE_FULL" or not is_expected):
                 for step in batch:
                     self.commit([step])
                 return
+            if not is_expected:
+                log.error("a step on the idempotency file failed: %s", failure.why)
             for step in batch:
                 step.error = failure
 
@@ -285,7 +293,7 @@ class _File:
         except BaseException as error:
             with suppress(sqlite3.Error):
                 connection.execute("ROLLBACK")
-            if isinstance(error, sqlite3.DatabaseError) and not isinstance(error, sqlite3.OperationalError):
+            if not isinstance(error, sqlite3.OperationalError | OSError | LedgerFailed):
                 # Damaged. Close it, so that replacing the file needs no restart.
                 self.close()
             raise
