@@ -530,6 +530,27 @@ async def test_a_failure_is_used_for_as_long_as_callers_are_told_to_wait(
     assert await authenticator.authenticate(GOOD) == OWNER
 
 
+@pytest.mark.parametrize("fault", [Fault(stall="headers"), Fault(reset="headers"), Fault(status=500)])
+async def test_a_slow_failure_is_used_for_as_long_as_a_fast_one(
+    fault: Fault, standin: StandIn, make: Make, clock: Clock
+) -> None:
+    async def respond(_: Received) -> Fault:
+        clock.time += 5
+        return fault
+
+    standin.permissions.respond = respond
+    authenticator = make(timeout=0.3 if fault.stall else NO_TIME_OUT)
+    asked = 0
+    for _ in range(2):
+        await unavailable(authenticator)
+        assert standin.permissions.started > asked
+        asked = standin.permissions.started
+        clock.time += 0.9
+        await unavailable(authenticator)
+        assert standin.permissions.started == asked
+        clock.time += 0.1
+
+
 async def test_the_secret_is_not_kept(make: Make) -> None:
     authenticator = make()
     await authenticator.authenticate(GOOD)
