@@ -277,6 +277,26 @@ async def test_an_older_agenta_is_asked_on_its_own_route(standin: StandIn, make:
     assert paths(standin) == [PATH, OLDER_PATH, OLDER_PATH, OLDER_PATH]
 
 
+async def test_an_older_agenta_is_found_out_while_another_question_runs(make: Make) -> None:
+    found_out = asyncio.Event()
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        head = await reader.readuntil(b"\r\n\r\n")
+        if b"ApiKey late" in head:
+            await found_out.wait()
+        status, body = (b"200", allowing(CLAIMS).body) if OLDER_PATH.encode() in head else (b"404", b"")
+        writer.write(b"HTTP/1.1 %s X\r\ncontent-length: %d\r\n\r\n" % (status, len(body)) + body)
+        writer.close()
+
+    async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
+        authenticator = make(api_url=f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}")
+        late = asyncio.create_task(authenticator.authenticate(Credentials("ApiKey", "late")))
+        await asyncio.sleep(0)
+        assert (await authenticator.authenticate(GOOD)).user == "u"
+        found_out.set()
+        assert (await late).user == "u"
+
+
 async def test_an_update_of_agenta_is_noticed(standin: StandIn, make: Make) -> None:
     standin.lacks = frozenset({PATH})
     authenticator = make(allow_seconds=0)
@@ -528,6 +548,27 @@ async def test_a_failure_is_used_for_as_long_as_callers_are_told_to_wait(
     standin.permissions.fault = Fault()
     clock.time += 1
     assert await authenticator.authenticate(GOOD) == OWNER
+
+
+@pytest.mark.parametrize("fault", [Fault(stall="headers"), Fault(reset="headers"), Fault(status=500)])
+async def test_a_slow_failure_is_used_for_as_long_as_a_fast_one(
+    fault: Fault, standin: StandIn, make: Make, clock: Clock
+) -> None:
+    async def respond(_: Received) -> Fault:
+        clock.time += 5
+        return fault
+
+    standin.permissions.respond = respond
+    authenticator = make(timeout=0.3 if fault.stall else NO_TIME_OUT)
+    asked = 0
+    for _ in range(2):
+        await unavailable(authenticator)
+        assert standin.permissions.started > asked
+        asked = standin.permissions.started
+        clock.time += 0.9
+        await unavailable(authenticator)
+        assert standin.permissions.started == asked
+        clock.time += 0.1
 
 
 async def test_the_secret_is_not_kept(make: Make) -> None:

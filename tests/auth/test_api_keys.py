@@ -181,20 +181,25 @@ def test_nothing_else_gets_in(authenticator: ApiKeyAuthenticator, key: str) -> N
     assert asyncio.run(principal(authenticator, key)) is None
 
 
-def test_missing_one_is_made_for_the_owner_alone(path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_missing_one_is_made_at_the_start_for_the_owner_alone(path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    authenticator = ApiKeyAuthenticator(path, every=0)
+    assert not path.exists()
+    assert not asyncio.run(principal(authenticator, KNOWN))
     umask = os.umask(0)
     try:
-        ApiKeyAuthenticator(path)
+        asyncio.run(authenticator.start())
     finally:
         os.umask(umask)
     assert mode(path) == 0o600
     assert json.loads(path.read_bytes()) == {"version": 1, "keys": []}
     assert not caplog.records
+    write(path, RECORD)
+    assert asyncio.run(principal(authenticator, KNOWN))
 
 
 def test_existing_one_is_left_alone(path: Path) -> None:
     before = write(path, RECORD).stat()
-    ApiKeyAuthenticator(path)
+    asyncio.run(ApiKeyAuthenticator(path).start())
     assert path.stat().st_ino == before.st_ino
 
 
@@ -352,6 +357,7 @@ async def test_revoked_key_is_refused_from_the_next_reading_on(path: Path) -> No
 
 async def test_new_key_is_accepted_from_the_next_reading_on(path: Path) -> None:
     authenticator = ApiKeyAuthenticator(path, every=0)
+    await authenticator.start()
     assert await principal(authenticator, create(path))
 
 

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from weakref import WeakSet
 
 import pytest
+from idempotency.conftest import until
 
 from agenta_ai_server.idempotency import sqlite
 from agenta_ai_server.idempotency.ledger import (
@@ -182,6 +183,23 @@ async def test_a_damaged_file_fails_and_one_in_its_place_is_used_at_once(path: P
         assert await ledger.claim(a_run("new")) == Claimed()
 
 
+async def test_an_entry_that_cant_be_read_fails_alone_until_the_file_is_replaced(
+    path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with ledger_on(path) as ledger:
+        await finish(ledger, "spoilt", b"result")
+        with closing(sqlite3.connect(path)) as other, other:
+            other.execute("UPDATE ids SET state = 9")
+        claims = [ledger.claim(a_run(key, "other")) for key in ("one", "spoilt", "two")]
+        answers = await asyncio.gather(*claims, return_exceptions=True)
+        assert [repr(answer) for answer in answers] == ["Claimed()", "LedgerFailed('ValueError')", "Claimed()"]
+        with pytest.raises(LedgerFailed):
+            await ledger.claim(a_run("spoilt", "other"))
+        assert caplog.messages == ["a step on the idempotency file failed: ValueError"] * 2
+        remove(path)
+        assert await ledger.claim(a_run("spoilt", "other")) == Claimed()
+
+
 async def test_a_full_disk_keeps_what_was_begun_and_goes_on_when_there_is_room(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -228,6 +246,58 @@ async def test_what_has_expired_leaves_the_file(path: Path) -> None:
             await finish(ledger, f"new {number}", b"result")
     with closing(sqlite3.connect(path)) as other:
         assert other.execute("SELECT count(*) FROM ids WHERE key LIKE 'old%'").fetchone() == (0,)
+
+
+def on_disk(path: Path) -> bytes:
+    return b"".join(file.read_bytes() for file in path.parent.iterdir())
+
+
+async def test_results_leave_the_disk_while_no_call_comes(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sqlite, "TIDY_SECONDS", 0.01)
+    now = 1000.0
+
+    async def is_gone() -> bool:
+        return b"secret" not in on_disk(path)
+
+    async with ledger_on(path, clock=lambda: now, ttl=10) as ledger:
+        for number in range(20):
+            await finish(ledger, str(number), b"secret" * 10 ** (number % 5))
+        assert not await is_gone()
+        now += 20
+        await until(is_gone)
+
+
+async def test_all_that_has_expired_leaves_the_disk_after_the_start(path: Path) -> None:
+    async with ledger_on(path):
+        pass
+    with closing(sqlite3.connect(path)) as other, other:
+        rows = [(str(number), b"f", "token", 2, 1, 0, 1, 0, b"result") for number in range(2 * sqlite.SWEEP_ROWS + 1)]
+        other.executemany(sqlite.PUT, rows)
+
+    async def is_empty() -> bool:
+        with closing(sqlite3.connect(path)) as other:
+            return bool(other.execute("SELECT count(*) FROM ids").fetchone() == (0,))
+
+    async with ledger_on(path):
+        await until(is_empty)
+
+
+async def test_a_reader_delays_neither_calls_nor_the_tidying_after_it(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sqlite, "TIDY_SECONDS", 0.0)
+
+    async def is_emptied() -> bool:
+        return not path.with_name("ids.db-wal").stat().st_size
+
+    async with ledger_on(path) as ledger:
+        with closing(sqlite3.connect(path, isolation_level=None)) as other:
+            other.execute("BEGIN")
+            other.execute("SELECT count(*) FROM ids").fetchone()
+            for number in range(20):
+                await finish(ledger, str(number), b"result")
+            assert not await is_emptied()
+        await until(is_emptied)
 
 
 async def test_the_event_loop_never_waits_for_the_file(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -688,3 +688,25 @@ async def test_leases_are_renewed_while_ends_are_written() -> None:
     assert ledger.held.count("runs") >= 9
     ledger.is_stalled = False
     await store.aclose()
+
+
+class FailsOnce(SlowToEnd):
+    """One that fails in a way that nobody expects, but only the first time."""
+
+    async def hold(self, holds: Sequence[Hold]) -> list[bool]:
+        held = await super().hold(holds)
+        if len(self.held) == 1:
+            raise ValueError("secret")
+        return held
+
+
+@virtual_time
+async def test_leases_are_renewed_after_an_unexpected_error(caplog: pytest.LogCaptureFixture) -> None:
+    ledger = FailsOnce()
+    store = LedgerStore(ledger, lease=9)
+    await store.start()
+    await lead(store, "runs")
+    await asyncio.sleep(30)
+    assert ledger.held.count("runs") >= 9
+    assert caplog.messages == ["leases and outcomes couldn't be recorded because of a bug: ValueError"]
+    await store.aclose()

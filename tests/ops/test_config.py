@@ -153,3 +153,12 @@ def test_config_shows_the_settings_although_a_file_is_wrong(
     out, err = capsys.readouterr()
     assert "/none/limits.toml" in out
     assert "AGENTA_AI_GRPC_LIMITS_FILE: can't read /none/limits.toml: No such file or directory." in err
+
+
+def test_it_makes_no_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """An empty file of keys would revoke those that a running server still knows."""
+    path = tmp_path / "keys.json"
+    monkeypatch.setenv("AGENTA_AI_GRPC_AUTH", "api_keys")
+    monkeypatch.setenv("AGENTA_AI_GRPC_API_KEYS_FILE", str(path))
+    assert cli.main(["config"]) == 0
+    assert not path.exists()

@@ -19,6 +19,9 @@ from calls import refine
 
 from agenta_ai.v1 import tool_service_pb2 as pb
 from agenta_ai.v1.tool_service_pb2_grpc import ToolServiceStub
+from agenta_ai_server.commands import serve
+from agenta_ai_server.settings import SettingsError, read
+from agenta_ai_server.testing import environment_for
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -148,9 +151,27 @@ async def test_faults_of_settings_and_of_files_are_one_message(standin: StandIn,
         "AGENTA_AI_GRPC_AUTH",
         "OTEL_SPAN_ATTRIBUTE_COUNT_LIMIT",
         "OTEL_BSP_MAX_QUEUE_SIZE",
-        "AGENTA_AI_GRPC_API_KEYS_FILE",
         "AGENTA_AI_GRPC_LIMITS_FILE",
+        "AGENTA_AI_GRPC_API_KEYS_FILE",
     ]
+
+
+@pytest.mark.parametrize(
+    ("setting", "value"),
+    [
+        ("AGENTA_AI_GRPC_RETRIES", "many"),
+        ("AGENTA_AI_GRPC_LIMITS_FILE", "{folder}/none.toml"),
+        ("AGENTA_AI_GRPC_IDEMPOTENCY_FILE", "{folder}"),
+    ],
+)
+async def test_a_start_that_fails_writes_nothing(setting: str, value: str, standin: StandIn, tmp_path: Path) -> None:
+    given = {"AGENTA_AI_GRPC_AUTH": "api_keys", "AGENTA_AI_GRPC_API_KEYS_FILE": str(tmp_path / "keys.json")}
+    given |= {"AGENTA_AI_GRPC_LIMITS": "on", setting: value.format(folder=tmp_path)}
+    reading = read(environment_for(standin) | given)
+    with pytest.raises(SettingsError, match=setting):
+        async with serve.running(reading.settings, reading.faults):
+            pass
+    assert not os.listdir(tmp_path)
 
 
 async def test_a_busy_port_stops_the_start(standin: StandIn) -> None:

@@ -287,6 +287,29 @@ def test_an_exception_tells_where_and_not_what() -> None:
     assert "test_logs.py" in text
 
 
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [
+        ("ada", "ada"),
+        ("Zoë@example.com", "Zoë@example.com"),
+        (False, "False"),
+        (0.5, "0.5"),
+        ("eve organization=acme", '"eve organization=acme"'),
+        ("eve=acme", '"eve=acme"'),
+        ('"eve"', r'"\"eve\""'),
+        ("Zoë\\ Ö", r'"Zoë\\ Ö"'),
+        ("eve\nroot", r'"eve\nroot"'),
+        ("eve\x1b[2K", r'"eve\u001b[2K"'),
+        ("eve\u2028\u202e\u00a0", r'"eve\u2028\u202e\u00a0"'),
+        ("eve\ud800", r'"eve\ud800"'),
+    ],
+)
+def test_a_value_cant_be_taken_for_another_field(value: object, shown: str) -> None:
+    fields = {"user": value, "organization": "", "code": "OK"}
+    record = logging.makeLogRecord({"name": "agenta_ai_server.calls", "msg": "call ended", FIELDS: fields})
+    assert TextFormatter().format(record).endswith(f"agenta_ai_server.calls: call ended user={shown} code=OK")
+
+
 @pytest.mark.parametrize(("form", "is_json"), [("", True), ("json", True), ("text", False)])
 async def test_the_form_of_a_process_without_a_terminal(form: str, is_json: bool, standin: StandIn) -> None:
     settings = environment(standin) | {"AGENTA_AI_GRPC_LOG_FORMAT": form}

@@ -116,6 +116,9 @@ TRACED = b'{"trace_id": "a66e7c55acfd75632968e0b8df25282c", "status": {"code": 5
         (503, TRACED, failures.FAILED),
         (424, b"", failures.PROVIDER_REFUSED),
         (404, b'{"detail": "Not Found"}', failures.REJECTED),
+        (404, b"404 page not found\n", failures.PROXY_WITHOUT_ROUTE),
+        (404, b"", failures.PROXY_WITHOUT_ROUTE),
+        (405, PAGE, failures.PROXY_WITHOUT_ROUTE),
     ],
 )
 def test_a_proxy_is_told_apart_from_agenta(status: int, body: bytes, expected: Failure) -> None:

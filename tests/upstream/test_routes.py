@@ -6,7 +6,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from calls import refine, structured, tool_call
 from conftest import connected, settings_for
+from upstream.fakes import Clock
 
+from agenta_ai.v1 import error_pb2
 from agenta_ai_server.agenta.completion_service import DeployedPrompt
 from agenta_ai_server.agenta.completions import AgentaCompletionService, AgentaConfig
 from agenta_ai_server.domain.errors import Reason, UpstreamFailed
@@ -33,12 +35,17 @@ class Tracing(CallListener):
 
 
 @pytest.fixture
-async def make(standin: StandIn) -> AsyncIterator[Make]:
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+async def make(standin: StandIn, clock: Clock) -> AsyncIterator[Make]:
     services: list[AgentaCompletionService] = []
 
     def make(**given: Any) -> AgentaCompletionService:
         config = AgentaConfig(api_url=standin.url, api_key="standin-key", environment="production", **given)
-        services.append(AgentaCompletionService(config, Tracing()))
+        services.append(AgentaCompletionService(config, Tracing(), clock=clock))
         return services[-1]
 
     yield make
@@ -65,12 +72,27 @@ async def test_the_newer_route_where_it_exists(standin: StandIn, make: Make) -> 
     assert standin.requests[0].headers["accept"] == "application/json"
 
 
-async def test_an_older_agenta_is_found_out_once(standin: StandIn, make: Make) -> None:
+async def test_an_older_agenta_is_found_out_once_a_minute(standin: StandIn, make: Make, clock: Clock) -> None:
     standin.lacks = frozenset({INVOKE_PATH})
     service = make()
     for _ in range(3):
         assert await complete(service) not in ("", TRACE)
     assert paths(standin) == [INVOKE_PATH, RUN_PATH, RUN_PATH, RUN_PATH]
+    clock.now += 60
+    await complete(service)
+    assert paths(standin)[4:] == [INVOKE_PATH, RUN_PATH]
+
+
+async def test_an_updated_agenta_is_noticed_although_it_has_both_routes(
+    standin: StandIn, make: Make, clock: Clock
+) -> None:
+    standin.lacks = frozenset({INVOKE_PATH})
+    service = make()
+    await complete(service)
+    standin.lacks = frozenset()
+    assert await complete(service) != TRACE
+    clock.now += 60
+    assert [await complete(service) for _ in range(2)] == [TRACE, TRACE]
 
 
 async def test_it_is_looked_at_again_when_the_route_stops_working(standin: StandIn, make: Make) -> None:
@@ -82,7 +104,9 @@ async def test_it_is_looked_at_again_when_the_route_stops_working(standin: Stand
     assert paths(standin)[2:] == [RUN_PATH, INVOKE_PATH, INVOKE_PATH]
 
 
-async def test_a_failure_on_the_other_route_is_its_own(standin: StandIn, make: Make) -> None:
+async def test_a_failure_on_the_other_route_is_its_own_and_shows_no_route_that_works(
+    standin: StandIn, make: Make
+) -> None:
     standin.lacks = frozenset({INVOKE_PATH})
     standin.respond = in_turn(Fault(cause="not-deployed"))
     service = make()
@@ -90,7 +114,23 @@ async def test_a_failure_on_the_other_route_is_its_own(standin: StandIn, make: M
         await complete(service)
     assert caught.value.reason is Reason.UPSTREAM_MISCONFIGURED
     await complete(service)
-    assert paths(standin) == [INVOKE_PATH, RUN_PATH, RUN_PATH]
+    assert paths(standin) == [INVOKE_PATH, RUN_PATH, INVOKE_PATH, RUN_PATH]
+
+
+@pytest.mark.parametrize("route", ["auto", "invoke", "run"])
+async def test_a_proxy_that_doesnt_find_agenta_is_asked_again(route: str, standin: StandIn) -> None:
+    page = Fault(status=404, body="plain")
+    standin.respond = in_turn(*[page] * (2 if route == "auto" else 1))
+    settings = settings_for(standin, AGENTA_AI_GRPC_UPSTREAM_ROUTE=route, AGENTA_AI_GRPC_RETRIES="1")
+    async with connected(settings) as stub:
+        structured(await stub.CallTool(refine()))
+        standin.respond = in_turn(*[page] * 4)
+        response = await stub.CallTool(refine())
+    assert (response.error.reason, response.error.retryable) == (
+        error_pb2.ERROR_REASON_UPSTREAM_UNAVAILABLE,
+        True,
+    )
+    assert "check the address" in response.content[0].text
 
 
 async def test_where_there_is_no_route_the_address_is_wrong(standin: StandIn, make: Make) -> None:

@@ -233,6 +233,7 @@ async def test_too_little_time(standin: StandIn) -> None:
 FAILED: list[tuple[str, str, bool, float | None]] = [
     ("status=302", "UPSTREAM_REJECTED", False, None),
     ("status=404", "UPSTREAM_REJECTED", False, None),
+    ("status=404 body=plain", "UPSTREAM_UNAVAILABLE", True, None),
     ("status=401", "UPSTREAM_CREDENTIALS_REJECTED", False, None),
     ("status=403", "UPSTREAM_CREDENTIALS_REJECTED", False, None),
     ("status=424", "UPSTREAM_PROVIDER_FAILED", True, None),

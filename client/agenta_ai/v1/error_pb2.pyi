@@ -141,8 +141,8 @@ class _ErrorReasonEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._En
     have been billed, so it isn't retryable.
     """
     ERROR_REASON_UPSTREAM_UNAVAILABLE: _ErrorReason.ValueType  # 108
-    """The completion service is unavailable (HTTP 503 without a trace in Agenta). Nothing was billed. Retryable, after
-    retry_delay if set.
+    """The completion service is unavailable (HTTP 503 without a trace in Agenta, or a proxy's 404). Nothing was billed.
+    Retryable, after retry_delay if set.
     """
     ERROR_REASON_UPSTREAM_OUTPUT_INVALID: _ErrorReason.ValueType  # 109
     """The model's answer is not a usable result. field_violations say why."""
@@ -278,8 +278,8 @@ ERROR_REASON_UPSTREAM_FAILED: ErrorReason.ValueType  # 107
 have been billed, so it isn't retryable.
 """
 ERROR_REASON_UPSTREAM_UNAVAILABLE: ErrorReason.ValueType  # 108
-"""The completion service is unavailable (HTTP 503 without a trace in Agenta). Nothing was billed. Retryable, after
-retry_delay if set.
+"""The completion service is unavailable (HTTP 503 without a trace in Agenta, or a proxy's 404). Nothing was billed.
+Retryable, after retry_delay if set.
 """
 ERROR_REASON_UPSTREAM_OUTPUT_INVALID: ErrorReason.ValueType  # 109
 """The model's answer is not a usable result. field_violations say why."""

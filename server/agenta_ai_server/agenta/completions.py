@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 from urllib.parse import urlencode
@@ -21,7 +22,7 @@ from agenta_ai_server.domain.listener import CallListener, RequestRecord
 from agenta_ai_server.domain.values import Attempt
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Mapping
+    from collections.abc import Awaitable, Callable, Mapping
     from pathlib import Path
 
     from agenta_ai_server.agenta.completion_service import AnyPrompt, Kind
@@ -36,6 +37,10 @@ if TYPE_CHECKING:
 _NEWER: dict[Kind, Route] = {"completion": INVOKE, "chat": CHAT_INVOKE}
 _OLDER: dict[Kind, Route] = {"completion": RUN, "chat": CHAT_RUN}
 _ROUTES = {"auto": (_NEWER, _OLDER), "invoke": (_NEWER,), "run": (_OLDER,)}
+
+OLDER_ROUTE_SECONDS = 60.0
+"""How long the older route is tried first after only that one has worked. A proxy may have been why, or Agenta may be
+updated since."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,13 +92,20 @@ class AgentaCompletionService:
     Args:
         config: The address of Agenta, and how to send requests to it.
         listener: Is notified of each request.
+        clock: Monotonic clock, in seconds.
 
     Raises:
         ValueError: The proxy isn't the URL of an HTTP proxy, or the file of the key can't be read, or holds none.
         OSError: The file of certificates can't be read, or holds none.
     """
 
-    def __init__(self, config: AgentaConfig, listener: CallListener | None = None) -> None:
+    def __init__(
+        self,
+        config: AgentaConfig,
+        listener: CallListener | None = None,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._config = config
         self._listener = listener or CallListener()
         self._key = ServerKey(config.api_key, config.api_key_file)
@@ -101,10 +113,9 @@ class AgentaCompletionService:
         self._http = HttpClient(
             self._address.root, ca_file=config.ca_file, proxy=config.proxy, keep_alive=config.keep_alive
         )
-        # By the kind of application, in the order in which they are tried.
-        self._routes: dict[Kind, list[Route]] = {
-            kind: [routes[kind] for routes in _ROUTES[config.route]] for kind in _NEWER
-        }
+        self._clock = clock
+        # Until when the older route is tried first, by the kind of application.
+        self._older_until: dict[Kind, float] = {}
 
     async def complete(self, prompt: AnyPrompt, inputs: Mapping[str, Json], call: ToolCall) -> Completion:
         """Run one prompt and return what the model wrote, the empty string included.
@@ -117,27 +128,26 @@ class AgentaCompletionService:
             # Only the newer route takes them.
             return await self._run(INVOKE, PromptRun("", "", inputs, prompt.parameters), call, prompt.credential)
         run = PromptRun(prompt.application, prompt.environment or self._config.environment, inputs)
-        route, *others = self._routes[prompt.kind]
+        first, *others = self._in_order(prompt.kind)
         try:
-            return await self._run(route, run, call)
+            return await self._run(first, run, call)
         except _MissingRoute:
             if not others:
                 raise
-        # From now on the other route is tried first, unless it is missing, too.
         (other,) = others
-        try:
-            completion = await self._run(other, run, call)
-        except _MissingRoute:
-            raise
-        except UpstreamFailed:
-            self._routes[prompt.kind] = [other, route]
-            raise
-        self._routes[prompt.kind] = [other, route]
+        completion = await self._run(other, run, call)
+        is_older = other is _OLDER[prompt.kind]
+        self._older_until[prompt.kind] = self._clock() + OLDER_ROUTE_SECONDS if is_older else 0.0
         return completion
 
     async def aclose(self) -> None:
         """Close all connections. Calls that run fail."""
         await self._http.aclose()
+
+    def _in_order(self, kind: Kind) -> list[Route]:
+        """Return the routes in the order in which they are tried."""
+        routes = [routes[kind] for routes in _ROUTES[self._config.route]]
+        return routes[::-1] if self._clock() < self._older_until.get(kind, 0.0) else routes
 
     async def _run(
         self, route: Route, run: PromptRun, call: ToolCall, credential: AgentaCredential | None = None
@@ -187,13 +197,9 @@ def _completion(reply: Reply, attempt: Attempt, run: PromptRun, secret: str) -> 
 
 def _error(failure: Failure, reply: Reply, attempt: Attempt, run: PromptRun, secret: str) -> UpstreamFailed:
     explanation = explain(reply, [dict(run.inputs), dict(run.parameters or {})], [secret])
-    error = failure.as_error(attempt, reply, explanation)
-    return _MissingRoute.of(error) if failures.is_missing_route(reply) else error
+    kind = _MissingRoute if failures.is_missing_route(reply) else UpstreamFailed
+    return failure.as_error(attempt, reply, explanation, kind)
 
 
 class _MissingRoute(UpstreamFailed):
-    """This release of Agenta doesn't have the route. Nothing ran."""
-
-    @classmethod
-    def of(cls, error: UpstreamFailed) -> _MissingRoute:
-        return cls(error.reason, error.message, attempt=error.attempts[0], may_have_run=False, healthy=error.healthy)
+    """This release of Agenta doesn't have the route, or a proxy doesn't find it. Nothing ran."""

@@ -48,16 +48,23 @@ class Failure:
     transient: bool = False
     healthy: bool | None = True
 
-    def as_error(self, attempt: Attempt, reply: Reply | None = None, explanation: str = "") -> UpstreamFailed:
+    def as_error(
+        self,
+        attempt: Attempt,
+        reply: Reply | None = None,
+        explanation: str = "",
+        kind: type[UpstreamFailed] = UpstreamFailed,
+    ) -> UpstreamFailed:
         """Return the exception for one attempt.
 
         Args:
             attempt: The request that failed.
             reply: What Agenta answered, if it did.
             explanation: Agenta's own sentence, scrubbed.
+            kind: The exception's class.
         """
         delay = retry_delay(reply.retry_after, now=datetime.now(UTC)) if reply and self.retryable else None
-        return UpstreamFailed(
+        return kind(
             self.reason,
             self.message.format(status=reply.http_status if reply else 0),
             attempt=attempt,
@@ -203,6 +210,13 @@ UNAVAILABLE = Failure(
     transient=True,
     healthy=False,
 )
+# While Agenta's services restart, Traefik, which Agenta comes with, has no route to them.
+PROXY_WITHOUT_ROUTE = replace(
+    UNAVAILABLE,
+    message="A proxy in front of the completion service doesn't find it (HTTP {status}); it may be restarting. Nothing "
+    "was billed. Try again later, and if that doesn't help, ask the operator of this service to check the address of "
+    "Agenta.",
+)
 FAILED = Failure(
     Reason.UPSTREAM_FAILED,
     "The completion service failed (HTTP {status}). The request may have been billed: before sending it again, ask the "
@@ -270,6 +284,8 @@ _BY_PROVIDER_ERROR = {
 _BY_HTTP_STATUS: dict[int, Callable[[Reply], Failure]] = {
     401: lambda _: CREDENTIALS_REJECTED,
     403: lambda _: CREDENTIALS_REJECTED,
+    404: lambda reply: REJECTED if reply.is_from_agenta else PROXY_WITHOUT_ROUTE,
+    405: lambda reply: REJECTED if reply.is_from_agenta else PROXY_WITHOUT_ROUTE,
     # With a trace, Agenta says so after the model has answered.
     406: lambda reply: REJECTED_AFTER_RUN if reply.trace_id else REJECTED,
     424: lambda _: PROVIDER_REFUSED,
@@ -351,7 +367,7 @@ def _by_provider_error(error: str, message: str, status: int) -> Failure | None:
 
 
 def is_missing_route(reply: Reply) -> bool:
-    """Return whether this release of Agenta doesn't have the route, so that nothing ran."""
+    """Return whether Agenta or a proxy doesn't have the route, so that nothing ran."""
     absent = reply.http_status in (HTTPStatus.NOT_FOUND, HTTPStatus.METHOD_NOT_ALLOWED)
     return absent and reply.failed is None and not reply.trace_id
 

@@ -59,7 +59,7 @@ class PermissionChecks:
 
     def __init__(self, http: HttpClient, address: AgentaAddress, seconds: float) -> None:
         self._http = http
-        self._urls = [address.api(CHECK), address.api(VERIFY)]
+        self._urls = address.api(CHECK), address.api(VERIFY)
         self._seconds = seconds
 
     async def ask(self, authorization: str, action: str, project: str = "") -> Verdict:
@@ -74,12 +74,14 @@ class PermissionChecks:
             httpx.TransportError: No response came. The text says why, and quotes nothing.
             ValueError: The response isn't one of Agenta's. The text quotes nothing of it.
         """
-        response = await self._get(self._urls[0], authorization, action, project)
+        # Those of this question: others that run at the same time may exchange them meanwhile.
+        first, second = self._urls
+        response = await self._get(first, authorization, action, project)
         if response.status == httpx.codes.NOT_FOUND:
-            other = await self._get(self._urls[1], authorization, action, project)
+            other = await self._get(second, authorization, action, project)
             if other.status != httpx.codes.NOT_FOUND:
                 response = other
-                self._urls.reverse()
+                self._urls = second, first
         return decode(response, project)
 
     async def _get(self, url: str, authorization: str, action: str, project: str) -> HttpResponse:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, assert_never
 from agenta_ai_server.assembly.resources import given, secret
 from agenta_ai_server.auth.authenticator import CredentialRouter
 from agenta_ai_server.auth.policy import NAMES_IN_AGENTA, AccessPolicy
+from agenta_ai_server.settings import SettingsError
 
 if TYPE_CHECKING:
     from agenta_ai_server.assembly.resources import Resources
@@ -46,10 +47,7 @@ def _build(
 ) -> Authenticator | None:
     match mode:
         case "api_keys":
-            from agenta_ai_server.auth.api_keys import ApiKeyAuthenticator
-
-            with resources.faults_of("AGENTA_AI_GRPC_API_KEYS_FILE"):
-                return ApiKeyAuthenticator(given(settings.api_keys_file))
+            return _api_keys(settings, resources)
         case "mtls":
             from agenta_ai_server.auth.mtls import MtlsAuthenticator
 
@@ -63,6 +61,22 @@ def _build(
             return None
         case _:
             assert_never(mode)
+    return None
+
+
+def _api_keys(settings: Settings, resources: Resources) -> Authenticator | None:
+    from agenta_ai_server.auth.api_keys import ApiKeyAuthenticator
+
+    async def start() -> None:
+        try:
+            await authenticator.start()
+        except ValueError as error:
+            raise SettingsError([f"AGENTA_AI_GRPC_API_KEYS_FILE: {error}."]) from None
+
+    with resources.faults_of("AGENTA_AI_GRPC_API_KEYS_FILE"):
+        authenticator = ApiKeyAuthenticator(given(settings.api_keys_file))
+        resources.on_start(start)
+        return authenticator
     return None
 
 

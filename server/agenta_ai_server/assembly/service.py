@@ -56,10 +56,11 @@ def build_service(settings: Settings, resources: Resources) -> Service:
     limiter = build_limiter(settings)
     catalog = build_tools(settings, resources, upstream.completions, telemetry.metrics, limiter)
     policy = build_policy(settings)
-    authenticator = build_authenticator(settings, resources, policy, catalog)
     redis = build_redis(settings, resources)
     limits = build_limits(settings, resources, catalog, redis)
     idempotency = build_idempotency(settings, resources, redis)
+    # After the idempotency file, which may be found to be wrong only when it is opened: it may make a file of keys.
+    authenticator = build_authenticator(settings, resources, policy, catalog)
     certificates = build_certificates(settings, resources)
     if settings.reuse_port and not settings.redis_url:
         alone = "count rate limits" if settings.idempotency_file else "count rate limits and know request_ids"

@@ -200,6 +200,7 @@ class AgentaAuthenticator:
                 answers = await asyncio.gather(*(self._check(permission, credentials) for permission in permissions))
         except TimeoutError:
             self._note("no answer came in time")
+            self._keep(key, self._clock(), _unavailable)
             return _unavailable
         outcome = self._restricted(_combined(dict(zip(permissions, answers, strict=True))))
         if _is_futile(outcome, answers, credentials.project):
@@ -232,7 +233,8 @@ class AgentaAuthenticator:
     def _keep(self, key: bytes, now: float, outcome: _Outcome) -> None:
         """Cache the outcome; failures for the retry delay that callers get."""
         if outcome is _unavailable:
-            self._refusals.keep(key, now + _RETRY_SECONDS, outcome)
+            # From now on, because it may have taken longer than that to fail.
+            self._refusals.keep(key, self._clock() + _RETRY_SECONDS, outcome)
         elif not isinstance(outcome, Principal) or not outcome.permissions:
             self._refusals.keep(key, now + self._config.deny_seconds, outcome)
         else:

@@ -4,11 +4,20 @@ from __future__ import annotations
 
 import hmac
 import logging
+import os
 import time
 from typing import TYPE_CHECKING
 
 from agenta_ai_server.auth.authenticator import invalid
-from agenta_ai_server.auth.key_file import KEY, OWN_KEY_PREFIX, KeyFile, KeyRecord, hashed, make_if_missing
+from agenta_ai_server.auth.key_file import (
+    KEY,
+    OWN_KEY_PREFIX,
+    KeyFile,
+    KeyRecord,
+    check_place,
+    hashed,
+    make_if_missing,
+)
 from agenta_ai_server.auth.records import current, parse
 from agenta_ai_server.files.reloading import ReloadingFile
 
@@ -32,7 +41,7 @@ class ApiKeyAuthenticator:
     says. If it can't be read because descriptors run out or the disk hangs, no one is admitted after a minute.
 
     Args:
-        path: The file. One without keys is made, readable by its owner only, where there is none.
+        path: The file. If there is none, :meth:`start` makes one.
         clock: Seconds since the epoch, for expiry.
         every: Seconds between checks for changes of the file: how long a revoked key may still be accepted.
 
@@ -41,10 +50,24 @@ class ApiKeyAuthenticator:
     """
 
     def __init__(self, path: Path, clock: Callable[[], float] = time.time, *, every: float = 1.0) -> None:
-        make_if_missing(path)
         self._path = path
         self._clock = clock
-        self._keys = ReloadingFile(path, self._parse, every=every)
+        self._every = every
+        self._keys = self._read() if os.path.exists(path) else None
+        if self._keys is None:
+            check_place(path)
+
+    async def start(self) -> None:
+        """Make a file without keys, readable by its owner only, if there was none.
+
+        Not earlier: another server with the same path that goes on running would forget the keys that it still knows.
+
+        Raises:
+            ValueError: The file can't be made.
+        """
+        if self._keys is None:
+            make_if_missing(self._path)
+            self._keys = self._read()
 
     def accepts(self, credentials: Credentials) -> bool:
         """Return whether it is a key of this service's own making, by its beginning."""
@@ -59,7 +82,7 @@ class ApiKeyAuthenticator:
         # The same work for every outcome, so that timing doesn't reveal which ids exist.
         well_formed = KEY.fullmatch(credentials.secret)
         key_id, secret = well_formed.groups() if well_formed else ("", "")
-        record = current(self._keys).get(key_id)
+        record = current(self._keys).get(key_id) if self._keys else None
         is_genuine = hmac.compare_digest(hashed(secret), record.hash if record else NO_HASH)
         if record is None or not is_genuine or not record.is_valid(self._clock()):
             raise invalid()
@@ -67,6 +90,9 @@ class ApiKeyAuthenticator:
 
     async def aclose(self) -> None:
         """Close nothing: the file isn't kept open."""
+
+    def _read(self) -> ReloadingFile[dict[str, KeyRecord]]:
+        return ReloadingFile(self._path, self._parse, every=self._every)
 
     def _parse(self, content: bytes) -> dict[str, KeyRecord]:
         keys = {record.id: record for record in parse(KeyFile, content).keys}

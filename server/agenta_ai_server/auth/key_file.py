@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import hashlib
 import os
 import re
 import secrets
 import string
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -18,7 +20,7 @@ from agenta_ai_server.auth.records import PrincipalRecord, Record, parse, refuse
 from agenta_ai_server.files.contents import read_file, replace_file
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Iterator
     from typing import Self
 
 OWN_KEY_PREFIX = "aai_"
@@ -85,6 +87,19 @@ def hashed(secret: str) -> str:
     """Return the hash that the file has for the ``secret``."""
     # A slow hash makes up for secrets that can be guessed. 256 random bits can't be, at any speed.
     return "sha256:" + hashlib.sha256(secret.encode()).hexdigest()
+
+
+def check_place(path: Path) -> None:
+    """Check that a file could be made at ``path``, without making it.
+
+    Raises:
+        ValueError: It couldn't.
+    """
+    folder = os.path.dirname(os.path.realpath(path))
+    with _faults_of_writing(path):
+        os.close(os.open(folder, os.O_RDONLY | os.O_DIRECTORY))
+        if not os.access(folder, os.W_OK):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
 
 
 def make_if_missing(path: Path) -> None:
@@ -184,7 +199,7 @@ def _change(path: Path, change: Callable[[KeyFile], KeyFile]) -> None:
     """Rewrite or create the file, under a lock."""
     # What a symbolic link leads to, because the link itself would be replaced by a file.
     path = Path(os.path.realpath(path))
-    try:
+    with _faults_of_writing(path):
         folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
         try:
             # The file itself can't be the lock: a waiting writer would lock a file that has been replaced meanwhile.
@@ -194,6 +209,12 @@ def _change(path: Path, change: Callable[[KeyFile], KeyFile]) -> None:
             os.fsync(folder)
         finally:
             os.close(folder)
+
+
+@contextmanager
+def _faults_of_writing(path: Path) -> Iterator[None]:
+    try:
+        yield
     except OSError as error:
         way_out = (
             ". Create its folder first, accessible only to this user" if isinstance(error, FileNotFoundError) else ""

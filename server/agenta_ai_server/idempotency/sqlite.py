@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import logging
 import os
 import queue
 import sqlite3
@@ -36,6 +37,10 @@ SPARE_PAGES = 2048
 BATCH = 256
 # Batches from one sweep to the next. A sweep removes more entries than that many full batches can add.
 SWEEP_EVERY = 16
+SWEEP_ROWS = 5000
+
+TIDY_SECONDS = 60.0
+"""From one time that the file is tidied to the next, whether or not there are calls."""
 
 # "AAI" and a version of the tables, which an older or newer service would misread.
 APPLICATION_ID = 0x41414901
@@ -67,14 +72,16 @@ INSERT INTO ids VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (key) DO UPDATE S
 DELETE = "DELETE FROM ids WHERE key = ?"
 GET_ENDING = "SELECT data FROM endings WHERE token = ? AND expires > ?"
 PUT_ENDING = "INSERT OR REPLACE INTO endings VALUES (?, ?, ?)"
-EXPIRE = "DELETE FROM ids WHERE rowid IN (SELECT rowid FROM ids WHERE expires <= ? ORDER BY expires LIMIT 5000)"
+EXPIRE = "DELETE FROM ids WHERE rowid IN (SELECT rowid FROM ids WHERE expires <= ? ORDER BY expires LIMIT ?)"
 EXPIRE_ENDINGS = "DELETE FROM endings WHERE expires <= ?"
 DROP_OUTCOMES = """
 UPDATE ids SET data = NULL WHERE rowid IN
-  (SELECT rowid FROM ids WHERE data IS NOT NULL ORDER BY expires LIMIT 5000)
+  (SELECT rowid FROM ids WHERE data IS NOT NULL ORDER BY expires LIMIT ?)
 """
 
 Result = TypeVar("Result")
+
+log = logging.getLogger(__name__)
 
 
 class SqliteLedger:
@@ -199,12 +206,21 @@ class SqliteLedger:
         asyncio.get_running_loop().call_soon(self._hand_over)
 
     def _work(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Run steps until the end. Runs in the thread."""
-        while (batch := self._batches.get()) is not None:
-            self._file.commit(batch)
-            with suppress(RuntimeError):  # the event loop has been closed
-                loop.call_soon_threadsafe(self._settle, batch)
+        """Run steps until the end, and tidy the file. Runs in the thread."""
+        while (batch := self._next_batch()) is not None:
+            if batch:
+                self._file.commit(batch)
+                with suppress(RuntimeError):  # the event loop has been closed
+                    loop.call_soon_threadsafe(self._settle, batch)
+            self._file.tidy()
         self._file.close()
+
+    def _next_batch(self) -> list[_Step[Any]] | None:
+        """Wait for the next batch, and return an empty one if it is time to tidy the file."""
+        try:
+            return self._batches.get(timeout=self._file.seconds_to_tidy)
+        except queue.Empty:
+            return []
 
 
 def _nothing(_rules: Rules) -> None:
@@ -221,6 +237,7 @@ class _Step(Generic[Result]):
     error: LedgerFailed | None = None
 
     def run(self, rules: Rules) -> None:
+        self.error = None
         try:
             self.result = self.action(rules)
         except LedgerFailed as failure:
@@ -254,17 +271,37 @@ class _File:
         self._table = _SqlTable(clock)
         self._rules = Rules(self._table, ttl, lease, clock)
         self._batches = 0
+        # On the monotonic clock. The first time, what expired while no process was running is deleted.
+        self._tidy_at = 0.0
+
+    @property
+    def seconds_to_tidy(self) -> float:
+        """How long it is until :meth:`tidy` does something."""
+        return max(self._tidy_at - time.monotonic(), 0.0)
+
+    def tidy(self) -> None:
+        """If it is time to, delete what has expired, also from the ``-wal`` file, and from its place on the disk."""
+        if not self.seconds_to_tidy:
+            self._tidy_at = time.monotonic() + TIDY_SECONDS
+            self.commit([])
 
     def commit(self, batch: list[_Step[Any]]) -> None:
-        """Do the steps in one transaction; if there is no room for all, each in one of its own."""
+        """Do the steps in one transaction; if not all of them can be done, each in one of its own.
+
+        Without steps, only tidy the file.
+        """
         try:
             self._transact(batch)
-        except (sqlite3.Error, OSError, LedgerFailed) as error:
+        except Exception as error:
+            # Of any kind: one that isn't caught ends the thread, and with it all later steps.
             failure = LedgerFailed(_why(error))
-            if failure.why == "SQLITE_FULL" and len(batch) > 1:
+            is_expected = isinstance(error, sqlite3.Error | OSError | LedgerFailed)
+            if len(batch) > 1 and (failure.why == "SQLITE_FULL" or not is_expected):
                 for step in batch:
                     self.commit([step])
                 return
+            if not is_expected:
+                log.error("a step on the idempotency file failed: %s", failure.why)
             for step in batch:
                 step.error = failure
 
@@ -280,12 +317,16 @@ class _File:
             connection.execute("BEGIN IMMEDIATE")
             for step in batch:
                 step.run(self._rules)
-            self._sweep(connection)
+            self._batches += 1
+            if not batch or self._batches % SWEEP_EVERY == 0:
+                self._sweep(connection)
             connection.execute("COMMIT")
+            if not batch:
+                _truncate_log(connection)
         except BaseException as error:
             with suppress(sqlite3.Error):
                 connection.execute("ROLLBACK")
-            if isinstance(error, sqlite3.DatabaseError) and not isinstance(error, sqlite3.OperationalError):
+            if not isinstance(error, sqlite3.OperationalError | OSError | LedgerFailed):
                 # Damaged. Close it, so that replacing the file needs no restart.
                 self.close()
             raise
@@ -300,6 +341,8 @@ class _File:
             if found != APPLICATION_ID and tables:
                 raise LedgerFailed("NotALedger")
             connection.execute("PRAGMA journal_mode = WAL")
+            # Overwrite what is deleted.
+            connection.execute("PRAGMA secure_delete = ON")
             connection.execute(f"PRAGMA synchronous = {'FULL' if self._durable else 'NORMAL'}")
             connection.executescript(SCHEMA)
             [page_bytes] = connection.execute("PRAGMA page_size").fetchone()
@@ -312,18 +355,27 @@ class _File:
         return connection
 
     def _sweep(self, connection: sqlite3.Connection) -> None:
-        """Occasionally delete expired entries, and make room."""
-        self._batches += 1
-        if self._batches % SWEEP_EVERY:
-            return
+        """Delete expired entries, and make room."""
         now = self._clock()
-        connection.execute(EXPIRE, (now,))
+        if connection.execute(EXPIRE, (now, SWEEP_ROWS)).rowcount == SWEEP_ROWS:
+            # There may be more of them. In between, others can use the file.
+            self._tidy_at = 0.0
         connection.execute(EXPIRE_ENDINGS, (now,))
         [pages] = connection.execute("PRAGMA page_count").fetchone()
         [free] = connection.execute("PRAGMA freelist_count").fetchone()
         is_full = pages - free > self._max_pages
-        dropped = connection.execute(DROP_OUTCOMES).rowcount if is_full else 0
+        dropped = connection.execute(DROP_OUTCOMES, (SWEEP_ROWS,)).rowcount if is_full else 0
         self._table.takes_new = not is_full or dropped > 0
+
+
+def _truncate_log(connection: sqlite3.Connection) -> None:
+    """Empty the ``-wal`` file, unless others use it."""
+    # To wait for a reader, such as a backup, would keep all processes from writing.
+    connection.execute("PRAGMA busy_timeout = 0")
+    try:
+        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+    finally:
+        connection.execute(f"PRAGMA busy_timeout = {TIMEOUT_SECONDS * 1000:.0f}")
 
 
 class _SqlTable:

@@ -227,7 +227,11 @@ class LedgerStore:
         while True:
             # Retry sooner after a failure, because leases run out meanwhile.
             await asyncio.sleep(self._lease_seconds / (3 if self._available else 12))
-            await work()
+            try:
+                await work()
+            except Exception as error:
+                # Without this, the task would end unseen, and running calls would soon look lost.
+                log.error("leases and outcomes couldn't be recorded because of a bug: %s", type(error).__name__)
 
     async def _renew_all(self) -> None:
         with suppress(Refused):

@@ -35,6 +35,9 @@ DRAIN_SECONDS = 1.0
 # All that a record holds.
 _BLANK = vars(logging.makeLogRecord({}))
 
+# What ends a value in a line of text.
+AMBIGUOUS = re.compile('[ ="]')
+
 MAX_TEMPLATE_CHARACTERS = 200
 # As in the % operator's templates.
 PLACEHOLDER = re.compile(r"%(\([^)]*\))?[-#0 +]*[0-9*]*(\.[0-9*]+)?[a-zA-Z]")
@@ -167,7 +170,7 @@ class _Formatter(logging.Formatter):
 
 
 class TextFormatter(_Formatter):
-    """Lines for people: time, level, logger and message, then ``name=value`` for all that isn't empty."""
+    """Lines for people: time, level, logger and message, then ``name=value`` for all that isn't empty, as in logfmt."""
 
     def __init__(self) -> None:
         super().__init__("%(asctime)s %(levelname)s %(name)s: %(message)s")
@@ -175,7 +178,16 @@ class TextFormatter(_Formatter):
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802  # the base class's name
         """Return the line."""
         fields = getattr(record, FIELDS, {}).items()
-        return super().formatMessage(record) + "".join(f" {name}={value}" for name, value in fields if value != "")
+        shown = "".join(f" {name}={_quoted(value)}" for name, value in fields if value != "")
+        return super().formatMessage(record) + shown
+
+
+def _quoted(value: object) -> str:
+    """Return the value, as a string of JSON if it could be taken for further fields or lines: ids may hold anything."""
+    text = str(value)
+    if text.isprintable():
+        return _to_json(text) if AMBIGUOUS.search(text) else text
+    return json.dumps(text)
 
 
 class JsonFormatter(_Formatter):

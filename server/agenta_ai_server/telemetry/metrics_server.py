@@ -111,7 +111,7 @@ class _Server(ThreadingMixIn, WSGIServer):
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         """Log that a scrape has failed, where the library would print to standard error."""
-        log.error("a scrape failed: %s", sys.exception())
+        log.error("a scrape failed: %s", type(sys.exception()).__name__)
 
     def close_request(self, request: Any) -> None:
         """Close the connection."""

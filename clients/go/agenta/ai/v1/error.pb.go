@@ -127,8 +127,8 @@ const (
 	// The completion service failed (any other HTTP 5xx except 504, or a 503 with a trace in Agenta). The call may
 	// have been billed, so it isn't retryable.
 	ErrorReason_ERROR_REASON_UPSTREAM_FAILED ErrorReason = 107
-	// The completion service is unavailable (HTTP 503 without a trace in Agenta). Nothing was billed. Retryable, after
-	// retry_delay if set.
+	// The completion service is unavailable (HTTP 503 without a trace in Agenta, or a proxy's 404). Nothing was billed.
+	// Retryable, after retry_delay if set.
 	ErrorReason_ERROR_REASON_UPSTREAM_UNAVAILABLE ErrorReason = 108
 	// The model's answer is not a usable result. field_violations say why.
 	ErrorReason_ERROR_REASON_UPSTREAM_OUTPUT_INVALID ErrorReason = 109

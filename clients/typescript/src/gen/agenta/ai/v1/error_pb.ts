@@ -326,8 +326,8 @@ export enum ErrorReason {
   UPSTREAM_FAILED = 107,
 
   /**
-   * The completion service is unavailable (HTTP 503 without a trace in Agenta). Nothing was billed. Retryable, after
-   * retry_delay if set.
+   * The completion service is unavailable (HTTP 503 without a trace in Agenta, or a proxy's 404). Nothing was billed.
+   * Retryable, after retry_delay if set.
    *
    * @generated from enum value: ERROR_REASON_UPSTREAM_UNAVAILABLE = 108;
    */
