@@ -8,6 +8,7 @@ from base64 import b64decode, b64encode
 from datetime import datetime, timedelta
 from functools import partial
 from ipaddress import ip_address
+from pathlib import Path
 from time import time
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
@@ -254,6 +255,19 @@ async def test_the_expiry_is_that_of_what_is_shown(parties: Parties, monkeypatch
     assert certificates.expires == pytest.approx(now + 86_400, abs=600)
     parties.use(parties.authority.server(lifetime=timedelta(days=3)))
     assert certificates.expires == pytest.approx(now + 3 * 86_400, abs=600)
+
+
+@pytest.mark.skipif(not tls.LINUX, reason="counts open files in /proc")
+async def test_a_renewal_leaves_no_file_open(parties: Parties) -> None:
+    def open_files() -> int:
+        return len(list(Path("/proc/self/fd").iterdir()))
+
+    parties.use(parties.server)
+    files = tls.TlsFiles(parties.folder / "server.pem", parties.folder / "server.key")
+    before = open_files()
+    for _ in range(20):
+        tls.Certificates(files)
+    assert open_files() < before + 20
 
 
 async def test_a_byte_order_mark_is_left_out(parties: Parties, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import sys
+from itertools import count
 from typing import TYPE_CHECKING, Any
 
 import grpc
@@ -344,6 +346,19 @@ async def test_the_details_of_every_refusal_are_small(why: Reason, make_call: Ca
     )
     answer = refusal(refused, make_call())
     assert sum(len(key) + len(value) for key, value in answer.trailers) < 8192
+
+
+async def test_no_more_of_a_text_is_escaped_than_is_shown(make_call: Callable[[], Any]) -> None:
+    """To escape a megabyte would keep all other calls waiting for a second."""
+    long = "\x01" * 1_000_000
+    refused = Refused(Reason.TOOL_NOT_FOUND, long, violations=[Violation(long, long)], resource=long)
+    steps = count()
+    sys.setprofile(lambda *_: next(steps))
+    try:
+        refusal(refused, make_call())
+    finally:
+        sys.setprofile(None)
+    assert next(steps) < 100_000
 
 
 def test_every_reason_has_one_meaning() -> None:

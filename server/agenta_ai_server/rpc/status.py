@@ -196,6 +196,8 @@ def to_duration(seconds: float) -> Duration:
 
 def _cut(text: str, most: int) -> str:
     """Return ``text`` in at most ``most`` bytes of UTF-8, and without what could control a terminal."""
+    # First, because to escape a megabyte takes a second. A character has at least one byte, escaped or not.
+    text = text[: most + 1]
     if not text.isprintable():
         text = "".join(c if c.isprintable() or c == "\n" else c.encode("unicode_escape").decode() for c in text)
     data = text.encode()

@@ -127,7 +127,9 @@ def _check_loadable(certificate: bytes, key: bytes, authorities: bytes | None) -
             "Use a key of type RSA (2048 bits or more) or ECDSA (P-256, P-384)"
         ) from None
     finally:
-        server.stop(None)
+        # One that never started would keep its listener.
+        server.start()
+        server.stop(None).wait()
 
 
 def unusual_key(certificate: x509.Certificate) -> str:
