@@ -17,6 +17,7 @@ from agenta_ai.codec import to_struct
 from agenta_ai.v1 import tool_pb2, tool_service_pb2
 from agenta_ai_server.concurrency.turns import Turns
 from agenta_ai_server.domain.errors import Reason, Refused, Violation, invalid_fields
+from agenta_ai_server.domain.record import record
 from agenta_ai_server.domain.store_state import StoreState
 from agenta_ai_server.rpc.handler import CallHandler, Request, Response, ToolHandler
 from agenta_ai_server.rpc.parsing import parse, read_arguments
@@ -56,6 +57,17 @@ LIMITER_STATES = {
 AnyMessage = TypeVar("AnyMessage", bound=Message)
 
 
+@record
+class _Description:
+    """A tool as the contract describes it, and the same as a serialized part of a ``ListToolsResponse``.
+
+    To copy and serialize a hundred of them for each response would take ten milliseconds.
+    """
+
+    tool: tool_pb2.Tool
+    listed: bytes
+
+
 class ToolServicer:
     """Implements ``agenta.ai.v1.ToolService``.
 
@@ -80,7 +92,7 @@ class ToolServicer:
         self._policy = policy
         self._calls = calls
         self._limits = limits
-        self._described: tuple[ToolSet | None, dict[str, tool_pb2.Tool]] = (None, {})
+        self._described: tuple[ToolSet | None, dict[str, _Description]] = (None, {})
         self._turns = Turns(MAX_STATUS_CALLERS)
         self._list_ttl = Duration(seconds=CHANGING_LIST_TTL_SECONDS if catalog.may_change else LIST_TTL_SECONDS)
 
@@ -97,12 +109,12 @@ class ToolServicer:
             },
         )
 
-    async def _status(self, _: tool_service_pb2.StatusRequest, call: Call) -> tool_service_pb2.StatusResponse:
+    async def _status(self, _: tool_service_pb2.StatusRequest, call: Call) -> bytes:
         """Describe the service as this caller sees it."""
         self._policy.check_view(call.caller)
         tools = self._catalog.current
         enabled = not tools.is_disabled
-        return tool_service_pb2.StatusResponse(
+        response = tool_service_pb2.StatusResponse(
             enabled=enabled,
             state=self._service_state(enabled),
             missing_settings=() if enabled else tools.missing_settings,
@@ -111,10 +123,9 @@ class ToolServicer:
             tools=await self._tool_statuses(tools, call.caller),
             rate_limiter_state=LIMITER_STATES[self._limits.state if self._limits else None],
         )
+        return response.SerializeToString()
 
-    async def _list_tools(
-        self, request: tool_service_pb2.ListToolsRequest, call: Call
-    ) -> tool_service_pb2.ListToolsResponse:
+    async def _list_tools(self, request: tool_service_pb2.ListToolsRequest, call: Call) -> bytes:
         """List one page of the tools that this caller may call."""
         self._policy.check_view(call.caller)
         size = _page_size(request.page_size)
@@ -123,12 +134,13 @@ class ToolServicer:
         rest = [tool for tool in self._policy.visible(call.caller, tools) if tool.name > after]
         everyone_sees_this = call.caller.permissions is None
         scope = tool_service_pb2.CACHE_SCOPE_PUBLIC if everyone_sees_this else tool_service_pb2.CACHE_SCOPE_PRIVATE
-        return tool_service_pb2.ListToolsResponse(
-            tools=[self._definition(tool, tools) for tool in rest[:size]],
+        last = tool_service_pb2.ListToolsResponse(
             next_page_token=_encode_page_token(rest[size - 1].name) if len(rest) > size else "",
             ttl=self._list_ttl,
             cache_scope=scope,
         )
+        # Serialized messages in a row are one with the fields of all.
+        return b"".join([self._describe(tool, tools).listed for tool in rest[:size]] + [last.SerializeToString()])
 
     def _read_call(self, data: bytes, call: Call) -> ToolCall:
         """Make the tool call of a ``CallToolRequest``."""
@@ -141,15 +153,15 @@ class ToolServicer:
             rerun_if_outcome_unknown=request.rerun_if_outcome_unknown,
         )
 
-    def _definition(self, tool: ToolSpec, tools: ToolSet) -> tool_pb2.Tool:
-        """Return a tool as the contract describes it; made once for each set, and when it is first needed."""
-        described, definitions = self._described
+    def _describe(self, tool: ToolSpec, tools: ToolSet) -> _Description:
+        """Return the tool's description; made once for each set, and when it is first needed."""
+        described, descriptions = self._described
         if described is not tools:
-            definitions = {}
-            self._described = (tools, definitions)
-        if tool.name not in definitions:
-            definitions[tool.name] = _tool_message(tool)
-        return definitions[tool.name]
+            descriptions = {}
+            self._described = (tools, descriptions)
+        if tool.name not in descriptions:
+            descriptions[tool.name] = _describe(tool)
+        return descriptions[tool.name]
 
     async def _tool_statuses(self, tools: ToolSet, principal: Principal) -> list[tool_service_pb2.ToolStatus]:
         """Return the status of each tool that the caller sees.
@@ -170,7 +182,7 @@ class ToolServicer:
 
     async def _tool_status(self, tool: ToolSpec, tools: ToolSet, principal: Principal) -> tool_service_pb2.ToolStatus:
         rate_limit = await self._rate_limit(tool.name, principal)
-        return tool_service_pb2.ToolStatus(tool=self._definition(tool, tools), rate_limit=rate_limit)
+        return tool_service_pb2.ToolStatus(tool=self._describe(tool, tools).tool, rate_limit=rate_limit)
 
     async def _rate_limit(self, tool: str, principal: Principal) -> tool_service_pb2.RateLimit | None:
         try:
@@ -191,11 +203,10 @@ class ToolServicer:
 
 
 def _handler(
-    read: Callable[[bytes], AnyMessage], method: Callable[[AnyMessage, Call], Awaitable[Message]]
+    read: Callable[[bytes], AnyMessage], method: Callable[[AnyMessage, Call], Awaitable[bytes]]
 ) -> CallHandler:
     async def respond(request: Request, call: Call) -> Response:
-        response = await method(parse(await request.read(), read, NO_VALUES), call)
-        return Response(response.SerializeToString())
+        return Response(await method(parse(await request.read(), read, NO_VALUES), call))
 
     return CallHandler(respond)
 
@@ -227,8 +238,8 @@ def _invalid(field: str, description: str) -> Refused:
     return invalid_fields(Reason.REQUEST_INVALID, Violation(field, description))
 
 
-def _tool_message(tool: ToolSpec) -> tool_pb2.Tool:
-    return tool_pb2.Tool(
+def _describe(tool: ToolSpec) -> _Description:
+    message = tool_pb2.Tool(
         name=tool.name,
         title=tool.title,
         description=tool.description,
@@ -241,6 +252,7 @@ def _tool_message(tool: ToolSpec) -> tool_pb2.Tool:
             open_world_hint=tool.hints.open_world,
         ),
     )
+    return _Description(message, tool_service_pb2.ListToolsResponse(tools=[message]).SerializeToString())
 
 
 def _rate_limit_message(check: Check) -> tool_service_pb2.RateLimit:
