@@ -4,41 +4,24 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from redis.asyncio import ConnectionPool
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
-from redis.exceptions import (
-    AskError,
-    BusyLoadingError,
-    ClusterDownError,
-    MasterDownError,
-    NoScriptError,
-    ReadOnlyError,
-    RedisError,
-    ResponseError,
-    TryAgainError,
-)
+from redis.exceptions import NoScriptError, RedisError
 
+from agenta_ai_server.redis.link import Link, Question
 from agenta_ai_server.redis.url import FORM, check_redis_url
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
 TIMEOUT_SECONDS = 0.5
-"""How long one exchange with Redis may take, waiting for a connection and connecting included."""
+"""How long Redis may take to answer, connecting included."""
 
-MAX_CONNECTIONS = 50
-
-# The server isn't the primary, or not yet. MOVED is a kind of AskError.
-WRONG_SERVER = (ReadOnlyError, MasterDownError, BusyLoadingError, AskError, ClusterDownError, TryAgainError)
-# Older servers wrap the error of a command in a script, and the library has no class for some of these.
-WRONG_SERVER_TEXT = re.compile(
-    r"(^|\s-?)(READONLY|MASTERDOWN|LOADING|MOVED|ASK|CLUSTERDOWN|TRYAGAIN|NOREPLICAS|NOMASTERLINK) "
-)
+MAX_CONNECTIONS = 8
 
 Argument: TypeAlias = str | bytes | int
 
@@ -90,35 +73,38 @@ def unexpected_answer() -> RedisFailed:
 class RedisClient:
     """Runs commands and scripts on one server, each at most once.
 
+    What is asked in one turn of the event loop is sent at its end, in one piece. No call waits for a connection that
+    others use, so that many calls of one caller don't keep those of others waiting.
+
     An error which says that the server isn't the primary closes all connections, so that the next command resolves the
     address again. That is how a failover is followed when the address leads to the new primary.
 
     Args:
         url: A URL that passes :func:`~agenta_ai_server.redis.url.check_redis_url`. It is kept out of errors and logs.
-        timeout: Seconds that one exchange may take, more than 0.
-        max_connections: Exchanges at the same time; further ones wait, within their ``timeout``.
+        timeout: Seconds that the answer may take, more than 0. What this process takes isn't counted.
 
     Raises:
         ValueError: The URL is wrong. The sentence doesn't repeat it.
     """
 
-    def __init__(self, url: str, *, timeout: float = TIMEOUT_SECONDS, max_connections: int = MAX_CONNECTIONS) -> None:
+    def __init__(self, url: str, *, timeout: float = TIMEOUT_SECONDS) -> None:
         check_redis_url(url)
         try:
             self._maker = _connection_maker(url)
-            self._idle = [self._maker.make_connection()]
+            # Never connected.
+            self._packer = self._maker.make_connection()
         except (ValueError, TypeError, RedisError):
             raise ValueError(FORM) from None
-        self._slots = asyncio.Semaphore(max_connections)
         self._timeout = timeout
-        self._generation = 0
+        self._asked: list[Question] = []
+        self._links: list[Link] = []
+        self._tasks: set[asyncio.Task[None]] = set()
 
     async def aclose(self) -> None:
-        """Close all connections. A later command opens a new one."""
-        self._generation += 1
-        idle, self._idle = self._idle, []
-        for connection in idle:
-            await connection.disconnect(nowait=True)
+        """Close all connections, after the answers to what was sent. A later command opens a new one."""
+        self._leave(self._links)
+        if self._tasks:
+            await asyncio.wait(self._tasks, timeout=self._timeout)
 
     async def command(self, *command: Argument) -> Any:
         """Run a command, and return its answer; strings are bytes.
@@ -126,7 +112,7 @@ class RedisClient:
         Raises:
             RedisFailed: There is no answer, or it is an error.
         """
-        [answer] = await self._bounded([command])
+        [answer] = await self._ask([command])
         return _value(answer)
 
     async def run(self, script: Script, keys: Sequence[str], *arguments: Argument) -> Any:
@@ -144,52 +130,59 @@ class RedisClient:
         Raises:
             RedisFailed: There is no answer, or one of them is an error. The other calls may have been run.
         """
-        answers = await self._bounded([_by_digest(call) for call in calls])
+        answers = await self._ask([_by_digest(call) for call in calls])
         unknown = [number for number, answer in enumerate(answers) if isinstance(answer, NoScriptError)]
         if unknown:
-            again = await self._bounded([_by_text(calls[number]) for number in unknown])
+            again = await self._ask([_by_text(calls[number]) for number in unknown])
             for number, answer in zip(unknown, again, strict=True):
                 answers[number] = answer
         return [_value(answer) for answer in answers]
 
-    async def _bounded(self, commands: Sequence[Sequence[Argument]]) -> list[Any]:
+    async def _ask(self, commands: Sequence[Sequence[Argument]]) -> list[Any]:
         """Return the answers, errors of single commands among them."""
-        try:
-            async with asyncio.timeout(self._timeout), self._slots:
-                cancelled_before = _cancellations()
-                answers = await self._exchange(commands)
-                if _cancellations() > cancelled_before:
-                    # The library loses a cancellation that comes while it connects.
-                    raise asyncio.CancelledError
-        except TimeoutError as error:
-            raise RedisFailed(type(error).__name__, timed_out=True) from None
-        except (RedisError, OSError, EOFError) as error:
-            await self._resolve_again_if_needed(error)
-            raise RedisFailed(_name(error)) from None
-        for answer in answers:
-            await self._resolve_again_if_needed(answer)
+        if not commands:
+            return []
+        # Packed here, because what can't be packed is an error of this caller alone.
+        packed = self._packer.pack_commands(commands)
+        question = Question(packed, len(commands), asyncio.get_running_loop().create_future())
+        if not self._asked:
+            # It begins at the end of this turn.
+            self._keep(asyncio.create_task(self._send()))
+        self._asked.append(question)
+        answers = await question.answered
+        if isinstance(answers, Exception):
+            raise RedisFailed(_name(answers), timed_out=isinstance(answers, TimeoutError))
         return answers
 
-    async def _exchange(self, commands: Sequence[Sequence[Argument]]) -> list[Any]:
-        connection = self._idle.pop() if self._idle else self._maker.make_connection()
-        generation = self._generation
-        is_in_step = False
-        try:
-            await self._maker.ensure_connection(connection)
-            await connection.send_packed_command(connection.pack_commands(commands))
-            answers = [await _answer(connection) for _ in commands]
-            is_in_step = True
-            return answers
-        finally:
-            # It connects again when it is needed.
-            if not is_in_step or generation != self._generation:
-                await connection.disconnect(nowait=True)
-            self._idle.append(connection)
+    async def _send(self) -> None:
+        asked, self._asked = self._asked, []
+        # If the caller has left, it doesn't rely on it.
+        if waiting := [question for question in asked if not question.answered.done()]:
+            await self._link().ask(waiting)
 
-    async def _resolve_again_if_needed(self, answer: object) -> None:
-        is_error = isinstance(answer, RedisError)
-        if isinstance(answer, WRONG_SERVER) or (is_error and WRONG_SERVER_TEXT.search(str(answer))):
-            await self.aclose()
+    def _link(self) -> Link:
+        """Return the link with the fewest questions, and open another one for later if it has any."""
+        connected = [link for link in self._links if link.is_connected]
+        link = min(connected or self._links, key=lambda link: link.load, default=None)
+        if link and not (link.load and len(connected) == len(self._links) < MAX_CONNECTIONS):
+            return link
+        opened = Link(self._maker.make_connection(), self._timeout, self._on_failure)
+        self._links.append(opened)
+        self._keep(opened.task)
+        return link or opened
+
+    def _on_failure(self, link: Link, is_wrong_server: bool) -> None:
+        if link in self._links:
+            self._leave(self._links if is_wrong_server else [link])
+
+    def _leave(self, links: list[Link]) -> None:
+        for link in list(links):
+            self._links.remove(link)
+            link.retire()
+
+    def _keep(self, task: asyncio.Task[None]) -> None:
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
 
 
 def _connection_maker(url: str) -> Any:
@@ -208,13 +201,6 @@ def _by_text(call: ScriptCall) -> list[Argument]:
     return ["EVAL", call.script.text, len(call.keys), *call.keys, *call.arguments]
 
 
-async def _answer(connection: Any) -> Any:
-    try:
-        return await connection.read_response()
-    except (ResponseError, BusyLoadingError) as error:
-        return error
-
-
 def _value(answer: Any) -> Any:
     if isinstance(answer, Exception):
         raise RedisFailed(_name(answer))
@@ -228,9 +214,3 @@ def _name(error: BaseException) -> str:
     below = error.__context__
     # The library wraps errors of the connection.
     return type(below if isinstance(below, OSError) else error).__name__
-
-
-def _cancellations() -> int:
-    """Return how often the current task has been cancelled, by its time-out or by others."""
-    task = asyncio.current_task()
-    return task.cancelling() if task else 0
