@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 from redis_server import RedisServer
 
-from agenta_ai_server.redis.client import MAX_CONNECTIONS, RedisClient, RedisFailed, Script, ScriptCall
+from agenta_ai_server.redis.client import MAX_COMMANDS, MAX_CONNECTIONS, RedisClient, RedisFailed, Script, ScriptCall
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
@@ -68,7 +68,7 @@ async def test_the_time_that_this_process_takes_does_not_count(redis: RedisServe
 
 async def test_what_is_asked_in_one_turn_takes_one_connection(redis: RedisServer) -> None:
     async with client_of(redis.url) as client:
-        await asyncio.gather(*(client.command("PING") for _ in range(500)))
+        await asyncio.gather(*(client.command("PING") for _ in range(MAX_COMMANDS)))
         assert redis.do("INFO", "clients")["connected_clients"] == 2  # with the one that asks this
 
 

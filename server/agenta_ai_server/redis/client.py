@@ -4,15 +4,26 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import re
+from collections import deque
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from redis.asyncio import ConnectionPool
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
-from redis.exceptions import NoScriptError, RedisError
+from redis.exceptions import (
+    AskError,
+    BusyLoadingError,
+    ClusterDownError,
+    MasterDownError,
+    NoScriptError,
+    ReadOnlyError,
+    RedisError,
+    ResponseError,
+    TryAgainError,
+)
 
-from agenta_ai_server.redis.link import Link, Question
 from agenta_ai_server.redis.url import FORM, check_redis_url
 
 if TYPE_CHECKING:
@@ -20,8 +31,18 @@ if TYPE_CHECKING:
 
 TIMEOUT_SECONDS = 0.5
 """How long Redis may take to answer, connecting included."""
+TICKS = 10
 
-MAX_CONNECTIONS = 8
+MAX_CONNECTIONS = 16
+# In one exchange: no answer should wait for very many others.
+MAX_COMMANDS = 64
+
+# The server isn't the primary, or not yet. MOVED is a kind of AskError.
+WRONG_SERVER = (ReadOnlyError, MasterDownError, BusyLoadingError, AskError, ClusterDownError, TryAgainError)
+# Older servers wrap the error of a command in a script, and the library has no class for some of these.
+WRONG_SERVER_TEXT = re.compile(
+    r"(^|\s-?)(READONLY|MASTERDOWN|LOADING|MOVED|ASK|CLUSTERDOWN|TRYAGAIN|NOREPLICAS|NOMASTERLINK) "
+)
 
 Argument: TypeAlias = str | bytes | int
 
@@ -73,15 +94,16 @@ def unexpected_answer() -> RedisFailed:
 class RedisClient:
     """Runs commands and scripts on one server, each at most once.
 
-    What is asked in one turn of the event loop is sent at its end, in one piece. No call waits for a connection that
-    others use, so that many calls of one caller don't keep those of others waiting.
+    What is asked in one turn of the event loop is sent together at its end. While all connections are in use, what is
+    asked waits for the next one that is free. So the calls of a busy caller don't take long to make room for others.
 
     An error which says that the server isn't the primary closes all connections, so that the next command resolves the
     address again. That is how a failover is followed when the address leads to the new primary.
 
     Args:
         url: A URL that passes :func:`~agenta_ai_server.redis.url.check_redis_url`. It is kept out of errors and logs.
-        timeout: Seconds that the answer may take, more than 0. What this process takes isn't counted.
+        timeout: Seconds that Redis may take to answer, connecting included; more than 0. It is longer while this
+            process is so busy that it reads answers late.
 
     Raises:
         ValueError: The URL is wrong. The sentence doesn't repeat it.
@@ -95,16 +117,18 @@ class RedisClient:
             self._packer = self._maker.make_connection()
         except (ValueError, TypeError, RedisError):
             raise ValueError(FORM) from None
-        self._timeout = timeout
-        self._asked: list[Question] = []
-        self._links: list[Link] = []
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tick_seconds = timeout / TICKS
+        self._ticker: asyncio.TimerHandle | None = None
+        self._waiting: deque[_Question] = deque()
+        self._exchanges: set[_Exchange] = set()
+        self._idle: list[Any] = []
+        self._generation = 0
 
     async def aclose(self) -> None:
-        """Close all connections, after the answers to what was sent. A later command opens a new one."""
-        self._leave(self._links)
-        if self._tasks:
-            await asyncio.wait(self._tasks, timeout=self._timeout)
+        """Close all connections, when what was asked has been answered. A later command opens a new one."""
+        while self._exchanges:
+            await asyncio.wait([exchange.task for exchange in self._exchanges])
+        await self._disconnect()
 
     async def command(self, *command: Argument) -> Any:
         """Run a command, and return its answer; strings are bytes.
@@ -140,49 +164,141 @@ class RedisClient:
 
     async def _ask(self, commands: Sequence[Sequence[Argument]]) -> list[Any]:
         """Return the answers, errors of single commands among them."""
-        if not commands:
-            return []
         # Packed here, because what can't be packed is an error of this caller alone.
         packed = self._packer.pack_commands(commands)
-        question = Question(packed, len(commands), asyncio.get_running_loop().create_future())
-        if not self._asked:
-            # It begins at the end of this turn.
-            self._keep(asyncio.create_task(self._send()))
-        self._asked.append(question)
-        answers = await question.answered
-        if isinstance(answers, Exception):
-            raise RedisFailed(_name(answers), timed_out=isinstance(answers, TimeoutError))
-        return answers
+        question = _Question(packed, len(commands), asyncio.get_running_loop().create_future())
+        if not self._waiting:
+            self._begin_exchange()
+        self._waiting.append(question)
+        return await question.answers
 
-    async def _send(self) -> None:
-        asked, self._asked = self._asked, []
-        # If the caller has left, it doesn't rely on it.
-        if waiting := [question for question in asked if not question.answered.done()]:
-            await self._link().ask(waiting)
+    def _begin_exchange(self) -> None:
+        """Begin an exchange at the end of this turn, unless all connections are in use."""
+        if len(self._exchanges) < MAX_CONNECTIONS:
+            exchange = _Exchange()
+            exchange.task = asyncio.create_task(self._run(exchange))
+            self._exchanges.add(exchange)
+            if not self._ticker:
+                self._ticker = asyncio.get_running_loop().call_later(self._tick_seconds, self._tick)
 
-    def _link(self) -> Link:
-        """Return the link with the fewest questions, and open another one for later if it has any."""
-        connected = [link for link in self._links if link.is_connected]
-        link = min(connected or self._links, key=lambda link: link.load, default=None)
-        if link and not (link.load and len(connected) == len(self._links) < MAX_CONNECTIONS):
-            return link
-        opened = Link(self._maker.make_connection(), self._timeout, self._on_failure)
-        self._links.append(opened)
-        self._keep(opened.task)
-        return link or opened
+    async def _run(self, exchange: _Exchange) -> None:
+        self._take_waiting(exchange)
+        if self._waiting:
+            self._begin_exchange()
+        failure = RedisFailed("CancelledError")
+        try:
+            if exchange.questions:
+                await self._exchange(exchange)
+        except asyncio.CancelledError:
+            if not exchange.is_overdue:
+                raise
+        except (RedisError, OSError, EOFError) as error:
+            failure = RedisFailed(_name(error))
+            await self._resolve_again_if_needed(error)
+        finally:
+            exchange.fail(failure)
+            self._exchanges.remove(exchange)
+            if self._waiting:
+                self._begin_exchange()
 
-    def _on_failure(self, link: Link, is_wrong_server: bool) -> None:
-        if link in self._links:
-            self._leave(self._links if is_wrong_server else [link])
+    def _take_waiting(self, exchange: _Exchange) -> None:
+        """Let the exchange have what waits, as far as there is room, except for callers who have left."""
+        count = 0
+        while self._waiting and count < MAX_COMMANDS:
+            question = self._waiting.popleft()
+            if not question.answers.done():
+                exchange.questions.append(question)
+                count += question.count
 
-    def _leave(self, links: list[Link]) -> None:
-        for link in list(links):
-            self._links.remove(link)
-            link.retire()
+    async def _exchange(self, exchange: _Exchange) -> None:
+        connection = self._idle.pop() if self._idle else self._maker.make_connection()
+        generation = self._generation
+        is_in_step = False
+        try:
+            await self._maker.ensure_connection(connection)
+            await connection.send_packed_command(
+                [piece for question in exchange.questions for piece in question.packed]
+            )
+            for question in exchange.questions:
+                question.settle([await self._answer(connection) for _ in range(question.count)])
+            is_in_step = True
+        finally:
+            # It connects again when it is needed.
+            if not is_in_step or generation != self._generation:
+                await connection.disconnect(nowait=True)
+            self._idle.append(connection)
 
-    def _keep(self, task: asyncio.Task[None]) -> None:
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+    async def _answer(self, connection: Any) -> Any:
+        try:
+            return await connection.read_response()
+        except (ResponseError, BusyLoadingError) as error:
+            await self._resolve_again_if_needed(error)
+            return error
+
+    def _tick(self) -> None:
+        """Count the time of all exchanges.
+
+        In ticks, of which each turn of the event loop has one at most, however long it takes: so an answer that comes
+        in time is read even if this process is slow.
+        """
+        for exchange in self._exchanges:
+            exchange.ticks += 1
+            if exchange.is_overdue:
+                exchange.fail(RedisFailed(TimeoutError.__name__, timed_out=True))
+                # Each time, because the library loses a cancellation that comes while it connects.
+                exchange.task.cancel()
+        if len(self._exchanges) == MAX_CONNECTIONS and any(exchange.is_overdue for exchange in self._exchanges):
+            # What waits has waited for as long as it takes the others.
+            while self._waiting:
+                self._waiting.popleft().settle(RedisFailed(TimeoutError.__name__))
+        again = asyncio.get_running_loop().call_later
+        self._ticker = again(self._tick_seconds, self._tick) if self._exchanges else None
+
+    async def _resolve_again_if_needed(self, error: Exception) -> None:
+        if isinstance(error, WRONG_SERVER) or WRONG_SERVER_TEXT.search(str(error)):
+            await self._disconnect()
+
+    async def _disconnect(self) -> None:
+        """Close all connections; those in use, when their exchanges end."""
+        self._generation += 1
+        idle, self._idle = self._idle, []
+        for connection in idle:
+            await connection.disconnect(nowait=True)
+
+
+@dataclass(slots=True, eq=False)
+class _Question:
+    """The commands of one caller, packed, and their answers, which are cancelled if the caller leaves."""
+
+    packed: Sequence[bytes]
+    count: int
+    answers: asyncio.Future[list[Any]]
+
+    def settle(self, answers: list[Any] | RedisFailed) -> None:
+        if self.answers.done():
+            return
+        if isinstance(answers, RedisFailed):
+            self.answers.set_exception(answers)
+        else:
+            self.answers.set_result(answers)
+
+
+@dataclass(slots=True, eq=False)
+class _Exchange:
+    """What is sent together over one connection, and the task that does so."""
+
+    task: asyncio.Task[None] = field(init=False)
+    questions: list[_Question] = field(default_factory=list)
+    ticks: int = 0
+
+    @property
+    def is_overdue(self) -> bool:
+        return self.ticks > TICKS
+
+    def fail(self, failure: RedisFailed) -> None:
+        """Fail what has no answer yet."""
+        for question in self.questions:
+            question.settle(failure)
 
 
 def _connection_maker(url: str) -> Any:
