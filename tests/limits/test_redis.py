@@ -25,12 +25,12 @@ pytestmark = pytest.mark.needs("redis-server")
 
 LIMIT = Limit(10, 30)
 ONCE = Limit(1, 0.01)
-CONNECTIONS = 16
+AT_ONCE = 64
 
 
 @pytest.fixture
 async def limiter(redis: RedisServer) -> AsyncIterator[RedisLimiter]:
-    client = RedisClient(redis.url, timeout=10, max_connections=CONNECTIONS)
+    client = RedisClient(redis.url, timeout=10)
     limiter = RedisLimiter(client)
     await limiter.connect()
     yield limiter
@@ -88,20 +88,20 @@ async def test_a_script_that_is_gone_is_brought_again(redis: RedisServer, limite
 
 
 async def test_a_restart_is_noticed_before_anything_is_sent(redis: RedisServer, limiter: RedisLimiter) -> None:
-    await asyncio.gather(*(limiter.take("a", LIMIT) for _ in range(3 * CONNECTIONS)))
+    await asyncio.gather(*(limiter.take("a", LIMIT) for _ in range(AT_ONCE)))
     await asyncio.to_thread(redis.kill)
     await asyncio.to_thread(redis.start)
-    decisions = await asyncio.gather(*(limiter.take("a", LIMIT) for _ in range(3 * CONNECTIONS)))
+    decisions = await asyncio.gather(*(limiter.take("a", LIMIT) for _ in range(AT_ONCE)))
     assert sum(decision.allowed for decision in decisions) == 10
 
 
 async def test_a_frozen_store_takes_no_longer_than_the_time_out(redis: RedisServer) -> None:
-    client = RedisClient(redis.url, timeout=0.2, max_connections=CONNECTIONS)
+    client = RedisClient(redis.url, timeout=0.2)
     limiter = RedisLimiter(client)
     await limiter.connect()
     redis.freeze()
     began = time.monotonic()
-    failures = await asyncio.gather(*(limiter.take("a", LIMIT) for _ in range(5 * CONNECTIONS)), return_exceptions=True)
+    failures = await asyncio.gather(*(limiter.take("a", LIMIT) for _ in range(AT_ONCE)), return_exceptions=True)
     assert time.monotonic() - began < 2
     assert all(isinstance(failure, StoreFailed) and failure.timed_out for failure in failures)
     redis.thaw()
@@ -116,10 +116,9 @@ async def test_a_check_that_is_cancelled_leaves_nothing_behind(limiter: RedisLim
     chance = random.Random(7)
     for batch in range(40):
         tasks = [
-            asyncio.create_task(limiter.take(f"{batch} {number}", Limit(number + 1, 0.01)))
-            for number in range(4 * CONNECTIONS)
+            asyncio.create_task(limiter.take(f"{batch} {number}", Limit(number + 1, 0.01))) for number in range(AT_ONCE)
         ]
-        for task in chance.sample(tasks, 2 * CONNECTIONS):
+        for task in chance.sample(tasks, AT_ONCE // 2):
             for _ in range(chance.randrange(4)):
                 await asyncio.sleep(0)
             task.cancel()

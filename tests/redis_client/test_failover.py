@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING, cast
 
 import pytest
@@ -72,25 +72,27 @@ async def test_ids_and_limits_go_on_within_seconds(pair: tuple[RedisServer, Redi
 
 
 class Answering(asyncio.Protocol):
-    """Gives one answer to each PING of its connection."""
+    """Gives one answer to each PING of its connection; none at all to anything if it is mute."""
 
-    def __init__(self, answer: bytes) -> None:
+    def __init__(self, answer: bytes | None) -> None:
         self._answer = answer
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast("asyncio.WriteTransport", transport)
 
     def data_received(self, data: bytes) -> None:
+        if self._answer is None:
+            return
         # What the library says of itself on a new connection gets an answer that doesn't matter.
         self._transport.write(b"+OK\r\n" * data.count(b"SETINFO") + self._answer * data.count(b"PING"))
 
 
 @asynccontextmanager
-async def answering(*answers: bytes) -> AsyncIterator[RedisClient]:
+async def answering(*answers: bytes | None, timeout: float = 30) -> AsyncIterator[RedisClient]:
     """A client of a server that gives the first answer on its first connection, and so on."""
     given = iter(answers)
     server = await asyncio.get_running_loop().create_server(lambda: Answering(next(given)), "127.0.0.1", 0)
-    client = RedisClient(f"redis://127.0.0.1:{server.sockets[0].getsockname()[1]}", timeout=30)
+    client = RedisClient(f"redis://127.0.0.1:{server.sockets[0].getsockname()[1]}", timeout=timeout)
     async with server:
         yield client
         await client.aclose()
@@ -122,3 +124,25 @@ async def test_another_error_keeps_the_connection() -> None:
         for _ in range(3):
             with pytest.raises(RedisFailed, match="OutOfMemoryError"):
                 await client.command("PING")
+
+
+@pytest.mark.parametrize("answer", [b"", None], ids=["silent", "silent from the start"])
+async def test_a_connection_that_answers_nothing_is_left(answer: bytes | None) -> None:
+    """As when a failover sends no packet that ends it."""
+    async with answering(answer, b"+PONG\r\n", timeout=0.1) as client:
+        with pytest.raises(RedisFailed) as raised:
+            await client.command("PING")
+        assert (raised.value.why, raised.value.timed_out) == ("TimeoutError", True)
+        async with asyncio.timeout(30):
+            while True:
+                with suppress(RedisFailed):
+                    assert await client.command("PING") == b"PONG"
+                    break
+
+
+async def test_an_answer_that_nobody_asked_for_ends_the_connection() -> None:
+    """An answer too many would else be taken for that to the next command."""
+    async with answering(b"+PONG\r\n+PONG\r\n", b"+PONG\r\n") as client:
+        for _ in range(3):
+            assert await client.command("PING") == b"PONG"
+            await asyncio.sleep(0.01)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import re
+from collections import deque
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -29,9 +30,12 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 TIMEOUT_SECONDS = 0.5
-"""How long one exchange with Redis may take, waiting for a connection and connecting included."""
+"""How long Redis may take to answer, connecting included."""
+TICKS = 10
 
-MAX_CONNECTIONS = 50
+MAX_CONNECTIONS = 16
+# In one exchange: no answer should wait for very many others.
+MAX_COMMANDS = 64
 
 # The server isn't the primary, or not yet. MOVED is a kind of AskError.
 WRONG_SERVER = (ReadOnlyError, MasterDownError, BusyLoadingError, AskError, ClusterDownError, TryAgainError)
@@ -90,35 +94,41 @@ def unexpected_answer() -> RedisFailed:
 class RedisClient:
     """Runs commands and scripts on one server, each at most once.
 
+    What is asked in one turn of the event loop is sent together at its end. While all connections are in use, what is
+    asked waits for the next one that is free. So the calls of a busy caller don't take long to make room for others.
+
     An error which says that the server isn't the primary closes all connections, so that the next command resolves the
     address again. That is how a failover is followed when the address leads to the new primary.
 
     Args:
         url: A URL that passes :func:`~agenta_ai_server.redis.url.check_redis_url`. It is kept out of errors and logs.
-        timeout: Seconds that one exchange may take, more than 0.
-        max_connections: Exchanges at the same time; further ones wait, within their ``timeout``.
+        timeout: Seconds that Redis may take to answer, connecting included; more than 0. It is longer while this
+            process is so busy that it reads answers late.
 
     Raises:
         ValueError: The URL is wrong. The sentence doesn't repeat it.
     """
 
-    def __init__(self, url: str, *, timeout: float = TIMEOUT_SECONDS, max_connections: int = MAX_CONNECTIONS) -> None:
+    def __init__(self, url: str, *, timeout: float = TIMEOUT_SECONDS) -> None:
         check_redis_url(url)
         try:
             self._maker = _connection_maker(url)
-            self._idle = [self._maker.make_connection()]
+            # Never connected.
+            self._packer = self._maker.make_connection()
         except (ValueError, TypeError, RedisError):
             raise ValueError(FORM) from None
-        self._slots = asyncio.Semaphore(max_connections)
-        self._timeout = timeout
+        self._tick_seconds = timeout / TICKS
+        self._ticker: asyncio.TimerHandle | None = None
+        self._waiting: deque[_Question] = deque()
+        self._exchanges: set[_Exchange] = set()
+        self._idle: list[Any] = []
         self._generation = 0
 
     async def aclose(self) -> None:
-        """Close all connections. A later command opens a new one."""
-        self._generation += 1
-        idle, self._idle = self._idle, []
-        for connection in idle:
-            await connection.disconnect(nowait=True)
+        """Close all connections, when what was asked has been answered. A later command opens a new one."""
+        while self._exchanges:
+            await asyncio.wait([exchange.task for exchange in self._exchanges])
+        await self._disconnect()
 
     async def command(self, *command: Argument) -> Any:
         """Run a command, and return its answer; strings are bytes.
@@ -126,7 +136,7 @@ class RedisClient:
         Raises:
             RedisFailed: There is no answer, or it is an error.
         """
-        [answer] = await self._bounded([command])
+        [answer] = await self._ask([command])
         return _value(answer)
 
     async def run(self, script: Script, keys: Sequence[str], *arguments: Argument) -> Any:
@@ -144,52 +154,151 @@ class RedisClient:
         Raises:
             RedisFailed: There is no answer, or one of them is an error. The other calls may have been run.
         """
-        answers = await self._bounded([_by_digest(call) for call in calls])
+        answers = await self._ask([_by_digest(call) for call in calls])
         unknown = [number for number, answer in enumerate(answers) if isinstance(answer, NoScriptError)]
         if unknown:
-            again = await self._bounded([_by_text(calls[number]) for number in unknown])
+            again = await self._ask([_by_text(calls[number]) for number in unknown])
             for number, answer in zip(unknown, again, strict=True):
                 answers[number] = answer
         return [_value(answer) for answer in answers]
 
-    async def _bounded(self, commands: Sequence[Sequence[Argument]]) -> list[Any]:
+    async def _ask(self, commands: Sequence[Sequence[Argument]]) -> list[Any]:
         """Return the answers, errors of single commands among them."""
-        try:
-            async with asyncio.timeout(self._timeout), self._slots:
-                cancelled_before = _cancellations()
-                answers = await self._exchange(commands)
-                if _cancellations() > cancelled_before:
-                    # The library loses a cancellation that comes while it connects.
-                    raise asyncio.CancelledError
-        except TimeoutError as error:
-            raise RedisFailed(type(error).__name__, timed_out=True) from None
-        except (RedisError, OSError, EOFError) as error:
-            await self._resolve_again_if_needed(error)
-            raise RedisFailed(_name(error)) from None
-        for answer in answers:
-            await self._resolve_again_if_needed(answer)
-        return answers
+        # Packed here, because what can't be packed is an error of this caller alone.
+        packed = self._packer.pack_commands(commands)
+        question = _Question(packed, len(commands), asyncio.get_running_loop().create_future())
+        if not self._waiting:
+            self._begin_exchange()
+        self._waiting.append(question)
+        return await question.answers
 
-    async def _exchange(self, commands: Sequence[Sequence[Argument]]) -> list[Any]:
+    def _begin_exchange(self) -> None:
+        """Begin an exchange at the end of this turn, unless all connections are in use."""
+        if len(self._exchanges) < MAX_CONNECTIONS:
+            exchange = _Exchange()
+            exchange.task = asyncio.create_task(self._run(exchange))
+            self._exchanges.add(exchange)
+            if not self._ticker:
+                self._ticker = asyncio.get_running_loop().call_later(self._tick_seconds, self._tick)
+
+    async def _run(self, exchange: _Exchange) -> None:
+        self._take_waiting(exchange)
+        if self._waiting:
+            self._begin_exchange()
+        failure = RedisFailed("CancelledError")
+        try:
+            if exchange.questions:
+                await self._exchange(exchange)
+        except asyncio.CancelledError:
+            if not exchange.is_overdue:
+                raise
+        except (RedisError, OSError, EOFError) as error:
+            failure = RedisFailed(_name(error))
+            await self._resolve_again_if_needed(error)
+        finally:
+            exchange.fail(failure)
+            self._exchanges.remove(exchange)
+            if self._waiting:
+                self._begin_exchange()
+
+    def _take_waiting(self, exchange: _Exchange) -> None:
+        """Let the exchange have what waits, as far as there is room, except for callers who have left."""
+        count = 0
+        while self._waiting and count < MAX_COMMANDS:
+            question = self._waiting.popleft()
+            if not question.answers.done():
+                exchange.questions.append(question)
+                count += question.count
+
+    async def _exchange(self, exchange: _Exchange) -> None:
         connection = self._idle.pop() if self._idle else self._maker.make_connection()
         generation = self._generation
         is_in_step = False
         try:
             await self._maker.ensure_connection(connection)
-            await connection.send_packed_command(connection.pack_commands(commands))
-            answers = [await _answer(connection) for _ in commands]
+            await connection.send_packed_command(
+                [piece for question in exchange.questions for piece in question.packed]
+            )
+            for question in exchange.questions:
+                question.settle([await self._answer(connection) for _ in range(question.count)])
             is_in_step = True
-            return answers
         finally:
             # It connects again when it is needed.
             if not is_in_step or generation != self._generation:
                 await connection.disconnect(nowait=True)
             self._idle.append(connection)
 
-    async def _resolve_again_if_needed(self, answer: object) -> None:
-        is_error = isinstance(answer, RedisError)
-        if isinstance(answer, WRONG_SERVER) or (is_error and WRONG_SERVER_TEXT.search(str(answer))):
-            await self.aclose()
+    async def _answer(self, connection: Any) -> Any:
+        try:
+            return await connection.read_response()
+        except (ResponseError, BusyLoadingError) as error:
+            await self._resolve_again_if_needed(error)
+            return error
+
+    def _tick(self) -> None:
+        """Count the time of all exchanges.
+
+        In ticks, of which each turn of the event loop has one at most, however long it takes: so an answer that comes
+        in time is read even if this process is slow.
+        """
+        for exchange in self._exchanges:
+            exchange.ticks += 1
+            if exchange.is_overdue:
+                exchange.fail(RedisFailed(TimeoutError.__name__, timed_out=True))
+                # Each time, because the library loses a cancellation that comes while it connects.
+                exchange.task.cancel()
+        if len(self._exchanges) == MAX_CONNECTIONS and any(exchange.is_overdue for exchange in self._exchanges):
+            # What waits has waited for as long as it takes the others.
+            while self._waiting:
+                self._waiting.popleft().settle(RedisFailed(TimeoutError.__name__))
+        again = asyncio.get_running_loop().call_later
+        self._ticker = again(self._tick_seconds, self._tick) if self._exchanges else None
+
+    async def _resolve_again_if_needed(self, error: Exception) -> None:
+        if isinstance(error, WRONG_SERVER) or WRONG_SERVER_TEXT.search(str(error)):
+            await self._disconnect()
+
+    async def _disconnect(self) -> None:
+        """Close all connections; those in use, when their exchanges end."""
+        self._generation += 1
+        idle, self._idle = self._idle, []
+        for connection in idle:
+            await connection.disconnect(nowait=True)
+
+
+@dataclass(slots=True, eq=False)
+class _Question:
+    """The commands of one caller, packed, and their answers, which are cancelled if the caller leaves."""
+
+    packed: Sequence[bytes]
+    count: int
+    answers: asyncio.Future[list[Any]]
+
+    def settle(self, answers: list[Any] | RedisFailed) -> None:
+        if self.answers.done():
+            return
+        if isinstance(answers, RedisFailed):
+            self.answers.set_exception(answers)
+        else:
+            self.answers.set_result(answers)
+
+
+@dataclass(slots=True, eq=False)
+class _Exchange:
+    """What is sent together over one connection, and the task that does so."""
+
+    task: asyncio.Task[None] = field(init=False)
+    questions: list[_Question] = field(default_factory=list)
+    ticks: int = 0
+
+    @property
+    def is_overdue(self) -> bool:
+        return self.ticks > TICKS
+
+    def fail(self, failure: RedisFailed) -> None:
+        """Fail what has no answer yet."""
+        for question in self.questions:
+            question.settle(failure)
 
 
 def _connection_maker(url: str) -> Any:
@@ -208,13 +317,6 @@ def _by_text(call: ScriptCall) -> list[Argument]:
     return ["EVAL", call.script.text, len(call.keys), *call.keys, *call.arguments]
 
 
-async def _answer(connection: Any) -> Any:
-    try:
-        return await connection.read_response()
-    except (ResponseError, BusyLoadingError) as error:
-        return error
-
-
 def _value(answer: Any) -> Any:
     if isinstance(answer, Exception):
         raise RedisFailed(_name(answer))
@@ -228,9 +330,3 @@ def _name(error: BaseException) -> str:
     below = error.__context__
     # The library wraps errors of the connection.
     return type(below if isinstance(below, OSError) else error).__name__
-
-
-def _cancellations() -> int:
-    """Return how often the current task has been cancelled, by its time-out or by others."""
-    task = asyncio.current_task()
-    return task.cancelling() if task else 0
