@@ -35,7 +35,7 @@ TICKS = 10
 
 MAX_CONNECTIONS = 16
 # In one exchange: no answer should wait for very many others.
-MAX_COMMANDS = 64
+MAX_COMMANDS = 32
 
 # The server isn't the primary, or not yet. MOVED is a kind of AskError.
 WRONG_SERVER = (ReadOnlyError, MasterDownError, BusyLoadingError, AskError, ClusterDownError, TryAgainError)
