@@ -264,7 +264,66 @@ PLACES = [
     ),
 ]
 
-ALL = [*CONDITIONS, *ORDER, *LIMITS, *WORDING, *RECURSION, *NUMBERS, *DEFAULTS, *PLACES]
+# Inputs that may be absent, so many that only some of their combinations are rendered.
+NAMES = (
+    "name company city hobby plan notes goal audience format deadline budget style language country industry role "
+    "topic product persona rules examples region"
+)
+MANY = "".join(f"{{% if {name} %}}{name.title()}: {{{{ {name} }}}}\n{{% endif %}}" for name in NAMES.split())
+# Limits of what was sorted or filtered.
+PICKED = "{% if docs %}{% for d in @ %}{{ d.title }}\n{% endfor %}{% endif %}{{ q }}"
+OK = "{% for d in docs if d.ok %}{% if loop.index <= 3 %}{{ d.title }}\n{% endif %}{% endfor %}"
+PICKS = [
+    (*_changed(PICKED, "(docs|sort(attribute='price'))[:3]", "docs[:3]|sort(attribute='price')"), False),
+    (*_changed(PICKED, "(docs|sort(attribute='price'))[:3]", "docs[:3]"), False),
+    (*_changed(PICKED, "(docs|sort(attribute='price'))[-3:]", "docs[-3:]|sort(attribute='price')"), False),
+    (
+        *_changed(
+            PICKED.replace("{{ d", "{{ d.price }} {{ d"), "(docs|sort(attribute='price'))[:3]", "(docs|sort)[:3]"
+        ),
+        False,
+    ),
+    (
+        *_changed(
+            PICKED.replace("{{ d", "{{ d.day }} {{ d"),
+            "(docs|sort(attribute='day'))[-3:]",
+            "docs[-3:]|sort(attribute='day')",
+        ),
+        False,
+    ),
+    (*_changed(PICKED, "(docs|sort(attribute='price'))[:3]", "(docs|sort(attribute='price')|list)[0:3]"), True),
+    (*_changed(PICKED, "(docs|selectattr('ok')|list)[:3]", "docs[:3]|selectattr('ok')"), False),
+    (*_changed(PICKED, "(docs|selectattr('ok')|list)[:3]", "(docs|list|selectattr('ok')|list)[:3]"), True),
+    (*_changed(PICKED, "(docs|rejectattr('role', 'equalto', 'x')|list)[-6:]", "docs[-6:] if d.role != 'x'"), False),
+    (
+        *_changed(
+            PICKED.replace("{{ d", "{{ d.role }} {{ d"),
+            "(docs|rejectattr('role', 'equalto', 'x')|list)[-6:]",
+            "docs[-6:] if d.role != 'x'",
+        ),
+        False,
+    ),
+    (OK, "{% for d in docs[:3] if d.ok %}{{ d.title }}\n{% endfor %}", False),
+    (OK, "{% for d in (docs|selectattr('ok')|list)[:3] %}{{ d.title }}\n{% endfor %}", True),
+    ("{% if docs %}" + OK + "{% endif %}", "{% for d in docs[:3] if d.ok %}{{ d.title }}\n{% endfor %}", False),
+]
+# Limits and conditions of lists, besides many inputs that may be absent.
+HISTORY = MANY + "{% if history %}{% for m in history[@] %}{{ m.role }}: {{ m.content }}\n{% endfor %}{% endif %}"
+LATE = [
+    (*_changed(HISTORY, "-6:", "-4:"), False),
+    (*_changed(HISTORY, "-6:", ":6"), False),
+    (*_changed(HISTORY, "-6:", "-7:"), True),
+    (MANY + FEW_BODIES, MANY + FEW_BODIES.replace("{% else %}{{ d.title }}", ""), False),
+    (*_changed(MANY + FIRST, "loop.index0 < 3", "loop.index < 3"), False),
+    (MANY + LAST_USER, MANY + "Answer: {{ messages[-1].content }}", False),
+    (
+        MANY + "{% for m in messages if m.role == 'user' %}{% if loop.last %}{{ m.content }}{% endif %}{% endfor %}",
+        MANY + "{% for m in messages %}{% if loop.last and m.role == 'user' %}{{ m.content }}{% endif %}{% endfor %}",
+        False,
+    ),
+]
+
+ALL = [*CONDITIONS, *ORDER, *LIMITS, *WORDING, *RECURSION, *NUMBERS, *DEFAULTS, *PLACES, *PICKS, *LATE]
 
 
 @pytest.mark.parametrize(("before", "after", "accepted"), ALL)

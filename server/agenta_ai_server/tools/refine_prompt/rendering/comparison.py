@@ -321,16 +321,15 @@ class _Comparison:
         # New texts that are as large as the old ones cost as much as these.
         size = len(base.text) + _VALUE * self._inputs.made + _TAG * self._parsed.tags
         most = max(_FEWEST, min(MAX_SITUATIONS, _MAX_RENDERED // max(size, 1)))
-        found = candidates(self._root, unshown, may_use_chance=self._parsed.may_use_chance)
-        seen = 0
+        known = {self._base.key}
         yield self._base
-        for situation in found:
-            if seen == most:
-                return
+        for situation in candidates(self._root, unshown, may_use_chance=self._parsed.may_use_chance):
             combined = situation.over(self._base)
-            if combined.choices != self._base.choices or combined.mode != self._base.mode:
-                seen += 1
+            if combined.key not in known:
+                known.add(combined.key)
                 yield combined
+                if len(known) > most:
+                    return
 
     def _render(self, texts: Sequence[Text], situation: Situation, fixed: Sequence[Text] = ()) -> _Shown:
         """Render texts, and those that stay as they are, as far as that can be done."""
