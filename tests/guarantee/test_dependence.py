@@ -216,6 +216,10 @@ NUMBERS = [
 # What is said for a value may be what is said by default.
 LINE = "{% set lines = {'fr': 'Répondez.', 'en': 'Answer.'} %}{{ @ }}\n{{ q }}"
 TIER = "{% if tier == 'gold' %}Be quick.{% elif tier == 'vip' %}Be gentle.@ {{ q }}"
+TWO_TIERS = TIER.replace("@", "{% endif %}")
+TIER_OR_ELSE = "{% if tier == 'gold' %}Be quick.{% else %}Be gentle.{% endif %} {{ q }}"
+PROSE = "You are a careful assistant who follows the house style to the letter. " * 80
+THREE = "{{ context }} {{ history }} {{ question }}"
 DEFAULTS = [
     (*_changed(LINE, "lines[lang]", "lines.get(lang, 'Answer.')"), True),
     (*_changed(LINE, "lines[lang]", "lines[lang]|default('Answer.')"), True),
@@ -223,9 +227,14 @@ DEFAULTS = [
     (LINE.replace("@", "lines[lang]"), "{% if lang == 'fr' %}Répondez.{% endif %}\n{{ q }}", False),
     (LINE.replace("@", "lines[lang]"), "Answer.\n{{ q }}", False),
     (LINE.replace("@", "lines[lang]"), "Répondez. Answer.\n{{ q }}", False),
-    (TIER.replace("@", "{% endif %}"), "{% if tier == 'gold' %}Be quick.{% else %}Be gentle.{% endif %} {{ q }}", True),
-    (TIER.replace("@", "{% endif %}"), "{% if tier == 'gold' %}Be quick.{% endif %} {{ q }}", False),
-    (TIER.replace("@", "{% endif %}"), "Be gentle. {{ q }}", False),
+    (TWO_TIERS, TIER_OR_ELSE, True),
+    (TWO_TIERS, "{% if tier == 'gold' %}Be quick.{% endif %} {{ q }}", False),
+    (TWO_TIERS, "Be gentle. {{ q }}", False),
+    # Long texts, and other punctuation.
+    (TWO_TIERS + PROSE, TIER_OR_ELSE + PROSE, True),
+    (TWO_TIERS + PROSE, "{% if tier == 'gold' %}Be quick.{% endif %} {{ q }}" + PROSE, False),
+    (TWO_TIERS + THREE, TIER_OR_ELSE.replace(".", "!") + THREE, True),
+    (LINE.replace("@", "lines[lang]") + THREE, LINE.replace("@", "lines.get(lang, 'Answer.')") + THREE, True),
     (
         "Write{% if formal %} formally{% endif %}: {{ q }}",
         "Write{% if formal == 1 %} formally{% endif %}: {{ q }}",
@@ -264,12 +273,63 @@ PLACES = [
     ),
 ]
 
+# Two inputs of one condition, each of which has another effect as well.
+GDPR = "{% if @region == 'eu' %}Mention the GDPR.{% endif %} {% if user.premium %}Thank them.{% endif %}{{ user.name }}"
+FORMAL = "{% if formal %}Be formal.@{% endif %}"
+VOUVOYEZ = "{% if lang == 'fr' %} Vouvoyez.{% endif %}"
+BUG = (
+    "{% if kind == 'bug' %}Describe the steps.{% endif %}"
+    "{% if @severity == 'high' %} Call the team.{% endif %} {{ text }}"
+)
+URGENT = "{% if urgent %}Hurry.{% endif %}{% if vip %} Be kind.{% endif %}@ {{ text }}"
+CALL = "{% if urgent and vip %} Call back.{% endif %}"
+RULES = "@{% if strict %} Be strict.{% endif %}{% if brief %} Be brief.{% endif %} {{ text }}"
 # Inputs that may be absent, so many that only some of their combinations are rendered.
 NAMES = (
     "name company city hobby plan notes goal audience format deadline budget style language country industry role "
     "topic product persona rules examples region"
 )
 MANY = "".join(f"{{% if {name} %}}{name.title()}: {{{{ {name} }}}}\n{{% endif %}}" for name in NAMES.split())
+JOINT = [
+    (*_changed(GDPR, "user.premium and ", ""), False),
+    (*_changed(GDPR, "user.premium or ", ""), False),
+    (
+        GDPR.replace("@", "user.premium and "),
+        "{% if user.premium %}Thanks.{% if region == 'eu' %} The GDPR applies.{% endif %}{% endif %}{{ user.name }}",
+        True,
+    ),
+    (FORMAL.replace("@", VOUVOYEZ) + "{{ text }}", FORMAL.replace("@", "") + VOUVOYEZ + "{{ text }}", False),
+    (
+        FORMAL.replace("@", VOUVOYEZ) + "{{ text }}",
+        FORMAL.replace("@", "") + VOUVOYEZ.replace("if lang", "if formal and lang") + "{{ text }}",
+        True,
+    ),
+    (*_changed(BUG, "kind == 'bug' and ", ""), False),
+    (*_changed(BUG, "kind == 'bug' or ", ""), False),
+    (*_changed(MANY + BUG, "kind == 'bug' and ", ""), False),
+    (*_changed(URGENT, CALL, CALL.replace("urgent and ", "")), False),
+    (*_changed(URGENT, CALL, CALL.replace(" and vip", "")), False),
+    (*_changed(URGENT, CALL, ""), False),
+    (*_changed(URGENT, CALL, "{% if vip %}{% if urgent %} Call them back.{% endif %}{% endif %}"), True),
+    (
+        "{% if urgent %}Hurry.{% elif vip %}Be kind.{% endif %} {{ text }}",
+        "{% if urgent %}Hurry.{% endif %} {% if vip %}Be kind.{% endif %} {{ text }}",
+        False,
+    ),
+    # What is said in exchange for something else, headers and separators are wording.
+    (
+        "{% if brief and strict %}Be brief and strict.{% elif brief %}Be brief.{% elif strict %}Be strict.{% endif %}"
+        " {{ text }}",
+        RULES.replace("@", ""),
+        True,
+    ),
+    (*_changed(RULES, "{% if strict or brief %}Rules:{% endif %}", ""), True),
+    (
+        "Write{% if short %}, short{% endif %}{% if plain %}, plainly{% endif %}. {{ text }}",
+        "Write{% if short %} short{% endif %}{% if plain %} plain{% endif %} sentences. {{ text }}",
+        True,
+    ),
+]
 # Limits of what was sorted or filtered.
 PICKED = "{% if docs %}{% for d in @ %}{{ d.title }}\n{% endfor %}{% endif %}{{ q }}"
 OK = "{% for d in docs if d.ok %}{% if loop.index <= 3 %}{{ d.title }}\n{% endif %}{% endfor %}"
@@ -323,7 +383,7 @@ LATE = [
     ),
 ]
 
-ALL = [*CONDITIONS, *ORDER, *LIMITS, *WORDING, *RECURSION, *NUMBERS, *DEFAULTS, *PLACES, *PICKS, *LATE]
+ALL = [*CONDITIONS, *ORDER, *LIMITS, *WORDING, *RECURSION, *NUMBERS, *DEFAULTS, *PLACES, *JOINT, *PICKS, *LATE]
 
 
 @pytest.mark.parametrize(("before", "after", "accepted"), ALL)

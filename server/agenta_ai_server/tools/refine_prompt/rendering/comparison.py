@@ -280,6 +280,7 @@ class _Comparison:
             seen_in_new |= shown_in_new
             dependence.note(situation, old.text, refined.text, shown_in_new.union(shapes.values()))
         verdict.say("ignores", dependence.ignored())
+        verdict.say("separates", dependence.separated())
         self._judge_elements(seen, seen_in_new, verdict)
         return seen
 

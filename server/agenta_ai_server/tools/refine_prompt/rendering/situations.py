@@ -19,6 +19,8 @@ _DESCRIBED: Final = 3
 _MAX_PLACES: Final = 6
 # The constants that all inputs are given at once before anything is given to one alone.
 _FIRST_DIAGONALS: Final = 2
+# The pairs of inputs that are tried before the second choice of one alone.
+_FIRST_PAIRS: Final = 24
 _MODES: Final = {
     LONG: "all texts are long and have several lines",
     FRACTIONS: "all numbers have fractions",
@@ -90,6 +92,9 @@ def candidates(root: Shape, unshown: Collection[Shape] = (), *, may_use_chance: 
     yield from (Situation({shape: choice}) for shape, choice in first)
     yield from _every_second(root, choices, longest)
     yield from _all_but_one(choices)
+    # A condition may ask for two inputs, of which the texts show nothing else.
+    silent = [pair for pair in first if not any(shape.is_printed for shape in pair[0].walk())]
+    yield from (Situation(dict(pair)) for pair in islice(_pairs(silent), _FIRST_PAIRS))
     yield from (Situation({shape: choice}) for shape, choice in more)
     yield from diagonals
     yield from (Situation({s: c, shape: ABSENT}) for s, c in single if c in {ABSENT, EMPTY} for shape in objects)

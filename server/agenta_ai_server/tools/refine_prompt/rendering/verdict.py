@@ -81,7 +81,7 @@ class Verdict:
         unsaid = names - self._said
         if not unsaid:
             return
-        fresh = sorted(names if verb == "invented" else unsaid)
+        fresh = sorted(names if verb in {"invented", "separates"} else unsaid)
         self._said |= names
         listed = ", ".join(f"{{{{{shown(name)}}}}}" for name in fresh[:_MAX_NAMES])
         more = f" and {len(fresh) - _MAX_NAMES} more" if len(fresh) > _MAX_NAMES else ""
@@ -89,6 +89,7 @@ class Verdict:
         sentence = {
             "unguarded": f"shows the {noun} {listed}{more} where the prompt doesn't{f', when {when}' if when else ''}",
             "ignores": f"no longer depends on the {noun} {listed}{more}",
+            "separates": f"no longer depends on the {noun} {listed}{more} together",
             "shows all": f"shows all items of the {noun} {listed}{more}, also those that the prompt doesn't use",
         }.get(verb, f"{verb} the {noun} {listed}{more}{when}")
         self._found.append(Fault(None, "names", f"The refinement {sentence}."))
