@@ -382,8 +382,84 @@ LATE = [
         False,
     ),
 ]
+# Inputs that are compared with constants, and shown as well.
+REFUND = "Tier: {{ tier }}.@ {{ q }}"
+KINDS = "{% for d in docs@ %}{{ d.kind }}: {{ d.text }}\n{% endfor %}{{ q }}"
+COUNT = "{{ total|round }} @ {{ q }}"
+SPEAKER = "{% for m in messages %}@: {{ m.content }}\n{% endfor %}"
+NAMED = SPEAKER.replace("@", "{{ {'user': 'User', 'bot': 'Assistant'}.get(m.role, m.role) }}")
+LANGUAGE = "{% set names = {'en': 'English', 'fr': 'French'} %}Answer in {{ names.get(lang, lang) }}. {{ q }}"
+SHOWN = [
+    (*_changed(REFUND, "{% if tier == 'gold' %} Offer a refund.{% endif %}", ""), False),
+    (*_changed(REFUND, "{% if tier == 'gold' %} Offer a refund.{% endif %}", " Offer a refund."), False),
+    (
+        *_changed(
+            REFUND,
+            "{% if tier == 'gold' %} Offer a refund.{% endif %}",
+            "{{ ' Refunds are fine.' if tier == 'gold' }}",
+        ),
+        True,
+    ),
+    (*_changed(REFUND, "{% if not tier %} Ask for it.{% endif %}", ""), True),
+    (*_changed(KINDS, " if d.kind == 'law'", ""), False),
+    (*_changed(KINDS, " if d.kind != 'law'", ""), False),
+    (*_changed(KINDS, " if d.kind == 'law'", "|selectattr('kind', 'equalto', 'law')"), True),
+    (*_changed("Level {{ level }}.@ {{ q }}", "{% if level > 3 %} It is hard.{% endif %}", ""), False),
+    (
+        *_changed(
+            "Level {{ level }}.@ {{ q }}", "{% if level > 3 %} It is hard.{% endif %}", "{{ ' Hard.' if level >= 4 }}"
+        ),
+        True,
+    ),
+    # The form of a word.
+    (*_changed(COUNT, "item{% if total != 1 %}s{% endif %}", "item(s)"), True),
+    (*_changed(COUNT, "{{ 'entry' if total == 1 else 'entries' }}", "entries"), True),
+    # What the text says itself, and what it shows, may be the same.
+    (
+        *_changed(
+            SPEAKER,
+            "{% if m.role == 'user' %}User{% else %}{{ m.role }}{% endif %}",
+            "{{ m.role|capitalize }}",
+        ),
+        True,
+    ),
+    (
+        *_changed(
+            SPEAKER,
+            "{{ 'User' if m.role == 'user' else m.role|capitalize }}",
+            "{% if m.role == 'user' %}User{% else %}{{ m.role|capitalize }}{% endif %}",
+        ),
+        True,
+    ),
+    (
+        *_changed(
+            SPEAKER, "{{ 'User' if m.role == 'user' else m.role }}", "{{ 'Customer' if m.role == 'user' else m.role }}"
+        ),
+        True,
+    ),
+    (
+        *_changed(
+            SPEAKER, "{{ 'User' if m.role == 'user' else m.role }}", "{{ 'User' if m.role == 'user' else 'Bot' }}"
+        ),
+        False,
+    ),
+    (NAMED, NAMED.replace("User", "Customer"), True),
+    (NAMED, SPEAKER.replace("@", "{{ m.role }}"), False),
+    (LANGUAGE, LANGUAGE.replace("English", "British English"), True),
+    (
+        LANGUAGE,
+        LANGUAGE.replace("English", "Englisch").replace("names.get(lang, lang)", "names[lang]|default(lang)"),
+        True,
+    ),
+    (LANGUAGE, LANGUAGE.replace("names.get(lang, lang)", "lang"), False),
+    (
+        "{{ 'Use a formal tone.' if tone == 'formal' else 'Use this tone: ' ~ tone }} {{ q }}",
+        "{{ 'Write politely.' if tone == 'formal' else 'Use this tone: ' ~ tone }} {{ q }}",
+        True,
+    ),
+]
 
-ALL = [*CONDITIONS, *ORDER, *LIMITS, *WORDING, *RECURSION, *NUMBERS, *DEFAULTS, *PLACES, *JOINT, *PICKS, *LATE]
+ALL = [*CONDITIONS, *ORDER, *LIMITS, *WORDING, *RECURSION, *NUMBERS, *DEFAULTS, *PLACES, *JOINT, *PICKS, *LATE, *SHOWN]
 
 
 @pytest.mark.parametrize(("before", "after", "accepted"), ALL)

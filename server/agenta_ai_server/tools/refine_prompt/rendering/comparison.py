@@ -89,7 +89,7 @@ def compare(template_format: str, old: Sequence[str], fixed: Sequence[str], new:
 class _Unreadable:
     """Stands for a text that can't be read."""
 
-    names = paths = frozenset[str]()
+    names = paths = constants = frozenset[str]()
     may_use_chance = uses_chance = False
 
     def survey(self, root: Shape) -> None:
@@ -181,7 +181,8 @@ class _Comparison:
             text.survey(self._root)
         self._root.mark_optional_items()
         self._deciding = [shape for shape in self._root.walk() if shape.decides]
-        self._inputs = Inputs(self._root, notes_tests=template_format == "jinja2")
+        constants = frozenset[str]().union(*(text.constants for text in self._old))
+        self._inputs = Inputs(self._root, constants, notes_tests=template_format == "jinja2")
         self.fault: Fault | None = None
         self._base = Situation()
         failed: _Failed | None = None
@@ -251,7 +252,7 @@ class _Comparison:
     def _compare(self, new: Sequence[Text], fixed: Sequence[Text], verdict: Verdict) -> set[Shape]:
         """Render old and new in all situations, and return what the old texts showed in any."""
         seen, seen_in_new = set[Shape](), set[Shape]()
-        dependence = Dependence(self._base)
+        dependence = Dependence(self._base, self._inputs.markers)
         began = time.process_time()
         for count, situation in enumerate(self._situations()):
             if count > _FEWEST and time.process_time() - began > _ENOUGH_SECONDS:

@@ -90,10 +90,11 @@ class Dependence:
 
     Args:
         base: The situation that the others are variations of.
+        markers: What each of the values stands for, also of those to come.
     """
 
-    def __init__(self, base: Situation) -> None:
-        self._usual = base.choices
+    def __init__(self, base: Situation, markers: Mapping[str, Shape]) -> None:
+        self._usual, self._markers = base.choices, markers
         self._outcomes: dict[tuple[frozenset[tuple[Shape, Choice]], str], _Outcome] = {}
         # By mode, the usual old and new texts.
         self._texts: dict[str, tuple[_Usual, _Usual]] = {}
@@ -113,10 +114,8 @@ class Dependence:
         return {
             shape.name
             for outcome in self._outcomes.values()
-            for (shape, _), before in self._steps(outcome)
-            if outcome.old.whole != before.old.whole
-            and outcome.new.whole == before.new.whole
-            and not self._is_shown(shape)
+            for (shape, choice), before in self._steps(outcome)
+            if self._is_lost(shape, choice, before, outcome)
             and not self._is_wording(before)
             and not self._is_default(outcome, before, shape)
         }
@@ -135,6 +134,26 @@ class Dependence:
             and not self._is_wording(neither)
             for shape in shapes
         }
+
+    def _is_lost(self, shape: Shape, choice: Choice, before: _Outcome, outcome: _Outcome) -> bool:
+        """Whether a choice makes a difference to the old texts only, besides the value that they show."""
+        if not self._is_shown(shape):
+            return outcome.old.whole != before.old.whole and outcome.new.whole == before.new.whole
+        if not choice.constant:
+            return False  # what is said around a value that isn't there is left to the new texts
+        value = {word.casefold() for word in _WORD.findall(str(choice.constant))}
+        own = set(shape.walk())
+        old, new = (
+            [
+                count
+                for word, count in _change(usual.words, other.words).items()
+                if word.casefold() not in value and self._markers.get(word) not in own
+            ]
+            for usual, other in ((before.old, outcome.old), (before.new, outcome.new))
+        )
+        # A number may only change the form of a word: "1 item", "2 items".
+        is_form = isinstance(choice.constant, int | float) and sorted(old) == [-1, 1]
+        return bool(old) and not new and not is_form
 
     def _is_shown(self, shape: Shape) -> bool:
         return not self._shown.isdisjoint(shape.walk())

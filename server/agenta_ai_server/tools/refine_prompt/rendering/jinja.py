@@ -49,6 +49,8 @@ class JinjaText:
         self._tree = _readable(_parsed, masked)
         self.uses_chance = self.may_use_chance and _uses_chance(self._tree)
         self._template, self.names = _readable(_compiled, self._tree)
+        constants = (each.value for each in self._tree.find_all(nodes.Const))
+        self.constants = frozenset(each for each in constants if isinstance(each, str))
 
     def survey(self, root: Shape) -> None:
         """Find out what the text does with its inputs, in all of its branches."""

@@ -37,6 +37,12 @@ class Choice:
     value: Any = None
     says: str = ""
 
+    @property
+    def constant(self) -> Any:
+        """The constant that it is, be it in some elements only; ``None`` if it is something else."""
+        inner = self.value[1] if self.kind in {"at", "second"} else self
+        return inner.value if inner.kind == "literal" else None
+
 
 ABSENT: Final = Choice("absent", says="absent")
 EMPTY: Final = Choice("empty", says="empty")
