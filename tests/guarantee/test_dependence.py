@@ -458,8 +458,46 @@ SHOWN = [
         True,
     ),
 ]
+# What is compared with true or false is one of them.
+FLAG = "{% if @ %}Thank them.{% endif %} {{ q }}"
+ON = "{% for t in tools if @ %}{{ t.name }} {% endfor %}"
+FLAGS = [
+    (*_changed(FLAG, "premium == true", "premium"), True),
+    (*_changed(FLAG, "premium is true", "premium"), True),
+    (*_changed(FLAG, "premium == false", "not premium"), True),
+    (*_changed(FLAG, "premium is false", "premium is defined and not premium"), True),
+    (*_changed(FLAG, "premium == true", "premium is defined"), False),
+    (*_changed(FLAG, "premium == true and vip == true", "premium"), False),
+    (*_changed(FLAG, "premium == true and vip == true", "vip and premium"), True),
+    (*_changed(ON, "t.on == true", "t.on"), True),
+    (ON.replace("@", "t.on == true"), "{{ tools|selectattr('on')|map(attribute='name')|join(' ') }}", True),
+    ("{{ tools|selectattr('on', 'equalto', true)|map(attribute='name')|join(' ') }}", ON.replace("@", "t.on"), True),
+    ("{{ tools|selectattr('on', 'equalto', true)|map(attribute='name')|join(' ') }}", ON.replace(" if @", ""), False),
+    # It may be more than that.
+    (*_changed(FLAG, "premium", "premium == true"), False),
+    (*_changed(FLAG, "premium is defined", "premium == true"), False),
+    (
+        "{% if note == true %}No note.{% else %}{{ note }}{% endif %}",
+        "{% if note %}No note.{% else %}{{ note }}{% endif %}",
+        False,
+    ),
+]
 
-ALL = [*CONDITIONS, *ORDER, *LIMITS, *WORDING, *RECURSION, *NUMBERS, *DEFAULTS, *PLACES, *JOINT, *PICKS, *LATE, *SHOWN]
+ALL = [
+    *CONDITIONS,
+    *ORDER,
+    *LIMITS,
+    *WORDING,
+    *RECURSION,
+    *NUMBERS,
+    *DEFAULTS,
+    *PLACES,
+    *JOINT,
+    *PICKS,
+    *LATE,
+    *SHOWN,
+    *FLAGS,
+]
 
 
 @pytest.mark.parametrize(("before", "after", "accepted"), ALL)

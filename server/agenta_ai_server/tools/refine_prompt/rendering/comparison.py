@@ -180,6 +180,7 @@ class _Comparison:
         for text in self._old:
             text.survey(self._root)
         self._root.mark_optional_items()
+        self._root.mark_flags()
         self._deciding = [shape for shape in self._root.walk() if shape.decides]
         constants = frozenset[str]().union(*(text.constants for text in self._old))
         self._inputs = Inputs(self._root, constants, notes_tests=template_format == "jinja2")

@@ -233,7 +233,7 @@ class Inputs:
             return self._numeric(other, other.kinds[0], choice, place) if number else self._text(other, place)
         if choice.kind == "empty":
             return {"list": [], "object": {}}.get(kind, "")
-        if self._mode == FLAT and "section" in shape.uses and kind == likeliest:
+        if kind == "flag" or (self._mode == FLAT and "section" in shape.uses and kind == likeliest):
             return True
         if kind == "list":
             return self._list(shape, choice, at)

@@ -251,8 +251,11 @@ def _places_and_pieces(shape: Shape) -> Iterator[Choice]:
 
 def _constants(shape: Shape) -> Iterator[Any]:
     for constant in shape.constants:
+        if isinstance(constant, bool):
+            yield from (False, True)
+            continue
         yield constant
-        if isinstance(constant, int | float) and not isinstance(constant, bool):
+        if isinstance(constant, int | float):
             yield from (constant - 1, constant + 1)
 
 
