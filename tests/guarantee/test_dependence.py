@@ -506,3 +506,29 @@ def test_what_the_old_text_depends_on(before: str, after: str, *, accepted: bool
     assert not comparison.compare("jinja2", [before], [], [before])
     faults = comparison.compare("jinja2", [before], [], [after])
     assert (not faults) is accepted, faults
+
+
+# Its usual inputs are unusual themselves: a message is the user's.
+ASKED = "{% if name %}Name: {{ name }}{% endif %} " + LAST_USER
+
+
+@pytest.mark.parametrize(
+    ("after", "said"),
+    [
+        (
+            ASKED.replace("{% if name %}Name: {{ name }}{% endif %}", "{{ name.upper() }}"),
+            "'bool object' has no attribute 'upper' (line 1) when name is False",
+        ),
+        (
+            ASKED.replace("{% endif %} Answer", " Answer") + "{% endif %}",
+            "The refinement lost the variable {{messages[].content}} when name is False.",
+        ),
+        (
+            ASKED.replace("role', 'equalto', 'user')", "content')"),
+            "The refinement lost the variable {{messages[].content}} when messages[].role is 'user' in every second "
+            "element from the first.",
+        ),
+    ],
+)
+def test_says_only_what_is_unusual(after: str, said: str) -> None:
+    assert said in [fault.description for fault in comparison.compare("jinja2", [ASKED], [], [after])]

@@ -253,7 +253,7 @@ class _Comparison:
     def _compare(self, new: Sequence[Text], fixed: Sequence[Text], verdict: Verdict) -> set[Shape]:
         """Render old and new in all situations, and return what the old texts showed in any."""
         seen, seen_in_new = set[Shape](), set[Shape]()
-        dependence = Dependence(self._base, self._inputs.markers)
+        dependence = Dependence(self._inputs.markers)
         began = time.process_time()
         for count, situation in enumerate(self._situations()):
             if count > _FEWEST and time.process_time() - began > _ENOUGH_SECONDS:
@@ -264,23 +264,24 @@ class _Comparison:
                 continue
             shapes = {marker: self._inputs.shape_of(marker) for marker in old.markers}
             seen |= set(shapes.values())
+            unusual = situation.beyond(self._base)
             try:
                 refined = self._render(new, situation, fixed)
             except _Failed as failed:
-                verdict.fails(failed.index, failed.error, situation)
+                verdict.fails(failed.index, failed.error, unusual)
                 continue
             verdict.blank(old.blank, refined.blank)
             kept = self._inputs.unguessed(refined.markers, refined.guesses - old.guesses)
             lost = {shapes[marker].name for marker in old.markers - kept} | (old.paths - refined.paths)
-            verdict.lost(lost, situation, self._base)
-            verdict.say("unguarded", refined.paths - old.paths, str(situation))
+            verdict.lost(lost, unusual)
+            verdict.say("unguarded", refined.paths - old.paths, str(unusual))
             verdict.say("invented", refined.misses - old.misses)
             surplus = self._inputs.surplus_markers
             fresh = refined.markers & surplus.keys() - old.markers
             verdict.say("shows all", {surplus[marker].name for marker in fresh})
             shown_in_new = {self._inputs.shape_of(marker) for marker in refined.markers}
             seen_in_new |= shown_in_new
-            dependence.note(situation, old.text, refined.text, shown_in_new.union(shapes.values()))
+            dependence.note(unusual, old.text, refined.text, shown_in_new.union(shapes.values()))
         verdict.say("ignores", dependence.ignored())
         verdict.say("separates", dependence.separated())
         self._judge_elements(seen, seen_in_new, verdict)

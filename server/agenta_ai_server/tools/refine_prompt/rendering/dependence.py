@@ -89,12 +89,11 @@ class Dependence:
     """Remembers what was rendered.
 
     Args:
-        base: The situation that the others are variations of.
         markers: What each of the values stands for, also of those to come.
     """
 
-    def __init__(self, base: Situation, markers: Mapping[str, Shape]) -> None:
-        self._usual, self._markers = base.choices, markers
+    def __init__(self, markers: Mapping[str, Shape]) -> None:
+        self._markers = markers
         self._outcomes: dict[tuple[frozenset[tuple[Shape, Choice]], str], _Outcome] = {}
         # By mode, the usual old and new texts.
         self._texts: dict[str, tuple[_Usual, _Usual]] = {}
@@ -102,11 +101,12 @@ class Dependence:
         self._shown: set[Shape] = set()
 
     def note(self, situation: Situation, old: str, new: str, shown: Set[Shape]) -> None:
-        """Remember what the old and the new texts say in a situation, and what either of them shows."""
-        choices = frozenset(pair for pair in situation.choices.items() if pair[1] != self._usual.get(pair[0]))
+        """Remember what the old and the new texts say in a situation, and what either of them shows.
+
+        Of the situation, only what differs from the usual one is given.
+        """
         usual_old, usual_new = self._texts.setdefault(situation.mode, (_Usual(old), _Usual(new)))
-        outcome = _Outcome(choices, situation.mode, usual_old.said(old), usual_new.said(new))
-        self._outcomes[choices, situation.mode] = outcome
+        self._outcomes[situation.key] = _Outcome(*situation.key, usual_old.said(old), usual_new.said(new))
         self._shown |= shown
 
     def ignored(self) -> set[str]:

@@ -56,6 +56,11 @@ class Situation:
         """Return this situation with the choices of another one where it has none."""
         return Situation({**base.choices, **self.choices}, self.mode or base.mode)
 
+    def beyond(self, base: Situation) -> Situation:
+        """Return what differs from another situation."""
+        choices = {shape: choice for shape, choice in self.choices.items() if base.choices.get(shape) != choice}
+        return Situation(choices, "" if self.mode == base.mode else self.mode)
+
 
 def candidates(root: Shape, unshown: Collection[Shape] = (), *, may_use_chance: bool) -> Iterator[Situation]:
     """Yield all situations that may matter, the most telling first; the first has nothing unusual.

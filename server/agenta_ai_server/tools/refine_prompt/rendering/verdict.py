@@ -72,9 +72,10 @@ class Verdict:
             if not before:
                 (self._emptied if after else self._not_empty).add(index)
 
-    def lost(self, names: Set[str], situation: Situation, base: Situation) -> None:
+    def lost(self, names: Set[str], situation: Situation) -> None:
         """Judge values and JSONPaths that aren't shown where they were."""
-        self.say("lost", names, "" if situation is base else f" when {situation}")
+        when = str(situation)
+        self.say("lost", names, f" when {when}" if when else "")
 
     def say(self, verb: str, names: Set[str], when: str = "") -> None:
         """Say what the refinement does to inputs and JSONPaths."""
