@@ -482,6 +482,36 @@ FLAGS = [
         False,
     ),
 ]
+# Values that are shown on a condition only, whose input has another effect as well.
+CONSENT = "{% if consent %}Call {{ phone }}.{% endif %} @{{ q }}"
+STAFF = "{% if role == 'staff' %}Key: {{ key }}{% endif %} {% if role == 'staff' %}Be open.{% endif %} {{ q }}"
+LISTED = "{% for d in docs %}@ {% endfor %}"
+GREETING = "{% if lang == 'fr' %}Bonjour {{ name }}{% elif lang == 'de' %}Hallo {{ name }}{% endif %} {{ q }}"
+GUARDS = [
+    (
+        CONSENT.replace("@", "{% if consent %}Thank them.{% endif %}"),
+        "Call {{ phone }}. {% if consent %}Thank them.{% endif %}{{ q }}",
+        False,
+    ),
+    (
+        CONSENT.replace("@", "{% if not consent %}Ask first.{% endif %}"),
+        "Call {{ phone }}. {% if not consent %}Ask first.{% endif %}{{ q }}",
+        False,
+    ),
+    (
+        CONSENT.replace("@", "{% if not consent %}Ask first.{% endif %}"),
+        "{% if consent %}Phone: {{ phone }}{% else %}You must ask first.{% endif %} {{ q }}",
+        True,
+    ),
+    (STAFF, "Key: {{ key }} {% if role == 'staff' %}Be open.{% endif %} {{ q }}", False),
+    (STAFF, "{% if role == 'staff' %}The key is {{ key }}. Be open.{% endif %} {{ q }}", True),
+    (*_changed(LISTED, "{% if d.ok %}{{ d.text }}!{% endif %}", "{{ d.text }}{% if d.ok %}!{% endif %}"), False),
+    (*_changed(LISTED, "{% if d.ok %}{{ d.text }}!{% endif %}", "{{ d.text ~ '!' if d.ok }}"), True),
+    # The condition is whether there is something to show, or all that is known shows it.
+    ("{% if name %}Dear {{ name }}, {{ q }}{% endif %}", "{% if name %}Dear {{ name }},{% endif %} {{ q }}", True),
+    (GREETING, "{% if lang == 'fr' %}Bonjour{% elif lang == 'de' %}Hallo{% endif %} {{ name }} {{ q }}", True),
+    (GREETING, "{% if lang == 'fr' %}Bonjour{% else %}Hallo{% endif %} {{ name }} {{ q }}", True),
+]
 
 ALL = [
     *CONDITIONS,
@@ -497,6 +527,7 @@ ALL = [
     *LATE,
     *SHOWN,
     *FLAGS,
+    *GUARDS,
 ]
 
 

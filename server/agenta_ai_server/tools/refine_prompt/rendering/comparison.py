@@ -277,13 +277,16 @@ class _Comparison:
             verdict.say("unguarded", refined.paths - old.paths, str(unusual))
             verdict.say("invented", refined.misses - old.misses)
             surplus = self._inputs.surplus_markers
-            fresh = refined.markers & surplus.keys() - old.markers
-            verdict.say("shows all", {surplus[marker].name for marker in fresh})
+            fresh = refined.markers - old.markers
+            verdict.say("shows all", {surplus[marker].name for marker in fresh & surplus.keys()})
             shown_in_new = {self._inputs.shape_of(marker) for marker in refined.markers}
             seen_in_new |= shown_in_new
-            dependence.note(unusual, old.text, refined.text, shown_in_new.union(shapes.values()))
+            shown = shown_in_new.union(shapes.values())
+            dependence.note(unusual, old.text, refined.text, shown, fresh - surplus.keys())
         verdict.say("ignores", dependence.ignored())
         verdict.say("separates", dependence.separated())
+        for condition, names in dependence.exposed():
+            verdict.say("exposes", names, condition)
         self._judge_elements(seen, seen_in_new, verdict)
         return seen
 

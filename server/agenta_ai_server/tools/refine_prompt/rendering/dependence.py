@@ -77,12 +77,14 @@ class _Outcome:
         mode: The situation's mode.
         old: What the old texts say.
         new: What the new texts say.
+        fresh: The values that only the new texts show.
     """
 
     choices: frozenset[tuple[Shape, Choice]]
     mode: str
     old: _Said
     new: _Said
+    fresh: Set[str]
 
 
 class Dependence:
@@ -100,13 +102,18 @@ class Dependence:
         # What either of the texts shows in any situation.
         self._shown: set[Shape] = set()
 
-    def note(self, situation: Situation, old: str, new: str, shown: Set[Shape]) -> None:
-        """Remember what the old and the new texts say in a situation, and what either of them shows.
+    def note(self, situation: Situation, old: str, new: str, shown: Set[Shape], fresh: Set[str]) -> None:
+        """Remember what the texts say in a situation.
 
-        Of the situation, only what differs from the usual one is given.
+        Args:
+            situation: What differs from the usual one.
+            old: What the old texts say.
+            new: What the new texts say.
+            shown: What either of them shows.
+            fresh: The values that only the new texts show.
         """
         usual_old, usual_new = self._texts.setdefault(situation.mode, (_Usual(old), _Usual(new)))
-        self._outcomes[situation.key] = _Outcome(*situation.key, usual_old.said(old), usual_new.said(new))
+        self._outcomes[situation.key] = _Outcome(*situation.key, usual_old.said(old), usual_new.said(new), fresh)
         self._shown |= shown
 
     def ignored(self) -> set[str]:
@@ -134,6 +141,17 @@ class Dependence:
             and not self._is_wording(neither)
             for shape in shapes
         }
+
+    def exposed(self) -> Iterator[tuple[str, set[str]]]:
+        """Yield each input that only in the old texts decides whether some values are shown, and their names."""
+        for outcome in self._outcomes.values():
+            for (shape, _), before in self._steps(outcome):
+                fresh = outcome.fresh | before.fresh
+                if not fresh or self._is_shown(shape) or self._is_default(outcome, before, shape):
+                    continue
+                change = _change(before.old.words, outcome.old.words)
+                if names := {self._markers[word].name for word in change.keys() & fresh & self._markers.keys()}:
+                    yield shape.name, names
 
     def _is_lost(self, shape: Shape, choice: Choice, before: _Outcome, outcome: _Outcome) -> bool:
         """Whether a choice makes a difference to the old texts only, besides the value that they show."""

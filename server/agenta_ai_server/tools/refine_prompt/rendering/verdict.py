@@ -91,6 +91,7 @@ class Verdict:
             "unguarded": f"shows the {noun} {listed}{more} where the prompt doesn't{f', when {when}' if when else ''}",
             "ignores": f"no longer depends on the {noun} {listed}{more}",
             "separates": f"no longer depends on the {noun} {listed}{more} together",
+            "exposes": f"shows the {noun} {listed}{more} where the prompt doesn't, whatever {{{{{shown(when)}}}}} is",
             "shows all": f"shows all items of the {noun} {listed}{more}, also those that the prompt doesn't use",
         }.get(verb, f"{verb} the {noun} {listed}{more}{when}")
         self._found.append(Fault(None, "names", f"The refinement {sentence}."))
