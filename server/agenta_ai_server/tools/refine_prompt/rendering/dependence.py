@@ -16,7 +16,9 @@ if TYPE_CHECKING:
     from agenta_ai_server.tools.refine_prompt.rendering.situations import Situation
 
 
-# The longest text whose words are told apart, in characters.
+# The longest text that is kept, and the longest one whose words are told apart, in characters. Those of all situations
+# are in memory at once.
+_KEPT: Final = 5_000
 _LONGEST: Final = 200_000
 # A word, a number, or a value.
 _WORD = re.compile(r"\w+")
@@ -26,22 +28,21 @@ _Change: TypeAlias = dict[str, int]
 
 
 class _Usual:
-    """The first text that was rendered in a mode. Of the others, only what differs from it is kept."""
+    """The first text that was rendered in a mode. Of long other ones, only what differs from it is kept."""
 
     def __init__(self, text: str) -> None:
         self._text = text
 
-    def said(self, text: str) -> _Said:
-        """Return what a text says."""
+    def changed(self, text: str) -> _Change:
+        """Return what the words of a text differ by."""
         if text == self._text or max(len(text), len(self._text)) > _LONGEST:
-            return _Said(self, hash(text), {})
+            return {}
         start = self._text.rfind(" ", 0, _alike(self._text, text)) + 1
         usual, other = self._text[start:], text[start:]
         end = usual.find(" ", len(usual) - _alike(usual[::-1], other[::-1]))
         rest = len(usual) - end if end >= 0 else 0
-        words = Counter(_WORD.findall(other[: len(other) - rest]))
-        words.subtract(_WORD.findall(usual[: len(usual) - rest]))
-        return _Said(self, hash(text), {word: count for word, count in words.items() if count})
+        before, after = (Counter(_WORD.findall(each[: len(each) - rest])) for each in (usual, other))
+        return _change(before, after)
 
     @cached_property
     def words(self) -> Counter[str]:
@@ -49,23 +50,32 @@ class _Usual:
         return Counter(_WORD.findall(self._text))
 
 
-@dataclass(frozen=True, slots=True)
 class _Said:
-    """What some texts say, without them, as they may be too large to keep.
+    """What a text says.
 
-    Attributes:
+    Args:
         usual: What is said usually.
-        whole: Tells the texts from others.
-        words: The words that they say more or fewer times than usual.
+        text: The text.
     """
 
-    usual: _Usual
-    whole: int
-    words: _Change
+    def __init__(self, usual: _Usual, text: str) -> None:
+        self.whole = hash(text)
+        self._usual, self._text = usual, text
+        self._words: _Change | None = None
+        if len(text) > _KEPT:
+            _ = self.words
+
+    @property
+    def words(self) -> _Change:
+        """The words that it says more or fewer times than usual."""
+        if self._words is None:
+            # Mostly not needed, and so not counted before.
+            self._words, self._text = self._usual.changed(self._text), ""
+        return self._words
 
     def has(self, words: Set[str]) -> bool:
-        """Whether all of these words are said."""
-        return all(self.usual.words[word] + self.words.get(word, 0) > 0 for word in words)
+        """Whether it says all of these words."""
+        return all(self._usual.words[word] + self.words.get(word, 0) > 0 for word in words)
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +95,12 @@ class _Outcome:
     old: _Said
     new: _Said
     fresh: Set[str]
+
+
+# Choices that were made, and what was rendered without each.
+_Steps: TypeAlias = "list[tuple[tuple[Shape, Choice], _Outcome]]"
+# What was rendered with neither of two choices, with one and with the other; and the inputs.
+_Square: TypeAlias = "tuple[_Outcome, _Outcome, _Outcome, tuple[Shape, Shape]]"
 
 
 class Dependence:
@@ -113,15 +129,15 @@ class Dependence:
             fresh: The values that only the new texts show.
         """
         usual_old, usual_new = self._texts.setdefault(situation.mode, (_Usual(old), _Usual(new)))
-        self._outcomes[situation.key] = _Outcome(*situation.key, usual_old.said(old), usual_new.said(new), fresh)
+        self._outcomes[situation.key] = _Outcome(*situation.key, _Said(usual_old, old), _Said(usual_new, new), fresh)
         self._shown |= shown
 
     def ignored(self) -> set[str]:
         """Return the names of what made a difference to the old texts only, whatever else was unusual."""
         return {
             shape.name
-            for outcome in self._outcomes.values()
-            for (shape, choice), before in self._steps(outcome)
+            for outcome, steps in self._steps
+            for (shape, choice), before in steps
             if self._is_lost(shape, choice, before, outcome)
             and not self._is_wording(before)
             and not self._is_default(outcome, before, shape)
@@ -134,8 +150,8 @@ class Dependence:
         """
         return {
             shape.name
-            for both in self._outcomes.values()
-            for neither, one, other, shapes in self._squares(both)
+            for both, steps in self._steps
+            for neither, one, other, shapes in self._squares(both, steps)
             if _depend(neither.old.words, one.old.words, other.old.words, both.old.words)
             and _change(neither.new.words, one.new.words) == _change(other.new.words, both.new.words)
             and not self._is_wording(neither)
@@ -144,8 +160,8 @@ class Dependence:
 
     def exposed(self) -> Iterator[tuple[str, set[str]]]:
         """Yield each input that only in the old texts decides whether some values are shown, and their names."""
-        for outcome in self._outcomes.values():
-            for (shape, _), before in self._steps(outcome):
+        for outcome, steps in self._steps:
+            for (shape, _), before in steps:
                 fresh = outcome.fresh | before.fresh
                 if not fresh or self._is_shown(shape) or self._is_default(outcome, before, shape):
                     continue
@@ -205,17 +221,20 @@ class Dependence:
         )
         return not all(other.old.has(fresh) or other.new.has(fresh) for other in others)
 
-    def _steps(self, outcome: _Outcome) -> Iterator[tuple[tuple[Shape, Choice], _Outcome]]:
-        """Yield each choice that isn't the usual one, and what was rendered when all but that was the same."""
-        for pair in outcome.choices:
-            if before := self._outcomes.get((outcome.choices - {pair}, outcome.mode)):
-                yield pair, before
+    @cached_property
+    def _steps(self) -> list[tuple[_Outcome, _Steps]]:
+        """Each outcome with its choices, and what was rendered when all but that choice was the same."""
+        found = []
+        for outcome in self._outcomes.values():
+            pairs = ((pair, self._outcomes.get((outcome.choices - {pair}, outcome.mode))) for pair in outcome.choices)
+            found.append((outcome, [(pair, before) for pair, before in pairs if before]))
+        return found
 
-    def _squares(self, both: _Outcome) -> Iterator[tuple[_Outcome, _Outcome, _Outcome, tuple[Shape, Shape]]]:
+    def _squares(self, both: _Outcome, steps: _Steps) -> Iterator[_Square]:
         """Yield what was rendered without two of the choices, and with one of them. Neither input is ever shown."""
         silent = [
             (pair, before)
-            for pair, before in self._steps(both)
+            for pair, before in steps
             if not self._is_shown(pair[0]) and not any(shape.is_printed for shape in pair[0].walk())
         ]
         for (one, without_one), (other, without_other) in combinations(silent, 2):
@@ -237,10 +256,8 @@ def _alike(one: str, other: str) -> int:
 
 def _change(before: Mapping[str, int], after: Mapping[str, int]) -> _Change:
     """Return what words differ by from others."""
-    if before == after:
-        return {}
-    changed = {word: after.get(word, 0) - before.get(word, 0) for word in before.keys() | after.keys()}
-    return {word: count for word, count in changed.items() if count}
+    changed = {word for word, _ in before.items() ^ after.items()} if before != after else ()
+    return {word: after.get(word, 0) - before.get(word, 0) for word in changed}
 
 
 def _depend(neither: _Change, one: _Change, other: _Change, both: _Change) -> bool:
