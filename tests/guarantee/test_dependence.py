@@ -216,6 +216,10 @@ NUMBERS = [
 # What is said for a value may be what is said by default.
 LINE = "{% set lines = {'fr': 'Répondez.', 'en': 'Answer.'} %}{{ @ }}\n{{ q }}"
 TIER = "{% if tier == 'gold' %}Be quick.{% elif tier == 'vip' %}Be gentle.@ {{ q }}"
+TWO_TIERS = TIER.replace("@", "{% endif %}")
+TIER_OR_ELSE = "{% if tier == 'gold' %}Be quick.{% else %}Be gentle.{% endif %} {{ q }}"
+PROSE = "You are a careful assistant who follows the house style to the letter. " * 80
+THREE = "{{ context }} {{ history }} {{ question }}"
 DEFAULTS = [
     (*_changed(LINE, "lines[lang]", "lines.get(lang, 'Answer.')"), True),
     (*_changed(LINE, "lines[lang]", "lines[lang]|default('Answer.')"), True),
@@ -223,9 +227,14 @@ DEFAULTS = [
     (LINE.replace("@", "lines[lang]"), "{% if lang == 'fr' %}Répondez.{% endif %}\n{{ q }}", False),
     (LINE.replace("@", "lines[lang]"), "Answer.\n{{ q }}", False),
     (LINE.replace("@", "lines[lang]"), "Répondez. Answer.\n{{ q }}", False),
-    (TIER.replace("@", "{% endif %}"), "{% if tier == 'gold' %}Be quick.{% else %}Be gentle.{% endif %} {{ q }}", True),
-    (TIER.replace("@", "{% endif %}"), "{% if tier == 'gold' %}Be quick.{% endif %} {{ q }}", False),
-    (TIER.replace("@", "{% endif %}"), "Be gentle. {{ q }}", False),
+    (TWO_TIERS, TIER_OR_ELSE, True),
+    (TWO_TIERS, "{% if tier == 'gold' %}Be quick.{% endif %} {{ q }}", False),
+    (TWO_TIERS, "Be gentle. {{ q }}", False),
+    # Long texts, and other punctuation.
+    (TWO_TIERS + PROSE, TIER_OR_ELSE + PROSE, True),
+    (TWO_TIERS + PROSE, "{% if tier == 'gold' %}Be quick.{% endif %} {{ q }}" + PROSE, False),
+    (TWO_TIERS + THREE, TIER_OR_ELSE.replace(".", "!") + THREE, True),
+    (LINE.replace("@", "lines[lang]") + THREE, LINE.replace("@", "lines.get(lang, 'Answer.')") + THREE, True),
     (
         "Write{% if formal %} formally{% endif %}: {{ q }}",
         "Write{% if formal == 1 %} formally{% endif %}: {{ q }}",
@@ -264,7 +273,262 @@ PLACES = [
     ),
 ]
 
-ALL = [*CONDITIONS, *ORDER, *LIMITS, *WORDING, *RECURSION, *NUMBERS, *DEFAULTS, *PLACES]
+# Two inputs of one condition, each of which has another effect as well.
+GDPR = "{% if @region == 'eu' %}Mention the GDPR.{% endif %} {% if user.premium %}Thank them.{% endif %}{{ user.name }}"
+FORMAL = "{% if formal %}Be formal.@{% endif %}"
+VOUVOYEZ = "{% if lang == 'fr' %} Vouvoyez.{% endif %}"
+BUG = (
+    "{% if kind == 'bug' %}Describe the steps.{% endif %}"
+    "{% if @severity == 'high' %} Call the team.{% endif %} {{ text }}"
+)
+URGENT = "{% if urgent %}Hurry.{% endif %}{% if vip %} Be kind.{% endif %}@ {{ text }}"
+CALL = "{% if urgent and vip %} Call back.{% endif %}"
+RULES = "@{% if strict %} Be strict.{% endif %}{% if brief %} Be brief.{% endif %} {{ text }}"
+# Inputs that may be absent, so many that only some of their combinations are rendered.
+NAMES = (
+    "name company city hobby plan notes goal audience format deadline budget style language country industry role "
+    "topic product persona rules examples region"
+)
+MANY = "".join(f"{{% if {name} %}}{name.title()}: {{{{ {name} }}}}\n{{% endif %}}" for name in NAMES.split())
+JOINT = [
+    (*_changed(GDPR, "user.premium and ", ""), False),
+    (*_changed(GDPR, "user.premium or ", ""), False),
+    (
+        GDPR.replace("@", "user.premium and "),
+        "{% if user.premium %}Thanks.{% if region == 'eu' %} The GDPR applies.{% endif %}{% endif %}{{ user.name }}",
+        True,
+    ),
+    (FORMAL.replace("@", VOUVOYEZ) + "{{ text }}", FORMAL.replace("@", "") + VOUVOYEZ + "{{ text }}", False),
+    (
+        FORMAL.replace("@", VOUVOYEZ) + "{{ text }}",
+        FORMAL.replace("@", "") + VOUVOYEZ.replace("if lang", "if formal and lang") + "{{ text }}",
+        True,
+    ),
+    (*_changed(BUG, "kind == 'bug' and ", ""), False),
+    (*_changed(BUG, "kind == 'bug' or ", ""), False),
+    (*_changed(MANY + BUG, "kind == 'bug' and ", ""), False),
+    (*_changed(URGENT, CALL, CALL.replace("urgent and ", "")), False),
+    (*_changed(URGENT, CALL, CALL.replace(" and vip", "")), False),
+    (*_changed(URGENT, CALL, ""), False),
+    (*_changed(URGENT, CALL, "{% if vip %}{% if urgent %} Call them back.{% endif %}{% endif %}"), True),
+    (
+        "{% if urgent %}Hurry.{% elif vip %}Be kind.{% endif %} {{ text }}",
+        "{% if urgent %}Hurry.{% endif %} {% if vip %}Be kind.{% endif %} {{ text }}",
+        False,
+    ),
+    # What is said in exchange for something else, headers and separators are wording.
+    (
+        "{% if brief and strict %}Be brief and strict.{% elif brief %}Be brief.{% elif strict %}Be strict.{% endif %}"
+        " {{ text }}",
+        RULES.replace("@", ""),
+        True,
+    ),
+    (*_changed(RULES, "{% if strict or brief %}Rules:{% endif %}", ""), True),
+    (
+        "Write{% if short %}, short{% endif %}{% if plain %}, plainly{% endif %}. {{ text }}",
+        "Write{% if short %} short{% endif %}{% if plain %} plain{% endif %} sentences. {{ text }}",
+        True,
+    ),
+]
+# Limits of what was sorted or filtered.
+PICKED = "{% if docs %}{% for d in @ %}{{ d.title }}\n{% endfor %}{% endif %}{{ q }}"
+OK = "{% for d in docs if d.ok %}{% if loop.index <= 3 %}{{ d.title }}\n{% endif %}{% endfor %}"
+PICKS = [
+    (*_changed(PICKED, "(docs|sort(attribute='price'))[:3]", "docs[:3]|sort(attribute='price')"), False),
+    (*_changed(PICKED, "(docs|sort(attribute='price'))[:3]", "docs[:3]"), False),
+    (*_changed(PICKED, "(docs|sort(attribute='price'))[-3:]", "docs[-3:]|sort(attribute='price')"), False),
+    (
+        *_changed(
+            PICKED.replace("{{ d", "{{ d.price }} {{ d"), "(docs|sort(attribute='price'))[:3]", "(docs|sort)[:3]"
+        ),
+        False,
+    ),
+    (
+        *_changed(
+            PICKED.replace("{{ d", "{{ d.day }} {{ d"),
+            "(docs|sort(attribute='day'))[-3:]",
+            "docs[-3:]|sort(attribute='day')",
+        ),
+        False,
+    ),
+    (*_changed(PICKED, "(docs|sort(attribute='price'))[:3]", "(docs|sort(attribute='price')|list)[0:3]"), True),
+    (*_changed(PICKED, "(docs|selectattr('ok')|list)[:3]", "docs[:3]|selectattr('ok')"), False),
+    (*_changed(PICKED, "(docs|selectattr('ok')|list)[:3]", "(docs|list|selectattr('ok')|list)[:3]"), True),
+    (*_changed(PICKED, "(docs|rejectattr('role', 'equalto', 'x')|list)[-6:]", "docs[-6:] if d.role != 'x'"), False),
+    (
+        *_changed(
+            PICKED.replace("{{ d", "{{ d.role }} {{ d"),
+            "(docs|rejectattr('role', 'equalto', 'x')|list)[-6:]",
+            "docs[-6:] if d.role != 'x'",
+        ),
+        False,
+    ),
+    (OK, "{% for d in docs[:3] if d.ok %}{{ d.title }}\n{% endfor %}", False),
+    (OK, "{% for d in (docs|selectattr('ok')|list)[:3] %}{{ d.title }}\n{% endfor %}", True),
+    ("{% if docs %}" + OK + "{% endif %}", "{% for d in docs[:3] if d.ok %}{{ d.title }}\n{% endfor %}", False),
+]
+# Limits and conditions of lists, besides many inputs that may be absent.
+HISTORY = MANY + "{% if history %}{% for m in history[@] %}{{ m.role }}: {{ m.content }}\n{% endfor %}{% endif %}"
+LATE = [
+    (*_changed(HISTORY, "-6:", "-4:"), False),
+    (*_changed(HISTORY, "-6:", ":6"), False),
+    (*_changed(HISTORY, "-6:", "-7:"), True),
+    (MANY + FEW_BODIES, MANY + FEW_BODIES.replace("{% else %}{{ d.title }}", ""), False),
+    (*_changed(MANY + FIRST, "loop.index0 < 3", "loop.index < 3"), False),
+    (MANY + LAST_USER, MANY + "Answer: {{ messages[-1].content }}", False),
+    (
+        MANY + "{% for m in messages if m.role == 'user' %}{% if loop.last %}{{ m.content }}{% endif %}{% endfor %}",
+        MANY + "{% for m in messages %}{% if loop.last and m.role == 'user' %}{{ m.content }}{% endif %}{% endfor %}",
+        False,
+    ),
+]
+# Inputs that are compared with constants, and shown as well.
+REFUND = "Tier: {{ tier }}.@ {{ q }}"
+KINDS = "{% for d in docs@ %}{{ d.kind }}: {{ d.text }}\n{% endfor %}{{ q }}"
+COUNT = "{{ total|round }} @ {{ q }}"
+SPEAKER = "{% for m in messages %}@: {{ m.content }}\n{% endfor %}"
+NAMED = SPEAKER.replace("@", "{{ {'user': 'User', 'bot': 'Assistant'}.get(m.role, m.role) }}")
+LANGUAGE = "{% set names = {'en': 'English', 'fr': 'French'} %}Answer in {{ names.get(lang, lang) }}. {{ q }}"
+SHOWN = [
+    (*_changed(REFUND, "{% if tier == 'gold' %} Offer a refund.{% endif %}", ""), False),
+    (*_changed(REFUND, "{% if tier == 'gold' %} Offer a refund.{% endif %}", " Offer a refund."), False),
+    (
+        *_changed(
+            REFUND,
+            "{% if tier == 'gold' %} Offer a refund.{% endif %}",
+            "{{ ' Refunds are fine.' if tier == 'gold' }}",
+        ),
+        True,
+    ),
+    (*_changed(REFUND, "{% if not tier %} Ask for it.{% endif %}", ""), True),
+    (*_changed(KINDS, " if d.kind == 'law'", ""), False),
+    (*_changed(KINDS, " if d.kind != 'law'", ""), False),
+    (*_changed(KINDS, " if d.kind == 'law'", "|selectattr('kind', 'equalto', 'law')"), True),
+    (*_changed("Level {{ level }}.@ {{ q }}", "{% if level > 3 %} It is hard.{% endif %}", ""), False),
+    (
+        *_changed(
+            "Level {{ level }}.@ {{ q }}", "{% if level > 3 %} It is hard.{% endif %}", "{{ ' Hard.' if level >= 4 }}"
+        ),
+        True,
+    ),
+    # The form of a word.
+    (*_changed(COUNT, "item{% if total != 1 %}s{% endif %}", "item(s)"), True),
+    (*_changed(COUNT, "{{ 'entry' if total == 1 else 'entries' }}", "entries"), True),
+    # What the text says itself, and what it shows, may be the same.
+    (
+        *_changed(
+            SPEAKER,
+            "{% if m.role == 'user' %}User{% else %}{{ m.role }}{% endif %}",
+            "{{ m.role|capitalize }}",
+        ),
+        True,
+    ),
+    (
+        *_changed(
+            SPEAKER,
+            "{{ 'User' if m.role == 'user' else m.role|capitalize }}",
+            "{% if m.role == 'user' %}User{% else %}{{ m.role|capitalize }}{% endif %}",
+        ),
+        True,
+    ),
+    (
+        *_changed(
+            SPEAKER, "{{ 'User' if m.role == 'user' else m.role }}", "{{ 'Customer' if m.role == 'user' else m.role }}"
+        ),
+        True,
+    ),
+    (
+        *_changed(
+            SPEAKER, "{{ 'User' if m.role == 'user' else m.role }}", "{{ 'User' if m.role == 'user' else 'Bot' }}"
+        ),
+        False,
+    ),
+    (NAMED, NAMED.replace("User", "Customer"), True),
+    (NAMED, SPEAKER.replace("@", "{{ m.role }}"), False),
+    (LANGUAGE, LANGUAGE.replace("English", "British English"), True),
+    (
+        LANGUAGE,
+        LANGUAGE.replace("English", "Englisch").replace("names.get(lang, lang)", "names[lang]|default(lang)"),
+        True,
+    ),
+    (LANGUAGE, LANGUAGE.replace("names.get(lang, lang)", "lang"), False),
+    (
+        "{{ 'Use a formal tone.' if tone == 'formal' else 'Use this tone: ' ~ tone }} {{ q }}",
+        "{{ 'Write politely.' if tone == 'formal' else 'Use this tone: ' ~ tone }} {{ q }}",
+        True,
+    ),
+]
+# What is compared with true or false is one of them.
+FLAG = "{% if @ %}Thank them.{% endif %} {{ q }}"
+ON = "{% for t in tools if @ %}{{ t.name }} {% endfor %}"
+FLAGS = [
+    (*_changed(FLAG, "premium == true", "premium"), True),
+    (*_changed(FLAG, "premium is true", "premium"), True),
+    (*_changed(FLAG, "premium == false", "not premium"), True),
+    (*_changed(FLAG, "premium is false", "premium is defined and not premium"), True),
+    (*_changed(FLAG, "premium == true", "premium is defined"), False),
+    (*_changed(FLAG, "premium == true and vip == true", "premium"), False),
+    (*_changed(FLAG, "premium == true and vip == true", "vip and premium"), True),
+    (*_changed(ON, "t.on == true", "t.on"), True),
+    (ON.replace("@", "t.on == true"), "{{ tools|selectattr('on')|map(attribute='name')|join(' ') }}", True),
+    ("{{ tools|selectattr('on', 'equalto', true)|map(attribute='name')|join(' ') }}", ON.replace("@", "t.on"), True),
+    ("{{ tools|selectattr('on', 'equalto', true)|map(attribute='name')|join(' ') }}", ON.replace(" if @", ""), False),
+    # It may be more than that.
+    (*_changed(FLAG, "premium", "premium == true"), False),
+    (*_changed(FLAG, "premium is defined", "premium == true"), False),
+    (
+        "{% if note == true %}No note.{% else %}{{ note }}{% endif %}",
+        "{% if note %}No note.{% else %}{{ note }}{% endif %}",
+        False,
+    ),
+]
+# Values that are shown on a condition only, whose input has another effect as well.
+CONSENT = "{% if consent %}Call {{ phone }}.{% endif %} @{{ q }}"
+STAFF = "{% if role == 'staff' %}Key: {{ key }}{% endif %} {% if role == 'staff' %}Be open.{% endif %} {{ q }}"
+LISTED = "{% for d in docs %}@ {% endfor %}"
+GREETING = "{% if lang == 'fr' %}Bonjour {{ name }}{% elif lang == 'de' %}Hallo {{ name }}{% endif %} {{ q }}"
+GUARDS = [
+    (
+        CONSENT.replace("@", "{% if consent %}Thank them.{% endif %}"),
+        "Call {{ phone }}. {% if consent %}Thank them.{% endif %}{{ q }}",
+        False,
+    ),
+    (
+        CONSENT.replace("@", "{% if not consent %}Ask first.{% endif %}"),
+        "Call {{ phone }}. {% if not consent %}Ask first.{% endif %}{{ q }}",
+        False,
+    ),
+    (
+        CONSENT.replace("@", "{% if not consent %}Ask first.{% endif %}"),
+        "{% if consent %}Phone: {{ phone }}{% else %}You must ask first.{% endif %} {{ q }}",
+        True,
+    ),
+    (STAFF, "Key: {{ key }} {% if role == 'staff' %}Be open.{% endif %} {{ q }}", False),
+    (STAFF, "{% if role == 'staff' %}The key is {{ key }}. Be open.{% endif %} {{ q }}", True),
+    (*_changed(LISTED, "{% if d.ok %}{{ d.text }}!{% endif %}", "{{ d.text }}{% if d.ok %}!{% endif %}"), False),
+    (*_changed(LISTED, "{% if d.ok %}{{ d.text }}!{% endif %}", "{{ d.text ~ '!' if d.ok }}"), True),
+    # The condition is whether there is something to show, or all that is known shows it.
+    ("{% if name %}Dear {{ name }}, {{ q }}{% endif %}", "{% if name %}Dear {{ name }},{% endif %} {{ q }}", True),
+    (GREETING, "{% if lang == 'fr' %}Bonjour{% elif lang == 'de' %}Hallo{% endif %} {{ name }} {{ q }}", True),
+    (GREETING, "{% if lang == 'fr' %}Bonjour{% else %}Hallo{% endif %} {{ name }} {{ q }}", True),
+]
+
+ALL = [
+    *CONDITIONS,
+    *ORDER,
+    *LIMITS,
+    *WORDING,
+    *RECURSION,
+    *NUMBERS,
+    *DEFAULTS,
+    *PLACES,
+    *JOINT,
+    *PICKS,
+    *LATE,
+    *SHOWN,
+    *FLAGS,
+    *GUARDS,
+]
 
 
 @pytest.mark.parametrize(("before", "after", "accepted"), ALL)
@@ -273,3 +537,29 @@ def test_what_the_old_text_depends_on(before: str, after: str, *, accepted: bool
     assert not comparison.compare("jinja2", [before], [], [before])
     faults = comparison.compare("jinja2", [before], [], [after])
     assert (not faults) is accepted, faults
+
+
+# Its usual inputs are unusual themselves: a message is the user's.
+ASKED = "{% if name %}Name: {{ name }}{% endif %} " + LAST_USER
+
+
+@pytest.mark.parametrize(
+    ("after", "said"),
+    [
+        (
+            ASKED.replace("{% if name %}Name: {{ name }}{% endif %}", "{{ name.upper() }}"),
+            "'bool object' has no attribute 'upper' (line 1) when name is False",
+        ),
+        (
+            ASKED.replace("{% endif %} Answer", " Answer") + "{% endif %}",
+            "The refinement lost the variable {{messages[].content}} when name is False.",
+        ),
+        (
+            ASKED.replace("role', 'equalto', 'user')", "content')"),
+            "The refinement lost the variable {{messages[].content}} when messages[].role is 'user' in every second "
+            "element from the first.",
+        ),
+    ],
+)
+def test_says_only_what_is_unusual(after: str, said: str) -> None:
+    assert said in [fault.description for fault in comparison.compare("jinja2", [ASKED], [], [after])]

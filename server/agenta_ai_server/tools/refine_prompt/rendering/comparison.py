@@ -89,7 +89,7 @@ def compare(template_format: str, old: Sequence[str], fixed: Sequence[str], new:
 class _Unreadable:
     """Stands for a text that can't be read."""
 
-    names = paths = frozenset[str]()
+    names = paths = constants = frozenset[str]()
     may_use_chance = uses_chance = False
 
     def survey(self, root: Shape) -> None:
@@ -180,8 +180,10 @@ class _Comparison:
         for text in self._old:
             text.survey(self._root)
         self._root.mark_optional_items()
+        self._root.mark_flags()
         self._deciding = [shape for shape in self._root.walk() if shape.decides]
-        self._inputs = Inputs(self._root, notes_tests=template_format == "jinja2")
+        constants = frozenset[str]().union(*(text.constants for text in self._old))
+        self._inputs = Inputs(self._root, constants, notes_tests=template_format == "jinja2")
         self.fault: Fault | None = None
         self._base = Situation()
         failed: _Failed | None = None
@@ -251,7 +253,7 @@ class _Comparison:
     def _compare(self, new: Sequence[Text], fixed: Sequence[Text], verdict: Verdict) -> set[Shape]:
         """Render old and new in all situations, and return what the old texts showed in any."""
         seen, seen_in_new = set[Shape](), set[Shape]()
-        dependence = Dependence(self._base)
+        dependence = Dependence(self._inputs.markers)
         began = time.process_time()
         for count, situation in enumerate(self._situations()):
             if count > _FEWEST and time.process_time() - began > _ENOUGH_SECONDS:
@@ -262,24 +264,29 @@ class _Comparison:
                 continue
             shapes = {marker: self._inputs.shape_of(marker) for marker in old.markers}
             seen |= set(shapes.values())
+            unusual = situation.beyond(self._base)
             try:
                 refined = self._render(new, situation, fixed)
             except _Failed as failed:
-                verdict.fails(failed.index, failed.error, situation)
+                verdict.fails(failed.index, failed.error, unusual)
                 continue
             verdict.blank(old.blank, refined.blank)
             kept = self._inputs.unguessed(refined.markers, refined.guesses - old.guesses)
             lost = {shapes[marker].name for marker in old.markers - kept} | (old.paths - refined.paths)
-            verdict.lost(lost, situation, self._base)
-            verdict.say("unguarded", refined.paths - old.paths, str(situation))
+            verdict.lost(lost, unusual)
+            verdict.say("unguarded", refined.paths - old.paths, str(unusual))
             verdict.say("invented", refined.misses - old.misses)
             surplus = self._inputs.surplus_markers
-            fresh = refined.markers & surplus.keys() - old.markers
-            verdict.say("shows all", {surplus[marker].name for marker in fresh})
+            fresh = refined.markers - old.markers
+            verdict.say("shows all", {surplus[marker].name for marker in fresh & surplus.keys()})
             shown_in_new = {self._inputs.shape_of(marker) for marker in refined.markers}
             seen_in_new |= shown_in_new
-            dependence.note(situation, old.text, refined.text, shown_in_new.union(shapes.values()))
+            shown = shown_in_new.union(shapes.values())
+            dependence.note(unusual, old.text, refined.text, shown, fresh - surplus.keys())
         verdict.say("ignores", dependence.ignored())
+        verdict.say("separates", dependence.separated())
+        for condition, names in dependence.exposed():
+            verdict.say("exposes", names, condition)
         self._judge_elements(seen, seen_in_new, verdict)
         return seen
 
@@ -321,16 +328,15 @@ class _Comparison:
         # New texts that are as large as the old ones cost as much as these.
         size = len(base.text) + _VALUE * self._inputs.made + _TAG * self._parsed.tags
         most = max(_FEWEST, min(MAX_SITUATIONS, _MAX_RENDERED // max(size, 1)))
-        found = candidates(self._root, unshown, may_use_chance=self._parsed.may_use_chance)
-        seen = 0
+        known = {self._base.key}
         yield self._base
-        for situation in found:
-            if seen == most:
-                return
+        for situation in candidates(self._root, unshown, may_use_chance=self._parsed.may_use_chance):
             combined = situation.over(self._base)
-            if combined.choices != self._base.choices or combined.mode != self._base.mode:
-                seen += 1
+            if combined.key not in known:
+                known.add(combined.key)
                 yield combined
+                if len(known) > most:
+                    return
 
     def _render(self, texts: Sequence[Text], situation: Situation, fixed: Sequence[Text] = ()) -> _Shown:
         """Render texts, and those that stay as they are, as far as that can be done."""

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeAlias
 from agenta_ai_server.tools.refine_prompt.rendering.shapes import ABSENT, KINDS, METHODS, OTHER, Choice, Shape
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Set
 
 # A text is made of chunks: 9, four octal digits that number the value, two that number the chunk, 8. Digits pass
 # through most filters, and a chunk can't begin inside of another one. The numbers begin anywhere, so that a text can't
@@ -129,12 +129,14 @@ class Inputs:
 
     Args:
         root: The shape of all inputs together.
+        constants: The texts that stand in expressions.
         notes_tests: Whether it is an access to an item to ask if there is one. In mustache, the engine does so to find
             the object that a name belongs to.
     """
 
-    def __init__(self, root: Shape, *, notes_tests: bool) -> None:
+    def __init__(self, root: Shape, constants: Set[str], *, notes_tests: bool) -> None:
         self._root = root
+        self._constants, self._folded = constants, "\n".join(constants).casefold()
         self._notes_tests = notes_tests
         chance = random.SystemRandom()
         self._first_text, self._first_number = chance.randrange(_MOST_VALUES), chance.choice(_FIRST_NUMBERS)
@@ -222,9 +224,7 @@ class Inputs:
         choice = override or self._choice(shape, at) or Choice(likeliest)
         kind = choice.kind if choice.kind in KINDS else likeliest
         if choice.kind == "literal":
-            # Where a constant is never printed, it stands in the text for itself, as words that may be reworded.
-            is_word = isinstance(choice.value, str) and sum(map(str.isalpha, choice.value)) > 1
-            if is_word and shape.is_printed:
+            if shape.is_printed and self._is_own(choice.value):
                 self.literals[choice.value] = shape
             return choice.value
         if choice.kind == "like":
@@ -233,7 +233,7 @@ class Inputs:
             return self._numeric(other, other.kinds[0], choice, place) if number else self._text(other, place)
         if choice.kind == "empty":
             return {"list": [], "object": {}}.get(kind, "")
-        if self._mode == FLAT and "section" in shape.uses and kind == likeliest:
+        if kind == "flag" or (self._mode == FLAT and "section" in shape.uses and kind == likeliest):
             return True
         if kind == "list":
             return self._list(shape, choice, at)
@@ -242,6 +242,12 @@ class Inputs:
         if kind in {"count", "number"}:
             return self._numeric(shape, kind, choice, at)
         return self._chosen_text(shape, choice, at)
+
+    def _is_own(self, constant: object) -> bool:
+        """Whether a constant can be told from what stands in the texts for itself, as words that may be reworded."""
+        if not isinstance(constant, str) or sum(map(str.isalpha, constant)) <= 1:
+            return False
+        return self._folded.count(constant.casefold()) == int(constant in self._constants)
 
     def _list(self, shape: Shape, choice: Choice, at: tuple[int, ...]) -> list[Any] | str:
         if choice.kind == "around":

@@ -48,7 +48,7 @@ class JinjaText:
         self.may_use_chance = "random" in text or "lipsum" in text
         self._tree = _readable(_parsed, masked)
         self.uses_chance = self.may_use_chance and _uses_chance(self._tree)
-        self._template, self.names = _readable(_compiled, self._tree)
+        self._template, self.names, self.constants = _readable(_compiled, self._tree)
 
     def survey(self, root: Shape) -> None:
         """Find out what the text does with its inputs, in all of its branches."""
@@ -132,19 +132,25 @@ def _parsed(text: str) -> nodes.Template:
 
 
 class _Generator(CodeGenerator):
-    """Notes which names are looked up in the inputs."""
+    """Notes which names are looked up in the inputs, and which texts stand in expressions."""
 
     def __init__(self) -> None:
         super().__init__(SANDBOX, None, None, optimized=False)
         self.names: set[str] = set()
+        self.constants: set[str] = set()
 
     def enter_frame(self, frame: Frame) -> None:
         super().enter_frame(frame)
         self.names |= {name for action, name in frame.symbols.loads.values() if action == "resolve" and name}
 
+    def visit_Const(self, node: nodes.Const, frame: Frame) -> None:  # noqa: N802
+        super().visit_Const(node, frame)
+        if isinstance(node.value, str):
+            self.constants.add(node.value)
 
-def _compiled(tree: nodes.Template) -> tuple[jinja2.Template, frozenset[str]]:
-    """Compile a text, and return the names of its inputs too."""
+
+def _compiled(tree: nodes.Template) -> tuple[jinja2.Template, frozenset[str], frozenset[str]]:
+    """Compile a text, and return the names of its inputs too, and the texts in its expressions."""
     generator = _Generator()
     generator.visit(tree)
     code = compile(generator.stream.getvalue(), "<template>", "exec")  # type: ignore[attr-defined]
@@ -154,7 +160,7 @@ def _compiled(tree: nodes.Template) -> tuple[jinja2.Template, frozenset[str]]:
         # One like that of a function is an input unless it is only called.
         called = {id(call.node) for call in tree.find_all(nodes.Call)}
         names -= functions - {name.name for name in tree.find_all(nodes.Name) if id(name) not in called}
-    return template, frozenset(names - _locals(tree))
+    return template, frozenset(names - _locals(tree)), frozenset(generator.constants)
 
 
 def _locals(tree: nodes.Template) -> set[str]:

@@ -50,6 +50,7 @@ class MustacheText:
         TemplateSyntaxError: Agenta could not render it, whatever the inputs.
     """
 
+    constants = frozenset[str]()
     may_use_chance = uses_chance = False
 
     def __init__(self, text: str, places: dict[str, int]) -> None:

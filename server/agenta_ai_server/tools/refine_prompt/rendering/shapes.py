@@ -16,7 +16,7 @@ _CONSTANTS = (str, int, float, bool, type(None))
 
 
 # What a value may be.
-KINDS: Final = frozenset({"object", "list", "count", "number", "text"})
+KINDS: Final = frozenset({"object", "list", "flag", "count", "number", "text"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +37,12 @@ class Choice:
     value: Any = None
     says: str = ""
 
+    @property
+    def constant(self) -> Any:
+        """The constant that it is, be it in some elements only; ``None`` if it is something else."""
+        inner = self.value[1] if self.kind in {"at", "second"} else self
+        return inner.value if inner.kind == "literal" else None
+
 
 ABSENT: Final = Choice("absent", says="absent")
 EMPTY: Final = Choice("empty", says="empty")
@@ -53,7 +59,7 @@ class Shape:
         each: Its elements, if it is a list, or its values, if it is an object with any keys.
         uses: What is done with it: ``object``, ``list``, ``number``, ``count``, ``text``, ``condition``; ``shown`` as
             it is, ``printed`` as it is or changed; ``indexed`` by a number, and not by a name; ``ordered``, that is,
-            compared with another input by ``<`` and the like.
+            compared with another input by ``<`` and the like; ``flag`` if it is only asked whether it is true or false.
         constants: What it is compared with.
         parts: Texts that are looked for in it.
         sizes: What its length is compared with.
@@ -113,6 +119,7 @@ class Shape:
         found += ["list"] if "list" in self.uses or (self.each and not values) else []
         found += ["object"] if values and "object" not in found else []
         uses = self.uses.union(*(each.uses for each in self.of_one_kind))
+        found += ["flag"] if "flag" in self.uses else []
         found += ["count"] if "count" in self.uses else ["number"] if {"count", "number"} & uses else []
         return found + (["text"] if "text" in self.uses or not found else [])
 
@@ -139,6 +146,13 @@ class Shape:
             for part in shape.parts:
                 if part in shape.keys:
                     shape.keys[part].decides = True
+
+    def mark_flags(self) -> None:
+        """Note what is true or false: what is compared with these only, and never asked whether it is anything."""
+        for shape in self.walk():
+            is_only_compared = shape.kinds == ["text"] and not shape.uses & {"condition", "printed", "shown"}
+            if is_only_compared and shape.constants and all(isinstance(each, bool) for each in shape.constants):
+                shape.uses.add("flag")
 
     def merge(self, new: Shape) -> None:
         """Add what the new text compares and decides by, of what is known from the old one."""

@@ -10,7 +10,7 @@ from agenta_ai_server.tools.refine_prompt.rendering.inputs import CHANCE, FLAT, 
 from agenta_ai_server.tools.refine_prompt.rendering.shapes import ABSENT, EMPTY, KINDS, OTHER, Choice, Shape
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator, Mapping
+    from collections.abc import Collection, Iterable, Iterator, Mapping
 
 _MAX_SIZE: Final = 25
 _MAX_PAIRS: Final = 2_000
@@ -19,6 +19,8 @@ _DESCRIBED: Final = 3
 _MAX_PLACES: Final = 6
 # The constants that all inputs are given at once before anything is given to one alone.
 _FIRST_DIAGONALS: Final = 2
+# The pairs of inputs that are tried before the second choice of one alone.
+_FIRST_PAIRS: Final = 24
 _MODES: Final = {
     LONG: "all texts are long and have several lines",
     FRACTIONS: "all numbers have fractions",
@@ -45,9 +47,19 @@ class Situation:
         said += [_MODES[self.mode]] if self.mode else []
         return " and ".join(said[:_DESCRIBED]) + (" and so on" if len(said) > _DESCRIBED else "")
 
+    @property
+    def key(self) -> tuple[frozenset[tuple[Shape, Choice]], str]:
+        """What tells it from others."""
+        return frozenset(self.choices.items()), self.mode
+
     def over(self, base: Situation) -> Situation:
         """Return this situation with the choices of another one where it has none."""
         return Situation({**base.choices, **self.choices}, self.mode or base.mode)
+
+    def beyond(self, base: Situation) -> Situation:
+        """Return what differs from another situation."""
+        choices = {shape: choice for shape, choice in self.choices.items() if base.choices.get(shape) != choice}
+        return Situation(choices, "" if self.mode == base.mode else self.mode)
 
 
 def candidates(root: Shape, unshown: Collection[Shape] = (), *, may_use_chance: bool) -> Iterator[Situation]:
@@ -60,6 +72,8 @@ def candidates(root: Shape, unshown: Collection[Shape] = (), *, may_use_chance: 
     """
     choices = _all_choices(root)
     shapes = list(root.walk())
+    sizes = list(_at_once(_limits(choices)))
+    longest = sizes[0] if sizes else {}
     yield Situation()
     yield Situation(mode=LONG)
     if may_use_chance:
@@ -69,8 +83,10 @@ def candidates(root: Shape, unshown: Collection[Shape] = (), *, may_use_chance: 
     yield from (Situation(mode=mode) for mode in modes)
     diagonals = _diagonals(choices, least=2)
     yield from islice(diagonals, _FIRST_DIAGONALS)
-    yield from _others(root, unshown)
+    yield from map(Situation, sizes)
+    yield from _others(root, unshown, longest)
     single = _one_by_one(choices)
+    first, more = single[: len(choices)], single[len(choices) :]
     # An object may be used only behind a condition on another input, and be absent otherwise.
     objects = [shape for shape in root.keys.values() if shape.keys and not shape.decides]
     yield from (Situation({shape: ABSENT}) for shape in objects)
@@ -78,17 +94,19 @@ def candidates(root: Shape, unshown: Collection[Shape] = (), *, may_use_chance: 
         together = {shape: choice for shape, choice in single if choice is common}
         if len(together) > 1:
             yield Situation(together)
-    yield from (Situation({shape: choice}) for shape, choice in single)
-    yield from _every_second(root, choices)
+    yield from (Situation({shape: choice}) for shape, choice in first)
+    yield from _every_second(root, choices, longest)
     yield from _all_but_one(choices)
+    # A condition may ask for two inputs, of which the texts show nothing else.
+    silent = [pair for pair in first if not any(shape.is_printed for shape in pair[0].walk())]
+    yield from (Situation(dict(pair)) for pair in islice(_pairs(silent), _FIRST_PAIRS))
+    yield from (Situation({shape: choice}) for shape, choice in more)
     yield from diagonals
     yield from (Situation({s: c, shape: ABSENT}) for s, c in single if c in {ABSENT, EMPTY} for shape in objects)
     # A text that is cut in a branch shows that only if it is long and the branch is taken.
     yield from (Situation({shape: choice}, LONG) for shape, choice in single if choice.kind in {"absent", "literal"})
     yield from (Situation({shape: choice}, mode) for mode in modes for shape, choice in single)
-    pairs = (pair for pair in combinations(single, 2) if not any(starmap(_leaves_out, permutations(pair))))
-    for _, pair in zip(range(_MAX_PAIRS), pairs, strict=False):
-        yield Situation(dict(pair))
+    yield from (Situation(dict(pair)) for pair in islice(_pairs(single), _MAX_PAIRS))
 
 
 def bases(root: Shape, *, may_use_chance: bool) -> Iterator[Situation]:
@@ -110,15 +128,20 @@ def bases(root: Shape, *, may_use_chance: bool) -> Iterator[Situation]:
     yield from candidates(root, may_use_chance=may_use_chance)
 
 
-def _others(root: Shape, unshown: Collection[Shape]) -> Iterator[Situation]:
-    """Give one input that isn't shown as it is another value of its kind."""
+def _others(root: Shape, unshown: Collection[Shape], longest: Mapping[Shape, Choice]) -> Iterator[Situation]:
+    """Give one input that isn't shown as it is another value of its kind.
+
+    Those in lists are in another order then, on which a limit of the list may depend.
+    """
     for shape in root.walk():
         if shape in unshown and shape.kinds[0] in {"text", "number", "count"}:
-            yield Situation({shape: OTHER})
+            yield Situation({**(longest if "[]" in shape.name else {}), shape: OTHER})
 
 
-def _every_second(root: Shape, choices: Mapping[Shape, list[Choice]]) -> Iterator[Situation]:
-    """Make the elements of lists differ: in every second one, an item is absent or equals a constant."""
+def _every_second(
+    root: Shape, choices: Mapping[Shape, list[Choice]], longest: Mapping[Shape, Choice]
+) -> Iterator[Situation]:
+    """Make the elements of the longest lists differ: in every second one, an item is absent or equals a constant."""
     items = {
         item: [choice for choice in choices.get(item, ()) if choice is ABSENT or choice.kind == "literal"]
         for shape in root.walk()
@@ -127,13 +150,13 @@ def _every_second(root: Shape, choices: Mapping[Shape, list[Choice]]) -> Iterato
     }
     for item, choice in _one_by_one(items):
         for begin, name in enumerate(("first", "second")):
-            says = f"{choice.says} in the {name} of two elements"
-            yield Situation({item: Choice("second", (begin, choice), says)})
+            says = f"{choice.says} in every second element from the {name}"
+            yield Situation({**longest, item: Choice("second", (begin, choice), says)})
 
 
 def _all_choices(root: Shape) -> dict[Shape, list[Choice]]:
     shapes = (shape for shape in root.walk() if shape is not root)
-    return {shape: found for shape in shapes if (found := list(_choices(shape)))}
+    return {shape: found for shape in shapes if (found := list(dict.fromkeys(_choices(shape))))}
 
 
 def _one_by_one(choices: Mapping[Shape, list[Choice]]) -> list[tuple[Shape, Choice]]:
@@ -146,8 +169,28 @@ def _diagonals(choices: Mapping[Shape, list[Choice]], least: int) -> Iterator[Si
     """Give all inputs that are compared with constants, if they are so many, one of these at once."""
     constants = {shape: same for shape, found in choices.items() if (same := [c for c in found if c.kind == "literal"])}
     if len(constants) >= least:
-        for place in range(max(map(len, constants.values()))):
-            yield Situation({shape: found[place % len(found)] for shape, found in constants.items()})
+        yield from map(Situation, _at_once(constants))
+
+
+def _at_once(choices: Mapping[Shape, list[Choice]]) -> Iterator[dict[Shape, Choice]]:
+    """Yield the first choices of all inputs together, then the second, and so on."""
+    for place in range(max(map(len, choices.values()), default=0)):
+        yield {shape: found[place % len(found)] for shape, found in choices.items()}
+
+
+def _limits(choices: Mapping[Shape, list[Choice]]) -> dict[Shape, list[Choice]]:
+    """Return the sizes of lists that are asked for and are more than usual, the greatest first."""
+    found = {
+        shape: [each for each in of if each.kind == "size" and each.value > shape.least]
+        for shape, of in choices.items()
+        if shape.kinds[0] == "list"
+    }
+    return {shape: sorted(sizes, key=lambda size: -size.value) for shape, sizes in found.items() if sizes}
+
+
+def _pairs(single: Iterable[tuple[Shape, Choice]]) -> Iterator[tuple[tuple[Shape, Choice], ...]]:
+    """Yield each two choices that can be made together."""
+    return (pair for pair in combinations(single, 2) if not any(starmap(_leaves_out, permutations(pair))))
 
 
 def _leaves_out(one: tuple[Shape, Choice], other: tuple[Shape, Choice]) -> bool:
@@ -169,9 +212,9 @@ def _all_but_one(choices: Mapping[Shape, list[Choice]]) -> Iterator[Situation]:
 
 def _choices(shape: Shape) -> Iterator[Choice]:
     first, *more = shape.kinds
+    yield from (_literal(constant) for constant in _constants(shape))
     if (shape.decides or "list" in shape.uses) and not shape.name.endswith("[]"):
         yield ABSENT
-    yield from (_literal(constant) for constant in _constants(shape))
     if shape.like:
         yield Choice("like", shape.like, f"the same as {shape.like.name}")
     parts = list(dict.fromkeys(shape.parts))
@@ -213,8 +256,11 @@ def _places_and_pieces(shape: Shape) -> Iterator[Choice]:
 
 def _constants(shape: Shape) -> Iterator[Any]:
     for constant in shape.constants:
+        if isinstance(constant, bool):
+            yield from (False, True)
+            continue
         yield constant
-        if isinstance(constant, int | float) and not isinstance(constant, bool):
+        if isinstance(constant, int | float):
             yield from (constant - 1, constant + 1)
 
 

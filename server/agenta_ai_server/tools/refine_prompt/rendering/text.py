@@ -81,12 +81,14 @@ class Text(Protocol):
     Attributes:
         names: Of the inputs that it asks for, whether it is reached or not.
         paths: The JSONPaths in it, in their canonical form.
+        constants: The texts that stand in its expressions.
         uses_chance: Whether it applies ``random`` or ``lipsum``, by its syntax tree.
         may_use_chance: Whether one of these words is anywhere in it.
     """
 
     names: frozenset[str]
     paths: frozenset[str]
+    constants: frozenset[str]
     uses_chance: bool
     may_use_chance: bool
 

@@ -72,16 +72,17 @@ class Verdict:
             if not before:
                 (self._emptied if after else self._not_empty).add(index)
 
-    def lost(self, names: Set[str], situation: Situation, base: Situation) -> None:
+    def lost(self, names: Set[str], situation: Situation) -> None:
         """Judge values and JSONPaths that aren't shown where they were."""
-        self.say("lost", names, "" if situation is base else f" when {situation}")
+        when = str(situation)
+        self.say("lost", names, f" when {when}" if when else "")
 
     def say(self, verb: str, names: Set[str], when: str = "") -> None:
         """Say what the refinement does to inputs and JSONPaths."""
         unsaid = names - self._said
         if not unsaid:
             return
-        fresh = sorted(names if verb == "invented" else unsaid)
+        fresh = sorted(names if verb in {"invented", "separates"} else unsaid)
         self._said |= names
         listed = ", ".join(f"{{{{{shown(name)}}}}}" for name in fresh[:_MAX_NAMES])
         more = f" and {len(fresh) - _MAX_NAMES} more" if len(fresh) > _MAX_NAMES else ""
@@ -89,6 +90,8 @@ class Verdict:
         sentence = {
             "unguarded": f"shows the {noun} {listed}{more} where the prompt doesn't{f', when {when}' if when else ''}",
             "ignores": f"no longer depends on the {noun} {listed}{more}",
+            "separates": f"no longer depends on the {noun} {listed}{more} together",
+            "exposes": f"shows the {noun} {listed}{more} where the prompt doesn't, whatever {{{{{shown(when)}}}}} is",
             "shows all": f"shows all items of the {noun} {listed}{more}, also those that the prompt doesn't use",
         }.get(verb, f"{verb} the {noun} {listed}{more}{when}")
         self._found.append(Fault(None, "names", f"The refinement {sentence}."))
