@@ -13,7 +13,7 @@ from agenta_ai_server.rpc.messages import MAX_READ_SECONDS, receive
 
 if TYPE_CHECKING:
     from agenta_ai_server.domain.call import Call
-    from agenta_ai_server.domain.outcome import ToolOutcome
+    from agenta_ai_server.domain.outcome import ToolOutcome, Write
     from agenta_ai_server.domain.tool_call import ToolCall
     from agenta_ai_server.rpc.progress import Encode
 
@@ -121,7 +121,7 @@ class ToolHandler(Handler):
     def __init__(
         self,
         read: Callable[[bytes, Call], ToolCall],
-        write: Callable[[ToolOutcome], bytes],
+        write: Write,
         write_progress: Encode | None = None,
         *,
         recorded_as: str = "",
