@@ -13,8 +13,9 @@ from agenta_ai.v1 import tool_service_pb2
 from agenta_ai_server.assembly.tools import described_tools
 from agenta_ai_server.domain.outcome import ToolOutcome
 from agenta_ai_server.domain.tool import ToolSpec
+from agenta_ai_server.domain.values import MAX_VALUES
 from agenta_ai_server.rpc import responses
-from agenta_ai_server.rpc.parsing import MAX_VALUES, parse, read_arguments
+from agenta_ai_server.rpc.parsing import parse, read_arguments
 from agenta_ai_server.rpc.typed_fields import fields_of
 from agenta_ai_server.rpc.typed_methods import write_typed_outcome
 from agenta_ai_server.rpc.wire_format import CALL_TOOL, Fields

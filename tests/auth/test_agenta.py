@@ -101,10 +101,11 @@ async def unknown(authenticator: AgentaAuthenticator, credentials: Credentials =
     assert (error.reason, error.message) == (Reason.CREDENTIALS_INVALID, invalid().message)
 
 
-def allowing(claims: object, effect: object = "allow", scheme: str = "Secret ") -> CannedResponse:
+def allowing(claims: object, effect: object = "allow", scheme: str = "Secret ", **more: object) -> CannedResponse:
     payload = claims if isinstance(claims, str) else json.dumps(claims)
     parts = [base64.urlsafe_b64encode(part.encode()).rstrip(b"=").decode() for part in ('{"alg":"HS256"}', payload)]
-    return answers.of_json(200, {"effect": effect, "credentials": f"{scheme}{parts[0]}.{parts[1]}.c2ln"})
+    credentials = f"{scheme}{parts[0]}.{parts[1]}.c2ln"
+    return answers.of_json(200, {"effect": effect, "credentials": credentials, **more})
 
 
 def project(number: int) -> str:
@@ -335,6 +336,7 @@ UNUSABLE: dict[str, CannedResponse | Fault] = {
     "no body": Fault(body="empty"),
     "a page": Fault(body="html"),
     "too large": Fault(huge=2),
+    "too many values": allowing(CLAIMS, more=[[]] * 10_000),
     "too slow": Fault(delay=5),
     "stalled": Fault(stall="body"),
     "dripping": Fault(drip=0.05),

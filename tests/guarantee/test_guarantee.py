@@ -102,10 +102,11 @@ BROKEN: dict[str, tuple[tuple[str, ...], str, str]] = {
     "nothing but line ends in an open fence": (CURLY, "```" + "\n" * 100_000 + "x", "isn't the requested JSON"),
     "a key twice among many": (
         CURLY,
-        "{" + ",".join(f'"{i}":0' for i in [*range(50_000), 1]) + "}",
+        "{" + ",".join(f'"{i}":0' for i in [*range(9_000), 1]) + "}",
         "isn't the requested JSON",
     ),
-    "a depth bomb": (CURLY, '{"messages":' * 20_000, "isn't the requested JSON"),
+    "a depth bomb": (CURLY, '{"messages":' * 5_000, "isn't the requested JSON"),
+    "too many values": (CURLY, answer(*CURLY[1:], more=[{}] * 10_000), "answer has too many values"),
     "a book": (CURLY, first(CURLY, C1 + "x" * 200_000), "more than 200,000 characters"),
     # Variables in each format.
     "curly: lost": (CURLY, first(CURLY, "Answer."), "lost the variable {{language}}"),

@@ -7,23 +7,25 @@ import json
 import traceback
 from contextlib import suppress
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, cast
 
 import pytest
 from concurrency.virtual_time import virtual_time
 from idempotency.conftest import result
 
+from agenta_ai_server.concurrency.pacing import PacedWork
 from agenta_ai_server.domain.callers import Waiter
 from agenta_ai_server.domain.errors import Reason, Refused
 from agenta_ai_server.domain.outcome import ToolOutcome
 from agenta_ai_server.idempotency import result_budget
 from agenta_ai_server.idempotency.encoding import VERSION, encode
-from agenta_ai_server.idempotency.in_flight import MAX_CALLERS, OUTCOME_UNKNOWN, InFlightCalls, RunId
+from agenta_ai_server.idempotency.in_flight import LARGE_BYTES, MAX_CALLERS, OUTCOME_UNKNOWN, InFlightCalls, RunId
 from agenta_ai_server.idempotency.memory import MemoryLedger
 from agenta_ai_server.idempotency.store import Claim, Leading, LeaseLost, LedgerStore, lease_lost
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Generator
     from typing import TypeAlias
 
     from agenta_ai_server.domain.callers import Callers
@@ -437,3 +439,37 @@ async def test_a_result_that_is_too_large_goes_to_those_who_wait_and_no_further(
     assert len((await runs.run(ID, tool, Waiter())).text) == 5 << 20
     assert await runs.run(ID, tool, Waiter()) == OUTCOME_UNKNOWN
     assert tool.begun == 1
+
+
+@virtual_time
+async def test_repeats_with_large_results_take_turns() -> None:
+    written: list[str] = []
+    # Writing takes a second each time.
+    runs = InFlightCalls(make_store(), pace=PacedWork(lambda: now() + len(written)))
+    ids = [RunId(f"{principal}{number}", b"f", principal) for principal in "ab" for number in range(3)]
+    large = "x" * (LARGE_BYTES + 1)
+    for each in ids:
+        await runs.run(each, Tool(large, seconds=0), Waiter())
+
+    def write(run_id: RunId, outcome: ToolOutcome) -> bytes:
+        assert outcome == replace(result(large), replayed=True)
+        written.append(run_id.principal)
+        return b""
+
+    await asyncio.gather(*(runs.run(each, Tool(), Waiter(write=partial(write, each))) for each in ids))
+    assert written == ["a", "a", "b", "a", "b", "b"]
+
+
+@virtual_time
+async def test_repeats_with_ordinary_results_take_no_turn() -> None:
+    pace = PacedWork(now)
+    runs = InFlightCalls(make_store(), pace=pace)
+
+    def endless() -> Generator[None, None, None]:
+        while True:
+            yield
+
+    ahead = asyncio.create_task(pace.run("", endless()))
+    await runs.run(ID, Tool("x" * 3_000, seconds=0), Waiter())
+    assert (await runs.run(ID, Tool(), Waiter())).replayed
+    ahead.cancel()

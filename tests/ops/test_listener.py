@@ -12,7 +12,7 @@ import h2.config
 import h2.connection
 import h2.events
 import pytest
-from calls import refine
+from calls import details, refine
 from conftest import connected, settings_for
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2
@@ -21,6 +21,9 @@ from agenta_ai.v1 import tool_service_pb2
 from agenta_ai.v1.tool_service_pb2_grpc import ToolServiceStub
 from agenta_ai_server.checks import machine
 from agenta_ai_server.commands import serve
+from agenta_ai_server.rpc import boundary, request_reader, server
+from agenta_ai_server.rpc.arrivals import Arrivals
+from agenta_ai_server.rpc.messages import MAX_READ_SECONDS
 from agenta_ai_server.rpc.probe import is_served
 from agenta_ai_server.rpc.server import ListenerFailed, ListenError, Server
 
@@ -184,6 +187,37 @@ async def test_running_calls_end_well_and_watchers_do_not_hold_up_the_stop(stand
         assert loop.time() - began < 30
     with pytest.raises(ConnectionRefusedError):
         await asyncio.open_connection(*address.split(":"))
+
+
+async def test_calls_that_never_send_their_request_do_not_hold_up_the_stop(
+    standin: StandIn, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    arrivals = Arrivals()
+    monkeypatch.setattr(boundary, "Arrivals", lambda: arrivals)
+    monkeypatch.setattr(server, "ARRIVAL_SECONDS", 0)
+    running = serve.running(settings_for(standin, AGENTA_AI_GRPC_SHUTDOWN_GRACE_SECONDS="60"))
+    address = await running.__aenter__()
+
+    async def refusal(path: str) -> tuple[str, str]:
+        with pytest.raises(grpc.aio.AioRpcError) as refused:
+            await method(path)()
+        return refused.value.code().name, details(refused.value)["ErrorInfo"]["reason"]
+
+    async with grpc.aio.insecure_channel(address) as channel:
+
+        def method(path: str) -> Any:
+            return channel.stream_unary(f"/{SERVICE}/{path}")
+
+        paths = ["Status", "ListTools", *["CallTool"] * (request_reader.MAX_PER_CALLER + 10)]
+        call = asyncio.ensure_future(_slow(channel))
+        await standin.when(lambda: standin.in_flight == 1)
+        unsent = [asyncio.ensure_future(refusal(path)) for path in paths]
+        async with asyncio.timeout(MAX_READ_SECONDS / 2):
+            while len(arrivals) < len(paths):  # noqa: ASYNC110  # only the server knows what has arrived
+                await asyncio.sleep(0.01)
+            await running.__aexit__(None, None, None)
+            assert set(await asyncio.gather(*unsent)) == {("UNAVAILABLE", "ERROR_REASON_OVERLOADED")}
+        assert not (await call).is_error
 
 
 async def test_calls_are_still_accepted_while_balancers_notice(standin: StandIn) -> None:

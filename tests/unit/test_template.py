@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from agenta_ai_server.tools.refine_prompt.template import Text, parse
+from agenta_ai_server.tools.refine_prompt.template import TemplateError, Text, parse
 
 PARTS = {
     "messages": [
@@ -48,3 +48,9 @@ def test_putting_texts_back_changes_nothing_else_and_not_the_template() -> None:
 def test_a_wrong_number_of_texts_is_our_bug() -> None:
     with pytest.raises(ValueError, match="zip"):
         parse(json.dumps(PARTS)).with_texts(["a"])
+
+
+def test_a_template_has_a_bounded_number_of_values() -> None:
+    part = {"type": "text", "text": "A", "x": [{}] * 10_000}
+    with pytest.raises(TemplateError, match=r"^The template has too many values \(maximum 10,000\)\.$"):
+        parse(json.dumps({"messages": [{"role": "user", "content": [part]}]}))

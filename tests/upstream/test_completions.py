@@ -203,6 +203,19 @@ async def test_a_body_may_have_2_mib_and_no_more(upstream: Upstream, make: Make)
     assert "2 MiB" in error.message
 
 
+async def test_a_body_of_too_many_values_is_not_parsed(
+    upstream: Upstream, make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    service = make(await upstream.start(answering(json.dumps({**text(), "more": [[]] * 10_000}).encode())))
+    parsed: list[bytes] = []
+    with monkeypatch.context() as patch:
+        patch.setattr(json, "loads", parsed.append)
+        error = await failure(service)
+    assert not any(parsed)
+    assert (error.reason, error.may_have_run) == (Reason.UPSTREAM_OUTPUT_INVALID, True)
+    assert "10,000 values" in error.message
+
+
 async def test_a_body_is_not_read_any_further(upstream: Upstream, make: Make) -> None:
     async def flood(exchange: Exchange) -> None:
         await exchange.send(b"HTTP/1.1 200 OK\r\n\r\n")

@@ -8,7 +8,7 @@ from uuid import uuid4
 
 import grpc.aio
 import pytest
-from calls import REFINE, details, reason, refine, request, tool_call
+from calls import REFINE, details, reason, refine, request, streamed, tool_call
 from conftest import connected, settings_for
 
 from agenta_ai.v1 import tool_service_pb2
@@ -18,6 +18,7 @@ from agenta_ai_server.idempotency.in_flight import InFlightCalls
 from agenta_ai_server.idempotency.memory import MemoryLedger
 from agenta_ai_server.idempotency.store import LedgerStore
 from agenta_ai_server.pipeline.idempotency import Idempotency
+from agenta_ai_server.rpc import responses
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -51,6 +52,25 @@ async def test_repeats_while_it_runs_join_it(standin: StandIn, stub: ToolService
     assert standin.started == 1
     assert all(answer == answers[0] for answer in answers)
     assert not answers[0].meta.replayed
+
+
+async def test_callers_that_share_an_outcome_share_its_bytes(
+    standin: StandIn, stub: ToolServiceAsyncStub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    written: list[ToolOutcome] = []
+    make_response = responses._response
+
+    def counted(outcome: ToolOutcome) -> tool_service_pb2.CallToolResponse:
+        written.append(outcome)
+        return make_response(outcome)
+
+    monkeypatch.setattr(responses, "_response", counted)
+    asked = named(refine(guidelines="standin: delay=0.3"), str(uuid4()))
+    unary = asyncio.gather(*(stub.CallTool(asked) for _ in range(10)))
+    streams = asyncio.gather(*(streamed(stub, asked) for _ in range(10)))
+    first, *others = [*await unary, *(result for _, result in await streams)]
+    assert all(other == first for other in others)
+    assert len(written) == 2, "one for each method"
 
 
 async def test_without_a_request_id_each_call_is_one(standin: StandIn, stub: ToolServiceAsyncStub) -> None:

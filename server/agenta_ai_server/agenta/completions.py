@@ -168,7 +168,7 @@ class AgentaCompletionService:
                 failure = failures.of_connection(error, seconds, self._config.max_seconds)
                 raise failure.as_error(Attempt("", sent.seconds)) from error
             sent.status = response.status
-            reply = route.decode(response)
+            reply = route.decode(response.with_bounded_values())
             attempt = Attempt(reply.trace_id, sent.seconds, reply.span_id)
             sent.attempt = attempt
             return _completion(reply, attempt, run, authorization.partition(" ")[2])

@@ -18,6 +18,7 @@ import httpx
 from agenta_ai_server.agenta.connections import TooManyOpenFiles
 from agenta_ai_server.agenta.retry_after import retry_delay
 from agenta_ai_server.domain.errors import Reason, UpstreamFailed
+from agenta_ai_server.domain.values import MAX_VALUES
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -391,7 +392,7 @@ def of_connection(error: httpx.TransportError, seconds: float, most: float) -> F
 def problem_of(reply: Reply) -> str:
     """Return why the text of a success is unusable, and what to do; empty if it is usable."""
     if not reply.is_complete:
-        return "it has more than 2 MiB. Ask for less text."
+        return f"it has more than 2 MiB or {MAX_VALUES:,} values. Ask for less text."
     if not reply.is_plain:
         return (
             "it is compressed, which wasn't requested. Ask the operator to check the "

@@ -7,6 +7,7 @@ cookies, redirects and settings from the environment, isn't wanted here.
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
@@ -19,6 +20,7 @@ from agenta_ai_server.agenta.trust import tls_context
 from agenta_ai_server.domain.errors import forget_frames
 from agenta_ai_server.domain.http_url import check_http_url, check_proxy_url
 from agenta_ai_server.domain.record import record
+from agenta_ai_server.domain.values import has_more_values
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -47,13 +49,19 @@ class HttpResponse:
     Attributes:
         status: The HTTP status.
         headers: Looked up by name, whatever its case.
-        body: As it came, compressed or not; ``None`` if it exceeds the bound. Empty if the connection broke within
+        body: As it came, compressed or not; ``None`` if it exceeds a bound. Empty if the connection broke within
             the body of anything but a 200: the status has said what failed.
     """
 
     status: int
     headers: httpx.Headers
     body: bytes | None
+
+    def with_bounded_values(self) -> HttpResponse:
+        """Return the response, its body ``None`` if it has more values as JSON than are worth parsing."""
+        if self.body is None or not has_more_values(self.body.decode("latin-1")):
+            return self
+        return replace(self, body=None)
 
 
 class HttpClient:

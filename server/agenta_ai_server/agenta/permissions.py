@@ -82,7 +82,7 @@ class PermissionChecks:
             if other.status != httpx.codes.NOT_FOUND:
                 response = other
                 self._urls = second, first
-        return decode(response, project)
+        return decode(response.with_bounded_values(), project)
 
     async def _get(self, url: str, authorization: str, action: str, project: str) -> HttpResponse:
         return await self._http.send(
@@ -117,7 +117,7 @@ def decode(response: HttpResponse, project: str = "") -> Verdict:
     if response.status != httpx.codes.OK:
         raise ValueError(f"HTTP {response.status}")
     if response.body is None:
-        raise ValueError("its answer has more than 1 MiB")
+        raise ValueError("its answer has more than 1 MiB, or too many values")
     document = json_object(response.body)
     scheme, _, token = str(document.get("credentials")).partition(" ")
     if document.get("effect") != "allow" or scheme != "Secret":

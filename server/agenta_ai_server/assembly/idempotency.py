@@ -6,6 +6,7 @@ import logging
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from agenta_ai_server.concurrency.pacing import PacedWork
 from agenta_ai_server.idempotency.fallback import LocalFallback
 from agenta_ai_server.idempotency.in_flight import InFlightCalls
 from agenta_ai_server.idempotency.ledger import LedgerFailed
@@ -37,7 +38,7 @@ class IdempotencyParts:
 def build_idempotency(settings: Settings, resources: Resources, redis: RedisClient | None) -> IdempotencyParts:
     """Build the part that runs each request_id only once."""
     store = _store(settings, resources, redis)
-    in_flight = InFlightCalls(store, result_seconds=settings.result_ttl_seconds)
+    in_flight = InFlightCalls(store, result_seconds=settings.result_ttl_seconds, pace=PacedWork())
     resources.on_close(in_flight.aclose)
     return IdempotencyParts(in_flight, store)
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Protocol
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from agenta_ai_server.domain.outcome import Write
     from agenta_ai_server.domain.progress import Progress, Watch
 
 
@@ -28,11 +29,13 @@ class Waiter:
         deadline: When it stops waiting, in seconds on the event loop's clock; infinite for never.
         watch: Takes the progress of the run; ``None`` if the caller doesn't watch it.
         on_join: Called if it only waits for a run that another caller has begun.
+        write: Serializes the outcome for it; ``None`` if it takes the outcome as it is.
     """
 
     deadline: float = math.inf
     watch: Watch | None = None
     on_join: Callable[[], None] = lambda: None
+    write: Write | None = None
 
 
 @dataclass(slots=True, eq=False)

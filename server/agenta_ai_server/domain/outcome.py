@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, TypeAlias
 
 from agenta_ai_server.domain.record import record
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from agenta_ai_server.domain.errors import Reason, ToolFailed, Violation
     from agenta_ai_server.domain.values import Attempt, Json
 
@@ -50,9 +52,20 @@ class ToolOutcome:
     repaired: bool = False
     replayed: bool = False
     warnings: tuple[str, ...] = ()
+    _written: dict[Write, bytes] = field(default_factory=dict, init=False, repr=False, compare=False)
+
+    def written(self, write: Write) -> bytes:
+        """Return ``write(self)``, called once for all callers that share this outcome: it takes up to 40 ms."""
+        if write not in self._written:
+            self._written[write] = write(self)
+        return self._written[write]
 
     @classmethod
     def of_failure(cls, failed: ToolFailed) -> ToolOutcome:
         """Return the outcome of a tool that raised ``failed``."""
         failure = ToolFailure(failed.reason, failed.retryable, failed.retry_delay, failed.violations)
         return cls(failed.message, failure=failure, attempts=failed.attempts)
+
+
+Write: TypeAlias = "Callable[[ToolOutcome], bytes]"
+"""Serializes an outcome for a caller."""

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from agenta_ai_server.domain.arguments import LazyArguments
     from agenta_ai_server.domain.call import AgentaCredential, Principal
     from agenta_ai_server.domain.callers import Callers, HasDeadline
+    from agenta_ai_server.domain.outcome import Write
     from agenta_ai_server.domain.progress import Stage, Watch
     from agenta_ai_server.domain.tool import ToolSet
     from agenta_ai_server.domain.values import Json
@@ -44,6 +45,7 @@ class ToolCall:
         response_metadata: Metadata of the response: the list of the RPC itself, to which interceptors add.
         callers: Who waits for the outcome, if several may; ``None`` for this call's caller alone.
         watch: Receives the progress of the call; ``None`` if no one watches.
+        write: Serializes the outcome for the caller; ``None`` if it takes the outcome as it is.
         on_billing: Runs before anything is billed; ``None`` if that isn't recorded.
         resends: How often the next request to the completion service was sent before.
     """
@@ -60,6 +62,7 @@ class ToolCall:
     response_metadata: list[tuple[str, str]] = field(default_factory=list)
     callers: Callers | None = None
     watch: Watch | None = None
+    write: Write | None = None
     on_billing: Callable[[], Awaitable[None]] | None = None
     resends: int = 0
     _fingerprint: bytes = b""

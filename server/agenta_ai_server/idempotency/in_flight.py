@@ -8,7 +8,7 @@ import random
 from collections import Counter
 from copy import copy
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeAlias, TypeVar
 
 from agenta_ai_server.domain.callers import Callers, Waiter
 from agenta_ai_server.domain.errors import DeadlinePassed, Reason, Refused, forget_frames
@@ -19,7 +19,7 @@ from agenta_ai_server.idempotency.result_budget import ResultBudget
 from agenta_ai_server.idempotency.store import LeaseLost
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Coroutine
+    from collections.abc import Awaitable, Callable, Coroutine, Generator, Hashable
     from types import TracebackType
 
     from agenta_ai_server.idempotency.store import Leading, Lease, Store
@@ -30,6 +30,8 @@ FIRST_LOOK, LAST_LOOK, SLOWER = 0.05, 0.25, 1.5
 # concurrency limit, and each holds a call of the transport.
 MAX_CALLERS = 100
 MAX_JOINED_PER_PRINCIPAL = 500
+# Stored results above this size may take more than a few milliseconds to read and to send. Few are so large.
+LARGE_BYTES = 1 << 13
 
 OUTCOME_UNKNOWN = ToolOutcome(
     "An earlier call with this request_id may have been billed, and its result is lost. To run it again, send a new "
@@ -42,6 +44,14 @@ _OutcomeOrError: TypeAlias = ToolOutcome | Refused | DeadlinePassed
 Work: TypeAlias = "Callable[[Callers, Callable[[], Awaitable[None]]], Awaitable[ToolOutcome]]"
 
 log = logging.getLogger(__name__)
+
+
+class Pace(Protocol):
+    """Does long work in steps: see :class:`~agenta_ai_server.concurrency.pacing.PacedWork`."""
+
+    async def run(self, caller: Hashable, steps: Generator[None, None, Result], /) -> Result:
+        """Do the work when it is the caller's turn."""
+        ...
 
 
 class RunId(NamedTuple):
@@ -76,6 +86,7 @@ class InFlightCalls:
         max_joined: How many callers may wait for runs that others have begun here.
         max_joined_per_principal: How many of them may belong to one principal.
         result_seconds: How long results are stored.
+        pace: Paces what repeats with large results take, which no rate limit counts; ``None``: it isn't paced.
     """
 
     def __init__(
@@ -85,7 +96,9 @@ class InFlightCalls:
         max_joined: int = 6000,
         max_joined_per_principal: int = MAX_JOINED_PER_PRINCIPAL,
         result_seconds: float = 600.0,
+        pace: Pace | None = None,
     ) -> None:
+        self._pace = pace
         self._store = store
         self._linger_seconds = linger
         self._max_joined = max_joined
@@ -243,12 +256,17 @@ class InFlightCalls:
             if isinstance(claim, Lost):
                 return OUTCOME_UNKNOWN
             if isinstance(claim, Finished):
-                return _stored(claim.data, replayed=not waited)
+                return await self._replay(run, claim.data, replayed=not waited)
             try:
                 return await self._lead(run, claim.lease)
             except LeaseLost:
                 # Nothing was sent. The process that has claimed the id meanwhile runs it.
                 run.recording = False
+
+    async def _replay(self, run: _Run, data: bytes, *, replayed: bool) -> ToolOutcome:
+        if not self._pace or len(data) <= LARGE_BYTES:
+            return _stored(data, replayed=replayed)
+        return await self._pace.run(run.id.principal, _replaying(run.callers, data, replayed=replayed))
 
     async def _claim(self, run: _Run) -> tuple[Leading | Finished | Lost, str]:
         """Claim the id, and return how that ended and the token of the last run that was waited for."""
@@ -335,6 +353,16 @@ class _Run:
         # A copy for each caller: a raised error keeps the frames that it passes, and these keep this run, which keeps
         # the original.
         raise copy(ended)
+
+
+def _replaying(callers: Callers, data: bytes, *, replayed: bool) -> Generator[None, None, ToolOutcome]:
+    """Read a large result in steps, and serialize it here in its turn: not before, as it takes ten times its bytes."""
+    outcome = _stored(data, replayed=replayed)
+    yield
+    for waiter in callers.waiters:
+        if waiter.write:
+            outcome.written(waiter.write)
+    return outcome
 
 
 def _stored(data: bytes, *, replayed: bool) -> ToolOutcome:

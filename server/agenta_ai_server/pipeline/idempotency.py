@@ -63,4 +63,5 @@ class Idempotency:
         principal = digest(caller.method, caller.user, caller.organization, caller.workspace, caller.project).hex()
         key = digest(principal, call.request_id.lower()).hex()
         run_id = RunId(key, call.fingerprint(), principal, call.rerun_if_outcome_unknown)
-        return await self._in_flight.run(run_id, work, Waiter(call.deadline, call.watch, call.lazy_arguments.release))
+        waiter = Waiter(call.deadline, call.watch, call.lazy_arguments.release, call.write)
+        return await self._in_flight.run(run_id, work, waiter)

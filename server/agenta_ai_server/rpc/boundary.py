@@ -22,6 +22,7 @@ from agenta_ai_server.domain.call import CURRENT_CALL, Call
 from agenta_ai_server.domain.errors import DeadlinePassed, Refused
 from agenta_ai_server.domain.listener import CallListener, CallOutcome
 from agenta_ai_server.rpc import metadata
+from agenta_ai_server.rpc.arrivals import Arrivals
 from agenta_ai_server.rpc.handler import CallHandler, Request, Response
 from agenta_ai_server.rpc.open_calls import OpenCalls, when_sent
 from agenta_ai_server.rpc.peer_identity import identities
@@ -53,6 +54,7 @@ class Boundary(grpc.aio.ServerInterceptor):
 
     Attributes:
         open_calls: Counts its calls.
+        arrivals: Those whose request hasn't arrived.
     """
 
     def __init__(self, max_seconds: float, listener: CallListener | None = None) -> None:
@@ -61,6 +63,7 @@ class Boundary(grpc.aio.ServerInterceptor):
         self._unsent = UnsentResponses()
         self._handlers: dict[str, GrpcHandler] = {}
         self.open_calls = OpenCalls()
+        self.arrivals = Arrivals()
 
     def forget_methods(self) -> None:
         """Discard cached methods, because those of tools may have changed."""
@@ -135,7 +138,7 @@ class Boundary(grpc.aio.ServerInterceptor):
         began = time.perf_counter()
         try:
             with self.open_calls.running:
-                result = await _run_or_status(respond(Request(context.read, call), call), call)
+                result = await _run_or_status(respond(Request(context.read, call, self.arrivals), call), call)
         except asyncio.CancelledError:
             code = _code_of_cancellation(call.client_deadline - call.arrived, context.time_remaining())
             self._listener.call_ended(call, CallOutcome(code=code, seconds=time.perf_counter() - began))

@@ -9,11 +9,14 @@ import grpc
 
 from agenta_ai_server.domain.errors import Reason, Refused
 from agenta_ai_server.domain.record import record
+from agenta_ai_server.rpc.arrivals import Arrivals
 from agenta_ai_server.rpc.messages import MAX_READ_SECONDS, receive
 
 if TYPE_CHECKING:
+    from contextlib import AbstractAsyncContextManager
+
     from agenta_ai_server.domain.call import Call
-    from agenta_ai_server.domain.outcome import ToolOutcome
+    from agenta_ai_server.domain.outcome import ToolOutcome, Write
     from agenta_ai_server.domain.tool_call import ToolCall
     from agenta_ai_server.rpc.progress import Encode
 
@@ -45,22 +48,29 @@ class Request:
     Args:
         read: Waits for its message.
         call: The call, which records the size of the message.
+        arrivals: Refuses calls that still wait when the server stops.
     """
 
-    __slots__ = ("_call", "_read")
+    __slots__ = ("_arrivals", "_call", "_read")
 
-    def __init__(self, read: Callable[[], Awaitable[bytes]], call: Call) -> None:
+    def __init__(self, read: Callable[[], Awaitable[bytes]], call: Call, arrivals: Arrivals | None = None) -> None:
         self._read = read
         self._call = call
+        self._arrivals = Arrivals() if arrivals is None else arrivals
+
+    def until_stop(self) -> AbstractAsyncContextManager[None]:
+        """End what waits within when the server stops: see :class:`~agenta_ai_server.rpc.arrivals.Arrivals`."""
+        return self._arrivals.until_stop()
 
     async def read(self) -> bytes:
         """Return the message's bytes. Nothing else holds them: a waiting call must not keep them in memory.
 
         Raises:
             Refused: DEADLINE_TOO_SHORT, if it takes too long to arrive. The part that has arrived takes memory, and the
-                caller may have set no deadline.
+                caller may have set no deadline. OVERLOADED, if the server stops before.
         """
-        data = await receive(self._read)
+        async with self.until_stop():
+            data = await receive(self._read)
         if data is None:
             message = (
                 f"The request hasn't arrived within {MAX_READ_SECONDS:g} seconds. Nothing was billed. Send it again, "
@@ -121,7 +131,7 @@ class ToolHandler(Handler):
     def __init__(
         self,
         read: Callable[[bytes, Call], ToolCall],
-        write: Callable[[ToolOutcome], bytes],
+        write: Write,
         write_progress: Encode | None = None,
         *,
         recorded_as: str = "",

@@ -8,6 +8,7 @@ from google.protobuf.message import DecodeError, Message
 
 from agenta_ai.codec import CodecError, from_struct
 from agenta_ai_server.domain.errors import Reason, Refused, Violation, invalid_fields
+from agenta_ai_server.domain.values import MAX_VALUES
 from agenta_ai_server.rpc.wire_format import MIN_SCANNED_BYTES, NO_VALUES, is_flooded
 
 if TYPE_CHECKING:
@@ -19,8 +20,6 @@ if TYPE_CHECKING:
     from agenta_ai_server.rpc.wire_format import Fields
 
 MAX_REQUEST_BYTES = 1 << 20
-# The limit for all structs and lists of a request together.
-MAX_VALUES = 10_000
 
 Request = TypeVar("Request", bound=Message)
 

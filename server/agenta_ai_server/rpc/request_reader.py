@@ -53,7 +53,8 @@ class RequestReader:
         if not self._backlog.try_enter(caller):
             if self._backlog.waiting(caller) >= self._max_waiting:
                 raise _too_many()
-            await _in_time(self._backlog.enter(caller), call)
+            async with request.until_stop():
+                await _in_time(self._backlog.enter(caller), call)
         try:
             data = await request.read()
             if tool_call := read_at_once(read, data, call):

@@ -49,6 +49,8 @@ HANDSHAKE_SECONDS = 10.0
 # How long before the end of the drain health watchers see NOT_SERVING: long enough to go to another server, and short
 # enough for the retries of a client that has no other.
 NOTICE_SECONDS = 0.2
+# How long requests may still arrive of calls that came before the stop. Only slow or hostile clients take longer.
+ARRIVAL_SECONDS = 1.0
 PENDING_OPTIONS = ("grpc.server.max_pending_requests", "grpc.server.max_pending_requests_hard_limit")
 
 log = logging.getLogger(__name__)
@@ -103,6 +105,7 @@ class Server:
         reuse_port: bool = False,
     ) -> None:
         self._open_calls = boundary.open_calls
+        self._arrivals = boundary.arrivals
         # A second server on the same port must fail instead of sharing it silently.
         options = [*OPTIONS, ("grpc.so_reuseport", int(reuse_port))]
         # Beyond this number, by default a thousand, grpc ends calls as CANCELLED, without a reason.
@@ -161,7 +164,8 @@ class Server:
 
         Args:
             drain: Seconds for which calls are still accepted. Load balancers send calls here until they notice.
-            grace: Seconds after that until running calls are cancelled.
+            grace: Seconds after that until running calls are cancelled. Those whose request hasn't arrived are refused
+                earlier.
         """
         self._health.draining = True
         await asyncio.sleep(max(drain - NOTICE_SECONDS, 0))
@@ -170,6 +174,7 @@ class Server:
         # With None, grpc cancels the calls at once. With 0, it first waits for a turn of the event loop, and crashes
         # the process if the other of these two calls has freed the server meanwhile.
         stopping = asyncio.create_task(self._server.stop(grace or None))
+        asyncio.get_running_loop().call_later(ARRIVAL_SECONDS, self._arrivals.refuse)
         # grpc would wait the whole grace period for health watches, which never end by themselves.
         done = asyncio.create_task(self._open_calls.idle())
         await asyncio.wait([stopping, done], return_when=asyncio.FIRST_COMPLETED)

@@ -43,8 +43,10 @@ class ToolPipeline(grpc.aio.ServerInterceptor):
         read, write = handler.read, handler.write
 
         async def respond(request: Request, call: Call) -> Response:
-            outcome = await self._pipeline.run(await self._reader.read(read, request, call))
-            return Response(write(outcome), outcome)
+            tool_call = await self._reader.read(read, request, call)
+            tool_call.write = write
+            outcome = await self._pipeline.run(tool_call)
+            return Response(outcome.written(write), outcome)
 
         return CallHandler(
             respond, calls_tool=True, write_progress=handler.write_progress, recorded_as=handler.recorded_as

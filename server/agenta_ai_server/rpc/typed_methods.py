@@ -13,8 +13,9 @@ from agenta_ai.codec import CodecError
 from agenta_ai.v1 import content_pb2
 from agenta_ai_server.domain.errors import Reason, Refused, Violation
 from agenta_ai_server.domain.outcome import ToolFailure
+from agenta_ai_server.domain.values import MAX_VALUES
 from agenta_ai_server.rpc.handler import ToolHandler
-from agenta_ai_server.rpc.parsing import MAX_VALUES, invalid_arguments, parse
+from agenta_ai_server.rpc.parsing import invalid_arguments, parse
 from agenta_ai_server.rpc.responses import error_message, meta_message
 from agenta_ai_server.rpc.typed_fields import fields_of
 from agenta_ai_server.rpc.wire_format import Fields

@@ -21,6 +21,7 @@ def parse(text: str, *, exact: bool = True) -> Json:
 
     Raises:
         ValueError: It isn't JSON, or JSON that readers understand differently.
+        TooManyValues: As for :func:`~agenta_ai_server.tools.strict_json.parse`.
     """
     return strict_json.parse(_without_fence(text.strip().removeprefix("\ufeff")), exact=exact)
 

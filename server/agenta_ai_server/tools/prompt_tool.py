@@ -9,9 +9,11 @@ from agenta_ai_server.agenta.completion_service import DeployedPrompt
 from agenta_ai_server.domain.errors import Reason, Violation, invalid_fields
 from agenta_ai_server.domain.outcome import ToolOutcome
 from agenta_ai_server.domain.tool import JSON_SCHEMA, ToolSpec
+from agenta_ai_server.domain.values import MAX_VALUES
 from agenta_ai_server.tools import model_json
-from agenta_ai_server.tools.json_schema.values import WHOLE, count_values
+from agenta_ai_server.tools.json_schema.values import WHOLE
 from agenta_ai_server.tools.repairs import AnswerInvalid, RepairableTask, run_with_repairs
+from agenta_ai_server.tools.strict_json import TooManyValues
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -19,7 +21,6 @@ if TYPE_CHECKING:
     from agenta_ai_server.agenta.completion_service import Completion, CompletionService
     from agenta_ai_server.domain.tool_call import ToolCall
     from agenta_ai_server.domain.values import Attempt, Json
-    from agenta_ai_server.tools.json_schema.schema import Schema
     from agenta_ai_server.tools.tools_file.definition import ToolDefinition
 
 NEEDS = ("AGENTA_AI_SERVICES_API_KEY", "AGENTA_AI_SERVICES_API_URL")
@@ -35,8 +36,6 @@ TEXT_RESULT: dict[str, Json] = {
 }
 # It is sent twice, as content and as the structured result, and clients read 4 MiB by default.
 MAX_ANSWER_CHARACTERS = 400_000
-# The same bound as for arguments.
-MAX_ANSWER_VALUES = 10_000
 REPAIR = (
     "Your last answer was discarded. Answer again, with nothing but JSON that is valid by the schema that was given. "
     "What was wrong:"
@@ -102,7 +101,7 @@ class PromptTool:
         if schema is None:
             return ToolOutcome(text, structured={"text": text})
         value = _parsed(text)
-        if violations := _violations(value, schema):
+        if violations := schema.violations(value, ""):
             raise AnswerInvalid(violations)
         return ToolOutcome(_as_json(value), structured=value)
 
@@ -159,14 +158,10 @@ def _as_json(value: Json) -> str:
 def _parsed(text: str) -> Json:
     try:
         return model_json.parse(text, exact=False)
+    except TooManyValues:
+        raise AnswerInvalid([Violation(WHOLE, f"Must have at most {MAX_VALUES:,} values.")]) from None
     except ValueError:
         raise AnswerInvalid([Violation(WHOLE, "Must be JSON, and nothing else.")]) from None
-
-
-def _violations(value: Json, schema: Schema) -> list[Violation]:
-    if count_values(value, MAX_ANSWER_VALUES) == MAX_ANSWER_VALUES:
-        return [Violation(WHOLE, f"Must have fewer than {MAX_ANSWER_VALUES} values.")]
-    return schema.violations(value, "")
 
 
 def _failure_text(broken: Violation) -> str:

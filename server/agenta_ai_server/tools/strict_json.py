@@ -9,6 +9,8 @@ from collections import Counter
 from json.encoder import encode_basestring
 from typing import TYPE_CHECKING, NoReturn
 
+from agenta_ai_server.domain.values import MAX_VALUES, has_more_values
+
 if TYPE_CHECKING:
     from agenta_ai_server.domain.values import Json
 
@@ -17,20 +19,28 @@ MAX_DIGITS = 300
 ESCAPED_SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 
 
-def parse(text: str, *, exact: bool = True) -> Json:
+class TooManyValues(ValueError):
+    """A text has more values than it may have."""
+
+
+def parse(text: str, *, exact: bool = True, max_values: int | None = MAX_VALUES) -> Json:
     """Return the value that ``text`` holds.
 
     Args:
         text: JSON.
         exact: Whether numbers keep the text that they were read from, for :func:`dump`; else they are plain ones.
+        max_values: How many values it may have, nested ones included; ``None`` for any number.
 
     Raises:
         ValueError: ``text`` isn't JSON, or is JSON that readers understand differently: with NaN, infinity or a number
             too large for a double, a key twice in one object, half of a surrogate pair, a byte order mark, or more
             than ``MAX_DEPTH`` levels. The message is the end of a sentence for people: "isn't JSON: …".
+        TooManyValues: It has more than ``max_values``, or may have them and isn't JSON.
     """
     if text.startswith("\ufeff"):
         raise ValueError("starts with a byte order mark: remove it")
+    if max_values is not None and has_more_values(text, max_values):
+        raise TooManyValues(f"has too many values (maximum {max_values:,})")
     try:
         value: Json = (_DECODER if exact else _PLAIN_DECODER).decode(text)
     except json.JSONDecodeError as error:

@@ -55,7 +55,7 @@ class Reply:
 
     Attributes:
         http_status: The HTTP status.
-        is_complete: Whether its whole body was read: it isn't larger than allowed.
+        is_complete: Whether its whole body was read: it is no larger than allowed, and has no more values.
         is_plain: Whether its body is uncompressed.
         is_from_agenta: Whether it has the form that Agenta's responses have, unlike a proxy's page.
         has_output: Whether it holds the place where a model's text is.

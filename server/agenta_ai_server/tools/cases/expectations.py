@@ -8,11 +8,13 @@ from typing import TYPE_CHECKING
 import re2
 
 from agenta_ai_server.domain.errors import Violation
+from agenta_ai_server.domain.values import MAX_VALUES
 from agenta_ai_server.tools import model_json
 from agenta_ai_server.tools.cases import json_matching
 from agenta_ai_server.tools.json_schema.bounds import subschemas
 from agenta_ai_server.tools.json_schema.schema import Schema, SchemaError
 from agenta_ai_server.tools.json_schema.values import WHOLE, count_values, path_of
+from agenta_ai_server.tools.strict_json import TooManyValues
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -29,8 +31,8 @@ MAX_JSON_CHARACTERS = 200_000
 # The product of what an output has and of how many patterns and slow formats its schema matches with the same text.
 # Other threads wait meanwhile, for up to 1.4 µs each: 80 ms.
 MAX_MATCHED_CHARACTERS = 60_000
-# Values of JSON in an output that is looked at, and in what is expected of one.
-MAX_VALUES, MAX_EXPECTED_VALUES = 10_000, 1_000
+# Values in JSON that is expected of an output.
+MAX_EXPECTED_VALUES = 1_000
 # Patterns in a schema, each of which takes up to half a millisecond to compile.
 MAX_SCHEMA_PATTERNS = 20
 MAX_SHOWN = 200
@@ -126,11 +128,11 @@ class Expectation:
             return
         try:
             value = model_json.parse(output, exact=False)
+        except TooManyValues:
+            yield f"Must have at most {MAX_VALUES:,} values as JSON."
+            return
         except ValueError:
             yield "Must be JSON, and nothing else."
-            return
-        if count_values(value, MAX_VALUES + 1) > MAX_VALUES:
-            yield f"Must have at most {MAX_VALUES:,} values as JSON."
             return
         if self._schema:
             for violation in self._schema.violations(value, ""):

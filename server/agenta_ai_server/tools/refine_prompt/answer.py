@@ -7,6 +7,7 @@ import re
 from agenta_ai_server.domain.errors import Violation
 from agenta_ai_server.domain.record import record
 from agenta_ai_server.tools import model_json
+from agenta_ai_server.tools.strict_json import TooManyValues
 
 # What could move the cursor of a terminal or turn the direction of a line.
 CONTROLS = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]")
@@ -43,10 +44,12 @@ def parse(text: str) -> ModelReply:
     """Read what the model wrote: JSON, bare or in a Markdown fence.
 
     Raises:
-        AnswerError: It isn't a JSON object with a list of messages.
+        AnswerError: It isn't a JSON object with a list of messages, or has too many values.
     """
     try:
         root = model_json.parse(text)
+    except TooManyValues as error:
+        raise AnswerError("answer", f"The model's answer {error}.") from None
     except ValueError:
         raise AnswerError("answer", "The model's answer isn't the requested JSON.") from None
     messages = root.get("messages") if isinstance(root, dict) else None

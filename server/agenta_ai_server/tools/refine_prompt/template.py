@@ -116,7 +116,8 @@ def parse(source: str) -> Template:
             that is a string, null, absent, or a list of parts.
 
     Raises:
-        TemplateError: It isn't one, or holds no text that could be refined, or one that can't be read in its format.
+        TemplateError: It isn't one, has too many values, holds no text that could be refined, or one that can't be read
+            in its format.
     """
     try:
         root = strict_json.parse(source)

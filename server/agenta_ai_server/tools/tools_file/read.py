@@ -219,7 +219,7 @@ class _Reading:
             self._fault(place, str(error))
             return {}
         try:
-            schema = strict_json.parse(content.decode(), exact=False)
+            schema = strict_json.parse(content.decode(), exact=False, max_values=None)
         except UnicodeDecodeError as error:
             self._fault(place, f"{path.name} isn't UTF-8 (at byte {error.start})")
         except ValueError as error:
