@@ -21,6 +21,7 @@ from agenta_ai_server.standin.app import StandIn
 from agenta_ai_server.standin.faults import Fault
 from agenta_ai_server.standin.permissions import Caller
 from agenta_ai_server.tools.cases import copied, expectations, tool
+from agenta_ai_server.tools.cases.spending import Spending
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
@@ -116,7 +117,7 @@ async def test_what_is_refused_before_anything_is_paid(
 async def test_what_takes_long_to_check_keeps_nobody_waiting(
     stub: ToolServiceAsyncStub, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Twenty patterns take two seconds to compile, and a schema of many patterns half a second."""
+    """Twenty patterns take two seconds to compile, and counting the tokens of a large template a tenth of one."""
     threads = []
 
     def noting(work: Callable[..., Any]) -> Callable[..., Any]:
@@ -128,10 +129,12 @@ async def test_what_takes_long_to_check_keeps_nobody_waiting(
 
     monkeypatch.setattr(expectations, "Expectation", noting(expectations.Expectation))
     monkeypatch.setattr(copied, "find_copied", noting(copied.find_copied))
+    for name in ("violations", "excess"):
+        monkeypatch.setattr(Spending, name, noting(getattr(Spending, name)))
     pattern = {**CASES[0], "expected": {"pattern": "x" * 200}}
     words = {**CASES[0], "expected": {"contains_none": ["xyz"], "contains_any": [f"word {n}" for n in range(20)]}}
     await stub.CallTool(asked([*CASES, pattern, *[words] * 4], max_model_calls=60, guidelines="Be brief. " * 9))
-    assert len(threads) == len(CASES) + 5 + 1
+    assert len(threads) == len(CASES) + 5 + 1 + 3
     assert threading.main_thread() not in threads
 
 

@@ -80,8 +80,8 @@ class RefineWithCases:
         prompt = await refiner.read(arguments.prompt_template_json, call)
         work = len(prompt.source) * len(arguments.cases)
         _refuse(await computing.run(key, _missing_inputs, work, prompt, arguments))
-        paying = _Paying(of, arguments, uses_caller_credential=call.credential is not None)
-        paying.check(prompt.root)
+        paying = _Paying(of, arguments, call)
+        await paying.check(prompt.root)
         runner = CaseRunner(counted, of.limiter, arguments, checkers, paying.prepared, call)
         found = await Search(arguments, refiner, runner, paying.excess, call).run(prompt)
         best = found.best.prompt
@@ -93,27 +93,29 @@ class RefineWithCases:
 class _Paying:
     """What is run, and at whose expense."""
 
-    def __init__(
-        self, dependencies: Dependencies, arguments: RefineWithCasesArguments, *, uses_caller_credential: bool
-    ) -> None:
+    def __init__(self, dependencies: Dependencies, arguments: RefineWithCasesArguments, call: ToolCall) -> None:
         self._spending = dependencies.spending
+        self._computing = dependencies.computing
         self._arguments = arguments
-        self._uses_caller_credential = uses_caller_credential
+        self._caller = call.caller.key
+        self._uses_caller_credential = call.credential is not None
 
-    def check(self, root: Mapping[str, Any]) -> None:
+    async def check(self, root: Mapping[str, Any]) -> None:
         """Refuse a template that names another model or may need too many tokens."""
         if self._uses_caller_credential:
             return
-        _refuse(self._spending.violations(root))
-        if why := self.excess(root):
+        _refuse(await self._computing.in_thread(self._caller, self._spending.violations, root))
+        if why := await self.excess(root):
             _refuse([Violation("arguments.cases", why)])
 
-    def excess(self, root: Mapping[str, Any]) -> str:
+    async def excess(self, root: Mapping[str, Any]) -> str:
         """Return why a template may not be run; empty if it may."""
         if self._uses_caller_credential:
             return ""
         inputs = [case.inputs for case in self._arguments.cases]
-        return self._spending.excess(root, inputs, self._arguments.repeat, self._arguments.max_rounds + 1)
+        runs, passes = self._arguments.repeat, self._arguments.max_rounds + 1
+        # Measuring large inputs, or a template of many strings, takes a tenth of a second.
+        return await self._computing.in_thread(self._caller, self._spending.excess, root, inputs, runs, passes)
 
     def prepared(self, root: Mapping[str, Any]) -> dict[str, Any]:
         """Return the template as it is run."""
