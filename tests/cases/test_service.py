@@ -20,6 +20,7 @@ from agenta_ai_server.domain.errors import Violation
 from agenta_ai_server.standin.app import StandIn
 from agenta_ai_server.standin.faults import Fault
 from agenta_ai_server.standin.permissions import Caller
+from agenta_ai_server.tools import validation
 from agenta_ai_server.tools.cases import copied, expectations, tool
 from agenta_ai_server.tools.cases.spending import Spending
 
@@ -149,6 +150,27 @@ async def test_no_more_is_wrong_than_is_told(stub: ToolServiceAsyncStub, monkeyp
     keys = [f"{n:x}" for n in range(9000)]
     with pytest.raises(grpc.aio.AioRpcError) as refused:
         await stub.CallTool(asked([HOPELESS] * 9, prompt=json.dumps({**json.loads(PROMPT), "input_keys": keys})))
+    told = details(refused.value)["BadRequest"]["fieldViolations"]
+    assert len(made) == len(told) == 10
+
+
+MANY = {f"{n:x}": 0 for n in range(480)}
+
+
+@pytest.mark.parametrize("case", [{**HOPELESS, "expected": MANY}, {**HOPELESS, **MANY}])
+async def test_no_more_unknown_keys_are_found_than_are_told(
+    case: dict[str, Any], stub: ToolServiceAsyncStub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Thousands take most of a second to find and to describe."""
+    made: list[Violation] = []
+
+    def noted(*args: str) -> Violation:
+        made.append(Violation(*args))
+        return made[-1]
+
+    monkeypatch.setattr(validation, "Violation", noted)
+    with pytest.raises(grpc.aio.AioRpcError) as refused:
+        await stub.CallTool(asked([case] * 20))
     told = details(refused.value)["BadRequest"]["fieldViolations"]
     assert len(made) == len(told) == 10
 
