@@ -137,6 +137,20 @@ async def test_without_a_process_nothing_is_said_of_outputs(monkeypatch: pytest.
     assert "The output can't be checked" in before["runs"][0]["failure"]
 
 
+async def test_a_check_that_does_not_end_leaves_time_for_the_report(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It may have to wait for the checks of others. What was billed is reported all the same."""
+
+    async def never(*_: object) -> list[str]:
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    monkeypatch.setattr(Checker, "_faults_of_json", never)
+    case = {**CASES[0], "expected": {"json_equals": 1}}
+    deadline = asyncio.get_running_loop().time() + 1
+    report: Any = (await outcome_of(Model(run_seconds=0), arguments([case, CASES[1]]), deadline=deadline)).structured
+    assert [case["before"]["verdict"] for case in report["cases"]] == ["unknown", "passed"]
+
+
 async def test_without_a_process_nothing_is_sent(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pool, "_SECONDS", 0.0)
     model = Model()

@@ -143,7 +143,8 @@ class CaseRunner:
             return CaseRun(error=error.with_traceback(None), trace_id=attempts[-1].trace_id if attempts else "")
         trace_id = completion.attempt.trace_id
         try:
-            faults = await self._checkers[index].faults(completion.text)
-        except WorkerFailed:
+            async with asyncio.timeout_at(call.deadline):
+                faults = await self._checkers[index].faults(completion.text)
+        except (WorkerFailed, TimeoutError):
             return CaseRun(error=ToolFailed(Reason.UPSTREAM_OUTPUT_INVALID, UNCHECKED), trace_id=trace_id)
         return CaseRun(completion.text[:KEPT_CHARACTERS], tuple(faults), trace_id=trace_id)

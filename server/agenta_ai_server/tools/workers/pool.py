@@ -25,7 +25,7 @@ _STARTING_SECONDS: Final = 10.0
 _ENDING_SECONDS: Final = 1.0
 _PROCESSES: Final = 2
 # Why there is no answer, a sentence's end.
-FAILED: Final = "the process that does it could not be started, or did not respond"
+FAILED: Final = "the process that does it could not be started, or did not respond in time"
 # What a process dies of that takes too much CPU time, or too much memory outside of Python.
 _EXCEEDED: Final = (-signal.SIGPROF, -signal.SIGABRT)
 
