@@ -19,6 +19,7 @@ import uvloop
 from agenta_ai_server.tools.computing import Computing
 from agenta_ai_server.tools.refine_prompt import answer, template
 from agenta_ai_server.tools.refine_prompt.guarantee import Guarantee
+from agenta_ai_server.tools.workers.pool import Workers
 
 SIZE = 99_000
 ANSWER = 199_000
@@ -131,8 +132,8 @@ async def check(guarantee: Guarantee, computing: Computing, template_format: str
 
 
 async def measure(name: str, template_format: str, text: str, new: str, times: int = 1) -> None:
-    computing, lag = Computing(), Lag()
-    guarantee = Guarantee(computing)
+    computing, lag, pool = Computing(), Lag(), Workers()
+    guarantee = Guarantee(computing, pool)
     await check(guarantee, computing, "jinja2", "Hi {{ a }}", "Hi {{ a }}")  # the worker is there
     watching = asyncio.ensure_future(lag.watch())
     await asyncio.sleep(0.01)
@@ -149,7 +150,7 @@ async def measure(name: str, template_format: str, text: str, new: str, times: i
         [memory for _, memory in after] + ([gone.ru_maxrss / 1024] if gone.ru_maxrss > ended.ru_maxrss else [0.0])
     )
     watching.cancel()
-    await guarantee.aclose()
+    await pool.aclose()
     row = (
         f"{template_format:<9} {name:<30} {seconds:>7.3f} {service * 1000:>11.1f} {max(spent, 0) / times * 1000:>10.0f}"
     )

@@ -19,6 +19,7 @@ from agenta_ai_server.tools.catalog import Dependencies
 from agenta_ai_server.tools.computing import Computing
 from agenta_ai_server.tools.refine_prompt.guarantee import Guarantee
 from agenta_ai_server.tools.refine_prompt.prompt import CONTEXT, GUIDELINES, TEMPLATE
+from agenta_ai_server.tools.workers.pool import Workers
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -104,13 +105,17 @@ async def outcome_of(
     from agenta_ai_server.tools.cases import provide
 
     apps = {"refine_prompt": "ai-refine"}
-    computing = Computing()
+    computing, workers = Computing(), Workers()
     of = Dependencies(
         completions,
         apps,
         limiter or ConcurrencyLimiter(),
-        Guarantee(computing),
+        Guarantee(computing, workers),
         computing,
+        workers,
         spending or Spending(("gpt-4o-mini",)),
     )
-    return await provide(of).run(tool_call(WITH_CASES, given, deadline=deadline))
+    try:
+        return await provide(of).run(tool_call(WITH_CASES, given, deadline=deadline))
+    finally:
+        await workers.aclose()

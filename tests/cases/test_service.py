@@ -20,7 +20,9 @@ from agenta_ai_server.domain.errors import Violation
 from agenta_ai_server.standin.app import StandIn
 from agenta_ai_server.standin.faults import Fault
 from agenta_ai_server.standin.permissions import Caller
+from agenta_ai_server.tools import validation
 from agenta_ai_server.tools.cases import copied, expectations, tool
+from agenta_ai_server.tools.cases.spending import Spending
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
@@ -116,7 +118,7 @@ async def test_what_is_refused_before_anything_is_paid(
 async def test_what_takes_long_to_check_keeps_nobody_waiting(
     stub: ToolServiceAsyncStub, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Twenty patterns take two seconds to compile, and a schema of many patterns half a second."""
+    """Twenty patterns take two seconds to compile, and counting the tokens of a large template a tenth of one."""
     threads = []
 
     def noting(work: Callable[..., Any]) -> Callable[..., Any]:
@@ -128,10 +130,12 @@ async def test_what_takes_long_to_check_keeps_nobody_waiting(
 
     monkeypatch.setattr(expectations, "Expectation", noting(expectations.Expectation))
     monkeypatch.setattr(copied, "find_copied", noting(copied.find_copied))
+    for name in ("violations", "excess"):
+        monkeypatch.setattr(Spending, name, noting(getattr(Spending, name)))
     pattern = {**CASES[0], "expected": {"pattern": "x" * 200}}
     words = {**CASES[0], "expected": {"contains_none": ["xyz"], "contains_any": [f"word {n}" for n in range(20)]}}
     await stub.CallTool(asked([*CASES, pattern, *[words] * 4], max_model_calls=60, guidelines="Be brief. " * 9))
-    assert len(threads) == len(CASES) + 5 + 1
+    assert len(threads) == len(CASES) + 5 + 1 + 3
     assert threading.main_thread() not in threads
 
 
@@ -146,6 +150,27 @@ async def test_no_more_is_wrong_than_is_told(stub: ToolServiceAsyncStub, monkeyp
     keys = [f"{n:x}" for n in range(9000)]
     with pytest.raises(grpc.aio.AioRpcError) as refused:
         await stub.CallTool(asked([HOPELESS] * 9, prompt=json.dumps({**json.loads(PROMPT), "input_keys": keys})))
+    told = details(refused.value)["BadRequest"]["fieldViolations"]
+    assert len(made) == len(told) == 10
+
+
+MANY = {f"{n:x}": 0 for n in range(480)}
+
+
+@pytest.mark.parametrize("case", [{**HOPELESS, "expected": MANY}, {**HOPELESS, **MANY}])
+async def test_no_more_unknown_keys_are_found_than_are_told(
+    case: dict[str, Any], stub: ToolServiceAsyncStub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Thousands take most of a second to find and to describe."""
+    made: list[Violation] = []
+
+    def noted(*args: str) -> Violation:
+        made.append(Violation(*args))
+        return made[-1]
+
+    monkeypatch.setattr(validation, "Violation", noted)
+    with pytest.raises(grpc.aio.AioRpcError) as refused:
+        await stub.CallTool(asked([case] * 20))
     told = details(refused.value)["BadRequest"]["fieldViolations"]
     assert len(made) == len(told) == 10
 

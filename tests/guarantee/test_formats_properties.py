@@ -19,12 +19,11 @@ from agenta_ai_server.tools.refine_prompt.formats import READ, RENDERED
 from agenta_ai_server.tools.refine_prompt.formats.syntax import TemplateSyntaxError
 from agenta_ai_server.tools.refine_prompt.rendering import comparison
 from agenta_ai_server.tools.refine_prompt.rendering.mustache import MustacheText
-from agenta_ai_server.tools.refine_prompt.rendering.pool import LimitExceeded, Workers
+from agenta_ai_server.tools.refine_prompt.rendering.verdict import Fault
+from agenta_ai_server.tools.workers.pool import LimitExceeded, Workers
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
-
-    from agenta_ai_server.tools.refine_prompt.rendering.verdict import Fault
 
 # Jinja2's lexer leaves it to Python to complain about '\d', which is an error only in tests.
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
@@ -55,9 +54,9 @@ class Renderer:
 
     def read(self, name: str, text: str) -> list[Fault] | None:
         """Return what is wrong with the text; ``None`` if that takes too much."""
-        request = {"format": name, "old": [text], "fixed": [], "new": None}
+        request = {"task": "read templates", "template_format": name, "old": [text], "fixed": []}
         try:
-            return self._runner.run(self._workers.ask(request, "test"))
+            return [Fault(*fault) for fault in self._runner.run(self._workers.ask(request, "test"))]
         except LimitExceeded:
             return None
 

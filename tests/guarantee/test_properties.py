@@ -28,6 +28,7 @@ from agenta_ai_server.tools.catalog import Dependencies
 from agenta_ai_server.tools.computing import Computing
 from agenta_ai_server.tools.refine_prompt.guarantee import Guarantee
 from agenta_ai_server.tools.refine_prompt.tool import provide
+from agenta_ai_server.tools.workers.pool import Workers
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -138,16 +139,16 @@ class Service:
 
     def __init__(self) -> None:
         self._runner = asyncio.Runner()
-        computing = Computing()
-        self._guarantee = Guarantee(computing)
+        computing, self._workers = Computing(), Workers()
         self._model = Model()
         self._tool = provide(
             Dependencies(
                 self._model,
                 {"refine_prompt": "app"},
                 ConcurrencyLimiter(),
-                self._guarantee,
+                Guarantee(computing, self._workers),
                 computing,
+                self._workers,
                 Spending(),
             )
         )
@@ -158,7 +159,7 @@ class Service:
         return self._runner.get_loop().run_until_complete(self._tool.run(call))
 
     def close(self) -> None:
-        self._runner.run(self._guarantee.aclose())
+        self._runner.run(self._workers.aclose())
         self._runner.close()
 
 

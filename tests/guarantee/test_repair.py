@@ -12,7 +12,7 @@ from conftest import connected, settings_for
 
 from agenta_ai_server.standin.app import in_turn
 from agenta_ai_server.standin.faults import Fault
-from agenta_ai_server.tools.refine_prompt.rendering import pool
+from agenta_ai_server.tools.workers import pool
 
 if TYPE_CHECKING:
     from agenta_ai_server.standin.answers import CannedResponse

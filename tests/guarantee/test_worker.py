@@ -1,4 +1,4 @@
-"""The processes that render templates: what they can't do, and what becomes of a check when they fail."""
+"""The worker processes: what they can't do, and what becomes of a check when they fail."""
 
 from __future__ import annotations
 
@@ -19,23 +19,23 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from agenta_ai.v1.tool_service_pb2_grpc import ToolServiceStub
 from agenta_ai_server.commands import serve
-from agenta_ai_server.tools.refine_prompt.rendering import pool
 from agenta_ai_server.tools.refine_prompt.rendering.jinja import SANDBOX
-from agenta_ai_server.tools.refine_prompt.rendering.pool import LimitExceeded, WorkerFailed, Workers
+from agenta_ai_server.tools.workers import pool
+from agenta_ai_server.tools.workers.pool import LimitExceeded, WorkerFailed, Workers
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Sequence
 
     from agenta_ai_server.standin.app import StandIn
-    from agenta_ai_server.tools.refine_prompt.rendering.verdict import Fault
 
 LOOP = "{% for i in range(9999) %}"
 ENDLESS = f"{{% set l = [0] %}}{LOOP}{LOOP}{{% set _ = l.append(l) %}}{{% endfor %}}{{% endfor %}}"
 HUNGRY = "{% set l = ['x'] %}{% for i in range(99) %}{% set _ = l.extend(l) %}{% endfor %}"
 
 
-def request(old: str, new: str | None = None, template_format: str = "jinja2") -> dict[str, Any]:
-    return {"format": template_format, "old": [old], "fixed": [], "new": None if new is None else [new]}
+def request(old: str, new: str | None = None, *, fixed: Sequence[str] = (), name: str = "jinja2") -> dict[str, Any]:
+    texts = {"template_format": name, "old": [old], "fixed": fixed}
+    return {"task": "read templates", **texts} if new is None else {"task": "compare templates", "new": [new], **texts}
 
 
 @pytest.fixture
@@ -50,7 +50,7 @@ def processes() -> list[psutil.Process]:
     found = []
     for child in psutil.Process().children():
         with suppress(psutil.NoSuchProcess):  # it may be ending
-            found += [child] if "rendering.worker" in " ".join(child.cmdline()) else []
+            found += [child] if "workers.worker" in " ".join(child.cmdline()) else []
     return found
 
 
@@ -161,7 +161,7 @@ async def test_one_that_is_killed_is_replaced(workers: Workers) -> None:
 async def test_one_that_is_killed_during_a_check_is_replaced_once(workers: Workers) -> None:
     await workers.ask(request("Hi"), "a")
 
-    async def killed(check: asyncio.Future[list[Fault]]) -> None:
+    async def killed(check: asyncio.Future[list[Any]]) -> None:
         seen: set[int] = set()
         while len(seen) < 2 and not check.done():
             for process in processes():
@@ -269,8 +269,8 @@ async def test_the_prompt_is_to_blame_if_it_is_too_slow(workers: Workers) -> Non
     """One rendering of it isn't, but as many as the check of an answer needs."""
     for old, fixed in ((CONDITIONS + SLOW, "Hi"), (CONDITIONS, SLOW)):
         with suppress(LimitExceeded):  # where even the estimate takes too long
-            answer = await workers.ask({"format": "jinja2", "old": [old], "fixed": [fixed], "new": None}, "a")
-            assert [fault.kind for fault in answer] == ["complex"]
+            answer = await workers.ask(request(old, fixed=[fixed]), "a")
+            assert [kind for _, kind, _ in answer] == ["complex"]
 
 
 @pytest.mark.parametrize(
@@ -288,10 +288,10 @@ async def test_the_prompt_is_to_blame_if_it_is_too_slow(workers: Workers) -> Non
 )
 async def test_what_is_too_complex_is_not_rendered(template_format: str, text: str, workers: Workers) -> None:
     answers = [
-        await workers.ask({"format": template_format, "old": old, "fixed": fixed, "new": new}, "a")
-        for old, fixed, new in ((["Hi", text], [], None), (["Hi"], [text], None), (["Hi"], [], [text]))
+        await workers.ask(request(old, new, fixed=fixed, name=template_format), "a")
+        for old, new, fixed in ((text, None, []), ("Hi", None, [text]), ("Hi", text, []))
     ]
-    assert all("more than 1,000 tags" in answer[0].description for answer in answers)
+    assert all("more than 1,000 tags" in description for ((_, _, description),) in answers)
     (process,) = processes()
     assert process.memory_info().rss < 60 * 2**20
 

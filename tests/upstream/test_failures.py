@@ -171,6 +171,20 @@ def test_agentas_own_sentence_without_secrets_and_prompts(said: str, told: str) 
     assert explain(found, INPUTS, ["our-key.0123"]) == told
 
 
+@pytest.mark.parametrize(
+    ("characters", "told"),
+    [(4_000, f"{'x y z ' * 30}end"), (100_000, "x y z x y z x y z x …"), (600_000, "x …"), (1_100_000, "")],
+)
+def test_the_longer_a_prompt_is_the_less_of_a_sentence_is_compared_with_it(characters: int, told: str) -> None:
+    found = reply(500, json.dumps({"status": {"message": "x y z " * 30 + "end"}}).encode())
+    assert explain(found, ["a " * (characters // 2)]) == told
+
+
+def test_what_is_cut_off_hides_as_much_as_a_whole_sentence() -> None:
+    found = reply(500, json.dumps({"status": {"message": "It quotes: recipe has three eggs, and more"}}).encode())
+    assert explain(found, [INPUTS, "a " * 70_000]) == "It quotes: … … … … and …"
+
+
 @pytest.mark.parametrize("case", EXPECTED)
 def test_no_explanation_holds_an_address_or_a_stack_trace(case: str) -> None:
     found = explain(read(case), INPUTS)

@@ -15,6 +15,9 @@ if TYPE_CHECKING:
     from agenta_ai_server.domain.values import Json
 
 _MAX_CHARACTERS = 400
+# The words of the message, times what was sent, in characters: each word is looked for in it. A prompt of 5,000
+# characters leaves room for any message, and one of 100,000 for ten words.
+_MAX_SEARCHED = 1_000_000
 _SECRETS = re.compile(
     r"(?i)\b(?:apikey|bearer|secret|basic)\s+\S+"  # credentials with their scheme
     r"|\b(?:sk|pk|rk|gsk|xai|hf|AIza)[-_]?[\w*-]{6,}"  # keys of providers, masked ones too
@@ -27,6 +30,8 @@ _SECRETS = re.compile(
 def explain(reply: Reply, sent: Json, secrets: Iterable[str] = ()) -> str:
     """Return Agenta's own message for the operator, without secrets, addresses and texts of the prompt.
 
+    Only its beginning if much was sent, so that this takes a few milliseconds.
+
     Args:
         reply: What Agenta answered.
         sent: What was sent; no three words of it in a row remain, and no long word.
@@ -37,8 +42,12 @@ def explain(reply: Reply, sent: Json, secrets: Iterable[str] = ()) -> str:
     message = " ".join(reply.failed.message[: 4 * _MAX_CHARACTERS].split())
     for secret in secrets:
         message = message.replace(secret, "…")
-    words = _SECRETS.sub("…", message)[:_MAX_CHARACTERS].split()
-    sent_words = " ".join(" ".join(text.split()) for text in _texts(sent))
+    texts = list(_texts(sent))
+    all_words = _SECRETS.sub("…", message)[:_MAX_CHARACTERS].split()
+    words = all_words[: _MAX_SEARCHED // max(sum(map(len, texts)), 1)]
+    if not words:
+        return ""
+    sent_words = " ".join(" ".join(text.split()) for text in texts)
     hidden = {
         place
         for begin in range(len(words))
@@ -47,7 +56,8 @@ def explain(reply: Reply, sent: Json, secrets: Iterable[str] = ()) -> str:
         if (length > 1 or len(window[0]) >= 16) and " ".join(window).strip("'\"[](),.:") in sent_words
         for place in range(begin, begin + length)
     }
-    return " ".join("…" if place in hidden else word for place, word in enumerate(words))
+    shown = ["…" if place in hidden else word for place, word in enumerate(words)]
+    return " ".join(shown if len(words) == len(all_words) else [*shown, "…"])
 
 
 def _texts(value: Json) -> Iterator[str]:

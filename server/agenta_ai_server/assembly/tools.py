@@ -15,6 +15,7 @@ from agenta_ai_server.tools.catalog import Catalog, Dependencies, check_disabled
 from agenta_ai_server.tools.computing import Computing
 from agenta_ai_server.tools.refine_prompt.guarantee import Guarantee
 from agenta_ai_server.tools.tools_file.following import LOOK_SECONDS, ToolsFileFollower
+from agenta_ai_server.tools.workers.pool import Workers
 from agenta_ai_server.typed import lock
 
 if TYPE_CHECKING:
@@ -45,14 +46,15 @@ def build_tools(
         limiter: Gives the slots of calls, for tools that do several things at once; ``None`` for one of their own.
     """
     computing = Computing()
-    guarantee = Guarantee(computing)
-    resources.on_close(guarantee.aclose)
+    workers = Workers()
+    resources.on_close(workers.aclose)
     dependencies = Dependencies(
         completions,
         {"refine_prompt": settings.refine_prompt_key or ""},
         limiter or ConcurrencyLimiter(),
-        guarantee,
+        Guarantee(computing, workers),
         computing,
+        workers,
         Spending(settings.cases_models, settings.cases_max_tokens),
         repairs=settings.repairs,
         cases_seconds=settings.cases_max_seconds,
@@ -94,13 +96,14 @@ def described_tools(tools_file: Path | None = None) -> list[ToolSpec]:
     Raises:
         ValueError: The file can't be used.
     """
-    computing = Computing()
+    computing, workers = Computing(), Workers()
     dependencies = Dependencies(
         Unconfigured(),
         {"refine_prompt": ""},
         ConcurrencyLimiter(),
-        Guarantee(computing),
+        Guarantee(computing, workers),
         computing,
+        workers,
         Spending(),
     )
     built_in = [provide(dependencies) for provide in discover().values()]

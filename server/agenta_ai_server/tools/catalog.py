@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from agenta_ai_server.tools.cases.spending import Spending
     from agenta_ai_server.tools.computing import Computing
     from agenta_ai_server.tools.refine_prompt.guarantee import Guarantee
+    from agenta_ai_server.tools.workers.pool import Workers
 
 # Names listed in an error.
 MAX_NAMES = 20
@@ -34,6 +35,7 @@ class Dependencies:
         limiter: Gives the slots of calls.
         guarantee: Checks prompts and refinements.
         computing: Computes what takes long, for all tools that refine prompts.
+        workers: Do what callers could make take any time.
         spending: What runs of test cases may cost this service.
         repairs: How often a tool may ask once more when the model's answer breaks its rules.
         cases_seconds: What refining a prompt against test cases may take at most.
@@ -44,6 +46,7 @@ class Dependencies:
     limiter: ConcurrencyLimiter
     guarantee: Guarantee
     computing: Computing
+    workers: Workers
     spending: Spending
     repairs: int = 0
     cases_seconds: float = 300.0

@@ -34,6 +34,14 @@ class Computing:
             size: Characters to process; more than 4,000 count as long.
             args: Arguments of ``work``.
         """
-        if size <= LONG_CHARACTERS:
-            return work(*args)
+        return work(*args) if size <= LONG_CHARACTERS else await self.in_thread(caller, work, *args)
+
+    async def in_thread(self, caller: Hashable, work: Callable[..., Result], *args: object) -> Result:
+        """Return ``work(*args)``, which runs in a thread, when it is the caller's turn.
+
+        Args:
+            caller: Whose work it is.
+            work: The function; its errors propagate.
+            args: Arguments of ``work``.
+        """
         return await self._turns.run(caller, lambda: asyncio.to_thread(work, *args))

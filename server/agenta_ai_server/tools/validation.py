@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, TypeVar, get_args
+from functools import cache
+from typing import TYPE_CHECKING, Any, TypeVar, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
 
@@ -12,6 +13,7 @@ from agenta_ai_server.domain.tool import JSON_SCHEMA
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable, Iterator
 
+    from pydantic.fields import FieldInfo
     from pydantic_core import ErrorDetails
 
     from agenta_ai_server.domain.outcome import ToolOutcome
@@ -19,7 +21,8 @@ if TYPE_CHECKING:
     from agenta_ai_server.domain.tool_call import ToolCall
     from agenta_ai_server.domain.values import Json
 
-MAX_UNKNOWN = 10
+# What a refusal tells.
+MAX_VIOLATIONS = 10
 
 Arguments = TypeVar("Arguments", bound=BaseModel)
 
@@ -61,16 +64,38 @@ def _arguments(model: type[Arguments], arguments: dict[str, Json]) -> Arguments:
     Raises:
         Refused: ARGUMENTS_INVALID.
     """
-    if len(arguments) > MAX_UNKNOWN and model.model_config.get("extra") == "forbid":
-        # The call is refused anyway, and reporting each unknown one costs more than reading the request did.
-        unknown = [name for name in arguments if name not in model.model_fields]
-        surplus = set(unknown[MAX_UNKNOWN:])
-        arguments = {name: value for name, value in arguments.items() if name not in surplus}
     try:
-        return model.model_validate(arguments, strict=True)
+        return model.model_validate(_with_few_unknown(arguments, model), strict=True)
     except ValidationError as error:
-        violations = [_violation(details, model) for details in error.errors(include_url=False, include_context=False)]
-    raise invalid_fields(Reason.ARGUMENTS_INVALID, *violations)
+        found = error.errors(include_url=False, include_context=False, include_input=False)[:MAX_VIOLATIONS]
+    raise invalid_fields(Reason.ARGUMENTS_INVALID, *(_violation(details, model) for details in found))
+
+
+def _with_few_unknown(value: Json, model: type[BaseModel]) -> Json:
+    """Return what is to become a model, with no more unknown keys in each object than a refusal tells.
+
+    It is refused anyway, and reporting each of them costs more than reading the request did.
+    """
+    if isinstance(value, list):
+        return [_with_few_unknown(item, model) if isinstance(item, dict) else item for item in value]
+    if not isinstance(value, dict):
+        return value
+    unknown = [name for name in value if name not in model.model_fields] if len(value) > MAX_VIOLATIONS else []
+    surplus = set(unknown[MAX_VIOLATIONS:] if model.model_config.get("extra") == "forbid" else ())
+    known = {name: item for name, item in value.items() if name not in surplus} if surplus else value
+    inner = _inner_models(model)
+    return known | {name: _with_few_unknown(known[name], inner[name]) for name in inner.keys() & known.keys()}
+
+
+@cache
+def _inner_models(model: type[BaseModel]) -> dict[str, type[BaseModel]]:
+    """Return the model of each field that holds one, or a list of them."""
+    found = {name: next(_models(field.annotation), None) for name, field in model.model_fields.items()}
+    return {name: inner for name, inner in found.items() if inner and not _has_tables(model.model_fields[name])}
+
+
+def _has_tables(field: FieldInfo) -> bool:
+    return any(get_origin(part) is dict for part in (field.annotation, *get_args(field.annotation)))
 
 
 def _violation(details: ErrorDetails, model: type[BaseModel]) -> Violation:

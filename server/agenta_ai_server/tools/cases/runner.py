@@ -8,25 +8,26 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from agenta_ai_server.agenta.completion_service import InlinePrompt
-from agenta_ai_server.domain.errors import Refused, ToolFailed
+from agenta_ai_server.domain.errors import Reason, Refused, ToolFailed
 from agenta_ai_server.domain.progress import Stage
 from agenta_ai_server.tools.cases.trial import CaseRun, CaseRuns, Trial
+from agenta_ai_server.tools.workers.pool import FAILED, WorkerFailed
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
 
     from agenta_ai_server.agenta.completion_service import CompletionService
     from agenta_ai_server.concurrency.limiter import ConcurrencyLimiter
     from agenta_ai_server.domain.tool_call import ToolCall
     from agenta_ai_server.tools.cases.arguments import RefineWithCasesArguments
-    from agenta_ai_server.tools.cases.expectations import Expectation
-    from agenta_ai_server.tools.computing import Computing
+    from agenta_ai_server.tools.cases.checker import Checker
 
 # Runs of one call at the same time.
 MAX_AT_ONCE = 5
 # What is kept of an output once it has been checked: a model learns up to 2,000 of these, and callers read fewer. An
 # answer of Agenta's has up to 2 MiB, and a call keeps hundreds of them.
 KEPT_CHARACTERS = 2_001
+UNCHECKED = f"The output can't be checked: {FAILED}."
 # What is kept of a call's time to report what came of it.
 REPORT_SECONDS = 0.5
 
@@ -58,9 +59,8 @@ class CaseRunner:
         completions: Runs prompts.
         limiter: Gives the slots.
         arguments: The cases, and how often each is run.
-        expectations: Of each case.
+        checkers: Of each case.
         prepared: Returns a template as it is run.
-        computing: Checks outputs that take long.
         call: The call that it is for.
     """
 
@@ -69,17 +69,15 @@ class CaseRunner:
         completions: CompletionService,
         limiter: ConcurrencyLimiter,
         arguments: RefineWithCasesArguments,
-        expectations: list[Expectation],
+        checkers: Sequence[Checker],
         prepared: Callable[[Mapping[str, Any]], dict[str, Any]],
-        computing: Computing,
         call: ToolCall,
     ) -> None:
         self._completions = completions
         self._limiter = limiter
         self._arguments = arguments
-        self._expectations = expectations
+        self._checkers = checkers
         self._prepared = prepared
-        self._computing = computing
         self._call = call
 
     async def run(self, root: Mapping[str, Any], what: str) -> Trial:
@@ -143,7 +141,10 @@ class CaseRunner:
             attempts = error.attempts if isinstance(error, ToolFailed) else ()
             # Without its frames, which hold the prompt.
             return CaseRun(error=error.with_traceback(None), trace_id=attempts[-1].trace_id if attempts else "")
-        expectation = self._expectations[index]
-        key, work = self._call.caller.key, expectation.work(completion.text)
-        faults = await self._computing.run(key, expectation.faults, work, completion.text)
-        return CaseRun(completion.text[:KEPT_CHARACTERS], tuple(faults), trace_id=completion.attempt.trace_id)
+        trace_id = completion.attempt.trace_id
+        try:
+            async with asyncio.timeout_at(call.deadline):
+                faults = await self._checkers[index].faults(completion.text)
+        except (WorkerFailed, TimeoutError):
+            return CaseRun(error=ToolFailed(Reason.UPSTREAM_OUTPUT_INVALID, UNCHECKED), trace_id=trace_id)
+        return CaseRun(completion.text[:KEPT_CHARACTERS], tuple(faults), trace_id=trace_id)

@@ -15,7 +15,7 @@ from agenta_ai_server.tools.cases.trial import Trial, Verdict
 from agenta_ai_server.tools.refine_prompt.refiner import NO_CHANGE, Refinement
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Awaitable, Callable, Mapping
     from typing import Any
 
     from agenta_ai_server.domain.tool_call import ToolCall
@@ -122,7 +122,7 @@ class Search:
         arguments: RefineWithCasesArguments,
         refiner: Refiner,
         runner: CaseRunner,
-        excess: Callable[[Mapping[str, Any]], str],
+        excess: Callable[[Mapping[str, Any]], Awaitable[str]],
         call: ToolCall,
     ) -> None:
         self._arguments = arguments
@@ -215,7 +215,7 @@ class Search:
         refinement = valid.answer
         if refinement.root == found.best.prompt.root:
             return Round(RoundEnd.NOT_BETTER, "The refinement changed nothing.", refinement.summary)
-        if why := self._excess(refinement.root):
+        if why := await self._excess(refinement.root):
             return Round(RoundEnd.REJECTED, why, refinement.summary)
         return refinement
 

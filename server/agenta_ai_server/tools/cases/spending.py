@@ -139,7 +139,8 @@ class _PromptSize:
         opening, names_in = FORMATS[template_format]
         texts = list(strings_in(root))
         self._names = Counter(name.strip() for text in texts for name in names_in(text))
-        self._unclosed = max(sum(text.count(opening) for text in texts) - self._names.total(), 0)
+        self._placeholders = self._names.total()
+        self._unclosed = max(sum(text.count(opening) for text in texts) - self._placeholders, 0)
         # A model also reads numbers and syntax, for example those of a response_format.
         self._bytes = len(strict_json.dump(dict(root)).encode(errors="replace"))
 
@@ -148,12 +149,10 @@ class _PromptSize:
         sizes = {name: _size(value) for name, value in inputs.items()}
         # A path such as {{$}} stands for all of them, with their names, and so may anything that isn't exactly a name.
         everything = _size(inputs)
-        known = sum(
-            # Agenta reads these as paths, even if an input has such a name.
-            count * (everything if self._has_paths and name.startswith(("$", "/")) else sizes.get(name, everything))
-            for name, count in self._names.items()
-        )
-        return self._bytes + self._unclosed * everything + known
+        # Agenta reads these as paths, even if an input has such a name.
+        named = {name for name in sizes if not (self._has_paths and name.startswith(("$", "/")))}
+        less = sum(self._names[name] * (everything - sizes[name]) for name in named)
+        return self._bytes + (self._unclosed + self._placeholders) * everything - less
 
 
 def _has_names_alone(text: str) -> bool:

@@ -7,7 +7,7 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from agenta_ai_server.agenta.completion_service import DeployedPrompt
-from agenta_ai_server.domain.errors import Reason, Violation, invalid_fields
+from agenta_ai_server.domain.errors import Reason, Refused, Violation, invalid_fields
 from agenta_ai_server.domain.tool import Hints, ToolSpec
 from agenta_ai_server.tools.cases import NAME, budget
 from agenta_ai_server.tools.cases.arguments import RefineWithCasesArguments
@@ -15,13 +15,15 @@ from agenta_ai_server.tools.cases.counting import CountingCompletions
 from agenta_ai_server.tools.refine_prompt.refiner import Refiner
 from agenta_ai_server.tools.refine_prompt.tool import NEEDS
 from agenta_ai_server.tools.validation import input_schema, output_schema, validated
+from agenta_ai_server.tools.workers.pool import FAILED, WorkerFailed
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Mapping, Sequence
 
     from agenta_ai_server.domain.call import Principal
     from agenta_ai_server.domain.outcome import ToolOutcome
     from agenta_ai_server.domain.tool_call import ToolCall
+    from agenta_ai_server.tools.cases.checker import Checker
     from agenta_ai_server.tools.cases.expectations import Expectation
     from agenta_ai_server.tools.catalog import Dependencies
     from agenta_ai_server.tools.refine_prompt.template import Template
@@ -32,7 +34,7 @@ DESCRIPTION = (
     "The maximum number of model calls is known before the first one."
 )
 MAX_VIOLATIONS = 10
-# What it takes to compile a character of a pattern, or a value of a schema.
+# What it takes to compile a character of a pattern.
 CHARACTERS_OF_COMPILING = 100
 _ROOT = re.compile(r"[^.\[]+")
 
@@ -61,6 +63,7 @@ class RefineWithCases:
             ToolFailed: No run of the original prompt produced an output.
         """
         # Loaded only now: what checks outputs isn't needed for the start.
+        from agenta_ai_server.tools.cases.checker import Checker
         from agenta_ai_server.tools.cases.copied import find_copied
         from agenta_ai_server.tools.cases.report import outcome
         from agenta_ai_server.tools.cases.runner import CaseRunner
@@ -72,12 +75,14 @@ class RefineWithCases:
         _refuse([budget.excess(arguments, of.repairs)])
         computing, key = of.computing, call.caller.key
         expectations = await computing.run(key, _compiled, _work(arguments), arguments)
+        checkers = [Checker(each, computing, of.workers, key) for each in expectations]
+        _refuse(await _violations(checkers))
         prompt = await refiner.read(arguments.prompt_template_json, call)
         work = len(prompt.source) * len(arguments.cases)
         _refuse(await computing.run(key, _missing_inputs, work, prompt, arguments))
-        paying = _Paying(of, arguments, uses_caller_credential=call.credential is not None)
-        paying.check(prompt.root)
-        runner = CaseRunner(counted, of.limiter, arguments, expectations, paying.prepared, computing, call)
+        paying = _Paying(of, arguments, call)
+        await paying.check(prompt.root)
+        runner = CaseRunner(counted, of.limiter, arguments, checkers, paying.prepared, call)
         found = await Search(arguments, refiner, runner, paying.excess, call).run(prompt)
         best = found.best.prompt
         work = len(best.source) * sum(len(each.texts) for each in expectations)
@@ -88,27 +93,29 @@ class RefineWithCases:
 class _Paying:
     """What is run, and at whose expense."""
 
-    def __init__(
-        self, dependencies: Dependencies, arguments: RefineWithCasesArguments, *, uses_caller_credential: bool
-    ) -> None:
+    def __init__(self, dependencies: Dependencies, arguments: RefineWithCasesArguments, call: ToolCall) -> None:
         self._spending = dependencies.spending
+        self._computing = dependencies.computing
         self._arguments = arguments
-        self._uses_caller_credential = uses_caller_credential
+        self._caller = call.caller.key
+        self._uses_caller_credential = call.credential is not None
 
-    def check(self, root: Mapping[str, Any]) -> None:
+    async def check(self, root: Mapping[str, Any]) -> None:
         """Refuse a template that names another model or may need too many tokens."""
         if self._uses_caller_credential:
             return
-        _refuse(self._spending.violations(root))
-        if why := self.excess(root):
+        _refuse(await self._computing.in_thread(self._caller, self._spending.violations, root))
+        if why := await self.excess(root):
             _refuse([Violation("arguments.cases", why)])
 
-    def excess(self, root: Mapping[str, Any]) -> str:
+    async def excess(self, root: Mapping[str, Any]) -> str:
         """Return why a template may not be run; empty if it may."""
         if self._uses_caller_credential:
             return ""
         inputs = [case.inputs for case in self._arguments.cases]
-        return self._spending.excess(root, inputs, self._arguments.repeat, self._arguments.max_rounds + 1)
+        runs, passes = self._arguments.repeat, self._arguments.max_rounds + 1
+        # Measuring large inputs, or a template of many strings, takes a tenth of a second.
+        return await self._computing.in_thread(self._caller, self._spending.excess, root, inputs, runs, passes)
 
     def prepared(self, root: Mapping[str, Any]) -> dict[str, Any]:
         """Return the template as it is run."""
@@ -148,12 +155,7 @@ def _refuse(violations: Iterable[Violation | None]) -> None:
 
 def _work(arguments: RefineWithCasesArguments) -> int:
     """Return the cost of compiling the expectations, in characters that are examined once: 20 patterns take seconds."""
-    from agenta_ai_server.tools.json_schema.values import count_values
-
-    return sum(
-        CHARACTERS_OF_COMPILING * (len(case.expected.pattern or "") + count_values(case.expected.json_schema, 10_000))
-        for case in arguments.cases
-    )
+    return sum(CHARACTERS_OF_COMPILING * len(case.expected.pattern or "") for case in arguments.cases)
 
 
 def _compiled(arguments: RefineWithCasesArguments) -> list[Expectation]:
@@ -164,12 +166,33 @@ def _compiled(arguments: RefineWithCasesArguments) -> list[Expectation]:
         try:
             compiled.append(Expectation(case.expected))
         except ExpectationError as error:
-            path = f"arguments.cases[{index}].expected"
-            violations += [Violation(f"{path}.{each.field}", each.description) for each in error.violations]
+            violations.append(_of_case(index, error.violation))
             if len(violations) >= MAX_VIOLATIONS:
                 break
     _refuse(violations)
     return compiled
+
+
+async def _violations(checkers: Sequence[Checker]) -> list[Violation]:
+    """Return what outputs can't be checked for as JSON.
+
+    Raises:
+        Refused: OVERLOADED.
+    """
+    found: list[Violation] = []
+    try:
+        for index, checker in enumerate(checkers):
+            found += [_of_case(index, each) for each in await checker.violations()]
+            if len(found) >= MAX_VIOLATIONS:
+                break
+    except WorkerFailed:
+        message = f"The cases can't be checked: {FAILED}. Nothing was sent to the model. Retry later."
+        raise Refused(Reason.OVERLOADED, message, retry_delay=1.0) from None
+    return found
+
+
+def _of_case(index: int, violation: Violation) -> Violation:
+    return Violation(f"arguments.cases[{index}].expected.{violation.field}", violation.description)
 
 
 def _missing_inputs(prompt: Template, arguments: RefineWithCasesArguments) -> list[Violation]:

@@ -3,22 +3,21 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from agenta_ai_server.domain.errors import Violation
 from agenta_ai_server.tools.refine_prompt.formats import READ
 from agenta_ai_server.tools.refine_prompt.formats.syntax import Demand, TemplateSyntaxError, compared, is_blank, shown
-from agenta_ai_server.tools.refine_prompt.rendering.pool import LimitExceeded, WorkerFailed, Workers
 from agenta_ai_server.tools.refine_prompt.rendering.verdict import Fault
 from agenta_ai_server.tools.refine_prompt.template import TemplateError, cannot_render
+from agenta_ai_server.tools.workers.pool import LimitExceeded
 
 if TYPE_CHECKING:
     from collections.abc import Hashable, Iterable, Iterator, Sequence
 
     from agenta_ai_server.tools.computing import Computing
     from agenta_ai_server.tools.refine_prompt.template import Template, Text
-
-__all__ = ["Guarantee", "WorkerFailed"]
+    from agenta_ai_server.tools.workers.pool import Workers
 
 MAX_NAMES = 3
 # With twice as many, the answer would come near the 4 MiB that clients read by default.
@@ -31,15 +30,14 @@ _LIMITS = "rendering it takes too much CPU time or memory"
 class Guarantee:
     """Checks prompts and refinements. Templates in ``jinja2`` and ``mustache`` are rendered in processes of their own.
 
-    It belongs to the event loop that runs its first check.
-
     Args:
         computing: Compares texts in the formats that aren't rendered.
+        workers: Render the others.
     """
 
-    def __init__(self, computing: Computing) -> None:
+    def __init__(self, computing: Computing, workers: Workers) -> None:
         self._computing = computing
-        self._workers = Workers()
+        self._workers = workers
 
     async def check(self, prompt: Template, key: Hashable) -> None:
         """Check that each text of a prompt can be rendered in its format, if that is one that is rendered.
@@ -55,7 +53,7 @@ class Guarantee:
         if prompt.variables is not None:
             return
         try:
-            faults = await self._workers.ask(_request(prompt), key)
+            faults = await self._ask("read templates", prompt, key)
         except LimitExceeded:
             raise TemplateError(f"The template can't be checked: {_LIMITS}.") from None
         if faults:
@@ -86,23 +84,20 @@ class Guarantee:
         if prompt.variables is not None:
             return await self._computing.run(key, lambda: list(variable_violations(prompt, contents)), size)
         try:
-            faults = await self._workers.ask(_request(prompt, contents), key)
+            faults = await self._ask("compare templates", prompt, key, new=contents)
         except LimitExceeded:
             return [Violation("messages", f"The refinement can't be checked: {_LIMITS}.")]
         return [_violation(prompt, fault) for fault in faults]
 
-    async def aclose(self) -> None:
-        """End the processes."""
-        await self._workers.aclose()
-
-
-def _request(prompt: Template, new: Sequence[str] | None = None) -> dict[str, Any]:
-    return {
-        "format": prompt.template_format,
-        "old": [text.content for text in prompt.texts],
-        "fixed": [text.content for text in prompt.fixed],
-        "new": new,
-    }
+    async def _ask(self, task: str, prompt: Template, key: Hashable, **more: Sequence[str]) -> list[Fault]:
+        request = {
+            "task": task,
+            "template_format": prompt.template_format,
+            "old": [text.content for text in prompt.texts],
+            "fixed": [text.content for text in prompt.fixed],
+            **more,
+        }
+        return [Fault(*fault) for fault in await self._workers.ask(request, key)]
 
 
 def _violation(prompt: Template, fault: Fault) -> Violation:

@@ -9,9 +9,9 @@ from agenta_ai_server.domain.errors import Reason, Refused, ToolFailed, Violatio
 from agenta_ai_server.domain.record import record
 from agenta_ai_server.tools import strict_json
 from agenta_ai_server.tools.refine_prompt import answer, template
-from agenta_ai_server.tools.refine_prompt.guarantee import WorkerFailed
 from agenta_ai_server.tools.refine_prompt.prompt import CONTEXT, GUIDELINES, TEMPLATE
 from agenta_ai_server.tools.repairs import AnswerInvalid, RepairableTask, ValidAnswer, as_list, run_with_repairs
+from agenta_ai_server.tools.workers.pool import WorkerFailed
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Sequence

@@ -1,4 +1,4 @@
-"""Manages the processes that render templates."""
+"""Manages the worker processes."""
 
 from __future__ import annotations
 
@@ -11,32 +11,35 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final
 
 from agenta_ai_server.concurrency.turns import Turns
-from agenta_ai_server.tools.refine_prompt.rendering.verdict import Fault
 
 if TYPE_CHECKING:
     from asyncio.subprocess import Process
     from collections.abc import Hashable, Mapping
 
-_WORKER: Final = "agenta_ai_server.tools.refine_prompt.rendering.worker"
+_WORKER: Final = "agenta_ai_server.tools.workers.worker"
 _LENGTH_BYTES: Final = 4
-_MAX_ANSWER_BYTES: Final = 2**16
+_MAX_ANSWER_BYTES: Final = 2**20
 # A worker ends itself when it has taken too much CPU time. This is for one that is stopped, or isn't given any.
 _SECONDS: Final = 6.0
 _STARTING_SECONDS: Final = 10.0
 _ENDING_SECONDS: Final = 1.0
 _PROCESSES: Final = 2
+# Why there is no answer, a sentence's end.
+FAILED: Final = "the process that does it could not be started, or did not respond in time"
+# What a process dies of that takes too much CPU time, or too much memory outside of Python.
+_EXCEEDED: Final = (-signal.SIGPROF, -signal.SIGABRT)
 
 
 class LimitExceeded(Exception):
-    """Rendering took too much CPU time or memory."""
+    """A task took too much CPU time or memory."""
 
 
 class WorkerFailed(Exception):
-    """No worker could answer, for a reason that has nothing to do with the templates."""
+    """No worker could answer, for a reason that has nothing to do with the task."""
 
 
 class Workers:
-    """Renders templates in up to two processes, started with the first request.
+    """Does tasks in up to two processes, started with the first request.
 
     It belongs to the event loop that makes its first request.
     """
@@ -47,11 +50,11 @@ class Workers:
         self._running: set[asyncio.Task[dict[str, Any]]] = set()
         self._closed = False
 
-    async def ask(self, request: Mapping[str, Any], key: Hashable) -> list[Fault]:
-        """Let a worker check templates, and return what is wrong with them.
+    async def ask(self, request: Mapping[str, Any], key: Hashable) -> list[Any]:
+        """Let a worker do a task, and return what it found, as JSON.
 
         Args:
-            request: What it is to do, as JSON.
+            request: The ``task``, one of the worker's, and its arguments by their names, as JSON.
             key: Who it is for: one request at a time for each key, so that all keys get their turn.
 
         Raises:
@@ -69,7 +72,8 @@ class Workers:
             if not begun.is_set():
                 task.cancel()
             raise
-        return [Fault(*fault) for fault in answer["faults"]]
+        found: list[Any] = answer["found"]
+        return found
 
     def _finished(self, task: asyncio.Task[dict[str, Any]]) -> None:
         self._running.discard(task)
@@ -105,7 +109,7 @@ class Workers:
             raise WorkerFailed from None
         except (OSError, asyncio.IncompleteReadError, ValueError):
             await _end(process)
-            if process.returncode == -signal.SIGPROF:
+            if process.returncode in _EXCEEDED:
                 raise LimitExceeded from None
             raise WorkerFailed from None
         except BaseException:

@@ -1,9 +1,10 @@
-"""The process that renders templates: it reads one request after the other from its input, and answers on its output.
+"""A worker process: it reads one request after the other from its input, and answers on its output.
 
 A message is its length in four bytes, most significant first, and JSON.
 
 A template is hostile code that Jinja2's sandbox holds. Should one get out of it, it finds no environment, and can open
-no file or socket and start no process. What takes too much CPU time ends the process.
+no file or socket and start no process. What takes too much CPU time ends the process, also in the middle of a library's
+native code.
 """
 
 from __future__ import annotations
@@ -16,20 +17,23 @@ import sys
 from dataclasses import astuple
 from typing import TYPE_CHECKING, Any, Final
 
+from agenta_ai_server.tools.cases import json_expectation
 from agenta_ai_server.tools.refine_prompt.rendering import comparison
 from agenta_ai_server.tools.refine_prompt.rendering.text import TooComplex
 from agenta_ai_server.tools.refine_prompt.rendering.verdict import Fault
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping, Sequence
 
 # The CPU time that may be taken for a prompt. What a prompt like it takes in a comparison is in ``comparison.py``.
 PROMPT_SECONDS: Final = 0.25
+# The CPU time that may be taken to read a schema, or to read it and check an output. The largest take a quarter.
+SCHEMA_SECONDS: Final = 1.0
 # The address space that the process may take. The interpreter alone needs about 30 MB of it.
 MEMORY_BYTES: Final = 100 * 2**20
 # Begins each message.
 LENGTH_BYTES: Final = 4
-_MAX_FAULTS: Final = 20
+_MAX_FOUND: Final = 20
 _EVERYTHING: Final = "{{ 'é\\n'|tojson|pprint|urlencode|urlize|wordwrap|striptags }}{{ a.b.c }}"
 
 
@@ -38,29 +42,41 @@ def main() -> None:
     # Loads what is loaded when it is first used, before the limits forbid to open a file.
     comparison.compare("jinja2", [_EVERYTHING], [], [_EVERYTHING, "{% if %}", "{% if a %}", "{{ a.b.c() }}"])
     comparison.compare("mustache", ["{{$.a}}"], [], ["{{a}}"])
+    json_expectation.faults({"json_schema": {"pattern": "a"}, "json_contains": 1}, '"b"')
     _limit()
     while length := _receive(LENGTH_BYTES):
         request = json.loads(_receive(int.from_bytes(length, "big")))
-        signal.setitimer(signal.ITIMER_PROF, PROMPT_SECONDS if request["new"] is None else comparison.MAX_SECONDS)
-        answer = _answer(request)
+        work, seconds = _TASKS[request.pop("task")]
+        signal.setitimer(signal.ITIMER_PROF, seconds)
+        answer = _answer(work, request)
         signal.setitimer(signal.ITIMER_PROF, 0)
         encoded = json.dumps(answer).encode()
         _write(len(encoded).to_bytes(LENGTH_BYTES, "big") + encoded)
 
 
-def _answer(request: Mapping[str, Any]) -> dict[str, Any]:
+def _answer(work: Callable[..., list[Any]], arguments: Mapping[str, Any]) -> dict[str, Any]:
     try:
-        if request["new"] is None:
-            fault = comparison.read(request["format"], request["old"], request["fixed"])
-            faults = [fault] if fault else []
-        else:
-            faults = comparison.compare(request["format"], request["old"], request["fixed"], request["new"])
+        found = work(**arguments)
     except TooComplex as error:
-        faults = [Fault(None, "complex", str(error))]
+        found = [Fault(None, "complex", str(error))]
     except Exception:
-        # Out of memory, or a fault of ours that a template has found: in both cases this process isn't used again.
+        # Out of memory, or a fault of ours that a caller has found: in both cases this process isn't used again.
         return {"exceeded": True}
-    return {"faults": [astuple(fault) for fault in faults[:_MAX_FAULTS]]}
+    return {"found": [each if isinstance(each, str) else astuple(each) for each in found[:_MAX_FOUND]]}
+
+
+def _read(template_format: str, old: Sequence[str], fixed: Sequence[str]) -> list[Fault]:
+    fault = comparison.read(template_format, old, fixed)
+    return [fault] if fault else []
+
+
+# What can be asked for, and the CPU time that it may take.
+_TASKS: Final[Mapping[str, tuple[Callable[..., list[Any]], float]]] = {
+    "read templates": (_read, PROMPT_SECONDS),
+    "compare templates": (comparison.compare, comparison.MAX_SECONDS),
+    "read an expectation": (json_expectation.violations, SCHEMA_SECONDS),
+    "check an output": (json_expectation.faults, SCHEMA_SECONDS),
+}
 
 
 def _limit() -> None:

@@ -1,0 +1,76 @@
+"""Checks the outputs of one case."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from agenta_ai_server.domain.errors import Violation
+from agenta_ai_server.tools.workers.pool import LimitExceeded
+
+if TYPE_CHECKING:
+    from collections.abc import Hashable
+
+    from agenta_ai_server.tools.cases.expectations import Expectation
+    from agenta_ai_server.tools.computing import Computing
+    from agenta_ai_server.tools.workers.pool import Workers
+
+# What an output has at most where it is checked as JSON.
+MAX_JSON_CHARACTERS = 200_000
+_LONG = f"Must have at most {MAX_JSON_CHARACTERS:,} characters, because it is checked as JSON."
+_EXCEEDED = "Can't be checked: it takes too much CPU time or memory."
+
+
+class Checker:
+    """Checks the outputs of one case: as text in this process, as JSON in a worker process.
+
+    Args:
+        expectation: What the case expects.
+        computing: Checks long texts.
+        workers: Check JSON.
+        key: Who it is for.
+    """
+
+    def __init__(self, expectation: Expectation, computing: Computing, workers: Workers, key: Hashable) -> None:
+        self._expectation = expectation
+        self._computing = computing
+        self._workers = workers
+        self._key = key
+        # One that takes too much isn't tried again: there may be hundreds of outputs.
+        self._exceeded = False
+
+    async def violations(self) -> list[Violation]:
+        """Return why no output can be checked as JSON, with paths that begin with a property of the expectation.
+
+        Raises:
+            WorkerFailed: No process could read the expectation, for a reason that has nothing to do with it.
+        """
+        expected = self._expectation.of_json
+        if not expected:
+            return []
+        try:
+            found = await self._workers.ask({"task": "read an expectation", "expected": expected}, self._key)
+        except LimitExceeded:
+            return [Violation(min(expected), _EXCEEDED)]
+        return [Violation(*each) for each in found]
+
+    async def faults(self, output: str) -> list[str]:
+        """Return what is wrong with an output, in sentences; nothing if it meets the expectations.
+
+        Raises:
+            WorkerFailed: No process could check it, for a reason that has nothing to do with it.
+        """
+        expectation = self._expectation
+        faults = await self._computing.run(self._key, expectation.faults, expectation.work(output), output)
+        return [*faults, *await self._faults_of_json(output)] if expectation.of_json else faults
+
+    async def _faults_of_json(self, output: str) -> list[str]:
+        if len(output) > MAX_JSON_CHARACTERS:
+            return [_LONG]
+        if self._exceeded:
+            return [_EXCEEDED]
+        request = {"task": "check an output", "expected": self._expectation.of_json, "output": output}
+        try:
+            return await self._workers.ask(request, self._key)
+        except LimitExceeded:
+            self._exceeded = True
+            return [_EXCEEDED]
