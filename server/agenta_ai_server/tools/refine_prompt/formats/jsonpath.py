@@ -34,7 +34,10 @@ def _parse(expression: str) -> str:
         return ""
     try:
         return _PLAIN.sub(r".\1", str(jsonpath.compile(expression)))
-    except (jsonpath.JSONPathError, RecursionError, ValueError):
+    except MemoryError:
+        raise
+    except Exception:
+        # Of any kind: the library leaves huge numbers and broken regular expressions to Python.
         return ""
 
 
