@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 
 import pytest
 
-from agenta_ai_server.tools.refine_prompt.formats import DEFAULT, READ
+from agenta_ai_server.tools.computing import LONG_CHARACTERS
+from agenta_ai_server.tools.refine_prompt import guarantee, template
+from agenta_ai_server.tools.refine_prompt.formats import DEFAULT, READ, work
 from agenta_ai_server.tools.refine_prompt.formats.syntax import Extent, TemplateSyntaxError, compared, is_blank, shown
 from agenta_ai_server.tools.refine_prompt.rendering import comparison
 
@@ -21,6 +24,9 @@ CURLY = {
     "{{ $ }}{{$['a b'][0]}}": {"$", "$['a b'][0]"},
     "{{$..a}}{{$.*}}{{$[?(@.a[0] == ']')].b}}{{$.a-b}}": {"$..['a']", "$[*]", "$[?@.a[0] == ']'].b", "$['a-b']"},
     "{{/json/pointer}}{{/a[0]}}": {"/json/pointer", "/a[0]"},
+    "{{$.a[?(@.b[?@.c > 1])]}}": {"$.a[?@.b[?@.c > 1]]"},
+    "{{$['[[[[[[!!!!!!-é'][?@ =~ /[a-z]é-?/i]}}": {"$['[[[[[[!!!!!!-é'][?@ =~ /[a-z]é-?/i]"},
+    "{{$.long_" + "g" * 480 + "}}" * 20: {"$.long_" + "g" * 480},
     "{{name}": set(),
     "{name}}": set(),
     "{name}": set(),
@@ -62,6 +68,19 @@ CURLY_ERRORS = {
     "{{$.a['b}}": (1, 1),
     "{{$" + "[" * 50_000 + "}}": (1, 1),
     "{{$" + ".a['" * 20_000 + "}}": (1, 1),
+    # What the library leaves to Python.
+    "a\n{{$[?@.a==1e999]}}": (2, 1),
+    "{{$[?@.a==" + "1" * 400 + "]}}": (1, 1),
+    "{{$[?@=~/(/]}}": (1, 1),
+    "{{$[?@=~/a{99999999999999999999}/]}}": (1, 1),
+    # What takes it long.
+    "{{$.a" + "[?@" * 6 + "]" * 6 + "}}": (1, 1),
+    "{{$[?" + "(" * 5 + "@" + ")" * 5 + "]}}": (1, 1),
+    "{{$[?!!! not !@]}}": (1, 1),
+    "{{$[?@=~/[a-\uffff]/i]}}": (1, 1),
+    "{{$[?@=~/[a-\\uffff]/]}}": (1, 1),
+    "{{$[?" + "@||" * 200 + "@]}}": (1, 1),
+    "{{a}} {{$." + "}}{{$.".join(f"a{number}" for number in range(900)) + "}}": (1, 6747),
 }
 
 FSTRING = {
@@ -1077,6 +1096,41 @@ def test_a_message_holds_nothing_that_breaks_a_terminal_or_utf_8() -> None:
         READ[DEFAULT]("{{\ud800[\x1b]}}")
     assert str(caught.value).isprintable()
     assert str(caught.value).encode()
+
+
+def test_the_texts_of_a_prompt_share_the_limit_of_jsonpaths() -> None:
+    def paths(first: int) -> str:
+        return "".join(f"{{{{$.a{number}}}}}" for number in range(first, first + 350))
+
+    def prompt(role: str, *contents: str) -> template.Template:
+        messages = [{"role": role, "content": content} for content in contents]
+        return template.parse(json.dumps({"messages": [*messages, {"role": "user", "content": "{{a}}"}]}))
+
+    assert prompt("user", *[paths(1000)] * 10).variables
+    with pytest.raises(template.TemplateError, match=r"messages\[1\].content can't be .* 4,000 characters together"):
+        prompt("user", paths(1000), paths(2000))
+    two, names = prompt("user", "a", "b"), [paths(1000), paths(2000), "{{a}}"]
+    assert "together" in next(guarantee.variable_violations(two, names)).description
+    # Of the texts that stay, no more are read.
+    staying = prompt("tool", paths(1000), paths(2000))
+    [violation] = guarantee.variable_violations(staying, ["{{a}} {{$.a1000}} {{$.a2000}}"])
+    assert violation.description == "The refinement invented the variable {{$.a2000}}."
+
+
+@pytest.mark.parametrize(
+    ("text", "is_long"),
+    [
+        ("a" * LONG_CHARACTERS, False),
+        ("{{name}} and {{other}}, as {it} is. " * 30, False),
+        ("{{$.a}}", True),
+        (json.dumps("{{$.a}}").replace("$", "\\u0024"), True),
+        ("{a:>9999}" * 300, True),
+        (json.dumps("{a:>9999}" * 300).replace("{", "\\u007B"), True),
+    ],
+    ids=lambda value: str(value)[:20],
+)
+def test_knows_what_takes_long_to_read(text: str, *, is_long: bool) -> None:
+    assert (work(text) > LONG_CHARACTERS) is is_long
 
 
 def test_libraries_are_loaded_when_they_are_needed() -> None:

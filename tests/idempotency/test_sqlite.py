@@ -200,6 +200,64 @@ async def test_an_entry_that_cant_be_read_fails_alone_until_the_file_is_replaced
         assert await ledger.claim(a_run("spoilt", "other")) == Claimed()
 
 
+@pytest.mark.parametrize("moved", [["ids.db"], ["ids.db", "ids.db-wal", "ids.db-shm"]], ids=len)
+@pytest.mark.parametrize("keeps", [False, True], ids=["deleted", "kept"])
+async def test_processes_leave_a_file_that_is_moved_away(
+    moved: list[str], keeps: bool, path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    away = path.parent / "away"
+    away.mkdir()
+    async with ledger_on(path) as one, ledger_on(path) as two:
+        await finish(one, "old", b"result")
+        await finish(two, "other", b"result")
+        for name in moved:
+            (path.parent / name).rename(away / name)
+            if not keeps:
+                (away / name).unlink()
+        await finish(one, "new", b"result")
+        assert await two.claim(a_run("new", "other")) == Finished(b"result")
+        await finish(two, "newer", b"result")
+        assert await one.claim(a_run("newer", "other")) == Finished(b"result")
+        # Each process says so once.
+        assert (
+            caplog.messages == ["the idempotency file was moved away or deleted, and its ids aren't known any more"] * 2
+        )
+    async with ledger_on(path) as again:
+        assert await again.claim(a_run("newer", "other")) == Finished(b"result")
+        assert await again.claim(a_run("old", "other")) == Claimed()
+    if keeps and len(moved) > 1:
+        async with ledger_on(away / path.name) as old:
+            assert await old.claim(a_run("old", "other")) == Finished(b"result")
+
+
+HOLDING = """
+import sqlite3, sys
+held = sqlite3.connect(sys.argv[1])
+print(held.execute("SELECT count(*) FROM ids").fetchone(), flush=True)
+sys.stdin.read()
+"""
+
+
+def remove_database(path: Path) -> None:
+    path.unlink()
+
+
+async def test_what_is_left_of_a_file_that_another_process_still_uses_does_no_harm(path: Path) -> None:
+    async with ledger_on(path) as ledger:
+        for number in range(30):
+            await finish(ledger, f"old {number}", bytes(3000))
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-c", HOLDING, str(path)), stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE
+        )
+        assert process.stdout
+        assert await process.stdout.readline() == b"(30,)\n"
+        remove_database(path)
+        await finish(ledger, "new", b"result")
+        await process.communicate(b"")
+    async with ledger_on(path) as again:
+        assert await again.claim(a_run("new", "other")) == Finished(b"result")
+
+
 async def test_a_full_disk_keeps_what_was_begun_and_goes_on_when_there_is_room(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

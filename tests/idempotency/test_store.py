@@ -34,6 +34,7 @@ from agenta_ai_server.idempotency.ledger import (
 from agenta_ai_server.idempotency.memory import MemoryLedger
 from agenta_ai_server.idempotency.pending_writes import PendingEnd, PendingWrites
 from agenta_ai_server.idempotency.sealing import Unstored
+from agenta_ai_server.idempotency.sqlite import SqliteLedger
 from agenta_ai_server.idempotency.store import Claim, Leading, LeaseLost, LedgerStore
 
 if TYPE_CHECKING:
@@ -259,6 +260,36 @@ async def test_an_outcome_is_kept_though_the_ledger_fails_when_the_run_ends(back
             assert (await each.run(ID, tool, Waiter())).replayed
         assert [*states, store.state] == [StoreState.FALLBACK, StoreState.SHARED]
     assert tool.runs == 1
+
+
+@pytest.mark.parametrize("joins_before", [False, True])
+async def test_a_clock_that_jumps_doesnt_run_an_id_again_in_the_same_process(
+    joins_before: bool, tmp_path: Path
+) -> None:
+    now, tool = 1000.0, Tool()
+    store = LedgerStore(SqliteLedger(tmp_path / "ids.db", clock=lambda: now))
+    runs = InFlightCalls(store)
+    await store.start()
+    first = asyncio.create_task(runs.run(ID, tool, Waiter()))
+    await tool.begun.wait()
+
+    async def repeat(run_id: RunId) -> ToolOutcome | Reason:
+        try:
+            return await runs.run(run_id, tool, Waiter())
+        except Refused as refused:
+            return refused.reason
+
+    reruns = [asyncio.create_task(repeat(ID._replace(rerun=True))) for _ in range(2)]
+    await asyncio.sleep(0.1 if joins_before else 0)
+    now += 3600
+    reruns.append(asyncio.create_task(repeat(ID._replace(rerun=True))))
+    assert await repeat(ID._replace(fingerprint=b"other")) is Reason.REQUEST_ID_REUSED
+    await asyncio.sleep(0.5)
+    tool.end.set()
+    assert await asyncio.gather(first, *reruns) == [tool.outcome] * 4
+    assert tool.runs == 1
+    await runs.aclose()
+    await store.aclose()
 
 
 async def test_what_wasnt_recorded_is_recorded_at_the_end(backing: Backing) -> None:

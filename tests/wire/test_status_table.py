@@ -158,6 +158,7 @@ REFUSED: list[tuple[str, Message | bytes, StatusCode, str, str, str]] = [
             ({"messages": [{"role": "user", "content": [{"type": "text"}]}]}, "content[0].text"),
             ({"messages": [{"role": "user", "content": [nested(20)]}]}, "16 levels"),
             ({"messages": [{"role": "user", "content": " "}, {"role": "tool", "content": "x"}]}, "No message has text"),
+            ({"messages": [{"role": "user", "content": "{{$[?@.a==1e999]}}"}]}, "isn't a JSONPath"),
         ]
     ],
 ]

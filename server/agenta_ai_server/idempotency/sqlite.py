@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import fcntl
 import logging
 import os
 import queue
@@ -268,6 +269,7 @@ class _File:
         self._max_pages = 0
         self._clock = clock
         self._connection: sqlite3.Connection | None = None
+        self._opened: tuple[int, int] | None = None
         self._table = _SqlTable(clock)
         self._rules = Rules(self._table, ttl, lease, clock)
         self._batches = 0
@@ -312,7 +314,7 @@ class _File:
             self._connection = None
 
     def _transact(self, batch: list[_Step[Any]]) -> None:
-        connection = self._connection or self._open()
+        connection = self._current()
         try:
             connection.execute("BEGIN IMMEDIATE")
             for step in batch:
@@ -331,9 +333,18 @@ class _File:
                 self.close()
             raise
 
+    def _current(self) -> sqlite3.Connection:
+        """Return the connection to the file that is at the path now."""
+        if self._connection and _identity(self._path) != self._opened:
+            log.warning("the idempotency file was moved away or deleted, and its ids aren't known any more")
+            self.close()
+        return self._connection or self._open()
+
     def _open(self) -> sqlite3.Connection:
+        _remove_leftovers(self._path)
         descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         os.close(descriptor)
+        self._opened = _identity(self._path)
         connection = sqlite3.connect(self._path, timeout=TIMEOUT_SECONDS, isolation_level=None)
         try:
             [found] = connection.execute("PRAGMA application_id").fetchone()
@@ -366,6 +377,35 @@ class _File:
         is_full = pages - free > self._max_pages
         dropped = connection.execute(DROP_OUTCOMES, (SWEEP_ROWS,)).rowcount if is_full else 0
         self._table.takes_new = not is_full or dropped > 0
+
+
+def _identity(path: Path) -> tuple[int, int] | None:
+    """Return what names the file at the path, whatever its name; ``None`` if there is none."""
+    try:
+        status = path.stat()
+    except FileNotFoundError:
+        return None
+    return status.st_dev, status.st_ino
+
+
+def _remove_leftovers(path: Path) -> None:
+    """Delete the ``-wal`` and ``-shm`` files of a database that was moved away without them, or deleted.
+
+    Processes that haven't noticed may still use them, and must not share them with those that use the next database.
+    """
+    leftovers = [path.with_name(f"{path.name}{suffix}") for suffix in ("-wal", "-shm")]
+    if path.exists() or not any(each.exists() for each in leftovers):
+        return
+    folder = os.open(path.parent, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        # One process at a time: these would soon be the files of the database that another one has created.
+        fcntl.flock(folder, fcntl.LOCK_EX)
+        if not path.exists():
+            for each in leftovers:
+                each.unlink(missing_ok=True)
+            os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+    finally:
+        os.close(folder)
 
 
 def _truncate_log(connection: sqlite3.Connection) -> None:

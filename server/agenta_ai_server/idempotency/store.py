@@ -139,6 +139,7 @@ class LedgerStore:
         self._begin_unrecorded = begin_unrecorded
         self._prefix = uuid4().hex[:12]
         self._numbers = itertools.count()
+        # By the keys of their ids.
         self._leases: dict[str, LedgerLease] = {}
         self._pending = PendingWrites()
         self._tasks: set[asyncio.Task[None]] = set()
@@ -180,6 +181,9 @@ class LedgerStore:
             if pending.run.fingerprint != fingerprint:
                 raise reused()
             return self._finished(key, pending.ending.data)
+        if lease := self._leases.get(key):
+            # The ledger's clock may have jumped, and then the id looks as if nobody ran it any more.
+            await self._renew([lease])
         run = self._pending.take_claim(key, fingerprint) or Run(key, fingerprint, self._new_token())
         try:
             answer = await self._ask(self.ledger.claim(run, waited=waited, rerun=rerun))
@@ -190,7 +194,7 @@ class LedgerStore:
             raise
         match answer:
             case Claimed():
-                lease = self._leases[run.token] = LedgerLease(self, run)
+                lease = self._leases[key] = LedgerLease(self, run)
                 return Leading(lease)
             case Finished(data):
                 return self._finished(key, data)
@@ -243,8 +247,16 @@ class LedgerStore:
         held = await self._ask(self.ledger.hold([Hold(lease.run, lease.begun) for lease in leases]))
         for lease, is_held in zip(leases, held, strict=True):
             # It may have ended while it was renewed.
-            if not is_held and self._leases.pop(lease.run.token, None) is not None:
+            if not is_held and self._forget(lease.run):
                 log.warning("a lease wasn't renewed in time, and another process has claimed its request_id")
+
+    def _forget(self, run: Run) -> bool:
+        """Renew the lease of a run no more, and return whether it was still renewed."""
+        lease = self._leases.get(run.key)
+        if lease is None or lease.run != run:
+            return False
+        del self._leases[run.key]
+        return True
 
     async def begin(self, run: Run) -> None:
         """Record that a run has begun; see :meth:`Lease.begin`."""
@@ -259,7 +271,7 @@ class LedgerStore:
 
     async def end(self, run: Run, ending: Ending) -> None:
         """Record how a run ended, now or as soon as the ledger can."""
-        self._leases.pop(run.token, None)
+        self._forget(run)
         if ending.data is not None:
             ending = Ending(ending.kind, self._sealing.seal(run.key, ending.data))
         is_kept = ending.kind is EndKind.KEPT

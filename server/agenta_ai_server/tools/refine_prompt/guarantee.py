@@ -6,7 +6,8 @@ import re
 from typing import TYPE_CHECKING
 
 from agenta_ai_server.domain.errors import Violation
-from agenta_ai_server.tools.refine_prompt.formats import READ
+from agenta_ai_server.tools.refine_prompt.formats import READ, work
+from agenta_ai_server.tools.refine_prompt.formats.jsonpath import Paths
 from agenta_ai_server.tools.refine_prompt.formats.syntax import Demand, TemplateSyntaxError, compared, is_blank, shown
 from agenta_ai_server.tools.refine_prompt.rendering.verdict import Fault
 from agenta_ai_server.tools.refine_prompt.template import TemplateError, cannot_render
@@ -78,10 +79,10 @@ class Guarantee:
         if broken := list(_structural_violations(prompt, new)):
             return broken
         contents = [str(content) for _, content in new]
-        size = sum(map(len, contents))
         if broken := list(control_violations(prompt, contents)):
             return broken
         if prompt.variables is not None:
+            size = sum(map(work, contents)) + sum(work(text.content) for text in prompt.fixed)
             return await self._computing.run(key, lambda: list(variable_violations(prompt, contents)), size)
         try:
             faults = await self._ask("compare templates", prompt, key, new=contents)
@@ -158,10 +159,10 @@ def variable_violations(prompt: Template, contents: Sequence[str]) -> Iterator[V
     """
     names_in = READ[prompt.template_format]
     found: set[str] = set()
-    unreadable = False
+    paths, unreadable = Paths(), False
     for index, (text, content) in enumerate(zip(prompt.texts, contents, strict=True)):
         try:
-            found |= names_in(content)
+            found |= names_in(content, paths)
         except TemplateSyntaxError as error:
             unreadable = True
             yield _violation(prompt, Fault(index, "unreadable", str(error)))
@@ -169,7 +170,8 @@ def variable_violations(prompt: Template, contents: Sequence[str]) -> Iterator[V
             yield _violation(prompt, Fault(index, "empty", ""))
     if unreadable:
         return
-    fixed = frozenset[str]().union(*(_variables_if_any(prompt, text) for text in prompt.fixed))
+    paths = Paths()
+    fixed = frozenset[str]().union(*(_variables_if_any(prompt, text, paths) for text in prompt.fixed))
     old = fixed | (prompt.variables or frozenset())
     lost, invented = compared(old, found | fixed)
     demands = {name for name in invented if isinstance(name, Demand)}
@@ -182,10 +184,10 @@ def variable_violations(prompt: Template, contents: Sequence[str]) -> Iterator[V
         yield Violation("messages", f"The refinement has a format specification that takes fewer values: {listed}.")
 
 
-def _variables_if_any(prompt: Template, text: Text) -> frozenset[str]:
+def _variables_if_any(prompt: Template, text: Text, paths: Paths) -> frozenset[str]:
     """The variables of a text that stays as it is. If it can't be rendered, that isn't for a refinement to mend."""
     try:
-        return READ[prompt.template_format](text.content)
+        return READ[prompt.template_format](text.content, paths)
     except TemplateSyntaxError:
         return frozenset()
 

@@ -9,6 +9,7 @@ from agenta_ai_server.domain.errors import Reason, Refused, ToolFailed, Violatio
 from agenta_ai_server.domain.record import record
 from agenta_ai_server.tools import strict_json
 from agenta_ai_server.tools.refine_prompt import answer, template
+from agenta_ai_server.tools.refine_prompt.formats import work
 from agenta_ai_server.tools.refine_prompt.prompt import CONTEXT, GUIDELINES, TEMPLATE
 from agenta_ai_server.tools.repairs import AnswerInvalid, RepairableTask, ValidAnswer, as_list, run_with_repairs
 from agenta_ai_server.tools.workers.pool import WorkerFailed
@@ -98,7 +99,7 @@ class Refiner:
         Raises:
             TemplateError: It can't be refined.
         """
-        return await self._computing.run(call.caller.key, template.parse, len(source), source)
+        return await self._computing.run(call.caller.key, template.parse, work(source), source)
 
     async def refine(self, prompt: Template, guidelines: str, context: str, call: ToolCall) -> ValidAnswer[Refinement]:
         """Refine a template.

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from agenta_ai_server.domain.record import record
 from agenta_ai_server.tools import strict_json
 from agenta_ai_server.tools.refine_prompt.formats import DEFAULT, FORMATS, READ
+from agenta_ai_server.tools.refine_prompt.formats.jsonpath import Paths
 from agenta_ai_server.tools.refine_prompt.formats.syntax import TemplateSyntaxError
 
 if TYPE_CHECKING:
@@ -162,9 +163,10 @@ def _variables(texts: Sequence[Text], template_format: str) -> frozenset[str] | 
     if (read := READ.get(template_format)) is None:
         return None
     found: set[str] = set()
+    paths = Paths()
     for text in texts:
         try:
-            found |= read(text.content)
+            found |= read(text.content, paths)
         except TemplateSyntaxError as error:
             raise TemplateError(cannot_render(text, template_format, str(error))) from None
     return frozenset(found)

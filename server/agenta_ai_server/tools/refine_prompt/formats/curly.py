@@ -5,23 +5,25 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
-from agenta_ai_server.tools.refine_prompt.formats import jsonpath
+from agenta_ai_server.tools.refine_prompt.formats.jsonpath import Paths
 from agenta_ai_server.tools.refine_prompt.formats.syntax import TemplateSyntaxError, shown
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-# Reading one takes about as long as reading 5,000 characters of text.
-MAX_PATHS = 200
 # A name with nothing in it that has to be looked at.
 _PLAIN = re.compile(r"\{\{\s*(\w[\w.-]*)\s*\}\}")
 
 
-def variables(text: str) -> frozenset[str]:
+def variables(text: str, paths: Paths | None = None) -> frozenset[str]:
     """The variables of a text, as written but for the blanks around them.
 
     Agenta resolves whatever stands between two braces and the next two in the same line, so nearly everything is a
     name there, and a lone pair is literal text.
+
+    Args:
+        text: The text.
+        paths: The JSONPaths of the template that it belongs to; ``None`` if it stands alone.
 
     Raises:
         TemplateSyntaxError: A name that Agenta can resolve to no value at all.
@@ -30,17 +32,14 @@ def variables(text: str) -> frozenset[str]:
     if text.count("{") + text.count("}") == 4 * len(plain):
         return frozenset(plain)
     found: dict[str, str] = {}
-    end = paths = 0
+    paths = paths or Paths()
+    end = 0
     *closed, _ = text.split("}}")
     for segment in closed:
         end += len(segment)
         name = _placeholder(segment)
         if name is not None and name not in found:
-            paths += name.startswith("$")
-            if paths > MAX_PATHS:
-                start = text.rfind("{{", 0, end)
-                raise TemplateSyntaxError.at(f"There are more than {MAX_PATHS} JSONPaths.", text, start)
-            found[name] = _checked(name, text, end)
+            found[name] = _checked(name, text, end, paths)
         end += len("}}")
     return frozenset(found.values())
 
@@ -66,12 +65,12 @@ def _placeholder(segment: str) -> str | None:
     return name.strip() if opened else None
 
 
-def _checked(name: str, text: str, end: int) -> str:
+def _checked(name: str, text: str, end: int, paths: Paths) -> str:
     if name.isidentifier():
         return name
     start = text.rfind("{{", 0, end)
     if name.startswith("$"):
-        return jsonpath.canonical(name, text, start)
+        return paths.canonical(name, text, start)
     if not name.strip("."):
         message = f"{{{{{shown(name)}}}}} can't be resolved: there must be a name between the braces."
         raise TemplateSyntaxError.at(message, text, start)

@@ -14,6 +14,8 @@ from agenta_ai_server.tools.refine_prompt.formats.syntax import Demand, Extent, 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from agenta_ai_server.tools.refine_prompt.formats.jsonpath import Paths
+
 _FORMATTER = Formatter()
 _BRACE = re.compile("[{}]")
 # One placeholder may ask for gigabytes of padding.
@@ -30,7 +32,7 @@ _LONG = "x" * 10_000
 _KINDS = {"no text": "x", "no whole number": -1, "no fraction": 1.5}
 
 
-def variables(text: str) -> frozenset[str]:
+def variables(text: str, _paths: Paths | None = None) -> frozenset[str]:
     """The variables of a text, each with its path, as written: blanks belong to the name here.
 
     A name that stands inside a format spec, where its value is not shown, begins with a colon. With the variables come

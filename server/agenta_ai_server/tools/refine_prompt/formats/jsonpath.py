@@ -13,29 +13,89 @@ MASK = re.compile(_MASK.format(r"\d+"))
 _PLACEHOLDER = re.compile(r"\{\{\{?\s*(\$[^{}]*)\}\}\}?")
 # A name in the normal form that can be written after a dot.
 _PLAIN = re.compile(r"(?<!\.)\['([A-Za-z_]\w*)'\]")
-# Longer than anybody writes. What reads a path takes up to some milliseconds for one of this length.
+# Each of these limits is more than anybody writes. To parse a path of this length takes up to 20 ms,
 MAX_CHARACTERS = 500
+# because a filter within others is parsed again with each of them,
+MAX_NESTING = 5
+# and different paths with this length together take up to 0.2 s.
+MAX_CHARACTERS_TOGETHER = 4_000
+_NO_PATH = "isn't a JSONPath: write it like $.a.b or $['a'][0]"
+# A range of letters that doesn't end in ASCII. Python compiles its letters one by one, up to 65,536 of them.
+_LONG_RANGE = re.compile(r"-(\\?[^\x00-\x7f]|\\[uUN])")
+
+
+class Paths:
+    """The JSONPaths of one template, each of which is parsed once."""
+
+    def __init__(self) -> None:
+        self._found: dict[str, str] = {}
+        self._characters = 0
+
+    def canonical(self, expression: str, text: str, offset: int) -> str:
+        """Return a JSONPath in its one normal form.
+
+        Raises:
+            TemplateSyntaxError: Agenta would not take it for one, or it is too complex, or all of them are too long.
+        """
+        if expression not in self._found:
+            self._characters += len(expression)
+            if self._characters > MAX_CHARACTERS_TOGETHER:
+                message = f"The JSONPaths have more than {MAX_CHARACTERS_TOGETHER:,} characters together: use fewer."
+                raise TemplateSyntaxError.at(message, text, offset)
+            self._found[expression] = canonical(expression, text, offset)
+        return self._found[expression]
 
 
 def canonical(expression: str, text: str, offset: int) -> str:
-    """Return a JSONPath in its one normal form, or raise if Agenta would not take it for one."""
-    found = _parse(expression) if len(expression) <= MAX_CHARACTERS else ""
-    if not found:
-        message = f"{{{{{shown(expression)}}}}} isn't a JSONPath: write it like $.a.b or $['a'][0]."
-        raise TemplateSyntaxError.at(message, text, offset)
-    return found
+    """Return a JSONPath in its one normal form.
+
+    Raises:
+        TemplateSyntaxError: Agenta would not take it for one, or it is too complex.
+    """
+    try:
+        return _parsed(expression)
+    except ValueError as error:
+        raise TemplateSyntaxError.at(f"{{{{{shown(expression)}}}}} {error}.", text, offset) from None
 
 
 @lru_cache(maxsize=1024)
-def _parse(expression: str) -> str:
+def _parsed(expression: str) -> str:
     import jsonpath
 
+    if len(expression) > MAX_CHARACTERS:
+        raise ValueError(f"has more than {MAX_CHARACTERS} characters: shorten it")
     if expression != "$" and not expression.startswith(("$.", "$[")):
-        return ""
+        raise ValueError(_NO_PATH)
     try:
-        return _PLAIN.sub(r".\1", str(jsonpath.compile(expression)))
-    except (jsonpath.JSONPathError, RecursionError, ValueError):
-        return ""
+        too_complex = _complexity(expression)
+        normal = "" if too_complex else str(jsonpath.compile(expression))
+    except MemoryError:
+        raise
+    except Exception:
+        # Of any kind: the library leaves huge numbers and broken regular expressions to Python.
+        raise ValueError(_NO_PATH) from None
+    if too_complex:
+        raise ValueError(too_complex)
+    return _PLAIN.sub(r".\1", normal)
+
+
+def _complexity(expression: str) -> str:
+    """Say why a JSONPath takes long to parse, which the library's tokens show; empty if it doesn't."""
+    from jsonpath import DEFAULT_ENV, token
+
+    level = negations = 0
+    for each in DEFAULT_ENV.lexer.tokenize(expression):
+        if each.kind in (token.TOKEN_LBRACKET, token.TOKEN_LPAREN):
+            level += 1
+        elif each.kind in (token.TOKEN_RBRACKET, token.TOKEN_RPAREN):
+            level -= 1
+        elif each.kind == token.TOKEN_RE_PATTERN and _LONG_RANGE.search(each.value):
+            return "has a regular expression with a range of letters beyond ASCII: list them, or use \\w"
+        if each.kind != token.TOKEN_WHITESPACE:
+            negations = negations + 1 if each.kind == token.TOKEN_NOT else 0
+        if level + negations > MAX_NESTING:
+            return f"is nested more than {MAX_NESTING} levels deep: simplify its filter"
+    return ""
 
 
 def masked(number: int) -> str:
