@@ -39,8 +39,8 @@ _OLDER: dict[Kind, Route] = {"completion": RUN, "chat": CHAT_RUN}
 _ROUTES = {"auto": (_NEWER, _OLDER), "invoke": (_NEWER,), "run": (_OLDER,)}
 
 OLDER_ROUTE_SECONDS = 60.0
-"""How long the older route is tried first after only that one has worked. A proxy may have been why, or Agenta may be
-updated since."""
+"""How long the older route is tried first after only that one has worked. A proxy may have been the reason,
+or Agenta may have been updated since."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

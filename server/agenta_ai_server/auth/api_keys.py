@@ -60,7 +60,8 @@ class ApiKeyAuthenticator:
     async def start(self) -> None:
         """Make a file without keys, readable by its owner only, if there was none.
 
-        Not earlier: another server with the same path that goes on running would forget the keys that it still knows.
+        Not before the other parts have started: if this server doesn't start, another one with the same path would
+        forget the keys that it still knows.
 
         Raises:
             ValueError: The file can't be made.

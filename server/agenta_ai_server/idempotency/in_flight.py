@@ -86,7 +86,7 @@ class InFlightCalls:
         max_joined: How many callers may wait for runs that others have begun here.
         max_joined_per_principal: How many of them may belong to one principal.
         result_seconds: How long results are stored.
-        pace: Paces what repeats with large results take, which no rate limit counts; ``None``: it isn't paced.
+        pace: Paces reading and serializing large stored results, which no rate limit counts; ``None``: not paced.
     """
 
     def __init__(
@@ -254,7 +254,7 @@ class InFlightCalls:
         while True:
             claim, waited = await self._claim(run)
             if isinstance(claim, Lost):
-                return OUTCOME_UNKNOWN
+                return _unknown()
             if isinstance(claim, Finished):
                 return await self._replay(run, claim.data, replayed=not waited)
             try:
@@ -356,12 +356,14 @@ class _Run:
 
 
 def _replaying(callers: Callers, data: bytes, *, replayed: bool) -> Generator[None, None, ToolOutcome]:
-    """Read a large result in steps, and serialize it here in its turn: not before, as it takes ten times its bytes."""
+    """Read a large stored result and serialize it for its callers, in steps.
+
+    Not before its turn, because it takes ten times the memory once it has been read.
+    """
     outcome = _stored(data, replayed=replayed)
-    yield
-    for waiter in callers.waiters:
-        if waiter.write:
-            outcome.written(waiter.write)
+    for write in {waiter.write for waiter in callers.waiters if waiter.write}:
+        yield
+        outcome.written(write)
     return outcome
 
 
@@ -371,7 +373,12 @@ def _stored(data: bytes, *, replayed: bool) -> ToolOutcome:
     except ValueError as error:
         # For example, a later version's result after a downgrade. It was billed anyway.
         log.error("an outcome can't be read: %s", error)  # the traceback says nothing more
-        return OUTCOME_UNKNOWN
+        return _unknown()
+
+
+def _unknown() -> ToolOutcome:
+    # A copy, because what is written for its callers is kept with it.
+    return replace(OUTCOME_UNKNOWN)
 
 
 def _too_many() -> Refused:

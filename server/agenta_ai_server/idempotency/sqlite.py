@@ -14,14 +14,14 @@ import time
 from contextlib import suppress
 from dataclasses import dataclass
 from itertools import islice
-from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Generic, TypeAlias, TypeVar, cast
 
 from agenta_ai_server.idempotency.ledger import Ending, LedgerFailed
 from agenta_ai_server.idempotency.rules import Entry, Rules, State
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
-    from pathlib import Path
 
     from agenta_ai_server.idempotency.ledger import ClaimAnswer, Hold, Run
 
@@ -36,9 +36,10 @@ MAX_FILE_BYTES = 1 << 30
 SPARE_PAGES = 2048
 # Steps that are committed together.
 BATCH = 256
-# Batches from one sweep to the next. A sweep removes more entries than that many full batches can add.
+# Batches from one sweep to the next.
 SWEEP_EVERY = 16
-SWEEP_ROWS = 5000
+# Few, because to overwrite what is deleted takes time. While there are more, the next sweep follows at once.
+SWEEP_ROWS = 500
 
 TIDY_SECONDS = 60.0
 """From one time that the file is tidied to the next, whether or not there are calls."""
@@ -81,6 +82,8 @@ UPDATE ids SET data = NULL WHERE rowid IN
 """
 
 Result = TypeVar("Result")
+# What names a file, whatever its path: its device and its inode.
+_Identity: TypeAlias = tuple[int, int]
 
 log = logging.getLogger(__name__)
 
@@ -269,7 +272,8 @@ class _File:
         self._max_pages = 0
         self._clock = clock
         self._connection: sqlite3.Connection | None = None
-        self._opened: tuple[int, int] | None = None
+        self._opened: _Identity | None = None
+        self._opened_log: _Identity | None = None
         self._table = _SqlTable(clock)
         self._rules = Rules(self._table, ttl, lease, clock)
         self._batches = 0
@@ -320,10 +324,12 @@ class _File:
             for step in batch:
                 step.run(self._rules)
             self._batches += 1
-            if not batch or self._batches % SWEEP_EVERY == 0:
-                self._sweep(connection)
+            has_more = (not batch or self._batches % SWEEP_EVERY == 0) and self._sweep(connection)
             connection.execute("COMMIT")
-            if not batch:
+            if has_more:
+                # In between, others can use the file.
+                self._tidy_at = 0.0
+            elif not batch:
                 _truncate_log(connection)
         except BaseException as error:
             with suppress(sqlite3.Error):
@@ -335,13 +341,15 @@ class _File:
 
     def _current(self) -> sqlite3.Connection:
         """Return the connection to the file that is at the path now."""
-        if self._connection and _identity(self._path) != self._opened:
-            log.warning("the idempotency file was moved away or deleted, and its ids aren't known any more")
+        if self._opened and _identity(self._path) != self._opened:
+            log.warning("the idempotency file was moved away, deleted or replaced, and its ids aren't known any more")
             self.close()
+            self._opened = None
+            _remove_leftovers(self._path, self._opened_log)
         return self._connection or self._open()
 
     def _open(self) -> sqlite3.Connection:
-        _remove_leftovers(self._path)
+        _remove_leftovers(self._path, None)
         descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         os.close(descriptor)
         self._opened = _identity(self._path)
@@ -356,6 +364,7 @@ class _File:
             connection.execute("PRAGMA secure_delete = ON")
             connection.execute(f"PRAGMA synchronous = {'FULL' if self._durable else 'NORMAL'}")
             connection.executescript(SCHEMA)
+            self._opened_log = _identity(_logs(self._path)[0])
             [page_bytes] = connection.execute("PRAGMA page_size").fetchone()
             self._max_pages = self._max_bytes // page_bytes
             connection.execute(f"PRAGMA max_page_count = {self._max_pages + SPARE_PAGES}")
@@ -365,21 +374,20 @@ class _File:
         self._connection = self._table.connection = connection
         return connection
 
-    def _sweep(self, connection: sqlite3.Connection) -> None:
-        """Delete expired entries, and make room."""
+    def _sweep(self, connection: sqlite3.Connection) -> bool:
+        """Delete expired entries and make room, and return whether there may be more to delete."""
         now = self._clock()
-        if connection.execute(EXPIRE, (now, SWEEP_ROWS)).rowcount == SWEEP_ROWS:
-            # There may be more of them. In between, others can use the file.
-            self._tidy_at = 0.0
+        expired = connection.execute(EXPIRE, (now, SWEEP_ROWS)).rowcount
         connection.execute(EXPIRE_ENDINGS, (now,))
         [pages] = connection.execute("PRAGMA page_count").fetchone()
         [free] = connection.execute("PRAGMA freelist_count").fetchone()
         is_full = pages - free > self._max_pages
         dropped = connection.execute(DROP_OUTCOMES, (SWEEP_ROWS,)).rowcount if is_full else 0
         self._table.takes_new = not is_full or dropped > 0
+        return SWEEP_ROWS in (expired, dropped)
 
 
-def _identity(path: Path) -> tuple[int, int] | None:
+def _identity(path: Path) -> _Identity | None:
     """Return what names the file at the path, whatever its name; ``None`` if there is none."""
     try:
         status = path.stat()
@@ -388,21 +396,33 @@ def _identity(path: Path) -> tuple[int, int] | None:
     return status.st_dev, status.st_ino
 
 
-def _remove_leftovers(path: Path) -> None:
-    """Delete the ``-wal`` and ``-shm`` files of a database that was moved away without them, or deleted.
+def _logs(path: Path) -> tuple[Path, Path]:
+    """Return where SQLite keeps the ``-wal`` and ``-shm`` files of a database."""
+    database = Path(os.path.realpath(path))
+    return database.with_name(f"{database.name}-wal"), database.with_name(f"{database.name}-shm")
+
+
+def _remove_leftovers(path: Path, old_log: _Identity | None) -> None:
+    """Delete the ``-wal`` and ``-shm`` files of a database that is no longer at the path.
 
     Processes that haven't noticed may still use them, and must not share them with those that use the next database.
+
+    Args:
+        path: Where the database was.
+        old_log: Its ``-wal`` file; ``None`` if that isn't known.
     """
-    leftovers = [path.with_name(f"{path.name}{suffix}") for suffix in ("-wal", "-shm")]
-    if path.exists() or not any(each.exists() for each in leftovers):
+    logs = _logs(path)
+    if not any(each.exists() for each in logs):
         return
-    folder = os.open(path.parent, os.O_RDONLY | os.O_CLOEXEC)
+    folder = os.open(logs[0].parent, os.O_RDONLY | os.O_CLOEXEC)
     try:
         # One process at a time: these would soon be the files of the database that another one has created.
         fcntl.flock(folder, fcntl.LOCK_EX)
-        if not path.exists():
-            for each in leftovers:
+        is_gone = not path.exists()
+        if is_gone or (old_log and _identity(logs[0]) == old_log):
+            for each in logs:
                 each.unlink(missing_ok=True)
+        if is_gone:
             os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
     finally:
         os.close(folder)
@@ -464,7 +484,7 @@ def _why(error: Exception) -> str:
 FAULTS = {
     "NotALedger": "is an SQLite database of another program. Set another path.",
     "SQLITE_NOTADB": "isn't an SQLite database. Set another path, or move this file away.",
-    "SQLITE_CORRUPT": "is damaged. Move it away; earlier calls may then be billed twice.",
+    "SQLITE_CORRUPT": "is damaged. Move it away with its -wal and -shm files; earlier calls may then be billed twice.",
     "SQLITE_FULL": "can't grow: the disk is full. Free some space.",
     "ENOSPC": "can't be created: the disk is full. Free some space.",
     "EROFS": "is on a read-only file system. Name a file that can be written.",

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
 TIMEOUT_SECONDS = 0.5
 """How long Redis may take to answer, connecting included."""
+# A timeout is counted in so many ticks: see ``_tick``.
 TICKS = 10
 
 MAX_CONNECTIONS = 16
@@ -95,15 +96,15 @@ class RedisClient:
     """Runs commands and scripts on one server, each at most once.
 
     What is asked in one turn of the event loop is sent together at its end. While all connections are in use, what is
-    asked waits for the next one that is free. So the calls of a busy caller don't take long to make room for others.
+    asked waits in order.
 
     An error which says that the server isn't the primary closes all connections, so that the next command resolves the
     address again. That is how a failover is followed when the address leads to the new primary.
 
     Args:
         url: A URL that passes :func:`~agenta_ai_server.redis.url.check_redis_url`. It is kept out of errors and logs.
-        timeout: Seconds that Redis may take to answer, connecting included; more than 0. It is longer while this
-            process is so busy that it reads answers late.
+        timeout: Seconds that Redis may take to answer, connecting included, and that a connection may be waited for;
+            more than 0. It is longer while this process is so busy that it reads answers late.
 
     Raises:
         ValueError: The URL is wrong. The sentence doesn't repeat it.
@@ -119,6 +120,7 @@ class RedisClient:
             raise ValueError(FORM) from None
         self._tick_seconds = timeout / TICKS
         self._ticker: asyncio.TimerHandle | None = None
+        self._ticks = 0
         self._waiting: deque[_Question] = deque()
         self._exchanges: set[_Exchange] = set()
         self._idle: list[Any] = []
@@ -166,11 +168,15 @@ class RedisClient:
         """Return the answers, errors of single commands among them."""
         # Packed here, because what can't be packed is an error of this caller alone.
         packed = self._packer.pack_commands(commands)
-        question = _Question(packed, len(commands), asyncio.get_running_loop().create_future())
+        question = _Question(packed, len(commands), asyncio.get_running_loop().create_future(), self._ticks)
         if not self._waiting:
             self._begin_exchange()
         self._waiting.append(question)
-        return await question.answers
+        try:
+            return await question.answers
+        finally:
+            # It leads to the error, whose traceback leads here.
+            del question
 
     def _begin_exchange(self) -> None:
         """Begin an exchange at the end of this turn, unless all connections are in use."""
@@ -192,7 +198,8 @@ class RedisClient:
         except asyncio.CancelledError:
             if not exchange.is_overdue:
                 raise
-        except (RedisError, OSError, EOFError) as error:
+        except Exception as error:
+            # Of any kind, because nobody waits for this task.
             failure = RedisFailed(_name(error))
             await self._resolve_again_if_needed(error)
         finally:
@@ -241,16 +248,15 @@ class RedisClient:
         In ticks, of which each turn of the event loop has one at most, however long it takes: so an answer that comes
         in time is read even if this process is slow.
         """
+        self._ticks += 1
         for exchange in self._exchanges:
             exchange.ticks += 1
             if exchange.is_overdue:
                 exchange.fail(RedisFailed(TimeoutError.__name__, timed_out=True))
                 # Each time, because the library loses a cancellation that comes while it connects.
                 exchange.task.cancel()
-        if len(self._exchanges) == MAX_CONNECTIONS and any(exchange.is_overdue for exchange in self._exchanges):
-            # What waits has waited for as long as it takes the others.
-            while self._waiting:
-                self._waiting.popleft().settle(RedisFailed(TimeoutError.__name__))
+        while self._waiting and self._ticks - self._waiting[0].asked > TICKS:
+            self._waiting.popleft().settle(RedisFailed(TimeoutError.__name__, timed_out=True))
         again = asyncio.get_running_loop().call_later
         self._ticker = again(self._tick_seconds, self._tick) if self._exchanges else None
 
@@ -268,11 +274,12 @@ class RedisClient:
 
 @dataclass(slots=True, eq=False)
 class _Question:
-    """The commands of one caller, packed, and their answers, which are cancelled if the caller leaves."""
+    """The commands of one caller, packed; their answers, cancelled if the caller leaves; and the tick they came at."""
 
     packed: Sequence[bytes]
     count: int
     answers: asyncio.Future[list[Any]]
+    asked: int
 
     def settle(self, answers: list[Any] | RedisFailed) -> None:
         if self.answers.done():
