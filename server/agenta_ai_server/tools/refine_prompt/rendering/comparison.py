@@ -281,8 +281,8 @@ class _Comparison:
             verdict.say("shows all", {surplus[marker].name for marker in fresh & surplus.keys()})
             shown_in_new = {self._inputs.shape_of(marker) for marker in refined.markers}
             seen_in_new |= shown_in_new
-            shown = shown_in_new.union(shapes.values())
-            dependence.note(unusual, old.text, refined.text, shown, fresh - surplus.keys())
+            said, shown = (old.text, refined.text), (set(shapes.values()), shown_in_new)
+            dependence.note(unusual, said, shown, fresh - surplus.keys())
         verdict.say("ignores", dependence.ignored())
         verdict.say("separates", dependence.separated())
         for condition, names in dependence.exposed():

@@ -23,6 +23,9 @@ _LONGEST: Final = 200_000
 # A word, a number, or a value.
 _WORD = re.compile(r"\w+")
 
+# How many words a number may exchange for others without saying anything else.
+_WORDS_OF_FORM: Final = {1, 2}
+
 # How many times more each word is in one text than in another; fewer if negative.
 _Change: TypeAlias = dict[str, int]
 
@@ -115,22 +118,30 @@ class Dependence:
         self._outcomes: dict[tuple[frozenset[tuple[Shape, Choice]], str], _Outcome] = {}
         # By mode, the usual old and new texts.
         self._texts: dict[str, tuple[_Usual, _Usual]] = {}
-        # What either of the texts shows in any situation.
+        # What the old texts show in any situation, and what either of them shows.
+        self._shown_by_old: set[Shape] = set()
         self._shown: set[Shape] = set()
 
-    def note(self, situation: Situation, old: str, new: str, shown: Set[Shape], fresh: Set[str]) -> None:
+    def note(
+        self,
+        situation: Situation,
+        said: tuple[str, str],
+        shown: tuple[Set[Shape], Set[Shape]],
+        fresh: Set[str],
+    ) -> None:
         """Remember what the texts say in a situation.
 
         Args:
             situation: What differs from the usual one.
-            old: What the old texts say.
-            new: What the new texts say.
-            shown: What either of them shows.
+            said: What the old texts say, and what the new ones say.
+            shown: Which inputs the old texts show, and which the new ones show.
             fresh: The values that only the new texts show.
         """
+        old, new = said
         usual_old, usual_new = self._texts.setdefault(situation.mode, (_Usual(old), _Usual(new)))
         self._outcomes[situation.key] = _Outcome(*situation.key, _Said(usual_old, old), _Said(usual_new, new), fresh)
-        self._shown |= shown
+        self._shown_by_old |= shown[0]
+        self._shown.update(*shown)
 
     def ignored(self) -> set[str]:
         """Return the names of what made a difference to the old texts only, whatever else was unusual."""
@@ -163,7 +174,7 @@ class Dependence:
         for outcome, steps in self._steps:
             for (shape, _), before in steps:
                 fresh = outcome.fresh | before.fresh
-                if not fresh or self._is_shown(shape) or self._is_default(outcome, before, shape):
+                if not fresh or self._is_shown_by_old(shape) or self._is_default(outcome, before, shape):
                     continue
                 change = _change(before.old.words, outcome.old.words)
                 if names := {self._markers[word].name for word in change.keys() & fresh & self._markers.keys()}:
@@ -171,7 +182,7 @@ class Dependence:
 
     def _is_lost(self, shape: Shape, choice: Choice, before: _Outcome, outcome: _Outcome) -> bool:
         """Whether a choice makes a difference to the old texts only, besides the value that they show."""
-        if not self._is_shown(shape):
+        if not self._is_shown_by_old(shape):
             return outcome.old.whole != before.old.whole and outcome.new.whole == before.new.whole
         if not choice.constant:
             return False  # what is said around a value that isn't there is left to the new texts
@@ -185,9 +196,13 @@ class Dependence:
             ]
             for usual, other in ((before.old, outcome.old), (before.new, outcome.new))
         )
-        # A number may only change the form of a word: "1 item", "2 items".
-        is_form = isinstance(choice.constant, int | float) and sorted(old) == [-1, 1]
+        # A number may only change the form of some words: "There is 1 item", "There are 2 items".
+        gained, lost = sum(max(count, 0) for count in old), sum(max(-count, 0) for count in old)
+        is_form = isinstance(choice.constant, int | float) and {gained, lost} <= _WORDS_OF_FORM
         return bool(old) and not new and not is_form
+
+    def _is_shown_by_old(self, shape: Shape) -> bool:
+        return not self._shown_by_old.isdisjoint(shape.walk())
 
     def _is_shown(self, shape: Shape) -> bool:
         return not self._shown.isdisjoint(shape.walk())
@@ -264,11 +279,11 @@ def _depend(neither: _Change, one: _Change, other: _Change, both: _Change) -> bo
     """Whether what is said because of one input depends on another one.
 
     What is said in exchange for something else, as "brief and formal" for "brief", may be said differently, and so may
-    a header, which is said because of either.
+    a header, which is said because of either, and a single word, such as the "and" between them.
     """
     alone, together = _change(neither, one), _change(other, both)
     joint = _change(alone, together)
     if not joint:
         return False
     matters = bool(alone) != bool(together) or bool(_change(neither, other)) != bool(_change(one, both))
-    return matters or min(joint.values()) > 0
+    return matters or (min(joint.values()) > 0 and sum(joint.values()) > 1)

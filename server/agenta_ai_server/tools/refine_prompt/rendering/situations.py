@@ -19,6 +19,8 @@ _DESCRIBED: Final = 3
 _MAX_PLACES: Final = 6
 # The constants that all inputs are given at once before anything is given to one alone.
 _FIRST_DIAGONALS: Final = 2
+# Lists of so many levels become long at once. With more, there would be thousands of elements.
+_LEVELS: Final = 2
 # The pairs of inputs that are tried before the second choice of one alone.
 _FIRST_PAIRS: Final = 24
 _MODES: Final = {
@@ -179,11 +181,11 @@ def _at_once(choices: Mapping[Shape, list[Choice]]) -> Iterator[dict[Shape, Choi
 
 
 def _limits(choices: Mapping[Shape, list[Choice]]) -> dict[Shape, list[Choice]]:
-    """Return the sizes of lists that are asked for and are more than usual, the greatest first."""
+    """Return the sizes of outer lists that are asked for and are more than usual, the greatest first."""
     found = {
         shape: [each for each in of if each.kind == "size" and each.value > shape.least]
         for shape, of in choices.items()
-        if shape.kinds[0] == "list"
+        if shape.kinds[0] == "list" and shape.name.count("[]") < _LEVELS
     }
     return {shape: sorted(sizes, key=lambda size: -size.value) for shape, sizes in found.items() if sizes}
 
