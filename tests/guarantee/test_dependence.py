@@ -325,6 +325,12 @@ JOINT = [
     ),
     (*_changed(RULES, "{% if strict or brief %}Rules:{% endif %}", ""), True),
     (
+        "{% if brief %}brief{% endif %}{% if brief and formal %} and {% endif %}{% if formal %}formal{% endif %}"
+        " {{ q }}",
+        "{% if brief %}Be brief. {% endif %}{% if formal %}Be formal. {% endif %}{{ q }}",
+        True,
+    ),
+    (
         "Write{% if short %}, short{% endif %}{% if plain %}, plainly{% endif %}. {{ text }}",
         "Write{% if short %} short{% endif %}{% if plain %} plain{% endif %} sentences. {{ text }}",
         True,
@@ -414,6 +420,26 @@ SHOWN = [
     # The form of a word.
     (*_changed(COUNT, "item{% if total != 1 %}s{% endif %}", "item(s)"), True),
     (*_changed(COUNT, "{{ 'entry' if total == 1 else 'entries' }}", "entries"), True),
+    (
+        "There {{ 'is' if n == 1 else 'are' }} {{ n|int }} item{{ '' if n == 1 else 's' }}. {{ q }}",
+        "Number of items: {{ n|int }}. {{ q }}",
+        True,
+    ),
+    (
+        "{% if count == 1 %}Write one paragraph.{% else %}Write {{ count|int }} paragraphs.{% endif %} {{ q }}",
+        "Write {{ count|int }} paragraph(s). {{ q }}",
+        True,
+    ),
+    # What is only compared may be shown instead.
+    (
+        *_changed(SPEAKER, "{% if m.role == 'user' %}User{% else %}Assistant{% endif %}", "{{ m.role|capitalize }}"),
+        True,
+    ),
+    (
+        "{% if lang == 'en' %}Answer in English.{% elif lang == 'fr' %}Answer in French.{% endif %} {{ q }}",
+        "Answer in the language with the code {{ lang }}. {{ q }}",
+        True,
+    ),
     # What the text says itself, and what it shows, may be the same.
     (
         *_changed(
@@ -488,6 +514,13 @@ STAFF = "{% if role == 'staff' %}Key: {{ key }}{% endif %} {% if role == 'staff'
 LISTED = "{% for d in docs %}@ {% endfor %}"
 GREETING = "{% if lang == 'fr' %}Bonjour {{ name }}{% elif lang == 'de' %}Hallo {{ name }}{% endif %} {{ q }}"
 GUARDS = [
+    # To show the condition is no way to drop it.
+    (CONSENT.replace("@", ""), "Consent: {{ consent }}. Call {{ phone }}. {{ q }}", False),
+    (
+        LISTED.replace("@", "{% if d.public %}{{ d.text }}{% endif %}"),
+        LISTED.replace("@", "({{ d.public }}) {{ d.text }}"),
+        False,
+    ),
     (
         CONSENT.replace("@", "{% if consent %}Thank them.{% endif %}"),
         "Call {{ phone }}. {% if consent %}Thank them.{% endif %}{{ q }}",

@@ -17,7 +17,8 @@ if TYPE_CHECKING:
 # What an output has at most where it is checked as JSON.
 MAX_JSON_CHARACTERS = 200_000
 _LONG = f"Must have at most {MAX_JSON_CHARACTERS:,} characters, because it is checked as JSON."
-_EXCEEDED = "Can't be checked: it takes too much CPU time or memory."
+MAX_EXCEEDED = 3
+EXCEEDED = "Can't be checked: it takes too much CPU time or memory."
 
 
 class Checker:
@@ -35,8 +36,10 @@ class Checker:
         self._computing = computing
         self._workers = workers
         self._key = key
-        # One that takes too much isn't tried again: there may be hundreds of outputs.
-        self._exceeded = False
+        # How many outputs took too much, and the length of the shortest. There may be hundreds, so that none of that
+        # length is checked any more, and after some of them none at all.
+        self._exceeded = 0
+        self._exceeding = MAX_JSON_CHARACTERS + 1
 
     async def violations(self) -> list[Violation]:
         """Return why no output can be checked as JSON, with paths that begin with a property of the expectation.
@@ -50,7 +53,8 @@ class Checker:
         try:
             found = await self._workers.ask({"task": "read an expectation", "expected": expected}, self._key)
         except LimitExceeded:
-            return [Violation(min(expected), _EXCEEDED)]
+            place = "json_schema" if "json_schema" in expected else min(expected)
+            return [Violation(place, EXCEEDED)]
         return [Violation(*each) for each in found]
 
     async def faults(self, output: str) -> list[str]:
@@ -66,11 +70,12 @@ class Checker:
     async def _faults_of_json(self, output: str) -> list[str]:
         if len(output) > MAX_JSON_CHARACTERS:
             return [_LONG]
-        if self._exceeded:
-            return [_EXCEEDED]
+        if len(output) >= self._exceeding:
+            return [EXCEEDED]
         request = {"task": "check an output", "expected": self._expectation.of_json, "output": output}
         try:
             return await self._workers.ask(request, self._key)
         except LimitExceeded:
-            self._exceeded = True
-            return [_EXCEEDED]
+            self._exceeded += 1
+            self._exceeding = len(output) if self._exceeded < MAX_EXCEEDED else 0
+            return [EXCEEDED]

@@ -199,9 +199,14 @@ class Search:
         context = feedback.context(self._arguments, found.best.trial, rejections)
         clock = asyncio.get_running_loop().time
         began = clock()
+        limited = bounded(self._call)
         try:
             guidelines = feedback.guidelines(self._arguments)
-            valid = await self._refiner.refine(found.best.prompt, guidelines, context, bounded(self._call))
+            # The check of a refinement may have to wait for its turn.
+            async with asyncio.timeout_at(limited.deadline):
+                valid = await self._refiner.refine(found.best.prompt, guidelines, context, limited)
+        except TimeoutError:
+            raise _Stopped(Stop.DEADLINE) from None
         except Refused as refused:
             is_late = refused.reason is Reason.DEADLINE_TOO_SHORT
             raise _Stopped(Stop.DEADLINE if is_late else Stop.UPSTREAM_FAILED, refused.message) from None

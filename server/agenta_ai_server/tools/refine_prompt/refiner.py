@@ -12,7 +12,7 @@ from agenta_ai_server.tools.refine_prompt import answer, template
 from agenta_ai_server.tools.refine_prompt.formats import work
 from agenta_ai_server.tools.refine_prompt.prompt import CONTEXT, GUIDELINES, TEMPLATE
 from agenta_ai_server.tools.repairs import AnswerInvalid, RepairableTask, ValidAnswer, as_list, run_with_repairs
-from agenta_ai_server.tools.workers.pool import WorkerFailed
+from agenta_ai_server.tools.workers.pool import FAILED, WorkerFailed
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Sequence
@@ -31,7 +31,6 @@ REPAIR = (
     "as were given, with the same roles in the same order, and with exactly the variables that were given, written in "
     "the same way. What was wrong:"
 )
-UNCHECKED = "the process that renders it could not be started, or did not respond"
 
 
 @record
@@ -89,7 +88,7 @@ class Refiner:
             wrong = Violation("arguments.prompt_template_json", str(error))
             raise invalid_fields(Reason.ARGUMENTS_INVALID, wrong) from None
         except WorkerFailed:
-            message = f"The template can't be checked: {UNCHECKED}. Nothing was sent to the model. Retry later."
+            message = f"The template can't be checked: {FAILED}. Nothing was sent to the model. Retry later."
             raise Refused(Reason.OVERLOADED, message, retry_delay=1.0) from None
         return prompt
 
@@ -149,7 +148,7 @@ class Refiner:
         except answer.AnswerError as error:
             raise AnswerInvalid([error.violation]) from None
         except WorkerFailed:
-            message = f"The refinement can't be checked: {UNCHECKED}. It was discarded; the prompt is unchanged."
+            message = f"The refinement can't be checked: {FAILED}. It was discarded; the prompt is unchanged."
             raise ToolFailed(Reason.UPSTREAM_OUTPUT_INVALID, message, attempts=attempts) from None
         if broken:
             raise AnswerInvalid(broken)

@@ -59,8 +59,9 @@ def _answer(work: Callable[..., list[Any]], arguments: Mapping[str, Any]) -> dic
         found = work(**arguments)
     except TooComplex as error:
         found = [Fault(None, "complex", str(error))]
-    except Exception:
-        # Out of memory, or a fault of ours that a caller has found: in both cases this process isn't used again.
+    except BaseException:
+        # Out of memory, or a fault of ours that a caller has found: in both cases this process isn't used again. A
+        # panic of native code is no Exception.
         return {"exceeded": True}
     return {"found": [each if isinstance(each, str) else astuple(each) for each in found[:_MAX_FOUND]]}
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from itertools import chain, combinations, islice, permutations, starmap, zip_longest
 from typing import TYPE_CHECKING, Any, Final
 
+from agenta_ai_server.tools.refine_prompt.formats.syntax import shown
 from agenta_ai_server.tools.refine_prompt.rendering.inputs import CHANCE, FLAT, FRACTIONS, LONG, PLAIN
 from agenta_ai_server.tools.refine_prompt.rendering.shapes import ABSENT, EMPTY, KINDS, OTHER, Choice, Shape
 
@@ -45,7 +46,7 @@ class Situation:
 
     def __str__(self) -> str:
         """Say for people when it occurs: "order.id is absent and tier is 'vip'"."""
-        said = [f"{shape.name} is {choice.says}" for shape, choice in self.choices.items()]
+        said = [f"{shown(shape.name)} is {shown(choice.says)}" for shape, choice in self.choices.items()]
         said += [_MODES[self.mode]] if self.mode else []
         return " and ".join(said[:_DESCRIBED]) + (" and so on" if len(said) > _DESCRIBED else "")
 
