@@ -101,7 +101,7 @@ async def test_no_repair_if_the_answer_could_not_be_checked(standin: StandIn, mo
     async with connected(settings_for(standin, AGENTA_AI_GRPC_REPAIRS="1")) as stub:
         response = await stub.CallTool(refine({**TEMPLATE, "template_format": "jinja2"}))
     assert reason(response) == "UPSTREAM_OUTPUT_INVALID"
-    assert "did not respond. It was discarded; the prompt is unchanged." in response.content[0].text
+    assert "did not respond in time. It was discarded; the prompt is unchanged." in response.content[0].text
     assert not response.error.field_violations
     assert standin.started == 1
 

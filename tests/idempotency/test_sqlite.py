@@ -35,6 +35,8 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterable, Iterator
     from pathlib import Path
 
+GONE = "the idempotency file was moved away, deleted or replaced, and its ids aren't known any more"
+
 
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
@@ -219,15 +221,30 @@ async def test_processes_leave_a_file_that_is_moved_away(
         await finish(two, "newer", b"result")
         assert await one.claim(a_run("newer", "other")) == Finished(b"result")
         # Each process says so once.
-        assert (
-            caplog.messages == ["the idempotency file was moved away or deleted, and its ids aren't known any more"] * 2
-        )
+        assert caplog.messages == [GONE] * 2
     async with ledger_on(path) as again:
         assert await again.claim(a_run("newer", "other")) == Finished(b"result")
         assert await again.claim(a_run("old", "other")) == Claimed()
     if keeps and len(moved) > 1:
         async with ledger_on(away / path.name) as old:
             assert await old.claim(a_run("old", "other")) == Finished(b"result")
+
+
+async def test_a_file_that_takes_its_place_is_not_mixed_with_it(path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """As when a backup is put back."""
+    backup = path.parent / "backup"
+    async with ledger_on(path) as ledger:
+        await finish(ledger, "old", b"result")
+        with closing(sqlite3.connect(path)) as source, closing(sqlite3.connect(backup)) as copy:
+            source.backup(copy)
+        for number in range(30):
+            await finish(ledger, f"later {number}", b"x" * 1000)
+        backup.replace(path)
+        await finish(ledger, "new", b"result")
+        for name in ("old", "new"):
+            assert await ledger.claim(a_run(name, "other")) == Finished(b"result")
+        assert await ledger.claim(a_run("later 0", "other")) == Claimed()
+    assert caplog.messages == [GONE]
 
 
 HOLDING = """

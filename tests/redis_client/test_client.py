@@ -83,6 +83,22 @@ async def test_however_much_is_asked_the_connections_are_few(redis: RedisServer)
         assert redis.do("INFO", "clients")["connected_clients"] <= MAX_CONNECTIONS + 1
 
 
+async def test_what_waits_for_a_connection_fails_in_time(redis: RedisServer) -> None:
+    async with client_of(redis.url, timeout=0.2) as client:
+        await client.command("PING")
+        redis.freeze()
+        asked = []
+        for _ in range(MAX_CONNECTIONS + 5):
+            asked.append(asyncio.create_task(client.command("PING")))
+            # So that each has an exchange of its own.
+            await asyncio.sleep(0)
+            await asyncio.sleep(0)
+        failures = await asyncio.gather(*asked, return_exceptions=True)
+        assert all(isinstance(failure, RedisFailed) and failure.timed_out for failure in failures)
+        redis.thaw()
+        assert await client.command("PING") == b"PONG"
+
+
 async def test_an_error_of_one_command_is_its_own(redis: RedisServer) -> None:
     redis.do("SET", "text", "abc")
     async with client_of(redis.url) as client:
