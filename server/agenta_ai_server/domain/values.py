@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import field
+from itertools import islice
 from typing import TypeAlias
 
 from agenta_ai_server.domain.record import record
@@ -13,19 +14,19 @@ Json: TypeAlias = "bool | int | float | str | list[Json] | dict[str, Json] | Non
 MAX_VALUES = 10_000
 """How many values, nested ones included, JSON of callers, models and Agenta may have. To send so many takes 40 ms."""
 
-# A string without an end goes to the end of the text, or else looking for strings in it would take quadratic time.
-_STRING = re.compile(r'"[^"\\]*+(?:\\.[^"\\]*+)*+"?', re.DOTALL)
-_EMPTY = re.compile(r"\[\s*+\]|\{\s*+\}")
+# What stands before each value but the outermost: a comma, or the bracket of a list or object that isn't empty. What is
+# before it is skipped, strings included. The rest of a text matches, too, and so does a string without an end: to look
+# for separators in these again and again would take quadratic time.
+_SEPARATOR = re.compile(r"""(?:[^",\[{]++|"[^"\\]*+(?:\\.[^"\\]*+)*+"?|\[\s*+\]|\{\s*+\})*+([,\[{]|\Z)""", re.DOTALL)
 
 
 def has_more_values(text: str, most: int = MAX_VALUES) -> bool:
     """Say whether JSON has more than ``most`` values, without parsing it. Any answer may be given for other text."""
-    return _separators(text) >= most and _separators(_EMPTY.sub("0", _STRING.sub("0", text))) >= most
-
-
-def _separators(text: str) -> int:
-    """Count what stands before each value but the outermost: a comma, or the bracket of a list or object."""
-    return text.count(",") + text.count("[") + text.count("{")
+    if text.count(",") + text.count("[") + text.count("{") < most:
+        return False
+    # No further than that: the rest may be megabytes.
+    last = next(islice(_SEPARATOR.finditer(text), most - 1, None), None)
+    return last is not None and last[1] != ""
 
 
 @record
