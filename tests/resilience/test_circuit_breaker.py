@@ -9,7 +9,7 @@ import pytest
 from calls import tool_call
 from upstream.fakes import Clock, Scripted, failed, unavailable
 
-from agenta_ai_server.agenta.completion_service import Completion, DeployedPrompt
+from agenta_ai_server.agenta.completion_service import Completion, DeployedPrompt, InlinePrompt
 from agenta_ai_server.agenta.failures import NOT_DEPLOYED
 from agenta_ai_server.domain.call import Principal
 from agenta_ai_server.domain.errors import Reason, Refused, UpstreamFailed
@@ -152,6 +152,26 @@ async def test_callers_are_told_apart_by_who_they_are(breaker: CircuitBreaker) -
         with pytest.raises(UpstreamFailed):
             await bad.complete(DeployedPrompt("app"), {}, tool_call(caller=Principal("b", organization="o")))
     assert state_of(breaker) is State.CLOSED
+
+
+@pytest.mark.parametrize(
+    ("reason", "state"),
+    [
+        (Reason.UPSTREAM_TIMEOUT, State.CLOSED),
+        (Reason.UPSTREAM_BROKEN, State.CLOSED),
+        (Reason.UPSTREAM_PROVIDER_FAILED, State.CLOSED),
+        (Reason.UPSTREAM_UNAVAILABLE, State.OPEN),
+        (Reason.UPSTREAM_UNREACHABLE, State.OPEN),
+    ],
+)
+async def test_a_callers_own_prompt_and_model_do_not_open_it(
+    reason: Reason, state: State, breaker: CircuitBreaker
+) -> None:
+    guarded = CircuitBreakingCompletions(Scripted(failed(reason, healthy=False)), breaker)
+    for _ in range(20):
+        with pytest.raises(UpstreamFailed):
+            await guarded.complete(InlinePrompt({}), {}, tool_call())
+    assert state_of(breaker) is state
 
 
 async def test_a_misconfigured_prompt_does_not_open_it(breaker: CircuitBreaker) -> None:

@@ -9,6 +9,7 @@ import time
 from enum import StrEnum, auto
 from typing import TYPE_CHECKING
 
+from agenta_ai_server.agenta.completion_service import DeployedPrompt
 from agenta_ai_server.domain.errors import Reason, Refused, UpstreamFailed
 from agenta_ai_server.resilience.window import CountsByKey
 
@@ -27,6 +28,9 @@ _MAX_OPEN_SECONDS = 30.0
 _MAX_PROBERS = 20
 
 log = logging.getLogger(__name__)
+
+# Failures that have nothing to do with the prompt.
+OF_AGENTA_ALONE = frozenset({Reason.UPSTREAM_UNREACHABLE, Reason.UPSTREAM_UNAVAILABLE})
 
 
 class State(StrEnum):
@@ -226,7 +230,9 @@ class CircuitBreakingCompletions:
             completion = await self._inner.complete(prompt, inputs, call)
             healthy = True
         except UpstreamFailed as failure:
-            healthy = failure.healthy
+            # Otherwise the prompt or its model may be the reason, and both are the caller's.
+            says_something = isinstance(prompt, DeployedPrompt) or failure.reason in OF_AGENTA_ALONE
+            healthy = failure.healthy if says_something else None
             if failure.reason is Reason.UPSTREAM_UNAVAILABLE:
                 retry_after = failure.retry_delay
             raise
