@@ -303,9 +303,9 @@ class _Exchange:
         return self.ticks > TICKS
 
     def fail(self, failure: RedisFailed) -> None:
-        """Fail what has no answer yet."""
+        """Fail what has no answer yet, each with an error of its own: a raised one keeps the frames of its caller."""
         for question in self.questions:
-            question.settle(failure)
+            question.settle(RedisFailed(failure.why, timed_out=failure.timed_out))
 
 
 def _connection_maker(url: str) -> Any:
