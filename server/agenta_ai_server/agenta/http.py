@@ -31,13 +31,6 @@ MAX_HEAD_BYTES = 256 * 1024
 MAX_UNREAD_BYTES = 64 * 1024
 """A request of at most this size is taken to have been read by the server, even if it was refused."""
 
-_HEADERS = {
-    "accept": "application/json",
-    # A small compressed body could expand to a huge one.
-    "accept-encoding": "identity",
-    "user-agent": "agenta-ai-server",
-}
-
 TransportError = httpx.TransportError
 """No response came. Packages that must not import httpx catch it by this name."""
 
@@ -192,7 +185,7 @@ def _request(
     extensions = {"timeout": {"connect": connect_seconds}}
     # As a stream, because aiohttp adds the headers that httpx would add for ``content``.
     stream = httpx.ByteStream(content)
-    request = httpx.Request(method, _parsed(url), headers=_HEADERS | headers, stream=stream, extensions=extensions)
+    request = httpx.Request(method, _parsed(url), headers=headers, stream=stream, extensions=extensions)
     request.read()
     # Otherwise httpx would detect the encoding.
     request.headers.encoding = "ascii"

@@ -20,6 +20,14 @@ if TYPE_CHECKING:
 MAX_LINE_BYTES = 256 * 1024
 """Bound of the status line and of each header."""
 MAX_HEADERS = 1000
+
+# Those of every request. A session keeps them, while httpx would normalize them anew for each one.
+_HEADERS = {
+    "accept": "application/json",
+    # A small compressed body could expand to a huge one.
+    "accept-encoding": "identity",
+    "user-agent": "agenta-ai-server",
+}
 _CHUNK_BYTES = 256 * 1024
 
 
@@ -88,6 +96,7 @@ class Transport(httpx.AsyncBaseTransport):
             connector = Connector(limit=0, ssl=self._tls, force_close=True)
         return aiohttp.ClientSession(
             connector=connector,
+            headers=_HEADERS,
             auto_decompress=False,
             cookie_jar=aiohttp.DummyCookieJar(),
             proxy=self._proxy,

@@ -59,6 +59,8 @@ class Extent(Demand):
 
 def compared(old: Set[str], new: Set[str]) -> tuple[Set[str], Set[str]]:
     """Return the names that were lost, and the names and demands that are new."""
+    if old == new:
+        return frozenset(), frozenset()
     lost = {name for name in old - new if not isinstance(name, Demand)}
     invented = {name for name in new - old if not isinstance(name, Extent)}
     before, after = _most(old), _most(new)
