@@ -273,6 +273,24 @@ async def test_the_prompt_is_to_blame_if_it_is_too_slow(workers: Workers) -> Non
             assert [kind for _, kind, _ in answer] == ["complex"]
 
 
+def long_lists(fields: int) -> str:
+    """Lists in lists, of 25 elements each in the situation with the longest, and some situations before that one."""
+    shown = "".join(f"{{{{ x.f{number} }}}} " for number in range(fields))
+    asked = "{% if kind == 'a' %}A{% endif %}{% if tier == 'b' %}B{% endif %}{% if total > 5 %}{{ total }}{% endif %}"
+    inner = f"{{% for x in each.inner %}}{shown}{{% endfor %}}{{% if each.inner|length > 23 %}}many{{% endif %}}"
+    return f"{asked}{{% for each in outer %}}{inner}{{% endfor %}}{{% if outer|length > 23 %}}many{{% endif %}}"
+
+
+@pytest.mark.parametrize("fields", [5, 20, 60])
+async def test_an_answer_to_an_accepted_prompt_can_be_checked_in_time(fields: int, workers: Workers) -> None:
+    """Otherwise, every answer would be billed and discarded."""
+    text, accepted = long_lists(fields), False
+    with suppress(LimitExceeded):  # where even one rendering takes too long
+        accepted = await workers.ask(request(text), "a") == []
+    if accepted:
+        assert await workers.ask(request(text, f"{text}."), "a") == []
+
+
 @pytest.mark.parametrize(
     ("template_format", "text"),
     [

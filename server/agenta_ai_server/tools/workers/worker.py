@@ -25,8 +25,8 @@ from agenta_ai_server.tools.refine_prompt.rendering.verdict import Fault
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-# The CPU time that may be taken for a prompt. What a prompt like it takes in a comparison is in ``comparison.py``.
-PROMPT_SECONDS: Final = 0.25
+# The CPU time that may be taken for a prompt. Before that, ``comparison.py`` refuses what can be interrupted.
+PROMPT_SECONDS: Final = 0.35
 # The CPU time that may be taken to read a schema, or to read it and check an output. The largest take a quarter.
 SCHEMA_SECONDS: Final = 1.0
 # The address space that the process may take. The interpreter alone needs about 30 MB of it.
