@@ -6,6 +6,7 @@ import asyncio
 import os
 import resource
 import signal
+import sys
 import time
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
@@ -149,6 +150,25 @@ async def test_the_limit_is_told_from_a_failure_however_soon_it_is_noticed(worke
                         process.send_signal(signal.SIGPROF)
             await asyncio.sleep(0.01)
         assert [type(check.exception()) for check in checks] == [LimitExceeded, LimitExceeded]
+
+
+LIMITED = """
+import agenta_ai_server.tools.workers.worker as worker
+worker.MAX_ANSWER_BYTES = 60
+worker.main()
+"""
+
+
+async def test_an_answer_that_is_too_long_is_no_failure_of_the_worker(
+    workers: Workers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pool, "_COMMAND", (sys.executable, "-I", "-c", LIMITED))
+    monkeypatch.setattr(pool, "_MAX_ANSWER_BYTES", 60)
+    for _ in range(2):
+        with pytest.raises(LimitExceeded, match="the description of what is wrong with it is too long"):
+            await workers.ask(request("Hi {{ a }}", "Hi {{ b }}"), "a")
+        assert await workers.ask(request("Hi {{ a }}", "Hello {{ a }}"), "a") == []
+    assert len(processes()) == 1
 
 
 async def test_one_that_is_killed_is_replaced(workers: Workers) -> None:
@@ -334,4 +354,4 @@ async def test_health_is_answered_meanwhile(standin: StandIn) -> None:
         assert answered > 10
         assert longest < 0.05
         for failed in await asyncio.gather(*calls, return_exceptions=True):
-            assert "can't be checked: rendering it takes too much CPU time" in str(failed)
+            assert "can't be checked: it takes too much CPU time" in str(failed)
