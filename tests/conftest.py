@@ -15,6 +15,7 @@ import pytest
 from hypothesis import HealthCheck, given
 from hypothesis import settings as hypothesis
 from hypothesis.strategies import none
+from redis_server import RedisServer
 
 from agenta_ai.v1.tool_service_pb2_grpc import ToolServiceStub
 from agenta_ai_server.commands import serve
@@ -157,6 +158,15 @@ async def address(standin: StandIn) -> AsyncIterator[str]:
 async def stub(address: str) -> AsyncIterator[ToolServiceAsyncStub]:
     async with grpc.aio.insecure_channel(address) as channel:
         yield ToolServiceStub(channel)
+
+
+@pytest.fixture
+def redis(tmp_path: Path) -> Iterator[RedisServer]:
+    """A Redis of this test."""
+    server = RedisServer(tmp_path)
+    server.start()
+    yield server
+    server.kill()
 
 
 @pytest.fixture

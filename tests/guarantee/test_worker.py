@@ -6,6 +6,7 @@ import asyncio
 import os
 import resource
 import signal
+import sys
 import time
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
@@ -151,6 +152,25 @@ async def test_the_limit_is_told_from_a_failure_however_soon_it_is_noticed(worke
         assert [type(check.exception()) for check in checks] == [LimitExceeded, LimitExceeded]
 
 
+LIMITED = """
+import agenta_ai_server.tools.workers.worker as worker
+worker.MAX_ANSWER_BYTES = 60
+worker.main()
+"""
+
+
+async def test_an_answer_that_is_too_long_is_no_failure_of_the_worker(
+    workers: Workers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pool, "_COMMAND", (sys.executable, "-I", "-c", LIMITED))
+    monkeypatch.setattr(pool, "_MAX_ANSWER_BYTES", 60)
+    for _ in range(2):
+        with pytest.raises(LimitExceeded, match="the description of what is wrong with it is too long"):
+            await workers.ask(request("Hi {{ a }}", "Hi {{ b }}"), "a")
+        assert await workers.ask(request("Hi {{ a }}", "Hello {{ a }}"), "a") == []
+    assert len(processes()) == 1
+
+
 async def test_one_that_is_killed_is_replaced(workers: Workers) -> None:
     await workers.ask(request("Hi"), "a")
     (process,) = processes()
@@ -273,6 +293,24 @@ async def test_the_prompt_is_to_blame_if_it_is_too_slow(workers: Workers) -> Non
             assert [kind for _, kind, _ in answer] == ["complex"]
 
 
+def long_lists(fields: int) -> str:
+    """Lists in lists, of 25 elements each in the situation with the longest, and some situations before that one."""
+    shown = "".join(f"{{{{ x.f{number} }}}} " for number in range(fields))
+    asked = "{% if kind == 'a' %}A{% endif %}{% if tier == 'b' %}B{% endif %}{% if total > 5 %}{{ total }}{% endif %}"
+    inner = f"{{% for x in each.inner %}}{shown}{{% endfor %}}{{% if each.inner|length > 23 %}}many{{% endif %}}"
+    return f"{asked}{{% for each in outer %}}{inner}{{% endfor %}}{{% if outer|length > 23 %}}many{{% endif %}}"
+
+
+@pytest.mark.parametrize("fields", [5, 20, 60])
+async def test_an_answer_to_an_accepted_prompt_can_be_checked_in_time(fields: int, workers: Workers) -> None:
+    """Otherwise, every answer would be billed and discarded."""
+    text, accepted = long_lists(fields), False
+    with suppress(LimitExceeded):  # where even one rendering takes too long
+        accepted = await workers.ask(request(text), "a") == []
+    if accepted:
+        assert await workers.ask(request(text, f"{text}."), "a") == []
+
+
 @pytest.mark.parametrize(
     ("template_format", "text"),
     [
@@ -316,4 +354,4 @@ async def test_health_is_answered_meanwhile(standin: StandIn) -> None:
         assert answered > 10
         assert longest < 0.05
         for failed in await asyncio.gather(*calls, return_exceptions=True):
-            assert "can't be checked: rendering it takes too much CPU time" in str(failed)
+            assert "can't be checked: it takes too much CPU time" in str(failed)

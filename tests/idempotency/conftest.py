@@ -9,7 +9,6 @@ from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from typing import TYPE_CHECKING, Any, Protocol
 
 import pytest
-from redis_server import RedisServer
 
 from agenta_ai_server.domain.errors import Reason
 from agenta_ai_server.domain.outcome import ToolFailure, ToolOutcome
@@ -25,6 +24,8 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager
     from pathlib import Path
     from typing import TypeAlias
+
+    from redis_server import RedisServer
 
     MakeReplicas: TypeAlias = Callable[..., Coroutine[Any, Any, list[InFlightCalls]]]
 
@@ -94,14 +95,6 @@ class SqliteBacking:
         finally:
             other.execute("ROLLBACK")
             other.close()
-
-
-@pytest.fixture
-def redis(tmp_path: Path) -> Iterator[RedisServer]:
-    server = RedisServer(tmp_path)
-    server.start()
-    yield server
-    server.kill()
 
 
 @pytest.fixture(params=["sqlite", pytest.param("redis", marks=pytest.mark.needs("redis-server"))])

@@ -9,13 +9,13 @@ from itertools import chain
 from typing import TYPE_CHECKING
 
 import pytest
-from redis_server import RedisServer
 
 from agenta_ai_server.redis.client import MAX_COMMANDS, MAX_CONNECTIONS, RedisClient, RedisFailed, Script, ScriptCall
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterator
-    from pathlib import Path
+    from collections.abc import AsyncIterator
+
+    from redis_server import RedisServer
 
 pytestmark = pytest.mark.needs("redis-server")
 
@@ -23,14 +23,6 @@ ECHO = Script("return ARGV[1]")
 # Fails before it writes anything if the key holds no number.
 COUNT = Script("return redis.call('INCR', KEYS[1])")
 PATIENT = 30
-
-
-@pytest.fixture
-def redis(tmp_path: Path) -> Iterator[RedisServer]:
-    server = RedisServer(tmp_path)
-    server.start()
-    yield server
-    server.kill()
 
 
 @asynccontextmanager

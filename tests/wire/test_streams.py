@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import AsyncExitStack
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
@@ -21,7 +22,7 @@ from agenta_ai_server.domain.outcome import ToolOutcome
 from agenta_ai_server.domain.progress import Stage
 from agenta_ai_server.domain.tool import ToolSpec
 from agenta_ai_server.rpc import progress as sending
-from agenta_ai_server.rpc.responses import MAX_PROGRESS_TEXT
+from agenta_ai_server.rpc.responses import MAX_PROGRESS_TEXT, write_progress
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -117,6 +118,18 @@ async def test_progress_comes_while_the_tool_runs(tool: Talkative, stub: ToolSer
     )
     tool.may_end.set()
     assert [event.result.content[0].text async for event in events] == ["done"]
+
+
+async def test_what_many_watch_is_serialized_once(tool: Talkative, stub: ToolServiceAsyncStub) -> None:
+    write_progress.cache_clear()
+    asked = as_stream(request({}, name=NAME, request_id=str(uuid4())))
+    watching = [aiter(stub.CallToolStream(asked, timeout=30)) for _ in range(20)]
+    first = [await anext(events) for events in watching]
+    tool.may_end.set()
+    rest = [[event async for event in events] for events in watching]
+    messages = {event.SerializeToString() for event in chain(first, *rest) if event.HasField("progress")}
+    assert write_progress.cache_info().misses == len(messages)
+    assert write_progress.cache_info().hits > 10
 
 
 async def test_who_waits_for_a_slot_learns_its_position(standin: StandIn) -> None:

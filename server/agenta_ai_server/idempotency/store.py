@@ -40,6 +40,8 @@ if TYPE_CHECKING:
 UNAVAILABLE = "The idempotency store is unavailable. Retry with the same request_id."
 
 Result = TypeVar("Result")
+# Answers for which nothing is written. They come from a full disk too, and don't show that the ledger works again.
+_READ = (Finished, Lost, Reused, float)
 
 log = logging.getLogger(__name__)
 
@@ -216,7 +218,8 @@ class LedgerStore:
         except LedgerFailed as failure:
             self._set_available(failure)
             raise unavailable() from None
-        self._set_available(None)
+        if not isinstance(answer, _READ):
+            self._set_available(None)
         return answer
 
     def _set_available(self, failure: LedgerFailed | None) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from agenta_ai.codec import fill
@@ -30,8 +31,10 @@ def write_last_outcome(outcome: ToolOutcome) -> bytes:
     return tool_service_pb2.CallToolStreamResponse(result=_response(outcome)).SerializeToString()
 
 
+# Up to a hundred calls share a run, and get the same progress at the same time.
+@lru_cache(maxsize=16)
 def write_progress(progress: Progress) -> bytes:
-    """Return the ``CallToolStreamResponse`` of a call's progress, serialized."""
+    """Return the ``CallToolStreamResponse`` of a call's progress, serialized; the same bytes for all that watch it."""
     message = tool_service_pb2.Progress(
         stage=STAGES[progress.stage],
         text=progress.text[:MAX_PROGRESS_TEXT],

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 MAX_JSON_CHARACTERS = 200_000
 _LONG = f"Must have at most {MAX_JSON_CHARACTERS:,} characters, because it is checked as JSON."
 MAX_EXCEEDED = 3
-EXCEEDED = "Can't be checked: it takes too much CPU time or memory."
+UNCHECKABLE = "Can't be checked"
 
 
 class Checker:
@@ -36,10 +36,11 @@ class Checker:
         self._computing = computing
         self._workers = workers
         self._key = key
-        # How many outputs took too much, and the length of the shortest. There may be hundreds, so that none of that
-        # length is checked any more, and after some of them none at all.
+        # How many outputs took too much, the length of the shortest, and why. There may be hundreds, so that none of
+        # that length is checked any more, and after some of them none at all.
         self._exceeded = 0
         self._exceeding = MAX_JSON_CHARACTERS + 1
+        self._fault = ""
 
     async def violations(self) -> list[Violation]:
         """Return why no output can be checked as JSON, with paths that begin with a property of the expectation.
@@ -52,9 +53,9 @@ class Checker:
             return []
         try:
             found = await self._workers.ask({"task": "read an expectation", "expected": expected}, self._key)
-        except LimitExceeded:
+        except LimitExceeded as error:
             place = "json_schema" if "json_schema" in expected else min(expected)
-            return [Violation(place, EXCEEDED)]
+            return [Violation(place, f"{UNCHECKABLE}: {error}.")]
         return [Violation(*each) for each in found]
 
     async def faults(self, output: str) -> list[str]:
@@ -71,11 +72,12 @@ class Checker:
         if len(output) > MAX_JSON_CHARACTERS:
             return [_LONG]
         if len(output) >= self._exceeding:
-            return [EXCEEDED]
+            return [self._fault]
         request = {"task": "check an output", "expected": self._expectation.of_json, "output": output}
         try:
             return await self._workers.ask(request, self._key)
-        except LimitExceeded:
+        except LimitExceeded as error:
             self._exceeded += 1
             self._exceeding = len(output) if self._exceeded < MAX_EXCEEDED else 0
-            return [EXCEEDED]
+            self._fault = f"{UNCHECKABLE}: {error}."
+            return [self._fault]

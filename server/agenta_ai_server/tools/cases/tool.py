@@ -179,14 +179,14 @@ async def _violations(checkers: Sequence[Checker]) -> list[Violation]:
     Raises:
         Refused: OVERLOADED.
     """
-    from agenta_ai_server.tools.cases.checker import EXCEEDED
+    from agenta_ai_server.tools.cases.checker import UNCHECKABLE
 
     found: list[Violation] = []
     try:
         for index, checker in enumerate(checkers):
             found += [_of_case(index, each) for each in await checker.violations()]
             # One that takes too much CPU time is enough.
-            if len(found) >= MAX_VIOLATIONS or any(each.description == EXCEEDED for each in found):
+            if len(found) >= MAX_VIOLATIONS or any(each.description.startswith(UNCHECKABLE) for each in found):
                 break
     except WorkerFailed:
         message = f"The cases can't be checked: {FAILED}. Nothing was sent to the model. Retry later."

@@ -25,7 +25,6 @@ MAX_NAMES = 3
 MAX_REFINED_CHARACTERS = 200_000
 
 _CONTROLS = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]")
-_LIMITS = "rendering it takes too much CPU time or memory"
 
 
 class Guarantee:
@@ -55,8 +54,8 @@ class Guarantee:
             return
         try:
             faults = await self._ask("read templates", prompt, key)
-        except LimitExceeded:
-            raise TemplateError(f"The template can't be checked: {_LIMITS}.") from None
+        except LimitExceeded as error:
+            raise TemplateError(f"The template can't be checked: {error}.") from None
         if faults:
             index, description = faults[0].index, faults[0].description
             if index is None:
@@ -86,8 +85,8 @@ class Guarantee:
             return await self._computing.run(key, lambda: list(variable_violations(prompt, contents)), size)
         try:
             faults = await self._ask("compare templates", prompt, key, new=contents)
-        except LimitExceeded:
-            return [Violation("messages", f"The refinement can't be checked: {_LIMITS}.")]
+        except LimitExceeded as error:
+            return [Violation("messages", f"The refinement can't be checked: {error}.")]
         return [_violation(prompt, fault) for fault in faults]
 
     async def _ask(self, task: str, prompt: Template, key: Hashable, **more: Sequence[str]) -> list[Fault]:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from asyncio.subprocess import Process
     from collections.abc import Hashable, Mapping
 
-_WORKER: Final = "agenta_ai_server.tools.workers.worker"
+_COMMAND: Final = (sys.executable, "-I", "-m", "agenta_ai_server.tools.workers.worker")
 _LENGTH_BYTES: Final = 4
 _MAX_ANSWER_BYTES: Final = 2**20
 # A worker ends itself when it has taken too much CPU time. This is for one that is stopped, or isn't given any.
@@ -31,7 +31,14 @@ _EXCEEDED: Final = (-signal.SIGPROF, -signal.SIGABRT)
 
 
 class LimitExceeded(Exception):
-    """A task took too much CPU time or memory."""
+    """A task took too much CPU time or memory, or found more than can be returned.
+
+    Args:
+        why: Which of these, a sentence's end.
+    """
+
+    def __init__(self, why: str = "it takes too much CPU time or memory") -> None:
+        super().__init__(why)
 
 
 class WorkerFailed(Exception):
@@ -58,7 +65,7 @@ class Workers:
             key: Who it is for: one request at a time for each key, so that all keys get their turn.
 
         Raises:
-            LimitExceeded: It took too much CPU time or memory.
+            LimitExceeded: It took too much CPU time or memory, or its answer is longer than 1 MiB.
             WorkerFailed: No worker could be started, or two of them died or didn't answer.
         """
         begun = asyncio.Event()
@@ -121,6 +128,8 @@ class Workers:
             self._idle.append(process)
         if "exceeded" in answer:
             raise LimitExceeded
+        if "too_long" in answer:
+            raise LimitExceeded("the description of what is wrong with it is too long")
         return answer
 
     async def _process(self) -> Process:
@@ -131,7 +140,7 @@ class Workers:
         try:
             async with asyncio.timeout(_STARTING_SECONDS):
                 return await asyncio.create_subprocess_exec(
-                    *(sys.executable, "-I", "-m", _WORKER),
+                    *_COMMAND,
                     stdin=PIPE,
                     stdout=PIPE,
                     stderr=DEVNULL,

@@ -25,14 +25,16 @@ from agenta_ai_server.tools.refine_prompt.rendering.verdict import Fault
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-# The CPU time that may be taken for a prompt. What a prompt like it takes in a comparison is in ``comparison.py``.
-PROMPT_SECONDS: Final = 0.25
+# The CPU time that may be taken for a prompt. Before that, ``comparison.py`` refuses what can be interrupted.
+PROMPT_SECONDS: Final = 0.35
 # The CPU time that may be taken to read a schema, or to read it and check an output. The largest take a quarter.
 SCHEMA_SECONDS: Final = 1.0
 # The address space that the process may take. The interpreter alone needs about 30 MB of it.
 MEMORY_BYTES: Final = 100 * 2**20
 # Begins each message.
 LENGTH_BYTES: Final = 4
+# More isn't sent, and ``pool`` reads no more.
+MAX_ANSWER_BYTES: Final = 2**20
 _MAX_FOUND: Final = 20
 _EVERYTHING: Final = "{{ 'é\\n'|tojson|pprint|urlencode|urlize|wordwrap|striptags }}{{ a.b.c }}"
 
@@ -50,20 +52,25 @@ def main() -> None:
         signal.setitimer(signal.ITIMER_PROF, seconds)
         answer = _answer(work, request)
         signal.setitimer(signal.ITIMER_PROF, 0)
-        encoded = json.dumps(answer).encode()
-        _write(len(encoded).to_bytes(LENGTH_BYTES, "big") + encoded)
+        _write(len(answer).to_bytes(LENGTH_BYTES, "big") + answer)
 
 
-def _answer(work: Callable[..., list[Any]], arguments: Mapping[str, Any]) -> dict[str, Any]:
+def _answer(work: Callable[..., list[Any]], arguments: Mapping[str, Any]) -> bytes:
     try:
-        found = work(**arguments)
-    except TooComplex as error:
-        found = [Fault(None, "complex", str(error))]
+        found = _found(work, arguments)[:_MAX_FOUND]
+        answer = json.dumps({"found": [each if isinstance(each, str) else astuple(each) for each in found]}).encode()
     except BaseException:
         # Out of memory, or a fault of ours that a caller has found: in both cases this process isn't used again. A
         # panic of native code is no Exception.
-        return {"exceeded": True}
-    return {"found": [each if isinstance(each, str) else astuple(each) for each in found[:_MAX_FOUND]]}
+        return b'{"exceeded": true}'
+    return answer if len(answer) <= MAX_ANSWER_BYTES else b'{"too_long": true}'
+
+
+def _found(work: Callable[..., list[Any]], arguments: Mapping[str, Any]) -> list[Any]:
+    try:
+        return work(**arguments)
+    except TooComplex as error:
+        return [Fault(None, "complex", str(error))]
 
 
 def _read(template_format: str, old: Sequence[str], fixed: Sequence[str]) -> list[Fault]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import time
 from dataclasses import dataclass
-from itertools import chain, islice, pairwise
+from itertools import chain, islice
 from typing import TYPE_CHECKING, Final
 
 from agenta_ai_server.tools.refine_prompt.formats import jsonpath
@@ -27,7 +27,7 @@ MAX_SITUATIONS: Final = 64
 # The most characters that are rendered from the old texts, in all situations together. At least _FEWEST situations are
 # always rendered.
 _MAX_RENDERED: Final = 5_000_000
-_FEWEST: Final = 8
+_FEWEST: Final = 9
 # How deep the objects may be that only rendering finds.
 _MAX_NESTING: Final = 3
 # As many characters cost as much as a tag, and as a value of the inputs.
@@ -37,8 +37,8 @@ _VALUE: Final = 400
 _ENOUGH_SECONDS: Final = 0.25
 # The CPU time that a comparison may take.
 MAX_SECONDS: Final = 0.65
-# In how many situations texts are rendered for the estimate. The second is one with long inputs.
-_REHEARSED: Final = 3
+# What it may be expected to take, for the new texts may be longer, and a busy machine slower.
+_EXPECTED_SECONDS: Final = 0.5
 
 
 def read(template_format: str, texts: Sequence[str], fixed: Sequence[str]) -> Fault | None:
@@ -211,7 +211,7 @@ class _Comparison:
                 return
 
     def rehearse(self, fixed: Sequence[Text], began: float) -> None:
-        """Estimate the CPU time of comparing the texts with others like them.
+        """Render the texts in the situations that no comparison leaves out, to see that there is time for it.
 
         Args:
             fixed: The texts that stay as they are.
@@ -220,18 +220,13 @@ class _Comparison:
         Raises:
             TooComplex: It would take too long.
         """
-        times = [time.process_time()]
-        for situation in islice(self._situations(), _REHEARSED):
+        # All of them: the longest lists take a hundred times as long as the others.
+        for situation in islice(self._situations(), _FEWEST):
             with contextlib.suppress(_Failed):
                 self._render(self._old, situation, fixed)
-            times.append(time.process_time())
-        # The old and the new texts are read, and rendered in at least so many situations. Those with long inputs, of
-        # which there is one or two, take longer than the others.
-        taken = sorted(after - before for before, after in pairwise(times))
-        typical = taken[(len(taken) - 1) // 2]
-        estimate = 2 * (times[-1] - began + (_FEWEST - _REHEARSED) * typical)
-        if estimate > MAX_SECONDS:
-            raise TooComplex("checking a refinement of it would take too much CPU time")
+            # The new texts are read and rendered too.
+            if 2 * (time.process_time() - began) > _EXPECTED_SECONDS:
+                raise TooComplex("checking a refinement of it would take too much CPU time")
 
     def faults(self, new: Sequence[Text], fixed: Sequence[Text]) -> list[Fault]:
         """Return what is wrong with new texts."""
@@ -256,7 +251,7 @@ class _Comparison:
         dependence = Dependence(self._inputs.markers)
         began = time.process_time()
         for count, situation in enumerate(self._situations()):
-            if count > _FEWEST and time.process_time() - began > _ENOUGH_SECONDS:
+            if count >= _FEWEST and time.process_time() - began > _ENOUGH_SECONDS:
                 break
             try:
                 old = self._render(self._old, situation, fixed)
@@ -335,7 +330,7 @@ class _Comparison:
             if combined.key not in known:
                 known.add(combined.key)
                 yield combined
-                if len(known) > most:
+                if len(known) >= most:
                     return
 
     def _render(self, texts: Sequence[Text], situation: Situation, fixed: Sequence[Text] = ()) -> _Shown:
