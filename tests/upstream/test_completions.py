@@ -17,7 +17,7 @@ import pytest
 from calls import tool_call
 
 from agenta_ai_server.agenta.addresses import AgentaAddress
-from agenta_ai_server.agenta.completion_service import DeployedPrompt
+from agenta_ai_server.agenta.completion_service import DeployedPrompt, InlinePrompt
 from agenta_ai_server.agenta.completions import AgentaCompletionService, AgentaConfig
 from agenta_ai_server.agenta.retry_after import retry_delay
 from agenta_ai_server.domain.errors import Reason, Refused, UpstreamFailed
@@ -201,6 +201,19 @@ async def test_a_body_may_have_2_mib_and_no_more(upstream: Upstream, make: Make)
     error = await failure(service)
     assert error.reason is Reason.UPSTREAM_OUTPUT_INVALID
     assert "2 MiB" in error.message
+
+
+async def test_an_answer_to_a_callers_own_prompt_may_have_256_kib_and_no_more(upstream: Upstream, make: Make) -> None:
+    body = json.dumps({"data": {"outputs": "refined"}, "trace_id": TRACE}).encode()
+    service = make(await upstream.start(lambda exchange: exchange.answer(body)))
+    prompt = InlinePrompt({"prompt": {"messages": []}})
+    body = body.ljust(256 * 1024)
+    assert (await service.complete(prompt, INPUTS, tool_call())).text == "refined"
+    body += b" "
+    with pytest.raises(UpstreamFailed) as caught:
+        await service.complete(prompt, INPUTS, tool_call())
+    assert (caught.value.reason, caught.value.may_have_run) == (Reason.UPSTREAM_OUTPUT_INVALID, True)
+    assert "256 KiB" in caught.value.message
 
 
 async def test_a_body_of_too_many_values_is_not_parsed(

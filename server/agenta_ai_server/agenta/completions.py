@@ -12,7 +12,7 @@ from agenta_ai_server.agenta.addresses import AgentaAddress
 from agenta_ai_server.agenta.completion_service import Completion, InlinePrompt
 from agenta_ai_server.agenta.credential import ServerKey
 from agenta_ai_server.agenta.explanation import explain
-from agenta_ai_server.agenta.http import HttpClient, TransportError
+from agenta_ai_server.agenta.http import MAX_BODY_BYTES, HttpClient, TransportError
 from agenta_ai_server.agenta.routes import CHAT_INVOKE, CHAT_RUN, INVOKE, RUN
 from agenta_ai_server.agenta.routes.reply import PromptRun
 from agenta_ai_server.domain.agenta_url import check_key
@@ -163,7 +163,7 @@ class AgentaCompletionService:
             seconds = self._seconds(call.remaining())
             headers = {"content-type": "application/json", "authorization": authorization, **sent.headers}
             try:
-                response = await self._post(url, headers, route.encode(run), seconds)
+                response = await self._post(url, headers, route.encode(run), seconds, is_inline=run.is_inline)
             except TransportError as error:
                 failure = failures.of_connection(error, seconds, self._config.max_seconds)
                 raise failure.as_error(Attempt("", sent.seconds)) from error
@@ -173,11 +173,21 @@ class AgentaCompletionService:
             sent.attempt = attempt
             return _completion(reply, attempt, run, authorization.partition(" ")[2])
 
-    def _post(self, url: str, headers: dict[str, str], body: bytes, seconds: float) -> Awaitable[HttpResponse]:
+    def _post(
+        self, url: str, headers: dict[str, str], body: bytes, seconds: float, *, is_inline: bool
+    ) -> Awaitable[HttpResponse]:
         # At most half, so that the overall time-out never ends an attempt that is still connecting: if it ends one, the
         # request was sent.
         connect = min(seconds / 2, failures.MAX_CONNECT_SECONDS)
-        return self._http.send("POST", url, headers=headers, content=body, seconds=seconds, connect_seconds=connect)
+        return self._http.send(
+            "POST",
+            url,
+            headers=headers,
+            content=body,
+            seconds=seconds,
+            connect_seconds=connect,
+            max_body_bytes=failures.MAX_INLINE_BODY_BYTES if is_inline else MAX_BODY_BYTES,
+        )
 
     def _seconds(self, remaining: float) -> float:
         """Return how long the request may take, in seconds, if the call has ``remaining`` seconds left."""
@@ -185,11 +195,10 @@ class AgentaCompletionService:
 
 
 def _completion(reply: Reply, attempt: Attempt, run: PromptRun, secret: str) -> Completion:
-    is_inline = run.parameters is not None
-    if failure := failures.of_reply(reply, is_inline=is_inline):
+    if failure := failures.of_reply(reply, is_inline=run.is_inline):
         # Not assigned to a variable, through which the frame would hold its own error, and so the prompt.
         raise _error(failure, reply, attempt, run, secret)
-    if problem := failures.problem_of(reply):
+    if problem := failures.problem_of(reply, is_inline=run.is_inline):
         message = f"The completion service's answer can't be used: {problem}"
         raise UpstreamFailed(Reason.UPSTREAM_OUTPUT_INVALID, message, attempt=attempt, may_have_run=True)
     return Completion(reply.output, attempt)
