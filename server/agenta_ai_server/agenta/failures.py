@@ -129,6 +129,14 @@ UNREADABLE = Failure(
     healthy=False,
 )
 
+UNREAD = Failure(
+    Reason.UPSTREAM_TIMEOUT,
+    "The completion service's answer is large, and the call's time was over while other large answers were being read. "
+    "The request may have been billed: before sending it again, allow it more time or ask for less text.",
+    may_have_run=True,
+    healthy=None,
+)
+
 # What Agenta says of a prompt and of its model.
 
 NOT_DEPLOYED = _misconfigured(
