@@ -53,9 +53,10 @@ def build_service(settings: Settings, resources: Resources) -> Service:
     state = ServerState(version=__version__)
     # First, so that it sees what the others do until these have closed.
     telemetry = build_telemetry(settings, resources)
-    upstream = build_upstream(settings, resources, telemetry.listener, state, PacedWork())
+    answers = PacedWork()
+    upstream = build_upstream(settings, resources, telemetry.listener, state, answers)
     limiter = build_limiter(settings)
-    catalog = build_tools(settings, resources, upstream.completions, telemetry.metrics, limiter)
+    catalog = build_tools(settings, resources, upstream.completions, telemetry.metrics, limiter, answers)
     policy = build_policy(settings)
     redis = build_redis(settings, resources)
     limits = build_limits(settings, resources, catalog, redis)
