@@ -65,7 +65,13 @@ async def test_what_cannot_be_checked_is_told(workers: Workers) -> None:
 
 
 @pytest.mark.parametrize(
-    "expected", [{"json_schema": {"type": "string"}}, {"json_equals": "a"}, {"json_contains": "a"}]
+    "expected",
+    [
+        {"json_schema": {"type": "string"}},
+        {"json_equals": "a"},
+        {"json_contains": "a"},
+        {"json_equals": "a", "contains_all": ["b"]},
+    ],
 )
 async def test_long_json_is_not_read(expected: dict[str, Any], workers: Workers) -> None:
     (fault,) = await checker(workers, **expected).faults(json.dumps("a" * 200_000))

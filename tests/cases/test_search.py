@@ -314,7 +314,7 @@ async def test_what_a_refinement_is_told_stays_within_its_limit() -> None:
 
 @virtual_time
 async def test_a_call_keeps_no_more_of_its_outputs_than_anyone_reads(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Twenty cases, five times each, with two prompts at a time, are hundreds of answers of up to 2 MiB."""
+    """Twenty cases, five times each, with two prompts at a time, are hundreds of answers of up to 256 KiB."""
     trials: list[Trial] = []
     run = CaseRunner.run
 
@@ -323,7 +323,7 @@ async def test_a_call_keeps_no_more_of_its_outputs_than_anyone_reads(monkeypatch
         return trials[-1]
 
     monkeypatch.setattr(CaseRunner, "run", remember)
-    monkeypatch.setattr("agenta_ai_server.standin.model.answer", lambda *_: "x" * (2 << 20))
+    monkeypatch.setattr("agenta_ai_server.standin.model.answer", lambda *_: "x" * (256 << 10))
     result: Any = (await outcome_of(model := Model(), arguments([HOPELESS]))).structured
     kept = [len(each.output) for trial in trials for case in trial.cases for each in case.runs]
     assert kept

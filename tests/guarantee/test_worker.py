@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import resource
 import signal
@@ -59,6 +60,23 @@ _ARGUMENTS = {
     "attr": "'x'", "batch": "2", "groupby": "'x'", "join": "','", "map": "'upper'", "rejectattr": "'x'",
     "replace": "'a', 'b'", "selectattr": "'x'", "slice": "2",
 }  # fmt: skip
+
+
+async def test_a_request_that_waits_is_not_encoded_yet(workers: Workers, monkeypatch: pytest.MonkeyPatch) -> None:
+    encoded, begun = [], asyncio.Event()
+    dumps = json.dumps
+
+    def noted(value: object) -> str:
+        encoded.append(value)
+        begun.set()
+        return dumps(value)
+
+    monkeypatch.setattr(json, "dumps", noted)
+    tasks = [asyncio.create_task(workers.ask(request("Hi {{ a }}"), "a")) for _ in range(3)]
+    await begun.wait()
+    assert len(encoded) == 1
+    assert await asyncio.gather(*tasks) == [[]] * 3
+    assert len(encoded) == 3
 
 
 async def test_all_filters_work_where_no_file_can_be_opened(workers: Workers) -> None:

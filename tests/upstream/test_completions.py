@@ -17,18 +17,20 @@ import pytest
 from calls import tool_call
 
 from agenta_ai_server.agenta.addresses import AgentaAddress
-from agenta_ai_server.agenta.completion_service import DeployedPrompt
-from agenta_ai_server.agenta.completions import AgentaCompletionService, AgentaConfig
+from agenta_ai_server.agenta.completion_service import DeployedPrompt, InlinePrompt
+from agenta_ai_server.agenta.completions import LARGE_BYTES, AgentaCompletionService, AgentaConfig
 from agenta_ai_server.agenta.retry_after import retry_delay
+from agenta_ai_server.domain.call import ANONYMOUS
 from agenta_ai_server.domain.errors import Reason, Refused, UpstreamFailed
 
 if TYPE_CHECKING:
     import ssl
-    from collections.abc import AsyncIterator, Awaitable, Callable
+    from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Hashable
 
     from upstream.conftest import Exchange, Upstream
 
     from agenta_ai_server.agenta.completion_service import Completion, CompletionService
+    from agenta_ai_server.domain.pace import Pace
 
     Handler = Callable[[Exchange], Awaitable[None]]
     Make = Callable[..., AgentaCompletionService]
@@ -43,11 +45,11 @@ CAPTURES: list[dict[str, Any]] = json.loads((Path(__file__).parents[1] / "data/c
 async def make() -> AsyncIterator[Make]:
     services: list[AgentaCompletionService] = []
 
-    def make(url: str, **settings: Any) -> AgentaCompletionService:
+    def make(url: str, pace: Pace | None = None, **settings: Any) -> AgentaCompletionService:
         config = AgentaConfig(
             **{"api_url": url, "api_key": KEY, "environment": "production", "route": "run"} | settings
         )
-        services.append(AgentaCompletionService(config))
+        services.append(AgentaCompletionService(config, pace=pace))
         return services[-1]
 
     yield make
@@ -201,6 +203,55 @@ async def test_a_body_may_have_2_mib_and_no_more(upstream: Upstream, make: Make)
     error = await failure(service)
     assert error.reason is Reason.UPSTREAM_OUTPUT_INVALID
     assert "2 MiB" in error.message
+
+
+async def test_an_answer_to_a_callers_own_prompt_may_have_256_kib_and_no_more(upstream: Upstream, make: Make) -> None:
+    body = json.dumps({"data": {"outputs": "refined"}, "trace_id": TRACE}).encode()
+    service = make(await upstream.start(lambda exchange: exchange.answer(body)))
+    prompt = InlinePrompt({"prompt": {"messages": []}})
+    body = body.ljust(256 * 1024)
+    assert (await service.complete(prompt, INPUTS, tool_call())).text == "refined"
+    body += b" "
+    with pytest.raises(UpstreamFailed) as caught:
+        await service.complete(prompt, INPUTS, tool_call())
+    assert (caught.value.reason, caught.value.may_have_run) == (Reason.UPSTREAM_OUTPUT_INVALID, True)
+    assert "256 KiB" in caught.value.message
+
+
+class Turns:
+    """Paces by a gate, and remembers whose work it was and how many pauses it has."""
+
+    def __init__(self) -> None:
+        self.done: list[tuple[Hashable, int]] = []
+        self.open = asyncio.Event()
+
+    async def run(self, caller: Hashable, steps: Generator[None, None, Any], /) -> Any:
+        await self.open.wait()
+        results: list[Any] = []
+
+        def doing() -> Generator[None, None, None]:
+            results.append((yield from steps))
+
+        self.done.append((caller, len(list(doing()))))
+        return results[0]
+
+
+@pytest.mark.parametrize(("more", "turns"), [(0, []), (1, [(ANONYMOUS.key, 1)])])
+async def test_large_answers_are_read_in_turns(more: int, turns: list[object], upstream: Upstream, make: Make) -> None:
+    pace = Turns()
+    pace.open.set()
+    body = json.dumps(text()).encode().ljust(LARGE_BYTES + more)
+    service = make(await upstream.start(answering(body)), pace=pace)
+    assert (await complete(service)).text == "refined"
+    assert pace.done == turns
+
+
+async def test_an_answer_whose_turn_does_not_come_in_time_is_not_read(upstream: Upstream, make: Make) -> None:
+    body = json.dumps(text()).encode().ljust(LARGE_BYTES + 1)
+    service = make(await upstream.start(answering(body)), pace=Turns(), max_seconds=0.2, min_seconds=0)
+    error = await failure(service)
+    assert (error.reason, error.may_have_run, error.healthy) == (Reason.UPSTREAM_TIMEOUT, True, None)
+    assert "large answers were being read" in error.message
 
 
 async def test_a_body_of_too_many_values_is_not_parsed(

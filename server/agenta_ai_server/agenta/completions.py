@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 from urllib.parse import urlencode
@@ -12,7 +14,7 @@ from agenta_ai_server.agenta.addresses import AgentaAddress
 from agenta_ai_server.agenta.completion_service import Completion, InlinePrompt
 from agenta_ai_server.agenta.credential import ServerKey
 from agenta_ai_server.agenta.explanation import explain
-from agenta_ai_server.agenta.http import HttpClient, TransportError
+from agenta_ai_server.agenta.http import MAX_BODY_BYTES, HttpClient, TransportError
 from agenta_ai_server.agenta.routes import CHAT_INVOKE, CHAT_RUN, INVOKE, RUN
 from agenta_ai_server.agenta.routes.reply import PromptRun
 from agenta_ai_server.domain.agenta_url import check_key
@@ -22,7 +24,7 @@ from agenta_ai_server.domain.listener import CallListener, RequestRecord
 from agenta_ai_server.domain.values import Attempt
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Mapping
+    from collections.abc import Awaitable, Callable, Generator, Mapping
     from pathlib import Path
 
     from agenta_ai_server.agenta.completion_service import AnyPrompt, Kind
@@ -31,12 +33,16 @@ if TYPE_CHECKING:
     from agenta_ai_server.agenta.routes import Route
     from agenta_ai_server.agenta.routes.reply import Reply
     from agenta_ai_server.domain.call import AgentaCredential
+    from agenta_ai_server.domain.pace import Pace
     from agenta_ai_server.domain.tool_call import ToolCall
     from agenta_ai_server.domain.values import Json
 
 _NEWER: dict[Kind, Route] = {"completion": INVOKE, "chat": CHAT_INVOKE}
 _OLDER: dict[Kind, Route] = {"completion": RUN, "chat": CHAT_RUN}
 _ROUTES = {"auto": (_NEWER, _OLDER), "invoke": (_NEWER,), "run": (_OLDER,)}
+
+# Answers that are larger take more than about a millisecond to read. Few are so large.
+LARGE_BYTES = 1 << 16
 
 OLDER_ROUTE_SECONDS = 60.0
 """How long the older route is tried first after only that one has worked. A proxy may have been the reason,
@@ -92,6 +98,7 @@ class AgentaCompletionService:
     Args:
         config: The address of Agenta, and how to send requests to it.
         listener: Is notified of each request.
+        pace: Paces reading large answers; ``None``: not paced.
         clock: Monotonic clock, in seconds.
 
     Raises:
@@ -104,6 +111,7 @@ class AgentaCompletionService:
         config: AgentaConfig,
         listener: CallListener | None = None,
         *,
+        pace: Pace | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._config = config
@@ -113,6 +121,7 @@ class AgentaCompletionService:
         self._http = HttpClient(
             self._address.root, ca_file=config.ca_file, proxy=config.proxy, keep_alive=config.keep_alive
         )
+        self._pace = pace
         self._clock = clock
         # Until when the older route is tried first, by the kind of application.
         self._older_until: dict[Kind, float] = {}
@@ -163,33 +172,61 @@ class AgentaCompletionService:
             seconds = self._seconds(call.remaining())
             headers = {"content-type": "application/json", "authorization": authorization, **sent.headers}
             try:
-                response = await self._post(url, headers, route.encode(run), seconds)
+                response = await self._post(url, headers, route.encode(run), seconds, is_inline=run.is_inline)
             except TransportError as error:
                 failure = failures.of_connection(error, seconds, self._config.max_seconds)
                 raise failure.as_error(Attempt("", sent.seconds)) from error
             sent.status = response.status
-            reply = route.decode(response.with_bounded_values())
+            if self._pace and response.body and len(response.body) > LARGE_BYTES:
+                reply = await self._read_in_turn(self._pace, route, response, call)
+                if reply is None:
+                    raise failures.UNREAD.as_error(Attempt("", sent.seconds))
+            else:
+                reply = route.decode(response.with_bounded_values())
             attempt = Attempt(reply.trace_id, sent.seconds, reply.span_id)
             sent.attempt = attempt
             return _completion(reply, attempt, run, authorization.partition(" ")[2])
 
-    def _post(self, url: str, headers: dict[str, str], body: bytes, seconds: float) -> Awaitable[HttpResponse]:
+    def _post(
+        self, url: str, headers: dict[str, str], body: bytes, seconds: float, *, is_inline: bool
+    ) -> Awaitable[HttpResponse]:
         # At most half, so that the overall time-out never ends an attempt that is still connecting: if it ends one, the
         # request was sent.
         connect = min(seconds / 2, failures.MAX_CONNECT_SECONDS)
-        return self._http.send("POST", url, headers=headers, content=body, seconds=seconds, connect_seconds=connect)
+        return self._http.send(
+            "POST",
+            url,
+            headers=headers,
+            content=body,
+            seconds=seconds,
+            connect_seconds=connect,
+            max_body_bytes=failures.MAX_INLINE_BODY_BYTES if is_inline else MAX_BODY_BYTES,
+        )
+
+    async def _read_in_turn(self, pace: Pace, route: Route, response: HttpResponse, call: ToolCall) -> Reply | None:
+        """Return what a large response says; ``None`` if the caller's turn to read it doesn't come in time."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(self._seconds(call.remaining())):
+                return await pace.run(call.caller.key, _reading(route, response))
+        return None
 
     def _seconds(self, remaining: float) -> float:
         """Return how long the request may take, in seconds, if the call has ``remaining`` seconds left."""
         return min(self._config.max_seconds, remaining - min(MARGIN_SECONDS, remaining / 2))
 
 
+def _reading(route: Route, response: HttpResponse) -> Generator[None, None, Reply]:
+    """Read a large response in steps: count its values, parse it."""
+    bounded = response.with_bounded_values()
+    yield
+    return route.decode(bounded)
+
+
 def _completion(reply: Reply, attempt: Attempt, run: PromptRun, secret: str) -> Completion:
-    is_inline = run.parameters is not None
-    if failure := failures.of_reply(reply, is_inline=is_inline):
+    if failure := failures.of_reply(reply, is_inline=run.is_inline):
         # Not assigned to a variable, through which the frame would hold its own error, and so the prompt.
         raise _error(failure, reply, attempt, run, secret)
-    if problem := failures.problem_of(reply):
+    if problem := failures.problem_of(reply, is_inline=run.is_inline):
         message = f"The completion service's answer can't be used: {problem}"
         raise UpstreamFailed(Reason.UPSTREAM_OUTPUT_INVALID, message, attempt=attempt, may_have_run=True)
     return Completion(reply.output, attempt)

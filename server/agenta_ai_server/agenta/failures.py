@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 import httpx
 
 from agenta_ai_server.agenta.connections import TooManyOpenFiles
+from agenta_ai_server.agenta.http import MAX_BODY_BYTES
 from agenta_ai_server.agenta.retry_after import retry_delay
 from agenta_ai_server.domain.errors import Reason, UpstreamFailed
 from agenta_ai_server.domain.values import MAX_VALUES
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
     from agenta_ai_server.domain.values import Attempt
 
 MAX_CONNECT_SECONDS = 5.0
+MAX_INLINE_BODY_BYTES = 256 * 1024
+"""Bound of an answer to a caller's own prompt: many can be made long, and to arrive at the same moment."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,6 +127,14 @@ UNREADABLE = Failure(
     may_have_run=True,
     transient=True,
     healthy=False,
+)
+
+UNREAD = Failure(
+    Reason.UPSTREAM_TIMEOUT,
+    "The completion service's answer is large, and the call's time was over while other large answers were being read. "
+    "The request may have been billed: before sending it again, allow it more time or ask for less text.",
+    may_have_run=True,
+    healthy=None,
 )
 
 # What Agenta says of a prompt and of its model.
@@ -389,10 +400,16 @@ def of_connection(error: httpx.TransportError, seconds: float, most: float) -> F
     return UNREADABLE if isinstance(error, httpx.RemoteProtocolError) else BROKEN
 
 
-def problem_of(reply: Reply) -> str:
-    """Return why the text of a success is unusable, and what to do; empty if it is usable."""
+def problem_of(reply: Reply, *, is_inline: bool = False) -> str:
+    """Return why the text of a success is unusable, and what to do; empty if it is usable.
+
+    Args:
+        reply: What Agenta said.
+        is_inline: Whether the prompt is the caller's own, and not one that is deployed.
+    """
     if not reply.is_complete:
-        return f"it has more than 2 MiB or {MAX_VALUES:,} values. Ask for less text."
+        most = f"{MAX_INLINE_BODY_BYTES // 1024} KiB" if is_inline else f"{MAX_BODY_BYTES // 1024**2} MiB"
+        return f"it has more than {most} or {MAX_VALUES:,} values. Ask for less text."
     if not reply.is_plain:
         return (
             "it is compressed, which wasn't requested. Ask the operator to check the "

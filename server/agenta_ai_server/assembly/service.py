@@ -17,6 +17,7 @@ from agenta_ai_server.assembly.telemetry import build_telemetry
 from agenta_ai_server.assembly.tls import build_certificates
 from agenta_ai_server.assembly.tools import build_tools
 from agenta_ai_server.assembly.upstream import build_upstream
+from agenta_ai_server.concurrency.pacing import PacedWork
 from agenta_ai_server.domain.server_state import ServerState
 
 if TYPE_CHECKING:
@@ -52,9 +53,10 @@ def build_service(settings: Settings, resources: Resources) -> Service:
     state = ServerState(version=__version__)
     # First, so that it sees what the others do until these have closed.
     telemetry = build_telemetry(settings, resources)
-    upstream = build_upstream(settings, resources, telemetry.listener, state)
+    answers = PacedWork()
+    upstream = build_upstream(settings, resources, telemetry.listener, state, answers)
     limiter = build_limiter(settings)
-    catalog = build_tools(settings, resources, upstream.completions, telemetry.metrics, limiter)
+    catalog = build_tools(settings, resources, upstream.completions, telemetry.metrics, limiter, answers)
     policy = build_policy(settings)
     redis = build_redis(settings, resources)
     limits = build_limits(settings, resources, catalog, redis)

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
     from agenta_ai_server.agenta.completion_service import CompletionService
     from agenta_ai_server.assembly.resources import Resources
+    from agenta_ai_server.domain.pace import Pace
     from agenta_ai_server.domain.tool import ToolSpec
     from agenta_ai_server.settings import Settings
     from agenta_ai_server.telemetry.metrics import Metrics
@@ -35,6 +36,7 @@ def build_tools(
     completions: CompletionService,
     metrics: Metrics | None = None,
     limiter: ConcurrencyLimiter | None = None,
+    pace: Pace | None = None,
 ) -> Catalog:
     """Build the catalog of tools: the built-in ones, and those of the tools file, which is reloaded when it changes.
 
@@ -44,6 +46,7 @@ def build_tools(
         completions: Runs prompts.
         metrics: Shows whether the file can be used; ``None`` if there are none.
         limiter: Gives the slots of calls, for tools that do several things at once; ``None`` for one of their own.
+        pace: Paces checking long answers; ``None``: not paced.
     """
     computing = Computing()
     workers = Workers()
@@ -67,7 +70,7 @@ def build_tools(
     if settings.tools_file:
         file = None
         with resources.faults_of("AGENTA_AI_GRPC_TOOLS_FILE"):
-            file = _file(settings, settings.tools_file, built_in, frozenset(known), completions)
+            file = _file(settings, settings.tools_file, built_in, frozenset(known), completions, pace)
             available = file.content
             follower = ToolsFileFollower(
                 file, catalog, available, lambda changed: tool_set(changed, settings.missing, off)
@@ -116,7 +119,12 @@ def described_tools(tools_file: Path | None = None) -> list[ToolSpec]:
 
 
 def _file(
-    settings: Settings, path: Path, built_in: list[ToolSpec], taken: frozenset[str], completions: CompletionService
+    settings: Settings,
+    path: Path,
+    built_in: list[ToolSpec],
+    taken: frozenset[str],
+    completions: CompletionService,
+    pace: Pace | None,
 ) -> ReloadingDocument[list[ToolSpec]]:
     # Imported only if there is a file, so that the start is fast.
     from agenta_ai_server.tools.prompt_tool import spec
@@ -127,7 +135,7 @@ def _file(
 
     def read(content: bytes, read_beside: Callable[[Path], bytes]) -> list[ToolSpec]:
         definitions = parse(content, path.parent, limits, read_beside=read_beside)
-        specs = (spec(definition, completions) for definition in definitions)
+        specs = (spec(definition, completions, pace) for definition in definitions)
         return [*built_in, *lock.with_numbers(specs, lock.read_beside(path, read_beside))]
 
     # Only the follower looks at it, in a thread.

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from agenta_ai_server.agenta.completion_service import CompletionService
     from agenta_ai_server.assembly.resources import Resources
     from agenta_ai_server.domain.listener import CallListener
+    from agenta_ai_server.domain.pace import Pace
     from agenta_ai_server.domain.server_state import ServerState
     from agenta_ai_server.settings import Settings
 
@@ -27,9 +28,11 @@ class Upstream:
     breaker: CircuitBreaker | None = None
 
 
-def build_upstream(settings: Settings, resources: Resources, listener: CallListener, state: ServerState) -> Upstream:
+def build_upstream(
+    settings: Settings, resources: Resources, listener: CallListener, state: ServerState, pace: Pace
+) -> Upstream:
     """Build the client of the completion service, with breaker and retries. Without settings, it refuses."""
-    completions = build_completions(settings, resources, listener)
+    completions = build_completions(settings, resources, listener, pace)
     if completions is None:
         return Upstream(Unconfigured())
     breaker = None
@@ -53,7 +56,7 @@ def build_upstream(settings: Settings, resources: Resources, listener: CallListe
 
 
 def build_completions(
-    settings: Settings, resources: Resources, listener: CallListener | None = None
+    settings: Settings, resources: Resources, listener: CallListener | None = None, pace: Pace | None = None
 ) -> AgentaCompletionService | None:
     """Build the bare client; ``None`` if the settings don't say all of what it needs."""
     if not (settings.api_url and settings.api_key):
@@ -71,7 +74,7 @@ def build_completions(
             max_seconds=settings.max_upstream_seconds,
             min_seconds=settings.min_remaining_seconds,
         )
-        completions = AgentaCompletionService(config, listener)
+        completions = AgentaCompletionService(config, listener, pace=pace)
         resources.on_close(completions.aclose)
         return completions
     return None

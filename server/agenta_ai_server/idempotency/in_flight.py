@@ -8,7 +8,7 @@ import random
 from collections import Counter
 from copy import copy
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias, TypeVar
 
 from agenta_ai_server.domain.callers import Callers, Waiter
 from agenta_ai_server.domain.errors import DeadlinePassed, Reason, Refused, forget_frames
@@ -19,9 +19,10 @@ from agenta_ai_server.idempotency.result_budget import ResultBudget
 from agenta_ai_server.idempotency.store import LeaseLost
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Coroutine, Generator, Hashable
+    from collections.abc import Awaitable, Callable, Coroutine, Generator
     from types import TracebackType
 
+    from agenta_ai_server.domain.pace import Pace
     from agenta_ai_server.idempotency.store import Leading, Lease, Store
 
 # Seconds between polls of a run elsewhere: short at first, because most callers join late in a run.
@@ -44,14 +45,6 @@ _OutcomeOrError: TypeAlias = ToolOutcome | Refused | DeadlinePassed
 Work: TypeAlias = "Callable[[Callers, Callable[[], Awaitable[None]]], Awaitable[ToolOutcome]]"
 
 log = logging.getLogger(__name__)
-
-
-class Pace(Protocol):
-    """Does long work in steps: see :class:`~agenta_ai_server.concurrency.pacing.PacedWork`."""
-
-    async def run(self, caller: Hashable, steps: Generator[None, None, Result], /) -> Result:
-        """Do the work when it is the caller's turn."""
-        ...
 
 
 class RunId(NamedTuple):

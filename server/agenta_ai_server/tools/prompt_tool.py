@@ -16,9 +16,10 @@ from agenta_ai_server.tools.repairs import AnswerInvalid, RepairableTask, run_wi
 from agenta_ai_server.tools.strict_json import TooManyValues
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Generator, Mapping, Sequence
 
     from agenta_ai_server.agenta.completion_service import Completion, CompletionService
+    from agenta_ai_server.domain.pace import Pace
     from agenta_ai_server.domain.tool_call import ToolCall
     from agenta_ai_server.domain.values import Attempt, Json
     from agenta_ai_server.tools.tools_file.definition import ToolDefinition
@@ -36,6 +37,8 @@ TEXT_RESULT: dict[str, Json] = {
 }
 # It is sent twice, as content and as the structured result, and clients read 4 MiB by default.
 MAX_ANSWER_CHARACTERS = 400_000
+# From here on checking an answer takes more than some milliseconds.
+LONG_CHARACTERS = 1 << 16
 REPAIR = (
     "Your last answer was discarded. Answer again, with nothing but JSON that is valid by the schema that was given. "
     "What was wrong:"
@@ -48,11 +51,13 @@ class PromptTool:
     Args:
         definition: What the tools file says of it.
         completions: Runs the prompt.
+        pace: Paces checking long answers; ``None``: not paced.
     """
 
-    def __init__(self, definition: ToolDefinition, completions: CompletionService) -> None:
+    def __init__(self, definition: ToolDefinition, completions: CompletionService, pace: Pace | None = None) -> None:
         self._definition = definition
         self._completions = completions
+        self._pace = pace
         self._prompt = DeployedPrompt(definition.application, definition.environment, definition.kind)
 
     async def run(self, call: ToolCall) -> ToolOutcome:
@@ -71,7 +76,10 @@ class PromptTool:
             return await self._completions.complete(self._prompt, {**inputs, **self._feedback(violations)}, call)
 
         async def parse(text: str, _: Sequence[Attempt]) -> ToolOutcome:
-            return self._parse(text)
+            steps = self._parsing(text)
+            if self._pace and len(text) > LONG_CHARACTERS:
+                return await self._pace.run(call.caller.key, steps)
+            return _result_of(steps)
 
         task = RepairableTask(
             complete=complete,
@@ -89,8 +97,8 @@ class PromptTool:
         found = "\n".join(f"- {violation.field}: {violation.description}" for violation in violations)
         return {self._definition.feedback: f"{REPAIR}\n{found}" if violations else ""}
 
-    def _parse(self, text: str) -> ToolOutcome:
-        """Return what the model wrote as a success.
+    def _parsing(self, text: str) -> Generator[None, None, ToolOutcome]:
+        """Return what the model wrote as a success, in steps: parse it, check it, write it.
 
         Raises:
             AnswerInvalid: It breaks the schema of the result, or is too long.
@@ -101,13 +109,15 @@ class PromptTool:
         if schema is None:
             return ToolOutcome(text, structured={"text": text})
         value = _parsed(text)
+        yield
         if violations := schema.violations(value, ""):
             raise AnswerInvalid(violations)
+        yield
         return ToolOutcome(_as_json(value), structured=value)
 
 
-def spec(definition: ToolDefinition, completions: CompletionService) -> ToolSpec:
-    """Return the tool of a definition."""
+def spec(definition: ToolDefinition, completions: CompletionService, pace: Pace | None = None) -> ToolSpec:
+    """Return the tool of a definition. The arguments are those of :class:`PromptTool`."""
     return ToolSpec(
         name=definition.name,
         title=definition.title,
@@ -115,7 +125,7 @@ def spec(definition: ToolDefinition, completions: CompletionService) -> ToolSpec
         permission=definition.permission,
         input_schema={"$schema": JSON_SCHEMA, **definition.arguments},
         output_schema=TEXT_RESULT if definition.result is None else {"$schema": JSON_SCHEMA, **definition.result},
-        run=PromptTool(definition, completions).run,
+        run=PromptTool(definition, completions, pace).run,
         hints=definition.hints,
         needs=NEEDS if definition.environment else (*NEEDS, NEEDS_ENVIRONMENT),
         max_seconds=definition.timeout_seconds,
@@ -149,6 +159,16 @@ def _properties(definition: ToolDefinition) -> dict[str, Any]:
 
 def _has_default(schema: Mapping[str, Json] | bool) -> bool:
     return isinstance(schema, dict) and "default" in schema
+
+
+def _result_of(steps: Generator[None, None, ToolOutcome]) -> ToolOutcome:
+    """Return what the steps return, without a pause."""
+    while True:
+        try:
+            next(steps)
+        except StopIteration as end:
+            outcome: ToolOutcome = end.value
+            return outcome
 
 
 def _as_json(value: Json) -> str:

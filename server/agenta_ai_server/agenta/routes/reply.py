@@ -35,6 +35,11 @@ class PromptRun:
     inputs: Mapping[str, Json]
     parameters: Mapping[str, Json] | None = None
 
+    @property
+    def is_inline(self) -> bool:
+        """Whether the prompt is the caller's own, and not one that is deployed."""
+        return self.parameters is not None
+
 
 @dataclass(frozen=True, slots=True)
 class AgentaStatus:

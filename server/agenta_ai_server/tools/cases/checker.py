@@ -65,12 +65,13 @@ class Checker:
             WorkerFailed: No process could check it, for a reason that has nothing to do with it.
         """
         expectation = self._expectation
+        if expectation.of_json and len(output) > MAX_JSON_CHARACTERS:
+            # At once: it would take memory while it waits for the check of its text.
+            return [_LONG]
         faults = await self._computing.run(self._key, expectation.faults, expectation.work(output), output)
         return [*faults, *await self._faults_of_json(output)] if expectation.of_json else faults
 
     async def _faults_of_json(self, output: str) -> list[str]:
-        if len(output) > MAX_JSON_CHARACTERS:
-            return [_LONG]
         if len(output) >= self._exceeding:
             return [self._fault]
         request = {"task": "check an output", "expected": self._expectation.of_json, "output": output}

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 # Runs of one call at the same time.
 MAX_AT_ONCE = 5
 # What is kept of an output once it has been checked: a model learns up to 2,000 of these, and callers read fewer. An
-# answer of Agenta's has up to 2 MiB, and a call keeps hundreds of them.
+# answer of Agenta's has up to 256 KiB, and a call keeps hundreds of them.
 KEPT_CHARACTERS = 2_001
 UNCHECKED = f"The output can't be checked: {FAILED}."
 # What is kept of a call's time to report what came of it.

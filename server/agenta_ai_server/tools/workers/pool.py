@@ -69,7 +69,7 @@ class Workers:
             WorkerFailed: No worker could be started, or two of them died or didn't answer.
         """
         begun = asyncio.Event()
-        task = asyncio.ensure_future(self._in_turn(json.dumps(request).encode(), key, begun))
+        task = asyncio.ensure_future(self._in_turn(request, key, begun))
         self._running.add(task)
         task.add_done_callback(self._finished)
         try:
@@ -97,14 +97,16 @@ class Workers:
             await _end(process)
         self._idle.clear()
 
-    async def _in_turn(self, request: bytes, key: Hashable, begun: asyncio.Event) -> dict[str, Any]:
+    async def _in_turn(self, request: Mapping[str, Any], key: Hashable, begun: asyncio.Event) -> dict[str, Any]:
         async with self._turns.turn(key):
             begun.set()
+            # Not before, because hundreds may wait, and as ASCII a text may be several times as long.
+            message = json.dumps(request).encode()
             try:
-                return await self._answer(request)
+                return await self._answer(message)
             except WorkerFailed:
                 # It was killed or stopped from outside.
-                return await self._answer(request)
+                return await self._answer(message)
 
     async def _answer(self, request: bytes) -> dict[str, Any]:
         process = await self._process()
