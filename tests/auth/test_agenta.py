@@ -90,10 +90,11 @@ async def refused(authenticator: AgentaAuthenticator, credentials: Credentials =
     return error
 
 
-async def unavailable(authenticator: AgentaAuthenticator, credentials: Credentials = GOOD) -> None:
+async def unavailable(authenticator: AgentaAuthenticator, credentials: Credentials = GOOD) -> Refused:
     error = await refused(authenticator, credentials)
     assert error.reason is Reason.AUTHORITY_UNAVAILABLE
     assert error.retry_delay == 1
+    return error
 
 
 async def unknown(authenticator: AgentaAuthenticator, credentials: Credentials = GOOD) -> None:
@@ -609,7 +610,7 @@ async def test_a_failure_is_shared_by_those_who_wait(standin: StandIn, make: Mak
     assert standin.permissions.started == 1
 
 
-@pytest.mark.parametrize(("hosts", "at_once"), [(1, 2), (2, 4), (500, 8)])
+@pytest.mark.parametrize(("hosts", "at_once"), [(1, 2), (2, 4), (500, 6)])
 async def test_so_many_at_once(hosts: int, at_once: int, standin: StandIn, make: Make) -> None:
     standin.permissions.callers = {f"ApiKey k{number}": Caller() for number in range(500)}
     standin.permissions.fault = Fault(delay=0.005)
@@ -639,13 +640,38 @@ async def test_one_address_cannot_take_all_places(standin: StandIn, make: Make) 
     assert all(call.exception() or call.result() == NOBODY for call in flood)
 
 
-async def test_waiting_for_a_place_is_bounded_too(standin: StandIn, make: Make) -> None:
+async def test_unknown_credentials_leave_places_to_approved_ones(standin: StandIn, make: Make, clock: Clock) -> None:
+    gate = asyncio.Event()
+
+    async def respond(received: Received) -> None:
+        if "scope_id" in received.path:
+            await gate.wait()
+
+    authenticator = make()
+    assert await authenticator.authenticate(GOOD) == OWNER
+    standin.permissions.respond = respond
+    shown = [Credentials("ApiKey", f"bad{n}", project(n), host=f"host{n}") for n in range(300)]
+    flood = [asyncio.create_task(authenticator.authenticate(credentials)) for credentials in shown]
+    await standin.when(lambda: standin.permissions.in_flight == 24)
+    clock.time += 61
+    assert await authenticator.authenticate(GOOD) == OWNER
+    assert standin.permissions.peak == 25
+    gate.set()
+    await asyncio.wait(flood)
+
+
+async def test_waiting_for_a_place_is_bounded_too(
+    standin: StandIn, make: Make, caplog: pytest.LogCaptureFixture
+) -> None:
     standin.permissions.fault = Fault(stall="headers")
     authenticator = make(max_checks=2, timeout=0.3)
     calls = [unavailable(authenticator, Credentials("ApiKey", f"k{n}", host=f"host{n}")) for n in range(200)]
     async with asyncio.timeout(3):
-        await asyncio.gather(*calls)
+        errors = await asyncio.gather(*calls)
     assert standin.permissions.peak == 2
+    assert sum("too many others are being checked" in error.message for error in errors) >= 190
+    # Agenta isn't to blame for those.
+    assert caplog.text.count("no answer came in time") == 1
 
 
 async def test_a_flood_of_unknown_credentials_at_once(standin: StandIn, make: Make, clock: Clock) -> None:

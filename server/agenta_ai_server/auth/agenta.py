@@ -9,7 +9,7 @@ import re
 import time
 import uuid
 from collections.abc import Callable
-from contextlib import nullcontext
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from enum import Enum, auto
 from functools import partial
@@ -30,7 +30,7 @@ from agenta_ai_server.domain.gcra import MICROSECONDS, Buckets
 from agenta_ai_server.domain.single_flight import SingleFlight
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping
+    from collections.abc import AsyncIterator, Collection, Mapping
     from pathlib import Path
 
     from agenta_ai_server.auth.authenticator import Credentials
@@ -61,6 +61,7 @@ class AgentaAuthConfig:
         deny_seconds: How long one is used that doesn't.
         max_entries: Consents that are kept, at most, and as many refusals.
         max_checks: Credentials that Agenta is asked about at the same time, at most. One address gets a quarter of it.
+            Another quarter is for credentials that were approved within the last hour.
         futile_burst: Questions to which Agenta grants nothing that may come from one address at once. One credential
             gets half of it.
         futile_per_second: How many of them may come in the long run, likewise.
@@ -130,6 +131,7 @@ class AgentaAuthenticator:
         self._http = HttpClient(self._address.root, ca_file=config.ca_file, proxy=config.proxy, keep_alive=False)
         self._checks = PermissionChecks(self._http, self._address, config.timeout)
         self._places = asyncio.Semaphore(config.max_checks)
+        self._places_of_unknown = asyncio.Semaphore(config.max_checks - config.max_checks // 4)
         self._shares: WeakValueDictionary[str, asyncio.Semaphore] = WeakValueDictionary()
         burst, per_second = config.futile_burst, config.futile_per_second
         self._by_address = _Budget(burst, per_second, config.max_entries, clock)
@@ -187,21 +189,25 @@ class AgentaAuthenticator:
 
     async def _ask(self, key: bytes, credentials: Credentials) -> _Outcome:
         network, who = _network(credentials.host), _key(replace(credentials, project=""))
-        approved = key in self._approved
-        share = self._shares.setdefault(network, asyncio.Semaphore(max(self._config.max_checks // 4, 1)))
+        is_approved = key in self._approved
+        # Here, too, so that nobody waits for a place only to be refused.
+        if delay := self._delay(network, who, is_approved=is_approved):
+            return partial(_too_much, delay)
+        on_time_out: _Outcome = _busy
         try:
-            async with asyncio.timeout(self._config.timeout), nullcontext() if approved else share, self._places:
-                delay = max(0 if approved else self._by_address.delay(network), self._by_credential.delay(who))
-                if delay > 0:
+            async with asyncio.timeout(self._config.timeout), self._place(network, is_approved=is_approved):
+                if delay := self._delay(network, who, is_approved=is_approved):
                     return partial(_too_much, delay)
+                on_time_out = _unavailable
                 # Before they are asked: what they say is at least as old.
                 now = self._clock()
                 permissions = sorted(self._permissions)
                 answers = await asyncio.gather(*(self._check(permission, credentials) for permission in permissions))
         except TimeoutError:
-            self._note("no answer came in time")
-            self._keep(key, self._clock(), _unavailable)
-            return _unavailable
+            if on_time_out is _unavailable:
+                self._note("no answer came in time")
+            self._keep(key, self._clock(), on_time_out)
+            return on_time_out
         outcome = self._restricted(_combined(dict(zip(permissions, answers, strict=True))))
         if _is_futile(outcome, answers, credentials.project):
             self._by_address.spend(network)
@@ -210,6 +216,21 @@ class AgentaAuthenticator:
             self._note("")
         self._keep(key, now, outcome)
         return outcome
+
+    def _delay(self, network: str, who: bytes, *, is_approved: bool) -> float:
+        """Return the seconds until a credential may be asked about; 0 for now."""
+        return max(0 if is_approved else self._by_address.delay(network), self._by_credential.delay(who))
+
+    @asynccontextmanager
+    async def _place(self, network: str, *, is_approved: bool) -> AsyncIterator[None]:
+        """Wait for a place among the checks. Unknown credentials leave some of them to those that were approved."""
+        if is_approved:
+            async with self._places:
+                yield
+            return
+        share = self._shares.setdefault(network, asyncio.Semaphore(max(self._config.max_checks // 4, 1)))
+        async with share, self._places_of_unknown, self._places:
+            yield
 
     def _restricted(self, outcome: _Outcome) -> _Outcome:
         if not isinstance(outcome, Principal) or "*" in self._config.allow:
@@ -232,7 +253,7 @@ class AgentaAuthenticator:
 
     def _keep(self, key: bytes, now: float, outcome: _Outcome) -> None:
         """Cache the outcome; failures for the retry delay that callers get."""
-        if outcome is _unavailable:
+        if outcome in (_unavailable, _busy):
             # From now on, because it may have taken longer than that to fail.
             self._refusals.keep(key, self._clock() + _RETRY_SECONDS, outcome)
         elif not isinstance(outcome, Principal) or not outcome.permissions:
@@ -343,6 +364,11 @@ def _is_futile(outcome: _Outcome, answers: Collection[_Answer], project: str) ->
 
 def _unavailable() -> Refused:
     message = "The credentials can't be checked now, because Agenta can't be reached. Try again."
+    return Refused(Reason.AUTHORITY_UNAVAILABLE, message, retry_delay=_RETRY_SECONDS)
+
+
+def _busy() -> Refused:
+    message = "The credentials can't be checked now, because too many others are being checked. Try again."
     return Refused(Reason.AUTHORITY_UNAVAILABLE, message, retry_delay=_RETRY_SECONDS)
 
 
