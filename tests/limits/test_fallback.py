@@ -110,6 +110,35 @@ async def test_one_time_out_is_decided_locally_and_two_in_a_row_are_enough(watch
     assert await watched.state() is StoreState.FALLBACK
 
 
+async def test_calls_that_time_out_together_are_one_time_out(watched: Watched) -> None:
+    watched.shared.failure = LATE
+    for state in (StoreState.SHARED, StoreState.FALLBACK):
+        watched.shared.answer.clear()
+        waiting = [asyncio.create_task(watched.take()) for _ in range(50)]
+        await asyncio.sleep(0)
+        watched.shared.answer.set()
+        await asyncio.gather(*waiting)
+        assert watched.limiter.state is state
+
+
+async def test_an_answer_in_between_does_not_make_two_of_calls_that_began_together(watched: Watched) -> None:
+    together = [asyncio.Event(), asyncio.Event()]
+    watched.shared.failure = LATE
+    waiting = []
+    for watched.shared.answer in together:
+        waiting.append(asyncio.create_task(watched.take()))
+        await asyncio.sleep(0)
+    together[0].set()
+    await waiting[0]
+    watched.shared.failure, watched.shared.answer = None, together[0]
+    assert await watched.take() == FINE
+    watched.shared.failure = LATE
+    together[1].set()
+    await waiting[1]
+    await watched.take()
+    assert watched.limiter.state is StoreState.SHARED
+
+
 async def test_one_error_is_enough(watched: Watched) -> None:
     watched.shared.failure = BROKEN
     assert (await watched.take()).allowed

@@ -15,7 +15,7 @@ from agenta_ai_server.domain.call import Principal
 from agenta_ai_server.domain.errors import Reason, Refused, UpstreamFailed
 from agenta_ai_server.domain.values import Attempt
 from agenta_ai_server.resilience.circuit_breaker import CircuitBreaker, CircuitBreakingCompletions, State
-from agenta_ai_server.resilience.window import CountsByKey, SlidingCounter
+from agenta_ai_server.resilience.window import CountsByKey, Expected, SlidingCounter
 
 if TYPE_CHECKING:
     from agenta_ai_server.agenta.completion_service import CompletionService
@@ -31,11 +31,11 @@ def breaker(clock: Clock) -> CircuitBreaker:
     return CircuitBreaker(clock=clock, jitter=lambda: 0.0)
 
 
-def count(breaker: CircuitBreaker, healthy: bool | None, times: int = 1, **options: Any) -> None:
+def count(breaker: CircuitBreaker, healthy: bool | None, times: int = 1, *, caller: str = "", **options: Any) -> None:
     """Count so many ends of calls, or until it opens."""
     for _ in range(times):
         if state_of(breaker) is not State.OPEN:
-            breaker.leave(breaker.enter(), healthy=healthy, **options)
+            breaker.leave(breaker.enter(caller), healthy=healthy, caller=caller, **options)
 
 
 def state_of(breaker: CircuitBreaker) -> State:
@@ -144,6 +144,68 @@ def test_a_service_that_asks_to_be_left_alone_is_whoever_called(breaker: Circuit
     assert delay(breaker) == 7.0
 
 
+def reclosed(breaker: CircuitBreaker, clock: Clock, prober: str, refused: str = "") -> CircuitBreaker:
+    """Open it, refuse a call 5 seconds before the probe, and let the probe succeed."""
+    count(breaker, False, 20, caller="one")
+    if refused:
+        with pytest.raises(Refused):
+            breaker.enter(refused)
+    clock.now += 5
+    count(breaker, True, caller=prober)
+    assert state_of(breaker) is State.CLOSED
+    return breaker
+
+
+@pytest.mark.parametrize(
+    ("prober", "refused", "later", "state"),
+    [
+        ("another", "", 0.0, State.CLOSED),
+        ("another", "", 9.9, State.CLOSED),
+        ("another", "", 10.0, State.OPEN),
+        ("one", "another", 0.0, State.CLOSED),
+        # It was refused for 5 seconds, and then has another 10.
+        ("one", "another", 9.9, State.CLOSED),
+        ("one", "another", 10.0, State.OPEN),
+        ("one", "one", 0.0, State.OPEN),
+        ("one", "", 0.0, State.OPEN),
+    ],
+)
+def test_one_caller_does_not_open_it_again_while_others_are_expected(
+    prober: str, refused: str, later: float, state: State, breaker: CircuitBreaker, clock: Clock
+) -> None:
+    reclosed(breaker, clock, prober, refused)
+    clock.now += later
+    count(breaker, False, 40, caller="one")
+    assert state_of(breaker) is state
+
+
+def test_once_it_has_closed_others_that_succeed_keep_it_closed(breaker: CircuitBreaker, clock: Clock) -> None:
+    reclosed(breaker, clock, "another")
+    for _ in range(100):
+        clock.now += 1
+        count(breaker, False, 13, caller="one")
+        count(breaker, True, caller="another")
+    assert state_of(breaker) is State.CLOSED
+
+
+def test_once_it_has_closed_the_first_failure_of_another_opens_it_again(breaker: CircuitBreaker, clock: Clock) -> None:
+    count(reclosed(breaker, clock, "another"), False, 20, caller="one")
+    assert state_of(breaker) is State.CLOSED
+    count(breaker, False, caller="another")
+    assert state_of(breaker) is State.OPEN
+
+
+def test_once_it_has_closed_a_service_may_ask_to_be_left_alone(breaker: CircuitBreaker, clock: Clock) -> None:
+    count(reclosed(breaker, clock, "another"), False, caller="one", retry_after=7.0)
+    assert state_of(breaker) is State.OPEN
+
+
+def test_others_whose_first_calls_have_not_ended_are_known(breaker: CircuitBreaker) -> None:
+    breaker.enter("another")
+    count(breaker, False, 40, caller="one")
+    assert state_of(breaker) is State.CLOSED
+
+
 async def test_callers_are_told_apart_by_who_they_are(breaker: CircuitBreaker) -> None:
     good = CircuitBreakingCompletions(Scripted("text"), breaker)
     bad = CircuitBreakingCompletions(Scripted(failed(Reason.UPSTREAM_FAILED)), breaker)
@@ -194,6 +256,18 @@ def test_counts_by_key_are_those_of_the_last_seconds(clock: Clock) -> None:
         worst = max(sum(bad for _, key, bad in recent if key == each) for each in range(5))
         assert (counts.worst().failures, counts.total.events) == (worst, len(recent))
         assert counts.total.failures == sum(bad for *_, bad in recent)
+
+
+def test_two_remembered_callers_tell_what_all_would(clock: Clock) -> None:
+    expected, until, rng = Expected[int](clock), dict.fromkeys(range(5), 0.0), random.Random(1)
+    for _ in range(3000):
+        clock.now += rng.choice([0.0, 0.5, 3.0, 9.0])
+        key, seconds = rng.randrange(5), rng.choice([0.0, 1.0, 10.0, 40.0])
+        expected.add(key, seconds)
+        until[key] = max(until[key], clock.now + seconds)
+        for each in range(5):
+            others = any(until[other] > clock.now for other in until if other != each)
+            assert expected.has_other_than(each) == others
 
 
 # What it does then.

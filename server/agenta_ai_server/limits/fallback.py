@@ -24,6 +24,8 @@ log = logging.getLogger(__name__)
 class FallbackLimiter:
     """Uses the shared limiter, and falls back to a local one after an error, or after two time-outs in a row.
 
+    Calls that were under way when one timed out don't count as the next, because one silence may be the reason for all.
+
     In the fallback, calls don't wait for the shared limiter. They start a probe now and then, and the first probe that
     succeeds ends the fallback.
 
@@ -52,6 +54,8 @@ class FallbackLimiter:
         self._clock = clock
         self._state = StoreState.SHARED
         self._timeouts = 0
+        # How many calls of the shared limiter had begun: so far, and when the last time-out was counted.
+        self._begun = self._begun_at_timeout = 0
         self._probe_at = 0.0
         self._probes: SingleFlight[str, None] = SingleFlight()
 
@@ -97,10 +101,11 @@ class FallbackLimiter:
         limit: Limit,
     ) -> Decision:
         if self._state is StoreState.SHARED:
+            self._begun = number = self._begun + 1
             try:
                 decision = await shared(key, limit)
             except StoreFailed as failure:
-                self._count_failure(failure)
+                self._count_failure(failure, number)
             else:
                 self._timeouts = 0
                 return decision
@@ -110,8 +115,10 @@ class FallbackLimiter:
             raise StoreFailed("down", retry_delay=self._every)
         return await local(key, limit)
 
-    def _count_failure(self, failure: StoreFailed) -> None:
-        self._timeouts += 1
+    def _count_failure(self, failure: StoreFailed, number: int) -> None:
+        if failure.timed_out and number > self._begun_at_timeout:
+            self._timeouts += 1
+            self._begun_at_timeout = self._begun
         # Of many concurrent calls, only the first changes the state.
         if self._state is StoreState.SHARED and (not failure.timed_out or self._timeouts >= TIMEOUTS):
             self._fall_back(failure)

@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING
 
 from agenta_ai_server.agenta.completion_service import DeployedPrompt
 from agenta_ai_server.domain.errors import Reason, Refused, UpstreamFailed
-from agenta_ai_server.resilience.window import CountsByKey
+from agenta_ai_server.resilience.window import CountsByKey, Expected
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable, Mapping
+    from typing import NoReturn
 
     from agenta_ai_server.agenta.completion_service import AnyPrompt, Completion, CompletionService
     from agenta_ai_server.domain.tool_call import ToolCall
@@ -44,8 +45,9 @@ class State(StrEnum):
 class CircuitBreaker:
     """Opens when half of at least 20 calls within 10 seconds failed.
 
-    One caller can't open it for the others: if they call too, half of their calls must have failed as well. A caller
-    that is alone can open it. A ``Retry-After`` opens it at once.
+    One caller can't open it for the others: if they call too, half of their calls must have failed as well. Whoever has
+    called within 10 seconds calls too, whatever came of it, and whoever was refused may take the delay in addition. A
+    caller that is alone can open it. A ``Retry-After`` opens it at once.
 
     Once its time is over, the next call is let through as a probe. Its success closes the breaker, its failure opens it
     again for twice as long, up to 30 seconds. The next probe follows when one has ended without a verdict, or has taken
@@ -77,6 +79,8 @@ class CircuitBreaker:
         self._clock = clock
         self._jitter = jitter
         self._by_caller: CountsByKey[Hashable] = CountsByKey(_WINDOW_SECONDS, clock)
+        # Unlike the counts, it outlasts changes of state.
+        self._expected: Expected[Hashable] = Expected(clock)
         self._state = State.CLOSED
         self._failed_probes = 0
         # Who has probed in vain.
@@ -106,12 +110,13 @@ class CircuitBreaker:
         """
         if self._state is not State.CLOSED:
             if (now := self._clock()) < self._until and not self._may_probe_early(caller):
-                raise self._refusal(self._until - now)
+                self._refuse(caller, self._until - now)
             self._interrupted_until = self._until
             # One at a time; but a probe may be as slow as a model, and mustn't keep all others waiting for it alone.
             self._until = now + self._open_seconds
             if self._state is State.OPEN:
                 self._change(State.HALF_OPEN)
+        self._expected.add(caller, _WINDOW_SECONDS)
         return self._generation
 
     def leave(
@@ -126,6 +131,7 @@ class CircuitBreaker:
                 its word, for 30 seconds at most.
             caller: Whose call it was.
         """
+        self._expected.add(caller, _WINDOW_SECONDS)
         if generation != self._generation:
             return
         asked = 0.0 if healthy else min(retry_after or 0.0, _MAX_OPEN_SECONDS)
@@ -133,7 +139,7 @@ class CircuitBreaker:
             self._probed(caller, healthy, asked)
         elif healthy is not None:
             self._by_caller.add(caller, failed=not healthy)
-            if asked or self._is_failing():
+            if asked or self._is_failing(caller):
                 self._open(asked or self._open_seconds)
 
     def _may_probe_early(self, caller: Hashable) -> bool:
@@ -163,14 +169,16 @@ class CircuitBreaker:
             longer = self._open_seconds * 2 ** min(self._failed_probes, 10)
             self._open(max(asked, min(longer, _MAX_OPEN_SECONDS)))
 
-    def _is_failing(self) -> bool:
+    def _is_failing(self, caller: Hashable) -> bool:
         total = self._by_caller.total
         if total.events < _MIN_CALLS or total.failures < _FAILING_SHARE * total.events:
             return False
         # Without the caller with most failures, whose prompts alone may be what fails.
         worst = self._by_caller.worst()
         others = total.events - worst.events
-        return not others or total.failures - worst.failures >= _FAILING_SHARE * others
+        if not others:
+            return not self._expected.has_other_than(caller)
+        return total.failures - worst.failures >= _FAILING_SHARE * others
 
     def _open(self, seconds: float) -> None:
         self._until = self._clock() + seconds
@@ -190,12 +198,13 @@ class CircuitBreaker:
             log.info("the completion service works again")
         self._on_change(state)
 
-    def _refusal(self, seconds: float) -> Refused:
+    def _refuse(self, caller: Hashable, seconds: float) -> NoReturn:
         if self._state is State.HALF_OPEN:
             # The probe will probably end before it is given up.
             seconds = min(seconds, self._open_seconds)
         delay = seconds + self._jitter() * self._open_seconds
-        return Refused(
+        self._expected.add(caller, delay + _WINDOW_SECONDS)
+        raise Refused(
             Reason.UPSTREAM_CIRCUIT_OPEN,
             "The completion service keeps failing, so requests to it are paused. Nothing was sent: try again in "
             f"{math.ceil(delay)} seconds.",

@@ -110,3 +110,26 @@ class CountsByKey(Generic[Key]):
                 if not self._totals[key].events:
                     del self._totals[key]
         return now
+
+
+class Expected(Generic[Key]):
+    """Knows whether anyone else is expected to call. It remembers two callers, because one of them is another.
+
+    Args:
+        clock: Monotonic clock, in seconds.
+    """
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._clock = clock
+        self._until: dict[Key, float] = {}
+
+    def add(self, key: Key, seconds: float) -> None:
+        """Expect calls of ``key`` for so many seconds from now, at least 0."""
+        self._until[key] = max(self._until.get(key, 0.0), self._clock() + seconds)
+        if len(self._until) > 2:
+            del self._until[min(self._until, key=self._until.__getitem__)]
+
+    def has_other_than(self, key: Key) -> bool:
+        """Return whether calls of anyone but ``key`` are expected."""
+        now = self._clock()
+        return any(until > now for other, until in self._until.items() if other != key)
