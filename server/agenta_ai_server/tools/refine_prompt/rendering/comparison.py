@@ -41,13 +41,16 @@ MAX_SECONDS: Final = 0.65
 _EXPECTED_SECONDS: Final = 0.5
 
 
-def read(template_format: str, texts: Sequence[str], fixed: Sequence[str]) -> Fault | None:
+def read(
+    template_format: str, texts: Sequence[str], fixed: Sequence[str], *, seconds: float = _EXPECTED_SECONDS
+) -> Fault | None:
     """Return why the texts of a prompt can't be rendered in any situation, or ``None`` if they can.
 
     Args:
         template_format: ``jinja2`` or ``mustache``.
         texts: The texts that are to be refined.
         fixed: The texts that stay as they are, whether they can be rendered or not.
+        seconds: The CPU time that comparing texts like them may be expected to take.
 
     Raises:
         TooComplex: They have too many tags or tokens, or comparing texts like them would take too long.
@@ -59,7 +62,7 @@ def read(template_format: str, texts: Sequence[str], fixed: Sequence[str]) -> Fa
         return parsed.faults[0]
     comparison = _Comparison(template_format, parsed, old)
     if not comparison.fault:
-        comparison.rehearse(staying, began)
+        comparison.rehearse(staying, began, seconds)
     return comparison.fault
 
 
@@ -210,12 +213,13 @@ class _Comparison:
             if not self._inputs.misses:
                 return
 
-    def rehearse(self, fixed: Sequence[Text], began: float) -> None:
+    def rehearse(self, fixed: Sequence[Text], began: float, seconds: float) -> None:
         """Render the texts in the situations that no comparison leaves out, to see that there is time for it.
 
         Args:
             fixed: The texts that stay as they are.
             began: The CPU time of the process when it began to read the texts.
+            seconds: The CPU time that a comparison may be expected to take.
 
         Raises:
             TooComplex: It would take too long.
@@ -225,7 +229,7 @@ class _Comparison:
             with contextlib.suppress(_Failed):
                 self._render(self._old, situation, fixed)
             # The new texts are read and rendered too.
-            if 2 * (time.process_time() - began) > _EXPECTED_SECONDS:
+            if 2 * (time.process_time() - began) > seconds:
                 raise TooComplex("checking a refinement of it would take too much CPU time")
 
     def faults(self, new: Sequence[Text], fixed: Sequence[Text]) -> list[Fault]:
