@@ -100,12 +100,13 @@ async def outcome_of(
     deadline: float = 1e9,
     limiter: ConcurrencyLimiter | None = None,
     spending: Spending | None = None,
+    computing: Computing | None = None,
 ) -> ToolOutcome:
     """Run the tool without a service."""
     from agenta_ai_server.tools.cases import provide
 
     apps = {"refine_prompt": "ai-refine"}
-    computing, workers = Computing(), Workers()
+    computing, workers = computing or Computing(), Workers()
     of = Dependencies(
         completions,
         apps,

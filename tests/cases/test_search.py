@@ -14,12 +14,15 @@ from upstream.fakes import circuit_open, failed
 from agenta_ai_server.agenta.completion_service import InlinePrompt
 from agenta_ai_server.concurrency.limiter import ConcurrencyLimiter
 from agenta_ai_server.domain.errors import Reason, Refused, ToolFailed
+from agenta_ai_server.tools.cases import copied
 from agenta_ai_server.tools.cases.feedback import MAX_CONTEXT_CHARACTERS
-from agenta_ai_server.tools.cases.runner import CaseRunner
+from agenta_ai_server.tools.cases.runner import REPORT_SECONDS, CaseRunner
 from agenta_ai_server.tools.cases.spending import Spending
+from agenta_ai_server.tools.computing import Computing
+from agenta_ai_server.tools.refine_prompt import answer, refiner, template
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Hashable, Mapping
 
     from agenta_ai_server.agenta.completion_service import AnyPrompt
     from agenta_ai_server.tools.cases.trial import Trial
@@ -96,12 +99,12 @@ async def test_the_best_prompt_wins_and_goes_on() -> None:
 async def test_expectations_that_were_copied_are_flagged() -> None:
     remark = "Answer with one word. For refunds, that is billing"
     case = {**ONE_WORD, "remark": remark}
-    for prompt, copied in ((PROMPT.replace("billing, ", ""), [{"case": "one word", "text": "billing"}]), (PROMPT, [])):
+    for prompt, texts in ((PROMPT.replace("billing, ", ""), [{"case": "one word", "text": "billing"}]), (PROMPT, [])):
         outcome = await outcome_of(Model(), arguments([case], prompt))
         result: Any = outcome.structured
         assert result["improved"]
-        assert result["copied_texts"] == copied, "what stood there before wasn't copied"
-        assert [("copied" in warning) for warning in outcome.warnings] == [True] * len(copied)
+        assert result["copied_texts"] == texts, "what stood there before wasn't copied"
+        assert [("copied" in warning) for warning in outcome.warnings] == [True] * len(texts)
 
 
 @pytest.mark.parametrize(
@@ -252,6 +255,36 @@ def test_no_round_begins_that_cannot_end_in_time(deadline: float, rounds: int | 
         if rounds is not None:
             assert len(result["rounds"]) == rounds
             assert loop.time() == took
+
+    run()
+
+
+@pytest.mark.parametrize("late", [answer.parse, refiner._restored, Spending.excess, template.parse, copied.find_copied])
+def test_whatever_a_refinement_waits_for_the_report_comes_in_time(late: Callable[..., Any]) -> None:
+    model = Model()
+
+    class Queue(Computing):
+        """Others are before the call, once a refinement has been billed."""
+
+        async def run(self, caller: Hashable, work: Callable[..., Any], size: int, *args: object) -> Any:
+            await self._wait(work)
+            return await super().run(caller, work, size, *args)
+
+        async def in_thread(self, caller: Hashable, work: Callable[..., Any], *args: object) -> Any:
+            await self._wait(work)
+            return await super().in_thread(caller, work, *args)
+
+        async def _wait(self, work: Callable[..., Any]) -> None:
+            if model.contexts and getattr(work, "__func__", work) is late:
+                await asyncio.sleep(100)
+
+    @virtual_time
+    async def run() -> None:
+        result: Any = (await outcome_of(model, arguments(), deadline=20, computing=Queue())).structured
+        assert asyncio.get_running_loop().time() == 20 - REPORT_SECONDS
+        assert (result["stopped"], result["improved"], result["passed_before"]) == ("deadline", False, 3)
+        assert result["prompt_template_json"] == PROMPT
+        assert result["model_calls"] == model.answers == 6
 
     run()
 

@@ -12,10 +12,7 @@ from agenta_ai_server.tools.cases.search import Stop
 from agenta_ai_server.tools.cases.trial import Verdict
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from agenta_ai_server.tools.cases.arguments import RefineWithCasesArguments
-    from agenta_ai_server.tools.cases.copied import Copied
     from agenta_ai_server.tools.cases.counting import CountingCompletions
     from agenta_ai_server.tools.cases.search import Found
     from agenta_ai_server.tools.cases.trial import CaseRun, CaseRuns
@@ -121,13 +118,13 @@ class RefineWithCasesResult(BaseModel):
     ]
 
 
-def outcome(
-    arguments: RefineWithCasesArguments, found: Found, copied: Sequence[Copied], counted: CountingCompletions
-) -> ToolOutcome:
+def outcome(arguments: RefineWithCasesArguments, found: Found, counted: CountingCompletions) -> ToolOutcome:
     """Return the outcome of the call for the result of a search."""
     original, best = found.original, found.best
     result = RefineWithCasesResult(
-        prompt_template_json=strict_json.dump(best.prompt.root) if found.improved else original.prompt.source,
+        prompt_template_json=strict_json.dump(best.draft.prompt.root)
+        if found.improved
+        else original.draft.prompt.source,
         summary=_summary(found),
         improved=found.improved,
         passed_before=original.trial.passed,
@@ -143,34 +140,35 @@ def outcome(
         stopped=found.stop.value,
         model_calls=counted.calls,
         copied_texts=[
-            CopiedText(case=arguments.name_of(each.case), text=_cut(each.text)) for each in copied[:MAX_COPIED]
+            CopiedText(case=arguments.name_of(each.case), text=_cut(each.text))
+            for each in best.draft.copied[:MAX_COPIED]
         ],
     )
     return ToolOutcome(
         result.summary,
         structured=result.model_dump(mode="json"),
         attempts=tuple(counted.attempts),
-        warnings=tuple(_warnings(found, copied)),
+        warnings=tuple(_warnings(found)),
     )
 
 
 def _summary(found: Found) -> str:
     before, after, total = found.original.trial.passed, found.best.trial.passed, len(found.original.trial.cases)
     if found.improved:
-        return f"{after} of {total} cases pass; {before} passed before. {found.best.summary}"
+        return f"{after} of {total} cases pass; {before} passed before. {found.best.draft.summary}"
     if found.stop is Stop.ALL_PASS:
         return f"All {total} cases pass already. The prompt is unchanged."
     tried = "; no refinement was better" if found.rounds else ""
     return f"{before} of {total} cases pass{tried}. The prompt is unchanged."
 
 
-def _warnings(found: Found, copied: Sequence[Copied]) -> list[str]:
+def _warnings(found: Found) -> list[str]:
     warnings = []
     if why := _WHY_STOPPED.get(found.stop):
         warnings.append(f"{why} {found.why.replace(_NOTHING_BILLED, '')}".strip())
     if unknown := len(found.best.trial.those(Verdict.UNKNOWN)):
         warnings.append(f"It is unknown whether {unknown} cases pass, because runs produced no output.")
-    if copied:
+    if found.best.draft.copied:
         warnings.append(
             "Expected texts were copied into the prompt, so cases may pass only because of them. See copied_texts, and "
             "test the prompt with other inputs."

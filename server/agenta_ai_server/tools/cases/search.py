@@ -12,14 +12,15 @@ from agenta_ai_server.domain.record import record
 from agenta_ai_server.tools.cases import feedback
 from agenta_ai_server.tools.cases.runner import REPORT_SECONDS, bounded
 from agenta_ai_server.tools.cases.trial import Trial, Verdict
-from agenta_ai_server.tools.refine_prompt.refiner import NO_CHANGE, Refinement
+from agenta_ai_server.tools.refine_prompt.refiner import NO_CHANGE
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Mapping
+    from collections.abc import Awaitable, Callable, Mapping, Sequence
     from typing import Any
 
     from agenta_ai_server.domain.tool_call import ToolCall
     from agenta_ai_server.tools.cases.arguments import RefineWithCasesArguments
+    from agenta_ai_server.tools.cases.copied import Copied
     from agenta_ai_server.tools.cases.runner import CaseRunner
     from agenta_ai_server.tools.refine_prompt.refiner import Refiner
     from agenta_ai_server.tools.refine_prompt.template import Template
@@ -64,13 +65,27 @@ class Round:
     passed: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class Candidate:
-    """A prompt, and the results of the cases with it."""
+@record
+class Draft:
+    """A prompt that the cases can be run with.
+
+    Attributes:
+        prompt: The prompt.
+        summary: What was changed, in one line.
+        copied: The expected texts that were copied into it.
+    """
 
     prompt: Template
+    summary: str = NO_CHANGE
+    copied: Sequence[Copied] = ()
+
+
+@record
+class Candidate:
+    """A draft, and the results of the cases with it."""
+
+    draft: Draft
     trial: Trial
-    summary: str
 
 
 @dataclass(slots=True)
@@ -114,6 +129,7 @@ class Search:
         refiner: Refines prompts.
         runner: Runs the cases.
         excess: Returns why a template may not be run, or nothing.
+        copied: Returns the expected texts that the second prompt has and the first doesn't.
         call: The call that it is for.
     """
 
@@ -123,12 +139,14 @@ class Search:
         refiner: Refiner,
         runner: CaseRunner,
         excess: Callable[[Mapping[str, Any]], Awaitable[str]],
+        copied: Callable[[Template, Template], Awaitable[Sequence[Copied]]],
         call: ToolCall,
     ) -> None:
         self._arguments = arguments
         self._refiner = refiner
         self._runner = runner
         self._excess = excess
+        self._copied = copied
         self._call = call
         # How long things took at most, so far.
         self._trial_seconds = self._refining_seconds = 0.0
@@ -143,7 +161,7 @@ class Search:
         trial = await self._trial(prompt.root, "Running the test cases with the prompt as it is")
         if not trial.has_output:
             raise _failure(trial)
-        original = Candidate(prompt, trial, NO_CHANGE)
+        original = Candidate(Draft(prompt), trial)
         found = Found(original, original)
         try:
             while len(found.rounds) < self._arguments.max_rounds:
@@ -179,34 +197,45 @@ class Search:
         Raises:
             _Stopped: The refinement failed, or no run with it produced an output.
         """
-        refinement = await self._refined(found)
-        if isinstance(refinement, Round):
-            found.rounds.append(refinement)
+        draft = await self._drafted_in_time(found)
+        if isinstance(draft, Round):
+            found.rounds.append(draft)
             return
         number = f"Round {len(found.rounds) + 1} of {self._arguments.max_rounds}"
-        trial = await self._trial(refinement.root, f"{number}: running the test cases")
-        round_ = self._judged(found, trial, refinement.summary)
+        trial = await self._trial(draft.prompt.root, f"{number}: running the test cases")
+        round_ = self._judged(found, trial, draft.summary)
         found.rounds.append(round_)
         if round_.end is RoundEnd.TAKEN:
-            prompt = await self._refiner.parse(refinement.source, self._call)
-            found.best = Candidate(prompt, trial, refinement.summary)
+            found.best = Candidate(draft, trial)
         if not trial.has_output:
             raise _Stopped(*_why_nothing_came(trial, self._call))
 
-    async def _refined(self, found: Found) -> Refinement | Round:
-        """Return a refinement to be tried, or a round that ends without one."""
-        rejections = [round_.why for round_ in found.rounds if round_.end is not RoundEnd.TAKEN]
-        context = feedback.context(self._arguments, found.best.trial, rejections)
+    async def _drafted_in_time(self, found: Found) -> Draft | Round:
+        """Return a draft with everything that a report says of it, so that nothing waits once its cases have been run.
+
+        Raises:
+            _Stopped: The refinement failed, or came too late to report what has been billed.
+        """
         clock = asyncio.get_running_loop().time
         began = clock()
         limited = bounded(self._call)
         try:
-            guidelines = feedback.guidelines(self._arguments)
-            # The check of a refinement may have to wait for its turn.
+            # Each step may have to wait for its turn.
             async with asyncio.timeout_at(limited.deadline):
-                valid = await self._refiner.refine(found.best.prompt, guidelines, context, limited)
+                return await self._drafted(found, limited)
         except TimeoutError:
             raise _Stopped(Stop.DEADLINE) from None
+        finally:
+            self._refining_seconds = max(self._refining_seconds, clock() - began)
+
+    async def _drafted(self, found: Found, call: ToolCall) -> Draft | Round:
+        """Return a draft to be tried, or a round that ends without one."""
+        rejections = [round_.why for round_ in found.rounds if round_.end is not RoundEnd.TAKEN]
+        context = feedback.context(self._arguments, found.best.trial, rejections)
+        guidelines = feedback.guidelines(self._arguments)
+        best = found.best.draft.prompt
+        try:
+            refinement = (await self._refiner.refine(best, guidelines, context, call)).answer
         except Refused as refused:
             is_late = refused.reason is Reason.DEADLINE_TOO_SHORT
             raise _Stopped(Stop.DEADLINE if is_late else Stop.UPSTREAM_FAILED, refused.message) from None
@@ -215,14 +244,13 @@ class Search:
                 is_late = self._call.remaining_for_callers() < 2 * REPORT_SECONDS
                 raise _Stopped(Stop.DEADLINE if is_late else Stop.UPSTREAM_FAILED, failed.message) from None
             return Round(RoundEnd.REJECTED, failed.message)
-        finally:
-            self._refining_seconds = max(self._refining_seconds, clock() - began)
-        refinement = valid.answer
-        if refinement.root == found.best.prompt.root:
+        if refinement.root == best.root:
             return Round(RoundEnd.NOT_BETTER, "The refinement changed nothing.", refinement.summary)
         if why := await self._excess(refinement.root):
             return Round(RoundEnd.REJECTED, why, refinement.summary)
-        return refinement
+        prompt = await self._refiner.parse(refinement.source, call)
+        copied = await self._copied(found.original.draft.prompt, prompt)
+        return Draft(prompt, refinement.summary, copied)
 
     def _judged(self, found: Found, trial: Trial, summary: str) -> Round:
         """Say whether a refinement is accepted."""

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from agenta_ai_server.domain.outcome import ToolOutcome
     from agenta_ai_server.domain.tool_call import ToolCall
     from agenta_ai_server.tools.cases.checker import Checker
+    from agenta_ai_server.tools.cases.copied import Copied
     from agenta_ai_server.tools.cases.expectations import Expectation
     from agenta_ai_server.tools.catalog import Dependencies
     from agenta_ai_server.tools.refine_prompt.template import Template
@@ -83,11 +84,13 @@ class RefineWithCases:
         paying = _Paying(of, arguments, call)
         await paying.check(prompt.root)
         runner = CaseRunner(counted, of.limiter, arguments, checkers, paying.prepared, call)
-        found = await Search(arguments, refiner, runner, paying.excess, call).run(prompt)
-        best = found.best.prompt
-        work = len(best.source) * sum(len(each.texts) for each in expectations)
-        copied = await computing.run(key, find_copied, work, prompt, best, expectations)
-        return outcome(arguments, found, copied, counted)
+
+        async def copied(old: Template, new: Template) -> list[Copied]:
+            work = len(new.source) * sum(len(each.texts) for each in expectations)
+            return await computing.run(key, find_copied, work, old, new, expectations)
+
+        found = await Search(arguments, refiner, runner, paying.excess, copied, call).run(prompt)
+        return outcome(arguments, found, counted)
 
 
 class _Paying:
