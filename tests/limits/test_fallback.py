@@ -102,12 +102,21 @@ async def test_one_time_out_is_decided_locally_and_two_in_a_row_are_enough(watch
     assert (await watched.take()).remaining == 1
     assert watched.limiter.state is StoreState.SHARED
     watched.shared.failure = None
+    watched.now += 60
     assert await watched.take() == FINE
     watched.shared.failure = LATE
     assert (await watched.take()).remaining == 0
     assert watched.limiter.state is StoreState.SHARED
     assert not (await watched.take()).allowed
     assert await watched.state() is StoreState.FALLBACK
+
+
+async def test_a_store_that_fails_now_and_then_gives_no_second_bucket(watched: Watched) -> None:
+    assert [await watched.take() for _ in range(2)] == [FINE, FINE]
+    watched.shared.failure = BROKEN
+    assert not (await watched.take()).allowed
+    watched.now += 60
+    assert (await watched.take()).allowed
 
 
 async def test_calls_that_time_out_together_are_one_time_out(watched: Watched) -> None:

@@ -50,12 +50,12 @@ def environment(standin: StandIn | None = None, **more: str) -> dict[str, str]:
 
 
 @asynccontextmanager
-async def process(*arguments: str, **settings: str) -> AsyncIterator[asyncio.subprocess.Process]:
-    """Runs ``agenta-ai-server`` and kills it if the test leaves it running."""
+async def process(*arguments: str, first: str = "", **settings: str) -> AsyncIterator[asyncio.subprocess.Process]:
+    """Runs ``agenta-ai-server``, after the statement ``first``, and kills it if the test leaves it running."""
     started = await asyncio.create_subprocess_exec(
         sys.executable,
         "-c",
-        "import sys; from agenta_ai_server.cli import main; sys.exit(main())",
+        f"{first}\nimport sys; from agenta_ai_server.cli import main; sys.exit(main())",
         *arguments,
         env=settings,
         stdout=asyncio.subprocess.PIPE,
@@ -93,6 +93,17 @@ async def test_a_signal_lets_running_calls_end(number: signal.Signals, standin: 
         code, _, err = await output(started)
     assert code == 0
     assert "Traceback" not in err
+
+
+async def test_a_signal_that_the_parent_ignores_is_ignored(standin: StandIn) -> None:
+    # As with nohup, whose terminal is closed.
+    first = "import signal; signal.signal(signal.SIGHUP, signal.SIG_IGN)"
+    async with process("serve", first=first, **environment(standin)) as started:
+        async with grpc.aio.insecure_channel(await address_of(started)) as channel:
+            started.send_signal(signal.SIGHUP)
+            assert not (await _call(channel, "standin: delay=0.1")).is_error
+        started.send_signal(signal.SIGTERM)
+        assert (await output(started))[0] == 0
 
 
 async def test_a_second_signal_ends_at_once(standin: StandIn) -> None:

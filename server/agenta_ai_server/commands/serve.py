@@ -118,15 +118,17 @@ def stop_signal(grace: float) -> asyncio.Event:
     """
     loop = asyncio.get_running_loop()
     event = asyncio.Event()
+    # Not what the parent process has had ignored: nohup does so with SIGHUP.
+    signals = [number for number in STOP_SIGNALS if signal.getsignal(number) is not signal.SIG_IGN]
 
     def stop() -> None:
         event.set()
-        for number in STOP_SIGNALS:
+        for number in signals:
             loop.remove_signal_handler(number)
             signal.signal(number, signal.SIG_DFL)
         # Logged last, so that a reader of the line can rely on the second signal.
         log.info("stopping; running calls have %g seconds to finish", grace)
 
-    for number in STOP_SIGNALS:
+    for number in signals:
         loop.add_signal_handler(number, stop)
     return event

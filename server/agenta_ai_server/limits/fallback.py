@@ -26,6 +26,9 @@ class FallbackLimiter:
 
     Calls that were under way when one timed out don't count as the next, because one silence may be the reason for all.
 
+    The local limiter counts all calls that the shared one admits here, so no caller finds a full bucket in the fallback
+    whose calls have used it up.
+
     In the fallback, calls don't wait for the shared limiter. They start a probe now and then, and the first probe that
     succeeds ends the fallback.
 
@@ -108,6 +111,9 @@ class FallbackLimiter:
                 self._count_failure(failure, number)
             else:
                 self._timeouts = 0
+                if decision.allowed:
+                    # Otherwise a store that fails now and then would give each caller two buckets.
+                    await local(key, limit)
                 return decision
         else:
             self._start_probe()
