@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, cast
 import pytest
 
 from agenta_ai_server.domain.errors import Reason, Refused
+from agenta_ai_server.idempotency.ledger import Hold, LedgerFailed, Run
 from agenta_ai_server.idempotency.redis import RedisLedger
 from agenta_ai_server.idempotency.store import LedgerStore
 from agenta_ai_server.limits.limiter import Limit, StoreFailed
@@ -29,7 +30,19 @@ class Odd:
         return [self.answer for _ in calls]
 
 
-STRANGE = [None, b"OK", [], ["claimed"], [b"claimed", b"x"], [b"finished"], [1], [b"1", b"2"], [None, None], 7]
+STRANGE: list[Any] = [
+    None,
+    b"OK",
+    [],
+    ["claimed"],
+    [b"claimed", b"x"],
+    [b"finished"],
+    [1],
+    [b"1", b"2"],
+    [None, None],
+    7,
+    {},
+]
 
 
 @pytest.mark.parametrize("answer", STRANGE, ids=repr)
@@ -38,5 +51,7 @@ async def test_a_strange_answer(answer: Any) -> None:
     with pytest.raises(Refused) as raised:
         await LedgerStore(RedisLedger(client)).claim("id", b"f")
     assert raised.value.reason is Reason.REPLAY_STORE_UNAVAILABLE
+    with pytest.raises(LedgerFailed):
+        await RedisLedger(client).hold([Hold(Run("id", b"f", "a"), begun=True)])
     with pytest.raises(StoreFailed):
         await RedisLimiter(client).take("a", Limit(1, 1))

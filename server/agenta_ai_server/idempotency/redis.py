@@ -105,7 +105,7 @@ class RedisLedger:
         held: list[object] = []
         for start in range(0, len(holds), BATCH):
             held += await self._run_all([self._hold(hold) for hold in holds[start : start + BATCH]])
-        if not set(held) <= {0, 1}:
+        if any(answer not in (0, 1) for answer in held):
             raise LedgerFailed(unexpected_answer().why)
         return [answer == 1 for answer in held]
 
