@@ -19,14 +19,16 @@ from redis_server import RedisServer
 
 from agenta_ai.v1.tool_service_pb2_grpc import ToolServiceStub
 from agenta_ai_server.commands import serve
+from agenta_ai_server.concurrency.pacing import PacedWork
 from agenta_ai_server.domain.call import ANONYMOUS, Call
 from agenta_ai_server.settings import load
 from agenta_ai_server.standin.app import StandIn
 from agenta_ai_server.testing import environment_for
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Iterator
+    from collections.abc import AsyncIterator, Callable, Generator, Hashable, Iterator
     from pathlib import Path
+    from typing import Any
 
     from agenta_ai.v1.tool_service_pb2_grpc import ToolServiceAsyncStub
     from agenta_ai_server.settings import Settings
@@ -180,3 +182,17 @@ def make_call() -> Callable[[], Call]:
         )  # fmt: skip
 
     return make
+
+
+@pytest.fixture
+def paced(monkeypatch: pytest.MonkeyPatch) -> list[Hashable]:
+    """The callers whose work has been done in turns."""
+    callers = []
+    run = PacedWork.run
+
+    async def noted(work: PacedWork, caller: Hashable, steps: Generator[None, None, Any]) -> Any:
+        callers.append(caller)
+        return await run(work, caller, steps)
+
+    monkeypatch.setattr(PacedWork, "run", noted)
+    return callers

@@ -16,7 +16,6 @@ from conftest import connected, settings_for
 
 from agenta_ai.v1 import tool_service_pb2 as pb
 from agenta_ai_server.auth.key_file import create_key
-from agenta_ai_server.concurrency.pacing import PacedWork
 from agenta_ai_server.domain.call import ANONYMOUS
 from agenta_ai_server.domain.errors import Violation
 from agenta_ai_server.standin.app import StandIn
@@ -27,7 +26,7 @@ from agenta_ai_server.tools.cases import copied, expectations, tool
 from agenta_ai_server.tools.cases.spending import Spending
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Generator, Hashable
+    from collections.abc import AsyncIterator, Callable, Hashable
     from pathlib import Path
 
     from agenta_ai.v1.tool_service_pb2_grpc import ToolServiceAsyncStub
@@ -141,18 +140,12 @@ async def test_what_takes_long_to_check_keeps_nobody_waiting(
     assert threading.main_thread() not in threads
 
 
-async def test_large_outputs_are_read_in_turns(stub: ToolServiceAsyncStub, monkeypatch: pytest.MonkeyPatch) -> None:
-    callers = []
-    run = PacedWork.run
-
-    async def noted(work: PacedWork, caller: Hashable, steps: Generator[None, None, Any]) -> Any:
-        callers.append(caller)
-        return await run(work, caller, steps)
-
-    monkeypatch.setattr(PacedWork, "run", noted)
+async def test_large_outputs_are_read_in_turns(
+    stub: ToolServiceAsyncStub, paced: list[Hashable], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("agenta_ai_server.standin.model.answer", lambda *_: "x" * (1 << 16))
     await stub.CallTool(asked([{**HOPELESS, "expected": {"contains_all": ["x"]}}]))
-    assert callers == [ANONYMOUS.key]
+    assert paced == [ANONYMOUS.key]
 
 
 async def test_no_more_is_wrong_than_is_told(stub: ToolServiceAsyncStub, monkeypatch: pytest.MonkeyPatch) -> None:

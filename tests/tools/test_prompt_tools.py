@@ -11,7 +11,6 @@ from calls import REFINE, details, reason, request, structured
 from conftest import connected, settings_for
 
 from agenta_ai.v1 import tool_service_pb2
-from agenta_ai_server.concurrency.pacing import PacedWork
 from agenta_ai_server.domain.call import ANONYMOUS
 from agenta_ai_server.standin import answers
 from agenta_ai_server.standin.app import in_turn
@@ -19,7 +18,7 @@ from agenta_ai_server.standin.faults import Fault
 from agenta_ai_server.standin.received import CHAT_INVOKE_PATH, CHAT_RUN_PATH, INVOKE_PATH
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator, Hashable
+    from collections.abc import Callable, Hashable
     from pathlib import Path
 
     from agenta_ai.v1.tool_service_pb2_grpc import ToolServiceAsyncStub
@@ -104,21 +103,13 @@ async def test_arguments_become_inputs(standin: StandIn, write: Write) -> None:
 
 @pytest.mark.parametrize(("spaces", "turns"), [(1000, 0), (1 << 16, 2)])
 async def test_long_answers_are_read_and_checked_in_turns(
-    spaces: int, turns: int, standin: StandIn, write: Write, monkeypatch: pytest.MonkeyPatch
+    spaces: int, turns: int, standin: StandIn, write: Write, paced: list[Hashable]
 ) -> None:
-    callers = []
-    run = PacedWork.run
-
-    async def noted(work: PacedWork, caller: Hashable, steps: Generator[None, None, Any]) -> Any:
-        callers.append(caller)
-        return await run(work, caller, steps)
-
-    monkeypatch.setattr(PacedWork, "run", noted)
     async with service(standin, write(FILE)) as stub:
         says(standin, f"[1,{' ' * spaces}2]")
         response = await call(stub, EXTRACT, text="x")
     assert response.content[0].text == "[1,2]"
-    assert callers == [ANONYMOUS.key] * turns
+    assert paced == [ANONYMOUS.key] * turns
 
 
 async def test_what_is_left_out_is_an_empty_text(standin: StandIn, write: Write) -> None:
