@@ -50,12 +50,21 @@ def environment(standin: StandIn | None = None, **more: str) -> dict[str, str]:
 
 
 @asynccontextmanager
-async def process(*arguments: str, first: str = "", **settings: str) -> AsyncIterator[asyncio.subprocess.Process]:
-    """Runs ``agenta-ai-server``, after the statement ``first``, and kills it if the test leaves it running."""
+async def process(
+    *arguments: str, at_hangup: str = "SIG_DFL", **settings: str
+) -> AsyncIterator[asyncio.subprocess.Process]:
+    """Runs ``agenta-ai-server`` and kills it if the test leaves it running.
+
+    Args:
+        arguments: Of the command.
+        at_hangup: How the process treats SIGHUP when the server starts.
+        settings: The environment.
+    """
     started = await asyncio.create_subprocess_exec(
         sys.executable,
         "-c",
-        f"{first}\nimport sys; from agenta_ai_server.cli import main; sys.exit(main())",
+        f"import signal, sys; signal.signal(signal.SIGHUP, signal.{at_hangup}); "
+        "from agenta_ai_server.cli import main; sys.exit(main())",
         *arguments,
         env=settings,
         stdout=asyncio.subprocess.PIPE,
@@ -95,10 +104,8 @@ async def test_a_signal_lets_running_calls_end(number: signal.Signals, standin: 
     assert "Traceback" not in err
 
 
-async def test_a_signal_that_the_parent_ignores_is_ignored(standin: StandIn) -> None:
-    # As with nohup, whose terminal is closed.
-    first = "import signal; signal.signal(signal.SIGHUP, signal.SIG_IGN)"
-    async with process("serve", first=first, **environment(standin)) as started:
+async def test_nohup_protects_against_the_end_of_the_terminal(standin: StandIn) -> None:
+    async with process("serve", at_hangup="SIG_IGN", **environment(standin)) as started:
         async with grpc.aio.insecure_channel(await address_of(started)) as channel:
             started.send_signal(signal.SIGHUP)
             assert not (await _call(channel, "standin: delay=0.1")).is_error

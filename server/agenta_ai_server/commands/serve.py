@@ -118,8 +118,10 @@ def stop_signal(grace: float) -> asyncio.Event:
     """
     loop = asyncio.get_running_loop()
     event = asyncio.Event()
-    # Not what the parent process has had ignored: nohup does so with SIGHUP.
-    signals = [number for number in STOP_SIGNALS if signal.getsignal(number) is not signal.SIG_IGN]
+    signals = set(STOP_SIGNALS)
+    if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
+        # By nohup, which is to protect the server when the terminal closes.
+        signals.remove(signal.SIGHUP)
 
     def stop() -> None:
         event.set()
