@@ -7,7 +7,7 @@ import threading
 import time
 from collections.abc import AsyncGenerator, Callable, Generator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 import grpc
 import grpc.aio
@@ -105,8 +105,10 @@ os.execv(sys.argv[1], sys.argv[1:])
 class FakeServer:
     """The service on a loop in a thread of its own, so that clients with and without asyncio can call it.
 
-    It listens at ``address``, or at a free port of this machine.
+    It listens at ``address``, or at a port of this machine that no other such server of this process has had.
     """
+
+    _ports: ClassVar[set[int]] = set()
 
     def __init__(self, address: str = "", credentials: grpc.ServerCredentials | None = None) -> None:
         self.service = FakeService()
@@ -114,7 +116,7 @@ class FakeServer:
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever)
         self._thread.start()
-        port = self._run(self._start(address or "127.0.0.1:0", credentials))
+        port = self._run(self._start(address, credentials))
         self.target = address or f"127.0.0.1:{port}"
 
     def answers(self, *answers: Answer) -> None:
@@ -143,12 +145,18 @@ class FakeServer:
         tool_service_pb2_grpc.add_ToolServiceServicer_to_server(self.service, self._server)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         await self._health.set(SERVICE, health_pb2.HealthCheckResponse.SERVING)
-        if credentials is None:
-            port = self._server.add_insecure_port(address)
-        else:
-            port = self._server.add_secure_port(address, credentials)
+        port = self._listen(address or "127.0.0.1:0", credentials)
+        # Channels to one address share their attempts to connect: a new server at the port of a lost one is found late.
+        while not address and port in self._ports:
+            port = self._listen("127.0.0.1:0", credentials)
+        self._ports.add(port)
         await self._server.start()
         return port
+
+    def _listen(self, address: str, credentials: grpc.ServerCredentials | None) -> int:
+        if credentials is None:
+            return self._server.add_insecure_port(address)
+        return self._server.add_secure_port(address, credentials)
 
     def _run(self, work: Any) -> Any:
         return asyncio.run_coroutine_threadsafe(work, self._loop).result(10)

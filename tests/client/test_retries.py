@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from functools import partial
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import grpc
@@ -12,7 +14,7 @@ from conftest import settings_for
 from google.rpc import status_pb2
 from proxy import Proxy
 
-from agenta_ai import CallFailed
+from agenta_ai import CallFailed, Client
 from agenta_ai_server.commands import serve
 
 if TYPE_CHECKING:
@@ -43,13 +45,13 @@ async def test_when_all_attempts_fail_the_call_is_in_doubt(call: Call, server: F
     server.answers(UNAVAILABLE)
     with pytest.raises(CallFailed) as failure:
         await call("call_tool", "tools.x.y.z", {})
-    (request_id,) = {request.request_id for request in server.service.requests}
-    assert len(server.service.requests) == 5
+    request_id = server.service.requests[0].request_id
     assert str(failure.value) == (
         f"No answer from {server.target}: down. The call may have run and may have been billed. "
         f"To get its result, send it again with request_id {request_id}."
     )
     assert (failure.value.code, failure.value.tool_was_run) == (grpc.StatusCode.UNAVAILABLE, None)
+    assert [request.request_id for request in server.service.requests] == [request_id] * 5
 
 
 async def test_a_connection_lost_in_mid_call(
@@ -63,6 +65,23 @@ async def test_a_connection_lost_in_mid_call(
         proxy.cut()
         assert (await calling).text == "Done."
     assert [request.request_id for request in server.service.requests] == [REQUEST_ID] * 2
+
+
+async def test_a_server_that_was_away_for_long_is_found_soon() -> None:
+    attempts: asyncio.Queue[float] = asyncio.Queue()
+
+    async def refuse(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        attempts.put_nowait(time.monotonic())
+        writer.close()
+
+    async with await asyncio.start_server(refuse, "127.0.0.1", 0) as listener:
+        host, port = listener.sockets[0].getsockname()
+        async with Client(f"{host}:{port}") as client:
+            with pytest.raises(CallFailed, match=r"^Cannot reach"):
+                await client.status(timeout=60)
+            times = [await attempts.get() for _ in range(9)]
+    # The retries of a call take at least 1.2 seconds. By now, gRPC's own delays would be two to five.
+    assert min(later - earlier for earlier, later in pairwise(times[-4:])) <= 1.3
 
 
 async def test_a_server_lost_in_mid_call(call: Call, server: FakeServer) -> None:
