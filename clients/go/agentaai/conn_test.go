@@ -99,6 +99,29 @@ func TestConnectionThatIsLostForGood(t *testing.T) {
 	}
 }
 
+func TestServerThatWasAwayForLongIsFoundSoon(t *testing.T) {
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = listener.Close() }()
+	dial(t, listener.Addr().String()).conn.Connect()
+	var last time.Time
+	var waited time.Duration
+	for range 7 {
+		refused, err := listener.Accept()
+		if err != nil {
+			t.Fatal(err)
+		}
+		_ = refused.Close()
+		waited, last = time.Since(last), time.Now()
+	}
+	// The retries of a call take at least 1.2 seconds. By now, gRPC's own delay would be 1.7 to 2.5.
+	if waited > 1300*time.Millisecond {
+		t.Errorf("the last attempt to connect came after %s", waited)
+	}
+}
+
 // What the last attempt meets tells nothing of those before it.
 func TestEarlierAttempts(t *testing.T) {
 	lost := answer{err: status.Error(codes.Unavailable, "No."), pushback: "1"}

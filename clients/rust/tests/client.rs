@@ -825,6 +825,19 @@ async fn nobody_is_there() {
 }
 
 #[tokio::test]
+async fn server_that_was_away_is_found_at_once() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let target = listener.local_addr().unwrap().to_string();
+    drop(listener);
+    let client = Client::to(&target).disable_retries().build().unwrap();
+    for _ in 0..10 {
+        client.call_tool(simple()).await.unwrap_err();
+    }
+    let _served = Served::on(TcpListener::bind(&target).await.unwrap(), Server::builder(), [done()]);
+    client.call_tool(simple()).await.unwrap();
+}
+
+#[tokio::test]
 async fn keys_and_tokens() {
     for (builder, expected) in [
         (Client::to as fn(&str) -> Builder, None),

@@ -457,6 +457,23 @@ test("a call may have run if its connection is lost, although no later attempt c
   await ended;
 });
 
+test("a server that was away for long is found soon", async (t) => {
+  const server = createServer((socket) => socket.destroy());
+  server.listen(0, "127.0.0.1");
+  t.after(() => server.close());
+  await once(server, "listening");
+  const client = connect(t, `127.0.0.1:${(server.address() as AddressInfo).port}`, { retries: false });
+  await assert.rejects(client.status());
+  let [waited, last] = [0, performance.now()];
+  for (let attempts = 1; attempts < 7; attempts++) {
+    await once(server, "connection");
+    const now = performance.now();
+    [waited, last] = [now - last, now];
+  }
+  // The retries of a call take at least 1.2 seconds. By now, gRPC's own delay would be 1.7 to 2.5.
+  assert(waited <= 1300, `the last attempt to connect came after ${waited} ms`);
+});
+
 test("TLS to an IP address is checked by the address, and none is sent as a name", async (t) => {
   const { key, certificate } = ownCertificate(temporary(t));
   const names: unknown[] = [];

@@ -293,8 +293,9 @@ public final class Client implements AutoCloseable {
         /** Makes the client. It connects when it is first used. */
         public Client build() {
             Closing closing = new Closing();
+            Reconnecting reconnecting = new Reconnecting();
             ManagedChannelBuilder<?> builder = Grpc.newChannelBuilder(target.name(), transport)
-                    .intercept(caller, new Attempts(), closing, new Detached(), new TypedMethods())
+                    .intercept(caller, new Attempts(), reconnecting, closing, new Detached(), new TypedMethods())
                     .defaultServiceConfig(ServiceConfig.read())
                     // A record in the DNS can't change what is retried.
                     .disableServiceConfigLookUp()
@@ -315,8 +316,10 @@ public final class Client implements AutoCloseable {
                 builder.disableRetry();
             }
             more.accept(new Configured(builder));
+            ManagedChannel channel = builder.build();
+            reconnecting.begin(channel);
             var streams = retries ? ServiceConfig.streams() : RetryPolicy.NEVER;
-            return new Client(builder.build(), closing, waitForLimit, streams);
+            return new Client(channel, closing, waitForLimit, streams);
         }
     }
 

@@ -47,6 +47,7 @@ import java.util.stream.Stream;
 import org.junit.jupiter.api.Test;
 import org.junit.jupiter.params.ParameterizedTest;
 import org.junit.jupiter.params.provider.CsvSource;
+import org.junit.jupiter.params.provider.ValueSource;
 
 final class ClientTest {
     private static final Duration TIMEOUT = Duration.ofSeconds(10);
@@ -306,6 +307,27 @@ final class ClientTest {
                     + " Nothing was sent, so the tool was not run\\.";
             assertTrue(failure.getMessage().matches(said), failure.getMessage());
             assertTrue(failure.notRun());
+        }
+    }
+
+    @ParameterizedTest
+    @ValueSource(booleans = {true, false})
+    void serverThatWasAwayForLongIsFound(boolean progress) throws IOException {
+        var listener = new ServerSocket(0, 1, InetAddress.getLoopbackAddress());
+        var address = listener.getLocalSocketAddress();
+        try (Client client = Client.to("127.0.0.1:" + listener.getLocalPort()).build()) {
+            try (listener) {
+                client.channel().getState(true);
+                // After these, grpc-java itself waits for two seconds or more: for longer than a call is repeated.
+                for (int refused = 0; refused < 3; refused++) {
+                    listener.accept().close();
+                }
+            }
+            try (FakeService service = new FakeService(NettyServerBuilder.forAddress(address), Answer.done())) {
+                var options = ToolCallOptions.DEFAULT.withTimeout(TIMEOUT);
+                client.callTool(request(), progress ? options.withProgress(each -> {}) : options);
+                assertEquals(1, service.arrivals.size());
+            }
         }
     }
 
