@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import logging
+import math
 import os
 import shutil
 import threading
@@ -86,6 +87,29 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             program = marker.args[0]
             if shutil.which(program) is None and not os.environ.get("CI"):
                 item.add_marker(pytest.mark.skip(reason=f"{program} is missing; get it by: {PROGRAMS[program]}"))
+
+
+_BEGAN = pytest.StashKey[float]()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    report = yield
+    if report.when == "setup":
+        item.stash[_BEGAN] = call.start
+    # A task that runs when the time is up keeps the exception that is to end the test.
+    if report.when == "call" and report.passed and call.stop - item.stash[_BEGAN] >= _timeout_of(item):
+        report.outcome = "failed"
+        report.longrepr = "The test took too long, and a task kept the exception that says so."
+    return report
+
+
+def _timeout_of(item: pytest.Item) -> float:
+    marker = item.get_closest_marker("timeout")
+    # 0 is without end.
+    return float(marker.args[0] if marker else item.config.getini("timeout")) or math.inf
 
 
 class _Written(logging.Handler):

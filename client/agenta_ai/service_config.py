@@ -71,8 +71,8 @@ CHANNEL_OPTIONS: tuple[tuple[str, str | int], ...] = (
     # The first new attempt to connect comes before the last repeat of a call. The default is a second: too long for a
     # connection that is lost together with one of several listeners on its port.
     ("grpc.initial_reconnect_backoff_ms", 200),
-    # The attempts of each call include a new attempt to connect, however long the server was away. The default is two
-    # minutes.
+    # The attempts of each tool call include a new attempt to connect, however long the server was away. The default is
+    # two minutes.
     ("grpc.max_reconnect_backoff_ms", 1_000),
     # Servers of ours allow a ping every 8 seconds, also without calls.
     ("grpc.keepalive_time_ms", 30_000),

@@ -462,14 +462,20 @@ async def test_repeats_with_large_results_take_turns() -> None:
 
 @virtual_time
 async def test_repeats_with_ordinary_results_take_no_turn() -> None:
-    pace = PacedWork(now)
+    steps: list[None] = []
+    # Each step takes a second.
+    pace = PacedWork(lambda: now() + len(steps))
     runs = InFlightCalls(make_store(), pace=pace)
 
     def endless() -> Generator[None, None, None]:
         while True:
+            steps.append(None)
             yield
 
     ahead = asyncio.create_task(pace.run("", endless()))
-    await runs.run(ID, Tool("x" * 3_000, seconds=0), Waiter())
-    assert (await runs.run(ID, Tool(), Waiter())).replayed
+    await asyncio.sleep(10)
+    async with asyncio.timeout(60):
+        await runs.run(ID, Tool("x" * 3_000, seconds=0), Waiter())
+        assert (await runs.run(ID, Tool(), Waiter())).replayed
+    assert not ahead.done()
     ahead.cancel()

@@ -102,7 +102,7 @@ func defaults(target string, retries bool) []grpc.DialOption {
 	again := backoff.DefaultConfig
 	// The first reconnect comes before the last retry of a call, so that a server that has just restarted is found in time.
 	again.BaseDelay = 200 * time.Millisecond
-	// Each call's attempts include a new attempt to connect, however long the server was away. The default is two minutes.
+	// Each tool call's attempts include a new attempt to connect, however long the server was away. The default is two minutes.
 	again.MaxDelay = time.Second
 	options := []grpc.DialOption{
 		grpc.WithTransportCredentials(credentials.NewTLS(&tls.Config{MinVersion: tls.VersionTLS12})),

@@ -408,7 +408,7 @@ function channelOptions(local: boolean, ip: string | undefined, options: ClientO
     "grpc.service_config_disable_resolution": 1,
     // The first reconnect comes before the last retry, so that a server that has just restarted is found in time.
     "grpc.initial_reconnect_backoff_ms": 200,
-    // Each call's attempts include a new attempt to connect, however long the server was away. The default is two minutes.
+    // Each tool call's attempts include a new attempt to connect, however long the server was away. The default is two minutes.
     "grpc.max_reconnect_backoff_ms": 1_000,
     "grpc.keepalive_time_ms": 30_000,
     "grpc.keepalive_timeout_ms": 10_000,
