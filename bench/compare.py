@@ -24,7 +24,7 @@ RATE = 200
 OPEN_ROUNDS = 2
 LONG_DELAY = 2.0
 # With 2,000, most peers would take more than a minute: httpx's pool scans all connections for each call.
-MANY = 500
+MANY = 300
 
 
 async def every(start: Bench) -> list[Server]:

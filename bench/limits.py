@@ -112,7 +112,7 @@ async def main(count: int, distinct: int) -> None:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--checks", type=int, default=10_000, help="checks of each kind")
-    parser.add_argument("--callers", type=int, default=1_000_000, help="distinct callers")
+    parser.add_argument("--callers", type=int, default=300_000, help="distinct callers")
     arguments = parser.parse_args()
     logging.disable()
     uvloop.run(main(arguments.checks, arguments.callers))

@@ -237,5 +237,5 @@ async def main(calls: int) -> None:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--calls", type=int, default=500, help="calls one after the other; four times as many at once")
+    parser.add_argument("--calls", type=int, default=300, help="calls one after the other; four times as many at once")
     uvloop.run(main(parser.parse_args().calls))

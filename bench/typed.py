@@ -84,5 +84,5 @@ def main(count: int) -> None:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--calls", type=int, default=5_000, help="calls in each of five rounds")
+    parser.add_argument("--calls", type=int, default=2_500, help="calls in each of five rounds")
     main(parser.parse_args().calls)
