@@ -68,7 +68,7 @@ async def main(rounds: int, seconds: float, many: int) -> int:
         begins = await starts(start, 2 * rounds + 1)
         plain = await start.service("memory", metrics_listen="")
         await start.delay(LONG_DELAY)
-        memory = await plain.memory(Load(3 * seconds, in_flight=many))
+        memory = await plain.memory(Load(seconds, in_flight=many))
         print("memory", memory, sep="; ", flush=True)
         await start.delay(0)
         servers = await variants(start)

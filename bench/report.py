@@ -105,12 +105,18 @@ class Comparison:
         rows = []
         for peer in self.peers:
             usual = [each["cpu_ms"] for each in self.closed[(*USUAL, peer)]]
-            many = self.many[peer]["cpu_ms"] if peer in self.many else float("nan")
-            each = [number(value) for value in (*(self.cpu(peer, load) for load in self.loads), many)]
+            each = [number(self.cpu(peer, load)) for load in self.loads]
             ratio = f"{self.cpu(peer) / self.cpu(SERVICE):.2g}"
-            rows.append((peer, *each, f"{min(usual):.2f} to {max(usual):.2f}", ratio))
+            rows.append((peer, *each, self._at_many(peer), f"{min(usual):.2f} to {max(usual):.2f}", ratio))
         heads = [f"{count}, {delay * 1000:g} ms" for delay, count in self.loads]
         return [("", *heads, f"{self.many_in_flight}, 2 s", "32, 0 ms: range", "relative to the service"), *rows]
+
+    def _at_many(self, peer: str) -> str:
+        """CPU time of a call with many in flight, and how many, if there were fewer than of the service."""
+        if peer not in self.many:
+            return NONE
+        cost, in_flight = number(self.many[peer]["cpu_ms"]), self.many[peer].get("in_flight", self.many_in_flight)
+        return cost if in_flight == self.many_in_flight else f"{cost} with {in_flight:g}"
 
     def rates(self) -> list[tuple[str, ...]]:
         loads = [load for load in self.loads if load[0] == 0]
@@ -177,11 +183,6 @@ class Parts:
         self.memory: dict[str, float] = results["memory"]
         self.starts: dict[str, list[float]] = results["starts"]
 
-    @property
-    def at_many(self) -> float:
-        """How many times as much CPU time a call takes with many slow ones in flight, as with the usual number."""
-        return self.memory["cpu_ms"] / median(self.costs["without metrics"])
-
     def beside(self, name: str) -> list[float]:
         """Of each round, the share by which a call costs more than with all on."""
         return [other / whole - 1 for other, whole in zip(self.costs[name], self.costs[self.whole], strict=True)]
@@ -205,11 +206,11 @@ def targets(compared: Comparison, parts: Parts) -> list[tuple[str, ...]]:
     cpu, floor = compared.cpu(SERVICE), compared.cpu(FLOOR)
     slowest = {which: max(compared.latency(SERVICE, delay, which) for delay in (0.0, 0.05)) for which in PERCENTILES}
     least = {which: compared.latency(FLOOR, 0.0, which) for which in PERCENTILES}
-    many, rate = f"{parts.memory['in_flight']} in flight", f"at {compared.rate} calls per second"
+    many, rate = f"{compared.many_in_flight} in flight", f"at {compared.rate} calls per second"
     helps = max(median(each) for name, each in parts.starts.items() if name.endswith("--help"))
     rows = [
         Target("CPU time: MCP SDK / service", compared.cpu(MCP) / cpu, 4, " times", at_least=True),
-        Target(f"CPU time: {many} / 32 in flight", parts.at_many, 1.2, " times"),
+        Target(f"CPU time: {many} / 32 in flight", compared.many[SERVICE]["cpu_ms"] / cpu, 1.2, " times"),
         Target(f"median latency {rate}: service / floor", slowest["p50_ms"] / least["p50_ms"], 2, " times"),
         Target(f"99th percentile {rate}: service / floor", slowest["p99_ms"] / least["p99_ms"], 2.2, " times"),
         Target("memory when idle, without metrics", parts.memory["idle_mib"], 70, " MiB"),
