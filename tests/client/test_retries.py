@@ -80,7 +80,7 @@ async def test_a_server_that_was_away_for_long_is_found_soon() -> None:
             with pytest.raises(CallFailed, match=r"^Cannot reach"):
                 await client.status(timeout=60)
             times = [await attempts.get() for _ in range(9)]
-    # The retries of a call take at least 1.2 seconds. By now, gRPC's own delays would be two to five.
+    # The retries of a tool call take at least 1.2 seconds. By now, gRPC's own delays would be two to five.
     assert min(later - earlier for earlier, later in pairwise(times[-4:])) <= 1.3
 
 
