@@ -24,7 +24,7 @@ RATE = 200
 OPEN_ROUNDS = 2
 LONG_DELAY = 2.0
 # The pool of httpx, which all others use, scans its connections for each call: many calls would take them minutes.
-SCALING = ("service", "before", "ceiling")
+WITH_OTHER_POOLS = ("service", "before", "ceiling")
 FEWER = 300
 
 
@@ -51,7 +51,7 @@ async def many_in_flight(start: Bench, servers: Sequence[Server], count: int, se
     await start.delay(LONG_DELAY)
     results = {}
     for server in waiting(servers, LONG_DELAY):
-        in_flight = count if server.name in SCALING else min(count, FEWER)
+        in_flight = count if server.name in WITH_OTHER_POOLS else min(count, FEWER)
         results[server.name] = {**await server.memory(Load(seconds, in_flight=in_flight)), "in_flight": in_flight}
         told(server.name, f"{in_flight} in flight", results[server.name])
     return results

@@ -464,14 +464,17 @@ test("a server that was away for long is found soon", async (t) => {
   await once(server, "listening");
   const client = connect(t, `127.0.0.1:${(server.address() as AddressInfo).port}`, { retries: false });
   await assert.rejects(client.status());
-  let [waited, last] = [0, performance.now()];
-  for (let attempts = 1; attempts < 7; attempts++) {
+  const waited: number[] = [];
+  let last = performance.now();
+  while (waited.length < 8) {
     await once(server, "connection");
     const now = performance.now();
-    [waited, last] = [now - last, now];
+    waited.push(now - last);
+    last = now;
   }
-  // The retries of a call take at least 1.2 seconds. By now, gRPC's own delay would be 1.7 to 2.5.
-  assert(waited <= 1300, `the last attempt to connect came after ${waited} ms`);
+  // The retries of a tool call take at least 1.2 seconds. By now, gRPC's own delays would be two to five.
+  const shortest = Math.min(...waited.slice(-3));
+  assert(shortest <= 1300, `the last attempts to connect were at least ${shortest} ms apart`);
 });
 
 test("TLS to an IP address is checked by the address, and none is sent as a name", async (t) => {

@@ -317,7 +317,7 @@ public final class Client implements AutoCloseable {
             }
             more.accept(new Configured(builder));
             ManagedChannel channel = builder.build();
-            reconnecting.begin(channel);
+            reconnecting.setChannel(channel);
             var streams = retries ? ServiceConfig.streams() : RetryPolicy.NEVER;
             return new Client(channel, closing, waitForLimit, streams);
         }

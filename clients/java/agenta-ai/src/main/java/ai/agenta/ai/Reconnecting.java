@@ -19,7 +19,7 @@ import org.jspecify.annotations.Nullable;
  * back. grpc-java itself waits up to two minutes, and has no setting for that.
  */
 final class Reconnecting extends ClientStreamTracer.Factory implements ClientInterceptor {
-    /** For all calls together. Any two attempts of a call are further apart. */
+    /** Between two reconnects, for all calls together. The retries of a call are further apart. */
     private static final long PAUSE = TimeUnit.MILLISECONDS.toNanos(50);
 
     private static final ClientStreamTracer NO_TRACER = new ClientStreamTracer() {};
@@ -27,8 +27,8 @@ final class Reconnecting extends ClientStreamTracer.Factory implements ClientInt
     private final AtomicLong last = new AtomicLong(System.nanoTime() - PAUSE);
     private volatile @Nullable ManagedChannel channel;
 
-    /** Names the channel, which is built with this. */
-    void begin(ManagedChannel channel) {
+    /** Sets the channel, which can only be built with this. */
+    void setChannel(ManagedChannel channel) {
         this.channel = channel;
     }
 
