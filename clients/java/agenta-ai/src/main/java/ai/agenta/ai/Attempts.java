@@ -24,8 +24,6 @@ import org.jspecify.annotations.Nullable;
  */
 record Attempts() implements ClientInterceptor {
     private static final String BROKEN = "the connection broke";
-    private static final Metadata.Key<String> PUSHBACK =
-            Metadata.Key.of("grpc-retry-pushback-ms", Metadata.ASCII_STRING_MARSHALLER);
     private static final Metadata.Key<byte[]> DETAILS =
             Metadata.Key.of("grpc-status-details-bin", Metadata.BINARY_BYTE_MARSHALLER);
 
@@ -40,7 +38,7 @@ record Attempts() implements ClientInterceptor {
                             @Override
                             public void onClose(Status status, Metadata trailers) {
                                 if (tracers.pushback != null) {
-                                    trailers.put(PUSHBACK, tracers.pushback);
+                                    trailers.put(ToolCall.PUSHBACK, tracers.pushback);
                                 }
                                 super.onClose(tracers.mark(named(status)), trailers);
                             }
@@ -111,8 +109,8 @@ record Attempts() implements ClientInterceptor {
             boolean refused = trailers.containsKey(DETAILS) || status.getCode() == Status.Code.UNIMPLEMENTED;
             tracers.lost |= !status.isOk() && !refused;
             if (!ServiceConfig.REPEATED.contains(status.getCode())) {
-                tracers.pushback = trailers.get(PUSHBACK);
-                trailers.discardAll(PUSHBACK);
+                tracers.pushback = trailers.get(ToolCall.PUSHBACK);
+                trailers.discardAll(ToolCall.PUSHBACK);
             }
         }
     }

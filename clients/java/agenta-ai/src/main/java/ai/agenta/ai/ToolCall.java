@@ -38,8 +38,10 @@ final class ToolCall<Q extends Message, A extends Message> {
     /** The largest request that the service accepts. */
     static final int MAX_REQUEST_BYTES = 1 << 20;
 
-    private static final Metadata.Key<String> PUSHBACK =
+    /** The milliseconds after which a server wants another attempt; negative if it wants none. */
+    static final Metadata.Key<String> PUSHBACK =
             Metadata.Key.of("grpc-retry-pushback-ms", Metadata.ASCII_STRING_MARSHALLER);
+
     private static final Duration SHORTEST_WAIT = Duration.ofMillis(100);
 
     private final Channel channel;
@@ -51,8 +53,9 @@ final class ToolCall<Q extends Message, A extends Message> {
     private final RetryPolicy own;
     private RetryPolicy policy;
     private boolean streams;
-    // Repeats by the policy since the last rate limit.
+    // Attempts that failed since the last rate limit.
     private int lost;
+    private AttemptLimit limit = new AttemptLimit(AttemptLimit.NONE, status -> {});
     private final Deadline deadline;
     private final Context caller = Context.current();
     private final CompletableFuture<A> result = new CompletableFuture<>();
@@ -176,7 +179,9 @@ final class ToolCall<Q extends Message, A extends Message> {
 
     private <T, R> void start(
             MethodDescriptor<T, R> method, T message, Function<ClientCall<T, R>, ClientCall.Listener<R>> listener) {
-        var call = channel.newCall(method, options);
+        // The first is limited by grpc-java, as is each attempt of a stream.
+        limit = new AttemptLimit(streams || lost == 0 ? AttemptLimit.NONE : own.maxAttempts() - lost, this::giveUp);
+        var call = channel.newCall(method, options.withStreamTracerFactory(limit));
         current = call;
         Metadata headers = new Metadata();
         headers.merge(more.headers());
@@ -184,6 +189,10 @@ final class ToolCall<Q extends Message, A extends Message> {
         call.sendMessage(message);
         call.halfClose();
         call.request(2);
+    }
+
+    private void giveUp(Status status) {
+        run(() -> end(status.asRuntimeException()));
     }
 
     private static CallToolStreamRequest streamed(CallToolRequest request) {
@@ -268,8 +277,8 @@ final class ToolCall<Q extends Message, A extends Message> {
     }
 
     /** On a thread of its own: those of the common pool may all be busy until long after the deadline. */
-    private static void run(Runnable attempt) {
-        Thread thread = new Thread(attempt, "agenta-ai-attempt");
+    private static void run(Runnable work) {
+        Thread thread = new Thread(work, "agenta-ai-attempt");
         thread.setDaemon(true);
         thread.start();
     }
@@ -285,13 +294,12 @@ final class ToolCall<Q extends Message, A extends Message> {
             return waitForLimit ? waitForLimit(failure) : null;
         }
         RetryPolicy policy = Attempts.brokeWhileWriting(failure) ? own : this.policy;
-        if (lost + 1 >= policy.maxAttempts()
-                || !ServiceConfig.REPEATED.contains(failure.code())
-                || caller.isCancelled()) {
+        // An interceptor may end a call before its first attempt.
+        lost += Math.max(limit.made(), 1);
+        if (lost >= policy.maxAttempts() || !ServiceConfig.REPEATED.contains(failure.code()) || caller.isCancelled()) {
             return null;
         }
-        Duration wait = told == null ? policy.backoff(lost) : told;
-        lost++;
+        Duration wait = told == null ? policy.backoff(lost - 1) : told;
         Duration left = Duration.ofNanos(deadline.timeRemaining(NANOSECONDS));
         return wait.compareTo(left) < 0 ? wait : left;
     }

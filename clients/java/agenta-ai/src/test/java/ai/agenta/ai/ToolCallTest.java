@@ -20,6 +20,9 @@ import io.grpc.CallOptions;
 import io.grpc.Channel;
 import io.grpc.ClientCall;
 import io.grpc.ClientInterceptor;
+import io.grpc.ClientStreamTracer;
+import io.grpc.ForwardingClientCall.SimpleForwardingClientCall;
+import io.grpc.ForwardingClientCallListener.SimpleForwardingClientCallListener;
 import io.grpc.Metadata;
 import io.grpc.MethodDescriptor;
 import io.grpc.Status;
@@ -40,6 +43,8 @@ import java.util.concurrent.Executor;
 import java.util.concurrent.ForkJoinPool;
 import java.util.concurrent.Semaphore;
 import java.util.concurrent.TimeUnit;
+import java.util.concurrent.atomic.AtomicBoolean;
+import java.util.concurrent.atomic.AtomicInteger;
 import java.util.concurrent.atomic.AtomicReference;
 import java.util.concurrent.locks.LockSupport;
 import org.junit.jupiter.api.Test;
@@ -319,6 +324,94 @@ final class ToolCallTest {
             var call = client.callToolAsync(request(), OPTIONS);
             var failure = assertThrows(ExecutionException.class, () -> call.get(20, TimeUnit.SECONDS));
             assertSame(thrown, failure.getCause());
+        }
+    }
+
+    /** Ends the first call below as grpc-java does if the connection breaks while it writes, and counts the attempts. */
+    private static final class BrokenWhileWriting extends ClientStreamTracer.Factory implements ClientInterceptor {
+        private final AtomicInteger attempts = new AtomicInteger();
+        private final AtomicBoolean first = new AtomicBoolean(true);
+        private final Runnable then;
+
+        BrokenWhileWriting(Runnable then) {
+            this.then = then;
+        }
+
+        @Override
+        public ClientStreamTracer newClientStreamTracer(ClientStreamTracer.StreamInfo info, Metadata headers) {
+            return new ClientStreamTracer() {
+                // grpc-java makes a tracer before the pause, and doesn't send anything if the call ends meanwhile.
+                @Override
+                public void streamClosed(Status status) {
+                    if (status.getCode() != Code.CANCELLED) {
+                        attempts.incrementAndGet();
+                    }
+                }
+            };
+        }
+
+        @Override
+        public <Q, A> ClientCall<Q, A> interceptCall(MethodDescriptor<Q, A> method, CallOptions options, Channel next) {
+            var call = next.newCall(method, options.withStreamTracerFactory(this));
+            return !first.getAndSet(false)
+                    ? call
+                    : new SimpleForwardingClientCall<>(call) {
+                        @Override
+                        public void start(Listener<A> listener, Metadata headers) {
+                            var breaking = new SimpleForwardingClientCallListener<>(listener) {
+                                @Override
+                                public void onClose(Status status, Metadata trailers) {
+                                    then.run();
+                                    super.onClose(
+                                            Status.UNAVAILABLE.withDescription("the connection broke"), new Metadata());
+                                }
+                            };
+                            super.start(breaking, headers);
+                        }
+                    };
+        }
+    }
+
+    @Test
+    void attemptsAfterAConnectionBrokeWhileWrittenAreLimited() throws IOException {
+        Answer unavailable = Answer.refused(Code.UNAVAILABLE);
+        Answer atOnce = Answer.refused(Code.UNAVAILABLE, "1");
+        Answer end = Answer.refused(Code.INTERNAL);
+        for (boolean stops : List.of(false, true)) {
+            for (Answer[] answers : new Answer[][] {
+                {unavailable},
+                {end, unavailable},
+                {end, atOnce},
+                {atOnce, end, unavailable},
+                {atOnce, atOnce, atOnce, end, atOnce}
+            }) {
+                try (FakeService service = new FakeService(answers)) {
+                    var breaking = new BrokenWhileWriting(stops ? service::close : () -> {});
+                    try (Client client = Client.to(service.target())
+                            .configure(builder -> builder.intercept(breaking))
+                            .build()) {
+                        var failure = assertThrows(CallException.class, () -> client.callTool(request(), OPTIONS));
+                        assertEquals(Code.UNAVAILABLE, failure.code());
+                        assertFalse(failure.notRun());
+                        assertEquals(5, breaking.attempts.get());
+                    }
+                }
+            }
+        }
+    }
+
+    @Test
+    void lastAttemptAfterAConnectionBrokeWhileWrittenMayWaitForTheLimit() throws IOException {
+        Answer atOnce = Answer.refused(Code.UNAVAILABLE, "1");
+        Answer end = Answer.refused(Code.INTERNAL);
+        try (FakeService service =
+                        new FakeService(end, atOnce, atOnce, atOnce, Answer.limited(1), atOnce, Answer.done());
+                Client client = Client.to(service.target())
+                        .waitForLimit()
+                        .configure(builder -> builder.intercept(new BrokenWhileWriting(() -> {})))
+                        .build()) {
+            client.callTool(request(), OPTIONS);
+            assertEquals(7, service.arrivals.size());
         }
     }
 
