@@ -121,9 +121,9 @@ bench: $(TOOLS)/bench/.ready $(TOOLS)/served/.ready $(TOOLS)/before/.ready ## Me
 	@$(BENCH).parts
 	@$(BENCH).scale
 	@$(BENCH).replicas
-	@$(BENCH).load 500 2000 5000 > bench/results/load.txt
+	@$(BENCH).load 2000 5000 > bench/results/load.txt
 	@$(BENCH).overload --plot bench/plots/overload.png > bench/results/overload.txt
-	-@$(BENCH).soak --calls 20000 --plot bench/plots/soak.png > bench/results/soak.txt
+	-@$(BENCH).soak --calls 15000 --plot bench/plots/soak.png > bench/results/soak.txt
 	@for each in concurrency limits idempotency telemetry streams mcp tools typed guarantee cases; do $(BENCH).$$each > bench/results/$$each.txt || exit 1; done
 	@$(BENCH).report
 

@@ -100,7 +100,7 @@ async def main(rounds: int, seconds: float, counts: Sequence[int], many: int) ->
         servers = await every(start)
         at_many = await many_in_flight(start, servers, many, seconds * 5)
         closed = await closed_loops(start, servers, rounds, seconds, counts)
-        opened = await open_loops(start, servers, OPEN_ROUNDS, seconds * 4)
+        opened = await open_loops(start, servers, OPEN_ROUNDS, seconds * 3)
     results = {"many": {"in_flight": many, "peers": at_many}, "closed": closed, "open": opened, "rate": RATE}
     return save("compare", results, servers)
 

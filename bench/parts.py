@@ -81,7 +81,7 @@ async def main(rounds: int, seconds: float, many: int) -> int:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rounds", type=int, default=4)
+    parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--seconds", type=float, default=1.0, help="length of a measurement")
     parser.add_argument("--many", type=int, default=2000, help="slow calls in flight")
     arguments = parser.parse_args()
