@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import grpc
 import psutil
 import pytest
+import uvloop
 from calls import refine
 from conftest import settings_for
 from grpc_health.v1 import health_pb2, health_pb2_grpc
@@ -26,7 +27,7 @@ from agenta_ai_server.tools.workers import pool
 from agenta_ai_server.tools.workers.pool import LimitExceeded, WorkerFailed, Workers
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Sequence
+    from collections.abc import AsyncIterator, Callable, Sequence
 
     from agenta_ai_server.standin.app import StandIn
 
@@ -213,6 +214,32 @@ async def test_one_that_is_killed_during_a_check_is_replaced_once(workers: Worke
     with pytest.raises((WorkerFailed, LimitExceeded)):
         await check
     assert await workers.ask(request("Hi"), "a") == []
+
+
+@pytest.mark.parametrize("new_loop", [asyncio.new_event_loop, uvloop.new_event_loop])
+def test_one_that_dies_when_it_is_started_is_replaced(
+    new_loop: Callable[[], asyncio.AbstractEventLoop], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    start, dead = asyncio.create_subprocess_exec, []
+
+    async def start_and_kill_the_first(*command: str, **options: Any) -> asyncio.subprocess.Process:
+        process = await start(*command, **options)
+        if not dead:
+            process.kill()
+            dead.append(await process.wait())
+        return process
+
+    async def ask() -> list[Any]:
+        workers = Workers()
+        try:
+            return await workers.ask(request("Hi {{ a }}"), "a")
+        finally:
+            await workers.aclose()
+
+    monkeypatch.setattr(asyncio, "create_subprocess_exec", start_and_kill_the_first)
+    with asyncio.Runner(loop_factory=new_loop) as runner:
+        assert runner.run(ask()) == []
+    assert dead == [-signal.SIGKILL]
 
 
 async def test_one_that_is_stopped_is_replaced(workers: Workers, monkeypatch: pytest.MonkeyPatch) -> None:
