@@ -150,5 +150,5 @@ async def main(seconds: float) -> None:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--seconds", type=float, default=6, help="how long each is measured")
+    parser.add_argument("--seconds", type=float, default=5, help="how long each is measured")
     uvloop.run(main(parser.parse_args().seconds))
