@@ -75,7 +75,7 @@ class Program:
         kept = {name: value for name, value in os.environ.items() if not name.startswith(("AGENTA_AI_", "OTEL_"))}
         # As deployed: compiled once, and not at each start, whatever the shell says.
         own = {"PYTHONPATH": os.pathsep.join(sys.path), "PYTHONDONTWRITEBYTECODE": ""}
-        # As the command has it: worker processes could die in grpc's fork handlers.
+        # As the command sets it: otherwise, workers may die in grpc's fork handlers.
         own["GRPC_ENABLE_FORK_SUPPORT"] = "false"
         self._environment = kept | own | environment
 

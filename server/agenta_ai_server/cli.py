@@ -71,9 +71,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _command(arguments: argparse.Namespace) -> int:
     # A copy: variables set below are for this process, not for a command that "dev" runs.
     arguments.environment = dict(os.environ)
-    # We report better than grpc does that a port is taken.
+    # We report a taken port better than grpc does.
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
-    # uvloop forks, and one in a hundred worker processes would die in grpc's handlers before it runs.
+    # uvloop forks, and about one worker in a hundred would die in grpc's fork handlers before it runs.
     os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "false")
     # Looking for pydantic's plugins takes as long as importing a library, and we have none.
     os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")

@@ -217,16 +217,18 @@ async def test_one_that_is_killed_during_a_check_is_replaced_once(workers: Worke
 
 
 @pytest.mark.parametrize("new_loop", [asyncio.new_event_loop, uvloop.new_event_loop])
+@pytest.mark.parametrize("died_of", [signal.SIGSEGV, signal.SIGABRT])
 def test_one_that_dies_when_it_is_started_is_replaced(
-    new_loop: Callable[[], asyncio.AbstractEventLoop], monkeypatch: pytest.MonkeyPatch
+    died_of: signal.Signals, new_loop: Callable[[], asyncio.AbstractEventLoop], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    start, dead = asyncio.create_subprocess_exec, []
+    start = asyncio.create_subprocess_exec
+    codes: list[int] = []
 
     async def start_and_kill_the_first(*command: str, **options: Any) -> asyncio.subprocess.Process:
         process = await start(*command, **options)
-        if not dead:
-            process.kill()
-            dead.append(await process.wait())
+        if not codes:
+            process.send_signal(died_of)
+            codes.append(await process.wait())
         return process
 
     async def ask() -> list[Any]:
@@ -239,7 +241,7 @@ def test_one_that_dies_when_it_is_started_is_replaced(
     monkeypatch.setattr(asyncio, "create_subprocess_exec", start_and_kill_the_first)
     with asyncio.Runner(loop_factory=new_loop) as runner:
         assert runner.run(ask()) == []
-    assert dead == [-signal.SIGKILL]
+    assert codes == [-died_of]
 
 
 async def test_one_that_is_stopped_is_replaced(workers: Workers, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -155,12 +155,12 @@ class Workers:
 
 
 async def _exchange(process: Process, request: bytes) -> dict[str, Any]:
-    """Send a request and return the answer, or raise an OSError, ValueError or IncompleteReadError."""
+    """Send a request and return the answer, or raise a WorkerFailed, OSError, ValueError or IncompleteReadError."""
     if process.stdin is None or process.stdout is None:
         raise AssertionError("the process was started without pipes")
     if process.stdin.is_closing():
-        # The process died while it was started. If one writes to it, uvloop raises a RuntimeError.
-        raise BrokenPipeError
+        # It died before it got the request. uvloop raises a RuntimeError if we write.
+        raise WorkerFailed
     process.stdin.write(len(request).to_bytes(_LENGTH_BYTES, "big") + request)
     await process.stdin.drain()
     length = int.from_bytes(await process.stdout.readexactly(_LENGTH_BYTES), "big")

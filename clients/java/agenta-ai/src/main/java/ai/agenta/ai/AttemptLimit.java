@@ -15,27 +15,44 @@ final class AttemptLimit extends ClientStreamTracer.Factory {
     static final int NONE = Integer.MAX_VALUE;
 
     private final int limit;
-    private final Consumer<Status> lost;
+    private final Consumer<Status> exhausted;
     private final AtomicInteger made = new AtomicInteger();
+    private volatile Status last = Status.UNAVAILABLE;
+    private volatile @Nullable String pushback;
+    private volatile boolean hasReplaced;
 
     /**
      * @param limit 1 or more
-     * @param lost takes the status of a last attempt that ended without an answer, and must end the call, on another thread: else
-     *     grpc-java makes one more attempt
+     * @param exhausted takes the status of the last attempt when grpc-java is about to schedule one more. It must end the call
+     *     before the backoff is over, on another thread
      */
-    AttemptLimit(int limit, Consumer<Status> lost) {
+    AttemptLimit(int limit, Consumer<Status> exhausted) {
         this.limit = limit;
-        this.lost = lost;
+        this.exhausted = exhausted;
     }
 
     int made() {
-        return made.get();
+        return Math.min(made.get(), limit);
+    }
+
+    /** Puts back what the server said and grpc-java was not to read. */
+    void restore(Metadata trailers) {
+        if (hasReplaced) {
+            trailers.discardAll(ToolCall.PUSHBACK);
+            if (pushback != null) {
+                trailers.put(ToolCall.PUSHBACK, pushback);
+            }
+        }
     }
 
     @Override
     public ClientStreamTracer newClientStreamTracer(ClientStreamTracer.StreamInfo info, Metadata headers) {
         // One that is sent again transparently never arrived, and is no attempt.
         int number = info.isTransparentRetry() ? made.get() : made.incrementAndGet();
+        // grpc-java asks for a tracer before its backoff.
+        if (number > limit) {
+            exhausted.accept(last);
+        }
         return number < limit ? new ClientStreamTracer() {} : new Last();
     }
 
@@ -50,14 +67,13 @@ final class AttemptLimit extends ClientStreamTracer.Factory {
         // Comes after the trailers and before grpc-java reads them.
         @Override
         public void streamClosed(Status status) {
-            if (!ServiceConfig.REPEATED.contains(status.getCode())) {
-                return;
-            }
-            if (trailers == null) {
-                lost.accept(status);
-            } else {
+            last = status;
+            if (trailers != null && ServiceConfig.REPEATED.contains(status.getCode())) {
+                // A server may name so short a backoff that the call can't be ended meanwhile.
+                pushback = trailers.get(ToolCall.PUSHBACK);
                 trailers.discardAll(ToolCall.PUSHBACK);
                 trailers.put(ToolCall.PUSHBACK, "-1");
+                hasReplaced = true;
             }
         }
     }

@@ -2,6 +2,7 @@ package ai.agenta.ai;
 
 import io.grpc.Status;
 import java.util.Optional;
+import org.jspecify.annotations.Nullable;
 
 /** What this client knows of a call that failed, as the cause of its status. */
 final class Outcome extends Exception {
@@ -29,8 +30,13 @@ final class Outcome extends Exception {
         return status.withCause(new Outcome(kind, status.getCause()));
     }
 
+    /** The second status, with the outcome of the first. */
+    static Status copy(Status from, Status to) {
+        return in(from.getCause()).map(kind -> mark(to, kind)).orElse(to);
+    }
+
     /** The outcome among the causes of what was thrown. */
-    static Optional<Kind> in(Throwable thrown) {
+    static Optional<Kind> in(@Nullable Throwable thrown) {
         for (Throwable cause = thrown; cause != null; cause = cause.getCause()) {
             if (cause instanceof Outcome outcome) {
                 return Optional.of(outcome.kind);

@@ -43,6 +43,11 @@ final class ToolCall<Q extends Message, A extends Message> {
             Metadata.Key.of("grpc-retry-pushback-ms", Metadata.ASCII_STRING_MARSHALLER);
 
     private static final Duration SHORTEST_WAIT = Duration.ofMillis(100);
+    /**
+     * When grpc-java has scheduled an attempt for which it has asked for a tracer. Before that, the end of the call doesn't keep it
+     * from sending the headers, and after 80 milliseconds or more it sends the request.
+     */
+    private static final Duration SCHEDULED = Duration.ofMillis(10);
 
     private final Channel channel;
     private final MethodDescriptor<Q, A> method;
@@ -62,6 +67,8 @@ final class ToolCall<Q extends Message, A extends Message> {
     // Null between two attempts.
     private @Nullable ClientCall<?, ?> current;
     private boolean closed;
+    // The status of the last attempt, if the call was cancelled because none is left.
+    private volatile @Nullable Status givenUp;
     // What became of the attempts before the current one.
     private volatile Outcome.Kind before = Outcome.Kind.UNSENT;
 
@@ -179,7 +186,7 @@ final class ToolCall<Q extends Message, A extends Message> {
 
     private <T, R> void start(
             MethodDescriptor<T, R> method, T message, Function<ClientCall<T, R>, ClientCall.Listener<R>> listener) {
-        // The first is limited by grpc-java, as is each attempt of a stream.
+        // grpc-java itself limits the first call, also after a rate limit, and never repeats a stream.
         limit = new AttemptLimit(streams || lost == 0 ? AttemptLimit.NONE : own.maxAttempts() - lost, this::giveUp);
         var call = channel.newCall(method, options.withStreamTracerFactory(limit));
         current = call;
@@ -191,8 +198,9 @@ final class ToolCall<Q extends Message, A extends Message> {
         call.request(2);
     }
 
-    private void giveUp(Status status) {
-        run(() -> end(status.asRuntimeException()));
+    private void giveUp(Status last) {
+        givenUp = last;
+        after(SCHEDULED, () -> cancel(last.asRuntimeException()));
     }
 
     private static CallToolStreamRequest streamed(CallToolRequest request) {
@@ -218,6 +226,7 @@ final class ToolCall<Q extends Message, A extends Message> {
     }
 
     private void ended(Status status, Metadata trailers, @Nullable A response) {
+        limit.restore(trailers);
         try {
             more.onTrailers().accept(trailers);
             conclude(status, trailers, response);
@@ -268,12 +277,15 @@ final class ToolCall<Q extends Message, A extends Message> {
             end(Closing.WHILE_WAITING.asRuntimeException());
             return;
         }
-        CompletableFuture.runAsync(
-                        this::attempt, CompletableFuture.delayedExecutor(wait.toNanos(), NANOSECONDS, ToolCall::run))
-                .exceptionally(failure -> {
-                    result.completeExceptionally(failure);
-                    return null;
-                });
+        after(wait, this::attempt).exceptionally(failure -> {
+            result.completeExceptionally(failure);
+            return null;
+        });
+    }
+
+    private static CompletableFuture<Void> after(Duration wait, Runnable work) {
+        return CompletableFuture.runAsync(
+                work, CompletableFuture.delayedExecutor(wait.toNanos(), NANOSECONDS, ToolCall::run));
     }
 
     /** On a thread of its own: those of the common pool may all be busy until long after the deadline. */
@@ -339,7 +351,9 @@ final class ToolCall<Q extends Message, A extends Message> {
 
         @Override
         public void onClose(Status status, Metadata trailers) {
-            ended(status, trailers, response);
+            Status last = givenUp;
+            boolean isOurs = last != null && status.getCode() == Status.Code.CANCELLED;
+            ended(isOurs ? Outcome.copy(status, last) : status, trailers, response);
         }
     }
 

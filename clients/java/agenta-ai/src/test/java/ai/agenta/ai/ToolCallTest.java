@@ -3,6 +3,7 @@ package ai.agenta.ai;
 import static org.junit.jupiter.api.Assertions.assertEquals;
 import static org.junit.jupiter.api.Assertions.assertFalse;
 import static org.junit.jupiter.api.Assertions.assertInstanceOf;
+import static org.junit.jupiter.api.Assertions.assertNotEquals;
 import static org.junit.jupiter.api.Assertions.assertSame;
 import static org.junit.jupiter.api.Assertions.assertThrows;
 import static org.junit.jupiter.api.Assertions.assertTrue;
@@ -337,13 +338,20 @@ final class ToolCallTest {
             this.then = then;
         }
 
+        Client to(FakeService service) {
+            return Client.to(service.target())
+                    .waitForLimit()
+                    .configure(builder -> builder.intercept(this))
+                    .build();
+        }
+
         @Override
         public ClientStreamTracer newClientStreamTracer(ClientStreamTracer.StreamInfo info, Metadata headers) {
             return new ClientStreamTracer() {
-                // grpc-java makes a tracer before the pause, and doesn't send anything if the call ends meanwhile.
+                // grpc-java asks for a tracer before its backoff, and sends nothing if the call ends meanwhile.
                 @Override
                 public void streamClosed(Status status) {
-                    if (status.getCode() != Code.CANCELLED) {
+                    if (!info.isTransparentRetry() && status.getCode() != Code.CANCELLED) {
                         attempts.incrementAndGet();
                     }
                 }
@@ -372,44 +380,73 @@ final class ToolCallTest {
         }
     }
 
+    /** How the service answers, and whether it is gone after the connection broke. */
+    private record Breaking(boolean stops, Answer... answers) {}
+
     @Test
-    void attemptsAfterAConnectionBrokeWhileWrittenAreLimited() throws IOException {
+    void attemptsAreLimitedWhenAConnectionBreaksWhileWriting() throws IOException {
         Answer unavailable = Answer.refused(Code.UNAVAILABLE);
         Answer atOnce = Answer.refused(Code.UNAVAILABLE, "1");
         Answer end = Answer.refused(Code.INTERNAL);
-        for (boolean stops : List.of(false, true)) {
-            for (Answer[] answers : new Answer[][] {
-                {unavailable},
-                {end, unavailable},
-                {end, atOnce},
-                {atOnce, end, unavailable},
-                {atOnce, atOnce, atOnce, end, atOnce}
-            }) {
-                try (FakeService service = new FakeService(answers)) {
-                    var breaking = new BrokenWhileWriting(stops ? service::close : () -> {});
-                    try (Client client = Client.to(service.target())
-                            .configure(builder -> builder.intercept(breaking))
-                            .build()) {
-                        var failure = assertThrows(CallException.class, () -> client.callTool(request(), OPTIONS));
-                        assertEquals(Code.UNAVAILABLE, failure.code());
-                        assertFalse(failure.notRun());
-                        assertEquals(5, breaking.attempts.get());
-                    }
+        for (Breaking each : List.of(
+                new Breaking(false, atOnce),
+                new Breaking(false, end, unavailable),
+                new Breaking(false, end, atOnce),
+                new Breaking(false, atOnce, atOnce, atOnce, end, atOnce),
+                new Breaking(true, end),
+                new Breaking(true, atOnce, end))) {
+            try (FakeService service = new FakeService(each.answers)) {
+                var breaking = new BrokenWhileWriting(each.stops ? service::close : () -> {});
+                try (Client client = breaking.to(service)) {
+                    var trailers = new AtomicReference<Metadata>();
+                    var failure = assertThrows(
+                            CallException.class, () -> client.callTool(request(), OPTIONS.withTrailers(trailers::set)));
+                    assertEquals(Code.UNAVAILABLE, failure.code());
+                    assertFalse(failure.notRun());
+                    assertEquals(5, breaking.attempts.get());
+                    assertNotEquals("-1", trailers.get().get(ToolCall.PUSHBACK));
                 }
             }
         }
     }
 
     @Test
-    void lastAttemptAfterAConnectionBrokeWhileWrittenMayWaitForTheLimit() throws IOException {
+    void lastAttemptWhenAConnectionBreaksWhileWritingMayLastUntilTheDeadline() throws IOException {
+        Answer atOnce = Answer.refused(Code.UNAVAILABLE, "1");
+        Answer end = Answer.refused(Code.INTERNAL);
+        try (FakeService service = new FakeService(atOnce, atOnce, atOnce, end, Answer.never());
+                Client client = new BrokenWhileWriting(() -> {}).to(service)) {
+            var options = ToolCallOptions.DEFAULT.withTimeout(Duration.ofSeconds(3));
+            var failure = assertThrows(CallException.class, () -> client.callTool(request(), options));
+            assertEquals(Code.DEADLINE_EXCEEDED, failure.code());
+            assertEquals(5, service.arrivals.size());
+        }
+    }
+
+    @Test
+    void lastAttemptWhenAConnectionBreaksWhileWritingEndsWithTheClient() throws Exception {
+        Answer atOnce = Answer.refused(Code.UNAVAILABLE, "1");
+        Answer end = Answer.refused(Code.INTERNAL);
+        try (FakeService service = new FakeService(atOnce, atOnce, atOnce, end, Answer.never())) {
+            Client client = new BrokenWhileWriting(() -> {}).to(service);
+            var call = client.callToolAsync(request(), OPTIONS);
+            for (int attempt = 0; attempt < 5; attempt++) {
+                service.awaitArrival();
+            }
+            client.close();
+            var failure = failureOf(call);
+            assertEquals(Code.CANCELLED, failure.code());
+            assertEquals("The client was closed", failure.description());
+        }
+    }
+
+    @Test
+    void lastAttemptWhenAConnectionBreaksWhileWritingMayWaitForTheLimit() throws IOException {
         Answer atOnce = Answer.refused(Code.UNAVAILABLE, "1");
         Answer end = Answer.refused(Code.INTERNAL);
         try (FakeService service =
                         new FakeService(end, atOnce, atOnce, atOnce, Answer.limited(1), atOnce, Answer.done());
-                Client client = Client.to(service.target())
-                        .waitForLimit()
-                        .configure(builder -> builder.intercept(new BrokenWhileWriting(() -> {})))
-                        .build()) {
+                Client client = new BrokenWhileWriting(() -> {}).to(service)) {
             client.callTool(request(), OPTIONS);
             assertEquals(7, service.arrivals.size());
         }
