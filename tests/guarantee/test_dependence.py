@@ -335,6 +335,17 @@ JOINT = [
         "Write{% if short %} short{% endif %}{% if plain %} plain{% endif %} sentences. {{ text }}",
         True,
     ),
+    # A dash says nothing, wherever it splits a word.
+    (
+        "{% if short %}yes{% endif %}{% for each in files %}-{% endfor %}0 {{ text }}",
+        "{% if short %}yes{% endif %} {% for each in files %}-{% endfor %} 0 {{ text }}",
+        True,
+    ),
+    (
+        "{% if short %}non{% endif %}{% if plain %}-{% endif %}fiction {{ text }}",
+        "Fiction: {% if short %}non{% endif %} {% if plain %}-{% endif %}. {{ text }}",
+        True,
+    ),
 ]
 # Limits of what was sorted or filtered.
 PICKED = "{% if docs %}{% for d in @ %}{{ d.title }}\n{% endfor %}{% endif %}{{ q }}"
