@@ -73,10 +73,13 @@ class Program:
         self._command = (sys.executable, "-m", "bench.rig", command) if isinstance(command, str) else command
         self._log = log
         kept = {name: value for name, value in os.environ.items() if not name.startswith(("AGENTA_AI_", "OTEL_"))}
-        # As deployed: compiled once, and not at each start, whatever the shell says.
-        own = {"PYTHONPATH": os.pathsep.join(sys.path), "PYTHONDONTWRITEBYTECODE": ""}
-        # As the command sets it: otherwise, workers may die in grpc's fork handlers.
-        own["GRPC_ENABLE_FORK_SUPPORT"] = "false"
+        own = {
+            "PYTHONPATH": os.pathsep.join(sys.path),
+            # As deployed: compiled once, and not at each start, whatever the shell says.
+            "PYTHONDONTWRITEBYTECODE": "",
+            # As the command sets it: otherwise, workers may die in grpc's fork handlers.
+            "GRPC_ENABLE_FORK_SUPPORT": "false",
+        }
         self._environment = kept | own | environment
 
     async def start(self) -> str:

@@ -283,16 +283,13 @@ def _depend(neither: _Change, one: _Change, other: _Change, both: _Change) -> bo
     """
     alone, together = _change(neither, one), _change(other, both)
     joint = _change(alone, together)
-    if not joint or _only_splits(joint):
+    if not joint:
         return False
     matters = bool(alone) != bool(together) or bool(_change(neither, other)) != bool(_change(one, both))
-    return matters or (min(joint.values()) > 0 and sum(joint.values()) > 1)
+    return (matters or (min(joint.values()) > 0 and sum(joint.values()) > 1)) and not _only_splits(joint)
 
 
 def _only_splits(change: _Change) -> bool:
     """Whether words are only split or joined, as "yes0" if a dash comes between."""
-    characters: Counter[str] = Counter()
-    for word, count in change.items():
-        for character in word:
-            characters[character] += count
-    return sum(change.values()) != 0 and not any(characters.values())
+    gained, lost = ("".join(word * (sign * count) for word, count in change.items()) for sign in (1, -1))
+    return sum(change.values()) != 0 and Counter(gained) == Counter(lost)

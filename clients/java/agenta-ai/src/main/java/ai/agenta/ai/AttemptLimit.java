@@ -53,7 +53,7 @@ final class AttemptLimit extends ClientStreamTracer.Factory {
         if (number > limit) {
             exhausted.accept(last);
         }
-        return number < limit ? new ClientStreamTracer() {} : new Last();
+        return number < limit ? Reconnecting.NO_TRACER : new Last();
     }
 
     private final class Last extends ClientStreamTracer {

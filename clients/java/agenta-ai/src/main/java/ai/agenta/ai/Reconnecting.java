@@ -22,7 +22,7 @@ final class Reconnecting extends ClientStreamTracer.Factory implements ClientInt
     /** Between two reconnects, for all calls together. The retries of a call are further apart. */
     private static final long PAUSE = TimeUnit.MILLISECONDS.toNanos(50);
 
-    private static final ClientStreamTracer NO_TRACER = new ClientStreamTracer() {};
+    static final ClientStreamTracer NO_TRACER = new ClientStreamTracer() {};
 
     private final AtomicLong last = new AtomicLong(System.nanoTime() - PAUSE);
     private volatile @Nullable ManagedChannel channel;
