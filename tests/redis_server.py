@@ -10,6 +10,7 @@ import subprocess
 import time
 from typing import TYPE_CHECKING, Any
 
+from addresses import free_port
 from redis import Redis
 
 if TYPE_CHECKING:
@@ -21,9 +22,7 @@ class RedisServer:
     """One ``redis-server`` on a free port of loopback, which keeps nothing when it stops unless options say so."""
 
     def __init__(self, folder: Path, *options: str, scheme: str = "redis", port_option: str = "--port") -> None:
-        with socket.socket() as found:
-            found.bind(("127.0.0.1", 0))
-            self.port = found.getsockname()[1]
+        self.port = free_port()
         self.url = f"{scheme}://127.0.0.1:{self.port}/0"
         self._command = [
             shutil.which("redis-server") or "redis-server",

@@ -13,11 +13,12 @@ import promql_parser
 import pytest
 import trustme
 import yaml
+from addresses import free_address
 from calls import refine, request
 from conftest import settings_for
 from prometheus_client.parser import text_string_to_metric_families
 from promql_parser import AggregateExpr, BinaryExpr, Expr, MatchOp, VectorSelector
-from telemetry.conftest import free_address, text_of
+from telemetry.conftest import text_of
 
 from agenta_ai.v1 import tool_service_pb2
 from agenta_ai.v1.tool_service_pb2_grpc import ToolServiceStub

@@ -11,8 +11,8 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from addresses import free_address
 from docs.console import ROOT, commands
-from telemetry.conftest import free_address
 
 from agenta_ai_server.standin.app import StandIn
 

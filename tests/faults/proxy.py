@@ -9,6 +9,8 @@ import struct
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Self, TypeAlias
 
+from addresses import free_port
+
 if TYPE_CHECKING:
     import ssl
 
@@ -78,7 +80,7 @@ class Proxy:
     def __init__(self, target: tuple[str, int]) -> None:
         self.target = target
         self.choose: Callable[[], Fault] = lambda: pass_on
-        self.port = 0
+        self.port = free_port()
         self._server: asyncio.Server | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self._tls: ssl.SSLContext | None = None
@@ -102,7 +104,6 @@ class Proxy:
         # So that a request which nobody reads doesn't vanish into the kernel.
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, SMALL_BUFFER)
         listener.bind(("127.0.0.1", self.port))
-        self.port = listener.getsockname()[1]
         self._server = await asyncio.start_server(
             self._accept, sock=listener, ssl=tls, limit=SMALL_BUFFER, backlog=1024
         )

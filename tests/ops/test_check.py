@@ -6,7 +6,6 @@ import asyncio
 import json
 import os
 import resource
-import socket
 import ssl
 import subprocess
 import sys
@@ -18,6 +17,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import pytest
 import trustme
+from addresses import free_address
 from aiohttp import web
 from auth.parties import AUDIENCE, ISSUER, Issuer
 from conftest import settings_for
@@ -139,12 +139,6 @@ async def setup(tmp_path: Path, rsa_key: rsa.RSAPrivateKey) -> AsyncIterator[Set
             "OTEL_EXPORTER_OTLP_ENDPOINT": collector.url,
         }
         yield made
-
-
-def free_address() -> str:
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return "{}:{}".format(*found.getsockname())
 
 
 def wrong(findings: list[Finding]) -> list[Finding]:
@@ -678,7 +672,7 @@ def whole(setup: Setup) -> dict[str, str]:
 async def test_the_program_prints_a_table(setup: Setup) -> None:
     async with process("check", "--call", **whole(setup)) as started:
         code, out, err = await output(started)
-    assert (code, err) == (0, "")
+    assert (code, err) == (0, ""), out
     assert out.splitlines()[-1] == "All is fine."
     (setup.folder / "keys.json").chmod(0o644)
     async with process("check", **whole(setup)) as started:

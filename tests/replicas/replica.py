@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import os
-import random
 import re
-import socket
 import sys
-from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from contextlib import AsyncExitStack, asynccontextmanager
 from typing import TYPE_CHECKING
 
 import psutil
+from addresses import free_address
 
 if TYPE_CHECKING:
     import signal
@@ -23,16 +22,6 @@ PROGRAM = "import sys; from agenta_ai_server.cli import main; sys.exit(main())"
 LISTENING = re.compile(r"listening on ([0-9.]+:[0-9]+)")
 # For a machine that is busy with other tests.
 PATIENCE = 30
-
-
-def lasting_address() -> str:
-    """Find an address that a killed replica gets back: no connection of anybody's takes its port meanwhile."""
-    while True:
-        # Below those that Linux gives to connections (net.ipv4.ip_local_port_range).
-        port = random.randrange(20_000, 32_000)
-        with socket.socket() as found, suppress(OSError):
-            found.bind(("127.0.0.1", port))
-            return f"127.0.0.1:{port}"
 
 
 class Replica:
@@ -129,7 +118,6 @@ class Replicas:
             "AGENTA_AI_SERVICES_ENVIRONMENT_SLUG": "production",
             "AGENTA_AI_SERVICES_REFINE_PROMPT_KEY": "ai-refine",
             "AGENTA_AI_GRPC_AUTH": "none",
-            "AGENTA_AI_GRPC_LISTEN": "127.0.0.1:0",
             "AGENTA_AI_GRPC_LIMITS": "off",
             "AGENTA_AI_GRPC_LOG_FORMAT": "text",
             **settings,
@@ -159,7 +147,9 @@ class Replicas:
         return [first, *await asyncio.gather(*others)]
 
     def _new(self, *arguments: str, **settings: str) -> Replica:
-        replica = Replica(*arguments, **{"prelude": self._prelude} | self._settings | settings)
+        # A replica that takes the place of one that was killed listens on the same address.
+        own = {"prelude": self._prelude, "AGENTA_AI_GRPC_LISTEN": free_address()}
+        replica = Replica(*arguments, **own | self._settings | settings)
         self._all.push_async_callback(replica.aclose)
         return replica
 

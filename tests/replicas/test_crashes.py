@@ -14,7 +14,7 @@ from conftest import SLOW
 from redis_server import RedisServer
 from replicas.callers import Load, by_program, by_python
 from replicas.model import LEASE, SHORT_LEASES
-from replicas.replica import Replicas, lasting_address, replicas
+from replicas.replica import Replicas, replicas
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
@@ -129,7 +129,7 @@ async def test_no_id_is_billed_twice_while_processes_die_and_freeze(
 ) -> None:
     ids, at_once = (PYTHON_IDS, PYTHON_CALLERS) if language == "python" else (IDS, CALLERS)
     async with replicas(model.standin, prelude=SHORT_LEASES, **store) as made:
-        both = [await made.make(AGENTA_AI_GRPC_LISTEN=lasting_address()) for _ in range(2)]
+        both = [await made.make() for _ in range(2)]
         load = Load(callers, [each.address for each in both], ids)
         trouble = Trouble(made, both, load)
         async with trouble.going_on():

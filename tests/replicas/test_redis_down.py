@@ -10,10 +10,11 @@ from uuid import uuid4
 
 import grpc.aio
 import pytest
+from addresses import free_address
 from calls import details, refine
 from replicas.conftest import PASSWORD
 from replicas.replica import PATIENCE, replicas
-from telemetry.conftest import free_address, scrape
+from telemetry.conftest import scrape
 
 from agenta_ai.v1 import tool_service_pb2 as pb
 from agenta_ai.v1.tool_service_pb2_grpc import ToolServiceStub

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-import socket
 from typing import TYPE_CHECKING, Any, Self, TypeAlias
 from urllib.request import urlopen
 
@@ -67,12 +66,6 @@ class Collector:
 
 def attributes(span: Span) -> dict[str, Any]:
     return {each.key: getattr(each.value, str(each.value.WhichOneof("value"))) for each in span.attributes}
-
-
-def free_address() -> str:
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return "{}:{}".format(*found.getsockname())
 
 
 def _read(address: str) -> str:

@@ -14,11 +14,12 @@ from uuid import uuid4
 
 import grpc.aio
 import pytest
+from addresses import free_address
 from calls import REFINE, refine, request
 from conftest import connected, settings_for
 from guarantee.test_repair import GOOD, LOSSY
 from ops.test_process import environment, output, process
-from telemetry.conftest import free_address, scrape, text_of
+from telemetry.conftest import scrape, text_of
 from telemetry.test_metrics import fails
 from telemetry.test_third_parties import headers, send
 

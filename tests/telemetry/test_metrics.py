@@ -11,11 +11,12 @@ import grpc
 import grpc.aio
 import pytest
 import trustme
+from addresses import free_address
 from calls import REFINE, refine, request
 from conftest import connected, settings_for
 from guarantee.test_repair import FEWER, GOOD, LOSSY
 from ops.test_process import environment, output, process
-from telemetry.conftest import free_address, scrape, scrape_until, text_of
+from telemetry.conftest import scrape, scrape_until, text_of
 
 from agenta_ai.v1 import tool_service_pb2
 from agenta_ai.v1.tool_service_pb2_grpc import ToolServiceStub

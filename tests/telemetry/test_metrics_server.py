@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING
 
 import aiohttp
 import pytest
+from addresses import free_address
 from conftest import settings_for
 from prometheus_client.registry import Collector
-from telemetry.conftest import free_address, scrape
+from telemetry.conftest import scrape
 
 from agenta_ai_server.commands import serve
 from agenta_ai_server.telemetry import metrics_server

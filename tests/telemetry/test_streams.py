@@ -6,9 +6,10 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import grpc.aio
+from addresses import free_address
 from calls import refine, request, streamed
 from conftest import connected, settings_for
-from telemetry.conftest import attributes, free_address, scrape
+from telemetry.conftest import attributes, scrape
 
 if TYPE_CHECKING:
     from telemetry.conftest import Collector, Lines

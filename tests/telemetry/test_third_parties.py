@@ -13,8 +13,8 @@ import h2.config
 import h2.connection
 import h2.events
 import pytest
+from addresses import free_address
 from replicas.replica import Replica
-from telemetry.conftest import free_address
 
 from agenta_ai_server.telemetry.logs import BoundedHandler, JsonFormatter
 

@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
 import pytest
+from addresses import free_address
 from calls import REFINE, refine
 from conftest import connected, settings_for
 from prometheus_client import CollectorRegistry
-from telemetry.conftest import free_address, scrape_until, text_of
+from telemetry.conftest import scrape_until, text_of
 from upstream.test_management import answering
 
 from agenta_ai_server.agenta.addresses import AgentaAddress

@@ -8,6 +8,7 @@ from urllib.request import urlopen
 
 import grpc
 import pytest
+from addresses import free_address
 from calls import REFINE, request, structured
 from conftest import connected, settings_for
 
@@ -135,10 +136,8 @@ async def test_a_running_call_keeps_its_set(standin: StandIn, write: Write) -> N
     assert error.value.code() is grpc.StatusCode.NOT_FOUND
 
 
-async def test_a_broken_file_leaves_the_old_tools_in_effect(
-    standin: StandIn, write: Write, logged: list[str], unused_tcp_port: int
-) -> None:
-    address = f"127.0.0.1:{unused_tcp_port}"
+async def test_a_broken_file_leaves_the_old_tools_in_effect(standin: StandIn, write: Write, logged: list[str]) -> None:
+    address = free_address()
     path = write(version("a"))
     settings = settings_for(standin, AGENTA_AI_GRPC_TOOLS_FILE=str(path), AGENTA_AI_GRPC_METRICS_LISTEN=address)
 

@@ -8,9 +8,10 @@ from uuid import uuid4
 
 import grpc.aio
 import pytest
+from addresses import free_address
 from calls import REFINE, TEMPLATE, details, refine, structured
 from conftest import settings_for
-from telemetry.conftest import free_address, scrape
+from telemetry.conftest import scrape
 
 from agenta_ai.tools.agenta.api.v1 import api_tools_service_pb2 as api_pb2
 from agenta_ai.tools.agenta.api.v1.api_tools_service_pb2_grpc import ApiToolsServiceStub

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 import trustme
+from addresses import free_port
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
@@ -119,10 +120,7 @@ async def other_upstream() -> AsyncIterator[Upstream]:
 @pytest.fixture
 def closed_port() -> int:
     """A port that nobody listens on."""
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        port: int = sock.getsockname()[1]
-    return port
+    return free_port()
 
 
 @pytest.fixture(scope="session")
