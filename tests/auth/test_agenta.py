@@ -666,7 +666,8 @@ async def test_waiting_for_a_place_is_bounded_too(
     standin.permissions.fault = Fault(stall="headers")
     authenticator = make(max_checks=2, timeout=0.3)
     calls = [unavailable(authenticator, Credentials("ApiKey", f"k{n}", host=f"host{n}")) for n in range(200)]
-    async with asyncio.timeout(3):
+    # One pair after the other, they would take 30 s.
+    async with asyncio.timeout(15):
         errors = await asyncio.gather(*calls)
     assert standin.permissions.peak == 2
     assert sum("too many others are being checked" in error.message for error in errors) >= 190

@@ -139,7 +139,7 @@ async def test_asked_to_come_back_too_late(proxy: Proxy, standin: StandIn) -> No
     async with served(proxy, standin, **{RETRIES: "2"}) as caller:
         started = time.monotonic()
         response = await caller.call(5)
-    assert time.monotonic() - started < 2, "what can't be done in time is told at once"
+    assert time.monotonic() - started < 4, "what can't be done in time is told at once"
     assert told(response) == ("UPSTREAM_UNAVAILABLE", True)
     assert response.error.retry_delay.ToSeconds() == 30
     assert standin.started == 1

@@ -381,7 +381,7 @@ async def test_the_event_loop_never_waits_for_the_file(path: Path, monkeypatch: 
         with closing(sqlite3.connect(path, isolation_level=None)) as other:
             other.execute("BEGIN IMMEDIATE")
             claims = [asyncio.create_task(ledger.claim(a_run(str(number)))) for number in range(500)]
-            slowest, ends = 0.0, time.monotonic() + 0.5
+            slowest, ends = 0.0, time.monotonic() + 2
             while time.monotonic() < ends:
                 began = time.monotonic()
                 await asyncio.sleep(0)
@@ -389,8 +389,8 @@ async def test_the_event_loop_never_waits_for_the_file(path: Path, monkeypatch: 
             assert not any(claim.done() for claim in claims)
             other.execute("ROLLBACK")
         assert await asyncio.gather(*claims) == [Claimed()] * 500
-    # The lock was held for 0.5 s.
-    assert slowest < 0.4
+    # The lock was held for 2 s.
+    assert slowest < 1.5
 
 
 async def test_a_claim_whose_caller_has_left_is_not_made(path: Path) -> None:

@@ -159,7 +159,7 @@ async def test_no_call_waits_for_a_store_that_is_down_and_one_probe_at_a_time_fi
     await watched.take()
     watched.shared.answer.clear()
     for _ in range(100):
-        await asyncio.wait_for(watched.take(), 1)
+        await asyncio.wait_for(watched.take(), 10)
     assert (watched.shared.checks, watched.shared.probes) == (1, 0)
     watched.now = 0.49
     await watched.take()

@@ -102,7 +102,8 @@ async def test_a_frozen_store_takes_no_longer_than_the_time_out(redis: RedisServ
     redis.freeze()
     began = time.monotonic()
     failures = await asyncio.gather(*(limiter.take("a", LIMIT) for _ in range(AT_ONCE)), return_exceptions=True)
-    assert time.monotonic() - began < 2
+    # One after the other, they would take 10 s.
+    assert time.monotonic() - began < 5
     assert all(isinstance(failure, StoreFailed) and failure.timed_out for failure in failures)
     redis.thaw()
     async with asyncio.timeout(5):
