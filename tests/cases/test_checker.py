@@ -121,11 +121,16 @@ async def test_a_hostile_schema_is_stopped_and_keeps_nobody_waiting(
 
 async def test_a_comparison_of_many_values_keeps_nobody_waiting(workers: Workers) -> None:
     """Of a short output, too: each of its values is compared with each that is expected."""
-    check, output = checker(workers, json_contains=[[0]] * 499), "[" + "[]," * 131 + "[0]]"
-    await check.violations()
-    cpu = time.process_time()
-    assert await check.faults(output) == []
-    assert time.process_time() - cpu < 0.02
+    output = "[" + "[]," * 131 + "[0]]"
+    took = []
+    # Now and then, garbage is collected meanwhile.
+    for _ in range(5):
+        check = checker(workers, json_contains=[[0]] * 499)
+        await check.violations()
+        cpu = time.process_time()
+        assert await check.faults(output) == []
+        took.append(time.process_time() - cpu)
+    assert min(took) < 0.02
 
 
 async def test_without_a_process_nothing_is_said_of_outputs(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -224,8 +224,8 @@ async def test_agenta_down_in_the_second_round(standin: StandIn, stub: ToolServi
 async def test_a_case_that_never_ends(standin: StandIn) -> None:
     """It takes no more than the time of one request, and the others are told."""
     cases = [{**CASES[0], "inputs": {"message": "standin: stall=headers"}}, *CASES[1:]]
-    async with connected(settings_for(standin, **PAID)) as stub:
-        response = await stub.CallTool(asked(cases), timeout=3)
+    async with connected(settings_for(standin, **PAID, AGENTA_AI_GRPC_CASES_MAX_SECONDS="3")) as stub:
+        response = await stub.CallTool(asked(cases))
     result = structured(response)
     verdicts = [case["before"]["verdict"] for case in result["cases"]]
     assert verdicts == ["unknown", "passed", "passed", "failed", "failed"]

@@ -16,7 +16,7 @@ import pytest
 import trustme
 from calls import details, reason, tool_call
 from faults import proxy as faults
-from faults.suite import BREAKER, DEADLINE, KEEPALIVE, RETRIES, RETRY_UNSAFE, served
+from faults.suite import BREAKER, KEEPALIVE, MAX_SECONDS, RETRIES, RETRY_UNSAFE, served
 
 from agenta_ai_server.agenta.completion_service import DeployedPrompt
 from agenta_ai_server.agenta.completions import AgentaCompletionService, AgentaConfig
@@ -74,7 +74,7 @@ def told(response: CallToolResponse) -> tuple[str, bool]:
 @by_name
 async def test_every_fault(fault: Fault, proxy: Proxy, standin: StandIn) -> None:
     proxy.choose = lambda: fault
-    async with served(proxy, standin, **{RETRIES: "2"}) as caller:
+    async with served(proxy, standin, **{RETRIES: "2", MAX_SECONDS: "1"}) as caller:
         response = await caller.call(guidelines=LONG, context=LONG)
     assert (told(response), standin.started) == FAULTS[fault], "none of these may be sent again"
     assert len(response.meta.attempts) == 1
@@ -213,8 +213,8 @@ async def test_one_in_ten_under_load(fault: Fault, proxy: Proxy, standin: StandI
     chosen = itertools.cycle([fault] + [faults.pass_on] * 9)
     proxy.choose = lambda: next(chosen)
     # A connection of its own for each call: a fault would else also meet idle ones, and no call.
-    async with served(proxy, standin, **{RETRIES: "2", KEEPALIVE: "off"}) as caller:
-        responses = await asyncio.gather(*(caller.call(4) for _ in range(50)))
+    async with served(proxy, standin, **{RETRIES: "2", KEEPALIVE: "off", MAX_SECONDS: "4"}) as caller:
+        responses = await asyncio.gather(*(caller.call() for _ in range(50)))
     (why, retryable), paid = FAULTS[fault]
     failed = [told(response) for response in responses if response.is_error]
     assert 0 < len(failed) < 25
@@ -242,8 +242,8 @@ async def test_refused_now_and_then_under_load(proxy: Proxy, standin: StandIn) -
 async def test_everything_at_once(proxy: Proxy, standin: StandIn) -> None:
     chance = random.Random(1)
     proxy.choose = lambda: chance.choice(list(FAULTS)) if chance.random() < 0.5 else faults.pass_on
-    async with served(proxy, standin, **{RETRIES: "2"}) as caller:
-        responses = await asyncio.gather(*(caller.call(5) for _ in range(100)))
+    async with served(proxy, standin, **{RETRIES: "2", MAX_SECONDS: "5"}) as caller:
+        responses = await asyncio.gather(*(caller.call() for _ in range(100)))
     failed = {told(response) for response in responses if response.is_error}
     assert failed == {BROKEN, TIMEOUT, UNUSABLE}
     assert all(len(response.meta.attempts) == 1 for response in responses)
@@ -269,10 +269,8 @@ async def test_a_failing_agenta_is_left_alone(proxy: Proxy, standin: StandIn) ->
         proxy.choose = lambda: faults.reset_before_the_head
         for _ in range(20):
             assert told(await caller.call(3)) == BROKEN
-        started = time.monotonic()
         with pytest.raises(grpc.aio.AioRpcError) as refused:
             await caller.call(3)
-        assert time.monotonic() - started < DEADLINE
     assert standin.started == 20
     found = details(refused.value)
     assert refused.value.code() is grpc.StatusCode.UNAVAILABLE
@@ -299,7 +297,7 @@ async def test_impatient_callers_do_not_speak_for_the_others(proxy: Proxy, stand
         timed_out = 0
         # On a machine that is busy, some are refused because too little time is left.
         while timed_out < 40:
-            slow = await asyncio.gather(*(caller.call(DEADLINE) for _ in range(10)), return_exceptions=True)
+            slow = await asyncio.gather(*(caller.call(1) for _ in range(10)), return_exceptions=True)
             ended = [told(each) for each in slow if not isinstance(each, BaseException)]
             assert set(ended) <= {TIMEOUT}
             timed_out += len(ended)

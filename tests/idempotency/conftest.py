@@ -29,7 +29,8 @@ if TYPE_CHECKING:
 
     MakeReplicas: TypeAlias = Callable[..., Coroutine[Any, Any, list[InFlightCalls]]]
 
-LEASE = 1.0
+# Longer than a busy machine lets a process stand still.
+LEASE = 10.0
 
 
 def result(text: str = "result", *, keep: bool = True) -> ToolOutcome:
@@ -80,7 +81,7 @@ class SqliteBacking:
         monkeypatch.setattr(sqlite, "TIMEOUT_SECONDS", 20)
 
     def time_out_soon(self) -> None:
-        self._monkeypatch.setattr(sqlite, "TIMEOUT_SECONDS", 0.5)
+        self._monkeypatch.setattr(sqlite, "TIMEOUT_SECONDS", 1.5)
 
     @asynccontextmanager
     async def ledger(self, ttl: float = 600, lease: float = LEASE) -> AsyncIterator[SqliteLedger]:
