@@ -16,6 +16,7 @@ from conftest import connected, settings_for
 from grpc import StatusCode
 
 from agenta_ai.v1 import tool_service_pb2
+from agenta_ai_server.agenta import completions
 from agenta_ai_server.domain.errors import ExceededQuota, Reason, Refused, Violation
 from agenta_ai_server.rpc.status import CODES, refusal
 
@@ -291,9 +292,12 @@ async def test_unreachable(standin: StandIn) -> None:
     assert response.error.retryable
 
 
-async def test_the_callers_deadline_leaves_time_for_an_answer(standin: StandIn) -> None:
+async def test_the_callers_deadline_leaves_time_for_an_answer(
+    standin: StandIn, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(completions, "MARGIN_SECONDS", 3.0)
     async with connected(settings_for(standin, AGENTA_AI_GRPC_MIN_REMAINING_SECONDS="0")) as stub:
-        response = await stub.CallTool(refine(guidelines="standin: delay=20"), timeout=1)
+        response = await stub.CallTool(refine(guidelines="standin: delay=20"), timeout=4)
     assert reason(response) == "UPSTREAM_TIMEOUT"
 
 
