@@ -7,12 +7,13 @@ import threading
 import time
 from collections.abc import AsyncGenerator, Callable, Generator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import grpc
 import grpc.aio
 import pytest
 import trustme
+from addresses import free_address
 from google.protobuf.any_pb2 import Any as AnyMessage
 from google.protobuf.json_format import ParseDict
 from google.protobuf.message import Message
@@ -105,10 +106,9 @@ os.execv(sys.argv[1], sys.argv[1:])
 class FakeServer:
     """The service on a loop in a thread of its own, so that clients with and without asyncio can call it.
 
-    It listens at ``address``, or at a port of this machine that no other such server of this process has had.
+    It listens at ``address``, or at one of its own: channels to one address share their attempts to connect, so that a
+    new server at the address of a lost one is found late.
     """
-
-    _ports: ClassVar[set[int]] = set()
 
     def __init__(self, address: str = "", credentials: grpc.ServerCredentials | None = None) -> None:
         self.service = FakeService()
@@ -116,8 +116,8 @@ class FakeServer:
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever)
         self._thread.start()
-        port = self._run(self._start(address, credentials))
-        self.target = address or f"127.0.0.1:{port}"
+        self.target = address or free_address()
+        self._run(self._start(credentials))
 
     def answers(self, *answers: Answer) -> None:
         self.service.answers = list(answers)
@@ -140,23 +140,16 @@ class FakeServer:
         self._thread.join()
         self._loop.close()
 
-    async def _start(self, address: str, credentials: grpc.ServerCredentials | None) -> int:
+    async def _start(self, credentials: grpc.ServerCredentials | None) -> None:
         self._server = grpc.aio.server(options=[("grpc.so_reuseport", 0)])
         tool_service_pb2_grpc.add_ToolServiceServicer_to_server(self.service, self._server)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         await self._health.set(SERVICE, health_pb2.HealthCheckResponse.SERVING)
-        port = self._listen(address or "127.0.0.1:0", credentials)
-        # Channels to one address share their attempts to connect: a new server at the port of a lost one is found late.
-        while not address and port in self._ports:
-            port = self._listen("127.0.0.1:0", credentials)
-        self._ports.add(port)
-        await self._server.start()
-        return port
-
-    def _listen(self, address: str, credentials: grpc.ServerCredentials | None) -> int:
         if credentials is None:
-            return self._server.add_insecure_port(address)
-        return self._server.add_secure_port(address, credentials)
+            self._server.add_insecure_port(self.target)
+        else:
+            self._server.add_secure_port(self.target, credentials)
+        await self._server.start()
 
     def _run(self, work: Any) -> Any:
         return asyncio.run_coroutine_threadsafe(work, self._loop).result(10)

@@ -126,17 +126,17 @@ async def test_the_server_says_not_to_try_again(
 
 async def test_no_attempt_outlasts_the_deadline(call: Call, server: FakeServer) -> None:
     server.answers(UNAVAILABLE, None)
-    with pytest.raises(CallFailed, match=rf"within 0\.5 s.*request_id {REQUEST_ID}\.$") as failure:
-        await call("call_tool", "tools.x.y.z", {}, request_id=REQUEST_ID, timeout=0.5)
+    with pytest.raises(CallFailed, match=rf"within 2 s.*request_id {REQUEST_ID}\.$") as failure:
+        await call("call_tool", "tools.x.y.z", {}, request_id=REQUEST_ID, timeout=2)
     assert failure.value.code is grpc.StatusCode.DEADLINE_EXCEEDED
     first, second = server.service.time_remaining
-    assert second < first < 0.6
+    assert second < first < 2.1
 
 
 async def test_a_retry_joins_what_runs(call: Call, standin: StandIn, address: str) -> None:
     """Against the real server: who loses the connection gets the result, and it is paid for once."""
     async with Proxy(address) as proxy:
-        client, guidelines = {"target": proxy.target}, "standin: delay=0.5"
+        client, guidelines = {"target": proxy.target}, "standin: delay=2.5"
         calling = asyncio.ensure_future(call("refine_prompt", TEMPLATE, client=client, guidelines=guidelines))
         await standin.when(lambda: standin.started == 1)
         proxy.cut()

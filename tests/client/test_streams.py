@@ -93,14 +93,21 @@ async def test_a_broken_stream_is_sent_again_as_the_same_call(
 async def test_a_connection_lost_in_mid_stream(
     call: Call, server: FakeServer, answer: Callable[..., pb.CallToolResponse]
 ) -> None:
+    seen: list[Progress] = []
+    came = threading.Event()
+
+    def see(progress: Progress) -> None:
+        seen.append(progress)
+        came.set()
+
     server.answers([QUEUED, None], answer(content=[{"text": "Done."}]))
     async with Proxy(server.target) as proxy:
-        calling = asyncio.ensure_future(call("stream_tool", "tools.x.y.z", {}, client={"target": proxy.target}))
-        await asyncio.to_thread(server.service.asked.wait, 10)
-        await asyncio.sleep(0.2)
+        client = {"target": proxy.target}
+        calling = asyncio.ensure_future(call("call_tool", "tools.x.y.z", {}, client=client, on_progress=see))
+        assert await asyncio.to_thread(came.wait, 10)
         proxy.cut()
-        *progress, result = await calling
-    assert [event.stage for event in progress] == [ProgressStage.QUEUED]
+        result = await calling
+    assert [progress.stage for progress in seen] == [ProgressStage.QUEUED]
     assert result.text == "Done."
 
 
