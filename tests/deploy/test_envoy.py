@@ -103,11 +103,12 @@ async def test_refusals_come_through_with_their_details(standin: StandIn, front:
 
 
 async def test_the_deadline_reaches_the_server(standin: StandIn, front: Start) -> None:
-    async with serve.running(settings_for(standin)) as address, front(address) as envoy, envoy.grpc() as channel:
+    settings = settings_for(standin, AGENTA_AI_GRPC_MIN_REMAINING_SECONDS="30")
+    async with serve.running(settings) as address, front(address) as envoy, envoy.grpc() as channel:
         stub: Any = ToolServiceStub(channel)
         await stub.Status(tool_service_pb2.StatusRequest())
         with pytest.raises(grpc.aio.AioRpcError) as error:
-            await stub.CallTool(refine(), timeout=0.9)
+            await stub.CallTool(refine(), timeout=20)
     # Only the server says so; Envoy would wait, and then cut off.
     assert details(error.value)["ErrorInfo"]["reason"] == "ERROR_REASON_DEADLINE_TOO_SHORT"
 
