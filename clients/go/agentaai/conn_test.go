@@ -22,15 +22,20 @@ import (
 
 const inDoubt = "The call may have run and may have been billed. To get its result, send it again with request_id "
 
-// nobody is an address where nobody listens.
+// nobody is an address where nobody listens, and which nobody else can take: the caller's end of a connection.
 func nobody(t *testing.T) string {
 	t.Helper()
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer func() { _ = listener.Close() }()
-	return listener.Addr().String()
+	t.Cleanup(func() { _ = listener.Close() })
+	caller, err := net.Dial("tcp", listener.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = caller.Close() })
+	return caller.LocalAddr().String()
 }
 
 func TestWhereNothingWasSent(t *testing.T) {

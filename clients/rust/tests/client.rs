@@ -17,7 +17,7 @@ use agenta_ai::{Builder, CALL_TIMEOUT, CallError, Client, Error, ToolEvent, Tool
 use prost_types::value::Kind;
 use serde::Deserialize;
 use serde_json::{Value, json};
-use tokio::net::{TcpListener, UnixListener};
+use tokio::net::{TcpListener, TcpSocket, UnixListener};
 use tokio::runtime::Runtime;
 use tokio::sync::{Notify, mpsc};
 use tokio::task::AbortHandle;
@@ -431,13 +431,13 @@ async fn tool_that_failed() {
 
 #[tokio::test]
 async fn waits_as_long_as_the_server_says() {
-    let served = Served::new([limited(400), limited(1), done()]).await;
+    let served = Served::new([limited(2000), limited(1), done()]).await;
     served.call(Builder::wait_for_limit).await.unwrap();
     let seen = served.arrivals();
     assert_eq!(seen.len(), 3);
     // The backoff alone would be at most 0.12 s, and then 0.24 s.
     let (first, second) = (seen[1].at - seen[0].at, seen[2].at - seen[1].at);
-    assert!(first >= Duration::from_millis(400), "{first:?}");
+    assert!(first >= Duration::from_secs(2), "{first:?}");
     assert!(second < first, "{second:?}");
     assert!(seen.iter().all(|each| each.request.request_id == seen[0].request.request_id));
 }
@@ -782,11 +782,11 @@ async fn time_out_holds_over_all_attempts() {
     let silent = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let client = Client::to(&silent.local_addr().unwrap().to_string()).build().unwrap();
     let mut request = Request::new(simple());
-    request.set_timeout(Duration::from_millis(300));
+    request.set_timeout(Duration::from_secs(2));
     let began = Instant::now();
     let error = call_error(client.call_tool(request).await);
     assert_eq!(error.code(), Code::DeadlineExceeded);
-    assert!(began.elapsed() >= Duration::from_millis(300));
+    assert!(began.elapsed() >= Duration::from_secs(2));
     assert!(!error.not_run);
 }
 
@@ -794,7 +794,7 @@ async fn time_out_holds_over_all_attempts() {
 async fn time_out_ends_a_pause_too() {
     let served = Served::new([refused(Code::Unavailable, "100000")]).await;
     let mut request = Request::new(simple());
-    request.set_timeout(Duration::from_millis(300));
+    request.set_timeout(Duration::from_secs(2));
     let error = call_error(Client::to(&served.target).build().unwrap().call_tool(request).await);
     assert_eq!((error.code(), served.arrivals().len()), (Code::DeadlineExceeded, 1));
 }
@@ -807,11 +807,17 @@ async fn reads_do_not_wait_for_limits() {
     assert_eq!(served.arrivals().len(), 1);
 }
 
+/// A socket that refuses connections until it listens, and its address, which nobody else can take.
+fn refusing() -> (TcpSocket, String) {
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+    let target = socket.local_addr().unwrap().to_string();
+    (socket, target)
+}
+
 #[tokio::test]
 async fn nobody_is_there() {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let target = listener.local_addr().unwrap().to_string();
-    drop(listener);
+    let (_nobody, target) = refusing();
     let error = call_error(Client::to(&target).build().unwrap().call_tool(simple()).await);
     assert_eq!((error.code(), error.not_run), (Code::Unavailable, true));
     let said = error.to_string();
@@ -826,14 +832,12 @@ async fn nobody_is_there() {
 
 #[tokio::test]
 async fn server_that_was_away_is_found_at_once() {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let target = listener.local_addr().unwrap().to_string();
-    drop(listener);
+    let (socket, target) = refusing();
     let client = Client::to(&target).disable_retries().build().unwrap();
     for _ in 0..10 {
         client.call_tool(simple()).await.unwrap_err();
     }
-    let _served = Served::on(TcpListener::bind(&target).await.unwrap(), Server::builder(), [done()]);
+    let _served = Served::on(socket.listen(16).unwrap(), Server::builder(), [done()]);
     client.call_tool(simple()).await.unwrap();
 }
 
@@ -1013,7 +1017,7 @@ async fn time_out_ends_a_stream() {
     let served = Served::new([]).await;
     let client = Client::to(&served.target).build().unwrap();
     let mut request = Request::new(simple());
-    request.set_timeout(Duration::from_secs(1));
+    request.set_timeout(Duration::from_secs(2));
     let mut stream = client.stream_tool(request).await.unwrap();
     assert!(matches!(stream.message().await, Ok(Some(ToolEvent::Progress(_)))));
     let Err(Error::Call(error)) = stream.message().await else { panic!("not ended") };

@@ -364,7 +364,7 @@ for (const how of ["cancelled", "closed"]) {
     while (arrivals.length === 0) {
       await new Promise(setImmediate);
     }
-    setTimeout(() => (how === "closed" ? client.close() : controller.abort()), 100);
+    setTimeout(() => (how === "closed" ? client.close() : controller.abort()), 1000);
     await ended;
   });
 }

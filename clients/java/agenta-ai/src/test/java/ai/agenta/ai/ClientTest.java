@@ -34,6 +34,7 @@ import java.math.BigDecimal;
 import java.net.InetAddress;
 import java.net.InetSocketAddress;
 import java.net.ServerSocket;
+import java.net.Socket;
 import java.time.Duration;
 import java.util.Arrays;
 import java.util.HashMap;
@@ -297,11 +298,11 @@ final class ClientTest {
 
     @Test
     void nobodyIsThere() throws IOException {
-        String target;
-        try (ServerSocket gone = new ServerSocket(0, 1, InetAddress.getLoopbackAddress())) {
-            target = "127.0.0.1:" + gone.getLocalPort();
-        }
-        try (Client client = Client.to(target).build()) {
+        InetAddress here = InetAddress.getLoopbackAddress();
+        // Nobody listens at the caller's end of a connection, and nobody else can take its port.
+        try (ServerSocket listener = new ServerSocket(0, 1, here);
+                Socket caller = new Socket(here, listener.getLocalPort());
+                Client client = Client.to("127.0.0.1:" + caller.getLocalPort()).build()) {
             var failure = assertThrows(CallException.class, () -> client.callTool(request(), TIMEOUT));
             String said = "UNAVAILABLE: no connection: .*Connection refused.*\\. Is agenta-ai-server running\\?"
                     + " Nothing was sent, so the tool was not run\\.";
