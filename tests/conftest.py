@@ -51,6 +51,9 @@ PROGRAMS = {
 # Whether there is time for what takes minutes, by "make test-slow"; else the same tests have smaller numbers.
 SLOW = os.environ.get("HYPOTHESIS_PROFILE") == "thorough"
 
+# Seconds in which a changed file is noticed. A service looks once a second, but a busy machine may stand still.
+SOON = 8
+
 # Before any test is imported. What is off here depends on how busy the machine is, or on the seed.
 UNHURRIED = hypothesis(deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much])
 hypothesis.register_profile("quick", UNHURRIED, max_examples=60, database=None)

@@ -27,7 +27,7 @@ from auth.parties import (
     secret,
     uri,
 )
-from conftest import SLOW
+from conftest import SLOW, SOON
 from grpc import StatusCode
 
 from agenta_ai.v1 import tool_service_pb2
@@ -291,8 +291,8 @@ async def test_a_project_is_asked_of_agenta_and_not_believed(parties: Parties) -
     assert parties.standin.permissions.started == 2
 
 
-async def refused_within(seconds: float, parties: Parties, shown: Metadata) -> None:
-    async with asyncio.timeout(seconds):
+async def soon_refused(parties: Parties, shown: Metadata) -> None:
+    async with asyncio.timeout(SOON):
         while (await parties.call(shown, rpc="Status")).kind == OK:  # noqa: ASYNC110
             await asyncio.sleep(0.02)
 
@@ -334,7 +334,7 @@ async def test_a_consent_is_not_used_past_its_time(parties: Parties) -> None:
     async with parties.serving("agenta", AGENTA_AI_GRPC_AGENTA_AUTH_SECONDS="2"):
         assert (await parties.call(authorization(key))).kind == OK
         parties.standin.permissions.callers = {}
-        await refused_within(20, parties, authorization(key))
+        await soon_refused(parties, authorization(key))
         parties.standin.permissions.fault = Fault(status=500)
         assert (await parties.call(authorization(key))).kind == INVALID, "a denial is remembered as well"
 
@@ -342,13 +342,13 @@ async def test_a_consent_is_not_used_past_its_time(parties: Parties) -> None:
 # Keys that were good
 
 
-async def test_a_revoked_key_is_refused_within_two_seconds(parties: Parties) -> None:
+async def test_a_revoked_key_is_soon_refused(parties: Parties) -> None:
     key = parties.key("edit_workflows")
     other = parties.key("edit_workflows")
     async with parties.serving("api_keys"):
         assert (await parties.call(authorization(f"ApiKey {key}"), rpc="Status")).kind == OK
         assert cli.main(["keys", "revoke", "--file", str(parties.keys), key.split("_")[1]]) == 0
-        await refused_within(2, parties, authorization(f"ApiKey {key}"))
+        await soon_refused(parties, authorization(f"ApiKey {key}"))
         assert (await parties.call(authorization(f"ApiKey {key}"))).kind == INVALID
         assert (await parties.call(authorization(f"ApiKey {other}"))).kind == OK
 
@@ -359,7 +359,7 @@ async def test_a_revoked_certificate_is_refused_on_the_connection_that_it_has(pa
         stub: Any = ToolServiceStub(channel)
         await stub.Status(tool_service_pb2.StatusRequest())
         parties.forget()
-        async with asyncio.timeout(2):
+        async with asyncio.timeout(SOON):
             while await stub.Status(tool_service_pb2.StatusRequest()).code() is StatusCode.OK:  # noqa: ASYNC110
                 await asyncio.sleep(0.02)
         assert await stub.Status(tool_service_pb2.StatusRequest()).code() is StatusCode.UNAUTHENTICATED

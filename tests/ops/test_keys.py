@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import grpc.aio
 import pytest
-from conftest import settings_for
+from conftest import SOON, settings_for
 from ops.test_output import run
 from ops.test_process import environment, output, process
 
@@ -238,7 +238,7 @@ async def test_a_running_server_takes_and_drops_keys(
         stub: Any = ToolServiceStub(channel)
 
         async def becomes(key: str, code: grpc.StatusCode) -> None:
-            async with asyncio.timeout(2):
+            async with asyncio.timeout(SOON):
                 while await answer(key) is not code:  # noqa: ASYNC110
                     await asyncio.sleep(0.02)
 
