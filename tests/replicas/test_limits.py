@@ -13,7 +13,7 @@ import grpc.aio
 import pytest
 from calls import refine
 from replicas.conftest import OWN_CONNECTIONS
-from replicas.replica import replicas
+from replicas.replica import WAITS_FOR_REDIS, replicas
 
 from agenta_ai.v1 import tool_service_pb2 as pb
 from agenta_ai.v1.tool_service_pb2_grpc import ToolServiceStub
@@ -28,11 +28,6 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.needs("redis-server")
 
-# The count is exact while Redis answers, which on a busy machine may take a while.
-PATIENT = """
-from agenta_ai_server.limits.redis import RedisLimiter
-RedisLimiter.__init__.__kwdefaults__["timeout"] = 10
-"""
 BURST = 50
 CONNECTIONS = 48
 CALLS = 1_000
@@ -46,13 +41,6 @@ async def code_of(stub: ToolServiceAsyncStub) -> grpc.StatusCode:
     return grpc.StatusCode.OK
 
 
-# The count is exact while Redis answers, which on a busy machine may take a while.
-PATIENT = """
-from agenta_ai_server.redis.client import RedisClient
-RedisClient.__init__.__kwdefaults__["timeout"] = 10
-"""
-
-
 async def test_four_replicas_admit_what_the_policy_says(standin: StandIn, redis: RedisServer, tmp_path: Path) -> None:
     policy = tmp_path / "limits.toml"
     policy.write_text(f"burst = {BURST}\nper_minute = 1\n")
@@ -61,7 +49,7 @@ async def test_four_replicas_admit_what_the_policy_says(standin: StandIn, redis:
         "AGENTA_AI_GRPC_LIMITS_FILE": str(policy),
         "AGENTA_AI_GRPC_REDIS_URL": redis.url,
     }
-    async with replicas(standin, prelude=PATIENT, **settings) as made, AsyncExitStack() as opened:
+    async with replicas(standin, prelude=WAITS_FOR_REDIS, **settings) as made, AsyncExitStack() as opened:
         four = await made.each_on_its_port(4)
         stubs = []
         for replica, _ in zip(itertools.cycle(four), range(CONNECTIONS), strict=False):

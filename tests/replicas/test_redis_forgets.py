@@ -11,7 +11,7 @@ from uuid import UUID
 import pytest
 from calls import TEMPLATE
 from replicas.model import SHORT_LEASES
-from replicas.replica import PATIENCE, replicas
+from replicas.replica import PATIENCE, WAITS_FOR_REDIS, replicas
 
 from agenta_ai import CallFailed, Client
 
@@ -41,7 +41,8 @@ async def until(holds: Callable[[], object]) -> None:
 
 @pytest.mark.usefixtures("own_connections")
 async def test_what_can_be_billed_twice(model: Model, redis: RedisServer) -> None:
-    async with replicas(model.standin, prelude=SHORT_LEASES, AGENTA_AI_GRPC_REDIS_URL=redis.url) as made:
+    prelude = SHORT_LEASES + WAITS_FOR_REDIS
+    async with replicas(model.standin, prelude=prelude, AGENTA_AI_GRPC_REDIS_URL=redis.url) as made:
         running, frozen, dying, other = await made.each_on_its_port(4)
         await call(other, "ended before")
         assert await call(other, "ended before")

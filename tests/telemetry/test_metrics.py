@@ -259,9 +259,10 @@ async def test_a_busy_port_stops_the_start(standin: StandIn) -> None:
 
 
 async def test_they_are_there_before_the_port_and_until_the_end(standin: StandIn, metrics: str) -> None:
-    async with serve.running(settings_for(standin, AGENTA_AI_GRPC_METRICS_LISTEN=metrics)) as address:
-        pass
+    address = free_address()
     settings = settings_for(standin, AGENTA_AI_GRPC_METRICS_LISTEN=metrics, AGENTA_AI_GRPC_LISTEN=address)
+    async with serve.running(settings):
+        pass
     async with serve.running(settings), grpc.aio.insecure_channel(address) as channel:
         stub: Any = ToolServiceStub(channel)
         await stub.Status(tool_service_pb2.StatusRequest())
