@@ -49,6 +49,13 @@ result = {{ type = "object", required = ["{letter}"], properties = {{ {letter} =
     )
 
 
+def replace(path: Path, text: str) -> None:
+    """Change a file at once: one that is written in place is empty for a moment, which is valid here."""
+    new = path.with_suffix(".new")
+    new.write_text(text)
+    new.replace(path)
+
+
 async def described(stub: ToolServiceAsyncStub) -> dict[str, str]:
     listed = await stub.ListTools(tool_service_pb2.ListToolsRequest())
     return {tool.name: tool.description for tool in listed.tools if tool.name != REFINE}
@@ -90,9 +97,7 @@ async def test_no_call_sees_half_of_a_set(standin: StandIn, write: Write) -> Non
     async with connected(settings_for(standin, AGENTA_AI_GRPC_TOOLS_FILE=str(path))) as stub:
         callers = [asyncio.create_task(caller(stub)) for _ in range(10)]
         for letter in "bca" * 4:
-            new = path.with_suffix(".new")
-            new.write_text(version(letter))
-            new.replace(path)
+            replace(path, version(letter))
             await eventually(lambda: described(stub), {ONE: letter, TWO: letter})
         while ended <= 20:
             await asyncio.wait(callers, timeout=0.1)
@@ -108,11 +113,11 @@ async def test_a_bug_in_one_change_does_not_keep_out_the_next(
     async with connected(settings_for(standin, AGENTA_AI_GRPC_TOOLS_FILE=str(path))) as stub:
         with monkeypatch.context() as patched:
             patched.setattr(assembled_tools, "tool_set", None)
-            path.write_text(version("b"))
+            replace(path, version("b"))
             async with asyncio.timeout(30):
                 while "aren't used because of a bug: TypeError" not in caplog.text:
                     assert await described(stub) == {ONE: "a", TWO: "a"}
-        path.write_text(version("c"))
+        replace(path, version("c"))
         await eventually(lambda: described(stub), {ONE: "c", TWO: "c"})
 
 
@@ -127,7 +132,7 @@ async def test_a_running_call_keeps_its_set(standin: StandIn, write: Write) -> N
     async with connected(settings_for(standin, AGENTA_AI_GRPC_TOOLS_FILE=str(path))) as stub:
         call = asyncio.ensure_future(stub.CallTool(request({"a": "x"}, name=ONE)))
         await standin.when(lambda: standin.in_flight == 1)
-        path.write_text("")
+        replace(path, "")
         await eventually(lambda: described(stub), {})
         release.set()
         assert structured(await call) == {"a": "a"}
@@ -151,10 +156,10 @@ async def test_a_broken_file_leaves_the_old_tools_in_effect(standin: StandIn, wr
 
     async with connected(settings) as stub:
         assert await exported() == ["agenta_ai_tools 3.0", "agenta_ai_tools_file_broken 0.0"]
-        path.write_text(version("b") + "x = 1\ny = 2")
+        replace(path, version("b") + "x = 1\ny = 2")
         await eventually(exported, ["agenta_ai_tools 3.0", "agenta_ai_tools_file_broken 1.0"])
         assert await described(stub) == {ONE: "a", TWO: "a"}
-        path.write_text(version("b"))
+        replace(path, version("b"))
         await eventually(lambda: described(stub), {ONE: "b", TWO: "b"})
         assert (await exported())[1] == "agenta_ai_tools_file_broken 0.0"
     (told,) = [line for line in logged if "stays in effect" in line]
@@ -243,7 +248,7 @@ async def test_limits_may_name_a_tool_before_it_is_there(
         return await call(new) is grpc.StatusCode.RESOURCE_EXHAUSTED
 
     async with connected(settings) as stub:
-        limits.write_text(f'unlimited = true\n[tools."{new}"]\nburst = 1\nper_minute = 1\n')
+        replace(limits, f'unlimited = true\n[tools."{new}"]\nburst = 1\nper_minute = 1\n')
         while not any("there is no tool 'tools.acme.a.new'" in line for line in logged):
             assert await call(ONE) is grpc.StatusCode.OK
         write(version("a").replace(TWO, new))
