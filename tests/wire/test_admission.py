@@ -9,9 +9,11 @@ from uuid import uuid4
 
 import grpc.aio
 import pytest
+from addresses import free_address
 from calls import details, refine, trailers
 from conftest import settings_for
 from grpc_health.v1 import health_pb2, health_pb2_grpc
+from telemetry.conftest import scrape_until
 
 from agenta_ai.v1 import tool_service_pb2
 from agenta_ai.v1.tool_service_pb2_grpc import ToolServiceStub
@@ -24,9 +26,9 @@ if TYPE_CHECKING:
 SLOW = refine(guidelines="standin: delay=0.5")
 
 
-def two_at_a_time(standin: StandIn) -> Settings:
+def two_at_a_time(standin: StandIn, **more: str) -> Settings:
     """Settings by which two calls run, and a third is queued."""
-    return settings_for(standin, AGENTA_AI_GRPC_MAX_IN_FLIGHT="2")
+    return settings_for(standin, AGENTA_AI_GRPC_MAX_IN_FLIGHT="2", **more)
 
 
 async def test_calls_wait_for_a_place(standin: StandIn) -> None:
@@ -82,18 +84,26 @@ async def test_who_would_wait_too_long_is_refused_at_once(request_id: str, stand
 
 
 async def test_what_waits_in_line_is_not_run_for_those_who_have_left(standin: StandIn) -> None:
-    async with serve.running(two_at_a_time(standin)) as address, grpc.aio.insecure_channel(address) as channel:
+    answers, metrics = asyncio.Event(), free_address()
+
+    async def wait(_: object) -> None:
+        await answers.wait()
+
+    standin.respond = wait
+    settings = two_at_a_time(standin, AGENTA_AI_GRPC_METRICS_LISTEN=metrics)
+    async with serve.running(settings) as address, grpc.aio.insecure_channel(address) as channel:
         stub: Any = ToolServiceStub(channel)
-        second = refine(guidelines="standin: delay=1")
-        first = asyncio.gather(stub.CallTool(second), stub.CallTool(second))
+        first = asyncio.gather(stub.CallTool(refine()), stub.CallTool(refine()))
         await standin.when(lambda: standin.in_flight == 2)
-        asked = refine(guidelines="standin: delay=50")
+        asked = refine()
         asked.request_id = str(uuid4())
         waiting = stub.CallTool(asked)
         left = asyncio.ensure_future(waiting)
-        await asyncio.sleep(0.3)
+        await scrape_until(metrics, lambda samples: samples["agenta_ai_waiting"] == {(): 1})
         waiting.cancel()
         await asyncio.gather(left, return_exceptions=True)
+        await scrape_until(metrics, lambda samples: samples["agenta_ai_waiting"] == {(): 0})
+        answers.set()
         await first
         assert not (await stub.CallTool(refine(), timeout=10)).is_error
     assert standin.started == 3

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 from typing import TYPE_CHECKING
 from uuid import uuid4
 
@@ -13,6 +14,7 @@ from conftest import connected, settings_for
 
 from agenta_ai.v1 import tool_service_pb2
 from agenta_ai_server.auth.key_file import create_key
+from agenta_ai_server.domain.callers import Callers
 from agenta_ai_server.domain.outcome import ToolOutcome
 from agenta_ai_server.idempotency.in_flight import InFlightCalls
 from agenta_ai_server.idempotency.memory import MemoryLedger
@@ -21,9 +23,11 @@ from agenta_ai_server.pipeline.idempotency import Idempotency
 from agenta_ai_server.rpc import responses
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
     from agenta_ai.v1.tool_service_pb2_grpc import ToolServiceAsyncStub
+    from agenta_ai_server.domain.callers import Waiter
     from agenta_ai_server.domain.tool_call import ToolCall
     from agenta_ai_server.idempotency.store import Claim
     from agenta_ai_server.standin.app import StandIn
@@ -36,6 +40,29 @@ def named(asked: tool_service_pb2.CallToolRequest, request_id: str) -> tool_serv
     return named
 
 
+@pytest.fixture
+def answer_when_joined(standin: StandIn, monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
+    """Has the stand-in answer when so many callers wait for a run, or else after a while."""
+    join = Callers.join
+
+    def answer_when_joined(count: int) -> None:
+        all_joined = asyncio.Event()
+
+        def noted(callers: Callers, waiter: Waiter) -> None:
+            join(callers, waiter)
+            if len(callers.waiters) == count:
+                all_joined.set()
+
+        async def respond(_: object) -> None:
+            with suppress(TimeoutError):
+                await asyncio.wait_for(all_joined.wait(), 20)
+
+        monkeypatch.setattr(Callers, "join", noted)
+        standin.respond = respond
+
+    return answer_when_joined
+
+
 async def test_a_repeat_gets_the_stored_result(standin: StandIn, stub: ToolServiceAsyncStub) -> None:
     request_id = str(uuid4())
     first = await stub.CallTool(named(refine(), request_id))
@@ -46,8 +73,11 @@ async def test_a_repeat_gets_the_stored_result(standin: StandIn, stub: ToolServi
     assert standin.started == 1
 
 
-async def test_repeats_while_it_runs_join_it(standin: StandIn, stub: ToolServiceAsyncStub) -> None:
-    asked = named(refine(guidelines="standin: delay=0.3"), str(uuid4()))
+async def test_repeats_while_it_runs_join_it(
+    standin: StandIn, stub: ToolServiceAsyncStub, answer_when_joined: Callable[[int], None]
+) -> None:
+    answer_when_joined(50)
+    asked = named(refine(), str(uuid4()))
     answers = await asyncio.gather(*(stub.CallTool(asked) for _ in range(50)))
     assert standin.started == 1
     assert all(answer == answers[0] for answer in answers)
@@ -55,8 +85,9 @@ async def test_repeats_while_it_runs_join_it(standin: StandIn, stub: ToolService
 
 
 async def test_callers_that_share_an_outcome_share_its_bytes(
-    standin: StandIn, stub: ToolServiceAsyncStub, monkeypatch: pytest.MonkeyPatch
+    stub: ToolServiceAsyncStub, answer_when_joined: Callable[[int], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    answer_when_joined(20)
     written: list[ToolOutcome] = []
     make_response = responses._response
 
@@ -65,7 +96,7 @@ async def test_callers_that_share_an_outcome_share_its_bytes(
         return make_response(outcome)
 
     monkeypatch.setattr(responses, "_response", counted)
-    asked = named(refine(guidelines="standin: delay=0.3"), str(uuid4()))
+    asked = named(refine(), str(uuid4()))
     unary = asyncio.gather(*(stub.CallTool(asked) for _ in range(10)))
     streams = asyncio.gather(*(streamed(stub, asked) for _ in range(10)))
     first, *others = [*await unary, *(result for _, result in await streams)]
@@ -126,11 +157,14 @@ async def test_a_refusal_is_not_stored(standin: StandIn, stub: ToolServiceAsyncS
     assert not response.meta.replayed
 
 
-async def test_replays_and_joins_take_nothing_of_the_rate_limit(standin: StandIn, tmp_path: Path) -> None:
+async def test_replays_and_joins_take_nothing_of_the_rate_limit(
+    standin: StandIn, answer_when_joined: Callable[[int], None], tmp_path: Path
+) -> None:
+    answer_when_joined(5)
     limits = tmp_path / "limits.toml"
     limits.write_text("burst = 1\nper_minute = 1\n")
     more = {"AGENTA_AI_GRPC_LIMITS": "on", "AGENTA_AI_GRPC_LIMITS_FILE": str(limits)}
-    asked = named(refine(guidelines="standin: delay=0.2"), str(uuid4()))
+    asked = named(refine(), str(uuid4()))
     async with connected(settings_for(standin, **more)) as stub:
         await asyncio.gather(*(stub.CallTool(asked) for _ in range(5)))
         assert (await stub.CallTool(asked)).meta.replayed
