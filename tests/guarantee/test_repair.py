@@ -82,7 +82,7 @@ async def test_no_answer_keeps_the_prompt_whole(
 @pytest.mark.parametrize("fault", [Fault(stall="headers"), Fault(status=504), Fault(status=500), Fault(status=503)])
 async def test_what_brought_no_answer_is_not_repaired(fault: Fault, standin: StandIn) -> None:
     standin.respond = in_turn(fault, GOOD)
-    quick = {"AGENTA_AI_GRPC_MAX_CALL_SECONDS": "0.6", "AGENTA_AI_GRPC_MIN_REMAINING_SECONDS": "0"}
+    quick = {"AGENTA_AI_GRPC_MAX_CALL_SECONDS": "2", "AGENTA_AI_GRPC_MIN_REMAINING_SECONDS": "0"}
     async with connected(settings_for(standin, AGENTA_AI_GRPC_REPAIRS="3", **quick)) as stub:
         response = await stub.CallTool(refine())
     assert response.is_error

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import time
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
@@ -37,6 +38,7 @@ CALLERS = 8
 SHARED, FALLBACK = pb.RATE_LIMITER_STATE_SHARED, pb.RATE_LIMITER_STATE_FALLBACK
 # More than any load here can use up.
 AMPLE = "burst = 100_000\nper_minute = 60_000\n"
+FAILING, WORKS_AGAIN = "the rate limiter's store is failing", "the rate limiter's store works again"
 REFUSED = "UNAVAILABLE ERROR_REASON_REPLAY_STORE_UNAVAILABLE ['ErrorInfo', 'RequestInfo', 'RetryInfo']"
 
 
@@ -153,6 +155,13 @@ async def loaded(standin: StandIn, redis: RedisServer, folder: Path, **settings:
         assert PASSWORD not in "\n".join(replica.log)
 
 
+def check_log(log: list[str]) -> None:
+    """Once for each change. On a busy machine Redis may also fail again, after it has recovered."""
+    assert len(log) >= 2, log
+    for line, said in zip(log, itertools.cycle([FAILING, WORKS_AGAIN]), strict=False):
+        assert said in line, log
+
+
 @pytest.mark.parametrize("disturb", [killed, frozen, restarted])
 async def test_no_call_is_refused_and_none_waits_long(
     disturb: Callable[[RedisServer, Load], Awaitable[None]], standin: StandIn, redis: RedisServer, tmp_path: Path
@@ -163,9 +172,7 @@ async def test_no_call_is_refused_and_none_waits_long(
     assert load.slowest < BOUND
     # A restart may be too quick for anybody to notice.
     if load.log or disturb is not restarted:
-        assert len(load.log) == 2, load.log
-        assert "the rate limiter's store is failing" in load.log[0]
-        assert "the rate limiter's store works again" in load.log[1]
+        check_log(load.log)
 
 
 @pytest.mark.parametrize("disturb", [killed, frozen])
@@ -181,7 +188,7 @@ async def test_or_calls_are_refused_at_once_with_a_delay(
     assert {answer["RetryInfo"]["retryDelay"] for answer in answers} == {"1s"}
     assert len(answers) < load.calls
     assert load.slowest < BOUND
-    assert len(load.log) == 2, load.log
+    check_log(load.log)
 
 
 @pytest.mark.parametrize(

@@ -107,7 +107,7 @@ async def test_a_stop_drops_calls_and_the_client_sends_them_elsewhere(standin: S
 
 
 async def test_who_has_no_elsewhere_is_served_through_the_drain(standin: StandIn) -> None:
-    async with replicas(standin, AGENTA_AI_GRPC_DRAIN_SECONDS="3") as made:
+    async with replicas(standin, AGENTA_AI_GRPC_DRAIN_SECONDS="6") as made:
         replica = await made.make()
         async with Client(replica.address) as client, grpc.aio.insecure_channel(replica.address) as channel:
             await client.refine_prompt(TEMPLATE)

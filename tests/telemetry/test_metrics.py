@@ -75,7 +75,7 @@ async def late(stub: Any, standin: StandIn) -> None:
     """A call whose deadline passes while it runs: its run has one of its own, and ends a while later."""
     asked = refine(guidelines="standin: delay=50")
     asked.request_id = str(uuid4())
-    await fails(stub.CallTool(asked, timeout=3.3))
+    await fails(stub.CallTool(asked, timeout=4))
     await standin.when(lambda: standin.in_flight == 0)
 
 
@@ -97,7 +97,7 @@ async def test_after_a_mix_of_calls(
         AGENTA_AI_GRPC_BREAKER="on",
         AGENTA_AI_GRPC_RETRIES="1",
         AGENTA_AI_GRPC_REPAIRS="1",
-        AGENTA_AI_GRPC_MIN_REMAINING_SECONDS="1.5",
+        AGENTA_AI_GRPC_MIN_REMAINING_SECONDS="2",
     )
     async with connected(settings) as stub:
         await stub.Status(tool_service_pb2.StatusRequest())
@@ -117,7 +117,7 @@ async def test_after_a_mix_of_calls(
             await stub.CallTool(refine())
         await fails(stub.CallTool(request({"prompt_template_json": 7})))
         await fails(stub.CallTool(request({}, name="tools.of.no.body\n with a prompt")))
-        await fails(stub.CallTool(refine(), timeout=1.4))
+        await fails(stub.CallTool(refine(), timeout=1.9))
         await late(stub, standin)
         await cancelled(stub, standin, refine(guidelines="standin: delay=50"))
         with monkeypatch.context() as patched:
