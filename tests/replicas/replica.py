@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 PROGRAM = "import sys; from agenta_ai_server.cli import main; sys.exit(main())"
 LISTENING = re.compile(r"listening on ([0-9.]+:[0-9]+)")
 # For a machine that is busy with other tests.
-PATIENCE = 30
+PATIENCE = 60
 # So that a replica counts and remembers exactly, however late Redis answers on such a machine. For its prelude.
 WAITS_FOR_REDIS = """
 from agenta_ai_server.redis.client import RedisClient
