@@ -1,4 +1,4 @@
-"""Addresses on loopback for servers that are started later, or again."""
+"""Addresses on loopback: for servers that are started later, or again, and one where nobody listens."""
 
 from __future__ import annotations
 
@@ -6,7 +6,11 @@ import itertools
 import os
 import random
 import socket
-from contextlib import suppress
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 # Linux gives none of these to connections, nor to servers that ask for any port (net.ipv4.ip_local_port_range).
 _PORTS = range(20_000, 32_000)
@@ -25,14 +29,22 @@ _ports = _ports_of_this_worker()
 
 
 def free_port() -> int:
-    """Return a port that nobody else gets, whether or not something is listening on it at the moment."""
-    for port in _ports:
+    """Return a port on which nothing listens, and which nobody else is given later."""
+    for port in itertools.islice(_ports, len(_PORTS)):
         with socket.socket() as found, suppress(OSError):
             found.bind(("127.0.0.1", port))
             return port
-    raise AssertionError("unreachable: the ports repeat")
+    raise AssertionError("all ports are in use")
 
 
 def free_address() -> str:
     """Return such a port with its host."""
     return f"127.0.0.1:{free_port()}"
+
+
+@contextmanager
+def refusing_address() -> Iterator[str]:
+    """Yield an address that refuses connections, and that nobody can listen on meanwhile."""
+    with socket.socket() as held:
+        held.bind(("127.0.0.1", 0))
+        yield "{}:{}".format(*held.getsockname())

@@ -6,12 +6,12 @@ import asyncio
 import json
 import os
 import shutil
-import socket
 import subprocess
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from addresses import refusing_address
 from conftest import SLOW
 
 if TYPE_CHECKING:
@@ -45,9 +45,8 @@ def assert_refined(out: str) -> None:
 @pytest.fixture
 def nobody() -> Iterator[str]:
     """An address where nobody listens."""
-    with socket.socket() as bound:
-        bound.bind(("127.0.0.1", 0))
-        yield "{}:{}".format(*bound.getsockname())
+    with refusing_address() as address:
+        yield address
 
 
 @pytest.fixture(scope="session")

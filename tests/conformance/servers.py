@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import json
-import socket
 import tempfile
 import time
-from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -16,6 +15,7 @@ from unittest import mock
 from uuid import uuid4
 
 import jwt
+from addresses import refusing_address
 from conformance.arrivals import Arrival, Arrivals, new_trace, trace_of
 from conformance.scripted import Scripted
 from conformance.vectors import FOLDER, NOBODY, UUIDS, Caller, Server, filled
@@ -29,7 +29,7 @@ from agenta_ai_server.commands import serve
 from agenta_ai_server.standin.app import StandIn
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
+    from collections.abc import AsyncIterator, Iterable, Mapping
 
     from conformance.vectors import Reply, Vector
 
@@ -72,19 +72,11 @@ async def running(vectors: Iterable[Vector], servers: Mapping[str, Server]) -> A
             by_server.setdefault(vector.server, []).append(vector.name)
     async with AsyncExitStack() as opened:
         opened.enter_context(mock.patch.object(completions, "MARGIN_SECONDS", MARGIN_SECONDS))
-        nobody = opened.enter_context(_nobody())
+        nobody = opened.enter_context(refusing_address())
         places = await opened.enter_async_context(_scripted(scripts, nobody))
         for name, played in by_server.items():
             places |= await opened.enter_async_context(_service(servers[name], played, nobody))
         yield places
-
-
-@contextmanager
-def _nobody() -> Iterator[str]:
-    """An address that nobody else takes, and where nobody listens."""
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        yield f"127.0.0.1:{taken.getsockname()[1]}"
 
 
 @asynccontextmanager

@@ -32,7 +32,7 @@ RETRIES = "AGENTA_AI_GRPC_RETRIES"
 RETRY_UNSAFE = "AGENTA_AI_GRPC_RETRY_UNSAFE"
 BREAKER = "AGENTA_AI_GRPC_BREAKER"
 KEEPALIVE = "AGENTA_AI_GRPC_UPSTREAM_KEEPALIVE"
-# Bounds a request, as the caller's deadline does. After that one, a busy machine would often be too late to answer.
+# Bounds a request to Agenta, as the caller's deadline does, but leaves the server more than 0.25 s to answer.
 MAX_SECONDS = "AGENTA_AI_GRPC_MAX_CALL_SECONDS"
 
 

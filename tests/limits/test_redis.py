@@ -101,6 +101,7 @@ async def until_it_works(limiter: RedisLimiter) -> None:
         while True:
             with suppress(StoreFailed):
                 await limiter.connect()
+                await limiter.take("b", LIMIT)
                 break
 
 

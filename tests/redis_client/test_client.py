@@ -77,7 +77,7 @@ async def test_the_time_that_this_process_takes_does_not_count(redis: RedisServe
                 assert await asked == b"PONG"
                 break
         else:
-            pytest.fail("it counts")
+            pytest.fail("the time of this process counts")
 
 
 async def test_what_is_asked_in_one_turn_takes_one_connection(redis: RedisServer) -> None:
