@@ -186,6 +186,21 @@ async def test_the_run_goes_on_while_somebody_waits_in_another_process(
     assert tool.runs == 1
 
 
+@virtual_time
+async def test_the_run_goes_on_while_a_caller_who_may_rerun_it_waits_in_the_same_process() -> None:
+    runs, tool = InFlightCalls(LedgerStore(MemoryLedger()), linger=3), Tool()
+    first = asyncio.create_task(runs.run(ID, tool, Waiter()))
+    await tool.begun.wait()
+    rerun = asyncio.create_task(runs.run(ID._replace(rerun=True), tool, Waiter()))
+    await asyncio.sleep(1)
+    first.cancel()
+    await asyncio.sleep(60)
+    assert not tool.cancelled.is_set()
+    tool.end.set()
+    assert await rerun == tool.outcome
+    assert tool.runs == 1
+
+
 async def test_a_process_that_stops_has_its_begun_runs_billed_no_second_time(
     replicas: MakeReplicas, backing: Backing
 ) -> None:
@@ -263,16 +278,14 @@ async def test_an_outcome_is_kept_though_the_ledger_fails_when_the_run_ends(back
     assert tool.runs == 1
 
 
-@pytest.mark.parametrize("joins_before", [False, True])
-async def test_a_clock_that_jumps_doesnt_run_an_id_again_in_the_same_process(
-    joins_before: bool, tmp_path: Path
-) -> None:
-    now, tool = 1000.0, Tool()
-    store = LedgerStore(SqliteLedger(tmp_path / "ids.db", clock=lambda: now))
-    runs = InFlightCalls(store)
-    await store.start()
-    first = asyncio.create_task(runs.run(ID, tool, Waiter()))
-    await tool.begun.wait()
+@pytest.mark.parametrize("reading", range(6))
+async def test_a_clock_that_jumps_doesnt_run_an_id_again_in_the_same_process(reading: int, tmp_path: Path) -> None:
+    tool, readings = Tool(), 0
+
+    def clock() -> float:
+        nonlocal readings
+        readings += tool.begun.is_set()
+        return 5000.0 if readings > reading else 1000.0
 
     async def repeat(run_id: RunId) -> ToolOutcome | Reason:
         try:
@@ -280,12 +293,18 @@ async def test_a_clock_that_jumps_doesnt_run_an_id_again_in_the_same_process(
         except Refused as refused:
             return refused.reason
 
+    async def has_jumped_and_been_seen() -> bool:
+        return readings > reading + 3
+
+    store = LedgerStore(SqliteLedger(tmp_path / "ids.db", clock=clock))
+    runs = InFlightCalls(store)
+    await store.start()
+    first = asyncio.create_task(runs.run(ID, tool, Waiter()))
+    await tool.begun.wait()
     reruns = [asyncio.create_task(repeat(ID._replace(rerun=True))) for _ in range(2)]
-    await asyncio.sleep(0.1 if joins_before else 0)
-    now += 3600
+    await until(has_jumped_and_been_seen)
     reruns.append(asyncio.create_task(repeat(ID._replace(rerun=True))))
     assert await repeat(ID._replace(fingerprint=b"other")) is Reason.REQUEST_ID_REUSED
-    await asyncio.sleep(0.5)
     tool.end.set()
     assert await asyncio.gather(first, *reruns) == [tool.outcome] * 4
     assert tool.runs == 1

@@ -76,7 +76,7 @@ class Lease(Protocol):
         """End without an outcome: the id is lost if the run has begun, and free otherwise. Never fails."""
 
     async def followed(self) -> float:
-        """Return for how many more seconds a claimant elsewhere counts as waiting; 0 if none does."""
+        """Return for how many more seconds a later claimant of the id counts as waiting; 0 if none does."""
 
 
 @record
@@ -183,9 +183,12 @@ class LedgerStore:
             if pending.run.fingerprint != fingerprint:
                 raise reused()
             return self._finished(key, pending.ending.data)
-        if lease := self._leases.get(key):
-            # The ledger's clock may have jumped, and then the id looks as if nobody ran it any more.
-            await self._renew([lease])
+        if (lease := self._leases.get(key)) and await self._is_held(lease):
+            # The ledger isn't asked who runs it: if its clock has jumped, the lease looks as if it had run out.
+            if lease.run.fingerprint != fingerprint:
+                raise reused()
+            lease.followed_until = time.monotonic() + FOLLOWER_SECONDS
+            return Following(lease.run.token)
         run = self._pending.take_claim(key, fingerprint) or Run(key, fingerprint, self._new_token())
         try:
             answer = await self._ask(self.ledger.claim(run, waited=waited, rerun=rerun))
@@ -253,6 +256,15 @@ class LedgerStore:
             if not is_held and self._forget(lease.run):
                 log.warning("a lease wasn't renewed in time, and another process has claimed its request_id")
 
+    async def _is_held(self, lease: LedgerLease) -> bool:
+        """Renew a lease, and return whether its run is still the one of the id.
+
+        Raises:
+            Refused: REPLAY_STORE_UNAVAILABLE.
+        """
+        await self._renew([lease])
+        return self._leases.get(lease.run.key) is lease
+
     def _forget(self, run: Run) -> bool:
         """Renew the lease of a run no more, and return whether it was still renewed."""
         lease = self._leases.get(run.key)
@@ -315,12 +327,14 @@ class LedgerLease:
 
     Attributes:
         begun: Whether something may be billed from now on.
+        followed_until: Until when a claimant in this process counts as waiting, in seconds on the monotonic clock.
         in_doubt: Whether the ledger couldn't say, the last time, if a claimant is waiting elsewhere.
     """
 
     store: LedgerStore
     run: Run
     begun: bool = False
+    followed_until: float = 0.0
     in_doubt: bool = False
 
     async def begin(self) -> None:
@@ -341,6 +355,9 @@ class LedgerLease:
         await self.store.end(self.run, Ending(kind))
 
     async def followed(self) -> float:
+        here = self.followed_until - time.monotonic()
+        if here > 0:
+            return here
         was_in_doubt, self.in_doubt = self.in_doubt, False
         try:
             return await self.store.followed(self.run.key)
