@@ -51,6 +51,8 @@ async def test_unread_answers_are_bounded(
         read = channel.unary_unary(METHODS[0], as_it_is, bytes)
         size = len(await read(asked.SerializeToString(), timeout=30))
         assert 100_000 < size < LIMIT / 2
+        # Its caller has it a little before the server knows that it has been sent.
+        await until(lambda: not unsent.bytes)
         # A stream of answers isn't read unless it is asked for them.
         unread = [channel.unary_stream(method, as_it_is, bytes)(asked.SerializeToString()) for _ in range(REPEATS)]
         held = LIMIT // size
