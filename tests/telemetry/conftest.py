@@ -13,6 +13,7 @@ from aiohttp import web
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from prometheus_client.parser import text_string_to_metric_families
 
+from agenta_ai_server.rpc import boundary
 from agenta_ai_server.telemetry.logs import JsonFormatter
 
 if TYPE_CHECKING:
@@ -131,3 +132,9 @@ def lines() -> Iterator[Lines]:
 async def collector() -> AsyncIterator[Collector]:
     async with Collector() as collector:
         yield collector
+
+
+@pytest.fixture
+def late_arrivals(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Lets a call be under way for long: a passed deadline is still told from a caller that leaves."""
+    monkeypatch.setattr(boundary, "LATENCY_SECONDS", 0.8)

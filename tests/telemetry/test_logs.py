@@ -28,6 +28,7 @@ from agenta_ai.v1.tool_service_pb2_grpc import ToolServiceStub
 from agenta_ai_server.auth.key_file import create_key
 from agenta_ai_server.commands import serve
 from agenta_ai_server.domain.listener import CallOutcome
+from agenta_ai_server.rpc import boundary
 from agenta_ai_server.standin.app import StandIn, in_turn
 from agenta_ai_server.standin.faults import Fault
 from agenta_ai_server.telemetry.call_log import AuditLog, CallLog
@@ -133,6 +134,7 @@ async def test_one_line_for_each_request_that_failed(level: str, standin: StandI
     assert said not in str(response)
 
 
+@pytest.mark.usefixtures("late_arrivals")
 @pytest.mark.parametrize(("code", "timeout"), [("DEADLINE_EXCEEDED", 1.1), ("CANCELLED", 30)])
 async def test_a_request_that_outlives_its_call_counts_until_the_call_ends(
     code: str, timeout: float, standin: StandIn, lines: Lines
@@ -148,6 +150,14 @@ async def test_a_request_that_outlives_its_call_counts_until_the_call_ends(
     (line,) = lines.of("calls")
     assert (line["code"], line["attempts"], line["request_bytes"]) == (code, 1, asked.ByteSize())
     assert 0.5 < line["upstream_seconds"] <= line["seconds"]
+
+
+@pytest.mark.parametrize(
+    ("remaining", "code"),
+    [(None, "CANCELLED"), (0.0, "DEADLINE_EXCEEDED"), (0.11, "DEADLINE_EXCEEDED"), (0.13, "CANCELLED")],
+)
+def test_a_deadline_may_be_rounded_up_on_its_way(remaining: float | None, code: str) -> None:
+    assert boundary._code_of_cancellation(10.0, remaining) == code
 
 
 async def test_all_lines_of_a_call_are_found_by_what_its_caller_got(

@@ -84,6 +84,7 @@ async def until_counted(metrics: str, count: int) -> Samples:
     return await scrape_until(metrics, lambda samples: sum(samples.get("agenta_ai_calls_total", {}).values()) >= count)
 
 
+@pytest.mark.usefixtures("late_arrivals")
 async def test_after_a_mix_of_calls(
     standin: StandIn, metrics: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

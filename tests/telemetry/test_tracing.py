@@ -92,6 +92,7 @@ async def test_one_trace_with_the_right_parents(
     assert collector.resource["service.name"] == "agenta-ai-server"
 
 
+@pytest.mark.usefixtures("late_arrivals")
 async def test_how_calls_end(standin: StandIn, collector: Collector, monkeypatch: pytest.MonkeyPatch) -> None:
     async with traced(standin, collector, AGENTA_AI_GRPC_MIN_REMAINING_SECONDS="0.1") as stub:
         await fails(stub.CallTool(request({})))
