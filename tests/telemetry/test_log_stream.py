@@ -58,7 +58,7 @@ def test_lines_are_written_at_once_while_there_is_room(reader: Reader) -> None:
     for number in range(10):
         stream.write(f"{number}\n")
         assert os.read(reader.descriptor, 100) == f"{number}\n".encode()
-    assert threading.active_count() == before
+    assert threading.active_count() <= before
 
 
 def test_lines_wait_in_order_for_a_reader_that_stands_still(reader: Reader) -> None:
