@@ -495,8 +495,15 @@ async def test_a_connection_without_a_request_is_closed(sent: bytes, monkeypatch
     async with server, asyncio.timeout(10):
         reader, writer = await asyncio.open_connection(*server.sockets[0].getsockname())
         writer.write(sent)
-        assert await reader.read() == b""
+        assert await _rest(reader) == b""
         writer.close()
+
+
+async def _rest(reader: asyncio.StreamReader) -> bytes:
+    """What comes until the connection is closed. The system resets one whose last bytes the server hasn't read."""
+    with suppress(ConnectionError):
+        return await reader.read()
+    return b""
 
 
 CLIENT_HELLO = b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03"
@@ -531,7 +538,7 @@ async def test_a_tls_handshake_that_does_not_end_is_closed(sent: bytes, monkeypa
     async with listening_for(tls=ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)) as connect:
         reader, writer = await connect()
         writer.write(sent)
-        await reader.read()
+        await _rest(reader)
         await _close(writer)
 
 
