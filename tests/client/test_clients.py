@@ -22,6 +22,7 @@ from agenta_ai import (
     ToolPage,
     requests,
 )
+from agenta_ai.attempts import Attempts
 from agenta_ai.v1 import tool_pb2
 from agenta_ai.v1 import tool_service_pb2 as pb
 
@@ -306,8 +307,18 @@ async def test_closing_during_a_call(server: FakeServer) -> None:
 
 @pytest.mark.parametrize("kind", [Client, SyncClient])
 async def test_closing_while_a_call_waits_to_be_sent_again(
-    server: FakeServer, refused: Callable[..., status_pb2.Status], kind: type[Client | SyncClient]
+    server: FakeServer,
+    refused: Callable[..., status_pb2.Status],
+    kind: type[Client | SyncClient],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    waits, delay_after = threading.Event(), Attempts.delay_after
+
+    def noted(attempts: Attempts, failure: CallFailed) -> float | None:
+        waits.set()
+        return delay_after(attempts, failure)
+
+    monkeypatch.setattr(Attempts, "delay_after", noted)
     retry = error_details_pb2.RetryInfo(retry_delay={"seconds": 30})
     server.answers(refused(grpc.StatusCode.RESOURCE_EXHAUSTED, "RATE_LIMITED", "No.", retry))
     client = kind(server.target, wait_for_limit=True)
@@ -315,8 +326,7 @@ async def test_closing_while_a_call_waits_to_be_sent_again(
         calling = asyncio.ensure_future(client.call_tool("tools.x.y.z", {}))
     else:
         calling = asyncio.ensure_future(asyncio.to_thread(client.call_tool, "tools.x.y.z", {}))
-    assert await asyncio.to_thread(server.service.asked.wait, 10)
-    await asyncio.sleep(0.1)
+    assert await asyncio.to_thread(waits.wait, 10)
     closing = client.close()
     if closing is not None:
         await closing

@@ -208,14 +208,16 @@ async def test_a_task_that_is_cancelled_stays_cancelled(server: FakeServer) -> N
     server.answers([QUEUED, None])
     async with Client(server.target) as client:
         seen: list[Any] = []
+        begun = asyncio.Event()
 
         async def work() -> None:
             async for event in client.stream_tool("tools.x.y.z", {}):
-                seen.append(event)  # noqa: PERF401  # until it is cancelled
+                seen.append(event)
+                begun.set()
 
         task = asyncio.create_task(work())
-        await asyncio.to_thread(server.service.asked.wait, 10)
-        await asyncio.sleep(0.1)
+        async with asyncio.timeout(10):
+            await begun.wait()
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
