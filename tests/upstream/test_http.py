@@ -258,9 +258,9 @@ async def test_who_leaves_is_not_kept_by_a_server_that_does_not_read(opened: Ope
         target = opened(f"http://127.0.0.1:{server.getsockname()[1]}")
         with pytest.raises(httpx.ReadTimeout):
             # More than the buffers of the system take.
-            await post(target, b"x" * (32 << 20), seconds=0.2)
+            await post(target, b"x" * (32 << 20), seconds=1.0)
         await asyncio.sleep(0)
-        assert open_files() == opened_before
+        assert open_files() <= opened_before
 
 
 def open_files() -> int:
@@ -457,22 +457,24 @@ async def test_no_call_is_sent_again_when_a_used_connection_breaks(upstream: Ups
     assert len(upstream.exchanges) == 2
 
 
-async def test_read_is_bounded(upstream: Upstream, opened: Opened) -> None:
-    url = await upstream.start(stall)
-    target = opened(url)
+async def stall_within_the_body(exchange: Exchange) -> None:
+    await exchange.answer(b"a", length=2)
+    await stall(exchange)
+
+
+@pytest.mark.parametrize("handler", [stall, stall_within_the_body])
+async def test_read_is_bounded(
+    handler: Callable[[Exchange], Awaitable[None]], upstream: Upstream, opened: Opened
+) -> None:
+    async def second_time(exchange: Exchange) -> None:
+        await (exchange.answer() if len(upstream.exchanges) == 1 else handler(exchange))
+
+    target = opened(await upstream.start(second_time))
+    # The time isn't for connecting as well.
+    assert await post(target) == (200, b"{}")
     with pytest.raises(httpx.ReadTimeout):
         await post(target, seconds=0.05)
-
-
-async def test_read_of_the_body_is_bounded(upstream: Upstream, opened: Opened) -> None:
-    async def handler(exchange: Exchange) -> None:
-        await exchange.answer(b"a", length=2)
-        await stall(exchange)
-
-    url = await upstream.start(handler)
-    target = opened(url)
-    with pytest.raises(httpx.ReadTimeout):
-        await post(target, seconds=0.05)
+    assert upstream.connections == 1
 
 
 async def test_a_refused_connection(closed_port: int, opened: Opened) -> None:
