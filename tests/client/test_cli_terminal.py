@@ -8,6 +8,7 @@ import re
 import subprocess
 import sys
 import termios
+import threading
 import time
 from contextlib import contextmanager
 from pathlib import Path
@@ -165,15 +166,19 @@ def test_what_is_going_on(
     words: list[str], width: int, server: FakeServer, answer: Callable[..., pb.CallToolResponse]
 ) -> None:
     queued = pb.Progress(text="Waiting for a free slot, at position 3 in the \x1b[31mqueue.\nFAKE")
+    shown = threading.Event()
 
     def late(_: object) -> pb.CallToolResponse:
-        time.sleep(0.5)  # for as long as it takes to see the progress
+        shown.wait(20)
         return answer(is_error=True, content=[{"text": "No."}])
 
     server.answers([queued, late])
     server.service.in_threads = True
     with terminal(server, *words, width=width) as child:
         child.expect("Waiting for a free slot")
+        # With the rest of its line.
+        child.expect("queue|…")
+        shown.set()
         seen = f"{child.before}{child.after}{child.rest()}"
     assert "\x1b[31m" not in seen, "what a server says can't paint"
     assert "\nFAKE" not in seen.replace("\r", "")
