@@ -16,6 +16,8 @@ import psutil
 from calls import refine, streamed
 from conftest import connected, settings_for
 
+from agenta_ai.v1.tool_service_pb2 import SERVICE_STATE_DEGRADED, StatusRequest
+
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
 
@@ -55,6 +57,11 @@ class Caller:
         finally:
             late = time.monotonic() - started - deadline
             assert late < LATE, f"{late:.3f} seconds too late"
+
+    async def is_degraded(self) -> bool:
+        """Whether Status says that Agenta fails."""
+        status = await self._stub.Status(StatusRequest())
+        return status.state == SERVICE_STATE_DEGRADED
 
 
 @asynccontextmanager

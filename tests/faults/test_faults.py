@@ -279,11 +279,12 @@ async def test_a_failing_agenta_is_left_alone(proxy: Proxy, standin: StandIn) ->
 
 
 async def test_one_call_finds_out_that_agenta_is_back(proxy: Proxy, standin: StandIn) -> None:
-    standin.respond = in_turn(StandInFault(status=503, retry_after="1"))
+    standin.respond = in_turn(StandInFault(status=503, retry_after="2"))
     async with served(proxy, standin, **{BREAKER: "on", RETRIES: "1"}) as caller:
-        first = asyncio.create_task(caller.call(5))
-        await asyncio.wait_for(standin.when(lambda: standin.finished == 1), 5)
-        await asyncio.sleep(0.05)
+        first = asyncio.create_task(caller.call(8))
+        async with asyncio.timeout(5):
+            while not await caller.is_degraded():  # noqa: ASYNC110  # only the server knows when it has read the answer
+                await asyncio.sleep(0.01)
         with pytest.raises(grpc.aio.AioRpcError):
             await caller.call(5)
         assert not (await first).is_error, "the retry that was asked for is the probe"

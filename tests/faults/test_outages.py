@@ -191,7 +191,7 @@ async def test_the_proxy_down(proxy: Proxy, standin: StandIn) -> None:
 
 async def test_a_model_that_takes_longer_than_calls_may(proxy: Proxy, standin: StandIn) -> None:
     standin.fault = Fault(delay=5)
-    async with served(proxy, standin, AGENTA_AI_GRPC_MAX_CALL_SECONDS="1") as caller:
+    async with served(proxy, standin, AGENTA_AI_GRPC_MAX_CALL_SECONDS="2") as caller:
         responses = await at_once(caller)
     assert {told(response) for response in responses} == {("UPSTREAM_TIMEOUT", False)}
 
