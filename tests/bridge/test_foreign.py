@@ -52,7 +52,7 @@ slow = pytest.mark.skipif(not SLOW, reason="another SDK: make test-slow")
 @pytest.fixture(scope="module")
 def service() -> Iterator[LocalService]:
     """A service whose answers take a moment: the TypeScript SDK drops progress that comes together with the result."""
-    with run_service(standin=StandIn(fault=Fault(delay=0.2))) as running:
+    with run_service(standin=StandIn(fault=Fault(delay=1))) as running:
         yield running
 
 
