@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import grpc.aio
@@ -51,14 +52,15 @@ async def test_a_connection_that_says_nothing(said: bytes, standin: StandIn, mon
         host, _, port = address.rpartition(":")
         reader, writer = await asyncio.open_connection(host, int(port))
         writer.write(said)
-        # Up to the end: its own settings it sends at once.
-        await asyncio.wait_for(reader.read(), 20)
+        # Up to the end: its own settings it sends at once. The system resets a connection with bytes that nobody reads.
+        with suppress(ConnectionError):
+            await asyncio.wait_for(reader.read(), 20)
         writer.close()
 
 
 async def test_a_connection_that_has_spoken_stays(standin: StandIn, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(server, "HANDSHAKE_SECONDS", 0.5)
+    monkeypatch.setattr(server, "HANDSHAKE_SECONDS", 1.5)
     async with connected(settings_for(standin)) as stub:
         assert not (await stub.CallTool(refine())).is_error
-        call = stub.CallTool(refine(guidelines="standin: delay=1.5"))
+        call = stub.CallTool(refine(guidelines="standin: delay=2.5"))
         assert not (await call).is_error
