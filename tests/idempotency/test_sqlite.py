@@ -38,6 +38,12 @@ if TYPE_CHECKING:
 GONE = "the idempotency file was moved away, deleted or replaced, and its ids aren't known any more"
 
 
+@pytest.fixture(autouse=True)
+def patience(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A disk that others write to may be slow."""
+    monkeypatch.setattr(sqlite, "TIMEOUT_SECONDS", 20)
+
+
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
     return tmp_path / "ids.db"
@@ -361,6 +367,7 @@ async def test_a_reader_delays_neither_calls_nor_the_tidying_after_it(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sqlite, "TIDY_SECONDS", 0.0)
+    monkeypatch.setattr(sqlite, "TIMEOUT_SECONDS", 3)
 
     async def is_emptied() -> bool:
         return not path.with_name("ids.db-wal").stat().st_size

@@ -427,7 +427,7 @@ async def test_a_run_whose_callers_have_left_ends_though_the_ledger_is_away(
         await tool.begun.wait()
         with backing.unavailable():
             leader.cancel()
-            async with asyncio.timeout(5):
+            async with asyncio.timeout(20):
                 await tool.cancelled.wait()
         await runs.aclose()
 
