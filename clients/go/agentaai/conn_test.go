@@ -86,19 +86,60 @@ func TestWhereNothingWasSent(t *testing.T) {
 	}
 }
 
-// The first attempt was sent, and no later one could be.
-func TestConnectionThatIsLostForGood(t *testing.T) {
+// oneConnection is a listener that lets the first connection in.
+type oneConnection struct {
+	net.Listener
+	first chan net.Conn
+}
+
+func (l oneConnection) Accept() (net.Conn, error) {
+	if conn, open := <-l.first; open {
+		return conn, nil
+	}
+	return nil, net.ErrClosed
+}
+
+func (l oneConnection) Close() error {
+	close(l.first)
+	return nil
+}
+
+// serveOnce returns the address of a server that gets one connection. Later ones are closed at once. When the server stops,
+// the address isn't given up, or somebody else could listen there.
+func serveOnce(t *testing.T, server *grpc.Server) string {
+	t.Helper()
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
+	t.Cleanup(func() { _ = listener.Close() })
+	served := oneConnection{listener, make(chan net.Conn, 1)}
+	go func() { _ = server.Serve(served) }()
+	t.Cleanup(server.Stop)
+	go func() {
+		for first := true; ; first = false {
+			conn, err := listener.Accept()
+			switch {
+			case err != nil:
+				return
+			case first:
+				served.first <- conn
+			default:
+				_ = conn.Close()
+			}
+		}
+	}()
+	return listener.Addr().String()
+}
+
+// The first attempt was sent, and no later one could be.
+func TestConnectionThatIsLostForGood(t *testing.T) {
 	server := grpc.NewServer()
 	served := &service{answers: []answer{{never: true}}}
 	served.onArrival = func() { go server.Stop() }
 	aiv1.RegisterToolServiceServer(server, served)
-	go func() { _ = server.Serve(listener) }()
 	request := newRequest(t)
-	_, _, err = CallTool[any](t.Context(), dial(t, listener.Addr().String()), request)
+	_, _, err := CallTool[any](t.Context(), dial(t, serveOnce(t, server)), request)
 	refused, ok := FromError(err)
 	if !ok || refused.NotRun || refused.Code != codes.Unavailable || !strings.HasSuffix(err.Error(), inDoubt+request.RequestId+".") {
 		t.Errorf("got %v", err)
@@ -162,17 +203,12 @@ func TestEarlierAttempts(t *testing.T) {
 
 // The first attempt was refused, and no later one could be sent.
 func TestServerThatStopsAfterARefusal(t *testing.T) {
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
 	server := grpc.NewServer()
 	served := &service{answers: []answer{{pushback: "500", err: refusal(t, codes.Unavailable,
 		&errdetails.ErrorInfo{Reason: "ERROR_REASON_OVERLOADED", Domain: "agenta.ai"})}}}
 	served.onArrival = func() { go server.GracefulStop() }
 	aiv1.RegisterToolServiceServer(server, served)
-	go func() { _ = server.Serve(listener) }()
-	err = call(t, listener.Addr().String())
+	err := call(t, serveOnce(t, server))
 	refused, ok := FromError(err)
 	if !ok || !refused.NotRun || !strings.HasSuffix(err.Error(), ". The tool was not run.") || len(served.arrivals) != 1 {
 		t.Errorf("got %v", err)
