@@ -66,7 +66,6 @@ export interface Arrival {
 
 export interface Service {
   target: string;
-  server: Server;
   arrivals: Arrival[];
   /** Resolves when the caller of a stream has left before its end. */
   left: Promise<void>;
@@ -126,7 +125,7 @@ export async function serve(
   const port = await new Promise<number>((resolve, reject) => {
     server.bindAsync(address, transport, (error, port) => (error ? reject(error) : resolve(port)));
   });
-  return { target: address.replace(/:0$/, `:${port}`), server, arrivals, left };
+  return { target: address.replace(/:0$/, `:${port}`), arrivals, left };
 }
 
 export function connect(t: TestContext, target: string, options?: ClientOptions): Client {

@@ -4,7 +4,7 @@ import { once } from "node:events";
 import { mkdtempSync, readFileSync, rmSync } from "node:fs";
 import { createSecureServer } from "node:http2";
 import { createRequire } from "node:module";
-import { type AddressInfo, createConnection, createServer } from "node:net";
+import { type AddressInfo, createConnection, createServer, type Socket } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { type TestContext, test } from "node:test";
@@ -276,7 +276,8 @@ for (const { name, tokenSource, text, cause } of [
 test("a token source that hangs", async (t) => {
   const { target, arrivals } = await serve(t, [done()]);
   const client = connect(t, target, { tokenSource: () => new Promise(() => {}) });
-  await assert.rejects(client.callTool("tools.x.y.z", {}, { timeoutMs: 300 }), {
+  // It must be connected by then.
+  await assert.rejects(client.callTool("tools.x.y.z", {}, { timeoutMs: 2000 }), {
     code: Code.DEADLINE_EXCEEDED,
     notRun: true,
     text: "The deadline passed before the token source returned a token",
@@ -450,7 +451,8 @@ test("nothing is sent with TLS to a server in plaintext", async (t) => {
 
 test("a call may have run if its connection is lost, although no later attempt could be sent", async (t) => {
   const service = await serve(t, [{}]);
-  const ended = assert.rejects(connect(t, service.target).callTool("tools.x.y.z"), (error) => {
+  const relay = await relayed(t, service);
+  const ended = assert.rejects(connect(t, relay.target).callTool("tools.x.y.z"), (error) => {
     assert(error instanceof CallError);
     assert.deepEqual([error.code, error.notRun], [Code.UNAVAILABLE, false]);
     assert(error.message.endsWith(`. ${inDoubt(error.requestId)}`), error.message);
@@ -459,9 +461,46 @@ test("a call may have run if its connection is lost, although no later attempt c
   while (service.arrivals.length === 0) {
     await new Promise(setImmediate);
   }
-  service.server.forceShutdown();
+  relay.cut();
   await ended;
+  assert.equal(service.arrivals.length, 1);
 });
+
+/**
+ * Leads to a service until it is cut. After that, connections are closed at once, and nobody else can listen there, as where
+ * a server has stopped.
+ */
+async function relayed(t: TestContext, { target }: Service): Promise<{ target: string; cut: () => void }> {
+  const open = new Set<Socket>();
+  let isCut = false;
+  const relay = createServer((socket) => {
+    if (isCut) {
+      socket.destroy();
+      return;
+    }
+    const there = createConnection(Number(target.split(":")[1]), "127.0.0.1");
+    for (const [from, to] of [
+      [socket, there],
+      [there, socket],
+    ] as const) {
+      open.add(from);
+      from.on("error", () => {}).pipe(to);
+    }
+  });
+  const cut = () => {
+    isCut = true;
+    for (const socket of open) {
+      socket.destroy();
+    }
+  };
+  relay.listen(0, "127.0.0.1");
+  t.after(() => {
+    cut();
+    relay.close();
+  });
+  await once(relay, "listening");
+  return { target: `127.0.0.1:${(relay.address() as AddressInfo).port}`, cut };
+}
 
 test("a server that was away for long is found soon", async (t) => {
   const server = createServer((socket) => socket.destroy());
