@@ -363,7 +363,7 @@ mod tests {
 
     use hyper_util::client::proxy::matcher::Matcher;
     use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
-    use tokio::net::TcpListener;
+    use tokio::net::{TcpListener, TcpSocket};
     use tonic::transport::{Channel, Endpoint};
 
     use super::{Endpoints, PAUSE, REFRESH, State, Turn, proxy};
@@ -386,8 +386,12 @@ mod tests {
         (listener, Some(address))
     }
 
-    async fn nobody() -> Address {
-        listener().await.1
+    /// A socket that refuses connections until it listens, and its address, which nobody else can take.
+    fn nobody() -> (TcpSocket, Address) {
+        let socket = TcpSocket::new_v4().unwrap();
+        socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+        let address = socket.local_addr().unwrap();
+        (socket, Some(address))
     }
 
     async fn next(endpoints: &Arc<Endpoints>) -> Arc<Channel> {
@@ -437,7 +441,7 @@ mod tests {
 
     #[tokio::test]
     async fn dead_addresses_are_left_alone_for_a_while() {
-        let ((_there, there), dead) = (listener().await, nobody().await);
+        let ((_there, there), (_nobody, dead)) = (listener().await, nobody());
         let endpoints = endpoints(&[dead, there]);
         ready(&endpoints, &[there]).await;
         let is_down = || matches!(endpoints.known().routes[0].state, State::Down { .. });
@@ -453,11 +457,11 @@ mod tests {
 
     #[tokio::test]
     async fn addresses_are_tried_again_if_all_are_dead() {
-        let dead = nobody().await;
+        let (socket, dead) = nobody();
         let endpoints = endpoints(&[dead]);
         assert!(endpoints.next().await.is_err());
         endpoints.keep(vec![dead]); // or it is looked up
-        let _there = TcpListener::bind(dead.unwrap()).await.unwrap();
+        let _there = socket.listen(1).unwrap();
         next(&endpoints).await;
     }
 
@@ -498,7 +502,8 @@ mod tests {
 
     #[tokio::test]
     async fn proxies_that_cannot_be_used() {
-        let address = nobody().await.unwrap();
+        let (_nobody, address) = nobody();
+        let address = address.unwrap();
         let failure = by_proxy(&format!("http://user:secret@{address}")).unwrap().next().await.err().unwrap();
         let said = failure.status.message();
         assert!(said.starts_with(&format!("no connection through the proxy {address} of HTTPS_PROXY")), "{said}");

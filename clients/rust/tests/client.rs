@@ -761,17 +761,28 @@ fn client_outlives_the_runtime_of_its_first_call() {
     assert_eq!(served.arrivals().len(), 3);
 }
 
+/// A socket whose port is shared only with others that are made so.
+fn shared(address: &str) -> TcpSocket {
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.set_reuseport(true).unwrap();
+    socket.bind(address.parse().unwrap()).unwrap();
+    socket
+}
+
 #[test]
 fn server_that_comes_back() {
     let calling = runtime();
     let serving = runtime();
-    let served = serving.block_on(Served::new([done()]));
-    let client = Client::to(&served.target).build().unwrap();
+    // Nobody else can take the port while no server is there.
+    let kept = shared("127.0.0.1:0");
+    let target = kept.local_addr().unwrap().to_string();
+    let serve = async || Served::on(shared(&target).listen(16).unwrap(), Server::builder(), [done()]);
+    let served = serving.block_on(serve());
+    let client = Client::to(&target).build().unwrap();
     calling.block_on(client.call_tool(simple())).unwrap();
     drop(serving); // with its connections
     let serving = runtime();
-    let again = serving
-        .block_on(async { Served::on(TcpListener::bind(&served.target).await.unwrap(), Server::builder(), [done()]) });
+    let again = serving.block_on(serve());
     calling.block_on(client.call_tool(simple())).unwrap();
     assert_eq!((served.arrivals().len(), again.arrivals().len()), (1, 1));
 }
