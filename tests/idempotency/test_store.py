@@ -312,6 +312,71 @@ async def test_a_clock_that_jumps_doesnt_run_an_id_again_in_the_same_process(rea
     await store.aclose()
 
 
+@pytest.mark.parametrize("end_fails", [False, True])
+async def test_a_run_isnt_repeated_while_its_end_is_being_recorded(end_fails: bool, tmp_path: Path) -> None:
+    now, tool = 1000.0, Tool()
+    is_ending, may_end = asyncio.Event(), asyncio.Event()
+
+    class LateLedger(SqliteLedger):
+        async def end(self, run: Run, ending: Ending) -> None:
+            is_ending.set()
+            await may_end.wait()
+            if end_fails:
+                raise LedgerFailed("TimeoutError")
+            await super().end(run, ending)
+
+    store = LedgerStore(LateLedger(tmp_path / "ids.db", clock=lambda: now))
+    runs = InFlightCalls(store)
+    await store.start()
+    first = asyncio.create_task(runs.run(ID, tool, Waiter()))
+    await tool.begun.wait()
+    tool.end.set()
+    await is_ending.wait()
+    # The lease has run out, for example because the ledger was away.
+    now += 60
+    rerun = asyncio.create_task(runs.run(ID._replace(rerun=True), tool, Waiter()))
+    with pytest.raises(Refused) as caught:
+        await runs.run(ID._replace(fingerprint=b"other", rerun=True), tool, Waiter())
+    assert caught.value.reason is Reason.REQUEST_ID_REUSED
+    may_end.set()
+    assert [outcome.text for outcome in await asyncio.gather(first, rerun)] == ["result"] * 2
+    assert tool.runs == 1
+    await runs.aclose()
+    await store.aclose()
+
+
+async def test_a_run_whose_end_fails_while_its_lease_is_renewed_isnt_repeated(tmp_path: Path) -> None:
+    now, tool = 1000.0, Tool()
+    is_asked, may_hold = asyncio.Event(), asyncio.Event()
+
+    class LateLedger(SqliteLedger):
+        async def hold(self, holds: Sequence[Hold]) -> list[bool]:
+            held = await super().hold(holds)
+            if tool.begun.is_set():
+                is_asked.set()
+                await may_hold.wait()
+            return held
+
+        async def end(self, run: Run, ending: Ending) -> None:
+            raise LedgerFailed("TimeoutError")
+
+    store = LedgerStore(LateLedger(tmp_path / "ids.db", clock=lambda: now))
+    runs = InFlightCalls(store)
+    await store.start()
+    first = asyncio.create_task(runs.run(ID, tool, Waiter()))
+    await tool.begun.wait()
+    rerun = asyncio.create_task(runs.run(ID._replace(rerun=True), tool, Waiter()))
+    await is_asked.wait()
+    tool.end.set()
+    await first
+    now += 60
+    may_hold.set()
+    assert (await rerun).text == "result"
+    assert tool.runs == 1
+    await runs.aclose()
+    await store.aclose()
+
+
 async def test_what_wasnt_recorded_is_recorded_at_the_end(backing: Backing) -> None:
     backing.time_out_soon()
     async with store_on(backing, lease=60) as store:

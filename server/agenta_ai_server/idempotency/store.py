@@ -143,6 +143,8 @@ class LedgerStore:
         self._numbers = itertools.count()
         # By the keys of their ids.
         self._leases: dict[str, LedgerLease] = {}
+        # The runs whose outcomes the ledger is recording, by the same keys.
+        self._ending: dict[str, Run] = {}
         self._pending = PendingWrites()
         self._tasks: set[asyncio.Task[None]] = set()
         self._available = True
@@ -179,16 +181,19 @@ class LedgerStore:
 
     async def claim(self, key: str, fingerprint: bytes, *, waited: str = "", rerun: bool = False) -> Claim:
         """Ask to run an id; see :meth:`Store.claim`."""
-        if pending := self._pending.kept(key):
-            if pending.run.fingerprint != fingerprint:
-                raise reused()
-            return self._finished(key, pending.ending.data)
+        # The ledger isn't asked about a run of this process: if it was away or its clock has jumped, the lease looks
+        # as if it had run out.
         if (lease := self._leases.get(key)) and await self._is_held(lease):
-            # The ledger isn't asked who runs it: if its clock has jumped, the lease looks as if it had run out.
-            if lease.run.fingerprint != fingerprint:
-                raise reused()
+            _check_fingerprint(lease.run, fingerprint)
             lease.followed_until = time.monotonic() + FOLLOWER_SECONDS
             return Following(lease.run.token)
+        # Only now, because the run may have ended while its lease was renewed.
+        if ending := self._ending.get(key):
+            _check_fingerprint(ending, fingerprint)
+            return Following(ending.token)
+        if pending := self._pending.kept(key):
+            _check_fingerprint(pending.run, fingerprint)
+            return self._finished(key, pending.ending.data)
         run = self._pending.take_claim(key, fingerprint) or Run(key, fingerprint, self._new_token())
         try:
             answer = await self._ask(self.ledger.claim(run, waited=waited, rerun=rerun))
@@ -291,10 +296,15 @@ class LedgerStore:
             ending = Ending(ending.kind, self._sealing.seal(run.key, ending.data))
         is_kept = ending.kind is EndKind.KEPT
         until = time.monotonic() + max(self._ttl if is_kept else 0.0, self._lease_seconds)
+        if is_kept:
+            self._ending[run.key] = run
         try:
             await self._ask(self.ledger.end(run, ending))
         except Refused:
             self._pending.add(PendingEnd(run, ending, until))
+        finally:
+            if self._ending.get(run.key) is run:
+                del self._ending[run.key]
 
     async def write_pending(self) -> None:
         """Record the ends of runs that the ledger doesn't have yet."""
@@ -373,6 +383,11 @@ def reused() -> Refused:
         Reason.REQUEST_ID_REUSED,
         "This request_id was used before, with other arguments or for another tool. Send a new one for each new call.",
     )
+
+
+def _check_fingerprint(run: Run, fingerprint: bytes) -> None:
+    if run.fingerprint != fingerprint:
+        raise reused()
 
 
 def unavailable() -> Refused:
