@@ -428,6 +428,24 @@ async def test_a_lease_that_was_lost_begins_nothing(backing: Backing) -> None:
         assert isinstance(await frozen.claim("id", b"f"), Following)
 
 
+async def test_a_lease_that_was_given_up_begins_nothing_though_the_id_is_free_again(backing: Backing) -> None:
+    async with backing.ledger(lease=0.1) as ledger, store_on(backing) as other:
+        # It renews nothing meanwhile, as if it were frozen.
+        frozen = LedgerStore(ledger, lease=600)
+        await frozen.start()
+        claim = await lead(frozen)
+        await asyncio.sleep(0.2)
+        second = await lead(other)
+        # It finds that the id is another process's.
+        assert isinstance(await frozen.claim("id", b"f"), Following)
+        await second.lease.release()
+        with pytest.raises(LeaseLost):
+            await claim.lease.begin()
+        await claim.lease.release()
+        assert isinstance(await other.claim("id", b"f"), Leading)
+        await frozen.aclose()
+
+
 async def test_a_claim_that_was_recorded_too_late_blocks_nobody_here(backing: Backing) -> None:
     backing.time_out_soon()
     async with store_on(backing, lease=60) as store:

@@ -272,11 +272,15 @@ class LedgerStore:
 
     def _forget(self, run: Run) -> bool:
         """Renew the lease of a run no more, and return whether it was still renewed."""
-        lease = self._leases.get(run.key)
-        if lease is None or lease.run != run:
+        if not self._renews(run):
             return False
         del self._leases[run.key]
         return True
+
+    def _renews(self, run: Run) -> bool:
+        """Return whether the lease of a run is renewed."""
+        lease = self._leases.get(run.key)
+        return lease is not None and lease.run == run
 
     async def begin(self, run: Run) -> None:
         """Record that a run has begun; see :meth:`Lease.begin`."""
@@ -286,7 +290,8 @@ class LedgerStore:
             if not self._begin_unrecorded:
                 raise
             return
-        if not is_held:
+        # One that was given up isn't renewed any more, even if the id has become free meanwhile.
+        if not is_held or not self._renews(run):
             raise lease_lost()
 
     async def end(self, run: Run, ending: Ending) -> None:
