@@ -515,6 +515,25 @@ async def test_a_run_whose_callers_have_left_ends_though_the_ledger_is_away(
         await runs.aclose()
 
 
+async def test_who_comes_while_the_ledger_is_asked_who_waits_counts_as_waiting() -> None:
+    is_asked, may_answer = asyncio.Event(), asyncio.Event()
+
+    class LateLedger(MemoryLedger):
+        async def followed(self, key: str) -> float:
+            followed = await super().followed(key)
+            is_asked.set()
+            await may_answer.wait()
+            return followed
+
+    store = LedgerStore(LateLedger())
+    claim = await lead(store)
+    followed = asyncio.create_task(claim.lease.followed())
+    await is_asked.wait()
+    assert isinstance(await store.claim("id", b"f", rerun=True), Following)
+    may_answer.set()
+    assert await followed > 0
+
+
 async def test_who_may_wait_elsewhere_has_the_benefit_of_the_doubt_once(backing: Backing) -> None:
     backing.time_out_soon()
     async with store_on(backing) as store:

@@ -370,16 +370,15 @@ class LedgerLease:
         await self.store.end(self.run, Ending(kind))
 
     async def followed(self) -> float:
-        here = self.followed_until - time.monotonic()
-        if here > 0:
-            return here
         was_in_doubt, self.in_doubt = self.in_doubt, False
         try:
-            return await self.store.followed(self.run.key)
+            elsewhere = await self.store.followed(self.run.key)
         except Refused:
             self.in_doubt = True
             # Not while the ledger is unavailable: callers elsewhere are refused meanwhile.
-            return 0.0 if was_in_doubt else FOLLOWER_SECONDS
+            elsewhere = 0.0 if was_in_doubt else FOLLOWER_SECONDS
+        # A claimant here may have come while the ledger was asked.
+        return max(elsewhere, self.followed_until - time.monotonic())
 
 
 def reused() -> Refused:
