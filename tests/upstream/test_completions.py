@@ -549,6 +549,19 @@ async def test_too_little_time(seconds: float, upstream: Upstream, make: Make) -
     assert upstream.connections == 0
 
 
+async def test_too_little_time_is_left_once_the_call_is_recorded(upstream: Upstream, make: Make) -> None:
+    service = make(await upstream.start(answering(text())))
+    call = tool_call()
+
+    async def record_slowly() -> None:
+        call.deadline = asyncio.get_running_loop().time() + 0.9
+
+    call.on_billing = record_slowly
+    with pytest.raises(Refused, match="Less than 1 second left"):
+        await service.complete(DeployedPrompt("ai-refine"), INPUTS, call)
+    assert upstream.connections == 0
+
+
 async def test_no_least_time_still_refuses_what_is_over(upstream: Upstream, make: Make) -> None:
     service = make(await upstream.start(answering(text())), min_seconds=0.0)
     with pytest.raises(Refused):

@@ -161,8 +161,9 @@ class AgentaCompletionService:
     async def _run(
         self, route: Route, run: PromptRun, call: ToolCall, credential: AgentaCredential | None = None
     ) -> Completion:
-        call.require_time(self._config.min_seconds)
         await call.begin_billing()
+        # Only now, because recording may have to wait for the disk or for Redis.
+        call.require_time(self._config.min_seconds)
         url = self._address.services(route.path)
         if credential and credential.project:
             url += f"?{urlencode({'project_id': credential.project})}"
