@@ -299,6 +299,32 @@ def test_a_file_is_read_later_if_no_thread_can_start(path: Path, clock: Clock, m
     assert (file.content, file.unknown_seconds) == ("two", 0)
 
 
+def test_what_changes_while_a_file_is_read_is_seen_at_the_next_look(path: Path, clock: Clock) -> None:
+    known, is_read, may_go_on = {"one"}, threading.Event(), threading.Event()
+
+    def parse_by_what_is_known(content: bytes) -> str:
+        if content.decode() not in set(known):
+            is_read.set()
+            may_go_on.wait(30)
+            raise ValueError("it isn't known")
+        return content.decode()
+
+    file = Impatient(path, parse_by_what_is_known, patience=0.01, clock=clock)
+    path.write_text("two")
+    clock.now += 10
+    assert file.content == "one"
+    assert is_read.wait(30)
+    known.add("two")
+    file.retry()
+    may_go_on.set()
+    for _ in range(1000):
+        clock.now += 10
+        if file.content == "two":
+            break
+        threading.Event().wait(0.01)
+    assert file.content == "two"
+
+
 @pytest.mark.parametrize("kind", ["pipe", "folder", "device"])
 def test_only_regular_files(path: Path, kind: str) -> None:
     path.unlink()

@@ -71,6 +71,7 @@ class ReloadingFiles(Generic[Content]):
         self._fault = ""
         # What can't be parsed can't be parsed later either, unless it changes.
         self._unusable: Version = []
+        self._shall_retry = False
         # Since when the content of the files isn't known.
         self._unknown_since = math.inf
 
@@ -98,7 +99,7 @@ class ReloadingFiles(Generic[Content]):
 
     def retry(self) -> None:
         """Parse unusable files again at the next check although they haven't changed: what they depend on has."""
-        self._unusable = []
+        self._shall_retry = True
 
     @property
     def unknown_seconds(self) -> float:
@@ -111,6 +112,10 @@ class ReloadingFiles(Generic[Content]):
     def _check(self, done: threading.Event) -> None:
         try:
             version = self._stat()
+            # Not by retry() itself: what they depend on may change while they are parsed.
+            if self._shall_retry:
+                self._shall_retry = False
+                self._unusable = []
             if version != self._unusable and (version != self._version or self._fault):
                 self._reload()
             else:
