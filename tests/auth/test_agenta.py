@@ -127,6 +127,26 @@ async def test_other_tools_may_need_other_permissions(standin: StandIn, make: Ma
     assert standin.permissions.started == 3
 
 
+async def test_an_answer_about_permissions_of_earlier_tools_isnt_kept(standin: StandIn, make: Make) -> None:
+    authenticator, other = make(), frozenset({"run_service"})
+    is_asked, may_answer = asyncio.Event(), asyncio.Event()
+
+    async def respond(_: Received) -> None:
+        is_asked.set()
+        await may_answer.wait()
+
+    standin.permissions.respond = respond
+    earlier = asyncio.create_task(authenticator.authenticate(GOOD))
+    await is_asked.wait()
+    authenticator.ask_about(other)
+    later = asyncio.create_task(authenticator.authenticate(GOOD))
+    await asyncio.sleep(0)
+    may_answer.set()
+    assert (await earlier).permissions == EDIT
+    assert (await later).permissions == other
+    assert (await authenticator.authenticate(GOOD)).permissions == other
+
+
 @pytest.mark.parametrize(
     ("credentials", "accepted"),
     [

@@ -137,7 +137,7 @@ class AgentaAuthenticator:
         self._by_address = _Budget(burst, per_second, config.max_entries, clock)
         # Half: one credential alone must not shut out the others of its address.
         self._by_credential = _Budget(max(burst // 2, 1), per_second / 2, config.max_entries, clock)
-        self._asking: SingleFlight[bytes, _Outcome] = SingleFlight()
+        self._asking: SingleFlight[tuple[bytes, frozenset[str]], _Outcome] = SingleFlight()
         # Kept apart, so that many refusals can't evict the consents of other callers.
         self._consents = _Memory(config.max_entries, clock)
         self._refusals = _Memory(config.max_entries, clock)
@@ -185,9 +185,10 @@ class AgentaAuthenticator:
         known = self._consents.get(key) or self._refusals.get(key)
         if known is not None:
             return known
-        return await self._asking.run(key, lambda: self._ask(key, credentials))
+        asked = self._permissions
+        return await self._asking.run((key, asked), lambda: self._ask(key, credentials, asked))
 
-    async def _ask(self, key: bytes, credentials: Credentials) -> _Outcome:
+    async def _ask(self, key: bytes, credentials: Credentials, asked: frozenset[str]) -> _Outcome:
         network, who = _network(credentials.host), _key(replace(credentials, project=""))
         is_approved = key in self._approved
         # Here, too, so that nobody waits for a place only to be refused.
@@ -201,12 +202,12 @@ class AgentaAuthenticator:
                 on_time_out = _unavailable
                 # Before they are asked: what they say is at least as old.
                 now = self._clock()
-                permissions = sorted(self._permissions)
+                permissions = sorted(asked)
                 answers = await asyncio.gather(*(self._check(permission, credentials) for permission in permissions))
         except TimeoutError:
             if on_time_out is _unavailable:
                 self._note("no answer came in time")
-            self._keep(key, self._clock(), on_time_out)
+            self._keep(key, self._clock(), on_time_out, asked)
             return on_time_out
         outcome = self._restricted(_combined(dict(zip(permissions, answers, strict=True))))
         if _is_futile(outcome, answers, credentials.project):
@@ -214,7 +215,7 @@ class AgentaAuthenticator:
             self._by_credential.spend(who)
         if outcome is not _unavailable:
             self._note("")
-        self._keep(key, now, outcome)
+        self._keep(key, now, outcome, asked)
         return outcome
 
     def _delay(self, network: str, who: bytes, *, is_approved: bool) -> float:
@@ -251,15 +252,18 @@ class AgentaAuthenticator:
             self._note(str(error))
             return _Failed.UNUSABLE
 
-    def _keep(self, key: bytes, now: float, outcome: _Outcome) -> None:
+    def _keep(self, key: bytes, now: float, outcome: _Outcome, asked: frozenset[str]) -> None:
         """Cache the outcome; failures for the retry delay that callers get."""
+        if asked != self._permissions:
+            # The tools have changed meanwhile.
+            return
         if outcome in (_unavailable, _busy):
             # From now on, because it may have taken longer than that to fail.
             self._refusals.keep(key, self._clock() + _RETRY_SECONDS, outcome)
         elif not isinstance(outcome, Principal) or not outcome.permissions:
             self._refusals.keep(key, now + self._config.deny_seconds, outcome)
         else:
-            is_all = outcome.permissions == self._permissions
+            is_all = outcome.permissions == asked
             seconds = self._config.allow_seconds if is_all else self._config.deny_seconds
             self._consents.keep(key, now + seconds, outcome)
             self._approved[key] = None
