@@ -603,6 +603,36 @@ async def test_by_choice_a_process_knows_its_own_runs_while_the_ledger_is_away(b
         await runs.aclose()
 
 
+async def test_by_choice_a_process_knows_its_own_runs_when_the_ledger_is_back_and_has_lost_another(
+    backing: Backing,
+) -> None:
+    backing.time_out_soon()
+    now = 0.0
+    async with store_on(backing, lease=60, begin_unrecorded=True) as store, store_on(backing) as other:
+        for key in ("ended", "running", "lost"):
+            claim = await lead(other, key)
+            await claim.lease.begin()
+            await claim.lease.abandon()
+        runs = InFlightCalls(LocalFallback(store, LedgerStore(MemoryLedger()), clock=lambda: now))
+        ended, running = Tool(), Tool()
+        ended.end.set()
+        with backing.unavailable():
+            assert await runs.run(RunId("ended", b"f"), ended, Waiter()) == result()
+            leader = asyncio.create_task(runs.run(RunId("running", b"f", rerun=True), running, Waiter()))
+            await running.begun.wait()
+        now += 60
+        assert await runs.run(RunId("lost", b"f"), Tool(), Waiter()) == OUTCOME_UNKNOWN
+        assert (await runs.run(RunId("ended", b"f"), ended, Waiter())).replayed
+        repeat = asyncio.create_task(runs.run(RunId("running", b"f"), running, Waiter()))
+        await asyncio.sleep(0.1)
+        running.end.set()
+        assert [(await call).text for call in (leader, repeat)] == ["result"] * 2
+        assert (ended.runs, running.runs) == (1, 1)
+        # What the memory didn't know is nobody's to run there.
+        assert await runs.run(RunId("lost", b"f"), Tool(), Waiter()) == OUTCOME_UNKNOWN
+        await runs.aclose()
+
+
 @pytest.mark.needs("redis-server")
 async def test_by_choice_a_process_knows_its_own_runs_when_redis_is_back_and_empty(redis: RedisServer) -> None:
     async with store_on(RedisBacking(redis), begin_unrecorded=True) as store:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from agenta_ai_server.domain.errors import Reason, Refused
+from agenta_ai_server.idempotency.ledger import Lost
 from agenta_ai_server.idempotency.store import Leading
 
 if TYPE_CHECKING:
@@ -65,7 +66,7 @@ class LocalFallback:
         Raises:
             Refused: REQUEST_ID_REUSED.
         """
-        if not isinstance(shared, Leading):
+        if not isinstance(shared, Leading | Lost):
             return shared
         try:
             local = await self._local.claim(key, fingerprint, waited=waited, rerun=rerun)
@@ -73,12 +74,22 @@ class LocalFallback:
             if refused.reason is Reason.REPLAY_STORE_UNAVAILABLE:
                 # The memory is full.
                 return shared
-            await shared.lease.release()
+            await _give_back(shared)
             raise
-        if isinstance(local, Leading):
-            return Leading(_BothLeases(shared.lease, local.lease))
-        await shared.lease.release()
+        match shared, local:
+            case Leading(lease=theirs), Leading(lease=ours):
+                return Leading(_BothLeases(theirs, ours))
+            case Lost(), Leading():
+                # A run that the memory doesn't know either.
+                await _give_back(local)
+                return shared
+        await _give_back(shared)
         return local
+
+
+async def _give_back(claim: Claim) -> None:
+    if isinstance(claim, Leading):
+        await claim.lease.release()
 
 
 @dataclass(frozen=True, slots=True)
