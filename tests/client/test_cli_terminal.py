@@ -260,6 +260,18 @@ def test_control_c_with_many_files(server: FakeServer) -> None:
     assert "Traceback" not in seen
 
 
+def test_control_c_with_many_files_loses_no_answer(loud: FakeServer) -> None:
+    (refined,) = loud.service.answers
+    loud.answers(refined, None)
+    with terminal(loud, "refine", "*.md", "-j", "1", "--json") as child:
+        child.expect("1/3")
+        child.send("\x03")
+        seen = child.rest()
+    assert child.exit_code == 130
+    assert LONG.upper() in seen
+    assert "Traceback" not in seen
+
+
 def test_interactive(loud: FakeServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     editor = tmp_path / "editor.py"
     editor.write_text("import sys, pathlib; file = pathlib.Path(sys.argv[1]); file.write_text('Mine.\\n')")

@@ -76,6 +76,9 @@ def _many(work: Work, names: Sequence[str]) -> int:
     except BaseException:
         # Don't wait for running calls: closing the client ends them.
         work.running.freeze()
+        if work.args.json:
+            # What has been answered has been billed.
+            found.print_json(names)
         raise
     finally:
         pool.shutdown(wait=False, cancel_futures=True)
@@ -121,12 +124,17 @@ class _Findings:
         """Print the summary, and return the exit code."""
         changed = sum(done.changed for done in self._done.values())
         if self._work.args.json:
-            streams.print_json([self._as_json(name) for name in names])
+            self.print_json(names)
         else:
             verb = "would change" if self._work.args.check else "refined"
             counts = [f"{changed} {verb}", f"{len(self._done) - changed} unchanged", f"{len(self._failed)} failed"]
             self._work.screen.say(f"{len(names)} prompts: {', '.join(counts)}.")
         return self._code or (exits.WOULD_CHANGE if self._work.args.check and changed else exits.OK)
+
+    def print_json(self, names: Sequence[str]) -> None:
+        """Print the outcomes so far, in the order of the names."""
+        known = self._done.keys() | self._failed.keys()
+        streams.print_json([self._as_json(name) for name in names if name in known])
 
     def _as_json(self, name: str) -> dict[str, object]:
         if name in self._done:
