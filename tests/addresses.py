@@ -1,4 +1,4 @@
-"""Addresses on loopback: for servers that are started later, or again, and one where nobody listens."""
+"""Addresses: on loopback for servers that are started later, or again, and some where nobody is."""
 
 from __future__ import annotations
 
@@ -15,6 +15,9 @@ if TYPE_CHECKING:
 # Linux gives none of these to connections, nor to servers that ask for any port (net.ipv4.ip_local_port_range).
 _PORTS = range(20_000, 32_000)
 _WORKERS = 16
+
+# Longer than a name can be, so that it is no name without asking a name server, which may be slow or not there.
+UNKNOWN_HOST = ".".join(["x" * 60] * 5)
 
 
 def _ports_of_this_worker() -> itertools.cycle[int]:

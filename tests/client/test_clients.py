@@ -8,6 +8,7 @@ from uuid import uuid4
 
 import grpc
 import pytest
+from addresses import UNKNOWN_HOST
 from google.rpc import error_details_pb2, status_pb2
 
 from agenta_ai import (
@@ -195,7 +196,7 @@ async def test_the_deadline_passes(call: Call, server: FakeServer) -> None:
     ("target", "why"),
     [
         (UNREACHABLE, "without TLS: connection refused"),
-        ("no-such-host.invalid:1", "with TLS: the name cannot be resolved"),
+        (f"{UNKNOWN_HOST}:1", "with TLS: the name cannot be resolved"),
         ("unix:/no/such.sock", "without TLS: .*No such file"),
     ],
 )

@@ -6,6 +6,7 @@ import asyncio
 import json
 import os
 import resource
+import socket
 import ssl
 import subprocess
 import sys
@@ -81,6 +82,7 @@ class Setup:
     other: Web
     authority: trustme.CA
     environment: dict[str, str]
+    patch: pytest.MonkeyPatch
 
     def write(self, name: str, content: str | bytes) -> None:
         path = self.folder / name
@@ -104,14 +106,14 @@ def rsa_key() -> rsa.RSAPrivateKey:
 
 
 @pytest.fixture
-async def setup(tmp_path: Path, rsa_key: rsa.RSAPrivateKey) -> AsyncIterator[Setup]:
+async def setup(tmp_path: Path, rsa_key: rsa.RSAPrivateKey, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Setup]:
     async with AsyncExitStack() as stack:
         standin = await stack.enter_async_context(StandIn(api_key=KEY))
         issuer = Issuer(rsa_key)
         await stack.enter_async_context(issuer.published())
         collector = await stack.enter_async_context(Web(status=405).serving())
         other = await stack.enter_async_context(Web().serving())
-        made = Setup(tmp_path, standin, issuer, collector, other, trustme.CA(), {})
+        made = Setup(tmp_path, standin, issuer, collector, other, trustme.CA(), {}, monkeypatch)
         made.certificate()
         made.write("ca.pem", made.authority.cert_pem.bytes())
         made.write("limits.toml", LIMITS)
@@ -178,6 +180,19 @@ def unknown_agenta_key(setup: Setup) -> None:
 
 def powerless_agenta_key(setup: Setup) -> None:
     setup.standin.permissions.callers = {f"ApiKey {KEY}": Caller(actions=frozenset())}
+
+
+def unknown_host(setup: Setup) -> dict[str, str]:
+    resolve = socket.getaddrinfo
+
+    def resolved(host: Any, *args: Any, **options: Any) -> Any:
+        # Without asking a name server, which may be slow or not there.
+        if host == "agenta.invalid":
+            raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+        return resolve(host, *args, **options)
+
+    setup.patch.setattr(socket, "getaddrinfo", resolved)
+    return {"AGENTA_AI_SERVICES_API_URL": "http://agenta.invalid"}
 
 
 def agenta_answers(status: int, body: str = "{}", location: str = "") -> Plant:
@@ -323,7 +338,7 @@ FAULTS: dict[str, tuple[Plant, str, str, str]] = {
         "failed",
         "Check that it is running",
     ),
-    "Agenta's name": (sets(AGENTA_AI_SERVICES_API_URL="http://agenta.invalid"), "Agenta", "failed", "the host in"),
+    "Agenta's name": (unknown_host, "Agenta", "failed", "the host in"),
     "Agenta without TLS": (
         lambda setup: {"AGENTA_AI_SERVICES_API_URL": setup.standin.url.replace("http:", "https:")},
         "Agenta",
