@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from addresses import free_address
 from conftest import settings_for
 from deploy.conftest import DEPLOY
 
@@ -85,7 +86,8 @@ async def test_the_health_check(standin: StandIn) -> None:
         process = await asyncio.create_subprocess_exec(sys.executable, *arguments, stderr=asyncio.subprocess.DEVNULL)
         return await process.wait()
 
-    async with serve.running(settings_for(standin)) as address:
+    # Nobody else listens there afterwards.
+    async with serve.running(settings_for(standin, AGENTA_AI_GRPC_LISTEN=free_address())) as address:
         assert await ask(address) == 0
     assert await ask(address) == 1
 

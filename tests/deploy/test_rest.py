@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from addresses import refusing_address
 from calls import REFINE, TEMPLATE
 from conftest import settings_for
 
@@ -211,11 +212,10 @@ async def test_callers_do_not_steer_envoy(serve: Serve) -> None:
     assert response.status_code == 200
 
 
-async def test_503_while_no_replica_can_be_reached(front: Start, standin: StandIn) -> None:
-    async with running(settings_for(standin)) as gone:
-        pass
-    async with front(gone) as envoy, envoy.http() as client:
-        response = await client.post(CALL, json=body())
+async def test_503_while_no_replica_can_be_reached(front: Start) -> None:
+    with refusing_address() as nobody:
+        async with front(nobody) as envoy, envoy.http() as client:
+            response = await client.post(CALL, json=body())
     assert response.status_code == 503
     assert response.json()["detail"]
 
