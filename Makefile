@@ -18,6 +18,8 @@ PARALLEL := -n $(shell expr 2 \* $$(getconf _NPROCESSORS_ONLN)) --dist worksteal
 ONE_VERSION_IS_ENOUGH := $(addprefix --ignore=tests/,clients conformance deploy distribution docs faults replicas)
 # The oldest Rust that the client declares. rustup gets it when it is missing.
 RUST_MINIMUM := $(shell sed -n 's/^rust-version = "\(.*\)"/\1/p' clients/rust/Cargo.toml)
+# For Go, which asks a registry once for each module.
+AGAIN := $(CURDIR)/.ci/again
 BENCH := $(TOOLS)/bench/bin/python -m bench
 BEFORE := f5b559f
 SAMPLE := examples/support_agent.json
@@ -97,8 +99,8 @@ live: $(READY) ## Provision into a real Agenta, run the whole path, clean up. Ne
 $(TOOLS)/bench/.ready: $(READY) pyproject.toml bench/peers/ceiling/main.go bench/peers/ceiling/go.mod
 	@$(BIN)/uv venv -q --clear --python $(PYTHON) $(TOOLS)/bench
 	@$(BIN)/uv pip install -q --compile-bytecode -p $(TOOLS)/bench -c requirements-dev.lock -e '.[server,mcp,redis,tracing]' --group bench
-	@GOBIN=$(CURDIR)/$(TOOLS)/bin go install github.com/bojand/ghz/cmd/ghz@v0.121.0
-	@cd bench/peers/ceiling && go build -o $(CURDIR)/$(TOOLS)/bin/ . github.com/tsenart/vegeta/v12
+	@GOBIN=$(CURDIR)/$(TOOLS)/bin $(AGAIN) go install github.com/bojand/ghz/cmd/ghz@v0.121.0
+	@cd bench/peers/ceiling && $(AGAIN) go mod download && go build -o $(CURDIR)/$(TOOLS)/bin/ . github.com/tsenart/vegeta/v12
 	@touch $@
 
 # The service as the image has it. With what its peers need, httpx would import what its own command line is made of.
@@ -128,7 +130,7 @@ bench: $(TOOLS)/bench/.ready $(TOOLS)/served/.ready $(TOOLS)/before/.ready ## Me
 	@$(BENCH).report
 
 bench-smoke: $(TOOLS)/bench/.ready $(TOOLS)/served/.ready $(TOOLS)/before/.ready ## See that everything that is compared can be measured, and that bench/README.md shows the last results.
-	@cd bench/peers/ceiling && test -z "$$(gofmt -l .)" && go mod tidy -diff && go vet .
+	@cd bench/peers/ceiling && test -z "$$(gofmt -l .)" && $(AGAIN) go mod tidy -diff && go vet .
 	@$(BENCH).smoke
 	@$(BENCH).typed --calls 10 > /dev/null
 	@$(BENCH).report --check
@@ -181,8 +183,8 @@ docs-site: $(TOOLS)/site/.ready ## Build the site of the documentation, .tools/s
 	@$(TOOLS)/site/venv/bin/zensical build --strict -f $(TOOLS)/site/zensical.toml
 
 clients: $(READY) ## Make the clients in other languages from protos/, check and test them. Needs Go, Node, Java with Maven, and Rust.
-	@cd clients/go && ../../$(BIN)/buf generate
-	@cd clients/go && test -z "$$(gofmt -l .)" && go mod tidy -diff && go vet ./... && go test ./...
+	@cd clients/go && $(AGAIN) go mod download && ../../$(BIN)/buf generate
+	@cd clients/go && test -z "$$(gofmt -l .)" && $(AGAIN) go mod tidy -diff && go vet ./... && go test ./...
 	@cd clients/typescript && npm ci --silent --prefer-offline && npm run -s generate && npm run -s check && npm test -s && npm run -s test:versions && npm run -s check:package
 	@mvn -q -B -f clients/java verify
 	@$(BIN)/buf build protos -o - | cargo run -q --locked --manifest-path clients/rust/generate/Cargo.toml
