@@ -29,6 +29,8 @@ DEFAULT_SERVER = "agenta-ai-server dev"
 STARTS_SERVER = re.compile(r"(?:[A-Z_]+=\S+ )*agenta-ai-server (?:dev|serve)\b")
 BLOCK = re.compile(r"^```console\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 MARK = "\x1e"
+# What a session may take: its commands start a Python each, which takes a busy machine seconds. And what its test may.
+SESSION_SECONDS, TEST_SECONDS = 300, 600
 ANY_LINES = r"(?:.*\n)*?"
 
 
@@ -87,7 +89,7 @@ def run(session: list[Command], folder: Path, real: dict[str, str] | None = None
         script = script.replace(said, meant)
     printed = subprocess.run(
         ["bash", "-c", script], cwd=folder, env=environment(), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT, text=True, timeout=50, check=False,
+        stderr=subprocess.STDOUT, text=True, timeout=SESSION_SECONDS, check=False,
     ).stdout  # fmt: skip
     for said, meant in (real or {}).items():
         printed = printed.replace(meant, said)

@@ -10,10 +10,12 @@ from typing import TYPE_CHECKING
 
 import pytest
 import yaml
-from docs.console import ROOT, matches, replay, sections
+from docs.console import ROOT, TEST_SECONDS, matches, replay, sections
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+pytestmark = pytest.mark.timeout(TEST_SECONDS)
 
 PAGE = ROOT / "docs/ci.md"
 SECTIONS = {title: each for title, each in sections(PAGE).items() if each.after}

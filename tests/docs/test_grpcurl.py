@@ -5,10 +5,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import pytest
-from docs.console import ROOT, Section, matches, replay, sections
+from docs.console import ROOT, TEST_SECONDS, Section, matches, replay, sections
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+pytestmark = pytest.mark.timeout(TEST_SECONDS)
 
 DOCUMENT = ROOT / "docs/grpcurl.md"
 PROGRAMS = {"Generate load with ghz": "ghz"}

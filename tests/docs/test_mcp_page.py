@@ -5,12 +5,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import pytest
-from docs.console import ROOT, matches, replay, sections
+from docs.console import ROOT, TEST_SECONDS, matches, replay, sections
 
 from agenta_ai.mcp import body, caller_check, connections, progress, sessions
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+pytestmark = pytest.mark.timeout(TEST_SECONDS)
 
 PAGE = ROOT / "docs/mcp.md"
 SECTIONS = {title: each for title, each in sections(PAGE).items() if each.after}

@@ -8,11 +8,13 @@ import sys
 from typing import TYPE_CHECKING
 
 import pytest
-from docs.console import ADDRESS, KEY, ROOT, Command, commands, environment, matches, run, serving
+from docs.console import ADDRESS, KEY, ROOT, TEST_SECONDS, Command, commands, environment, matches, run, serving
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
+
+pytestmark = pytest.mark.timeout(TEST_SECONDS)
 
 README = (ROOT / "README.md").read_text()
 CALLER = Command(f"export AGENTA_AI_TARGET={ADDRESS} AGENTA_AI_API_KEY={KEY}", "")

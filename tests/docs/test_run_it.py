@@ -33,7 +33,7 @@ async def test_from_a_url_and_a_key_to_a_refined_prompt_in_a_few_commands(tmp_pa
     kept = {name: value for name, value in os.environ.items() if not name.startswith("AGENTA")}
     path = {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
     own = {**kept, **path, "AGENTA_AI_GRPC_LISTEN": address, "AGENTA_AI_TARGET": address}
-    async with StandIn(app="") as standin, asyncio.timeout(60):
+    async with StandIn(app="") as standin, asyncio.timeout(150):
         known = export.text.replace(URL, standin.url).replace(KEY, "AGENTA_API_KEY=standin-key")
         script = "\n".join([known, provision.text, serve.text])
         async with running(script, tmp_path, own) as server:

@@ -5,10 +5,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import pytest
-from docs.console import ROOT, matches, replay, sections
+from docs.console import ROOT, TEST_SECONDS, matches, replay, sections
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+pytestmark = pytest.mark.timeout(TEST_SECONDS)
 
 SECTIONS = {title: each for title, each in sections(ROOT / "docs/standin.md").items() if each.after}
 

@@ -6,13 +6,15 @@ import re
 from typing import TYPE_CHECKING
 
 import pytest
-from docs.console import ROOT, matches, replay, sections
+from docs.console import ROOT, TEST_SECONDS, matches, replay, sections
 
 from agenta_ai_server.tools.tools_file.read import parse
 from agenta_ai_server.tools.tools_file.tables import KEYS
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+pytestmark = pytest.mark.timeout(TEST_SECONDS)
 
 DOCUMENT = ROOT / "docs/tools.md"
 
