@@ -35,7 +35,8 @@ class Running:
             self._ended(request_id)
             raise
         self._ended(request_id)
-        self._answered[request_id] = label
+        with self._changing:
+            self._answered[request_id] = label
 
     def freeze(self) -> None:
         """Keep the call, because it was interrupted."""
@@ -62,9 +63,11 @@ class Running:
 
     def unseen(self) -> str:
         """Return how to get the results that couldn't be printed; empty if there are none."""
-        if len(self._answered) == 1:
-            return f" To get the result again, use --request-id {next(iter(self._answered))}."
-        each = ", ".join(f"{label} --request-id {request_id}" for request_id, label in self._answered.items())
+        with self._changing:
+            answered = dict(self._answered)
+        if len(answered) == 1:
+            return f" To get the result again, use --request-id {next(iter(answered))}."
+        each = ", ".join(f"{label} --request-id {request_id}" for request_id, label in answered.items())
         return f" To get a result again, run the command for one file: {each}." if each else ""
 
     def _ended(self, request_id: str) -> None:
