@@ -369,7 +369,7 @@ final class ClientTest {
                     .limit(calls)
                     .toList();
             for (var result : results) {
-                result.get(30, TimeUnit.SECONDS);
+                result.get(90, TimeUnit.SECONDS);
             }
             assertEquals(calls, service.arrivals.size());
         }
@@ -394,7 +394,7 @@ final class ClientTest {
             }
             awaited.countDown();
             try {
-                assertTrue(awaited.await(20, TimeUnit.SECONDS));
+                assertTrue(awaited.await(60, TimeUnit.SECONDS));
             } catch (InterruptedException interrupted) {
                 Thread.currentThread().interrupt();
             }

@@ -416,7 +416,7 @@ final class ToolCallTest {
         Answer end = Answer.refused(Code.INTERNAL);
         try (FakeService service = new FakeService(atOnce, atOnce, atOnce, end, Answer.never());
                 Client client = new BrokenWhileWriting(() -> {}).to(service)) {
-            var options = ToolCallOptions.DEFAULT.withTimeout(Duration.ofSeconds(3));
+            var options = ToolCallOptions.DEFAULT.withTimeout(Duration.ofSeconds(6));
             var failure = assertThrows(CallException.class, () -> client.callTool(request(), options));
             assertEquals(Code.DEADLINE_EXCEEDED, failure.code());
             assertEquals(5, service.arrivals.size());
