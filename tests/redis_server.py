@@ -33,9 +33,12 @@ class RedisServer:
 
     def start(self) -> None:
         self._process = subprocess.Popen(self._command, stdout=subprocess.DEVNULL)
-        for _ in range(500):
+        # Up to a minute, on a machine that is busy.
+        for _ in range(6_000):
             with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", self.port)):
                 return
+            if self._process.poll() is not None:
+                break
             time.sleep(0.01)
         raise AssertionError("redis-server didn't start")
 
