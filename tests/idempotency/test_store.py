@@ -516,9 +516,13 @@ async def test_a_run_whose_callers_have_left_ends_though_the_ledger_is_away(
 
 
 async def test_who_comes_while_the_ledger_is_asked_who_waits_counts_as_waiting() -> None:
-    is_asked, may_answer = asyncio.Event(), asyncio.Event()
+    is_asked, may_answer, may_hold = asyncio.Event(), asyncio.Event(), asyncio.Event()
 
     class LateLedger(MemoryLedger):
+        async def hold(self, holds: Sequence[Hold]) -> list[bool]:
+            await may_hold.wait()
+            return await super().hold(holds)
+
         async def followed(self, key: str) -> float:
             followed = await super().followed(key)
             is_asked.set()
@@ -529,9 +533,36 @@ async def test_who_comes_while_the_ledger_is_asked_who_waits_counts_as_waiting()
     claim = await lead(store)
     followed = asyncio.create_task(claim.lease.followed())
     await is_asked.wait()
-    assert isinstance(await store.claim("id", b"f", rerun=True), Following)
+    repeat = asyncio.create_task(store.claim("id", b"f", rerun=True))
+    await asyncio.sleep(0)
     may_answer.set()
     assert await followed > 0
+    may_hold.set()
+    assert isinstance(await repeat, Following)
+
+
+async def test_an_answer_of_before_a_run_began_takes_no_lease_from_it() -> None:
+    is_asked, may_answer = asyncio.Event(), asyncio.Event()
+
+    class LateLedger(SlowToEnd):
+        async def hold(self, holds: Sequence[Hold]) -> list[bool]:
+            if holds[0].begun:
+                return await super().hold(holds)
+            is_asked.set()
+            await may_answer.wait()
+            # Another process had claimed the id then.
+            return [False]
+
+    ledger = LateLedger()
+    store = LedgerStore(ledger)
+    claim = await lead(store)
+    renewal = asyncio.create_task(store.claim("id", b"f"))
+    await is_asked.wait()
+    await claim.lease.begin()
+    may_answer.set()
+    assert isinstance(await renewal, Following)
+    assert isinstance(await store.claim("id", b"f"), Following)
+    assert ledger.held == ["id", "id"]
 
 
 async def test_who_may_wait_elsewhere_has_the_benefit_of_the_doubt_once(backing: Backing) -> None:

@@ -143,7 +143,7 @@ class LedgerStore:
         self._numbers = itertools.count()
         # By the keys of their ids.
         self._leases: dict[str, LedgerLease] = {}
-        # The runs whose outcomes the ledger is recording, by the same keys.
+        # The runs whose ends the ledger is recording, by the same keys.
         self._ending: dict[str, Run] = {}
         self._pending = PendingWrites()
         self._tasks: set[asyncio.Task[None]] = set()
@@ -183,10 +183,13 @@ class LedgerStore:
         """Ask to run an id; see :meth:`Store.claim`."""
         # The ledger isn't asked about a run of this process: if it was away or its clock has jumped, the lease looks
         # as if it had run out.
-        if (lease := self._leases.get(key)) and await self._is_held(lease):
-            _check_fingerprint(lease.run, fingerprint)
+        if lease := self._leases.get(key):
+            # Now, because who waits for the run may be asked while its lease is renewed.
             lease.followed_until = time.monotonic() + FOLLOWER_SECONDS
-            return Following(lease.run.token)
+            if await self._is_held(lease):
+                _check_fingerprint(lease.run, fingerprint)
+                lease.followed_until = time.monotonic() + FOLLOWER_SECONDS
+                return Following(lease.run.token)
         # Only now, because the run may have ended while its lease was renewed.
         if ending := self._ending.get(key):
             _check_fingerprint(ending, fingerprint)
@@ -255,10 +258,11 @@ class LedgerStore:
     async def _renew(self, leases: list[LedgerLease]) -> None:
         if not leases:
             return
-        held = await self._ask(self.ledger.hold([Hold(lease.run, lease.begun) for lease in leases]))
-        for lease, is_held in zip(leases, held, strict=True):
-            # It may have ended while it was renewed.
-            if not is_held and self._forget(lease.run):
+        holds = [Hold(lease.run, lease.begun) for lease in leases]
+        held = await self._ask(self.ledger.hold(holds))
+        for lease, hold, is_held in zip(leases, holds, held, strict=True):
+            # It may have begun or ended meanwhile. If it has begun, the next answer says whether it is still held.
+            if not is_held and lease.begun == hold.begun and self._forget(lease.run):
                 log.warning("a lease wasn't renewed in time, and another process has claimed its request_id")
 
     async def _is_held(self, lease: LedgerLease) -> bool:
@@ -299,10 +303,9 @@ class LedgerStore:
         self._forget(run)
         if ending.data is not None:
             ending = Ending(ending.kind, self._sealing.seal(run.key, ending.data))
-        is_kept = ending.kind is EndKind.KEPT
-        until = time.monotonic() + max(self._ttl if is_kept else 0.0, self._lease_seconds)
-        if is_kept:
-            self._ending[run.key] = run
+        # For as long as the ledger may remember that it has begun.
+        until = time.monotonic() + max(self._ttl, self._lease_seconds)
+        self._ending[run.key] = run
         try:
             await self._ask(self.ledger.end(run, ending))
         except Refused:
