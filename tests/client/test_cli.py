@@ -668,6 +668,37 @@ def test_control_c(server: FakeServer) -> None:
     assert running.returncode == 130
 
 
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+def test_control_c_that_ends_the_reader_too(
+    unbuffered: str,
+    server: FakeServer,
+    answer: Callable[..., pb.CallToolResponse],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """As with ``agenta-ai refine *.md --json | jq``."""
+    monkeypatch.setenv("PYTHONUNBUFFERED", unbuffered)
+    files = [tmp_path / "a.md", tmp_path / "b.md"]
+    for file in files:
+        file.write_text("Old.\n")
+    messages = [{"role": "system", "content": "New."}]
+    content = {"messages": messages, "summary": "", "prompt_template_json": json.dumps({"messages": messages})}
+    server.answers(answer(structuredContent=content), None)
+    reading, writing = os.pipe()
+    words = ["refine", *map(str, files), "-j", "1", "--json", "--target", server.target]
+    running = subprocess.Popen(
+        [sys.executable, "-c", BOOTSTRAP, *COMMAND, *words], stdout=writing, stderr=subprocess.PIPE, text=True
+    )
+    os.close(writing)
+    while len(server.service.requests) < 2:
+        assert server.service.asked.wait(30)
+        server.service.asked.clear()
+    os.close(reading)
+    running.send_signal(signal.SIGINT)
+    assert f"--request-id {server.service.requests[1].request_id}." in running.communicate(timeout=20)[1]
+    assert running.returncode == 130
+
+
 @pytest.mark.parametrize(
     ("words", "redirection", "why", "unbuffered"),
     [

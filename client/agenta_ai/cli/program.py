@@ -63,12 +63,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         try:
             code = _run(parser.build().parse_args(argv, argparse.Namespace(**_DEFAULTS)), running)
+        except KeyboardInterrupt:
+            code = _interrupted(running)
         finally:
             # This includes the help, before it raises SystemExit.
             sys.stdout.flush()
     except KeyboardInterrupt:
-        for line in running.notes():
-            exits.complain(line, exits.INTERRUPTED)
         return exits.INTERRUPTED
     except BrokenPipeError:
         _give_up_output()
@@ -77,6 +77,17 @@ def main(argv: Sequence[str] | None = None) -> int:
         _give_up_output()
         return exits.complain(f"Cannot write to standard output: {error.strerror}.{running.unseen()}", exits.USAGE)
     return code
+
+
+def _interrupted(running: Running) -> int:
+    for line in running.notes():
+        exits.complain(line, exits.INTERRUPTED)
+    try:
+        sys.stdout.flush()
+    except OSError:
+        # The program that read it has been interrupted, too.
+        _give_up_output()
+    return exits.INTERRUPTED
 
 
 def _give_up_output() -> None:

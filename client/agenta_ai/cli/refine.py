@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from concurrent.futures import Future, ThreadPoolExecutor, as_completed
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from agenta_ai import AgentaError, InvalidInput, RefinedPrompt, RefinedWithCases
@@ -15,7 +16,7 @@ from agenta_ai.cli.work import Work
 
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from agenta_ai.cli.access import Access
     from agenta_ai.cli.running import Running
@@ -67,18 +68,19 @@ def _show(work: Work, done: Refinement) -> None:
 
 def _many(work: Work, names: Sequence[str]) -> int:
     found = _Findings(work)
+    waited: dict[Future[Refinement], str] = {}
     pool = ThreadPoolExecutor(work.args.jobs, thread_name_prefix="agenta-ai")
     try:
         with work.screen.progress("refining", len(names)) as step:
-            waited = {pool.submit(_refined_file, work, name): name for name in names}
+            waited |= {pool.submit(_refined_file, work, name): name for name in names}
             for future in as_completed(waited):
                 step(lambda future=future: found.add(waited[future], future))  # type: ignore[misc]
     except BaseException:
         # Don't wait for running calls: closing the client ends them.
         work.running.freeze()
-        if work.args.json:
-            # What has been answered has been billed.
-            found.print_json(names)
+        # What has been answered has been billed. Whatever prevents this, the first error is the one to report.
+        with suppress(Exception):
+            found.end_early(names, waited)
         raise
     finally:
         pool.shutdown(wait=False, cancel_futures=True)
@@ -124,17 +126,26 @@ class _Findings:
         """Print the summary, and return the exit code."""
         changed = sum(done.changed for done in self._done.values())
         if self._work.args.json:
-            self.print_json(names)
+            self._print_json(names)
         else:
             verb = "would change" if self._work.args.check else "refined"
             counts = [f"{changed} {verb}", f"{len(self._done) - changed} unchanged", f"{len(self._failed)} failed"]
             self._work.screen.say(f"{len(names)} prompts: {', '.join(counts)}.")
         return self._code or (exits.WOULD_CHANGE if self._work.args.check and changed else exits.OK)
 
-    def print_json(self, names: Sequence[str]) -> None:
-        """Print the outcomes so far, in the order of the names."""
-        known = self._done.keys() | self._failed.keys()
-        streams.print_json([self._as_json(name) for name in names if name in known])
+    def end_early(self, names: Sequence[str], waited: Mapping[Future[Refinement], str]) -> None:
+        """Show the outcomes that are there and haven't been shown."""
+        for future, name in waited.items():
+            if future.done() and not future.cancelled() and not self._has(name):
+                self.add(name, future)
+        if self._work.args.json:
+            self._print_json(names)
+
+    def _has(self, name: str) -> bool:
+        return name in self._done or name in self._failed
+
+    def _print_json(self, names: Sequence[str]) -> None:
+        streams.print_json([self._as_json(name) for name in names if self._has(name)])
 
     def _as_json(self, name: str) -> dict[str, object]:
         if name in self._done:
