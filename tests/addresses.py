@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 _PORTS = range(20_000, 32_000)
 _WORKERS = 16
 
-# Longer than a name can be, so that it is no name without asking a name server, which may be slow or not there.
+# Too long to be a name, so it is rejected without asking a name server, which may be slow or missing.
 UNKNOWN_HOST = ".".join(["x" * 60] * 5)
 
 

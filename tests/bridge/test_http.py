@@ -23,6 +23,7 @@ import pytest
 import uvicorn
 from bridge.conftest import ARGUMENTS, COMMAND, REFINE, REVISIONS, clean_environment, http_bridge, http_client
 from cryptography.hazmat.primitives.asymmetric import rsa
+from garbage import without_garbage_collection
 from jwt.algorithms import RSAAlgorithm
 from mcp_types import JSONRPCRequest, JSONRPCResponse
 from starlette.responses import Response
@@ -545,9 +546,7 @@ async def test_a_tls_handshake_that_does_not_end_is_closed(sent: bytes, monkeypa
 @pytest.mark.parametrize("sent", [CLIENT_HELLO, b"GET /mcp HTTP/1.1\r\n\r\n"], ids=["half", "no TLS"])
 async def test_a_failed_tls_handshake_leaves_no_garbage(sent: bytes) -> None:
     """Each has large buffers, and thousands of them fail before Python looks for garbage."""
-    gc.collect()
-    gc.disable()
-    try:
+    with without_garbage_collection():
         async with listening_for(tls=ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)) as connect:
             for _ in range(3):
                 _, writer = await connect()
@@ -555,8 +554,6 @@ async def test_a_failed_tls_handshake_leaves_no_garbage(sent: bytes) -> None:
                 await writer.drain()
                 writer.close()
             await _all_are_gone()
-    finally:
-        gc.enable()
 
 
 async def test_a_reset_connection_is_forgotten() -> None:

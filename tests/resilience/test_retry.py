@@ -2,13 +2,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import gc
 import math
 import weakref
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from calls import tool_call
+from garbage import without_garbage_collection
 from upstream.fakes import Clock, Scripted, circuit_open, failed, unavailable, unreachable
 
 from agenta_ai_server.agenta.completion_service import DeployedPrompt
@@ -194,14 +194,10 @@ async def test_a_failure_leaves_nothing_to_the_collector(clock: Clock) -> None:
             del error
 
     wrapped = retrying(Scripted(fail), clock, retries=1)
-    gc.collect()
-    gc.disable()
-    try:
+    with without_garbage_collection():
         with contextlib.suppress(UpstreamFailed):
             await complete(wrapped)
         assert [error() for error in made] == [None, None]
-    finally:
-        gc.enable()
 
 
 # The budget.

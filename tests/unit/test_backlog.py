@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import gc
 import sys
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from garbage import without_garbage_collection
 
 from agenta_ai_server.rpc.backlog import Backlog
 
@@ -97,13 +97,12 @@ def steps_of_a_request(count: int) -> int:
             lines += event == "line"
             return trace
 
-        # A collection of garbage would run lines, too: Hypothesis counts the time of each.
-        gc.disable()
-        sys.settrace(trace)
-        backlog.try_enter("b")
-        backlog.leave("b")
-        sys.settrace(None)
-        gc.enable()
+        # A garbage collection would run lines, too: Hypothesis measures how long each takes.
+        with without_garbage_collection():
+            sys.settrace(trace)
+            backlog.try_enter("b")
+            backlog.leave("b")
+            sys.settrace(None)
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)

@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import asyncio
 import base64
-import gc
 import gzip
 import os
 import socket
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import httpx
 import pytest
+from garbage import without_garbage_collection
 
 from agenta_ai_server.agenta import connections as connections_module
 from agenta_ai_server.agenta.http import MAX_BODY_BYTES, MAX_UNREAD_BYTES, HttpClient
@@ -433,13 +433,10 @@ async def test_nothing_of_a_failed_call_waits_for_a_collection(
 
     ended: list[bool] = []
     target = opened(await upstream.start(handler))
-    gc.disable()
-    try:
+    with without_garbage_collection():
         with suppress(httpx.ReadError):
             await post(target, Prompt(b"hello"))
         assert ended
-    finally:
-        gc.enable()
 
 
 async def test_no_call_is_sent_again_when_a_used_connection_breaks(upstream: Upstream, opened: Opened) -> None:
