@@ -48,5 +48,13 @@ def test_every_code_has_a_vector() -> None:
     assert {each.code for each in expected()} == {code.name for code in CODES.values()}
 
 
+def test_a_timer_may_fire_a_little_early() -> None:
+    for vector in VECTORS:
+        for call in vector.calls:
+            took: Any = call.expect.seconds or {"$between": [0, 0]}
+            least = took["$between"][0]
+            assert least not in (call.timeout, call.cancel_after, call.close_after), vector.name
+
+
 def test_every_client_has_a_program() -> None:
     assert {"python", "go"} <= clients().keys()

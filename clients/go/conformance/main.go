@@ -125,6 +125,8 @@ func (open connections) run(asked call) (*result, error) {
 	if err != nil {
 		return nil, err
 	}
+	// Before the timers, which must not seem to be early.
+	began := time.Now()
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
 	if asked.Timeout != nil {
@@ -146,7 +148,6 @@ func (open connections) run(asked call) (*result, error) {
 	options := []grpc.CallOption{
 		grpc.Header(&header), grpc.Trailer(&trailer), grpc.ForceCodecV2(rawCodec{encoding.GetCodecV2("proto")}),
 	}
-	began := time.Now()
 	if asked.Method == streamMethod {
 		progress = &[]json.RawMessage{}
 		err = stream(ctx, conn, asked, request, response, func(came *aiv1.Progress) {
