@@ -72,7 +72,8 @@ def _many(work: Work, names: Sequence[str]) -> int:
     pool = ThreadPoolExecutor(work.args.jobs, thread_name_prefix="agenta-ai")
     try:
         with work.screen.progress("refining", len(names)) as step:
-            waited |= {pool.submit(_refined_file, work, name): name for name in names}
+            for name in names:
+                waited[pool.submit(_refined_file, work, name)] = name
             for future in as_completed(waited):
                 step(lambda future=future: found.add(waited[future], future))  # type: ignore[misc]
     except BaseException:

@@ -181,22 +181,8 @@ class LedgerStore:
 
     async def claim(self, key: str, fingerprint: bytes, *, waited: str = "", rerun: bool = False) -> Claim:
         """Ask to run an id; see :meth:`Store.claim`."""
-        # The ledger isn't asked about a run of this process: if it was away or its clock has jumped, the lease looks
-        # as if it had run out.
-        if lease := self._leases.get(key):
-            # Now, because who waits for the run may be asked while its lease is renewed.
-            lease.followed_until = time.monotonic() + FOLLOWER_SECONDS
-            if await self._is_held(lease):
-                _check_fingerprint(lease.run, fingerprint)
-                lease.followed_until = time.monotonic() + FOLLOWER_SECONDS
-                return Following(lease.run.token)
-        # Only now, because the run may have ended while its lease was renewed.
-        if ending := self._ending.get(key):
-            _check_fingerprint(ending, fingerprint)
-            return Following(ending.token)
-        if pending := self._pending.kept(key):
-            _check_fingerprint(pending.run, fingerprint)
-            return self._finished(key, pending.ending.data)
+        if own := await self._claim_of_own_run(key, fingerprint):
+            return own
         run = self._pending.take_claim(key, fingerprint) or Run(key, fingerprint, self._new_token())
         try:
             answer = await self._ask(self.ledger.claim(run, waited=waited, rerun=rerun))
@@ -215,6 +201,30 @@ class LedgerStore:
                 raise reused()
             case _:
                 return answer
+
+    async def _claim_of_own_run(self, key: str, fingerprint: bytes) -> Claim | None:
+        """Answer a claim for an id that this process runs, or whose outcome the ledger doesn't have yet.
+
+        The ledger isn't asked: if it was away or its clock has jumped, the lease looks as if it had run out.
+
+        Raises:
+            Refused: REQUEST_ID_REUSED, or REPLAY_STORE_UNAVAILABLE.
+        """
+        if lease := self._leases.get(key):
+            # Now, because who waits for the run may be asked while its lease is renewed.
+            lease.followed_until = time.monotonic() + FOLLOWER_SECONDS
+            if await self._is_held(lease):
+                _check_fingerprint(lease.run, fingerprint)
+                lease.followed_until = time.monotonic() + FOLLOWER_SECONDS
+                return Following(lease.run.token)
+        # Only now, because the run may have ended while its lease was renewed.
+        if ending := self._ending.get(key):
+            _check_fingerprint(ending, fingerprint)
+            return Following(ending.token)
+        if pending := self._pending.kept(key):
+            _check_fingerprint(pending.run, fingerprint)
+            return self._finished(key, pending.ending.data)
+        return None
 
     def _finished(self, key: str, data: bytes | None) -> Finished | Lost:
         opened = None if data is None else self._sealing.unseal(key, data)
