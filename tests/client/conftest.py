@@ -65,7 +65,6 @@ class FakeService(tool_service_pb2_grpc.ToolServiceServicer):
         yield pb.CallToolStreamResponse(result=await self._end(last, request, context))
 
     def _next(self, request: Any, context: Any) -> Any:
-        self.asked.set()
         self.times.append(time.monotonic())
         self.requests.append(request)
         self.peers.append(context.peer())
@@ -75,6 +74,8 @@ class FakeService(tool_service_pb2_grpc.ToolServiceServicer):
         if answer is None or (isinstance(answer, list) and answer[-1] is None):
             # It only ends because its caller leaves, also while the progress before it is written.
             context.add_done_callback(lambda _: self.left.set())
+        # Last: who waits for it, in another thread, looks at the others.
+        self.asked.set()
         return answer
 
     async def _end(self, answer: Any, request: Any, context: Any) -> Any:
